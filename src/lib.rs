@@ -1,0 +1,51 @@
+//! cognito-auth-exporter: Amazon Cognito's auth events in, OTLP log records and Prometheus counters out.
+//!
+//! Cognito keeps each user's sign-in history for two years and hands it out one user at a time, newest first. That makes
+//! it at once the source and the durable queue, so the whole program is one flow, and the modules stand in its order:
+//!
+//! ```text
+//! config -> targets -> schedule -> poller <budget> -> source -> walk ==> ledger ==> courier -> sink
+//!            (who)      (when)             (may I)    (a page)  (what's   |  one write  (OTLP, stdout)
+//!                                                                new)     +- cursor, totals, outbox
+//! beside: metrics <- totals and what the shell reports;  http <- metrics, status;  lifecycle -> every task
+//! ```
+//!
+//! - A *walk* reads one user's history down from the newest event until it meets what is known ([`walk`], [`cursor`]).
+//! - What a page held is written with the cursor, the counters and the outgoing records in *one atomic write*
+//!   ([`ledger`]): there is no unsafe moment to die.
+//! - Counting and delivering are separate: the write puts records into an *outbox*, and a [`courier`] takes them to the
+//!   receiver. An outage of the log store never blinds the counters.
+//! - Calls are the scarce good: [`schedule`] says whom to ask next, [`budget`] when.
+//!
+//! ARCHITECTURE.md has the map and the invariants.
+
+pub mod config;
+
+pub mod targets;
+
+pub mod budget;
+pub mod poller;
+pub mod schedule;
+
+pub mod event;
+pub mod source;
+
+pub mod cursor;
+pub mod tally;
+pub mod walk;
+
+pub mod entry;
+pub mod ledger;
+
+pub mod courier;
+pub mod sink;
+
+pub mod http;
+pub mod metrics;
+pub mod status;
+
+pub mod app;
+pub mod lifecycle;
+
+pub mod cli;
+pub mod simulate;

@@ -1,0 +1,3 @@
+//! The command line of cognito-auth-exporter.
+
+fn main() {}

@@ -1,0 +1,49 @@
+//! Port: delivers a batch of entries to a receiver and says what the receiver answered.
+//!
+//! A sink neither retries nor forgets: it tries once and reports. What follows from the answer is the courier's business.
+
+use std::future::Future;
+use std::time::Duration;
+
+use crate::entry::Entry;
+
+/// What a receiver said to one batch. Cut by what the courier does next; the rules are the OTLP specification's
+/// (<https://opentelemetry.io/docs/specs/otlp/>, "Failures" and "Retryable Response Codes").
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The receiver has the batch. `rejected` of its records were refused and are not to be sent again (partial success).
+    Accepted {
+        /// Records that the receiver refused.
+        rejected: u64,
+        /// What the receiver said of them, or any warning it gave.
+        message: Option<String>,
+    },
+    /// The receiver cannot take it now, or gave no answer: the same batch again, not before `after` if the receiver named a time.
+    Retry {
+        /// RetryInfo or Retry-After.
+        after: Option<Duration>,
+        /// What happened, for the log.
+        message: String,
+    },
+    /// The batch is too large for the receiver: smaller ones may pass.
+    TooLarge {
+        /// What the receiver said.
+        message: String,
+    },
+    /// The receiver calls the data invalid: at least one record is guilty.
+    Invalid {
+        /// What the receiver said.
+        message: String,
+    },
+    /// Something that no change of the batch can cure (credentials, path, a page in place of an answer): a person must act.
+    Refused {
+        /// What the receiver said.
+        message: String,
+    },
+}
+
+/// A receiver of log records.
+pub trait Sink: Send + 'static {
+    /// Tries once to deliver `batch` (never empty). Returns within the sink's own timeout and keeps nothing of the batch.
+    fn deliver(&mut self, batch: &[Entry]) -> impl Future<Output = Answer> + Send;
+}

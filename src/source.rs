@@ -1,0 +1,155 @@
+//! Port: one page of one user's history, and the lists of users; what can go wrong, cut by what it means for the caller.
+
+use std::future::Future;
+
+use crate::event::{AuthEvent, UnixMillis};
+
+/// Cognito's `NextToken`: opaque, 1 to 131,072 characters, never made up by us.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PageToken(pub String);
+
+/// One answer of `AdminListUserAuthEvents`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Page {
+    /// The events, newest first as far as the service keeps that order (it promises none).
+    pub events: Vec<AuthEvent>,
+    /// Where older events go on; None at the end of the history.
+    pub next: Option<PageToken>,
+    /// When the page was received.
+    pub received: UnixMillis,
+}
+
+/// Why a call gave nothing. The texts name operation and cause, never a user; they are fit for the log.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Too many requests: the whole account and region must slow down.
+    #[error("throttled: {0}")]
+    Throttled(String),
+    /// The user is gone, or never was: concerns this user only.
+    #[error("user not found")]
+    UserNotFound,
+    /// The parameters were refused: a token that expired, or a username that the service does not accept.
+    #[error("parameters refused: {0}")]
+    InvalidParameter(String),
+    /// The pool cannot answer for anyone: no threat protection, or no such pool.
+    #[error("{0}")]
+    Pool(String),
+    /// The caller may not, or its credentials are missing, wrong or expired.
+    #[error("{0}")]
+    Caller(String),
+    /// No answer in time.
+    #[error("timed out: {0}")]
+    Timeout(String),
+    /// Passing: a server error, a reset, an unreachable endpoint, an answer that cannot be read.
+    #[error("{0}")]
+    Passing(String),
+}
+
+/// The `outcome` label of `cognito_exporter_api_requests_total`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum CallOutcome {
+    /// An answer.
+    Ok,
+    /// TooManyRequestsException.
+    Throttled,
+    /// The caller or the pool's plan was refused.
+    Denied,
+    /// UserNotFoundException or ResourceNotFoundException.
+    NotFound,
+    /// No answer in time.
+    Timeout,
+    /// Everything else.
+    Error,
+}
+
+/// The operations that the exporter calls; none of them makes a user billable (AdminGetUser would, and is never called).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Operation {
+    /// One user's history. Quota category UserResourceRead.
+    AdminListUserAuthEvents,
+    /// Every user. Quota category UserList.
+    ListUsers,
+    /// A group's members. Quota category UserList.
+    ListUsersInGroup,
+    /// The pool's ARN and plan. Quota category UserPoolRead.
+    DescribeUserPool,
+}
+
+/// A user as a listing tells it. Its Debug shows nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ListedUser {
+    /// `Username`.
+    pub username: String,
+    /// Attribute `sub`.
+    pub sub: Option<String>,
+    /// Other names the user may sign in with: `email`, `phone_number`, `preferred_username`.
+    pub aliases: Vec<String>,
+    /// `UserCreateDate`.
+    pub created: Option<UnixMillis>,
+    /// `Enabled`.
+    pub enabled: bool,
+    /// Whether `UserStatus` is EXTERNAL_PROVIDER: a federated user, whom threat protection does not cover.
+    pub federated: bool,
+}
+
+impl std::fmt::Debug for ListedUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ListedUser(personal data)")
+    }
+}
+
+/// What to list.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Listing {
+    /// Every user, or those that a ListUsers filter selects.
+    Users {
+        /// Such as `status = "Enabled"` or `email ^= "a"`.
+        filter: Option<String>,
+    },
+    /// A group's members.
+    Group(String),
+}
+
+/// One page of a listing, at most 60 users.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UserPage {
+    /// The users.
+    pub users: Vec<ListedUser>,
+    /// Where the listing goes on; None at its end.
+    pub next: Option<PageToken>,
+}
+
+/// What DescribeUserPool says of a pool.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PoolDescription {
+    /// From the pool's ARN.
+    pub account_id: Option<String>,
+    /// `UserPoolTier`, such as PLUS.
+    pub tier: Option<String>,
+    /// `UserPoolAddOns.AdvancedSecurityMode`: OFF, AUDIT or ENFORCED.
+    pub threat_protection: Option<String>,
+    /// `EstimatedNumberOfUsers`.
+    pub estimated_users: Option<u64>,
+}
+
+/// One user pool, as the exporter asks it. Every method is one call: no retry, no paging, no budget; the deadline is the
+/// adapter's.
+pub trait Source: Send + Sync + 'static {
+    /// Reads one page of a user's history, newest events first. `max_results` is 1 to 60.
+    fn page(
+        &self,
+        username: &str,
+        token: Option<&PageToken>,
+        max_results: u8,
+    ) -> impl Future<Output = Result<Page, SourceError>> + Send;
+
+    /// Reads one page of a listing.
+    fn users(
+        &self,
+        listing: &Listing,
+        token: Option<&PageToken>,
+    ) -> impl Future<Output = Result<UserPage, SourceError>> + Send;
+
+    /// Reads the pool's ARN and plan.
+    fn describe(&self) -> impl Future<Output = Result<PoolDescription, SourceError>> + Send;
+}
