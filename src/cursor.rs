@@ -130,9 +130,7 @@ impl Cursor {
 
     /// The watched events' places and watches.
     pub(crate) fn watches(&self) -> impl Iterator<Item = ((UnixMillis, EventKey), Watch)> {
-        self.seen
-            .iter()
-            .filter_map(|(place, sighting)| sighting.watch.map(|watch| (*place, watch)))
+        self.seen.iter().filter_map(|(place, sighting)| sighting.watch.map(|watch| (*place, watch)))
     }
 
     /// Whether an event of this time lies in a stretch that is still to be taken.

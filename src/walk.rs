@@ -192,11 +192,7 @@ impl Walk {
             lower_bound: cursor.horizon,
             end,
             full,
-            looks: cursor
-                .watches()
-                .filter(|(_, watch)| watch.next_look <= now)
-                .map(|(place, _)| place)
-                .collect(),
+            looks: cursor.watches().filter(|(_, watch)| watch.next_look <= now).map(|(place, _)| place).collect(),
             newest_before,
             previous_oldest: None,
             stored: None,
@@ -318,11 +314,7 @@ impl Walk {
         if stretch_done {
             self.cover(cursor, page.next.is_none());
         } else if self.foot < UnixMillis::MAX {
-            let open = OpenWalk {
-                token: self.token.clone(),
-                foot: self.foot,
-                end: self.end,
-            };
+            let open = OpenWalk { token: self.token.clone(), foot: self.foot, end: self.end };
             cursor.open.push(open.clone());
             self.stored = Some(open);
         }
@@ -361,10 +353,7 @@ impl Walk {
             taken.known += 1;
             return;
         }
-        let live = time
-            >= rules
-                .followed_since
-                .map_or(cursor.live_since, |since| since.min(cursor.live_since));
+        let live = time >= rules.followed_since.map_or(cursor.live_since, |since| since.min(cursor.live_since));
         let late = self.kind == Kind::Poll
             && self.newest_before.is_some_and(|newest| time < newest)
             && !cursor.in_open_walk(time);
@@ -372,11 +361,7 @@ impl Walk {
         let until = rules.watch_until(&facts, time);
         let mut sighting = first_sight(event, facts, live);
         if event.in_progress() {
-            sighting.watch = Some(Watch {
-                until,
-                next_look: Rules::next_look(time, until, now),
-                last_looks: 0,
-            });
+            sighting.watch = Some(Watch { until, next_look: Rules::next_look(time, until, now), last_looks: 0 });
             look(&mut sighting, time, now, taken);
         }
         taken.findings.push(Finding {
@@ -390,10 +375,7 @@ impl Walk {
         cursor.seen.insert(place, sighting);
         // Only over events that were taken: what backlog passes on its way from the top was not.
         if cursor.last_seen.as_ref().is_none_or(|last| time > last.time) {
-            cursor.last_seen = Some(LastSeen {
-                time,
-                id: event.id.clone(),
-            });
+            cursor.last_seen = Some(LastSeen { time, id: event.id.clone() });
         }
     }
 
@@ -438,13 +420,7 @@ impl Walk {
 
 /// What is remembered of an event at first sight.
 fn first_sight(event: &AuthEvent, facts: Facts, live: bool) -> Sighting {
-    Sighting {
-        digest: event.mutable_digest(),
-        revision: 0,
-        live,
-        facts,
-        watch: None,
-    }
+    Sighting { digest: event.mutable_digest(), revision: 0, live, facts, watch: None }
 }
 
 /// An event without a CreationDate has no place in time: it is new unless remembered, and live.
