@@ -113,6 +113,11 @@ impl Cursor {
         }
     }
 
+    /// Events at or after this time are live.
+    pub fn live_since(&self) -> UnixMillis {
+        self.live_since
+    }
+
     /// The newest event taken.
     pub fn last_seen(&self) -> Option<&LastSeen> {
         self.last_seen.as_ref()

@@ -151,6 +151,7 @@ pub struct Walk {
     token: Option<PageToken>,
     /// Nothing above it is taken.
     foot: UnixMillis,
+    foot_before: UnixMillis,
     /// Nothing below it is taken.
     lower_bound: UnixMillis,
     /// What has to be read through. Above the lower bound only in a poll that leaves the overlap's depth for later.
@@ -189,6 +190,7 @@ impl Walk {
             kind: Kind::Poll,
             token: None,
             foot: UnixMillis::MAX,
+            foot_before: UnixMillis::MAX,
             lower_bound: cursor.horizon,
             end,
             full,
@@ -207,6 +209,7 @@ impl Walk {
             kind: Kind::Backlog,
             token: open.token.clone(),
             foot: open.foot,
+            foot_before: open.foot,
             lower_bound: open.end,
             end: open.end,
             full: false,
@@ -231,6 +234,11 @@ impl Walk {
     /// Pages taken so far.
     pub fn pages(&self) -> u32 {
         self.pages
+    }
+
+    /// Whether this walk has read below where it began: on its way from the top it has not, for a while.
+    pub fn got_further(&self) -> bool {
+        self.foot < self.foot_before
     }
 
     /// Whether this poll is its user's first: all it can find behind the first page is history or backlog.
@@ -448,7 +456,9 @@ fn revise(sighting: &mut Sighting, event: &AuthEvent, taken: &mut Taken) {
         taken.known += 1;
         return;
     }
-    let facts = event.facts();
+    let mut facts = event.facts();
+    // Counted when first true: what was found once stays found.
+    facts.compromised |= sighting.facts.compromised;
     sighting.digest = digest;
     sighting.revision = sighting.revision.saturating_add(1);
     if !event.in_progress() {
