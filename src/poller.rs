@@ -21,7 +21,6 @@ use self::turn::{Means, Report, TurnError};
 use crate::entry::UserIdentity;
 use crate::event::UnixMillis;
 use crate::gate::Gate;
-use crate::lifecycle::Clock;
 use crate::metrics::UserCounts;
 use crate::pool::Pool;
 use crate::schedule::{Allowed, Ended, Lane, PoolSlot, Schedule, UserSlot};
@@ -84,7 +83,6 @@ pub struct Poller<S> {
     means: Arc<Means>,
     pace: Pace,
     gate: Gate,
-    clock: Clock,
     status: StatusBoard,
     schedule: Schedule,
     pools: HashMap<PoolSlot, Followed<S>>,
@@ -97,13 +95,12 @@ pub struct Poller<S> {
 
 impl<S: Source> Poller<S> {
     /// A poller without pools.
-    pub fn new(means: Arc<Means>, pace: Pace, gate: Gate, clock: Clock, status: StatusBoard) -> Self {
+    pub fn new(means: Arc<Means>, pace: Pace, gate: Gate, status: StatusBoard) -> Self {
         Self {
             schedule: Schedule::new(pace.min_interval),
             means,
             pace,
             gate,
-            clock,
             status,
             pools: HashMap::new(),
             members: HashMap::new(),
@@ -158,7 +155,7 @@ impl<S: Source> Poller<S> {
         let slot = UserSlot(self.next_slot);
         self.next_slot += 1;
         self.slots.insert(place, slot);
-        let polled = self.clock.now();
+        let polled = self.means.clock.now();
         self.members.insert(
             slot,
             Member { identity: Arc::new(user), pool, polled, catching_up: false, failures: 0, missing: false },
@@ -208,7 +205,7 @@ impl<S: Source> Poller<S> {
         let Some(followed) = self.pools.get_mut(&member.pool) else { return };
         let (ended, notice) = match end.result {
             Ok(report) => {
-                let wall = self.clock.now();
+                let wall = self.means.clock.now();
                 (member.failures, member.missing) = (0, false);
                 member.catching_up = report.backlog.is_some();
                 if end.lane == Lane::Poll {
@@ -219,7 +216,7 @@ impl<S: Source> Poller<S> {
             }
             Err(TurnError::Source(error)) => {
                 let (blame, notice) = followed.health.failed(&error, now);
-                self.status.pool_error(&followed.pool.identity.id, &error.to_string(), self.clock.now());
+                self.status.pool_error(&followed.pool.identity.id, &error.to_string(), self.means.clock.now());
                 let ended = match blame {
                     Blame::Quota => Ended::Postponed,
                     Blame::Pool { hold } => {
@@ -229,7 +226,7 @@ impl<S: Source> Poller<S> {
                     Blame::User => {
                         member.missing = error == SourceError::UserNotFound;
                         if member.missing {
-                            member.polled = self.clock.now();
+                            member.polled = self.means.clock.now();
                         }
                         member.failures = member.failures.saturating_add(1);
                         let doubled = self.pace.min_interval.saturating_mul(1 << member.failures.min(16));
@@ -262,7 +259,7 @@ impl<S: Source> Poller<S> {
     /// Refreshes what people see of every pool.
     fn report(&mut self) {
         self.tell_of_pause();
-        let (now, wall) = (Instant::now().into_std(), self.clock.now());
+        let (now, wall) = (Instant::now().into_std(), self.means.clock.now());
         let mut counts: HashMap<PoolSlot, PoolCounts> = HashMap::new();
         for member in self.members.values() {
             counts.entry(member.pool).or_default().add(member);

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::entry::{Entry, UserIdentity};
 use crate::event::UnixMillis;
+use crate::lifecycle::Clock;
 use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
@@ -39,6 +40,8 @@ pub struct Means {
     pub calls: Arc<Semaphore>,
     /// `poll.page_size`.
     pub page_size: u8,
+    /// What time it is for the walk.
+    pub clock: Clock,
     /// Whether there is a sink: without one nothing is queued.
     pub queue: bool,
     /// The soft stop: no further page.
@@ -78,7 +81,7 @@ pub async fn take<S: Source>(
 ) -> Result<Report, TurnError> {
     let mut record = means.ledger.user(&pool.identity.id, &user.username)?.ok_or(TurnError::NotEnrolled)?;
     let walk = match lane {
-        Lane::Poll => Some(Walk::begin(&record.cursor, pool.source.now())),
+        Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
         Lane::Backlog => Walk::resume(&record.cursor),
     };
     let Some(mut walk) = walk else { return Ok(report(&record)) };

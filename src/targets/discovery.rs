@@ -66,7 +66,8 @@ struct Known {
     listed: Vec<ListedUser>,
     /// Who is followed, with the `sub` that a listing gave.
     roster: BTreeMap<String, Option<String>>,
-    trouble: Option<String>,
+    file_trouble: Option<String>,
+    listing_trouble: Option<String>,
 }
 
 impl<S: Source> Discovery<S> {
@@ -142,19 +143,20 @@ impl<S: Source> Discovery<S> {
             Ok(None) => false,
             Ok(Some((names, changed))) => {
                 known.file_changed = changed;
+                known.file_trouble = None;
                 known.by_hand = self.config.usernames.iter().cloned().chain(names).collect();
                 true
             }
             Err(cause) => {
                 // Said once for each state of the file; the names read before stay.
-                if known.trouble.as_ref() != Some(&cause) {
+                if known.file_trouble.as_ref() != Some(&cause) {
                     warn!(
                         pool = self.pool.identity.id,
                         file = %path.display(),
                         cause,
                         "usernames_file cannot be read; the names read before stay followed"
                     );
-                    known.trouble = Some(cause);
+                    known.file_trouble = Some(cause);
                 }
                 false
             }
@@ -241,16 +243,16 @@ impl<S: Source> Discovery<S> {
 
     fn tell_of_trouble(&self, known: &mut Known, trouble: Option<String>) {
         match &trouble {
-            Some(cause) if known.trouble.as_ref() != Some(cause) => {
+            Some(cause) if known.listing_trouble.as_ref() != Some(cause) => {
                 warn!(pool = self.pool.identity.id, cause, "users cannot be listed; those known stay followed");
             }
-            None if known.trouble.is_some() => info!(pool = self.pool.identity.id, "users can be listed again"),
+            None if known.listing_trouble.is_some() => info!(pool = self.pool.identity.id, "users can be listed again"),
             _ => {}
         }
         if let Some(cause) = &trouble {
             self.status.pool_error(&self.pool.identity.id, cause, self.clock.now());
         }
-        known.trouble = trouble;
+        known.listing_trouble = trouble;
     }
 }
 
