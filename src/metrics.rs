@@ -11,6 +11,7 @@ mod exporter;
 mod family;
 mod labels;
 mod pool;
+mod snapshot;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,9 +24,9 @@ use prometheus::{Registry, TextEncoder};
 use self::calls::Calls;
 use self::exporter::Exporter;
 use self::family::Exposition;
-use self::labels::PerLabel;
 pub use self::labels::{Fetched, LabelValue, PauseReason, RecordOutcome, RequestOutcome, Stage, UserState};
 use self::pool::Pool;
+pub use self::snapshot::{ExporterSnapshot, PoolSnapshot};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
 use crate::source::{CallOutcome, Operation};
@@ -171,11 +172,7 @@ impl Metrics {
 
     /// The pool's users were counted by state.
     pub fn users(&self, pool: &str, counts: UserCounts) {
-        let mut users = PerLabel::new(|| 0);
-        *users.of(UserState::Ok) = counts.ok;
-        *users.of(UserState::Missing) = counts.missing;
-        *users.of(UserState::Failing) = counts.failing;
-        self.with_pool(pool, |pool| pool.users = Some(users));
+        self.with_pool(pool, |pool| pool.users = Some(counts));
     }
 
     /// When the pool's least recently polled user was polled, or joined; None while there is no user.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use prometheus::Histogram;
 
-use super::PageEvents;
 use super::family::{Counter, Distribution, Exposition, Family, Gauge};
-use super::labels::{Fetched, PerLabel, UserState};
+use super::labels::{Fetched, LabelValue as _, PerLabel, UserState};
+use super::{PageEvents, UserCounts};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
 use crate::tally::Series;
@@ -136,7 +136,7 @@ pub(super) struct Pool {
     late: u64,
     order_violations: u64,
     pub(super) up: Option<bool>,
-    pub(super) users: Option<PerLabel<UserState, u64>>,
+    pub(super) users: Option<UserCounts>,
     pub(super) oldest_poll: Option<UnixMillis>,
     pub(super) objective: Option<Duration>,
     pub(super) round: Option<Duration>,
@@ -175,6 +175,10 @@ impl Pool {
         }
     }
 
+    pub(super) fn totals(&self) -> &BTreeMap<Series, u64> {
+        &self.totals
+    }
+
     pub(super) fn event_delay(&self, delay: Duration) {
         self.delay.observe(delay.as_secs_f64());
     }
@@ -205,8 +209,14 @@ impl Pool {
         scrape.put(&ORDER_VIOLATIONS, [id], self.order_violations);
         scrape.put(&INFO, [id, &self.identity.name, &self.identity.region], 1.0);
         scrape.put_known(&UP, [id], self.up.map(f64::from));
-        for (state, count) in self.users.iter().flat_map(PerLabel::iter) {
-            scrape.put(&USERS, [id, state], *count as f64);
+        if let Some(users) = self.users {
+            for (state, count) in [
+                (UserState::Ok, users.ok),
+                (UserState::Missing, users.missing),
+                (UserState::Failing, users.failing),
+            ] {
+                scrape.put(&USERS, [id, state.as_str()], count as f64);
+            }
         }
         scrape.put_known(&OLDEST_POLL, [id], self.oldest_poll.map(UnixMillis::as_secs_f64));
         scrape.put_known(&OBJECTIVE, [id], self.objective.as_ref().map(Duration::as_secs_f64));
