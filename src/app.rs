@@ -77,7 +77,6 @@ impl App {
             };
             metrics.add_pool(&identity(pool, None));
             metrics.restore(&pool.id, &ledger.totals(&pool.id)?);
-            status.add_pool(&identity(pool, None));
             pools.push(record);
         }
         metrics.outbox_limit(config.state.outbox_limit_bytes);
@@ -111,6 +110,7 @@ impl App {
             info!("no sink is configured (otlp.endpoint, stdout.enabled): only metrics are exported");
         }
 
+        let listen = http.local_addr();
         let (scraped, first_scrape) = watch::channel(false);
         let server = http.serve(metrics.clone(), status.clone(), scraped, lifecycle.hard_stop());
         lifecycle.spawn_service("http", server);
@@ -153,7 +153,7 @@ impl App {
             lifecycle.spawn(format!("pool {}", pool.id), follower.run(source, lifecycle.soft_stop()));
         }
         status.ready();
-        info!(pools = config.pools.len(), listen = %http_addr_of(&config), "cognito-auth-exporter is running");
+        info!(pools = config.pools.len(), listen = %listen, "cognito-auth-exporter is running");
 
         let outcome = lifecycle.run(async || {
             let signal = signals.next().await;
@@ -184,7 +184,6 @@ impl<S: Source> Follower<S> {
         let Some(identity) = stop.run_until_cancelled(self.identify(&source)).await else { return };
         let identity = Arc::new(identity);
         self.means.metrics.add_pool(&identity);
-        self.status.add_pool(&identity);
         let lane = self
             .lanes
             .lane(LaneKey::of(&identity, &self.config), |gate, messages| self.begin_poller(&identity, gate, messages));

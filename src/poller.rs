@@ -21,11 +21,11 @@ use self::turn::{Means, Report, TurnError};
 use crate::entry::UserIdentity;
 use crate::event::UnixMillis;
 use crate::gate::Gate;
-use crate::metrics::UserCounts;
+use crate::metrics::{Stage, UserCounts};
 use crate::pool::Pool;
 use crate::schedule::{Allowed, Ended, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Source, SourceError};
-use crate::status::{PoolProgress, StatusBoard};
+use crate::status::StatusBoard;
 
 /// How often the gauges are refreshed, and a pause is looked at again.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -265,35 +265,27 @@ impl<S: Source> Poller<S> {
             counts.entry(member.pool).or_default().add(member);
         }
         let per_second = self.gate.per_second();
-        let round = |users: usize| Duration::from_secs_f64(users as f64 / per_second).max(self.pace.min_interval);
+        // All pools of the account wait for the same budget.
+        let users = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
+        let round = (users > 0)
+            .then(|| Duration::from_secs_f64(f64::from(users) / per_second).max(self.pace.min_interval));
         for (slot, followed) in &self.pools {
             let counts = counts.remove(slot).unwrap_or_default();
             let identity = &followed.pool.identity;
-            let progress = PoolProgress {
-                up: followed.health.up(now),
-                users: counts.users,
-                oldest_poll: counts.oldest,
-                objective: self.pace.max_interval,
-                // All pools of the account wait for the same budget.
-                round: (!self.members.is_empty()).then(|| round(self.members.len())),
-                catching_up: counts.catching_up,
-                budget_per_second: per_second,
-                trouble: followed.health.cause().map(str::to_owned),
-            };
             let metrics = &self.means.metrics;
-            if let Some(up) = progress.up {
+            if let Some(up) = followed.health.up(now) {
                 metrics.pool_up(&identity.id, up);
             }
-            metrics.users(&identity.id, progress.users);
-            metrics.oldest_poll(&identity.id, progress.oldest_poll);
-            metrics.poll_objective(&identity.id, progress.objective);
-            metrics.round_estimate(&identity.id, progress.round);
-            metrics.catching_up(&identity.id, progress.catching_up > 0);
+            metrics.users(&identity.id, counts.users);
+            metrics.oldest_poll(&identity.id, counts.oldest);
+            metrics.poll_objective(&identity.id, self.pace.max_interval);
+            metrics.round_estimate(&identity.id, round);
+            metrics.catching_up(&identity.id, counts.catching_up > 0);
             metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
-            self.status.pool_progress(&identity.id, progress);
+            self.status.backlog_walks(&identity.id, counts.catching_up);
         }
         if self.schedule.next_at(now, self.allowed()).is_some_and(|at| at > now) {
-            self.means.metrics.progress(crate::metrics::Stage::Poll, wall);
+            self.means.metrics.progress(Stage::Poll, wall);
         }
     }
 

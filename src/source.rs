@@ -1,5 +1,7 @@
 //! Port: one page of one user's history, and the lists of users; what can go wrong, cut by what it means for the caller.
 
+pub mod metered;
+
 use std::future::Future;
 
 use crate::event::{AuthEvent, UnixMillis};

@@ -51,6 +51,9 @@ impl Gauges {
         self.metrics.paused(PauseReason::OutboxFull, outbox.bytes >= self.outbox_limit_bytes);
         self.metrics.paused(PauseReason::QuarantineFull, quarantined_bytes >= self.quarantine_limit_bytes);
         self.metrics.paused(PauseReason::StateError, failure.is_some());
-        self.status.state_failure(failure);
+        match failure {
+            Some(failure) => self.status.stuck(&failure),
+            None => self.status.unstuck(),
+        }
     }
 }

@@ -195,10 +195,10 @@ async fn commit<S: Source>(
 fn totals(taken: &Taken) -> Vec<(Series, u64)> {
     let mut totals = BTreeMap::new();
     let seen = taken.findings.iter().flat_map(|finding| match &finding.before {
-        None => tally::first_sight(&finding.facts, finding.live),
+        None => tally::first_sight(&finding.facts, finding.live, false),
         Some(before) => tally::revision(before, &finding.facts, finding.live),
     });
-    let unfinished = taken.unfinished.iter().flat_map(tally::unfinished);
+    let unfinished = taken.unfinished.iter().flat_map(|facts| tally::unfinished(facts, true));
     for (series, increment) in seen.chain(unfinished) {
         *totals.entry(series).or_default() += increment;
     }
