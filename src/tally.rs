@@ -419,7 +419,7 @@ mod tests {
         let risky = facts("SignIn Pass AccountTakeover Low");
         let compromised = with(passed.clone(), |facts| facts.compromised = true);
         let challenged = with(begun.clone(), |facts| {
-            facts.challenges = vec![PASSWORD_PASSED, MFA_ASKED]
+            facts.challenges = vec![PASSWORD_PASSED, MFA_ASKED];
         });
         let fed_back = |value| with(passed.clone(), |facts| facts.feedback = value);
         let table = [
@@ -465,7 +465,7 @@ mod tests {
             (
                 &challenged,
                 with(challenged.clone(), |facts| {
-                    facts.challenges = vec![MFA_PASSED, PASSWORD_PASSED]
+                    facts.challenges = vec![MFA_PASSED, PASSWORD_PASSED];
                 }),
                 "challenges/Mfa/Success",
             ),
