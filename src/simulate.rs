@@ -12,6 +12,7 @@ pub mod calls;
 pub mod fault;
 mod filter;
 pub mod paging;
+pub mod population;
 pub mod quota;
 mod service;
 mod sts;
@@ -24,6 +25,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
@@ -38,6 +40,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::event::UnixMillis;
+use population::Population;
 use quota::Quotas;
 use service::{Delivery, Reply, Request};
 use world::{Clock, World};
@@ -152,6 +155,25 @@ impl Simulation {
             }
             changed.await;
         }
+    }
+
+    /// Lets a population live in the world, with a pause between its ticks, until the simulation stops.
+    pub fn enliven(&self, mut population: Population, pause: Duration) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            while !shared.stop.is_cancelled() {
+                {
+                    let mut world = shared.world();
+                    let now = world.now();
+                    population.tick(&mut world, now);
+                }
+                shared.changed.notify_waiters();
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = shared.stop.cancelled() => {}
+                }
+            }
+        });
     }
 
     /// The most requests that were ever being answered at once.

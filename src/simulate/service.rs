@@ -357,7 +357,7 @@ fn list_user_auth_events(
             let next = match (misfortune, next) {
                 (Some(Misfortune::RepeatToken), _) => token.map(str::to_owned),
                 (_, next) => next.map(|position| {
-                    let random = || uuid_text(&mut random);
+                    let random = || wire::uuid(&mut random);
                     tokens.issue(style, owner, &position, now, random)
                 }),
             };
@@ -366,12 +366,6 @@ fn list_user_auth_events(
     );
     world.tokens = tokens;
     answered
-}
-
-fn uuid_text(random: &mut fastrand::Rng) -> String {
-    let mut bytes = [0; 16];
-    random.fill(&mut bytes);
-    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
 /// An event with texts far beyond the documented lengths.

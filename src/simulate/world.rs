@@ -445,9 +445,7 @@ impl World {
 
     /// A UUIDv4 out of the world's seed.
     pub fn new_id(&mut self) -> String {
-        let mut bytes = [0; 16];
-        self.random.fill(&mut bytes);
-        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+        wire::uuid(&mut self.random)
     }
 
     /// The world's chance.
@@ -562,6 +560,22 @@ impl World {
     #[track_caller]
     pub fn expire_event(&mut self, pool: &str, name: &str, event_id: &str) {
         self.user_mut(pool, name).1.events.retain(|event| event.key != event_id);
+    }
+
+    /// Takes all but the newest `count` events of a user away.
+    ///
+    /// # Panics
+    /// When pool or user is not there.
+    #[track_caller]
+    pub fn keep_newest(&mut self, pool: &str, name: &str, count: usize) {
+        let events = &mut self.user_mut(pool, name).1.events;
+        events.drain(..events.len().saturating_sub(count));
+    }
+
+    /// Whether a user's history holds this event, visible or not yet.
+    pub fn has_event(&self, pool: &str, name: &str, event_id: &str) -> bool {
+        let user = self.pool(pool).and_then(|pool| pool.user(name));
+        user.is_some_and(|user| user.find(event_id).is_some())
     }
 
     /// A user's history as a client can see it now, newest first.
