@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -19,9 +19,9 @@ use crate::courier::Courier;
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
 use crate::gate::Gate;
-use crate::http::HttpServer;
+use crate::http::{HttpServer, Router, Scrapes};
 use crate::ledger::{Ledger, Opened, PoolRecord};
-use crate::lifecycle::{Clock, Lifecycle, Outcome, Signals};
+use crate::lifecycle::{Clock, Lifecycle, Outcome};
 use crate::metrics::Metrics;
 use crate::poller::turn::Means;
 use crate::poller::{Message, Pace, Poller};
@@ -63,7 +63,8 @@ impl App {
         let status = StatusBoard::new(clock.now());
         let http = HttpServer::bind(config.http.listen).await?;
         let (state, now) = (config.state.clone(), clock.now());
-        let opened = tokio::task::spawn_blocking(move || Ledger::open(&state, now)).await.context("open the ledger")??;
+        let opened =
+            tokio::task::spawn_blocking(move || Ledger::open(&state, now)).await.context("open the ledger")??;
         let (ledger, lost_since) = settle_in(opened, &metrics);
         let mut pools = Vec::new();
         for pool in &config.pools {
@@ -94,15 +95,18 @@ impl App {
     }
 
     /// Where the HTTP server listens.
-    pub fn http_addr(&self) -> SocketAddr {
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn http_addr(&self) -> std::io::Result<SocketAddr> {
         self.http.local_addr()
     }
 
-    /// Runs until a signal or a fault, and drains.
+    /// Runs until `next_signal` names one, or a fault, and drains; a second signal ends it at once.
     ///
     /// # Errors
-    /// A receiver's settings cannot be used; signals cannot be caught.
-    pub async fn run(self, mut signals: Signals) -> anyhow::Result<Outcome> {
+    /// A receiver's settings cannot be used.
+    pub async fn run(self, mut next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
         let Self { config, clock, lifecycle, metrics, status, http, ledger, clients, pools } = self;
         let sinks = crate::sink::configured(&config, ledger.instance_id())?;
         let queue = !sinks.is_empty();
@@ -110,10 +114,15 @@ impl App {
             info!("no sink is configured (otlp.endpoint, stdout.enabled): only metrics are exported");
         }
 
-        let listen = http.local_addr();
-        let (scraped, first_scrape) = watch::channel(false);
-        let server = http.serve(metrics.clone(), status.clone(), scraped, lifecycle.hard_stop());
-        lifecycle.spawn_service("http", server);
+        let listen = http.local_addr()?;
+        let scrapes = Scrapes::new();
+        let router = Router {
+            metrics: metrics.clone(),
+            board: status.clone(),
+            scrapes: scrapes.clone(),
+            clock: clock.clone(),
+        };
+        lifecycle.spawn_service("http", http.serve(router, lifecycle.hard_stop()));
         let gauges = Gauges {
             metrics: metrics.clone(),
             status: status.clone(),
@@ -147,7 +156,7 @@ impl App {
                 app: config.clone(),
                 status: status.clone(),
                 lifecycle: lifecycle.clone(),
-                first_scrape: first_scrape.clone(),
+                scrapes: scrapes.clone(),
             };
             let source = clients.pool(pool, config.poll.timeout, clock.clone());
             lifecycle.spawn(format!("pool {}", pool.id), follower.run(source, lifecycle.soft_stop()));
@@ -156,7 +165,7 @@ impl App {
         info!(pools = config.pools.len(), listen = %listen, "cognito-auth-exporter is running");
 
         let outcome = lifecycle.run(async || {
-            let signal = signals.next().await;
+            let signal = next_signal().await;
             status.stopping();
             signal
         });
@@ -176,7 +185,7 @@ struct Follower<S> {
     app: Arc<Config>,
     status: StatusBoard,
     lifecycle: Lifecycle,
-    first_scrape: watch::Receiver<bool>,
+    scrapes: Scrapes,
 }
 
 impl<S: Source> Follower<S> {
@@ -257,10 +266,10 @@ impl<S: Source> Follower<S> {
             outbox_limit_bytes: self.app.state.outbox_limit_bytes,
         };
         let poller = Poller::new(self.means.clone(), pace, gate, self.status.clone());
-        let (mut first_scrape, wait_max) = (self.first_scrape.clone(), self.app.http.first_scrape_wait);
         // A series first scraped at 1 is invisible to increase(): Prometheus has to see the zeros first.
+        let (scraped, wait_max) = (self.scrapes.next(), self.app.http.first_scrape_wait);
         let may_begin = async move {
-            let _scraped_or_waited = tokio::time::timeout(wait_max, first_scrape.wait_for(|scraped| *scraped)).await;
+            let _scraped_or_waited = tokio::time::timeout(wait_max, scraped).await;
         };
         let account = identity.account_id.as_deref().unwrap_or("unknown");
         self.lifecycle.spawn(format!("poller {account} {}", identity.region), poller.run(messages, may_begin));
@@ -282,7 +291,8 @@ fn warn_of_plan(pool: &str, description: &PoolDescription) {
     if let Some(mode) = description.threat_protection.as_deref().filter(|mode| *mode == "OFF") {
         warn!(
             pool,
-            mode, "threat protection is off: Cognito keeps no auth events; set it to audit-only or full-function (Plus plan)"
+            mode,
+            "threat protection is off: Cognito keeps no auth events; set it to audit-only or full-function (Plus plan)"
         );
     }
 }

@@ -267,8 +267,8 @@ impl<S: Source> Poller<S> {
         let per_second = self.gate.per_second();
         // All pools of the account wait for the same budget.
         let users = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
-        let round = (users > 0)
-            .then(|| Duration::from_secs_f64(f64::from(users) / per_second).max(self.pace.min_interval));
+        let round =
+            (users > 0).then(|| Duration::from_secs_f64(f64::from(users) / per_second).max(self.pace.min_interval));
         for (slot, followed) in &self.pools {
             let counts = counts.remove(slot).unwrap_or_default();
             let identity = &followed.pool.identity;

@@ -468,9 +468,7 @@ async fn a_population_lives_in_the_world_as_its_time_goes_on() {
     simulation.enliven(population, Duration::from_millis(1));
     simulation.world(|world| world.advance(Duration::from_secs(60)));
     // Sixty seconds make somebody sign up.
-    simulation
-        .until(|world| world.pool(POOL).unwrap().users().len() > 21)
-        .await;
+    simulation.until(|world| world.pool(POOL).unwrap().users().len() > 21).await;
     simulation.stop().await;
 }
 

@@ -72,11 +72,7 @@ impl<S> Lanes<S> {
     }
 
     /// The lane of an account and region; `begin` starts its poller if it is the first time.
-    pub(super) fn lane(
-        &self,
-        key: LaneKey,
-        begin: impl FnOnce(Gate, mpsc::Receiver<Message<S>>),
-    ) -> Lane<S> {
+    pub(super) fn lane(&self, key: LaneKey, begin: impl FnOnce(Gate, mpsc::Receiver<Message<S>>)) -> Lane<S> {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes
             .entry(key)

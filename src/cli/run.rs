@@ -16,9 +16,9 @@ use crate::source::cognito::Clients;
 /// The exporter could not be built; the chain says what to do.
 pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     logging::start(&config.log);
-    let signals = Signals::catch()?;
+    let mut signals = Signals::catch()?;
     let app = App::build(config, Clients::from_environment()).await?;
-    Ok(exit_code(&app.run(signals).await?))
+    Ok(exit_code(&app.run(async || signals.next().await).await?))
 }
 
 /// A stop is a success, a task that died is not.

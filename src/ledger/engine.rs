@@ -214,9 +214,11 @@ fn remove_snapshots(path: &Path) -> bool {
 
 fn create_private_dir(path: &Path) -> Result<(), LedgerError> {
     use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|cause| {
-        LedgerError::Storage(format!("cannot create state.path {}: {cause}", path.display()))
-    })
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+        .map_err(|cause| LedgerError::Storage(format!("cannot create state.path {}: {cause}", path.display())))
 }
 
 /// Moves a damaged ledger to `ledger.corrupt-<UTC>`.

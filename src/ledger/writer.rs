@@ -334,10 +334,7 @@ fn draft_settlement(engine: &Engine, draft: &mut Draft, settlement: &Settlement)
 }
 
 /// When the oldest entry was observed that stays in the outbox.
-fn oldest_but(
-    engine: &Engine,
-    gone: &std::collections::HashSet<OutboxId>,
-) -> Result<Option<UnixMillis>, LedgerError> {
+fn oldest_but(engine: &Engine, gone: &std::collections::HashSet<OutboxId>) -> Result<Option<UnixMillis>, LedgerError> {
     for item in engine.scan(keys::OUTBOX) {
         let (key, value) = item?;
         if keys::parse_id(&key).is_some_and(|id| !gone.contains(&id)) {

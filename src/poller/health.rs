@@ -91,9 +91,8 @@ impl Health {
 
     /// `cognito_exporter_pool_up`; None before the first answer.
     pub fn up(&self, now: Instant) -> Option<bool> {
-        let unreachable = self
-            .failing_since
-            .is_some_and(|since| now.saturating_duration_since(since) >= Self::UNREACHABLE_AFTER);
+        let unreachable =
+            self.failing_since.is_some_and(|since| now.saturating_duration_since(since) >= Self::UNREACHABLE_AFTER);
         if self.refused || unreachable { Some(false) } else { self.answered_before.then_some(true) }
     }
 

@@ -12,8 +12,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::entry::{Entry, UserIdentity};
 use crate::event::UnixMillis;
-use crate::lifecycle::Clock;
 use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
+use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
 use crate::schedule::{Backlog, Lane};
@@ -114,12 +114,7 @@ pub async fn take<S: Source>(
     }
 }
 
-async fn read<S: Source>(
-    means: &Means,
-    pool: &Pool<S>,
-    user: &UserIdentity,
-    walk: &Walk,
-) -> Result<Page, SourceError> {
+async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, walk: &Walk) -> Result<Page, SourceError> {
     let _in_flight = means.calls.acquire().await;
     pool.source.page(&user.username, walk.token(), means.page_size).await
 }
@@ -139,10 +134,7 @@ fn report(record: &UserRecord) -> Report {
     let cursor = &record.cursor;
     let live = cursor.open_walks().iter().any(|open| open.foot >= cursor.live_since());
     let backlog = if live { Backlog::Live } else { Backlog::History };
-    Report {
-        next_look: cursor.next_look(),
-        backlog: (!cursor.open_walks().is_empty()).then_some(backlog),
-    }
+    Report { next_look: cursor.next_look(), backlog: (!cursor.open_walks().is_empty()).then_some(backlog) }
 }
 
 /// Writes a page's cursor with what it accounts for, and shows it once it is durable.

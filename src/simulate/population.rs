@@ -123,13 +123,7 @@ impl Population {
         }
         // Few visit often and most seldom, with a fifth who never come any more.
         let weights: Vec<f64> = (0..self.residents)
-            .map(|_| {
-                if self.chance(0.2) {
-                    0.0
-                } else {
-                    (1.0 - self.random.f64()).powf(-0.8).min(50.0)
-                }
-            })
+            .map(|_| if self.chance(0.2) { 0.0 } else { (1.0 - self.random.f64()).powf(-0.8).min(50.0) })
             .collect();
         let total: f64 = weights.iter().sum();
         for weight in weights {
@@ -183,16 +177,8 @@ impl Population {
                 self.attack(now);
                 self.plan_about(now, ATTACK_PAUSE, Deed::Attack);
             }
-            Deed::Attempt {
-                person,
-                address,
-                country,
-            } => self.attempt(world, person, address, country, now),
-            Deed::Feedback {
-                person,
-                event_id,
-                value,
-            } => {
+            Deed::Attempt { person, address, country } => self.attempt(world, person, address, country, now),
+            Deed::Feedback { person, event_id, value } => {
                 if let Some(name) = self.name_of(world, person)
                     && world.has_event(&self.pool, &name, &event_id)
                 {
@@ -217,11 +203,8 @@ impl Population {
             pause: pause.unwrap_or(Duration::MAX),
             is_newcomer: false,
         };
-        let (is_federated, is_disabled, is_administrator) = (
-            pause.is_none() && self.chance(0.2),
-            self.chance(0.02),
-            self.chance(0.05),
-        );
+        let (is_federated, is_disabled, is_administrator) =
+            (pause.is_none() && self.chance(0.2), self.chance(0.02), self.chance(0.05));
         let created = now.minus(PAST).minus(self.about(PAST));
         let sub = wire::uuid(&mut self.random);
         let name = &person.username;
@@ -250,10 +233,7 @@ impl Population {
             return;
         };
         let often = (weight * 12.0).min(PAST_EVENTS_MAX as f64) / PAST_EVENTS_MAX as f64;
-        let visits = (0..PAST_EVENTS_MAX)
-            .filter(|_| self.chance(often))
-            .count()
-            .max(self.random.usize(..4));
+        let visits = (0..PAST_EVENTS_MAX).filter(|_| self.chance(often)).count().max(self.random.usize(..4));
         for _ in 0..visits {
             // Denser towards now, as a life is remembered.
             let ago = PAST.mul_f64(self.random.f64().powi(3)) + Duration::from_secs(60);
@@ -269,14 +249,7 @@ impl Population {
             self.begin(world, person, event, Duration::from_secs(8));
         } else {
             if event.response == Some(Word::Known(EventResponse::Fail)) {
-                self.plan_about(
-                    now,
-                    Duration::from_secs(8),
-                    Deed::SignIn {
-                        person,
-                        habitual: false,
-                    },
-                );
+                self.plan_about(now, Duration::from_secs(8), Deed::SignIn { person, habitual: false });
             }
             self.tell(world, person, &event);
         }
@@ -286,11 +259,7 @@ impl Population {
     fn visit(&mut self, person: u64, at: UnixMillis) -> Option<AuthEvent> {
         let person = self.people.get(&person)?.clone();
         let (has_new_device, travels) = (self.chance(0.05), self.chance(0.03));
-        let place = if travels {
-            self.random.usize(..PLACES.len())
-        } else {
-            person.home
-        };
+        let place = if travels { self.random.usize(..PLACES.len()) } else { person.home };
         let mut context = self.context(&person, place);
         if has_new_device {
             context.device_name = Some((*pick(&mut self.random, &DEVICES)).to_owned());
@@ -311,16 +280,8 @@ impl Population {
             passes = !self.chance(0.05);
             challenges.push(challenge(ChallengeName::Mfa, passes));
         }
-        let response = if passes {
-            EventResponse::Pass
-        } else {
-            EventResponse::Fail
-        };
-        Some(AuthEvent {
-            risk: Some(risk),
-            challenges,
-            ..self.event(EventType::SignIn, response, context, at)
-        })
+        let response = if passes { EventResponse::Pass } else { EventResponse::Fail };
+        Some(AuthEvent { risk: Some(risk), challenges, ..self.event(EventType::SignIn, response, context, at) })
     }
 
     /// Resetting or changing a password, or asking for a code again.
@@ -332,11 +293,7 @@ impl Population {
         };
         let context = self.context(&known, known.home);
         let fails = self.chance(0.1);
-        let response = if fails {
-            EventResponse::Fail
-        } else {
-            EventResponse::Pass
-        };
+        let response = if fails { EventResponse::Fail } else { EventResponse::Pass };
         match self.random.u8(..4) {
             0 => {
                 let event = self.event(EventType::ResendCode, EventResponse::Pass, context, now);
@@ -355,12 +312,8 @@ impl Population {
 
     /// A new user, who confirms soon and then comes often; when there are too many, the first of them is deleted.
     fn sign_up(&mut self, world: &mut World, now: UnixMillis) {
-        let newcomers: Vec<u64> = self
-            .people
-            .iter()
-            .filter(|(_, person)| person.is_newcomer)
-            .map(|(number, _)| *number)
-            .collect();
+        let newcomers: Vec<u64> =
+            self.people.iter().filter(|(_, person)| person.is_newcomer).map(|(number, _)| *number).collect();
         if newcomers.len() >= NEWCOMERS_MAX {
             if let Some(name) = self.name_of(world, newcomers[0]) {
                 world.delete_user(&self.pool, &name);
@@ -391,26 +344,13 @@ impl Population {
         let everybody: Vec<u64> = self.people.keys().copied().collect();
         let victims: Vec<u64> = (0..12).map(|_| *pick(&mut self.random, &everybody)).collect();
         let origins: Vec<_> = (0..3)
-            .map(|_| {
-                (
-                    cast::attacker_address(&mut self.random),
-                    pick(&mut self.random, &PLACES).country,
-                )
-            })
+            .map(|_| (cast::attacker_address(&mut self.random), pick(&mut self.random, &PLACES).country))
             .collect();
         for attempt in 0..60 {
             let (address, country) = pick(&mut self.random, &origins).clone();
             let person = *pick(&mut self.random, &victims);
             let within = Duration::from_millis(attempt * 333 + self.random.u64(..300));
-            self.plan(
-                now,
-                within,
-                Deed::Attempt {
-                    person,
-                    address,
-                    country,
-                },
-            );
+            self.plan(now, within, Deed::Attempt { person, address, country });
         }
     }
 
@@ -439,15 +379,7 @@ impl Population {
             && (response == EventResponse::Pass || self.chance(0.1))
         {
             let value = FeedbackValue::Invalid;
-            self.plan_about(
-                now,
-                Duration::from_secs(30),
-                Deed::Feedback {
-                    person,
-                    event_id,
-                    value,
-                },
-            );
+            self.plan_about(now, Duration::from_secs(30), Deed::Feedback { person, event_id, value });
         } else if level == RiskLevel::Medium && self.chance(0.2) {
             // It was the user after all, says the user.
             self.vouch(world, person, now);
@@ -461,15 +393,7 @@ impl Population {
             .and_then(|name| world.history(&self.pool, &name).into_iter().find_map(|event| event.id));
         if let Some(event_id) = newest {
             let value = FeedbackValue::Valid;
-            self.plan_about(
-                now,
-                Duration::from_secs(30),
-                Deed::Feedback {
-                    person,
-                    event_id,
-                    value,
-                },
-            );
+            self.plan_about(now, Duration::from_secs(30), Deed::Feedback { person, event_id, value });
         }
     }
 
@@ -481,14 +405,7 @@ impl Population {
         self.tell(world, person, &start);
         let is_abandoned = self.chance(0.04);
         if let (false, Some(at)) = (is_abandoned, end.creation_date) {
-            self.plan_about(
-                at,
-                after,
-                Deed::Finish {
-                    person,
-                    event: Box::new(end),
-                },
-            );
+            self.plan_about(at, after, Deed::Finish { person, event: Box::new(end) });
         }
     }
 
@@ -510,15 +427,8 @@ impl Population {
         let Some(name) = self.name_of(world, person) else {
             return;
         };
-        let delay = if self.chance(0.15) {
-            self.random.u64(1000..8000)
-        } else {
-            0
-        };
-        let visible_at = event
-            .creation_date
-            .unwrap_or_default()
-            .plus(Duration::from_millis(delay));
+        let delay = if self.chance(0.15) { self.random.u64(1000..8000) } else { 0 };
+        let visible_at = event.creation_date.unwrap_or_default().plus(Duration::from_millis(delay));
         world.arrive_late(&self.pool, &name, event, visible_at);
         world.keep_newest(&self.pool, &name, KEPT_EVENTS_MAX);
     }
@@ -592,15 +502,8 @@ fn risk(decision: RiskDecision, level: Option<RiskLevel>, is_compromised: bool) 
 }
 
 fn challenge(name: ChallengeName, succeeded: bool) -> Challenge {
-    let response = if succeeded {
-        ChallengeResponse::Success
-    } else {
-        ChallengeResponse::Failure
-    };
-    Challenge {
-        name: Some(Word::Known(name)),
-        response: Some(Word::Known(response)),
-    }
+    let response = if succeeded { ChallengeResponse::Success } else { ChallengeResponse::Failure };
+    Challenge { name: Some(Word::Known(name)), response: Some(Word::Known(response)) }
 }
 
 #[cfg(test)]
@@ -630,12 +533,7 @@ mod tests {
     }
 
     fn everything(world: &World) -> Vec<AuthEvent> {
-        let names: Vec<_> = world
-            .pool(POOL)
-            .unwrap()
-            .users()
-            .map(|user| user.username.clone())
-            .collect();
+        let names: Vec<_> = world.pool(POOL).unwrap().users().map(|user| user.username.clone()).collect();
         names.iter().flat_map(|name| world.history(POOL, name)).collect()
     }
 
@@ -648,24 +546,13 @@ mod tests {
     fn everybody_has_a_past_or_a_reason_to_have_none() {
         let (world, _) = moved_in(1);
         let pool = world.pool(POOL).unwrap();
-        let lengths: Vec<_> = pool
-            .users()
-            .map(|user| world.history(POOL, &user.username).len())
-            .collect();
+        let lengths: Vec<_> = pool.users().map(|user| world.history(POOL, &user.username).len()).collect();
         assert_eq!(lengths.len(), 200);
         assert!(lengths.iter().any(|length| *length > 60), "more than a page");
         assert!(lengths.contains(&0), "dormant");
         assert!(pool.users().any(|user| user.status == "EXTERNAL_PROVIDER"));
-        assert!(
-            GROUPS
-                .iter()
-                .all(|group| pool.members_behind(group, None).unwrap().count() > 0)
-        );
-        assert!(
-            everything(&world)
-                .iter()
-                .all(|event| event.creation_date.unwrap() < START)
-        );
+        assert!(GROUPS.iter().all(|group| pool.members_behind(group, None).unwrap().count() > 0));
+        assert!(everything(&world).iter().all(|event| event.creation_date.unwrap() < START));
     }
 
     #[test]
@@ -681,19 +568,9 @@ mod tests {
         assert!(words(&events, |event| vec![event.response.clone()]));
         assert!(words(&events, |event| vec![event.risk.clone().unwrap().decision]));
         assert!(words(&events, |event| vec![event.risk.clone().unwrap().level]));
-        assert!(words(&events, |event| vec![
-            event.feedback.clone().and_then(|feedback| feedback.value)
-        ]));
-        assert!(words(&events, |event| event
-            .challenges
-            .iter()
-            .map(|challenge| challenge.name.clone())
-            .collect()));
-        assert!(
-            events
-                .iter()
-                .any(|event| event.risk.as_ref().unwrap().compromised_credentials == Some(true))
-        );
+        assert!(words(&events, |event| vec![event.feedback.clone().and_then(|feedback| feedback.value)]));
+        assert!(words(&events, |event| event.challenges.iter().map(|challenge| challenge.name.clone()).collect()));
+        assert!(events.iter().any(|event| event.risk.as_ref().unwrap().compromised_credentials == Some(true)));
         let city = |event: &AuthEvent| event.context.clone().unwrap().city;
         assert!(events.iter().any(|event| city(event).as_deref() == Some("null")));
     }
@@ -737,11 +614,7 @@ mod tests {
     #[test]
     fn a_user_whom_somebody_deletes_is_left_in_peace() {
         let (mut world, mut population) = moved_in(8);
-        let names: Vec<_> = population
-            .people
-            .values()
-            .map(|person| person.username.clone())
-            .collect();
+        let names: Vec<_> = population.people.values().map(|person| person.username.clone()).collect();
         names.iter().for_each(|name| world.delete_user(POOL, name));
         live(&mut world, &mut population, 60);
     }

@@ -210,13 +210,7 @@ impl<S: Source> Discovery<S> {
             self.tell(Message::Left(self.pool.slot, gone)).await;
         }
         if joined + left > 0 {
-            info!(
-                pool = self.pool.identity.id,
-                joined,
-                left,
-                followed = known.roster.len(),
-                "the roster has changed"
-            );
+            info!(pool = self.pool.identity.id, joined, left, followed = known.roster.len(), "the roster has changed");
         }
         Ok(())
     }

@@ -167,10 +167,7 @@ mod tests {
         assert_eq!(listings(&pool), []);
         pool.groups = vec!["staff".into()];
         pool.filter = Some("email ^= \"a\"".into());
-        assert_eq!(
-            listings(&pool),
-            [Listing::Users { filter: pool.filter.clone() }, Listing::Group("staff".into())]
-        );
+        assert_eq!(listings(&pool), [Listing::Users { filter: pool.filter.clone() }, Listing::Group("staff".into())]);
     }
 
     #[test]
