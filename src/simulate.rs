@@ -48,6 +48,12 @@ use world::{Clock, World};
 /// The largest request that is read, in bytes. A token alone may have 131,072.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
+/// How long a stop waits for a client that is in the middle of its request.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
+
 /// How a simulation starts.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -204,7 +210,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) 
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => { tasks.spawn(serve(stream, Arc::clone(&shared))); }
                 // Out of descriptors, or the peer was gone already: the next one may do better.
-                Err(_) => tokio::task::yield_now().await,
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
         }
     }
@@ -219,7 +225,10 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         result = &mut connection => result,
         () = shared.stop.cancelled() => {
             Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+            match tokio::time::timeout(STOP_PATIENCE, &mut connection).await {
+                Ok(result) => result,
+                Err(_) => return,
+            }
         }
     };
     if result.is_err() {
