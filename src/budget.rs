@@ -5,6 +5,10 @@
 
 use std::time::{Duration, Instant};
 
+/// The default limit of the quota category UserResourceRead, in requests per second, for each account and region
+/// (<https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html>).
+pub const DEFAULT_READ_LIMIT: f64 = 50.0;
+
 /// A rate of calls, lowered by throttles and recovering by itself.
 #[derive(Clone, Debug)]
 pub struct Budget {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use crate::budget::DEFAULT_READ_LIMIT;
 use crate::config::{PoolConfig, Rate};
 use crate::entry::PoolIdentity;
 use crate::gate::Gate;
@@ -12,9 +13,6 @@ use crate::poller::Message;
 
 /// Messages to a poller that may wait. Discovery sends users in thousands, so this is plenty.
 const MESSAGES_MAX: usize = 64;
-
-/// UserResourceRead's default limit, requests per second, for budgets that are a share of it.
-const DEFAULT_READ_LIMIT: f64 = 50.0;
 
 /// Whose quota a call counts in: an account's in a region. While the account is not known, pools that call with the same
 /// credentials share, which is never more than they may.

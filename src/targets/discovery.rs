@@ -252,8 +252,7 @@ impl<S: Source> Discovery<S> {
 
 type Names = (Vec<String>, Option<SystemTime>);
 
-/// Reads a file of one username a line if it is another than the one changed at `known`. Empty lines and lines that begin
-/// with `#` are left out.
+/// Reads a file of usernames if it is another than the one changed at `known`.
 async fn read_if_changed(path: &Path, known: Option<SystemTime>) -> Result<Option<Names>, String> {
     let metadata = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?;
     let changed = metadata.modified().ok();
@@ -264,6 +263,5 @@ async fn read_if_changed(path: &Path, known: Option<SystemTime>) -> Result<Optio
         return Err(format!("{} bytes; at most {FILE_BYTES_MAX} are read", metadata.len()));
     }
     let text = tokio::fs::read_to_string(path).await.map_err(|error| error.to_string())?;
-    let names = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    Ok(Some((names.map(str::to_owned).collect(), changed)))
+    Ok(Some((roster::names_in(&text), changed)))
 }

@@ -54,6 +54,12 @@ pub fn wanted<'a>(
     wanted
 }
 
+/// The usernames in a file's text, one a line; empty lines and lines that begin with `#` are left out.
+pub fn names_in(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim);
+    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+}
+
 /// Every name that a user may be called by.
 fn names(user: &ListedUser) -> impl Iterator<Item = &str> {
     [user.username.as_str()].into_iter().chain(user.sub.as_deref()).chain(user.aliases.iter().map(String::as_str))
