@@ -1,5 +1,10 @@
 //! config.example.toml is the reference of all keys: it loads, misses none, invents none, and shows the true defaults.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, outside of what clippy takes for tests"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -88,7 +93,7 @@ fn the_defaults_that_the_example_shows_are_the_defaults() {
 }
 
 #[test]
-fn the_default_of_a_receiver_are_what_the_example_shows() {
+fn the_defaults_of_a_receiver_are_what_the_example_shows() {
     let endpoint = "[otlp]\nendpoint = \"http://localhost:4318\"";
     let silent = load(&EXAMPLE.replace("[otlp]", endpoint)).unwrap();
     let explicit = load(&example_with(&[Role::Default]).replace("[otlp]", endpoint)).unwrap();
@@ -144,10 +149,9 @@ fn mistakes_come_in_the_order_of_the_example() {
     assert_eq!(told, in_order);
 }
 
-/// Ranges stand in the example in words: each bound that the code has is found there.
-#[test]
-fn every_key_refuses_a_wrong_type_and_says_what_it_accepts() {
-    for key in config::keys() {
+/// The mistake that a value of the wrong type is, for each key.
+fn wrong_types() -> impl Iterator<Item = (String, String)> {
+    config::keys().into_iter().map(|key| {
         let (section, leaf) = key.rsplit_once('.').unwrap();
         let text = match section.strip_suffix("[]") {
             Some(list) => format!("[[{list}]]\n{leaf} = {{ wrong = true }}"),
@@ -156,9 +160,39 @@ fn every_key_refuses_a_wrong_type_and_says_what_it_accepts() {
         let errors = load(&text).unwrap_err();
         let path = key.replace("[]", "[0]");
         let told = errors.mistakes().iter().find(|mistake| mistake.key.starts_with(&path));
-        assert!(
-            told.is_some_and(|mistake| mistake.text.contains("; accepted: ")),
-            "{key}: {errors}"
-        );
+        let told = told.unwrap_or_else(|| panic!("nothing is told of {key}: {errors}"));
+        (key, told.text.clone())
+    })
+}
+
+#[test]
+fn every_key_refuses_a_wrong_type_and_says_what_it_accepts() {
+    for (key, text) in wrong_types() {
+        assert!(text.contains("; accepted: "), "{key}: {text}");
     }
+}
+
+#[test]
+fn the_example_says_the_range_of_every_key_that_has_one() {
+    let mut ranges = 0;
+    for (key, text) in wrong_types() {
+        let words: Vec<&str> = text
+            .split_whitespace()
+            .map(|word| word.trim_matches(['"', ',']))
+            .collect();
+        for range in words.windows(4).filter(|words| words[0] == "from" && words[2] == "to") {
+            let (_, leaf) = key.rsplit_once('.').unwrap();
+            let section = key.split(['.', '[']).next().unwrap();
+            let rest = &EXAMPLE[EXAMPLE.find(&format!("[{section}]")).unwrap()..];
+            let paragraph = rest
+                .split("\n\n")
+                .find(|paragraph| paragraph.contains(&format!("\n# {leaf} = ")));
+            let paragraph = paragraph.unwrap_or_else(|| panic!("{key} stands in no paragraph"));
+            let said = format!("{} to {}", range[1], range[3]);
+            let is_said = paragraph.replace("\n# ", " ").contains(&said);
+            assert!(is_said, "{key}: the range {said} is not in\n{paragraph}");
+            ranges += 1;
+        }
+    }
+    assert!(ranges > 15, "only {ranges} ranges were found");
 }

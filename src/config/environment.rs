@@ -17,6 +17,9 @@ pub const ENVIRONMENT_PREFIX: &str = "COGNITO_EXPORTER_";
 /// The variable that holds all pools, as a JSON list of objects.
 pub(super) const POOLS: &str = "COGNITO_EXPORTER_POOLS";
 
+/// A variable of our shape, for mistakes about others.
+const EXAMPLE: &str = "COGNITO_EXPORTER_POLL__PAGE_SIZE";
+
 /// The endpoint that is used as it is, with nothing appended.
 pub(super) const LOGS_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
 pub(super) const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
@@ -155,14 +158,14 @@ fn unknown_variable(name: &str, known: &Keys) -> Option<String> {
     if name == POOLS || known.contains(&key) && variable_name(&key) == name {
         return None;
     }
-    Some(match known.nearest(&key) {
-        Some(nearest) if known.contains(nearest) || nearest == "pools" => {
-            format!("there is no key {key}; did you mean {}?", variable_name(nearest))
-        }
-        _ => format!(
-            "there is no key {key}; accepted: {ENVIRONMENT_PREFIX}<SECTION>__<KEY>, such as {}",
-            variable_name("poll.page_size")
-        ),
+    let meant = match known.nearest(&key) {
+        _ if key.starts_with("pools.") => Some(POOLS.to_owned()),
+        Some(nearest) if known.contains(nearest) => Some(variable_name(nearest)),
+        _ => None,
+    };
+    Some(match meant {
+        Some(meant) => format!("there is no key {key}; did you mean {meant}?"),
+        None => format!("there is no key {key}; accepted: {ENVIRONMENT_PREFIX}<SECTION>__<KEY>, such as {EXAMPLE}"),
     })
 }
 

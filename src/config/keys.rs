@@ -30,8 +30,12 @@ impl Keys {
         }
         let sections: BTreeSet<&str> = self.0.iter().filter_map(|key| section(key)).collect();
         let keys = self.0.iter().map(String::as_str);
-        keys.chain(sections)
-            .filter_map(|known| Some((unlikeness(unknown, known)?, known)))
+        keys.filter_map(|key| Some((unlikeness(unknown, key)?, key)))
+            .chain(
+                sections
+                    .into_iter()
+                    .filter_map(|section| Some((slip(unknown, section)?, section))),
+            )
             .min()
             .map(|(_, known)| known)
     }
@@ -46,14 +50,26 @@ fn leaf(key: &str) -> &str {
     key.rsplit_once('.').map_or(key, |(_, leaf)| leaf)
 }
 
-/// How unlikely it is that `unknown` was meant to be `known`, the least first; None where it is out of the question.
-fn unlikeness(unknown: &str, known: &str) -> Option<(bool, usize)> {
+/// How unlikely a meaning is, the least first: a slip of the pen comes before a misplaced key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Unlikeness {
+    Slip(usize),
+    Misplaced(usize),
+}
+
+/// How unlikely it is that `unknown` was meant to be the key `known`; None where it is out of the question.
+fn unlikeness(unknown: &str, known: &str) -> Option<Unlikeness> {
+    slip(unknown, known).or_else(|| {
+        let is_within = unknown.strip_prefix(known).is_some_and(|rest| rest.starts_with('.'));
+        let is_misplaced = is_within || leaf(unknown) == leaf(known);
+        is_misplaced.then(|| Unlikeness::Misplaced(edit_distance(unknown, known)))
+    })
+}
+
+/// The same where only the pen may have slipped: twice, or once every five letters.
+fn slip(unknown: &str, known: &str) -> Option<Unlikeness> {
     let slips = edit_distance(unknown, known);
-    if slips <= 2.max(unknown.len() / 5) && slips < unknown.len() {
-        return Some((false, slips));
-    }
-    let within = unknown.strip_prefix(known).is_some_and(|rest| rest.starts_with('.'));
-    (within || leaf(unknown) == leaf(known)).then_some((true, slips))
+    (slips <= 2.max(unknown.len() / 5) && slips < unknown.len()).then_some(Unlikeness::Slip(slips))
 }
 
 /// Levenshtein's distance in bytes: how many insertions, removals and replacements lie between two texts.
