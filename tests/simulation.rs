@@ -1,6 +1,6 @@
 //! The simulated Cognito, as the real AWS client sees it.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
+#![expect(clippy::unwrap_used, reason = "what the tests share fails by panicking, too")]
 
 #[path = "support/cognito.rs"]
 mod cognito;

@@ -2,9 +2,10 @@
 //!
 //! An agenda of deeds, each with the time at which it falls due: a deed makes events and puts what follows from it on the
 //! agenda (a sign-in its second factor, a breach the administrator's feedback). Everything follows from the seed and the
-//! times that [`Population::tick`] is given. What the deeds are made of is in `cast`.
+//! times that [`Population::tick`] is given. What an event of somebody's looks like is in `person`.
 
 mod cast;
+mod person;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +14,9 @@ use fastrand::Rng;
 
 use super::wire;
 use super::world::{Pool, World};
-use crate::event::{
-    AuthEvent, Challenge, ChallengeName, ChallengeResponse, EventContext, EventResponse, EventRisk, EventType,
-    FeedbackValue, RiskDecision, RiskLevel, UnixMillis, Word,
-};
-use cast::{DEVICES, PLACES, pick};
+use crate::event::{AuthEvent, EventResponse, EventType, FeedbackValue, RiskLevel, UnixMillis, Word};
+use cast::pick;
+use person::{Origin, Person};
 
 /// The group that everybody is in, and the one that few are in.
 pub const GROUPS: [&str; 2] = ["customers", "administrators"];
@@ -55,21 +54,6 @@ pub struct Population {
 }
 
 #[derive(Clone, Debug)]
-struct Person {
-    username: String,
-    /// Index into the places.
-    home: usize,
-    device: &'static str,
-    address: String,
-    has_mfa: bool,
-    /// Whether Cognito knows the city of the address.
-    city_known: bool,
-    /// Mean pause between sign-ins.
-    pause: Duration,
-    is_newcomer: bool,
-}
-
-#[derive(Clone, Debug)]
 enum Deed {
     /// A visit; a habitual one is followed by the next.
     SignIn {
@@ -88,8 +72,7 @@ enum Deed {
     Attack,
     Attempt {
         person: u64,
-        address: String,
-        country: &'static str,
+        origin: Origin,
     },
     Feedback {
         person: u64,
@@ -97,9 +80,6 @@ enum Deed {
         value: FeedbackValue,
     },
 }
-
-/// How an attempt of an attacker ends.
-type Verdict = (EventResponse, RiskDecision, RiskLevel);
 
 impl Population {
     /// A population of `users` (at least one), whose life follows from `seed`. It lives nowhere until it moves in.
@@ -123,7 +103,13 @@ impl Population {
         }
         // Few visit often and most seldom, with a fifth who never come any more.
         let weights: Vec<f64> = (0..self.residents)
-            .map(|_| if self.chance(0.2) { 0.0 } else { (1.0 - self.random.f64()).powf(-0.8).min(50.0) })
+            .map(|_| {
+                if self.chance(0.2) {
+                    0.0
+                } else {
+                    (1.0 - self.random.f64()).powf(-0.8).min(50.0)
+                }
+            })
             .collect();
         let total: f64 = weights.iter().sum();
         for weight in weights {
@@ -177,8 +163,12 @@ impl Population {
                 self.attack(now);
                 self.plan_about(now, ATTACK_PAUSE, Deed::Attack);
             }
-            Deed::Attempt { person, address, country } => self.attempt(world, person, address, country, now),
-            Deed::Feedback { person, event_id, value } => {
+            Deed::Attempt { person, origin } => self.attempt(world, person, &origin, now),
+            Deed::Feedback {
+                person,
+                event_id,
+                value,
+            } => {
                 if let Some(name) = self.name_of(world, person)
                     && world.has_event(&self.pool, &name, &event_id)
                 {
@@ -192,19 +182,12 @@ impl Population {
     fn settle(&mut self, world: &mut World, pause: Option<Duration>, now: UnixMillis) -> u64 {
         let number = self.next_person;
         self.next_person += 1;
-        let random = &mut self.random;
-        let person = Person {
-            username: cast::username(random, number),
-            home: random.usize(..PLACES.len()),
-            device: DEVICES[random.usize(..DEVICES.len())],
-            address: cast::address(random),
-            has_mfa: random.bool(),
-            city_known: random.f64() < 0.8,
-            pause: pause.unwrap_or(Duration::MAX),
-            is_newcomer: false,
-        };
-        let (is_federated, is_disabled, is_administrator) =
-            (pause.is_none() && self.chance(0.2), self.chance(0.02), self.chance(0.05));
+        let mut person = Person::new(&mut self.random, number, pause);
+        // Those who never come: some because they may not, some because they sign in elsewhere.
+        let is_dormant = pause.is_none();
+        let (is_federated, is_disabled) = (is_dormant && self.chance(0.2), is_dormant && self.chance(0.1));
+        let is_administrator = self.chance(0.05);
+        person.is_federated = is_federated;
         let created = now.minus(PAST).minus(self.about(PAST));
         let sub = wire::uuid(&mut self.random);
         let name = &person.username;
@@ -229,91 +212,80 @@ impl Population {
 
     /// A past of many events for those who come often, of few or none for those who do not.
     fn remember(&mut self, world: &mut World, person: u64, weight: f64, now: UnixMillis) {
-        let Some(name) = self.name_of(world, person) else {
+        let Some(resident) = self.people.get(&person).filter(|person| !person.is_federated).cloned() else {
             return;
         };
         let often = (weight * 12.0).min(PAST_EVENTS_MAX as f64) / PAST_EVENTS_MAX as f64;
-        let visits = (0..PAST_EVENTS_MAX).filter(|_| self.chance(often)).count().max(self.random.usize(..4));
+        let visits = (0..PAST_EVENTS_MAX)
+            .filter(|_| self.chance(often))
+            .count()
+            .max(self.random.usize(..4));
         for _ in 0..visits {
             // Denser towards now, as a life is remembered.
             let ago = PAST.mul_f64(self.random.f64().powi(3)) + Duration::from_secs(60);
-            if let Some(event) = self.visit(person, now.minus(ago)) {
-                world.arrive(&self.pool, &name, &event);
-            }
+            let event = resident.sign_in(&mut self.random, now.minus(ago));
+            world.arrive(&self.pool, &resident.username, &event);
         }
     }
 
     fn sign_in(&mut self, world: &mut World, person: u64, now: UnixMillis) {
-        let Some(event) = self.visit(person, now) else { return };
+        let Some(event) = self
+            .people
+            .get(&person)
+            .map(|resident| resident.sign_in(&mut self.random, now))
+        else {
+            return;
+        };
         if event.challenges.len() == 2 {
             self.begin(world, person, event, Duration::from_secs(8));
         } else {
             if event.response == Some(Word::Known(EventResponse::Fail)) {
-                self.plan_about(now, Duration::from_secs(8), Deed::SignIn { person, habitual: false });
+                self.plan_about(
+                    now,
+                    Duration::from_secs(8),
+                    Deed::SignIn {
+                        person,
+                        habitual: false,
+                    },
+                );
             }
             self.tell(world, person, &event);
         }
-    }
-
-    /// A sign-in as it will have been in the end.
-    fn visit(&mut self, person: u64, at: UnixMillis) -> Option<AuthEvent> {
-        let person = self.people.get(&person)?.clone();
-        let (has_new_device, travels) = (self.chance(0.05), self.chance(0.03));
-        let place = if travels { self.random.usize(..PLACES.len()) } else { person.home };
-        let mut context = self.context(&person, place);
-        if has_new_device {
-            context.device_name = Some((*pick(&mut self.random, &DEVICES)).to_owned());
-        }
-        if has_new_device || travels {
-            context.ip_address = Some(cast::address(&mut self.random));
-        }
-        let risk = match (travels, has_new_device) {
-            (false, false) => risk(RiskDecision::NoRisk, None, false),
-            (true, true) => risk(RiskDecision::AccountTakeover, Some(RiskLevel::High), false),
-            (true, false) => risk(RiskDecision::AccountTakeover, Some(RiskLevel::Medium), false),
-            (false, true) => risk(RiskDecision::AccountTakeover, Some(RiskLevel::Low), false),
-        };
-        let knows_password = !self.chance(0.06);
-        let mut challenges = vec![challenge(ChallengeName::Password, knows_password)];
-        let mut passes = knows_password;
-        if knows_password && person.has_mfa {
-            passes = !self.chance(0.05);
-            challenges.push(challenge(ChallengeName::Mfa, passes));
-        }
-        let response = if passes { EventResponse::Pass } else { EventResponse::Fail };
-        Some(AuthEvent { risk: Some(risk), challenges, ..self.event(EventType::SignIn, response, context, at) })
     }
 
     /// Resetting or changing a password, or asking for a code again.
     fn errand(&mut self, world: &mut World, now: UnixMillis) {
         let everybody: Vec<u64> = self.people.keys().copied().collect();
         let person = *pick(&mut self.random, &everybody);
-        let Some(known) = self.people.get(&person).cloned() else {
+        let Some(resident) = self.people.get(&person).cloned() else {
             return;
         };
-        let context = self.context(&known, known.home);
-        let fails = self.chance(0.1);
-        let response = if fails { EventResponse::Fail } else { EventResponse::Pass };
-        match self.random.u8(..4) {
-            0 => {
-                let event = self.event(EventType::ResendCode, EventResponse::Pass, context, now);
-                self.tell(world, person, &event);
-            }
-            1 => {
-                let event = self.event(EventType::PasswordChange, response, context, now);
-                self.tell(world, person, &event);
-            }
-            _ => {
-                let event = self.event(EventType::ForgotPassword, response, context, now);
-                self.begin(world, person, event, Duration::from_secs(30));
-            }
+        let outcome = if self.chance(0.1) {
+            EventResponse::Fail
+        } else {
+            EventResponse::Pass
+        };
+        let (kind, outcome) = match self.random.u8(..4) {
+            0 => (EventType::ResendCode, EventResponse::Pass),
+            1 => (EventType::PasswordChange, outcome),
+            _ => (EventType::ForgotPassword, outcome),
+        };
+        let event = resident.act(&mut self.random, kind, outcome, now);
+        if kind == EventType::ForgotPassword {
+            self.begin(world, person, event, Duration::from_secs(30));
+        } else {
+            self.tell(world, person, &event);
         }
     }
 
     /// A new user, who confirms soon and then comes often; when there are too many, the first of them is deleted.
     fn sign_up(&mut self, world: &mut World, now: UnixMillis) {
-        let newcomers: Vec<u64> =
-            self.people.iter().filter(|(_, person)| person.is_newcomer).map(|(number, _)| *number).collect();
+        let newcomers: Vec<u64> = self
+            .people
+            .iter()
+            .filter(|(_, person)| person.is_newcomer)
+            .map(|(number, _)| *number)
+            .collect();
         if newcomers.len() >= NEWCOMERS_MAX {
             if let Some(name) = self.name_of(world, newcomers[0]) {
                 world.delete_user(&self.pool, &name);
@@ -333,8 +305,7 @@ impl Population {
             user.enabled = true;
             user.status = "UNCONFIRMED".to_owned();
         });
-        let context = self.context(&person, person.home);
-        let event = self.event(EventType::SignUp, EventResponse::Pass, context, now);
+        let event = person.act(&mut self.random, EventType::SignUp, EventResponse::Pass, now);
         self.begin(world, number, event, Duration::from_secs(25));
         self.plan_visit(number, now.plus(Duration::from_secs(60)));
     }
@@ -343,44 +314,35 @@ impl Population {
     fn attack(&mut self, now: UnixMillis) {
         let everybody: Vec<u64> = self.people.keys().copied().collect();
         let victims: Vec<u64> = (0..12).map(|_| *pick(&mut self.random, &everybody)).collect();
-        let origins: Vec<_> = (0..3)
-            .map(|_| (cast::attacker_address(&mut self.random), pick(&mut self.random, &PLACES).country))
-            .collect();
+        let origins: Vec<Origin> = (0..3).map(|_| Origin::new(&mut self.random)).collect();
         for attempt in 0..60 {
-            let (address, country) = pick(&mut self.random, &origins).clone();
+            let origin = pick(&mut self.random, &origins).clone();
             let person = *pick(&mut self.random, &victims);
             let within = Duration::from_millis(attempt * 333 + self.random.u64(..300));
-            self.plan(now, within, Deed::Attempt { person, address, country });
+            self.plan(now, within, Deed::Attempt { person, origin });
         }
     }
 
-    fn attempt(&mut self, world: &mut World, person: u64, address: String, country: &'static str, now: UnixMillis) {
-        let (response, decision, level): Verdict = match self.random.u8(..100) {
-            0..45 => (EventResponse::Fail, RiskDecision::Block, RiskLevel::High),
-            45..75 => (EventResponse::Fail, RiskDecision::AccountTakeover, RiskLevel::High),
-            75..95 => (EventResponse::Fail, RiskDecision::AccountTakeover, RiskLevel::Medium),
-            _ => (EventResponse::Pass, RiskDecision::AccountTakeover, RiskLevel::High),
-        };
-        let is_known_password = response == EventResponse::Pass || decision == RiskDecision::Block && self.chance(0.3);
-        let context = EventContext {
-            ip_address: Some(address),
-            device_name: Some("Other, Other".to_owned()),
-            timezone: None,
-            city: Some("null".to_owned()),
-            country: Some(country.to_owned()),
-        };
-        let event = AuthEvent {
-            risk: Some(risk(decision, Some(level), is_known_password)),
-            challenges: vec![challenge(ChallengeName::Password, is_known_password)],
-            ..self.event(EventType::SignIn, response, context, now)
-        };
+    fn attempt(&mut self, world: &mut World, person: u64, origin: &Origin, now: UnixMillis) {
+        let event = origin.attempt(&mut self.random, now);
+        let is_breach = event.response == Some(Word::Known(EventResponse::Pass));
+        let is_doubtful =
+            event.risk.as_ref().and_then(|risk| risk.level.clone()) == Some(Word::Known(RiskLevel::Medium));
         self.tell(world, person, &event);
         if let Some(event_id) = event.id
-            && (response == EventResponse::Pass || self.chance(0.1))
+            && (is_breach || self.chance(0.1))
         {
             let value = FeedbackValue::Invalid;
-            self.plan_about(now, Duration::from_secs(30), Deed::Feedback { person, event_id, value });
-        } else if level == RiskLevel::Medium && self.chance(0.2) {
+            self.plan_about(
+                now,
+                Duration::from_secs(30),
+                Deed::Feedback {
+                    person,
+                    event_id,
+                    value,
+                },
+            );
+        } else if is_doubtful && self.chance(0.2) {
             // It was the user after all, says the user.
             self.vouch(world, person, now);
         }
@@ -393,7 +355,15 @@ impl Population {
             .and_then(|name| world.history(&self.pool, &name).into_iter().find_map(|event| event.id));
         if let Some(event_id) = newest {
             let value = FeedbackValue::Valid;
-            self.plan_about(now, Duration::from_secs(30), Deed::Feedback { person, event_id, value });
+            self.plan_about(
+                now,
+                Duration::from_secs(30),
+                Deed::Feedback {
+                    person,
+                    event_id,
+                    value,
+                },
+            );
         }
     }
 
@@ -405,7 +375,14 @@ impl Population {
         self.tell(world, person, &start);
         let is_abandoned = self.chance(0.04);
         if let (false, Some(at)) = (is_abandoned, end.creation_date) {
-            self.plan_about(at, after, Deed::Finish { person, event: Box::new(end) });
+            self.plan_about(
+                at,
+                after,
+                Deed::Finish {
+                    person,
+                    event: Box::new(end),
+                },
+            );
         }
     }
 
@@ -424,38 +401,21 @@ impl Population {
 
     /// The event comes into the history: mostly at once, sometimes some seconds late.
     fn tell(&mut self, world: &mut World, person: u64, event: &AuthEvent) {
-        let Some(name) = self.name_of(world, person) else {
+        let is_federated = self.people.get(&person).is_some_and(|person| person.is_federated);
+        let Some(name) = self.name_of(world, person).filter(|_| !is_federated) else {
             return;
         };
-        let delay = if self.chance(0.15) { self.random.u64(1000..8000) } else { 0 };
-        let visible_at = event.creation_date.unwrap_or_default().plus(Duration::from_millis(delay));
+        let delay = if self.chance(0.15) {
+            self.random.u64(1000..8000)
+        } else {
+            0
+        };
+        let visible_at = event
+            .creation_date
+            .unwrap_or_default()
+            .plus(Duration::from_millis(delay));
         world.arrive_late(&self.pool, &name, event, visible_at);
         world.keep_newest(&self.pool, &name, KEPT_EVENTS_MAX);
-    }
-
-    fn event(&mut self, kind: EventType, response: EventResponse, context: EventContext, at: UnixMillis) -> AuthEvent {
-        AuthEvent {
-            id: Some(wire::uuid(&mut self.random)),
-            event_type: Some(Word::Known(kind)),
-            creation_date: Some(at),
-            response: Some(Word::Known(response)),
-            risk: Some(risk(RiskDecision::NoRisk, None, false)),
-            challenges: vec![],
-            context: Some(context),
-            feedback: None,
-        }
-    }
-
-    /// A person at a place, with what Cognito fails to learn missing or "null".
-    fn context(&mut self, person: &Person, place: usize) -> EventContext {
-        let place = &PLACES[place];
-        EventContext {
-            ip_address: Some(person.address.clone()),
-            device_name: (!self.chance(0.1)).then(|| person.device.to_owned()),
-            timezone: (!self.chance(0.3)).then(|| place.timezone.to_owned()),
-            city: Some(if person.city_known { place.city } else { "null" }.to_owned()),
-            country: Some(place.country.to_owned()),
-        }
     }
 
     /// A person's username, while the world has the user.
@@ -493,19 +453,6 @@ impl Population {
     }
 }
 
-fn risk(decision: RiskDecision, level: Option<RiskLevel>, is_compromised: bool) -> EventRisk {
-    EventRisk {
-        decision: Some(Word::Known(decision)),
-        level: level.map(Word::Known),
-        compromised_credentials: Some(is_compromised),
-    }
-}
-
-fn challenge(name: ChallengeName, succeeded: bool) -> Challenge {
-    let response = if succeeded { ChallengeResponse::Success } else { ChallengeResponse::Failure };
-    Challenge { name: Some(Word::Known(name)), response: Some(Word::Known(response)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -533,7 +480,12 @@ mod tests {
     }
 
     fn everything(world: &World) -> Vec<AuthEvent> {
-        let names: Vec<_> = world.pool(POOL).unwrap().users().map(|user| user.username.clone()).collect();
+        let names: Vec<_> = world
+            .pool(POOL)
+            .unwrap()
+            .users()
+            .map(|user| user.username.clone())
+            .collect();
         names.iter().flat_map(|name| world.history(POOL, name)).collect()
     }
 
@@ -546,13 +498,26 @@ mod tests {
     fn everybody_has_a_past_or_a_reason_to_have_none() {
         let (world, _) = moved_in(1);
         let pool = world.pool(POOL).unwrap();
-        let lengths: Vec<_> = pool.users().map(|user| world.history(POOL, &user.username).len()).collect();
+        let lengths: Vec<_> = pool
+            .users()
+            .map(|user| world.history(POOL, &user.username).len())
+            .collect();
         assert_eq!(lengths.len(), 200);
         assert!(lengths.iter().any(|length| *length > 60), "more than a page");
         assert!(lengths.contains(&0), "dormant");
-        assert!(pool.users().any(|user| user.status == "EXTERNAL_PROVIDER"));
-        assert!(GROUPS.iter().all(|group| pool.members_behind(group, None).unwrap().count() > 0));
-        assert!(everything(&world).iter().all(|event| event.creation_date.unwrap() < START));
+        let federated = pool.users().find(|user| user.status == "EXTERNAL_PROVIDER").unwrap();
+        assert!(world.history(POOL, &federated.username).is_empty());
+        assert!(pool.users().any(|user| !user.enabled));
+        assert!(
+            GROUPS
+                .iter()
+                .all(|group| pool.members_behind(group, None).unwrap().count() > 0)
+        );
+        assert!(
+            everything(&world)
+                .iter()
+                .all(|event| event.creation_date.unwrap() < START)
+        );
     }
 
     #[test]
@@ -563,14 +528,27 @@ mod tests {
         let lived = everything(&world).len() - past;
         assert!((60..400).contains(&lived), "{lived}");
         live(&mut world, &mut population, 3540);
+        let pool = world.pool(POOL).unwrap();
+        let mut federated = pool.users().filter(|user| user.status == "EXTERNAL_PROVIDER");
+        assert!(federated.all(|user| world.history(POOL, &user.username).is_empty()));
         let events = everything(&world);
         assert!(words(&events, |event| vec![event.event_type.clone()]));
         assert!(words(&events, |event| vec![event.response.clone()]));
         assert!(words(&events, |event| vec![event.risk.clone().unwrap().decision]));
         assert!(words(&events, |event| vec![event.risk.clone().unwrap().level]));
-        assert!(words(&events, |event| vec![event.feedback.clone().and_then(|feedback| feedback.value)]));
-        assert!(words(&events, |event| event.challenges.iter().map(|challenge| challenge.name.clone()).collect()));
-        assert!(events.iter().any(|event| event.risk.as_ref().unwrap().compromised_credentials == Some(true)));
+        assert!(words(&events, |event| vec![
+            event.feedback.clone().and_then(|feedback| feedback.value)
+        ]));
+        assert!(words(&events, |event| event
+            .challenges
+            .iter()
+            .map(|challenge| challenge.name.clone())
+            .collect()));
+        assert!(
+            events
+                .iter()
+                .any(|event| event.risk.as_ref().unwrap().compromised_credentials == Some(true))
+        );
         let city = |event: &AuthEvent| event.context.clone().unwrap().city;
         assert!(events.iter().any(|event| city(event).as_deref() == Some("null")));
     }
@@ -614,7 +592,11 @@ mod tests {
     #[test]
     fn a_user_whom_somebody_deletes_is_left_in_peace() {
         let (mut world, mut population) = moved_in(8);
-        let names: Vec<_> = population.people.values().map(|person| person.username.clone()).collect();
+        let names: Vec<_> = population
+            .people
+            .values()
+            .map(|person| person.username.clone())
+            .collect();
         names.iter().for_each(|name| world.delete_user(POOL, name));
         live(&mut world, &mut population, 60);
     }

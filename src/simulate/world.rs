@@ -581,6 +581,10 @@ mod tests {
         let pool = world.pool(POOL).unwrap();
         let sub = pool.user("ada@example.com").unwrap().sub.clone();
         assert_eq!(pool.user(&sub).unwrap().username, "ada");
+        world.change_user(POOL, "ada", |user| user.set_attribute("email", "countess@example.com"));
+        let pool = world.pool(POOL).unwrap();
+        assert!(pool.user("ada@example.com").is_none());
+        assert!(pool.user("countess@example.com").is_some());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::process::{Command, Stdio};
 
 /// A Python that has `module`: the one that PEERS_PYTHON names, else `python3`. Without one, None and a line that says so;
 /// in CI (CI=true) a failure, so that nothing is skipped unseen.
+#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
 pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
     let python = PathBuf::from(std::env::var_os("PEERS_PYTHON").unwrap_or_else(|| "python3".into()));
     let has_module = Command::new(&python)
