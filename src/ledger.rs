@@ -12,7 +12,7 @@ mod keys;
 mod stored;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -183,7 +183,7 @@ impl Ledger {
     /// [`LedgerError::TooManyCorrupt`]; a damaged ledger is no error but [`Opened::rebuilt`].
     pub fn open(state: &StateConfig, now: UnixMillis) -> Result<Opened, LedgerError> {
         let (engine, rebuilt) = Engine::open_or_rebuild(&state.path, state.cache_bytes, now)?;
-        let instance_id = instance_id(&engine)?;
+        let instance_id = instance_id(&engine, &state.path, now)?;
         let shared = Arc::new(Shared {
             engine: RwLock::new(Some(engine)),
             instance_id,
@@ -349,12 +349,15 @@ impl Ledger {
     }
 }
 
-fn instance_id(engine: &Engine) -> Result<String, LedgerError> {
+/// The instance id of a ledger; of a new one it is its first record, and the file beside it says that it was begun.
+fn instance_id(engine: &Engine, state: &Path, now: UnixMillis) -> Result<String, LedgerError> {
     if let Some(value) = engine.get(keys::INSTANCE)? {
         let stored: StoredText = stored::open(&value).map_err(unreadable("the ledger's format"))?;
         return Ok(stored.text);
     }
     let text = uuid::Uuid::new_v4().to_string();
     engine.put(keys::INSTANCE, stored::seal(&StoredText { text: text.clone() }))?;
+    engine::write_last_commit(state, now)
+        .map_err(|cause| LedgerError::Storage(format!("cannot write to {}: {cause}", state.display())))?;
     Ok(text)
 }

@@ -64,7 +64,10 @@ impl Engine {
     ) -> Result<(Self, Option<Rebuilt>), LedgerError> {
         create_private_dir(state)?;
         let path = state.join("ledger");
+        let was_begun = path.join("db").exists() && read_last_commit(state).is_some();
         let damage = match Self::open(&path, cache_bytes) {
+            // sled takes a file in which it finds nothing for a new one.
+            Ok(engine) if was_begun && engine.get(keys::INSTANCE)?.is_none() => "it is empty".into(),
             Ok(engine) => return Ok((engine, None)),
             Err(OpenError::Locked) => return Err(LedgerError::Locked(state.to_owned())),
             Err(OpenError::Other(error)) => return Err(error),
