@@ -46,10 +46,7 @@ fn populate(world: &mut World) {
         world.add_user(POOL, &name);
         world.add_to_group(POOL, "everybody", &name);
     }
-    world.add_role(Role {
-        arn: ROLE.into(),
-        external_id: Some("shibboleth".into()),
-    });
+    world.add_role(Role { arn: ROLE.into(), external_id: Some("shibboleth".into()) });
     world.inject(Fault::throttle().for_user("throttled"));
     world.inject(Fault::internal_error().for_user("failing"));
 }
@@ -79,12 +76,7 @@ async fn boto3_reads_what_the_world_holds() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let read: Value = serde_json::from_slice(&output.stdout).unwrap();
 
-    let events: Vec<_> = read["AuthEvents"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(wire::read_event)
-        .collect();
+    let events: Vec<_> = read["AuthEvents"].as_array().unwrap().iter().map(wire::read_event).collect();
     assert_eq!(events.len(), 200);
     assert!(events == simulation.world(|world| world.history(POOL, USER)));
     assert_eq!(read["EventPages"], 4);
@@ -99,10 +91,7 @@ async fn boto3_reads_what_the_world_holds() {
             assert_eq!(user["Attributes"], json!([{ "Name": "sub", "Value": expected.sub }]));
         }
     });
-    assert_eq!(
-        (&read["UserPages"], read["Members"].as_array().unwrap().len()),
-        (&json!(5), 119)
-    );
+    assert_eq!((&read["UserPages"], read["Members"].as_array().unwrap().len()), (&json!(5), 119));
     assert_eq!(read["Pool"]["UserPoolAddOns"]["AdvancedSecurityMode"], "ENFORCED");
     assert_eq!(read["RoleArn"], "arn:aws:sts::444455556666:assumed-role/reader/peer");
     assert_eq!(

@@ -31,6 +31,8 @@ const ATTACK_PAUSE: Duration = Duration::from_secs(120);
 const FIRST_ATTACK_AFTER: Duration = Duration::from_secs(20);
 /// The longest past that a user starts with: three pages.
 const PAST_EVENTS_MAX: usize = 150;
+/// Users who remember their whole past; among more, each remembers less, so that a large demo fits into memory.
+const REMEMBERING_MAX: f64 = 1000.0;
 /// How far the past reaches back.
 const PAST: Duration = Duration::from_secs(60 * 86_400);
 /// Events of one user that are kept, so that a demo left running stays small. A real history is cut after two years.
@@ -103,13 +105,7 @@ impl Population {
         }
         // Few visit often and most seldom, with a fifth who never come any more.
         let weights: Vec<f64> = (0..self.residents)
-            .map(|_| {
-                if self.chance(0.2) {
-                    0.0
-                } else {
-                    (1.0 - self.random.f64()).powf(-0.8).min(50.0)
-                }
-            })
+            .map(|_| if self.chance(0.2) { 0.0 } else { (1.0 - self.random.f64()).powf(-0.8).min(50.0) })
             .collect();
         let total: f64 = weights.iter().sum();
         for weight in weights {
@@ -164,11 +160,7 @@ impl Population {
                 self.plan_about(now, ATTACK_PAUSE, Deed::Attack);
             }
             Deed::Attempt { person, origin } => self.attempt(world, person, &origin, now),
-            Deed::Feedback {
-                person,
-                event_id,
-                value,
-            } => {
+            Deed::Feedback { person, event_id, value } => {
                 if let Some(name) = self.name_of(world, person)
                     && world.has_event(&self.pool, &name, &event_id)
                 {
@@ -215,11 +207,9 @@ impl Population {
         let Some(resident) = self.people.get(&person).filter(|person| !person.is_federated).cloned() else {
             return;
         };
-        let often = (weight * 12.0).min(PAST_EVENTS_MAX as f64) / PAST_EVENTS_MAX as f64;
-        let visits = (0..PAST_EVENTS_MAX)
-            .filter(|_| self.chance(often))
-            .count()
-            .max(self.random.usize(..4));
+        let share = (REMEMBERING_MAX / self.residents as f64).min(1.0);
+        let often = share * (weight * 12.0).min(PAST_EVENTS_MAX as f64) / PAST_EVENTS_MAX as f64;
+        let visits = (0..PAST_EVENTS_MAX).filter(|_| self.chance(often)).count().max(self.random.usize(..4));
         for _ in 0..visits {
             // Denser towards now, as a life is remembered.
             let ago = PAST.mul_f64(self.random.f64().powi(3)) + Duration::from_secs(60);
@@ -229,25 +219,14 @@ impl Population {
     }
 
     fn sign_in(&mut self, world: &mut World, person: u64, now: UnixMillis) {
-        let Some(event) = self
-            .people
-            .get(&person)
-            .map(|resident| resident.sign_in(&mut self.random, now))
-        else {
+        let Some(event) = self.people.get(&person).map(|resident| resident.sign_in(&mut self.random, now)) else {
             return;
         };
         if event.challenges.len() == 2 {
             self.begin(world, person, event, Duration::from_secs(8));
         } else {
             if event.response == Some(Word::Known(EventResponse::Fail)) {
-                self.plan_about(
-                    now,
-                    Duration::from_secs(8),
-                    Deed::SignIn {
-                        person,
-                        habitual: false,
-                    },
-                );
+                self.plan_about(now, Duration::from_secs(8), Deed::SignIn { person, habitual: false });
             }
             self.tell(world, person, &event);
         }
@@ -260,11 +239,7 @@ impl Population {
         let Some(resident) = self.people.get(&person).cloned() else {
             return;
         };
-        let outcome = if self.chance(0.1) {
-            EventResponse::Fail
-        } else {
-            EventResponse::Pass
-        };
+        let outcome = if self.chance(0.1) { EventResponse::Fail } else { EventResponse::Pass };
         let (kind, outcome) = match self.random.u8(..4) {
             0 => (EventType::ResendCode, EventResponse::Pass),
             1 => (EventType::PasswordChange, outcome),
@@ -280,12 +255,8 @@ impl Population {
 
     /// A new user, who confirms soon and then comes often; when there are too many, the first of them is deleted.
     fn sign_up(&mut self, world: &mut World, now: UnixMillis) {
-        let newcomers: Vec<u64> = self
-            .people
-            .iter()
-            .filter(|(_, person)| person.is_newcomer)
-            .map(|(number, _)| *number)
-            .collect();
+        let newcomers: Vec<u64> =
+            self.people.iter().filter(|(_, person)| person.is_newcomer).map(|(number, _)| *number).collect();
         if newcomers.len() >= NEWCOMERS_MAX {
             if let Some(name) = self.name_of(world, newcomers[0]) {
                 world.delete_user(&self.pool, &name);
@@ -333,15 +304,7 @@ impl Population {
             && (is_breach || self.chance(0.1))
         {
             let value = FeedbackValue::Invalid;
-            self.plan_about(
-                now,
-                Duration::from_secs(30),
-                Deed::Feedback {
-                    person,
-                    event_id,
-                    value,
-                },
-            );
+            self.plan_about(now, Duration::from_secs(30), Deed::Feedback { person, event_id, value });
         } else if is_doubtful && self.chance(0.2) {
             // It was the user after all, says the user.
             self.vouch(world, person, now);
@@ -355,15 +318,7 @@ impl Population {
             .and_then(|name| world.history(&self.pool, &name).into_iter().find_map(|event| event.id));
         if let Some(event_id) = newest {
             let value = FeedbackValue::Valid;
-            self.plan_about(
-                now,
-                Duration::from_secs(30),
-                Deed::Feedback {
-                    person,
-                    event_id,
-                    value,
-                },
-            );
+            self.plan_about(now, Duration::from_secs(30), Deed::Feedback { person, event_id, value });
         }
     }
 
@@ -375,14 +330,7 @@ impl Population {
         self.tell(world, person, &start);
         let is_abandoned = self.chance(0.04);
         if let (false, Some(at)) = (is_abandoned, end.creation_date) {
-            self.plan_about(
-                at,
-                after,
-                Deed::Finish {
-                    person,
-                    event: Box::new(end),
-                },
-            );
+            self.plan_about(at, after, Deed::Finish { person, event: Box::new(end) });
         }
     }
 
@@ -405,15 +353,8 @@ impl Population {
         let Some(name) = self.name_of(world, person).filter(|_| !is_federated) else {
             return;
         };
-        let delay = if self.chance(0.15) {
-            self.random.u64(1000..8000)
-        } else {
-            0
-        };
-        let visible_at = event
-            .creation_date
-            .unwrap_or_default()
-            .plus(Duration::from_millis(delay));
+        let delay = if self.chance(0.15) { self.random.u64(1000..8000) } else { 0 };
+        let visible_at = event.creation_date.unwrap_or_default().plus(Duration::from_millis(delay));
         world.arrive_late(&self.pool, &name, event, visible_at);
         world.keep_newest(&self.pool, &name, KEPT_EVENTS_MAX);
     }
@@ -480,12 +421,7 @@ mod tests {
     }
 
     fn everything(world: &World) -> Vec<AuthEvent> {
-        let names: Vec<_> = world
-            .pool(POOL)
-            .unwrap()
-            .users()
-            .map(|user| user.username.clone())
-            .collect();
+        let names: Vec<_> = world.pool(POOL).unwrap().users().map(|user| user.username.clone()).collect();
         names.iter().flat_map(|name| world.history(POOL, name)).collect()
     }
 
@@ -498,26 +434,15 @@ mod tests {
     fn everybody_has_a_past_or_a_reason_to_have_none() {
         let (world, _) = moved_in(1);
         let pool = world.pool(POOL).unwrap();
-        let lengths: Vec<_> = pool
-            .users()
-            .map(|user| world.history(POOL, &user.username).len())
-            .collect();
+        let lengths: Vec<_> = pool.users().map(|user| world.history(POOL, &user.username).len()).collect();
         assert_eq!(lengths.len(), 200);
         assert!(lengths.iter().any(|length| *length > 60), "more than a page");
         assert!(lengths.contains(&0), "dormant");
         let federated = pool.users().find(|user| user.status == "EXTERNAL_PROVIDER").unwrap();
         assert!(world.history(POOL, &federated.username).is_empty());
         assert!(pool.users().any(|user| !user.enabled));
-        assert!(
-            GROUPS
-                .iter()
-                .all(|group| pool.members_behind(group, None).unwrap().count() > 0)
-        );
-        assert!(
-            everything(&world)
-                .iter()
-                .all(|event| event.creation_date.unwrap() < START)
-        );
+        assert!(GROUPS.iter().all(|group| pool.members_behind(group, None).unwrap().count() > 0));
+        assert!(everything(&world).iter().all(|event| event.creation_date.unwrap() < START));
     }
 
     #[test]
@@ -536,19 +461,9 @@ mod tests {
         assert!(words(&events, |event| vec![event.response.clone()]));
         assert!(words(&events, |event| vec![event.risk.clone().unwrap().decision]));
         assert!(words(&events, |event| vec![event.risk.clone().unwrap().level]));
-        assert!(words(&events, |event| vec![
-            event.feedback.clone().and_then(|feedback| feedback.value)
-        ]));
-        assert!(words(&events, |event| event
-            .challenges
-            .iter()
-            .map(|challenge| challenge.name.clone())
-            .collect()));
-        assert!(
-            events
-                .iter()
-                .any(|event| event.risk.as_ref().unwrap().compromised_credentials == Some(true))
-        );
+        assert!(words(&events, |event| vec![event.feedback.clone().and_then(|feedback| feedback.value)]));
+        assert!(words(&events, |event| event.challenges.iter().map(|challenge| challenge.name.clone()).collect()));
+        assert!(events.iter().any(|event| event.risk.as_ref().unwrap().compromised_credentials == Some(true)));
         let city = |event: &AuthEvent| event.context.clone().unwrap().city;
         assert!(events.iter().any(|event| city(event).as_deref() == Some("null")));
     }
@@ -592,11 +507,7 @@ mod tests {
     #[test]
     fn a_user_whom_somebody_deletes_is_left_in_peace() {
         let (mut world, mut population) = moved_in(8);
-        let names: Vec<_> = population
-            .people
-            .values()
-            .map(|person| person.username.clone())
-            .collect();
+        let names: Vec<_> = population.people.values().map(|person| person.username.clone()).collect();
         names.iter().for_each(|name| world.delete_user(POOL, name));
         live(&mut world, &mut population, 60);
     }

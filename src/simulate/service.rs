@@ -59,10 +59,7 @@ impl Caller {
             .and_then(|header| header.split_once("Credential="))
             .map_or("", |(_, rest)| rest.split([',', ' ']).next().unwrap_or(""));
         let mut parts = scope.split('/').filter(|part| !part.is_empty());
-        Self {
-            access_key: parts.next().map(str::to_owned),
-            region: parts.nth(1).map(str::to_owned),
-        }
+        Self { access_key: parts.next().map(str::to_owned), region: parts.nth(1).map(str::to_owned) }
     }
 }
 
@@ -75,10 +72,7 @@ pub(super) fn answer(world: &mut World, request: &Request<'_>) -> Reply {
     let operation = target.rsplit('.').next().unwrap_or(target);
     let (input, malformed) = match serde_json::from_slice::<Input>(request.body) {
         Ok(input) => (input, None),
-        Err(error) => (
-            Input::default(),
-            Some(Refusal::new("SerializationException", error.to_string())),
-        ),
+        Err(error) => (Input::default(), Some(Refusal::new("SerializationException", error.to_string()))),
     };
     let misfortune = world.strike(operation, input.user_pool_id.as_deref(), input.username.as_deref());
     let answered = match (&misfortune, malformed) {
@@ -116,11 +110,7 @@ fn reply(world: &mut World, answered: Result<String, Refusal>) -> Reply {
         Ok(body) => reply.body = body,
         Err(Refusal { status, name, message }) => {
             const MODEL: &str = "com.amazonaws.cognito.identity.idp.model";
-            let prefix = if world.prefixed_errors {
-                format!("{MODEL}#")
-            } else {
-                String::new()
-            };
+            let prefix = if world.prefixed_errors { format!("{MODEL}#") } else { String::new() };
             reply.status = status;
             reply.body = json!({ "__type": format!("{prefix}{name}"), "message": message }).to_string();
             reply.error_type = Some(format!("{name}:http://internal.amazon.com/coral/{MODEL}/"));

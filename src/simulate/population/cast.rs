@@ -3,9 +3,8 @@
 
 use fastrand::Rng;
 
-const COLOURS: [&str; 12] = [
-    "amber", "azure", "coral", "crimson", "emerald", "hazel", "indigo", "ivory", "lilac", "olive", "russet", "teal",
-];
+const COLOURS: [&str; 12] =
+    ["amber", "azure", "coral", "crimson", "emerald", "hazel", "indigo", "ivory", "lilac", "olive", "russet", "teal"];
 const ANIMALS: [&str; 16] = [
     "badger", "crane", "dormouse", "falcon", "gecko", "heron", "ibex", "kestrel", "lynx", "marten", "newt", "otter",
     "puffin", "quail", "stoat", "wren",
@@ -19,11 +18,7 @@ pub(super) struct Place {
 }
 
 const fn place(city: &'static str, country: &'static str, timezone: &'static str) -> Place {
-    Place {
-        city,
-        country,
-        timezone,
-    }
+    Place { city, country, timezone }
 }
 
 pub(super) const PLACES: [Place; 14] = [

@@ -50,11 +50,7 @@ impl Person {
     /// A sign-in, mostly from home with the usual device, sometimes not, which is what risk is assessed by.
     pub(super) fn sign_in(&self, random: &mut Rng, at: UnixMillis) -> AuthEvent {
         let (has_new_device, travels) = (random.f64() < 0.05, random.f64() < 0.03);
-        let place = if travels {
-            random.usize(..PLACES.len())
-        } else {
-            self.home
-        };
+        let place = if travels { random.usize(..PLACES.len()) } else { self.home };
         let mut context = self.context(random, place);
         if has_new_device {
             context.device_name = Some((*pick(random, &DEVICES)).to_owned());
@@ -75,16 +71,8 @@ impl Person {
             passes = random.f64() >= 0.05;
             challenges.push(challenge(ChallengeName::Mfa, passes));
         }
-        let response = if passes {
-            EventResponse::Pass
-        } else {
-            EventResponse::Fail
-        };
-        AuthEvent {
-            risk: Some(risk),
-            challenges,
-            ..event(random, EventType::SignIn, response, context, at)
-        }
+        let response = if passes { EventResponse::Pass } else { EventResponse::Fail };
+        AuthEvent { risk: Some(risk), challenges, ..event(random, EventType::SignIn, response, context, at) }
     }
 
     /// Anything else, from home.
@@ -115,10 +103,7 @@ pub(super) struct Origin {
 
 impl Origin {
     pub(super) fn new(random: &mut Rng) -> Self {
-        Self {
-            address: cast::attacker_address(random),
-            country: pick(random, &PLACES).country,
-        }
+        Self { address: cast::attacker_address(random), country: pick(random, &PLACES).country }
     }
 
     /// An attempt with a password from somebody's list: mostly wrong or blocked, one in twenty gets through.
@@ -166,11 +151,7 @@ fn event(
 }
 
 fn no_risk() -> EventRisk {
-    EventRisk {
-        decision: Some(Word::Known(RiskDecision::NoRisk)),
-        level: None,
-        compromised_credentials: Some(false),
-    }
+    EventRisk { decision: Some(Word::Known(RiskDecision::NoRisk)), level: None, compromised_credentials: Some(false) }
 }
 
 fn takeover(decision: RiskDecision, level: RiskLevel, is_compromised: bool) -> EventRisk {
@@ -182,13 +163,6 @@ fn takeover(decision: RiskDecision, level: RiskLevel, is_compromised: bool) -> E
 }
 
 fn challenge(name: ChallengeName, succeeded: bool) -> Challenge {
-    let response = if succeeded {
-        ChallengeResponse::Success
-    } else {
-        ChallengeResponse::Failure
-    };
-    Challenge {
-        name: Some(Word::Known(name)),
-        response: Some(Word::Known(response)),
-    }
+    let response = if succeeded { ChallengeResponse::Success } else { ChallengeResponse::Failure };
+    Challenge { name: Some(Word::Known(name)), response: Some(Word::Known(response)) }
 }

@@ -51,10 +51,7 @@ pub(super) fn perform(
         "DescribeUserPool" => Category::UserPoolRead,
         "GetProvisionedLimit" => Category::LimitManagement,
         unknown => {
-            return Err(Refusal::new(
-                "UnknownOperationException",
-                format!("{unknown} is not simulated"),
-            ));
+            return Err(Refusal::new("UnknownOperationException", format!("{unknown} is not simulated")));
         }
     };
     let account = caller_account(world, caller)?;
@@ -75,16 +72,12 @@ pub(super) fn perform(
 /// The account that a caller's key belongs to; None may call everywhere.
 fn caller_account(world: &World, caller: &Caller) -> Result<Option<String>, Refusal> {
     let Some(key) = &caller.access_key else {
-        return Err(Refusal::new(
-            "MissingAuthenticationTokenException",
-            "Missing Authentication Token",
-        ));
+        return Err(Refusal::new("MissingAuthenticationTokenException", "Missing Authentication Token"));
     };
     match world.sessions.get(key) {
-        Some(session) if session.expires <= world.now() => Err(Refusal::new(
-            "ExpiredTokenException",
-            "The security token included in the request is expired",
-        )),
+        Some(session) if session.expires <= world.now() => {
+            Err(Refusal::new("ExpiredTokenException", "The security token included in the request is expired"))
+        }
         Some(session) => Ok(session.role_arn.split(':').nth(4).map(str::to_owned)),
         None => Ok(world.home_account.clone()),
     }
@@ -99,20 +92,10 @@ fn spend(
     category: Category,
 ) -> Result<(), Refusal> {
     let pool = input.user_pool_id.as_deref().and_then(|id| world.pool(id));
-    let account = pool
-        .map(|pool| pool.account_id.as_str())
-        .or(account)
-        .unwrap_or_default();
-    let region = pool
-        .map(|pool| pool.region.as_str())
-        .or(caller.region.as_deref())
-        .unwrap_or_default();
+    let account = pool.map(|pool| pool.account_id.as_str()).or(account).unwrap_or_default();
+    let region = pool.map(|pool| pool.region.as_str()).or(caller.region.as_deref()).unwrap_or_default();
     let (account, region, now) = (account.to_owned(), region.to_owned(), world.now());
-    if world.quotas().take(&account, &region, category, now) {
-        Ok(())
-    } else {
-        Err(Refusal::throttled())
-    }
+    if world.quotas().take(&account, &region, category, now) { Ok(()) } else { Err(Refusal::throttled()) }
 }
 
 /// A pool that this caller can reach: there, in the region that was called, and of the caller's account.
@@ -143,14 +126,9 @@ fn list_user_auth_events(
     let now = world.now();
     let (pool, tokens, random) = world.open(pool_id).ok_or_else(|| no_pool(pool_id))?;
     if !pool.keeps_events() {
-        return Err(Refusal::new(
-            "UserPoolAddOnNotEnabledException",
-            "User pool add-ons are not enabled.",
-        ));
+        return Err(Refusal::new("UserPoolAddOnNotEnabledException", "User pool add-ons are not enabled."));
     }
-    let user = pool
-        .user(username)
-        .ok_or_else(|| Refusal::new("UserNotFoundException", "User does not exist."))?;
+    let user = pool.user(username).ok_or_else(|| Refusal::new("UserNotFoundException", "User does not exist."))?;
     let (owner, style) = ((pool_id, user.sub.as_str()), pool.token_style);
     let asked_for = match token {
         None => Position::Top,
@@ -206,9 +184,7 @@ fn list_users(pool: &Pool, input: &Input, now: UnixMillis) -> Result<String, Ref
         None | Some("") => None,
         Some(text) => Some(Filter::parse(text).ok_or_else(|| Refusal::invalid("Error while parsing filter."))?),
     };
-    let users = pool
-        .users_behind(last)
-        .filter(|(_, user)| filter.as_ref().is_none_or(|filter| filter.selects(user)));
+    let users = pool.users_behind(last).filter(|(_, user)| filter.as_ref().is_none_or(|filter| filter.selects(user)));
     users_page(users, limit, "PaginationToken", input.attributes_to_get.as_deref(), now)
 }
 
@@ -251,9 +227,8 @@ fn users_page<'a>(
 
 fn user_json(out: &mut String, user: &User, wanted: Option<&[String]>) {
     let mut members = Object::open(out);
-    let attributes = user
-        .attributes()
-        .filter(|(name, _)| wanted.is_none_or(|wanted| wanted.iter().any(|wanted| wanted == name)));
+    let attributes =
+        user.attributes().filter(|(name, _)| wanted.is_none_or(|wanted| wanted.iter().any(|wanted| wanted == name)));
     wire::list(members.key("Attributes"), attributes, |out, (name, value)| {
         let mut attribute = Object::open(out);
         attribute.text("Name", Some(name));

@@ -11,9 +11,7 @@ const NAME_CHARS_MAX: usize = 128;
 const TOKEN_CHARS_MAX: usize = 131_072;
 
 fn constraint(member: &str, rule: &str) -> Refusal {
-    Refusal::invalid(format!(
-        "1 validation error detected: Value at '{member}' failed to satisfy constraint: {rule}"
-    ))
+    Refusal::invalid(format!("1 validation error detected: Value at '{member}' failed to satisfy constraint: {rule}"))
 }
 
 /// A token that was never given out, or is remembered no more.
@@ -69,9 +67,7 @@ fn is_not_blank(text: &str) -> bool {
 }
 
 pub(super) fn token<'a>(member: &str, token: Option<&'a str>) -> Result<Option<&'a str>, Refusal> {
-    token
-        .map(|token| text(member, Some(token), TOKEN_CHARS_MAX, is_not_blank))
-        .transpose()
+    token.map(|token| text(member, Some(token), TOKEN_CHARS_MAX, is_not_blank)).transpose()
 }
 
 pub(super) fn listing_token(member: &str, token: Option<&str>) -> Result<Option<u64>, Refusal> {
