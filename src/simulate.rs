@@ -72,11 +72,7 @@ impl Default for Options {
 impl Options {
     /// A world for tests: its time stands at `now` until it is moved, and no quota is in the way.
     pub fn still(now: UnixMillis) -> Self {
-        Self {
-            clock: Clock::Manual(now),
-            quotas: Quotas::unlimited(),
-            ..Self::default()
-        }
+        Self { clock: Clock::Manual(now), quotas: Quotas::unlimited(), ..Self::default() }
     }
 }
 
@@ -175,9 +171,7 @@ impl Drop for Simulation {
 
 impl std::fmt::Debug for Simulation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Simulation")
-            .field("addr", &self.addr)
-            .finish_non_exhaustive()
+        f.debug_struct("Simulation").field("addr", &self.addr).finish_non_exhaustive()
     }
 }
 
@@ -220,19 +214,11 @@ struct Reset;
 async fn respond(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Result<hyper::Response<Content>, Reset> {
     let _in_flight = InFlight::enter(&shared);
     let (head, body) = request.into_parts();
-    let body = Limited::new(body, REQUEST_BYTES_MAX)
-        .collect()
-        .await
-        .map_err(|_| Reset)?
-        .to_bytes();
+    let body = Limited::new(body, REQUEST_BYTES_MAX).collect().await.map_err(|_| Reset)?.to_bytes();
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let reply = service::answer(
         &mut shared.world(),
-        &Request {
-            target: header("x-amz-target"),
-            authorization: header("authorization"),
-            body: &body,
-        },
+        &Request { target: header("x-amz-target"), authorization: header("authorization"), body: &body },
     );
     shared.changed.notify_waiters();
     match reply.delivery {

@@ -55,19 +55,11 @@ async fn page(client: &Client, token: Option<&str>) -> PageResult {
 
 /// The error's name, also where the SDK has no type for it.
 async fn error_of(client: &Client, token: Option<&str>) -> String {
-    page(client, token)
-        .await
-        .unwrap_err()
-        .code()
-        .unwrap_or("none")
-        .to_owned()
+    page(client, token).await.unwrap_err().code().unwrap_or("none").to_owned()
 }
 
 fn ids(events: &[AuthEventType]) -> Vec<String> {
-    events
-        .iter()
-        .map(|event| event.event_id().unwrap().to_owned())
-        .collect()
+    events.iter().map(|event| event.event_id().unwrap().to_owned()).collect()
 }
 
 fn history_ids(simulation: &Simulation) -> Vec<String> {
@@ -90,9 +82,7 @@ async fn walk(client: &Client) -> Vec<Vec<String>> {
 
 #[tokio::test]
 async fn every_kind_of_token_pages_to_the_end() {
-    let opaque = TokenStyle::Opaque {
-        lifetime: Duration::from_secs(60),
-    };
+    let opaque = TokenStyle::Opaque { lifetime: Duration::from_secs(60) };
     for style in [TokenStyle::Key, opaque, TokenStyle::Offset] {
         for (last_token, pages_expected) in [(LastToken::Never, 2), (LastToken::WhenFull, 3), (LastToken::Always, 3)] {
             let (simulation, client) = ada().await;
@@ -126,9 +116,7 @@ async fn an_expired_or_senseless_token_is_an_invalid_parameter() {
     live_through(&simulation, 61);
     assert_eq!(error_of(&client, Some("senseless")).await, "InvalidParameterException");
     simulation.world(|world| {
-        world.pool_mut(POOL).token_style = TokenStyle::Opaque {
-            lifetime: Duration::from_secs(60),
-        };
+        world.pool_mut(POOL).token_style = TokenStyle::Opaque { lifetime: Duration::from_secs(60) };
     });
     let token = page(&client, None).await.unwrap().next_token().unwrap().to_owned();
     assert!(page(&client, Some(&token)).await.is_ok());
@@ -159,15 +147,7 @@ async fn the_published_samples_come_out_exact_to_the_millisecond() {
             UnixMillis::from_secs_and_nanos(date.secs(), date.subsec_nanos()).0
         })
         .collect();
-    assert_eq!(
-        millis,
-        [
-            1_726_694_203_495,
-            1_723_222_998_200,
-            1_723_136_049_929,
-            1_719_510_599_139
-        ]
-    );
+    assert_eq!(millis, [1_726_694_203_495, 1_723_222_998_200, 1_723_136_049_929, 1_719_510_599_139]);
     let context = events[1].event_context_data().unwrap();
     assert_eq!(context.city(), Some("null"));
     assert_eq!(context.device_name(), None);
@@ -181,16 +161,9 @@ async fn the_published_samples_come_out_exact_to_the_millisecond() {
 async fn an_omitted_member_is_absent_and_an_unknown_word_arrives_verbatim() {
     let (simulation, client) = ada().await;
     simulation.world(|world| {
-        let bare = AuthEvent {
-            event_type: Some(Word::parse("Teleport")),
-            ..AuthEvent::default()
-        };
+        let bare = AuthEvent { event_type: Some(Word::parse("Teleport")), ..AuthEvent::default() };
         world.arrive(POOL, "ada", &bare);
-        world.arrive_raw(
-            POOL,
-            "ada",
-            r#"{"EventId":"x","CreationDate":1.5,"Unheard":{"of":[1]}}"#,
-        );
+        world.arrive_raw(POOL, "ada", r#"{"EventId":"x","CreationDate":1.5,"Unheard":{"of":[1]}}"#);
     });
     let events = page(&client, None).await.unwrap().auth_events.unwrap();
     assert_eq!(events[0].event_type().unwrap().as_str(), "Teleport");
@@ -212,10 +185,7 @@ async fn page_sizes_and_parameters_keep_the_services_rules() {
         let error = sized(size).await.unwrap_err().into_service_error();
         assert!(error.is_invalid_parameter_exception(), "{size}: {error:?}");
     }
-    let call = client
-        .admin_list_user_auth_events()
-        .user_pool_id("no-pool")
-        .username("ada");
+    let call = client.admin_list_user_auth_events().user_pool_id("no-pool").username("ada");
     let error = call.send().await.unwrap_err().into_service_error();
     assert!(error.is_invalid_parameter_exception(), "{error:?}");
 }
@@ -254,12 +224,7 @@ async fn a_user_answers_to_sub_and_alias() {
 
 #[tokio::test]
 async fn the_quota_throttles_and_the_client_has_a_type_for_it() {
-    let simulation = Simulation::start(Options {
-        quotas: Quotas::documented(),
-        ..Options::still(NOW)
-    })
-    .await
-    .unwrap();
+    let simulation = Simulation::start(Options { quotas: Quotas::documented(), ..Options::still(NOW) }).await.unwrap();
     simulation.world(|world| {
         world.add_pool(Pool::new(POOL));
         world.add_user(POOL, "ada");
@@ -302,32 +267,18 @@ async fn users_are_listed_page_by_page_and_by_filter() {
                 .into_paginator()
                 .send();
             while let Some(page) = pages.next().await {
-                names.extend(
-                    page.unwrap()
-                        .users
-                        .unwrap()
-                        .into_iter()
-                        .map(|user| user.username.unwrap()),
-                );
+                names.extend(page.unwrap().users.unwrap().into_iter().map(|user| user.username.unwrap()));
             }
             names
         }
     };
     let all = listed(None, Some(60)).await;
-    assert_eq!(
-        (all.len(), all[0].as_str(), all[130].as_str()),
-        (131, "ada", "user-129")
-    );
+    assert_eq!((all.len(), all[0].as_str(), all[130].as_str()), (131, "ada", "user-129"));
     assert_eq!(simulation.world(|world| world.calls().count("ListUsers")), 3);
     assert_eq!(listed(Some(r#"status = "Disabled""#), Some(5)).await.len(), 13);
     assert_eq!(listed(Some(r#"email ^= "user-00""#), None).await.len(), 10);
     let refused = client.list_users().user_pool_id(POOL).filter("email > 1").send().await;
-    assert!(
-        refused
-            .unwrap_err()
-            .into_service_error()
-            .is_invalid_parameter_exception()
-    );
+    assert!(refused.unwrap_err().into_service_error().is_invalid_parameter_exception());
 }
 
 #[tokio::test]
@@ -339,23 +290,13 @@ async fn a_listing_gives_the_attributes_that_were_asked_for_or_fails() {
         call.attributes_to_get(attribute).send()
     };
     let users = ask("email", r#"username ^= "testuser""#).await.unwrap().users.unwrap();
-    let attributes: Vec<_> = users
-        .iter()
-        .flat_map(|user| user.attributes())
-        .map(|a| a.value().unwrap())
-        .collect();
+    let attributes: Vec<_> = users.iter().flat_map(|user| user.attributes()).map(|a| a.value().unwrap()).collect();
     assert_eq!(attributes, ["testuser@example.com", "testuser2@example.com"]);
     let created = users[0].user_create_date().unwrap();
     let created = UnixMillis::from_secs_and_nanos(created.secs(), created.subsec_nanos());
     assert_eq!(created, UnixMillis(1_682_955_829_578));
     assert_eq!(users[1].user_status().unwrap().as_str(), "UNCONFIRMED");
-    assert!(
-        ask("email", "")
-            .await
-            .unwrap_err()
-            .into_service_error()
-            .is_invalid_parameter_exception()
-    );
+    assert!(ask("email", "").await.unwrap_err().into_service_error().is_invalid_parameter_exception());
     assert_eq!(ask("sub", "").await.unwrap().users().len(), 3);
 }
 
@@ -376,10 +317,7 @@ async fn a_group_lists_its_members_and_an_absent_one_is_not_found() {
     };
     let first = ask("admins", None).await.unwrap();
     let second = ask("admins", first.next_token.clone()).await.unwrap();
-    assert_eq!(
-        (first.users().len(), second.users().len(), second.next_token()),
-        (3, 1, None)
-    );
+    assert_eq!((first.users().len(), second.users().len(), second.next_token()), (3, 1, None));
     assert!(ask("empty", None).await.unwrap().users().is_empty());
     let error = ask("absent", None).await.unwrap_err().into_service_error();
     assert!(error.is_resource_not_found_exception(), "{error:?}");
@@ -388,18 +326,8 @@ async fn a_group_lists_its_members_and_an_absent_one_is_not_found() {
 #[tokio::test]
 async fn a_pool_describes_itself_and_its_accounts_limits() {
     let (_simulation, client) = ada().await;
-    let pool = client
-        .describe_user_pool()
-        .user_pool_id(POOL)
-        .send()
-        .await
-        .unwrap()
-        .user_pool
-        .unwrap();
-    assert_eq!(
-        pool.arn(),
-        Some("arn:aws:cognito-idp:eu-west-1:111122223333:userpool/eu-west-1_Example")
-    );
+    let pool = client.describe_user_pool().user_pool_id(POOL).send().await.unwrap().user_pool.unwrap();
+    assert_eq!(pool.arn(), Some("arn:aws:cognito-idp:eu-west-1:111122223333:userpool/eu-west-1_Example"));
     assert_eq!(pool.user_pool_tier().unwrap().as_str(), "PLUS");
     let mode = pool.user_pool_add_ons().unwrap().advanced_security_mode();
     assert_eq!(mode.as_str(), "ENFORCED");
@@ -416,14 +344,7 @@ async fn the_present_limit_of_a_category_can_be_read() {
         .attributes("Category", "UserResourceRead")
         .build()
         .unwrap();
-    let limit = client
-        .get_provisioned_limit()
-        .limit_definition(definition)
-        .send()
-        .await
-        .unwrap()
-        .limit
-        .unwrap();
+    let limit = client.get_provisioned_limit().limit_definition(definition).send().await.unwrap().limit.unwrap();
     assert_eq!((limit.provisioned_limit_value(), limit.free_limit_value()), (120, 50));
 }
 
@@ -434,10 +355,7 @@ async fn a_call_that_makes_users_billable_is_refused_and_remembered() {
     assert_eq!(refused.unwrap_err().code(), Some("UnknownOperationException"));
     simulation.world(|world| {
         let call = world.calls().of("AdminGetUser").next().unwrap();
-        assert_eq!(
-            (call.user.as_deref(), call.access_key.as_deref()),
-            (Some("ada"), Some("AKIAEXAMPLE"))
-        );
+        assert_eq!((call.user.as_deref(), call.access_key.as_deref()), (Some("ada"), Some("AKIAEXAMPLE")));
         assert_eq!(call.outcome, Outcome::Refused("UnknownOperationException".into()));
     });
 }
@@ -501,16 +419,10 @@ async fn pages_can_mislead() {
 
     let (none, again) = misled(Misfortune::EmptyPage, None).await;
     assert!(none.is_empty());
-    assert_eq!(
-        ids(page(&client, again.as_deref()).await.unwrap().auth_events()),
-        all[..60]
-    );
+    assert_eq!(ids(page(&client, again.as_deref()).await.unwrap().auth_events()), all[..60]);
     let (none, again) = misled(Misfortune::EmptyPage, token.clone()).await;
     assert!(none.is_empty());
-    assert_eq!(
-        ids(page(&client, again.as_deref()).await.unwrap().auth_events()),
-        all[60..120]
-    );
+    assert_eq!(ids(page(&client, again.as_deref()).await.unwrap().auth_events()), all[60..120]);
 
     let (events, same) = misled(Misfortune::RepeatToken, token.clone()).await;
     assert_eq!((events.as_slice(), &same), (&all[60..120], &token));
@@ -526,11 +438,7 @@ async fn pages_can_mislead() {
 
     simulation.world(|world| world.inject(Fault::new(Misfortune::Huge).times(1)));
     let huge = page(&client, None).await.unwrap();
-    let device = huge.auth_events()[0]
-        .event_context_data()
-        .unwrap()
-        .device_name()
-        .unwrap();
+    let device = huge.auth_events()[0].event_context_data().unwrap().device_name().unwrap();
     assert_eq!(device.len(), 100_000);
 }
 
@@ -551,10 +459,7 @@ async fn answers_carry_a_request_id_and_the_worlds_date() {
     use aws_smithy_runtime_api::http::Response;
     let (_simulation, client) = ada().await;
     assert!(page(&client, None).await.unwrap().request_id().is_some());
-    let error = client
-        .admin_list_user_auth_events()
-        .user_pool_id(POOL)
-        .username("nobody");
+    let error = client.admin_list_user_auth_events().user_pool_id(POOL).username("nobody");
     let SdkError::ServiceError(error) = error.send().await.unwrap_err() else {
         panic!("an error of the service");
     };
@@ -587,9 +492,7 @@ async fn assumed(simulation: &Simulation, external_id: &str) -> Client {
         .session_name("tests")
         .build()
         .await;
-    let config = aws_sdk_cognitoidentityprovider::config::Builder::from(&sdk)
-        .credentials_provider(provider)
-        .build();
+    let config = aws_sdk_cognitoidentityprovider::config::Builder::from(&sdk).credentials_provider(provider).build();
     Client::from_conf(config)
 }
 
@@ -599,10 +502,7 @@ async fn a_role_opens_the_pools_of_its_account_and_no_others() {
     let simulation = Simulation::start(Options::default()).await.unwrap();
     simulation.world(|world| {
         world.home_account = Some("111122223333".into());
-        world.add_role(Role {
-            arn: ROLE.into(),
-            external_id: Some("shibboleth".into()),
-        });
+        world.add_role(Role { arn: ROLE.into(), external_id: Some("shibboleth".into()) });
         let pool = world.add_pool(Pool::new(POOL));
         pool.account_id = "444455556666".into();
         world.add_user(POOL, "ada");

@@ -16,11 +16,7 @@ pub struct Refusal {
 impl Refusal {
     /// An error with status 400, as nearly all are.
     pub fn new(name: &str, message: impl Into<String>) -> Self {
-        Self {
-            status: 400,
-            name: name.to_owned(),
-            message: message.into(),
-        }
+        Self { status: 400, name: name.to_owned(), message: message.into() }
     }
 
     /// The quota's.
@@ -89,15 +85,7 @@ impl From<Refusal> for Fault {
 impl Fault {
     /// A fault that meets every call.
     pub fn new(misfortune: Misfortune) -> Self {
-        Self {
-            misfortune,
-            operation: None,
-            pool: None,
-            user: None,
-            probability: 1.0,
-            spared: 0,
-            left: u64::MAX,
-        }
+        Self { misfortune, operation: None, pool: None, user: None, probability: 1.0, spared: 0, left: u64::MAX }
     }
 
     /// TooManyRequestsException.
@@ -107,10 +95,7 @@ impl Fault {
 
     /// InternalErrorException, with status 500.
     pub fn internal_error() -> Self {
-        Self::from(Refusal {
-            status: 500,
-            ..Refusal::new("InternalErrorException", "Something went wrong")
-        })
+        Self::from(Refusal { status: 500, ..Refusal::new("InternalErrorException", "Something went wrong") })
     }
 
     /// The caller may not: AccessDeniedException, which is in no operation's model.
@@ -123,10 +108,7 @@ impl Fault {
 
     /// The caller's session is over.
     pub fn expired_token() -> Self {
-        Self::from(Refusal::new(
-            "ExpiredTokenException",
-            "The security token included in the request is expired",
-        ))
+        Self::from(Refusal::new("ExpiredTokenException", "The security token included in the request is expired"))
     }
 
     /// The caller's key is not known.

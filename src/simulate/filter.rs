@@ -46,11 +46,7 @@ impl Filter {
                 plain => value.push(plain),
             }
         }
-        Some(Self {
-            attribute,
-            is_prefix,
-            value,
-        })
+        Some(Self { attribute, is_prefix, value })
     }
 
     /// Whether it selects this user.

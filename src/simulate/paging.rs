@@ -112,10 +112,7 @@ impl TokenTable {
             TokenStyle::Key => {
                 let (key, time) = token.rsplit_once('#')?;
                 let time = super::wire::parse_rfc3339(time)?;
-                (!key.is_empty()).then(|| Position::Behind {
-                    key: key.to_owned(),
-                    time,
-                })
+                (!key.is_empty()).then(|| Position::Behind { key: key.to_owned(), time })
             }
             TokenStyle::Offset => Some(Position::After(token.strip_prefix("offset-")?.parse().ok()?)),
             TokenStyle::Opaque { .. } => self
@@ -153,11 +150,7 @@ pub(super) fn cut<'a>(
             (found.unwrap_or(end_of_time), 0)
         }
     };
-    let mut older = oldest_first[..end]
-        .iter()
-        .rev()
-        .filter(|event| event.visible_at <= now)
-        .skip(skip);
+    let mut older = oldest_first[..end].iter().rev().filter(|event| event.visible_at <= now).skip(skip);
     let events: Vec<_> = older.by_ref().take(max).collect();
     let more = match last {
         LastToken::Never => older.next().is_some(),
@@ -166,10 +159,7 @@ pub(super) fn cut<'a>(
     };
     let next = events.last().filter(|_| more).map(|event| match style {
         TokenStyle::Offset => Position::After(skip + events.len()),
-        TokenStyle::Key | TokenStyle::Opaque { .. } => Position::Behind {
-            key: event.key.clone(),
-            time: event.time,
-        },
+        TokenStyle::Key | TokenStyle::Opaque { .. } => Position::Behind { key: event.key.clone(), time: event.time },
     });
     Slice { events, next }
 }
@@ -210,17 +200,11 @@ mod tests {
         // Three events share a time, across the page's edge.
         let events = history(&[1, 2, 5, 5, 5, 7, 9]);
         let newest_first: Vec<_> = events.iter().rev().map(|event| event.key.clone()).collect();
-        let opaque = TokenStyle::Opaque {
-            lifetime: Duration::from_secs(1),
-        };
+        let opaque = TokenStyle::Opaque { lifetime: Duration::from_secs(1) };
         for style in [TokenStyle::Key, opaque, TokenStyle::Offset] {
             for last in [LastToken::Never, LastToken::WhenFull, LastToken::Always] {
                 for max in 1..=8 {
-                    assert_eq!(
-                        walk(&events, max, style, last).concat(),
-                        newest_first,
-                        "{style:?} {last:?} {max}"
-                    );
+                    assert_eq!(walk(&events, max, style, last).concat(), newest_first, "{style:?} {last:?} {max}");
                 }
             }
         }
@@ -239,9 +223,8 @@ mod tests {
     #[test]
     fn a_key_whose_event_is_gone_falls_back_to_its_time() {
         let events = history(&[1, 2, 3]);
-        let from = TokenTable::default()
-            .redeem(TokenStyle::Key, ("p", "u"), "gone#1970-01-01T00:00:00.002Z", NOW)
-            .unwrap();
+        let from =
+            TokenTable::default().redeem(TokenStyle::Key, ("p", "u"), "gone#1970-01-01T00:00:00.002Z", NOW).unwrap();
         let slice = cut(&events, &from, 60, TokenStyle::Key, LastToken::Never, NOW);
         assert_eq!(slice.events.len(), 2);
     }
@@ -259,9 +242,7 @@ mod tests {
 
     #[test]
     fn an_opaque_token_dies_and_belongs_to_one_user() {
-        let style = TokenStyle::Opaque {
-            lifetime: Duration::from_millis(10),
-        };
+        let style = TokenStyle::Opaque { lifetime: Duration::from_millis(10) };
         let mut table = TokenTable::default();
         let token = table.issue(style, ("p", "u"), &Position::Top, NOW, || "t".into());
         let redeem = |owner, at| table.redeem(style, owner, &token, UnixMillis(at));
@@ -284,9 +265,6 @@ mod tests {
     fn what_is_not_visible_yet_is_on_no_page() {
         let mut events = history(&[1, 2, 3]);
         events[1].visible_at = UnixMillis(NOW.0 + 1);
-        assert_eq!(
-            walk(&events, 60, TokenStyle::Key, LastToken::Never),
-            [["event-2", "event-0"]]
-        );
+        assert_eq!(walk(&events, 60, TokenStyle::Key, LastToken::Never), [["event-2", "event-0"]]);
     }
 }

@@ -22,12 +22,7 @@ pub enum Category {
 
 impl Category {
     /// Every category that is simulated.
-    pub const ALL: [Self; 4] = [
-        Self::UserResourceRead,
-        Self::UserList,
-        Self::UserPoolRead,
-        Self::LimitManagement,
-    ];
+    pub const ALL: [Self; 4] = [Self::UserResourceRead, Self::UserList, Self::UserPoolRead, Self::LimitManagement];
 
     /// The category's name in GetProvisionedLimit.
     pub fn as_str(self) -> &'static str {
@@ -75,12 +70,7 @@ struct Bucket {
 
 impl Bucket {
     fn full(limit: f64, now: UnixMillis) -> Self {
-        Self {
-            left: limit,
-            at_ms: now.0 as f64,
-            next_other_at_ms: now.0 as f64,
-            others_refused: 0,
-        }
+        Self { left: limit, at_ms: now.0 as f64, next_other_at_ms: now.0 as f64, others_refused: 0 }
     }
 
     fn refill(&mut self, limit: f64, now_ms: f64) {
@@ -117,12 +107,7 @@ impl Bucket {
 impl Quotas {
     /// The documented limits, with nobody else calling.
     pub fn documented() -> Self {
-        Self {
-            limits: Category::ALL
-                .map(|category| (category, category.documented_limit()))
-                .into(),
-            ..Self::default()
-        }
+        Self { limits: Category::ALL.map(|category| (category, category.documented_limit())).into(), ..Self::default() }
     }
 
     /// No limits.
@@ -211,11 +196,7 @@ mod tests {
             let mut quotas = Quotas::documented();
             quotas.set_other_calls_per_second(Category::UserResourceRead, 45.0);
             let granted = granted(&mut quotas, "1", asked);
-            assert_eq!(
-                quotas.other_calls_refused() > 0,
-                harmful,
-                "{asked}/s, {granted} granted"
-            );
+            assert_eq!(quotas.other_calls_refused() > 0, harmful, "{asked}/s, {granted} granted");
         }
     }
 

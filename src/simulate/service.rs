@@ -67,10 +67,7 @@ impl Caller {
             .and_then(|header| header.split_once("Credential="))
             .map_or("", |(_, rest)| rest.split([',', ' ']).next().unwrap_or(""));
         let mut parts = scope.split('/').filter(|part| !part.is_empty());
-        Self {
-            access_key: parts.next().map(str::to_owned),
-            region: parts.nth(1).map(str::to_owned),
-        }
+        Self { access_key: parts.next().map(str::to_owned), region: parts.nth(1).map(str::to_owned) }
     }
 }
 
@@ -147,10 +144,7 @@ pub(super) fn answer(world: &mut World, request: &Request<'_>) -> Reply {
         (Ok(_), _) => Outcome::Answered,
     };
     world.calls_mut().push(call);
-    Reply {
-        delivery,
-        ..reply(world, answered)
-    }
+    Reply { delivery, ..reply(world, answered) }
 }
 
 fn delivery_of(misfortune: &Misfortune) -> Delivery {
@@ -177,15 +171,10 @@ fn reply(world: &mut World, answered: Result<String, Refusal>) -> Reply {
         Ok(body) => reply.body = body,
         Err(Refusal { status, name, message }) => {
             reply.status = status;
-            let prefix = if world.prefixed_errors {
-                "com.amazonaws.cognito.identity.idp.model#"
-            } else {
-                ""
-            };
+            let prefix = if world.prefixed_errors { "com.amazonaws.cognito.identity.idp.model#" } else { "" };
             reply.body = json!({ "__type": format!("{prefix}{name}"), "message": message }).to_string();
-            reply.error_type = Some(format!(
-                "{name}:http://internal.amazon.com/coral/com.amazonaws.cognito.identity.idp.model/"
-            ));
+            reply.error_type =
+                Some(format!("{name}:http://internal.amazon.com/coral/com.amazonaws.cognito.identity.idp.model/"));
         }
     }
     reply
@@ -214,10 +203,7 @@ fn perform(
         "DescribeUserPool" => Category::UserPoolRead,
         "GetProvisionedLimit" => Category::LimitManagement,
         unknown => {
-            return Err(Refusal::new(
-                "UnknownOperationException",
-                format!("{unknown} is not simulated"),
-            ));
+            return Err(Refusal::new("UnknownOperationException", format!("{unknown} is not simulated")));
         }
     };
     let account = caller_account(world, caller)?;
@@ -225,12 +211,7 @@ fn perform(
     if category == Category::LimitManagement {
         return provisioned_limit(world, input);
     }
-    let pool_id = text(
-        "userPoolId",
-        input.user_pool_id.as_deref(),
-        POOL_ID_CHARS_MAX,
-        is_pool_id,
-    )?;
+    let pool_id = text("userPoolId", input.user_pool_id.as_deref(), POOL_ID_CHARS_MAX, is_pool_id)?;
     let pool = reachable(world.pool(pool_id), pool_id, caller, account.as_deref())?;
     match operation {
         "DescribeUserPool" => Ok(describe_user_pool(pool)),
@@ -243,16 +224,12 @@ fn perform(
 /// The account that a caller's key belongs to; None may call everywhere.
 fn caller_account(world: &World, caller: &Caller) -> Result<Option<String>, Refusal> {
     let Some(key) = &caller.access_key else {
-        return Err(Refusal::new(
-            "MissingAuthenticationTokenException",
-            "Missing Authentication Token",
-        ));
+        return Err(Refusal::new("MissingAuthenticationTokenException", "Missing Authentication Token"));
     };
     match world.sessions.get(key) {
-        Some(session) if session.expires <= world.now() => Err(Refusal::new(
-            "ExpiredTokenException",
-            "The security token included in the request is expired",
-        )),
+        Some(session) if session.expires <= world.now() => {
+            Err(Refusal::new("ExpiredTokenException", "The security token included in the request is expired"))
+        }
         Some(session) => Ok(session.role_arn.split(':').nth(4).map(str::to_owned)),
         None => Ok(world.home_account.clone()),
     }
@@ -267,20 +244,10 @@ fn spend(
     category: Category,
 ) -> Result<(), Refusal> {
     let pool = input.user_pool_id.as_deref().and_then(|id| world.pool(id));
-    let account = pool
-        .map(|pool| pool.account_id.as_str())
-        .or(account)
-        .unwrap_or_default();
-    let region = pool
-        .map(|pool| pool.region.as_str())
-        .or(caller.region.as_deref())
-        .unwrap_or_default();
+    let account = pool.map(|pool| pool.account_id.as_str()).or(account).unwrap_or_default();
+    let region = pool.map(|pool| pool.region.as_str()).or(caller.region.as_deref()).unwrap_or_default();
     let (account, region, now) = (account.to_owned(), region.to_owned(), world.now());
-    if world.quotas().take(&account, &region, category, now) {
-        Ok(())
-    } else {
-        Err(Refusal::throttled())
-    }
+    if world.quotas().take(&account, &region, category, now) { Ok(()) } else { Err(Refusal::throttled()) }
 }
 
 /// A pool that this caller can reach: there, in the region that was called, and of the caller's account.
@@ -309,22 +276,13 @@ fn list_user_auth_events(
     let mut tokens = std::mem::take(&mut world.tokens);
     let mut random = world.random().fork();
     let answered = world.pool(pool_id).map_or_else(
-        || {
-            Err(Refusal::new(
-                "ResourceNotFoundException",
-                format!("User pool {pool_id} does not exist."),
-            ))
-        },
+        || Err(Refusal::new("ResourceNotFoundException", format!("User pool {pool_id} does not exist."))),
         |pool| {
             if !pool.keeps_events() {
-                return Err(Refusal::new(
-                    "UserPoolAddOnNotEnabledException",
-                    "User pool add-ons are not enabled.",
-                ));
+                return Err(Refusal::new("UserPoolAddOnNotEnabledException", "User pool add-ons are not enabled."));
             }
-            let user = pool
-                .user(username)
-                .ok_or_else(|| Refusal::new("UserNotFoundException", "User does not exist."))?;
+            let user =
+                pool.user(username).ok_or_else(|| Refusal::new("UserNotFoundException", "User does not exist."))?;
             let owner = (pool_id, user.sub.as_str());
             let style = pool.token_style;
             let from = match token {
@@ -333,11 +291,7 @@ fn list_user_auth_events(
                     .redeem(style, owner, token, now)
                     .ok_or_else(|| Refusal::invalid("Invalid pagination token"))?,
             };
-            let begin = if misfortune == Some(&Misfortune::RepeatPage) {
-                &Position::Top
-            } else {
-                &from
-            };
+            let begin = if misfortune == Some(&Misfortune::RepeatPage) { &Position::Top } else { &from };
             let slice = paging::cut(user.events_oldest_first(), begin, max, style, pool.last_token, now);
             let mut events: Vec<String> = slice.events.iter().map(|event| event.json.clone()).collect();
             let mut next = slice.next;
@@ -401,19 +355,12 @@ fn list_users(pool: &Pool, input: &Input, now: UnixMillis) -> Result<String, Ref
         None | Some("") => None,
         Some(text) => Some(Filter::parse(text).ok_or_else(|| Refusal::invalid("Error while parsing filter."))?),
     };
-    let users = pool
-        .users_behind(last)
-        .filter(|(_, user)| filter.as_ref().is_none_or(|filter| filter.selects(user)));
+    let users = pool.users_behind(last).filter(|(_, user)| filter.as_ref().is_none_or(|filter| filter.selects(user)));
     users_page(users, limit, "PaginationToken", input.attributes_to_get.as_deref(), now)
 }
 
 fn list_users_in_group(pool: &Pool, input: &Input, now: UnixMillis) -> Result<String, Refusal> {
-    let group = text(
-        "groupName",
-        input.group_name.as_deref(),
-        USERNAME_CHARS_MAX,
-        is_not_blank,
-    )?;
+    let group = text("groupName", input.group_name.as_deref(), USERNAME_CHARS_MAX, is_not_blank)?;
     let limit = page_size("limit", input.limit)?;
     let last = listing_token("nextToken", input.next_token.as_deref())?;
     let users = pool
@@ -451,9 +398,8 @@ fn users_page<'a>(
 
 fn user_json(out: &mut String, user: &User, wanted: Option<&[String]>) {
     let mut members = Object::open(out);
-    let attributes = user
-        .attributes()
-        .filter(|(name, _)| wanted.is_none_or(|wanted| wanted.iter().any(|wanted| wanted == name)));
+    let attributes =
+        user.attributes().filter(|(name, _)| wanted.is_none_or(|wanted| wanted.iter().any(|wanted| wanted == name)));
     wire::list(members.key("Attributes"), attributes, |out, (name, value)| {
         let mut attribute = Object::open(out);
         attribute.text("Name", Some(name));
@@ -505,9 +451,7 @@ fn provisioned_limit(world: &mut World, input: &Input) -> Result<String, Refusal
 }
 
 fn constraint(member: &str, rule: &str) -> Refusal {
-    Refusal::invalid(format!(
-        "1 validation error detected: Value at '{member}' failed to satisfy constraint: {rule}"
-    ))
+    Refusal::invalid(format!("1 validation error detected: Value at '{member}' failed to satisfy constraint: {rule}"))
 }
 
 /// A required text, within its length and of its form.
@@ -548,9 +492,7 @@ fn is_not_blank(text: &str) -> bool {
 }
 
 fn optional_token<'a>(member: &str, token: Option<&'a str>) -> Result<Option<&'a str>, Refusal> {
-    token
-        .map(|token| text(member, Some(token), TOKEN_CHARS_MAX, is_not_blank))
-        .transpose()
+    token.map(|token| text(member, Some(token), TOKEN_CHARS_MAX, is_not_blank)).transpose()
 }
 
 fn listing_token(member: &str, token: Option<&str>) -> Result<Option<u64>, Refusal> {
@@ -558,8 +500,7 @@ fn listing_token(member: &str, token: Option<&str>) -> Result<Option<u64>, Refus
         return Ok(None);
     };
     let last = token.strip_prefix("users-").and_then(|last| last.parse().ok());
-    last.map(Some)
-        .ok_or_else(|| Refusal::invalid("Invalid pagination token"))
+    last.map(Some).ok_or_else(|| Refusal::invalid("Invalid pagination token"))
 }
 
 /// 0 to 60, where 0 and nothing mean 60.

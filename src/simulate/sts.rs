@@ -30,10 +30,7 @@ pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
         (Some(Misfortune::Refuse(refusal)), _) => Err(refusal),
         (_, "AssumeRole") => assume_role(world, caller, &form),
         (_, "GetCallerIdentity") => caller_identity(world, caller),
-        (_, unknown) => Err(Refusal::new(
-            "InvalidAction",
-            format!("Could not find operation {unknown}"),
-        )),
+        (_, unknown) => Err(Refusal::new("InvalidAction", format!("Could not find operation {unknown}"))),
     };
     let at = world.now();
     world.calls_mut().push(Call {
@@ -68,21 +65,12 @@ pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
             (status, body)
         }
     };
-    Reply {
-        status,
-        content_type: "text/xml",
-        error_type: None,
-        request_id,
-        at,
-        body,
-        delivery,
-    }
+    Reply { status, content_type: "text/xml", error_type: None, request_id, at, body, delivery }
 }
 
 fn assume_role(world: &mut World, caller: &Caller, form: &Form) -> Result<String, Refusal> {
     let required = |name| {
-        form.get(name)
-            .ok_or_else(|| Refusal::new("ValidationError", format!("Value at '{name}' must not be null")))
+        form.get(name).ok_or_else(|| Refusal::new("ValidationError", format!("Value at '{name}' must not be null")))
     };
     let (arn, session_name) = (required("RoleArn")?, required("RoleSessionName")?);
     let seconds = match form.get("DurationSeconds") {
@@ -102,19 +90,12 @@ fn assume_role(world: &mut World, caller: &Caller, form: &Form) -> Result<String
             "User: {} is not authorized to perform: sts:AssumeRole on resource: {arn}",
             identity(world, caller).1
         );
-        return Err(Refusal {
-            status: 403,
-            ..Refusal::new("AccessDenied", message)
-        });
+        return Err(Refusal { status: 403, ..Refusal::new("AccessDenied", message) });
     }
     let access_key = format!("ASIA{}", key_text(world, 16));
     let (secret, token) = (key_text(world, 40), key_text(world, 200));
     let expires = UnixMillis(world.now().0 + seconds * 1000);
-    let session = Session {
-        role_arn: arn.to_owned(),
-        session_name: session_name.to_owned(),
-        expires,
-    };
+    let session = Session { role_arn: arn.to_owned(), session_name: session_name.to_owned(), expires };
     let assumed = escaped(&assumed_arn(&session));
     world.sessions.insert(access_key.clone(), session);
     Ok(format!(
@@ -133,11 +114,7 @@ fn caller_identity(world: &World, caller: &Caller) -> Result<String, Refusal> {
         });
     }
     let (account, arn) = identity(world, caller);
-    Ok(format!(
-        "<Arn>{}</Arn><UserId>AIDAEXAMPLE</UserId><Account>{}</Account>",
-        escaped(&arn),
-        escaped(&account)
-    ))
+    Ok(format!("<Arn>{}</Arn><UserId>AIDAEXAMPLE</UserId><Account>{}</Account>", escaped(&arn), escaped(&account)))
 }
 
 /// A caller's account and ARN.
@@ -153,11 +130,7 @@ fn identity(world: &World, caller: &Caller) -> (String, String) {
 
 fn assumed_arn(session: &Session) -> String {
     let role = session.role_arn.rsplit('/').next().unwrap_or_default();
-    format!(
-        "arn:aws:sts::{}:assumed-role/{role}/{}",
-        account_of(&session.role_arn),
-        session.session_name
-    )
+    format!("arn:aws:sts::{}:assumed-role/{role}/{}", account_of(&session.role_arn), session.session_name)
 }
 
 fn account_of(arn: &str) -> &str {
@@ -168,9 +141,7 @@ fn account_of(arn: &str) -> &str {
 fn key_text(world: &mut World, length: usize) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let random = world.random();
-    (0..length)
-        .map(|_| char::from(ALPHABET[random.usize(..ALPHABET.len())]))
-        .collect()
+    (0..length).map(|_| char::from(ALPHABET[random.usize(..ALPHABET.len())])).collect()
 }
 
 fn escaped(text: &str) -> String {
@@ -198,11 +169,7 @@ fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
-        let hex = |digit: &u8| {
-            char::from(*digit)
-                .to_digit(16)
-                .and_then(|digit| u8::try_from(digit).ok())
-        };
+        let hex = |digit: &u8| char::from(*digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
         rest = match (first, tail) {
             (b'%', [high, low, tail @ ..]) if hex(high).is_some() && hex(low).is_some() => {
                 bytes.push(hex(high).unwrap_or(0) << 4 | hex(low).unwrap_or(0));

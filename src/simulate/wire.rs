@@ -105,9 +105,7 @@ pub fn read_time(value: &Value) -> Option<UnixMillis> {
 /// Reads RFC 3339, to the millisecond.
 pub(super) fn parse_rfc3339(text: &str) -> Option<UnixMillis> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
-    i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000))
-        .ok()
-        .map(UnixMillis)
+    i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(UnixMillis)
 }
 
 /// The `Date` header's form (RFC 9110, section 5.6.7).
@@ -261,14 +259,8 @@ mod tests {
                 level: None,
                 compromised_credentials: Some(false),
             }),
-            challenges: vec![Challenge {
-                name: Some(Word::parse("Mfa")),
-                response: None,
-            }],
-            context: Some(EventContext {
-                city: Some("null".into()),
-                ..EventContext::default()
-            }),
+            challenges: vec![Challenge { name: Some(Word::parse("Mfa")), response: None }],
+            context: Some(EventContext { city: Some("null".into()), ..EventContext::default() }),
             feedback: Some(EventFeedback {
                 value: Some(Word::parse("Invalid")),
                 provider: Some("Admin".into()),

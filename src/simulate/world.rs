@@ -130,9 +130,7 @@ impl Pool {
     /// Users of one listing behind `last` (an ordinal), with their ordinals.
     pub(super) fn users_behind(&self, last: Option<u64>) -> impl Iterator<Item = (u64, &User)> {
         let begin = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.users
-            .range((begin, Bound::Unbounded))
-            .map(|(ordinal, user)| (*ordinal, user))
+        self.users.range((begin, Bound::Unbounded)).map(|(ordinal, user)| (*ordinal, user))
     }
 
     /// Members of a group behind `last`; None when there is no such group.
@@ -221,10 +219,7 @@ impl User {
 
     /// The attributes, `sub` first.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
-        let others = self
-            .attributes
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
+        let others = self.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         std::iter::once(("sub", self.sub.as_str())).chain(others)
     }
 
