@@ -64,7 +64,7 @@ impl Arguments {
     }
 
     fn load(&self) -> Result<Config, ConfigErrors> {
-        crate::config::load(self.config.as_deref(), std::env::vars())
+        crate::config::load(self.config.as_deref(), std::env::vars_os())
     }
 }
 
