@@ -1,8 +1,8 @@
 //! What the operator asked for: settings as written, [`Config`] as meant.
 //!
-//! Every other module sees only [`Config`]: parsed, in range, free of contradictions. What is wrong with the settings is
-//! said all at once, each mistake with its key and its origin (file or environment variable), and without the value of
-//! anything secret.
+//! Every other module sees only [`Config`]: parsed, in range, free of contradictions. What is wrong with the settings
+//! is said all at once, each mistake with its key and its origin (file or environment variable), and without the value
+//! of anything secret.
 //!
 //! The way from one to the other, a file each:
 //!
@@ -432,10 +432,7 @@ pub struct LogConfig {
 
 impl Default for LogConfig {
     fn default() -> Self {
-        Self {
-            level: tracing::Level::INFO,
-            format: LogFormat::Text,
-        }
+        Self { level: tracing::Level::INFO, format: LogFormat::Text }
     }
 }
 

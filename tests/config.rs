@@ -1,9 +1,6 @@
 //! What a user sees of the configuration: what loads and as what, and the exact words for what does not.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests, outside of what clippy takes for tests"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -191,20 +188,14 @@ fn a_variable_of_our_shape_without_a_key_is_a_mistake() {
             "COGNITO_EXPORTER_OTLP__HEADERS__AUTHORIZATION",
             "there is no key otlp.headers.authorization; did you mean COGNITO_EXPORTER_OTLP__HEADERS?",
         ),
-        (
-            "COGNITO_EXPORTER_POOLS__ID",
-            "there is no key pools.id; did you mean COGNITO_EXPORTER_POOLS?",
-        ),
+        ("COGNITO_EXPORTER_POOLS__ID", "there is no key pools.id; did you mean COGNITO_EXPORTER_POOLS?"),
         (
             "COGNITO_EXPORTER_TRACING__SAMPLER",
             "there is no key tracing.sampler; accepted: COGNITO_EXPORTER_<SECTION>__<KEY>, such as COGNITO_EXPORTER_POLL__PAGE_SIZE",
         ),
     ] {
         for value in ["1", ""] {
-            assert_eq!(
-                load_with(POOL, &[(name, value)]).unwrap_err(),
-                format!("{name}: {told}")
-            );
+            assert_eq!(load_with(POOL, &[(name, value)]).unwrap_err(), format!("{name}: {told}"));
         }
     }
 }
@@ -226,10 +217,7 @@ fn a_file_that_was_named_must_be_there() {
         "/nonexistent/config.toml: cannot read the configuration: No such file or directory (os error 2)"
     );
     let errors = config::load(Some(Path::new("/")), [("A", "b")]).unwrap_err();
-    assert_eq!(
-        errors.to_string(),
-        "/: cannot read the configuration: Is a directory (os error 21)"
-    );
+    assert_eq!(errors.to_string(), "/: cannot read the configuration: Is a directory (os error 21)");
 }
 
 #[test]
@@ -278,27 +266,12 @@ fn a_variable_that_is_not_text_is_told_and_a_foreign_one_ignored() {
 #[test]
 fn unknown_keys_are_told_with_what_was_meant() {
     for (lines, told) in [
-        (
-            "[poll]\noverlaps = 1",
-            "there is no key poll.overlaps; did you mean poll.overlap?",
-        ),
+        ("[poll]\noverlaps = 1", "there is no key poll.overlaps; did you mean poll.overlap?"),
         ("[pol]\noverlap = 1", "there is no key pol; did you mean poll?"),
-        (
-            "[otlp]\noverlap = 1",
-            "there is no key otlp.overlap; did you mean poll.overlap?",
-        ),
-        (
-            "[log]\ncolour = 1",
-            "there is no key log.colour; accepted here: level, format",
-        ),
-        (
-            "usernamse = 1",
-            "there is no key pools[0].usernamse; did you mean pools[0].usernames?",
-        ),
-        (
-            "[log]\n\"a\\nb\" = 1",
-            "there is no key log.\"a\\nb\"; accepted here: level, format",
-        ),
+        ("[otlp]\noverlap = 1", "there is no key otlp.overlap; did you mean poll.overlap?"),
+        ("[log]\ncolour = 1", "there is no key log.colour; accepted here: level, format"),
+        ("usernamse = 1", "there is no key pools[0].usernamse; did you mean pools[0].usernames?"),
+        ("[log]\n\"a\\nb\" = 1", "there is no key log.\"a\\nb\"; accepted here: level, format"),
         (
             "[tracing]\nsampler = 1",
             "there is no key tracing; accepted here: pools, poll, discovery, state, otlp, stdout, http, log, privacy, shard",
@@ -311,26 +284,11 @@ fn unknown_keys_are_told_with_what_was_meant() {
 #[test]
 fn values_of_the_wrong_type_or_out_of_range_are_told_with_what_is_accepted() {
     for (lines, told) in [
-        (
-            "[poll]\npage_size = 61",
-            "poll.page_size is 61; accepted: a whole number from 1 to 60",
-        ),
-        (
-            "[poll]\npage_size = \"60\"",
-            "poll.page_size is \"60\"; accepted: a whole number from 1 to 60",
-        ),
-        (
-            "[poll]\npage_size = 6.0",
-            "poll.page_size is 6.0; accepted: a whole number from 1 to 60",
-        ),
-        (
-            "[poll]\npage_size = 2026-01-01",
-            "poll.page_size is 2026-01-01; accepted: a whole number from 1 to 60",
-        ),
-        (
-            "[poll]\nconcurrency = [1]",
-            "poll.concurrency is a list; accepted: a whole number from 1 to 1000",
-        ),
+        ("[poll]\npage_size = 61", "poll.page_size is 61; accepted: a whole number from 1 to 60"),
+        ("[poll]\npage_size = \"60\"", "poll.page_size is \"60\"; accepted: a whole number from 1 to 60"),
+        ("[poll]\npage_size = 6.0", "poll.page_size is 6.0; accepted: a whole number from 1 to 60"),
+        ("[poll]\npage_size = 2026-01-01", "poll.page_size is 2026-01-01; accepted: a whole number from 1 to 60"),
+        ("[poll]\nconcurrency = [1]", "poll.concurrency is a list; accepted: a whole number from 1 to 1000"),
         (
             "[poll]\nrequests_per_second = 0",
             "poll.requests_per_second is 0; accepted: a number from 0.01 to 1000, or a percentage up to \"100%\"",
@@ -347,14 +305,8 @@ fn values_of_the_wrong_type_or_out_of_range_are_told_with_what_is_accepted() {
             "[poll]\nfirst_run = \"some\"",
             "poll.first_run is \"some\"; accepted: \"none\", \"all\", or a duration from \"1s\" to \"731d\"",
         ),
-        (
-            "[poll]\ntimeout = 10",
-            "poll.timeout is 10; accepted: a duration from \"1s\" to \"60s\"",
-        ),
-        (
-            "[state]\ncache = \"1GB of it\"",
-            "state.cache is \"1GB of it\"; accepted: a size from \"8MiB\" to \"64GiB\"",
-        ),
+        ("[poll]\ntimeout = 10", "poll.timeout is 10; accepted: a duration from \"1s\" to \"60s\""),
+        ("[state]\ncache = \"1GB of it\"", "state.cache is \"1GB of it\"; accepted: a size from \"8MiB\" to \"64GiB\""),
         ("[stdout]\nenabled = 1", "stdout.enabled is 1; accepted: true or false"),
         (
             "[http]\nlisten = \":10588\"",
@@ -369,6 +321,19 @@ fn values_of_the_wrong_type_or_out_of_range_are_told_with_what_is_accepted() {
     ] {
         assert_eq!(wrong(lines), format!("config.toml: {told}"), "{lines}");
     }
+}
+
+#[test]
+fn a_date_is_neither_a_table_nor_a_list_of_headers() {
+    assert_eq!(
+        wrong("[otlp]\nheaders = 2026-01-31"),
+        "config.toml: otlp.headers is a date; accepted: a table of texts, such as { authorization = \"Bearer ...\" }"
+    );
+    assert_eq!(load("pools = [2026-01-31]").unwrap_err(), "config.toml: pools[0] is 2026-01-31; accepted: a table");
+    assert_eq!(
+        load(&format!("poll = 2026-01-31\n{POOL}")).unwrap_err(),
+        "config.toml: poll is 2026-01-31; accepted: a table"
+    );
 }
 
 #[test]
@@ -389,18 +354,9 @@ fn one_mistake_does_not_lead_to_another() {
         wrong("[poll]\nmin_interval = \"soon\"\nmax_interval = \"10s\""),
         "config.toml: poll.min_interval is \"soon\"; accepted: a duration from \"1s\" to \"1d\""
     );
-    assert_eq!(
-        wrong_pool("usernames_file = 1"),
-        "config.toml: pools[0].usernames_file is 1; accepted: a path"
-    );
-    assert_eq!(
-        load("pools = [1]").unwrap_err(),
-        "config.toml: pools[0] is 1; accepted: a table"
-    );
-    assert_eq!(
-        load("pools = 1").unwrap_err(),
-        "config.toml: pools is 1; accepted: a list of tables"
-    );
+    assert_eq!(wrong_pool("usernames_file = 1"), "config.toml: pools[0].usernames_file is 1; accepted: a path");
+    assert_eq!(load("pools = [1]").unwrap_err(), "config.toml: pools[0] is 1; accepted: a table");
+    assert_eq!(load("pools = 1").unwrap_err(), "config.toml: pools is 1; accepted: a list of tables");
 }
 
 #[test]
@@ -430,18 +386,12 @@ fn what_a_later_version_will_do_is_refused_and_not_ignored() {
             "[http]\nweb_config_file = \"w\"",
             "http.web_config_file is \"w\", which is not available in this version; accepted: none",
         ),
-        (
-            "[shard]\nindex = 1",
-            "shard.index is 1, which is not available in this version; accepted: 0",
-        ),
+        ("[shard]\nindex = 1", "shard.index is 1, which is not available in this version; accepted: 0"),
         (
             "[shard]\nindex = \"exporter-0\"",
             "shard.index is \"exporter-0\", which is not available in this version; accepted: 0",
         ),
-        (
-            "[shard]\ncount = 2",
-            "shard.count is 2, which is not available in this version; accepted: 1",
-        ),
+        ("[shard]\ncount = 2", "shard.count is 2, which is not available in this version; accepted: 1"),
         (
             "[otlp]\nschema = \"ocsf\"",
             "otlp.schema is \"ocsf\", which is not available in this version; accepted: \"cognito\"",
@@ -461,10 +411,7 @@ fn a_configuration_without_pools_is_a_mistake() {
     assert_eq!(load("").unwrap_err(), format!("config.toml: {told}"));
     assert_eq!(load("pools = []").unwrap_err(), format!("config.toml: {told}"));
     let nothing: [(&str, &str); 0] = [];
-    assert_eq!(
-        config::load(None, nothing).unwrap_err().to_string(),
-        format!("no configuration file: {told}")
-    );
+    assert_eq!(config::load(None, nothing).unwrap_err().to_string(), format!("no configuration file: {told}"));
 }
 
 #[test]
@@ -510,27 +457,16 @@ fn a_pool_is_read_with_all_its_keys() {
 fn the_region_is_what_the_id_begins_with() {
     for (id, region) in [("eu-west-1_Abc123", "eu-west-1"), ("us-gov-west-1_x", "us-gov-west-1")] {
         let config = load(&format!("[[pools]]\nid = \"{id}\"\nall_users = true")).unwrap();
-        assert_eq!(
-            (config.pools[0].region.as_str(), config.pools[0].name.as_str()),
-            (region, id)
-        );
+        assert_eq!((config.pools[0].region.as_str(), config.pools[0].name.as_str()), (region, id));
     }
 }
 
 #[test]
 fn pool_ids_are_of_the_services_form() {
     let too_long = format!("eu-west-1_{}", "x".repeat(46));
-    for id in [
-        "",
-        "_",
-        "eu-west-1",
-        "eu-west-1_",
-        "_Abc",
-        "eu west 1_Abc",
-        "eu-west-1_Ab-c",
-        "eu-west-1_Äbc",
-        &too_long,
-    ] {
+    for id in
+        ["", "_", "eu-west-1", "eu-west-1_", "_Abc", "eu west 1_Abc", "eu-west-1_Ab-c", "eu-west-1_Äbc", &too_long]
+    {
         assert_eq!(
             load(&format!("[[pools]]\nid = \"{id}\"\nall_users = true")).unwrap_err(),
             format!("config.toml: pools[0].id is \"{id}\"; accepted: a user pool id, such as \"eu-west-1_Abc123\"")
@@ -542,10 +478,7 @@ fn pool_ids_are_of_the_services_form() {
 fn a_pools_mistakes_are_told() {
     let all = "all_users = true\n";
     for (lines, told) in [
-        (
-            "",
-            "pools[0] selects nobody; accepted: at least one of usernames, usernames_file, groups, all_users, filter",
-        ),
+        ("", "pools[0] selects nobody; accepted: at least one of usernames, usernames_file, groups, all_users, filter"),
         (
             "usernames = []",
             "pools[0] selects nobody; accepted: at least one of usernames, usernames_file, groups, all_users, filter",
@@ -562,14 +495,8 @@ fn a_pools_mistakes_are_told() {
             "usernames = [\"alice\", \"bob smith\"]",
             "pools[0].usernames[1] is not of the accepted form; accepted: 1 to 128 characters without white space",
         ),
-        (
-            "usernames = [7]",
-            "pools[0].usernames[0] is a number; accepted: 1 to 128 characters without white space",
-        ),
-        (
-            "groups = [\"\"]",
-            "pools[0].groups[0] is \"\"; accepted: 1 to 128 characters without white space",
-        ),
+        ("usernames = [7]", "pools[0].usernames[0] is a number; accepted: 1 to 128 characters without white space"),
+        ("groups = [\"\"]", "pools[0].groups[0] is \"\"; accepted: 1 to 128 characters without white space"),
         (
             "filter = \"status: Enabled\"",
             "pools[0].filter is not of the accepted form; accepted: a filter of ListUsers, such as 'status = \"Enabled\"' or 'email ^= \"a\"', 256 characters at most",
@@ -586,10 +513,7 @@ fn a_pools_mistakes_are_told() {
             &format!("{all}external_id = \"0123\""),
             "pools[0].external_id is given without pools[0].role_arn; accepted: both, or neither",
         ),
-        (
-            &format!("{all}name = \" \""),
-            "pools[0].name is \" \"; accepted: 1 to 128 characters on one line",
-        ),
+        (&format!("{all}name = \" \""), "pools[0].name is \" \"; accepted: 1 to 128 characters on one line"),
         (
             &format!("{all}region = \"Ireland\""),
             "pools[0].region is \"Ireland\"; accepted: a region, such as \"eu-west-1\"",
@@ -623,10 +547,7 @@ fn a_pools_mistakes_are_told() {
 
 #[test]
 fn without_an_endpoint_there_is_no_otlp() {
-    assert_eq!(
-        otlp("batch_size = 1", &[("OTEL_EXPORTER_OTLP_TIMEOUT", "nonsense")]),
-        None
-    );
+    assert_eq!(otlp("batch_size = 1", &[("OTEL_EXPORTER_OTLP_TIMEOUT", "nonsense")]), None);
     assert_eq!(otlp("", &[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]), None);
 }
 
@@ -647,11 +568,7 @@ fn a_receiver_is_read_with_all_its_keys() {
         timestamp = "observed"
     "#;
     let otlp = otlp(lines, &[]).unwrap();
-    let headers: Vec<(&str, &str)> = otlp
-        .headers
-        .iter()
-        .map(|(name, value)| (name.as_str(), value.reveal()))
-        .collect();
+    let headers: Vec<(&str, &str)> = otlp.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
     assert_eq!(headers, [("authorization", "Bearer hunter2"), ("x-scope-orgid", "7")]);
     let mut expected = OtlpConfig::new("https://collector:4317");
     expected.protocol = OtlpProtocol::Grpc;
@@ -683,21 +600,12 @@ fn the_specifications_variables_apply_where_the_rest_is_silent() {
         ("OTEL_SDK_DISABLED", "true"),
     ];
     let general = otlp("", &environment).unwrap();
-    assert_eq!(
-        (general.endpoint.as_str(), general.endpoint_is_exact),
-        ("https://general:4318", false)
-    );
-    assert_eq!(
-        (general.protocol, general.compression),
-        (OtlpProtocol::HttpJson, Compression::None)
-    );
+    assert_eq!((general.endpoint.as_str(), general.endpoint_is_exact), ("https://general:4318", false));
+    assert_eq!((general.protocol, general.compression), (OtlpProtocol::HttpJson, Compression::None));
     assert_eq!(general.timeout, Duration::from_millis(2500));
     assert_eq!(general.headers[0].0, "x-general");
     let files = [general.ca_file, general.cert_file, general.key_file];
-    assert_eq!(
-        files,
-        ["ca.pem", "cert.pem", "key.pem"].map(|file| Some(PathBuf::from(file)))
-    );
+    assert_eq!(files, ["ca.pem", "cert.pem", "key.pem"].map(|file| Some(PathBuf::from(file))));
 
     let mut environment = environment.to_vec();
     environment.extend([
@@ -709,30 +617,18 @@ fn the_specifications_variables_apply_where_the_rest_is_silent() {
         ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "logs-ca.pem"),
     ]);
     let logs = otlp("", &environment).unwrap();
-    assert_eq!(
-        (logs.endpoint.as_str(), logs.endpoint_is_exact),
-        ("https://logs:4318/push?tenant=7", true)
-    );
-    assert_eq!(
-        (logs.protocol, logs.compression),
-        (OtlpProtocol::HttpProtobuf, Compression::Gzip)
-    );
+    assert_eq!((logs.endpoint.as_str(), logs.endpoint_is_exact), ("https://logs:4318/push?tenant=7", true));
+    assert_eq!((logs.protocol, logs.compression), (OtlpProtocol::HttpProtobuf, Compression::Gzip));
     assert_eq!(logs.timeout, Duration::from_secs(3));
     assert_eq!(logs.headers.len(), 1);
-    assert_eq!(
-        (logs.headers[0].0.as_str(), logs.headers[0].1.reveal()),
-        ("authorization", "Basic dTpw==")
-    );
+    assert_eq!((logs.headers[0].0.as_str(), logs.headers[0].1.reveal()), ("authorization", "Basic dTpw=="));
     assert_eq!(logs.ca_file, Some(PathBuf::from("logs-ca.pem")));
     assert_eq!(logs.key_file, Some(PathBuf::from("key.pem")));
 
     let file = "endpoint = \"https://file\"\nheaders = { x-file = \"1\" }\ntimeout = \"4s\"";
     environment.push(("COGNITO_EXPORTER_OTLP__TIMEOUT", "5s"));
     let from_file = otlp(file, &environment).unwrap();
-    assert_eq!(
-        (from_file.endpoint.as_str(), from_file.endpoint_is_exact),
-        ("https://file", false)
-    );
+    assert_eq!((from_file.endpoint.as_str(), from_file.endpoint_is_exact), ("https://file", false));
     assert_eq!(from_file.headers[0].0, "x-file");
     assert_eq!(from_file.headers.len(), 1);
     assert_eq!(from_file.timeout, Duration::from_secs(5));
@@ -741,22 +637,12 @@ fn the_specifications_variables_apply_where_the_rest_is_silent() {
 #[test]
 fn the_resource_takes_its_attributes_from_the_environment() {
     let endpoint = "endpoint = \"http://localhost\"";
-    let attributes = (
-        "OTEL_RESOURCE_ATTRIBUTES",
-        "service.name=a,cloud.region=eu%2Dwest%2D1,k=1,k=2",
-    );
+    let attributes = ("OTEL_RESOURCE_ATTRIBUTES", "service.name=a,cloud.region=eu%2Dwest%2D1,k=1,k=2");
     let pairs = |environment: &[(&str, &str)]| otlp(endpoint, environment).unwrap().resource_attributes;
-    let owned = |pairs: &[(&str, &str)]| {
-        pairs
-            .iter()
-            .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
-            .collect::<Vec<_>>()
-    };
+    let owned =
+        |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
     assert_eq!(pairs(&[]), []);
-    assert_eq!(
-        pairs(&[attributes]),
-        owned(&[("service.name", "a"), ("cloud.region", "eu-west-1"), ("k", "2")])
-    );
+    assert_eq!(pairs(&[attributes]), owned(&[("service.name", "a"), ("cloud.region", "eu-west-1"), ("k", "2")]));
     assert_eq!(
         pairs(&[attributes, ("OTEL_SERVICE_NAME", "b")]),
         owned(&[("cloud.region", "eu-west-1"), ("k", "2"), ("service.name", "b")])
@@ -784,20 +670,10 @@ fn a_receivers_mistakes_are_told() {
             format!("{http}protocol = \"http\""),
             "otlp.protocol is \"http\"; accepted: \"grpc\", \"http/protobuf\", \"http/json\"",
         ),
-        (
-            format!("{http}batch_size = 10001"),
-            "otlp.batch_size is 10001; accepted: a whole number from 1 to 10000",
-        ),
-        (
-            "timeout = \"0s\"".to_owned(),
-            "otlp.timeout is \"0s\"; accepted: a duration from \"100ms\" to \"5m\"",
-        ),
+        (format!("{http}batch_size = 10001"), "otlp.batch_size is 10001; accepted: a whole number from 1 to 10000"),
+        ("timeout = \"0s\"".to_owned(), "otlp.timeout is \"0s\"; accepted: a duration from \"100ms\" to \"5m\""),
     ] {
-        assert_eq!(
-            wrong(&format!("[otlp]\n{lines}")),
-            format!("config.toml: {told}"),
-            "{lines}"
-        );
+        assert_eq!(wrong(&format!("[otlp]\n{lines}")), format!("config.toml: {told}"), "{lines}");
     }
     let environment = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost"),
@@ -834,12 +710,7 @@ fn an_endpoint_is_a_plain_url() {
             "{url}"
         );
     }
-    for url in [
-        "http://localhost",
-        "http://localhost:4318/",
-        "https://[::1]:4318/base",
-        "http://10.0.0.1:4317",
-    ] {
+    for url in ["http://localhost", "http://localhost:4318/", "https://[::1]:4318/base", "http://10.0.0.1:4317"] {
         assert_eq!(otlp(&format!("endpoint = \"{url}\""), &[]).unwrap().endpoint, url);
     }
 }
@@ -875,20 +746,14 @@ fn secrets_are_never_echoed() {
         ),
     ];
     for (lines, told) in in_file {
-        assert_eq!(
-            wrong(&format!("[otlp]\n{endpoint}{lines}")),
-            format!("config.toml: {told}")
-        );
+        assert_eq!(wrong(&format!("[otlp]\n{endpoint}{lines}")), format!("config.toml: {told}"));
     }
     let in_variable = [
         (
             "hunter2",
             "otlp.headers is not of the accepted form: pair 1 has no \"=\"; accepted: key=value pairs separated by commas, with percent-encoded values",
         ),
-        (
-            "Bearer hunter2=",
-            "otlp.headers: name 1 is no header name; accepted: letters, digits and -_.",
-        ),
+        ("Bearer hunter2=", "otlp.headers: name 1 is no header name; accepted: letters, digits and -_."),
         (
             "a=hunter2%0A",
             "otlp.headers: header 1 is not of the accepted form; accepted: text of visible ASCII characters",
@@ -897,19 +762,11 @@ fn secrets_are_never_echoed() {
     for (value, told) in in_variable {
         for name in ["COGNITO_EXPORTER_OTLP__HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"] {
             let text = format!("{POOL}[otlp]\n{endpoint}");
-            assert_eq!(
-                load_with(&text, &[(name, value)]).unwrap_err(),
-                format!("{name}: {told}")
-            );
+            assert_eq!(load_with(&text, &[(name, value)]).unwrap_err(), format!("{name}: {told}"));
         }
     }
     let role = "all_users = true\nrole_arn = \"arn:aws:iam::123456789012:role/r\"\n";
-    for value in [
-        "\"hunter2 hunter2\"",
-        "42424242",
-        "[\"hunter2\"]",
-        "{ a = \"hunter2\" }",
-    ] {
+    for value in ["\"hunter2 hunter2\"", "42424242", "[\"hunter2\"]", "{ a = \"hunter2\" }"] {
         let told = wrong_pool(&format!("{role}external_id = {value}"));
         assert!(told.contains("pools[0].external_id is "), "{told}");
         assert!(!told.contains("hunter2") && !told.contains("42424242"), "{told}");
@@ -923,10 +780,7 @@ fn a_pool_shows_nobody_in_its_debug() {
     )
     .unwrap();
     let shown = format!("{config:?}");
-    assert!(
-        !["alice", "bob", "carol"].iter().any(|name| shown.contains(name)),
-        "{shown}"
-    );
+    assert!(!["alice", "bob", "carol"].iter().any(|name| shown.contains(name)), "{shown}");
 }
 
 // Whatever is written.
@@ -988,14 +842,7 @@ fn any_file() -> impl Strategy<Value = String> {
 }
 
 fn any_environment() -> impl Strategy<Value = BTreeMap<String, String>> {
-    let specification = [
-        "ENDPOINT",
-        "LOGS_ENDPOINT",
-        "HEADERS",
-        "TIMEOUT",
-        "LOGS_PROTOCOL",
-        "CERTIFICATE",
-    ];
+    let specification = ["ENDPOINT", "LOGS_ENDPOINT", "HEADERS", "TIMEOUT", "LOGS_PROTOCOL", "CERTIFICATE"];
     let name = prop_oneof![
         6 => any_key().prop_map(|key| config::variable_name(&key)),
         2 => proptest::sample::select(specification.to_vec()).prop_map(|name| format!("OTEL_EXPORTER_OTLP_{name}")),

@@ -1,9 +1,6 @@
 //! config.example.toml is the reference of all keys: it loads, misses none, invents none, and shows the true defaults.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests, outside of what clippy takes for tests"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,14 +20,10 @@ enum Role {
 
 /// A line `key = value`, whatever comment sign is before it.
 fn setting(line: &str) -> Option<(Role, &str)> {
-    let (role, rest) = [
-        ("# Example: ", Role::Example),
-        ("# Later: ", Role::Later),
-        ("# ", Role::Default),
-    ]
-    .into_iter()
-    .find_map(|(sign, role)| Some((role, line.strip_prefix(sign)?)))
-    .unwrap_or((Role::Set, line));
+    let (role, rest) = [("# Example: ", Role::Example), ("# Later: ", Role::Later), ("# ", Role::Default)]
+        .into_iter()
+        .find_map(|(sign, role)| Some((role, line.strip_prefix(sign)?)))
+        .unwrap_or((Role::Set, line));
     let (key, _) = rest.split_once(" = ")?;
     let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     is_key.then_some((role, rest))
@@ -118,10 +111,7 @@ fn what_comes_later_is_refused_until_then() {
     let errors = load(&example_with(&[Role::Later])).unwrap_err();
     let refused: BTreeSet<&str> = errors.mistakes().iter().map(|mistake| mistake.key.as_str()).collect();
     let mentioned = mentioned();
-    let later = mentioned
-        .iter()
-        .filter(|(_, role)| *role == Role::Later)
-        .map(|(key, _)| key.as_str());
+    let later = mentioned.iter().filter(|(_, role)| *role == Role::Later).map(|(key, _)| key.as_str());
     assert_eq!(refused, later.collect());
     for mistake in errors.mistakes() {
         assert!(mistake.text.contains("not available in this version"), "{mistake}");
@@ -176,17 +166,12 @@ fn every_key_refuses_a_wrong_type_and_says_what_it_accepts() {
 fn the_example_says_the_range_of_every_key_that_has_one() {
     let mut ranges = 0;
     for (key, text) in wrong_types() {
-        let words: Vec<&str> = text
-            .split_whitespace()
-            .map(|word| word.trim_matches(['"', ',']))
-            .collect();
+        let words: Vec<&str> = text.split_whitespace().map(|word| word.trim_matches(['"', ','])).collect();
         for range in words.windows(4).filter(|words| words[0] == "from" && words[2] == "to") {
             let (_, leaf) = key.rsplit_once('.').unwrap();
             let section = key.split(['.', '[']).next().unwrap();
             let rest = &EXAMPLE[EXAMPLE.find(&format!("[{section}]")).unwrap()..];
-            let paragraph = rest
-                .split("\n\n")
-                .find(|paragraph| paragraph.contains(&format!("\n# {leaf} = ")));
+            let paragraph = rest.split("\n\n").find(|paragraph| paragraph.contains(&format!("\n# {leaf} = ")));
             let paragraph = paragraph.unwrap_or_else(|| panic!("{key} stands in no paragraph"));
             let said = format!("{} to {}", range[1], range[3]);
             let is_said = paragraph.replace("\n# ", " ").contains(&said);

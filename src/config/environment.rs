@@ -25,16 +25,8 @@ pub(super) const LOGS_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
 pub(super) const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 pub(super) const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
-/// The specification's variables for the keys of `otlp`; those for every signal first, then those for logs, which win.
+/// The specification's variables for the keys of `otlp`; those for logs first, which win over those for every signal.
 const OTLP: [(&str, &str); 16] = [
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint"),
-    ("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol"),
-    ("OTEL_EXPORTER_OTLP_HEADERS", "headers"),
-    ("OTEL_EXPORTER_OTLP_COMPRESSION", "compression"),
-    ("OTEL_EXPORTER_OTLP_TIMEOUT", "timeout"),
-    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca_file"),
-    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "cert_file"),
-    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key_file"),
     (LOGS_ENDPOINT, "endpoint"),
     ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "protocol"),
     ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "headers"),
@@ -43,10 +35,18 @@ const OTLP: [(&str, &str); 16] = [
     ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "ca_file"),
     ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE", "cert_file"),
     ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY", "key_file"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "headers"),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "compression"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "timeout"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca_file"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "cert_file"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key_file"),
 ];
 
-/// Gives the variable that overrides a key: `poll.page_size` is COGNITO_EXPORTER_POLL__PAGE_SIZE, and all keys of a pool
-/// are COGNITO_EXPORTER_POOLS.
+/// Gives the variable that overrides a key: COGNITO_EXPORTER_POLL__PAGE_SIZE for `poll.page_size`, and
+/// COGNITO_EXPORTER_POOLS for every key of a pool.
 pub fn variable_name(key: &str) -> String {
     if key.starts_with("pools") {
         return POOLS.to_owned();
@@ -68,8 +68,8 @@ pub(super) struct Variable<'a> {
 pub(super) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Picks what concerns the exporter. A variable of our shape without a key of that name is a mistake; any other with
-    /// our prefix is not ours: Kubernetes makes such for a Service of our name.
+    /// Picks what concerns the exporter. A variable of our shape without a key of that name is a mistake; any other
+    /// with our prefix is not ours: Kubernetes makes such for a Service of our name.
     pub(super) fn pick(
         all: impl IntoIterator<Item = (OsString, OsString)>,
         known: &Keys,
@@ -118,7 +118,7 @@ impl Environment {
         })
     }
 
-    /// The specification's variables, which apply where everything else is silent; later ones win.
+    /// The specification's variables, which apply where everything else is silent; earlier ones win.
     pub(super) fn otlp_fallbacks(&self) -> impl Iterator<Item = Variable<'_>> {
         OTLP.iter().filter_map(|&(name, key)| {
             let text = self.get(name)?;
@@ -128,11 +128,7 @@ impl Environment {
                 name,
                 section: "otlp".to_owned(),
                 key: key.to_owned(),
-                text: if in_millis {
-                    format!("{text}ms")
-                } else {
-                    text.to_owned()
-                },
+                text: if in_millis { format!("{text}ms") } else { text.to_owned() },
             })
         })
     }

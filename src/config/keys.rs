@@ -31,11 +31,7 @@ impl Keys {
         let sections: BTreeSet<&str> = self.0.iter().filter_map(|key| section(key)).collect();
         let keys = self.0.iter().map(String::as_str);
         keys.filter_map(|key| Some((unlikeness(unknown, key)?, key)))
-            .chain(
-                sections
-                    .into_iter()
-                    .filter_map(|section| Some((slip(unknown, section)?, section))),
-            )
+            .chain(sections.into_iter().filter_map(|section| Some((slip(unknown, section)?, section))))
             .min()
             .map(|(_, known)| known)
     }
@@ -92,14 +88,7 @@ mod tests {
     use super::*;
 
     fn keys() -> Keys {
-        let names = [
-            "log.level",
-            "otlp.headers",
-            "otlp.timeout",
-            "poll.overlap",
-            "poll.timeout",
-            "pools[].id",
-        ];
+        let names = ["log.level", "otlp.headers", "otlp.timeout", "poll.overlap", "poll.timeout", "pools[].id"];
         Keys(names.into_iter().map(str::to_owned).collect())
     }
 
@@ -131,12 +120,7 @@ mod tests {
 
     #[test]
     fn edit_distances_are_levenshteins() {
-        for (a, b, distance) in [
-            ("", "", 0),
-            ("", "abc", 3),
-            ("kitten", "sitting", 3),
-            ("flaw", "lawn", 2),
-        ] {
+        for (a, b, distance) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2)] {
             assert_eq!(edit_distance(a, b), distance);
             assert_eq!(edit_distance(b, a), distance);
         }

@@ -53,11 +53,7 @@ impl ConfigErrors {
     }
 
     pub(super) fn none_or(mistakes: Vec<Mistake>) -> Result<(), Self> {
-        if mistakes.is_empty() {
-            Ok(())
-        } else {
-            Err(Self(mistakes))
-        }
+        if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
     }
 }
 

@@ -31,11 +31,7 @@ fn parse_pair(pair: &str) -> Result<(String, String), &'static str> {
 fn percent_decode(text: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();
-    let hexadecimal = |byte: Option<u8>| {
-        char::from(byte?)
-            .to_digit(16)
-            .and_then(|digit| u8::try_from(digit).ok())
-    };
+    let hexadecimal = |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
     while let Some(byte) = bytes.next() {
         decoded.push(match byte {
             b'%' => hexadecimal(bytes.next())? << 4 | hexadecimal(bytes.next())?,
@@ -50,10 +46,7 @@ mod tests {
     use super::*;
 
     fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs
-            .iter()
-            .map(|&(key, value)| (key.to_owned(), value.to_owned()))
-            .collect()
+        pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     #[test]
@@ -63,10 +56,7 @@ mod tests {
             (" , ,", owned(&[])),
             ("a=1", owned(&[("a", "1")])),
             (" a = 1 ,b=2,", owned(&[("a", "1"), ("b", "2")])),
-            (
-                "authorization=Basic%20dTpw==",
-                owned(&[("authorization", "Basic dTpw==")]),
-            ),
+            ("authorization=Basic%20dTpw==", owned(&[("authorization", "Basic dTpw==")])),
             ("a%2Cb=%C3%A9%2c", owned(&[("a,b", "é,")])),
             ("a=", owned(&[("a", "")])),
         ] {
@@ -79,18 +69,9 @@ mod tests {
         for (text, wrong) in [
             ("Bearer hunter2", "pair 1 has no \"=\""),
             ("a=1,=hunter2", "pair 2 has no key"),
-            (
-                "a=hunter%2",
-                "pair 1 has a \"%\" that does not begin an encoded character",
-            ),
-            (
-                "a=hunter%zz",
-                "pair 1 has a \"%\" that does not begin an encoded character",
-            ),
-            (
-                "a=hunter%FF",
-                "pair 1 has a \"%\" that does not begin an encoded character",
-            ),
+            ("a=hunter%2", "pair 1 has a \"%\" that does not begin an encoded character"),
+            ("a=hunter%zz", "pair 1 has a \"%\" that does not begin an encoded character"),
+            ("a=hunter%FF", "pair 1 has a \"%\" that does not begin an encoded character"),
         ] {
             assert_eq!(parse(text), Err(wrong.to_owned()), "{text}");
         }

@@ -103,7 +103,7 @@ impl<'a> Table<'a> {
         pattern: String,
         read: impl FnOnce(&mut Table<'_>) -> T,
     ) -> T {
-        let values = value.and_then(Value::as_dict);
+        let values = value.and_then(|value| self.as_given(value).table());
         if let (Some(value), None) = (value, values) {
             self.refuse(&path, value, "a table", false);
         }
@@ -161,12 +161,7 @@ impl<'a> Table<'a> {
         };
         let path = self.path_of(key);
         let Some(elements) = given.value.as_array() else {
-            self.refuse(
-                &path,
-                given.value,
-                &format!("a list, each {}", shape.accepted),
-                shape.secret,
-            );
+            self.refuse(&path, given.value, &format!("a list, each {}", shape.accepted), shape.secret);
             return Vec::new();
         };
         let mut read = Vec::with_capacity(elements.len());
@@ -208,19 +203,14 @@ impl<'a> Table<'a> {
     /// Whether reading a key, or one of its elements, found a mistake: then nothing can be concluded from it.
     pub(super) fn is_misread(&self, key: &str) -> bool {
         let path = self.path_of(key);
-        let concerns = |mistake: &Mistake| {
-            mistake
-                .key
-                .strip_prefix(&path)
-                .is_some_and(|rest| !rest.starts_with(is_bare))
-        };
+        let concerns =
+            |mistake: &Mistake| mistake.key.strip_prefix(&path).is_some_and(|rest| !rest.starts_with(is_bare));
         self.findings.mistakes.iter().any(concerns)
     }
 
     /// Who set a key; who made the table where the key is not set.
     pub(super) fn origin_of(&self, key: &str) -> Origin {
-        self.value(key)
-            .map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag()))
+        self.value(key).map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag()))
     }
 
     /// Where the table is, such as `pools[1]`; empty at the root.
@@ -244,11 +234,7 @@ impl<'a> Table<'a> {
 
     /// Notes a mistake about a variable that belongs to no key.
     pub(super) fn reject_variable(&mut self, name: &str, text: String) {
-        self.findings.mistakes.push(Mistake {
-            origin: Origin::Variable(name.to_owned()),
-            key: String::new(),
-            text,
-        });
+        self.findings.mistakes.push(Mistake { origin: Origin::Variable(name.to_owned()), key: String::new(), text });
     }
 
     fn refuse(&mut self, path: &str, value: &Value, accepted: &str, secret: bool) {
@@ -292,10 +278,7 @@ impl<'a> Table<'a> {
     }
 
     fn as_given(&self, value: &'a Value) -> Given<'a> {
-        Given {
-            value,
-            from_variable: matches!(self.settings.origin(value.tag()), Origin::Variable(_)),
-        }
+        Given { value, from_variable: matches!(self.settings.origin(value.tag()), Origin::Variable(_)) }
     }
 
     fn pattern_of(&self, key: &str) -> String {

@@ -4,9 +4,8 @@
 //! those of the Config types. A mistake is noted by the reader and does not stop the reading; what is returned beside a
 //! mistake is a stand-in that nobody gets to see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use figment::value::Value;
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::environment::{LOGS_ENDPOINT, RESOURCE_ATTRIBUTES, SERVICE_NAME, variable_name};
@@ -53,11 +52,8 @@ fn config(root: &mut Table<'_>) -> Config {
 }
 
 fn pools(root: &mut Table<'_>) -> Vec<PoolConfig> {
-    let missing = format!(
-        "a [[pools]] table or more in {}, or JSON in {}",
-        DEFAULT_FILES.join(" or "),
-        variable_name("pools")
-    );
+    let missing =
+        format!("a [[pools]] table or more in {}, or JSON in {}", DEFAULT_FILES.join(" or "), variable_name("pools"));
     let pools = root.tables("pools", &missing, pool);
     let mut first_use = BTreeMap::new();
     for (index, pool) in pools.iter().enumerate() {
@@ -104,44 +100,25 @@ fn reject_contradictions_of_pool(pool: &mut Table<'_>, config: &PoolConfig) {
     if !config.id.is_empty() && !pool.is_set("region") && !is_region(&config.region) {
         contradictions.push((
             &["id"],
-            format!(
-                "{} does not begin with a region; accepted: such an id, or one with {}",
-                key("id"),
-                key("region")
-            ),
+            format!("{} does not begin with a region; accepted: such an id, or one with {}", key("id"), key("region")),
         ));
     }
     if pool.is_set("external_id") && !pool.is_set("role_arn") {
-        let text = format!(
-            "{} is given without {}; accepted: both, or neither",
-            key("external_id"),
-            key("role_arn")
-        );
+        let text = format!("{} is given without {}; accepted: both, or neither", key("external_id"), key("role_arn"));
         contradictions.push((&["external_id"], text));
     }
     if config.all_users && pool.is_set("filter") {
-        let text = format!(
-            "{} is true beside {}; accepted: one of them",
-            key("all_users"),
-            key("filter")
-        );
+        let text = format!("{} is true beside {}; accepted: one of them", key("all_users"), key("filter"));
         contradictions.push((&["all_users"], text));
     }
     if !config.selects_somebody() && !CHOICES.iter().any(|choice| pool.is_misread(choice)) {
-        let text = format!(
-            "{} selects nobody; accepted: at least one of {}",
-            pool.path(),
-            CHOICES.join(", ")
-        );
+        let text = format!("{} selects nobody; accepted: at least one of {}", pool.path(), CHOICES.join(", "));
         contradictions.push((&CHOICES, text));
     }
+    let usernames: BTreeSet<&String> = config.usernames.iter().collect();
     for (index, excluded) in config.exclude.iter().enumerate() {
-        if config.usernames.contains(excluded) {
-            let text = format!(
-                "{}[{index}] is also in {}; accepted: one of them",
-                key("exclude"),
-                key("usernames")
-            );
+        if usernames.contains(excluded) {
+            let text = format!("{}[{index}] is also in {}; accepted: one of them", key("exclude"), key("usernames"));
             contradictions.push((&["exclude"], text));
         }
     }
@@ -189,11 +166,7 @@ fn state(state: &mut Table<'_>) -> StateConfig {
         path: state.or("path", default.path, &path()),
         cache_bytes: state.or("cache", default.cache_bytes, &size("8MiB", "64GiB")),
         outbox_limit_bytes: state.or("outbox_limit", default.outbox_limit_bytes, &size("1MiB", "1TiB")),
-        quarantine_limit_bytes: state.or(
-            "quarantine_limit",
-            default.quarantine_limit_bytes,
-            &size("1MiB", "1TiB"),
-        ),
+        quarantine_limit_bytes: state.or("quarantine_limit", default.quarantine_limit_bytes, &size("1MiB", "1TiB")),
     }
 }
 
@@ -215,11 +188,7 @@ fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
         batch_size: otlp.or("batch_size", default.batch_size, &whole(1..=10_000)),
         batch_delay: otlp.or("batch_delay", default.batch_delay, &duration("0s", "1m")),
         timestamp: otlp.or("timestamp", default.timestamp, &word(TIMESTAMPS)),
-        resource_attributes: if is_wanted {
-            resource_attributes(otlp)
-        } else {
-            Vec::new()
-        },
+        resource_attributes: if is_wanted { resource_attributes(otlp) } else { Vec::new() },
         endpoint: default.endpoint,
     };
     otlp.not_yet("schema", "\"cognito\"", |given| given.text() == Some("cognito"));
@@ -275,10 +244,8 @@ const PROTOCOLS: &[(&str, OtlpProtocol)] = &[
     ("http/json", OtlpProtocol::HttpJson),
 ];
 const COMPRESSIONS: &[(&str, Compression)] = &[("none", Compression::None), ("gzip", Compression::Gzip)];
-const TIMESTAMPS: &[(&str, TimestampSource)] = &[
-    ("event", TimestampSource::Event),
-    ("observed", TimestampSource::Observed),
-];
+const TIMESTAMPS: &[(&str, TimestampSource)] =
+    &[("event", TimestampSource::Event), ("observed", TimestampSource::Observed)];
 const HISTORIES: &[(&str, FirstRun)] = &[("none", FirstRun::None), ("all", FirstRun::All)];
 const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: &[(&str, tracing::Level)] = &[
@@ -328,23 +295,18 @@ fn username() -> Shape<String> {
 }
 
 fn role_arn() -> Shape<String> {
-    text(
-        "a role's ARN, such as \"arn:aws:iam::123456789012:role/exporter\"",
-        |arn| {
-            let parts: Vec<&str> = arn.splitn(6, ':').collect();
-            let &["arn", partition, "iam", "", account, resource] = parts.as_slice() else {
-                return false;
-            };
-            let is_role_name = |c: char| c.is_ascii_graphic();
-            partition.starts_with("aws")
-                && is_region(partition)
-                && account.len() == 12
-                && account.chars().all(|c| c.is_ascii_digit())
-                && resource
-                    .strip_prefix("role/")
-                    .is_some_and(|role| !role.is_empty() && role.chars().all(is_role_name))
-        },
-    )
+    text("a role's ARN, such as \"arn:aws:iam::123456789012:role/exporter\"", |arn| {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let &["arn", partition, "iam", "", account, resource] = parts.as_slice() else {
+            return false;
+        };
+        let is_role_name = |c: char| c.is_ascii_graphic();
+        partition.starts_with("aws")
+            && is_region(partition)
+            && account.len() == 12
+            && account.chars().all(|c| c.is_ascii_digit())
+            && resource.strip_prefix("role/").is_some_and(|role| !role.is_empty() && role.chars().all(is_role_name))
+    })
 }
 
 /// STS's form of an external id: `[\w+=,.@:\/-]*`, 2 to 1224 characters.
@@ -415,10 +377,7 @@ fn headers(otlp: &mut Table<'_>) -> Vec<(String, Secret)> {
     for (index, (name, value)) in written.into_iter().enumerate() {
         // gRPC allows lower case only, and HTTP does not care.
         let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-            let text = format!(
-                "otlp.headers: name {} is no header name; accepted: letters, digits and -_.",
-                index + 1
-            );
+            let text = format!("otlp.headers: name {} is no header name; accepted: letters, digits and -_.", index + 1);
             otlp.reject(&["headers"], text);
             continue;
         };
@@ -433,10 +392,7 @@ fn headers(otlp: &mut Table<'_>) -> Vec<(String, Secret)> {
             continue;
         };
         if headers.iter().any(|(earlier, _)| earlier == header.as_str()) {
-            otlp.reject(
-                &["headers"],
-                format!("{place} is given twice; accepted: each header once"),
-            );
+            otlp.reject(&["headers"], format!("{place} is given twice; accepted: each header once"));
             continue;
         }
         headers.push((header.as_str().to_owned(), Secret::new(value)));
@@ -446,19 +402,16 @@ fn headers(otlp: &mut Table<'_>) -> Vec<(String, Secret)> {
 
 /// Names and values as they were written; a value is None where it is not text.
 fn written_headers(given: Given<'_>) -> Result<Vec<(String, Option<String>)>, String> {
-    match (given.value, given.from_variable) {
-        (Value::Dict(_, table), false) => Ok(table
-            .iter()
-            .map(|(name, value)| (name.clone(), value.as_str().map(str::to_owned)))
-            .collect()),
-        (Value::String(_, text), true) => pairs::parse(text)
-            .map(|pairs| pairs.into_iter().map(|(name, value)| (name, Some(value))).collect())
-            .map_err(|wrong| format!("is not of the accepted form: {wrong}; accepted: {}", pairs::ACCEPTED)),
-        _ => Err(format!(
-            "is {}; accepted: a table of texts, such as {{ authorization = \"Bearer ...\" }}",
-            given.kind()
-        )),
+    if let (Some(text), true) = (given.text(), given.from_variable) {
+        let pairs = pairs::parse(text)
+            .map_err(|wrong| format!("is not of the accepted form: {wrong}; accepted: {}", pairs::ACCEPTED))?;
+        return Ok(pairs.into_iter().map(|(name, value)| (name, Some(value))).collect());
     }
+    let table = given.table().ok_or_else(|| {
+        let kind = given.kind();
+        format!("is {kind}; accepted: a table of texts, such as {{ authorization = \"Bearer ...\" }}")
+    })?;
+    Ok(table.iter().map(|(name, value)| (name.clone(), value.as_str().map(str::to_owned))).collect())
 }
 
 /// The resource's attributes, of which OTEL_SERVICE_NAME wins over a service.name among OTEL_RESOURCE_ATTRIBUTES.

@@ -46,7 +46,7 @@ impl Settings {
     ) -> Result<(Self, Vec<Mistake>), ConfigErrors> {
         let mut mistakes = Vec::new();
         let environment = Environment::pick(environment, known, &mut mistakes);
-        let file = found(file).map_err(|mistake| mistakes.push(mistake));
+        let file = found(file, &DEFAULT_FILES.map(Path::new)).map_err(|mistake| mistakes.push(mistake));
         let pools = pools(&environment).map_err(|mistake| mistakes.push(mistake));
         match (file, pools) {
             (Ok(file), Ok(pools)) => Ok((Self::merge(file, pools, environment, known.clone()), mistakes)),
@@ -61,64 +61,33 @@ impl Settings {
     }
 
     fn merge(file: Option<(PathBuf, Dict)>, pools: Option<Value>, environment: Environment, known: Keys) -> Self {
-        let (home, from_file) = match file {
+        let (home, values) = match file {
             Some((path, values)) => (Origin::File(path), values),
             None => (Origin::Nowhere, Dict::new()),
         };
-        let mut overrides: Vec<Layer> = environment
+        let overrides: Vec<Layer> = environment
             .overrides()
             // Where the file has something else in a section's place, that is a mistake to be told, not to be hidden.
-            .filter(|variable| {
-                from_file
-                    .get(&variable.section)
-                    .is_none_or(|section| section.as_dict().is_some())
-            })
+            .filter(|variable| values.get(&variable.section).is_none_or(|section| section.as_dict().is_some()))
             .map(Layer::of_variable)
+            .chain(pools.map(Layer::of_pools))
             .collect();
-        overrides.extend(pools.map(|pools| Layer {
-            origin: Origin::Variable(POOLS.to_owned()),
-            values: Dict::from([("pools".to_owned(), pools)]),
-        }));
-        overrides.insert(
-            0,
-            Layer {
-                origin: home.clone(),
-                values: from_file,
-            },
-        );
-        let layers = overrides.into_iter().fold(Figment::new(), Figment::merge);
+        let file = Layer { origin: home.clone(), values };
+        let mut layers = overrides.into_iter().fold(Figment::from(file), Figment::merge);
         // Without a receiver the specification's variables are another program's concern.
-        let layers = if environment.otlp_fallbacks().any(|variable| variable.key == "endpoint")
-            || layers.find_metadata("otlp.endpoint").is_some()
-        {
-            let fallbacks = environment
-                .otlp_fallbacks()
-                .map(Layer::of_variable)
-                .fold(Figment::new(), Figment::merge);
-            fallbacks.merge(layers)
-        } else {
-            layers
-        };
-        let values = layers
-            .data()
-            .ok()
-            .and_then(|mut profiles| profiles.remove(&Profile::Default));
-        Self {
-            layers,
-            values: values.unwrap_or_default(),
-            home,
-            environment,
-            known,
+        let is_named = |variable: Variable<'_>| variable.key == "endpoint";
+        if layers.contains("otlp.endpoint") || environment.otlp_fallbacks().any(is_named) {
+            layers = environment.otlp_fallbacks().map(Layer::of_variable).fold(layers, Figment::join);
         }
+        // A layer is values in memory, which cannot fail, all of them in the default profile.
+        let mut profiles = layers.data().unwrap_or_default();
+        let values = profiles.remove(&Profile::Default).unwrap_or_default();
+        Self { layers, values, home, environment, known }
     }
 
     /// Who said a value.
     pub(super) fn origin(&self, tag: Tag) -> Origin {
-        match self
-            .layers
-            .get_metadata(tag)
-            .and_then(|metadata| metadata.source.as_ref())
-        {
+        match self.layers.get_metadata(tag).and_then(|metadata| metadata.source.as_ref()) {
             Some(Source::File(path)) => Origin::File(path.clone()),
             Some(Source::Custom(variable)) => Origin::Variable(variable.clone()),
             _ => self.home.clone(),
@@ -133,13 +102,14 @@ struct Layer {
 }
 
 impl Layer {
+    fn of_pools(pools: Value) -> Self {
+        Self { origin: Origin::Variable(POOLS.to_owned()), values: Dict::from([("pools".to_owned(), pools)]) }
+    }
+
     fn of_variable(variable: Variable<'_>) -> Self {
         Self {
             origin: Origin::Variable(variable.name.to_owned()),
-            values: Dict::from([(
-                variable.section,
-                Dict::from([(variable.key, variable.text.into())]).into(),
-            )]),
+            values: Dict::from([(variable.section, Dict::from([(variable.key, variable.text.into())]).into())]),
         }
     }
 }
@@ -158,21 +128,17 @@ impl Provider for Layer {
     }
 }
 
-/// Reads the file that was named, or else the first of the default ones that exists.
-fn found(named: Option<&Path>) -> Result<Option<(PathBuf, Dict)>, Mistake> {
-    let candidates = named.map_or_else(|| DEFAULT_FILES.map(Path::new).to_vec(), |path| vec![path]);
-    for path in candidates {
-        let mistake = |text: String| Mistake {
-            origin: Origin::File(path.to_owned()),
-            key: String::new(),
-            text,
-        };
+/// Reads the file that was named, or else the first of the others that exists. One that exists and cannot be read is a
+/// mistake, not passed over: another file would take its place unnoticed.
+fn found(named: Option<&Path>, others: &[&Path]) -> Result<Option<(PathBuf, Dict)>, Mistake> {
+    for &path in named.as_slice().iter().chain(others) {
+        let mistake = |text: String| Mistake { origin: Origin::File(path.to_owned()), key: String::new(), text };
         match read_text(path) {
             Ok(text) => {
                 let values = parse(&text).map_err(mistake)?;
                 return Ok(Some((path.to_owned(), values)));
             }
-            Err(error) if named.is_none() && error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) if Some(path) != named && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(mistake(format!("cannot read the configuration: {error}"))),
         }
     }
@@ -185,10 +151,7 @@ fn read_text(path: &Path) -> io::Result<String> {
     if u64::try_from(bytes).is_ok_and(|bytes| bytes <= FILE_BYTES_MAX) {
         Ok(text)
     } else {
-        Err(io::Error::new(
-            io::ErrorKind::FileTooLarge,
-            format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20),
-        ))
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20)))
     }
 }
 
@@ -205,12 +168,41 @@ fn parse(text: &str) -> Result<Dict, String> {
 
 /// Reads the pools that the environment gives as JSON.
 fn pools(environment: &Environment) -> Result<Option<Value>, Mistake> {
+    const ACCEPTED: &str = r#"a list of objects, such as [{"id": "eu-west-1_Abc123", "all_users": true}]"#;
     let Some(text) = environment.get(POOLS) else {
         return Ok(None);
     };
     serde_json::from_str(text).map(Some).map_err(|error| Mistake {
         origin: Origin::Variable(POOLS.to_owned()),
         key: "pools".to_owned(),
-        text: format!("pools is not JSON: {error}; accepted: a list of objects, such as [{{\"id\": \"eu-west-1_Abc123\", \"all_users\": true}}]"),
+        text: format!("pools is not JSON: {error}; accepted: {ACCEPTED}"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_file_that_exists_is_read_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let [missing, first, second] = ["missing", "first", "second"].map(|name| folder.path().join(name));
+        std::fs::write(&first, "name = \"first\"").unwrap();
+        std::fs::write(&second, "name = \"second\"").unwrap();
+        let read = |named: Option<&Path>, others: &[&Path]| found(named, others).map(|file| file.map(|(path, _)| path));
+        assert_eq!(read(None, &[&missing, &first, &second]), Ok(Some(first.clone())));
+        assert_eq!(read(Some(&second), &[&first]), Ok(Some(second.clone())));
+        assert_eq!(read(None, &[&missing]), Ok(None));
+        assert!(read(Some(&missing), &[&first]).is_err());
+        assert!(read(None, &[folder.path(), &first]).is_err(), "a folder in the file's place is passed over");
+    }
+
+    #[test]
+    fn a_file_without_end_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        File::create(&file).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
+        let mistake = found(Some(&file), &[]).unwrap_err();
+        assert_eq!(mistake.text, "cannot read the configuration: it is larger than 16 MiB");
+    }
 }

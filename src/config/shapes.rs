@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use figment::value::{Num, Value};
+use figment::value::{Dict, Num, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -57,6 +57,11 @@ impl<'a> Given<'a> {
         self.text().or_else(|| self.value.as_dict()?.get(TOML_DATE)?.as_str())
     }
 
+    /// A table, which a date is not.
+    pub(super) fn table(self) -> Option<&'a Dict> {
+        self.value.as_dict().filter(|dict| !dict.contains_key(TOML_DATE))
+    }
+
     /// The kind of value, for a mistake that must not show it.
     pub(super) fn kind(self) -> &'static str {
         match self.value {
@@ -65,7 +70,7 @@ impl<'a> Given<'a> {
             Value::Num(..) => "a number",
             Value::Empty(..) => "nothing",
             Value::Array(..) => "a list",
-            Value::Dict(_, dict) if dict.contains_key(TOML_DATE) => "a date",
+            Value::Dict(..) if self.table().is_none() => "a date",
             Value::Dict(..) => "a table",
         }
     }
@@ -103,11 +108,7 @@ pub(super) struct Shape<T> {
 
 impl<T: 'static> Shape<T> {
     pub(super) fn new(accepted: impl Into<String>, read: impl Fn(Given<'_>) -> Option<T> + 'static) -> Self {
-        Self {
-            accepted: accepted.into(),
-            secret: false,
-            read: Box::new(read),
-        }
+        Self { accepted: accepted.into(), secret: false, read: Box::new(read) }
     }
 
     /// The same, of a value that no mistake shows: secrets, and people's names.
@@ -126,11 +127,7 @@ impl<T: 'static> Shape<T> {
 
     pub(super) fn map<U: 'static>(self, change: impl Fn(T) -> U + 'static) -> Shape<U> {
         let read = self.read;
-        Shape {
-            accepted: self.accepted,
-            secret: self.secret,
-            read: Box::new(move |given| read(given).map(&change)),
-        }
+        Shape { accepted: self.accepted, secret: self.secret, read: Box::new(move |given| read(given).map(&change)) }
     }
 
     /// Reads a value; None if it is not of this shape.
@@ -174,16 +171,12 @@ where
     N: TryFrom<u64> + PartialOrd + Display + 'static,
 {
     let accepted = format!("a whole number from {} to {}", range.start(), range.end());
-    Shape::new(accepted, move |given| {
-        N::try_from(given.whole()?).ok().filter(|number| range.contains(number))
-    })
+    Shape::new(accepted, move |given| N::try_from(given.whole()?).ok().filter(|number| range.contains(number)))
 }
 
 pub(super) fn number(range: RangeInclusive<f64>) -> Shape<f64> {
     let accepted = format!("a number from {} to {}", range.start(), range.end());
-    Shape::new(accepted, move |given| {
-        given.number().filter(|number| range.contains(number))
-    })
+    Shape::new(accepted, move |given| given.number().filter(|number| range.contains(number)))
 }
 
 /// A share such as `"20%"`, above 0 and at most 1.
@@ -197,12 +190,7 @@ pub(super) fn percentage() -> Shape<f64> {
 /// One of these words.
 pub(super) fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Shape<T> {
     let quoted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-    parsed(quoted.join(", "), |text| {
-        words
-            .iter()
-            .find(|(word, _)| *word == text)
-            .map(|(_, meaning)| *meaning)
-    })
+    parsed(quoted.join(", "), |text| words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning))
 }
 
 /// A duration between these two, which are written as an operator would write them.
@@ -232,26 +220,18 @@ fn parse_size(text: &str) -> Option<u64> {
 }
 
 pub(super) fn path() -> Shape<PathBuf> {
-    parsed("a path", |text| {
-        (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text))
-    })
+    parsed("a path", |text| (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text)))
 }
 
 pub(super) fn socket_address() -> Shape<SocketAddr> {
-    parsed(
-        "an IP address and port, such as \"0.0.0.0:10588\" or \"[::1]:10588\"",
-        |text| text.trim().parse().ok(),
-    )
+    parsed("an IP address and port, such as \"0.0.0.0:10588\" or \"[::1]:10588\"", |text| text.trim().parse().ok())
 }
 
 /// A moment in RFC 3339, as text or as TOML's own date.
 pub(super) fn moment() -> Shape<UnixMillis> {
     Shape::new("a time in RFC 3339, such as \"2026-01-31T12:00:00Z\"", |given| {
         let moment = OffsetDateTime::parse(given.date()?.trim(), &Rfc3339).ok()?;
-        Some(UnixMillis::from_secs_and_nanos(
-            moment.unix_timestamp(),
-            moment.nanosecond(),
-        ))
+        Some(UnixMillis::from_secs_and_nanos(moment.unix_timestamp(), moment.nanosecond()))
     })
 }
 
@@ -265,18 +245,12 @@ mod tests {
 
     fn from_file<T: 'static>(shape: &Shape<T>, value: impl Into<Value>) -> Option<T> {
         let value = written(value);
-        shape.read(Given {
-            value: &value,
-            from_variable: false,
-        })
+        shape.read(Given { value: &value, from_variable: false })
     }
 
     fn from_variable<T: 'static>(shape: &Shape<T>, text: &str) -> Option<T> {
         let value = written(text);
-        shape.read(Given {
-            value: &value,
-            from_variable: true,
-        })
+        shape.read(Given { value: &value, from_variable: true })
     }
 
     #[test]
@@ -312,14 +286,9 @@ mod tests {
 
     #[test]
     fn percentages_are_shares() {
-        for (text, share) in [
-            ("20%", Some(0.2)),
-            ("100 %", Some(1.0)),
-            ("0%", None),
-            ("101%", None),
-            ("20", None),
-            ("NaN%", None),
-        ] {
+        for (text, share) in
+            [("20%", Some(0.2)), ("100 %", Some(1.0)), ("0%", None), ("101%", None), ("20", None), ("NaN%", None)]
+        {
             assert_eq!(from_file(&percentage(), text), share, "{text}");
         }
     }
@@ -381,13 +350,7 @@ mod tests {
 
     #[test]
     fn a_value_is_shown_short_and_on_one_line() {
-        let shown = |value: Value| {
-            Given {
-                value: &value,
-                from_variable: false,
-            }
-            .shown()
-        };
+        let shown = |value: Value| Given { value: &value, from_variable: false }.shown();
         assert_eq!(shown(written("a\n\"b\"")), r#""a\n\"b\"""#);
         assert_eq!(shown(written("x".repeat(1000))), format!("\"{}\"...", "x".repeat(60)));
         assert_eq!(shown(written(-3)), "-3");
