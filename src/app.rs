@@ -27,7 +27,7 @@ use crate::poller::turn::Means;
 use crate::poller::{Message, Pace, Poller};
 use crate::pool::Pool;
 use crate::schedule::PoolSlot;
-use crate::source::cognito::{Clients, Cognito};
+use crate::source::cognito::Clients;
 use crate::source::metered::Metered;
 use crate::source::{PoolDescription, Source, SourceError};
 use crate::status::StatusBoard;
