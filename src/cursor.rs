@@ -1,1 +1,166 @@
-//! (see the map in lib.rs)
+//! What is known of one user's history: the state between two pages.
+//!
+//! Pure. A history is taken in stretches of time. Everything at or above the [`Cursor`]'s *horizon* that was taken is
+//! remembered one by one, so that a late arrival there can be told from an old acquaintance; below the horizon everything
+//! counts as taken, except inside an [`OpenWalk`], a stretch that was begun and not finished:
+//!
+//! ```text
+//!   newest                                                                   oldest
+//!   last_seen          horizon         foot     (open walk)      end
+//!   ----|-----------------|--------------|#########################|---------------->
+//!       taken, remembered     taken           not taken, but for      taken, or older than
+//!       one by one            and forgotten   what `seen` holds       anybody wants
+//! ```
+//!
+//! One table, `seen`, remembers single events. An event stays in it for one of three reasons: it is at or above the
+//! horizon, it is watched for its outcome, or it lies inside an open walk and is known there. [`walk`](crate::walk) makes
+//! the moves; this file keeps what must hold between them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::event::{EventKey, Facts, MutableDigest, UnixMillis};
+use crate::source::PageToken;
+
+/// The newest event that was taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LastSeen {
+    /// Its CreationDate.
+    pub time: UnixMillis,
+    /// Its EventId, where it had one.
+    pub id: Option<String>,
+}
+
+/// What is remembered of one event that was taken.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Sighting {
+    /// Digest of its mutable part when it was last seen.
+    pub digest: MutableDigest,
+    /// Revisions seen so far.
+    pub revision: u32,
+    /// Whether it is counted live, decided at first sight for good: history stays history.
+    pub live: bool,
+    /// What the counters know of it.
+    pub facts: Facts,
+    /// Present while it is in progress and its outcome is awaited.
+    pub watch: Option<Watch>,
+}
+
+/// The wait for an event's outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Watch {
+    /// When the wait ends; the next look after it decides.
+    pub until: UnixMillis,
+    /// When a poll shall reach down to the event again.
+    pub next_look: UnixMillis,
+    /// Polls that set out for the look after `until` so far.
+    pub last_looks: u32,
+}
+
+/// A stretch of history that was begun and not finished: everything in it, from `end` to `foot` inclusive, is still to be
+/// taken, except what the cursor has `seen`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OpenWalk {
+    /// Where Cognito's paging goes on; None: from the top again.
+    pub token: Option<PageToken>,
+    /// Time of the oldest event read so far. Others may share its millisecond.
+    pub foot: UnixMillis,
+    /// The oldest time that belongs to the walk.
+    pub end: UnixMillis,
+}
+
+impl OpenWalk {
+    /// Whether an event of this time may be one that the walk has yet to take.
+    pub fn contains(&self, time: UnixMillis) -> bool {
+        self.end <= time && time <= self.foot
+    }
+}
+
+/// The state of one user's history between two pages. Written with what it accounts for, in one atomic write.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cursor {
+    /// Events at or after this time are live, older ones history.
+    pub(crate) live_since: UnixMillis,
+    /// The newest event taken, in a poll from the top.
+    pub(crate) last_seen: Option<LastSeen>,
+    /// Everything taken at or above this time is in `seen`; never moves back.
+    pub(crate) horizon: UnixMillis,
+    /// When a poll last read an overlap of several pages in full.
+    pub(crate) reread_at: UnixMillis,
+    /// Events that are remembered one by one.
+    pub(crate) seen: BTreeMap<(UnixMillis, EventKey), Sighting>,
+    /// Events without a CreationDate, oldest acquaintance first, at most [`Cursor::UNDATED_MAX`].
+    pub(crate) undated: VecDeque<(EventKey, Sighting)>,
+    /// Stretches begun and not finished.
+    pub(crate) open: Vec<OpenWalk>,
+}
+
+impl Cursor {
+    /// Events without a CreationDate that are remembered. The service has never been seen to send one; the bound keeps
+    /// the cursor small if it does.
+    pub const UNDATED_MAX: usize = 256;
+
+    /// A user of whom nothing is known: events from `live_since` on are live, and nothing older than `history_from` is
+    /// wanted.
+    pub fn new(live_since: UnixMillis, history_from: UnixMillis) -> Self {
+        Self {
+            live_since,
+            last_seen: None,
+            horizon: history_from.min(live_since),
+            reread_at: UnixMillis::MIN,
+            seen: BTreeMap::new(),
+            undated: VecDeque::new(),
+            open: Vec::new(),
+        }
+    }
+
+    /// Events at or after this time are live.
+    pub fn live_since(&self) -> UnixMillis {
+        self.live_since
+    }
+
+    /// The newest event taken.
+    pub fn last_seen(&self) -> Option<&LastSeen> {
+        self.last_seen.as_ref()
+    }
+
+    /// The stretches that wait in the lane for backlog.
+    pub fn open_walks(&self) -> &[OpenWalk] {
+        &self.open
+    }
+
+    /// When a poll shall look for the outcome of an event in progress, if any is watched.
+    pub fn next_look(&self) -> Option<UnixMillis> {
+        self.watches().map(|(_, watch)| watch.next_look).min()
+    }
+
+    /// The watched events' places and watches.
+    pub(crate) fn watches(&self) -> impl Iterator<Item = ((UnixMillis, EventKey), Watch)> {
+        self.seen.iter().filter_map(|(place, sighting)| sighting.watch.map(|watch| (*place, watch)))
+    }
+
+    /// Whether an event of this time lies in a stretch that is still to be taken.
+    pub(crate) fn in_open_walk(&self, time: UnixMillis) -> bool {
+        self.open.iter().any(|walk| walk.contains(time))
+    }
+
+    /// Remembers an event without a CreationDate, forgetting the oldest acquaintance at the bound.
+    pub(crate) fn remember_undated(&mut self, key: EventKey, sighting: Sighting) {
+        if self.undated.len() >= Self::UNDATED_MAX {
+            self.undated.pop_front();
+        }
+        self.undated.push_back((key, sighting));
+    }
+
+    /// Moves the horizon up to `horizon`; it never moves down.
+    pub(crate) fn raise_horizon(&mut self, horizon: UnixMillis) {
+        self.horizon = self.horizon.max(horizon);
+    }
+
+    /// Forgets every event that no rule keeps.
+    pub(crate) fn prune(&mut self) {
+        let (horizon, open) = (self.horizon, &self.open);
+        self.seen.retain(|(time, _), sighting| {
+            *time >= horizon || sighting.watch.is_some() || open.iter().any(|walk| walk.contains(*time))
+        });
+    }
+}

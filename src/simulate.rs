@@ -12,6 +12,7 @@ pub mod calls;
 pub mod fault;
 mod filter;
 pub mod paging;
+pub mod population;
 pub mod quota;
 mod service;
 mod sts;
@@ -24,6 +25,7 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
@@ -38,12 +40,19 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::event::UnixMillis;
+use population::Population;
 use quota::Quotas;
 use service::{Delivery, Reply, Request};
 use world::{Clock, World};
 
 /// The largest request that is read, in bytes. A token alone may have 131,072.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
+
+/// How long a stop waits for a client that is in the middle of its request.
+const STOP_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
 /// How a simulation starts.
 #[derive(Clone, Debug)]
@@ -150,6 +159,25 @@ impl Simulation {
         }
     }
 
+    /// Lets a population live in the world, with a pause between its ticks, until the simulation stops.
+    pub fn enliven(&self, mut population: Population, pause: Duration) {
+        let shared = Arc::clone(&self.shared);
+        self.tasks.spawn(async move {
+            while !shared.stop.is_cancelled() {
+                {
+                    let mut world = shared.world();
+                    let now = world.now();
+                    population.tick(&mut world, now);
+                }
+                shared.changed.notify_waiters();
+                tokio::select! {
+                    () = tokio::time::sleep(pause) => {}
+                    () = shared.stop.cancelled() => {}
+                }
+            }
+        });
+    }
+
     /// The most requests that were ever being answered at once.
     pub fn most_in_flight(&self) -> usize {
         self.shared.most_in_flight.load(Ordering::Relaxed)
@@ -182,7 +210,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) 
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => { tasks.spawn(serve(stream, Arc::clone(&shared))); }
                 // Out of descriptors, or the peer was gone already: the next one may do better.
-                Err(_) => tokio::task::yield_now().await,
+                Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
         }
     }
@@ -197,7 +225,10 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         result = &mut connection => result,
         () = shared.stop.cancelled() => {
             Pin::new(&mut connection).graceful_shutdown();
-            (&mut connection).await
+            match tokio::time::timeout(STOP_PATIENCE, &mut connection).await {
+                Ok(result) => result,
+                Err(_) => return,
+            }
         }
     };
     if result.is_err() {

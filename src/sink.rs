@@ -7,6 +7,11 @@ use std::time::Duration;
 
 use crate::entry::Entry;
 
+mod country;
+pub mod otlp;
+pub mod record;
+pub mod stdout;
+
 /// What a receiver said to one batch. Cut by what the courier does next; the rules are the OTLP specification's
 /// (<https://opentelemetry.io/docs/specs/otlp/>, "Failures" and "Retryable Response Codes").
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,4 +51,7 @@ pub enum Answer {
 pub trait Sink: Send + 'static {
     /// Tries once to deliver `batch` (never empty). Returns within the sink's own timeout and keeps nothing of the batch.
     fn deliver(&mut self, batch: &[Entry]) -> impl Future<Output = Answer> + Send;
+
+    /// Bytes that `entry` takes in an encoded batch, before compression: what a batch's bound is reckoned with.
+    fn size_of(&self, entry: &Entry) -> usize;
 }

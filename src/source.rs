@@ -1,6 +1,7 @@
 //! Port: one page of one user's history, and the lists of users; what can go wrong, cut by what it means for the caller.
 
 pub mod cognito;
+pub mod metered;
 mod remedy;
 
 use std::fmt;

@@ -361,7 +361,9 @@ mod tests {
         let passed = facts("SignIn Pass NoRisk none");
         let risky = facts("SignIn Pass AccountTakeover Low");
         let compromised = with(passed.clone(), |facts| facts.compromised = true);
-        let challenged = with(begun.clone(), |facts| facts.challenges = vec![PASSWORD_PASSED, MFA_ASKED]);
+        let challenged = with(begun.clone(), |facts| {
+            facts.challenges = vec![PASSWORD_PASSED, MFA_ASKED];
+        });
         let fed_back = |value| with(passed.clone(), |facts| facts.feedback = value);
         let table = [
             (&passed, passed.clone(), ""),
@@ -393,7 +395,9 @@ mod tests {
             // An entry that changed is a new one; one that moved, stayed or vanished is not.
             (
                 &challenged,
-                with(challenged.clone(), |facts| facts.challenges = vec![MFA_PASSED, PASSWORD_PASSED]),
+                with(challenged.clone(), |facts| {
+                    facts.challenges = vec![MFA_PASSED, PASSWORD_PASSED];
+                }),
                 "challenges/Mfa/Success",
             ),
             (

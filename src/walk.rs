@@ -1,1 +1,493 @@
-//! (see the map in lib.rs)
+//! The rules of a walk: from a page and a cursor to what is new, what is revised, when to stop, and the next cursor.
+//!
+//! Pure; the first thing to get right. A walk reads down from the newest event until it meets what is known:
+//!
+//! | an event of the page | is |
+//! |---|---|
+//! | remembered in the cursor, same digest | known |
+//! | remembered, another digest | a *revision* |
+//! | not remembered, between the walk's lower bound and its foot | *new*: taken |
+//! | not remembered, elsewhere | taken before and forgotten, another walk's, or older than anybody wants: passed |
+//!
+//! A poll starts with its foot above everything; its lower bound is the horizon. Each page is committed when it was read,
+//! and what is left of a walk that was cut short (crash, stop, error, page limit) is in the cursor as an [`OpenWalk`]. To
+//! resume it is to walk again with a lower foot: the same rules. A token that is refused, has expired or repeats itself
+//! is dropped: the walk goes down from the top again, passing what lies above its foot.
+//!
+//! Nothing is trusted that is not promised: whole pages are judged, so order inside a page does not matter; a page out of
+//! order is counted and obliges to read one more; several events may share a millisecond; a page may be empty.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::cursor::{Cursor, LastSeen, OpenWalk, Sighting, Watch};
+use crate::event::{AuthEvent, EventKey, EventType, Facts, Label, UnixMillis};
+use crate::source::{Page, PageToken};
+
+/// What the operator may set of the rules.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rules {
+    /// How far behind the newest event a poll re-reads (`poll.overlap`).
+    pub overlap: Duration,
+    /// How long an event in progress is watched (`poll.settle`).
+    pub settle: Duration,
+    /// Events at or after this time are live, whatever the cursor says (`pools[].followed_since`).
+    pub followed_since: Option<UnixMillis>,
+}
+
+impl Rules {
+    /// An overlap of several pages is read in full at most this often: an attack of 3,000 events an hour would otherwise
+    /// cost 50 calls a poll.
+    pub const REREAD_EVERY: Duration = Duration::from_mins(5);
+
+    /// Open walks of one user. At the bound the user's next turn finishes one before it polls the top.
+    pub const OPEN_WALKS_MAX: usize = 4;
+
+    /// A sign-up code lives 24 hours, and the event waits for it.
+    const SIGN_UP_SETTLE: Duration = Duration::from_hours(25);
+
+    /// A code for a forgotten password lives one hour.
+    const FORGOT_PASSWORD_SETTLE: Duration = Duration::from_mins(65);
+
+    /// Ages at which a watched event is looked at; from the last on, each time that much later.
+    const LOOKS: [Duration; 5] = [
+        Duration::from_mins(1),
+        Duration::from_mins(2),
+        Duration::from_mins(5),
+        Duration::from_mins(15),
+        Duration::from_mins(30),
+    ];
+
+    /// Pause between looks for an event whose watch has ended but which no poll has reached yet.
+    const LAST_LOOK_EVERY: Duration = Duration::from_mins(5);
+
+    /// Polls that set out for a last look and did not get there before what is known is taken as final. Attempts, not
+    /// time: an exporter that was down for a day still looks.
+    pub const LAST_LOOKS_MAX: u32 = 12;
+
+    /// How long an event in progress, created at `created`, is watched.
+    fn watch_until(&self, facts: &Facts, created: UnixMillis) -> UnixMillis {
+        created.plus(match facts.event_type {
+            Label::Known(EventType::SignUp) => Self::SIGN_UP_SETTLE,
+            Label::Known(EventType::ForgotPassword) => Self::FORGOT_PASSWORD_SETTLE,
+            _ => self.settle,
+        })
+    }
+
+    /// When a watched event is looked at next.
+    fn next_look(created: UnixMillis, until: UnixMillis, now: UnixMillis) -> UnixMillis {
+        if now >= until {
+            return now.plus(Self::LAST_LOOK_EVERY);
+        }
+        let age = now.since(created);
+        let [.., step] = Self::LOOKS;
+        let next_age = Self::LOOKS
+            .into_iter()
+            .find(|look| *look > age)
+            .unwrap_or_else(|| step * (u32::try_from(age.as_secs() / step.as_secs()).unwrap_or(u32::MAX - 1) + 1));
+        created.plus(next_age).min(until)
+    }
+}
+
+/// One sighting that is to be logged and counted.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Finding {
+    /// The event as the page told it.
+    pub event: AuthEvent,
+    /// 0 at first sight.
+    pub revision: u32,
+    /// False for history, which is logged but never counted as live.
+    pub live: bool,
+    /// What the counters know of it now.
+    pub facts: Facts,
+    /// What they knew before; None at first sight.
+    pub before: Option<Facts>,
+    /// Whether a first sight came behind the newest event known, where everything had been read.
+    pub late: bool,
+}
+
+/// What one page gave.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Taken {
+    /// New events and revisions, in the page's order.
+    pub findings: Vec<Finding>,
+    /// Live events whose watch ended while they were still in progress.
+    pub unfinished: Vec<Facts>,
+    /// Events that told nothing new.
+    pub known: usize,
+    /// Whether the page was not newest first, in itself or against the page before.
+    pub out_of_order: bool,
+    /// Whether the service gave back the token it was asked with; the walk has dropped it.
+    pub token_repeated: bool,
+    /// Whether the cursor is another than before and must be written.
+    pub cursor_changed: bool,
+    /// What to do next.
+    pub next: Next,
+}
+
+/// What a walk wants after a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// The next page, see [`Walk::token`]. The turn may also end here: what is left is in the cursor.
+    Page,
+    /// Nothing: the walk has met what is known.
+    Finished,
+}
+
+/// What a walk is for: decides its bounds and its lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// From the top to what is known.
+    Poll,
+    /// On with a stretch that was cut short, in the lane for backlog.
+    Backlog,
+}
+
+/// A walk under way, from its first page to its last in one turn of its user. Dropping it at any moment is safe.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Walk {
+    kind: Kind,
+    /// Where the next page starts; None: at the top.
+    token: Option<PageToken>,
+    /// Nothing above it is taken.
+    foot: UnixMillis,
+    foot_before: UnixMillis,
+    /// Nothing below it is taken.
+    lower_bound: UnixMillis,
+    /// What has to be read through. Above the lower bound only in a poll that leaves the overlap's depth for later.
+    end: UnixMillis,
+    /// A poll whose end is the horizon.
+    full: bool,
+    /// Watched events that this poll shall reach.
+    looks: BTreeSet<(UnixMillis, EventKey)>,
+    /// The newest event known when the walk began.
+    newest_before: Option<UnixMillis>,
+    /// The oldest time of the page before.
+    previous_oldest: Option<UnixMillis>,
+    /// What the cursor holds of this walk.
+    stored: Option<OpenWalk>,
+    pages: u32,
+}
+
+impl Walk {
+    /// Begins a user's turn with a poll; at the bound of open walks, with the newest of these instead.
+    pub fn begin(cursor: &Cursor, now: UnixMillis) -> Self {
+        match Self::resume(cursor) {
+            Some(walk) if cursor.open.len() >= Rules::OPEN_WALKS_MAX => walk,
+            _ => Self::poll(cursor, now),
+        }
+    }
+
+    fn poll(cursor: &Cursor, now: UnixMillis) -> Self {
+        let newest_before = cursor.last_seen.as_ref().map(|last| last.time);
+        // A clock that was set back must not put the next full reading off.
+        let reread_due = now < cursor.reread_at || now >= cursor.reread_at.plus(Rules::REREAD_EVERY);
+        let (end, full) = match newest_before {
+            Some(newest) if !reread_due && newest > cursor.horizon => (newest, false),
+            _ => (cursor.horizon, true),
+        };
+        Self {
+            kind: Kind::Poll,
+            token: None,
+            foot: UnixMillis::MAX,
+            foot_before: UnixMillis::MAX,
+            lower_bound: cursor.horizon,
+            end,
+            full,
+            looks: cursor.watches().filter(|(_, watch)| watch.next_look <= now).map(|(place, _)| place).collect(),
+            newest_before,
+            previous_oldest: None,
+            stored: None,
+            pages: 0,
+        }
+    }
+
+    /// Goes on with the newest open walk, if there is one.
+    pub fn resume(cursor: &Cursor) -> Option<Self> {
+        let open = cursor.open.iter().max_by_key(|open| open.foot)?;
+        Some(Self {
+            kind: Kind::Backlog,
+            token: open.token.clone(),
+            foot: open.foot,
+            foot_before: open.foot,
+            lower_bound: open.end,
+            end: open.end,
+            full: false,
+            looks: BTreeSet::new(),
+            newest_before: cursor.last_seen.as_ref().map(|last| last.time),
+            previous_oldest: None,
+            stored: Some(open.clone()),
+            pages: 0,
+        })
+    }
+
+    /// Whether this is a poll or backlog.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Where the next page starts; None: at the top.
+    pub fn token(&self) -> Option<&PageToken> {
+        self.token.as_ref()
+    }
+
+    /// Pages taken so far.
+    pub fn pages(&self) -> u32 {
+        self.pages
+    }
+
+    /// Whether this walk has read below where it began: on its way from the top it has not, for a while.
+    pub fn got_further(&self) -> bool {
+        self.foot < self.foot_before
+    }
+
+    /// Whether this poll is its user's first: all it can find behind the first page is history or backlog.
+    pub fn is_first(&self) -> bool {
+        self.kind == Kind::Poll && self.newest_before.is_none()
+    }
+
+    /// Drops a token that the service refused. Backlog goes on from the top, now and after a restart; a poll has to be
+    /// begun anew, and what it left open is in the cursor.
+    ///
+    /// Answers whether the walk can go on.
+    pub fn token_refused(&mut self, cursor: &mut Cursor) -> bool {
+        self.token = None;
+        self.previous_oldest = None;
+        if let Some(stored) = &mut self.stored {
+            for open in cursor.open.iter_mut().filter(|open| *open == stored) {
+                open.token = None;
+            }
+            stored.token = None;
+        }
+        self.kind == Kind::Backlog
+    }
+
+    /// Judges every event of a page, moves the cursor, and says what to log and count.
+    ///
+    /// The cursor and what it accounts for are one commit; a page whose commit is lost is simply read again.
+    pub fn take(&mut self, cursor: &mut Cursor, page: &Page, rules: &Rules) -> Taken {
+        let before = cursor.clone();
+        let now = page.received;
+        let asked_with = self.token.clone();
+        let first_page = self.pages == 0;
+        self.pages = self.pages.saturating_add(1);
+        if let Some(stored) = self.stored.take() {
+            cursor.open.retain(|open| *open != stored);
+        }
+
+        let mut taken = Taken {
+            findings: Vec::new(),
+            unfinished: Vec::new(),
+            known: 0,
+            out_of_order: false,
+            token_repeated: false,
+            cursor_changed: false,
+            next: Next::Finished,
+        };
+        if first_page {
+            self.count_the_attempt(cursor, now, &mut taken);
+        }
+
+        let mut oldest: Option<UnixMillis> = None;
+        let mut previous = self.previous_oldest;
+        for event in &page.events {
+            let key = event.key();
+            let Some(time) = event.creation_date else {
+                judge_undated(cursor, key, event, &mut taken);
+                continue;
+            };
+            taken.out_of_order |= previous.is_some_and(|previous| time > previous);
+            previous = Some(time);
+            oldest = Some(oldest.map_or(time, |oldest| oldest.min(time)));
+            self.judge(cursor, (time, key), event, now, rules, &mut taken);
+        }
+
+        // A foot is the time of an event; before the first one there is nothing to leave open.
+        self.foot = self.foot.min(oldest.unwrap_or(UnixMillis::MAX));
+        self.previous_oldest = oldest.or(self.previous_oldest);
+        taken.token_repeated = page.next.is_some() && page.next == asked_with;
+        self.token = page.next.clone().filter(|_| !taken.token_repeated);
+
+        let out_of_order = taken.out_of_order;
+        let read_through =
+            |bound: UnixMillis| page.next.is_none() || (!out_of_order && oldest.is_some_and(|oldest| oldest < bound));
+        let stretch_done = read_through(self.end);
+        let looks_done = self.looks.first().is_none_or(|(time, _)| read_through(*time));
+        if stretch_done && looks_done {
+            self.close_missed_looks(cursor, now, &mut taken);
+        } else {
+            taken.next = Next::Page;
+        }
+
+        if stretch_done {
+            self.cover(cursor, page.next.is_none());
+        } else if self.foot < UnixMillis::MAX {
+            let open = OpenWalk { token: self.token.clone(), foot: self.foot, end: self.end };
+            cursor.open.push(open.clone());
+            self.stored = Some(open);
+        }
+        if self.kind == Kind::Poll {
+            if self.full && !stretch_done {
+                cursor.reread_at = now;
+            }
+            let reached_the_horizon = stretch_done && read_through(self.lower_bound);
+            if let (true, Some(last)) = (self.full || reached_the_horizon, &cursor.last_seen) {
+                cursor.raise_horizon(last.time.minus(rules.overlap));
+            }
+        }
+        cursor.prune();
+        taken.cursor_changed = *cursor != before;
+        taken
+    }
+
+    /// Judges one dated event by the table above.
+    fn judge(
+        &mut self,
+        cursor: &mut Cursor,
+        place: (UnixMillis, EventKey),
+        event: &AuthEvent,
+        now: UnixMillis,
+        rules: &Rules,
+        taken: &mut Taken,
+    ) {
+        self.looks.remove(&place);
+        let (time, _) = place;
+        if let Some(sighting) = cursor.seen.get_mut(&place) {
+            revise(sighting, event, taken);
+            look(sighting, time, now, taken);
+            return;
+        }
+        if time < self.lower_bound || time > self.foot {
+            taken.known += 1;
+            return;
+        }
+        let live = time >= rules.followed_since.map_or(cursor.live_since, |since| since.min(cursor.live_since));
+        let late = self.kind == Kind::Poll
+            && self.newest_before.is_some_and(|newest| time < newest)
+            && !cursor.in_open_walk(time);
+        let facts = event.facts();
+        let until = rules.watch_until(&facts, time);
+        let mut sighting = first_sight(event, facts, live);
+        if event.in_progress() {
+            sighting.watch = Some(Watch { until, next_look: Rules::next_look(time, until, now), last_looks: 0 });
+            look(&mut sighting, time, now, taken);
+        }
+        taken.findings.push(Finding {
+            event: event.clone(),
+            revision: 0,
+            live,
+            facts: sighting.facts.clone(),
+            before: None,
+            late,
+        });
+        cursor.seen.insert(place, sighting);
+        // Only over events that were taken: what backlog passes on its way from the top was not.
+        if cursor.last_seen.as_ref().is_none_or(|last| time > last.time) {
+            cursor.last_seen = Some(LastSeen { time, id: event.id.clone() });
+        }
+    }
+
+    /// At a poll's first page: puts off the looks it sets out for, so that one it cannot reach does not come at every
+    /// poll; and closes a watch whose last look was tried too often.
+    fn count_the_attempt(&mut self, cursor: &mut Cursor, now: UnixMillis, taken: &mut Taken) {
+        for place in std::mem::take(&mut self.looks) {
+            let Some(sighting) = cursor.seen.get_mut(&place) else {
+                continue;
+            };
+            let Some(watch) = &mut sighting.watch else { continue };
+            watch.next_look = Rules::next_look(place.0, watch.until, now);
+            watch.last_looks += u32::from(now >= watch.until);
+            if watch.last_looks > Rules::LAST_LOOKS_MAX {
+                close_watch(sighting, taken);
+            } else {
+                self.looks.insert(place);
+            }
+        }
+    }
+
+    /// Watched events that were not where they should be: deleted, or expired. If their time is over, what is known of
+    /// them is final.
+    fn close_missed_looks(&mut self, cursor: &mut Cursor, now: UnixMillis, taken: &mut Taken) {
+        for place in std::mem::take(&mut self.looks) {
+            if let Some(sighting) = cursor.seen.get_mut(&place)
+                && sighting.watch.is_some_and(|watch| now >= watch.until)
+            {
+                close_watch(sighting, taken);
+            }
+        }
+    }
+
+    /// A poll that read through from the top to its end has finished every open walk inside that stretch.
+    fn cover(&self, cursor: &mut Cursor, end_of_history: bool) {
+        if self.kind == Kind::Poll {
+            let covered_from = if end_of_history { self.lower_bound } else { self.end };
+            cursor.open.retain(|open| open.end < covered_from);
+        }
+    }
+}
+
+/// What is remembered of an event at first sight.
+fn first_sight(event: &AuthEvent, facts: Facts, live: bool) -> Sighting {
+    Sighting { digest: event.mutable_digest(), revision: 0, live, facts, watch: None }
+}
+
+/// An event without a CreationDate has no place in time: it is new unless remembered, and live.
+fn judge_undated(cursor: &mut Cursor, key: EventKey, event: &AuthEvent, taken: &mut Taken) {
+    if let Some((_, sighting)) = cursor.undated.iter_mut().find(|(known, _)| *known == key) {
+        revise(sighting, event, taken);
+        return;
+    }
+    let sighting = first_sight(event, event.facts(), true);
+    taken.findings.push(Finding {
+        event: event.clone(),
+        revision: 0,
+        live: true,
+        facts: sighting.facts.clone(),
+        before: None,
+        late: false,
+    });
+    cursor.remember_undated(key, sighting);
+}
+
+/// Compares a remembered event with what the page says of it now.
+fn revise(sighting: &mut Sighting, event: &AuthEvent, taken: &mut Taken) {
+    let digest = event.mutable_digest();
+    if digest == sighting.digest {
+        taken.known += 1;
+        return;
+    }
+    let mut facts = event.facts();
+    // Counted when first true: what was found once stays found.
+    facts.compromised |= sighting.facts.compromised;
+    sighting.digest = digest;
+    sighting.revision = sighting.revision.saturating_add(1);
+    if !event.in_progress() {
+        sighting.watch = None;
+    }
+    let before = std::mem::replace(&mut sighting.facts, facts);
+    taken.findings.push(Finding {
+        event: event.clone(),
+        revision: sighting.revision,
+        live: sighting.live,
+        facts: sighting.facts.clone(),
+        before: Some(before),
+        late: false,
+    });
+}
+
+/// A look at an event that is still watched, thus still in progress: waits on, or closes the watch when its time is over.
+fn look(sighting: &mut Sighting, created: UnixMillis, now: UnixMillis, taken: &mut Taken) {
+    let Some(watch) = &mut sighting.watch else { return };
+    if now >= watch.until {
+        close_watch(sighting, taken);
+    } else if watch.next_look <= now {
+        watch.next_look = Rules::next_look(created, watch.until, now);
+    }
+}
+
+fn close_watch(sighting: &mut Sighting, taken: &mut Taken) {
+    sighting.watch = None;
+    if sighting.live {
+        taken.unfinished.push(sighting.facts.clone());
+    }
+}

@@ -1,6 +1,6 @@
 //! The simulated Cognito, as the real AWS client sees it.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
+#![expect(clippy::unwrap_used, reason = "what the tests share fails by panicking, too")]
 
 #[path = "support/cognito.rs"]
 mod cognito;
@@ -18,6 +18,7 @@ use cognito_auth_exporter::event::{AuthEvent, UnixMillis, Word};
 use cognito_auth_exporter::simulate::calls::Outcome;
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
 use cognito_auth_exporter::simulate::paging::{LastToken, TokenStyle};
+use cognito_auth_exporter::simulate::population::Population;
 use cognito_auth_exporter::simulate::quota::{Category, Quotas};
 use cognito_auth_exporter::simulate::world::{Pool, Role};
 use cognito_auth_exporter::simulate::{Options, Simulation};
@@ -452,6 +453,23 @@ async fn the_simulation_can_be_waited_for_and_counts_what_is_in_flight() {
     let seen = simulation.until(|world| world.calls().count("AdminListUserAuthEvents") == 2);
     tokio::join!(asked, seen);
     assert_eq!(simulation.most_in_flight(), 1);
+}
+
+#[tokio::test]
+async fn a_population_lives_in_the_world_as_its_time_goes_on() {
+    let (simulation, client) = ada().await;
+    let mut population = Population::lively(1, 20);
+    simulation.world(|world| {
+        let now = world.now();
+        population.move_in(world, POOL, now);
+    });
+    let users = client.list_users().user_pool_id(POOL).send().await.unwrap();
+    assert_eq!(users.users().len(), 21);
+    simulation.enliven(population, Duration::from_millis(1));
+    simulation.world(|world| world.advance(Duration::from_secs(60)));
+    // Sixty seconds make somebody sign up.
+    simulation.until(|world| world.pool(POOL).unwrap().users().len() > 21).await;
+    simulation.stop().await;
 }
 
 #[tokio::test]

@@ -177,8 +177,11 @@ fn a_counter_is_there_from_the_start_and_a_gauge_once_it_is_known() {
     }
 }
 
+/// A label and its words.
+type Words = (&'static str, &'static [&'static str]);
+
 /// Every combination of the words given, as the text format writes it.
-fn combinations(name: &str, labels: &[(&str, &[&str])]) -> BTreeSet<String> {
+fn combinations(name: &str, labels: &[Words]) -> BTreeSet<String> {
     let mut rows = vec![String::new()];
     for (label, words) in labels {
         rows = rows.iter().flat_map(|row| words.iter().map(move |word| format!("{row},{label}=\"{word}\""))).collect();
@@ -188,14 +191,14 @@ fn combinations(name: &str, labels: &[(&str, &[&str])]) -> BTreeSet<String> {
 
 #[test]
 fn every_documented_combination_is_there_at_zero() {
-    let pool: (&str, &[&str]) = ("user_pool_id", &[POOL]);
-    let event_type: (&str, &[&str]) =
+    let pool: Words = ("user_pool_id", &[POOL]);
+    let event_type: Words =
         ("event_type", &["SignIn", "SignUp", "ForgotPassword", "PasswordChange", "ResendCode", "none"]);
-    let response: (&str, &[&str]) = ("event_response", &["Pass", "Fail", "InProgress", "none"]);
-    let decision: (&str, &[&str]) = ("risk_decision", &["NoRisk", "AccountTakeover", "Block", "none"]);
-    let level: (&str, &[&str]) = ("risk_level", &["Low", "Medium", "High", "none"]);
-    let risk: (&str, &[&str]) = ("risk_decision", &["AccountTakeover", "Block"]);
-    let table: &[(&str, &[(&str, &[&str])])] = &[
+    let response: Words = ("event_response", &["Pass", "Fail", "InProgress", "none"]);
+    let decision: Words = ("risk_decision", &["NoRisk", "AccountTakeover", "Block", "none"]);
+    let level: Words = ("risk_level", &["Low", "Medium", "High", "none"]);
+    let risk: Words = ("risk_decision", &["AccountTakeover", "Block"]);
+    let table: &[(&str, &[Words])] = &[
         ("cognito_auth_events_total", &[pool, event_type, response, decision]),
         ("cognito_auth_superseded_outcomes_total", &[pool, event_type, response, decision]),
         ("cognito_auth_unfinished_events_total", &[pool, event_type, decision]),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::fault::{Misfortune, Refusal};
 use crate::event::UnixMillis;
 
 /// One request, answered or not.
@@ -32,8 +33,19 @@ pub enum Outcome {
     Answered,
     /// It was refused with the error of this name.
     Refused(String),
-    /// No proper answer was given: a reset, a hang, a page of HTML.
+    /// No proper answer was given: a reset, a hang, a page of HTML, half an answer.
     Broken,
+}
+
+impl Outcome {
+    pub(super) fn of(answered: &Result<String, Refusal>, misfortune: Option<&Misfortune>) -> Self {
+        use Misfortune::{CutConnection, CutJson, Hang, Html, Reset};
+        match (misfortune, answered) {
+            (Some(CutConnection | CutJson | Hang | Html(_) | Reset), _) => Self::Broken,
+            (_, Err(refusal)) => Self::Refused(refusal.name.clone()),
+            (_, Ok(_)) => Self::Answered,
+        }
+    }
 }
 
 /// Calls that are kept at most, the newest; a benchmark makes millions.

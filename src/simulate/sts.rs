@@ -14,20 +14,16 @@ const DURATION_SECONDS: i64 = 3600;
 const DURATION_SECONDS_MIN: i64 = 900;
 const DURATION_SECONDS_MAX: i64 = 43_200;
 
+/// Sessions that are remembered at most; beyond, all are forgotten and their keys become plain ones.
+const SESSIONS_MAX: usize = 10_000;
+
 /// Answers a query.
 pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
     let form = Form::read(body);
     let operation = form.get("Action").unwrap_or_default().to_owned();
     let misfortune = world.strike(&operation, None, None);
-    let delivery = match &misfortune {
-        Some(Misfortune::Reset) => Delivery::Reset,
-        Some(Misfortune::Hang) => Delivery::Never,
-        Some(Misfortune::Slow(delay)) => Delivery::After(*delay),
-        Some(Misfortune::CutConnection) => Delivery::CutShort,
-        _ => Delivery::Whole,
-    };
-    let answered = match (misfortune, operation.as_str()) {
-        (Some(Misfortune::Refuse(refusal)), _) => Err(refusal),
+    let answered = match (&misfortune, operation.as_str()) {
+        (Some(Misfortune::Refuse(refusal)), _) => Err(refusal.clone()),
         (_, "AssumeRole") => assume_role(world, caller, &form),
         (_, "GetCallerIdentity") => caller_identity(world, caller),
         (_, unknown) => Err(Refusal::new("InvalidAction", format!("Could not find operation {unknown}"))),
@@ -41,11 +37,7 @@ pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
         max_results: None,
         at,
         access_key: caller.access_key.clone(),
-        outcome: match (&answered, delivery) {
-            (_, Delivery::Reset | Delivery::Never | Delivery::CutShort) => Outcome::Broken,
-            (Err(refusal), _) => Outcome::Refused(refusal.name.clone()),
-            (Ok(_), _) => Outcome::Answered,
-        },
+        outcome: Outcome::of(&answered, misfortune.as_ref()),
     });
     let request_id = world.new_id();
     let (status, body) = match answered {
@@ -65,7 +57,10 @@ pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
             (status, body)
         }
     };
-    Reply { status, content_type: "text/xml", error_type: None, request_id, at, body, delivery }
+    let mut reply =
+        Reply { status, content_type: "text/xml", error_type: None, request_id, at, body, delivery: Delivery::Whole };
+    reply.spoil(misfortune.as_ref());
+    reply
 }
 
 fn assume_role(world: &mut World, caller: &Caller, form: &Form) -> Result<String, Refusal> {
@@ -97,6 +92,9 @@ fn assume_role(world: &mut World, caller: &Caller, form: &Form) -> Result<String
     let expires = UnixMillis(world.now().0 + seconds * 1000);
     let session = Session { role_arn: arn.to_owned(), session_name: session_name.to_owned(), expires };
     let assumed = escaped(&assumed_arn(&session));
+    if world.sessions.len() >= SESSIONS_MAX {
+        world.sessions.clear();
+    }
     world.sessions.insert(access_key.clone(), session);
     Ok(format!(
         "<Credentials><AccessKeyId>{access_key}</AccessKeyId><SecretAccessKey>{secret}</SecretAccessKey>\

@@ -102,6 +102,13 @@ pub fn read_time(value: &Value) -> Option<UnixMillis> {
     }
 }
 
+/// A random UUIDv4, as EventIds, subs and request ids are.
+pub(super) fn uuid(random: &mut fastrand::Rng) -> String {
+    let mut bytes = [0; 16];
+    random.fill(&mut bytes);
+    uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+}
+
 /// Reads RFC 3339, to the millisecond.
 pub(super) fn parse_rfc3339(text: &str) -> Option<UnixMillis> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;

@@ -5,21 +5,25 @@
 //! the world's time does not exist for a client. Operations that name a pool, a user or an event that is not there panic:
 //! they are a mistake of the test that makes them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::ops::Bound;
+mod pool;
+
+use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::calls::CallLog;
 use super::fault::{Fault, FaultId, Faults};
-use super::paging::{LastToken, TokenStyle, TokenTable};
+use super::paging::TokenTable;
 use super::quota::Quotas;
 use super::wire;
 use crate::event::{
     AuthEvent, Challenge, ChallengeName, ChallengeResponse, EventContext, EventFeedback, EventResponse, EventRisk,
     EventType, FeedbackValue, RiskDecision, UnixMillis, Word,
 };
+
+pub(super) use pool::StoredEvent;
+pub use pool::{Pool, User};
 
 /// The account of every pool that is not given another.
 pub const ACCOUNT_ID: &str = "111122223333";
@@ -49,205 +53,6 @@ impl Clock {
             ),
         }
     }
-}
-
-/// A user pool.
-#[derive(Debug)]
-pub struct Pool {
-    /// Such as `eu-west-1_Example`.
-    pub id: String,
-    /// For people.
-    pub name: String,
-    /// The id's prefix.
-    pub region: String,
-    /// Twelve digits.
-    pub account_id: String,
-    /// `UserPoolTier`: LITE, ESSENTIALS or PLUS.
-    pub tier: String,
-    /// `AdvancedSecurityMode`: OFF, AUDIT or ENFORCED.
-    pub threat_protection: String,
-    /// The kind of its tokens.
-    pub token_style: TokenStyle,
-    /// Whether the last page has one.
-    pub last_token: LastToken,
-    /// Users by the order of their creation.
-    users: BTreeMap<u64, User>,
-    /// Username, and `sub`, to user.
-    names: HashMap<String, u64>,
-    /// `email`, `phone_number` and `preferred_username` to user.
-    aliases: HashMap<String, u64>,
-    groups: BTreeMap<String, BTreeSet<u64>>,
-    next_user: u64,
-}
-
-impl Pool {
-    /// A pool on the Plus plan with threat protection, in the region that its id names.
-    pub fn new(id: &str) -> Self {
-        Self {
-            id: id.to_owned(),
-            name: id.to_owned(),
-            region: id.split_once('_').map_or(id, |(region, _)| region).to_owned(),
-            account_id: ACCOUNT_ID.to_owned(),
-            tier: "PLUS".to_owned(),
-            threat_protection: "ENFORCED".to_owned(),
-            token_style: TokenStyle::default(),
-            last_token: LastToken::default(),
-            users: BTreeMap::new(),
-            names: HashMap::new(),
-            aliases: HashMap::new(),
-            groups: BTreeMap::new(),
-            next_user: 0,
-        }
-    }
-
-    /// `Arn`.
-    pub fn arn(&self) -> String {
-        let partition = match self.region.as_str() {
-            region if region.starts_with("cn-") => "aws-cn",
-            region if region.starts_with("us-gov-") => "aws-us-gov",
-            _ => "aws",
-        };
-        let (region, account, id) = (&self.region, &self.account_id, &self.id);
-        format!("arn:{partition}:cognito-idp:{region}:{account}:userpool/{id}")
-    }
-
-    /// Whether threat protection keeps its users' events.
-    pub fn keeps_events(&self) -> bool {
-        self.tier == "PLUS" && self.threat_protection != "OFF"
-    }
-
-    /// The user of this name: username, sub, or alias.
-    pub fn user(&self, name: &str) -> Option<&User> {
-        let ordinal = self.names.get(name).or_else(|| self.aliases.get(name))?;
-        self.users.get(ordinal)
-    }
-
-    /// The users in the order of their creation.
-    pub fn users(&self) -> impl ExactSizeIterator<Item = &User> {
-        self.users.values()
-    }
-
-    /// Users of one listing behind `last` (an ordinal), with their ordinals.
-    pub(super) fn users_behind(&self, last: Option<u64>) -> impl Iterator<Item = (u64, &User)> {
-        let begin = last.map_or(Bound::Unbounded, Bound::Excluded);
-        self.users.range((begin, Bound::Unbounded)).map(|(ordinal, user)| (*ordinal, user))
-    }
-
-    /// Members of a group behind `last`; None when there is no such group.
-    pub(super) fn members_behind(&self, group: &str, last: Option<u64>) -> Option<impl Iterator<Item = (u64, &User)>> {
-        let begin = last.map_or(Bound::Unbounded, Bound::Excluded);
-        let members = self.groups.get(group)?.range((begin, Bound::Unbounded));
-        Some(members.filter_map(|ordinal| Some((*ordinal, self.users.get(ordinal)?))))
-    }
-
-    fn index(&mut self, ordinal: u64) {
-        let Some(user) = self.users.get(&ordinal) else { return };
-        self.names.insert(user.username.clone(), ordinal);
-        self.names.insert(user.sub.clone(), ordinal);
-        for alias in User::ALIASES {
-            if let Some(alias) = user.attribute(alias) {
-                self.aliases.insert(alias.to_owned(), ordinal);
-            }
-        }
-    }
-
-    fn forget(&mut self, ordinal: u64) -> Option<User> {
-        let user = self.users.remove(&ordinal)?;
-        self.names.retain(|_, owner| *owner != ordinal);
-        self.aliases.retain(|_, owner| *owner != ordinal);
-        for members in self.groups.values_mut() {
-            members.remove(&ordinal);
-        }
-        Some(user)
-    }
-}
-
-/// A user of a pool.
-#[derive(Clone, Debug)]
-pub struct User {
-    /// `Username`.
-    pub username: String,
-    /// A UUID that no other user ever has.
-    pub sub: String,
-    /// `Enabled`.
-    pub enabled: bool,
-    /// `UserStatus`, such as CONFIRMED or EXTERNAL_PROVIDER.
-    pub status: String,
-    /// `UserCreateDate`.
-    pub created: UnixMillis,
-    /// `UserLastModifiedDate`.
-    pub last_modified: UnixMillis,
-    /// When listings begin to show the user; they are only eventually consistent.
-    pub listed_from: UnixMillis,
-    attributes: Vec<(String, String)>,
-    /// Oldest first: events arrive at the cheap end.
-    events: Vec<StoredEvent>,
-}
-
-impl User {
-    /// Attributes that are names to sign in with.
-    const ALIASES: [&str; 3] = ["email", "phone_number", "preferred_username"];
-
-    pub(super) fn new(username: &str, sub: &str, now: UnixMillis) -> Self {
-        Self {
-            username: username.to_owned(),
-            sub: sub.to_owned(),
-            enabled: true,
-            status: "CONFIRMED".to_owned(),
-            created: now,
-            last_modified: now,
-            listed_from: now,
-            attributes: vec![],
-            events: vec![],
-        }
-    }
-
-    /// An attribute's value.
-    pub fn attribute(&self, name: &str) -> Option<&str> {
-        if name == "sub" {
-            return Some(&self.sub);
-        }
-        let found = self.attributes.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
-    }
-
-    /// Sets an attribute, such as `email`.
-    pub fn set_attribute(&mut self, name: &str, value: &str) {
-        self.attributes.retain(|(known, _)| known != name);
-        self.attributes.push((name.to_owned(), value.to_owned()));
-    }
-
-    /// The attributes, `sub` first.
-    pub fn attributes(&self) -> impl Iterator<Item = (&str, &str)> {
-        let others = self.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        std::iter::once(("sub", self.sub.as_str())).chain(others)
-    }
-
-    pub(super) fn events_oldest_first(&self) -> &[StoredEvent] {
-        &self.events
-    }
-
-    fn insert(&mut self, event: StoredEvent) {
-        let at = self.events.partition_point(|known| known.time <= event.time);
-        self.events.insert(at, event);
-    }
-
-    fn find(&self, event_id: &str) -> Option<usize> {
-        // The wanted event is nearly always a recent one.
-        self.events.iter().rposition(|event| event.key == event_id)
-    }
-}
-
-/// An event as it lies in a history.
-#[derive(Clone, Debug)]
-pub(super) struct StoredEvent {
-    /// Its EventId, or a word of the simulation's own for an event without one.
-    pub(super) key: String,
-    /// Its place in the order: CreationDate, or its arrival for an event without one.
-    pub(super) time: UnixMillis,
-    pub(super) visible_at: UnixMillis,
-    /// What goes over the wire.
-    pub(super) json: String,
 }
 
 /// A role that STS gives credentials for.
@@ -280,7 +85,7 @@ pub struct World {
     pools: BTreeMap<String, Pool>,
     pub(super) roles: Vec<Role>,
     pub(super) sessions: HashMap<String, Session>,
-    pub(super) tokens: TokenTable,
+    tokens: TokenTable,
     quotas: Quotas,
     faults: Faults,
     calls: CallLog,
@@ -366,11 +171,9 @@ impl World {
         let mut user = User::new(username, &self.new_id(), self.now());
         change(&mut user);
         let pool = self.pool_mut(pool);
-        assert!(!pool.names.contains_key(username), "the pool has a user {username}");
-        let ordinal = pool.next_user;
-        pool.next_user += 1;
-        pool.users.insert(ordinal, user);
-        pool.index(ordinal);
+        let is_free = pool.user(username).is_none_or(|user| user.username != username);
+        assert!(is_free, "the pool has a user {username}");
+        pool.add(user);
     }
 
     /// Changes a user's attributes, state or dates.
@@ -382,8 +185,7 @@ impl World {
         let now = self.now();
         let (ordinal, user) = self.user_mut(pool, name);
         user.last_modified = now;
-        change(user);
-        self.pool_mut(pool).index(ordinal);
+        self.pool_mut(pool).change(ordinal, change);
     }
 
     /// Deletes a user with its events and memberships.
@@ -393,7 +195,7 @@ impl World {
     #[track_caller]
     pub fn delete_user(&mut self, pool: &str, name: &str) {
         let (ordinal, _) = self.user_mut(pool, name);
-        self.pool_mut(pool).forget(ordinal);
+        self.pool_mut(pool).remove(ordinal);
     }
 
     /// Deletes a user and creates another of the same name: new sub, no events, in no group.
@@ -440,9 +242,7 @@ impl World {
 
     /// A UUIDv4 out of the world's seed.
     pub fn new_id(&mut self) -> String {
-        let mut bytes = [0; 16];
-        self.random.fill(&mut bytes);
-        uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
+        wire::uuid(&mut self.random)
     }
 
     /// The world's chance.
@@ -559,6 +359,22 @@ impl World {
         self.user_mut(pool, name).1.events.retain(|event| event.key != event_id);
     }
 
+    /// Takes all but the newest `count` events of a user away.
+    ///
+    /// # Panics
+    /// When pool or user is not there.
+    #[track_caller]
+    pub fn keep_newest(&mut self, pool: &str, name: &str, count: usize) {
+        let events = &mut self.user_mut(pool, name).1.events;
+        events.drain(..events.len().saturating_sub(count));
+    }
+
+    /// Whether a user's history holds this event, visible or not yet.
+    pub fn has_event(&self, pool: &str, name: &str, event_id: &str) -> bool {
+        let user = self.pool(pool).and_then(|pool| pool.user(name));
+        user.is_some_and(|user| user.find(event_id).is_some())
+    }
+
     /// A user's history as a client can see it now, newest first.
     ///
     /// # Panics
@@ -639,6 +455,11 @@ impl World {
         self.faults.cure_all();
     }
 
+    /// What answering for a pool's user takes: the pool, the tokens given out, and chance.
+    pub(super) fn open(&mut self, pool: &str) -> Option<(&Pool, &mut TokenTable, &mut fastrand::Rng)> {
+        Some((self.pools.get(pool)?, &mut self.tokens, &mut self.random))
+    }
+
     pub(super) fn strike(
         &mut self,
         operation: &str,
@@ -658,7 +479,7 @@ impl World {
         &self.calls
     }
 
-    /// What was asked so far, to add to it or forget it.
+    /// What was asked so far, to forget it.
     pub fn calls_mut(&mut self) -> &mut CallLog {
         &mut self.calls
     }
@@ -672,18 +493,11 @@ impl World {
     #[track_caller]
     fn user_mut(&mut self, pool: &str, name: &str) -> (u64, &mut User) {
         let found = self.pool_mut(pool);
-        let ordinal = found.names.get(name).or_else(|| found.aliases.get(name)).copied();
+        let ordinal = found.ordinal(name);
         match ordinal.and_then(|ordinal| Some((ordinal, found.users.get_mut(&ordinal)?))) {
             Some(found) => found,
             None => panic!("the simulation has no user {name} in pool {pool}"),
         }
-    }
-}
-
-impl StoredEvent {
-    /// The event that its JSON tells.
-    pub(super) fn read(&self) -> AuthEvent {
-        serde_json::from_str(&self.json).map_or_else(|_| AuthEvent::default(), |value| wire::read_event(&value))
     }
 }
 
@@ -767,6 +581,10 @@ mod tests {
         let pool = world.pool(POOL).unwrap();
         let sub = pool.user("ada@example.com").unwrap().sub.clone();
         assert_eq!(pool.user(&sub).unwrap().username, "ada");
+        world.change_user(POOL, "ada", |user| user.set_attribute("email", "countess@example.com"));
+        let pool = world.pool(POOL).unwrap();
+        assert!(pool.user("ada@example.com").is_none());
+        assert!(pool.user("countess@example.com").is_some());
     }
 
     #[test]
