@@ -6,6 +6,7 @@
 mod output;
 pub mod paginate;
 
+use std::fmt;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -69,6 +70,13 @@ pub enum Output {
     Jsonl,
     /// Aligned columns.
     Table,
+}
+
+/// Shows nobody's name.
+impl fmt::Debug for EventsArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventsArgs").field("user_pool_id", &self.user_pool_id).finish_non_exhaustive()
+    }
 }
 
 impl EventsArgs {

@@ -93,7 +93,7 @@ impl Clients {
     }
 
     /// Clients of a simulated Cognito (and STS), with credentials that are none.
-    pub fn of_simulation(url: impl Into<String>) -> Self {
+    pub fn simulated(url: impl Into<String>) -> Self {
         Self::new(Origin::Simulation(url.into()), aws_smithy_http_client::Builder::new().build_http())
     }
 
