@@ -29,7 +29,7 @@ const POOL_ID_CHARS_MAX: usize = 55;
 const USERNAME_CHARS_MAX: usize = 128;
 
 /// What to print, and how.
-#[derive(Args, Debug)]
+#[derive(Args)]
 pub struct EventsArgs {
     /// User pool id, such as eu-west-1_Abc123.
     #[arg(long, value_name = "ID", value_parser = pool_id)]

@@ -1,5 +1,8 @@
 //! The built binary as a process: started, scraped, stopped, killed.
 
+#![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot start its exporter is to fail")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
