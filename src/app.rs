@@ -116,12 +116,8 @@ impl App {
 
         let listen = http.local_addr()?;
         let scrapes = Scrapes::new();
-        let router = Router {
-            metrics: metrics.clone(),
-            board: status.clone(),
-            scrapes: scrapes.clone(),
-            clock: clock.clone(),
-        };
+        let router =
+            Router { metrics: metrics.clone(), board: status.clone(), scrapes: scrapes.clone(), clock: clock.clone() };
         lifecycle.spawn_service("http", http.serve(router, lifecycle.hard_stop()));
         let gauges = Gauges {
             metrics: metrics.clone(),

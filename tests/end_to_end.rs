@@ -63,7 +63,8 @@ impl Stage {
 }
 
 /// The poll of tests: quick, and all of the history.
-const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"all\"\n";
+const QUICK: &str =
+    "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"all\"\n";
 
 fn sign_in(world: &mut World, user: &str, at: UnixMillis, response: &str) -> AuthEvent {
     let mut event = world.sign_in(at);
@@ -232,8 +233,7 @@ async fn counters_survive_a_kill_without_a_new_event() {
     exporter.until("five events", |scrape| scrape.sum("cognito_auth_events_total", &[]) > 4.5);
     exporter.kill();
     // Nobody answers any more: what is shown can only come from the ledger.
-    let config = stage.config.clone();
-    let exporter = Exporter::start(&config, "http://127.0.0.1:9");
+    let exporter = Exporter::start(&stage.config, "http://127.0.0.1:9");
     let scrape = exporter.scrape();
     assert!((scrape.sum("cognito_auth_events_total", &[]) - 5.0).abs() < f64::EPSILON, "{}", scrape.interesting());
     assert!(exporter.stop().success());

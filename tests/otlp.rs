@@ -58,10 +58,7 @@ fn full_entry() -> Entry {
             region: "eu-west-1".into(),
             account_id: Some("111122223333".into()),
         }),
-        user: Arc::new(UserIdentity {
-            username: "alice".into(),
-            sub: Some("sub-of-alice".into()),
-        }),
+        user: Arc::new(UserIdentity { username: "alice".into(), sub: Some("sub-of-alice".into()) }),
         event: AuthEvent {
             id: Some("4ad59ba8-0df1-4b1c-9a3e-3f2b5bf0d5ce".into()),
             event_type: Some(Word::parse("SignIn")),
@@ -73,14 +70,8 @@ fn full_entry() -> Entry {
                 compromised_credentials: Some(true),
             }),
             challenges: vec![
-                Challenge {
-                    name: Some(Word::parse("Password")),
-                    response: Some(Word::parse("Success")),
-                },
-                Challenge {
-                    name: Some(Word::parse("Mfa")),
-                    response: Some(Word::parse("Failure")),
-                },
+                Challenge { name: Some(Word::parse("Password")), response: Some(Word::parse("Success")) },
+                Challenge { name: Some(Word::parse("Mfa")), response: Some(Word::parse("Failure")) },
             ],
             context: Some(EventContext {
                 ip_address: Some("192.0.2.1".into()),
@@ -108,10 +99,7 @@ fn bare_entry() -> Entry {
 }
 
 fn accepted() -> Answer {
-    Answer::Accepted {
-        rejected: 0,
-        message: None,
-    }
+    Answer::Accepted { rejected: 0, message: None }
 }
 
 #[tokio::test]
@@ -177,10 +165,7 @@ async fn every_attribute_arrives_over_every_protocol() {
                 "deployment.environment.name": "test",
             })
         );
-        assert_eq!(
-            full.scope,
-            ("cognito-auth-exporter".into(), env!("CARGO_PKG_VERSION").into())
-        );
+        assert_eq!(full.scope, ("cognito-auth-exporter".into(), env!("CARGO_PKG_VERSION").into()));
 
         assert_eq!(bare.timestamp, 0);
         assert_eq!(bare.event_name, "aws.cognito.auth.other");
@@ -198,11 +183,7 @@ async fn both_compressions_arrive_and_the_answer_is_the_same() {
             let mut sink = OtlpSink::connect(&config, "i").unwrap();
             assert_eq!(sink.deliver(&[full_entry()]).await, accepted());
             let export = &receiver.exports()[0];
-            let name = if protocol == Grpc {
-                "grpc-encoding"
-            } else {
-                "content-encoding"
-            };
+            let name = if protocol == Grpc { "grpc-encoding" } else { "content-encoding" };
             let sent = export.headers.get(name).map(|value| value.to_str().unwrap());
             assert_eq!(sent.filter(|encoding| *encoding != "identity"), encoding);
         }
@@ -307,22 +288,10 @@ async fn each_grpc_answer_is_what_the_table_says() {
         (Reply::Ok, Kind::Accepted(0), ""),
         (Reply::Partial(1, "too old"), Kind::Accepted(1), "too old"),
         (Reply::Partial(0, "mind the gap"), Kind::Accepted(0), "mind the gap"),
-        (
-            Reply::Code(Code::Unavailable, "restarting"),
-            Kind::Retry(None),
-            "restarting",
-        ),
+        (Reply::Code(Code::Unavailable, "restarting"), Kind::Retry(None), "restarting"),
         (Reply::RetryInfo(Code::Unavailable, seven), Kind::Retry(seven), "later"),
-        (
-            Reply::RetryInfo(Code::ResourceExhausted, seven),
-            Kind::Retry(seven),
-            "later",
-        ),
-        (
-            Reply::RetryInfo(Code::ResourceExhausted, None),
-            Kind::Retry(None),
-            "later",
-        ),
+        (Reply::RetryInfo(Code::ResourceExhausted, seven), Kind::Retry(seven), "later"),
+        (Reply::RetryInfo(Code::ResourceExhausted, None), Kind::Retry(None), "later"),
         (Reply::Code(Code::ResourceExhausted, "4 MiB"), Kind::TooLarge, "4 MiB"),
         (Reply::Code(Code::InvalidArgument, "bad"), Kind::Invalid, "bad"),
         (Reply::Code(Code::Unauthenticated, "who?"), Kind::Refused, "who?"),
@@ -350,27 +319,15 @@ async fn each_http_answer_is_what_the_table_says() {
             (Reply::Ok, Kind::Accepted(0), ""),
             (Reply::Partial(1, "too old"), Kind::Accepted(1), "too old"),
             (raw(204, vec![], ""), Kind::Accepted(0), ""),
-            (
-                raw(200, vec![("content-type", "text/html")], "<html>Log in</html>"),
-                Kind::Refused,
-                "Log in",
-            ),
-            (
-                raw(302, vec![("location", "/login")], ""),
-                Kind::Refused,
-                "redirects are not followed",
-            ),
+            (raw(200, vec![("content-type", "text/html")], "<html>Log in</html>"), Kind::Refused, "Log in"),
+            (raw(302, vec![("location", "/login")], ""), Kind::Refused, "redirects are not followed"),
             (Reply::Status(400, "bad"), Kind::Invalid, "bad"),
             (Reply::Status(401, "who?"), Kind::Refused, "who?"),
             (Reply::Status(404, "where?"), Kind::Refused, "where?"),
             (Reply::Status(413, "20 MiB"), Kind::TooLarge, "20 MiB"),
             (Reply::Status(422, "bad"), Kind::Invalid, "bad"),
             (Reply::Status(429, "slow"), Kind::Retry(None), "slow"),
-            (
-                raw(429, later.clone(), ""),
-                Kind::Retry(Some(Duration::from_secs(7))),
-                "429",
-            ),
+            (raw(429, later.clone(), ""), Kind::Retry(Some(Duration::from_secs(7))), "429"),
             (Reply::Status(500, "oops"), Kind::Refused, "oops"),
             (Reply::Status(502, "proxy"), Kind::Retry(None), "proxy"),
             (Reply::Status(503, "busy"), Kind::Retry(None), "busy"),
@@ -419,18 +376,12 @@ async fn a_receiver_of_the_other_transport_is_no_acknowledgement() {
     let http = Receiver::http().await;
     let mut sink = OtlpSink::connect(&config(Grpc, http.endpoint()), "i").unwrap();
     let answer = sink.deliver(&[bare_entry()]).await;
-    assert!(
-        matches!(answer, Answer::Retry { .. } | Answer::Refused { .. }),
-        "{answer:?}"
-    );
+    assert!(matches!(answer, Answer::Retry { .. } | Answer::Refused { .. }), "{answer:?}");
 
     let grpc = Receiver::grpc().await;
     let mut sink = OtlpSink::connect(&config(HttpProtobuf, grpc.endpoint()), "i").unwrap();
     let answer = sink.deliver(&[bare_entry()]).await;
-    assert!(
-        matches!(answer, Answer::Retry { .. } | Answer::Refused { .. }),
-        "{answer:?}"
-    );
+    assert!(matches!(answer, Answer::Retry { .. } | Answer::Refused { .. }), "{answer:?}");
 }
 
 #[tokio::test]
@@ -518,49 +469,13 @@ async fn what_cannot_work_is_said_at_once_and_says_what_to_change() {
             assert!(matches!(error, OtlpSetupError::Endpoint), "{endpoint}: {error}");
         }
         let error = connect(&|config| config.ca_file = Some(missing.clone()));
-        assert!(
-            matches!(
-                error,
-                OtlpSetupError::Unreadable {
-                    key: "otlp.ca_file",
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, OtlpSetupError::Unreadable { key: "otlp.ca_file", .. }), "{error}");
         let error = connect(&|config| config.ca_file = Some(junk.clone()));
-        assert!(
-            matches!(
-                error,
-                OtlpSetupError::Unusable {
-                    key: "otlp.ca_file",
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, OtlpSetupError::Unusable { key: "otlp.ca_file", .. }), "{error}");
         let error = connect(&|config| config.headers_file = Some(missing.clone()));
-        assert!(
-            matches!(
-                error,
-                OtlpSetupError::Unreadable {
-                    key: "otlp.headers_file",
-                    ..
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, OtlpSetupError::Unreadable { key: "otlp.headers_file", .. }), "{error}");
         let error = connect(&|config| config.headers = vec![("x y".into(), Secret::new("s3cret"))]);
-        assert!(
-            matches!(
-                error,
-                OtlpSetupError::Header {
-                    key: "otlp.headers",
-                    pair: 1
-                }
-            ),
-            "{error}"
-        );
+        assert!(matches!(error, OtlpSetupError::Header { key: "otlp.headers", pair: 1 }), "{error}");
         assert!(!error.to_string().contains("s3cret"));
     }
 }

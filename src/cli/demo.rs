@@ -71,9 +71,7 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut signals = signals;
     let mut duration = args.duration;
     let stop = async || match duration.take() {
-        Some(duration) => {
-            tokio::time::timeout(duration, signals.next()).await.unwrap_or("the end of --duration")
-        }
+        Some(duration) => tokio::time::timeout(duration, signals.next()).await.unwrap_or("the end of --duration"),
         None => signals.next().await,
     };
     let outcome = tokio::select! {

@@ -118,8 +118,7 @@ impl Log {
     fn wait_for(&self, text: &str) -> String {
         let lines = self.lines.lock().unwrap();
         let found = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
-        let (lines, _) =
-            self.grown.wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none()).unwrap();
+        let (lines, _) = self.grown.wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none()).unwrap();
         found(&lines).unwrap_or_else(|| panic!("{text:?} was not said:\n{}", lines.join("\n")))
     }
 }

@@ -13,11 +13,7 @@
 //! Include it with `#[path = "support/receiver.rs"] mod receiver;`. gRPC is tonic's server, HTTP is hyper's; both take
 //! protobuf, HTTP takes JSON too, both take gzip.
 
-#![allow(
-    dead_code,
-    unreachable_pub,
-    reason = "shared by test crates, each of which uses its own part"
-)]
+#![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its receiver is to fail")]
 
 use std::collections::{BTreeMap, VecDeque};
@@ -222,8 +218,7 @@ impl Receiver {
     /// # Panics
     /// After [`PATIENCE`].
     pub async fn wait_for(&self, records: usize) -> Vec<Received> {
-        self.wait_until(&format!("{records} records"), |state| state.records.len() >= records)
-            .await;
+        self.wait_until(&format!("{records} records"), |state| state.records.len() >= records).await;
         self.records()
     }
 
@@ -232,8 +227,7 @@ impl Receiver {
     /// # Panics
     /// After [`PATIENCE`].
     pub async fn wait_for_exports(&self, exports: usize) -> Vec<Export> {
-        self.wait_until(&format!("{exports} exports"), |state| state.exports.len() >= exports)
-            .await;
+        self.wait_until(&format!("{exports} exports"), |state| state.exports.len() >= exports).await;
         self.exports()
     }
 
@@ -249,14 +243,9 @@ impl Receiver {
     }
 
     async fn serve(transport: Transport, tls: Option<TlsAcceptor>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0")
-            .await
-            .expect("loopback has a free port");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let receiver = Self {
-            shared: Arc::new(Shared {
-                state: Mutex::default(),
-                seen: watch::Sender::new(0),
-            }),
+            shared: Arc::new(Shared { state: Mutex::default(), seen: watch::Sender::new(0) }),
             transport,
             tls,
             address: listener.local_addr().expect("a bound socket has an address"),
@@ -312,17 +301,12 @@ async fn connection(
 ) {
     let close = CancellationToken::new();
     let io = TokioIo::new(stream);
-    let desk = Desk {
-        shared,
-        close: close.clone(),
-    };
+    let desk = Desk { shared, close: close.clone() };
     let served = async {
         match transport {
             Transport::Http => {
                 let service = service_fn(move |request| http_export(desk.clone(), request));
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(io, service)
-                    .await;
+                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
             }
             Transport::Grpc => {
                 let service = LogsServiceServer::new(desk).accept_compressed(CompressionEncoding::Gzip);
@@ -356,12 +340,7 @@ impl Desk {
                 (None, Some(judge)) => judge(&records),
                 (None, None) => Reply::Ok,
             };
-            state.exports.push(Export {
-                headers,
-                path,
-                records: records.len(),
-                bytes: request.encoded_len(),
-            });
+            state.exports.push(Export { headers, path, records: records.len(), bytes: request.encoded_len() });
             if matches!(reply, Reply::Ok | Reply::Partial(..) | Reply::Lost) {
                 state.records.extend(records);
             }
@@ -382,10 +361,9 @@ impl Desk {
 fn response(reply: &Reply) -> ExportLogsServiceResponse {
     ExportLogsServiceResponse {
         partial_success: match reply {
-            Reply::Partial(rejected, message) => Some(ExportLogsPartialSuccess {
-                rejected_log_records: *rejected,
-                error_message: (*message).into(),
-            }),
+            Reply::Partial(rejected, message) => {
+                Some(ExportLogsPartialSuccess { rejected_log_records: *rejected, error_message: (*message).into() })
+            }
             _ => None,
         },
     }
@@ -400,11 +378,9 @@ impl LogsService for Desk {
         let (metadata, _, request) = request.into_parts();
         match self.take(request, metadata.into_headers(), String::new()).await {
             Reply::Code(code, message) => Err(Status::new(code, message)),
-            Reply::RetryInfo(code, delay) => Err(Status::with_error_details(
-                code,
-                "later",
-                ErrorDetails::with_retry_info(delay),
-            )),
+            Reply::RetryInfo(code, delay) => {
+                Err(Status::with_error_details(code, "later", ErrorDetails::with_retry_info(delay)))
+            }
             reply @ (Reply::Ok | Reply::Partial(..)) => Ok(tonic::Response::new(response(&reply))),
             reply => panic!("a gRPC receiver cannot answer {reply:?}"),
         }
@@ -417,21 +393,12 @@ async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<
         return Ok(answer(400, &[], "the body was cut short"));
     };
     let mut body = body.to_bytes().to_vec();
-    if parts
-        .headers
-        .get("content-encoding")
-        .is_some_and(|value| value == "gzip")
-    {
+    if parts.headers.get("content-encoding").is_some_and(|value| value == "gzip") {
         let mut plain = Vec::new();
-        flate2::read::GzDecoder::new(&*body)
-            .read_to_end(&mut plain)
-            .expect("the exporter sends gzip where it says so");
+        flate2::read::GzDecoder::new(&*body).read_to_end(&mut plain).expect("the exporter sends gzip where it says so");
         body = plain;
     }
-    let json = parts
-        .headers
-        .get("content-type")
-        .is_some_and(|value| value == "application/json");
+    let json = parts.headers.get("content-type").is_some_and(|value| value == "application/json");
     let request = if json {
         serde_json::from_slice(&body).expect("the exporter sends OTLP JSON where it says so")
     } else {
@@ -447,11 +414,7 @@ async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<
                 let body = serde_json::to_vec(&response).expect("an OTLP response is JSON");
                 answer(200, &[("content-type", "application/json")], body)
             } else {
-                answer(
-                    200,
-                    &[("content-type", "application/x-protobuf")],
-                    response.encode_to_vec(),
-                )
+                answer(200, &[("content-type", "application/x-protobuf")], response.encode_to_vec())
             }
         }
         reply => panic!("an HTTP receiver cannot answer {reply:?}"),
@@ -463,9 +426,7 @@ fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Resp
     *response.status_mut() = StatusCode::from_u16(status).expect("a test's status is one");
     for (name, value) in headers {
         let name: http::HeaderName = name.parse().expect("a test's header has a name");
-        response
-            .headers_mut()
-            .insert(name, value.parse().expect("a test's header has a value"));
+        response.headers_mut().insert(name, value.parse().expect("a test's header has a value"));
     }
     response
 }
@@ -483,9 +444,7 @@ fn received(request: &ExportLogsServiceRequest) -> Vec<Received> {
                 severity_number: record.severity_number,
                 severity_text: record.severity_text.clone(),
                 body: match &record.body {
-                    Some(AnyValue {
-                        value: Some(any_value::Value::StringValue(text)),
-                    }) => text.clone(),
+                    Some(AnyValue { value: Some(any_value::Value::StringValue(text)) }) => text.clone(),
                     _ => String::new(),
                 },
                 attributes: attributes(&record.attributes),
@@ -498,10 +457,7 @@ fn received(request: &ExportLogsServiceRequest) -> Vec<Received> {
 }
 
 fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, Value> {
-    let map: BTreeMap<_, _> = pairs
-        .iter()
-        .map(|pair| (pair.key.clone(), plain(&pair.value)))
-        .collect();
+    let map: BTreeMap<_, _> = pairs.iter().map(|pair| (pair.key.clone(), plain(&pair.value))).collect();
     assert_eq!(map.len(), pairs.len(), "attribute names must be unique: {pairs:?}");
     map
 }
@@ -514,11 +470,7 @@ fn plain(value: &Option<AnyValue>) -> Value {
         Some(Any::IntValue(number)) => (*number).into(),
         Some(Any::DoubleValue(number)) => (*number).into(),
         Some(Any::ArrayValue(array)) => array.values.iter().map(|value| plain(&Some(value.clone()))).collect(),
-        Some(Any::KvlistValue(list)) => list
-            .values
-            .iter()
-            .map(|pair| (pair.key.clone(), plain(&pair.value)))
-            .collect(),
+        Some(Any::KvlistValue(list)) => list.values.iter().map(|pair| (pair.key.clone(), plain(&pair.value))).collect(),
         other => panic!("the exporter has no such values: {other:?}"),
     }
 }
@@ -552,12 +504,7 @@ impl Pki {
         for (name, contents) in [("ca.pem", &ca), ("client.pem", &client.0), ("client.key", &client.1)] {
             std::fs::write(folder.path().join(name), contents).expect("the temporary folder can be written");
         }
-        Self {
-            folder,
-            server,
-            ca,
-            asks_client,
-        }
+        Self { folder, server, ca, asks_client }
     }
 
     /// The authority's certificate.
