@@ -21,7 +21,7 @@ use self::engine::{Engine, EngineError};
 use self::stored::{StoredEntry, StoredError, StoredPool, StoredText, StoredTotal, StoredUser};
 use self::writer::{Request, Writer};
 use crate::config::StateConfig;
-use crate::courier::{OutboxId, Settlement};
+use crate::courier::{Outbox, OutboxId, Settlement};
 use crate::cursor::Cursor;
 use crate::entry::{Entry, PoolIdentity};
 use crate::event::UnixMillis;
@@ -148,6 +148,8 @@ struct Shared {
     /// None while it is being opened again after an error.
     engine: RwLock<Option<Engine>>,
     instance_id: String,
+    cache_bytes: u64,
+    quarantine_limit_bytes: u64,
     outbox: watch::Sender<Waiting>,
     /// Moves with every change of the outbox.
     changes: watch::Sender<u64>,
@@ -187,6 +189,8 @@ impl Ledger {
         let shared = Arc::new(Shared {
             engine: RwLock::new(Some(engine)),
             instance_id,
+            cache_bytes: state.cache_bytes,
+            quarantine_limit_bytes: state.quarantine_limit_bytes,
             outbox: watch::Sender::default(),
             changes: watch::Sender::default(),
             failure: watch::Sender::default(),
@@ -296,11 +300,28 @@ impl Ledger {
         self.shared.engine(|engine| Ok(engine.size_bytes())).unwrap_or(0)
     }
 
-    /// The oldest durable entries with an id above `after`, at most `limit`.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn read_outbox(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<(OutboxId, Entry)>, LedgerError> {
+    /// Ends the writer after what it was asked before, with all of it on disk.
+    pub async fn close(self) {
+        let mut closed = self.shared.closed.subscribe();
+        let _already_gone = self.requests.send(Request::Close).await;
+        // The writer says so when it ends, also through an error.
+        let _ended = closed.wait_for(|closed| *closed).await;
+    }
+
+    async fn request(
+        &self,
+        request: impl FnOnce(oneshot::Sender<Result<(), LedgerError>>) -> Request,
+    ) -> Result<(), LedgerError> {
+        let (done, answer) = oneshot::channel();
+        self.requests.send(request(done)).await.map_err(|_| LedgerError::Closed)?;
+        answer.await.unwrap_or(Err(LedgerError::Closed))
+    }
+}
+
+impl Outbox for Ledger {
+    type Error = LedgerError;
+
+    fn read(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<(OutboxId, Entry)>, LedgerError> {
         let Some(last) = self.shared.outbox.borrow().last else { return Ok(Vec::new()) };
         let first = after.map_or(OutboxId(0), |after| OutboxId(after.0.saturating_add(1)));
         if first > last {
@@ -318,34 +339,16 @@ impl Ledger {
         })
     }
 
-    /// Removes delivered entries and moves refused ones to the quarantine: one atomic, durable write.
-    ///
-    /// # Errors
-    /// It may not have been written: the entries may be delivered again.
-    pub async fn settle(&self, settlement: Settlement) -> Result<(), LedgerError> {
+    async fn settle(&self, settlement: Settlement) -> Result<(), LedgerError> {
         self.request(|done| Request::Settle { settlement, done }).await
     }
 
-    /// Changes whenever the outbox may have.
-    pub fn outbox_changes(&self) -> watch::Receiver<u64> {
+    fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
 
-    /// Ends the writer after what it was asked before, with all of it on disk.
-    pub async fn close(self) {
-        let mut closed = self.shared.closed.subscribe();
-        let _already_gone = self.requests.send(Request::Close).await;
-        // The writer says so when it ends, also through an error.
-        let _ended = closed.wait_for(|closed| *closed).await;
-    }
-
-    async fn request(
-        &self,
-        request: impl FnOnce(oneshot::Sender<Result<(), LedgerError>>) -> Request,
-    ) -> Result<(), LedgerError> {
-        let (done, answer) = oneshot::channel();
-        self.requests.send(request(done)).await.map_err(|_| LedgerError::Closed)?;
-        answer.await.unwrap_or(Err(LedgerError::Closed))
+    fn quarantine_full(&self) -> bool {
+        self.shared.outbox.borrow().quarantined_bytes >= self.shared.quarantine_limit_bytes
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cognito_auth_exporter::config::StateConfig;
-use cognito_auth_exporter::courier::{OutboxId, Settlement};
+use cognito_auth_exporter::courier::{Outbox as _, OutboxId, Settlement};
 use cognito_auth_exporter::cursor::Cursor;
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
@@ -79,7 +79,7 @@ fn counted(ledger: &Ledger) -> u64 {
 }
 
 fn waiting(ledger: &Ledger) -> Vec<(OutboxId, Entry)> {
-    ledger.read_outbox(None, usize::MAX).unwrap()
+    ledger.read(None, usize::MAX).unwrap()
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn committer() {
         ledger.commit(commit("ann", record, vec![event(first + 1), event(first)])).await.unwrap();
         println!("\nacknowledged {}", first + 2);
         if round % 5 == 4 {
-            let ids = ledger.read_outbox(None, 3).unwrap().into_iter().map(|(id, _)| id).collect();
+            let ids = ledger.read(None, 3).unwrap().into_iter().map(|(id, _)| id).collect();
             ledger.settle(Settlement { delivered: ids, quarantined: vec![] }).await.unwrap();
         }
     }

@@ -15,9 +15,8 @@ use serde_json::json;
 const POOL: &str = "us-west-2_Samples01";
 
 fn of<'a>(records: &'a [Received], user: &str, time: &str) -> &'a Received {
-    let found = |record: &&Received| {
-        record.text("user.name") == user && record.text("aws.cognito.event.creation_date") == time
-    };
+    let found =
+        |record: &&Received| record.text("user.name") == user && record.text("aws.cognito.event.creation_date") == time;
     records.iter().find(found).unwrap_or_else(|| panic!("no record of {user} at {time}: {records:#?}"))
 }
 

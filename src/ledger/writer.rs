@@ -30,9 +30,6 @@ const REOPEN_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 /// How often the time of the last commit is noted beside the ledger.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
-/// The cache that a ledger gets when it is opened again.
-const REOPEN_CACHE_BYTES: u64 = 64 << 20;
-
 type Answer = oneshot::Sender<Result<(), LedgerError>>;
 
 /// What the writer can be asked.
@@ -234,7 +231,7 @@ impl Writer {
                 return false;
             }
             pause = (pause * 2).min(pause_max);
-            let opened = Engine::reopen(&self.path, REOPEN_CACHE_BYTES)
+            let opened = Engine::reopen(&self.path, self.shared.cache_bytes)
                 .and_then(|engine| Ok((Books::read(&engine).map_err(|error| error.to_string())?, engine)));
             match opened {
                 Ok((books, engine)) => {
