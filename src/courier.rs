@@ -21,6 +21,9 @@ pub mod delivery;
 mod fault;
 mod outbox;
 
+#[cfg(test)]
+mod tests;
+
 pub use outbox::{CourierReport, Outbox, OutboxId, RequestOutcome, Settlement};
 
 use delivery::{Delivery, Fate, Pace, Standing, Wait};
