@@ -135,6 +135,7 @@ fn credentials_failure(error: &CredentialsError) -> Failure {
     };
     let text = match refused {
         Some(answer) => coded(answer.code(), answer.message()),
+        None if fault == CredentialsFault::Missing => error.source().map_or("nothing is configured".into(), chain),
         None => chain(error),
     };
     Failure::NoCredentials(fault, text)
