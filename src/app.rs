@@ -27,7 +27,7 @@ use crate::poller::turn::Means;
 use crate::poller::{Message, Pace, Poller};
 use crate::pool::Pool;
 use crate::schedule::PoolSlot;
-use crate::source::cognito::{Clients, Cognito};
+use crate::source::cognito::Clients;
 use crate::source::metered::Metered;
 use crate::source::{PoolDescription, Source, SourceError};
 use crate::status::StatusBoard;
@@ -116,12 +116,8 @@ impl App {
 
         let listen = http.local_addr()?;
         let scrapes = Scrapes::new();
-        let router = Router {
-            metrics: metrics.clone(),
-            board: status.clone(),
-            scrapes: scrapes.clone(),
-            clock: clock.clone(),
-        };
+        let router =
+            Router { metrics: metrics.clone(), board: status.clone(), scrapes: scrapes.clone(), clock: clock.clone() };
         lifecycle.spawn_service("http", http.serve(router, lifecycle.hard_stop()));
         let gauges = Gauges {
             metrics: metrics.clone(),

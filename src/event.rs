@@ -505,7 +505,7 @@ mod tests {
         for change in [
             |event: &mut AuthEvent| event.response = Some(Word::parse("Pass")),
             |event: &mut AuthEvent| {
-                event.risk = Some(EventRisk { compromised_credentials: Some(false), ..EventRisk::default() })
+                event.risk = Some(EventRisk { compromised_credentials: Some(false), ..EventRisk::default() });
             },
             |event: &mut AuthEvent| event.challenges.push(Challenge { name: Some(Word::parse("Mfa")), response: None }),
             |event: &mut AuthEvent| event.feedback = Some(EventFeedback { value: None, provider: None, date: None }),

@@ -3,17 +3,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-mod support;
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use cognito_auth_exporter::event::{AuthEvent, EventResponse, FeedbackValue, Label, UnixMillis, Word};
 use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_exporter::simulate::quota::Quotas;
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use cognito_auth_exporter::simulate::{Options, Simulation};
-use support::exporter::{self, Exporter, Scrape};
-use support::receiver::{Receiver, Record};
+use exporter::{Exporter, Scrape};
+use receiver::{Received, Receiver};
 use tempfile::TempDir;
 
 const POOL: &str = "eu-west-1_EndToEnd1";
@@ -30,7 +34,7 @@ struct Stage {
 impl Stage {
     async fn set(pool: &str, rest: &str, populate: impl FnOnce(&mut World)) -> Self {
         let simulation =
-            Simulation::start(Options { quotas: support::no_quotas(), ..Options::default() }).await.unwrap();
+            Simulation::start(Options { quotas: Quotas::unlimited(), ..Options::default() }).await.unwrap();
         simulation.world(|world| {
             world.add_pool(Pool::new(POOL));
             populate(world);
@@ -59,7 +63,8 @@ impl Stage {
 }
 
 /// The poll of tests: quick, and all of the history.
-const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"all\"\n";
+const QUICK: &str =
+    "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"all\"\n";
 
 fn sign_in(world: &mut World, user: &str, at: UnixMillis, response: &str) -> AuthEvent {
     let mut event = world.sign_in(at);
@@ -91,7 +96,16 @@ fn true_outcomes(events: &[AuthEvent], since: UnixMillis) -> BTreeMap<&'static s
     outcomes
 }
 
-fn ids(records: &[Record]) -> BTreeSet<String> {
+/// Waits until what the receiver holds is enough.
+async fn until(receiver: &Receiver, enough: impl Fn(&[Received]) -> bool) {
+    let deadline = std::time::Instant::now() + exporter::PATIENCE;
+    while !enough(&receiver.records()) {
+        assert!(std::time::Instant::now() < deadline, "{} records came", receiver.records().len());
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+fn ids(records: &[Received]) -> BTreeSet<String> {
     records.iter().map(|record| record.text("aws.cognito.event.id").to_owned()).collect()
 }
 
@@ -118,8 +132,8 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
     assert!(scrape.sum("cognito_auth_events_total", &[]).abs() < f64::EPSILON);
     let everything = |scrape: &Scrape, name: &str, count: usize| scrape.sum(name, &[]) >= count as f64;
     exporter.until("the history", |scrape| everything(scrape, "cognito_auth_history_events_total", history.len()));
-    stage.receiver.until(|records| ids(records).len() == history.len()).await;
-    assert!(stage.receiver.records().iter().all(|record| record.flag("aws.cognito.event.history")));
+    until(&stage.receiver, |records| ids(records).len() == history.len()).await;
+    assert!(stage.receiver.records().iter().all(is_history));
 
     // Live events, more than a page of them, some in progress.
     let live_since = clock.now();
@@ -163,7 +177,7 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
             world.feedback(POOL, name, id, value, "an administrator");
         });
         let seen = stage.receiver.records().len();
-        stage.receiver.until(|records| records.len() >= seen + 20).await;
+        until(&stage.receiver, |records| records.len() >= seen + 20).await;
         exporter.take().unwrap().kill();
         exporter = Some(stage.exporter());
     }
@@ -174,7 +188,7 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
     let outcomes = true_outcomes(&truth, began);
     let scrape = exporter.until("the truth", |scrape| final_outcomes(scrape) == outcomes);
     assert!((scrape.sum("cognito_auth_history_events_total", &[]) - history.len() as f64).abs() < f64::EPSILON);
-    stage.receiver.until(|records| ids(records).len() == truth.len()).await;
+    until(&stage.receiver, |records| ids(records).len() == truth.len()).await;
     exporter.until("an empty outbox", |scrape| scrape.sum("cognito_exporter_outbox_records", &[]) < 0.5);
     assert_eq!(final_outcomes(&exporter.scrape()), outcomes, "and it stays the truth");
 
@@ -187,17 +201,21 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
             records.iter().filter(|record| record.text("aws.cognito.event.id") == *id).map(response).collect();
         assert_eq!(told, BTreeSet::from(["InProgress".to_owned(), "Pass".to_owned()]), "a revision is delivered");
     }
-    let uids: BTreeSet<&str> = records.iter().map(|record| record.text("log.record.uid")).collect();
+    let uids: BTreeSet<&str> = records.iter().map(|record| record.uid()).collect();
     let repeats = records.len() - uids.len();
     assert!(repeats <= 5 * 512, "{repeats} repeats are more than the batches in flight at five kills");
 
     // The program's own log names no user, and nobody was made billable.
     assert!(!exporter.log().contains("user-"), "{}", exporter.log());
-    assert!(stage.simulation.world(|world| support::operations(world).all(|name| !name.contains("AdminGetUser"))));
+    stage.simulation.world(|world| assert!(world.calls().iter().all(|call| call.operation != "AdminGetUser")));
     assert!(exporter.stop().success());
 }
 
-fn response(record: &Record) -> String {
+fn is_history(record: &Received) -> bool {
+    record.attributes["aws.cognito.event.history"] == serde_json::Value::Bool(true)
+}
+
+fn response(record: &Received) -> String {
     record.text("aws.cognito.event.response").to_owned()
 }
 
@@ -215,8 +233,7 @@ async fn counters_survive_a_kill_without_a_new_event() {
     exporter.until("five events", |scrape| scrape.sum("cognito_auth_events_total", &[]) > 4.5);
     exporter.kill();
     // Nobody answers any more: what is shown can only come from the ledger.
-    let config = stage.config.clone();
-    let exporter = Exporter::start(&config, "http://127.0.0.1:9");
+    let exporter = Exporter::start(&stage.config, "http://127.0.0.1:9");
     let scrape = exporter.scrape();
     assert!((scrape.sum("cognito_auth_events_total", &[]) - 5.0).abs() < f64::EPSILON, "{}", scrape.interesting());
     assert!(exporter.stop().success());
@@ -241,6 +258,6 @@ async fn memory_stays_flat_while_walking_a_user_with_fifty_thousand_events() {
     println!("resident: {} KiB after 5,000 events, {} KiB after 50,000", early / 1024, late / 1024);
     // Most of what is there is sled's cache (64 MiB at most), which fills as it is used.
     assert!(late < early + 100 * 1024 * 1024, "{early} bytes became {late}");
-    stage.receiver.until(|records| ids(records).len() == 50_000).await;
+    until(&stage.receiver, |records| ids(records).len() == 50_000).await;
     assert!(exporter.stop().success());
 }

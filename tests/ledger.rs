@@ -20,8 +20,7 @@ use proptest::prelude::*;
 use std::time::Duration;
 
 const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
-const RULES: Rules =
-    Rules { overlap: Duration::from_hours(1), settle: Duration::from_mins(30), followed_since: None };
+const RULES: Rules = Rules { overlap: Duration::from_hours(1), settle: Duration::from_mins(30), followed_since: None };
 
 fn state(directory: &Path) -> StateConfig {
     StateConfig { path: directory.to_owned(), cache_bytes: 8 << 20, ..StateConfig::default() }
@@ -217,7 +216,7 @@ async fn committer() {
     let ledger = open(Path::new(&directory));
     for round in 0.. {
         let record = ledger.user(&pool().id, "ann").unwrap().unwrap_or_else(newcomer);
-        let first = counted(&ledger) as usize;
+        let first = usize::try_from(counted(&ledger)).unwrap();
         ledger.commit(commit("ann", record, vec![event(first + 1), event(first)])).await.unwrap();
         println!("\nacknowledged {}", first + 2);
         if round % 5 == 4 {

@@ -102,7 +102,11 @@ async fn receiver(config: &Config, findings: &mut Findings) {
     match answer {
         Answer::Accepted { .. } => findings.ok(&what, "took an export of no records"),
         Answer::Retry { message, .. } => {
-            findings.failed(&what, message, "is the receiver up, and reachable from here? Nothing is lost while it is not");
+            findings.failed(
+                &what,
+                message,
+                "is the receiver up, and reachable from here? Nothing is lost while it is not",
+            );
         }
         Answer::Refused { message } | Answer::Invalid { message } | Answer::TooLarge { message } => {
             findings.failed(&what, message, "look at otlp.protocol, otlp.headers and the endpoint's path");
@@ -180,7 +184,8 @@ async fn check_pool(pool: &PoolConfig, source: &Cognito, findings: &mut Findings
             findings.ok(&what(&Operation::AdminListUserAuthEvents), found);
         }
         Err(SourceError::UserNotFound) => {
-            findings.ok(&what(&Operation::AdminListUserAuthEvents), "allowed; the user that was asked for is not there");
+            findings
+                .ok(&what(&Operation::AdminListUserAuthEvents), "allowed; the user that was asked for is not there");
         }
         Err(error) => fail(findings, Operation::AdminListUserAuthEvents, error),
     }
@@ -206,6 +211,9 @@ fn say_round(config: &Config, users: u64, findings: &Findings) {
         ),
     );
     if needed > per_second {
-        findings.note("round", "the objective poll.max_interval cannot be met: raise poll.requests_per_second or follow fewer users");
+        findings.note(
+            "round",
+            "the objective poll.max_interval cannot be met: raise poll.requests_per_second or follow fewer users",
+        );
     }
 }

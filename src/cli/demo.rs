@@ -59,7 +59,7 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut people = Population::lively(args.seed, args.users as usize);
     simulation.world(|world| people.move_in(world, POOL, clock.now()));
 
-    let app = App::build(config, Clients::simulated(&simulation.url())).await?;
+    let app = App::build(config, Clients::simulated(simulation.url())).await?;
     greet(args, app.http_addr()?);
     let life = async {
         let mut tick = tokio::time::interval(TICK);
@@ -71,9 +71,7 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut signals = signals;
     let mut duration = args.duration;
     let stop = async || match duration.take() {
-        Some(duration) => {
-            tokio::time::timeout(duration, signals.next()).await.unwrap_or("the end of --duration")
-        }
+        Some(duration) => tokio::time::timeout(duration, signals.next()).await.unwrap_or("the end of --duration"),
         None => signals.next().await,
     };
     let outcome = tokio::select! {

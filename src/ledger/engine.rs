@@ -182,12 +182,12 @@ impl Engine {
         self.db.size_on_disk().unwrap_or(0)
     }
 
-    fn error(&self, doing: &'static str, cause: impl ToString) -> EngineError {
+    fn error(&self, doing: &'static str, cause: impl std::fmt::Display) -> EngineError {
         EngineError { doing, path: self.path.clone(), cause: cause.to_string() }
     }
 }
 
-fn storage_error(doing: &'static str, path: &Path, cause: impl ToString) -> EngineError {
+fn storage_error(doing: &'static str, path: &Path, cause: impl std::fmt::Display) -> EngineError {
     EngineError { doing, path: path.to_owned(), cause: cause.to_string() }
 }
 

@@ -391,8 +391,8 @@ fn text<V: Vocabulary>(word: Option<&Word<V>>) -> Option<String> {
     word.map(|word| word.as_str().to_owned())
 }
 
-fn word<V: Vocabulary>(text: Option<String>) -> Option<Word<V>> {
-    text.as_deref().map(Word::parse)
+fn word<V: Vocabulary>(text: Option<&String>) -> Option<Word<V>> {
+    text.map(|text| Word::parse(text))
 }
 
 impl From<&Entry> for StoredEntry {
@@ -458,18 +458,21 @@ impl TryFrom<StoredEntry> for Entry {
             user: Arc::new(UserIdentity { username: stored.username, sub: stored.sub }),
             event: AuthEvent {
                 id: event.id,
-                event_type: word(event.event_type),
+                event_type: word(event.event_type.as_ref()),
                 creation_date: event.creation_date.map(UnixMillis),
-                response: word(event.response),
+                response: word(event.response.as_ref()),
                 risk: event.risk.map(|risk| EventRisk {
-                    decision: word(risk.decision),
-                    level: word(risk.level),
+                    decision: word(risk.decision.as_ref()),
+                    level: word(risk.level.as_ref()),
                     compromised_credentials: risk.compromised_credentials,
                 }),
                 challenges: event
                     .challenges
                     .into_iter()
-                    .map(|challenge| Challenge { name: word(challenge.name), response: word(challenge.response) })
+                    .map(|challenge| Challenge {
+                        name: word(challenge.name.as_ref()),
+                        response: word(challenge.response.as_ref()),
+                    })
                     .collect(),
                 context: event.context.map(|context| EventContext {
                     ip_address: context.ip_address,
@@ -479,7 +482,7 @@ impl TryFrom<StoredEntry> for Entry {
                     country: context.country,
                 }),
                 feedback: event.feedback.map(|feedback| EventFeedback {
-                    value: word(feedback.value),
+                    value: word(feedback.value.as_ref()),
                     provider: feedback.provider,
                     date: feedback.date.map(UnixMillis),
                 }),

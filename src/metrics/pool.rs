@@ -225,7 +225,7 @@ fn put_total(scrape: &mut Exposition, id: &str, series: Series, total: u64) {
             scrape.put(&UNFINISHED, [id, event_type.as_str(), decision.as_str()], total);
         }
         Series::Risk { event_type, response, level, decision } => {
-            scrape.put(&RISK, [id, event_type.as_str(), response.as_str(), level.as_str(), decision.as_str()], total)
+            scrape.put(&RISK, [id, event_type.as_str(), response.as_str(), level.as_str(), decision.as_str()], total);
         }
         Series::Compromised { event_type, response } => {
             scrape.put(&COMPROMISED, [id, event_type.as_str(), response.as_str()], total);

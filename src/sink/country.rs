@@ -10,11 +10,8 @@ use std::sync::LazyLock;
 /// A line for each country: its code, a space, its names between ` | `.
 const TABLE: &str = include_str!("countries.txt");
 
-static CODE_BY_NAME: LazyLock<HashMap<String, &'static str>> = LazyLock::new(|| {
-    lines()
-        .flat_map(|(code, names)| names.map(move |name| (name.to_lowercase(), code)))
-        .collect()
-});
+static CODE_BY_NAME: LazyLock<HashMap<String, &'static str>> =
+    LazyLock::new(|| lines().flat_map(|(code, names)| names.map(move |name| (name.to_lowercase(), code))).collect());
 
 /// The country's code; None for a name that is not known. Case does not matter.
 pub(super) fn iso_code(english_name: &str) -> Option<&'static str> {
@@ -22,10 +19,7 @@ pub(super) fn iso_code(english_name: &str) -> Option<&'static str> {
 }
 
 fn lines() -> impl Iterator<Item = (&'static str, impl Iterator<Item = &'static str>)> {
-    TABLE
-        .lines()
-        .filter_map(|line| line.split_once(' '))
-        .map(|(code, names)| (code, names.split(" | ")))
+    TABLE.lines().filter_map(|line| line.split_once(' ')).map(|(code, names)| (code, names.split(" | ")))
 }
 
 #[cfg(test)]

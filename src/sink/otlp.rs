@@ -110,11 +110,8 @@ impl OtlpSink {
     pub fn connect(config: &OtlpConfig, instance_id: &str) -> Result<Self, OtlpSetupError> {
         let packer = Packer::new(instance_id, &config.resource_attributes, config.timestamp);
         let headers = Headers::open(&config.headers, config.headers_file.clone())?;
-        let http = |protocol| {
-            HttpTransport::new(config, protocol, packer.resource())
-                .map(Box::new)
-                .map(Transport::Http)
-        };
+        let http =
+            |protocol| HttpTransport::new(config, protocol, packer.resource()).map(Box::new).map(Transport::Http);
         let transport = match config.protocol {
             OtlpProtocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(config)?)),
             OtlpProtocol::HttpProtobuf => http(Protocol::HttpBinary)?,

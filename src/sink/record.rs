@@ -106,10 +106,7 @@ pub fn severity(event: &AuthEvent) -> Severity {
     let high = risk.level == Some(Word::Known(RiskLevel::High));
     let compromised = risk.compromised_credentials == Some(true);
     let failed = event.response == Some(Word::Known(EventResponse::Fail));
-    let suspected = matches!(
-        risk.decision,
-        Some(Word::Known(RiskDecision::AccountTakeover | RiskDecision::Block))
-    );
+    let suspected = matches!(risk.decision, Some(Word::Known(RiskDecision::AccountTakeover | RiskDecision::Block)));
     let medium = risk.level == Some(Word::Known(RiskLevel::Medium));
     if (high || compromised) && !failed {
         Severity::Error
@@ -145,62 +142,27 @@ fn attributes(entry: &Entry) -> Vec<(&'static str, Value<'_>)> {
     list.text("aws.cognito.event.id", event.id.as_deref());
     list.text("aws.cognito.event.type", word(event.event_type.as_ref()));
     list.text("aws.cognito.event.response", word(event.response.as_ref()));
-    list.owned(
-        "aws.cognito.event.creation_date",
-        event.creation_date.map(|date| date.to_string()),
-    );
-    list.value(
-        "aws.cognito.event.revision",
-        Some(Value::Integer(entry.revision.into())),
-    );
+    list.owned("aws.cognito.event.creation_date", event.creation_date.map(|date| date.to_string()));
+    list.value("aws.cognito.event.revision", Some(Value::Integer(entry.revision.into())));
     list.value("aws.cognito.event.history", Some(Value::Bool(entry.history)));
-    list.text(
-        "aws.cognito.risk.decision",
-        risk.and_then(|risk| word(risk.decision.as_ref())),
-    );
-    list.text(
-        "aws.cognito.risk.level",
-        risk.and_then(|risk| word(risk.level.as_ref())),
-    );
+    list.text("aws.cognito.risk.decision", risk.and_then(|risk| word(risk.decision.as_ref())));
+    list.text("aws.cognito.risk.level", risk.and_then(|risk| word(risk.level.as_ref())));
     list.value(
         "aws.cognito.risk.compromised_credentials",
         risk.and_then(|risk| risk.compromised_credentials).map(Value::Bool),
     );
-    list.value(
-        "aws.cognito.challenges",
-        Some(challenges)
-            .filter(|challenges| !challenges.is_empty())
-            .map(Value::Maps),
-    );
+    list.value("aws.cognito.challenges", Some(challenges).filter(|challenges| !challenges.is_empty()).map(Value::Maps));
     list.text("user.name", Some(&entry.user.username));
     list.text("user.id", entry.user.sub.as_deref());
-    list.text(
-        "client.address",
-        context.and_then(|context| context.ip_address.as_deref()),
-    );
-    list.text(
-        "aws.cognito.device.name",
-        context.and_then(|context| context.device_name.as_deref()),
-    );
-    list.text(
-        "aws.cognito.timezone",
-        context.and_then(|context| context.timezone.as_deref()),
-    );
+    list.text("client.address", context.and_then(|context| context.ip_address.as_deref()));
+    list.text("aws.cognito.device.name", context.and_then(|context| context.device_name.as_deref()));
+    list.text("aws.cognito.timezone", context.and_then(|context| context.timezone.as_deref()));
     list.text("geo.locality.name", context.and_then(|context| context.city.as_deref()));
     list.text("aws.cognito.country", country);
     list.text("geo.country.iso_code", country.and_then(country::iso_code));
-    list.text(
-        "aws.cognito.feedback.value",
-        feedback.and_then(|feedback| word(feedback.value.as_ref())),
-    );
-    list.text(
-        "aws.cognito.feedback.provider",
-        feedback.and_then(|feedback| feedback.provider.as_deref()),
-    );
-    list.owned(
-        "aws.cognito.feedback.date",
-        feedback.and_then(|feedback| feedback.date).map(|date| date.to_string()),
-    );
+    list.text("aws.cognito.feedback.value", feedback.and_then(|feedback| word(feedback.value.as_ref())));
+    list.text("aws.cognito.feedback.provider", feedback.and_then(|feedback| feedback.provider.as_deref()));
+    list.owned("aws.cognito.feedback.date", feedback.and_then(|feedback| feedback.date).map(|date| date.to_string()));
     list.0
 }
 
@@ -244,10 +206,7 @@ pub(crate) mod tests {
                 region: "eu-west-1".into(),
                 account_id: Some("111122223333".into()),
             }),
-            user: Arc::new(UserIdentity {
-                username: "alice".into(),
-                sub: Some("sub-of-alice".into()),
-            }),
+            user: Arc::new(UserIdentity { username: "alice".into(), sub: Some("sub-of-alice".into()) }),
             event: AuthEvent {
                 id: Some("4ad59ba8-0df1-4b1c-9a3e-3f2b5bf0d5ce".into()),
                 event_type: Some(Word::parse("SignIn")),
@@ -259,14 +218,8 @@ pub(crate) mod tests {
                     compromised_credentials: Some(false),
                 }),
                 challenges: vec![
-                    Challenge {
-                        name: Some(Word::parse("Password")),
-                        response: Some(Word::parse("Success")),
-                    },
-                    Challenge {
-                        name: Some(Word::parse("Mfa")),
-                        response: None,
-                    },
+                    Challenge { name: Some(Word::parse("Password")), response: Some(Word::parse("Success")) },
+                    Challenge { name: Some(Word::parse("Mfa")), response: None },
                 ],
                 context: Some(EventContext {
                     ip_address: Some("192.0.2.1".into()),
@@ -291,14 +244,8 @@ pub(crate) mod tests {
     pub(crate) fn bare_entry() -> Entry {
         Entry {
             event: AuthEvent::default(),
-            user: Arc::new(UserIdentity {
-                username: "alice".into(),
-                sub: None,
-            }),
-            pool: Arc::new(PoolIdentity {
-                account_id: None,
-                ..(*full_entry().pool).clone()
-            }),
+            user: Arc::new(UserIdentity { username: "alice".into(), sub: None }),
+            pool: Arc::new(PoolIdentity { account_id: None, ..(*full_entry().pool).clone() }),
             revision: 0,
             history: true,
             observed: UnixMillis(5),
@@ -337,10 +284,7 @@ pub(crate) mod tests {
                 ("aws.cognito.risk.compromised_credentials", Value::Bool(false)),
                 (
                     "aws.cognito.challenges",
-                    Value::Maps(vec![
-                        vec![("name", "Password"), ("response", "Success")],
-                        vec![("name", "Mfa")]
-                    ])
+                    Value::Maps(vec![vec![("name", "Password"), ("response", "Success")], vec![("name", "Mfa")]])
                 ),
                 ("user.name", text("alice")),
                 ("user.id", text("sub-of-alice")),
@@ -361,10 +305,7 @@ pub(crate) mod tests {
     fn what_cognito_did_not_send_is_absent() {
         let mut entry = bare_entry();
         entry.event.response = Some(Word::parse(""));
-        entry.event.context = Some(EventContext {
-            city: Some(String::new()),
-            ..EventContext::default()
-        });
+        entry.event.context = Some(EventContext { city: Some(String::new()), ..EventContext::default() });
         let record = Record::of(&entry, TimestampSource::Event);
         let names: Vec<_> = record.attributes.iter().map(|(name, _)| *name).collect();
         assert_eq!(
@@ -387,24 +328,12 @@ pub(crate) mod tests {
     fn unknown_words_stand_verbatim_in_the_attributes() {
         let mut entry = bare_entry();
         entry.event.event_type = Some(Word::parse("PasskeyEnrol"));
-        entry.event.context = Some(EventContext {
-            country: Some("Atlantis".into()),
-            ..EventContext::default()
-        });
+        entry.event.context = Some(EventContext { country: Some("Atlantis".into()), ..EventContext::default() });
         let record = Record::of(&entry, TimestampSource::Event);
         assert_eq!(record.event_name, "aws.cognito.auth.other");
-        assert!(
-            record
-                .attributes
-                .contains(&("aws.cognito.event.type", text("PasskeyEnrol")))
-        );
+        assert!(record.attributes.contains(&("aws.cognito.event.type", text("PasskeyEnrol"))));
         assert!(record.attributes.contains(&("aws.cognito.country", text("Atlantis"))));
-        assert!(
-            !record
-                .attributes
-                .iter()
-                .any(|(name, _)| *name == "geo.country.iso_code")
-        );
+        assert!(!record.attributes.iter().any(|(name, _)| *name == "geo.country.iso_code"));
     }
 
     #[test]
@@ -412,11 +341,7 @@ pub(crate) mod tests {
         let entry = full_entry();
         let record = Record::of(&entry, TimestampSource::Observed);
         assert_eq!(record.timestamp, Some(entry.observed));
-        assert!(
-            record
-                .attributes
-                .contains(&("aws.cognito.event.creation_date", text("2024-08-08T16:54:09.929Z")))
-        );
+        assert!(record.attributes.contains(&("aws.cognito.event.creation_date", text("2024-08-08T16:54:09.929Z"))));
     }
 
     #[test]
@@ -448,11 +373,7 @@ pub(crate) mod tests {
                 }),
                 ..AuthEvent::default()
             };
-            assert_eq!(
-                severity(&event),
-                expected,
-                "{response} {decision} {level} {compromised}"
-            );
+            assert_eq!(severity(&event), expected, "{response} {decision} {level} {compromised}");
         }
         assert_eq!(severity(&AuthEvent::default()), Info);
     }
@@ -460,20 +381,14 @@ pub(crate) mod tests {
     #[test]
     fn each_type_names_its_events_in_snake_case() {
         for known in EventType::ALL {
-            let snake = known
-                .as_str()
-                .char_indices()
-                .fold(String::new(), |mut snake, (at, letter)| {
-                    if letter.is_ascii_uppercase() && at > 0 {
-                        snake.push('_');
-                    }
-                    snake.push(letter.to_ascii_lowercase());
-                    snake
-                });
-            assert_eq!(
-                event_name(Some(&Word::Known(*known))),
-                format!("aws.cognito.auth.{snake}")
-            );
+            let snake = known.as_str().char_indices().fold(String::new(), |mut snake, (at, letter)| {
+                if letter.is_ascii_uppercase() && at > 0 {
+                    snake.push('_');
+                }
+                snake.push(letter.to_ascii_lowercase());
+                snake
+            });
+            assert_eq!(event_name(Some(&Word::Known(*known))), format!("aws.cognito.auth.{snake}"));
         }
     }
 }

@@ -31,10 +31,7 @@ impl StdoutSink {
 impl<W: Write> StdoutSink<W> {
     /// Prints to any writer.
     pub fn to(out: W, timestamp: TimestampSource) -> Self {
-        Self {
-            out: Arc::new(Mutex::new(out)),
-            timestamp,
-        }
+        Self { out: Arc::new(Mutex::new(out)), timestamp }
     }
 
     fn lines(&self, batch: &[Entry]) -> serde_json::Result<Vec<u8>> {
@@ -64,18 +61,12 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
 impl<W: Write + Send + 'static> Sink for StdoutSink<W> {
     async fn deliver(&mut self, batch: &[Entry]) -> Answer {
         match self.print(batch).await {
-            Ok(()) => Answer::Accepted {
-                rejected: 0,
-                message: None,
-            },
+            Ok(()) => Answer::Accepted { rejected: 0, message: None },
             // A closed pipe stays closed; a full disk or a slow reader may not.
-            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Answer::Refused {
-                message: "nobody reads standard output any more".into(),
-            },
-            Err(error) => Answer::Retry {
-                after: None,
-                message: format!("standard output: {error}"),
-            },
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+                Answer::Refused { message: "nobody reads standard output any more".into() }
+            }
+            Err(error) => Answer::Retry { after: None, message: format!("standard output: {error}") },
         }
     }
 
@@ -131,10 +122,7 @@ mod tests {
 
     async fn printed(batch: &[Entry]) -> String {
         let mut sink = StdoutSink::to(Vec::new(), TimestampSource::Event);
-        assert!(matches!(
-            sink.deliver(batch).await,
-            Answer::Accepted { rejected: 0, .. }
-        ));
+        assert!(matches!(sink.deliver(batch).await, Answer::Accepted { rejected: 0, .. }));
         let text = sink.out.lock().unwrap().clone();
         String::from_utf8(text).unwrap()
     }

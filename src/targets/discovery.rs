@@ -221,7 +221,11 @@ impl<S: Source> Discovery<S> {
         let another = |stored: &UserRecord| stored.sub.is_some() && sub.is_some() && stored.sub != sub;
         match stored {
             Some(stored) if !another(&stored) => {
-                (sub.is_some() && stored.sub.is_none()).then(|| UserRecord { sub, ..stored })
+                if sub.is_some() && stored.sub.is_none() {
+                    Some(UserRecord { sub, ..stored })
+                } else {
+                    None
+                }
             }
             _ => {
                 let now = self.clock.now();

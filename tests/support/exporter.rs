@@ -1,5 +1,8 @@
 //! The built binary as a process: started, scraped, stopped, killed.
 
+#![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot start its exporter is to fail")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
@@ -115,8 +118,7 @@ impl Log {
     fn wait_for(&self, text: &str) -> String {
         let lines = self.lines.lock().unwrap();
         let found = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
-        let (lines, _) =
-            self.grown.wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none()).unwrap();
+        let (lines, _) = self.grown.wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none()).unwrap();
         found(&lines).unwrap_or_else(|| panic!("{text:?} was not said:\n{}", lines.join("\n")))
     }
 }

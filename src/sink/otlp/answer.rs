@@ -48,10 +48,7 @@ pub(super) fn of_http(reply: &Reply) -> Answer {
         None => failure_message(reply),
     };
     match reply.status.as_u16() {
-        429 | 502 | 503 | 504 => Answer::Retry {
-            after: retry_after(&reply.headers),
-            message,
-        },
+        429 | 502 | 503 | 504 => Answer::Retry { after: retry_after(&reply.headers), message },
         413 => Answer::TooLarge { message },
         400 | 422 => Answer::Invalid { message },
         _ => Answer::Refused { message },
@@ -79,15 +76,9 @@ pub(super) fn of_grpc(result: Result<ExportLogsServiceResponse, Status>) -> Answ
         | Code::Aborted
         | Code::OutOfRange
         | Code::Unavailable
-        | Code::DataLoss => Answer::Retry {
-            after: retry_info.and_then(|info| info.retry_delay),
-            message,
-        },
+        | Code::DataLoss => Answer::Retry { after: retry_info.and_then(|info| info.retry_delay), message },
         Code::ResourceExhausted => match retry_info {
-            Some(info) => Answer::Retry {
-                after: info.retry_delay,
-                message,
-            },
+            Some(info) => Answer::Retry { after: info.retry_delay, message },
             None => Answer::TooLarge { message },
         },
         Code::InvalidArgument => Answer::Invalid { message },
@@ -97,10 +88,7 @@ pub(super) fn of_grpc(result: Result<ExportLogsServiceResponse, Status>) -> Answ
 
 /// The answer to a batch that got none.
 pub(super) fn no_answer(why: &str) -> Answer {
-    Answer::Retry {
-        after: None,
-        message: bounded(&format!("no answer: {why}")),
-    }
+    Answer::Retry { after: None, message: bounded(&format!("no answer: {why}")) }
 }
 
 /// An error and its causes, as one line. A cause that only repeats what was said is left out.
@@ -120,12 +108,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
 
 /// Cuts a message from outside to what fits a line of the log.
 pub(super) fn bounded(message: &str) -> String {
-    message
-        .trim()
-        .chars()
-        .take(MESSAGE_CHARS_MAX)
-        .map(|char| if char.is_control() { ' ' } else { char })
-        .collect()
+    message.trim().chars().take(MESSAGE_CHARS_MAX).map(|char| if char.is_control() { ' ' } else { char }).collect()
 }
 
 fn accepted(response: &ExportLogsServiceResponse) -> Answer {
@@ -163,9 +146,7 @@ fn of_success(reply: &Reply) -> Answer {
     }
     let response = match format(&reply.headers) {
         Format::Protobuf => ExportLogsServiceResponse::decode(&*reply.body).ok(),
-        Format::Json => serde_json::from_slice::<JsonResponse>(&reply.body)
-            .ok()
-            .map(JsonResponse::into),
+        Format::Json => serde_json::from_slice::<JsonResponse>(&reply.body).ok().map(JsonResponse::into),
         Format::Other => None,
     };
     match response {
@@ -225,12 +206,8 @@ fn failure_message(reply: &Reply) -> String {
         message: String,
     }
     let said = match format(&reply.headers) {
-        Format::Protobuf => tonic_types::pb::Status::decode(&*reply.body)
-            .ok()
-            .map(|status| status.message),
-        Format::Json => serde_json::from_slice(&reply.body)
-            .ok()
-            .map(|status: JsonStatus| status.message),
+        Format::Protobuf => tonic_types::pb::Status::decode(&*reply.body).ok().map(|status| status.message),
+        Format::Json => serde_json::from_slice(&reply.body).ok().map(|status: JsonStatus| status.message),
         Format::Other => None,
     };
     let said = said.unwrap_or_else(|| String::from_utf8_lossy(&reply.body).into_owned());
@@ -272,10 +249,7 @@ mod tests {
     fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
         Reply {
             status: StatusCode::from_u16(status).unwrap(),
-            headers: headers
-                .iter()
-                .map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap()))
-                .collect(),
+            headers: headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
             body: body.into(),
         }
     }
@@ -290,10 +264,7 @@ mod tests {
     }
 
     fn taken(rejected: u64, message: Option<&str>) -> Answer {
-        Answer::Accepted {
-            rejected,
-            message: message.map(Into::into),
-        }
+        Answer::Accepted { rejected, message: message.map(Into::into) }
     }
 
     /// An answer without its message.
@@ -344,22 +315,12 @@ mod tests {
             (reply(202, JSON, "{}"), taken(0, None)),
             (reply(200, PROTOBUF, protobuf), taken(3, Some("too old"))),
             (
-                reply(
-                    200,
-                    JSON,
-                    r#"{"partialSuccess":{"rejectedLogRecords":"3","errorMessage":"too old"}}"#,
-                ),
+                reply(200, JSON, r#"{"partialSuccess":{"rejectedLogRecords":"3","errorMessage":"too old"}}"#),
                 taken(3, Some("too old")),
             ),
-            (
-                reply(200, JSON, r#"{"partialSuccess":{"rejectedLogRecords":2}}"#),
-                taken(2, None),
-            ),
+            (reply(200, JSON, r#"{"partialSuccess":{"rejectedLogRecords":2}}"#), taken(2, None)),
             (reply(200, JSON, r#"{"partialSuccess":null}"#), taken(0, None)),
-            (
-                reply(200, JSON, r#"{"partialSuccess":{"errorMessage":"slow down"}}"#),
-                taken(0, Some("slow down")),
-            ),
+            (reply(200, JSON, r#"{"partialSuccess":{"errorMessage":"slow down"}}"#), taken(0, Some("slow down"))),
         ] {
             assert_eq!(of_http(&reply), expected, "{reply:?}");
         }
@@ -397,44 +358,21 @@ mod tests {
 
     #[test]
     fn a_failure_says_what_the_receiver_said() {
-        let status = tonic_types::pb::Status {
-            code: 3,
-            message: "bad record".into(),
-            details: vec![],
-        };
+        let status = tonic_types::pb::Status { code: 3, message: "bad record".into(), details: vec![] };
         for (reply, expected) in [
             (
-                reply(
-                    400,
-                    &[("content-type", "application/x-protobuf")],
-                    status.encode_to_vec(),
-                ),
+                reply(400, &[("content-type", "application/x-protobuf")], status.encode_to_vec()),
                 "400 Bad Request: bad record",
             ),
             (
-                reply(
-                    400,
-                    &[("content-type", "application/json")],
-                    r#"{"code":3,"message":"bad record"}"#,
-                ),
+                reply(400, &[("content-type", "application/json")], r#"{"code":3,"message":"bad record"}"#),
                 "400 Bad Request: bad record",
             ),
-            (
-                reply(400, &[("content-type", "text/plain")], "bad\nrecord\n"),
-                "400 Bad Request: bad record",
-            ),
-            (
-                reply(400, &[("content-type", "application/json")], "[]"),
-                "400 Bad Request: []",
-            ),
+            (reply(400, &[("content-type", "text/plain")], "bad\nrecord\n"), "400 Bad Request: bad record"),
+            (reply(400, &[("content-type", "application/json")], "[]"), "400 Bad Request: []"),
             (reply(400, &[], ""), "400 Bad Request"),
         ] {
-            assert_eq!(
-                of_http(&reply),
-                Answer::Invalid {
-                    message: expected.into()
-                }
-            );
+            assert_eq!(of_http(&reply), Answer::Invalid { message: expected.into() });
         }
     }
 

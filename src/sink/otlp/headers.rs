@@ -34,15 +34,9 @@ impl Headers {
     /// Reads the headers for the first time.
     pub(super) fn open(pairs: &[(String, Secret)], file: Option<PathBuf>) -> Result<Self, OtlpSetupError> {
         let fixed = pairs.iter().enumerate().map(|(index, (name, value))| {
-            header(name, value.reveal()).ok_or(OtlpSetupError::Header {
-                key: "otlp.headers",
-                pair: index + 1,
-            })
+            header(name, value.reveal()).ok_or(OtlpSetupError::Header { key: "otlp.headers", pair: index + 1 })
         });
-        Ok(Self {
-            fixed: fixed.collect::<Result<_, _>>()?,
-            file: file.map(HeadersFile::open).transpose()?,
-        })
+        Ok(Self { fixed: fixed.collect::<Result<_, _>>()?, file: file.map(HeadersFile::open).transpose()? })
     }
 
     /// The headers as they are now. While the file cannot be read, those that it last held go on: the receiver says
@@ -141,10 +135,8 @@ mod tests {
     use super::*;
 
     fn shown(headers: &HeaderMap) -> Vec<(String, String)> {
-        let mut pairs: Vec<_> = headers
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
-            .collect();
+        let mut pairs: Vec<_> =
+            headers.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
         pairs.sort();
         pairs
     }
@@ -158,11 +150,7 @@ mod tests {
         let headers = parse("Authorization=Basic%20YWJj==, x-tenant = a%2Cb\nx-more=1\n\n").unwrap();
         assert_eq!(
             shown(&headers),
-            [
-                pair("authorization", "Basic YWJj=="),
-                pair("x-more", "1"),
-                pair("x-tenant", "a,b")
-            ]
+            [pair("authorization", "Basic YWJj=="), pair("x-more", "1"), pair("x-tenant", "a,b")]
         );
     }
 
@@ -171,10 +159,7 @@ mod tests {
         for text in ["a=1,secret", "a=1,sec ret=2", "a=1,b=%zz", "a=1,b=%0a", "a=1,b=%2"] {
             assert_eq!(parse(text), Err(Malformed(2)), "{text}");
         }
-        let pairs = [
-            ("a".to_owned(), Secret::new("1")),
-            ("b".to_owned(), Secret::new("secret\n")),
-        ];
+        let pairs = [("a".to_owned(), Secret::new("1")), ("b".to_owned(), Secret::new("secret\n"))];
         let error = Headers::open(&pairs, None).unwrap_err().to_string();
         assert!(error.contains("pair 2") && !error.contains("secret"), "{error}");
     }
@@ -184,15 +169,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("headers");
         std::fs::write(&path, "x-token=one").unwrap();
-        let fixed = [
-            ("x-token".to_owned(), Secret::new("zero")),
-            ("x-fixed".to_owned(), Secret::new("f")),
-        ];
+        let fixed = [("x-token".to_owned(), Secret::new("zero")), ("x-fixed".to_owned(), Secret::new("f"))];
         let mut headers = Headers::open(&fixed, Some(path.clone())).unwrap();
-        assert_eq!(
-            shown(&headers.current().await),
-            [pair("x-fixed", "f"), pair("x-token", "one")]
-        );
+        assert_eq!(shown(&headers.current().await), [pair("x-fixed", "f"), pair("x-token", "one")]);
         std::fs::write(&path, "x-token=two").unwrap();
         assert_eq!(headers.current().await["x-token"], "two");
         std::fs::remove_file(&path).unwrap();
@@ -204,10 +183,7 @@ mod tests {
     fn a_missing_file_is_an_error_at_start() {
         assert!(matches!(
             Headers::open(&[], Some("/nonexistent/headers".into())),
-            Err(OtlpSetupError::Unreadable {
-                key: "otlp.headers_file",
-                ..
-            })
+            Err(OtlpSetupError::Unreadable { key: "otlp.headers_file", .. })
         ));
     }
 }

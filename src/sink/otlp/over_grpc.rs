@@ -44,15 +44,11 @@ impl GrpcTransport {
             .http2_keep_alive_interval(PING_INTERVAL)
             .keep_alive_timeout(PING_TIMEOUT);
         if secure {
-            endpoint = endpoint
-                .tls_config(Tls::read(config)?.for_grpc())
-                .map_err(OtlpSetupError::tls)?;
+            endpoint = endpoint.tls_config(Tls::read(config)?.for_grpc()).map_err(OtlpSetupError::tls)?;
         }
         let mut client = LogsServiceClient::new(endpoint.connect_lazy()).max_decoding_message_size(REPLY_BYTES_MAX);
         if config.compression == Compression::Gzip {
-            client = client
-                .send_compressed(CompressionEncoding::Gzip)
-                .accept_compressed(CompressionEncoding::Gzip);
+            client = client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip);
         }
         Ok(Self { client })
     }

@@ -77,9 +77,7 @@ impl HttpTransport {
             (Some(Ok(reply)), _) => answer::of_http(&reply),
             (Some(Err(failure)), _) => answer::no_answer(&failure),
             // The exporter gave up before it asked the client.
-            (None, Err(error)) => Answer::Refused {
-                message: answer::bounded(&answer::chain(&error)),
-            },
+            (None, Err(error)) => Answer::Refused { message: answer::bounded(&answer::chain(&error)) },
             (None, Ok(())) => answer::no_answer("nothing was sent"),
         }
     }
@@ -101,11 +99,7 @@ fn endpoint(config: &OtlpConfig) -> Result<Uri, OtlpSetupError> {
     let path = base.path().trim_end_matches('/');
     let query = base.query().map(|query| format!("?{query}")).unwrap_or_default();
     let mut parts = base.clone().into_parts();
-    parts.path_and_query = Some(
-        format!("{path}/v1/logs{query}")
-            .parse()
-            .map_err(|_| OtlpSetupError::Endpoint)?,
-    );
+    parts.path_and_query = Some(format!("{path}/v1/logs{query}").parse().map_err(|_| OtlpSetupError::Endpoint)?);
     Uri::from_parts(parts).map_err(|_| OtlpSetupError::Endpoint)
 }
 
@@ -131,11 +125,7 @@ impl Wire {
         let connector = HttpsConnectorBuilder::new();
         let connector = if endpoint.scheme_str() == Some("https") {
             let tls = Tls::read(config)?.for_http()?;
-            connector
-                .with_tls_config(tls)
-                .https_only()
-                .enable_http1()
-                .wrap_connector(tcp)
+            connector.with_tls_config(tls).https_only().enable_http1().wrap_connector(tcp)
         } else {
             // No certificate is asked for: an image without the system's roots exports to a neighbour over plain HTTP.
             let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -143,21 +133,13 @@ impl Wire {
                 .map_err(OtlpSetupError::tls)?
                 .with_root_certificates(rustls::RootCertStore::empty())
                 .with_no_client_auth();
-            connector
-                .with_tls_config(tls)
-                .https_or_http()
-                .enable_http1()
-                .wrap_connector(tcp)
+            connector.with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp)
         };
         let client = Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE_TIMEOUT)
             .build(connector);
-        Ok(Self {
-            client,
-            compression: config.compression,
-            exchange: Mutex::default(),
-        })
+        Ok(Self { client, compression: config.compression, exchange: Mutex::default() })
     }
 
     fn begin(&self, headers: HeaderMap) {
@@ -176,10 +158,7 @@ impl Wire {
     fn ours(&self, request: Request<Bytes>) -> Result<Request<Full<Bytes>>, HttpError> {
         let (mut parts, mut body) = request.into_parts();
         let made = std::mem::replace(&mut parts.headers, self.exchange().headers.clone());
-        parts
-            .headers
-            .entry(USER_AGENT)
-            .or_insert(HeaderValue::from_static(USER_AGENT_VALUE));
+        parts.headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT_VALUE));
         parts.headers.remove(CONTENT_ENCODING);
         for name in [CONTENT_TYPE, CONTENT_ENCODING] {
             if let Some(value) = made.get(&name) {
@@ -198,11 +177,7 @@ impl Wire {
     async fn send(&self, request: Request<Bytes>) -> Result<Reply, HttpError> {
         let response = self.client.request(self.ours(request)?).await?;
         let (parts, body) = response.into_parts();
-        Ok(Reply {
-            status: parts.status,
-            headers: parts.headers,
-            body: beginning(body).await?,
-        })
+        Ok(Reply { status: parts.status, headers: parts.headers, body: beginning(body).await? })
     }
 }
 

@@ -43,16 +43,12 @@ impl Packer {
         let attributes: BTreeMap<&str, &str> = own.into_iter().chain(operator).collect();
         let resource = Resource::builder_empty()
             .with_attributes(
-                attributes
-                    .into_iter()
-                    .map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned())),
+                attributes.into_iter().map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned())),
             )
             .build();
         Self {
             logger: SdkLoggerProvider::builder().build().logger(SERVICE_NAME),
-            scope: InstrumentationScope::builder(SERVICE_NAME)
-                .with_version(SERVICE_VERSION)
-                .build(),
+            scope: InstrumentationScope::builder(SERVICE_NAME).with_version(SERVICE_VERSION).build(),
             wire_resource: (&resource).into(),
             resource,
             timestamp,
@@ -79,9 +75,7 @@ impl Packer {
 
     /// The request that carries a batch.
     pub(super) fn request(&self, batch: &LogBatch<'_>) -> ExportLogsServiceRequest {
-        ExportLogsServiceRequest {
-            resource_logs: group_logs_by_resource_and_scope(batch, &self.wire_resource),
-        }
+        ExportLogsServiceRequest { resource_logs: group_logs_by_resource_and_scope(batch, &self.wire_resource) }
     }
 
     fn record(&self, entry: &Entry) -> SdkLogRecord {
@@ -100,11 +94,7 @@ impl Packer {
         });
         record.set_severity_text(made.severity.as_str());
         record.set_body(made.body.into());
-        record.add_attributes(
-            made.attributes
-                .into_iter()
-                .map(|(name, value)| (name, any_value(value))),
-        );
+        record.add_attributes(made.attributes.into_iter().map(|(name, value)| (name, any_value(value))));
         record
     }
 }
@@ -124,10 +114,8 @@ fn any_value(value: Value<'_>) -> AnyValue {
         Value::Maps(maps) => AnyValue::ListAny(Box::new(
             maps.into_iter()
                 .map(|map| {
-                    let map: HashMap<_, _> = map
-                        .into_iter()
-                        .map(|(name, text)| (name.into(), AnyValue::from(text.to_owned())))
-                        .collect();
+                    let map: HashMap<_, _> =
+                        map.into_iter().map(|(name, text)| (name.into(), AnyValue::from(text.to_owned()))).collect();
                     AnyValue::Map(Box::new(map))
                 })
                 .collect(),
@@ -169,10 +157,7 @@ mod tests {
 
     #[test]
     fn the_operators_resource_attributes_win() {
-        let operator = [
-            ("service.name".to_owned(), "mine".to_owned()),
-            ("cloud.region".to_owned(), "r".to_owned()),
-        ];
+        let operator = [("service.name".to_owned(), "mine".to_owned()), ("cloud.region".to_owned(), "r".to_owned())];
         let packer = Packer::new("instance", &operator, TimestampSource::Event);
         let request = packed(&packer, &[bare_entry()]);
         let resource = request.resource_logs[0].resource.as_ref().unwrap();
@@ -181,11 +166,7 @@ mod tests {
             names.into_iter().collect::<Vec<_>>(),
             ["cloud.region", "service.instance.id", "service.name", "service.version"]
         );
-        let name = resource
-            .attributes
-            .iter()
-            .find(|pair| pair.key == "service.name")
-            .unwrap();
+        let name = resource.attributes.iter().find(|pair| pair.key == "service.name").unwrap();
         assert_eq!(name.value, Some(AnyValue::from("mine").into()));
     }
 }

@@ -27,11 +27,7 @@ pub(super) struct Tls {
 impl Tls {
     /// Reads the files that the configuration names.
     pub(super) fn read(config: &OtlpConfig) -> Result<Self, OtlpSetupError> {
-        let ca = config
-            .ca_file
-            .as_deref()
-            .map(|path| read("otlp.ca_file", path))
-            .transpose()?;
+        let ca = config.ca_file.as_deref().map(|path| read("otlp.ca_file", path)).transpose()?;
         let identity = match (&config.cert_file, &config.key_file) {
             (Some(cert), Some(key)) => Some((read("otlp.cert_file", cert)?, read("otlp.key_file", key)?)),
             (None, None) => None,
@@ -91,26 +87,18 @@ type Chain = Vec<CertificateDer<'static>>;
 type Certificates = (Option<Chain>, Option<(Chain, PrivateKeyDer<'static>)>);
 
 fn read(key: &'static str, path: &Path) -> Result<Vec<u8>, OtlpSetupError> {
-    fs::read(path).map_err(|source| OtlpSetupError::Unreadable {
-        key,
-        path: path.to_owned(),
-        source,
-    })
+    fs::read(path).map_err(|source| OtlpSetupError::Unreadable { key, path: path.to_owned(), source })
 }
 
 fn chain(key: &'static str, pem: &[u8]) -> Result<Chain, OtlpSetupError> {
     let chain: Option<Chain> = CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().ok();
-    chain
-        .filter(|chain| !chain.is_empty())
-        .ok_or_else(|| unusable(key, "must hold certificates in PEM format"))
+    chain.filter(|chain| !chain.is_empty()).ok_or_else(|| unusable(key, "must hold certificates in PEM format"))
 }
 
 fn roots(certificates: Chain) -> Result<RootCertStore, OtlpSetupError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        roots
-            .add(certificate)
-            .map_err(|_| unusable("otlp.ca_file", "holds a certificate that cannot be read"))?;
+        roots.add(certificate).map_err(|_| unusable("otlp.ca_file", "holds a certificate that cannot be read"))?;
     }
     Ok(roots)
 }

@@ -44,10 +44,7 @@ fn origin(event: &AuthEvent) -> String {
         return String::new();
     };
     let known = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let place: Vec<String> = [known(&context.city), known(&context.country)]
-        .into_iter()
-        .flatten()
-        .collect();
+    let place: Vec<String> = [known(&context.city), known(&context.country)].into_iter().flatten().collect();
     let place = place.join(", ");
     match (known(&context.ip_address), place.is_empty()) {
         (Some(address), false) => format!(" from {address} ({place})"),
@@ -110,15 +107,9 @@ mod tests {
         let mut entry = bare_entry();
         entry.event.event_type = Some(Word::parse("Passkey"));
         entry.event.response = Some(Word::parse("Abandoned"));
-        entry.event.context = Some(EventContext {
-            country: Some("Chile".into()),
-            ..EventContext::default()
-        });
-        entry.event.risk = Some(EventRisk {
-            decision: None,
-            level: Some(Word::parse("Low")),
-            compromised_credentials: Some(true),
-        });
+        entry.event.context = Some(EventContext { country: Some("Chile".into()), ..EventContext::default() });
+        entry.event.risk =
+            Some(EventRisk { decision: None, level: Some(Word::parse("Low")), compromised_credentials: Some(true) });
         assert_eq!(
             about(&entry),
             "Passkey event of alice in customers from Chile ended with Abandoned, risk Low, credentials known to be compromised."
