@@ -14,7 +14,9 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_cognitoidentityprovider::Client;
-use aws_sdk_cognitoidentityprovider::config::interceptors::BeforeDeserializationInterceptorContextMut;
+use aws_sdk_cognitoidentityprovider::config::interceptors::{
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut,
+};
 use aws_sdk_cognitoidentityprovider::config::retry::RetryConfig;
 use aws_sdk_cognitoidentityprovider::config::timeout::TimeoutConfig;
 use aws_sdk_cognitoidentityprovider::config::{
@@ -35,8 +37,8 @@ use crate::lifecycle::Clock;
 const SESSION_NAME: &str = "cognito-auth-exporter";
 
 /// The most bytes that an answer may have. A page of 60 events has about 27 KB; one of 60 users with 50 attributes of
-/// 2,048 characters each would have 6 MB.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// 2,048 characters each would have 6 MB; 16 calls in flight (`poll.concurrency`) with the worst must fit into memory.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// Where a pool is and as whom it is asked.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -174,7 +176,7 @@ impl Account {
         let client = Builder::from(&config)
             .retry_config(retries)
             .timeout_config(self.deadlines(self.attempts))
-            .interceptor(AnswerLimit)
+            .interceptor(SoundAnswer)
             .build();
         let credentials = Credentials { provider: config.credentials_provider(), timeout: self.timeout };
         (Client::from_conf(client), credentials)
@@ -226,14 +228,15 @@ impl Account {
     }
 }
 
-/// Ends the reading of an answer that is too large to be one.
+/// Refuses what the SDK would take for an answer: one that does not end, and one that never began. An empty body reads
+/// as an empty page without a token, and so as the end of a history.
 #[derive(Debug)]
-struct AnswerLimit;
+struct SoundAnswer;
 
 #[dyn_dispatch_hint]
-impl Intercept for AnswerLimit {
+impl Intercept for SoundAnswer {
     fn name(&self) -> &'static str {
-        "AnswerLimit"
+        "SoundAnswer"
     }
 
     fn modify_before_deserialization(
@@ -246,5 +249,18 @@ impl Intercept for AnswerLimit {
         let whole = std::mem::replace(body, SdkBody::taken());
         *body = SdkBody::from_body_1_x(Limited::new(whole, ANSWER_BYTES_MAX));
         Ok(())
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        match response.body().bytes() {
+            Some([]) if response.status().is_success() => Err("an answer without a body".into()),
+            _ => Ok(()),
+        }
     }
 }

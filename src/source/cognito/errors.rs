@@ -135,6 +135,7 @@ fn credentials_failure(error: &CredentialsError) -> Failure {
     };
     let text = match refused {
         Some(answer) => coded(answer.code(), answer.message()),
+        None if fault == CredentialsFault::Missing => error.source().map_or("nothing is configured".into(), chain),
         None => chain(error),
     };
     Failure::NoCredentials(fault, text)
@@ -160,10 +161,7 @@ fn judge(what: &str, operation: Option<Operation>, failure: &Failure, personal: 
             let kind = content_type.as_deref().unwrap_or("no content type");
             let size = bytes.map_or("cut off or too large".to_owned(), |bytes| format!("{bytes} bytes"));
             let text = text(&format!("answer cannot be read (status {status}, {kind}, {size})"));
-            match status {
-                429 => SourceError::Throttled(text),
-                _ => SourceError::Passing(text),
-            }
+            by_status(*status, text)
         }
         Failure::TimedOut(cause) => SourceError::Timeout(text(cause)),
         Failure::NoCredentials(fault, told) => {
@@ -236,11 +234,16 @@ fn refused(operation: Option<Operation>, status: u16, code: &str, message: Optio
         | "AuthFailure"
         | "OptInRequired"
         | "NotSignedException" => caller(RefusalCause::BadCredentials, text),
-        _ => match status {
-            401 | 403 => caller(RefusalCause::Other, text),
-            429 => SourceError::Throttled(text),
-            _ => SourceError::Passing(text),
-        },
+        _ => by_status(status, text),
+    }
+}
+
+/// What a status says where no code does: a proxy or a firewall in front of the service has no other words.
+fn by_status(status: u16, text: String) -> SourceError {
+    match status {
+        401 | 403 | 407 => SourceError::Caller(Refusal { cause: RefusalCause::Other, text }),
+        429 => SourceError::Throttled(text),
+        _ => SourceError::Passing(text),
     }
 }
 
@@ -382,7 +385,7 @@ mod tests {
         let unreadable = |status| Failure::Unreadable { status, content_type: None, bytes: Some(0) };
         for (failure, expected) in [
             (unreadable(200), "passing"),
-            (unreadable(403), "passing"),
+            (unreadable(403), "caller Other"),
             (unreadable(502), "passing"),
             (unreadable(429), "throttled"),
             (Failure::TimedOut("why".into()), "timeout"),

@@ -1,0 +1,266 @@
+//! `events` and boto3's paginator, side by side: the same events in the same order, and tokens that either takes from the
+//! other.
+
+#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
+
+#[path = "support/peers.rs"]
+mod peers;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use clap::Parser as _;
+use cognito_auth_exporter::cli::events::{EventsArgs, run};
+use cognito_auth_exporter::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
+use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
+use cognito_auth_exporter::simulate::paging::{LastToken, TokenStyle};
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use cognito_auth_exporter::simulate::{Options, Simulation};
+use cognito_auth_exporter::source::cognito::Clients;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+
+const POOL: &str = "eu-west-1_Example";
+const USER: &str = "ada";
+const NOW: UnixMillis = UnixMillis(1_750_000_000_123);
+const EVENTS: i64 = 130;
+
+/// Events of every shape, some within the same millisecond, with what the service sends and nobody wants: City "null",
+/// unknown words, members missing.
+fn populate(world: &mut World) {
+    world.add_pool(Pool::new(POOL));
+    world.add_user(POOL, USER);
+    for number in 0..EVENTS {
+        let mut event = world.sign_in(UnixMillis(NOW.0 - (number / 3) * 86_399_989));
+        match number % 5 {
+            0 => event.response = Some(Word::parse("InProgress")),
+            1 => event.risk = Some(EventRisk::default()),
+            2 => {
+                event = AuthEvent {
+                    id: event.id,
+                    creation_date: event.creation_date,
+                    event_type: Some(Word::parse("Überraschung")),
+                    ..AuthEvent::default()
+                }
+            }
+            3 => event.context.as_mut().unwrap().city = Some("null".into()),
+            _ => event.challenges.clear(),
+        }
+        world.arrive(POOL, USER, &event);
+        if number % 7 == 0 {
+            let id = event.id.as_deref().unwrap();
+            world.feedback(POOL, USER, id, FeedbackValue::Invalid, "Admin");
+        }
+    }
+}
+
+async fn ada() -> Simulation {
+    let simulation = Simulation::start(Options::still(NOW)).await.unwrap();
+    simulation.world(populate);
+    simulation
+}
+
+/// A PaginationConfig.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    max_items: Option<u64>,
+    page_size: Option<u8>,
+    starting_token: Option<String>,
+}
+
+/// What came of it.
+#[derive(Clone, PartialEq, Debug)]
+struct Told {
+    events: Vec<Value>,
+    token: Option<String>,
+    failed: bool,
+}
+
+#[derive(clap::Parser)]
+struct Line {
+    #[command(flatten)]
+    args: EventsArgs,
+}
+
+async fn ours(simulation: &Simulation, asked: &Asked) -> Told {
+    let mut line = vec!["events".to_owned(), "--user-pool-id".into(), POOL.into(), "--username".into(), USER.into()];
+    let options = [
+        ("--max-items", asked.max_items.map(|items| items.to_string())),
+        ("--page-size", asked.page_size.map(|size| size.to_string())),
+        ("--starting-token", asked.starting_token.clone()),
+    ];
+    for (option, value) in options {
+        line.extend(value.into_iter().flat_map(|value| [option.to_owned(), value]));
+    }
+    let Ok(Line { args }) = Line::try_parse_from(line) else {
+        return Told { events: vec![], token: None, failed: true };
+    };
+    let source = args.source(&Clients::simulated(simulation.url()));
+    let (mut out, mut err) = (vec![], vec![]);
+    let result = run(&args, &source, &mut out, &mut err).await;
+    let lines = String::from_utf8(out).unwrap();
+    let said = String::from_utf8(err).unwrap();
+    Told {
+        events: lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
+        token: said.strip_prefix("NextToken: ").map(|token| token.trim_end().to_owned()),
+        failed: result.is_err(),
+    }
+}
+
+async fn boto3(python: &Path, simulation: &Simulation, asked: &[Asked]) -> Vec<Told> {
+    let configs: Vec<Value> = asked
+        .iter()
+        .map(|asked| {
+            let config = json!({
+                "MaxItems": asked.max_items, "PageSize": asked.page_size, "StartingToken": asked.starting_token,
+            });
+            Value::Object(config.as_object().unwrap().clone().into_iter().filter(|(_, value)| !value.is_null()).collect())
+        })
+        .collect();
+    let mut child = tokio::process::Command::new(python)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/boto3_events.py"))
+        .args([&simulation.url(), POOL, USER])
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("NO_PROXY", "127.0.0.1")
+        .env_remove("AWS_PROFILE")
+        .env_remove("AWS_SESSION_TOKEN")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(Value::Array(configs).to_string().as_bytes()).await.unwrap();
+    drop(stdin);
+    let output = tokio::time::timeout(Duration::from_secs(120), child.wait_with_output()).await.unwrap().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let told: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    told.into_iter()
+        .map(|told| Told {
+            events: told["Events"].as_array().unwrap().clone(),
+            token: told["NextToken"].as_str().map(str::to_owned),
+            failed: !told["Error"].is_null(),
+        })
+        .collect()
+}
+
+/// Asks both the same, and gives what both said.
+async fn both(python: &Path, simulation: &Simulation, asked: &[Asked]) -> Vec<Told> {
+    let theirs = boto3(python, simulation, asked).await;
+    assert_eq!(theirs.len(), asked.len());
+    for (asked, theirs) in asked.iter().zip(&theirs) {
+        let ours = ours(simulation, asked).await;
+        assert!(ours == *theirs, "{asked:?}\nours   {}\ntheirs {}", summary(&ours), summary(theirs));
+    }
+    theirs
+}
+
+fn summary(told: &Told) -> String {
+    let first = told.events.first().map(Value::to_string).unwrap_or_default();
+    format!("{} events, token {:?}, failed {}, {first}", told.events.len(), told.token, told.failed)
+}
+
+fn every_way_to_ask() -> Vec<Asked> {
+    let mut asked = vec![];
+    for page_size in [None, Some(4), Some(7), Some(60)] {
+        for max_items in [None, Some(0), Some(1), Some(59), Some(60), Some(61), Some(126), Some(130), Some(131)] {
+            asked.push(Asked { max_items, page_size, starting_token: None });
+        }
+    }
+    asked
+}
+
+#[tokio::test]
+async fn both_yield_the_same_however_they_are_cut_and_go_on_with_each_others_tokens() {
+    let Some(python) = peers::python_with("boto3") else { return };
+    for (style, last) in [
+        (TokenStyle::Key, LastToken::Never),
+        (TokenStyle::Key, LastToken::WhenFull),
+        (TokenStyle::Offset, LastToken::Always),
+    ] {
+        let simulation = ada().await;
+        simulation.world(|world| {
+            let pool = world.pool_mut(POOL);
+            (pool.token_style, pool.last_token) = (style, last);
+        });
+        let first = every_way_to_ask();
+        let begun = both(&python, &simulation, &first).await;
+        let whole = begun[0].events.clone();
+        assert_eq!(whole.len(), usize::try_from(EVENTS).unwrap());
+
+        let mut second = vec![];
+        let mut before = vec![];
+        for (asked, begun) in first.iter().zip(&begun).filter(|(_, begun)| begun.token.is_some()) {
+            for max_items in [None, Some(5)] {
+                second.push(Asked { max_items, starting_token: begun.token.clone(), page_size: asked.page_size });
+                before.push(begun.events.len());
+            }
+        }
+        let gone_on = both(&python, &simulation, &second).await;
+        assert!(gone_on.len() > 30);
+        for (before, after) in before.into_iter().zip(gone_on) {
+            assert!(after.events == whole[before..before + after.events.len()], "{before}");
+            assert!(after.token.is_some() || before + after.events.len() == whole.len());
+        }
+    }
+}
+
+#[tokio::test]
+async fn both_take_the_same_for_a_token() {
+    let Some(python) = peers::python_with("boto3") else { return };
+    let simulation = ada().await;
+    let page = ours(&simulation, &Asked { max_items: Some(60), ..Asked::default() }).await;
+    let of_service = ours_service_token(&simulation, page.token.as_deref().unwrap()).await;
+    let tokens = [
+        of_service.clone(),
+        format!("{of_service}___3"),
+        format!("{of_service}___x"),
+        format!("{of_service}___1___2"),
+        "None___5".into(),
+        "None".into(),
+        "senseless".into(),
+        "two words".into(),
+        String::new(),
+        "eyJOZXh0VG9rZW4iOiBudWxsfQ==".into(), // {"NextToken": null}
+        "eyJOZXh0VG9rZW4iOiBudWxsLCAiYm90b190cnVuY2F0ZV9hbW91bnQiOiA5OTl9".into(), // ... 999 events in
+        "eyJOZXh0VG9rZW4i\nOiBudWxsfQ==".into(),
+        "eyJQYWdpbmF0aW9uVG9rZW4iOiAiYSJ9".into(), // {"PaginationToken": "a"}
+        "W10=".into(),                             // []
+    ];
+    let asked: Vec<Asked> =
+        tokens.into_iter().map(|token| Asked { starting_token: Some(token), max_items: Some(70), page_size: None }).collect();
+    let told = both(&python, &simulation, &asked).await;
+    let failed: Vec<bool> = told.iter().map(|told| told.failed).collect();
+    let (f, t) = (false, true);
+    assert_eq!(failed, [f, f, t, t, f, f, t, t, t, f, f, f, t, t]);
+}
+
+/// The service's own token, taken from the call that resuming made.
+async fn ours_service_token(simulation: &Simulation, resume: &str) -> String {
+    ours(simulation, &Asked { starting_token: Some(resume.to_owned()), max_items: Some(1), page_size: None }).await;
+    simulation.world(|world| world.calls().iter().next_back().unwrap().token.clone().unwrap())
+}
+
+#[tokio::test]
+async fn both_stop_at_a_token_that_comes_twice() {
+    let Some(python) = peers::python_with("boto3") else { return };
+    let simulation = ada().await;
+    let misled = |simulation: &Simulation| {
+        simulation.world(|world| {
+            world.cure_all();
+            world.inject(Fault::new(Misfortune::RepeatToken).after(1));
+        });
+    };
+    let asked = Asked { page_size: Some(10), ..Asked::default() };
+    misled(&simulation);
+    let theirs = boto3(&python, &simulation, std::slice::from_ref(&asked)).await.remove(0);
+    misled(&simulation);
+    let ours = ours(&simulation, &asked).await;
+    assert!(ours.failed && ours == theirs, "ours {}\ntheirs {}", summary(&ours), summary(&theirs));
+    assert_eq!(ours.events.len(), 20);
+}
