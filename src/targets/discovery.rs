@@ -61,7 +61,8 @@ pub struct Discovery<S> {
 /// What has been learnt so far.
 #[derive(Default)]
 struct Known {
-    by_hand: Vec<String>,
+    /// The names of `usernames_file`, as last read.
+    in_file: Vec<String>,
     file_changed: Option<SystemTime>,
     listed: Vec<ListedUser>,
     /// Who is followed, with the `sub` that a listing gave.
@@ -133,18 +134,15 @@ impl<S: Source> Discovery<S> {
         Ok(listed)
     }
 
-    /// Reads the names given by hand; answers whether they may have changed.
+    /// Reads the file of names, if there is one; answers whether they may have changed.
     async fn read_names(&self, known: &mut Known) -> bool {
-        let Some(path) = &self.config.usernames_file else {
-            known.by_hand.clone_from(&self.config.usernames);
-            return false;
-        };
+        let Some(path) = &self.config.usernames_file else { return false };
         match read_if_changed(path, known.file_changed).await {
             Ok(None) => false,
             Ok(Some((names, changed))) => {
                 known.file_changed = changed;
                 known.file_trouble = None;
-                known.by_hand = self.config.usernames.iter().cloned().chain(names).collect();
+                known.in_file = names;
                 true
             }
             Err(cause) => {
@@ -172,7 +170,7 @@ impl<S: Source> Discovery<S> {
 
     /// Brings the roster in line with who is wanted.
     async fn update(&self, known: &mut Known) -> Result<(), LedgerError> {
-        let by_hand = known.by_hand.iter().map(String::as_str);
+        let by_hand = self.config.usernames.iter().chain(&known.in_file).map(String::as_str);
         let wanted = roster::wanted(&self.config, by_hand, &known.listed);
         let newcomers: Vec<_> = wanted
             .iter()
