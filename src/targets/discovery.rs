@@ -20,6 +20,7 @@ use crate::ledger::{Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
 use crate::poller::Message;
+use crate::poller::health::Trouble;
 use crate::pool::Pool;
 use crate::source::{ListedUser, Listing, Source, SourceError};
 use crate::status::StatusBoard;
@@ -68,7 +69,8 @@ struct Known {
     /// Who is followed, with the `sub` that a listing gave.
     roster: BTreeMap<String, Option<String>>,
     file_trouble: Option<String>,
-    listing_trouble: Option<String>,
+    /// What people were told of.
+    listing_trouble: Option<Trouble>,
 }
 
 impl<S: Source> Discovery<S> {
@@ -85,14 +87,14 @@ impl<S: Source> Discovery<S> {
             self.read_names(&mut known).await;
             let again_in = match self.list(&listings).await {
                 Ok(listed) => {
+                    self.listed(&listings, &mut known, Ok(())).await;
                     known.listed = listed;
                     self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
-                    self.tell_of_trouble(&mut known, None);
                     retry_after = RETRY_AFTER;
                     self.interval
                 }
                 Err(error) => {
-                    self.tell_of_trouble(&mut known, Some(error.to_string()));
+                    self.listed(&listings, &mut known, Err(error)).await;
                     let pause = retry_after.min(self.interval);
                     retry_after = pause * 2;
                     pause
@@ -233,18 +235,27 @@ impl<S: Source> Discovery<S> {
         let _ = self.poller.send(message).await;
     }
 
-    fn tell_of_trouble(&self, known: &mut Known, trouble: Option<String>) {
-        match &trouble {
-            Some(cause) if known.listing_trouble.as_ref() != Some(cause) => {
-                warn!(pool = self.pool.identity.id, cause, "users cannot be listed; those known stay followed");
+    /// Tells how the listings went.
+    async fn listed(&self, listings: &[Listing], known: &mut Known, result: Result<(), SourceError>) {
+        let pool = &self.pool.identity.id;
+        let has_users = !(known.roster.is_empty() && self.config.usernames.is_empty() && known.in_file.is_empty());
+        let trouble = result.as_ref().err().map(|error| Trouble::of(error).unwrap_or(Trouble::Unanswered));
+        // What the polls meet too is theirs to tell: one line for one cause.
+        let trouble = trouble.filter(|trouble| !(has_users && trouble.meets_every_call()));
+        match &result {
+            Err(error) if trouble.is_some() && trouble != known.listing_trouble => {
+                warn!(pool, cause = %error, "users cannot be listed; those known stay followed");
             }
-            None if known.listing_trouble.is_some() => info!(pool = self.pool.identity.id, "users can be listed again"),
+            Ok(()) if known.listing_trouble.is_some() => info!(pool, "users can be listed again"),
             _ => {}
         }
-        if let Some(cause) = &trouble {
-            self.status.pool_error(&self.pool.identity.id, cause, self.clock.now());
-        }
         known.listing_trouble = trouble;
+        if let Err(error) = &result {
+            self.status.pool_error(pool, &error.to_string(), self.clock.now());
+        }
+        if !has_users && !listings.is_empty() {
+            self.tell(Message::Listed(self.pool.slot, result)).await;
+        }
     }
 }
 
