@@ -122,9 +122,7 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
         })
     });
     for (pool, users, _) in &expected {
-        for user in users.iter().filter(|user| *user != "zoe") {
-            stage.until_polled(pool, user, 1).await;
-        }
+        stage.until_all_polled(pool, users).await;
         assert_eq!(stage.polled(pool), *users, "{pool}");
     }
 
@@ -378,8 +376,9 @@ async fn first_run_says_how_much_history_is_wanted_and_followed_since_makes_it_l
         .await;
         let exporter = stage.exporter();
         exporter.until("both", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], 2.0));
-        stage.until_polled(PLAIN, "ann", 2).await;
-        stage.until_polled(SINCE, "ann", 2).await;
+        for pool in [PLAIN, SINCE] {
+            stage.until_all_polled(pool, &names(&["ann"])).await;
+        }
         stage.simulation.world(|world| {
             [PLAIN, SINCE].iter().for_each(|pool| sign_ins(world, pool, "ann", 1, now()));
         });
