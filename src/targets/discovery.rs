@@ -221,7 +221,7 @@ impl<S: Source> Discovery<S> {
         let another = |stored: &UserRecord| stored.sub.is_some() && sub.is_some() && stored.sub != sub;
         match stored {
             Some(stored) if !another(&stored) => {
-                (sub.is_some() && stored.sub.is_none()).then(|| UserRecord { sub, ..stored })
+                (sub.is_some() && stored.sub.is_none()).then_some(UserRecord { sub, ..stored })
             }
             _ => {
                 let now = self.clock.now();
