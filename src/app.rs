@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -25,6 +26,7 @@ use crate::http::{HttpServer, Router, Scrapes};
 use crate::ledger::{Ledger, Opened, PoolRecord};
 use crate::lifecycle::{Clock, Lifecycle, Outcome};
 use crate::metrics::Metrics;
+use crate::poller::health::{Health, Trouble};
 use crate::poller::turn::Means;
 use crate::poller::{Message, Pace, Poller};
 use crate::pool::Pool;
@@ -240,6 +242,7 @@ impl<S: Source> Follower<S> {
     async fn identify(&self, source: &S) -> PoolIdentity {
         let (mut again_in, again_max) = DESCRIBE_AGAIN;
         let mut told = false;
+        let began = Instant::now();
         loop {
             match source.describe().await {
                 Ok(description) => {
@@ -252,13 +255,19 @@ impl<S: Source> Follower<S> {
                     if !std::mem::replace(&mut told, true) {
                         warn!(pool = self.config.id, %error, "the pool cannot be reached yet; trying on");
                     }
+                    if began.elapsed() >= Health::UNREACHABLE_AFTER {
+                        self.means.metrics.pool_up(&self.config.id, false);
+                    }
                 }
                 Err(error) => {
-                    warn!(
-                        pool = self.config.id,
-                        %error,
-                        "the pool cannot be described; its budget is shared with the pools of the same credentials"
-                    );
+                    // What every call meets is told by those that matter.
+                    if !Trouble::of(&error).is_some_and(Trouble::meets_every_call) {
+                        warn!(
+                            pool = self.config.id,
+                            %error,
+                            "the pool cannot be described; its budget is shared with the pools of the same credentials"
+                        );
+                    }
                     return identity(&self.config, None);
                 }
             }
