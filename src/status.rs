@@ -1,1 +1,553 @@
-//! (see the map in lib.rs)
+//! What `/status` and `/` tell, and whether the process is live and ready.
+//!
+//! The numbers are those behind `/metrics` ([`Metrics::pools`]), so that the two cannot disagree; the [`StatusBoard`] adds
+//! what a metric cannot hold: the words of the last errors. Nothing here is personal data: pools, counts, times, and error
+//! texts, which name operations and causes and never a user.
+//!
+//! ```text
+//! starting --ready()--> ready --stopping()--> stopping      ready for work: in the second only, and not while stuck
+//! stuck(reason) .. unstuck() at any time                    live: unless stuck for five minutes
+//! ```
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+use tokio::time::Instant;
+
+use crate::event::UnixMillis;
+use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
+
+/// How long the ledger may be out of reach, and reopening it fail, before the process asks to be restarted: long enough
+/// for a volume that comes back.
+pub const STUCK_MAX: Duration = Duration::from_secs(5 * 60);
+
+/// Different errors remembered of each pool, and of delivery.
+const ERRORS_MAX: usize = 5;
+
+/// Longest error text shown, in characters; a receiver may answer with a whole page.
+const ERROR_CHARS_MAX: usize = 300;
+
+/// Where the stages put what `/status` shows. Clones share it.
+#[derive(Clone, Debug)]
+pub struct StatusBoard(Arc<Mutex<Board>>);
+
+#[derive(Debug)]
+struct Board {
+    started: UnixMillis,
+    phase: Phase,
+    stuck: Option<(String, Instant)>,
+    pools: BTreeMap<String, PoolNotes>,
+    delivered: Option<UnixMillis>,
+    delivery_errors: Errors,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Starting(&'static str),
+    Ready,
+    Stopping,
+}
+
+#[derive(Debug, Default)]
+struct PoolNotes {
+    backlog_walks: u64,
+    errors: Errors,
+}
+
+/// The latest errors, one entry for each text, the latest last.
+#[derive(Debug, Default)]
+struct Errors(VecDeque<ErrorStatus>);
+
+impl Errors {
+    fn note(&mut self, cause: &str, now: UnixMillis) {
+        let cause: String = cause.chars().take(ERROR_CHARS_MAX).collect();
+        let known = self.0.iter().position(|error| error.cause == cause);
+        let mut error = known.and_then(|at| self.0.remove(at)).unwrap_or(ErrorStatus {
+            cause,
+            count: 0,
+            first: now,
+            last: now,
+        });
+        error.count += 1;
+        error.last = now;
+        if self.0.len() == ERRORS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(error);
+    }
+
+    fn latest_first(&self) -> Vec<ErrorStatus> {
+        self.0.iter().rev().cloned().collect()
+    }
+}
+
+/// Whether the process is live or ready; if not, why not.
+pub type Health = Result<(), String>;
+
+impl StatusBoard {
+    /// The board of a process that starts at `now`.
+    pub fn new(now: UnixMillis) -> Self {
+        Self(Arc::new(Mutex::new(Board {
+            started: now,
+            phase: Phase::Starting("starting"),
+            stuck: None,
+            pools: BTreeMap::new(),
+            delivered: None,
+            delivery_errors: Errors::default(),
+        })))
+    }
+
+    /// The process does this on its way to being ready, such as "opening the ledger".
+    pub fn starting(&self, doing: &'static str) {
+        self.board().phase = Phase::Starting(doing);
+    }
+
+    /// State is open, counters are restored and zero-initialised.
+    pub fn ready(&self) {
+        self.board().phase = Phase::Ready;
+    }
+
+    /// The process was asked to stop.
+    pub fn stopping(&self) {
+        self.board().phase = Phase::Stopping;
+    }
+
+    /// The process can make no progress: the ledger cannot be written. Said again, only the reason changes.
+    pub fn stuck(&self, reason: &str) {
+        let mut board = self.board();
+        let since = board.stuck.as_ref().map_or_else(Instant::now, |(_, since)| *since);
+        board.stuck = Some((reason.to_owned(), since));
+    }
+
+    /// The process can make progress again.
+    pub fn unstuck(&self) {
+        self.board().stuck = None;
+    }
+
+    /// Something went wrong for a pool. `cause` names no user.
+    pub fn pool_error(&self, pool: &str, cause: &str, now: UnixMillis) {
+        self.board().notes(pool).errors.note(cause, now);
+    }
+
+    /// So many walks of a pool's users wait to be finished.
+    pub fn backlog_walks(&self, pool: &str, walks: u64) {
+        self.board().notes(pool).backlog_walks = walks;
+    }
+
+    /// A pool has left the configuration.
+    pub fn remove_pool(&self, pool: &str) {
+        self.board().pools.remove(pool);
+    }
+
+    /// The receiver has acknowledged a batch.
+    pub fn delivered(&self, now: UnixMillis) {
+        self.board().delivered = Some(now);
+    }
+
+    /// A batch could not be delivered. `cause` is the receiver's answer.
+    pub fn delivery_error(&self, cause: &str, now: UnixMillis) {
+        self.board().delivery_errors.note(cause, now);
+    }
+
+    /// Whether the process can make progress at all (`/healthz`, `/livez`). AWS and the receiver have no say in it.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn live(&self) -> Health {
+        match &self.board().stuck {
+            Some((reason, since)) if since.elapsed() >= STUCK_MAX => {
+                Err(format!("stuck for {} s: {reason}", since.elapsed().as_secs()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether the process is ready (`/readyz`).
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn is_ready(&self) -> Health {
+        let board = self.board();
+        match (board.phase, &board.stuck) {
+            (Phase::Starting(doing), _) => Err(doing.to_owned()),
+            (Phase::Stopping, _) => Err("stopping".to_owned()),
+            (Phase::Ready, Some((reason, _))) => Err(format!("stuck: {reason}")),
+            (Phase::Ready, None) => Ok(()),
+        }
+    }
+
+    /// Everything that there is to tell at `now`.
+    pub fn report(&self, metrics: &Metrics, now: UnixMillis) -> StatusReport {
+        let (live, ready) = (self.live(), self.is_ready());
+        let exporter = metrics.exporter_now();
+        let snapshots = metrics.pools();
+        let board = self.board();
+        let pools: Vec<PoolStatus> = snapshots
+            .into_iter()
+            .map(|pool| {
+                let notes = board.pools.get(&pool.identity.id);
+                PoolStatus::of(pool, notes)
+            })
+            .collect();
+        StatusReport {
+            version: VERSION,
+            revision: REVISION,
+            started: board.started,
+            now,
+            live: live.is_ok(),
+            ready: ready.is_ok(),
+            reason: live.err().or(ready.err()),
+            totals: Totals::of(&pools),
+            pools,
+            outbox: exporter
+                .outbox
+                .map(|size| OutboxStatus::of(size, exporter.outbox_limit_bytes)),
+            quarantined_records: exporter.quarantined,
+            delivery: DeliveryStatus {
+                last_success: board.delivered,
+                last_errors: board.delivery_errors.latest_first(),
+            },
+            paused: exporter.paused,
+            progress: exporter
+                .progress
+                .into_iter()
+                .map(|(stage, time)| (stage, Time(time)))
+                .collect(),
+            state: StateStatus {
+                size_bytes: exporter.state_size_bytes,
+                rebuilds: exporter.state_rebuilds,
+            },
+        }
+    }
+
+    fn board(&self) -> MutexGuard<'_, Board> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Board {
+    fn notes(&mut self, pool: &str) -> &mut PoolNotes {
+        self.pools.entry(pool.to_owned()).or_default()
+    }
+}
+
+/// What `/status` says. Times are RFC 3339 in UTC; what is not known is null.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct StatusReport {
+    /// The release.
+    pub version: &'static str,
+    /// The commit that was built.
+    pub revision: &'static str,
+    /// When the process started.
+    #[serde(serialize_with = "time")]
+    pub started: UnixMillis,
+    /// When this was said.
+    #[serde(serialize_with = "time")]
+    pub now: UnixMillis,
+    /// As `/healthz` says.
+    pub live: bool,
+    /// As `/readyz` says.
+    pub ready: bool,
+    /// Why it is not live or not ready.
+    pub reason: Option<String>,
+    /// Why work pauses, in the words of `cognito_exporter_paused`.
+    pub paused: Vec<&'static str>,
+    /// The pools' sums.
+    pub totals: Totals,
+    /// The pools, in ascending order of their ids.
+    pub pools: Vec<PoolStatus>,
+    /// What waits for delivery; null without a sink.
+    pub outbox: Option<OutboxStatus>,
+    /// Records that the receiver refused as invalid.
+    pub quarantined_records: Option<u64>,
+    /// How delivery goes.
+    pub delivery: DeliveryStatus,
+    /// When each stage last finished work, or found none to do.
+    pub progress: BTreeMap<&'static str, Time>,
+    /// The ledger.
+    pub state: StateStatus,
+}
+
+/// A time in a map of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Time(#[serde(serialize_with = "time")] pub UnixMillis);
+
+/// One pool.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct PoolStatus {
+    /// User pool id.
+    pub id: String,
+    /// The operator's name for it.
+    pub name: String,
+    /// AWS region.
+    pub region: String,
+    /// AWS account, where known.
+    pub account_id: Option<String>,
+    /// Whether it answers; null before its first answer.
+    pub up: Option<bool>,
+    /// Its users by state.
+    pub users: Option<UserCounts>,
+    /// When its least recently polled user was polled or joined.
+    #[serde(serialize_with = "optional_time")]
+    pub oldest_poll: Option<UnixMillis>,
+    /// The longest time that a user should go without a poll.
+    pub objective_seconds: Option<u64>,
+    /// How long it takes to poll every user once at the present budget.
+    pub round_seconds_estimate: Option<u64>,
+    /// The present budget of its account and region, which other pools may share.
+    pub budget_requests_per_second: Option<f64>,
+    /// Whether backlog or history is being worked off.
+    pub catching_up: Option<bool>,
+    /// Walks that wait to be finished.
+    pub backlog_walks: u64,
+    /// When its users were last listed to the end.
+    #[serde(serialize_with = "optional_time")]
+    pub discovery_last_success: Option<UnixMillis>,
+    /// Live events seen.
+    pub events: u64,
+    /// Times that threat protection acted on one.
+    pub risk_events: u64,
+    /// Events from before their user was followed.
+    pub history_events: u64,
+    /// The latest errors, the latest first.
+    pub last_errors: Vec<ErrorStatus>,
+}
+
+/// One error and its repetitions.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct ErrorStatus {
+    /// What went wrong.
+    pub cause: String,
+    /// How often.
+    pub count: u64,
+    /// The first time.
+    #[serde(serialize_with = "time")]
+    pub first: UnixMillis,
+    /// The latest time.
+    #[serde(serialize_with = "time")]
+    pub last: UnixMillis,
+}
+
+/// The pools' sums.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Totals {
+    /// Pools.
+    pub pools: u64,
+    /// Pools that do not answer.
+    pub pools_down: u64,
+    /// Users by state.
+    pub users: UserCounts,
+    /// Live events seen.
+    pub events: u64,
+    /// Times that threat protection acted on one.
+    pub risk_events: u64,
+    /// Events from before their user was followed.
+    pub history_events: u64,
+    /// Walks that wait to be finished.
+    pub backlog_walks: u64,
+}
+
+/// What waits for delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct OutboxStatus {
+    /// Records.
+    pub records: u64,
+    /// Their size.
+    pub bytes: u64,
+    /// At this size polling pauses.
+    pub limit_bytes: Option<u64>,
+    /// When the oldest was observed; null while none waits.
+    #[serde(serialize_with = "optional_time")]
+    pub oldest: Option<UnixMillis>,
+}
+
+/// How delivery goes.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct DeliveryStatus {
+    /// When the receiver last acknowledged a batch.
+    #[serde(serialize_with = "optional_time")]
+    pub last_success: Option<UnixMillis>,
+    /// The latest errors, the latest first.
+    pub last_errors: Vec<ErrorStatus>,
+}
+
+/// The ledger.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct StateStatus {
+    /// Its size on disk.
+    pub size_bytes: Option<u64>,
+    /// Times that it was found corrupt and begun anew.
+    pub rebuilds: u64,
+}
+
+impl PoolStatus {
+    fn of(pool: PoolSnapshot, notes: Option<&PoolNotes>) -> Self {
+        Self {
+            id: pool.identity.id,
+            name: pool.identity.name,
+            region: pool.identity.region,
+            account_id: pool.identity.account_id,
+            up: pool.up,
+            users: pool.users,
+            oldest_poll: pool.oldest_poll,
+            objective_seconds: pool.objective.map(|objective| objective.as_secs()),
+            round_seconds_estimate: pool.round.map(|round| round.as_secs()),
+            budget_requests_per_second: pool.budget_per_second,
+            catching_up: pool.catching_up,
+            backlog_walks: notes.map_or(0, |notes| notes.backlog_walks),
+            discovery_last_success: pool.discovery,
+            events: pool.events,
+            risk_events: pool.risk_events,
+            history_events: pool.history_events,
+            last_errors: notes.map_or_else(Vec::new, |notes| notes.errors.latest_first()),
+        }
+    }
+}
+
+impl Totals {
+    fn of(pools: &[PoolStatus]) -> Self {
+        pools.iter().fold(Self::default(), |sum, pool| {
+            let users = pool.users.unwrap_or_default();
+            Self {
+                pools: sum.pools + 1,
+                pools_down: sum.pools_down + u64::from(pool.up == Some(false)),
+                users: UserCounts {
+                    ok: sum.users.ok + users.ok,
+                    missing: sum.users.missing + users.missing,
+                    failing: sum.users.failing + users.failing,
+                },
+                events: sum.events + pool.events,
+                risk_events: sum.risk_events + pool.risk_events,
+                history_events: sum.history_events + pool.history_events,
+                backlog_walks: sum.backlog_walks + pool.backlog_walks,
+            }
+        })
+    }
+}
+
+impl OutboxStatus {
+    fn of(size: OutboxSize, limit_bytes: Option<u64>) -> Self {
+        Self {
+            records: size.records,
+            bytes: size.bytes,
+            limit_bytes,
+            oldest: size.oldest,
+        }
+    }
+}
+
+fn time<S: Serializer>(time: &UnixMillis, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(time)
+}
+
+fn optional_time<S: Serializer>(time: &Option<UnixMillis>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.collect_str(time),
+        None => serializer.serialize_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::PoolIdentity;
+
+    const START: UnixMillis = UnixMillis(1_723_136_049_929);
+
+    fn pool(id: &str) -> PoolIdentity {
+        PoolIdentity {
+            id: id.into(),
+            name: "customers".into(),
+            region: "eu-west-1".into(),
+            account_id: None,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_ready_between_starting_and_stopping_unless_stuck() {
+        let board = StatusBoard::new(START);
+        assert_eq!(board.is_ready(), Err("starting".into()));
+        board.starting("opening the ledger");
+        assert_eq!(board.is_ready(), Err("opening the ledger".into()));
+        board.ready();
+        assert_eq!(board.is_ready(), Ok(()));
+        board.stuck("no space left");
+        assert_eq!(board.is_ready(), Err("stuck: no space left".into()));
+        board.unstuck();
+        assert_eq!(board.is_ready(), Ok(()));
+        board.stopping();
+        assert_eq!(board.is_ready(), Err("stopping".into()));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_live_until_it_has_been_stuck_for_five_minutes() {
+        let board = StatusBoard::new(START);
+        assert_eq!(board.live(), Ok(()));
+        board.stuck("no space left");
+        tokio::time::advance(Duration::from_secs(299)).await;
+        board.stuck("input/output error");
+        assert_eq!(board.live(), Ok(()));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(board.live(), Err("stuck for 300 s: input/output error".into()));
+        board.unstuck();
+        assert_eq!(board.live(), Ok(()));
+    }
+
+    #[test]
+    fn errors_are_remembered_by_cause_the_latest_first_and_not_without_end() {
+        let mut errors = Errors::default();
+        for (second, cause) in ["a", "b", "c", "d", "e", "a", "f"].into_iter().enumerate() {
+            errors.note(cause, START.plus(Duration::from_secs(second as u64)));
+        }
+        let causes: Vec<(String, u64)> = errors
+            .latest_first()
+            .into_iter()
+            .map(|error| (error.cause, error.count))
+            .collect();
+        let expected = [("f", 1), ("a", 2), ("e", 1), ("d", 1), ("c", 1)];
+        assert_eq!(causes, expected.map(|(cause, count)| (cause.to_owned(), count)));
+
+        errors.note(&"ü".repeat(10_000), START);
+        assert_eq!(errors.latest_first()[0].cause.chars().count(), ERROR_CHARS_MAX);
+    }
+
+    #[test]
+    fn the_report_tells_the_numbers_of_the_metrics_and_the_words_of_the_errors() {
+        let metrics = Metrics::new(START);
+        let board = StatusBoard::new(START);
+        for id in ["eu-west-1_A", "eu-west-1_B"] {
+            metrics.add_pool(&pool(id));
+            metrics.users(
+                id,
+                UserCounts {
+                    ok: 2,
+                    missing: 1,
+                    failing: 0,
+                },
+            );
+        }
+        metrics.pool_up("eu-west-1_A", false);
+        metrics.api_budget(None, "eu-west-1", 2.5);
+        board.pool_error("eu-west-1_A", "not authorized", START);
+        board.backlog_walks("eu-west-1_B", 4);
+        board.delivered(START);
+
+        let report = board.report(&metrics, START.plus(Duration::from_secs(60)));
+        let json = serde_json::to_value(&report).unwrap();
+        assert_eq!(json["started"], "2024-08-08T16:54:09.929Z");
+        assert_eq!(json["now"], "2024-08-08T16:55:09.929Z");
+        assert_eq!(json["reason"], "starting");
+        assert_eq!(json["totals"]["pools_down"], 1);
+        assert_eq!(json["totals"]["users"]["ok"], 4);
+        assert_eq!(json["totals"]["backlog_walks"], 4);
+        assert_eq!(json["pools"][0]["up"], false);
+        assert_eq!(json["pools"][0]["last_errors"][0]["cause"], "not authorized");
+        assert_eq!(json["pools"][0]["last_errors"][0]["last"], "2024-08-08T16:54:09.929Z");
+        assert_eq!(json["pools"][1]["up"], serde_json::Value::Null);
+        assert_eq!(json["pools"][1]["budget_requests_per_second"], 2.5);
+        assert_eq!(json["outbox"], serde_json::Value::Null);
+        assert_eq!(json["delivery"]["last_success"], "2024-08-08T16:54:09.929Z");
+    }
+}

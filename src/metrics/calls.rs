@@ -1,0 +1,74 @@
+//! What is shown of the calls to Cognito: by account and region, because that is where AWS counts them.
+
+use std::collections::BTreeMap;
+
+use prometheus::Histogram;
+
+use super::family::{Counter, Distribution, Exposition, Family, Gauge};
+use super::labels::PerLabel;
+use crate::source::{CallOutcome, Operation};
+
+const API_REQUESTS: Family<Counter, 4> = Family::new(
+    "cognito_exporter_api_requests_total",
+    "Calls to Cognito, by operation and outcome.",
+    ["account_id", "region", "operation", "outcome"],
+);
+const API_DURATION: Family<Distribution, 2> = Family::new(
+    "cognito_exporter_api_request_duration_seconds",
+    "Time that calls to Cognito took, whatever their outcome.",
+    ["region", "operation"],
+);
+const API_BUDGET: Family<Gauge, 2> = Family::new(
+    "cognito_exporter_api_budget_requests_per_second",
+    "The budget for AdminListUserAuthEvents at present, after back-off.",
+    ["account_id", "region"],
+);
+/// From a nearby region's fastest answer to the default timeout of a call.
+const API_DURATION_BUCKETS_SECS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// `account_id` of calls made before the account is known.
+const UNKNOWN_ACCOUNT: &str = "unknown";
+
+/// The calls made, by account and region, because that is where AWS counts them.
+#[derive(Default)]
+pub(super) struct Calls {
+    pub(super) accounts: BTreeMap<(String, String), Account>,
+    pub(super) durations: BTreeMap<String, PerLabel<Operation, Histogram>>,
+}
+
+pub(super) struct Account {
+    pub(super) requests: PerLabel<Operation, PerLabel<CallOutcome, u64>>,
+    pub(super) budget_per_second: Option<f64>,
+}
+
+impl Calls {
+    pub(super) fn account(&mut self, account: Option<&str>, region: &str) -> &mut Account {
+        let key = (account.unwrap_or(UNKNOWN_ACCOUNT).to_owned(), region.to_owned());
+        self.accounts.entry(key).or_insert_with(|| Account {
+            requests: PerLabel::new(|| PerLabel::new(|| 0)),
+            budget_per_second: None,
+        })
+    }
+
+    pub(super) fn durations(&mut self, region: &str) -> &mut PerLabel<Operation, Histogram> {
+        self.durations
+            .entry(region.to_owned())
+            .or_insert_with(|| PerLabel::new(|| Family::distribution(&API_DURATION_BUCKETS_SECS)))
+    }
+
+    pub(super) fn put(&self, scrape: &mut Exposition) {
+        for ((account, region), calls) in &self.accounts {
+            for (operation, outcomes) in calls.requests.iter() {
+                for (outcome, count) in outcomes.iter() {
+                    scrape.put(&API_REQUESTS, [account, region, operation, outcome], *count);
+                }
+            }
+            scrape.put_known(&API_BUDGET, [account, region], calls.budget_per_second);
+        }
+        for (region, durations) in &self.durations {
+            for (operation, duration) in durations.iter() {
+                scrape.put(&API_DURATION, [region, operation], duration);
+            }
+        }
+    }
+}

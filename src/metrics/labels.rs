@@ -1,0 +1,141 @@
+//! The label values that the exporter's own metrics can have: closed lists, so that no series can come from outside data.
+
+use crate::source::{CallOutcome, Operation};
+
+/// A closed list of label values.
+pub trait LabelValue: Copy + PartialEq + 'static {
+    /// Every value; each has its series at 0 from the start.
+    const ALL: &'static [Self];
+    /// The value as it is shown.
+    fn as_str(self) -> &'static str;
+}
+
+macro_rules! label_value {
+    ($name:ident { $($value:ident = $text:literal),+ $(,)? }) => {
+        impl LabelValue for $name {
+            const ALL: &'static [Self] = &[$(Self::$value),+];
+            fn as_str(self) -> &'static str {
+                match self { $(Self::$value => $text),+ }
+            }
+        }
+    };
+    ($(#[$doc:meta])* pub enum $name:ident { $($(#[$value_doc:meta])* $value:ident = $text:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        pub enum $name { $($(#[$value_doc])* $value),+ }
+
+        label_value! { $name { $($value = $text),+ } }
+    };
+}
+
+label_value! { CallOutcome {
+    Ok = "ok",
+    Throttled = "throttled",
+    Denied = "denied",
+    NotFound = "not_found",
+    Timeout = "timeout",
+    Error = "error",
+} }
+
+label_value! { Operation {
+    AdminListUserAuthEvents = "AdminListUserAuthEvents",
+    ListUsers = "ListUsers",
+    ListUsersInGroup = "ListUsersInGroup",
+    DescribeUserPool = "DescribeUserPool",
+} }
+
+label_value! {
+    /// What an event of a page turned out to be: `result` of `cognito_exporter_fetched_events_total`.
+    pub enum Fetched {
+        /// First seen, live.
+        New = "new",
+        /// Seen before, with another mutable part.
+        Revision = "revision",
+        /// Seen before, as it was.
+        Known = "known",
+        /// First seen, from before its user was followed.
+        History = "history",
+    }
+}
+
+label_value! {
+    /// A part of the flow that must keep moving: `stage` of `cognito_exporter_last_progress_timestamp_seconds`.
+    pub enum Stage {
+        /// Asking Cognito.
+        Poll = "poll",
+        /// Writing the ledger.
+        Commit = "commit",
+        /// Emptying the outbox; not in use without a sink.
+        Deliver = "deliver",
+    }
+}
+
+label_value! {
+    /// What became of a user: `state` of `cognito_exporter_users`.
+    pub enum UserState {
+        /// The latest answer was a page.
+        Ok = "ok",
+        /// Cognito does not know the user.
+        Missing = "missing",
+        /// The latest answers were errors of this user's.
+        Failing = "failing",
+    }
+}
+
+label_value! {
+    /// The receiver's answer to one batch: `outcome` of `cognito_exporter_otlp_requests_total`.
+    pub enum RequestOutcome {
+        /// Taken, at least in part.
+        Ok = "ok",
+        /// To be sent again.
+        Retry = "retry",
+        /// Refused in a way that only a person can cure, or for its content.
+        Refused = "refused",
+    }
+}
+
+label_value! {
+    /// What became of a record: `outcome` of `cognito_exporter_otlp_records_total`.
+    pub enum RecordOutcome {
+        /// The receiver has it.
+        Accepted = "accepted",
+        /// The receiver refused it in a partial success: lost.
+        Rejected = "rejected",
+        /// Refused as invalid and kept aside.
+        Quarantined = "quarantined",
+    }
+}
+
+label_value! {
+    /// Why polling or delivery pauses: `reason` of `cognito_exporter_paused`.
+    pub enum PauseReason {
+        /// The outbox has reached its limit: polling pauses.
+        OutboxFull = "outbox_full",
+        /// The quarantine has reached its limit: delivery pauses.
+        QuarantineFull = "quarantine_full",
+        /// The ledger cannot be written.
+        StateError = "state_error",
+    }
+}
+
+/// One value of T for each value of a label.
+#[derive(Clone, Debug)]
+pub(super) struct PerLabel<L, T>(Vec<T>, std::marker::PhantomData<L>);
+
+impl<L: LabelValue, T> PerLabel<L, T> {
+    pub(super) fn new(make: impl FnMut() -> T) -> Self {
+        Self(
+            std::iter::repeat_with(make).take(L::ALL.len()).collect(),
+            std::marker::PhantomData,
+        )
+    }
+
+    pub(super) fn of(&mut self, label: L) -> &mut T {
+        let position = L::ALL.iter().position(|value| *value == label);
+        &mut self.0[position.expect("ALL is made by the macro that makes the type, or matches it exhaustively")]
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
+        L::ALL.iter().map(|label| label.as_str()).zip(&self.0)
+    }
+}

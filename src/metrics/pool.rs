@@ -1,0 +1,275 @@
+//! What is shown of one user pool: its durable totals, and what its stages have reported.
+//!
+//! Plain data behind one lock, read in one moment: a scrape sees all of a commit's deltas or none, so that events less
+//! superseded outcomes is right in every scrape. A pool that leaves takes all its series with it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use prometheus::Histogram;
+
+use super::family::{Counter, Distribution, Exposition, Family, Gauge};
+use super::labels::{Fetched, LabelValue as _, PerLabel, UserState};
+use super::{PageEvents, UserCounts};
+use crate::entry::PoolIdentity;
+use crate::event::UnixMillis;
+use crate::tally::Series;
+
+const EVENTS: Family<Counter, 4> = Family::new(
+    "cognito_auth_events_total",
+    "Outcomes of auth events; one event adds 1 at first sight and 1 for each revision that changes its outcome.",
+    ["user_pool_id", "event_type", "event_response", "risk_decision"],
+);
+const SUPERSEDED: Family<Counter, 4> = Family::new(
+    "cognito_auth_superseded_outcomes_total",
+    "Outcomes that a revision left again; final outcomes are events minus these.",
+    ["user_pool_id", "event_type", "event_response", "risk_decision"],
+);
+const UNFINISHED: Family<Counter, 3> = Family::new(
+    "cognito_auth_unfinished_events_total",
+    "Auth events that were still InProgress when their watch ended.",
+    ["user_pool_id", "event_type", "risk_decision"],
+);
+const RISK: Family<Counter, 5> = Family::new(
+    "cognito_auth_risk_events_total",
+    "Auth events whose risk decision is AccountTakeover, Block or unknown; again when these labels change.",
+    [
+        "user_pool_id",
+        "event_type",
+        "event_response",
+        "risk_level",
+        "risk_decision",
+    ],
+);
+const COMPROMISED: Family<Counter, 3> = Family::new(
+    "cognito_auth_compromised_credentials_events_total",
+    "Auth events in which compromised credentials were detected.",
+    ["user_pool_id", "event_type", "event_response"],
+);
+const CHALLENGES: Family<Counter, 3> = Family::new(
+    "cognito_auth_challenges_total",
+    "Challenge responses of auth events, counted when an entry first appears or changes.",
+    ["user_pool_id", "challenge_name", "challenge_response"],
+);
+const FEEDBACK: Family<Counter, 2> = Family::new(
+    "cognito_auth_feedback_total",
+    "Feedback on auth events, counted when set or changed while the event is watched.",
+    ["user_pool_id", "feedback_value"],
+);
+const HISTORY: Family<Counter, 1> = Family::new(
+    "cognito_auth_history_events_total",
+    "Auth events from before their user was followed; in no other cognito_auth counter.",
+    ["user_pool_id"],
+);
+const DELAY: Family<Distribution, 1> = Family::new(
+    "cognito_auth_event_delay_seconds",
+    "Time from an auth event's creation date to its first sight, live events.",
+    ["user_pool_id"],
+);
+const FETCHED: Family<Counter, 2> = Family::new(
+    "cognito_exporter_fetched_events_total",
+    "Events in pages read, by what they turned out to be.",
+    ["user_pool_id", "result"],
+);
+const LATE: Family<Counter, 1> = Family::new(
+    "cognito_exporter_late_events_total",
+    "Events taken behind the newest known event of their user.",
+    ["user_pool_id"],
+);
+const ORDER_VIOLATIONS: Family<Counter, 1> = Family::new(
+    "cognito_exporter_order_violations_total",
+    "Pages whose events were not newest first.",
+    ["user_pool_id"],
+);
+const UP: Family<Gauge, 1> = Family::new(
+    "cognito_exporter_pool_up",
+    "Whether the pool answers: 0 while the latest answer was an error of the pool or the caller, or nothing answers.",
+    ["user_pool_id"],
+);
+const INFO: Family<Gauge, 3> = Family::new(
+    "cognito_exporter_pool_info",
+    "The pool's name and region.",
+    ["user_pool_id", "user_pool_name", "region"],
+);
+const USERS: Family<Gauge, 2> = Family::new(
+    "cognito_exporter_users",
+    "Users followed, by state.",
+    ["user_pool_id", "state"],
+);
+const OLDEST_POLL: Family<Gauge, 1> = Family::new(
+    "cognito_exporter_oldest_poll_timestamp_seconds",
+    "When the least recently polled user was polled or joined the roster.",
+    ["user_pool_id"],
+);
+const OBJECTIVE: Family<Gauge, 1> = Family::new(
+    "cognito_exporter_poll_objective_seconds",
+    "The longest time that a user should go without a poll (poll.max_interval).",
+    ["user_pool_id"],
+);
+const ROUND: Family<Gauge, 1> = Family::new(
+    "cognito_exporter_round_seconds_estimate",
+    "Time to poll every user once at the present budget.",
+    ["user_pool_id"],
+);
+const DISCOVERY: Family<Gauge, 1> = Family::new(
+    "cognito_exporter_discovery_last_success_timestamp_seconds",
+    "When the pool's users were last listed to the end.",
+    ["user_pool_id"],
+);
+const CATCHING_UP: Family<Gauge, 1> = Family::new(
+    "cognito_exporter_catching_up",
+    "Whether backlog or history is being worked off.",
+    ["user_pool_id"],
+);
+
+/// From a few seconds, which takes a lively user and luck, to a day, which an outage takes.
+const DELAY_BUCKETS_SECS: [f64; 12] = [
+    5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0,
+];
+
+/// One pool's values. A gauge that nobody has reported yet is None and is not shown.
+pub(super) struct Pool {
+    pub(super) identity: PoolIdentity,
+    totals: BTreeMap<Series, u64>,
+    delay: Histogram,
+    fetched: PerLabel<Fetched, u64>,
+    late: u64,
+    order_violations: u64,
+    pub(super) up: Option<bool>,
+    pub(super) users: Option<UserCounts>,
+    pub(super) oldest_poll: Option<UnixMillis>,
+    pub(super) objective: Option<Duration>,
+    pub(super) round: Option<Duration>,
+    pub(super) discovery: Option<UnixMillis>,
+    pub(super) catching_up: Option<bool>,
+}
+
+impl Pool {
+    pub(super) fn new(identity: PoolIdentity) -> Self {
+        Self {
+            identity,
+            totals: Series::documented().map(|series| (series, 0)).collect(),
+            delay: Family::distribution(&DELAY_BUCKETS_SECS),
+            fetched: PerLabel::new(|| 0),
+            late: 0,
+            order_violations: 0,
+            up: None,
+            users: None,
+            oldest_poll: None,
+            objective: None,
+            round: None,
+            discovery: None,
+            catching_up: None,
+        }
+    }
+
+    pub(super) fn restore(&mut self, totals: &[(Series, u64)]) {
+        self.totals = Series::documented().map(|series| (series, 0)).collect();
+        self.advance(totals);
+    }
+
+    pub(super) fn advance(&mut self, deltas: &[(Series, u64)]) {
+        for (series, by) in deltas {
+            let total = self.totals.entry(*series).or_default();
+            *total = total.saturating_add(*by);
+        }
+    }
+
+    pub(super) fn totals(&self) -> &BTreeMap<Series, u64> {
+        &self.totals
+    }
+
+    pub(super) fn event_delay(&self, delay: Duration) {
+        self.delay.observe(delay.as_secs_f64());
+    }
+
+    pub(super) fn page_taken(&mut self, events: PageEvents) {
+        for (fetched, count) in [
+            (Fetched::New, events.new),
+            (Fetched::Revision, events.revisions),
+            (Fetched::Known, events.known),
+            (Fetched::History, events.history),
+        ] {
+            *self.fetched.of(fetched) += count;
+        }
+        self.late += events.late;
+        self.order_violations += u64::from(events.out_of_order);
+    }
+
+    pub(super) fn put(&self, scrape: &mut Exposition) {
+        let id = self.identity.id.as_str();
+        for (series, total) in &self.totals {
+            put_total(scrape, id, *series, *total);
+        }
+        scrape.put(&DELAY, [id], &self.delay);
+        for (result, count) in self.fetched.iter() {
+            scrape.put(&FETCHED, [id, result], *count);
+        }
+        scrape.put(&LATE, [id], self.late);
+        scrape.put(&ORDER_VIOLATIONS, [id], self.order_violations);
+        scrape.put(&INFO, [id, &self.identity.name, &self.identity.region], 1.0);
+        scrape.put_known(&UP, [id], self.up.map(f64::from));
+        if let Some(users) = self.users {
+            for (state, count) in [
+                (UserState::Ok, users.ok),
+                (UserState::Missing, users.missing),
+                (UserState::Failing, users.failing),
+            ] {
+                scrape.put(&USERS, [id, state.as_str()], count as f64);
+            }
+        }
+        scrape.put_known(&OLDEST_POLL, [id], self.oldest_poll.map(UnixMillis::as_secs_f64));
+        scrape.put_known(&OBJECTIVE, [id], self.objective.as_ref().map(Duration::as_secs_f64));
+        scrape.put_known(&ROUND, [id], self.round.as_ref().map(Duration::as_secs_f64));
+        scrape.put_known(&DISCOVERY, [id], self.discovery.map(UnixMillis::as_secs_f64));
+        scrape.put_known(&CATCHING_UP, [id], self.catching_up.map(f64::from));
+    }
+}
+
+fn put_total(scrape: &mut Exposition, id: &str, series: Series, total: u64) {
+    match series {
+        Series::Events(outcome) => {
+            let (event_type, response, decision) = (outcome.event_type, outcome.response, outcome.decision);
+            scrape.put(
+                &EVENTS,
+                [id, event_type.as_str(), response.as_str(), decision.as_str()],
+                total,
+            );
+        }
+        Series::Superseded(outcome) => {
+            let (event_type, response, decision) = (outcome.event_type, outcome.response, outcome.decision);
+            scrape.put(
+                &SUPERSEDED,
+                [id, event_type.as_str(), response.as_str(), decision.as_str()],
+                total,
+            );
+        }
+        Series::Unfinished { event_type, decision } => {
+            scrape.put(&UNFINISHED, [id, event_type.as_str(), decision.as_str()], total);
+        }
+        Series::Risk {
+            event_type,
+            response,
+            level,
+            decision,
+        } => scrape.put(
+            &RISK,
+            [
+                id,
+                event_type.as_str(),
+                response.as_str(),
+                level.as_str(),
+                decision.as_str(),
+            ],
+            total,
+        ),
+        Series::Compromised { event_type, response } => {
+            scrape.put(&COMPROMISED, [id, event_type.as_str(), response.as_str()], total);
+        }
+        Series::Challenges { name, response } => {
+            scrape.put(&CHALLENGES, [id, name.as_str(), response.as_str()], total);
+        }
+        Series::Feedback { value } => scrape.put(&FEEDBACK, [id, value.as_str()], total),
+        Series::History => scrape.put(&HISTORY, [id], total),
+    }
+}

@@ -1,0 +1,125 @@
+//! The values behind the metrics as plain data, for `/status`: what it shows cannot disagree with `/metrics`.
+
+use std::time::Duration;
+
+use super::labels::LabelValue as _;
+use super::pool::Pool;
+use super::{Metrics, OutboxSize, UserCounts, lock};
+use crate::entry::PoolIdentity;
+use crate::event::UnixMillis;
+use crate::tally::Series;
+
+/// One pool. What has not been reported yet is None.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PoolSnapshot {
+    /// Which pool.
+    pub identity: PoolIdentity,
+    /// Whether it answers.
+    pub up: Option<bool>,
+    /// Its users by state.
+    pub users: Option<UserCounts>,
+    /// When its least recently polled user was polled or joined.
+    pub oldest_poll: Option<UnixMillis>,
+    /// The longest time that a user should go without a poll.
+    pub objective: Option<Duration>,
+    /// How long it takes to poll every user once.
+    pub round: Option<Duration>,
+    /// When its users were last listed to the end.
+    pub discovery: Option<UnixMillis>,
+    /// Whether backlog or history is being worked off.
+    pub catching_up: Option<bool>,
+    /// The present budget of its account and region, in requests per second; other pools may share it.
+    pub budget_per_second: Option<f64>,
+    /// Live events: outcomes less those superseded.
+    pub events: u64,
+    /// Live events that threat protection acted on.
+    pub risk_events: u64,
+    /// Events from before their user was followed.
+    pub history_events: u64,
+}
+
+/// The exporter as a whole.
+#[derive(Clone, PartialEq, Debug)]
+pub struct ExporterSnapshot {
+    /// What waits for delivery; None without a sink.
+    pub outbox: Option<OutboxSize>,
+    /// At this size polling pauses.
+    pub outbox_limit_bytes: Option<u64>,
+    /// Records kept aside.
+    pub quarantined: Option<u64>,
+    /// Why work pauses, in the words of `cognito_exporter_paused`; empty while it does not.
+    pub paused: Vec<&'static str>,
+    /// Which stage last finished work, or found none to do, and when.
+    pub progress: Vec<(&'static str, UnixMillis)>,
+    /// The ledger's size on disk.
+    pub state_size_bytes: Option<u64>,
+    /// Times that a corrupt ledger was begun anew.
+    pub state_rebuilds: u64,
+}
+
+impl Metrics {
+    /// The pools at present, in ascending order of their ids.
+    pub fn pools(&self) -> Vec<PoolSnapshot> {
+        let pools: Vec<_> = lock(&self.shown.pools).values().cloned().collect();
+        let mut snapshots: Vec<PoolSnapshot> = pools.iter().map(|pool| snapshot(&lock(pool))).collect();
+        let mut calls = lock(&self.shown.calls);
+        for pool in &mut snapshots {
+            let account = calls.account(pool.identity.account_id.as_deref(), &pool.identity.region);
+            pool.budget_per_second = account.budget_per_second;
+        }
+        snapshots
+    }
+
+    /// The exporter at present.
+    pub fn exporter_now(&self) -> ExporterSnapshot {
+        let exporter = self.exporter();
+        ExporterSnapshot {
+            outbox: exporter.outbox,
+            outbox_limit_bytes: exporter.outbox_limit_bytes,
+            quarantined: exporter.quarantined,
+            paused: exporter
+                .paused
+                .iter()
+                .filter(|(_, paused)| **paused)
+                .map(|(reason, _)| reason)
+                .collect(),
+            progress: exporter
+                .progress
+                .iter()
+                .map(|(stage, time)| (stage.as_str(), *time))
+                .collect(),
+            state_size_bytes: exporter.state_size_bytes,
+            state_rebuilds: exporter.state_rebuilds,
+        }
+    }
+}
+
+fn snapshot(pool: &Pool) -> PoolSnapshot {
+    let (mut met, mut left, mut risk_events, mut history_events) = (0, 0, 0, 0);
+    for (series, total) in pool.totals() {
+        match series {
+            Series::Events(_) => met += total,
+            Series::Superseded(_) => left += total,
+            Series::Risk { .. } => risk_events += total,
+            Series::History => history_events += total,
+            Series::Unfinished { .. }
+            | Series::Compromised { .. }
+            | Series::Challenges { .. }
+            | Series::Feedback { .. } => {}
+        }
+    }
+    PoolSnapshot {
+        identity: pool.identity.clone(),
+        up: pool.up,
+        users: pool.users,
+        oldest_poll: pool.oldest_poll,
+        objective: pool.objective,
+        round: pool.round,
+        discovery: pool.discovery,
+        catching_up: pool.catching_up,
+        budget_per_second: None,
+        events: u64::saturating_sub(met, left),
+        risk_events,
+        history_events,
+    }
+}

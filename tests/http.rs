@@ -1,0 +1,419 @@
+//! The HTTP server over real sockets on loopback.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use cognito_auth_exporter::entry::PoolIdentity;
+use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::http::{HttpServer, Router, Scrapes};
+use cognito_auth_exporter::lifecycle::{Clock, Lifecycle, Outcome};
+use cognito_auth_exporter::metrics::{Metrics, OutboxSize, UserCounts};
+use cognito_auth_exporter::status::StatusBoard;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+const POOL: &str = "eu-west-1_Abc123";
+
+/// A server that runs beside the test, as a service of a lifecycle.
+struct World {
+    address: SocketAddr,
+    router: Router,
+    lifecycle: Lifecycle,
+}
+
+impl World {
+    async fn new() -> Self {
+        let start = UnixMillis(1_723_136_049_929);
+        let router = Router {
+            metrics: Metrics::new(start),
+            board: StatusBoard::new(start),
+            scrapes: Scrapes::new(),
+            clock: Clock::manual(start.plus(Duration::from_secs(90))),
+        };
+        router.metrics.add_pool(&PoolIdentity {
+            id: POOL.into(),
+            name: "<script>alert('customers')</script>".into(),
+            region: "eu-west-1".into(),
+            account_id: None,
+        });
+        let server = HttpServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = server.local_addr().unwrap();
+        let lifecycle = Lifecycle::new();
+        lifecycle.spawn_service("http", server.serve(router.clone(), lifecycle.hard_stop()));
+        Self {
+            address,
+            router,
+            lifecycle,
+        }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends one request on a connection of its own and reads to the connection's end.
+    async fn ask(&self, method: &str, path: &str, headers: &str) -> Reply {
+        let mut stream = self.connect().await;
+        let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = vec![];
+        stream.read_to_end(&mut bytes).await.unwrap();
+        Reply::parse(&bytes)
+    }
+
+    async fn get(&self, path: &str) -> Reply {
+        self.ask("GET", path, "").await
+    }
+}
+
+struct Reply {
+    status: u16,
+    headers: String,
+    body: Vec<u8>,
+}
+
+impl Reply {
+    fn parse(bytes: &[u8]) -> Self {
+        let end = bytes
+            .windows(4)
+            .position(|four| four == b"\r\n\r\n")
+            .expect("a whole head");
+        let head = std::str::from_utf8(&bytes[..end]).unwrap();
+        let (line, headers) = head.split_once("\r\n").unwrap();
+        Self {
+            status: line.split(' ').nth(1).unwrap().parse().unwrap(),
+            headers: headers.to_ascii_lowercase(),
+            body: bytes[end + 4..].to_vec(),
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.headers
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+    }
+
+    fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_text_format_with_its_content_type() {
+    let world = World::new().await;
+    let reply = world.get("/metrics").await;
+    assert_eq!(reply.status, 200);
+    assert_eq!(
+        reply.header("content-type"),
+        Some("text/plain; version=0.0.4; charset=utf-8")
+    );
+    assert_eq!(reply.header("vary"), Some("accept-encoding"));
+    assert_eq!(reply.header("content-encoding"), None);
+    assert!(reply.text().contains("# TYPE cognito_auth_events_total counter\n"));
+    assert!(reply.text().ends_with('\n'));
+}
+
+#[tokio::test]
+async fn metrics_are_compressed_for_those_who_ask() {
+    let world = World::new().await;
+    let reply = world
+        .ask("GET", "/metrics", "Accept-Encoding: deflate, gzip;q=0.8\r\n")
+        .await;
+    assert_eq!(reply.header("content-encoding"), Some("gzip"));
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(reply.body.as_slice())
+        .read_to_string(&mut text)
+        .unwrap();
+    assert!(text.contains(&format!(
+        "cognito_auth_history_events_total{{user_pool_id=\"{POOL}\"}} 0\n"
+    )));
+    assert!(
+        reply.body.len() * 5 < text.len(),
+        "{} of {}",
+        reply.body.len(),
+        text.len()
+    );
+
+    let refused = world.ask("GET", "/metrics", "Accept-Encoding: gzip;q=0\r\n").await;
+    assert_eq!(refused.header("content-encoding"), None);
+}
+
+#[tokio::test]
+async fn readiness_follows_the_board_and_liveness_does_not_mind_starting() {
+    let world = World::new().await;
+    world.router.board.starting("opening the ledger");
+    let reply = world.get("/readyz").await;
+    assert_eq!((reply.status, reply.text()), (503, "opening the ledger\n"));
+    for path in ["/healthz", "/livez"] {
+        assert_eq!(world.get(path).await.status, 200);
+    }
+    world.router.board.ready();
+    let reply = world.get("/readyz").await;
+    assert_eq!((reply.status, reply.text()), (200, "ok\n"));
+    world.router.board.stuck("no space left");
+    assert_eq!(world.get("/readyz").await.status, 503);
+    assert_eq!(world.get("/healthz").await.status, 200, "not before five minutes");
+}
+
+#[tokio::test]
+async fn the_page_and_the_status_tell_the_same_and_the_page_takes_no_markup_from_elsewhere() {
+    let world = World::new().await;
+    let metrics = &world.router.metrics;
+    metrics.users(
+        POOL,
+        UserCounts {
+            ok: 1200,
+            missing: 30,
+            failing: 4,
+        },
+    );
+    metrics.outbox(OutboxSize {
+        records: 17,
+        bytes: 20480,
+        oldest: None,
+    });
+    world.router.board.pool_error(
+        POOL,
+        "the <b>plan</b> lacks threat protection",
+        UnixMillis(1_723_136_100_000),
+    );
+    world.router.board.ready();
+
+    let status = world.get("/status").await;
+    assert_eq!(status.header("content-type"), Some("application/json"));
+    let json: serde_json::Value = serde_json::from_slice(&status.body).unwrap();
+    assert_eq!(json["ready"], true);
+    assert_eq!(json["totals"]["users"]["missing"], 30);
+    assert_eq!(json["outbox"]["records"], 17);
+    assert_eq!(json["pools"][0]["last_errors"][0]["count"], 1);
+
+    let page = world.get("/").await;
+    assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
+    assert!(
+        page.header("content-security-policy")
+            .unwrap()
+            .starts_with("default-src 'none'")
+    );
+    let html = page.text();
+    for shown in [
+        "1234",
+        "30 missing",
+        "17 records",
+        "20.0 KiB",
+        "up 1 min 30 s",
+        "ready",
+        "&lt;b&gt;plan&lt;/b&gt;",
+    ] {
+        assert!(html.contains(shown), "{shown} in {html}");
+    }
+    assert!(!html.contains("<script") && !html.contains("<b>") && !html.contains("http://"));
+}
+
+#[tokio::test]
+async fn head_has_the_headers_of_get_and_no_body() {
+    let world = World::new().await;
+    for path in ["/", "/status", "/healthz", "/readyz"] {
+        let get = world.get(path).await;
+        let head = world.ask("HEAD", path, "").await;
+        assert_eq!(head.status, get.status, "{path}");
+        assert_eq!(head.header("content-type"), get.header("content-type"), "{path}");
+        assert_eq!(head.header("content-length"), get.header("content-length"), "{path}");
+        assert_eq!(get.header("content-length"), Some(get.body.len().to_string().as_str()));
+        assert!(head.body.is_empty(), "{path}");
+    }
+    assert!(world.ask("HEAD", "/metrics", "").await.body.is_empty());
+}
+
+#[tokio::test]
+async fn another_method_is_told_which_there_are_and_another_path_too() {
+    let world = World::new().await;
+    for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
+        let reply = world.ask(method, "/metrics", "Content-Length: 0\r\n").await;
+        assert_eq!(
+            (reply.status, reply.header("allow")),
+            (405, Some("get, head")),
+            "{method}"
+        );
+    }
+    for path in ["/metric", "/metrics/", "//", "/../etc/passwd"] {
+        let reply = world.get(path).await;
+        assert_eq!(reply.status, 404, "{path}");
+        for there in ["/metrics", "/healthz", "/livez", "/readyz", "/status"] {
+            assert!(reply.text().contains(there), "{there}");
+        }
+    }
+    assert_eq!(world.get("/metrics?x=y").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_scrape_wakes_who_waits_for_one_and_nothing_else_does() {
+    let world = World::new().await;
+    let mut scraped = std::pin::pin!(world.router.scrapes.next());
+    let mut is_over = || {
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        scraped.as_mut().poll(&mut context).is_ready()
+    };
+    assert_eq!(world.get("/healthz").await.status, 200);
+    assert_eq!(world.ask("HEAD", "/metrics", "").await.status, 200);
+    assert!(!is_over());
+    assert_eq!(world.get("/metrics").await.status, 200);
+    assert!(is_over());
+}
+
+#[tokio::test]
+async fn one_connection_carries_many_requests() {
+    let world = World::new().await;
+    let mut stream = world.connect().await;
+    for _ in 0..3 {
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
+        let mut seen = vec![];
+        while !seen.ends_with(b"\r\n\r\nok\n") {
+            assert_ne!(
+                stream.read_buf(&mut seen).await.unwrap(),
+                0,
+                "the connection stays open"
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn headers_without_end_are_refused() {
+    let world = World::new().await;
+    let long = format!("X-Long: {}\r\n", "x".repeat(20_000));
+    assert_eq!(world.ask("GET", "/healthz", &long).await.status, 431);
+    let many = "X-Many: x\r\n".repeat(200);
+    assert_eq!(world.ask("GET", "/healthz", &many).await.status, 431);
+}
+
+#[tokio::test]
+async fn what_is_not_http_harms_nobody() {
+    let world = World::new().await;
+    let mut stream = world.connect().await;
+    stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").await.unwrap();
+    let mut answer = vec![];
+    let _ = stream.read_to_end(&mut answer).await;
+    assert_eq!(world.get("/healthz").await.status, 200);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_their_turn() {
+    let world = World::new().await;
+    let mut held = vec![];
+    for _ in 0..64 {
+        // A request answered proves that the connection was accepted.
+        let mut stream = world.connect().await;
+        stream
+            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            .await
+            .unwrap();
+        let mut seen = vec![];
+        while !seen.ends_with(b"ok\n") {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
+        }
+        held.push(stream);
+    }
+    let mut waiting = world.connect().await;
+    waiting
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut answer = vec![];
+    {
+        let reading = waiting.read_to_end(&mut answer);
+        let early = tokio::time::timeout(Duration::from_millis(200), reading).await;
+        assert!(early.is_err(), "no place is free");
+    }
+    held.pop();
+    waiting.read_to_end(&mut answer).await.unwrap();
+    assert_eq!(Reply::parse(&answer).status, 200);
+}
+
+#[tokio::test]
+async fn the_server_serves_while_work_drains_and_ends_cleanly_after_it() {
+    let world = World::new().await;
+    let (finish, finished) = oneshot::channel::<()>();
+    let soft = world.lifecycle.soft_stop();
+    world.lifecycle.spawn("work", async move {
+        soft.cancelled().await;
+        let _ = finished.await;
+    });
+    let idle = world.connect().await;
+    let (signal, mut signals) = mpsc::channel(1);
+    signal.send("SIGTERM").await.unwrap();
+    let soft = world.lifecycle.soft_stop();
+    let run = world.lifecycle.run(async || match signals.recv().await {
+        Some(name) => name,
+        None => std::future::pending().await,
+    });
+    let watch = async {
+        soft.cancelled().await;
+        world.router.board.stopping();
+        let reply = world.get("/readyz").await;
+        assert_eq!((reply.status, reply.text()), (503, "stopping\n"));
+        assert_eq!(world.get("/metrics").await.status, 200);
+        finish.send(()).unwrap();
+    };
+    let (outcome, ()) = tokio::join!(run, watch);
+    assert_eq!(outcome, Outcome::Stopped);
+    assert!(
+        TcpStream::connect(world.address).await.is_err(),
+        "the port is free again"
+    );
+    drop(idle);
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_what_to_do() {
+    let world = World::new().await;
+    let error = HttpServer::bind(world.address).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "cannot listen on {} (http.listen): another program listens there; stop it, or choose another port",
+            world.address
+        )
+    );
+    assert!(std::error::Error::source(&error).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_never_ends_is_cut() {
+    let world = World::new().await;
+    let mut stream = world.connect().await;
+    stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc").await.unwrap();
+    let mut answer = vec![];
+    // The runtime's time is paused and runs on by itself: ten seconds pass as soon as nothing else can happen.
+    let began = tokio::time::Instant::now();
+    let _ = stream.read_to_end(&mut answer).await;
+    assert!(began.elapsed() <= Duration::from_secs(11), "{:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_lets_go_of_a_client_that_does_not_finish_its_request() {
+    let world = World::new().await;
+    let server = HttpServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let mut slow = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
+    let stop = CancellationToken::new();
+    let client = async {
+        slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal")
+            .await
+            .unwrap();
+        let mut seen = vec![];
+        while !seen.ends_with(b"ok\n") {
+            assert_ne!(slow.read_buf(&mut seen).await.unwrap(), 0);
+        }
+        stop.cancel();
+        tokio::time::Instant::now()
+    };
+    let ((), stopped) = tokio::join!(server.serve(world.router.clone(), stop.clone()), client);
+    assert!(stopped.elapsed() < Duration::from_secs(3), "{:?}", stopped.elapsed());
+}
