@@ -1,1 +1,474 @@
-//! (see the map in lib.rs)
+//! The ledger: everything that survives the process. Cursors, totals, outbox and quarantine lie in one tree of one store,
+//! so that a page's cursor is written with what it accounts for in *one atomic write*.
+//!
+//! ```text
+//!  commit, enroll, settle ... --> [bounded queue] --> writer thread --> one batch --> fsync --> everybody answered
+//!  user, totals, read     <------------------------------------------ the store as it is, from any thread
+//! ```
+//!
+//! An answer of Ok means: on the disk. What is read from the outbox is on the disk too, so nothing is ever delivered that
+//! a power cut could take back. An error of a write means that nobody knows yet: read what is stored and go on from there.
+//!
+//! The store is sled, which nobody outside this module knows; its pitfalls are dealt with in `engine`. A disk that is full
+//! for a while does not end the process: the writer opens the store again until it works ([`Ledger::failure`] says why it
+//! waits). Only a store that is damaged beyond doubt is replaced at start, and kept beside the new one.
+//!
+//! To others it leaves: how full the outbox may be, when something is tried again, what a lost ledger means for the users.
+
+mod books;
+mod engine;
+mod envelope;
+mod error;
+mod home;
+mod keys;
+mod stored_entry;
+mod stored_user;
+mod writer;
+
+use std::collections::VecDeque;
+use std::sync::{Arc, RwLock};
+use std::thread;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::books::Work;
+use self::engine::Reader;
+use self::envelope::{Count, Pool, Record as _};
+pub use self::error::LedgerError;
+use self::home::Home;
+pub use self::home::Rebuilt;
+use self::stored_entry::{StoredEntry, StoredRefusal};
+use self::stored_user::StoredUser;
+use self::writer::{Access, GROUP_KEYS_MAX, Request, Shared, WAITING_MAX, Writer};
+use crate::config::StateConfig;
+use crate::cursor::Cursor;
+use crate::entry::{Entry, PoolIdentity};
+use crate::event::UnixMillis;
+use crate::tally::Series;
+
+/// The durable state. A cheap handle; one process at a time has it open.
+#[derive(Clone)]
+pub struct Ledger(Arc<Handle>);
+
+struct Handle {
+    instance_id: String,
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+    /// The writer, to be woken while it waits to open the store again.
+    writer: thread::Thread,
+}
+
+/// A ledger, and what happened when it was opened.
+pub struct Opened {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Present if the one that was there was damaged and has been replaced.
+    pub rebuilt: Option<Rebuilt>,
+}
+
+/// What is kept of a pool.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PoolRecord {
+    /// When the pool was first followed.
+    pub followed_since: UnixMillis,
+}
+
+/// What is kept of a user.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserRecord {
+    /// When the user was first on the roster.
+    pub joined: UnixMillis,
+    /// The user's `sub`, where a listing gave it.
+    pub sub: Option<String>,
+    /// What is known of the user's history.
+    pub cursor: Cursor,
+}
+
+impl std::fmt::Debug for UserRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserRecord")
+            .field("joined", &self.joined)
+            .field("cursor", &self.cursor)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One atomic write: a page's cursor with what it accounts for.
+#[derive(Clone)]
+pub struct Commit {
+    /// The user's pool.
+    pub pool: Arc<PoolIdentity>,
+    /// The user.
+    pub username: String,
+    /// The user's record with the next cursor.
+    pub record: UserRecord,
+    /// By how much the pool's totals grow.
+    pub totals: Vec<(Series, u64)>,
+    /// What goes to the outbox.
+    pub entries: Vec<Entry>,
+}
+
+/// Entries that leave the outbox: the receiver has them, or will never take them. May be repeated.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Settlement {
+    /// Sequence numbers of entries that are removed.
+    pub delivered: Vec<u64>,
+    /// Sequence numbers of entries that go to quarantine, and why.
+    pub quarantined: Vec<(u64, String)>,
+}
+
+/// How much waits for delivery.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct OutboxState {
+    /// Entries.
+    pub records: u64,
+    /// Their bytes as stored, keys included.
+    pub bytes: u64,
+    /// When the first of them was observed.
+    pub oldest: Option<UnixMillis>,
+}
+
+/// An entry that a receiver refused for good.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Quarantined {
+    /// The entry.
+    pub entry: Entry,
+    /// What the receiver said.
+    pub reason: String,
+    /// When it was put aside.
+    pub at: UnixMillis,
+}
+
+impl Ledger {
+    /// Bytes of entries that one reading of the outbox or the quarantine gives at most, but always one entry: a batch for
+    /// the receiver is smaller.
+    pub const READ_BYTES_MAX: usize = 8 << 20;
+
+    /// Opens the ledger in `<state.path>/ledger`, making what is not there, and reads its books. Blocks. `now` is the time
+    /// of day, on which the ledger's own times are based.
+    ///
+    /// # Errors
+    /// Nothing has been changed when this fails; each error says what to do.
+    pub fn open(state: &StateConfig, now: UnixMillis) -> Result<Opened, LedgerError> {
+        let home = Home::enter(state)?;
+        let (engine, mut books, rebuilt) = home.open(now)?;
+        let published = books.publish(engine.reader())?;
+        let shared = Arc::new(Shared {
+            access: RwLock::new(Access::Open(engine.reader().clone())),
+            published: watch::Sender::new(published),
+        });
+        let (requests, waiting) = mpsc::channel(WAITING_MAX);
+        let instance_id = books.instance_id.clone();
+        let writer = Writer::new(home, shared.clone(), waiting, now);
+        let thread = thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || writer.run(engine, books))
+            .map_err(|error| LedgerError::Storage(format!("cannot start the writer's thread: {error}")))?;
+        let ledger = Self(Arc::new(Handle {
+            instance_id,
+            shared,
+            requests,
+            writer: thread.thread().clone(),
+        }));
+        Ok(Opened { ledger, rebuilt })
+    }
+
+    /// The UUID that was made when the ledger was.
+    pub fn instance_id(&self) -> &str {
+        &self.0.instance_id
+    }
+
+    /// A pool, if it has been followed before.
+    ///
+    /// # Errors
+    /// The ledger has failed, is closed, or the record cannot be read.
+    pub fn pool(&self, pool_id: &str) -> Result<Option<PoolRecord>, LedgerError> {
+        let stored = self.reading(|reader| reader.get(&keys::pool(pool_id)))?;
+        stored
+            .map(|bytes| {
+                Ok(PoolRecord {
+                    followed_since: UnixMillis(Pool::open(&bytes)?.followed_since),
+                })
+            })
+            .transpose()
+    }
+
+    /// A pool's totals, but for series that only another build knows.
+    ///
+    /// # Errors
+    /// The ledger has failed, is closed, or a record cannot be read.
+    pub fn totals(&self, pool_id: &str) -> Result<Vec<(Series, u64)>, LedgerError> {
+        let range = keys::totals(Some(pool_id));
+        let skipped = range.start.len();
+        let mut totals = Vec::new();
+        self.reading(|reader| {
+            reader.each(range, |key, value| {
+                let series = key.get(skipped..).and_then(|key| std::str::from_utf8(key).ok());
+                if let Some(series) = series.and_then(Series::from_key) {
+                    totals.push((series, Count::open(value)?.value));
+                }
+                Ok(())
+            })
+        })?;
+        Ok(totals)
+    }
+
+    /// A user.
+    ///
+    /// # Errors
+    /// The ledger has failed, is closed, or the record cannot be read.
+    pub fn user(&self, pool_id: &str, username: &str) -> Result<Option<UserRecord>, LedgerError> {
+        let stored = self.reading(|reader| reader.get(&keys::user(pool_id, username)))?;
+        stored.map(|bytes| StoredUser::open(&bytes)?.try_into()).transpose()
+    }
+
+    /// Who is on the stored roster of a pool, in order; read a few at a time, each as it is then.
+    pub fn usernames(&self, pool_id: &str) -> impl Iterator<Item = Result<String, LedgerError>> + use<> {
+        Usernames {
+            ledger: self.clone(),
+            skipped: keys::users(pool_id).start.len(),
+            left: Some(keys::users(pool_id)),
+            read: VecDeque::new(),
+        }
+    }
+
+    /// Writes since when a pool is followed.
+    ///
+    /// # Errors
+    /// It may not have been written: the ledger has failed or is closed.
+    pub async fn follow_pool(&self, pool_id: &str, record: PoolRecord) -> Result<(), LedgerError> {
+        let stored = Pool {
+            followed_since: record.followed_since.0,
+        };
+        self.ask(Work::Put(vec![(keys::pool(pool_id), Some(stored.seal()))]))
+            .await
+    }
+
+    /// Puts users on the roster. One who is there already and has the same time of joining keeps the stored cursor, which
+    /// may be newer than the one given here; so this may run beside the user's own commits.
+    ///
+    /// # Errors
+    /// Some may not have been written: the ledger has failed or is closed.
+    pub async fn enroll(&self, pool_id: &str, users: Vec<(String, UserRecord)>) -> Result<(), LedgerError> {
+        let mut users = users
+            .into_iter()
+            .map(|(username, record)| (keys::user(pool_id, &username), record));
+        loop {
+            let part: Vec<_> = users.by_ref().take(GROUP_KEYS_MAX).collect();
+            if part.is_empty() {
+                return Ok(());
+            }
+            self.ask(Work::Enroll(part)).await?;
+        }
+    }
+
+    /// Removes users and their cursors; the totals stay.
+    ///
+    /// # Errors
+    /// Some may still be there: the ledger has failed or is closed.
+    pub async fn forget(&self, pool_id: &str, usernames: Vec<String>) -> Result<(), LedgerError> {
+        for part in usernames.chunks(GROUP_KEYS_MAX) {
+            let removed = part.iter().map(|username| (keys::user(pool_id, username), None));
+            self.ask(Work::Put(removed.collect())).await?;
+        }
+        Ok(())
+    }
+
+    /// Writes a page: all of it is on the disk when this answers Ok.
+    ///
+    /// # Errors
+    /// All of it or nothing may have been written: the ledger has failed or is closed. Read the user again.
+    pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
+        let pool_id = &commit.pool.id;
+        let increments = commit
+            .totals
+            .iter()
+            .map(|(series, increment)| (keys::total(pool_id, &series.to_key()), *increment));
+        self.ask(Work::Commit {
+            user: (
+                keys::user(pool_id, &commit.username),
+                Some(StoredUser::from(&commit.record).seal()),
+            ),
+            increments: increments.collect(),
+            entries: commit
+                .entries
+                .iter()
+                .map(|entry| StoredEntry::from(entry).seal())
+                .collect(),
+        })
+        .await
+    }
+
+    /// Up to `limit` entries of the outbox behind number `after` (None: from the first), in order; durable ones only.
+    ///
+    /// # Errors
+    /// The ledger has failed, is closed, or an entry cannot be read.
+    pub fn read_outbox(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, Entry)>, LedgerError> {
+        let first = after.map_or(0, |after| after.saturating_add(1));
+        let end = self.0.shared.published.borrow().end;
+        let mut entries: Vec<(u64, Entry)> = Vec::new();
+        for (number, value) in self.numbered(keys::outbox_between(first, end), limit)? {
+            let mut entry = Entry::from(StoredEntry::open(&value)?);
+            // Most neighbours are of one pool.
+            if let Some((_, before)) = entries.last()
+                && before.pool == entry.pool
+            {
+                entry.pool = before.pool.clone();
+            }
+            entries.push((number, entry));
+        }
+        Ok(entries)
+    }
+
+    /// Removes entries from the outbox, or moves them to quarantine: all in one write.
+    ///
+    /// # Errors
+    /// All or nothing may have been done: the ledger has failed or is closed. It may be repeated.
+    pub async fn settle(&self, settlement: Settlement) -> Result<(), LedgerError> {
+        self.ask(Work::Settle(settlement)).await
+    }
+
+    /// Up to `limit` entries of the quarantine behind number `after` (None: from the first), in order.
+    ///
+    /// # Errors
+    /// The ledger has failed, is closed, or an entry cannot be read.
+    pub fn read_quarantine(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, Quarantined)>, LedgerError> {
+        let first = after.map_or(0, |after| after.saturating_add(1));
+        let values = self.numbered(keys::quarantine_from(first), limit)?;
+        values
+            .into_iter()
+            .map(|(number, value)| {
+                let refusal = StoredRefusal::open(&value)?;
+                let Some(entry) = refusal.entry else {
+                    return Err(LedgerError::corrupt(StoredRefusal::WHAT, "it holds no entry"));
+                };
+                let quarantined = Quarantined {
+                    entry: entry.into(),
+                    reason: refusal.reason,
+                    at: UnixMillis(refusal.at),
+                };
+                Ok((number, quarantined))
+            })
+            .collect()
+    }
+
+    /// How much waits for delivery, as far as it is durable.
+    pub fn outbox_state(&self) -> OutboxState {
+        self.0.shared.published.borrow().outbox
+    }
+
+    /// How many entries are in quarantine, and their bytes as stored.
+    pub fn quarantine_state(&self) -> (u64, u64) {
+        let size = self.0.shared.published.borrow().quarantine;
+        (size.records, size.bytes)
+    }
+
+    /// Bytes on the disk; 0 while they cannot be counted.
+    pub fn size_bytes(&self) -> u64 {
+        self.reading(Reader::size_bytes).unwrap_or(0)
+    }
+
+    /// Why the ledger cannot be used at present; it is being opened again. None while all is well.
+    pub fn failure(&self) -> Option<String> {
+        match &*self.access() {
+            Access::Failed(why) => Some(why.clone()),
+            Access::Open(_) | Access::Closed => None,
+        }
+    }
+
+    /// Waits until everything asked before is done, and closes the ledger for every handle. Another one can be opened when
+    /// this returns.
+    pub async fn close(self) {
+        let (reply, closed) = oneshot::channel();
+        if self.0.requests.send(Request::Close(reply)).await.is_ok() {
+            self.0.writer.unpark();
+            // An error means that somebody else closed it first, and that the writer has ended.
+            let _ = closed.await;
+        }
+    }
+
+    async fn ask(&self, work: Work) -> Result<(), LedgerError> {
+        if let Some(why) = self.failure() {
+            return Err(LedgerError::Storage(why));
+        }
+        let (reply, answer) = oneshot::channel();
+        let sent = self.0.requests.send(Request::Work(work, reply)).await;
+        sent.map_err(|_| LedgerError::Closed)?;
+        self.0.writer.unpark();
+        // A writer that ends before its turn drops the question.
+        answer.await.unwrap_or(Err(LedgerError::Closed))
+    }
+
+    fn reading<T>(&self, read: impl FnOnce(&Reader) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        match &*self.access() {
+            Access::Open(reader) => read(reader),
+            Access::Failed(why) => Err(LedgerError::Storage(why.clone())),
+            Access::Closed => Err(LedgerError::Closed),
+        }
+    }
+
+    fn access(&self) -> std::sync::RwLockReadGuard<'_, Access> {
+        // Whoever panicked while reading has changed nothing.
+        let access = self.0.shared.access.read();
+        access.unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Values under numbers, as many as the limits allow.
+    fn numbered(&self, range: std::ops::Range<Vec<u8>>, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, LedgerError> {
+        let mut bytes = 0;
+        let mut values = Vec::new();
+        self.reading(|reader| {
+            reader.each_while(range, |key, value| {
+                bytes += value.len();
+                if values.len() >= limit || (bytes > Self::READ_BYTES_MAX && !values.is_empty()) {
+                    return Ok(false);
+                }
+                values.extend(keys::sequence_of(key).map(|number| (number, value.to_vec())));
+                Ok(true)
+            })
+        })?;
+        Ok(values)
+    }
+}
+
+/// Reads a pool's usernames a few at a time, so that no reader holds the store for long.
+struct Usernames {
+    ledger: Ledger,
+    /// Bytes of a key in front of the username.
+    skipped: usize,
+    left: Option<std::ops::Range<Vec<u8>>>,
+    read: VecDeque<Vec<u8>>,
+}
+
+impl Usernames {
+    /// Names of one reading.
+    const AT_ONCE: usize = 512;
+
+    fn read_on(&mut self) -> Result<(), LedgerError> {
+        let Some(range) = self.left.take() else { return Ok(()) };
+        let end = range.end.clone();
+        self.read = self.ledger.reading(|reader| reader.keys(range, Self::AT_ONCE))?.into();
+        if self.read.len() == Self::AT_ONCE
+            && let Some(last) = self.read.back()
+        {
+            // The smallest key behind the last one.
+            self.left = Some([last.as_slice(), &[0]].concat()..end);
+        }
+        Ok(())
+    }
+}
+
+impl Iterator for Usernames {
+    type Item = Result<String, LedgerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.read.is_empty()
+            && let Err(error) = self.read_on()
+        {
+            return Some(Err(error));
+        }
+        let key = self.read.pop_front()?;
+        let username = String::from_utf8(key.get(self.skipped..).unwrap_or_default().to_vec());
+        Some(username.map_err(|_| LedgerError::corrupt(StoredUser::WHAT, "a username is not UTF-8")))
+    }
+}

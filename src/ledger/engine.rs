@@ -1,0 +1,239 @@
+//! The storage engine: the one file that names sled 0.34, and knows where it bites.
+//!
+//! - `flush` hands the log to the operating system and no further (upstream issue 1452). [`Engine::write`] therefore
+//!   calls fsync on a handle of its own of the same file: fsync concerns the file, whichever handle asks.
+//! - A page beyond 128 KiB (a quarter of a segment) lies in a file of its own under `blobs`, which sled never syncs; without
+//!   it, recovery skips the page. New ones are synced, and their directory, before a write counts as durable.
+//! - Damage can panic anywhere inside: every call is guarded.
+//! - After an I/O error sled refuses every write for good: whoever holds an engine drops it and opens another.
+//! - The cache is set, because its default is 1 GiB. `flush_every_ms` stays at its default of 500: the collection of
+//!   garbage lives in that thread. `mode` changes nothing in this version.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use super::error::LedgerError;
+
+/// One change of a write: a key and its new value, or none to remove it.
+pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
+
+/// What errors call the store as a whole.
+const WHAT: &str = "the store";
+
+/// The store, open for reading. Clones share it; it stays open until the last is gone.
+#[derive(Clone)]
+pub(super) struct Reader(sled::Db);
+
+/// The store, open for writing, by one thread.
+pub(super) struct Engine {
+    reader: Reader,
+    directory: PathBuf,
+    /// An own handle of sled's file.
+    file: File,
+    /// Blobs that are on the disk already.
+    synced_blobs: HashSet<OsString>,
+}
+
+impl Reader {
+    /// The value of one key.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
+        guarded(|| Ok(self.0.get(key)?.map(|value| value.to_vec())))
+    }
+
+    /// At most `limit` keys of a range, in order.
+    pub(super) fn keys(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Vec<u8>>, LedgerError> {
+        guarded(|| {
+            let keys = self.0.range(range).keys().take(limit);
+            keys.map(|key| key.map(|key| key.to_vec())).collect()
+        })
+    }
+
+    /// Shows every record of a range to `see`, in order, until it objects.
+    pub(super) fn each(
+        &self,
+        range: Range<Vec<u8>>,
+        mut see: impl FnMut(&[u8], &[u8]) -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        self.each_while(range, |key, value| see(key, value).map(|()| true))
+    }
+
+    /// Shows the records of a range to `see`, in order, while it answers true.
+    pub(super) fn each_while(
+        &self,
+        range: Range<Vec<u8>>,
+        mut see: impl FnMut(&[u8], &[u8]) -> Result<bool, LedgerError>,
+    ) -> Result<(), LedgerError> {
+        let mut seen = Ok(true);
+        guarded(|| {
+            for record in self.0.range(range) {
+                let (key, value) = record?;
+                seen = see(&key, &value);
+                if seen != Ok(true) {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        seen.map(|_| ())
+    }
+
+    /// Bytes on the disk.
+    pub(super) fn size_bytes(&self) -> Result<u64, LedgerError> {
+        guarded(|| self.0.size_on_disk())
+    }
+}
+
+impl Engine {
+    /// Opens the store in `directory`, which exists.
+    ///
+    /// # Errors
+    /// `Locked`: this or another process has it. `Corrupt`: it cannot be read. `Storage`: anything else.
+    pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, LedgerError> {
+        let config = sled::Config::new().path(directory).cache_capacity(cache_bytes);
+        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => db,
+            Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
+                return Err(LedgerError::Locked {
+                    path: directory.to_owned(),
+                });
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(panic) => return Err(LedgerError::corrupt(WHAT, panicked(panic.as_ref()))),
+        };
+        let path = directory.join("db");
+        let file = File::open(&path).map_err(|error| LedgerError::io("cannot open", &path, &error))?;
+        let mut engine = Self {
+            reader: Reader(db),
+            directory: directory.to_owned(),
+            file,
+            synced_blobs: HashSet::new(),
+        };
+        // What was recovered may have reached the operating system only, and new files no directory yet.
+        engine.sync()?;
+        sync_directory(directory)?;
+        Ok(engine)
+    }
+
+    /// The store, for reading.
+    pub(super) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Makes the changes, all or none, the last one of a key winning; they are on the disk when this answers Ok. After
+    /// an error nobody knows: drop the engine and look at what another one finds.
+    pub(super) fn write(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
+        #[cfg(test)]
+        self.fail_if_asked()?;
+        let mut batch = sled::Batch::default();
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        guarded(|| self.reader.0.apply_batch(batch))?;
+        self.sync()
+    }
+
+    /// Puts everything written so far on the disk.
+    pub(super) fn sync(&mut self) -> Result<(), LedgerError> {
+        guarded(|| self.reader.0.flush())?;
+        // Blobs first: the log points at them.
+        self.sync_blobs()?;
+        self.file
+            .sync_all()
+            .map_err(|error| LedgerError::io("cannot sync", &self.directory.join("db"), &error))
+    }
+
+    fn sync_blobs(&mut self) -> Result<(), LedgerError> {
+        let blobs = self.directory.join("blobs");
+        let failed = |error| LedgerError::io("cannot sync", &blobs, &error);
+        let mut present = HashSet::new();
+        for blob in fs::read_dir(&blobs).map_err(failed)? {
+            let name = blob.map_err(failed)?.file_name();
+            if !self.synced_blobs.contains(&name) {
+                match File::open(blobs.join(&name)).and_then(|file| file.sync_all()) {
+                    Ok(()) => {}
+                    // sled removes a blob when its page is written anew.
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    Err(error) => return Err(failed(error)),
+                }
+            }
+            present.insert(name);
+        }
+        let any_new = present.difference(&self.synced_blobs).next().is_some();
+        self.synced_blobs = present;
+        if any_new {
+            sync_directory(&blobs)?;
+        }
+        Ok(())
+    }
+
+    /// Fails once if a test has put a file beside the store that says so.
+    #[cfg(test)]
+    fn fail_if_asked(&self) -> Result<(), LedgerError> {
+        match fs::remove_file(self.directory.join("fail-next-write")) {
+            Ok(()) => Err(LedgerError::Storage("no space left, says a test".into())),
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// Removes sled's snapshots, from which it only starts faster. A torn one makes every opening fail.
+pub(super) fn remove_snapshots(directory: &Path) -> Result<(), LedgerError> {
+    let failed = |error| LedgerError::io("cannot remove the snapshots in", directory, &error);
+    for file in fs::read_dir(directory).map_err(failed)? {
+        let file = file.map_err(failed)?;
+        if file.file_name().to_string_lossy().starts_with("snap.") {
+            fs::remove_file(file.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a directory's own entries on the disk.
+pub(super) fn sync_directory(directory: &Path) -> Result<(), LedgerError> {
+    File::open(directory)
+        .and_then(|opened| opened.sync_all())
+        .map_err(|error| LedgerError::io("cannot sync", directory, &error))
+}
+
+/// Calls the engine; a panic of its becomes an error.
+fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, LedgerError> {
+    // Whatever state a panic leaves behind is thrown away with the engine.
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => Ok(result?),
+        Err(panic) => Err(LedgerError::Storage(panicked(panic.as_ref()))),
+    }
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the storage engine panicked: {}", text.unwrap_or("no message"))
+}
+
+impl From<sled::Error> for LedgerError {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            // The log ends in the middle of what it promises.
+            sled::Error::Io(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => {
+                Self::corrupt(WHAT, error.to_string())
+            }
+            sled::Error::Io(error) => Self::Storage(error.to_string()),
+            sled::Error::Unsupported(why) => Self::Storage(why),
+            error @ sled::Error::Corruption { .. } => Self::corrupt(WHAT, error.to_string()),
+            // "Bugs" that sled reports are states that its own files should not have led to.
+            sled::Error::ReportableBug(what) => Self::corrupt(WHAT, what),
+            // Its Display shows the collection's name; there is only the default one.
+            sled::Error::CollectionNotFound(_) => Self::corrupt(WHAT, "the tree is missing"),
+        }
+    }
+}

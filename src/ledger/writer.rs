@@ -1,0 +1,300 @@
+//! The one writer: a thread that gathers what waits into a group, writes it at once, and answers everybody only when it
+//! is on the disk.
+//!
+//! ```text
+//!             first request          group on the disk
+//!   waiting --------------> gathering ---------------> waiting, everybody answered
+//!      ^                        | write failed
+//!      +---- failed: reopening, 1 s to 30 s apart; everybody is told to try again from what is stored then
+//! ```
+//!
+//! A thread, because every step blocks on the disk. One, because then totals and the outbox's order need no locks, and one
+//! fsync serves all who wait.
+
+use std::sync::{Arc, RwLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot, watch};
+use tracing::{debug, error, info};
+
+use super::books::{Books, Group, Published, Work};
+use super::engine::{Engine, Reader};
+use super::error::LedgerError;
+use super::home::Home;
+use crate::event::UnixMillis;
+
+/// Requests that wait for the writer. Beyond it callers wait to be heard: a poller has at most as many turns at once.
+pub(super) const WAITING_MAX: usize = 256;
+
+/// Keys of one group, unless a single request has more: sled's memory grows with a batch's random keys (measured: 114 MB
+/// at 100 keys, 3 GB at 1,000, a million users).
+pub(super) const GROUP_KEYS_MAX: usize = 100;
+
+/// How often the time of the last commit is noted beside the store. It matters only after the store was lost.
+const NOTE_EVERY: Duration = Duration::from_secs(10);
+
+/// Pause before the store is opened again after a failure: first and longest.
+const REOPEN_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// Where the answer goes.
+pub(super) type Reply = oneshot::Sender<Result<(), LedgerError>>;
+
+/// What a caller sends.
+pub(super) enum Request {
+    Work(Work, Reply),
+    Close(Reply),
+}
+
+/// The store as readers find it.
+pub(super) enum Access {
+    Open(Reader),
+    /// It failed and is being opened again; why.
+    Failed(String),
+    Closed,
+}
+
+/// What the writer shares with the ledger's handles.
+pub(super) struct Shared {
+    /// Written only when the store fails, is open again, or closes. Held by readers while they read, so that an engine
+    /// that is dropped is really gone.
+    pub(super) access: RwLock<Access>,
+    pub(super) published: watch::Sender<Published>,
+}
+
+impl Shared {
+    pub(super) fn set(&self, access: Access) {
+        let mut place = self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        *place = access;
+    }
+}
+
+/// The time of day, from the time at which the ledger was opened.
+#[derive(Clone, Copy)]
+struct TimeOfDay {
+    opened: UnixMillis,
+    at: Instant,
+}
+
+impl TimeOfDay {
+    fn now(self) -> UnixMillis {
+        self.opened.plus(self.at.elapsed())
+    }
+}
+
+pub(super) struct Writer {
+    home: Home,
+    shared: Arc<Shared>,
+    requests: mpsc::Receiver<Request>,
+    /// Did not fit the last group.
+    put_back: Option<Request>,
+    time: TimeOfDay,
+    /// When the time of the last commit was noted, and whether there was another commit since.
+    noted: Option<Instant>,
+    unnoted: Option<UnixMillis>,
+}
+
+/// Why the writer stopped serving.
+enum Ended {
+    /// Somebody asked for it, or (None) nobody is left.
+    Closed(Option<Reply>),
+    Failed(LedgerError),
+}
+
+impl Writer {
+    pub(super) fn new(home: Home, shared: Arc<Shared>, requests: mpsc::Receiver<Request>, opened: UnixMillis) -> Self {
+        Self {
+            home,
+            shared,
+            requests,
+            put_back: None,
+            time: TimeOfDay {
+                opened,
+                at: Instant::now(),
+            },
+            noted: None,
+            unnoted: None,
+        }
+    }
+
+    /// Serves until closed.
+    pub(super) fn run(mut self, engine: Engine, books: Books) {
+        let mut open = (engine, books);
+        let closed = loop {
+            let error = match self.serve(open.0, open.1) {
+                Ended::Closed(reply) => break reply,
+                Ended::Failed(error) => error,
+            };
+            error!(%error, "the ledger failed; polling and delivery wait while it is opened again");
+            open = match self.reopen() {
+                Ok(open) => open,
+                Err(reply) => break reply,
+            };
+            info!("the ledger is open again");
+        };
+        self.note_last_commit();
+        self.shared.set(Access::Closed);
+        // With the lock: whoever is answered may open the ledger again.
+        drop(self);
+        if let Some(reply) = closed {
+            let _ = reply.send(Ok(()));
+        }
+    }
+
+    /// Group after group. The engine is gone when this returns.
+    fn serve(&mut self, mut engine: Engine, mut books: Books) -> Ended {
+        loop {
+            let request = self.put_back.take().or_else(|| self.requests.blocking_recv());
+            let (work, reply) = match request {
+                Some(Request::Work(work, reply)) => (work, reply),
+                Some(Request::Close(reply)) => return self.last_words(engine, Some(reply)),
+                None => return self.last_words(engine, None),
+            };
+            let mut replies = Vec::new();
+            let group = self.gather(work, reply, &mut books, engine.reader(), &mut replies);
+            let written = if group.changes.is_empty() {
+                Ok(())
+            } else {
+                engine.write(group.changes)
+            };
+            match written.and_then(|()| books.publish(engine.reader())) {
+                Ok(published) => {
+                    self.unnoted = Some(self.time.now());
+                    // Readable first, answered then: whoever was answered finds what it wrote.
+                    self.shared.published.send_if_modified(|before| {
+                        let changed = *before != published;
+                        *before = published;
+                        changed
+                    });
+                    answer(replies, &Ok(()));
+                    if self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY) {
+                        self.note_last_commit();
+                    }
+                }
+                Err(error) => {
+                    // Callers look here before they try again.
+                    self.shared.set(Access::Failed(error.to_string()));
+                    answer(replies, &Err(error.clone()));
+                    return Ended::Failed(error);
+                }
+            }
+        }
+    }
+
+    /// Stages the first request, and what waits behind it while there is room.
+    fn gather(
+        &mut self,
+        first: Work,
+        reply: Reply,
+        books: &mut Books,
+        reader: &Reader,
+        replies: &mut Vec<Reply>,
+    ) -> Group {
+        let now = self.time.now();
+        let mut group = Group::default();
+        let mut next = Some((first, reply));
+        while let Some((work, reply)) = next.take() {
+            match books.stage(work, now, reader, &mut group) {
+                Ok(()) => replies.push(reply),
+                Err(error) => {
+                    let _ = reply.send(Err(error));
+                }
+            }
+            next = match self.requests.try_recv() {
+                Ok(Request::Work(work, reply)) if group.changes.len() + work.keys() <= GROUP_KEYS_MAX => {
+                    Some((work, reply))
+                }
+                Ok(other) => {
+                    self.put_back = Some(other);
+                    None
+                }
+                Err(_) => None,
+            };
+        }
+        group
+    }
+
+    fn last_words(&self, mut engine: Engine, reply: Option<Reply>) -> Ended {
+        // Everything that was answered is on the disk already.
+        if let Err(error) = engine.sync() {
+            debug!(%error, "a last sync of the ledger failed");
+        }
+        self.shared.set(Access::Closed);
+        Ended::Closed(reply)
+    }
+
+    /// Tries to open the store again until it works; meanwhile refuses what comes. Ends early (Err) if asked to close.
+    fn reopen(&mut self) -> Result<(Engine, Books), Option<Reply>> {
+        let (mut pause, longest) = REOPEN_AFTER;
+        loop {
+            self.refuse_for(pause)?;
+            match self.home.reopen() {
+                Ok((engine, mut books)) => match books.publish(engine.reader()) {
+                    Ok(published) => {
+                        self.shared.published.send_replace(published);
+                        self.shared.set(Access::Open(engine.reader().clone()));
+                        return Ok((engine, books));
+                    }
+                    Err(error) => self.shared.set(Access::Failed(error.to_string())),
+                },
+                Err(error) => self.shared.set(Access::Failed(error.to_string())),
+            }
+            pause = (pause * 2).min(longest);
+        }
+    }
+
+    /// Refuses every request for this long. Senders unpark this thread.
+    fn refuse_for(&mut self, pause: Duration) -> Result<(), Option<Reply>> {
+        let begun = Instant::now();
+        loop {
+            loop {
+                let request = match self.put_back.take() {
+                    Some(request) => request,
+                    None => match self.requests.try_recv() {
+                        Ok(request) => request,
+                        Err(TryRecvError::Empty) => break,
+                        Err(TryRecvError::Disconnected) => return Err(None),
+                    },
+                };
+                match request {
+                    Request::Work(_, reply) => answer(vec![reply], &Err(self.failure())),
+                    Request::Close(reply) => return Err(Some(reply)),
+                }
+            }
+            let left = pause.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::park_timeout(left);
+        }
+    }
+
+    fn failure(&self) -> LedgerError {
+        let access = self
+            .shared
+            .access
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &*access {
+            Access::Failed(why) => LedgerError::Storage(why.clone()),
+            Access::Open(_) | Access::Closed => LedgerError::Closed,
+        }
+    }
+
+    fn note_last_commit(&mut self) {
+        let Some(time) = self.unnoted.take() else { return };
+        self.noted = Some(Instant::now());
+        // A full disk shows soon enough where it matters.
+        if let Err(error) = self.home.remember_last_commit(time) {
+            debug!(%error, "the time of the last commit cannot be noted");
+        }
+    }
+}
+
+fn answer(replies: Vec<Reply>, result: &Result<(), LedgerError>) {
+    for reply in replies {
+        // Who does not wait any more (a turn that was stopped) finds out from what is stored.
+        let _ = reply.send(result.clone());
+    }
+}

@@ -1,0 +1,503 @@
+//! The ledger on a real disk: what was acknowledged survives a kill, damage is told from trouble, nothing is half done.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+
+use cognito_auth_exporter::config::StateConfig;
+use cognito_auth_exporter::cursor::Cursor;
+use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_exporter::event::{AuthEvent, EventContext, UnixMillis, Word};
+use cognito_auth_exporter::ledger::{Commit, Ledger, LedgerError, Opened, PoolRecord, Settlement, UserRecord};
+use cognito_auth_exporter::tally::Series;
+use tempfile::TempDir;
+
+const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+const POOL: &str = "eu-west-1_Test";
+
+fn state(path: &Path) -> StateConfig {
+    StateConfig {
+        path: path.to_owned(),
+        cache_bytes: 16 << 20,
+        outbox_limit_bytes: 1 << 30,
+        quarantine_limit_bytes: 100 << 20,
+    }
+}
+
+fn open(path: &Path) -> Ledger {
+    let Opened { ledger, rebuilt } = Ledger::open(&state(path), NOW).unwrap();
+    assert_eq!(rebuilt, None);
+    ledger
+}
+
+/// A directory for the state, which the ledger makes itself.
+fn place() -> (TempDir, std::path::PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    (directory, path)
+}
+
+/// A user of whom `number` pages have been committed.
+fn record(number: i64) -> UserRecord {
+    UserRecord {
+        joined: NOW,
+        sub: None,
+        cursor: Cursor::new(UnixMillis(number), UnixMillis(0)),
+    }
+}
+
+fn pool(id: &str) -> Arc<PoolIdentity> {
+    Arc::new(PoolIdentity {
+        id: id.into(),
+        name: "a pool".into(),
+        region: "eu-west-1".into(),
+        account_id: None,
+    })
+}
+
+fn entry(username: &str, event_id: String) -> Entry {
+    Entry {
+        pool: pool(POOL),
+        user: Arc::new(UserIdentity {
+            username: username.into(),
+            sub: None,
+        }),
+        event: AuthEvent {
+            id: Some(event_id),
+            event_type: Some(Word::parse("SignIn")),
+            creation_date: Some(NOW),
+            ..AuthEvent::default()
+        },
+        revision: 0,
+        history: true,
+        observed: NOW,
+    }
+}
+
+/// The `number`th page of a user: one event, of history.
+fn page(username: &str, number: i64) -> Commit {
+    Commit {
+        pool: pool(POOL),
+        username: username.into(),
+        record: record(number),
+        totals: vec![(Series::History, 1)],
+        entries: vec![entry(username, format!("{username}-{number}"))],
+    }
+}
+
+fn event_ids(ledger: &Ledger) -> Vec<String> {
+    let entries = ledger.read_outbox(None, usize::MAX).unwrap();
+    assert!(entries.is_sorted_by(|a, b| a.0 < b.0));
+    entries.into_iter().map(|(_, entry)| entry.event.id.unwrap()).collect()
+}
+
+#[tokio::test]
+async fn a_reopened_ledger_has_everything() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    let instance = ledger.instance_id().to_owned();
+    assert_eq!(ledger.pool(POOL), Ok(None));
+    ledger
+        .follow_pool(POOL, PoolRecord { followed_since: NOW })
+        .await
+        .unwrap();
+    let names = ["a", "a/b", "ü", "\u{10ffff}"];
+    let users = names.iter().map(|name| ((*name).to_owned(), record(0))).collect();
+    ledger.enroll(POOL, users).await.unwrap();
+    ledger
+        .enroll("eu-west-1_Test2", vec![("elsewhere".into(), record(0))])
+        .await
+        .unwrap();
+    ledger.commit(page("a/b", 1)).await.unwrap();
+    ledger.commit(page("ü", 1)).await.unwrap();
+    let standing = ledger.outbox_state();
+    ledger.close().await;
+
+    let ledger = open(&path);
+    assert_eq!(ledger.instance_id(), instance);
+    assert_eq!(ledger.pool(POOL), Ok(Some(PoolRecord { followed_since: NOW })));
+    let stored: Vec<_> = ledger.usernames(POOL).map(Result::unwrap).collect();
+    assert_eq!(stored, names);
+    assert_eq!(ledger.user(POOL, "a/b"), Ok(Some(record(1))));
+    assert_eq!(ledger.user(POOL, "a"), Ok(Some(record(0))));
+    assert_eq!(ledger.user(POOL, "b"), Ok(None));
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 2)]));
+    assert_eq!(ledger.totals("eu-west-1_Test2"), Ok(vec![]));
+    assert_eq!(event_ids(&ledger), ["a/b-1", "ü-1"]);
+    assert_eq!(ledger.outbox_state(), standing);
+    assert_eq!((standing.records, standing.oldest), (2, Some(NOW)));
+    assert!(ledger.size_bytes() > 0);
+
+    ledger
+        .forget(POOL, vec!["a/b".into(), "never there".into()])
+        .await
+        .unwrap();
+    assert_eq!(ledger.user(POOL, "a/b"), Ok(None));
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 2)]));
+    ledger.close().await;
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_state_is_for_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_large_roster_is_written_and_read_in_parts() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    let names: Vec<_> = (0..1300).map(|number| format!("user-{number:04}")).collect();
+    let users = names.iter().map(|name| (name.clone(), record(0))).collect();
+    ledger.enroll(POOL, users).await.unwrap();
+    let stored: Vec<_> = ledger.usernames(POOL).map(Result::unwrap).collect();
+    assert_eq!(stored, names);
+    ledger.forget(POOL, names[..1000].to_vec()).await.unwrap();
+    assert_eq!(ledger.usernames(POOL).count(), 300);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn enrolling_a_user_again_keeps_the_cursor_unless_another_person_has_the_name() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    ledger.commit(page("ann", 5)).await.unwrap();
+    let with_sub = |joined| UserRecord {
+        joined,
+        sub: Some("sub".into()),
+        ..record(1)
+    };
+    // The page and the older record meet in one group, or not: the same comes of it.
+    let (committed, enrolled) = tokio::join!(
+        ledger.commit(page("ann", 6)),
+        ledger.enroll(POOL, vec![("ann".into(), with_sub(NOW))])
+    );
+    committed.unwrap();
+    enrolled.unwrap();
+    let stored = ledger.user(POOL, "ann").unwrap().unwrap();
+    assert_eq!((stored.cursor, stored.sub.as_deref()), (record(6).cursor, Some("sub")));
+
+    ledger
+        .enroll(POOL, vec![("ann".into(), with_sub(UnixMillis(NOW.0 + 1)))])
+        .await
+        .unwrap();
+    assert_eq!(ledger.user(POOL, "ann").unwrap().unwrap().cursor, record(1).cursor);
+    ledger.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_users_at_once_lose_nothing() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    let mut turns = tokio::task::JoinSet::new();
+    for user in 0..100 {
+        let ledger = ledger.clone();
+        turns.spawn(async move {
+            let username = format!("user-{user}");
+            for number in 1..=5 {
+                ledger.commit(page(&username, number)).await.unwrap();
+                // Whoever was answered finds what it wrote.
+                assert_eq!(ledger.user(POOL, &username), Ok(Some(record(number))));
+                assert!(event_ids(&ledger).contains(&format!("{username}-{number}")));
+            }
+        });
+    }
+    turns.join_all().await;
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 500)]));
+    assert_eq!(ledger.outbox_state().records, 500);
+    let ids = event_ids(&ledger);
+    for user in 0..100 {
+        let prefix = format!("user-{user}-");
+        let of_user: Vec<_> = ids.iter().filter_map(|id| id.strip_prefix(&prefix)).collect();
+        assert_eq!(of_user, ["1", "2", "3", "4", "5"]);
+    }
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_settlement_removes_and_puts_aside_in_one_write_and_may_be_repeated() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    for number in 1..=4 {
+        ledger.commit(page("ann", number)).await.unwrap();
+    }
+    let entries = ledger.read_outbox(None, 10).unwrap();
+    let numbers: Vec<u64> = entries.iter().map(|(number, _)| *number).collect();
+    let settlement = Settlement {
+        delivered: vec![numbers[0], numbers[2], 1_000_000],
+        quarantined: vec![(numbers[1], "refused".into())],
+    };
+    ledger.settle(settlement.clone()).await.unwrap();
+    ledger.settle(settlement).await.unwrap();
+    assert_eq!(event_ids(&ledger), ["ann-4"]);
+    let quarantined = ledger.read_quarantine(None, 10).unwrap();
+    assert_eq!(quarantined.len(), 1);
+    assert_eq!(quarantined[0].0, numbers[1]);
+    assert_eq!(quarantined[0].1.entry, entries[1].1);
+    assert_eq!(quarantined[0].1.reason, "refused");
+    assert!(quarantined[0].1.at >= NOW);
+    assert_eq!(ledger.quarantine_state().0, 1);
+    let left = ledger.outbox_state();
+    assert_eq!((left.records, left.oldest), (1, Some(NOW)));
+
+    ledger
+        .settle(Settlement {
+            delivered: vec![numbers[3]],
+            quarantined: vec![],
+        })
+        .await
+        .unwrap();
+    assert_eq!(ledger.outbox_state(), Default::default());
+    let standing = ledger.quarantine_state();
+    ledger.close().await;
+
+    // Numbers go on, although the outbox was empty.
+    let ledger = open(&path);
+    assert_eq!(ledger.quarantine_state(), standing);
+    ledger.commit(page("ann", 5)).await.unwrap();
+    assert!(ledger.read_outbox(None, 1).unwrap()[0].0 > numbers[3]);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn the_outbox_is_read_in_steps_of_bounded_size() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    let huge = |number: i64| {
+        let mut commit = page("ann", number);
+        commit.entries[0].event.context = Some(EventContext {
+            city: Some("x".repeat(3 << 20)),
+            ..EventContext::default()
+        });
+        commit
+    };
+    for number in 1..=4 {
+        ledger.commit(huge(number)).await.unwrap();
+    }
+    let first = ledger.read_outbox(None, 100).unwrap();
+    assert_eq!(first.len(), 2);
+    let rest = ledger.read_outbox(Some(first[1].0), 1).unwrap();
+    assert_eq!(rest[0].1.event.id.as_deref(), Some("ann-3"));
+    assert_eq!(ledger.read_outbox(Some(rest[0].0 + 1), 100), Ok(vec![]));
+    ledger.close().await;
+
+    // What is this large lies outside the engine's log: it is there nevertheless.
+    let ledger = open(&path);
+    assert_eq!(ledger.read_outbox(None, 1).unwrap()[0].1, huge(1).entries[0]);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_second_opener_is_told_so_and_a_closed_ledger_says_so() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    let refused = Ledger::open(&state(&path), NOW).err().unwrap();
+    assert_eq!(refused, LedgerError::Locked { path: path.clone() });
+    assert!(refused.to_string().contains("in use by another process"));
+    let other = ledger.clone();
+    ledger.close().await;
+    assert_eq!(other.commit(page("ann", 1)).await, Err(LedgerError::Closed));
+    assert_eq!(other.user(POOL, "ann"), Err(LedgerError::Closed));
+    other.close().await;
+    open(&path).close().await;
+}
+
+/// Overwrites a part of a file, counted in hundredths.
+fn damage(file: &Path, from: usize, to: usize) {
+    let mut bytes = fs::read(file).unwrap();
+    let len = bytes.len();
+    bytes[len * from / 100..len * to / 100].fill(0xa5);
+    fs::write(file, bytes).unwrap();
+}
+
+async fn filled(path: &Path) {
+    let ledger = open(path);
+    for number in 1..=60 {
+        ledger
+            .commit(page(&format!("user-{}", number % 20), number))
+            .await
+            .unwrap();
+    }
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_damaged_ledger_is_moved_aside_and_reported_and_a_third_one_waits_for_a_person() {
+    let (_directory, path) = place();
+    for accident in 0..3 {
+        let now = UnixMillis(NOW.0 + accident * 1000);
+        filled(&path).await;
+        damage(&path.join("ledger/db"), 0, 100);
+        match Ledger::open(&state(&path), now) {
+            Ok(Opened { ledger, rebuilt }) => {
+                assert!(accident < 2);
+                let rebuilt = rebuilt.unwrap();
+                let name = rebuilt.moved_to.file_name().unwrap().to_str().unwrap();
+                assert_eq!(name, format!("ledger.corrupt-20261124T12355{}Z", 6 + accident));
+                assert!(rebuilt.moved_to.join("db").exists());
+                assert!(rebuilt.last_commit.unwrap() >= NOW);
+                assert_eq!(ledger.user(POOL, "user-1"), Ok(None));
+                assert_eq!(event_ids(&ledger), [""; 0]);
+                ledger.close().await;
+            }
+            Err(error) => {
+                assert_eq!(accident, 2);
+                assert!(matches!(error, LedgerError::DamagedAgain { kept: 2, .. }), "{error}");
+                assert!(path.join("ledger/db").exists());
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn damage_anywhere_never_panics_and_is_never_read_as_something_else() {
+    for (from, to) in [(0, 1), (0, 30), (1, 2), (3, 10), (20, 60), (50, 51), (90, 100)] {
+        let (_directory, path) = place();
+        filled(&path).await;
+        damage(&path.join("ledger/db"), from, to);
+        let opened = Ledger::open(&state(&path), NOW);
+        let Opened { ledger, .. } = opened.unwrap_or_else(|error| panic!("{from}..{to}: {error}"));
+        for user in 0..20 {
+            match ledger.user(POOL, &format!("user-{user}")) {
+                Ok(Some(record)) => assert_eq!(record.joined, NOW),
+                Ok(None) | Err(LedgerError::Corrupt { .. } | LedgerError::Storage(_)) => {}
+                Err(error) => panic!("{from}..{to}: {error}"),
+            }
+        }
+        ledger.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_torn_snapshot_costs_nothing() {
+    let (_directory, path) = place();
+    filled(&path).await;
+    // An opening writes a snapshot of what it found.
+    open(&path).close().await;
+    let snapshots: Vec<_> = fs::read_dir(path.join("ledger"))
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|file| file.file_name().unwrap().to_str().unwrap().starts_with("snap."))
+        .collect();
+    assert!(!snapshots.is_empty());
+    for snapshot in snapshots {
+        let bytes = fs::read(&snapshot).unwrap();
+        fs::write(&snapshot, &bytes[..bytes.len() / 2]).unwrap();
+    }
+    let ledger = open(&path);
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 60)]));
+    assert_eq!(ledger.outbox_state().records, 60);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_store_without_a_directory_is_begun_without_ado() {
+    let (_directory, path) = place();
+    filled(&path).await;
+    fs::remove_dir_all(path.join("ledger")).unwrap();
+    let ledger = open(&path);
+    assert_eq!(ledger.totals(POOL), Ok(vec![]));
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn trouble_is_not_taken_for_damage() {
+    let (_directory, path) = place();
+    fs::create_dir_all(&path).unwrap();
+    fs::write(path.join("ledger"), "a file in the way").unwrap();
+    let refused = Ledger::open(&state(&path), NOW).err().unwrap();
+    assert!(matches!(refused, LedgerError::Storage(_)), "{refused}");
+    assert_eq!(fs::read(path.join("ledger")).unwrap(), b"a file in the way");
+}
+
+const CHILD: &str = "LEDGER_TEST_CHILD";
+const CHILDS_USERS: usize = 4;
+
+/// Not a test by itself: what `everything_acknowledged_survives_a_kill` runs in another process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_until_killed() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let ledger = open(Path::new(&path));
+    let mut turns = tokio::task::JoinSet::new();
+    for user in 0..CHILDS_USERS {
+        let ledger = ledger.clone();
+        turns.spawn(async move {
+            let username = format!("user-{user}");
+            let mut number = committed(&ledger, &username);
+            loop {
+                number += 1;
+                ledger.commit(page(&username, number)).await.unwrap();
+                writeln!(std::io::stdout(), "acknowledged {username} {number}").unwrap();
+            }
+        });
+    }
+    turns.join_all().await;
+}
+
+/// The number of a user's last page.
+fn committed(ledger: &Ledger, username: &str) -> i64 {
+    let Some(stored) = ledger.user(POOL, username).unwrap() else {
+        return 0;
+    };
+    (0..100_000).find(|number| stored == record(*number)).unwrap()
+}
+
+#[tokio::test]
+async fn everything_acknowledged_survives_a_kill() {
+    let (_directory, path) = place();
+    for round in 1..=4 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["commits_until_killed", "--exact", "--nocapture"])
+            .env(CHILD, &path)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut acknowledged = BTreeMap::new();
+        let mut note = |line: String| {
+            if let Some(("", told)) = line.split_once("acknowledged ")
+                && let Some((username, number)) = told.split_once(' ')
+            {
+                let number = number.parse::<i64>().unwrap();
+                acknowledged.insert(username.to_owned(), number);
+                return 1;
+            }
+            0
+        };
+        let mut seen = 0;
+        while seen < 20 * round {
+            seen += note(lines.next().unwrap().unwrap());
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        lines.map_while(Result::ok).for_each(|line| {
+            note(line);
+        });
+
+        let ledger = open(&path);
+        let mut expected = BTreeSet::new();
+        for user in 0..CHILDS_USERS {
+            let username = format!("user-{user}");
+            let number = committed(&ledger, &username);
+            assert!(number >= acknowledged.get(&username).copied().unwrap_or(0));
+            expected.extend((1..=number).map(|number| format!("{username}-{number}")));
+        }
+        // Cursors, totals and outbox agree, whatever was not acknowledged.
+        let ids = event_ids(&ledger);
+        assert_eq!(ids.len(), expected.len());
+        assert_eq!(BTreeSet::from_iter(ids), expected);
+        let count = u64::try_from(expected.len()).unwrap();
+        assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, count)]));
+        assert_eq!(ledger.outbox_state().records, count);
+        ledger.close().await;
+    }
+}
