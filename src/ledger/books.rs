@@ -89,6 +89,8 @@ pub(super) struct Books {
     next: u64,
     /// When the first entry was observed.
     oldest: Option<UnixMillis>,
+    /// Groups written so far. A store that tells fewer than it once did has lost some.
+    pub(super) groups: u64,
 }
 
 /// The part of the books that others see: published when it is durable.
@@ -101,8 +103,9 @@ pub(super) struct Published {
 }
 
 impl Books {
-    /// Reads the books of a store; gives an empty store, unless it was `written_before`, its format and name.
-    pub(super) fn of(mut engine: Engine, written_before: bool) -> Result<(Engine, Self), LedgerError> {
+    /// Reads the books of a store in which at least `groups_known` groups were written; gives an empty one its format and
+    /// name.
+    pub(super) fn of(mut engine: Engine, groups_known: u64) -> Result<(Engine, Self), LedgerError> {
         match engine.reader().get(keys::FORMAT)? {
             Some(format) => {
                 let found = Format::open(&format)?.number;
@@ -114,7 +117,7 @@ impl Books {
                     });
                 }
             }
-            None if written_before => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
+            None if groups_known > 0 => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
             None => {
                 let format = Format { number: Format::NUMBER };
                 let instance = Instance {
@@ -127,6 +130,14 @@ impl Books {
             }
         }
         let books = Self::read(engine.reader())?;
+        if books.groups < groups_known {
+            // Going on from there would count again what was counted, on top of totals that had gone back.
+            let problem = format!(
+                "it ends at write {}, but write {groups_known} was on the disk",
+                books.groups
+            );
+            return Err(LedgerError::corrupt("the store", problem));
+        }
         Ok((engine, books))
     }
 
@@ -134,15 +145,19 @@ impl Books {
         let Some(instance) = reader.get(keys::INSTANCE)? else {
             return Err(LedgerError::corrupt(Instance::WHAT, "it is missing"));
         };
-        let sequence = reader.get(keys::SEQUENCE)?;
+        let count = |key| -> Result<u64, LedgerError> {
+            let stored = reader.get(key)?;
+            stored.map_or(Ok(0), |count| Ok(Count::open(&count)?.value))
+        };
         let mut books = Self {
             instance_id: Instance::open(&instance)?.id,
             totals: HashMap::new(),
             outbox: Size::default(),
             quarantine: Size::default(),
             first: 0,
-            next: sequence.map_or(Ok(0), |next| Count::open(&next).map(|count| count.value))?,
+            next: count(keys::SEQUENCE)?,
             oldest: None,
+            groups: count(keys::GROUPS)?,
         };
         reader.each(keys::totals(None), |key, value| {
             books.totals.insert(key.to_vec(), Count::open(value)?.value);
@@ -258,6 +273,13 @@ impl Books {
             }
         }
         Ok(())
+    }
+
+    /// Numbers a group, which is written next.
+    pub(super) fn number(&mut self, group: &mut Group) {
+        self.groups += 1;
+        let groups = Count { value: self.groups };
+        group.changes.push((keys::GROUPS.to_vec(), Some(groups.seal())));
     }
 
     /// What others may know, once the group has been written.

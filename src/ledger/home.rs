@@ -4,11 +4,13 @@
 //! <state.path>/lock                           held while a process uses the state
 //! <state.path>/ledger/                        the store
 //! <state.path>/ledger.corrupt-20261124T...Z/  a damaged one, moved aside: at most two, removed by people only
-//! <state.path>/last-commit                    when something was last made durable, for the day when the store is lost
+//! <state.path>/last-commit                    time and number of a late durable write, for the day when the store is lost
 //! ```
+//!
+//! The last one is also how a loss is noticed: a damaged store may well open, as it was some time ago.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -48,6 +50,13 @@ pub struct Rebuilt {
     pub last_commit: Option<UnixMillis>,
 }
 
+/// The time of a durable group, and its number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct LastCommit {
+    pub(super) time: UnixMillis,
+    pub(super) group: u64,
+}
+
 impl Home {
     /// Makes the directory (for the owner alone) if it is not there, and takes its lock.
     pub(super) fn enter(state: &StateConfig) -> Result<Self, LedgerError> {
@@ -80,12 +89,13 @@ impl Home {
             Err(error) => return Err(error),
         };
         self.probe()?;
+        let last_commit = self.last_commit().map(|last| last.time);
         let moved_to = self.move_aside(&problem, now)?;
         let (engine, books) = self.reopen()?;
         let rebuilt = Rebuilt {
             moved_to,
             problem,
-            last_commit: self.last_commit(),
+            last_commit,
         };
         Ok((engine, books, Some(rebuilt)))
     }
@@ -93,19 +103,20 @@ impl Home {
     /// Opens the store as it is and reads its books. Only snapshots, which are redundant, are removed if that helps.
     pub(super) fn reopen(&self) -> Result<(Engine, Books), LedgerError> {
         let store = self.store();
-        let was_there = store.join("db").exists();
+        let begun = store.join("db").exists();
+        if !begun {
+            self.forget_last_commit()?;
+        }
         make_directory(&store)?;
-        let opened = match self.open_engine() {
+        let engine = match self.open_engine() {
             Err(LedgerError::Corrupt { .. }) => {
                 engine::remove_snapshots(&store)?;
                 self.open_engine()?
             }
             opened => opened?,
         };
-        // With its head destroyed a store opens as an empty one.
-        let written_before = was_there && self.last_commit_path().exists();
-        let (engine, books) = Books::of(opened, written_before)?;
-        Ok((engine, books))
+        // sled reads a log up to the first thing that it does not understand, and calls that a recovery.
+        Books::of(engine, self.last_commit().map_or(0, |last| last.group))
     }
 
     fn open_engine(&self) -> Result<Engine, LedgerError> {
@@ -170,23 +181,33 @@ impl Home {
         Ok(moved_to)
     }
 
-    /// When something was last made durable, as the small file beside the store has it.
-    fn last_commit(&self) -> Option<UnixMillis> {
+    /// What was last made durable, as the small file beside the store has it: older than the truth, never newer.
+    fn last_commit(&self) -> Option<LastCommit> {
         let text = fs::read_to_string(self.last_commit_path()).ok()?;
-        let time = OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?;
-        Some(UnixMillis::from_secs_and_nanos(
-            time.unix_timestamp(),
-            time.nanosecond(),
-        ))
+        let (time, group) = text.trim().split_once(' ')?;
+        let time = OffsetDateTime::parse(time, &Rfc3339).ok()?;
+        Some(LastCommit {
+            time: UnixMillis::from_secs_and_nanos(time.unix_timestamp(), time.nanosecond()),
+            group: group.parse().ok()?,
+        })
     }
 
-    /// Remembers when something was last made durable. The file is whole at any moment: the old one or the new one.
-    pub(super) fn remember_last_commit(&self, time: UnixMillis) -> std::io::Result<()> {
-        let (path, draft) = (self.last_commit_path(), self.path.join("last-commit.new"));
+    /// Remembers what was last made durable. The file is whole at any moment: the old one or the new one.
+    pub(super) fn remember(&self, last: LastCommit) -> std::io::Result<()> {
+        let draft = self.path.join("last-commit.new");
         let mut file = File::create(&draft)?;
-        writeln!(file, "{time}")?;
+        writeln!(file, "{} {}", last.time, last.group)?;
         file.sync_all()?;
-        fs::rename(draft, path)
+        fs::rename(draft, self.last_commit_path())
+    }
+
+    /// A new store knows nothing of the one before.
+    fn forget_last_commit(&self) -> Result<(), LedgerError> {
+        let path = self.last_commit_path();
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(LedgerError::io("cannot remove", &path, &error)),
+            _ => Ok(()),
+        }
     }
 }
 

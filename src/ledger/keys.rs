@@ -19,6 +19,8 @@ pub(super) const FORMAT: &[u8] = b"m/format";
 pub(super) const INSTANCE: &[u8] = b"m/instance";
 /// The next number that the outbox gives.
 pub(super) const SEQUENCE: &[u8] = b"m/sequence";
+/// How many groups have been written.
+pub(super) const GROUPS: &[u8] = b"m/groups";
 
 pub(super) fn pool(pool_id: &str) -> Vec<u8> {
     [b"p/", pool_id.as_bytes()].concat()

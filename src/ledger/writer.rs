@@ -22,7 +22,7 @@ use tracing::{debug, error, info};
 use super::books::{Books, Group, Published, Work};
 use super::engine::{Engine, Reader};
 use super::error::LedgerError;
-use super::home::Home;
+use super::home::{Home, LastCommit};
 use crate::event::UnixMillis;
 
 /// Requests that wait for the writer. Beyond it callers wait to be heard: a poller has at most as many turns at once.
@@ -32,7 +32,7 @@ pub(super) const WAITING_MAX: usize = 256;
 /// at 100 keys, 3 GB at 1,000, a million users).
 pub(super) const GROUP_KEYS_MAX: usize = 100;
 
-/// How often the time of the last commit is noted beside the store. It matters only after the store was lost.
+/// How often the last commit is noted beside the store. It matters only after the store was lost.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
 /// Pause before the store is opened again after a failure: first and longest.
@@ -90,9 +90,9 @@ pub(super) struct Writer {
     /// Did not fit the last group.
     put_back: Option<Request>,
     time: TimeOfDay,
-    /// When the time of the last commit was noted, and whether there was another commit since.
+    /// When the last commit was noted, and the one since then that is to be noted next.
     noted: Option<Instant>,
-    unnoted: Option<UnixMillis>,
+    unnoted: Option<LastCommit>,
 }
 
 /// Why the writer stopped serving.
@@ -152,15 +152,19 @@ impl Writer {
                 None => return self.last_words(engine, None),
             };
             let mut replies = Vec::new();
-            let group = self.gather(work, reply, &mut books, engine.reader(), &mut replies);
+            let mut group = self.gather(work, reply, &mut books, engine.reader(), &mut replies);
             let written = if group.changes.is_empty() {
                 Ok(())
             } else {
+                books.number(&mut group);
                 engine.write(group.changes)
             };
             match written.and_then(|()| books.publish(engine.reader())) {
                 Ok(published) => {
-                    self.unnoted = Some(self.time.now());
+                    self.unnoted = Some(LastCommit {
+                        time: self.time.now(),
+                        group: books.groups,
+                    });
                     // Readable first, answered then: whoever was answered finds what it wrote.
                     self.shared.published.send_if_modified(|before| {
                         let changed = *before != published;
@@ -283,10 +287,10 @@ impl Writer {
     }
 
     fn note_last_commit(&mut self) {
-        let Some(time) = self.unnoted.take() else { return };
+        let Some(last) = self.unnoted.take() else { return };
         self.noted = Some(Instant::now());
         // A full disk shows soon enough where it matters.
-        if let Err(error) = self.home.remember_last_commit(time) {
+        if let Err(error) = self.home.remember(last) {
             debug!(%error, "the time of the last commit cannot be noted");
         }
     }
