@@ -1,1 +1,310 @@
-//! (see the map in lib.rs)
+//! Builds every stage, spawns it, runs until a stop, drains. The one place that knows all of them.
+
+mod gauges;
+mod lanes;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use self::gauges::Gauges;
+use self::lanes::{LaneKey, Lanes};
+use crate::config::{Config, PoolConfig};
+use crate::courier::Courier;
+use crate::entry::PoolIdentity;
+use crate::event::UnixMillis;
+use crate::gate::Gate;
+use crate::http::{HttpServer, Router, Scrapes};
+use crate::ledger::{Ledger, Opened, PoolRecord};
+use crate::lifecycle::{Clock, Lifecycle, Outcome};
+use crate::metrics::Metrics;
+use crate::poller::turn::Means;
+use crate::poller::{Message, Pace, Poller};
+use crate::pool::Pool;
+use crate::schedule::PoolSlot;
+use crate::source::cognito::Clients;
+use crate::source::metered::Metered;
+use crate::source::{PoolDescription, Source, SourceError};
+use crate::status::StatusBoard;
+use crate::targets::discovery::Discovery;
+use crate::targets::roster::Joining;
+use crate::walk::Rules;
+
+/// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
+const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// The exporter, built and ready to run.
+pub struct App {
+    config: Arc<Config>,
+    clock: Clock,
+    lifecycle: Lifecycle,
+    metrics: Metrics,
+    status: StatusBoard,
+    http: HttpServer,
+    ledger: Ledger,
+    clients: Clients,
+    /// When each pool was first followed, in the configuration's order.
+    pools: Vec<PoolRecord>,
+}
+
+impl App {
+    /// Binds the port, opens the ledger, restores the counters. Nothing is polled yet.
+    ///
+    /// # Errors
+    /// The port is taken, the state directory cannot be used, a receiver's settings cannot be: each says what to do.
+    pub async fn build(config: Config, clients: Clients) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let metrics = Metrics::new(clock.now());
+        let status = StatusBoard::new(clock.now());
+        let http = HttpServer::bind(config.http.listen).await?;
+        let (state, now) = (config.state.clone(), clock.now());
+        let opened =
+            tokio::task::spawn_blocking(move || Ledger::open(&state, now)).await.context("open the ledger")??;
+        let (ledger, lost_since) = settle_in(opened, &metrics);
+        let mut pools = Vec::new();
+        for pool in &config.pools {
+            let record = match ledger.pool(&pool.id)? {
+                Some(record) => record,
+                None => {
+                    let record = PoolRecord { followed_since: lost_since.unwrap_or_else(|| clock.now()) };
+                    ledger.follow_pool(&pool.id, record.clone()).await?;
+                    record
+                }
+            };
+            metrics.add_pool(&identity(pool, None));
+            metrics.restore(&pool.id, &ledger.totals(&pool.id)?);
+            pools.push(record);
+        }
+        metrics.outbox_limit(config.state.outbox_limit_bytes);
+        Ok(Self {
+            config: Arc::new(config),
+            clock,
+            lifecycle: Lifecycle::new(),
+            metrics,
+            status,
+            http,
+            ledger,
+            clients,
+            pools,
+        })
+    }
+
+    /// Where the HTTP server listens.
+    ///
+    /// # Errors
+    /// Where the system does not say.
+    pub fn http_addr(&self) -> std::io::Result<SocketAddr> {
+        self.http.local_addr()
+    }
+
+    /// Runs until `next_signal` names one, or a fault, and drains; a second signal ends it at once.
+    ///
+    /// # Errors
+    /// A receiver's settings cannot be used.
+    pub async fn run(self, mut next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
+        let Self { config, clock, lifecycle, metrics, status, http, ledger, clients, pools } = self;
+        let sinks = crate::sink::configured(&config, ledger.instance_id())?;
+        let queue = !sinks.is_empty();
+        if !queue {
+            info!("no sink is configured (otlp.endpoint, stdout.enabled): only metrics are exported");
+        }
+
+        let listen = http.local_addr()?;
+        let scrapes = Scrapes::new();
+        let router = Router {
+            metrics: metrics.clone(),
+            board: status.clone(),
+            scrapes: scrapes.clone(),
+            clock: clock.clone(),
+        };
+        lifecycle.spawn_service("http", http.serve(router, lifecycle.hard_stop()));
+        let gauges = Gauges {
+            metrics: metrics.clone(),
+            status: status.clone(),
+            ledger: ledger.clone(),
+            outbox_limit_bytes: config.state.outbox_limit_bytes,
+            quarantine_limit_bytes: config.state.quarantine_limit_bytes,
+        };
+        lifecycle.spawn_service("gauges", gauges.run(lifecycle.hard_stop()));
+        if queue {
+            let courier = Courier::new(ledger.clone(), sinks, &config, metrics.clone(), status.clone(), clock.clone());
+            lifecycle.spawn("courier", courier.run(lifecycle.soft_stop(), lifecycle.hard_stop()));
+        }
+
+        let means = Arc::new(Means {
+            ledger: ledger.clone(),
+            metrics: metrics.clone(),
+            clock: clock.clone(),
+            calls: Arc::new(Semaphore::new(config.poll.concurrency)),
+            page_size: config.poll.page_size,
+            queue,
+            stop: lifecycle.soft_stop(),
+        });
+        let lanes = Lanes::new(config.poll.requests_per_second, config.discovery.requests_per_second);
+        for ((slot, pool), record) in (0..).map(PoolSlot).zip(&config.pools).zip(pools) {
+            let follower = Follower {
+                slot,
+                config: pool.clone(),
+                record,
+                lanes: lanes.clone(),
+                means: means.clone(),
+                app: config.clone(),
+                status: status.clone(),
+                lifecycle: lifecycle.clone(),
+                scrapes: scrapes.clone(),
+            };
+            let source = clients.pool(pool, config.poll.timeout, clock.clone());
+            lifecycle.spawn(format!("pool {}", pool.id), follower.run(source, lifecycle.soft_stop()));
+        }
+        status.ready();
+        info!(pools = config.pools.len(), listen = %listen, "cognito-auth-exporter is running");
+
+        let outcome = lifecycle.run(async || {
+            let signal = next_signal().await;
+            status.stopping();
+            signal
+        });
+        let outcome = outcome.await;
+        ledger.close().await;
+        Ok(outcome)
+    }
+}
+
+/// Brings a pool from its configuration to its poller, and keeps its roster.
+struct Follower<S> {
+    slot: PoolSlot,
+    config: PoolConfig,
+    record: PoolRecord,
+    lanes: Arc<Lanes<S>>,
+    means: Arc<Means>,
+    app: Arc<Config>,
+    status: StatusBoard,
+    lifecycle: Lifecycle,
+    scrapes: Scrapes,
+}
+
+impl<S: Source> Follower<S> {
+    async fn run(self, source: S, stop: CancellationToken) {
+        let Some(identity) = stop.run_until_cancelled(self.identify(&source)).await else { return };
+        let identity = Arc::new(identity);
+        self.means.metrics.add_pool(&identity);
+        let lane = self
+            .lanes
+            .lane(LaneKey::of(&identity, &self.config), |gate, messages| self.begin_poller(&identity, gate, messages));
+        let pool = Arc::new(Pool {
+            slot: self.slot,
+            source: Metered::new(source, identity.clone(), self.means.metrics.clone(), lane.reads, lane.lists),
+            identity,
+            rules: Rules {
+                overlap: self.app.poll.overlap,
+                settle: self.app.poll.settle,
+                followed_since: self.config.followed_since,
+            },
+        });
+        if lane.poller.send(Message::Follow(pool.clone())).await.is_err() {
+            return; // the poller has stopped, and so will everything
+        }
+        let discovery = Discovery {
+            joining: Joining {
+                pool_followed_since: self.record.followed_since,
+                configured_since: self.config.followed_since,
+                first_run: self.app.poll.first_run,
+            },
+            config: self.config,
+            pool,
+            interval: self.app.discovery.interval,
+            ledger: self.means.ledger.clone(),
+            metrics: self.means.metrics.clone(),
+            status: self.status,
+            clock: self.means.clock.clone(),
+            poller: lane.poller,
+        };
+        discovery.run(stop).await;
+    }
+
+    /// Learns the pool's account, whose quota its calls count in. A caller who may not ask goes without.
+    async fn identify(&self, source: &S) -> PoolIdentity {
+        let (mut again_in, again_max) = DESCRIBE_AGAIN;
+        let mut told = false;
+        loop {
+            match source.describe().await {
+                Ok(description) => {
+                    warn_of_plan(&self.config.id, &description);
+                    return identity(&self.config, description.account_id);
+                }
+                Err(SourceError::Throttled(_)) => {}
+                Err(error @ (SourceError::Timeout(_) | SourceError::Passing(_))) => {
+                    self.status.pool_error(&self.config.id, &error.to_string(), self.means.clock.now());
+                    if !std::mem::replace(&mut told, true) {
+                        warn!(pool = self.config.id, %error, "the pool cannot be reached yet; trying on");
+                    }
+                }
+                Err(error) => {
+                    warn!(
+                        pool = self.config.id,
+                        %error,
+                        "the pool cannot be described; its budget is shared with the pools of the same credentials"
+                    );
+                    return identity(&self.config, None);
+                }
+            }
+            tokio::time::sleep(again_in).await;
+            again_in = (again_in * 2).min(again_max);
+        }
+    }
+
+    fn begin_poller(&self, identity: &PoolIdentity, gate: Gate, messages: mpsc::Receiver<Message<S>>) {
+        let pace = Pace {
+            turns_max: self.app.poll.concurrency,
+            min_interval: self.app.poll.min_interval,
+            max_interval: self.app.poll.max_interval,
+            outbox_limit_bytes: self.app.state.outbox_limit_bytes,
+        };
+        let poller = Poller::new(self.means.clone(), pace, gate, self.status.clone());
+        // A series first scraped at 1 is invisible to increase(): Prometheus has to see the zeros first.
+        let (scraped, wait_max) = (self.scrapes.next(), self.app.http.first_scrape_wait);
+        let may_begin = async move {
+            let _scraped_or_waited = tokio::time::timeout(wait_max, scraped).await;
+        };
+        let account = identity.account_id.as_deref().unwrap_or("unknown");
+        self.lifecycle.spawn(format!("poller {account} {}", identity.region), poller.run(messages, may_begin));
+    }
+}
+
+/// What a pool is called before its account is known: a role names its account, everything else does not.
+fn identity(pool: &PoolConfig, account_id: Option<String>) -> PoolIdentity {
+    let of_role = || pool.role_arn.as_ref().and_then(|arn| arn.split(':').nth(4)).map(str::to_owned);
+    PoolIdentity {
+        id: pool.id.clone(),
+        name: pool.name.clone(),
+        region: pool.region.clone(),
+        account_id: account_id.or_else(of_role),
+    }
+}
+
+fn warn_of_plan(pool: &str, description: &PoolDescription) {
+    if let Some(mode) = description.threat_protection.as_deref().filter(|mode| *mode == "OFF") {
+        warn!(
+            pool,
+            mode,
+            "threat protection is off: Cognito keeps no auth events; set it to audit-only or full-function (Plus plan)"
+        );
+    }
+}
+
+/// Says what became of a damaged ledger; answers since when events are live if it had to be begun anew.
+fn settle_in(opened: Opened, metrics: &Metrics) -> (Ledger, Option<UnixMillis>) {
+    let Some(rebuilt) = opened.rebuilt else { return (opened.ledger, None) };
+    metrics.state_rebuilt();
+    tracing::error!(
+        moved_to = %rebuilt.moved_to.display(),
+        last_commit = rebuilt.last_commit.map(|time| time.to_string()),
+        "the ledger was damaged and has been moved aside; it is rebuilt from Cognito's history, and counters begin at 0"
+    );
+    (opened.ledger, rebuilt.last_commit)
+}

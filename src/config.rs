@@ -1,52 +1,205 @@
-//! What the operator asked for: `Settings` as written, [`Config`] as meant.
+//! What the operator asked for: settings as written, [`Config`] as meant.
 //!
-//! Every other module sees only [`Config`]: parsed, in range, free of contradictions. What is wrong with the settings is
-//! said all at once, each mistake with its key and its origin (file or environment variable).
+//! Every other module sees only [`Config`]: parsed, in range, free of contradictions. What is wrong with the settings
+//! is said all at once, each mistake with its key and its origin (file or environment variable), and without the value
+//! of anything secret.
+//!
+//! The way from one to the other, a file each:
+//!
+//! ```text
+//! file, environment ==> Settings ==> Table ==> sections ==> Config
+//!   (environment)      (settings)   (reader)  (sections)      |
+//!                       layers, and  collects  every key,     +- or ConfigErrors (mistakes)
+//!                       who said it  mistakes  its shape (shapes) and its range
+//! ```
+//!
+//! The keys are not listed anywhere but in `sections`, which reads them: what it never asks for is unknown.
 
-use std::net::SocketAddr;
-use std::path::PathBuf;
+mod environment;
+mod keys;
+mod mistakes;
+mod pairs;
+mod reader;
+mod sections;
+mod settings;
+mod shapes;
+
+use std::ffi::OsString;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::event::UnixMillis;
 
+pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
+pub use self::mistakes::{ConfigErrors, Mistake, Origin};
+pub use self::settings::DEFAULT_FILES;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const MIB: u64 = 1 << 20;
+
+/// Loads the configuration from a TOML file and the environment; the caller hands over the latter
+/// (`std::env::vars_os()`), so that tests own it.
+///
+/// Without `file` the first of [`DEFAULT_FILES`] that exists is read; where none does, the environment alone will do. A
+/// variable overrides the file; the `OTEL_*` variables apply where both are silent.
+///
+/// # Errors
+/// Everything that is wrong, all at once.
+pub fn load<Name, Value>(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (Name, Value)>,
+) -> Result<Config, ConfigErrors>
+where
+    Name: Into<OsString>,
+    Value: Into<OsString>,
+{
+    let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
+    let known = sections::keys();
+    let (settings, mut mistakes) = settings::Settings::gather(file, environment, &known)?;
+    let (config, misread) = sections::read(&settings);
+    mistakes.extend(misread);
+    ConfigErrors::none_or(mistakes).map(|()| config)
+}
+
+/// Lists every key that a file may hold, such as `poll.page_size` and `pools[].id`, in alphabetical order.
+pub fn keys() -> Vec<String> {
+    sections::keys().into_names()
+}
+
 /// The whole configuration, validated. Durations and sizes are in range; names are of the service's form.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
+    /// At least one, each id once.
     pub pools: Vec<PoolConfig>,
+    /// How users are polled.
     pub poll: PollConfig,
+    /// How users are listed.
     pub discovery: DiscoveryConfig,
+    /// Where the ledger lives, and what it may take.
     pub state: StateConfig,
     /// None: no OTLP delivery.
     pub otlp: Option<OtlpConfig>,
+    /// Whether each record is also printed on stdout as one JSON line.
     pub stdout_enabled: bool,
+    /// The server for metrics, health and status.
     pub http: HttpConfig,
+    /// The program's own log.
     pub log: LogConfig,
 }
 
+impl Config {
+    /// The configuration that follows `pools` and leaves everything else at its default.
+    pub fn for_pools(pools: Vec<PoolConfig>) -> Self {
+        Self {
+            pools,
+            poll: PollConfig::default(),
+            discovery: DiscoveryConfig::default(),
+            state: StateConfig::default(),
+            otlp: None,
+            stdout_enabled: false,
+            http: HttpConfig::default(),
+            log: LogConfig::default(),
+        }
+    }
+}
+
 /// One user pool: where it is, as whom to call, and whom to follow.
-#[derive(Debug, Clone)]
+#[derive(Clone, PartialEq)]
 pub struct PoolConfig {
+    /// User pool id, such as `eu-west-1_Abc123`.
     pub id: String,
+    /// Name for people; the id where none was given.
     pub name: String,
+    /// AWS region; the id's prefix where none was given.
     pub region: String,
+    /// Profile of the shared AWS configuration files.
     pub profile: Option<String>,
+    /// Role to assume for every call.
     pub role_arn: Option<String>,
+    /// What the role's trust policy asks for; only with `role_arn`.
     pub external_id: Option<String>,
+    /// Users to follow, each 1 to 128 characters without white space.
     pub usernames: Vec<String>,
+    /// File with one username a line, re-read on change.
     pub usernames_file: Option<PathBuf>,
+    /// Groups whose members are followed.
     pub groups: Vec<String>,
+    /// Whether every user is followed; never with `filter`.
     pub all_users: bool,
+    /// ListUsers filter whose users are followed, such as `status = "Enabled"`.
     pub filter: Option<String>,
+    /// Users to leave out, however they were selected.
     pub exclude: Vec<String>,
+    /// Whether listed users who are disabled are followed.
     pub include_disabled: bool,
+    /// Whether listed users of status EXTERNAL_PROVIDER are followed.
     pub include_federated: bool,
+    /// An event at or after it is live, whatever the ledger says.
     pub followed_since: Option<UnixMillis>,
+}
+
+impl PoolConfig {
+    /// The pool with this id in the region that the id names, called with the SDK's default credentials; nobody is
+    /// followed yet.
+    pub fn new(id: impl Into<String>) -> Self {
+        let id = id.into();
+        Self {
+            name: id.clone(),
+            region: id.rsplit_once('_').map_or("", |(region, _)| region).to_owned(),
+            profile: None,
+            role_arn: None,
+            external_id: None,
+            usernames: Vec::new(),
+            usernames_file: None,
+            groups: Vec::new(),
+            all_users: false,
+            filter: None,
+            exclude: Vec::new(),
+            include_disabled: false,
+            include_federated: false,
+            followed_since: None,
+            id,
+        }
+    }
+
+    /// Whether anybody at all can be followed.
+    pub fn selects_somebody(&self) -> bool {
+        !self.usernames.is_empty()
+            || self.usernames_file.is_some()
+            || !self.groups.is_empty()
+            || self.all_users
+            || self.filter.is_some()
+    }
+}
+
+/// Shows how many users are named, never which, nor a filter, which may hold an address.
+impl std::fmt::Debug for PoolConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PoolConfig")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("region", &self.region)
+            .field("profile", &self.profile)
+            .field("role_arn", &self.role_arn)
+            .field("usernames", &self.usernames.len())
+            .field("usernames_file", &self.usernames_file)
+            .field("groups", &self.groups)
+            .field("all_users", &self.all_users)
+            .field("exclude", &self.exclude.len())
+            .field("include_disabled", &self.include_disabled)
+            .field("include_federated", &self.include_federated)
+            .field("followed_since", &self.followed_since)
+            .finish_non_exhaustive()
+    }
 }
 
 /// `poll.requests_per_second`: a rate, or a share of the account's limit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rate {
-    /// Requests per second, above 0.
+    /// Requests per second, 0.01 to 1000.
     PerSecond(f64),
     /// Share of the account's limit, above 0 and at most 1 ("20%" is 0.2).
     ShareOfLimit(f64),
@@ -55,97 +208,232 @@ pub enum Rate {
 /// `poll.first_run`: how far back a newly followed user's history is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstRun {
+    /// Not at all.
     None,
+    /// This far, 1 s to 731 d.
     Last(Duration),
+    /// As far as Cognito keeps it: two years.
     All,
 }
 
-#[derive(Debug, Clone)]
+/// How users are polled. Ranges and reasons: `config.example.toml`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct PollConfig {
+    /// Budget for AdminListUserAuthEvents per account and region.
     pub requests_per_second: Rate,
+    /// Calls in flight, 1 to 1000.
     pub concurrency: usize,
+    /// Largest MaxResults, 1 to 60.
     pub page_size: u8,
+    /// No user is polled more often; 1 s to 1 d, at most `max_interval`.
     pub min_interval: Duration,
+    /// The objective for the least active user; 10 s to 30 d.
     pub max_interval: Duration,
+    /// How far behind the newest known event a poll re-reads; 0 to 7 d.
     pub overlap: Duration,
+    /// How long an InProgress event is watched; 0 to 7 d.
     pub settle: Duration,
+    /// What a newly followed user's history yields.
     pub first_run: FirstRun,
+    /// For one API call; 1 to 60 s.
     pub timeout: Duration,
 }
 
-#[derive(Debug, Clone)]
+impl Default for PollConfig {
+    fn default() -> Self {
+        Self {
+            // A tenth of the account's default limit of 50/s: end users wait for calls of the same category.
+            requests_per_second: Rate::PerSecond(5.0),
+            // At 5/s even calls of three seconds each do not hold the budget up.
+            concurrency: 16,
+            // The service's maximum: fewest calls.
+            page_size: 60,
+            min_interval: Duration::from_secs(15),
+            max_interval: HOUR,
+            // How late events become visible is documented nowhere: generous.
+            overlap: HOUR,
+            // Twice the longest sign-in session (15 min).
+            settle: Duration::from_secs(30 * 60),
+            first_run: FirstRun::Last(DAY),
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// How users are listed. Ranges and reasons: `config.example.toml`.
+#[derive(Debug, Clone, PartialEq)]
 pub struct DiscoveryConfig {
+    /// Pause after one listing before the next; 10 s to 1 d.
     pub interval: Duration,
+    /// Budget for ListUsers and ListUsersInGroup, 0.01 to 30: the quota, which cannot be raised.
     pub requests_per_second: f64,
+    /// When the state of a user who is gone is removed; 1 to 731 d.
     pub forget_after: Duration,
 }
 
-#[derive(Debug, Clone)]
+impl Default for DiscoveryConfig {
+    fn default() -> Self {
+        Self {
+            interval: 10 * MINUTE,
+            // A sixth of the quota of 30/s: a million users in an hour.
+            requests_per_second: 5.0,
+            forget_after: 30 * DAY,
+        }
+    }
+}
+
+/// Where the ledger lives, and what it may take.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateConfig {
+    /// Folder that holds the folder `ledger`.
     pub path: PathBuf,
+    /// The engine's page cache in bytes, 8 MiB to 64 GiB.
     pub cache_bytes: u64,
+    /// Bytes waiting for delivery before polling pauses, 1 MiB to 1 TiB.
     pub outbox_limit_bytes: u64,
+    /// Bytes of refused records before delivery stops, 1 MiB to 1 TiB.
     pub quarantine_limit_bytes: u64,
 }
 
+impl Default for StateConfig {
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("./state"),
+            // The engine's own default is 1 GiB, more than a small container has.
+            cache_bytes: 64 * MIB,
+            // About a million records.
+            outbox_limit_bytes: 1024 * MIB,
+            quarantine_limit_bytes: 100 * MIB,
+        }
+    }
+}
+
+/// How records travel to an OTLP receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtlpProtocol {
+    /// OTLP/gRPC.
     Grpc,
+    /// OTLP/HTTP with binary protobuf.
     HttpProtobuf,
+    /// OTLP/HTTP with protobuf's JSON.
     HttpJson,
 }
 
+/// How requests to an OTLP receiver are compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
+    /// Not at all.
     None,
+    /// gzip.
     Gzip,
 }
 
 /// Which time an OTLP record carries as its Timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestampSource {
+    /// The event's CreationDate.
     Event,
+    /// When the event was read, for stores that refuse old records.
     Observed,
 }
 
-/// Debug of this type never shows header values.
-#[derive(Debug, Clone)]
+/// Where and how records are delivered. Debug of this type never shows header values.
+#[derive(Debug, Clone, PartialEq)]
 pub struct OtlpConfig {
-    /// Base URL as the operator gave it; `/v1/logs` is appended over HTTP unless `endpoint_is_exact`.
+    /// Base URL as the operator gave it, http or https; `/v1/logs` is appended over HTTP unless `endpoint_is_exact`.
     pub endpoint: String,
     /// True when the endpoint came from OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, which the OTLP specification takes as it is.
     pub endpoint_is_exact: bool,
+    /// How to speak to the receiver.
     pub protocol: OtlpProtocol,
+    /// Valid header names in lower case, each once, and valid values.
     pub headers: Vec<(String, Secret)>,
+    /// File with further headers, re-read.
     pub headers_file: Option<PathBuf>,
+    /// How requests are compressed.
     pub compression: Compression,
+    /// For one export; 100 ms to 5 min.
     pub timeout: Duration,
+    /// PEM file of the authorities to trust in place of the system's; only with https.
     pub ca_file: Option<PathBuf>,
+    /// PEM file of the client's certificate; only with https and `key_file`.
     pub cert_file: Option<PathBuf>,
+    /// PEM file of the client's key; only with https and `cert_file`.
     pub key_file: Option<PathBuf>,
+    /// Most records in one export, 1 to 10,000.
     pub batch_size: usize,
+    /// How long a part-filled batch waits; 0 to 1 min.
     pub batch_delay: Duration,
+    /// Which time a record carries as its Timestamp.
     pub timestamp: TimestampSource,
-    /// Attributes of the resource from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, in their order.
+    /// Attributes of the resource from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, in their order, each key once.
     pub resource_attributes: Vec<(String, String)>,
 }
 
-#[derive(Debug, Clone)]
+impl OtlpConfig {
+    /// Delivery to the receiver at this base URL, everything else at its default.
+    pub fn new(endpoint: impl Into<String>) -> Self {
+        Self {
+            endpoint: endpoint.into(),
+            endpoint_is_exact: false,
+            protocol: OtlpProtocol::HttpProtobuf,
+            headers: Vec::new(),
+            headers_file: None,
+            compression: Compression::Gzip,
+            timeout: Duration::from_secs(10),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            // The OpenTelemetry specification's own batch size and delay for logs.
+            batch_size: 512,
+            batch_delay: Duration::from_secs(1),
+            timestamp: TimestampSource::Event,
+            resource_attributes: Vec::new(),
+        }
+    }
+}
+
+/// The server for metrics, health and status.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
+    /// Address to listen on; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// How long totals wait for their first scrape; 0 to 1 h.
     pub first_scrape_wait: Duration,
 }
 
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10588)),
+            // One and a half times Prometheus's default scrape interval of a minute.
+            first_scrape_wait: Duration::from_secs(90),
+        }
+    }
+}
+
+/// How the program's own log is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
+    /// For people.
     Text,
+    /// For machines.
     Json,
 }
 
-#[derive(Debug, Clone)]
+/// The program's own log, on stderr.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
+    /// The least important level that is logged.
     pub level: tracing::Level,
+    /// How a line is written.
     pub format: LogFormat,
+}
+
+impl Default for LogConfig {
+    fn default() -> Self {
+        Self { level: tracing::Level::INFO, format: LogFormat::Text }
+    }
 }
 
 /// A value that is never shown: its Debug says only that it is there.
@@ -153,6 +441,7 @@ pub struct LogConfig {
 pub struct Secret(String);
 
 impl Secret {
+    /// Hides a value.
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }

@@ -113,6 +113,11 @@ impl Cursor {
         }
     }
 
+    /// Events at or after this time are live.
+    pub fn live_since(&self) -> UnixMillis {
+        self.live_since
+    }
+
     /// The newest event taken.
     pub fn last_seen(&self) -> Option<&LastSeen> {
         self.last_seen.as_ref()
@@ -130,9 +135,7 @@ impl Cursor {
 
     /// The watched events' places and watches.
     pub(crate) fn watches(&self) -> impl Iterator<Item = ((UnixMillis, EventKey), Watch)> {
-        self.seen
-            .iter()
-            .filter_map(|(place, sighting)| sighting.watch.map(|watch| (*place, watch)))
+        self.seen.iter().filter_map(|(place, sighting)| sighting.watch.map(|watch| (*place, watch)))
     }
 
     /// Whether an event of this time lies in a stretch that is still to be taken.

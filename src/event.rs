@@ -20,18 +20,12 @@ impl UnixMillis {
 
     /// The time `duration` later, held at the ends of the range.
     pub fn plus(self, duration: std::time::Duration) -> Self {
-        Self(
-            self.0
-                .saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// The time `duration` earlier, held at the ends of the range.
     pub fn minus(self, duration: std::time::Duration) -> Self {
-        Self(
-            self.0
-                .saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)),
-        )
+        Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
     /// The time from `earlier` to this one; zero when `earlier` is later.
@@ -49,10 +43,7 @@ impl UnixMillis {
     }
 
     /// Seconds since the epoch, as Prometheus's timestamps are.
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "a gauge of seconds; exact to the millisecond for 285,000 years"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "a gauge of seconds; exact to the millisecond for 285,000 years")]
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1000.0
     }
@@ -207,9 +198,7 @@ impl<V: Vocabulary> Label<V> {
         match code {
             0 => Self::Absent,
             1 => Self::Other,
-            _ => V::ALL
-                .get(code as usize - 2)
-                .map_or(Self::Other, |known| Self::Known(*known)),
+            _ => V::ALL.get(code as usize - 2).map_or(Self::Other, |known| Self::Known(*known)),
         }
     }
 }
@@ -268,9 +257,7 @@ pub struct EventFeedback {
 
 impl fmt::Debug for EventFeedback {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventFeedback")
-            .field("value", &self.value)
-            .finish_non_exhaustive()
+        f.debug_struct("EventFeedback").field("value", &self.value).finish_non_exhaustive()
     }
 }
 
@@ -339,13 +326,8 @@ impl AuthEvent {
                 digest.text(self.event_type.as_ref().map(Word::as_str));
                 digest.time(self.creation_date);
                 let context = self.context.clone().unwrap_or_default();
-                for member in [
-                    context.ip_address,
-                    context.device_name,
-                    context.timezone,
-                    context.city,
-                    context.country,
-                ] {
+                for member in [context.ip_address, context.device_name, context.timezone, context.city, context.country]
+                {
                     digest.text(member.as_deref());
                 }
             }
@@ -360,10 +342,7 @@ impl AuthEvent {
         let risk = self.risk.clone().unwrap_or_default();
         digest.text(risk.decision.as_ref().map(Word::as_str));
         digest.text(risk.level.as_ref().map(Word::as_str));
-        digest.text(
-            risk.compromised_credentials
-                .map(|found| if found { "true" } else { "false" }),
-        );
+        digest.text(risk.compromised_credentials.map(|found| if found { "true" } else { "false" }));
         for challenge in &self.challenges {
             digest.text(challenge.name.as_ref().map(Word::as_str));
             digest.text(challenge.response.as_ref().map(Word::as_str));
@@ -391,12 +370,7 @@ impl AuthEvent {
                 .challenges
                 .iter()
                 .take(Facts::CHALLENGES_MAX)
-                .map(|challenge| {
-                    (
-                        Label::of(challenge.name.as_ref()),
-                        Label::of(challenge.response.as_ref()),
-                    )
-                })
+                .map(|challenge| (Label::of(challenge.name.as_ref()), Label::of(challenge.response.as_ref())))
                 .collect(),
             feedback: Label::of(self.feedback.as_ref().and_then(|feedback| feedback.value.as_ref())),
         }
@@ -435,11 +409,7 @@ impl Facts {
 
     /// (EventType, EventResponse, RiskDecision): what the main counter counts once each.
     pub fn outcome(&self) -> Outcome {
-        Outcome {
-            event_type: self.event_type,
-            response: self.response,
-            decision: self.decision,
-        }
+        Outcome { event_type: self.event_type, response: self.response, decision: self.decision }
     }
 }
 
@@ -506,10 +476,7 @@ mod tests {
 
     #[test]
     fn a_truncated_wire_time_comes_out_right_to_the_millisecond() {
-        assert_eq!(
-            UnixMillis::from_secs_and_nanos(1_723_136_049, 928_999_900),
-            UnixMillis(1_723_136_049_929)
-        );
+        assert_eq!(UnixMillis::from_secs_and_nanos(1_723_136_049, 928_999_900), UnixMillis(1_723_136_049_929));
         assert_eq!(UnixMillis::from_secs_and_nanos(-2, 999_999_999), UnixMillis(-1000));
         assert_eq!(UnixMillis(1_723_136_049_929).to_string(), "2024-08-08T16:54:09.929Z");
         assert_eq!(UnixMillis(i64::MAX).to_string(), format!("{} ms", i64::MAX));
@@ -538,24 +505,10 @@ mod tests {
         for change in [
             |event: &mut AuthEvent| event.response = Some(Word::parse("Pass")),
             |event: &mut AuthEvent| {
-                event.risk = Some(EventRisk {
-                    compromised_credentials: Some(false),
-                    ..EventRisk::default()
-                })
+                event.risk = Some(EventRisk { compromised_credentials: Some(false), ..EventRisk::default() });
             },
-            |event: &mut AuthEvent| {
-                event.challenges.push(Challenge {
-                    name: Some(Word::parse("Mfa")),
-                    response: None,
-                })
-            },
-            |event: &mut AuthEvent| {
-                event.feedback = Some(EventFeedback {
-                    value: None,
-                    provider: None,
-                    date: None,
-                })
-            },
+            |event: &mut AuthEvent| event.challenges.push(Challenge { name: Some(Word::parse("Mfa")), response: None }),
+            |event: &mut AuthEvent| event.feedback = Some(EventFeedback { value: None, provider: None, date: None }),
         ] {
             let mut after = before.clone();
             change(&mut after);
@@ -576,25 +529,15 @@ mod tests {
         revised.response = Some(Word::parse("Fail"));
         assert_eq!(first.key(), revised.key());
         let mut elsewhere = first.clone();
-        elsewhere.context = Some(EventContext {
-            city: Some("Seattle".into()),
-            ..EventContext::default()
-        });
+        elsewhere.context = Some(EventContext { city: Some("Seattle".into()), ..EventContext::default() });
         assert_ne!(first.key(), elsewhere.key());
     }
 
     #[test]
     fn debug_shows_no_personal_data() {
         let mut event = sign_in();
-        event.context = Some(EventContext {
-            ip_address: Some("192.0.2.1".into()),
-            ..EventContext::default()
-        });
-        event.feedback = Some(EventFeedback {
-            value: None,
-            provider: Some("someone".into()),
-            date: None,
-        });
+        event.context = Some(EventContext { ip_address: Some("192.0.2.1".into()), ..EventContext::default() });
+        event.feedback = Some(EventFeedback { value: None, provider: Some("someone".into()), date: None });
         let shown = format!("{event:?}");
         assert!(!shown.contains("192.0.2.1") && !shown.contains("someone"), "{shown}");
     }

@@ -41,6 +41,7 @@ use self::stored_entry::{StoredEntry, StoredRefusal};
 use self::stored_user::StoredUser;
 use self::writer::{Access, GROUP_KEYS_MAX, Request, Shared, WAITING_MAX, Writer};
 use crate::config::StateConfig;
+use crate::courier::{OutboxId, Settlement};
 use crate::cursor::Cursor;
 use crate::entry::{Entry, PoolIdentity};
 use crate::event::UnixMillis;
@@ -86,10 +87,7 @@ pub struct UserRecord {
 
 impl std::fmt::Debug for UserRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("UserRecord")
-            .field("joined", &self.joined)
-            .field("cursor", &self.cursor)
-            .finish_non_exhaustive()
+        f.debug_struct("UserRecord").field("joined", &self.joined).field("cursor", &self.cursor).finish_non_exhaustive()
     }
 }
 
@@ -106,15 +104,6 @@ pub struct Commit {
     pub totals: Vec<(Series, u64)>,
     /// What goes to the outbox.
     pub entries: Vec<Entry>,
-}
-
-/// Entries that leave the outbox: the receiver has them, or will never take them. May be repeated.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Settlement {
-    /// Sequence numbers of entries that are removed.
-    pub delivered: Vec<u64>,
-    /// Sequence numbers of entries that go to quarantine, and why.
-    pub quarantined: Vec<(u64, String)>,
 }
 
 /// How much waits for delivery.
@@ -156,6 +145,7 @@ impl Ledger {
         let shared = Arc::new(Shared {
             access: RwLock::new(Access::Open(engine.reader().clone())),
             published: watch::Sender::new(published),
+            changes: watch::Sender::default(),
         });
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
         let instance_id = books.instance_id.clone();
@@ -164,12 +154,7 @@ impl Ledger {
             .name("ledger".into())
             .spawn(move || writer.run(engine, books))
             .map_err(|error| LedgerError::Storage(format!("cannot start the writer's thread: {error}")))?;
-        let ledger = Self(Arc::new(Handle {
-            instance_id,
-            shared,
-            requests,
-            writer: thread.thread().clone(),
-        }));
+        let ledger = Self(Arc::new(Handle { instance_id, shared, requests, writer: thread.thread().clone() }));
         Ok(Opened { ledger, rebuilt })
     }
 
@@ -185,11 +170,7 @@ impl Ledger {
     pub fn pool(&self, pool_id: &str) -> Result<Option<PoolRecord>, LedgerError> {
         let stored = self.reading(|reader| reader.get(&keys::pool(pool_id)))?;
         stored
-            .map(|bytes| {
-                Ok(PoolRecord {
-                    followed_since: UnixMillis(Pool::open(&bytes)?.followed_since),
-                })
-            })
+            .map(|bytes| Ok(PoolRecord { followed_since: UnixMillis(Pool::open(&bytes)?.followed_since) }))
             .transpose()
     }
 
@@ -237,11 +218,8 @@ impl Ledger {
     /// # Errors
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn follow_pool(&self, pool_id: &str, record: PoolRecord) -> Result<(), LedgerError> {
-        let stored = Pool {
-            followed_since: record.followed_since.0,
-        };
-        self.ask(Work::Put(vec![(keys::pool(pool_id), Some(stored.seal()))]))
-            .await
+        let stored = Pool { followed_since: record.followed_since.0 };
+        self.ask(Work::Put(vec![(keys::pool(pool_id), Some(stored.seal()))])).await
     }
 
     /// Puts users on the roster. One who is there already and has the same time of joining keeps the stored cursor, which
@@ -250,9 +228,7 @@ impl Ledger {
     /// # Errors
     /// Some may not have been written: the ledger has failed or is closed.
     pub async fn enroll(&self, pool_id: &str, users: Vec<(String, UserRecord)>) -> Result<(), LedgerError> {
-        let mut users = users
-            .into_iter()
-            .map(|(username, record)| (keys::user(pool_id, &username), record));
+        let mut users = users.into_iter().map(|(username, record)| (keys::user(pool_id, &username), record));
         loop {
             let part: Vec<_> = users.by_ref().take(GROUP_KEYS_MAX).collect();
             if part.is_empty() {
@@ -280,34 +256,25 @@ impl Ledger {
     /// All of it or nothing may have been written: the ledger has failed or is closed. Read the user again.
     pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
         let pool_id = &commit.pool.id;
-        let increments = commit
-            .totals
-            .iter()
-            .map(|(series, increment)| (keys::total(pool_id, &series.to_key()), *increment));
+        let increments =
+            commit.totals.iter().map(|(series, increment)| (keys::total(pool_id, &series.to_key()), *increment));
         self.ask(Work::Commit {
-            user: (
-                keys::user(pool_id, &commit.username),
-                Some(StoredUser::from(&commit.record).seal()),
-            ),
+            user: (keys::user(pool_id, &commit.username), Some(StoredUser::from(&commit.record).seal())),
             increments: increments.collect(),
-            entries: commit
-                .entries
-                .iter()
-                .map(|entry| StoredEntry::from(entry).seal())
-                .collect(),
+            entries: commit.entries.iter().map(|entry| StoredEntry::from(entry).seal()).collect(),
         })
         .await
     }
 
-    /// Up to `limit` entries of the outbox behind number `after` (None: from the first), in order; durable ones only.
+    /// Up to `limit` entries of the outbox behind `after` (None: from the first), in order; durable ones only.
     ///
     /// # Errors
     /// The ledger has failed, is closed, or an entry cannot be read.
-    pub fn read_outbox(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, Entry)>, LedgerError> {
-        let first = after.map_or(0, |after| after.saturating_add(1));
+    pub fn read_outbox(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<(OutboxId, Entry)>, LedgerError> {
+        let first = after.map_or(0, |after| after.0.saturating_add(1));
         let end = self.0.shared.published.borrow().end;
-        let mut entries: Vec<(u64, Entry)> = Vec::new();
-        for (number, value) in self.numbered(keys::outbox_between(first, end), limit)? {
+        let mut entries: Vec<(OutboxId, Entry)> = Vec::new();
+        for (id, value) in self.numbered(keys::outbox_between(first, end), limit)? {
             let mut entry = Entry::from(StoredEntry::open(&value)?);
             // Most neighbours are of one pool.
             if let Some((_, before)) = entries.last()
@@ -315,7 +282,7 @@ impl Ledger {
             {
                 entry.pool = before.pool.clone();
             }
-            entries.push((number, entry));
+            entries.push((id, entry));
         }
         Ok(entries)
     }
@@ -328,28 +295,34 @@ impl Ledger {
         self.ask(Work::Settle(settlement)).await
     }
 
-    /// Up to `limit` entries of the quarantine behind number `after` (None: from the first), in order.
+    /// Up to `limit` entries of the quarantine behind `after` (None: from the first), in order.
     ///
     /// # Errors
     /// The ledger has failed, is closed, or an entry cannot be read.
-    pub fn read_quarantine(&self, after: Option<u64>, limit: usize) -> Result<Vec<(u64, Quarantined)>, LedgerError> {
-        let first = after.map_or(0, |after| after.saturating_add(1));
+    pub fn read_quarantine(
+        &self,
+        after: Option<OutboxId>,
+        limit: usize,
+    ) -> Result<Vec<(OutboxId, Quarantined)>, LedgerError> {
+        let first = after.map_or(0, |after| after.0.saturating_add(1));
         let values = self.numbered(keys::quarantine_from(first), limit)?;
         values
             .into_iter()
-            .map(|(number, value)| {
+            .map(|(id, value)| {
                 let refusal = StoredRefusal::open(&value)?;
                 let Some(entry) = refusal.entry else {
                     return Err(LedgerError::corrupt(StoredRefusal::WHAT, "it holds no entry"));
                 };
-                let quarantined = Quarantined {
-                    entry: entry.into(),
-                    reason: refusal.reason,
-                    at: UnixMillis(refusal.at),
-                };
-                Ok((number, quarantined))
+                let quarantined =
+                    Quarantined { entry: entry.into(), reason: refusal.reason, at: UnixMillis(refusal.at) };
+                Ok((id, quarantined))
             })
             .collect()
+    }
+
+    /// Moves whenever what is durable of the outbox or the quarantine changes.
+    pub fn outbox_changes(&self) -> watch::Receiver<u64> {
+        self.0.shared.changes.subscribe()
     }
 
     /// How much waits for delivery, as far as it is durable.
@@ -414,7 +387,7 @@ impl Ledger {
     }
 
     /// Values under numbers, as many as the limits allow.
-    fn numbered(&self, range: std::ops::Range<Vec<u8>>, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, LedgerError> {
+    fn numbered(&self, range: std::ops::Range<Vec<u8>>, limit: usize) -> Result<Vec<(OutboxId, Vec<u8>)>, LedgerError> {
         let mut bytes = 0;
         let mut values = Vec::new();
         self.reading(|reader| {
@@ -423,7 +396,7 @@ impl Ledger {
                 if values.len() >= limit || (bytes > Self::READ_BYTES_MAX && !values.is_empty()) {
                     return Ok(false);
                 }
-                values.extend(keys::sequence_of(key).map(|number| (number, value.to_vec())));
+                values.extend(keys::sequence_of(key).map(|number| (OutboxId(number), value.to_vec())));
                 Ok(true)
             })
         })?;
@@ -470,5 +443,143 @@ impl Iterator for Usernames {
         let key = self.read.pop_front()?;
         let username = String::from_utf8(key.get(self.skipped..).unwrap_or_default().to_vec());
         Some(username.map_err(|_| LedgerError::corrupt(StoredUser::WHAT, "a username is not UTF-8")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::envelope::Format;
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+    const POOL: &str = "eu-west-1_Test";
+
+    fn state(directory: &TempDir) -> StateConfig {
+        StateConfig {
+            path: directory.path().to_owned(),
+            cache_bytes: 16 << 20,
+            outbox_limit_bytes: 1 << 30,
+            quarantine_limit_bytes: 100 << 20,
+        }
+    }
+
+    fn open(directory: &TempDir) -> Ledger {
+        let opened = Ledger::open(&state(directory), NOW).unwrap();
+        assert_eq!(opened.rebuilt, None);
+        opened.ledger
+    }
+
+    fn page(number: i64) -> Commit {
+        Commit {
+            pool: Arc::new(PoolIdentity {
+                id: POOL.into(),
+                name: POOL.into(),
+                region: "eu-west-1".into(),
+                account_id: None,
+            }),
+            username: "ann".into(),
+            record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW) },
+            totals: vec![(Series::History, 1)],
+            entries: vec![],
+        }
+    }
+
+    /// Writes to the store behind the ledger's back.
+    fn tamper(directory: &TempDir, key: &[u8], value: Vec<u8>) {
+        let home = Home::enter(&state(directory)).unwrap();
+        let (mut engine, _) = home.reopen().unwrap();
+        engine.write(vec![(key.to_vec(), Some(value))]).unwrap();
+    }
+
+    fn newer(mut record: Vec<u8>) -> Vec<u8> {
+        record[0] = 2;
+        record
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_is_told_and_cured_and_the_books_are_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = open(&directory);
+        ledger.commit(page(1)).await.unwrap();
+        std::fs::write(directory.path().join("ledger/fail-next-write"), "").unwrap();
+        let failed = ledger.commit(page(2)).await.unwrap_err();
+        assert!(matches!(failed, LedgerError::Storage(_)), "{failed}");
+        assert!(ledger.failure().is_some());
+        assert!(matches!(ledger.user(POOL, "ann"), Err(LedgerError::Storage(_))));
+        assert!(matches!(ledger.commit(page(2)).await, Err(LedgerError::Storage(_))));
+
+        // The writer opens the store again by itself, a second later.
+        while ledger.failure().is_some() {
+            thread::park_timeout(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(ledger.user(POOL, "ann").unwrap(), Some(page(1).record));
+        assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 1)]));
+        ledger.commit(page(2)).await.unwrap();
+        assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 2)]));
+        ledger.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_has_failed_can_be_closed_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = open(&directory);
+        std::fs::write(directory.path().join("ledger/fail-next-write"), "").unwrap();
+        ledger.commit(page(1)).await.unwrap_err();
+        ledger.close().await;
+        open(&directory).close().await;
+    }
+
+    #[tokio::test]
+    async fn what_a_newer_build_has_written_is_refused_and_left_as_it_is() {
+        let format = Format { number: Format::NUMBER + 1 };
+        let total = keys::total(POOL, &Series::History.to_key());
+        let newer_things = [
+            (keys::FORMAT.to_vec(), format.seal()),
+            (total, newer(Count { value: 1 }.seal())),
+            (keys::outbox(1), newer(Count { value: 1 }.seal())),
+        ];
+        for (key, value) in newer_things {
+            let directory = tempfile::tempdir().unwrap();
+            open(&directory).close().await;
+            tamper(&directory, &key, value.clone());
+            for _ in 0..2 {
+                let refused = Ledger::open(&state(&directory), NOW).err().unwrap();
+                assert!(matches!(refused, LedgerError::NewerVersion { found: 2, known: 1, .. }), "{refused}");
+            }
+            let store = engine::Engine::open(&directory.path().join("ledger"), 1 << 20).unwrap();
+            assert_eq!(store.reader().get(&key), Ok(Some(value)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_of_a_newer_build_or_a_damaged_one_concerns_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = open(&directory);
+        ledger.commit(page(1)).await.unwrap();
+        ledger.close().await;
+        let sealed = StoredUser::from(&page(1).record).seal();
+        tamper(&directory, &keys::user(POOL, "ben"), newer(sealed.clone()));
+        tamper(&directory, &keys::user(POOL, "cy"), sealed[..9].to_vec());
+        let ledger = open(&directory);
+        assert_eq!(ledger.user(POOL, "ann"), Ok(Some(page(1).record)));
+        assert!(matches!(ledger.user(POOL, "ben"), Err(LedgerError::NewerVersion { what: "a user", .. })));
+        let damaged = ledger.user(POOL, "cy").unwrap_err();
+        assert!(matches!(damaged, LedgerError::Corrupt { what: "a user", .. }));
+        assert!(!damaged.to_string().contains("cy"), "{damaged}");
+        ledger.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_damaged_total_is_damage_of_the_ledger() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = open(&directory);
+        ledger.commit(page(1)).await.unwrap();
+        ledger.close().await;
+        tamper(&directory, &keys::total(POOL, "history"), vec![1, 2, 3]);
+        let opened = Ledger::open(&state(&directory), NOW).unwrap();
+        assert!(opened.rebuilt.unwrap().problem.starts_with("a total"));
+        opened.ledger.close().await;
     }
 }

@@ -24,7 +24,9 @@ pub mod config;
 pub mod targets;
 
 pub mod budget;
+pub mod gate;
 pub mod poller;
+pub mod pool;
 pub mod schedule;
 
 pub mod event;

@@ -115,11 +115,7 @@ impl Lifecycle {
         task: impl Future<Output = ()> + Send + 'static,
     ) {
         self.tasks.running().push(name.clone());
-        let ending = Ending {
-            name,
-            stop: stop.clone(),
-            tasks: self.tasks.clone(),
-        };
+        let ending = Ending { name, stop: stop.clone(), tasks: self.tasks.clone() };
         tokio::spawn(tracker.track_future(async move {
             let _ending = ending;
             task.await;
@@ -148,10 +144,7 @@ impl Lifecycle {
         self.services.close();
         if tokio::time::timeout(DRAIN_MAX, self.work.wait()).await.is_err() {
             let waiting = DRAIN_MAX.as_secs();
-            tracing::warn!(
-                drained_secs = waiting,
-                "not all could be drained; it waits in the ledger"
-            );
+            tracing::warn!(drained_secs = waiting, "not all could be drained; it waits in the ledger");
         }
         self.hard.cancel();
         let ended = async {
@@ -219,10 +212,7 @@ impl Signals {
     /// # Errors
     /// Where the system refuses a handler.
     pub fn catch() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
     }
 
     /// Waits for the next of them and names it.
@@ -253,10 +243,7 @@ impl Clock {
 
     /// A clock that shows `start` now and goes on with the runtime's time: paused where that is paused. For tests.
     pub fn runtime(start: UnixMillis) -> Self {
-        Self(Hands::Runtime {
-            start,
-            origin: Instant::now(),
-        })
+        Self(Hands::Runtime { start, origin: Instant::now() })
     }
 
     /// A clock that stands at `start` until it is set. Clones are set together. For tests.
@@ -308,12 +295,7 @@ mod tests {
     impl World {
         fn new() -> Self {
             let (signal, signals) = mpsc::channel(2);
-            Self {
-                lifecycle: Lifecycle::new(),
-                signal,
-                signals: Some(signals),
-                started: Instant::now(),
-            }
+            Self { lifecycle: Lifecycle::new(), signal, signals: Some(signals), started: Instant::now() }
         }
 
         async fn signal(&self) {
@@ -376,9 +358,7 @@ mod tests {
         let (outcome, secs) = world.run().await;
         assert_eq!(outcome, Outcome::Failed(Fault::Stuck(vec!["deaf".into()])));
         assert_eq!(secs, 25);
-        let Outcome::Failed(fault) = outcome else {
-            unreachable!()
-        };
+        let Outcome::Failed(fault) = outcome else { unreachable!() };
         assert_eq!(fault.to_string(), "did not end within 5 s of the hard stop: deaf");
     }
 
@@ -417,9 +397,7 @@ mod tests {
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         });
-        world
-            .lifecycle
-            .spawn_service("service", async move { soft.cancelled().await });
+        world.lifecycle.spawn_service("service", async move { soft.cancelled().await });
         world.signal().await;
         let (outcome, _) = world.run().await;
         assert_eq!(outcome, Outcome::Failed(Fault::Ended("service".into())));

@@ -7,6 +7,11 @@ use std::time::Duration;
 
 use crate::entry::Entry;
 
+mod country;
+pub mod otlp;
+pub mod record;
+pub mod stdout;
+
 /// What a receiver said to one batch. Cut by what the courier does next; the rules are the OTLP specification's
 /// (<https://opentelemetry.io/docs/specs/otlp/>, "Failures" and "Retryable Response Codes").
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,4 +51,23 @@ pub enum Answer {
 pub trait Sink: Send + 'static {
     /// Tries once to deliver `batch` (never empty). Returns within the sink's own timeout and keeps nothing of the batch.
     fn deliver(&mut self, batch: &[Entry]) -> impl Future<Output = Answer> + Send;
+
+    /// Bytes that `entry` takes in an encoded batch, before compression: what a batch's bound is reckoned with.
+    fn size_of(&self, entry: &Entry) -> usize;
+}
+
+/// stub
+pub struct Sinks { otlp: Option<otlp::OtlpSink>, stdout: Option<stdout::StdoutSink<std::io::Stdout>> }
+/// stub
+pub fn configured(config: &crate::config::Config, instance: &str) -> anyhow::Result<Sinks> {
+    Ok(Sinks { otlp: config.otlp.as_ref().map(|c| otlp::OtlpSink::connect(c, instance)).transpose()?, stdout: config.stdout_enabled.then(|| stdout::StdoutSink::new(crate::config::TimestampSource::Event)) })
+}
+impl Sinks {
+    /// stub
+    pub fn is_empty(&self) -> bool { self.otlp.is_none() && self.stdout.is_none() }
+    /// stub
+    pub async fn deliver(&mut self, batch: &[Entry]) -> Answer {
+        if let Some(s) = &mut self.stdout { let a = s.deliver(batch).await; if !matches!(a, Answer::Accepted{..}) { return a } }
+        match &mut self.otlp { Some(s) => s.deliver(batch).await, None => Answer::Accepted { rejected: 0, message: None } }
+    }
 }

@@ -1,5 +1,10 @@
 //! Port: one page of one user's history, and the lists of users; what can go wrong, cut by what it means for the caller.
 
+pub mod cognito;
+pub mod metered;
+mod remedy;
+
+use std::fmt;
 use std::future::Future;
 
 use crate::event::{AuthEvent, UnixMillis};
@@ -33,16 +38,72 @@ pub enum SourceError {
     InvalidParameter(String),
     /// The pool cannot answer for anyone: no threat protection, or no such pool.
     #[error("{0}")]
-    Pool(String),
+    Pool(Refusal),
     /// The caller may not, or its credentials are missing, wrong or expired.
     #[error("{0}")]
-    Caller(String),
+    Caller(Refusal),
     /// No answer in time.
     #[error("timed out: {0}")]
     Timeout(String),
     /// Passing: a server error, a reset, an unreachable endpoint, an answer that cannot be read.
     #[error("{0}")]
     Passing(String),
+}
+
+impl SourceError {
+    /// How a call that failed so is counted.
+    pub fn outcome(&self) -> CallOutcome {
+        match self {
+            Self::Throttled(_) => CallOutcome::Throttled,
+            Self::UserNotFound | Self::Pool(Refusal { cause: RefusalCause::NoSuchPool, .. }) => CallOutcome::NotFound,
+            Self::Pool(_) | Self::Caller(_) => CallOutcome::Denied,
+            Self::Timeout(_) => CallOutcome::Timeout,
+            Self::InvalidParameter(_) | Self::Passing(_) => CallOutcome::Error,
+        }
+    }
+}
+
+/// A refusal that does not pass by itself: a person must act.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// What is refused, as far as known: what the person must do follows from it.
+    pub cause: RefusalCause,
+    /// Operation and cause, fit for the log.
+    pub text: String,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A refusal of which only the text is known.
+impl From<&str> for Refusal {
+    fn from(text: &str) -> Self {
+        Self { cause: RefusalCause::Other, text: text.to_owned() }
+    }
+}
+
+/// Why a pool or the service refuses, for as long as nobody changes anything.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum RefusalCause {
+    /// The pool does not exist in this account and region.
+    NoSuchPool,
+    /// The pool keeps no auth events: not on the Plus plan, or threat protection is off.
+    NoThreatProtection,
+    /// The pool's configuration does not allow the operation.
+    NotEnabled,
+    /// There are no credentials to call with.
+    NoCredentials,
+    /// The credentials are wrong, unknown or expired.
+    BadCredentials,
+    /// The configured role may not be assumed with these credentials.
+    RoleNotAssumable,
+    /// The caller is known and may not do this.
+    NotAllowed,
+    /// None of these.
+    Other,
 }
 
 /// The `outcome` label of `cognito_exporter_api_requests_total`.
@@ -75,6 +136,39 @@ pub enum Operation {
     DescribeUserPool,
 }
 
+impl Operation {
+    /// The operation's name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::AdminListUserAuthEvents => "AdminListUserAuthEvents",
+            Self::ListUsers => "ListUsers",
+            Self::ListUsersInGroup => "ListUsersInGroup",
+            Self::DescribeUserPool => "DescribeUserPool",
+        }
+    }
+
+    /// The IAM action that allows it, such as `cognito-idp:ListUsers`.
+    pub fn iam_action(self) -> String {
+        format!("cognito-idp:{}", self.as_str())
+    }
+}
+
+impl fmt::Display for Operation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl Listing {
+    /// The operation that reads it.
+    pub fn operation(&self) -> Operation {
+        match self {
+            Self::Users { .. } => Operation::ListUsers,
+            Self::Group(_) => Operation::ListUsersInGroup,
+        }
+    }
+}
+
 /// A user as a listing tells it. Its Debug shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ListedUser {
@@ -92,8 +186,8 @@ pub struct ListedUser {
     pub federated: bool,
 }
 
-impl std::fmt::Debug for ListedUser {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for ListedUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ListedUser(personal data)")
     }
 }
@@ -120,7 +214,7 @@ pub struct UserPage {
 }
 
 /// What DescribeUserPool says of a pool.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PoolDescription {
     /// From the pool's ARN.
     pub account_id: Option<String>,

@@ -64,12 +64,8 @@ impl Errors {
     fn note(&mut self, cause: &str, now: UnixMillis) {
         let cause: String = cause.chars().take(ERROR_CHARS_MAX).collect();
         let known = self.0.iter().position(|error| error.cause == cause);
-        let mut error = known.and_then(|at| self.0.remove(at)).unwrap_or(ErrorStatus {
-            cause,
-            count: 0,
-            first: now,
-            last: now,
-        });
+        let mut error =
+            known.and_then(|at| self.0.remove(at)).unwrap_or(ErrorStatus { cause, count: 0, first: now, last: now });
         error.count += 1;
         error.last = now;
         if self.0.len() == ERRORS_MAX {
@@ -201,24 +197,15 @@ impl StatusBoard {
             reason: live.err().or(ready.err()),
             totals: Totals::of(&pools),
             pools,
-            outbox: exporter
-                .outbox
-                .map(|size| OutboxStatus::of(size, exporter.outbox_limit_bytes)),
+            outbox: exporter.outbox.map(|size| OutboxStatus::of(size, exporter.outbox_limit_bytes)),
             quarantined_records: exporter.quarantined,
             delivery: DeliveryStatus {
                 last_success: board.delivered,
                 last_errors: board.delivery_errors.latest_first(),
             },
             paused: exporter.paused,
-            progress: exporter
-                .progress
-                .into_iter()
-                .map(|(stage, time)| (stage, Time(time)))
-                .collect(),
-            state: StateStatus {
-                size_bytes: exporter.state_size_bytes,
-                rebuilds: exporter.state_rebuilds,
-            },
+            progress: exporter.progress.into_iter().map(|(stage, time)| (stage, Time(time))).collect(),
+            state: StateStatus { size_bytes: exporter.state_size_bytes, rebuilds: exporter.state_rebuilds },
         }
     }
 
@@ -429,12 +416,7 @@ impl Totals {
 
 impl OutboxStatus {
     fn of(size: OutboxSize, limit_bytes: Option<u64>) -> Self {
-        Self {
-            records: size.records,
-            bytes: size.bytes,
-            limit_bytes,
-            oldest: size.oldest,
-        }
+        Self { records: size.records, bytes: size.bytes, limit_bytes, oldest: size.oldest }
     }
 }
 
@@ -457,12 +439,7 @@ mod tests {
     const START: UnixMillis = UnixMillis(1_723_136_049_929);
 
     fn pool(id: &str) -> PoolIdentity {
-        PoolIdentity {
-            id: id.into(),
-            name: "customers".into(),
-            region: "eu-west-1".into(),
-            account_id: None,
-        }
+        PoolIdentity { id: id.into(), name: "customers".into(), region: "eu-west-1".into(), account_id: None }
     }
 
     #[tokio::test(start_paused = true)]
@@ -501,11 +478,8 @@ mod tests {
         for (second, cause) in ["a", "b", "c", "d", "e", "a", "f"].into_iter().enumerate() {
             errors.note(cause, START.plus(Duration::from_secs(second as u64)));
         }
-        let causes: Vec<(String, u64)> = errors
-            .latest_first()
-            .into_iter()
-            .map(|error| (error.cause, error.count))
-            .collect();
+        let causes: Vec<(String, u64)> =
+            errors.latest_first().into_iter().map(|error| (error.cause, error.count)).collect();
         let expected = [("f", 1), ("a", 2), ("e", 1), ("d", 1), ("c", 1)];
         assert_eq!(causes, expected.map(|(cause, count)| (cause.to_owned(), count)));
 
@@ -519,14 +493,7 @@ mod tests {
         let board = StatusBoard::new(START);
         for id in ["eu-west-1_A", "eu-west-1_B"] {
             metrics.add_pool(&pool(id));
-            metrics.users(
-                id,
-                UserCounts {
-                    ok: 2,
-                    missing: 1,
-                    failing: 0,
-                },
-            );
+            metrics.users(id, UserCounts { ok: 2, missing: 1, failing: 0 });
         }
         metrics.pool_up("eu-west-1_A", false);
         metrics.api_budget(None, "eu-west-1", 2.5);

@@ -129,10 +129,7 @@ fn is_risk(decision: Label<RiskDecision>) -> bool {
 }
 
 fn compromised(facts: &Facts) -> Series {
-    Series::Compromised {
-        event_type: facts.event_type,
-        response: facts.response,
-    }
+    Series::Compromised { event_type: facts.event_type, response: facts.response }
 }
 
 fn challenge(&(name, response): &(Label<ChallengeName>, Label<ChallengeResponse>)) -> Series {
@@ -161,10 +158,8 @@ fn feedback(facts: &Facts) -> Option<Series> {
 }
 
 fn still_in_progress(facts: &Facts) -> Option<Series> {
-    (facts.response == Label::Known(EventResponse::InProgress)).then_some(Series::Unfinished {
-        event_type: facts.event_type,
-        decision: facts.decision,
-    })
+    (facts.response == Label::Known(EventResponse::InProgress))
+        .then_some(Series::Unfinished { event_type: facts.event_type, decision: facts.decision })
 }
 
 /// Adds up what moved: each series once, in ascending order.
@@ -183,11 +178,7 @@ impl Series {
         let outcomes = || {
             Label::documented().flat_map(|event_type| {
                 Label::documented().flat_map(move |response| {
-                    Label::documented().map(move |decision| Outcome {
-                        event_type,
-                        response,
-                        decision,
-                    })
+                    Label::documented().map(move |decision| Outcome { event_type, response, decision })
                 })
             })
         };
@@ -197,12 +188,7 @@ impl Series {
         let risk = Label::documented().flat_map(move |event_type| {
             Label::documented().flat_map(move |response| {
                 Label::documented().flat_map(move |level| {
-                    risks().map(move |decision| Self::Risk {
-                        event_type,
-                        response,
-                        level,
-                        decision,
-                    })
+                    risks().map(move |decision| Self::Risk { event_type, response, level, decision })
                 })
             })
         });
@@ -210,9 +196,8 @@ impl Series {
             .flat_map(|event_type| Label::documented().map(move |response| Self::Compromised { event_type, response }));
         let challenges = Label::documented()
             .flat_map(|name| Label::documented().map(move |response| Self::Challenges { name, response }));
-        let feedback = Label::documented()
-            .filter(|value| *value != Label::Absent)
-            .map(|value| Self::Feedback { value });
+        let feedback =
+            Label::documented().filter(|value| *value != Label::Absent).map(|value| Self::Feedback { value });
         outcomes()
             .map(Self::Events)
             .chain(outcomes().map(Self::Superseded))
@@ -232,19 +217,9 @@ impl Series {
             Self::Unfinished { event_type, decision } => {
                 ["unfinished", event_type.as_str(), decision.as_str()].join("/")
             }
-            Self::Risk {
-                event_type,
-                response,
-                level,
-                decision,
-            } => [
-                "risk",
-                event_type.as_str(),
-                response.as_str(),
-                level.as_str(),
-                decision.as_str(),
-            ]
-            .join("/"),
+            Self::Risk { event_type, response, level, decision } => {
+                ["risk", event_type.as_str(), response.as_str(), level.as_str(), decision.as_str()].join("/")
+            }
             Self::Compromised { event_type, response } => {
                 ["compromised", event_type.as_str(), response.as_str()].join("/")
             }
@@ -263,24 +238,19 @@ impl Series {
             ["superseded", event_type, response, decision] => {
                 Self::Superseded(outcome(event_type, response, decision)?)
             }
-            ["unfinished", event_type, decision] => Self::Unfinished {
-                event_type: label(event_type)?,
-                decision: label(decision)?,
-            },
+            ["unfinished", event_type, decision] => {
+                Self::Unfinished { event_type: label(event_type)?, decision: label(decision)? }
+            }
             ["risk", event_type, response, level, decision] => Self::Risk {
                 event_type: label(event_type)?,
                 response: label(response)?,
                 level: label(level)?,
                 decision: label(decision)?,
             },
-            ["compromised", event_type, response] => Self::Compromised {
-                event_type: label(event_type)?,
-                response: label(response)?,
-            },
-            ["challenges", name, response] => Self::Challenges {
-                name: label(name)?,
-                response: label(response)?,
-            },
+            ["compromised", event_type, response] => {
+                Self::Compromised { event_type: label(event_type)?, response: label(response)? }
+            }
+            ["challenges", name, response] => Self::Challenges { name: label(name)?, response: label(response)? },
             ["feedback", value] => Self::Feedback { value: label(value)? },
             ["history"] => Self::History,
             _ => return None,
@@ -290,27 +260,15 @@ impl Series {
 }
 
 fn outcome_key(counter: &str, outcome: Outcome) -> String {
-    [
-        counter,
-        outcome.event_type.as_str(),
-        outcome.response.as_str(),
-        outcome.decision.as_str(),
-    ]
-    .join("/")
+    [counter, outcome.event_type.as_str(), outcome.response.as_str(), outcome.decision.as_str()].join("/")
 }
 
 fn outcome(event_type: &str, response: &str, decision: &str) -> Option<Outcome> {
-    Some(Outcome {
-        event_type: label(event_type)?,
-        response: label(response)?,
-        decision: label(decision)?,
-    })
+    Some(Outcome { event_type: label(event_type)?, response: label(response)?, decision: label(decision)? })
 }
 
 fn label<V: Vocabulary>(text: &str) -> Option<Label<V>> {
-    Label::documented()
-        .chain([Label::Other])
-        .find(|label| label.as_str() == text)
+    Label::documented().chain([Label::Other]).find(|label| label.as_str() == text)
 }
 
 #[cfg(test)]
@@ -324,9 +282,7 @@ mod tests {
     /// Facts as they read in a sentence: `facts("SignIn Pass NoRisk none")`, in the order type, response, decision, level.
     fn facts(words: &str) -> Facts {
         let words: Vec<&str> = words.split(' ').collect();
-        let &[event_type, response, decision, level] = words.as_slice() else {
-            panic!("four words")
-        };
+        let &[event_type, response, decision, level] = words.as_slice() else { panic!("four words") };
         Facts {
             event_type: label(event_type).unwrap(),
             response: label(response).unwrap(),
@@ -343,16 +299,12 @@ mod tests {
         facts
     }
 
-    const PASSWORD_PASSED: (Label<ChallengeName>, Label<ChallengeResponse>) = (
-        Label::Known(ChallengeName::Password),
-        Label::Known(ChallengeResponse::Success),
-    );
+    const PASSWORD_PASSED: (Label<ChallengeName>, Label<ChallengeResponse>) =
+        (Label::Known(ChallengeName::Password), Label::Known(ChallengeResponse::Success));
     const MFA_ASKED: (Label<ChallengeName>, Label<ChallengeResponse>) =
         (Label::Known(ChallengeName::Mfa), Label::Absent);
-    const MFA_PASSED: (Label<ChallengeName>, Label<ChallengeResponse>) = (
-        Label::Known(ChallengeName::Mfa),
-        Label::Known(ChallengeResponse::Success),
-    );
+    const MFA_PASSED: (Label<ChallengeName>, Label<ChallengeResponse>) =
+        (Label::Known(ChallengeName::Mfa), Label::Known(ChallengeResponse::Success));
     const VALID: Label<FeedbackValue> = Label::Known(FeedbackValue::Valid);
     const INVALID: Label<FeedbackValue> = Label::Known(FeedbackValue::Invalid);
 
@@ -372,22 +324,13 @@ mod tests {
         let table = [
             (facts("SignIn Pass NoRisk none"), "events/SignIn/Pass/NoRisk"),
             (facts("none none none none"), "events/none/none/none"),
-            (
-                facts("SignIn InProgress NoRisk none"),
-                "events/SignIn/InProgress/NoRisk",
-            ),
-            (
-                facts("SignIn Fail Block High"),
-                "events/SignIn/Fail/Block, risk/SignIn/Fail/High/Block",
-            ),
+            (facts("SignIn InProgress NoRisk none"), "events/SignIn/InProgress/NoRisk"),
+            (facts("SignIn Fail Block High"), "events/SignIn/Fail/Block, risk/SignIn/Fail/High/Block"),
             (
                 facts("SignIn Pass AccountTakeover none"),
                 "events/SignIn/Pass/AccountTakeover, risk/SignIn/Pass/none/AccountTakeover",
             ),
-            (
-                facts("other other other other"),
-                "events/other/other/other, risk/other/other/other/other",
-            ),
+            (facts("other other other other"), "events/other/other/other, risk/other/other/other/other"),
             (
                 facts("SignIn Pass NoRisk High"), // a level alone is not a decision
                 "events/SignIn/Pass/NoRisk",
@@ -424,11 +367,7 @@ mod tests {
         let fed_back = |value| with(passed.clone(), |facts| facts.feedback = value);
         let table = [
             (&passed, passed.clone(), ""),
-            (
-                &begun,
-                passed.clone(),
-                "events/SignIn/Pass/NoRisk, superseded/SignIn/InProgress/NoRisk",
-            ),
+            (&begun, passed.clone(), "events/SignIn/Pass/NoRisk, superseded/SignIn/InProgress/NoRisk"),
             // Outcome and risk move together, or the risk alone.
             (
                 &begun,
@@ -436,16 +375,8 @@ mod tests {
                 "events/SignIn/Pass/AccountTakeover, superseded/SignIn/InProgress/NoRisk, \
                  risk/SignIn/Pass/Low/AccountTakeover",
             ),
-            (
-                &risky,
-                facts("SignIn Pass AccountTakeover High"),
-                "risk/SignIn/Pass/High/AccountTakeover",
-            ),
-            (
-                &risky,
-                passed.clone(),
-                "events/SignIn/Pass/NoRisk, superseded/SignIn/Pass/AccountTakeover",
-            ),
+            (&risky, facts("SignIn Pass AccountTakeover High"), "risk/SignIn/Pass/High/AccountTakeover"),
+            (&risky, passed.clone(), "events/SignIn/Pass/NoRisk, superseded/SignIn/Pass/AccountTakeover"),
             (&passed, facts("SignIn Pass NoRisk Low"), ""),
             (
                 &begun,
@@ -474,11 +405,7 @@ mod tests {
                 with(challenged.clone(), |facts| facts.challenges.push(PASSWORD_PASSED)),
                 "challenges/Password/Success",
             ),
-            (
-                &challenged,
-                with(challenged.clone(), |facts| facts.challenges.reverse()),
-                "",
-            ),
+            (&challenged, with(challenged.clone(), |facts| facts.challenges.reverse()), ""),
             (&challenged, begun.clone(), ""),
             // Feedback counts when set or changed.
             (&passed, fed_back(VALID), "feedback/Valid"),
@@ -488,11 +415,7 @@ mod tests {
             (&fed_back(VALID), passed.clone(), ""),
         ];
         for (before, after, expected) in table {
-            assert_eq!(
-                told(&revision(before, &after, true)),
-                expected,
-                "{before:?} -> {after:?}"
-            );
+            assert_eq!(told(&revision(before, &after, true)), expected, "{before:?} -> {after:?}");
             assert_eq!(revision(before, &after, false), [], "history");
         }
     }
@@ -512,10 +435,7 @@ mod tests {
     fn only_an_event_in_progress_is_unfinished() {
         let begun = facts("SignUp InProgress none none");
         assert_eq!(told(&unfinished(&begun, true)), "unfinished/SignUp/none");
-        assert_eq!(
-            told(&first_sight(&begun, true, true)),
-            "events/SignUp/InProgress/none, unfinished/SignUp/none"
-        );
+        assert_eq!(told(&first_sight(&begun, true, true)), "events/SignUp/InProgress/none, unfinished/SignUp/none");
         let ended = facts("SignUp Fail none none");
         assert_eq!(unfinished(&ended, true), []);
         assert_eq!(told(&first_sight(&ended, true, true)), "events/SignUp/Fail/none");
@@ -525,10 +445,7 @@ mod tests {
     fn the_documented_series_are_all_there_once_and_without_other() {
         let mut documented: Vec<Series> = Series::documented().collect();
         let of = |counter: &str| {
-            documented
-                .iter()
-                .filter(|series| series.to_key().split('/').next() == Some(counter))
-                .count()
+            documented.iter().filter(|series| series.to_key().split('/').next() == Some(counter)).count()
         };
         // Words of each label and `none`: type 6, response 4, decision 4, level 4, challenge 3, its response 3.
         assert_eq!(of("events"), 6 * 4 * 4);
@@ -573,17 +490,15 @@ mod tests {
             proptest::collection::vec((any_label(), any_label()), 0..5),
             any_label(),
         )
-            .prop_map(
-                |((event_type, response, decision, level), compromised, challenges, feedback)| Facts {
-                    event_type,
-                    response,
-                    decision,
-                    level,
-                    compromised,
-                    challenges,
-                    feedback,
-                },
-            )
+            .prop_map(|((event_type, response, decision, level), compromised, challenges, feedback)| Facts {
+                event_type,
+                response,
+                decision,
+                level,
+                compromised,
+                challenges,
+                feedback,
+            })
     }
 
     proptest! {

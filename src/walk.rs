@@ -151,6 +151,7 @@ pub struct Walk {
     token: Option<PageToken>,
     /// Nothing above it is taken.
     foot: UnixMillis,
+    foot_before: UnixMillis,
     /// Nothing below it is taken.
     lower_bound: UnixMillis,
     /// What has to be read through. Above the lower bound only in a poll that leaves the overlap's depth for later.
@@ -189,14 +190,11 @@ impl Walk {
             kind: Kind::Poll,
             token: None,
             foot: UnixMillis::MAX,
+            foot_before: UnixMillis::MAX,
             lower_bound: cursor.horizon,
             end,
             full,
-            looks: cursor
-                .watches()
-                .filter(|(_, watch)| watch.next_look <= now)
-                .map(|(place, _)| place)
-                .collect(),
+            looks: cursor.watches().filter(|(_, watch)| watch.next_look <= now).map(|(place, _)| place).collect(),
             newest_before,
             previous_oldest: None,
             stored: None,
@@ -211,6 +209,7 @@ impl Walk {
             kind: Kind::Backlog,
             token: open.token.clone(),
             foot: open.foot,
+            foot_before: open.foot,
             lower_bound: open.end,
             end: open.end,
             full: false,
@@ -235,6 +234,11 @@ impl Walk {
     /// Pages taken so far.
     pub fn pages(&self) -> u32 {
         self.pages
+    }
+
+    /// Whether this walk has read below where it began: on its way from the top it has not, for a while.
+    pub fn got_further(&self) -> bool {
+        self.foot < self.foot_before
     }
 
     /// Whether this poll is its user's first: all it can find behind the first page is history or backlog.
@@ -318,11 +322,7 @@ impl Walk {
         if stretch_done {
             self.cover(cursor, page.next.is_none());
         } else if self.foot < UnixMillis::MAX {
-            let open = OpenWalk {
-                token: self.token.clone(),
-                foot: self.foot,
-                end: self.end,
-            };
+            let open = OpenWalk { token: self.token.clone(), foot: self.foot, end: self.end };
             cursor.open.push(open.clone());
             self.stored = Some(open);
         }
@@ -361,10 +361,7 @@ impl Walk {
             taken.known += 1;
             return;
         }
-        let live = time
-            >= rules
-                .followed_since
-                .map_or(cursor.live_since, |since| since.min(cursor.live_since));
+        let live = time >= rules.followed_since.map_or(cursor.live_since, |since| since.min(cursor.live_since));
         let late = self.kind == Kind::Poll
             && self.newest_before.is_some_and(|newest| time < newest)
             && !cursor.in_open_walk(time);
@@ -372,11 +369,7 @@ impl Walk {
         let until = rules.watch_until(&facts, time);
         let mut sighting = first_sight(event, facts, live);
         if event.in_progress() {
-            sighting.watch = Some(Watch {
-                until,
-                next_look: Rules::next_look(time, until, now),
-                last_looks: 0,
-            });
+            sighting.watch = Some(Watch { until, next_look: Rules::next_look(time, until, now), last_looks: 0 });
             look(&mut sighting, time, now, taken);
         }
         taken.findings.push(Finding {
@@ -390,10 +383,7 @@ impl Walk {
         cursor.seen.insert(place, sighting);
         // Only over events that were taken: what backlog passes on its way from the top was not.
         if cursor.last_seen.as_ref().is_none_or(|last| time > last.time) {
-            cursor.last_seen = Some(LastSeen {
-                time,
-                id: event.id.clone(),
-            });
+            cursor.last_seen = Some(LastSeen { time, id: event.id.clone() });
         }
     }
 
@@ -438,13 +428,7 @@ impl Walk {
 
 /// What is remembered of an event at first sight.
 fn first_sight(event: &AuthEvent, facts: Facts, live: bool) -> Sighting {
-    Sighting {
-        digest: event.mutable_digest(),
-        revision: 0,
-        live,
-        facts,
-        watch: None,
-    }
+    Sighting { digest: event.mutable_digest(), revision: 0, live, facts, watch: None }
 }
 
 /// An event without a CreationDate has no place in time: it is new unless remembered, and live.
@@ -472,7 +456,9 @@ fn revise(sighting: &mut Sighting, event: &AuthEvent, taken: &mut Taken) {
         taken.known += 1;
         return;
     }
-    let facts = event.facts();
+    let mut facts = event.facts();
+    // Counted when first true: what was found once stays found.
+    facts.compromised |= sighting.facts.compromised;
     sighting.digest = digest;
     sighting.revision = sighting.revision.saturating_add(1);
     if !event.in_progress() {

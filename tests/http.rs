@@ -45,11 +45,7 @@ impl World {
         let address = server.local_addr().unwrap();
         let lifecycle = Lifecycle::new();
         lifecycle.spawn_service("http", server.serve(router.clone(), lifecycle.hard_stop()));
-        Self {
-            address,
-            router,
-            lifecycle,
-        }
+        Self { address, router, lifecycle }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -79,10 +75,7 @@ struct Reply {
 
 impl Reply {
     fn parse(bytes: &[u8]) -> Self {
-        let end = bytes
-            .windows(4)
-            .position(|four| four == b"\r\n\r\n")
-            .expect("a whole head");
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
         let head = std::str::from_utf8(&bytes[..end]).unwrap();
         let (line, headers) = head.split_once("\r\n").unwrap();
         Self {
@@ -93,9 +86,7 @@ impl Reply {
     }
 
     fn header(&self, name: &str) -> Option<&str> {
-        self.headers
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+        self.headers.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
 
     fn text(&self) -> &str {
@@ -108,10 +99,7 @@ async fn metrics_come_in_the_text_format_with_its_content_type() {
     let world = World::new().await;
     let reply = world.get("/metrics").await;
     assert_eq!(reply.status, 200);
-    assert_eq!(
-        reply.header("content-type"),
-        Some("text/plain; version=0.0.4; charset=utf-8")
-    );
+    assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
     assert_eq!(reply.header("vary"), Some("accept-encoding"));
     assert_eq!(reply.header("content-encoding"), None);
     assert!(reply.text().contains("# TYPE cognito_auth_events_total counter\n"));
@@ -121,23 +109,12 @@ async fn metrics_come_in_the_text_format_with_its_content_type() {
 #[tokio::test]
 async fn metrics_are_compressed_for_those_who_ask() {
     let world = World::new().await;
-    let reply = world
-        .ask("GET", "/metrics", "Accept-Encoding: deflate, gzip;q=0.8\r\n")
-        .await;
+    let reply = world.ask("GET", "/metrics", "Accept-Encoding: deflate, gzip;q=0.8\r\n").await;
     assert_eq!(reply.header("content-encoding"), Some("gzip"));
     let mut text = String::new();
-    flate2::read::GzDecoder::new(reply.body.as_slice())
-        .read_to_string(&mut text)
-        .unwrap();
-    assert!(text.contains(&format!(
-        "cognito_auth_history_events_total{{user_pool_id=\"{POOL}\"}} 0\n"
-    )));
-    assert!(
-        reply.body.len() * 5 < text.len(),
-        "{} of {}",
-        reply.body.len(),
-        text.len()
-    );
+    flate2::read::GzDecoder::new(reply.body.as_slice()).read_to_string(&mut text).unwrap();
+    assert!(text.contains(&format!("cognito_auth_history_events_total{{user_pool_id=\"{POOL}\"}} 0\n")));
+    assert!(reply.body.len() * 5 < text.len(), "{} of {}", reply.body.len(), text.len());
 
     let refused = world.ask("GET", "/metrics", "Accept-Encoding: gzip;q=0\r\n").await;
     assert_eq!(refused.header("content-encoding"), None);
@@ -164,24 +141,9 @@ async fn readiness_follows_the_board_and_liveness_does_not_mind_starting() {
 async fn the_page_and_the_status_tell_the_same_and_the_page_takes_no_markup_from_elsewhere() {
     let world = World::new().await;
     let metrics = &world.router.metrics;
-    metrics.users(
-        POOL,
-        UserCounts {
-            ok: 1200,
-            missing: 30,
-            failing: 4,
-        },
-    );
-    metrics.outbox(OutboxSize {
-        records: 17,
-        bytes: 20480,
-        oldest: None,
-    });
-    world.router.board.pool_error(
-        POOL,
-        "the <b>plan</b> lacks threat protection",
-        UnixMillis(1_723_136_100_000),
-    );
+    metrics.users(POOL, UserCounts { ok: 1200, missing: 30, failing: 4 });
+    metrics.outbox(OutboxSize { records: 17, bytes: 20480, oldest: None });
+    world.router.board.pool_error(POOL, "the <b>plan</b> lacks threat protection", UnixMillis(1_723_136_100_000));
     world.router.board.ready();
 
     let status = world.get("/status").await;
@@ -194,21 +156,9 @@ async fn the_page_and_the_status_tell_the_same_and_the_page_takes_no_markup_from
 
     let page = world.get("/").await;
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
-    assert!(
-        page.header("content-security-policy")
-            .unwrap()
-            .starts_with("default-src 'none'")
-    );
+    assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
     let html = page.text();
-    for shown in [
-        "1234",
-        "30 missing",
-        "17 records",
-        "20.0 KiB",
-        "up 1 min 30 s",
-        "ready",
-        "&lt;b&gt;plan&lt;/b&gt;",
-    ] {
+    for shown in ["1234", "30 missing", "17 records", "20.0 KiB", "up 1 min 30 s", "ready", "&lt;b&gt;plan&lt;/b&gt;"] {
         assert!(html.contains(shown), "{shown} in {html}");
     }
     assert!(!html.contains("<script") && !html.contains("<b>") && !html.contains("http://"));
@@ -234,11 +184,7 @@ async fn another_method_is_told_which_there_are_and_another_path_too() {
     let world = World::new().await;
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
         let reply = world.ask(method, "/metrics", "Content-Length: 0\r\n").await;
-        assert_eq!(
-            (reply.status, reply.header("allow")),
-            (405, Some("get, head")),
-            "{method}"
-        );
+        assert_eq!((reply.status, reply.header("allow")), (405, Some("get, head")), "{method}");
     }
     for path in ["/metric", "/metrics/", "//", "/../etc/passwd"] {
         let reply = world.get(path).await;
@@ -270,17 +216,10 @@ async fn one_connection_carries_many_requests() {
     let world = World::new().await;
     let mut stream = world.connect().await;
     for _ in 0..3 {
-        stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut seen = vec![];
         while !seen.ends_with(b"\r\n\r\nok\n") {
-            assert_ne!(
-                stream.read_buf(&mut seen).await.unwrap(),
-                0,
-                "the connection stays open"
-            );
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "the connection stays open");
         }
     }
 }
@@ -311,10 +250,7 @@ async fn connections_beyond_the_limit_wait_their_turn() {
     for _ in 0..64 {
         // A request answered proves that the connection was accepted.
         let mut stream = world.connect().await;
-        stream
-            .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            .await
-            .unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
         let mut seen = vec![];
         while !seen.ends_with(b"ok\n") {
             assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
@@ -322,10 +258,7 @@ async fn connections_beyond_the_limit_wait_their_turn() {
         held.push(stream);
     }
     let mut waiting = world.connect().await;
-    waiting
-        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        .await
-        .unwrap();
+    waiting.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut answer = vec![];
     {
         let reading = waiting.read_to_end(&mut answer);
@@ -364,10 +297,7 @@ async fn the_server_serves_while_work_drains_and_ends_cleanly_after_it() {
     };
     let (outcome, ()) = tokio::join!(run, watch);
     assert_eq!(outcome, Outcome::Stopped);
-    assert!(
-        TcpStream::connect(world.address).await.is_err(),
-        "the port is free again"
-    );
+    assert!(TcpStream::connect(world.address).await.is_err(), "the port is free again");
     drop(idle);
 }
 
@@ -404,9 +334,7 @@ async fn a_stop_lets_go_of_a_client_that_does_not_finish_its_request() {
     let mut slow = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
     let stop = CancellationToken::new();
     let client = async {
-        slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal")
-            .await
-            .unwrap();
+        slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal").await.unwrap();
         let mut seen = vec![];
         while !seen.ends_with(b"ok\n") {
             assert_ne!(slow.read_buf(&mut seen).await.unwrap(), 0);

@@ -10,10 +10,11 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use cognito_auth_exporter::config::StateConfig;
+use cognito_auth_exporter::courier::{OutboxId, Settlement};
 use cognito_auth_exporter::cursor::Cursor;
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, EventContext, UnixMillis, Word};
-use cognito_auth_exporter::ledger::{Commit, Ledger, LedgerError, Opened, PoolRecord, Settlement, UserRecord};
+use cognito_auth_exporter::ledger::{Commit, Ledger, LedgerError, Opened, PoolRecord, UserRecord};
 use cognito_auth_exporter::tally::Series;
 use tempfile::TempDir;
 
@@ -44,29 +45,17 @@ fn place() -> (TempDir, std::path::PathBuf) {
 
 /// A user of whom `number` pages have been committed.
 fn record(number: i64) -> UserRecord {
-    UserRecord {
-        joined: NOW,
-        sub: None,
-        cursor: Cursor::new(UnixMillis(number), UnixMillis(0)),
-    }
+    UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), UnixMillis(0)) }
 }
 
 fn pool(id: &str) -> Arc<PoolIdentity> {
-    Arc::new(PoolIdentity {
-        id: id.into(),
-        name: "a pool".into(),
-        region: "eu-west-1".into(),
-        account_id: None,
-    })
+    Arc::new(PoolIdentity { id: id.into(), name: "a pool".into(), region: "eu-west-1".into(), account_id: None })
 }
 
 fn entry(username: &str, event_id: String) -> Entry {
     Entry {
         pool: pool(POOL),
-        user: Arc::new(UserIdentity {
-            username: username.into(),
-            sub: None,
-        }),
+        user: Arc::new(UserIdentity { username: username.into(), sub: None }),
         event: AuthEvent {
             id: Some(event_id),
             event_type: Some(Word::parse("SignIn")),
@@ -102,17 +91,11 @@ async fn a_reopened_ledger_has_everything() {
     let ledger = open(&path);
     let instance = ledger.instance_id().to_owned();
     assert_eq!(ledger.pool(POOL), Ok(None));
-    ledger
-        .follow_pool(POOL, PoolRecord { followed_since: NOW })
-        .await
-        .unwrap();
+    ledger.follow_pool(POOL, PoolRecord { followed_since: NOW }).await.unwrap();
     let names = ["a", "a/b", "ü", "\u{10ffff}"];
     let users = names.iter().map(|name| ((*name).to_owned(), record(0))).collect();
     ledger.enroll(POOL, users).await.unwrap();
-    ledger
-        .enroll("eu-west-1_Test2", vec![("elsewhere".into(), record(0))])
-        .await
-        .unwrap();
+    ledger.enroll("eu-west-1_Test2", vec![("elsewhere".into(), record(0))]).await.unwrap();
     ledger.commit(page("a/b", 1)).await.unwrap();
     ledger.commit(page("ü", 1)).await.unwrap();
     let standing = ledger.outbox_state();
@@ -133,10 +116,7 @@ async fn a_reopened_ledger_has_everything() {
     assert_eq!((standing.records, standing.oldest), (2, Some(NOW)));
     assert!(ledger.size_bytes() > 0);
 
-    ledger
-        .forget(POOL, vec!["a/b".into(), "never there".into()])
-        .await
-        .unwrap();
+    ledger.forget(POOL, vec!["a/b".into(), "never there".into()]).await.unwrap();
     assert_eq!(ledger.user(POOL, "a/b"), Ok(None));
     assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 2)]));
     ledger.close().await;
@@ -171,25 +151,16 @@ async fn enrolling_a_user_again_keeps_the_cursor_unless_another_person_has_the_n
     let (_directory, path) = place();
     let ledger = open(&path);
     ledger.commit(page("ann", 5)).await.unwrap();
-    let with_sub = |joined| UserRecord {
-        joined,
-        sub: Some("sub".into()),
-        ..record(1)
-    };
+    let with_sub = |joined| UserRecord { joined, sub: Some("sub".into()), ..record(1) };
     // The page and the older record meet in one group, or not: the same comes of it.
-    let (committed, enrolled) = tokio::join!(
-        ledger.commit(page("ann", 6)),
-        ledger.enroll(POOL, vec![("ann".into(), with_sub(NOW))])
-    );
+    let (committed, enrolled) =
+        tokio::join!(ledger.commit(page("ann", 6)), ledger.enroll(POOL, vec![("ann".into(), with_sub(NOW))]));
     committed.unwrap();
     enrolled.unwrap();
     let stored = ledger.user(POOL, "ann").unwrap().unwrap();
     assert_eq!((stored.cursor, stored.sub.as_deref()), (record(6).cursor, Some("sub")));
 
-    ledger
-        .enroll(POOL, vec![("ann".into(), with_sub(UnixMillis(NOW.0 + 1)))])
-        .await
-        .unwrap();
+    ledger.enroll(POOL, vec![("ann".into(), with_sub(UnixMillis(NOW.0 + 1)))]).await.unwrap();
     assert_eq!(ledger.user(POOL, "ann").unwrap().unwrap().cursor, record(1).cursor);
     ledger.close().await;
 }
@@ -231,17 +202,17 @@ async fn a_settlement_removes_and_puts_aside_in_one_write_and_may_be_repeated() 
         ledger.commit(page("ann", number)).await.unwrap();
     }
     let entries = ledger.read_outbox(None, 10).unwrap();
-    let numbers: Vec<u64> = entries.iter().map(|(number, _)| *number).collect();
+    let ids: Vec<OutboxId> = entries.iter().map(|(id, _)| *id).collect();
     let settlement = Settlement {
-        delivered: vec![numbers[0], numbers[2], 1_000_000],
-        quarantined: vec![(numbers[1], "refused".into())],
+        delivered: vec![ids[0], ids[2], OutboxId(1_000_000)],
+        quarantined: vec![(ids[1], "refused".into())],
     };
     ledger.settle(settlement.clone()).await.unwrap();
     ledger.settle(settlement).await.unwrap();
     assert_eq!(event_ids(&ledger), ["ann-4"]);
     let quarantined = ledger.read_quarantine(None, 10).unwrap();
     assert_eq!(quarantined.len(), 1);
-    assert_eq!(quarantined[0].0, numbers[1]);
+    assert_eq!(quarantined[0].0, ids[1]);
     assert_eq!(quarantined[0].1.entry, entries[1].1);
     assert_eq!(quarantined[0].1.reason, "refused");
     assert!(quarantined[0].1.at >= NOW);
@@ -249,13 +220,7 @@ async fn a_settlement_removes_and_puts_aside_in_one_write_and_may_be_repeated() 
     let left = ledger.outbox_state();
     assert_eq!((left.records, left.oldest), (1, Some(NOW)));
 
-    ledger
-        .settle(Settlement {
-            delivered: vec![numbers[3]],
-            quarantined: vec![],
-        })
-        .await
-        .unwrap();
+    ledger.settle(Settlement { delivered: vec![ids[3]], quarantined: vec![] }).await.unwrap();
     assert_eq!(ledger.outbox_state(), Default::default());
     let standing = ledger.quarantine_state();
     ledger.close().await;
@@ -264,7 +229,7 @@ async fn a_settlement_removes_and_puts_aside_in_one_write_and_may_be_repeated() 
     let ledger = open(&path);
     assert_eq!(ledger.quarantine_state(), standing);
     ledger.commit(page("ann", 5)).await.unwrap();
-    assert!(ledger.read_outbox(None, 1).unwrap()[0].0 > numbers[3]);
+    assert!(ledger.read_outbox(None, 1).unwrap()[0].0 > ids[3]);
     ledger.close().await;
 }
 
@@ -274,10 +239,8 @@ async fn the_outbox_is_read_in_steps_of_bounded_size() {
     let ledger = open(&path);
     let huge = |number: i64| {
         let mut commit = page("ann", number);
-        commit.entries[0].event.context = Some(EventContext {
-            city: Some("x".repeat(3 << 20)),
-            ..EventContext::default()
-        });
+        commit.entries[0].event.context =
+            Some(EventContext { city: Some("x".repeat(3 << 20)), ..EventContext::default() });
         commit
     };
     for number in 1..=4 {
@@ -287,7 +250,7 @@ async fn the_outbox_is_read_in_steps_of_bounded_size() {
     assert_eq!(first.len(), 2);
     let rest = ledger.read_outbox(Some(first[1].0), 1).unwrap();
     assert_eq!(rest[0].1.event.id.as_deref(), Some("ann-3"));
-    assert_eq!(ledger.read_outbox(Some(rest[0].0 + 1), 100), Ok(vec![]));
+    assert_eq!(ledger.read_outbox(Some(OutboxId(rest[0].0.0 + 1)), 100), Ok(vec![]));
     ledger.close().await;
 
     // What is this large lies outside the engine's log: it is there nevertheless.
@@ -301,7 +264,7 @@ async fn a_second_opener_is_told_so_and_a_closed_ledger_says_so() {
     let (_directory, path) = place();
     let ledger = open(&path);
     let refused = Ledger::open(&state(&path), NOW).err().unwrap();
-    assert_eq!(refused, LedgerError::Locked { path: path.clone() });
+    assert_eq!(refused, LedgerError::Locked(path.clone()));
     assert!(refused.to_string().contains("in use by another process"));
     let other = ledger.clone();
     ledger.close().await;
@@ -322,10 +285,7 @@ fn damage(file: &Path, from: usize, to: usize) {
 async fn filled(path: &Path) {
     let ledger = open(path);
     for number in 1..=60 {
-        ledger
-            .commit(page(&format!("user-{}", number % 20), number))
-            .await
-            .unwrap();
+        ledger.commit(page(&format!("user-{}", number % 20), number)).await.unwrap();
     }
     ledger.close().await;
 }
@@ -359,20 +319,16 @@ async fn a_damaged_ledger_is_moved_aside_and_reported_and_a_third_one_waits_for_
 }
 
 #[tokio::test]
-async fn damage_anywhere_never_panics_and_is_never_read_as_something_else() {
+async fn damage_that_cost_anything_never_passes_for_a_recovery() {
+    // sled reads up to the first thing that it does not understand: most of these stores open, as they were some time ago.
     for (from, to) in [(0, 1), (0, 30), (1, 2), (3, 10), (20, 60), (50, 51), (90, 100)] {
         let (_directory, path) = place();
         filled(&path).await;
         damage(&path.join("ledger/db"), from, to);
-        let opened = Ledger::open(&state(&path), NOW);
-        let Opened { ledger, .. } = opened.unwrap_or_else(|error| panic!("{from}..{to}: {error}"));
-        for user in 0..20 {
-            match ledger.user(POOL, &format!("user-{user}")) {
-                Ok(Some(record)) => assert_eq!(record.joined, NOW),
-                Ok(None) | Err(LedgerError::Corrupt { .. } | LedgerError::Storage(_)) => {}
-                Err(error) => panic!("{from}..{to}: {error}"),
-            }
-        }
+        let Opened { ledger, rebuilt } = Ledger::open(&state(&path), NOW).unwrap();
+        let total = if rebuilt.is_some() { vec![] } else { vec![(Series::History, 60)] };
+        assert_eq!(ledger.totals(POOL), Ok(total), "{from}..{to}");
+        assert!(rebuilt.is_some() || from >= 50, "{from}..{to}");
         ledger.close().await;
     }
 }

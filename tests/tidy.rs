@@ -6,16 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The pure core: no runtime, no I/O, no clock, no logging, and of this crate only what is pure itself or a port.
-const PURE: &[&str] = &[
-    "budget",
-    "cursor",
-    "entry",
-    "event",
-    "schedule",
-    "sink/record",
-    "tally",
-    "walk",
-];
+const PURE: &[&str] = &["budget", "cursor", "entry", "event", "schedule", "sink/record", "tally", "walk"];
 
 /// Traits and plain data between the core and the outside; pure but for the futures in their signatures.
 const PORTS: &[&str] = &["sink", "source"];
@@ -66,11 +57,7 @@ struct Source {
 
 impl Source {
     fn within(&self, module: &str) -> bool {
-        self.module == module
-            || self
-                .module
-                .strip_prefix(module)
-                .is_some_and(|rest| rest.starts_with('/'))
+        self.module == module || self.module.strip_prefix(module).is_some_and(|rest| rest.starts_with('/'))
     }
 }
 
@@ -85,11 +72,7 @@ fn sources() -> Vec<Source> {
         let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
         Source {
             module: module.to_str().unwrap().to_owned(),
-            code: code
-                .lines()
-                .filter(|line| !line.trim_start().starts_with("//"))
-                .collect::<Vec<_>>()
-                .join("\n"),
+            code: code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n"),
             text,
         }
     });
@@ -131,9 +114,7 @@ fn a_lint_is_expected_with_a_reason_and_never_just_allowed() {
     let mut findings = vec![];
     for Source { module, code, .. } in sources() {
         if code.contains("#[allow(") || code.contains("#![allow(") {
-            findings.push(format!(
-                "{module}: #[expect(.., reason = \"..\")] in place of #[allow(..)]"
-            ));
+            findings.push(format!("{module}: #[expect(.., reason = \"..\")] in place of #[allow(..)]"));
         }
     }
     none(&findings);
@@ -152,10 +133,7 @@ fn the_core_is_pure() {
             }
         }
         for used in source.code.split("crate::").skip(1) {
-            let used: String = used
-                .chars()
-                .take_while(|char| char.is_alphanumeric() || *char == '_')
-                .collect();
+            let used: String = used.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect();
             if !PURE.contains(&used.as_str()) && !PORTS.contains(&used.as_str()) && used != "config" {
                 findings.push(format!("{}: is pure, and knows {used}", source.module));
             }
@@ -184,10 +162,7 @@ fn adapters_are_known_to_those_who_put_the_program_together() {
                 && !source.within("cli")
                 && !source.within("simulate")
             {
-                findings.push(format!(
-                    "{}: uses {kept}, which {keeper} keeps to itself",
-                    source.module
-                ));
+                findings.push(format!("{}: uses {kept}, which {keeper} keeps to itself", source.module));
             }
         }
     }

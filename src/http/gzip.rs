@@ -45,10 +45,7 @@ fn quality(parameter: &str) -> Option<f32> {
 /// Compresses, for speed rather than size: a scrape waits for it.
 pub(super) fn compress(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
-    encoder
-        .write_all(text)
-        .and_then(|()| encoder.finish())
-        .expect("writing into a Vec does not fail")
+    encoder.write_all(text).and_then(|()| encoder.finish()).expect("writing into a Vec does not fail")
 }
 
 #[cfg(test)]

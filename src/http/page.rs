@@ -56,9 +56,7 @@ fn write(html: &mut String, report: &StatusReport) -> fmt::Result {
     match &report.outbox {
         None => row(html, "Outbox", "no sink: only metrics are exported")?,
         Some(outbox) => {
-            let limit = outbox
-                .limit_bytes
-                .map_or(String::new(), |limit| format!(" of {}", bytes(limit)));
+            let limit = outbox.limit_bytes.map_or(String::new(), |limit| format!(" of {}", bytes(limit)));
             let waiting = format!("{} records, {}{limit}", outbox.records, bytes(outbox.bytes));
             row(html, "Outbox", waiting)?;
             row(html, "Oldest record", Ago(outbox.oldest, now))?;
@@ -117,11 +115,7 @@ fn write_pool(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::Res
     }
     write!(html, "<td>{}", Ago(pool.oldest_poll, now))?;
     if let Some(objective) = pool.objective_seconds {
-        write!(
-            html,
-            "<br><small>objective {}</small>",
-            Span(Duration::from_secs(objective))
-        )?;
+        write!(html, "<br><small>objective {}</small>", Span(Duration::from_secs(objective)))?;
     }
     match pool.round_seconds_estimate {
         None => html.push_str("<td>–"),
@@ -132,10 +126,7 @@ fn write_pool(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::Res
         Some(budget) => write!(html, "<td class=\"n\">{budget:.1}/s")?,
     }
     let (events, risk, history) = (pool.events, pool.risk_events, pool.history_events);
-    writeln!(
-        html,
-        "<td class=\"n\">{events}<td class=\"n\">{risk}<td class=\"n\">{history}</tr>"
-    )
+    writeln!(html, "<td class=\"n\">{events}<td class=\"n\">{risk}<td class=\"n\">{history}</tr>")
 }
 
 fn write_errors(html: &mut String, title: &str, errors: &[ErrorStatus], now: UnixMillis) -> fmt::Result {
@@ -236,9 +227,6 @@ mod tests {
 
     #[test]
     fn nothing_written_elsewhere_becomes_markup() {
-        assert_eq!(
-            Escaped("<b title=\"x\">&'</b>").to_string(),
-            "&lt;b title=&quot;x&quot;&gt;&amp;&#39;&lt;/b&gt;"
-        );
+        assert_eq!(Escaped("<b title=\"x\">&'</b>").to_string(), "&lt;b title=&quot;x&quot;&gt;&amp;&#39;&lt;/b&gt;");
     }
 }

@@ -103,10 +103,7 @@ impl Router {
                 let report = self.board.report(&self.metrics, self.clock.now());
                 match serde_json::to_vec_pretty(&report) {
                     Ok(json) => body(StatusCode::OK, JSON, json),
-                    Err(error) => plain(
-                        StatusCode::INTERNAL_SERVER_ERROR,
-                        format!("writing the status: {error}\n"),
-                    ),
+                    Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("writing the status: {error}\n")),
                 }
             }
             Path::Page => {
@@ -126,21 +123,10 @@ impl Router {
             if gzip { gzip::compress(&text) } else { text }
         });
         let Ok(rendered) = rendered.await else {
-            return plain(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "rendering the metrics failed\n".to_owned(),
-            );
+            return plain(StatusCode::INTERNAL_SERVER_ERROR, "rendering the metrics failed\n".to_owned());
         };
-        let answer = with(
-            body(StatusCode::OK, metrics::CONTENT_TYPE, rendered),
-            VARY,
-            "Accept-Encoding",
-        );
-        if gzip {
-            with(answer, CONTENT_ENCODING, "gzip")
-        } else {
-            answer
-        }
+        let answer = with(body(StatusCode::OK, metrics::CONTENT_TYPE, rendered), VARY, "Accept-Encoding");
+        if gzip { with(answer, CONTENT_ENCODING, "gzip") } else { answer }
     }
 }
 

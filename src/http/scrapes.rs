@@ -31,10 +31,7 @@ impl Default for Scrapes {
 impl Scrapes {
     /// None yet.
     pub fn new() -> Self {
-        Self(Arc::new(Counts {
-            begun: AtomicU64::new(0),
-            answered: watch::Sender::new(0),
-        }))
+        Self(Arc::new(Counts { begun: AtomicU64::new(0), answered: watch::Sender::new(0) }))
     }
 
     /// Resolves once a scrape that begins after this call (not: after the first poll of what it returns) was answered:

@@ -11,7 +11,8 @@ use super::error::LedgerError;
 use super::keys;
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
-use super::{OutboxState, Settlement, UserRecord};
+use super::{OutboxState, UserRecord};
+use crate::courier::{OutboxId, Settlement};
 use crate::event::UnixMillis;
 
 /// What one request wants, encoded as far as that needs no books.
@@ -21,11 +22,7 @@ pub(super) enum Work {
     /// Users to write, but for the cursors of those who are there already.
     Enroll(Vec<(Vec<u8>, UserRecord)>),
     /// A page: the user, increments of totals, entries for the outbox.
-    Commit {
-        user: Change,
-        increments: Vec<(Vec<u8>, u64)>,
-        entries: Vec<Vec<u8>>,
-    },
+    Commit { user: Change, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
     /// Entries that leave the outbox.
     Settle(Settlement),
 }
@@ -36,9 +33,7 @@ impl Work {
         match self {
             Self::Put(changes) => changes.len(),
             Self::Enroll(users) => users.len(),
-            Self::Commit {
-                increments, entries, ..
-            } => 1 + increments.len() + entries.len(),
+            Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len(),
             Self::Settle(settlement) => settlement.delivered.len() + 2 * settlement.quarantined.len(),
         }
     }
@@ -110,19 +105,13 @@ impl Books {
             Some(format) => {
                 let found = Format::open(&format)?.number;
                 if found > Format::NUMBER {
-                    return Err(LedgerError::NewerVersion {
-                        what: Format::WHAT,
-                        found,
-                        known: Format::NUMBER,
-                    });
+                    return Err(LedgerError::NewerVersion { what: Format::WHAT, found, known: Format::NUMBER });
                 }
             }
             None if groups_known > 0 => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
             None => {
                 let format = Format { number: Format::NUMBER };
-                let instance = Instance {
-                    id: uuid::Uuid::new_v4().to_string(),
-                };
+                let instance = Instance { id: uuid::Uuid::new_v4().to_string() };
                 engine.write(vec![
                     (keys::FORMAT.to_vec(), Some(format.seal())),
                     (keys::INSTANCE.to_vec(), Some(instance.seal())),
@@ -132,10 +121,7 @@ impl Books {
         let books = Self::read(engine.reader())?;
         if books.groups < groups_known {
             // Going on from there would count again what was counted, on top of totals that had gone back.
-            let problem = format!(
-                "it ends at write {}, but write {groups_known} was on the disk",
-                books.groups
-            );
+            let problem = format!("it ends at write {}, but write {groups_known} was on the disk", books.groups);
             return Err(LedgerError::corrupt("the store", problem));
         }
         Ok((engine, books))
@@ -166,9 +152,7 @@ impl Books {
         reader.each(keys::outbox_all(), |key, value| {
             StoredEntry::verify(value)?;
             books.outbox.add(key, value);
-            books.next = books
-                .next
-                .max(keys::sequence_of(key).unwrap_or_default().saturating_add(1));
+            books.next = books.next.max(keys::sequence_of(key).unwrap_or_default().saturating_add(1));
             Ok(())
         })?;
         reader.each(keys::quarantine_from(0), |key, value| {
@@ -191,11 +175,7 @@ impl Books {
         match work {
             Work::Put(changes) => group.changes.extend(changes),
             Work::Enroll(users) => enroll(users, reader, group)?,
-            Work::Commit {
-                user,
-                increments,
-                entries,
-            } => {
+            Work::Commit { user, increments, entries } => {
                 group.changes.push(user);
                 for (key, increment) in increments {
                     self.count(key, increment, group);
@@ -236,28 +216,20 @@ impl Books {
         reader: &Reader,
         group: &mut Group,
     ) -> Result<(), LedgerError> {
-        let delivered = settlement.delivered.into_iter().map(|number| (number, None));
-        let refused = settlement
-            .quarantined
-            .into_iter()
-            .map(|(number, reason)| (number, Some(reason)));
+        let delivered = settlement.delivered.into_iter().map(|id| (id, None));
+        let refused = settlement.quarantined.into_iter().map(|(id, reason)| (id, Some(reason)));
         let mut leaving = Vec::new();
         let mut numbers = HashSet::new();
-        for (number, reason) in delivered.chain(refused) {
+        for (OutboxId(number), reason) in delivered.chain(refused) {
             let key = keys::outbox(number);
             if group.settled.contains(&number) || !numbers.insert(number) {
                 continue;
             }
             let Some(value) = reader.get(&key)? else { continue };
             let refusal = match reason {
-                Some(reason) => Some(
-                    StoredRefusal {
-                        entry: Some(StoredEntry::open(&value)?),
-                        reason,
-                        at: now.0,
-                    }
-                    .seal(),
-                ),
+                Some(reason) => {
+                    Some(StoredRefusal { entry: Some(StoredEntry::open(&value)?), reason, at: now.0 }.seal())
+                }
                 None => None,
             };
             leaving.push((number, key, value, refusal));
@@ -286,11 +258,7 @@ impl Books {
     pub(super) fn publish(&mut self, reader: &Reader) -> Result<Published, LedgerError> {
         self.find_first(reader)?;
         Ok(Published {
-            outbox: OutboxState {
-                records: self.outbox.records,
-                bytes: self.outbox.bytes,
-                oldest: self.oldest,
-            },
+            outbox: OutboxState { records: self.outbox.records, bytes: self.outbox.bytes, oldest: self.oldest },
             quarantine: self.quarantine,
             end: self.next,
         })

@@ -98,21 +98,15 @@ impl Engine {
         let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
             Ok(Ok(db)) => db,
             Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
-                return Err(LedgerError::Locked {
-                    path: directory.to_owned(),
-                });
+                return Err(LedgerError::Locked(directory.to_owned()));
             }
             Ok(Err(error)) => return Err(error.into()),
             Err(panic) => return Err(LedgerError::corrupt(WHAT, panicked(panic.as_ref()))),
         };
         let path = directory.join("db");
         let file = File::open(&path).map_err(|error| LedgerError::io("cannot open", &path, &error))?;
-        let mut engine = Self {
-            reader: Reader(db),
-            directory: directory.to_owned(),
-            file,
-            synced_blobs: HashSet::new(),
-        };
+        let mut engine =
+            Self { reader: Reader(db), directory: directory.to_owned(), file, synced_blobs: HashSet::new() };
         // What was recovered may have reached the operating system only, and new files no directory yet.
         engine.sync()?;
         sync_directory(directory)?;
@@ -145,9 +139,7 @@ impl Engine {
         guarded(|| self.reader.0.flush())?;
         // Blobs first: the log points at them.
         self.sync_blobs()?;
-        self.file
-            .sync_all()
-            .map_err(|error| LedgerError::io("cannot sync", &self.directory.join("db"), &error))
+        self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join("db"), &error))
     }
 
     fn sync_blobs(&mut self) -> Result<(), LedgerError> {
@@ -213,10 +205,7 @@ fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, LedgerError> 
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<String>()
-        .map(String::as_str)
-        .or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("the storage engine panicked: {}", text.unwrap_or("no message"))
 }
 

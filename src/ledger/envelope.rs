@@ -125,10 +125,7 @@ mod tests {
             assert!(Count::open(&damaged).is_err(), "bit {bit}");
         }
         for len in 0..sealed.len() {
-            assert!(matches!(
-                Count::open(&sealed[..len]),
-                Err(LedgerError::Corrupt { what: "a total", .. })
-            ));
+            assert!(matches!(Count::open(&sealed[..len]), Err(LedgerError::Corrupt { what: "a total", .. })));
         }
     }
 
@@ -137,14 +134,7 @@ mod tests {
         let mut newer = Count { value: 300 }.seal();
         newer[0] = 2;
         let refused = Count::open(&newer).unwrap_err();
-        assert_eq!(
-            refused,
-            LedgerError::NewerVersion {
-                what: "a total",
-                found: 2,
-                known: 1
-            }
-        );
+        assert_eq!(refused, LedgerError::NewerVersion { what: "a total", found: 2, known: 1 });
         assert!(refused.to_string().contains("a total in the ledger has version 2"));
     }
 }

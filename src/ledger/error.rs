@@ -8,12 +8,9 @@ pub enum LedgerError {
     /// Somebody else has it: only a person can tell which of the two shall go on.
     #[error(
         "the state in {} is in use by another process: stop that one, or give this one another state.path",
-        path.display()
+        .0.display()
     )]
-    Locked {
-        /// The configured `state.path`.
-        path: PathBuf,
-    },
+    Locked(PathBuf),
     /// The disk is full, a permission is missing, the device fails. Passing: while the process runs, the ledger tries to
     /// open itself anew, and what was refused may be tried again from what is stored then.
     #[error("cannot use the ledger: {0}")]
@@ -65,9 +62,6 @@ impl LedgerError {
 
     /// A record whose bytes make no sense.
     pub(super) fn corrupt(what: &'static str, problem: impl Into<String>) -> Self {
-        Self::Corrupt {
-            what,
-            problem: problem.into(),
-        }
+        Self::Corrupt { what, problem: problem.into() }
     }
 }

@@ -26,7 +26,8 @@ use crate::event::UnixMillis;
 /// Damaged ledgers that are kept. One would be overwritten by the second accident of an afternoon, many would fill a disk.
 const DAMAGED_MAX: usize = 2;
 
-/// How long a store that this very process has just left may take to let go of its files.
+/// How long a store that this very process has just left may take to let go of its files: sled's threads end after it,
+/// and a child process has copies of them between fork and exec.
 const LET_GO: Duration = Duration::from_secs(5);
 
 /// Written and removed again before a store is called damaged: a full disk must not be taken for one.
@@ -36,7 +37,7 @@ const PROBE_BYTES: usize = 1 << 20;
 pub(super) struct Home {
     path: PathBuf,
     cache_bytes: u64,
-    _lock: File,
+    lock: File,
 }
 
 /// A store that was damaged and has been replaced by a new one.
@@ -71,14 +72,10 @@ impl Home {
             .map_err(|error| LedgerError::io("cannot open", &lock_path, &error))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked { path: path.clone() }),
+            Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked(path.clone())),
             Err(TryLockError::Error(error)) => return Err(LedgerError::io("cannot lock", &lock_path, &error)),
         }
-        Ok(Self {
-            path: path.clone(),
-            cache_bytes: state.cache_bytes,
-            _lock: lock,
-        })
+        Ok(Self { path: path.clone(), cache_bytes: state.cache_bytes, lock })
     }
 
     /// Opens the store and reads its books; replaces it by a new one if it is damaged beyond doubt.
@@ -92,11 +89,7 @@ impl Home {
         let last_commit = self.last_commit().map(|last| last.time);
         let moved_to = self.move_aside(&problem, now)?;
         let (engine, books) = self.reopen()?;
-        let rebuilt = Rebuilt {
-            moved_to,
-            problem,
-            last_commit,
-        };
+        let rebuilt = Rebuilt { moved_to, problem, last_commit };
         Ok((engine, books, Some(rebuilt)))
     }
 
@@ -125,14 +118,12 @@ impl Home {
         loop {
             match Engine::open(&self.store(), self.cache_bytes) {
                 // Our lock says that no other process is here: it is what we ourselves closed a moment ago.
-                Err(LedgerError::Locked { .. }) if waited < LET_GO => {
+                Err(LedgerError::Locked(_)) if waited < LET_GO => {
                     std::thread::sleep(PAUSE);
                     waited += PAUSE;
                 }
-                Err(LedgerError::Locked { .. }) => {
-                    return Err(LedgerError::Locked {
-                        path: self.path.clone(),
-                    });
+                Err(LedgerError::Locked(_)) => {
+                    return Err(LedgerError::Locked(self.path.clone()));
                 }
                 opened => return opened,
             }
@@ -155,9 +146,7 @@ impl Home {
             file.sync_all()
         });
         let removed = fs::remove_file(&path);
-        written
-            .and(removed)
-            .map_err(|error| LedgerError::io("cannot write", &path, &error))
+        written.and(removed).map_err(|error| LedgerError::io("cannot write", &path, &error))
     }
 
     fn move_aside(&self, problem: &str, now: UnixMillis) -> Result<PathBuf, LedgerError> {
@@ -169,11 +158,7 @@ impl Home {
             kept += usize::from(name.to_string_lossy().starts_with(PREFIX));
         }
         if kept >= DAMAGED_MAX {
-            return Err(LedgerError::DamagedAgain {
-                problem: problem.to_owned(),
-                kept,
-                beside: self.path.clone(),
-            });
+            return Err(LedgerError::DamagedAgain { problem: problem.to_owned(), kept, beside: self.path.clone() });
         }
         let moved_to = self.path.join(format!("{PREFIX}{}", compact(now)));
         fs::rename(self.store(), &moved_to).map_err(failed)?;
@@ -211,14 +196,16 @@ impl Home {
     }
 }
 
+impl Drop for Home {
+    fn drop(&mut self) {
+        // To close the file is not enough: a child process has a copy of it between fork and exec.
+        let _ = self.lock.unlock();
+    }
+}
+
 /// `20261124T123556Z`.
 fn compact(time: UnixMillis) -> String {
-    time.to_string()
-        .split('.')
-        .next()
-        .unwrap_or_default()
-        .replace(['-', ':'], "")
-        + "Z"
+    time.to_string().split('.').next().unwrap_or_default().replace(['-', ':'], "") + "Z"
 }
 
 fn make_directory(path: &Path) -> Result<(), LedgerError> {
@@ -226,9 +213,7 @@ fn make_directory(path: &Path) -> Result<(), LedgerError> {
     builder.recursive(true);
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder
-        .create(path)
-        .map_err(|error| LedgerError::io("cannot make the directory", path, &error))
+    builder.create(path).map_err(|error| LedgerError::io("cannot make the directory", path, &error))
 }
 
 #[cfg(test)]

@@ -140,10 +140,7 @@ impl From<StoredEntry> for Entry {
                 region: stored.region,
                 account_id: stored.account_id,
             }),
-            user: Arc::new(UserIdentity {
-                username: stored.username,
-                sub: stored.sub,
-            }),
+            user: Arc::new(UserIdentity { username: stored.username, sub: stored.sub }),
             event: stored.event.map(AuthEvent::from).unwrap_or_default(),
             revision: stored.revision,
             history: stored.history,
@@ -203,10 +200,7 @@ impl From<StoredEvent> for AuthEvent {
             challenges: stored
                 .challenges
                 .into_iter()
-                .map(|challenge| Challenge {
-                    name: word(challenge.name),
-                    response: word(challenge.response),
-                })
+                .map(|challenge| Challenge { name: word(challenge.name), response: word(challenge.response) })
                 .collect(),
             context: stored.context.map(|context| EventContext {
                 ip_address: context.ip_address,

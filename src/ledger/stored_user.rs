@@ -106,10 +106,10 @@ impl From<&UserRecord> for StoredUser {
             live_since: less(cursor.live_since, record.joined),
             horizon: less(cursor.horizon, cursor.live_since),
             reread_at: less(cursor.reread_at, cursor.horizon),
-            last_seen: cursor.last_seen.as_ref().map(|last| StoredLastSeen {
-                time: less(last.time, cursor.horizon),
-                id: last.id.clone(),
-            }),
+            last_seen: cursor
+                .last_seen
+                .as_ref()
+                .map(|last| StoredLastSeen { time: less(last.time, cursor.horizon), id: last.id.clone() }),
             seen: cursor
                 .seen
                 .iter()
@@ -155,21 +155,14 @@ impl TryFrom<StoredUser> for UserRecord {
                 Ok(((time, key), sighting))
             })
             .collect::<Result<_, LedgerError>>()?;
-        let undated = stored
-            .undated
-            .into_iter()
-            .map(|sighting| sighting.sighting(UNDATED))
-            .collect::<Result<_, _>>()?;
+        let undated =
+            stored.undated.into_iter().map(|sighting| sighting.sighting(UNDATED)).collect::<Result<_, _>>()?;
         let open = stored
             .open
             .into_iter()
             .map(|walk| {
                 let foot = plus(walk.foot, horizon);
-                OpenWalk {
-                    token: walk.token.map(PageToken),
-                    foot,
-                    end: plus(walk.end, foot),
-                }
+                OpenWalk { token: walk.token.map(PageToken), foot, end: plus(walk.end, foot) }
             })
             .collect();
         Ok(Self {
@@ -177,10 +170,7 @@ impl TryFrom<StoredUser> for UserRecord {
             sub: stored.sub,
             cursor: Cursor {
                 live_since,
-                last_seen: stored.last_seen.map(|last| LastSeen {
-                    time: plus(last.time, horizon),
-                    id: last.id,
-                }),
+                last_seen: stored.last_seen.map(|last| LastSeen { time: plus(last.time, horizon), id: last.id }),
                 horizon,
                 reread_at: plus(stored.reread_at, horizon),
                 seen,
@@ -216,10 +206,7 @@ impl StoredSighting {
 
     fn sighting(self, time: UnixMillis) -> Result<(EventKey, Sighting), LedgerError> {
         let Ok(key) = self.key.try_into() else {
-            return Err(LedgerError::corrupt(
-                StoredUser::WHAT,
-                "an event's key has not 16 bytes",
-            ));
+            return Err(LedgerError::corrupt(StoredUser::WHAT, "an event's key has not 16 bytes"));
         };
         let (pairs, []) = self.challenges.as_chunks() else {
             return Err(LedgerError::corrupt(StoredUser::WHAT, "a challenge has no response"));
@@ -263,9 +250,7 @@ fn pack(live: bool, facts: &Facts) -> u32 {
         facts.response.code(),
         facts.event_type.code(),
     ];
-    let labels = labels
-        .into_iter()
-        .fold(0, |packed, code| packed << LABEL_BITS | label(code));
+    let labels = labels.into_iter().fold(0, |packed, code| packed << LABEL_BITS | label(code));
     labels << 2 | u32::from(facts.compromised) << 1 | u32::from(live)
 }
 
@@ -333,11 +318,7 @@ mod tests {
     }
 
     fn watch() -> impl Strategy<Value = Watch> {
-        (time(), time(), any::<u32>()).prop_map(|(until, next_look, last_looks)| Watch {
-            until,
-            next_look,
-            last_looks,
-        })
+        (time(), time(), any::<u32>()).prop_map(|(until, next_look, last_looks)| Watch { until, next_look, last_looks })
     }
 
     fn sighting() -> impl Strategy<Value = Sighting> {
@@ -375,17 +356,15 @@ mod tests {
             vec_deque((key(), sighting()), 0..3),
             vec(walk(), 0..3),
         )
-            .prop_map(
-                |(live_since, last_seen, horizon, reread_at, seen, undated, open)| Cursor {
-                    live_since,
-                    last_seen,
-                    horizon,
-                    reread_at,
-                    seen,
-                    undated,
-                    open,
-                },
-            );
+            .prop_map(|(live_since, last_seen, horizon, reread_at, seen, undated, open)| Cursor {
+                live_since,
+                last_seen,
+                horizon,
+                reread_at,
+                seen,
+                undated,
+                open,
+            });
         (time(), of(".{0,40}"), cursor).prop_map(|(joined, sub, cursor)| UserRecord { joined, sub, cursor })
     }
 
@@ -442,10 +421,7 @@ mod tests {
         cursor.reread_at = UnixMillis(start + 3_000_000);
         for number in 0..sightings {
             let time = UnixMillis(start + i64::from(number) * spacing_ms);
-            cursor.last_seen = Some(LastSeen {
-                time,
-                id: Some("4b1f6f0c-5a0e-4c39-9a53-0f3e5a8f7c11".into()),
-            });
+            cursor.last_seen = Some(LastSeen { time, id: Some("4b1f6f0c-5a0e-4c39-9a53-0f3e5a8f7c11".into()) });
             let success = (Label::from_code(2), Label::from_code(2));
             cursor.seen.insert(
                 (time, EventKey(u128::from(number).to_be_bytes())),

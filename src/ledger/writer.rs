@@ -61,6 +61,8 @@ pub(super) struct Shared {
     /// that is dropped is really gone.
     pub(super) access: RwLock<Access>,
     pub(super) published: watch::Sender<Published>,
+    /// Moves with what is published.
+    pub(super) changes: watch::Sender<u64>,
 }
 
 impl Shared {
@@ -68,9 +70,15 @@ impl Shared {
         let mut place = self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *place = access;
     }
+
+    fn publish(&self, published: Published) {
+        if self.published.send_replace(published) != published {
+            self.changes.send_modify(|change| *change = change.wrapping_add(1));
+        }
+    }
 }
 
-/// The time of day, from the time at which the ledger was opened.
+/// The time of day, counted from the time at which the ledger was opened.
 #[derive(Clone, Copy)]
 struct TimeOfDay {
     opened: UnixMillis,
@@ -109,10 +117,7 @@ impl Writer {
             shared,
             requests,
             put_back: None,
-            time: TimeOfDay {
-                opened,
-                at: Instant::now(),
-            },
+            time: TimeOfDay { opened, at: Instant::now() },
             noted: None,
             unnoted: None,
         }
@@ -161,16 +166,9 @@ impl Writer {
             };
             match written.and_then(|()| books.publish(engine.reader())) {
                 Ok(published) => {
-                    self.unnoted = Some(LastCommit {
-                        time: self.time.now(),
-                        group: books.groups,
-                    });
+                    self.unnoted = Some(LastCommit { time: self.time.now(), group: books.groups });
                     // Readable first, answered then: whoever was answered finds what it wrote.
-                    self.shared.published.send_if_modified(|before| {
-                        let changed = *before != published;
-                        *before = published;
-                        changed
-                    });
+                    self.shared.publish(published);
                     answer(replies, &Ok(()));
                     if self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY) {
                         self.note_last_commit();
@@ -236,7 +234,7 @@ impl Writer {
             match self.home.reopen() {
                 Ok((engine, mut books)) => match books.publish(engine.reader()) {
                     Ok(published) => {
-                        self.shared.published.send_replace(published);
+                        self.shared.publish(published);
                         self.shared.set(Access::Open(engine.reader().clone()));
                         return Ok((engine, books));
                     }
@@ -275,11 +273,7 @@ impl Writer {
     }
 
     fn failure(&self) -> LedgerError {
-        let access = self
-            .shared
-            .access
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let access = self.shared.access.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*access {
             Access::Failed(why) => LedgerError::Storage(why.clone()),
             Access::Open(_) | Access::Closed => LedgerError::Closed,

@@ -44,10 +44,9 @@ pub(super) struct Account {
 impl Calls {
     pub(super) fn account(&mut self, account: Option<&str>, region: &str) -> &mut Account {
         let key = (account.unwrap_or(UNKNOWN_ACCOUNT).to_owned(), region.to_owned());
-        self.accounts.entry(key).or_insert_with(|| Account {
-            requests: PerLabel::new(|| PerLabel::new(|| 0)),
-            budget_per_second: None,
-        })
+        self.accounts
+            .entry(key)
+            .or_insert_with(|| Account { requests: PerLabel::new(|| PerLabel::new(|| 0)), budget_per_second: None })
     }
 
     pub(super) fn durations(&mut self, region: &str) -> &mut PerLabel<Operation, Histogram> {

@@ -14,11 +14,8 @@ const LAST_PROGRESS: Family<Gauge, 1> = Family::new(
 );
 const OUTBOX_RECORDS: Family<Gauge, 0> =
     Family::new("cognito_exporter_outbox_records", "Records waiting for delivery.", []);
-const OUTBOX_BYTES: Family<Gauge, 0> = Family::new(
-    "cognito_exporter_outbox_bytes",
-    "Size of the records waiting for delivery.",
-    [],
-);
+const OUTBOX_BYTES: Family<Gauge, 0> =
+    Family::new("cognito_exporter_outbox_bytes", "Size of the records waiting for delivery.", []);
 const OUTBOX_LIMIT: Family<Gauge, 0> = Family::new(
     "cognito_exporter_outbox_limit_bytes",
     "Size of the outbox at which polling pauses (state.outbox_limit).",
@@ -52,11 +49,8 @@ const STATE_REBUILDS: Family<Counter, 0> = Family::new(
     "Times that a corrupt ledger was moved aside and begun anew.",
     [],
 );
-const SHARD_INFO: Family<Gauge, 2> = Family::new(
-    "cognito_exporter_shard_info",
-    "Which share of the users this instance follows.",
-    ["index", "count"],
-);
+const SHARD_INFO: Family<Gauge, 2> =
+    Family::new("cognito_exporter_shard_info", "Which share of the users this instance follows.", ["index", "count"]);
 const RELOAD_SUCCESSFUL: Family<Gauge, 0> = Family::new(
     "cognito_exporter_config_last_reload_successful",
     "Whether the latest attempt to load the configuration succeeded.",
@@ -67,11 +61,8 @@ const RELOAD_SUCCESS_TIME: Family<Gauge, 0> = Family::new(
     "When the configuration was last loaded successfully.",
     [],
 );
-const BUILD_INFO: Family<Gauge, 2> = Family::new(
-    "cognito_exporter_build_info",
-    "The build that is running.",
-    ["version", "revision"],
-);
+const BUILD_INFO: Family<Gauge, 2> =
+    Family::new("cognito_exporter_build_info", "The build that is running.", ["version", "revision"]);
 
 /// What is shown of the process as a whole.
 pub(super) struct Exporter {

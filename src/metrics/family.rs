@@ -66,12 +66,7 @@ impl Kind for Distribution {
 impl<K, const LABELS: usize> Family<K, LABELS> {
     /// Declares a family.
     pub(super) const fn new(name: &'static str, help: &'static str, labels: [&'static str; LABELS]) -> Self {
-        Self {
-            name,
-            help,
-            labels,
-            kind: PhantomData,
-        }
+        Self { name, help, labels, kind: PhantomData }
     }
 }
 

@@ -124,10 +124,7 @@ pub(super) struct PerLabel<L, T>(Vec<T>, std::marker::PhantomData<L>);
 
 impl<L: LabelValue, T> PerLabel<L, T> {
     pub(super) fn new(make: impl FnMut() -> T) -> Self {
-        Self(
-            std::iter::repeat_with(make).take(L::ALL.len()).collect(),
-            std::marker::PhantomData,
-        )
+        Self(std::iter::repeat_with(make).take(L::ALL.len()).collect(), std::marker::PhantomData)
     }
 
     pub(super) fn of(&mut self, label: L) -> &mut T {

@@ -33,13 +33,7 @@ const UNFINISHED: Family<Counter, 3> = Family::new(
 const RISK: Family<Counter, 5> = Family::new(
     "cognito_auth_risk_events_total",
     "Auth events whose risk decision is AccountTakeover, Block or unknown; again when these labels change.",
-    [
-        "user_pool_id",
-        "event_type",
-        "event_response",
-        "risk_level",
-        "risk_decision",
-    ],
+    ["user_pool_id", "event_type", "event_response", "risk_level", "risk_decision"],
 );
 const COMPROMISED: Family<Counter, 3> = Family::new(
     "cognito_auth_compromised_credentials_events_total",
@@ -91,11 +85,8 @@ const INFO: Family<Gauge, 3> = Family::new(
     "The pool's name and region.",
     ["user_pool_id", "user_pool_name", "region"],
 );
-const USERS: Family<Gauge, 2> = Family::new(
-    "cognito_exporter_users",
-    "Users followed, by state.",
-    ["user_pool_id", "state"],
-);
+const USERS: Family<Gauge, 2> =
+    Family::new("cognito_exporter_users", "Users followed, by state.", ["user_pool_id", "state"]);
 const OLDEST_POLL: Family<Gauge, 1> = Family::new(
     "cognito_exporter_oldest_poll_timestamp_seconds",
     "When the least recently polled user was polled or joined the roster.",
@@ -116,16 +107,12 @@ const DISCOVERY: Family<Gauge, 1> = Family::new(
     "When the pool's users were last listed to the end.",
     ["user_pool_id"],
 );
-const CATCHING_UP: Family<Gauge, 1> = Family::new(
-    "cognito_exporter_catching_up",
-    "Whether backlog or history is being worked off.",
-    ["user_pool_id"],
-);
+const CATCHING_UP: Family<Gauge, 1> =
+    Family::new("cognito_exporter_catching_up", "Whether backlog or history is being worked off.", ["user_pool_id"]);
 
 /// From a few seconds, which takes a lively user and luck, to a day, which an outage takes.
-const DELAY_BUCKETS_SECS: [f64; 12] = [
-    5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0,
-];
+const DELAY_BUCKETS_SECS: [f64; 12] =
+    [5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0];
 
 /// One pool's values. A gauge that nobody has reported yet is None and is not shown.
 pub(super) struct Pool {
@@ -210,11 +197,9 @@ impl Pool {
         scrape.put(&INFO, [id, &self.identity.name, &self.identity.region], 1.0);
         scrape.put_known(&UP, [id], self.up.map(f64::from));
         if let Some(users) = self.users {
-            for (state, count) in [
-                (UserState::Ok, users.ok),
-                (UserState::Missing, users.missing),
-                (UserState::Failing, users.failing),
-            ] {
+            for (state, count) in
+                [(UserState::Ok, users.ok), (UserState::Missing, users.missing), (UserState::Failing, users.failing)]
+            {
                 scrape.put(&USERS, [id, state.as_str()], count as f64);
             }
         }
@@ -230,39 +215,18 @@ fn put_total(scrape: &mut Exposition, id: &str, series: Series, total: u64) {
     match series {
         Series::Events(outcome) => {
             let (event_type, response, decision) = (outcome.event_type, outcome.response, outcome.decision);
-            scrape.put(
-                &EVENTS,
-                [id, event_type.as_str(), response.as_str(), decision.as_str()],
-                total,
-            );
+            scrape.put(&EVENTS, [id, event_type.as_str(), response.as_str(), decision.as_str()], total);
         }
         Series::Superseded(outcome) => {
             let (event_type, response, decision) = (outcome.event_type, outcome.response, outcome.decision);
-            scrape.put(
-                &SUPERSEDED,
-                [id, event_type.as_str(), response.as_str(), decision.as_str()],
-                total,
-            );
+            scrape.put(&SUPERSEDED, [id, event_type.as_str(), response.as_str(), decision.as_str()], total);
         }
         Series::Unfinished { event_type, decision } => {
             scrape.put(&UNFINISHED, [id, event_type.as_str(), decision.as_str()], total);
         }
-        Series::Risk {
-            event_type,
-            response,
-            level,
-            decision,
-        } => scrape.put(
-            &RISK,
-            [
-                id,
-                event_type.as_str(),
-                response.as_str(),
-                level.as_str(),
-                decision.as_str(),
-            ],
-            total,
-        ),
+        Series::Risk { event_type, response, level, decision } => {
+            scrape.put(&RISK, [id, event_type.as_str(), response.as_str(), level.as_str(), decision.as_str()], total);
+        }
         Series::Compromised { event_type, response } => {
             scrape.put(&COMPROMISED, [id, event_type.as_str(), response.as_str()], total);
         }

@@ -77,17 +77,8 @@ impl Metrics {
             outbox: exporter.outbox,
             outbox_limit_bytes: exporter.outbox_limit_bytes,
             quarantined: exporter.quarantined,
-            paused: exporter
-                .paused
-                .iter()
-                .filter(|(_, paused)| **paused)
-                .map(|(reason, _)| reason)
-                .collect(),
-            progress: exporter
-                .progress
-                .iter()
-                .map(|(stage, time)| (stage.as_str(), *time))
-                .collect(),
+            paused: exporter.paused.iter().filter(|(_, paused)| **paused).map(|(reason, _)| reason).collect(),
+            progress: exporter.progress.iter().map(|(stage, time)| (stage.as_str(), *time)).collect(),
             state_size_bytes: exporter.state_size_bytes,
             state_rebuilds: exporter.state_rebuilds,
         }

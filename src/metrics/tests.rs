@@ -17,31 +17,11 @@ fn identity() -> PoolIdentity {
 
 /// The table of the documentation: name, type, labels, and whether it is there before anything was reported.
 const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
-    (
-        "cognito_auth_challenges_total",
-        "counter",
-        "user_pool_id,challenge_name,challenge_response",
-        true,
-    ),
-    (
-        "cognito_auth_compromised_credentials_events_total",
-        "counter",
-        "user_pool_id,event_type,event_response",
-        true,
-    ),
+    ("cognito_auth_challenges_total", "counter", "user_pool_id,challenge_name,challenge_response", true),
+    ("cognito_auth_compromised_credentials_events_total", "counter", "user_pool_id,event_type,event_response", true),
     ("cognito_auth_event_delay_seconds", "histogram", "user_pool_id", true),
-    (
-        "cognito_auth_events_total",
-        "counter",
-        "user_pool_id,event_type,event_response,risk_decision",
-        true,
-    ),
-    (
-        "cognito_auth_feedback_total",
-        "counter",
-        "user_pool_id,feedback_value",
-        true,
-    ),
+    ("cognito_auth_events_total", "counter", "user_pool_id,event_type,event_response,risk_decision", true),
+    ("cognito_auth_feedback_total", "counter", "user_pool_id,feedback_value", true),
     ("cognito_auth_history_events_total", "counter", "user_pool_id", true),
     (
         "cognito_auth_risk_events_total",
@@ -49,76 +29,21 @@ const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
         "user_pool_id,event_type,event_response,risk_level,risk_decision",
         true,
     ),
-    (
-        "cognito_auth_superseded_outcomes_total",
-        "counter",
-        "user_pool_id,event_type,event_response,risk_decision",
-        true,
-    ),
-    (
-        "cognito_auth_unfinished_events_total",
-        "counter",
-        "user_pool_id,event_type,risk_decision",
-        true,
-    ),
-    (
-        "cognito_exporter_api_budget_requests_per_second",
-        "gauge",
-        "account_id,region",
-        false,
-    ),
-    (
-        "cognito_exporter_api_request_duration_seconds",
-        "histogram",
-        "region,operation",
-        true,
-    ),
-    (
-        "cognito_exporter_api_requests_total",
-        "counter",
-        "account_id,region,operation,outcome",
-        true,
-    ),
+    ("cognito_auth_superseded_outcomes_total", "counter", "user_pool_id,event_type,event_response,risk_decision", true),
+    ("cognito_auth_unfinished_events_total", "counter", "user_pool_id,event_type,risk_decision", true),
+    ("cognito_exporter_api_budget_requests_per_second", "gauge", "account_id,region", false),
+    ("cognito_exporter_api_request_duration_seconds", "histogram", "region,operation", true),
+    ("cognito_exporter_api_requests_total", "counter", "account_id,region,operation,outcome", true),
     ("cognito_exporter_build_info", "gauge", "version,revision", true),
     ("cognito_exporter_catching_up", "gauge", "user_pool_id", false),
-    (
-        "cognito_exporter_config_last_reload_success_timestamp_seconds",
-        "gauge",
-        "",
-        true,
-    ),
+    ("cognito_exporter_config_last_reload_success_timestamp_seconds", "gauge", "", true),
     ("cognito_exporter_config_last_reload_successful", "gauge", "", true),
-    (
-        "cognito_exporter_discovery_last_success_timestamp_seconds",
-        "gauge",
-        "user_pool_id",
-        false,
-    ),
-    (
-        "cognito_exporter_fetched_events_total",
-        "counter",
-        "user_pool_id,result",
-        true,
-    ),
-    (
-        "cognito_exporter_last_progress_timestamp_seconds",
-        "gauge",
-        "stage",
-        false,
-    ),
+    ("cognito_exporter_discovery_last_success_timestamp_seconds", "gauge", "user_pool_id", false),
+    ("cognito_exporter_fetched_events_total", "counter", "user_pool_id,result", true),
+    ("cognito_exporter_last_progress_timestamp_seconds", "gauge", "stage", false),
     ("cognito_exporter_late_events_total", "counter", "user_pool_id", true),
-    (
-        "cognito_exporter_oldest_poll_timestamp_seconds",
-        "gauge",
-        "user_pool_id",
-        false,
-    ),
-    (
-        "cognito_exporter_order_violations_total",
-        "counter",
-        "user_pool_id",
-        true,
-    ),
+    ("cognito_exporter_oldest_poll_timestamp_seconds", "gauge", "user_pool_id", false),
+    ("cognito_exporter_order_violations_total", "counter", "user_pool_id", true),
     ("cognito_exporter_otlp_records_total", "counter", "outcome", true),
     ("cognito_exporter_otlp_requests_total", "counter", "outcome", true),
     ("cognito_exporter_outbox_bytes", "gauge", "", false),
@@ -126,26 +51,11 @@ const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
     ("cognito_exporter_outbox_oldest_timestamp_seconds", "gauge", "", false),
     ("cognito_exporter_outbox_records", "gauge", "", false),
     ("cognito_exporter_paused", "gauge", "reason", true),
-    (
-        "cognito_exporter_poll_objective_seconds",
-        "gauge",
-        "user_pool_id",
-        false,
-    ),
-    (
-        "cognito_exporter_pool_info",
-        "gauge",
-        "user_pool_id,user_pool_name,region",
-        true,
-    ),
+    ("cognito_exporter_poll_objective_seconds", "gauge", "user_pool_id", false),
+    ("cognito_exporter_pool_info", "gauge", "user_pool_id,user_pool_name,region", true),
     ("cognito_exporter_pool_up", "gauge", "user_pool_id", false),
     ("cognito_exporter_quarantined_records", "gauge", "", false),
-    (
-        "cognito_exporter_round_seconds_estimate",
-        "gauge",
-        "user_pool_id",
-        false,
-    ),
+    ("cognito_exporter_round_seconds_estimate", "gauge", "user_pool_id", false),
     ("cognito_exporter_shard_info", "gauge", "index,count", true),
     ("cognito_exporter_state_rebuilds_total", "counter", "", true),
     ("cognito_exporter_state_size_bytes", "gauge", "", false),
@@ -164,34 +74,17 @@ fn told() -> Metrics {
     let now = UnixMillis(1_723_136_050_000);
     metrics.event_delay(POOL, Duration::from_secs(7));
     metrics.pool_up(POOL, true);
-    metrics.users(
-        POOL,
-        UserCounts {
-            ok: 3,
-            missing: 2,
-            failing: 1,
-        },
-    );
+    metrics.users(POOL, UserCounts { ok: 3, missing: 2, failing: 1 });
     metrics.oldest_poll(POOL, Some(now));
     metrics.poll_objective(POOL, Duration::from_secs(3600));
     metrics.round_estimate(POOL, Some(Duration::from_secs(33 * 60)));
     metrics.discovery_succeeded(POOL, now);
     metrics.catching_up(POOL, false);
     let took = Duration::from_millis(80);
-    metrics.api_request(
-        Some("123456789012"),
-        "eu-west-1",
-        Operation::ListUsers,
-        CallOutcome::Ok,
-        took,
-    );
+    metrics.api_request(Some("123456789012"), "eu-west-1", Operation::ListUsers, CallOutcome::Ok, took);
     metrics.api_budget(Some("123456789012"), "eu-west-1", 2.5);
     metrics.progress(Stage::Poll, now);
-    metrics.outbox(OutboxSize {
-        records: 2,
-        bytes: 900,
-        oldest: Some(now),
-    });
+    metrics.outbox(OutboxSize { records: 2, bytes: 900, oldest: Some(now) });
     metrics.outbox_limit(1 << 30);
     metrics.quarantined_records(0);
     metrics.state_size(4096);
@@ -225,9 +118,7 @@ impl Exposed {
     fn labels(&self, family: &str) -> BTreeSet<String> {
         self.of(family)
             .map(|(series, _)| {
-                let labels = series
-                    .split_once('{')
-                    .map_or("", |(_, labels)| labels.trim_end_matches('}'));
+                let labels = series.split_once('{').map_or("", |(_, labels)| labels.trim_end_matches('}'));
                 let names: Vec<&str> = labels
                     .split("\",")
                     .filter_map(|pair| pair.split_once('='))
@@ -240,17 +131,14 @@ impl Exposed {
     }
 
     fn of<'a>(&'a self, family: &'a str) -> impl Iterator<Item = (&'a str, f64)> {
-        self.samples
-            .iter()
-            .map(|(series, value)| (series.as_str(), *value))
-            .filter(move |(series, _)| {
-                let name = series.split('{').next().unwrap();
-                let stem = ["_bucket", "_sum", "_count"]
-                    .iter()
-                    .find_map(|suffix| name.strip_suffix(suffix))
-                    .filter(|stem| self.types.get(*stem).is_some_and(|kind| kind == "histogram"));
-                stem.unwrap_or(name) == family
-            })
+        self.samples.iter().map(|(series, value)| (series.as_str(), *value)).filter(move |(series, _)| {
+            let name = series.split('{').next().unwrap();
+            let stem = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| name.strip_suffix(suffix))
+                .filter(|stem| self.types.get(*stem).is_some_and(|kind| kind == "histogram"));
+            stem.unwrap_or(name) == family
+        })
     }
 
     fn value(&self, series: &str) -> Option<f64> {
@@ -268,17 +156,10 @@ fn names_types_and_labels_are_the_documented_ones() {
     let documented: BTreeSet<&str> = DOCUMENTED.iter().map(|(name, ..)| *name).collect();
     assert_eq!(documented.len(), DOCUMENTED.len());
     for name in exposed.types.keys() {
-        assert!(
-            documented.contains(name.as_str()) || name.starts_with("process_"),
-            "{name} is not documented"
-        );
+        assert!(documented.contains(name.as_str()) || name.starts_with("process_"), "{name} is not documented");
     }
     if cfg!(target_os = "linux") {
-        for name in [
-            "process_start_time_seconds",
-            "process_resident_memory_bytes",
-            "process_open_fds",
-        ] {
+        for name in ["process_start_time_seconds", "process_resident_memory_bytes", "process_open_fds"] {
             assert!(exposed.types.contains_key(name), "{name}");
         }
     }
@@ -303,10 +184,7 @@ type Words = (&'static str, &'static [&'static str]);
 fn combinations(name: &str, labels: &[Words]) -> BTreeSet<String> {
     let mut rows = vec![String::new()];
     for (label, words) in labels {
-        rows = rows
-            .iter()
-            .flat_map(|row| words.iter().map(move |word| format!("{row},{label}=\"{word}\"")))
-            .collect();
+        rows = rows.iter().flat_map(|row| words.iter().map(move |word| format!("{row},{label}=\"{word}\""))).collect();
     }
     rows.iter().map(|row| format!("{name}{{{}}}", &row[1..])).collect()
 }
@@ -314,36 +192,18 @@ fn combinations(name: &str, labels: &[Words]) -> BTreeSet<String> {
 #[test]
 fn every_documented_combination_is_there_at_zero() {
     let pool: Words = ("user_pool_id", &[POOL]);
-    let event_type: Words = (
-        "event_type",
-        &[
-            "SignIn",
-            "SignUp",
-            "ForgotPassword",
-            "PasswordChange",
-            "ResendCode",
-            "none",
-        ],
-    );
+    let event_type: Words =
+        ("event_type", &["SignIn", "SignUp", "ForgotPassword", "PasswordChange", "ResendCode", "none"]);
     let response: Words = ("event_response", &["Pass", "Fail", "InProgress", "none"]);
     let decision: Words = ("risk_decision", &["NoRisk", "AccountTakeover", "Block", "none"]);
     let level: Words = ("risk_level", &["Low", "Medium", "High", "none"]);
     let risk: Words = ("risk_decision", &["AccountTakeover", "Block"]);
     let table: &[(&str, &[Words])] = &[
         ("cognito_auth_events_total", &[pool, event_type, response, decision]),
-        (
-            "cognito_auth_superseded_outcomes_total",
-            &[pool, event_type, response, decision],
-        ),
+        ("cognito_auth_superseded_outcomes_total", &[pool, event_type, response, decision]),
         ("cognito_auth_unfinished_events_total", &[pool, event_type, decision]),
-        (
-            "cognito_auth_risk_events_total",
-            &[pool, event_type, response, level, risk],
-        ),
-        (
-            "cognito_auth_compromised_credentials_events_total",
-            &[pool, event_type, response],
-        ),
+        ("cognito_auth_risk_events_total", &[pool, event_type, response, level, risk]),
+        ("cognito_auth_compromised_credentials_events_total", &[pool, event_type, response]),
         (
             "cognito_auth_challenges_total",
             &[
@@ -352,47 +212,21 @@ fn every_documented_combination_is_there_at_zero() {
                 ("challenge_response", &["Success", "Failure", "none"]),
             ],
         ),
-        (
-            "cognito_auth_feedback_total",
-            &[pool, ("feedback_value", &["Valid", "Invalid"])],
-        ),
+        ("cognito_auth_feedback_total", &[pool, ("feedback_value", &["Valid", "Invalid"])]),
         ("cognito_auth_history_events_total", &[pool]),
-        (
-            "cognito_exporter_fetched_events_total",
-            &[pool, ("result", &["new", "revision", "known", "history"])],
-        ),
+        ("cognito_exporter_fetched_events_total", &[pool, ("result", &["new", "revision", "known", "history"])]),
         (
             "cognito_exporter_api_requests_total",
             &[
                 ("account_id", &["123456789012"]),
                 ("region", &["eu-west-1"]),
-                (
-                    "operation",
-                    &[
-                        "AdminListUserAuthEvents",
-                        "ListUsers",
-                        "ListUsersInGroup",
-                        "DescribeUserPool",
-                    ],
-                ),
-                (
-                    "outcome",
-                    &["ok", "throttled", "denied", "not_found", "timeout", "error"],
-                ),
+                ("operation", &["AdminListUserAuthEvents", "ListUsers", "ListUsersInGroup", "DescribeUserPool"]),
+                ("outcome", &["ok", "throttled", "denied", "not_found", "timeout", "error"]),
             ],
         ),
-        (
-            "cognito_exporter_otlp_requests_total",
-            &[("outcome", &["ok", "retry", "refused"])],
-        ),
-        (
-            "cognito_exporter_otlp_records_total",
-            &[("outcome", &["accepted", "rejected", "quarantined"])],
-        ),
-        (
-            "cognito_exporter_paused",
-            &[("reason", &["outbox_full", "quarantine_full", "state_error"])],
-        ),
+        ("cognito_exporter_otlp_requests_total", &[("outcome", &["ok", "retry", "refused"])]),
+        ("cognito_exporter_otlp_records_total", &[("outcome", &["accepted", "rejected", "quarantined"])]),
+        ("cognito_exporter_paused", &[("reason", &["outbox_full", "quarantine_full", "state_error"])]),
     ];
     let exposed = exposed(&fresh());
     for (name, labels) in table {
@@ -447,17 +281,11 @@ fn a_pool_that_leaves_takes_its_series_with_it_and_reports_about_it_do_nothing()
 fn a_pool_added_again_is_renamed_and_keeps_its_totals() {
     let metrics = fresh();
     metrics.advance(POOL, &[(signed_in(Label::Known(EventResponse::Pass)), 1)]);
-    metrics.add_pool(&PoolIdentity {
-        name: "customers".into(),
-        ..identity()
-    });
+    metrics.add_pool(&PoolIdentity { name: "customers".into(), ..identity() });
     let exposed = exposed(&metrics);
     assert_eq!(exposed.value(&signed_in_name("Pass")), Some(1.0));
     assert_eq!(
-        exposed
-            .of("cognito_exporter_pool_info")
-            .map(|(series, _)| series)
-            .collect::<Vec<_>>(),
+        exposed.of("cognito_exporter_pool_info").map(|(series, _)| series).collect::<Vec<_>>(),
         [format!(
             "cognito_exporter_pool_info{{user_pool_id=\"{POOL}\",user_pool_name=\"customers\",region=\"eu-west-1\"}}"
         )]
@@ -468,11 +296,7 @@ fn a_pool_added_again_is_renamed_and_keeps_its_totals() {
 fn pools_whose_labels_read_the_same_when_run_together_stay_apart() {
     let metrics = Metrics::new(UnixMillis(0));
     for (id, name) in [("r_A", "Bc"), ("r_AB", "c")] {
-        metrics.add_pool(&PoolIdentity {
-            id: id.into(),
-            name: name.into(),
-            ..identity()
-        });
+        metrics.add_pool(&PoolIdentity { id: id.into(), name: name.into(), ..identity() });
     }
     assert_eq!(exposed(&metrics).of("cognito_exporter_pool_info").count(), 2);
 }
@@ -483,15 +307,14 @@ fn delays_fall_into_the_documented_buckets() {
     metrics.event_delay(POOL, Duration::from_secs(5));
     metrics.event_delay(POOL, Duration::from_secs(100_000));
     let exposed = exposed(&metrics);
-    let buckets: Vec<(f64, f64)> = [
-        "5", "15", "30", "60", "120", "300", "600", "1800", "3600", "7200", "21600", "86400",
-    ]
-    .iter()
-    .map(|le| {
-        let series = format!("cognito_auth_event_delay_seconds_bucket{{user_pool_id=\"{POOL}\",le=\"{le}\"}}");
-        (le.parse().unwrap(), exposed.value(&series).unwrap())
-    })
-    .collect();
+    let buckets: Vec<(f64, f64)> =
+        ["5", "15", "30", "60", "120", "300", "600", "1800", "3600", "7200", "21600", "86400"]
+            .iter()
+            .map(|le| {
+                let series = format!("cognito_auth_event_delay_seconds_bucket{{user_pool_id=\"{POOL}\",le=\"{le}\"}}");
+                (le.parse().unwrap(), exposed.value(&series).unwrap())
+            })
+            .collect();
     assert!(buckets.iter().all(|(_, count)| *count == 1.0), "{buckets:?}");
     let all = format!("cognito_auth_event_delay_seconds_bucket{{user_pool_id=\"{POOL}\",le=\"+Inf\"}}");
     assert_eq!(exposed.value(&all), Some(2.0));
@@ -502,14 +325,8 @@ fn a_failed_reload_keeps_the_time_of_the_last_success() {
     let metrics = fresh();
     metrics.config_reloaded(false, UnixMillis(1_800_000_000_000));
     let exposed = exposed(&metrics);
-    assert_eq!(
-        exposed.value("cognito_exporter_config_last_reload_successful"),
-        Some(0.0)
-    );
-    assert_eq!(
-        exposed.value("cognito_exporter_config_last_reload_success_timestamp_seconds"),
-        Some(1_723_136_049.929)
-    );
+    assert_eq!(exposed.value("cognito_exporter_config_last_reload_successful"), Some(0.0));
+    assert_eq!(exposed.value("cognito_exporter_config_last_reload_success_timestamp_seconds"), Some(1_723_136_049.929));
 }
 
 #[test]
@@ -542,10 +359,6 @@ fn promtool_finds_nothing_to_say() {
     std::io::Write::write_all(&mut input, metrics.render().as_bytes()).unwrap();
     drop(input);
     let output = promtool.wait_with_output().unwrap();
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }

@@ -1,0 +1,59 @@
+//! Shows how full and how large the state is, and why work pauses: read from the ledger, once a second.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::ledger::Ledger;
+use crate::metrics::{Metrics, OutboxSize, PauseReason};
+use crate::status::StatusBoard;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Asking the file system for the ledger's size is dear.
+const SIZE_EVERY: Duration = Duration::from_secs(30);
+
+pub(super) struct Gauges {
+    pub(super) metrics: Metrics,
+    pub(super) status: StatusBoard,
+    pub(super) ledger: Ledger,
+    pub(super) outbox_limit_bytes: u64,
+    pub(super) quarantine_limit_bytes: u64,
+}
+
+impl Gauges {
+    pub(super) async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.keep()).await;
+    }
+
+    async fn keep(self) {
+        let mut tick = tokio::time::interval(EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut sized: Option<Instant> = None;
+        loop {
+            tick.tick().await;
+            self.show();
+            if sized.is_none_or(|at| at.elapsed() >= SIZE_EVERY) {
+                sized = Some(Instant::now());
+                self.metrics.state_size(self.ledger.size_bytes());
+            }
+        }
+    }
+
+    fn show(&self) {
+        let outbox = self.ledger.outbox_state();
+        let (quarantined, quarantined_bytes) = self.ledger.quarantine_state();
+        let size = OutboxSize { records: outbox.records, bytes: outbox.bytes, oldest: outbox.oldest };
+        self.metrics.outbox(size);
+        self.metrics.quarantined_records(quarantined);
+        let failure = self.ledger.failure();
+        self.metrics.paused(PauseReason::OutboxFull, outbox.bytes >= self.outbox_limit_bytes);
+        self.metrics.paused(PauseReason::QuarantineFull, quarantined_bytes >= self.quarantine_limit_bytes);
+        self.metrics.paused(PauseReason::StateError, failure.is_some());
+        match failure {
+            Some(failure) => self.status.stuck(&failure),
+            None => self.status.unstuck(),
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! boto3's paginator as a pure state machine: page by page, which events are yielded, and where it goes on.
+//!
+//! The rules and the tokens are those of botocore's `paginate.py` (1.44; stable since 2016), for an operation with one
+//! token, so that a token of one can be given to the other:
+//!
+//! | after a page | then |
+//! |---|---|
+//! | more events than are wanted | cut: the token that asked for this page, and how many of its events were yielded |
+//! | no NextToken | the end |
+//! | exactly as many as are wanted | cut: the NextToken |
+//! | the NextToken that asked for this page, and not as a starting token | an error: it would never end |
+//! | otherwise | ask with the NextToken |
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use serde_json::Value;
+
+/// Characters of the service's token at most (API reference).
+const SERVICE_TOKEN_CHARS_MAX: usize = 131_072;
+
+/// Bytes of a starting token at most: a token of the greatest length, every character escaped for JSON, in base64.
+const STARTING_TOKEN_BYTES_MAX: usize = 1 << 21;
+
+/// The keys of a token's JSON.
+const NEXT_TOKEN: &str = "NextToken";
+const TRUNCATE_AMOUNT: &str = "boto_truncate_amount";
+
+/// Where to begin: before a page of the service's, or inside one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct StartingToken {
+    /// The service's token of the page; None for the first.
+    token: Option<String>,
+    /// How many of its events were yielded before.
+    skip: u64,
+}
+
+/// Why a text is no starting token. Its own text shows nothing of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum BadToken {
+    /// Longer than any token.
+    #[error("longer than any token")]
+    TooLong,
+    /// A token of a paginator's form, with other content than this operation's.
+    #[error("a paginator's token, but not one of this operation")]
+    Foreign,
+    /// Neither a paginator's token nor one that the service can have sent.
+    #[error("not a token: the service's have 1 to 131,072 characters and no white space")]
+    Impossible,
+}
+
+impl FromStr for StartingToken {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        if text.len() > STARTING_TOKEN_BYTES_MAX {
+            return Err(BadToken::TooLong);
+        }
+        let starting = match decode(text) {
+            Some(content) => Self::of_paginator(content)?,
+            None => Self::of_old_paginator_or_service(text)?,
+        };
+        let possible = |token: &String| {
+            (1..=SERVICE_TOKEN_CHARS_MAX).contains(&token.chars().count()) && !token.contains(char::is_whitespace)
+        };
+        if starting.token.as_ref().is_none_or(possible) { Ok(starting) } else { Err(BadToken::Impossible) }
+    }
+}
+
+impl StartingToken {
+    fn of_paginator(mut content: serde_json::Map<String, Value>) -> Result<Self, BadToken> {
+        let skip = match content.remove(TRUNCATE_AMOUNT) {
+            None => 0,
+            Some(amount) => amount.as_u64().ok_or(BadToken::Foreign)?,
+        };
+        let token = match content.remove(NEXT_TOKEN) {
+            Some(Value::Null) => None,
+            Some(Value::String(token)) => sent(token),
+            _ => return Err(BadToken::Foreign),
+        };
+        if content.is_empty() { Ok(Self { token, skip }) } else { Err(BadToken::Foreign) }
+    }
+
+    /// `<token>___<yielded>`, as paginators wrote before 2016, or else the service's own.
+    fn of_old_paginator_or_service(text: &str) -> Result<Self, BadToken> {
+        let parts: Vec<&str> = text.split("___").collect();
+        match *parts {
+            [token, yielded] => match yielded.trim().parse() {
+                Ok(skip) => Ok(Self { token: sent(token.to_owned()), skip }),
+                Err(_) => Ok(Self { token: sent(text.to_owned()), skip: 0 }),
+            },
+            [token] => Ok(Self { token: sent(token.to_owned()), skip: 0 }),
+            _ => Err(BadToken::Foreign),
+        }
+    }
+}
+
+/// A token to send. The text `None` stands for none, since Python wrote it so.
+fn sent(token: String) -> Option<String> {
+    Some(token).filter(|token| token != "None")
+}
+
+/// The JSON object in base64 that a paginator's token is.
+fn decode(text: &str) -> Option<serde_json::Map<String, Value>> {
+    match serde_json::from_slice(&lenient_base64(text)?) {
+        Ok(Value::Object(content)) => Some(content),
+        _ => None,
+    }
+}
+
+/// Base64 as Python's `b64decode` reads it: other characters (a line break from a terminal) are skipped, the padding ends
+/// the text, bits left over are dropped.
+fn lenient_base64(text: &str) -> Option<Vec<u8>> {
+    const LENIENT: GeneralPurpose = GeneralPurpose::new(
+        &base64::alphabet::STANDARD,
+        GeneralPurposeConfig::new()
+            .with_decode_allow_trailing_bits(true)
+            .with_decode_padding_mode(base64::engine::DecodePaddingMode::RequireNone),
+    );
+    let mut digits = Vec::with_capacity(text.len());
+    let mut pads = 0;
+    for byte in text.bytes() {
+        match byte {
+            b'=' if digits.len() % 4 >= 2 => {
+                pads += 1;
+                if digits.len() % 4 + pads >= 4 {
+                    return LENIENT.decode(digits).ok();
+                }
+            }
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'+' | b'/' => {
+                digits.push(byte);
+                pads = 0;
+            }
+            _ => {}
+        }
+    }
+    if digits.len() % 4 == 0 { LENIENT.decode(digits).ok() } else { None }
+}
+
+/// Where a paginator that was cut short goes on. Shown, it is the token to give to the next one.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ResumeToken {
+    token: Option<String>,
+    /// How many of the page's events were yielded; None before the whole page.
+    yielded: Option<u64>,
+}
+
+/// To the byte what botocore's TokenEncoder makes: base64 of Python's `json.dumps`.
+impl fmt::Display for ResumeToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let token = self.token.as_deref().map_or("null".to_owned(), python_json);
+        let json = match self.yielded {
+            Some(yielded) => format!(r#"{{"{NEXT_TOKEN}": {token}, "{TRUNCATE_AMOUNT}": {yielded}}}"#),
+            None => format!(r#"{{"{NEXT_TOKEN}": {token}}}"#),
+        };
+        f.write_str(&STANDARD.encode(json))
+    }
+}
+
+/// A JSON text as Python writes it: everything but printable ASCII escaped.
+fn python_json(text: &str) -> String {
+    let mut json = String::with_capacity(text.len() + 2);
+    json.push('"');
+    for char in text.chars() {
+        match char {
+            '"' => json.push_str("\\\""),
+            '\\' => json.push_str("\\\\"),
+            '\n' => json.push_str("\\n"),
+            '\r' => json.push_str("\\r"),
+            '\t' => json.push_str("\\t"),
+            '\u{8}' => json.push_str("\\b"),
+            '\u{c}' => json.push_str("\\f"),
+            ' '..='~' => json.push(char),
+            _ => {
+                for unit in char.encode_utf16(&mut [0; 2]) {
+                    json.push_str(&format!("\\u{unit:04x}"));
+                }
+            }
+        }
+    }
+    json.push('"');
+    json
+}
+
+/// What to do after a page.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Then {
+    /// Ask for the next page, with [`Pagination::token`].
+    Ask,
+    /// That was all.
+    End,
+    /// That was as much as was wanted; there may be more.
+    Cut(ResumeToken),
+    /// The service sent the same token twice in a row.
+    Repeated,
+}
+
+/// A walk over pages that yields at most so many events.
+#[derive(Clone, Debug)]
+pub struct Pagination {
+    /// What asks for the next page.
+    token: Option<String>,
+    /// Whether `token` came with a page, rather than from the caller.
+    from_page: bool,
+    /// Events of the next page that were yielded before.
+    skip: u64,
+    /// Events that may still be yielded; None for all.
+    left: Option<u64>,
+}
+
+impl Pagination {
+    /// Begins at the top, or where `starting` says.
+    pub fn new(starting: Option<StartingToken>, max_items: Option<u64>) -> Self {
+        let StartingToken { token, skip } = starting.unwrap_or_default();
+        Self { token, from_page: false, skip, left: max_items }
+    }
+
+    /// What to ask for the next page with; None for the first.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Takes the page that was asked for, and gives those of its events that are to be yielded.
+    pub fn take<T>(&mut self, mut events: Vec<T>, next: Option<String>) -> (Vec<T>, Then) {
+        let skipped = std::mem::take(&mut self.skip);
+        events.drain(..usize::try_from(skipped).unwrap_or(usize::MAX).min(events.len()));
+        if let Some(left) = &mut self.left {
+            let count = events.len() as u64;
+            if count > *left {
+                events.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
+                let resume = ResumeToken { token: self.token.take(), yielded: Some(skipped + *left) };
+                return (events, Then::Cut(resume));
+            }
+            *left -= count;
+        }
+        let then = match next {
+            None => Then::End,
+            Some(_) if self.left == Some(0) => Then::Cut(ResumeToken { token: next, yielded: None }),
+            Some(_) if self.from_page && self.token == next => Then::Repeated,
+            Some(_) => {
+                self.token = next;
+                self.from_page = true;
+                Then::Ask
+            }
+        };
+        (events, then)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn starting(text: &str) -> Result<StartingToken, BadToken> {
+        text.parse()
+    }
+
+    fn at(token: Option<&str>, skip: u64) -> Result<StartingToken, BadToken> {
+        Ok(StartingToken { token: token.map(str::to_owned), skip })
+    }
+
+    #[test]
+    fn tokens_are_botocores_to_the_byte() {
+        // Made with botocore 1.44's TokenEncoder.
+        for (token, yielded, text) in [
+            (Some("abc"), None, "eyJOZXh0VG9rZW4iOiAiYWJjIn0="),
+            (None, Some(0), "eyJOZXh0VG9rZW4iOiBudWxsLCAiYm90b190cnVuY2F0ZV9hbW91bnQiOiAwfQ=="),
+            (
+                Some("é\"\\\u{7f}😀#"),
+                Some(7),
+                "eyJOZXh0VG9rZW4iOiAiXHUwMGU5XCJcXFx1MDA3Zlx1ZDgzZFx1ZGUwMCMiLCAiYm90b190cnVuY2F0ZV9hbW91bnQiOiA3fQ==",
+            ),
+        ] {
+            let token = token.map(str::to_owned);
+            assert_eq!(ResumeToken { token: token.clone(), yielded }.to_string(), text);
+            assert_eq!(starting(text), Ok(StartingToken { token, skip: yielded.unwrap_or(0) }));
+        }
+    }
+
+    #[test]
+    fn every_form_of_token_is_understood_as_botocore_does() {
+        let service = "768d375c-ee6c-435e-a005-25c4981565c3#2024-08-08T16:54:09.929Z";
+        for (text, expected) in [
+            (service, at(Some(service), 0)),
+            (&format!("{service}___12"), at(Some(service), 12)),
+            ("None___3", at(None, 3)),
+            ("a___b", at(Some("a___b"), 0)),
+            ("a___-1", at(Some("a___-1"), 0)),
+            ("a___b___1", Err(BadToken::Foreign)),
+            ("", Err(BadToken::Impossible)),
+            ("two words", Err(BadToken::Impossible)),
+            ("MTIz", at(Some("MTIz"), 0)), // base64 of the JSON 123
+            (&STANDARD.encode(r#"{"NextToken": "None"}"#), at(None, 0)),
+            (&STANDARD.encode(r#"{"NextToken": ""}"#), Err(BadToken::Impossible)),
+            (&STANDARD.encode("{}"), Err(BadToken::Foreign)),
+            (&STANDARD.encode(r#"{"NextToken": 1}"#), Err(BadToken::Foreign)),
+            (&STANDARD.encode(r#"{"PaginationToken": "a"}"#), Err(BadToken::Foreign)),
+            (&STANDARD.encode(r#"{"NextToken": "a", "boto_truncate_amount": -1}"#), Err(BadToken::Foreign)),
+            (&STANDARD.encode(r#"{"NextToken": "a", "boto_truncate_amount": 1.5}"#), Err(BadToken::Foreign)),
+            ("eyJOZXh0VG9r\n ZW4iOiAiYWJjIn0=", at(Some("abc"), 0)), // broken by a terminal
+        ] {
+            assert_eq!(starting(text), expected, "{text:?}");
+        }
+        assert_eq!(starting(&"x".repeat(SERVICE_TOKEN_CHARS_MAX + 1)), Err(BadToken::Impossible));
+        assert_eq!(starting(&"x".repeat(STARTING_TOKEN_BYTES_MAX + 1)), Err(BadToken::TooLong));
+    }
+
+    #[test]
+    fn a_page_is_cut_in_its_middle_and_gone_on_with_there() {
+        let mut first = Pagination::new(None, Some(3));
+        assert_eq!(first.take(vec![0, 1], Some("t".into())), (vec![0, 1], Then::Ask));
+        assert_eq!(first.token(), Some("t"));
+        let (events, Then::Cut(resume)) = first.take(vec![2, 3], Some("u".into())) else { panic!("not cut") };
+        assert_eq!(events, [2]);
+        let mut second = Pagination::new(resume.to_string().parse().ok(), None);
+        assert_eq!(second.token(), Some("t"));
+        assert_eq!(second.take(vec![2, 3], Some("u".into())), (vec![3], Then::Ask));
+    }
+
+    #[test]
+    fn a_token_twice_in_a_row_is_an_error_unless_the_caller_gave_the_first() {
+        let next = || Some("t".to_owned());
+        let mut pagination = Pagination::new("t".parse().ok(), None);
+        assert_eq!(pagination.take(vec![0], next()).1, Then::Ask);
+        assert_eq!(pagination.take(vec![0], next()), (vec![0], Then::Repeated));
+    }
+
+    #[test]
+    fn nothing_wanted_is_a_token_back_to_the_same_place() {
+        let mut pagination = Pagination::new("t___2".parse().ok(), Some(0));
+        let (events, Then::Cut(resume)) = pagination.take(vec![0, 1, 2], None) else { panic!("not cut") };
+        assert!(events.is_empty());
+        assert_eq!(starting(&resume.to_string()), at(Some("t"), 2));
+    }
+
+    /// Walks pages of `pages` from `starting`; what was yielded, and where to go on.
+    fn walk(
+        pages: &[Vec<u32>],
+        starting: Option<StartingToken>,
+        max_items: Option<u64>,
+    ) -> (Vec<u32>, Option<StartingToken>) {
+        let mut pagination = Pagination::new(starting, max_items);
+        let mut all = vec![];
+        loop {
+            let index = pagination.token().map_or(0, |token| token.parse().unwrap());
+            let next = (index + 1 < pages.len()).then(|| (index + 1).to_string());
+            let (events, then) = pagination.take(pages[index].clone(), next);
+            all.extend(events);
+            match then {
+                Then::Ask => {}
+                Then::End => return (all, None),
+                Then::Cut(resume) => return (all, Some(resume.to_string().parse().unwrap())),
+                Then::Repeated => panic!("no token repeats"),
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn however_it_is_cut_every_event_comes_once_and_in_order(
+            sizes in prop::collection::vec(0_usize..5, 1..6),
+            cuts in prop::collection::vec(1_u64..7, 1..40),
+        ) {
+            let mut count = 0;
+            let pages: Vec<Vec<u32>> = sizes
+                .iter()
+                .map(|size| (0..*size).map(|_| { count += 1; count }).collect())
+                .collect();
+            let mut all = vec![];
+            let mut place = None;
+            for cut in cuts.into_iter().map(Some).chain([None]) {
+                let (events, next) = walk(&pages, place, cut);
+                prop_assert!(cut.is_none_or(|cut| events.len() as u64 <= cut));
+                all.extend(events);
+                match next {
+                    None => break,
+                    next => place = next,
+                }
+            }
+            prop_assert_eq!(all, pages.concat());
+        }
+
+        #[test]
+        fn a_tokens_way_out_and_in_changes_nothing(token in "\\S{1,40}", yielded in prop::option::of(0_u64..1000)) {
+            let resume = ResumeToken { token: sent(token), yielded };
+            let starting = resume.to_string().parse::<StartingToken>();
+            prop_assert_eq!(starting, Ok(StartingToken { token: resume.token, skip: yielded.unwrap_or(0) }));
+        }
+
+        #[test]
+        fn no_text_makes_the_reader_panic(text in any::<String>(), json in any::<String>()) {
+            let _ = text.parse::<StartingToken>();
+            let _ = STANDARD.encode(&json).parse::<StartingToken>();
+            let _ = STANDARD.encode(format!("{{\"NextToken\": {json}}}")).parse::<StartingToken>();
+        }
+    }
+}

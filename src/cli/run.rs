@@ -1,0 +1,35 @@
+//! `run`: the daemon.
+
+use std::process::ExitCode;
+
+use tracing::error;
+
+use super::logging;
+use crate::app::App;
+use crate::config::Config;
+use crate::lifecycle::{Outcome, Signals};
+use crate::source::cognito::Clients;
+
+/// Runs until a signal or a fault.
+///
+/// # Errors
+/// The exporter could not be built; the chain says what to do.
+pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    logging::start(&config.log);
+    let mut signals = Signals::catch()?;
+    let app = App::build(config, Clients::from_environment()).await?;
+    Ok(exit_code(&app.run(async || signals.next().await).await?))
+}
+
+/// A stop is a success, a task that died is not.
+pub(super) fn exit_code(outcome: &Outcome) -> ExitCode {
+    match outcome {
+        Outcome::Stopped => ExitCode::SUCCESS,
+        // At once: what still runs is not waited for. Nothing is lost; the ledger holds what was not delivered.
+        Outcome::Interrupted => std::process::exit(1),
+        Outcome::Failed(fault) => {
+            error!(%fault, "stopped by a fault of the program; please report it");
+            ExitCode::from(1)
+        }
+    }
+}

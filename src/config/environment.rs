@@ -1,0 +1,172 @@
+//! The environment variables that are settings: `COGNITO_EXPORTER_<SECTION>__<KEY>`, the pools as JSON, and what the
+//! OpenTelemetry specification has for an OTLP exporter of logs
+//! (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
+//!
+//! Values are text here and stay text: what the text means is up to the key that asks for it. An empty variable counts
+//! as not set, as the OpenTelemetry specification has it.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+
+use super::keys::Keys;
+use super::mistakes::{Mistake, Origin};
+
+/// What the names of the exporter's own variables begin with.
+pub const ENVIRONMENT_PREFIX: &str = "COGNITO_EXPORTER_";
+
+/// The variable that holds all pools, as a JSON list of objects.
+pub(super) const POOLS: &str = "COGNITO_EXPORTER_POOLS";
+
+/// A variable of our shape, for mistakes about others.
+const EXAMPLE: &str = "COGNITO_EXPORTER_POLL__PAGE_SIZE";
+
+/// The endpoint that is used as it is, with nothing appended.
+pub(super) const LOGS_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
+pub(super) const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
+pub(super) const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
+
+/// The specification's variables for the keys of `otlp`; those for logs first, which win over those for every signal.
+const OTLP: [(&str, &str); 16] = [
+    (LOGS_ENDPOINT, "endpoint"),
+    ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "protocol"),
+    ("OTEL_EXPORTER_OTLP_LOGS_HEADERS", "headers"),
+    ("OTEL_EXPORTER_OTLP_LOGS_COMPRESSION", "compression"),
+    ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "timeout"),
+    ("OTEL_EXPORTER_OTLP_LOGS_CERTIFICATE", "ca_file"),
+    ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_CERTIFICATE", "cert_file"),
+    ("OTEL_EXPORTER_OTLP_LOGS_CLIENT_KEY", "key_file"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "endpoint"),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "protocol"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "headers"),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "compression"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "timeout"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca_file"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "cert_file"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key_file"),
+];
+
+/// Gives the variable that overrides a key: COGNITO_EXPORTER_POLL__PAGE_SIZE for `poll.page_size`, and
+/// COGNITO_EXPORTER_POOLS for every key of a pool.
+pub fn variable_name(key: &str) -> String {
+    if key.starts_with("pools") {
+        return POOLS.to_owned();
+    }
+    format!("{ENVIRONMENT_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
+}
+
+/// One variable that stands for one key.
+#[derive(Clone, Debug)]
+pub(super) struct Variable<'a> {
+    pub(super) name: &'a str,
+    pub(super) section: String,
+    pub(super) key: String,
+    pub(super) text: String,
+}
+
+/// The variables that are settings, none empty, all of them text.
+#[derive(Default)]
+pub(super) struct Environment(BTreeMap<String, String>);
+
+impl Environment {
+    /// Picks what concerns the exporter. A variable of our shape without a key of that name is a mistake; any other
+    /// with our prefix is not ours: Kubernetes makes such for a Service of our name.
+    pub(super) fn pick(
+        all: impl IntoIterator<Item = (OsString, OsString)>,
+        known: &Keys,
+        mistakes: &mut Vec<Mistake>,
+    ) -> Self {
+        let mut picked = BTreeMap::new();
+        let mut wrong = BTreeMap::new();
+        for (name, value) in all {
+            let name = name.to_string_lossy().into_owned();
+            if is_of_our_shape(&name) {
+                if let Some(text) = unknown_variable(&name, known) {
+                    wrong.insert(name, text);
+                    continue;
+                }
+            } else if !is_of_the_specification(&name) {
+                continue;
+            }
+            match value.into_string() {
+                Ok(text) if text.is_empty() => {}
+                Ok(text) => drop(picked.insert(name, text)),
+                Err(_) => drop(wrong.insert(name, "the value is not UTF-8; accepted: text".to_owned())),
+            }
+        }
+        mistakes.extend(wrong.into_iter().map(|(name, text)| Mistake {
+            key: file_key(&name),
+            origin: Origin::Variable(printable(&name)),
+            text,
+        }));
+        Self(picked)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// The variables that override the file, except the pools'.
+    pub(super) fn overrides(&self) -> impl Iterator<Item = Variable<'_>> {
+        self.0.iter().filter_map(|(name, text)| {
+            let (section, key) = name.strip_prefix(ENVIRONMENT_PREFIX)?.split_once("__")?;
+            Some(Variable {
+                name,
+                section: section.to_ascii_lowercase(),
+                key: key.to_ascii_lowercase(),
+                text: text.clone(),
+            })
+        })
+    }
+
+    /// The specification's variables, which apply where everything else is silent; earlier ones win.
+    pub(super) fn otlp_fallbacks(&self) -> impl Iterator<Item = Variable<'_>> {
+        OTLP.iter().filter_map(|&(name, key)| {
+            let text = self.get(name)?;
+            // The specification counts a timeout in milliseconds, without a unit.
+            let in_millis = key == "timeout" && text.bytes().all(|byte| byte.is_ascii_digit());
+            Some(Variable {
+                name,
+                section: "otlp".to_owned(),
+                key: key.to_owned(),
+                text: if in_millis { format!("{text}ms") } else { text.to_owned() },
+            })
+        })
+    }
+}
+
+fn is_of_our_shape(name: &str) -> bool {
+    name == POOLS || name.starts_with(ENVIRONMENT_PREFIX) && name.contains("__")
+}
+
+fn is_of_the_specification(name: &str) -> bool {
+    [SERVICE_NAME, RESOURCE_ATTRIBUTES].contains(&name) || OTLP.iter().any(|(known, _)| *known == name)
+}
+
+/// The key that a variable of our shape speaks of, as a file would write it.
+fn file_key(name: &str) -> String {
+    let rest = name.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or_default();
+    printable(&rest.to_ascii_lowercase().replace("__", "."))
+}
+
+/// What is wrong with the name of a variable of our shape; None if nothing is.
+fn unknown_variable(name: &str, known: &Keys) -> Option<String> {
+    let key = file_key(name);
+    if name == POOLS || known.contains(&key) && variable_name(&key) == name {
+        return None;
+    }
+    let meant = match known.nearest(&key) {
+        _ if key.starts_with("pools.") => Some(POOLS.to_owned()),
+        Some(nearest) if known.contains(nearest) => Some(variable_name(nearest)),
+        _ => None,
+    };
+    Some(match meant {
+        Some(meant) => format!("there is no key {key}; did you mean {meant}?"),
+        None => format!("there is no key {key}; accepted: {ENVIRONMENT_PREFIX}<SECTION>__<KEY>, such as {EXAMPLE}"),
+    })
+}
+
+/// Keeps a name on one line and short.
+fn printable(name: &str) -> String {
+    const CHARACTERS_MAX: usize = 128;
+    name.chars().take(CHARACTERS_MAX).flat_map(char::escape_debug).collect()
+}

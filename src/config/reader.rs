@@ -1,0 +1,303 @@
+//! Reads settings key by key: a [`Table`] hands out values of the shape that is asked for, and notes every mistake with
+//! its key and origin while reading goes on.
+//!
+//! A table knows its keys by being asked for them; what is left over when it closes is unknown. So a key cannot be read
+//! without being known, nor known without being read.
+
+use figment::value::{Dict, Value};
+
+use super::keys::Keys;
+use super::mistakes::{Mistake, Origin};
+use super::settings::Settings;
+use super::shapes::{Given, Shape};
+
+/// What reading found out, beside the values.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) mistakes: Vec<Mistake>,
+    /// Every key that was asked for.
+    pub(super) asked: Keys,
+}
+
+/// One table of the settings, possibly absent: then every key in it is.
+pub(super) struct Table<'a> {
+    settings: &'a Settings,
+    findings: &'a mut Findings,
+    values: Option<&'a Dict>,
+    origin: Origin,
+    /// Where the table is, such as `pools[1]`; empty at the root.
+    path: String,
+    /// The same for every table of a list: `pools[]`.
+    pattern: String,
+    asked: Vec<&'static str>,
+}
+
+impl<'a> Table<'a> {
+    /// Reads all settings.
+    pub(super) fn read_root<T>(
+        settings: &'a Settings,
+        findings: &'a mut Findings,
+        read: impl FnOnce(&mut Table<'_>) -> T,
+    ) -> T {
+        let root = Table {
+            settings,
+            findings,
+            values: Some(&settings.values),
+            origin: settings.home.clone(),
+            path: String::new(),
+            pattern: String::new(),
+            asked: Vec::new(),
+        };
+        root.finish(read)
+    }
+
+    pub(super) fn settings(&self) -> &'a Settings {
+        self.settings
+    }
+
+    /// Reads a table within this one.
+    pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Table<'_>) -> T) -> T {
+        self.asked.push(key);
+        let value = self.value(key);
+        let (path, pattern) = (self.path_of(key), self.pattern_of(key));
+        self.child(value, path, pattern, read)
+    }
+
+    /// Reads each table of a list within this one; without at least one table the list is `missing`. An element that
+    /// cannot be read is None, so that indexes stay what they are.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        missing: &str,
+        mut read: impl FnMut(&mut Table<'_>) -> Option<T>,
+    ) -> Vec<Option<T>> {
+        self.asked.push(key);
+        let (list, pattern) = (self.path_of(key), format!("{}[]", self.pattern_of(key)));
+        let elements = match self.value(key) {
+            None => &[][..],
+            Some(Value::Array(_, elements)) => elements,
+            Some(other) => {
+                self.refuse(&list, other, "a list of tables", false);
+                return Vec::new();
+            }
+        };
+        if elements.is_empty() {
+            self.reject(&[key], format!("{list} is missing; accepted: {missing}"));
+        }
+        let mut tables = Vec::with_capacity(elements.len());
+        for (index, element) in elements.iter().enumerate() {
+            let path = format!("{list}[{index}]");
+            let table = self.child(Some(element), path, pattern.clone(), |table| match table.values {
+                Some(_) => read(table),
+                None => None,
+            });
+            tables.push(table);
+        }
+        tables
+    }
+
+    fn child<T>(
+        &mut self,
+        value: Option<&'a Value>,
+        path: String,
+        pattern: String,
+        read: impl FnOnce(&mut Table<'_>) -> T,
+    ) -> T {
+        let values = value.and_then(|value| self.as_given(value).table());
+        if let (Some(value), None) = (value, values) {
+            self.refuse(&path, value, "a table", false);
+        }
+        let child = Table {
+            settings: self.settings,
+            findings: self.findings,
+            values,
+            origin: value.map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag())),
+            path,
+            pattern,
+            asked: Vec::new(),
+        };
+        child.finish(read)
+    }
+
+    fn finish<T>(mut self, read: impl FnOnce(&mut Table<'_>) -> T) -> T {
+        let result = read(&mut self);
+        for (key, value) in self.values.into_iter().flatten() {
+            if !self.asked.contains(&key.as_str()) {
+                self.refuse_unknown(key, value);
+            }
+        }
+        result
+    }
+
+    /// Reads a value that may be absent.
+    pub(super) fn optional<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Option<T> {
+        let given = self.given(key)?;
+        let read = shape.read(given);
+        if read.is_none() {
+            self.refuse(&self.path_of(key), given.value, &shape.accepted, shape.secret);
+        }
+        read
+    }
+
+    /// Reads a value, or takes `default` where it is absent.
+    pub(super) fn or<T: 'static>(&mut self, key: &'static str, default: T, shape: &Shape<T>) -> T {
+        self.optional(key, shape).unwrap_or(default)
+    }
+
+    /// Reads a value that must be there.
+    pub(super) fn required<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Option<T> {
+        let value = self.optional(key, shape);
+        if !self.is_set(key) {
+            let text = format!("{} is missing; accepted: {}", self.path_of(key), shape.accepted);
+            self.reject(&[key], text);
+        }
+        value
+    }
+
+    /// Reads a list of values; an absent one is empty.
+    pub(super) fn list<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Vec<T> {
+        let Some(given) = self.given(key) else {
+            return Vec::new();
+        };
+        let path = self.path_of(key);
+        let Some(elements) = given.value.as_array() else {
+            self.refuse(&path, given.value, &format!("a list, each {}", shape.accepted), shape.secret);
+            return Vec::new();
+        };
+        let mut read = Vec::with_capacity(elements.len());
+        for (index, element) in elements.iter().enumerate() {
+            match shape.read(self.as_given(element)) {
+                Some(value) => read.push(value),
+                None => self.refuse(&format!("{path}[{index}]"), element, &shape.accepted, shape.secret),
+            }
+        }
+        read
+    }
+
+    /// Reads a key whose function this version does not have: only what changes nothing is accepted, and nothing is
+    /// accepted and then ignored.
+    pub(super) fn not_yet(&mut self, key: &'static str, accepted: &str, is_harmless: impl FnOnce(Given<'_>) -> bool) {
+        let Some(given) = self.given(key) else {
+            return;
+        };
+        if !is_harmless(given) {
+            let path = self.path_of(key);
+            let shown = given.shown();
+            let text = format!("{path} is {shown}, which is not available in this version; accepted: {accepted}");
+            self.reject(&[key], text);
+        }
+    }
+
+    /// The value of a key as it was written.
+    pub(super) fn given(&mut self, key: &'static str) -> Option<Given<'a>> {
+        self.asked.push(key);
+        self.findings.asked.insert(self.pattern_of(key));
+        self.value(key).map(|value| self.as_given(value))
+    }
+
+    /// Whether a key has a value, right or wrong.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.value(key).is_some()
+    }
+
+    /// Whether reading a key, or one of its elements, found a mistake: then nothing can be concluded from it.
+    pub(super) fn is_misread(&self, key: &str) -> bool {
+        let path = self.path_of(key);
+        let concerns =
+            |mistake: &Mistake| mistake.key.strip_prefix(&path).is_some_and(|rest| !rest.starts_with(is_bare));
+        self.findings.mistakes.iter().any(concerns)
+    }
+
+    /// Who set a key; who made the table where the key is not set.
+    pub(super) fn origin_of(&self, key: &str) -> Origin {
+        self.value(key).map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag()))
+    }
+
+    /// Where the table is, such as `pools[1]`; empty at the root.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The key with the way to it, such as `pools[1].usernames`.
+    pub(super) fn path_of(&self, key: &str) -> String {
+        join(&self.path, key)
+    }
+
+    /// Notes a mistake about one or more keys; its origin is that of the first that is set.
+    pub(super) fn reject(&mut self, keys: &[&str], text: String) {
+        let Some(key) = keys.iter().find(|key| self.is_set(key)).or(keys.first()) else {
+            return;
+        };
+        let (origin, key) = (self.origin_of(key), self.path_of(key));
+        self.findings.mistakes.push(Mistake { origin, key, text });
+    }
+
+    /// Notes a mistake about a variable that belongs to no key.
+    pub(super) fn reject_variable(&mut self, name: &str, text: String) {
+        self.findings.mistakes.push(Mistake { origin: Origin::Variable(name.to_owned()), key: String::new(), text });
+    }
+
+    fn refuse(&mut self, path: &str, value: &Value, accepted: &str, secret: bool) {
+        let given = self.as_given(value);
+        let found = match (secret, given.kind()) {
+            (true, "text") => "not of the accepted form".to_owned(),
+            (true, kind) => kind.to_owned(),
+            (false, _) => given.shown(),
+        };
+        self.findings.mistakes.push(Mistake {
+            origin: self.settings.origin(value.tag()),
+            key: path.to_owned(),
+            text: format!("{path} is {found}; accepted: {accepted}"),
+        });
+    }
+
+    fn refuse_unknown(&mut self, key: &str, value: &Value) {
+        let path = self.path_of(key);
+        let hint = match self.settings.known.nearest(&join(&self.pattern, key)) {
+            Some(nearest) => format!("did you mean {}?", self.relative(nearest)),
+            None => format!("accepted here: {}", self.asked.join(", ")),
+        };
+        self.findings.mistakes.push(Mistake {
+            origin: self.settings.origin(value.tag()),
+            text: format!("there is no key {path}; {hint}"),
+            key: path,
+        });
+    }
+
+    /// A known key as this table's reader would write it: with its own index in place of `[]`.
+    fn relative(&self, known: &str) -> String {
+        match known.strip_prefix(&self.pattern) {
+            Some(rest) => format!("{}{rest}", self.path),
+            None => known.to_owned(),
+        }
+    }
+
+    /// JSON's null counts as absent.
+    fn value(&self, key: &str) -> Option<&'a Value> {
+        self.values?.get(key).filter(|value| !matches!(value, Value::Empty(..)))
+    }
+
+    fn as_given(&self, value: &'a Value) -> Given<'a> {
+        Given { value, from_variable: matches!(self.settings.origin(value.tag()), Origin::Variable(_)) }
+    }
+
+    fn pattern_of(&self, key: &str) -> String {
+        join(&self.pattern, key)
+    }
+}
+
+/// A key behind the way to it; quoted, and cut short, where TOML would quote it.
+fn join(path: &str, key: &str) -> String {
+    const CHARACTERS_MAX: usize = 60;
+    let key = if !key.is_empty() && key.len() <= CHARACTERS_MAX && key.chars().all(is_bare) {
+        key.to_owned()
+    } else {
+        format!("{:?}", key.chars().take(CHARACTERS_MAX).collect::<String>())
+    };
+    if path.is_empty() { key } else { format!("{path}.{key}") }
+}
+
+/// The characters of keys that TOML does not want quoted.
+fn is_bare(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == '-'
+}

@@ -1,0 +1,433 @@
+//! Every key with its shape, its range and what contradicts it: settings as written become [`Config`] as meant.
+//!
+//! One function a section, in the order of `config.example.toml`, which gives the reasons for the ranges. Defaults are
+//! those of the Config types. A mistake is noted by the reader and does not stop the reading; what is returned beside a
+//! mistake is a stand-in that nobody gets to see.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use http::{HeaderName, HeaderValue, Uri};
+
+use super::environment::{LOGS_ENDPOINT, RESOURCE_ATTRIBUTES, SERVICE_NAME, variable_name};
+use super::keys::Keys;
+use super::mistakes::{Mistake, Origin};
+use super::reader::{Findings, Table};
+use super::settings::{DEFAULT_FILES, Settings};
+use super::shapes::{
+    Given, Shape, duration, flag, line, moment, name, number, path, percentage, size, socket_address, text, whole, word,
+};
+use super::{
+    Compression, Config, DiscoveryConfig, FirstRun, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol,
+    PollConfig, PoolConfig, Rate, Secret, StateConfig, TimestampSource, pairs,
+};
+
+/// Reads the whole configuration, and lists what is wrong with it.
+pub(super) fn read(settings: &Settings) -> (Config, Vec<Mistake>) {
+    let mut findings = Findings::default();
+    let config = Table::read_root(settings, &mut findings, config);
+    (config, findings.mistakes)
+}
+
+/// Every key there is: all that reading asks for.
+pub(super) fn keys() -> Keys {
+    let mut findings = Findings::default();
+    Table::read_root(&Settings::blank(), &mut findings, config);
+    findings.asked
+}
+
+fn config(root: &mut Table<'_>) -> Config {
+    let config = Config {
+        pools: pools(root),
+        poll: root.table("poll", poll),
+        discovery: root.table("discovery", discovery),
+        state: root.table("state", state),
+        otlp: root.table("otlp", otlp),
+        stdout_enabled: root.table("stdout", |stdout| stdout.or("enabled", false, &flag())),
+        http: root.table("http", http),
+        log: root.table("log", log),
+    };
+    root.table("privacy", privacy);
+    root.table("shard", shard);
+    config
+}
+
+fn pools(root: &mut Table<'_>) -> Vec<PoolConfig> {
+    let missing =
+        format!("a [[pools]] table or more in {}, or JSON in {}", DEFAULT_FILES.join(" or "), variable_name("pools"));
+    let pools = root.tables("pools", &missing, pool);
+    let mut first_use = BTreeMap::new();
+    for (index, pool) in pools.iter().enumerate() {
+        let Some(pool) = pool else { continue };
+        let first = *first_use.entry(&pool.id).or_insert(index);
+        if first != index {
+            let text = format!("pools[{index}].id is the same as pools[{first}].id; accepted: each pool once");
+            root.reject(&["pools"], text);
+        }
+    }
+    pools.into_iter().flatten().collect()
+}
+
+fn pool(pool: &mut Table<'_>) -> Option<PoolConfig> {
+    let id = pool.required("id", &pool_id());
+    let default = PoolConfig::new(id.clone().unwrap_or_default());
+    let config = PoolConfig {
+        name: pool.or("name", default.name, &line(128)),
+        region: pool.or("region", default.region, &region()),
+        profile: pool.optional("profile", &line(128)),
+        role_arn: pool.optional("role_arn", &role_arn()),
+        external_id: pool.optional("external_id", &external_id()),
+        usernames: pool.list("usernames", &username()),
+        usernames_file: pool.optional("usernames_file", &path()),
+        groups: pool.list("groups", &name(128)),
+        all_users: pool.or("all_users", default.all_users, &flag()),
+        filter: pool.optional("filter", &filter()),
+        exclude: pool.list("exclude", &username()),
+        include_disabled: pool.or("include_disabled", default.include_disabled, &flag()),
+        include_federated: pool.or("include_federated", default.include_federated, &flag()),
+        followed_since: pool.optional("followed_since", &moment()),
+        id: default.id,
+    };
+    reject_contradictions_of_pool(pool, &config);
+    id.map(|_| config)
+}
+
+/// The keys that select users.
+const CHOICES: [&str; 5] = ["usernames", "usernames_file", "groups", "all_users", "filter"];
+
+fn reject_contradictions_of_pool(pool: &mut Table<'_>, config: &PoolConfig) {
+    let key = |name: &str| pool.path_of(name);
+    let mut contradictions: Vec<(&[&str], String)> = Vec::new();
+    if !config.id.is_empty() && !pool.is_set("region") && !is_region(&config.region) {
+        contradictions.push((
+            &["id"],
+            format!("{} does not begin with a region; accepted: such an id, or one with {}", key("id"), key("region")),
+        ));
+    }
+    if pool.is_set("external_id") && !pool.is_set("role_arn") {
+        let text = format!("{} is given without {}; accepted: both, or neither", key("external_id"), key("role_arn"));
+        contradictions.push((&["external_id"], text));
+    }
+    if config.all_users && pool.is_set("filter") {
+        let text = format!("{} is true beside {}; accepted: one of them", key("all_users"), key("filter"));
+        contradictions.push((&["all_users"], text));
+    }
+    if !config.selects_somebody() && !CHOICES.iter().any(|choice| pool.is_misread(choice)) {
+        let text = format!("{} selects nobody; accepted: at least one of {}", pool.path(), CHOICES.join(", "));
+        contradictions.push((&CHOICES, text));
+    }
+    let usernames: BTreeSet<&String> = config.usernames.iter().collect();
+    for (index, excluded) in config.exclude.iter().enumerate() {
+        if usernames.contains(excluded) {
+            let text = format!("{}[{index}] is also in {}; accepted: one of them", key("exclude"), key("usernames"));
+            contradictions.push((&["exclude"], text));
+        }
+    }
+    for (keys, text) in contradictions {
+        pool.reject(keys, text);
+    }
+}
+
+fn poll(poll: &mut Table<'_>) -> PollConfig {
+    let default = PollConfig::default();
+    let config = PollConfig {
+        requests_per_second: poll.or("requests_per_second", default.requests_per_second, &rate()),
+        concurrency: poll.or("concurrency", default.concurrency, &whole(1..=1000)),
+        page_size: poll.or("page_size", default.page_size, &whole(1..=60)),
+        min_interval: poll.or("min_interval", default.min_interval, &duration("1s", "1d")),
+        max_interval: poll.or("max_interval", default.max_interval, &duration("10s", "30d")),
+        overlap: poll.or("overlap", default.overlap, &duration("0s", "7d")),
+        settle: poll.or("settle", default.settle, &duration("0s", "7d")),
+        first_run: poll.or("first_run", default.first_run, &first_run()),
+        timeout: poll.or("timeout", default.timeout, &duration("1s", "60s")),
+    };
+    let bounds = ["min_interval", "max_interval"];
+    if config.min_interval > config.max_interval && !bounds.iter().any(|bound| poll.is_misread(bound)) {
+        let [min, max] = [config.min_interval, config.max_interval].map(humantime::format_duration);
+        let text = format!(
+            "poll.min_interval ({min}) is longer than poll.max_interval ({max}); accepted: one that is at most as long"
+        );
+        poll.reject(&bounds, text);
+    }
+    config
+}
+
+fn discovery(discovery: &mut Table<'_>) -> DiscoveryConfig {
+    let default = DiscoveryConfig::default();
+    DiscoveryConfig {
+        interval: discovery.or("interval", default.interval, &duration("10s", "1d")),
+        requests_per_second: discovery.or("requests_per_second", default.requests_per_second, &number(0.01..=30.0)),
+        forget_after: discovery.or("forget_after", default.forget_after, &duration("1d", "731d")),
+    }
+}
+
+fn state(state: &mut Table<'_>) -> StateConfig {
+    let default = StateConfig::default();
+    StateConfig {
+        path: state.or("path", default.path, &path()),
+        cache_bytes: state.or("cache", default.cache_bytes, &size("8MiB", "64GiB")),
+        outbox_limit_bytes: state.or("outbox_limit", default.outbox_limit_bytes, &size("1MiB", "1TiB")),
+        quarantine_limit_bytes: state.or("quarantine_limit", default.quarantine_limit_bytes, &size("1MiB", "1TiB")),
+    }
+}
+
+fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
+    let is_exact = otlp.origin_of("endpoint") == Origin::Variable(LOGS_ENDPOINT.to_owned());
+    let endpoint = otlp.optional("endpoint", &endpoint(is_exact));
+    let is_wanted = otlp.is_set("endpoint");
+    let default = OtlpConfig::new(endpoint.unwrap_or_default());
+    let config = OtlpConfig {
+        endpoint_is_exact: is_exact,
+        protocol: otlp.or("protocol", default.protocol, &word(PROTOCOLS)),
+        headers: headers(otlp),
+        headers_file: otlp.optional("headers_file", &path()),
+        compression: otlp.or("compression", default.compression, &word(COMPRESSIONS)),
+        timeout: otlp.or("timeout", default.timeout, &duration("100ms", "5m")),
+        ca_file: otlp.optional("ca_file", &path()),
+        cert_file: otlp.optional("cert_file", &path()),
+        key_file: otlp.optional("key_file", &path()),
+        batch_size: otlp.or("batch_size", default.batch_size, &whole(1..=10_000)),
+        batch_delay: otlp.or("batch_delay", default.batch_delay, &duration("0s", "1m")),
+        timestamp: otlp.or("timestamp", default.timestamp, &word(TIMESTAMPS)),
+        resource_attributes: if is_wanted { resource_attributes(otlp) } else { Vec::new() },
+        endpoint: default.endpoint,
+    };
+    otlp.not_yet("schema", "\"cognito\"", |given| given.text() == Some("cognito"));
+    for [given, absent] in [["cert_file", "key_file"], ["key_file", "cert_file"]] {
+        if otlp.is_set(given) && !otlp.is_set(absent) {
+            let text = format!("otlp.{given} is given without otlp.{absent}; accepted: both, or neither");
+            otlp.reject(&[given], text);
+        }
+    }
+    for file in ["ca_file", "cert_file", "key_file"] {
+        if otlp.is_set(file) && config.endpoint.starts_with("http:") {
+            let text =
+                format!("otlp.{file} is given, but otlp.endpoint has no TLS; accepted: an endpoint with https://");
+            otlp.reject(&[file], text);
+        }
+    }
+    is_wanted.then_some(config)
+}
+
+fn http(http: &mut Table<'_>) -> HttpConfig {
+    let default = HttpConfig::default();
+    let config = HttpConfig {
+        listen: http.or("listen", default.listen, &socket_address()),
+        first_scrape_wait: http.or("first_scrape_wait", default.first_scrape_wait, &duration("0s", "1h")),
+    };
+    http.not_yet("web_config_file", "none", |_| false);
+    config
+}
+
+fn privacy(privacy: &mut Table<'_>) {
+    for key in ["username", "ip_address", "device", "location"] {
+        privacy.not_yet(key, "\"keep\"", |given| given.text() == Some("keep"));
+    }
+    privacy.not_yet("hash_key_file", "none", |_| false);
+}
+
+fn shard(shard: &mut Table<'_>) {
+    shard.not_yet("index", "0", |given| given.whole() == Some(0));
+    shard.not_yet("count", "1", |given| given.whole() == Some(1));
+}
+
+fn log(log: &mut Table<'_>) -> LogConfig {
+    let default = LogConfig::default();
+    LogConfig {
+        level: log.or("level", default.level, &word(LEVELS)),
+        format: log.or("format", default.format, &word(FORMATS)),
+    }
+}
+
+const PROTOCOLS: &[(&str, OtlpProtocol)] = &[
+    ("grpc", OtlpProtocol::Grpc),
+    ("http/protobuf", OtlpProtocol::HttpProtobuf),
+    ("http/json", OtlpProtocol::HttpJson),
+];
+const COMPRESSIONS: &[(&str, Compression)] = &[("none", Compression::None), ("gzip", Compression::Gzip)];
+const TIMESTAMPS: &[(&str, TimestampSource)] =
+    &[("event", TimestampSource::Event), ("observed", TimestampSource::Observed)];
+const HISTORIES: &[(&str, FirstRun)] = &[("none", FirstRun::None), ("all", FirstRun::All)];
+const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
+const LEVELS: &[(&str, tracing::Level)] = &[
+    ("error", tracing::Level::ERROR),
+    ("warn", tracing::Level::WARN),
+    ("info", tracing::Level::INFO),
+    ("debug", tracing::Level::DEBUG),
+    ("trace", tracing::Level::TRACE),
+];
+
+fn rate() -> Shape<Rate> {
+    let per_second = number(0.01..=1000.0).map(Rate::PerSecond);
+    per_second.or(percentage().map(Rate::ShareOfLimit))
+}
+
+fn first_run() -> Shape<FirstRun> {
+    // Cognito keeps two years of events, a leap year among them at most.
+    word(HISTORIES).or(duration("1s", "731d").map(FirstRun::Last))
+}
+
+/// AWS's form of a user pool id: `[\w-]+_[0-9a-zA-Z]+`, 1 to 55 characters.
+fn pool_id() -> Shape<String> {
+    text("a user pool id, such as \"eu-west-1_Abc123\"", |id| {
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+        id.len() <= 55
+            && id.rsplit_once('_').is_some_and(|(region, suffix)| {
+                !region.is_empty()
+                    && region.chars().all(is_word)
+                    && !suffix.is_empty()
+                    && suffix.chars().all(|c| c.is_ascii_alphanumeric())
+            })
+    })
+}
+
+fn region() -> Shape<String> {
+    text("a region, such as \"eu-west-1\"", is_region)
+}
+
+/// Regions become part of a host name. A list of them would be out of date.
+fn is_region(text: &str) -> bool {
+    let is_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=32).contains(&text.len()) && text.chars().all(is_label) && !text.starts_with('-') && !text.ends_with('-')
+}
+
+fn username() -> Shape<String> {
+    name(128).secret()
+}
+
+fn role_arn() -> Shape<String> {
+    text("a role's ARN, such as \"arn:aws:iam::123456789012:role/exporter\"", |arn| {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let &["arn", partition, "iam", "", account, resource] = parts.as_slice() else {
+            return false;
+        };
+        let is_role_name = |c: char| c.is_ascii_graphic();
+        partition.starts_with("aws")
+            && is_region(partition)
+            && account.len() == 12
+            && account.chars().all(|c| c.is_ascii_digit())
+            && resource.strip_prefix("role/").is_some_and(|role| !role.is_empty() && role.chars().all(is_role_name))
+    })
+}
+
+/// STS's form of an external id: `[\w+=,.@:\/-]*`, 2 to 1224 characters.
+fn external_id() -> Shape<String> {
+    let accepted = "2 to 1224 letters, digits and characters of _+=,.@:/-";
+    text(accepted, |id| {
+        (2..=1224).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c))
+    })
+    .secret()
+}
+
+/// ListUsers' form of a filter: an attribute, `=` or `^=`, and a value in quotes; at most 256 characters.
+fn filter() -> Shape<String> {
+    text(
+        "a filter of ListUsers, such as 'status = \"Enabled\"' or 'email ^= \"a\"', 256 characters at most",
+        |filter| {
+            let Some((attribute, value)) = filter.split_once('=') else {
+                return false;
+            };
+            let attribute = attribute.trim_end_matches('^').trim().trim_matches('"');
+            let value = value.trim();
+            filter.chars().count() <= 256
+                && !attribute.is_empty()
+                && attribute.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c))
+                && value.len() >= 2
+                && value.starts_with('"')
+                && value.ends_with('"')
+                && !value.chars().any(char::is_control)
+        },
+    )
+    .secret()
+}
+
+/// A receiver's URL. It is not shown in a mistake: people write passwords into URLs.
+fn endpoint(is_exact: bool) -> Shape<String> {
+    let accepted = if is_exact {
+        "an http:// or https:// URL without user name, password or fragment"
+    } else {
+        "an http:// or https:// URL without user name, password, query or fragment, such as \"http://localhost:4318\""
+    };
+    text(accepted, move |url| {
+        let Ok(uri) = url.parse::<Uri>() else {
+            return false;
+        };
+        let (Some("http" | "https"), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            return false;
+        };
+        let has_good_port = authority.as_str().len() == authority.host().len() || authority.port_u16().is_some();
+        let has_good_path = is_exact || uri.query().is_none();
+        !authority.host().is_empty() && !url.contains(['@', '#']) && has_good_port && has_good_path
+    })
+    .secret()
+}
+
+/// Header names and values: a table in the file, pairs in a variable. No value is ever shown, nor a name that is none.
+fn headers(otlp: &mut Table<'_>) -> Vec<(String, Secret)> {
+    let Some(given) = otlp.given("headers") else {
+        return Vec::new();
+    };
+    let written = match written_headers(given) {
+        Ok(written) => written,
+        Err(wrong) => {
+            otlp.reject(&["headers"], format!("otlp.headers {wrong}"));
+            return Vec::new();
+        }
+    };
+    let mut headers: Vec<(String, Secret)> = Vec::with_capacity(written.len());
+    for (index, (name, value)) in written.into_iter().enumerate() {
+        // gRPC allows lower case only, and HTTP does not care.
+        let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
+            let text = format!("otlp.headers: name {} is no header name; accepted: letters, digits and -_.", index + 1);
+            otlp.reject(&["headers"], text);
+            continue;
+        };
+        let place = if given.from_variable {
+            format!("otlp.headers: header {}", index + 1)
+        } else {
+            format!("otlp.headers.{name}")
+        };
+        let Some(value) = value.filter(|value| HeaderValue::from_str(value).is_ok()) else {
+            let text = format!("{place} is not of the accepted form; accepted: text of visible ASCII characters");
+            otlp.reject(&["headers"], text);
+            continue;
+        };
+        if headers.iter().any(|(earlier, _)| earlier == header.as_str()) {
+            otlp.reject(&["headers"], format!("{place} is given twice; accepted: each header once"));
+            continue;
+        }
+        headers.push((header.as_str().to_owned(), Secret::new(value)));
+    }
+    headers
+}
+
+/// Names and values as they were written; a value is None where it is not text.
+fn written_headers(given: Given<'_>) -> Result<Vec<(String, Option<String>)>, String> {
+    if let (Some(text), true) = (given.text(), given.from_variable) {
+        let pairs = pairs::parse(text)
+            .map_err(|wrong| format!("is not of the accepted form: {wrong}; accepted: {}", pairs::ACCEPTED))?;
+        return Ok(pairs.into_iter().map(|(name, value)| (name, Some(value))).collect());
+    }
+    let table = given.table().ok_or_else(|| {
+        let kind = given.kind();
+        format!("is {kind}; accepted: a table of texts, such as {{ authorization = \"Bearer ...\" }}")
+    })?;
+    Ok(table.iter().map(|(name, value)| (name.clone(), value.as_str().map(str::to_owned))).collect())
+}
+
+/// The resource's attributes, of which OTEL_SERVICE_NAME wins over a service.name among OTEL_RESOURCE_ATTRIBUTES.
+fn resource_attributes(otlp: &mut Table<'_>) -> Vec<(String, String)> {
+    let environment = &otlp.settings().environment;
+    let mut attributes: Vec<(String, String)> = Vec::new();
+    let mut set = |key: String, value: String| {
+        attributes.retain(|(earlier, _)| *earlier != key);
+        attributes.push((key, value));
+    };
+    match pairs::parse(environment.get(RESOURCE_ATTRIBUTES).unwrap_or_default()) {
+        Ok(pairs) => pairs.into_iter().for_each(|(key, value)| set(key, value)),
+        Err(wrong) => otlp.reject_variable(RESOURCE_ATTRIBUTES, format!("{wrong}; accepted: {}", pairs::ACCEPTED)),
+    }
+    if let Some(name) = environment.get(SERVICE_NAME) {
+        set("service.name".to_owned(), name.to_owned());
+    }
+    attributes
+}

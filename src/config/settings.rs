@@ -1,0 +1,208 @@
+//! Settings as written: the layers laid over each other, each value still knowing who said it.
+//!
+//! figment merges the layers and remembers which one a value came from; one layer per variable, so that a mistake can
+//! name it. What the values mean is not decided here.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use figment::providers::{Format as _, Toml};
+use figment::value::{Dict, Map, Tag, Value};
+use figment::{Figment, Metadata, Profile, Provider, Source};
+
+use super::environment::{Environment, POOLS, Variable};
+use super::keys::Keys;
+use super::mistakes::{ConfigErrors, Mistake, Origin};
+
+/// Where the file is looked for when none is named; the first that exists is read.
+pub const DEFAULT_FILES: [&str; 2] = ["./config.toml", "/etc/cognito-auth-exporter/config.toml"];
+
+/// Largest file that is read, in bytes: a hundred thousand users listed by hand fit four times.
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// All layers merged. Made once a start, and forgotten when the configuration is read.
+pub(super) struct Settings {
+    layers: Figment,
+    /// The merged values.
+    pub(super) values: Dict,
+    /// The file; nowhere if there is none.
+    pub(super) home: Origin,
+    pub(super) environment: Environment,
+    pub(super) known: Keys,
+}
+
+impl Settings {
+    /// Gathers the file and the environment. What is wrong with single variables comes beside the settings, so that
+    /// what is wrong with the rest can be said too.
+    ///
+    /// # Errors
+    /// The file or the JSON of the pools cannot be read at all.
+    pub(super) fn gather(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
+        known: &Keys,
+    ) -> Result<(Self, Vec<Mistake>), ConfigErrors> {
+        let mut mistakes = Vec::new();
+        let environment = Environment::pick(environment, known, &mut mistakes);
+        let file = found(file, &DEFAULT_FILES.map(Path::new)).map_err(|mistake| mistakes.push(mistake));
+        let pools = pools(&environment).map_err(|mistake| mistakes.push(mistake));
+        match (file, pools) {
+            (Ok(file), Ok(pools)) => Ok((Self::merge(file, pools, environment, known.clone()), mistakes)),
+            _ => Err(ConfigErrors(mistakes)),
+        }
+    }
+
+    /// No file and no variables, but one pool of which nothing is said: what is asked of it are all the keys there are.
+    pub(super) fn blank() -> Self {
+        let pools = Value::from(vec![Dict::new()]);
+        Self::merge(None, Some(pools), Environment::default(), Keys::default())
+    }
+
+    fn merge(file: Option<(PathBuf, Dict)>, pools: Option<Value>, environment: Environment, known: Keys) -> Self {
+        let (home, values) = match file {
+            Some((path, values)) => (Origin::File(path), values),
+            None => (Origin::Nowhere, Dict::new()),
+        };
+        let overrides: Vec<Layer> = environment
+            .overrides()
+            // Where the file has something else in a section's place, that is a mistake to be told, not to be hidden.
+            .filter(|variable| values.get(&variable.section).is_none_or(|section| section.as_dict().is_some()))
+            .map(Layer::of_variable)
+            .chain(pools.map(Layer::of_pools))
+            .collect();
+        let file = Layer { origin: home.clone(), values };
+        let mut layers = overrides.into_iter().fold(Figment::from(file), Figment::merge);
+        // Without a receiver the specification's variables are another program's concern.
+        let is_named = |variable: Variable<'_>| variable.key == "endpoint";
+        if layers.contains("otlp.endpoint") || environment.otlp_fallbacks().any(is_named) {
+            layers = environment.otlp_fallbacks().map(Layer::of_variable).fold(layers, Figment::join);
+        }
+        // A layer is values in memory, which cannot fail, all of them in the default profile.
+        let mut profiles = layers.data().unwrap_or_default();
+        let values = profiles.remove(&Profile::Default).unwrap_or_default();
+        Self { layers, values, home, environment, known }
+    }
+
+    /// Who said a value.
+    pub(super) fn origin(&self, tag: Tag) -> Origin {
+        match self.layers.get_metadata(tag).and_then(|metadata| metadata.source.as_ref()) {
+            Some(Source::File(path)) => Origin::File(path.clone()),
+            Some(Source::Custom(variable)) => Origin::Variable(variable.clone()),
+            _ => self.home.clone(),
+        }
+    }
+}
+
+/// Values of one origin.
+struct Layer {
+    origin: Origin,
+    values: Dict,
+}
+
+impl Layer {
+    fn of_pools(pools: Value) -> Self {
+        Self { origin: Origin::Variable(POOLS.to_owned()), values: Dict::from([("pools".to_owned(), pools)]) }
+    }
+
+    fn of_variable(variable: Variable<'_>) -> Self {
+        Self {
+            origin: Origin::Variable(variable.name.to_owned()),
+            values: Dict::from([(variable.section, Dict::from([(variable.key, variable.text.into())]).into())]),
+        }
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        match &self.origin {
+            Origin::File(path) => Metadata::from("file", path.as_path()),
+            Origin::Variable(name) => Metadata::from("variable", name.as_str()),
+            Origin::Nowhere => Metadata::named("nothing"),
+        }
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Map::from([(Profile::Default, self.values.clone())]))
+    }
+}
+
+/// Reads the file that was named, or else the first of the others that exists. One that exists and cannot be read is a
+/// mistake, not passed over: another file would take its place unnoticed.
+fn found(named: Option<&Path>, others: &[&Path]) -> Result<Option<(PathBuf, Dict)>, Mistake> {
+    for &path in named.as_slice().iter().chain(others) {
+        let mistake = |text: String| Mistake { origin: Origin::File(path.to_owned()), key: String::new(), text };
+        match read_text(path) {
+            Ok(text) => {
+                let values = parse(&text).map_err(mistake)?;
+                return Ok(Some((path.to_owned(), values)));
+            }
+            Err(error) if Some(path) != named && error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(mistake(format!("cannot read the configuration: {error}"))),
+        }
+    }
+    Ok(None)
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    let bytes = File::open(path)?.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
+    if u64::try_from(bytes).is_ok_and(|bytes| bytes <= FILE_BYTES_MAX) {
+        Ok(text)
+    } else {
+        Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {} MiB", FILE_BYTES_MAX >> 20)))
+    }
+}
+
+/// Parses TOML. The error names the place but never quotes the line, which may hold a secret.
+fn parse(text: &str) -> Result<Dict, String> {
+    Toml::from_str(text).map_err(|error: <Toml as figment::providers::Format>::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let message = error.message().lines().collect::<Vec<_>>().join(", ");
+        format!("line {line}, column {column}: not TOML: {message}")
+    })
+}
+
+/// Reads the pools that the environment gives as JSON.
+fn pools(environment: &Environment) -> Result<Option<Value>, Mistake> {
+    const ACCEPTED: &str = r#"a list of objects, such as [{"id": "eu-west-1_Abc123", "all_users": true}]"#;
+    let Some(text) = environment.get(POOLS) else {
+        return Ok(None);
+    };
+    serde_json::from_str(text).map(Some).map_err(|error| Mistake {
+        origin: Origin::Variable(POOLS.to_owned()),
+        key: "pools".to_owned(),
+        text: format!("pools is not JSON: {error}; accepted: {ACCEPTED}"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_file_that_exists_is_read_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let [missing, first, second] = ["missing", "first", "second"].map(|name| folder.path().join(name));
+        std::fs::write(&first, "name = \"first\"").unwrap();
+        std::fs::write(&second, "name = \"second\"").unwrap();
+        let read = |named: Option<&Path>, others: &[&Path]| found(named, others).map(|file| file.map(|(path, _)| path));
+        assert_eq!(read(None, &[&missing, &first, &second]), Ok(Some(first.clone())));
+        assert_eq!(read(Some(&second), &[&first]), Ok(Some(second.clone())));
+        assert_eq!(read(None, &[&missing]), Ok(None));
+        assert!(read(Some(&missing), &[&first]).is_err());
+        assert!(read(None, &[folder.path(), &first]).is_err(), "a folder in the file's place is passed over");
+    }
+
+    #[test]
+    fn a_file_without_end_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("config.toml");
+        File::create(&file).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
+        let mistake = found(Some(&file), &[]).unwrap_err();
+        assert_eq!(mistake.text, "cannot read the configuration: it is larger than 16 MiB");
+    }
+}

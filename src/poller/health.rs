@@ -1,0 +1,166 @@
+//! Whether a pool answers: what its latest calls say, when to leave it alone, and what to tell people.
+//!
+//! Pure. One line when trouble begins, when its cause changes and when it ends; never one for each user or attempt.
+
+use std::time::{Duration, Instant};
+
+use crate::source::SourceError;
+
+/// What people are to be told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Notice {
+    /// Trouble has begun, or has another cause.
+    Trouble(String),
+    /// It is over, after so long.
+    Recovered(Duration),
+}
+
+/// What an error means for whoever was asked about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Blame {
+    /// The user alone: others may be asked.
+    User,
+    /// The pool, the caller or the way there; not to be asked before this pause.
+    Pool {
+        /// How long to leave the pool alone.
+        hold: Duration,
+    },
+    /// The quota: the budget has slowed down already.
+    Quota,
+}
+
+/// A pool's health.
+#[derive(Clone, Debug, Default)]
+pub struct Health {
+    answered_before: bool,
+    /// Errors of the pool, the caller or the way there since the last answer.
+    failures: u32,
+    failing_since: Option<Instant>,
+    cause: Option<String>,
+    /// The latest error was the pool's or the caller's own.
+    refused: bool,
+}
+
+impl Health {
+    /// So many errors of the way there in a row, over all users, are no coincidence.
+    const STREAK: u32 = 5;
+
+    /// An endpoint that cannot be reached for this long is down (INTERFACE: `cognito_exporter_pool_up`).
+    const UNREACHABLE_AFTER: Duration = Duration::from_mins(1);
+
+    /// First pause after a refusal; a role or a plan changes in minutes, not in seconds.
+    const REFUSED_HOLD: Duration = Duration::from_secs(15);
+
+    /// Longest pause: how late a cure may be noticed.
+    const HOLD_MAX: Duration = Duration::from_mins(5);
+
+    /// First pause of an endpoint that cannot be reached, and the longest.
+    const UNREACHABLE_HOLD: Duration = Duration::from_secs(1);
+    const UNREACHABLE_HOLD_MAX: Duration = Duration::from_mins(1);
+
+    /// Takes note of an answer.
+    pub fn answered(&mut self, now: Instant) -> Option<Notice> {
+        let trouble = self.cause.take().and(self.failing_since);
+        *self = Self { answered_before: true, ..Self::default() };
+        trouble.map(|since| Notice::Recovered(now.saturating_duration_since(since)))
+    }
+
+    /// Takes note of an error.
+    pub fn failed(&mut self, error: &SourceError, now: Instant) -> (Blame, Option<Notice>) {
+        let (refused, first, longest) = match error {
+            SourceError::Throttled(_) => return (Blame::Quota, self.answered(now)),
+            SourceError::UserNotFound | SourceError::InvalidParameter(_) => return (Blame::User, self.answered(now)),
+            SourceError::Pool(_) | SourceError::Caller(_) => (true, Self::REFUSED_HOLD, Self::HOLD_MAX),
+            SourceError::Timeout(_) | SourceError::Passing(_) => {
+                (false, Self::UNREACHABLE_HOLD, Self::UNREACHABLE_HOLD_MAX)
+            }
+        };
+        self.refused = refused;
+        self.failures = self.failures.saturating_add(1);
+        self.failing_since.get_or_insert(now);
+        if !refused && self.failures < Self::STREAK {
+            return (Blame::User, None);
+        }
+        let doublings = if refused { self.failures - 1 } else { self.failures - Self::STREAK };
+        let hold = first.saturating_mul(1 << doublings.min(10)).min(longest);
+        let cause = error.to_string();
+        let notice = (self.cause.as_ref() != Some(&cause)).then(|| Notice::Trouble(cause.clone()));
+        self.cause = Some(cause);
+        (Blame::Pool { hold }, notice)
+    }
+
+    /// `cognito_exporter_pool_up`; None before the first answer.
+    pub fn up(&self, now: Instant) -> Option<bool> {
+        let unreachable =
+            self.failing_since.is_some_and(|since| now.saturating_duration_since(since) >= Self::UNREACHABLE_AFTER);
+        if self.refused || unreachable { Some(false) } else { self.answered_before.then_some(true) }
+    }
+
+    /// What the trouble is, while there is some.
+    pub fn cause(&self) -> Option<&str> {
+        self.cause.as_deref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn trouble_is_told_when_it_begins_changes_and_ends_and_not_in_between() {
+        let start = Instant::now();
+        let mut health = Health::default();
+        let denied = SourceError::Caller("denied".into());
+        assert_eq!(health.up(start), None, "nothing is known yet");
+        assert_eq!(
+            health.failed(&denied, start),
+            (Blame::Pool { hold: seconds(15) }, Some(Notice::Trouble("denied".into())))
+        );
+        assert_eq!(health.failed(&denied, start), (Blame::Pool { hold: seconds(30) }, None));
+        assert_eq!(health.up(start), Some(false));
+        let plan = SourceError::Pool("no threat protection".into());
+        let (_, notice) = health.failed(&plan, start);
+        assert_eq!(notice, Some(Notice::Trouble("no threat protection".into())));
+        assert_eq!(health.answered(start + seconds(90)), Some(Notice::Recovered(seconds(90))));
+        assert_eq!(health.answered(start + seconds(91)), None);
+        assert_eq!(health.up(start + seconds(91)), Some(true));
+    }
+
+    #[test]
+    fn a_single_reset_is_the_users_bad_luck_and_a_streak_is_the_endpoint() {
+        let start = Instant::now();
+        let mut health = Health::default();
+        health.answered(start);
+        let reset = SourceError::Passing("connection reset".into());
+        for _ in 1..Health::STREAK {
+            assert_eq!(health.failed(&reset, start), (Blame::User, None));
+        }
+        let (blame, notice) = health.failed(&reset, start);
+        assert_eq!(blame, Blame::Pool { hold: seconds(1) });
+        assert!(notice.is_some());
+        assert_eq!(health.up(start + seconds(59)), Some(true), "not for a minute yet");
+        assert_eq!(health.up(start + seconds(60)), Some(false));
+    }
+
+    #[test]
+    fn throttles_and_missing_users_are_up() {
+        let start = Instant::now();
+        let mut health = Health::default();
+        assert_eq!(health.failed(&SourceError::Throttled("rate exceeded".into()), start), (Blame::Quota, None));
+        assert_eq!(health.failed(&SourceError::UserNotFound, start), (Blame::User, None));
+        assert_eq!(health.up(start), Some(true));
+    }
+
+    #[test]
+    fn pauses_grow_to_their_bound() {
+        let start = Instant::now();
+        let mut health = Health::default();
+        let denied = SourceError::Caller("denied".into());
+        let holds: Vec<_> = (0..40).map(|_| health.failed(&denied, start).0).collect();
+        assert_eq!(holds[39], Blame::Pool { hold: Health::HOLD_MAX });
+    }
+}

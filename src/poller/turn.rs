@@ -1,0 +1,215 @@
+//! One user's turn: page after page through the walk into the ledger.
+//!
+//! Every page is one commit, so the turn may end between any two pages and the process may die inside one: what is left
+//! open is in the cursor, and a page whose commit is lost is read again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::entry::{Entry, UserIdentity};
+use crate::event::UnixMillis;
+use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
+use crate::lifecycle::Clock;
+use crate::metrics::{Metrics, PageEvents, Stage};
+use crate::pool::Pool;
+use crate::schedule::{Backlog, Lane};
+use crate::source::{Page, Source, SourceError};
+use crate::tally::{self, Series};
+use crate::walk::{Next, Taken, Walk};
+
+/// Pages of one poll. What is left goes to the lane for backlog, so that one busy user cannot hold up the others.
+const POLL_PAGES_MAX: u32 = 20;
+
+/// Pages of one turn in the lane for backlog, once it has got further.
+const BACKLOG_PAGES_MAX: u32 = 50;
+
+/// Pages of one turn in all: the way from the top down to a foot, when a token has died.
+const TURN_PAGES_MAX: u32 = 5000;
+
+/// What every turn needs.
+pub struct Means {
+    /// Where cursors are read and commits go.
+    pub ledger: Ledger,
+    /// Where what happened is shown, after it is durable.
+    pub metrics: Metrics,
+    /// Calls in flight, over all pools (`poll.concurrency`).
+    pub calls: Arc<Semaphore>,
+    /// `poll.page_size`.
+    pub page_size: u8,
+    /// What time it is for the walk.
+    pub clock: Clock,
+    /// Whether there is a sink: without one nothing is queued.
+    pub queue: bool,
+    /// The soft stop: no further page.
+    pub stop: CancellationToken,
+}
+
+/// How a turn went, when the service answered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Report {
+    /// When an event in progress wants another look.
+    pub next_look: Option<UnixMillis>,
+    /// What is left open.
+    pub backlog: Option<Backlog>,
+}
+
+/// Why a turn came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum TurnError {
+    /// The service gave no page.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// The ledger could not be read or written.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The user is not in the ledger: only somebody who emptied it can have removed it.
+    #[error("the user has no record in the ledger")]
+    NotEnrolled,
+}
+
+/// Walks one user's history for one turn, its first call not before `start`.
+pub async fn take<S: Source>(
+    means: &Means,
+    pool: &Pool<S>,
+    user: &Arc<UserIdentity>,
+    lane: Lane,
+    start: Instant,
+) -> Result<Report, TurnError> {
+    let mut record = means.ledger.user(&pool.identity.id, &user.username)?.ok_or(TurnError::NotEnrolled)?;
+    let walk = match lane {
+        Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
+        Lane::Backlog => Walk::resume(&record.cursor),
+    };
+    let Some(mut walk) = walk else { return Ok(report(&record)) };
+    tokio::time::sleep_until(start).await;
+    let mut tokens_refused = 0;
+    loop {
+        let page = match read(means, pool, user, &walk).await {
+            Ok(page) => page,
+            // Expired or refused: from the top, once. Nothing was committed of it, and nothing needs to be.
+            Err(SourceError::InvalidParameter(_)) if walk.token().is_some() && tokens_refused == 0 => {
+                tokens_refused += 1;
+                if walk.token_refused(&mut record.cursor) {
+                    pool.source.reads().pass().await;
+                    continue;
+                }
+                return Ok(report(&record));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let taken = walk.take(&mut record.cursor, &page, &pool.rules);
+        let (next, token_repeated) = (taken.next, taken.token_repeated);
+        commit(means, pool, user, &record, taken, page.received).await?;
+        if token_repeated {
+            return Err(SourceError::Passing("the service repeated its paging token".into()).into());
+        }
+        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() {
+            return Ok(report(&record));
+        }
+        pool.source.reads().pass().await;
+    }
+}
+
+async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, walk: &Walk) -> Result<Page, SourceError> {
+    let _in_flight = means.calls.acquire().await;
+    pool.source.page(&user.username, walk.token(), means.page_size).await
+}
+
+/// A user's first poll leaves all but its newest page to the lane for backlog: the others' newest come first.
+fn is_enough(walk: &Walk) -> bool {
+    let pages_max = match walk.kind() {
+        crate::walk::Kind::Poll if walk.is_first() => 1,
+        crate::walk::Kind::Poll => POLL_PAGES_MAX,
+        crate::walk::Kind::Backlog if walk.got_further() => BACKLOG_PAGES_MAX,
+        crate::walk::Kind::Backlog => TURN_PAGES_MAX,
+    };
+    walk.pages() >= pages_max
+}
+
+fn report(record: &UserRecord) -> Report {
+    let cursor = &record.cursor;
+    let live = cursor.open_walks().iter().any(|open| open.foot >= cursor.live_since());
+    let backlog = if live { Backlog::Live } else { Backlog::History };
+    Report { next_look: cursor.next_look(), backlog: (!cursor.open_walks().is_empty()).then_some(backlog) }
+}
+
+/// Writes a page's cursor with what it accounts for, and shows it once it is durable.
+async fn commit<S: Source>(
+    means: &Means,
+    pool: &Pool<S>,
+    user: &Arc<UserIdentity>,
+    record: &UserRecord,
+    taken: Taken,
+    observed: UnixMillis,
+) -> Result<(), LedgerError> {
+    let totals = totals(&taken);
+    let events = page_events(&taken);
+    let delays: Vec<_> = taken
+        .findings
+        .iter()
+        .filter(|finding| finding.live && finding.before.is_none())
+        .filter_map(|finding| finding.event.creation_date)
+        .map(|created| observed.since(created))
+        .collect();
+    if taken.cursor_changed {
+        let entry = |finding: crate::walk::Finding| Entry {
+            pool: pool.identity.clone(),
+            user: user.clone(),
+            event: finding.event,
+            revision: finding.revision,
+            history: !finding.live,
+            observed,
+        };
+        means
+            .ledger
+            .commit(Commit {
+                pool: pool.identity.clone(),
+                username: user.username.clone(),
+                record: record.clone(),
+                totals: totals.clone(),
+                entries: taken.findings.into_iter().filter(|_| means.queue).map(entry).collect(),
+            })
+            .await?;
+    }
+    means.metrics.advance(&pool.identity.id, &totals);
+    means.metrics.page_taken(&pool.identity.id, events);
+    delays.into_iter().for_each(|delay| means.metrics.event_delay(&pool.identity.id, delay));
+    means.metrics.progress(Stage::Poll, observed);
+    means.metrics.progress(Stage::Commit, observed);
+    Ok(())
+}
+
+/// By how much a page moves its pool's durable counters.
+fn totals(taken: &Taken) -> Vec<(Series, u64)> {
+    let mut totals = BTreeMap::new();
+    let seen = taken.findings.iter().flat_map(|finding| match &finding.before {
+        None => tally::first_sight(&finding.facts, finding.live, false),
+        Some(before) => tally::revision(before, &finding.facts, finding.live),
+    });
+    let unfinished = taken.unfinished.iter().flat_map(|facts| tally::unfinished(facts, true));
+    for (series, increment) in seen.chain(unfinished) {
+        *totals.entry(series).or_default() += increment;
+    }
+    totals.into_iter().collect()
+}
+
+fn page_events(taken: &Taken) -> PageEvents {
+    let mut events = PageEvents {
+        known: u64::try_from(taken.known).unwrap_or(u64::MAX),
+        out_of_order: taken.out_of_order,
+        ..PageEvents::default()
+    };
+    for finding in &taken.findings {
+        match (&finding.before, finding.live) {
+            (Some(_), _) => events.revisions += 1,
+            (None, true) => events.new += 1,
+            (None, false) => events.history += 1,
+        }
+        events.late += u64::from(finding.late);
+    }
+    events
+}

@@ -1,0 +1,178 @@
+//! Sink: an OTLP receiver, over gRPC, HTTP with protobuf or HTTP with JSON.
+//!
+//! One export at a time, one attempt each, with a deadline around all of it; what the receiver answered is judged by
+//! `answer`. The parts: `payload` (what is sent), `over_http` and `over_grpc` (how), `headers` and `tls` (as whom), `answer` (what it
+//! means). Waiting and trying again are the courier's business.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use opentelemetry_otlp::Protocol;
+use opentelemetry_sdk::logs::LogBatch;
+use prost::Message as _;
+
+use crate::config::{OtlpConfig, OtlpProtocol};
+use crate::entry::Entry;
+use crate::sink::{Answer, Sink};
+
+mod answer;
+mod headers;
+mod over_grpc;
+mod over_http;
+mod payload;
+mod tls;
+
+use headers::Headers;
+use over_grpc::GrpcTransport;
+use over_http::HttpTransport;
+use payload::Packer;
+
+/// How long a connection may take to be made, within the export's own timeout.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+const USER_AGENT_VALUE: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
+
+/// Why a receiver cannot even be tried. Every text says what to change.
+#[derive(Debug, thiserror::Error)]
+pub enum OtlpSetupError {
+    /// The endpoint is no URL that can be used.
+    #[error("otlp.endpoint must be a URL such as http://localhost:4318 or https://logs.example:4317")]
+    Endpoint,
+    /// A file cannot be read.
+    #[error("{key}: {} cannot be read", path.display())]
+    Unreadable {
+        /// The configuration's key.
+        key: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{key} {what}")]
+    Unusable {
+        /// The configuration's key.
+        key: &'static str,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A header cannot be sent, or its pair in the file is not of the right form.
+    #[error("{key}: pair {pair} is not a header's name and value, as in name=value")]
+    Header {
+        /// The configuration's key.
+        key: &'static str,
+        /// Which pair, counted from 1; its value may be a secret.
+        pair: usize,
+    },
+    /// The system has no certificate authorities.
+    #[error("no certificate authorities were found on this system: name them in otlp.ca_file, or SSL_CERT_FILE")]
+    NoRoots,
+    /// TLS cannot be set up with these files.
+    #[error("otlp: TLS cannot be set up; do otlp.cert_file and otlp.key_file belong together?")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The exporter cannot be built.
+    #[error("otlp: the exporter cannot be built; look at otlp.* and OTEL_EXPORTER_OTLP_*")]
+    Exporter(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl OtlpSetupError {
+    fn tls(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Tls(Box::new(error))
+    }
+
+    fn exporter(error: impl std::error::Error + Send + Sync + 'static) -> Self {
+        Self::Exporter(Box::new(error))
+    }
+}
+
+/// Delivers to an OTLP receiver.
+#[derive(Debug)]
+pub struct OtlpSink {
+    packer: Packer,
+    headers: Headers,
+    transport: Transport,
+    timeout: Duration,
+    json: bool,
+}
+
+#[derive(Debug)]
+enum Transport {
+    Grpc(Box<GrpcTransport>),
+    Http(Box<HttpTransport>),
+}
+
+impl OtlpSink {
+    /// Prepares to deliver, as the service instance `instance_id`. The connection is made with the first export.
+    ///
+    /// # Errors
+    /// If the endpoint is no URL, or a file that the configuration names cannot be read or used.
+    pub fn connect(config: &OtlpConfig, instance_id: &str) -> Result<Self, OtlpSetupError> {
+        let packer = Packer::new(instance_id, &config.resource_attributes, config.timestamp);
+        let headers = Headers::open(&config.headers, config.headers_file.clone())?;
+        let http = |protocol| {
+            HttpTransport::new(config, protocol, packer.resource())
+                .map(Box::new)
+                .map(Transport::Http)
+        };
+        let transport = match config.protocol {
+            OtlpProtocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(config)?)),
+            OtlpProtocol::HttpProtobuf => http(Protocol::HttpBinary)?,
+            OtlpProtocol::HttpJson => http(Protocol::HttpJson)?,
+        };
+        Ok(Self {
+            packer,
+            headers,
+            transport,
+            timeout: config.timeout,
+            json: config.protocol == OtlpProtocol::HttpJson,
+        })
+    }
+
+    /// Asks the receiver with an export of no records whether it would take some.
+    pub async fn probe(&mut self) -> Answer {
+        self.export(&[]).await
+    }
+
+    async fn export(&mut self, entries: &[Entry]) -> Answer {
+        let records = self.packer.records(entries);
+        let scoped = self.packer.scoped(&records);
+        let batch = LogBatch::new(&scoped);
+        let attempt = async {
+            let headers = self.headers.current().await;
+            match &mut self.transport {
+                Transport::Grpc(grpc) => grpc.export(self.packer.request(&batch), headers).await,
+                Transport::Http(http) => http.export(batch, headers).await,
+            }
+        };
+        match tokio::time::timeout(self.timeout, attempt).await {
+            Ok(answer) => answer,
+            Err(_) => answer::no_answer(&format!("timed out after {:?}", self.timeout)),
+        }
+    }
+}
+
+impl Sink for OtlpSink {
+    async fn deliver(&mut self, batch: &[Entry]) -> Answer {
+        self.export(batch).await
+    }
+
+    /// The size of a request with this entry alone: a batch is smaller than the sum.
+    fn size_of(&self, entry: &Entry) -> usize {
+        let records = self.packer.records(std::slice::from_ref(entry));
+        let request = self.packer.request(&LogBatch::new(&self.packer.scoped(&records)));
+        if self.json {
+            // As the exporter writes it.
+            serde_json::to_vec_pretty(&request).map_or(0, |text| text.len())
+        } else {
+            request.encoded_len()
+        }
+    }
+}
+
+/// The endpoint as a URL with scheme and host.
+fn base_url(config: &OtlpConfig) -> Result<Uri, OtlpSetupError> {
+    let url: Uri = config.endpoint.trim().parse().map_err(|_| OtlpSetupError::Endpoint)?;
+    let usable = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty());
+    usable.then_some(url).ok_or(OtlpSetupError::Endpoint)
+}

@@ -1,0 +1,191 @@
+//! From entries to what OTLP carries: the SDK's log records, a resource, a scope.
+//!
+//! The SDK's record type has no constructor, and `LogBatch::new` is documented as one that may become private; both are
+//! used here only. The transform to protobuf is opentelemetry-proto's for both transports, so gRPC and HTTP cannot differ.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::{Duration, SystemTime};
+
+use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity as OtelSeverity};
+use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scope;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::logs::{LogBatch, SdkLogRecord, SdkLogger, SdkLoggerProvider};
+
+use crate::config::TimestampSource;
+use crate::entry::Entry;
+use crate::event::UnixMillis;
+use crate::sink::record::{Record, SERVICE_NAME, SERVICE_VERSION, Severity, Value};
+
+/// Makes payloads.
+#[derive(Debug)]
+pub(super) struct Packer {
+    /// Makes empty records; has no processor and emits nothing.
+    logger: SdkLogger,
+    scope: InstrumentationScope,
+    resource: Resource,
+    wire_resource: ResourceAttributesWithSchema,
+    timestamp: TimestampSource,
+}
+
+impl Packer {
+    /// Packs under a resource: the service and its instance, and over them what the operator gave.
+    pub(super) fn new(instance_id: &str, operator: &[(String, String)], timestamp: TimestampSource) -> Self {
+        let own = [
+            ("service.name", SERVICE_NAME),
+            ("service.version", SERVICE_VERSION),
+            ("service.instance.id", instance_id),
+        ];
+        let operator = operator.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        // A map, because a resource names each attribute once and the later one wins.
+        let attributes: BTreeMap<&str, &str> = own.into_iter().chain(operator).collect();
+        let resource = Resource::builder_empty()
+            .with_attributes(
+                attributes
+                    .into_iter()
+                    .map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned())),
+            )
+            .build();
+        Self {
+            logger: SdkLoggerProvider::builder().build().logger(SERVICE_NAME),
+            scope: InstrumentationScope::builder(SERVICE_NAME)
+                .with_version(SERVICE_VERSION)
+                .build(),
+            wire_resource: (&resource).into(),
+            resource,
+            timestamp,
+        }
+    }
+
+    /// The resource.
+    pub(super) fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// The SDK's records of entries.
+    pub(super) fn records(&self, entries: &[Entry]) -> Vec<SdkLogRecord> {
+        entries.iter().map(|entry| self.record(entry)).collect()
+    }
+
+    /// Records with their scope, as [`LogBatch::new`] wants them.
+    pub(super) fn scoped<'a>(
+        &'a self,
+        records: &'a [SdkLogRecord],
+    ) -> Vec<(&'a SdkLogRecord, &'a InstrumentationScope)> {
+        records.iter().map(|record| (record, &self.scope)).collect()
+    }
+
+    /// The request that carries a batch.
+    pub(super) fn request(&self, batch: &LogBatch<'_>) -> ExportLogsServiceRequest {
+        ExportLogsServiceRequest {
+            resource_logs: group_logs_by_resource_and_scope(batch, &self.wire_resource),
+        }
+    }
+
+    fn record(&self, entry: &Entry) -> SdkLogRecord {
+        let made = Record::of(entry, self.timestamp);
+        let mut record = self.logger.create_log_record();
+        if let Some(timestamp) = made.timestamp.and_then(system_time) {
+            record.set_timestamp(timestamp);
+        }
+        // The transform panics without an observed time.
+        record.set_observed_timestamp(system_time(made.observed).unwrap_or(SystemTime::UNIX_EPOCH));
+        record.set_event_name(made.event_name);
+        record.set_severity_number(match made.severity {
+            Severity::Info => OtelSeverity::Info,
+            Severity::Warn => OtelSeverity::Warn,
+            Severity::Error => OtelSeverity::Error,
+        });
+        record.set_severity_text(made.severity.as_str());
+        record.set_body(made.body.into());
+        record.add_attributes(
+            made.attributes
+                .into_iter()
+                .map(|(name, value)| (name, any_value(value))),
+        );
+        record
+    }
+}
+
+/// A time that OTLP can carry: nanoseconds since 1970 in 64 bits, up to the year 2554.
+fn system_time(time: UnixMillis) -> Option<SystemTime> {
+    let millis = u64::try_from(time.0).ok()?;
+    millis.checked_mul(1_000_000)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
+}
+
+fn any_value(value: Value<'_>) -> AnyValue {
+    match value {
+        Value::Text(text) => AnyValue::from(text.into_owned()),
+        Value::Integer(number) => AnyValue::Int(number),
+        Value::Bool(truth) => AnyValue::Boolean(truth),
+        Value::Maps(maps) => AnyValue::ListAny(Box::new(
+            maps.into_iter()
+                .map(|map| {
+                    let map: HashMap<_, _> = map
+                        .into_iter()
+                        .map(|(name, text)| (name.into(), AnyValue::from(text.to_owned())))
+                        .collect();
+                    AnyValue::Map(Box::new(map))
+                })
+                .collect(),
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::record::tests::{bare_entry, full_entry};
+
+    fn packed(packer: &Packer, entries: &[Entry]) -> ExportLogsServiceRequest {
+        let records = packer.records(entries);
+        packer.request(&LogBatch::new(&packer.scoped(&records)))
+    }
+
+    #[test]
+    fn times_that_otlp_cannot_carry_are_absent_and_nothing_panics() {
+        let packer = Packer::new("i", &[], TimestampSource::Event);
+        for (millis, nanos) in [
+            (0, 0),
+            (-1, 0),
+            (i64::MIN, 0),
+            (i64::MAX, 0),
+            (18_446_744_073_709, 18_446_744_073_709_000_000),
+            (18_446_744_073_710, 0),
+            (1, 1_000_000),
+        ] {
+            let mut entry = full_entry();
+            entry.event.creation_date = Some(UnixMillis(millis));
+            entry.observed = UnixMillis(millis);
+            let request = packed(&packer, &[entry]);
+            let record = &request.resource_logs[0].scope_logs[0].log_records[0];
+            assert_eq!(record.time_unix_nano, nanos, "{millis}");
+            assert_eq!(record.observed_time_unix_nano, nanos, "{millis}");
+        }
+    }
+
+    #[test]
+    fn the_operators_resource_attributes_win() {
+        let operator = [
+            ("service.name".to_owned(), "mine".to_owned()),
+            ("cloud.region".to_owned(), "r".to_owned()),
+        ];
+        let packer = Packer::new("instance", &operator, TimestampSource::Event);
+        let request = packed(&packer, &[bare_entry()]);
+        let resource = request.resource_logs[0].resource.as_ref().unwrap();
+        let names: std::collections::BTreeSet<_> = resource.attributes.iter().map(|pair| pair.key.as_str()).collect();
+        assert_eq!(
+            names.into_iter().collect::<Vec<_>>(),
+            ["cloud.region", "service.instance.id", "service.name", "service.version"]
+        );
+        let name = resource
+            .attributes
+            .iter()
+            .find(|pair| pair.key == "service.name")
+            .unwrap();
+        assert_eq!(name.value, Some(AnyValue::from("mine").into()));
+    }
+}

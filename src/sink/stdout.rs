@@ -1,0 +1,184 @@
+//! Sink: each record as one line of JSON on a writer, which is standard output but in tests.
+//!
+//! The line is made from the same [`Record`] as the OTLP record, in its order, with times in RFC 3339. A batch is written
+//! and flushed as a whole before it counts as taken, on a
+//! thread where a slow reader blocks nothing else.
+
+use std::io::Write;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::ser::{Serialize, SerializeMap, Serializer};
+
+use crate::config::TimestampSource;
+use crate::entry::Entry;
+use crate::sink::record::{Record, Value};
+use crate::sink::{Answer, Sink};
+
+/// Prints records to a writer.
+#[derive(Debug)]
+pub struct StdoutSink<W = std::io::Stdout> {
+    out: Arc<Mutex<W>>,
+    timestamp: TimestampSource,
+}
+
+impl StdoutSink {
+    /// Prints to standard output.
+    pub fn new(timestamp: TimestampSource) -> Self {
+        Self::to(std::io::stdout(), timestamp)
+    }
+}
+
+impl<W: Write> StdoutSink<W> {
+    /// Prints to any writer.
+    pub fn to(out: W, timestamp: TimestampSource) -> Self {
+        Self {
+            out: Arc::new(Mutex::new(out)),
+            timestamp,
+        }
+    }
+
+    fn lines(&self, batch: &[Entry]) -> serde_json::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        for entry in batch {
+            serde_json::to_writer(&mut text, &Line(Record::of(entry, self.timestamp)))?;
+            text.push(b'\n');
+        }
+        Ok(text)
+    }
+}
+
+impl<W: Write + Send + 'static> StdoutSink<W> {
+    async fn print(&self, batch: &[Entry]) -> std::io::Result<()> {
+        let text = self.lines(batch)?;
+        let out = Arc::clone(&self.out);
+        tokio::task::spawn_blocking(move || {
+            let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+            out.write_all(&text)?;
+            out.flush()
+        })
+        .await
+        .map_err(std::io::Error::other)?
+    }
+}
+
+impl<W: Write + Send + 'static> Sink for StdoutSink<W> {
+    async fn deliver(&mut self, batch: &[Entry]) -> Answer {
+        match self.print(batch).await {
+            Ok(()) => Answer::Accepted {
+                rejected: 0,
+                message: None,
+            },
+            // A closed pipe stays closed; a full disk or a slow reader may not.
+            Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Answer::Refused {
+                message: "nobody reads standard output any more".into(),
+            },
+            Err(error) => Answer::Retry {
+                after: None,
+                message: format!("standard output: {error}"),
+            },
+        }
+    }
+
+    fn size_of(&self, entry: &Entry) -> usize {
+        serde_json::to_vec(&Line(Record::of(entry, self.timestamp))).map_or(0, |line| line.len())
+    }
+}
+
+/// A record as JSON.
+struct Line<'a>(Record<'a>);
+
+impl Serialize for Line<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let record = &self.0;
+        let mut line = serializer.serialize_map(None)?;
+        if let Some(timestamp) = record.timestamp {
+            line.serialize_entry("timestamp", &timestamp.to_string())?;
+        }
+        line.serialize_entry("observed_timestamp", &record.observed.to_string())?;
+        line.serialize_entry("event_name", record.event_name)?;
+        line.serialize_entry("severity_number", &(record.severity as u8))?;
+        line.serialize_entry("severity_text", record.severity.as_str())?;
+        line.serialize_entry("body", &record.body)?;
+        line.serialize_entry("attributes", &Map(&record.attributes))?;
+        line.end()
+    }
+}
+
+/// Pairs as a JSON object, in their order.
+struct Map<'a, V>(&'a [(&'static str, V)]);
+
+impl<V: Serialize> Serialize for Map<'_, V> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+    }
+}
+
+impl Serialize for Value<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Text(text) => serializer.serialize_str(text),
+            Self::Integer(number) => serializer.serialize_i64(*number),
+            Self::Bool(truth) => serializer.serialize_bool(*truth),
+            Self::Maps(maps) => serializer.collect_seq(maps.iter().map(|map| Map(map))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sink::record::tests::{bare_entry, full_entry};
+
+    async fn printed(batch: &[Entry]) -> String {
+        let mut sink = StdoutSink::to(Vec::new(), TimestampSource::Event);
+        assert!(matches!(
+            sink.deliver(batch).await,
+            Answer::Accepted { rejected: 0, .. }
+        ));
+        let text = sink.out.lock().unwrap().clone();
+        String::from_utf8(text).unwrap()
+    }
+
+    #[tokio::test]
+    async fn each_record_is_one_line_of_json() {
+        let text = printed(&[full_entry(), bare_entry()]).await;
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(lines[0]["timestamp"], "2024-08-08T16:54:09.929Z");
+        assert_eq!(lines[0]["severity_number"], 17);
+        assert_eq!(lines[0]["severity_text"], "ERROR");
+        assert_eq!(lines[0]["event_name"], "aws.cognito.auth.sign_in");
+        assert_eq!(lines[0]["attributes"]["user.name"], "alice");
+        assert_eq!(lines[0]["attributes"]["aws.cognito.event.revision"], 2);
+        assert_eq!(lines[0]["attributes"]["aws.cognito.event.history"], false);
+        assert_eq!(lines[0]["attributes"]["aws.cognito.challenges"][1]["name"], "Mfa");
+        assert!(lines[1].get("timestamp").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_line_break_in_a_value_does_not_break_the_line() {
+        let mut entry = bare_entry();
+        entry.event.id = Some("a\nb".into());
+        assert_eq!(printed(&[entry]).await.lines().count(), 1);
+    }
+
+    struct Failing(std::io::ErrorKind);
+
+    impl Write for Failing {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(self.0.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_closed_pipe_needs_a_person_and_a_full_disk_may_pass() {
+        let mut closed = StdoutSink::to(Failing(std::io::ErrorKind::BrokenPipe), TimestampSource::Event);
+        assert!(matches!(closed.deliver(&[full_entry()]).await, Answer::Refused { .. }));
+        let mut full = StdoutSink::to(Failing(std::io::ErrorKind::StorageFull), TimestampSource::Event);
+        assert!(matches!(full.deliver(&[full_entry()]).await, Answer::Retry { .. }));
+    }
+}

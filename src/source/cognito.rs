@@ -1,0 +1,112 @@
+//! The AWS adapter: one user pool through Amazon's own SDK.
+//!
+//! One method, one call: what the service says goes through [`wire`] (the SDK's shapes as plain values) and `convert`
+//! (what they mean), what goes wrong through `errors`. Which client makes the call, and as whom, is [`Clients`]'s
+//! business. No call made here turns a user into a billable one: AdminGetUser, which would, is never called.
+
+mod clients;
+mod convert;
+mod errors;
+pub mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+
+use aws_sdk_cognitoidentityprovider::Client;
+
+use self::clients::{Account, Credentials};
+pub use self::clients::{Clients, Connection};
+use self::wire::WirePage;
+use super::{Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
+use crate::lifecycle::Clock;
+
+/// Users on a page of a listing, the most that ListUsers and ListUsersInGroup give.
+const LISTING_PAGE: i32 = 60;
+
+/// One user pool, asked through the SDK. Clones share everything.
+#[derive(Clone)]
+pub struct Cognito {
+    account: Arc<Account>,
+    pool_id: String,
+    clock: Clock,
+}
+
+impl Cognito {
+    /// Reads one page of a user's history as the service sent it. Without `max_results` the service chooses (60).
+    ///
+    /// # Errors
+    /// Those of [`Source::page`].
+    pub async fn history(
+        &self,
+        username: &str,
+        token: Option<&str>,
+        max_results: Option<u8>,
+    ) -> Result<WirePage, SourceError> {
+        let call = self.client().await.admin_list_user_auth_events().user_pool_id(&self.pool_id).username(username);
+        let answer =
+            call.set_next_token(token.map(str::to_owned)).set_max_results(max_results.map(i32::from)).send().await;
+        let personal = [username, token.unwrap_or_default()];
+        answer
+            .map(WirePage::from)
+            .map_err(|error| errors::source_error(Operation::AdminListUserAuthEvents, &error, &personal))
+    }
+
+    /// Gets credentials as a call would, past every cache, and gives their access key id, which is no secret.
+    ///
+    /// # Errors
+    /// There are none ([`SourceError::Caller`]), or they could not be got now.
+    pub async fn check_credentials(&self) -> Result<String, SourceError> {
+        let Credentials { provider, timeout } = self.account.credentials().await;
+        errors::credentials(*timeout, provider).await
+    }
+
+    async fn client(&self) -> &Client {
+        self.account.client().await
+    }
+}
+
+impl fmt::Debug for Cognito {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cognito").field("pool_id", &self.pool_id).finish_non_exhaustive()
+    }
+}
+
+impl Source for Cognito {
+    async fn page(&self, username: &str, token: Option<&PageToken>, max_results: u8) -> Result<Page, SourceError> {
+        let page = self.history(username, token.map(|token| token.0.as_str()), Some(max_results)).await?;
+        Ok(Page {
+            received: self.clock.now(),
+            events: page.events.into_iter().map(Into::into).collect(),
+            next: page.next.map(PageToken),
+        })
+    }
+
+    async fn users(&self, listing: &Listing, token: Option<&PageToken>) -> Result<UserPage, SourceError> {
+        let token = token.map(|token| token.0.clone());
+        let client = self.client().await;
+        match listing {
+            Listing::Users { filter } => {
+                let call = client.list_users().user_pool_id(&self.pool_id).limit(LISTING_PAGE);
+                let answer = call.set_filter(filter.clone()).set_pagination_token(token.clone()).send().await;
+                answer
+                    .map(|page| convert::user_page(page.users, page.pagination_token))
+                    .map_err(|error| errors::listing_error(listing, &error, token.as_deref()))
+            }
+            Listing::Group(group) => {
+                let call = client.list_users_in_group().user_pool_id(&self.pool_id).group_name(group);
+                let answer = call.limit(LISTING_PAGE).set_next_token(token.clone()).send().await;
+                answer
+                    .map(|page| convert::user_page(page.users, page.next_token))
+                    .map_err(|error| errors::listing_error(listing, &error, token.as_deref()))
+            }
+        }
+    }
+
+    async fn describe(&self) -> Result<PoolDescription, SourceError> {
+        let answer = self.client().await.describe_user_pool().user_pool_id(&self.pool_id).send().await;
+        match answer {
+            Ok(answer) => Ok(answer.user_pool.map(|pool| convert::pool_description(&pool)).unwrap_or_default()),
+            Err(error) => Err(errors::source_error(Operation::DescribeUserPool, &error, &[])),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Which client asks a pool, and as whom: region, profile, role; deadlines; one HTTP client for all.
+//!
+//! Pools that are asked in the same way share one client, so that STS is asked once for a role and not once for a pool.
+//! A client is built at its first call: building one reads the environment and the shared configuration files.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use aws_config::profile::ProfileFileCredentialsProvider;
+use aws_config::provider_config::ProviderConfig;
+use aws_config::sts::AssumeRoleProvider;
+use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
+use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_sdk_cognitoidentityprovider::Client;
+use aws_sdk_cognitoidentityprovider::config::interceptors::BeforeDeserializationInterceptorContextMut;
+use aws_sdk_cognitoidentityprovider::config::retry::RetryConfig;
+use aws_sdk_cognitoidentityprovider::config::timeout::TimeoutConfig;
+use aws_sdk_cognitoidentityprovider::config::{
+    Builder, ConfigBag, Intercept, RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
+};
+use aws_smithy_http_client::{Connector, proxy::ProxyConfig, tls};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
+use aws_smithy_types::body::SdkBody;
+use http_body_util::Limited;
+use tokio::sync::OnceCell;
+
+use super::Cognito;
+use crate::config::PoolConfig;
+use crate::lifecycle::Clock;
+
+/// The name of the sessions in which a role is assumed; CloudTrail shows it.
+const SESSION_NAME: &str = "cognito-auth-exporter";
+
+/// The most bytes that an answer may have. A page of 60 events has about 27 KB; one of 60 users with 50 attributes of
+/// 2,048 characters each would have 6 MB.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// Where a pool is and as whom it is asked.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Connection {
+    /// AWS region.
+    pub region: String,
+    /// A profile of the shared configuration files, whatever credentials the environment holds.
+    pub profile: Option<String>,
+    /// A role to assume.
+    pub role_arn: Option<String>,
+    /// What the role's owner asks to be told.
+    pub external_id: Option<String>,
+}
+
+impl From<&PoolConfig> for Connection {
+    fn from(pool: &PoolConfig) -> Self {
+        Self {
+            region: pool.region.clone(),
+            profile: pool.profile.clone(),
+            role_arn: pool.role_arn.clone(),
+            external_id: pool.external_id.clone(),
+        }
+    }
+}
+
+/// Builds the pools' clients.
+pub struct Clients {
+    origin: Origin,
+    attempts: u32,
+    http: SharedHttpClient,
+    accounts: Mutex<HashMap<(Connection, Duration), Arc<Account>>>,
+}
+
+/// Where endpoint and credentials come from.
+#[derive(Clone, Debug)]
+enum Origin {
+    Environment,
+    /// A simulation at this URL, which takes any credentials.
+    Simulation(String),
+}
+
+impl Clients {
+    /// Clients as the environment and the shared configuration files have them: AWS's default chain of credentials,
+    /// AWS_ENDPOINT_URL and its kin, HTTPS_PROXY, NO_PROXY.
+    pub fn from_environment() -> Self {
+        let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(|settings, components| {
+            let mut connector = Connector::builder();
+            connector.set_connector_settings(settings.cloned());
+            connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
+            connector.set_proxy_config(Some(ProxyConfig::from_env()));
+            connector.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build()
+        });
+        Self::new(Origin::Environment, http)
+    }
+
+    /// Clients of a simulated Cognito (and STS), with credentials that are none.
+    pub fn simulated(url: impl Into<String>) -> Self {
+        Self::new(Origin::Simulation(url.into()), aws_smithy_http_client::Builder::new().build_http())
+    }
+
+    fn new(origin: Origin, http: SharedHttpClient) -> Self {
+        Self { origin, attempts: 1, http, accounts: Mutex::default() }
+    }
+
+    /// Lets the SDK try a call this often, with its own pauses. The exporter wants every throttle at once, and tries
+    /// again within its budget; a person who asks for one user's history would rather wait.
+    #[must_use]
+    pub fn with_attempts(self, attempts: u32) -> Self {
+        Self { attempts: attempts.max(1), ..self }
+    }
+
+    /// The pool's source. `timeout` is for one attempt of a call, everything included.
+    pub fn pool(&self, pool: &PoolConfig, timeout: Duration, clock: Clock) -> Cognito {
+        self.connect(&pool.id, Connection::from(pool), timeout, clock)
+    }
+
+    /// A pool's source, by the pool's id.
+    pub fn connect(&self, pool_id: &str, connection: Connection, timeout: Duration, clock: Clock) -> Cognito {
+        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let account = accounts.entry((connection, timeout)).or_insert_with_key(|(connection, timeout)| {
+            Arc::new(Account {
+                origin: self.origin.clone(),
+                attempts: self.attempts,
+                http: self.http.clone(),
+                connection: connection.clone(),
+                timeout: *timeout,
+                built: OnceCell::new(),
+            })
+        });
+        Cognito { account: account.clone(), pool_id: pool_id.to_owned(), clock }
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients").field("origin", &self.origin).finish_non_exhaustive()
+    }
+}
+
+/// A connection and, after its first call, its client.
+pub(super) struct Account {
+    origin: Origin,
+    attempts: u32,
+    http: SharedHttpClient,
+    connection: Connection,
+    timeout: Duration,
+    built: OnceCell<(Client, Credentials)>,
+}
+
+/// What gives an account's credentials, and how long that may take.
+pub(super) struct Credentials {
+    pub(super) provider: Option<SharedCredentialsProvider>,
+    pub(super) timeout: Duration,
+}
+
+impl Account {
+    pub(super) async fn client(&self) -> &Client {
+        &self.built().await.0
+    }
+
+    pub(super) async fn credentials(&self) -> &Credentials {
+        &self.built().await.1
+    }
+
+    async fn built(&self) -> &(Client, Credentials) {
+        self.built.get_or_init(|| self.build()).await
+    }
+
+    async fn build(&self) -> (Client, Credentials) {
+        let config = self.assumed(self.own().load().await).await;
+        let retries = match self.attempts {
+            1 => RetryConfig::disabled(),
+            attempts => RetryConfig::standard().with_max_attempts(attempts),
+        };
+        let client = Builder::from(&config)
+            .retry_config(retries)
+            .timeout_config(self.deadlines(self.attempts))
+            .interceptor(AnswerLimit)
+            .build();
+        let credentials = Credentials { provider: config.credentials_provider(), timeout: self.timeout };
+        (Client::from_conf(client), credentials)
+    }
+
+    /// The configuration before any role is assumed.
+    fn own(&self) -> ConfigLoader {
+        let region = Region::new(self.connection.region.clone());
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .region(region.clone())
+            .http_client(self.http.clone())
+            .timeout_config(self.deadlines(1))
+            // The deadline of an attempt holds for its body, too.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .app_name(AppName::new(SESSION_NAME).expect("letters and hyphens are an app name"));
+        if let Origin::Simulation(url) = &self.origin {
+            let nobody = aws_credential_types::Credentials::new("AKIASIMULATION", "none", None, None, "simulation");
+            return loader.endpoint_url(url).credentials_provider(nobody).use_fips(false).use_dual_stack(false);
+        }
+        if let Some(profile) = &self.connection.profile {
+            // The default chain would prefer the environment's keys, but a profile that was asked for is meant.
+            let means = ProviderConfig::default().with_region(Some(region)).with_http_client(self.http.clone());
+            let credentials = ProfileFileCredentialsProvider::builder().configure(&means).profile_name(profile);
+            loader = loader.profile_name(profile).credentials_provider(credentials.build());
+        }
+        loader
+    }
+
+    /// The configuration as the role, if there is one.
+    async fn assumed(&self, config: SdkConfig) -> SdkConfig {
+        let Some(role) = &self.connection.role_arn else { return config };
+        let mut assume = AssumeRoleProvider::builder(role).configure(&config).session_name(SESSION_NAME);
+        if let Some(external_id) = &self.connection.external_id {
+            assume = assume.external_id(external_id);
+        }
+        let provider = SharedCredentialsProvider::new(assume.build().await);
+        config.into_builder().credentials_provider(provider).build()
+    }
+
+    /// None of these has a default in the SDK that would end a call which hangs.
+    fn deadlines(&self, attempts: u32) -> TimeoutConfig {
+        TimeoutConfig::builder()
+            .connect_timeout(self.timeout)
+            .read_timeout(self.timeout)
+            .operation_attempt_timeout(self.timeout)
+            // Two attempts' time for the pauses between them.
+            .operation_timeout(self.timeout * if attempts == 1 { 1 } else { attempts + 2 })
+            .build()
+    }
+}
+
+/// Ends the reading of an answer that is too large to be one.
+#[derive(Debug)]
+struct AnswerLimit;
+
+#[dyn_dispatch_hint]
+impl Intercept for AnswerLimit {
+    fn name(&self) -> &'static str {
+        "AnswerLimit"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response_mut().body_mut();
+        let whole = std::mem::replace(body, SdkBody::taken());
+        *body = SdkBody::from_body_1_x(Limited::new(whole, ANSWER_BYTES_MAX));
+        Ok(())
+    }
+}

@@ -1,0 +1,220 @@
+//! What the service sent, and nothing else: the SDK's shapes as plain values, in the API's own names.
+//!
+//! No word is judged and no member cleaned: City "null" stays "null". The command `events` shows this; the exporter
+//! goes on to `AuthEvent`. Only here are the SDK's event types touched.
+
+use std::fmt;
+
+use aws_sdk_cognitoidentityprovider::operation::admin_list_user_auth_events::AdminListUserAuthEventsOutput;
+use aws_sdk_cognitoidentityprovider::primitives::DateTime;
+use aws_sdk_cognitoidentityprovider::types as sdk;
+use serde::{Serialize, Serializer};
+
+use crate::event::UnixMillis;
+
+/// One answer of AdminListUserAuthEvents. Its Debug, like every Debug here, shows nothing of a user.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct WirePage {
+    /// `AuthEvents`, in the order sent.
+    pub events: Vec<WireEvent>,
+    /// `NextToken`; one without characters is none.
+    pub next: Option<String>,
+}
+
+impl fmt::Debug for WirePage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "WirePage({} events)", self.events.len())
+    }
+}
+
+/// `AuthEventType`. Serialized, it is what the API documents, with times in RFC 3339 and absent members absent.
+#[derive(Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the members are the API's own")]
+pub struct WireEvent {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_type: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
+    pub creation_date: Option<UnixMillis>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_response: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_risk: Option<WireRisk>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenge_responses: Option<Vec<WireChallenge>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_context_data: Option<WireContext>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub event_feedback: Option<WireFeedback>,
+}
+
+impl fmt::Debug for WireEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("WireEvent(personal data)")
+    }
+}
+
+/// `EventRiskType`.
+#[derive(Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the members are the API's own")]
+pub struct WireRisk {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub risk_decision: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub risk_level: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compromised_credentials_detected: Option<bool>,
+}
+
+/// `ChallengeResponseType`.
+#[derive(Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the members are the API's own")]
+pub struct WireChallenge {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenge_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub challenge_response: Option<String>,
+}
+
+/// `EventContextDataType`.
+#[derive(Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the members are the API's own")]
+pub struct WireContext {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ip_address: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub city: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub country: Option<String>,
+}
+
+/// `EventFeedbackType`.
+#[derive(Clone, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[expect(missing_docs, reason = "the members are the API's own")]
+pub struct WireFeedback {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feedback_value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub provider: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "rfc3339")]
+    pub feedback_date: Option<UnixMillis>,
+}
+
+#[expect(clippy::ref_option, reason = "serde hands the member over as it is")]
+fn rfc3339<S: Serializer>(time: &Option<UnixMillis>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.collect_str(time),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// The SDK's time, which it cut off below nanoseconds, as the millisecond that was sent.
+pub(super) fn millis(time: DateTime) -> UnixMillis {
+    UnixMillis::from_secs_and_nanos(time.secs(), time.subsec_nanos())
+}
+
+/// An enum's word as it was sent: the SDK keeps unknown ones.
+macro_rules! word {
+    ($member:expr) => {
+        $member.map(|word| word.as_str().to_owned())
+    };
+}
+
+impl From<AdminListUserAuthEventsOutput> for WirePage {
+    fn from(answer: AdminListUserAuthEventsOutput) -> Self {
+        Self {
+            events: answer.auth_events.unwrap_or_default().into_iter().map(WireEvent::from).collect(),
+            next: answer.next_token.filter(|token| !token.is_empty()),
+        }
+    }
+}
+
+impl From<sdk::AuthEventType> for WireEvent {
+    fn from(event: sdk::AuthEventType) -> Self {
+        Self {
+            event_id: event.event_id,
+            event_type: word!(event.event_type),
+            creation_date: event.creation_date.map(millis),
+            event_response: word!(event.event_response),
+            event_risk: event.event_risk.map(|risk| WireRisk {
+                risk_decision: word!(risk.risk_decision),
+                risk_level: word!(risk.risk_level),
+                compromised_credentials_detected: risk.compromised_credentials_detected,
+            }),
+            challenge_responses: event.challenge_responses.map(|challenges| {
+                challenges
+                    .into_iter()
+                    .map(|challenge| WireChallenge {
+                        challenge_name: word!(challenge.challenge_name),
+                        challenge_response: word!(challenge.challenge_response),
+                    })
+                    .collect()
+            }),
+            event_context_data: event.event_context_data.map(|context| WireContext {
+                ip_address: context.ip_address,
+                device_name: context.device_name,
+                timezone: context.timezone,
+                city: context.city,
+                country: context.country,
+            }),
+            event_feedback: event.event_feedback.map(|feedback| WireFeedback {
+                feedback_value: Some(feedback.feedback_value.as_str().to_owned()),
+                // The SDK fills in an empty provider where none was sent.
+                provider: Some(feedback.provider).filter(|provider| !provider.is_empty()),
+                feedback_date: feedback.feedback_date.map(millis),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_shown_in_the_apis_names_and_only_with_what_was_sent() {
+        let event = sdk::AuthEventType::builder()
+            .event_id("768d375c-ee6c-435e-a005-25c4981565c3")
+            .event_type("SignInAgain".into())
+            .creation_date(DateTime::from_secs_f64(1_723_136_049.929))
+            .event_risk(sdk::EventRiskType::builder().compromised_credentials_detected(false).build())
+            .set_challenge_responses(Some(vec![]))
+            .event_context_data(sdk::EventContextDataType::builder().city("null").ip_address("192.0.2.1").build())
+            .event_feedback(
+                sdk::EventFeedbackType::builder()
+                    .feedback_value("Valid".into())
+                    .provider("")
+                    .feedback_date(DateTime::from_secs(1_723_136_050))
+                    .build()
+                    .unwrap(),
+            )
+            .build();
+        assert_eq!(
+            serde_json::to_string(&WireEvent::from(event)).unwrap(),
+            r#"{"EventId":"768d375c-ee6c-435e-a005-25c4981565c3","EventType":"SignInAgain","#.to_owned()
+                + r#""CreationDate":"2024-08-08T16:54:09.929Z","EventRisk":{"CompromisedCredentialsDetected":false},"#
+                + r#""ChallengeResponses":[],"EventContextData":{"IpAddress":"192.0.2.1","City":"null"},"#
+                + r#""EventFeedback":{"FeedbackValue":"Valid","FeedbackDate":"2024-08-08T16:54:10.000Z"}}"#
+        );
+        assert_eq!(serde_json::to_string(&WireEvent::default()).unwrap(), "{}");
+    }
+
+    #[test]
+    fn an_empty_token_is_the_end() {
+        let page = |token: Option<&str>| {
+            AdminListUserAuthEventsOutput::builder().set_next_token(token.map(str::to_owned)).build()
+        };
+        assert_eq!(WirePage::from(page(Some(""))).next, None);
+        assert_eq!(WirePage::from(page(Some("t"))).next.as_deref(), Some("t"));
+    }
+}

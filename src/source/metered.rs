@@ -1,0 +1,79 @@
+//! A source whose every call is measured, and whose throttles slow down those who share its quota.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
+use crate::entry::PoolIdentity;
+use crate::gate::Gate;
+use crate::metrics::Metrics;
+use crate::source::CallOutcome;
+
+/// A source with its pool's labels and its account's gates.
+pub struct Metered<S> {
+    source: S,
+    pool: Arc<PoolIdentity>,
+    metrics: Metrics,
+    /// Quota category UserResourceRead.
+    reads: Gate,
+    /// Quota category UserList.
+    lists: Gate,
+}
+
+impl<S: Source> Metered<S> {
+    /// Measures the calls of one pool.
+    pub fn new(source: S, pool: Arc<PoolIdentity>, metrics: Metrics, reads: Gate, lists: Gate) -> Self {
+        Self { source, pool, metrics, reads, lists }
+    }
+
+    /// The gate of a user's history.
+    pub fn reads(&self) -> &Gate {
+        &self.reads
+    }
+
+    /// The gate of listings.
+    pub fn lists(&self) -> &Gate {
+        &self.lists
+    }
+
+    fn measure<T>(&self, operation: Operation, started: Instant, result: &Result<T, SourceError>) {
+        let outcome = result.as_ref().err().map_or(CallOutcome::Ok, SourceError::outcome);
+        let account = self.pool.account_id.as_deref();
+        self.metrics.api_request(account, &self.pool.region, operation, outcome, started.elapsed());
+        if outcome == CallOutcome::Throttled {
+            match operation {
+                Operation::AdminListUserAuthEvents => self.reads.throttled(),
+                Operation::ListUsers | Operation::ListUsersInGroup => self.lists.throttled(),
+                Operation::DescribeUserPool => {}
+            }
+        }
+    }
+}
+
+impl<S: Source> Source for Metered<S> {
+    async fn page(&self, username: &str, token: Option<&PageToken>, max_results: u8) -> Result<Page, SourceError> {
+        let started = Instant::now();
+        let result = self.source.page(username, token, max_results).await;
+        self.measure(Operation::AdminListUserAuthEvents, started, &result);
+        result
+    }
+
+    async fn users(&self, listing: &Listing, token: Option<&PageToken>) -> Result<UserPage, SourceError> {
+        let started = Instant::now();
+        let result = self.source.users(listing, token).await;
+        let operation = match listing {
+            Listing::Users { .. } => Operation::ListUsers,
+            Listing::Group(_) => Operation::ListUsersInGroup,
+        };
+        self.measure(operation, started, &result);
+        result
+    }
+
+    async fn describe(&self) -> Result<PoolDescription, SourceError> {
+        let started = Instant::now();
+        let result = self.source.describe().await;
+        self.measure(Operation::DescribeUserPool, started, &result);
+        result
+    }
+}

@@ -1,0 +1,271 @@
+//! Keeps a pool's roster: lists users, reads the file of names, enrols newcomers, tells the poller.
+//!
+//! Only a listing that came to its end changes who was listed; one that broke off is begun again and meanwhile removes nobody.
+//! A newcomer is in the ledger before it is polled: the time of its joining decides what is history, and must survive.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::roster::{self, Joining};
+use crate::config::PoolConfig;
+use crate::entry::UserIdentity;
+use crate::ledger::{Ledger, LedgerError, UserRecord};
+use crate::lifecycle::Clock;
+use crate::metrics::Metrics;
+use crate::poller::Message;
+use crate::pool::Pool;
+use crate::source::{ListedUser, Listing, Source, SourceError};
+use crate::status::StatusBoard;
+
+/// How often the file of usernames is looked at for a change.
+const FILE_LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Pause after a listing that broke off; doubled up to `discovery.interval`.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+
+/// Newcomers written to the ledger and told to the poller at once.
+const ENROL_AT_ONCE: usize = 1000;
+
+/// Bytes of a file of usernames: half a million names of full length.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The roster of one pool.
+pub struct Discovery<S> {
+    /// The pool as configured.
+    pub config: PoolConfig,
+    /// The pool as followed.
+    pub pool: Arc<Pool<S>>,
+    /// What makes a newcomer's events live or history.
+    pub joining: Joining,
+    /// `discovery.interval`.
+    pub interval: Duration,
+    /// Where newcomers are written.
+    pub ledger: Ledger,
+    /// Where success is shown.
+    pub metrics: Metrics,
+    /// Where trouble is shown.
+    pub status: StatusBoard,
+    /// The time of joining.
+    pub clock: Clock,
+    /// Whom to tell.
+    pub poller: mpsc::Sender<Message<S>>,
+}
+
+/// What has been learnt so far.
+#[derive(Default)]
+struct Known {
+    by_hand: Vec<String>,
+    file_changed: Option<SystemTime>,
+    listed: Vec<ListedUser>,
+    /// Who is followed, with the `sub` that a listing gave.
+    roster: BTreeMap<String, Option<String>>,
+    file_trouble: Option<String>,
+    listing_trouble: Option<String>,
+}
+
+impl<S: Source> Discovery<S> {
+    /// Keeps the roster until the soft stop.
+    pub async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.keep()).await;
+    }
+
+    async fn keep(self) {
+        let listings = roster::listings(&self.config);
+        let mut known = Known::default();
+        let mut retry_after = RETRY_AFTER;
+        loop {
+            self.read_names(&mut known).await;
+            let again_in = match self.list(&listings).await {
+                Ok(listed) => {
+                    known.listed = listed;
+                    self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
+                    self.tell_of_trouble(&mut known, None);
+                    retry_after = RETRY_AFTER;
+                    self.interval
+                }
+                Err(error) => {
+                    self.tell_of_trouble(&mut known, Some(error.to_string()));
+                    let pause = retry_after.min(self.interval);
+                    retry_after = pause * 2;
+                    pause
+                }
+            };
+            self.update_until_done(&mut known).await;
+            let listing_due = Instant::now() + again_in;
+            while Instant::now() < listing_due {
+                tokio::time::sleep_until(listing_due.min(Instant::now() + FILE_LOOK_EVERY)).await;
+                if self.read_names(&mut known).await {
+                    self.update_until_done(&mut known).await;
+                }
+            }
+        }
+    }
+
+    /// Reads every listing to its end.
+    async fn list(&self, listings: &[Listing]) -> Result<Vec<ListedUser>, SourceError> {
+        let mut listed = Vec::new();
+        for listing in listings {
+            let mut token = None;
+            loop {
+                self.pool.source.lists().pass().await;
+                let page = match self.pool.source.users(listing, token.as_ref()).await {
+                    // The gate has slowed down; the same page again.
+                    Err(SourceError::Throttled(_)) => continue,
+                    page => page?,
+                };
+                listed.extend(page.users);
+                if page.next.is_none() {
+                    break;
+                }
+                if page.next == token {
+                    return Err(SourceError::Passing("the service repeated its listing token".into()));
+                }
+                token = page.next;
+            }
+        }
+        Ok(listed)
+    }
+
+    /// Reads the names given by hand; answers whether they may have changed.
+    async fn read_names(&self, known: &mut Known) -> bool {
+        let Some(path) = &self.config.usernames_file else {
+            known.by_hand.clone_from(&self.config.usernames);
+            return false;
+        };
+        match read_if_changed(path, known.file_changed).await {
+            Ok(None) => false,
+            Ok(Some((names, changed))) => {
+                known.file_changed = changed;
+                known.file_trouble = None;
+                known.by_hand = self.config.usernames.iter().cloned().chain(names).collect();
+                true
+            }
+            Err(cause) => {
+                // Said once for each state of the file; the names read before stay.
+                if known.file_trouble.as_ref() != Some(&cause) {
+                    warn!(
+                        pool = self.pool.identity.id,
+                        file = %path.display(),
+                        cause,
+                        "usernames_file cannot be read; the names read before stay followed"
+                    );
+                    known.file_trouble = Some(cause);
+                }
+                false
+            }
+        }
+    }
+
+    async fn update_until_done(&self, known: &mut Known) {
+        while let Err(error) = self.update(known).await {
+            debug!(pool = self.pool.identity.id, %error, "the roster waits for the ledger");
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Brings the roster in line with who is wanted.
+    async fn update(&self, known: &mut Known) -> Result<(), LedgerError> {
+        let by_hand = known.by_hand.iter().map(String::as_str);
+        let wanted = roster::wanted(&self.config, by_hand, &known.listed);
+        let newcomers: Vec<_> = wanted
+            .iter()
+            .filter(|(username, user)| {
+                known.roster.get(**username).is_none_or(|sub| user.sub.is_some() && sub.as_deref() != user.sub)
+            })
+            .map(|(username, user)| (*username, *user))
+            .collect();
+        let gone: Vec<String> =
+            known.roster.keys().filter(|username| !wanted.contains_key(username.as_str())).cloned().collect();
+        let (joined, left) = (newcomers.len(), gone.len());
+
+        for users in newcomers.chunks(ENROL_AT_ONCE) {
+            let mut records = Vec::new();
+            for (username, user) in users {
+                let stored = self.ledger.user(&self.pool.identity.id, username)?;
+                records.extend(self.record(stored, *user).map(|record| ((*username).to_owned(), record)));
+            }
+            self.ledger.enroll(&self.pool.identity.id, records).await?;
+            let identities = users
+                .iter()
+                .map(|(username, user)| UserIdentity {
+                    username: (*username).to_owned(),
+                    sub: user.sub.map(str::to_owned),
+                })
+                .collect();
+            self.tell(Message::Joined(self.pool.slot, identities)).await;
+            let entries = users.iter().map(|(name, user)| ((*name).to_owned(), user.sub.map(str::to_owned)));
+            known.roster.extend(entries);
+        }
+        gone.iter().for_each(|username| {
+            known.roster.remove(username);
+        });
+        if left > 0 {
+            self.tell(Message::Left(self.pool.slot, gone)).await;
+        }
+        if joined + left > 0 {
+            info!(pool = self.pool.identity.id, joined, left, followed = known.roster.len(), "the roster has changed");
+        }
+        Ok(())
+    }
+
+    /// What is to be written of a user who joins: nothing if it is known, unless another person has the name now.
+    fn record(&self, stored: Option<UserRecord>, user: roster::Wanted<'_>) -> Option<UserRecord> {
+        let sub = user.sub.map(str::to_owned);
+        let another = |stored: &UserRecord| stored.sub.is_some() && sub.is_some() && stored.sub != sub;
+        match stored {
+            Some(stored) if !another(&stored) => {
+                if sub.is_some() && stored.sub.is_none() {
+                    Some(UserRecord { sub, ..stored })
+                } else {
+                    None
+                }
+            }
+            _ => {
+                let now = self.clock.now();
+                Some(UserRecord { joined: now, sub, cursor: self.joining.cursor(user.created, now) })
+            }
+        }
+    }
+
+    async fn tell(&self, message: Message<S>) {
+        // Only a stopping poller closes its queue, and then the roster does not matter any more.
+        let _ = self.poller.send(message).await;
+    }
+
+    fn tell_of_trouble(&self, known: &mut Known, trouble: Option<String>) {
+        match &trouble {
+            Some(cause) if known.listing_trouble.as_ref() != Some(cause) => {
+                warn!(pool = self.pool.identity.id, cause, "users cannot be listed; those known stay followed");
+            }
+            None if known.listing_trouble.is_some() => info!(pool = self.pool.identity.id, "users can be listed again"),
+            _ => {}
+        }
+        if let Some(cause) = &trouble {
+            self.status.pool_error(&self.pool.identity.id, cause, self.clock.now());
+        }
+        known.listing_trouble = trouble;
+    }
+}
+
+type Names = (Vec<String>, Option<SystemTime>);
+
+/// Reads a file of usernames if it is another than the one changed at `known`.
+async fn read_if_changed(path: &Path, known: Option<SystemTime>) -> Result<Option<Names>, String> {
+    let metadata = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?;
+    let changed = metadata.modified().ok();
+    if known.is_some() && changed == known {
+        return Ok(None);
+    }
+    if metadata.len() > FILE_BYTES_MAX {
+        return Err(format!("{} bytes; at most {FILE_BYTES_MAX} are read", metadata.len()));
+    }
+    let text = tokio::fs::read_to_string(path).await.map_err(|error| error.to_string())?;
+    Ok(Some((roster::names_in(&text), changed)))
+}

@@ -1,0 +1,112 @@
+//! The simulated Cognito, as boto3 sees it: a client that shares no line of code with the exporter's.
+
+#[path = "support/peers.rs"]
+mod peers;
+
+use std::process::Stdio;
+
+use cognito_auth_exporter::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
+use cognito_auth_exporter::simulate::fault::Fault;
+use cognito_auth_exporter::simulate::world::{Pool, Role, World};
+use cognito_auth_exporter::simulate::{Options, Simulation, wire};
+use serde_json::{Value, json};
+
+const POOL: &str = "eu-west-1_Example";
+const USER: &str = "ada";
+const ROLE: &str = "arn:aws:iam::444455556666:role/reader";
+const NOW: UnixMillis = UnixMillis(1_750_000_000_123);
+
+/// 200 events of every shape, some within the same millisecond, and 119 other users.
+fn populate(world: &mut World) {
+    world.add_pool(Pool::new(POOL));
+    world.add_user(POOL, USER);
+    for number in 0..200_i64 {
+        let mut event = world.sign_in(UnixMillis(NOW.0 - (number / 3) * 86_399_989));
+        match number % 5 {
+            0 => event.response = Some(Word::parse("InProgress")),
+            1 => event.risk = Some(EventRisk::default()),
+            2 => {
+                event = AuthEvent {
+                    id: event.id,
+                    creation_date: event.creation_date,
+                    event_type: Some(Word::parse("Überraschung")),
+                    ..AuthEvent::default()
+                }
+            }
+            _ => event.challenges.clear(),
+        }
+        world.arrive(POOL, USER, &event);
+        if number % 7 == 0 {
+            let id = event.id.as_deref().unwrap_or_default();
+            world.feedback(POOL, USER, id, FeedbackValue::Invalid, "Admin");
+        }
+    }
+    for number in 1..120 {
+        let name = format!("user-{number}");
+        world.add_user(POOL, &name);
+        world.add_to_group(POOL, "everybody", &name);
+    }
+    world.add_role(Role { arn: ROLE.into(), external_id: Some("shibboleth".into()) });
+    world.inject(Fault::throttle().for_user("throttled"));
+    world.inject(Fault::internal_error().for_user("failing"));
+}
+
+#[tokio::test]
+async fn boto3_reads_what_the_world_holds() {
+    let Some(python) = peers::python_with("boto3") else {
+        return;
+    };
+    let simulation = Simulation::start(Options::still(NOW)).await.unwrap();
+    simulation.world(populate);
+    let output = tokio::process::Command::new(python)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/boto3_simulation.py"))
+        .args([&simulation.url(), POOL, USER, ROLE, "shibboleth"])
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("NO_PROXY", "127.0.0.1")
+        .env_remove("AWS_PROFILE")
+        .env_remove("AWS_SESSION_TOKEN")
+        .stdin(Stdio::null())
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let read: Value = serde_json::from_slice(&output.stdout).unwrap();
+
+    let events: Vec<_> = read["AuthEvents"].as_array().unwrap().iter().map(wire::read_event).collect();
+    assert_eq!(events.len(), 200);
+    assert!(events == simulation.world(|world| world.history(POOL, USER)));
+    assert_eq!(read["EventPages"], 4);
+
+    let users = read["Users"].as_array().unwrap();
+    simulation.world(|world| {
+        let expected = world.pool(POOL).unwrap().users();
+        assert_eq!(users.len(), expected.len());
+        for (user, expected) in users.iter().zip(expected) {
+            assert_eq!(user["Username"], expected.username.as_str());
+            assert_eq!(wire::read_time(&user["UserCreateDate"]), Some(expected.created));
+            assert_eq!(user["Attributes"], json!([{ "Name": "sub", "Value": expected.sub }]));
+        }
+    });
+    assert_eq!((&read["UserPages"], read["Members"].as_array().unwrap().len()), (&json!(5), 119));
+    assert_eq!(read["Pool"]["UserPoolAddOns"]["AdvancedSecurityMode"], "ENFORCED");
+    assert_eq!(read["RoleArn"], "arn:aws:sts::444455556666:assumed-role/reader/peer");
+    assert_eq!(
+        read["Errors"],
+        json!({
+            "unknown user": "UserNotFoundException",
+            "unknown pool": "ResourceNotFoundException",
+            "page too large": "InvalidParameterException",
+            "senseless token": "InvalidParameterException",
+            "throttled": "TooManyRequestsException",
+            "server error": "InternalErrorException",
+            "billable call": "UnknownOperationException",
+            "absent group": "ResourceNotFoundException",
+            "bad filter": "InvalidParameterException",
+            "wrong external id": "AccessDenied",
+        })
+    );
+}

@@ -1,0 +1,183 @@
+//! config.example.toml is the reference of all keys: it loads, misses none, invents none, and shows the true defaults.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use cognito_auth_exporter::config::{self, Config, ConfigErrors};
+
+const EXAMPLE: &str = include_str!("../config.example.toml");
+
+/// What a line of the example says of its key.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Role {
+    Set,
+    Default,
+    Example,
+    Later,
+}
+
+/// A line `key = value`, whatever comment sign is before it.
+fn setting(line: &str) -> Option<(Role, &str)> {
+    let (role, rest) = [("# Example: ", Role::Example), ("# Later: ", Role::Later), ("# ", Role::Default)]
+        .into_iter()
+        .find_map(|(sign, role)| Some((role, line.strip_prefix(sign)?)))
+        .unwrap_or((Role::Set, line));
+    let (key, _) = rest.split_once(" = ")?;
+    let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    is_key.then_some((role, rest))
+}
+
+/// The example with the lines of these roles put in force.
+fn example_with(roles: &[Role]) -> String {
+    let lines = EXAMPLE.lines().map(|line| match setting(line) {
+        Some((role, rest)) if roles.contains(&role) => rest,
+        _ => line,
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Every key that the example mentions, and as what.
+fn mentioned() -> Vec<(String, Role)> {
+    let mut section = String::new();
+    let mut mentioned = Vec::new();
+    for line in EXAMPLE.lines() {
+        if let Some(name) = line.strip_prefix("[[").and_then(|rest| rest.strip_suffix("]]")) {
+            section = format!("{name}[]");
+        } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = name.to_owned();
+        } else if let (Some((role, rest)), false) = (setting(line), section.is_empty()) {
+            let (key, _) = rest.split_once(" = ").unwrap();
+            mentioned.push((format!("{section}.{key}"), role));
+        }
+    }
+    mentioned
+}
+
+fn load(text: &str) -> Result<Config, ConfigErrors> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, text).unwrap();
+    config::load(Some(&file), BTreeMap::<String, String>::new())
+}
+
+#[test]
+fn the_example_loads_as_it_stands() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml");
+    let config = config::load(Some(&path), BTreeMap::<String, String>::new()).unwrap();
+    let mut pool = config::PoolConfig::new("eu-west-1_Abc123");
+    pool.usernames = vec!["alice".to_owned(), "bob".to_owned()];
+    assert_eq!(config, Config::for_pools(vec![pool]));
+}
+
+#[test]
+fn the_example_mentions_every_key_once_and_no_other() {
+    let keys: Vec<String> = mentioned().into_iter().map(|(key, _)| key).collect();
+    let distinct: BTreeSet<&String> = keys.iter().collect();
+    assert_eq!(keys.len(), distinct.len(), "a key is mentioned twice");
+    let known = config::keys();
+    assert_eq!(distinct, known.iter().collect());
+}
+
+#[test]
+fn the_defaults_that_the_example_shows_are_the_defaults() {
+    assert_eq!(load(&example_with(&[Role::Default])), load(EXAMPLE));
+}
+
+#[test]
+fn the_defaults_of_a_receiver_are_what_the_example_shows() {
+    let endpoint = "[otlp]\nendpoint = \"http://localhost:4318\"";
+    let silent = load(&EXAMPLE.replace("[otlp]", endpoint)).unwrap();
+    let explicit = load(&example_with(&[Role::Default]).replace("[otlp]", endpoint)).unwrap();
+    assert_eq!(silent, explicit);
+    assert_eq!(silent.otlp, Some(config::OtlpConfig::new("http://localhost:4318")));
+}
+
+#[test]
+fn the_examples_load_all_together() {
+    let config = load(&example_with(&[Role::Default, Role::Example])).unwrap();
+    let pool = &config.pools[0];
+    assert_eq!(pool.external_id.as_deref(), Some("0123456789"));
+    assert_eq!(pool.filter.as_deref(), Some("status = \"Enabled\""));
+    assert_eq!(pool.followed_since.unwrap().to_string(), "2026-01-31T12:00:00.000Z");
+    let otlp = config.otlp.unwrap();
+    assert_eq!(otlp.headers[0].1.reveal(), "Bearer example");
+    assert_eq!(otlp.key_file, Some(PathBuf::from("/etc/ssl/otlp-client.key")));
+}
+
+#[test]
+fn what_comes_later_is_refused_until_then() {
+    let errors = load(&example_with(&[Role::Later])).unwrap_err();
+    let refused: BTreeSet<&str> = errors.mistakes().iter().map(|mistake| mistake.key.as_str()).collect();
+    let mentioned = mentioned();
+    let later = mentioned.iter().filter(|(_, role)| *role == Role::Later).map(|(key, _)| key.as_str());
+    assert_eq!(refused, later.collect());
+    for mistake in errors.mistakes() {
+        assert!(mistake.text.contains("not available in this version"), "{mistake}");
+    }
+}
+
+/// The order of mistakes is promised to be the example's.
+#[test]
+fn mistakes_come_in_the_order_of_the_example() {
+    let broken = example_with(&[Role::Default]);
+    let broken = broken.lines().map(|line| match setting(line) {
+        Some((Role::Set, rest)) if !rest.starts_with("id = ") => {
+            let (key, _) = rest.split_once(" = ").unwrap();
+            format!("{key} = {{ wrong = true }}")
+        }
+        _ => line.to_owned(),
+    });
+    let errors = load(&broken.collect::<Vec<_>>().join("\n")).unwrap_err();
+    let in_order: Vec<String> = mentioned()
+        .into_iter()
+        .filter(|(key, role)| matches!(role, Role::Set | Role::Default) && key != "pools[].id")
+        .map(|(key, _)| key.replace("[]", "[0]"))
+        .collect();
+    let told: Vec<&str> = errors.mistakes().iter().map(|mistake| mistake.key.as_str()).collect();
+    assert_eq!(told, in_order);
+}
+
+/// The mistake that a value of the wrong type is, for each key.
+fn wrong_types() -> impl Iterator<Item = (String, String)> {
+    config::keys().into_iter().map(|key| {
+        let (section, leaf) = key.rsplit_once('.').unwrap();
+        let text = match section.strip_suffix("[]") {
+            Some(list) => format!("[[{list}]]\n{leaf} = {{ wrong = true }}"),
+            None => format!("[{section}]\n{leaf} = {{ wrong = [true] }}"),
+        };
+        let errors = load(&text).unwrap_err();
+        let path = key.replace("[]", "[0]");
+        let told = errors.mistakes().iter().find(|mistake| mistake.key.starts_with(&path));
+        let told = told.unwrap_or_else(|| panic!("nothing is told of {key}: {errors}"));
+        (key, told.text.clone())
+    })
+}
+
+#[test]
+fn every_key_refuses_a_wrong_type_and_says_what_it_accepts() {
+    for (key, text) in wrong_types() {
+        assert!(text.contains("; accepted: "), "{key}: {text}");
+    }
+}
+
+#[test]
+fn the_example_says_the_range_of_every_key_that_has_one() {
+    let mut ranges = 0;
+    for (key, text) in wrong_types() {
+        let words: Vec<&str> = text.split_whitespace().map(|word| word.trim_matches(['"', ','])).collect();
+        for range in words.windows(4).filter(|words| words[0] == "from" && words[2] == "to") {
+            let (_, leaf) = key.rsplit_once('.').unwrap();
+            let section = key.split(['.', '[']).next().unwrap();
+            let rest = &EXAMPLE[EXAMPLE.find(&format!("[{section}]")).unwrap()..];
+            let paragraph = rest.split("\n\n").find(|paragraph| paragraph.contains(&format!("\n# {leaf} = ")));
+            let paragraph = paragraph.unwrap_or_else(|| panic!("{key} stands in no paragraph"));
+            let said = format!("{} to {}", range[1], range[3]);
+            let is_said = paragraph.replace("\n# ", " ").contains(&said);
+            assert!(is_said, "{key}: the range {said} is not in\n{paragraph}");
+            ranges += 1;
+        }
+    }
+    assert!(ranges > 15, "only {ranges} ranges were found");
+}

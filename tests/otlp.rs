@@ -1,0 +1,566 @@
+//! The OTLP sink against a real receiver on loopback: what arrives, and what each answer becomes.
+
+#[path = "support/receiver.rs"]
+mod receiver;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Secret, TimestampSource};
+use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_exporter::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
+use cognito_auth_exporter::sink::otlp::{OtlpSetupError, OtlpSink};
+use cognito_auth_exporter::sink::{Answer, Sink};
+use receiver::{Pki, Receiver, Reply};
+use serde_json::json;
+use tonic::Code;
+
+use OtlpProtocol::{Grpc, HttpJson, HttpProtobuf};
+
+fn config(protocol: OtlpProtocol, endpoint: String) -> OtlpConfig {
+    OtlpConfig {
+        endpoint,
+        endpoint_is_exact: false,
+        protocol,
+        headers: vec![],
+        headers_file: None,
+        compression: Compression::Gzip,
+        timeout: Duration::from_secs(10),
+        ca_file: None,
+        cert_file: None,
+        key_file: None,
+        batch_size: 512,
+        batch_delay: Duration::from_secs(1),
+        timestamp: TimestampSource::Event,
+        resource_attributes: vec![("deployment.environment.name".into(), "test".into())],
+    }
+}
+
+async fn receiver_of(protocol: OtlpProtocol) -> Receiver {
+    match protocol {
+        Grpc => Receiver::grpc().await,
+        HttpProtobuf | HttpJson => Receiver::http().await,
+    }
+}
+
+async fn pair(protocol: OtlpProtocol) -> (Receiver, OtlpSink) {
+    let receiver = receiver_of(protocol).await;
+    let sink =
+        OtlpSink::connect(&config(protocol, receiver.endpoint()), "instance-1").expect("the configuration is good");
+    (receiver, sink)
+}
+
+fn full_entry() -> Entry {
+    Entry {
+        pool: Arc::new(PoolIdentity {
+            id: "eu-west-1_Abc123".into(),
+            name: "customers".into(),
+            region: "eu-west-1".into(),
+            account_id: Some("111122223333".into()),
+        }),
+        user: Arc::new(UserIdentity {
+            username: "alice".into(),
+            sub: Some("sub-of-alice".into()),
+        }),
+        event: AuthEvent {
+            id: Some("4ad59ba8-0df1-4b1c-9a3e-3f2b5bf0d5ce".into()),
+            event_type: Some(Word::parse("SignIn")),
+            creation_date: Some(UnixMillis(1_723_136_049_929)),
+            response: Some(Word::parse("Pass")),
+            risk: Some(EventRisk {
+                decision: Some(Word::parse("AccountTakeover")),
+                level: Some(Word::parse("High")),
+                compromised_credentials: Some(true),
+            }),
+            challenges: vec![
+                Challenge {
+                    name: Some(Word::parse("Password")),
+                    response: Some(Word::parse("Success")),
+                },
+                Challenge {
+                    name: Some(Word::parse("Mfa")),
+                    response: Some(Word::parse("Failure")),
+                },
+            ],
+            context: Some(EventContext {
+                ip_address: Some("192.0.2.1".into()),
+                device_name: Some("Chrome 126, Windows 10".into()),
+                timezone: Some("-07:00".into()),
+                city: Some("Saint-Étienne".into()),
+                country: Some("France".into()),
+            }),
+            feedback: Some(EventFeedback {
+                value: Some(Word::parse("Invalid")),
+                provider: Some("Admin".into()),
+                date: Some(UnixMillis(1_723_136_100_000)),
+            }),
+        },
+        revision: 1,
+        history: false,
+        observed: UnixMillis(1_723_136_200_123),
+    }
+}
+
+fn bare_entry() -> Entry {
+    let mut entry = full_entry();
+    entry.event = AuthEvent::default();
+    entry
+}
+
+fn accepted() -> Answer {
+    Answer::Accepted {
+        rejected: 0,
+        message: None,
+    }
+}
+
+#[tokio::test]
+async fn every_attribute_arrives_over_every_protocol() {
+    let entry = full_entry();
+    for protocol in [Grpc, HttpProtobuf, HttpJson] {
+        let (receiver, mut sink) = pair(protocol).await;
+        assert_eq!(sink.deliver(&[entry.clone(), bare_entry()]).await, accepted());
+        let records = receiver.records();
+        let [full, bare] = &records[..] else {
+            panic!("two records were sent: {records:?}");
+        };
+
+        assert_eq!(full.timestamp, 1_723_136_049_929_000_000);
+        assert_eq!(full.observed, 1_723_136_200_123_000_000);
+        assert_eq!(full.event_name, "aws.cognito.auth.sign_in");
+        assert_eq!((full.severity_number, full.severity_text.as_str()), (17, "ERROR"));
+        assert_eq!(
+            full.body,
+            "Sign-in of alice in customers from 192.0.2.1 (Saint-Étienne, France) passed, \
+             account takeover suspected (risk High), credentials known to be compromised."
+        );
+        assert_eq!(
+            serde_json::to_value(&full.attributes).unwrap(),
+            json!({
+                "log.record.uid": entry.uid(),
+                "aws.cognito.user_pool.id": "eu-west-1_Abc123",
+                "aws.cognito.user_pool.name": "customers",
+                "aws.cognito.user_pool.region": "eu-west-1",
+                "aws.cognito.user_pool.account_id": "111122223333",
+                "aws.cognito.event.id": "4ad59ba8-0df1-4b1c-9a3e-3f2b5bf0d5ce",
+                "aws.cognito.event.type": "SignIn",
+                "aws.cognito.event.response": "Pass",
+                "aws.cognito.event.creation_date": "2024-08-08T16:54:09.929Z",
+                "aws.cognito.event.revision": 1,
+                "aws.cognito.event.history": false,
+                "aws.cognito.risk.decision": "AccountTakeover",
+                "aws.cognito.risk.level": "High",
+                "aws.cognito.risk.compromised_credentials": true,
+                "aws.cognito.challenges": [
+                    {"name": "Password", "response": "Success"},
+                    {"name": "Mfa", "response": "Failure"},
+                ],
+                "user.name": "alice",
+                "user.id": "sub-of-alice",
+                "client.address": "192.0.2.1",
+                "aws.cognito.device.name": "Chrome 126, Windows 10",
+                "aws.cognito.timezone": "-07:00",
+                "geo.locality.name": "Saint-Étienne",
+                "aws.cognito.country": "France",
+                "geo.country.iso_code": "FR",
+                "aws.cognito.feedback.value": "Invalid",
+                "aws.cognito.feedback.provider": "Admin",
+                "aws.cognito.feedback.date": "2024-08-08T16:55:00.000Z",
+            })
+        );
+        assert_eq!(
+            serde_json::to_value(&full.resource).unwrap(),
+            json!({
+                "service.name": "cognito-auth-exporter",
+                "service.version": env!("CARGO_PKG_VERSION"),
+                "service.instance.id": "instance-1",
+                "deployment.environment.name": "test",
+            })
+        );
+        assert_eq!(
+            full.scope,
+            ("cognito-auth-exporter".into(), env!("CARGO_PKG_VERSION").into())
+        );
+
+        assert_eq!(bare.timestamp, 0);
+        assert_eq!(bare.event_name, "aws.cognito.auth.other");
+        assert!(!bare.attributes.contains_key("aws.cognito.event.type"));
+    }
+}
+
+#[tokio::test]
+async fn both_compressions_arrive_and_the_answer_is_the_same() {
+    for protocol in [Grpc, HttpProtobuf, HttpJson] {
+        for (compression, encoding) in [(Compression::Gzip, Some("gzip")), (Compression::None, None)] {
+            let receiver = receiver_of(protocol).await;
+            let mut config = config(protocol, receiver.endpoint());
+            config.compression = compression;
+            let mut sink = OtlpSink::connect(&config, "i").unwrap();
+            assert_eq!(sink.deliver(&[full_entry()]).await, accepted());
+            let export = &receiver.exports()[0];
+            let name = if protocol == Grpc {
+                "grpc-encoding"
+            } else {
+                "content-encoding"
+            };
+            let sent = export.headers.get(name).map(|value| value.to_str().unwrap());
+            assert_eq!(sent.filter(|encoding| *encoding != "identity"), encoding);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_path_is_appended_unless_the_endpoint_is_exact() {
+    let receiver = Receiver::http().await;
+    for (path, exact, expected) in [
+        ("", false, "/v1/logs"),
+        ("/", false, "/v1/logs"),
+        ("/otlp/", false, "/otlp/v1/logs"),
+        ("/otlp?tenant=a", false, "/otlp/v1/logs?tenant=a"),
+        ("/ingest", true, "/ingest"),
+    ] {
+        let mut config = config(HttpProtobuf, receiver.endpoint() + path);
+        config.endpoint_is_exact = exact;
+        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+        assert_eq!(sink.deliver(&[bare_entry()]).await, accepted());
+        assert_eq!(receiver.exports().last().unwrap().path, expected);
+    }
+}
+
+#[tokio::test]
+async fn headers_go_along_and_the_file_is_read_anew() {
+    for protocol in [Grpc, HttpProtobuf, HttpJson] {
+        let receiver = receiver_of(protocol).await;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("headers");
+        std::fs::write(&path, "authorization=Bearer%20one\n").unwrap();
+        let mut config = config(protocol, receiver.endpoint());
+        config.headers = vec![("x-tenant".into(), Secret::new("a"))];
+        config.headers_file = Some(path.clone());
+        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+        assert_eq!(sink.deliver(&[bare_entry()]).await, accepted());
+        std::fs::write(&path, "authorization=Bearer%20two\n").unwrap();
+        assert_eq!(sink.deliver(&[bare_entry()]).await, accepted());
+
+        let exports = receiver.exports();
+        assert_eq!(exports[0].headers["x-tenant"], "a");
+        assert_eq!(exports[0].headers["authorization"], "Bearer one");
+        assert_eq!(exports[1].headers["authorization"], "Bearer two");
+        let agent = exports[0].headers["user-agent"].to_str().unwrap();
+        assert!(agent.starts_with("cognito-auth-exporter/"), "{agent}");
+        assert!(!exports[0].headers.contains_key("x-environment"));
+        assert!(!format!("{sink:?}").contains("Bearer"), "{sink:?}");
+    }
+}
+
+/// opentelemetry-otlp reads the environment by itself, after the configuration has weighed it against the file.
+#[test]
+fn the_environment_does_not_overrule_the_configuration() {
+    let status = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "both_compressions_arrive_and_the_answer_is_the_same"])
+        .args(["headers_go_along_and_the_file_is_read_anew"])
+        .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
+        .env("OTEL_EXPORTER_OTLP_HEADERS", "x-environment=1,authorization=nobody")
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+        .env("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&status.stdout);
+    assert!(status.status.success() && out.contains("2 passed"), "{out}");
+}
+
+/// An answer without its texts.
+#[derive(Debug, PartialEq)]
+enum Kind {
+    Accepted(u64),
+    Retry(Option<Duration>),
+    TooLarge,
+    Invalid,
+    Refused,
+}
+
+fn kind(answer: &Answer) -> Kind {
+    match answer {
+        Answer::Accepted { rejected, .. } => Kind::Accepted(*rejected),
+        Answer::Retry { after, .. } => Kind::Retry(*after),
+        Answer::TooLarge { .. } => Kind::TooLarge,
+        Answer::Invalid { .. } => Kind::Invalid,
+        Answer::Refused { .. } => Kind::Refused,
+    }
+}
+
+fn text(answer: &Answer) -> &str {
+    match answer {
+        Answer::Accepted { message, .. } => message.as_deref().unwrap_or_default(),
+        Answer::Retry { message, .. }
+        | Answer::TooLarge { message }
+        | Answer::Invalid { message }
+        | Answer::Refused { message } => message,
+    }
+}
+
+#[tokio::test]
+async fn each_grpc_answer_is_what_the_table_says() {
+    let (receiver, mut sink) = pair(Grpc).await;
+    let seven = Some(Duration::from_secs(7));
+    for (reply, expected, message) in [
+        (Reply::Ok, Kind::Accepted(0), ""),
+        (Reply::Partial(1, "too old"), Kind::Accepted(1), "too old"),
+        (Reply::Partial(0, "mind the gap"), Kind::Accepted(0), "mind the gap"),
+        (
+            Reply::Code(Code::Unavailable, "restarting"),
+            Kind::Retry(None),
+            "restarting",
+        ),
+        (Reply::RetryInfo(Code::Unavailable, seven), Kind::Retry(seven), "later"),
+        (
+            Reply::RetryInfo(Code::ResourceExhausted, seven),
+            Kind::Retry(seven),
+            "later",
+        ),
+        (
+            Reply::RetryInfo(Code::ResourceExhausted, None),
+            Kind::Retry(None),
+            "later",
+        ),
+        (Reply::Code(Code::ResourceExhausted, "4 MiB"), Kind::TooLarge, "4 MiB"),
+        (Reply::Code(Code::InvalidArgument, "bad"), Kind::Invalid, "bad"),
+        (Reply::Code(Code::Unauthenticated, "who?"), Kind::Refused, "who?"),
+        (Reply::Code(Code::Unimplemented, "what?"), Kind::Refused, "what?"),
+        (Reply::Code(Code::Internal, "oops"), Kind::Refused, "oops"),
+        (Reply::Code(Code::Unknown, "oops"), Kind::Refused, "oops"),
+        (Reply::Close, Kind::Retry(None), "no answer"),
+        (Reply::Lost, Kind::Retry(None), "no answer"),
+        (Reply::Ok, Kind::Accepted(0), ""),
+    ] {
+        receiver.answer_next(reply.clone());
+        let answer = sink.deliver(&[full_entry()]).await;
+        assert_eq!(kind(&answer), expected, "{reply:?}: {answer:?}");
+        assert!(text(&answer).contains(message), "{reply:?}: {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_http_answer_is_what_the_table_says() {
+    let raw = |status, headers, body| Reply::Raw { status, headers, body };
+    let later = vec![("retry-after", "7"), ("content-type", "text/plain")];
+    for protocol in [HttpProtobuf, HttpJson] {
+        let (receiver, mut sink) = pair(protocol).await;
+        for (reply, expected, message) in [
+            (Reply::Ok, Kind::Accepted(0), ""),
+            (Reply::Partial(1, "too old"), Kind::Accepted(1), "too old"),
+            (raw(204, vec![], ""), Kind::Accepted(0), ""),
+            (
+                raw(200, vec![("content-type", "text/html")], "<html>Log in</html>"),
+                Kind::Refused,
+                "Log in",
+            ),
+            (
+                raw(302, vec![("location", "/login")], ""),
+                Kind::Refused,
+                "redirects are not followed",
+            ),
+            (Reply::Status(400, "bad"), Kind::Invalid, "bad"),
+            (Reply::Status(401, "who?"), Kind::Refused, "who?"),
+            (Reply::Status(404, "where?"), Kind::Refused, "where?"),
+            (Reply::Status(413, "20 MiB"), Kind::TooLarge, "20 MiB"),
+            (Reply::Status(422, "bad"), Kind::Invalid, "bad"),
+            (Reply::Status(429, "slow"), Kind::Retry(None), "slow"),
+            (
+                raw(429, later.clone(), ""),
+                Kind::Retry(Some(Duration::from_secs(7))),
+                "429",
+            ),
+            (Reply::Status(500, "oops"), Kind::Refused, "oops"),
+            (Reply::Status(502, "proxy"), Kind::Retry(None), "proxy"),
+            (Reply::Status(503, "busy"), Kind::Retry(None), "busy"),
+            (Reply::Close, Kind::Retry(None), "no answer"),
+            (Reply::Lost, Kind::Retry(None), "no answer"),
+            (Reply::Ok, Kind::Accepted(0), ""),
+        ] {
+            receiver.answer_next(reply.clone());
+            let answer = sink.deliver(&[full_entry()]).await;
+            assert_eq!(kind(&answer), expected, "{reply:?}: {answer:?}");
+            assert!(text(&answer).contains(message), "{reply:?}: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_that_hangs_or_is_gone_gives_no_answer_and_the_next_export_arrives() {
+    for protocol in [Grpc, HttpProtobuf, HttpJson] {
+        let receiver = receiver_of(protocol).await;
+        let mut config = config(protocol, receiver.endpoint());
+        config.timeout = Duration::from_millis(300);
+        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+
+        receiver.answer_next(Reply::Hang);
+        let answer = sink.deliver(&[bare_entry()]).await;
+        assert_eq!(kind(&answer), Kind::Retry(None));
+        assert_eq!(text(&answer), "no answer: timed out after 300ms");
+
+        receiver.stop().await;
+        let answer = sink.deliver(&[bare_entry()]).await;
+        assert_eq!(kind(&answer), Kind::Retry(None), "{answer:?}");
+
+        receiver.start().await;
+        // A channel that has just failed may fail once more while it notices.
+        let mut answers = vec![sink.deliver(&[bare_entry()]).await];
+        if answers[0] != accepted() {
+            answers.push(sink.deliver(&[bare_entry()]).await);
+        }
+        assert_eq!(answers.last(), Some(&accepted()), "{protocol:?}: {answers:?}");
+        assert_eq!(receiver.records().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_receiver_of_the_other_transport_is_no_acknowledgement() {
+    let http = Receiver::http().await;
+    let mut sink = OtlpSink::connect(&config(Grpc, http.endpoint()), "i").unwrap();
+    let answer = sink.deliver(&[bare_entry()]).await;
+    assert!(
+        matches!(answer, Answer::Retry { .. } | Answer::Refused { .. }),
+        "{answer:?}"
+    );
+
+    let grpc = Receiver::grpc().await;
+    let mut sink = OtlpSink::connect(&config(HttpProtobuf, grpc.endpoint()), "i").unwrap();
+    let answer = sink.deliver(&[bare_entry()]).await;
+    assert!(
+        matches!(answer, Answer::Retry { .. } | Answer::Refused { .. }),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_probe_asks_without_a_record() {
+    for protocol in [Grpc, HttpProtobuf, HttpJson] {
+        let (receiver, mut sink) = pair(protocol).await;
+        assert_eq!(sink.probe().await, accepted());
+        assert_eq!(receiver.exports()[0].records, 0);
+    }
+}
+
+#[tokio::test]
+async fn the_sizes_of_entries_bound_the_request() {
+    for protocol in [Grpc, HttpProtobuf] {
+        let (receiver, mut sink) = pair(protocol).await;
+        let batch = vec![full_entry(); 100];
+        let bound: usize = batch.iter().map(|entry| sink.size_of(entry)).sum();
+        assert_eq!(sink.deliver(&batch).await, accepted());
+        let sent = receiver.exports()[0].bytes;
+        assert!(sent <= bound && bound <= sent * 3 / 2, "{sent} sent, bound {bound}");
+    }
+    let (_receiver, sink) = pair(HttpJson).await;
+    assert!(sink.size_of(&full_entry()) > 3000, "JSON is reckoned as JSON");
+}
+
+#[tokio::test]
+async fn tls_is_trusted_by_the_file_and_by_nothing_else() {
+    let pki = Pki::new(false);
+    for protocol in [Grpc, HttpProtobuf, HttpJson] {
+        let receiver = match protocol {
+            Grpc => Receiver::grpc_tls(&pki).await,
+            HttpProtobuf | HttpJson => Receiver::http_tls(&pki).await,
+        };
+        let mut config = config(protocol, receiver.endpoint());
+        config.ca_file = Some(pki.ca_file());
+        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+        assert_eq!(sink.deliver(&[full_entry()]).await, accepted(), "{protocol:?}");
+
+        let other = Pki::new(false);
+        config.ca_file = Some(other.ca_file());
+        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+        let answer = sink.deliver(&[full_entry()]).await;
+        assert_eq!(kind(&answer), Kind::Retry(None), "{answer:?}");
+        assert!(text(&answer).contains("certificate"), "{answer:?}");
+        assert_eq!(receiver.records().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn mutual_tls_shows_who_we_are() {
+    let pki = Pki::new(true);
+    for protocol in [Grpc, HttpProtobuf, HttpJson] {
+        let receiver = match protocol {
+            Grpc => Receiver::grpc_tls(&pki).await,
+            HttpProtobuf | HttpJson => Receiver::http_tls(&pki).await,
+        };
+        let mut config = config(protocol, receiver.endpoint());
+        config.ca_file = Some(pki.ca_file());
+        let mut stranger = OtlpSink::connect(&config, "i").unwrap();
+        let answer = stranger.deliver(&[full_entry()]).await;
+        assert_eq!(kind(&answer), Kind::Retry(None), "{answer:?}");
+        assert_eq!(receiver.records().len(), 0);
+
+        config.cert_file = Some(pki.cert_file());
+        config.key_file = Some(pki.key_file());
+        let mut known = OtlpSink::connect(&config, "i").unwrap();
+        assert_eq!(known.deliver(&[full_entry()]).await, accepted(), "{protocol:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_said_at_once_and_says_what_to_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let junk = folder.path().join("junk.pem");
+    std::fs::write(&junk, "junk").unwrap();
+    let missing = folder.path().join("missing.pem");
+    for protocol in [Grpc, HttpProtobuf, HttpJson] {
+        let connect = |change: &dyn Fn(&mut OtlpConfig)| {
+            let mut config = config(protocol, "https://localhost:4318".into());
+            change(&mut config);
+            OtlpSink::connect(&config, "i").unwrap_err()
+        };
+        for endpoint in ["", "localhost:4317", "ftp://localhost", "http://", "not a url"] {
+            let error = connect(&|config| config.endpoint = endpoint.into());
+            assert!(matches!(error, OtlpSetupError::Endpoint), "{endpoint}: {error}");
+        }
+        let error = connect(&|config| config.ca_file = Some(missing.clone()));
+        assert!(
+            matches!(
+                error,
+                OtlpSetupError::Unreadable {
+                    key: "otlp.ca_file",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        let error = connect(&|config| config.ca_file = Some(junk.clone()));
+        assert!(
+            matches!(
+                error,
+                OtlpSetupError::Unusable {
+                    key: "otlp.ca_file",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        let error = connect(&|config| config.headers_file = Some(missing.clone()));
+        assert!(
+            matches!(
+                error,
+                OtlpSetupError::Unreadable {
+                    key: "otlp.headers_file",
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        let error = connect(&|config| config.headers = vec![("x y".into(), Secret::new("s3cret"))]);
+        assert!(
+            matches!(
+                error,
+                OtlpSetupError::Header {
+                    key: "otlp.headers",
+                    pair: 1
+                }
+            ),
+            "{error}"
+        );
+        assert!(!error.to_string().contains("s3cret"));
+    }
+}

@@ -1,0 +1,604 @@
+//! A real OTLP receiver on loopback that keeps what it is sent and answers as it is told.
+//!
+//! ```ignore
+//! let receiver = Receiver::http().await;                  // or grpc(), http_tls(&pki), grpc_tls(&pki)
+//! // ... something exports to receiver.endpoint() ...
+//! receiver.answer_next(Reply::Status(503, "busy"));       // once; then as before
+//! receiver.answer_always(Reply::Lost);                    // until told otherwise
+//! receiver.answer_by(|records| ...);                      // by what is in the request
+//! let records = receiver.wait_for(3).await;               // panics after 30 s
+//! receiver.stop().await; receiver.start().await;          // an outage; the address stays
+//! ```
+//!
+//! Include it with `#[path = "support/receiver.rs"] mod receiver;`. gRPC is tonic's server, HTTP is hyper's; both take
+//! protobuf, HTTP takes JSON too, both take gzip.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "shared by test crates, each of which uses its own part"
+)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its receiver is to fail")]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::convert::Infallible;
+use std::io::Read as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
+use opentelemetry_proto::tonic::collector::logs::v1::{
+    ExportLogsPartialSuccess, ExportLogsServiceRequest, ExportLogsServiceResponse,
+};
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use prost::Message as _;
+use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
+
+/// How long [`Receiver::wait_for`] waits before it fails the test.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the receiver does with a request.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// Keeps the records and says so.
+    Ok,
+    /// Keeps the records and says that it rejected so many, and why.
+    Partial(i64, &'static str),
+    /// gRPC: this code and message; keeps nothing.
+    Code(Code, &'static str),
+    /// gRPC: this code with RetryInfo; keeps nothing.
+    RetryInfo(Code, Option<Duration>),
+    /// HTTP: this status with this text; keeps nothing.
+    Status(u16, &'static str),
+    /// HTTP: anything; keeps nothing.
+    Raw {
+        /// The status.
+        status: u16,
+        /// Headers.
+        headers: Vec<(&'static str, &'static str)>,
+        /// The body.
+        body: &'static str,
+    },
+    /// Never answers; keeps nothing.
+    Hang,
+    /// Closes the connection without an answer; keeps nothing.
+    Close,
+    /// Keeps the records and closes the connection: the answer is lost.
+    Lost,
+}
+
+/// A log record as it came, with what it came under.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Received {
+    /// Nanoseconds since 1970, 0 for none.
+    pub timestamp: u64,
+    /// Nanoseconds since 1970.
+    pub observed: u64,
+    /// EventName.
+    pub event_name: String,
+    /// SeverityNumber.
+    pub severity_number: i32,
+    /// SeverityText.
+    pub severity_text: String,
+    /// The body, if it is a text.
+    pub body: String,
+    /// The record's attributes; arrays and maps as JSON.
+    pub attributes: BTreeMap<String, Value>,
+    /// The resource's attributes.
+    pub resource: BTreeMap<String, Value>,
+    /// The scope's name and version.
+    pub scope: (String, String),
+}
+
+impl Received {
+    /// The attribute as text; empty if it is not there.
+    pub fn text(&self, name: &str) -> &str {
+        self.attributes.get(name).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// `log.record.uid`.
+    pub fn uid(&self) -> &str {
+        self.text("log.record.uid")
+    }
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub struct Export {
+    /// HTTP headers, or gRPC metadata.
+    pub headers: HeaderMap,
+    /// HTTP: path and query.
+    pub path: String,
+    /// How many records it carried.
+    pub records: usize,
+    /// Bytes of its message after decompression, in protobuf.
+    pub bytes: usize,
+}
+
+type Judge = Box<dyn FnMut(&[Received]) -> Reply + Send>;
+
+#[derive(Default)]
+struct State {
+    records: Vec<Received>,
+    exports: Vec<Export>,
+    next: VecDeque<Reply>,
+    judge: Option<Judge>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Goes up with every request.
+    seen: watch::Sender<usize>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Transport {
+    Grpc,
+    Http,
+}
+
+/// The receiver. Stops when dropped.
+pub struct Receiver {
+    shared: Arc<Shared>,
+    transport: Transport,
+    tls: Option<TlsAcceptor>,
+    address: SocketAddr,
+    server: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl Receiver {
+    /// Serves gRPC.
+    pub async fn grpc() -> Self {
+        Self::serve(Transport::Grpc, None).await
+    }
+
+    /// Serves HTTP, with protobuf and JSON, on any path.
+    pub async fn http() -> Self {
+        Self::serve(Transport::Http, None).await
+    }
+
+    /// Serves gRPC over TLS; asks for a certificate of the client's if the PKI says so.
+    pub async fn grpc_tls(pki: &Pki) -> Self {
+        Self::serve(Transport::Grpc, Some(pki.acceptor(b"h2"))).await
+    }
+
+    /// Serves HTTP over TLS; asks for a certificate of the client's if the PKI says so.
+    pub async fn http_tls(pki: &Pki) -> Self {
+        Self::serve(Transport::Http, Some(pki.acceptor(b"http/1.1"))).await
+    }
+
+    /// The base URL, without a path.
+    pub fn endpoint(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        // The name in the PKI's certificates.
+        format!("{scheme}://localhost:{}", self.address.port())
+    }
+
+    /// Answers the next request like this. Calls queue up.
+    pub fn answer_next(&self, reply: Reply) {
+        self.state(|state| state.next.push_back(reply));
+    }
+
+    /// Answers every request like this, after those that were queued.
+    pub fn answer_always(&self, reply: Reply) {
+        self.answer_by(move |_| reply.clone());
+    }
+
+    /// Answers every request by its records, after those replies that were queued.
+    pub fn answer_by(&self, judge: impl FnMut(&[Received]) -> Reply + Send + 'static) {
+        self.state(|state| state.judge = Some(Box::new(judge)));
+    }
+
+    /// Every record that was kept, in order of arrival.
+    pub fn records(&self) -> Vec<Received> {
+        self.state(|state| state.records.clone())
+    }
+
+    /// Every request that came, kept or not.
+    pub fn exports(&self) -> Vec<Export> {
+        self.state(|state| state.exports.clone())
+    }
+
+    /// Waits until at least `records` were kept, and gives them.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`].
+    pub async fn wait_for(&self, records: usize) -> Vec<Received> {
+        self.wait_until(&format!("{records} records"), |state| state.records.len() >= records)
+            .await;
+        self.records()
+    }
+
+    /// Waits until at least `exports` requests came.
+    ///
+    /// # Panics
+    /// After [`PATIENCE`].
+    pub async fn wait_for_exports(&self, exports: usize) -> Vec<Export> {
+        self.wait_until(&format!("{exports} exports"), |state| state.exports.len() >= exports)
+            .await;
+        self.exports()
+    }
+
+    /// Closes the listener and every connection.
+    pub async fn stop(&self) {
+        self.server.lock().await.shutdown().await;
+    }
+
+    /// Serves again, at the same address.
+    pub async fn start(&self) {
+        let listener = TcpListener::bind(self.address).await.expect("the port is ours");
+        self.listen(listener).await;
+    }
+
+    async fn serve(transport: Transport, tls: Option<TlsAcceptor>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("loopback has a free port");
+        let receiver = Self {
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                seen: watch::Sender::new(0),
+            }),
+            transport,
+            tls,
+            address: listener.local_addr().expect("a bound socket has an address"),
+            server: tokio::sync::Mutex::default(),
+        };
+        receiver.listen(listener).await;
+        receiver
+    }
+
+    async fn listen(&self, listener: TcpListener) {
+        let (shared, transport, tls) = (self.shared.clone(), self.transport, self.tls.clone());
+        self.server.lock().await.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (shared, tls) = (shared.clone(), tls.clone());
+                connections.spawn(async move {
+                    match tls {
+                        None => connection(stream, shared, transport).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                connection(stream, shared, transport).await;
+                            }
+                        }
+                    }
+                });
+            }
+        });
+    }
+
+    fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+        look(&mut self.shared.state.lock().unwrap())
+    }
+
+    async fn wait_until(&self, what: &str, reached: impl Fn(&State) -> bool) {
+        let mut seen = self.shared.seen.subscribe();
+        let waiting = async {
+            while !self.state(|state| reached(state)) {
+                seen.changed().await.expect("the receiver holds the sender");
+            }
+        };
+        if tokio::time::timeout(PATIENCE, waiting).await.is_err() {
+            let (records, exports) = self.state(|state| (state.records.len(), state.exports.len()));
+            panic!("waited {PATIENCE:?} for {what}; there are {records} records of {exports} exports");
+        }
+    }
+}
+
+/// Serves one connection until it ends or a reply closes it.
+async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    shared: Arc<Shared>,
+    transport: Transport,
+) {
+    let close = CancellationToken::new();
+    let io = TokioIo::new(stream);
+    let desk = Desk {
+        shared,
+        close: close.clone(),
+    };
+    let served = async {
+        match transport {
+            Transport::Http => {
+                let service = service_fn(move |request| http_export(desk.clone(), request));
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(io, service)
+                    .await;
+            }
+            Transport::Grpc => {
+                let service = LogsServiceServer::new(desk).accept_compressed(CompressionEncoding::Gzip);
+                let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                    .serve_connection(io, TowerToHyperService::new(service))
+                    .await;
+            }
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = close.cancelled() => {}
+    }
+}
+
+/// Where a connection's requests are looked at.
+#[derive(Clone)]
+struct Desk {
+    shared: Arc<Shared>,
+    close: CancellationToken,
+}
+
+impl Desk {
+    /// Notes a request and says what to answer; for replies without an answer, never.
+    async fn take(&self, request: ExportLogsServiceRequest, headers: HeaderMap, path: String) -> Reply {
+        let records = received(&request);
+        let reply = {
+            let mut state = self.shared.state.lock().unwrap();
+            let reply = match (state.next.pop_front(), &mut state.judge) {
+                (Some(reply), _) => reply,
+                (None, Some(judge)) => judge(&records),
+                (None, None) => Reply::Ok,
+            };
+            state.exports.push(Export {
+                headers,
+                path,
+                records: records.len(),
+                bytes: request.encoded_len(),
+            });
+            if matches!(reply, Reply::Ok | Reply::Partial(..) | Reply::Lost) {
+                state.records.extend(records);
+            }
+            reply
+        };
+        self.shared.seen.send_modify(|seen| *seen += 1);
+        match reply {
+            Reply::Hang => std::future::pending().await,
+            Reply::Close | Reply::Lost => {
+                self.close.cancel();
+                std::future::pending().await
+            }
+            reply => reply,
+        }
+    }
+}
+
+fn response(reply: &Reply) -> ExportLogsServiceResponse {
+    ExportLogsServiceResponse {
+        partial_success: match reply {
+            Reply::Partial(rejected, message) => Some(ExportLogsPartialSuccess {
+                rejected_log_records: *rejected,
+                error_message: (*message).into(),
+            }),
+            _ => None,
+        },
+    }
+}
+
+#[tonic::async_trait]
+impl LogsService for Desk {
+    async fn export(
+        &self,
+        request: tonic::Request<ExportLogsServiceRequest>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        match self.take(request, metadata.into_headers(), String::new()).await {
+            Reply::Code(code, message) => Err(Status::new(code, message)),
+            Reply::RetryInfo(code, delay) => Err(Status::with_error_details(
+                code,
+                "later",
+                ErrorDetails::with_retry_info(delay),
+            )),
+            reply @ (Reply::Ok | Reply::Partial(..)) => Ok(tonic::Response::new(response(&reply))),
+            reply => panic!("a gRPC receiver cannot answer {reply:?}"),
+        }
+    }
+}
+
+async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let (parts, body) = request.into_parts();
+    let Ok(body) = body.collect().await else {
+        return Ok(answer(400, &[], "the body was cut short"));
+    };
+    let mut body = body.to_bytes().to_vec();
+    if parts
+        .headers
+        .get("content-encoding")
+        .is_some_and(|value| value == "gzip")
+    {
+        let mut plain = Vec::new();
+        flate2::read::GzDecoder::new(&*body)
+            .read_to_end(&mut plain)
+            .expect("the exporter sends gzip where it says so");
+        body = plain;
+    }
+    let json = parts
+        .headers
+        .get("content-type")
+        .is_some_and(|value| value == "application/json");
+    let request = if json {
+        serde_json::from_slice(&body).expect("the exporter sends OTLP JSON where it says so")
+    } else {
+        ExportLogsServiceRequest::decode(&*body).expect("the exporter sends OTLP protobuf where it says so")
+    };
+    let path = parts.uri.to_string();
+    Ok(match desk.take(request, parts.headers, path).await {
+        Reply::Status(status, text) => answer(status, &[("content-type", "text/plain")], text),
+        Reply::Raw { status, headers, body } => answer(status, &headers, body),
+        reply @ (Reply::Ok | Reply::Partial(..)) => {
+            let response = response(&reply);
+            if json {
+                let body = serde_json::to_vec(&response).expect("an OTLP response is JSON");
+                answer(200, &[("content-type", "application/json")], body)
+            } else {
+                answer(
+                    200,
+                    &[("content-type", "application/x-protobuf")],
+                    response.encode_to_vec(),
+                )
+            }
+        }
+        reply => panic!("an HTTP receiver cannot answer {reply:?}"),
+    })
+}
+
+fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = StatusCode::from_u16(status).expect("a test's status is one");
+    for (name, value) in headers {
+        let name: http::HeaderName = name.parse().expect("a test's header has a name");
+        response
+            .headers_mut()
+            .insert(name, value.parse().expect("a test's header has a value"));
+    }
+    response
+}
+
+fn received(request: &ExportLogsServiceRequest) -> Vec<Received> {
+    let mut records = Vec::new();
+    for under_resource in &request.resource_logs {
+        let resource = under_resource.resource.clone().unwrap_or_default();
+        for under_scope in &under_resource.scope_logs {
+            let scope = under_scope.scope.clone().unwrap_or_default();
+            records.extend(under_scope.log_records.iter().map(|record| Received {
+                timestamp: record.time_unix_nano,
+                observed: record.observed_time_unix_nano,
+                event_name: record.event_name.clone(),
+                severity_number: record.severity_number,
+                severity_text: record.severity_text.clone(),
+                body: match &record.body {
+                    Some(AnyValue {
+                        value: Some(any_value::Value::StringValue(text)),
+                    }) => text.clone(),
+                    _ => String::new(),
+                },
+                attributes: attributes(&record.attributes),
+                resource: attributes(&resource.attributes),
+                scope: (scope.name.clone(), scope.version.clone()),
+            }));
+        }
+    }
+    records
+}
+
+fn attributes(pairs: &[KeyValue]) -> BTreeMap<String, Value> {
+    let map: BTreeMap<_, _> = pairs
+        .iter()
+        .map(|pair| (pair.key.clone(), plain(&pair.value)))
+        .collect();
+    assert_eq!(map.len(), pairs.len(), "attribute names must be unique: {pairs:?}");
+    map
+}
+
+fn plain(value: &Option<AnyValue>) -> Value {
+    use any_value::Value as Any;
+    match value.as_ref().and_then(|value| value.value.as_ref()) {
+        Some(Any::StringValue(text)) => text.clone().into(),
+        Some(Any::BoolValue(truth)) => (*truth).into(),
+        Some(Any::IntValue(number)) => (*number).into(),
+        Some(Any::DoubleValue(number)) => (*number).into(),
+        Some(Any::ArrayValue(array)) => array.values.iter().map(|value| plain(&Some(value.clone()))).collect(),
+        Some(Any::KvlistValue(list)) => list
+            .values
+            .iter()
+            .map(|pair| (pair.key.clone(), plain(&pair.value)))
+            .collect(),
+        other => panic!("the exporter has no such values: {other:?}"),
+    }
+}
+
+/// Certificates of a test's own: an authority, a server `localhost`, a client. Their files live as long as this.
+pub struct Pki {
+    folder: tempfile::TempDir,
+    server: (Vec<u8>, Vec<u8>),
+    ca: Vec<u8>,
+    asks_client: bool,
+}
+
+impl Pki {
+    /// Makes certificates; `asks_client` makes receivers demand the client's.
+    pub fn new(asks_client: bool) -> Self {
+        use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let ca_key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(Vec::new()).expect("no names are good names");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let ca = params.self_signed(&ca_key).expect("a certificate of its own");
+        let issuer = Issuer::new(params, ca_key);
+        let issued = |name: &str| {
+            let key = KeyPair::generate().expect("a key");
+            let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+            let certificate = params.signed_by(&key, &issuer).expect("a signature");
+            (certificate.pem().into_bytes(), key.serialize_pem().into_bytes())
+        };
+        let (server, client) = (issued("localhost"), issued("exporter"));
+        let ca = ca.pem().into_bytes();
+        for (name, contents) in [("ca.pem", &ca), ("client.pem", &client.0), ("client.key", &client.1)] {
+            std::fs::write(folder.path().join(name), contents).expect("the temporary folder can be written");
+        }
+        Self {
+            folder,
+            server,
+            ca,
+            asks_client,
+        }
+    }
+
+    /// The authority's certificate.
+    pub fn ca_file(&self) -> PathBuf {
+        self.folder.path().join("ca.pem")
+    }
+
+    /// The client's certificate.
+    pub fn cert_file(&self) -> PathBuf {
+        self.folder.path().join("client.pem")
+    }
+
+    /// The client's key.
+    pub fn key_file(&self) -> PathBuf {
+        self.folder.path().join("client.key")
+    }
+
+    /// Accepts TLS connections as `localhost`, speaking one protocol.
+    pub fn acceptor(&self, alpn: &[u8]) -> TlsAcceptor {
+        use rustls::server::WebPkiClientVerifier;
+        use rustls_pki_types::pem::PemObject as _;
+        use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&self.ca).unwrap()).unwrap();
+        let builder = rustls::ServerConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let builder = if self.asks_client {
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+            builder.with_client_cert_verifier(verifier.build().unwrap())
+        } else {
+            builder.with_no_client_auth()
+        };
+        let mut config = builder
+            .with_single_cert(
+                vec![CertificateDer::from_pem_slice(&self.server.0).unwrap()],
+                PrivateKeyDer::from_pem_slice(&self.server.1).unwrap(),
+            )
+            .unwrap();
+        config.alpn_protocols = vec![alpn.to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+}
