@@ -115,7 +115,9 @@ async fn boto3(python: &Path, simulation: &Simulation, asked: &[Asked]) -> Vec<T
             let config = json!({
                 "MaxItems": asked.max_items, "PageSize": asked.page_size, "StartingToken": asked.starting_token,
             });
-            Value::Object(config.as_object().unwrap().clone().into_iter().filter(|(_, value)| !value.is_null()).collect())
+            Value::Object(
+                config.as_object().unwrap().clone().into_iter().filter(|(_, value)| !value.is_null()).collect(),
+            )
         })
         .collect();
     let mut child = tokio::process::Command::new(python)
@@ -232,8 +234,10 @@ async fn both_take_the_same_for_a_token() {
         "eyJQYWdpbmF0aW9uVG9rZW4iOiAiYSJ9".into(), // {"PaginationToken": "a"}
         "W10=".into(),                             // []
     ];
-    let asked: Vec<Asked> =
-        tokens.into_iter().map(|token| Asked { starting_token: Some(token), max_items: Some(70), page_size: None }).collect();
+    let asked: Vec<Asked> = tokens
+        .into_iter()
+        .map(|token| Asked { starting_token: Some(token), max_items: Some(70), page_size: None })
+        .collect();
     let told = both(&python, &simulation, &asked).await;
     let failed: Vec<bool> = told.iter().map(|told| told.failed).collect();
     let (f, t) = (false, true);

@@ -21,11 +21,7 @@ pub(super) struct FaultLog {
 
 impl FaultLog {
     pub(super) fn new(lasts: &'static str, over: &'static str) -> Self {
-        Self {
-            lasts,
-            over,
-            fault: None,
-        }
+        Self { lasts, over, fault: None }
     }
 
     /// It failed. An error if a person must act, else a warning; nothing if it was said before.
@@ -63,13 +59,7 @@ struct Fault {
 
 impl Fault {
     fn begun(pace: Pace, error: &str, now: Instant) -> Self {
-        Self {
-            pace,
-            error: error.to_owned(),
-            began: now,
-            told: now,
-            times: 1,
-        }
+        Self { pace, error: error.to_owned(), began: now, told: now, times: 1 }
     }
 
     /// One more failure, and whether it is news.
@@ -77,11 +67,7 @@ impl Fault {
         let times = self.times + 1;
         let news = self.pace != pace || (self.error != error && now - self.told >= CHANGES_EVERY);
         let fault = if news {
-            Self {
-                began: self.began,
-                times,
-                ..Self::begun(pace, error, now)
-            }
+            Self { began: self.began, times, ..Self::begun(pace, error, now) }
         } else {
             Self { times, ..self }
         };

@@ -26,19 +26,14 @@ struct MemoryOutbox {
 
 impl MemoryOutbox {
     fn holding(entries: u64) -> Self {
-        let outbox = Self {
-            stored: Arc::default(),
-            changes: watch::Sender::new(0),
-        };
+        let outbox = Self { stored: Arc::default(), changes: watch::Sender::new(0) };
         outbox.add(1..=entries);
         outbox
     }
 
     fn add(&self, ids: impl IntoIterator<Item = u64>) {
         self.edit(|stored| {
-            stored
-                .waiting
-                .extend(ids.into_iter().map(|id| (OutboxId(id), entry(id))));
+            stored.waiting.extend(ids.into_iter().map(|id| (OutboxId(id), entry(id))));
         });
     }
 
@@ -53,13 +48,7 @@ impl MemoryOutbox {
     }
 
     fn quarantined(&self) -> Vec<u64> {
-        self.stored
-            .lock()
-            .unwrap()
-            .quarantine
-            .iter()
-            .map(|(id, _)| id.0)
-            .collect()
+        self.stored.lock().unwrap().quarantine.iter().map(|(id, _)| id.0).collect()
     }
 }
 
@@ -101,13 +90,7 @@ impl Outbox for MemoryOutbox {
 }
 
 fn entry(id: u64) -> Entry {
-    Entry {
-        event: AuthEvent {
-            id: Some(id.to_string()),
-            ..AuthEvent::default()
-        },
-        ..bare_entry()
-    }
+    Entry { event: AuthEvent { id: Some(id.to_string()), ..AuthEvent::default() }, ..bare_entry() }
 }
 
 fn id_of(entry: &Entry) -> u64 {
@@ -145,12 +128,7 @@ impl TestSink {
     }
 
     fn offered(&self) -> Vec<Vec<u64>> {
-        self.offered
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|(_, ids)| ids.clone())
-            .collect()
+        self.offered.lock().unwrap().iter().map(|(_, ids)| ids.clone()).collect()
     }
 
     fn taken(&self) -> Vec<u64> {
@@ -200,6 +178,8 @@ impl Tally {
 }
 
 impl CourierReport for Tally {
+    fn failed(&self, _cause: &str) {}
+
     fn request(&self, outcome: RequestOutcome) {
         let mut counts = self.0.lock().unwrap();
         match outcome {
@@ -229,49 +209,30 @@ impl CourierReport for Tally {
 }
 
 fn accepted() -> Answer {
-    Answer::Accepted {
-        rejected: 0,
-        message: None,
-    }
+    Answer::Accepted { rejected: 0, message: None }
 }
 
 fn retry() -> Answer {
-    Answer::Retry {
-        after: None,
-        message: "busy".into(),
-    }
+    Answer::Retry { after: None, message: "busy".into() }
 }
 
 fn invalid() -> Answer {
-    Answer::Invalid {
-        message: "malformed".into(),
-    }
+    Answer::Invalid { message: "malformed".into() }
 }
 
 fn refused() -> Answer {
-    Answer::Refused {
-        message: "who are you?".into(),
-    }
+    Answer::Refused { message: "who are you?".into() }
 }
 
-const LIMITS: BatchLimits = BatchLimits {
-    records: 8,
-    delay: Duration::from_secs(1),
-};
+const LIMITS: BatchLimits = BatchLimits { records: 8, delay: Duration::from_secs(1) };
 
 /// Runs a courier that drains from the start, to its end.
 async fn drained(outbox: &MemoryOutbox, printer: Option<&TestSink>, receiver: Option<&TestSink>) -> Counts {
     let (tally, drain) = (Tally::default(), CancellationToken::new());
     drain.cancel();
-    Courier::new(
-        outbox.clone(),
-        printer.cloned(),
-        receiver.cloned(),
-        tally.clone(),
-        LIMITS,
-    )
-    .run(drain, CancellationToken::new())
-    .await;
+    Courier::new(outbox.clone(), printer.cloned(), receiver.cloned(), tally.clone(), LIMITS)
+        .run(drain, CancellationToken::new())
+        .await;
     tally.counts()
 }
 
@@ -283,13 +244,7 @@ async fn killed_after(
     time: Duration,
 ) -> Counts {
     let tally = Tally::default();
-    let courier = Courier::new(
-        outbox.clone(),
-        printer.cloned(),
-        receiver.cloned(),
-        tally.clone(),
-        LIMITS,
-    );
+    let courier = Courier::new(outbox.clone(), printer.cloned(), receiver.cloned(), tally.clone(), LIMITS);
     let _ = tokio::time::timeout(time, courier.run(CancellationToken::new(), CancellationToken::new())).await;
     tally.counts()
 }
@@ -298,10 +253,7 @@ async fn killed_after(
 async fn entries_leave_the_outbox_in_batches_once_they_are_acknowledged() {
     let (outbox, receiver) = (MemoryOutbox::holding(20), TestSink::willing());
     let counts = drained(&outbox, None, Some(&receiver)).await;
-    assert_eq!(
-        receiver.offered(),
-        [(1..=8).collect::<Vec<_>>(), (9..=16).collect(), (17..=20).collect()]
-    );
+    assert_eq!(receiver.offered(), [(1..=8).collect::<Vec<_>>(), (9..=16).collect(), (17..=20).collect()]);
     assert!(outbox.waiting().is_empty());
     assert_eq!((counts.ok, counts.accepted), (3, 20));
 }
@@ -342,13 +294,7 @@ async fn nothing_is_exported_or_settled_before_it_is_printed() {
 async fn a_part_filled_batch_waits_for_its_delay_and_a_full_one_does_not() {
     let (outbox, receiver) = (MemoryOutbox::holding(2), TestSink::willing());
     let began = Instant::now();
-    let courier = Courier::new(
-        outbox.clone(),
-        None::<TestSink>,
-        Some(receiver.clone()),
-        Tally::default(),
-        LIMITS,
-    );
+    let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), Tally::default(), LIMITS);
     let feeding = async {
         sleep(Duration::from_millis(600)).await;
         outbox.add([3]);
@@ -363,10 +309,7 @@ async fn a_part_filled_batch_waits_for_its_delay_and_a_full_one_does_not() {
         () = feeding => {}
     }
     let offered: Vec<_> = receiver.offered.lock().unwrap().clone();
-    let offered: Vec<_> = offered
-        .iter()
-        .map(|(at, ids)| ((*at - began).as_millis(), ids.len()))
-        .collect();
+    let offered: Vec<_> = offered.iter().map(|(at, ids)| ((*at - began).as_millis(), ids.len())).collect();
     assert_eq!(offered, [(1000, 3), (10_610, 8)]);
 }
 
@@ -390,10 +333,7 @@ async fn the_guilty_record_goes_to_quarantine_and_the_rest_goes_through() {
     let receiver = TestSink::answering(|ids| if ids.contains(&5) { invalid() } else { accepted() });
     let counts = drained(&outbox, None, Some(&receiver)).await;
     assert!(outbox.waiting().is_empty());
-    assert_eq!(
-        outbox.stored.lock().unwrap().quarantine,
-        [(OutboxId(5), "malformed".to_owned())]
-    );
+    assert_eq!(outbox.stored.lock().unwrap().quarantine, [(OutboxId(5), "malformed".to_owned())]);
     let mut taken = receiver.taken();
     taken.sort_unstable();
     assert_eq!(taken, (1..=20).filter(|id| *id != 5).collect::<Vec<_>>());
@@ -404,9 +344,7 @@ async fn the_guilty_record_goes_to_quarantine_and_the_rest_goes_through() {
 async fn what_was_taken_is_settled_before_the_courier_waits() {
     let outbox = MemoryOutbox::holding(8);
     let receiver = TestSink::answering(|ids| match ids {
-        _ if ids.len() > 4 => Answer::TooLarge {
-            message: "4 at most".into(),
-        },
+        _ if ids.len() > 4 => Answer::TooLarge { message: "4 at most".into() },
         [1, ..] => accepted(),
         _ => retry(),
     });
@@ -430,20 +368,10 @@ async fn a_full_quarantine_stops_delivery_until_it_has_room() {
     let counts = killed_after(&outbox, None, Some(&receiver), Duration::from_secs(100)).await;
     assert_eq!(outbox.waiting(), [10], "what was taken is settled all the same");
     assert_eq!(counts.full, [true]);
-    assert_eq!(
-        drained(&outbox, None, Some(&receiver)).await.quarantined,
-        0,
-        "a drain does not wait for room"
-    );
+    assert_eq!(drained(&outbox, None, Some(&receiver)).await.quarantined, 0, "a drain does not wait for room");
 
     let tally = Tally::default();
-    let courier = Courier::new(
-        outbox.clone(),
-        None::<TestSink>,
-        Some(receiver.clone()),
-        tally.clone(),
-        LIMITS,
-    );
+    let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), tally.clone(), LIMITS);
     let making_room = async {
         sleep(Duration::from_secs(100)).await;
         outbox.edit(|stored| stored.quarantine.clear());
@@ -461,13 +389,7 @@ async fn a_full_quarantine_stops_delivery_until_it_has_room() {
 async fn a_receiver_that_refuses_everything_fills_no_quarantine_and_gets_everything_after_its_cure() {
     let outbox = MemoryOutbox::holding(300);
     let (printer, receiver) = (TestSink::willing(), TestSink::answering(|_| invalid()));
-    let courier = Courier::new(
-        outbox.clone(),
-        Some(printer.clone()),
-        Some(receiver.clone()),
-        Tally::default(),
-        LIMITS,
-    );
+    let courier = Courier::new(outbox.clone(), Some(printer.clone()), Some(receiver.clone()), Tally::default(), LIMITS);
     let life = async {
         sleep(Duration::from_secs(4 * 3600)).await;
         assert_eq!(outbox.quarantined(), (1..=99).collect::<Vec<_>>());
@@ -487,11 +409,7 @@ async fn a_receiver_that_refuses_everything_fills_no_quarantine_and_gets_everyth
     assert_eq!(outbox.quarantined(), (1..=99).chain([200]).collect::<Vec<_>>());
     let mut taken = receiver.taken();
     taken.sort_unstable();
-    assert_eq!(
-        taken,
-        (100..=300).filter(|id| *id != 200).collect::<Vec<_>>(),
-        "each once"
-    );
+    assert_eq!(taken, (100..=300).filter(|id| *id != 200).collect::<Vec<_>>(), "each once");
     assert_eq!(printer.taken(), (1..=300).collect::<Vec<_>>(), "each once, in order");
 }
 
@@ -519,10 +437,7 @@ async fn a_settlement_that_fails_is_written_again_and_its_batch_not_sent_again()
 #[tokio::test(start_paused = true)]
 async fn partial_success_counts_what_was_rejected_and_repeats_nothing() {
     let outbox = MemoryOutbox::holding(3);
-    let receiver = TestSink::answering(|_| Answer::Accepted {
-        rejected: 1,
-        message: Some("too old".into()),
-    });
+    let receiver = TestSink::answering(|_| Answer::Accepted { rejected: 1, message: Some("too old".into()) });
     let counts = drained(&outbox, None, Some(&receiver)).await;
     assert_eq!((counts.ok, counts.accepted, counts.rejected), (1, 2, 1));
     assert_eq!(receiver.offered().len(), 1);
@@ -561,20 +476,11 @@ async fn a_drain_that_begins_during_a_wait_tries_at_once_unless_the_receiver_nam
         let outbox = MemoryOutbox::holding(1);
         let mut first = true;
         let receiver = TestSink::answering(move |_| {
-            let answer = Answer::Retry {
-                after,
-                message: "busy".into(),
-            };
+            let answer = Answer::Retry { after, message: "busy".into() };
             if std::mem::take(&mut first) { answer } else { accepted() }
         });
         let drain = CancellationToken::new();
-        let courier = Courier::new(
-            outbox.clone(),
-            None::<TestSink>,
-            Some(receiver.clone()),
-            Tally::default(),
-            LIMITS,
-        );
+        let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), Tally::default(), LIMITS);
         let stopping = async {
             sleep(Duration::from_millis(1400)).await;
             drain.cancel();
@@ -631,13 +537,8 @@ async fn killed_at_any_moment_the_courier_loses_nothing_and_repeats_at_most_a_ba
         while !outbox.waiting().is_empty() {
             outbox.edit(|stored| stored.failures = random.usize(0..2));
             // Most kills fall between two steps of the work, which takes no time here.
-            let courier = Courier::new(
-                outbox.clone(),
-                Some(printer.clone()),
-                Some(receiver.clone()),
-                Tally::default(),
-                LIMITS,
-            );
+            let courier =
+                Courier::new(outbox.clone(), Some(printer.clone()), Some(receiver.clone()), Tally::default(), LIMITS);
             let mut life = Box::pin(courier.run(CancellationToken::new(), CancellationToken::new()));
             for _ in 0..random.usize(1..40) {
                 let step = std::future::poll_fn(|context| std::task::Poll::Ready(life.as_mut().poll(context)));
@@ -653,9 +554,6 @@ async fn killed_at_any_moment_the_courier_loses_nothing_and_repeats_at_most_a_ba
         arrived.extend(outbox.quarantined());
         assert_eq!(arrived, (1..=entries).collect(), "each is delivered or in quarantine");
         let repeats = taken.len() + outbox.quarantined().len() - arrived.len();
-        assert!(
-            repeats <= kills * LIMITS.records,
-            "{repeats} repeats after {kills} kills"
-        );
+        assert!(repeats <= kills * LIMITS.records, "{repeats} repeats after {kills} kills");
     }
 }
