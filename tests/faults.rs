@@ -335,7 +335,7 @@ async fn whatever_an_event_holds_it_is_delivered_as_it_is_and_counted_under_a_kn
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_listing_that_breaks_off_removes_nobody_and_goes_on_when_it_can() {
+async fn a_listing_that_breaks_off_is_begun_again_and_told_once() {
     let stage = Stage::set(&following(&[WELL]), |world| {
         populate(world, WELL, 65, 1);
         // The first page comes, the second does not.
