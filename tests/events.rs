@@ -91,11 +91,8 @@ async fn a_table_has_a_head_and_a_row_for_each_event() {
 #[tokio::test]
 async fn a_reader_who_has_seen_enough_ends_it_quietly() {
     let simulation = ada(2000).await;
-    let mut child = events(&simulation, &["--page-size", "10"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        events(&simulation, &["--page-size", "10"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let ended = tokio::task::spawn_blocking(move || {
         let mut first = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();

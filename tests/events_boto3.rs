@@ -115,7 +115,9 @@ async fn boto3(python: &Path, simulation: &Simulation, asked: &[Asked]) -> Vec<T
             let config = json!({
                 "MaxItems": asked.max_items, "PageSize": asked.page_size, "StartingToken": asked.starting_token,
             });
-            Value::Object(config.as_object().unwrap().clone().into_iter().filter(|(_, value)| !value.is_null()).collect())
+            Value::Object(
+                config.as_object().unwrap().clone().into_iter().filter(|(_, value)| !value.is_null()).collect(),
+            )
         })
         .collect();
     let mut child = tokio::process::Command::new(python)
@@ -167,7 +169,7 @@ fn summary(told: &Told) -> String {
 
 fn every_way_to_ask() -> Vec<Asked> {
     let mut asked = vec![];
-    for page_size in [None, Some(4), Some(7), Some(60)] {
+    for page_size in [None, Some(7), Some(60)] {
         for max_items in [None, Some(0), Some(1), Some(59), Some(60), Some(61), Some(126), Some(130), Some(131)] {
             asked.push(Asked { max_items, page_size, starting_token: None });
         }
@@ -178,11 +180,7 @@ fn every_way_to_ask() -> Vec<Asked> {
 #[tokio::test]
 async fn both_yield_the_same_however_they_are_cut_and_go_on_with_each_others_tokens() {
     let Some(python) = peers::python_with("boto3") else { return };
-    for (style, last) in [
-        (TokenStyle::Key, LastToken::Never),
-        (TokenStyle::Key, LastToken::WhenFull),
-        (TokenStyle::Offset, LastToken::Always),
-    ] {
+    for (style, last) in [(TokenStyle::Key, LastToken::WhenFull), (TokenStyle::Offset, LastToken::Always)] {
         let simulation = ada().await;
         simulation.world(|world| {
             let pool = world.pool_mut(POOL);
@@ -232,8 +230,10 @@ async fn both_take_the_same_for_a_token() {
         "eyJQYWdpbmF0aW9uVG9rZW4iOiAiYSJ9".into(), // {"PaginationToken": "a"}
         "W10=".into(),                             // []
     ];
-    let asked: Vec<Asked> =
-        tokens.into_iter().map(|token| Asked { starting_token: Some(token), max_items: Some(70), page_size: None }).collect();
+    let asked: Vec<Asked> = tokens
+        .into_iter()
+        .map(|token| Asked { starting_token: Some(token), max_items: Some(70), page_size: None })
+        .collect();
     let told = both(&python, &simulation, &asked).await;
     let failed: Vec<bool> = told.iter().map(|told| told.failed).collect();
     let (f, t) = (false, true);
