@@ -1,7 +1,5 @@
 //! The published samples, through the built binary: right to the millisecond, in log records and counters.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 #[path = "support/exporter.rs"]
 mod exporter;
 #[path = "support/receiver.rs"]
