@@ -381,7 +381,8 @@ impl Walk {
             late,
         });
         cursor.seen.insert(place, sighting);
-        // Only over events that were taken: what backlog passes on its way from the top was not.
+        // Only over events that were taken. What backlog passes on its way from the top was not, and a poll that took it for
+        // its end would leave it to the next full reading.
         if cursor.last_seen.as_ref().is_none_or(|last| time > last.time) {
             cursor.last_seen = Some(LastSeen { time, id: event.id.clone() });
         }

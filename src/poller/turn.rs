@@ -195,7 +195,7 @@ async fn commit<S: Source>(
 fn totals(taken: &Taken) -> Vec<(Series, u64)> {
     let mut totals = BTreeMap::new();
     let seen = taken.findings.iter().flat_map(|finding| match &finding.before {
-        None => tally::first_sight(&finding.facts, finding.live, false),
+        None => tally::first_sight(&finding.facts, finding.live),
         Some(before) => tally::revision(before, &finding.facts, finding.live),
     });
     let unfinished = taken.unfinished.iter().flat_map(|facts| tally::unfinished(facts, true));
