@@ -65,7 +65,8 @@ struct Known {
     /// The names of `usernames_file`, as last read.
     in_file: Vec<String>,
     file_changed: Option<SystemTime>,
-    listed: Vec<ListedUser>,
+    /// By listing, in the configuration's order.
+    listed: Vec<Vec<ListedUser>>,
     /// Who is followed, with the `sub` that a listing gave.
     roster: BTreeMap<String, Option<String>>,
     file_trouble: Option<String>,
@@ -85,10 +86,9 @@ impl<S: Source> Discovery<S> {
         let mut retry_after = RETRY_AFTER;
         loop {
             self.read_names(&mut known).await;
-            let again_in = match self.list(&listings).await {
-                Ok(listed) => {
+            let again_in = match self.list(&listings, &mut known).await {
+                Ok(()) => {
                     self.listed(&listings, &mut known, Ok(())).await;
-                    known.listed = listed;
                     self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
                     retry_after = RETRY_AFTER;
                     self.interval
@@ -111,29 +111,39 @@ impl<S: Source> Discovery<S> {
         }
     }
 
-    /// Reads every listing to its end.
-    async fn list(&self, listings: &[Listing]) -> Result<Vec<ListedUser>, SourceError> {
-        let mut listed = Vec::new();
-        for listing in listings {
-            let mut token = None;
-            loop {
-                self.pool.source.lists().pass().await;
-                let page = match self.pool.source.users(listing, token.as_ref()).await {
-                    // The gate has slowed down; the same page again.
-                    Err(SourceError::Throttled(_)) => continue,
-                    page => page?,
-                };
-                listed.extend(page.users);
-                if page.next.is_none() {
-                    break;
-                }
-                if page.next == token {
-                    return Err(SourceError::Passing("the service repeated its listing token".into()));
-                }
-                token = page.next;
+    /// Reads every listing. One that breaks off leaves what it gave before, and the others their say; the first error is
+    /// told.
+    async fn list(&self, listings: &[Listing], known: &mut Known) -> Result<(), SourceError> {
+        let mut result = Ok(());
+        known.listed.resize_with(listings.len(), Vec::new);
+        for (listing, listed) in listings.iter().zip(&mut known.listed) {
+            match self.read_to_its_end(listing).await {
+                Ok(users) => *listed = users,
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        Ok(listed)
+        result
+    }
+
+    async fn read_to_its_end(&self, listing: &Listing) -> Result<Vec<ListedUser>, SourceError> {
+        let mut listed = Vec::new();
+        let mut token = None;
+        loop {
+            self.pool.source.lists().pass().await;
+            let page = match self.pool.source.users(listing, token.as_ref()).await {
+                // The gate has slowed down; the same page again.
+                Err(SourceError::Throttled(_)) => continue,
+                page => page?,
+            };
+            listed.extend(page.users);
+            if page.next.is_none() {
+                return Ok(listed);
+            }
+            if page.next == token {
+                return Err(SourceError::Passing("the service repeated its listing token".into()));
+            }
+            token = page.next;
+        }
     }
 
     /// Reads the file of names, if there is one; answers whether they may have changed.
@@ -173,7 +183,7 @@ impl<S: Source> Discovery<S> {
     /// Brings the roster in line with who is wanted.
     async fn update(&self, known: &mut Known) -> Result<(), LedgerError> {
         let by_hand = self.config.usernames.iter().chain(&known.in_file).map(String::as_str);
-        let wanted = roster::wanted(&self.config, by_hand, &known.listed);
+        let wanted = roster::wanted(&self.config, by_hand, known.listed.iter().flatten());
         let newcomers: Vec<_> = wanted
             .iter()
             .filter(|(username, user)| {
