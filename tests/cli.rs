@@ -1,5 +1,7 @@
 //! The command line as a new user meets it: clear messages on stderr, data on stdout, exit codes that mean something.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/exporter.rs"]
 mod exporter;
 
