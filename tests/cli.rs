@@ -166,6 +166,7 @@ fn the_readmes_configuration_loads_and_its_policy_is_what_is_called() {
     std::fs::write(&path, block("toml")).unwrap();
     let config = config::load(Some(&path), Vec::<(String, String)>::new()).unwrap();
     assert_eq!(config.poll.requests_per_second, Rate::PerSecond(5.0));
+    assert_eq!(block("json"), include_str!("../deploy/iam-policy.json"));
     let policy: serde_json::Value = serde_json::from_str(&block("json")).unwrap();
     let actions: Vec<_> = policy["Statement"][0]["Action"].as_array().unwrap().clone();
     assert_eq!(
