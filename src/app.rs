@@ -1,5 +1,6 @@
 //! Builds every stage, spawns it, runs until a stop, drains. The one place that knows all of them.
 
+mod delivery_report;
 mod gauges;
 mod lanes;
 
@@ -9,13 +10,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::delivery_report::DeliveryReport;
 use self::gauges::Gauges;
 use self::lanes::{LaneKey, Lanes};
-use crate::config::{Config, PoolConfig};
-use crate::courier::Courier;
+use crate::config::{Config, PoolConfig, TimestampSource};
+use crate::courier::{BatchLimits, Courier};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
 use crate::gate::Gate;
@@ -23,10 +26,13 @@ use crate::http::{HttpServer, Router, Scrapes};
 use crate::ledger::{Ledger, Opened, PoolRecord};
 use crate::lifecycle::{Clock, Lifecycle, Outcome};
 use crate::metrics::Metrics;
+use crate::poller::health::{Health, Trouble};
 use crate::poller::turn::Means;
 use crate::poller::{Message, Pace, Poller};
 use crate::pool::Pool;
 use crate::schedule::PoolSlot;
+use crate::sink::otlp::OtlpSink;
+use crate::sink::stdout::StdoutSink;
 use crate::source::cognito::Clients;
 use crate::source::metered::Metered;
 use crate::source::{PoolDescription, Source, SourceError};
@@ -37,6 +43,9 @@ use crate::walk::Rules;
 
 /// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
 const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// Records on stdout alone: at once, and as many as there are.
+const STDOUT_BATCHES: BatchLimits = BatchLimits { records: 512, delay: Duration::ZERO };
 
 /// The exporter, built and ready to run.
 pub struct App {
@@ -108,8 +117,10 @@ impl App {
     /// A receiver's settings cannot be used.
     pub async fn run(self, mut next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
         let Self { config, clock, lifecycle, metrics, status, http, ledger, clients, pools } = self;
-        let sinks = crate::sink::configured(&config, ledger.instance_id())?;
-        let queue = !sinks.is_empty();
+        let receiver = config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id())).transpose()?;
+        let timestamp = config.otlp.as_ref().map_or(TimestampSource::Event, |otlp| otlp.timestamp);
+        let printer = config.stdout_enabled.then(|| StdoutSink::new(timestamp));
+        let queue = receiver.is_some() || printer.is_some();
         if !queue {
             info!("no sink is configured (otlp.endpoint, stdout.enabled): only metrics are exported");
         }
@@ -124,11 +135,15 @@ impl App {
             status: status.clone(),
             ledger: ledger.clone(),
             outbox_limit_bytes: config.state.outbox_limit_bytes,
-            quarantine_limit_bytes: config.state.quarantine_limit_bytes,
         };
         lifecycle.spawn_service("gauges", gauges.run(lifecycle.hard_stop()));
         if queue {
-            let courier = Courier::new(ledger.clone(), sinks, &config, metrics.clone(), status.clone(), clock.clone());
+            let report = DeliveryReport { metrics: metrics.clone(), status: status.clone(), clock: clock.clone() };
+            let limits = config
+                .otlp
+                .as_ref()
+                .map_or(STDOUT_BATCHES, |otlp| BatchLimits { records: otlp.batch_size, delay: otlp.batch_delay });
+            let courier = Courier::new(ledger.clone(), printer, receiver, report, limits);
             lifecycle.spawn("courier", courier.run(lifecycle.soft_stop(), lifecycle.hard_stop()));
         }
 
@@ -227,6 +242,7 @@ impl<S: Source> Follower<S> {
     async fn identify(&self, source: &S) -> PoolIdentity {
         let (mut again_in, again_max) = DESCRIBE_AGAIN;
         let mut told = false;
+        let began = Instant::now();
         loop {
             match source.describe().await {
                 Ok(description) => {
@@ -239,13 +255,19 @@ impl<S: Source> Follower<S> {
                     if !std::mem::replace(&mut told, true) {
                         warn!(pool = self.config.id, %error, "the pool cannot be reached yet; trying on");
                     }
+                    if began.elapsed() >= Health::UNREACHABLE_AFTER {
+                        self.means.metrics.pool_up(&self.config.id, false);
+                    }
                 }
                 Err(error) => {
-                    warn!(
-                        pool = self.config.id,
-                        %error,
-                        "the pool cannot be described; its budget is shared with the pools of the same credentials"
-                    );
+                    // What every call meets is told by those that matter.
+                    if !Trouble::of(&error).is_some_and(Trouble::meets_every_call) {
+                        warn!(
+                            pool = self.config.id,
+                            %error,
+                            "the pool cannot be described; its budget is shared with the pools of the same credentials"
+                        );
+                    }
                     return identity(&self.config, None);
                 }
             }

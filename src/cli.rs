@@ -12,20 +12,16 @@ pub mod run;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-use crate::config::{Config, ConfigErrors};
+use crate::config::{Config, ConfigErrors, Origin};
 
 /// Exports Amazon Cognito's user auth events as OTLP log records and Prometheus counters.
 ///
 /// New here? `cognito-auth-exporter demo` shows everything without an AWS account.
 #[derive(Parser, Debug)]
-#[command(name = "cognito-auth-exporter", version, max_term_width = 110)]
+#[command(name = "cognito-auth-exporter", version, propagate_version = true, max_term_width = 110)]
 pub struct Arguments {
-    /// Configuration file. Without it: ./config.toml if there, then /etc/cognito-auth-exporter/config.toml; the
-    /// environment alone (COGNITO_EXPORTER_...) will do.
-    #[arg(long, global = true, value_name = "FILE")]
-    config: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -33,24 +29,33 @@ pub struct Arguments {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the exporter until it is stopped (SIGTERM or SIGINT).
-    Run,
+    Run(ConfigArgs),
+    /// Validate the configuration and try every dependency for real, one line each with what to do.
+    Check(ConfigArgs),
     /// Show the whole thing with no AWS account: a simulated Cognito on loopback with lively users.
     Demo(demo::DemoArgs),
     /// Print one user's auth events, newest first, one a line.
     Events(events::EventsArgs),
-    /// Validate the configuration and try every dependency for real.
-    Check,
+}
+
+/// Where the configuration is.
+#[derive(Args, Debug)]
+struct ConfigArgs {
+    /// Configuration file. Without it: ./config.toml if there, then /etc/cognito-auth-exporter/config.toml; the
+    /// environment alone (COGNITO_EXPORTER_...) will do.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl Arguments {
     /// Does what the command line asks.
     pub async fn execute(self) -> ExitCode {
         let result = match self.command {
-            Command::Run => match self.load() {
+            Command::Run(args) => match args.load() {
                 Ok(config) => run::run(config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
-            Command::Check => match self.load() {
+            Command::Check(args) => match args.load() {
                 Ok(config) => check::check(config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
@@ -62,14 +67,24 @@ impl Arguments {
             ExitCode::from(1)
         })
     }
+}
 
+impl ConfigArgs {
     fn load(&self) -> Result<Config, ConfigErrors> {
         crate::config::load(self.config.as_deref(), std::env::vars_os())
     }
 }
 
+/// Every mistake a line, and for somebody who has no configuration at all where to begin.
 fn bad_configuration(errors: &ConfigErrors) -> ExitCode {
-    complain(&errors.to_string());
+    let mistakes = errors.mistakes();
+    match mistakes {
+        [one] => complain(&one.to_string()),
+        many => complain(&format!("{} mistakes in the configuration\n{errors}", many.len())),
+    }
+    if mistakes.iter().any(|mistake| mistake.origin == Origin::Nowhere) {
+        complain("begin with config.example.toml, which has every key; `cognito-auth-exporter demo` needs none");
+    }
     ExitCode::from(2)
 }
 

@@ -1,61 +1,409 @@
-//! stub, to be replaced
-#![expect(missing_docs, reason = "stub")]
-use crate::config::Config;
-use crate::ledger::Ledger;
-use crate::lifecycle::Clock;
-use crate::metrics::{Metrics, RecordOutcome, RequestOutcome, Stage};
-use crate::sink::{Answer, Sinks};
-use crate::status::StatusBoard;
+//! Takes entries from the outbox to the sinks, and settles what became of them.
+//!
+//! A loop of four steps: *collect* a batch, *print* it (standard output), *export* it (OTLP), *settle*. An entry leaves the
+//! outbox when every configured sink has taken it, or the receiver has refused it for what it is. Nothing is dropped by age
+//! or number: while a receiver is down the loop waits, and the outbox's own limit is the ledger's matter. What an answer
+//! leads to is decided in [`delivery`], without I/O; this file asks, awaits and tells.
+//!
+//! Repeats: a crash between a sink's answer and the settlement's write repeats at most the batch in flight. In a process
+//! that lives on, nothing is printed twice, however often its export fails.
+
 use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct OutboxId(pub u64);
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Settlement {
-    pub delivered: Vec<OutboxId>,
-    pub quarantined: Vec<(OutboxId, String)>,
+use crate::entry::Entry;
+use crate::sink::{Answer, Sink};
+
+pub mod delivery;
+mod fault;
+mod outbox;
+
+#[cfg(test)]
+mod tests;
+
+pub use outbox::{CourierReport, Outbox, OutboxId, RequestOutcome, Settlement};
+
+use delivery::{Delivery, Fate, Pace, Standing, Wait};
+use fault::FaultLog;
+
+/// Most bytes of one export before compression. Receivers' usual limit for a message is 4 MiB.
+pub const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
+
+/// How often an idle courier says that it has nothing to do, so that "no progress" can be told from "no work".
+const IDLE_REPORT: Duration = Duration::from_secs(10);
+
+/// The most entries and the longest wait of a batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BatchLimits {
+    /// Records, at least 1.
+    pub records: usize,
+    /// How long a batch that is not full waits for more.
+    pub delay: Duration,
 }
 
-pub struct Courier {
-    ledger: Ledger,
-    sinks: Sinks,
-    metrics: Metrics,
-    clock: Clock,
-    batch: usize,
+/// The courier: one outbox, up to two sinks.
+#[derive(Debug)]
+pub struct Courier<O, P, S, R> {
+    outbox: O,
+    printer: Option<P>,
+    receiver: Option<S>,
+    report: R,
+    limits: BatchLimits,
+    standing: Standing,
+    /// The last entry that was printed.
+    printed: Option<OutboxId>,
+    /// The last of the entries that are held back, where the next batch begins while the receiver has no credit.
+    held: Option<OutboxId>,
+    stops: Stops,
+    faults: Faults,
 }
-impl Courier {
-    pub fn new(ledger: Ledger, sinks: Sinks, config: &Config, metrics: Metrics, _s: StatusBoard, clock: Clock) -> Self {
-        Self { ledger, sinks, metrics, clock, batch: config.otlp.as_ref().map_or(512, |otlp| otlp.batch_size) }
+
+#[derive(Debug)]
+struct Stops {
+    /// End when the outbox is empty.
+    drain: CancellationToken,
+    /// End now.
+    halt: CancellationToken,
+}
+
+#[derive(Debug)]
+struct Faults {
+    outbox: FaultLog,
+    printer: FaultLog,
+    receiver: FaultLog,
+    rejections: FaultLog,
+}
+
+/// The courier was told to end, or what it waits for cannot come before the end.
+#[derive(Debug)]
+struct Stopped;
+
+/// Entries on their way. What has a fate is in the settlement.
+#[derive(Debug, Default)]
+struct Batch {
+    ids: Vec<OutboxId>,
+    entries: Vec<Entry>,
+    bytes: usize,
+    full: bool,
+    settlement: Settlement,
+}
+
+impl<O, P, S, R> Courier<O, P, S, R>
+where
+    O: Outbox,
+    P: Sink,
+    S: Sink,
+    R: CourierReport,
+{
+    /// A courier from `outbox` to a printer and a receiver. With neither, entries would wait for ever: run none.
+    pub fn new(outbox: O, printer: Option<P>, receiver: Option<S>, report: R, limits: BatchLimits) -> Self {
+        Self {
+            outbox,
+            printer,
+            receiver,
+            report,
+            limits,
+            standing: Standing::default(),
+            printed: None,
+            held: None,
+            stops: Stops { drain: CancellationToken::new(), halt: CancellationToken::new() },
+            faults: Faults {
+                outbox: FaultLog::new("the outbox fails", "the outbox works again"),
+                printer: FaultLog::new("standard output takes no records", "standard output takes records again"),
+                receiver: FaultLog::new("the OTLP receiver takes no records", "the OTLP receiver takes records again"),
+                rejections: FaultLog::new(
+                    "the OTLP receiver takes records with reservations",
+                    "the OTLP receiver takes records without reservations again",
+                ),
+            },
+        }
     }
-    pub async fn run(mut self, stop: CancellationToken, hard: CancellationToken) {
-        let mut changes = self.ledger.outbox_changes();
-        loop {
-            changes.mark_unchanged();
-            let entries = self.ledger.read_outbox(None, self.batch).unwrap_or_default();
-            if entries.is_empty() {
-                self.metrics.progress(Stage::Deliver, self.clock.now());
-                if stop.is_cancelled() {
-                    return;
-                }
-                tokio::select! { _ = changes.changed() => {}, () = stop.cancelled() => {}, () = tokio::time::sleep(Duration::from_secs(5)) => {} }
-                continue;
-            }
-            let (ids, batch): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
-            match self.sinks.deliver(&batch).await {
-                Answer::Accepted { .. } => {
-                    self.metrics.otlp_request(RequestOutcome::Ok);
-                    self.metrics.otlp_records(RecordOutcome::Accepted, batch.len() as u64);
-                    let _ = self.ledger.settle(Settlement { delivered: ids, quarantined: vec![] }).await;
-                }
-                other => {
-                    tracing::warn!(?other, "delivery");
-                    tokio::select! { () = hard.cancelled() => return, () = tokio::time::sleep(Duration::from_secs(1)) => {} }
-                }
-            }
-            if hard.is_cancelled() {
+
+    /// Delivers until told to end. From `drain` on it delivers what is in the outbox, without waiting for more or for what
+    /// a person must cure, and ends; at `halt` it ends at once. What is not settled then is delivered after the next start.
+    pub async fn run(mut self, drain: CancellationToken, halt: CancellationToken) {
+        self.stops = Stops { drain, halt };
+        let mut changes = self.outbox.changes();
+        while let Ok(mut batch) = self.collect(&mut changes).await {
+            let carried = self.carry(&mut batch, &mut changes).await;
+            let settled = self.settle(&mut batch).await;
+            if carried.and(settled).is_err() {
                 return;
             }
         }
+    }
+
+    /// Waits for a batch: full, or past its delay. In a drain, whatever is there; nothing ends it.
+    async fn collect(&mut self, changes: &mut watch::Receiver<u64>) -> Result<Batch, Stopped> {
+        let mut batch = Batch::default();
+        let mut due = None;
+        loop {
+            changes.borrow_and_update();
+            self.top_up(&mut batch).await?;
+            let draining = self.stops.drain.is_cancelled();
+            if batch.ids.is_empty() {
+                if self.held.take().is_some() {
+                    continue;
+                }
+                self.report.progress();
+                if draining {
+                    return Err(Stopped);
+                }
+                self.stops.await_change(changes, Instant::now() + IDLE_REPORT).await?;
+            } else {
+                let due = *due.get_or_insert_with(|| Instant::now() + self.limits.delay);
+                if batch.full || draining || Instant::now() >= due {
+                    return Ok(batch);
+                }
+                self.stops.await_change(changes, due).await?;
+            }
+        }
+    }
+
+    /// Adds what the outbox holds beyond the batch, up to the limits.
+    async fn top_up(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
+        let mut failures = Standing::default();
+        let more = loop {
+            let after = batch.ids.last().copied().or(self.held);
+            match self.outbox.read(after, self.limits.records - batch.ids.len()) {
+                Ok(more) => break more,
+                Err(error) => self.outbox_failed(&error, &mut failures).await?,
+            }
+        };
+        self.faults.outbox.succeeded();
+        for (id, entry) in more {
+            let size = match (&self.receiver, &self.printer) {
+                (Some(receiver), _) => receiver.size_of(&entry),
+                (None, Some(printer)) => printer.size_of(&entry),
+                (None, None) => 0,
+            };
+            // One that is larger than a batch may be goes alone.
+            if !batch.ids.is_empty() && batch.bytes + size > BATCH_BYTES_MAX {
+                batch.full = true;
+                break;
+            }
+            batch.ids.push(id);
+            batch.entries.push(entry);
+            batch.bytes += size;
+        }
+        batch.full |= batch.ids.len() >= self.limits.records || batch.bytes >= BATCH_BYTES_MAX;
+        Ok(())
+    }
+
+    /// Takes a batch to every sink.
+    async fn carry(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
+        self.print(batch).await?;
+        if self.receiver.is_none() {
+            batch.settlement.delivered.append(&mut batch.ids);
+            return Ok(());
+        }
+        self.export(batch, changes).await
+    }
+
+    /// Prints what of the batch was not printed before. A printer has no opinion of records: any failure is its own.
+    async fn print(&mut self, batch: &Batch) -> Result<(), Stopped> {
+        let Some(printer) = &mut self.printer else {
+            return Ok(());
+        };
+        let printed = self.printed;
+        let from = batch.ids.partition_point(|id| Some(*id) <= printed);
+        let fresh = &batch.entries[from..];
+        let mut failures = Standing::default();
+        while !fresh.is_empty() {
+            let answer = unless(&self.stops.halt, printer.deliver(fresh)).await?;
+            let (message, pace) = match answer {
+                Answer::Accepted { .. } => break,
+                Answer::Retry { message, .. } => (message, Pace::Passing),
+                Answer::TooLarge { message } | Answer::Invalid { message } | Answer::Refused { message } => {
+                    (message, Pace::Lasting)
+                }
+            };
+            self.faults.printer.failed(pace, &message);
+            let wait = failures.failed(pace, None, fastrand::f64());
+            self.stops.pause(wait).await?;
+        }
+        self.faults.printer.succeeded();
+        self.printed = batch.ids.last().copied().max(self.printed);
+        Ok(())
+    }
+
+    /// Exports a batch until every entry's fate is known. What is known so far is settled before every wait.
+    async fn export(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
+        let mut delivery = Delivery::of(batch.entries.len());
+        while let (Some(part), Some(receiver)) = (delivery.part(), &mut self.receiver) {
+            let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
+            self.tell(&answer, part.len());
+            let had_credit = !self.standing.lost_credit();
+            let step = delivery.answered(&answer, &mut self.standing, fastrand::f64());
+            if had_credit && self.standing.lost_credit() {
+                let count = delivery::REFUSED_SINGLY_MAX;
+                tracing::error!(count, "the OTLP receiver refuses every record: nothing more is quarantined");
+            }
+            match step.fate {
+                Some((part, Fate::Delivered)) => {
+                    batch.settlement.delivered.extend_from_slice(&batch.ids[part]);
+                    // What was held back has another chance.
+                    self.held = None;
+                }
+                Some((part, Fate::Quarantined { reason })) => {
+                    self.await_quarantine(batch, changes).await?;
+                    let refused = batch.ids[part].iter().map(|id| (*id, reason.clone()));
+                    batch.settlement.quarantined.extend(refused);
+                }
+                Some((part, Fate::Held)) => {
+                    self.held = batch.ids[part].last().copied().max(self.held);
+                }
+                None => {}
+            }
+            if let Some(wait) = step.wait {
+                self.settle(batch).await?;
+                self.stops.pause(wait).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports an answer, and logs what is new about it.
+    fn tell(&mut self, answer: &Answer, records: usize) {
+        let outcome = match answer {
+            Answer::Accepted { rejected, message } => {
+                let records = records as u64;
+                let rejected = (*rejected).min(records);
+                self.report.records(records - rejected, rejected);
+                self.faults.receiver.succeeded();
+                match message.as_deref() {
+                    reason if rejected > 0 => {
+                        let what = format!("it rejects some for good: {}", reason.unwrap_or("no reason given"));
+                        self.faults.rejections.failed(Pace::Lasting, &what);
+                    }
+                    Some(warning) => self.faults.rejections.failed(Pace::Passing, warning),
+                    None => self.faults.rejections.succeeded(),
+                }
+                RequestOutcome::Ok
+            }
+            Answer::Retry { message, .. } => {
+                self.report.failed(message);
+                self.faults.receiver.failed(Pace::Passing, message);
+                RequestOutcome::Retry
+            }
+            Answer::Refused { message } => {
+                self.report.failed(message);
+                self.faults.receiver.failed(Pace::Lasting, message);
+                RequestOutcome::Refused
+            }
+            Answer::TooLarge { message } | Answer::Invalid { message } => {
+                self.report.failed(message);
+                if self.standing.lost_credit() {
+                    let what = format!("it refuses each one, so none is quarantined any more: {message}");
+                    self.faults.receiver.failed(Pace::Lasting, &what);
+                }
+                RequestOutcome::Refused
+            }
+        };
+        self.report.request(outcome);
+    }
+
+    /// Waits until the quarantine has room for one more. What is about to go there counts when it is written, so a batch
+    /// may pass the limit.
+    async fn await_quarantine(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
+        if !self.outbox.quarantine_full() {
+            return Ok(());
+        }
+        tracing::error!("the quarantine is full: delivery stops until records are retried or dropped from it");
+        self.report.quarantine_full(true);
+        self.settle(batch).await?;
+        loop {
+            changes.borrow_and_update();
+            if !self.outbox.quarantine_full() {
+                break;
+            }
+            if self.stops.drain.is_cancelled() {
+                return Err(Stopped);
+            }
+            self.stops.await_change(changes, Instant::now() + IDLE_REPORT).await?;
+        }
+        self.report.quarantine_full(false);
+        tracing::info!("the quarantine has room again");
+        Ok(())
+    }
+
+    /// Writes what has become of entries, until it is written or the courier must end.
+    async fn settle(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
+        let mut failures = Standing::default();
+        while !batch.settlement.is_empty() {
+            match self.outbox.settle(batch.settlement.clone()).await {
+                Ok(()) => {
+                    let quarantined = batch.settlement.quarantined.len() as u64;
+                    if let Some((_, reason)) = batch.settlement.quarantined.first() {
+                        tracing::warn!(records = quarantined, reason, "records were refused and are in quarantine");
+                        self.report.quarantined(quarantined);
+                    }
+                    self.report.progress();
+                    self.faults.outbox.succeeded();
+                    batch.settlement = Settlement::default();
+                }
+                Err(error) => self.outbox_failed(&error, &mut failures).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn outbox_failed(&mut self, error: &O::Error, failures: &mut Standing) -> Result<(), Stopped> {
+        self.faults.outbox.failed(Pace::Passing, &error.to_string());
+        let wait = failures.failed(Pace::Passing, None, fastrand::f64());
+        self.stops.pause(wait).await
+    }
+}
+
+impl Stops {
+    /// Waits for a change of the outbox, the time `until`, or the beginning of the drain.
+    async fn await_change(&self, changes: &mut watch::Receiver<u64>, until: Instant) -> Result<(), Stopped> {
+        let changed = async {
+            // An outbox that tells of no changes any more is looked at by the clock.
+            if changes.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let waited = async {
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(until) => {}
+                () = self.drain.cancelled() => {}
+            }
+        };
+        unless(&self.halt, waited).await
+    }
+
+    /// Waits after a failure. A drain cuts short what the receiver did not ask for, and does not wait for a person.
+    async fn pause(&self, wait: Wait) -> Result<(), Stopped> {
+        let draining = self.drain.is_cancelled();
+        if draining && wait.pace == Pace::Lasting {
+            return Err(Stopped);
+        }
+        let drain_begins = async {
+            if draining || wait.asked {
+                std::future::pending::<()>().await;
+            }
+            self.drain.cancelled().await;
+        };
+        let waited = async {
+            tokio::select! {
+                () = sleep(wait.delay) => {}
+                () = drain_begins => {}
+            }
+        };
+        unless(&self.halt, waited).await
+    }
+}
+
+/// Does `work` unless `halt` comes first.
+async fn unless<T>(halt: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Stopped> {
+    tokio::select! {
+        biased;
+        () = halt.cancelled() => Err(Stopped),
+        done = work => Ok(done),
     }
 }

@@ -1,79 +1,71 @@
-//! Everything durable: cursors, totals, outbox, quarantine.
+//! The ledger: everything that survives the process. Cursors, totals, outbox and quarantine lie in one tree of one store,
+//! so that a page's cursor is written with what it accounts for in *one atomic write*.
 //!
-//! A [`Commit`] is a page's cursor with all that it accounts for, in one atomic write, on disk before anyone hears of it. So
-//! there is no unsafe moment to die: before the write the page is simply read again, after it nothing is left to do.
+//! ```text
+//!  commit, enroll, settle ... --> [bounded queue] --> writer thread --> one batch --> fsync --> everybody answered
+//!  user, totals, read     <------------------------------------------ the store as it is, from any thread
+//! ```
 //!
-//! - One thread writes (`writer`): commits that wait together share one batch and one flush to disk.
-//! - `engine` knows sled and its ways; `keys` and `stored` know what lies in it. Nobody else does.
-//! - A value that cannot be read is never guessed at: a newer build's is refused, a damaged one is an error.
+//! An answer of Ok means: on the disk. What is read from the outbox is on the disk too, so nothing is ever delivered that
+//! a power cut could take back. An error of a write means that nobody knows yet: read what is stored and go on from there.
+//!
+//! The store is sled, which nobody outside this module knows; its pitfalls are dealt with in `engine`. A disk that is full
+//! for a while does not end the process: the writer opens the store again until it works ([`Ledger::failure`] says why it
+//! waits). Only a store that is damaged beyond doubt is replaced at start, and kept beside the new one.
+//!
+//! To others it leaves: how full the outbox may be, when something is tried again, what a lost ledger means for the users.
 
+mod books;
 mod engine;
+mod envelope;
+mod error;
+mod home;
 mod keys;
-mod stored;
+mod stored_entry;
+mod stored_user;
 mod writer;
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::VecDeque;
+use std::sync::{Arc, RwLock};
+use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::engine::{Engine, EngineError};
-use self::stored::{StoredEntry, StoredError, StoredPool, StoredText, StoredTotal, StoredUser};
-use self::writer::{Request, Writer};
+use self::books::Work;
+use self::engine::Reader;
+use self::envelope::{Count, Pool, Record as _};
+pub use self::error::LedgerError;
+use self::home::Home;
+pub use self::home::Rebuilt;
+use self::stored_entry::{StoredEntry, StoredRefusal};
+use self::stored_user::StoredUser;
+use self::writer::{Access, GROUP_KEYS_MAX, Request, Shared, WAITING_MAX, Writer};
 use crate::config::StateConfig;
-use crate::courier::{OutboxId, Settlement};
+use crate::courier::{Outbox, OutboxId, Settlement};
 use crate::cursor::Cursor;
 use crate::entry::{Entry, PoolIdentity};
 use crate::event::UnixMillis;
 use crate::tally::Series;
 
-/// Requests to the writer that may wait. Each is a page at most, so this is a few megabytes.
-const REQUESTS_MAX: usize = 256;
+/// The durable state. A cheap handle; one process at a time has it open.
+#[derive(Clone)]
+pub struct Ledger(Arc<Handle>);
 
-/// Why the ledger did not do what it was asked. Texts name what and where, never a user.
-#[derive(Debug, thiserror::Error)]
-pub enum LedgerError {
-    /// Another process has it.
-    #[error("the state in {} is in use by another process; stop it, or give this one another state.path", .0.display())]
-    Locked(PathBuf),
-    /// The disk or its permissions: may pass.
-    #[error("{0}")]
-    Storage(String),
-    /// A record that is damaged.
-    #[error("{0}")]
-    Corrupt(String),
-    /// A record of a newer build: untouched.
-    #[error("{what} was {cause}; run that build again, or start with another state.path")]
-    NewerVersion {
-        /// The kind of record.
-        what: &'static str,
-        /// Which version.
-        cause: String,
-    },
-    /// Damaged ledgers were moved aside too often.
-    #[error(
-        "the ledger is damaged, and {} damaged ones lie in {} already: look at them, then remove them",
-        engine::CORRUPT_MAX,
-        .0.display()
-    )]
-    TooManyCorrupt(PathBuf),
-    /// The ledger was closed.
-    #[error("the ledger is closed")]
-    Closed,
+struct Handle {
+    instance_id: String,
+    quarantine_limit_bytes: u64,
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Request>,
+    /// The writer, to be woken while it waits to open the store again.
+    writer: thread::Thread,
 }
 
-impl From<EngineError> for LedgerError {
-    fn from(error: EngineError) -> Self {
-        Self::Storage(error.to_string())
-    }
-}
-
-/// Names the kind of record that could not be read.
-fn unreadable(what: &'static str) -> impl Fn(StoredError) -> LedgerError {
-    move |error| match error {
-        StoredError::Newer(_) => LedgerError::NewerVersion { what, cause: error.to_string() },
-        StoredError::Damaged(_) => LedgerError::Corrupt(format!("{what} is {error}")),
-    }
+/// A ledger, and what happened when it was opened.
+pub struct Opened {
+    /// The ledger.
+    pub ledger: Ledger,
+    /// Present if the one that was there was damaged and has been replaced.
+    pub rebuilt: Option<Rebuilt>,
 }
 
 /// What is kept of a pool.
@@ -90,274 +82,510 @@ pub struct UserRecord {
     pub joined: UnixMillis,
     /// The user's `sub`, where a listing gave it.
     pub sub: Option<String>,
-    /// What is known of its history.
+    /// What is known of the user's history.
     pub cursor: Cursor,
 }
 
+impl std::fmt::Debug for UserRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UserRecord").field("joined", &self.joined).field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}
+
 /// One atomic write: a page's cursor with what it accounts for.
+#[derive(Clone)]
 pub struct Commit {
     /// The user's pool.
     pub pool: Arc<PoolIdentity>,
     /// The user.
     pub username: String,
-    /// The user's record after the page.
+    /// The user's record with the next cursor.
     pub record: UserRecord,
-    /// By how much the pool's durable counters move.
+    /// By how much the pool's totals grow.
     pub totals: Vec<(Series, u64)>,
-    /// What is to be delivered.
+    /// What goes to the outbox.
     pub entries: Vec<Entry>,
 }
 
-/// What waits for delivery.
+/// How much waits for delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OutboxState {
     /// Entries.
     pub records: u64,
-    /// Their size in the ledger.
+    /// Their bytes as stored, keys included.
     pub bytes: u64,
-    /// When the oldest was observed.
+    /// When the first of them was observed.
     pub oldest: Option<UnixMillis>,
 }
 
-/// A ledger that has been opened.
-pub struct Opened {
-    /// The ledger.
-    pub ledger: Ledger,
-    /// Present if a damaged one had to be moved aside.
-    pub rebuilt: Option<Rebuilt>,
-}
-
-/// What became of a damaged ledger.
+/// An entry that a receiver refused for good.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Rebuilt {
-    /// Where it lies now.
-    pub moved_to: PathBuf,
-    /// When it was last written, as far as the file beside it remembers: what happened since is live.
-    pub last_commit: Option<UnixMillis>,
-}
-
-/// The ledger. Clones are the same one.
-#[derive(Clone)]
-pub struct Ledger {
-    shared: Arc<Shared>,
-    requests: mpsc::Sender<Request>,
-}
-
-/// What readers and the writer share.
-struct Shared {
-    /// None while it is being opened again after an error.
-    engine: RwLock<Option<Engine>>,
-    instance_id: String,
-    outbox: watch::Sender<Waiting>,
-    /// Moves with every change of the outbox.
-    changes: watch::Sender<u64>,
-    failure: watch::Sender<Option<String>>,
-    closed: watch::Sender<bool>,
-}
-
-/// The outbox and the quarantine as far as they are durable.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Waiting {
-    /// The newest entry that may be read.
-    last: Option<OutboxId>,
-    outbox: OutboxState,
-    quarantined: u64,
-    quarantined_bytes: u64,
-}
-
-impl Shared {
-    fn engine<T>(&self, read: impl FnOnce(&Engine) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
-        let engine = self.engine.read().unwrap_or_else(PoisonError::into_inner);
-        match engine.as_ref() {
-            Some(engine) => read(engine),
-            None => Err(LedgerError::Storage("the ledger is being opened again after an error".into())),
-        }
-    }
+pub struct Quarantined {
+    /// The entry.
+    pub entry: Entry,
+    /// What the receiver said.
+    pub reason: String,
+    /// When it was put aside.
+    pub at: UnixMillis,
 }
 
 impl Ledger {
-    /// Opens the ledger in `<state.path>/ledger`, or begins one. Blocks while it reads.
+    /// Bytes of entries that one reading of the outbox or the quarantine gives at most, but always one entry: a batch for
+    /// the receiver is smaller.
+    pub const READ_BYTES_MAX: usize = 8 << 20;
+
+    /// Opens the ledger in `<state.path>/ledger`, making what is not there, and reads its books. Blocks. `now` is the time
+    /// of day, on which the ledger's own times are based.
     ///
     /// # Errors
-    /// [`LedgerError::Locked`], [`LedgerError::Storage`], [`LedgerError::NewerVersion`],
-    /// [`LedgerError::TooManyCorrupt`]; a damaged ledger is no error but [`Opened::rebuilt`].
+    /// Nothing has been changed when this fails; each error says what to do.
     pub fn open(state: &StateConfig, now: UnixMillis) -> Result<Opened, LedgerError> {
-        let (engine, rebuilt) = Engine::open_or_rebuild(&state.path, state.cache_bytes, now)?;
-        let instance_id = instance_id(&engine, &state.path, now)?;
+        let home = Home::enter(state)?;
+        let (engine, mut books, rebuilt) = home.open(now)?;
+        let published = books.publish(engine.reader())?;
         let shared = Arc::new(Shared {
-            engine: RwLock::new(Some(engine)),
-            instance_id,
-            outbox: watch::Sender::default(),
+            access: RwLock::new(Access::Open(engine.reader().clone())),
+            published: watch::Sender::new(published),
             changes: watch::Sender::default(),
-            failure: watch::Sender::default(),
-            closed: watch::Sender::default(),
         });
-        let (requests, waiting) = mpsc::channel(REQUESTS_MAX);
-        Writer::start(shared.clone(), waiting)?;
-        Ok(Opened { ledger: Self { shared, requests }, rebuilt })
+        let (requests, waiting) = mpsc::channel(WAITING_MAX);
+        let instance_id = books.instance_id.clone();
+        let writer = Writer::new(home, shared.clone(), waiting, now);
+        let thread = thread::Builder::new()
+            .name("ledger".into())
+            .spawn(move || writer.run(engine, books))
+            .map_err(|error| LedgerError::Storage(format!("cannot start the writer's thread: {error}")))?;
+        let ledger = Self(Arc::new(Handle {
+            instance_id,
+            quarantine_limit_bytes: state.quarantine_limit_bytes,
+            shared,
+            requests,
+            writer: thread.thread().clone(),
+        }));
+        Ok(Opened { ledger, rebuilt })
     }
 
-    /// `service.instance.id`: made when the ledger was begun, kept since.
+    /// The UUID that was made when the ledger was.
     pub fn instance_id(&self) -> &str {
-        &self.shared.instance_id
+        &self.0.instance_id
     }
 
-    /// Reads a pool.
+    /// A pool, if it has been followed before.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The ledger has failed, is closed, or the record cannot be read.
     pub fn pool(&self, pool_id: &str) -> Result<Option<PoolRecord>, LedgerError> {
-        self.shared.engine(|engine| {
-            let value = engine.get(&keys::pool(pool_id))?;
-            let stored = value.map(|value| stored::open::<StoredPool>(&value)).transpose();
-            Ok(stored.map_err(unreadable("a pool's record"))?.map(PoolRecord::from))
-        })
+        let stored = self.reading(|reader| reader.get(&keys::pool(pool_id)))?;
+        stored
+            .map(|bytes| Ok(PoolRecord { followed_since: UnixMillis(Pool::open(&bytes)?.followed_since) }))
+            .transpose()
     }
 
-    /// Reads a pool's durable totals. A series that this build does not know is left alone.
+    /// A pool's totals, but for series that only another build knows.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// The ledger has failed, is closed, or a record cannot be read.
     pub fn totals(&self, pool_id: &str) -> Result<Vec<(Series, u64)>, LedgerError> {
-        self.shared.engine(|engine| {
-            let mut totals = Vec::new();
-            for item in engine.scan(&keys::total(pool_id, "")) {
-                let (key, value) = item?;
-                let total: StoredTotal = stored::open(&value).map_err(unreadable("a total"))?;
-                let series = keys::parse_total(&key).and_then(|(_, series)| Series::from_key(series));
-                totals.extend(series.map(|series| (series, total.total)));
-            }
-            Ok(totals)
-        })
+        let range = keys::totals(Some(pool_id));
+        let skipped = range.start.len();
+        let mut totals = Vec::new();
+        self.reading(|reader| {
+            reader.each(range, |key, value| {
+                let series = key.get(skipped..).and_then(|key| std::str::from_utf8(key).ok());
+                if let Some(series) = series.and_then(Series::from_key) {
+                    totals.push((series, Count::open(value)?.value));
+                }
+                Ok(())
+            })
+        })?;
+        Ok(totals)
     }
 
-    /// Reads a user.
+    /// A user.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The ledger has failed, is closed, or the record cannot be read.
     pub fn user(&self, pool_id: &str, username: &str) -> Result<Option<UserRecord>, LedgerError> {
-        self.shared.engine(|engine| {
-            let Some(value) = engine.get(&keys::user(pool_id, username))? else { return Ok(None) };
-            let stored: StoredUser = stored::open(&value).map_err(unreadable("a user's record"))?;
-            Ok(Some(stored.try_into().map_err(unreadable("a user's record"))?))
-        })
+        let stored = self.reading(|reader| reader.get(&keys::user(pool_id, username)))?;
+        stored.map(|bytes| StoredUser::open(&bytes)?.try_into()).transpose()
     }
 
-    /// Writes down that a pool is followed.
+    /// Who is on the stored roster of a pool, in order; read a few at a time, each as it is then.
+    pub fn usernames(&self, pool_id: &str) -> impl Iterator<Item = Result<String, LedgerError>> + use<> {
+        Usernames {
+            ledger: self.clone(),
+            skipped: keys::users(pool_id).start.len(),
+            left: Some(keys::users(pool_id)),
+            read: VecDeque::new(),
+        }
+    }
+
+    /// Writes since when a pool is followed.
     ///
     /// # Errors
-    /// It could not be written; nothing was.
+    /// It may not have been written: the ledger has failed or is closed.
     pub async fn follow_pool(&self, pool_id: &str, record: PoolRecord) -> Result<(), LedgerError> {
-        let value = stored::seal(&StoredPool::from(&record));
-        self.request(|done| Request::Put { items: vec![(keys::pool(pool_id), value)], done }).await
+        let stored = Pool { followed_since: record.followed_since.0 };
+        self.ask(Work::Put(vec![(keys::pool(pool_id), Some(stored.seal()))])).await
     }
 
-    /// Writes down users who join.
+    /// Puts users on the roster. One who is there already and has the same time of joining keeps the stored cursor, which
+    /// may be newer than the one given here; so this may run beside the user's own commits.
     ///
     /// # Errors
-    /// They could not all be written; those that were stay.
+    /// Some may not have been written: the ledger has failed or is closed.
     pub async fn enroll(&self, pool_id: &str, users: Vec<(String, UserRecord)>) -> Result<(), LedgerError> {
-        for users in users.chunks(writer::KEYS_AT_ONCE) {
-            let items = users
-                .iter()
-                .map(|(username, record)| (keys::user(pool_id, username), stored::seal(&StoredUser::from(record))))
-                .collect();
-            self.request(|done| Request::Put { items, done }).await?;
+        let mut users = users.into_iter().map(|(username, record)| (keys::user(pool_id, &username), record));
+        loop {
+            let part: Vec<_> = users.by_ref().take(GROUP_KEYS_MAX).collect();
+            if part.is_empty() {
+                return Ok(());
+            }
+            self.ask(Work::Enroll(part)).await?;
+        }
+    }
+
+    /// Removes users and their cursors; the totals stay.
+    ///
+    /// # Errors
+    /// Some may still be there: the ledger has failed or is closed.
+    pub async fn forget(&self, pool_id: &str, usernames: Vec<String>) -> Result<(), LedgerError> {
+        for part in usernames.chunks(GROUP_KEYS_MAX) {
+            let removed = part.iter().map(|username| (keys::user(pool_id, username), None));
+            self.ask(Work::Put(removed.collect())).await?;
         }
         Ok(())
     }
 
-    /// Writes a page. On disk when it returns; a caller that stops waiting does not undo it.
+    /// Writes a page: all of it is on the disk when this answers Ok.
     ///
     /// # Errors
-    /// It may not have been written: the cursor has to be read again.
+    /// All of it or nothing may have been written: the ledger has failed or is closed. Read the user again.
     pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
-        self.request(|done| Request::Commit { commit: Box::new(commit), done }).await
-    }
-
-    /// What waits for delivery.
-    pub fn outbox_state(&self) -> OutboxState {
-        self.shared.outbox.borrow().outbox
-    }
-
-    /// Entries in the quarantine, and their bytes.
-    pub fn quarantine_state(&self) -> (u64, u64) {
-        let waiting = self.shared.outbox.borrow();
-        (waiting.quarantined, waiting.quarantined_bytes)
-    }
-
-    /// Why nothing can be written at present.
-    pub fn failure(&self) -> Option<String> {
-        self.shared.failure.borrow().clone()
-    }
-
-    /// Bytes on disk; 0 while they cannot be told.
-    pub fn size_bytes(&self) -> u64 {
-        self.shared.engine(|engine| Ok(engine.size_bytes())).unwrap_or(0)
-    }
-
-    /// The oldest durable entries with an id above `after`, at most `limit`.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn read_outbox(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<(OutboxId, Entry)>, LedgerError> {
-        let Some(last) = self.shared.outbox.borrow().last else { return Ok(Vec::new()) };
-        let first = after.map_or(OutboxId(0), |after| OutboxId(after.0.saturating_add(1)));
-        if first > last {
-            return Ok(Vec::new());
-        }
-        self.shared.engine(|engine| {
-            let mut entries = Vec::new();
-            for item in engine.range(&keys::outbox(first), &keys::outbox(last)).take(limit) {
-                let (key, value) = item?;
-                let Some(id) = keys::parse_id(&key) else { continue };
-                let entry: StoredEntry = stored::open(&value).map_err(unreadable("an entry of the outbox"))?;
-                entries.push((id, entry.try_into().map_err(unreadable("an entry of the outbox"))?));
-            }
-            Ok(entries)
+        let pool_id = &commit.pool.id;
+        let increments =
+            commit.totals.iter().map(|(series, increment)| (keys::total(pool_id, &series.to_key()), *increment));
+        self.ask(Work::Commit {
+            user: (keys::user(pool_id, &commit.username), Some(StoredUser::from(&commit.record).seal())),
+            increments: increments.collect(),
+            entries: commit.entries.iter().map(|entry| StoredEntry::from(entry).seal()).collect(),
         })
+        .await
     }
 
-    /// Removes delivered entries and moves refused ones to the quarantine: one atomic, durable write.
+    /// Up to `limit` entries of the quarantine behind `after` (None: from the first), in order.
     ///
     /// # Errors
-    /// It may not have been written: the entries may be delivered again.
-    pub async fn settle(&self, settlement: Settlement) -> Result<(), LedgerError> {
-        self.request(|done| Request::Settle { settlement, done }).await
-    }
-
-    /// Changes whenever the outbox may have.
-    pub fn outbox_changes(&self) -> watch::Receiver<u64> {
-        self.shared.changes.subscribe()
-    }
-
-    /// Ends the writer after what it was asked before, with all of it on disk.
-    pub async fn close(self) {
-        let mut closed = self.shared.closed.subscribe();
-        let _already_gone = self.requests.send(Request::Close).await;
-        // The writer says so when it ends, also through an error.
-        let _ended = closed.wait_for(|closed| *closed).await;
-    }
-
-    async fn request(
+    /// The ledger has failed, is closed, or an entry cannot be read.
+    pub fn read_quarantine(
         &self,
-        request: impl FnOnce(oneshot::Sender<Result<(), LedgerError>>) -> Request,
-    ) -> Result<(), LedgerError> {
-        let (done, answer) = oneshot::channel();
-        self.requests.send(request(done)).await.map_err(|_| LedgerError::Closed)?;
+        after: Option<OutboxId>,
+        limit: usize,
+    ) -> Result<Vec<(OutboxId, Quarantined)>, LedgerError> {
+        let first = after.map_or(0, |after| after.0.saturating_add(1));
+        let values = self.numbered(keys::quarantine_from(first), limit)?;
+        values
+            .into_iter()
+            .map(|(id, value)| {
+                let refusal = StoredRefusal::open(&value)?;
+                let Some(entry) = refusal.entry else {
+                    return Err(LedgerError::corrupt(StoredRefusal::WHAT, "it holds no entry"));
+                };
+                let quarantined =
+                    Quarantined { entry: entry.into(), reason: refusal.reason, at: UnixMillis(refusal.at) };
+                Ok((id, quarantined))
+            })
+            .collect()
+    }
+
+    /// How much waits for delivery, as far as it is durable.
+    pub fn outbox_state(&self) -> OutboxState {
+        self.0.shared.published.borrow().outbox
+    }
+
+    /// How many entries are in quarantine, and their bytes as stored.
+    pub fn quarantine_state(&self) -> (u64, u64) {
+        let size = self.0.shared.published.borrow().quarantine;
+        (size.records, size.bytes)
+    }
+
+    /// Bytes on the disk; 0 while they cannot be counted.
+    pub fn size_bytes(&self) -> u64 {
+        self.reading(Reader::size_bytes).unwrap_or(0)
+    }
+
+    /// Why the ledger cannot be used at present; it is being opened again. None while all is well.
+    pub fn failure(&self) -> Option<String> {
+        match &*self.access() {
+            Access::Failed(why) => Some(why.clone()),
+            Access::Open(_) | Access::Closed => None,
+        }
+    }
+
+    /// Waits until everything asked before is done, and closes the ledger for every handle. Another one can be opened when
+    /// this returns.
+    pub async fn close(self) {
+        let (reply, closed) = oneshot::channel();
+        if self.0.requests.send(Request::Close(reply)).await.is_ok() {
+            self.0.writer.unpark();
+            // An error means that somebody else closed it first, and that the writer has ended.
+            let _ = closed.await;
+        }
+    }
+
+    async fn ask(&self, work: Work) -> Result<(), LedgerError> {
+        if let Some(why) = self.failure() {
+            return Err(LedgerError::Storage(why));
+        }
+        let (reply, answer) = oneshot::channel();
+        let sent = self.0.requests.send(Request::Work(work, reply)).await;
+        sent.map_err(|_| LedgerError::Closed)?;
+        self.0.writer.unpark();
+        // A writer that ends before its turn drops the question.
         answer.await.unwrap_or(Err(LedgerError::Closed))
+    }
+
+    fn reading<T>(&self, read: impl FnOnce(&Reader) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
+        match &*self.access() {
+            Access::Open(reader) => read(reader),
+            Access::Failed(why) => Err(LedgerError::Storage(why.clone())),
+            Access::Closed => Err(LedgerError::Closed),
+        }
+    }
+
+    fn access(&self) -> std::sync::RwLockReadGuard<'_, Access> {
+        // Whoever panicked while reading has changed nothing.
+        let access = self.0.shared.access.read();
+        access.unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Values under numbers, as many as the limits allow.
+    fn numbered(&self, range: std::ops::Range<Vec<u8>>, limit: usize) -> Result<Vec<(OutboxId, Vec<u8>)>, LedgerError> {
+        let mut bytes = 0;
+        let mut values = Vec::new();
+        self.reading(|reader| {
+            reader.each_while(range, |key, value| {
+                bytes += value.len();
+                if values.len() >= limit || (bytes > Self::READ_BYTES_MAX && !values.is_empty()) {
+                    return Ok(false);
+                }
+                values.extend(keys::sequence_of(key).map(|number| (OutboxId(number), value.to_vec())));
+                Ok(true)
+            })
+        })?;
+        Ok(values)
     }
 }
 
-/// The instance id of a ledger; of a new one it is its first record, and the file beside it says that it was begun.
-fn instance_id(engine: &Engine, state: &Path, now: UnixMillis) -> Result<String, LedgerError> {
-    if let Some(value) = engine.get(keys::INSTANCE)? {
-        let stored: StoredText = stored::open(&value).map_err(unreadable("the ledger's format"))?;
-        return Ok(stored.text);
+/// Reads a pool's usernames a few at a time, so that no reader holds the store for long.
+struct Usernames {
+    ledger: Ledger,
+    /// Bytes of a key in front of the username.
+    skipped: usize,
+    left: Option<std::ops::Range<Vec<u8>>>,
+    read: VecDeque<Vec<u8>>,
+}
+
+impl Usernames {
+    /// Names of one reading.
+    const AT_ONCE: usize = 512;
+
+    fn read_on(&mut self) -> Result<(), LedgerError> {
+        let Some(range) = self.left.take() else { return Ok(()) };
+        let end = range.end.clone();
+        self.read = self.ledger.reading(|reader| reader.keys(range, Self::AT_ONCE))?.into();
+        if self.read.len() == Self::AT_ONCE
+            && let Some(last) = self.read.back()
+        {
+            // The smallest key behind the last one.
+            self.left = Some([last.as_slice(), &[0]].concat()..end);
+        }
+        Ok(())
     }
-    let text = uuid::Uuid::new_v4().to_string();
-    engine.put(keys::INSTANCE, stored::seal(&StoredText { text: text.clone() }))?;
-    engine::write_last_commit(state, now)
-        .map_err(|cause| LedgerError::Storage(format!("cannot write to {}: {cause}", state.display())))?;
-    Ok(text)
+}
+
+impl Iterator for Usernames {
+    type Item = Result<String, LedgerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.read.is_empty()
+            && let Err(error) = self.read_on()
+        {
+            return Some(Err(error));
+        }
+        let key = self.read.pop_front()?;
+        let username = String::from_utf8(key.get(self.skipped..).unwrap_or_default().to_vec());
+        Some(username.map_err(|_| LedgerError::corrupt(StoredUser::WHAT, "a username is not UTF-8")))
+    }
+}
+
+impl Outbox for Ledger {
+    type Error = LedgerError;
+
+    fn read(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<(OutboxId, Entry)>, LedgerError> {
+        let first = after.map_or(0, |after| after.0.saturating_add(1));
+        let end = self.0.shared.published.borrow().end;
+        let mut entries: Vec<(OutboxId, Entry)> = Vec::new();
+        for (id, value) in self.numbered(keys::outbox_between(first, end), limit)? {
+            let mut entry = Entry::from(StoredEntry::open(&value)?);
+            // Most neighbours are of one pool.
+            if let Some((_, before)) = entries.last()
+                && before.pool == entry.pool
+            {
+                entry.pool = before.pool.clone();
+            }
+            entries.push((id, entry));
+        }
+        Ok(entries)
+    }
+
+    async fn settle(&self, settlement: Settlement) -> Result<(), LedgerError> {
+        self.ask(Work::Settle(settlement)).await
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.shared.changes.subscribe()
+    }
+
+    fn quarantine_full(&self) -> bool {
+        self.quarantine_state().1 >= self.0.quarantine_limit_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::envelope::Format;
+    use super::*;
+
+    const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+    const POOL: &str = "eu-west-1_Test";
+
+    fn state(directory: &TempDir) -> StateConfig {
+        StateConfig {
+            path: directory.path().to_owned(),
+            cache_bytes: 16 << 20,
+            outbox_limit_bytes: 1 << 30,
+            quarantine_limit_bytes: 100 << 20,
+        }
+    }
+
+    fn open(directory: &TempDir) -> Ledger {
+        let opened = Ledger::open(&state(directory), NOW).unwrap();
+        assert_eq!(opened.rebuilt, None);
+        opened.ledger
+    }
+
+    fn page(number: i64) -> Commit {
+        Commit {
+            pool: Arc::new(PoolIdentity {
+                id: POOL.into(),
+                name: POOL.into(),
+                region: "eu-west-1".into(),
+                account_id: None,
+            }),
+            username: "ann".into(),
+            record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW) },
+            totals: vec![(Series::History, 1)],
+            entries: vec![],
+        }
+    }
+
+    /// Writes to the store behind the ledger's back.
+    fn tamper(directory: &TempDir, key: &[u8], value: Vec<u8>) {
+        let home = Home::enter(&state(directory)).unwrap();
+        let (mut engine, _) = home.reopen().unwrap();
+        engine.write(vec![(key.to_vec(), Some(value))]).unwrap();
+    }
+
+    fn newer(mut record: Vec<u8>) -> Vec<u8> {
+        record[0] = 2;
+        record
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_is_told_and_cured_and_the_books_are_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = open(&directory);
+        ledger.commit(page(1)).await.unwrap();
+        std::fs::write(directory.path().join("ledger/fail-next-write"), "").unwrap();
+        let failed = ledger.commit(page(2)).await.unwrap_err();
+        assert!(matches!(failed, LedgerError::Storage(_)), "{failed}");
+        assert!(ledger.failure().is_some());
+        assert!(matches!(ledger.user(POOL, "ann"), Err(LedgerError::Storage(_))));
+        assert!(matches!(ledger.commit(page(2)).await, Err(LedgerError::Storage(_))));
+
+        // The writer opens the store again by itself, a second later.
+        while ledger.failure().is_some() {
+            thread::park_timeout(std::time::Duration::from_millis(10));
+        }
+        assert_eq!(ledger.user(POOL, "ann").unwrap(), Some(page(1).record));
+        assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 1)]));
+        ledger.commit(page(2)).await.unwrap();
+        assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 2)]));
+        ledger.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_ledger_that_has_failed_can_be_closed_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = open(&directory);
+        std::fs::write(directory.path().join("ledger/fail-next-write"), "").unwrap();
+        ledger.commit(page(1)).await.unwrap_err();
+        ledger.close().await;
+        open(&directory).close().await;
+    }
+
+    #[tokio::test]
+    async fn what_a_newer_build_has_written_is_refused_and_left_as_it_is() {
+        let format = Format { number: Format::NUMBER + 1 };
+        let total = keys::total(POOL, &Series::History.to_key());
+        let newer_things = [
+            (keys::FORMAT.to_vec(), format.seal()),
+            (total, newer(Count { value: 1 }.seal())),
+            (keys::outbox(1), newer(Count { value: 1 }.seal())),
+        ];
+        for (key, value) in newer_things {
+            let directory = tempfile::tempdir().unwrap();
+            open(&directory).close().await;
+            tamper(&directory, &key, value.clone());
+            for _ in 0..2 {
+                let refused = Ledger::open(&state(&directory), NOW).err().unwrap();
+                assert!(matches!(refused, LedgerError::NewerVersion { found: 2, known: 1, .. }), "{refused}");
+            }
+            let store = engine::Engine::open(&directory.path().join("ledger"), 1 << 20).unwrap();
+            assert_eq!(store.reader().get(&key), Ok(Some(value)));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_user_of_a_newer_build_or_a_damaged_one_concerns_nobody_else() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = open(&directory);
+        ledger.commit(page(1)).await.unwrap();
+        ledger.close().await;
+        let sealed = StoredUser::from(&page(1).record).seal();
+        tamper(&directory, &keys::user(POOL, "ben"), newer(sealed.clone()));
+        tamper(&directory, &keys::user(POOL, "cy"), sealed[..9].to_vec());
+        let ledger = open(&directory);
+        assert_eq!(ledger.user(POOL, "ann"), Ok(Some(page(1).record)));
+        assert!(matches!(ledger.user(POOL, "ben"), Err(LedgerError::NewerVersion { what: "a user", .. })));
+        let damaged = ledger.user(POOL, "cy").unwrap_err();
+        assert!(matches!(damaged, LedgerError::Corrupt { what: "a user", .. }));
+        assert!(!damaged.to_string().contains("cy"), "{damaged}");
+        ledger.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_damaged_total_is_damage_of_the_ledger() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = open(&directory);
+        ledger.commit(page(1)).await.unwrap();
+        ledger.close().await;
+        tamper(&directory, &keys::total(POOL, "history"), vec![1, 2, 3]);
+        let opened = Ledger::open(&state(&directory), NOW).unwrap();
+        assert!(opened.rebuilt.unwrap().problem.starts_with("a total"));
+        opened.ledger.close().await;
+    }
 }

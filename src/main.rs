@@ -11,5 +11,8 @@ fn main() -> ExitCode {
         .enable_all()
         .build()
         .expect("a runtime needs only threads and a poll descriptor; without them nothing could be said or done");
-    runtime.block_on(arguments.execute())
+    let code = runtime.block_on(arguments.execute());
+    // What still runs is not waited for: a write to a pipe that nobody reads would never end. What must be on disk is.
+    runtime.shutdown_background();
+    code
 }

@@ -41,6 +41,8 @@ pub enum Message<S> {
     Joined(PoolSlot, Vec<UserIdentity>),
     /// Users left it.
     Left(PoolSlot, Vec<String>),
+    /// A pool of whom nobody is followed yet was asked for its users: no poll can say whether it answers.
+    Listed(PoolSlot, Result<(), SourceError>),
 }
 
 /// What the operator may set of the loop.
@@ -143,7 +145,18 @@ impl<S: Source> Poller<S> {
             }
             Message::Joined(pool, users) => users.into_iter().for_each(|user| self.join(pool, user)),
             Message::Left(pool, usernames) => usernames.into_iter().for_each(|username| self.leave(pool, username)),
+            Message::Listed(pool, result) => self.listed(pool, result),
         }
+    }
+
+    fn listed(&mut self, pool: PoolSlot, result: Result<(), SourceError>) {
+        let Some(followed) = self.pools.get_mut(&pool) else { return };
+        let now = Instant::now().into_std();
+        // Discovery has told people already.
+        let _notice = match result {
+            Ok(()) => followed.health.answered(now),
+            Err(error) => followed.health.failed(&error, now).1,
+        };
     }
 
     fn join(&mut self, pool: PoolSlot, user: UserIdentity) {

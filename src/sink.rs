@@ -55,35 +55,3 @@ pub trait Sink: Send + 'static {
     /// Bytes that `entry` takes in an encoded batch, before compression: what a batch's bound is reckoned with.
     fn size_of(&self, entry: &Entry) -> usize;
 }
-
-/// stub
-pub struct Sinks {
-    otlp: Option<otlp::OtlpSink>,
-    stdout: Option<stdout::StdoutSink<std::io::Stdout>>,
-}
-/// stub
-pub fn configured(config: &crate::config::Config, instance: &str) -> anyhow::Result<Sinks> {
-    Ok(Sinks {
-        otlp: config.otlp.as_ref().map(|c| otlp::OtlpSink::connect(c, instance)).transpose()?,
-        stdout: config.stdout_enabled.then(|| stdout::StdoutSink::new(crate::config::TimestampSource::Event)),
-    })
-}
-impl Sinks {
-    /// stub
-    pub fn is_empty(&self) -> bool {
-        self.otlp.is_none() && self.stdout.is_none()
-    }
-    /// stub
-    pub async fn deliver(&mut self, batch: &[Entry]) -> Answer {
-        if let Some(s) = &mut self.stdout {
-            let a = s.deliver(batch).await;
-            if !matches!(a, Answer::Accepted { .. }) {
-                return a;
-            }
-        }
-        match &mut self.otlp {
-            Some(s) => s.deliver(batch).await,
-            None => Answer::Accepted { rejected: 0, message: None },
-        }
-    }
-}

@@ -69,9 +69,8 @@ pub enum Series {
 /// By how much series move; each named once, in ascending order, by 1 or more.
 pub type Deltas = Vec<(Series, u64)>;
 
-/// The deltas of an event's first sight. `live` is false for history; `unfinished` says that the event is met only after
-/// its watch would have ended.
-pub fn first_sight(facts: &Facts, live: bool, unfinished: bool) -> Deltas {
+/// The deltas of an event's first sight. `live` is false for history.
+pub fn first_sight(facts: &Facts, live: bool) -> Deltas {
     if !live {
         return sum([Series::History]);
     }
@@ -80,8 +79,7 @@ pub fn first_sight(facts: &Facts, live: bool, unfinished: bool) -> Deltas {
         .chain(risk(facts))
         .chain(facts.compromised.then(|| compromised(facts)))
         .chain(facts.challenges.iter().map(challenge))
-        .chain(feedback(facts))
-        .chain(still_in_progress(facts).filter(|_| unfinished));
+        .chain(feedback(facts));
     sum(seen)
 }
 
@@ -351,7 +349,7 @@ mod tests {
             ),
         ];
         for (facts, expected) in table {
-            assert_eq!(told(&first_sight(&facts, true, false)), expected);
+            assert_eq!(told(&first_sight(&facts, true)), expected);
         }
     }
 
@@ -427,7 +425,7 @@ mod tests {
             facts.challenges = vec![PASSWORD_PASSED];
             facts.feedback = VALID;
         });
-        assert_eq!(told(&first_sight(&grave, false, true)), "history");
+        assert_eq!(told(&first_sight(&grave, false)), "history");
         assert_eq!(unfinished(&grave, false), []);
     }
 
@@ -435,10 +433,8 @@ mod tests {
     fn only_an_event_in_progress_is_unfinished() {
         let begun = facts("SignUp InProgress none none");
         assert_eq!(told(&unfinished(&begun, true)), "unfinished/SignUp/none");
-        assert_eq!(told(&first_sight(&begun, true, true)), "events/SignUp/InProgress/none, unfinished/SignUp/none");
         let ended = facts("SignUp Fail none none");
         assert_eq!(unfinished(&ended, true), []);
-        assert_eq!(told(&first_sight(&ended, true, true)), "events/SignUp/Fail/none");
     }
 
     #[test]
@@ -505,7 +501,7 @@ mod tests {
         #[test]
         fn every_series_survives_its_key(facts in any_facts(), value in any_label()) {
             let Facts { event_type, response, decision, level, .. } = facts;
-            for series in first_sight(&facts, true, true).into_iter().map(|(series, _)| series).chain([
+            for series in first_sight(&facts, true).into_iter().map(|(series, _)| series).chain([
                 Series::Superseded(facts.outcome()),
                 Series::Unfinished { event_type, decision },
                 Series::Risk { event_type, response, level, decision },
@@ -523,7 +519,7 @@ mod tests {
             let mut totals = BTreeMap::<Series, u64>::new();
             let mut standing = BTreeMap::<Outcome, u64>::new();
             for sightings in &lives {
-                let mut moved = first_sight(&sightings[0], true, false);
+                let mut moved = first_sight(&sightings[0], true);
                 for pair in sightings.windows(2) {
                     moved.extend(revision(&pair[0], &pair[1], true));
                 }
@@ -545,7 +541,7 @@ mod tests {
         fn deltas_name_each_series_once_in_order_and_a_revision_to_the_same_moves_nothing(
             before in any_facts(), after in any_facts()
         ) {
-            for deltas in [first_sight(&before, true, true), revision(&before, &after, true)] {
+            for deltas in [first_sight(&before, true), revision(&before, &after, true)] {
                 prop_assert!(deltas.windows(2).all(|pair| pair[0].0 < pair[1].0));
                 prop_assert!(deltas.iter().all(|(_, by)| *by >= 1));
             }

@@ -381,7 +381,8 @@ impl Walk {
             late,
         });
         cursor.seen.insert(place, sighting);
-        // Only over events that were taken: what backlog passes on its way from the top was not.
+        // Only over events that were taken. What backlog passes on its way from the top was not, and a poll that took it for
+        // its end would leave it to the next full reading.
         if cursor.last_seen.as_ref().is_none_or(|last| time > last.time) {
             cursor.last_seen = Some(LastSeen { time, id: event.id.clone() });
         }
@@ -489,5 +490,165 @@ fn close_watch(sighting: &mut Sighting, taken: &mut Taken) {
     sighting.watch = None;
     if sighting.live {
         taken.unfinished.push(sighting.facts.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Word;
+
+    const RULES: Rules =
+        Rules { overlap: Duration::from_hours(1), settle: Duration::from_mins(30), followed_since: None };
+    const MINUTE: i64 = 60_000;
+    /// The time of these tests, in minutes.
+    const NOON: i64 = 1_000_000;
+
+    fn at(minute: i64) -> UnixMillis {
+        UnixMillis(minute * MINUTE)
+    }
+
+    fn event(id: &str, minute: i64, response: &str) -> AuthEvent {
+        AuthEvent {
+            id: Some(id.into()),
+            event_type: Some(Word::parse("SignIn")),
+            creation_date: Some(at(minute)),
+            response: Some(Word::parse(response)),
+            ..AuthEvent::default()
+        }
+    }
+
+    fn page(minute: i64, events: &[AuthEvent], next: Option<&str>) -> Page {
+        Page { events: events.to_vec(), next: next.map(|token| PageToken(token.into())), received: at(minute) }
+    }
+
+    /// A poll of one page; what it found, as `id.revision`.
+    fn poll(cursor: &mut Cursor, page: &Page) -> (Vec<String>, Taken) {
+        let taken = Walk::begin(cursor, page.received).take(cursor, page, &RULES);
+        (names(&taken), taken)
+    }
+
+    fn names(taken: &Taken) -> Vec<String> {
+        let name = |finding: &Finding| format!("{}.{}", finding.event.id.as_deref().unwrap_or("?"), finding.revision);
+        taken.findings.iter().map(name).collect()
+    }
+
+    fn follower() -> Cursor {
+        Cursor::new(at(NOON - 600), at(NOON - 600))
+    }
+
+    #[test]
+    fn a_late_event_within_the_overlap_is_taken_once_and_called_late() {
+        let mut cursor = follower();
+        let (known, late) = (event("a", NOON - 5, "Pass"), event("b", NOON - 50, "Pass"));
+        poll(&mut cursor, &page(NOON, std::slice::from_ref(&known), None));
+        let both = [known, late];
+        let (found, taken) = poll(&mut cursor, &page(NOON + 1, &both, None));
+        assert_eq!(found, ["b.0"]);
+        assert!(taken.findings[0].late);
+        let (found, taken) = poll(&mut cursor, &page(NOON + 2, &both, None));
+        assert_eq!((found.len(), taken.known, taken.cursor_changed), (0, 2, false));
+    }
+
+    #[test]
+    fn an_outcome_is_a_revision_that_knows_what_was_before() {
+        let mut cursor = follower();
+        poll(&mut cursor, &page(NOON, &[event("a", NOON, "InProgress")], None));
+        assert!(cursor.next_look().is_some());
+        let (found, taken) = poll(&mut cursor, &page(NOON + 2, &[event("a", NOON, "Pass")], None));
+        assert_eq!(found, ["a.1"]);
+        let before = taken.findings[0].before.as_ref().unwrap();
+        assert_eq!((before.response.as_str(), taken.findings[0].facts.response.as_str()), ("InProgress", "Pass"));
+        assert_eq!(cursor.next_look(), None);
+    }
+
+    #[test]
+    fn looks_thin_out_and_the_last_one_decides() {
+        let mut cursor = follower();
+        let waiting = event("a", NOON, "InProgress");
+        let mut looks = vec![];
+        let mut now = NOON;
+        while let (_, taken) = poll(&mut cursor, &page(now, std::slice::from_ref(&waiting), None))
+            && taken.unfinished.is_empty()
+        {
+            now = cursor.next_look().unwrap().0 / MINUTE;
+            looks.push(now - NOON);
+        }
+        assert_eq!(looks, [1, 2, 5, 15, 30]);
+        assert_eq!(cursor.next_look(), None);
+        let (_, taken) = poll(&mut cursor, &page(now + 1, &[waiting], None));
+        assert!(taken.unfinished.is_empty(), "counted once");
+    }
+
+    #[test]
+    fn a_watched_event_that_has_vanished_is_unfinished_when_its_time_is_over() {
+        let mut cursor = follower();
+        poll(&mut cursor, &page(NOON, &[event("a", NOON, "InProgress")], None));
+        let (_, taken) = poll(&mut cursor, &page(NOON + 10, &[], None));
+        assert_eq!(taken.unfinished.len(), 0, "it may come back");
+        let (_, taken) = poll(&mut cursor, &page(NOON + 31, &[], None));
+        assert_eq!(taken.unfinished.len(), 1);
+        assert_eq!(cursor.next_look(), None);
+    }
+
+    #[test]
+    fn a_page_out_of_order_is_judged_whole_and_obliges_to_read_on() {
+        let mut cursor = follower();
+        let events = [event("a", NOON - 700, "Pass"), event("b", NOON - 1, "Pass"), event("c", NOON - 2, "Pass")];
+        let mut walk = Walk::begin(&cursor, at(NOON));
+        let taken = walk.take(&mut cursor, &page(NOON, &events, Some("more")), &RULES);
+        assert_eq!(names(&taken), ["b.0", "c.0"], "and the one from before the user was followed is passed");
+        assert!(taken.out_of_order && taken.next == Next::Page);
+        let taken = walk.take(&mut cursor, &page(NOON, &[event("d", NOON - 701, "Pass")], Some("on")), &RULES);
+        assert_eq!((taken.out_of_order, taken.next), (false, Next::Finished));
+    }
+
+    #[test]
+    fn a_token_that_repeats_itself_is_dropped_and_the_stretch_stays_open() {
+        let mut cursor = follower();
+        let mut walk = Walk::begin(&cursor, at(NOON));
+        walk.take(&mut cursor, &page(NOON, &[event("a", NOON - 1, "Pass")], Some("t")), &RULES);
+        let taken = walk.take(&mut cursor, &page(NOON, &[event("b", NOON - 2, "Pass")], Some("t")), &RULES);
+        assert!(taken.token_repeated);
+        let [open] = cursor.open_walks() else { panic!("one open walk: {:?}", cursor.open_walks()) };
+        assert_eq!((open.token.as_ref(), open.foot), (None, at(NOON - 2)));
+    }
+
+    #[test]
+    fn an_event_without_a_date_is_live_taken_once_and_revised() {
+        let mut cursor = follower();
+        let mut undated = event("a", NOON, "InProgress");
+        undated.creation_date = None;
+        let (found, taken) = poll(&mut cursor, &page(NOON, std::slice::from_ref(&undated), None));
+        assert!(found == ["a.0"] && taken.findings[0].live);
+        assert!(poll(&mut cursor, &page(NOON, std::slice::from_ref(&undated), None)).0.is_empty());
+        undated.response = Some(Word::parse("Pass"));
+        assert_eq!(poll(&mut cursor, &page(NOON, &[undated], None)).0, ["a.1"]);
+    }
+
+    #[test]
+    fn empty_pages_with_tokens_are_walked_through() {
+        let mut cursor = follower();
+        let mut walk = Walk::begin(&cursor, at(NOON));
+        let taken = walk.take(&mut cursor, &page(NOON, &[], Some("on")), &RULES);
+        assert_eq!((taken.next, cursor.open_walks().len()), (Next::Page, 0), "nothing to leave open yet");
+        let taken = walk.take(&mut cursor, &page(NOON, &[event("a", NOON, "Pass")], None), &RULES);
+        assert_eq!((names(&taken), taken.next), (vec!["a.0".to_owned()], Next::Finished));
+    }
+
+    #[test]
+    fn five_hundred_events_of_one_millisecond_over_nine_pages_are_taken_once() {
+        let mut cursor = follower();
+        let crowd: Vec<_> = (0..500).map(|id| event(&id.to_string(), NOON, "Pass")).collect();
+        for round in 0..2 {
+            let mut walk = Walk::begin(&cursor, at(NOON + round * 10));
+            let mut found = 0;
+            for (number, events) in crowd.chunks(60).enumerate() {
+                let token = format!("page-{number}");
+                let next = (events.len() == 60).then_some(token.as_str());
+                found += walk.take(&mut cursor, &page(NOON + round * 10, events, next), &RULES).findings.len();
+            }
+            assert_eq!(found, if round == 0 { 500 } else { 0 });
+        }
     }
 }

@@ -1,7 +1,5 @@
 //! The published samples, through the built binary: right to the millisecond, in log records and counters.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 #[path = "support/exporter.rs"]
 mod exporter;
 #[path = "support/receiver.rs"]
@@ -15,9 +13,8 @@ use serde_json::json;
 const POOL: &str = "us-west-2_Samples01";
 
 fn of<'a>(records: &'a [Received], user: &str, time: &str) -> &'a Received {
-    let found = |record: &&Received| {
-        record.text("user.name") == user && record.text("aws.cognito.event.creation_date") == time
-    };
+    let found =
+        |record: &&Received| record.text("user.name") == user && record.text("aws.cognito.event.creation_date") == time;
     records.iter().find(found).unwrap_or_else(|| panic!("no record of {user} at {time}: {records:#?}"))
 }
 

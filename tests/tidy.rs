@@ -6,7 +6,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The pure core: no runtime, no I/O, no clock, no logging, and of this crate only what is pure itself or a port.
-const PURE: &[&str] = &["budget", "cursor", "entry", "event", "schedule", "sink/record", "tally", "walk"];
+const PURE: &[&str] = &[
+    "budget",
+    "courier/delivery",
+    "cursor",
+    "entry",
+    "event",
+    "poller/health",
+    "schedule",
+    "sink/record",
+    "tally",
+    "targets/roster",
+    "walk",
+];
 
 /// Traits and plain data between the core and the outside; pure but for the futures in their signatures.
 const PORTS: &[&str] = &["sink", "source"];

@@ -19,7 +19,6 @@ pub(super) struct Gauges {
     pub(super) status: StatusBoard,
     pub(super) ledger: Ledger,
     pub(super) outbox_limit_bytes: u64,
-    pub(super) quarantine_limit_bytes: u64,
 }
 
 impl Gauges {
@@ -43,13 +42,12 @@ impl Gauges {
 
     fn show(&self) {
         let outbox = self.ledger.outbox_state();
-        let (quarantined, quarantined_bytes) = self.ledger.quarantine_state();
+        let (quarantined, _bytes) = self.ledger.quarantine_state();
         let size = OutboxSize { records: outbox.records, bytes: outbox.bytes, oldest: outbox.oldest };
         self.metrics.outbox(size);
         self.metrics.quarantined_records(quarantined);
         let failure = self.ledger.failure();
         self.metrics.paused(PauseReason::OutboxFull, outbox.bytes >= self.outbox_limit_bytes);
-        self.metrics.paused(PauseReason::QuarantineFull, quarantined_bytes >= self.quarantine_limit_bytes);
         self.metrics.paused(PauseReason::StateError, failure.is_some());
         match failure {
             Some(failure) => self.status.stuck(&failure),

@@ -198,9 +198,9 @@ fn say_round(config: &Config, users: u64, findings: &Findings) {
         Rate::PerSecond(rate) => rate,
         Rate::ShareOfLimit(share) => share * crate::budget::DEFAULT_READ_LIMIT,
     };
-    #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
-    let users = users as f64;
-    let round = Duration::from_secs((users / per_second).ceil() as u64);
+    // An estimate for people; beyond four billion users it is off.
+    let users = f64::from(u32::try_from(users).unwrap_or(u32::MAX));
+    let round = Duration::from_secs(Duration::from_secs_f64((users / per_second).min(1e9)).as_secs() + 1);
     let needed = users / config.poll.max_interval.as_secs_f64();
     findings.note(
         "round",

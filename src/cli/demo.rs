@@ -6,17 +6,21 @@
 
 use std::io::Write as _;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::anyhow;
 use clap::Args;
 
 use super::logging;
 use super::run::exit_code;
 use crate::app::App;
 use crate::config::{Config, FirstRun, PoolConfig, Rate};
-use crate::lifecycle::{Clock, Signals};
+use crate::http::BindError;
+use crate::lifecycle::Signals;
 use crate::simulate::population::Population;
+use crate::simulate::quota::Quotas;
 use crate::simulate::{Options, Simulation};
 use crate::source::cognito::Clients;
 
@@ -48,50 +52,46 @@ pub struct DemoArgs {
 /// # Errors
 /// The port is taken, or there is no room for a temporary directory.
 pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
-    let signals = Signals::catch()?;
-    let state = tempfile::tempdir()?;
-    let mut config = configuration(args);
-    config.state.path = state.path().to_owned();
+    let mut signals = Signals::catch()?;
+    let state = tempfile::Builder::new().prefix("cognito-auth-exporter-demo-").tempdir()?;
+    let config = configuration(args, state.path());
     logging::start(&config.log);
 
-    let simulation = Simulation::start(Options { seed: args.seed, ..Options::default() }).await?;
-    let clock = Clock::system();
+    // Its quotas are out of the way: nobody shares this Cognito.
+    let options = Options { seed: args.seed, quotas: Quotas::unlimited(), ..Options::default() };
+    let simulation = Simulation::start(options).await?;
     let mut people = Population::lively(args.seed, args.users as usize);
-    simulation.world(|world| people.move_in(world, POOL, clock.now()));
+    simulation.world(|world| people.move_in(world, POOL, world.now()));
+    simulation.enliven(people, TICK);
 
-    let app = App::build(config, Clients::simulated(simulation.url())).await?;
+    let app =
+        App::build(config, Clients::simulated(simulation.url())).await.map_err(|error| match error.downcast() {
+            Ok(BindError { address, source }) => {
+                anyhow!("cannot listen on {address}: {source}; --listen 127.0.0.1:0 takes a free port")
+            }
+            Err(other) => other,
+        })?;
     greet(args, app.http_addr()?);
-    let life = async {
-        let mut tick = tokio::time::interval(TICK);
-        loop {
-            tick.tick().await;
-            simulation.world(|world| people.tick(world, clock.now()));
-        }
-    };
-    let mut signals = signals;
     let mut duration = args.duration;
     let stop = async || match duration.take() {
         Some(duration) => tokio::time::timeout(duration, signals.next()).await.unwrap_or("the end of --duration"),
         None => signals.next().await,
     };
-    let outcome = tokio::select! {
-        outcome = app.run(stop) => outcome?,
-        () = life => return Ok(ExitCode::from(1)), // never: people go on living
-    };
-    simulation.stop().await;
-    Ok(exit_code(&outcome))
+    Ok(exit_code(&app.run(stop).await?))
 }
 
 /// Quick where `run` is considerate: a demo has a minute, and its Cognito is its own.
-fn configuration(args: &DemoArgs) -> Config {
+fn configuration(args: &DemoArgs, state: &Path) -> Config {
     let mut pool = PoolConfig::new(POOL);
     pool.name = "demo".into();
     pool.all_users = true;
     let mut config = Config::for_pools(vec![pool]);
-    config.poll.requests_per_second = Rate::PerSecond(40.0);
-    config.poll.min_interval = Duration::from_secs(2);
-    config.poll.first_run = FirstRun::Last(Duration::from_hours(1));
+    // The default number of users in two seconds, so that what is in progress is mostly seen before it has its outcome.
+    config.poll.requests_per_second = Rate::PerSecond(150.0);
+    config.poll.min_interval = Duration::from_secs(1);
+    config.poll.first_run = FirstRun::Last(Duration::from_mins(10));
     config.discovery.interval = Duration::from_secs(10);
+    config.state.path = state.to_owned();
     config.stdout_enabled = true;
     config.http.listen = args.listen;
     config.http.first_scrape_wait = Duration::ZERO;

@@ -13,6 +13,8 @@ use crate::config::{LogConfig, LogFormat};
 pub fn start(config: &LogConfig) {
     let levels = Targets::new()
         .with_default(LevelFilter::WARN.min(LevelFilter::from_level(config.level)))
+        // The SDK warns of every attempt; ours are told once, by pool and cause.
+        .with_target("aws", LevelFilter::ERROR)
         .with_target("cognito_auth_exporter", config.level);
     let layer = fmt::layer().with_writer(std::io::stderr);
     let layer = match config.format {

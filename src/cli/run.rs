@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use tracing::error;
+use tracing::{error, info};
 
 use super::logging;
 use crate::app::App;
@@ -17,7 +17,13 @@ use crate::source::cognito::Clients;
 pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
     logging::start(&config.log);
     let mut signals = Signals::catch()?;
-    let app = App::build(config, Clients::from_environment()).await?;
+    let app = tokio::select! {
+        app = App::build(config, Clients::from_environment()) => app?,
+        signal = signals.next() => {
+            info!(signal, "stopped before it had begun");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
     Ok(exit_code(&app.run(async || signals.next().await).await?))
 }
 
@@ -25,8 +31,7 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
 pub(super) fn exit_code(outcome: &Outcome) -> ExitCode {
     match outcome {
         Outcome::Stopped => ExitCode::SUCCESS,
-        // At once: what still runs is not waited for. Nothing is lost; the ledger holds what was not delivered.
-        Outcome::Interrupted => std::process::exit(1),
+        Outcome::Interrupted => ExitCode::from(1),
         Outcome::Failed(fault) => {
             error!(%fault, "stopped by a fault of the program; please report it");
             ExitCode::from(1)

@@ -1,253 +1,228 @@
-//! sled, and how to live with it: opening, locking, damage, and what "on disk" takes.
+//! The storage engine: the one file that names sled 0.34, and knows where it bites.
 //!
-//! What was measured of sled 0.34.7 and is answered here:
-//! - `flush` hands the data to the kernel and does not wait for the disk on Linux (upstream issue 1452): [`Engine::sync`]
-//!   flushes and then syncs the file itself, and the files of large values beside it.
-//! - A torn snapshot makes every later open fail; snapshots are only a shortcut, and are removed.
-//! - Damage to the file may panic inside `open`: caught, and taken as damage.
-//! - After an error sled fails for good: the engine is dropped and opened again by the writer.
+//! - `flush` hands the log to the operating system and no further (upstream issue 1452). [`Engine::write`] therefore
+//!   calls fsync on a handle of its own of the same file: fsync concerns the file, whichever handle asks.
+//! - A page beyond 128 KiB (a quarter of a segment) lies in a file of its own under `blobs`, which sled never syncs; without
+//!   it, recovery skips the page. New ones are synced, and their directory, before a write counts as durable.
+//! - Damage can panic anywhere inside: every call is guarded.
+//! - After an I/O error sled refuses every write for good: whoever holds an engine drops it and opens another.
+//! - The cache is set, because its default is 1 GiB. `flush_every_ms` stays at its default of 500: the collection of
+//!   garbage lives in that thread. `mode` changes nothing in this version.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
-use std::ops::RangeInclusive;
+use std::io::ErrorKind;
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 
-use super::stored::{StoredError, StoredText};
-use super::{LedgerError, Rebuilt, keys, stored, unreadable};
-use crate::event::UnixMillis;
+use super::error::LedgerError;
 
-/// Damaged ledgers that are kept. More are not made: a disk that damages one after another needs a person.
-pub(super) const CORRUPT_MAX: usize = 2;
+/// One change of a write: a key and its new value, or none to remove it.
+pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
 
-/// How often sled flushes by itself; its clearing up of old values lives in the same loop.
-const FLUSH_EVERY_MS: u64 = 500;
+/// What errors call the store as a whole.
+const WHAT: &str = "the store";
 
-/// The file beside the ledger that remembers when it was last written.
-const LAST_COMMIT: &str = "last-commit";
+/// The store, open for reading. Clones share it; it stays open until the last is gone.
+#[derive(Clone)]
+pub(super) struct Reader(sled::Db);
 
-/// Why sled did not do what it was asked.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot {doing} the ledger in {}: {cause}", .path.display())]
-pub(super) struct EngineError {
-    doing: &'static str,
-    path: PathBuf,
-    cause: String,
-}
-
-/// The open store.
+/// The store, open for writing, by one thread.
 pub(super) struct Engine {
-    db: sled::Db,
-    path: PathBuf,
-    /// A handle of our own on sled's file: sled does not sync it.
+    reader: Reader,
+    directory: PathBuf,
+    /// An own handle of sled's file.
     file: File,
-    /// Files of large values that are on disk already.
-    synced_blobs: Mutex<HashSet<PathBuf>>,
+    /// Blobs that are on the disk already.
+    synced_blobs: HashSet<OsString>,
 }
 
-/// Why a ledger could not be opened: decides whether it may be moved aside.
-enum OpenError {
-    Locked,
-    /// The disk, its permissions, or a newer build: hands off.
-    Other(LedgerError),
-    Damaged(String),
-}
-
-impl Engine {
-    /// Opens the ledger below `state`; a damaged one is moved aside and a new one begun.
-    pub(super) fn open_or_rebuild(
-        state: &Path,
-        cache_bytes: u64,
-        now: UnixMillis,
-    ) -> Result<(Self, Option<Rebuilt>), LedgerError> {
-        create_private_dir(state)?;
-        let path = state.join("ledger");
-        let was_begun = path.join("db").exists() && read_last_commit(state).is_some();
-        let damage = match Self::open(&path, cache_bytes) {
-            // sled takes a file in which it finds nothing for a new one.
-            Ok(engine) if was_begun && engine.get(keys::INSTANCE)?.is_none() => "it is empty".into(),
-            Ok(engine) => return Ok((engine, None)),
-            Err(OpenError::Locked) => return Err(LedgerError::Locked(state.to_owned())),
-            Err(OpenError::Other(error)) => return Err(error),
-            Err(OpenError::Damaged(damage)) => damage,
-        };
-        tracing::warn!(cause = damage, "the ledger is damaged");
-        let rebuilt = Rebuilt { moved_to: move_aside(state, &path, now)?, last_commit: read_last_commit(state) };
-        match Self::open(&path, cache_bytes) {
-            Ok(engine) => Ok((engine, Some(rebuilt))),
-            Err(OpenError::Locked) => Err(LedgerError::Locked(state.to_owned())),
-            Err(OpenError::Other(error)) => Err(error),
-            Err(OpenError::Damaged(cause)) => Err(LedgerError::Storage(format!("cannot begin a new ledger: {cause}"))),
-        }
+impl Reader {
+    /// The value of one key.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
+        guarded(|| Ok(self.0.get(key)?.map(|value| value.to_vec())))
     }
 
-    /// Opens the ledger again after an error, as it is.
-    pub(super) fn reopen(path: &Path, cache_bytes: u64) -> Result<Self, String> {
-        Self::open(path, cache_bytes).map_err(|error| match error {
-            OpenError::Locked => "it is in use by another process".into(),
-            OpenError::Other(error) => error.to_string(),
-            OpenError::Damaged(cause) => cause,
+    /// At most `limit` keys of a range, in order.
+    pub(super) fn keys(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Vec<u8>>, LedgerError> {
+        guarded(|| {
+            let keys = self.0.range(range).keys().take(limit);
+            keys.map(|key| key.map(|key| key.to_vec())).collect()
         })
     }
 
-    fn open(path: &Path, cache_bytes: u64) -> Result<Self, OpenError> {
-        let db = match open_sled(path, cache_bytes) {
-            Err(OpenError::Damaged(_)) if remove_snapshots(path) => open_sled(path, cache_bytes),
-            result => result,
-        }?;
-        let storage = |doing| move |cause| OpenError::Other(storage_error(doing, path, cause).into());
-        let file = File::open(path.join("db")).map_err(storage("open"))?;
-        let engine = Self { db, path: path.to_owned(), file, synced_blobs: Mutex::default() };
-        engine.check_format()?;
+    /// Shows every record of a range to `see`, in order, until it objects.
+    pub(super) fn each(
+        &self,
+        range: Range<Vec<u8>>,
+        mut see: impl FnMut(&[u8], &[u8]) -> Result<(), LedgerError>,
+    ) -> Result<(), LedgerError> {
+        self.each_while(range, |key, value| see(key, value).map(|()| true))
+    }
+
+    /// Shows the records of a range to `see`, in order, while it answers true.
+    pub(super) fn each_while(
+        &self,
+        range: Range<Vec<u8>>,
+        mut see: impl FnMut(&[u8], &[u8]) -> Result<bool, LedgerError>,
+    ) -> Result<(), LedgerError> {
+        let mut seen = Ok(true);
+        guarded(|| {
+            for record in self.0.range(range) {
+                let (key, value) = record?;
+                seen = see(&key, &value);
+                if seen != Ok(true) {
+                    break;
+                }
+            }
+            Ok(())
+        })?;
+        seen.map(|_| ())
+    }
+
+    /// Bytes on the disk.
+    pub(super) fn size_bytes(&self) -> Result<u64, LedgerError> {
+        guarded(|| self.0.size_on_disk())
+    }
+}
+
+impl Engine {
+    /// Opens the store in `directory`, which exists.
+    ///
+    /// # Errors
+    /// `Locked`: this or another process has it. `Corrupt`: it cannot be read. `Storage`: anything else.
+    pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, LedgerError> {
+        let config = sled::Config::new().path(directory).cache_capacity(cache_bytes);
+        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => db,
+            Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
+                return Err(LedgerError::Locked(directory.to_owned()));
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(panic) => return Err(LedgerError::corrupt(WHAT, panicked(panic.as_ref()))),
+        };
+        let path = directory.join("db");
+        let file = File::open(&path).map_err(|error| LedgerError::io("cannot open", &path, &error))?;
+        let mut engine =
+            Self { reader: Reader(db), directory: directory.to_owned(), file, synced_blobs: HashSet::new() };
+        // What was recovered may have reached the operating system only, and new files no directory yet.
+        engine.sync()?;
+        sync_directory(directory)?;
         Ok(engine)
     }
 
-    /// A ledger of a newer build, or one that is damaged in every place, shows in its first record.
-    fn check_format(&self) -> Result<(), OpenError> {
-        let value = self.get(keys::INSTANCE).map_err(|error| OpenError::Other(error.into()))?;
-        match value.map(|value| stored::open::<StoredText>(&value)).transpose() {
-            Ok(_) => Ok(()),
-            Err(error @ StoredError::Newer(_)) => Err(OpenError::Other(unreadable("the ledger")(error))),
-            Err(error @ StoredError::Damaged(_)) => Err(OpenError::Damaged(error.to_string())),
-        }
+    /// The store, for reading.
+    pub(super) fn reader(&self) -> &Reader {
+        &self.reader
     }
 
-    /// Where it lies.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<sled::IVec>, EngineError> {
-        self.db.get(key).map_err(|cause| self.error("read", cause))
-    }
-
-    /// Every record whose key begins with `prefix`, in the keys' order.
-    pub(super) fn scan(&self, prefix: &[u8]) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), EngineError>> {
-        self.db.scan_prefix(prefix).map(|item| item.map_err(|cause| self.error("read", cause)))
-    }
-
-    /// Every record between two keys, in the keys' order.
-    pub(super) fn range(
-        &self,
-        first: &[u8],
-        last: &[u8],
-    ) -> impl Iterator<Item = Result<(sled::IVec, sled::IVec), EngineError>> {
-        let range: RangeInclusive<&[u8]> = first..=last;
-        self.db.range(range).map(|item| item.map_err(|cause| self.error("read", cause)))
-    }
-
-    /// Writes one record, on disk when it returns.
-    pub(super) fn put(&self, key: &[u8], value: Vec<u8>) -> Result<(), EngineError> {
+    /// Makes the changes, all or none, the last one of a key winning; they are on the disk when this answers Ok. After
+    /// an error nobody knows: drop the engine and look at what another one finds.
+    pub(super) fn write(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
+        #[cfg(test)]
+        self.fail_if_asked()?;
         let mut batch = sled::Batch::default();
-        batch.insert(key, value);
-        self.apply(batch)?;
+        for (key, value) in changes {
+            match value {
+                Some(value) => batch.insert(key, value),
+                None => batch.remove(key),
+            }
+        }
+        guarded(|| self.reader.0.apply_batch(batch))?;
         self.sync()
     }
 
-    /// Applies a batch: all of it or, after a crash, nothing.
-    pub(super) fn apply(&self, batch: sled::Batch) -> Result<(), EngineError> {
-        self.db.apply_batch(batch).map_err(|cause| self.error("write", cause))
+    /// Puts everything written so far on the disk.
+    pub(super) fn sync(&mut self) -> Result<(), LedgerError> {
+        guarded(|| self.reader.0.flush())?;
+        // Blobs first: the log points at them.
+        self.sync_blobs()?;
+        self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join("db"), &error))
     }
 
-    /// Puts everything that was applied on disk.
-    pub(super) fn sync(&self) -> Result<(), EngineError> {
-        self.db.flush().map_err(|cause| self.error("flush", cause))?;
-        self.sync_blobs().and_then(|()| self.file.sync_all()).map_err(|cause| storage_error("sync", &self.path, cause))
-    }
-
-    /// sled keeps values too large for its pages in files of their own, which it does not sync either.
-    fn sync_blobs(&self) -> io::Result<()> {
-        let directory = self.path.join("blobs");
-        let mut synced = self.synced_blobs.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut there = HashSet::new();
-        for blob in fs::read_dir(&directory)? {
-            let path = blob?.path();
-            if !synced.contains(&path) {
-                match File::open(&path) {
-                    Ok(file) => file.sync_all()?,
-                    Err(gone) if gone.kind() == io::ErrorKind::NotFound => continue,
-                    Err(error) => return Err(error),
+    fn sync_blobs(&mut self) -> Result<(), LedgerError> {
+        let blobs = self.directory.join("blobs");
+        let failed = |error| LedgerError::io("cannot sync", &blobs, &error);
+        let mut present = HashSet::new();
+        for blob in fs::read_dir(&blobs).map_err(failed)? {
+            let name = blob.map_err(failed)?.file_name();
+            if !self.synced_blobs.contains(&name) {
+                match File::open(blobs.join(&name)).and_then(|file| file.sync_all()) {
+                    Ok(()) => {}
+                    // sled removes a blob when its page is written anew.
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    Err(error) => return Err(failed(error)),
                 }
             }
-            there.insert(path);
+            present.insert(name);
         }
-        let new = there.difference(&synced).next().is_some();
-        *synced = there;
-        if new { File::open(&directory)?.sync_all() } else { Ok(()) }
+        let any_new = present.difference(&self.synced_blobs).next().is_some();
+        self.synced_blobs = present;
+        if any_new {
+            sync_directory(&blobs)?;
+        }
+        Ok(())
     }
 
-    pub(super) fn size_bytes(&self) -> u64 {
-        self.db.size_on_disk().unwrap_or(0)
+    /// Fails once if a test has put a file beside the store that says so.
+    #[cfg(test)]
+    fn fail_if_asked(&self) -> Result<(), LedgerError> {
+        match fs::remove_file(self.directory.join("fail-next-write")) {
+            Ok(()) => Err(LedgerError::Storage("no space left, says a test".into())),
+            Err(_) => Ok(()),
+        }
     }
+}
 
-    fn error(&self, doing: &'static str, cause: impl std::fmt::Display) -> EngineError {
-        EngineError { doing, path: self.path.clone(), cause: cause.to_string() }
+/// Removes sled's snapshots, from which it only starts faster. A torn one makes every opening fail.
+pub(super) fn remove_snapshots(directory: &Path) -> Result<(), LedgerError> {
+    let failed = |error| LedgerError::io("cannot remove the snapshots in", directory, &error);
+    for file in fs::read_dir(directory).map_err(failed)? {
+        let file = file.map_err(failed)?;
+        if file.file_name().to_string_lossy().starts_with("snap.") {
+            fs::remove_file(file.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
+/// Puts a directory's own entries on the disk.
+pub(super) fn sync_directory(directory: &Path) -> Result<(), LedgerError> {
+    File::open(directory)
+        .and_then(|opened| opened.sync_all())
+        .map_err(|error| LedgerError::io("cannot sync", directory, &error))
+}
+
+/// Calls the engine; a panic of its becomes an error.
+fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, LedgerError> {
+    // Whatever state a panic leaves behind is thrown away with the engine.
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => Ok(result?),
+        Err(panic) => Err(LedgerError::Storage(panicked(panic.as_ref()))),
     }
 }
 
-fn storage_error(doing: &'static str, path: &Path, cause: impl std::fmt::Display) -> EngineError {
-    EngineError { doing, path: path.to_owned(), cause: cause.to_string() }
+fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    format!("the storage engine panicked: {}", text.unwrap_or("no message"))
 }
 
-fn open_sled(path: &Path, cache_bytes: u64) -> Result<sled::Db, OpenError> {
-    let config = sled::Config::new()
-        .path(path)
-        .cache_capacity(cache_bytes)
-        .mode(sled::Mode::HighThroughput)
-        .flush_every_ms(Some(FLUSH_EVERY_MS));
-    let opened = catch_unwind(AssertUnwindSafe(|| config.open()))
-        .map_err(|_panic| OpenError::Damaged("sled panicked while opening it".into()))?;
-    opened.map_err(|error| match error {
-        // sled reports a lock that is held as an error of its own making.
-        sled::Error::Io(cause) if cause.to_string().contains("could not acquire lock") => OpenError::Locked,
-        sled::Error::Io(cause) if cause.kind() == io::ErrorKind::UnexpectedEof => OpenError::Damaged(cause.to_string()),
-        sled::Error::Io(cause) => OpenError::Other(storage_error("open", path, cause).into()),
-        damage => OpenError::Damaged(damage.to_string()),
-    })
-}
-
-/// Removes sled's snapshots; answers whether there were any.
-fn remove_snapshots(path: &Path) -> bool {
-    let Ok(files) = fs::read_dir(path) else { return false };
-    let snapshots = files.flatten().filter(|file| file.file_name().to_string_lossy().starts_with("snap."));
-    snapshots.filter(|file| fs::remove_file(file.path()).is_ok()).count() > 0
-}
-
-fn create_private_dir(path: &Path) -> Result<(), LedgerError> {
-    use std::os::unix::fs::DirBuilderExt as _;
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(|cause| LedgerError::Storage(format!("cannot create state.path {}: {cause}", path.display())))
-}
-
-/// Moves a damaged ledger to `ledger.corrupt-<UTC>`.
-fn move_aside(state: &Path, path: &Path, now: UnixMillis) -> Result<PathBuf, LedgerError> {
-    let cannot = |cause: io::Error| LedgerError::Storage(format!("cannot move {} aside: {cause}", path.display()));
-    let corrupt = fs::read_dir(state)
-        .map_err(cannot)?
-        .flatten()
-        .filter(|file| file.file_name().to_string_lossy().starts_with("ledger.corrupt-"))
-        .count();
-    if corrupt >= CORRUPT_MAX {
-        return Err(LedgerError::TooManyCorrupt(state.to_owned()));
+impl From<sled::Error> for LedgerError {
+    fn from(error: sled::Error) -> Self {
+        match error {
+            // The log ends in the middle of what it promises.
+            sled::Error::Io(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => {
+                Self::corrupt(WHAT, error.to_string())
+            }
+            sled::Error::Io(error) => Self::Storage(error.to_string()),
+            sled::Error::Unsupported(why) => Self::Storage(why),
+            error @ sled::Error::Corruption { .. } => Self::corrupt(WHAT, error.to_string()),
+            // "Bugs" that sled reports are states that its own files should not have led to.
+            sled::Error::ReportableBug(what) => Self::corrupt(WHAT, what),
+            // Its Display shows the collection's name; there is only the default one.
+            sled::Error::CollectionNotFound(_) => Self::corrupt(WHAT, "the tree is missing"),
+        }
     }
-    let moment: String = now.to_string().chars().filter(|letter| !['-', ':', '.'].contains(letter)).collect();
-    let target = state.join(format!("ledger.corrupt-{moment}"));
-    fs::rename(path, &target).map_err(cannot)?;
-    Ok(target)
-}
-
-/// Remembers when the ledger was last written: whole or not at all.
-pub(super) fn write_last_commit(state: &Path, now: UnixMillis) -> io::Result<()> {
-    let new = state.join(format!("{LAST_COMMIT}.new"));
-    fs::write(&new, format!("{}\n", now.0))?;
-    fs::rename(new, state.join(LAST_COMMIT))
-}
-
-fn read_last_commit(state: &Path) -> Option<UnixMillis> {
-    fs::read_to_string(state.join(LAST_COMMIT)).ok()?.trim().parse().ok().map(UnixMillis)
 }

@@ -1,57 +1,112 @@
 //! The ledger's keys: one tree, a letter for each kind of record.
 //!
 //! ```text
-//! m/<name>                      what the ledger is: its instance id
-//! p/<pool id>                   a pool, and since when it is followed
-//! u/<pool id>/<username>        a user's cursor; a pool id holds no slash, a username may
-//! t/<pool id>/<series>          a durable total
-//! o/<id, 8 bytes>               an entry that waits for delivery, oldest first
-//! q/<id, 8 bytes>               an entry that the receiver refused
+//! m/<name>               what concerns the whole ledger
+//! p/<pool>               a pool that is followed
+//! t/<pool>/<series>      a durable counter
+//! u/<pool>/<username>    a user and its cursor
+//! o/<sequence, 8 bytes>  outbox, in the order of delivery
+//! q/<sequence, 8 bytes>  quarantine, under the number that the entry had in the outbox
 //! ```
+//!
+//! A pool id holds no `/` (`[\w-]+_[0-9a-zA-Z]+`), a username may: the first `/` after the pool ends it.
 
-use crate::courier::OutboxId;
+use std::ops::Range;
 
-/// Every entry that waits.
-pub(super) const OUTBOX: &[u8] = b"o/";
-/// Every entry that was refused.
-pub(super) const QUARANTINE: &[u8] = b"q/";
+/// The ledger's format.
+pub(super) const FORMAT: &[u8] = b"m/format";
 /// The instance id.
 pub(super) const INSTANCE: &[u8] = b"m/instance";
-/// Every total of every pool.
-pub(super) const TOTALS: &[u8] = b"t/";
+/// The next number that the outbox gives.
+pub(super) const SEQUENCE: &[u8] = b"m/sequence";
+/// How many groups have been written.
+pub(super) const GROUPS: &[u8] = b"m/groups";
 
-pub(super) fn pool(pool: &str) -> Vec<u8> {
-    [b"p/", pool.as_bytes()].concat()
+pub(super) fn pool(pool_id: &str) -> Vec<u8> {
+    [b"p/", pool_id.as_bytes()].concat()
 }
 
-/// The keys of every user of a pool.
-pub(super) fn users(pool: &str) -> Vec<u8> {
-    [b"u/", pool.as_bytes(), b"/"].concat()
+pub(super) fn total(pool_id: &str, series: &str) -> Vec<u8> {
+    within(b't', pool_id, series)
 }
 
-pub(super) fn user(pool: &str, username: &str) -> Vec<u8> {
-    [&users(pool), username.as_bytes()].concat()
+/// Every total of one pool; without a pool, of all.
+pub(super) fn totals(pool_id: Option<&str>) -> Range<Vec<u8>> {
+    pool_id.map_or_else(|| prefix(b"t/"), |pool_id| prefix(&within(b't', pool_id, "")))
 }
 
-pub(super) fn total(pool: &str, series: &str) -> Vec<u8> {
-    [TOTALS, pool.as_bytes(), b"/", series.as_bytes()].concat()
+pub(super) fn user(pool_id: &str, username: &str) -> Vec<u8> {
+    within(b'u', pool_id, username)
 }
 
-/// Pool and series of a total's key.
-pub(super) fn parse_total(key: &[u8]) -> Option<(&str, &str)> {
-    std::str::from_utf8(key.strip_prefix(TOTALS)?).ok()?.split_once('/')
+/// Every user of one pool.
+pub(super) fn users(pool_id: &str) -> Range<Vec<u8>> {
+    prefix(&within(b'u', pool_id, ""))
 }
 
-pub(super) fn outbox(id: OutboxId) -> Vec<u8> {
-    [OUTBOX, &id.0.to_be_bytes()].concat()
+pub(super) fn outbox(sequence: u64) -> Vec<u8> {
+    [b"o/".as_slice(), &sequence.to_be_bytes()].concat()
 }
 
-pub(super) fn quarantine(id: OutboxId) -> Vec<u8> {
-    [QUARANTINE, &id.0.to_be_bytes()].concat()
+pub(super) fn quarantine(sequence: u64) -> Vec<u8> {
+    [b"q/".as_slice(), &sequence.to_be_bytes()].concat()
 }
 
-/// The id in a key of the outbox or the quarantine.
-pub(super) fn parse_id(key: &[u8]) -> Option<OutboxId> {
-    let id = key.strip_prefix(OUTBOX).or_else(|| key.strip_prefix(QUARANTINE))?;
-    Some(OutboxId(u64::from_be_bytes(id.try_into().ok()?)))
+/// What the outbox holds from `first` on, up to `end` exclusive.
+pub(super) fn outbox_between(first: u64, end: u64) -> Range<Vec<u8>> {
+    outbox(first)..outbox(end.max(first))
+}
+
+/// The whole outbox.
+pub(super) fn outbox_all() -> Range<Vec<u8>> {
+    prefix(b"o/")
+}
+
+/// The quarantine from `first` on.
+pub(super) fn quarantine_from(first: u64) -> Range<Vec<u8>> {
+    quarantine(first)..prefix(b"q/").end
+}
+
+/// The number in an outbox's or quarantine's key.
+pub(super) fn sequence_of(key: &[u8]) -> Option<u64> {
+    Some(u64::from_be_bytes(key.get(2..)?.try_into().ok()?))
+}
+
+fn within(kind: u8, pool_id: &str, rest: &str) -> Vec<u8> {
+    debug_assert!(!pool_id.contains('/'), "a pool id holds no slash");
+    [&[kind, b'/'], pool_id.as_bytes(), b"/", rest.as_bytes()].concat()
+}
+
+/// Everything that begins with `prefix`, which ends in an ASCII character.
+fn prefix(prefix: &[u8]) -> Range<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    if let Some(last) = end.last_mut() {
+        *last += 1;
+    }
+    prefix.to_vec()..end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_username_may_hold_anything_and_stays_in_its_pool() {
+        for username in ["", "/", "a/b", "\u{10ffff}", "x\0y", "ü@example.com"] {
+            let key = user("eu-west-1_A", username);
+            assert!(users("eu-west-1_A").contains(&key));
+            assert!(!users("eu-west-1_AB").contains(&key) && !users("eu-west-1_").contains(&key));
+            assert!(key.ends_with(username.as_bytes()));
+        }
+    }
+
+    #[test]
+    fn the_outbox_is_in_the_order_of_its_numbers() {
+        assert!(outbox(255) < outbox(256) && outbox(256) < outbox(u64::MAX));
+        assert!(outbox_all().contains(&outbox(0)) && outbox_all().contains(&outbox(u64::MAX)));
+        assert!(!outbox_all().contains(&quarantine(0)) && quarantine_from(3).contains(&quarantine(3)));
+        assert_eq!(sequence_of(&outbox(7)), Some(7));
+        assert_eq!(sequence_of(b"o/short"), None);
+        assert!(outbox_between(9, 3).is_empty());
+    }
 }

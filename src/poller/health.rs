@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::source::SourceError;
+use crate::source::{RefusalCause, SourceError};
 
 /// What people are to be told.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +29,42 @@ pub enum Blame {
     Quota,
 }
 
+/// What kind of trouble an error is. Two texts of one kind (other sizes, other times, a reset after a timeout) are no news.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trouble {
+    /// The pool refuses.
+    Pool(RefusalCause),
+    /// The caller is refused.
+    Caller(RefusalCause),
+    /// A parameter is refused.
+    Parameter,
+    /// No proper answer.
+    Unanswered,
+}
+
+impl Trouble {
+    /// The kind of an error; None for one that concerns neither pool nor caller nor the way there.
+    pub fn of(error: &SourceError) -> Option<Self> {
+        match error {
+            SourceError::Pool(refusal) => Some(Self::Pool(refusal.cause)),
+            SourceError::Caller(refusal) => Some(Self::Caller(refusal.cause)),
+            SourceError::InvalidParameter(_) => Some(Self::Parameter),
+            SourceError::Timeout(_) | SourceError::Passing(_) => Some(Self::Unanswered),
+            SourceError::Throttled(_) | SourceError::UserNotFound => None,
+        }
+    }
+
+    /// Whether every operation on the pool meets it, so that telling it of one is telling it of all.
+    pub fn meets_every_call(self) -> bool {
+        use RefusalCause::{BadCredentials, NoCredentials, NoSuchPool, RoleNotAssumable};
+        match self {
+            Self::Pool(cause) => cause == NoSuchPool,
+            Self::Caller(cause) => matches!(cause, NoCredentials | BadCredentials | RoleNotAssumable),
+            Self::Parameter | Self::Unanswered => false,
+        }
+    }
+}
+
 /// A pool's health.
 #[derive(Clone, Debug, Default)]
 pub struct Health {
@@ -36,7 +72,9 @@ pub struct Health {
     /// Errors of the pool, the caller or the way there since the last answer.
     failures: u32,
     failing_since: Option<Instant>,
-    cause: Option<String>,
+    /// What people were told of.
+    told: Option<Trouble>,
+    held_until: Option<Instant>,
     /// The latest error was the pool's or the caller's own.
     refused: bool,
 }
@@ -46,7 +84,7 @@ impl Health {
     const STREAK: u32 = 5;
 
     /// An endpoint that cannot be reached for this long is down (INTERFACE: `cognito_exporter_pool_up`).
-    const UNREACHABLE_AFTER: Duration = Duration::from_mins(1);
+    pub const UNREACHABLE_AFTER: Duration = Duration::from_mins(1);
 
     /// First pause after a refusal; a role or a plan changes in minutes, not in seconds.
     const REFUSED_HOLD: Duration = Duration::from_secs(15);
@@ -60,7 +98,7 @@ impl Health {
 
     /// Takes note of an answer.
     pub fn answered(&mut self, now: Instant) -> Option<Notice> {
-        let trouble = self.cause.take().and(self.failing_since);
+        let trouble = self.told.take().and(self.failing_since);
         *self = Self { answered_before: true, ..Self::default() };
         trouble.map(|since| Notice::Recovered(now.saturating_duration_since(since)))
     }
@@ -76,17 +114,27 @@ impl Health {
             }
         };
         self.refused = refused;
-        self.failures = self.failures.saturating_add(1);
         self.failing_since.get_or_insert(now);
+        let trouble = Trouble::of(error);
+        let notice = |told: &mut Option<Trouble>| {
+            let is_news = *told != trouble;
+            *told = trouble;
+            is_news.then(|| Notice::Trouble(error.to_string()))
+        };
+        // Calls in flight together fail together: one lesson, not sixteen.
+        if let Some(left) =
+            self.held_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
+        {
+            return (Blame::Pool { hold: left }, notice(&mut self.told));
+        }
+        self.failures = self.failures.saturating_add(1);
         if !refused && self.failures < Self::STREAK {
             return (Blame::User, None);
         }
         let doublings = if refused { self.failures - 1 } else { self.failures - Self::STREAK };
         let hold = first.saturating_mul(1 << doublings.min(10)).min(longest);
-        let cause = error.to_string();
-        let notice = (self.cause.as_ref() != Some(&cause)).then(|| Notice::Trouble(cause.clone()));
-        self.cause = Some(cause);
-        (Blame::Pool { hold }, notice)
+        self.held_until = Some(now + hold);
+        (Blame::Pool { hold }, notice(&mut self.told))
     }
 
     /// `cognito_exporter_pool_up`; None before the first answer.
@@ -94,11 +142,6 @@ impl Health {
         let unreachable =
             self.failing_since.is_some_and(|since| now.saturating_duration_since(since) >= Self::UNREACHABLE_AFTER);
         if self.refused || unreachable { Some(false) } else { self.answered_before.then_some(true) }
-    }
-
-    /// What the trouble is, while there is some.
-    pub fn cause(&self) -> Option<&str> {
-        self.cause.as_deref()
     }
 }
 
@@ -120,7 +163,8 @@ mod tests {
             health.failed(&denied, start),
             (Blame::Pool { hold: seconds(15) }, Some(Notice::Trouble("denied".into())))
         );
-        assert_eq!(health.failed(&denied, start), (Blame::Pool { hold: seconds(30) }, None));
+        let again = start + seconds(15);
+        assert_eq!(health.failed(&denied, again), (Blame::Pool { hold: seconds(30) }, None));
         assert_eq!(health.up(start), Some(false));
         let plan = SourceError::Pool("no threat protection".into());
         let (_, notice) = health.failed(&plan, start);
@@ -160,7 +204,28 @@ mod tests {
         let start = Instant::now();
         let mut health = Health::default();
         let denied = SourceError::Caller("denied".into());
-        let holds: Vec<_> = (0..40).map(|_| health.failed(&denied, start).0).collect();
+        let holds: Vec<_> = (0..40).map(|hour| health.failed(&denied, start + seconds(hour * 3600)).0).collect();
         assert_eq!(holds[39], Blame::Pool { hold: Health::HOLD_MAX });
+    }
+
+    #[test]
+    fn calls_in_flight_together_that_fail_together_are_one_failure() {
+        let start = Instant::now();
+        let mut health = Health::default();
+        let denied = SourceError::Caller("denied".into());
+        (0..15).for_each(|_| drop(health.failed(&denied, start)));
+        assert_eq!(health.failed(&denied, start + seconds(5)), (Blame::Pool { hold: seconds(10) }, None));
+        assert_eq!(health.failed(&denied, start + seconds(15)).0, Blame::Pool { hold: seconds(30) });
+    }
+
+    #[test]
+    fn the_same_trouble_in_other_words_is_no_news() {
+        let start = Instant::now();
+        let mut health = Health::default();
+        let unreadable = |bytes: u64| SourceError::Passing(format!("answer cannot be read ({bytes} bytes)"));
+        let told = (0..50).filter(|hour| health.failed(&unreadable(*hour), start + seconds(hour * 3600)).1.is_some());
+        assert_eq!(told.count(), 1);
+        let timeout = SourceError::Timeout("none after 10s".into());
+        assert_eq!(health.failed(&timeout, start + seconds(900_000)).1, None);
     }
 }

@@ -21,14 +21,16 @@ use person::{Origin, Person};
 /// The group that everybody is in, and the one that few are in.
 pub const GROUPS: [&str; 2] = ["customers", "administrators"];
 
-/// Sign-ins of all users together, per second: a demo that is looked at for a minute shows a hundred.
-const SIGN_INS_PER_SECOND: f64 = 1.5;
+/// Sign-ins of all users together, per second: a demo that is looked at for ten seconds shows some of each kind.
+const SIGN_INS_PER_SECOND: f64 = 3.0;
 /// Mean pauses between what users do beside signing in, between new users, and between attacks.
 const ERRAND_PAUSE: Duration = Duration::from_secs(12);
 const SIGN_UP_PAUSE: Duration = Duration::from_secs(40);
 const ATTACK_PAUSE: Duration = Duration::from_secs(120);
 /// The first attack, soon enough for somebody who only has a look.
-const FIRST_ATTACK_AFTER: Duration = Duration::from_secs(20);
+const FIRST_ATTACK_AFTER: Duration = Duration::from_secs(3);
+/// Mean time from a password to the second factor.
+const SECOND_FACTOR_AFTER: Duration = Duration::from_secs(3);
 /// The longest past that a user starts with: three pages.
 const PAST_EVENTS_MAX: usize = 150;
 /// Users who remember their whole past; among more, each remembers less, so that a large demo fits into memory.
@@ -223,7 +225,7 @@ impl Population {
             return;
         };
         if event.challenges.len() == 2 {
-            self.begin(world, person, event, Duration::from_secs(8));
+            self.begin(world, person, event, SECOND_FACTOR_AFTER);
         } else {
             if event.response == Some(Word::Known(EventResponse::Fail)) {
                 self.plan_about(now, Duration::from_secs(8), Deed::SignIn { person, habitual: false });

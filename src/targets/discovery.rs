@@ -20,6 +20,7 @@ use crate::ledger::{Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
 use crate::poller::Message;
+use crate::poller::health::Trouble;
 use crate::pool::Pool;
 use crate::source::{ListedUser, Listing, Source, SourceError};
 use crate::status::StatusBoard;
@@ -61,13 +62,16 @@ pub struct Discovery<S> {
 /// What has been learnt so far.
 #[derive(Default)]
 struct Known {
-    by_hand: Vec<String>,
+    /// The names of `usernames_file`, as last read.
+    in_file: Vec<String>,
     file_changed: Option<SystemTime>,
-    listed: Vec<ListedUser>,
+    /// By listing, in the configuration's order.
+    listed: Vec<Vec<ListedUser>>,
     /// Who is followed, with the `sub` that a listing gave.
     roster: BTreeMap<String, Option<String>>,
     file_trouble: Option<String>,
-    listing_trouble: Option<String>,
+    /// What people were told of.
+    listing_trouble: Option<Trouble>,
 }
 
 impl<S: Source> Discovery<S> {
@@ -82,16 +86,15 @@ impl<S: Source> Discovery<S> {
         let mut retry_after = RETRY_AFTER;
         loop {
             self.read_names(&mut known).await;
-            let again_in = match self.list(&listings).await {
-                Ok(listed) => {
-                    known.listed = listed;
+            let again_in = match self.list(&listings, &mut known).await {
+                Ok(()) => {
+                    self.listed(&listings, &mut known, Ok(())).await;
                     self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
-                    self.tell_of_trouble(&mut known, None);
                     retry_after = RETRY_AFTER;
                     self.interval
                 }
                 Err(error) => {
-                    self.tell_of_trouble(&mut known, Some(error.to_string()));
+                    self.listed(&listings, &mut known, Err(error)).await;
                     let pause = retry_after.min(self.interval);
                     retry_after = pause * 2;
                     pause
@@ -108,43 +111,50 @@ impl<S: Source> Discovery<S> {
         }
     }
 
-    /// Reads every listing to its end.
-    async fn list(&self, listings: &[Listing]) -> Result<Vec<ListedUser>, SourceError> {
-        let mut listed = Vec::new();
-        for listing in listings {
-            let mut token = None;
-            loop {
-                self.pool.source.lists().pass().await;
-                let page = match self.pool.source.users(listing, token.as_ref()).await {
-                    // The gate has slowed down; the same page again.
-                    Err(SourceError::Throttled(_)) => continue,
-                    page => page?,
-                };
-                listed.extend(page.users);
-                if page.next.is_none() {
-                    break;
-                }
-                if page.next == token {
-                    return Err(SourceError::Passing("the service repeated its listing token".into()));
-                }
-                token = page.next;
+    /// Reads every listing. One that breaks off leaves what it gave before, and the others their say; the first error is
+    /// told.
+    async fn list(&self, listings: &[Listing], known: &mut Known) -> Result<(), SourceError> {
+        let mut result = Ok(());
+        known.listed.resize_with(listings.len(), Vec::new);
+        for (listing, listed) in listings.iter().zip(&mut known.listed) {
+            match self.read_to_its_end(listing).await {
+                Ok(users) => *listed = users,
+                Err(error) => result = result.and(Err(error)),
             }
         }
-        Ok(listed)
+        result
     }
 
-    /// Reads the names given by hand; answers whether they may have changed.
+    async fn read_to_its_end(&self, listing: &Listing) -> Result<Vec<ListedUser>, SourceError> {
+        let mut listed = Vec::new();
+        let mut token = None;
+        loop {
+            self.pool.source.lists().pass().await;
+            let page = match self.pool.source.users(listing, token.as_ref()).await {
+                // The gate has slowed down; the same page again.
+                Err(SourceError::Throttled(_)) => continue,
+                page => page?,
+            };
+            listed.extend(page.users);
+            if page.next.is_none() {
+                return Ok(listed);
+            }
+            if page.next == token {
+                return Err(SourceError::Passing("the service repeated its listing token".into()));
+            }
+            token = page.next;
+        }
+    }
+
+    /// Reads the file of names, if there is one; answers whether they may have changed.
     async fn read_names(&self, known: &mut Known) -> bool {
-        let Some(path) = &self.config.usernames_file else {
-            known.by_hand.clone_from(&self.config.usernames);
-            return false;
-        };
+        let Some(path) = &self.config.usernames_file else { return false };
         match read_if_changed(path, known.file_changed).await {
             Ok(None) => false,
             Ok(Some((names, changed))) => {
                 known.file_changed = changed;
                 known.file_trouble = None;
-                known.by_hand = self.config.usernames.iter().cloned().chain(names).collect();
+                known.in_file = names;
                 true
             }
             Err(cause) => {
@@ -172,8 +182,8 @@ impl<S: Source> Discovery<S> {
 
     /// Brings the roster in line with who is wanted.
     async fn update(&self, known: &mut Known) -> Result<(), LedgerError> {
-        let by_hand = known.by_hand.iter().map(String::as_str);
-        let wanted = roster::wanted(&self.config, by_hand, &known.listed);
+        let by_hand = self.config.usernames.iter().chain(&known.in_file).map(String::as_str);
+        let wanted = roster::wanted(&self.config, by_hand, known.listed.iter().flatten());
         let newcomers: Vec<_> = wanted
             .iter()
             .filter(|(username, user)| {
@@ -221,11 +231,7 @@ impl<S: Source> Discovery<S> {
         let another = |stored: &UserRecord| stored.sub.is_some() && sub.is_some() && stored.sub != sub;
         match stored {
             Some(stored) if !another(&stored) => {
-                if sub.is_some() && stored.sub.is_none() {
-                    Some(UserRecord { sub, ..stored })
-                } else {
-                    None
-                }
+                (sub.is_some() && stored.sub.is_none()).then_some(UserRecord { sub, ..stored })
             }
             _ => {
                 let now = self.clock.now();
@@ -239,18 +245,27 @@ impl<S: Source> Discovery<S> {
         let _ = self.poller.send(message).await;
     }
 
-    fn tell_of_trouble(&self, known: &mut Known, trouble: Option<String>) {
-        match &trouble {
-            Some(cause) if known.listing_trouble.as_ref() != Some(cause) => {
-                warn!(pool = self.pool.identity.id, cause, "users cannot be listed; those known stay followed");
+    /// Tells how the listings went.
+    async fn listed(&self, listings: &[Listing], known: &mut Known, result: Result<(), SourceError>) {
+        let pool = &self.pool.identity.id;
+        let has_users = !(known.roster.is_empty() && self.config.usernames.is_empty() && known.in_file.is_empty());
+        let trouble = result.as_ref().err().map(|error| Trouble::of(error).unwrap_or(Trouble::Unanswered));
+        // What the polls meet too is theirs to tell: one line for one cause.
+        let trouble = trouble.filter(|trouble| !(has_users && trouble.meets_every_call()));
+        match &result {
+            Err(error) if trouble.is_some() && trouble != known.listing_trouble => {
+                warn!(pool, cause = %error, "users cannot be listed; those known stay followed");
             }
-            None if known.listing_trouble.is_some() => info!(pool = self.pool.identity.id, "users can be listed again"),
+            Ok(()) if known.listing_trouble.is_some() => info!(pool, "users can be listed again"),
             _ => {}
         }
-        if let Some(cause) = &trouble {
-            self.status.pool_error(&self.pool.identity.id, cause, self.clock.now());
-        }
         known.listing_trouble = trouble;
+        if let Err(error) = &result {
+            self.status.pool_error(pool, &error.to_string(), self.clock.now());
+        }
+        if !has_users && !listings.is_empty() {
+            self.tell(Message::Listed(self.pool.slot, result)).await;
+        }
     }
 }
 

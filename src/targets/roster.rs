@@ -29,19 +29,18 @@ pub fn listings(pool: &PoolConfig) -> Vec<Listing> {
 pub fn wanted<'a>(
     pool: &PoolConfig,
     by_hand: impl IntoIterator<Item = &'a str>,
-    listed: &'a [ListedUser],
+    listed: impl Iterator<Item = &'a ListedUser> + Clone,
 ) -> BTreeMap<&'a str, Wanted<'a>> {
     let excluded: HashSet<&str> = pool.exclude.iter().map(String::as_str).collect();
     let mut username_of = HashMap::new();
-    for user in listed {
+    for user in listed.clone() {
         for name in names(user) {
             username_of.entry(name).or_insert(user);
         }
     }
     let mut wanted = BTreeMap::new();
-    let selected = listed
-        .iter()
-        .filter(|user| (user.enabled || pool.include_disabled) && (!user.federated || pool.include_federated));
+    let selected =
+        listed.filter(|user| (user.enabled || pool.include_disabled) && (!user.federated || pool.include_federated));
     let named = by_hand.into_iter().map(|name| (name, username_of.get(name).copied()));
     for (name, user) in selected.map(|user| (user.username.as_str(), Some(user))).chain(named) {
         let is_excluded =
@@ -139,7 +138,7 @@ mod tests {
     #[test]
     fn a_user_met_under_two_names_is_followed_once_under_the_username() {
         let listed = [user("ann"), user("ben")];
-        let wanted = wanted(&pool(), ["ann@example.com", "sub-of-ben", "ben", "zoë"], &listed);
+        let wanted = wanted(&pool(), ["ann@example.com", "sub-of-ben", "ben", "zoë"], listed.iter());
         assert_eq!(names_of(&wanted), ["ann", "ben", "zoë"]);
         assert_eq!(wanted["ann"].sub, Some("sub-of-ann"));
         assert_eq!(wanted["zoë"], Wanted::default());
@@ -150,7 +149,7 @@ mod tests {
         let listed = [user("ann"), user("ben"), user("cat")];
         let mut pool = pool();
         pool.exclude = vec!["ann@example.com".into(), "sub-of-ben".into(), "dan".into()];
-        assert_eq!(names_of(&wanted(&pool, ["ann", "dan"], &listed)), ["cat"]);
+        assert_eq!(names_of(&wanted(&pool, ["ann", "dan"], listed.iter())), ["cat"]);
     }
 
     #[test]
@@ -161,9 +160,9 @@ mod tests {
             ListedUser { enabled: false, ..user("named") },
         ];
         let mut pool = pool();
-        assert_eq!(names_of(&wanted(&pool, ["named"], &listed)), ["named"]);
+        assert_eq!(names_of(&wanted(&pool, ["named"], listed.iter())), ["named"]);
         (pool.include_disabled, pool.include_federated) = (true, true);
-        assert_eq!(names_of(&wanted(&pool, [], &listed)), ["disabled", "federated", "named"]);
+        assert_eq!(names_of(&wanted(&pool, [], listed.iter())), ["disabled", "federated", "named"]);
     }
 
     #[test]

@@ -168,7 +168,7 @@ impl Account {
     }
 
     async fn build(&self) -> (Client, Credentials) {
-        let config = self.assumed(self.own().load().await).await;
+        let config = self.assumed(self.own().await).await;
         let retries = match self.attempts {
             1 => RetryConfig::disabled(),
             attempts => RetryConfig::standard().with_max_attempts(attempts),
@@ -183,8 +183,15 @@ impl Account {
     }
 
     /// The configuration before any role is assumed.
-    fn own(&self) -> ConfigLoader {
-        let region = Region::new(self.connection.region.clone());
+    async fn own(&self) -> SdkConfig {
+        match &self.origin {
+            Origin::Environment => self.of_environment().load().await,
+            Origin::Simulation(url) => self.of_simulation(url),
+        }
+    }
+
+    fn of_environment(&self) -> ConfigLoader {
+        let region = self.region();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .region(region.clone())
             .http_client(self.http.clone())
@@ -192,10 +199,6 @@ impl Account {
             // The deadline of an attempt holds for its body, too.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .app_name(AppName::new(SESSION_NAME).expect("letters and hyphens are an app name"));
-        if let Origin::Simulation(url) = &self.origin {
-            let nobody = aws_credential_types::Credentials::new("AKIASIMULATION", "none", None, None, "simulation");
-            return loader.endpoint_url(url).credentials_provider(nobody).use_fips(false).use_dual_stack(false);
-        }
         if let Some(profile) = &self.connection.profile {
             // The default chain would prefer the environment's keys, but a profile that was asked for is meant.
             let means = ProviderConfig::default().with_region(Some(region)).with_http_client(self.http.clone());
@@ -203,6 +206,24 @@ impl Account {
             loader = loader.profile_name(profile).credentials_provider(credentials.build());
         }
         loader
+    }
+
+    /// Without the loader, which would read the machine's profiles and variables: a simulation has nothing to do with them.
+    fn of_simulation(&self, url: &str) -> SdkConfig {
+        let nobody = aws_credential_types::Credentials::new("AKIASIMULATION", "none", None, None, "simulation");
+        SdkConfig::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(self.region())
+            .http_client(self.http.clone())
+            .timeout_config(self.deadlines(1))
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .endpoint_url(url)
+            .credentials_provider(SharedCredentialsProvider::new(nobody))
+            .build()
+    }
+
+    fn region(&self) -> Region {
+        Region::new(self.connection.region.clone())
     }
 
     /// The configuration as the role, if there is one.

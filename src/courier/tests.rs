@@ -1,0 +1,559 @@
+//! The courier against an outbox in memory and sinks that answer as they are told, in paused time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::*;
+use crate::event::AuthEvent;
+use crate::sink::record::tests::bare_entry;
+
+#[derive(Default)]
+struct Stored {
+    waiting: BTreeMap<OutboxId, Entry>,
+    quarantine: Vec<(OutboxId, String)>,
+    quarantine_max: Option<usize>,
+    settlements: usize,
+    /// So many writes fail from now on, after or before they were done.
+    failures: usize,
+}
+
+#[derive(Clone)]
+struct MemoryOutbox {
+    stored: Arc<Mutex<Stored>>,
+    changes: watch::Sender<u64>,
+}
+
+impl MemoryOutbox {
+    fn holding(entries: u64) -> Self {
+        let outbox = Self { stored: Arc::default(), changes: watch::Sender::new(0) };
+        outbox.add(1..=entries);
+        outbox
+    }
+
+    fn add(&self, ids: impl IntoIterator<Item = u64>) {
+        self.edit(|stored| {
+            stored.waiting.extend(ids.into_iter().map(|id| (OutboxId(id), entry(id))));
+        });
+    }
+
+    fn edit<T>(&self, edit: impl FnOnce(&mut Stored) -> T) -> T {
+        let done = edit(&mut self.stored.lock().unwrap());
+        self.changes.send_modify(|version| *version += 1);
+        done
+    }
+
+    fn waiting(&self) -> Vec<u64> {
+        self.stored.lock().unwrap().waiting.keys().map(|id| id.0).collect()
+    }
+
+    fn quarantined(&self) -> Vec<u64> {
+        self.stored.lock().unwrap().quarantine.iter().map(|(id, _)| id.0).collect()
+    }
+}
+
+impl Outbox for MemoryOutbox {
+    type Error = io::Error;
+
+    fn read(&self, after: Option<OutboxId>, limit: usize) -> io::Result<Vec<(OutboxId, Entry)>> {
+        let stored = self.stored.lock().unwrap();
+        let beyond = stored.waiting.iter().filter(|(id, _)| Some(**id) > after);
+        Ok(beyond.take(limit).map(|(id, entry)| (*id, entry.clone())).collect())
+    }
+
+    async fn settle(&self, settlement: Settlement) -> io::Result<()> {
+        self.edit(|stored| {
+            if stored.failures > 0 {
+                stored.failures -= 1;
+                return Err(io::Error::other("disk full"));
+            }
+            stored.settlements += 1;
+            for id in settlement.delivered {
+                assert!(stored.waiting.remove(&id).is_some(), "{id:?} is settled twice");
+            }
+            for (id, reason) in settlement.quarantined {
+                assert!(stored.waiting.remove(&id).is_some(), "{id:?} is settled twice");
+                stored.quarantine.push((id, reason));
+            }
+            Ok(())
+        })
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn quarantine_full(&self) -> bool {
+        let stored = self.stored.lock().unwrap();
+        stored.quarantine_max.is_some_and(|max| stored.quarantine.len() >= max)
+    }
+}
+
+fn entry(id: u64) -> Entry {
+    Entry { event: AuthEvent { id: Some(id.to_string()), ..AuthEvent::default() }, ..bare_entry() }
+}
+
+fn id_of(entry: &Entry) -> u64 {
+    entry.event.id.as_ref().unwrap().parse().unwrap()
+}
+
+type Judge = Box<dyn FnMut(&[u64]) -> Answer + Send>;
+type Offer = (Instant, Vec<u64>);
+
+/// A sink that notes what it was given and when it took it.
+#[derive(Clone)]
+struct TestSink {
+    offered: Arc<Mutex<Vec<Offer>>>,
+    taken: Arc<Mutex<Vec<u64>>>,
+    judge: Arc<Mutex<Judge>>,
+    entry_bytes: usize,
+}
+
+impl TestSink {
+    fn answering(judge: impl FnMut(&[u64]) -> Answer + Send + 'static) -> Self {
+        Self {
+            offered: Arc::default(),
+            taken: Arc::default(),
+            judge: Arc::new(Mutex::new(Box::new(judge))),
+            entry_bytes: 1000,
+        }
+    }
+
+    fn willing() -> Self {
+        Self::answering(|_| accepted())
+    }
+
+    fn now_answering(&self, judge: impl FnMut(&[u64]) -> Answer + Send + 'static) {
+        *self.judge.lock().unwrap() = Box::new(judge);
+    }
+
+    fn offered(&self) -> Vec<Vec<u64>> {
+        self.offered.lock().unwrap().iter().map(|(_, ids)| ids.clone()).collect()
+    }
+
+    fn taken(&self) -> Vec<u64> {
+        self.taken.lock().unwrap().clone()
+    }
+}
+
+impl Sink for TestSink {
+    async fn deliver(&mut self, batch: &[Entry]) -> Answer {
+        assert!(!batch.is_empty());
+        tokio::task::yield_now().await;
+        let ids: Vec<u64> = batch.iter().map(id_of).collect();
+        self.offered.lock().unwrap().push((Instant::now(), ids.clone()));
+        let answer = (self.judge.lock().unwrap())(&ids);
+        if matches!(answer, Answer::Accepted { .. }) {
+            self.taken.lock().unwrap().extend(ids);
+        }
+        tokio::task::yield_now().await;
+        answer
+    }
+
+    fn size_of(&self, _: &Entry) -> usize {
+        self.entry_bytes
+    }
+}
+
+/// What was reported.
+#[derive(Clone, Default)]
+struct Tally(Arc<Mutex<Counts>>);
+
+#[derive(Default, Clone, Debug, PartialEq)]
+struct Counts {
+    ok: u64,
+    retry: u64,
+    refused: u64,
+    accepted: u64,
+    rejected: u64,
+    quarantined: u64,
+    full: Vec<bool>,
+    progress: u64,
+}
+
+impl Tally {
+    fn counts(&self) -> Counts {
+        self.0.lock().unwrap().clone()
+    }
+}
+
+impl CourierReport for Tally {
+    fn failed(&self, _cause: &str) {}
+
+    fn request(&self, outcome: RequestOutcome) {
+        let mut counts = self.0.lock().unwrap();
+        match outcome {
+            RequestOutcome::Ok => counts.ok += 1,
+            RequestOutcome::Retry => counts.retry += 1,
+            RequestOutcome::Refused => counts.refused += 1,
+        }
+    }
+
+    fn records(&self, accepted: u64, rejected: u64) {
+        let mut counts = self.0.lock().unwrap();
+        counts.accepted += accepted;
+        counts.rejected += rejected;
+    }
+
+    fn quarantined(&self, records: u64) {
+        self.0.lock().unwrap().quarantined += records;
+    }
+
+    fn quarantine_full(&self, full: bool) {
+        self.0.lock().unwrap().full.push(full);
+    }
+
+    fn progress(&self) {
+        self.0.lock().unwrap().progress += 1;
+    }
+}
+
+fn accepted() -> Answer {
+    Answer::Accepted { rejected: 0, message: None }
+}
+
+fn retry() -> Answer {
+    Answer::Retry { after: None, message: "busy".into() }
+}
+
+fn invalid() -> Answer {
+    Answer::Invalid { message: "malformed".into() }
+}
+
+fn refused() -> Answer {
+    Answer::Refused { message: "who are you?".into() }
+}
+
+const LIMITS: BatchLimits = BatchLimits { records: 8, delay: Duration::from_secs(1) };
+
+/// Runs a courier that drains from the start, to its end.
+async fn drained(outbox: &MemoryOutbox, printer: Option<&TestSink>, receiver: Option<&TestSink>) -> Counts {
+    let (tally, drain) = (Tally::default(), CancellationToken::new());
+    drain.cancel();
+    Courier::new(outbox.clone(), printer.cloned(), receiver.cloned(), tally.clone(), LIMITS)
+        .run(drain, CancellationToken::new())
+        .await;
+    tally.counts()
+}
+
+/// Runs a courier for a while, then drops it where it stands, as kill -9 would.
+async fn killed_after(
+    outbox: &MemoryOutbox,
+    printer: Option<&TestSink>,
+    receiver: Option<&TestSink>,
+    time: Duration,
+) -> Counts {
+    let tally = Tally::default();
+    let courier = Courier::new(outbox.clone(), printer.cloned(), receiver.cloned(), tally.clone(), LIMITS);
+    let _ = tokio::time::timeout(time, courier.run(CancellationToken::new(), CancellationToken::new())).await;
+    tally.counts()
+}
+
+#[tokio::test(start_paused = true)]
+async fn entries_leave_the_outbox_in_batches_once_they_are_acknowledged() {
+    let (outbox, receiver) = (MemoryOutbox::holding(20), TestSink::willing());
+    let counts = drained(&outbox, None, Some(&receiver)).await;
+    assert_eq!(receiver.offered(), [(1..=8).collect::<Vec<_>>(), (9..=16).collect(), (17..=20).collect()]);
+    assert!(outbox.waiting().is_empty());
+    assert_eq!((counts.ok, counts.accepted), (3, 20));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_single_sink_of_either_kind_is_enough() {
+    let (outbox, printer) = (MemoryOutbox::holding(3), TestSink::willing());
+    let counts = drained(&outbox, Some(&printer), None).await;
+    assert_eq!(printer.taken(), [1, 2, 3]);
+    assert!(outbox.waiting().is_empty());
+    assert_eq!(counts.ok, 0, "printing is no OTLP request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_printed_is_not_printed_again_when_its_export_fails() {
+    let outbox = MemoryOutbox::holding(3);
+    let printer = TestSink::willing();
+    let mut answers = vec![accepted(), retry(), retry()];
+    let receiver = TestSink::answering(move |_| answers.pop().unwrap_or_else(accepted));
+    let counts = killed_after(&outbox, Some(&printer), Some(&receiver), Duration::from_secs(60)).await;
+    assert_eq!(printer.offered(), [[1, 2, 3]]);
+    assert_eq!(receiver.offered(), [[1, 2, 3], [1, 2, 3], [1, 2, 3]]);
+    assert_eq!((counts.retry, counts.ok, counts.accepted), (2, 1, 3));
+    assert!(outbox.waiting().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_exported_or_settled_before_it_is_printed() {
+    let outbox = MemoryOutbox::holding(3);
+    let (printer, receiver) = (TestSink::answering(|_| refused()), TestSink::willing());
+    killed_after(&outbox, Some(&printer), Some(&receiver), Duration::from_secs(3600)).await;
+    assert!(printer.offered().len() > 5, "it is tried again and again");
+    assert!(receiver.offered().is_empty());
+    assert_eq!(outbox.waiting(), [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_filled_batch_waits_for_its_delay_and_a_full_one_does_not() {
+    let (outbox, receiver) = (MemoryOutbox::holding(2), TestSink::willing());
+    let began = Instant::now();
+    let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), Tally::default(), LIMITS);
+    let feeding = async {
+        sleep(Duration::from_millis(600)).await;
+        outbox.add([3]);
+        sleep(Duration::from_secs(10)).await;
+        outbox.add([4]);
+        sleep(Duration::from_millis(10)).await;
+        outbox.add(5..=11);
+        sleep(Duration::from_secs(10)).await;
+    };
+    tokio::select! {
+        () = courier.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
+        () = feeding => {}
+    }
+    let offered: Vec<_> = receiver.offered.lock().unwrap().clone();
+    let offered: Vec<_> = offered.iter().map(|(at, ids)| ((*at - began).as_millis(), ids.len())).collect();
+    assert_eq!(offered, [(1000, 3), (10_610, 8)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_is_bounded_in_bytes_and_one_larger_entry_goes_alone() {
+    let outbox = MemoryOutbox::holding(5);
+    let mut receiver = TestSink::willing();
+    receiver.entry_bytes = BATCH_BYTES_MAX / 2;
+    drained(&outbox, None, Some(&receiver)).await;
+    assert_eq!(receiver.offered(), [vec![1, 2], vec![3, 4], vec![5]]);
+
+    outbox.add(6..=7);
+    receiver.entry_bytes = BATCH_BYTES_MAX + 1;
+    drained(&outbox, None, Some(&receiver)).await;
+    assert_eq!(receiver.offered()[3..], [[6], [7]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_guilty_record_goes_to_quarantine_and_the_rest_goes_through() {
+    let outbox = MemoryOutbox::holding(20);
+    let receiver = TestSink::answering(|ids| if ids.contains(&5) { invalid() } else { accepted() });
+    let counts = drained(&outbox, None, Some(&receiver)).await;
+    assert!(outbox.waiting().is_empty());
+    assert_eq!(outbox.stored.lock().unwrap().quarantine, [(OutboxId(5), "malformed".to_owned())]);
+    let mut taken = receiver.taken();
+    taken.sort_unstable();
+    assert_eq!(taken, (1..=20).filter(|id| *id != 5).collect::<Vec<_>>());
+    assert_eq!((counts.accepted, counts.quarantined), (19, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_taken_is_settled_before_the_courier_waits() {
+    let outbox = MemoryOutbox::holding(8);
+    let receiver = TestSink::answering(|ids| match ids {
+        _ if ids.len() > 4 => Answer::TooLarge { message: "4 at most".into() },
+        [1, ..] => accepted(),
+        _ => retry(),
+    });
+    killed_after(&outbox, None, Some(&receiver), Duration::from_secs(600)).await;
+    assert_eq!(outbox.waiting(), [5, 6, 7, 8]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_quarantine_stops_delivery_until_it_has_room() {
+    let outbox = MemoryOutbox::holding(8);
+    outbox.edit(|stored| stored.quarantine_max = Some(1));
+    let receiver = TestSink::answering(|ids| match ids {
+        ids if ids.contains(&3) || ids.contains(&6) => invalid(),
+        _ => accepted(),
+    });
+    // Of one batch both may go: what is not yet written does not count. The next one stops.
+    killed_after(&outbox, None, Some(&receiver), Duration::from_secs(100)).await;
+    assert_eq!(outbox.quarantined(), [3, 6]);
+    outbox.add([9, 10]);
+    receiver.now_answering(|ids| if ids.contains(&10) { invalid() } else { accepted() });
+    let counts = killed_after(&outbox, None, Some(&receiver), Duration::from_secs(100)).await;
+    assert_eq!(outbox.waiting(), [10], "what was taken is settled all the same");
+    assert_eq!(counts.full, [true]);
+    assert_eq!(drained(&outbox, None, Some(&receiver)).await.quarantined, 0, "a drain does not wait for room");
+
+    let tally = Tally::default();
+    let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), tally.clone(), LIMITS);
+    let making_room = async {
+        sleep(Duration::from_secs(100)).await;
+        outbox.edit(|stored| stored.quarantine.clear());
+        sleep(Duration::from_secs(1)).await;
+    };
+    tokio::select! {
+        () = courier.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
+        () = making_room => {}
+    }
+    assert_eq!(outbox.quarantined(), [10]);
+    assert_eq!(tally.counts().full, [true, false]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_refuses_everything_fills_no_quarantine_and_gets_everything_after_its_cure() {
+    let outbox = MemoryOutbox::holding(300);
+    let (printer, receiver) = (TestSink::willing(), TestSink::answering(|_| invalid()));
+    let courier = Courier::new(outbox.clone(), Some(printer.clone()), Some(receiver.clone()), Tally::default(), LIMITS);
+    let life = async {
+        sleep(Duration::from_secs(4 * 3600)).await;
+        assert_eq!(outbox.quarantined(), (1..=99).collect::<Vec<_>>());
+        assert_eq!(outbox.waiting().len(), 201);
+        let calm = receiver.offered().len();
+        sleep(Duration::from_secs(3600)).await;
+        let sends = receiver.offered().len() - calm;
+        assert!((12..=24).contains(&sends), "{sends} sends in an hour");
+        receiver.now_answering(|ids| if ids.contains(&200) { invalid() } else { accepted() });
+        sleep(Duration::from_secs(3600)).await;
+    };
+    tokio::select! {
+        () = courier.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
+        () = life => {}
+    }
+    assert!(outbox.waiting().is_empty(), "{:?}", outbox.waiting());
+    assert_eq!(outbox.quarantined(), (1..=99).chain([200]).collect::<Vec<_>>());
+    let mut taken = receiver.taken();
+    taken.sort_unstable();
+    assert_eq!(taken, (100..=300).filter(|id| *id != 200).collect::<Vec<_>>(), "each once");
+    assert_eq!(printer.taken(), (1..=300).collect::<Vec<_>>(), "each once, in order");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_of_guilty_records_does_not_wedge_the_stream() {
+    // More than the receiver has credit for, then one guilty record in every batch.
+    let outbox = MemoryOutbox::holding(400);
+    let guilty = |id: &u64| *id <= 150 || id.is_multiple_of(7);
+    let receiver = TestSink::answering(move |ids| if ids.iter().any(guilty) { invalid() } else { accepted() });
+    killed_after(&outbox, None, Some(&receiver), Duration::from_secs(24 * 3600)).await;
+    assert!(outbox.waiting().is_empty(), "{:?}", outbox.waiting());
+    let quarantined: BTreeSet<_> = outbox.quarantined().into_iter().collect();
+    assert_eq!(quarantined, (1..=400).filter(guilty).collect());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settlement_that_fails_is_written_again_and_its_batch_not_sent_again() {
+    let (outbox, receiver) = (MemoryOutbox::holding(3), TestSink::willing());
+    outbox.edit(|stored| stored.failures = 3);
+    killed_after(&outbox, None, Some(&receiver), Duration::from_secs(60)).await;
+    assert_eq!(receiver.offered(), [[1, 2, 3]]);
+    assert!(outbox.waiting().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn partial_success_counts_what_was_rejected_and_repeats_nothing() {
+    let outbox = MemoryOutbox::holding(3);
+    let receiver = TestSink::answering(|_| Answer::Accepted { rejected: 1, message: Some("too old".into()) });
+    let counts = drained(&outbox, None, Some(&receiver)).await;
+    assert_eq!((counts.ok, counts.accepted, counts.rejected), (1, 2, 1));
+    assert_eq!(receiver.offered().len(), 1);
+    assert!(outbox.waiting().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_courier_says_so_again_and_again() {
+    let outbox = MemoryOutbox::holding(0);
+    let counts = killed_after(&outbox, None, Some(&TestSink::willing()), Duration::from_secs(65)).await;
+    assert_eq!(counts.progress, 7);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_tries_a_passing_failure_again_and_does_not_wait_for_a_person() {
+    let outbox = MemoryOutbox::holding(3);
+    let mut failures = 3;
+    let receiver = TestSink::answering(move |_| {
+        failures -= 1;
+        if failures >= 0 { retry() } else { accepted() }
+    });
+    drained(&outbox, None, Some(&receiver)).await;
+    assert!(outbox.waiting().is_empty());
+
+    outbox.add([4]);
+    let receiver = TestSink::answering(|_| refused());
+    drained(&outbox, None, Some(&receiver)).await;
+    assert_eq!(receiver.offered().len(), 1);
+    assert_eq!(outbox.waiting(), [4]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_that_begins_during_a_wait_tries_at_once_unless_the_receiver_named_the_time() {
+    // The batch leaves after its delay of a second. Its own wait is half a second or more.
+    for (after, expected_ms) in [(None, 0..1), (Some(Duration::from_secs(5)), 4600..5200)] {
+        let outbox = MemoryOutbox::holding(1);
+        let mut first = true;
+        let receiver = TestSink::answering(move |_| {
+            let answer = Answer::Retry { after, message: "busy".into() };
+            if std::mem::take(&mut first) { answer } else { accepted() }
+        });
+        let drain = CancellationToken::new();
+        let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), Tally::default(), LIMITS);
+        let stopping = async {
+            sleep(Duration::from_millis(1400)).await;
+            drain.cancel();
+            Instant::now()
+        };
+        let (asked, ()) = tokio::join!(stopping, courier.run(drain.clone(), CancellationToken::new()));
+        let (at, _) = receiver.offered.lock().unwrap()[1].clone();
+        let waited = (at - asked).as_millis();
+        assert!(expected_ms.contains(&waited), "{waited} ms");
+        assert!(outbox.waiting().is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_halt_ends_a_request_that_hangs_and_keeps_what_it_carries() {
+    #[derive(Clone)]
+    struct Hanging;
+    impl Sink for Hanging {
+        async fn deliver(&mut self, _: &[Entry]) -> Answer {
+            std::future::pending().await
+        }
+        fn size_of(&self, _: &Entry) -> usize {
+            1
+        }
+    }
+    let outbox = MemoryOutbox::holding(3);
+    let courier = Courier::new(outbox.clone(), None::<Hanging>, Some(Hanging), Tally::default(), LIMITS);
+    let (drain, halt) = (CancellationToken::new(), CancellationToken::new());
+    let stopping = async {
+        drain.cancel();
+        sleep(Duration::from_secs(20)).await;
+        halt.cancel();
+    };
+    tokio::join!(courier.run(drain.clone(), halt.clone()), stopping);
+    assert_eq!(outbox.waiting(), [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn killed_at_any_moment_the_courier_loses_nothing_and_repeats_at_most_a_batch() {
+    let mut random = fastrand::Rng::with_seed(17);
+    for _ in 0..300 {
+        let entries = random.u64(1..60);
+        let outbox = MemoryOutbox::holding(entries);
+        let printer = TestSink::willing();
+        let mut moods = random.fork();
+        let receiver = TestSink::answering(move |ids| match moods.u8(0..6) {
+            0 => retry(),
+            1 => refused(),
+            2 if ids.len() > 3 => Answer::TooLarge { message: String::new() },
+            _ if ids.contains(&7) => invalid(),
+            _ => accepted(),
+        });
+        let mut kills = 0;
+        while !outbox.waiting().is_empty() {
+            outbox.edit(|stored| stored.failures = random.usize(0..2));
+            // Most kills fall between two steps of the work, which takes no time here.
+            let courier =
+                Courier::new(outbox.clone(), Some(printer.clone()), Some(receiver.clone()), Tally::default(), LIMITS);
+            let mut life = Box::pin(courier.run(CancellationToken::new(), CancellationToken::new()));
+            for _ in 0..random.usize(1..40) {
+                let step = std::future::poll_fn(|context| std::task::Poll::Ready(life.as_mut().poll(context)));
+                assert!(step.await.is_pending(), "nothing stopped it");
+                sleep(Duration::from_secs(random.u64(0..100))).await;
+            }
+            kills += 1;
+            assert!(kills < 1000, "the outbox does not empty: {:?}", outbox.waiting());
+        }
+        let taken = receiver.taken();
+        let mut arrived: BTreeSet<u64> = taken.iter().copied().collect();
+        assert!(!arrived.contains(&7));
+        arrived.extend(outbox.quarantined());
+        assert_eq!(arrived, (1..=entries).collect(), "each is delivered or in quarantine");
+        let repeats = taken.len() + outbox.quarantined().len() - arrived.len();
+        assert!(repeats <= kills * LIMITS.records, "{repeats} repeats after {kills} kills");
+    }
+}

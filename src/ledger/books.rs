@@ -1,0 +1,298 @@
+//! What the writer knows by heart, and how each piece of work changes it: totals, the outbox's numbers and size.
+//!
+//! The books run ahead of the disk while a group of work is gathered. If the write then fails they are thrown away and read
+//! again, so nothing here has to be undone.
+
+use std::collections::{HashMap, HashSet};
+
+use super::engine::{Change, Engine, Reader};
+use super::envelope::{Count, Format, Instance, Record};
+use super::error::LedgerError;
+use super::keys;
+use super::stored_entry::{StoredEntry, StoredRefusal};
+use super::stored_user::StoredUser;
+use super::{OutboxState, UserRecord};
+use crate::courier::{OutboxId, Settlement};
+use crate::event::UnixMillis;
+
+/// What one request wants, encoded as far as that needs no books.
+pub(super) enum Work {
+    /// Records to write or remove as they are.
+    Put(Vec<Change>),
+    /// Users to write, but for the cursors of those who are there already.
+    Enroll(Vec<(Vec<u8>, UserRecord)>),
+    /// A page: the user, increments of totals, entries for the outbox.
+    Commit { user: Change, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
+    /// Entries that leave the outbox.
+    Settle(Settlement),
+}
+
+impl Work {
+    /// Keys that it will touch, about.
+    pub(super) fn keys(&self) -> usize {
+        match self {
+            Self::Put(changes) => changes.len(),
+            Self::Enroll(users) => users.len(),
+            Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len(),
+            Self::Settle(settlement) => settlement.delivered.len() + 2 * settlement.quarantined.len(),
+        }
+    }
+}
+
+/// Changes that go to the disk together.
+#[derive(Default)]
+pub(super) struct Group {
+    pub(super) changes: Vec<Change>,
+    /// Entries that leave the outbox with this group.
+    settled: HashSet<u64>,
+}
+
+/// A number of records and their bytes, keys included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Size {
+    pub(super) records: u64,
+    pub(super) bytes: u64,
+}
+
+impl Size {
+    fn add(&mut self, key: &[u8], value: &[u8]) {
+        self.records += 1;
+        self.bytes += bytes(key, value);
+    }
+
+    fn remove(&mut self, key: &[u8], value: &[u8]) {
+        self.records = self.records.saturating_sub(1);
+        self.bytes = self.bytes.saturating_sub(bytes(key, value));
+    }
+}
+
+fn bytes(key: &[u8], value: &[u8]) -> u64 {
+    u64::try_from(key.len() + value.len()).unwrap_or(u64::MAX)
+}
+
+/// The writer's memory of what is stored.
+#[derive(PartialEq, Eq, Debug)]
+pub(super) struct Books {
+    pub(super) instance_id: String,
+    /// By key.
+    totals: HashMap<Vec<u8>, u64>,
+    outbox: Size,
+    quarantine: Size,
+    /// No entry of the outbox has a lower number.
+    first: u64,
+    /// The number that the next entry gets.
+    next: u64,
+    /// When the first entry was observed.
+    oldest: Option<UnixMillis>,
+    /// Groups written so far. A store that tells fewer than it once did has lost some.
+    pub(super) groups: u64,
+}
+
+/// The part of the books that others see: published when it is durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Published {
+    pub(super) outbox: OutboxState,
+    pub(super) quarantine: Size,
+    /// Every entry of the outbox below this number is durable.
+    pub(super) end: u64,
+}
+
+impl Books {
+    /// Reads the books of a store in which at least `groups_known` groups were written; gives an empty one its format and
+    /// name.
+    pub(super) fn of(mut engine: Engine, groups_known: u64) -> Result<(Engine, Self), LedgerError> {
+        match engine.reader().get(keys::FORMAT)? {
+            Some(format) => {
+                let found = Format::open(&format)?.number;
+                if found > Format::NUMBER {
+                    return Err(LedgerError::NewerVersion { what: Format::WHAT, found, known: Format::NUMBER });
+                }
+            }
+            None if groups_known > 0 => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
+            None => {
+                let format = Format { number: Format::NUMBER };
+                let instance = Instance { id: uuid::Uuid::new_v4().to_string() };
+                engine.write(vec![
+                    (keys::FORMAT.to_vec(), Some(format.seal())),
+                    (keys::INSTANCE.to_vec(), Some(instance.seal())),
+                ])?;
+            }
+        }
+        let books = Self::read(engine.reader())?;
+        if books.groups < groups_known {
+            // Going on from there would count again what was counted, on top of totals that had gone back.
+            let problem = format!("it ends at write {}, but write {groups_known} was on the disk", books.groups);
+            return Err(LedgerError::corrupt("the store", problem));
+        }
+        Ok((engine, books))
+    }
+
+    fn read(reader: &Reader) -> Result<Self, LedgerError> {
+        let Some(instance) = reader.get(keys::INSTANCE)? else {
+            return Err(LedgerError::corrupt(Instance::WHAT, "it is missing"));
+        };
+        let count = |key| -> Result<u64, LedgerError> {
+            let stored = reader.get(key)?;
+            stored.map_or(Ok(0), |count| Ok(Count::open(&count)?.value))
+        };
+        let mut books = Self {
+            instance_id: Instance::open(&instance)?.id,
+            totals: HashMap::new(),
+            outbox: Size::default(),
+            quarantine: Size::default(),
+            first: 0,
+            next: count(keys::SEQUENCE)?,
+            oldest: None,
+            groups: count(keys::GROUPS)?,
+        };
+        reader.each(keys::totals(None), |key, value| {
+            books.totals.insert(key.to_vec(), Count::open(value)?.value);
+            Ok(())
+        })?;
+        reader.each(keys::outbox_all(), |key, value| {
+            StoredEntry::verify(value)?;
+            books.outbox.add(key, value);
+            books.next = books.next.max(keys::sequence_of(key).unwrap_or_default().saturating_add(1));
+            Ok(())
+        })?;
+        reader.each(keys::quarantine_from(0), |key, value| {
+            StoredRefusal::verify(value)?;
+            books.quarantine.add(key, value);
+            Ok(())
+        })?;
+        books.find_first(reader)?;
+        Ok(books)
+    }
+
+    /// Adds a piece of work to the group: all of it, or, on an error, nothing.
+    pub(super) fn stage(
+        &mut self,
+        work: Work,
+        now: UnixMillis,
+        reader: &Reader,
+        group: &mut Group,
+    ) -> Result<(), LedgerError> {
+        match work {
+            Work::Put(changes) => group.changes.extend(changes),
+            Work::Enroll(users) => enroll(users, reader, group)?,
+            Work::Commit { user, increments, entries } => {
+                group.changes.push(user);
+                for (key, increment) in increments {
+                    self.count(key, increment, group);
+                }
+                self.queue(entries, group);
+            }
+            Work::Settle(settlement) => self.settle(settlement, now, reader, group)?,
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, key: Vec<u8>, increment: u64, group: &mut Group) {
+        let total = self.totals.entry(key.clone()).or_default();
+        *total = total.saturating_add(increment);
+        group.changes.push((key, Some(Count { value: *total }.seal())));
+    }
+
+    fn queue(&mut self, entries: Vec<Vec<u8>>, group: &mut Group) {
+        if entries.is_empty() {
+            return;
+        }
+        for entry in entries {
+            let key = keys::outbox(self.next);
+            self.next += 1;
+            self.outbox.add(&key, &entry);
+            group.changes.push((key, Some(entry)));
+        }
+        // A number is never given twice, even after the outbox was empty at a restart.
+        let next = Count { value: self.next };
+        group.changes.push((keys::SEQUENCE.to_vec(), Some(next.seal())));
+    }
+
+    /// Removes entries; what was removed before is passed over, so that a settlement may be repeated.
+    fn settle(
+        &mut self,
+        settlement: Settlement,
+        now: UnixMillis,
+        reader: &Reader,
+        group: &mut Group,
+    ) -> Result<(), LedgerError> {
+        let delivered = settlement.delivered.into_iter().map(|id| (id, None));
+        let refused = settlement.quarantined.into_iter().map(|(id, reason)| (id, Some(reason)));
+        let mut leaving = Vec::new();
+        let mut numbers = HashSet::new();
+        for (OutboxId(number), reason) in delivered.chain(refused) {
+            let key = keys::outbox(number);
+            if group.settled.contains(&number) || !numbers.insert(number) {
+                continue;
+            }
+            let Some(value) = reader.get(&key)? else { continue };
+            let refusal = match reason {
+                Some(reason) => {
+                    Some(StoredRefusal { entry: Some(StoredEntry::open(&value)?), reason, at: now.0 }.seal())
+                }
+                None => None,
+            };
+            leaving.push((number, key, value, refusal));
+        }
+        for (number, key, value, refusal) in leaving {
+            self.outbox.remove(&key, &value);
+            group.settled.insert(number);
+            group.changes.push((key, None));
+            if let Some(refusal) = refusal {
+                let key = keys::quarantine(number);
+                self.quarantine.add(&key, &refusal);
+                group.changes.push((key, Some(refusal)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Numbers a group, which is written next.
+    pub(super) fn number(&mut self, group: &mut Group) {
+        self.groups += 1;
+        let groups = Count { value: self.groups };
+        group.changes.push((keys::GROUPS.to_vec(), Some(groups.seal())));
+    }
+
+    /// What others may know, once the group has been written.
+    pub(super) fn publish(&mut self, reader: &Reader) -> Result<Published, LedgerError> {
+        self.find_first(reader)?;
+        Ok(Published {
+            outbox: OutboxState { records: self.outbox.records, bytes: self.outbox.bytes, oldest: self.oldest },
+            quarantine: self.quarantine,
+            end: self.next,
+        })
+    }
+
+    fn find_first(&mut self, reader: &Reader) -> Result<(), LedgerError> {
+        let (mut first, mut oldest) = (self.next, None);
+        reader.each_while(keys::outbox_between(self.first, self.next), |key, value| {
+            first = keys::sequence_of(key).unwrap_or(first);
+            oldest = Some(UnixMillis(StoredEntry::open(value)?.observed));
+            Ok(false)
+        })?;
+        self.first = first;
+        self.oldest = oldest;
+        Ok(())
+    }
+}
+
+/// A user who is there already and has not joined anew keeps the cursor: the one that came along may be older than the
+/// last page's.
+fn enroll(users: Vec<(Vec<u8>, UserRecord)>, reader: &Reader, group: &mut Group) -> Result<(), LedgerError> {
+    let mut changes = Vec::new();
+    for (key, mut record) in users {
+        // A page of the same user may wait in this very group.
+        let waiting = group.changes.iter().rev().find(|(changed, _)| *changed == key);
+        let stored = waiting.map_or_else(|| reader.get(&key), |(_, value)| Ok(value.clone()))?;
+        if let Some(stored) = stored {
+            let stored = UserRecord::try_from(StoredUser::open(&stored)?)?;
+            if stored.joined == record.joined {
+                record.cursor = stored.cursor;
+            }
+        }
+        changes.push((key, Some(StoredUser::from(&record).seal())));
+    }
+    group.changes.extend(changes);
+    Ok(())
+}

@@ -1,0 +1,67 @@
+//! What can go wrong with the ledger, cut by what the caller can do about it.
+
+use std::path::PathBuf;
+
+/// Why the ledger did not do what it was asked. Clonable, because one failed write fails everybody who waited for it.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// Somebody else has it: only a person can tell which of the two shall go on.
+    #[error(
+        "the state in {} is in use by another process: stop that one, or give this one another state.path",
+        .0.display()
+    )]
+    Locked(PathBuf),
+    /// The disk is full, a permission is missing, the device fails. Passing: while the process runs, the ledger tries to
+    /// open itself anew, and what was refused may be tried again from what is stored then.
+    #[error("cannot use the ledger: {0}")]
+    Storage(String),
+    /// A stored record is not what was written.
+    #[error("the ledger is damaged: {what}: {problem}")]
+    Corrupt {
+        /// The kind of record; never whose it is.
+        what: &'static str,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A newer build has written this; it has been left as it is.
+    #[error(
+        "{what} in the ledger has version {found}, this build knows versions up to {known}: run the newer build again"
+    )]
+    NewerVersion {
+        /// The kind of record.
+        what: &'static str,
+        /// The version that was found.
+        found: u32,
+        /// The newest version that this build reads.
+        known: u32,
+    },
+    /// The ledger is damaged, and so many damaged ones lie beside it already that a person has to look.
+    #[error(
+        "the ledger is damaged ({problem}), and {kept} damaged ones are kept already: look at {} and remove what is not \
+         needed",
+        beside.display()
+    )]
+    DamagedAgain {
+        /// What is wrong this time.
+        problem: String,
+        /// Damaged ledgers that are kept.
+        kept: usize,
+        /// Where they lie.
+        beside: PathBuf,
+    },
+    /// The ledger has been closed: the process is stopping.
+    #[error("the ledger is closed")]
+    Closed,
+}
+
+impl LedgerError {
+    /// The storage's own words, with what was being done.
+    pub(super) fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
+        Self::Storage(format!("{doing} {}: {error}", path.display()))
+    }
+
+    /// A record whose bytes make no sense.
+    pub(super) fn corrupt(what: &'static str, problem: impl Into<String>) -> Self {
+        Self::Corrupt { what, problem: problem.into() }
+    }
+}

@@ -1,0 +1,333 @@
+//! An entry of the outbox or the quarantine as it is stored: the whole event, every word as it came.
+
+use std::sync::Arc;
+
+use crate::entry::{Entry, PoolIdentity, UserIdentity};
+use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Vocabulary, Word};
+
+use super::envelope::Record;
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct StoredEntry {
+    #[prost(string, tag = "1")]
+    pool_id: String,
+    /// Absent where it is the id.
+    #[prost(string, optional, tag = "2")]
+    pool_name: Option<String>,
+    #[prost(string, tag = "3")]
+    region: String,
+    #[prost(string, optional, tag = "4")]
+    account_id: Option<String>,
+    #[prost(string, tag = "5")]
+    username: String,
+    #[prost(string, optional, tag = "6")]
+    sub: Option<String>,
+    #[prost(message, optional, tag = "7")]
+    event: Option<StoredEvent>,
+    #[prost(uint32, tag = "8")]
+    revision: u32,
+    #[prost(bool, tag = "9")]
+    history: bool,
+    #[prost(sint64, tag = "10")]
+    pub(super) observed: i64,
+}
+
+impl Record for StoredEntry {
+    const WHAT: &'static str = "an entry of the outbox";
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct StoredRefusal {
+    #[prost(message, optional, tag = "1")]
+    pub(super) entry: Option<StoredEntry>,
+    #[prost(string, tag = "2")]
+    pub(super) reason: String,
+    /// When it was put aside.
+    #[prost(sint64, tag = "3")]
+    pub(super) at: i64,
+}
+
+impl Record for StoredRefusal {
+    const WHAT: &'static str = "an entry of the quarantine";
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredEvent {
+    #[prost(string, optional, tag = "1")]
+    id: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    event_type: Option<String>,
+    #[prost(sint64, optional, tag = "3")]
+    creation_date: Option<i64>,
+    #[prost(string, optional, tag = "4")]
+    response: Option<String>,
+    #[prost(message, optional, tag = "5")]
+    risk: Option<StoredRisk>,
+    #[prost(message, repeated, tag = "6")]
+    challenges: Vec<StoredChallenge>,
+    #[prost(message, optional, tag = "7")]
+    context: Option<StoredContext>,
+    #[prost(message, optional, tag = "8")]
+    feedback: Option<StoredFeedback>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredRisk {
+    #[prost(string, optional, tag = "1")]
+    decision: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    level: Option<String>,
+    #[prost(bool, optional, tag = "3")]
+    compromised_credentials: Option<bool>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredChallenge {
+    #[prost(string, optional, tag = "1")]
+    name: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    response: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredContext {
+    #[prost(string, optional, tag = "1")]
+    ip_address: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    device_name: Option<String>,
+    #[prost(string, optional, tag = "3")]
+    timezone: Option<String>,
+    #[prost(string, optional, tag = "4")]
+    city: Option<String>,
+    #[prost(string, optional, tag = "5")]
+    country: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredFeedback {
+    #[prost(string, optional, tag = "1")]
+    value: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    provider: Option<String>,
+    #[prost(sint64, optional, tag = "3")]
+    date: Option<i64>,
+}
+
+impl From<&Entry> for StoredEntry {
+    fn from(entry: &Entry) -> Self {
+        let (pool, user) = (&entry.pool, &entry.user);
+        Self {
+            pool_id: pool.id.clone(),
+            pool_name: (pool.name != pool.id).then(|| pool.name.clone()),
+            region: pool.region.clone(),
+            account_id: pool.account_id.clone(),
+            username: user.username.clone(),
+            sub: user.sub.clone(),
+            event: Some(StoredEvent::from(&entry.event)),
+            revision: entry.revision,
+            history: entry.history,
+            observed: entry.observed.0,
+        }
+    }
+}
+
+impl From<StoredEntry> for Entry {
+    fn from(stored: StoredEntry) -> Self {
+        Self {
+            pool: Arc::new(PoolIdentity {
+                name: stored.pool_name.unwrap_or_else(|| stored.pool_id.clone()),
+                id: stored.pool_id,
+                region: stored.region,
+                account_id: stored.account_id,
+            }),
+            user: Arc::new(UserIdentity { username: stored.username, sub: stored.sub }),
+            event: stored.event.map(AuthEvent::from).unwrap_or_default(),
+            revision: stored.revision,
+            history: stored.history,
+            observed: UnixMillis(stored.observed),
+        }
+    }
+}
+
+impl From<&AuthEvent> for StoredEvent {
+    fn from(event: &AuthEvent) -> Self {
+        Self {
+            id: event.id.clone(),
+            event_type: text(event.event_type.as_ref()),
+            creation_date: event.creation_date.map(|date| date.0),
+            response: text(event.response.as_ref()),
+            risk: event.risk.as_ref().map(|risk| StoredRisk {
+                decision: text(risk.decision.as_ref()),
+                level: text(risk.level.as_ref()),
+                compromised_credentials: risk.compromised_credentials,
+            }),
+            challenges: event
+                .challenges
+                .iter()
+                .map(|challenge| StoredChallenge {
+                    name: text(challenge.name.as_ref()),
+                    response: text(challenge.response.as_ref()),
+                })
+                .collect(),
+            context: event.context.clone().map(|context| StoredContext {
+                ip_address: context.ip_address,
+                device_name: context.device_name,
+                timezone: context.timezone,
+                city: context.city,
+                country: context.country,
+            }),
+            feedback: event.feedback.as_ref().map(|feedback| StoredFeedback {
+                value: text(feedback.value.as_ref()),
+                provider: feedback.provider.clone(),
+                date: feedback.date.map(|date| date.0),
+            }),
+        }
+    }
+}
+
+impl From<StoredEvent> for AuthEvent {
+    fn from(stored: StoredEvent) -> Self {
+        Self {
+            id: stored.id,
+            event_type: word(stored.event_type),
+            creation_date: stored.creation_date.map(UnixMillis),
+            response: word(stored.response),
+            risk: stored.risk.map(|risk| EventRisk {
+                decision: word(risk.decision),
+                level: word(risk.level),
+                compromised_credentials: risk.compromised_credentials,
+            }),
+            challenges: stored
+                .challenges
+                .into_iter()
+                .map(|challenge| Challenge { name: word(challenge.name), response: word(challenge.response) })
+                .collect(),
+            context: stored.context.map(|context| EventContext {
+                ip_address: context.ip_address,
+                device_name: context.device_name,
+                timezone: context.timezone,
+                city: context.city,
+                country: context.country,
+            }),
+            feedback: stored.feedback.map(|feedback| EventFeedback {
+                value: word(feedback.value),
+                provider: feedback.provider,
+                date: feedback.date.map(UnixMillis),
+            }),
+        }
+    }
+}
+
+fn text<V: Vocabulary>(word: Option<&Word<V>>) -> Option<String> {
+    word.map(|word| word.as_str().to_owned())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "taken from a record that is being used up")]
+fn word<V: Vocabulary>(text: Option<String>) -> Option<Word<V>> {
+    text.as_deref().map(Word::parse)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::option::of;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn any_word<V: Vocabulary>() -> impl Strategy<Value = Option<Word<V>>> {
+        let text = prop_oneof![
+            4 => (0..V::ALL.len()).prop_map(|at| V::ALL[at].as_str().to_owned()),
+            1 => ".{0,20}",
+        ];
+        of(text.prop_map(|text| Word::parse(&text)))
+    }
+
+    fn any_text() -> impl Strategy<Value = Option<String>> {
+        of(prop_oneof![
+            8 => ".{0,30}",
+            1 => (100_000..200_000_usize).prop_map(|len| "ü".repeat(len)),
+        ])
+    }
+
+    prop_compose! {
+        fn any_event()(
+            id in any_text(),
+            event_type in any_word(),
+            creation_date in of(any::<i64>()),
+            response in any_word(),
+            risk in of((any_word(), any_word(), of(any::<bool>()))),
+            challenges in vec((any_word(), any_word()), 0..4),
+            context in of((any_text(), any_text(), any_text(), any_text(), any_text())),
+            feedback in of((any_word(), any_text(), of(any::<i64>()))),
+        ) -> AuthEvent {
+            AuthEvent {
+                id,
+                event_type,
+                creation_date: creation_date.map(UnixMillis),
+                response,
+                risk: risk.map(|(decision, level, compromised_credentials)| EventRisk {
+                    decision,
+                    level,
+                    compromised_credentials,
+                }),
+                challenges: challenges.into_iter().map(|(name, response)| Challenge { name, response }).collect(),
+                context: context.map(|(ip_address, device_name, timezone, city, country)| EventContext {
+                    ip_address,
+                    device_name,
+                    timezone,
+                    city,
+                    country,
+                }),
+                feedback: feedback.map(|(value, provider, date)| EventFeedback {
+                    value,
+                    provider,
+                    date: date.map(UnixMillis),
+                }),
+            }
+        }
+    }
+
+    prop_compose! {
+        fn any_entry()(
+            (id, name, region) in (".{0,20}", ".{0,20}", ".{0,20}"),
+            account_id in any_text(),
+            username in ".{0,30}",
+            sub in any_text(),
+            event in any_event(),
+            revision: u32,
+            history: bool,
+            observed: i64,
+        ) -> Entry {
+            Entry {
+                pool: Arc::new(PoolIdentity { id, name, region, account_id }),
+                user: Arc::new(UserIdentity { username, sub }),
+                event,
+                revision,
+                history,
+                observed: UnixMillis(observed),
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn an_entry_comes_back_as_it_was(entry in any_entry()) {
+            let sealed = StoredEntry::from(&entry).seal();
+            prop_assert_eq!(StoredEntry::open(&sealed).map(Entry::from), Ok(entry));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
+            let mut sealed = vec![1];
+            sealed.extend(crc32fast::hash(&bytes).to_le_bytes());
+            sealed.extend(&bytes);
+            for bytes in [bytes.as_slice(), &sealed] {
+                let _ = StoredEntry::open(bytes).map(Entry::from);
+                let _ = StoredRefusal::open(bytes);
+            }
+        }
+    }
+}

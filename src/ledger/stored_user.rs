@@ -1,0 +1,459 @@
+//! A user and its cursor as they are stored. Compact, because there may be a million of them, and because an attack fills
+//! a cursor with thousands of sightings: about 40 bytes each, of which 24 are digests.
+//!
+//! Times are differences to a time that is stored before them, zigzag and variable in length; they wrap, so that the ends
+//! of the range come back as they were. Labels are packed, five bits each.
+
+use crate::cursor::{Cursor, LastSeen, OpenWalk, Sighting, Watch};
+use crate::event::{EventKey, Facts, Label, MutableDigest, UnixMillis, Vocabulary};
+use crate::source::PageToken;
+
+use super::UserRecord;
+use super::envelope::Record;
+use super::error::LedgerError;
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct StoredUser {
+    #[prost(sint64, tag = "1")]
+    joined: i64,
+    #[prost(string, optional, tag = "2")]
+    sub: Option<String>,
+    /// Less `joined`.
+    #[prost(sint64, tag = "3")]
+    live_since: i64,
+    /// Less `live_since`.
+    #[prost(sint64, tag = "4")]
+    horizon: i64,
+    /// Less `horizon`.
+    #[prost(sint64, tag = "5")]
+    reread_at: i64,
+    #[prost(message, optional, tag = "6")]
+    last_seen: Option<StoredLastSeen>,
+    /// In order of time.
+    #[prost(message, repeated, tag = "7")]
+    seen: Vec<StoredSighting>,
+    #[prost(message, repeated, tag = "8")]
+    undated: Vec<StoredSighting>,
+    #[prost(message, repeated, tag = "9")]
+    open: Vec<StoredWalk>,
+}
+
+impl Record for StoredUser {
+    const WHAT: &'static str = "a user";
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredLastSeen {
+    /// Less the horizon.
+    #[prost(sint64, tag = "1")]
+    time: i64,
+    #[prost(string, optional, tag = "2")]
+    id: Option<String>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredSighting {
+    /// Less the time of the sighting before; of the first, less the horizon. Of an undated event, 0.
+    #[prost(sint64, tag = "1")]
+    time: i64,
+    #[prost(bytes = "vec", tag = "2")]
+    key: Vec<u8>,
+    #[prost(fixed64, tag = "3")]
+    digest: u64,
+    #[prost(uint32, tag = "4")]
+    revision: u32,
+    /// See [`pack`].
+    #[prost(uint32, tag = "5")]
+    facts: u32,
+    /// Pairs of label codes.
+    #[prost(bytes = "vec", tag = "6")]
+    challenges: Vec<u8>,
+    #[prost(message, optional, tag = "7")]
+    watch: Option<StoredWatch>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct StoredWatch {
+    /// Less the event's time.
+    #[prost(sint64, tag = "1")]
+    until: i64,
+    /// Less the event's time.
+    #[prost(sint64, tag = "2")]
+    next_look: i64,
+    #[prost(uint32, tag = "3")]
+    last_looks: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredWalk {
+    #[prost(string, optional, tag = "1")]
+    token: Option<String>,
+    /// Less the horizon.
+    #[prost(sint64, tag = "2")]
+    foot: i64,
+    /// Less the foot.
+    #[prost(sint64, tag = "3")]
+    end: i64,
+}
+
+impl From<&UserRecord> for StoredUser {
+    fn from(record: &UserRecord) -> Self {
+        let cursor = &record.cursor;
+        let mut before = cursor.horizon;
+        Self {
+            joined: record.joined.0,
+            sub: record.sub.clone(),
+            live_since: less(cursor.live_since, record.joined),
+            horizon: less(cursor.horizon, cursor.live_since),
+            reread_at: less(cursor.reread_at, cursor.horizon),
+            last_seen: cursor
+                .last_seen
+                .as_ref()
+                .map(|last| StoredLastSeen { time: less(last.time, cursor.horizon), id: last.id.clone() }),
+            seen: cursor
+                .seen
+                .iter()
+                .map(|((time, key), sighting)| {
+                    let stored = StoredSighting::of(*key, sighting, *time, before);
+                    before = *time;
+                    stored
+                })
+                .collect(),
+            undated: cursor
+                .undated
+                .iter()
+                .map(|(key, sighting)| StoredSighting::of(*key, sighting, UNDATED, UNDATED))
+                .collect(),
+            open: cursor
+                .open
+                .iter()
+                .map(|walk| StoredWalk {
+                    token: walk.token.as_ref().map(|token| token.0.clone()),
+                    foot: less(walk.foot, cursor.horizon),
+                    end: less(walk.end, walk.foot),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl TryFrom<StoredUser> for UserRecord {
+    type Error = LedgerError;
+
+    fn try_from(stored: StoredUser) -> Result<Self, LedgerError> {
+        let joined = UnixMillis(stored.joined);
+        let live_since = plus(stored.live_since, joined);
+        let horizon = plus(stored.horizon, live_since);
+        let mut before = horizon;
+        let seen = stored
+            .seen
+            .into_iter()
+            .map(|sighting| {
+                let time = plus(sighting.time, before);
+                before = time;
+                let (key, sighting) = sighting.sighting(time)?;
+                Ok(((time, key), sighting))
+            })
+            .collect::<Result<_, LedgerError>>()?;
+        let undated =
+            stored.undated.into_iter().map(|sighting| sighting.sighting(UNDATED)).collect::<Result<_, _>>()?;
+        let open = stored
+            .open
+            .into_iter()
+            .map(|walk| {
+                let foot = plus(walk.foot, horizon);
+                OpenWalk { token: walk.token.map(PageToken), foot, end: plus(walk.end, foot) }
+            })
+            .collect();
+        Ok(Self {
+            joined,
+            sub: stored.sub,
+            cursor: Cursor {
+                live_since,
+                last_seen: stored.last_seen.map(|last| LastSeen { time: plus(last.time, horizon), id: last.id }),
+                horizon,
+                reread_at: plus(stored.reread_at, horizon),
+                seen,
+                undated,
+                open,
+            },
+        })
+    }
+}
+
+impl StoredSighting {
+    fn of(key: EventKey, sighting: &Sighting, time: UnixMillis, before: UnixMillis) -> Self {
+        let code = |code: u32| u8::try_from(code).unwrap_or(OTHER);
+        Self {
+            time: less(time, before),
+            key: key.0.to_vec(),
+            digest: sighting.digest.0,
+            revision: sighting.revision,
+            facts: pack(sighting.live, &sighting.facts),
+            challenges: sighting
+                .facts
+                .challenges
+                .iter()
+                .flat_map(|(name, response)| [code(name.code()), code(response.code())])
+                .collect(),
+            watch: sighting.watch.map(|watch| StoredWatch {
+                until: less(watch.until, time),
+                next_look: less(watch.next_look, time),
+                last_looks: watch.last_looks,
+            }),
+        }
+    }
+
+    fn sighting(self, time: UnixMillis) -> Result<(EventKey, Sighting), LedgerError> {
+        let Ok(key) = self.key.try_into() else {
+            return Err(LedgerError::corrupt(StoredUser::WHAT, "an event's key has not 16 bytes"));
+        };
+        let (pairs, []) = self.challenges.as_chunks() else {
+            return Err(LedgerError::corrupt(StoredUser::WHAT, "a challenge has no response"));
+        };
+        let (live, mut facts) = unpack(self.facts);
+        facts.challenges = pairs
+            .iter()
+            .map(|&[name, response]| (Label::from_code(name.into()), Label::from_code(response.into())))
+            .collect();
+        let sighting = Sighting {
+            digest: MutableDigest(self.digest),
+            revision: self.revision,
+            live,
+            facts,
+            watch: self.watch.map(|watch| Watch {
+                until: plus(watch.until, time),
+                next_look: plus(watch.next_look, time),
+                last_looks: watch.last_looks,
+            }),
+        };
+        Ok((EventKey(key), sighting))
+    }
+}
+
+/// An undated event's watch, which it never has, would be told from here.
+const UNDATED: UnixMillis = UnixMillis(0);
+
+const LABEL_BITS: u32 = 5;
+
+/// The code of [`Label::Other`], which also stands for a word beyond what five bits can tell.
+const OTHER: u8 = 1;
+
+/// From the lowest bit: live, compromised, then five bits each for EventType, EventResponse, RiskDecision, RiskLevel and
+/// FeedbackValue.
+fn pack(live: bool, facts: &Facts) -> u32 {
+    let label = |code: u32| if code < 1 << LABEL_BITS { code } else { OTHER.into() };
+    let labels = [
+        facts.feedback.code(),
+        facts.level.code(),
+        facts.decision.code(),
+        facts.response.code(),
+        facts.event_type.code(),
+    ];
+    let labels = labels.into_iter().fold(0, |packed, code| packed << LABEL_BITS | label(code));
+    labels << 2 | u32::from(facts.compromised) << 1 | u32::from(live)
+}
+
+/// Whether the event is live, and its facts but for the challenges.
+fn unpack(packed: u32) -> (bool, Facts) {
+    fn label<V: Vocabulary>(packed: u32, place: u32) -> Label<V> {
+        Label::from_code(packed >> (2 + LABEL_BITS * place) & ((1 << LABEL_BITS) - 1))
+    }
+    let facts = Facts {
+        event_type: label(packed, 0),
+        response: label(packed, 1),
+        decision: label(packed, 2),
+        level: label(packed, 3),
+        compromised: packed & 2 != 0,
+        challenges: vec![],
+        feedback: label(packed, 4),
+    };
+    (packed & 1 != 0, facts)
+}
+
+fn less(time: UnixMillis, base: UnixMillis) -> i64 {
+    time.0.wrapping_sub(base.0)
+}
+
+fn plus(difference: i64, base: UnixMillis) -> UnixMillis {
+    UnixMillis(base.0.wrapping_add(difference))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::{btree_map, vec, vec_deque};
+    use proptest::option::of;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::{ChallengeName, EventResponse, EventType, FeedbackValue, RiskDecision, RiskLevel};
+
+    fn time() -> impl Strategy<Value = UnixMillis> {
+        prop_oneof![
+            4 => 1_600_000_000_000..1_900_000_000_000_i64,
+            1 => any::<i64>(),
+            1 => prop_oneof![Just(i64::MIN), Just(i64::MAX), Just(0)],
+        ]
+        .prop_map(UnixMillis)
+    }
+
+    fn label<V: Vocabulary>() -> impl Strategy<Value = Label<V>> {
+        let words = u32::try_from(V::ALL.len()).unwrap();
+        (0..words + 2).prop_map(Label::from_code)
+    }
+
+    fn facts() -> impl Strategy<Value = Facts> {
+        let challenges = vec((label::<ChallengeName>(), label()), 0..4);
+        (label(), label(), label(), label(), any::<bool>(), challenges, label()).prop_map(
+            |(event_type, response, decision, level, compromised, challenges, feedback)| Facts {
+                event_type,
+                response,
+                decision,
+                level,
+                compromised,
+                challenges,
+                feedback,
+            },
+        )
+    }
+
+    fn watch() -> impl Strategy<Value = Watch> {
+        (time(), time(), any::<u32>()).prop_map(|(until, next_look, last_looks)| Watch { until, next_look, last_looks })
+    }
+
+    fn sighting() -> impl Strategy<Value = Sighting> {
+        (any::<u64>(), any::<u32>(), any::<bool>(), facts(), of(watch())).prop_map(
+            |(digest, revision, live, facts, watch)| Sighting {
+                digest: MutableDigest(digest),
+                revision,
+                live,
+                facts,
+                watch,
+            },
+        )
+    }
+
+    fn key() -> impl Strategy<Value = EventKey> {
+        any::<[u8; 16]>().prop_map(EventKey)
+    }
+
+    fn walk() -> impl Strategy<Value = OpenWalk> {
+        (of(".{0,40}"), time(), time()).prop_map(|(token, foot, end)| OpenWalk {
+            token: token.map(PageToken),
+            foot,
+            end,
+        })
+    }
+
+    fn record() -> impl Strategy<Value = UserRecord> {
+        let last_seen = of((time(), of(".{0,40}")).prop_map(|(time, id)| LastSeen { time, id }));
+        let cursor = (
+            time(),
+            last_seen,
+            time(),
+            time(),
+            btree_map((time(), key()), sighting(), 0..8),
+            vec_deque((key(), sighting()), 0..3),
+            vec(walk(), 0..3),
+        )
+            .prop_map(|(live_since, last_seen, horizon, reread_at, seen, undated, open)| Cursor {
+                live_since,
+                last_seen,
+                horizon,
+                reread_at,
+                seen,
+                undated,
+                open,
+            });
+        (time(), of(".{0,40}"), cursor).prop_map(|(joined, sub, cursor)| UserRecord { joined, sub, cursor })
+    }
+
+    fn opened(bytes: &[u8]) -> Result<UserRecord, LedgerError> {
+        StoredUser::open(bytes)?.try_into()
+    }
+
+    proptest! {
+        #[test]
+        fn a_user_comes_back_as_it_was(record in record()) {
+            prop_assert_eq!(opened(&StoredUser::from(&record).seal()), Ok(record));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
+            let _ = opened(&bytes);
+            // Behind a valid envelope too.
+            let mut sealed = vec![1];
+            sealed.extend(crc32fast::hash(&bytes).to_le_bytes());
+            sealed.extend(&bytes);
+            let _ = opened(&sealed);
+        }
+
+        #[test]
+        fn a_damaged_payload_never_panics(record in record(), at in any::<prop::sample::Index>(), byte: u8) {
+            let mut payload = prost::Message::encode_to_vec(&StoredUser::from(&record));
+            if !payload.is_empty() {
+                let at = at.index(payload.len());
+                payload[at] = byte;
+            }
+            if let Ok(stored) = <StoredUser as prost::Message>::decode(payload.as_slice()) {
+                let _ = UserRecord::try_from(stored);
+            }
+        }
+    }
+
+    #[test]
+    fn every_vocabulary_fits_the_bits_it_is_given() {
+        let words = [
+            EventType::ALL.len(),
+            EventResponse::ALL.len(),
+            RiskDecision::ALL.len(),
+            RiskLevel::ALL.len(),
+            FeedbackValue::ALL.len(),
+        ];
+        assert!(words.into_iter().all(|words| words + 2 <= 1 << LABEL_BITS));
+    }
+
+    /// Sign-ins `spacing_ms` apart, passed after a password and a second factor.
+    fn busy(sightings: u32, spacing_ms: i64) -> UserRecord {
+        let start = 1_764_000_000_000;
+        let mut cursor = Cursor::new(UnixMillis(start - 86_400_000), UnixMillis(start - 172_800_000));
+        cursor.horizon = UnixMillis(start);
+        cursor.reread_at = UnixMillis(start + 3_000_000);
+        for number in 0..sightings {
+            let time = UnixMillis(start + i64::from(number) * spacing_ms);
+            cursor.last_seen = Some(LastSeen { time, id: Some("4b1f6f0c-5a0e-4c39-9a53-0f3e5a8f7c11".into()) });
+            let success = (Label::from_code(2), Label::from_code(2));
+            cursor.seen.insert(
+                (time, EventKey(u128::from(number).to_be_bytes())),
+                Sighting {
+                    digest: MutableDigest(u64::MAX - u64::from(number)),
+                    revision: 1,
+                    live: true,
+                    facts: Facts {
+                        event_type: Label::Known(EventType::SignIn),
+                        response: Label::Known(EventResponse::Pass),
+                        decision: Label::Known(RiskDecision::NoRisk),
+                        level: Label::Absent,
+                        compromised: false,
+                        challenges: vec![success, success],
+                        feedback: Label::Absent,
+                    },
+                    watch: None,
+                },
+            );
+        }
+        UserRecord {
+            joined: UnixMillis(start - 86_400_000),
+            sub: Some("0b0e6f0c-5a0e-4c39-9a53-0f3e5a8f7c22".into()),
+            cursor,
+        }
+    }
+
+    #[test]
+    fn a_typical_user_is_small_and_an_attacked_one_bearable() {
+        let typical = StoredUser::from(&busy(3, 400_000)).seal().len();
+        let attacked = StoredUser::from(&busy(3600, 1000)).seal().len();
+        assert!(typical < 300, "{typical} bytes with sub");
+        assert!(attacked < 3600 * 48, "{attacked} bytes");
+    }
+}

@@ -1,0 +1,178 @@
+//! The command line as a new user meets it: clear messages on stderr, data on stdout, exit codes that mean something.
+
+#[path = "support/exporter.rs"]
+mod exporter;
+
+use std::process::Output;
+
+use cognito_auth_exporter::config::{self, Rate};
+use cognito_auth_exporter::simulate::fault::Fault;
+use cognito_auth_exporter::simulate::world::Pool;
+use cognito_auth_exporter::simulate::{Options, Simulation};
+use exporter::Exporter;
+
+const POOL: &str = "eu-west-1_CommandLine";
+const NOWHERE: &str = "http://127.0.0.1:9";
+
+fn run(cognito: &str, directory: &std::path::Path, arguments: &[&str]) -> Output {
+    exporter::command(cognito).current_dir(directory).args(arguments).output().unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+#[test]
+fn without_a_configuration_it_says_where_to_begin() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = run(NOWHERE, directory.path(), &["run"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.contains("pools") && said.contains("config.example.toml") && said.contains("demo"), "{said}");
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_key_and_origin() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(
+        directory.path().join("config.toml"),
+        "[[pools]]\nid = \"nonsense\"\nall_users = true\n[poll]\npage_size = 61\npage_sizes = 1\n",
+    )
+    .unwrap();
+    let output = run(NOWHERE, directory.path(), &["run"]);
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    for key in ["pools[0].id", "poll.page_size", "did you mean poll.page_size?", "config.toml"] {
+        assert!(said.contains(key), "{key}: {said}");
+    }
+}
+
+#[test]
+fn help_version_and_unknown_commands_are_as_everywhere() {
+    let directory = tempfile::tempdir().unwrap();
+    let help = run(NOWHERE, directory.path(), &["--help"]);
+    assert!(help.status.success());
+    for command in ["run", "demo", "events", "check"] {
+        assert!(stdout(&help).contains(command), "{command}");
+    }
+    assert!(stdout(&run(NOWHERE, directory.path(), &["--version"])).contains(env!("CARGO_PKG_VERSION")));
+    assert_eq!(run(NOWHERE, directory.path(), &["fly"]).status.code(), Some(2));
+}
+
+#[test]
+fn the_demo_needs_nothing_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cognito-auth-exporter"))
+        .env_clear()
+        .env("TMPDIR", directory.path())
+        .args(["demo", "--duration", "5s", "--listen", "127.0.0.1:0", "--users", "60"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert!(stderr(&output).contains("/metrics"));
+    let records: Vec<serde_json::Value> =
+        stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(!records.is_empty());
+    assert!(records.iter().all(|record| record["event_name"].as_str().unwrap().starts_with("aws.cognito.auth.")));
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing stays behind");
+}
+
+async fn world() -> Simulation {
+    let simulation = Simulation::start(Options::default()).await.unwrap();
+    simulation.world(|world| {
+        world.add_pool(Pool::new(POOL));
+        world.add_user(POOL, "somebody");
+    });
+    simulation
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_or_a_state_in_use_is_said_with_what_to_do() {
+    let simulation = world().await;
+    let directory = tempfile::tempdir().unwrap();
+    let config = exporter::configure(directory.path(), &format!("[[pools]]\nid = {POOL:?}\nall_users = true\n"));
+    let running = Exporter::start(&config, &simulation.url());
+    let output = run(&simulation.url(), directory.path(), &["run"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("another process"), "{}", stderr(&output));
+
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = tempfile::tempdir().unwrap();
+    let config = exporter::configure(other.path(), &format!("[[pools]]\nid = {POOL:?}\nall_users = true\n"));
+    let listen = format!("listen = \"{}\"", taken.local_addr().unwrap());
+    let text = std::fs::read_to_string(&config).unwrap().replace("listen = \"127.0.0.1:0\"", &listen);
+    std::fs::write(&config, text).unwrap();
+    let output = run(&simulation.url(), other.path(), &["run"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&taken.local_addr().unwrap().to_string()), "{}", stderr(&output));
+    assert!(running.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_is_a_success_also_while_nothing_can_be_reached() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = format!("[[pools]]\nid = {POOL:?}\nall_users = true\n[otlp]\nendpoint = {NOWHERE:?}\n");
+    let config = exporter::configure(directory.path(), &text);
+    assert!(Exporter::start(&config, NOWHERE).stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn check_tries_everything_and_names_the_remedy() {
+    let simulation = world().await;
+    let directory = tempfile::tempdir().unwrap();
+    exporter::configure(directory.path(), &format!("[[pools]]\nid = {POOL:?}\nall_users = true\n"));
+    let good = run(&simulation.url(), directory.path(), &["check"]);
+    let said = stdout(&good);
+    assert!(good.status.success(), "{said}{}", stderr(&good));
+    for step in ["configuration", "state", "http.listen", "otlp", "credentials", "DescribeUserPool", "ListUsers"] {
+        assert!(said.contains(step), "{step}: {said}");
+    }
+    assert!(said.contains("AdminListUserAuthEvents") && said.contains("max_interval"), "{said}");
+    assert!(!said.contains("somebody"), "no username: {said}");
+
+    simulation.world(|world| world.inject(Fault::access_denied()));
+    let denied = run(&simulation.url(), directory.path(), &["check"]);
+    let said = stdout(&denied);
+    assert_eq!(denied.status.code(), Some(1), "{said}");
+    assert!(said.contains("FAIL") && said.contains("cognito-idp:ListUsers"), "{said}");
+
+    simulation.world(|world| {
+        world.cure_all();
+        world.pool_mut(POOL).threat_protection = "OFF".into();
+    });
+    let planless = run(&simulation.url(), directory.path(), &["check"]);
+    assert_eq!(planless.status.code(), Some(1), "{}", stdout(&planless));
+    assert!(stdout(&planless).to_lowercase().contains("threat protection"), "{}", stdout(&planless));
+
+    let unreachable = run(NOWHERE, directory.path(), &["check"]);
+    assert_eq!(unreachable.status.code(), Some(1));
+}
+
+#[test]
+fn the_readmes_configuration_loads_and_its_policy_is_what_is_called() {
+    let readme = include_str!("../README.md");
+    let block = |language: &str| {
+        let start = readme.split(&format!("```{language}\n")).nth(1).unwrap();
+        start.split("```").next().unwrap().to_owned()
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("config.toml");
+    std::fs::write(&path, block("toml")).unwrap();
+    let config = config::load(Some(&path), Vec::<(String, String)>::new()).unwrap();
+    assert_eq!(config.poll.requests_per_second, Rate::PerSecond(5.0));
+    let policy: serde_json::Value = serde_json::from_str(&block("json")).unwrap();
+    let actions: Vec<_> = policy["Statement"][0]["Action"].as_array().unwrap().clone();
+    assert_eq!(
+        actions,
+        [
+            "cognito-idp:AdminListUserAuthEvents",
+            "cognito-idp:ListUsers",
+            "cognito-idp:ListUsersInGroup",
+            "cognito-idp:DescribeUserPool"
+        ]
+    );
+}
