@@ -322,6 +322,14 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_is_wanted_whole_is_cut_behind_it_and_the_last_one_not_at_all() {
+        let boundary = |next: Option<&str>| Pagination::new(None, Some(2)).take(vec![0, 1], next.map(str::to_owned));
+        let resume = ResumeToken { token: Some("t".into()), yielded: None };
+        assert_eq!(boundary(Some("t")), (vec![0, 1], Then::Cut(resume)));
+        assert_eq!(boundary(None), (vec![0, 1], Then::End));
+    }
+
+    #[test]
     fn a_token_twice_in_a_row_is_an_error_unless_the_caller_gave_the_first() {
         let next = || Some("t".to_owned());
         let mut pagination = Pagination::new("t".parse().ok(), None);
