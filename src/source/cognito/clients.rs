@@ -211,15 +211,17 @@ impl Account {
     /// Without the loader, which would read the machine's profiles and variables: a simulation has nothing to do with them.
     fn of_simulation(&self, url: &str) -> SdkConfig {
         let nobody = aws_credential_types::Credentials::new("AKIASIMULATION", "none", None, None, "simulation");
-        SdkConfig::builder()
+        let mut config = SdkConfig::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(self.region())
             .http_client(self.http.clone())
             .timeout_config(self.deadlines(1))
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .endpoint_url(url)
-            .credentials_provider(SharedCredentialsProvider::new(nobody))
-            .build()
+            .credentials_provider(SharedCredentialsProvider::new(nobody));
+        // The system's clock, which assuming a role asks for; the loader would have set it.
+        config.set_time_source(Some(Default::default()));
+        config.build()
     }
 
     fn region(&self) -> Region {
