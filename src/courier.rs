@@ -235,13 +235,8 @@ where
         let mut delivery = Delivery::of(batch.entries.len());
         while let (Some(part), Some(receiver)) = (delivery.part(), &mut self.receiver) {
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
-            self.tell(&answer, part.len());
-            let had_credit = !self.standing.lost_credit();
             let step = delivery.answered(&answer, &mut self.standing, fastrand::f64());
-            if had_credit && self.standing.lost_credit() {
-                let count = delivery::REFUSED_SINGLY_MAX;
-                tracing::error!(count, "the OTLP receiver refuses every record: nothing more is quarantined");
-            }
+            self.tell(&answer, part.len());
             match step.fate {
                 Some((part, Fate::Delivered)) => {
                     batch.settlement.delivered.extend_from_slice(&batch.ids[part]);

@@ -407,7 +407,10 @@ async fn a_receiver_that_refuses_everything_fills_no_quarantine_and_gets_everyth
     }
     assert!(outbox.waiting().is_empty(), "{:?}", outbox.waiting());
     assert_eq!(outbox.quarantined(), (1..=99).chain([200]).collect::<Vec<_>>());
-    let mut taken = receiver.taken();
+    let taken = receiver.taken();
+    let first_held = taken.iter().position(|id| *id == 100);
+    assert!(first_held < Some(3 * LIMITS.records), "what was held back is next, not last: {taken:?}");
+    let mut taken = taken;
     taken.sort_unstable();
     assert_eq!(taken, (100..=300).filter(|id| *id != 200).collect::<Vec<_>>(), "each once");
     assert_eq!(printer.taken(), (1..=300).collect::<Vec<_>>(), "each once, in order");
