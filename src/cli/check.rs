@@ -1,31 +1,46 @@
 //! `check`: the configuration and every dependency, tried for real; each failure with what to do about it.
+//!
+//! It changes nothing that matters: it makes the state directory where there is none, sends the receiver an export of no
+//! records, and asks Cognito only to read. A ledger is not opened, for opening may repair; nobody is named. Steps are
+//! taken one by one, and none takes longer than its dependency's own timeout.
 
+use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::io::Write as _;
+use std::fs::{DirBuilder, File, TryLockError};
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
+
+use crate::budget::DEFAULT_READ_LIMIT;
 use crate::config::{Config, PoolConfig, Rate};
 use crate::http::HttpServer;
-use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::Clock;
 use crate::sink::Answer;
 use crate::sink::otlp::OtlpSink;
 use crate::source::cognito::{Clients, Cognito};
-use crate::source::{Listing, Operation, Source, SourceError};
+use crate::source::{Listing, Operation, PoolDescription, Refusal, RefusalCause, Source, SourceError};
 use crate::targets::roster;
 
 /// A name that nobody has: being told so shows that asking is allowed.
 const NOBODY: &str = "cognito-auth-exporter-check";
 
+/// How long a file system may take; one that hangs is not one to keep state on.
+const DISK_WAIT_MAX: Duration = Duration::from_secs(10);
+
 /// What was tried, a line each.
 #[derive(Default)]
 struct Findings {
+    tried: usize,
     failed: usize,
 }
 
 impl Findings {
-    fn ok(&self, what: &str, found: impl Display) {
+    fn ok(&mut self, what: &str, found: impl Display) {
+        self.tried += 1;
         say(format_args!("ok    {what}: {found}"));
     }
 
@@ -34,14 +49,28 @@ impl Findings {
     }
 
     fn failed(&mut self, what: &str, cause: impl Display, remedy: impl Display) {
+        self.tried += 1;
         self.failed += 1;
         say(format_args!("FAIL  {what}: {cause}\n      -> {remedy}"));
+    }
+
+    fn conclude(&self) -> ExitCode {
+        match self.failed {
+            0 => {
+                say(format_args!("all {} steps succeeded", self.tried));
+                ExitCode::SUCCESS
+            }
+            failed => {
+                say(format_args!("{failed} of {} steps failed", self.tried));
+                ExitCode::from(1)
+            }
+        }
     }
 }
 
 fn say(line: std::fmt::Arguments<'_>) {
     // With nobody to read it there is only the exit code left.
-    let _ = writeln!(std::io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Tries everything that `run` will need. Exit code 1 if anything failed.
@@ -50,170 +79,321 @@ fn say(line: std::fmt::Arguments<'_>) {
 /// There are none: a failure is a line.
 pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
-    findings.ok("configuration", format_args!("{} pools", config.pools.len()));
-    state(&config, &mut findings).await;
-    listen(&config, &mut findings).await;
+    let pools = config.pools.len();
+    findings.ok("configuration", format_args!("{pools} pool{}", if pools == 1 { "" } else { "s" }));
+    let state = state(&config.state.path, &mut findings).await;
+    listen(&config, state, &mut findings).await;
     receiver(&config, &mut findings).await;
     let clients = Clients::from_environment();
-    let mut users = 0;
+    let mut budgets = BTreeMap::<String, Following>::new();
     for pool in &config.pools {
         let source = clients.pool(pool, config.poll.timeout, Clock::system());
-        users += check_pool(pool, &source, &mut findings).await;
+        let mut pool = PoolCheck { pool, source, findings: &mut findings };
+        let (payer, following) = pool.run(config.poll.timeout).await;
+        budgets.entry(payer).or_default().add(following);
     }
-    say_round(&config, users, &findings);
-    Ok(if findings.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+    for (payer, following) in budgets {
+        say_round(&config, &payer, following, &findings);
+    }
+    Ok(findings.conclude())
 }
 
-async fn state(config: &Config, findings: &mut Findings) {
-    let what = format!("state {}", config.state.path.display());
-    let (settings, now) = (config.state.clone(), Clock::system().now());
-    match tokio::task::spawn_blocking(move || Ledger::open(&settings, now)).await {
-        Ok(Ok(opened)) => {
-            findings.ok(&what, format_args!("can be written, {} bytes", opened.ledger.size_bytes()));
-            opened.ledger.close().await;
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Created,
+    There,
+    InUse,
+}
+
+async fn state(path: &Path, findings: &mut Findings) -> Option<State> {
+    const REMEDY: &str = "state.path must be a directory that the exporter's user can write to, on a disk with room";
+    let what = format!("state.path {}", path.display());
+    let look = tokio::task::spawn_blocking({
+        let path = path.to_owned();
+        move || look_at_state(&path)
+    });
+    match tokio::time::timeout(DISK_WAIT_MAX, look).await {
+        Ok(Ok(Ok(state))) => {
+            match state {
+                State::Created => findings.ok(&what, "created, and can be written to"),
+                State::There => findings.ok(&what, "can be written to"),
+                State::InUse => {
+                    findings
+                        .note(&what, "in use by a running exporter; a second one cannot start until that one stops");
+                }
+            }
+            return Some(state);
         }
-        Ok(Err(LedgerError::Locked(_))) => findings.note(&what, "in use, by an exporter that runs already"),
-        Ok(Err(error)) => findings.failed(
-            &what,
-            &error,
-            "state.path must be on a disk that has room and can be written by the user that runs the exporter",
-        ),
-        Err(panic) => findings.failed(&what, panic, "please report this"),
+        Ok(Ok(Err(error))) => findings.failed(&what, format_args!("{error:#}"), REMEDY),
+        Ok(Err(panic)) => findings.failed(&what, panic, "please report this"),
+        Err(_) => findings.failed(&what, format_args!("no answer within {DISK_WAIT_MAX:?}"), REMEDY),
+    }
+    None
+}
+
+fn look_at_state(path: &Path) -> anyhow::Result<State> {
+    let was_there = path.is_dir();
+    DirBuilder::new().recursive(true).mode(0o700).create(path).context("cannot be created")?;
+    let write = || {
+        let mut trial = tempfile::NamedTempFile::new_in(path)?;
+        trial.write_all(b"a file of `check`, which removes it")?;
+        trial.as_file().sync_all()
+    };
+    write().context("cannot be written to")?;
+    // The ledger's engine holds a lock on its file for as long as it runs.
+    match File::options().read(true).write(true).open(path.join("ledger").join("db")) {
+        Ok(ledger) => match ledger.try_lock() {
+            Ok(()) => Ok(State::There),
+            Err(TryLockError::WouldBlock) => Ok(State::InUse),
+            Err(TryLockError::Error(error)) => Err(error).context("the ledger in it cannot be locked"),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Ok(if was_there { State::There } else { State::Created })
+        }
+        Err(error) => Err(error).context("the ledger in it cannot be opened"),
     }
 }
 
-async fn listen(config: &Config, findings: &mut Findings) {
+async fn listen(config: &Config, state: Option<State>, findings: &mut Findings) {
+    let what = format!("http.listen {}", config.http.listen);
     match HttpServer::bind(config.http.listen).await {
-        Ok(_released_at_once) => findings.ok("http.listen", config.http.listen),
-        Err(error) => findings.failed("http.listen", &error, "stop what listens there, or set another http.listen"),
+        Ok(_released_at_once) => findings.ok(&what, "free"),
+        Err(error) if state == Some(State::InUse) && error.source.kind() == io::ErrorKind::AddrInUse => {
+            findings.note(&what, "in use, most likely by the exporter that has the state");
+        }
+        Err(error) => {
+            findings.failed(&what, error.source, "choose an address of this machine and a port that nobody listens on");
+        }
     }
 }
 
 async fn receiver(config: &Config, findings: &mut Findings) {
     let Some(otlp) = &config.otlp else {
         let sinks = if config.stdout_enabled { "records go to stdout only" } else { "only metrics are exported" };
-        return findings.note("otlp", format_args!("no otlp.endpoint: {sinks}"));
+        return findings.note("otlp.endpoint", format_args!("none: {sinks}"));
     };
     let what = format!("otlp.endpoint {}", otlp.endpoint);
     let answer = match OtlpSink::connect(otlp, "check") {
         Ok(mut sink) => sink.probe().await,
-        Err(error) => return findings.failed(&what, format_args!("{:#}", anyhow::Error::from(error)), "see above"),
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            return findings.failed(&what, format_args!("{error:#}"), "correct what this names");
+        }
     };
     match answer {
-        Answer::Accepted { .. } => findings.ok(&what, "took an export of no records"),
-        Answer::Retry { message, .. } => {
-            findings.failed(
-                &what,
-                message,
-                "is the receiver up, and reachable from here? Nothing is lost while it is not",
-            );
-        }
+        Answer::Accepted { .. } => findings.ok(&what, "takes exports"),
+        Answer::Retry { message, .. } => findings.failed(
+            &what,
+            message,
+            "start the receiver, or correct otlp.endpoint; until it answers, records wait in state.path",
+        ),
         Answer::Refused { message } | Answer::Invalid { message } | Answer::TooLarge { message } => {
-            findings.failed(&what, message, "look at otlp.protocol, otlp.headers and the endpoint's path");
+            let remedy = match message.split([' ', ':']).next() {
+                Some("401" | "403" | "407" | "Unauthenticated" | "PermissionDenied") => {
+                    "give the receiver the credentials that it wants, in otlp.headers or otlp.headers_file"
+                }
+                _ => "check the endpoint's port and path, and otlp.protocol: something else answers there",
+            };
+            findings.failed(&what, message, remedy);
         }
     }
 }
 
-/// Tries everything of one pool; answers about how many users would be followed.
-async fn check_pool(pool: &PoolConfig, source: &Cognito, findings: &mut Findings) -> u64 {
-    let what = |step: &dyn Display| format!("pool {} {step}", pool.id);
-    let fail = |findings: &mut Findings, operation: Operation, error: SourceError| {
-        findings.failed(&what(&operation), &error, error.remedy(operation, &pool.id));
-    };
-    match source.check_credentials().await {
-        Ok(access_key) => findings.ok(&what(&"credentials"), format_args!("access key {access_key}")),
-        Err(error) => {
-            let remedy = error.remedy(Operation::DescribeUserPool, &pool.id);
-            findings.failed(&what(&"credentials"), &error, remedy);
-            return 0; // everything else would only say the same
-        }
+/// How many users are followed, as far as known.
+#[derive(Default, Clone, Copy)]
+struct Following {
+    users: u64,
+    /// A listing has more than its first page, and nobody says how many.
+    or_more: bool,
+}
+
+impl Following {
+    fn add(&mut self, other: Self) {
+        self.users += other.users;
+        self.or_more |= other.or_more;
     }
-    let mut estimated = 0;
-    match source.describe().await {
-        Ok(description) => {
-            let or_unknown = |text: Option<String>| text.unwrap_or_else(|| "unknown".into());
-            estimated = description.estimated_users.unwrap_or_default();
-            findings.ok(
-                &what(&Operation::DescribeUserPool),
-                format_args!(
-                    "account {}, plan {}, threat protection {}, about {estimated} users",
-                    or_unknown(description.account_id),
-                    or_unknown(description.tier),
-                    or_unknown(description.threat_protection),
-                ),
-            );
+}
+
+/// Everything of one pool.
+struct PoolCheck<'a> {
+    pool: &'a PoolConfig,
+    source: Cognito,
+    findings: &'a mut Findings,
+}
+
+impl PoolCheck<'_> {
+    /// Answers whose budget the pool's calls count in, and how many users they are for.
+    async fn run(&mut self, timeout: Duration) -> (String, Following) {
+        let by_hand = self.by_hand(timeout).await;
+        let unlisted = Following { users: by_hand.len() as u64, or_more: !roster::listings(self.pool).is_empty() };
+        if !self.credentials().await {
+            return (self.payer(None), unlisted); // everything else would only say the same
         }
-        Err(error) => fail(findings, Operation::DescribeUserPool, error),
+        let description = self.describe().await;
+        let (somebody, following) = self.listings(&by_hand, description.estimated_users).await;
+        self.events(somebody.as_deref()).await;
+        (self.payer(description.account_id), following)
     }
-    let mut somebody = pool.usernames.first().cloned();
-    let mut listed = 0;
-    for listing in roster::listings(pool) {
-        let operation = listing.operation();
-        match source.users(&listing, None).await {
-            Ok(page) => {
-                let more = if page.next.is_some() { " and more" } else { "" };
-                findings.ok(&what(&operation), format_args!("{} users{more}", page.users.len()));
-                listed += match (&listing, page.next.is_some()) {
-                    (Listing::Users { filter: None }, _) => estimated.max(page.users.len() as u64),
-                    _ => page.users.len() as u64,
-                };
-                somebody = somebody.or_else(|| page.users.first().map(|user| user.username.clone()));
-            }
-            Err(error) => fail(findings, operation, error),
-        }
-    }
-    let mut by_hand = pool.usernames.len() as u64;
-    if let Some(path) = &pool.usernames_file {
-        match tokio::fs::read_to_string(path).await {
+
+    async fn by_hand(&mut self, timeout: Duration) -> Vec<String> {
+        let mut names = self.pool.usernames.clone();
+        let Some(path) = &self.pool.usernames_file else { return names };
+        let what = self.what(format_args!("usernames_file {}", path.display()));
+        let text = match tokio::time::timeout(timeout, tokio::fs::read_to_string(path)).await {
+            Ok(read) => read,
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))),
+        };
+        match text {
             Ok(text) => {
-                let names = roster::names_in(&text);
-                findings.ok(&what(&"usernames_file"), format_args!("{} names", names.len()));
-                by_hand += names.len() as u64;
-                somebody = somebody.or_else(|| names.first().cloned());
+                let read = roster::names_in(&text);
+                self.findings.ok(&what, format_args!("{} names", read.len()));
+                names.extend(read);
             }
-            Err(error) => findings.failed(
-                &what(&"usernames_file"),
-                format_args!("{}: {error}", path.display()),
-                "the file must be there and readable by the user that runs the exporter",
+            Err(error) => self.findings.failed(
+                &what,
+                error,
+                "the file must be there, be text, and be readable by the exporter's user",
             ),
         }
+        names
     }
-    match source.page(somebody.as_deref().unwrap_or(NOBODY), None, 1).await {
-        Ok(page) => {
-            let found = if page.events.is_empty() { "allowed; that user has no events" } else { "events can be read" };
-            findings.ok(&what(&Operation::AdminListUserAuthEvents), found);
+
+    async fn credentials(&mut self) -> bool {
+        let what = match &self.pool.role_arn {
+            Some(role) => self.what(format_args!("role_arn {role}")),
+            None => self.what("credentials"),
+        };
+        match self.source.check_credentials().await {
+            Ok(access_key) => self.findings.ok(&what, format_args!("access key {access_key}")),
+            Err(error) => {
+                let remedy = error.remedy(Operation::DescribeUserPool, &self.pool.id);
+                self.findings.failed(&what, error, remedy);
+                return false;
+            }
         }
-        Err(SourceError::UserNotFound) => {
-            findings
-                .ok(&what(&Operation::AdminListUserAuthEvents), "allowed; the user that was asked for is not there");
-        }
-        Err(error) => fail(findings, Operation::AdminListUserAuthEvents, error),
+        true
     }
-    listed + by_hand
+
+    async fn describe(&mut self) -> PoolDescription {
+        let what = self.what(Operation::DescribeUserPool);
+        match self.source.describe().await {
+            Ok(description) => {
+                let account = description.account_id.as_deref().unwrap_or("unknown");
+                let users = description.estimated_users.unwrap_or_default();
+                self.findings.ok(&what, format_args!("account {account}, about {users} users"));
+                self.plan(&description);
+                description
+            }
+            Err(error) => {
+                self.fail(&what, Operation::DescribeUserPool, &error);
+                PoolDescription::default()
+            }
+        }
+    }
+
+    fn plan(&mut self, description: &PoolDescription) {
+        let what = self.what("plan");
+        let (tier, mode) = (description.tier.as_deref(), description.threat_protection.as_deref());
+        let found = format!("{}, threat protection {}", tier.unwrap_or("unknown"), mode.unwrap_or("unknown"));
+        if tier.is_none_or(|tier| tier == "PLUS") && mode != Some("OFF") {
+            return self.findings.ok(&what, found);
+        }
+        let cause = RefusalCause::NoThreatProtection;
+        let off = SourceError::Pool(Refusal { cause, text: format!("{found}: Cognito keeps no auth events") });
+        self.fail(&what, Operation::AdminListUserAuthEvents, &off);
+    }
+
+    /// Reads each listing's first page; answers one of those who are followed, and how many they are.
+    async fn listings(&mut self, by_hand: &[String], estimated: Option<u64>) -> (Option<String>, Following) {
+        let mut listed = Vec::new();
+        let mut unseen = Following::default();
+        for listing in roster::listings(self.pool) {
+            let what = match &listing {
+                Listing::Users { .. } => self.what(listing.operation()),
+                Listing::Group(group) => self.what(format_args!("{} {group}", listing.operation())),
+            };
+            match self.source.users(&listing, None).await {
+                Ok(page) => {
+                    let more = page.next.is_some();
+                    let and_more = if more { " and more" } else { "" };
+                    self.findings.ok(&what, format_args!("{} users{and_more}", page.users.len()));
+                    if more && listing == (Listing::Users { filter: None }) && estimated.is_some() {
+                        unseen.users = estimated.unwrap_or_default().saturating_sub(page.users.len() as u64);
+                    } else {
+                        unseen.or_more |= more;
+                    }
+                    listed.extend(page.users);
+                }
+                Err(error) => {
+                    unseen.or_more = true;
+                    self.fail(&what, listing.operation(), &error);
+                }
+            }
+        }
+        let wanted = roster::wanted(self.pool, by_hand.iter().map(String::as_str), listed.iter());
+        let somebody = wanted.keys().next().map(|name| (*name).to_owned());
+        (somebody, Following { users: wanted.len() as u64 + unseen.users, ..unseen })
+    }
+
+    async fn events(&mut self, somebody: Option<&str>) {
+        let operation = Operation::AdminListUserAuthEvents;
+        let what = self.what(operation);
+        match self.source.page(somebody.unwrap_or(NOBODY), None, 1).await {
+            Ok(page) if page.events.is_empty() => {
+                self.findings.ok(&what, "allowed; the user who was asked for has no events");
+            }
+            Ok(_) => self.findings.ok(&what, "allowed, and there are events"),
+            Err(SourceError::UserNotFound) => {
+                self.findings.ok(&what, "allowed; the user who was asked for does not exist");
+            }
+            Err(error) => self.fail(&what, operation, &error),
+        }
+    }
+
+    fn what(&self, step: impl Display) -> String {
+        format!("pool {} {step}", self.pool.id)
+    }
+
+    fn fail(&mut self, what: &str, operation: Operation, error: &SourceError) {
+        self.findings.failed(what, error, error.remedy(operation, &self.pool.id));
+    }
+
+    /// The account and region; where the account is not known, pools of the same credentials share a budget.
+    fn payer(&self, account_id: Option<String>) -> String {
+        let PoolConfig { region, profile, role_arn, .. } = self.pool;
+        let of_role = || role_arn.as_ref().and_then(|arn| arn.split(':').nth(4)).map(str::to_owned);
+        match (account_id.or_else(of_role), profile) {
+            (Some(account), _) => format!("account {account} in {region}"),
+            (None, Some(profile)) => format!("unknown account of profile {profile} in {region}"),
+            (None, None) => format!("unknown account in {region}"),
+        }
+    }
 }
 
 /// Says how long a round will take, and what `poll.max_interval` would need.
-fn say_round(config: &Config, users: u64, findings: &Findings) {
+fn say_round(config: &Config, payer: &str, following: Following, findings: &Findings) {
     let per_second = match config.poll.requests_per_second {
         Rate::PerSecond(rate) => rate,
-        Rate::ShareOfLimit(share) => share * crate::budget::DEFAULT_READ_LIMIT,
+        Rate::ShareOfLimit(share) => share * DEFAULT_READ_LIMIT,
     };
-    // An estimate for people; beyond four billion users it is off.
-    let users = f64::from(u32::try_from(users).unwrap_or(u32::MAX));
-    let round = Duration::from_secs(Duration::from_secs_f64((users / per_second).min(1e9)).as_secs() + 1);
-    let needed = users / config.poll.max_interval.as_secs_f64();
+    let Following { users, or_more } = following;
+    let about = if or_more { "at least" } else { "about" };
+    #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
+    let calls = users as f64;
+    let round = Duration::try_from_secs_f64((calls / per_second).ceil()).unwrap_or(Duration::MAX);
+    let max_interval = config.poll.max_interval;
+    let needed = (calls / max_interval.as_secs_f64() * 100.0).ceil() / 100.0;
+    let what = format!("round of {payer}");
     findings.note(
-        "round",
+        &what,
         format_args!(
-            "about {users} users take {} at {per_second} requests/s for each account and region; a max_interval of {} needs {needed:.2}",
+            "{about} {users} users take {} at {per_second} requests/s; a poll.max_interval of {} needs {needed} requests/s",
             humantime::format_duration(round),
-            humantime::format_duration(config.poll.max_interval),
+            humantime::format_duration(max_interval),
         ),
     );
     if needed > per_second {
-        findings.note(
-            "round",
-            "the objective poll.max_interval cannot be met: raise poll.requests_per_second or follow fewer users",
-        );
+        let remedy = "raise poll.requests_per_second or poll.max_interval, or follow fewer users";
+        findings.note(&what, format_args!("poll.max_interval cannot be kept: {remedy}"));
     }
 }

@@ -22,7 +22,7 @@ use person::{Origin, Person};
 pub const GROUPS: [&str; 2] = ["customers", "administrators"];
 
 /// Sign-ins of all users together, per second: a demo that is looked at for ten seconds shows some of each kind.
-const SIGN_INS_PER_SECOND: f64 = 3.0;
+const SIGN_INS_PER_SECOND: f64 = 4.0;
 /// Mean pauses between what users do beside signing in, between new users, and between attacks.
 const ERRAND_PAUSE: Duration = Duration::from_secs(12);
 const SIGN_UP_PAUSE: Duration = Duration::from_secs(40);
@@ -30,7 +30,7 @@ const ATTACK_PAUSE: Duration = Duration::from_secs(120);
 /// The first attack, soon enough for somebody who only has a look.
 const FIRST_ATTACK_AFTER: Duration = Duration::from_secs(3);
 /// Mean time from a password to the second factor.
-const SECOND_FACTOR_AFTER: Duration = Duration::from_secs(3);
+const SECOND_FACTOR_AFTER: Duration = Duration::from_secs(2);
 /// The longest past that a user starts with: three pages.
 const PAST_EVENTS_MAX: usize = 150;
 /// Users who remember their whole past; among more, each remembers less, so that a large demo fits into memory.

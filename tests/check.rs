@@ -1,0 +1,362 @@
+//! `check` against a simulated Cognito and a real receiver: every failure is a line that says what to do.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
+use cognito_auth_exporter::simulate::world::{Pool, Role, World};
+use cognito_auth_exporter::simulate::{Options, Simulation};
+use exporter::Exporter;
+use receiver::{Receiver, Reply};
+use tempfile::TempDir;
+
+const POOL: &str = "eu-west-1_Check1";
+const ARN: &str = "arn:aws:cognito-idp:eu-west-1:*:userpool/eu-west-1_Check1";
+
+/// A pool of three users, one of whom has an event, and a directory.
+struct Stage {
+    simulation: Simulation,
+    directory: TempDir,
+}
+
+/// What `check` said and how it ended.
+struct Said {
+    code: Option<i32>,
+    text: String,
+}
+
+impl Stage {
+    async fn set(change: impl FnOnce(&mut World)) -> Self {
+        let simulation = Simulation::start(Options::default()).await.unwrap();
+        simulation.world(|world| {
+            world.add_pool(Pool::new(POOL));
+            for user in ["ann-secret", "bob-secret", "cy-secret"] {
+                world.add_user(POOL, user);
+                world.add_to_group(POOL, "staff", user);
+            }
+            let event = world.sign_in(Clock::system().now());
+            world.arrive(POOL, "ann-secret", &event);
+            change(world);
+        });
+        Self { simulation, directory: tempfile::tempdir().unwrap() }
+    }
+
+    fn config(&self, text: &str) -> PathBuf {
+        exporter::configure(self.directory.path(), text)
+    }
+
+    /// Checks the pool with these keys and what else is given.
+    fn check(&self, pool: &str, rest: &str) -> Said {
+        self.check_with(pool, rest, |_| {})
+    }
+
+    fn check_with(&self, pool: &str, rest: &str, change: impl FnOnce(&mut Command)) -> Said {
+        let config = self.config(&format!("[[pools]]\nid = {POOL:?}\n{pool}\n{rest}"));
+        let mut command = exporter::command(&self.simulation.url());
+        command.arg("check").arg("--config").arg(config);
+        change(&mut command);
+        Said::of(&mut command)
+    }
+
+    fn state(&self) -> String {
+        self.directory.path().join("state").display().to_string()
+    }
+}
+
+impl Said {
+    fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "everything is on stdout");
+        let text = String::from_utf8(output.stdout).unwrap();
+        assert!(!text.contains("secret"), "nobody is named: {text}");
+        Self { code: output.status.code(), text }
+    }
+
+    /// Fails unless exactly so many steps failed, one of them in these words.
+    #[track_caller]
+    fn fails(&self, failed: usize, cause: &str, remedy: &str) {
+        assert_eq!(self.code, Some(1), "{}", self.text);
+        let line = format!("FAIL  {cause}");
+        let mut lines = self.text.lines().skip_while(|said| !said.starts_with(&line));
+        assert!(lines.next().is_some(), "{cause:?} was not said:\n{}", self.text);
+        assert_eq!(lines.next(), Some(format!("      -> {remedy}").as_str()), "{}", self.text);
+        assert_eq!(self.text.lines().filter(|line| line.starts_with("FAIL")).count(), failed, "{}", self.text);
+        assert!(self.text.lines().last().unwrap().starts_with(&format!("{failed} of ")), "{}", self.text);
+    }
+
+    #[track_caller]
+    fn says(&self, line: &str) {
+        assert!(self.text.lines().any(|said| said == line), "{line:?} was not said:\n{}", self.text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
+    let stage = Stage::set(|_| {}).await;
+    let receiver = Receiver::http().await;
+    let names = stage.directory.path().join("names");
+    std::fs::write(&names, "# by hand\ndee-secret\n").unwrap();
+    let said = stage.check(
+        &format!("all_users = true\ngroups = [\"staff\"]\nusernames_file = {names:?}"),
+        &format!("[otlp]\nendpoint = {:?}\n", receiver.endpoint()),
+    );
+    assert_eq!(
+        said.text,
+        format!(
+            "ok    configuration: 1 pool\n\
+             ok    state.path {}: created, and can be written to\n\
+             ok    http.listen 127.0.0.1:0: free\n\
+             ok    otlp.endpoint {}: takes exports\n\
+             ok    pool {POOL} usernames_file {}: 1 names\n\
+             ok    pool {POOL} credentials: access key dummy\n\
+             ok    pool {POOL} DescribeUserPool: account 111122223333, about 3 users\n\
+             ok    pool {POOL} plan: PLUS, threat protection ENFORCED\n\
+             ok    pool {POOL} ListUsers: 3 users\n\
+             ok    pool {POOL} ListUsersInGroup staff: 3 users\n\
+             ok    pool {POOL} AdminListUserAuthEvents: allowed, and there are events\n\
+             note  round of account 111122223333 in eu-west-1: about 4 users take 1s at 5 requests/s; \
+             a poll.max_interval of 1h needs 0.01 requests/s\n\
+             all 11 steps succeeded\n",
+            stage.state(),
+            receiver.endpoint(),
+            names.display(),
+        )
+    );
+    assert_eq!(said.code, Some(0));
+    assert!(receiver.records().is_empty());
+    assert_eq!(std::fs::read_dir(stage.state()).unwrap().count(), 0, "the trial file is gone");
+    let called: Vec<String> =
+        stage.simulation.world(|world| world.calls().iter().map(|call| call.operation.clone()).collect());
+    assert_eq!(called, ["DescribeUserPool", "ListUsers", "ListUsersInGroup", "AdminListUserAuthEvents"]);
+    stage.check("usernames = [\"gone-secret\"]", "").says(&format!(
+        "ok    pool {POOL} AdminListUserAuthEvents: allowed; the user who was asked for does not exist"
+    ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_permission_is_named_with_the_pool() {
+    for operation in ["DescribeUserPool", "ListUsers", "ListUsersInGroup", "AdminListUserAuthEvents"] {
+        let stage = Stage::set(|world| {
+            world.inject(Fault::access_denied().on(operation));
+        })
+        .await;
+        let said = stage.check("all_users = true\ngroups = [\"staff\"]", "");
+        let what = if operation == "ListUsersInGroup" { "ListUsersInGroup staff" } else { operation };
+        said.fails(
+            1,
+            &format!("pool {POOL} {what}: {operation}: AccessDeniedException"),
+            &format!("allow cognito-idp:{operation} on {ARN}"),
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_without_the_plan_or_without_threat_protection_is_told_what_to_set() {
+    const REMEDY: &str = "set the pool's feature plan to Plus and threat protection to audit-only or full-function";
+    for (tier, mode) in [("ESSENTIALS", "OFF"), ("PLUS", "OFF"), ("LITE", "AUDIT")] {
+        let stage = Stage::set(|world| {
+            let pool = world.pool_mut(POOL);
+            (pool.tier, pool.threat_protection) = (tier.to_owned(), mode.to_owned());
+        })
+        .await;
+        let said = stage.check("all_users = true", "");
+        let plan = format!("pool {POOL} plan: {tier}, threat protection {mode}: Cognito keeps no auth events");
+        said.fails(2, &plan, REMEDY);
+        said.fails(2, &format!("pool {POOL} AdminListUserAuthEvents: AdminListUserAuthEvents: UserPoolAddOn"), REMEDY);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn credentials_that_are_missing_or_unknown_are_told_apart() {
+    let stage = Stage::set(|_| {}).await;
+    let said = stage.check_with("all_users = true", "", |command| {
+        command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+    });
+    said.fails(
+        1,
+        &format!("pool {POOL} credentials: credentials: no AWS credentials found"),
+        "give the exporter credentials: an instance, task or pod role, AWS_ACCESS_KEY_ID, or the pool's profile",
+    );
+    assert_eq!(stage.simulation.world(|world| world.calls().total()), 0, "nothing is asked without credentials");
+
+    stage.simulation.world(|world| world.inject(Fault::unrecognized_client().on("DescribeUserPool")));
+    stage.check("all_users = true", "").fails(
+        1,
+        &format!("pool {POOL} DescribeUserPool: DescribeUserPool: UnrecognizedClientException"),
+        "renew the credentials, and check that this host's clock is right",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_is_assumed_for_real() {
+    let role = "arn:aws:iam::111122223333:role/reader";
+    let stage = Stage::set(|world| {
+        world.add_role(Role { arn: role.to_owned(), external_id: Some("tenant-7".to_owned()) });
+    })
+    .await;
+    let with = |external_id: &str| {
+        stage.check(&format!("all_users = true\nrole_arn = {role:?}\nexternal_id = {external_id:?}"), "")
+    };
+    let said = with("tenant-7");
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    assert!(said.text.contains(&format!("ok    pool {POOL} role_arn {role}: access key ASIA")), "{}", said.text);
+    with("tenant-8").fails(
+        1,
+        &format!("pool {POOL} role_arn {role}: credentials: the role cannot be assumed: AccessDenied"),
+        "allow sts:AssumeRole on the pool's role_arn, in the caller's policy and in the role's trust policy, \
+         and check external_id",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_a_group_or_a_file_that_is_not_there_is_named() {
+    let stage = Stage::set(|_| {}).await;
+    stage.check("groups = [\"nobody\"]", "").fails(
+        1,
+        &format!(
+            "pool {POOL} ListUsersInGroup nobody: parameters refused: ListUsersInGroup: ResourceNotFoundException"
+        ),
+        "check the pool's groups",
+    );
+    let missing = stage.directory.path().join("missing");
+    stage.check(&format!("usernames_file = {missing:?}"), "").fails(
+        1,
+        &format!("pool {POOL} usernames_file {}: No such file or directory", missing.display()),
+        "the file must be there, be text, and be readable by the exporter's user",
+    );
+    stage.simulation.world(|world| world.remove_pool(POOL));
+    stage.check("usernames = [\"ann-secret\"]", "").fails(
+        2,
+        &format!("pool {POOL} DescribeUserPool: DescribeUserPool: ResourceNotFoundException"),
+        "check the pool's id, its region and the account of the credentials",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_is_down_wants_credentials_or_is_something_else_is_told_so() {
+    const WRONG: &str = "check the endpoint's port and path, and otlp.protocol: something else answers there";
+    let stage = Stage::set(|_| {}).await;
+    let check = |endpoint: &str| stage.check("all_users = true", &format!("[otlp]\nendpoint = {endpoint:?}\n"));
+
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    check(&format!("http://{closed}")).fails(
+        1,
+        &format!("otlp.endpoint http://{closed}: no answer: "),
+        "start the receiver, or correct otlp.endpoint; until it answers, records wait in state.path",
+    );
+
+    let receiver = Receiver::http().await;
+    let at = receiver.endpoint();
+    let page = Reply::Raw { status: 200, headers: vec![("content-type", "text/html")], body: "<html>Welcome</html>" };
+    for (reply, remedy) in [
+        (Reply::Status(404, "not here"), WRONG),
+        (page, WRONG),
+        (
+            Reply::Status(401, "who are you?"),
+            "give the receiver the credentials that it wants, in otlp.headers or otlp.headers_file",
+        ),
+    ] {
+        receiver.answer_always(reply);
+        check(&at).fails(1, &format!("otlp.endpoint {at}: "), remedy);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_directory_that_cannot_be_written_to_is_told_apart_from_one_in_use() {
+    let stage = Stage::set(|_| {}).await;
+    std::fs::write(stage.state(), "a file in the directory's place").unwrap();
+    stage.check("all_users = true", "").fails(
+        1,
+        &format!("state.path {}: cannot be created: ", stage.state()),
+        "state.path must be a directory that the exporter's user can write to, on a disk with room",
+    );
+    std::fs::remove_file(stage.state()).unwrap();
+
+    let config = stage.config(&format!("[[pools]]\nid = {POOL:?}\nall_users = true\n"));
+    let running = Exporter::start(&config, &stage.simulation.url());
+    let said = stage.check("all_users = true", "");
+    said.says(&format!(
+        "note  state.path {}: in use by a running exporter; a second one cannot start until that one stops",
+        stage.state()
+    ));
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    assert!(running.stop().success(), "undisturbed");
+    stage.check("all_users = true", "").says(&format!("ok    state.path {}: can be written to", stage.state()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_is_taken_is_named() {
+    let stage = Stage::set(|_| {}).await;
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    stage
+        .check_with("all_users = true", "", |command| {
+            command.env("COGNITO_EXPORTER_HTTP__LISTEN", &address);
+        })
+        .fails(
+            1,
+            &format!("http.listen {address}: Address already in use"),
+            "choose an address of this machine and a port that nobody listens on",
+        );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_step_takes_longer_than_its_timeout() {
+    let stage = Stage::set(|world| {
+        world.inject(Misfortune::Hang);
+    })
+    .await;
+    let receiver = Receiver::http().await;
+    receiver.answer_always(Reply::Hang);
+    let began = Instant::now();
+    let said = stage.check(
+        "all_users = true",
+        &format!("[poll]\ntimeout = \"1s\"\n[otlp]\nendpoint = {:?}\ntimeout = \"500ms\"\n", receiver.endpoint()),
+    );
+    assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    said.fails(
+        4,
+        &format!("pool {POOL} ListUsers: timed out: "),
+        "check the network path to the region, and poll.timeout",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pools_of_one_account_and_region_share_a_budget_and_an_objective_out_of_reach_is_said() {
+    let stage = Stage::set(|world| {
+        for (pool, users) in [("eu-west-1_Check2", 50), ("us-east-1_Check3", 200)] {
+            world.add_pool(Pool::new(pool));
+            (0..users).for_each(|user| world.add_user(pool, &format!("user-{user}-secret")));
+        }
+    })
+    .await;
+    let said = stage.check(
+        "all_users = true",
+        "[[pools]]\nid = \"eu-west-1_Check2\"\nall_users = true\n\
+         [[pools]]\nid = \"us-east-1_Check3\"\nall_users = true\n\
+         [poll]\nmin_interval = \"1s\"\nmax_interval = \"20s\"\n",
+    );
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    said.says(
+        "note  round of account 111122223333 in eu-west-1: about 53 users take 11s at 5 requests/s; \
+         a poll.max_interval of 20s needs 2.65 requests/s",
+    );
+    let far = "note  round of account 111122223333 in us-east-1: ";
+    said.says(&format!(
+        "{far}about 200 users take 40s at 5 requests/s; a poll.max_interval of 20s needs 10 requests/s"
+    ));
+    said.says(&format!(
+        "{far}poll.max_interval cannot be kept: \
+         raise poll.requests_per_second or poll.max_interval, or follow fewer users"
+    ));
+}
