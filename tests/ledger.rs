@@ -79,6 +79,11 @@ fn page(username: &str, number: i64) -> Commit {
     }
 }
 
+/// Puts a user on the roster; one who is there stays as it is.
+async fn enroll(ledger: &Ledger, username: &str) {
+    ledger.enroll(POOL, vec![(username.into(), record(0))]).await.unwrap();
+}
+
 fn event_ids(ledger: &Ledger) -> Vec<String> {
     let entries = ledger.read(None, usize::MAX).unwrap();
     assert!(entries.is_sorted_by(|a, b| a.0 < b.0));
@@ -91,7 +96,7 @@ async fn a_reopened_ledger_has_everything() {
     let ledger = open(&path);
     let instance = ledger.instance_id().to_owned();
     assert_eq!(ledger.pool(POOL), Ok(None));
-    ledger.follow_pool(POOL, PoolRecord { followed_since: NOW }).await.unwrap();
+    ledger.follow_pool(POOL, PoolRecord { followed_since: NOW, lost_since: None }).await.unwrap();
     let names = ["a", "a/b", "ü", "\u{10ffff}"];
     let users = names.iter().map(|name| ((*name).to_owned(), record(0))).collect();
     ledger.enroll(POOL, users).await.unwrap();
@@ -103,7 +108,7 @@ async fn a_reopened_ledger_has_everything() {
 
     let ledger = open(&path);
     assert_eq!(ledger.instance_id(), instance);
-    assert_eq!(ledger.pool(POOL), Ok(Some(PoolRecord { followed_since: NOW })));
+    assert_eq!(ledger.pool(POOL), Ok(Some(PoolRecord { followed_since: NOW, lost_since: None })));
     let stored: Vec<_> = ledger.usernames(POOL).map(Result::unwrap).collect();
     assert_eq!(stored, names);
     assert_eq!(ledger.user(POOL, "a/b"), Ok(Some(record(1))));
@@ -150,6 +155,7 @@ async fn a_large_roster_is_written_and_read_in_parts() {
 async fn enrolling_a_user_again_keeps_the_cursor_unless_another_person_has_the_name() {
     let (_directory, path) = place();
     let ledger = open(&path);
+    enroll(&ledger, "ann").await;
     ledger.commit(page("ann", 5)).await.unwrap();
     let with_sub = |joined| UserRecord { joined, sub: Some("sub".into()), ..record(1) };
     // The page and the older record meet in one group, or not: the same comes of it.
@@ -165,6 +171,34 @@ async fn enrolling_a_user_again_keeps_the_cursor_unless_another_person_has_the_n
     ledger.close().await;
 }
 
+#[tokio::test]
+async fn a_page_of_somebody_who_was_forgotten_or_replaced_meanwhile_is_refused_and_nothing_of_it_counts() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    assert_eq!(ledger.commit(page("ann", 1)).await, Err(LedgerError::NotEnrolled), "never on the roster");
+    enroll(&ledger, "ann").await;
+    ledger.commit(page("ann", 1)).await.unwrap();
+
+    let another = UserRecord { joined: UnixMillis(NOW.0 + 1), ..record(0) };
+    // In one group, or not: whoever has the name first, the page of the one before does not come over it.
+    let renamed = ledger.enroll(POOL, vec![("ann".into(), another.clone())]);
+    let (renamed, late) = tokio::join!(renamed, ledger.commit(page("ann", 2)));
+    renamed.unwrap();
+    assert_eq!(late, Err(LedgerError::NotEnrolled));
+    assert_eq!(ledger.user(POOL, "ann"), Ok(Some(another.clone())));
+    let hers = Commit { record: another, entries: vec![entry("ann", "another-1".into())], ..page("ann", 1) };
+    ledger.commit(hers.clone()).await.unwrap();
+
+    let (forgotten, late) = tokio::join!(ledger.forget(POOL, vec!["ann".into()]), ledger.commit(hers));
+    forgotten.unwrap();
+    assert_eq!(late, Err(LedgerError::NotEnrolled));
+    assert_eq!(ledger.user(POOL, "ann"), Ok(None));
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 2)]));
+    assert_eq!(event_ids(&ledger), ["ann-1", "another-1"]);
+    assert_eq!(ledger.failure(), None);
+    ledger.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_users_at_once_lose_nothing() {
     let (_directory, path) = place();
@@ -174,6 +208,7 @@ async fn a_hundred_users_at_once_lose_nothing() {
         let ledger = ledger.clone();
         turns.spawn(async move {
             let username = format!("user-{user}");
+            enroll(&ledger, &username).await;
             for number in 1..=5 {
                 ledger.commit(page(&username, number)).await.unwrap();
                 // Whoever was answered finds what it wrote.
@@ -198,6 +233,7 @@ async fn a_hundred_users_at_once_lose_nothing() {
 async fn a_settlement_removes_and_puts_aside_in_one_write_and_may_be_repeated() {
     let (_directory, path) = place();
     let ledger = open(&path);
+    enroll(&ledger, "ann").await;
     for number in 1..=4 {
         ledger.commit(page("ann", number)).await.unwrap();
     }
@@ -243,6 +279,7 @@ async fn the_outbox_is_read_in_steps_of_bounded_size() {
             Some(EventContext { city: Some("x".repeat(3 << 20)), ..EventContext::default() });
         commit
     };
+    enroll(&ledger, "ann").await;
     for number in 1..=4 {
         ledger.commit(huge(number)).await.unwrap();
     }
@@ -285,7 +322,9 @@ fn damage(file: &Path, from: usize, to: usize) {
 async fn filled(path: &Path) {
     let ledger = open(path);
     for number in 1..=60 {
-        ledger.commit(page(&format!("user-{}", number % 20), number)).await.unwrap();
+        let username = format!("user-{}", number % 20);
+        enroll(&ledger, &username).await;
+        ledger.commit(page(&username, number)).await.unwrap();
     }
     ledger.close().await;
 }
@@ -388,6 +427,7 @@ async fn commits_until_killed() {
         let ledger = ledger.clone();
         turns.spawn(async move {
             let username = format!("user-{user}");
+            enroll(&ledger, &username).await;
             let mut number = committed(&ledger, &username);
             loop {
                 number += 1;

@@ -11,6 +11,7 @@
 //! A thread, because every step blocks on the disk. One, because then totals and the outbox's order need no locks, and one
 //! fsync serves all who wait.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +25,7 @@ use super::engine::{Engine, Reader};
 use super::error::LedgerError;
 use super::home::{Home, LastCommit};
 use crate::event::UnixMillis;
+use crate::tally::Series;
 
 /// Requests that wait for the writer. Beyond it callers wait to be heard: a poller has at most as many turns at once.
 pub(super) const WAITING_MAX: usize = 256;
@@ -41,9 +43,14 @@ const REOPEN_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::fr
 /// Where the answer goes.
 pub(super) type Reply = oneshot::Sender<Result<(), LedgerError>>;
 
+/// Shows totals of a pool as they are on the disk.
+pub(super) type ShowTotals = Box<dyn Fn(&str, &[(Series, u64)]) + Send>;
+
 /// What a caller sends.
 pub(super) enum Request {
     Work(Work, Reply),
+    /// From now on, beginning with all of them.
+    Show(ShowTotals, Reply),
     Close(Reply),
 }
 
@@ -97,6 +104,9 @@ pub(super) struct Writer {
     requests: mpsc::Receiver<Request>,
     /// Did not fit the last group.
     put_back: Option<Request>,
+    show_totals: ShowTotals,
+    /// The number of the last group that is on the disk.
+    durable: u64,
     time: TimeOfDay,
     /// When the last commit was noted, and the one since then that is to be noted next.
     noted: Option<Instant>,
@@ -117,6 +127,8 @@ impl Writer {
             shared,
             requests,
             put_back: None,
+            show_totals: Box::new(|_, _| ()),
+            durable: 0,
             time: TimeOfDay { opened, at: Instant::now() },
             noted: None,
             unnoted: None,
@@ -132,6 +144,7 @@ impl Writer {
                 Ended::Failed(error) => error,
             };
             error!(%error, "the ledger failed; polling and delivery wait while it is opened again");
+            self.note_last_commit();
             open = match self.reopen() {
                 Ok(open) => open,
                 Err(reply) => break reply,
@@ -149,15 +162,23 @@ impl Writer {
 
     /// Group after group. The engine is gone when this returns.
     fn serve(&mut self, mut engine: Engine, mut books: Books) -> Ended {
+        self.durable = books.groups;
         loop {
             let request = self.put_back.take().or_else(|| self.requests.blocking_recv());
             let (work, reply) = match request {
                 Some(Request::Work(work, reply)) => (work, reply),
+                Some(Request::Show(show_totals, reply)) => {
+                    self.show_totals = show_totals;
+                    self.show(books.totals());
+                    answer(vec![reply], &Ok(()));
+                    continue;
+                }
                 Some(Request::Close(reply)) => return self.last_words(engine, Some(reply)),
                 None => return self.last_words(engine, None),
             };
             let mut replies = Vec::new();
             let mut group = self.gather(work, reply, &mut books, engine.reader(), &mut replies);
+            let counted = std::mem::take(&mut group.counted);
             let written = if group.changes.is_empty() {
                 Ok(())
             } else {
@@ -166,9 +187,11 @@ impl Writer {
             };
             match written.and_then(|()| books.publish(engine.reader())) {
                 Ok(published) => {
+                    self.durable = books.groups;
                     self.unnoted = Some(LastCommit { time: self.time.now(), group: books.groups });
-                    // Readable first, answered then: whoever was answered finds what it wrote.
+                    // Readable and shown first, answered then: whoever was answered finds what it wrote.
                     self.shared.publish(published);
+                    self.show(books.totals_of(&counted));
                     answer(replies, &Ok(()));
                     if self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY) {
                         self.note_last_commit();
@@ -226,24 +249,39 @@ impl Writer {
         Ended::Closed(reply)
     }
 
+    fn show(&self, totals: BTreeMap<&str, Vec<(Series, u64)>>) {
+        for (pool_id, totals) in totals {
+            (self.show_totals)(pool_id, &totals);
+        }
+    }
+
     /// Tries to open the store again until it works; meanwhile refuses what comes. Ends early (Err) if asked to close.
     fn reopen(&mut self) -> Result<(Engine, Books), Option<Reply>> {
         let (mut pause, longest) = REOPEN_AFTER;
         loop {
             self.refuse_for(pause)?;
-            match self.home.reopen() {
-                Ok((engine, mut books)) => match books.publish(engine.reader()) {
-                    Ok(published) => {
-                        self.shared.publish(published);
-                        self.shared.set(Access::Open(engine.reader().clone()));
-                        return Ok((engine, books));
-                    }
-                    Err(error) => self.shared.set(Access::Failed(error.to_string())),
-                },
+            match self.reopen_once() {
+                Ok((engine, books, published)) => {
+                    // A page whose write failed may be there after all, and nobody else would show it.
+                    self.show(books.totals());
+                    self.shared.publish(published);
+                    self.shared.set(Access::Open(engine.reader().clone()));
+                    return Ok((engine, books));
+                }
                 Err(error) => self.shared.set(Access::Failed(error.to_string())),
             }
             pause = (pause * 2).min(longest);
         }
+    }
+
+    fn reopen_once(&self) -> Result<(Engine, Books, Published), LedgerError> {
+        let (mut engine, mut books) = self.home.reopen(self.durable)?;
+        // An open store is one that takes a write.
+        let mut group = Group::default();
+        books.number(&mut group);
+        engine.write(group.changes)?;
+        let published = books.publish(engine.reader())?;
+        Ok((engine, books, published))
     }
 
     /// Refuses every request for this long. Senders unpark this thread.
@@ -261,6 +299,11 @@ impl Writer {
                 };
                 match request {
                     Request::Work(_, reply) => answer(vec![reply], &Err(self.failure())),
+                    Request::Show(show_totals, reply) => {
+                        // They are shown when the store is open again.
+                        self.show_totals = show_totals;
+                        answer(vec![reply], &Ok(()));
+                    }
                     Request::Close(reply) => return Err(Some(reply)),
                 }
             }

@@ -34,7 +34,7 @@ const TURN_PAGES_MAX: u32 = 5000;
 pub struct Means {
     /// Where cursors are read and commits go.
     pub ledger: Ledger,
-    /// Where what happened is shown, after it is durable.
+    /// Where what happened is shown, after it is durable; the totals not, which the ledger shows.
     pub metrics: Metrics,
     /// Calls in flight, over all pools (`poll.concurrency`).
     pub calls: Arc<Semaphore>,
@@ -145,7 +145,8 @@ fn report(record: &UserRecord) -> Report {
     Report { next_look: cursor.next_look(), backlog: (!cursor.open_walks().is_empty()).then_some(backlog) }
 }
 
-/// Writes a page's cursor with what it accounts for, and shows it once it is durable.
+/// Writes a page's cursor with what it accounts for. The ledger itself shows the totals once they are durable, whatever
+/// becomes of the turn.
 async fn commit<S: Source>(
     means: &Means,
     pool: &Pool<S>,
@@ -154,7 +155,6 @@ async fn commit<S: Source>(
     taken: Taken,
     observed: UnixMillis,
 ) -> Result<(), LedgerError> {
-    let totals = totals(&taken);
     let events = page_events(&taken);
     let delays: Vec<_> = taken
         .findings
@@ -164,6 +164,7 @@ async fn commit<S: Source>(
         .map(|created| observed.since(created))
         .collect();
     if taken.cursor_changed {
+        let totals = totals(&taken);
         let entry = |finding: crate::walk::Finding| Entry {
             pool: pool.identity.clone(),
             user: user.clone(),
@@ -178,12 +179,11 @@ async fn commit<S: Source>(
                 pool: pool.identity.clone(),
                 username: user.username.clone(),
                 record: record.clone(),
-                totals: totals.clone(),
+                totals,
                 entries: taken.findings.into_iter().filter(|_| means.queue).map(entry).collect(),
             })
             .await?;
     }
-    means.metrics.advance(&pool.identity.id, &totals);
     means.metrics.page_taken(&pool.identity.id, events);
     delays.into_iter().for_each(|delay| means.metrics.event_delay(&pool.identity.id, delay));
     means.metrics.progress(Stage::Poll, observed);

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::roster::{self, Joining};
 use crate::config::PoolConfig;
 use crate::entry::UserIdentity;
-use crate::ledger::{Ledger, LedgerError, UserRecord};
+use crate::ledger::{Ledger, LedgerError, PoolRecord, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
 use crate::poller::Message;
@@ -80,13 +80,15 @@ impl<S: Source> Discovery<S> {
         stop.run_until_cancelled(self.keep()).await;
     }
 
-    async fn keep(self) {
+    async fn keep(mut self) {
         let listings = roster::listings(&self.config);
         let mut known = Known::default();
         let mut retry_after = RETRY_AFTER;
         loop {
             self.read_names(&mut known).await;
-            let again_in = match self.list(&listings, &mut known).await {
+            let listed = self.list(&listings, &mut known).await;
+            let is_complete = listed.is_ok() && known.file_trouble.is_none();
+            let again_in = match listed {
                 Ok(()) => {
                     self.listed(&listings, &mut known, Ok(())).await;
                     self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
@@ -101,6 +103,9 @@ impl<S: Source> Discovery<S> {
                 }
             };
             self.update_until_done(&mut known).await;
+            if is_complete {
+                self.lost_users_are_back().await;
+            }
             let listing_due = Instant::now() + again_in;
             while Instant::now() < listing_due {
                 tokio::time::sleep_until(listing_due.min(Instant::now() + FILE_LOOK_EVERY)).await;
@@ -177,6 +182,17 @@ impl<S: Source> Discovery<S> {
         while let Err(error) = self.update(known).await {
             debug!(pool = self.pool.identity.id, %error, "the roster waits for the ledger");
             tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// After a loss, everybody who could have been followed before it is enrolled again: who joins from now on is new.
+    async fn lost_users_are_back(&mut self) {
+        if self.joining.lost_since.take().is_some() {
+            let record = PoolRecord { followed_since: self.joining.pool_followed_since, lost_since: None };
+            while let Err(error) = self.ledger.follow_pool(&self.pool.identity.id, record.clone()).await {
+                debug!(pool = self.pool.identity.id, %error, "the pool's record waits for the ledger");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
         }
     }
 
