@@ -156,6 +156,32 @@ impl Cursor {
         self.horizon = self.horizon.max(horizon);
     }
 
+    /// What is known of a history that was followed twice: by this cursor, and later, from its own `live_since` on, by
+    /// `later`. What lies between the two is still to be taken.
+    ///
+    /// ```text
+    ///   newest                                                      oldest
+    ///   ---- later, live ----| live_since       horizon |---- self ------->
+    ///                        |#######  open walk  ######|
+    /// ```
+    pub(crate) fn joined_by(mut self, later: Self) -> Self {
+        let end = self.horizon;
+        self.horizon = self.horizon.max(later.horizon);
+        // What `later` took below its live_since it did not count, and what is at or above the horizon is told one by one.
+        let foot = UnixMillis(later.live_since.min(self.horizon).0.saturating_sub(1));
+        if end <= foot {
+            self.open.push(OpenWalk { token: None, foot, end });
+        }
+        self.open.extend(later.open);
+        self.live_since = self.live_since.min(later.live_since);
+        self.last_seen = later.last_seen.or(self.last_seen);
+        self.reread_at = self.reread_at.max(later.reread_at);
+        self.seen.extend(later.seen);
+        later.undated.into_iter().for_each(|(key, sighting)| self.remember_undated(key, sighting));
+        self.prune();
+        self
+    }
+
     /// Forgets every event that no rule keeps.
     pub(crate) fn prune(&mut self) {
         let (horizon, open) = (self.horizon, &self.open);

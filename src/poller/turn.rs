@@ -65,21 +65,32 @@ pub enum TurnError {
     Source(#[from] SourceError),
     /// The ledger could not be read or written.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The user is not in the ledger: only somebody who emptied it can have removed it.
+    Ledger(LedgerError),
+    /// The user has no record in the ledger, or another than the turn began with: it goes on under another name, or another
+    /// person has its name now, and the poller is about to be told. Or somebody emptied the ledger.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
+}
+
+impl From<LedgerError> for TurnError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::NotEnrolled => Self::NotEnrolled,
+            error => Self::Ledger(error),
+        }
+    }
 }
 
 /// Walks one user's history for one turn, its first call not before `start`.
 pub async fn take<S: Source>(
     means: &Means,
     pool: &Pool<S>,
-    user: &Arc<UserIdentity>,
+    username: String,
     lane: Lane,
     start: Instant,
 ) -> Result<Report, TurnError> {
-    let mut record = means.ledger.user(&pool.identity.id, &user.username)?.ok_or(TurnError::NotEnrolled)?;
+    let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
+    let user = &Arc::new(UserIdentity { username, sub: record.sub.clone() });
     let walk = match lane {
         Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
         Lane::Backlog => Walk::resume(&record.cursor),
