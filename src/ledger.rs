@@ -331,6 +331,21 @@ impl Ledger {
         }
     }
 
+    /// Gives a user's name to another person, whose history began at `since`: the record is a new one, but for what was taken
+    /// of that history already. Pages that are under way for the former one are refused.
+    ///
+    /// # Errors
+    /// It may not have been written: the ledger has failed or is closed.
+    pub async fn succeed(
+        &self,
+        pool_id: &str,
+        username: &str,
+        record: UserRecord,
+        since: UnixMillis,
+    ) -> Result<(), LedgerError> {
+        self.ask(Work::Succeed { user: (keys::user(pool_id, username), record), since }).await
+    }
+
     /// Lets a user go on under another name, with what is known of it under both, in one atomic write. `record` is what the
     /// other name gets that has none; nothing happens if there is nobody of the first name.
     ///

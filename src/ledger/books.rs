@@ -22,6 +22,8 @@ pub(super) enum Work {
     Put(Vec<Change>),
     /// Users to write, but for the cursors of those who are there already. None of them is gone any more.
     Enroll(Vec<(Vec<u8>, UserRecord)>),
+    /// Another person who has a user's name since then, and begins with this record.
+    Succeed { user: (Vec<u8>, UserRecord), since: UnixMillis },
     /// A user who goes on under another key; the record is what the other key gets if it has none.
     Carry { from: Vec<u8>, to: (Vec<u8>, UserRecord) },
     /// A page: the user, who is to be the one who joined then; increments of totals, entries for the outbox.
@@ -36,6 +38,7 @@ impl Work {
         match self {
             Self::Put(changes) => changes.len(),
             Self::Enroll(users) => users.len(),
+            Self::Succeed { .. } => 2,
             Self::Carry { .. } => 4,
             Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len(),
             Self::Settle(settlement) => settlement.delivered.len() + 2 * settlement.quarantined.len(),
@@ -196,6 +199,7 @@ impl Books {
         match work {
             Work::Put(changes) => group.changes.extend(changes),
             Work::Enroll(users) => enroll(users, reader, group)?,
+            Work::Succeed { user: (key, record), since } => succeed(key, record, since, reader, group)?,
             Work::Carry { from, to } => carry(from, to, reader, group)?,
             Work::Commit { user: (key, record), joined, increments, entries } => {
                 // A turn may outlast its user's place on the roster: its page must not come over another's record.
@@ -341,6 +345,26 @@ fn enroll(users: Vec<(Vec<u8>, UserRecord)>, reader: &Reader, group: &mut Group)
         back(&key, reader, group, &mut changes)?;
         changes.push((key, Some(StoredUser::from(&record).seal())));
     }
+    group.changes.extend(changes);
+    Ok(())
+}
+
+/// What was taken of the new person's history under the former one's record is known to it, and was counted.
+fn succeed(
+    key: Vec<u8>,
+    mut record: UserRecord,
+    since: UnixMillis,
+    reader: &Reader,
+    group: &mut Group,
+) -> Result<(), LedgerError> {
+    if let Some(before) = group.stored(&key, reader)? {
+        let before = UserRecord::try_from(StoredUser::open(&before)?)?;
+        record.joined = record.joined.max(UnixMillis(before.joined.0.saturating_add(1)));
+        record.cursor = record.cursor.succeeding(before.cursor, since);
+    }
+    let mut changes = Vec::new();
+    back(&key, reader, group, &mut changes)?;
+    changes.push((key, Some(StoredUser::from(&record).seal())));
     group.changes.extend(changes);
     Ok(())
 }

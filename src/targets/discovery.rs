@@ -261,29 +261,29 @@ impl<S: Source> Discovery<S> {
         for user in wanted {
             for alias in &user.aliases {
                 if self.is_followed_as(alias, user)? {
-                    self.ledger.carry_over(pool_id, alias, &user.username, self.newcomer(user, None, now)).await?;
+                    self.ledger.carry_over(pool_id, alias, &user.username, self.newcomer(user, now)).await?;
                     leaving.push(alias.clone());
                 }
             }
             let standing = self.ledger.standing(pool_id, &user.username)?;
-            let stored = standing.as_ref().map(stored);
-            let meeting = Meeting::of(stored, user.sub.as_deref());
+            let meeting = Meeting::of(standing.as_ref().map(stored), user.sub.as_deref());
             match meeting {
-                Meeting::Known => {}
+                Meeting::Known => continue,
                 Meeting::Recognised | Meeting::Back => {
                     if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
                         record.sub = user.sub.clone().or(record.sub);
                         records.push((user.username.clone(), record));
                     }
+                    continue;
                 }
-                Meeting::New | Meeting::Another => {
-                    records.push((user.username.clone(), self.newcomer(user, standing.as_ref(), now)));
-                    born.extend(user.created.filter(|_| self.joining.is_newborn(user.created)));
+                Meeting::New => records.push((user.username.clone(), self.newcomer(user, now))),
+                Meeting::Another => {
+                    let since = user.created.unwrap_or(UnixMillis::MIN);
+                    self.ledger.succeed(pool_id, &user.username, self.newcomer(user, now), since).await?;
+                    leaving.push(user.username.clone());
                 }
             }
-            if meeting == Meeting::Another {
-                leaving.push(user.username.clone());
-            }
+            born.extend(user.created.filter(|_| self.joining.is_newborn(user.created)));
         }
         let joined = records.len();
         if joined > 0 {
@@ -312,10 +312,8 @@ impl<S: Source> Discovery<S> {
         Ok(standing.is_some_and(|standing| standing.sub.is_none() || standing.sub == user.sub))
     }
 
-    /// The record of a user who begins anew, at a time at which nobody of the name has.
-    fn newcomer(&self, user: &Wanted, before: Option<&Standing>, now: UnixMillis) -> UserRecord {
-        let joined = before.map_or(now, |before| now.max(UnixMillis(before.joined.0.saturating_add(1))));
-        UserRecord { joined, sub: user.sub.clone(), cursor: self.joining.cursor(user.created, now) }
+    fn newcomer(&self, user: &Wanted, now: UnixMillis) -> UserRecord {
+        UserRecord { joined: now, sub: user.sub.clone(), cursor: self.joining.cursor(user.created, now) }
     }
 
     /// Draws the conclusions of a complete round: names that are nobody's alias are followed as given, and who was not met
@@ -350,7 +348,7 @@ impl<S: Source> Discovery<S> {
 
     async fn carry_back(&self, username: &str, name: &str) {
         let pool_id = &self.pool.identity.id;
-        let record = self.newcomer(&Wanted::as_given(name), None, self.clock.now());
+        let record = self.newcomer(&Wanted::as_given(name), self.clock.now());
         while let Err(error) = self.ledger.carry_over(pool_id, username, name, record.clone()).await {
             debug!(pool = pool_id, %error, "the roster waits for the ledger");
             tokio::time::sleep(RETRY_AFTER).await;

@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use cognito_auth_exporter::config::StateConfig;
 use cognito_auth_exporter::event::{AuthEvent, EventResponse, Label, UnixMillis};
+use cognito_auth_exporter::ledger::Ledger;
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::simulate::calls::Call;
 use cognito_auth_exporter::simulate::quota::Quotas;
@@ -46,13 +48,19 @@ impl Stage {
         simulation.world(populate);
         let receiver = Receiver::grpc().await;
         let directory = tempfile::tempdir().unwrap();
-        let text = format!(
-            "[otlp]\nendpoint = {:?}\nprotocol = \"grpc\"\nbatch_delay = \"50ms\"\n{}",
-            receiver.endpoint(),
-            config.replace("{directory}", directory.path().to_str().unwrap())
-        );
-        let config = exporter::configure(directory.path(), &text);
+        let config = configure(&receiver, directory.path(), config);
         Self { simulation, receiver, config, directory }
+    }
+
+    /// Changes the configuration for the exporters to come.
+    pub fn reconfigure(&self, config: &str) {
+        configure(&self.receiver, self.directory.path(), config);
+    }
+
+    /// Opens the ledger of an exporter that is not running.
+    pub fn ledger(&self) -> Ledger {
+        let state = StateConfig { path: self.path("state"), ..StateConfig::default() };
+        Ledger::open(&state, now()).unwrap().ledger
     }
 
     /// Starts an exporter.
@@ -157,6 +165,15 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+fn configure(receiver: &Receiver, directory: &Path, config: &str) -> PathBuf {
+    let text = format!(
+        "[otlp]\nendpoint = {:?}\nprotocol = \"grpc\"\nbatch_delay = \"50ms\"\n{}",
+        receiver.endpoint(),
+        config.replace("{directory}", directory.to_str().unwrap())
+    );
+    exporter::configure(directory, &text)
 }
 
 /// What time it is.
