@@ -134,7 +134,7 @@ fn populate(world: &mut World, users: usize) {
         for user in (number..users).step_by(REGIONS.len()) {
             let username = world.new_id();
             world.add_user_with(&pool, &username, |user| user.created = before);
-            if user / REGIONS.len() % EVENT_OF_EVERY == 0 {
+            if (user / REGIONS.len()).is_multiple_of(EVENT_OF_EVERY) {
                 let now = world.now();
                 let event = world.sign_in(now);
                 world.arrive(&pool, &username, &event);

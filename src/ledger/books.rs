@@ -200,7 +200,7 @@ impl Books {
             Work::Put(changes) => group.changes.extend(changes),
             Work::Enroll(users) => enroll(users, reader, group)?,
             Work::Succeed { user: (key, record), since } => succeed(key, record, since, reader, group)?,
-            Work::Carry { from, to } => carry(from, to, reader, group)?,
+            Work::Carry { from, to } => carry(&from, to, reader, group)?,
             Work::Commit { user: (key, record), joined, increments, entries } => {
                 // A turn may outlast its user's place on the roster: its page must not come over another's record.
                 let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::head(&stored)).transpose()?;
@@ -372,7 +372,7 @@ fn succeed(
 /// One history was followed under two names: from now on under one, with all that is known of it. Turns under way for either
 /// find that they are not enrolled, and what they read is read again.
 fn carry(
-    from: Vec<u8>,
+    from: &[u8],
     (to, mut record): (Vec<u8>, UserRecord),
     reader: &Reader,
     group: &mut Group,
@@ -380,7 +380,7 @@ fn carry(
     let stored = |key: &[u8]| -> Result<Option<UserRecord>, LedgerError> {
         group.stored(key, reader)?.map(|stored| StoredUser::open(&stored)?.try_into()).transpose()
     };
-    let Some(carried) = stored(&from)? else { return Ok(()) };
+    let Some(carried) = stored(from)? else { return Ok(()) };
     match stored(&to)? {
         Some(there) => {
             record.joined = record.joined.max(UnixMillis(there.joined.0.saturating_add(1)));
@@ -389,8 +389,8 @@ fn carry(
         None => (record.joined, record.cursor) = (carried.joined, carried.cursor),
     }
     record.sub = record.sub.or(carried.sub);
-    let mut changes = vec![(from.clone(), None)];
-    back(&from, reader, group, &mut changes)?;
+    let mut changes = vec![(from.to_vec(), None)];
+    back(from, reader, group, &mut changes)?;
     back(&to, reader, group, &mut changes)?;
     changes.push((to, Some(StoredUser::from(&record).seal())));
     group.changes.extend(changes);

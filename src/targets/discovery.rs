@@ -10,7 +10,7 @@
 //! | after some of those who are gone were noted | the next complete round notes the rest |
 //! | under a changed selection, before its first round is complete | nobody is polled at start who has not been listed again |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -137,12 +137,12 @@ impl<S: Source> Discovery<S> {
     async fn follow_the_stored(&self, known: &mut Known) {
         let (mut followed, mut unread) = (0, 0);
         let mut names = Vec::new();
-        let by_hand = |name: &String| self.config.usernames.contains(name);
+        let by_hand: HashSet<&String> = self.config.usernames.iter().collect();
         for username in self.ledger.followed(&self.pool.identity.id) {
             match username {
                 Ok(username) if !super::is_ours(&self.pool.identity.id, &username) => {}
                 Ok(username) => {
-                    known.anybody_listed |= !by_hand(&username);
+                    known.anybody_listed |= !by_hand.contains(&username);
                     names.push(username);
                 }
                 // The rest joins when it is listed.
