@@ -14,6 +14,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
 use cognito_auth_exporter::simulate::quota::Quotas;
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use cognito_auth_exporter::simulate::{Options, Simulation};
@@ -55,6 +56,7 @@ struct Measured {
     all_warm: Duration,
     memory_cold: u64,
     memory_warm: u64,
+    memory_ledger: u64,
     ledger_bytes: u64,
     idle: Vec<Duration>,
     busy: Vec<Duration>,
@@ -108,6 +110,18 @@ fn measure(runtime: &tokio::runtime::Runtime, users: usize) -> Measured {
         scrape(&warm, &mut idle);
     }
     assert!(warm.stop().success());
+
+    // Another selection: the ledger is opened and nobody followed, until a listing that does not come.
+    simulation.world(|world| {
+        world.inject(Fault::new(Misfortune::Hang).on("ListUsers"));
+    });
+    let other = configure(directory.path(), IDLE);
+    let text = std::fs::read_to_string(&other).unwrap();
+    std::fs::write(&other, text.replace("all_users = true", "all_users = true\nexclude = [\"nobody\"]")).unwrap();
+    let nobody = Exporter::start(&other, &simulation.url());
+    std::thread::sleep(SETTLE);
+    let memory_ledger = nobody.anonymous_bytes();
+    nobody.kill();
     let ledger_bytes = size(&directory.path().join("state"));
     runtime.block_on(simulation.stop());
     Measured {
@@ -119,6 +133,7 @@ fn measure(runtime: &tokio::runtime::Runtime, users: usize) -> Measured {
         all_warm,
         memory_cold,
         memory_warm,
+        memory_ledger,
         ledger_bytes,
         idle,
         busy,
@@ -194,6 +209,7 @@ fn print(measured: &[Measured]) {
     row("start to everybody on the roster, warm ledger", &|m| seconds(m.all_warm));
     row("anonymous memory after listing", &|m| mib(m.memory_cold));
     row("anonymous memory after a warm start", &|m| mib(m.memory_warm));
+    row("anonymous memory with the ledger open and nobody followed", &|m| mib(m.memory_ledger));
     row("ledger on disk", &|m| mib(m.ledger_bytes));
     row("/metrics p50, p99 idle", &|m| format!("{:.1}, {:.1} ms", percentile(&m.idle, 50), percentile(&m.idle, 99)));
     row("/metrics p50, p99 listing and polling", &|m| {
@@ -204,11 +220,12 @@ fn print(measured: &[Measured]) {
             (bytes(&pair[1]) as f64 - bytes(&pair[0]) as f64) / (pair[1].users - pair[0].users) as f64
         };
         println!(
-            "\n{} to {} users: {:.0} bytes a user after listing, {:.0} after a warm start, {:.0} on disk",
+            "\n{} to {} users: {:.0} bytes a user after listing, {:.0} after a warm start, {:.0} with the ledger alone, {:.0} on disk",
             pair[0].users,
             pair[1].users,
             slope(|m| m.memory_cold),
             slope(|m| m.memory_warm),
+            slope(|m| m.memory_ledger),
             slope(|m| m.ledger_bytes)
         );
     }
