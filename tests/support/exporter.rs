@@ -30,23 +30,15 @@ struct Log {
 impl Exporter {
     /// Starts `run` on a configuration, against a Cognito at `cognito`, and waits until it says where it listens.
     pub fn start(config: &Path, cognito: &str) -> Self {
-        let mut child = command(cognito)
-            .arg("run")
-            .arg("--config")
-            .arg(config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let log = Arc::new(Log::default());
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let reader = log.clone();
-        std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
-                reader.lines.lock().unwrap().push(line);
-                reader.grown.notify_all();
-            }
-        });
+        let mut command = command(cognito);
+        command.arg("run").arg("--config").arg(config);
+        Self::started(command)
+    }
+
+    /// Starts a command that is `run` in one way or another (with more environment, under another program) and waits until
+    /// it says where it listens.
+    pub fn started(command: Command) -> Self {
+        let Starting { child, log } = Starting::spawn(command);
         let said = log.wait_for("is running");
         let listen = said.split("listen=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
         Self { listen: listen.parse().unwrap(), child, log }
@@ -88,9 +80,26 @@ impl Exporter {
 
     /// SIGTERM; answers how it ended.
     pub fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.ended()
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().unwrap().success());
-        self.child.wait().unwrap()
+        assert!(Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended, however it does.
+    pub fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Resident memory in bytes, as the kernel says.
@@ -111,6 +120,28 @@ impl Drop for Exporter {
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A process whose log is read.
+struct Starting {
+    child: Child,
+    log: Arc<Log>,
+}
+
+impl Starting {
+    fn spawn(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Log::default());
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let reader = log.clone();
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                reader.lines.lock().unwrap().push(line);
+                reader.grown.notify_all();
+            }
+        });
+        Self { child, log }
     }
 }
 
@@ -149,6 +180,12 @@ pub fn configure(directory: &Path, text: &str) -> PathBuf {
     path
 }
 
+/// The value of a label in a series as the text writes it; empty if it is not there.
+pub fn label<'a>(series: &'a str, name: &str) -> &'a str {
+    let value = series.split_once(&format!("{name}=\"")).map(|(_, rest)| rest);
+    value.and_then(|rest| rest.split_once('"')).map_or("", |(value, _)| value)
+}
+
 /// What `/metrics` said: value by series, a series as the text writes it.
 #[derive(Clone, Debug)]
 pub struct Scrape(BTreeMap<String, f64>);
@@ -169,14 +206,15 @@ impl Scrape {
         self.matching(metric, labels).count()
     }
 
-    fn matching(&self, metric: &str, labels: &[&str]) -> impl Iterator<Item = (&String, f64)> {
+    /// A metric's series that hold every one of `labels`, with their values.
+    pub fn matching(&self, metric: &str, labels: &[&str]) -> impl Iterator<Item = (&str, f64)> {
         self.0
             .iter()
             .filter(move |(series, _)| {
                 let (name, rest) = series.split_once('{').unwrap_or((series, ""));
                 name == metric && labels.iter().all(|label| rest.contains(label))
             })
-            .map(|(series, value)| (series, *value))
+            .map(|(series, value)| (series.as_str(), *value))
     }
 
     /// What is not 0, for a failing test's message.
