@@ -67,6 +67,11 @@ impl Stage {
         std::fs::rename(draft, path).unwrap();
     }
 
+    /// Where the exporter keeps its state.
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         Path::join(self.directory.path(), name)
     }
