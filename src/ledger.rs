@@ -494,9 +494,11 @@ impl Outbox for Ledger {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use tempfile::TempDir;
 
-    use super::envelope::Format;
+    use super::envelope::{Format, Instance, Record};
     use super::*;
     use crate::metrics::Metrics;
 
@@ -679,5 +681,80 @@ mod tests {
         let opened = Ledger::open(&state(&directory), NOW).unwrap();
         assert!(opened.rebuilt.unwrap().problem.starts_with("a total"));
         opened.ledger.close().await;
+    }
+
+    /// What may happen to a stored record.
+    #[derive(Clone, Debug)]
+    enum Damage {
+        Flip(Vec<(prop::sample::Index, u8)>),
+        Cut(prop::sample::Index),
+        Insert(prop::sample::Index, Vec<u8>),
+        Replace(prop::sample::Index, Vec<u8>),
+        Append(Vec<u8>),
+    }
+
+    impl Damage {
+        fn any() -> impl Strategy<Value = Self> {
+            let bytes = || vec(any::<u8>(), 1..20);
+            prop_oneof![
+                vec((any::<prop::sample::Index>(), any::<u8>()), 1..5).prop_map(Self::Flip),
+                any::<prop::sample::Index>().prop_map(Self::Cut),
+                (any::<prop::sample::Index>(), bytes()).prop_map(|(at, bytes)| Self::Insert(at, bytes)),
+                (any::<prop::sample::Index>(), bytes()).prop_map(|(at, bytes)| Self::Replace(at, bytes)),
+                bytes().prop_map(Self::Append),
+            ]
+        }
+
+        fn done_to(&self, bytes: &[u8]) -> Vec<u8> {
+            let mut bytes = bytes.to_vec();
+            let len = bytes.len();
+            if len == 0 {
+                return bytes;
+            }
+            match self {
+                Self::Flip(flips) => flips.iter().for_each(|(at, bits)| bytes[at.index(len)] ^= bits),
+                Self::Cut(at) => bytes.truncate(at.index(len)),
+                Self::Insert(at, more) => drop(bytes.splice(at.index(len)..at.index(len), more.iter().copied())),
+                Self::Replace(at, other) => {
+                    let at = at.index(len);
+                    drop(bytes.splice(at..len.min(at + other.len()), other.iter().copied()));
+                }
+                Self::Append(more) => bytes.extend(more),
+            }
+            bytes
+        }
+    }
+
+    /// Whatever is done to a record, it is refused, unless nothing was done.
+    fn only_what_was_written<R: Record + PartialEq + std::fmt::Debug>(record: &R, damage: &[Damage], bytes: &[u8]) {
+        let sealed = record.seal();
+        assert_eq!(R::open(&sealed).as_ref(), Ok(record));
+        let damaged = damage.iter().fold(sealed.clone(), |bytes, damage| damage.done_to(&bytes));
+        assert!(damaged == sealed || R::open(&damaged).is_err(), "{damaged:?} passes for {sealed:?}");
+        let _ = (R::open(bytes), StoredUser::joined(bytes), StoredUser::joined(&damaged));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn a_record_of_any_kind_is_what_was_written_or_refused(
+            (number, time, text) in (any::<u64>(), any::<i64>(), ".{0,40}"),
+            user in stored_user::tests::record(),
+            entry in stored_entry::tests::any_entry(),
+            damage in vec(Damage::any(), 1..3),
+            bytes in vec(any::<u8>(), 0..64),
+        ) {
+            only_what_was_written(&Format { number: u32::try_from(number >> 32).unwrap() }, &damage, &bytes);
+            only_what_was_written(&Instance { id: text.clone() }, &damage, &bytes);
+            only_what_was_written(&Count { value: number }, &damage, &bytes);
+            only_what_was_written(&Pool { followed_since: time, lost_since: Some(time) }, &damage, &bytes);
+            only_what_was_written(&LostSince { time }, &damage, &bytes);
+            only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
+            prop_assert_eq!(StoredUser::joined(&StoredUser::from(&user).seal()), Ok(user.joined));
+            let entry = StoredEntry::from(&entry);
+            only_what_was_written(&entry, &damage, &bytes);
+            only_what_was_written(&StoredRefusal { entry: Some(entry), reason: text, at: time }, &damage, &bytes);
+        }
     }
 }

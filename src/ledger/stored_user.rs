@@ -296,7 +296,7 @@ fn plus(difference: i64, base: UnixMillis) -> UnixMillis {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::collection::{btree_map, vec, vec_deque};
     use proptest::option::of;
     use proptest::prelude::*;
@@ -361,7 +361,7 @@ mod tests {
         })
     }
 
-    fn record() -> impl Strategy<Value = UserRecord> {
+    pub(in crate::ledger) fn record() -> impl Strategy<Value = UserRecord> {
         let last_seen = of((time(), of(".{0,40}")).prop_map(|(time, id)| LastSeen { time, id }));
         let cursor = (
             time(),

@@ -221,3 +221,113 @@ fn page_events(taken: &Taken) -> PageEvents {
     }
     events
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StateConfig;
+    use crate::cursor::Cursor;
+    use crate::entry::PoolIdentity;
+    use crate::event::AuthEvent;
+    use crate::gate::Gate;
+    use crate::schedule::PoolSlot;
+    use crate::source::metered::Metered;
+    use crate::source::{Listing, PageToken, PoolDescription, UserPage};
+    use crate::walk::Rules;
+
+    const POOL: &str = "eu-west-1_Turn";
+    const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+
+    /// While it answers for ann, something happens to her place on the roster.
+    struct Meanwhile {
+        ledger: Ledger,
+        enrolled: Option<UserRecord>,
+    }
+
+    impl Source for Meanwhile {
+        async fn page(&self, _: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
+            let happened = match self.enrolled.clone() {
+                Some(record) => self.ledger.enroll(POOL, vec![("ann".into(), record)]).await,
+                None => self.ledger.forget(POOL, vec!["ann".into()]).await,
+            };
+            happened.unwrap();
+            let event = AuthEvent { id: Some("hers".into()), creation_date: Some(NOW), ..AuthEvent::default() };
+            Ok(Page { events: vec![event], next: None, received: NOW })
+        }
+
+        async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {
+            unreachable!("a turn lists nobody")
+        }
+
+        async fn describe(&self) -> Result<PoolDescription, SourceError> {
+            unreachable!("a turn describes nothing")
+        }
+    }
+
+    fn joined(joined: UnixMillis) -> UserRecord {
+        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW) }
+    }
+
+    #[tokio::test]
+    async fn a_page_read_for_somebody_who_has_gone_meanwhile_is_neither_written_nor_counted_nor_queued() {
+        let another = joined(UnixMillis(NOW.0 + 1));
+        for (enrolled, taken) in [(Some(another), false), (None, false), (Some(joined(NOW)), true)] {
+            let directory = tempfile::tempdir().unwrap();
+            let state = StateConfig {
+                path: directory.path().to_owned(),
+                cache_bytes: 16 << 20,
+                outbox_limit_bytes: 1 << 30,
+                quarantine_limit_bytes: 1 << 30,
+            };
+            let ledger = Ledger::open(&state, NOW).unwrap().ledger;
+            ledger.enroll(POOL, vec![("ann".into(), joined(NOW))]).await.unwrap();
+            let identity = Arc::new(PoolIdentity {
+                id: POOL.into(),
+                name: POOL.into(),
+                region: "eu-west-1".into(),
+                account_id: None,
+            });
+            let metrics = Metrics::new(NOW);
+            metrics.add_pool(&identity);
+            let shown = metrics.clone();
+            ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await.unwrap();
+            let none_counted = metrics.render();
+            let means = Means {
+                ledger: ledger.clone(),
+                metrics: metrics.clone(),
+                calls: Arc::new(Semaphore::new(1)),
+                page_size: 60,
+                clock: Clock::system(),
+                queue: true,
+                stop: CancellationToken::new(),
+            };
+            let source = Meanwhile { ledger: ledger.clone(), enrolled: enrolled.clone() };
+            let (reads, lists) = (Gate::new(1000.0), Gate::new(1000.0));
+            let pool = Pool {
+                slot: PoolSlot(0),
+                source: Metered::new(source, identity.clone(), metrics.clone(), reads, lists),
+                identity,
+                rules: Rules {
+                    overlap: std::time::Duration::ZERO,
+                    settle: std::time::Duration::ZERO,
+                    followed_since: None,
+                },
+            };
+            let ann = Arc::new(UserIdentity { username: "ann".into(), sub: None });
+            let turn = take(&means, &pool, &ann, Lane::Poll, Instant::now()).await;
+            let counters = |text: &str| -> Vec<String> {
+                let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
+                text.lines().filter(durable).map(str::to_owned).collect()
+            };
+            assert_eq!(turn.is_ok(), taken);
+            assert_eq!(counters(&metrics.render()) != counters(&none_counted), taken);
+            assert_eq!(ledger.outbox_state().records, u64::from(taken));
+            assert_eq!(ledger.failure(), None);
+            if !taken {
+                assert!(matches!(turn, Err(TurnError::Ledger(LedgerError::NotEnrolled))));
+                assert_eq!(ledger.user(POOL, "ann"), Ok(enrolled));
+            }
+            ledger.close().await;
+        }
+    }
+}
