@@ -109,11 +109,11 @@ pub(super) struct Published {
 }
 
 impl Books {
-    /// Reads the books of a store in which at least `groups_known` groups were written. An empty one is given its format and
-    /// name, and, in the same write, the time since when its predecessor is lost.
+    /// Reads the books of a store in which at least `groups_known` groups were written; None: it may be new. A new one is
+    /// given its format and name, and, in the same write, the time since when its predecessor is lost.
     pub(super) fn of(
         mut engine: Engine,
-        groups_known: u64,
+        groups_known: Option<u64>,
         lost_since: Option<UnixMillis>,
     ) -> Result<(Engine, Self), LedgerError> {
         match engine.reader().get(keys::FORMAT)? {
@@ -123,7 +123,7 @@ impl Books {
                     return Err(LedgerError::NewerVersion { what: Format::WHAT, found, known: Format::NUMBER });
                 }
             }
-            None if groups_known > 0 => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
+            None if groups_known.is_some() => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
             None => {
                 let format = Format { number: Format::NUMBER };
                 let instance = Instance { id: uuid::Uuid::new_v4().to_string() };
@@ -137,7 +137,9 @@ impl Books {
             }
         }
         let books = Self::read(engine.reader())?;
-        if books.groups < groups_known {
+        if let Some(groups_known) = groups_known
+            && books.groups < groups_known
+        {
             // Going on from there would count again what was counted, on top of totals that had gone back.
             let problem = format!("it ends at write {}, but write {groups_known} was on the disk", books.groups);
             return Err(LedgerError::corrupt("the store", problem));

@@ -116,7 +116,7 @@ impl Home {
         // A store that was opened on a full disk would fail again with its first write.
         self.probe()?;
         self.patiently(|| engine::write_again(&self.store()))?;
-        self.open_store(groups_known, None)
+        self.open_store(Some(groups_known), None)
     }
 
     /// Opens the store as it is, or makes a new one if there is none.
@@ -127,11 +127,15 @@ impl Home {
             make_directory(&self.store())?;
             engine::sync_directory(&self.path)?;
         }
-        self.open_store(0, self.loss()?.and_then(|loss| loss.last_commit))
+        self.open_store(None, self.loss()?.and_then(|loss| loss.last_commit))
     }
 
     /// Opens the store and reads its books. Only snapshots, which are redundant, are removed if that helps.
-    fn open_store(&self, groups_known: u64, lost_since: Option<UnixMillis>) -> Result<(Engine, Books), LedgerError> {
+    fn open_store(
+        &self,
+        groups_known: Option<u64>,
+        lost_since: Option<UnixMillis>,
+    ) -> Result<(Engine, Books), LedgerError> {
         let store = self.store();
         let engine = match self.open_engine() {
             Err(LedgerError::Corrupt { .. }) => {
@@ -141,7 +145,8 @@ impl Home {
             opened => opened?,
         };
         // sled reads a log up to the first thing that it does not understand, and calls that a recovery.
-        let noted = self.last_commit().map_or(0, |last| last.group);
+        // Where something was noted there was something, also if the note cannot be read any more.
+        let noted = self.last_commit_path().exists().then(|| self.last_commit().map_or(0, |last| last.group));
         Books::of(engine, noted.max(groups_known), lost_since)
     }
 

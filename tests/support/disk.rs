@@ -7,9 +7,10 @@ use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use crate::exporter::PATIENCE;
+/// Nothing a test waits for takes this long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A tmpfs of a few MiB, unmounted when dropped.
 pub struct Disk(PathBuf);
@@ -75,7 +76,7 @@ impl Tracer {
         let deadline = Instant::now() + PATIENCE;
         while !is_traced(pid) {
             assert!(Instant::now() < deadline, "strace did not attach");
-            std::thread::sleep(std::time::Duration::from_millis(20));
+            std::thread::sleep(Duration::from_millis(20));
         }
         Some(tracer)
     }
