@@ -43,9 +43,10 @@ impl Disk {
         fs::remove_file(self.0.join("filler")).unwrap();
     }
 
-    /// Makes it read-only; nobody may have a file open for writing.
-    pub fn make_read_only(&self) {
-        let remount = Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap();
+    /// Makes it read-only, or writable again. The system refuses the first while a file is open for writing.
+    pub fn make_read_only(&self, read_only: bool) {
+        let options = if read_only { "remount,ro" } else { "remount,rw" };
+        let remount = Command::new("mount").args(["-o", options]).arg(&self.0).status().unwrap();
         assert!(remount.success());
     }
 }
