@@ -26,7 +26,7 @@ mod stored_user;
 mod writer;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
@@ -148,6 +148,7 @@ impl Ledger {
         let shared = Arc::new(Shared {
             access: RwLock::new(Access::Open(engine.reader().clone())),
             published: watch::Sender::new(published),
+            writing: Mutex::default(),
             changes: watch::Sender::default(),
         });
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
@@ -350,11 +351,17 @@ impl Ledger {
         self.reading(Reader::size_bytes).unwrap_or(0)
     }
 
-    /// Why the ledger cannot be used at present; it is being opened again. None while all is well.
+    /// Why the ledger cannot be used at present: it is being opened again, or its disk does not answer. None while all is
+    /// well.
     pub fn failure(&self) -> Option<String> {
+        self.fault().map(|error| error.to_string())
+    }
+
+    fn fault(&self) -> Option<LedgerError> {
         match &*self.access() {
-            Access::Failed(why) => Some(why.clone()),
-            Access::Open(_) | Access::Closed => None,
+            Access::Failed(error) => Some(error.clone()),
+            Access::Open(_) => self.0.shared.overdue(),
+            Access::Closed => None,
         }
     }
 
@@ -370,8 +377,8 @@ impl Ledger {
     }
 
     async fn ask(&self, work: Work) -> Result<(), LedgerError> {
-        if let Some(why) = self.failure() {
-            return Err(LedgerError::Storage(why));
+        if let Some(error) = self.fault() {
+            return Err(error);
         }
         self.request(|reply| Request::Work(work, reply)).await
     }
@@ -388,7 +395,7 @@ impl Ledger {
     fn reading<T>(&self, read: impl FnOnce(&Reader) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         match &*self.access() {
             Access::Open(reader) => read(reader),
-            Access::Failed(why) => Err(LedgerError::Storage(why.clone())),
+            Access::Failed(error) => Err(error.clone()),
             Access::Closed => Err(LedgerError::Closed),
         }
     }
@@ -583,6 +590,22 @@ mod tests {
         assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 1)]));
         ledger.commit(page(2)).await.unwrap();
         assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 2)]));
+        ledger.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_does_not_answer_is_a_failure_until_it_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = with_ann(&directory).await;
+        let before = std::time::Instant::now().checked_sub(writer::WRITE_MAX).unwrap();
+        ledger.0.shared.set_writing(Some(before));
+        let refused = ledger.commit(page(1)).await.unwrap_err();
+        assert_eq!(refused.to_string(), "cannot use the ledger: a write has not ended for 30 s");
+        assert_eq!(ledger.failure(), Some(refused.to_string()));
+        assert_eq!(ledger.user(POOL, "ann"), Ok(Some(page(0).record)), "what is there can be read");
+        ledger.0.shared.set_writing(None);
+        ledger.commit(page(1)).await.unwrap();
+        assert_eq!(ledger.failure(), None);
         ledger.close().await;
     }
 

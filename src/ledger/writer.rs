@@ -12,7 +12,7 @@
 //! fsync serves all who wait.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -37,6 +37,9 @@ pub(super) const GROUP_KEYS_MAX: usize = 100;
 /// How often the last commit is noted beside the store. It matters only after the store was lost.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
+/// A write that takes longer is taken for a disk that does not answer. A busy one has been seen to take seconds.
+pub(super) const WRITE_MAX: Duration = Duration::from_secs(30);
+
 /// Pause before the store is opened again after a failure: first and longest.
 const REOPEN_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
@@ -58,8 +61,18 @@ pub(super) enum Request {
 pub(super) enum Access {
     Open(Reader),
     /// It failed and is being opened again; why.
-    Failed(String),
+    Failed(LedgerError),
     Closed,
+}
+
+impl Access {
+    /// Whatever the store as a whole cannot do is passing to those who ask for a record: it says nothing of that.
+    fn failed(error: &LedgerError) -> Self {
+        Self::Failed(match error {
+            LedgerError::Storage(_) => error.clone(),
+            other => LedgerError::Storage(other.to_string()),
+        })
+    }
 }
 
 /// What the writer shares with the ledger's handles.
@@ -68,6 +81,8 @@ pub(super) struct Shared {
     /// that is dropped is really gone.
     pub(super) access: RwLock<Access>,
     pub(super) published: watch::Sender<Published>,
+    /// Since when a write is under way.
+    pub(super) writing: Mutex<Option<Instant>>,
     /// Moves with what is published.
     pub(super) changes: watch::Sender<u64>,
 }
@@ -76,6 +91,17 @@ impl Shared {
     pub(super) fn set(&self, access: Access) {
         let mut place = self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *place = access;
+    }
+
+    pub(super) fn set_writing(&self, since: Option<Instant>) {
+        *self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
+    }
+
+    /// The error of a disk that does not answer: nobody knows when a write ends that takes this long.
+    pub(super) fn overdue(&self) -> Option<LedgerError> {
+        let since = *self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seconds = since.map(|since| since.elapsed()).filter(|took| *took >= WRITE_MAX)?.as_secs();
+        Some(LedgerError::Storage(format!("a write has not ended for {seconds} s")))
     }
 
     fn publish(&self, published: Published) {
@@ -183,7 +209,10 @@ impl Writer {
                 Ok(())
             } else {
                 books.number(&mut group);
-                engine.write(group.changes)
+                self.shared.set_writing(Some(Instant::now()));
+                let written = engine.write(group.changes);
+                self.shared.set_writing(None);
+                written
             };
             match written.and_then(|()| books.publish(engine.reader())) {
                 Ok(published) => {
@@ -199,7 +228,7 @@ impl Writer {
                 }
                 Err(error) => {
                     // Callers look here before they try again.
-                    self.shared.set(Access::Failed(error.to_string()));
+                    self.shared.set(Access::failed(&error));
                     answer(replies, &Err(error.clone()));
                     return Ended::Failed(error);
                 }
@@ -268,7 +297,7 @@ impl Writer {
                     self.shared.set(Access::Open(engine.reader().clone()));
                     return Ok((engine, books));
                 }
-                Err(error) => self.shared.set(Access::Failed(error.to_string())),
+                Err(error) => self.shared.set(Access::failed(&error)),
             }
             pause = (pause * 2).min(longest);
         }
@@ -318,7 +347,7 @@ impl Writer {
     fn failure(&self) -> LedgerError {
         let access = self.shared.access.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*access {
-            Access::Failed(why) => LedgerError::Storage(why.clone()),
+            Access::Failed(error) => error.clone(),
             Access::Open(_) | Access::Closed => LedgerError::Closed,
         }
     }

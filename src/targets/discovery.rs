@@ -69,6 +69,8 @@ struct Known {
     listed: Vec<Vec<ListedUser>>,
     /// Who is followed, with the `sub` that a listing gave.
     roster: BTreeMap<String, Option<String>>,
+    /// How many users are left out because their records cannot be read.
+    unreadable: usize,
     file_trouble: Option<String>,
     /// What people were told of.
     listing_trouble: Option<Trouble>,
@@ -209,24 +211,35 @@ impl<S: Source> Discovery<S> {
             .collect();
         let gone: Vec<String> =
             known.roster.keys().filter(|username| !wanted.contains_key(username.as_str())).cloned().collect();
-        let (joined, left) = (newcomers.len(), gone.len());
+        let (mut joined, left) = (0, gone.len());
+        let mut unreadable = (0, None);
 
         for users in newcomers.chunks(ENROL_AT_ONCE) {
             let mut records = Vec::new();
+            let mut readable = Vec::new();
             for (username, user) in users {
-                let stored = self.ledger.user(&self.pool.identity.id, username)?;
+                let stored = match self.ledger.user(&self.pool.identity.id, username) {
+                    // It stays as it is, for a build that can read it, and concerns nobody else.
+                    Err(error @ (LedgerError::Corrupt { .. } | LedgerError::NewerVersion { .. })) => {
+                        unreadable = (unreadable.0 + 1, Some(error));
+                        continue;
+                    }
+                    stored => stored?,
+                };
+                readable.push((username, user));
                 records.extend(self.record(stored, *user).map(|record| ((*username).to_owned(), record)));
             }
             self.ledger.enroll(&self.pool.identity.id, records).await?;
-            let identities = users
+            joined += readable.len();
+            let identities = readable
                 .iter()
                 .map(|(username, user)| UserIdentity {
-                    username: (*username).to_owned(),
+                    username: (**username).to_owned(),
                     sub: user.sub.map(str::to_owned),
                 })
                 .collect();
             self.tell(Message::Joined(self.pool.slot, identities)).await;
-            let entries = users.iter().map(|(name, user)| ((*name).to_owned(), user.sub.map(str::to_owned)));
+            let entries = readable.iter().map(|(name, user)| ((**name).to_owned(), user.sub.map(str::to_owned)));
             known.roster.extend(entries);
         }
         gone.iter().for_each(|username| {
@@ -235,6 +248,13 @@ impl<S: Source> Discovery<S> {
         if left > 0 {
             self.tell(Message::Left(self.pool.slot, gone)).await;
         }
+        let pool = &self.pool.identity.id;
+        if let (users, Some(error)) = &unreadable
+            && known.unreadable != *users
+        {
+            warn!(pool, users, %error, "records of users cannot be read; these users are left out");
+        }
+        known.unreadable = unreadable.0;
         if joined + left > 0 {
             info!(pool = self.pool.identity.id, joined, left, followed = known.roster.len(), "the roster has changed");
         }
