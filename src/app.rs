@@ -71,9 +71,10 @@ impl App {
         let metrics = Metrics::new(clock.now());
         let status = StatusBoard::new(clock.now());
         let http = HttpServer::bind(config.http.listen).await?;
-        let (state, now) = (config.state.clone(), clock.now());
-        let opened =
-            tokio::task::spawn_blocking(move || Ledger::open(&state, now)).await.context("open the ledger")??;
+        let (state, opens_at) = (config.state.clone(), clock.clone());
+        let opened = tokio::task::spawn_blocking(move || Ledger::open(&state, opens_at.now()))
+            .await
+            .context("open the ledger")??;
         let ledger = settle_in(opened, &metrics);
         let pools = pool_records(&ledger, &config, clock.now()).await?;
         config.pools.iter().for_each(|pool| metrics.add_pool(&identity(pool, None)));

@@ -39,7 +39,7 @@ use self::home::Home;
 pub use self::home::Rebuilt;
 use self::stored_entry::{StoredEntry, StoredRefusal};
 use self::stored_user::StoredUser;
-use self::writer::{Access, GROUP_KEYS_MAX, Reply, Request, Shared, WAITING_MAX, Writer};
+use self::writer::{Access, GROUP_KEYS_MAX, Reply, Request, Shared, TimeOfDay, WAITING_MAX, Writer};
 use crate::config::StateConfig;
 use crate::courier::{Outbox, OutboxId, Settlement};
 use crate::cursor::Cursor;
@@ -142,6 +142,7 @@ impl Ledger {
     /// # Errors
     /// Nothing has been changed when this fails; each error says what to do.
     pub fn open(state: &StateConfig, now: UnixMillis) -> Result<Opened, LedgerError> {
+        let time = TimeOfDay::from(now);
         let home = Home::enter(state)?;
         let (engine, mut books, rebuilt) = home.open(now)?;
         let published = books.publish(engine.reader())?;
@@ -153,7 +154,7 @@ impl Ledger {
         });
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
         let instance_id = books.instance_id.clone();
-        let writer = Writer::new(home, shared.clone(), waiting, now);
+        let writer = Writer::new(home, shared.clone(), waiting, time);
         let thread = thread::Builder::new()
             .name("ledger".into())
             .spawn(move || writer.run(engine, books))

@@ -113,12 +113,17 @@ impl Shared {
 
 /// The time of day, counted from the time at which the ledger was opened.
 #[derive(Clone, Copy)]
-struct TimeOfDay {
+pub(super) struct TimeOfDay {
     opened: UnixMillis,
     at: Instant,
 }
 
 impl TimeOfDay {
+    /// It is `now`: to be asked at once, because opening a store takes its time.
+    pub(super) fn from(now: UnixMillis) -> Self {
+        Self { opened: now, at: Instant::now() }
+    }
+
     fn now(self) -> UnixMillis {
         self.opened.plus(self.at.elapsed())
     }
@@ -147,7 +152,7 @@ enum Ended {
 }
 
 impl Writer {
-    pub(super) fn new(home: Home, shared: Arc<Shared>, requests: mpsc::Receiver<Request>, opened: UnixMillis) -> Self {
+    pub(super) fn new(home: Home, shared: Arc<Shared>, requests: mpsc::Receiver<Request>, time: TimeOfDay) -> Self {
         Self {
             home,
             shared,
@@ -155,7 +160,7 @@ impl Writer {
             put_back: None,
             show_totals: Box::new(|_, _| ()),
             durable: 0,
-            time: TimeOfDay { opened, at: Instant::now() },
+            time,
             noted: None,
             unnoted: None,
         }
