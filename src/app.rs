@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use self::delivery_report::DeliveryReport;
 use self::gauges::Gauges;
@@ -23,7 +23,7 @@ use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
 use crate::gate::Gate;
 use crate::http::{HttpServer, Router, Scrapes};
-use crate::ledger::{Ledger, Opened, PoolRecord};
+use crate::ledger::{Ledger, LedgerError, Opened, PoolRecord};
 use crate::lifecycle::{Clock, Lifecycle, Outcome};
 use crate::metrics::Metrics;
 use crate::poller::health::{Health, Trouble};
@@ -71,24 +71,15 @@ impl App {
         let metrics = Metrics::new(clock.now());
         let status = StatusBoard::new(clock.now());
         let http = HttpServer::bind(config.http.listen).await?;
-        let (state, now) = (config.state.clone(), clock.now());
-        let opened =
-            tokio::task::spawn_blocking(move || Ledger::open(&state, now)).await.context("open the ledger")??;
-        let (ledger, lost_since) = settle_in(opened, &metrics);
-        let mut pools = Vec::new();
-        for pool in &config.pools {
-            let record = match ledger.pool(&pool.id)? {
-                Some(record) => record,
-                None => {
-                    let record = PoolRecord { followed_since: lost_since.unwrap_or_else(|| clock.now()) };
-                    ledger.follow_pool(&pool.id, record.clone()).await?;
-                    record
-                }
-            };
-            metrics.add_pool(&identity(pool, None));
-            metrics.restore(&pool.id, &ledger.totals(&pool.id)?);
-            pools.push(record);
-        }
+        let (state, opens_at) = (config.state.clone(), clock.clone());
+        let opened = tokio::task::spawn_blocking(move || Ledger::open(&state, opens_at.now()))
+            .await
+            .context("open the ledger")??;
+        let ledger = settle_in(opened, &metrics);
+        let pools = pool_records(&ledger, &config, clock.now()).await?;
+        config.pools.iter().for_each(|pool| metrics.add_pool(&identity(pool, None)));
+        let shown = metrics.clone();
+        ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await?;
         metrics.outbox_limit(config.state.outbox_limit_bytes);
         Ok(Self {
             config: Arc::new(config),
@@ -223,6 +214,7 @@ impl<S: Source> Follower<S> {
         let discovery = Discovery {
             joining: Joining {
                 pool_followed_since: self.record.followed_since,
+                lost_since: self.record.lost_since,
                 configured_since: self.config.followed_since,
                 first_run: self.app.poll.first_run,
             },
@@ -315,14 +307,43 @@ fn warn_of_plan(pool: &str, description: &PoolDescription) {
     }
 }
 
-/// Says what became of a damaged ledger; answers since when events are live if it had to be begun anew.
-fn settle_in(opened: Opened, metrics: &Metrics) -> (Ledger, Option<UnixMillis>) {
-    let Some(rebuilt) = opened.rebuilt else { return (opened.ledger, None) };
-    metrics.state_rebuilt();
-    tracing::error!(
-        moved_to = %rebuilt.moved_to.display(),
-        last_commit = rebuilt.last_commit.map(|time| time.to_string()),
-        "the ledger was damaged and has been moved aside; it is rebuilt from Cognito's history, and counters begin at 0"
-    );
-    (opened.ledger, rebuilt.last_commit)
+/// Says what became of a damaged ledger.
+fn settle_in(opened: Opened, metrics: &Metrics) -> Ledger {
+    if let Some(rebuilt) = opened.rebuilt {
+        metrics.state_rebuilt();
+        let live = match rebuilt.last_commit {
+            Some(time) => format!("events since {time} are live"),
+            None => "when it was last written is not known, so everything up to now is history".to_owned(),
+        };
+        error!(
+            problem = rebuilt.problem,
+            moved_to = %rebuilt.moved_to.display(),
+            "the ledger was damaged and has been moved aside; it is rebuilt from Cognito's history, counters begin at 0, \
+             and {live}"
+        );
+    }
+    opened.ledger
+}
+
+/// Since when each pool is followed, in the configuration's order. A pool that is new begins now; in a rebuilt ledger, when
+/// the lost one ended.
+async fn pool_records(ledger: &Ledger, config: &Config, now: UnixMillis) -> Result<Vec<PoolRecord>, LedgerError> {
+    let lost_since = ledger.lost_since()?.map(|time| time.min(now));
+    let mut records = Vec::new();
+    for pool in &config.pools {
+        let record = match ledger.pool(&pool.id)? {
+            Some(record) => record,
+            None => {
+                let record = PoolRecord { followed_since: lost_since.unwrap_or(now), lost_since };
+                ledger.follow_pool(&pool.id, record.clone()).await?;
+                record
+            }
+        };
+        records.push(record);
+    }
+    // Not before each pool has it in its own record: one that is added later is simply new.
+    if lost_since.is_some() {
+        ledger.forget_loss().await?;
+    }
+    Ok(records)
 }

@@ -26,20 +26,20 @@ mod stored_user;
 mod writer;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::books::Work;
 use self::engine::Reader;
-use self::envelope::{Count, Pool, Record as _};
+use self::envelope::{Count, LostSince, Pool, Record as _};
 pub use self::error::LedgerError;
 use self::home::Home;
 pub use self::home::Rebuilt;
 use self::stored_entry::{StoredEntry, StoredRefusal};
 use self::stored_user::StoredUser;
-use self::writer::{Access, GROUP_KEYS_MAX, Request, Shared, WAITING_MAX, Writer};
+use self::writer::{Access, GROUP_KEYS_MAX, Reply, Request, Shared, TimeOfDay, WAITING_MAX, Writer};
 use crate::config::StateConfig;
 use crate::courier::{Outbox, OutboxId, Settlement};
 use crate::cursor::Cursor;
@@ -71,8 +71,10 @@ pub struct Opened {
 /// What is kept of a pool.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PoolRecord {
-    /// When the pool was first followed.
+    /// When the pool was first followed, as far as is known: after a loss, when the lost ledger last wrote something.
     pub followed_since: UnixMillis,
+    /// Present while the users are not yet enrolled again whose records were lost: events since then are live.
+    pub lost_since: Option<UnixMillis>,
 }
 
 /// What is kept of a user.
@@ -140,17 +142,19 @@ impl Ledger {
     /// # Errors
     /// Nothing has been changed when this fails; each error says what to do.
     pub fn open(state: &StateConfig, now: UnixMillis) -> Result<Opened, LedgerError> {
+        let time = TimeOfDay::from(now);
         let home = Home::enter(state)?;
         let (engine, mut books, rebuilt) = home.open(now)?;
         let published = books.publish(engine.reader())?;
         let shared = Arc::new(Shared {
             access: RwLock::new(Access::Open(engine.reader().clone())),
             published: watch::Sender::new(published),
+            writing: Mutex::default(),
             changes: watch::Sender::default(),
         });
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
         let instance_id = books.instance_id.clone();
-        let writer = Writer::new(home, shared.clone(), waiting, now);
+        let writer = Writer::new(home, shared.clone(), waiting, time);
         let thread = thread::Builder::new()
             .name("ledger".into())
             .spawn(move || writer.run(engine, books))
@@ -176,9 +180,21 @@ impl Ledger {
     /// The ledger has failed, is closed, or the record cannot be read.
     pub fn pool(&self, pool_id: &str) -> Result<Option<PoolRecord>, LedgerError> {
         let stored = self.reading(|reader| reader.get(&keys::pool(pool_id)))?;
-        stored
-            .map(|bytes| Ok(PoolRecord { followed_since: UnixMillis(Pool::open(&bytes)?.followed_since) }))
-            .transpose()
+        let record = |bytes: Vec<u8>| {
+            let Pool { followed_since, lost_since } = Pool::open(&bytes)?;
+            Ok(PoolRecord { followed_since: UnixMillis(followed_since), lost_since: lost_since.map(UnixMillis) })
+        };
+        stored.map(record).transpose()
+    }
+
+    /// When the ledger that was here before last wrote something, if this one was begun in its place and not every pool
+    /// is followed again.
+    ///
+    /// # Errors
+    /// The ledger has failed, is closed, or the record cannot be read.
+    pub fn lost_since(&self) -> Result<Option<UnixMillis>, LedgerError> {
+        let stored = self.reading(|reader| reader.get(keys::LOST_SINCE))?;
+        stored.map(|bytes| Ok(UnixMillis(LostSince::open(&bytes)?.time))).transpose()
     }
 
     /// A pool's totals, but for series that only another build knows.
@@ -225,8 +241,27 @@ impl Ledger {
     /// # Errors
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn follow_pool(&self, pool_id: &str, record: PoolRecord) -> Result<(), LedgerError> {
-        let stored = Pool { followed_since: record.followed_since.0 };
+        let lost_since = record.lost_since.map(|time| time.0);
+        let stored = Pool { followed_since: record.followed_since.0, lost_since };
         self.ask(Work::Put(vec![(keys::pool(pool_id), Some(stored.seal()))])).await
+    }
+
+    /// Forgets what [`Ledger::lost_since`] tells: every pool has it in its own record.
+    ///
+    /// # Errors
+    /// It may still be there: the ledger has failed or is closed.
+    pub async fn forget_loss(&self) -> Result<(), LedgerError> {
+        self.ask(Work::Put(vec![(keys::LOST_SINCE.to_vec(), None)])).await
+    }
+
+    /// Has the totals shown: all of them now, a pool's whenever some of them have grown and are on the disk, and all again
+    /// when the store was opened anew, since a write that failed may have been done. `show` is told of absolute values, from
+    /// the writer's thread.
+    ///
+    /// # Errors
+    /// The ledger is closed.
+    pub async fn show_totals(&self, show: impl Fn(&str, &[(Series, u64)]) + Send + 'static) -> Result<(), LedgerError> {
+        self.request(|reply| Request::Show(Box::new(show), reply)).await
     }
 
     /// Puts users on the roster. One who is there already and has the same time of joining keeps the stored cursor, which
@@ -260,13 +295,16 @@ impl Ledger {
     /// Writes a page: all of it is on the disk when this answers Ok.
     ///
     /// # Errors
-    /// All of it or nothing may have been written: the ledger has failed or is closed. Read the user again.
+    /// `NotEnrolled`: nothing was written, because the record is not of the one who is enrolled (who joined at another time,
+    /// or is nobody). Else all of it or nothing may have been written: the ledger has failed or is closed. Read the user
+    /// again.
     pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
         let pool_id = &commit.pool.id;
         let increments =
             commit.totals.iter().map(|(series, increment)| (keys::total(pool_id, &series.to_key()), *increment));
         self.ask(Work::Commit {
-            user: (keys::user(pool_id, &commit.username), Some(StoredUser::from(&commit.record).seal())),
+            user: (keys::user(pool_id, &commit.username), StoredUser::from(&commit.record).seal()),
+            joined: commit.record.joined,
             increments: increments.collect(),
             entries: commit.entries.iter().map(|entry| StoredEntry::from(entry).seal()).collect(),
         })
@@ -314,11 +352,17 @@ impl Ledger {
         self.reading(Reader::size_bytes).unwrap_or(0)
     }
 
-    /// Why the ledger cannot be used at present; it is being opened again. None while all is well.
+    /// Why the ledger cannot be used at present: it is being opened again, or its disk does not answer. None while all is
+    /// well.
     pub fn failure(&self) -> Option<String> {
+        self.fault().map(|error| error.to_string())
+    }
+
+    fn fault(&self) -> Option<LedgerError> {
         match &*self.access() {
-            Access::Failed(why) => Some(why.clone()),
-            Access::Open(_) | Access::Closed => None,
+            Access::Failed(error) => Some(error.clone()),
+            Access::Open(_) => self.0.shared.overdue(),
+            Access::Closed => None,
         }
     }
 
@@ -334,11 +378,15 @@ impl Ledger {
     }
 
     async fn ask(&self, work: Work) -> Result<(), LedgerError> {
-        if let Some(why) = self.failure() {
-            return Err(LedgerError::Storage(why));
+        if let Some(error) = self.fault() {
+            return Err(error);
         }
+        self.request(|reply| Request::Work(work, reply)).await
+    }
+
+    async fn request(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), LedgerError> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.0.requests.send(Request::Work(work, reply)).await;
+        let sent = self.0.requests.send(request(reply)).await;
         sent.map_err(|_| LedgerError::Closed)?;
         self.0.writer.unpark();
         // A writer that ends before its turn drops the question.
@@ -348,7 +396,7 @@ impl Ledger {
     fn reading<T>(&self, read: impl FnOnce(&Reader) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         match &*self.access() {
             Access::Open(reader) => read(reader),
-            Access::Failed(why) => Err(LedgerError::Storage(why.clone())),
+            Access::Failed(error) => Err(error.clone()),
             Access::Closed => Err(LedgerError::Closed),
         }
     }
@@ -454,10 +502,13 @@ impl Outbox for Ledger {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use tempfile::TempDir;
 
-    use super::envelope::Format;
+    use super::envelope::{Format, Instance, Record};
     use super::*;
+    use crate::metrics::Metrics;
 
     const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
     const POOL: &str = "eu-west-1_Test";
@@ -475,6 +526,25 @@ mod tests {
         let opened = Ledger::open(&state(directory), NOW).unwrap();
         assert_eq!(opened.rebuilt, None);
         opened.ledger
+    }
+
+    /// A ledger in which ann is enrolled.
+    async fn with_ann(directory: &TempDir) -> Ledger {
+        let ledger = open(directory);
+        ledger.enroll(POOL, vec![("ann".into(), page(0).record)]).await.unwrap();
+        ledger
+    }
+
+    /// Has the next write fail, before or after it was done.
+    fn fail_next_write(directory: &TempDir, when: &str) {
+        std::fs::write(directory.path().join("ledger/fail-next-write"), when).unwrap();
+    }
+
+    fn until_it_is_open_again(ledger: &Ledger) {
+        // The writer opens the store again by itself, a second later.
+        while ledger.failure().is_some() {
+            thread::park_timeout(std::time::Duration::from_millis(10));
+        }
     }
 
     fn page(number: i64) -> Commit {
@@ -495,7 +565,7 @@ mod tests {
     /// Writes to the store behind the ledger's back.
     fn tamper(directory: &TempDir, key: &[u8], value: Vec<u8>) {
         let home = Home::enter(&state(directory)).unwrap();
-        let (mut engine, _) = home.reopen().unwrap();
+        let (mut engine, _) = home.reopen(0).unwrap();
         engine.write(vec![(key.to_vec(), Some(value))]).unwrap();
     }
 
@@ -507,19 +577,16 @@ mod tests {
     #[tokio::test]
     async fn a_failed_write_is_told_and_cured_and_the_books_are_read_again() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = open(&directory);
+        let ledger = with_ann(&directory).await;
         ledger.commit(page(1)).await.unwrap();
-        std::fs::write(directory.path().join("ledger/fail-next-write"), "").unwrap();
+        fail_next_write(&directory, "before it");
         let failed = ledger.commit(page(2)).await.unwrap_err();
         assert!(matches!(failed, LedgerError::Storage(_)), "{failed}");
         assert!(ledger.failure().is_some());
         assert!(matches!(ledger.user(POOL, "ann"), Err(LedgerError::Storage(_))));
         assert!(matches!(ledger.commit(page(2)).await, Err(LedgerError::Storage(_))));
 
-        // The writer opens the store again by itself, a second later.
-        while ledger.failure().is_some() {
-            thread::park_timeout(std::time::Duration::from_millis(10));
-        }
+        until_it_is_open_again(&ledger);
         assert_eq!(ledger.user(POOL, "ann").unwrap(), Some(page(1).record));
         assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 1)]));
         ledger.commit(page(2)).await.unwrap();
@@ -528,13 +595,64 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_disk_that_does_not_answer_is_a_failure_until_it_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = with_ann(&directory).await;
+        let before = std::time::Instant::now().checked_sub(writer::WRITE_MAX).unwrap();
+        ledger.0.shared.set_writing(Some(before));
+        let refused = ledger.commit(page(1)).await.unwrap_err();
+        assert_eq!(refused.to_string(), "cannot use the ledger: a write has not ended for 30 s");
+        assert_eq!(ledger.failure(), Some(refused.to_string()));
+        assert_eq!(ledger.user(POOL, "ann"), Ok(Some(page(0).record)), "what is there can be read");
+        ledger.0.shared.set_writing(None);
+        ledger.commit(page(1)).await.unwrap();
+        assert_eq!(ledger.failure(), None);
+        ledger.close().await;
+    }
+
+    #[tokio::test]
     async fn a_ledger_that_has_failed_can_be_closed_at_once() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = open(&directory);
-        std::fs::write(directory.path().join("ledger/fail-next-write"), "").unwrap();
+        let ledger = with_ann(&directory).await;
+        fail_next_write(&directory, "before it");
         ledger.commit(page(1)).await.unwrap_err();
         ledger.close().await;
         open(&directory).close().await;
+    }
+
+    #[tokio::test]
+    async fn totals_shown_are_the_ledgers_also_after_a_failed_write_that_was_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = with_ann(&directory).await;
+        ledger.commit(page(1)).await.unwrap();
+        let metrics = Metrics::new(NOW);
+        metrics.add_pool(&page(0).pool);
+        let shown = metrics.clone();
+        ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await.unwrap();
+        let shows = |count: u64| {
+            let series = format!("cognito_auth_history_events_total{{user_pool_id=\"{POOL}\"}} {count}\n");
+            assert!(metrics.render().contains(&series), "{series}{}", metrics.render());
+        };
+        shows(1);
+        ledger.commit(page(2)).await.unwrap();
+        shows(2);
+        // Of a write of which nobody knows nothing is shown, until it is known.
+        for (when, held) in [("after it", 3), ("before it", 3), ("after it", 4)] {
+            fail_next_write(&directory, when);
+            ledger.commit(page(3)).await.unwrap_err();
+            until_it_is_open_again(&ledger);
+            assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, held)]), "{when}");
+            shows(held);
+        }
+        // A turn that does not wait for its answer any more leaves nothing uncounted: it has asked, and is gone.
+        tokio::select! {
+            biased;
+            answered = ledger.commit(page(4)) => panic!("answered at once: {answered:?}"),
+            () = std::future::ready(()) => {}
+        }
+        ledger.commit(page(5)).await.unwrap();
+        shows(6);
+        ledger.close().await;
     }
 
     #[tokio::test]
@@ -562,7 +680,7 @@ mod tests {
     #[tokio::test]
     async fn a_user_of_a_newer_build_or_a_damaged_one_concerns_nobody_else() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = open(&directory);
+        let ledger = with_ann(&directory).await;
         ledger.commit(page(1)).await.unwrap();
         ledger.close().await;
         let sealed = StoredUser::from(&page(1).record).seal();
@@ -580,12 +698,87 @@ mod tests {
     #[tokio::test]
     async fn a_damaged_total_is_damage_of_the_ledger() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = open(&directory);
+        let ledger = with_ann(&directory).await;
         ledger.commit(page(1)).await.unwrap();
         ledger.close().await;
         tamper(&directory, &keys::total(POOL, "history"), vec![1, 2, 3]);
         let opened = Ledger::open(&state(&directory), NOW).unwrap();
         assert!(opened.rebuilt.unwrap().problem.starts_with("a total"));
         opened.ledger.close().await;
+    }
+
+    /// What may happen to a stored record.
+    #[derive(Clone, Debug)]
+    enum Damage {
+        Flip(Vec<(prop::sample::Index, u8)>),
+        Cut(prop::sample::Index),
+        Insert(prop::sample::Index, Vec<u8>),
+        Replace(prop::sample::Index, Vec<u8>),
+        Append(Vec<u8>),
+    }
+
+    impl Damage {
+        fn any() -> impl Strategy<Value = Self> {
+            let bytes = || vec(any::<u8>(), 1..20);
+            prop_oneof![
+                vec((any::<prop::sample::Index>(), any::<u8>()), 1..5).prop_map(Self::Flip),
+                any::<prop::sample::Index>().prop_map(Self::Cut),
+                (any::<prop::sample::Index>(), bytes()).prop_map(|(at, bytes)| Self::Insert(at, bytes)),
+                (any::<prop::sample::Index>(), bytes()).prop_map(|(at, bytes)| Self::Replace(at, bytes)),
+                bytes().prop_map(Self::Append),
+            ]
+        }
+
+        fn done_to(&self, bytes: &[u8]) -> Vec<u8> {
+            let mut bytes = bytes.to_vec();
+            let len = bytes.len();
+            if len == 0 {
+                return bytes;
+            }
+            match self {
+                Self::Flip(flips) => flips.iter().for_each(|(at, bits)| bytes[at.index(len)] ^= bits),
+                Self::Cut(at) => bytes.truncate(at.index(len)),
+                Self::Insert(at, more) => drop(bytes.splice(at.index(len)..at.index(len), more.iter().copied())),
+                Self::Replace(at, other) => {
+                    let at = at.index(len);
+                    drop(bytes.splice(at..len.min(at + other.len()), other.iter().copied()));
+                }
+                Self::Append(more) => bytes.extend(more),
+            }
+            bytes
+        }
+    }
+
+    /// Whatever is done to a record, it is refused, unless nothing was done.
+    fn only_what_was_written<R: Record + PartialEq + std::fmt::Debug>(record: &R, damage: &[Damage], bytes: &[u8]) {
+        let sealed = record.seal();
+        assert_eq!(R::open(&sealed).as_ref(), Ok(record));
+        let damaged = damage.iter().fold(sealed.clone(), |bytes, damage| damage.done_to(&bytes));
+        assert!(damaged == sealed || R::open(&damaged).is_err(), "{damaged:?} passes for {sealed:?}");
+        let _ = (R::open(bytes), StoredUser::joined(bytes), StoredUser::joined(&damaged));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn a_record_of_any_kind_is_what_was_written_or_refused(
+            (number, time, text) in (any::<u64>(), any::<i64>(), ".{0,40}"),
+            user in stored_user::tests::record(),
+            entry in stored_entry::tests::any_entry(),
+            damage in vec(Damage::any(), 1..3),
+            bytes in vec(any::<u8>(), 0..64),
+        ) {
+            only_what_was_written(&Format { number: u32::try_from(number >> 32).unwrap() }, &damage, &bytes);
+            only_what_was_written(&Instance { id: text.clone() }, &damage, &bytes);
+            only_what_was_written(&Count { value: number }, &damage, &bytes);
+            only_what_was_written(&Pool { followed_since: time, lost_since: Some(time) }, &damage, &bytes);
+            only_what_was_written(&LostSince { time }, &damage, &bytes);
+            only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
+            prop_assert_eq!(StoredUser::joined(&StoredUser::from(&user).seal()), Ok(user.joined));
+            let entry = StoredEntry::from(&entry);
+            only_what_was_written(&entry, &damage, &bytes);
+            only_what_was_written(&StoredRefusal { entry: Some(entry), reason: text, at: time }, &damage, &bytes);
+        }
     }
 }

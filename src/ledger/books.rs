@@ -3,10 +3,10 @@
 //! The books run ahead of the disk while a group of work is gathered. If the write then fails they are thrown away and read
 //! again, so nothing here has to be undone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::engine::{Change, Engine, Reader};
-use super::envelope::{Count, Format, Instance, Record};
+use super::envelope::{Count, Format, Instance, LostSince, Record};
 use super::error::LedgerError;
 use super::keys;
 use super::stored_entry::{StoredEntry, StoredRefusal};
@@ -14,6 +14,7 @@ use super::stored_user::StoredUser;
 use super::{OutboxState, UserRecord};
 use crate::courier::{OutboxId, Settlement};
 use crate::event::UnixMillis;
+use crate::tally::Series;
 
 /// What one request wants, encoded as far as that needs no books.
 pub(super) enum Work {
@@ -21,8 +22,8 @@ pub(super) enum Work {
     Put(Vec<Change>),
     /// Users to write, but for the cursors of those who are there already.
     Enroll(Vec<(Vec<u8>, UserRecord)>),
-    /// A page: the user, increments of totals, entries for the outbox.
-    Commit { user: Change, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
+    /// A page: the user, who is to be the one who joined then; increments of totals, entries for the outbox.
+    Commit { user: (Vec<u8>, Vec<u8>), joined: UnixMillis, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
     /// Entries that leave the outbox.
     Settle(Settlement),
 }
@@ -43,8 +44,18 @@ impl Work {
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) changes: Vec<Change>,
+    /// Keys of the totals that grow.
+    pub(super) counted: HashSet<Vec<u8>>,
     /// Entries that leave the outbox with this group.
     settled: HashSet<u64>,
+}
+
+impl Group {
+    /// What is stored under a key once the group is written.
+    fn stored(&self, key: &[u8], reader: &Reader) -> Result<Option<Vec<u8>>, LedgerError> {
+        let waiting = self.changes.iter().rev().find(|(changed, _)| changed == key);
+        waiting.map_or_else(|| reader.get(key), |(_, value)| Ok(value.clone()))
+    }
 }
 
 /// A number of records and their bytes, keys included.
@@ -98,9 +109,13 @@ pub(super) struct Published {
 }
 
 impl Books {
-    /// Reads the books of a store in which at least `groups_known` groups were written; gives an empty one its format and
-    /// name.
-    pub(super) fn of(mut engine: Engine, groups_known: u64) -> Result<(Engine, Self), LedgerError> {
+    /// Reads the books of a store in which at least `groups_known` groups were written; None: it may be new. A new one is
+    /// given its format and name, and, in the same write, the time since when its predecessor is lost.
+    pub(super) fn of(
+        mut engine: Engine,
+        groups_known: Option<u64>,
+        lost_since: Option<UnixMillis>,
+    ) -> Result<(Engine, Self), LedgerError> {
         match engine.reader().get(keys::FORMAT)? {
             Some(format) => {
                 let found = Format::open(&format)?.number;
@@ -108,18 +123,23 @@ impl Books {
                     return Err(LedgerError::NewerVersion { what: Format::WHAT, found, known: Format::NUMBER });
                 }
             }
-            None if groups_known > 0 => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
+            None if groups_known.is_some() => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
             None => {
                 let format = Format { number: Format::NUMBER };
                 let instance = Instance { id: uuid::Uuid::new_v4().to_string() };
-                engine.write(vec![
+                let mut beginning = vec![
                     (keys::FORMAT.to_vec(), Some(format.seal())),
                     (keys::INSTANCE.to_vec(), Some(instance.seal())),
-                ])?;
+                ];
+                let loss = lost_since.map(|time| LostSince { time: time.0 });
+                beginning.extend(loss.map(|loss| (keys::LOST_SINCE.to_vec(), Some(loss.seal()))));
+                engine.write(beginning)?;
             }
         }
         let books = Self::read(engine.reader())?;
-        if books.groups < groups_known {
+        if let Some(groups_known) = groups_known
+            && books.groups < groups_known
+        {
             // Going on from there would count again what was counted, on top of totals that had gone back.
             let problem = format!("it ends at write {}, but write {groups_known} was on the disk", books.groups);
             return Err(LedgerError::corrupt("the store", problem));
@@ -175,8 +195,13 @@ impl Books {
         match work {
             Work::Put(changes) => group.changes.extend(changes),
             Work::Enroll(users) => enroll(users, reader, group)?,
-            Work::Commit { user, increments, entries } => {
-                group.changes.push(user);
+            Work::Commit { user: (key, record), joined, increments, entries } => {
+                // A turn may outlast its user's place on the roster: its page must not come over another's record.
+                let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::joined(&stored)).transpose()?;
+                if enrolled != Some(joined) {
+                    return Err(LedgerError::NotEnrolled);
+                }
+                group.changes.push((key, Some(record)));
                 for (key, increment) in increments {
                     self.count(key, increment, group);
                 }
@@ -190,7 +215,29 @@ impl Books {
     fn count(&mut self, key: Vec<u8>, increment: u64, group: &mut Group) {
         let total = self.totals.entry(key.clone()).or_default();
         *total = total.saturating_add(increment);
-        group.changes.push((key, Some(Count { value: *total }.seal())));
+        group.changes.push((key.clone(), Some(Count { value: *total }.seal())));
+        group.counted.insert(key);
+    }
+
+    /// Every total, by pool; without series that only another build knows.
+    pub(super) fn totals(&self) -> BTreeMap<&str, Vec<(Series, u64)>> {
+        self.totals_of(self.totals.keys())
+    }
+
+    /// Totals by their keys.
+    pub(super) fn totals_of<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a Vec<u8>>,
+    ) -> BTreeMap<&'a str, Vec<(Series, u64)>> {
+        let mut totals: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for key in keys {
+            if let Some((pool_id, series)) = keys::total_of(key)
+                && let (Some(series), Some(total)) = (Series::from_key(series), self.totals.get(key))
+            {
+                totals.entry(pool_id).or_default().push((series, *total));
+            }
+        }
+        totals
     }
 
     fn queue(&mut self, entries: Vec<Vec<u8>>, group: &mut Group) {
@@ -283,9 +330,7 @@ fn enroll(users: Vec<(Vec<u8>, UserRecord)>, reader: &Reader, group: &mut Group)
     let mut changes = Vec::new();
     for (key, mut record) in users {
         // A page of the same user may wait in this very group.
-        let waiting = group.changes.iter().rev().find(|(changed, _)| *changed == key);
-        let stored = waiting.map_or_else(|| reader.get(&key), |(_, value)| Ok(value.clone()))?;
-        if let Some(stored) = stored {
+        if let Some(stored) = group.stored(&key, reader)? {
             let stored = UserRecord::try_from(StoredUser::open(&stored)?)?;
             if stored.joined == record.joined {
                 record.cursor = stored.cursor;

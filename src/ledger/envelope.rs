@@ -99,10 +99,23 @@ impl Record for Count {
 pub(super) struct Pool {
     #[prost(sint64, tag = "1")]
     pub(super) followed_since: i64,
+    #[prost(sint64, optional, tag = "2")]
+    pub(super) lost_since: Option<i64>,
 }
 
 impl Record for Pool {
     const WHAT: &'static str = "a pool";
+}
+
+/// When the ledger that was here before last wrote something.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct LostSince {
+    #[prost(sint64, tag = "1")]
+    pub(super) time: i64,
+}
+
+impl Record for LostSince {
+    const WHAT: &'static str = "the time of a loss";
 }
 
 #[cfg(test)]

@@ -49,6 +49,10 @@ pub enum LedgerError {
         /// Where they lie.
         beside: PathBuf,
     },
+    /// A page of a user who has been forgotten meanwhile, or whose name another person has now. Nothing of it was written,
+    /// and nothing of it is to be: it was read for somebody else.
+    #[error("the user of this page is not enrolled any more")]
+    NotEnrolled,
     /// The ledger has been closed: the process is stopping.
     #[error("the ledger is closed")]
     Closed,

@@ -228,7 +228,7 @@ fn word<V: Vocabulary>(text: Option<String>) -> Option<Word<V>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::collection::vec;
     use proptest::option::of;
     use proptest::prelude::*;
@@ -289,7 +289,7 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_entry()(
+        pub(in crate::ledger) fn any_entry()(
             (id, name, region) in (".{0,20}", ".{0,20}", ".{0,20}"),
             account_id in any_text(),
             username in ".{0,30}",

@@ -34,7 +34,7 @@ const TURN_PAGES_MAX: u32 = 5000;
 pub struct Means {
     /// Where cursors are read and commits go.
     pub ledger: Ledger,
-    /// Where what happened is shown, after it is durable.
+    /// Where what happened is shown, after it is durable; the totals not, which the ledger shows.
     pub metrics: Metrics,
     /// Calls in flight, over all pools (`poll.concurrency`).
     pub calls: Arc<Semaphore>,
@@ -145,7 +145,8 @@ fn report(record: &UserRecord) -> Report {
     Report { next_look: cursor.next_look(), backlog: (!cursor.open_walks().is_empty()).then_some(backlog) }
 }
 
-/// Writes a page's cursor with what it accounts for, and shows it once it is durable.
+/// Writes a page's cursor with what it accounts for. The ledger itself shows the totals once they are durable, whatever
+/// becomes of the turn.
 async fn commit<S: Source>(
     means: &Means,
     pool: &Pool<S>,
@@ -154,7 +155,6 @@ async fn commit<S: Source>(
     taken: Taken,
     observed: UnixMillis,
 ) -> Result<(), LedgerError> {
-    let totals = totals(&taken);
     let events = page_events(&taken);
     let delays: Vec<_> = taken
         .findings
@@ -164,6 +164,7 @@ async fn commit<S: Source>(
         .map(|created| observed.since(created))
         .collect();
     if taken.cursor_changed {
+        let totals = totals(&taken);
         let entry = |finding: crate::walk::Finding| Entry {
             pool: pool.identity.clone(),
             user: user.clone(),
@@ -178,12 +179,11 @@ async fn commit<S: Source>(
                 pool: pool.identity.clone(),
                 username: user.username.clone(),
                 record: record.clone(),
-                totals: totals.clone(),
+                totals,
                 entries: taken.findings.into_iter().filter(|_| means.queue).map(entry).collect(),
             })
             .await?;
     }
-    means.metrics.advance(&pool.identity.id, &totals);
     means.metrics.page_taken(&pool.identity.id, events);
     delays.into_iter().for_each(|delay| means.metrics.event_delay(&pool.identity.id, delay));
     means.metrics.progress(Stage::Poll, observed);
@@ -220,4 +220,114 @@ fn page_events(taken: &Taken) -> PageEvents {
         events.late += u64::from(finding.late);
     }
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StateConfig;
+    use crate::cursor::Cursor;
+    use crate::entry::PoolIdentity;
+    use crate::event::AuthEvent;
+    use crate::gate::Gate;
+    use crate::schedule::PoolSlot;
+    use crate::source::metered::Metered;
+    use crate::source::{Listing, PageToken, PoolDescription, UserPage};
+    use crate::walk::Rules;
+
+    const POOL: &str = "eu-west-1_Turn";
+    const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+
+    /// While it answers for ann, something happens to her place on the roster.
+    struct Meanwhile {
+        ledger: Ledger,
+        enrolled: Option<UserRecord>,
+    }
+
+    impl Source for Meanwhile {
+        async fn page(&self, _: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
+            let happened = match self.enrolled.clone() {
+                Some(record) => self.ledger.enroll(POOL, vec![("ann".into(), record)]).await,
+                None => self.ledger.forget(POOL, vec!["ann".into()]).await,
+            };
+            happened.unwrap();
+            let event = AuthEvent { id: Some("hers".into()), creation_date: Some(NOW), ..AuthEvent::default() };
+            Ok(Page { events: vec![event], next: None, received: NOW })
+        }
+
+        async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {
+            unreachable!("a turn lists nobody")
+        }
+
+        async fn describe(&self) -> Result<PoolDescription, SourceError> {
+            unreachable!("a turn describes nothing")
+        }
+    }
+
+    fn joined(joined: UnixMillis) -> UserRecord {
+        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW) }
+    }
+
+    #[tokio::test]
+    async fn a_page_read_for_somebody_who_has_gone_meanwhile_is_neither_written_nor_counted_nor_queued() {
+        let another = joined(UnixMillis(NOW.0 + 1));
+        for (enrolled, taken) in [(Some(another), false), (None, false), (Some(joined(NOW)), true)] {
+            let directory = tempfile::tempdir().unwrap();
+            let state = StateConfig {
+                path: directory.path().to_owned(),
+                cache_bytes: 16 << 20,
+                outbox_limit_bytes: 1 << 30,
+                quarantine_limit_bytes: 1 << 30,
+            };
+            let ledger = Ledger::open(&state, NOW).unwrap().ledger;
+            ledger.enroll(POOL, vec![("ann".into(), joined(NOW))]).await.unwrap();
+            let identity = Arc::new(PoolIdentity {
+                id: POOL.into(),
+                name: POOL.into(),
+                region: "eu-west-1".into(),
+                account_id: None,
+            });
+            let metrics = Metrics::new(NOW);
+            metrics.add_pool(&identity);
+            let shown = metrics.clone();
+            ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await.unwrap();
+            let none_counted = metrics.render();
+            let means = Means {
+                ledger: ledger.clone(),
+                metrics: metrics.clone(),
+                calls: Arc::new(Semaphore::new(1)),
+                page_size: 60,
+                clock: Clock::system(),
+                queue: true,
+                stop: CancellationToken::new(),
+            };
+            let source = Meanwhile { ledger: ledger.clone(), enrolled: enrolled.clone() };
+            let (reads, lists) = (Gate::new(1000.0), Gate::new(1000.0));
+            let pool = Pool {
+                slot: PoolSlot(0),
+                source: Metered::new(source, identity.clone(), metrics.clone(), reads, lists),
+                identity,
+                rules: Rules {
+                    overlap: std::time::Duration::ZERO,
+                    settle: std::time::Duration::ZERO,
+                    followed_since: None,
+                },
+            };
+            let ann = Arc::new(UserIdentity { username: "ann".into(), sub: None });
+            let turn = take(&means, &pool, &ann, Lane::Poll, Instant::now()).await;
+            let counters = |text: &str| -> Vec<String> {
+                let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
+                text.lines().filter(durable).map(str::to_owned).collect()
+            };
+            assert_eq!(turn.is_ok(), taken);
+            assert_eq!(counters(&metrics.render()) != counters(&none_counted), taken);
+            assert_eq!(ledger.outbox_state().records, u64::from(taken));
+            assert_eq!(ledger.failure(), None);
+            if !taken {
+                assert!(matches!(turn, Err(TurnError::Ledger(LedgerError::NotEnrolled))));
+                assert_eq!(ledger.user(POOL, "ann"), Ok(enrolled));
+            }
+            ledger.close().await;
+        }
+    }
 }

@@ -16,7 +16,7 @@ use tracing::{debug, info, warn};
 use super::roster::{self, Joining};
 use crate::config::PoolConfig;
 use crate::entry::UserIdentity;
-use crate::ledger::{Ledger, LedgerError, UserRecord};
+use crate::ledger::{Ledger, LedgerError, PoolRecord, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
 use crate::poller::Message;
@@ -69,6 +69,8 @@ struct Known {
     listed: Vec<Vec<ListedUser>>,
     /// Who is followed, with the `sub` that a listing gave.
     roster: BTreeMap<String, Option<String>>,
+    /// How many users are left out because their records cannot be read.
+    unreadable: usize,
     file_trouble: Option<String>,
     /// What people were told of.
     listing_trouble: Option<Trouble>,
@@ -80,13 +82,15 @@ impl<S: Source> Discovery<S> {
         stop.run_until_cancelled(self.keep()).await;
     }
 
-    async fn keep(self) {
+    async fn keep(mut self) {
         let listings = roster::listings(&self.config);
         let mut known = Known::default();
         let mut retry_after = RETRY_AFTER;
         loop {
             self.read_names(&mut known).await;
-            let again_in = match self.list(&listings, &mut known).await {
+            let listed = self.list(&listings, &mut known).await;
+            let is_complete = listed.is_ok() && known.file_trouble.is_none();
+            let again_in = match listed {
                 Ok(()) => {
                     self.listed(&listings, &mut known, Ok(())).await;
                     self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
@@ -101,6 +105,9 @@ impl<S: Source> Discovery<S> {
                 }
             };
             self.update_until_done(&mut known).await;
+            if is_complete {
+                self.lost_users_are_back().await;
+            }
             let listing_due = Instant::now() + again_in;
             while Instant::now() < listing_due {
                 tokio::time::sleep_until(listing_due.min(Instant::now() + FILE_LOOK_EVERY)).await;
@@ -180,6 +187,17 @@ impl<S: Source> Discovery<S> {
         }
     }
 
+    /// After a loss, everybody who could have been followed before it is enrolled again: who joins from now on is new.
+    async fn lost_users_are_back(&mut self) {
+        if self.joining.lost_since.take().is_some() {
+            let record = PoolRecord { followed_since: self.joining.pool_followed_since, lost_since: None };
+            while let Err(error) = self.ledger.follow_pool(&self.pool.identity.id, record.clone()).await {
+                debug!(pool = self.pool.identity.id, %error, "the pool's record waits for the ledger");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+
     /// Brings the roster in line with who is wanted.
     async fn update(&self, known: &mut Known) -> Result<(), LedgerError> {
         let by_hand = self.config.usernames.iter().chain(&known.in_file).map(String::as_str);
@@ -193,24 +211,35 @@ impl<S: Source> Discovery<S> {
             .collect();
         let gone: Vec<String> =
             known.roster.keys().filter(|username| !wanted.contains_key(username.as_str())).cloned().collect();
-        let (joined, left) = (newcomers.len(), gone.len());
+        let (mut joined, left) = (0, gone.len());
+        let mut unreadable = (0, None);
 
         for users in newcomers.chunks(ENROL_AT_ONCE) {
             let mut records = Vec::new();
+            let mut readable = Vec::new();
             for (username, user) in users {
-                let stored = self.ledger.user(&self.pool.identity.id, username)?;
+                let stored = match self.ledger.user(&self.pool.identity.id, username) {
+                    // It stays as it is, for a build that can read it, and concerns nobody else.
+                    Err(error @ (LedgerError::Corrupt { .. } | LedgerError::NewerVersion { .. })) => {
+                        unreadable = (unreadable.0 + 1, Some(error));
+                        continue;
+                    }
+                    stored => stored?,
+                };
+                readable.push((username, user));
                 records.extend(self.record(stored, *user).map(|record| ((*username).to_owned(), record)));
             }
             self.ledger.enroll(&self.pool.identity.id, records).await?;
-            let identities = users
+            joined += readable.len();
+            let identities = readable
                 .iter()
                 .map(|(username, user)| UserIdentity {
-                    username: (*username).to_owned(),
+                    username: (**username).to_owned(),
                     sub: user.sub.map(str::to_owned),
                 })
                 .collect();
             self.tell(Message::Joined(self.pool.slot, identities)).await;
-            let entries = users.iter().map(|(name, user)| ((*name).to_owned(), user.sub.map(str::to_owned)));
+            let entries = readable.iter().map(|(name, user)| ((**name).to_owned(), user.sub.map(str::to_owned)));
             known.roster.extend(entries);
         }
         gone.iter().for_each(|username| {
@@ -219,6 +248,13 @@ impl<S: Source> Discovery<S> {
         if left > 0 {
             self.tell(Message::Left(self.pool.slot, gone)).await;
         }
+        let pool = &self.pool.identity.id;
+        if let (users, Some(error)) = &unreadable
+            && known.unreadable != *users
+        {
+            warn!(pool, users, %error, "records of users cannot be read; these users are left out");
+        }
+        known.unreadable = unreadable.0;
         if joined + left > 0 {
             info!(pool = self.pool.identity.id, joined, left, followed = known.roster.len(), "the roster has changed");
         }

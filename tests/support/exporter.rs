@@ -51,12 +51,17 @@ impl Exporter {
 
     /// Reads a path's body.
     pub fn get(&self, path: &str) -> String {
+        self.answer(path).split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// Reads all that a path answers, from the status line on.
+    pub fn answer(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.listen).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: exporter\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        answer
     }
 
     /// Scrapes until the condition holds.
@@ -100,6 +105,11 @@ impl Exporter {
             assert!(Instant::now() < deadline, "it does not end\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Resident memory in bytes, as the kernel says.

@@ -67,6 +67,21 @@ impl Stage {
         std::fs::rename(draft, path).unwrap();
     }
 
+    /// Where the exporter keeps its state.
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// The store in it.
+    pub fn ledger(&self) -> PathBuf {
+        self.state().join("ledger")
+    }
+
+    /// The configuration that it is started with.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         Path::join(self.directory.path(), name)
     }
