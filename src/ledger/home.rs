@@ -19,7 +19,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::books::Books;
 use super::engine::{self, Engine};
+use super::envelope::{Format, Record as _};
 use super::error::LedgerError;
+use super::keys;
 use crate::config::StateConfig;
 use crate::event::UnixMillis;
 
@@ -78,6 +80,16 @@ impl Home {
         Ok(Self { path: path.clone(), cache_bytes: state.cache_bytes, lock })
     }
 
+    /// Takes the lock of a state directory that has a store; makes none.
+    pub(super) fn enter_existing(state: &StateConfig) -> Result<Self, LedgerError> {
+        let store = state.path.join("ledger").join("db");
+        match store.try_exists() {
+            Ok(true) => Self::enter(state),
+            Ok(false) => Err(LedgerError::Absent(state.path.clone())),
+            Err(error) => Err(LedgerError::io("cannot look for", &store, &error)),
+        }
+    }
+
     /// Opens the store and reads its books; replaces it by a new one if it is damaged beyond doubt.
     pub(super) fn open(&self, now: UnixMillis) -> Result<(Engine, Books, Option<Rebuilt>), LedgerError> {
         let problem = match self.reopen() {
@@ -109,6 +121,15 @@ impl Home {
             opened => opened?,
         };
         // sled reads a log up to the first thing that it does not understand, and calls that a recovery.
+        Books::of(engine, self.last_commit().map_or(0, |last| last.group))
+    }
+
+    /// Opens the store that is there, as it is, and reads its books: makes and removes nothing.
+    pub(super) fn open_existing(&self) -> Result<(Engine, Books), LedgerError> {
+        let engine = self.open_engine()?;
+        if engine.reader().get(keys::FORMAT)?.is_none() {
+            return Err(LedgerError::corrupt(Format::WHAT, "it is missing"));
+        }
         Books::of(engine, self.last_commit().map_or(0, |last| last.group))
     }
 
