@@ -144,8 +144,8 @@ async fn one_guilty_among_two_thousand(stage: &Stage, refusal: Reply, reason: &s
 /// A stage with two thousand events, one of which is poison.
 async fn two_thousand(receiver: Receiver, protocol: &str) -> Stage {
     Stage::set_for(receiver, protocol, CONFIG, |world| {
-        populate(world, 20, 100);
-        world.keep_newest(POOL, "user-0", 99);
+        populate(world, 40, 50);
+        world.keep_newest(POOL, "user-0", 49);
         poison(world, "poison", "Poisoned\u{1b}[2J Browser".into());
     })
     .await
