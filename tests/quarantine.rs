@@ -157,7 +157,7 @@ async fn retried_after_the_cure(stage: &Stage, (record, counted): (Value, BTreeS
     let unknown = (number + 1).to_string();
     let refused = expecting(1, stage.run(&["quarantine", "retry", &number.to_string(), &unknown]));
     assert!(stderr(&refused).contains(&format!("not in quarantine: {unknown}; nothing was done")), "{refused:?}");
-    assert_eq!(listed(stage), [record.clone()]);
+    assert_eq!(listed(stage), std::slice::from_ref(&record));
     let retried = expecting(0, stage.run(&["quarantine", "retry", "--all"]));
     assert_eq!((stdout(&retried).as_str(), stderr(&retried).trim()), ("", "back in the outbox: 1 record"));
     empties(stage);
@@ -213,7 +213,7 @@ async fn what_an_http_receiver_refuses_with_422_can_be_dropped_and_never_comes()
     assert!(stderr(&hesitant).contains("would drop 1 record") && stderr(&hesitant).contains("--yes"), "{hesitant:?}");
     let unknown = expecting(1, stage.run(&["quarantine", "drop", "--yes", &number, "999999"]));
     assert!(stderr(&unknown).contains("not in quarantine: 999999; nothing was done"), "{unknown:?}");
-    assert_eq!(listed(&stage), [found.0.clone()]);
+    assert_eq!(listed(&stage), std::slice::from_ref(&found.0));
     expecting(0, stage.run(&["quarantine", "drop", "--yes", &number, &number]));
     empties(&stage);
 
@@ -317,7 +317,7 @@ async fn a_damaged_record_of_the_outbox_is_put_aside_and_the_rest_is_delivered()
     empties(&stage);
 }
 
-/// What is in a directory, without the bytes of the store, which its engine rewrites.
+/// What is in a directory.
 fn inventory(directory: &Path) -> BTreeSet<String> {
     fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
 }
@@ -347,7 +347,7 @@ fn without_a_sound_ledger_nothing_is_made_and_bad_usage_is_told() {
     fs::create_dir_all(state.join("ledger")).unwrap();
     fs::write(state.join("ledger").join("db"), [0xa5; 4096]).unwrap();
     let refused = expecting(1, run(&["list"]));
-    assert!(stderr(&refused).contains("the ledger is damaged") && stderr(&refused).contains("nothing was changed"));
+    assert!(stderr(&refused).contains("the ledger is damaged") && stderr(&refused).contains("left in its place"));
     assert!(inventory(&state).iter().all(|name| name == "ledger" || name == "lock"), "{:?}", inventory(&state));
 }
 

@@ -94,7 +94,7 @@ pub async fn main(args: QuarantineArgs, config: Config) -> anyhow::Result<ExitCo
     let opening = tokio::task::spawn_blocking(move || Ledger::open_existing(&config.state, now));
     let ledger = opening.await.context("open the ledger")?.map_err(|error| match error {
         LedgerError::Corrupt { .. } => {
-            anyhow!("{error}; nothing was changed: `run` puts a damaged ledger aside and begins a new one")
+            anyhow!("{error}; it was left in its place: `run` puts a damaged ledger aside and begins a new one")
         }
         error => error.into(),
     })?;

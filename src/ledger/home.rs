@@ -124,7 +124,8 @@ impl Home {
         Books::of(engine, self.last_commit().map_or(0, |last| last.group))
     }
 
-    /// Opens the store that is there, as it is, and reads its books: makes and removes nothing.
+    /// Opens the store that is there, as it is, and reads its books: makes and removes nothing. (To open is to recover for
+    /// sled: it ends a damaged log where it stops understanding it, here as everywhere.)
     pub(super) fn open_existing(&self) -> Result<(Engine, Books), LedgerError> {
         let engine = self.open_engine()?;
         if engine.reader().get(keys::FORMAT)?.is_none() {
