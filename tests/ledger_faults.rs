@@ -213,7 +213,9 @@ impl Files {
 
 /// A record as the ledger stores it.
 fn sealed(version: u8, payload: &[u8]) -> Vec<u8> {
-    [&[version], crc32fast::hash(payload).to_le_bytes().as_slice(), payload].concat()
+    // From version 2 on the checksum is of the version, too.
+    let checked = if version > 1 { [&[version], payload].concat() } else { payload.to_vec() };
+    [&[version], crc32fast::hash(&checked).to_le_bytes().as_slice(), payload].concat()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -32,7 +32,9 @@ use time::format_description::well_known::Rfc3339;
 
 use super::books::Books;
 use super::engine::{self, Engine};
+use super::envelope::{Format, Record as _};
 use super::error::LedgerError;
+use super::keys;
 use crate::config::StateConfig;
 use crate::event::UnixMillis;
 
@@ -91,6 +93,16 @@ impl Home {
         Ok(Self { path: path.clone(), cache_bytes: state.cache_bytes, lock })
     }
 
+    /// Takes the lock of a state directory that has a store; makes none.
+    pub(super) fn enter_existing(state: &StateConfig) -> Result<Self, LedgerError> {
+        let store = state.path.join("ledger").join("db");
+        match store.try_exists() {
+            Ok(true) => Self::enter(state),
+            Ok(false) => Err(LedgerError::Absent(state.path.clone())),
+            Err(error) => Err(LedgerError::io("cannot look for", &store, &error)),
+        }
+    }
+
     /// Opens the store and reads its books; replaces it by a new one if it is damaged beyond doubt.
     pub(super) fn open(&self, now: UnixMillis) -> Result<(Engine, Books, Option<Rebuilt>), LedgerError> {
         let (engine, books) = match self.open_or_begin() {
@@ -145,13 +157,27 @@ impl Home {
             opened => opened?,
         };
         // sled reads a log up to the first thing that it does not understand, and calls that a recovery.
-        // Where something was noted there was something, also if the note cannot be read any more.
-        let noted = self.last_commit_path().exists().then(|| self.last_commit().map_or(0, |last| last.group));
-        Books::of(engine, noted.max(groups_known), lost_since)
+        Books::of(engine, self.groups_noted().max(groups_known), lost_since)
     }
 
     fn is_begun(&self) -> bool {
         self.store().join("db").exists()
+    }
+
+    /// Opens the store that is there, as it is, and reads its books: makes and removes nothing. (To open is to recover for
+    /// sled: it ends a damaged log where it stops understanding it, here as everywhere.)
+    pub(super) fn open_existing(&self) -> Result<(Engine, Books), LedgerError> {
+        let engine = self.open_engine()?;
+        if engine.reader().get(keys::FORMAT)?.is_none() {
+            return Err(LedgerError::corrupt(Format::WHAT, "it is missing"));
+        }
+        Books::of(engine, self.groups_noted(), None)
+    }
+
+    /// How many groups the store must have. Where something was noted there was something, also if the note cannot be read
+    /// any more.
+    fn groups_noted(&self) -> Option<u64> {
+        self.last_commit_path().exists().then(|| self.last_commit().map_or(0, |last| last.group))
     }
 
     fn open_engine(&self) -> Result<Engine, LedgerError> {

@@ -45,7 +45,7 @@ impl Record for StoredUser {
 impl StoredUser {
     /// When a stored user joined, without reading the cursor.
     pub(super) fn joined(bytes: &[u8]) -> Result<UnixMillis, LedgerError> {
-        let payload = Self::verify(bytes)?;
+        let (_version, payload) = Self::verify(bytes)?;
         let read = <Joined as prost::Message>::decode(payload);
         read.map(|read| UnixMillis(read.joined)).map_err(|error| LedgerError::corrupt(Self::WHAT, error.to_string()))
     }

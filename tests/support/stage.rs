@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
@@ -41,13 +42,17 @@ impl Stage {
     /// Sets the stage: `config` is the configuration but for the receiver, the state and the listener; `{directory}` in it
     /// is where [`Stage::file`] writes.
     pub async fn set(config: &str, populate: impl FnOnce(&mut World)) -> Self {
+        Self::set_for(Receiver::grpc().await, "grpc", config, populate).await
+    }
+
+    /// The same for a receiver of another protocol.
+    pub async fn set_for(receiver: Receiver, protocol: &str, config: &str, populate: impl FnOnce(&mut World)) -> Self {
         let options = Options { quotas: Quotas::unlimited(), ..Options::default() };
         let simulation = Simulation::start(options).await.unwrap();
         simulation.world(populate);
-        let receiver = Receiver::grpc().await;
         let directory = tempfile::tempdir().unwrap();
         let text = format!(
-            "[otlp]\nendpoint = {:?}\nprotocol = \"grpc\"\nbatch_delay = \"50ms\"\n{}",
+            "[otlp]\nendpoint = {:?}\nprotocol = {protocol:?}\nbatch_delay = \"50ms\"\n{}",
             receiver.endpoint(),
             config.replace("{directory}", directory.path().to_str().unwrap())
         );
@@ -82,7 +87,13 @@ impl Stage {
         &self.config
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Runs another command on the configuration, to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        exporter::command(&self.simulation.url()).args(arguments).arg("--config").arg(&self.config).output().unwrap()
+    }
+
+    /// A path beside the configuration.
+    pub fn path(&self, name: &str) -> PathBuf {
         Path::join(self.directory.path(), name)
     }
 
