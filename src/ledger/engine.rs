@@ -18,6 +18,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use super::error::LedgerError;
+use crate::stop_point::{self, Step};
 
 /// One change of a write: a key and its new value, or none to remove it.
 pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -131,12 +132,14 @@ impl Engine {
             }
         }
         guarded(|| self.reader.0.apply_batch(batch))?;
+        stop_point::reached(Step::LedgerApplied);
         self.sync()
     }
 
     /// Puts everything written so far on the disk.
     pub(super) fn sync(&mut self) -> Result<(), LedgerError> {
         guarded(|| self.reader.0.flush())?;
+        stop_point::reached(Step::LedgerFlushed);
         // Blobs first: the log points at them.
         self.sync_blobs()?;
         self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join("db"), &error))

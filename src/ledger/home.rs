@@ -22,6 +22,7 @@ use super::engine::{self, Engine};
 use super::error::LedgerError;
 use crate::config::StateConfig;
 use crate::event::UnixMillis;
+use crate::stop_point::{self, Step};
 
 /// Damaged ledgers that are kept. One would be overwritten by the second accident of an afternoon, many would fill a disk.
 const DAMAGED_MAX: usize = 2;
@@ -183,7 +184,10 @@ impl Home {
         let mut file = File::create(&draft)?;
         writeln!(file, "{} {}", last.time, last.group)?;
         file.sync_all()?;
-        fs::rename(draft, self.last_commit_path())
+        stop_point::reached(Step::NoteDrafted);
+        fs::rename(draft, self.last_commit_path())?;
+        stop_point::reached(Step::NoteRenamed);
+        Ok(())
     }
 
     /// A new store knows nothing of the one before.
