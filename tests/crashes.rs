@@ -243,7 +243,7 @@ struct Play {
 }
 
 impl Play {
-    /// Sets the stage. One answer in five is lost if `answers_are_lost`.
+    /// Sets the stage. One answer in eight is lost if `answers_are_lost`.
     async fn set(seed: u64, answers_are_lost: bool) -> Self {
         let mut life = None;
         let stage = Stage::set(&config(), |world| life = Some(Life::begin(seed, world))).await;
@@ -253,7 +253,7 @@ impl Play {
         stage.receiver.answer_by(move |records| {
             if records.iter().any(is_poison) {
                 Reply::Code(Code::InvalidArgument, "poison")
-            } else if answers_are_lost && random.u32(..5) == 0 {
+            } else if answers_are_lost && random.u32(..8) == 0 {
                 losses.fetch_add(records.len(), Ordering::Relaxed);
                 Reply::Lost
             } else {
