@@ -1,8 +1,6 @@
 //! The built binary between a simulated Cognito and a real OTLP receiver: everything the pool holds comes out, and is
 //! counted once, over crashes.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 #[path = "support/exporter.rs"]
 mod exporter;
 #[path = "support/receiver.rs"]
