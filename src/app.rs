@@ -37,6 +37,7 @@ use crate::source::cognito::Clients;
 use crate::source::metered::Metered;
 use crate::source::{PoolDescription, Source, SourceError};
 use crate::status::StatusBoard;
+use crate::stop_point::{self, Step};
 use crate::targets::discovery::Discovery;
 use crate::targets::roster::Joining;
 use crate::walk::Rules;
@@ -336,6 +337,7 @@ async fn pool_records(ledger: &Ledger, config: &Config, now: UnixMillis) -> Resu
             None => {
                 let record = PoolRecord { followed_since: lost_since.unwrap_or(now), lost_since };
                 ledger.follow_pool(&pool.id, record.clone()).await?;
+                stop_point::reached(Step::PoolRecorded);
                 record
             }
         };

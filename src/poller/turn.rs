@@ -18,6 +18,7 @@ use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
 use crate::schedule::{Backlog, Lane};
 use crate::source::{Page, Source, SourceError};
+use crate::stop_point::{self, Step};
 use crate::tally::{self, Series};
 use crate::walk::{Next, Taken, Walk};
 
@@ -101,6 +102,7 @@ pub async fn take<S: Source>(
             }
             Err(error) => return Err(error.into()),
         };
+        stop_point::reached(Step::PageRead);
         let taken = walk.take(&mut record.cursor, &page, &pool.rules);
         let (next, token_repeated) = (taken.next, taken.token_repeated);
         commit(means, pool, user, &record, taken, page.received).await?;
@@ -188,6 +190,7 @@ async fn commit<S: Source>(
     delays.into_iter().for_each(|delay| means.metrics.event_delay(&pool.identity.id, delay));
     means.metrics.progress(Stage::Poll, observed);
     means.metrics.progress(Stage::Commit, observed);
+    stop_point::reached(Step::MetricsShown);
     Ok(())
 }
 

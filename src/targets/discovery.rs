@@ -24,6 +24,7 @@ use crate::poller::health::Trouble;
 use crate::pool::Pool;
 use crate::source::{ListedUser, Listing, Source, SourceError};
 use crate::status::StatusBoard;
+use crate::stop_point::{self, Step};
 
 /// How often the file of usernames is looked at for a change.
 const FILE_LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -230,6 +231,7 @@ impl<S: Source> Discovery<S> {
                 records.extend(self.record(stored, *user).map(|record| ((*username).to_owned(), record)));
             }
             self.ledger.enroll(&self.pool.identity.id, records).await?;
+            stop_point::reached(Step::UsersEnrolled);
             joined += readable.len();
             let identities = readable
                 .iter()
@@ -239,6 +241,7 @@ impl<S: Source> Discovery<S> {
                 })
                 .collect();
             self.tell(Message::Joined(self.pool.slot, identities)).await;
+            stop_point::reached(Step::PollerTold);
             let entries = readable.iter().map(|(name, user)| ((**name).to_owned(), user.sub.map(str::to_owned)));
             known.roster.extend(entries);
         }

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
@@ -62,7 +62,19 @@ impl Stage {
 
     /// Starts an exporter.
     pub fn exporter(&self) -> Exporter {
-        Exporter::start(&self.config, &self.simulation.url())
+        Exporter::started(self.command())
+    }
+
+    /// The command that starts one, to be changed.
+    pub fn command(&self) -> Command {
+        self.command_against(&self.simulation.url())
+    }
+
+    /// The command that starts one against another Cognito.
+    pub fn command_against(&self, cognito: &str) -> Command {
+        let mut command = exporter::command(cognito);
+        command.arg("run").arg("--config").arg(&self.config);
+        command
     }
 
     /// Writes a file as careful people do: whole, or not at all.
@@ -158,8 +170,9 @@ impl Stage {
 
     /// Waits until everything that some pools hold is delivered or in quarantine, and checks that every outcome was counted
     /// as often as the pools hold it, that every event came as it is now and so did each of its revisions, that nothing
-    /// came more often than the terms allow, and that all of it stays so while every user is polled again.
-    pub async fn conserved_on(&self, exporter: &Exporter, pools: &[&str], terms: Terms) {
+    /// came more often than the terms allow, and that all of it stays so while every user is polled again. Answers how many
+    /// records came again.
+    pub async fn conserved_on(&self, exporter: &Exporter, pools: &[&str], terms: Terms) -> usize {
         let truth = self.truth(pools);
         let is_live = |event: &AuthEvent| event.creation_date.is_none_or(|created| created >= terms.live_since);
         let outcomes = outcomes(truth.iter().filter(|event| is_live(event)));
@@ -185,7 +198,7 @@ impl Stage {
         assert!(is_counted(&scrape), "{:?} is not {outcomes:?}", counted(&scrape, pools));
         assert!(is_quarantined(&scrape), "{}", scrape.interesting());
         let records: Vec<_> = of_pools(&self.receiver.records(), pools).cloned().collect();
-        all_came(&records, &truth, terms);
+        all_came(&records, &truth, terms)
     }
 
     /// Waits until what the receiver holds is enough.
@@ -215,8 +228,9 @@ impl Default for Terms {
     }
 }
 
-/// Holds what came against what there is: every event as it is now, after each of its revisions, and no more.
-fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) {
+/// Holds what came against what there is: every event as it is now, after each of its revisions, and no more. Answers how
+/// many records came again.
+fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) -> usize {
     // By event: its digest in each revision.
     let mut came: BTreeMap<&str, BTreeMap<u32, &str>> = BTreeMap::new();
     let mut uids = BTreeSet::new();
@@ -245,6 +259,7 @@ fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) {
     }
     assert_eq!(missing, terms.quarantined, "events that did not come");
     assert!(came.is_empty(), "events that the pools do not hold: {came:?}");
+    repeats
 }
 
 /// EventId, revision and digest of a `log.record.uid`.
