@@ -113,7 +113,8 @@ impl<S: Source> Poller<S> {
         }
     }
 
-    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end.
+    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end:
+    /// they wait for nothing but their commits.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message<S>>, may_begin: impl Future<Output = ()>) {
         let stop = self.means.stop.clone();
         let mut report = tokio::time::interval(REPORT_EVERY);
@@ -249,8 +250,8 @@ impl<S: Source> Poller<S> {
                 };
                 (ended, notice)
             }
-            // The ledger's own trouble is told by the ledger; the page is read again when it is over.
-            Err(TurnError::Ledger(_)) => (Ended::Postponed, None),
+            // The ledger's own trouble is told by the ledger; the page is read again when it is over, or after a start.
+            Err(TurnError::Ledger(_) | TurnError::Stopped) => (Ended::Postponed, None),
             Err(error @ TurnError::NotEnrolled) => {
                 warn!(pool = followed.pool.identity.id, %error, "a user is left out until it joins again");
                 (Ended::Failed { pause: self.pace.max_interval }, None)

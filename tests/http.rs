@@ -9,7 +9,7 @@ use std::time::Duration;
 use cognito_auth_exporter::entry::PoolIdentity;
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::http::{HttpServer, Router, Scrapes};
-use cognito_auth_exporter::lifecycle::{Clock, Lifecycle, Outcome};
+use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle, Outcome};
 use cognito_auth_exporter::metrics::{Metrics, OutboxSize, UserCounts};
 use cognito_auth_exporter::status::StatusBoard;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -44,7 +44,8 @@ impl World {
         let server = HttpServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = server.local_addr().unwrap();
         let lifecycle = Lifecycle::new();
-        lifecycle.spawn_service("http", server.serve(router.clone(), lifecycle.hard_stop()));
+        let stop = lifecycle.stops(Duty::Serve).soft.clone();
+        lifecycle.spawn(Duty::Serve, "http", server.serve(router.clone(), stop));
         Self { address, router, lifecycle }
     }
 
@@ -274,22 +275,22 @@ async fn connections_beyond_the_limit_wait_their_turn() {
 async fn the_server_serves_while_work_drains_and_ends_cleanly_after_it() {
     let world = World::new().await;
     let (finish, finished) = oneshot::channel::<()>();
-    let soft = world.lifecycle.soft_stop();
-    world.lifecycle.spawn("work", async move {
-        soft.cancelled().await;
+    let draining = world.lifecycle.stops(Duty::Deliver).soft.clone();
+    let drain = draining.clone();
+    world.lifecycle.spawn(Duty::Deliver, "courier", async move {
+        drain.cancelled().await;
         let _ = finished.await;
     });
     let idle = world.connect().await;
     let (signal, mut signals) = mpsc::channel(1);
     signal.send("SIGTERM").await.unwrap();
-    let soft = world.lifecycle.soft_stop();
-    let run = world.lifecycle.run(async || match signals.recv().await {
+    let next_signal = async || match signals.recv().await {
         Some(name) => name,
         None => std::future::pending().await,
-    });
+    };
+    let run = world.lifecycle.run(next_signal, || world.router.board.stopping(), async {});
     let watch = async {
-        soft.cancelled().await;
-        world.router.board.stopping();
+        draining.cancelled().await;
         let reply = world.get("/readyz").await;
         assert_eq!((reply.status, reply.text()), (503, "stopping\n"));
         assert_eq!(world.get("/metrics").await.status, 200);

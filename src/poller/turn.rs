@@ -44,7 +44,7 @@ pub struct Means {
     pub clock: Clock,
     /// Whether there is a sink: without one nothing is queued.
     pub queue: bool,
-    /// The soft stop: no further page.
+    /// The soft stop: no further page, and no waiting for one.
     pub stop: CancellationToken,
 }
 
@@ -66,6 +66,9 @@ pub enum TurnError {
     /// The ledger could not be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The process stops: what the turn waited for it did without, and nothing of it was committed.
+    #[error("the process stops")]
+    Stopped,
     /// The user is not in the ledger: only somebody who emptied it can have removed it.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
@@ -85,16 +88,16 @@ pub async fn take<S: Source>(
         Lane::Backlog => Walk::resume(&record.cursor),
     };
     let Some(mut walk) = walk else { return Ok(report(&record)) };
-    tokio::time::sleep_until(start).await;
+    unless_stopped(means, tokio::time::sleep_until(start)).await?;
     let mut tokens_refused = 0;
     loop {
-        let page = match read(means, pool, user, &walk).await {
+        let page = match unless_stopped(means, read(means, pool, user, &walk)).await? {
             Ok(page) => page,
             // Expired or refused: from the top, once. Nothing was committed of it, and nothing needs to be.
             Err(SourceError::InvalidParameter(_)) if walk.token().is_some() && tokens_refused == 0 => {
                 tokens_refused += 1;
                 if walk.token_refused(&mut record.cursor) {
-                    pool.source.reads().pass().await;
+                    unless_stopped(means, pool.source.reads().pass()).await?;
                     continue;
                 }
                 return Ok(report(&record));
@@ -110,8 +113,14 @@ pub async fn take<S: Source>(
         if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() {
             return Ok(report(&record));
         }
-        pool.source.reads().pass().await;
+        unless_stopped(means, pool.source.reads().pass()).await?;
     }
+}
+
+/// Waits for a call's time or its page, but not beyond the soft stop: whatever hangs there, nothing is lost by leaving it.
+/// Commits are not waited for like this: one that was sent may be written.
+async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Result<T, TurnError> {
+    means.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
 }
 
 async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, walk: &Walk) -> Result<Page, SourceError> {
