@@ -156,6 +156,7 @@ impl App {
             calls: Arc::new(Semaphore::new(config.poll.concurrency)),
             page_size: config.poll.page_size,
             queue,
+            outbox_limit_bytes: config.state.outbox_limit_bytes,
             stop: lifecycle.stops(Duty::Gather).soft.clone(),
         });
         let lanes = Lanes::new(config.poll.requests_per_second, config.discovery.requests_per_second);
@@ -282,7 +283,6 @@ impl<S: Source> Follower<S> {
             turns_max: self.app.poll.concurrency,
             min_interval: self.app.poll.min_interval,
             max_interval: self.app.poll.max_interval,
-            outbox_limit_bytes: self.app.state.outbox_limit_bytes,
         };
         let poller = Poller::new(self.means.clone(), pace, gate, self.status.clone());
         // A series first scraped at 1 is invisible to increase(): Prometheus has to see the zeros first.

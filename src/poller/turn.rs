@@ -16,7 +16,7 @@ use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
-use crate::schedule::{Backlog, Lane};
+use crate::schedule::{Allowed, Backlog, Lane};
 use crate::source::{Page, Source, SourceError};
 use crate::tally::{self, Series};
 use crate::walk::{Next, Taken, Walk};
@@ -44,8 +44,22 @@ pub struct Means {
     pub clock: Clock,
     /// Whether there is a sink: without one nothing is queued.
     pub queue: bool,
+    /// `state.outbox_limit`: polling pauses; history at half of it. What is in flight then may go above it, a page each.
+    pub outbox_limit_bytes: u64,
     /// The soft stop: no further page, and no waiting for one.
     pub stop: CancellationToken,
+}
+
+impl Means {
+    /// What may be begun at present: a turn, and each of its pages.
+    pub fn allowed(&self) -> Allowed {
+        let waiting = self.ledger.outbox_state().bytes;
+        let open = self.ledger.failure().is_none();
+        Allowed {
+            live: open && waiting < self.outbox_limit_bytes,
+            history: open && waiting < self.outbox_limit_bytes / 2,
+        }
+    }
 }
 
 /// How a turn went, when the service answered.
@@ -110,8 +124,13 @@ pub async fn take<S: Source>(
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
-        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() {
-            return Ok(report(&record));
+        let report = report(&record);
+        let may_go_on = match report.backlog {
+            Some(Backlog::History) => means.allowed().history,
+            Some(Backlog::Live) | None => means.allowed().live,
+        };
+        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() || !may_go_on {
+            return Ok(report);
         }
         unless_stopped(means, pool.source.reads().pass()).await?;
     }

@@ -51,12 +51,18 @@ impl Exporter {
 
     /// Reads a path's body.
     pub fn get(&self, path: &str) -> String {
+        self.ask(path).1
+    }
+
+    /// Reads a path's status and body.
+    pub fn ask(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.listen).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(stream, "GET {path} HTTP/1.1\r\nHost: exporter\r\nConnection: close\r\n\r\n").unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
     /// Scrapes until the condition holds.
@@ -107,6 +113,11 @@ impl Exporter {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// Waits until it has said something.
+    pub fn until_said(&self, text: &str) {
+        self.log.wait_for(text);
     }
 
     /// Everything it has said so far.

@@ -60,6 +60,18 @@ impl Stage {
         Exporter::start(&self.config, &self.simulation.url())
     }
 
+    /// The command that [`Stage::exporter`] starts, to be given more environment.
+    pub fn command(&self) -> std::process::Command {
+        let mut command = exporter::command(&self.simulation.url());
+        command.arg("run").arg("--config").arg(&self.config);
+        command
+    }
+
+    /// Where the exporter keeps its state.
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
     /// Writes a file as careful people do: whole, or not at all.
     pub fn file(&self, name: &str, text: &str) {
         let (draft, path) = (self.path("draft"), self.path(name));
@@ -146,6 +158,9 @@ impl Stage {
         let is_quarantined =
             |scrape: &Scrape| is(scrape, "cognito_exporter_quarantined_records", &[], terms.quarantined as f64);
         exporter.until("every event, counted", is_counted);
+        // The gauge is a second old: what was counted just now may not be in it yet.
+        let came = |records: &[Received]| of_pools(records, pools).map(Received::uid).collect::<BTreeSet<_>>().len();
+        self.until_received(|records| came(records) + terms.quarantined >= truth.len()).await;
         exporter.until("an empty outbox", |scrape| scrape.sum("cognito_exporter_outbox_records", &[]) < 0.5);
         exporter.until("the quarantine", is_quarantined);
         self.forget_calls();
