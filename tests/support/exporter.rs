@@ -110,8 +110,17 @@ impl Exporter {
 
     /// Resident memory in bytes, as the kernel says.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        self.memory("status", "VmRSS:")
+    }
+
+    /// Memory in bytes that is no file's: what the program has asked for and touched.
+    pub fn anonymous_bytes(&self) -> u64 {
+        self.memory("smaps_rollup", "Anonymous:")
+    }
+
+    fn memory(&self, file: &str, name: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
