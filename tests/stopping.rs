@@ -142,8 +142,6 @@ async fn at_full_speed_with_a_willing_receiver_everything_committed_is_delivered
     for round in 1..=4 {
         let exporter = stage.exporter();
         exporter.until("some more", |scrape| taken(scrape) >= f64::from(round) * 600.0);
-        let seen = stage.receiver.exports().len();
-        stage.receiver.wait_for_exports(seen + 2).await;
         stop_without_a_cut("walking long histories", exporter);
         assert_eq!(left(&stage).await, OutboxState::default(), "round {round}");
     }
@@ -151,11 +149,25 @@ async fn at_full_speed_with_a_willing_receiver_everything_committed_is_delivered
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_pages_are_on_their_way_none_is_committed_that_nobody_delivers() {
+    let stage = stage(20, 100, "").await;
+    inject(&stage, Fault::new(Misfortune::Slow(Duration::from_secs(1))).on(READ));
+    for round in 1..=2 {
+        let exporter = stage.exporter();
+        stage.until("calls under way", |world| world.calls().count(READ) >= round * 16).await;
+        stop_without_a_cut("source slow", exporter);
+        assert_eq!(left(&stage).await, OutboxState::default(), "round {round}");
+    }
+    stage.simulation.world(World::cure_all);
+    nothing_is_lost(&stage, Terms::default()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_its_budget() {
-    let stage = stage(2, 300, "").await;
-    let exporter = exporter_with(&stage, "POLL__REQUESTS_PER_SECOND", "0.01");
-    stage.until("a call", |world| world.calls().count(READ) > 0).await;
-    exporter.until("its page", |scrape| taken(scrape) > 0.5);
+    let stage = stage(1, 300, "").await;
+    let exporter = exporter_with(&stage, "POLL__REQUESTS_PER_SECOND", "0.1");
+    // The first call is a poll, the second goes on from there, and then its turn waits ten seconds for the third.
+    exporter.until("the second page", |scrape| taken(scrape) > 60.5);
     stop_without_a_cut("waiting for its budget", exporter);
     nothing_is_lost(&stage, Terms::default()).await;
 }
