@@ -1,7 +1,11 @@
 //! The built binary is stopped in every state: it exits 0 within Kubernetes' patience, and nothing is lost. A second signal
 //! ends it at once, and nothing is lost either.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot go on fails, and says how long a stop took"
+)]
 
 #[path = "support/exporter.rs"]
 mod exporter;
