@@ -23,7 +23,7 @@ use crate::event::UnixMillis;
 use crate::gate::Gate;
 use crate::metrics::{Stage, UserCounts};
 use crate::pool::Pool;
-use crate::schedule::{Allowed, Ended, Lane, PoolSlot, Schedule, UserSlot};
+use crate::schedule::{Ended, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 
@@ -54,8 +54,6 @@ pub struct Pace {
     pub min_interval: Duration,
     /// `poll.max_interval`.
     pub max_interval: Duration,
-    /// `state.outbox_limit`: polling pauses; history at half of it.
-    pub outbox_limit_bytes: u64,
 }
 
 /// A user on the roster.
@@ -113,7 +111,8 @@ impl<S: Source> Poller<S> {
         }
     }
 
-    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end.
+    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end:
+    /// they wait for nothing but their commits.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message<S>>, may_begin: impl Future<Output = ()>) {
         let stop = self.means.stop.clone();
         let mut report = tokio::time::interval(REPORT_EVERY);
@@ -188,12 +187,12 @@ impl<S: Source> Poller<S> {
         if self.turns.len() >= self.pace.turns_max {
             return None;
         }
-        let due = self.schedule.next_at(Instant::now().into_std(), self.allowed())?;
+        let due = self.schedule.next_at(Instant::now().into_std(), self.means.allowed())?;
         Some(self.gate.next_at().max(due.into()))
     }
 
     fn begin_turn(&mut self) {
-        let Some((user, lane)) = self.schedule.next(Instant::now().into_std(), self.allowed()) else { return };
+        let Some((user, lane)) = self.schedule.next(Instant::now().into_std(), self.means.allowed()) else { return };
         let Some(member) = self.members.get(&user) else { return self.schedule.leave(user) };
         let Some(followed) = self.pools.get(&member.pool) else { return self.schedule.leave(user) };
         let (means, pool, identity) = (self.means.clone(), followed.pool.clone(), member.identity.clone());
@@ -249,8 +248,8 @@ impl<S: Source> Poller<S> {
                 };
                 (ended, notice)
             }
-            // The ledger's own trouble is told by the ledger; the page is read again when it is over.
-            Err(TurnError::Ledger(_)) => (Ended::Postponed, None),
+            // The ledger's own trouble is told by the ledger; the page is read again when it is over, or after a start.
+            Err(TurnError::Ledger(_) | TurnError::Stopped) => (Ended::Postponed, None),
             Err(error @ TurnError::NotEnrolled) => {
                 warn!(pool = followed.pool.identity.id, %error, "a user is left out until it joins again");
                 (Ended::Failed { pause: self.pace.max_interval }, None)
@@ -258,15 +257,6 @@ impl<S: Source> Poller<S> {
         };
         tell(&followed.pool.identity.id, notice.as_ref());
         self.schedule.ended(end.user, end.lane, ended, now);
-    }
-
-    fn allowed(&self) -> Allowed {
-        let waiting = self.means.ledger.outbox_state().bytes;
-        let open = self.means.ledger.failure().is_none();
-        Allowed {
-            live: open && waiting < self.pace.outbox_limit_bytes,
-            history: open && waiting < self.pace.outbox_limit_bytes / 2,
-        }
     }
 
     /// Refreshes what people see of every pool.
@@ -297,13 +287,13 @@ impl<S: Source> Poller<S> {
             metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
             self.status.backlog_walks(&identity.id, counts.catching_up);
         }
-        if self.schedule.next_at(now, self.allowed()).is_some_and(|at| at > now) {
+        if self.schedule.next_at(now, self.means.allowed()).is_some_and(|at| at > now) {
             self.means.metrics.progress(Stage::Poll, wall);
         }
     }
 
     fn tell_of_pause(&mut self) {
-        let reason = match (self.means.ledger.failure(), self.allowed().live) {
+        let reason = match (self.means.ledger.failure(), self.means.allowed().live) {
             (Some(_), _) => Some("state_error"),
             (None, false) => Some("outbox_full"),
             (None, true) => None,

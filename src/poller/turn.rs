@@ -16,7 +16,7 @@ use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
-use crate::schedule::{Backlog, Lane};
+use crate::schedule::{Allowed, Backlog, Lane};
 use crate::source::{Page, Source, SourceError};
 use crate::stop_point::{self, Step};
 use crate::tally::{self, Series};
@@ -45,8 +45,22 @@ pub struct Means {
     pub clock: Clock,
     /// Whether there is a sink: without one nothing is queued.
     pub queue: bool,
-    /// The soft stop: no further page.
+    /// `state.outbox_limit`: polling pauses; history at half of it. What is in flight then may go above it, a page each.
+    pub outbox_limit_bytes: u64,
+    /// The soft stop: no further page, and no waiting for one.
     pub stop: CancellationToken,
+}
+
+impl Means {
+    /// What may be begun at present: a turn, and each of its pages.
+    pub fn allowed(&self) -> Allowed {
+        let waiting = self.ledger.outbox_state().bytes;
+        let open = self.ledger.failure().is_none();
+        Allowed {
+            live: open && waiting < self.outbox_limit_bytes,
+            history: open && waiting < self.outbox_limit_bytes / 2,
+        }
+    }
 }
 
 /// How a turn went, when the service answered.
@@ -67,6 +81,9 @@ pub enum TurnError {
     /// The ledger could not be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The process stops: what the turn waited for it did without, and nothing of it was committed.
+    #[error("the process stops")]
+    Stopped,
     /// The user is not in the ledger: only somebody who emptied it can have removed it.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
@@ -86,16 +103,16 @@ pub async fn take<S: Source>(
         Lane::Backlog => Walk::resume(&record.cursor),
     };
     let Some(mut walk) = walk else { return Ok(report(&record)) };
-    tokio::time::sleep_until(start).await;
+    unless_stopped(means, tokio::time::sleep_until(start)).await?;
     let mut tokens_refused = 0;
     loop {
-        let page = match read(means, pool, user, &walk).await {
+        let page = match unless_stopped(means, read(means, pool, user, &walk)).await? {
             Ok(page) => page,
             // Expired or refused: from the top, once. Nothing was committed of it, and nothing needs to be.
             Err(SourceError::InvalidParameter(_)) if walk.token().is_some() && tokens_refused == 0 => {
                 tokens_refused += 1;
                 if walk.token_refused(&mut record.cursor) {
-                    pool.source.reads().pass().await;
+                    unless_stopped(means, pool.source.reads().pass()).await?;
                     continue;
                 }
                 return Ok(report(&record));
@@ -109,11 +126,22 @@ pub async fn take<S: Source>(
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
-        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() {
-            return Ok(report(&record));
+        let report = report(&record);
+        let may_go_on = match report.backlog {
+            Some(Backlog::History) => means.allowed().history,
+            Some(Backlog::Live) | None => means.allowed().live,
+        };
+        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() || !may_go_on {
+            return Ok(report);
         }
-        pool.source.reads().pass().await;
+        unless_stopped(means, pool.source.reads().pass()).await?;
     }
+}
+
+/// Waits for a call's time or its page, but not beyond the soft stop: whatever hangs there, nothing is lost by leaving it.
+/// Commits are not waited for like this: one that was sent may be written.
+async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Result<T, TurnError> {
+    means.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
 }
 
 async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, walk: &Walk) -> Result<Page, SourceError> {
@@ -302,6 +330,7 @@ mod tests {
                 page_size: 60,
                 clock: Clock::system(),
                 queue: true,
+                outbox_limit_bytes: u64::MAX,
                 stop: CancellationToken::new(),
             };
             let source = Meanwhile { ledger: ledger.clone(), enrolled: enrolled.clone() };

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,9 @@ const ENROL_AT_ONCE: usize = 1000;
 
 /// Bytes of a file of usernames: half a million names of full length.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Users of one listing: as many as a pool may have (quota "users per user pool"). More never end.
+const LISTED_MAX: usize = 40_000_000;
 
 /// The roster of one pool.
 pub struct Discovery<S> {
@@ -149,6 +153,9 @@ impl<S: Source> Discovery<S> {
             }
             if page.next == token {
                 return Err(SourceError::Passing("the service repeated its listing token".into()));
+            }
+            if listed.len() > LISTED_MAX {
+                return Err(SourceError::Passing("the service lists more users than a pool can have".into()));
             }
             token = page.next;
         }
@@ -317,9 +324,51 @@ async fn read_if_changed(path: &Path, known: Option<SystemTime>) -> Result<Optio
     if known.is_some() && changed == known {
         return Ok(None);
     }
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(format!("{} bytes; at most {FILE_BYTES_MAX} are read", metadata.len()));
+    if !metadata.is_file() {
+        // A pipe could wait for ever, and a device never end.
+        return Err("it is not a regular file".to_owned());
     }
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| error.to_string())?;
+    let file = tokio::fs::File::open(path).await.map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    // It may be growing.
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
+    if metadata.len().max(read.map_err(|error| error.to_string())? as u64) > FILE_BYTES_MAX {
+        return Err(format!("it is too large; at most {FILE_BYTES_MAX} bytes are read"));
+    }
     Ok(Some((roster::names_in(&text), changed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_of_names_is_read_when_it_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("names");
+        std::fs::write(&path, "ann\nben\n").unwrap();
+        let (names, changed) = read_if_changed(&path, None).await.unwrap().unwrap();
+        assert_eq!(names, ["ann", "ben"]);
+        assert_eq!(read_if_changed(&path, changed).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_of_names_is_told_and_neither_waited_for_nor_read_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, large) = (folder.path().join("pipe"), folder.path().join("large"));
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [folder.path(), &pipe, Path::new("/dev/zero")] {
+            assert_eq!(read_if_changed(path, None).await, Err("it is not a regular file".to_owned()), "{path:?}");
+        }
+        std::fs::File::create(&large).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
+        let told = read_if_changed(&large, None).await.unwrap_err();
+        assert_eq!(told, "it is too large; at most 67108864 bytes are read");
+        std::fs::write(&large, b"ann\xff\n").unwrap();
+        assert_eq!(
+            read_if_changed(&large, None).await,
+            Err("invalid utf-8 sequence of 1 bytes from index 3".to_owned())
+        );
+    }
 }

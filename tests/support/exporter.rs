@@ -93,7 +93,14 @@ impl Exporter {
 
     /// Reads a path's body.
     pub fn get(&self, path: &str) -> String {
-        self.answer(path).split_once("\r\n\r\n").unwrap().1.to_owned()
+        self.ask(path).1
+    }
+
+    /// Reads a path's status and body.
+    pub fn ask(&self, path: &str) -> (u16, String) {
+        let answer = self.answer(path);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
     /// Reads all that a path answers, from the status line on.
@@ -156,8 +163,17 @@ impl Exporter {
 
     /// Resident memory in bytes, as the kernel says.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        self.memory("status", "VmRSS:")
+    }
+
+    /// Memory in bytes that is no file's: what the program has asked for and touched.
+    pub fn anonymous_bytes(&self) -> u64 {
+        self.memory("smaps_rollup", "Anonymous:")
+    }
+
+    fn memory(&self, file: &str, name: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 

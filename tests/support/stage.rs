@@ -185,6 +185,9 @@ impl Stage {
         let is_quarantined =
             |scrape: &Scrape| is(scrape, "cognito_exporter_quarantined_records", &[], terms.quarantined as f64);
         exporter.until("every event, counted", is_counted);
+        // The gauge is a second old: what was counted just now may not be in it yet.
+        let came = |records: &[Received]| of_pools(records, pools).map(Received::uid).collect::<BTreeSet<_>>().len();
+        self.until_received(|records| came(records) + terms.quarantined >= truth.len()).await;
         exporter.until("an empty outbox", |scrape| scrape.sum("cognito_exporter_outbox_records", &[]) < 0.5);
         exporter.until("the quarantine", is_quarantined);
         self.forget_calls();
