@@ -35,7 +35,7 @@ use crate::sink::otlp::OtlpSink;
 use crate::sink::stdout::StdoutSink;
 use crate::source::cognito::Clients;
 use crate::source::metered::Metered;
-use crate::source::{PoolDescription, Source, SourceError};
+use crate::source::{CallOutcome, Operation, PoolDescription, Source, SourceError};
 use crate::status::StatusBoard;
 use crate::targets::discovery::Discovery;
 use crate::targets::roster::Joining;
@@ -244,10 +244,22 @@ impl<S: Source> Follower<S> {
         let mut told = false;
         let began = Instant::now();
         loop {
-            match source.describe().await {
+            let asked = Instant::now();
+            let described = source.describe().await;
+            let account = described.as_ref().ok().and_then(|pool| pool.account_id.clone());
+            let known = identity(&self.config, account);
+            let outcome = described.as_ref().err().map_or(CallOutcome::Ok, SourceError::outcome);
+            self.means.metrics.api_request(
+                known.account_id.as_deref(),
+                &known.region,
+                Operation::DescribeUserPool,
+                outcome,
+                asked.elapsed(),
+            );
+            match described {
                 Ok(description) => {
                     warn_of_plan(&self.config.id, &description);
-                    return identity(&self.config, description.account_id);
+                    return known;
                 }
                 Err(SourceError::Throttled(_)) => {}
                 Err(error @ (SourceError::Timeout(_) | SourceError::Passing(_))) => {
@@ -268,7 +280,7 @@ impl<S: Source> Follower<S> {
                             "the pool cannot be described; its budget is shared with the pools of the same credentials"
                         );
                     }
-                    return identity(&self.config, None);
+                    return known;
                 }
             }
             tokio::time::sleep(again_in).await;
