@@ -42,7 +42,7 @@ use crate::targets::roster::Joining;
 use crate::walk::Rules;
 
 /// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
-const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// Records on stdout alone: at once, and as many as there are.
 const STDOUT_BATCHES: BatchLimits = BatchLimits { records: 512, delay: Duration::ZERO };
@@ -258,6 +258,13 @@ impl<S: Source> Follower<S> {
             );
             match described {
                 Ok(description) => {
+                    if told {
+                        info!(
+                            pool = self.config.id,
+                            after_seconds = began.elapsed().as_secs(),
+                            "the pool can be reached"
+                        );
+                    }
                     warn_of_plan(&self.config.id, &description);
                     return known;
                 }

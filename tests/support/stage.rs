@@ -57,7 +57,12 @@ impl Stage {
 
     /// Starts an exporter.
     pub fn exporter(&self) -> Exporter {
-        Exporter::start(&self.config, &self.simulation.url())
+        self.exporter_by_way_of(&self.simulation.url())
+    }
+
+    /// Starts an exporter that finds Cognito at another URL than the simulation's own.
+    pub fn exporter_by_way_of(&self, url: &str) -> Exporter {
+        Exporter::start(&self.config, url)
     }
 
     /// Writes a file as careful people do: whole, or not at all.
