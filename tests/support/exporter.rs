@@ -30,7 +30,13 @@ struct Log {
 impl Exporter {
     /// Starts `run` on a configuration, against a Cognito at `cognito`, and waits until it says where it listens.
     pub fn start(config: &Path, cognito: &str) -> Self {
+        Self::start_in(config, cognito, &[])
+    }
+
+    /// The same with some more variables in its environment.
+    pub fn start_in(config: &Path, cognito: &str, environment: &[(&str, &str)]) -> Self {
         let mut child = command(cognito)
+            .envs(environment.iter().copied())
             .arg("run")
             .arg("--config")
             .arg(config)

@@ -60,6 +60,11 @@ impl Stage {
         self.exporter_by_way_of(&self.simulation.url())
     }
 
+    /// Starts an exporter with some more variables in its environment.
+    pub fn exporter_in(&self, environment: &[(&str, &str)]) -> Exporter {
+        Exporter::start_in(&self.config, &self.simulation.url(), environment)
+    }
+
     /// Starts an exporter that finds Cognito at another URL than the simulation's own.
     pub fn exporter_by_way_of(&self, url: &str) -> Exporter {
         Exporter::start(&self.config, url)
@@ -72,7 +77,8 @@ impl Stage {
         std::fs::rename(draft, path).unwrap();
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Where a file of this name is.
+    pub fn path(&self, name: &str) -> PathBuf {
         Path::join(self.directory.path(), name)
     }
 
