@@ -9,12 +9,13 @@
 //! and only then feels its way up, ever faster, until that ceiling is forgotten.
 //!
 //! ```text
-//!   rate                                              .  the ceiling is forgotten
-//!   ceiling . . . . . . . . . . . . . . . . . . . . .'. . . . . . . .
-//!   NEAR . . . . . . . _______________-------------'
-//!                 _.-'
-//!             .-'                 |                       |
-//!   low  ____|  pause           PLATEAU_AT             2 x PLATEAU_AT   since the throttle
+//!   rate                                                             . the ceiling is forgotten
+//!   ceiling . . . . . . . . . . . . . . . . . . . . . . . . . . . .'. . . . . . .
+//!   NEAR . . . . . .  _______________________________________.---'
+//!                .--'
+//!             .-'   |                                   |
+//!   low  ____/   BACK_AFTER                      PROBES_AFTER               since the throttle
+//!       pause
 //! ```
 //!
 //! To halve and to win back a fixed share each second, as TCP once did, would be as polite and leave a quarter of what is
@@ -74,13 +75,16 @@ impl Budget {
     /// The share of the ceiling to stay at. The throttle came above what is allowed, but not far.
     const NEAR: f64 = 0.95;
 
-    /// When the rate has come back to there. Longer, and a rate that is free again is found later; shorter, and the
-    /// application is disturbed more often.
-    const PLATEAU_AT: Duration = Duration::from_secs(60);
+    /// When the rate has come back to there: steeply at first, and slowly where the ceiling may be lower by now.
+    const BACK_AFTER: Duration = Duration::from_secs(20);
 
-    /// How much of the limit the rate has risen above the plateau after twice that time. It grows with the limit and not
-    /// with the ceiling, so that even the lowest ceiling is forgotten within three minutes.
-    const PROBE: f64 = 0.2;
+    /// How long it stays there before it feels its way up. Longer, and a rate that is free again is found later; shorter,
+    /// and the application is disturbed more often.
+    const PROBES_AFTER: Duration = Duration::from_secs(90);
+
+    /// How much of the limit the rate has risen above the plateau after as long again. It grows with the limit and not
+    /// with the ceiling, so that even the lowest ceiling is forgotten within four minutes.
+    const PROBE: f64 = 0.3;
 
     /// The lowest rate, where the limit is not lower: a quota that is used up altogether is asked every ten seconds.
     const FLOOR_PER_SECOND: f64 = 0.1;
@@ -98,10 +102,11 @@ impl Budget {
     pub fn rate_per_second(&self, now: Instant) -> f64 {
         let Some(lesson) = &self.lesson else { return self.limit_per_second };
         let plateau = lesson.ceiling_per_second * Self::NEAR;
-        let since = now.saturating_duration_since(lesson.at).as_secs_f64() / Self::PLATEAU_AT.as_secs_f64();
-        let cube = (since - 1.0).powi(3);
-        let rise = if since < 1.0 { plateau - lesson.low_per_second } else { self.limit_per_second * Self::PROBE };
-        (plateau + rise * cube).max(Self::FLOOR_PER_SECOND).min(self.limit_per_second)
+        let since = now.saturating_duration_since(lesson.at);
+        let (missing, probing) = (Self::BACK_AFTER.saturating_sub(since), since.saturating_sub(Self::PROBES_AFTER));
+        let below = (plateau - lesson.low_per_second) * missing.div_duration_f64(Self::BACK_AFTER).powi(3);
+        let above = self.limit_per_second * Self::PROBE * probing.div_duration_f64(Self::PROBES_AFTER).powi(3);
+        (plateau - below + above).max(Self::FLOOR_PER_SECOND).min(self.limit_per_second)
     }
 
     /// When a call could start that were reserved now.

@@ -75,10 +75,10 @@ fn it_comes_back_to_just_below_the_ceiling_stays_there_and_then_forgets_it() {
     let mut budget = Budget::new(100.0);
     budget.throttled(start, start);
     let at = |seconds: u64| budget.rate_per_second(start + Duration::from_secs(seconds));
-    assert!(at(20) > 85.0 && at(30) > 91.0, "quickly: {} {}", at(20), at(30));
-    assert!((40..80).all(|second| (93.0..96.0).contains(&at(second))), "and stays: {} {}", at(40), at(80));
+    assert!(at(5) > 80.0 && at(10) > 90.0, "quickly: {} {}", at(5), at(10));
+    assert!((20..=90).all(|second| (at(second) - 95.0).abs() < 1e-9), "and stays");
     assert!((0..600).all(|second| at(second) <= at(second + 1) && at(second) <= 100.0), "it only rises");
-    assert!((at(110) - 100.0).abs() < 1e-9, "the limit again: {}", at(110));
+    assert!((at(150) - 100.0).abs() < 1e-9, "the limit again: {}", at(150));
 }
 
 #[test]
@@ -94,8 +94,8 @@ fn a_quota_that_is_used_up_costs_few_calls_and_is_found_again_when_it_is_free() 
             calls += 1;
         }
         assert!(calls <= 400, "{calls} calls in an hour without one that was answered, at {limit}");
-        let found = budget.rate_per_second(now + Duration::from_secs(180));
-        assert!((found - limit).abs() < 1e-9, "{found} of {limit} after three minutes");
+        let found = budget.rate_per_second(now + Duration::from_secs(240));
+        assert!((found - limit).abs() < 1e-9, "{found} of {limit} after four minutes");
     }
 }
 
@@ -252,7 +252,7 @@ fn what_is_allowed_is_found_and_used_and_the_application_hardly_notices() {
 #[test]
 fn an_application_that_becomes_busy_and_idle_again_is_made_room_for_and_its_room_is_found_again() {
     let play = Play { limit: 50, others: 0.0, budget: 50.0, seed: 2 };
-    let stretches = [0..300, 300..360, 360..900, 900..1080, 1080..1400];
+    let stretches = [0..300, 300..360, 360..900, 900..1140, 1140..1500];
     let change = |second, quotas: &mut Quotas| {
         quotas.set_other_calls_per_second(
             Category::UserResourceRead,
@@ -268,13 +268,13 @@ fn an_application_that_becomes_busy_and_idle_again_is_made_room_for_and_its_room
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 20, ..ProptestConfig::with_cases(32) })]
 
     #[test]
     fn whatever_the_account_allows_it_is_found(
-        limit in 10_u32..100,
+        limit in 30_u32..100,
         taken in 0.0..0.9,
-        budget in 1.0..200.0,
+        budget in 1.0..80.0, // what WORKERS can make
         seed in any::<u64>(),
     ) {
         let play = Play { limit, others: f64::from(limit) * taken, budget, seed };
