@@ -666,3 +666,32 @@ async fn users_who_vanish_in_mid_walk_or_are_disabled_lose_nothing_that_can_stil
     assert!(!exporter.log().contains("user-"), "{}", exporter.log());
     assert!(exporter.stop().success());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_leaves_and_comes_back_while_a_call_is_under_way_is_not_asked_twice_at_once() {
+    const SLOW: Duration = Duration::from_secs(20);
+    let config = format!(
+        "[[pools]]\nid = {WELL:?}\nusernames_file = \"{{directory}}/names\"\nfollowed_since = \"2020-01-01T00:00:00Z\"\n{}",
+        QUICK.replace("\"1s\"\n", "\"60s\"\n").replace("min_interval = \"60s\"", "min_interval = \"1s\"")
+    );
+    let stage = Stage::set(&config, |world| populate(world, WELL, 2, 3)).await;
+    stage.file("names", "user-0\nuser-1\n");
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[WELL]).await;
+    // The answer with the event takes so long that the file can be changed twice, and looked at each time.
+    stage.simulation.world(|world| {
+        world.inject(Fault::new(Misfortune::Slow(SLOW)).on(READ).for_user("user-0").times(1));
+        sign_ins(world, WELL, "user-0", 1, now());
+        world.calls_mut().clear();
+    });
+    stage.until_all_polled(WELL, &["user-0".to_owned()].into()).await;
+    let asked = now();
+    for (names, change) in [("user-1\n", "left=1"), ("user-0\nuser-1\n", "joined=1 left=0")] {
+        stage.file("names", names);
+        exporter.until(change, |_| said(&exporter.log(), &["the roster has changed"]).last().unwrap().contains(change));
+    }
+    stage.conserved(&exporter, &[WELL]).await;
+    stage.until("the slow answer", |world| world.now() > asked.plus(SLOW + Duration::from_secs(2))).await;
+    stage.conserved(&exporter, &[WELL]).await;
+    assert!(exporter.stop().success());
+}

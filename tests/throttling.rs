@@ -77,8 +77,8 @@ async fn an_exporter_that_may_have_less_than_its_budget_finds_out_uses_it_and_lo
     );
     assert!(in_all < 0.1, "{in_all}");
     assert!(after < 0.05, "{after}");
-    // The rate is still on its way back to just below the ceiling, and some use a little of the bucket.
-    assert!((0.8..1.2).contains(&used), "{used}");
+    // A little more than is allowed where the bucket had something left.
+    assert!((0.9..1.2).contains(&used), "{used}");
 
     let scrape = exporter.scrape();
     let budget = scrape.sum("cognito_exporter_api_budget_requests_per_second", &[]);
