@@ -1,8 +1,6 @@
 //! The application's own calls come first: the built binary against the documented quotas, with an application that needs
 //! most of them. What the budget does over hours is played in virtual time in `src/budget/tests.rs`.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 #[path = "support/exporter.rs"]
 mod exporter;
 #[path = "support/receiver.rs"]
@@ -29,7 +27,6 @@ const LEARNS: i64 = 10;
 const MEASURED: i64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "the figures are for --nocapture")]
 async fn an_exporter_that_may_have_less_than_its_budget_finds_out_uses_it_and_loses_nothing() {
     // More work than the account has calls, at five times what it may have.
     let config = format!(
