@@ -228,6 +228,13 @@ async fn an_endpoint_that_refuses_connections_is_down_after_a_minute_and_up_with
         stage.conserved(exporter, &pools).await;
         exporter.until("up", |scrape| is(scrape, "cognito_exporter_pool_up", &[], 2.0));
     }
+    let scrape = early_one.scrape();
+    let described = |labels: &[&str]| {
+        let labels = [labels, &["operation=\"DescribeUserPool\""]].concat();
+        scrape.sum("cognito_exporter_api_requests_total", &labels)
+    };
+    assert!(described(&["outcome=\"error\"", "account_id=\"unknown\""]) > 1.5, "{}", scrape.interesting());
+    assert!((described(&["outcome=\"ok\""]) - 2.0).abs() < 0.5, "{}", scrape.interesting());
     for pool in pools {
         assert_eq!((begun(&late_one, pool), ended(&late_one, pool)), (1, 1), "{}", late_one.log());
         assert_eq!(said(&early_one.log(), &["INFO", "can be reached", pool]).len(), 1, "{}", early_one.log());
@@ -375,17 +382,17 @@ async fn a_throttle_lowers_the_budget_which_recovers_and_nothing_is_lost() {
     const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
     let stage = Stage::set(&following(&[WELL]), |world| {
         populate(world, WELL, 10, 150);
-        world.inject(Fault::throttle().on(READ).after(20).times(3));
+        world.inject(Fault::throttle().on(READ).after(20).times(1));
     })
     .await;
     let exporter = stage.exporter();
     let budget = |scrape: &Scrape| scrape.sum(BUDGET, &[]);
-    let low =
-        budget(&exporter.until("a lower budget", |scrape| scrape.count(BUDGET, &[]) > 0 && budget(scrape) < 330.0));
-    exporter.until("a higher one", |scrape| budget(scrape) > low);
+    // What is left at once is a matter of seconds, and the budget's own tests; below the ceiling it stays for a while.
+    exporter.until("a lower budget", |scrape| scrape.count(BUDGET, &[]) > 0 && budget(scrape) < 385.0);
+    exporter.until("nearly all of it again", |scrape| budget(scrape) > 370.0);
     stage.conserved(&exporter, &[WELL]).await;
     let scrape = exporter.scrape();
-    assert!(is(&scrape, "cognito_exporter_api_requests_total", &["outcome=\"throttled\""], 3.0));
+    assert!(is(&scrape, "cognito_exporter_api_requests_total", &["outcome=\"throttled\""], 1.0));
     assert!(is(&scrape, "cognito_exporter_pool_up", &[], 1.0), "throttles are up");
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert!(exporter.stop().success());
