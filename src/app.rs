@@ -35,7 +35,7 @@ use crate::sink::otlp::OtlpSink;
 use crate::sink::stdout::StdoutSink;
 use crate::source::cognito::Clients;
 use crate::source::metered::Metered;
-use crate::source::{PoolDescription, Source, SourceError};
+use crate::source::{CallOutcome, Operation, PoolDescription, Source, SourceError};
 use crate::status::StatusBoard;
 use crate::stop_point::{self, Step};
 use crate::targets::discovery::Discovery;
@@ -43,7 +43,7 @@ use crate::targets::roster::Joining;
 use crate::walk::Rules;
 
 /// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
-const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// Records on stdout alone: at once, and as many as there are.
 const STDOUT_BATCHES: BatchLimits = BatchLimits { records: 512, delay: Duration::ZERO };
@@ -239,10 +239,29 @@ impl<S: Source> Follower<S> {
         let mut told = false;
         let began = Instant::now();
         loop {
-            match source.describe().await {
+            let asked = Instant::now();
+            let described = source.describe().await;
+            let account = described.as_ref().ok().and_then(|pool| pool.account_id.clone());
+            let known = identity(&self.config, account);
+            let outcome = described.as_ref().err().map_or(CallOutcome::Ok, SourceError::outcome);
+            self.means.metrics.api_request(
+                known.account_id.as_deref(),
+                &known.region,
+                Operation::DescribeUserPool,
+                outcome,
+                asked.elapsed(),
+            );
+            match described {
                 Ok(description) => {
+                    if told {
+                        info!(
+                            pool = self.config.id,
+                            after_seconds = began.elapsed().as_secs(),
+                            "the pool can be reached"
+                        );
+                    }
                     warn_of_plan(&self.config.id, &description);
-                    return identity(&self.config, description.account_id);
+                    return known;
                 }
                 Err(SourceError::Throttled(_)) => {}
                 Err(error @ (SourceError::Timeout(_) | SourceError::Passing(_))) => {
@@ -263,7 +282,7 @@ impl<S: Source> Follower<S> {
                             "the pool cannot be described; its budget is shared with the pools of the same credentials"
                         );
                     }
-                    return identity(&self.config, None);
+                    return known;
                 }
             }
             tokio::time::sleep(again_in).await;

@@ -90,6 +90,10 @@ pub struct Poller<S> {
     slots: HashMap<(PoolSlot, String), UserSlot>,
     next_slot: u32,
     turns: JoinSet<TurnEnd>,
+    /// Whose turns are under way, also of those who have left meanwhile.
+    under_way: HashMap<UserSlot, (PoolSlot, Arc<UserIdentity>)>,
+    /// Users who are back while the turn of when they left is under way. Two turns at once would take an event twice.
+    returning: Vec<(PoolSlot, UserIdentity)>,
     paused: Option<&'static str>,
 }
 
@@ -107,6 +111,8 @@ impl<S: Source> Poller<S> {
             slots: HashMap::new(),
             next_slot: 0,
             turns: JoinSet::new(),
+            under_way: HashMap::new(),
+            returning: Vec::new(),
             paused: None,
         }
     }
@@ -164,6 +170,10 @@ impl<S: Source> Poller<S> {
             member.identity = Arc::new(user);
             return;
         }
+        if self.under_way.values().any(|(of, turn)| *of == pool && turn.username == user.username) {
+            self.returning.push((pool, user));
+            return;
+        }
         let slot = UserSlot(self.next_slot);
         self.next_slot += 1;
         self.slots.insert(place, slot);
@@ -176,6 +186,7 @@ impl<S: Source> Poller<S> {
     }
 
     fn leave(&mut self, pool: PoolSlot, username: String) {
+        self.returning.retain(|(of, user)| *of != pool || user.username != username);
         if let Some(slot) = self.slots.remove(&(pool, username)) {
             self.members.remove(&slot);
             self.schedule.leave(slot);
@@ -197,6 +208,7 @@ impl<S: Source> Poller<S> {
         let Some(followed) = self.pools.get(&member.pool) else { return self.schedule.leave(user) };
         let (means, pool, identity) = (self.means.clone(), followed.pool.clone(), member.identity.clone());
         let start = self.gate.reserve();
+        self.under_way.insert(user, (member.pool, identity.clone()));
         self.turns.spawn(async move {
             let result = turn::take(&means, &pool, &identity, lane, start).await;
             TurnEnd { user, lane, result }
@@ -212,6 +224,10 @@ impl<S: Source> Poller<S> {
                 Err(_cancelled) => return,
             },
         };
+        self.under_way.remove(&end.user);
+        for (pool, user) in std::mem::take(&mut self.returning) {
+            self.join(pool, user);
+        }
         let now = Instant::now().into_std();
         let Some(member) = self.members.get_mut(&end.user) else { return };
         let Some(followed) = self.pools.get_mut(&member.pool) else { return };

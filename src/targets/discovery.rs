@@ -271,15 +271,17 @@ impl<S: Source> Discovery<S> {
         Ok(())
     }
 
-    /// What is to be written of a user who joins: nothing if it is known, unless another person has the name now.
+    /// What is to be written of a user who joins: nothing if it is known.
+    ///
+    /// A name that another person has now (another `sub`) keeps its cursor. Whoever has it now was polled under it before a
+    /// listing told, and a cursor begun anew would count those events again; and nothing of theirs can be taken for known
+    /// of the one before, because all of it came later, above the horizon, and EventIds are never used twice. What was
+    /// watched of the one before will not be met again, and ends with its watch.
     fn record(&self, stored: Option<UserRecord>, user: roster::Wanted<'_>) -> Option<UserRecord> {
         let sub = user.sub.map(str::to_owned);
-        let another = |stored: &UserRecord| stored.sub.is_some() && sub.is_some() && stored.sub != sub;
         match stored {
-            Some(stored) if !another(&stored) => {
-                (sub.is_some() && stored.sub.is_none()).then_some(UserRecord { sub, ..stored })
-            }
-            _ => {
+            Some(stored) => (sub.is_some() && stored.sub != sub).then_some(UserRecord { sub, ..stored }),
+            None => {
                 let now = self.clock.now();
                 Some(UserRecord { joined: now, sub, cursor: self.joining.cursor(user.created, now) })
             }
