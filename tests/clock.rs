@@ -12,14 +12,12 @@ mod receiver;
 #[path = "support/stage.rs"]
 mod stage;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use cognito_auth_exporter::event::{EventResponse, UnixMillis, Word};
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use exporter::Exporter;
-use receiver::Received;
-use stage::{MINUTE, Stage, counted, is, now, outcomes, said, sign_ins};
+use stage::{MINUTE, Stage, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Clock";
 const USERS: usize = 5;
@@ -44,28 +42,6 @@ async fn set_clock(stage: &Stage, exporter: &Exporter, off_ms: i64) {
         let off = oldest * 1000.0 - now().0 as f64;
         (off - off_ms as f64).abs() < MINUTE as f64
     });
-}
-
-/// Waits until every event is counted and delivered as it is now, and checks that none was twice and that it stays so while
-/// everybody is polled again.
-async fn conserved(stage: &Stage, exporter: &Exporter) {
-    let truth = stage.truth(&[POOL]);
-    let outcomes = outcomes(truth.iter());
-    exporter.until("every event, counted", |scrape| counted(scrape, &[POOL]) == outcomes);
-    let told = |records: &[Received]| -> BTreeSet<(String, String)> {
-        let member = |record: &Received, name: &str| record.text(&format!("aws.cognito.event.{name}")).to_owned();
-        records.iter().map(|record| (member(record, "id"), member(record, "response"))).collect()
-    };
-    let expected: BTreeSet<_> =
-        truth.into_iter().map(|event| (event.id.unwrap(), event.response.unwrap().as_str().to_owned())).collect();
-    stage.until_received(|records| told(records).is_superset(&expected)).await;
-    stage.forget_calls();
-    stage.until_all_polled(POOL, &(0..USERS).map(user).collect()).await;
-    let scrape = exporter.scrape();
-    assert_eq!(counted(&scrape, &[POOL]), outcomes, "{}", scrape.interesting());
-    let records = stage.receiver.records();
-    let uids: BTreeSet<_> = records.iter().map(Received::uid).collect();
-    assert_eq!(uids.len(), records.len(), "each sighting is delivered once");
 }
 
 fn user(number: usize) -> String {
@@ -104,7 +80,7 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
         Exporter::started(command)
     };
     let exporter = by_that_clock();
-    conserved(&stage, &exporter).await;
+    stage.conserved(&exporter, &[POOL]).await;
 
     let mut abandoned = 0.0;
     for off in [TWO_DAYS, 0, -TWO_DAYS, 0] {
@@ -112,14 +88,14 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
         let before: Vec<_> = stage
             .simulation
             .world(|world| (0..USERS).map(|number| (user(number), begins(world, &user(number)))).collect());
-        conserved(&stage, &exporter).await;
+        stage.conserved(&exporter, &[POOL]).await;
         set_clock(&stage, &exporter, off).await;
         let after: Vec<_> = stage.simulation.world(|world| {
             begins(world, "user-0");
             (0..USERS).map(|number| (user(number), begins(world, &user(number)))).collect()
         });
         abandoned += 1.0;
-        conserved(&stage, &exporter).await;
+        stage.conserved(&exporter, &[POOL]).await;
         stage.simulation.world(|world| {
             for (user, id) in before.iter().chain(&after) {
                 world.revise(POOL, user, id, |event| event.response = Some(Word::Known(EventResponse::Pass)));
@@ -127,7 +103,7 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
             }
         });
         // Counted, delivered, and everybody polled again: within a test's patience, and not after two days.
-        conserved(&stage, &exporter).await;
+        stage.conserved(&exporter, &[POOL]).await;
         exporter
             .until("everybody well", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], USERS as f64));
     }
@@ -144,12 +120,12 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
     // A restart by a clock that has been set back opens the ledger as it was.
     set_clock(&stage, &exporter, TWO_DAYS).await;
     stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 3, now()));
-    conserved(&stage, &exporter).await;
+    stage.conserved(&exporter, &[POOL]).await;
     exporter.kill();
     stage.file("clock", &format!("{:+}s\n", -TWO_DAYS / 1000));
     let exporter = by_that_clock();
     stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 3, now()));
-    conserved(&stage, &exporter).await;
+    stage.conserved(&exporter, &[POOL]).await;
     assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
     assert!(exporter.stop().success());
 }
