@@ -763,7 +763,7 @@ mod tests {
     #[tokio::test]
     async fn damaged_entries_condemn_nothing_and_can_be_put_aside_as_they_are_and_dropped() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = open(&directory);
+        let ledger = with_ann(&directory).await;
         // A sound entry in front of each damaged one, and one behind the last.
         let damaged = damaged_values();
         let mut commit = page(1);
@@ -842,7 +842,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_asked_for_twice_leaves_the_quarantine_once() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = open(&directory);
+        let ledger = with_ann(&directory).await;
         let mut commit = page(1);
         commit.entries = vec![known_entry(); 70];
         ledger.commit(commit).await.unwrap();
@@ -873,7 +873,7 @@ mod tests {
         assert_eq!(Ledger::open_existing(&state(&directory), NOW).err(), Some(absent));
         assert_eq!(entries(), 0);
 
-        let ledger = open(&directory);
+        let ledger = with_ann(&directory).await;
         ledger.commit(page(1)).await.unwrap();
         let locked = LedgerError::Locked(directory.path().to_owned());
         assert_eq!(Ledger::open_existing(&state(&directory), NOW).err(), Some(locked));
