@@ -18,12 +18,12 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use self::health::{Blame, Health, Notice};
-use self::members::Members;
+use self::members::{AfterTurn, Members};
 use self::turn::{Means, Report, TurnError};
 use crate::gate::Gate;
 use crate::metrics::{Stage, UserCounts};
 use crate::pool::Pool;
-use crate::schedule::{Allowed, Ended, Lane, PoolSlot, Schedule, UserSlot};
+use crate::schedule::{Ended, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 
@@ -55,8 +55,6 @@ pub struct Pace {
     pub min_interval: Duration,
     /// `poll.max_interval`.
     pub max_interval: Duration,
-    /// `state.outbox_limit`: polling pauses; history at half of it.
-    pub outbox_limit_bytes: u64,
 }
 
 impl Pace {
@@ -106,7 +104,8 @@ impl<S: Source> Poller<S> {
         }
     }
 
-    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end.
+    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end:
+    /// they wait for nothing but their commits.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message<S>>, may_begin: impl Future<Output = ()>) {
         let stop = self.means.stop.clone();
         let mut report = tokio::time::interval(REPORT_EVERY);
@@ -170,12 +169,12 @@ impl<S: Source> Poller<S> {
         if self.turns.len() >= self.pace.turns_max {
             return None;
         }
-        let due = self.schedule.next_at(Instant::now().into_std(), self.allowed())?;
+        let due = self.schedule.next_at(Instant::now().into_std(), self.means.allowed())?;
         Some(self.gate.next_at().max(due.into()))
     }
 
     fn begin_turn(&mut self) {
-        let Some((user, lane)) = self.schedule.next(Instant::now().into_std(), self.allowed()) else { return };
+        let Some((user, lane)) = self.schedule.next(Instant::now().into_std(), self.means.allowed()) else { return };
         let Some((pool, username)) = self.members.begin(user) else { return self.schedule.leave(user) };
         let Some(followed) = self.pools.get(&pool) else { return self.schedule.leave(user) };
         let (means, pool) = (self.means.clone(), followed.pool.clone());
@@ -196,7 +195,11 @@ impl<S: Source> Poller<S> {
             },
         };
         let now = Instant::now().into_std();
-        let Some(pool) = self.members.ended(end.user) else { return };
+        let pool = match self.members.ended(end.user) {
+            AfterTurn::Stays(pool) => pool,
+            AfterTurn::Left => return,
+            AfterTurn::Back(pool, username) => return self.join(pool, &username),
+        };
         let Some(followed) = self.pools.get_mut(&pool) else { return };
         let (ended, notice) = match end.result {
             Ok(report) => {
@@ -224,8 +227,8 @@ impl<S: Source> Poller<S> {
                 };
                 (ended, notice)
             }
-            // The ledger's own trouble is told by the ledger; the page is read again when it is over.
-            Err(TurnError::Ledger(_)) => (Ended::Postponed, None),
+            // The ledger's own trouble is told by the ledger; the page is read again when it is over, or after a start.
+            Err(TurnError::Ledger(_) | TurnError::Stopped) => (Ended::Postponed, None),
             Err(error @ TurnError::NotEnrolled) => {
                 let failures = self.members.failed(end.user, None);
                 if failures == NOT_ENROLLED_TOLD_AT {
@@ -236,15 +239,6 @@ impl<S: Source> Poller<S> {
         };
         tell(&followed.pool.identity.id, notice.as_ref());
         self.schedule.ended(end.user, end.lane, ended, now);
-    }
-
-    fn allowed(&self) -> Allowed {
-        let waiting = self.means.ledger.outbox_state().bytes;
-        let open = self.means.ledger.failure().is_none();
-        Allowed {
-            live: open && waiting < self.pace.outbox_limit_bytes,
-            history: open && waiting < self.pace.outbox_limit_bytes / 2,
-        }
     }
 
     /// Refreshes what people see of every pool.
@@ -272,13 +266,13 @@ impl<S: Source> Poller<S> {
             metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
             self.status.backlog_walks(&identity.id, counts.catching_up);
         }
-        if self.schedule.next_at(now, self.allowed()).is_some_and(|at| at > now) {
+        if self.schedule.next_at(now, self.means.allowed()).is_some_and(|at| at > now) {
             self.means.metrics.progress(Stage::Poll, wall);
         }
     }
 
     fn tell_of_pause(&mut self) {
-        let reason = match (self.means.ledger.failure(), self.allowed().live) {
+        let reason = match (self.means.ledger.failure(), self.means.allowed().live) {
             (Some(_), _) => Some("state_error"),
             (None, false) => Some("outbox_full"),
             (None, true) => None,

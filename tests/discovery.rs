@@ -212,7 +212,7 @@ async fn who_has_been_gone_for_long_is_forgotten_and_nobody_else() {
     assert!(exporter.stop().success());
 
     stage.simulation.world(|world| (0..2).for_each(|user| world.delete_user(POOL, &name(user))));
-    let ledger = stage.ledger();
+    let ledger = stage.opened_ledger();
     ledger.mark_gone(POOL, &[name(0)], UnixMillis(now().0 - 31 * DAYS)).await.unwrap();
     ledger.mark_gone(POOL, &[name(1)], UnixMillis(now().0 - 29 * DAYS)).await.unwrap();
     ledger.close().await;
@@ -221,7 +221,7 @@ async fn who_has_been_gone_for_long_is_forgotten_and_nobody_else() {
     exporter.until_said("gone for long");
     assert!(exporter.stop().success());
 
-    let ledger = stage.ledger();
+    let ledger = stage.opened_ledger();
     assert_eq!(ledger.usernames(POOL).collect::<Result<Vec<_>, _>>().unwrap(), [name(1), name(2)]);
     assert_eq!(ledger.followed(POOL).collect::<Result<Vec<_>, _>>().unwrap(), [name(2)]);
     ledger.close().await;
@@ -258,7 +258,7 @@ async fn an_alias_that_was_followed_as_given_is_counted_once_when_its_user_is_li
     stage.until_received(|records| records.len() >= 4).await;
     assert_eq!(stage.receiver.records().len(), 4);
     assert!(exporter.stop().success());
-    let ledger = stage.ledger();
+    let ledger = stage.opened_ledger();
     assert_eq!(ledger.usernames(POOL).collect::<Result<Vec<_>, _>>().unwrap(), ["ann"]);
     ledger.close().await;
 }
@@ -297,7 +297,7 @@ async fn another_selection_waits_for_its_listing_and_follows_nobody_else() {
         scrape.count("cognito_exporter_discovery_last_success_timestamp_seconds", &[]) > 0
     });
     assert!(exporter.stop().success());
-    let ledger = stage.ledger();
+    let ledger = stage.opened_ledger();
     assert_eq!(ledger.followed(POOL).collect::<Result<Vec<_>, _>>().unwrap(), [name(1)]);
     ledger.close().await;
 }

@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/disk.rs"]
+mod disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -87,7 +90,7 @@ async fn enroll(ledger: &Ledger, username: &str) {
 fn event_ids(ledger: &Ledger) -> Vec<String> {
     let entries = ledger.read(None, usize::MAX).unwrap();
     assert!(entries.is_sorted_by(|a, b| a.0 < b.0));
-    entries.into_iter().map(|(_, entry)| entry.event.id.unwrap()).collect()
+    entries.into_iter().map(|(_, entry)| entry.unwrap().event.id.unwrap()).collect()
 }
 
 #[tokio::test]
@@ -250,8 +253,9 @@ async fn a_settlement_removes_and_puts_aside_in_one_write_and_may_be_repeated() 
     assert_eq!(quarantined.len(), 1);
     assert_eq!(quarantined[0].0, ids[1]);
     assert_eq!(quarantined[0].1.entry, entries[1].1);
-    assert_eq!(quarantined[0].1.reason, "refused");
-    assert!(quarantined[0].1.at >= NOW);
+    let refusal = quarantined[0].1.refusal.clone().unwrap();
+    assert_eq!(refusal.reason, "refused");
+    assert!(refusal.at >= NOW);
     assert_eq!(ledger.quarantine_state().0, 1);
     let left = ledger.outbox_state();
     assert_eq!((left.records, left.oldest), (1, Some(NOW)));
@@ -286,13 +290,13 @@ async fn the_outbox_is_read_in_steps_of_bounded_size() {
     let first = ledger.read(None, 100).unwrap();
     assert_eq!(first.len(), 2);
     let rest = ledger.read(Some(first[1].0), 1).unwrap();
-    assert_eq!(rest[0].1.event.id.as_deref(), Some("ann-3"));
+    assert_eq!(rest[0].1.as_ref().unwrap().event.id.as_deref(), Some("ann-3"));
     assert_eq!(ledger.read(Some(OutboxId(rest[0].0.0 + 1)), 100), Ok(vec![]));
     ledger.close().await;
 
     // What is this large lies outside the engine's log: it is there nevertheless.
     let ledger = open(&path);
-    assert_eq!(ledger.read(None, 1).unwrap()[0].1, huge(1).entries[0]);
+    assert_eq!(ledger.read(None, 1).unwrap()[0].1, Ok(huge(1).entries[0].clone()));
     ledger.close().await;
 }
 
@@ -355,6 +359,96 @@ async fn a_damaged_ledger_is_moved_aside_and_reported_and_a_third_one_waits_for_
             }
         }
     }
+}
+
+/// Replaces a damaged ledger with a process that dies after so many steps, as `home.rs` draws them.
+async fn die_replacing(path: &Path, steps: usize) {
+    let aside = path.join("ledger.corrupt-20261124T120000Z");
+    let last_commit = fs::read_to_string(path.join("last-commit")).unwrap();
+    let lost_since =
+        format!("{}\nledger.corrupt-20261124T120000Z\nthe store: broken\n", last_commit.split_once(' ').unwrap().0);
+    if steps >= 1 {
+        fs::write(path.join("lost-since"), &lost_since).unwrap();
+    }
+    if steps >= 2 {
+        fs::rename(path.join("ledger"), &aside).unwrap();
+    }
+    if steps >= 3 {
+        fs::remove_file(path.join("last-commit")).unwrap();
+    }
+    if steps >= 4 {
+        // A file of the engine's, and nothing in it.
+        fs::create_dir(path.join("ledger")).unwrap();
+        fs::write(path.join("ledger/db"), "").unwrap();
+    }
+    if steps >= 5 {
+        Ledger::open(&state(path), NOW).unwrap().ledger.close().await;
+        fs::write(path.join("lost-since"), &lost_since).unwrap();
+    }
+    if steps >= 6 {
+        fs::remove_file(path.join("lost-since")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn whoever_dies_while_a_damaged_ledger_is_replaced_the_next_one_ends_in_the_same_place() {
+    for steps in 0..=6 {
+        let (_directory, path) = place();
+        filled(&path).await;
+        damage(&path.join("ledger/db"), 0, 100);
+        let noted = fs::read_to_string(path.join("last-commit")).unwrap();
+        die_replacing(&path, steps).await;
+
+        let Opened { ledger, rebuilt } = Ledger::open(&state(&path), UnixMillis(NOW.0 + 1000)).unwrap();
+        // After the last step it was told already.
+        assert_eq!(rebuilt.is_some(), steps < 6, "{steps}");
+        let lost_since = ledger.lost_since().unwrap().unwrap();
+        assert!(noted.starts_with(&format!("{lost_since} ")), "{steps}: {lost_since} is not of {noted}");
+        if let Some(rebuilt) = rebuilt {
+            assert_eq!(rebuilt.last_commit, Some(lost_since), "{steps}");
+            assert!(rebuilt.moved_to.join("db").exists(), "{steps}");
+        }
+        assert_eq!(ledger.totals(POOL), Ok(vec![]));
+        assert!(!path.join("lost-since").exists());
+        ledger.close().await;
+
+        // It is known until every pool has it.
+        let ledger = open(&path);
+        assert_eq!(ledger.lost_since(), Ok(Some(lost_since)));
+        let record = PoolRecord { followed_since: lost_since, lost_since: Some(lost_since), selection: None };
+        ledger.follow_pool(POOL, record.clone()).await.unwrap();
+        ledger.forget_loss().await.unwrap();
+        ledger.close().await;
+        let ledger = open(&path);
+        assert_eq!(ledger.lost_since(), Ok(None));
+        assert_eq!(ledger.pool(POOL), Ok(Some(record)));
+        ledger.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_opens_after_all_has_lost_nothing_whatever_a_process_was_about_to_do() {
+    let (_directory, path) = place();
+    filled(&path).await;
+    fs::write(path.join("lost-since"), "2026-11-24T12:00:00.000Z\nledger.corrupt-never\nit could not be read\n")
+        .unwrap();
+    let ledger = open(&path);
+    assert_eq!(ledger.lost_since(), Ok(None));
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 60)]));
+    assert!(!path.join("lost-since").exists());
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_loss_of_which_no_time_is_known_is_told_so() {
+    let (_directory, path) = place();
+    filled(&path).await;
+    damage(&path.join("ledger/db"), 0, 100);
+    fs::write(path.join("last-commit"), "not long ago").unwrap();
+    let Opened { ledger, rebuilt } = Ledger::open(&state(&path), NOW).unwrap();
+    assert_eq!(rebuilt.unwrap().last_commit, None);
+    assert_eq!(ledger.lost_since(), Ok(None));
+    ledger.close().await;
 }
 
 #[tokio::test]
@@ -437,6 +531,103 @@ async fn commits_until_killed() {
         });
     }
     turns.join_all().await;
+}
+
+/// Pages that [`commits_a_few`] commits, one after the other.
+const A_FEW: i64 = 40;
+
+/// Not a test by itself: what `every_commit_is_synced_before_it_is_acknowledged` watches.
+#[tokio::test]
+async fn commits_a_few() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let ledger = open(Path::new(&path));
+    enroll(&ledger, "ann").await;
+    for number in 1..=A_FEW {
+        ledger.commit(page("ann", number)).await.unwrap();
+        writeln!(std::io::stdout(), "acknowledged {number}.").unwrap();
+    }
+    ledger.close().await;
+}
+
+/// A system call, as strace tells of it: between which of its lines.
+struct SystemCall {
+    name: String,
+    arguments: String,
+    began: usize,
+    ended: usize,
+}
+
+impl SystemCall {
+    /// Reads what `strace -f` wrote: calls of several threads, some told in two parts. Failed ones are left out.
+    fn all(trace: &str) -> Vec<Self> {
+        let mut under_way: BTreeMap<&str, Self> = BTreeMap::new();
+        let mut calls = Vec::new();
+        for (at, line) in trace.lines().enumerate() {
+            let (thread, told) = line.split_once(char::is_whitespace).unwrap();
+            let (told, has_ended) = (told.trim_start(), !told.ends_with("<unfinished ...>"));
+            let call = if told.starts_with("<... ") {
+                under_way.remove(thread)
+            } else {
+                told.split_once('(').map(|(name, arguments)| Self {
+                    name: name.to_owned(),
+                    arguments: arguments.to_owned(),
+                    began: at,
+                    ended: at,
+                })
+            };
+            let Some(mut call) = call else { continue };
+            call.ended = at;
+            if !has_ended {
+                under_way.insert(thread, call);
+            } else if !told.rsplit_once(" = ").is_some_and(|(_, result)| result.starts_with('-')) {
+                calls.push(call);
+            }
+        }
+        calls
+    }
+
+    fn is_of(&self, names: &[&str], file: &str) -> bool {
+        let descriptor = self.arguments.split('>').next().unwrap_or_default();
+        names.contains(&self.name.as_str()) && descriptor.ends_with(file)
+    }
+}
+
+#[test]
+fn every_commit_is_synced_before_it_is_acknowledged() {
+    if !disk::has_strace() {
+        return;
+    }
+    let (directory, path) = place();
+    let trace = directory.path().join("trace");
+    let traced = Command::new("strace")
+        .args(["-f", "-qq", "-y", "-s", "1000000", "-e", "trace=pwrite64,write,fsync,fdatasync", "-o"])
+        .arg(&trace)
+        .arg(std::env::current_exe().unwrap())
+        .args(["commits_a_few", "--exact", "--nocapture"])
+        .env(CHILD, &path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(traced.unwrap().success());
+    let calls = SystemCall::all(&fs::read_to_string(&trace).unwrap());
+    let of = |names: &'static [&str], file: &'static str| calls.iter().filter(move |call| call.is_of(names, file));
+    for number in 1..=A_FEW {
+        let acknowledged = calls
+            .iter()
+            .find(|call| call.name == "write" && call.arguments.contains(&format!("acknowledged {number}.")));
+        let acknowledged = acknowledged.unwrap();
+        // The event's id, as the outbox's entry holds it, and no digit behind it.
+        let id = format!("ann-{number}");
+        let holds = |call: &&SystemCall| {
+            call.arguments.split(&id).skip(1).any(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+        };
+        let written = of(&["pwrite64"], "/ledger/db").find(holds).unwrap();
+        let synced = of(&["fsync", "fdatasync"], "/ledger/db")
+            .any(|sync| written.ended < sync.began && sync.ended < acknowledged.began);
+        assert!(synced, "page {number}: written before line {}, told at {}", written.ended, acknowledged.began);
+    }
+    let synced = of(&["fsync", "fdatasync"], "/ledger/db").count();
+    println!("{synced} fsyncs of the log for {A_FEW} commits, one after the other");
 }
 
 /// The number of a user's last page.

@@ -32,9 +32,12 @@ use time::format_description::well_known::Rfc3339;
 
 use super::books::Books;
 use super::engine::{self, Engine};
+use super::envelope::{Format, Record as _};
 use super::error::LedgerError;
+use super::keys;
 use crate::config::StateConfig;
 use crate::event::UnixMillis;
+use crate::stop_point::{self, Step};
 
 /// Damaged ledgers that are kept. One would be overwritten by the second accident of an afternoon, many would fill a disk.
 const DAMAGED_MAX: usize = 2;
@@ -91,6 +94,16 @@ impl Home {
         Ok(Self { path: path.clone(), cache_bytes: state.cache_bytes, lock })
     }
 
+    /// Takes the lock of a state directory that has a store; makes none.
+    pub(super) fn enter_existing(state: &StateConfig) -> Result<Self, LedgerError> {
+        let store = state.path.join("ledger").join("db");
+        match store.try_exists() {
+            Ok(true) => Self::enter(state),
+            Ok(false) => Err(LedgerError::Absent(state.path.clone())),
+            Err(error) => Err(LedgerError::io("cannot look for", &store, &error)),
+        }
+    }
+
     /// Opens the store and reads its books; replaces it by a new one if it is damaged beyond doubt.
     pub(super) fn open(&self, now: UnixMillis) -> Result<(Engine, Books, Option<Rebuilt>), LedgerError> {
         let (engine, books) = match self.open_or_begin() {
@@ -116,7 +129,7 @@ impl Home {
         // A store that was opened on a full disk would fail again with its first write.
         self.probe()?;
         self.patiently(|| engine::write_again(&self.store()))?;
-        self.open_store(groups_known, None)
+        self.open_store(Some(groups_known), None)
     }
 
     /// Opens the store as it is, or makes a new one if there is none.
@@ -127,11 +140,15 @@ impl Home {
             make_directory(&self.store())?;
             engine::sync_directory(&self.path)?;
         }
-        self.open_store(0, self.loss()?.and_then(|loss| loss.last_commit))
+        self.open_store(None, self.loss()?.and_then(|loss| loss.last_commit))
     }
 
     /// Opens the store and reads its books. Only snapshots, which are redundant, are removed if that helps.
-    fn open_store(&self, groups_known: u64, lost_since: Option<UnixMillis>) -> Result<(Engine, Books), LedgerError> {
+    fn open_store(
+        &self,
+        groups_known: Option<u64>,
+        lost_since: Option<UnixMillis>,
+    ) -> Result<(Engine, Books), LedgerError> {
         let store = self.store();
         let engine = match self.open_engine() {
             Err(LedgerError::Corrupt { .. }) => {
@@ -141,12 +158,27 @@ impl Home {
             opened => opened?,
         };
         // sled reads a log up to the first thing that it does not understand, and calls that a recovery.
-        let noted = self.last_commit().map_or(0, |last| last.group);
-        Books::of(engine, noted.max(groups_known), lost_since)
+        Books::of(engine, self.groups_noted().max(groups_known), lost_since)
     }
 
     fn is_begun(&self) -> bool {
         self.store().join("db").exists()
+    }
+
+    /// Opens the store that is there, as it is, and reads its books: makes and removes nothing. (To open is to recover for
+    /// sled: it ends a damaged log where it stops understanding it, here as everywhere.)
+    pub(super) fn open_existing(&self) -> Result<(Engine, Books), LedgerError> {
+        let engine = self.open_engine()?;
+        if engine.reader().get(keys::FORMAT)?.is_none() {
+            return Err(LedgerError::corrupt(Format::WHAT, "it is missing"));
+        }
+        Books::of(engine, self.groups_noted(), None)
+    }
+
+    /// How many groups the store must have. Where something was noted there was something, also if the note cannot be read
+    /// any more.
+    fn groups_noted(&self) -> Option<u64> {
+        self.last_commit_path().exists().then(|| self.last_commit().map_or(0, |last| last.group))
     }
 
     fn open_engine(&self) -> Result<Engine, LedgerError> {
@@ -266,7 +298,10 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = File::create(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(draft, path)
+    stop_point::reached(Step::NoteDrafted);
+    fs::rename(draft, path)?;
+    stop_point::reached(Step::NoteRenamed);
+    Ok(())
 }
 
 fn remove_if_there(path: &Path) -> Result<(), LedgerError> {

@@ -45,7 +45,7 @@ impl Record for StoredUser {
 impl StoredUser {
     /// When a stored user joined, and its `sub`, without reading the cursor.
     pub(super) fn head(bytes: &[u8]) -> Result<(UnixMillis, Option<String>), LedgerError> {
-        let payload = Self::verify(bytes)?;
+        let (_version, payload) = Self::verify(bytes)?;
         let head = <Head as prost::Message>::decode(payload);
         let head = head.map_err(|error| LedgerError::corrupt(Self::WHAT, error.to_string()))?;
         Ok((UnixMillis(head.joined), head.sub))
@@ -299,7 +299,7 @@ fn plus(difference: i64, base: UnixMillis) -> UnixMillis {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::collection::{btree_map, vec, vec_deque};
     use proptest::option::of;
     use proptest::prelude::*;
@@ -364,7 +364,7 @@ mod tests {
         })
     }
 
-    fn record() -> impl Strategy<Value = UserRecord> {
+    pub(in crate::ledger) fn record() -> impl Strategy<Value = UserRecord> {
         let last_seen = of((time(), of(".{0,40}")).prop_map(|(time, id)| LastSeen { time, id }));
         let cursor = (
             time(),

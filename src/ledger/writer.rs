@@ -12,7 +12,7 @@
 //! fsync serves all who wait.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,7 @@ use super::engine::{Engine, Reader};
 use super::error::LedgerError;
 use super::home::{Home, LastCommit};
 use crate::event::UnixMillis;
+use crate::stop_point::{self, Step};
 use crate::tally::Series;
 
 /// Requests that wait for the writer. Beyond it callers wait to be heard: a poller has at most as many turns at once.
@@ -36,6 +37,9 @@ pub(super) const GROUP_KEYS_MAX: usize = 100;
 
 /// How often the last commit is noted beside the store. It matters only after the store was lost.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
+
+/// A write that takes longer is taken for a disk that does not answer. A busy one has been seen to take seconds.
+pub(super) const WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// Pause before the store is opened again after a failure: first and longest.
 const REOPEN_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -58,8 +62,18 @@ pub(super) enum Request {
 pub(super) enum Access {
     Open(Reader),
     /// It failed and is being opened again; why.
-    Failed(String),
+    Failed(LedgerError),
     Closed,
+}
+
+impl Access {
+    /// Whatever the store as a whole cannot do is passing to those who ask for a record: it says nothing of that.
+    fn failed(error: &LedgerError) -> Self {
+        Self::Failed(match error {
+            LedgerError::Storage(_) => error.clone(),
+            other => LedgerError::Storage(other.to_string()),
+        })
+    }
 }
 
 /// What the writer shares with the ledger's handles.
@@ -68,6 +82,8 @@ pub(super) struct Shared {
     /// that is dropped is really gone.
     pub(super) access: RwLock<Access>,
     pub(super) published: watch::Sender<Published>,
+    /// Since when a write is under way.
+    pub(super) writing: Mutex<Option<Instant>>,
     /// Moves with what is published.
     pub(super) changes: watch::Sender<u64>,
 }
@@ -76,6 +92,17 @@ impl Shared {
     pub(super) fn set(&self, access: Access) {
         let mut place = self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *place = access;
+    }
+
+    pub(super) fn set_writing(&self, since: Option<Instant>) {
+        *self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
+    }
+
+    /// The error of a disk that does not answer: nobody knows when a write ends that takes this long.
+    pub(super) fn overdue(&self) -> Option<LedgerError> {
+        let since = *self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seconds = since.map(|since| since.elapsed()).filter(|took| *took >= WRITE_MAX)?.as_secs();
+        Some(LedgerError::Storage(format!("a write has not ended for {seconds} s")))
     }
 
     fn publish(&self, published: Published) {
@@ -87,12 +114,17 @@ impl Shared {
 
 /// The time of day, counted from the time at which the ledger was opened.
 #[derive(Clone, Copy)]
-struct TimeOfDay {
+pub(super) struct TimeOfDay {
     opened: UnixMillis,
     at: Instant,
 }
 
 impl TimeOfDay {
+    /// It is `now`: to be asked at once, because opening a store takes its time.
+    pub(super) fn from(now: UnixMillis) -> Self {
+        Self { opened: now, at: Instant::now() }
+    }
+
     fn now(self) -> UnixMillis {
         self.opened.plus(self.at.elapsed())
     }
@@ -121,7 +153,7 @@ enum Ended {
 }
 
 impl Writer {
-    pub(super) fn new(home: Home, shared: Arc<Shared>, requests: mpsc::Receiver<Request>, opened: UnixMillis) -> Self {
+    pub(super) fn new(home: Home, shared: Arc<Shared>, requests: mpsc::Receiver<Request>, time: TimeOfDay) -> Self {
         Self {
             home,
             shared,
@@ -129,7 +161,7 @@ impl Writer {
             put_back: None,
             show_totals: Box::new(|_, _| ()),
             durable: 0,
-            time: TimeOfDay { opened, at: Instant::now() },
+            time,
             noted: None,
             unnoted: None,
         }
@@ -155,6 +187,7 @@ impl Writer {
         self.shared.set(Access::Closed);
         // With the lock: whoever is answered may open the ledger again.
         drop(self);
+        stop_point::reached(Step::LedgerClosed);
         if let Some(reply) = closed {
             let _ = reply.send(Ok(()));
         }
@@ -179,27 +212,34 @@ impl Writer {
             let mut replies = Vec::new();
             let mut group = self.gather(work, reply, &mut books, engine.reader(), &mut replies);
             let counted = std::mem::take(&mut group.counted);
+            stop_point::reached(Step::LedgerAsked);
             let written = if group.changes.is_empty() {
                 Ok(())
             } else {
                 books.number(&mut group);
-                engine.write(group.changes)
+                self.shared.set_writing(Some(Instant::now()));
+                let written = engine.write(group.changes);
+                self.shared.set_writing(None);
+                written
             };
             match written.and_then(|()| books.publish(engine.reader())) {
                 Ok(published) => {
+                    stop_point::reached(Step::LedgerSynced);
                     self.durable = books.groups;
                     self.unnoted = Some(LastCommit { time: self.time.now(), group: books.groups });
                     // Readable and shown first, answered then: whoever was answered finds what it wrote.
                     self.shared.publish(published);
                     self.show(books.totals_of(&counted));
+                    stop_point::reached(Step::LedgerPublished);
                     answer(replies, &Ok(()));
+                    stop_point::reached(Step::LedgerAnswered);
                     if self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY) {
                         self.note_last_commit();
                     }
                 }
                 Err(error) => {
                     // Callers look here before they try again.
-                    self.shared.set(Access::Failed(error.to_string()));
+                    self.shared.set(Access::failed(&error));
                     answer(replies, &Err(error.clone()));
                     return Ended::Failed(error);
                 }
@@ -268,7 +308,7 @@ impl Writer {
                     self.shared.set(Access::Open(engine.reader().clone()));
                     return Ok((engine, books));
                 }
-                Err(error) => self.shared.set(Access::Failed(error.to_string())),
+                Err(error) => self.shared.set(Access::failed(&error)),
             }
             pause = (pause * 2).min(longest);
         }
@@ -318,7 +358,7 @@ impl Writer {
     fn failure(&self) -> LedgerError {
         let access = self.shared.access.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*access {
-            Access::Failed(why) => LedgerError::Storage(why.clone()),
+            Access::Failed(error) => error.clone(),
             Access::Open(_) | Access::Closed => LedgerError::Closed,
         }
     }

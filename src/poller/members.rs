@@ -65,6 +65,8 @@ impl Row {
     /// It has left while its turn was under way: the row is free when that has ended, and not before, or the turn's end
     /// would be taken for that of whoever has the row then.
     const LEFT: u8 = 8;
+    /// It has left and is back, and joins when that turn has ended: two turns at once would take an event twice.
+    const BACK: u8 = 16;
 
     fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -85,6 +87,17 @@ impl Row {
     }
 }
 
+/// What becomes of a user whose turn has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AfterTurn {
+    /// It is there, in this pool.
+    Stays(PoolSlot),
+    /// It has left meanwhile.
+    Left,
+    /// It has left meanwhile and is back: now it may join.
+    Back(PoolSlot, String),
+}
+
 #[derive(Debug)]
 struct Pool {
     counts: PoolCounts,
@@ -99,6 +112,8 @@ pub struct Members {
     free: u32,
     len: usize,
     by_name: HashTable<u32>,
+    /// Rows of those who have left while their turns are under way: never more than there are turns.
+    leaving: Vec<u32>,
     hasher: RandomState,
     names: Names,
     pools: HashMap<PoolSlot, Pool>,
@@ -111,6 +126,7 @@ impl Default for Members {
             free: NONE,
             len: 0,
             by_name: HashTable::new(),
+            leaving: Vec::new(),
             hasher: RandomState::new(),
             names: Names::default(),
             pools: HashMap::new(),
@@ -129,9 +145,13 @@ impl Members {
         self.len == 0
     }
 
-    /// Takes a user in; None for one who is there.
+    /// Takes a user in; None for one who is there, or will be when the turn of when it left has ended.
     pub fn join(&mut self, pool: PoolSlot, username: &str, now: UnixMillis) -> Option<UserSlot> {
         if self.find(pool, username).is_some() {
+            return None;
+        }
+        if let Some(row) = self.find_leaving(pool, username) {
+            row.set(Row::BACK, true);
             return None;
         }
         let name = self.names.keep(username)?;
@@ -161,6 +181,9 @@ impl Members {
 
     /// Takes a user out; None for one who is not there.
     pub fn leave(&mut self, pool: PoolSlot, username: &str) -> Option<UserSlot> {
+        if let Some(row) = self.find_leaving(pool, username) {
+            row.set(Row::BACK, false);
+        }
         let slot = self.find(pool, username)?;
         let hash = self.hasher.hash_one((pool.0, username));
         if let Ok(entry) = self.by_name.find_entry(hash, |found| *found == slot) {
@@ -171,35 +194,35 @@ impl Members {
         self.unlink(slot);
         self.len -= 1;
         let row = &mut self.rows[slot as usize];
-        self.names.forget(row.name);
-        row.name = NONE;
         if row.has(Row::BUSY) {
             row.set(Row::LEFT, true);
+            self.leaving.push(slot);
         } else {
             self.release(slot);
-        }
-        if self.names.is_mostly_holes() {
-            self.names.compact(self.rows.iter_mut().map(|row| &mut row.name).filter(|name| **name != NONE));
         }
         Some(UserSlot(slot))
     }
 
     /// A user's pool and name, whose turn begins now; it has one at a time.
     pub fn begin(&mut self, slot: UserSlot) -> Option<(PoolSlot, String)> {
-        let row = self.rows.get_mut(slot.0 as usize).filter(|row| row.name != NONE)?;
+        let row = self.rows.get_mut(slot.0 as usize).filter(|row| row.name != NONE && !row.has(Row::LEFT))?;
         row.set(Row::BUSY, true);
         Some((PoolSlot(row.pool), self.names.get(row.name).to_owned()))
     }
 
-    /// The turn has ended; answers the user's pool, or None if it has left meanwhile.
-    pub fn ended(&mut self, slot: UserSlot) -> Option<PoolSlot> {
-        let row = self.rows.get_mut(slot.0 as usize).filter(|row| row.has(Row::BUSY))?;
+    /// The turn has ended.
+    pub fn ended(&mut self, slot: UserSlot) -> AfterTurn {
+        let row = self.rows.get_mut(slot.0 as usize).filter(|row| row.has(Row::BUSY));
+        let Some(row) = row else { return AfterTurn::Left };
         row.set(Row::BUSY, false);
-        if row.has(Row::LEFT) {
-            self.release(slot.0);
-            return None;
+        let (row, pool) = (*row, PoolSlot(row.pool));
+        if !row.has(Row::LEFT) {
+            return AfterTurn::Stays(pool);
         }
-        Some(PoolSlot(row.pool))
+        let back = row.has(Row::BACK).then(|| self.names.get(row.name).to_owned());
+        self.leaving.retain(|leaving| *leaving != slot.0);
+        self.release(slot.0);
+        back.map_or(AfterTurn::Left, |username| AfterTurn::Back(pool, username))
     }
 
     /// The service answered for a user; `polled` is when it was polled from the top.
@@ -232,18 +255,29 @@ impl Members {
 
     fn find(&self, pool: PoolSlot, username: &str) -> Option<u32> {
         let hash = self.hasher.hash_one((pool.0, username));
-        let is_it = |slot: &u32| {
-            let row = self.rows[*slot as usize];
-            row.pool == pool.0 && self.names.get(row.name) == username
-        };
-        self.by_name.find(hash, is_it).copied()
+        self.by_name.find(hash, |slot| self.is(*slot, pool, username)).copied()
+    }
+
+    fn find_leaving(&mut self, pool: PoolSlot, username: &str) -> Option<&mut Row> {
+        let slot = self.leaving.iter().copied().find(|slot| self.is(*slot, pool, username))?;
+        self.rows.get_mut(slot as usize)
+    }
+
+    fn is(&self, slot: u32, pool: PoolSlot, username: &str) -> bool {
+        let row = self.rows[slot as usize];
+        row.pool == pool.0 && self.names.get(row.name) == username
     }
 
     fn release(&mut self, slot: u32) {
         let row = &mut self.rows[slot as usize];
+        self.names.forget(row.name);
+        row.name = NONE;
         row.flags = 0;
         row.after = self.free;
         self.free = slot;
+        if self.names.is_mostly_holes() {
+            self.names.compact(self.rows.iter_mut().map(|row| &mut row.name).filter(|name| **name != NONE));
+        }
     }
 
     fn pool(&mut self, slot: u32) -> &mut Pool {
@@ -396,12 +430,28 @@ mod tests {
         let ann = members.join(POOL, "ann", at(1)).unwrap();
         members.begin(ann);
         members.leave(POOL, "ann");
-        let again = members.join(POOL, "ann", at(2)).unwrap();
-        assert_ne!(again, ann);
-        members.begin(again);
-        assert_eq!(members.ended(ann), None, "of the one who left");
-        assert_eq!(members.ended(again), Some(POOL));
-        assert_eq!(members.join(POOL, "ben", at(3)), Some(ann), "and now it is");
+        assert_ne!(members.join(POOL, "ben", at(2)).unwrap(), ann);
+        assert_eq!((members.begin(ann), members.ended(ann)), (None, AfterTurn::Left));
+        assert_eq!(members.join(POOL, "cleo", at(3)), Some(ann), "and now it is");
+    }
+
+    #[test]
+    fn who_is_back_joins_when_the_turn_of_when_it_left_has_ended() {
+        let mut members = Members::default();
+        let ann = members.join(POOL, "ann", at(1)).unwrap();
+        for stays in [true, false] {
+            members.begin(ann);
+            members.leave(POOL, "ann");
+            assert_eq!(members.join(POOL, "ann", at(2)), None, "two turns at once");
+            assert!(members.join(OTHER, "ann", at(2)).is_some_and(|slot| members.leave(OTHER, "ann") == Some(slot)));
+            if !stays {
+                assert_eq!((members.leave(POOL, "ann"), members.len()), (None, 0));
+                assert_eq!(members.ended(ann), AfterTurn::Left);
+                continue;
+            }
+            assert_eq!(members.ended(ann), AfterTurn::Back(POOL, "ann".into()));
+            assert_eq!(members.join(POOL, "ann", at(3)), Some(ann));
+        }
     }
 
     #[test]
@@ -414,6 +464,7 @@ mod tests {
         Join(u8, u8),
         Leave(u8, u8),
         Begin(u8, u8),
+        End(u8, u8),
         Answered(u8, u8, bool, bool),
         Failed(u8, u8, bool),
     }
@@ -424,6 +475,7 @@ mod tests {
             4 => who().prop_map(|(pool, name)| Step::Join(pool, name)),
             2 => who().prop_map(|(pool, name)| Step::Leave(pool, name)),
             2 => who().prop_map(|(pool, name)| Step::Begin(pool, name)),
+            2 => who().prop_map(|(pool, name)| Step::End(pool, name)),
             4 => (who(), any::<bool>(), any::<bool>()).prop_map(|((p, n), polled, behind)| Step::Answered(p, n, polled, behind)),
             3 => (who(), any::<bool>()).prop_map(|((pool, name), missing)| Step::Failed(pool, name, missing)),
         ]
@@ -436,6 +488,13 @@ mod tests {
         failures: u8,
         missing: bool,
         behind: bool,
+        busy: bool,
+    }
+
+    impl Known {
+        fn joined(slot: UserSlot, polled: i64) -> Self {
+            Self { slot, polled, failures: 0, missing: false, behind: false, busy: false }
+        }
     }
 
     proptest! {
@@ -444,24 +503,44 @@ mod tests {
         fn what_is_kept_up_to_date_is_what_counting_would_say(steps in prop::collection::vec(step(), 0..200)) {
             let mut members = Members::default();
             let mut model: BTreeMap<(u8, u8), Known> = BTreeMap::new();
+            // Who has left while a turn was under way: its place, and whether it is back.
+            let mut leaving: BTreeMap<(u8, u8), (UserSlot, bool)> = BTreeMap::new();
             let name = |name: u8| format!("{}-{name}", "x".repeat(usize::from(name) * 3));
             for (time, step) in (1..).zip(steps) {
                 match step {
                     Step::Join(pool, user) => {
                         let slot = members.join(PoolSlot(pool.into()), &name(user), at(time));
-                        prop_assert_eq!(slot.is_none(), model.contains_key(&(pool, user)));
+                        let is_there = model.contains_key(&(pool, user)) || leaving.contains_key(&(pool, user));
+                        prop_assert_eq!(slot.is_none(), is_there);
+                        leaving.entry((pool, user)).and_modify(|(_, back)| *back = true);
                         if let Some(slot) = slot {
-                            let known = Known { slot, polled: time, failures: 0, missing: false, behind: false };
-                            model.insert((pool, user), known);
+                            prop_assert!(leaving.values().all(|(leaving, _)| *leaving != slot));
+                            model.insert((pool, user), Known::joined(slot, time));
                         }
                     }
                     Step::Leave(pool, user) => {
                         let left = members.leave(PoolSlot(pool.into()), &name(user));
-                        prop_assert_eq!(left, model.remove(&(pool, user)).map(|known| known.slot));
+                        leaving.entry((pool, user)).and_modify(|(_, back)| *back = false);
+                        let known = model.remove(&(pool, user));
+                        prop_assert_eq!(left, known.map(|known| known.slot));
+                        if let Some(Known { slot, busy: true, .. }) = known {
+                            leaving.insert((pool, user), (slot, false));
+                        }
                     }
-                    Step::Begin(pool, user) => if let Some(known) = model.get(&(pool, user)) {
+                    Step::Begin(pool, user) => if let Some(known) = model.get_mut(&(pool, user)) {
                         prop_assert_eq!(members.begin(known.slot), Some((PoolSlot(pool.into()), name(user))));
+                        known.busy = true;
                     },
+                    Step::End(pool, user) => {
+                        let of = PoolSlot(pool.into());
+                        if let Some((slot, back)) = leaving.remove(&(pool, user)) {
+                            let after = if back { AfterTurn::Back(of, name(user)) } else { AfterTurn::Left };
+                            prop_assert_eq!(members.ended(slot), after);
+                        } else if let Some(known) = model.get_mut(&(pool, user)).filter(|known| known.busy) {
+                            prop_assert_eq!(members.ended(known.slot), AfterTurn::Stays(of));
+                            known.busy = false;
+                        }
+                    }
                     Step::Answered(pool, user, polled, behind) => if let Some(known) = model.get_mut(&(pool, user)) {
                         members.answered(known.slot, polled.then(|| at(time)), behind);
                         let polled = if polled { time } else { known.polled };

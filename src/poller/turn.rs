@@ -16,8 +16,9 @@ use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
-use crate::schedule::{Backlog, Lane};
+use crate::schedule::{Allowed, Backlog, Lane};
 use crate::source::{Page, Source, SourceError};
+use crate::stop_point::{self, Step};
 use crate::tally::{self, Series};
 use crate::walk::{Next, Taken, Walk};
 
@@ -44,8 +45,22 @@ pub struct Means {
     pub clock: Clock,
     /// Whether there is a sink: without one nothing is queued.
     pub queue: bool,
-    /// The soft stop: no further page.
+    /// `state.outbox_limit`: polling pauses; history at half of it. What is in flight then may go above it, a page each.
+    pub outbox_limit_bytes: u64,
+    /// The soft stop: no further page, and no waiting for one.
     pub stop: CancellationToken,
+}
+
+impl Means {
+    /// What may be begun at present: a turn, and each of its pages.
+    pub fn allowed(&self) -> Allowed {
+        let waiting = self.ledger.outbox_state().bytes;
+        let open = self.ledger.failure().is_none();
+        Allowed {
+            live: open && waiting < self.outbox_limit_bytes,
+            history: open && waiting < self.outbox_limit_bytes / 2,
+        }
+    }
 }
 
 /// How a turn went, when the service answered.
@@ -66,6 +81,9 @@ pub enum TurnError {
     /// The ledger could not be read or written.
     #[error(transparent)]
     Ledger(LedgerError),
+    /// The process stops: what the turn waited for it did without, and nothing of it was committed.
+    #[error("the process stops")]
+    Stopped,
     /// The user has no record in the ledger, or another than the turn began with: it goes on under another name, or another
     /// person has its name now, and the poller is about to be told. Or somebody emptied the ledger.
     #[error("the user has no record in the ledger")]
@@ -96,33 +114,45 @@ pub async fn take<S: Source>(
         Lane::Backlog => Walk::resume(&record.cursor),
     };
     let Some(mut walk) = walk else { return Ok(report(&record)) };
-    tokio::time::sleep_until(start).await;
+    unless_stopped(means, tokio::time::sleep_until(start)).await?;
     let mut tokens_refused = 0;
     loop {
-        let page = match read(means, pool, user, &walk).await {
+        let page = match unless_stopped(means, read(means, pool, user, &walk)).await? {
             Ok(page) => page,
             // Expired or refused: from the top, once. Nothing was committed of it, and nothing needs to be.
             Err(SourceError::InvalidParameter(_)) if walk.token().is_some() && tokens_refused == 0 => {
                 tokens_refused += 1;
                 if walk.token_refused(&mut record.cursor) {
-                    pool.source.reads().pass().await;
+                    unless_stopped(means, pool.source.reads().pass()).await?;
                     continue;
                 }
                 return Ok(report(&record));
             }
             Err(error) => return Err(error.into()),
         };
+        stop_point::reached(Step::PageRead);
         let taken = walk.take(&mut record.cursor, &page, &pool.rules);
         let (next, token_repeated) = (taken.next, taken.token_repeated);
         commit(means, pool, user, &record, taken, page.received).await?;
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
-        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() {
-            return Ok(report(&record));
+        let report = report(&record);
+        let may_go_on = match report.backlog {
+            Some(Backlog::History) => means.allowed().history,
+            Some(Backlog::Live) | None => means.allowed().live,
+        };
+        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() || !may_go_on {
+            return Ok(report);
         }
-        pool.source.reads().pass().await;
+        unless_stopped(means, pool.source.reads().pass()).await?;
     }
+}
+
+/// Waits for a call's time or its page, but not beyond the soft stop: whatever hangs there, nothing is lost by leaving it.
+/// Commits are not waited for like this: one that was sent may be written.
+async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Result<T, TurnError> {
+    means.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
 }
 
 async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, walk: &Walk) -> Result<Page, SourceError> {
@@ -199,6 +229,7 @@ async fn commit<S: Source>(
     delays.into_iter().for_each(|delay| means.metrics.event_delay(&pool.identity.id, delay));
     means.metrics.progress(Stage::Poll, observed);
     means.metrics.progress(Stage::Commit, observed);
+    stop_point::reached(Step::MetricsShown);
     Ok(())
 }
 
@@ -231,4 +262,114 @@ fn page_events(taken: &Taken) -> PageEvents {
         events.late += u64::from(finding.late);
     }
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StateConfig;
+    use crate::cursor::Cursor;
+    use crate::entry::PoolIdentity;
+    use crate::event::AuthEvent;
+    use crate::gate::Gate;
+    use crate::schedule::PoolSlot;
+    use crate::source::metered::Metered;
+    use crate::source::{Listing, PageToken, PoolDescription, UserPage};
+    use crate::walk::Rules;
+
+    const POOL: &str = "eu-west-1_Turn";
+    const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+
+    /// While it answers for ann, something happens to her place on the roster.
+    struct Meanwhile {
+        ledger: Ledger,
+        enrolled: Option<UserRecord>,
+    }
+
+    impl Source for Meanwhile {
+        async fn page(&self, _: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
+            let happened = match self.enrolled.clone() {
+                Some(record) => self.ledger.enroll(POOL, vec![("ann".into(), record)]).await,
+                None => self.ledger.forget(POOL, vec!["ann".into()]).await,
+            };
+            happened.unwrap();
+            let event = AuthEvent { id: Some("hers".into()), creation_date: Some(NOW), ..AuthEvent::default() };
+            Ok(Page { events: vec![event], next: None, received: NOW })
+        }
+
+        async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {
+            unreachable!("a turn lists nobody")
+        }
+
+        async fn describe(&self) -> Result<PoolDescription, SourceError> {
+            unreachable!("a turn describes nothing")
+        }
+    }
+
+    fn joined(joined: UnixMillis) -> UserRecord {
+        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW) }
+    }
+
+    #[tokio::test]
+    async fn a_page_read_for_somebody_who_has_gone_meanwhile_is_neither_written_nor_counted_nor_queued() {
+        let another = joined(UnixMillis(NOW.0 + 1));
+        for (enrolled, taken) in [(Some(another), false), (None, false), (Some(joined(NOW)), true)] {
+            let directory = tempfile::tempdir().unwrap();
+            let state = StateConfig {
+                path: directory.path().to_owned(),
+                cache_bytes: 16 << 20,
+                outbox_limit_bytes: 1 << 30,
+                quarantine_limit_bytes: 1 << 30,
+            };
+            let ledger = Ledger::open(&state, NOW).unwrap().ledger;
+            ledger.enroll(POOL, vec![("ann".into(), joined(NOW))]).await.unwrap();
+            let identity = Arc::new(PoolIdentity {
+                id: POOL.into(),
+                name: POOL.into(),
+                region: "eu-west-1".into(),
+                account_id: None,
+            });
+            let metrics = Metrics::new(NOW);
+            metrics.add_pool(&identity);
+            let shown = metrics.clone();
+            ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await.unwrap();
+            let none_counted = metrics.render();
+            let means = Means {
+                ledger: ledger.clone(),
+                metrics: metrics.clone(),
+                calls: Arc::new(Semaphore::new(1)),
+                page_size: 60,
+                clock: Clock::system(),
+                queue: true,
+                outbox_limit_bytes: u64::MAX,
+                stop: CancellationToken::new(),
+            };
+            let source = Meanwhile { ledger: ledger.clone(), enrolled: enrolled.clone() };
+            let (reads, lists) = (Gate::new(1000.0), Gate::new(1000.0));
+            let pool = Pool {
+                slot: PoolSlot(0),
+                source: Metered::new(source, identity.clone(), metrics.clone(), reads, lists),
+                identity,
+                rules: Rules {
+                    overlap: std::time::Duration::ZERO,
+                    settle: std::time::Duration::ZERO,
+                    followed_since: None,
+                },
+            };
+            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, Instant::now()).await;
+            let counters = |text: &str| -> Vec<String> {
+                let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
+                text.lines().filter(durable).map(str::to_owned).collect()
+            };
+            assert_eq!(turn.is_ok(), taken);
+            assert_eq!(counters(&metrics.render()) != counters(&none_counted), taken);
+            assert_eq!(ledger.outbox_state().records, u64::from(taken));
+            assert_eq!(ledger.failure(), None);
+            if !taken {
+                assert!(matches!(turn, Err(TurnError::NotEnrolled)));
+                assert_eq!(ledger.user(POOL, "ann"), Ok(enrolled));
+            }
+            ledger.close().await;
+        }
+    }
 }

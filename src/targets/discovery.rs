@@ -10,11 +10,12 @@
 //! | after some of those who are gone were noted | the next complete round notes the rest |
 //! | under a changed selection, before its first round is complete | nobody is polled at start who has not been listed again |
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,7 @@ use crate::poller::health::Trouble;
 use crate::pool::Pool;
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
+use crate::stop_point::{self, Step};
 
 /// How often the file of usernames is looked at for a change.
 const FILE_LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -98,6 +100,31 @@ struct Known {
     joined: usize,
     left: usize,
     forgot: Option<Instant>,
+    /// Who is left out because of a record that cannot be read.
+    unreadable: BTreeSet<String>,
+    /// The latest reason, and of how many users people were told.
+    unreadable_because: Option<LedgerError>,
+    unreadable_told: usize,
+}
+
+impl Known {
+    /// Leaves a user out whose record cannot be read: it stays as it is, for a build that can, and concerns nobody else.
+    fn leave_out(&mut self, username: &str, error: LedgerError) {
+        self.unreadable.insert(username.to_owned());
+        self.unreadable_because = Some(error);
+    }
+}
+
+/// What a chunk of users means, gathered before it is written and told.
+#[derive(Default)]
+struct Enrolment {
+    /// Whom the poller follows from now on.
+    names: Vec<String>,
+    records: Vec<(String, UserRecord)>,
+    /// How many names are another person's now.
+    succeeded: usize,
+    /// When those were created who were created since the pool is followed.
+    born: Vec<UnixMillis>,
 }
 
 impl<S: Source> Discovery<S> {
@@ -135,7 +162,7 @@ impl<S: Source> Discovery<S> {
     }
 
     async fn follow_the_stored(&self, known: &mut Known) {
-        let (mut followed, mut unread) = (0, 0);
+        let (mut followed, mut unread) = (0, false);
         let mut names = Vec::new();
         let by_hand: HashSet<&String> = self.config.usernames.iter().collect();
         for username in self.ledger.followed(&self.pool.identity.id) {
@@ -143,17 +170,21 @@ impl<S: Source> Discovery<S> {
                 Ok(username) if !super::is_ours(&self.pool.identity.id, &username) => {}
                 Ok(username) => {
                     known.anybody_listed |= !by_hand.contains(&username);
-                    names.push(username);
+                    match self.ledger.standing(&self.pool.identity.id, &username) {
+                        Err(error) if is_unreadable(&error) => known.leave_out(&username, error),
+                        Err(_) => unread = true,
+                        Ok(_) => names.push(username),
+                    }
                 }
-                // The rest joins when it is listed.
-                Err(_) => unread += 1,
+                Err(_) => unread = true,
             }
             if names.len() >= AT_ONCE {
                 followed += names.len();
                 self.tell(Message::Joined(self.pool.slot, std::mem::take(&mut names))).await;
                 tokio::task::yield_now().await;
             }
-            if unread > 0 {
+            // The rest joins when it is listed.
+            if unread {
                 break;
             }
         }
@@ -163,6 +194,7 @@ impl<S: Source> Discovery<S> {
         if followed > 0 {
             info!(pool = self.pool.identity.id, followed, "going on with the stored roster");
         }
+        self.tell_of_unreadable(known);
     }
 
     /// Reads every listing to its end, however often one breaks off; None if the file of names has changed meanwhile, and
@@ -255,53 +287,67 @@ impl<S: Source> Discovery<S> {
 
     async fn enroll(&self, wanted: &[Wanted], known: &mut Known) -> Result<(), LedgerError> {
         let pool_id = &self.pool.identity.id;
-        let now = self.clock.now();
-        // Who is told to leave before it joins is polled at once.
-        let (mut leaving, mut records, mut born) = (Vec::new(), Vec::new(), Vec::new());
+        let mut enrolment = Enrolment::default();
         for user in wanted {
-            for alias in &user.aliases {
-                if self.is_followed_as(alias, user)? {
-                    self.ledger.carry_over(pool_id, alias, &user.username, self.newcomer(user, now)).await?;
-                    leaving.push(alias.clone());
+            match self.meet(user, &mut enrolment).await {
+                Ok(()) => {
+                    known.unreadable.remove(&user.username);
+                    enrolment.names.push(user.username.clone());
                 }
+                Err(error) if is_unreadable(&error) => known.leave_out(&user.username, error),
+                Err(error) => return Err(error),
             }
-            let standing = self.ledger.standing(pool_id, &user.username)?;
-            let meeting = Meeting::of(standing.as_ref().map(stored), user.sub.as_deref());
-            match meeting {
-                Meeting::Known => continue,
-                Meeting::Recognised | Meeting::Back => {
-                    if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
-                        record.sub = user.sub.clone().or(record.sub);
-                        records.push((user.username.clone(), record));
-                    }
-                    continue;
-                }
-                Meeting::New => records.push((user.username.clone(), self.newcomer(user, now))),
-                Meeting::Another => {
-                    let since = user.created.unwrap_or(UnixMillis::MIN);
-                    self.ledger.succeed(pool_id, &user.username, self.newcomer(user, now), since).await?;
-                    leaving.push(user.username.clone());
-                }
-            }
-            born.extend(user.created.filter(|_| self.joining.is_newborn(user.created)));
         }
+        let Enrolment { names, records, succeeded, born } = enrolment;
         let joined = records.len();
         if joined > 0 {
             self.ledger.enroll(pool_id, records).await?;
         }
-        if !leaving.is_empty() {
-            self.tell(Message::Left(self.pool.slot, leaving)).await;
-        }
-        if !wanted.is_empty() {
-            let names = wanted.iter().map(|user| user.username.clone()).collect();
+        stop_point::reached(Step::UsersEnrolled);
+        if !names.is_empty() {
             self.tell(Message::Joined(self.pool.slot, names)).await;
         }
-        known.joined += joined;
+        stop_point::reached(Step::PollerTold);
+        known.joined += joined + succeeded;
+        known.left += succeeded;
         // After a loss everybody is new to the ledger, and nobody to the pool.
         if self.joining.lost_since.is_none() {
             let joined_at = self.clock.now();
             born.into_iter().for_each(|created| self.metrics.discovery_delay(pool_id, joined_at.since(created)));
         }
+        Ok(())
+    }
+
+    /// Finds out what it means that a user was met. What concerns another name or another person is written and told at
+    /// once: done again, it would not be found any more. Who is told to leave before it joins is polled at once.
+    async fn meet(&self, user: &Wanted, enrolment: &mut Enrolment) -> Result<(), LedgerError> {
+        let pool_id = &self.pool.identity.id;
+        let now = self.clock.now();
+        for alias in &user.aliases {
+            if self.is_followed_as(alias, user)? {
+                self.ledger.carry_over(pool_id, alias, &user.username, self.newcomer(user, now)).await?;
+                self.tell(Message::Left(self.pool.slot, vec![alias.clone()])).await;
+            }
+        }
+        let standing = self.ledger.standing(pool_id, &user.username)?;
+        match Meeting::of(standing.as_ref().map(stored), user.sub.as_deref()) {
+            Meeting::Known => return Ok(()),
+            Meeting::Recognised | Meeting::Back => {
+                if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
+                    record.sub = user.sub.clone().or(record.sub);
+                    enrolment.records.push((user.username.clone(), record));
+                }
+                return Ok(());
+            }
+            Meeting::New => enrolment.records.push((user.username.clone(), self.newcomer(user, now))),
+            Meeting::Another => {
+                let since = user.created.unwrap_or(UnixMillis::MIN);
+                self.ledger.succeed(pool_id, &user.username, self.newcomer(user, now), since).await?;
+                self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
+                enrolment.succeeded += 1;
+            }
+        }
+        enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created)));
         Ok(())
     }
 
@@ -321,11 +367,14 @@ impl<S: Source> Discovery<S> {
     async fn settle(&mut self, complete: Complete, may_remove: bool, selection: &Selection, known: &mut Known) {
         for name in complete.as_given() {
             // Who was met under this name before, and is listed no more, goes on under it.
-            if let Some(before) = known.aliases.get(name).filter(|before| !complete.wants(before)) {
-                self.carry_back(before, name).await;
+            if let Some(before) = known.aliases.get(name).filter(|before| !complete.wants(before))
+                && let Err(error) = self.carry_back(before, name).await
+            {
+                known.leave_out(name, error);
             }
         }
-        let as_given: Vec<_> = complete.as_given().iter().map(|name| Wanted::as_given(name)).collect();
+        let readable = complete.as_given().iter().filter(|name| !known.unreadable.contains(*name));
+        let as_given: Vec<_> = readable.map(|name| Wanted::as_given(name)).collect();
         self.join(&as_given, known).await;
         if may_remove {
             while let Err(error) = self.retire(&complete, known).await {
@@ -341,19 +390,25 @@ impl<S: Source> Discovery<S> {
             }
         }
         known.anybody = !complete.is_empty();
+        known.unreadable.retain(|username| complete.wants(username));
         self.tell_of_changes(complete.len(), known);
         self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
         known.aliases = complete.into_aliases();
     }
 
-    async fn carry_back(&self, username: &str, name: &str) {
+    /// Lets a user go on under a name listed by hand; fails only if a record cannot be read.
+    async fn carry_back(&self, username: &str, name: &str) -> Result<(), LedgerError> {
         let pool_id = &self.pool.identity.id;
         let record = self.newcomer(&Wanted::as_given(name), self.clock.now());
         while let Err(error) = self.ledger.carry_over(pool_id, username, name, record.clone()).await {
+            if is_unreadable(&error) {
+                return Err(error);
+            }
             debug!(pool = pool_id, %error, "the roster waits for the ledger");
             tokio::time::sleep(RETRY_AFTER).await;
         }
         self.tell(Message::Left(self.pool.slot, vec![username.to_owned()])).await;
+        Ok(())
     }
 
     /// Notes everybody as gone who is on the stored roster and not wanted any more.
@@ -457,6 +512,18 @@ impl<S: Source> Discovery<S> {
         if joined + left > 0 {
             info!(pool = self.pool.identity.id, joined, left, met, "the roster has changed");
         }
+        self.tell_of_unreadable(known);
+    }
+
+    fn tell_of_unreadable(&self, known: &mut Known) {
+        let users = known.unreadable.len();
+        if let Some(error) = &known.unreadable_because
+            && users > 0
+            && users != known.unreadable_told
+        {
+            warn!(pool = self.pool.identity.id, users, %error, "records of users cannot be read; these users are left out");
+        }
+        known.unreadable_told = users;
     }
 
     /// Tells how the listings went.
@@ -487,6 +554,11 @@ fn stored(standing: &Standing) -> Stored<'_> {
     Stored { sub: standing.sub.as_deref(), gone: standing.gone_since.is_some() }
 }
 
+/// Whether it is the record that cannot be read, and not the ledger.
+fn is_unreadable(error: &LedgerError) -> bool {
+    matches!(error, LedgerError::Corrupt { .. } | LedgerError::NewerVersion { .. })
+}
+
 type Names = (Vec<String>, Option<SystemTime>);
 
 /// Reads a file of usernames if it is another than the one changed at `known`.
@@ -496,9 +568,51 @@ async fn read_if_changed(path: &Path, known: Option<SystemTime>) -> Result<Optio
     if known.is_some() && changed == known {
         return Ok(None);
     }
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(format!("{} bytes; at most {FILE_BYTES_MAX} are read", metadata.len()));
+    if !metadata.is_file() {
+        // A pipe could wait for ever, and a device never end.
+        return Err("it is not a regular file".to_owned());
     }
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| error.to_string())?;
+    let file = tokio::fs::File::open(path).await.map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    // It may be growing.
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
+    if metadata.len().max(read.map_err(|error| error.to_string())? as u64) > FILE_BYTES_MAX {
+        return Err(format!("it is too large; at most {FILE_BYTES_MAX} bytes are read"));
+    }
     Ok(Some((roster::names_in(&text), changed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_of_names_is_read_when_it_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("names");
+        std::fs::write(&path, "ann\nben\n").unwrap();
+        let (names, changed) = read_if_changed(&path, None).await.unwrap().unwrap();
+        assert_eq!(names, ["ann", "ben"]);
+        assert_eq!(read_if_changed(&path, changed).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_of_names_is_told_and_neither_waited_for_nor_read_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, large) = (folder.path().join("pipe"), folder.path().join("large"));
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [folder.path(), &pipe, Path::new("/dev/zero")] {
+            assert_eq!(read_if_changed(path, None).await, Err("it is not a regular file".to_owned()), "{path:?}");
+        }
+        std::fs::File::create(&large).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
+        let told = read_if_changed(&large, None).await.unwrap_err();
+        assert_eq!(told, "it is too large; at most 67108864 bytes are read");
+        std::fs::write(&large, b"ann\xff\n").unwrap();
+        assert_eq!(
+            read_if_changed(&large, None).await,
+            Err("invalid utf-8 sequence of 1 bytes from index 3".to_owned())
+        );
+    }
 }

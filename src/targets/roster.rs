@@ -116,10 +116,16 @@ impl Meeting {
     }
 }
 
-/// The usernames in a file's text, one a line; empty lines and lines that begin with `#` are left out.
+/// Characters of a username at most (API reference).
+const USERNAME_CHARS_MAX: usize = 128;
+
+/// The usernames in a file's text, one a line, with or without a byte order mark before them; empty lines and lines that
+/// begin with `#` are left out, and so is what nobody can be called.
 pub fn names_in(text: &str) -> Vec<String> {
-    let lines = text.lines().map(str::trim);
-    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let is_name =
+        |line: &&str| !line.is_empty() && !line.starts_with('#') && line.chars().count() <= USERNAME_CHARS_MAX;
+    lines.filter(is_name).map(str::to_owned).collect()
 }
 
 /// Every name that a user may be called by.
@@ -169,6 +175,8 @@ impl Joining {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -328,5 +336,28 @@ mod tests {
         assert_eq!(joining(Some(UnixMillis(7_000_000))).cursor(old, now).live_since(), lost);
         let before = UnixMillis(4_000_000);
         assert_eq!(joining(None).cursor(old, before).live_since(), before, "a clock that went back");
+    }
+
+    #[test]
+    fn a_file_of_names_is_read_as_people_write_it() {
+        let text = "\u{feff}ann\r\n# nobody\n\n  ben@example.com  \n\tzoë\r\n#\nlast";
+        assert_eq!(names_in(text), ["ann", "ben@example.com", "zoë", "last"]);
+        let (longest, too_long) = ("é".repeat(USERNAME_CHARS_MAX), "é".repeat(USERNAME_CHARS_MAX + 1));
+        assert_eq!(names_in(&format!("{too_long}\n{longest}")), [longest]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_file_holds_names_are_names_and_a_file_of_them_is_read_back(
+            text in prop_oneof!["(?s).{0,300}", "([a-z#@ \t\r\n\u{feff}\u{85}]|\\PC){0,300}", any::<String>()],
+        ) {
+            let names = names_in(&text);
+            for name in &names {
+                prop_assert!((1..=USERNAME_CHARS_MAX).contains(&name.chars().count()));
+                prop_assert!(name.trim() == name && !name.starts_with('#') && !name.contains('\n'));
+            }
+            // A name may begin with a mark that only the first line of a file loses.
+            prop_assert_eq!(names_in(&format!("\n{}", names.join("\n"))), names);
+        }
     }
 }
