@@ -173,8 +173,8 @@ fn is_enough(walk: &Walk) -> bool {
     let pages_max = match walk.kind() {
         crate::walk::Kind::Poll if walk.is_first() => 1,
         crate::walk::Kind::Poll => POLL_PAGES_MAX,
-        crate::walk::Kind::Backlog if walk.got_further() => BACKLOG_PAGES_MAX,
-        crate::walk::Kind::Backlog => TURN_PAGES_MAX,
+        crate::walk::Kind::Backlog | crate::walk::Kind::Redelivery if walk.got_further() => BACKLOG_PAGES_MAX,
+        crate::walk::Kind::Backlog | crate::walk::Kind::Redelivery => TURN_PAGES_MAX,
     };
     walk.pages() >= pages_max
 }
@@ -183,7 +183,8 @@ fn report(record: &UserRecord) -> Report {
     let cursor = &record.cursor;
     let live = cursor.open_walks().iter().any(|open| open.foot >= cursor.live_since());
     let backlog = if live { Backlog::Live } else { Backlog::History };
-    Report { next_look: cursor.next_look(), backlog: (!cursor.open_walks().is_empty()).then_some(backlog) }
+    let is_left = !cursor.open_walks().is_empty() || cursor.redelivery().is_some();
+    Report { next_look: cursor.next_look(), backlog: is_left.then_some(backlog) }
 }
 
 /// Writes a page's cursor with what it accounts for. The ledger itself shows the totals once they are durable, whatever
@@ -221,7 +222,7 @@ async fn commit<S: Source>(
                 username: user.username.clone(),
                 record: record.clone(),
                 totals,
-                entries: taken.findings.into_iter().filter(|_| means.queue).map(entry).collect(),
+                entries: taken.findings.into_iter().chain(taken.again).filter(|_| means.queue).map(entry).collect(),
             })
             .await?;
     }
