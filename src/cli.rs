@@ -7,8 +7,10 @@ pub mod check;
 pub mod demo;
 pub mod events;
 pub mod logging;
+mod progress;
 pub mod quarantine;
 pub mod run;
+pub mod state;
 mod table;
 
 use std::path::PathBuf;
@@ -42,6 +44,10 @@ enum Command {
     ///
     /// Works on the state of an exporter that is stopped, and changes nothing but what it is asked for.
     Quarantine(quarantine::QuarantineArgs),
+    /// Look at the stored state, rewind or forget users, verify it, take it out and put it in.
+    ///
+    /// Works on the state of an exporter that is stopped, and changes nothing but what it is asked for.
+    State(state::StateArgs),
 }
 
 /// Where the configuration is.
@@ -69,6 +75,10 @@ impl Arguments {
             Command::Events(args) => events::main(args).await,
             Command::Quarantine(args) => match args.config.load() {
                 Ok(config) => quarantine::main(args, config).await,
+                Err(errors) => return bad_configuration(&errors),
+            },
+            Command::State(args) => match args.config.load() {
+                Ok(config) => state::main(args, config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
         };

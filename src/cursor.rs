@@ -132,6 +132,21 @@ impl Cursor {
         &self.open
     }
 
+    /// From this time on everything that was taken is remembered one by one.
+    pub fn horizon(&self) -> UnixMillis {
+        self.horizon
+    }
+
+    /// How many events are remembered one by one.
+    pub fn remembered(&self) -> usize {
+        self.seen.len() + self.undated.len()
+    }
+
+    /// How many events in progress are watched for their outcome.
+    pub fn watched(&self) -> usize {
+        self.watches().count()
+    }
+
     /// What is still to be logged again.
     pub fn redelivery(&self) -> Option<&OpenWalk> {
         self.redelivery.as_ref()

@@ -21,8 +21,10 @@ mod envelope;
 mod error;
 mod home;
 mod keys;
+mod names;
 mod stored_entry;
 mod stored_user;
+mod transfer;
 mod writer;
 
 use std::collections::VecDeque;
@@ -37,8 +39,10 @@ use self::envelope::{Count, Gone, LostSince, Pool, Record as _};
 pub use self::error::LedgerError;
 use self::home::Home;
 pub use self::home::Rebuilt;
+pub use self::names::RecordName;
 use self::stored_entry::{StoredEntry, StoredRefusal};
 use self::stored_user::StoredUser;
+pub use self::transfer::Import;
 use self::writer::{Access, GROUP_KEYS_MAX, Reply, Request, Shared, TimeOfDay, WAITING_MAX, Writer};
 use crate::config::StateConfig;
 use crate::courier::{Outbox, OutboxId, Settlement, Unreadable, Waiting};
@@ -217,6 +221,14 @@ impl Ledger {
         })))
     }
 
+    /// Whether there is a ledger to be opened.
+    ///
+    /// # Errors
+    /// That cannot be found out.
+    pub fn exists(state: &StateConfig) -> Result<bool, LedgerError> {
+        Home::is_inhabited(state)
+    }
+
     /// The UUID that was made when the ledger was.
     pub fn instance_id(&self) -> &str {
         &self.0.instance_id
@@ -234,6 +246,15 @@ impl Ledger {
             Ok(PoolRecord { followed_since, lost_since, selection })
         };
         stored.map(record).transpose()
+    }
+
+    /// The pools that have a record, in order.
+    ///
+    /// # Errors
+    /// The ledger has failed or is closed.
+    pub fn pools(&self) -> Result<Vec<String>, LedgerError> {
+        let keys = self.reading(|reader| reader.keys(keys::pools(), usize::MAX))?;
+        Ok(keys.iter().filter_map(|key| String::from_utf8(key.get(2..)?.to_vec()).ok()).collect())
     }
 
     /// When the ledger that was here before last wrote something, if this one was begun in its place and not every pool
@@ -408,6 +429,27 @@ impl Ledger {
             let users = part.iter().map(|username| keys::user(pool_id, username));
             let removed = users.flat_map(|user| [(keys::gone(&user), None), (user, None)]);
             self.ask(Work::Put(removed.collect())).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes a pool's record and totals, in one atomic write. Its users are forgotten before, its entries stay.
+    ///
+    /// # Errors
+    /// They may still be there: the ledger has failed or is closed.
+    pub async fn forget_pool(&self, pool_id: &str) -> Result<(), LedgerError> {
+        self.ask(Work::ForgetPool(pool_id.to_owned())).await
+    }
+
+    /// Has what was taken of users' histories from `from` on logged again, and not counted again. Asked once more it changes
+    /// nothing. Those of whom nothing is known are passed over.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or the ledger has failed or is closed. Those before it may be rewound.
+    pub async fn rewind(&self, pool_id: &str, usernames: &[String], from: UnixMillis) -> Result<(), LedgerError> {
+        for part in usernames.chunks(GROUP_KEYS_MAX) {
+            let users = part.iter().map(|username| keys::user(pool_id, username)).collect();
+            self.ask(Work::Rewind { users, from }).await?;
         }
         Ok(())
     }

@@ -29,6 +29,11 @@ pub(super) fn pool(pool_id: &str) -> Vec<u8> {
     [b"p/", pool_id.as_bytes()].concat()
 }
 
+/// Every pool.
+pub(super) fn pools() -> Range<Vec<u8>> {
+    prefix(b"p/")
+}
+
 pub(super) fn total(pool_id: &str, series: &str) -> Vec<u8> {
     within(b't', pool_id, series)
 }
@@ -74,6 +79,11 @@ pub(super) fn outbox(sequence: u64) -> Vec<u8> {
 
 pub(super) fn quarantine(sequence: u64) -> Vec<u8> {
     [b"q/".as_slice(), &sequence.to_be_bytes()].concat()
+}
+
+/// Every key.
+pub(super) fn everything() -> Range<Vec<u8>> {
+    Vec::new()..vec![0xff]
 }
 
 /// What the outbox holds from `first` on, up to `end` exclusive.
