@@ -2,6 +2,7 @@
 
 mod delivery_report;
 mod gauges;
+pub mod hash_keys;
 mod lanes;
 
 use std::net::SocketAddr;
@@ -72,8 +73,9 @@ impl App {
         let metrics = Metrics::new(clock.now());
         let status = StatusBoard::new(clock.now());
         let http = HttpServer::bind(config.http.listen).await?;
+        let privacy = hash_keys::privacy(&config.privacy)?;
         let (state, opens_at) = (config.state.clone(), clock.clone());
-        let opened = tokio::task::spawn_blocking(move || Ledger::open(&state, opens_at.now()))
+        let opened = tokio::task::spawn_blocking(move || Ledger::open_private(&state, &privacy, opens_at.now()))
             .await
             .context("open the ledger")??;
         let ledger = settle_in(opened, &metrics);

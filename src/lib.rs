@@ -38,6 +38,7 @@ pub mod walk;
 
 pub mod entry;
 pub mod ledger;
+pub mod privacy;
 
 pub mod courier;
 pub mod sink;

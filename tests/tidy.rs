@@ -14,6 +14,7 @@ const PURE: &[&str] = &[
     "event",
     "poller/health",
     "poller/members",
+    "privacy",
     "schedule",
     "sink/record",
     "tally",

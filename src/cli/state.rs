@@ -19,6 +19,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::ConfigArgs;
 use super::progress::Progress;
+use crate::app::hash_keys;
 use crate::config::Config;
 use crate::event::UnixMillis;
 use crate::ledger::{Ledger, LedgerError};
@@ -154,7 +155,9 @@ pub async fn main(args: StateArgs, config: Config) -> anyhow::Result<ExitCode> {
         _ => {}
     }
     let now = Clock::system().now();
-    let ledger = blocking(move || Ok(Ledger::open_existing(&config.state, now)?)).await.map_err(with_remedy)?;
+    let privacy = hash_keys::privacy(&config.privacy)?;
+    let opening = move || Ok(Ledger::open_existing(&config.state, &privacy, now)?);
+    let ledger = blocking(opening).await.map_err(with_remedy)?;
     let done = match &args.action {
         Action::List { user_pool_id: None, output } => look::list_pools(&ledger, *output),
         Action::List { user_pool_id: Some(pool_id), output } => look::list_users(&ledger, pool_id, *output),

@@ -30,6 +30,8 @@ pub(super) enum Work {
     Commit { user: (Vec<u8>, Vec<u8>), joined: UnixMillis, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
     /// Users whose histories are logged again from a time on.
     Rewind { users: Vec<Vec<u8>>, from: UnixMillis },
+    /// A user who goes on under the name that the ledger has for it now, as it is, gone or not.
+    Rename { from: Vec<u8>, to: (Vec<u8>, UserRecord) },
     /// A pool whose record and totals go.
     ForgetPool(String),
     /// Entries that leave the outbox.
@@ -47,7 +49,7 @@ impl Work {
             Self::Put(changes) => changes.len(),
             Self::Enroll(users) => users.len(),
             Self::Succeed { .. } => 2,
-            Self::Carry { .. } => 4,
+            Self::Carry { .. } | Self::Rename { .. } => 4,
             Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len(),
             Self::Rewind { users, .. } => users.len(),
             // Neighbours, and seldom.
@@ -144,7 +146,7 @@ impl Books {
             }
             None if groups_known.is_some() => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
             None => {
-                let format = Format { number: Format::NUMBER };
+                let format = Format { number: Format::NUMBER_PLAIN };
                 let instance = Instance { id: uuid::Uuid::new_v4().to_string() };
                 let mut beginning = vec![
                     (keys::FORMAT.to_vec(), Some(format.seal())),
@@ -231,6 +233,13 @@ impl Books {
                 self.queue(entries, group);
             }
             Work::Rewind { users, from } => rewind(users, from, reader, group)?,
+            Work::Rename { from, to: (key, record) } => {
+                let gone = keys::gone(&from);
+                if let Some(note) = group.stored(&gone, reader)? {
+                    group.changes.extend([(gone, None), (keys::gone(&key), Some(note))]);
+                }
+                group.changes.extend([(from, None), (key, Some(StoredUser::from(&record).seal()))]);
+            }
             Work::ForgetPool(pool_id) => {
                 let range = keys::totals(Some(&pool_id));
                 let totals = self.totals.extract_if(|key, _| range.contains(key));

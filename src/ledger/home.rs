@@ -33,6 +33,9 @@
 //!   the old one is moved aside        ledger.replaced-1, ledger.imported   does the last step
 //!   it is renamed                     ledger.replaced-1, ledger            goes on
 //! ```
+//!
+//! One that was made private anew (`ledger.private`) takes the same way, but for the old one: that becomes `ledger.outdated`,
+//! and whoever enters removes it.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Write as _};
@@ -59,6 +62,10 @@ const DAMAGED_MAX: usize = 2;
 const IMPORTING: &str = "ledger.importing";
 const IMPORTED: &str = "ledger.imported";
 const REPLACED: &str = "ledger.replaced-";
+
+/// One that was made private anew, and is to take the ledger's place; and the former one, which is removed.
+const PRIVATE: &str = "ledger.private";
+const OUTDATED: &str = "ledger.outdated";
 
 /// How long a store that this very process has just left may take to let go of its files: sled's threads end after it,
 /// and a child process has copies of them between fork and exec.
@@ -111,6 +118,7 @@ impl Home {
         }
         let home = Self { path: path.clone(), cache_bytes: state.cache_bytes, lock };
         home.put_imported_in_place()?;
+        home.put_private_in_place()?;
         Ok(home)
     }
 
@@ -121,7 +129,7 @@ impl Home {
 
     /// Whether there is a store, or one that has only to be put in its place.
     pub(super) fn is_inhabited(state: &StateConfig) -> Result<bool, LedgerError> {
-        for name in ["ledger", IMPORTED] {
+        for name in ["ledger", IMPORTED, PRIVATE] {
             let store = state.path.join(name).join("db");
             match store.try_exists() {
                 Ok(true) => return Ok(true),
@@ -154,11 +162,44 @@ impl Home {
 
     /// Has a store that is built, synced and closed take the place of the one that is there; answers where that one lies.
     pub(super) fn complete_import(&self) -> Result<Option<PathBuf>, LedgerError> {
-        let importing = self.path.join(IMPORTING);
-        fs::rename(&importing, self.path.join(IMPORTED))
-            .map_err(|error| LedgerError::io("cannot rename", &importing, &error))?;
-        engine::sync_directory(&self.path)?;
+        self.rename(&self.path.join(IMPORTING), &self.path.join(IMPORTED))?;
         self.put_imported_in_place()
+    }
+
+    /// Has a store that was made private, as above, take the place of the one that is there, which is removed.
+    pub(super) fn complete_private(&self) -> Result<(), LedgerError> {
+        self.rename(&self.path.join(IMPORTING), &self.path.join(PRIVATE))?;
+        self.put_private_in_place()
+    }
+
+    fn put_private_in_place(&self) -> Result<(), LedgerError> {
+        let (private, outdated) = (self.path.join(PRIVATE), self.path.join(OUTDATED));
+        if private.exists() {
+            self.forget_notes()?;
+            if self.store().exists() {
+                self.rename(&self.store(), &outdated)?;
+            }
+            self.rename(&private, &self.store())?;
+        }
+        match fs::remove_dir_all(&outdated) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(LedgerError::io("cannot remove", &outdated, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), LedgerError> {
+        fs::rename(from, to).map_err(|error| LedgerError::io("cannot rename", from, &error))?;
+        engine::sync_directory(&self.path)
+    }
+
+    /// Removes what is noted beside the store. It tells of the one that leaves: by its note, the new one would be taken for one
+    /// that has lost writes.
+    fn forget_notes(&self) -> Result<(), LedgerError> {
+        remove_if_there(&self.last_commit_path())?;
+        remove_if_there(&self.loss_path())?;
+        engine::sync_directory(&self.path)
     }
 
     fn put_imported_in_place(&self) -> Result<Option<PathBuf>, LedgerError> {
@@ -166,23 +207,16 @@ impl Home {
         if !imported.exists() {
             return Ok(None);
         }
-        let rename = |from: &Path, to: &Path| {
-            fs::rename(from, to).map_err(|error| LedgerError::io("cannot rename", from, &error))?;
-            engine::sync_directory(&self.path)
-        };
-        // They tell of the one that leaves: by its note, the new one would be taken for one that has lost writes.
-        remove_if_there(&self.last_commit_path())?;
-        remove_if_there(&self.loss_path())?;
-        engine::sync_directory(&self.path)?;
+        self.forget_notes()?;
         let mut replaced = None;
         if self.store().exists() {
             let free = |number: &u32| !self.path.join(format!("{REPLACED}{number}")).exists();
             let number = (1..u32::MAX).find(free).unwrap_or(u32::MAX);
             let aside = self.path.join(format!("{REPLACED}{number}"));
-            rename(&self.store(), &aside)?;
+            self.rename(&self.store(), &aside)?;
             replaced = Some(aside);
         }
-        rename(&imported, &self.store())?;
+        self.rename(&imported, &self.store())?;
         Ok(replaced)
     }
 

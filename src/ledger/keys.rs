@@ -22,6 +22,8 @@ pub(super) const INSTANCE: &[u8] = b"m/instance";
 pub(super) const SEQUENCE: &[u8] = b"m/sequence";
 /// How many groups have been written.
 pub(super) const GROUPS: &[u8] = b"m/groups";
+/// What may be stored of users; absent where all may.
+pub(super) const PRIVACY: &[u8] = b"m/privacy";
 /// Since when events are live although this ledger was begun later, in the place of a damaged one.
 pub(super) const LOST_SINCE: &[u8] = b"m/lost-since";
 

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::UserRecord;
-use super::envelope::{Count, Format, Gone, Instance, LostSince, Pool, Record as _};
+use super::envelope::{Count, Format, Gone, Instance, LostSince, Pool, PrivacyNote, Record as _};
 use super::error::LedgerError;
 use super::keys;
 use super::stored_entry::{StoredEntry, StoredRefusal};
@@ -17,7 +17,7 @@ use super::stored_user::StoredUser;
 pub enum RecordName {
     /// What concerns the whole ledger.
     Ledger {
-        /// `format`, `instance`, `sequence`, `groups` or `lost-since`.
+        /// `format`, `instance`, `sequence`, `groups`, `lost-since` or `privacy`.
         name: String,
     },
     /// A pool that is followed.
@@ -59,7 +59,8 @@ pub enum RecordName {
 }
 
 /// Names and values of whole-ledger records, in the order in which they are written.
-const OF_THE_LEDGER: [&[u8]; 5] = [keys::FORMAT, keys::INSTANCE, keys::SEQUENCE, keys::GROUPS, keys::LOST_SINCE];
+const OF_THE_LEDGER: [&[u8]; 6] =
+    [keys::FORMAT, keys::INSTANCE, keys::SEQUENCE, keys::GROUPS, keys::LOST_SINCE, keys::PRIVACY];
 
 impl RecordName {
     /// The kinds, in the order of the ledger's map.
@@ -127,6 +128,7 @@ impl RecordName {
                 },
                 "instance" => Instance::open(value).map(drop),
                 "lost-since" => LostSince::open(value).map(drop),
+                "privacy" => PrivacyNote::open(value).map(drop),
                 _ => Count::open(value).map(drop),
             },
             Self::Pool { .. } => Pool::open(value).map(drop),

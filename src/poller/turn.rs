@@ -16,6 +16,7 @@ use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
+use crate::privacy::Modes;
 use crate::schedule::{Allowed, Backlog, Lane};
 use crate::source::{Page, Source, SourceError};
 use crate::stop_point::{self, Step};
@@ -88,6 +89,9 @@ pub enum TurnError {
     /// person has its name now, and the poller is about to be told. Or somebody emptied the ledger.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
+    /// The user with this name has left the roster. Where the ledger has no names, nobody else can say so.
+    #[error("the user has left the roster")]
+    Gone(String),
 }
 
 impl From<LedgerError> for TurnError {
@@ -108,6 +112,12 @@ pub async fn take<S: Source>(
     start: Instant,
 ) -> Result<Report, TurnError> {
     let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
+    if means.ledger.privacy().modes().hides_names() {
+        let standing = means.ledger.standing(&pool.identity.id, &username)?;
+        if standing.is_some_and(|standing| standing.gone_since.is_some()) {
+            return Err(TurnError::Gone(username));
+        }
+    }
     let user = &Arc::new(UserIdentity { username, sub: record.sub.clone() });
     let walk = match lane {
         Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
@@ -214,6 +224,7 @@ async fn commit<S: Source>(
             revision: finding.revision,
             history: !finding.live,
             observed,
+            masked: Modes::default(),
         };
         means
             .ledger

@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::poller::Message;
 use crate::poller::health::Trouble;
 use crate::pool::Pool;
+use crate::privacy;
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 use crate::stop_point::{self, Step};
@@ -140,7 +141,7 @@ impl<S: Source> Discovery<S> {
         loop {
             self.read_names(&mut known).await;
             let by_hand = self.config.usernames.iter().chain(&known.in_file).cloned();
-            let round = Round::begin(&selection, by_hand);
+            let round = Round::begin(&selection, by_hand).named_by(self.ledger.privacy().clone());
             let may_remove = known.file_trouble.is_none();
             if let Some(complete) = self.read_to_its_end(round, &mut known).await {
                 self.settle(complete, may_remove, &selection, &mut known).await;
@@ -164,9 +165,14 @@ impl<S: Source> Discovery<S> {
     async fn follow_the_stored(&self, known: &mut Known) {
         let (mut followed, mut unread) = (0, false);
         let mut names = Vec::new();
-        let by_hand: HashSet<&String> = self.config.usernames.iter().collect();
+        let by_hand: HashSet<_> =
+            self.config.usernames.iter().map(|name| self.ledger.privacy().ledger_name(name)).collect();
         for username in self.ledger.followed(&self.pool.identity.id) {
             match username {
+                // Nobody can be asked about by a hash: who has one joins when a listing gives the name.
+                Ok(username) if privacy::is_hidden(&username) => {
+                    known.anybody_listed |= !by_hand.contains(&username);
+                }
                 Ok(username) if !super::is_ours(&self.pool.identity.id, &username) => {}
                 Ok(username) => {
                     known.anybody_listed |= !by_hand.contains(&username);
@@ -188,6 +194,7 @@ impl<S: Source> Discovery<S> {
                 break;
             }
         }
+        names.extend(self.known_by_hand(known).await);
         followed += names.len();
         self.tell(Message::Joined(self.pool.slot, names)).await;
         known.anybody = followed > 0;
@@ -195,6 +202,25 @@ impl<S: Source> Discovery<S> {
             info!(pool = self.pool.identity.id, followed, "going on with the stored roster");
         }
         self.tell_of_unreadable(known);
+    }
+
+    /// Those listed by hand who are followed and known by a hash.
+    async fn known_by_hand(&self, known: &mut Known) -> Vec<String> {
+        let (pool_id, mut names) = (&self.pool.identity.id, Vec::new());
+        if self.ledger.privacy().modes().hides_names() {
+            for username in &self.config.usernames {
+                let recognised = self.ledger.recognise(pool_id, username, None).await;
+                match recognised.and_then(|()| self.ledger.standing(pool_id, username)) {
+                    Ok(Some(Standing { gone_since: None, .. })) if super::is_ours(pool_id, username) => {
+                        names.push(username.clone());
+                    }
+                    Err(error) if is_unreadable(&error) => known.leave_out(username, error),
+                    // Who could not be read joins with the first round.
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        }
+        names
     }
 
     /// Reads every listing to its end, however often one breaks off; None if the file of names has changed meanwhile, and
@@ -324,13 +350,15 @@ impl<S: Source> Discovery<S> {
         let pool_id = &self.pool.identity.id;
         let now = self.clock.now();
         for alias in &user.aliases {
+            self.ledger.recognise(pool_id, alias, user.sub.as_deref()).await?;
             if self.is_followed_as(alias, user)? {
                 self.ledger.carry_over(pool_id, alias, &user.username, self.newcomer(user, now)).await?;
                 self.tell(Message::Left(self.pool.slot, vec![alias.clone()])).await;
             }
         }
+        self.ledger.recognise(pool_id, &user.username, user.sub.as_deref()).await?;
         let standing = self.ledger.standing(pool_id, &user.username)?;
-        match Meeting::of(standing.as_ref().map(stored), user.sub.as_deref()) {
+        match Meeting::of(standing.as_ref().map(stored), self.sub_of(user).as_deref()) {
             Meeting::Known => return Ok(()),
             Meeting::Recognised | Meeting::Back => {
                 if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
@@ -355,7 +383,12 @@ impl<S: Source> Discovery<S> {
     /// listed user, whose username it is.
     fn is_followed_as(&self, alias: &str, user: &Wanted) -> Result<bool, LedgerError> {
         let standing = self.ledger.standing(&self.pool.identity.id, alias)?;
-        Ok(standing.is_some_and(|standing| standing.sub.is_none() || standing.sub == user.sub))
+        Ok(standing.is_some_and(|standing| standing.sub.is_none() || standing.sub == self.sub_of(user)))
+    }
+
+    /// A user's `sub` as the ledger has it.
+    fn sub_of(&self, user: &Wanted) -> Option<String> {
+        user.sub.as_deref().map(|sub| self.ledger.privacy().ledger_name(sub))
     }
 
     fn newcomer(&self, user: &Wanted, now: UnixMillis) -> UserRecord {
@@ -424,7 +457,9 @@ impl<S: Source> Discovery<S> {
             if !gone.is_empty() {
                 self.ledger.mark_gone(pool_id, &gone, self.clock.now()).await?;
                 known.left += gone.len();
-                self.tell(Message::Left(self.pool.slot, gone)).await;
+                // The poller knows nobody by a hash; there it is found by the next turn.
+                let named = gone.into_iter().filter(|name| !privacy::is_hidden(name)).collect();
+                self.tell(Message::Left(self.pool.slot, named)).await;
             }
             tokio::task::yield_now().await;
         }

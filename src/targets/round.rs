@@ -19,6 +19,7 @@ use std::mem;
 
 use super::roster::{self, Selection};
 use crate::event::UnixMillis;
+use crate::privacy::Privacy;
 use crate::source::{ListedUser, Listing, PageToken, UserPage};
 
 /// Pages of one listing in a row: sixty million users, more than a pool can have (40 million). A listing that is longer
@@ -91,6 +92,12 @@ impl<'a> Round<'a> {
             names: by_hand.into_iter().map(|name| (name, None)).collect(),
             marks: Marks::default(),
         }
+    }
+
+    /// Judges stored users by the ledger's names for them.
+    pub fn named_by(mut self, privacy: Privacy) -> Self {
+        self.marks.2 = privacy;
+        self
     }
 
     /// How many listings there are.
@@ -192,7 +199,8 @@ pub struct Complete {
 }
 
 impl Complete {
-    /// Whether a user is wanted: met, or named by hand and no other name of anybody's.
+    /// Whether a user, by its name or the ledger's name for it, is wanted: met, or named by hand and no other name of
+    /// anybody's.
     pub fn wants(&self, username: &str) -> bool {
         self.marks.hold(username)
     }
@@ -218,10 +226,10 @@ impl Complete {
     }
 }
 
-/// Who was met: a hash of each name. Two names with one hash would keep somebody on the roster who is gone, until the
+/// Who was met: a hash of the ledger's name for each. Two names with one hash would keep somebody on the roster who is gone, until the
 /// next start; among a million users that is one case in thirty million rounds.
 #[derive(Debug, Default)]
-struct Marks(Vec<u64>, RandomState);
+struct Marks(Vec<u64>, RandomState, Privacy);
 
 impl Marks {
     fn add(&mut self, username: &str) {
@@ -232,7 +240,7 @@ impl Marks {
                 self.0.reserve(self.0.len());
             }
         }
-        self.0.push(self.1.hash_one(username));
+        self.0.push(self.1.hash_one(self.2.ledger_name(username)));
     }
 
     fn settle(&mut self) {
@@ -242,7 +250,7 @@ impl Marks {
 
     /// Only after [`Marks::settle`].
     fn hold(&self, username: &str) -> bool {
-        self.0.binary_search(&self.1.hash_one(username)).is_ok()
+        self.0.binary_search(&self.1.hash_one(self.2.ledger_name(username))).is_ok()
     }
 }
 
