@@ -287,7 +287,10 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
         let exporter = started(&stage);
         everybody_is_polled(&stage, &exporter);
         assert_eq!(durable(&exporter), before, "step {number}");
-        assert!(is(&exporter.scrape(), "cognito_exporter_users", &["state=\"ok\""], as_float(USERS)), "step {number}");
+        exporter.until("everybody well", |scrape| {
+            is(scrape, "cognito_exporter_users", &["state=\"ok\""], as_float(USERS))
+                && is(scrape, "cognito_exporter_users", &["state=\"missing\""], 1.0)
+        });
         assert!(exporter.stop().success());
         if number < 4 {
             // Also what the store had held before.
