@@ -59,6 +59,8 @@ pub struct Courier<O, P, S, R> {
     printed: Option<OutboxId>,
     /// The last of the entries that are held back, where the next batch begins while the receiver has no credit.
     held: Option<OutboxId>,
+    /// The fewest records that the receiver found too many.
+    too_many: Option<usize>,
     stops: Stops,
     faults: Faults,
 }
@@ -77,6 +79,7 @@ struct Faults {
     printer: FaultLog,
     receiver: FaultLog,
     rejections: FaultLog,
+    sizes: FaultLog,
 }
 
 /// The courier was told to end, or what it waits for cannot come before the end.
@@ -125,6 +128,7 @@ where
             standing: Standing::default(),
             printed: None,
             held: None,
+            too_many: None,
             stops: Stops { drain: CancellationToken::new(), halt: CancellationToken::new() },
             faults: Faults {
                 outbox: FaultLog::new("the outbox fails", "the outbox works again"),
@@ -133,6 +137,10 @@ where
                 rejections: FaultLog::new(
                     "the OTLP receiver takes records with reservations",
                     "the OTLP receiver takes records without reservations again",
+                ),
+                sizes: FaultLog::new(
+                    "the OTLP receiver finds exports too large; they are split, and a lower otlp.batch_size would save that",
+                    "the OTLP receiver takes exports of that size again",
                 ),
             },
         }
@@ -307,6 +315,9 @@ where
     fn tell(&mut self, answer: &Answer, records: usize) {
         let outcome = match answer {
             Answer::Accepted { rejected, message } => {
+                if self.too_many.take_if(|least| records >= *least).is_some() {
+                    self.faults.sizes.succeeded();
+                }
                 let records = records as u64;
                 let rejected = (*rejected).min(records);
                 self.report.records(records - rejected, rejected);
@@ -333,6 +344,10 @@ where
             }
             Answer::TooLarge { message } | Answer::Invalid { message } => {
                 self.report.failed(message);
+                if matches!(answer, Answer::TooLarge { .. }) && records > 1 {
+                    self.too_many = Some(self.too_many.map_or(records, |least| least.min(records)));
+                    self.faults.sizes.failed(Pace::Passing, message);
+                }
                 if self.standing.lost_credit() {
                     let what = format!("it refuses each one, so none is quarantined any more: {message}");
                     self.faults.receiver.failed(Pace::Lasting, &what);
