@@ -8,6 +8,7 @@
 //! receiver.answer_by(|records| ...);                      // by what is in the request
 //! let records = receiver.wait_for(3).await;               // panics after 30 s
 //! receiver.stop().await; receiver.start().await;          // an outage; the address stays
+//! receiver.restart_as(Some(&pki)).await;                  // with another certificate; None: without TLS
 //! receiver.close_idle().await;                            // as servers do with connections that are not used
 //! receiver.limit_messages(20_000).await;                  // over that it refuses them, without having read them
 //! ```
@@ -169,11 +170,22 @@ enum Transport {
     Http,
 }
 
+impl Transport {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Grpc => b"h2",
+            Self::Http => b"http/1.1",
+        }
+    }
+}
+
 /// The receiver. Stops when dropped.
 pub struct Receiver {
     shared: Arc<Shared>,
     transport: Transport,
-    tls: Option<TlsAcceptor>,
+    tls: Mutex<Option<TlsAcceptor>>,
+    /// Of [`Receiver::endpoint`]: as it began.
+    scheme: &'static str,
     address: SocketAddr,
     server: tokio::sync::Mutex<JoinSet<()>>,
 }
@@ -191,19 +203,18 @@ impl Receiver {
 
     /// Serves gRPC over TLS; asks for a certificate of the client's if the PKI says so.
     pub async fn grpc_tls(pki: &Pki) -> Self {
-        Self::serve(Transport::Grpc, Some(pki.acceptor(b"h2"))).await
+        Self::serve(Transport::Grpc, Some(pki.acceptor(Transport::Grpc.alpn()))).await
     }
 
     /// Serves HTTP over TLS; asks for a certificate of the client's if the PKI says so.
     pub async fn http_tls(pki: &Pki) -> Self {
-        Self::serve(Transport::Http, Some(pki.acceptor(b"http/1.1"))).await
+        Self::serve(Transport::Http, Some(pki.acceptor(Transport::Http.alpn()))).await
     }
 
     /// The base URL, without a path.
     pub fn endpoint(&self) -> String {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
         // The name in the PKI's certificates.
-        format!("{scheme}://localhost:{}", self.address.port())
+        format!("{}://localhost:{}", self.scheme, self.address.port())
     }
 
     /// Answers the next request like this. Calls queue up.
@@ -275,6 +286,13 @@ impl Receiver {
         self.listen(listener).await;
     }
 
+    /// Serves again at the same address, with other certificates, or without TLS.
+    pub async fn restart_as(&self, pki: Option<&Pki>) {
+        self.stop().await;
+        *self.tls.lock().unwrap() = pki.map(|pki| pki.acceptor(self.transport.alpn()));
+        self.start().await;
+    }
+
     async fn serve(transport: Transport, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let receiver = Self {
@@ -286,7 +304,8 @@ impl Receiver {
                 close_idle: watch::Sender::new(0),
             }),
             transport,
-            tls,
+            scheme: if tls.is_some() { "https" } else { "http" },
+            tls: Mutex::new(tls),
             address: listener.local_addr().expect("a bound socket has an address"),
             server: tokio::sync::Mutex::default(),
         };
@@ -295,7 +314,7 @@ impl Receiver {
     }
 
     async fn listen(&self, listener: TcpListener) {
-        let (shared, transport, tls) = (self.shared.clone(), self.transport, self.tls.clone());
+        let (shared, transport, tls) = (self.shared.clone(), self.transport, self.tls.lock().unwrap().clone());
         self.server.lock().await.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
