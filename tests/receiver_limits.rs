@@ -37,7 +37,7 @@ followed_since = "2020-01-01T00:00:00Z"
 [poll]
 requests_per_second = 400
 min_interval = "1s"
-max_interval = "5s"
+max_interval = "10s"
 first_run = "none"
 "#;
 
@@ -86,33 +86,13 @@ impl Over {
     }
 }
 
-/// Makes two tests of each scenario, one over each transport.
-macro_rules! over_both {
-    ($($scenario:ident)*) => {
-        mod over_grpc {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $scenario() {
-                super::$scenario(super::Over::Grpc).await;
-            })*
-        }
-        mod over_http {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $scenario() {
-                super::$scenario(super::Over::Http).await;
-            })*
-        }
-    };
-}
-
-over_both! {
-    a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so
-    what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised
-    a_receiver_that_refuses_each_record_is_given_no_more_than_99_until_it_accepts_one
-    a_certificate_that_does_not_fit_is_named_and_everything_comes_once_it_does
-    tls_where_none_is_expected_is_named_and_everything_comes_once_both_agree
-    a_client_certificate_that_is_asked_for_is_named_and_everything_comes_once_it_is_given
-    a_full_outbox_pauses_history_then_polling_and_loses_nothing
-    a_flapping_receiver_gets_everything_and_each_lost_answer_once_more
+/// Plays a scenario over both transports at once.
+fn over_both(scenario: impl AsyncFn(Over) + Sync) {
+    let play = |over| tokio::runtime::Runtime::new().unwrap().block_on(scenario(over));
+    std::thread::scope(|threads| {
+        threads.spawn(|| play(Over::Grpc));
+        threads.spawn(|| play(Over::Http));
+    });
 }
 
 /// Ten users with so many events each.
@@ -209,102 +189,111 @@ fn retried(stage: &Stage, records: usize) {
     assert!(output.status.success() && said.contains(&format!("back in the outbox: {records} record")), "{said}");
 }
 
-async fn a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so(over: Over) {
-    const RECORDS_MAX: usize = 7;
-    let stage = over.stage(None, "", |world| populate(world, 20)).await;
-    let judge = move |records: &[Received]| match records.len() {
-        ..=RECORDS_MAX => Reply::Ok,
-        _ => over.too_large("larger than max"),
-    };
-    stage.receiver.answer_by(judge);
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
-    came_to(&exporter, 200, 0);
-    let scrape = exporter.scrape();
-    let refused = stage.receiver.exports().iter().filter(|export| export.records > RECORDS_MAX).count();
-    assert!(is(&scrape, "cognito_exporter_otlp_requests_total", &["outcome=\"refused\""], refused as f64));
-    assert!(refused > 0 && requests(&scrape, "retry") < 0.5, "no wait: {}", scrape.interesting());
-    assert!(errors(&exporter).keys().any(|cause| cause.contains("larger than max")), "{:?}", errors(&exporter));
-    let split = || said(&exporter.log(), &["WARN", "finds exports too large; they are split", "larger than max"]);
-    assert_eq!(split().len(), 1, "{}", exporter.log());
+#[test]
+fn a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so() {
+    over_both(async |over| {
+        const RECORDS_MAX: usize = 7;
+        let stage = over.stage(None, "", |world| populate(world, 20)).await;
+        let judge = move |records: &[Received]| match records.len() {
+            ..=RECORDS_MAX => Reply::Ok,
+            _ => over.too_large("larger than max"),
+        };
+        stage.receiver.answer_by(judge);
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        came_to(&exporter, 200, 0);
+        let scrape = exporter.scrape();
+        let refused = stage.receiver.exports().iter().filter(|export| export.records > RECORDS_MAX).count();
+        assert!(is(&scrape, "cognito_exporter_otlp_requests_total", &["outcome=\"refused\""], refused as f64));
+        assert!(refused > 0 && requests(&scrape, "retry") < 0.5, "no wait: {}", scrape.interesting());
+        assert!(errors(&exporter).keys().any(|cause| cause.contains("larger than max")), "{:?}", errors(&exporter));
+        let split = || said(&exporter.log(), &["WARN", "finds exports too large; they are split", "larger than max"]);
+        assert_eq!(split().len(), 1, "{}", exporter.log());
 
-    // Cured. What is one page is one batch.
-    stage.receiver.answer_always(Reply::Ok);
-    stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 20, now()));
-    stage.conserved(&exporter, &[POOL]).await;
-    assert_eq!(said(&exporter.log(), &["INFO", "takes exports of that size again"]).len(), 1, "{}", exporter.log());
-    assert_eq!((split().len(), begun(&exporter).len()), (1, 0), "{}", exporter.log());
-    assert!(exporter.stop().success());
+        // Cured. What is one page is one batch.
+        stage.receiver.answer_always(Reply::Ok);
+        stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 20, now()));
+        stage.conserved(&exporter, &[POOL]).await;
+        assert_eq!(said(&exporter.log(), &["INFO", "takes exports of that size again"]).len(), 1, "{}", exporter.log());
+        assert_eq!((split().len(), begun(&exporter).len()), (1, 0), "{}", exporter.log());
+        assert!(exporter.stop().success());
+    });
 }
 
-async fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised(over: Over) {
-    const BYTES_MAX: usize = 100_000;
-    // Uncompressed, a batch is far larger than what a socket holds: the receiver does not read it to its end.
-    let stage = over
-        .stage(None, "compression = \"none\"\n", |world| {
-            populate(world, 10);
-            (0..200).for_each(|_| broad(world, "user-1", UnixMillis(now().0 - MINUTE), 20_000));
-            (0..2).for_each(|_| broad(world, "user-2", UnixMillis(now().0 - MINUTE), 1_500_000));
-        })
-        .await;
-    stage.receiver.limit_messages(BYTES_MAX).await;
-    let exporter = stage.exporter();
-    stage.conserved_on(&exporter, &[POOL], Terms { quarantined: 2, ..Terms::default() }).await;
-    came_to(&exporter, 300, 2);
-    assert!(stage.receiver.exports().iter().all(|export| export.bytes <= BYTES_MAX));
-    let scrape = exporter.scrape();
-    assert!(requests(&scrape, "refused") > 2.0 && requests(&scrape, "retry") < 0.5, "{}", scrape.interesting());
-    assert!(errors(&exporter).keys().any(|cause| cause.contains("too large")), "{:?}", errors(&exporter));
-    let aside = said(&exporter.log(), &["WARN", "records are in quarantine", "too large"]);
-    assert!((1..=2).contains(&aside.len()) && begun(&exporter).is_empty(), "{}", exporter.log());
-    assert_eq!(said(&exporter.log(), &["WARN", "they are split"]).len(), 1, "{}", exporter.log());
-    stays_live_and_ready(&exporter);
-    assert!(exporter.stop().success());
+#[test]
+fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
+    over_both(async |over| {
+        const BYTES_MAX: usize = 100_000;
+        // Uncompressed, a batch is far larger than what a socket holds: the receiver does not read it to its end.
+        let stage = over
+            .stage(None, "compression = \"none\"\n", |world| {
+                populate(world, 10);
+                (0..200).for_each(|_| broad(world, "user-1", UnixMillis(now().0 - MINUTE), 20_000));
+                (0..2).for_each(|_| broad(world, "user-2", UnixMillis(now().0 - MINUTE), 1_500_000));
+            })
+            .await;
+        stage.receiver.limit_messages(BYTES_MAX).await;
+        let exporter = stage.exporter();
+        stage.conserved_on(&exporter, &[POOL], Terms { quarantined: 2, ..Terms::default() }).await;
+        came_to(&exporter, 300, 2);
+        assert!(stage.receiver.exports().iter().all(|export| export.bytes <= BYTES_MAX));
+        let scrape = exporter.scrape();
+        assert!(requests(&scrape, "refused") > 2.0 && requests(&scrape, "retry") < 0.5, "{}", scrape.interesting());
+        assert!(errors(&exporter).keys().any(|cause| cause.contains("too large")), "{:?}", errors(&exporter));
+        let aside = said(&exporter.log(), &["WARN", "records are in quarantine", "too large"]);
+        assert!((1..=2).contains(&aside.len()) && begun(&exporter).is_empty(), "{}", exporter.log());
+        assert_eq!(said(&exporter.log(), &["WARN", "they are split"]).len(), 1, "{}", exporter.log());
+        stays_live_and_ready(&exporter);
+        assert!(exporter.stop().success());
 
-    retried(&stage, 2);
-    stage.receiver.limit_messages(usize::MAX).await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
-    came_to(&exporter, 2, 0);
-    assert!(exporter.stop().success());
+        retried(&stage, 2);
+        stage.receiver.limit_messages(usize::MAX).await;
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        came_to(&exporter, 2, 0);
+        assert!(exporter.stop().success());
+    });
 }
 
-async fn a_receiver_that_refuses_each_record_is_given_no_more_than_99_until_it_accepts_one(over: Over) {
-    let quarantined = REFUSED_SINGLY_MAX as usize - 1;
-    let stage = over.stage(None, "", |world| populate(world, 20)).await;
-    stage.receiver.answer_always(over.invalid("unknown tenant"));
-    let exporter = stage.exporter();
-    exporter.until("the word of it", |_| !begun(&exporter).is_empty());
-    told(&exporter, "ERROR", "unknown tenant");
-    assert!(begun(&exporter)[0].contains("it refuses each one"), "{:?}", begun(&exporter));
-    let aside = |scrape: &Scrape| is(scrape, "cognito_exporter_quarantined_records", &[], quarantined as f64);
-    exporter.until("what is quarantined", aside);
-    let refused = stage.receiver.exports().len();
+#[test]
+fn a_receiver_that_refuses_each_record_is_given_no_more_than_99_until_it_accepts_one() {
+    over_both(async |over| {
+        let quarantined = REFUSED_SINGLY_MAX as usize - 1;
+        let stage = over.stage(None, "", |world| populate(world, 20)).await;
+        stage.receiver.answer_always(over.invalid("unknown tenant"));
+        let exporter = stage.exporter();
+        exporter.until("the word of it", |_| !begun(&exporter).is_empty());
+        told(&exporter, "ERROR", "unknown tenant");
+        assert!(begun(&exporter)[0].contains("it refuses each one"), "{:?}", begun(&exporter));
+        let aside = |scrape: &Scrape| is(scrape, "cognito_exporter_quarantined_records", &[], quarantined as f64);
+        exporter.until("what is quarantined", aside);
+        let refused = stage.receiver.exports().len();
 
-    // The counters go on, and the outbox holds all the rest.
-    go_on(&stage);
-    until_counted(&stage, &exporter);
-    exporter.until("the outbox", |scrape| is(scrape, WAITING, &[], (210 - quarantined) as f64));
-    stays_live_and_ready(&exporter);
+        // The counters go on, and the outbox holds all the rest.
+        go_on(&stage);
+        until_counted(&stage, &exporter);
+        exporter.until("the outbox", |scrape| is(scrape, WAITING, &[], (210 - quarantined) as f64));
+        stays_live_and_ready(&exporter);
 
-    // It tries on, slowly, and finds it cured.
-    stage.receiver.answer_always(Reply::Ok);
-    stage.conserved_on(&exporter, &[POOL], Terms { quarantined, ..Terms::default() }).await;
-    let exports = stage.receiver.exports();
-    let slowest = exports.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
-    assert!(exports.len() > refused && slowest >= REFUSED_FIRST / 2, "{slowest:?}");
-    let scrape = exporter.scrape();
-    assert!(requests(&scrape, "refused") >= refused as f64 && requests(&scrape, "retry") < 0.5);
-    assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (1, 1), "{}", exporter.log());
-    came_to(&exporter, 210 - quarantined, quarantined);
-    assert!(exporter.stop().success());
+        // It tries on, slowly, and finds it cured.
+        stage.receiver.answer_always(Reply::Ok);
+        stage.conserved_on(&exporter, &[POOL], Terms { quarantined, ..Terms::default() }).await;
+        let exports = stage.receiver.exports();
+        let slowest = exports.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
+        assert!(exports.len() > refused && slowest >= REFUSED_FIRST / 2, "{slowest:?}");
+        let scrape = exporter.scrape();
+        assert!(requests(&scrape, "refused") >= refused as f64 && requests(&scrape, "retry") < 0.5);
+        assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (1, 1), "{}", exporter.log());
+        came_to(&exporter, 210 - quarantined, quarantined);
+        assert!(exporter.stop().success());
 
-    // So are they.
-    retried(&stage, quarantined);
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
-    came_to(&exporter, quarantined, 0);
-    assert!(exporter.stop().success());
+        // So are they.
+        retried(&stage, quarantined);
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        came_to(&exporter, quarantined, 0);
+        assert!(exporter.stop().success());
+    });
 }
 
 /// While nothing can be delivered, everything is counted and waits, and people are told once, in these words.
@@ -323,159 +312,177 @@ fn waits_and_is_told(stage: &Stage, exporter: &Exporter, times: usize, words: &s
     stays_live_and_ready(exporter);
 }
 
-async fn a_certificate_that_does_not_fit_is_named_and_everything_comes_once_it_does(over: Over) {
-    let (pki, strangers) = (Pki::new(false), Pki::new(false));
-    let ca = format!("ca_file = {:?}\n", pki.ca_file());
-    let stage = over.stage(Some(&pki), &ca, |world| populate(world, 5)).await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
-    let faces = [(Some(&strangers), "look at otlp.ca_file"), (None, "otlp.endpoint begins with http://")];
-    for (times, (face, words)) in (1..).zip(faces) {
-        stage.receiver.restart_as(face).await;
-        waits_and_is_told(&stage, &exporter, times, words);
-        stage.receiver.restart_as(Some(&pki)).await;
+#[test]
+fn a_certificate_that_does_not_fit_is_named_and_everything_comes_once_it_does() {
+    over_both(async |over| {
+        let (pki, strangers) = (Pki::new(false), Pki::new(false));
+        let ca = format!("ca_file = {:?}\n", pki.ca_file());
+        let stage = over.stage(Some(&pki), &ca, |world| populate(world, 5)).await;
+        let exporter = stage.exporter();
         stage.conserved(&exporter, &[POOL]).await;
-        assert_eq!(ended(&exporter).len(), times, "{}", exporter.log());
-    }
-    assert!(exporter.stop().success());
-}
-
-async fn tls_where_none_is_expected_is_named_and_everything_comes_once_both_agree(over: Over) {
-    let pki = Pki::new(false);
-    let stage = over.stage(None, "", |world| populate(world, 5)).await;
-    stage.receiver.restart_as(Some(&pki)).await;
-    let exporter = stage.exporter();
-    waits_and_is_told(&stage, &exporter, 1, "TLS");
-    stage.receiver.restart_as(None).await;
-    stage.conserved(&exporter, &[POOL]).await;
-    assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (1, 1), "{}", exporter.log());
-    assert!(exporter.stop().success());
-}
-
-async fn a_client_certificate_that_is_asked_for_is_named_and_everything_comes_once_it_is_given(over: Over) {
-    let (pki, strangers) = (Pki::new(true), Pki::new(true));
-    let ca = format!("ca_file = {:?}\n", pki.ca_file());
-    let stage = over.stage(Some(&pki), &ca, |world| populate(world, 5)).await;
-    let exporter_as = |identity: Option<&Pki>| {
-        let mut command = stage.command();
-        if let Some(identity) = identity {
-            command.env("COGNITO_EXPORTER_OTLP__CERT_FILE", identity.cert_file());
-            command.env("COGNITO_EXPORTER_OTLP__KEY_FILE", identity.key_file());
+        let faces = [(Some(&strangers), "look at otlp.ca_file"), (None, "otlp.endpoint begins with http://")];
+        for (times, (face, words)) in (1..).zip(faces) {
+            stage.receiver.restart_as(face).await;
+            waits_and_is_told(&stage, &exporter, times, words);
+            stage.receiver.restart_as(Some(&pki)).await;
+            stage.conserved(&exporter, &[POOL]).await;
+            assert_eq!(ended(&exporter).len(), times, "{}", exporter.log());
         }
-        Exporter::started(command)
-    };
-    for (identity, words) in [(None, "asks for otlp.cert_file"), (Some(&strangers), "does not trust otlp.cert_file")] {
-        let exporter = exporter_as(identity);
-        waits_and_is_told(&stage, &exporter, 1, words);
-        exporter.kill();
-    }
-    let exporter = exporter_as(Some(&pki));
-    stage.conserved(&exporter, &[POOL]).await;
-    assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (0, 0), "{}", exporter.log());
-    assert!(exporter.stop().success());
+        assert!(exporter.stop().success());
+    });
 }
 
-async fn a_full_outbox_pauses_history_then_polling_and_loses_nothing(over: Over) {
-    const LIMIT: f64 = 1024.0 * 1024.0;
-    const FEW: usize = 4;
-    const BYTES: &str = "cognito_exporter_outbox_bytes";
-    const HISTORY: &str = "cognito_auth_history_events_total";
-    const PAUSED: &str = "cognito_exporter_paused";
-    const FULL: &[&str] = &["reason=\"outbox_full\""];
-    let live_since = UnixMillis(now().0 / 1000 * 1000 - 60 * MINUTE);
-    let history = FEW * 300;
-    let stage = over
-        .stage(None, "", |world| {
-            world.add_pool(Pool::new(POOL));
-            for user in 0..FEW {
-                let name = format!("user-{user}");
-                world.add_user(POOL, &name);
-                // More than the outbox holds.
-                for minute in 1..=(history / FEW) as i64 {
-                    broad(world, &name, UnixMillis(live_since.0 - minute * MINUTE), 1000);
-                }
+#[test]
+fn tls_where_none_is_expected_is_named_and_everything_comes_once_both_agree() {
+    over_both(async |over| {
+        let pki = Pki::new(false);
+        let stage = over.stage(None, "", |world| populate(world, 5)).await;
+        stage.receiver.restart_as(Some(&pki)).await;
+        let exporter = stage.exporter();
+        waits_and_is_told(&stage, &exporter, 1, "TLS");
+        stage.receiver.restart_as(None).await;
+        stage.conserved(&exporter, &[POOL]).await;
+        assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (1, 1), "{}", exporter.log());
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn a_client_certificate_that_is_asked_for_is_named_and_everything_comes_once_it_is_given() {
+    over_both(async |over| {
+        let (pki, strangers) = (Pki::new(true), Pki::new(true));
+        let ca = format!("ca_file = {:?}\n", pki.ca_file());
+        let stage = over.stage(Some(&pki), &ca, |world| populate(world, 5)).await;
+        let exporter_as = |identity: Option<&Pki>| {
+            let mut command = stage.command();
+            if let Some(identity) = identity {
+                command.env("COGNITO_EXPORTER_OTLP__CERT_FILE", identity.cert_file());
+                command.env("COGNITO_EXPORTER_OTLP__KEY_FILE", identity.key_file());
             }
-        })
-        .await;
-    stage.receiver.stop().await;
-    let exporter = || {
-        let mut command = stage.command();
-        command.env("COGNITO_EXPORTER_STATE__OUTBOX_LIMIT", "1MiB");
-        // A page each is what four turns may be above a limit.
-        command.env("COGNITO_EXPORTER_POLL__PAGE_SIZE", "20");
-        command.env("COGNITO_EXPORTER_POLL__FIRST_RUN", "all");
-        let pools = json!([{"id": POOL, "all_users": true, "followed_since": rfc3339(live_since)}]);
-        command.env("COGNITO_EXPORTER_POOLS", pools.to_string());
-        Exporter::started(command)
-    };
-    let first = exporter();
-    let live = |each: usize| {
-        stage.simulation.world(|world| {
-            (0..FEW).for_each(|user| (0..each).for_each(|_| broad(world, &format!("user-{user}"), now(), 1000)));
-        });
-    };
-
-    // Half of it is for live events: they come, and history stands still meanwhile.
-    let mut scrape = first.until("half an outbox", |scrape| scrape.sum(BYTES, &[]) >= LIMIT / 2.0);
-    let (deadline, mut alive) = (Instant::now() + PATIENCE, 0);
-    loop {
-        let before = scrape.sum(HISTORY, &[]);
-        live(1);
-        alive += FEW;
-        scrape = first.until("live events", |scrape| is(scrape, EVENTS, &[], alive as f64));
-        if (scrape.sum(HISTORY, &[]) - before).abs() < 0.5 {
-            break;
+            Exporter::started(command)
+        };
+        for (identity, words) in
+            [(None, "asks for otlp.cert_file"), (Some(&strangers), "does not trust otlp.cert_file")]
+        {
+            let exporter = exporter_as(identity);
+            waits_and_is_told(&stage, &exporter, 1, words);
+            exporter.kill();
         }
-        assert!(Instant::now() < deadline, "history goes on: {}", scrape.interesting());
-    }
-    assert!(scrape.sum(HISTORY, &[]) < history as f64, "{}", scrape.interesting());
-    assert!(is(&scrape, "cognito_exporter_catching_up", &[], 1.0), "{}", scrape.interesting());
-    assert!(is(&scrape, PAUSED, &[], 0.0) && scrape.sum(BYTES, &[]) < LIMIT, "{}", scrape.interesting());
-
-    // All of it is full: polling waits, and says so. So few are left then that there will be no second pause.
-    let scrape = first.until("the gauges", |scrape| {
-        is(scrape, WAITING, &[], scrape.sum(HISTORY, &[]) + scrape.sum(EVENTS, &[]))
+        let exporter = exporter_as(Some(&pki));
+        stage.conserved(&exporter, &[POOL]).await;
+        assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (0, 0), "{}", exporter.log());
+        assert!(exporter.stop().success());
     });
-    let mean = scrape.sum(BYTES, &[]) / scrape.sum(WAITING, &[]);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few hundred")]
-    let more = ((LIMIT - scrape.sum(BYTES, &[])) / mean) as usize + 200;
-    live(more.div_ceil(FEW));
-    let scrape = first.until("the pause", |scrape| is(scrape, PAUSED, FULL, 1.0));
-    assert!(scrape.sum(BYTES, &[]) >= LIMIT, "{}", scrape.interesting());
-    assert_eq!(status(&first)["paused"], json!(["outbox_full"]));
-    let pauses = |exporter: &Exporter| said(&exporter.log(), &["WARN", "outbox_full", "polling pauses"]).len();
-    first.until("the word of it", |_| pauses(&first) == 1);
-    stays_live_and_ready(&first);
-    // The turns that were under way end. Then there is none for as long as an attempt to deliver takes.
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+}
+
+#[test]
+fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
+    over_both(async |over| {
+        const LIMIT: f64 = 1024.0 * 1024.0;
+        const FEW: usize = 4;
+        const BYTES: &str = "cognito_exporter_outbox_bytes";
+        const HISTORY: &str = "cognito_auth_history_events_total";
+        const PAUSED: &str = "cognito_exporter_paused";
+        const FULL: &[&str] = &["reason=\"outbox_full\""];
+        let live_since = UnixMillis(now().0 / 1000 * 1000 - 60 * MINUTE);
+        let history = FEW * 300;
+        let stage = over
+            .stage(None, "", |world| {
+                world.add_pool(Pool::new(POOL));
+                for user in 0..FEW {
+                    let name = format!("user-{user}");
+                    world.add_user(POOL, &name);
+                    // More than the outbox holds.
+                    for minute in 1..=(history / FEW) as i64 {
+                        broad(world, &name, UnixMillis(live_since.0 - minute * MINUTE), 1000);
+                    }
+                }
+            })
+            .await;
+        stage.receiver.stop().await;
+        let exporter = || {
+            let mut command = stage.command();
+            command.env("COGNITO_EXPORTER_STATE__OUTBOX_LIMIT", "1MiB");
+            // A page each is what four turns may be above a limit.
+            command.env("COGNITO_EXPORTER_POLL__PAGE_SIZE", "20");
+            command.env("COGNITO_EXPORTER_POLL__FIRST_RUN", "all");
+            let pools = json!([{"id": POOL, "all_users": true, "followed_since": rfc3339(live_since)}]);
+            command.env("COGNITO_EXPORTER_POOLS", pools.to_string());
+            Exporter::started(command)
+        };
+        let first = exporter();
+        let live = |each: usize| {
+            stage.simulation.world(|world| {
+                (0..FEW).for_each(|user| (0..each).for_each(|_| broad(world, &format!("user-{user}"), now(), 1000)));
+            });
+        };
+
+        // Half of it is for live events: they come, and history stands still meanwhile.
+        let mut scrape = first.until("half an outbox", |scrape| scrape.sum(BYTES, &[]) >= LIMIT / 2.0);
+        let (deadline, mut alive) = (Instant::now() + PATIENCE, 0);
+        loop {
+            let before = scrape.sum(HISTORY, &[]);
+            live(1);
+            alive += FEW;
+            scrape = first.until("live events", |scrape| is(scrape, EVENTS, &[], alive as f64));
+            if (scrape.sum(HISTORY, &[]) - before).abs() < 0.5 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "history goes on: {}", scrape.interesting());
+        }
+        assert!(scrape.sum(HISTORY, &[]) < history as f64, "{}", scrape.interesting());
+        assert!(is(&scrape, "cognito_exporter_catching_up", &[], 1.0), "{}", scrape.interesting());
+        assert!(is(&scrape, PAUSED, &[], 0.0) && scrape.sum(BYTES, &[]) < LIMIT, "{}", scrape.interesting());
+
+        // All of it is full: polling waits, and says so. So few are left then that there will be no second pause.
+        let scrape = first
+            .until("the gauges", |scrape| is(scrape, WAITING, &[], scrape.sum(HISTORY, &[]) + scrape.sum(EVENTS, &[])));
+        let mean = scrape.sum(BYTES, &[]) / scrape.sum(WAITING, &[]);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few hundred")]
+        let more = ((LIMIT - scrape.sum(BYTES, &[])) / mean) as usize + 200;
+        live(more.div_ceil(FEW));
+        let scrape = first.until("the pause", |scrape| is(scrape, PAUSED, FULL, 1.0));
+        assert!(scrape.sum(BYTES, &[]) >= LIMIT, "{}", scrape.interesting());
+        assert_eq!(status(&first)["paused"], json!(["outbox_full"]));
+        let pauses = |exporter: &Exporter| said(&exporter.log(), &["WARN", "outbox_full", "polling pauses"]).len();
+        first.until("the word of it", |_| pauses(&first) == 1);
+        stays_live_and_ready(&first);
+        // The turns that were under way end. Then there is none for as long as an attempt to deliver takes.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            stage.forget_calls();
+            let scrape = until_requests(&first, "retry", requests(&first.scrape(), "retry") + 1.0);
+            if stage.reads(|_| true).is_empty() {
+                assert!(scrape.sum(EVENTS, &[]) < (alive + more) as f64, "{}", scrape.interesting());
+                break;
+            }
+            assert!(Instant::now() < deadline, "it polls on");
+        }
+        assert_eq!((pauses(&first), begun(&first).len()), (1, 1), "{}", first.log());
+        assert!(errors(&first).values().sum::<u64>() >= 2, "{:?}", errors(&first));
+        first.kill();
+
+        // Nor does it poll when it is started on a full outbox.
         stage.forget_calls();
-        let scrape = until_requests(&first, "retry", requests(&first.scrape(), "retry") + 1.0);
-        if stage.reads(|_| true).is_empty() {
-            assert!(scrape.sum(EVENTS, &[]) < (alive + more) as f64, "{}", scrape.interesting());
-            break;
-        }
-        assert!(Instant::now() < deadline, "it polls on");
-    }
-    assert_eq!((pauses(&first), begun(&first).len()), (1, 1), "{}", first.log());
-    assert!(errors(&first).values().sum::<u64>() >= 2, "{:?}", errors(&first));
-    first.kill();
-
-    // Nor does it poll when it is started on a full outbox.
-    stage.forget_calls();
-    let second = exporter();
-    second.until("the word of it", |_| pauses(&second) == 1);
-    until_requests(&second, "retry", 1.0);
-    assert!(stage.reads(|_| true).is_empty());
-    stage.receiver.start().await;
-    stage.conserved_on(&second, &[POOL], Terms { live_since, ..Terms::default() }).await;
-    second.until("no pause", |scrape| {
-        is(scrape, PAUSED, &[], 0.0) && is(scrape, "cognito_exporter_catching_up", &[], 0.0)
+        let second = exporter();
+        second.until("the word of it", |_| pauses(&second) == 1);
+        until_requests(&second, "retry", 1.0);
+        assert!(stage.reads(|_| true).is_empty());
+        stage.receiver.start().await;
+        stage.conserved_on(&second, &[POOL], Terms { live_since, ..Terms::default() }).await;
+        second.until("no pause", |scrape| {
+            is(scrape, PAUSED, &[], 0.0) && is(scrape, "cognito_exporter_catching_up", &[], 0.0)
+        });
+        assert_eq!(status(&second)["paused"], json!([]));
+        assert_eq!(
+            (pauses(&second), said(&second.log(), &["INFO", "polling goes on"]).len()),
+            (1, 1),
+            "{}",
+            second.log()
+        );
+        assert_eq!((begun(&second).len(), ended(&second).len()), (1, 1), "{}", second.log());
+        assert!(second.stop().success());
     });
-    assert_eq!(status(&second)["paused"], json!([]));
-    assert_eq!((pauses(&second), said(&second.log(), &["INFO", "polling goes on"]).len()), (1, 1), "{}", second.log());
-    assert_eq!((begun(&second).len(), ended(&second).len()), (1, 1), "{}", second.log());
-    assert!(second.stop().success());
 }
 
 fn rfc3339(time: UnixMillis) -> String {
@@ -485,75 +492,78 @@ fn rfc3339(time: UnixMillis) -> String {
 
 /// A random sequence of everything that a receiver may do. `SEED` repeats one.
 #[expect(clippy::print_stdout, reason = "a failing test says how to repeat it")]
-async fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more(over: Over) {
-    const EXPORTS: usize = 150;
-    const HANGS_MAX: usize = 2;
-    const BATCH: usize = 16;
-    const POISONED: usize = 3;
-    let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
-    println!("SEED={seed}");
-    let is_poison = |record: &Received| record.text("aws.cognito.event.id").starts_with("poison");
-    let stage = over
-        .stage(None, &format!("batch_size = {BATCH}\ntimeout = \"5s\"\n"), |world| {
-            populate(world, 100);
-            for number in 0..POISONED {
-                let id = Some(format!("poison-{number}"));
-                let event = AuthEvent { id, ..world.sign_in(UnixMillis(now().0 - MINUTE)) };
-                world.arrive(POOL, "user-0", &event);
+#[test]
+fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
+    over_both(async |over| {
+        const EXPORTS: usize = 150;
+        const HANGS_MAX: usize = 2;
+        const BATCH: usize = 16;
+        const POISONED: usize = 3;
+        let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+        println!("SEED={seed}");
+        let is_poison = |record: &Received| record.text("aws.cognito.event.id").starts_with("poison");
+        let stage = over
+            .stage(None, &format!("batch_size = {BATCH}\ntimeout = \"5s\"\n"), |world| {
+                populate(world, 100);
+                for number in 0..POISONED {
+                    let id = Some(format!("poison-{number}"));
+                    let event = AuthEvent { id, ..world.sign_in(UnixMillis(now().0 - MINUTE)) };
+                    world.arrive(POOL, "user-0", &event);
+                }
+            })
+            .await;
+        let lost = Arc::new(AtomicUsize::new(0));
+        let losses = lost.clone();
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut exports, mut hangs) = (0, 0);
+        stage.receiver.answer_by(move |records| {
+            exports += 1;
+            let poisoned = records.iter().any(is_poison);
+            // What fails costs a wait of half a second or more, what is split costs none.
+            match if exports > EXPORTS { 0 } else { random.u32(0..100) } {
+                97.. if hangs < HANGS_MAX => {
+                    hangs += 1;
+                    Reply::Hang
+                }
+                94.. => over.unavailable("restarting"),
+                91.. => Reply::Close,
+                86.. if !poisoned => {
+                    losses.fetch_add(records.len(), Ordering::SeqCst);
+                    Reply::Lost
+                }
+                60.. if records.len() > 1 => over.too_large("too much"),
+                _ if poisoned => over.invalid("malformed"),
+                45.. => Reply::Slow(Duration::from_millis(20)),
+                _ => Reply::Ok,
             }
-        })
-        .await;
-    let lost = Arc::new(AtomicUsize::new(0));
-    let losses = lost.clone();
-    let mut random = fastrand::Rng::with_seed(seed);
-    let (mut exports, mut hangs) = (0, 0);
-    stage.receiver.answer_by(move |records| {
-        exports += 1;
-        let poisoned = records.iter().any(is_poison);
-        // What fails costs a wait of half a second or more, what is split costs none.
-        match if exports > EXPORTS { 0 } else { random.u32(0..100) } {
-            97.. if hangs < HANGS_MAX => {
-                hangs += 1;
-                Reply::Hang
+        });
+        let exporter = stage.exporter();
+        // It goes on happening meanwhile, and twice the receiver is gone altogether.
+        let mut outages = [EXPORTS / 3, 2 * EXPORTS / 3].into_iter().peekable();
+        let mut cut = 0;
+        while stage.receiver.exports().len() < EXPORTS {
+            go_on(&stage);
+            let seen = stage.receiver.exports().len();
+            if outages.next_if(|outage| seen > *outage).is_some() {
+                stage.receiver.stop().await;
+                cut += 1;
+                let retries = requests(&exporter.scrape(), "retry");
+                until_requests(&exporter, "retry", retries + 1.0);
+                stage.receiver.start().await;
             }
-            94.. => over.unavailable("restarting"),
-            91.. => Reply::Close,
-            86.. if !poisoned => {
-                losses.fetch_add(records.len(), Ordering::SeqCst);
-                Reply::Lost
-            }
-            60.. if records.len() > 1 => over.too_large("too much"),
-            _ if poisoned => over.invalid("malformed"),
-            45.. => Reply::Slow(Duration::from_millis(20)),
-            _ => Reply::Ok,
+            until_counted(&stage, &exporter);
+            stage.receiver.wait_for_exports(seen + 1).await;
         }
+        exporter.until("an empty outbox", |scrape| is(scrape, WAITING, &[], 0.0));
+        // The answer that an outage cut off is lost, too.
+        let repeats_max = lost.load(Ordering::SeqCst) + cut * BATCH;
+        stage.conserved_on(&exporter, &[POOL], Terms { repeats_max, quarantined: POISONED, ..Terms::default() }).await;
+        came_to(&exporter, stage.truth(&[POOL]).len() - POISONED, POISONED);
+        let scrape = exporter.scrape();
+        for outcome in ["ok", "retry", "refused"] {
+            assert!(requests(&scrape, outcome) > 0.5, "{}", scrape.interesting());
+        }
+        assert_eq!(begun(&exporter).len(), ended(&exporter).len(), "{}", exporter.log());
+        assert!(exporter.stop().success());
     });
-    let exporter = stage.exporter();
-    // It goes on happening meanwhile, and twice the receiver is gone altogether.
-    let mut outages = [EXPORTS / 3, 2 * EXPORTS / 3].into_iter().peekable();
-    let mut cut = 0;
-    while stage.receiver.exports().len() < EXPORTS {
-        go_on(&stage);
-        let seen = stage.receiver.exports().len();
-        if outages.next_if(|outage| seen > *outage).is_some() {
-            stage.receiver.stop().await;
-            cut += 1;
-            let retries = requests(&exporter.scrape(), "retry");
-            until_requests(&exporter, "retry", retries + 1.0);
-            stage.receiver.start().await;
-        }
-        until_counted(&stage, &exporter);
-        stage.receiver.wait_for_exports(seen + 1).await;
-    }
-    exporter.until("an empty outbox", |scrape| is(scrape, WAITING, &[], 0.0));
-    // The answer that an outage cut off is lost, too.
-    let repeats_max = lost.load(Ordering::SeqCst) + cut * BATCH;
-    stage.conserved_on(&exporter, &[POOL], Terms { repeats_max, quarantined: POISONED, ..Terms::default() }).await;
-    came_to(&exporter, stage.truth(&[POOL]).len() - POISONED, POISONED);
-    let scrape = exporter.scrape();
-    for outcome in ["ok", "retry", "refused"] {
-        assert!(requests(&scrape, outcome) > 0.5, "{}", scrape.interesting());
-    }
-    assert_eq!(begun(&exporter).len(), ended(&exporter).len(), "{}", exporter.log());
-    assert!(exporter.stop().success());
 }
