@@ -282,8 +282,16 @@ impl Receiver {
 
     /// Serves again, at the same address.
     pub async fn start(&self) {
-        let listener = TcpListener::bind(self.address).await.expect("the port is ours");
-        self.listen(listener).await;
+        // A process that is just being started holds a copy of the old listener until it is another program.
+        let bound = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match TcpListener::bind(self.address).await {
+                    Ok(listener) => return listener,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        self.listen(bound.await.expect("the port is ours")).await;
     }
 
     /// Serves again at the same address, with other certificates, or without TLS.

@@ -95,14 +95,26 @@ pub(super) fn no_answer(why: &str) -> Answer {
     Answer::Retry { after: None, message: bounded(&format!("no answer: {why}{advice}")) }
 }
 
+/// A receiver that closes connections says no more.
+const CLOSED: &str =
+    "; if it goes on: does the receiver speak gRPC on this port, does it speak TLS, does it ask for otlp.cert_file?";
+
 /// What to look at where a library's words do not say it.
 const ADVICE: &[(&str, &str)] = &[
     ("invalid peer certificate", "; look at otlp.ca_file, the name in otlp.endpoint, and the receiver's certificate"),
     ("CertificateRequired", "; the receiver asks for otlp.cert_file and otlp.key_file"),
+    ("alert: UnknownCA", "; the receiver does not trust otlp.cert_file"),
+    ("alert: DecryptError", "; the receiver does not trust otlp.cert_file"),
+    ("alert: BadCertificate", "; the receiver does not trust otlp.cert_file"),
     ("InvalidContentType", "; if the receiver speaks no TLS, otlp.endpoint begins with http://"),
     ("invalid HTTP version", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
     ("unexpected message from connection", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
-    ("stream closed because of a broken pipe", "; does the receiver speak gRPC on this port, and without TLS?"),
+    // What may be left of the alerts above, or of TLS that one side does not speak, once the connection is closed.
+    ("stream closed because of a broken pipe", CLOSED),
+    ("operation was canceled: connection closed", CLOSED),
+    ("frame with invalid size", CLOSED),
+    ("onnection reset by peer", CLOSED),
+    ("Broken pipe", CLOSED),
 ];
 
 /// An error and its causes, as one line. A cause that only repeats what was said is left out.
