@@ -498,7 +498,7 @@ fn rfc3339(time: UnixMillis) -> String {
 #[test]
 fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
     over_both(async |over| {
-        const EXPORTS: usize = 150;
+        const EXPORTS: usize = 100;
         const HANGS_MAX: usize = 2;
         const BATCH: usize = 16;
         const POISONED: usize = 3;
@@ -507,7 +507,7 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
         let is_poison = |record: &Received| record.text("aws.cognito.event.id").starts_with("poison");
         let stage = over
             .stage(None, &format!("batch_size = {BATCH}\ntimeout = \"5s\"\n"), |world| {
-                populate(world, 100);
+                populate(world, 60);
                 for number in 0..POISONED {
                     let id = Some(format!("poison-{number}"));
                     let event = AuthEvent { id, ..world.sign_in(UnixMillis(now().0 - MINUTE)) };
