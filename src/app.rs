@@ -24,7 +24,7 @@ use crate::event::UnixMillis;
 use crate::gate::Gate;
 use crate::http::{HttpServer, Router, Scrapes};
 use crate::ledger::{Ledger, LedgerError, Opened, PoolRecord};
-use crate::lifecycle::{Clock, Lifecycle, Outcome};
+use crate::lifecycle::{Clock, Duty, Lifecycle, Outcome};
 use crate::metrics::Metrics;
 use crate::poller::health::{Health, Trouble};
 use crate::poller::turn::Means;
@@ -35,14 +35,15 @@ use crate::sink::otlp::OtlpSink;
 use crate::sink::stdout::StdoutSink;
 use crate::source::cognito::Clients;
 use crate::source::metered::Metered;
-use crate::source::{PoolDescription, Source, SourceError};
+use crate::source::{CallOutcome, Operation, PoolDescription, Source, SourceError};
 use crate::status::StatusBoard;
+use crate::stop_point::{self, Step};
 use crate::targets::discovery::Discovery;
 use crate::targets::roster::Joining;
 use crate::walk::Rules;
 
 /// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
-const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// Records on stdout alone: at once, and as many as there are.
 const STDOUT_BATCHES: BatchLimits = BatchLimits { records: 512, delay: Duration::ZERO };
@@ -106,7 +107,7 @@ impl App {
     ///
     /// # Errors
     /// A receiver's settings cannot be used.
-    pub async fn run(self, mut next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
+    pub async fn run(self, next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
         let Self { config, clock, lifecycle, metrics, status, http, ledger, clients, pools } = self;
         let receiver = config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id())).transpose()?;
         let timestamp = config.otlp.as_ref().map_or(TimestampSource::Event, |otlp| otlp.timestamp);
@@ -120,14 +121,15 @@ impl App {
         let scrapes = Scrapes::new();
         let router =
             Router { metrics: metrics.clone(), board: status.clone(), scrapes: scrapes.clone(), clock: clock.clone() };
-        lifecycle.spawn_service("http", http.serve(router, lifecycle.hard_stop()));
+        let serving = &lifecycle.stops(Duty::Serve).soft;
+        lifecycle.spawn(Duty::Serve, "http", http.serve(router, serving.clone()));
         let gauges = Gauges {
             metrics: metrics.clone(),
             status: status.clone(),
             ledger: ledger.clone(),
             outbox_limit_bytes: config.state.outbox_limit_bytes,
         };
-        lifecycle.spawn_service("gauges", gauges.run(lifecycle.hard_stop()));
+        lifecycle.spawn(Duty::Serve, "gauges", gauges.run(serving.clone()));
         if queue {
             let report = DeliveryReport { metrics: metrics.clone(), status: status.clone(), clock: clock.clone() };
             let limits = config
@@ -135,7 +137,8 @@ impl App {
                 .as_ref()
                 .map_or(STDOUT_BATCHES, |otlp| BatchLimits { records: otlp.batch_size, delay: otlp.batch_delay });
             let courier = Courier::new(ledger.clone(), printer, receiver, report, limits);
-            lifecycle.spawn("courier", courier.run(lifecycle.soft_stop(), lifecycle.hard_stop()));
+            let stops = lifecycle.stops(Duty::Deliver).clone();
+            lifecycle.spawn(Duty::Deliver, "courier", courier.run(stops.soft, stops.hard));
         }
 
         let means = Arc::new(Means {
@@ -145,7 +148,8 @@ impl App {
             calls: Arc::new(Semaphore::new(config.poll.concurrency)),
             page_size: config.poll.page_size,
             queue,
-            stop: lifecycle.soft_stop(),
+            outbox_limit_bytes: config.state.outbox_limit_bytes,
+            stop: lifecycle.stops(Duty::Gather).soft.clone(),
         });
         let lanes = Lanes::new(config.poll.requests_per_second, config.discovery.requests_per_second);
         for ((slot, pool), record) in (0..).map(PoolSlot).zip(&config.pools).zip(pools) {
@@ -161,19 +165,18 @@ impl App {
                 scrapes: scrapes.clone(),
             };
             let source = clients.pool(pool, config.poll.timeout, clock.clone());
-            lifecycle.spawn(format!("pool {}", pool.id), follower.run(source, lifecycle.soft_stop()));
+            let stop = lifecycle.stops(Duty::Gather).soft.clone();
+            lifecycle.spawn(Duty::Gather, format!("pool {}", pool.id), follower.run(source, stop));
         }
         status.ready();
         info!(pools = config.pools.len(), listen = %listen, "cognito-auth-exporter is running");
 
-        let outcome = lifecycle.run(async || {
-            let signal = next_signal().await;
-            status.stopping();
-            signal
-        });
-        let outcome = outcome.await;
-        ledger.close().await;
-        Ok(outcome)
+        let close = async {
+            let waiting = ledger.outbox_state().records;
+            ledger.close().await;
+            info!(waiting, "stopped; records that wait are delivered after the next start");
+        };
+        Ok(lifecycle.run(next_signal, || status.stopping(), close).await)
     }
 }
 
@@ -220,6 +223,8 @@ impl<S: Source> Follower<S> {
             },
             config: self.config,
             pool,
+            record: self.record,
+            forget_after: self.app.discovery.forget_after,
             interval: self.app.discovery.interval,
             ledger: self.means.ledger.clone(),
             metrics: self.means.metrics.clone(),
@@ -236,10 +241,29 @@ impl<S: Source> Follower<S> {
         let mut told = false;
         let began = Instant::now();
         loop {
-            match source.describe().await {
+            let asked = Instant::now();
+            let described = source.describe().await;
+            let account = described.as_ref().ok().and_then(|pool| pool.account_id.clone());
+            let known = identity(&self.config, account);
+            let outcome = described.as_ref().err().map_or(CallOutcome::Ok, SourceError::outcome);
+            self.means.metrics.api_request(
+                known.account_id.as_deref(),
+                &known.region,
+                Operation::DescribeUserPool,
+                outcome,
+                asked.elapsed(),
+            );
+            match described {
                 Ok(description) => {
+                    if told {
+                        info!(
+                            pool = self.config.id,
+                            after_seconds = began.elapsed().as_secs(),
+                            "the pool can be reached"
+                        );
+                    }
                     warn_of_plan(&self.config.id, &description);
-                    return identity(&self.config, description.account_id);
+                    return known;
                 }
                 Err(SourceError::Throttled(_)) => {}
                 Err(error @ (SourceError::Timeout(_) | SourceError::Passing(_))) => {
@@ -260,7 +284,7 @@ impl<S: Source> Follower<S> {
                             "the pool cannot be described; its budget is shared with the pools of the same credentials"
                         );
                     }
-                    return identity(&self.config, None);
+                    return known;
                 }
             }
             tokio::time::sleep(again_in).await;
@@ -273,7 +297,6 @@ impl<S: Source> Follower<S> {
             turns_max: self.app.poll.concurrency,
             min_interval: self.app.poll.min_interval,
             max_interval: self.app.poll.max_interval,
-            outbox_limit_bytes: self.app.state.outbox_limit_bytes,
         };
         let poller = Poller::new(self.means.clone(), pace, gate, self.status.clone());
         // A series first scraped at 1 is invisible to increase(): Prometheus has to see the zeros first.
@@ -282,7 +305,11 @@ impl<S: Source> Follower<S> {
             let _scraped_or_waited = tokio::time::timeout(wait_max, scraped).await;
         };
         let account = identity.account_id.as_deref().unwrap_or("unknown");
-        self.lifecycle.spawn(format!("poller {account} {}", identity.region), poller.run(messages, may_begin));
+        let hard = self.lifecycle.stops(Duty::Gather).hard.clone();
+        self.lifecycle.spawn(Duty::Gather, format!("poller {account} {}", identity.region), async move {
+            // Cut, it drops the turns that still wait for their commits: written or not, these are whole.
+            hard.run_until_cancelled(poller.run(messages, may_begin)).await;
+        });
     }
 }
 
@@ -334,8 +361,9 @@ async fn pool_records(ledger: &Ledger, config: &Config, now: UnixMillis) -> Resu
         let record = match ledger.pool(&pool.id)? {
             Some(record) => record,
             None => {
-                let record = PoolRecord { followed_since: lost_since.unwrap_or(now), lost_since };
+                let record = PoolRecord { followed_since: lost_since.unwrap_or(now), lost_since, selection: None };
                 ledger.follow_pool(&pool.id, record.clone()).await?;
+                stop_point::reached(Step::PoolRecorded);
                 record
             }
         };

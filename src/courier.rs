@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::entry::Entry;
 use crate::sink::{Answer, Sink};
+use crate::stop_point::{self, Step};
 
 pub mod delivery;
 mod fault;
@@ -151,6 +152,7 @@ where
         self.stops = Stops { drain, halt };
         let mut changes = self.outbox.changes();
         while let Ok(mut batch) = self.collect(&mut changes).await {
+            stop_point::reached(Step::BatchCollected);
             let carried = self.carry(&mut batch, &mut changes).await;
             let settled = self.settle(&mut batch).await;
             if carried.and(settled).is_err() {
@@ -282,6 +284,7 @@ where
         let mut delivery = Delivery::of(batch.entries.len());
         while let (Some(part), Some(receiver)) = (delivery.part(), &mut self.receiver) {
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
+            stop_point::reached(Step::BatchAnswered);
             let step = delivery.answered(&answer, &mut self.standing, fastrand::f64());
             self.tell(&answer, part.len());
             match step.fate {
@@ -385,8 +388,10 @@ where
         while !batch.settlement.is_empty() {
             match self.outbox.settle(batch.settlement.clone()).await {
                 Ok(()) => {
+                    stop_point::reached(Step::BatchSettled);
                     let quarantined = batch.settlement.quarantined.len() as u64;
                     if let Some((_, reason)) = batch.settlement.quarantined.first() {
+                        stop_point::reached(Step::QuarantineSettled);
                         tracing::warn!(records = quarantined, reason, "records are in quarantine");
                         self.report.quarantined(quarantined);
                     }

@@ -4,6 +4,7 @@
 //! how they fare; a turn ([`turn`]) is a task of its own that only reports back. So the loop decides and the turns wait.
 
 pub mod health;
+pub mod members;
 pub mod turn;
 
 use std::collections::HashMap;
@@ -17,29 +18,29 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use self::health::{Blame, Health, Notice};
+use self::members::{AfterTurn, Members};
 use self::turn::{Means, Report, TurnError};
-use crate::entry::UserIdentity;
-use crate::event::UnixMillis;
 use crate::gate::Gate;
 use crate::metrics::{Stage, UserCounts};
 use crate::pool::Pool;
-use crate::schedule::{Allowed, Ended, Lane, PoolSlot, Schedule, UserSlot};
+use crate::schedule::{Ended, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 
 /// How often the gauges are refreshed, and a pause is looked at again.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// Failures of its own after which a user counts as failing: one may be bad luck.
-const FAILING_AFTER: u32 = 3;
+/// Turns of a user in a row that found no record of it, after which people are told. Before, discovery is about to say
+/// where it is.
+const NOT_ENROLLED_TOLD_AT: u8 = 3;
 
 /// What the poller is told by discovery. Pools and users come in before their first turn and in this order.
 pub enum Message<S> {
     /// A pool is to be followed.
     Follow(Arc<Pool<S>>),
     /// Users joined the roster; their records are in the ledger.
-    Joined(PoolSlot, Vec<UserIdentity>),
-    /// Users left it.
+    Joined(PoolSlot, Vec<String>),
+    /// Users left it. One who leaves and joins is due at once.
     Left(PoolSlot, Vec<String>),
     /// A pool of whom nobody is followed yet was asked for its users: no poll can say whether it answers.
     Listed(PoolSlot, Result<(), SourceError>),
@@ -54,19 +55,13 @@ pub struct Pace {
     pub min_interval: Duration,
     /// `poll.max_interval`.
     pub max_interval: Duration,
-    /// `state.outbox_limit`: polling pauses; history at half of it.
-    pub outbox_limit_bytes: u64,
 }
 
-/// A user on the roster.
-struct Member {
-    identity: Arc<UserIdentity>,
-    pool: PoolSlot,
-    /// When the service last answered for it, or it joined.
-    polled: UnixMillis,
-    catching_up: bool,
-    failures: u32,
-    missing: bool,
+impl Pace {
+    /// How long a user is left alone that could not be read so often in a row.
+    fn after_failures(&self, failures: u8) -> Duration {
+        self.min_interval.saturating_mul(1 << failures.min(16)).min(self.max_interval)
+    }
 }
 
 struct Followed<S> {
@@ -88,9 +83,7 @@ pub struct Poller<S> {
     status: StatusBoard,
     schedule: Schedule,
     pools: HashMap<PoolSlot, Followed<S>>,
-    members: HashMap<UserSlot, Member>,
-    slots: HashMap<(PoolSlot, String), UserSlot>,
-    next_slot: u32,
+    members: Members,
     turns: JoinSet<TurnEnd>,
     paused: Option<&'static str>,
 }
@@ -105,15 +98,14 @@ impl<S: Source> Poller<S> {
             gate,
             status,
             pools: HashMap::new(),
-            members: HashMap::new(),
-            slots: HashMap::new(),
-            next_slot: 0,
+            members: Members::default(),
             turns: JoinSet::new(),
             paused: None,
         }
     }
 
-    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end.
+    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end:
+    /// they wait for nothing but their commits.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message<S>>, may_begin: impl Future<Output = ()>) {
         let stop = self.means.stop.clone();
         let mut report = tokio::time::interval(REPORT_EVERY);
@@ -126,10 +118,11 @@ impl<S: Source> Poller<S> {
                 biased;
                 () = stop.cancelled() => break,
                 () = &mut may_begin, if !begun => begun = true,
-                Some(message) = messages.recv() => self.told(message),
                 Some(end) = self.turns.join_next() => self.turn_ended(end),
                 _ = report.tick() => self.report(),
                 () = tokio::time::sleep_until(begin_at.unwrap_or_else(Instant::now)), if begin_at.is_some() => self.begin_turn(),
+                // Last: a million names in a row do not hold up the polls, which the budget bounds.
+                Some(message) = messages.recv() => self.told(message),
             }
         }
         while let Some(end) = self.turns.join_next().await {
@@ -143,8 +136,8 @@ impl<S: Source> Poller<S> {
             Message::Follow(pool) => {
                 self.pools.insert(pool.slot, Followed { pool, health: Health::default() });
             }
-            Message::Joined(pool, users) => users.into_iter().for_each(|user| self.join(pool, user)),
-            Message::Left(pool, usernames) => usernames.into_iter().for_each(|username| self.leave(pool, username)),
+            Message::Joined(pool, users) => users.iter().for_each(|user| self.join(pool, user)),
+            Message::Left(pool, usernames) => usernames.iter().for_each(|username| self.leave(pool, username)),
             Message::Listed(pool, result) => self.listed(pool, result),
         }
     }
@@ -159,26 +152,14 @@ impl<S: Source> Poller<S> {
         };
     }
 
-    fn join(&mut self, pool: PoolSlot, user: UserIdentity) {
-        let place = (pool, user.username.clone());
-        if let Some(member) = self.slots.get(&place).and_then(|slot| self.members.get_mut(slot)) {
-            member.identity = Arc::new(user);
-            return;
+    fn join(&mut self, pool: PoolSlot, username: &str) {
+        if let Some(slot) = self.members.join(pool, username, self.means.clock.now()) {
+            self.schedule.join(pool, slot, Instant::now().into_std());
         }
-        let slot = UserSlot(self.next_slot);
-        self.next_slot += 1;
-        self.slots.insert(place, slot);
-        let polled = self.means.clock.now();
-        self.members.insert(
-            slot,
-            Member { identity: Arc::new(user), pool, polled, catching_up: false, failures: 0, missing: false },
-        );
-        self.schedule.join(pool, slot, Instant::now().into_std());
     }
 
-    fn leave(&mut self, pool: PoolSlot, username: String) {
-        if let Some(slot) = self.slots.remove(&(pool, username)) {
-            self.members.remove(&slot);
+    fn leave(&mut self, pool: PoolSlot, username: &str) {
+        if let Some(slot) = self.members.leave(pool, username) {
             self.schedule.leave(slot);
         }
     }
@@ -188,18 +169,18 @@ impl<S: Source> Poller<S> {
         if self.turns.len() >= self.pace.turns_max {
             return None;
         }
-        let due = self.schedule.next_at(Instant::now().into_std(), self.allowed())?;
+        let due = self.schedule.next_at(Instant::now().into_std(), self.means.allowed())?;
         Some(self.gate.next_at().max(due.into()))
     }
 
     fn begin_turn(&mut self) {
-        let Some((user, lane)) = self.schedule.next(Instant::now().into_std(), self.allowed()) else { return };
-        let Some(member) = self.members.get(&user) else { return self.schedule.leave(user) };
-        let Some(followed) = self.pools.get(&member.pool) else { return self.schedule.leave(user) };
-        let (means, pool, identity) = (self.means.clone(), followed.pool.clone(), member.identity.clone());
+        let Some((user, lane)) = self.schedule.next(Instant::now().into_std(), self.means.allowed()) else { return };
+        let Some((pool, username)) = self.members.begin(user) else { return self.schedule.leave(user) };
+        let Some(followed) = self.pools.get(&pool) else { return self.schedule.leave(user) };
+        let (means, pool) = (self.means.clone(), followed.pool.clone());
         let start = self.gate.reserve();
         self.turns.spawn(async move {
-            let result = turn::take(&means, &pool, &identity, lane, start).await;
+            let result = turn::take(&means, &pool, username, lane, start).await;
             TurnEnd { user, lane, result }
         });
     }
@@ -214,16 +195,17 @@ impl<S: Source> Poller<S> {
             },
         };
         let now = Instant::now().into_std();
-        let Some(member) = self.members.get_mut(&end.user) else { return };
-        let Some(followed) = self.pools.get_mut(&member.pool) else { return };
+        let pool = match self.members.ended(end.user) {
+            AfterTurn::Stays(pool) => pool,
+            AfterTurn::Left => return,
+            AfterTurn::Back(pool, username) => return self.join(pool, &username),
+        };
+        let Some(followed) = self.pools.get_mut(&pool) else { return };
         let (ended, notice) = match end.result {
             Ok(report) => {
                 let wall = self.means.clock.now();
-                (member.failures, member.missing) = (0, false);
-                member.catching_up = report.backlog.is_some();
-                if end.lane == Lane::Poll {
-                    member.polled = wall;
-                }
+                let polled = (end.lane == Lane::Poll).then_some(wall);
+                self.members.answered(end.user, polled, report.backlog.is_some());
                 let next_look = report.next_look.map(|look| now + look.since(wall));
                 (Ended::Answered { next_look, backlog: report.backlog }, followed.health.answered(now))
             }
@@ -233,63 +215,50 @@ impl<S: Source> Poller<S> {
                 let ended = match blame {
                     Blame::Quota => Ended::Postponed,
                     Blame::Pool { hold } => {
-                        self.schedule.hold(member.pool, now + hold);
+                        self.schedule.hold(pool, now + hold);
                         Ended::Postponed
                     }
                     Blame::User => {
-                        member.missing = error == SourceError::UserNotFound;
-                        if member.missing {
-                            member.polled = self.means.clock.now();
-                        }
-                        member.failures = member.failures.saturating_add(1);
-                        let doubled = self.pace.min_interval.saturating_mul(1 << member.failures.min(16));
-                        let pause = if member.missing { self.pace.max_interval } else { doubled };
-                        Ended::Failed { pause: pause.min(self.pace.max_interval) }
+                        let missing = error == SourceError::UserNotFound;
+                        let failures = self.members.failed(end.user, missing.then(|| self.means.clock.now()));
+                        let pause = if missing { self.pace.max_interval } else { self.pace.after_failures(failures) };
+                        Ended::Failed { pause }
                     }
                 };
                 (ended, notice)
             }
-            // The ledger's own trouble is told by the ledger; the page is read again when it is over.
-            Err(TurnError::Ledger(_)) => (Ended::Postponed, None),
+            // The ledger's own trouble is told by the ledger; the page is read again when it is over, or after a start.
+            Err(TurnError::Ledger(_) | TurnError::Stopped) => (Ended::Postponed, None),
             Err(error @ TurnError::NotEnrolled) => {
-                warn!(pool = followed.pool.identity.id, %error, "a user is left out until it joins again");
-                (Ended::Failed { pause: self.pace.max_interval }, None)
+                let failures = self.members.failed(end.user, None);
+                if failures == NOT_ENROLLED_TOLD_AT {
+                    warn!(pool = followed.pool.identity.id, %error, "a user is left out until it joins again");
+                }
+                (Ended::Failed { pause: self.pace.after_failures(failures) }, None)
             }
         };
         tell(&followed.pool.identity.id, notice.as_ref());
         self.schedule.ended(end.user, end.lane, ended, now);
     }
 
-    fn allowed(&self) -> Allowed {
-        let waiting = self.means.ledger.outbox_state().bytes;
-        let open = self.means.ledger.failure().is_none();
-        Allowed {
-            live: open && waiting < self.pace.outbox_limit_bytes,
-            history: open && waiting < self.pace.outbox_limit_bytes / 2,
-        }
-    }
-
     /// Refreshes what people see of every pool.
     fn report(&mut self) {
         self.tell_of_pause();
         let (now, wall) = (Instant::now().into_std(), self.means.clock.now());
-        let mut counts: HashMap<PoolSlot, PoolCounts> = HashMap::new();
-        for member in self.members.values() {
-            counts.entry(member.pool).or_default().add(member);
-        }
         let per_second = self.gate.per_second();
         // All pools of the account wait for the same budget.
         let users = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
         let round =
             (users > 0).then(|| Duration::from_secs_f64(f64::from(users) / per_second).max(self.pace.min_interval));
         for (slot, followed) in &self.pools {
-            let counts = counts.remove(slot).unwrap_or_default();
+            let counts = self.members.counts(*slot);
             let identity = &followed.pool.identity;
             let metrics = &self.means.metrics;
             if let Some(up) = followed.health.up(now) {
                 metrics.pool_up(&identity.id, up);
             }
-            metrics.users(&identity.id, counts.users);
+            let (ok, missing, failing) = (counts.ok, counts.missing, counts.failing);
+            metrics.users(&identity.id, UserCounts { ok, missing, failing });
             metrics.oldest_poll(&identity.id, counts.oldest);
             metrics.poll_objective(&identity.id, self.pace.max_interval);
             metrics.round_estimate(&identity.id, round);
@@ -297,13 +266,13 @@ impl<S: Source> Poller<S> {
             metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
             self.status.backlog_walks(&identity.id, counts.catching_up);
         }
-        if self.schedule.next_at(now, self.allowed()).is_some_and(|at| at > now) {
+        if self.schedule.next_at(now, self.means.allowed()).is_some_and(|at| at > now) {
             self.means.metrics.progress(Stage::Poll, wall);
         }
     }
 
     fn tell_of_pause(&mut self) {
-        let reason = match (self.means.ledger.failure(), self.allowed().live) {
+        let reason = match (self.means.ledger.failure(), self.means.allowed().live) {
             (Some(_), _) => Some("state_error"),
             (None, false) => Some("outbox_full"),
             (None, true) => None,
@@ -326,26 +295,5 @@ fn tell(pool: &str, notice: Option<&Notice>) {
             info!(pool, after_seconds = after.as_secs(), "the pool can be polled again");
         }
         None => {}
-    }
-}
-
-#[derive(Default)]
-struct PoolCounts {
-    users: UserCounts,
-    oldest: Option<UnixMillis>,
-    catching_up: u64,
-}
-
-impl PoolCounts {
-    fn add(&mut self, member: &Member) {
-        if member.missing {
-            self.users.missing += 1;
-        } else if member.failures >= FAILING_AFTER {
-            self.users.failing += 1;
-        } else {
-            self.users.ok += 1;
-        }
-        self.catching_up += u64::from(member.catching_up);
-        self.oldest = Some(self.oldest.map_or(member.polled, |oldest| oldest.min(member.polled)));
     }
 }

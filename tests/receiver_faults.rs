@@ -259,7 +259,7 @@ async fn a_receiver_that_is_down_costs_nothing_but_time(over: Over) {
 
 async fn a_receiver_that_hangs_is_given_up_on_and_one_that_is_slow_is_not(over: Over) {
     let stage = over.stage("timeout = \"3s\"\nbatch_size = 20\n", 3).await;
-    stage.receiver.answer_always(Reply::Late(Duration::from_millis(300)));
+    stage.receiver.answer_always(Reply::Slow(Duration::from_millis(300)));
     let exporter = stage.exporter();
     stage.conserved(&exporter, &[POOL]).await;
     let scrape = exporter.scrape();
@@ -651,7 +651,7 @@ async fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more(over
                 rejections.fetch_add(1, Ordering::SeqCst);
                 Reply::Partial(1, "too old")
             }
-            (50.., _) => Reply::Late(Duration::from_millis(20)),
+            (50.., _) => Reply::Slow(Duration::from_millis(20)),
             _ => Reply::Ok,
         }
     });

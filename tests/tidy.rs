@@ -13,10 +13,12 @@ const PURE: &[&str] = &[
     "entry",
     "event",
     "poller/health",
+    "poller/members",
     "schedule",
     "sink/record",
     "tally",
     "targets/roster",
+    "targets/round",
     "walk",
 ];
 

@@ -24,6 +24,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::error::LedgerError;
+use crate::stop_point::{self, Step};
 
 /// One change of a write: a key and its new value, or none to remove it.
 pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -172,6 +173,7 @@ impl Engine {
             }
         }
         guarded(|| self.reader.0.db().apply_batch(batch))?;
+        stop_point::reached(Step::LedgerApplied);
         self.sync()?;
         #[cfg(test)]
         self.fail_if_asked("after it")?;
@@ -181,6 +183,7 @@ impl Engine {
     /// Puts everything written so far on the disk.
     pub(super) fn sync(&mut self) -> Result<(), LedgerError> {
         guarded(|| self.reader.0.db().flush())?;
+        stop_point::reached(Step::LedgerFlushed);
         // Blobs first: the log points at them.
         self.sync_blobs()?;
         self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join("db"), &error))

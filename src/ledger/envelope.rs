@@ -155,10 +155,23 @@ pub(super) struct Pool {
     pub(super) followed_since: i64,
     #[prost(sint64, optional, tag = "2")]
     pub(super) lost_since: Option<i64>,
+    #[prost(fixed64, optional, tag = "3")]
+    pub(super) selection: Option<u64>,
 }
 
 impl Record for Pool {
     const WHAT: &'static str = "a pool";
+}
+
+/// Since when a user is gone.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Gone {
+    #[prost(sint64, tag = "1")]
+    pub(super) since: i64,
+}
+
+impl Record for Gone {
+    const WHAT: &'static str = "a user who is gone";
 }
 
 /// When the ledger that was here before last wrote something.

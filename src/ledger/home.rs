@@ -37,6 +37,7 @@ use super::error::LedgerError;
 use super::keys;
 use crate::config::StateConfig;
 use crate::event::UnixMillis;
+use crate::stop_point::{self, Step};
 
 /// Damaged ledgers that are kept. One would be overwritten by the second accident of an afternoon, many would fill a disk.
 const DAMAGED_MAX: usize = 2;
@@ -297,7 +298,10 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
     let mut file = File::create(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    fs::rename(draft, path)
+    stop_point::reached(Step::NoteDrafted);
+    fs::rename(draft, path)?;
+    stop_point::reached(Step::NoteRenamed);
+    Ok(())
 }
 
 fn remove_if_there(path: &Path) -> Result<(), LedgerError> {

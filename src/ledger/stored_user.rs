@@ -43,19 +43,22 @@ impl Record for StoredUser {
 }
 
 impl StoredUser {
-    /// When a stored user joined, without reading the cursor.
-    pub(super) fn joined(bytes: &[u8]) -> Result<UnixMillis, LedgerError> {
+    /// When a stored user joined, and its `sub`, without reading the cursor.
+    pub(super) fn head(bytes: &[u8]) -> Result<(UnixMillis, Option<String>), LedgerError> {
         let (_version, payload) = Self::verify(bytes)?;
-        let read = <Joined as prost::Message>::decode(payload);
-        read.map(|read| UnixMillis(read.joined)).map_err(|error| LedgerError::corrupt(Self::WHAT, error.to_string()))
+        let head = <Head as prost::Message>::decode(payload);
+        let head = head.map_err(|error| LedgerError::corrupt(Self::WHAT, error.to_string()))?;
+        Ok((UnixMillis(head.joined), head.sub))
     }
 }
 
 /// A [`StoredUser`] of which everything else is passed over.
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-struct Joined {
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct Head {
     #[prost(sint64, tag = "1")]
     joined: i64,
+    #[prost(string, optional, tag = "2")]
+    sub: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]

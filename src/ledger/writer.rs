@@ -25,6 +25,7 @@ use super::engine::{Engine, Reader};
 use super::error::LedgerError;
 use super::home::{Home, LastCommit};
 use crate::event::UnixMillis;
+use crate::stop_point::{self, Step};
 use crate::tally::Series;
 
 /// Requests that wait for the writer. Beyond it callers wait to be heard: a poller has at most as many turns at once.
@@ -186,6 +187,7 @@ impl Writer {
         self.shared.set(Access::Closed);
         // With the lock: whoever is answered may open the ledger again.
         drop(self);
+        stop_point::reached(Step::LedgerClosed);
         if let Some(reply) = closed {
             let _ = reply.send(Ok(()));
         }
@@ -210,6 +212,7 @@ impl Writer {
             let mut replies = Vec::new();
             let mut group = self.gather(work, reply, &mut books, engine.reader(), &mut replies);
             let counted = std::mem::take(&mut group.counted);
+            stop_point::reached(Step::LedgerAsked);
             let written = if group.changes.is_empty() {
                 Ok(())
             } else {
@@ -221,12 +224,15 @@ impl Writer {
             };
             match written.and_then(|()| books.publish(engine.reader())) {
                 Ok(published) => {
+                    stop_point::reached(Step::LedgerSynced);
                     self.durable = books.groups;
                     self.unnoted = Some(LastCommit { time: self.time.now(), group: books.groups });
                     // Readable and shown first, answered then: whoever was answered finds what it wrote.
                     self.shared.publish(published);
                     self.show(books.totals_of(&counted));
+                    stop_point::reached(Step::LedgerPublished);
                     answer(replies, &Ok(()));
+                    stop_point::reached(Step::LedgerAnswered);
                     if self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY) {
                         self.note_last_commit();
                     }

@@ -16,8 +16,9 @@ use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
-use crate::schedule::{Backlog, Lane};
+use crate::schedule::{Allowed, Backlog, Lane};
 use crate::source::{Page, Source, SourceError};
+use crate::stop_point::{self, Step};
 use crate::tally::{self, Series};
 use crate::walk::{Next, Taken, Walk};
 
@@ -44,8 +45,22 @@ pub struct Means {
     pub clock: Clock,
     /// Whether there is a sink: without one nothing is queued.
     pub queue: bool,
-    /// The soft stop: no further page.
+    /// `state.outbox_limit`: polling pauses; history at half of it. What is in flight then may go above it, a page each.
+    pub outbox_limit_bytes: u64,
+    /// The soft stop: no further page, and no waiting for one.
     pub stop: CancellationToken,
+}
+
+impl Means {
+    /// What may be begun at present: a turn, and each of its pages.
+    pub fn allowed(&self) -> Allowed {
+        let waiting = self.ledger.outbox_state().bytes;
+        let open = self.ledger.failure().is_none();
+        Allowed {
+            live: open && waiting < self.outbox_limit_bytes,
+            history: open && waiting < self.outbox_limit_bytes / 2,
+        }
+    }
 }
 
 /// How a turn went, when the service answered.
@@ -65,53 +80,79 @@ pub enum TurnError {
     Source(#[from] SourceError),
     /// The ledger could not be read or written.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The user is not in the ledger: only somebody who emptied it can have removed it.
+    Ledger(LedgerError),
+    /// The process stops: what the turn waited for it did without, and nothing of it was committed.
+    #[error("the process stops")]
+    Stopped,
+    /// The user has no record in the ledger, or another than the turn began with: it goes on under another name, or another
+    /// person has its name now, and the poller is about to be told. Or somebody emptied the ledger.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
+}
+
+impl From<LedgerError> for TurnError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::NotEnrolled => Self::NotEnrolled,
+            error => Self::Ledger(error),
+        }
+    }
 }
 
 /// Walks one user's history for one turn, its first call not before `start`.
 pub async fn take<S: Source>(
     means: &Means,
     pool: &Pool<S>,
-    user: &Arc<UserIdentity>,
+    username: String,
     lane: Lane,
     start: Instant,
 ) -> Result<Report, TurnError> {
-    let mut record = means.ledger.user(&pool.identity.id, &user.username)?.ok_or(TurnError::NotEnrolled)?;
+    let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
+    let user = &Arc::new(UserIdentity { username, sub: record.sub.clone() });
     let walk = match lane {
         Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
         Lane::Backlog => Walk::resume(&record.cursor),
     };
     let Some(mut walk) = walk else { return Ok(report(&record)) };
-    tokio::time::sleep_until(start).await;
+    unless_stopped(means, tokio::time::sleep_until(start)).await?;
     let mut tokens_refused = 0;
     loop {
-        let page = match read(means, pool, user, &walk).await {
+        let page = match unless_stopped(means, read(means, pool, user, &walk)).await? {
             Ok(page) => page,
             // Expired or refused: from the top, once. Nothing was committed of it, and nothing needs to be.
             Err(SourceError::InvalidParameter(_)) if walk.token().is_some() && tokens_refused == 0 => {
                 tokens_refused += 1;
                 if walk.token_refused(&mut record.cursor) {
-                    pool.source.reads().pass().await;
+                    unless_stopped(means, pool.source.reads().pass()).await?;
                     continue;
                 }
                 return Ok(report(&record));
             }
             Err(error) => return Err(error.into()),
         };
+        stop_point::reached(Step::PageRead);
         let taken = walk.take(&mut record.cursor, &page, &pool.rules);
         let (next, token_repeated) = (taken.next, taken.token_repeated);
         commit(means, pool, user, &record, taken, page.received).await?;
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
-        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() {
-            return Ok(report(&record));
+        let report = report(&record);
+        let may_go_on = match report.backlog {
+            Some(Backlog::History) => means.allowed().history,
+            Some(Backlog::Live) | None => means.allowed().live,
+        };
+        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() || !may_go_on {
+            return Ok(report);
         }
-        pool.source.reads().pass().await;
+        unless_stopped(means, pool.source.reads().pass()).await?;
     }
+}
+
+/// Waits for a call's time or its page, but not beyond the soft stop: whatever hangs there, nothing is lost by leaving it.
+/// Commits are not waited for like this: one that was sent may be written.
+async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Result<T, TurnError> {
+    means.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
 }
 
 async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, walk: &Walk) -> Result<Page, SourceError> {
@@ -188,6 +229,7 @@ async fn commit<S: Source>(
     delays.into_iter().for_each(|delay| means.metrics.event_delay(&pool.identity.id, delay));
     means.metrics.progress(Stage::Poll, observed);
     means.metrics.progress(Stage::Commit, observed);
+    stop_point::reached(Step::MetricsShown);
     Ok(())
 }
 
@@ -299,6 +341,7 @@ mod tests {
                 page_size: 60,
                 clock: Clock::system(),
                 queue: true,
+                outbox_limit_bytes: u64::MAX,
                 stop: CancellationToken::new(),
             };
             let source = Meanwhile { ledger: ledger.clone(), enrolled: enrolled.clone() };
@@ -313,8 +356,7 @@ mod tests {
                     followed_since: None,
                 },
             };
-            let ann = Arc::new(UserIdentity { username: "ann".into(), sub: None });
-            let turn = take(&means, &pool, &ann, Lane::Poll, Instant::now()).await;
+            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, Instant::now()).await;
             let counters = |text: &str| -> Vec<String> {
                 let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
                 text.lines().filter(durable).map(str::to_owned).collect()
@@ -324,7 +366,7 @@ mod tests {
             assert_eq!(ledger.outbox_state().records, u64::from(taken));
             assert_eq!(ledger.failure(), None);
             if !taken {
-                assert!(matches!(turn, Err(TurnError::Ledger(LedgerError::NotEnrolled))));
+                assert!(matches!(turn, Err(TurnError::NotEnrolled)));
                 assert_eq!(ledger.user(POOL, "ann"), Ok(enrolled));
             }
             ledger.close().await;

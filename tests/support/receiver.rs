@@ -79,8 +79,8 @@ pub enum Reply {
         /// The body.
         body: &'static str,
     },
-    /// Keeps the records and says so, but so much later.
-    Late(Duration),
+    /// Keeps the records and says so, after a while.
+    Slow(Duration),
     /// HTTP: keeps the records and closes the connection in the middle of the answer.
     Cut,
     /// Never answers; keeps nothing.
@@ -410,7 +410,7 @@ impl Desk {
             };
             let (count, bytes, at) = (records.len(), request.encoded_len(), Instant::now());
             state.exports.push(Export { headers, path, records: count, bytes, at });
-            if matches!(reply, Reply::Ok | Reply::Partial(..) | Reply::Late(_) | Reply::Cut | Reply::Lost) {
+            if matches!(reply, Reply::Ok | Reply::Partial(..) | Reply::Slow(_) | Reply::Cut | Reply::Lost) {
                 state.records.extend(records);
             }
             reply
@@ -418,8 +418,8 @@ impl Desk {
         self.shared.seen.send_modify(|seen| *seen += 1);
         match reply {
             Reply::Hang => std::future::pending().await,
-            Reply::Late(wait) => {
-                tokio::time::sleep(wait).await;
+            Reply::Slow(after) => {
+                tokio::time::sleep(after).await;
                 Reply::Ok
             }
             Reply::Close | Reply::Lost => {

@@ -8,10 +8,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use cognito_auth_exporter::config::StateConfig;
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
+use cognito_auth_exporter::ledger::Ledger;
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::simulate::calls::Call;
 use cognito_auth_exporter::simulate::quota::Quotas;
@@ -51,18 +53,36 @@ impl Stage {
         let simulation = Simulation::start(options).await.unwrap();
         simulation.world(populate);
         let directory = tempfile::tempdir().unwrap();
-        let text = format!(
-            "[otlp]\nendpoint = {:?}\nprotocol = {protocol:?}\nbatch_delay = \"50ms\"\n{}",
-            receiver.endpoint(),
-            config.replace("{directory}", directory.path().to_str().unwrap())
-        );
-        let config = exporter::configure(directory.path(), &text);
+        let config = configure(&receiver, protocol, directory.path(), config);
         Self { simulation, receiver, config, directory }
+    }
+
+    /// Changes the configuration for the exporters to come, of a stage with a receiver over gRPC.
+    pub fn reconfigure(&self, config: &str) {
+        configure(&self.receiver, "grpc", self.directory.path(), config);
+    }
+
+    /// Opens the ledger of an exporter that is not running.
+    pub fn opened_ledger(&self) -> Ledger {
+        let state = StateConfig { path: self.state(), ..StateConfig::default() };
+        Ledger::open(&state, now()).unwrap().ledger
     }
 
     /// Starts an exporter.
     pub fn exporter(&self) -> Exporter {
-        Exporter::start(&self.config, &self.simulation.url())
+        Exporter::started(self.command())
+    }
+
+    /// The command that starts one, to be changed.
+    pub fn command(&self) -> Command {
+        self.command_against(&self.simulation.url())
+    }
+
+    /// The command that starts one against another Cognito.
+    pub fn command_against(&self, cognito: &str) -> Command {
+        let mut command = exporter::command(cognito);
+        command.arg("run").arg("--config").arg(&self.config);
+        command
     }
 
     /// Writes a file as careful people do: whole, or not at all.
@@ -158,8 +178,9 @@ impl Stage {
 
     /// Waits until everything that some pools hold is delivered or in quarantine, and checks that every outcome was counted
     /// as often as the pools hold it, that every event came as it is now and so did each of its revisions, that nothing
-    /// came more often than the terms allow, and that all of it stays so while every user is polled again.
-    pub async fn conserved_on(&self, exporter: &Exporter, pools: &[&str], terms: Terms) {
+    /// came more often than the terms allow, and that all of it stays so while every user is polled again. Answers how many
+    /// records came again.
+    pub async fn conserved_on(&self, exporter: &Exporter, pools: &[&str], terms: Terms) -> usize {
         let truth = self.truth(pools);
         let is_live = |event: &AuthEvent| event.creation_date.is_none_or(|created| created >= terms.live_since);
         let outcomes = outcomes(truth.iter().filter(|event| is_live(event)));
@@ -172,6 +193,9 @@ impl Stage {
         let is_quarantined =
             |scrape: &Scrape| is(scrape, "cognito_exporter_quarantined_records", &[], terms.quarantined as f64);
         exporter.until("every event, counted", is_counted);
+        // The gauge is a second old: what was counted just now may not be in it yet.
+        let came = |records: &[Received]| of_pools(records, pools).map(Received::uid).collect::<BTreeSet<_>>().len();
+        self.until_received(|records| came(records) + terms.quarantined >= truth.len()).await;
         exporter.until("an empty outbox", |scrape| scrape.sum("cognito_exporter_outbox_records", &[]) < 0.5);
         exporter.until("the quarantine", is_quarantined);
         self.forget_calls();
@@ -185,7 +209,7 @@ impl Stage {
         assert!(is_counted(&scrape), "{:?} is not {outcomes:?}", counted(&scrape, pools));
         assert!(is_quarantined(&scrape), "{}", scrape.interesting());
         let records: Vec<_> = of_pools(&self.receiver.records(), pools).cloned().collect();
-        all_came(&records, &truth, terms);
+        all_came(&records, &truth, terms)
     }
 
     /// Waits until what the receiver holds is enough.
@@ -196,6 +220,16 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// Writes the configuration: what [`Stage::set`] is given, and what it adds.
+fn configure(receiver: &Receiver, protocol: &str, directory: &Path, config: &str) -> PathBuf {
+    let text = format!(
+        "[otlp]\nendpoint = {:?}\nprotocol = {protocol:?}\nbatch_delay = \"50ms\"\n{}",
+        receiver.endpoint(),
+        config.replace("{directory}", directory.to_str().unwrap())
+    );
+    exporter::configure(directory, &text)
 }
 
 /// On what terms events are conserved: by default each one is live, and delivered once.
@@ -215,8 +249,9 @@ impl Default for Terms {
     }
 }
 
-/// Holds what came against what there is: every event as it is now, after each of its revisions, and no more.
-fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) {
+/// Holds what came against what there is: every event as it is now, after each of its revisions, and no more. Answers how
+/// many records came again.
+fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) -> usize {
     // By event: its digest in each revision.
     let mut came: BTreeMap<&str, BTreeMap<u32, &str>> = BTreeMap::new();
     let mut uids = BTreeSet::new();
@@ -245,6 +280,7 @@ fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) {
     }
     assert_eq!(missing, terms.quarantined, "events that did not come");
     assert!(came.is_empty(), "events that the pools do not hold: {came:?}");
+    repeats
 }
 
 /// EventId, revision and digest of a `log.record.uid`.
