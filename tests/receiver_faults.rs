@@ -35,7 +35,7 @@ followed_since = "2020-01-01T00:00:00Z"
 [poll]
 requests_per_second = 400
 min_interval = "1s"
-max_interval = "5s"
+max_interval = "10s"
 first_run = "none"
 "#;
 
