@@ -426,6 +426,8 @@ async fn a_message_that_is_refused_unread_is_too_large() {
 }
 
 /// The address of a server that speaks HTTP/2 but no gRPC, and answers this page to everything.
+#[expect(clippy::unwrap_used, reason = "a test that cannot set up its server is to fail")]
+#[expect(clippy::disallowed_methods, reason = "a test's server; the test's runtime ends it")]
 async fn web_server(status: u16) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
