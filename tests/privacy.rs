@@ -343,7 +343,7 @@ async fn a_change_that_dies_anywhere_leaves_the_one_ledger_or_the_other() {
         let mut command = Command::new("strace");
         command.env_clear().envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("PATH", std::env::var_os("PATH").unwrap());
-        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,rename,rmdir", "-e"]);
+        command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,rename,rmdir", "-e"]);
         command.arg(format!("inject=fsync,rename,rmdir:signal=KILL:when={call}"));
         command.arg(run.get_program()).args(run.get_args());
         let mut exporter = Exporter::spawned(command);
@@ -354,7 +354,7 @@ async fn a_change_that_dies_anywhere_leaves_the_one_ledger_or_the_other() {
         }
         let survived = exporter.is_running();
         if survived {
-            // The kill falls into its work.
+            // With -D the process is the exporter itself, and not its tracer.
             exporter.kill();
             assert!(found.len() > 1, "{found:?}");
             break;
