@@ -141,6 +141,7 @@ fn state_is_clean(stage: &Stage, texts: &[String]) {
 
 /// Starts the exporter with its standard output in a file.
 fn started(stage: &Stage) -> Exporter {
+    stage.forget_calls();
     let run = stage.command();
     let mut command = Command::new("sh");
     command.env_clear().envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -172,9 +173,8 @@ fn as_float(count: usize) -> f64 {
     count as f64
 }
 
-/// Waits until everybody was polled after this moment.
+/// Waits until everybody was polled since the exporter was started.
 fn everybody_is_polled(stage: &Stage, exporter: &Exporter) {
-    stage.forget_calls();
     let everybody: BTreeSet<_> = (0..USERS).map(name).collect();
     exporter.until("everybody polled", |scrape| stage.polled(POOL).is_superset(&everybody) && counted(scrape));
 }
@@ -373,7 +373,7 @@ async fn a_change_that_dies_anywhere_leaves_the_one_ledger_or_the_other() {
     assert_eq!(found, [0, USERS + 1].into());
     fs::remove_dir_all(stage.state()).unwrap();
     copy(&original, &stage.state());
-    let exporter = stage.exporter();
+    let exporter = started(&stage);
     everybody_is_polled(&stage, &exporter);
     assert_eq!(durable(&exporter), before);
     assert!(exporter.stop().success());
