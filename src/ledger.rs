@@ -923,7 +923,8 @@ mod tests {
             tamper(&directory, &key, value.clone());
             for _ in 0..2 {
                 let refused = Ledger::open(&state(&directory), NOW).err().unwrap();
-                assert!(matches!(refused, LedgerError::NewerVersion { found: 2, known: 1, .. }), "{refused}");
+                let is_newer = matches!(refused, LedgerError::NewerVersion { found, known, .. } if found == known + 1);
+                assert!(is_newer, "{refused}");
             }
             let store = engine::Engine::open(&directory.path().join("ledger"), 1 << 20).unwrap();
             assert_eq!(store.reader().get(&key), Ok(Some(value)));
