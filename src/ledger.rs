@@ -626,7 +626,7 @@ impl Ledger {
         if let Some(error) = self.fault() {
             return Err(error);
         }
-        self.request(|reply| Request::Work(work, reply)).await
+        self.request(|reply| Request::Work(Box::new(work), reply)).await
     }
 
     async fn request(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), LedgerError> {

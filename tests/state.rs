@@ -130,7 +130,7 @@ async fn a_rewind_delivers_again_and_counts_nothing_again() {
     says(&expecting(0, state(&stage, &asked)), &["rewound 2 users"]);
     expecting(0, state(&stage, &asked));
     let shown = json(&expecting(0, state(&stage, &["list", "--user-pool-id", POOL, "--output", "json"])));
-    let rewound = shown.iter().filter(|user| user["rewound"]["from"] == Value::from(to_text.clone()));
+    let rewound = shown.iter().filter(|user| user["rewound"]["from"] == to_text.as_str());
     assert_eq!(rewound.count(), 2, "{shown:?}");
 
     let mut expected = BTreeMap::new();

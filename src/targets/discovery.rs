@@ -135,13 +135,13 @@ impl<S: Source> Discovery<S> {
     }
 
     async fn keep(mut self) {
-        let selection = Selection::of(&self.config);
+        let selection = Selection::of(&self.config).named_by(self.ledger.privacy().clone());
         let mut known = Known::default();
         self.begin(&selection, &mut known).await;
         loop {
             self.read_names(&mut known).await;
             let by_hand = self.config.usernames.iter().chain(&known.in_file).cloned();
-            let round = Round::begin(&selection, by_hand).named_by(self.ledger.privacy().clone());
+            let round = Round::begin(&selection, by_hand);
             let may_remove = known.file_trouble.is_none();
             if let Some(complete) = self.read_to_its_end(round, &mut known).await {
                 self.settle(complete, may_remove, &selection, &mut known).await;

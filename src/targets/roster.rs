@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::{FirstRun, PoolConfig};
 use crate::cursor::Cursor;
 use crate::event::UnixMillis;
+use crate::privacy::Privacy;
 use crate::source::{ListedUser, Listing};
 
 /// Whom a pool's configuration selects.
@@ -20,6 +21,7 @@ pub struct Selection {
     include_disabled: bool,
     include_federated: bool,
     digest: u64,
+    privacy: Privacy,
 }
 
 impl Selection {
@@ -33,7 +35,18 @@ impl Selection {
             include_disabled: pool.include_disabled,
             include_federated: pool.include_federated,
             digest: digest(pool),
+            privacy: Privacy::default(),
         }
+    }
+
+    /// The same, of users who are told apart by the ledger's names for them.
+    pub fn named_by(self, privacy: Privacy) -> Self {
+        Self { privacy, ..self }
+    }
+
+    /// What the ledger calls users.
+    pub fn privacy(&self) -> &Privacy {
+        &self.privacy
     }
 
     /// What has to be listed; nothing if all users are named by hand.

@@ -94,12 +94,6 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Judges stored users by the ledger's names for them.
-    pub fn named_by(mut self, privacy: Privacy) -> Self {
-        self.marks.2 = privacy;
-        self
-    }
-
     /// How many listings there are.
     pub fn listings(&self) -> usize {
         self.places.len()
@@ -158,10 +152,10 @@ impl<'a> Round<'a> {
         }
         let Self { selection, names, mut marks, .. } = self;
         let unmet: Vec<String> = unmet(&names, selection).map(str::to_owned).collect();
-        unmet.iter().for_each(|name| marks.add(name));
+        unmet.iter().for_each(|name| marks.add(&selection.privacy().ledger_name(name)));
         marks.settle();
         let aliases = names.into_iter().filter_map(|(name, met)| Some((name, met?))).collect();
-        Ok(Complete { marks, unmet, aliases })
+        Ok(Complete { marks, unmet, aliases, privacy: selection.privacy().clone() })
     }
 
     fn meet(&mut self, user: ListedUser) -> Option<Wanted> {
@@ -179,7 +173,7 @@ impl<'a> Round<'a> {
             }
         }
         self.selection.wants(&user, is_named).then(|| {
-            self.marks.add(&user.username);
+            self.marks.add(&self.selection.privacy().ledger_name(&user.username));
             Wanted { username: user.username, sub: user.sub, created: user.created, aliases }
         })
     }
@@ -196,13 +190,14 @@ pub struct Complete {
     marks: Marks,
     unmet: Vec<String>,
     aliases: HashMap<String, String>,
+    privacy: Privacy,
 }
 
 impl Complete {
     /// Whether a user, by its name or the ledger's name for it, is wanted: met, or named by hand and no other name of
     /// anybody's.
     pub fn wants(&self, username: &str) -> bool {
-        self.marks.hold(username)
+        self.marks.hold(&self.privacy.ledger_name(username))
     }
 
     /// How many are wanted.
@@ -229,7 +224,7 @@ impl Complete {
 /// Who was met: a hash of the ledger's name for each. Two names with one hash would keep somebody on the roster who is gone, until the
 /// next start; among a million users that is one case in thirty million rounds.
 #[derive(Debug, Default)]
-struct Marks(Vec<u64>, RandomState, Privacy);
+struct Marks(Vec<u64>, RandomState);
 
 impl Marks {
     fn add(&mut self, username: &str) {
@@ -240,7 +235,7 @@ impl Marks {
                 self.0.reserve(self.0.len());
             }
         }
-        self.0.push(self.1.hash_one(self.2.ledger_name(username)));
+        self.0.push(self.1.hash_one(username));
     }
 
     fn settle(&mut self) {
@@ -250,7 +245,7 @@ impl Marks {
 
     /// Only after [`Marks::settle`].
     fn hold(&self, username: &str) -> bool {
-        self.0.binary_search(&self.1.hash_one(self.2.ledger_name(username))).is_ok()
+        self.0.binary_search(&self.1.hash_one(username)).is_ok()
     }
 }
 
