@@ -18,7 +18,7 @@ impl Gate {
         Self(Arc::new(Mutex::new(Budget::new(per_second))))
     }
 
-    /// Waits for the next call's time; if a throttle comes meanwhile, for the one after that.
+    /// Waits for the next call's time; if the rate changes meanwhile, for the time that the new one gives.
     pub async fn pass(&self) {
         loop {
             let slot = self.budget().reserve(Instant::now().into_std());
@@ -42,6 +42,11 @@ impl Gate {
     /// Slows everybody down who shares the gate, after the throttle of a call that started at `started`.
     pub fn throttled(&self, started: Instant) {
         self.budget().throttled(started.into_std(), Instant::now().into_std());
+    }
+
+    /// Changes the limit to so many calls per second (above 0), for everybody who shares the gate.
+    pub fn set_limit(&self, per_second: f64) {
+        self.budget().set_limit(per_second, Instant::now().into_std());
     }
 
     /// Calls per second at present, after back-off.
