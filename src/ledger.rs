@@ -1076,7 +1076,9 @@ mod tests {
             only_what_was_written(&Format { number: u32::try_from(number >> 32).unwrap() }, &damage, &bytes);
             only_what_was_written(&Instance { id: text.clone() }, &damage, &bytes);
             only_what_was_written(&Count { value: number }, &damage, &bytes);
-            only_what_was_written(&Pool { followed_since: time, lost_since: Some(time), selection: Some(number) }, &damage, &bytes);
+            let shares = vec![Share { index: 1, count: 2, since: time }];
+            let pool = Pool { followed_since: time, lost_since: Some(time), selection: Some(number), shares };
+            only_what_was_written(&pool, &damage, &bytes);
             only_what_was_written(&LostSince { time }, &damage, &bytes);
             only_what_was_written(&Gone { since: time }, &damage, &bytes);
             only_what_was_written(&StoredUser::from(&user), &damage, &bytes);

@@ -138,7 +138,7 @@ mod tests {
         let source = Metered::new(aws.clone(), identity.clone(), metrics.clone(), gate.clone(), Gate::new(1.0));
         let rules = Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None };
         let pool = Arc::new(Pool { slot: PoolSlot(0), identity, source, rules });
-        let (status, clock) = (StatusBoard::new(NOW), Clock::at(NOW));
+        let (status, clock) = (StatusBoard::new(NOW), Clock::manual(NOW));
         let watch = LimitWatch { pool, share: 0.1, metrics: metrics.clone(), status: status.clone(), clock };
         let acted = async {
             let budget_of = async |answer: Result<f64, SourceError>, after: Duration| {
