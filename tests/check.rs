@@ -364,7 +364,7 @@ async fn pools_of_one_account_and_region_share_a_budget_and_an_objective_out_of_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_the_accounts_limit_is_tried_and_who_may_not_ask_is_told_what_to_allow() {
-    const SHARE: &str = "[poll]\nrequests_per_second = \"10%\"\nmax_interval = \"10s\"\n";
+    const SHARE: &str = "[poll]\nrequests_per_second = \"10%\"\n";
     let stage = Stage::set(|world| world.quotas().set_limit(Category::UserResourceRead, Some(200))).await;
     let said = stage.check("all_users = true", SHARE);
     said.says(&format!("ok    pool {POOL} GetProvisionedLimit: the account's limit is 200 requests/s"));

@@ -275,7 +275,7 @@ fn unknown_keys_are_told_with_what_was_meant() {
         ("[log]\n\"a\\nb\" = 1", "there is no key log.\"a\\nb\"; accepted here: level, format"),
         (
             "[tracing]\nsampler = 1",
-            "there is no key tracing; accepted here: pools, poll, discovery, state, otlp, stdout, http, log, shard, privacy",
+            "there is no key tracing; accepted here: pools, poll, discovery, state, otlp, stdout, http, log, privacy, shard",
         ),
     ] {
         assert_eq!(wrong(lines), format!("config.toml: {told}"), "{lines}");

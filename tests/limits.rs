@@ -63,7 +63,7 @@ async fn a_share_of_the_limit_is_a_share_of_what_aws_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_ask_has_a_share_of_the_documented_limit_and_is_told_once() {
-    let stage = stage(|world| drop(world.inject(Fault::access_denied().on(ASK)))).await;
+    let stage = stage(|world| _ = world.inject(Fault::access_denied().on(ASK))).await;
     let exporter = stage.exporter();
     exporter.until_said("the account's limit cannot be read");
     until_budget(&exporter, 10.0);
@@ -81,7 +81,7 @@ async fn who_may_not_ask_has_a_share_of_the_documented_limit_and_is_told_once() 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_does_not_know_the_question_is_asked_again_and_the_budget_follows_its_answer() {
     let unknown = Refusal::new("UnknownOperationException", "");
-    let stage = stage(|world| drop(world.inject(Fault::from(unknown).on(ASK).times(1)))).await;
+    let stage = stage(|world| _ = world.inject(Fault::from(unknown).on(ASK).times(1))).await;
     let exporter = stage.exporter();
     exporter.until_said("the account's limit cannot be read");
     until_budget(&exporter, 10.0);

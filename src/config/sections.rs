@@ -38,7 +38,7 @@ pub(super) fn keys() -> Keys {
 }
 
 fn config(root: &mut Table<'_>) -> Config {
-    let config = Config {
+    let mut config = Config {
         pools: pools(root),
         poll: root.table("poll", poll),
         discovery: root.table("discovery", discovery),
@@ -47,9 +47,10 @@ fn config(root: &mut Table<'_>) -> Config {
         stdout_enabled: root.table("stdout", |stdout| stdout.or("enabled", false, &flag())),
         http: root.table("http", http),
         log: root.table("log", log),
-        shard: root.table("shard", shard),
+        shard: Shard::WHOLE,
     };
     root.table("privacy", privacy);
+    config.shard = root.table("shard", shard);
     config
 }
 
@@ -228,20 +229,24 @@ fn privacy(privacy: &mut Table<'_>) {
 }
 
 fn shard(shard: &mut Table<'_>) -> Shard {
-    let count = shard.or("count", 1, &whole(1..=shard::COUNT_MAX));
     let index = shard.optional("index", &shard_index());
-    if let Some(read) = Shard::new(index.unwrap_or(0), count).filter(|shard| index.is_some() || shard.is_whole()) {
-        return read;
+    let count = shard.or("count", 1, &whole(1..=shard::COUNT_MAX));
+    if shard.is_misread("index") || shard.is_misread("count") {
+        return Shard::WHOLE;
     }
-    let accepted =
-        format!("a number from 0 to {}, or a pod's name that ends in one, such as \"exporter-0\"", count - 1);
-    if let Some(index) = index {
-        let text = format!("shard.index is {index} of a shard.count of {count}; accepted: {accepted}");
-        shard.reject(&["index"], text);
-    } else if !shard.is_misread("index") {
-        return shard_of_pod(shard, count, &accepted);
+    let accepted = match count {
+        1 => "0, or a pod's name that ends in it, such as \"exporter-0\"".to_owned(),
+        _ => format!("a number from 0 to {}, or a pod's name that ends in one, such as \"exporter-0\"", count - 1),
+    };
+    match index {
+        None if count == 1 => Shard::WHOLE,
+        None => shard_of_pod(shard, count, &accepted),
+        Some(index) => Shard::new(index, count).unwrap_or_else(|| {
+            let text = format!("shard.index is {index} of a shard.count of {count}; accepted: {accepted}");
+            shard.reject(&["index"], text);
+            Shard::WHOLE
+        }),
     }
-    Shard::WHOLE
 }
 
 /// The share of a StatefulSet's pod, by its name.
