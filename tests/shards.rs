@@ -9,10 +9,11 @@ mod receiver;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::shard::Shard;
+use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use exporter::{Exporter, PATIENCE};
 use serde_json::Value;
@@ -53,7 +54,20 @@ struct Deployment<'a> {
 impl<'a> Deployment<'a> {
     /// Starts so many shards, each with a state and a key of its own, and waits until each follows its share.
     fn start(stage: &'a Stage, count: u32, followed_since: Option<UnixMillis>, users: &BTreeSet<String>) -> Self {
+        Self::start_while(stage, count, followed_since, users, |_| {})
+    }
+
+    /// The same; something happens after their start, and most likely before anybody is listed.
+    fn start_while(
+        stage: &'a Stage,
+        count: u32,
+        followed_since: Option<UnixMillis>,
+        users: &BTreeSet<String>,
+        happens: impl FnOnce(&Self),
+    ) -> Self {
         stage.reconfigure(&config(count, followed_since));
+        let slow = Fault::new(Misfortune::Slow(Duration::from_secs(2))).on("ListUsers");
+        let slow = stage.simulation.world(|world| world.inject(slow));
         let shards = (0..count).map(|index| {
             let mut command = stage.command();
             command.env("COGNITO_EXPORTER_STATE__PATH", stage.path(&format!("state-{index}")));
@@ -67,6 +81,8 @@ impl<'a> Deployment<'a> {
             Exporter::started(command)
         });
         let started = Self { stage, shards: shards.collect(), users: users.clone() };
+        happens(&started);
+        stage.simulation.world(|world| world.cure(slow));
         for (index, shard) in (0..).zip(&started.shards) {
             let own = users.iter().filter(|user| home(user, count) == index).count();
             shard.until(&format!("{own} followed by {index}"), |scrape| {
@@ -95,7 +111,7 @@ impl<'a> Deployment<'a> {
         while !(reached(EVENTS, live) && reached(HISTORY, history)) {
             let sums = [EVENTS, HISTORY].map(|metric| self.sum(metric));
             assert!(Instant::now() < deadline, "{sums:?}, not {live} and {history}");
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         for _ in 0..2 {
             self.stage.forget_calls();
@@ -164,11 +180,12 @@ async fn shards_count_every_event_once_and_a_change_leaves_uncounted_what_nobody
     // All of them sign in while nothing runs. Who stays with a ledger is counted; who moves has it in the history, with what
     // the former shard had counted.
     stage.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
-    let three = Deployment::start(&stage, 3, None, &users);
-    let (mut live, mut history) = (USERS + (USERS - moved), 2 * moved);
+    // From the start on everything is counted, also what happens before its user is listed.
+    let three = Deployment::start_while(&stage, 3, None, &users, Deployment::everybody_signs_in);
+    let (mut live, mut history) = (USERS + (USERS - moved) + USERS, 2 * moved);
     three.counted(live, history).await;
     three.everybody_is_polled_by_one();
-    // From the start on everything is counted, and a newborn's events from its birth.
+    // Of somebody who is born here, too.
     let newborn = (0..).map(|number| format!("newborn-{number}")).find(|user| home(user, 3) == 2).unwrap();
     stage.simulation.world(|world| world.add_user(POOL, &newborn));
     users.insert(newborn);
@@ -181,9 +198,10 @@ async fn shards_count_every_event_once_and_a_change_leaves_uncounted_what_nobody
 
     // Two again, on the ledgers that they had: what the third has counted is not counted again, also not of those whom the
     // first two knew before, nor of the newborn. They have it as history.
-    let two = Deployment::start(&stage, 2, None, &users);
+    let two = Deployment::start_while(&stage, 2, None, &users, Deployment::everybody_signs_in);
     live -= of_third.sum(EVENTS, &[]).round() as usize;
-    history = history - of_third.sum(HISTORY, &[]).round() as usize + 3 * moved + 1;
+    live += USERS + 1;
+    history = history - of_third.sum(HISTORY, &[]).round() as usize + 4 * moved + 1;
     two.counted(live, history).await;
     two.everybody_signs_in();
     two.counted(live + USERS + 1, history).await;
@@ -234,11 +252,13 @@ async fn a_name_that_may_be_an_alias_waits_until_every_shard_has_met_everybody()
     .await;
     let pools = format!(r#"[{{"id": "{POOL}", "groups": ["staff"], "usernames": ["{alias}"]}}]"#);
     stage.reconfigure(&config(2, None));
-    let denied = cognito_auth_exporter::simulate::fault::Fault::access_denied().on("ListUsersInGroup");
-    let denied = stage.simulation.world(|world| world.inject(denied));
+    let denied = stage.simulation.world(|world| world.inject(Fault::access_denied().on("ListUsersInGroup")));
     let shards = [0, 1].map(|index| {
         let mut command = stage.command();
         command.env("COGNITO_EXPORTER_STATE__PATH", stage.path(&format!("state-{index}")));
+        if let Ok(mutate) = std::env::var("WITH") {
+            command.env("MUTATE", mutate);
+        }
         command.env("COGNITO_EXPORTER_POOLS", &pools).env("COGNITO_EXPORTER_SHARD__INDEX", index.to_string());
         Exporter::started(command)
     });
