@@ -1,6 +1,8 @@
 //! A budget that is a share of the account's limit: the built binary against an account that says what its limit is, one
 //! that does not, and an endpoint that does not know the question. How the budget follows for hours: `src/app/limit.rs`.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
+
 #[path = "support/exporter.rs"]
 mod exporter;
 #[path = "support/receiver.rs"]

@@ -1,6 +1,8 @@
 //! Several instances of the built binary, each with its share of one pool's users: together they follow everybody once and
 //! count every event once, and when their number changes what is counted is exactly what README.md says.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
+
 #[path = "support/exporter.rs"]
 mod exporter;
 #[path = "support/receiver.rs"]
@@ -38,6 +40,11 @@ fn config(shards: u32, followed_since: Option<UnixMillis>) -> String {
 
 fn name(user: usize) -> String {
     format!("user-{user:02}")
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter's value, of a few hundred")]
+fn count(value: f64) -> usize {
+    value.round() as usize
 }
 
 fn home(user: &str, shards: u32) -> u32 {
@@ -107,7 +114,7 @@ impl<'a> Deployment<'a> {
     /// were no more.
     async fn counted(&self, live: usize, history: usize) {
         let deadline = Instant::now() + PATIENCE;
-        let reached = |metric: &str, count: usize| self.sum(metric) > count as f64 - 0.5;
+        let reached = |metric: &str, events: usize| self.sum(metric) > events as f64 - 0.5;
         while !(reached(EVENTS, live) && reached(HISTORY, history)) {
             let sums = [EVENTS, HISTORY].map(|metric| self.sum(metric));
             assert!(Instant::now() < deadline, "{sums:?}, not {live} and {history}");
@@ -117,7 +124,7 @@ impl<'a> Deployment<'a> {
             self.stage.forget_calls();
             self.stage.until_all_polled(POOL, &self.users).await;
         }
-        let sums = [EVENTS, HISTORY].map(|metric| self.sum(metric).round() as usize);
+        let sums = [EVENTS, HISTORY].map(|metric| count(self.sum(metric)));
         assert_eq!(sums, [live, history], "live and history");
     }
 
@@ -199,9 +206,9 @@ async fn shards_count_every_event_once_and_a_change_leaves_uncounted_what_nobody
     // Two again, on the ledgers that they had: what the third has counted is not counted again, also not of those whom the
     // first two knew before, nor of the newborn. They have it as history.
     let two = Deployment::start_while(&stage, 2, None, &users, Deployment::everybody_signs_in);
-    live -= of_third.sum(EVENTS, &[]).round() as usize;
+    live -= count(of_third.sum(EVENTS, &[]));
     live += USERS + 1;
-    history = history - of_third.sum(HISTORY, &[]).round() as usize + 4 * moved + 1;
+    history = history - count(of_third.sum(HISTORY, &[])) + 4 * moved + 1;
     two.counted(live, history).await;
     two.everybody_signs_in();
     two.counted(live + USERS + 1, history).await;
@@ -256,9 +263,6 @@ async fn a_name_that_may_be_an_alias_waits_until_every_shard_has_met_everybody()
     let shards = [0, 1].map(|index| {
         let mut command = stage.command();
         command.env("COGNITO_EXPORTER_STATE__PATH", stage.path(&format!("state-{index}")));
-        if let Ok(mutate) = std::env::var("WITH") {
-            command.env("MUTATE", mutate);
-        }
         command.env("COGNITO_EXPORTER_POOLS", &pools).env("COGNITO_EXPORTER_SHARD__INDEX", index.to_string());
         Exporter::started(command)
     });
