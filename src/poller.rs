@@ -23,7 +23,7 @@ use crate::event::UnixMillis;
 use crate::gate::Gate;
 use crate::metrics::{Stage, UserCounts};
 use crate::pool::Pool;
-use crate::schedule::{Allowed, Ended, Lane, PoolSlot, Schedule, UserSlot};
+use crate::schedule::{Allowed, Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 
@@ -90,7 +90,6 @@ pub struct Poller<S> {
     pools: HashMap<PoolSlot, Followed<S>>,
     members: HashMap<UserSlot, Member>,
     slots: HashMap<(PoolSlot, String), UserSlot>,
-    next_slot: u32,
     turns: JoinSet<TurnEnd>,
     paused: Option<&'static str>,
 }
@@ -99,7 +98,7 @@ impl<S: Source> Poller<S> {
     /// A poller without pools.
     pub fn new(means: Arc<Means>, pace: Pace, gate: Gate, status: StatusBoard) -> Self {
         Self {
-            schedule: Schedule::new(pace.min_interval),
+            schedule: Schedule::new(Intervals { min: pace.min_interval, max: pace.max_interval }),
             means,
             pace,
             gate,
@@ -107,7 +106,6 @@ impl<S: Source> Poller<S> {
             pools: HashMap::new(),
             members: HashMap::new(),
             slots: HashMap::new(),
-            next_slot: 0,
             turns: JoinSet::new(),
             paused: None,
         }
@@ -165,15 +163,13 @@ impl<S: Source> Poller<S> {
             member.identity = Arc::new(user);
             return;
         }
-        let slot = UserSlot(self.next_slot);
-        self.next_slot += 1;
+        let slot = self.schedule.join(pool, Habit::UNKNOWN, Instant::now().into_std());
         self.slots.insert(place, slot);
         let polled = self.means.clock.now();
         self.members.insert(
             slot,
             Member { identity: Arc::new(user), pool, polled, catching_up: false, failures: 0, missing: false },
         );
-        self.schedule.join(pool, slot, Instant::now().into_std());
     }
 
     fn leave(&mut self, pool: PoolSlot, username: String) {
@@ -214,7 +210,9 @@ impl<S: Source> Poller<S> {
             },
         };
         let now = Instant::now().into_std();
-        let Some(member) = self.members.get_mut(&end.user) else { return };
+        let Some(member) = self.members.get_mut(&end.user) else {
+            return self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
+        };
         let Some(followed) = self.pools.get_mut(&member.pool) else { return };
         let (ended, notice) = match end.result {
             Ok(report) => {
@@ -225,7 +223,8 @@ impl<S: Source> Poller<S> {
                     member.polled = wall;
                 }
                 let next_look = report.next_look.map(|look| now + look.since(wall));
-                (Ended::Answered { next_look, backlog: report.backlog }, followed.health.answered(now))
+                let answer = Answer { next_look, backlog: report.backlog, calls: 1, found: &[], whole: false };
+                (Ended::Answered(answer), followed.health.answered(now))
             }
             Err(TurnError::Source(error)) => {
                 let (blame, notice) = followed.health.failed(&error, now);
