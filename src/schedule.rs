@@ -20,16 +20,21 @@
 
 mod habit;
 mod heap;
+mod ladder;
 mod line;
+mod moment;
 mod spectrum;
+mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub use self::habit::{Found, Habit};
-use self::heap::{Heap, Places};
+use self::ladder::Ladder;
 use self::line::{Few, Line};
+use self::moment::{Moment, NEVER, instant, moment, nanos, seconds};
 use self::spectrum::Spectrum;
+use self::user::{State, User, Users};
 
 /// A user's place in the schedule. Another user gets it only after this one has left and its last turn has ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -104,68 +109,6 @@ pub struct Intervals {
     pub max: Duration,
 }
 
-/// Nanoseconds since the schedule's first moment, or before it.
-type Moment = i64;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
-    /// Nobody has this slot.
-    Vacant,
-    /// On its rung, and in the lines of what else it waits for.
-    Waiting,
-    /// Its turn is under way.
-    Busy,
-    /// It left during its turn.
-    Gone,
-    /// It failed, and is left alone until `User::look`.
-    Resting,
-}
-
-/// 56 bytes with its place in a heap; there may be a million.
-#[derive(Debug)]
-struct User {
-    /// When its age began: the latest answer.
-    polled: Moment,
-    /// When an event in progress wants a look, or its rest is over; [`NEVER`].
-    look: Moment,
-    /// Where it stands in the lines for backlog.
-    ticket: u32,
-    pool: PoolSlot,
-    habit: Habit,
-    /// Where it stands on its rung.
-    place: u32,
-    rung: u8,
-    state: State,
-    backlog: Option<Backlog>,
-}
-
-const NEVER: Moment = Moment::MAX;
-
-#[derive(Debug)]
-struct Users(Vec<User>);
-
-impl Users {
-    fn get(&self, slot: UserSlot) -> Option<&User> {
-        self.0.get(index(slot.0)).filter(|user| user.state != State::Vacant)
-    }
-
-    fn get_mut(&mut self, slot: UserSlot) -> Option<&mut User> {
-        self.0.get_mut(index(slot.0)).filter(|user| user.state != State::Vacant)
-    }
-}
-
-impl Places for Users {
-    fn key(&self, slot: u32) -> i64 {
-        self.0[index(slot)].polled
-    }
-    fn place(&self, slot: u32) -> u32 {
-        self.0[index(slot)].place
-    }
-    fn set_place(&mut self, slot: u32, place: u32) {
-        self.0[index(slot)].place = place;
-    }
-}
-
 #[derive(Debug, Default)]
 struct Pool {
     spectrum: Spectrum,
@@ -184,10 +127,9 @@ pub struct Schedule {
     /// The first moment; everything is told from here.
     first: Option<Instant>,
     users: Users,
-    vacant: Vec<u32>,
     pools: BTreeMap<PoolSlot, Pool>,
-    /// Everybody who waits, longest unseen first, by rate.
-    rungs: Vec<Line<Heap>>,
+    /// Everybody who waits.
+    ladder: Ladder,
     /// Those of them who have an event in progress to look at.
     looks: Line<Few>,
     live_backlog: Line<Few>,
@@ -199,24 +141,36 @@ pub struct Schedule {
     turns: Turns,
 }
 
-/// What the schedule has learnt about itself.
+/// What the schedule has learnt of the budget, from its own decisions.
 #[derive(Debug, Default)]
 struct Pace {
     /// Seconds between two polls that are not looks.
     gap: f64,
+    /// √λ · age of those who are polled for their worth.
+    price: f64,
     latest: Option<Moment>,
     samples: f64,
-    /// √λ · age, in √seconds, of those who are served for their worth.
-    price: f64,
 }
 
 /// Who went before whom, so that nobody always does.
 #[derive(Debug, Default)]
 struct Turns {
     look_was_last: bool,
-    overdue: u32,
-    /// Calls that the backlog owes to polls.
+    /// Polls that the sleepers have coming.
+    sleepers_due: f64,
+    /// Polls of the oldest in a row.
+    oldest_in_a_row: u32,
+    /// Polls that go before the next call for backlog.
     backlog_debt: u32,
+}
+
+/// Why a user is polled.
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    Look(UserSlot),
+    Oldest(UserSlot),
+    /// With √λ · age.
+    Worthiest(UserSlot, f64),
 }
 
 impl Schedule {
@@ -226,21 +180,21 @@ impl Schedule {
     /// A long walk through backlog owes at most so many calls, or the lane would rest for hours after it.
     const BACKLOG_DEBT_MAX: u32 = 1000;
 
-    /// Rungs of the ladder, each for 1.4 times the rate below it: the rate is taken to 19 %, which costs 0.2 % of the optimum.
-    const RUNGS: u8 = 48;
-
-    /// The rate of the lowest rung: one event in 194 days.
-    const LOWEST: f64 = 6e-8;
-
     /// How much more a newcomer is worth than an average user of its pool: its first page tells more than any later.
     const NEWCOMER: f64 = 4.0;
 
-    /// Of the interval that is to be kept, when a user's turn for it comes: early enough to wait for those before it.
-    const IN_TIME: f64 = 0.95;
+    /// The part of the interval that is to be kept in which the sleepers have their round.
+    const ROUND: f64 = 0.97;
 
-    /// While less than three quarters of the budget keep the interval, of so many overdue users one lets the worthiest go
-    /// before: after a pause everybody is overdue.
-    const OVERDUE_RUN: u32 = 3;
+    /// The part of it after which the oldest goes first whatever the round: early enough for a call to be answered in time.
+    const LATE: f64 = 0.985;
+
+    /// The part of it before which the oldest need not be polled for the round's sake.
+    const EARLY: f64 = 0.5;
+
+    /// While three quarters of the budget or less keep the interval, of so many who are late one lets the worthiest go before:
+    /// after a pause everybody is late.
+    const LATE_IN_A_ROW: u32 = 3;
 
     /// Calls over which pace and price are averaged: a minute or so.
     const AVERAGED: f64 = 256.0;
@@ -257,10 +211,9 @@ impl Schedule {
             min_interval: nanos(intervals.min),
             max_interval: nanos(intervals.max.max(intervals.min)),
             first: None,
-            users: Users(Vec::new()),
-            vacant: Vec::new(),
+            users: Users::default(),
             pools: BTreeMap::new(),
-            rungs: (0..Self::RUNGS).map(|_| Line::default()).collect(),
+            ladder: Ladder::default(),
             looks: Line::default(),
             live_backlog: Line::default(),
             history_backlog: Line::default(),
@@ -276,32 +229,25 @@ impl Schedule {
     /// is to be [aged](Habit::aged) to the present.
     pub fn join(&mut self, pool: PoolSlot, habit: Habit, now: Instant) -> UserSlot {
         let now = self.moment(now);
-        let slot = self.vacant.pop().unwrap_or_else(|| {
-            let slot = u32::try_from(self.users.0.len()).expect("users are fewer than slots: memory ends before");
-            self.users.0.push(User::vacant());
-            slot
-        });
         let spectrum = &mut self.pools.entry(pool).or_default().spectrum;
         if habit.is_known() {
             habit.teach(spectrum, 1.0);
         }
         let rung = Self::rung(&habit, spectrum, self.pace.price);
-        let polled = now - self.min_interval;
-        self.users.0[index(slot)] = User { polled, pool, habit, rung, state: State::Waiting, ..User::vacant() };
-        self.enqueue(UserSlot(slot));
-        UserSlot(slot)
+        let slot = self.users.insert(User::new(pool, habit, rung, now - self.min_interval));
+        self.enqueue(slot);
+        slot
     }
 
     /// Takes a user out. A turn that is under way may end; its report is ignored.
     pub fn leave(&mut self, slot: UserSlot) {
-        let Some(state) = self.users.get(slot).map(|user| user.state) else { return };
-        match state {
-            State::Waiting | State::Resting => {
+        match self.users.get_mut(slot) {
+            Some(user) if user.state == State::Busy => user.state = State::Gone,
+            Some(user) if user.state != State::Gone => {
                 self.dequeue(slot);
-                self.vacate(slot);
+                self.users.remove(slot);
             }
-            State::Busy => self.users.0[index(slot.0)].state = State::Gone,
-            State::Gone | State::Vacant => {}
+            _ => {}
         }
     }
 
@@ -334,7 +280,7 @@ impl Schedule {
     /// When somebody will be due, if nothing else happens before; None while nobody waits.
     pub fn next_at(&self, now: Instant, allowed: Allowed) -> Option<Instant> {
         let first = self.first?;
-        let due = self.rungs.iter().filter_map(|rung| rung.first_key()).min().map(|polled| polled + self.min_interval);
+        let due = self.ladder.oldest_seen().map(|polled| polled + self.min_interval);
         let polls = [due, self.looks.first_key()].into_iter().filter(|_| allowed.live);
         let changes = [self.held.first().map(|(until, _)| *until), self.resting.first().map(|(until, _)| *until)];
         let earliest = polls.chain(changes).flatten().min().map(|moment| instant(first, moment));
@@ -344,7 +290,8 @@ impl Schedule {
 
     /// Reports how a turn ended.
     pub fn ended(&mut self, slot: UserSlot, lane: Lane, ended: Ended<'_>, now: Instant) {
-        let now = self.moment(now);
+        let first = *self.first.get_or_insert(now);
+        let now = moment(first, now);
         let Some(user) = self.users.get_mut(slot).filter(|user| matches!(user.state, State::Busy | State::Gone)) else {
             return;
         };
@@ -355,7 +302,7 @@ impl Schedule {
             pool.in_trouble = false;
         }
         if user.state == State::Gone {
-            self.vacate(slot);
+            self.users.remove(slot);
             return self.settle(pool_slot);
         }
         user.state = State::Waiting;
@@ -369,7 +316,6 @@ impl Schedule {
                     user.rung = Self::rung(&user.habit, &pool.spectrum, self.pace.price);
                     user.polled = now;
                 }
-                let first = self.first.unwrap_or_else(|| unreachable!("a turn began"));
                 // The minimum interval holds for looks too; being due, a look still goes before the round.
                 let earliest = user.polled + self.min_interval;
                 user.look = answer.next_look.map_or(NEVER, |look| moment(first, look).max(earliest));
@@ -410,63 +356,55 @@ impl Schedule {
             self.settle(pool);
         }
         while let Some(&(until, user)) = self.resting.first().filter(|(until, _)| *until <= now) {
-            self.dequeue(user);
-            debug_assert!(!self.resting.contains(&(until, user)));
-            let user_record = &mut self.users.0[index(user.0)];
-            (user_record.state, user_record.look) = (State::Waiting, NEVER);
+            self.resting.remove(&(until, user));
+            if let Some(user) = self.users.get_mut(user) {
+                (user.state, user.look) = (State::Waiting, NEVER);
+            }
             self.enqueue(user);
         }
     }
 
     /// Whom a poll would be for.
     fn next_poll(&self, now: Moment) -> Option<Choice> {
-        let look = || self.looks.first(&self.users).filter(|(look, _)| *look <= now).map(|(_, user)| Choice::Look(user));
-        let turn = || {
-            let overdue = self.overdue(now);
-            let rested = self.turns.overdue < Self::OVERDUE_RUN || self.round_share() > 0.75;
-            overdue.filter(|_| rested).map(Choice::Overdue).or_else(|| self.worthiest(now))
-        };
+        let look =
+            || self.looks.first(&self.users).filter(|(look, _)| *look <= now).map(|(_, user)| Choice::Look(user));
+        let turn = || self.oldest(now).or_else(|| self.worthiest(now));
         if self.turns.look_was_last { turn().or_else(look) } else { look().or_else(turn) }
     }
 
-    /// Who gathers delay fastest: √λ times age, which orders as λ·age²/2 does.
     fn worthiest(&self, now: Moment) -> Option<Choice> {
-        let mut best: Option<(f64, UserSlot)> = None;
-        let mut root = Self::LOWEST.sqrt();
-        for rung in &self.rungs {
-            if let Some((polled, user)) = rung.first(&self.users).filter(|(polled, _)| now - polled >= self.min_interval) {
-                let worth = root * seconds(now - polled);
-                if best.is_none_or(|(most, _)| worth >= most) {
-                    best = Some((worth, user));
-                }
-            }
-            root *= Self::STEP_ROOT;
-        }
-        best.map(|(worth, user)| Choice::Worthiest(user, worth))
+        let (user, worth) = self.ladder.worthiest(now, now - self.min_interval, &self.users)?;
+        Some(Choice::Worthiest(user, worth))
     }
 
-    /// √ of the ratio of the rates of two rungs, which is √2.
-    const STEP_ROOT: f64 = 1.189_207_115_002_721;
-
-    /// Who was not seen for so long that it goes before everybody else.
-    fn overdue(&self, now: Moment) -> Option<UserSlot> {
-        let oldest = self.rungs.iter().filter(|rung| rung.first_key().is_some()).min_by_key(|rung| rung.first_key())?;
-        let (polled, user) = oldest.first(&self.users)?;
+    /// The oldest, if its turn has come: in the sleepers' round, which is spread evenly over the interval that is kept, or
+    /// because it would be too late for that.
+    fn oldest(&self, now: Moment) -> Option<Choice> {
+        let (polled, user) = self.ladder.oldest(&self.users)?;
         let age = now - polled;
-        (age >= self.min_interval && seconds(age) >= self.kept_interval() * Self::IN_TIME).then_some(user)
+        let part = seconds(age) / self.kept_interval();
+        let may_be_late = self.turns.oldest_in_a_row >= Self::LATE_IN_A_ROW && self.round_share() <= 0.75;
+        let in_the_round = self.turns.sleepers_due >= 1.0 && part >= Self::EARLY;
+        let due = in_the_round || (part >= Self::LATE && !may_be_late);
+        (due && age >= self.min_interval).then_some(Choice::Oldest(user))
     }
 
-    /// The interval that the budget can keep for everybody: the objective, or when that is out of reach, one that takes less
-    /// and less of the budget, down to half: a round takes twice as long then as if nothing else were done.
+    /// Seconds in which the budget can poll everybody: the objective, or when that is out of reach, an interval that takes
+    /// less and less of the budget, down to half: a round lasts twice as long then as if nothing else were done.
     fn kept_interval(&self) -> f64 {
-        let share = self.round_share();
-        if share <= 1.0 { seconds(self.max_interval) } else { seconds(self.max_interval) * share * share.min(2.0) }
+        let (share, objective) = (self.round_share(), seconds(self.max_interval));
+        if share <= 1.0 { objective } else { objective * share * share.min(2.0) }
     }
 
     /// The part of the budget that polling everybody once in `max_interval` takes.
     fn round_share(&self) -> f64 {
-        let users = u32::try_from(self.users.0.len() - self.vacant.len()).unwrap_or(u32::MAX);
-        f64::from(users) * self.pace.gap / seconds(self.max_interval)
+        count(self.users.len()) * self.pace.gap / seconds(self.max_interval)
+    }
+
+    /// The part of the budget that it takes to poll those in time who would not be for their worth.
+    fn sleepers_share(&self) -> f64 {
+        let round = self.kept_interval() * Self::ROUND;
+        count(self.ladder.sleepers(self.pace.price, round)) * self.pace.gap / round
     }
 
     fn next_backlog(&self, allowed: Allowed) -> Option<UserSlot> {
@@ -486,14 +424,17 @@ impl Schedule {
             pace.samples = (pace.samples + 1.0).min(Self::AVERAGED);
             pace.gap += (seconds(now - latest).clamp(0.0, Self::GAP_MAX) - pace.gap) / pace.samples;
         }
+        // What is due to the sleepers and cannot be given is not saved up.
+        self.turns.sleepers_due = (self.turns.sleepers_due + self.sleepers_share()).min(2.0);
         match choice {
             Choice::Worthiest(user, worth) => {
-                self.turns.overdue = 0;
-                pace.price += (worth - pace.price) / pace.samples.max(1.0);
+                self.turns.oldest_in_a_row = 0;
+                self.pace.price += (worth - self.pace.price) / self.pace.samples.max(1.0);
                 user
             }
-            Choice::Overdue(user) | Choice::Look(user) => {
-                self.turns.overdue += 1;
+            Choice::Oldest(user) | Choice::Look(user) => {
+                self.turns.oldest_in_a_row = self.turns.oldest_in_a_row.saturating_add(1);
+                self.turns.sleepers_due = (self.turns.sleepers_due - 1.0).max(-1.0);
                 user
             }
         }
@@ -522,10 +463,7 @@ impl Schedule {
         } else {
             spectrum.mean() * Self::NEWCOMER
         };
-        let rung = (2.0 * (rate / Self::LOWEST).log2()).round().clamp(0.0, f64::from(Self::RUNGS - 1));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the rungs")]
-        let rung = rung as u8;
-        rung
+        Ladder::rung(rate)
     }
 
     /// Opens or closes a pool as its state demands.
@@ -534,7 +472,7 @@ impl Schedule {
         let closed = pool.held_until.is_some() || (pool.in_trouble && pool.busy > 0);
         if pool.closed != closed {
             pool.closed = closed;
-            self.rungs.iter_mut().for_each(|rung| rung.set_open(slot, !closed, &self.users));
+            self.ladder.set_open(slot, !closed, &self.users);
             for line in [&mut self.looks, &mut self.live_backlog, &mut self.history_backlog] {
                 line.set_open(slot, !closed, &self.users);
             }
@@ -554,13 +492,21 @@ impl Schedule {
         let Some(user) = self.users.get(slot) else { return };
         let &User { polled, look, ticket, pool, rung, state, backlog, .. } = user;
         if state == State::Resting {
-            if put { self.resting.insert((look, slot)) } else { self.resting.remove(&(look, slot)) };
+            if put {
+                self.resting.insert((look, slot))
+            } else {
+                self.resting.remove(&(look, slot))
+            };
             return;
         }
         let open = self.pools.get(&pool).is_none_or(|pool| !pool.closed);
         let users = &mut self.users;
-        let rung = &mut self.rungs[usize::from(rung)];
-        if put { rung.put((polled, pool, slot), open, users) } else { rung.take((polled, pool, slot), open, users) };
+        let on_rung = (polled, pool, slot);
+        if put {
+            self.ladder.put(rung, on_rung, open, users)
+        } else {
+            self.ladder.take(rung, on_rung, open, users)
+        };
         let backlog = match backlog {
             Some(Backlog::Live) => Some(&mut self.live_backlog),
             Some(Backlog::History) => Some(&mut self.history_backlog),
@@ -568,13 +514,12 @@ impl Schedule {
         };
         let look = (look != NEVER).then_some((look, &mut self.looks));
         for (key, line) in look.into_iter().chain(backlog.map(|line| (ticket.into(), line))) {
-            if put { line.put((key, pool, slot), open, users) } else { line.take((key, pool, slot), open, users) };
+            if put {
+                line.put((key, pool, slot), open, users)
+            } else {
+                line.take((key, pool, slot), open, users)
+            };
         }
-    }
-
-    fn vacate(&mut self, slot: UserSlot) {
-        self.users.0[index(slot.0)] = User::vacant();
-        self.vacant.push(slot.0);
     }
 
     fn moment(&mut self, now: Instant) -> Moment {
@@ -582,55 +527,9 @@ impl Schedule {
     }
 }
 
-/// Why a user is polled.
-#[derive(Clone, Copy, Debug)]
-enum Choice {
-    Look(UserSlot),
-    Overdue(UserSlot),
-    /// With √λ · age.
-    Worthiest(UserSlot, f64),
-}
-
-impl User {
-    fn vacant() -> Self {
-        Self {
-            polled: 0,
-            look: NEVER,
-            ticket: 0,
-            pool: PoolSlot(0),
-            habit: Habit::UNKNOWN,
-            place: 0,
-            rung: 0,
-            state: State::Vacant,
-            backlog: None,
-        }
-    }
-}
-
-fn index(slot: u32) -> usize {
-    usize::try_from(slot).expect("a slot was a place in memory")
-}
-
-fn nanos(duration: Duration) -> Moment {
-    Moment::try_from(duration.as_nanos()).unwrap_or(NEVER / 4)
-}
-
-fn moment(first: Instant, at: Instant) -> Moment {
-    match at.checked_duration_since(first) {
-        Some(later) => nanos(later),
-        None => -nanos(first.duration_since(at)),
-    }
-}
-
-fn instant(first: Instant, moment: Moment) -> Instant {
-    let distance = Duration::from_nanos(moment.unsigned_abs());
-    let instant = if moment < 0 { first.checked_sub(distance) } else { first.checked_add(distance) };
-    instant.unwrap_or(first)
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a double tells microseconds in centuries")]
-fn seconds(span: Moment) -> f64 {
-    span as f64 / 1e9
+/// A number of users, as good as exact.
+fn count(users: usize) -> f64 {
+    f64::from(u32::try_from(users).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]

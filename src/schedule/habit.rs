@@ -1,19 +1,22 @@
 //! What is learnt of one user: how often it is active, as a rule and of late.
 //!
-//! Events are counted in three windows that decay: a fortnight for what is usual, six hours for how today differs, a quarter
-//! of an hour for bursts. A count and the time that its window has seen are all that Poisson's likelihood wants, so three
-//! numbers, the time known, and the high-risk events among them are the whole memory. Silence needs no writing down: a habit
-//! stored at the last event and [aged](Habit::aged) by the time since is the habit at present.
+//! Events are counted in three windows that decay: a fortnight for what is usual, an hour and a half for what this time of day
+//! does to it, a quarter of an hour for bursts. A count, and the time its window has seen, are all that Poisson's likelihood
+//! wants; with the time since the last event, which tells who fell silent, six numbers are the whole memory. Silence needs no
+//! writing down: a habit stored at the last event and [aged](Habit::aged) by the time since is the habit at present.
 
 use std::time::Duration;
 
 use super::spectrum::{Spectrum, shifted};
 
 /// How long an event counts: after each so many seconds for 1/e.
-const WINDOWS: [f64; 3] = [14.0 * 86_400.0, 6.0 * 3600.0, 15.0 * 60.0];
+const WINDOWS: [f64; 3] = [14.0 * 86_400.0, 90.0 * 60.0, 15.0 * 60.0];
 
 /// How probable it is that a user does something else in a window than in the longer one before it.
-const CHANGED: [f64; 2] = [0.1, 0.02];
+const CHANGED: [f64; 2] = [0.05, 0.02];
+
+/// How often a user falls silent for good, as far as anybody can tell: once in a hundred hours.
+const FALLS_SILENT: f64 = 1.0 / (100.0 * 3600.0);
 
 /// Delay of a high-risk event counts as much as the delay of so many others: its user is polled twice as often.
 const RISK_WEIGHT: f64 = 4.0;
@@ -35,6 +38,8 @@ pub struct Found {
 pub struct Habit {
     /// Seconds of its history that were seen.
     known: f32,
+    /// Seconds since its last event, or as many as are known.
+    silent: f32,
     /// Events in each window.
     counts: [f32; 3],
     /// High-risk events in the middle window.
@@ -43,10 +48,10 @@ pub struct Habit {
 
 impl Habit {
     /// Of a user of whom nothing is known.
-    pub const UNKNOWN: Self = Self { known: 0.0, counts: [0.0; 3], high_risk: 0.0 };
+    pub const UNKNOWN: Self = Self { known: 0.0, silent: 0.0, counts: [0.0; 3], high_risk: 0.0 };
 
     /// Bytes of the stored form.
-    pub const STORED: usize = 10;
+    pub const STORED: usize = 12;
 
     /// Whether anything was learnt yet.
     pub fn is_known(&self) -> bool {
@@ -70,8 +75,10 @@ impl Habit {
         } else {
             let reach = found.iter().map(|event| event.age.as_secs_f64()).fold(1.0, f64::max);
             self.known = narrow(if whole { reach.max(HISTORY_AT_LEAST) } else { reach });
+            self.silent = self.known;
         }
         for event in found {
+            self.silent = self.silent.min(narrow(event.age.as_secs_f64()));
             let kept = WINDOWS.map(|window| (-event.age.as_secs_f64() / window).exp());
             for (count, kept) in self.counts.iter_mut().zip(kept) {
                 *count += narrow(kept);
@@ -85,6 +92,7 @@ impl Habit {
     fn elapse(&mut self, seconds: f64) {
         let kept = WINDOWS.map(|window| narrow((-seconds / window).exp()));
         self.known += narrow(seconds);
+        self.silent += narrow(seconds);
         self.high_risk *= kept[1];
         for (count, kept) in self.counts.iter_mut().zip(kept) {
             *count *= kept;
@@ -104,8 +112,18 @@ impl Habit {
         let today = shifted(usual, CHANGED[0], today.0, today.1);
         let now = shifted(today, CHANGED[1], now.0, now.1);
         let risk = f64::from(self.high_risk) / (f64::from(self.counts[1]) + 1.0);
-        let importance = 1.0 + (RISK_WEIGHT - 1.0) * risk;
+        let importance = (1.0 + (RISK_WEIGHT - 1.0) * risk) * self.still_there(now, spectrum);
         Outlook { usual: usual * importance, excess: [today - usual, now - today].map(|excess| excess * importance) }
+    }
+
+    /// What silence leaves of a rate. Either nothing changed and no event happened to come, or the user fell silent at some
+    /// moment since its last event, and is now like anybody who was silent for as long.
+    fn still_there(&self, rate: f64, spectrum: &Spectrum) -> f64 {
+        let silent = f64::from(self.silent);
+        let unchanged = (-(FALLS_SILENT + rate) * silent).exp();
+        let fell = FALLS_SILENT / (FALLS_SILENT + rate) * (1.0 - unchanged);
+        let there = unchanged / (unchanged + fell);
+        there + (1.0 - there) * (spectrum.rate(0.0, silent) / rate).min(1.0)
     }
 
     /// Events and seconds seen, both decayed, in each window.
@@ -115,11 +133,12 @@ impl Habit {
         WINDOWS.map(|window| (counts.next().unwrap_or_default(), window * (1.0 - (-known / window).exp())))
     }
 
-    /// The stored form: five numbers of three digits.
+    /// The stored form: six numbers of three digits.
     pub fn to_bytes(self) -> [u8; Self::STORED] {
         let [usual, today, now] = self.counts;
         let mut bytes = [0; Self::STORED];
-        for (place, number) in bytes.as_chunks_mut().0.iter_mut().zip([self.known, usual, today, now, self.high_risk]) {
+        let numbers = [self.known, self.silent, usual, today, now, self.high_risk];
+        for (place, number) in bytes.as_chunks_mut().0.iter_mut().zip(numbers) {
             let [high, low, rest, _] = number.to_bits().to_be_bytes();
             // Round to nearest; the numbers are far from the end of their range.
             *place = (u16::from_be_bytes([high, low]) + u16::from(rest >= 0x80)).to_be_bytes();
@@ -129,13 +148,13 @@ impl Habit {
 
     /// Reads the stored form. Numbers that cannot be are taken for nothing known: a habit is worth no more than a poll.
     pub fn from_bytes(bytes: [u8; Self::STORED]) -> Self {
-        let mut numbers = [0.0; 5];
+        let mut numbers = [0.0; 6];
         for (number, [high, low]) in numbers.iter_mut().zip(bytes.as_chunks().0) {
             *number = f32::from_bits(u32::from_be_bytes([*high, *low, 0, 0]));
         }
-        let [known, usual, today, now, high_risk] = numbers;
+        let [known, silent, usual, today, now, high_risk] = numbers;
         if numbers.iter().all(|number| (0.0..1e12).contains(number)) {
-            Self { known, counts: [usual, today, now], high_risk }
+            Self { known, silent, counts: [usual, today, now], high_risk }
         } else {
             Self::UNKNOWN
         }

@@ -52,11 +52,12 @@ pub(super) struct Line<O> {
     pools: BTreeMap<PoolSlot, O>,
     /// The first of each open pool.
     fronts: BTreeSet<(i64, PoolSlot)>,
+    len: usize,
 }
 
 impl<O> Default for Line<O> {
     fn default() -> Self {
-        Self { pools: BTreeMap::new(), fronts: BTreeSet::new() }
+        Self { pools: BTreeMap::new(), fronts: BTreeSet::new(), len: 0 }
     }
 }
 
@@ -65,6 +66,7 @@ impl<O: Default> Line<O> {
     where
         O: Order<U>,
     {
+        self.len += 1;
         self.change(pool, open, users, |order, users| order.put(key, user, users));
     }
 
@@ -72,6 +74,7 @@ impl<O: Default> Line<O> {
     where
         O: Order<U>,
     {
+        self.len -= 1;
         self.change(pool, open, users, |order, users| order.take(key, user, users));
     }
 
@@ -95,7 +98,11 @@ impl<O: Default> Line<O> {
         O: Order<U>,
     {
         if let Some((key, _)) = self.pools.get(&pool).and_then(|order| order.first(users)) {
-            if open { self.fronts.insert((key, pool)) } else { self.fronts.remove(&(key, pool)) };
+            if open {
+                self.fronts.insert((key, pool))
+            } else {
+                self.fronts.remove(&(key, pool))
+            };
         }
     }
 
@@ -106,6 +113,11 @@ impl<O: Default> Line<O> {
     {
         let (_, pool) = self.fronts.first()?;
         self.pools.get(pool)?.first(users)
+    }
+
+    /// Users of all pools, open or closed.
+    pub(super) fn len(&self) -> usize {
+        self.len
     }
 
     /// The key of the first user of an open pool.
