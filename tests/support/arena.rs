@@ -4,11 +4,26 @@
 //! user's first page shows what happened before it was followed, here an hour of it. The [`Learnt`] contestant is the
 //! schedule that the daemon runs.
 
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    reason = "shared by a test and a benchmark, each of which uses its own part"
+)]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "seconds and user numbers of a simulation are small"
+)]
+
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use cognito_auth_exporter::schedule::{Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule};
+use cognito_auth_exporter::schedule::{
+    Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule,
+};
 use fastrand::Rng;
 
 pub const PAGE: usize = 60;
@@ -26,8 +41,8 @@ pub struct Trace {
     pub users: Vec<Vec<Event>>,
     /// Events per second of each user.
     pub rates: Vec<Rate>,
-    /// Events up to here are measured; the trace goes on, so that they can be found in the same conditions.
-    pub measured: f64,
+    /// Events of this time are measured; the trace goes on, so that they can be found in the same conditions.
+    pub measured: Range<f64>,
 }
 
 /// Events per second of one user. Only [`SquareRoot`] is told.
@@ -63,8 +78,7 @@ pub enum Shape {
 }
 
 impl Shape {
-    pub const ALL: [Self; 6] =
-        [Self::Uniform, Self::Zipf, Self::Dormant, Self::Daily, Self::Attacks, Self::Shifting];
+    pub const ALL: [Self; 6] = [Self::Uniform, Self::Zipf, Self::Dormant, Self::Daily, Self::Attacks, Self::Shifting];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -91,7 +105,7 @@ pub fn trace(shape: Shape, users: u32, measured: f64, tail: f64, seed: u64) -> T
     let mut rng = Rng::with_seed(seed);
     let end = measured + tail;
     let harmonic: f64 = (1..=users).map(|rank| 1.0 / f64::from(rank)).sum();
-    let mut trace = Trace { users: vec![], rates: vec![], measured };
+    let mut trace = Trace { users: vec![], rates: vec![], measured: 0.0..measured };
     for rank in 1..=users {
         let (events, rate) = match shape {
             Shape::Uniform => steady(&mut rng, MEAN_RATE, end),
@@ -265,9 +279,7 @@ impl SquareRoot {
 
     fn intervals(rates: &[f64], terms: &Terms) -> Vec<f64> {
         let kept = terms.kept_interval(rates.len());
-        let at = |price: f64| {
-            rates.iter().map(move |rate| (price / rate.sqrt()).clamp(terms.min_interval, kept))
-        };
+        let at = |price: f64| rates.iter().map(move |rate| (price / rate.sqrt()).clamp(terms.min_interval, kept));
         let (mut low, mut high) = (1e-6, 1e9);
         for _ in 0..200 {
             let middle = f64::sqrt(low * high);
@@ -301,7 +313,7 @@ fn micros(seconds: f64) -> u64 {
 
 /// The daemon's schedule.
 pub struct Learnt {
-    schedule: Schedule,
+    pub schedule: Schedule,
     start: Instant,
 }
 
@@ -320,7 +332,7 @@ impl Learnt {
         Self { schedule, start }
     }
 
-    fn at(&self, now: f64) -> Instant {
+    pub fn at(&self, now: f64) -> Instant {
         self.start + Duration::from_secs_f64(now)
     }
 }
@@ -362,7 +374,7 @@ pub struct Delays {
 
 impl Delays {
     fn add(&mut self, trace: &Trace, (created, high_risk): Event, found: f64) {
-        if (0.0..trace.measured).contains(&created) {
+        if trace.measured.contains(&created) {
             self.all.push(found - created);
             if high_risk {
                 self.high_risk.push(found - created);
@@ -406,9 +418,8 @@ struct Read {
 pub fn run(trace: &Trace, terms: &Terms, policy: &mut dyn Policy) -> Delays {
     let mut delays = Delays { closest: f64::INFINITY, ..Delays::default() };
     let mut read = vec![Read::default(); trace.users.len()];
-    let expected: usize =
-        trace.users.iter().flatten().filter(|(created, _)| (0.0..trace.measured).contains(created)).count();
-    let end = trace.measured + terms.kept_interval(trace.users.len()) * 1.5;
+    let expected: usize = trace.users.iter().flatten().filter(|(created, _)| trace.measured.contains(created)).count();
+    let end = trace.measured.end + terms.kept_interval(trace.users.len()) * 1.5;
     let call = 1.0 / terms.calls_per_second;
     let mut now = 0.0;
     while now < end && delays.all.len() < expected {
