@@ -25,8 +25,9 @@ use plot::{Bars, Curve, Curves};
 const USERS: u32 = 5000;
 const SEEDS: u64 = 10;
 
-/// One round of everybody takes a third of `max_interval`, and two and a half times as long as it.
-const ROUNDS_MINUTES: [f64; 2] = [20.0, 150.0];
+/// How long a round of everybody takes, in minutes: a third of `max_interval`, and two and a half times as long as it. And from
+/// which hour on events are measured: from the first moment, when nothing is known yet, or after the first round.
+const CASES: [(f64, f64); 3] = [(20.0, 0.0), (150.0, 0.0), (150.0, 6.0)];
 
 const NAMES: [&str; 4] = ["round-robin", "known rates", "foreseen rates", "learnt"];
 
@@ -58,17 +59,16 @@ fn main() {
         return println!("run it with: cargo bench --bench schedule");
     }
     let began = Instant::now();
-    for round_minutes in ROUNDS_MINUTES {
+    for (round_minutes, from_hour) in CASES {
         let terms = terms(round_minutes);
         let kept = terms.kept_interval(USERS as usize) / 60.0;
-        println!(
-            "\n{USERS} users, a round takes {round_minutes} min, nobody older than {kept:.0} min; minutes, median of {SEEDS} seeds\n"
-        );
+        println!("\n{USERS} users, a round takes {round_minutes} min, nobody older than {kept:.0} min.");
+        println!("Minutes; events of hours {from_hour} to 24; median of {SEEDS} seeds.\n");
         println!("| trace | | all: mean | 95 % | high risk: mean | 95 % | oldest | learnt is |");
         println!("|---|---|--:|--:|--:|--:|--:|---|");
         let mut bars = vec![];
         for shape in Shape::ALL {
-            let runs: Vec<[Figures; 4]> = (0..SEEDS).map(|seed| duel(shape, &terms, seed)).collect();
+            let runs: Vec<[Figures; 4]> = (0..SEEDS).map(|seed| duel(shape, &terms, from_hour, seed)).collect();
             let median = |who: usize, what: fn(&Figures) -> f64| median(runs.iter().map(|run| what(&run[who])));
             for (who, name) in NAMES.iter().enumerate() {
                 let cells = [
@@ -87,8 +87,10 @@ fn main() {
             }
             bars.push((shape.name(), [0, 1, 2, 3].map(|who| median(who, |figures| figures.mean) / 60.0)));
         }
-        let title = format!("Mean delay of an event in minutes, a round takes {round_minutes} min");
-        save(&format!("delay-{round_minutes}min.svg"), &Bars { title: &title, names: NAMES, groups: &bars }.draw());
+        if from_hour == 0.0 {
+            let title = format!("Mean delay of an event in minutes, a round takes {round_minutes} min");
+            save(&format!("delay-{round_minutes}min.svg"), &Bars { title: &title, names: NAMES, groups: &bars }.draw());
+        }
     }
     save("distribution.svg", &distribution());
     save("attack.svg", &attack());
@@ -100,8 +102,9 @@ fn terms(round_minutes: f64) -> Terms {
 }
 
 /// All contestants on one trace of a day.
-fn duel(shape: Shape, terms: &Terms, seed: u64) -> [Figures; 4] {
-    let trace = trace(shape, USERS, 24.0 * HOUR, terms.kept_interval(USERS as usize) * 1.5, seed);
+fn duel(shape: Shape, terms: &Terms, from_hour: f64, seed: u64) -> [Figures; 4] {
+    let mut trace = trace(shape, USERS, 24.0 * HOUR, terms.kept_interval(USERS as usize) * 1.5, seed);
+    trace.measured.start = from_hour * HOUR;
     contestants(&trace, terms, seed).map(|mut policy| Figures::of(run(&trace, terms, policy.as_mut())))
 }
 
@@ -112,7 +115,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 
 /// What part of the events is found within a time.
 fn distribution() -> String {
-    let terms = terms(ROUNDS_MINUTES[0]);
+    let terms = terms(CASES[0].0);
     let trace = trace(Shape::Dormant, USERS, 24.0 * HOUR, HOUR * 1.5, 0);
     let curves = contestants(&trace, &terms, 0).into_iter().zip(NAMES).filter(|(_, name)| *name != "foreseen rates");
     let curves: Vec<Curve> = curves
@@ -136,7 +139,7 @@ fn distribution() -> String {
 
 /// How often an attacked user is polled, before, in and after the attack.
 fn attack() -> String {
-    let terms = terms(ROUNDS_MINUTES[0]);
+    let terms = terms(CASES[0].0);
     let trace = trace(Shape::Attacks, USERS, 24.0 * HOUR, HOUR * 1.5, 0);
     // Of those who are attacked, who is quietest otherwise, with room before and behind.
     let attacks = trace.rates.iter().zip(&trace.users).enumerate().filter(|(_, (rate, _))| rate.foreseen > rate.known);

@@ -354,7 +354,7 @@ fn a_burst_brings_its_user_back_within_minutes_and_is_forgotten_in_time() {
 fn an_event_of_high_risk_brings_its_user_back_sooner() {
     let event = |high_risk| [Found { age: seconds(1200), high_risk }; 3];
     let [risky, ordinary] = polls_of(&event(true), &event(false));
-    assert!(risky > ordinary, "{risky} polls against {ordinary}");
+    assert!(2 * risky >= 3 * ordinary, "{risky} polls against {ordinary}");
 }
 
 #[test]

@@ -185,3 +185,81 @@ fn fading(span: f64) -> f64 {
 fn narrow(number: f64) -> f32 {
     number as f32
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = 86_400;
+
+    fn found(ages: impl IntoIterator<Item = u64>) -> Vec<Found> {
+        ages.into_iter().map(|age| Found { age: Duration::from_secs(age), high_risk: false }).collect()
+    }
+
+    /// Of a user with two events a day for ten days, an hour after it was polled last.
+    fn ordinary() -> Habit {
+        let mut habit = Habit::UNKNOWN;
+        habit.polled(Duration::ZERO, &found((0..20).map(|half_day| DAY / 4 + half_day * DAY / 2)), true);
+        habit.aged(Duration::from_hours(1))
+    }
+
+    /// Events an hour that are expected in the next ten minutes.
+    fn hourly(habit: Habit) -> f64 {
+        habit.outlook(&Spectrum::default()).rate_over(600.0) * 3600.0
+    }
+
+    #[test]
+    fn a_history_on_the_first_page_tells_the_rate() {
+        let rate = hourly(ordinary());
+        assert!((1.0 / 24.0..3.0 / 24.0).contains(&rate), "{rate} an hour of 2 a day");
+    }
+
+    #[test]
+    fn a_burst_raises_a_user_for_minutes_not_for_days() {
+        let mut bursting = ordinary();
+        bursting.polled(Duration::from_mins(10), &found([30, 60, 120, 180, 300]), false);
+        let (before, during) = (hourly(ordinary()), hourly(bursting));
+        assert!(during > 30.0 * before, "{during} against {before}");
+        let after = hourly(bursting.aged(Duration::from_hours(3)));
+        assert!(after < 10.0 * before, "{after} against {before}");
+        let day_after = hourly(bursting.aged(Duration::from_hours(24)));
+        assert!(day_after < 2.0 * before, "{day_after} against {before}");
+    }
+
+    #[test]
+    fn one_event_is_no_burst() {
+        let mut active = ordinary();
+        active.polled(Duration::from_mins(10), &found([120]), false);
+        assert!(hourly(active) < 20.0 * hourly(ordinary()), "{} against {}", hourly(active), hourly(ordinary()));
+    }
+
+    #[test]
+    fn high_risk_counts_fourfold() {
+        let events = found([600, 1200, 1800, 2400]);
+        let risky: Vec<_> = events.iter().map(|event| Found { high_risk: true, ..*event }).collect();
+        let mut habits = [ordinary(), ordinary()];
+        habits[0].polled(Duration::from_hours(1), &events, false);
+        habits[1].polled(Duration::from_hours(1), &risky, false);
+        let [ordinary, high_risk] = habits.map(hourly);
+        assert!(high_risk > 2.5 * ordinary && high_risk < 4.0 * ordinary, "{high_risk} against {ordinary}");
+    }
+
+    #[test]
+    fn who_falls_silent_is_let_go_sooner_than_the_windows_forget() {
+        let mut busy = Habit::UNKNOWN;
+        busy.polled(Duration::ZERO, &found((0..60).map(|place| place * 600)), false);
+        let silent = busy.aged(Duration::from_hours(4));
+        assert!(hourly(busy) > 4.0, "{}", hourly(busy));
+        assert!(hourly(silent) < 0.5, "{}", hourly(silent));
+    }
+
+    #[test]
+    fn a_habit_is_stored_to_three_digits() {
+        let mut habit = ordinary();
+        habit.polled(Duration::from_hours(1), &found([100, 2000]), false);
+        let stored = Habit::from_bytes(habit.to_bytes());
+        let (rate, again) = (hourly(habit), hourly(stored));
+        assert!((rate / again - 1.0).abs() < 0.02, "{rate} and {again}");
+        assert_eq!(Habit::from_bytes(stored.to_bytes()), stored);
+    }
+}

@@ -110,3 +110,41 @@ fn normalise(shares: &mut [f64; RATES]) {
     let sum: f64 = shares.iter().sum();
     shares.iter_mut().for_each(|share| *share /= sum);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pool of which one in so many has an event a minute, and the rest sleeps; each was seen for an hour.
+    fn pool(one_in: u32) -> Spectrum {
+        let mut spectrum = Spectrum::default();
+        for user in 0..3000 {
+            spectrum.learn(if user % one_in == 0 { 60.0 } else { 0.0 }, 3600.0, 1.0);
+        }
+        spectrum
+    }
+
+    #[test]
+    fn a_pool_teaches_its_mean_rate() {
+        // Of rates that are told apart by a factor of two, the nearer one is found.
+        let mean = pool(10).mean() * 60.0;
+        assert!((0.07..0.14).contains(&mean), "{mean} a minute");
+    }
+
+    #[test]
+    fn an_event_means_more_in_a_pool_where_the_active_are_very_active() {
+        let (sleepers, mixed) = (pool(1000), pool(2));
+        assert!(sleepers.rate(0.0, 600.0) < 0.05 * mixed.mean(), "who shows nothing is a sleeper");
+        assert!(mixed.rate(1.0, 60.0) > 1.5 * sleepers.rate(1.0, 600.0));
+    }
+
+    #[test]
+    fn no_count_is_too_much() {
+        let spectrum = pool(10);
+        for (count, exposure) in [(1e6, 1e6), (1e6, 1.0), (0.0, 1e9), (1e-30, 1e-30), (1e9, 1e9)] {
+            for rate in [spectrum.rate(count, exposure), shifted(1e-6, 0.05, count, exposure)] {
+                assert!(rate.is_finite() && rate > 0.0, "{rate} of {count} in {exposure} s");
+            }
+        }
+    }
+}
