@@ -63,30 +63,29 @@ fn main() {
         let terms = terms(round_minutes);
         let kept = terms.kept_interval(USERS as usize) / 60.0;
         println!("\n{USERS} users, a round takes {round_minutes} min, nobody older than {kept:.0} min.");
-        println!("Minutes; events of hours {from_hour} to 24; median of {SEEDS} seeds.\n");
-        println!("| trace | | all: mean | 95 % | high risk: mean | 95 % | oldest | learnt is |");
-        println!("|---|---|--:|--:|--:|--:|--:|---|");
+        println!("Minutes, mean / 95 %; events of hours {from_hour} to 24; median of {SEEDS} seeds.\n");
+        let mut oldest: f64 = 0.0;
+        println!(
+            "| trace | events | round-robin | known rates | foreseen rates | learnt | of r.-r. | of known | of foreseen |"
+        );
+        println!("|---|---|--:|--:|--:|--:|--:|--:|--:|");
         let mut bars = vec![];
         for shape in Shape::ALL {
             let runs: Vec<[Figures; 4]> = (0..SEEDS).map(|seed| duel(shape, &terms, from_hour, seed)).collect();
             let median = |who: usize, what: fn(&Figures) -> f64| median(runs.iter().map(|run| what(&run[who])));
-            for (who, name) in NAMES.iter().enumerate() {
-                let cells = [
-                    median(who, |figures| figures.mean),
-                    median(who, |figures| figures.late),
-                    median(who, |figures| figures.risk_mean),
-                    median(who, |figures| figures.risk_late),
-                    median(who, |figures| figures.oldest),
-                ];
-                let cells = cells.map(|seconds| format!("{:.1}", seconds / 60.0)).join(" | ");
-                let ratio = crate::median(runs.iter().map(|run| run[3].mean / run[who].mean));
-                let risk = crate::median(runs.iter().map(|run| run[3].risk_mean / run[who].risk_mean));
-                let verdict =
-                    if who == 3 { String::new() } else { format!("{ratio:.2} of it, {risk:.2} at high risk") };
-                println!("| {} | {name} | {cells} | {verdict} |", if who == 0 { shape.name() } else { "" });
-            }
+            let row = |mean: fn(&Figures) -> f64, late: fn(&Figures) -> f64| {
+                let minutes = |who| format!("{:.1} / {:.1}", median(who, mean) / 60.0, median(who, late) / 60.0);
+                let ratio = |who: usize| {
+                    format!("{:.2}", crate::median(runs.iter().map(|run| mean(&run[3]) / mean(&run[who]))))
+                };
+                [0, 1, 2, 3].map(minutes).into_iter().chain([0, 1, 2].map(ratio)).collect::<Vec<_>>().join(" | ")
+            };
+            println!("| {} | all | {} |", shape.name(), row(|figures| figures.mean, |figures| figures.late));
+            println!("| | high risk | {} |", row(|figures| figures.risk_mean, |figures| figures.risk_late));
+            oldest = oldest.max(median(3, |figures| figures.oldest));
             bars.push((shape.name(), [0, 1, 2, 3].map(|who| median(who, |figures| figures.mean) / 60.0)));
         }
+        println!("\nWith what was learnt, nobody got older than {:.1} min.", oldest / 60.0);
         if from_hour == 0.0 {
             let title = format!("Mean delay of an event in minutes, a round takes {round_minutes} min");
             save(&format!("delay-{round_minutes}min.svg"), &Bars { title: &title, names: NAMES, groups: &bars }.draw());

@@ -84,8 +84,8 @@ impl Shape {
         match self {
             Self::Uniform => "uniform",
             Self::Zipf => "zipf",
-            Self::Dormant => "log-normal, 60 % dormant",
-            Self::Daily => "daily cycle, 3 time zones",
+            Self::Dormant => "60 % dormant",
+            Self::Daily => "daily cycle",
             Self::Attacks => "attacks",
             Self::Shifting => "rates that change",
         }
