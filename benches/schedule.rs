@@ -4,12 +4,6 @@
 //! Time is virtual and every trace is seeded: the figures do not depend on the machine.
 
 #![expect(clippy::print_stdout, reason = "the table is what it is for")]
-#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
-#![expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "seconds and user numbers of a simulation are small"
-)]
 
 #[path = "schedule/plot.rs"]
 mod plot;

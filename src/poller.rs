@@ -223,6 +223,7 @@ impl<S: Source> Poller<S> {
                     member.polled = wall;
                 }
                 let next_look = report.next_look.map(|look| now + look.since(wall));
+                // Nothing of what the walk found is handed over yet: everybody looks alike, and the longest unseen is next.
                 let answer = Answer { next_look, backlog: report.backlog, calls: 1, found: &[], whole: false };
                 (Ended::Answered(answer), followed.health.answered(now))
             }

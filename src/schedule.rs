@@ -492,33 +492,22 @@ impl Schedule {
         let Some(user) = self.users.get(slot) else { return };
         let &User { polled, look, ticket, pool, rung, state, backlog, .. } = user;
         if state == State::Resting {
-            if put {
-                self.resting.insert((look, slot))
-            } else {
-                self.resting.remove(&(look, slot))
-            };
+            let _changed = if put { self.resting.insert((look, slot)) } else { self.resting.remove(&(look, slot)) };
             return;
         }
         let open = self.pools.get(&pool).is_none_or(|pool| !pool.closed);
         let users = &mut self.users;
-        let on_rung = (polled, pool, slot);
-        if put {
-            self.ladder.put(rung, on_rung, open, users)
-        } else {
-            self.ladder.take(rung, on_rung, open, users)
-        };
+        let change = if put { Ladder::put } else { Ladder::take };
+        change(&mut self.ladder, rung, (polled, pool, slot), open, users);
         let backlog = match backlog {
             Some(Backlog::Live) => Some(&mut self.live_backlog),
             Some(Backlog::History) => Some(&mut self.history_backlog),
             None => None,
         };
         let look = (look != NEVER).then_some((look, &mut self.looks));
+        let change = if put { Line::put } else { Line::take };
         for (key, line) in look.into_iter().chain(backlog.map(|line| (ticket.into(), line))) {
-            if put {
-                line.put((key, pool, slot), open, users)
-            } else {
-                line.take((key, pool, slot), open, users)
-            };
+            change(line, (key, pool, slot), open, users);
         }
     }
 

@@ -168,11 +168,7 @@ fn backlog_has_a_quarter_of_the_calls_while_polls_wait_however_long_its_turns_ar
     while polls + backlog < 20_000 {
         let (user, lane) = schedule.next(now, ALL).unwrap();
         let calls = if lane == Lane::Backlog { 50 } else { 1 };
-        if lane == Lane::Backlog {
-            backlog += calls
-        } else {
-            polls += calls
-        }
+        *if lane == Lane::Backlog { &mut backlog } else { &mut polls } += calls;
         now += Duration::from_millis(20) * calls;
         let open = Answer { backlog: Some(Backlog::History), calls, ..NOTHING };
         schedule.ended(user, lane, Ended::Answered(open), now);
@@ -245,7 +241,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
                 2 if rng.u8(0..8) == 0 => {
                     let pool = rng.usize(0..3);
                     held[pool] = now + seconds(rng.u64(0..120));
-                    schedule.hold(PoolSlot(pool as u32), held[pool]);
+                    schedule.hold(PoolSlot(u32::try_from(pool).unwrap()), held[pool]);
                 }
                 3..=11 if turns.len() < 16 => {
                     let choice = schedule.next(now, ALL);

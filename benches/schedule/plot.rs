@@ -23,14 +23,14 @@ fn colour(name: &str) -> &'static str {
 }
 
 /// Groups of four bars.
-pub struct Bars<'a> {
-    pub title: &'a str,
-    pub names: [&'a str; 4],
-    pub groups: &'a [(&'a str, [f64; 4])],
+pub(super) struct Bars<'a> {
+    pub(super) title: &'a str,
+    pub(super) names: [&'a str; 4],
+    pub(super) groups: &'a [(&'a str, [f64; 4])],
 }
 
 impl Bars<'_> {
-    pub fn draw(&self) -> String {
+    pub(super) fn draw(&self) -> String {
         let most = self.groups.iter().flat_map(|(_, values)| values).copied().fold(0.0, f64::max) * 1.08;
         let mut svg = frame(self.title, &self.names);
         let (across, up) = (WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM);
@@ -51,23 +51,23 @@ impl Bars<'_> {
     }
 }
 
-pub struct Curve<'a> {
-    pub name: &'a str,
-    pub points: Vec<(f64, f64)>,
+pub(super) struct Curve<'a> {
+    pub(super) name: &'a str,
+    pub(super) points: Vec<(f64, f64)>,
 }
 
 /// Curves over a plane from zero to `width` and `height`.
-pub struct Curves<'a> {
-    pub title: &'a str,
-    pub width: f64,
-    pub height: f64,
-    pub step: (f64, f64),
-    pub shaded: Option<(f64, f64)>,
-    pub curves: &'a [Curve<'a>],
+pub(super) struct Curves<'a> {
+    pub(super) title: &'a str,
+    pub(super) width: f64,
+    pub(super) height: f64,
+    pub(super) step: (f64, f64),
+    pub(super) shaded: Option<(f64, f64)>,
+    pub(super) curves: &'a [Curve<'a>],
 }
 
 impl Curves<'_> {
-    pub fn draw(&self) -> String {
+    pub(super) fn draw(&self) -> String {
         let names: Vec<&str> = self.curves.iter().map(|curve| curve.name).collect();
         let mut svg = frame(self.title, &names);
         let x = |value: f64| LEFT + value.min(self.width) / self.width * (WIDTH - LEFT - RIGHT);

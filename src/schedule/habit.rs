@@ -68,8 +68,8 @@ impl Habit {
     }
 
     /// Takes in a poll: `silence` since the one before, and what it found. A first poll brings its whole page, and whether
-    /// that is the `whole` history.
-    pub(super) fn polled(&mut self, silence: Duration, found: &[Found], whole: bool) {
+    /// that is the `whole` history. A walk that stores the habit with each page calls it for each page.
+    pub fn polled(&mut self, silence: Duration, found: &[Found], whole: bool) {
         if self.is_known() {
             self.elapse(silence.as_secs_f64());
         } else {
