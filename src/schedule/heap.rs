@@ -1,6 +1,6 @@
 //! A heap of users that knows where each of them stands, so that anybody can be taken out.
 //!
-//! Twelve bytes a user, half of what a `BTreeSet` takes: there may be a million users. The keys and the places are kept
+//! Eight to twelve bytes a user, a third of what a `BTreeSet` takes: there may be a million users. The keys and the places are kept
 //! with the users, behind [`Places`].
 
 /// What a heap asks of those who stand in it.
