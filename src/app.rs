@@ -12,7 +12,7 @@ use anyhow::Context as _;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use self::delivery_report::DeliveryReport;
 use self::gauges::Gauges;
@@ -23,8 +23,8 @@ use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
 use crate::gate::Gate;
 use crate::http::{HttpServer, Router, Scrapes};
-use crate::ledger::{Ledger, Opened, PoolRecord};
-use crate::lifecycle::{Clock, Lifecycle, Outcome};
+use crate::ledger::{Ledger, LedgerError, Opened, PoolRecord};
+use crate::lifecycle::{Clock, Duty, Lifecycle, Outcome};
 use crate::metrics::Metrics;
 use crate::poller::health::{Health, Trouble};
 use crate::poller::turn::Means;
@@ -35,14 +35,15 @@ use crate::sink::otlp::OtlpSink;
 use crate::sink::stdout::StdoutSink;
 use crate::source::cognito::Clients;
 use crate::source::metered::Metered;
-use crate::source::{PoolDescription, Source, SourceError};
+use crate::source::{CallOutcome, Operation, PoolDescription, Source, SourceError};
 use crate::status::StatusBoard;
+use crate::stop_point::{self, Step};
 use crate::targets::discovery::Discovery;
 use crate::targets::roster::Joining;
 use crate::walk::Rules;
 
 /// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
-const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// Records on stdout alone: at once, and as many as there are.
 const STDOUT_BATCHES: BatchLimits = BatchLimits { records: 512, delay: Duration::ZERO };
@@ -71,24 +72,15 @@ impl App {
         let metrics = Metrics::new(clock.now());
         let status = StatusBoard::new(clock.now());
         let http = HttpServer::bind(config.http.listen).await?;
-        let (state, now) = (config.state.clone(), clock.now());
-        let opened =
-            tokio::task::spawn_blocking(move || Ledger::open(&state, now)).await.context("open the ledger")??;
-        let (ledger, lost_since) = settle_in(opened, &metrics);
-        let mut pools = Vec::new();
-        for pool in &config.pools {
-            let record = match ledger.pool(&pool.id)? {
-                Some(record) => record,
-                None => {
-                    let record = PoolRecord { followed_since: lost_since.unwrap_or_else(|| clock.now()) };
-                    ledger.follow_pool(&pool.id, record.clone()).await?;
-                    record
-                }
-            };
-            metrics.add_pool(&identity(pool, None));
-            metrics.restore(&pool.id, &ledger.totals(&pool.id)?);
-            pools.push(record);
-        }
+        let (state, opens_at) = (config.state.clone(), clock.clone());
+        let opened = tokio::task::spawn_blocking(move || Ledger::open(&state, opens_at.now()))
+            .await
+            .context("open the ledger")??;
+        let ledger = settle_in(opened, &metrics);
+        let pools = pool_records(&ledger, &config, clock.now()).await?;
+        config.pools.iter().for_each(|pool| metrics.add_pool(&identity(pool, None)));
+        let shown = metrics.clone();
+        ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await?;
         metrics.outbox_limit(config.state.outbox_limit_bytes);
         Ok(Self {
             config: Arc::new(config),
@@ -115,7 +107,7 @@ impl App {
     ///
     /// # Errors
     /// A receiver's settings cannot be used.
-    pub async fn run(self, mut next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
+    pub async fn run(self, next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
         let Self { config, clock, lifecycle, metrics, status, http, ledger, clients, pools } = self;
         let receiver = config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id())).transpose()?;
         let timestamp = config.otlp.as_ref().map_or(TimestampSource::Event, |otlp| otlp.timestamp);
@@ -129,14 +121,15 @@ impl App {
         let scrapes = Scrapes::new();
         let router =
             Router { metrics: metrics.clone(), board: status.clone(), scrapes: scrapes.clone(), clock: clock.clone() };
-        lifecycle.spawn_service("http", http.serve(router, lifecycle.hard_stop()));
+        let serving = &lifecycle.stops(Duty::Serve).soft;
+        lifecycle.spawn(Duty::Serve, "http", http.serve(router, serving.clone()));
         let gauges = Gauges {
             metrics: metrics.clone(),
             status: status.clone(),
             ledger: ledger.clone(),
             outbox_limit_bytes: config.state.outbox_limit_bytes,
         };
-        lifecycle.spawn_service("gauges", gauges.run(lifecycle.hard_stop()));
+        lifecycle.spawn(Duty::Serve, "gauges", gauges.run(serving.clone()));
         if queue {
             let report = DeliveryReport { metrics: metrics.clone(), status: status.clone(), clock: clock.clone() };
             let limits = config
@@ -144,7 +137,8 @@ impl App {
                 .as_ref()
                 .map_or(STDOUT_BATCHES, |otlp| BatchLimits { records: otlp.batch_size, delay: otlp.batch_delay });
             let courier = Courier::new(ledger.clone(), printer, receiver, report, limits);
-            lifecycle.spawn("courier", courier.run(lifecycle.soft_stop(), lifecycle.hard_stop()));
+            let stops = lifecycle.stops(Duty::Deliver).clone();
+            lifecycle.spawn(Duty::Deliver, "courier", courier.run(stops.soft, stops.hard));
         }
 
         let means = Arc::new(Means {
@@ -154,7 +148,8 @@ impl App {
             calls: Arc::new(Semaphore::new(config.poll.concurrency)),
             page_size: config.poll.page_size,
             queue,
-            stop: lifecycle.soft_stop(),
+            outbox_limit_bytes: config.state.outbox_limit_bytes,
+            stop: lifecycle.stops(Duty::Gather).soft.clone(),
         });
         let lanes = Lanes::new(config.poll.requests_per_second, config.discovery.requests_per_second);
         for ((slot, pool), record) in (0..).map(PoolSlot).zip(&config.pools).zip(pools) {
@@ -170,19 +165,18 @@ impl App {
                 scrapes: scrapes.clone(),
             };
             let source = clients.pool(pool, config.poll.timeout, clock.clone());
-            lifecycle.spawn(format!("pool {}", pool.id), follower.run(source, lifecycle.soft_stop()));
+            let stop = lifecycle.stops(Duty::Gather).soft.clone();
+            lifecycle.spawn(Duty::Gather, format!("pool {}", pool.id), follower.run(source, stop));
         }
         status.ready();
         info!(pools = config.pools.len(), listen = %listen, "cognito-auth-exporter is running");
 
-        let outcome = lifecycle.run(async || {
-            let signal = next_signal().await;
-            status.stopping();
-            signal
-        });
-        let outcome = outcome.await;
-        ledger.close().await;
-        Ok(outcome)
+        let close = async {
+            let waiting = ledger.outbox_state().records;
+            ledger.close().await;
+            info!(waiting, "stopped; records that wait are delivered after the next start");
+        };
+        Ok(lifecycle.run(next_signal, || status.stopping(), close).await)
     }
 }
 
@@ -223,6 +217,7 @@ impl<S: Source> Follower<S> {
         let discovery = Discovery {
             joining: Joining {
                 pool_followed_since: self.record.followed_since,
+                lost_since: self.record.lost_since,
                 configured_since: self.config.followed_since,
                 first_run: self.app.poll.first_run,
             },
@@ -244,10 +239,29 @@ impl<S: Source> Follower<S> {
         let mut told = false;
         let began = Instant::now();
         loop {
-            match source.describe().await {
+            let asked = Instant::now();
+            let described = source.describe().await;
+            let account = described.as_ref().ok().and_then(|pool| pool.account_id.clone());
+            let known = identity(&self.config, account);
+            let outcome = described.as_ref().err().map_or(CallOutcome::Ok, SourceError::outcome);
+            self.means.metrics.api_request(
+                known.account_id.as_deref(),
+                &known.region,
+                Operation::DescribeUserPool,
+                outcome,
+                asked.elapsed(),
+            );
+            match described {
                 Ok(description) => {
+                    if told {
+                        info!(
+                            pool = self.config.id,
+                            after_seconds = began.elapsed().as_secs(),
+                            "the pool can be reached"
+                        );
+                    }
                     warn_of_plan(&self.config.id, &description);
-                    return identity(&self.config, description.account_id);
+                    return known;
                 }
                 Err(SourceError::Throttled(_)) => {}
                 Err(error @ (SourceError::Timeout(_) | SourceError::Passing(_))) => {
@@ -268,7 +282,7 @@ impl<S: Source> Follower<S> {
                             "the pool cannot be described; its budget is shared with the pools of the same credentials"
                         );
                     }
-                    return identity(&self.config, None);
+                    return known;
                 }
             }
             tokio::time::sleep(again_in).await;
@@ -281,7 +295,6 @@ impl<S: Source> Follower<S> {
             turns_max: self.app.poll.concurrency,
             min_interval: self.app.poll.min_interval,
             max_interval: self.app.poll.max_interval,
-            outbox_limit_bytes: self.app.state.outbox_limit_bytes,
         };
         let poller = Poller::new(self.means.clone(), pace, gate, self.status.clone());
         // A series first scraped at 1 is invisible to increase(): Prometheus has to see the zeros first.
@@ -290,7 +303,11 @@ impl<S: Source> Follower<S> {
             let _scraped_or_waited = tokio::time::timeout(wait_max, scraped).await;
         };
         let account = identity.account_id.as_deref().unwrap_or("unknown");
-        self.lifecycle.spawn(format!("poller {account} {}", identity.region), poller.run(messages, may_begin));
+        let hard = self.lifecycle.stops(Duty::Gather).hard.clone();
+        self.lifecycle.spawn(Duty::Gather, format!("poller {account} {}", identity.region), async move {
+            // Cut, it drops the turns that still wait for their commits: written or not, these are whole.
+            hard.run_until_cancelled(poller.run(messages, may_begin)).await;
+        });
     }
 }
 
@@ -315,14 +332,44 @@ fn warn_of_plan(pool: &str, description: &PoolDescription) {
     }
 }
 
-/// Says what became of a damaged ledger; answers since when events are live if it had to be begun anew.
-fn settle_in(opened: Opened, metrics: &Metrics) -> (Ledger, Option<UnixMillis>) {
-    let Some(rebuilt) = opened.rebuilt else { return (opened.ledger, None) };
-    metrics.state_rebuilt();
-    tracing::error!(
-        moved_to = %rebuilt.moved_to.display(),
-        last_commit = rebuilt.last_commit.map(|time| time.to_string()),
-        "the ledger was damaged and has been moved aside; it is rebuilt from Cognito's history, and counters begin at 0"
-    );
-    (opened.ledger, rebuilt.last_commit)
+/// Says what became of a damaged ledger.
+fn settle_in(opened: Opened, metrics: &Metrics) -> Ledger {
+    if let Some(rebuilt) = opened.rebuilt {
+        metrics.state_rebuilt();
+        let live = match rebuilt.last_commit {
+            Some(time) => format!("events since {time} are live"),
+            None => "when it was last written is not known, so everything up to now is history".to_owned(),
+        };
+        error!(
+            problem = rebuilt.problem,
+            moved_to = %rebuilt.moved_to.display(),
+            "the ledger was damaged and has been moved aside; it is rebuilt from Cognito's history, counters begin at 0, \
+             and {live}"
+        );
+    }
+    opened.ledger
+}
+
+/// Since when each pool is followed, in the configuration's order. A pool that is new begins now; in a rebuilt ledger, when
+/// the lost one ended.
+async fn pool_records(ledger: &Ledger, config: &Config, now: UnixMillis) -> Result<Vec<PoolRecord>, LedgerError> {
+    let lost_since = ledger.lost_since()?.map(|time| time.min(now));
+    let mut records = Vec::new();
+    for pool in &config.pools {
+        let record = match ledger.pool(&pool.id)? {
+            Some(record) => record,
+            None => {
+                let record = PoolRecord { followed_since: lost_since.unwrap_or(now), lost_since };
+                ledger.follow_pool(&pool.id, record.clone()).await?;
+                stop_point::reached(Step::PoolRecorded);
+                record
+            }
+        };
+        records.push(record);
+    }
+    // Not before each pool has it in its own record: one that is added later is simply new.
+    if lost_since.is_some() {
+        ledger.forget_loss().await?;
+    }
+    Ok(records)
 }

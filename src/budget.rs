@@ -1,7 +1,26 @@
-//! When the next call may be made: evenly spaced, never above the budget, and backing off after a throttle.
+//! When the next call may be made: evenly spaced, never above the budget, and finding out how much of it is allowed.
 //!
 //! Pure: time comes in as an argument. There is one [`Budget`] per account, region and quota category, shared by all
 //! pools, because that is how AWS counts: the application's own calls are in the same category, and theirs come first.
+//!
+//! The configured rate is a promise of ours; how much of it the service grants nobody says. It may be less for as long as
+//! the application is busy, and a throttle is the only sign. So the rate follows the curve of CUBIC (RFC 9438), which
+//! was made for this: it remembers the rate at which it was throttled, comes back quickly to just below it, stays there,
+//! and only then feels its way up, ever faster, until that ceiling is forgotten.
+//!
+//! ```text
+//!   rate                                                             . the ceiling is forgotten
+//!   ceiling . . . . . . . . . . . . . . . . . . . . . . . . . . . .'. . . . . . .
+//!   NEAR . . . . . .  _______________________________________.---'
+//!                .--'
+//!             .-'   |                                   |
+//!   low  ____/   BACK_AFTER                      PROBES_AFTER               since the throttle
+//!       pause
+//! ```
+//!
+//! To halve and to win back a fixed share each second, as TCP once did, would be as polite and leave a quarter of what is
+//! allowed unused, with a throttle at the tip of every saw tooth: here they come once in a minute and more. Every visit to
+//! the ceiling costs the application some calls, too, because the service refuses whoever comes; hence the long plateau.
 
 use std::time::{Duration, Instant};
 
@@ -13,25 +32,62 @@ pub const DEFAULT_READ_LIMIT: f64 = 50.0;
 #[derive(Clone, Debug)]
 pub struct Budget {
     limit_per_second: f64,
-    rate_per_second: f64,
     /// When the next call may start.
     next: Option<Instant>,
-    last_throttle: Option<Instant>,
-    last_recovery: Option<Instant>,
+    lesson: Option<Lesson>,
+    /// Lessons so far: a slot reserved before the latest is void.
+    lessons: u64,
+}
+
+/// What the latest throttle taught.
+#[derive(Clone, Copy, Debug)]
+struct Lesson {
+    at: Instant,
+    /// The rate at which it came: more than is allowed.
+    ceiling_per_second: f64,
+    /// What it left of that.
+    low_per_second: f64,
+}
+
+/// A call's reserved time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Slot {
+    /// When the call may start.
+    pub at: Instant,
+    lessons: u64,
 }
 
 impl Budget {
-    /// What a throttle leaves of the rate. Half, as TCP does: whoever shares the quota notices at once.
-    const AFTER_THROTTLE: f64 = 0.5;
+    /// What a throttle leaves of the rate; CUBIC's own factor. Together with the pause everybody who shares the quota
+    /// notices at once.
+    const AFTER_THROTTLE: f64 = 0.7;
 
-    /// The share of the limit that is won back each second without a throttle: 25 seconds from half to whole.
-    const RECOVERY_PER_SECOND: f64 = 0.02;
+    /// What a throttle leaves that comes again within [`Budget::SOON`]: what is allowed is far below, and to be found in
+    /// few steps.
+    const AFTER_ANOTHER: f64 = 0.5;
 
-    /// The smallest share of the limit: enough to notice that the quota is free again.
-    const FLOOR: f64 = 0.02;
+    /// A throttle this soon after another shows that the first back-off was not enough.
+    const SOON: Duration = Duration::from_secs(10);
 
-    /// Calls in flight together are throttled together: one lesson, not sixteen.
-    const ONE_LESSON: Duration = Duration::from_secs(1);
+    /// Nobody calls for so long after a throttle: the calls in flight come back, and the application finds the quota free.
+    const PAUSE: Duration = Duration::from_secs(1);
+
+    /// The share of the ceiling to stay at. The throttle came above what is allowed, but not far.
+    const NEAR: f64 = 0.95;
+
+    /// When the rate has come back to there: steeply at first, and slowly where the ceiling may be lower by now.
+    const BACK_AFTER: Duration = Duration::from_secs(20);
+
+    /// How long it stays there before it feels its way up. Longer, and a rate that is free again is found later; shorter,
+    /// and the application is disturbed more often.
+    const PROBES_AFTER: Duration = Duration::from_secs(90);
+
+    /// How much of the limit the rate has risen above the plateau after as long again. It grows with the limit and not
+    /// with the ceiling, so that even the lowest ceiling is forgotten within four minutes.
+    const PROBE: f64 = 0.3;
+
+    /// The lowest rate, where the limit is not lower: a quota that is used up altogether is asked every ten seconds.
+    const FLOOR_PER_SECOND: f64 = 0.1;
 
     /// A call that starts late may be made up for within this time, or a timer's granularity would waste the budget.
     const CATCH_UP: Duration = Duration::from_millis(100);
@@ -39,18 +95,18 @@ impl Budget {
     /// A budget of so many calls per second (above 0).
     pub fn new(limit_per_second: f64) -> Self {
         let limit_per_second = limit_per_second.max(f64::MIN_POSITIVE);
-        Self {
-            limit_per_second,
-            rate_per_second: limit_per_second,
-            next: None,
-            last_throttle: None,
-            last_recovery: None,
-        }
+        Self { limit_per_second, next: None, lesson: None, lessons: 0 }
     }
 
-    /// Calls per second at present, after back-off.
-    pub fn rate_per_second(&self) -> f64 {
-        self.rate_per_second
+    /// Calls per second at `now`, after back-off.
+    pub fn rate_per_second(&self, now: Instant) -> f64 {
+        let Some(lesson) = &self.lesson else { return self.limit_per_second };
+        let plateau = lesson.ceiling_per_second * Self::NEAR;
+        let since = now.saturating_duration_since(lesson.at);
+        let (missing, probing) = (Self::BACK_AFTER.saturating_sub(since), since.saturating_sub(Self::PROBES_AFTER));
+        let below = (plateau - lesson.low_per_second) * missing.div_duration_f64(Self::BACK_AFTER).powi(3);
+        let above = self.limit_per_second * Self::PROBE * probing.div_duration_f64(Self::PROBES_AFTER).powi(3);
+        (plateau - below + above).max(Self::FLOOR_PER_SECOND).min(self.limit_per_second)
     }
 
     /// When a call could start that were reserved now.
@@ -58,95 +114,38 @@ impl Budget {
         self.next.map_or(now, |next| next.max(now))
     }
 
-    /// Reserves the next call and answers when it may start.
-    pub fn reserve(&mut self, now: Instant) -> Instant {
-        self.recover(now);
+    /// Reserves the next call. When its time has come the caller asks [`Budget::is_void`].
+    pub fn reserve(&mut self, now: Instant) -> Slot {
         let earliest = now.checked_sub(Self::CATCH_UP).unwrap_or(now);
-        let slot = self.next.map_or(now, |next| next.max(earliest));
-        self.next = Some(slot + Duration::from_secs_f64((1.0 / self.rate_per_second).min(86_400.0)));
-        slot.max(now)
+        let at = self.next.map_or(now, |next| next.max(earliest));
+        self.next = Some(at + self.spacing(now));
+        Slot { at: at.max(now), lessons: self.lessons }
     }
 
-    /// Slows down after a throttle: at once, and for everybody who shares the budget.
-    pub fn throttled(&mut self, now: Instant) {
-        if self.last_throttle.is_some_and(|last| now.saturating_duration_since(last) < Self::ONE_LESSON) {
+    /// Whether a throttle came since this call was reserved: it is to be reserved anew, at the lower rate.
+    pub fn is_void(&self, slot: &Slot) -> bool {
+        slot.lessons != self.lessons
+    }
+
+    /// Slows down after the throttle of a call that started at `started`: at once, and for everybody who shares the budget.
+    pub fn throttled(&mut self, started: Instant, now: Instant) {
+        // Calls in flight together are throttled together: one lesson, not sixteen.
+        if self.lesson.is_some_and(|lesson| started <= lesson.at) {
             return;
         }
-        self.last_throttle = Some(now);
-        self.last_recovery = Some(now);
-        self.rate_per_second = (self.rate_per_second * Self::AFTER_THROTTLE).max(self.limit_per_second * Self::FLOOR);
-        let pause_ends = now + Self::ONE_LESSON;
-        self.next = Some(self.next.map_or(pause_ends, |next| next.max(pause_ends)));
+        let again = self.lesson.is_some_and(|lesson| now.saturating_duration_since(lesson.at) < Self::SOON);
+        let ceiling_per_second = self.rate_per_second(now);
+        let left = if again { Self::AFTER_ANOTHER } else { Self::AFTER_THROTTLE };
+        self.lesson = Some(Lesson { at: now, ceiling_per_second, low_per_second: ceiling_per_second * left });
+        self.lessons = self.lessons.wrapping_add(1);
+        self.next = Some(now + Self::PAUSE.max(self.spacing(now)));
     }
 
-    fn recover(&mut self, now: Instant) {
-        if self.rate_per_second < self.limit_per_second {
-            let since = self.last_recovery.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-            let regained = self.limit_per_second * Self::RECOVERY_PER_SECOND * since.as_secs_f64();
-            self.rate_per_second = (self.rate_per_second + regained).min(self.limit_per_second);
-        }
-        self.last_recovery = Some(now);
+    /// From one call to the next; at most a day.
+    fn spacing(&self, now: Instant) -> Duration {
+        Duration::from_secs_f64((1.0 / self.rate_per_second(now)).min(86_400.0))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Calls per second of virtual time, each made as soon as it may be, `late` after its slot.
-    fn run(budget: &mut Budget, start: Instant, seconds: u32, late: Duration) -> Vec<u32> {
-        let mut made = vec![0; seconds as usize];
-        let mut now = start;
-        loop {
-            now = budget.reserve(now) + late;
-            match usize::try_from(now.duration_since(start).as_secs()) {
-                Ok(second) if second < made.len() => made[second] += 1,
-                _ => return made,
-            }
-        }
-    }
-
-    #[test]
-    fn no_second_is_above_the_budget_and_none_is_wasted() {
-        let start = Instant::now();
-        for late in [Duration::ZERO, Duration::from_millis(2)] {
-            let made = run(&mut Budget::new(50.0), start, 60, late);
-            assert!(made.iter().all(|calls| *calls <= 60), "1.2 budgets at most: {made:?}");
-            assert!(made.iter().sum::<u32>() >= 50 * 60 * 97 / 100, "97 % used: {made:?}");
-        }
-    }
-
-    #[test]
-    fn idle_time_is_not_saved_up() {
-        let start = Instant::now();
-        let mut budget = Budget::new(5.0);
-        run(&mut budget, start, 1, Duration::ZERO);
-        let made = run(&mut budget, start + Duration::from_secs(3600), 1, Duration::ZERO);
-        assert!(made[0] <= 6, "{made:?}");
-    }
-
-    #[test]
-    fn the_first_throttle_slows_down_at_once_and_a_burst_of_them_counts_once() {
-        let start = Instant::now();
-        let mut budget = Budget::new(10.0);
-        budget.reserve(start);
-        for _ in 0..16 {
-            budget.throttled(start);
-        }
-        assert!((budget.rate_per_second() - 5.0).abs() < 1e-9);
-        assert!(budget.reserve(start) >= start + Budget::ONE_LESSON, "a pause first");
-    }
-
-    #[test]
-    fn it_recovers_to_the_limit_and_not_above_and_never_stops_altogether() {
-        let start = Instant::now();
-        let mut budget = Budget::new(10.0);
-        for second in 0..100 {
-            budget.throttled(start + Duration::from_secs(second * 2));
-        }
-        assert!(budget.rate_per_second() >= 0.2);
-        budget.reserve(start + Duration::from_secs(200));
-        budget.reserve(start + Duration::from_secs(10_000));
-        assert!((budget.rate_per_second() - 10.0).abs() < 1e-9);
-    }
-}
+mod tests;

@@ -7,7 +7,9 @@ pub mod check;
 pub mod demo;
 pub mod events;
 pub mod logging;
+pub mod quarantine;
 pub mod run;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -36,6 +38,10 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Print one user's auth events, newest first, one a line.
     Events(events::EventsArgs),
+    /// Look at the records that the receiver refused or that cannot be read, put them back, or drop them.
+    ///
+    /// Works on the state of an exporter that is stopped, and changes nothing but what it is asked for.
+    Quarantine(quarantine::QuarantineArgs),
 }
 
 /// Where the configuration is.
@@ -43,7 +49,7 @@ enum Command {
 struct ConfigArgs {
     /// Configuration file. Without it: ./config.toml if there, then /etc/cognito-auth-exporter/config.toml; the
     /// environment alone (COGNITO_EXPORTER_...) will do.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 
@@ -61,6 +67,10 @@ impl Arguments {
             },
             Command::Demo(args) => demo::demo(&args).await,
             Command::Events(args) => events::main(args).await,
+            Command::Quarantine(args) => match args.config.load() {
+                Ok(config) => quarantine::main(args, config).await,
+                Err(errors) => return bad_configuration(&errors),
+            },
         };
         result.unwrap_or_else(|error| {
             complain(&format!("{error:#}"));

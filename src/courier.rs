@@ -1,9 +1,10 @@
 //! Takes entries from the outbox to the sinks, and settles what became of them.
 //!
 //! A loop of four steps: *collect* a batch, *print* it (standard output), *export* it (OTLP), *settle*. An entry leaves the
-//! outbox when every configured sink has taken it, or the receiver has refused it for what it is. Nothing is dropped by age
-//! or number: while a receiver is down the loop waits, and the outbox's own limit is the ledger's matter. What an answer
-//! leads to is decided in [`delivery`], without I/O; this file asks, awaits and tells.
+//! outbox when every configured sink has taken it, or the receiver has refused it for what it is, or it cannot be read: the
+//! latter two are quarantined. Nothing is dropped by age or number: while a receiver is down the loop waits, and the outbox's
+//! own limit is the ledger's matter. What an answer leads to is decided in [`delivery`], without I/O; this file asks, awaits
+//! and tells.
 //!
 //! Repeats: a crash between a sink's answer and the settlement's write repeats at most the batch in flight. In a process
 //! that lives on, nothing is printed twice, however often its export fails.
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::entry::Entry;
 use crate::sink::{Answer, Sink};
+use crate::stop_point::{self, Step};
 
 pub mod delivery;
 mod fault;
@@ -24,7 +26,7 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-pub use outbox::{CourierReport, Outbox, OutboxId, RequestOutcome, Settlement};
+pub use outbox::{CourierReport, Outbox, OutboxId, RequestOutcome, Settlement, Unreadable, Waiting};
 
 use delivery::{Delivery, Fate, Pace, Standing, Wait};
 use fault::FaultLog;
@@ -84,11 +86,25 @@ struct Stopped;
 /// Entries on their way. What has a fate is in the settlement.
 #[derive(Debug, Default)]
 struct Batch {
+    /// The last id that was looked at.
+    read_to: Option<OutboxId>,
     ids: Vec<OutboxId>,
     entries: Vec<Entry>,
+    /// Those between them that are damaged, with the reason.
+    unreadable: Vec<(OutboxId, String)>,
     bytes: usize,
     full: bool,
     settlement: Settlement,
+}
+
+impl Batch {
+    fn len(&self) -> usize {
+        self.ids.len() + self.unreadable.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 impl<O, P, S, R> Courier<O, P, S, R>
@@ -128,6 +144,7 @@ where
         self.stops = Stops { drain, halt };
         let mut changes = self.outbox.changes();
         while let Ok(mut batch) = self.collect(&mut changes).await {
+            stop_point::reached(Step::BatchCollected);
             let carried = self.carry(&mut batch, &mut changes).await;
             let settled = self.settle(&mut batch).await;
             if carried.and(settled).is_err() {
@@ -144,7 +161,7 @@ where
             changes.borrow_and_update();
             self.top_up(&mut batch).await?;
             let draining = self.stops.drain.is_cancelled();
-            if batch.ids.is_empty() {
+            if batch.is_empty() {
                 if self.held.take().is_some() {
                     continue;
                 }
@@ -167,14 +184,22 @@ where
     async fn top_up(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
         let mut failures = Standing::default();
         let more = loop {
-            let after = batch.ids.last().copied().or(self.held);
-            match self.outbox.read(after, self.limits.records - batch.ids.len()) {
+            let after = batch.read_to.or(self.held);
+            match self.outbox.read(after, self.limits.records - batch.len()) {
                 Ok(more) => break more,
                 Err(error) => self.outbox_failed(&error, &mut failures).await?,
             }
         };
         self.faults.outbox.succeeded();
         for (id, entry) in more {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(unreadable) => {
+                    batch.read_to = Some(id);
+                    batch.unreadable.push((id, unreadable.to_string()));
+                    continue;
+                }
+            };
             let size = match (&self.receiver, &self.printer) {
                 (Some(receiver), _) => receiver.size_of(&entry),
                 (None, Some(printer)) => printer.size_of(&entry),
@@ -185,22 +210,38 @@ where
                 batch.full = true;
                 break;
             }
+            batch.read_to = Some(id);
             batch.ids.push(id);
             batch.entries.push(entry);
             batch.bytes += size;
         }
-        batch.full |= batch.ids.len() >= self.limits.records || batch.bytes >= BATCH_BYTES_MAX;
+        batch.full |= batch.len() >= self.limits.records || batch.bytes >= BATCH_BYTES_MAX;
         Ok(())
     }
 
-    /// Takes a batch to every sink.
+    /// Takes a batch to every sink, and what is damaged to the quarantine.
     async fn carry(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
         self.print(batch).await?;
         if self.receiver.is_none() {
             batch.settlement.delivered.append(&mut batch.ids);
-            return Ok(());
+        } else {
+            self.export(batch, changes).await?;
         }
-        self.export(batch, changes).await
+        // Last, because it may have to wait for room.
+        self.put_aside(batch, changes).await
+    }
+
+    /// Gives up what cannot be read, so that it does not lie in the way for ever.
+    async fn put_aside(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
+        let Some((_, reason)) = batch.unreadable.first() else { return Ok(()) };
+        tracing::error!(
+            records = batch.unreadable.len(),
+            reason,
+            "records that wait for delivery are damaged; they go to the quarantine as they are"
+        );
+        self.await_quarantine(batch, changes).await?;
+        batch.settlement.quarantined.append(&mut batch.unreadable);
+        Ok(())
     }
 
     /// Prints what of the batch was not printed before. A printer has no opinion of records: any failure is its own.
@@ -235,6 +276,7 @@ where
         let mut delivery = Delivery::of(batch.entries.len());
         while let (Some(part), Some(receiver)) = (delivery.part(), &mut self.receiver) {
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
+            stop_point::reached(Step::BatchAnswered);
             let step = delivery.answered(&answer, &mut self.standing, fastrand::f64());
             self.tell(&answer, part.len());
             match step.fate {
@@ -331,9 +373,11 @@ where
         while !batch.settlement.is_empty() {
             match self.outbox.settle(batch.settlement.clone()).await {
                 Ok(()) => {
+                    stop_point::reached(Step::BatchSettled);
                     let quarantined = batch.settlement.quarantined.len() as u64;
                     if let Some((_, reason)) = batch.settlement.quarantined.first() {
-                        tracing::warn!(records = quarantined, reason, "records were refused and are in quarantine");
+                        stop_point::reached(Step::QuarantineSettled);
+                        tracing::warn!(records = quarantined, reason, "records are in quarantine");
                         self.report.quarantined(quarantined);
                     }
                     self.report.progress();

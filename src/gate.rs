@@ -18,15 +18,20 @@ impl Gate {
         Self(Arc::new(Mutex::new(Budget::new(per_second))))
     }
 
-    /// Waits for the next call's time.
+    /// Waits for the next call's time; if a throttle comes meanwhile, for the one after that.
     pub async fn pass(&self) {
-        let slot = self.reserve();
-        tokio::time::sleep_until(slot).await;
+        loop {
+            let slot = self.budget().reserve(Instant::now().into_std());
+            tokio::time::sleep_until(slot.at.into()).await;
+            if !self.budget().is_void(&slot) {
+                return;
+            }
+        }
     }
 
     /// Reserves the next call, to be made at the time answered or later.
     pub fn reserve(&self) -> Instant {
-        self.budget().reserve(Instant::now().into_std()).into()
+        self.budget().reserve(Instant::now().into_std()).at.into()
     }
 
     /// When a call could start that were reserved now.
@@ -34,18 +39,45 @@ impl Gate {
         self.budget().next_at(Instant::now().into_std()).into()
     }
 
-    /// Slows everybody down who shares the gate.
-    pub fn throttled(&self) {
-        self.budget().throttled(Instant::now().into_std());
+    /// Slows everybody down who shares the gate, after the throttle of a call that started at `started`.
+    pub fn throttled(&self, started: Instant) {
+        self.budget().throttled(started.into_std(), Instant::now().into_std());
     }
 
     /// Calls per second at present, after back-off.
     pub fn per_second(&self) -> f64 {
-        self.budget().rate_per_second()
+        self.budget().rate_per_second(Instant::now().into_std())
     }
 
     fn budget(&self) -> MutexGuard<'_, Budget> {
         // A panic elsewhere cannot leave a number half written.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_throttle_holds_back_those_who_wait_already() {
+        let gate = Gate::new(10.0);
+        let began = Instant::now();
+        let passed = async |gate: Gate| {
+            gate.pass().await;
+            began.elapsed()
+        };
+        gate.pass().await;
+        let throttled = async {
+            tokio::time::sleep(Duration::from_millis(150)).await;
+            gate.throttled(began);
+        };
+        let (first, second, third, ()) =
+            tokio::join!(passed(gate.clone()), passed(gate.clone()), passed(gate.clone()), throttled);
+        assert!(first < Duration::from_millis(150), "its time came before: {first:?}");
+        let pause_ends = Duration::from_millis(1150);
+        assert!(second >= pause_ends && third > second, "after the pause, one by one: {second:?}, {third:?}");
     }
 }

@@ -9,6 +9,7 @@ mod page;
 mod router;
 mod scrapes;
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -19,13 +20,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 pub use self::router::{Answer, Router};
 pub use self::scrapes::Scrapes;
 
-/// Connections at a time; more wait to be accepted. A pair of Prometheus servers, the probes and a few people need ten.
+/// Connections at a time. A pair of Prometheus servers, the probes and a few people need ten. At the bound the oldest gives
+/// way to a new one: whoever holds connections without asking, or does not read, keeps nobody out.
 const CONNECTIONS_MAX: usize = 64;
 
 /// Bytes of a request's line and headers; ours have a few hundred.
@@ -96,17 +98,22 @@ impl HttpServer {
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         // The connections are this task's own: they end with it, at the latest.
         let mut connections = JoinSet::new();
+        let mut oldest_first = VecDeque::<AbortHandle>::with_capacity(CONNECTIONS_MAX);
         let mut refused = false;
         loop {
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(_) = connections.join_next() => {}
-                accepted = self.listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                accepted = self.listener.accept() => match accepted {
                     Ok((stream, _)) => {
                         if std::mem::take(&mut refused) {
                             tracing::info!("connections are accepted again");
                         }
-                        connections.spawn(connection(stream, router.clone(), stop.clone()));
+                        oldest_first.retain(|connection| !connection.is_finished());
+                        if oldest_first.len() >= CONNECTIONS_MAX && let Some(oldest) = oldest_first.pop_front() {
+                            oldest.abort();
+                        }
+                        oldest_first.push_back(connections.spawn(connection(stream, router.clone(), stop.clone())));
                     }
                     Err(error) => {
                         if !std::mem::replace(&mut refused, true) {

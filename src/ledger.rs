@@ -26,22 +26,22 @@ mod stored_user;
 mod writer;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::books::Work;
-use self::engine::Reader;
-use self::envelope::{Count, Pool, Record as _};
+use self::books::{Books, Work};
+use self::engine::{Engine, Reader};
+use self::envelope::{Count, LostSince, Pool, Record as _};
 pub use self::error::LedgerError;
 use self::home::Home;
 pub use self::home::Rebuilt;
 use self::stored_entry::{StoredEntry, StoredRefusal};
 use self::stored_user::StoredUser;
-use self::writer::{Access, GROUP_KEYS_MAX, Request, Shared, WAITING_MAX, Writer};
+use self::writer::{Access, GROUP_KEYS_MAX, Reply, Request, Shared, TimeOfDay, WAITING_MAX, Writer};
 use crate::config::StateConfig;
-use crate::courier::{Outbox, OutboxId, Settlement};
+use crate::courier::{Outbox, OutboxId, Settlement, Unreadable, Waiting};
 use crate::cursor::Cursor;
 use crate::entry::{Entry, PoolIdentity};
 use crate::event::UnixMillis;
@@ -71,8 +71,10 @@ pub struct Opened {
 /// What is kept of a pool.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PoolRecord {
-    /// When the pool was first followed.
+    /// When the pool was first followed, as far as is known: after a loss, when the lost ledger last wrote something.
     pub followed_since: UnixMillis,
+    /// Present while the users are not yet enrolled again whose records were lost: events since then are live.
+    pub lost_since: Option<UnixMillis>,
 }
 
 /// What is kept of a user.
@@ -118,14 +120,21 @@ pub struct OutboxState {
     pub oldest: Option<UnixMillis>,
 }
 
-/// An entry that a receiver refused for good.
+/// What was put aside: an entry that a receiver refused for good, or one that is damaged.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Quarantined {
     /// The entry.
-    pub entry: Entry,
-    /// What the receiver said.
+    pub entry: Result<Entry, Unreadable>,
+    /// Why and when it was put aside; None if not even that can be read.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why and when an entry was put aside.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Refusal {
+    /// What the receiver said, or what is wrong with the entry.
     pub reason: String,
-    /// When it was put aside.
+    /// When.
     pub at: UnixMillis,
 }
 
@@ -140,29 +149,52 @@ impl Ledger {
     /// # Errors
     /// Nothing has been changed when this fails; each error says what to do.
     pub fn open(state: &StateConfig, now: UnixMillis) -> Result<Opened, LedgerError> {
+        let time = TimeOfDay::from(now);
         let home = Home::enter(state)?;
-        let (engine, mut books, rebuilt) = home.open(now)?;
+        let (engine, books, rebuilt) = home.open(now)?;
+        Ok(Opened { ledger: Self::begin(home, engine, books, state, time)?, rebuilt })
+    }
+
+    /// Opens the ledger that is there, as it is: makes none, and repairs or replaces nothing. For whoever looks at the
+    /// state of an exporter that is stopped.
+    ///
+    /// # Errors
+    /// There is none, it is in use, or it is damaged.
+    pub fn open_existing(state: &StateConfig, now: UnixMillis) -> Result<Self, LedgerError> {
+        let time = TimeOfDay::from(now);
+        let home = Home::enter_existing(state)?;
+        let (engine, books) = home.open_existing()?;
+        Self::begin(home, engine, books, state, time)
+    }
+
+    fn begin(
+        home: Home,
+        engine: Engine,
+        mut books: Books,
+        state: &StateConfig,
+        time: TimeOfDay,
+    ) -> Result<Self, LedgerError> {
         let published = books.publish(engine.reader())?;
         let shared = Arc::new(Shared {
             access: RwLock::new(Access::Open(engine.reader().clone())),
             published: watch::Sender::new(published),
+            writing: Mutex::default(),
             changes: watch::Sender::default(),
         });
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
         let instance_id = books.instance_id.clone();
-        let writer = Writer::new(home, shared.clone(), waiting, now);
+        let writer = Writer::new(home, shared.clone(), waiting, time);
         let thread = thread::Builder::new()
             .name("ledger".into())
             .spawn(move || writer.run(engine, books))
             .map_err(|error| LedgerError::Storage(format!("cannot start the writer's thread: {error}")))?;
-        let ledger = Self(Arc::new(Handle {
+        Ok(Self(Arc::new(Handle {
             instance_id,
             quarantine_limit_bytes: state.quarantine_limit_bytes,
             shared,
             requests,
             writer: thread.thread().clone(),
-        }));
-        Ok(Opened { ledger, rebuilt })
+        })))
     }
 
     /// The UUID that was made when the ledger was.
@@ -176,9 +208,21 @@ impl Ledger {
     /// The ledger has failed, is closed, or the record cannot be read.
     pub fn pool(&self, pool_id: &str) -> Result<Option<PoolRecord>, LedgerError> {
         let stored = self.reading(|reader| reader.get(&keys::pool(pool_id)))?;
-        stored
-            .map(|bytes| Ok(PoolRecord { followed_since: UnixMillis(Pool::open(&bytes)?.followed_since) }))
-            .transpose()
+        let record = |bytes: Vec<u8>| {
+            let Pool { followed_since, lost_since } = Pool::open(&bytes)?;
+            Ok(PoolRecord { followed_since: UnixMillis(followed_since), lost_since: lost_since.map(UnixMillis) })
+        };
+        stored.map(record).transpose()
+    }
+
+    /// When the ledger that was here before last wrote something, if this one was begun in its place and not every pool
+    /// is followed again.
+    ///
+    /// # Errors
+    /// The ledger has failed, is closed, or the record cannot be read.
+    pub fn lost_since(&self) -> Result<Option<UnixMillis>, LedgerError> {
+        let stored = self.reading(|reader| reader.get(keys::LOST_SINCE))?;
+        stored.map(|bytes| Ok(UnixMillis(LostSince::open(&bytes)?.time))).transpose()
     }
 
     /// A pool's totals, but for series that only another build knows.
@@ -225,8 +269,27 @@ impl Ledger {
     /// # Errors
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn follow_pool(&self, pool_id: &str, record: PoolRecord) -> Result<(), LedgerError> {
-        let stored = Pool { followed_since: record.followed_since.0 };
+        let lost_since = record.lost_since.map(|time| time.0);
+        let stored = Pool { followed_since: record.followed_since.0, lost_since };
         self.ask(Work::Put(vec![(keys::pool(pool_id), Some(stored.seal()))])).await
+    }
+
+    /// Forgets what [`Ledger::lost_since`] tells: every pool has it in its own record.
+    ///
+    /// # Errors
+    /// It may still be there: the ledger has failed or is closed.
+    pub async fn forget_loss(&self) -> Result<(), LedgerError> {
+        self.ask(Work::Put(vec![(keys::LOST_SINCE.to_vec(), None)])).await
+    }
+
+    /// Has the totals shown: all of them now, a pool's whenever some of them have grown and are on the disk, and all again
+    /// when the store was opened anew, since a write that failed may have been done. `show` is told of absolute values, from
+    /// the writer's thread.
+    ///
+    /// # Errors
+    /// The ledger is closed.
+    pub async fn show_totals(&self, show: impl Fn(&str, &[(Series, u64)]) + Send + 'static) -> Result<(), LedgerError> {
+        self.request(|reply| Request::Show(Box::new(show), reply)).await
     }
 
     /// Puts users on the roster. One who is there already and has the same time of joining keeps the stored cursor, which
@@ -260,13 +323,16 @@ impl Ledger {
     /// Writes a page: all of it is on the disk when this answers Ok.
     ///
     /// # Errors
-    /// All of it or nothing may have been written: the ledger has failed or is closed. Read the user again.
+    /// `NotEnrolled`: nothing was written, because the record is not of the one who is enrolled (who joined at another time,
+    /// or is nobody). Else all of it or nothing may have been written: the ledger has failed or is closed. Read the user
+    /// again.
     pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
         let pool_id = &commit.pool.id;
         let increments =
             commit.totals.iter().map(|(series, increment)| (keys::total(pool_id, &series.to_key()), *increment));
         self.ask(Work::Commit {
-            user: (keys::user(pool_id, &commit.username), Some(StoredUser::from(&commit.record).seal())),
+            user: (keys::user(pool_id, &commit.username), StoredUser::from(&commit.record).seal()),
+            joined: commit.record.joined,
             increments: increments.collect(),
             entries: commit.entries.iter().map(|entry| StoredEntry::from(entry).seal()).collect(),
         })
@@ -276,7 +342,7 @@ impl Ledger {
     /// Up to `limit` entries of the quarantine behind `after` (None: from the first), in order.
     ///
     /// # Errors
-    /// The ledger has failed, is closed, or an entry cannot be read.
+    /// The ledger has failed or is closed.
     pub fn read_quarantine(
         &self,
         after: Option<OutboxId>,
@@ -287,15 +353,39 @@ impl Ledger {
         values
             .into_iter()
             .map(|(id, value)| {
-                let refusal = StoredRefusal::open(&value)?;
-                let Some(entry) = refusal.entry else {
-                    return Err(LedgerError::corrupt(StoredRefusal::WHAT, "it holds no entry"));
+                let quarantined = match StoredRefusal::examine(&value)? {
+                    Ok(StoredRefusal { reason, at, value }) => Quarantined {
+                        entry: StoredEntry::examine(&value)?.map(Entry::from),
+                        refusal: Some(Refusal { reason, at: UnixMillis(at) }),
+                    },
+                    Err(unreadable) => Quarantined { entry: Err(unreadable), refusal: None },
                 };
-                let quarantined =
-                    Quarantined { entry: entry.into(), reason: refusal.reason, at: UnixMillis(refusal.at) };
                 Ok((id, quarantined))
             })
             .collect()
+    }
+
+    /// Puts entries of the quarantine back into the outbox, behind what waits there and under new numbers. Those that are
+    /// not in quarantine (any more) are passed over. At any moment each is in exactly one of the two places.
+    ///
+    /// # Errors
+    /// One of them cannot be read, or the ledger has failed or is closed. Those before it may be back in the outbox.
+    pub async fn retry(&self, ids: &[OutboxId]) -> Result<(), LedgerError> {
+        for part in ids.chunks(GROUP_KEYS_MAX / 2) {
+            self.ask(Work::Retry(part.to_vec())).await?;
+        }
+        Ok(())
+    }
+
+    /// Forgets entries of the quarantine. Those that are not there (any more) are passed over.
+    ///
+    /// # Errors
+    /// Some may still be there: the ledger has failed or is closed.
+    pub async fn drop_quarantined(&self, ids: &[OutboxId]) -> Result<(), LedgerError> {
+        for part in ids.chunks(GROUP_KEYS_MAX) {
+            self.ask(Work::Drop(part.to_vec())).await?;
+        }
+        Ok(())
     }
 
     /// How much waits for delivery, as far as it is durable.
@@ -314,11 +404,17 @@ impl Ledger {
         self.reading(Reader::size_bytes).unwrap_or(0)
     }
 
-    /// Why the ledger cannot be used at present; it is being opened again. None while all is well.
+    /// Why the ledger cannot be used at present: it is being opened again, or its disk does not answer. None while all is
+    /// well.
     pub fn failure(&self) -> Option<String> {
+        self.fault().map(|error| error.to_string())
+    }
+
+    fn fault(&self) -> Option<LedgerError> {
         match &*self.access() {
-            Access::Failed(why) => Some(why.clone()),
-            Access::Open(_) | Access::Closed => None,
+            Access::Failed(error) => Some(error.clone()),
+            Access::Open(_) => self.0.shared.overdue(),
+            Access::Closed => None,
         }
     }
 
@@ -334,11 +430,15 @@ impl Ledger {
     }
 
     async fn ask(&self, work: Work) -> Result<(), LedgerError> {
-        if let Some(why) = self.failure() {
-            return Err(LedgerError::Storage(why));
+        if let Some(error) = self.fault() {
+            return Err(error);
         }
+        self.request(|reply| Request::Work(work, reply)).await
+    }
+
+    async fn request(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), LedgerError> {
         let (reply, answer) = oneshot::channel();
-        let sent = self.0.requests.send(Request::Work(work, reply)).await;
+        let sent = self.0.requests.send(request(reply)).await;
         sent.map_err(|_| LedgerError::Closed)?;
         self.0.writer.unpark();
         // A writer that ends before its turn drops the question.
@@ -348,7 +448,7 @@ impl Ledger {
     fn reading<T>(&self, read: impl FnOnce(&Reader) -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         match &*self.access() {
             Access::Open(reader) => read(reader),
-            Access::Failed(why) => Err(LedgerError::Storage(why.clone())),
+            Access::Failed(error) => Err(error.clone()),
             Access::Closed => Err(LedgerError::Closed),
         }
     }
@@ -422,14 +522,14 @@ impl Iterator for Usernames {
 impl Outbox for Ledger {
     type Error = LedgerError;
 
-    fn read(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<(OutboxId, Entry)>, LedgerError> {
+    fn read(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<Waiting>, LedgerError> {
         let first = after.map_or(0, |after| after.0.saturating_add(1));
         let end = self.0.shared.published.borrow().end;
-        let mut entries: Vec<(OutboxId, Entry)> = Vec::new();
+        let mut entries: Vec<Waiting> = Vec::new();
         for (id, value) in self.numbered(keys::outbox_between(first, end), limit)? {
-            let mut entry = Entry::from(StoredEntry::open(&value)?);
+            let mut entry = StoredEntry::examine(&value)?.map(Entry::from);
             // Most neighbours are of one pool.
-            if let Some((_, before)) = entries.last()
+            if let (Some((_, Ok(before))), Ok(entry)) = (entries.last(), &mut entry)
                 && before.pool == entry.pool
             {
                 entry.pool = before.pool.clone();
@@ -454,10 +554,14 @@ impl Outbox for Ledger {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
     use tempfile::TempDir;
 
-    use super::envelope::Format;
+    use super::envelope::{Format, Instance, Record};
+    use super::stored_entry::tests::{AT, REASON, known_entry, refusal_of_version_1};
     use super::*;
+    use crate::metrics::Metrics;
 
     const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
     const POOL: &str = "eu-west-1_Test";
@@ -475,6 +579,25 @@ mod tests {
         let opened = Ledger::open(&state(directory), NOW).unwrap();
         assert_eq!(opened.rebuilt, None);
         opened.ledger
+    }
+
+    /// A ledger in which ann is enrolled.
+    async fn with_ann(directory: &TempDir) -> Ledger {
+        let ledger = open(directory);
+        ledger.enroll(POOL, vec![("ann".into(), page(0).record)]).await.unwrap();
+        ledger
+    }
+
+    /// Has the next write fail, before or after it was done.
+    fn fail_next_write(directory: &TempDir, when: &str) {
+        std::fs::write(directory.path().join("ledger/fail-next-write"), when).unwrap();
+    }
+
+    fn until_it_is_open_again(ledger: &Ledger) {
+        // The writer opens the store again by itself, a second later.
+        while ledger.failure().is_some() {
+            thread::park_timeout(std::time::Duration::from_millis(10));
+        }
     }
 
     fn page(number: i64) -> Commit {
@@ -495,31 +618,28 @@ mod tests {
     /// Writes to the store behind the ledger's back.
     fn tamper(directory: &TempDir, key: &[u8], value: Vec<u8>) {
         let home = Home::enter(&state(directory)).unwrap();
-        let (mut engine, _) = home.reopen().unwrap();
+        let (mut engine, _) = home.reopen(0).unwrap();
         engine.write(vec![(key.to_vec(), Some(value))]).unwrap();
     }
 
-    fn newer(mut record: Vec<u8>) -> Vec<u8> {
-        record[0] = 2;
-        record
+    #[expect(clippy::needless_pass_by_value, reason = "it takes the place of what it is given")]
+    fn newer(record: Vec<u8>) -> Vec<u8> {
+        envelope::in_version(2, &record)
     }
 
     #[tokio::test]
     async fn a_failed_write_is_told_and_cured_and_the_books_are_read_again() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = open(&directory);
+        let ledger = with_ann(&directory).await;
         ledger.commit(page(1)).await.unwrap();
-        std::fs::write(directory.path().join("ledger/fail-next-write"), "").unwrap();
+        fail_next_write(&directory, "before it");
         let failed = ledger.commit(page(2)).await.unwrap_err();
         assert!(matches!(failed, LedgerError::Storage(_)), "{failed}");
         assert!(ledger.failure().is_some());
         assert!(matches!(ledger.user(POOL, "ann"), Err(LedgerError::Storage(_))));
         assert!(matches!(ledger.commit(page(2)).await, Err(LedgerError::Storage(_))));
 
-        // The writer opens the store again by itself, a second later.
-        while ledger.failure().is_some() {
-            thread::park_timeout(std::time::Duration::from_millis(10));
-        }
+        until_it_is_open_again(&ledger);
         assert_eq!(ledger.user(POOL, "ann").unwrap(), Some(page(1).record));
         assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 1)]));
         ledger.commit(page(2)).await.unwrap();
@@ -528,20 +648,73 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_disk_that_does_not_answer_is_a_failure_until_it_does() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = with_ann(&directory).await;
+        let before = std::time::Instant::now().checked_sub(writer::WRITE_MAX).unwrap();
+        ledger.0.shared.set_writing(Some(before));
+        let refused = ledger.commit(page(1)).await.unwrap_err();
+        assert_eq!(refused.to_string(), "cannot use the ledger: a write has not ended for 30 s");
+        assert_eq!(ledger.failure(), Some(refused.to_string()));
+        assert_eq!(ledger.user(POOL, "ann"), Ok(Some(page(0).record)), "what is there can be read");
+        ledger.0.shared.set_writing(None);
+        ledger.commit(page(1)).await.unwrap();
+        assert_eq!(ledger.failure(), None);
+        ledger.close().await;
+    }
+
+    #[tokio::test]
     async fn a_ledger_that_has_failed_can_be_closed_at_once() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = open(&directory);
-        std::fs::write(directory.path().join("ledger/fail-next-write"), "").unwrap();
+        let ledger = with_ann(&directory).await;
+        fail_next_write(&directory, "before it");
         ledger.commit(page(1)).await.unwrap_err();
         ledger.close().await;
         open(&directory).close().await;
     }
 
     #[tokio::test]
+    async fn totals_shown_are_the_ledgers_also_after_a_failed_write_that_was_done() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = with_ann(&directory).await;
+        ledger.commit(page(1)).await.unwrap();
+        let metrics = Metrics::new(NOW);
+        metrics.add_pool(&page(0).pool);
+        let shown = metrics.clone();
+        ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await.unwrap();
+        let shows = |count: u64| {
+            let series = format!("cognito_auth_history_events_total{{user_pool_id=\"{POOL}\"}} {count}\n");
+            assert!(metrics.render().contains(&series), "{series}{}", metrics.render());
+        };
+        shows(1);
+        ledger.commit(page(2)).await.unwrap();
+        shows(2);
+        // Of a write of which nobody knows nothing is shown, until it is known.
+        for (when, held) in [("after it", 3), ("before it", 3), ("after it", 4)] {
+            fail_next_write(&directory, when);
+            ledger.commit(page(3)).await.unwrap_err();
+            until_it_is_open_again(&ledger);
+            assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, held)]), "{when}");
+            shows(held);
+        }
+        // A turn that does not wait for its answer any more leaves nothing uncounted: it has asked, and is gone.
+        tokio::select! {
+            biased;
+            answered = ledger.commit(page(4)) => panic!("answered at once: {answered:?}"),
+            () = std::future::ready(()) => {}
+        }
+        ledger.commit(page(5)).await.unwrap();
+        shows(6);
+        ledger.close().await;
+    }
+
+    #[tokio::test]
     async fn what_a_newer_build_has_written_is_refused_and_left_as_it_is() {
         let format = Format { number: Format::NUMBER + 1 };
         let total = keys::total(POOL, &Series::History.to_key());
+        let newer_entry = StoredRefusal { value: newer(Count { value: 1 }.seal()), ..StoredRefusal::default() };
         let newer_things = [
+            (keys::quarantine(1), newer_entry.seal()),
             (keys::FORMAT.to_vec(), format.seal()),
             (total, newer(Count { value: 1 }.seal())),
             (keys::outbox(1), newer(Count { value: 1 }.seal())),
@@ -562,7 +735,7 @@ mod tests {
     #[tokio::test]
     async fn a_user_of_a_newer_build_or_a_damaged_one_concerns_nobody_else() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = open(&directory);
+        let ledger = with_ann(&directory).await;
         ledger.commit(page(1)).await.unwrap();
         ledger.close().await;
         let sealed = StoredUser::from(&page(1).record).seal();
@@ -577,15 +750,231 @@ mod tests {
         ledger.close().await;
     }
 
+    /// Every way in which an entry can be unreadable.
+    fn damaged_values() -> Vec<Vec<u8>> {
+        let sealed = StoredEntry::from(&known_entry()).seal();
+        let no_protobuf = [0xff; 9];
+        let sealed_no_protobuf = [&[1], &crc32fast::hash(&no_protobuf).to_le_bytes()[..], &no_protobuf].concat();
+        let mut of_version_0 = sealed.clone();
+        of_version_0[0] = 0;
+        vec![vec![], sealed[..sealed.len() - 1].to_vec(), vec![0xa5; 300], sealed_no_protobuf, of_version_0]
+    }
+
+    #[tokio::test]
+    async fn damaged_entries_condemn_nothing_and_can_be_put_aside_as_they_are_and_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = with_ann(&directory).await;
+        // A sound entry in front of each damaged one, and one behind the last.
+        let damaged = damaged_values();
+        let mut commit = page(1);
+        commit.entries = vec![known_entry(); 2 * damaged.len() + 1];
+        ledger.commit(commit).await.unwrap();
+        ledger.close().await;
+        for (number, value) in (0..).zip(&damaged) {
+            tamper(&directory, &keys::outbox(2 * number + 1), value.clone());
+        }
+
+        let ledger = open(&directory);
+        let waiting = ledger.read(None, 100).unwrap();
+        let (sound, unreadable): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(id, _)| id.0 % 2 == 0);
+        assert!(sound.iter().all(|(_, entry)| *entry == Ok(known_entry())));
+        let aside = |(id, entry): &Waiting| (*id, entry.clone().unwrap_err().to_string());
+        let quarantined: Vec<_> = unreadable.iter().map(aside).collect();
+        assert_eq!((sound.len(), quarantined.len()), (damaged.len() + 1, damaged.len()));
+        // The first is damaged from here on, and nothing stands still.
+        ledger.settle(Settlement { delivered: vec![sound[0].0], quarantined: vec![] }).await.unwrap();
+        assert_eq!(ledger.outbox_state().oldest, Some(known_entry().observed));
+        let delivered = sound.iter().map(|(id, _)| *id).collect();
+        ledger.settle(Settlement { delivered, quarantined: vec![] }).await.unwrap();
+        assert_eq!((ledger.outbox_state().records, ledger.outbox_state().oldest), (damaged.len() as u64, None));
+        ledger.settle(Settlement { delivered: vec![], quarantined: quarantined.clone() }).await.unwrap();
+        assert_eq!(ledger.outbox_state(), OutboxState::default());
+        let sizes = ledger.quarantine_state();
+        ledger.close().await;
+
+        let ledger = open(&directory);
+        assert_eq!((ledger.outbox_state(), ledger.quarantine_state()), (OutboxState::default(), sizes));
+        let listed = ledger.read_quarantine(None, 100).unwrap();
+        assert_eq!(listed.len(), damaged.len());
+        for ((id, found), (asked, reason)) in listed.iter().zip(&quarantined) {
+            assert_eq!((id, &found.refusal.as_ref().unwrap().reason), (asked, reason));
+            assert_eq!(&found.entry.as_ref().unwrap_err().to_string(), reason);
+            let stored = ledger.reading(|reader| reader.get(&keys::quarantine(id.0))).unwrap().unwrap();
+            assert_eq!(StoredRefusal::open(&stored).unwrap().value, damaged[usize::try_from(id.0 / 2).unwrap()]);
+            assert!(matches!(ledger.retry(&[*id]).await, Err(LedgerError::Corrupt { .. })), "it would come back");
+        }
+        assert_eq!((ledger.outbox_state(), ledger.quarantine_state()), (OutboxState::default(), sizes));
+        let ids: Vec<_> = listed.iter().map(|(id, _)| *id).collect();
+        ledger.drop_quarantined(&ids).await.unwrap();
+        assert_eq!(ledger.quarantine_state(), (0, 0));
+        ledger.close().await;
+    }
+
+    #[tokio::test]
+    async fn the_quarantine_of_an_older_build_is_read_retried_and_written_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        open(&directory).close().await;
+        tamper(&directory, keys::SEQUENCE, Count { value: 8 }.seal());
+        tamper(&directory, &keys::quarantine(7), refusal_of_version_1());
+        // The record of a refusal can be damaged too.
+        tamper(&directory, &keys::quarantine(6), vec![2, 0, 0, 0]);
+        let ledger = open(&directory);
+        let refusal = Some(Refusal { reason: REASON.into(), at: AT });
+        let listed = ledger.read_quarantine(None, 10).unwrap();
+        let damaged = Quarantined { entry: Err(Unreadable("it is cut short".into())), refusal: None };
+        assert_eq!(listed[0], (OutboxId(6), damaged));
+        assert_eq!(listed[1], (OutboxId(7), Quarantined { entry: Ok(known_entry()), refusal }));
+
+        ledger.retry(&[OutboxId(7)]).await.unwrap();
+        assert!(ledger.retry(&[OutboxId(6)]).await.is_err());
+        ledger.drop_quarantined(&[OutboxId(6)]).await.unwrap();
+        assert_eq!(ledger.quarantine_state(), (0, 0));
+        assert_eq!(ledger.read(None, 10), Ok(vec![(OutboxId(8), Ok(known_entry()))]));
+        ledger
+            .settle(Settlement { delivered: vec![], quarantined: vec![(OutboxId(8), "again".into())] })
+            .await
+            .unwrap();
+        let stored = ledger.reading(|reader| reader.get(&keys::quarantine(8))).unwrap().unwrap();
+        assert_eq!(stored[0], StoredRefusal::VERSION);
+        ledger.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_asked_for_twice_leaves_the_quarantine_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = with_ann(&directory).await;
+        let mut commit = page(1);
+        commit.entries = vec![known_entry(); 70];
+        ledger.commit(commit).await.unwrap();
+        let before = ledger.outbox_state();
+        let ids: Vec<_> = (0..70).map(OutboxId).collect();
+        let quarantined = ids.iter().map(|id| (*id, "bad".to_owned())).collect();
+        ledger.settle(Settlement { delivered: vec![], quarantined }).await.unwrap();
+        let twice: Vec<_> = ids.iter().chain(&ids).copied().collect();
+        let (retried, again, dropped) =
+            tokio::join!(ledger.retry(&twice), ledger.retry(&ids), ledger.drop_quarantined(&ids));
+        retried.and(again).and(dropped).unwrap();
+        // Which request came first is open, but each entry went one way, and the books are right.
+        assert_eq!(ledger.quarantine_state(), (0, 0));
+        let waiting = ledger.read(None, 1000).unwrap();
+        assert!(waiting.iter().all(|(id, _)| id.0 >= 70), "an id is never used again");
+        assert!((1..=70).contains(&waiting.len()), "{}", waiting.len());
+        let (records, bytes) = (ledger.outbox_state().records, ledger.outbox_state().bytes);
+        assert_eq!(records, waiting.len() as u64);
+        assert_eq!(bytes, before.bytes / 70 * records);
+        ledger.close().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_there_is_opened_as_it_is_or_not_at_all() {
+        let directory = tempfile::tempdir().unwrap();
+        let entries = || std::fs::read_dir(directory.path()).unwrap().count();
+        let absent = LedgerError::Absent(directory.path().to_owned());
+        assert_eq!(Ledger::open_existing(&state(&directory), NOW).err(), Some(absent));
+        assert_eq!(entries(), 0);
+
+        let ledger = with_ann(&directory).await;
+        ledger.commit(page(1)).await.unwrap();
+        let locked = LedgerError::Locked(directory.path().to_owned());
+        assert_eq!(Ledger::open_existing(&state(&directory), NOW).err(), Some(locked));
+        ledger.close().await;
+        let ledger = Ledger::open_existing(&state(&directory), NOW).unwrap();
+        assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 1)]));
+        ledger.close().await;
+
+        tamper(&directory, &keys::total(POOL, "history"), vec![1, 2, 3]);
+        let before = entries();
+        for _ in 0..2 {
+            let damaged = Ledger::open_existing(&state(&directory), NOW).err().unwrap();
+            assert!(matches!(damaged, LedgerError::Corrupt { what: "a total", .. }), "{damaged}");
+        }
+        assert_eq!(entries(), before);
+    }
+
     #[tokio::test]
     async fn a_damaged_total_is_damage_of_the_ledger() {
         let directory = tempfile::tempdir().unwrap();
-        let ledger = open(&directory);
+        let ledger = with_ann(&directory).await;
         ledger.commit(page(1)).await.unwrap();
         ledger.close().await;
         tamper(&directory, &keys::total(POOL, "history"), vec![1, 2, 3]);
         let opened = Ledger::open(&state(&directory), NOW).unwrap();
         assert!(opened.rebuilt.unwrap().problem.starts_with("a total"));
         opened.ledger.close().await;
+    }
+
+    /// What may happen to a stored record.
+    #[derive(Clone, Debug)]
+    enum Damage {
+        Flip(Vec<(prop::sample::Index, u8)>),
+        Cut(prop::sample::Index),
+        Insert(prop::sample::Index, Vec<u8>),
+        Replace(prop::sample::Index, Vec<u8>),
+        Append(Vec<u8>),
+    }
+
+    impl Damage {
+        fn any() -> impl Strategy<Value = Self> {
+            let bytes = || vec(any::<u8>(), 1..20);
+            prop_oneof![
+                vec((any::<prop::sample::Index>(), any::<u8>()), 1..5).prop_map(Self::Flip),
+                any::<prop::sample::Index>().prop_map(Self::Cut),
+                (any::<prop::sample::Index>(), bytes()).prop_map(|(at, bytes)| Self::Insert(at, bytes)),
+                (any::<prop::sample::Index>(), bytes()).prop_map(|(at, bytes)| Self::Replace(at, bytes)),
+                bytes().prop_map(Self::Append),
+            ]
+        }
+
+        fn done_to(&self, bytes: &[u8]) -> Vec<u8> {
+            let mut bytes = bytes.to_vec();
+            let len = bytes.len();
+            if len == 0 {
+                return bytes;
+            }
+            match self {
+                Self::Flip(flips) => flips.iter().for_each(|(at, bits)| bytes[at.index(len)] ^= bits),
+                Self::Cut(at) => bytes.truncate(at.index(len)),
+                Self::Insert(at, more) => drop(bytes.splice(at.index(len)..at.index(len), more.iter().copied())),
+                Self::Replace(at, other) => {
+                    let at = at.index(len);
+                    drop(bytes.splice(at..len.min(at + other.len()), other.iter().copied()));
+                }
+                Self::Append(more) => bytes.extend(more),
+            }
+            bytes
+        }
+    }
+
+    /// Whatever is done to a record, it is refused, unless nothing was done.
+    fn only_what_was_written<R: Record + PartialEq + std::fmt::Debug>(record: &R, damage: &[Damage], bytes: &[u8]) {
+        let sealed = record.seal();
+        assert_eq!(R::open(&sealed).as_ref(), Ok(record));
+        let damaged = damage.iter().fold(sealed.clone(), |bytes, damage| damage.done_to(&bytes));
+        assert!(damaged == sealed || R::open(&damaged).is_err(), "{damaged:?} passes for {sealed:?}");
+        let _ = (R::open(bytes), StoredUser::joined(bytes), StoredUser::joined(&damaged));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+
+        #[test]
+        fn a_record_of_any_kind_is_what_was_written_or_refused(
+            (number, time, text) in (any::<u64>(), any::<i64>(), ".{0,40}"),
+            user in stored_user::tests::record(),
+            entry in stored_entry::tests::any_entry(),
+            damage in vec(Damage::any(), 1..3),
+            bytes in vec(any::<u8>(), 0..64),
+        ) {
+            only_what_was_written(&Format { number: u32::try_from(number >> 32).unwrap() }, &damage, &bytes);
+            only_what_was_written(&Instance { id: text.clone() }, &damage, &bytes);
+            only_what_was_written(&Count { value: number }, &damage, &bytes);
+            only_what_was_written(&Pool { followed_since: time, lost_since: Some(time) }, &damage, &bytes);
+            only_what_was_written(&LostSince { time }, &damage, &bytes);
+            only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
+            prop_assert_eq!(StoredUser::joined(&StoredUser::from(&user).seal()), Ok(user.joined));
+            let entry = StoredEntry::from(&entry);
+            only_what_was_written(&entry, &damage, &bytes);
+            only_what_was_written(&StoredRefusal { value: entry.seal(), reason: text, at: time }, &damage, &bytes);
+        }
     }
 }

@@ -48,6 +48,7 @@ pub mod status;
 
 pub mod app;
 pub mod lifecycle;
+pub mod stop_point;
 
 pub mod cli;
 pub mod simulate;

@@ -1,14 +1,16 @@
-//! How the process lives and ends: its tasks, its two stops, its signals, its clock.
+//! How the process lives and ends: its tasks, their stops, its signals, its clock.
 //!
 //! ```text
-//! running --first signal, or a task that dies--> draining --work done, or 20 s--> ending --tasks ended, or 5 s--> outcome
-//!                                   soft stop |                      hard stop |
-//!                                                second signal: the outcome at once
+//! running --first signal, or a task that dies--> gatherers end, by 5 s --> couriers drain, by 15 s --> services end, by 17 s
+//!         --> whoever was cut ends, by 18 s --> the ledger closes, by 20 s --> outcome
+//!
+//! second signal: the outcome at once
 //! ```
 //!
-//! *Work* (polling, committing, delivering) begins nothing new at the soft stop, finishes what it has in hand, and is cut
-//! at the hard stop. *Services* (the HTTP server) go on while work drains, so that the drain can be watched, and end at
-//! the hard stop. Nothing is lost either way: what is not delivered waits in the ledger.
+//! Tasks stop in the order of the flow, each kind for itself: one whose *soft stop* comes begins nothing new and finishes
+//! what it has in hand; at its *hard stop* it ends where it stands. A courier that drains has everything before it that
+//! will come, and the drain can be watched, because services go on until it is over. Nothing is lost either way: what is
+//! not delivered waits in the ledger.
 //!
 //! Every task is spawned here. One that ends without having been asked to is a fault of the program, and a process that
 //! lives on without one of its parts looks healthy and is not: it stops, and says which task it was.
@@ -21,26 +23,71 @@ use std::time::{Duration, SystemTime};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::event::UnixMillis;
 
-/// How long work may drain after the soft stop. Kubernetes kills 30 s after its SIGTERM; this leaves room for the end.
-pub const DRAIN_MAX: Duration = Duration::from_secs(20);
+/// How long a stop may take in all, whatever is slow. Kubernetes kills 30 s after its SIGTERM; a third of that is left to
+/// a machine that is busy.
+pub const STOP_MAX: Duration = Duration::from_secs(20);
 
-/// How long tasks may take to end after the hard stop: time for a flush to disk, not for the network.
-pub const END_MAX: Duration = Duration::from_secs(5);
+/// When tasks have to have ended, counted from the beginning of the stop. What is left of [`STOP_MAX`] is for a last sync
+/// to a slow disk.
+const END_MAX: Duration = Duration::from_secs(18);
+
+/// What a task is there for. In this order tasks are stopped.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Duty {
+    /// Brings events into the ledger: discovery and polling.
+    Gather,
+    /// Takes them out of it.
+    Deliver,
+    /// Shows what goes on: HTTP, gauges.
+    Serve,
+}
+
+impl Duty {
+    const IN_ORDER: [Self; 3] = [Self::Gather, Self::Deliver, Self::Serve];
+
+    /// When the hard stop comes, counted from the beginning of the whole stop. A duty that is done sooner leaves its time
+    /// to the next.
+    const fn time_max(self) -> Duration {
+        Duration::from_secs(match self {
+            // Only commits that were sent are waited for: a few syncs, on a disk that is slow.
+            Self::Gather => 5,
+            // The longest, because only here does time buy anything: the default timeout of one export that hangs, and
+            // another try.
+            Self::Deliver => 15,
+            // An answer that is being read may take 2 s.
+            Self::Serve => 17,
+        })
+    }
+}
+
+/// The two stops of a duty.
+#[derive(Clone, Default, Debug)]
+pub struct Stops {
+    /// Begin nothing new, finish what is in hand.
+    pub soft: CancellationToken,
+    /// End now.
+    pub hard: CancellationToken,
+}
 
 /// The process's tasks and stops. Clones share them.
 #[derive(Clone, Default)]
 pub struct Lifecycle {
-    soft: CancellationToken,
-    hard: CancellationToken,
-    work: TaskTracker,
-    services: TaskTracker,
+    /// By duty, in order.
+    crews: [Crew; 3],
     tasks: Arc<Tasks>,
+}
+
+/// The tasks of one duty.
+#[derive(Clone, Default)]
+struct Crew {
+    stops: Stops,
+    tasks: TaskTracker,
 }
 
 #[derive(Default)]
@@ -72,8 +119,8 @@ pub enum Fault {
     /// It panicked; the panic's message is on stderr.
     #[error("task {0} panicked")]
     Panicked(Arc<str>),
-    /// They did not end in time after the hard stop.
-    #[error("did not end within {} s of the hard stop: {}", END_MAX.as_secs(), .0.join(", "))]
+    /// They did not end in time, although cut.
+    #[error("did not end within {} s of the stop: {}", END_MAX.as_secs(), .0.join(", "))]
     Stuck(Vec<Arc<str>>),
 }
 
@@ -83,53 +130,46 @@ impl Lifecycle {
         Self::default()
     }
 
-    /// The soft stop: begin nothing new, finish what is in hand.
-    pub fn soft_stop(&self) -> CancellationToken {
-        self.soft.clone()
+    /// The stops of a duty.
+    pub fn stops(&self, duty: Duty) -> &Stops {
+        &self.crew(duty).stops
     }
 
-    /// The hard stop: end now.
-    pub fn hard_stop(&self) -> CancellationToken {
-        self.hard.clone()
+    fn crew(&self, duty: Duty) -> &Crew {
+        &self.crews[duty as usize]
     }
 
-    /// Spawns a task that works until the soft stop.
-    pub fn spawn(&self, name: impl Into<Arc<str>>, work: impl Future<Output = ()> + Send + 'static) {
-        self.spawn_until(&self.soft, &self.work, name.into(), work);
-    }
-
-    /// Spawns a task that serves until the hard stop, while work drains.
-    pub fn spawn_service(&self, name: impl Into<Arc<str>>, service: impl Future<Output = ()> + Send + 'static) {
-        self.spawn_until(&self.hard, &self.services, name.into(), service);
-    }
-
+    /// Spawns a task that works until its duty's soft stop.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that spawns: the task is tracked, and missed when it dies"
     )]
-    fn spawn_until(
-        &self,
-        stop: &CancellationToken,
-        tracker: &TaskTracker,
-        name: Arc<str>,
-        task: impl Future<Output = ()> + Send + 'static,
-    ) {
+    pub fn spawn(&self, duty: Duty, name: impl Into<Arc<str>>, task: impl Future<Output = ()> + Send + 'static) {
+        let crew = self.crew(duty);
+        let name = name.into();
         self.tasks.running().push(name.clone());
-        let ending = Ending { name, stop: stop.clone(), tasks: self.tasks.clone() };
-        tokio::spawn(tracker.track_future(async move {
+        let ending = Ending { name, stop: crew.stops.soft.clone(), tasks: self.tasks.clone() };
+        tokio::spawn(crew.tasks.track_future(async move {
             let _ending = ending;
             task.await;
         }));
     }
 
-    /// Runs until a signal or the death of a task, then stops. `next_signal` names the signal it has waited for.
-    pub async fn run(&self, mut next_signal: impl AsyncFnMut() -> &'static str) -> Outcome {
+    /// Runs until a signal or the death of a task, then stops. `next_signal` names the signal it has waited for;
+    /// `announce` is done before anything ends; `close` is done last, when every task has ended.
+    pub async fn run(
+        &self,
+        mut next_signal: impl AsyncFnMut() -> &'static str,
+        announce: impl FnOnce(),
+        close: impl Future<Output = ()>,
+    ) -> Outcome {
         tokio::select! {
             name = next_signal() => tracing::info!(signal = name, "stopping; a second signal exits at once"),
             () = self.tasks.died.notified() => {}
         }
+        announce();
         tokio::select! {
-            outcome = self.stop() => outcome,
+            outcome = self.stop(close) => outcome,
             name = next_signal() => {
                 tracing::warn!(signal = name, "exiting at once; what is not delivered waits in the ledger");
                 Outcome::Interrupted
@@ -137,24 +177,34 @@ impl Lifecycle {
         }
     }
 
-    /// Stops everything in order: soft stop, drain, hard stop, end.
-    async fn stop(&self) -> Outcome {
-        self.soft.cancel();
-        self.work.close();
-        self.services.close();
-        if tokio::time::timeout(DRAIN_MAX, self.work.wait()).await.is_err() {
-            let waiting = DRAIN_MAX.as_secs();
-            tracing::warn!(drained_secs = waiting, "not all could be drained; it waits in the ledger");
+    /// Stops one duty after the other, then closes.
+    async fn stop(&self, close: impl Future<Output = ()>) -> Outcome {
+        let begun = Instant::now();
+        for duty in Duty::IN_ORDER {
+            let crew = self.crew(duty);
+            crew.stops.soft.cancel();
+            crew.tasks.close();
+            if timeout_at(begun + duty.time_max(), crew.tasks.wait()).await.is_err() {
+                tracing::warn!(
+                    after_seconds = duty.time_max().as_secs(),
+                    tasks = self.tasks.running().join(", "),
+                    "not everything could be finished in time; nothing is lost, it is done after the next start"
+                );
+            }
+            crew.stops.hard.cancel();
         }
-        self.hard.cancel();
         let ended = async {
-            self.work.wait().await;
-            self.services.wait().await;
+            for crew in &self.crews {
+                crew.tasks.wait().await;
+            }
         };
-        let stuck = match tokio::time::timeout(END_MAX, ended).await {
+        let stuck = match timeout_at(begun + END_MAX, ended).await {
             Ok(()) => None,
             Err(_) => Some(Fault::Stuck(self.tasks.running().clone())),
         };
+        if timeout_at(begun + STOP_MAX, close).await.is_err() {
+            tracing::warn!("the disk is too slow for a last sync; what was acknowledged is on it already");
+        }
         match self.tasks.fault().take().or(stuck) {
             Some(fault) => Outcome::Failed(fault),
             None => Outcome::Stopped,
@@ -280,140 +330,201 @@ fn system_now() -> UnixMillis {
 mod tests {
     use std::future::pending;
 
-    use tokio::sync::{mpsc, oneshot};
+    use tokio::sync::mpsc;
 
     use super::*;
 
-    /// A lifecycle with signals that the test sends.
+    /// A lifecycle with signals that the test sends, and what happened, in order.
     struct World {
         lifecycle: Lifecycle,
         signal: mpsc::Sender<&'static str>,
-        signals: Option<mpsc::Receiver<&'static str>>,
+        signals: mpsc::Receiver<&'static str>,
         started: Instant,
+        diary: Diary,
     }
+
+    /// What happened, and after how many seconds.
+    #[derive(Clone, Default)]
+    struct Diary(Arc<Mutex<Vec<(u64, String)>>>);
+
+    impl Diary {
+        fn note(&self, started: Instant, what: impl Into<String>) {
+            self.0.lock().unwrap().push((started.elapsed().as_secs(), what.into()));
+        }
+    }
+
+    const NAMES: [(Duty, &str); 3] = [(Duty::Gather, "gatherer"), (Duty::Deliver, "courier"), (Duty::Serve, "service")];
 
     impl World {
         fn new() -> Self {
             let (signal, signals) = mpsc::channel(2);
-            Self { lifecycle: Lifecycle::new(), signal, signals: Some(signals), started: Instant::now() }
+            let (lifecycle, diary) = (Lifecycle::new(), Diary::default());
+            Self { lifecycle, signal, signals, started: Instant::now(), diary }
+        }
+
+        /// A world in which each duty has a task that takes so long after its soft stop, unless its hard stop comes first.
+        fn with_tasks(secs: [u64; 3]) -> Self {
+            let world = Self::new();
+            for ((duty, name), secs) in NAMES.into_iter().zip(secs) {
+                let (stops, started, diary) = (world.lifecycle.stops(duty).clone(), world.started, world.diary.clone());
+                world.lifecycle.spawn(duty, name, async move {
+                    stops.soft.cancelled().await;
+                    diary.note(started, format!("{name} stops"));
+                    let how = stops.hard.run_until_cancelled(tokio::time::sleep(Duration::from_secs(secs))).await;
+                    diary.note(started, format!("{name} {}", if how.is_some() { "has finished" } else { "was cut" }));
+                });
+            }
+            world
         }
 
         async fn signal(&self) {
             self.signal.send("SIGTERM").await.unwrap();
         }
 
-        /// Runs to the end; with how many seconds that took.
-        async fn run(&mut self) -> (Outcome, u64) {
-            let mut signals = self.signals.take().unwrap();
-            let outcome = self
-                .lifecycle
-                .run(async || match signals.recv().await {
-                    Some(name) => name,
-                    None => pending().await,
-                })
-                .await;
-            (outcome, self.started.elapsed().as_secs())
+        /// Runs to the end; with how many seconds that took. To close takes `close_secs`.
+        async fn run(&mut self, close_secs: u64) -> (Outcome, u64) {
+            let Self { lifecycle, signals, started, diary, .. } = self;
+            let next_signal = async || match signals.recv().await {
+                Some(name) => name,
+                None => pending().await,
+            };
+            let close = async {
+                tokio::time::sleep(Duration::from_secs(close_secs)).await;
+                diary.note(*started, "closed");
+            };
+            let outcome = lifecycle.run(next_signal, || diary.note(*started, "announced"), close).await;
+            (outcome, started.elapsed().as_secs())
+        }
+
+        fn happened(&self) -> Vec<String> {
+            self.diary.0.lock().unwrap().iter().map(|(secs, what)| format!("{secs} {what}")).collect()
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_signal_stops_work_softly_and_services_after_it() {
-        let mut world = World::new();
-        let (soft, hard) = (world.lifecycle.soft_stop(), world.lifecycle.hard_stop());
-        let order = Arc::new(Mutex::new(vec![]));
-        world.lifecycle.spawn("work", {
-            let order = order.clone();
-            async move {
-                soft.cancelled().await;
-                tokio::time::sleep(Duration::from_secs(3)).await;
-                order.lock().unwrap().push("work drained");
-            }
-        });
-        world.lifecycle.spawn_service("service", {
-            let order = order.clone();
-            async move {
-                hard.cancelled().await;
-                order.lock().unwrap().push("service ended");
-            }
-        });
+    async fn a_signal_stops_the_duties_one_after_the_other_in_the_order_of_the_flow() {
+        let mut world = World::with_tasks([2, 3, 1]);
         world.signal().await;
-        assert_eq!(world.run().await, (Outcome::Stopped, 3));
-        assert_eq!(*order.lock().unwrap(), ["work drained", "service ended"]);
+        assert_eq!(world.run(1).await, (Outcome::Stopped, 7));
+        assert_eq!(
+            world.happened(),
+            [
+                "0 announced",
+                "0 gatherer stops",
+                "2 gatherer has finished",
+                "2 courier stops",
+                "5 courier has finished",
+                "5 service stops",
+                "6 service has finished",
+                "7 closed",
+            ]
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_drain_that_takes_too_long_is_cut_and_still_a_good_end() {
-        let mut world = World::new();
-        let hard = world.lifecycle.hard_stop();
-        world.lifecycle.spawn("work", async move { hard.cancelled().await });
+    async fn whoever_takes_too_long_is_cut_so_that_the_whole_stop_ends_in_time_and_still_well() {
+        let mut world = World::with_tasks([3600; 3]);
         world.signal().await;
-        assert_eq!(world.run().await, (Outcome::Stopped, 20));
+        assert_eq!(world.run(3600).await, (Outcome::Stopped, STOP_MAX.as_secs()));
+        assert_eq!(
+            world.happened(),
+            [
+                "0 announced",
+                "0 gatherer stops",
+                "5 gatherer was cut",
+                "5 courier stops",
+                "15 courier was cut",
+                "15 service stops",
+                "17 service was cut",
+            ]
+        );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_that_ignores_the_hard_stop_is_named() {
-        let mut world = World::new();
-        world.lifecycle.spawn("deaf", pending());
+    async fn a_duty_that_is_done_soon_leaves_its_time_to_the_next() {
+        let mut world = World::with_tasks([0, 14, 0]);
         world.signal().await;
-        let (outcome, secs) = world.run().await;
+        assert_eq!(world.run(0).await, (Outcome::Stopped, 14));
+        assert!(world.happened().contains(&"14 courier has finished".to_owned()), "{:?}", world.happened());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ignores_the_hard_stop_is_named_and_the_rest_is_closed() {
+        let mut world = World::new();
+        world.lifecycle.spawn(Duty::Gather, "deaf", pending());
+        world.signal().await;
+        let (outcome, secs) = world.run(1).await;
         assert_eq!(outcome, Outcome::Failed(Fault::Stuck(vec!["deaf".into()])));
-        assert_eq!(secs, 25);
+        assert_eq!((secs, world.happened()), (19, vec!["0 announced".to_owned(), "19 closed".to_owned()]));
         let Outcome::Failed(fault) = outcome else { unreachable!() };
-        assert_eq!(fault.to_string(), "did not end within 5 s of the hard stop: deaf");
+        assert_eq!(fault.to_string(), "did not end within 18 s of the stop: deaf");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_second_signal_ends_the_drain_at_once() {
+    async fn a_second_signal_ends_the_stop_at_once_whatever_it_waits_for() {
+        for duty in Duty::IN_ORDER {
+            let mut world = World::new();
+            world.lifecycle.spawn(duty, "slow", pending());
+            world.signal().await;
+            world.signal().await;
+            assert_eq!(world.run(0).await, (Outcome::Interrupted, 0));
+        }
         let mut world = World::new();
-        world.lifecycle.spawn("slow", pending());
         world.signal().await;
         world.signal().await;
-        assert_eq!(world.run().await, (Outcome::Interrupted, 0));
+        assert_eq!(world.run(1).await, (Outcome::Interrupted, 0), "closing is cut too");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_task_that_ends_early_stops_the_others_and_is_named() {
-        let mut world = World::new();
-        let soft = world.lifecycle.soft_stop();
-        let (told, stopped) = oneshot::channel();
-        world.lifecycle.spawn("steady", async move {
-            soft.cancelled().await;
-            told.send(()).unwrap();
-        });
-        world.lifecycle.spawn("brief", async {});
-        let (outcome, _) = world.run().await;
-        assert_eq!(outcome, Outcome::Failed(Fault::Ended("brief".into())));
-        stopped.await.unwrap();
+    async fn a_task_that_ends_early_stops_the_others_as_a_signal_does_and_is_named() {
+        for (duty, _) in NAMES {
+            let mut world = World::with_tasks([0; 3]);
+            world.lifecycle.spawn(duty, "brief", async {});
+            let (outcome, _) = world.run(0).await;
+            assert_eq!(outcome, Outcome::Failed(Fault::Ended("brief".into())));
+            assert_eq!((&*world.happened()[0], world.happened().len()), ("0 announced", 8), "{:?}", world.happened());
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_service_that_ends_while_work_drains_is_a_fault() {
-        let mut world = World::new();
-        let soft = world.lifecycle.soft_stop();
-        world.lifecycle.spawn("work", {
-            let soft = soft.clone();
-            async move {
-                soft.cancelled().await;
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
-        });
-        world.lifecycle.spawn_service("service", async move { soft.cancelled().await });
-        world.signal().await;
-        let (outcome, _) = world.run().await;
-        assert_eq!(outcome, Outcome::Failed(Fault::Ended("service".into())));
+    async fn a_courier_or_service_that_ends_before_its_turn_to_stop_is_a_fault() {
+        for duty in [Duty::Deliver, Duty::Serve] {
+            let mut world = World::with_tasks([1, 1, 0]);
+            let first = world.lifecycle.stops(Duty::Gather).soft.clone();
+            world.lifecycle.spawn(duty, "hasty", async move { first.cancelled().await });
+            world.signal().await;
+            let (outcome, _) = world.run(0).await;
+            assert_eq!(outcome, Outcome::Failed(Fault::Ended("hasty".into())));
+        }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_anywhere_is_a_failure_even_while_stopping() {
         let mut world = World::new();
-        let soft = world.lifecycle.soft_stop();
-        world.lifecycle.spawn("clumsy", async move {
-            soft.cancelled().await;
+        let stop = world.lifecycle.stops(Duty::Gather).soft.clone();
+        world.lifecycle.spawn(Duty::Gather, "clumsy", async move {
+            stop.cancelled().await;
             panic!("as this test wants");
         });
         world.signal().await;
-        let (outcome, _) = world.run().await;
+        let (outcome, _) = world.run(0).await;
         assert_eq!(outcome, Outcome::Failed(Fault::Panicked("clumsy".into())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_is_spawned_while_its_duty_stops_is_waited_for() {
+        let mut world = World::with_tasks([2, 0, 0]);
+        let (lifecycle, diary, started) = (world.lifecycle.clone(), world.diary.clone(), world.started);
+        world.lifecycle.spawn(Duty::Gather, "parent", async move {
+            lifecycle.stops(Duty::Gather).soft.cancelled().await;
+            lifecycle.spawn(Duty::Gather, "child", async move {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                diary.note(started, "child has finished");
+            });
+        });
+        world.signal().await;
+        assert_eq!(world.run(0).await, (Outcome::Stopped, 3));
+        assert!(world.happened().contains(&"3 courier stops".to_owned()), "{:?}", world.happened());
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,8 +1,9 @@
 //! Every metric, declared once, and the verbs by which the stages report what happened.
 //!
 //! The rule for what is shown: a counter exists at 0 from the start, so that its first increase can be seen; a gauge is
-//! absent until it is known. The durable `cognito_auth_*` totals are the ledger's: [`Metrics::restore`] and
-//! [`Metrics::advance`] repeat what it has written, after it is durable. Nothing here counts on its own account.
+//! absent until it is known. The durable `cognito_auth_*` totals are the ledger's: [`Metrics::totals`] is told their absolute
+//! values when they are durable, and takes the larger of shown and told, so that nothing here counts on its own account, and
+//! nothing falls, in whatever order it is told.
 //!
 //! A verb about a pool that is not shown (it has just left the configuration) does nothing.
 
@@ -145,14 +146,9 @@ impl Metrics {
         lock(&self.shown.pools).remove(pool);
     }
 
-    /// Sets a pool's durable totals to what the ledger holds; those that it does not name are 0.
-    pub fn restore(&self, pool: &str, totals: &[(Series, u64)]) {
-        self.with_pool(pool, |pool| pool.restore(totals));
-    }
-
-    /// Moves a pool's durable totals by what the ledger has durably written; a scrape sees all of it or nothing.
-    pub fn advance(&self, pool: &str, deltas: &[(Series, u64)]) {
-        self.with_pool(pool, |pool| pool.advance(deltas));
+    /// The ledger holds these durable totals of a pool; a scrape sees all of them or nothing.
+    pub fn totals(&self, pool: &str, totals: &[(Series, u64)]) {
+        self.with_pool(pool, |pool| pool.reach(totals));
     }
 
     /// A live event was first seen `delay` after its creation date.

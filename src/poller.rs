@@ -23,7 +23,7 @@ use crate::event::UnixMillis;
 use crate::gate::Gate;
 use crate::metrics::{Stage, UserCounts};
 use crate::pool::Pool;
-use crate::schedule::{Allowed, Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
+use crate::schedule::{Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 
@@ -54,8 +54,6 @@ pub struct Pace {
     pub min_interval: Duration,
     /// `poll.max_interval`.
     pub max_interval: Duration,
-    /// `state.outbox_limit`: polling pauses; history at half of it.
-    pub outbox_limit_bytes: u64,
 }
 
 /// A user on the roster.
@@ -91,6 +89,10 @@ pub struct Poller<S> {
     members: HashMap<UserSlot, Member>,
     slots: HashMap<(PoolSlot, String), UserSlot>,
     turns: JoinSet<TurnEnd>,
+    /// Whose turns are under way, also of those who have left meanwhile.
+    under_way: HashMap<UserSlot, (PoolSlot, Arc<UserIdentity>)>,
+    /// Users who are back while the turn of when they left is under way. Two turns at once would take an event twice.
+    returning: Vec<(PoolSlot, UserIdentity)>,
     paused: Option<&'static str>,
 }
 
@@ -107,11 +109,14 @@ impl<S: Source> Poller<S> {
             members: HashMap::new(),
             slots: HashMap::new(),
             turns: JoinSet::new(),
+            under_way: HashMap::new(),
+            returning: Vec::new(),
             paused: None,
         }
     }
 
-    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end.
+    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end:
+    /// they wait for nothing but their commits.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message<S>>, may_begin: impl Future<Output = ()>) {
         let stop = self.means.stop.clone();
         let mut report = tokio::time::interval(REPORT_EVERY);
@@ -163,6 +168,10 @@ impl<S: Source> Poller<S> {
             member.identity = Arc::new(user);
             return;
         }
+        if self.under_way.values().any(|(of, turn)| *of == pool && turn.username == user.username) {
+            self.returning.push((pool, user));
+            return;
+        }
         let slot = self.schedule.join(pool, Habit::UNKNOWN, Instant::now().into_std());
         self.slots.insert(place, slot);
         let polled = self.means.clock.now();
@@ -173,6 +182,7 @@ impl<S: Source> Poller<S> {
     }
 
     fn leave(&mut self, pool: PoolSlot, username: String) {
+        self.returning.retain(|(of, user)| *of != pool || user.username != username);
         if let Some(slot) = self.slots.remove(&(pool, username)) {
             self.members.remove(&slot);
             self.schedule.leave(slot);
@@ -184,18 +194,20 @@ impl<S: Source> Poller<S> {
         if self.turns.len() >= self.pace.turns_max {
             return None;
         }
-        let due = self.schedule.next_at(Instant::now().into_std(), self.allowed())?;
+        let due = self.schedule.next_at(Instant::now().into_std(), self.means.allowed())?;
         Some(self.gate.next_at().max(due.into()))
     }
 
     fn begin_turn(&mut self) {
-        let Some((user, lane)) = self.schedule.next(Instant::now().into_std(), self.allowed()) else { return };
+        let Some((user, lane)) = self.schedule.next(Instant::now().into_std(), self.means.allowed()) else { return };
         let Some(member) = self.members.get(&user) else { return self.schedule.leave(user) };
         let Some(followed) = self.pools.get(&member.pool) else { return self.schedule.leave(user) };
         let (means, pool, identity) = (self.means.clone(), followed.pool.clone(), member.identity.clone());
+        let is_known = self.schedule.habit(user).is_some_and(|habit| habit.is_known());
         let start = self.gate.reserve();
+        self.under_way.insert(user, (member.pool, identity.clone()));
         self.turns.spawn(async move {
-            let result = turn::take(&means, &pool, &identity, lane, start).await;
+            let result = turn::take(&means, &pool, &identity, lane, is_known, start).await;
             TurnEnd { user, lane, result }
         });
     }
@@ -209,11 +221,16 @@ impl<S: Source> Poller<S> {
                 Err(_cancelled) => return,
             },
         };
+        self.under_way.remove(&end.user);
+        for (pool, user) in std::mem::take(&mut self.returning) {
+            self.join(pool, user);
+        }
         let now = Instant::now().into_std();
         let Some(member) = self.members.get_mut(&end.user) else {
             return self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
         };
         let Some(followed) = self.pools.get_mut(&member.pool) else { return };
+        let activity;
         let (ended, notice) = match end.result {
             Ok(report) => {
                 let wall = self.means.clock.now();
@@ -223,8 +240,14 @@ impl<S: Source> Poller<S> {
                     member.polled = wall;
                 }
                 let next_look = report.next_look.map(|look| now + look.since(wall));
-                // Nothing of what the walk found is handed over yet: everybody looks alike, and the longest unseen is next.
-                let answer = Answer { next_look, backlog: report.backlog, calls: 1, found: &[], whole: false };
+                activity = report.activity;
+                let answer = Answer {
+                    next_look,
+                    backlog: report.backlog,
+                    calls: activity.pages,
+                    found: &activity.found,
+                    whole: activity.whole,
+                };
                 (Ended::Answered(answer), followed.health.answered(now))
             }
             Err(TurnError::Source(error)) => {
@@ -249,8 +272,8 @@ impl<S: Source> Poller<S> {
                 };
                 (ended, notice)
             }
-            // The ledger's own trouble is told by the ledger; the page is read again when it is over.
-            Err(TurnError::Ledger(_)) => (Ended::Postponed, None),
+            // The ledger's own trouble is told by the ledger; the page is read again when it is over, or after a start.
+            Err(TurnError::Ledger(_) | TurnError::Stopped) => (Ended::Postponed, None),
             Err(error @ TurnError::NotEnrolled) => {
                 warn!(pool = followed.pool.identity.id, %error, "a user is left out until it joins again");
                 (Ended::Failed { pause: self.pace.max_interval }, None)
@@ -258,15 +281,6 @@ impl<S: Source> Poller<S> {
         };
         tell(&followed.pool.identity.id, notice.as_ref());
         self.schedule.ended(end.user, end.lane, ended, now);
-    }
-
-    fn allowed(&self) -> Allowed {
-        let waiting = self.means.ledger.outbox_state().bytes;
-        let open = self.means.ledger.failure().is_none();
-        Allowed {
-            live: open && waiting < self.pace.outbox_limit_bytes,
-            history: open && waiting < self.pace.outbox_limit_bytes / 2,
-        }
     }
 
     /// Refreshes what people see of every pool.
@@ -297,13 +311,13 @@ impl<S: Source> Poller<S> {
             metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
             self.status.backlog_walks(&identity.id, counts.catching_up);
         }
-        if self.schedule.next_at(now, self.allowed()).is_some_and(|at| at > now) {
+        if self.schedule.next_at(now, self.means.allowed()).is_some_and(|at| at > now) {
             self.means.metrics.progress(Stage::Poll, wall);
         }
     }
 
     fn tell_of_pause(&mut self) {
-        let reason = match (self.means.ledger.failure(), self.allowed().live) {
+        let reason = match (self.means.ledger.failure(), self.means.allowed().live) {
             (Some(_), _) => Some("state_error"),
             (None, false) => Some("outbox_full"),
             (None, true) => None,

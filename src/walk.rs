@@ -85,7 +85,15 @@ impl Rules {
             .into_iter()
             .find(|look| *look > age)
             .unwrap_or_else(|| step * (u32::try_from(age.as_secs() / step.as_secs()).unwrap_or(u32::MAX - 1) + 1));
-        created.plus(next_age).min(until)
+        // From now on rather than from its creation: the service's clock may be ahead of ours by any time.
+        now.plus(next_age.saturating_sub(age)).min(until)
+    }
+
+    /// Whether a look that was planned for `planned` is due. None is planned further ahead than the longest pause between
+    /// two; one that lies there was planned before the clock was set back, which must not put it off.
+    fn is_due(planned: UnixMillis, now: UnixMillis) -> bool {
+        let [.., longest_pause] = Self::LOOKS;
+        planned <= now || planned > now.plus(longest_pause)
     }
 }
 
@@ -194,7 +202,11 @@ impl Walk {
             lower_bound: cursor.horizon,
             end,
             full,
-            looks: cursor.watches().filter(|(_, watch)| watch.next_look <= now).map(|(place, _)| place).collect(),
+            looks: cursor
+                .watches()
+                .filter(|(_, watch)| Rules::is_due(watch.next_look, now))
+                .map(|(place, _)| place)
+                .collect(),
             newest_before,
             previous_oldest: None,
             stored: None,
@@ -481,7 +493,7 @@ fn look(sighting: &mut Sighting, created: UnixMillis, now: UnixMillis, taken: &m
     let Some(watch) = &mut sighting.watch else { return };
     if now >= watch.until {
         close_watch(sighting, taken);
-    } else if watch.next_look <= now {
+    } else if Rules::is_due(watch.next_look, now) {
         watch.next_look = Rules::next_look(created, watch.until, now);
     }
 }
@@ -578,6 +590,18 @@ mod tests {
         assert_eq!(cursor.next_look(), None);
         let (_, taken) = poll(&mut cursor, &page(now + 1, &[waiting], None));
         assert!(taken.unfinished.is_empty(), "counted once");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_or_is_behind_puts_no_look_off() {
+        let mut cursor = follower();
+        let two_days = 2 * 24 * 60;
+        poll(&mut cursor, &page(NOON, &[event("a", NOON, "InProgress")], None));
+        let set_back = NOON - two_days;
+        assert_eq!(Walk::begin(&cursor, at(set_back)).looks.len(), 1, "it is looked for at once");
+        poll(&mut cursor, &page(set_back, &[event("a", NOON, "InProgress")], None));
+        assert_eq!(cursor.next_look(), Some(at(set_back + 1)), "and again as if it were young");
+        assert!(Walk::begin(&cursor, at(set_back)).looks.is_empty(), "not at every poll");
     }
 
     #[test]

@@ -824,7 +824,23 @@ fn any_value() -> impl Strategy<Value = String> {
         "%",
         "\"keep\"",
     ];
-    prop_oneof![6 => proptest::sample::select(likely.to_vec()).prop_map(str::to_owned), 1 => "\\PC{0,16}", 1 => "\"[ -~&&[^\"\\\\]]{0,16}\""]
+    prop_oneof![
+        6 => proptest::sample::select(likely.to_vec()).prop_map(str::to_owned),
+        1 => "\\PC{0,16}",
+        1 => "\"[ -~&&[^\"\\\\]]{0,16}\"",
+        // Durations and sizes, or nearly.
+        2 => "\"-?[0-9]{0,24}\\.?[0-9]{0,3} ?[a-zA-Zµ]{0,6}( ?[0-9]{1,20}[smhdwy])?\"",
+    ]
+}
+
+/// Pools as JSON, or nearly.
+fn any_pools() -> impl Strategy<Value = String> {
+    let of_pool = proptest::sample::select(config::keys())
+        .prop_filter_map("of a pool", |key| key.strip_prefix("pools[].").map(str::to_owned));
+    let value = prop_oneof![any_value(), Just("true".to_owned()), Just("[\"a\", 1, {\"b\": null}]".to_owned())];
+    let member = (of_pool, value).prop_map(|(key, value)| format!("\"{key}\": {value}"));
+    proptest::collection::vec(member, 0..5)
+        .prop_map(|members| format!("[{{\"id\": \"eu-west-1_A\", \"all_users\": true}}, {{{}}}]", members.join(", ")))
 }
 
 fn any_file() -> impl Strategy<Value = String> {
@@ -847,15 +863,25 @@ fn any_environment() -> impl Strategy<Value = BTreeMap<String, String>> {
         6 => any_key().prop_map(|key| config::variable_name(&key)),
         2 => proptest::sample::select(specification.to_vec()).prop_map(|name| format!("OTEL_EXPORTER_OTLP_{name}")),
         1 => Just("OTEL_RESOURCE_ATTRIBUTES".to_owned()),
+        2 => Just("COGNITO_EXPORTER_POOLS".to_owned()),
         1 => "COGNITO_EXPORTER_[A-Z_]{0,12}",
         1 => "\\PC{0,12}",
     ];
-    let value = prop_oneof![4 => any_value(), 1 => any_value().prop_map(|value| value.replace('"', ""))];
+    let value = prop_oneof![
+        4 => any_value(),
+        1 => any_value().prop_map(|value| value.replace('"', "")),
+        1 => any_pools(),
+    ];
     proptest::collection::btree_map(name, value, 0..6)
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, failure_persistence: None, ..ProptestConfig::default() })]
+    // PROPTEST_CASES asks for more.
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases.max(512),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn whatever_is_written_loads_or_is_told(text in any_file(), environment in any_environment()) {
@@ -879,7 +905,7 @@ proptest! {
     }
 
     #[test]
-    fn a_header_is_never_echoed(secret in "[a-zA-Z0-9]{12,24}", before in "[ -~]{0,4}", after in "(?s).{0,4}") {
+    fn a_secret_is_never_echoed(secret in "[a-zA-Z0-9]{12,24}", before in "[ -~]{0,4}", after in "(?s).{0,4}") {
         let value = format!("{before}{secret}{after}");
         let in_file = format!("{POOL}[otlp]\nheaders = {{ authorization = {value} }}\n[poll]\npage_size = 0");
         let in_variable = format!("authorization={value}");
@@ -887,7 +913,11 @@ proptest! {
             ("COGNITO_EXPORTER_OTLP__ENDPOINT", "http://localhost"),
             ("COGNITO_EXPORTER_OTLP__HEADERS", &in_variable),
         ];
-        for result in [load(&in_file), load_with(POOL, &environment), load_with("", &environment)] {
+        let role = "\nrole_arn = \"arn:aws:iam::123456789012:role/r\"";
+        let in_pool = load(&format!("{POOL}{role}\nexternal_id = {value}\n[poll]\npage_size = 0"));
+        let pools = format!("[{{\"id\": \"eu-west-1_A\", \"external_id\": \"{value}\", \"page_size\": 0}}]");
+        let in_pools = load_with("", &[("COGNITO_EXPORTER_POOLS", &pools)]);
+        for result in [load(&in_file), load_with(POOL, &environment), load_with("", &environment), in_pool, in_pools] {
             let shown = format!("{result:?}");
             prop_assert!(!shown.contains(&secret), "{}", shown);
         }

@@ -9,13 +9,14 @@ mod receiver;
 #[path = "support/stage.rs"]
 mod stage;
 
-use std::time::Duration;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis, Word};
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune, Refusal};
 use cognito_auth_exporter::simulate::paging::{LastToken, TokenStyle};
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::Exporter;
+use exporter::{Exporter, Scrape};
 use receiver::Received;
 use serde_json::Value;
 use stage::{MINUTE, READ, Stage, is, now, of, said, sign_ins};
@@ -61,22 +62,53 @@ fn ended(exporter: &Exporter, pool: &str) -> usize {
 
 const WELL: &str = "eu-west-1_Well";
 
+/// What `/status` says of a pool.
+fn status(exporter: &Exporter, pool: &str) -> Value {
+    let status: Value = serde_json::from_str(&exporter.get("/status")).unwrap();
+    status["pools"].as_array().unwrap().iter().find(|known| known["id"] == pool).unwrap().clone()
+}
+
+/// Whether the latest error that `/status` tells of a pool holds `words`, with plausible times.
+fn told_of(exporter: &Exporter, pool: &str, words: &str) -> bool {
+    let status = status(exporter, pool);
+    let Some(latest) = status["last_errors"].as_array().unwrap().first() else { return false };
+    // RFC 3339 in UTC orders as text.
+    let [first, last] = ["first", "last"].map(|time| latest[time].as_str().unwrap().to_owned());
+    let hour_ago = UnixMillis(now().0 - 60 * MINUTE).to_string();
+    assert!(hour_ago < first && first <= last && last <= now().to_string(), "{latest}");
+    assert!(latest["count"].as_u64().unwrap() > 0 && !latest["cause"].as_str().unwrap().contains("user-"), "{latest}");
+    latest["cause"].as_str().unwrap().contains(words)
+}
+
+/// How many users of a pool are in each state: ok, missing, failing.
+fn states(scrape: &Scrape, pool: &str) -> [f64; 3] {
+    ["ok", "missing", "failing"]
+        .map(|state| scrape.sum("cognito_exporter_users", &[&of(pool), &format!("state={state:?}")]))
+}
+
+/// Whether a pool is said to be up; None while nothing is said.
+fn up(scrape: &Scrape, pool: &str) -> Option<bool> {
+    let labels: &[&str] = &[&of(pool)];
+    (scrape.count("cognito_exporter_pool_up", labels) > 0).then(|| is(scrape, "cognito_exporter_pool_up", labels, 1.0))
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_fails_in_any_way_is_told_once_stops_nobody_else_and_loses_nothing() {
     let ill = [
-        ("eu-west-1_Error", Fault::internal_error()),
-        ("eu-west-1_Reset", Misfortune::Reset.into()),
-        ("eu-west-1_CutJson", Misfortune::CutJson.into()),
-        ("eu-west-1_CutAnswer", Misfortune::CutConnection.into()),
-        ("eu-west-1_BadGateway", Misfortune::Html(502).into()),
-        ("eu-west-1_Portal", Misfortune::Html(200).into()),
-        ("eu-west-1_Hang", Misfortune::Hang.into()),
+        ("eu-west-1_Error", Fault::internal_error(), "InternalErrorException"),
+        ("eu-west-1_Reset", Misfortune::Reset.into(), "connection"),
+        ("eu-west-1_CutJson", Misfortune::CutJson.into(), "cannot be read (status 200, application/x-amz-json-1.1, "),
+        ("eu-west-1_CutAnswer", Misfortune::CutConnection.into(), "AdminListUserAuthEvents: "),
+        ("eu-west-1_BadGateway", Misfortune::Html(502).into(), "status 502, text/html"),
+        ("eu-west-1_Portal", Misfortune::Html(200).into(), "status 200, text/html"),
+        ("eu-west-1_Hang", Misfortune::Hang.into(), "timed out"),
     ];
-    let ill_pools: Vec<_> = ill.iter().map(|(pool, _)| *pool).collect();
+    let causes = ill.clone().map(|(pool, _, cause)| (pool, cause));
+    let ill_pools = causes.map(|(pool, _)| pool);
     let pools: Vec<_> = ill_pools.iter().copied().chain([WELL]).collect();
     let stage = Stage::set(&following(&pools), |world| {
         pools.iter().for_each(|pool| populate(world, pool, 6, 3));
-        for (pool, fault) in ill {
+        for (pool, fault, _) in ill {
             world.inject(fault.on(READ).in_pool(pool));
         }
     })
@@ -90,7 +122,13 @@ async fn an_endpoint_that_fails_in_any_way_is_told_once_stops_nobody_else_and_lo
     for pool in &ill_pools {
         assert!(is(&scrape, "cognito_auth_events_total", &[&of(pool)], 0.0), "{}", scrape.interesting());
         assert_eq!(ended(&exporter, pool), 0, "{}", exporter.log());
+        assert!((states(&scrape, pool).iter().sum::<f64>() - 6.0).abs() < 0.5, "each user in one state");
     }
+    for (pool, cause) in causes {
+        assert!(told_of(&exporter, pool, cause), "{pool}: {}", status(&exporter, pool));
+    }
+    assert_eq!(status(&exporter, WELL)["last_errors"], Value::Array(vec![]));
+    assert_eq!((up(&scrape, WELL), states(&scrape, WELL)), (Some(true), [6.0, 0.0, 0.0]));
 
     stage.simulation.world(World::cure_all);
     stage.conserved(&exporter, &pools).await;
@@ -106,12 +144,113 @@ async fn an_endpoint_that_fails_in_any_way_is_told_once_stops_nobody_else_and_lo
     assert!(exporter.stop().success());
 }
 
+/// The way to an endpoint, which can be closed: then it refuses connections, and those that were open are reset.
+struct Way {
+    at: SocketAddr,
+    to: SocketAddr,
+    open: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl Way {
+    /// A way that is closed yet. Its port is its own: it is bound once, so that nobody else is given it.
+    fn to(endpoint: SocketAddr) -> Self {
+        let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self { at: free.local_addr().unwrap(), to: endpoint, open: None }
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.at)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a test's proxy; closing it aborts it")]
+    async fn open(&mut self) {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(self.at).unwrap();
+        let (listener, to) = (socket.listen(1024).unwrap(), self.to);
+        self.open = Some(tokio::spawn(async move {
+            // They end with the task that owns them.
+            let mut connections = tokio::task::JoinSet::new();
+            loop {
+                let (mut from, _) = listener.accept().await.unwrap();
+                connections.spawn(async move {
+                    let mut to = tokio::net::TcpStream::connect(to).await.unwrap();
+                    // Either end may be gone already.
+                    let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+                });
+            }
+        }));
+    }
+
+    async fn close(&mut self) {
+        let open = self.open.take().unwrap();
+        open.abort();
+        let _ = open.await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_refuses_connections_is_down_after_a_minute_and_up_with_its_first_answer() {
+    let pools = ["eu-west-1_One", "eu-west-1_Two"];
+    let populated = async || {
+        Stage::set(&following(&pools), |world| {
+            pools.iter().for_each(|pool| populate(world, pool, 8, 2));
+        })
+        .await
+    };
+    // One finds the endpoint closed when it starts, the other loses it.
+    let (early, late) = (populated().await, populated().await);
+    let (mut early_way, mut late_way) = (Way::to(early.simulation.addr()), Way::to(late.simulation.addr()));
+    late_way.open().await;
+    let by_way_of = |stage: &Stage, url: &str| Exporter::started(stage.command_against(url));
+    let (early_one, late_one) = (by_way_of(&early, &early_way.url()), by_way_of(&late, &late_way.url()));
+    late.conserved(&late_one, &pools).await;
+    late_way.close().await;
+    let closed = Instant::now();
+    go_on(&late, &pools);
+    for (exporter, begins) in [(&early_one, "cannot be reached yet"), (&late_one, "cannot be polled")] {
+        for pool in pools {
+            // Longer than others: a minute has to pass before it may be down.
+            let deadline = closed + exporter::PATIENCE + Duration::from_mins(1);
+            while up(&exporter.scrape(), pool) != Some(false) {
+                assert!(Instant::now() < deadline, "{pool} is not down\n{}", exporter.log());
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            assert!(told_of(exporter, pool, "onnection refused"), "{}", status(exporter, pool));
+            assert_eq!(said(&exporter.log(), &["WARN", begins, pool]).len(), 1, "{}", exporter.log());
+        }
+        assert_eq!(said(&exporter.log(), &["WARN"]).len(), pools.len(), "{}", exporter.log());
+    }
+    assert!(closed.elapsed() >= Duration::from_secs(55), "not before: {:?}", closed.elapsed());
+
+    early_way.open().await;
+    late_way.open().await;
+    for (stage, exporter) in [(&early, &early_one), (&late, &late_one)] {
+        stage.conserved(exporter, &pools).await;
+        exporter.until("up", |scrape| is(scrape, "cognito_exporter_pool_up", &[], 2.0));
+    }
+    let scrape = early_one.scrape();
+    let described = |labels: &[&str]| {
+        let labels = [labels, &["operation=\"DescribeUserPool\""]].concat();
+        scrape.sum("cognito_exporter_api_requests_total", &labels)
+    };
+    assert!(described(&["outcome=\"error\"", "account_id=\"unknown\""]) > 1.5, "{}", scrape.interesting());
+    assert!((described(&["outcome=\"ok\""]) - 2.0).abs() < 0.5, "{}", scrape.interesting());
+    for pool in pools {
+        assert_eq!((begun(&late_one, pool), ended(&late_one, pool)), (1, 1), "{}", late_one.log());
+        assert_eq!(said(&early_one.log(), &["INFO", "can be reached", pool]).len(), 1, "{}", early_one.log());
+    }
+    assert!(early_one.stop().success() && late_one.stop().success());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_or_a_caller_that_is_refused_is_down_and_told_once_until_it_is_cured() {
     let ill = ["eu-west-1_NoPlus", "eu-west-1_Denied", "eu-west-1_Expired"];
     let [no_plus, denied, expired] = ill;
+    let unknown = "eu-west-1_Unknown";
     let pools = [no_plus, denied, expired, WELL];
-    let stage = Stage::set(&following(&pools), |world| {
+    let everyone = [no_plus, denied, expired, unknown, WELL];
+    let stage = Stage::set(&following(&everyone), |world| {
         // More users than calls in flight: a burst of refusals is one.
         pools.iter().for_each(|pool| populate(world, pool, 20, 2));
         world.pool_mut(no_plus).tier = "ESSENTIALS".to_owned();
@@ -121,10 +260,22 @@ async fn a_pool_or_a_caller_that_is_refused_is_down_and_told_once_until_it_is_cu
     .await;
     let exporter = stage.exporter();
     exporter.until("who is down", |scrape| {
-        let up = |pool: &str, up: f64| is(scrape, "cognito_exporter_pool_up", &[&of(pool)], up);
-        up(WELL, 1.0) && ill.iter().all(|pool| up(pool, 0.0))
+        up(scrape, WELL) == Some(true)
+            && ill.iter().chain([&unknown]).all(|pool| up(scrape, pool) == Some(false))
+            && states(scrape, WELL) == [20.0, 0.0, 0.0]
     });
     stage.conserved(&exporter, &[WELL]).await;
+    for (pool, cause) in [
+        (no_plus, "UserPoolAddOnNotEnabledException"),
+        (denied, "AccessDeniedException"),
+        (expired, "ExpiredTokenException"),
+        (unknown, "ResourceNotFoundException"),
+    ] {
+        assert!(told_of(&exporter, pool, cause), "{pool}: {}", status(&exporter, pool));
+        assert_eq!(status(&exporter, pool)["up"], Value::Bool(false));
+    }
+    // The user's fault it is not.
+    assert!(ill.iter().all(|pool| states(&exporter.scrape(), pool) == [20.0, 0.0, 0.0]));
     for pool in ill {
         assert_eq!(begun(&exporter, pool), 1, "{}", exporter.log());
         let asked = stage.reads(|call| call.pool.as_deref() == Some(pool)).len();
@@ -135,13 +286,18 @@ async fn a_pool_or_a_caller_that_is_refused_is_down_and_told_once_until_it_is_cu
     stage.simulation.world(|world| {
         world.cure_all();
         world.pool_mut(no_plus).tier = "PLUS".to_owned();
+        populate(world, unknown, 20, 2);
     });
-    stage.conserved(&exporter, &pools).await;
-    exporter.until("all up", |scrape| is(scrape, "cognito_exporter_pool_up", &[], 4.0));
+    stage.conserved(&exporter, &everyone).await;
+    exporter.until("all up", |scrape| is(scrape, "cognito_exporter_pool_up", &[], 5.0));
     for pool in ill {
         assert_eq!((begun(&exporter, pool), ended(&exporter, pool)), (1, 1), "{}", exporter.log());
     }
-    assert_eq!(said(&exporter.log(), &["WARN"]).len(), ill.len(), "{}", exporter.log());
+    let of_unknown = format!("pool={unknown:?}");
+    for (level, words) in [("WARN", "users cannot be listed"), ("INFO", "users can be listed again")] {
+        assert_eq!(said(&exporter.log(), &[level, words, &of_unknown]).len(), 1, "{}", exporter.log());
+    }
+    assert_eq!(said(&exporter.log(), &["WARN"]).len(), ill.len() + 1, "{}", exporter.log());
     assert!(!exporter.log().contains("user-"), "{}", exporter.log());
     assert!(exporter.stop().success());
 }
@@ -154,55 +310,90 @@ async fn a_user_who_is_missing_or_cannot_be_read_concerns_nobody_else() {
     );
     let stage = Stage::set(&config, |world| {
         populate(world, WELL, 3, 5);
-        // Wrong types, as if the service had changed them.
-        for json in [r#"{"EventId":"wrong","CreationDate":"yesterday"}"#, r#"{"EventId":7}"#, r#"{"EventRisk":[]}"#] {
-            world.arrive_raw(WELL, "user-1", json);
-        }
+        world.inject(Fault::from(Misfortune::CutJson).on(READ).for_user("user-1"));
     })
     .await;
     let exporter = stage.exporter();
-    let users = |counts: [f64; 3]| {
-        move |scrape: &exporter::Scrape| {
-            ["ok", "failing", "missing"]
-                .iter()
-                .zip(counts)
-                .all(|(state, count)| is(scrape, "cognito_exporter_users", &[&format!("state=\"{state}\"")], count))
-        }
-    };
-    exporter.until("who fails", users([2.0, 1.0, 1.0]));
+    exporter.until("who fails", |scrape| states(scrape, WELL) == [2.0, 1.0, 1.0]);
     exporter.until("the others' events", |scrape| is(scrape, "cognito_auth_events_total", &[], 10.0));
-    assert!(is(&exporter.scrape(), "cognito_exporter_pool_up", &[], 1.0));
+    assert_eq!(up(&exporter.scrape(), WELL), Some(true));
 
     // Somebody signs up under the missing name; the history becomes readable.
     stage.simulation.world(|world| {
         world.add_user(WELL, "user-gone");
         sign_ins(world, WELL, "user-gone", 1, now());
-        world.keep_newest(WELL, "user-1", 0);
-        sign_ins(world, WELL, "user-1", 5, UnixMillis(now().0 - MINUTE));
+        world.cure_all();
     });
     stage.conserved(&exporter, &[WELL]).await;
-    exporter.until("everybody well", users([4.0, 0.0, 0.0]));
+    exporter.until("everybody well", |scrape| states(scrape, WELL) == [4.0, 0.0, 0.0]);
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert!(!exporter.log().contains("user-"), "{}", exporter.log());
     assert!(exporter.stop().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_throttle_halves_the_budget_which_recovers_and_nothing_is_lost() {
-    const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
+async fn a_malformed_event_blocks_nobody_and_what_can_be_read_of_it_is_delivered() {
+    let malformed = [
+        r#"{"EventId":"date","EventType":"SignIn","EventResponse":"Pass","CreationDate":"yesterday"}"#,
+        r#"{"EventId":"risk","EventResponse":"Pass","EventRisk":[]}"#,
+        r#"{"EventId":"feedback","EventResponse":"Pass","EventFeedback":{"FeedbackDate":1.7E9}}"#,
+    ];
     let stage = Stage::set(&following(&[WELL]), |world| {
-        populate(world, WELL, 10, 150);
-        world.inject(Fault::throttle().on(READ).after(20).times(3));
+        populate(world, WELL, 3, 5);
+        // The user's history has several pages, and such events are on the first and on the last of them.
+        sign_ins(world, WELL, "user-1", 150, UnixMillis(now().0 - 10 * MINUTE));
+        for json in malformed {
+            world.arrive_raw(WELL, "user-1", json);
+        }
+        let long_ago = UnixMillis(now().0 - 1000 * MINUTE);
+        let without_id = format!(
+            r#"{{"EventId":7,"EventType":"SignIn","EventResponse":"Pass","CreationDate":{}}}"#,
+            long_ago.0 as f64 / 1000.0
+        );
+        world.arrive_raw(WELL, "user-1", &without_id);
     })
     .await;
     let exporter = stage.exporter();
-    let budget = |scrape: &exporter::Scrape| scrape.sum(BUDGET, &[]);
-    let low =
-        budget(&exporter.until("a lower budget", |scrape| scrape.count(BUDGET, &[]) > 0 && budget(scrape) < 330.0));
-    exporter.until("a higher one", |scrape| budget(scrape) > low);
+    stage.conserved(&exporter, &[WELL]).await;
+    // It goes on while they stand there, and another one comes.
+    go_on(&stage, &[WELL]);
+    stage
+        .simulation
+        .world(|world| world.arrive_raw(WELL, "user-2", r#"{"EventId":"null","EventResponse":null,"EventType":[]}"#));
     stage.conserved(&exporter, &[WELL]).await;
     let scrape = exporter.scrape();
-    assert!(is(&scrape, "cognito_exporter_api_requests_total", &["outcome=\"throttled\""], 3.0));
+    assert_eq!((states(&scrape, WELL), up(&scrape, WELL)), ([3.0, 0.0, 0.0], Some(true)));
+    let records = stage.receiver.records();
+    let one = |id: &str| records.iter().find(|record| record.text("aws.cognito.event.id") == id).unwrap();
+    assert_eq!((one("date").text("aws.cognito.event.type"), one("date").timestamp), ("SignIn", 0));
+    assert!(!one("risk").attributes.keys().any(|name| name.starts_with("aws.cognito.risk")));
+    assert!(!one("feedback").attributes.contains_key("aws.cognito.feedback.value"), "no empty word");
+    assert!(!one("null").attributes.contains_key("aws.cognito.event.type"));
+    let without_id: Vec<_> =
+        records.iter().filter(|record| !record.attributes.contains_key("aws.cognito.event.id")).collect();
+    assert_eq!(without_id.len(), 1, "known by its digest");
+    assert_eq!(said(&exporter.log(), &["WARN"]).len(), 1, "{}", exporter.log());
+    assert_eq!(said(&exporter.log(), &["WARN", "not as documented", WELL]).len(), 1, "{}", exporter.log());
+    assert!(!exporter.log().contains("user-"), "{}", exporter.log());
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_throttle_lowers_the_budget_which_recovers_and_nothing_is_lost() {
+    const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
+    let stage = Stage::set(&following(&[WELL]), |world| {
+        populate(world, WELL, 10, 150);
+        world.inject(Fault::throttle().on(READ).after(20).times(1));
+    })
+    .await;
+    let exporter = stage.exporter();
+    let budget = |scrape: &Scrape| scrape.sum(BUDGET, &[]);
+    // What is left at once is a matter of seconds, and the budget's own tests; below the ceiling it stays for a while.
+    exporter.until("a lower budget", |scrape| scrape.count(BUDGET, &[]) > 0 && budget(scrape) < 385.0);
+    exporter.until("nearly all of it again", |scrape| budget(scrape) > 370.0);
+    stage.conserved(&exporter, &[WELL]).await;
+    let scrape = exporter.scrape();
+    assert!(is(&scrape, "cognito_exporter_api_requests_total", &["outcome=\"throttled\""], 1.0));
     assert!(is(&scrape, "cognito_exporter_pool_up", &[], 1.0), "throttles are up");
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert!(exporter.stop().success());
@@ -255,7 +446,18 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
     });
     go_on(&stage, &pools);
     stage.conserved(&exporter, &pools).await;
-    exporter.until("no backlog", |scrape| is(scrape, "cognito_exporter_catching_up", &[], 0.0));
+    let scrape = exporter.until("no backlog", |scrape| is(scrape, "cognito_exporter_catching_up", &[], 0.0));
+    let counted = |metric: &str, pool: &str| scrape.sum(metric, &[&of(pool)]);
+    for pool in ["eu-west-1_SamePage", "eu-west-1_Shuffled"] {
+        assert!(counted("cognito_exporter_order_violations_total", pool) > 0.5, "{pool} {}", scrape.interesting());
+    }
+    for pool in [dying, always, same_token] {
+        assert!(counted("cognito_exporter_order_violations_total", pool) < 0.5, "{pool} {}", scrape.interesting());
+    }
+    for pool in &pools {
+        // All came in their order; those that a walk met on its way down were not late.
+        assert!(counted("cognito_exporter_late_events_total", pool) < 0.5, "{pool} {}", scrape.interesting());
+    }
     for pool in &pools {
         assert_eq!(begun(&exporter, pool), ended(&exporter, pool), "{pool}\n{}", exporter.log());
     }
@@ -348,5 +550,156 @@ async fn a_listing_that_breaks_off_is_begun_again_and_told_once() {
     exporter.until("everybody", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], 65.0));
     assert_eq!(said(&exporter.log(), &["WARN", "users cannot be listed"]).len(), 1, "{}", exporter.log());
     assert_eq!(said(&exporter.log(), &["INFO", "users can be listed again"]).len(), 1, "{}", exporter.log());
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_becomes_visible_behind_the_newest_is_delivered_once_and_counted_as_late() {
+    let stage = Stage::set(&following(&[WELL]), |world| populate(world, WELL, 2, 3)).await;
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[WELL]).await;
+    assert!(is(&exporter.scrape(), "cognito_exporter_late_events_total", &[], 0.0));
+    stage.simulation.world(|world| {
+        let late = world.sign_in(UnixMillis(now().0 - 30 * MINUTE));
+        world.arrive(WELL, "user-0", &late);
+        // Two of one millisecond, and one of them is late.
+        let same = world.history(WELL, "user-1")[0].creation_date.unwrap();
+        let newest = world.sign_in(same);
+        world.arrive(WELL, "user-1", &newest);
+    });
+    stage.conserved(&exporter, &[WELL]).await;
+    let scrape = exporter.scrape();
+    assert!(is(&scrape, "cognito_exporter_late_events_total", &[&of(WELL)], 1.0), "{}", scrape.interesting());
+    assert!(is(&scrape, "cognito_exporter_order_violations_total", &[&of(WELL)], 0.0), "{}", scrape.interesting());
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_another_person_has_now_keeps_neither_ones_events_back_and_counts_none_twice() {
+    let by_hand = "eu-west-1_ByHand";
+    let config = format!(
+        "[[pools]]\nid = {by_hand:?}\nusernames = [\"ben\"]\nfollowed_since = \"2020-01-01T00:00:00Z\"\n\
+         [discovery]\ninterval = \"10s\"\n{}",
+        following(&[WELL])
+    );
+    let stage = Stage::set(&config, |world| {
+        for pool in [WELL, by_hand] {
+            world.add_pool(Pool::new(pool));
+            world.add_user(pool, "ben");
+            sign_ins(world, pool, "ben", 70, UnixMillis(now().0 - 10_000));
+        }
+    })
+    .await;
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[WELL, by_hand]).await;
+    let sub = |world: &World| world.pool(WELL).unwrap().user("ben").unwrap().sub.clone();
+    let (first, second) = stage.simulation.world(|world| {
+        let first = sub(world);
+        // Whoever takes over the name is polled before a listing tells that it is somebody else.
+        world.inject(Fault::internal_error().on("ListUsers"));
+        for pool in [WELL, by_hand] {
+            world.recreate_user(pool, "ben");
+            for at in [now(), now()] {
+                let event = world.sign_in(at);
+                world.arrive(pool, "ben", &event);
+            }
+        }
+        (first, sub(world))
+    });
+    assert_ne!(first, second);
+    exporter.until("the second one's events", |scrape| is(scrape, "cognito_auth_events_total", &[], 144.0));
+
+    stage.simulation.world(World::cure_all);
+    let rosters = said(&exporter.log(), &["the roster has changed"]).len();
+    exporter.until("the listing", |_| said(&exporter.log(), &["the roster has changed"]).len() > rosters);
+    stage.simulation.world(|world| {
+        for pool in [WELL, by_hand] {
+            sign_ins(world, pool, "ben", 1, now());
+        }
+    });
+    let mut exporter = exporter;
+    for restarts in 0..2 {
+        if restarts > 0 {
+            exporter.kill();
+            exporter = stage.exporter();
+        }
+        exporter.until("an event more each", |scrape| is(scrape, "cognito_auth_events_total", &[], 146.0));
+        stage.until_polled(WELL, "ben", 3).await;
+        stage.until_polled(by_hand, "ben", 3).await;
+        let scrape = exporter.scrape();
+        assert!(is(&scrape, "cognito_auth_events_total", &[], 146.0), "{}", scrape.interesting());
+        assert!(is(&scrape, "cognito_auth_history_events_total", &[], 0.0), "{}", scrape.interesting());
+    }
+    stage.until_received(|records| records.len() >= 146).await;
+    let records = stage.receiver.records();
+    assert_eq!(records.iter().map(Received::uid).collect::<std::collections::BTreeSet<_>>().len(), 146);
+    let newest = stage.simulation.world(|world| world.history(WELL, "ben")[0].id.clone().unwrap());
+    let newest = records.iter().find(|record| record.text("aws.cognito.event.id") == newest).unwrap();
+    assert_eq!(newest.text("user.id"), second, "the first one's state is replaced");
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_who_vanish_in_mid_walk_or_are_disabled_lose_nothing_that_can_still_be_read() {
+    let config = format!("[discovery]\ninterval = \"10s\"\n{}", following(&[WELL]));
+    let stage = Stage::set(&config, |world| {
+        populate(world, WELL, 3, 150);
+        // Not found on the second page: eventually consistent, or gone and back.
+        let not_found = Refusal::new("UserNotFoundException", "User does not exist.");
+        world.inject(Fault::from(not_found).on(READ).for_user("user-0").after(1).times(1));
+    })
+    .await;
+    let exporter = stage.exporter();
+    exporter.until("a user missed", |scrape| states(scrape, WELL) == [2.0, 1.0, 0.0]);
+    stage.conserved(&exporter, &[WELL]).await;
+
+    // Disabled users leave the roster; what happens to them meanwhile is found when they are back.
+    stage.simulation.world(|world| world.change_user(WELL, "user-1", |user| user.enabled = false));
+    exporter.until("one less", |scrape| states(scrape, WELL) == [2.0, 0.0, 0.0]);
+    go_on(&stage, &[WELL]);
+    stage.simulation.world(|world| world.change_user(WELL, "user-1", |user| user.enabled = true));
+    stage.conserved(&exporter, &[WELL]).await;
+    exporter.until("everybody", |scrape| states(scrape, WELL) == [3.0, 0.0, 0.0]);
+
+    // Gone for good: one of them in the middle of a long walk, and nobody else is disturbed.
+    stage.simulation.world(|world| {
+        sign_ins(world, WELL, "user-2", 50, now());
+        world.delete_user(WELL, "user-2");
+    });
+    exporter.until("the roster", |scrape| states(scrape, WELL) == [2.0, 0.0, 0.0]);
+    go_on(&stage, &[WELL]);
+    let counted = 3 * 150 + 3 + 2;
+    exporter.until("the others' events", |scrape| is(scrape, "cognito_auth_events_total", &[], f64::from(counted)));
+    assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
+    assert!(!exporter.log().contains("user-"), "{}", exporter.log());
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_leaves_and_comes_back_while_a_call_is_under_way_is_not_asked_twice_at_once() {
+    const SLOW: Duration = Duration::from_secs(20);
+    let config = format!(
+        "[[pools]]\nid = {WELL:?}\nusernames_file = \"{{directory}}/names\"\nfollowed_since = \"2020-01-01T00:00:00Z\"\n{}",
+        QUICK.replace("\"1s\"\n", "\"60s\"\n").replace("min_interval = \"60s\"", "min_interval = \"1s\"")
+    );
+    let stage = Stage::set(&config, |world| populate(world, WELL, 2, 3)).await;
+    stage.file("names", "user-0\nuser-1\n");
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[WELL]).await;
+    // The answer with the event takes so long that the file can be changed twice, and looked at each time.
+    stage.simulation.world(|world| {
+        world.inject(Fault::new(Misfortune::Slow(SLOW)).on(READ).for_user("user-0").times(1));
+        sign_ins(world, WELL, "user-0", 1, now());
+        world.calls_mut().clear();
+    });
+    stage.until_all_polled(WELL, &["user-0".to_owned()].into()).await;
+    let asked = now();
+    for (names, change) in [("user-1\n", "left=1"), ("user-0\nuser-1\n", "joined=1 left=0")] {
+        stage.file("names", names);
+        exporter.until(change, |_| said(&exporter.log(), &["the roster has changed"]).last().unwrap().contains(change));
+    }
+    stage.conserved(&exporter, &[WELL]).await;
+    stage.until("the slow answer", |world| world.now() > asked.plus(SLOW + Duration::from_secs(2))).await;
+    stage.conserved(&exporter, &[WELL]).await;
     assert!(exporter.stop().success());
 }

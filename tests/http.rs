@@ -2,16 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::cell::Cell;
 use std::io::Read as _;
 use std::net::SocketAddr;
+use std::sync::Once;
 use std::time::Duration;
 
 use cognito_auth_exporter::entry::PoolIdentity;
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::http::{HttpServer, Router, Scrapes};
-use cognito_auth_exporter::lifecycle::{Clock, Lifecycle, Outcome};
+use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle, Outcome};
 use cognito_auth_exporter::metrics::{Metrics, OutboxSize, UserCounts};
 use cognito_auth_exporter::status::StatusBoard;
+use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -44,7 +47,8 @@ impl World {
         let server = HttpServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = server.local_addr().unwrap();
         let lifecycle = Lifecycle::new();
-        lifecycle.spawn_service("http", server.serve(router.clone(), lifecycle.hard_stop()));
+        let stop = lifecycle.stops(Duty::Serve).soft.clone();
+        lifecycle.spawn(Duty::Serve, "http", server.serve(router.clone(), stop));
         Self { address, router, lifecycle }
     }
 
@@ -243,53 +247,71 @@ async fn what_is_not_http_harms_nobody() {
     assert_eq!(world.get("/healthz").await.status, 200);
 }
 
+/// Asks on a connection that stays open; whether it was answered.
+async fn is_answered(stream: &mut TcpStream) -> bool {
+    let mut seen = vec![];
+    let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.is_ok();
+    while asked && !seen.ends_with(b"ok\n") {
+        if stream.read_buf(&mut seen).await.unwrap_or(0) == 0 {
+            return false;
+        }
+    }
+    asked
+}
+
 #[tokio::test]
-async fn connections_beyond_the_limit_wait_their_turn() {
+async fn beyond_the_limit_the_oldest_connection_gives_way_and_no_other() {
     let world = World::new().await;
     let mut held = vec![];
     for _ in 0..64 {
-        // A request answered proves that the connection was accepted.
         let mut stream = world.connect().await;
-        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-        let mut seen = vec![];
-        while !seen.ends_with(b"ok\n") {
-            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0);
-        }
+        assert!(is_answered(&mut stream).await);
         held.push(stream);
     }
-    let mut waiting = world.connect().await;
-    waiting.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
-    let mut answer = vec![];
-    {
-        let reading = waiting.read_to_end(&mut answer);
-        let early = tokio::time::timeout(Duration::from_millis(200), reading).await;
-        assert!(early.is_err(), "no place is free");
+    assert_eq!(world.get("/metrics").await.status, 200);
+    assert!(!is_answered(&mut held[0]).await, "it gave way");
+    for stream in &mut held[1..] {
+        assert!(is_answered(stream).await, "without a pause for the others to run into their time");
     }
-    held.pop();
-    waiting.read_to_end(&mut answer).await.unwrap();
-    assert_eq!(Reply::parse(&answer).status, 200);
+}
+
+/// That it need not wait for their time to be over is shown above.
+#[tokio::test]
+async fn a_crowd_that_never_finishes_its_requests_keeps_nobody_from_the_metrics() {
+    let world = World::new().await;
+    let mut crowd = vec![];
+    for number in 0..300 {
+        let mut stream = world.connect().await;
+        let beginning = &b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"[..number % 40];
+        // It may have been sent away already.
+        let _ = stream.write_all(beginning).await;
+        crowd.push(stream);
+        if number % 100 == 99 {
+            assert_eq!(world.get("/metrics").await.status, 200, "beside {number} others");
+        }
+    }
 }
 
 #[tokio::test]
 async fn the_server_serves_while_work_drains_and_ends_cleanly_after_it() {
     let world = World::new().await;
     let (finish, finished) = oneshot::channel::<()>();
-    let soft = world.lifecycle.soft_stop();
-    world.lifecycle.spawn("work", async move {
-        soft.cancelled().await;
+    let draining = world.lifecycle.stops(Duty::Deliver).soft.clone();
+    let drain = draining.clone();
+    world.lifecycle.spawn(Duty::Deliver, "courier", async move {
+        drain.cancelled().await;
         let _ = finished.await;
     });
     let idle = world.connect().await;
     let (signal, mut signals) = mpsc::channel(1);
     signal.send("SIGTERM").await.unwrap();
-    let soft = world.lifecycle.soft_stop();
-    let run = world.lifecycle.run(async || match signals.recv().await {
+    let next_signal = async || match signals.recv().await {
         Some(name) => name,
         None => std::future::pending().await,
-    });
+    };
+    let run = world.lifecycle.run(next_signal, || world.router.board.stopping(), async {});
     let watch = async {
-        soft.cancelled().await;
-        world.router.board.stopping();
+        draining.cancelled().await;
         let reply = world.get("/readyz").await;
         assert_eq!((reply.status, reply.text()), (503, "stopping\n"));
         assert_eq!(world.get("/metrics").await.status, 200);
@@ -344,4 +366,86 @@ async fn a_stop_lets_go_of_a_client_that_does_not_finish_its_request() {
     };
     let ((), stopped) = tokio::join!(server.serve(world.router.clone(), stop.clone()), client);
     assert!(stopped.elapsed() < Duration::from_secs(3), "{:?}", stopped.elapsed());
+}
+
+/// Pieces of requests, whole ones among them, in any order: pipelined, broken off, smuggled, or no HTTP at all.
+fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
+    let pieces: [&[u8]; 24] = [
+        b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"HEAD / HTTP/1.0\r\n\r\n",
+        b"GET ",
+        b"POST /status HTTP/1.1\r\n",
+        b"/metrics?a=%zz&&= ",
+        b"http://[::1]:99999999/metrics ",
+        b"* ",
+        b"HTTP/1.1\r\n",
+        b"HTTP/9.9\r\n",
+        b"HTTP/2.0\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"Host: x\r\n",
+        b"Content-Length: 18446744073709551616\r\n",
+        b"Content-Length: 5\r\n",
+        b"Transfer-Encoding: chunked\r\n",
+        b"Expect: 100-continue\r\n",
+        b"Connection: upgrade\r\nUpgrade: h2c\r\n",
+        b"Accept-Encoding: gzip;q=nan, *;q=-0, ;;q\r\n",
+        b"ffffffffffffffff\r\n",
+        b"0\r\n\r\n",
+        b" folded: \xff\x00\r\n",
+        b"\r\n",
+        b"\n\n",
+        b"\x16\x03\x01\x02\x00\x01\x00",
+    ];
+    let piece = prop_oneof![
+        6 => proptest::sample::select(pieces.to_vec()).prop_map(<[u8]>::to_vec),
+        1 => proptest::collection::vec(any::<u8>(), 0..64),
+        1 => (0_usize..40_000).prop_map(|long| [b"X-Long: ", "x".repeat(long).as_bytes(), b"\r\n"].concat()),
+        1 => (0_usize..400).prop_map(|many| b"X: y\r\n".repeat(many)),
+    ];
+    proptest::collection::vec(piece, 0..12).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// A panic in a connection would end that connection alone, so the panic itself is looked for.
+    #[test]
+    fn whatever_is_sent_is_answered_in_http_or_not_at_all_and_the_next_is_served(bytes in any_bytes()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let panics = panics_within(|| runtime.block_on(async {
+            let world = World::new().await;
+            let mut stream = world.connect().await;
+            let answer = tokio::time::timeout(PATIENCE, async {
+                // The server may have seen enough and closed.
+                let _ = stream.write_all(&bytes).await;
+                let _ = stream.shutdown().await;
+                let mut answer = vec![];
+                let _ = stream.read_to_end(&mut answer).await;
+                answer
+            });
+            let answer = answer.await.expect("a connection whose client has said all ends");
+            assert!(answer.is_empty() || answer.starts_with(b"HTTP/1."), "{answer:?}");
+            assert_eq!(world.get("/metrics").await.status, 200);
+        }));
+        prop_assert_eq!(panics, 0);
+    }
+}
+
+/// Nothing takes this long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How often this thread panicked, caught or not.
+fn panics_within(work: impl FnOnce()) -> usize {
+    thread_local!(static PANICS: Cell<usize> = const { Cell::new(0) });
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.set(PANICS.get() + 1);
+            told(panic);
+        }));
+    });
+    PANICS.set(0);
+    work();
+    PANICS.get()
 }

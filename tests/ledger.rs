@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[path = "support/disk.rs"]
+mod disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -79,10 +82,15 @@ fn page(username: &str, number: i64) -> Commit {
     }
 }
 
+/// Puts a user on the roster; one who is there stays as it is.
+async fn enroll(ledger: &Ledger, username: &str) {
+    ledger.enroll(POOL, vec![(username.into(), record(0))]).await.unwrap();
+}
+
 fn event_ids(ledger: &Ledger) -> Vec<String> {
     let entries = ledger.read(None, usize::MAX).unwrap();
     assert!(entries.is_sorted_by(|a, b| a.0 < b.0));
-    entries.into_iter().map(|(_, entry)| entry.event.id.unwrap()).collect()
+    entries.into_iter().map(|(_, entry)| entry.unwrap().event.id.unwrap()).collect()
 }
 
 #[tokio::test]
@@ -91,7 +99,7 @@ async fn a_reopened_ledger_has_everything() {
     let ledger = open(&path);
     let instance = ledger.instance_id().to_owned();
     assert_eq!(ledger.pool(POOL), Ok(None));
-    ledger.follow_pool(POOL, PoolRecord { followed_since: NOW }).await.unwrap();
+    ledger.follow_pool(POOL, PoolRecord { followed_since: NOW, lost_since: None }).await.unwrap();
     let names = ["a", "a/b", "ü", "\u{10ffff}"];
     let users = names.iter().map(|name| ((*name).to_owned(), record(0))).collect();
     ledger.enroll(POOL, users).await.unwrap();
@@ -103,7 +111,7 @@ async fn a_reopened_ledger_has_everything() {
 
     let ledger = open(&path);
     assert_eq!(ledger.instance_id(), instance);
-    assert_eq!(ledger.pool(POOL), Ok(Some(PoolRecord { followed_since: NOW })));
+    assert_eq!(ledger.pool(POOL), Ok(Some(PoolRecord { followed_since: NOW, lost_since: None })));
     let stored: Vec<_> = ledger.usernames(POOL).map(Result::unwrap).collect();
     assert_eq!(stored, names);
     assert_eq!(ledger.user(POOL, "a/b"), Ok(Some(record(1))));
@@ -150,6 +158,7 @@ async fn a_large_roster_is_written_and_read_in_parts() {
 async fn enrolling_a_user_again_keeps_the_cursor_unless_another_person_has_the_name() {
     let (_directory, path) = place();
     let ledger = open(&path);
+    enroll(&ledger, "ann").await;
     ledger.commit(page("ann", 5)).await.unwrap();
     let with_sub = |joined| UserRecord { joined, sub: Some("sub".into()), ..record(1) };
     // The page and the older record meet in one group, or not: the same comes of it.
@@ -165,6 +174,34 @@ async fn enrolling_a_user_again_keeps_the_cursor_unless_another_person_has_the_n
     ledger.close().await;
 }
 
+#[tokio::test]
+async fn a_page_of_somebody_who_was_forgotten_or_replaced_meanwhile_is_refused_and_nothing_of_it_counts() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    assert_eq!(ledger.commit(page("ann", 1)).await, Err(LedgerError::NotEnrolled), "never on the roster");
+    enroll(&ledger, "ann").await;
+    ledger.commit(page("ann", 1)).await.unwrap();
+
+    let another = UserRecord { joined: UnixMillis(NOW.0 + 1), ..record(0) };
+    // In one group, or not: whoever has the name first, the page of the one before does not come over it.
+    let renamed = ledger.enroll(POOL, vec![("ann".into(), another.clone())]);
+    let (renamed, late) = tokio::join!(renamed, ledger.commit(page("ann", 2)));
+    renamed.unwrap();
+    assert_eq!(late, Err(LedgerError::NotEnrolled));
+    assert_eq!(ledger.user(POOL, "ann"), Ok(Some(another.clone())));
+    let hers = Commit { record: another, entries: vec![entry("ann", "another-1".into())], ..page("ann", 1) };
+    ledger.commit(hers.clone()).await.unwrap();
+
+    let (forgotten, late) = tokio::join!(ledger.forget(POOL, vec!["ann".into()]), ledger.commit(hers));
+    forgotten.unwrap();
+    assert_eq!(late, Err(LedgerError::NotEnrolled));
+    assert_eq!(ledger.user(POOL, "ann"), Ok(None));
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 2)]));
+    assert_eq!(event_ids(&ledger), ["ann-1", "another-1"]);
+    assert_eq!(ledger.failure(), None);
+    ledger.close().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hundred_users_at_once_lose_nothing() {
     let (_directory, path) = place();
@@ -174,6 +211,7 @@ async fn a_hundred_users_at_once_lose_nothing() {
         let ledger = ledger.clone();
         turns.spawn(async move {
             let username = format!("user-{user}");
+            enroll(&ledger, &username).await;
             for number in 1..=5 {
                 ledger.commit(page(&username, number)).await.unwrap();
                 // Whoever was answered finds what it wrote.
@@ -198,6 +236,7 @@ async fn a_hundred_users_at_once_lose_nothing() {
 async fn a_settlement_removes_and_puts_aside_in_one_write_and_may_be_repeated() {
     let (_directory, path) = place();
     let ledger = open(&path);
+    enroll(&ledger, "ann").await;
     for number in 1..=4 {
         ledger.commit(page("ann", number)).await.unwrap();
     }
@@ -214,8 +253,9 @@ async fn a_settlement_removes_and_puts_aside_in_one_write_and_may_be_repeated() 
     assert_eq!(quarantined.len(), 1);
     assert_eq!(quarantined[0].0, ids[1]);
     assert_eq!(quarantined[0].1.entry, entries[1].1);
-    assert_eq!(quarantined[0].1.reason, "refused");
-    assert!(quarantined[0].1.at >= NOW);
+    let refusal = quarantined[0].1.refusal.clone().unwrap();
+    assert_eq!(refusal.reason, "refused");
+    assert!(refusal.at >= NOW);
     assert_eq!(ledger.quarantine_state().0, 1);
     let left = ledger.outbox_state();
     assert_eq!((left.records, left.oldest), (1, Some(NOW)));
@@ -243,19 +283,20 @@ async fn the_outbox_is_read_in_steps_of_bounded_size() {
             Some(EventContext { city: Some("x".repeat(3 << 20)), ..EventContext::default() });
         commit
     };
+    enroll(&ledger, "ann").await;
     for number in 1..=4 {
         ledger.commit(huge(number)).await.unwrap();
     }
     let first = ledger.read(None, 100).unwrap();
     assert_eq!(first.len(), 2);
     let rest = ledger.read(Some(first[1].0), 1).unwrap();
-    assert_eq!(rest[0].1.event.id.as_deref(), Some("ann-3"));
+    assert_eq!(rest[0].1.as_ref().unwrap().event.id.as_deref(), Some("ann-3"));
     assert_eq!(ledger.read(Some(OutboxId(rest[0].0.0 + 1)), 100), Ok(vec![]));
     ledger.close().await;
 
     // What is this large lies outside the engine's log: it is there nevertheless.
     let ledger = open(&path);
-    assert_eq!(ledger.read(None, 1).unwrap()[0].1, huge(1).entries[0]);
+    assert_eq!(ledger.read(None, 1).unwrap()[0].1, Ok(huge(1).entries[0].clone()));
     ledger.close().await;
 }
 
@@ -285,7 +326,9 @@ fn damage(file: &Path, from: usize, to: usize) {
 async fn filled(path: &Path) {
     let ledger = open(path);
     for number in 1..=60 {
-        ledger.commit(page(&format!("user-{}", number % 20), number)).await.unwrap();
+        let username = format!("user-{}", number % 20);
+        enroll(&ledger, &username).await;
+        ledger.commit(page(&username, number)).await.unwrap();
     }
     ledger.close().await;
 }
@@ -316,6 +359,96 @@ async fn a_damaged_ledger_is_moved_aside_and_reported_and_a_third_one_waits_for_
             }
         }
     }
+}
+
+/// Replaces a damaged ledger with a process that dies after so many steps, as `home.rs` draws them.
+async fn die_replacing(path: &Path, steps: usize) {
+    let aside = path.join("ledger.corrupt-20261124T120000Z");
+    let last_commit = fs::read_to_string(path.join("last-commit")).unwrap();
+    let lost_since =
+        format!("{}\nledger.corrupt-20261124T120000Z\nthe store: broken\n", last_commit.split_once(' ').unwrap().0);
+    if steps >= 1 {
+        fs::write(path.join("lost-since"), &lost_since).unwrap();
+    }
+    if steps >= 2 {
+        fs::rename(path.join("ledger"), &aside).unwrap();
+    }
+    if steps >= 3 {
+        fs::remove_file(path.join("last-commit")).unwrap();
+    }
+    if steps >= 4 {
+        // A file of the engine's, and nothing in it.
+        fs::create_dir(path.join("ledger")).unwrap();
+        fs::write(path.join("ledger/db"), "").unwrap();
+    }
+    if steps >= 5 {
+        Ledger::open(&state(path), NOW).unwrap().ledger.close().await;
+        fs::write(path.join("lost-since"), &lost_since).unwrap();
+    }
+    if steps >= 6 {
+        fs::remove_file(path.join("lost-since")).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn whoever_dies_while_a_damaged_ledger_is_replaced_the_next_one_ends_in_the_same_place() {
+    for steps in 0..=6 {
+        let (_directory, path) = place();
+        filled(&path).await;
+        damage(&path.join("ledger/db"), 0, 100);
+        let noted = fs::read_to_string(path.join("last-commit")).unwrap();
+        die_replacing(&path, steps).await;
+
+        let Opened { ledger, rebuilt } = Ledger::open(&state(&path), UnixMillis(NOW.0 + 1000)).unwrap();
+        // After the last step it was told already.
+        assert_eq!(rebuilt.is_some(), steps < 6, "{steps}");
+        let lost_since = ledger.lost_since().unwrap().unwrap();
+        assert!(noted.starts_with(&format!("{lost_since} ")), "{steps}: {lost_since} is not of {noted}");
+        if let Some(rebuilt) = rebuilt {
+            assert_eq!(rebuilt.last_commit, Some(lost_since), "{steps}");
+            assert!(rebuilt.moved_to.join("db").exists(), "{steps}");
+        }
+        assert_eq!(ledger.totals(POOL), Ok(vec![]));
+        assert!(!path.join("lost-since").exists());
+        ledger.close().await;
+
+        // It is known until every pool has it.
+        let ledger = open(&path);
+        assert_eq!(ledger.lost_since(), Ok(Some(lost_since)));
+        let record = PoolRecord { followed_since: lost_since, lost_since: Some(lost_since) };
+        ledger.follow_pool(POOL, record.clone()).await.unwrap();
+        ledger.forget_loss().await.unwrap();
+        ledger.close().await;
+        let ledger = open(&path);
+        assert_eq!(ledger.lost_since(), Ok(None));
+        assert_eq!(ledger.pool(POOL), Ok(Some(record)));
+        ledger.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_ledger_that_opens_after_all_has_lost_nothing_whatever_a_process_was_about_to_do() {
+    let (_directory, path) = place();
+    filled(&path).await;
+    fs::write(path.join("lost-since"), "2026-11-24T12:00:00.000Z\nledger.corrupt-never\nit could not be read\n")
+        .unwrap();
+    let ledger = open(&path);
+    assert_eq!(ledger.lost_since(), Ok(None));
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 60)]));
+    assert!(!path.join("lost-since").exists());
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_loss_of_which_no_time_is_known_is_told_so() {
+    let (_directory, path) = place();
+    filled(&path).await;
+    damage(&path.join("ledger/db"), 0, 100);
+    fs::write(path.join("last-commit"), "not long ago").unwrap();
+    let Opened { ledger, rebuilt } = Ledger::open(&state(&path), NOW).unwrap();
+    assert_eq!(rebuilt.unwrap().last_commit, None);
+    assert_eq!(ledger.lost_since(), Ok(None));
+    ledger.close().await;
 }
 
 #[tokio::test]
@@ -388,6 +521,7 @@ async fn commits_until_killed() {
         let ledger = ledger.clone();
         turns.spawn(async move {
             let username = format!("user-{user}");
+            enroll(&ledger, &username).await;
             let mut number = committed(&ledger, &username);
             loop {
                 number += 1;
@@ -397,6 +531,103 @@ async fn commits_until_killed() {
         });
     }
     turns.join_all().await;
+}
+
+/// Pages that [`commits_a_few`] commits, one after the other.
+const A_FEW: i64 = 40;
+
+/// Not a test by itself: what `every_commit_is_synced_before_it_is_acknowledged` watches.
+#[tokio::test]
+async fn commits_a_few() {
+    let Some(path) = std::env::var_os(CHILD) else { return };
+    let ledger = open(Path::new(&path));
+    enroll(&ledger, "ann").await;
+    for number in 1..=A_FEW {
+        ledger.commit(page("ann", number)).await.unwrap();
+        writeln!(std::io::stdout(), "acknowledged {number}.").unwrap();
+    }
+    ledger.close().await;
+}
+
+/// A system call, as strace tells of it: between which of its lines.
+struct SystemCall {
+    name: String,
+    arguments: String,
+    began: usize,
+    ended: usize,
+}
+
+impl SystemCall {
+    /// Reads what `strace -f` wrote: calls of several threads, some told in two parts. Failed ones are left out.
+    fn all(trace: &str) -> Vec<Self> {
+        let mut under_way: BTreeMap<&str, Self> = BTreeMap::new();
+        let mut calls = Vec::new();
+        for (at, line) in trace.lines().enumerate() {
+            let (thread, told) = line.split_once(char::is_whitespace).unwrap();
+            let (told, has_ended) = (told.trim_start(), !told.ends_with("<unfinished ...>"));
+            let call = if told.starts_with("<... ") {
+                under_way.remove(thread)
+            } else {
+                told.split_once('(').map(|(name, arguments)| Self {
+                    name: name.to_owned(),
+                    arguments: arguments.to_owned(),
+                    began: at,
+                    ended: at,
+                })
+            };
+            let Some(mut call) = call else { continue };
+            call.ended = at;
+            if !has_ended {
+                under_way.insert(thread, call);
+            } else if !told.rsplit_once(" = ").is_some_and(|(_, result)| result.starts_with('-')) {
+                calls.push(call);
+            }
+        }
+        calls
+    }
+
+    fn is_of(&self, names: &[&str], file: &str) -> bool {
+        let descriptor = self.arguments.split('>').next().unwrap_or_default();
+        names.contains(&self.name.as_str()) && descriptor.ends_with(file)
+    }
+}
+
+#[test]
+fn every_commit_is_synced_before_it_is_acknowledged() {
+    if !disk::has_strace() {
+        return;
+    }
+    let (directory, path) = place();
+    let trace = directory.path().join("trace");
+    let traced = Command::new("strace")
+        .args(["-f", "-qq", "-y", "-s", "1000000", "-e", "trace=pwrite64,write,fsync,fdatasync", "-o"])
+        .arg(&trace)
+        .arg(std::env::current_exe().unwrap())
+        .args(["commits_a_few", "--exact", "--nocapture"])
+        .env(CHILD, &path)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    assert!(traced.unwrap().success());
+    let calls = SystemCall::all(&fs::read_to_string(&trace).unwrap());
+    let of = |names: &'static [&str], file: &'static str| calls.iter().filter(move |call| call.is_of(names, file));
+    for number in 1..=A_FEW {
+        let acknowledged = calls
+            .iter()
+            .find(|call| call.name == "write" && call.arguments.contains(&format!("acknowledged {number}.")));
+        let acknowledged = acknowledged.unwrap();
+        // The event's id, as the outbox's entry holds it, and no digit behind it.
+        let id = format!("ann-{number}");
+        let holds = |call: &&SystemCall| {
+            call.arguments.split(&id).skip(1).any(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
+        };
+        let written = of(&["pwrite64"], "/ledger/db").find(holds).unwrap();
+        let synced = of(&["fsync", "fdatasync"], "/ledger/db")
+            .any(|sync| written.ended < sync.began && sync.ended < acknowledged.began);
+        assert!(synced, "page {number}: written before line {}, told at {}", written.ended, acknowledged.began);
+    }
+    let synced = of(&["fsync", "fdatasync"], "/ledger/db").count();
+    println!("{synced} fsyncs of the log for {A_FEW} commits, one after the other");
 }
 
 /// The number of a user's last page.

@@ -6,6 +6,7 @@
 mod exporter;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::config;
@@ -17,6 +18,7 @@ use exporter::{Exporter, PATIENCE};
 use serde_json::Value;
 
 const README: &str = include_str!("../README.md");
+const FAULTS: &str = include_str!("../docs/faults.md");
 const POOL: &str = "eu-west-1_Readme1";
 
 /// The text of the first block in this language.
@@ -98,4 +100,40 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
     let called: BTreeSet<&str> =
         metrics.lines().filter_map(|line| line.split("operation=\"").nth(1)?.split('"').next()).collect();
     assert_eq!(called, operations().iter().map(|operation| operation.as_str()).collect());
+}
+
+/// Everything between backticks that is a file of ours, or could be the name of a test: words joined by many underscores.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    quoted.filter(|name| name.ends_with(".rs") || (name.matches('_').count() > 4 && !name.starts_with("cognito_")))
+}
+
+#[test]
+fn every_test_that_is_said_to_show_something_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut code = String::new();
+    for folder in ["tests", "src"] {
+        gather(&root.join(folder), &mut code);
+    }
+    let said: BTreeSet<&str> = named(README).chain(named(FAULTS)).collect();
+    assert!(said.len() > 40, "{said:?}");
+    for name in said {
+        let is_there = match name.strip_suffix(".rs") {
+            Some(_) => root.join(name).exists() || root.join("src").join(name).exists(),
+            None => code.contains(&format!("fn {name}(")),
+        };
+        assert!(is_there, "{name} is named in README.md or docs/faults.md and does not exist");
+    }
+}
+
+/// The text of every file of code below a folder.
+fn gather(folder: &Path, code: &mut String) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            gather(&path, code);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            code.push_str(&std::fs::read_to_string(path).unwrap());
+        }
+    }
 }

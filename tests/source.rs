@@ -184,12 +184,42 @@ async fn an_error_is_known_by_its_body_or_its_header_alone() {
         ("200 OK", "", "", "passing"),
         ("200 OK", "", "{}", "none"),
         ("200 OK", "", "[]", "passing"),
-        ("200 OK", "", r#"{"AuthEvents":[{"CreationDate":"yesterday"}]}"#, "passing"),
+        ("200 OK", "", r#"{"AuthEvents":[{"CreationDate":"yesterday"}]"#, "passing"),
+        ("200 OK", "", r#"{"AuthEvents":[{"CreationDate":"yesterday"}],"NextToken":7}"#, "passing"),
+        ("500 Internal Server Error", "", r#"{"AuthEvents":[{"CreationDate":"yesterday"}]}"#, "passing"),
     ] {
         let responder = Responder::json(status, header, body).await;
         let answer = source(&responder.url, PATIENCE).page(USER, None, 60).await;
         let found = answer.map_or_else(|error| kind(&error), |_| "none".to_owned());
         assert_eq!(found, expected, "{status} {header}{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_with_a_malformed_event_is_a_page() {
+    let good = r#"{"EventId":"good","EventType":"SignIn","CreationDate":1.723136049929E9}"#;
+    for (malformed, id) in [
+        (r#"{"CreationDate":"yesterday","EventId":"date"}"#, Some("date")),
+        (r#"{"EventId":7}"#, None),
+        (r#"{"EventId":"risk","EventRisk":[]}"#, Some("risk")),
+        (r#"{"EventId":"feedback","EventFeedback":{"Provider":"Admin"}}"#, Some("feedback")),
+        (r#"{"EventId":"challenge","ChallengeResponses":[null]}"#, Some("challenge")),
+        (r#"{"EventId":"half","EventContextData":{"City":"\ud83d"}}"#, Some("half")),
+        ("7", None),
+        // Not malformed, and yet not what it seems: the SDK fills in what is missing.
+        (r#"{"EventId":"empty","EventFeedback":{"FeedbackValue":"Valid"}}"#, Some("empty")),
+    ] {
+        let page = format!(r#"{{"AuthEvents":[{malformed},{good}],"NextToken":"older"}}"#);
+        let responder = Responder::json("200 OK", "", &page).await;
+        let page = source(&responder.url, PATIENCE).page(USER, None, 60).await.unwrap();
+        let ids: Vec<_> = page.events.iter().map(|event| event.id.as_deref()).collect();
+        assert_eq!(ids, [id, Some("good")], "{malformed}");
+        assert_eq!(page.events[1].creation_date, Some(UnixMillis(1_723_136_049_929)));
+        assert_eq!(page.next, Some(PageToken("older".into())));
+        if let Some(feedback) = &page.events[0].feedback {
+            assert!(feedback.value.as_ref().is_none_or(|value| !value.as_str().is_empty()), "{malformed}");
+            assert!(feedback.provider.as_ref().is_none_or(|provider| !provider.is_empty()), "{malformed}");
+        }
     }
 }
 

@@ -299,7 +299,7 @@ fn arrival() -> impl Strategy<Value = Arrival> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let crash = || prop_oneof![3 => Just(None), 1 => (0..8u32).prop_map(Some)];
+    let crash = || prop_oneof![3 => Just(None), 1 => (0..10u32).prop_map(Some)];
     prop_oneof![
         4 => proptest::collection::vec(arrival(), 1..4).prop_map(|events| Step::Happen { events }),
         1 => proptest::collection::vec(arrival(), 5..20).prop_map(|events| Step::Happen { events }),

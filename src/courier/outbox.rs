@@ -11,12 +11,20 @@ pub use crate::metrics::RequestOutcome;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OutboxId(pub u64);
 
+/// Why an entry cannot be read: what is stored is not what was written.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("cannot be read: {0}")]
+pub struct Unreadable(pub String);
+
+/// What waits under an id.
+pub type Waiting = (OutboxId, Result<Entry, Unreadable>);
+
 /// What has become of entries: they leave the outbox.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Settlement {
     /// Acknowledged: to be forgotten.
     pub delivered: Vec<OutboxId>,
-    /// Refused for what they are: to be kept in the quarantine, each with the receiver's reason.
+    /// Refused for what they are, or unreadable: to be kept in the quarantine as they are, each with the reason.
     pub quarantined: Vec<(OutboxId, String)>,
 }
 
@@ -32,13 +40,14 @@ pub trait Outbox: Send + Sync + 'static {
     /// Why the outbox cannot be read or written.
     type Error: std::error::Error + Send + Sync + 'static;
 
-    /// The oldest durable entries with an id above `after`, at most `limit`, in the order of their ids.
+    /// The oldest durable entries with an id above `after`, at most `limit`, in the order of their ids. One that is damaged
+    /// has its place among them.
     ///
     /// # Errors
     /// When the store cannot be read.
-    fn read(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<(OutboxId, Entry)>, Self::Error>;
+    fn read(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<Waiting>, Self::Error>;
 
-    /// Removes delivered entries and moves refused ones to the quarantine: one atomic, durable write. The courier settles
+    /// Removes delivered entries and moves the others to the quarantine: one atomic, durable write. The courier settles
     /// again what it could not be told was written; an id that is gone is no error.
     ///
     /// # Errors

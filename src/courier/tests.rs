@@ -13,6 +13,7 @@ struct Stored {
     waiting: BTreeMap<OutboxId, Entry>,
     quarantine: Vec<(OutboxId, String)>,
     quarantine_max: Option<usize>,
+    damaged: BTreeSet<OutboxId>,
     settlements: usize,
     /// So many writes fail from now on, after or before they were done.
     failures: usize,
@@ -55,10 +56,14 @@ impl MemoryOutbox {
 impl Outbox for MemoryOutbox {
     type Error = io::Error;
 
-    fn read(&self, after: Option<OutboxId>, limit: usize) -> io::Result<Vec<(OutboxId, Entry)>> {
+    fn read(&self, after: Option<OutboxId>, limit: usize) -> io::Result<Vec<Waiting>> {
         let stored = self.stored.lock().unwrap();
         let beyond = stored.waiting.iter().filter(|(id, _)| Some(**id) > after);
-        Ok(beyond.take(limit).map(|(id, entry)| (*id, entry.clone())).collect())
+        let waiting = beyond.take(limit).map(|(id, entry)| match stored.damaged.contains(id) {
+            true => (*id, Err(Unreadable("torn".into()))),
+            false => (*id, Ok(entry.clone())),
+        });
+        Ok(waiting.collect())
     }
 
     async fn settle(&self, settlement: Settlement) -> io::Result<()> {
@@ -386,6 +391,38 @@ async fn a_full_quarantine_stops_delivery_until_it_has_room() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn damaged_entries_go_to_quarantine_as_they_are_and_the_rest_goes_on() {
+    // At every place of a batch, whole batches of them, and the last of all.
+    let damaged = |id: &u64| matches!(id, 1 | 4 | 5 | 8 | 20..=40 | 60);
+    let holding = || {
+        let outbox = MemoryOutbox::holding(60);
+        outbox.edit(|stored| stored.damaged = (1..=60).filter(damaged).map(OutboxId).collect());
+        outbox
+    };
+    let (printer, receiver) = (TestSink::willing(), TestSink::willing());
+    for (printer, receiver) in [(None, Some(&receiver)), (Some(&printer), None)] {
+        let outbox = holding();
+        let counts = drained(&outbox, printer, receiver).await;
+        assert!(outbox.waiting().is_empty(), "{:?}", outbox.waiting());
+        assert_eq!(outbox.quarantined(), (1..=60).filter(damaged).collect::<Vec<_>>());
+        assert_eq!(outbox.stored.lock().unwrap().quarantine[0].1, "cannot be read: torn");
+        assert_eq!(counts.quarantined, 26);
+        let taken = printer.or(receiver).unwrap().taken();
+        assert_eq!(taken, (1..=60).filter(|id| !damaged(id)).collect::<Vec<_>>());
+    }
+
+    // Without room they stay, and what was taken beside them is settled all the same.
+    let outbox = holding();
+    outbox.edit(|stored| stored.quarantine_max = Some(0));
+    let counts = killed_after(&outbox, None, Some(&receiver), Duration::from_secs(100)).await;
+    assert_eq!(outbox.waiting()[..5], [1, 4, 5, 8, 9]);
+    assert_eq!((counts.full, counts.quarantined), (vec![true], 0));
+    outbox.edit(|stored| stored.quarantine_max = None);
+    assert_eq!(drained(&outbox, None, Some(&receiver)).await.quarantined, 26);
+    assert!(outbox.waiting().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_receiver_that_refuses_everything_fills_no_quarantine_and_gets_everything_after_its_cure() {
     let outbox = MemoryOutbox::holding(300);
     let (printer, receiver) = (TestSink::willing(), TestSink::answering(|_| invalid()));
@@ -538,7 +575,10 @@ async fn killed_at_any_moment_the_courier_loses_nothing_and_repeats_at_most_a_ba
         });
         let mut kills = 0;
         while !outbox.waiting().is_empty() {
-            outbox.edit(|stored| stored.failures = random.usize(0..2));
+            outbox.edit(|stored| {
+                stored.failures = random.usize(0..2);
+                stored.damaged = [OutboxId(9), OutboxId(10)].into();
+            });
             // Most kills fall between two steps of the work, which takes no time here.
             let courier =
                 Courier::new(outbox.clone(), Some(printer.clone()), Some(receiver.clone()), Tally::default(), LIMITS);
@@ -553,7 +593,7 @@ async fn killed_at_any_moment_the_courier_loses_nothing_and_repeats_at_most_a_ba
         }
         let taken = receiver.taken();
         let mut arrived: BTreeSet<u64> = taken.iter().copied().collect();
-        assert!(!arrived.contains(&7));
+        assert!([7, 9, 10].iter().all(|guilty| !arrived.contains(guilty)));
         arrived.extend(outbox.quarantined());
         assert_eq!(arrived, (1..=entries).collect(), "each is delivered or in quarantine");
         let repeats = taken.len() + outbox.quarantined().len() - arrived.len();

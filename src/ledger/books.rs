@@ -3,10 +3,10 @@
 //! The books run ahead of the disk while a group of work is gathered. If the write then fails they are thrown away and read
 //! again, so nothing here has to be undone.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::engine::{Change, Engine, Reader};
-use super::envelope::{Count, Format, Instance, Record};
+use super::envelope::{Count, Format, Instance, LostSince, Record};
 use super::error::LedgerError;
 use super::keys;
 use super::stored_entry::{StoredEntry, StoredRefusal};
@@ -14,6 +14,7 @@ use super::stored_user::StoredUser;
 use super::{OutboxState, UserRecord};
 use crate::courier::{OutboxId, Settlement};
 use crate::event::UnixMillis;
+use crate::tally::Series;
 
 /// What one request wants, encoded as far as that needs no books.
 pub(super) enum Work {
@@ -21,10 +22,14 @@ pub(super) enum Work {
     Put(Vec<Change>),
     /// Users to write, but for the cursors of those who are there already.
     Enroll(Vec<(Vec<u8>, UserRecord)>),
-    /// A page: the user, increments of totals, entries for the outbox.
-    Commit { user: Change, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
+    /// A page: the user, who is to be the one who joined then; increments of totals, entries for the outbox.
+    Commit { user: (Vec<u8>, Vec<u8>), joined: UnixMillis, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
     /// Entries that leave the outbox.
     Settle(Settlement),
+    /// Entries of the quarantine that go back into the outbox.
+    Retry(Vec<OutboxId>),
+    /// Entries of the quarantine to forget.
+    Drop(Vec<OutboxId>),
 }
 
 impl Work {
@@ -35,6 +40,8 @@ impl Work {
             Self::Enroll(users) => users.len(),
             Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len(),
             Self::Settle(settlement) => settlement.delivered.len() + 2 * settlement.quarantined.len(),
+            Self::Retry(ids) => 2 * ids.len(),
+            Self::Drop(ids) => ids.len(),
         }
     }
 }
@@ -43,8 +50,18 @@ impl Work {
 #[derive(Default)]
 pub(super) struct Group {
     pub(super) changes: Vec<Change>,
-    /// Entries that leave the outbox with this group.
-    settled: HashSet<u64>,
+    /// Keys of the totals that grow.
+    pub(super) counted: HashSet<Vec<u8>>,
+    /// Entries that leave the outbox, or the quarantine, with this group.
+    leaving: HashSet<u64>,
+}
+
+impl Group {
+    /// What is stored under a key once the group is written.
+    fn stored(&self, key: &[u8], reader: &Reader) -> Result<Option<Vec<u8>>, LedgerError> {
+        let waiting = self.changes.iter().rev().find(|(changed, _)| changed == key);
+        waiting.map_or_else(|| reader.get(key), |(_, value)| Ok(value.clone()))
+    }
 }
 
 /// A number of records and their bytes, keys included.
@@ -98,9 +115,13 @@ pub(super) struct Published {
 }
 
 impl Books {
-    /// Reads the books of a store in which at least `groups_known` groups were written; gives an empty one its format and
-    /// name.
-    pub(super) fn of(mut engine: Engine, groups_known: u64) -> Result<(Engine, Self), LedgerError> {
+    /// Reads the books of a store in which at least `groups_known` groups were written; None: it may be new. A new one is
+    /// given its format and name, and, in the same write, the time since when its predecessor is lost.
+    pub(super) fn of(
+        mut engine: Engine,
+        groups_known: Option<u64>,
+        lost_since: Option<UnixMillis>,
+    ) -> Result<(Engine, Self), LedgerError> {
         match engine.reader().get(keys::FORMAT)? {
             Some(format) => {
                 let found = Format::open(&format)?.number;
@@ -108,18 +129,23 @@ impl Books {
                     return Err(LedgerError::NewerVersion { what: Format::WHAT, found, known: Format::NUMBER });
                 }
             }
-            None if groups_known > 0 => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
+            None if groups_known.is_some() => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
             None => {
                 let format = Format { number: Format::NUMBER };
                 let instance = Instance { id: uuid::Uuid::new_v4().to_string() };
-                engine.write(vec![
+                let mut beginning = vec![
                     (keys::FORMAT.to_vec(), Some(format.seal())),
                     (keys::INSTANCE.to_vec(), Some(instance.seal())),
-                ])?;
+                ];
+                let loss = lost_since.map(|time| LostSince { time: time.0 });
+                beginning.extend(loss.map(|loss| (keys::LOST_SINCE.to_vec(), Some(loss.seal()))));
+                engine.write(beginning)?;
             }
         }
         let books = Self::read(engine.reader())?;
-        if books.groups < groups_known {
+        if let Some(groups_known) = groups_known
+            && books.groups < groups_known
+        {
             // Going on from there would count again what was counted, on top of totals that had gone back.
             let problem = format!("it ends at write {}, but write {groups_known} was on the disk", books.groups);
             return Err(LedgerError::corrupt("the store", problem));
@@ -150,13 +176,15 @@ impl Books {
             Ok(())
         })?;
         reader.each(keys::outbox_all(), |key, value| {
-            StoredEntry::verify(value)?;
+            StoredEntry::refuse_newer(value)?;
             books.outbox.add(key, value);
             books.next = books.next.max(keys::sequence_of(key).unwrap_or_default().saturating_add(1));
             Ok(())
         })?;
         reader.each(keys::quarantine_from(0), |key, value| {
-            StoredRefusal::verify(value)?;
+            if let Ok(refusal) = StoredRefusal::examine(value)? {
+                StoredEntry::refuse_newer(&refusal.value)?;
+            }
             books.quarantine.add(key, value);
             Ok(())
         })?;
@@ -175,14 +203,24 @@ impl Books {
         match work {
             Work::Put(changes) => group.changes.extend(changes),
             Work::Enroll(users) => enroll(users, reader, group)?,
-            Work::Commit { user, increments, entries } => {
-                group.changes.push(user);
+            Work::Commit { user: (key, record), joined, increments, entries } => {
+                // A turn may outlast its user's place on the roster: its page must not come over another's record.
+                let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::joined(&stored)).transpose()?;
+                if enrolled != Some(joined) {
+                    return Err(LedgerError::NotEnrolled);
+                }
+                group.changes.push((key, Some(record)));
                 for (key, increment) in increments {
                     self.count(key, increment, group);
                 }
                 self.queue(entries, group);
             }
             Work::Settle(settlement) => self.settle(settlement, now, reader, group)?,
+            Work::Retry(ids) => self.retry(ids, reader, group)?,
+            Work::Drop(ids) => {
+                let leaving = self.quarantined(ids, reader, group)?;
+                self.leave_quarantine(leaving, group);
+            }
         }
         Ok(())
     }
@@ -190,7 +228,29 @@ impl Books {
     fn count(&mut self, key: Vec<u8>, increment: u64, group: &mut Group) {
         let total = self.totals.entry(key.clone()).or_default();
         *total = total.saturating_add(increment);
-        group.changes.push((key, Some(Count { value: *total }.seal())));
+        group.changes.push((key.clone(), Some(Count { value: *total }.seal())));
+        group.counted.insert(key);
+    }
+
+    /// Every total, by pool; without series that only another build knows.
+    pub(super) fn totals(&self) -> BTreeMap<&str, Vec<(Series, u64)>> {
+        self.totals_of(self.totals.keys())
+    }
+
+    /// Totals by their keys.
+    pub(super) fn totals_of<'a>(
+        &self,
+        keys: impl IntoIterator<Item = &'a Vec<u8>>,
+    ) -> BTreeMap<&'a str, Vec<(Series, u64)>> {
+        let mut totals: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for key in keys {
+            if let Some((pool_id, series)) = keys::total_of(key)
+                && let (Some(series), Some(total)) = (Series::from_key(series), self.totals.get(key))
+            {
+                totals.entry(pool_id).or_default().push((series, *total));
+            }
+        }
+        totals
     }
 
     fn queue(&mut self, entries: Vec<Vec<u8>>, group: &mut Group) {
@@ -222,29 +282,63 @@ impl Books {
         let mut numbers = HashSet::new();
         for (OutboxId(number), reason) in delivered.chain(refused) {
             let key = keys::outbox(number);
-            if group.settled.contains(&number) || !numbers.insert(number) {
+            if group.leaving.contains(&number) || !numbers.insert(number) {
                 continue;
             }
             let Some(value) = reader.get(&key)? else { continue };
-            let refusal = match reason {
-                Some(reason) => {
-                    Some(StoredRefusal { entry: Some(StoredEntry::open(&value)?), reason, at: now.0 }.seal())
-                }
-                None => None,
-            };
-            leaving.push((number, key, value, refusal));
+            leaving.push((number, key, value, reason));
         }
-        for (number, key, value, refusal) in leaving {
+        for (number, key, value, reason) in leaving {
             self.outbox.remove(&key, &value);
-            group.settled.insert(number);
+            group.leaving.insert(number);
             group.changes.push((key, None));
-            if let Some(refusal) = refusal {
+            if let Some(reason) = reason {
+                let refusal = StoredRefusal { reason, at: now.0, value }.seal();
                 let key = keys::quarantine(number);
                 self.quarantine.add(&key, &refusal);
                 group.changes.push((key, Some(refusal)));
             }
         }
         Ok(())
+    }
+
+    /// Puts entries back behind what waits, under numbers that were never used. One that cannot be read would come straight
+    /// back, and is refused.
+    fn retry(&mut self, ids: Vec<OutboxId>, reader: &Reader, group: &mut Group) -> Result<(), LedgerError> {
+        let leaving = self.quarantined(ids, reader, group)?;
+        let mut entries = Vec::with_capacity(leaving.len());
+        for (_, stored) in &leaving {
+            let value = StoredRefusal::open(stored)?.value;
+            StoredEntry::open(&value)?;
+            entries.push(value);
+        }
+        self.leave_quarantine(leaving, group);
+        self.queue(entries, group);
+        Ok(())
+    }
+
+    /// Those of these entries that are in quarantine; what has left it is passed over, so that leaving may be repeated.
+    fn quarantined(
+        &self,
+        ids: Vec<OutboxId>,
+        reader: &Reader,
+        group: &Group,
+    ) -> Result<Vec<(u64, Vec<u8>)>, LedgerError> {
+        let numbers: BTreeSet<_> = ids.into_iter().map(|OutboxId(number)| number).collect();
+        let mut stored = Vec::with_capacity(numbers.len());
+        for number in numbers.into_iter().filter(|number| !group.leaving.contains(number)) {
+            stored.extend(reader.get(&keys::quarantine(number))?.map(|value| (number, value)));
+        }
+        Ok(stored)
+    }
+
+    fn leave_quarantine(&mut self, leaving: Vec<(u64, Vec<u8>)>, group: &mut Group) {
+        for (number, value) in leaving {
+            let key = keys::quarantine(number);
+            self.quarantine.remove(&key, &value);
+            group.leaving.insert(number);
+            group.changes.push((key, None));
+        }
     }
 
     /// Numbers a group, which is written next.
@@ -267,9 +361,10 @@ impl Books {
     fn find_first(&mut self, reader: &Reader) -> Result<(), LedgerError> {
         let (mut first, mut oldest) = (self.next, None);
         reader.each_while(keys::outbox_between(self.first, self.next), |key, value| {
-            first = keys::sequence_of(key).unwrap_or(first);
-            oldest = Some(UnixMillis(StoredEntry::open(value)?.observed));
-            Ok(false)
+            first = first.min(keys::sequence_of(key).unwrap_or(first));
+            // A damaged entry says nothing of its age.
+            oldest = StoredEntry::examine(value)?.ok().map(|entry| UnixMillis(entry.observed));
+            Ok(oldest.is_none())
         })?;
         self.first = first;
         self.oldest = oldest;
@@ -283,9 +378,7 @@ fn enroll(users: Vec<(Vec<u8>, UserRecord)>, reader: &Reader, group: &mut Group)
     let mut changes = Vec::new();
     for (key, mut record) in users {
         // A page of the same user may wait in this very group.
-        let waiting = group.changes.iter().rev().find(|(changed, _)| *changed == key);
-        let stored = waiting.map_or_else(|| reader.get(&key), |(_, value)| Ok(value.clone()))?;
-        if let Some(stored) = stored {
+        if let Some(stored) = group.stored(&key, reader)? {
             let stored = UserRecord::try_from(StoredUser::open(&stored)?)?;
             if stored.joined == record.joined {
                 record.cursor = stored.cursor;

@@ -5,29 +5,45 @@
 //! - A page beyond 128 KiB (a quarter of a segment) lies in a file of its own under `blobs`, which sled never syncs; without
 //!   it, recovery skips the page. New ones are synced, and their directory, before a write counts as durable.
 //! - Damage can panic anywhere inside: every call is guarded.
-//! - After an I/O error sled refuses every write for good: whoever holds an engine drops it and opens another.
+//! - So can closing it, when an fsync fails (`Log::drop`), and it waits for ever for a thread of its that has panicked: it
+//!   is closed by a thread of its own ([`Store`]), and not waited for any longer than that takes when all is well.
+//! - After an I/O error sled refuses every write for good: whoever holds an engine drops it and opens another. Before that
+//!   [`write_again`] makes good what a failed fsync may have left behind.
 //! - The cache is set, because its default is 1 GiB. `flush_every_ms` stays at its default of 500: the collection of
 //!   garbage lives in that thread. `mode` changes nothing in this version.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs::{self, File, TryLockError};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use super::error::LedgerError;
+use crate::stop_point::{self, Step};
 
 /// One change of a write: a key and its new value, or none to remove it.
 pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
+
+/// How long closing the store may take. It writes what it has in hand, at most a few segments of 512 KiB.
+const CLOSING_MAX: Duration = Duration::from_secs(10);
+
+/// Bytes that are written again at once: few enough to hold, enough to be quick.
+const WRITTEN_AGAIN_BYTES: usize = 1 << 20;
 
 /// What errors call the store as a whole.
 const WHAT: &str = "the store";
 
 /// The store, open for reading. Clones share it; it stays open until the last is gone.
 #[derive(Clone)]
-pub(super) struct Reader(sled::Db);
+pub(super) struct Reader(Arc<Store>);
+
+/// The open store; None only while it is being dropped.
+struct Store(Option<sled::Db>);
 
 /// The store, open for writing, by one thread.
 pub(super) struct Engine {
@@ -39,16 +55,38 @@ pub(super) struct Engine {
     synced_blobs: HashSet<OsString>,
 }
 
+impl Store {
+    fn db(&self) -> &sled::Db {
+        self.0.as_ref().expect("the store is taken out of here when nobody has it any more")
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        let db = self.0.take();
+        let (closed, told) = mpsc::channel();
+        let close = move || {
+            let _panicked = catch_unwind(AssertUnwindSafe(|| drop(db)));
+            let _ = closed.send(());
+        };
+        let closing =
+            catch_unwind(AssertUnwindSafe(|| thread::Builder::new().name("ledger-close".into()).spawn(close)));
+        if let Ok(Ok(_)) = closing {
+            let _ = told.recv_timeout(CLOSING_MAX);
+        }
+    }
+}
+
 impl Reader {
     /// The value of one key.
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
-        guarded(|| Ok(self.0.get(key)?.map(|value| value.to_vec())))
+        guarded(|| Ok(self.0.db().get(key)?.map(|value| value.to_vec())))
     }
 
     /// At most `limit` keys of a range, in order.
     pub(super) fn keys(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Vec<u8>>, LedgerError> {
         guarded(|| {
-            let keys = self.0.range(range).keys().take(limit);
+            let keys = self.0.db().range(range).keys().take(limit);
             keys.map(|key| key.map(|key| key.to_vec())).collect()
         })
     }
@@ -70,7 +108,7 @@ impl Reader {
     ) -> Result<(), LedgerError> {
         let mut seen = Ok(true);
         guarded(|| {
-            for record in self.0.range(range) {
+            for record in self.0.db().range(range) {
                 let (key, value) = record?;
                 seen = see(&key, &value);
                 if seen != Ok(true) {
@@ -84,7 +122,7 @@ impl Reader {
 
     /// Bytes on the disk.
     pub(super) fn size_bytes(&self) -> Result<u64, LedgerError> {
-        guarded(|| self.0.size_on_disk())
+        guarded(|| self.0.db().size_on_disk())
     }
 }
 
@@ -105,8 +143,12 @@ impl Engine {
         };
         let path = directory.join("db");
         let file = File::open(&path).map_err(|error| LedgerError::io("cannot open", &path, &error))?;
-        let mut engine =
-            Self { reader: Reader(db), directory: directory.to_owned(), file, synced_blobs: HashSet::new() };
+        let mut engine = Self {
+            reader: Reader(Arc::new(Store(Some(db)))),
+            directory: directory.to_owned(),
+            file,
+            synced_blobs: HashSet::new(),
+        };
         // What was recovered may have reached the operating system only, and new files no directory yet.
         engine.sync()?;
         sync_directory(directory)?;
@@ -122,7 +164,7 @@ impl Engine {
     /// an error nobody knows: drop the engine and look at what another one finds.
     pub(super) fn write(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
         #[cfg(test)]
-        self.fail_if_asked()?;
+        self.fail_if_asked("before it")?;
         let mut batch = sled::Batch::default();
         for (key, value) in changes {
             match value {
@@ -130,13 +172,18 @@ impl Engine {
                 None => batch.remove(key),
             }
         }
-        guarded(|| self.reader.0.apply_batch(batch))?;
-        self.sync()
+        guarded(|| self.reader.0.db().apply_batch(batch))?;
+        stop_point::reached(Step::LedgerApplied);
+        self.sync()?;
+        #[cfg(test)]
+        self.fail_if_asked("after it")?;
+        Ok(())
     }
 
     /// Puts everything written so far on the disk.
     pub(super) fn sync(&mut self) -> Result<(), LedgerError> {
-        guarded(|| self.reader.0.flush())?;
+        guarded(|| self.reader.0.db().flush())?;
+        stop_point::reached(Step::LedgerFlushed);
         // Blobs first: the log points at them.
         self.sync_blobs()?;
         self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join("db"), &error))
@@ -166,13 +213,52 @@ impl Engine {
         Ok(())
     }
 
-    /// Fails once if a test has put a file beside the store that says so.
+    /// Fails once if a test has put a file beside the store that says so, and whether the write is to have been done.
     #[cfg(test)]
-    fn fail_if_asked(&self) -> Result<(), LedgerError> {
-        match fs::remove_file(self.directory.join("fail-next-write")) {
-            Ok(()) => Err(LedgerError::Storage("no space left, says a test".into())),
-            Err(_) => Ok(()),
+    fn fail_if_asked(&self, when: &str) -> Result<(), LedgerError> {
+        let asked = self.directory.join("fail-next-write");
+        if fs::read_to_string(&asked).is_ok_and(|asked| asked == when) && fs::remove_file(asked).is_ok() {
+            return Err(LedgerError::Storage("no space left, says a test".into()));
         }
+        Ok(())
+    }
+}
+
+/// Writes what the store's files hold over itself, and syncs it. After a failed fsync the operating system may call pages
+/// clean that never reached the disk (<https://lwn.net/Articles/752063/>): they can be read, the next fsync succeeds, and a
+/// power cut takes them. What a store that is opened again shows is to be on the disk.
+///
+/// # Errors
+/// `Locked`: an engine still has the store.
+pub(super) fn write_again(directory: &Path) -> Result<(), LedgerError> {
+    let path = directory.join("db");
+    let failed = |error: &std::io::Error| LedgerError::io("cannot write again", &path, error);
+    let mut db = File::options().read(true).write(true).open(&path).map_err(|error| failed(&error))?;
+    match db.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked(directory.to_owned())),
+        Err(TryLockError::Error(error)) => return Err(failed(&error)),
+    }
+    let mut written = write_over_itself(&mut db);
+    for blob in fs::read_dir(directory.join("blobs")).into_iter().flatten() {
+        let blob = blob.and_then(|blob| File::options().read(true).write(true).open(blob.path()));
+        written = written.and(blob.and_then(|mut blob| write_over_itself(&mut blob)));
+    }
+    // To close the file is not enough: a child process has a copy of it between fork and exec.
+    written.and(db.unlock()).map_err(|error| failed(&error))
+}
+
+fn write_over_itself(file: &mut File) -> std::io::Result<()> {
+    let mut part = vec![0; WRITTEN_AGAIN_BYTES];
+    let mut at = 0;
+    loop {
+        let len = file.read(&mut part)?;
+        if len == 0 {
+            return file.sync_all();
+        }
+        file.seek(SeekFrom::Start(at))?;
+        file.write_all(&part[..len])?;
+        at += len as u64;
     }
 }
 

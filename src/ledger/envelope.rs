@@ -1,15 +1,21 @@
-//! How a record lies in the store: `[version, 1 byte][CRC-32 of the payload, 4 bytes][payload, protobuf]`.
+//! How a record lies in the store: `[version, 1 byte][CRC-32, 4 bytes][payload, protobuf]`. The checksum is of the payload,
+//! and from version 2 on of version and payload.
 //!
 //! Protobuf grows compatibly: a member that this build does not know is skipped. The version is for the day when that is
-//! not enough. A newer one is refused, never guessed at; the checksum tells damage from bugs.
+//! not enough: an older record is migrated when it is read, and written as the newest the next time; a newer one is
+//! refused, never guessed at.
+//!
+//! The header is the same for ever, so that a newer record, whose checksum is right, can be told from a damaged one. To
+//! change it is to change the ledger's [`Format`].
 
 use super::error::LedgerError;
+use crate::courier::Unreadable;
 
 /// A kind of record.
 pub(super) trait Record: prost::Message + Default {
     /// What errors call it; says nothing of whose it is.
     const WHAT: &'static str;
-    /// The version that this build writes, and the newest that it reads.
+    /// The version that this build writes, and the newest that it reads. Whoever raises it writes [`Record::migrate`].
     const VERSION: u8 = 1;
 
     /// The record as it is stored.
@@ -21,22 +27,49 @@ pub(super) trait Record: prost::Message + Default {
         let encoded = self.encode(&mut bytes);
         debug_assert!(encoded.is_ok());
         let (header, payload) = bytes.split_at_mut(HEADER_BYTES);
-        header[1..].copy_from_slice(&crc32fast::hash(payload).to_le_bytes());
+        header[1..].copy_from_slice(&checksum_of(Self::VERSION, payload).to_le_bytes());
         bytes
     }
 
-    /// Reads what `seal` wrote.
+    /// Reads what `seal` wrote, in this build or in an older one.
     fn open(bytes: &[u8]) -> Result<Self, LedgerError> {
-        let payload = Self::verify(bytes)?;
-        Self::decode(payload).map_err(|error| LedgerError::corrupt(Self::WHAT, error.to_string()))
+        match Self::verify(bytes)? {
+            (version, payload) if version == Self::VERSION => decode(Self::WHAT, payload),
+            (version, payload) => Self::migrate(version, payload),
+        }
     }
 
-    /// Checks version and checksum without reading the record; answers its payload.
-    fn verify(bytes: &[u8]) -> Result<&[u8], LedgerError> {
+    /// Reads the payload of an older version. A record that has had some has an arm for each.
+    fn migrate(version: u8, _payload: &[u8]) -> Result<Self, LedgerError> {
+        Err(never_was(Self::WHAT, version))
+    }
+
+    /// Like `open`, with damage as a finding: for records whose damage concerns nothing else.
+    fn examine(bytes: &[u8]) -> Result<Result<Self, Unreadable>, LedgerError> {
+        match Self::open(bytes) {
+            Ok(record) => Ok(Ok(record)),
+            Err(LedgerError::Corrupt { problem, .. }) => Ok(Err(Unreadable(problem))),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Refuses what a newer build has written, and leaves damage to whoever examines the record.
+    fn refuse_newer(bytes: &[u8]) -> Result<(), LedgerError> {
+        match Self::verify(bytes) {
+            Ok(_) | Err(LedgerError::Corrupt { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Checks checksum and version without reading the record; answers its version and payload.
+    fn verify(bytes: &[u8]) -> Result<(u8, &[u8]), LedgerError> {
         let Some(([version, checksum @ ..], payload)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             return Err(LedgerError::corrupt(Self::WHAT, "it is cut short"));
         };
-        // The version first: a newer one may have another checksum.
+        // The checksum first: a damaged record may seem to have any version.
+        if checksum_of(*version, payload) != u32::from_le_bytes(*checksum) {
+            return Err(LedgerError::corrupt(Self::WHAT, "its checksum is wrong"));
+        }
         if *version > Self::VERSION {
             return Err(LedgerError::NewerVersion {
                 what: Self::WHAT,
@@ -44,14 +77,35 @@ pub(super) trait Record: prost::Message + Default {
                 known: Self::VERSION.into(),
             });
         }
-        if *version == 0 {
-            return Err(LedgerError::corrupt(Self::WHAT, "it has version 0, which never was"));
-        }
-        if crc32fast::hash(payload) != u32::from_le_bytes(*checksum) {
-            return Err(LedgerError::corrupt(Self::WHAT, "its checksum is wrong"));
-        }
-        Ok(payload)
+        Ok((*version, payload))
     }
+}
+
+/// Version 1 left itself out of the checksum; from version 2 on a damaged version is damage, and not another version.
+fn checksum_of(version: u8, payload: &[u8]) -> u32 {
+    let mut checksum = crc32fast::Hasher::new();
+    if version > 1 {
+        checksum.update(&[version]);
+    }
+    checksum.update(payload);
+    checksum.finalize()
+}
+
+/// The record as a build of another version would have written it.
+#[cfg(test)]
+pub(super) fn in_version(version: u8, record: &[u8]) -> Vec<u8> {
+    let payload = &record[HEADER_BYTES..];
+    [&[version], &checksum_of(version, payload).to_le_bytes()[..], payload].concat()
+}
+
+/// What `migrate` answers to a version that no build has written.
+pub(super) fn never_was(what: &'static str, version: u8) -> LedgerError {
+    LedgerError::corrupt(what, format!("it has version {version}, which never was"))
+}
+
+/// Reads a payload whose checksum is right.
+pub(super) fn decode<M: prost::Message + Default>(what: &'static str, payload: &[u8]) -> Result<M, LedgerError> {
+    M::decode(payload).map_err(|error| LedgerError::corrupt(what, error.to_string()))
 }
 
 const HEADER_BYTES: usize = 5;
@@ -99,10 +153,23 @@ impl Record for Count {
 pub(super) struct Pool {
     #[prost(sint64, tag = "1")]
     pub(super) followed_since: i64,
+    #[prost(sint64, optional, tag = "2")]
+    pub(super) lost_since: Option<i64>,
 }
 
 impl Record for Pool {
     const WHAT: &'static str = "a pool";
+}
+
+/// When the ledger that was here before last wrote something.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct LostSince {
+    #[prost(sint64, tag = "1")]
+    pub(super) time: i64,
+}
+
+impl Record for LostSince {
+    const WHAT: &'static str = "the time of a loss";
 }
 
 #[cfg(test)]
@@ -131,10 +198,22 @@ mod tests {
 
     #[test]
     fn a_newer_version_is_named_and_refused() {
-        let mut newer = Count { value: 300 }.seal();
-        newer[0] = 2;
+        let newer = in_version(2, &Count { value: 300 }.seal());
         let refused = Count::open(&newer).unwrap_err();
         assert_eq!(refused, LedgerError::NewerVersion { what: "a total", found: 2, known: 1 });
         assert!(refused.to_string().contains("a total in the ledger has version 2"));
+        assert_eq!(Count::refuse_newer(&newer), Err(refused.clone()));
+        assert_eq!(Count::examine(&newer), Err(refused));
+    }
+
+    #[test]
+    fn damage_is_not_taken_for_a_newer_version() {
+        let garbage = [0xa5; 40];
+        assert_eq!(Count::refuse_newer(&garbage), Ok(()));
+        let found = Count::examine(&garbage).unwrap().unwrap_err();
+        assert_eq!(found.to_string(), "cannot be read: its checksum is wrong");
+        let mut oldest = Count { value: 300 }.seal();
+        oldest[0] = 0;
+        assert!(Count::open(&oldest).unwrap_err().to_string().ends_with("it has version 0, which never was"));
     }
 }

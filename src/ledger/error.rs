@@ -11,6 +11,9 @@ pub enum LedgerError {
         .0.display()
     )]
     Locked(PathBuf),
+    /// Nobody has kept a state there.
+    #[error("there is no ledger in {}: is it the state.path of an exporter that has run?", .0.display())]
+    Absent(PathBuf),
     /// The disk is full, a permission is missing, the device fails. Passing: while the process runs, the ledger tries to
     /// open itself anew, and what was refused may be tried again from what is stored then.
     #[error("cannot use the ledger: {0}")]
@@ -49,6 +52,10 @@ pub enum LedgerError {
         /// Where they lie.
         beside: PathBuf,
     },
+    /// A page of a user who has been forgotten meanwhile, or whose name another person has now. Nothing of it was written,
+    /// and nothing of it is to be: it was read for somebody else.
+    #[error("the user of this page is not enrolled any more")]
+    NotEnrolled,
     /// The ledger has been closed: the process is stopping.
     #[error("the ledger is closed")]
     Closed,

@@ -5,9 +5,22 @@
 //! <state.path>/ledger/                        the store
 //! <state.path>/ledger.corrupt-20261124T...Z/  a damaged one, moved aside: at most two, removed by people only
 //! <state.path>/last-commit                    time and number of a late durable write, for the day when the store is lost
+//! <state.path>/lost-since                     while a damaged store is replaced: what the new one has to know
 //! ```
 //!
-//! The last one is also how a loss is noticed: a damaged store may well open, as it was some time ago.
+//! `last-commit` is also how a loss is noticed: a damaged store may well open, as it was some time ago.
+//!
+//! A damaged store is replaced in steps, and a process that dies between any two of them leaves the rest to the next:
+//!
+//! ```text
+//!                                      on the disk                          a start that finds this
+//!   the time of the last commit is    damaged store, last-commit           begins with the first step
+//!     written to lost-since           damaged store, lost-since            begins with the first step
+//!   the store is moved aside          no store, lost-since                 makes the new one
+//!   a new one is made, in one write   new store that knows, lost-since     removes the file, and tells of the loss
+//!     with what lost-since says
+//!   the file is removed               new store that knows                 goes on
+//! ```
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Write as _};
@@ -19,9 +32,12 @@ use time::format_description::well_known::Rfc3339;
 
 use super::books::Books;
 use super::engine::{self, Engine};
+use super::envelope::{Format, Record as _};
 use super::error::LedgerError;
+use super::keys;
 use crate::config::StateConfig;
 use crate::event::UnixMillis;
+use crate::stop_point::{self, Step};
 
 /// Damaged ledgers that are kept. One would be overwritten by the second accident of an afternoon, many would fill a disk.
 const DAMAGED_MAX: usize = 2;
@@ -78,29 +94,62 @@ impl Home {
         Ok(Self { path: path.clone(), cache_bytes: state.cache_bytes, lock })
     }
 
-    /// Opens the store and reads its books; replaces it by a new one if it is damaged beyond doubt.
-    pub(super) fn open(&self, now: UnixMillis) -> Result<(Engine, Books, Option<Rebuilt>), LedgerError> {
-        let problem = match self.reopen() {
-            Ok((engine, books)) => return Ok((engine, books, None)),
-            Err(LedgerError::Corrupt { what, problem }) => format!("{what}: {problem}"),
-            Err(error) => return Err(error),
-        };
-        self.probe()?;
-        let last_commit = self.last_commit().map(|last| last.time);
-        let moved_to = self.move_aside(&problem, now)?;
-        let (engine, books) = self.reopen()?;
-        let rebuilt = Rebuilt { moved_to, problem, last_commit };
-        Ok((engine, books, Some(rebuilt)))
+    /// Takes the lock of a state directory that has a store; makes none.
+    pub(super) fn enter_existing(state: &StateConfig) -> Result<Self, LedgerError> {
+        let store = state.path.join("ledger").join("db");
+        match store.try_exists() {
+            Ok(true) => Self::enter(state),
+            Ok(false) => Err(LedgerError::Absent(state.path.clone())),
+            Err(error) => Err(LedgerError::io("cannot look for", &store, &error)),
+        }
     }
 
-    /// Opens the store as it is and reads its books. Only snapshots, which are redundant, are removed if that helps.
-    pub(super) fn reopen(&self) -> Result<(Engine, Books), LedgerError> {
-        let store = self.store();
-        let begun = store.join("db").exists();
-        if !begun {
-            self.forget_last_commit()?;
+    /// Opens the store and reads its books; replaces it by a new one if it is damaged beyond doubt.
+    pub(super) fn open(&self, now: UnixMillis) -> Result<(Engine, Books, Option<Rebuilt>), LedgerError> {
+        let (engine, books) = match self.open_or_begin() {
+            Err(LedgerError::Corrupt { what, problem }) => {
+                self.probe()?;
+                self.move_aside(&format!("{what}: {problem}"), now)?;
+                self.open_or_begin()?
+            }
+            opened => opened?,
+        };
+        // Of a store that could be opened after all, a file may tell that was never moved.
+        let rebuilt = self.loss()?.filter(|rebuilt| rebuilt.moved_to.exists());
+        remove_if_there(&self.loss_path())?;
+        Ok((engine, books, rebuilt))
+    }
+
+    /// Opens the store again that this process had open, and in which at least `groups_known` groups were written. Another
+    /// one, or none (the volume is gone), will not do: nothing is begun anew under a process that runs.
+    pub(super) fn reopen(&self, groups_known: u64) -> Result<(Engine, Books), LedgerError> {
+        if !self.is_begun() {
+            return Err(LedgerError::Storage(format!("there is no store in {}", self.store().display())));
         }
-        make_directory(&store)?;
+        // A store that was opened on a full disk would fail again with its first write.
+        self.probe()?;
+        self.patiently(|| engine::write_again(&self.store()))?;
+        self.open_store(Some(groups_known), None)
+    }
+
+    /// Opens the store as it is, or makes a new one if there is none.
+    fn open_or_begin(&self) -> Result<(Engine, Books), LedgerError> {
+        if !self.is_begun() {
+            // A new store knows nothing of the one before.
+            remove_if_there(&self.last_commit_path())?;
+            make_directory(&self.store())?;
+            engine::sync_directory(&self.path)?;
+        }
+        self.open_store(None, self.loss()?.and_then(|loss| loss.last_commit))
+    }
+
+    /// Opens the store and reads its books. Only snapshots, which are redundant, are removed if that helps.
+    fn open_store(
+        &self,
+        groups_known: Option<u64>,
+        lost_since: Option<UnixMillis>,
+    ) -> Result<(Engine, Books), LedgerError> {
+        let store = self.store();
         let engine = match self.open_engine() {
             Err(LedgerError::Corrupt { .. }) => {
                 engine::remove_snapshots(&store)?;
@@ -109,14 +158,39 @@ impl Home {
             opened => opened?,
         };
         // sled reads a log up to the first thing that it does not understand, and calls that a recovery.
-        Books::of(engine, self.last_commit().map_or(0, |last| last.group))
+        Books::of(engine, self.groups_noted().max(groups_known), lost_since)
+    }
+
+    fn is_begun(&self) -> bool {
+        self.store().join("db").exists()
+    }
+
+    /// Opens the store that is there, as it is, and reads its books: makes and removes nothing. (To open is to recover for
+    /// sled: it ends a damaged log where it stops understanding it, here as everywhere.)
+    pub(super) fn open_existing(&self) -> Result<(Engine, Books), LedgerError> {
+        let engine = self.open_engine()?;
+        if engine.reader().get(keys::FORMAT)?.is_none() {
+            return Err(LedgerError::corrupt(Format::WHAT, "it is missing"));
+        }
+        Books::of(engine, self.groups_noted(), None)
+    }
+
+    /// How many groups the store must have. Where something was noted there was something, also if the note cannot be read
+    /// any more.
+    fn groups_noted(&self) -> Option<u64> {
+        self.last_commit_path().exists().then(|| self.last_commit().map_or(0, |last| last.group))
     }
 
     fn open_engine(&self) -> Result<Engine, LedgerError> {
+        self.patiently(|| Engine::open(&self.store(), self.cache_bytes))
+    }
+
+    /// Does what needs the store's files for itself.
+    fn patiently<T>(&self, enter: impl Fn() -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         const PAUSE: Duration = Duration::from_millis(20);
         let mut waited = Duration::ZERO;
         loop {
-            match Engine::open(&self.store(), self.cache_bytes) {
+            match enter() {
                 // Our lock says that no other process is here: it is what we ourselves closed a moment ago.
                 Err(LedgerError::Locked(_)) if waited < LET_GO => {
                     std::thread::sleep(PAUSE);
@@ -125,7 +199,7 @@ impl Home {
                 Err(LedgerError::Locked(_)) => {
                     return Err(LedgerError::Locked(self.path.clone()));
                 }
-                opened => return opened,
+                entered => return entered,
             }
         }
     }
@@ -136,6 +210,10 @@ impl Home {
 
     fn last_commit_path(&self) -> PathBuf {
         self.path.join("last-commit")
+    }
+
+    fn loss_path(&self) -> PathBuf {
+        self.path.join("lost-since")
     }
 
     /// Shows that the disk takes new data, so that what cannot be read is damaged and not in want of room.
@@ -149,7 +227,7 @@ impl Home {
         written.and(removed).map_err(|error| LedgerError::io("cannot write", &path, &error))
     }
 
-    fn move_aside(&self, problem: &str, now: UnixMillis) -> Result<PathBuf, LedgerError> {
+    fn move_aside(&self, problem: &str, now: UnixMillis) -> Result<(), LedgerError> {
         const PREFIX: &str = "ledger.corrupt-";
         let failed = |error| LedgerError::io("cannot move the damaged ledger aside in", &self.path, &error);
         let mut kept = 0;
@@ -160,39 +238,40 @@ impl Home {
         if kept >= DAMAGED_MAX {
             return Err(LedgerError::DamagedAgain { problem: problem.to_owned(), kept, beside: self.path.clone() });
         }
-        let moved_to = self.path.join(format!("{PREFIX}{}", compact(now)));
-        fs::rename(self.store(), &moved_to).map_err(failed)?;
+        let name = format!("{PREFIX}{}", compact(now));
+        let last_commit = self.last_commit().map_or_else(|| "unknown".to_owned(), |last| last.time.to_string());
+        write_whole(&self.loss_path(), &format!("{last_commit}\n{name}\n{problem}\n")).map_err(failed)?;
         engine::sync_directory(&self.path)?;
-        Ok(moved_to)
+        fs::rename(self.store(), self.path.join(name)).map_err(failed)?;
+        engine::sync_directory(&self.path)
+    }
+
+    /// What `lost-since` tells, if a damaged store was being replaced.
+    fn loss(&self) -> Result<Option<Rebuilt>, LedgerError> {
+        let text = match fs::read_to_string(self.loss_path()) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(LedgerError::io("cannot read", &self.loss_path(), &error)),
+        };
+        let mut lines = text.splitn(3, '\n');
+        let mut line = || lines.next().unwrap_or_default().trim();
+        Ok(Some(Rebuilt {
+            last_commit: parse_time(line()),
+            moved_to: self.path.join(line()),
+            problem: line().to_owned(),
+        }))
     }
 
     /// What was last made durable, as the small file beside the store has it: older than the truth, never newer.
     fn last_commit(&self) -> Option<LastCommit> {
         let text = fs::read_to_string(self.last_commit_path()).ok()?;
         let (time, group) = text.trim().split_once(' ')?;
-        let time = OffsetDateTime::parse(time, &Rfc3339).ok()?;
-        Some(LastCommit {
-            time: UnixMillis::from_secs_and_nanos(time.unix_timestamp(), time.nanosecond()),
-            group: group.parse().ok()?,
-        })
+        Some(LastCommit { time: parse_time(time)?, group: group.parse().ok()? })
     }
 
-    /// Remembers what was last made durable. The file is whole at any moment: the old one or the new one.
+    /// Remembers what was last made durable.
     pub(super) fn remember(&self, last: LastCommit) -> std::io::Result<()> {
-        let draft = self.path.join("last-commit.new");
-        let mut file = File::create(&draft)?;
-        writeln!(file, "{} {}", last.time, last.group)?;
-        file.sync_all()?;
-        fs::rename(draft, self.last_commit_path())
-    }
-
-    /// A new store knows nothing of the one before.
-    fn forget_last_commit(&self) -> Result<(), LedgerError> {
-        let path = self.last_commit_path();
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(LedgerError::io("cannot remove", &path, &error)),
-            _ => Ok(()),
-        }
+        write_whole(&self.last_commit_path(), &format!("{} {}\n", last.time, last.group))
     }
 }
 
@@ -206,6 +285,30 @@ impl Drop for Home {
 /// `20261124T123556Z`.
 fn compact(time: UnixMillis) -> String {
     time.to_string().split('.').next().unwrap_or_default().replace(['-', ':'], "") + "Z"
+}
+
+fn parse_time(text: &str) -> Option<UnixMillis> {
+    let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
+    Some(UnixMillis::from_secs_and_nanos(time.unix_timestamp(), time.nanosecond()))
+}
+
+/// Writes a small file that is whole at any moment: the old one or the new one.
+fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+    let draft = path.with_extension("new");
+    let mut file = File::create(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    stop_point::reached(Step::NoteDrafted);
+    fs::rename(draft, path)?;
+    stop_point::reached(Step::NoteRenamed);
+    Ok(())
+}
+
+fn remove_if_there(path: &Path) -> Result<(), LedgerError> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(LedgerError::io("cannot remove", path, &error)),
+        _ => Ok(()),
+    }
 }
 
 fn make_directory(path: &Path) -> Result<(), LedgerError> {

@@ -21,6 +21,8 @@ pub(super) const INSTANCE: &[u8] = b"m/instance";
 pub(super) const SEQUENCE: &[u8] = b"m/sequence";
 /// How many groups have been written.
 pub(super) const GROUPS: &[u8] = b"m/groups";
+/// Since when events are live although this ledger was begun later, in the place of a damaged one.
+pub(super) const LOST_SINCE: &[u8] = b"m/lost-since";
 
 pub(super) fn pool(pool_id: &str) -> Vec<u8> {
     [b"p/", pool_id.as_bytes()].concat()
@@ -33,6 +35,11 @@ pub(super) fn total(pool_id: &str, series: &str) -> Vec<u8> {
 /// Every total of one pool; without a pool, of all.
 pub(super) fn totals(pool_id: Option<&str>) -> Range<Vec<u8>> {
     pool_id.map_or_else(|| prefix(b"t/"), |pool_id| prefix(&within(b't', pool_id, "")))
+}
+
+/// Pool and series of a total.
+pub(super) fn total_of(key: &[u8]) -> Option<(&str, &str)> {
+    std::str::from_utf8(key).ok()?.strip_prefix("t/")?.split_once('/')
 }
 
 pub(super) fn user(pool_id: &str, username: &str) -> Vec<u8> {
@@ -98,6 +105,12 @@ mod tests {
             assert!(!users("eu-west-1_AB").contains(&key) && !users("eu-west-1_").contains(&key));
             assert!(key.ends_with(username.as_bytes()));
         }
+    }
+
+    #[test]
+    fn a_total_says_whose_it_is() {
+        assert_eq!(total_of(&total("eu-west-1_A", "events/a/b")), Some(("eu-west-1_A", "events/a/b")));
+        assert_eq!(total_of(&user("eu-west-1_A", "ann")), None);
     }
 
     #[test]

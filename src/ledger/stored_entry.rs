@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crate::entry::{Entry, PoolIdentity, UserIdentity};
 use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Vocabulary, Word};
 
-use super::envelope::Record;
+use super::envelope::{self, Record};
+use super::error::LedgerError;
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct StoredEntry {
@@ -36,19 +37,47 @@ impl Record for StoredEntry {
     const WHAT: &'static str = "an entry of the outbox";
 }
 
+/// What lies in the quarantine: the outbox's value as it lay there, so that nothing is lost of one that cannot be read.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct StoredRefusal {
-    #[prost(message, optional, tag = "1")]
-    pub(super) entry: Option<StoredEntry>,
+    /// Why it was put aside.
     #[prost(string, tag = "2")]
     pub(super) reason: String,
     /// When it was put aside.
     #[prost(sint64, tag = "3")]
     pub(super) at: i64,
+    /// A sealed `StoredEntry`, or what was in its place. (1 was the entry itself.)
+    #[prost(bytes = "vec", tag = "4")]
+    pub(super) value: Vec<u8>,
 }
 
 impl Record for StoredRefusal {
     const WHAT: &'static str = "an entry of the quarantine";
+    const VERSION: u8 = 2;
+
+    fn migrate(version: u8, payload: &[u8]) -> Result<Self, LedgerError> {
+        match version {
+            1 => Ok(envelope::decode::<StoredRefusal1>(Self::WHAT, payload)?.into()),
+            _ => Err(envelope::never_was(Self::WHAT, version)),
+        }
+    }
+}
+
+/// Version 1 kept the entry, decoded.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredRefusal1 {
+    #[prost(message, optional, tag = "1")]
+    entry: Option<StoredEntry>,
+    #[prost(string, tag = "2")]
+    reason: String,
+    #[prost(sint64, tag = "3")]
+    at: i64,
+}
+
+impl From<StoredRefusal1> for StoredRefusal {
+    fn from(old: StoredRefusal1) -> Self {
+        Self { value: old.entry.map(|entry| entry.seal()).unwrap_or_default(), reason: old.reason, at: old.at }
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -228,12 +257,48 @@ fn word<V: Vocabulary>(text: Option<String>) -> Option<Word<V>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::collection::vec;
     use proptest::option::of;
     use proptest::prelude::*;
 
     use super::*;
+
+    /// [`known_entry`] as version 1 of the outbox's record was written.
+    const ENTRY_1: &str = "\
+        010d59f4eb0a1065752d776573742d315f476f6c64656e1209637573746f6d6572731a0965752d776573742d31220c313233\
+        3435363738393031322a047a6fc3ab322430623065366630632d356130652d346333392d396135332d306633653561386637\
+        6332323ab9010a2437363864333735632d656536632d343335652d613030352d32356334393831353635633312065369676e\
+        496e18928cccaea6642207506572686170732a190a0f4163636f756e7454616b656f766572120448696768180132130a0850\
+        617373776f72641207537563636573733a320a093139322e302e322e3712164368726f6d65203132362c2057696e646f7773\
+        20313022046e756c6c2a074972656c616e6442150a0556616c6964120561646d696e18c09ad2aea664400248015080b5deae\
+        a664";
+
+    /// The same as it was put aside in version 1 of the quarantine's, for [`REASON`] at [`AT`].
+    const REFUSAL_1: &str = "\
+        011e7e22500aa9020a1065752d776573742d315f476f6c64656e1209637573746f6d6572731a0965752d776573742d31220c\
+        3132333435363738393031322a047a6fc3ab322430623065366630632d356130652d346333392d396135332d306633653561\
+        3866376332323ab9010a2437363864333735632d656536632d343335652d613030352d323563343938313536356333120653\
+        69676e496e18928cccaea6642207506572686170732a190a0f4163636f756e7454616b656f76657212044869676818013213\
+        0a0850617373776f72641207537563636573733a320a093139322e302e322e3712164368726f6d65203132362c2057696e64\
+        6f777320313022046e756c6c2a074972656c616e6442150a0556616c6964120561646d696e18c09ad2aea664400248015080\
+        b5deaea664121d696e76616c69643a20612074696d65206f66207468652066757475726518b8ccdeaea664";
+
+    /// One without an entry, which was damage to version 1 already.
+    const EMPTY_REFUSAL_1: &str = "0140e1bd8112017818b8ccdeaea664";
+
+    pub(in crate::ledger) const REASON: &str = "invalid: a time of the future";
+    pub(in crate::ledger) const AT: UnixMillis = UnixMillis(1_723_136_201_500);
+
+    /// An entry in quarantine as the first builds wrote it.
+    pub(in crate::ledger) fn refusal_of_version_1() -> Vec<u8> {
+        unhex(REFUSAL_1)
+    }
+
+    fn unhex(digits: &str) -> Vec<u8> {
+        let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+        (0..digits.len()).step_by(2).map(byte).collect()
+    }
 
     fn any_word<V: Vocabulary>() -> impl Strategy<Value = Option<Word<V>>> {
         let text = prop_oneof![
@@ -289,7 +354,7 @@ mod tests {
     }
 
     prop_compose! {
-        fn any_entry()(
+        pub(in crate::ledger) fn any_entry()(
             (id, name, region) in (".{0,20}", ".{0,20}", ".{0,20}"),
             account_id in any_text(),
             username in ".{0,30}",
@@ -310,6 +375,72 @@ mod tests {
         }
     }
 
+    /// Every member has a value.
+    pub(in crate::ledger) fn known_entry() -> Entry {
+        let pool = PoolIdentity {
+            id: "eu-west-1_Golden".into(),
+            name: "customers".into(),
+            region: "eu-west-1".into(),
+            account_id: Some("123456789012".into()),
+        };
+        let user =
+            UserIdentity { username: "zo\u{eb}".into(), sub: Some("0b0e6f0c-5a0e-4c39-9a53-0f3e5a8f7c22".into()) };
+        let event = AuthEvent {
+            id: Some("768d375c-ee6c-435e-a005-25c4981565c3".into()),
+            event_type: Some(Word::parse("SignIn")),
+            creation_date: Some(UnixMillis(1_723_136_049_929)),
+            response: Some(Word::parse("Perhaps")),
+            risk: Some(EventRisk {
+                decision: Some(Word::parse("AccountTakeover")),
+                level: Some(Word::parse("High")),
+                compromised_credentials: Some(true),
+            }),
+            challenges: vec![Challenge { name: Some(Word::parse("Password")), response: Some(Word::parse("Success")) }],
+            context: Some(EventContext {
+                ip_address: Some("192.0.2.7".into()),
+                device_name: Some("Chrome 126, Windows 10".into()),
+                timezone: None,
+                city: Some("null".into()),
+                country: Some("Ireland".into()),
+            }),
+            feedback: Some(EventFeedback {
+                value: Some(Word::parse("Valid")),
+                provider: Some("admin".into()),
+                date: Some(UnixMillis(1_723_136_100_000)),
+            }),
+        };
+        Entry {
+            pool: Arc::new(pool),
+            user: Arc::new(user),
+            event,
+            revision: 2,
+            history: true,
+            observed: UnixMillis(1_723_136_200_000),
+        }
+    }
+
+    #[test]
+    fn what_older_builds_have_written_is_read_and_written_as_the_newest() {
+        let entry = StoredEntry::from(&known_entry());
+        assert_eq!(StoredEntry::open(&unhex(ENTRY_1)), Ok(entry.clone()));
+
+        let refusal = StoredRefusal::open(&refusal_of_version_1()).unwrap();
+        assert_eq!(refusal, StoredRefusal { reason: REASON.into(), at: AT.0, value: entry.seal() });
+        let newest = refusal.seal();
+        assert_eq!(newest[0], 2);
+        assert_eq!(StoredRefusal::open(&newest), Ok(refusal));
+
+        let empty = StoredRefusal::open(&unhex(EMPTY_REFUSAL_1)).unwrap();
+        assert_eq!(
+            StoredEntry::examine(&empty.value).unwrap().unwrap_err().to_string(),
+            "cannot be read: it is cut short"
+        );
+        for version in [0, 3] {
+            let never = envelope::in_version(version, &refusal_of_version_1());
+            assert!(StoredRefusal::open(&never).is_err(), "{version}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
 
@@ -321,12 +452,12 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
-            let mut sealed = vec![1];
-            sealed.extend(crc32fast::hash(&bytes).to_le_bytes());
-            sealed.extend(&bytes);
-            for bytes in [bytes.as_slice(), &sealed] {
-                let _ = StoredEntry::open(bytes).map(Entry::from);
-                let _ = StoredRefusal::open(bytes);
+            for version in [1, 2] {
+                let sealed = envelope::in_version(version, &[&[0; 5], &*bytes].concat());
+                for bytes in [bytes.as_slice(), &sealed] {
+                    let _ = StoredEntry::open(bytes).map(Entry::from);
+                    let _ = StoredRefusal::open(bytes);
+                }
             }
         }
     }

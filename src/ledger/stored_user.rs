@@ -42,6 +42,22 @@ impl Record for StoredUser {
     const WHAT: &'static str = "a user";
 }
 
+impl StoredUser {
+    /// When a stored user joined, without reading the cursor.
+    pub(super) fn joined(bytes: &[u8]) -> Result<UnixMillis, LedgerError> {
+        let (_version, payload) = Self::verify(bytes)?;
+        let read = <Joined as prost::Message>::decode(payload);
+        read.map(|read| UnixMillis(read.joined)).map_err(|error| LedgerError::corrupt(Self::WHAT, error.to_string()))
+    }
+}
+
+/// A [`StoredUser`] of which everything else is passed over.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct Joined {
+    #[prost(sint64, tag = "1")]
+    joined: i64,
+}
+
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct StoredLastSeen {
     /// Less the horizon.
@@ -280,7 +296,7 @@ fn plus(difference: i64, base: UnixMillis) -> UnixMillis {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::collection::{btree_map, vec, vec_deque};
     use proptest::option::of;
     use proptest::prelude::*;
@@ -345,7 +361,7 @@ mod tests {
         })
     }
 
-    fn record() -> impl Strategy<Value = UserRecord> {
+    pub(in crate::ledger) fn record() -> impl Strategy<Value = UserRecord> {
         let last_seen = of((time(), of(".{0,40}")).prop_map(|(time, id)| LastSeen { time, id }));
         let cursor = (
             time(),

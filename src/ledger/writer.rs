@@ -11,7 +11,8 @@
 //! A thread, because every step blocks on the disk. One, because then totals and the outbox's order need no locks, and one
 //! fsync serves all who wait.
 
-use std::sync::{Arc, RwLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ use super::engine::{Engine, Reader};
 use super::error::LedgerError;
 use super::home::{Home, LastCommit};
 use crate::event::UnixMillis;
+use crate::stop_point::{self, Step};
+use crate::tally::Series;
 
 /// Requests that wait for the writer. Beyond it callers wait to be heard: a poller has at most as many turns at once.
 pub(super) const WAITING_MAX: usize = 256;
@@ -35,15 +38,23 @@ pub(super) const GROUP_KEYS_MAX: usize = 100;
 /// How often the last commit is noted beside the store. It matters only after the store was lost.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
+/// A write that takes longer is taken for a disk that does not answer. A busy one has been seen to take seconds.
+pub(super) const WRITE_MAX: Duration = Duration::from_secs(30);
+
 /// Pause before the store is opened again after a failure: first and longest.
 const REOPEN_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
 /// Where the answer goes.
 pub(super) type Reply = oneshot::Sender<Result<(), LedgerError>>;
 
+/// Shows totals of a pool as they are on the disk.
+pub(super) type ShowTotals = Box<dyn Fn(&str, &[(Series, u64)]) + Send>;
+
 /// What a caller sends.
 pub(super) enum Request {
     Work(Work, Reply),
+    /// From now on, beginning with all of them.
+    Show(ShowTotals, Reply),
     Close(Reply),
 }
 
@@ -51,8 +62,18 @@ pub(super) enum Request {
 pub(super) enum Access {
     Open(Reader),
     /// It failed and is being opened again; why.
-    Failed(String),
+    Failed(LedgerError),
     Closed,
+}
+
+impl Access {
+    /// Whatever the store as a whole cannot do is passing to those who ask for a record: it says nothing of that.
+    fn failed(error: &LedgerError) -> Self {
+        Self::Failed(match error {
+            LedgerError::Storage(_) => error.clone(),
+            other => LedgerError::Storage(other.to_string()),
+        })
+    }
 }
 
 /// What the writer shares with the ledger's handles.
@@ -61,6 +82,8 @@ pub(super) struct Shared {
     /// that is dropped is really gone.
     pub(super) access: RwLock<Access>,
     pub(super) published: watch::Sender<Published>,
+    /// Since when a write is under way.
+    pub(super) writing: Mutex<Option<Instant>>,
     /// Moves with what is published.
     pub(super) changes: watch::Sender<u64>,
 }
@@ -69,6 +92,17 @@ impl Shared {
     pub(super) fn set(&self, access: Access) {
         let mut place = self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *place = access;
+    }
+
+    pub(super) fn set_writing(&self, since: Option<Instant>) {
+        *self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
+    }
+
+    /// The error of a disk that does not answer: nobody knows when a write ends that takes this long.
+    pub(super) fn overdue(&self) -> Option<LedgerError> {
+        let since = *self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seconds = since.map(|since| since.elapsed()).filter(|took| *took >= WRITE_MAX)?.as_secs();
+        Some(LedgerError::Storage(format!("a write has not ended for {seconds} s")))
     }
 
     fn publish(&self, published: Published) {
@@ -80,12 +114,17 @@ impl Shared {
 
 /// The time of day, counted from the time at which the ledger was opened.
 #[derive(Clone, Copy)]
-struct TimeOfDay {
+pub(super) struct TimeOfDay {
     opened: UnixMillis,
     at: Instant,
 }
 
 impl TimeOfDay {
+    /// It is `now`: to be asked at once, because opening a store takes its time.
+    pub(super) fn from(now: UnixMillis) -> Self {
+        Self { opened: now, at: Instant::now() }
+    }
+
     fn now(self) -> UnixMillis {
         self.opened.plus(self.at.elapsed())
     }
@@ -97,6 +136,9 @@ pub(super) struct Writer {
     requests: mpsc::Receiver<Request>,
     /// Did not fit the last group.
     put_back: Option<Request>,
+    show_totals: ShowTotals,
+    /// The number of the last group that is on the disk.
+    durable: u64,
     time: TimeOfDay,
     /// When the last commit was noted, and the one since then that is to be noted next.
     noted: Option<Instant>,
@@ -111,13 +153,15 @@ enum Ended {
 }
 
 impl Writer {
-    pub(super) fn new(home: Home, shared: Arc<Shared>, requests: mpsc::Receiver<Request>, opened: UnixMillis) -> Self {
+    pub(super) fn new(home: Home, shared: Arc<Shared>, requests: mpsc::Receiver<Request>, time: TimeOfDay) -> Self {
         Self {
             home,
             shared,
             requests,
             put_back: None,
-            time: TimeOfDay { opened, at: Instant::now() },
+            show_totals: Box::new(|_, _| ()),
+            durable: 0,
+            time,
             noted: None,
             unnoted: None,
         }
@@ -132,6 +176,7 @@ impl Writer {
                 Ended::Failed(error) => error,
             };
             error!(%error, "the ledger failed; polling and delivery wait while it is opened again");
+            self.note_last_commit();
             open = match self.reopen() {
                 Ok(open) => open,
                 Err(reply) => break reply,
@@ -142,6 +187,7 @@ impl Writer {
         self.shared.set(Access::Closed);
         // With the lock: whoever is answered may open the ledger again.
         drop(self);
+        stop_point::reached(Step::LedgerClosed);
         if let Some(reply) = closed {
             let _ = reply.send(Ok(()));
         }
@@ -149,34 +195,51 @@ impl Writer {
 
     /// Group after group. The engine is gone when this returns.
     fn serve(&mut self, mut engine: Engine, mut books: Books) -> Ended {
+        self.durable = books.groups;
         loop {
             let request = self.put_back.take().or_else(|| self.requests.blocking_recv());
             let (work, reply) = match request {
                 Some(Request::Work(work, reply)) => (work, reply),
+                Some(Request::Show(show_totals, reply)) => {
+                    self.show_totals = show_totals;
+                    self.show(books.totals());
+                    answer(vec![reply], &Ok(()));
+                    continue;
+                }
                 Some(Request::Close(reply)) => return self.last_words(engine, Some(reply)),
                 None => return self.last_words(engine, None),
             };
             let mut replies = Vec::new();
             let mut group = self.gather(work, reply, &mut books, engine.reader(), &mut replies);
+            let counted = std::mem::take(&mut group.counted);
+            stop_point::reached(Step::LedgerAsked);
             let written = if group.changes.is_empty() {
                 Ok(())
             } else {
                 books.number(&mut group);
-                engine.write(group.changes)
+                self.shared.set_writing(Some(Instant::now()));
+                let written = engine.write(group.changes);
+                self.shared.set_writing(None);
+                written
             };
             match written.and_then(|()| books.publish(engine.reader())) {
                 Ok(published) => {
+                    stop_point::reached(Step::LedgerSynced);
+                    self.durable = books.groups;
                     self.unnoted = Some(LastCommit { time: self.time.now(), group: books.groups });
-                    // Readable first, answered then: whoever was answered finds what it wrote.
+                    // Readable and shown first, answered then: whoever was answered finds what it wrote.
                     self.shared.publish(published);
+                    self.show(books.totals_of(&counted));
+                    stop_point::reached(Step::LedgerPublished);
                     answer(replies, &Ok(()));
+                    stop_point::reached(Step::LedgerAnswered);
                     if self.noted.is_none_or(|noted| noted.elapsed() >= NOTE_EVERY) {
                         self.note_last_commit();
                     }
                 }
                 Err(error) => {
                     // Callers look here before they try again.
-                    self.shared.set(Access::Failed(error.to_string()));
+                    self.shared.set(Access::failed(&error));
                     answer(replies, &Err(error.clone()));
                     return Ended::Failed(error);
                 }
@@ -226,24 +289,39 @@ impl Writer {
         Ended::Closed(reply)
     }
 
+    fn show(&self, totals: BTreeMap<&str, Vec<(Series, u64)>>) {
+        for (pool_id, totals) in totals {
+            (self.show_totals)(pool_id, &totals);
+        }
+    }
+
     /// Tries to open the store again until it works; meanwhile refuses what comes. Ends early (Err) if asked to close.
     fn reopen(&mut self) -> Result<(Engine, Books), Option<Reply>> {
         let (mut pause, longest) = REOPEN_AFTER;
         loop {
             self.refuse_for(pause)?;
-            match self.home.reopen() {
-                Ok((engine, mut books)) => match books.publish(engine.reader()) {
-                    Ok(published) => {
-                        self.shared.publish(published);
-                        self.shared.set(Access::Open(engine.reader().clone()));
-                        return Ok((engine, books));
-                    }
-                    Err(error) => self.shared.set(Access::Failed(error.to_string())),
-                },
-                Err(error) => self.shared.set(Access::Failed(error.to_string())),
+            match self.reopen_once() {
+                Ok((engine, books, published)) => {
+                    // A page whose write failed may be there after all, and nobody else would show it.
+                    self.show(books.totals());
+                    self.shared.publish(published);
+                    self.shared.set(Access::Open(engine.reader().clone()));
+                    return Ok((engine, books));
+                }
+                Err(error) => self.shared.set(Access::failed(&error)),
             }
             pause = (pause * 2).min(longest);
         }
+    }
+
+    fn reopen_once(&self) -> Result<(Engine, Books, Published), LedgerError> {
+        let (mut engine, mut books) = self.home.reopen(self.durable)?;
+        // An open store is one that takes a write.
+        let mut group = Group::default();
+        books.number(&mut group);
+        engine.write(group.changes)?;
+        let published = books.publish(engine.reader())?;
+        Ok((engine, books, published))
     }
 
     /// Refuses every request for this long. Senders unpark this thread.
@@ -261,6 +339,11 @@ impl Writer {
                 };
                 match request {
                     Request::Work(_, reply) => answer(vec![reply], &Err(self.failure())),
+                    Request::Show(show_totals, reply) => {
+                        // They are shown when the store is open again.
+                        self.show_totals = show_totals;
+                        answer(vec![reply], &Ok(()));
+                    }
                     Request::Close(reply) => return Err(Some(reply)),
                 }
             }
@@ -275,7 +358,7 @@ impl Writer {
     fn failure(&self) -> LedgerError {
         let access = self.shared.access.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*access {
-            Access::Failed(why) => LedgerError::Storage(why.clone()),
+            Access::Failed(error) => error.clone(),
             Access::Open(_) | Access::Closed => LedgerError::Closed,
         }
     }

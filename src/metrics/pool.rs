@@ -1,6 +1,6 @@
 //! What is shown of one user pool: its durable totals, and what its stages have reported.
 //!
-//! Plain data behind one lock, read in one moment: a scrape sees all of a commit's deltas or none, so that events less
+//! Plain data behind one lock, read in one moment: a scrape sees all of a commit's totals or none, so that events less
 //! superseded outcomes is right in every scrape. A pool that leaves takes all its series with it.
 
 use std::collections::BTreeMap;
@@ -150,15 +150,10 @@ impl Pool {
         }
     }
 
-    pub(super) fn restore(&mut self, totals: &[(Series, u64)]) {
-        self.totals = Series::documented().map(|series| (series, 0)).collect();
-        self.advance(totals);
-    }
-
-    pub(super) fn advance(&mut self, deltas: &[(Series, u64)]) {
-        for (series, by) in deltas {
-            let total = self.totals.entry(*series).or_default();
-            *total = total.saturating_add(*by);
+    pub(super) fn reach(&mut self, totals: &[(Series, u64)]) {
+        for (series, told) in totals {
+            let shown = self.totals.entry(*series).or_default();
+            *shown = (*shown).max(*told);
         }
     }
 

@@ -92,9 +92,10 @@ impl Health {
     /// Longest pause: how late a cure may be noticed.
     const HOLD_MAX: Duration = Duration::from_mins(5);
 
-    /// First pause of an endpoint that cannot be reached, and the longest.
+    /// First pause of an endpoint that cannot be reached, and the longest: an outage ends any second, and one call for a
+    /// pool in this time is nothing.
     const UNREACHABLE_HOLD: Duration = Duration::from_secs(1);
-    const UNREACHABLE_HOLD_MAX: Duration = Duration::from_mins(1);
+    const UNREACHABLE_HOLD_MAX: Duration = Duration::from_secs(15);
 
     /// Takes note of an answer.
     pub fn answered(&mut self, now: Instant) -> Option<Notice> {

@@ -11,15 +11,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::entry::{Entry, UserIdentity};
-use crate::event::UnixMillis;
+use crate::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
 use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
-use crate::schedule::{Backlog, Lane};
+use crate::schedule::{Allowed, Backlog, Found, Lane};
 use crate::source::{Page, Source, SourceError};
+use crate::stop_point::{self, Step};
 use crate::tally::{self, Series};
-use crate::walk::{Next, Taken, Walk};
+use crate::walk::{Kind, Next, Taken, Walk};
 
 /// Pages of one poll. What is left goes to the lane for backlog, so that one busy user cannot hold up the others.
 const POLL_PAGES_MAX: u32 = 20;
@@ -34,7 +35,7 @@ const TURN_PAGES_MAX: u32 = 5000;
 pub struct Means {
     /// Where cursors are read and commits go.
     pub ledger: Ledger,
-    /// Where what happened is shown, after it is durable.
+    /// Where what happened is shown, after it is durable; the totals not, which the ledger shows.
     pub metrics: Metrics,
     /// Calls in flight, over all pools (`poll.concurrency`).
     pub calls: Arc<Semaphore>,
@@ -44,17 +45,63 @@ pub struct Means {
     pub clock: Clock,
     /// Whether there is a sink: without one nothing is queued.
     pub queue: bool,
-    /// The soft stop: no further page.
+    /// `state.outbox_limit`: polling pauses; history at half of it. What is in flight then may go above it, a page each.
+    pub outbox_limit_bytes: u64,
+    /// The soft stop: no further page, and no waiting for one.
     pub stop: CancellationToken,
 }
 
+impl Means {
+    /// What may be begun at present: a turn, and each of its pages.
+    pub fn allowed(&self) -> Allowed {
+        let waiting = self.ledger.outbox_state().bytes;
+        let open = self.ledger.failure().is_none();
+        Allowed {
+            live: open && waiting < self.outbox_limit_bytes,
+            history: open && waiting < self.outbox_limit_bytes / 2,
+        }
+    }
+}
+
 /// How a turn went, when the service answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
     /// When an event in progress wants another look.
     pub next_look: Option<UnixMillis>,
     /// What is left open.
     pub backlog: Option<Backlog>,
+    /// What it tells of the user's activity.
+    pub activity: Activity,
+}
+
+/// What a turn tells of how active its user is: the schedule learns from it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Activity {
+    /// Pages read.
+    pub pages: u32,
+    /// Of a poll: the events that were not known before. Of somebody whom the schedule does not know: all of the first page.
+    pub found: Vec<Found>,
+    /// Whether the first page of somebody whom the schedule does not know was the whole history.
+    pub whole: bool,
+}
+
+impl Activity {
+    /// Takes a page of somebody whom the schedule does not know.
+    fn meet(&mut self, page: &Page) {
+        self.whole = page.next.is_none();
+        self.found = page.events.iter().filter_map(|event| found(event, &event.facts(), page.received)).collect();
+    }
+
+    /// Takes what a page of a poll brought that was not known.
+    fn add(&mut self, taken: &Taken, received: UnixMillis) {
+        let new = taken.findings.iter().filter(|finding| finding.before.is_none());
+        self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, received)));
+    }
+}
+
+fn found(event: &AuthEvent, facts: &Facts, received: UnixMillis) -> Option<Found> {
+    let high_risk = facts.compromised || facts.level == Label::Known(RiskLevel::High);
+    Some(Found { age: received.since(event.creation_date?), high_risk })
 }
 
 /// Why a turn came to nothing.
@@ -66,17 +113,22 @@ pub enum TurnError {
     /// The ledger could not be read or written.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The process stops: what the turn waited for it did without, and nothing of it was committed.
+    #[error("the process stops")]
+    Stopped,
     /// The user is not in the ledger: only somebody who emptied it can have removed it.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
 }
 
-/// Walks one user's history for one turn, its first call not before `start`.
+/// Walks one user's history for one turn, its first call not before `start`. `is_known` to the schedule: a first page tells
+/// it how active somebody is whom it does not know.
 pub async fn take<S: Source>(
     means: &Means,
     pool: &Pool<S>,
     user: &Arc<UserIdentity>,
     lane: Lane,
+    is_known: bool,
     start: Instant,
 ) -> Result<Report, TurnError> {
     let mut record = means.ledger.user(&pool.identity.id, &user.username)?.ok_or(TurnError::NotEnrolled)?;
@@ -84,34 +136,52 @@ pub async fn take<S: Source>(
         Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
         Lane::Backlog => Walk::resume(&record.cursor),
     };
-    let Some(mut walk) = walk else { return Ok(report(&record)) };
-    tokio::time::sleep_until(start).await;
+    let mut activity = Activity::default();
+    let Some(mut walk) = walk else { return Ok(report(&record, activity)) };
+    unless_stopped(means, tokio::time::sleep_until(start)).await?;
     let mut tokens_refused = 0;
     loop {
-        let page = match read(means, pool, user, &walk).await {
+        let page = match unless_stopped(means, read(means, pool, user, &walk)).await? {
             Ok(page) => page,
             // Expired or refused: from the top, once. Nothing was committed of it, and nothing needs to be.
             Err(SourceError::InvalidParameter(_)) if walk.token().is_some() && tokens_refused == 0 => {
                 tokens_refused += 1;
                 if walk.token_refused(&mut record.cursor) {
-                    pool.source.reads().pass().await;
+                    unless_stopped(means, pool.source.reads().pass()).await?;
                     continue;
                 }
-                return Ok(report(&record));
+                return Ok(report(&record, activity));
             }
             Err(error) => return Err(error.into()),
         };
+        stop_point::reached(Step::PageRead);
         let taken = walk.take(&mut record.cursor, &page, &pool.rules);
+        activity.pages += 1;
+        match walk.kind() {
+            Kind::Poll if activity.pages == 1 && !is_known => activity.meet(&page),
+            Kind::Poll => activity.add(&taken, page.received),
+            Kind::Backlog => {}
+        }
         let (next, token_repeated) = (taken.next, taken.token_repeated);
         commit(means, pool, user, &record, taken, page.received).await?;
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
-        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() {
-            return Ok(report(&record));
+        let may_go_on = match backlog(&record) {
+            Some(Backlog::History) => means.allowed().history,
+            Some(Backlog::Live) | None => means.allowed().live,
+        };
+        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() || !may_go_on {
+            return Ok(report(&record, activity));
         }
-        pool.source.reads().pass().await;
+        unless_stopped(means, pool.source.reads().pass()).await?;
     }
+}
+
+/// Waits for a call's time or its page, but not beyond the soft stop: whatever hangs there, nothing is lost by leaving it.
+/// Commits are not waited for like this: one that was sent may be written.
+async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Result<T, TurnError> {
+    means.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
 }
 
 async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, walk: &Walk) -> Result<Page, SourceError> {
@@ -130,22 +200,27 @@ async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, wal
 /// A user's first poll leaves all but its newest page to the lane for backlog: the others' newest come first.
 fn is_enough(walk: &Walk) -> bool {
     let pages_max = match walk.kind() {
-        crate::walk::Kind::Poll if walk.is_first() => 1,
-        crate::walk::Kind::Poll => POLL_PAGES_MAX,
-        crate::walk::Kind::Backlog if walk.got_further() => BACKLOG_PAGES_MAX,
-        crate::walk::Kind::Backlog => TURN_PAGES_MAX,
+        Kind::Poll if walk.is_first() => 1,
+        Kind::Poll => POLL_PAGES_MAX,
+        Kind::Backlog if walk.got_further() => BACKLOG_PAGES_MAX,
+        Kind::Backlog => TURN_PAGES_MAX,
     };
     walk.pages() >= pages_max
 }
 
-fn report(record: &UserRecord) -> Report {
+fn report(record: &UserRecord, activity: Activity) -> Report {
+    Report { next_look: record.cursor.next_look(), backlog: backlog(record), activity }
+}
+
+fn backlog(record: &UserRecord) -> Option<Backlog> {
     let cursor = &record.cursor;
     let live = cursor.open_walks().iter().any(|open| open.foot >= cursor.live_since());
     let backlog = if live { Backlog::Live } else { Backlog::History };
-    Report { next_look: cursor.next_look(), backlog: (!cursor.open_walks().is_empty()).then_some(backlog) }
+    (!cursor.open_walks().is_empty()).then_some(backlog)
 }
 
-/// Writes a page's cursor with what it accounts for, and shows it once it is durable.
+/// Writes a page's cursor with what it accounts for. The ledger itself shows the totals once they are durable, whatever
+/// becomes of the turn.
 async fn commit<S: Source>(
     means: &Means,
     pool: &Pool<S>,
@@ -154,7 +229,6 @@ async fn commit<S: Source>(
     taken: Taken,
     observed: UnixMillis,
 ) -> Result<(), LedgerError> {
-    let totals = totals(&taken);
     let events = page_events(&taken);
     let delays: Vec<_> = taken
         .findings
@@ -164,6 +238,7 @@ async fn commit<S: Source>(
         .map(|created| observed.since(created))
         .collect();
     if taken.cursor_changed {
+        let totals = totals(&taken);
         let entry = |finding: crate::walk::Finding| Entry {
             pool: pool.identity.clone(),
             user: user.clone(),
@@ -178,16 +253,16 @@ async fn commit<S: Source>(
                 pool: pool.identity.clone(),
                 username: user.username.clone(),
                 record: record.clone(),
-                totals: totals.clone(),
+                totals,
                 entries: taken.findings.into_iter().filter(|_| means.queue).map(entry).collect(),
             })
             .await?;
     }
-    means.metrics.advance(&pool.identity.id, &totals);
     means.metrics.page_taken(&pool.identity.id, events);
     delays.into_iter().for_each(|delay| means.metrics.event_delay(&pool.identity.id, delay));
     means.metrics.progress(Stage::Poll, observed);
     means.metrics.progress(Stage::Commit, observed);
+    stop_point::reached(Step::MetricsShown);
     Ok(())
 }
 
@@ -220,4 +295,115 @@ fn page_events(taken: &Taken) -> PageEvents {
         events.late += u64::from(finding.late);
     }
     events
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StateConfig;
+    use crate::cursor::Cursor;
+    use crate::entry::PoolIdentity;
+    use crate::event::AuthEvent;
+    use crate::gate::Gate;
+    use crate::schedule::PoolSlot;
+    use crate::source::metered::Metered;
+    use crate::source::{Listing, PageToken, PoolDescription, UserPage};
+    use crate::walk::Rules;
+
+    const POOL: &str = "eu-west-1_Turn";
+    const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+
+    /// While it answers for ann, something happens to her place on the roster.
+    struct Meanwhile {
+        ledger: Ledger,
+        enrolled: Option<UserRecord>,
+    }
+
+    impl Source for Meanwhile {
+        async fn page(&self, _: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
+            let happened = match self.enrolled.clone() {
+                Some(record) => self.ledger.enroll(POOL, vec![("ann".into(), record)]).await,
+                None => self.ledger.forget(POOL, vec!["ann".into()]).await,
+            };
+            happened.unwrap();
+            let event = AuthEvent { id: Some("hers".into()), creation_date: Some(NOW), ..AuthEvent::default() };
+            Ok(Page { events: vec![event], next: None, received: NOW })
+        }
+
+        async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {
+            unreachable!("a turn lists nobody")
+        }
+
+        async fn describe(&self) -> Result<PoolDescription, SourceError> {
+            unreachable!("a turn describes nothing")
+        }
+    }
+
+    fn joined(joined: UnixMillis) -> UserRecord {
+        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW) }
+    }
+
+    #[tokio::test]
+    async fn a_page_read_for_somebody_who_has_gone_meanwhile_is_neither_written_nor_counted_nor_queued() {
+        let another = joined(UnixMillis(NOW.0 + 1));
+        for (enrolled, taken) in [(Some(another), false), (None, false), (Some(joined(NOW)), true)] {
+            let directory = tempfile::tempdir().unwrap();
+            let state = StateConfig {
+                path: directory.path().to_owned(),
+                cache_bytes: 16 << 20,
+                outbox_limit_bytes: 1 << 30,
+                quarantine_limit_bytes: 1 << 30,
+            };
+            let ledger = Ledger::open(&state, NOW).unwrap().ledger;
+            ledger.enroll(POOL, vec![("ann".into(), joined(NOW))]).await.unwrap();
+            let identity = Arc::new(PoolIdentity {
+                id: POOL.into(),
+                name: POOL.into(),
+                region: "eu-west-1".into(),
+                account_id: None,
+            });
+            let metrics = Metrics::new(NOW);
+            metrics.add_pool(&identity);
+            let shown = metrics.clone();
+            ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await.unwrap();
+            let none_counted = metrics.render();
+            let means = Means {
+                ledger: ledger.clone(),
+                metrics: metrics.clone(),
+                calls: Arc::new(Semaphore::new(1)),
+                page_size: 60,
+                clock: Clock::system(),
+                queue: true,
+                outbox_limit_bytes: u64::MAX,
+                stop: CancellationToken::new(),
+            };
+            let source = Meanwhile { ledger: ledger.clone(), enrolled: enrolled.clone() };
+            let (reads, lists) = (Gate::new(1000.0), Gate::new(1000.0));
+            let pool = Pool {
+                slot: PoolSlot(0),
+                source: Metered::new(source, identity.clone(), metrics.clone(), reads, lists),
+                identity,
+                rules: Rules {
+                    overlap: std::time::Duration::ZERO,
+                    settle: std::time::Duration::ZERO,
+                    followed_since: None,
+                },
+            };
+            let ann = Arc::new(UserIdentity { username: "ann".into(), sub: None });
+            let turn = take(&means, &pool, &ann, Lane::Poll, true, Instant::now()).await;
+            let counters = |text: &str| -> Vec<String> {
+                let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
+                text.lines().filter(durable).map(str::to_owned).collect()
+            };
+            assert_eq!(turn.is_ok(), taken);
+            assert_eq!(counters(&metrics.render()) != counters(&none_counted), taken);
+            assert_eq!(ledger.outbox_state().records, u64::from(taken));
+            assert_eq!(ledger.failure(), None);
+            if !taken {
+                assert!(matches!(turn, Err(TurnError::Ledger(LedgerError::NotEnrolled))));
+                assert_eq!(ledger.user(POOL, "ann"), Ok(enrolled));
+            }
+            ledger.close().await;
+        }
+    }
 }

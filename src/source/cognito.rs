@@ -1,18 +1,21 @@
 //! The AWS adapter: one user pool through Amazon's own SDK.
 //!
 //! One method, one call: what the service says goes through [`wire`] (the SDK's shapes as plain values) and `convert`
-//! (what they mean), what goes wrong through `errors`. Which client makes the call, and as whom, is [`Clients`]'s
+//! (what they mean), what goes wrong through `errors`. A page that the SDK cannot read goes through `lenient` instead. Which client makes the call, and as whom, is [`Clients`]'s
 //! business. No call made here turns a user into a billable one: AdminGetUser, which would, is never called.
 
 mod clients;
 mod convert;
 mod errors;
+mod lenient;
 pub mod wire;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_cognitoidentityprovider::Client;
+use tracing::{debug, warn};
 
 use self::clients::{Account, Credentials};
 pub use self::clients::{Clients, Connection};
@@ -29,6 +32,8 @@ pub struct Cognito {
     account: Arc<Account>,
     pool_id: String,
     clock: Clock,
+    /// Whether people were told that some of its pages are not as documented.
+    told_of_malformed: Arc<AtomicBool>,
 }
 
 impl Cognito {
@@ -46,9 +51,26 @@ impl Cognito {
         let answer =
             call.set_next_token(token.map(str::to_owned)).set_max_results(max_results.map(i32::from)).send().await;
         let personal = [username, token.unwrap_or_default()];
-        answer
-            .map(WirePage::from)
-            .map_err(|error| errors::source_error(Operation::AdminListUserAuthEvents, &error, &personal))
+        match answer {
+            Ok(page) => Ok(page.into()),
+            Err(error) => match errors::unreadable_answer(&error).and_then(lenient::page) {
+                Some(page) => {
+                    self.tell_of_malformed();
+                    Ok(page)
+                }
+                None => Err(errors::source_error(Operation::AdminListUserAuthEvents, &error, &personal)),
+            },
+        }
+    }
+
+    /// One line for each pool. There is none for the end: it comes when the last of such events has expired.
+    fn tell_of_malformed(&self) {
+        const WHAT: &str = "an event is not as documented: what can be read of it is exported, the rest is left out";
+        if self.told_of_malformed.swap(true, Ordering::Relaxed) {
+            debug!(pool = self.pool_id, "{WHAT}");
+        } else {
+            warn!(pool = self.pool_id, "{WHAT}");
+        }
     }
 
     /// Gets credentials as a call would, past every cache, and gives their access key id, which is no secret.

@@ -43,8 +43,8 @@ impl<S: Source> Metered<S> {
         self.metrics.api_request(account, &self.pool.region, operation, outcome, started.elapsed());
         if outcome == CallOutcome::Throttled {
             match operation {
-                Operation::AdminListUserAuthEvents => self.reads.throttled(),
-                Operation::ListUsers | Operation::ListUsersInGroup => self.lists.throttled(),
+                Operation::AdminListUserAuthEvents => self.reads.throttled(started),
+                Operation::ListUsers | Operation::ListUsersInGroup => self.lists.throttled(started),
                 Operation::DescribeUserPool => {}
             }
         }

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +17,7 @@ use tracing::{debug, info, warn};
 use super::roster::{self, Joining};
 use crate::config::PoolConfig;
 use crate::entry::UserIdentity;
-use crate::ledger::{Ledger, LedgerError, UserRecord};
+use crate::ledger::{Ledger, LedgerError, PoolRecord, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
 use crate::poller::Message;
@@ -24,6 +25,7 @@ use crate::poller::health::Trouble;
 use crate::pool::Pool;
 use crate::source::{ListedUser, Listing, Source, SourceError};
 use crate::status::StatusBoard;
+use crate::stop_point::{self, Step};
 
 /// How often the file of usernames is looked at for a change.
 const FILE_LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -36,6 +38,9 @@ const ENROL_AT_ONCE: usize = 1000;
 
 /// Bytes of a file of usernames: half a million names of full length.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Users of one listing: as many as a pool may have (quota "users per user pool"). More never end.
+const LISTED_MAX: usize = 40_000_000;
 
 /// The roster of one pool.
 pub struct Discovery<S> {
@@ -69,6 +74,8 @@ struct Known {
     listed: Vec<Vec<ListedUser>>,
     /// Who is followed, with the `sub` that a listing gave.
     roster: BTreeMap<String, Option<String>>,
+    /// How many users are left out because their records cannot be read.
+    unreadable: usize,
     file_trouble: Option<String>,
     /// What people were told of.
     listing_trouble: Option<Trouble>,
@@ -80,13 +87,15 @@ impl<S: Source> Discovery<S> {
         stop.run_until_cancelled(self.keep()).await;
     }
 
-    async fn keep(self) {
+    async fn keep(mut self) {
         let listings = roster::listings(&self.config);
         let mut known = Known::default();
         let mut retry_after = RETRY_AFTER;
         loop {
             self.read_names(&mut known).await;
-            let again_in = match self.list(&listings, &mut known).await {
+            let listed = self.list(&listings, &mut known).await;
+            let is_complete = listed.is_ok() && known.file_trouble.is_none();
+            let again_in = match listed {
                 Ok(()) => {
                     self.listed(&listings, &mut known, Ok(())).await;
                     self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
@@ -101,6 +110,9 @@ impl<S: Source> Discovery<S> {
                 }
             };
             self.update_until_done(&mut known).await;
+            if is_complete {
+                self.lost_users_are_back().await;
+            }
             let listing_due = Instant::now() + again_in;
             while Instant::now() < listing_due {
                 tokio::time::sleep_until(listing_due.min(Instant::now() + FILE_LOOK_EVERY)).await;
@@ -142,6 +154,9 @@ impl<S: Source> Discovery<S> {
             if page.next == token {
                 return Err(SourceError::Passing("the service repeated its listing token".into()));
             }
+            if listed.len() > LISTED_MAX {
+                return Err(SourceError::Passing("the service lists more users than a pool can have".into()));
+            }
             token = page.next;
         }
     }
@@ -180,6 +195,17 @@ impl<S: Source> Discovery<S> {
         }
     }
 
+    /// After a loss, everybody who could have been followed before it is enrolled again: who joins from now on is new.
+    async fn lost_users_are_back(&mut self) {
+        if self.joining.lost_since.take().is_some() {
+            let record = PoolRecord { followed_since: self.joining.pool_followed_since, lost_since: None };
+            while let Err(error) = self.ledger.follow_pool(&self.pool.identity.id, record.clone()).await {
+                debug!(pool = self.pool.identity.id, %error, "the pool's record waits for the ledger");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+    }
+
     /// Brings the roster in line with who is wanted.
     async fn update(&self, known: &mut Known) -> Result<(), LedgerError> {
         let by_hand = self.config.usernames.iter().chain(&known.in_file).map(String::as_str);
@@ -193,24 +219,37 @@ impl<S: Source> Discovery<S> {
             .collect();
         let gone: Vec<String> =
             known.roster.keys().filter(|username| !wanted.contains_key(username.as_str())).cloned().collect();
-        let (joined, left) = (newcomers.len(), gone.len());
+        let (mut joined, left) = (0, gone.len());
+        let mut unreadable = (0, None);
 
         for users in newcomers.chunks(ENROL_AT_ONCE) {
             let mut records = Vec::new();
+            let mut readable = Vec::new();
             for (username, user) in users {
-                let stored = self.ledger.user(&self.pool.identity.id, username)?;
+                let stored = match self.ledger.user(&self.pool.identity.id, username) {
+                    // It stays as it is, for a build that can read it, and concerns nobody else.
+                    Err(error @ (LedgerError::Corrupt { .. } | LedgerError::NewerVersion { .. })) => {
+                        unreadable = (unreadable.0 + 1, Some(error));
+                        continue;
+                    }
+                    stored => stored?,
+                };
+                readable.push((username, user));
                 records.extend(self.record(stored, *user).map(|record| ((*username).to_owned(), record)));
             }
             self.ledger.enroll(&self.pool.identity.id, records).await?;
-            let identities = users
+            stop_point::reached(Step::UsersEnrolled);
+            joined += readable.len();
+            let identities = readable
                 .iter()
                 .map(|(username, user)| UserIdentity {
-                    username: (*username).to_owned(),
+                    username: (**username).to_owned(),
                     sub: user.sub.map(str::to_owned),
                 })
                 .collect();
             self.tell(Message::Joined(self.pool.slot, identities)).await;
-            let entries = users.iter().map(|(name, user)| ((*name).to_owned(), user.sub.map(str::to_owned)));
+            stop_point::reached(Step::PollerTold);
+            let entries = readable.iter().map(|(name, user)| ((**name).to_owned(), user.sub.map(str::to_owned)));
             known.roster.extend(entries);
         }
         gone.iter().for_each(|username| {
@@ -219,21 +258,30 @@ impl<S: Source> Discovery<S> {
         if left > 0 {
             self.tell(Message::Left(self.pool.slot, gone)).await;
         }
+        let pool = &self.pool.identity.id;
+        if let (users, Some(error)) = &unreadable
+            && known.unreadable != *users
+        {
+            warn!(pool, users, %error, "records of users cannot be read; these users are left out");
+        }
+        known.unreadable = unreadable.0;
         if joined + left > 0 {
             info!(pool = self.pool.identity.id, joined, left, followed = known.roster.len(), "the roster has changed");
         }
         Ok(())
     }
 
-    /// What is to be written of a user who joins: nothing if it is known, unless another person has the name now.
+    /// What is to be written of a user who joins: nothing if it is known.
+    ///
+    /// A name that another person has now (another `sub`) keeps its cursor. Whoever has it now was polled under it before a
+    /// listing told, and a cursor begun anew would count those events again; and nothing of theirs can be taken for known
+    /// of the one before, because all of it came later, above the horizon, and EventIds are never used twice. What was
+    /// watched of the one before will not be met again, and ends with its watch.
     fn record(&self, stored: Option<UserRecord>, user: roster::Wanted<'_>) -> Option<UserRecord> {
         let sub = user.sub.map(str::to_owned);
-        let another = |stored: &UserRecord| stored.sub.is_some() && sub.is_some() && stored.sub != sub;
         match stored {
-            Some(stored) if !another(&stored) => {
-                (sub.is_some() && stored.sub.is_none()).then_some(UserRecord { sub, ..stored })
-            }
-            _ => {
+            Some(stored) => (sub.is_some() && stored.sub != sub).then_some(UserRecord { sub, ..stored }),
+            None => {
                 let now = self.clock.now();
                 Some(UserRecord { joined: now, sub, cursor: self.joining.cursor(user.created, now) })
             }
@@ -278,9 +326,51 @@ async fn read_if_changed(path: &Path, known: Option<SystemTime>) -> Result<Optio
     if known.is_some() && changed == known {
         return Ok(None);
     }
-    if metadata.len() > FILE_BYTES_MAX {
-        return Err(format!("{} bytes; at most {FILE_BYTES_MAX} are read", metadata.len()));
+    if !metadata.is_file() {
+        // A pipe could wait for ever, and a device never end.
+        return Err("it is not a regular file".to_owned());
     }
-    let text = tokio::fs::read_to_string(path).await.map_err(|error| error.to_string())?;
+    let file = tokio::fs::File::open(path).await.map_err(|error| error.to_string())?;
+    let mut text = String::new();
+    // It may be growing.
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
+    if metadata.len().max(read.map_err(|error| error.to_string())? as u64) > FILE_BYTES_MAX {
+        return Err(format!("it is too large; at most {FILE_BYTES_MAX} bytes are read"));
+    }
     Ok(Some((roster::names_in(&text), changed)))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_of_names_is_read_when_it_has_changed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("names");
+        std::fs::write(&path, "ann\nben\n").unwrap();
+        let (names, changed) = read_if_changed(&path, None).await.unwrap().unwrap();
+        assert_eq!(names, ["ann", "ben"]);
+        assert_eq!(read_if_changed(&path, changed).await, Ok(None));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_file_of_names_is_told_and_neither_waited_for_nor_read_without_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, large) = (folder.path().join("pipe"), folder.path().join("large"));
+        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        for path in [folder.path(), &pipe, Path::new("/dev/zero")] {
+            assert_eq!(read_if_changed(path, None).await, Err("it is not a regular file".to_owned()), "{path:?}");
+        }
+        std::fs::File::create(&large).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
+        let told = read_if_changed(&large, None).await.unwrap_err();
+        assert_eq!(told, "it is too large; at most 67108864 bytes are read");
+        std::fs::write(&large, b"ann\xff\n").unwrap();
+        assert_eq!(
+            read_if_changed(&large, None).await,
+            Err("invalid utf-8 sequence of 1 bytes from index 3".to_owned())
+        );
+    }
 }

@@ -53,10 +53,16 @@ pub fn wanted<'a>(
     wanted
 }
 
-/// The usernames in a file's text, one a line; empty lines and lines that begin with `#` are left out.
+/// Characters of a username at most (API reference).
+const USERNAME_CHARS_MAX: usize = 128;
+
+/// The usernames in a file's text, one a line, with or without a byte order mark before them; empty lines and lines that
+/// begin with `#` are left out, and so is what nobody can be called.
 pub fn names_in(text: &str) -> Vec<String> {
-    let lines = text.lines().map(str::trim);
-    lines.filter(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned).collect()
+    let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
+    let is_name =
+        |line: &&str| !line.is_empty() && !line.starts_with('#') && line.chars().count() <= USERNAME_CHARS_MAX;
+    lines.filter(is_name).map(str::to_owned).collect()
 }
 
 /// Every name that a user may be called by.
@@ -69,6 +75,8 @@ fn names(user: &ListedUser) -> impl Iterator<Item = &str> {
 pub struct Joining {
     /// When the pool was first followed.
     pub pool_followed_since: UnixMillis,
+    /// Present while the users of a lost ledger come back: when it was last written.
+    pub lost_since: Option<UnixMillis>,
     /// `pools[].followed_since`.
     pub configured_since: Option<UnixMillis>,
     /// `poll.first_run`.
@@ -79,12 +87,14 @@ impl Joining {
     /// The cursor of a user who joins the roster at `now`.
     ///
     /// History is what happened before the user was first on the roster, not before the first poll, which may be hours
-    /// later. A user who was created after the pool was first followed has none: all its events are live.
+    /// later. A user who was created after the pool was first followed has none: all its events are live. While the users of
+    /// a lost ledger come back, everybody is taken for one of them.
     pub fn cursor(&self, created: Option<UnixMillis>, now: UnixMillis) -> Cursor {
         if created.is_some_and(|created| created >= self.pool_followed_since) {
             return Cursor::new(UnixMillis::MIN, UnixMillis::MIN);
         }
-        let live_since = self.configured_since.map_or(now, |since| since.min(now));
+        let earlier = self.lost_since.into_iter().chain(self.configured_since);
+        let live_since = earlier.fold(now, UnixMillis::min);
         let history_from = match self.first_run {
             FirstRun::None => live_since,
             FirstRun::Last(duration) => live_since.minus(duration),
@@ -97,6 +107,8 @@ impl Joining {
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -180,6 +192,7 @@ mod tests {
         let now = UnixMillis(10_000_000);
         let joining = |first_run, configured_since| Joining {
             pool_followed_since: UnixMillis(5_000_000),
+            lost_since: None,
             configured_since,
             first_run,
         };
@@ -192,5 +205,48 @@ mod tests {
         assert_eq!(joining(FirstRun::None, Some(since)).cursor(old, now), Cursor::new(since, since));
         let newborn = joining(FirstRun::None, None).cursor(Some(UnixMillis(5_000_000)), now);
         assert_eq!(newborn, Cursor::new(UnixMillis::MIN, UnixMillis::MIN), "all its events are live");
+    }
+
+    #[test]
+    fn after_a_loss_what_happened_since_then_is_live_for_everybody_who_comes_back() {
+        let lost = UnixMillis(5_000_000);
+        let joining = |configured_since| Joining {
+            pool_followed_since: lost,
+            lost_since: Some(lost),
+            configured_since,
+            first_run: FirstRun::Last(Duration::from_secs(1)),
+        };
+        let (old, now) = (Some(UnixMillis(1000)), UnixMillis(10_000_000));
+        assert_eq!(joining(None).cursor(old, now), Cursor::new(lost, UnixMillis(4_999_000)));
+        assert_eq!(joining(None).cursor(None, now).live_since(), lost, "a name of whom no listing tells");
+        assert_eq!(joining(None).cursor(Some(UnixMillis(5_000_001)), now).live_since(), UnixMillis::MIN);
+        let earlier = UnixMillis(3_000_000);
+        assert_eq!(joining(Some(earlier)).cursor(old, now).live_since(), earlier);
+        assert_eq!(joining(Some(UnixMillis(7_000_000))).cursor(old, now).live_since(), lost);
+        let before = UnixMillis(4_000_000);
+        assert_eq!(joining(None).cursor(old, before).live_since(), before, "a clock that went back");
+    }
+
+    #[test]
+    fn a_file_of_names_is_read_as_people_write_it() {
+        let text = "\u{feff}ann\r\n# nobody\n\n  ben@example.com  \n\tzoë\r\n#\nlast";
+        assert_eq!(names_in(text), ["ann", "ben@example.com", "zoë", "last"]);
+        let (longest, too_long) = ("é".repeat(USERNAME_CHARS_MAX), "é".repeat(USERNAME_CHARS_MAX + 1));
+        assert_eq!(names_in(&format!("{too_long}\n{longest}")), [longest]);
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_file_holds_names_are_names_and_a_file_of_them_is_read_back(
+            text in prop_oneof!["(?s).{0,300}", "([a-z#@ \t\r\n\u{feff}\u{85}]|\\PC){0,300}", any::<String>()],
+        ) {
+            let names = names_in(&text);
+            for name in &names {
+                prop_assert!((1..=USERNAME_CHARS_MAX).contains(&name.chars().count()));
+                prop_assert!(name.trim() == name && !name.starts_with('#') && !name.contains('\n'));
+            }
+            // A name may begin with a mark that only the first line of a file loses.
+            prop_assert_eq!(names_in(&format!("\n{}", names.join("\n"))), names);
+        }
     }
 }

@@ -14,10 +14,12 @@ use std::time::{Duration, Instant};
 /// Nothing a test waits for takes this long unless it is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What it says when it runs, and where it listens.
+const RUNNING: &str = "is running";
+
 /// A running exporter. Dropping it kills it.
 pub struct Exporter {
     child: Child,
-    listen: SocketAddr,
     log: Arc<Log>,
 }
 
@@ -30,14 +32,22 @@ struct Log {
 impl Exporter {
     /// Starts `run` on a configuration, against a Cognito at `cognito`, and waits until it says where it listens.
     pub fn start(config: &Path, cognito: &str) -> Self {
-        let mut child = command(cognito)
-            .arg("run")
-            .arg("--config")
-            .arg(config)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut command = command(cognito);
+        command.arg("run").arg("--config").arg(config);
+        Self::started(command)
+    }
+
+    /// Starts a command that is `run` in one way or another (with more environment, under another program) and waits until
+    /// it says where it listens.
+    pub fn started(command: Command) -> Self {
+        let exporter = Self::spawned(command);
+        exporter.log.wait_for(RUNNING);
+        exporter
+    }
+
+    /// Starts a command and does not wait: it may die before it listens.
+    pub fn spawned(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Log::default());
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let reader = log.clone();
@@ -47,9 +57,24 @@ impl Exporter {
                 reader.grown.notify_all();
             }
         });
-        let said = log.wait_for("is running");
-        let listen = said.split("listen=").nth(1).and_then(|rest| rest.split_whitespace().next()).unwrap();
-        Self { listen: listen.parse().unwrap(), child, log }
+        Self { child, log }
+    }
+
+    /// Waits until it says this.
+    pub fn until_said(&self, text: &str) {
+        self.log.wait_for(text);
+    }
+
+    /// Where it listens, once it says so.
+    fn listens(&self) -> Option<SocketAddr> {
+        let said = self.log.find(RUNNING)?;
+        let listen = said.split("listen=").nth(1).and_then(|rest| rest.split_whitespace().next());
+        Some(listen.unwrap().parse().unwrap())
+    }
+
+    /// Whether it has said that it runs.
+    pub fn is_running(&self) -> bool {
+        self.listens().is_some()
     }
 
     /// Reads `/metrics`.
@@ -57,14 +82,30 @@ impl Exporter {
         Scrape::parse(&self.get("/metrics"))
     }
 
+    /// Reads `/metrics` of an exporter that may not listen yet, or die over it: the whole text or nothing.
+    pub fn try_scrape(&self) -> Option<Scrape> {
+        let answer = request(self.listens()?, "/metrics").ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let announced =
+            head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+        (announced == Some(body.len())).then(|| Scrape::parse(body))
+    }
+
     /// Reads a path's body.
     pub fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.listen).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: exporter\r\nConnection: close\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+        self.ask(path).1
+    }
+
+    /// Reads a path's status and body.
+    pub fn ask(&self, path: &str) -> (u16, String) {
+        let answer = self.answer(path);
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// Reads all that a path answers, from the status line on.
+    pub fn answer(&self, path: &str) -> String {
+        request(self.listens().unwrap(), path).unwrap()
     }
 
     /// Scrapes until the condition holds.
@@ -88,15 +129,51 @@ impl Exporter {
 
     /// SIGTERM; answers how it ended.
     pub fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        self.ended()
+    }
+
+    /// Sends a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
-        assert!(Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]).status().unwrap().success());
-        self.child.wait().unwrap()
+        assert!(Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap().success());
+    }
+
+    /// Waits until it has ended, however it does.
+    pub fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.try_ended() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// The process's number.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// How it has ended, if it has.
+    pub fn try_ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
     }
 
     /// Resident memory in bytes, as the kernel says.
     pub fn resident_bytes(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+        self.memory("status", "VmRSS:")
+    }
+
+    /// Memory in bytes that is no file's: what the program has asked for and touched.
+    pub fn anonymous_bytes(&self) -> u64 {
+        self.memory("smaps_rollup", "Anonymous:")
+    }
+
+    fn memory(&self, file: &str, name: &str) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/{file}", self.child.id())).unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
@@ -114,12 +191,26 @@ impl Drop for Exporter {
     }
 }
 
+/// Asks for a path; answers head and body.
+fn request(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: exporter\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
 impl Log {
-    fn wait_for(&self, text: &str) -> String {
+    fn find(&self, text: &str) -> Option<String> {
+        self.lines.lock().unwrap().iter().find(|line| line.contains(text)).cloned()
+    }
+
+    fn wait_for(&self, text: &str) {
         let lines = self.lines.lock().unwrap();
-        let found = |lines: &Vec<String>| lines.iter().find(|line| line.contains(text)).cloned();
-        let (lines, _) = self.grown.wait_timeout_while(lines, PATIENCE, |lines| found(lines).is_none()).unwrap();
-        found(&lines).unwrap_or_else(|| panic!("{text:?} was not said:\n{}", lines.join("\n")))
+        let is_unsaid = |lines: &mut Vec<String>| !lines.iter().any(|line| line.contains(text));
+        let (lines, waited) = self.grown.wait_timeout_while(lines, PATIENCE, is_unsaid).unwrap();
+        assert!(!waited.timed_out(), "{text:?} was not said:\n{}", lines.join("\n"));
     }
 }
 
@@ -149,6 +240,12 @@ pub fn configure(directory: &Path, text: &str) -> PathBuf {
     path
 }
 
+/// The value of a label in a series as the text writes it; empty if it is not there.
+pub fn label<'a>(series: &'a str, name: &str) -> &'a str {
+    let value = series.split_once(&format!("{name}=\"")).map(|(_, rest)| rest);
+    value.and_then(|rest| rest.split_once('"')).map_or("", |(value, _)| value)
+}
+
 /// What `/metrics` said: value by series, a series as the text writes it.
 #[derive(Clone, Debug)]
 pub struct Scrape(BTreeMap<String, f64>);
@@ -169,14 +266,15 @@ impl Scrape {
         self.matching(metric, labels).count()
     }
 
-    fn matching(&self, metric: &str, labels: &[&str]) -> impl Iterator<Item = (&String, f64)> {
+    /// A metric's series that hold every one of `labels`, with their values.
+    pub fn matching(&self, metric: &str, labels: &[&str]) -> impl Iterator<Item = (&str, f64)> {
         self.0
             .iter()
             .filter(move |(series, _)| {
                 let (name, rest) = series.split_once('{').unwrap_or((series, ""));
                 name == metric && labels.iter().all(|label| rest.contains(label))
             })
-            .map(|(series, value)| (series, *value))
+            .map(|(series, value)| (series.as_str(), *value))
     }
 
     /// What is not 0, for a failing test's message.

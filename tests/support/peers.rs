@@ -1,5 +1,7 @@
 //! Programs that others wrote, to test against: used where they are installed, and in CI they have to be.
 
+#![allow(dead_code, reason = "shared by test crates, each of which uses its own part")]
+
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -21,4 +23,18 @@ pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
     assert!(!is_ci, "{module} has to be installed for {} in CI", python.display());
     println!("skipped: {module} is not installed");
     None
+}
+
+/// A library to preload that fakes the time of day. Without it, None and a line that says so; in CI a failure.
+#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+pub(crate) fn faketime() -> Option<PathBuf> {
+    let library = |folder: &str| PathBuf::from(folder).join("faketime/libfaketimeMT.so.1");
+    let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
+    let found = folders.into_iter().map(library).find(|library| library.exists());
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(found.is_some() || !is_ci, "libfaketime has to be installed in CI");
+    if found.is_none() {
+        println!("skipped: libfaketime is not installed");
+    }
+    found
 }

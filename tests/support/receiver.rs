@@ -73,6 +73,8 @@ pub enum Reply {
         /// The body.
         body: &'static str,
     },
+    /// Keeps the records and says so, after a while.
+    Slow(Duration),
     /// Never answers; keeps nothing.
     Hang,
     /// Closes the connection without an answer; keeps nothing.
@@ -341,7 +343,7 @@ impl Desk {
                 (None, None) => Reply::Ok,
             };
             state.exports.push(Export { headers, path, records: records.len(), bytes: request.encoded_len() });
-            if matches!(reply, Reply::Ok | Reply::Partial(..) | Reply::Lost) {
+            if matches!(reply, Reply::Ok | Reply::Partial(..) | Reply::Slow(_) | Reply::Lost) {
                 state.records.extend(records);
             }
             reply
@@ -349,6 +351,10 @@ impl Desk {
         self.shared.seen.send_modify(|seen| *seen += 1);
         match reply {
             Reply::Hang => std::future::pending().await,
+            Reply::Slow(after) => {
+                tokio::time::sleep(after).await;
+                Reply::Ok
+            }
             Reply::Close | Reply::Lost => {
                 self.close.cancel();
                 std::future::pending().await

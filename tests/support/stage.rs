@@ -8,9 +8,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
-use cognito_auth_exporter::event::{AuthEvent, EventResponse, Label, UnixMillis};
+use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::simulate::calls::Call;
 use cognito_auth_exporter::simulate::quota::Quotas;
@@ -41,13 +42,17 @@ impl Stage {
     /// Sets the stage: `config` is the configuration but for the receiver, the state and the listener; `{directory}` in it
     /// is where [`Stage::file`] writes.
     pub async fn set(config: &str, populate: impl FnOnce(&mut World)) -> Self {
+        Self::set_for(Receiver::grpc().await, "grpc", config, populate).await
+    }
+
+    /// The same for a receiver of another protocol.
+    pub async fn set_for(receiver: Receiver, protocol: &str, config: &str, populate: impl FnOnce(&mut World)) -> Self {
         let options = Options { quotas: Quotas::unlimited(), ..Options::default() };
         let simulation = Simulation::start(options).await.unwrap();
         simulation.world(populate);
-        let receiver = Receiver::grpc().await;
         let directory = tempfile::tempdir().unwrap();
         let text = format!(
-            "[otlp]\nendpoint = {:?}\nprotocol = \"grpc\"\nbatch_delay = \"50ms\"\n{}",
+            "[otlp]\nendpoint = {:?}\nprotocol = {protocol:?}\nbatch_delay = \"50ms\"\n{}",
             receiver.endpoint(),
             config.replace("{directory}", directory.path().to_str().unwrap())
         );
@@ -57,7 +62,19 @@ impl Stage {
 
     /// Starts an exporter.
     pub fn exporter(&self) -> Exporter {
-        Exporter::start(&self.config, &self.simulation.url())
+        Exporter::started(self.command())
+    }
+
+    /// The command that starts one, to be changed.
+    pub fn command(&self) -> Command {
+        self.command_against(&self.simulation.url())
+    }
+
+    /// The command that starts one against another Cognito.
+    pub fn command_against(&self, cognito: &str) -> Command {
+        let mut command = exporter::command(cognito);
+        command.arg("run").arg("--config").arg(&self.config);
+        command
     }
 
     /// Writes a file as careful people do: whole, or not at all.
@@ -67,7 +84,28 @@ impl Stage {
         std::fs::rename(draft, path).unwrap();
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Where the exporter keeps its state.
+    pub fn state(&self) -> PathBuf {
+        self.path("state")
+    }
+
+    /// The store in it.
+    pub fn ledger(&self) -> PathBuf {
+        self.state().join("ledger")
+    }
+
+    /// The configuration that it is started with.
+    pub fn config(&self) -> &Path {
+        &self.config
+    }
+
+    /// Runs another command on the configuration, to its end.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        exporter::command(&self.simulation.url()).args(arguments).arg("--config").arg(&self.config).output().unwrap()
+    }
+
+    /// A path beside the configuration.
+    pub fn path(&self, name: &str) -> PathBuf {
         Path::join(self.directory.path(), name)
     }
 
@@ -125,16 +163,33 @@ impl Stage {
         self.until(&format!("a round through {pool}"), polled).await;
     }
 
-    /// Waits until the receiver has every event that some pools hold, and checks that all were live, that each was counted
-    /// and delivered exactly once, and that it stays so while every user of theirs is polled again.
+    /// The conservation of events, all of them live: see [`Stage::conserved_on`].
     pub async fn conserved(&self, exporter: &Exporter, pools: &[&str]) {
+        self.conserved_on(exporter, pools, Terms::default()).await;
+    }
+
+    /// Waits until everything that some pools hold is delivered or in quarantine, and checks that every outcome was counted
+    /// as often as the pools hold it, that every event came as it is now and so did each of its revisions, that nothing
+    /// came more often than the terms allow, and that all of it stays so while every user is polled again. Answers how many
+    /// records came again.
+    pub async fn conserved_on(&self, exporter: &Exporter, pools: &[&str], terms: Terms) -> usize {
         let truth = self.truth(pools);
-        let outcomes = outcomes(&truth);
-        let is_counted = |scrape: &Scrape| counted(scrape, pools) == outcomes;
+        let is_live = |event: &AuthEvent| event.creation_date.is_none_or(|created| created >= terms.live_since);
+        let outcomes = outcomes(truth.iter().filter(|event| is_live(event)));
+        let history = truth.iter().filter(|event| !is_live(event)).count();
+        let is_counted = |scrape: &Scrape| {
+            let of_history = |pool: &&str| scrape.sum("cognito_auth_history_events_total", &[&of(pool)]);
+            let of_history: f64 = pools.iter().map(of_history).sum();
+            counted(scrape, pools) == outcomes && (of_history - history as f64).abs() < 0.5
+        };
+        let is_quarantined =
+            |scrape: &Scrape| is(scrape, "cognito_exporter_quarantined_records", &[], terms.quarantined as f64);
         exporter.until("every event, counted", is_counted);
-        let expected: BTreeSet<String> = truth.iter().filter_map(|event| event.id.clone()).collect();
-        self.until_received(|records| ids(records, pools).is_superset(&expected)).await;
+        // The gauge is a second old: what was counted just now may not be in it yet.
+        let came = |records: &[Received]| of_pools(records, pools).map(Received::uid).collect::<BTreeSet<_>>().len();
+        self.until_received(|records| came(records) + terms.quarantined >= truth.len()).await;
         exporter.until("an empty outbox", |scrape| scrape.sum("cognito_exporter_outbox_records", &[]) < 0.5);
+        exporter.until("the quarantine", is_quarantined);
         self.forget_calls();
         for pool in pools {
             let users: Vec<_> = self
@@ -144,9 +199,9 @@ impl Stage {
         }
         let scrape = exporter.scrape();
         assert!(is_counted(&scrape), "{:?} is not {outcomes:?}", counted(&scrape, pools));
+        assert!(is_quarantined(&scrape), "{}", scrape.interesting());
         let records: Vec<_> = of_pools(&self.receiver.records(), pools).cloned().collect();
-        assert!(ids(&records, pools) == expected, "other events than the pools hold");
-        assert_eq!(records.len(), truth.len(), "each is delivered once");
+        all_came(&records, &truth, terms)
     }
 
     /// Waits until what the receiver holds is enough.
@@ -157,6 +212,64 @@ impl Stage {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
+}
+
+/// On what terms events are conserved: by default each one is live, and delivered once.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// Events before this time are history.
+    pub live_since: UnixMillis,
+    /// Records that may have come again: those in flight at a kill, or whose answer was lost.
+    pub repeats_max: usize,
+    /// Events that are in quarantine in place of having come.
+    pub quarantined: usize,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { live_since: UnixMillis::MIN, repeats_max: 0, quarantined: 0 }
+    }
+}
+
+/// Holds what came against what there is: every event as it is now, after each of its revisions, and no more. Answers how
+/// many records came again.
+fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) -> usize {
+    // By event: its digest in each revision.
+    let mut came: BTreeMap<&str, BTreeMap<u32, &str>> = BTreeMap::new();
+    let mut uids = BTreeSet::new();
+    for uid in records.iter().map(Received::uid) {
+        uids.insert(uid);
+        let (id, revision, digest) = parts(uid);
+        let before = came.entry(id).or_default().insert(revision, digest);
+        assert!(before.is_none_or(|before| before == digest), "revision {revision} of {id} has two digests");
+    }
+    let repeats = records.len() - uids.len();
+    assert!(repeats <= terms.repeats_max, "{repeats} repeats, {} allowed", terms.repeats_max);
+    let mut missing = 0;
+    for event in truth {
+        // What an event without an id is called is the exporter's business; it has to be called something.
+        let id = event.id.clone().unwrap_or_else(|| event.key().to_string());
+        let Some(revisions) = came.remove(id.as_str()) else {
+            missing += 1;
+            continue;
+        };
+        assert!(
+            revisions.keys().copied().eq(0..u32::try_from(revisions.len()).unwrap()),
+            "a revision of {id} is missing: {revisions:?}"
+        );
+        let (_, last) = revisions.last_key_value().unwrap();
+        assert_eq!(*last, event.mutable_digest().to_string(), "{id} did not come as it is now");
+    }
+    assert_eq!(missing, terms.quarantined, "events that did not come");
+    assert!(came.is_empty(), "events that the pools do not hold: {came:?}");
+    repeats
+}
+
+/// EventId, revision and digest of a `log.record.uid`.
+fn parts(uid: &str) -> (&str, u32, &str) {
+    let mut parts = uid.rsplitn(3, '.');
+    let (digest, revision, id) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
+    (id, revision.parse().unwrap(), digest)
 }
 
 /// What time it is.
@@ -182,30 +295,36 @@ fn of_pools<'a>(records: &'a [Received], pools: &[&str]) -> impl Iterator<Item =
     records.iter().filter(|record| pools.contains(&record.text("aws.cognito.user_pool.id")))
 }
 
-/// Events by their EventResponse's label.
-pub fn outcomes(events: &[AuthEvent]) -> BTreeMap<String, u64> {
+/// The values of event_type, event_response and risk_decision.
+pub type Outcome = [String; 3];
+
+/// Events by their outcome.
+pub fn outcomes<'a>(events: impl Iterator<Item = &'a AuthEvent>) -> BTreeMap<Outcome, i64> {
     let mut outcomes = BTreeMap::new();
     for event in events {
-        *outcomes.entry(Label::<EventResponse>::of(event.response.as_ref()).as_str().to_owned()).or_default() += 1;
+        let outcome = event.facts().outcome();
+        let labels = [outcome.event_type.as_str(), outcome.response.as_str(), outcome.decision.as_str()];
+        *outcomes.entry(labels.map(str::to_owned)).or_default() += 1;
     }
     outcomes
 }
 
 /// The same as the counters say: events less superseded; without those that there are none of.
-pub fn counted(scrape: &Scrape, pools: &[&str]) -> BTreeMap<String, u64> {
-    let sum = |metric: &str, response: &str| -> f64 {
-        let label = format!("event_response=\"{response}\"");
-        pools.iter().map(|pool| scrape.sum(metric, &[&of(pool), &label])).sum()
-    };
-    ["Pass", "Fail", "InProgress", "none", "other"]
-        .into_iter()
-        .map(|response| {
-            let left = sum("cognito_auth_superseded_outcomes_total", response);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count of a test")]
-            (response.to_owned(), (sum("cognito_auth_events_total", response) - left) as u64)
-        })
-        .filter(|(_, count)| *count > 0)
-        .collect()
+pub fn counted(scrape: &Scrape, pools: &[&str]) -> BTreeMap<Outcome, i64> {
+    let mut counted = BTreeMap::new();
+    for (metric, sign) in [("cognito_auth_events_total", 1), ("cognito_auth_superseded_outcomes_total", -1)] {
+        for (series, value) in scrape.matching(metric, &[]) {
+            if pools.contains(&exporter::label(series, "user_pool_id")) {
+                let outcome = ["event_type", "event_response", "risk_decision"];
+                #[expect(clippy::cast_possible_truncation, reason = "a count of a test")]
+                let count = value as i64;
+                let labels = outcome.map(|name| exporter::label(series, name).to_owned());
+                *counted.entry(labels).or_default() += sign * count;
+            }
+        }
+    }
+    counted.retain(|_, count| *count != 0);
+    counted
 }
 
 /// A pool's label.

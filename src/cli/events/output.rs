@@ -1,9 +1,9 @@
 //! How events are printed: one JSON object a line for programs, aligned columns for people.
 
-use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::Output;
+use crate::cli::table::{cell, line, widen};
 use crate::source::cognito::wire::{WireContext, WireEvent, WireRisk};
 
 /// The table's columns, with the width that most values need, so that pages of a long history stay aligned.
@@ -19,9 +19,6 @@ const COLUMNS: [(&str, usize); 10] = [
     ("DeviceName", 24),
     ("EventId", 36),
 ];
-
-/// The longest that a column gets, in characters; longer values stick out of their line alone.
-const WIDTH_MAX: usize = 48;
 
 /// Prints pages of events.
 pub(super) enum Printer {
@@ -46,11 +43,7 @@ impl Printer {
             }),
             Self::Table { widths, headed } => {
                 let rows: Vec<_> = events.iter().map(row).collect();
-                for row in &rows {
-                    for (width, cell) in widths.iter_mut().zip(row) {
-                        *width = cell.chars().count().min(WIDTH_MAX).max(*width);
-                    }
-                }
+                rows.iter().for_each(|row| widen(widths, row));
                 if !std::mem::replace(headed, true) {
                     writeln!(out, "{}", line(&COLUMNS.map(|(name, _)| name.to_owned()), widths))?;
                 }
@@ -78,23 +71,6 @@ fn row(event: &WireEvent) -> [String; COLUMNS.len()] {
         in_context(|context| &context.device_name),
         cell(event.event_id.as_deref()),
     ]
-}
-
-/// A value as people see it. A device's name comes from whoever signed in: it must not move the reader's cursor.
-fn cell(value: Option<&str>) -> String {
-    match value {
-        None | Some("") => "-".to_owned(),
-        Some(value) => value.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect(),
-    }
-}
-
-fn line(cells: &[String; COLUMNS.len()], widths: &[usize; COLUMNS.len()]) -> String {
-    let mut line = String::new();
-    for (cell, width) in cells.iter().zip(widths) {
-        let _ = write!(line, "{cell:<width$}  "); // a String takes everything
-    }
-    line.truncate(line.trim_end().len());
-    line
 }
 
 #[cfg(test)]

@@ -367,6 +367,35 @@ mod tests {
         }
     }
 
+    /// Tokens of every form, nearly of one, and of none.
+    fn any_starting_token() -> impl Strategy<Value = String> {
+        let number = prop_oneof![
+            (0_u64..6).prop_map(|number| number.to_string()),
+            Just(u64::MAX.to_string()),
+            Just("18446744073709551616".to_owned()),
+            "-?[0-9]{0,3}(\\.[0-9]|e[0-9])?",
+        ];
+        let value = prop_oneof![
+            "\"[ -~&&[^\"\\\\]]{0,12}\"",
+            any::<String>().prop_map(|text| python_json(&text)),
+            number.clone(),
+            Just("null".to_owned()),
+            Just("[[{}]]".to_owned()),
+            any::<String>(),
+        ];
+        let key = prop_oneof![3 => Just(NEXT_TOKEN), 2 => Just(TRUNCATE_AMOUNT), 1 => Just("Marker")];
+        let member = (key, prop_oneof![value, number.clone()]).prop_map(|(key, value)| format!("\"{key}\": {value}"));
+        let object = prop::collection::vec(member, 0..4).prop_map(|members| format!("{{{}}}", members.join(", ")));
+        prop_oneof![
+            4 => object.prop_map(|json| STANDARD.encode(json)),
+            1 => any::<Vec<u8>>().prop_map(|bytes| STANDARD.encode(bytes)),
+            1 => "[A-Za-z0-9+/=\\s]{0,40}",
+            2 => ("\\S{0,12}", number).prop_map(|(token, number)| format!("{token}___{number}")),
+            1 => "(___|None|\\PC){0,8}",
+            1 => any::<String>(),
+        ]
+    }
+
     proptest! {
         #[test]
         fn however_it_is_cut_every_event_comes_once_and_in_order(
@@ -400,10 +429,30 @@ mod tests {
         }
 
         #[test]
-        fn no_text_makes_the_reader_panic(text in any::<String>(), json in any::<String>()) {
-            let _ = text.parse::<StartingToken>();
-            let _ = STANDARD.encode(&json).parse::<StartingToken>();
-            let _ = STANDARD.encode(format!("{{\"NextToken\": {json}}}")).parse::<StartingToken>();
+        fn whatever_the_starting_token_it_is_refused_unseen_or_gone_on_with_exactly(
+            text in any_starting_token(),
+            max_items in prop::option::of(prop_oneof![0_u64..5, Just(u64::MAX)]),
+        ) {
+            let starting = match starting(&text) {
+                Ok(starting) => starting,
+                Err(refused) => {
+                    let fixed = [BadToken::TooLong, BadToken::Foreign, BadToken::Impossible].map(|bad| bad.to_string());
+                    prop_assert!(fixed.contains(&refused.to_string()));
+                    return Ok(());
+                }
+            };
+            let mut pagination = Pagination::new(Some(starting.clone()), max_items);
+            prop_assert_eq!(pagination.token(), starting.token.as_deref());
+            let (events, then) = pagination.take(vec![0, 1, 2], None);
+            let skipped = usize::try_from(starting.skip).unwrap_or(3).min(3);
+            let wanted = max_items.map_or(3, |max| usize::try_from(max).unwrap_or(3).min(3)).min(3 - skipped);
+            prop_assert_eq!(&events, &[0, 1, 2][skipped..skipped + wanted]);
+            if let Then::Cut(resume) = then {
+                let yielded = starting.skip + wanted as u64;
+                prop_assert_eq!(resume.to_string().parse(), Ok(StartingToken { skip: yielded, ..starting }));
+            } else {
+                prop_assert_eq!(skipped + wanted, 3);
+            }
         }
     }
 }

@@ -4,18 +4,22 @@
 use aws_sdk_cognitoidentityprovider::types as sdk;
 
 use super::wire::{WireContext, WireEvent, WireFeedback, WireRisk, millis};
-use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, Vocabulary, Word};
+use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Vocabulary, Word};
 use crate::source::{ListedUser, PageToken, PoolDescription, UserPage};
 
 /// The attributes that a user may sign in with in place of the username.
 const ALIASES: [&str; 3] = ["email", "phone_number", "preferred_username"];
+
+/// The latest time that a CreationDate can mean, 2200-01-01. Milliseconds in the place of seconds would be 50,000 years
+/// ahead, and with them the horizon, above everything that is still to come.
+const LATEST: UnixMillis = UnixMillis(7_258_118_400_000);
 
 impl From<WireEvent> for AuthEvent {
     fn from(event: WireEvent) -> Self {
         Self {
             id: text(event.event_id),
             event_type: word(event.event_type),
-            creation_date: event.creation_date,
+            creation_date: event.creation_date.filter(|time| *time < LATEST),
             response: word(event.event_response),
             risk: event.event_risk.map(risk),
             challenges: event
@@ -142,6 +146,16 @@ mod tests {
         assert_eq!((context.city, context.country), (None, None));
         assert_eq!(context.device_name.as_deref(), Some("Other, Other"));
         assert_eq!((event.risk, event.feedback), (None, None));
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_meant_is_absent() {
+        let created = |millis| {
+            AuthEvent::from(WireEvent { creation_date: Some(UnixMillis(millis)), ..WireEvent::default() }).creation_date
+        };
+        assert_eq!(created(1_723_136_049_929), Some(UnixMillis(1_723_136_049_929)));
+        assert_eq!(created(1_723_136_049_929_000), None);
+        assert_eq!(created(i64::MAX), None);
     }
 
     #[test]

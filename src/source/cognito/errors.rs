@@ -60,6 +60,16 @@ where
     classify(operation, &failure(error), personal)
 }
 
+/// The body of an answer that is a success by its status and that the SDK could not read.
+pub(super) fn unreadable_answer<E>(error: &SdkError<E, HttpResponse>) -> Option<&[u8]> {
+    match error {
+        SdkError::ResponseError(unreadable) if unreadable.raw().status().is_success() => {
+            unreadable.raw().body().bytes()
+        }
+        _ => None,
+    }
+}
+
 /// Says what a listing's error means.
 pub(super) fn listing_error<E>(listing: &Listing, error: &SdkError<E, HttpResponse>, token: Option<&str>) -> SourceError
 where

@@ -1,0 +1,212 @@
+//! A soak: the built binary follows 20,000 lively users while its receiver goes down, up, down and up, and its memory is
+//! watched. `cargo bench --bench soak`
+//!
+//! Fails if the process ever takes more than is stated here, or if at the end an event is missing, counted otherwise than it
+//! is, or delivered more often than the outages explain. Cognito and the receiver live in this process, the exporter in its
+//! own, so that only the exporter's memory counts. `SOAK_SECONDS` and `SOAK_USERS` change the size.
+
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark speaks, and one that cannot go on fails")]
+
+#[path = "../tests/support/exporter.rs"]
+mod exporter;
+#[path = "../tests/support/receiver.rs"]
+mod receiver;
+#[path = "../tests/support/stage.rs"]
+mod stage;
+
+use std::collections::{BTreeSet, VecDeque};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use cognito_auth_exporter::event::{EventResponse, UnixMillis, Word};
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use exporter::Exporter;
+use stage::{MINUTE, Stage, counted, now, outcomes, sign_ins};
+
+/// What the process may take at 20,000 users: 64 MiB of sled's cache, and as much again for everything else, twice.
+const RESIDENT_MAX: u64 = 192 << 20;
+
+const POOL: &str = "eu-west-1_Soak";
+
+/// Arrivals, all users together. Cognito's default quota for sign-ins is 120 a second.
+const EVENTS_PER_SECOND: u32 = 120;
+
+const TICK: Duration = Duration::from_millis(100);
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+const ROW_EVERY: Duration = Duration::from_secs(10);
+
+/// How long what is left may take after the last arrival: rounds through everybody on a machine that is busy.
+const SETTLE_MAX: Duration = Duration::from_secs(600);
+
+/// A batch in flight at each outage may come again.
+const REPEATS_MAX: usize = 2 * 512;
+
+fn main() -> ExitCode {
+    tokio::runtime::Runtime::new().unwrap().block_on(soak(number("SOAK_SECONDS", 300), number("SOAK_USERS", 20_000)))
+}
+
+fn number(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).map_or(default, |text| text.parse().expect("a number"))
+}
+
+async fn soak(seconds: u32, users: u32) -> ExitCode {
+    let config = format!(
+        "[[pools]]\nid = {POOL:?}\nall_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n\
+         [poll]\nrequests_per_second = 500\nconcurrency = 32\nfirst_run = \"none\"\n\
+         [discovery]\nrequests_per_second = 30\n"
+    );
+    let stage = Stage::set(&config, |world| {
+        world.add_pool(Pool::new(POOL));
+        for user in 0..users {
+            let name = format!("user-{user}");
+            world.add_user(POOL, &name);
+            sign_ins(world, POOL, &name, i64::from(user % 4), UnixMillis(now().0 - MINUTE));
+        }
+    })
+    .await;
+    let exporter = stage.exporter();
+    println!(
+        "{users} users, {EVENTS_PER_SECOND} events a second for {seconds} s; the receiver goes down, up, down, up\n"
+    );
+    println!(
+        "{:>8}  {:>8}  {:>9}  {:>9}  {:>8}  {:>8}",
+        "seconds", "receiver", "RSS MiB", "anon MiB", "events", "outbox"
+    );
+
+    let mut life = Life { random: fastrand::Rng::with_seed(1), users, in_progress: VecDeque::new() };
+    let mut watch = Watch::new(exporter);
+    for quarter in 0..4 {
+        if quarter % 2 == 0 {
+            stage.receiver.stop().await;
+        } else {
+            stage.receiver.start().await;
+        }
+        watch.receiver = if quarter % 2 == 0 { "down" } else { "up" };
+        let ends = watch.began + Duration::from_secs(u64::from(seconds)) * (quarter + 1) / 4;
+        while Instant::now() < ends {
+            stage.simulation.world(|world| life.tick(world));
+            watch.look();
+            tokio::time::sleep(TICK).await;
+        }
+    }
+    stage.simulation.world(|world| life.finish(world));
+    let conserved = settle(&stage, &mut watch).await;
+    println!("\nat most {} MiB resident, {} MiB anonymous", watch.resident_max >> 20, watch.anonymous_max >> 20);
+    let is_small = watch.resident_max <= RESIDENT_MAX;
+    let stopped = watch.exporter.stop();
+    println!("memory {} {} MiB", if is_small { "stayed within" } else { "EXCEEDED" }, RESIDENT_MAX >> 20);
+    println!("{}", if conserved { "every event was counted and delivered" } else { "EVENTS WERE NOT CONSERVED" });
+    println!("{}", if stopped.success() { "it stopped well" } else { "IT DID NOT STOP WELL" });
+    if is_small && conserved && stopped.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Waits until everything is counted and delivered; whether it came to that, and not too often.
+async fn settle(stage: &Stage, watch: &mut Watch) -> bool {
+    let truth = stage.truth(&[POOL]);
+    let (ids, outcomes) = (truth.iter().map(|event| event.id.clone().unwrap()), outcomes(truth.iter()));
+    let ids: BTreeSet<_> = ids.collect();
+    let deadline = Instant::now() + SETTLE_MAX;
+    loop {
+        watch.look();
+        let is_counted = counted(&watch.exporter.scrape(), &[POOL]) == outcomes;
+        let waiting = watch.exporter.scrape().sum("cognito_exporter_outbox_records", &[]);
+        if is_counted && waiting < 0.5 {
+            // The gauge is a second old: once more, and it is of now.
+            tokio::time::sleep(SAMPLE_EVERY * 2).await;
+            let records = stage.receiver.records();
+            let uids: BTreeSet<_> = records.iter().map(|record| record.uid()).collect();
+            let repeats = records.len() - uids.len();
+            println!("\n{} events, {} records, {repeats} repeats", truth.len(), records.len());
+            return stage::ids(&records, &[POOL]) == ids && repeats <= REPEATS_MAX;
+        }
+        if Instant::now() > deadline {
+            println!("\n{waiting} records wait; counted: {is_counted}");
+            return false;
+        }
+        tokio::time::sleep(SAMPLE_EVERY).await;
+    }
+}
+
+/// What people do: few sign in often, some need a second step.
+struct Life {
+    random: fastrand::Rng,
+    users: u32,
+    /// Whose event has not come to its end, oldest first.
+    in_progress: VecDeque<(String, String)>,
+}
+
+impl Life {
+    fn tick(&mut self, world: &mut World) {
+        for _ in 0..EVENTS_PER_SECOND / 10 {
+            // The cube makes a tenth of the users come half of the time.
+            let user = self.random.f64().powi(3) * f64::from(self.users);
+            let name = format!("user-{user:.0}", user = user.floor());
+            let mut event = world.sign_in(now());
+            if self.random.u8(..5) == 0 {
+                event.response = Some(Word::Known(EventResponse::InProgress));
+                self.in_progress.push_back((name.clone(), event.id.clone().unwrap()));
+            }
+            world.arrive(POOL, &name, &event);
+        }
+        // Those of a while ago.
+        while self.in_progress.len() > 200 {
+            self.finish_one(world);
+        }
+    }
+
+    fn finish_one(&mut self, world: &mut World) {
+        if let Some((name, id)) = self.in_progress.pop_front() {
+            world.revise(POOL, &name, &id, |event| event.response = Some(Word::Known(EventResponse::Pass)));
+        }
+    }
+
+    fn finish(&mut self, world: &mut World) {
+        while !self.in_progress.is_empty() {
+            self.finish_one(world);
+        }
+    }
+}
+
+/// The exporter's memory as it was seen.
+struct Watch {
+    exporter: Exporter,
+    began: Instant,
+    sampled: Instant,
+    shown: Option<Instant>,
+    receiver: &'static str,
+    resident_max: u64,
+    anonymous_max: u64,
+}
+
+impl Watch {
+    fn new(exporter: Exporter) -> Self {
+        let began = Instant::now();
+        Self { exporter, began, sampled: began, shown: None, receiver: "up", resident_max: 0, anonymous_max: 0 }
+    }
+
+    /// Samples, and shows a row, where it is time.
+    fn look(&mut self) {
+        if self.sampled.elapsed() < SAMPLE_EVERY {
+            return;
+        }
+        self.sampled = Instant::now();
+        let (resident, anonymous) = (self.exporter.resident_bytes(), self.exporter.anonymous_bytes());
+        self.resident_max = self.resident_max.max(resident);
+        self.anonymous_max = self.anonymous_max.max(anonymous);
+        if self.shown.is_some_and(|shown| shown.elapsed() < ROW_EVERY) {
+            return;
+        }
+        self.shown = Some(self.sampled);
+        let scrape = self.exporter.scrape();
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        println!(
+            "{:>8}  {:>8}  {:>9.1}  {:>9.1}  {:>8}  {:>8}",
+            self.began.elapsed().as_secs(),
+            self.receiver,
+            mib(resident),
+            mib(anonymous),
+            scrape.sum("cognito_auth_events_total", &[]),
+            scrape.sum("cognito_exporter_outbox_records", &[]),
+        );
+    }
+}

@@ -1,0 +1,508 @@
+//! A crash loses no event and repeats no count: the built binary between a simulated Cognito and a real receiver, dying at
+//! every step that has a name, and killed at random moments.
+//!
+//! Meanwhile life goes on ([`Life`]): history over several pages, arrivals, outcomes, feedback, late arrivals, ties, users who
+//! join, records that the receiver refuses. What must hold after any number of deaths is [`Stage::conserved_on`]: each
+//! outcome counted as often as the pools hold it, history too, every revision delivered, what was refused in quarantine.
+//! Counters that somebody has seen never go back. Records come again at most as often as [`Play::repeats_max`] says.
+//!
+//! The random loops take their length from the variable `KILLS` (12 by default; CI runs 100) and begin with a seed that they
+//! print; `SEED` repeats it, as far as timing lets anything be repeated.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/stage.rs"]
+mod stage;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cognito_auth_exporter::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use cognito_auth_exporter::stop_point::Step;
+use exporter::{Exporter, PATIENCE, Scrape};
+use receiver::{Received, Reply};
+use stage::{MINUTE, READ, Stage, Terms, now, sign_ins};
+use tonic::Code;
+
+const POOLS: [&str; 2] = ["eu-west-1_Crashes", "eu-west-1_CrashesToo"];
+
+/// Records of one export. Small, so that there are many batches to die in, and few records in flight.
+const BATCH_SIZE: usize = 20;
+
+/// Between two beats of life.
+const BEAT: Duration = Duration::from_millis(20);
+
+/// Events of a user in whom something still changes. All of them are on the first page, so each poll sees each change; what
+/// changes further down is seen when a watch or a full reading comes to it, minutes later.
+const CHANGEABLE_MAX: usize = 50;
+
+/// EventIds that begin like this are refused by the receiver.
+const POISON: &str = "poison-";
+
+fn config() -> String {
+    let pool = |id: &&str| format!("[[pools]]\nid = {id:?}\nall_users = true\n");
+    let pools: String = POOLS.iter().map(pool).collect();
+    format!(
+        "batch_size = {BATCH_SIZE}\n{pools}\
+         [poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"all\"\n\
+         [discovery]\ninterval = \"10s\"\nrequests_per_second = 30\n"
+    )
+}
+
+/// What happens in the pools, a beat at a time.
+///
+/// What is live is known beforehand: history lies before the test began, and a user does nothing new before somebody was
+/// asked about it, because then it is on the roster, durably. Who is created later is live from the first moment; nobody is
+/// created before the pool is known to be followed.
+struct Life {
+    random: fastrand::Rng,
+    began: UnixMillis,
+    /// The time of the newest event.
+    newest: UnixMillis,
+    users: Vec<User>,
+    poisons: usize,
+}
+
+struct User {
+    pool: &'static str,
+    name: String,
+    /// Whether what it does is live.
+    live: bool,
+    /// Does much at once, and none of it changes.
+    busy: bool,
+    /// Its live events: id, time, whether it is in progress.
+    events: Vec<(String, UnixMillis, bool)>,
+}
+
+impl Life {
+    /// Two pools of users with a past, the longest of six pages.
+    fn begin(seed: u64, world: &mut World) -> Self {
+        let began = now();
+        let mut life = Self { random: fastrand::Rng::with_seed(seed), began, newest: began, users: vec![], poisons: 0 };
+        POOLS.iter().for_each(|pool| {
+            world.add_pool(Pool::new(pool));
+        });
+        for (pool, busy, past) in [(0, false, 0), (0, false, 40), (0, false, 190), (0, true, 130), (0, true, 350)] {
+            life.join(world, POOLS[pool], busy, past);
+        }
+        life.join(world, POOLS[1], false, 10);
+        life.join(world, POOLS[1], false, 70);
+        life
+    }
+
+    /// A user with a past, which no exporter has seen.
+    fn join(&mut self, world: &mut World, pool: &'static str, busy: bool, past: i64) {
+        let name = format!("user-{}", self.users.len());
+        let long_ago = UnixMillis(self.began.0 - MINUTE);
+        world.add_user_with(pool, &name, |user| user.created = long_ago);
+        sign_ins(world, pool, &name, past, long_ago);
+        self.users.push(User { pool, name, live: false, busy, events: vec![] });
+    }
+
+    /// A user who did not exist before.
+    fn sign_up(&mut self, world: &mut World, pool: &'static str) {
+        let name = format!("user-{}", self.users.len());
+        world.add_user(pool, &name);
+        self.users.push(User { pool, name, live: true, busy: false, events: vec![] });
+    }
+
+    /// Something happens to somebody.
+    fn beat(&mut self, world: &mut World) {
+        let asked: BTreeSet<(Option<String>, Option<String>)> =
+            world.calls().of(READ).map(|call| (call.pool.clone(), call.user.clone())).collect();
+        world.calls_mut().clear();
+        for user in &mut self.users {
+            user.live |= asked.contains(&(Some(user.pool.to_owned()), Some(user.name.clone())));
+        }
+        let followed = |pool| self.users.iter().any(|user| user.pool == pool && user.live);
+        let pool = POOLS[self.random.usize(..POOLS.len())];
+        let changeable = self.users.iter().filter(|user| user.is_changeable()).count();
+        match self.random.u32(..100) {
+            0 => {
+                let past = self.random.i64(60..200);
+                self.join(world, pool, false, past);
+            }
+            1..3 => self.poison(world),
+            3..9 => self.burst(world),
+            9..20 if changeable < 6 && followed(pool) => self.sign_up(world, pool),
+            _ => self.change(world),
+        }
+    }
+
+    /// The receiver will refuse this one.
+    fn poison(&mut self, world: &mut World) {
+        let id = format!("{POISON}{}", self.poisons);
+        let at = self.tick();
+        let event = AuthEvent { id: Some(id), ..world.sign_in(at) };
+        // What is in quarantine would not come with its revisions: it has none.
+        if let Some(user) = self.users.iter().find(|user| user.busy && user.live) {
+            world.arrive(user.pool, &user.name, &event);
+            self.poisons += 1;
+        }
+    }
+
+    /// More than a page at once, some of it within one millisecond.
+    fn burst(&mut self, world: &mut World) {
+        let busy: Vec<usize> = (0..self.users.len()).filter(|&user| self.users[user].busy).collect();
+        let user = busy[self.random.usize(..busy.len())];
+        if !self.users[user].live {
+            return;
+        }
+        for _ in 0..self.random.usize(1..100) {
+            let at = self.tick();
+            let mut event = world.sign_in(at);
+            event.response = Some(Word::parse(if self.random.bool() { "Pass" } else { "Fail" }));
+            world.arrive(self.users[user].pool, &self.users[user].name, &event);
+        }
+    }
+
+    /// An event, an outcome, feedback, or an event that comes late.
+    fn change(&mut self, world: &mut World) {
+        let changeable: Vec<usize> = (0..self.users.len()).filter(|&user| self.users[user].is_changeable()).collect();
+        if changeable.is_empty() {
+            return;
+        }
+        let at = self.tick();
+        let user = &mut self.users[changeable[self.random.usize(..changeable.len())]];
+        let some = (!user.events.is_empty()).then(|| self.random.usize(..user.events.len()));
+        match (self.random.u32(..10), some) {
+            (0..2, Some(some)) => {
+                let (id, ..) = &user.events[some];
+                let value = if self.random.bool() { FeedbackValue::Valid } else { FeedbackValue::Invalid };
+                world.feedback(user.pool, &user.name, id, value, "an administrator");
+            }
+            (2..5, Some(some)) => {
+                // One of those that wait for their outcome.
+                let waiting = user.events.iter_mut().skip(some).find(|(.., waits)| *waits);
+                if let Some((id, _, waits)) = waiting {
+                    *waits = false;
+                    let outcome = if self.random.bool() { "Pass" } else { "Fail" };
+                    world.revise(user.pool, &user.name, id, |event| event.response = Some(Word::parse(outcome)));
+                }
+            }
+            (5, Some(some)) => {
+                let (_, late, _) = user.events[some];
+                user.happens(world, late, "Pass");
+            }
+            (6..8, _) => user.happens(world, at, "InProgress"),
+            _ => user.happens(world, at, "Pass"),
+        }
+    }
+
+    /// When the next event happens: now, and not before any other.
+    fn tick(&mut self) -> UnixMillis {
+        self.newest = now().max(UnixMillis(self.newest.0 + i64::from(self.random.bool())));
+        self.newest
+    }
+}
+
+impl User {
+    fn is_changeable(&self) -> bool {
+        self.live && !self.busy && self.events.len() < CHANGEABLE_MAX
+    }
+
+    fn happens(&mut self, world: &mut World, at: UnixMillis, response: &str) {
+        let mut event = world.sign_in(at);
+        event.response = Some(Word::parse(response));
+        world.arrive(self.pool, &self.name, &event);
+        self.events.push((event.id.unwrap(), at, response == "InProgress"));
+    }
+}
+
+/// How the process dies.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Death {
+    /// Before it says that it runs.
+    Starting,
+    /// At work.
+    Running,
+    /// After SIGTERM.
+    Stopping,
+}
+
+/// A stage, what happens on it, and what is known of the exporters that were there.
+struct Play {
+    stage: Stage,
+    life: Life,
+    /// The durable counters as they were last seen.
+    seen: BTreeMap<String, f64>,
+    deaths: BTreeMap<Death, usize>,
+    /// Records of the batches whose answer was lost.
+    lost: Arc<AtomicUsize>,
+    starts: usize,
+    repeats: usize,
+}
+
+impl Play {
+    /// Sets the stage. One answer in eight is lost if `answers_are_lost`.
+    async fn set(seed: u64, answers_are_lost: bool) -> Self {
+        let mut life = None;
+        let stage = Stage::set(&config(), |world| life = Some(Life::begin(seed, world))).await;
+        let lost = Arc::new(AtomicUsize::new(0));
+        let mut random = fastrand::Rng::with_seed(!seed);
+        let losses = lost.clone();
+        stage.receiver.answer_by(move |records| {
+            if records.iter().any(is_poison) {
+                Reply::Code(Code::InvalidArgument, "poison")
+            } else if answers_are_lost && random.u32(..8) == 0 {
+                losses.fetch_add(records.len(), Ordering::Relaxed);
+                Reply::Lost
+            } else {
+                Reply::Ok
+            }
+        });
+        let (seen, deaths) = (BTreeMap::new(), BTreeMap::new());
+        Self { stage, life: life.unwrap(), seen, deaths, lost, starts: 0, repeats: 0 }
+    }
+
+    /// The courier has one batch in flight, so a death repeats at most that; a lost answer repeats what it was for.
+    fn repeats_max(&self) -> usize {
+        self.deaths.values().sum::<usize>() * BATCH_SIZE + self.lost.load(Ordering::Relaxed)
+    }
+
+    /// Life goes on, and whoever looks at the counters sees none go back.
+    async fn beat(&mut self, exporter: Option<&Exporter>) {
+        self.stage.simulation.world(|world| self.life.beat(world));
+        if let Some(scrape) = exporter.and_then(Exporter::try_scrape) {
+            self.see(&scrape);
+        }
+        tokio::time::sleep(BEAT).await;
+    }
+
+    fn see(&mut self, scrape: &Scrape) {
+        for (series, value) in DURABLE.iter().flat_map(|metric| scrape.matching(metric, &[])) {
+            let before = self.seen.insert(series.to_owned(), value);
+            assert!(before.is_none_or(|before| before <= value), "{series} went back from {before:?} to {value}");
+        }
+    }
+
+    fn start(&mut self, set: impl FnOnce(&mut Command)) -> Exporter {
+        self.starts += 1;
+        let mut command = self.stage.command();
+        set(&mut command);
+        Exporter::spawned(command)
+    }
+
+    /// Beats until the exporter runs.
+    async fn until_running(&mut self, exporter: &mut Exporter) {
+        let deadline = Instant::now() + PATIENCE;
+        while !exporter.is_running() {
+            assert!(exporter.try_ended().is_none(), "it died by itself\n{}", exporter.log());
+            assert!(Instant::now() < deadline, "it does not run\n{}", exporter.log());
+            self.beat(None).await;
+        }
+    }
+
+    /// Beats until the exporter has died of itself at this step; SIGTERM comes once it has delivered something, if `stop`.
+    async fn until_dead(&mut self, step: Step, count: u64, stop: bool) {
+        let at = format!("{}:{count}", step.name());
+        let mut exporter = self.start(|command| {
+            command.env("COGNITO_EXPORTER_TEST_STOP_AT", &at);
+        });
+        let deadline = Instant::now() + PATIENCE;
+        let exports_before = self.stage.receiver.exports().len();
+        let mut stopping = !stop;
+        let status = loop {
+            if let Some(status) = exporter.try_ended() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "{at} was not reached\n{}", exporter.log());
+            self.beat(Some(&exporter)).await;
+            if !stopping && exporter.is_running() && self.stage.receiver.exports().len() > exports_before {
+                exporter.signal("TERM");
+                stopping = true;
+            }
+        };
+        exporter.until_said(&format!("died at {at},"));
+        assert_eq!(status.signal(), Some(SIGABRT), "{status}\n{}", exporter.log());
+        let death = match (exporter.is_running(), stop) {
+            (false, _) => Death::Starting,
+            (true, false) => Death::Running,
+            (true, true) => Death::Stopping,
+        };
+        *self.deaths.entry(death).or_default() += 1;
+    }
+
+    /// Starts an exporter and kills it at a random moment.
+    async fn kill(&mut self, death: Death, start_takes: Duration) {
+        for _ in 0..self.life.random.usize(..5) {
+            self.beat(None).await;
+        }
+        let mut exporter = self.start(|_| {});
+        let moment = |life: &mut Life, longest: Duration| longest.mul_f64(life.random.f64());
+        if death == Death::Starting {
+            tokio::time::sleep(moment(&mut self.life, start_takes)).await;
+        } else {
+            self.until_running(&mut exporter).await;
+            for _ in 0..self.life.random.usize(..30) {
+                self.beat(Some(&exporter)).await;
+            }
+            tokio::time::sleep(moment(&mut self.life, BEAT)).await;
+            if death == Death::Stopping {
+                exporter.signal("TERM");
+                tokio::time::sleep(moment(&mut self.life, Duration::from_millis(300))).await;
+            }
+        }
+        exporter.kill();
+        *self.deaths.entry(death).or_default() += 1;
+    }
+
+    /// Starts an exporter, lets it come to rest, and holds what it counted and delivered against what happened.
+    async fn conserve(&mut self) {
+        let mut exporter = self.start(|_| {});
+        self.until_running(&mut exporter).await;
+        self.see(&exporter.scrape());
+        // Answers are lost until the end: the bound is known then.
+        let terms = Terms { live_since: self.life.began, repeats_max: usize::MAX, quarantined: self.life.poisons };
+        self.repeats = self.stage.conserved_on(&exporter, &POOLS, terms).await;
+        assert!(self.repeats <= self.repeats_max(), "too many repeats: {}", self.told());
+        self.see(&exporter.scrape());
+        assert!(exporter.stop().success());
+    }
+
+    fn told(&self) -> String {
+        format!(
+            "{} starts, deaths {:?}, {} repeats of {} allowed, {} users, {} events, {} refused",
+            self.starts,
+            self.deaths,
+            self.repeats,
+            self.repeats_max(),
+            self.life.users.len(),
+            self.stage.truth(&POOLS).len(),
+            self.life.poisons
+        )
+    }
+}
+
+fn is_poison(record: &Received) -> bool {
+    record.text("aws.cognito.event.id").starts_with(POISON)
+}
+
+/// Counters that survive.
+const DURABLE: [&str; 8] = [
+    "cognito_auth_events_total",
+    "cognito_auth_superseded_outcomes_total",
+    "cognito_auth_unfinished_events_total",
+    "cognito_auth_risk_events_total",
+    "cognito_auth_compromised_credentials_events_total",
+    "cognito_auth_challenges_total",
+    "cognito_auth_feedback_total",
+    "cognito_auth_history_events_total",
+];
+
+/// What a process dies of that ends itself at once.
+const SIGABRT: i32 = 6;
+
+/// The deaths at one step, one after the other in the same state: how often the step is reached before, and whether only a
+/// stop leads there so often.
+fn deaths(step: Step) -> &'static [(u64, bool)] {
+    const AT_WORK: bool = false;
+    const AT_STOP: bool = true;
+    match step {
+        // Once for each of the two pools, in the first runs.
+        Step::PoolRecorded => &[(1, AT_WORK), (1, AT_WORK)],
+        // Once for each pool in every run, until the next listing.
+        Step::UsersEnrolled | Step::PollerTold => &[(1, AT_WORK), (2, AT_WORK), (1, AT_WORK)],
+        Step::PageRead | Step::MetricsShown => &[(1, AT_WORK), (9, AT_WORK), (4, AT_WORK)],
+        // The first ones make the store, record the pools, enrol the users.
+        Step::LedgerAsked
+        | Step::LedgerApplied
+        | Step::LedgerFlushed
+        | Step::LedgerSynced
+        | Step::LedgerPublished
+        | Step::LedgerAnswered => &[(1, AT_WORK), (2, AT_WORK), (4, AT_WORK), (9, AT_WORK), (23, AT_WORK)],
+        // At the first write, every ten seconds, and at the end.
+        Step::NoteDrafted | Step::NoteRenamed => &[(1, AT_WORK), (2, AT_STOP), (1, AT_WORK)],
+        Step::BatchCollected | Step::BatchAnswered | Step::BatchSettled => &[(1, AT_WORK), (6, AT_WORK), (2, AT_WORK)],
+        Step::QuarantineSettled => &[(1, AT_WORK), (2, AT_WORK)],
+        Step::LedgerClosed => &[(1, AT_STOP), (1, AT_STOP)],
+    }
+}
+
+/// Scenarios at a time. They wait more than they work.
+const AT_ONCE: usize = 4;
+
+#[test]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no stop points")]
+fn a_process_that_dies_at_any_step_loses_no_event_and_repeats_no_count() {
+    let steps = std::sync::Mutex::new(Step::ALL.iter().copied());
+    let next = || steps.lock().unwrap().next();
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(step) = next() {
+                    // A thread of this name: a failure says which step it is.
+                    let thread = std::thread::Builder::new().name(step.name().to_owned());
+                    let played = thread.spawn_scoped(scope, move || {
+                        let runtime = tokio::runtime::Runtime::new().unwrap();
+                        println!("{}", runtime.block_on(dying_at(step)));
+                    });
+                    if let Err(panic) = played.unwrap().join() {
+                        std::panic::resume_unwind(panic);
+                    }
+                }
+            });
+        }
+    });
+}
+
+async fn dying_at(step: Step) -> String {
+    let began = Instant::now();
+    let mut play = Play::set(step as u64, false).await;
+    for (count, stop) in deaths(step) {
+        play.until_dead(step, *count, *stop).await;
+    }
+    play.conserve().await;
+    format!("{}: {} in {:?}", step.name(), play.told(), began.elapsed())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_at_random_moments_loses_no_event_and_repeats_no_count() {
+    killed_at_random(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_mixed_with_lost_answers_lose_no_event_and_repeat_no_count() {
+    killed_at_random(true).await;
+}
+
+/// Deaths between two looks at the whole.
+const DEATHS_PER_LOOK: usize = 6;
+
+#[expect(clippy::print_stdout, reason = "a failure is shown with the seed, and a success with what it went through")]
+async fn killed_at_random(answers_are_lost: bool) {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let (kills, seed) = (number("KILLS").unwrap_or(12), number("SEED").unwrap_or_else(|| fastrand::u64(..1_000_000)));
+    // Shown with every failure, as whatever a test prints.
+    println!("SEED={seed} KILLS={kills}");
+    let began = Instant::now();
+    let mut play = Play::set(seed, answers_are_lost).await;
+
+    let mut exporter = play.start(|_| {});
+    play.until_running(&mut exporter).await;
+    let start_takes = began.elapsed();
+    exporter.kill();
+    *play.deaths.entry(Death::Running).or_default() += 1;
+    for kill in 1..kills {
+        let death = match play.life.random.u32(..10) {
+            0..2 => Death::Starting,
+            2..4 => Death::Stopping,
+            _ => Death::Running,
+        };
+        play.kill(death, start_takes).await;
+        if kill % DEATHS_PER_LOOK as u64 == 0 {
+            play.conserve().await;
+        }
+    }
+    play.conserve().await;
+    println!("SEED={seed}: {} in {:?}", play.told(), began.elapsed());
+}

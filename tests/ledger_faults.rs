@@ -1,0 +1,364 @@
+//! The built binary on a disk that is full, read-only, failing or damaged: it says so, waits, and loses and repeats nothing.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/disk.rs"]
+mod disk;
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/stage.rs"]
+mod stage;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use disk::{Disk, Tracer};
+use exporter::{Exporter, Scrape};
+use receiver::Received;
+use serde_json::Value;
+use stage::{MINUTE, Stage, is, now, said, sign_ins};
+
+const POOL: &str = "eu-west-1_Disk";
+const USERS: usize = 6;
+
+/// Quick, and everything is live.
+const QUICK: &str = "all_users = true\n[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n\
+                     first_run = \"none\"\n";
+
+const PAUSED: &str = "cognito_exporter_paused";
+const STATE_ERROR: &str = "reason=\"state_error\"";
+
+async fn set() -> Stage {
+    let config = format!("[[pools]]\nid = {POOL:?}\nfollowed_since = \"2020-01-01T00:00:00Z\"\n{QUICK}");
+    Stage::set(&config, populate).await
+}
+
+fn populate(world: &mut World) {
+    world.add_pool(Pool::new(POOL));
+    for user in 0..USERS {
+        world.add_user(POOL, &format!("user-{user}"));
+        sign_ins(world, POOL, &format!("user-{user}"), 20, UnixMillis(now().0 - MINUTE));
+    }
+}
+
+/// Something new happens to everybody.
+fn go_on(stage: &Stage) {
+    stage.simulation.world(|world| {
+        (0..USERS).for_each(|user| sign_ins(world, POOL, &format!("user-{user}"), 1, now()));
+    });
+}
+
+/// Lets things happen until polling pauses, and checks that everybody is told.
+async fn until_it_pauses(stage: &Stage, exporter: &Exporter) {
+    exporter.until("a pause", |scrape| {
+        let pauses = is(scrape, PAUSED, &[STATE_ERROR], 1.0);
+        if !pauses {
+            go_on(stage);
+        }
+        pauses
+    });
+    exporter.until("503", |_| exporter.answer("/readyz").starts_with("HTTP/1.1 503 "));
+    let first = exporter.answer("/readyz");
+    assert!(first.contains("cannot use the ledger: "), "{first}");
+    assert!(exporter.answer("/healthz").starts_with("HTTP/1.1 200 "));
+    // It tries to open the store, and has other words for why that fails, which it keeps to itself.
+    exporter.until("another try", |_| exporter.answer("/readyz") != first);
+    // What happens meanwhile waits in Cognito.
+    go_on(stage);
+}
+
+/// Waits until polling goes on, and checks that nothing was lost or repeated, and that the `times`th fault was told once.
+async fn until_it_goes_on(stage: &Stage, exporter: &Exporter, times: usize) {
+    exporter.until("no pause", |scrape| is(scrape, PAUSED, &[STATE_ERROR], 0.0));
+    stage.conserved(exporter, &[POOL]).await;
+    assert!(exporter.answer("/readyz").starts_with("HTTP/1.1 200 "));
+    let log = exporter.log();
+    assert_eq!(said(&log, &["ERROR", "the ledger failed"]).len(), times, "{log}");
+    assert_eq!(said(&log, &["ERROR"]).len(), times, "{log}");
+    assert_eq!(said(&log, &["INFO", "the ledger is open again"]).len(), times, "{log}");
+    assert!(!log.contains("user-"), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_pauses_polling_and_costs_nothing_once_there_is_room_again() {
+    let stage = set().await;
+    let Some(disk) = Disk::mount(&stage.state(), 24) else { return };
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[POOL]).await;
+    for times in 1..=2 {
+        disk.fill();
+        until_it_pauses(&stage, &exporter).await;
+        disk.free();
+        until_it_goes_on(&stage, &exporter, times).await;
+    }
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn system_calls_that_fail_pause_polling_and_cost_nothing_once_they_work_again() {
+    let stage = set().await;
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[POOL]).await;
+    let faults: [&[&str]; 3] = [
+        &["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"],
+        // As when the system has made a file system read-only under those who write to it.
+        &["-e", "trace=pwrite64,fsync,rename", "-e", "inject=pwrite64,fsync,rename:error=EROFS"],
+        &["-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EIO"],
+    ];
+    for (times, fault) in (1..).zip(faults) {
+        let Some(tracer) = Tracer::attach(exporter.pid(), fault) else { return };
+        until_it_pauses(&stage, &exporter).await;
+        drop(tracer);
+        until_it_goes_on(&stage, &exporter, times).await;
+    }
+    assert!(exporter.stop().success());
+}
+
+/// The exporter as it starts and fails: its exit code, and what it said.
+fn start_in_vain(stage: &Stage) -> (Option<i32>, String) {
+    let mut command = exporter::command(&stage.simulation.url());
+    let output = command.arg("run").arg("--config").arg(stage.config()).output().unwrap();
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_only_disk_is_refused_at_the_start_and_serves_again_when_it_can_be_written() {
+    let stage = set().await;
+    let Some(disk) = Disk::mount(&stage.state(), 24) else { return };
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[POOL]).await;
+    assert!(exporter.stop().success());
+    go_on(&stage);
+
+    disk.make_read_only(true);
+    let before = Files::of(&stage.state());
+    let (code, said) = start_in_vain(&stage);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("Read-only file system"), "{said}");
+    assert_eq!(Files::of(&stage.state()), before);
+
+    disk.make_read_only(false);
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[POOL]).await;
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_on_the_same_state_is_refused_and_costs_the_first_nothing() {
+    let stage = set().await;
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[POOL]).await;
+    let (code, said) = start_in_vain(&stage);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("in use by another process"), "{said}");
+    assert!(said.contains("give this one another state.path"), "{said}");
+    go_on(&stage);
+    stage.conserved(&exporter, &[POOL]).await;
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_snapshot_of_the_engine_costs_nothing() {
+    let stage = set().await;
+    for _ in 0..2 {
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        exporter.kill();
+    }
+    let mut torn = 0;
+    for file in fs::read_dir(stage.ledger()).unwrap() {
+        let path = file.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap().starts_with("snap.") {
+            let bytes = fs::read(&path).unwrap();
+            fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+            torn += 1;
+        }
+    }
+    assert!(torn > 0);
+    go_on(&stage);
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[POOL]).await;
+    assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
+    assert!(exporter.stop().success());
+}
+
+/// Every file of a directory, with all its bytes.
+#[derive(PartialEq, Eq, Debug)]
+struct Files(BTreeMap<PathBuf, Vec<u8>>);
+
+impl Files {
+    fn of(directory: &Path) -> Self {
+        let mut files = Self(BTreeMap::new());
+        files.gather(directory);
+        files
+    }
+
+    fn gather(&mut self, directory: &Path) {
+        for file in fs::read_dir(directory).unwrap() {
+            let path = file.unwrap().path();
+            if path.is_dir() {
+                self.gather(&path);
+            } else {
+                let bytes = fs::read(&path).unwrap();
+                self.0.insert(path, bytes);
+            }
+        }
+    }
+}
+
+/// A record as the ledger stores it.
+fn sealed(version: u8, payload: &[u8]) -> Vec<u8> {
+    // From version 2 on the checksum is of the version, too.
+    let checked = if version > 1 { [&[version], payload].concat() } else { payload.to_vec() };
+    [&[version], crc32fast::hash(&checked).to_le_bytes().as_slice(), payload].concat()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_newer_version_has_written_is_refused_and_left_as_it_is_to_the_byte() {
+    let newer: [(&[u8], Vec<u8>, &str); 4] = [
+        // Field 1, a number: 99.
+        (b"m/format", sealed(1, &[0x08, 99]), "the format in the ledger has version 99"),
+        (b"t/eu-west-1_Disk/history", sealed(99, b"who knows"), "a total in the ledger has version 99"),
+        (b"o/\0\0\0\0\0\0\xff\xff", sealed(99, b"who knows"), "has version 99"),
+        (b"q/\0\0\0\0\0\0\xff\xff", sealed(99, b"who knows"), "has version 99"),
+    ];
+    let stage = set().await;
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[POOL]).await;
+    assert!(exporter.stop().success());
+    let store = || sled::Config::new().path(stage.ledger()).open().unwrap();
+    for (key, value, words) in newer {
+        let before = store().insert(key, value).unwrap();
+        // The engine itself tidies its files after a write, at the next opening.
+        drop(store());
+        let files = Files::of(&stage.state());
+        for _ in 0..2 {
+            let (code, said) = start_in_vain(&stage);
+            assert_eq!(code, Some(1), "{said}");
+            assert!(said.contains(words) && said.contains("run the newer build again"), "{said}");
+            assert!(Files::of(&stage.state()) == files, "{words}: the state was changed");
+        }
+        match before {
+            Some(before) => store().insert(key, before).unwrap(),
+            None => store().remove(key).unwrap(),
+        };
+    }
+    // The newer build's record is gone: nothing else was.
+    go_on(&stage);
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[POOL]).await;
+    assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_record_that_cannot_be_read_leaves_out_that_user_alone() {
+    let stage = set().await;
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[POOL]).await;
+    assert!(exporter.stop().success());
+    let key = format!("u/{POOL}/user-1");
+    let put = |value: &[u8]| {
+        let store = sled::Config::new().path(stage.ledger()).open().unwrap();
+        store.insert(&key, value).unwrap().unwrap()
+    };
+    for unreadable in [sealed(99, b"who knows"), b"nonsense".to_vec()] {
+        let before = put(&unreadable);
+        let exporter = stage.exporter();
+        exporter.until("the others", |scrape| is(scrape, "cognito_exporter_users", &[], USERS as f64 - 1.0));
+        go_on(&stage);
+        let counted = |scrape: &Scrape| scrape.sum("cognito_auth_events_total", &[]);
+        let truth = (stage.truth(&[POOL]).len() - 1) as f64;
+        exporter.until("what the others did", |scrape| (counted(scrape) - truth).abs() < 0.5);
+        let log = exporter.log();
+        assert_eq!(said(&log, &["WARN", "records of users cannot be read", "users=1"]).len(), 1, "{log}");
+        assert!(!log.contains("user-"), "{log}");
+        assert!(exporter.stop().success());
+
+        // For a build that can read it, it is as it was.
+        assert!(put(&before) == unreadable);
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        assert!(exporter.stop().success());
+    }
+}
+
+/// Ids of the records that were delivered behind the first `came`, as history or not.
+fn delivered(stage: &Stage, came: usize, history: bool) -> BTreeSet<String> {
+    let is_history = |record: &&Received| record.attributes["aws.cognito.event.history"] == Value::Bool(history);
+    let records = stage.receiver.records();
+    records[came..].iter().filter(is_history).map(|record| record.text("aws.cognito.event.id").to_owned()).collect()
+}
+
+fn all_ids(stage: &Stage) -> BTreeSet<String> {
+    stage.truth(&[POOL]).into_iter().filter_map(|event| event.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_ledger_is_rebuilt_and_what_happened_while_it_was_down_is_live_and_nothing_else() {
+    let corrupt = |bytes: &mut Vec<u8>| bytes.fill(0xa5);
+    let truncate = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 3);
+    let damages: [fn(&mut Vec<u8>); 2] = [corrupt, truncate];
+    for damage in damages {
+        let config = format!(
+            "[[pools]]\nid = {POOL:?}\nall_users = true\n[discovery]\ninterval = \"10s\"\n[poll]\n\
+             requests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"all\"\n"
+        );
+        let stage = Stage::set(&config, populate).await;
+        let events = |live: usize, history: usize| {
+            move |scrape: &Scrape| {
+                is(scrape, "cognito_auth_events_total", &[], live as f64)
+                    && is(scrape, "cognito_auth_history_events_total", &[], history as f64)
+            }
+        };
+        let exporter = stage.exporter();
+        exporter.until("the history", events(0, 20 * USERS));
+        go_on(&stage);
+        exporter.until("what is live", events(USERS, 20 * USERS));
+        stage.until_received(|records| records.len() == 21 * USERS).await;
+        assert!(exporter.stop().success());
+        let before = all_ids(&stage);
+
+        // While it is down: everybody signs in, somebody new too, and the disk breaks.
+        go_on(&stage);
+        stage.simulation.world(|world| {
+            world.add_user(POOL, "user-new");
+            sign_ins(world, POOL, "user-new", 2, now());
+        });
+        let path = stage.ledger().join("db");
+        let mut bytes = fs::read(&path).unwrap();
+        damage(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        let came = stage.receiver.records().len();
+
+        let exporter = stage.exporter();
+        let (live, history) = (USERS + 2, 21 * USERS);
+        exporter.until("the truth after the loss", events(live, history));
+        assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 1.0));
+        let log = exporter.log();
+        assert_eq!(said(&log, &["ERROR", "the ledger was damaged", "moved_to=", "are live"]).len(), 1, "{log}");
+        stage.until_received(|records| records.len() >= came + live + history).await;
+        assert_eq!(delivered(&stage, came, true), before);
+        assert_eq!(delivered(&stage, came, false), all_ids(&stage).difference(&before).cloned().collect());
+        let beside = fs::read_dir(stage.state()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        assert_eq!(beside.filter(|name| name.starts_with("ledger.corrupt-")).count(), 1);
+
+        // The roster is complete: who comes now and is not new in the pool has a history, as always.
+        stage.simulation.world(|world| {
+            world.add_user_with(POOL, "user-old", |user| user.created = UnixMillis(now().0 - 100_000 * MINUTE));
+            sign_ins(world, POOL, "user-old", 3, now());
+        });
+        exporter.until("a history", events(live, history + 3));
+        assert!(exporter.stop().success());
+        let exporter = stage.exporter();
+        go_on(&stage);
+        exporter.until("more that is live", events(live + USERS, history + 3));
+        assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
+        assert!(exporter.stop().success());
+    }
+}

@@ -1,0 +1,460 @@
+//! The quarantine from a user's side: the built binary against a receiver that refuses some records, and the commands that
+//! look at them, put them back, and drop them.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/stage.rs"]
+mod stage;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use cognito_auth_exporter::config::StateConfig;
+use cognito_auth_exporter::courier::{Outbox as _, OutboxId, Settlement};
+use cognito_auth_exporter::cursor::Cursor;
+use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
+use cognito_auth_exporter::ledger::{Commit, Ledger, UserRecord};
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use exporter::{Exporter, Scrape};
+use receiver::{Received, Receiver, Reply};
+use serde_json::Value;
+use stage::{MINUTE, Stage, ids, is, now, said, sign_ins};
+use tonic::Code;
+
+const POOL: &str = "eu-west-1_Quarantine";
+
+/// Quick, and everything is live.
+const CONFIG: &str = r#"
+[[pools]]
+id = "eu-west-1_Quarantine"
+all_users = true
+followed_since = "2020-01-01T00:00:00Z"
+[poll]
+requests_per_second = 400
+min_interval = "1s"
+max_interval = "10s"
+first_run = "none"
+"#;
+
+/// A sign-in by whose id a receiver knows that it is not to be taken.
+fn poison(world: &mut World, id: &str, device: String) {
+    let mut event = AuthEvent { id: Some(id.into()), ..world.sign_in(UnixMillis(now().0 - MINUTE)) };
+    event.context.as_mut().unwrap().device_name = Some(device);
+    world.arrive(POOL, "user-0", &event);
+}
+
+fn is_poison(record: &Received) -> bool {
+    record.text("aws.cognito.event.id").starts_with("poison")
+}
+
+/// `users` users with `events` events each.
+fn populate(world: &mut World, users: usize, events: i64) {
+    world.add_pool(Pool::new(POOL));
+    for user in 0..users {
+        let name = format!("user-{user}");
+        world.add_user(POOL, &name);
+        sign_ins(world, POOL, &name, events, UnixMillis(now().0 - MINUTE));
+    }
+}
+
+fn refuse_poison(receiver: &Receiver, refusal: Reply) {
+    receiver.answer_by(move |records| if records.iter().any(is_poison) { refusal.clone() } else { Reply::Ok });
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The output of a command that has to end with this code.
+fn expecting(code: i32, output: Output) -> Output {
+    assert_eq!(output.status.code(), Some(code), "{}{}", stdout(&output), stderr(&output));
+    output
+}
+
+/// The quarantine as machines read it.
+fn listed(stage: &Stage) -> Vec<Value> {
+    let output = expecting(0, stage.run(&["quarantine", "list", "--output", "json"]));
+    stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn empties(stage: &Stage) {
+    let output = expecting(0, stage.run(&["quarantine", "list"]));
+    assert_eq!((stdout(&output).as_str(), stderr(&output).trim()), ("", "the quarantine is empty"));
+}
+
+/// The durable counters, as they are exposed.
+fn durable(exporter: &Exporter) -> BTreeSet<String> {
+    let metrics = exporter.get("/metrics");
+    let durable = metrics.lines().filter(|line| line.starts_with("cognito_auth_") && line.contains("_total{"));
+    durable.map(str::to_owned).collect()
+}
+
+fn outbox_is_empty(scrape: &Scrape) -> bool {
+    is(scrape, "cognito_exporter_outbox_records", &[], 0.0)
+}
+
+fn sent(scrape: &Scrape, outcome: &str, records: f64) -> bool {
+    is(scrape, "cognito_exporter_otlp_records_total", &[&format!("outcome={outcome:?}")], records)
+}
+
+/// A receiver refuses one record among two thousand; everything else reaches it exactly once, and the record lies in
+/// quarantine. Answers the record as it is listed, and the durable counters then.
+async fn one_guilty_among_two_thousand(stage: &Stage, refusal: Reply, reason: &str) -> (Value, BTreeSet<String>) {
+    refuse_poison(&stage.receiver, refusal);
+    let exporter = stage.exporter();
+    let scrape = exporter.until("one in quarantine and the rest delivered", |scrape| {
+        is(scrape, "cognito_exporter_quarantined_records", &[], 1.0)
+            && is(scrape, "cognito_auth_events_total", &[], 2000.0)
+            && outbox_is_empty(scrape)
+            && sent(scrape, "accepted", 1999.0)
+    });
+    assert!(sent(&scrape, "quarantined", 1.0) && sent(&scrape, "rejected", 0.0), "{}", scrape.interesting());
+    let truth: BTreeSet<_> = stage.truth(&[POOL]).into_iter().filter_map(|event| event.id).collect();
+    let records = stage.receiver.records();
+    assert_eq!((truth.len(), records.len()), (2000, 1999), "each is delivered once");
+    let mut delivered = ids(&records, &[POOL]);
+    assert!(delivered.insert("poison".into()));
+    assert_eq!(delivered, truth);
+
+    let held = expecting(1, stage.run(&["quarantine", "list"]));
+    assert!(stderr(&held).contains("in use by another process: stop that one"), "{}", stderr(&held));
+    let counted = durable(&exporter);
+    assert!(exporter.stop().success());
+
+    let [record] = <[Value; 1]>::try_from(listed(stage)).unwrap();
+    assert_eq!((&record["event_id"], &record["user_pool_id"]), (&"poison".into(), &POOL.into()));
+    assert!(record["log_record_uid"].as_str().unwrap().starts_with("poison.0."), "{record}");
+    assert!(record["reason"].as_str().unwrap().contains(reason), "{record}");
+    (record, counted)
+}
+
+/// A stage with two thousand events, one of which is poison.
+async fn two_thousand(receiver: Receiver, protocol: &str) -> Stage {
+    Stage::set_for(receiver, protocol, CONFIG, |world| {
+        populate(world, 40, 50);
+        world.keep_newest(POOL, "user-0", 49);
+        poison(world, "poison", "Poisoned\u{1b}[2J Browser".into());
+    })
+    .await
+}
+
+/// Puts the record back, cures the receiver, and sees it arrive as the same record while the counters stay.
+async fn retried_after_the_cure(stage: &Stage, (record, counted): (Value, BTreeSet<String>)) {
+    let number = record["number"].as_u64().unwrap();
+    let unknown = (number + 1).to_string();
+    let refused = expecting(1, stage.run(&["quarantine", "retry", &number.to_string(), &unknown]));
+    assert!(stderr(&refused).contains(&format!("not in quarantine: {unknown}; nothing was done")), "{refused:?}");
+    assert_eq!(listed(stage), std::slice::from_ref(&record));
+    let retried = expecting(0, stage.run(&["quarantine", "retry", "--all"]));
+    assert_eq!((stdout(&retried).as_str(), stderr(&retried).trim()), ("", "back in the outbox: 1 record"));
+    empties(stage);
+
+    stage.receiver.answer_always(Reply::Ok);
+    let exporter = stage.exporter();
+    exporter.until("the record delivered", |scrape| sent(scrape, "accepted", 1.0) && outbox_is_empty(scrape));
+    let records = stage.receiver.records();
+    assert_eq!(records.len(), 2000);
+    assert_eq!(Value::from(records.last().unwrap().uid()), record["log_record_uid"]);
+    let scrape = exporter.scrape();
+    assert!(is(&scrape, "cognito_exporter_quarantined_records", &[], 0.0), "{}", scrape.interesting());
+    assert_eq!(durable(&exporter), counted);
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_grpc_receiver_refuses_is_listed_without_personal_data_and_delivered_after_its_cure() {
+    let stage = two_thousand(Receiver::grpc().await, "grpc").await;
+    let refusal = Reply::Code(Code::InvalidArgument, "a field of this record");
+    let found = one_guilty_among_two_thousand(&stage, refusal, "a field of this record").await;
+
+    let table = stdout(&expecting(0, stage.run(&["quarantine", "list"])));
+    let lines: Vec<_> = table.lines().collect();
+    assert_eq!(lines.len(), 2, "{table}");
+    for cell in ["poison", POOL, "SignIn", "a field of this record", &found.0["number"].to_string()] {
+        assert!(lines[1].contains(cell), "{cell}: {table}");
+    }
+    let json = found.0.to_string();
+    assert!([&table, &json].iter().all(|text| !text.contains("user-0") && !text.contains("Poisoned")), "{table}{json}");
+    let personal = stdout(&expecting(0, stage.run(&["quarantine", "list", "--personal"])));
+    assert!(personal.contains("user-0") && personal.contains("Poisoned\u{fffd}[2J Browser"), "{personal}");
+    let personal = stdout(&expecting(0, stage.run(&["quarantine", "list", "--personal", "--output", "json"])));
+    let personal: Value = serde_json::from_str(&personal).unwrap();
+    assert_eq!((&personal["username"], personal["ip_address"].is_string()), (&"user-0".into(), true));
+
+    retried_after_the_cure(&stage, found).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_http_receiver_refuses_with_400_is_delivered_after_its_cure() {
+    let stage = two_thousand(Receiver::http().await, "http/protobuf").await;
+    let found = one_guilty_among_two_thousand(&stage, Reply::Status(400, "not like this"), "not like this").await;
+    retried_after_the_cure(&stage, found).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_http_receiver_refuses_with_422_can_be_dropped_and_never_comes() {
+    let stage = two_thousand(Receiver::http().await, "http/json").await;
+    let found = one_guilty_among_two_thousand(&stage, Reply::Status(422, "not like this"), "not like this").await;
+    let number = found.0["number"].to_string();
+    let hesitant = expecting(2, stage.run(&["quarantine", "drop", &number]));
+    assert!(stderr(&hesitant).contains("would drop 1 record") && stderr(&hesitant).contains("--yes"), "{hesitant:?}");
+    let unknown = expecting(1, stage.run(&["quarantine", "drop", "--yes", &number, "999999"]));
+    assert!(stderr(&unknown).contains("not in quarantine: 999999; nothing was done"), "{unknown:?}");
+    assert_eq!(listed(&stage), std::slice::from_ref(&found.0));
+    expecting(0, stage.run(&["quarantine", "drop", "--yes", &number, &number]));
+    empties(&stage);
+
+    stage.receiver.answer_always(Reply::Ok);
+    let exporter = stage.exporter();
+    // Something new arrives behind it.
+    stage.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
+    stage.until_received(|records| records.len() > 1999).await;
+    exporter.until("an empty outbox", outbox_is_empty);
+    assert!(!stage.receiver.records().iter().any(is_poison));
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_quarantine_stops_delivery_loudly_until_some_is_dropped() {
+    let large = || "x".repeat(600 << 10);
+    let stage = Stage::set(CONFIG, |world| {
+        populate(world, 3, 10);
+        poison(world, "poison-1", large());
+        poison(world, "poison-2", large());
+    })
+    .await;
+    let text = fs::read_to_string(stage.path("config.toml")).unwrap();
+    stage.file("config.toml", &text.replace("[state]\n", "[state]\nquarantine_limit = \"1MiB\"\n"));
+    refuse_poison(&stage.receiver, Reply::Code(Code::InvalidArgument, "bad"));
+    let exporter = stage.exporter();
+    let full =
+        |scrape: &Scrape, is_full: f64| is(scrape, "cognito_exporter_paused", &["reason=\"quarantine_full\""], is_full);
+    let scrape = exporter.until("both in quarantine", |scrape| {
+        is(scrape, "cognito_exporter_quarantined_records", &[], 2.0) && outbox_is_empty(scrape)
+    });
+    assert!(full(&scrape, 0.0), "it is full, but nothing waits for it");
+
+    stage.simulation.world(|world| {
+        sign_ins(world, POOL, "user-1", 5, now());
+        poison(world, "poison-3", String::new());
+    });
+    exporter.until("the pause", |scrape| full(scrape, 1.0));
+    stage.simulation.world(|world| sign_ins(world, POOL, "user-2", 5, now()));
+    let counted = |scrape: &Scrape| is(scrape, "cognito_auth_events_total", &[], 43.0);
+    let scrape = exporter.until("all of them counted nevertheless", counted);
+    assert!(scrape.sum("cognito_exporter_outbox_records", &[]) >= 1.0);
+    assert!(is(&scrape, "cognito_exporter_quarantined_records", &[], 2.0));
+    assert_eq!(said(&exporter.log(), &["ERROR", "the quarantine is full"]).len(), 1, "{}", exporter.log());
+    assert!(exporter.stop().success());
+
+    let number = listed(&stage)[0]["number"].to_string();
+    expecting(0, stage.run(&["quarantine", "drop", "--yes", &number]));
+    let exporter = stage.exporter();
+    let scrape = exporter.until("delivery going on", |scrape| {
+        is(scrape, "cognito_exporter_quarantined_records", &[], 2.0) && outbox_is_empty(scrape)
+    });
+    assert!(full(&scrape, 0.0));
+    let records = stage.receiver.records();
+    assert_eq!((records.len(), ids(&records, &[POOL]).len()), (40, 40), "each is delivered once");
+    assert!(exporter.stop().success());
+    assert_eq!(listed(&stage)[1]["event_id"], "poison-3");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_record_of_the_outbox_is_put_aside_and_the_rest_is_delivered() {
+    let stage = Stage::set(CONFIG, |world| populate(world, 4, 10)).await;
+    stage.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
+    let exporter = stage.exporter();
+    exporter.until("all of them waiting", |scrape| is(scrape, "cognito_exporter_outbox_records", &[], 40.0));
+    assert!(exporter.stop().success());
+    // The first of them, and one in the middle.
+    let store = sled::open(stage.path("state").join("ledger")).unwrap();
+    let keys: Vec<_> = store.scan_prefix("o/").keys().map(Result::unwrap).collect();
+    for key in [&keys[0], &keys[20]] {
+        let mut value = store.get(key).unwrap().unwrap().to_vec();
+        *value.last_mut().unwrap() ^= 1;
+        store.insert(key, value).unwrap();
+    }
+    store.flush().unwrap();
+    drop(store);
+
+    stage.receiver.answer_always(Reply::Ok);
+    let exporter = stage.exporter();
+    let scrape = exporter.until("the rest delivered", |scrape| sent(scrape, "accepted", 38.0));
+    assert!(is(&scrape, "cognito_exporter_state_rebuilds_total", &[], 0.0));
+    let scrape = exporter.until("nothing left behind", outbox_is_empty);
+    assert!(sent(&scrape, "quarantined", 2.0), "{}", scrape.interesting());
+    assert!(is(&scrape, "cognito_auth_events_total", &[], 40.0), "{}", scrape.interesting());
+    assert_eq!(ids(&stage.receiver.records(), &[POOL]).len(), 38);
+    let error = said(&exporter.log(), &["ERROR", "records=2", "damaged", "cannot be read: its checksum is wrong"]);
+    assert_eq!(error.len(), 1, "{}", exporter.log());
+    assert!(exporter.stop().success());
+
+    let table = stdout(&expecting(0, stage.run(&["quarantine", "list"])));
+    assert_eq!(said(&table, &["cannot be read: its checksum is wrong"]).len(), 2, "{table}");
+    let records = listed(&stage);
+    assert!(
+        records.iter().all(|record| record["unreadable"] == "cannot be read: its checksum is wrong"),
+        "{records:?}"
+    );
+    let refused = expecting(1, stage.run(&["quarantine", "retry", "--all"]));
+    assert_eq!(said(&stderr(&refused), &["cannot be read", "stays in quarantine"]).len(), 2, "{refused:?}");
+    assert_eq!(listed(&stage), records);
+    expecting(0, stage.run(&["quarantine", "drop", "--all", "--yes"]));
+    empties(&stage);
+}
+
+/// What is in a directory.
+fn inventory(directory: &Path) -> BTreeSet<String> {
+    fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn without_a_sound_ledger_nothing_is_made_and_bad_usage_is_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = exporter::configure(directory.path(), CONFIG);
+    let run = |arguments: &[&str]| {
+        let mut command = exporter::command("http://127.0.0.1:9");
+        command.arg("quarantine").args(arguments).arg("--config").arg(&path).output().unwrap()
+    };
+    for arguments in [&["list"][..], &["retry", "--all"], &["drop", "--all", "--yes"]] {
+        let refused = expecting(1, run(arguments));
+        assert!(stderr(&refused).contains("there is no ledger in"), "{refused:?}");
+        assert_eq!(inventory(directory.path()), ["config.toml".to_owned()].into());
+    }
+    for arguments in [&["retry"][..], &["drop", "--yes"], &["retry", "1", "--all"], &["retry", "one"], &[]] {
+        expecting(2, run(arguments));
+    }
+    expecting(
+        2,
+        exporter::command("http://127.0.0.1:9").args(["quarantine", "list", "--config", "/none"]).output().unwrap(),
+    );
+
+    let state = directory.path().join("state");
+    fs::create_dir_all(state.join("ledger")).unwrap();
+    fs::write(state.join("ledger").join("db"), [0xa5; 4096]).unwrap();
+    let refused = expecting(1, run(&["list"]));
+    assert!(stderr(&refused).contains("the ledger is damaged") && stderr(&refused).contains("left in its place"));
+    assert!(inventory(&state).iter().all(|name| name == "ledger" || name == "lock"), "{:?}", inventory(&state));
+}
+
+/// Records that the kills below find: six writes' worth. strace counts a thread's calls, and the thread that opens the
+/// ledger makes the first four.
+const QUARANTINED: u64 = 300;
+
+/// Records that one write puts back.
+const PUT_BACK_AT_ONCE: usize = 50;
+
+/// A ledger of its own in `state`, with all its records in quarantine.
+async fn quarantined(state: &StateConfig) {
+    let ledger = Ledger::open(state, now()).unwrap().ledger;
+    let pool =
+        Arc::new(PoolIdentity { id: POOL.into(), name: POOL.into(), region: "eu-west-1".into(), account_id: None });
+    let entry = |number| Entry {
+        pool: pool.clone(),
+        user: Arc::new(UserIdentity { username: "ann".into(), sub: None }),
+        event: AuthEvent { id: Some(format!("event-{number}")), ..AuthEvent::default() },
+        revision: 0,
+        history: false,
+        observed: now(),
+    };
+    let record = UserRecord { joined: now(), sub: None, cursor: Cursor::new(now(), now()) };
+    let entries = (0..QUARANTINED).map(entry).collect();
+    let commit = Commit { pool: pool.clone(), username: "ann".into(), record, totals: vec![], entries };
+    ledger.commit(commit).await.unwrap();
+    let quarantined = (0..QUARANTINED).map(|number| (OutboxId(number), "bad".to_owned())).collect();
+    ledger.settle(Settlement { delivered: vec![], quarantined }).await.unwrap();
+    ledger.close().await;
+}
+
+/// Events in the outbox and in quarantine; none is in both, none in neither.
+async fn where_they_are(state: &StateConfig) -> (usize, usize) {
+    let ledger = Ledger::open_existing(state, now()).unwrap();
+    let id = |entry: Entry| entry.event.id.unwrap();
+    let waiting = ledger.read(None, usize::MAX).unwrap();
+    assert!(waiting.iter().all(|(id, _)| id.0 >= QUARANTINED), "an id is never used again");
+    let aside = ledger.read_quarantine(None, usize::MAX).unwrap();
+    let sizes = (waiting.len(), aside.len());
+    let waiting = waiting.into_iter().map(|(_, entry)| id(entry.unwrap()));
+    let all: Vec<_> = waiting.chain(aside.into_iter().map(|(_, record)| id(record.entry.unwrap()))).collect();
+    assert_eq!(all.len() as u64, QUARANTINED);
+    assert_eq!(BTreeSet::from_iter(all).len() as u64, QUARANTINED, "each in one place");
+    let counted = (ledger.outbox_state().records, ledger.quarantine_state().0);
+    assert_eq!((sizes.0 as u64, sizes.1 as u64), counted);
+    ledger.close().await;
+    sizes
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Whether strace may trace here. In CI it has to.
+#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+fn strace_works() -> bool {
+    let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_ok_and(|it| it.success());
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(works || !is_ci, "strace has to work in CI");
+    if !works {
+        println!("skipped: strace does not work here");
+    }
+    works
+}
+
+#[tokio::test]
+async fn a_retry_killed_at_any_write_leaves_each_record_in_one_place() {
+    if !strace_works() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let state = |path: &Path| StateConfig { path: path.to_owned(), ..StateConfig::default() };
+    let original = directory.path().join("original");
+    quarantined(&state(&original)).await;
+    let config = exporter::configure(directory.path(), CONFIG);
+    let path = directory.path().join("state");
+    let mut seen = BTreeSet::new();
+    for write in 1.. {
+        copy(&original, &path);
+        let mut retry = Command::new("strace");
+        retry.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64,fsync", "-e"]);
+        retry.arg(format!("inject=pwrite64,fsync:signal=KILL:when={write}"));
+        retry.arg(env!("CARGO_BIN_EXE_cognito-auth-exporter")).args(["quarantine", "retry", "--all", "--config"]);
+        let status = retry.arg(&config).output().unwrap().status;
+        let (waiting, aside) = where_they_are(&state(&path)).await;
+        seen.insert(waiting);
+        if status.success() {
+            assert_eq!(aside, 0);
+            break;
+        }
+        assert_eq!(status.signal(), Some(9));
+        // Asked again it goes on from there.
+        let mut again = exporter::command("http://127.0.0.1:9");
+        expecting(0, again.args(["quarantine", "retry", "--all", "--config"]).arg(&config).output().unwrap());
+        assert_eq!(where_they_are(&state(&path)).await, (usize::try_from(QUARANTINED).unwrap(), 0));
+        fs::remove_dir_all(&path).unwrap();
+    }
+    let between: Vec<_> = seen.into_iter().filter(|moved| (1..QUARANTINED).contains(&(*moved as u64))).collect();
+    assert!(between.len() > 1, "no kill fell between two writes");
+    assert!(between.iter().all(|moved| moved.is_multiple_of(PUT_BACK_AT_ONCE)), "{between:?}");
+}

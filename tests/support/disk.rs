@@ -1,0 +1,117 @@
+//! A small disk of a test's own, which can be full, and a system whose calls fail: real faults for the state directory.
+
+#![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its disk is to fail")]
+
+use std::fs;
+use std::io::{ErrorKind, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// Nothing a test waits for takes this long unless it is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A tmpfs of a few MiB, unmounted when dropped.
+pub struct Disk(PathBuf);
+
+impl Disk {
+    /// Mounts one at `path`, which is made. Without the privilege, None and a line that says so; in CI a failure.
+    pub fn mount(path: &Path, mib: u32) -> Option<Self> {
+        fs::create_dir_all(path).unwrap();
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=0700"), "tmpfs"])
+            .arg(path)
+            .stderr(Stdio::null())
+            .status();
+        has(mount.is_ok_and(|status| status.success()), "the privilege to mount a tmpfs").then(|| Self(path.to_owned()))
+    }
+
+    /// Fills it to the last byte.
+    pub fn fill(&self) {
+        let mut filler = fs::File::create(self.0.join("filler")).unwrap();
+        let full = loop {
+            if let Err(error) = filler.write_all(&[0x5a; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::StorageFull);
+    }
+
+    /// Gives the space back.
+    pub fn free(&self) {
+        fs::remove_file(self.0.join("filler")).unwrap();
+    }
+
+    /// Makes it read-only, or writable again. The system refuses the first while a file is open for writing.
+    pub fn make_read_only(&self, read_only: bool) {
+        let options = if read_only { "remount,ro" } else { "remount,rw" };
+        let remount = Command::new("mount").args(["-o", options]).arg(&self.0).status().unwrap();
+        assert!(remount.success());
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: a process that is being killed may still have files open.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A process under strace, which spoils some of its system calls or notes them. Dropped, it lets the process go on well.
+pub struct Tracer(Child);
+
+impl Tracer {
+    /// Attaches to a process and all its threads. Without strace, None and a line that says so; in CI a failure.
+    pub fn attach(pid: u32, arguments: &[&str]) -> Option<Self> {
+        if !has_strace() {
+            return None;
+        }
+        let tracer = Command::new("strace")
+            .args(["-f", "-qq", "-o", "/dev/null", "-p", &pid.to_string()])
+            .args(arguments)
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let tracer = Self(tracer);
+        let deadline = Instant::now() + PATIENCE;
+        while !is_traced(pid) {
+            assert!(Instant::now() < deadline, "strace did not attach");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Some(tracer)
+    }
+}
+
+/// Whether every thread of a process is traced.
+fn is_traced(pid: u32) -> bool {
+    fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
+        // A thread that has just ended is none.
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap_or_default();
+        status.lines().all(|line| line.strip_prefix("TracerPid:").is_none_or(|tracer| tracer.trim() != "0"))
+    })
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        // On SIGTERM strace detaches; killed, it would take the process along in places.
+        let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        let _ = self.0.wait();
+    }
+}
+
+/// Whether strace is installed.
+pub fn has_strace() -> bool {
+    let version = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    has(version.is_ok_and(|status| status.success()), "strace")
+}
+
+#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+fn has(there: bool, what: &str) -> bool {
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(there || !is_ci, "{what} has to be there in CI");
+    if !there {
+        println!("skipped: {what} is not there");
+    }
+    there
+}
