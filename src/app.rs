@@ -223,6 +223,8 @@ impl<S: Source> Follower<S> {
             },
             config: self.config,
             pool,
+            record: self.record,
+            forget_after: self.app.discovery.forget_after,
             interval: self.app.discovery.interval,
             ledger: self.means.ledger.clone(),
             metrics: self.means.metrics.clone(),
@@ -359,7 +361,7 @@ async fn pool_records(ledger: &Ledger, config: &Config, now: UnixMillis) -> Resu
         let record = match ledger.pool(&pool.id)? {
             Some(record) => record,
             None => {
-                let record = PoolRecord { followed_since: lost_since.unwrap_or(now), lost_since };
+                let record = PoolRecord { followed_since: lost_since.unwrap_or(now), lost_since, selection: None };
                 ledger.follow_pool(&pool.id, record.clone()).await?;
                 stop_point::reached(Step::PoolRecorded);
                 record

@@ -156,11 +156,107 @@ impl Cursor {
         self.horizon = self.horizon.max(horizon);
     }
 
+    /// What is known of a history that was followed twice: by this cursor, and later, from its own `live_since` on, by
+    /// `later`. What lies between the two is still to be taken.
+    ///
+    /// ```text
+    ///   newest                                                      oldest
+    ///   ---- later, live ----| live_since       horizon |---- self ------->
+    ///                        |#######  open walk  ######|
+    /// ```
+    pub(crate) fn joined_by(mut self, later: Self) -> Self {
+        let end = self.horizon;
+        self.horizon = self.horizon.max(later.horizon);
+        // What `later` took below its live_since it did not count, and what is at or above the horizon is told one by one.
+        let foot = UnixMillis(later.live_since.min(self.horizon).0.saturating_sub(1));
+        if end <= foot {
+            self.open.push(OpenWalk { token: None, foot, end });
+        }
+        self.open.extend(later.open);
+        self.live_since = self.live_since.min(later.live_since);
+        self.last_seen = later.last_seen.or(self.last_seen);
+        self.reread_at = self.reread_at.max(later.reread_at);
+        self.seen.extend(later.seen);
+        later.undated.into_iter().for_each(|(key, sighting)| self.remember_undated(key, sighting));
+        self.prune();
+        self
+    }
+
+    /// What is known of somebody whose history began at `since`, under a name that was another's before: what a new cursor
+    /// knows, and what was taken of it already by polls that knew no better.
+    pub(crate) fn succeeding(mut self, before: Self, since: UnixMillis) -> Self {
+        if before.last_seen.as_ref().is_none_or(|last| last.time < since) {
+            return self; // the newest that was taken was the other's
+        }
+        (self.last_seen, self.horizon, self.reread_at) = (before.last_seen, before.horizon, before.reread_at);
+        self.seen = before.seen.into_iter().filter(|((time, _), _)| *time >= since).collect();
+        self.undated = before.undated;
+        let its_own = before.open.into_iter().filter(|walk| walk.foot >= since);
+        self.open = its_own.map(|walk| OpenWalk { end: walk.end.max(since), ..walk }).collect();
+        self
+    }
+
     /// Forgets every event that no rule keeps.
     pub(crate) fn prune(&mut self) {
         let (horizon, open) = (self.horizon, &self.open);
         self.seen.retain(|(time, _), sighting| {
             *time >= horizon || sighting.watch.is_some() || open.iter().any(|walk| walk.contains(*time))
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::AuthEvent;
+
+    /// A cursor that has taken events at these times, followed live since `live_since`.
+    fn taken(live_since: i64, horizon: i64, times: &[i64]) -> Cursor {
+        let mut cursor = Cursor::new(UnixMillis(live_since), UnixMillis(live_since));
+        cursor.horizon = UnixMillis(horizon);
+        for time in times {
+            let event = AuthEvent { id: Some(time.to_string()), ..AuthEvent::default() };
+            let sighting =
+                Sighting { digest: event.mutable_digest(), revision: 0, live: true, facts: event.facts(), watch: None };
+            cursor.seen.insert((UnixMillis(*time), event.key()), sighting);
+            cursor.last_seen = Some(LastSeen { time: UnixMillis(*time), id: event.id });
+        }
+        cursor
+    }
+
+    fn times(cursor: &Cursor) -> Vec<i64> {
+        cursor.seen.keys().map(|(time, _)| time.0).collect()
+    }
+
+    #[test]
+    fn a_history_followed_twice_is_taken_in_between_and_nowhere_else() {
+        let joined = taken(100, 900, &[950, 1000]).joined_by(taken(5000, 5900, &[5950, 6000]));
+        assert_eq!(joined.open, [OpenWalk { token: None, foot: UnixMillis(4999), end: UnixMillis(900) }]);
+        assert_eq!((joined.live_since, joined.horizon), (UnixMillis(100), UnixMillis(5900)));
+        assert_eq!(times(&joined), [950, 1000, 5950, 6000], "those in between are known there");
+        assert_eq!(joined.last_seen.unwrap().time, UnixMillis(6000));
+    }
+
+    #[test]
+    fn a_history_followed_twice_at_one_time_has_nothing_in_between() {
+        let joined = taken(100, 900, &[1000]).joined_by(taken(800, 950, &[1000, 1100]));
+        assert_eq!((joined.open.as_slice(), joined.horizon), ([].as_slice(), UnixMillis(950)));
+        assert_eq!(times(&joined), [1000, 1100]);
+    }
+
+    #[test]
+    fn who_takes_a_name_over_knows_its_own_and_nothing_of_the_other() {
+        let fresh = Cursor::new(UnixMillis::MIN, UnixMillis::MIN);
+        let before = || {
+            let mut before = taken(100, 400, &[500, 600, 700]);
+            let walk = |foot, end| OpenWalk { token: None, foot: UnixMillis(foot), end: UnixMillis(end) };
+            before.open = vec![walk(550, 450), walk(650, 300)];
+            before
+        };
+        assert_eq!(fresh.clone().succeeding(before(), UnixMillis(701)), fresh);
+        let successor = fresh.succeeding(before(), UnixMillis(600));
+        assert_eq!(times(&successor), [600, 700]);
+        assert_eq!(successor.live_since, UnixMillis::MIN);
+        assert_eq!(successor.open, [OpenWalk { token: None, foot: UnixMillis(650), end: UnixMillis(600) }]);
     }
 }

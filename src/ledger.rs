@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::books::{Books, Work};
 use self::engine::{Engine, Reader};
-use self::envelope::{Count, LostSince, Pool, Record as _};
+use self::envelope::{Count, Gone, LostSince, Pool, Record as _};
 pub use self::error::LedgerError;
 use self::home::Home;
 pub use self::home::Rebuilt;
@@ -45,6 +45,7 @@ use crate::courier::{Outbox, OutboxId, Settlement, Unreadable, Waiting};
 use crate::cursor::Cursor;
 use crate::entry::{Entry, PoolIdentity};
 use crate::event::UnixMillis;
+use crate::schedule::Habit;
 use crate::tally::Series;
 
 /// The durable state. A cheap handle; one process at a time has it open.
@@ -75,6 +76,28 @@ pub struct PoolRecord {
     pub followed_since: UnixMillis,
     /// Present while the users are not yet enrolled again whose records were lost: events since then are live.
     pub lost_since: Option<UnixMillis>,
+    /// Digest of the selection under which everybody was enrolled who is followed; None while that cannot be said.
+    pub selection: Option<u64>,
+}
+
+/// What the roster knows of a user.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The user's `sub`, where a listing gave it.
+    pub sub: Option<String>,
+    /// When the user joined.
+    pub joined: UnixMillis,
+    /// Since when the user is gone; None for one who is followed.
+    pub gone_since: Option<UnixMillis>,
+    /// How active the user was, if anything was learnt yet.
+    pub habit: Option<HabitAt>,
+}
+
+impl std::fmt::Debug for Standing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Standing");
+        shown.field("joined", &self.joined).field("gone_since", &self.gone_since).finish_non_exhaustive()
+    }
 }
 
 /// What is kept of a user.
@@ -86,11 +109,33 @@ pub struct UserRecord {
     pub sub: Option<String>,
     /// What is known of the user's history.
     pub cursor: Cursor,
+    /// How active the user was when the cursor was written, if anything was learnt yet.
+    pub habit: Option<HabitAt>,
 }
 
 impl std::fmt::Debug for UserRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UserRecord").field("joined", &self.joined).field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}
+
+/// A user's habit as it was at a moment, in its stored form. It is written with pages that are written anyway, those that
+/// brought something: what a poll finds nothing in tells nothing but silence, and [`HabitAt::aged`] knows of that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HabitAt {
+    bytes: [u8; Habit::STORED],
+    at: UnixMillis,
+}
+
+impl HabitAt {
+    /// A habit at a moment.
+    pub fn new(habit: Habit, at: UnixMillis) -> Self {
+        Self { bytes: habit.to_bytes(), at }
+    }
+
+    /// The habit at `now`, if nothing has happened since.
+    pub fn aged(&self, now: UnixMillis) -> Habit {
+        Habit::from_bytes(self.bytes).aged(now.since(self.at))
     }
 }
 
@@ -209,8 +254,9 @@ impl Ledger {
     pub fn pool(&self, pool_id: &str) -> Result<Option<PoolRecord>, LedgerError> {
         let stored = self.reading(|reader| reader.get(&keys::pool(pool_id)))?;
         let record = |bytes: Vec<u8>| {
-            let Pool { followed_since, lost_since } = Pool::open(&bytes)?;
-            Ok(PoolRecord { followed_since: UnixMillis(followed_since), lost_since: lost_since.map(UnixMillis) })
+            let Pool { followed_since, lost_since, selection } = Pool::open(&bytes)?;
+            let (followed_since, lost_since) = (UnixMillis(followed_since), lost_since.map(UnixMillis));
+            Ok(PoolRecord { followed_since, lost_since, selection })
         };
         stored.map(record).transpose()
     }
@@ -254,14 +300,46 @@ impl Ledger {
         stored.map(|bytes| StoredUser::open(&bytes)?.try_into()).transpose()
     }
 
-    /// Who is on the stored roster of a pool, in order; read a few at a time, each as it is then.
+    /// What the roster knows of a user; the cursor is not read.
+    ///
+    /// # Errors
+    /// The ledger has failed, is closed, or the record cannot be read.
+    pub fn standing(&self, pool_id: &str, username: &str) -> Result<Option<Standing>, LedgerError> {
+        let key = keys::user(pool_id, username);
+        let Some(user) = self.reading(|reader| reader.get(&key))? else { return Ok(None) };
+        let gone = self.reading(|reader| reader.get(&keys::gone(&key)))?;
+        let standing = StoredUser::standing(&user)?;
+        let gone = gone.map(|gone| Gone::open(&gone)).transpose()?;
+        Ok(Some(Standing { gone_since: gone.map(|gone| UnixMillis(gone.since)), ..standing }))
+    }
+
+    /// Everybody of whom a pool has a record, in order, also those who are gone; read a few at a time, each as it is then.
     pub fn usernames(&self, pool_id: &str) -> impl Iterator<Item = Result<String, LedgerError>> + use<> {
-        Usernames {
-            ledger: self.clone(),
-            skipped: keys::users(pool_id).start.len(),
-            left: Some(keys::users(pool_id)),
-            read: VecDeque::new(),
-        }
+        Usernames::within(self, keys::users(pool_id))
+    }
+
+    /// Who is followed: [`Ledger::usernames`] without those who are gone.
+    pub fn followed(&self, pool_id: &str) -> impl Iterator<Item = Result<String, LedgerError>> + use<> {
+        let users = Usernames::within(self, keys::users(pool_id));
+        let mut gone = Usernames::within(self, keys::gone_users(pool_id)).peekable();
+        users.filter(move |user| {
+            let Ok(user) = user else { return true };
+            // Both are in order. Who cannot be read here is found gone by the next round.
+            while gone.next_if(|gone| gone.as_ref().is_ok_and(|gone| gone < user)).is_some() {}
+            gone.next_if(|gone| gone.as_ref() == Ok(user)).is_none()
+        })
+    }
+
+    /// Who is gone and not forgotten, and since when, in order.
+    pub fn gone(&self, pool_id: &str) -> impl Iterator<Item = Result<(String, UnixMillis), LedgerError>> + use<> {
+        let (ledger, pool_id) = (self.clone(), pool_id.to_owned());
+        Usernames::within(self, keys::gone_users(&pool_id)).filter_map(move |username| {
+            let since = |username: String| {
+                let gone = ledger.reading(|reader| reader.get(&keys::gone(&keys::user(&pool_id, &username))))?;
+                gone.map(|gone| Ok((username, UnixMillis(Gone::open(&gone)?.since)))).transpose()
+            };
+            username.and_then(since).transpose()
+        })
     }
 
     /// Writes since when a pool is followed.
@@ -270,7 +348,7 @@ impl Ledger {
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn follow_pool(&self, pool_id: &str, record: PoolRecord) -> Result<(), LedgerError> {
         let lost_since = record.lost_since.map(|time| time.0);
-        let stored = Pool { followed_since: record.followed_since.0, lost_since };
+        let stored = Pool { followed_since: record.followed_since.0, lost_since, selection: record.selection };
         self.ask(Work::Put(vec![(keys::pool(pool_id), Some(stored.seal()))])).await
     }
 
@@ -292,8 +370,8 @@ impl Ledger {
         self.request(|reply| Request::Show(Box::new(show), reply)).await
     }
 
-    /// Puts users on the roster. One who is there already and has the same time of joining keeps the stored cursor, which
-    /// may be newer than the one given here; so this may run beside the user's own commits.
+    /// Puts users on the roster, also those who were gone. One who is there already and has the same time of joining keeps
+    /// the stored cursor, which may be newer than the one given here; so this may run beside the user's own commits.
     ///
     /// # Errors
     /// Some may not have been written: the ledger has failed or is closed.
@@ -308,13 +386,52 @@ impl Ledger {
         }
     }
 
+    /// Gives a user's name to another person, whose history began at `since`: the record is a new one, but for what was taken
+    /// of that history already. Pages that are under way for the former one are refused.
+    ///
+    /// # Errors
+    /// It may not have been written: the ledger has failed or is closed.
+    pub async fn succeed(
+        &self,
+        pool_id: &str,
+        username: &str,
+        record: UserRecord,
+        since: UnixMillis,
+    ) -> Result<(), LedgerError> {
+        self.ask(Work::Succeed { user: (keys::user(pool_id, username), record), since }).await
+    }
+
+    /// Lets a user go on under another name, with what is known of it under both, in one atomic write. `record` is what the
+    /// other name gets that has none; nothing happens if there is nobody of the first name.
+    ///
+    /// # Errors
+    /// It may not have been written: the ledger has failed or is closed.
+    pub async fn carry_over(&self, pool_id: &str, from: &str, to: &str, record: UserRecord) -> Result<(), LedgerError> {
+        let (from, to) = (keys::user(pool_id, from), keys::user(pool_id, to));
+        self.ask(Work::Carry { from, to: (to, record) }).await
+    }
+
+    /// Notes that users are gone; their records stay until they are forgotten.
+    ///
+    /// # Errors
+    /// Of some it may not have been noted: the ledger has failed or is closed.
+    pub async fn mark_gone(&self, pool_id: &str, usernames: &[String], since: UnixMillis) -> Result<(), LedgerError> {
+        for part in usernames.chunks(GROUP_KEYS_MAX) {
+            let gone = || Some(Gone { since: since.0 }.seal());
+            let marks = part.iter().map(|username| (keys::gone(&keys::user(pool_id, username)), gone()));
+            self.ask(Work::Put(marks.collect())).await?;
+        }
+        Ok(())
+    }
+
     /// Removes users and their cursors; the totals stay.
     ///
     /// # Errors
     /// Some may still be there: the ledger has failed or is closed.
     pub async fn forget(&self, pool_id: &str, usernames: Vec<String>) -> Result<(), LedgerError> {
-        for part in usernames.chunks(GROUP_KEYS_MAX) {
-            let removed = part.iter().map(|username| (keys::user(pool_id, username), None));
+        for part in usernames.chunks(GROUP_KEYS_MAX / 2) {
+            let users = part.iter().map(|username| keys::user(pool_id, username));
+            let removed = users.flat_map(|user| [(keys::gone(&user), None), (user, None)]);
             self.ask(Work::Put(removed.collect())).await?;
         }
         Ok(())
@@ -490,6 +607,11 @@ impl Usernames {
     /// Names of one reading.
     const AT_ONCE: usize = 512;
 
+    /// The names behind the pool in a range of keys that begins in front of the first.
+    fn within(ledger: &Ledger, range: std::ops::Range<Vec<u8>>) -> Self {
+        Self { ledger: ledger.clone(), skipped: range.start.len(), left: Some(range), read: VecDeque::new() }
+    }
+
     fn read_on(&mut self) -> Result<(), LedgerError> {
         let Some(range) = self.left.take() else { return Ok(()) };
         let end = range.end.clone();
@@ -609,7 +731,7 @@ mod tests {
                 account_id: None,
             }),
             username: "ann".into(),
-            record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW) },
+            record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW), habit: None },
             totals: vec![(Series::History, 1)],
             entries: vec![],
         }
@@ -624,7 +746,7 @@ mod tests {
 
     #[expect(clippy::needless_pass_by_value, reason = "it takes the place of what it is given")]
     fn newer(record: Vec<u8>) -> Vec<u8> {
-        envelope::in_version(2, &record)
+        envelope::in_version(record[0] + 1, &record)
     }
 
     #[tokio::test]
@@ -951,7 +1073,7 @@ mod tests {
         assert_eq!(R::open(&sealed).as_ref(), Ok(record));
         let damaged = damage.iter().fold(sealed.clone(), |bytes, damage| damage.done_to(&bytes));
         assert!(damaged == sealed || R::open(&damaged).is_err(), "{damaged:?} passes for {sealed:?}");
-        let _ = (R::open(bytes), StoredUser::joined(bytes), StoredUser::joined(&damaged));
+        let _ = (R::open(bytes), StoredUser::standing(bytes), StoredUser::standing(&damaged));
     }
 
     proptest! {
@@ -968,10 +1090,12 @@ mod tests {
             only_what_was_written(&Format { number: u32::try_from(number >> 32).unwrap() }, &damage, &bytes);
             only_what_was_written(&Instance { id: text.clone() }, &damage, &bytes);
             only_what_was_written(&Count { value: number }, &damage, &bytes);
-            only_what_was_written(&Pool { followed_since: time, lost_since: Some(time) }, &damage, &bytes);
+            only_what_was_written(&Pool { followed_since: time, lost_since: Some(time), selection: Some(number) }, &damage, &bytes);
             only_what_was_written(&LostSince { time }, &damage, &bytes);
+            only_what_was_written(&Gone { since: time }, &damage, &bytes);
             only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
-            prop_assert_eq!(StoredUser::joined(&StoredUser::from(&user).seal()), Ok(user.joined));
+            let standing = Standing { sub: user.sub.clone(), joined: user.joined, gone_since: None, habit: user.habit };
+            prop_assert_eq!(StoredUser::standing(&StoredUser::from(&user).seal()), Ok(standing));
             let entry = StoredEntry::from(&entry);
             only_what_was_written(&entry, &damage, &bytes);
             only_what_was_written(&StoredRefusal { value: entry.seal(), reason: text, at: time }, &damage, &bytes);

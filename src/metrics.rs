@@ -191,6 +191,16 @@ impl Metrics {
         self.with_pool(pool, |pool| pool.discovery = Some(now));
     }
 
+    /// So many users were met in the pool's present round of listings.
+    pub fn discovery_progress(&self, pool: &str, met: u64) {
+        self.with_pool(pool, |pool| pool.met = Some(met));
+    }
+
+    /// A user who was created after its pool was first followed has joined the roster, `delay` later.
+    pub fn discovery_delay(&self, pool: &str, delay: Duration) {
+        self.with_pool(pool, |pool| pool.discovery_delay(delay));
+    }
+
     /// Backlog or history of the pool is being worked off, or no longer.
     pub fn catching_up(&self, pool: &str, catching_up: bool) {
         self.with_pool(pool, |pool| pool.catching_up = Some(catching_up));

@@ -4,6 +4,7 @@
 //! how they fare; a turn ([`turn`]) is a task of its own that only reports back. So the loop decides and the turns wait.
 
 pub mod health;
+pub mod members;
 pub mod turn;
 
 use std::collections::HashMap;
@@ -17,9 +18,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tracing::{info, warn};
 
 use self::health::{Blame, Health, Notice};
+use self::members::{AfterTurn, Members};
 use self::turn::{Means, Report, TurnError};
-use crate::entry::UserIdentity;
-use crate::event::UnixMillis;
 use crate::gate::Gate;
 use crate::metrics::{Stage, UserCounts};
 use crate::pool::Pool;
@@ -30,16 +30,17 @@ use crate::status::StatusBoard;
 /// How often the gauges are refreshed, and a pause is looked at again.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// Failures of its own after which a user counts as failing: one may be bad luck.
-const FAILING_AFTER: u32 = 3;
+/// Turns of a user in a row that found no record of it, after which people are told. Before, discovery is about to say
+/// where it is.
+const NOT_ENROLLED_TOLD_AT: u8 = 3;
 
 /// What the poller is told by discovery. Pools and users come in before their first turn and in this order.
 pub enum Message<S> {
     /// A pool is to be followed.
     Follow(Arc<Pool<S>>),
     /// Users joined the roster; their records are in the ledger.
-    Joined(PoolSlot, Vec<UserIdentity>),
-    /// Users left it.
+    Joined(PoolSlot, Vec<(String, Habit)>),
+    /// Users left it. One who leaves and joins is due at once.
     Left(PoolSlot, Vec<String>),
     /// A pool of whom nobody is followed yet was asked for its users: no poll can say whether it answers.
     Listed(PoolSlot, Result<(), SourceError>),
@@ -56,15 +57,11 @@ pub struct Pace {
     pub max_interval: Duration,
 }
 
-/// A user on the roster.
-struct Member {
-    identity: Arc<UserIdentity>,
-    pool: PoolSlot,
-    /// When the service last answered for it, or it joined.
-    polled: UnixMillis,
-    catching_up: bool,
-    failures: u32,
-    missing: bool,
+impl Pace {
+    /// How long a user is left alone that could not be read so often in a row.
+    fn after_failures(&self, failures: u8) -> Duration {
+        self.min_interval.saturating_mul(1 << failures.min(16)).min(self.max_interval)
+    }
 }
 
 struct Followed<S> {
@@ -86,13 +83,8 @@ pub struct Poller<S> {
     status: StatusBoard,
     schedule: Schedule,
     pools: HashMap<PoolSlot, Followed<S>>,
-    members: HashMap<UserSlot, Member>,
-    slots: HashMap<(PoolSlot, String), UserSlot>,
+    members: Members,
     turns: JoinSet<TurnEnd>,
-    /// Whose turns are under way, also of those who have left meanwhile.
-    under_way: HashMap<UserSlot, (PoolSlot, Arc<UserIdentity>)>,
-    /// Users who are back while the turn of when they left is under way. Two turns at once would take an event twice.
-    returning: Vec<(PoolSlot, UserIdentity)>,
     paused: Option<&'static str>,
 }
 
@@ -106,11 +98,8 @@ impl<S: Source> Poller<S> {
             gate,
             status,
             pools: HashMap::new(),
-            members: HashMap::new(),
-            slots: HashMap::new(),
+            members: Members::default(),
             turns: JoinSet::new(),
-            under_way: HashMap::new(),
-            returning: Vec::new(),
             paused: None,
         }
     }
@@ -129,10 +118,11 @@ impl<S: Source> Poller<S> {
                 biased;
                 () = stop.cancelled() => break,
                 () = &mut may_begin, if !begun => begun = true,
-                Some(message) = messages.recv() => self.told(message),
                 Some(end) = self.turns.join_next() => self.turn_ended(end),
                 _ = report.tick() => self.report(),
                 () = tokio::time::sleep_until(begin_at.unwrap_or_else(Instant::now)), if begin_at.is_some() => self.begin_turn(),
+                // Last: a million names in a row do not hold up the polls, which the budget bounds.
+                Some(message) = messages.recv() => self.told(message),
             }
         }
         while let Some(end) = self.turns.join_next().await {
@@ -146,8 +136,8 @@ impl<S: Source> Poller<S> {
             Message::Follow(pool) => {
                 self.pools.insert(pool.slot, Followed { pool, health: Health::default() });
             }
-            Message::Joined(pool, users) => users.into_iter().for_each(|user| self.join(pool, user)),
-            Message::Left(pool, usernames) => usernames.into_iter().for_each(|username| self.leave(pool, username)),
+            Message::Joined(pool, users) => users.iter().for_each(|(user, habit)| self.join(pool, user, *habit)),
+            Message::Left(pool, usernames) => usernames.iter().for_each(|username| self.leave(pool, username)),
             Message::Listed(pool, result) => self.listed(pool, result),
         }
     }
@@ -162,29 +152,14 @@ impl<S: Source> Poller<S> {
         };
     }
 
-    fn join(&mut self, pool: PoolSlot, user: UserIdentity) {
-        let place = (pool, user.username.clone());
-        if let Some(member) = self.slots.get(&place).and_then(|slot| self.members.get_mut(slot)) {
-            member.identity = Arc::new(user);
-            return;
+    fn join(&mut self, pool: PoolSlot, username: &str, habit: Habit) {
+        if let Some(slot) = self.members.join(pool, username, self.means.clock.now()) {
+            self.schedule.join(pool, slot, habit, Instant::now().into_std());
         }
-        if self.under_way.values().any(|(of, turn)| *of == pool && turn.username == user.username) {
-            self.returning.push((pool, user));
-            return;
-        }
-        let slot = self.schedule.join(pool, Habit::UNKNOWN, Instant::now().into_std());
-        self.slots.insert(place, slot);
-        let polled = self.means.clock.now();
-        self.members.insert(
-            slot,
-            Member { identity: Arc::new(user), pool, polled, catching_up: false, failures: 0, missing: false },
-        );
     }
 
-    fn leave(&mut self, pool: PoolSlot, username: String) {
-        self.returning.retain(|(of, user)| *of != pool || user.username != username);
-        if let Some(slot) = self.slots.remove(&(pool, username)) {
-            self.members.remove(&slot);
+    fn leave(&mut self, pool: PoolSlot, username: &str) {
+        if let Some(slot) = self.members.leave(pool, username) {
             self.schedule.leave(slot);
         }
     }
@@ -199,15 +174,15 @@ impl<S: Source> Poller<S> {
     }
 
     fn begin_turn(&mut self) {
-        let Some((user, lane)) = self.schedule.next(Instant::now().into_std(), self.means.allowed()) else { return };
-        let Some(member) = self.members.get(&user) else { return self.schedule.leave(user) };
-        let Some(followed) = self.pools.get(&member.pool) else { return self.schedule.leave(user) };
-        let (means, pool, identity) = (self.means.clone(), followed.pool.clone(), member.identity.clone());
-        let is_known = self.schedule.habit(user).is_some_and(|habit| habit.is_known());
+        let now = Instant::now().into_std();
+        let Some((user, lane)) = self.schedule.next(now, self.means.allowed()) else { return };
+        let Some((pool, username)) = self.members.begin(user) else { return self.schedule.leave(user) };
+        let Some(followed) = self.pools.get(&pool) else { return self.schedule.leave(user) };
+        let (means, pool) = (self.means.clone(), followed.pool.clone());
+        let habit = self.schedule.habit(user, now);
         let start = self.gate.reserve();
-        self.under_way.insert(user, (member.pool, identity.clone()));
         self.turns.spawn(async move {
-            let result = turn::take(&means, &pool, &identity, lane, is_known, start).await;
+            let result = turn::take(&means, &pool, username, lane, habit, start).await;
             TurnEnd { user, lane, result }
         });
     }
@@ -221,24 +196,22 @@ impl<S: Source> Poller<S> {
                 Err(_cancelled) => return,
             },
         };
-        self.under_way.remove(&end.user);
-        for (pool, user) in std::mem::take(&mut self.returning) {
-            self.join(pool, user);
-        }
         let now = Instant::now().into_std();
-        let Some(member) = self.members.get_mut(&end.user) else {
-            return self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
+        let pool = match self.members.ended(end.user) {
+            AfterTurn::Stays(pool) => pool,
+            AfterTurn::Left => return self.schedule.ended(end.user, end.lane, Ended::Postponed, now),
+            AfterTurn::Back(pool, username) => {
+                self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
+                return self.join(pool, &username, Habit::UNKNOWN);
+            }
         };
-        let Some(followed) = self.pools.get_mut(&member.pool) else { return };
+        let Some(followed) = self.pools.get_mut(&pool) else { return };
         let activity;
         let (ended, notice) = match end.result {
             Ok(report) => {
                 let wall = self.means.clock.now();
-                (member.failures, member.missing) = (0, false);
-                member.catching_up = report.backlog.is_some();
-                if end.lane == Lane::Poll {
-                    member.polled = wall;
-                }
+                let polled = (end.lane == Lane::Poll).then_some(wall);
+                self.members.answered(end.user, polled, report.backlog.is_some());
                 let next_look = report.next_look.map(|look| now + look.since(wall));
                 activity = report.activity;
                 let answer = Answer {
@@ -256,18 +229,14 @@ impl<S: Source> Poller<S> {
                 let ended = match blame {
                     Blame::Quota => Ended::Postponed,
                     Blame::Pool { hold } => {
-                        self.schedule.hold(member.pool, now + hold);
+                        self.schedule.hold(pool, now + hold);
                         Ended::Postponed
                     }
                     Blame::User => {
-                        member.missing = error == SourceError::UserNotFound;
-                        if member.missing {
-                            member.polled = self.means.clock.now();
-                        }
-                        member.failures = member.failures.saturating_add(1);
-                        let doubled = self.pace.min_interval.saturating_mul(1 << member.failures.min(16));
-                        let pause = if member.missing { self.pace.max_interval } else { doubled };
-                        Ended::Failed { pause: pause.min(self.pace.max_interval) }
+                        let missing = error == SourceError::UserNotFound;
+                        let failures = self.members.failed(end.user, missing.then(|| self.means.clock.now()));
+                        let pause = if missing { self.pace.max_interval } else { self.pace.after_failures(failures) };
+                        Ended::Failed { pause }
                     }
                 };
                 (ended, notice)
@@ -275,8 +244,11 @@ impl<S: Source> Poller<S> {
             // The ledger's own trouble is told by the ledger; the page is read again when it is over, or after a start.
             Err(TurnError::Ledger(_) | TurnError::Stopped) => (Ended::Postponed, None),
             Err(error @ TurnError::NotEnrolled) => {
-                warn!(pool = followed.pool.identity.id, %error, "a user is left out until it joins again");
-                (Ended::Failed { pause: self.pace.max_interval }, None)
+                let failures = self.members.failed(end.user, None);
+                if failures == NOT_ENROLLED_TOLD_AT {
+                    warn!(pool = followed.pool.identity.id, %error, "a user is left out until it joins again");
+                }
+                (Ended::Failed { pause: self.pace.after_failures(failures) }, None)
             }
         };
         tell(&followed.pool.identity.id, notice.as_ref());
@@ -287,23 +259,20 @@ impl<S: Source> Poller<S> {
     fn report(&mut self) {
         self.tell_of_pause();
         let (now, wall) = (Instant::now().into_std(), self.means.clock.now());
-        let mut counts: HashMap<PoolSlot, PoolCounts> = HashMap::new();
-        for member in self.members.values() {
-            counts.entry(member.pool).or_default().add(member);
-        }
         let per_second = self.gate.per_second();
         // All pools of the account wait for the same budget.
         let users = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
         let round =
             (users > 0).then(|| Duration::from_secs_f64(f64::from(users) / per_second).max(self.pace.min_interval));
         for (slot, followed) in &self.pools {
-            let counts = counts.remove(slot).unwrap_or_default();
+            let counts = self.members.counts(*slot);
             let identity = &followed.pool.identity;
             let metrics = &self.means.metrics;
             if let Some(up) = followed.health.up(now) {
                 metrics.pool_up(&identity.id, up);
             }
-            metrics.users(&identity.id, counts.users);
+            let (ok, missing, failing) = (counts.ok, counts.missing, counts.failing);
+            metrics.users(&identity.id, UserCounts { ok, missing, failing });
             metrics.oldest_poll(&identity.id, counts.oldest);
             metrics.poll_objective(&identity.id, self.pace.max_interval);
             metrics.round_estimate(&identity.id, round);
@@ -340,26 +309,5 @@ fn tell(pool: &str, notice: Option<&Notice>) {
             info!(pool, after_seconds = after.as_secs(), "the pool can be polled again");
         }
         None => {}
-    }
-}
-
-#[derive(Default)]
-struct PoolCounts {
-    users: UserCounts,
-    oldest: Option<UnixMillis>,
-    catching_up: u64,
-}
-
-impl PoolCounts {
-    fn add(&mut self, member: &Member) {
-        if member.missing {
-            self.users.missing += 1;
-        } else if member.failures >= FAILING_AFTER {
-            self.users.failing += 1;
-        } else {
-            self.users.ok += 1;
-        }
-        self.catching_up += u64::from(member.catching_up);
-        self.oldest = Some(self.oldest.map_or(member.polled, |oldest| oldest.min(member.polled)));
     }
 }

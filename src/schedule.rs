@@ -36,7 +36,7 @@ use self::moment::{Moment, NEVER, instant, moment, nanos, seconds};
 use self::spectrum::Spectrum;
 use self::user::{State, User, Users};
 
-/// A user's place in the schedule. Another user gets it only after this one has left and its last turn has ended.
+/// A user's place. Whoever gives places gives one to another user only after this one has left and its last turn has ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UserSlot(pub u32);
 
@@ -225,18 +225,17 @@ impl Schedule {
         }
     }
 
-    /// Takes a user in; it is due at once. Its backlog, if any, is known after its first turn. What was known of its habit
-    /// is to be [aged](Habit::aged) to the present.
-    pub fn join(&mut self, pool: PoolSlot, habit: Habit, now: Instant) -> UserSlot {
+    /// Takes a user in at a place that is free; it is due at once. Its backlog, if any, is known after its first turn. What
+    /// was known of its habit is to be [aged](Habit::aged) to the present.
+    pub fn join(&mut self, pool: PoolSlot, slot: UserSlot, habit: Habit, now: Instant) {
         let now = self.moment(now);
         let spectrum = &mut self.pools.entry(pool).or_default().spectrum;
         if habit.is_known() {
             habit.teach(spectrum, 1.0);
         }
         let rung = Self::rung(&habit, spectrum, self.pace.price);
-        let slot = self.users.insert(User::new(pool, habit, rung, now - self.min_interval));
+        self.users.insert(slot, User::new(pool, habit, rung, now - self.min_interval));
         self.enqueue(slot);
-        slot
     }
 
     /// Takes a user out. A turn that is under way may end; its report is ignored.
@@ -251,9 +250,10 @@ impl Schedule {
         }
     }
 
-    /// What was learnt of a user, as of its latest answered poll.
-    pub fn habit(&self, slot: UserSlot) -> Option<Habit> {
-        self.users.get(slot).map(|user| user.habit)
+    /// What is known of a user at present, if nothing happened since its latest answered poll.
+    pub fn habit(&self, slot: UserSlot, now: Instant) -> Habit {
+        let (Some(first), Some(user)) = (self.first, self.users.get(slot)) else { return Habit::UNKNOWN };
+        user.habit.aged(silence(user, moment(first, now)))
     }
 
     /// Decides whose turn it is. The user is busy until [`Schedule::ended`].
@@ -309,7 +309,7 @@ impl Schedule {
         match ended {
             Ended::Answered(answer) => {
                 if lane == Lane::Poll {
-                    let silence = Duration::from_nanos(u64::try_from(now - user.polled).unwrap_or(0));
+                    let silence = silence(user, now);
                     let lesson = if user.habit.is_known() { silence.as_secs_f64() / Self::LESSON } else { 1.0 };
                     user.habit.polled(silence, answer.found, answer.whole);
                     user.habit.teach(&mut pool.spectrum, lesson.min(1.0));
@@ -516,6 +516,11 @@ impl Schedule {
     }
 }
 
+/// How long a user was not heard of.
+fn silence(user: &User, now: Moment) -> Duration {
+    Duration::from_nanos(u64::try_from(now - user.polled).unwrap_or(0))
+}
+
 /// A number of users, as good as exact.
 fn count(users: usize) -> f64 {
     f64::from(u32::try_from(users).unwrap_or(u32::MAX))
@@ -534,9 +539,7 @@ mod tests {
 
     fn schedule(users: u32, now: Instant) -> Schedule {
         let mut schedule = Schedule::new(Intervals { min: MIN_INTERVAL, max: MAX_INTERVAL });
-        for _ in 0..users {
-            schedule.join(POOL, Habit::UNKNOWN, now);
-        }
+        (0..users).for_each(|user| schedule.join(POOL, UserSlot(user), Habit::UNKNOWN, now));
         schedule
     }
 
@@ -613,7 +616,8 @@ mod tests {
     fn a_pool_in_trouble_is_held_and_then_probed_by_one_while_the_others_go_on() {
         let start = Instant::now();
         let mut schedule = schedule(3, start);
-        let other = schedule.join(PoolSlot(1), Habit::UNKNOWN, start + seconds(1));
+        let other = UserSlot(3);
+        schedule.join(PoolSlot(1), other, Habit::UNKNOWN, start + seconds(1));
         let (failed, lane) = schedule.next(start, ALL).unwrap();
         schedule.hold(POOL, start + seconds(30));
         schedule.ended(failed, lane, Ended::Postponed, start);

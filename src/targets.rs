@@ -1,7 +1,25 @@
 //! Who is followed: users listed by hand, and users listed by Cognito.
 //!
-//! One [`Discovery`](discovery::Discovery) a pool works out who is wanted ([`roster`], pure), writes newcomers into the
-//! ledger, so that the time of their joining survives, and tells the poller who joined and who left.
+//! One [`Discovery`](discovery::Discovery) a pool reads the listings page by page ([`round`], pure), judges who is wanted
+//! ([`roster`], pure), writes who joins and who leaves into the ledger, and tells the poller. What must hold:
+//!
+//! 1. The stored roster is who is followed. A user is in the ledger before the poller hears of it, and at start the poller
+//!    begins with the ledger, before any listing has answered.
+//! 2. Only a [`Complete`](round::Complete) round says that somebody is gone, and only every listing's end makes one.
+//! 3. Who is gone is noted as gone and keeps its cursor, until `discovery.forget_after`. Who comes back goes on with it; who
+//!    comes back as another person (another `sub`) begins anew.
+//! 4. One history is followed under one name. A name listed by hand may be an alias of a listed user: it is followed as given
+//!    only if a complete round did not meet it, or while nobody listed is followed whose alias it could be. If it is met
+//!    later, its cursor goes over to the user in one atomic write.
+//! 5. Memory is one page, and eight bytes for each user of the round.
 
 pub mod discovery;
 pub mod roster;
+pub mod round;
+
+/// Whether this instance follows a user. Every newcomer passes here, listed or named, and who does not is not enrolled, and
+/// is gone if it was. What it depends on belongs into [`Selection::digest`](roster::Selection::digest): a roster that was
+/// stored under another answer is not to be polled.
+pub fn is_ours(_pool_id: &str, _username: &str) -> bool {
+    true
+}

@@ -48,7 +48,7 @@ fn place() -> (TempDir, std::path::PathBuf) {
 
 /// A user of whom `number` pages have been committed.
 fn record(number: i64) -> UserRecord {
-    UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), UnixMillis(0)) }
+    UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), UnixMillis(0)), habit: None }
 }
 
 fn pool(id: &str) -> Arc<PoolIdentity> {
@@ -99,7 +99,7 @@ async fn a_reopened_ledger_has_everything() {
     let ledger = open(&path);
     let instance = ledger.instance_id().to_owned();
     assert_eq!(ledger.pool(POOL), Ok(None));
-    ledger.follow_pool(POOL, PoolRecord { followed_since: NOW, lost_since: None }).await.unwrap();
+    ledger.follow_pool(POOL, PoolRecord { followed_since: NOW, lost_since: None, selection: None }).await.unwrap();
     let names = ["a", "a/b", "ü", "\u{10ffff}"];
     let users = names.iter().map(|name| ((*name).to_owned(), record(0))).collect();
     ledger.enroll(POOL, users).await.unwrap();
@@ -111,7 +111,7 @@ async fn a_reopened_ledger_has_everything() {
 
     let ledger = open(&path);
     assert_eq!(ledger.instance_id(), instance);
-    assert_eq!(ledger.pool(POOL), Ok(Some(PoolRecord { followed_since: NOW, lost_since: None })));
+    assert_eq!(ledger.pool(POOL), Ok(Some(PoolRecord { followed_since: NOW, lost_since: None, selection: None })));
     let stored: Vec<_> = ledger.usernames(POOL).map(Result::unwrap).collect();
     assert_eq!(stored, names);
     assert_eq!(ledger.user(POOL, "a/b"), Ok(Some(record(1))));
@@ -415,7 +415,7 @@ async fn whoever_dies_while_a_damaged_ledger_is_replaced_the_next_one_ends_in_th
         // It is known until every pool has it.
         let ledger = open(&path);
         assert_eq!(ledger.lost_since(), Ok(Some(lost_since)));
-        let record = PoolRecord { followed_since: lost_since, lost_since: Some(lost_since) };
+        let record = PoolRecord { followed_since: lost_since, lost_since: Some(lost_since), selection: None };
         ledger.follow_pool(POOL, record.clone()).await.unwrap();
         ledger.forget_loss().await.unwrap();
         ledger.close().await;

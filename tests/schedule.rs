@@ -98,6 +98,7 @@ fn the_same_reports_give_the_same_decisions() {
 /// A schedule whose process ends in the middle, and what the next one knows.
 struct Restarted {
     schedule: Learnt,
+    users: u32,
     at: f64,
     remembers: bool,
 }
@@ -107,9 +108,11 @@ impl Policy for Restarted {
         if now >= self.at {
             self.at = f64::INFINITY;
             let old = std::mem::replace(&mut self.schedule.schedule, Schedule::new(INTERVALS));
-            for user in (0..).map(UserSlot).map_while(|user| old.habit(user)) {
-                let stored = if self.remembers { Habit::from_bytes(user.to_bytes()) } else { Habit::UNKNOWN };
-                self.schedule.schedule.join(PoolSlot(0), stored, self.schedule.at(now));
+            let now = self.schedule.at(now);
+            for user in (0..self.users).map(UserSlot) {
+                let stored = Habit::from_bytes(old.habit(user, now).to_bytes());
+                let habit = if self.remembers { stored } else { Habit::UNKNOWN };
+                self.schedule.schedule.join(PoolSlot(0), user, habit, now);
             }
         }
         self.schedule.next(now)
@@ -139,7 +142,8 @@ fn what_was_learnt_outlives_a_restart() {
         (mean(&delays.all), polls)
     };
     let restarted = |remembers| {
-        Box::new(Restarted { schedule: Learnt::new(&trace, &terms), at: begin, remembers }) as Box<dyn Policy>
+        Box::new(Restarted { schedule: Learnt::new(&trace, &terms), users: 500, at: begin, remembers })
+            as Box<dyn Policy>
     };
     let (undisturbed, polls) = run(Box::new(Learnt::new(&trace, &terms)));
     let (remembering, remembered_polls) = run(restarted(true));
@@ -161,9 +165,7 @@ fn what_was_learnt_outlives_a_restart() {
 fn backlog_has_a_quarter_of_the_calls_while_polls_wait_however_long_its_turns_are() {
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
-    (0..20_000).for_each(|_| {
-        schedule.join(PoolSlot(0), Habit::UNKNOWN, start);
-    });
+    (0..20_000).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start));
     let (mut polls, mut backlog, mut now) = (0, 0, start);
     while polls + backlog < 20_000 {
         let (user, lane) = schedule.next(now, ALL).unwrap();
@@ -183,9 +185,7 @@ fn a_decision_does_not_look_at_everybody_nor_at_every_pool() {
     const POOLS: u32 = 1_000;
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
-    (0..USERS).for_each(|user| {
-        schedule.join(PoolSlot(user % POOLS), Habit::UNKNOWN, start);
-    });
+    (0..USERS).for_each(|user| schedule.join(PoolSlot(user % POOLS), UserSlot(user), Habit::UNKNOWN, start));
     (0..POOLS).step_by(2).for_each(|pool| schedule.hold(PoolSlot(pool), start + seconds(50_000)));
     let mut seen = BTreeSet::new();
     for step in 0..USERS {
@@ -226,10 +226,10 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
             match rng.u8(0..20) {
                 0 if users.len() < 60 => {
                     let pool = rng.u32(0..3);
-                    let user = schedule.join(PoolSlot(pool), Habit::UNKNOWN, now);
-                    assert!(!gone.contains(&user), "its turn has not ended");
-                    let new = users.insert(user, Known { pool, not_before: now, waits: true });
-                    assert!(new.is_none(), "a slot is given once");
+                    let taken = |user: &UserSlot| users.contains_key(user) || gone.contains(user);
+                    let user = (0..).map(UserSlot).find(|user| !taken(user)).unwrap();
+                    schedule.join(PoolSlot(pool), user, Habit::UNKNOWN, now);
+                    users.insert(user, Known { pool, not_before: now, waits: true });
                 }
                 1 if !users.is_empty() && rng.u8(0..4) == 0 => {
                     let user = *users.keys().nth(rng.usize(0..users.len())).unwrap();
@@ -317,9 +317,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
 fn polls_of(first: &[Found], second: &[Found]) -> [usize; 2] {
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
-    (0..202).for_each(|_| {
-        schedule.join(PoolSlot(0), Habit::UNKNOWN, start);
-    });
+    (0..202).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start));
     let mut polls = [0, 0];
     let mut polled = BTreeSet::new();
     for step in 0..720 {
@@ -357,9 +355,7 @@ fn an_event_of_high_risk_brings_its_user_back_sooner() {
 fn a_newcomer_goes_before_those_who_do_little() {
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
-    (0..200).for_each(|_| {
-        schedule.join(PoolSlot(0), Habit::UNKNOWN, start);
-    });
+    (0..200).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start));
     let turn = |schedule: &mut Schedule, step: u32| {
         let now = start + seconds(5) * step;
         let (user, lane) = schedule.next(now, ALL).unwrap();
@@ -369,7 +365,8 @@ fn a_newcomer_goes_before_those_who_do_little() {
     (0..500).for_each(|step| {
         turn(&mut schedule, step);
     });
-    let newcomer = schedule.join(PoolSlot(0), Habit::UNKNOWN, start + seconds(5) * 500);
+    let newcomer = UserSlot(200);
+    schedule.join(PoolSlot(0), newcomer, Habit::UNKNOWN, start + seconds(5) * 500);
     let before = (500..700).position(|step| turn(&mut schedule, step) == newcomer).unwrap();
     assert!(before < 100, "{before} went before it, of a round of 200");
 }

@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "entry",
     "event",
     "poller/health",
+    "poller/members",
     "schedule",
     "schedule/habit",
     "schedule/heap",
@@ -24,6 +25,7 @@ const PURE: &[&str] = &[
     "sink/record",
     "tally",
     "targets/roster",
+    "targets/round",
     "walk",
 ];
 

@@ -4,7 +4,7 @@
 //! records, and asks Cognito only to read. A ledger is not opened, for opening may repair; nobody is named. Steps are
 //! taken one by one, and none takes longer than its dependency's own timeout.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::{self, Write as _};
@@ -23,7 +23,8 @@ use crate::sink::Answer;
 use crate::sink::otlp::OtlpSink;
 use crate::source::cognito::{Clients, Cognito};
 use crate::source::{Listing, Operation, PoolDescription, Refusal, RefusalCause, Source, SourceError};
-use crate::targets::roster;
+use crate::targets::roster::{self, Selection};
+use crate::targets::round::Round;
 
 /// A name that nobody has: being told so shows that asking is allowed.
 const NOBODY: &str = "cognito-auth-exporter-check";
@@ -225,7 +226,8 @@ impl PoolCheck<'_> {
     /// Answers whose budget the pool's calls count in, and how many users they are for.
     async fn run(&mut self, timeout: Duration) -> (String, Following) {
         let by_hand = self.by_hand(timeout).await;
-        let unlisted = Following { users: by_hand.len() as u64, or_more: !roster::listings(self.pool).is_empty() };
+        let unlisted =
+            Following { users: by_hand.len() as u64, or_more: !Selection::of(self.pool).listings().is_empty() };
         if !self.credentials().await {
             return (self.payer(None), unlisted); // everything else would only say the same
         }
@@ -305,24 +307,26 @@ impl PoolCheck<'_> {
 
     /// Reads each listing's first page; answers one of those who are followed, and how many they are.
     async fn listings(&mut self, by_hand: &[String], estimated: Option<u64>) -> (Option<String>, Following) {
-        let mut listed = Vec::new();
+        let selection = Selection::of(self.pool);
+        let mut round = Round::begin(&selection, by_hand.iter().cloned());
+        let mut wanted = BTreeSet::new();
         let mut unseen = Following::default();
-        for listing in roster::listings(self.pool) {
-            let what = match &listing {
+        for (index, listing) in selection.listings().iter().enumerate() {
+            let what = match listing {
                 Listing::Users { .. } => self.what(listing.operation()),
                 Listing::Group(group) => self.what(format_args!("{} {group}", listing.operation())),
             };
-            match self.source.users(&listing, None).await {
+            match self.source.users(listing, None).await {
                 Ok(page) => {
                     let more = page.next.is_some();
                     let and_more = if more { " and more" } else { "" };
                     self.findings.ok(&what, format_args!("{} users{and_more}", page.users.len()));
-                    if more && listing == (Listing::Users { filter: None }) && estimated.is_some() {
+                    if more && *listing == (Listing::Users { filter: None }) && estimated.is_some() {
                         unseen.users = estimated.unwrap_or_default().saturating_sub(page.users.len() as u64);
                     } else {
                         unseen.or_more |= more;
                     }
-                    listed.extend(page.users);
+                    wanted.extend(round.take(index, page).wanted.into_iter().map(|user| user.username));
                 }
                 Err(error) => {
                     unseen.or_more = true;
@@ -330,8 +334,8 @@ impl PoolCheck<'_> {
                 }
             }
         }
-        let wanted = roster::wanted(self.pool, by_hand.iter().map(String::as_str), listed.iter());
-        let somebody = wanted.keys().next().map(|name| (*name).to_owned());
+        wanted.extend(round.unmet().map(str::to_owned));
+        let somebody = wanted.first().cloned();
         (somebody, Following { users: wanted.len() as u64 + unseen.users, ..unseen })
     }
 

@@ -20,8 +20,12 @@ use crate::tally::Series;
 pub(super) enum Work {
     /// Records to write or remove as they are.
     Put(Vec<Change>),
-    /// Users to write, but for the cursors of those who are there already.
+    /// Users to write, but for the cursors of those who are there already. None of them is gone any more.
     Enroll(Vec<(Vec<u8>, UserRecord)>),
+    /// Another person who has a user's name since then, and begins with this record.
+    Succeed { user: (Vec<u8>, UserRecord), since: UnixMillis },
+    /// A user who goes on under another key; the record is what the other key gets if it has none.
+    Carry { from: Vec<u8>, to: (Vec<u8>, UserRecord) },
     /// A page: the user, who is to be the one who joined then; increments of totals, entries for the outbox.
     Commit { user: (Vec<u8>, Vec<u8>), joined: UnixMillis, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
     /// Entries that leave the outbox.
@@ -38,6 +42,8 @@ impl Work {
         match self {
             Self::Put(changes) => changes.len(),
             Self::Enroll(users) => users.len(),
+            Self::Succeed { .. } => 2,
+            Self::Carry { .. } => 4,
             Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len(),
             Self::Settle(settlement) => settlement.delivered.len() + 2 * settlement.quarantined.len(),
             Self::Retry(ids) => 2 * ids.len(),
@@ -203,10 +209,12 @@ impl Books {
         match work {
             Work::Put(changes) => group.changes.extend(changes),
             Work::Enroll(users) => enroll(users, reader, group)?,
+            Work::Succeed { user: (key, record), since } => succeed(key, record, since, reader, group)?,
+            Work::Carry { from, to } => carry(&from, to, reader, group)?,
             Work::Commit { user: (key, record), joined, increments, entries } => {
                 // A turn may outlast its user's place on the roster: its page must not come over another's record.
-                let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::joined(&stored)).transpose()?;
-                if enrolled != Some(joined) {
+                let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::standing(&stored)).transpose()?;
+                if enrolled.map(|enrolled| enrolled.joined) != Some(joined) {
                     return Err(LedgerError::NotEnrolled);
                 }
                 group.changes.push((key, Some(record)));
@@ -381,11 +389,70 @@ fn enroll(users: Vec<(Vec<u8>, UserRecord)>, reader: &Reader, group: &mut Group)
         if let Some(stored) = group.stored(&key, reader)? {
             let stored = UserRecord::try_from(StoredUser::open(&stored)?)?;
             if stored.joined == record.joined {
-                record.cursor = stored.cursor;
+                (record.cursor, record.habit) = (stored.cursor, stored.habit);
             }
         }
+        back(&key, reader, group, &mut changes)?;
         changes.push((key, Some(StoredUser::from(&record).seal())));
     }
     group.changes.extend(changes);
+    Ok(())
+}
+
+/// What was taken of the new person's history under the former one's record is known to it, and was counted.
+fn succeed(
+    key: Vec<u8>,
+    mut record: UserRecord,
+    since: UnixMillis,
+    reader: &Reader,
+    group: &mut Group,
+) -> Result<(), LedgerError> {
+    if let Some(before) = group.stored(&key, reader)? {
+        let before = UserRecord::try_from(StoredUser::open(&before)?)?;
+        record.joined = record.joined.max(UnixMillis(before.joined.0.saturating_add(1)));
+        record.cursor = record.cursor.succeeding(before.cursor, since);
+    }
+    let mut changes = Vec::new();
+    back(&key, reader, group, &mut changes)?;
+    changes.push((key, Some(StoredUser::from(&record).seal())));
+    group.changes.extend(changes);
+    Ok(())
+}
+
+/// One history was followed under two names: from now on under one, with all that is known of it. Turns under way for either
+/// find that they are not enrolled, and what they read is read again.
+fn carry(
+    from: &[u8],
+    (to, mut record): (Vec<u8>, UserRecord),
+    reader: &Reader,
+    group: &mut Group,
+) -> Result<(), LedgerError> {
+    let stored = |key: &[u8]| -> Result<Option<UserRecord>, LedgerError> {
+        group.stored(key, reader)?.map(|stored| StoredUser::open(&stored)?.try_into()).transpose()
+    };
+    let Some(carried) = stored(from)? else { return Ok(()) };
+    match stored(&to)? {
+        Some(there) => {
+            record.joined = record.joined.max(UnixMillis(there.joined.0.saturating_add(1)));
+            record.cursor = there.cursor.joined_by(carried.cursor);
+        }
+        None => (record.joined, record.cursor) = (carried.joined, carried.cursor),
+    }
+    record.sub = record.sub.or(carried.sub);
+    record.habit = carried.habit;
+    let mut changes = vec![(from.to_vec(), None)];
+    back(from, reader, group, &mut changes)?;
+    back(&to, reader, group, &mut changes)?;
+    changes.push((to, Some(StoredUser::from(&record).seal())));
+    group.changes.extend(changes);
+    Ok(())
+}
+
+/// Whoever was gone is not any more.
+fn back(user: &[u8], reader: &Reader, group: &Group, changes: &mut Vec<Change>) -> Result<(), LedgerError> {
+    let gone = keys::gone(user);
+    if group.stored(&gone, reader)?.is_some() {
+        changes.push((gone, None));
+    }
     Ok(())
 }

@@ -98,6 +98,13 @@ pub(super) fn in_version(version: u8, record: &[u8]) -> Vec<u8> {
     [&[version], &checksum_of(version, payload).to_le_bytes()[..], payload].concat()
 }
 
+/// A record of which a test holds what an older build wrote.
+#[cfg(test)]
+pub(super) fn unhex(digits: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
 /// What `migrate` answers to a version that no build has written.
 pub(super) fn never_was(what: &'static str, version: u8) -> LedgerError {
     LedgerError::corrupt(what, format!("it has version {version}, which never was"))
@@ -155,10 +162,23 @@ pub(super) struct Pool {
     pub(super) followed_since: i64,
     #[prost(sint64, optional, tag = "2")]
     pub(super) lost_since: Option<i64>,
+    #[prost(fixed64, optional, tag = "3")]
+    pub(super) selection: Option<u64>,
 }
 
 impl Record for Pool {
     const WHAT: &'static str = "a pool";
+}
+
+/// Since when a user is gone.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Gone {
+    #[prost(sint64, tag = "1")]
+    pub(super) since: i64,
+}
+
+impl Record for Gone {
+    const WHAT: &'static str = "a user who is gone";
 }
 
 /// When the ledger that was here before last wrote something.

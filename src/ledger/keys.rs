@@ -5,6 +5,7 @@
 //! p/<pool>               a pool that is followed
 //! t/<pool>/<series>      a durable counter
 //! u/<pool>/<username>    a user and its cursor
+//! g/<pool>/<username>    since when a user is gone whose record is kept; absent for those who are followed
 //! o/<sequence, 8 bytes>  outbox, in the order of delivery
 //! q/<sequence, 8 bytes>  quarantine, under the number that the entry had in the outbox
 //! ```
@@ -49,6 +50,22 @@ pub(super) fn user(pool_id: &str, username: &str) -> Vec<u8> {
 /// Every user of one pool.
 pub(super) fn users(pool_id: &str) -> Range<Vec<u8>> {
     prefix(&within(b'u', pool_id, ""))
+}
+
+/// Everybody of one pool who is gone.
+pub(super) fn gone_users(pool_id: &str) -> Range<Vec<u8>> {
+    prefix(&within(b'g', pool_id, ""))
+}
+
+/// Where it is noted that the user with this key is gone. In a record of its own, because the user's is written by turns
+/// that know nothing of who is followed.
+pub(super) fn gone(user: &[u8]) -> Vec<u8> {
+    debug_assert!(user.starts_with(b"u/"), "a user's key");
+    let mut key = user.to_vec();
+    if let Some(kind) = key.first_mut() {
+        *kind = b'g';
+    }
+    key
 }
 
 pub(super) fn outbox(sequence: u64) -> Vec<u8> {
@@ -105,6 +122,13 @@ mod tests {
             assert!(!users("eu-west-1_AB").contains(&key) && !users("eu-west-1_").contains(&key));
             assert!(key.ends_with(username.as_bytes()));
         }
+    }
+
+    #[test]
+    fn who_is_gone_lies_apart_in_the_same_order() {
+        let key = gone(&user("eu-west-1_A", "a/b"));
+        assert!(gone_users("eu-west-1_A").contains(&key) && !users("eu-west-1_A").contains(&key));
+        assert_eq!(gone_users("eu-west-1_A").start.len(), users("eu-west-1_A").start.len());
     }
 
     #[test]

@@ -107,6 +107,16 @@ const DISCOVERY: Family<Gauge, 1> = Family::new(
     "When the pool's users were last listed to the end.",
     ["user_pool_id"],
 );
+const MET: Family<Gauge, 1> = Family::new(
+    "cognito_exporter_discovery_listed_users",
+    "Users met in the present or latest round of listings.",
+    ["user_pool_id"],
+);
+const DISCOVERY_DELAY: Family<Distribution, 1> = Family::new(
+    "cognito_exporter_discovery_delay_seconds",
+    "Time from a user's creation to its joining the roster, users created after their pool was first followed.",
+    ["user_pool_id"],
+);
 const CATCHING_UP: Family<Gauge, 1> =
     Family::new("cognito_exporter_catching_up", "Whether backlog or history is being worked off.", ["user_pool_id"]);
 
@@ -128,6 +138,8 @@ pub(super) struct Pool {
     pub(super) objective: Option<Duration>,
     pub(super) round: Option<Duration>,
     pub(super) discovery: Option<UnixMillis>,
+    pub(super) met: Option<u64>,
+    discovery_delay: Histogram,
     pub(super) catching_up: Option<bool>,
 }
 
@@ -146,6 +158,8 @@ impl Pool {
             objective: None,
             round: None,
             discovery: None,
+            met: None,
+            discovery_delay: Family::distribution(&DELAY_BUCKETS_SECS),
             catching_up: None,
         }
     }
@@ -163,6 +177,10 @@ impl Pool {
 
     pub(super) fn event_delay(&self, delay: Duration) {
         self.delay.observe(delay.as_secs_f64());
+    }
+
+    pub(super) fn discovery_delay(&self, delay: Duration) {
+        self.discovery_delay.observe(delay.as_secs_f64());
     }
 
     pub(super) fn page_taken(&mut self, events: PageEvents) {
@@ -202,6 +220,8 @@ impl Pool {
         scrape.put_known(&OBJECTIVE, [id], self.objective.as_ref().map(Duration::as_secs_f64));
         scrape.put_known(&ROUND, [id], self.round.as_ref().map(Duration::as_secs_f64));
         scrape.put_known(&DISCOVERY, [id], self.discovery.map(UnixMillis::as_secs_f64));
+        scrape.put_known(&MET, [id], self.met.map(|met| met as f64));
+        scrape.put(&DISCOVERY_DELAY, [id], &self.discovery_delay);
         scrape.put_known(&CATCHING_UP, [id], self.catching_up.map(f64::from));
     }
 }

@@ -38,7 +38,9 @@ const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
     ("cognito_exporter_catching_up", "gauge", "user_pool_id", false),
     ("cognito_exporter_config_last_reload_success_timestamp_seconds", "gauge", "", true),
     ("cognito_exporter_config_last_reload_successful", "gauge", "", true),
+    ("cognito_exporter_discovery_delay_seconds", "histogram", "user_pool_id", true),
     ("cognito_exporter_discovery_last_success_timestamp_seconds", "gauge", "user_pool_id", false),
+    ("cognito_exporter_discovery_listed_users", "gauge", "user_pool_id", false),
     ("cognito_exporter_fetched_events_total", "counter", "user_pool_id,result", true),
     ("cognito_exporter_last_progress_timestamp_seconds", "gauge", "stage", false),
     ("cognito_exporter_late_events_total", "counter", "user_pool_id", true),
@@ -79,6 +81,8 @@ fn told() -> Metrics {
     metrics.poll_objective(POOL, Duration::from_secs(3600));
     metrics.round_estimate(POOL, Some(Duration::from_secs(33 * 60)));
     metrics.discovery_succeeded(POOL, now);
+    metrics.discovery_progress(POOL, 6);
+    metrics.discovery_delay(POOL, Duration::from_secs(70));
     metrics.catching_up(POOL, false);
     let took = Duration::from_millis(80);
     metrics.api_request(Some("123456789012"), "eu-west-1", Operation::ListUsers, CallOutcome::Ok, took);

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -12,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::entry::{Entry, UserIdentity};
 use crate::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
-use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
+use crate::ledger::{Commit, HabitAt, Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
-use crate::schedule::{Allowed, Backlog, Found, Lane};
+use crate::schedule::{Allowed, Backlog, Found, Habit, Lane};
 use crate::source::{Page, Source, SourceError};
 use crate::stop_point::{self, Step};
 use crate::tally::{self, Series};
@@ -92,6 +93,12 @@ impl Activity {
         self.found = page.events.iter().filter_map(|event| found(event, &event.facts(), page.received)).collect();
     }
 
+    /// What this makes of a habit.
+    fn after(&self, mut habit: Habit) -> Habit {
+        habit.polled(Duration::ZERO, &self.found, self.whole);
+        habit
+    }
+
     /// Takes what a page of a poll brought that was not known.
     fn add(&mut self, taken: &Taken, received: UnixMillis) {
         let new = taken.findings.iter().filter(|finding| finding.before.is_none());
@@ -112,26 +119,37 @@ pub enum TurnError {
     Source(#[from] SourceError),
     /// The ledger could not be read or written.
     #[error(transparent)]
-    Ledger(#[from] LedgerError),
+    Ledger(LedgerError),
     /// The process stops: what the turn waited for it did without, and nothing of it was committed.
     #[error("the process stops")]
     Stopped,
-    /// The user is not in the ledger: only somebody who emptied it can have removed it.
+    /// The user has no record in the ledger, or another than the turn began with: it goes on under another name, or another
+    /// person has its name now, and the poller is about to be told. Or somebody emptied the ledger.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
 }
 
-/// Walks one user's history for one turn, its first call not before `start`. `is_known` to the schedule: a first page tells
-/// it how active somebody is whom it does not know.
+impl From<LedgerError> for TurnError {
+    fn from(error: LedgerError) -> Self {
+        match error {
+            LedgerError::NotEnrolled => Self::NotEnrolled,
+            error => Self::Ledger(error),
+        }
+    }
+}
+
+/// Walks one user's history for one turn, its first call not before `start`. What it finds is written with the `habit` that
+/// it makes of the one known before; a first page tells how active somebody is of whom nothing was known.
 pub async fn take<S: Source>(
     means: &Means,
     pool: &Pool<S>,
-    user: &Arc<UserIdentity>,
+    username: String,
     lane: Lane,
-    is_known: bool,
+    habit: Habit,
     start: Instant,
 ) -> Result<Report, TurnError> {
-    let mut record = means.ledger.user(&pool.identity.id, &user.username)?.ok_or(TurnError::NotEnrolled)?;
+    let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
+    let user = &Arc::new(UserIdentity { username, sub: record.sub.clone() });
     let walk = match lane {
         Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
         Lane::Backlog => Walk::resume(&record.cursor),
@@ -158,12 +176,17 @@ pub async fn take<S: Source>(
         let taken = walk.take(&mut record.cursor, &page, &pool.rules);
         activity.pages += 1;
         match walk.kind() {
-            Kind::Poll if activity.pages == 1 && !is_known => activity.meet(&page),
+            Kind::Poll if activity.pages == 1 && !habit.is_known() => activity.meet(&page),
             Kind::Poll => activity.add(&taken, page.received),
             Kind::Backlog => {}
         }
+        // Without a change only once: that nobody forgets who showed nothing.
+        let changed = taken.cursor_changed || (walk.kind() == Kind::Poll && record.habit.is_none());
+        if walk.kind() == Kind::Poll {
+            record.habit = Some(HabitAt::new(activity.after(habit), page.received));
+        }
         let (next, token_repeated) = (taken.next, taken.token_repeated);
-        commit(means, pool, user, &record, taken, page.received).await?;
+        commit(means, pool, user, changed.then_some(&record), taken, page.received).await?;
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
@@ -219,13 +242,13 @@ fn backlog(record: &UserRecord) -> Option<Backlog> {
     (!cursor.open_walks().is_empty()).then_some(backlog)
 }
 
-/// Writes a page's cursor with what it accounts for. The ledger itself shows the totals once they are durable, whatever
+/// Writes a page's cursor, if it has changed, with what it accounts for. The ledger itself shows the totals once they are durable, whatever
 /// becomes of the turn.
 async fn commit<S: Source>(
     means: &Means,
     pool: &Pool<S>,
     user: &Arc<UserIdentity>,
-    record: &UserRecord,
+    record: Option<&UserRecord>,
     taken: Taken,
     observed: UnixMillis,
 ) -> Result<(), LedgerError> {
@@ -237,7 +260,7 @@ async fn commit<S: Source>(
         .filter_map(|finding| finding.event.creation_date)
         .map(|created| observed.since(created))
         .collect();
-    if taken.cursor_changed {
+    if let Some(record) = record {
         let totals = totals(&taken);
         let entry = |finding: crate::walk::Finding| Entry {
             pool: pool.identity.clone(),
@@ -340,7 +363,7 @@ mod tests {
     }
 
     fn joined(joined: UnixMillis) -> UserRecord {
-        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW) }
+        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW), habit: None }
     }
 
     #[tokio::test]
@@ -383,14 +406,9 @@ mod tests {
                 slot: PoolSlot(0),
                 source: Metered::new(source, identity.clone(), metrics.clone(), reads, lists),
                 identity,
-                rules: Rules {
-                    overlap: std::time::Duration::ZERO,
-                    settle: std::time::Duration::ZERO,
-                    followed_since: None,
-                },
+                rules: Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None },
             };
-            let ann = Arc::new(UserIdentity { username: "ann".into(), sub: None });
-            let turn = take(&means, &pool, &ann, Lane::Poll, true, Instant::now()).await;
+            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, Habit::UNKNOWN, Instant::now()).await;
             let counters = |text: &str| -> Vec<String> {
                 let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
                 text.lines().filter(durable).map(str::to_owned).collect()
@@ -400,7 +418,7 @@ mod tests {
             assert_eq!(ledger.outbox_state().records, u64::from(taken));
             assert_eq!(ledger.failure(), None);
             if !taken {
-                assert!(matches!(turn, Err(TurnError::Ledger(LedgerError::NotEnrolled))));
+                assert!(matches!(turn, Err(TurnError::NotEnrolled)));
                 assert_eq!(ledger.user(POOL, "ann"), Ok(enrolled));
             }
             ledger.close().await;

@@ -19,7 +19,7 @@ pub(super) enum State {
     Resting,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct User {
     /// When its age began: the latest answer.
     pub(super) polled: Moment,
@@ -58,7 +58,7 @@ impl User {
 #[derive(Debug, Default)]
 pub(super) struct Users {
     slots: Vec<User>,
-    vacant: Vec<u32>,
+    len: usize,
 }
 
 impl Users {
@@ -66,25 +66,24 @@ impl Users {
     const ROOM: usize = 64;
 
     pub(super) fn len(&self) -> usize {
-        self.slots.len() - self.vacant.len()
+        self.len
     }
 
-    pub(super) fn insert(&mut self, user: User) -> UserSlot {
-        if let Some(slot) = self.vacant.pop() {
-            self.slots[index(slot)] = user;
-            return UserSlot(slot);
+    pub(super) fn insert(&mut self, UserSlot(slot): UserSlot, user: User) {
+        let missing = (index(slot) + 1).saturating_sub(self.slots.len());
+        if missing > self.slots.capacity() - self.slots.len() {
+            self.slots.reserve_exact(missing + self.slots.len() / 8 + Self::ROOM);
         }
-        if self.slots.len() == self.slots.capacity() {
-            self.slots.reserve_exact(self.slots.len() / 8 + Self::ROOM);
-        }
-        self.slots.push(user);
-        UserSlot(u32::try_from(self.slots.len() - 1).expect("four billion users do not fit into memory"))
+        self.slots.extend(std::iter::repeat_n(User::VACANT, missing));
+        debug_assert_eq!(self.slots[index(slot)].state, State::Vacant, "a place is one user's");
+        self.slots[index(slot)] = user;
+        self.len += 1;
     }
 
     pub(super) fn remove(&mut self, slot: UserSlot) {
         if let Some(user) = self.get_mut(slot) {
             *user = User::VACANT;
-            self.vacant.push(slot.0);
+            self.len -= 1;
         }
     }
 
@@ -123,8 +122,8 @@ mod tests {
     fn a_million_users_take_less_than_sixty_four_bytes_each() {
         assert_eq!(size_of::<User>(), 56);
         let mut users = Users::default();
-        for _ in 0..1_000_000 {
-            users.insert(User::new(PoolSlot(0), Habit::UNKNOWN, 0, 0));
+        for slot in 0..1_000_000 {
+            users.insert(UserSlot(slot), User::new(PoolSlot(0), Habit::UNKNOWN, 0, 0));
         }
         assert!(users.slots.capacity() < 1_126_000, "{}", users.slots.capacity());
     }

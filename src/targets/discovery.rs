@@ -1,9 +1,16 @@
-//! Keeps a pool's roster: lists users, reads the file of names, enrols newcomers, tells the poller.
+//! Keeps a pool's roster: begins with the stored one, reads the listings and the file of names, enrols, retires, forgets.
 //!
-//! Only a listing that came to its end changes who was listed; one that broke off is begun again and meanwhile removes nobody.
-//! A newcomer is in the ledger before it is polled: the time of its joining decides what is history, and must survive.
+//! The shell around [`Round`]: it asks for pages, writes what they mean into the ledger, then tells the poller. Every step
+//! is written before the next, and each can be done again: a process that dies between two finds a roster that is true as
+//! far as it goes, and its next round does the rest.
+//!
+//! | dies | then |
+//! |---|---|
+//! | between two pages | those enrolled are polled from the next start on, the others when they are listed again |
+//! | after some of those who are gone were noted | the next complete round notes the rest |
+//! | under a changed selection, before its first round is complete | nobody is polled at start who has not been listed again |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -14,33 +21,40 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::roster::{self, Joining};
+use super::roster::{self, Joining, Meeting, Selection, Stored};
+use super::round::{Complete, Round, Wanted};
 use crate::config::PoolConfig;
-use crate::entry::UserIdentity;
-use crate::ledger::{Ledger, LedgerError, PoolRecord, UserRecord};
+use crate::event::UnixMillis;
+use crate::ledger::{Ledger, LedgerError, PoolRecord, Standing, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
 use crate::poller::Message;
 use crate::poller::health::Trouble;
 use crate::pool::Pool;
-use crate::source::{ListedUser, Listing, Source, SourceError};
+use crate::schedule::Habit;
+use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 use crate::stop_point::{self, Step};
 
 /// How often the file of usernames is looked at for a change.
 const FILE_LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Pause after a listing that broke off; doubled up to `discovery.interval`.
+/// Pause after a listing that broke off, and while the ledger cannot be written; the former is doubled up to
+/// `discovery.interval` while nothing is read.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Newcomers written to the ledger and told to the poller at once.
-const ENROL_AT_ONCE: usize = 1000;
+/// Throttles of one page in a row, each of which has slowed the gate down, after which it counts as broken off.
+const THROTTLES_MAX: u32 = 8;
+
+/// Names that are read from the ledger, told to the poller, or noted at once: a few milliseconds of work, and then others
+/// have their turn.
+const AT_ONCE: usize = 500;
+
+/// How often it is looked for users to forget: `discovery.forget_after` is a day at least.
+const FORGET_EVERY: Duration = Duration::from_hours(1);
 
 /// Bytes of a file of usernames: half a million names of full length.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-
-/// Users of one listing: as many as a pool may have (quota "users per user pool"). More never end.
-const LISTED_MAX: usize = 40_000_000;
 
 /// The roster of one pool.
 pub struct Discovery<S> {
@@ -48,17 +62,21 @@ pub struct Discovery<S> {
     pub config: PoolConfig,
     /// The pool as followed.
     pub pool: Arc<Pool<S>>,
+    /// The pool as stored.
+    pub record: PoolRecord,
     /// What makes a newcomer's events live or history.
     pub joining: Joining,
     /// `discovery.interval`.
     pub interval: Duration,
-    /// Where newcomers are written.
+    /// `discovery.forget_after`.
+    pub forget_after: Duration,
+    /// Where the roster is stored.
     pub ledger: Ledger,
     /// Where success is shown.
     pub metrics: Metrics,
     /// Where trouble is shown.
     pub status: StatusBoard,
-    /// The time of joining.
+    /// The time of joining and leaving.
     pub clock: Clock,
     /// Whom to tell.
     pub poller: mpsc::Sender<Message<S>>,
@@ -70,15 +88,44 @@ struct Known {
     /// The names of `usernames_file`, as last read.
     in_file: Vec<String>,
     file_changed: Option<SystemTime>,
-    /// By listing, in the configuration's order.
-    listed: Vec<Vec<ListedUser>>,
-    /// Who is followed, with the `sub` that a listing gave.
-    roster: BTreeMap<String, Option<String>>,
-    /// How many users are left out because their records cannot be read.
-    unreadable: usize,
     file_trouble: Option<String>,
     /// What people were told of.
     listing_trouble: Option<Trouble>,
+    /// Whether anybody is followed.
+    anybody: bool,
+    /// Whether anybody may be followed whom a listing gave: a name that is not known may be an alias of theirs.
+    anybody_listed: bool,
+    /// Names listed by hand, and the username of whom each belonged to in the last complete round.
+    aliases: HashMap<String, String>,
+    /// Who joined and left since people were told.
+    joined: usize,
+    left: usize,
+    forgot: Option<Instant>,
+    /// Who is left out because of a record that cannot be read.
+    unreadable: BTreeSet<String>,
+    /// The latest reason, and of how many users people were told.
+    unreadable_because: Option<LedgerError>,
+    unreadable_told: usize,
+}
+
+impl Known {
+    /// Leaves a user out whose record cannot be read: it stays as it is, for a build that can, and concerns nobody else.
+    fn leave_out(&mut self, username: &str, error: LedgerError) {
+        self.unreadable.insert(username.to_owned());
+        self.unreadable_because = Some(error);
+    }
+}
+
+/// What a chunk of users means, gathered before it is written and told.
+#[derive(Default)]
+struct Enrolment {
+    /// Whom the poller follows from now on.
+    names: Vec<(String, Habit)>,
+    records: Vec<(String, UserRecord)>,
+    /// How many names are another person's now.
+    succeeded: usize,
+    /// When those were created who were created since the pool is followed.
+    born: Vec<UnixMillis>,
 }
 
 impl<S: Source> Discovery<S> {
@@ -88,77 +135,350 @@ impl<S: Source> Discovery<S> {
     }
 
     async fn keep(mut self) {
-        let listings = roster::listings(&self.config);
+        let selection = Selection::of(&self.config);
         let mut known = Known::default();
-        let mut retry_after = RETRY_AFTER;
+        self.begin(&selection, &mut known).await;
         loop {
             self.read_names(&mut known).await;
-            let listed = self.list(&listings, &mut known).await;
-            let is_complete = listed.is_ok() && known.file_trouble.is_none();
-            let again_in = match listed {
-                Ok(()) => {
-                    self.listed(&listings, &mut known, Ok(())).await;
-                    self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
-                    retry_after = RETRY_AFTER;
-                    self.interval
-                }
-                Err(error) => {
-                    self.listed(&listings, &mut known, Err(error)).await;
-                    let pause = retry_after.min(self.interval);
-                    retry_after = pause * 2;
-                    pause
-                }
-            };
-            self.update_until_done(&mut known).await;
-            if is_complete {
-                self.lost_users_are_back().await;
-            }
-            let listing_due = Instant::now() + again_in;
-            while Instant::now() < listing_due {
-                tokio::time::sleep_until(listing_due.min(Instant::now() + FILE_LOOK_EVERY)).await;
-                if self.read_names(&mut known).await {
-                    self.update_until_done(&mut known).await;
-                }
+            let by_hand = self.config.usernames.iter().chain(&known.in_file).cloned();
+            let round = Round::begin(&selection, by_hand);
+            let may_remove = known.file_trouble.is_none();
+            if let Some(complete) = self.read_to_its_end(round, &mut known).await {
+                self.settle(complete, may_remove, &selection, &mut known).await;
+                self.forget(&mut known).await;
+                self.pause(self.interval, &mut known).await;
             }
         }
     }
 
-    /// Reads every listing. One that breaks off leaves what it gave before, and the others their say; the first error is
-    /// told.
-    async fn list(&self, listings: &[Listing], known: &mut Known) -> Result<(), SourceError> {
-        let mut result = Ok(());
-        known.listed.resize_with(listings.len(), Vec::new);
-        for (listing, listed) in listings.iter().zip(&mut known.listed) {
-            match self.read_to_its_end(listing).await {
-                Ok(users) => *listed = users,
-                Err(error) => result = result.and(Err(error)),
+    /// Begins with the stored roster, if it was made by this selection; else notes that it cannot be trusted any more.
+    async fn begin(&mut self, selection: &Selection, known: &mut Known) {
+        if self.record.selection == Some(selection.digest()) {
+            return self.follow_the_stored(known).await;
+        }
+        // Whoever is there was enrolled under another selection. Where nobody is, what follows is all of this one.
+        let is_empty = self.ledger.followed(&self.pool.identity.id).next().is_none();
+        self.record.selection = is_empty.then(|| selection.digest());
+        self.write_record().await;
+    }
+
+    async fn follow_the_stored(&self, known: &mut Known) {
+        let (mut followed, mut unread) = (0, false);
+        let mut names = Vec::new();
+        let by_hand: HashSet<&String> = self.config.usernames.iter().collect();
+        for username in self.ledger.followed(&self.pool.identity.id) {
+            match username {
+                Ok(username) if !super::is_ours(&self.pool.identity.id, &username) => {}
+                Ok(username) => {
+                    known.anybody_listed |= !by_hand.contains(&username);
+                    match self.ledger.standing(&self.pool.identity.id, &username) {
+                        Err(error) if is_unreadable(&error) => known.leave_out(&username, error),
+                        Err(_) => unread = true,
+                        Ok(standing) => names.push((username, self.habit(standing.as_ref()))),
+                    }
+                }
+                Err(_) => unread = true,
             }
+            if names.len() >= AT_ONCE {
+                followed += names.len();
+                self.tell(Message::Joined(self.pool.slot, std::mem::take(&mut names))).await;
+                tokio::task::yield_now().await;
+            }
+            // The rest joins when it is listed.
+            if unread {
+                break;
+            }
+        }
+        followed += names.len();
+        self.tell(Message::Joined(self.pool.slot, names)).await;
+        known.anybody = followed > 0;
+        if followed > 0 {
+            info!(pool = self.pool.identity.id, followed, "going on with the stored roster");
+        }
+        self.tell_of_unreadable(known);
+    }
+
+    /// Reads every listing to its end, however often one breaks off; None if the file of names has changed meanwhile, and
+    /// the round is to begin again.
+    async fn read_to_its_end(&mut self, mut round: Round<'_>, known: &mut Known) -> Option<Complete> {
+        let mut retry_after = RETRY_AFTER;
+        loop {
+            let met = round.met();
+            let result = self.read_on(&mut round, known).await;
+            self.tell_how_it_went(round.listings() > 0, known, result).await;
+            if round.met() > met {
+                retry_after = RETRY_AFTER;
+            }
+            round = match round.complete() {
+                Ok(complete) => return Some(complete),
+                Err(unfinished) => unfinished,
+            };
+            if !known.anybody_listed {
+                let as_given: Vec<_> = round.unmet().map(Wanted::as_given).collect();
+                self.join(&as_given, known).await;
+            }
+            self.tell_of_changes(round.met(), known);
+            self.forget(known).await;
+            if self.pause(retry_after.min(self.interval), known).await {
+                return None;
+            }
+            retry_after *= 2;
+        }
+    }
+
+    /// Reads on in every listing that has not come to its end. One that breaks off leaves the others their turn; the first
+    /// error is told.
+    async fn read_on(&mut self, round: &mut Round<'_>, known: &mut Known) -> Result<(), SourceError> {
+        let mut result = Ok(());
+        for listing in 0..round.listings() {
+            let read = self.read_listing(listing, round, known).await;
+            result = result.and(read);
         }
         result
     }
 
-    async fn read_to_its_end(&self, listing: &Listing) -> Result<Vec<ListedUser>, SourceError> {
-        let mut listed = Vec::new();
-        let mut token = None;
-        loop {
+    async fn read_listing(
+        &mut self,
+        index: usize,
+        round: &mut Round<'_>,
+        known: &mut Known,
+    ) -> Result<(), SourceError> {
+        let (mut throttles, mut refusals) = (0, 0);
+        while let Some((listing, token)) = round.next(index) {
             self.pool.source.lists().pass().await;
-            let page = match self.pool.source.users(listing, token.as_ref()).await {
+            match self.pool.source.users(listing, token).await {
+                Ok(page) => {
+                    throttles = 0;
+                    let taken = round.take(index, page);
+                    known.anybody_listed |= !taken.wanted.is_empty();
+                    self.join(&taken.wanted, known).await;
+                    self.metrics.discovery_progress(&self.pool.identity.id, round.met() as u64);
+                    if taken.token_repeated {
+                        return Err(SourceError::Passing("the service repeated its listing token".into()));
+                    }
+                }
                 // The gate has slowed down; the same page again.
-                Err(SourceError::Throttled(_)) => continue,
-                page => page?,
-            };
-            listed.extend(page.users);
-            if page.next.is_none() {
-                return Ok(listed);
+                Err(SourceError::Throttled(_)) if throttles < THROTTLES_MAX => throttles += 1,
+                // Refused or expired: from the top, once before people hear of it.
+                Err(SourceError::InvalidParameter(_)) if token.is_some() && refusals == 0 => {
+                    refusals += 1;
+                    round.from_the_top(index);
+                }
+                Err(error) => {
+                    if matches!(error, SourceError::InvalidParameter(_)) {
+                        round.from_the_top(index);
+                    }
+                    return Err(error);
+                }
             }
-            if page.next == token {
-                return Err(SourceError::Passing("the service repeated its listing token".into()));
-            }
-            if listed.len() > LISTED_MAX {
-                return Err(SourceError::Passing("the service lists more users than a pool can have".into()));
-            }
-            token = page.next;
         }
+        Ok(())
+    }
+
+    /// Has users followed: in the ledger first, then at the poller. Known ones cost a look.
+    async fn join(&self, wanted: &[Wanted], known: &mut Known) {
+        for part in wanted.chunks(AT_ONCE) {
+            while let Err(error) = self.enroll(part, known).await {
+                debug!(pool = self.pool.identity.id, %error, "the roster waits for the ledger");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+        }
+        known.anybody |= !wanted.is_empty();
+    }
+
+    async fn enroll(&self, wanted: &[Wanted], known: &mut Known) -> Result<(), LedgerError> {
+        let pool_id = &self.pool.identity.id;
+        let mut enrolment = Enrolment::default();
+        for user in wanted {
+            match self.meet(user, &mut enrolment).await {
+                Ok(habit) => {
+                    known.unreadable.remove(&user.username);
+                    enrolment.names.push((user.username.clone(), habit));
+                }
+                Err(error) if is_unreadable(&error) => known.leave_out(&user.username, error),
+                Err(error) => return Err(error),
+            }
+        }
+        let Enrolment { names, records, succeeded, born } = enrolment;
+        let joined = records.len();
+        if joined > 0 {
+            self.ledger.enroll(pool_id, records).await?;
+        }
+        stop_point::reached(Step::UsersEnrolled);
+        if !names.is_empty() {
+            self.tell(Message::Joined(self.pool.slot, names)).await;
+        }
+        stop_point::reached(Step::PollerTold);
+        known.joined += joined + succeeded;
+        known.left += succeeded;
+        // After a loss everybody is new to the ledger, and nobody to the pool.
+        if self.joining.lost_since.is_none() {
+            let joined_at = self.clock.now();
+            born.into_iter().for_each(|created| self.metrics.discovery_delay(pool_id, joined_at.since(created)));
+        }
+        Ok(())
+    }
+
+    /// Finds out what it means that a user was met. What concerns another name or another person is written and told at
+    /// once: done again, it would not be found any more. Who is told to leave before it joins is polled at once. Answers
+    /// what is known of the user's habit.
+    async fn meet(&self, user: &Wanted, enrolment: &mut Enrolment) -> Result<Habit, LedgerError> {
+        let pool_id = &self.pool.identity.id;
+        let now = self.clock.now();
+        for alias in &user.aliases {
+            if self.is_followed_as(alias, user)? {
+                self.ledger.carry_over(pool_id, alias, &user.username, self.newcomer(user, now)).await?;
+                self.tell(Message::Left(self.pool.slot, vec![alias.clone()])).await;
+            }
+        }
+        let standing = self.ledger.standing(pool_id, &user.username)?;
+        match Meeting::of(standing.as_ref().map(stored), user.sub.as_deref()) {
+            Meeting::Known => return Ok(self.habit(standing.as_ref())),
+            Meeting::Recognised | Meeting::Back => {
+                if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
+                    record.sub = user.sub.clone().or(record.sub);
+                    enrolment.records.push((user.username.clone(), record));
+                }
+                return Ok(self.habit(standing.as_ref()));
+            }
+            Meeting::New => enrolment.records.push((user.username.clone(), self.newcomer(user, now))),
+            Meeting::Another => {
+                let since = user.created.unwrap_or(UnixMillis::MIN);
+                self.ledger.succeed(pool_id, &user.username, self.newcomer(user, now), since).await?;
+                self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
+                enrolment.succeeded += 1;
+            }
+        }
+        enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created)));
+        Ok(Habit::UNKNOWN)
+    }
+
+    /// What is known of a user's activity at present.
+    fn habit(&self, standing: Option<&Standing>) -> Habit {
+        let habit = standing.and_then(|standing| standing.habit);
+        habit.map_or(Habit::UNKNOWN, |habit| habit.aged(self.clock.now()))
+    }
+
+    /// Whether a listed user was followed under an alias, as it was given. What lies under the name may also be another
+    /// listed user, whose username it is.
+    fn is_followed_as(&self, alias: &str, user: &Wanted) -> Result<bool, LedgerError> {
+        let standing = self.ledger.standing(&self.pool.identity.id, alias)?;
+        Ok(standing.is_some_and(|standing| standing.sub.is_none() || standing.sub == user.sub))
+    }
+
+    fn newcomer(&self, user: &Wanted, now: UnixMillis) -> UserRecord {
+        UserRecord { joined: now, sub: user.sub.clone(), cursor: self.joining.cursor(user.created, now), habit: None }
+    }
+
+    /// Draws the conclusions of a complete round: names that are nobody's alias are followed as given, and who was not met
+    /// is gone.
+    async fn settle(&mut self, complete: Complete, may_remove: bool, selection: &Selection, known: &mut Known) {
+        for name in complete.as_given() {
+            // Who was met under this name before, and is listed no more, goes on under it.
+            if let Some(before) = known.aliases.get(name).filter(|before| !complete.wants(before))
+                && let Err(error) = self.carry_back(before, name).await
+            {
+                known.leave_out(name, error);
+            }
+        }
+        let readable = complete.as_given().iter().filter(|name| !known.unreadable.contains(*name));
+        let as_given: Vec<_> = readable.map(|name| Wanted::as_given(name)).collect();
+        self.join(&as_given, known).await;
+        if may_remove {
+            while let Err(error) = self.retire(&complete, known).await {
+                debug!(pool = self.pool.identity.id, %error, "the roster waits for the ledger");
+                tokio::time::sleep(RETRY_AFTER).await;
+            }
+            // After a loss, everybody who could have been followed before it is enrolled again: who joins from now on is new.
+            self.joining.lost_since = None;
+            let record = PoolRecord { lost_since: None, selection: Some(selection.digest()), ..self.record.clone() };
+            if record != self.record {
+                self.record = record;
+                self.write_record().await;
+            }
+        }
+        known.anybody = !complete.is_empty();
+        known.unreadable.retain(|username| complete.wants(username));
+        self.tell_of_changes(complete.len(), known);
+        self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
+        known.aliases = complete.into_aliases();
+    }
+
+    /// Lets a user go on under a name listed by hand; fails only if a record cannot be read.
+    async fn carry_back(&self, username: &str, name: &str) -> Result<(), LedgerError> {
+        let pool_id = &self.pool.identity.id;
+        let record = self.newcomer(&Wanted::as_given(name), self.clock.now());
+        while let Err(error) = self.ledger.carry_over(pool_id, username, name, record.clone()).await {
+            if is_unreadable(&error) {
+                return Err(error);
+            }
+            debug!(pool = pool_id, %error, "the roster waits for the ledger");
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+        self.tell(Message::Left(self.pool.slot, vec![username.to_owned()])).await;
+        Ok(())
+    }
+
+    /// Notes everybody as gone who is on the stored roster and not wanted any more.
+    async fn retire(&self, complete: &Complete, known: &mut Known) -> Result<(), LedgerError> {
+        let pool_id = &self.pool.identity.id;
+        let mut followed = self.ledger.followed(pool_id);
+        loop {
+            let part = followed.by_ref().take(AT_ONCE).collect::<Result<Vec<_>, _>>()?;
+            if part.is_empty() {
+                return Ok(());
+            }
+            let gone: Vec<String> = part.into_iter().filter(|username| !complete.wants(username)).collect();
+            if !gone.is_empty() {
+                self.ledger.mark_gone(pool_id, &gone, self.clock.now()).await?;
+                known.left += gone.len();
+                self.tell(Message::Left(self.pool.slot, gone)).await;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Removes the state of those who have been gone for long enough. What fails is done another time.
+    async fn forget(&self, known: &mut Known) {
+        if known.forgot.is_some_and(|at| at.elapsed() < FORGET_EVERY) {
+            return;
+        }
+        known.forgot = Some(Instant::now());
+        let pool_id = &self.pool.identity.id;
+        let now = self.clock.now();
+        let mut gone = self.ledger.gone(pool_id).map_while(Result::ok).peekable();
+        let mut forgotten = 0;
+        while gone.peek().is_some() {
+            let part = gone.by_ref().take(AT_ONCE).filter(|(_, since)| now.since(*since) >= self.forget_after);
+            let names: Vec<_> = part.map(|(username, _)| username).collect();
+            let count = names.len();
+            if count > 0 && self.ledger.forget(pool_id, names).await.is_ok() {
+                forgotten += count;
+            }
+            tokio::task::yield_now().await;
+        }
+        if forgotten > 0 {
+            info!(pool = pool_id, forgotten, "the state of users who have been gone for long is removed");
+        }
+    }
+
+    async fn write_record(&self) {
+        while let Err(error) = self.ledger.follow_pool(&self.pool.identity.id, self.record.clone()).await {
+            debug!(pool = self.pool.identity.id, %error, "the pool's record waits for the ledger");
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    /// Waits; answers at once, and true, when the file of names has changed.
+    async fn pause(&self, pause: Duration, known: &mut Known) -> bool {
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            tokio::time::sleep_until(until.min(Instant::now() + FILE_LOOK_EVERY)).await;
+            if self.read_names(known).await {
+                return true;
+            }
+        }
+        false
     }
 
     /// Reads the file of names, if there is one; answers whether they may have changed.
@@ -182,108 +502,10 @@ impl<S: Source> Discovery<S> {
                         "usernames_file cannot be read; the names read before stay followed"
                     );
                     known.file_trouble = Some(cause);
+                    // When it can be read again it counts as changed, whatever its time says.
+                    known.file_changed = None;
                 }
                 false
-            }
-        }
-    }
-
-    async fn update_until_done(&self, known: &mut Known) {
-        while let Err(error) = self.update(known).await {
-            debug!(pool = self.pool.identity.id, %error, "the roster waits for the ledger");
-            tokio::time::sleep(RETRY_AFTER).await;
-        }
-    }
-
-    /// After a loss, everybody who could have been followed before it is enrolled again: who joins from now on is new.
-    async fn lost_users_are_back(&mut self) {
-        if self.joining.lost_since.take().is_some() {
-            let record = PoolRecord { followed_since: self.joining.pool_followed_since, lost_since: None };
-            while let Err(error) = self.ledger.follow_pool(&self.pool.identity.id, record.clone()).await {
-                debug!(pool = self.pool.identity.id, %error, "the pool's record waits for the ledger");
-                tokio::time::sleep(RETRY_AFTER).await;
-            }
-        }
-    }
-
-    /// Brings the roster in line with who is wanted.
-    async fn update(&self, known: &mut Known) -> Result<(), LedgerError> {
-        let by_hand = self.config.usernames.iter().chain(&known.in_file).map(String::as_str);
-        let wanted = roster::wanted(&self.config, by_hand, known.listed.iter().flatten());
-        let newcomers: Vec<_> = wanted
-            .iter()
-            .filter(|(username, user)| {
-                known.roster.get(**username).is_none_or(|sub| user.sub.is_some() && sub.as_deref() != user.sub)
-            })
-            .map(|(username, user)| (*username, *user))
-            .collect();
-        let gone: Vec<String> =
-            known.roster.keys().filter(|username| !wanted.contains_key(username.as_str())).cloned().collect();
-        let (mut joined, left) = (0, gone.len());
-        let mut unreadable = (0, None);
-
-        for users in newcomers.chunks(ENROL_AT_ONCE) {
-            let mut records = Vec::new();
-            let mut readable = Vec::new();
-            for (username, user) in users {
-                let stored = match self.ledger.user(&self.pool.identity.id, username) {
-                    // It stays as it is, for a build that can read it, and concerns nobody else.
-                    Err(error @ (LedgerError::Corrupt { .. } | LedgerError::NewerVersion { .. })) => {
-                        unreadable = (unreadable.0 + 1, Some(error));
-                        continue;
-                    }
-                    stored => stored?,
-                };
-                readable.push((username, user));
-                records.extend(self.record(stored, *user).map(|record| ((*username).to_owned(), record)));
-            }
-            self.ledger.enroll(&self.pool.identity.id, records).await?;
-            stop_point::reached(Step::UsersEnrolled);
-            joined += readable.len();
-            let identities = readable
-                .iter()
-                .map(|(username, user)| UserIdentity {
-                    username: (**username).to_owned(),
-                    sub: user.sub.map(str::to_owned),
-                })
-                .collect();
-            self.tell(Message::Joined(self.pool.slot, identities)).await;
-            stop_point::reached(Step::PollerTold);
-            let entries = readable.iter().map(|(name, user)| ((**name).to_owned(), user.sub.map(str::to_owned)));
-            known.roster.extend(entries);
-        }
-        gone.iter().for_each(|username| {
-            known.roster.remove(username);
-        });
-        if left > 0 {
-            self.tell(Message::Left(self.pool.slot, gone)).await;
-        }
-        let pool = &self.pool.identity.id;
-        if let (users, Some(error)) = &unreadable
-            && known.unreadable != *users
-        {
-            warn!(pool, users, %error, "records of users cannot be read; these users are left out");
-        }
-        known.unreadable = unreadable.0;
-        if joined + left > 0 {
-            info!(pool = self.pool.identity.id, joined, left, followed = known.roster.len(), "the roster has changed");
-        }
-        Ok(())
-    }
-
-    /// What is to be written of a user who joins: nothing if it is known.
-    ///
-    /// A name that another person has now (another `sub`) keeps its cursor. Whoever has it now was polled under it before a
-    /// listing told, and a cursor begun anew would count those events again; and nothing of theirs can be taken for known
-    /// of the one before, because all of it came later, above the horizon, and EventIds are never used twice. What was
-    /// watched of the one before will not be met again, and ends with its watch.
-    fn record(&self, stored: Option<UserRecord>, user: roster::Wanted<'_>) -> Option<UserRecord> {
-        let sub = user.sub.map(str::to_owned);
-        match stored {
-            Some(stored) => (sub.is_some() && stored.sub != sub).then_some(UserRecord { sub, ..stored }),
-            None => {
-                let now = self.clock.now();
-                Some(UserRecord { joined: now, sub, cursor: self.joining.cursor(user.created, now) })
             }
         }
     }
@@ -293,10 +515,29 @@ impl<S: Source> Discovery<S> {
         let _ = self.poller.send(message).await;
     }
 
+    fn tell_of_changes(&self, met: usize, known: &mut Known) {
+        let (joined, left) = (std::mem::take(&mut known.joined), std::mem::take(&mut known.left));
+        if joined + left > 0 {
+            info!(pool = self.pool.identity.id, joined, left, met, "the roster has changed");
+        }
+        self.tell_of_unreadable(known);
+    }
+
+    fn tell_of_unreadable(&self, known: &mut Known) {
+        let users = known.unreadable.len();
+        if let Some(error) = &known.unreadable_because
+            && users > 0
+            && users != known.unreadable_told
+        {
+            warn!(pool = self.pool.identity.id, users, %error, "records of users cannot be read; these users are left out");
+        }
+        known.unreadable_told = users;
+    }
+
     /// Tells how the listings went.
-    async fn listed(&self, listings: &[Listing], known: &mut Known, result: Result<(), SourceError>) {
+    async fn tell_how_it_went(&self, any_listing: bool, known: &mut Known, result: Result<(), SourceError>) {
         let pool = &self.pool.identity.id;
-        let has_users = !(known.roster.is_empty() && self.config.usernames.is_empty() && known.in_file.is_empty());
+        let has_users = known.anybody || !self.config.usernames.is_empty() || !known.in_file.is_empty();
         let trouble = result.as_ref().err().map(|error| Trouble::of(error).unwrap_or(Trouble::Unanswered));
         // What the polls meet too is theirs to tell: one line for one cause.
         let trouble = trouble.filter(|trouble| !(has_users && trouble.meets_every_call()));
@@ -311,10 +552,19 @@ impl<S: Source> Discovery<S> {
         if let Err(error) = &result {
             self.status.pool_error(pool, &error.to_string(), self.clock.now());
         }
-        if !has_users && !listings.is_empty() {
+        if !has_users && any_listing {
             self.tell(Message::Listed(self.pool.slot, result)).await;
         }
     }
+}
+
+fn stored(standing: &Standing) -> Stored<'_> {
+    Stored { sub: standing.sub.as_deref(), gone: standing.gone_since.is_some() }
+}
+
+/// Whether it is the record that cannot be read, and not the ledger.
+fn is_unreadable(error: &LedgerError) -> bool {
+    matches!(error, LedgerError::Corrupt { .. } | LedgerError::NewerVersion { .. })
 }
 
 type Names = (Vec<String>, Option<SystemTime>);

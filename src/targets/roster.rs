@@ -1,56 +1,119 @@
-//! Who is wanted of a pool, and what that changes.
+//! Who is wanted of a pool, what meeting a user means, and what of its events is live.
 //!
-//! Pure. Names listed by hand may be aliases (an email address, a `sub`) of users whom a listing names too: a user met under
-//! two names is followed once, under the `Username` that Cognito gave.
+//! Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::config::{FirstRun, PoolConfig};
 use crate::cursor::Cursor;
 use crate::event::UnixMillis;
 use crate::source::{ListedUser, Listing};
 
-/// What is known of a wanted user.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Wanted<'a> {
-    /// `sub`, where a listing gave it.
+/// Whom a pool's configuration selects.
+#[derive(Clone, Debug)]
+pub struct Selection {
+    pool_id: String,
+    listings: Vec<Listing>,
+    excluded: HashSet<String>,
+    include_disabled: bool,
+    include_federated: bool,
+    digest: u64,
+}
+
+impl Selection {
+    /// The selection of a pool.
+    pub fn of(pool: &PoolConfig) -> Self {
+        let users = (pool.all_users || pool.filter.is_some()).then(|| Listing::Users { filter: pool.filter.clone() });
+        Self {
+            pool_id: pool.id.clone(),
+            listings: users.into_iter().chain(pool.groups.iter().cloned().map(Listing::Group)).collect(),
+            excluded: pool.exclude.iter().cloned().collect(),
+            include_disabled: pool.include_disabled,
+            include_federated: pool.include_federated,
+            digest: digest(pool),
+        }
+    }
+
+    /// What has to be listed; nothing if all users are named by hand.
+    pub fn listings(&self) -> &[Listing] {
+        &self.listings
+    }
+
+    /// The same for the same selection. The names in `usernames_file` are not part of it: they change while the process runs.
+    pub fn digest(&self) -> u64 {
+        self.digest
+    }
+
+    /// Whether a listed user is wanted. Who is named by hand is wanted also if disabled or federated.
+    pub fn wants(&self, user: &ListedUser, is_named: bool) -> bool {
+        let kind = (user.enabled || self.include_disabled) && (!user.federated || self.include_federated);
+        (kind || is_named)
+            && !names(user).any(|name| self.excluded.contains(name))
+            && super::is_ours(&self.pool_id, &user.username)
+    }
+
+    /// Whether a name that no listing knows is wanted.
+    pub fn wants_name(&self, name: &str) -> bool {
+        !self.excluded.contains(name) && super::is_ours(&self.pool_id, name)
+    }
+}
+
+/// Every part with its length in front, so that no two selections read the same; lists in order, each name once.
+fn digest(pool: &PoolConfig) -> u64 {
+    let mut hash = Sha256::new();
+    let mut part = |bytes: &[u8]| {
+        hash.update((bytes.len() as u64).to_le_bytes());
+        hash.update(bytes);
+    };
+    part(&[pool.all_users, pool.include_disabled, pool.include_federated, pool.filter.is_some()].map(u8::from));
+    part(pool.filter.as_deref().unwrap_or_default().as_bytes());
+    let file = pool.usernames_file.as_ref().map(|path| path.to_string_lossy().into_owned());
+    for list in [&pool.usernames, &pool.groups, &pool.exclude, &file.into_iter().collect()] {
+        let list: BTreeSet<_> = list.iter().collect();
+        part(&(list.len() as u64).to_le_bytes());
+        list.into_iter().for_each(|name| part(name.as_bytes()));
+    }
+    let digest = hash.finalize();
+    digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
+}
+
+/// What is stored of a user's place on the roster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stored<'a> {
+    /// Its `sub`, where a listing gave it.
     pub sub: Option<&'a str>,
-    /// `UserCreateDate`, where a listing gave it.
-    pub created: Option<UnixMillis>,
+    /// Whether it is noted as gone.
+    pub gone: bool,
 }
 
-/// The listings that a pool's configuration asks for; none if its users are all named by hand.
-pub fn listings(pool: &PoolConfig) -> Vec<Listing> {
-    let users = (pool.all_users || pool.filter.is_some()).then(|| Listing::Users { filter: pool.filter.clone() });
-    users.into_iter().chain(pool.groups.iter().cloned().map(Listing::Group)).collect()
+/// What it means that a wanted user was met.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Meeting {
+    /// Followed already, as it was.
+    Known,
+    /// Known, but not by its `sub` until now.
+    Recognised,
+    /// It was gone, and goes on where it was.
+    Back,
+    /// Never followed.
+    New,
+    /// Another person has the name now: nothing of the former one is known of it.
+    Another,
 }
 
-/// Works out who is wanted, by username. `listed` may name a user several times; the first counts.
-pub fn wanted<'a>(
-    pool: &PoolConfig,
-    by_hand: impl IntoIterator<Item = &'a str>,
-    listed: impl Iterator<Item = &'a ListedUser> + Clone,
-) -> BTreeMap<&'a str, Wanted<'a>> {
-    let excluded: HashSet<&str> = pool.exclude.iter().map(String::as_str).collect();
-    let mut username_of = HashMap::new();
-    for user in listed.clone() {
-        for name in names(user) {
-            username_of.entry(name).or_insert(user);
+impl Meeting {
+    /// Judges by what is stored under the username.
+    pub fn of(stored: Option<Stored<'_>>, sub: Option<&str>) -> Self {
+        match stored {
+            None => Self::New,
+            Some(Stored { sub: Some(stored), .. }) if sub.is_some_and(|sub| sub != stored) => Self::Another,
+            Some(Stored { gone: true, .. }) => Self::Back,
+            Some(Stored { sub: None, .. }) if sub.is_some() => Self::Recognised,
+            Some(_) => Self::Known,
         }
     }
-    let mut wanted = BTreeMap::new();
-    let selected =
-        listed.filter(|user| (user.enabled || pool.include_disabled) && (!user.federated || pool.include_federated));
-    let named = by_hand.into_iter().map(|name| (name, username_of.get(name).copied()));
-    for (name, user) in selected.map(|user| (user.username.as_str(), Some(user))).chain(named) {
-        let is_excluded =
-            excluded.contains(name) || user.is_some_and(|user| names(user).any(|name| excluded.contains(name)));
-        if !is_excluded {
-            let known = user.map(|user| Wanted { sub: user.sub.as_deref(), created: user.created });
-            wanted.entry(user.map_or(name, |user| user.username.as_str())).or_insert(known.unwrap_or_default());
-        }
-    }
-    wanted
 }
 
 /// Characters of a username at most (API reference).
@@ -66,7 +129,7 @@ pub fn names_in(text: &str) -> Vec<String> {
 }
 
 /// Every name that a user may be called by.
-fn names(user: &ListedUser) -> impl Iterator<Item = &str> {
+pub(super) fn names(user: &ListedUser) -> impl Iterator<Item = &str> {
     [user.username.as_str()].into_iter().chain(user.sub.as_deref()).chain(user.aliases.iter().map(String::as_str))
 }
 
@@ -84,13 +147,18 @@ pub struct Joining {
 }
 
 impl Joining {
+    /// Whether a user was created after its pool was first followed.
+    pub fn is_newborn(&self, created: Option<UnixMillis>) -> bool {
+        created.is_some_and(|created| created >= self.pool_followed_since)
+    }
+
     /// The cursor of a user who joins the roster at `now`.
     ///
     /// History is what happened before the user was first on the roster, not before the first poll, which may be hours
     /// later. A user who was created after the pool was first followed has none: all its events are live. While the users of
     /// a lost ledger come back, everybody is taken for one of them.
     pub fn cursor(&self, created: Option<UnixMillis>, now: UnixMillis) -> Cursor {
-        if created.is_some_and(|created| created >= self.pool_followed_since) {
+        if self.is_newborn(created) {
             return Cursor::new(UnixMillis::MIN, UnixMillis::MIN);
         }
         let earlier = self.lost_since.into_iter().chain(self.configured_since);
@@ -143,48 +211,91 @@ mod tests {
         }
     }
 
-    fn names_of(wanted: &BTreeMap<&str, Wanted<'_>>) -> Vec<String> {
-        wanted.keys().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn a_user_met_under_two_names_is_followed_once_under_the_username() {
-        let listed = [user("ann"), user("ben")];
-        let wanted = wanted(&pool(), ["ann@example.com", "sub-of-ben", "ben", "zoë"], listed.iter());
-        assert_eq!(names_of(&wanted), ["ann", "ben", "zoë"]);
-        assert_eq!(wanted["ann"].sub, Some("sub-of-ann"));
-        assert_eq!(wanted["zoë"], Wanted::default());
-    }
-
     #[test]
     fn who_is_excluded_is_left_out_under_every_name() {
-        let listed = [user("ann"), user("ben"), user("cat")];
         let mut pool = pool();
-        pool.exclude = vec!["ann@example.com".into(), "sub-of-ben".into(), "dan".into()];
-        assert_eq!(names_of(&wanted(&pool, ["ann", "dan"], listed.iter())), ["cat"]);
+        pool.exclude = vec!["ann@example.com".into(), "sub-of-ben".into(), "cat".into(), "dan".into()];
+        let selection = Selection::of(&pool);
+        for name in ["ann", "ben", "cat"] {
+            assert!(!selection.wants(&user(name), false) && !selection.wants(&user(name), true), "{name}");
+        }
+        assert!(selection.wants(&user("eve"), false));
+        assert!(!selection.wants_name("dan") && selection.wants_name("eve"));
     }
 
     #[test]
     fn disabled_and_federated_users_are_left_out_unless_wanted_or_named() {
-        let listed = [
-            ListedUser { enabled: false, ..user("disabled") },
-            ListedUser { federated: true, ..user("federated") },
-            ListedUser { enabled: false, ..user("named") },
-        ];
+        let disabled = ListedUser { enabled: false, ..user("disabled") };
+        let federated = ListedUser { federated: true, ..user("federated") };
         let mut pool = pool();
-        assert_eq!(names_of(&wanted(&pool, ["named"], listed.iter())), ["named"]);
+        let selection = Selection::of(&pool);
+        assert!(!selection.wants(&disabled, false) && !selection.wants(&federated, false));
+        assert!(selection.wants(&disabled, true) && selection.wants(&federated, true));
         (pool.include_disabled, pool.include_federated) = (true, true);
-        assert_eq!(names_of(&wanted(&pool, [], listed.iter())), ["disabled", "federated", "named"]);
+        let selection = Selection::of(&pool);
+        assert!(selection.wants(&disabled, false) && selection.wants(&federated, false));
     }
 
     #[test]
     fn a_listing_is_asked_for_only_where_the_configuration_wants_one() {
         let mut pool = pool();
         pool.all_users = false;
-        assert_eq!(listings(&pool), []);
+        assert_eq!(Selection::of(&pool).listings(), []);
         pool.groups = vec!["staff".into()];
         pool.filter = Some("email ^= \"a\"".into());
-        assert_eq!(listings(&pool), [Listing::Users { filter: pool.filter.clone() }, Listing::Group("staff".into())]);
+        let listings = [Listing::Users { filter: pool.filter.clone() }, Listing::Group("staff".into())];
+        assert_eq!(Selection::of(&pool).listings(), listings);
+    }
+
+    #[test]
+    fn every_change_of_the_selection_is_another_digest_and_nothing_else_is() {
+        let mut same = pool();
+        (same.name, same.followed_since) = ("renamed".into(), Some(UnixMillis(1)));
+        assert_eq!(Selection::of(&same).digest(), Selection::of(&pool()).digest());
+        let changes: [fn(&mut PoolConfig); 12] = [
+            |_| {},
+            |pool| pool.all_users = false,
+            |pool| pool.filter = Some(String::new()),
+            |pool| pool.filter = Some("a".into()),
+            |pool| pool.groups = vec!["a".into()],
+            |pool| pool.usernames = vec!["a".into()],
+            |pool| pool.usernames = vec!["a".into(), "b".into()],
+            |pool| pool.usernames_file = Some("a".into()),
+            |pool| pool.exclude = vec!["a".into()],
+            |pool| pool.include_disabled = true,
+            |pool| pool.include_federated = true,
+            |pool| (pool.usernames, pool.groups) = (vec!["a".into()], vec!["a".into()]),
+        ];
+        let digests = changes.map(|change| {
+            let mut pool = pool();
+            change(&mut pool);
+            Selection::of(&pool).digest()
+        });
+        assert_eq!(digests.into_iter().collect::<HashSet<_>>().len(), digests.len());
+        let of = |names: [&str; 2]| {
+            let mut pool = pool();
+            pool.usernames = names.map(str::to_owned).into();
+            Selection::of(&pool).digest()
+        };
+        assert_eq!(of(["a", "b"]), of(["b", "a"]), "their order does not matter");
+    }
+
+    #[test]
+    fn a_user_is_who_it_was_unless_another_has_its_name() {
+        let stored = |sub, gone| Some(Stored { sub, gone });
+        for (stored, sub, meeting) in [
+            (None, Some("a"), Meeting::New),
+            (stored(Some("a"), false), Some("a"), Meeting::Known),
+            (stored(Some("a"), false), None, Meeting::Known),
+            (stored(None, false), None, Meeting::Known),
+            (stored(None, false), Some("a"), Meeting::Recognised),
+            (stored(Some("a"), true), Some("a"), Meeting::Back),
+            (stored(None, true), Some("a"), Meeting::Back),
+            (stored(Some("a"), true), Some("b"), Meeting::Another),
+            (stored(Some("a"), false), Some("b"), Meeting::Another),
+        ] {
+            assert_eq!(Meeting::of(stored, sub), meeting, "{stored:?} {sub:?}");
+        }
     }
 
     #[test]

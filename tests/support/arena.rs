@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::schedule::{
-    Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule,
+    Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot,
 };
 use fastrand::Rng;
 
@@ -326,8 +326,7 @@ impl Learnt {
         let intervals = Intervals { min: seconds(terms.min_interval), max: seconds(terms.max_interval) };
         let mut schedule = Schedule::new(intervals);
         for user in 0..trace.users.len() as u32 {
-            let slot = schedule.join(PoolSlot(0), Habit::UNKNOWN, start);
-            assert_eq!(slot.0, user, "slots are given out in order");
+            schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start);
         }
         Self { schedule, start }
     }
@@ -354,7 +353,7 @@ impl Policy for Learnt {
             whole: report.whole,
         };
         let at = self.at(now);
-        self.schedule.ended(cognito_auth_exporter::schedule::UserSlot(user), lane, Ended::Answered(answer), at);
+        self.schedule.ended(UserSlot(user), lane, Ended::Answered(answer), at);
     }
 }
 

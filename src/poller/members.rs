@@ -1,0 +1,583 @@
+//! Who is on the roster, and how each fares: a table for a million users.
+//!
+//! Pure. Memory is what bounds how many users one process can follow, so a user is a row of 24 bytes, its name lies in an
+//! arena with all the others, and the index from name to row holds nothing but the row's number: about 75 bytes a user with
+//! a name of 36. What people want to know of them all is kept up to date rather than counted: the states as numbers, and
+//! the least recently polled as the head of a list that every poll moves its user to the end of.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
+
+use hashbrown::HashTable;
+
+use crate::event::UnixMillis;
+use crate::schedule::{PoolSlot, UserSlot};
+
+/// Failures of its own after which a user counts as failing: one may be bad luck.
+const FAILING_AFTER: u8 = 3;
+
+/// No row.
+const NONE: u32 = u32::MAX;
+
+/// How many users of a pool are in each state, and who of them waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PoolCounts {
+    /// The latest answer was a page.
+    pub ok: u64,
+    /// The service does not know them.
+    pub missing: u64,
+    /// The latest answers were errors of theirs.
+    pub failing: u64,
+    /// Those with backlog.
+    pub catching_up: u64,
+    /// When the least recently polled was polled, or joined.
+    pub oldest: Option<UnixMillis>,
+}
+
+/// How a user fares.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Ok,
+    Missing,
+    Failing,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// Where its name begins in the arena.
+    name: u32,
+    /// Whole seconds, of when it was polled or joined.
+    polled_secs: u32,
+    /// Neighbours in its pool's list, longest unpolled first. Of a free row, `after` is the next free one.
+    before: u32,
+    after: u32,
+    pool: u32,
+    failures: u8,
+    flags: u8,
+}
+
+impl Row {
+    const MISSING: u8 = 1;
+    const CATCHING_UP: u8 = 2;
+    /// A turn of its is under way.
+    const BUSY: u8 = 4;
+    /// It has left while its turn was under way: the row is free when that has ended, and not before, or the turn's end
+    /// would be taken for that of whoever has the row then.
+    const LEFT: u8 = 8;
+    /// It has left and is back, and joins when that turn has ended: two turns at once would take an event twice.
+    const BACK: u8 = 16;
+
+    fn has(self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    fn set(&mut self, flag: u8, on: bool) {
+        self.flags = if on { self.flags | flag } else { self.flags & !flag };
+    }
+
+    fn state(self) -> State {
+        if self.has(Self::MISSING) {
+            State::Missing
+        } else if self.failures >= FAILING_AFTER {
+            State::Failing
+        } else {
+            State::Ok
+        }
+    }
+}
+
+/// What becomes of a user whose turn has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AfterTurn {
+    /// It is there, in this pool.
+    Stays(PoolSlot),
+    /// It has left meanwhile.
+    Left,
+    /// It has left meanwhile and is back: now it may join.
+    Back(PoolSlot, String),
+}
+
+#[derive(Debug)]
+struct Pool {
+    counts: PoolCounts,
+    first: u32,
+    last: u32,
+}
+
+/// The table.
+#[derive(Debug)]
+pub struct Members {
+    rows: Vec<Row>,
+    free: u32,
+    len: usize,
+    by_name: HashTable<u32>,
+    /// Rows of those who have left while their turns are under way: never more than there are turns.
+    leaving: Vec<u32>,
+    hasher: RandomState,
+    names: Names,
+    pools: HashMap<PoolSlot, Pool>,
+}
+
+impl Default for Members {
+    fn default() -> Self {
+        Self {
+            rows: Vec::new(),
+            free: NONE,
+            len: 0,
+            by_name: HashTable::new(),
+            leaving: Vec::new(),
+            hasher: RandomState::new(),
+            names: Names::default(),
+            pools: HashMap::new(),
+        }
+    }
+}
+
+impl Members {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Takes a user in; None for one who is there, or will be when the turn of when it left has ended.
+    pub fn join(&mut self, pool: PoolSlot, username: &str, now: UnixMillis) -> Option<UserSlot> {
+        if self.find(pool, username).is_some() {
+            return None;
+        }
+        if let Some(row) = self.find_leaving(pool, username) {
+            row.set(Row::BACK, true);
+            return None;
+        }
+        let name = self.names.keep(username)?;
+        let row =
+            Row { name, polled_secs: seconds(now), before: NONE, after: NONE, pool: pool.0, failures: 0, flags: 0 };
+        let slot = if self.free == NONE {
+            let slot = u32::try_from(self.rows.len()).ok().filter(|slot| *slot != NONE)?;
+            self.rows.push(row);
+            slot
+        } else {
+            let slot = self.free;
+            self.free = self.rows[slot as usize].after;
+            self.rows[slot as usize] = row;
+            slot
+        };
+        let (rows, names, hasher) = (&self.rows, &self.names, &self.hasher);
+        let hash = |slot: &u32| {
+            let row = rows[*slot as usize];
+            hasher.hash_one((row.pool, names.get(row.name)))
+        };
+        self.by_name.insert_unique(hash(&slot), slot, hash);
+        self.len += 1;
+        self.link_last(slot);
+        *self.state_count(slot) += 1;
+        Some(UserSlot(slot))
+    }
+
+    /// Takes a user out; None for one who is not there.
+    pub fn leave(&mut self, pool: PoolSlot, username: &str) -> Option<UserSlot> {
+        if let Some(row) = self.find_leaving(pool, username) {
+            row.set(Row::BACK, false);
+        }
+        let slot = self.find(pool, username)?;
+        let hash = self.hasher.hash_one((pool.0, username));
+        if let Ok(entry) = self.by_name.find_entry(hash, |found| *found == slot) {
+            entry.remove();
+        }
+        *self.state_count(slot) -= 1;
+        self.note_catching_up(slot, false);
+        self.unlink(slot);
+        self.len -= 1;
+        let row = &mut self.rows[slot as usize];
+        if row.has(Row::BUSY) {
+            row.set(Row::LEFT, true);
+            self.leaving.push(slot);
+        } else {
+            self.release(slot);
+        }
+        Some(UserSlot(slot))
+    }
+
+    /// A user's pool and name, whose turn begins now; it has one at a time.
+    pub fn begin(&mut self, slot: UserSlot) -> Option<(PoolSlot, String)> {
+        let row = self.rows.get_mut(slot.0 as usize).filter(|row| row.name != NONE && !row.has(Row::LEFT))?;
+        row.set(Row::BUSY, true);
+        Some((PoolSlot(row.pool), self.names.get(row.name).to_owned()))
+    }
+
+    /// The turn has ended.
+    pub fn ended(&mut self, slot: UserSlot) -> AfterTurn {
+        let row = self.rows.get_mut(slot.0 as usize).filter(|row| row.has(Row::BUSY));
+        let Some(row) = row else { return AfterTurn::Left };
+        row.set(Row::BUSY, false);
+        let (row, pool) = (*row, PoolSlot(row.pool));
+        if !row.has(Row::LEFT) {
+            return AfterTurn::Stays(pool);
+        }
+        let back = row.has(Row::BACK).then(|| self.names.get(row.name).to_owned());
+        self.leaving.retain(|leaving| *leaving != slot.0);
+        self.release(slot.0);
+        back.map_or(AfterTurn::Left, |username| AfterTurn::Back(pool, username))
+    }
+
+    /// The service answered for a user; `polled` is when it was polled from the top.
+    pub fn answered(&mut self, slot: UserSlot, polled: Option<UnixMillis>, catching_up: bool) {
+        self.note_state(slot.0, |row| {
+            row.failures = 0;
+            row.set(Row::MISSING, false);
+        });
+        self.note_catching_up(slot.0, catching_up);
+        polled.into_iter().for_each(|now| self.polled(slot.0, now));
+    }
+
+    /// The user itself could not be read; answers how often in a row. A missing one was polled all the same.
+    pub fn failed(&mut self, slot: UserSlot, missing_at: Option<UnixMillis>) -> u8 {
+        self.note_state(slot.0, |row| {
+            row.failures = row.failures.saturating_add(1);
+            row.set(Row::MISSING, missing_at.is_some());
+        });
+        missing_at.into_iter().for_each(|now| self.polled(slot.0, now));
+        self.rows[slot.0 as usize].failures
+    }
+
+    /// What is to be told of a pool.
+    pub fn counts(&self, pool: PoolSlot) -> PoolCounts {
+        let Some(pool) = self.pools.get(&pool) else { return PoolCounts::default() };
+        let oldest = self.rows.get(pool.first as usize).map(|row| row.polled_secs);
+        let millis = |secs: u32| UnixMillis(0).plus(Duration::from_secs(secs.into()));
+        PoolCounts { oldest: oldest.map(millis), ..pool.counts }
+    }
+
+    fn find(&self, pool: PoolSlot, username: &str) -> Option<u32> {
+        let hash = self.hasher.hash_one((pool.0, username));
+        self.by_name.find(hash, |slot| self.is(*slot, pool, username)).copied()
+    }
+
+    fn find_leaving(&mut self, pool: PoolSlot, username: &str) -> Option<&mut Row> {
+        let slot = self.leaving.iter().copied().find(|slot| self.is(*slot, pool, username))?;
+        self.rows.get_mut(slot as usize)
+    }
+
+    fn is(&self, slot: u32, pool: PoolSlot, username: &str) -> bool {
+        let row = self.rows[slot as usize];
+        row.pool == pool.0 && self.names.get(row.name) == username
+    }
+
+    fn release(&mut self, slot: u32) {
+        let row = &mut self.rows[slot as usize];
+        self.names.forget(row.name);
+        row.name = NONE;
+        row.flags = 0;
+        row.after = self.free;
+        self.free = slot;
+        if self.names.is_mostly_holes() {
+            self.names.compact(self.rows.iter_mut().map(|row| &mut row.name).filter(|name| **name != NONE));
+        }
+    }
+
+    fn pool(&mut self, slot: u32) -> &mut Pool {
+        let pool = PoolSlot(self.rows[slot as usize].pool);
+        self.pools.entry(pool).or_insert_with(|| Pool { counts: PoolCounts::default(), first: NONE, last: NONE })
+    }
+
+    /// The number that a user is counted in.
+    fn state_count(&mut self, slot: u32) -> &mut u64 {
+        let state = self.rows[slot as usize].state();
+        let counts = &mut self.pool(slot).counts;
+        match state {
+            State::Ok => &mut counts.ok,
+            State::Missing => &mut counts.missing,
+            State::Failing => &mut counts.failing,
+        }
+    }
+
+    fn note_state(&mut self, slot: u32, change: impl FnOnce(&mut Row)) {
+        *self.state_count(slot) -= 1;
+        change(&mut self.rows[slot as usize]);
+        *self.state_count(slot) += 1;
+    }
+
+    fn note_catching_up(&mut self, slot: u32, catching_up: bool) {
+        let row = &mut self.rows[slot as usize];
+        let before = row.has(Row::CATCHING_UP);
+        row.set(Row::CATCHING_UP, catching_up);
+        let counts = &mut self.pool(slot).counts;
+        counts.catching_up = counts.catching_up - u64::from(before) + u64::from(catching_up);
+    }
+
+    fn polled(&mut self, slot: u32, now: UnixMillis) {
+        self.unlink(slot);
+        self.rows[slot as usize].polled_secs = seconds(now);
+        self.link_last(slot);
+    }
+
+    fn link_last(&mut self, slot: u32) {
+        let last = std::mem::replace(&mut self.pool(slot).last, slot);
+        let row = &mut self.rows[slot as usize];
+        (row.before, row.after) = (last, NONE);
+        match self.rows.get_mut(last as usize) {
+            Some(last) => last.after = slot,
+            None => self.pool(slot).first = slot,
+        }
+    }
+
+    fn unlink(&mut self, slot: u32) {
+        let Row { before, after, .. } = self.rows[slot as usize];
+        match self.rows.get_mut(before as usize) {
+            Some(before) => before.after = after,
+            None => self.pool(slot).first = after,
+        }
+        match self.rows.get_mut(after as usize) {
+            Some(after) => after.before = before,
+            None => self.pool(slot).last = before,
+        }
+    }
+}
+
+fn seconds(time: UnixMillis) -> u32 {
+    u32::try_from(time.0.max(0) / 1000).unwrap_or(u32::MAX)
+}
+
+/// Names one behind the other, each behind its length. Those of users who left stay as holes, until they are the most.
+#[derive(Debug, Default)]
+struct Names {
+    bytes: Vec<u8>,
+    holes: usize,
+}
+
+impl Names {
+    const LENGTH_BYTES: usize = 2;
+
+    /// Holes below this are not worth the copying.
+    const HOLES_MIN: usize = 64 * 1024;
+
+    /// Keeps a name; None when there is no room in 4 GiB, or the name has 64 KiB, which no username has.
+    fn keep(&mut self, name: &str) -> Option<u32> {
+        let at = u32::try_from(self.bytes.len()).ok().filter(|at| *at != NONE)?;
+        self.bytes.extend(u16::try_from(name.len()).ok()?.to_le_bytes());
+        self.bytes.extend(name.as_bytes());
+        Some(at)
+    }
+
+    fn get(&self, at: u32) -> &str {
+        let (begin, len) = (at as usize + Self::LENGTH_BYTES, self.length(at));
+        let name = self.bytes.get(begin..begin + len).map(std::str::from_utf8);
+        debug_assert!(matches!(name, Some(Ok(_))), "a name lies at {at}");
+        name.and_then(Result::ok).unwrap_or_default()
+    }
+
+    fn length(&self, at: u32) -> usize {
+        let length = self.bytes.get(at as usize..).and_then(|rest| rest.first_chunk());
+        length.map_or(0, |length| u16::from_le_bytes(*length).into())
+    }
+
+    fn forget(&mut self, at: u32) {
+        self.holes += Self::LENGTH_BYTES + self.length(at);
+    }
+
+    fn is_mostly_holes(&self) -> bool {
+        self.holes > Self::HOLES_MIN && self.holes > self.bytes.len() / 2
+    }
+
+    /// Moves the names that are still somebody's together.
+    fn compact<'a>(&mut self, places: impl Iterator<Item = &'a mut u32>) {
+        let mut packed = Self { bytes: Vec::with_capacity(self.bytes.len() - self.holes), holes: 0 };
+        for place in places {
+            let moved = packed.keep(self.get(*place));
+            debug_assert!(moved.is_some(), "fewer bytes than before");
+            *place = moved.unwrap_or(*place);
+        }
+        *self = packed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const POOL: PoolSlot = PoolSlot(0);
+    const OTHER: PoolSlot = PoolSlot(7);
+
+    fn at(secs: i64) -> UnixMillis {
+        UnixMillis(secs * 1000)
+    }
+
+    #[test]
+    fn a_name_is_there_once_in_each_pool() {
+        let mut members = Members::default();
+        let ann = members.join(POOL, "ann", at(1)).unwrap();
+        assert_eq!(members.join(POOL, "ann", at(2)), None);
+        let other = members.join(OTHER, "ann", at(3)).unwrap();
+        assert_eq!(members.begin(ann), Some((POOL, "ann".into())));
+        assert_eq!(members.begin(other), Some((OTHER, "ann".into())));
+        assert_eq!(members.leave(POOL, "ann"), Some(ann));
+        assert_eq!((members.len(), members.leave(POOL, "ann"), members.begin(ann)), (1, None, None));
+        assert_eq!(members.counts(POOL), PoolCounts::default());
+    }
+
+    #[test]
+    fn a_place_is_not_given_away_while_its_turn_is_under_way() {
+        let mut members = Members::default();
+        let ann = members.join(POOL, "ann", at(1)).unwrap();
+        members.begin(ann);
+        members.leave(POOL, "ann");
+        assert_ne!(members.join(POOL, "ben", at(2)).unwrap(), ann);
+        assert_eq!((members.begin(ann), members.ended(ann)), (None, AfterTurn::Left));
+        assert_eq!(members.join(POOL, "cleo", at(3)), Some(ann), "and now it is");
+    }
+
+    #[test]
+    fn who_is_back_joins_when_the_turn_of_when_it_left_has_ended() {
+        let mut members = Members::default();
+        let ann = members.join(POOL, "ann", at(1)).unwrap();
+        for stays in [true, false] {
+            members.begin(ann);
+            members.leave(POOL, "ann");
+            assert_eq!(members.join(POOL, "ann", at(2)), None, "two turns at once");
+            assert!(members.join(OTHER, "ann", at(2)).is_some_and(|slot| members.leave(OTHER, "ann") == Some(slot)));
+            if !stays {
+                assert_eq!((members.leave(POOL, "ann"), members.len()), (None, 0));
+                assert_eq!(members.ended(ann), AfterTurn::Left);
+                continue;
+            }
+            assert_eq!(members.ended(ann), AfterTurn::Back(POOL, "ann".into()));
+            assert_eq!(members.join(POOL, "ann", at(3)), Some(ann));
+        }
+    }
+
+    #[test]
+    fn a_row_is_small() {
+        assert_eq!(size_of::<Row>(), 24);
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Join(u8, u8),
+        Leave(u8, u8),
+        Begin(u8, u8),
+        End(u8, u8),
+        Answered(u8, u8, bool, bool),
+        Failed(u8, u8, bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let who = || (0..2_u8, 0..12_u8);
+        prop_oneof![
+            4 => who().prop_map(|(pool, name)| Step::Join(pool, name)),
+            2 => who().prop_map(|(pool, name)| Step::Leave(pool, name)),
+            2 => who().prop_map(|(pool, name)| Step::Begin(pool, name)),
+            2 => who().prop_map(|(pool, name)| Step::End(pool, name)),
+            4 => (who(), any::<bool>(), any::<bool>()).prop_map(|((p, n), polled, behind)| Step::Answered(p, n, polled, behind)),
+            3 => (who(), any::<bool>()).prop_map(|((pool, name), missing)| Step::Failed(pool, name, missing)),
+        ]
+    }
+
+    #[derive(Clone, Copy)]
+    struct Known {
+        slot: UserSlot,
+        polled: i64,
+        failures: u8,
+        missing: bool,
+        behind: bool,
+        busy: bool,
+    }
+
+    impl Known {
+        fn joined(slot: UserSlot, polled: i64) -> Self {
+            Self { slot, polled, failures: 0, missing: false, behind: false, busy: false }
+        }
+    }
+
+    proptest! {
+        /// A plain map says the same, after every step.
+        #[test]
+        fn what_is_kept_up_to_date_is_what_counting_would_say(steps in prop::collection::vec(step(), 0..200)) {
+            let mut members = Members::default();
+            let mut model: BTreeMap<(u8, u8), Known> = BTreeMap::new();
+            // Who has left while a turn was under way: its place, and whether it is back.
+            let mut leaving: BTreeMap<(u8, u8), (UserSlot, bool)> = BTreeMap::new();
+            let name = |name: u8| format!("{}-{name}", "x".repeat(usize::from(name) * 3));
+            for (time, step) in (1..).zip(steps) {
+                match step {
+                    Step::Join(pool, user) => {
+                        let slot = members.join(PoolSlot(pool.into()), &name(user), at(time));
+                        let is_there = model.contains_key(&(pool, user)) || leaving.contains_key(&(pool, user));
+                        prop_assert_eq!(slot.is_none(), is_there);
+                        leaving.entry((pool, user)).and_modify(|(_, back)| *back = true);
+                        if let Some(slot) = slot {
+                            prop_assert!(leaving.values().all(|(leaving, _)| *leaving != slot));
+                            model.insert((pool, user), Known::joined(slot, time));
+                        }
+                    }
+                    Step::Leave(pool, user) => {
+                        let left = members.leave(PoolSlot(pool.into()), &name(user));
+                        leaving.entry((pool, user)).and_modify(|(_, back)| *back = false);
+                        let known = model.remove(&(pool, user));
+                        prop_assert_eq!(left, known.map(|known| known.slot));
+                        if let Some(Known { slot, busy: true, .. }) = known {
+                            leaving.insert((pool, user), (slot, false));
+                        }
+                    }
+                    Step::Begin(pool, user) => if let Some(known) = model.get_mut(&(pool, user)) {
+                        prop_assert_eq!(members.begin(known.slot), Some((PoolSlot(pool.into()), name(user))));
+                        known.busy = true;
+                    },
+                    Step::End(pool, user) => {
+                        let of = PoolSlot(pool.into());
+                        if let Some((slot, back)) = leaving.remove(&(pool, user)) {
+                            let after = if back { AfterTurn::Back(of, name(user)) } else { AfterTurn::Left };
+                            prop_assert_eq!(members.ended(slot), after);
+                        } else if let Some(known) = model.get_mut(&(pool, user)).filter(|known| known.busy) {
+                            prop_assert_eq!(members.ended(known.slot), AfterTurn::Stays(of));
+                            known.busy = false;
+                        }
+                    }
+                    Step::Answered(pool, user, polled, behind) => if let Some(known) = model.get_mut(&(pool, user)) {
+                        members.answered(known.slot, polled.then(|| at(time)), behind);
+                        let polled = if polled { time } else { known.polled };
+                        *known = Known { polled, failures: 0, missing: false, behind, ..*known };
+                    },
+                    Step::Failed(pool, user, missing) => if let Some(known) = model.get_mut(&(pool, user)) {
+                        members.failed(known.slot, missing.then(|| at(time)));
+                        known.failures += 1;
+                        known.missing = missing;
+                        known.polled = if missing { time } else { known.polled };
+                    },
+                }
+                prop_assert_eq!(members.len(), model.len());
+                for pool in 0..2_u8 {
+                    let of_pool: Vec<_> = model.iter().filter(|((of, _), _)| *of == pool).map(|(_, known)| known).collect();
+                    let count = |wanted: &dyn Fn(&Known) -> bool| of_pool.iter().filter(|known| wanted(known)).count() as u64;
+                    let failing = |known: &Known| !known.missing && known.failures >= FAILING_AFTER;
+                    let counted = PoolCounts {
+                        ok: count(&|known| !known.missing && !failing(known)),
+                        missing: count(&|known| known.missing),
+                        failing: count(&failing),
+                        catching_up: count(&|known| known.behind),
+                        oldest: of_pool.iter().map(|known| at(known.polled)).min(),
+                    };
+                    prop_assert_eq!(members.counts(PoolSlot(pool.into())), counted);
+                }
+            }
+        }
+
+        #[test]
+        fn names_survive_the_packing(kept in prop::collection::vec("[a-zé]{0,40}", 1..40)) {
+            let mut names = Names::default();
+            let mut places: Vec<_> = kept.iter().map(|name| names.keep(name).unwrap()).collect();
+            let gone = names.keep("gone").unwrap();
+            names.forget(gone);
+            names.compact(places.iter_mut());
+            prop_assert_eq!(places.iter().map(|place| names.get(*place).to_owned()).collect::<Vec<_>>(), kept);
+        }
+    }
+}
