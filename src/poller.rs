@@ -21,7 +21,7 @@ use self::health::{Blame, Health, Notice};
 use self::members::{AfterTurn, Members};
 use self::turn::{Means, Report, TurnError};
 use crate::gate::Gate;
-use crate::metrics::{Stage, UserCounts};
+use crate::metrics::{PollForecast, Stage, UserCounts};
 use crate::pool::Pool;
 use crate::schedule::{Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Source, SourceError};
@@ -261,9 +261,7 @@ impl<S: Source> Poller<S> {
         let (now, wall) = (Instant::now().into_std(), self.means.clock.now());
         let per_second = self.gate.per_second();
         // All pools of the account wait for the same budget.
-        let users = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
-        let round =
-            (users > 0).then(|| Duration::from_secs_f64(f64::from(users) / per_second).max(self.pace.min_interval));
+        let forecast = self.schedule.forecast(per_second);
         for (slot, followed) in &self.pools {
             let counts = self.members.counts(*slot);
             let identity = &followed.pool.identity;
@@ -275,7 +273,14 @@ impl<S: Source> Poller<S> {
             metrics.users(&identity.id, UserCounts { ok, missing, failing });
             metrics.oldest_poll(&identity.id, counts.oldest);
             metrics.poll_objective(&identity.id, self.pace.max_interval);
-            metrics.round_estimate(&identity.id, round);
+            #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
+            let users = (ok + missing + failing) as f64;
+            let forecast = PollForecast {
+                round: forecast.round,
+                event_delay: forecast.delays.get(slot).copied(),
+                required_per_second: Some(users / self.pace.max_interval.as_secs_f64()),
+            };
+            metrics.forecast(&identity.id, forecast);
             metrics.catching_up(&identity.id, counts.catching_up > 0);
             metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
             self.status.backlog_walks(&identity.id, counts.catching_up);

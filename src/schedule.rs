@@ -18,6 +18,7 @@
 //! A pool in trouble is held back as a whole, then probed by one user at a time, so that its failures cost the other pools
 //! nothing. Pure: time comes in as an argument; there is no chance in it, so that the same reports give the same decisions.
 
+mod forecast;
 mod habit;
 mod heap;
 mod ladder;
@@ -29,8 +30,10 @@ mod user;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+pub use self::forecast::Forecast;
+use self::forecast::Limits;
 pub use self::habit::{Found, Habit};
-use self::ladder::Ladder;
+use self::ladder::{Census, Ladder};
 use self::line::{Few, Line};
 use self::moment::{Moment, NEVER, instant, moment, nanos, seconds};
 use self::spectrum::Spectrum;
@@ -112,6 +115,7 @@ pub struct Intervals {
 #[derive(Debug, Default)]
 struct Pool {
     spectrum: Spectrum,
+    census: Census,
     busy: usize,
     in_trouble: bool,
     held_until: Option<Moment>,
@@ -229,11 +233,12 @@ impl Schedule {
     /// was known of its habit is to be [aged](Habit::aged) to the present.
     pub fn join(&mut self, pool: PoolSlot, slot: UserSlot, habit: Habit, now: Instant) {
         let now = self.moment(now);
-        let spectrum = &mut self.pools.entry(pool).or_default().spectrum;
+        let Pool { spectrum, census, .. } = self.pools.entry(pool).or_default();
         if habit.is_known() {
             habit.teach(spectrum, 1.0);
         }
         let rung = Self::rung(&habit, spectrum, self.pace.price);
+        census.join(rung);
         self.users.insert(slot, User::new(pool, habit, rung, now - self.min_interval));
         self.enqueue(slot);
     }
@@ -244,10 +249,24 @@ impl Schedule {
             Some(user) if user.state == State::Busy => user.state = State::Gone,
             Some(user) if user.state != State::Gone => {
                 self.dequeue(slot);
-                self.users.remove(slot);
+                self.forget(slot);
             }
             _ => {}
         }
+    }
+
+    fn forget(&mut self, slot: UserSlot) {
+        if let Some(user) = self.users.remove(slot) {
+            self.pools.entry(user.pool).or_default().census.leave(user.rung);
+        }
+    }
+
+    /// What a budget of so many calls a second gives.
+    pub fn forecast(&self, per_second: f64) -> Forecast {
+        let pools: Vec<_> = self.pools.iter().map(|(slot, pool)| (*slot, &pool.census)).collect();
+        let share = count(self.users.len()) / per_second / seconds(self.max_interval);
+        let limits = Limits { least: seconds(self.min_interval), kept: self.kept_interval(share) };
+        forecast::forecast(&pools, per_second, limits)
     }
 
     /// What is known of a user at present, if nothing happened since its latest answered poll.
@@ -302,7 +321,7 @@ impl Schedule {
             pool.in_trouble = false;
         }
         if user.state == State::Gone {
-            self.users.remove(slot);
+            self.forget(slot);
             return self.settle(pool_slot);
         }
         user.state = State::Waiting;
@@ -313,7 +332,9 @@ impl Schedule {
                     let lesson = if user.habit.is_known() { silence.as_secs_f64() / Self::LESSON } else { 1.0 };
                     user.habit.polled(silence, answer.found, answer.whole);
                     user.habit.teach(&mut pool.spectrum, lesson.min(1.0));
+                    pool.census.leave(user.rung);
                     user.rung = Self::rung(&user.habit, &pool.spectrum, self.pace.price);
+                    pool.census.join(user.rung);
                     user.polled = now;
                 }
                 // The minimum interval holds for looks too; being due, a look still goes before the round.
@@ -382,17 +403,17 @@ impl Schedule {
     fn oldest(&self, now: Moment) -> Option<Choice> {
         let (polled, user) = self.ladder.oldest(&self.users)?;
         let age = now - polled;
-        let part = seconds(age) / self.kept_interval();
+        let part = seconds(age) / self.kept_interval(self.round_share());
         let may_be_late = self.turns.oldest_in_a_row >= Self::LATE_IN_A_ROW && self.round_share() <= 0.75;
         let in_the_round = self.turns.sleepers_due >= 1.0 && part >= Self::EARLY;
         let due = in_the_round || (part >= Self::LATE && !may_be_late);
         (due && age >= self.min_interval).then_some(Choice::Oldest(user))
     }
 
-    /// Seconds in which the budget can poll everybody: the objective, or when that is out of reach, an interval that takes
+    /// Seconds in which a budget can poll everybody of which a round takes this share: the objective, or when that is out of reach, an interval that takes
     /// less and less of the budget, down to half: a round lasts twice as long then as if nothing else were done.
-    fn kept_interval(&self) -> f64 {
-        let (share, objective) = (self.round_share(), seconds(self.max_interval));
+    fn kept_interval(&self, share: f64) -> f64 {
+        let objective = seconds(self.max_interval);
         if share <= 1.0 { objective } else { objective * share * share.min(2.0) }
     }
 
@@ -403,7 +424,7 @@ impl Schedule {
 
     /// The part of the budget that it takes to poll those in time who would not be for their worth.
     fn sleepers_share(&self) -> f64 {
-        let round = self.kept_interval() * Self::ROUND;
+        let round = self.kept_interval(self.round_share()) * Self::ROUND;
         count(self.ladder.sleepers(self.pace.price, round)) * self.pace.gap / round
     }
 

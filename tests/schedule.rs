@@ -377,3 +377,20 @@ fn a_stored_habit_that_is_damaged_is_no_habit() {
     assert_eq!(Habit::from_bytes([0; Habit::STORED]), Habit::UNKNOWN);
     assert_eq!(Habit::from_bytes(Habit::UNKNOWN.to_bytes()), Habit::UNKNOWN);
 }
+
+#[test]
+fn the_delay_that_is_forecast_is_the_delay_that_comes() {
+    for (shape, users, round_minutes) in
+        [(Shape::Uniform, 300, 20.0), (Shape::Zipf, 400, 20.0), (Shape::Dormant, 400, 20.0), (Shape::Dormant, 400, 5.0)]
+    {
+        let terms = terms(users, round_minutes);
+        let mut trace = trace(shape, users, 24.0 * HOUR, 8.0 * HOUR, 7);
+        trace.measured = 6.0 * HOUR..24.0 * HOUR;
+        let mut policy = Learnt::new(&trace, &terms);
+        let delays = run(&trace, &terms, &mut policy);
+        let forecast = policy.schedule.forecast(terms.calls_per_second);
+        assert_eq!(forecast.round, Some(Duration::from_secs_f64(round_minutes * 60.0)));
+        let ratio = forecast.delays[&PoolSlot(0)].as_secs_f64() / mean(&delays.all);
+        assert!((0.9..1.1).contains(&ratio), "{shape:?}, round of {round_minutes} min: {ratio:.2} of the truth");
+    }
+}

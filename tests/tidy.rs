@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "poller/health",
     "poller/members",
     "schedule",
+    "schedule/forecast",
     "schedule/habit",
     "schedule/heap",
     "schedule/ladder",

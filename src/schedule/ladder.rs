@@ -23,7 +23,7 @@ struct Rung {
 
 impl Ladder {
     /// Each for √2 times the rate: a rate is taken to 19 %, which costs less than half a percent of the optimum.
-    const RUNGS: u8 = 48;
+    pub(super) const RUNGS: u8 = 48;
 
     /// Rate of the lowest rung: one event in 194 days. The highest is more than one in two seconds.
     const LOWEST: f64 = 6e-8;
@@ -34,6 +34,11 @@ impl Ladder {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the rungs")]
         let rung = rung as u8;
         rung
+    }
+
+    /// √λ of a rung, in events per second.
+    pub(super) fn root(rung: u8) -> f64 {
+        (Self::LOWEST * (f64::from(rung) / 2.0).exp2()).sqrt()
     }
 
     /// Puts a user on a rung.
@@ -79,8 +84,40 @@ impl Ladder {
 
 impl Default for Ladder {
     fn default() -> Self {
-        let rungs = (0..Self::RUNGS)
-            .map(|rung| Rung { root: (Self::LOWEST * (f64::from(rung) / 2.0).exp2()).sqrt(), line: Line::default() });
+        let rungs = (0..Self::RUNGS).map(|rung| Rung { root: Self::root(rung), line: Line::default() });
         Self(rungs.collect())
+    }
+}
+
+/// How many users belong on each rung, waiting or not.
+#[derive(Debug)]
+pub(super) struct Census([u32; Ladder::RUNGS as usize]);
+
+impl Default for Census {
+    fn default() -> Self {
+        Self([0; Ladder::RUNGS as usize])
+    }
+}
+
+impl Census {
+    pub(super) fn join(&mut self, rung: u8) {
+        self.0[usize::from(rung)] += 1;
+    }
+
+    pub(super) fn leave(&mut self, rung: u8) {
+        self.0[usize::from(rung)] -= 1;
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        self.0.iter_mut().zip(other.0).for_each(|(users, more)| *users += more);
+    }
+
+    pub(super) fn len(&self) -> f64 {
+        self.0.iter().map(|users| f64::from(*users)).sum()
+    }
+
+    /// √λ of each rung, and its users.
+    pub(super) fn rungs(&self) -> impl Iterator<Item = (f64, f64)> {
+        (0..).zip(self.0).map(|(rung, users)| (Ladder::root(rung), f64::from(users)))
     }
 }

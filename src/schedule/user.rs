@@ -80,11 +80,10 @@ impl Users {
         self.len += 1;
     }
 
-    pub(super) fn remove(&mut self, slot: UserSlot) {
-        if let Some(user) = self.get_mut(slot) {
-            *user = User::VACANT;
-            self.len -= 1;
-        }
+    pub(super) fn remove(&mut self, slot: UserSlot) -> Option<User> {
+        let user = std::mem::replace(self.get_mut(slot)?, User::VACANT);
+        self.len -= 1;
+        Some(user)
     }
 
     pub(super) fn get(&self, slot: UserSlot) -> Option<&User> {
