@@ -213,8 +213,8 @@ impl Books {
             Work::Carry { from, to } => carry(&from, to, reader, group)?,
             Work::Commit { user: (key, record), joined, increments, entries } => {
                 // A turn may outlast its user's place on the roster: its page must not come over another's record.
-                let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::head(&stored)).transpose()?;
-                if enrolled.map(|(enrolled, _)| enrolled) != Some(joined) {
+                let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::standing(&stored)).transpose()?;
+                if enrolled.map(|enrolled| enrolled.joined) != Some(joined) {
                     return Err(LedgerError::NotEnrolled);
                 }
                 group.changes.push((key, Some(record)));
@@ -389,7 +389,7 @@ fn enroll(users: Vec<(Vec<u8>, UserRecord)>, reader: &Reader, group: &mut Group)
         if let Some(stored) = group.stored(&key, reader)? {
             let stored = UserRecord::try_from(StoredUser::open(&stored)?)?;
             if stored.joined == record.joined {
-                record.cursor = stored.cursor;
+                (record.cursor, record.habit) = (stored.cursor, stored.habit);
             }
         }
         back(&key, reader, group, &mut changes)?;
@@ -439,6 +439,7 @@ fn carry(
         None => (record.joined, record.cursor) = (carried.joined, carried.cursor),
     }
     record.sub = record.sub.or(carried.sub);
+    record.habit = carried.habit;
     let mut changes = vec![(from.to_vec(), None)];
     back(from, reader, group, &mut changes)?;
     back(&to, reader, group, &mut changes)?;
