@@ -409,7 +409,7 @@ impl Ledger {
         record: UserRecord,
         since: UnixMillis,
     ) -> Result<(), LedgerError> {
-        self.ask(Work::Succeed { user: (keys::user(pool_id, username), record), since }).await
+        self.ask(Work::Succeed { user: (keys::user(pool_id, username), Box::new(record)), since }).await
     }
 
     /// Lets a user go on under another name, with what is known of it under both, in one atomic write. `record` is what the
@@ -419,7 +419,7 @@ impl Ledger {
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn carry_over(&self, pool_id: &str, from: &str, to: &str, record: UserRecord) -> Result<(), LedgerError> {
         let (from, to) = (keys::user(pool_id, from), keys::user(pool_id, to));
-        self.ask(Work::Carry { from, to: (to, record) }).await
+        self.ask(Work::Carry { from, to: (to, Box::new(record)) }).await
     }
 
     /// Notes that users are gone; their records stay until they are forgotten.

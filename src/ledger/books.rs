@@ -23,9 +23,9 @@ pub(super) enum Work {
     /// Users to write, but for the cursors of those who are there already. None of them is gone any more.
     Enroll(Vec<(Vec<u8>, UserRecord)>),
     /// Another person who has a user's name since then, and begins with this record.
-    Succeed { user: (Vec<u8>, UserRecord), since: UnixMillis },
+    Succeed { user: (Vec<u8>, Box<UserRecord>), since: UnixMillis },
     /// A user who goes on under another key; the record is what the other key gets if it has none.
-    Carry { from: Vec<u8>, to: (Vec<u8>, UserRecord) },
+    Carry { from: Vec<u8>, to: (Vec<u8>, Box<UserRecord>) },
     /// A page: the user, who is to be the one who joined then; increments of totals, entries for the outbox.
     Commit { user: (Vec<u8>, Vec<u8>), joined: UnixMillis, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
     /// Entries that leave the outbox.
@@ -209,8 +209,8 @@ impl Books {
         match work {
             Work::Put(changes) => group.changes.extend(changes),
             Work::Enroll(users) => enroll(users, reader, group)?,
-            Work::Succeed { user: (key, record), since } => succeed(key, record, since, reader, group)?,
-            Work::Carry { from, to } => carry(&from, to, reader, group)?,
+            Work::Succeed { user: (key, record), since } => succeed(key, *record, since, reader, group)?,
+            Work::Carry { from, to: (to, record) } => carry(&from, (to, *record), reader, group)?,
             Work::Commit { user: (key, record), joined, increments, entries } => {
                 // A turn may outlast its user's place on the roster: its page must not come over another's record.
                 let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::standing(&stored)).transpose()?;
