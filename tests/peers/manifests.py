@@ -1,0 +1,63 @@
+"""Reads manifests as the programs that they are for do, for tests/deploy.rs.
+
+documents   YAML on stdin, as a JSON list on stdout
+hcl         Terraform on stdin, as JSON on stdout
+validate    Kubernetes manifests on stdin, against the API's own schemas (strictly) and the Prometheus Operator's models
+"""
+
+import json
+import sys
+
+KUBERNETES = "1.31"
+
+
+def documents():
+    import yaml
+
+    return [document for document in yaml.safe_load_all(sys.stdin) if document is not None]
+
+
+def refusal(document):
+    """What is wrong with a document; None if nothing is."""
+    import kubernetes_validate
+    from cloudcoil.models.prometheus_operator import v1
+
+    if document["apiVersion"] == "monitoring.coreos.com/v1":
+        try:
+            getattr(v1, document["kind"]).model_validate(document, extra="forbid")
+        except (AttributeError, ValueError) as error:
+            return str(error)
+        return None
+    try:
+        kubernetes_validate.validate(document, KUBERNETES, strict=True)
+    except kubernetes_validate.ValidationError as error:
+        return f"{list(error.path)}: {error.message}"
+    return None
+
+
+def validate():
+    found = documents()
+    refusals = [(document, refusal(document)) for document in found]
+    for document, why in refusals:
+        if why:
+            print(f"{document['kind']} {document['metadata']['name']}: {why}", file=sys.stderr)
+    if any(why for _, why in refusals):
+        sys.exit(1)
+    print(len(found))
+
+
+def main():
+    command = sys.argv[1]
+    if command == "documents":
+        json.dump(documents(), sys.stdout)
+    elif command == "hcl":
+        import hcl2
+
+        json.dump(hcl2.load(sys.stdin), sys.stdout)
+    elif command == "validate":
+        validate()
+    else:
+        sys.exit(__doc__)
+
+
+main()
