@@ -27,8 +27,8 @@ run=(podman --runtime runc run --rm --network host --read-only --cap-drop=ALL --
 echo "demo: $(wc -l <"$work/records") records"
 test "$(wc -l <"$work/records")" -gt 100
 # There is no shell to be had.
-if "${run[@]}" --entrypoint /bin/sh "$tag" -c true 2>/dev/null; then
-    echo "a shell started" >&2
+if "${run[@]}" --entrypoint /bin/sh "$tag" -c true 2>"$work/refusal" || ! grep -q "no such file" "$work/refusal"; then
+    cat "$work/refusal" >&2
     exit 1
 fi
 echo "no shell"
