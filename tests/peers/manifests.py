@@ -1,7 +1,7 @@
 """Reads manifests as the programs that they are for do, for tests/deploy.rs.
 
 documents   YAML on stdin, as a JSON list on stdout
-hcl         Terraform on stdin, as JSON on stdout
+hcl         Terraform on stdin: its role's policy and its locals, as JSON on stdout
 validate    Kubernetes manifests on stdin, against the API's own schemas (strictly) and the Prometheus Operator's models
 """
 
@@ -15,6 +15,27 @@ def documents():
     import yaml
 
     return [document for document in yaml.safe_load_all(sys.stdin) if document is not None]
+
+
+def unquoted(value):
+    """What an HCL expression of constants is; a reference stays its own text."""
+    if isinstance(value, dict):
+        return {unquoted(key): unquoted(item) for key, item in value.items() if not key.startswith("__")}
+    if isinstance(value, list):
+        return [unquoted(item) for item in value]
+    if isinstance(value, str) and value.startswith("${") and value.endswith("}"):
+        return value[2:-1]
+    return value.strip('"') if isinstance(value, str) else value
+
+
+def hcl():
+    import hcl2
+
+    terraform = unquoted(hcl2.load(sys.stdin))
+    policies = [block["aws_iam_role_policy"] for block in terraform["resource"] if "aws_iam_role_policy" in block]
+    [[policy]] = [role.values() for role in policies]
+    expression = policy["policy"].removeprefix("jsonencode(").removesuffix(")")
+    return {"policy": unquoted(hcl2.loads(f"policy = {expression}\n"))["policy"], "locals": terraform["locals"][0]}
 
 
 def refusal(document):
@@ -51,9 +72,7 @@ def main():
     if command == "documents":
         json.dump(documents(), sys.stdout)
     elif command == "hcl":
-        import hcl2
-
-        json.dump(hcl2.load(sys.stdin), sys.stdout)
+        json.dump(hcl(), sys.stdout)
     elif command == "validate":
         validate()
     else:
