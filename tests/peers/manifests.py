@@ -1,8 +1,9 @@
 """Reads manifests as the programs that they are for do, for tests/deploy.rs.
 
-documents   YAML on stdin, as a JSON list on stdout
+documents   YAML on stdin, as a JSON list of its documents on stdout
+rendered    a JSON object of YAML texts on stdin, as one of lists of documents on stdout
 hcl         Terraform on stdin: its role's policy and its locals, as JSON on stdout
-validate    Kubernetes manifests on stdin, against the API's own schemas (strictly) and the Prometheus Operator's models
+validate    what `rendered` answers on stdin, against the API's own schemas (strictly) and the Prometheus Operator's models
 """
 
 import json
@@ -11,10 +12,10 @@ import sys
 KUBERNETES = "1.31"
 
 
-def documents():
+def documents(text):
     import yaml
 
-    return [document for document in yaml.safe_load_all(sys.stdin) if document is not None]
+    return [document for document in yaml.safe_load_all(text) if document is not None]
 
 
 def unquoted(value):
@@ -57,20 +58,21 @@ def refusal(document):
 
 
 def validate():
-    found = documents()
-    refusals = [(document, refusal(document)) for document in found]
-    for document, why in refusals:
-        if why:
-            print(f"{document['kind']} {document['metadata']['name']}: {why}", file=sys.stderr)
-    if any(why for _, why in refusals):
-        sys.exit(1)
-    print(len(found))
+    refused = False
+    for what, found in json.load(sys.stdin).items():
+        for document in found:
+            if why := refusal(document):
+                print(f"{what}: {document['kind']} {document['metadata']['name']}: {why}", file=sys.stderr)
+                refused = True
+    sys.exit(refused)
 
 
 def main():
     command = sys.argv[1]
     if command == "documents":
-        json.dump(documents(), sys.stdout)
+        json.dump(documents(sys.stdin), sys.stdout)
+    elif command == "rendered":
+        json.dump({what: documents(text) for what, text in json.load(sys.stdin).items()}, sys.stdout)
     elif command == "hcl":
         json.dump(hcl(), sys.stdout)
     elif command == "validate":
