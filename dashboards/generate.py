@@ -15,12 +15,15 @@ LOKI = {"type": "loki", "uid": "${logs}"}
 GREEN, ORANGE, RED = "green", "orange", "red"
 GREY, BLUE, PURPLE = "#8e8e8e", "blue", "purple"
 
-# The words of Cognito, in colours that mean the same on every panel.
+# Words of labels, in colours that mean the same on every panel.
 COLOURS = {
-    "Pass": GREEN, "Fail": RED, "InProgress": BLUE, "none": GREY, "other": PURPLE,
-    "Success": GREEN, "Failure": RED, "Valid": GREEN, "Invalid": RED,
-    "ok": GREEN, "missing": GREY, "failing": RED, "throttled": ORANGE, "denied": RED, "timeout": PURPLE, "error": RED,
-    "not_found": GREY, "retry": ORANGE, "refused": RED, "accepted": GREEN, "rejected": ORANGE, "quarantined": RED,
+    "event_response": {"Pass": GREEN, "Fail": RED, "InProgress": BLUE, "none": GREY, "other": PURPLE},
+    "feedback_value": {"Valid": GREEN, "Invalid": RED},
+    "state": {"ok": GREEN, "missing": GREY, "failing": RED},
+    "outcome": {
+        "ok": GREEN, "throttled": ORANGE, "denied": RED, "not_found": GREY, "timeout": PURPLE, "error": RED,
+        "retry": ORANGE, "refused": RED, "accepted": GREEN, "rejected": ORANGE, "quarantined": RED,
+    },
 }  # fmt: skip
 
 POOL = 'user_pool_id=~"$pool"'
@@ -78,14 +81,9 @@ def panel(kind, title, description, targets, *, w, h, unit="short", thresholds=N
     defaults |= {json_name: more[name] for name, json_name in names.items() if name in more}
     if kind in ("stat", "gauge"):
         defaults["color"] = {"mode": "thresholds"}
-    colours = [
-        {
-            "matcher": {"id": "byRegexp", "options": f"/(^|, ){word}$/"},
-            "properties": [{"id": "color", "value": {"mode": "fixed", "fixedColor": colour}}],
-        }
-        for word, colour in COLOURS.items()
-        if kind in ("timeseries", "barchart")
-    ]
+    legends = "".join(one["legendFormat"] for one in targets)
+    words = [words for label, words in COLOURS.items() if kind == "timeseries" and f"{{{{{label}}}}}" in legends]
+    colours = [coloured(f"/(^|, ){word}$/", colour, by="byRegexp") for one in words for word, colour in one.items()]
     return {
         "type": kind,
         "title": title,
@@ -98,6 +96,19 @@ def panel(kind, title, description, targets, *, w, h, unit="short", thresholds=N
         "transformations": more.get("transformations", []),
         "links": [link] if link else [],
     }
+
+
+def dashed(name):
+    """A limit or an objective: grey, dashed, with nothing below it."""
+    style = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 8]}}
+    made = coloured(name, GREY)
+    made["properties"] += [style, {"id": "custom.fillOpacity", "value": 0}]
+    return made
+
+
+def coloured(name, colour, by="byName"):
+    fixed = {"mode": "fixed", "fixedColor": colour}
+    return {"matcher": {"id": by, "options": name}, "properties": [{"id": "color", "value": fixed}]}
 
 
 def stat(title, description, expr, *, w=4, unit="short", thresholds=None, **more):
@@ -162,7 +173,7 @@ def row(title):
 def query_variable(name, label, metric, of):
     query = f"label_values({metric}, {of})"
     return {
-        "type": "query", "name": name, "label": label, "datasource": PROMETHEUS, "definition": query,
+        "type": "query", "name": name, "label": label, "datasource": PROMETHEUS,
         "query": {"query": query, "refId": "variable"}, "refresh": 2, "sort": 1, "multi": True, "includeAll": True,
         "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]}, "options": [], "regex": "", "hide": 0,
         "skipUrlSync": False,
@@ -282,17 +293,6 @@ def sign_in_security():
         logs("What threat protection found", "Records of severity WARN and ERROR, newest first, each a sentence; open one for all its attributes.",
              RECORDS + ' | severity_text=~"WARN|ERROR"'),
     ]  # fmt: skip
-
-
-def dashed(name):
-    style = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 8]}}
-    grey = {"id": "color", "value": {"mode": "fixed", "fixedColor": GREY}}
-    return {"matcher": {"id": "byName", "options": name}, "properties": [style, grey, {"id": "custom.fillOpacity", "value": 0}]}
-
-
-def coloured(name, colour):
-    fixed = {"mode": "fixed", "fixedColor": colour}
-    return {"matcher": {"id": "byName", "options": name}, "properties": [{"id": "color", "value": fixed}]}
 
 
 def by_value(**texts):
