@@ -40,7 +40,9 @@ def total(metric, *matchers):
 
 
 def per_minute(by, metric, *matchers):
-    return f"60 * sum by ({by}) (rate({selector(metric, *matchers)}[$__rate_interval]))"
+    """Of what there was any in the range shown: every word exists at 0, and most never occur."""
+    rate = f"60 * sum by ({by}) (rate({selector(metric, *matchers)}[$__rate_interval]))"
+    return f"{rate} and sum by ({by}) (increase({selector(metric, *matchers)}[$__range])) > 0"
 
 
 def selector(metric, *matchers):
@@ -259,7 +261,7 @@ def sign_in_security():
 
         row("Threat protection"),
         series("Takeover and Block by level, per minute", "Decisions that are not NoRisk, by level; a decision or level that this build does not know is `other`.",
-               target(per_minute("risk_decision, risk_level", RISK, POOL) + " > 0", "{{risk_decision}}, {{risk_level}}"),
+               target(per_minute("risk_decision, risk_level", RISK, POOL), "{{risk_decision}}, {{risk_level}}"),
                bars=True, stacked=True, link=explore(risky), overrides=[
                    coloured("AccountTakeover, Low", "light-yellow"), coloured("AccountTakeover, Medium", ORANGE),
                    coloured("AccountTakeover, High", RED), coloured("Block, Low", "light-purple"),
@@ -267,7 +269,7 @@ def sign_in_security():
         series("Risky events by outcome, per minute", "Whether those whom threat protection suspects come in all the same.",
                target(per_minute("event_response", RISK, POOL), "{{event_response}}"), bars=True, stacked=True, link=explore(risky)),
         series("Compromised credentials by outcome, per minute", "Passwords from leaks, in sign-ins and wherever else one is set.",
-               target(per_minute("event_type, event_response", COMPROMISED, POOL) + " > 0", "{{event_type}}, {{event_response}}"),
+               target(per_minute("event_type, event_response", COMPROMISED, POOL), "{{event_type}}, {{event_response}}"),
                w=8, bars=True, stacked=True, link=explore(' | aws_cognito_risk_compromised_credentials="true"')),
         series("Unfinished by type, per hour", "Still in progress when their watch ended: 30 minutes after a sign-in, 25 hours after a sign-up.",
                target(f"sum by (event_type) (increase(cognito_auth_unfinished_events_total{{{POOL}}}[1h]))", "{{event_type}}"),
@@ -359,11 +361,9 @@ def exporter_health():
         series("Calls take (95 %)", "By operation; the upper end is poll.timeout.",
                target(quantile(0.95, ", operation", f"cognito_exporter_api_request_duration_seconds_bucket{{{JOB}}}"), "{{operation}}"), w=8, unit="s"),
         series("Throttled, per minute", "Each makes the exporter back off. Some that keep coming: the quota is used up, by whomever.",
-               target(f'60 * sum by (account_id, region) (rate({requests}{{{JOB}, outcome="throttled"}}[$__rate_interval]))',
-                      "{{account_id}} {{region}}"), w=8),
+               target(per_minute("account_id, region", requests, JOB, 'outcome="throttled"'), "{{account_id}} {{region}}"), w=8),
         series("Denied, timed out, failed, per minute", "By operation and outcome; /status and the log have the error itself.",
-               target(f'60 * sum by (operation, outcome) (rate({requests}{{{JOB}, outcome=~"denied|timeout|error"}}[$__rate_interval])) > 0',
-                      "{{operation}}, {{outcome}}"), w=8),
+               target(per_minute("operation, outcome", requests, JOB, 'outcome=~"denied|timeout|error"'), "{{operation}}, {{outcome}}"), w=8),
         table("Pools", "What each pool is called, and where it is.",
               target(f"max by (user_pool_id, user_pool_name, region) (cognito_exporter_pool_info{{{POOL}}})", instant=True, form="table"),
               renames={"user_pool_name": "Name", "user_pool_id": "Pool", "region": "Region", "Value": "Shown"}, w=8),
