@@ -113,7 +113,7 @@ def coloured(name, colour, by="byName"):
     return {"matcher": {"id": by, "options": name}, "properties": [{"id": "color", "value": fixed}]}
 
 
-def stat(title, description, expr, *, w=4, unit="short", thresholds=None, **more):
+def stat(title, description, expr, *, w=4, unit="locale", thresholds=None, **more):
     options = {
         "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
         "colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "value",
@@ -272,7 +272,7 @@ def sign_in_security():
                target(per_minute("event_type, event_response", COMPROMISED, POOL), "{{event_type}}, {{event_response}}"),
                w=8, bars=True, stacked=True, link=explore(' | aws_cognito_risk_compromised_credentials="true"')),
         series("Unfinished by type, per hour", "Still in progress when their watch ended: 30 minutes after a sign-in, 25 hours after a sign-up.",
-               target(f"sum by (event_type) (increase(cognito_auth_unfinished_events_total{{{POOL}}}[1h]))", "{{event_type}}"),
+               target(f"sum by (event_type) (increase(cognito_auth_unfinished_events_total{{{POOL}}}[1h])) > 0", "{{event_type}}"),
                w=8, link=explore(' | aws_cognito_event_response="InProgress"')),
         series("Feedback, per minute", "What users and administrators said of events: Valid, it was them; Invalid, it was not.",
                target(per_minute("feedback_value", "cognito_auth_feedback_total", POOL), "{{feedback_value}}"), w=8, bars=True,

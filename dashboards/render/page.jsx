@@ -7,7 +7,7 @@ const { dashboard, from, to, width } = window.DATA;
 const theme = createTheme({ colors: { mode: 'dark' } });
 const CELL = 38;
 const GAP = 8;
-const column = (width - GAP) / 24;
+const column = (width - 2 * GAP) / 24;
 window.onerror = (message) => console.error('page:', message);
 
 const legend = (target, metric) => target.legendFormat.replace(/{{(\w+)}}/g, (_, name) => metric[name] ?? '') || JSON.stringify(metric);
