@@ -84,7 +84,9 @@ async fn the_very_first_high_risk_sign_in_wakes_somebody_and_history_does_not() 
         let event = taken_over(world, now.minus(Duration::from_secs(3600)));
         world.arrive(POOL, "ann", &event);
     });
-    let text = format!("[[pools]]\nid = {POOL:?}\nusernames = [\"ann\"]\n[poll]\nmin_interval = \"1s\"\nmax_interval = \"1s\"\n");
+    let text = format!(
+        "[[pools]]\nid = {POOL:?}\nusernames = [\"ann\"]\n[poll]\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n"
+    );
     let config = exporter::configure(directory.path(), &text);
     // The default wait for a scrape: without it, the first event could be there before the first zero.
     let text = std::fs::read_to_string(&config).unwrap().replace("first_scrape_wait = \"0s\"\n", "");
@@ -109,7 +111,8 @@ async fn the_very_first_high_risk_sign_in_wakes_somebody_and_history_does_not() 
     });
     let alert = loop {
         let left = PATIENCE.saturating_sub(began.elapsed());
-        let notification = notifications.recv_timeout(left).unwrap_or_else(|_| panic!("nobody was woken\n{}", exporter.log()));
+        let notification =
+            notifications.recv_timeout(left).unwrap_or_else(|_| panic!("nobody was woken\n{}", exporter.log()));
         let alerts = notification["alerts"].as_array().unwrap();
         if let Some(alert) = alerts.iter().find(|alert| alert["labels"]["alertname"] == "CognitoAccountTakeover") {
             break alert.clone();

@@ -84,7 +84,10 @@ fn every_alert_says_what_it_is_and_has_a_runbook() {
     for (name, rule) in alerts() {
         assert_eq!(rule.annotations.keys().collect::<Vec<_>>(), ["description", "runbook_url", "summary"], "{name}");
         assert!(["critical", "warning"].contains(&rule.labels["severity"].as_str()), "{name}");
-        assert!(rule.annotations["runbook_url"].ends_with(&format!("/docs/runbooks.md#{}", name.to_lowercase())), "{name}");
+        assert!(
+            rule.annotations["runbook_url"].ends_with(&format!("/docs/runbooks.md#{}", name.to_lowercase())),
+            "{name}"
+        );
         let section = RUNBOOKS.split("\n## ").find(|section| section.starts_with(&format!("{name}\n")));
         let section = section.unwrap_or_else(|| panic!("docs/runbooks.md has no section {name}"));
         for part in ["**Means:**", "**Look:**", "**Do:**"] {

@@ -11,11 +11,14 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use crate::exporter::PATIENCE;
+
+/// Between two questions of one who waits for an answer.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// A server of the Prometheus family, which writes where it listens. Dropping it kills it.
 pub struct Server {
@@ -25,7 +28,12 @@ pub struct Server {
 
 impl Server {
     /// A Prometheus that scrapes `targets` (as `job`) and evaluates every second, with these rule files, and sends what fires to `alertmanager`.
-    pub fn prometheus(directory: &Path, targets: &[SocketAddr], rules: &[&Path], alertmanager: Option<SocketAddr>) -> Self {
+    pub fn prometheus(
+        directory: &Path,
+        targets: &[SocketAddr],
+        rules: &[&Path],
+        alertmanager: Option<SocketAddr>,
+    ) -> Self {
         let quoted: Vec<_> = targets.iter().map(|target| format!("{:?}", target.to_string())).collect();
         let mut config = format!(
             "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: {rules:?}\nscrape_configs:\n  \
@@ -33,14 +41,22 @@ impl Server {
             quoted.join(", ")
         );
         if let Some(alertmanager) = alertmanager {
-            write!(config, "alerting: {{alertmanagers: [{{static_configs: [{{targets: [\"{alertmanager}\"]}}]}}]}}\n").unwrap();
+            write!(config, "alerting: {{alertmanagers: [{{static_configs: [{{targets: [\"{alertmanager}\"]}}]}}]}}\n")
+                .unwrap();
         }
         let file = directory.join("prometheus.yml");
         std::fs::write(&file, config).unwrap();
         let mut command = Command::new("prometheus");
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.tsdb.path={}", directory.join("prometheus").display()));
-        Self::started(command)
+        let server = Self::started(command);
+        // It listens before it answers.
+        let deadline = Instant::now() + PATIENCE;
+        while !get(server.address, "/-/ready").contains("is Ready") {
+            assert!(Instant::now() < deadline, "Prometheus does not become ready");
+            std::thread::sleep(PAUSE);
+        }
+        server
     }
 
     /// An Alertmanager that tells a webhook of every alert at once.
@@ -59,8 +75,12 @@ impl Server {
     }
 
     fn started(mut command: Command) -> Self {
-        let mut child =
-            command.arg("--web.listen-address=127.0.0.1:0").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .arg("--web.listen-address=127.0.0.1:0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (tell, told) = mpsc::channel();
         // Reads on until it ends, so that it never waits for a reader.
@@ -116,7 +136,7 @@ impl Server {
                 return result;
             }
             assert!(Instant::now() < deadline, "Prometheus has nothing for {expr}");
-            std::thread::sleep(std::time::Duration::from_millis(100));
+            std::thread::sleep(PAUSE);
         }
     }
 }
