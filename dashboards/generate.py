@@ -141,7 +141,7 @@ def table(title, description, target_, *, renames, w=6, h=8, **more):
     order = {name: index for index, name in enumerate(renames)}
     organize = {
         "id": "organize",
-        "options": {"excludeByName": {"Time": True}, "includeByName": {}, "indexByName": order, "renameByName": renames},
+        "options": {"excludeByName": {name: True for name in ("Time", "Value") if name not in renames}, "includeByName": {}, "indexByName": order, "renameByName": renames},
     }
     options = {"showHeader": True, "cellHeight": "sm", "sortBy": [{"displayName": renames.get("Value", "Events"), "desc": True}]}
     custom = {"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False}
@@ -165,7 +165,7 @@ def top(title, description, label, name, filter_, **more):
     expr = f"topk(10, sum by ({label}) (count_over_time({FIRST_SIGHTS}{filter_} [$__range])))"
     renames = {part: name if index == 0 else f"{name} (hashed)" for index, part in enumerate(label.split(", "))}
     asked = target(expr, datasource=LOKI, instant=True)
-    return table(title, description, asked, renames=renames | {"Value #A": "Events"}, link=explore(filter_), **more)
+    return table(title, description, asked, renames=renames | {"Value #A": "Events"}, h=10, link=explore(filter_), **more)
 
 
 def row(title):
@@ -290,7 +290,7 @@ def sign_in_security():
         top("Users at risk", "Whom threat protection suspects to be somebody else.", "user_name, user_hash", "User", risky),
         table("Outcomes in the time shown", "Every combination that occurred, as often as it was reached.",
               target(f"sum by (event_type, event_response, risk_decision) (increase(cognito_auth_events_total{{{POOL}}}[$__range])) > 0.5",
-                     instant=True, form="table"), w=18, decimals=0,
+                     instant=True, form="table"), w=18, h=10, decimals=0,
               renames={"event_type": "Type", "event_response": "Response", "risk_decision": "Decision", "Value": "Events"}),
         logs("What threat protection found", "Records of severity WARN and ERROR, newest first, each a sentence; open one for all its attributes.",
              RECORDS + ' | severity_text=~"WARN|ERROR"'),
@@ -366,7 +366,7 @@ def exporter_health():
                target(per_minute("operation, outcome", requests, JOB, 'outcome=~"denied|timeout|error"'), "{{operation}}, {{outcome}}"), w=8),
         table("Pools", "What each pool is called, and where it is.",
               target(f"max by (user_pool_id, user_pool_name, region) (cognito_exporter_pool_info{{{POOL}}})", instant=True, form="table"),
-              renames={"user_pool_name": "Name", "user_pool_id": "Pool", "region": "Region", "Value": "Shown"}, w=8),
+              renames={"user_pool_name": "Name", "user_pool_id": "Pool", "region": "Region"}, w=8),
 
         row("Delivery"),
         series("Records waiting", "The outbox: what is counted and not yet acknowledged by the receiver.",
