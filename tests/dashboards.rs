@@ -15,13 +15,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::simulate::population::Population;
 use cognito_auth_exporter::simulate::quota::Quotas;
 use cognito_auth_exporter::simulate::{Options, Simulation};
-use exporter::Exporter;
+use exporter::{Exporter, PATIENCE};
 use prometheus::Server;
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 use promql_parser::util::{ExprVisitor, walk_expr};
@@ -180,11 +180,8 @@ async fn busy_exporter(directory: &Path) -> (Simulation, Exporter) {
     (simulation, exporter)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn every_query_names_only_metrics_and_labels_that_the_binary_shows() {
-    let directory = tempfile::tempdir().unwrap();
-    let (_simulation, exporter) = busy_exporter(directory.path()).await;
-    // Each metric with its labels, as the text format has them.
+/// Each metric with its labels, as the text format has them.
+fn shown(exporter: &Exporter) -> BTreeMap<String, BTreeSet<String>> {
     let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in exporter.get("/metrics").lines().filter(|line| !line.starts_with('#')) {
         let (series, _) = line.rsplit_once(' ').unwrap();
@@ -192,37 +189,62 @@ async fn every_query_names_only_metrics_and_labels_that_the_binary_shows() {
         let names = labels.split("\",").filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.to_owned());
         shown.entry(name.to_owned()).or_default().extend(names);
     }
-    let rules = rules::all();
-    // What the rules record has the labels it is aggregated by, which the rules' own test looks at.
-    let recorded: BTreeSet<_> = rules.iter().filter_map(|rule| rule.record.clone()).collect();
-    let every_label: BTreeSet<_> = shown.values().flatten().map(String::as_str).chain(OF_PROMETHEUS).collect();
+    shown
+}
 
-    let of_rules = rules.iter().map(|rule| (rule.alert.clone().or(rule.record.clone()).unwrap(), rule.expr.clone()));
+/// Every PromQL there is, and who asks it: rules, panels, variables, the README.
+fn asked() -> Vec<(String, String)> {
+    let of_rules = rules::all().into_iter().map(|rule| (rule.alert.or(rule.record).unwrap(), rule.expr));
     let of_variables = DASHBOARDS.iter().flat_map(|file| {
-        let dashboard = dashboard(file);
-        let asked = dashboard["templating"]["list"].as_array().unwrap().iter();
-        let asked = asked.filter_map(|variable| variable["query"]["query"].as_str());
-        // label_values(metric, label): the same as grouping by it.
-        let grouped = asked.map(|query| {
-            let (metric, of) =
-                query.strip_prefix("label_values(").unwrap().trim_end_matches(')').split_once(", ").unwrap();
-            (query.to_owned(), format!("group by ({of}) ({metric})"))
-        });
-        grouped.collect::<Vec<_>>()
+        let variables = dashboard(file)["templating"]["list"].as_array().unwrap().clone();
+        variables.into_iter().filter_map(|variable| {
+            // label_values(metric, label): the same as grouping by it.
+            let query = variable["query"]["query"].as_str()?;
+            let (metric, of) = query.strip_prefix("label_values(")?.trim_end_matches(')').split_once(", ")?;
+            Some((query.to_owned(), format!("group by ({of}) ({metric})")))
+        })
     });
-    let mut asked: Vec<(String, String)> = of_rules.chain(queries("prometheus")).chain(of_variables).collect();
+    let readme = ("the README's first alert".to_owned(), readme_alert());
+    of_rules.chain(queries("prometheus")).chain(of_variables).chain([readme]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_query_names_only_metrics_and_labels_that_the_binary_shows() {
+    let asked = asked();
     assert!(asked.len() > 80, "{}", asked.len());
-    asked.push(("the README's first alert".into(), readme_alert()));
-    for (who, expr) in asked {
-        let parsed = parser::parse(&interpolated(&expr)).unwrap_or_else(|error| panic!("{who}: {error}: {expr}"));
-        let mut named = Named::default();
-        walk_expr(&mut named, &parsed).unwrap();
-        for metric in &named.metrics {
-            assert!(shown.contains_key(metric) || recorded.contains(metric), "{who}: there is no {metric}");
+    let named: Vec<(String, Named)> = asked
+        .into_iter()
+        .map(|(who, expr)| {
+            let parsed = parser::parse(&interpolated(&expr)).unwrap_or_else(|error| panic!("{who}: {error}: {expr}"));
+            let mut named = Named::default();
+            walk_expr(&mut named, &parsed).unwrap();
+            (who, named)
+        })
+        .collect();
+    let recorded: BTreeSet<_> = rules::all().into_iter().filter_map(|rule| rule.record).collect();
+
+    let directory = tempfile::tempdir().unwrap();
+    let (_simulation, exporter) = busy_exporter(directory.path()).await;
+    let metrics: BTreeSet<&String> = named.iter().flat_map(|(_, named)| &named.metrics).collect();
+    let deadline = Instant::now() + PATIENCE;
+    let shown = loop {
+        let shown = shown(&exporter);
+        let missing = |metric: &&&String| !shown.contains_key(**metric) && !recorded.contains(**metric);
+        let missing: Vec<_> = metrics.iter().filter(missing).collect();
+        if missing.is_empty() {
+            break shown;
         }
+        assert!(Instant::now() < deadline, "asked for, and there is none: {missing:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+
+    let every_label: BTreeSet<_> = shown.values().flatten().map(String::as_str).chain(OF_PROMETHEUS).collect();
+    for (who, named) in named {
         for (metric, name) in &named.matched {
-            let is_there = shown.get(metric).is_none_or(|labels| labels.contains(name));
-            assert!(is_there || OF_PROMETHEUS.contains(&name.as_str()), "{who}: {metric} has no label {name}");
+            let has_label = |labels: &BTreeSet<String>| labels.contains(name) || OF_PROMETHEUS.contains(&name.as_str());
+            // What a rule records has labels of what it is made of.
+            let is_there = shown.get(metric).map_or(every_label.contains(name.as_str()), has_label);
+            assert!(is_there, "{who}: {metric} has no label {name}");
         }
         for name in &named.grouped {
             // `shards` is made by the rule that groups by it.
