@@ -4,6 +4,7 @@ mod delivery_report;
 mod gauges;
 pub mod hash_keys;
 mod lanes;
+mod limit;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +19,8 @@ use tracing::{error, info, warn};
 use self::delivery_report::DeliveryReport;
 use self::gauges::Gauges;
 use self::lanes::{LaneKey, Lanes};
-use crate::config::{Config, PoolConfig, TimestampSource};
+use self::limit::LimitWatch;
+use crate::config::{Config, PoolConfig, Rate, TimestampSource};
 use crate::courier::{BatchLimits, Courier};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
@@ -32,6 +34,7 @@ use crate::poller::turn::Means;
 use crate::poller::{Message, Pace, Poller};
 use crate::pool::Pool;
 use crate::schedule::PoolSlot;
+use crate::shard::Shares;
 use crate::sink::otlp::OtlpSink;
 use crate::sink::stdout::StdoutSink;
 use crate::source::cognito::Clients;
@@ -84,6 +87,7 @@ impl App {
         let shown = metrics.clone();
         ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await?;
         metrics.outbox_limit(config.state.outbox_limit_bytes);
+        metrics.shard(config.shard);
         Ok(Self {
             config: Arc::new(config),
             clock,
@@ -153,7 +157,7 @@ impl App {
             outbox_limit_bytes: config.state.outbox_limit_bytes,
             stop: lifecycle.stops(Duty::Gather).soft.clone(),
         });
-        let lanes = Lanes::new(config.poll.requests_per_second, config.discovery.requests_per_second);
+        let lanes = Lanes::new(&config);
         for ((slot, pool), record) in (0..).map(PoolSlot).zip(&config.pools).zip(pools) {
             let follower = Follower {
                 slot,
@@ -171,7 +175,7 @@ impl App {
             lifecycle.spawn(Duty::Gather, format!("pool {}", pool.id), follower.run(source, stop));
         }
         status.ready();
-        info!(pools = config.pools.len(), listen = %listen, "cognito-auth-exporter is running");
+        info!(pools = config.pools.len(), shard = %config.shard, listen = %listen, "cognito-auth-exporter is running");
 
         let close = async {
             let waiting = ledger.outbox_state().records;
@@ -203,9 +207,10 @@ impl<S: Source> Follower<S> {
         let lane = self
             .lanes
             .lane(LaneKey::of(&identity, &self.config), |gate, messages| self.begin_poller(&identity, gate, messages));
+        let gates = (lane.reads.clone(), lane.lists.clone());
         let pool = Arc::new(Pool {
             slot: self.slot,
-            source: Metered::new(source, identity.clone(), self.means.metrics.clone(), lane.reads, lane.lists),
+            source: Metered::new(source, identity.clone(), self.means.metrics.clone(), gates.0, gates.1),
             identity,
             rules: Rules {
                 overlap: self.app.poll.overlap,
@@ -216,6 +221,11 @@ impl<S: Source> Follower<S> {
         if lane.poller.send(Message::Follow(pool.clone())).await.is_err() {
             return; // the poller has stopped, and so will everything
         }
+        if let Rate::ShareOfLimit(share) = self.app.poll.requests_per_second
+            && lane.begin_watch()
+        {
+            self.begin_limit_watch(pool.clone(), self.app.shard.part_of(share));
+        }
         let discovery = Discovery {
             joining: Joining {
                 pool_followed_since: self.record.followed_since,
@@ -224,6 +234,7 @@ impl<S: Source> Follower<S> {
                 first_run: self.app.poll.first_run,
             },
             config: self.config,
+            shard: self.app.shard,
             pool,
             record: self.record,
             forget_after: self.app.discovery.forget_after,
@@ -294,6 +305,15 @@ impl<S: Source> Follower<S> {
         }
     }
 
+    /// The first pool of an account and region asks for its limit.
+    fn begin_limit_watch(&self, pool: Arc<Pool<S>>, share: f64) {
+        let account = pool.identity.account_id.as_deref().unwrap_or("unknown");
+        let name = format!("limit of {account} {}", pool.identity.region);
+        let (metrics, status, clock) = (self.means.metrics.clone(), self.status.clone(), self.means.clock.clone());
+        let watch = LimitWatch { pool, share, metrics, status, clock };
+        self.lifecycle.spawn(Duty::Gather, name, watch.run(self.means.stop.clone()));
+    }
+
     fn begin_poller(&self, identity: &PoolIdentity, gate: Gate, messages: mpsc::Receiver<Message<S>>) {
         let pace = Pace {
             turns_max: self.app.poll.concurrency,
@@ -361,9 +381,25 @@ async fn pool_records(ledger: &Ledger, config: &Config, now: UnixMillis) -> Resu
     let mut records = Vec::new();
     for pool in &config.pools {
         let record = match ledger.pool(&pool.id)? {
-            Some(record) => record,
+            Some(mut record) => {
+                if record.shares.go_on_with(config.shard, now) {
+                    // In one write: whoever comes over is told from whoever was here, and the roster is no more than a memory.
+                    record.lost_since = Some(record.lost_since.map_or(now, |lost| lost.min(now)));
+                    record.selection = None;
+                    ledger.follow_pool(&pool.id, record.clone()).await?;
+                    info!(pool = pool.id, shard = %config.shard, "another share of the users than before");
+                }
+                record
+            }
             None => {
-                let record = PoolRecord { followed_since: lost_since.unwrap_or(now), lost_since, selection: None };
+                let followed_since = lost_since.unwrap_or(now);
+                let record = PoolRecord {
+                    followed_since,
+                    // Of several shards, each may have been added to others that had its users until now.
+                    lost_since: lost_since.or((!config.shard.is_whole()).then_some(now)),
+                    selection: None,
+                    shares: Shares::begun(config.shard, followed_since),
+                };
                 ledger.follow_pool(&pool.id, record.clone()).await?;
                 stop_point::reached(Step::PoolRecorded);
                 record

@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use crate::event::UnixMillis;
 use crate::privacy::Modes;
+use crate::shard::Shard;
 
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
 pub use self::mistakes::{ConfigErrors, Mistake, Origin};
@@ -91,6 +92,8 @@ pub struct Config {
     pub log: LogConfig,
     /// What becomes of personal data.
     pub privacy: PrivacyConfig,
+    /// Whose users these are: this instance's share of them.
+    pub shard: Shard,
 }
 
 /// What becomes of personal data.
@@ -117,6 +120,7 @@ impl Config {
             http: HttpConfig::default(),
             log: LogConfig::default(),
             privacy: PrivacyConfig::default(),
+            shard: Shard::WHOLE,
         }
     }
 }

@@ -36,7 +36,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::books::{Books, Work};
 use self::engine::{Engine, Reader};
-use self::envelope::{Count, Gone, LostSince, Pool, Record as _};
+use self::envelope::{Count, Gone, LostSince, Pool, Record as _, Share};
 pub use self::error::LedgerError;
 use self::home::Home;
 pub use self::home::Rebuilt;
@@ -51,6 +51,8 @@ use crate::cursor::Cursor;
 use crate::entry::{Entry, PoolIdentity};
 use crate::event::UnixMillis;
 use crate::privacy::Privacy;
+use crate::schedule::Habit;
+use crate::shard::{Shard, Shares};
 use crate::tally::Series;
 
 /// The durable state. A cheap handle; one process at a time has it open.
@@ -80,10 +82,13 @@ pub struct Opened {
 pub struct PoolRecord {
     /// When the pool was first followed, as far as is known: after a loss, when the lost ledger last wrote something.
     pub followed_since: UnixMillis,
-    /// Present while the users are not yet enrolled again whose records were lost: events since then are live.
+    /// Present while the users are not yet enrolled whose records were lost, or whom other shards followed: events since then
+    /// are live.
     pub lost_since: Option<UnixMillis>,
     /// Digest of the selection under which everybody was enrolled who is followed; None while that cannot be said.
     pub selection: Option<u64>,
+    /// The shares of the pool's users that this ledger had.
+    pub shares: Shares,
 }
 
 /// What the roster knows of a user.
@@ -95,6 +100,8 @@ pub struct Standing {
     pub joined: UnixMillis,
     /// Since when the user is gone; None for one who is followed.
     pub gone_since: Option<UnixMillis>,
+    /// How active the user was, if anything was learnt yet.
+    pub habit: Option<HabitAt>,
 }
 
 impl std::fmt::Debug for Standing {
@@ -113,11 +120,33 @@ pub struct UserRecord {
     pub sub: Option<String>,
     /// What is known of the user's history.
     pub cursor: Cursor,
+    /// How active the user was when the cursor was written, if anything was learnt yet.
+    pub habit: Option<HabitAt>,
 }
 
 impl std::fmt::Debug for UserRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UserRecord").field("joined", &self.joined).field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}
+
+/// A user's habit as it was at a moment, in its stored form. It is written with pages that are written anyway, those that
+/// brought something: what a poll finds nothing in tells nothing but silence, and [`HabitAt::aged`] knows of that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HabitAt {
+    bytes: [u8; Habit::STORED],
+    at: UnixMillis,
+}
+
+impl HabitAt {
+    /// A habit at a moment.
+    pub fn new(habit: Habit, at: UnixMillis) -> Self {
+        Self { bytes: habit.to_bytes(), at }
+    }
+
+    /// The habit at `now`, if nothing has happened since.
+    pub fn aged(&self, now: UnixMillis) -> Habit {
+        Habit::from_bytes(self.bytes).aged(now.since(self.at))
     }
 }
 
@@ -297,9 +326,13 @@ impl Ledger {
     pub fn pool(&self, pool_id: &str) -> Result<Option<PoolRecord>, LedgerError> {
         let stored = self.reading(|reader| reader.get(&keys::pool(pool_id)))?;
         let record = |bytes: Vec<u8>| {
-            let Pool { followed_since, lost_since, selection } = Pool::open(&bytes)?;
+            let Pool { followed_since, lost_since, selection, shares } = Pool::open(&bytes)?;
             let (followed_since, lost_since) = (UnixMillis(followed_since), lost_since.map(UnixMillis));
-            Ok(PoolRecord { followed_since, lost_since, selection })
+            let share = |Share { index, count, since }| Some((Shard::new(index, count)?, UnixMillis(since)));
+            let shares: Option<Vec<_>> = shares.into_iter().map(share).collect();
+            let shares = shares.ok_or_else(|| LedgerError::corrupt(Pool::WHAT, "a share that cannot be"))?;
+            let shares = Shares::remembered(shares).unwrap_or_else(|| Shares::begun(Shard::WHOLE, followed_since));
+            Ok(PoolRecord { followed_since, lost_since, selection, shares })
         };
         stored.map(record).transpose()
     }
@@ -360,9 +393,9 @@ impl Ledger {
         let key = self.user_key(pool_id, username);
         let Some(user) = self.reading(|reader| reader.get(&key))? else { return Ok(None) };
         let gone = self.reading(|reader| reader.get(&keys::gone(&key)))?;
-        let (joined, sub) = StoredUser::head(&user)?;
+        let standing = StoredUser::standing(&user)?;
         let gone = gone.map(|gone| Gone::open(&gone)).transpose()?;
-        Ok(Some(Standing { sub, joined, gone_since: gone.map(|gone| UnixMillis(gone.since)) }))
+        Ok(Some(Standing { gone_since: gone.map(|gone| UnixMillis(gone.since)), ..standing }))
     }
 
     /// Everybody of whom a pool has a record, by the ledger's name for them, in order, also those who are gone; read a few at a time, each as it is then.
@@ -400,7 +433,10 @@ impl Ledger {
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn follow_pool(&self, pool_id: &str, record: PoolRecord) -> Result<(), LedgerError> {
         let lost_since = record.lost_since.map(|time| time.0);
-        let stored = Pool { followed_since: record.followed_since.0, lost_since, selection: record.selection };
+        let share =
+            |(shard, since): &(Shard, UnixMillis)| Share { index: shard.index(), count: shard.count(), since: since.0 };
+        let shares = record.shares.as_slice().iter().map(share).collect();
+        let stored = Pool { followed_since: record.followed_since.0, lost_since, selection: record.selection, shares };
         self.ask(Work::Put(vec![(keys::pool(pool_id), Some(stored.seal()))])).await
     }
 
@@ -451,7 +487,8 @@ impl Ledger {
         record: UserRecord,
         since: UnixMillis,
     ) -> Result<(), LedgerError> {
-        self.ask(Work::Succeed { user: (self.user_key(pool_id, username), self.private(record)), since }).await
+        let user = (self.user_key(pool_id, username), Box::new(self.private(record)));
+        self.ask(Work::Succeed { user, since }).await
     }
 
     /// Lets a user go on under another name, with what is known of it under both, in one atomic write. `record` is what the
@@ -461,7 +498,7 @@ impl Ledger {
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn carry_over(&self, pool_id: &str, from: &str, to: &str, record: UserRecord) -> Result<(), LedgerError> {
         let (from, to) = (self.user_key(pool_id, from), self.user_key(pool_id, to));
-        self.ask(Work::Carry { from, to: (to, self.private(record)) }).await
+        self.ask(Work::Carry { from, to: (to, Box::new(self.private(record))) }).await
     }
 
     /// Notes that users are gone; their records stay until they are forgotten.
@@ -807,7 +844,7 @@ mod tests {
                 account_id: None,
             }),
             username: "ann".into(),
-            record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW) },
+            record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW), habit: None },
             totals: vec![(Series::History, 1)],
             entries: vec![],
         }
@@ -822,7 +859,7 @@ mod tests {
 
     #[expect(clippy::needless_pass_by_value, reason = "it takes the place of what it is given")]
     fn newer(record: Vec<u8>) -> Vec<u8> {
-        envelope::in_version(2, &record)
+        envelope::in_version(record[0] + 1, &record)
     }
 
     #[tokio::test]
@@ -1150,7 +1187,7 @@ mod tests {
         assert_eq!(R::open(&sealed).as_ref(), Ok(record));
         let damaged = damage.iter().fold(sealed.clone(), |bytes, damage| damage.done_to(&bytes));
         assert!(damaged == sealed || R::open(&damaged).is_err(), "{damaged:?} passes for {sealed:?}");
-        let _ = (R::open(bytes), StoredUser::head(bytes), StoredUser::head(&damaged));
+        let _ = (R::open(bytes), StoredUser::standing(bytes), StoredUser::standing(&damaged));
     }
 
     proptest! {
@@ -1167,11 +1204,14 @@ mod tests {
             only_what_was_written(&Format { number: u32::try_from(number >> 32).unwrap() }, &damage, &bytes);
             only_what_was_written(&Instance { id: text.clone() }, &damage, &bytes);
             only_what_was_written(&Count { value: number }, &damage, &bytes);
-            only_what_was_written(&Pool { followed_since: time, lost_since: Some(time), selection: Some(number) }, &damage, &bytes);
+            let shares = vec![Share { index: 1, count: 2, since: time }];
+            let pool = Pool { followed_since: time, lost_since: Some(time), selection: Some(number), shares };
+            only_what_was_written(&pool, &damage, &bytes);
             only_what_was_written(&LostSince { time }, &damage, &bytes);
             only_what_was_written(&Gone { since: time }, &damage, &bytes);
             only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
-            prop_assert_eq!(StoredUser::head(&StoredUser::from(&user).seal()), Ok((user.joined, user.sub)));
+            let standing = Standing { sub: user.sub.clone(), joined: user.joined, gone_since: None, habit: user.habit };
+            prop_assert_eq!(StoredUser::standing(&StoredUser::from(&user).seal()), Ok(standing));
             let entry = StoredEntry::from(&entry);
             only_what_was_written(&entry, &damage, &bytes);
             only_what_was_written(&StoredRefusal { value: entry.seal(), reason: text, at: time }, &damage, &bytes);

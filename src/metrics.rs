@@ -22,6 +22,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
+pub use self::calls::AccountLimit;
 use self::calls::Calls;
 use self::exporter::Exporter;
 use self::family::Exposition;
@@ -30,6 +31,7 @@ use self::pool::Pool;
 pub use self::snapshot::{ExporterSnapshot, PoolSnapshot};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
+use crate::shard::Shard;
 use crate::source::{CallOutcome, Operation};
 use crate::tally::Series;
 
@@ -71,6 +73,17 @@ pub struct UserCounts {
     pub missing: u64,
     /// The latest answers were errors of theirs.
     pub failing: u64,
+}
+
+/// What the present budget gives for a pool; of what cannot be said, None.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct PollForecast {
+    /// How long it takes to poll every user of all pools that share the budget once.
+    pub round: Option<Duration>,
+    /// The mean time from an event to its first sight.
+    pub event_delay: Option<Duration>,
+    /// Requests per second that it takes to keep the objective for all users of the pool.
+    pub required_per_second: Option<f64>,
 }
 
 /// What waits for delivery.
@@ -181,9 +194,9 @@ impl Metrics {
         self.with_pool(pool, |pool| pool.objective = Some(objective));
     }
 
-    /// How long it takes to poll every user of the pool once; None while that cannot be said.
-    pub fn round_estimate(&self, pool: &str, estimate: Option<Duration>) {
-        self.with_pool(pool, |pool| pool.round = estimate);
+    /// What the present budget gives for the pool.
+    pub fn forecast(&self, pool: &str, forecast: PollForecast) {
+        self.with_pool(pool, |pool| pool.forecast = forecast);
     }
 
     /// The pool's users were listed to the end.
@@ -223,6 +236,11 @@ impl Metrics {
     /// The budget for AdminListUserAuthEvents of an account and region at present, in requests per second.
     pub fn api_budget(&self, account: Option<&str>, region: &str, per_second: f64) {
         lock(&self.shown.calls).account(account, region).budget_per_second = Some(per_second);
+    }
+
+    /// The budget of an account and region is a share of this limit.
+    pub fn api_limit(&self, account: Option<&str>, region: &str, limit: AccountLimit) {
+        lock(&self.shown.calls).account(account, region).limit = Some(limit);
     }
 
     /// A stage has finished work, or found none to do.
@@ -270,9 +288,9 @@ impl Metrics {
         self.exporter().state_rebuilds += 1;
     }
 
-    /// This instance follows share `index` of `count`.
-    pub fn shard(&self, index: u32, count: u32) {
-        self.exporter().shard = (index, count);
+    /// This instance follows this share of the users.
+    pub fn shard(&self, shard: Shard) {
+        self.exporter().shard = shard;
     }
 
     /// The configuration was loaded again, or could not be.

@@ -98,6 +98,13 @@ pub(super) fn in_version(version: u8, record: &[u8]) -> Vec<u8> {
     [&[version], &checksum_of(version, payload).to_le_bytes()[..], payload].concat()
 }
 
+/// A record of which a test holds what an older build wrote.
+#[cfg(test)]
+pub(super) fn unhex(digits: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
 /// What `migrate` answers to a version that no build has written.
 pub(super) fn never_was(what: &'static str, version: u8) -> LedgerError {
     LedgerError::corrupt(what, format!("it has version {version}, which never was"))
@@ -170,6 +177,20 @@ pub(super) struct Pool {
     pub(super) lost_since: Option<i64>,
     #[prost(fixed64, optional, tag = "3")]
     pub(super) selection: Option<u64>,
+    /// Empty in the record of a build that knew no shards.
+    #[prost(message, repeated, tag = "4")]
+    pub(super) shares: Vec<Share>,
+}
+
+/// A share of the users that the ledger had, and since when.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct Share {
+    #[prost(uint32, tag = "1")]
+    pub(super) index: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) count: u32,
+    #[prost(sint64, tag = "3")]
+    pub(super) since: i64,
 }
 
 impl Record for Pool {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::calls::AccountLimit;
 use super::labels::LabelValue as _;
 use super::pool::Pool;
-use super::{Metrics, OutboxSize, UserCounts, lock};
+use super::{Metrics, OutboxSize, PollForecast, UserCounts, lock};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
+use crate::shard::Shard;
 use crate::tally::Series;
 
 /// One pool. What has not been reported yet is None.
@@ -22,14 +24,16 @@ pub struct PoolSnapshot {
     pub oldest_poll: Option<UnixMillis>,
     /// The longest time that a user should go without a poll.
     pub objective: Option<Duration>,
-    /// How long it takes to poll every user once.
-    pub round: Option<Duration>,
+    /// What the present budget gives.
+    pub forecast: PollForecast,
     /// When its users were last listed to the end.
     pub discovery: Option<UnixMillis>,
     /// Whether backlog or history is being worked off.
     pub catching_up: Option<bool>,
     /// The present budget of its account and region, in requests per second; other pools may share it.
     pub budget_per_second: Option<f64>,
+    /// The account's own limit there, where the budget is a share of it.
+    pub limit: Option<AccountLimit>,
     /// Live events: outcomes less those superseded.
     pub events: u64,
     /// Live events that threat protection acted on.
@@ -55,6 +59,8 @@ pub struct ExporterSnapshot {
     pub state_size_bytes: Option<u64>,
     /// Times that a corrupt ledger was begun anew.
     pub state_rebuilds: u64,
+    /// Whose users are followed.
+    pub shard: Shard,
 }
 
 impl Metrics {
@@ -66,6 +72,7 @@ impl Metrics {
         for pool in &mut snapshots {
             let account = calls.account(pool.identity.account_id.as_deref(), &pool.identity.region);
             pool.budget_per_second = account.budget_per_second;
+            pool.limit = account.limit;
         }
         snapshots
     }
@@ -81,6 +88,7 @@ impl Metrics {
             progress: exporter.progress.iter().map(|(stage, time)| (stage.as_str(), *time)).collect(),
             state_size_bytes: exporter.state_size_bytes,
             state_rebuilds: exporter.state_rebuilds,
+            shard: exporter.shard,
         }
     }
 }
@@ -105,10 +113,11 @@ fn snapshot(pool: &Pool) -> PoolSnapshot {
         users: pool.users,
         oldest_poll: pool.oldest_poll,
         objective: pool.objective,
-        round: pool.round,
+        forecast: pool.forecast,
         discovery: pool.discovery,
         catching_up: pool.catching_up,
         budget_per_second: None,
+        limit: None,
         events: u64::saturating_sub(met, left),
         risk_events,
         history_events,
