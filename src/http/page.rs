@@ -121,9 +121,15 @@ fn write_pool(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::Res
         None => html.push_str("<td>–"),
         Some(secs) => write!(html, "<td>{}", Span(Duration::from_secs(secs)))?,
     }
+    if let Some(delay) = pool.event_delay_seconds_estimate {
+        write!(html, "<br><small>mean delay {}</small>", Span(Duration::from_secs(delay)))?;
+    }
     match pool.budget_requests_per_second {
         None => html.push_str("<td class=\"n\">–"),
         Some(budget) => write!(html, "<td class=\"n\">{budget:.1}/s")?,
+    }
+    if let Some(required) = pool.required_requests_per_second {
+        write!(html, "<br><small>objective takes {required:.2}/s</small>")?;
     }
     let (events, risk, history) = (pool.events, pool.risk_events, pool.history_events);
     writeln!(html, "<td class=\"n\">{events}<td class=\"n\">{risk}<td class=\"n\">{history}</tr>")
