@@ -22,7 +22,7 @@ use crate::courier::{BatchLimits, Courier};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
 use crate::gate::Gate;
-use crate::http::{HttpServer, Router, Scrapes};
+use crate::http::{HttpServer, Router, Scrapes, Web};
 use crate::ledger::{Ledger, LedgerError, Opened, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle, Outcome};
 use crate::metrics::Metrics;
@@ -56,6 +56,7 @@ pub struct App {
     metrics: Metrics,
     status: StatusBoard,
     http: HttpServer,
+    web: Web,
     ledger: Ledger,
     clients: Clients,
     /// When each pool was first followed, in the configuration's order.
@@ -71,7 +72,10 @@ impl App {
         let clock = Clock::system();
         let metrics = Metrics::new(clock.now());
         let status = StatusBoard::new(clock.now());
-        let http = HttpServer::bind(config.http.listen).await?;
+        let web_config = config.http.web_config_file.clone();
+        let web = tokio::task::spawn_blocking(move || Web::load(web_config.as_deref()));
+        let web = web.await.context("read the web configuration")??;
+        let http = HttpServer::bind(config.http.listen).await?.behind(web.clone());
         let (state, opens_at) = (config.state.clone(), clock.clone());
         let opened = tokio::task::spawn_blocking(move || Ledger::open(&state, opens_at.now()))
             .await
@@ -89,6 +93,7 @@ impl App {
             metrics,
             status,
             http,
+            web,
             ledger,
             clients,
             pools,
@@ -108,7 +113,7 @@ impl App {
     /// # Errors
     /// A receiver's settings cannot be used.
     pub async fn run(self, next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
-        let Self { config, clock, lifecycle, metrics, status, http, ledger, clients, pools } = self;
+        let Self { config, clock, lifecycle, metrics, status, http, web, ledger, clients, pools } = self;
         let receiver = config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id())).transpose()?;
         let timestamp = config.otlp.as_ref().map_or(TimestampSource::Event, |otlp| otlp.timestamp);
         let printer = config.stdout_enabled.then(|| StdoutSink::new(timestamp));
@@ -123,6 +128,8 @@ impl App {
             Router { metrics: metrics.clone(), board: status.clone(), scrapes: scrapes.clone(), clock: clock.clone() };
         let serving = &lifecycle.stops(Duty::Serve).soft;
         lifecycle.spawn(Duty::Serve, "http", http.serve(router, serving.clone()));
+        let scheme = web.scheme();
+        lifecycle.spawn(Duty::Serve, "web configuration", web.keep(serving.clone()));
         let gauges = Gauges {
             metrics: metrics.clone(),
             status: status.clone(),
@@ -169,7 +176,7 @@ impl App {
             lifecycle.spawn(Duty::Gather, format!("pool {}", pool.id), follower.run(source, stop));
         }
         status.ready();
-        info!(pools = config.pools.len(), listen = %listen, "cognito-auth-exporter is running");
+        info!(pools = config.pools.len(), listen = %listen, scheme, "cognito-auth-exporter is running");
 
         let close = async {
             let waiting = ledger.outbox_state().records;

@@ -213,6 +213,11 @@ impl<'a> Table<'a> {
         self.value(key).map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag()))
     }
 
+    /// Whether the table itself is there, if only to be empty.
+    pub(super) fn is_there(&self) -> bool {
+        self.values.is_some()
+    }
+
     /// Where the table is, such as `pools[1]`; empty at the root.
     pub(super) fn path(&self) -> &str {
         &self.path
@@ -230,6 +235,11 @@ impl<'a> Table<'a> {
         };
         let (origin, key) = (self.origin_of(key), self.path_of(key));
         self.findings.mistakes.push(Mistake { origin, key, text });
+    }
+
+    /// Notes the mistakes of another file that one of our keys names.
+    pub(super) fn add(&mut self, mistakes: impl IntoIterator<Item = Mistake>) {
+        self.findings.mistakes.extend(mistakes);
     }
 
     /// Notes a mistake about a variable that belongs to no key.

@@ -81,9 +81,7 @@ impl Router {
                 with(refused, ALLOW, "GET, HEAD")
             }
         };
-        let headers = answer.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        harden(&mut answer);
         answer
     }
 
@@ -128,6 +126,19 @@ impl Router {
         let answer = with(body(StatusCode::OK, metrics::CONTENT_TYPE, rendered), VARY, "Accept-Encoding");
         if gzip { with(answer, CONTENT_ENCODING, "gzip") } else { answer }
     }
+}
+
+/// The answer to a request that does not reach the router, with a header that says what would.
+pub(super) fn refusal(status: StatusCode, text: &str, name: HeaderName, value: &'static str) -> Answer {
+    let mut answer = with(plain(status, text.to_owned()), name, value);
+    harden(&mut answer);
+    answer
+}
+
+fn harden(answer: &mut Answer) {
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 fn health(health: Health) -> Answer {
