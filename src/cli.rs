@@ -57,11 +57,11 @@ impl Arguments {
     /// Does what the command line asks.
     pub async fn execute(self) -> ExitCode {
         let result = match self.command {
-            Command::Run(args) => match args.load() {
+            Command::Run(args) => match args.load_all() {
                 Ok(config) => run::run(config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
-            Command::Check(args) => match args.load() {
+            Command::Check(args) => match args.load_all() {
                 Ok(config) => check::check(config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
@@ -82,6 +82,13 @@ impl Arguments {
 impl ConfigArgs {
     fn load(&self) -> Result<Config, ConfigErrors> {
         crate::config::load(self.config.as_deref(), std::env::vars_os())
+    }
+
+    /// The same with the web configuration that it names, which is read again by whoever serves with it.
+    fn load_all(&self) -> Result<Config, ConfigErrors> {
+        let config = self.load()?;
+        config.http.web_config_file.as_deref().map(crate::config::load_web).transpose()?;
+        Ok(config)
     }
 }
 

@@ -49,7 +49,8 @@ const HEADERS_WAIT_MAX: Duration = Duration::from_secs(10);
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
 /// What a client is told that does not speak TLS where it is spoken. It would see a broken connection otherwise.
-const SPEAK_TLS: &[u8] = b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
+const SPEAK_TLS: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
     this port speaks TLS: use https://\n";
 
 /// How long a connection may serve, so that one that nobody reads does not keep its place for ever. Prometheus keeps one
@@ -82,6 +83,7 @@ fn advice(kind: io::ErrorKind) -> &'static str {
 }
 
 /// A server that has its port.
+#[derive(Debug)]
 pub struct HttpServer {
     listener: TcpListener,
     web: Web,

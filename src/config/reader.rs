@@ -237,11 +237,6 @@ impl<'a> Table<'a> {
         self.findings.mistakes.push(Mistake { origin, key, text });
     }
 
-    /// Notes the mistakes of another file that one of our keys names.
-    pub(super) fn add(&mut self, mistakes: impl IntoIterator<Item = Mistake>) {
-        self.findings.mistakes.extend(mistakes);
-    }
-
     /// Notes a mistake about a variable that belongs to no key.
     pub(super) fn reject_variable(&mut self, name: &str, text: String) {
         self.findings.mistakes.push(Mistake { origin: Origin::Variable(name.to_owned()), key: String::new(), text });

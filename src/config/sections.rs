@@ -18,7 +18,7 @@ use super::shapes::{
 };
 use super::{
     Compression, Config, DiscoveryConfig, FirstRun, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol,
-    PollConfig, PoolConfig, Rate, Secret, StateConfig, TimestampSource, load_web, pairs,
+    PollConfig, PoolConfig, Rate, Secret, StateConfig, TimestampSource, pairs,
 };
 
 /// Reads the whole configuration, and lists what is wrong with it.
@@ -210,15 +210,11 @@ fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
 
 fn http(http: &mut Table<'_>) -> HttpConfig {
     let default = HttpConfig::default();
-    let config = HttpConfig {
+    HttpConfig {
         listen: http.or("listen", default.listen, &socket_address()),
         first_scrape_wait: http.or("first_scrape_wait", default.first_scrape_wait, &duration("0s", "1h")),
         web_config_file: http.optional("web_config_file", &path()),
-    };
-    if let Some(Err(errors)) = config.web_config_file.as_deref().map(load_web) {
-        http.add(errors.0);
     }
-    config
 }
 
 fn privacy(privacy: &mut Table<'_>) {

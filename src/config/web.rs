@@ -246,7 +246,8 @@ fn headers(headers: &mut Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
 fn users(root: &mut Table<'_>) -> BTreeMap<String, Secret> {
     let Some(given) = root.given("basic_auth_users") else { return BTreeMap::new() };
     let Some(table) = given.table() else {
-        let text = format!("basic_auth_users is {}; accepted: names, each with the bcrypt hash of a password", given.kind());
+        let text =
+            format!("basic_auth_users is {}; accepted: names, each with the bcrypt hash of a password", given.kind());
         root.reject(&["basic_auth_users"], text);
         return BTreeMap::new();
     };
@@ -262,7 +263,8 @@ fn users(root: &mut Table<'_>) -> BTreeMap<String, Secret> {
                 users.insert(name.clone(), Secret::new(hash));
             }
             Some(_) => {
-                let text = "basic_auth_users has a name that is empty or holds a colon; accepted: one without".to_owned();
+                let text =
+                    "basic_auth_users has a name that is empty or holds a colon; accepted: one without".to_owned();
                 root.reject(&["basic_auth_users"], text);
             }
             None => {

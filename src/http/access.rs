@@ -83,6 +83,12 @@ impl Default for Web {
     }
 }
 
+impl std::fmt::Debug for Web {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Web").field("scheme", &self.scheme()).finish_non_exhaustive()
+    }
+}
+
 impl Web {
     /// Reads a web configuration and all that it names. Blocks.
     ///
@@ -134,7 +140,8 @@ impl Web {
         }
     }
 
-    fn look(&self) {
+    /// Reads the files again if they have changed. Blocks.
+    pub fn look(&self) {
         let (path, stamp, fault) = {
             let reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             let Some(path) = reading.path.clone() else { return };

@@ -7,11 +7,18 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
 use super::{Scrapes, gzip, page};
 use crate::lifecycle::Clock;
 use crate::metrics::{self, Metrics};
 use crate::status::{Health, StatusBoard};
+
+/// Renderings of the metrics at a time: one takes tens of milliseconds where there are many pools, and whoever asks faster
+/// than that takes no more of the machine.
+const RENDERINGS_MAX: usize = 2;
+
+static RENDERINGS: Semaphore = Semaphore::const_new(RENDERINGS_MAX);
 
 /// An answer, all of it in memory.
 pub type Answer = Response<Full<Bytes>>;
@@ -116,7 +123,9 @@ impl Router {
     async fn metrics(&self, headers: &HeaderMap) -> Answer {
         let gzip = gzip::wanted(headers);
         let metrics = self.metrics.clone();
+        let rendering = RENDERINGS.acquire().await;
         let rendered = tokio::task::spawn_blocking(move || {
+            let _rendering = rendering;
             let text = metrics.render().into_bytes();
             if gzip { gzip::compress(&text) } else { text }
         });

@@ -76,9 +76,7 @@ pub(super) fn server(tls: &TlsServerConfig) -> Result<Arc<ServerConfig>, TlsErro
                 ClientAuth::IfGiven => verifier.allow_unauthenticated(),
                 ClientAuth::Required | ClientAuth::None => verifier,
             };
-            builder.with_client_cert_verifier(
-                verifier.build().map_err(|error| TlsError::Refused(error.to_string()))?,
-            )
+            builder.with_client_cert_verifier(verifier.build().map_err(|error| TlsError::Refused(error.to_string()))?)
         }
         _ => builder.with_no_client_auth(),
     };
@@ -92,9 +90,8 @@ pub(super) fn server(tls: &TlsServerConfig) -> Result<Arc<ServerConfig>, TlsErro
 fn provider(tls: &TlsServerConfig) -> CryptoProvider {
     let mut provider = ring::default_provider();
     if !tls.cipher_suites.is_empty() {
-        let place = |suite: &rustls::SupportedCipherSuite| {
-            tls.cipher_suites.iter().position(|wanted| *wanted == suite.suite())
-        };
+        let place =
+            |suite: &rustls::SupportedCipherSuite| tls.cipher_suites.iter().position(|wanted| *wanted == suite.suite());
         provider.cipher_suites.retain(|suite| suite.tls13().is_some() || place(suite).is_some());
         provider.cipher_suites.sort_by_key(place);
     }
@@ -118,8 +115,6 @@ fn certificates(key: &'static str, pem: &Pem) -> Result<Vec<CertificateDer<'stat
 fn read(key: &'static str, pem: &Pem) -> Result<Vec<u8>, TlsError> {
     match pem {
         Pem::Inline(text) => Ok(text.reveal().as_bytes().to_vec()),
-        Pem::File(path) => {
-            fs::read(path).map_err(|source| TlsError::Unreadable { key, path: path.clone(), source })
-        }
+        Pem::File(path) => fs::read(path).map_err(|source| TlsError::Unreadable { key, path: path.clone(), source }),
     }
 }
