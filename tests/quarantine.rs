@@ -373,6 +373,7 @@ async fn quarantined(state: &StateConfig) {
     };
     let record = UserRecord { joined: now(), sub: None, cursor: Cursor::new(now(), now()) };
     let entries = (0..QUARANTINED).map(entry).collect();
+    ledger.enroll(POOL, vec![("ann".into(), record.clone())]).await.unwrap();
     let commit = Commit { pool: pool.clone(), username: "ann".into(), record, totals: vec![], entries };
     ledger.commit(commit).await.unwrap();
     let quarantined = (0..QUARANTINED).map(|number| (OutboxId(number), "bad".to_owned())).collect();

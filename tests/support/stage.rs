@@ -176,10 +176,9 @@ impl Stage {
         self.conserved_on(exporter, pools, Terms::default()).await;
     }
 
-    /// Waits until everything that some pools hold is delivered or in quarantine, and checks that every outcome was counted
-    /// as often as the pools hold it, that every event came as it is now and so did each of its revisions, that nothing
-    /// came more often than the terms allow, and that all of it stays so while every user is polled again. Answers how many
-    /// records came again.
+    /// Waits until everything that some pools hold is delivered or in quarantine: every outcome counted as often as the
+    /// pools hold it, every event come as it is now after each of its revisions, and nothing more often than the terms
+    /// allow. Checks that all of it stays so while every user is polled again. Answers how many records came again.
     pub async fn conserved_on(&self, exporter: &Exporter, pools: &[&str], terms: Terms) -> usize {
         let truth = self.truth(pools);
         let is_live = |event: &AuthEvent| event.creation_date.is_none_or(|created| created >= terms.live_since);
@@ -193,23 +192,37 @@ impl Stage {
         let is_quarantined =
             |scrape: &Scrape| is(scrape, "cognito_exporter_quarantined_records", &[], terms.quarantined as f64);
         exporter.until("every event, counted", is_counted);
-        // The gauge is a second old: what was counted just now may not be in it yet.
-        let came = |records: &[Received]| of_pools(records, pools).map(Received::uid).collect::<BTreeSet<_>>().len();
-        self.until_received(|records| came(records) + terms.quarantined >= truth.len()).await;
+        // What changes no outcome, as feedback, comes with a later poll than the counts.
+        self.until_all_came(&truth, pools, terms).await;
         exporter.until("an empty outbox", |scrape| scrape.sum("cognito_exporter_outbox_records", &[]) < 0.5);
         exporter.until("the quarantine", is_quarantined);
-        self.forget_calls();
-        for pool in pools {
-            let users: Vec<_> = self
-                .simulation
-                .world(|world| world.pool(pool).unwrap().users().map(|user| user.username.clone()).collect());
-            self.until_all_polled(pool, &users.into_iter().collect()).await;
+        // Who is polled a second time has been polled once, answered and committed.
+        for _ in 0..2 {
+            self.forget_calls();
+            for pool in pools {
+                let users: Vec<_> = self
+                    .simulation
+                    .world(|world| world.pool(pool).unwrap().users().map(|user| user.username.clone()).collect());
+                self.until_all_polled(pool, &users.into_iter().collect()).await;
+            }
         }
         let scrape = exporter.scrape();
         assert!(is_counted(&scrape), "{:?} is not {outcomes:?}", counted(&scrape, pools));
         assert!(is_quarantined(&scrape), "{}", scrape.interesting());
-        let records: Vec<_> = of_pools(&self.receiver.records(), pools).cloned().collect();
-        all_came(&records, &truth, terms)
+        self.until_all_came(&truth, pools, terms).await
+    }
+
+    /// Waits until what came is what there is. Answers how many records came again.
+    async fn until_all_came(&self, truth: &[AuthEvent], pools: &[&str], terms: Terms) -> usize {
+        let deadline = Instant::now() + exporter::PATIENCE;
+        loop {
+            let records: Vec<_> = of_pools(&self.receiver.records(), pools).cloned().collect();
+            match all_came(&records, truth, terms) {
+                Ok(repeats) => return repeats,
+                Err(wrong) => assert!(Instant::now() < deadline, "{wrong}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Waits until what the receiver holds is enough.
@@ -250,8 +263,8 @@ impl Default for Terms {
 }
 
 /// Holds what came against what there is: every event as it is now, after each of its revisions, and no more. Answers how
-/// many records came again.
-fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) -> usize {
+/// many records came again, or what is still to come. What never comes right again fails at once.
+fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) -> Result<usize, String> {
     // By event: its digest in each revision.
     let mut came: BTreeMap<&str, BTreeMap<u32, &str>> = BTreeMap::new();
     let mut uids = BTreeSet::new();
@@ -271,16 +284,19 @@ fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) -> usize {
             missing += 1;
             continue;
         };
-        assert!(
-            revisions.keys().copied().eq(0..u32::try_from(revisions.len()).unwrap()),
-            "a revision of {id} is missing: {revisions:?}"
-        );
+        if !revisions.keys().copied().eq(0..u32::try_from(revisions.len()).unwrap()) {
+            return Err(format!("a revision of {id} is missing: {revisions:?}"));
+        }
         let (_, last) = revisions.last_key_value().unwrap();
-        assert_eq!(*last, event.mutable_digest().to_string(), "{id} did not come as it is now");
+        if *last != event.mutable_digest().to_string() {
+            return Err(format!("{id} did not come as it is now"));
+        }
     }
-    assert_eq!(missing, terms.quarantined, "events that did not come");
     assert!(came.is_empty(), "events that the pools do not hold: {came:?}");
-    repeats
+    if missing != terms.quarantined {
+        return Err(format!("{missing} events did not come, {} are in quarantine", terms.quarantined));
+    }
+    Ok(repeats)
 }
 
 /// EventId, revision and digest of a `log.record.uid`.
