@@ -98,6 +98,11 @@ impl Budget {
         Self { limit_per_second, next: None, lesson: None, lessons: 0 }
     }
 
+    /// Changes the budget (above 0). What was learnt of the service's own limit holds, and so do the calls reserved.
+    pub fn set_limit(&mut self, limit_per_second: f64) {
+        self.limit_per_second = limit_per_second.max(f64::MIN_POSITIVE);
+    }
+
     /// Calls per second at `now`, after back-off.
     pub fn rate_per_second(&self, now: Instant) -> f64 {
         let Some(lesson) = &self.lesson else { return self.limit_per_second };

@@ -58,7 +58,7 @@ impl Arguments {
     pub async fn execute(self) -> ExitCode {
         let result = match self.command {
             Command::Run(args) => match args.load_all() {
-                Ok(config) => run::run(config).await,
+                Ok(config) => run::run(args, config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
             Command::Check(args) => match args.load_all() {

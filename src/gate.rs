@@ -44,6 +44,11 @@ impl Gate {
         self.budget().throttled(started.into_std(), Instant::now().into_std());
     }
 
+    /// Lets so many calls per second pass from now on (above 0), less while the service allows less.
+    pub fn set_limit(&self, per_second: f64) {
+        self.budget().set_limit(per_second);
+    }
+
     /// Calls per second at present, after back-off.
     pub fn per_second(&self) -> f64 {
         self.budget().rate_per_second(Instant::now().into_std())

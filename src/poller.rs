@@ -38,6 +38,8 @@ const NOT_ENROLLED_TOLD_AT: u8 = 3;
 pub enum Message<S> {
     /// A pool is to be followed.
     Follow(Arc<Pool<S>>),
+    /// A pool is followed no longer, nor is anybody in it. What is under way ends, and nothing of it is told.
+    Unfollow(PoolSlot),
     /// Users joined the roster; their records are in the ledger.
     Joined(PoolSlot, Vec<String>),
     /// Users left it. One who leaves and joins is due at once.
@@ -135,6 +137,10 @@ impl<S: Source> Poller<S> {
         match message {
             Message::Follow(pool) => {
                 self.pools.insert(pool.slot, Followed { pool, health: Health::default() });
+            }
+            Message::Unfollow(pool) => {
+                self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
+                self.pools.remove(&pool);
             }
             Message::Joined(pool, users) => users.iter().for_each(|user| self.join(pool, user)),
             Message::Left(pool, usernames) => usernames.iter().for_each(|username| self.leave(pool, username)),

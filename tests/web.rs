@@ -253,7 +253,7 @@ async fn who_may_no_longer_ask_may_not_on_an_open_connection_either() {
     };
     assert!(ask().await);
     world.write("web.yml", &users(&[("ann", "second")]));
-    world.web.change(Some(&world.folder.path().join("web.yml"))).unwrap();
+    world.web.look();
     assert!(!ask().await);
 }
 

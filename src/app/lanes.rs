@@ -53,32 +53,69 @@ impl<S> Clone for Lane<S> {
     }
 }
 
-/// Every lane there is.
-pub(super) struct Lanes<S> {
+/// The budgets, by whose quota they are a part of. They outlive the pollers: what was called is called, and what a throttle
+/// taught is true, whoever calls next. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Gates(Arc<Mutex<Budgets>>);
+
+struct Budgets {
     reads_per_second: f64,
     lists_per_second: f64,
+    /// For AdminListUserAuthEvents, and for listings.
+    gates: HashMap<LaneKey, (Gate, Gate)>,
+}
+
+impl Gates {
+    pub(super) fn new(reads: Rate, lists_per_second: f64) -> Self {
+        let reads_per_second = per_second(reads);
+        Self(Arc::new(Mutex::new(Budgets { reads_per_second, lists_per_second, gates: HashMap::new() })))
+    }
+
+    /// Changes all of them, from the next call on.
+    pub(super) fn set(&self, reads: Rate, lists_per_second: f64) {
+        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (budgets.reads_per_second, budgets.lists_per_second) = (per_second(reads), lists_per_second);
+        for (reads, lists) in budgets.gates.values() {
+            reads.set_limit(budgets.reads_per_second);
+            lists.set_limit(budgets.lists_per_second);
+        }
+    }
+
+    fn of(&self, key: &LaneKey) -> (Gate, Gate) {
+        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reads, lists) = (budgets.reads_per_second, budgets.lists_per_second);
+        budgets.gates.entry(key.clone()).or_insert_with(|| (Gate::new(reads), Gate::new(lists))).clone()
+    }
+}
+
+fn per_second(rate: Rate) -> f64 {
+    match rate {
+        Rate::PerSecond(rate) => rate,
+        Rate::ShareOfLimit(share) => share * DEFAULT_READ_LIMIT,
+    }
+}
+
+/// Every lane there is.
+pub(super) struct Lanes<S> {
+    gates: Gates,
     lanes: Mutex<HashMap<LaneKey, Lane<S>>>,
 }
 
 impl<S> Lanes<S> {
-    pub(super) fn new(reads: Rate, lists_per_second: f64) -> Arc<Self> {
-        let reads_per_second = match reads {
-            Rate::PerSecond(rate) => rate,
-            Rate::ShareOfLimit(share) => share * DEFAULT_READ_LIMIT,
-        };
-        Arc::new(Self { reads_per_second, lists_per_second, lanes: Mutex::default() })
+    pub(super) fn new(gates: Gates) -> Arc<Self> {
+        Arc::new(Self { gates, lanes: Mutex::default() })
     }
 
     /// The lane of an account and region; `begin` starts its poller if it is the first time.
     pub(super) fn lane(&self, key: LaneKey, begin: impl FnOnce(Gate, mpsc::Receiver<Message<S>>)) -> Lane<S> {
+        let (reads, lists) = self.gates.of(&key);
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes
             .entry(key)
             .or_insert_with(|| {
                 let (poller, messages) = mpsc::channel(MESSAGES_MAX);
-                let reads = Gate::new(self.reads_per_second);
                 begin(reads.clone(), messages);
-                Lane { poller, reads, lists: Gate::new(self.lists_per_second) }
+                Lane { poller, reads, lists }
             })
             .clone()
     }

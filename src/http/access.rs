@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
@@ -45,6 +45,7 @@ pub enum WebError {
 pub struct Web(Arc<Mutex<Reading>>);
 
 /// What was read last.
+#[derive(Clone)]
 struct Reading {
     path: Option<PathBuf>,
     access: Arc<Access>,
@@ -95,23 +96,18 @@ impl Web {
     /// # Errors
     /// Everything that is wrong with it.
     pub fn load(path: Option<&Path>) -> Result<Self, WebError> {
-        let web = Self::default();
-        web.change(path)?;
-        Ok(web)
-    }
-
-    /// Puts another web configuration in force, or does nothing. Blocks.
-    ///
-    /// # Errors
-    /// Everything that is wrong with it.
-    pub fn change(&self, path: Option<&Path>) -> Result<(), WebError> {
         let (access, stamp) = match path {
             Some(path) => Access::load(path)?,
             None => (Access::of(WebConfig::default(), None), Stamp::default()),
         };
         let reading = Reading { path: path.map(Path::to_owned), access: Arc::new(access), stamp, fault: None };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reading;
-        Ok(())
+        Ok(Self(Arc::new(Mutex::new(reading))))
+    }
+
+    /// Puts what another has read in force in place of this.
+    pub fn take_over(&self, other: Self) {
+        let reading = other.reading().clone();
+        *self.reading() = reading;
     }
 
     /// Whether TLS is spoken, for people.
@@ -121,7 +117,11 @@ impl Web {
 
     /// What is in force.
     pub(super) fn now(&self) -> Arc<Access> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).access.clone()
+        self.reading().access.clone()
+    }
+
+    fn reading(&self) -> MutexGuard<'_, Reading> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads the files again whenever they change, until the stop.
@@ -143,7 +143,7 @@ impl Web {
     /// Reads the files again if they have changed. Blocks.
     pub fn look(&self) {
         let (path, stamp, fault) = {
-            let reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let reading = self.reading();
             let Some(path) = reading.path.clone() else { return };
             (path, reading.stamp.clone(), reading.fault.clone())
         };
@@ -151,7 +151,7 @@ impl Web {
             return;
         }
         let read = Access::load(&path);
-        let mut reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut reading = self.reading();
         if reading.path.as_ref() != Some(&path) {
             return; // another has been put in force meanwhile
         }
