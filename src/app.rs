@@ -12,10 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use self::delivery_report::DeliveryReport;
 use self::gauges::Gauges;
@@ -23,11 +20,8 @@ use self::follower::identity;
 use self::gathering::{Gathering, Shared, pool_records};
 use self::reload::Reloader;
 pub use self::reload::Reloads;
-use crate::config::{Config, PoolConfig, TimestampSource};
+use crate::config::{Config, TimestampSource};
 use crate::courier::{BatchLimits, Courier};
-use crate::entry::PoolIdentity;
-use crate::event::UnixMillis;
-use crate::gate::Gate;
 use crate::http::{HttpServer, Router, Scrapes, Web};
 use crate::ledger::{Ledger, LedgerError, Opened, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle, Outcome};
@@ -133,6 +127,7 @@ impl App {
             metrics: metrics.clone(),
             status: status.clone(),
             ledger: ledger.clone(),
+            clock: clock.clone(),
             outbox_limit_bytes: config.state.outbox_limit_bytes,
         };
         lifecycle.spawn(Duty::Serve, "gauges", gauges.run(serving.clone()));

@@ -149,12 +149,25 @@ async fn a_file_that_has_changed_is_read_without_a_signal() {
     let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
     let exporter = stage.exporter();
     stage.until_polled(FIRST, "ann", 1).await;
-    stage.reconfigure(&(following(FIRST, &["ann", "ben"]) + &poll("") + "[log]\nlevel = \"debug\"\n"));
+    stage.reconfigure(&(following(FIRST, &["ann", "ben"]) + &poll("")));
     exporter.until_said("the file has changed");
     stage.until_polled(FIRST, "ben", 1).await;
-    exporter.until("the new level", |_| exporter.log().contains("DEBUG"));
     let reloads = said(&exporter.log(), &["the configuration was read again"]).len();
     assert_eq!(reloads, 1, "{}", exporter.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_level_of_the_log_changes_at_once() {
+    let text = following(FIRST, &["ann"]) + &poll("");
+    let stage = Stage::set(&text, people).await;
+    let exporter = stage.exporter();
+    let loaded = exporter.scrape().sum(SUCCESS, &[]);
+    stage.reconfigure(&(text.clone() + "[log]\nlevel = \"error\"\n"));
+    exporter.signal("HUP");
+    exporter.until("a reload", |scrape| scrape.sum(SUCCESS, &[]) > loaded);
+    let told = reload(&stage, &exporter, &text);
+    assert!(told.contains("INFO"));
+    assert_eq!(said(&exporter.log(), &["the configuration was read again"]).len(), 1, "{}", exporter.log());
 }
 
 /// Everything that a reload can do, over and over, while events come.

@@ -27,9 +27,6 @@ const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
 
-/// The page brings its own style and needs nothing else.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
-
 const NOT_FOUND: &str = "\
 not found; there are:
 /         what the exporter is doing, for people
@@ -79,10 +76,10 @@ impl Router {
     pub async fn answer<B>(&self, request: Request<B>) -> Answer {
         let mut answer = match (Path::of(request.uri().path()), request.method()) {
             (None, _) => plain(StatusCode::NOT_FOUND, NOT_FOUND.to_owned()),
-            (Some(path), &Method::GET) => self.get(path, request.headers()).await,
+            (Some(path), &Method::GET) => self.get(path, &request).await,
             // A scrape that shows nothing is none.
             (Some(Path::Metrics), &Method::HEAD) => self.metrics(request.headers()).await,
-            (Some(path), &Method::HEAD) => self.get(path, request.headers()).await,
+            (Some(path), &Method::HEAD) => self.get(path, &request).await,
             (Some(_), _) => {
                 let refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
                 with(refused, ALLOW, "GET, HEAD")
@@ -92,11 +89,11 @@ impl Router {
         answer
     }
 
-    async fn get(&self, path: Path, headers: &HeaderMap) -> Answer {
+    async fn get<B>(&self, path: Path, request: &Request<B>) -> Answer {
         match path {
             Path::Metrics => {
                 let scrape = self.scrapes.begin();
-                let answer = self.metrics(headers).await;
+                let answer = self.metrics(request.headers()).await;
                 if answer.status().is_success() {
                     self.scrapes.answered(scrape);
                 }
@@ -113,8 +110,9 @@ impl Router {
             }
             Path::Page => {
                 let report = self.board.report(&self.metrics, self.clock.now());
-                let page = body(StatusCode::OK, HTML, page::render(&report).into_bytes());
-                with(page, CONTENT_SECURITY_POLICY, PAGE_POLICY)
+                let still = request.uri().query() == Some("still");
+                let page = body(StatusCode::OK, HTML, page::render(&report, still).into_bytes());
+                with(page, CONTENT_SECURITY_POLICY, page::policy())
             }
         }
     }
