@@ -81,14 +81,16 @@ fn write_verdict(html: &mut String, report: &StatusReport) -> fmt::Result {
     write!(
         html,
         "<section class=\"verdict {class}\" aria-labelledby=\"verdict\">{sign}<h2 id=\"verdict\" class=\"{class}\">{words}</h2>\
-         <p>{} users in {} pool{}; {} events and {} threats counted, {} of history",
+         <p>{} users in {} pool{}; {} events and {} threats counted",
         Grouped(totals.users.ok + totals.users.missing + totals.users.failing),
         Grouped(totals.pools),
         plural(totals.pools),
         Grouped(totals.events),
         Grouped(totals.risk_events),
-        Grouped(totals.history_events),
     )?;
+    if totals.history_events > 0 {
+        write!(html, ", {} of history", Grouped(totals.history_events))?;
+    }
     if let Some(reason) = &report.reason {
         write!(html, "; not ready: {}", Escaped(reason))?;
     }
@@ -342,18 +344,23 @@ impl Display for About {
     }
 }
 
-/// A duration in its two largest units.
+/// A duration in its two largest units, as far as they matter.
 struct Span(Duration);
 
 impl Display for Span {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let secs = self.0.as_secs();
         let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
-        match (days, hours, minutes) {
-            (0, 0, 0) => write!(f, "{secs} s"),
-            (0, 0, _) => write!(f, "{minutes} min {} s", secs % 60),
-            (0, _, _) => write!(f, "{hours} h {minutes} min"),
-            _ => write!(f, "{days} d {hours} h"),
+        let (two, first, second) = match (days, hours, minutes) {
+            (0, 0, 0) => return write!(f, "{secs} s"),
+            (0, 0, 10..) => return write!(f, "{minutes} min"),
+            (0, 0, _) => ((minutes, secs % 60), "min", "s"),
+            (0, _, _) => ((hours, minutes), "h", "min"),
+            _ => ((days, hours), "d", "h"),
+        };
+        match two {
+            (whole, 0) => write!(f, "{whole} {first}"),
+            (whole, rest) => write!(f, "{whole} {first} {rest} {second}"),
         }
     }
 }
@@ -367,9 +374,11 @@ mod tests {
         let table = [
             (0, "0 s"),
             (59, "59 s"),
-            (60, "1 min 0 s"),
-            (3_599, "59 min 59 s"),
-            (3_600, "1 h 0 min"),
+            (60, "1 min"),
+            (61, "1 min 1 s"),
+            (3_599, "59 min"),
+            (3_600, "1 h"),
+            (3_660, "1 h 1 min"),
             (90_000, "1 d 1 h"),
         ];
         for (secs, text) in table {

@@ -2,6 +2,7 @@
 //!
 //! Pure: it follows from the rest of the report. Each finding is one sentence for people that says what to look at.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -54,6 +55,7 @@ pub(super) fn findings(report: &StatusReport) -> Vec<Finding> {
     for pool in &report.pools {
         of_pool(pool, report, &mut |severity, text| find(severity, Some(pool), text));
     }
+    of_quota(report, &mut |severity, text| find(severity, None, text));
     of_delivery(report, &mut |severity, text| find(severity, None, text));
     if report.quarantined_records.unwrap_or(0) > 0 {
         let text = "records that the receiver refused are in quarantine; `cognito-auth-exporter quarantine list` shows why";
@@ -102,9 +104,18 @@ fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Sever
     if users.failing > 0 {
         find(Severity::Warning, format!("{} users cannot be read; Cognito answers with errors of theirs", users.failing));
     }
-    if pool.last_hour.throttled > 0 {
-        let text = "Cognito throttles calls: the application uses the same quota, and the budget has stepped back";
-        find(Severity::Warning, text.to_owned());
+}
+
+/// Said once for all pools that share the quota.
+fn of_quota(report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
+    let throttled = report.pools.iter().filter(|pool| pool.last_hour.throttled > 0);
+    let quotas: BTreeSet<_> = throttled.map(|pool| (pool.account_id.as_deref(), pool.region.as_str())).collect();
+    for (account, region) in quotas {
+        let whose = account.map_or_else(|| region.to_owned(), |account| format!("account {account}, {region}"));
+        let text = format!(
+            "Cognito throttled calls in the last hour ({whose}): others use the same quota, and the budget steps back for them"
+        );
+        find(Severity::Warning, text);
     }
 }
 
@@ -115,5 +126,74 @@ fn of_delivery(report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
     let is_failing = |at: UnixMillis| report.delivery.last_success.is_none_or(|success| success < at);
     if let Some(error) = latest.filter(|error| waits && is_failing(error.last)) {
         find(Severity::Error, format!("the receiver does not take records: {}", error.cause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::PoolIdentity;
+    use crate::metrics::{Metrics, OutboxSize, PauseReason, UserCounts};
+    use crate::status::StatusBoard;
+
+    const POOL: &str = "eu-west-1_A";
+    const START: UnixMillis = UnixMillis(1_723_136_049_929);
+
+    fn world() -> (Metrics, StatusBoard) {
+        let (metrics, board) = (Metrics::new(START), StatusBoard::new(START));
+        metrics.add_pool(&PoolIdentity { id: POOL.into(), name: "a".into(), region: "eu-west-1".into(), account_id: None });
+        metrics.pool_up(POOL, true);
+        metrics.poll_objective(POOL, Duration::from_secs(3600));
+        board.ready();
+        (metrics, board)
+    }
+
+    fn found(metrics: &Metrics, board: &StatusBoard) -> (bool, Vec<(Severity, String)>) {
+        let report = board.report(metrics, START.plus(Duration::from_hours(2)));
+        (report.flowing, report.findings.into_iter().map(|finding| (finding.severity, finding.text)).collect())
+    }
+
+    #[test]
+    fn all_well_is_said_by_saying_nothing() {
+        let (metrics, board) = world();
+        metrics.oldest_poll(POOL, Some(START.plus(Duration::from_secs(3700))));
+        assert_eq!(found(&metrics, &board), (true, vec![]));
+    }
+
+    #[test]
+    fn what_stops_events_is_an_error_and_comes_first() {
+        let (metrics, board) = world();
+        metrics.users(POOL, UserCounts { ok: 1, missing: 1, failing: 2 });
+        metrics.oldest_poll(POOL, Some(START));
+        let (flowing, warnings) = found(&metrics, &board);
+        assert!(flowing && warnings.iter().all(|(severity, _)| *severity == Severity::Warning));
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        for break_it in [
+            (|metrics, board| {
+                metrics.pool_up(POOL, false);
+                board.pool_error(POOL, "denied", START);
+            }) as fn(&Metrics, &StatusBoard),
+            |metrics, _| metrics.paused(PauseReason::OutboxFull, true),
+            |metrics, board| {
+                metrics.outbox(OutboxSize { records: 1, bytes: 1, oldest: Some(START) });
+                board.delivery_error("refused", START);
+            },
+            |_, board| board.stuck("no space"),
+        ] {
+            let (metrics, board) = world();
+            metrics.oldest_poll(POOL, Some(START));
+            break_it(&metrics, &board);
+            let (flowing, findings) = found(&metrics, &board);
+            assert!(!flowing && findings[0].0 == Severity::Error, "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_has_taken_records_since_its_last_error_is_well() {
+        let (metrics, board) = world();
+        metrics.outbox(OutboxSize { records: 1, bytes: 1, oldest: Some(START) });
+        board.delivery_error("refused", START);
+        board.delivered(START.plus(Duration::from_secs(1)));
+        assert!(found(&metrics, &board).0);
     }
 }

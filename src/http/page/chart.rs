@@ -20,6 +20,9 @@ impl Display for Outcomes<'_> {
         let slots = &self.0.slots;
         let sum = |of: fn(&Slot) -> u64| slots.iter().map(of).sum::<u64>();
         let (passed, failed, risk) = (sum(|slot| slot.passed), sum(|slot| slot.failed), sum(|slot| slot.risk));
+        if passed + failed + risk == 0 {
+            return f.write_str("<figure><figcaption><b>Last hour</b><span>no events</span></figcaption></figure>");
+        }
         let most = slots.iter().map(|slot| slot.passed + slot.failed).max().unwrap_or(0).max(1);
         let (mut fail, mut pass, mut acted) = (String::new(), String::new(), String::new());
         // The newest stands at the right edge, however few there are.
