@@ -15,9 +15,9 @@ use anyhow::Context as _;
 use tracing::{error, info};
 
 use self::delivery_report::DeliveryReport;
-use self::gauges::Gauges;
 use self::follower::identity;
 use self::gathering::{Gathering, Shared, pool_records};
+use self::gauges::Gauges;
 use self::reload::Reloader;
 pub use self::reload::Reloads;
 use crate::config::{Config, TimestampSource};

@@ -21,9 +21,7 @@ use crate::poller::{Message, Pace, Poller};
 use crate::pool::Pool;
 use crate::schedule::PoolSlot;
 use crate::source::metered::Metered;
-use crate::source::{
-    CallOutcome, Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage,
-};
+use crate::source::{CallOutcome, Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
 use crate::status::StatusBoard;
 use crate::targets::discovery::{Discovery, Wishes};
 use crate::targets::roster::Joining;

@@ -240,7 +240,11 @@ fn must_begin_anew(before: &Config, after: &Config) -> bool {
 
 /// Since when each pool is followed, in the configuration's order. A pool that is new begins now; in a rebuilt ledger, when
 /// the lost one ended.
-pub(super) async fn pool_records(ledger: &Ledger, config: &Config, now: UnixMillis) -> Result<Vec<PoolRecord>, LedgerError> {
+pub(super) async fn pool_records(
+    ledger: &Ledger,
+    config: &Config,
+    now: UnixMillis,
+) -> Result<Vec<PoolRecord>, LedgerError> {
     let lost_since = ledger.lost_since()?.map(|time| time.min(now));
     let mut records = Vec::new();
     for pool in &config.pools {

@@ -89,7 +89,9 @@ impl Reloader {
         self.metrics.config_reloaded(outcome.is_ok(), self.clock.now());
         match outcome {
             Ok(what) => info!(reason, what, "the configuration was read again and is in force"),
-            Err(fault) => error!(reason, fault, "the configuration was read again and is of no use: nothing was changed"),
+            Err(fault) => {
+                error!(reason, fault, "the configuration was read again and is of no use: nothing was changed")
+            }
         }
     }
 
@@ -112,11 +114,12 @@ impl Reloader {
         let changed = self.gathering.change(config).await.map_err(|error| error.to_string())?;
         self.web.take_over(door);
         (self.reloads.set_level)(level);
-        let mut what: Vec<String> = [(changed.added, "added"), (changed.removed, "removed"), (changed.changed, "changed")]
-            .into_iter()
-            .filter(|(pools, _)| *pools > 0)
-            .map(|(pools, how)| format!("pools {how}: {pools}"))
-            .collect();
+        let mut what: Vec<String> =
+            [(changed.added, "added"), (changed.removed, "removed"), (changed.changed, "changed")]
+                .into_iter()
+                .filter(|(pools, _)| *pools > 0)
+                .map(|(pools, how)| format!("pools {how}: {pools}"))
+                .collect();
         if changed.anew {
             what.push("all pools are followed anew".to_owned());
         } else if told {

@@ -164,7 +164,8 @@ fn write_figures(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::
     }
     notes(html, objective)?;
     html.push_str("</div>");
-    let round = pool.round_seconds_estimate.map(|secs| ("", format!("a round takes {}", Span(Duration::from_secs(secs)))));
+    let round =
+        pool.round_seconds_estimate.map(|secs| ("", format!("a round takes {}", Span(Duration::from_secs(secs)))));
     let hour = &pool.last_hour;
     let throttled = (hour.throttled > 0)
         .then(|| ("warn", format!("{} of {} calls throttled", Grouped(hour.throttled), Grouped(hour.calls))));
@@ -216,7 +217,8 @@ fn write_delivery(html: &mut String, report: &StatusReport) -> fmt::Result {
         tile(html, "Quarantine", Grouped(records), class)?;
     }
     for (stage, time) in &report.progress {
-        tile(html, &format!("Last {stage}"), Ago(Some(time.0), now), [])?;
+        let work = if *stage == "deliver" { "delivery" } else { stage };
+        tile(html, &format!("Last {work}"), Ago(Some(time.0), now), [])?;
     }
     if let Some(size) = report.state.size_bytes {
         let rebuilds = report.state.rebuilds;

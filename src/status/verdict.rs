@@ -58,7 +58,8 @@ pub(super) fn findings(report: &StatusReport) -> Vec<Finding> {
     of_quota(report, &mut |severity, text| find(severity, None, text));
     of_delivery(report, &mut |severity, text| find(severity, None, text));
     if report.quarantined_records.unwrap_or(0) > 0 {
-        let text = "records that the receiver refused are in quarantine; `cognito-auth-exporter quarantine list` shows why";
+        let text =
+            "records that the receiver refused are in quarantine; `cognito-auth-exporter quarantine list` shows why";
         find(Severity::Warning, None, text.to_owned());
     }
     if report.state.rebuilds > 0 {
@@ -76,7 +77,9 @@ pub(super) fn findings(report: &StatusReport) -> Vec<Finding> {
 fn paused(reason: &str) -> &'static str {
     match reason {
         "outbox_full" => "polling pauses because the outbox is full: the receiver has to take records first",
-        "quarantine_full" => "delivery pauses because the quarantine is full: its records have to be retried or dropped",
+        "quarantine_full" => {
+            "delivery pauses because the quarantine is full: its records have to be retried or dropped"
+        }
         _ => "work pauses because the ledger cannot be written: look at the disk",
     }
 }
@@ -97,12 +100,16 @@ fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Sever
     if let (Some(oldest), Some(objective)) = (pool.oldest_poll, pool.objective_seconds) {
         let age = report.now.since(oldest);
         if age > Duration::from_secs(objective).mul_f64(OBJECTIVE_SLACK) {
-            let text = "users wait longer for their poll than poll.max_interval says; a larger budget or fewer users help";
+            let text =
+                "users wait longer for their poll than poll.max_interval says; a larger budget or fewer users help";
             find(Severity::Warning, text.to_owned());
         }
     }
     if users.failing > 0 {
-        find(Severity::Warning, format!("{} users cannot be read; Cognito answers with errors of theirs", users.failing));
+        find(
+            Severity::Warning,
+            format!("{} users cannot be read; Cognito answers with errors of theirs", users.failing),
+        );
     }
 }
 
@@ -141,7 +148,12 @@ mod tests {
 
     fn world() -> (Metrics, StatusBoard) {
         let (metrics, board) = (Metrics::new(START), StatusBoard::new(START));
-        metrics.add_pool(&PoolIdentity { id: POOL.into(), name: "a".into(), region: "eu-west-1".into(), account_id: None });
+        metrics.add_pool(&PoolIdentity {
+            id: POOL.into(),
+            name: "a".into(),
+            region: "eu-west-1".into(),
+            account_id: None,
+        });
         metrics.pool_up(POOL, true);
         metrics.poll_objective(POOL, Duration::from_secs(3600));
         board.ready();

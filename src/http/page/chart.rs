@@ -70,7 +70,13 @@ pub(super) struct Bar(pub(super) f64);
 impl Display for Bar {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let used = (self.0.clamp(0.0, 1.0) * 1000.0).round() / 10.0;
-        let class = if self.0 > 1.1 { " bad" } else if self.0 > 0.9 { " warn" } else { "" };
+        let class = if self.0 > 1.1 {
+            " bad"
+        } else if self.0 > 0.9 {
+            " warn"
+        } else {
+            ""
+        };
         write!(
             f,
             "<dd><svg class=\"bar{class}\" viewBox=\"0 0 100 4\" preserveAspectRatio=\"none\" aria-hidden=\"true\">\
