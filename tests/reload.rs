@@ -203,5 +203,10 @@ async fn no_event_is_lost_or_counted_twice_while_everything_changes() {
     }
     reload(&stage, &exporter, &(both + &poll("")));
     stage.conserved(&exporter, &[FIRST, SECOND]).await;
-    assert!(said(&exporter.log(), &["ERROR"]).is_empty(), "{}", exporter.log());
+    assert!(
+        said(&exporter.log(), &["ERROR"]).is_empty() && said(&exporter.log(), &["WARN"]).is_empty(),
+        "{}",
+        exporter.log()
+    );
+    assert!(!exporter.get("/status").contains("no longer"), "a pool that is let go is no error");
 }

@@ -47,6 +47,8 @@ pub(super) struct Follower<S> {
     pub(super) config: PoolConfig,
     pub(super) record: PoolRecord,
     pub(super) begin: Begin,
+    /// Cuts the calls of its turns.
+    pub(super) calls: CancellationToken,
     pub(super) wishes: watch::Receiver<Wishes>,
     pub(super) lanes: Arc<Lanes<S>>,
     pub(super) means: Arc<Means>,
@@ -100,10 +102,10 @@ impl<S: Source> Follower<S> {
             wishes: self.wishes,
         };
         let poller = discovery.poller.clone();
-        let slot = self.slot;
+        let (slot, calls) = (self.slot, self.calls);
         discovery.run(stop).await;
         // Where everything stops the poller does, too, and needs not be told.
-        let _ = poller.send(Message::Unfollow(slot)).await;
+        let _ = poller.send(Message::Unfollow(slot, calls.drop_guard())).await;
     }
 
     /// Waits until the pool's series were scraped as they are now, but not for ever.
@@ -218,36 +220,33 @@ fn warn_of_plan(pool: &str, description: &PoolDescription) {
     }
 }
 
-/// The source of a pool that may be let go. Calls are broken off then, and when the last who could make one has gone, that
-/// is known: before, nobody else may follow the pool, for two turns of a user at once would take an event twice.
+/// The source of a pool that may be let go. The calls of turns are cut then, and when the last who could make one has gone,
+/// that is known: before, nobody else may follow the pool, for two turns of a user at once would take an event twice.
 pub(super) struct Leaving<S> {
     source: S,
-    stop: CancellationToken,
+    calls: CancellationToken,
     _gone: DropGuard,
 }
 
 impl<S: Source> Leaving<S> {
-    /// Calls until `stop`; `gone` is cancelled when nobody is left to call.
-    pub(super) fn new(source: S, stop: CancellationToken, gone: CancellationToken) -> Self {
-        Self { source, stop, _gone: gone.drop_guard() }
-    }
-
-    async fn unless_left<T>(&self, call: impl Future<Output = Result<T, SourceError>>) -> Result<T, SourceError> {
-        let left = || Err(SourceError::Passing("the pool is followed no longer".into()));
-        self.stop.run_until_cancelled(call).await.unwrap_or_else(left)
+    /// Calls until `calls` is cancelled; `gone` is cancelled when nobody is left to call.
+    pub(super) fn new(source: S, calls: CancellationToken, gone: CancellationToken) -> Self {
+        Self { source, calls, _gone: gone.drop_guard() }
     }
 }
 
 impl<S: Source> Source for Leaving<S> {
     async fn page(&self, username: &str, token: Option<&PageToken>, max_results: u8) -> Result<Page, SourceError> {
-        self.unless_left(self.source.page(username, token, max_results)).await
+        let page = self.calls.run_until_cancelled(self.source.page(username, token, max_results)).await;
+        page.unwrap_or_else(|| Err(SourceError::Passing("the pool is followed no longer".into())))
     }
 
+    // Who lists and describes is dropped as a whole.
     async fn users(&self, listing: &Listing, token: Option<&PageToken>) -> Result<UserPage, SourceError> {
-        self.unless_left(self.source.users(listing, token)).await
+        self.source.users(listing, token).await
     }
 
     async fn describe(&self) -> Result<PoolDescription, SourceError> {
-        self.unless_left(self.source.describe()).await
+        self.source.describe().await
     }
 }

@@ -163,7 +163,8 @@ impl Gathering {
     }
 
     fn follow(&mut self, pool: &PoolConfig, record: PoolRecord, begin: Begin) {
-        let (stop, gone) = (self.means.stop.child_token(), CancellationToken::new());
+        let stop = self.means.stop.child_token();
+        let (calls, gone) = (CancellationToken::new(), CancellationToken::new());
         let (wishes, wished) = watch::channel(wishes(&self.config, pool));
         let slot = PoolSlot(self.next_slot);
         self.next_slot += 1;
@@ -172,6 +173,7 @@ impl Gathering {
             config: pool.clone(),
             record,
             begin,
+            calls: calls.clone(),
             wishes: wished,
             lanes: self.lanes.clone(),
             means: self.means.clone(),
@@ -181,7 +183,7 @@ impl Gathering {
             scrapes: self.shared.scrapes.clone(),
         };
         let source = self.shared.clients.pool(pool, self.config.poll.timeout, self.shared.clock.clone());
-        let source = Leaving::new(source, stop.clone(), gone.clone());
+        let source = Leaving::new(source, calls, gone.clone());
         let task = follower.run(source, stop.clone());
         self.shared.lifecycle.spawn_part(Duty::Gather, format!("pool {}", pool.id), stop.clone(), task);
         self.pools.insert(pool.id.clone(), Followed { config: pool.clone(), stop, gone, wishes });
