@@ -59,6 +59,8 @@ pub struct Courier<O, P, S, R> {
     printed: Option<OutboxId>,
     /// The last of the entries that are held back, where the next batch begins while the receiver has no credit.
     held: Option<OutboxId>,
+    /// Bytes of the smallest export that the receiver found too large.
+    too_large_bytes: Option<usize>,
     stops: Stops,
     faults: Faults,
 }
@@ -77,6 +79,7 @@ struct Faults {
     printer: FaultLog,
     receiver: FaultLog,
     rejections: FaultLog,
+    sizes: FaultLog,
 }
 
 /// The courier was told to end, or what it waits for cannot come before the end.
@@ -125,6 +128,7 @@ where
             standing: Standing::default(),
             printed: None,
             held: None,
+            too_large_bytes: None,
             stops: Stops { drain: CancellationToken::new(), halt: CancellationToken::new() },
             faults: Faults {
                 outbox: FaultLog::new("the outbox fails", "the outbox works again"),
@@ -133,6 +137,10 @@ where
                 rejections: FaultLog::new(
                     "the OTLP receiver takes records with reservations",
                     "the OTLP receiver takes records without reservations again",
+                ),
+                sizes: FaultLog::new(
+                    "the OTLP receiver finds exports too large; they are split, and a lower otlp.batch_size would save that",
+                    "the OTLP receiver takes exports of that size again",
                 ),
             },
         }
@@ -278,7 +286,7 @@ where
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
             stop_point::reached(Step::BatchAnswered);
             let step = delivery.answered(&answer, &mut self.standing, fastrand::f64());
-            self.tell(&answer, part.len());
+            self.tell(&answer, &batch.entries[part]);
             match step.fate {
                 Some((part, Fate::Delivered)) => {
                     batch.settlement.delivered.extend_from_slice(&batch.ids[part]);
@@ -304,10 +312,16 @@ where
     }
 
     /// Reports an answer, and logs what is new about it.
-    fn tell(&mut self, answer: &Answer, records: usize) {
+    fn tell(&mut self, answer: &Answer, sent: &[Entry]) {
+        let bytes = || sent.iter().map(|entry| self.receiver.as_ref().map_or(0, |it| it.size_of(entry))).sum::<usize>();
         let outcome = match answer {
             Answer::Accepted { rejected, message } => {
-                let records = records as u64;
+                // Twice, because the sum of its records' sizes may be half as much again as an export's.
+                if self.too_large_bytes.is_some_and(|least| bytes() >= 2 * least) {
+                    self.too_large_bytes = None;
+                    self.faults.sizes.succeeded();
+                }
+                let records = sent.len() as u64;
                 let rejected = (*rejected).min(records);
                 self.report.records(records - rejected, rejected);
                 self.faults.receiver.succeeded();
@@ -333,6 +347,11 @@ where
             }
             Answer::TooLarge { message } | Answer::Invalid { message } => {
                 self.report.failed(message);
+                if matches!(answer, Answer::TooLarge { .. }) && sent.len() > 1 {
+                    let bytes = bytes();
+                    self.too_large_bytes = Some(self.too_large_bytes.map_or(bytes, |least| least.min(bytes)));
+                    self.faults.sizes.failed(Pace::Passing, message);
+                }
                 if self.standing.lost_credit() {
                     let what = format!("it refuses each one, so none is quarantined any more: {message}");
                     self.faults.receiver.failed(Pace::Lasting, &what);

@@ -105,6 +105,8 @@ impl Standing {
 
     /// The wait after one more failure, not before `after` if the receiver named a time; `jitter` is from 0 to 1.
     pub fn failed(&mut self, pace: Pace, after: Option<Duration>, jitter: f64) -> Wait {
+        // "In no time" (a date that is past, a RetryInfo of 0) names none: the own back-off spares the receiver.
+        let after = after.filter(|after| !after.is_zero());
         let failures = match self.failures {
             Some((before, failures)) if before == pace => failures.saturating_add(1),
             _ => 0,
@@ -237,7 +239,7 @@ mod tests {
 
     #[test]
     fn a_named_time_is_honoured_within_reason_and_never_undercut() {
-        for (after, least, most) in [(0, 1.0, 1.1), (7, 7.0, 7.7), (300, 300.0, 330.0), (999_999, 3600.0, 3960.0)] {
+        for (after, least, most) in [(7, 7.0, 7.7), (300, 300.0, 330.0), (999_999, 3600.0, 3960.0)] {
             for jitter in [0.0, 0.5, 1.0] {
                 let wait = Standing::default().failed(Pace::Passing, Some(Duration::from_secs(after)), jitter);
                 let delay = wait.delay.as_secs_f64();
@@ -245,6 +247,12 @@ mod tests {
                 assert!(wait.asked);
             }
         }
+    }
+
+    #[test]
+    fn a_time_that_is_now_or_past_names_none() {
+        assert_eq!(waits(&vec![retry(Some(0)); 4]), [1.0, 2.0, 4.0, 8.0]);
+        assert!(!Standing::default().failed(Pace::Passing, Some(Duration::ZERO), 0.5).asked);
     }
 
     #[test]

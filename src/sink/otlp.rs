@@ -7,13 +7,16 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::Uri;
+use http_body_util::BodyExt as _;
 use opentelemetry_otlp::Protocol;
 use opentelemetry_sdk::logs::LogBatch;
 use prost::Message as _;
 
 use crate::config::{OtlpConfig, OtlpProtocol};
 use crate::entry::Entry;
+use crate::lifecycle::Clock;
 use crate::sink::{Answer, Sink};
 
 mod answer;
@@ -23,6 +26,7 @@ mod over_http;
 mod payload;
 mod tls;
 
+use answer::Reply;
 use headers::Headers;
 use over_grpc::GrpcTransport;
 use over_http::HttpTransport;
@@ -30,6 +34,10 @@ use payload::Packer;
 
 /// How long a connection may take to be made, within the export's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes of an answer that are read: gRPC's usual limit. A receiver that rejects a batch may give its reason for every
+/// record, and an acknowledgement that is not read to its end is none: the batch would come again for ever.
+const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 const USER_AGENT_VALUE: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
@@ -144,7 +152,12 @@ impl OtlpSink {
         };
         match tokio::time::timeout(self.timeout, attempt).await {
             Ok(answer) => answer,
-            Err(_) => answer::no_answer(&format!("timed out after {:?}", self.timeout)),
+            Err(_) => {
+                if let Transport::Grpc(grpc) = &mut self.transport {
+                    grpc.reconnect();
+                }
+                answer::no_answer(&format!("timed out after {:?}", self.timeout))
+            }
         }
     }
 }
@@ -172,4 +185,23 @@ fn base_url(config: &OtlpConfig) -> Result<Uri, OtlpSetupError> {
     let url: Uri = config.endpoint.trim().parse().map_err(|_| OtlpSetupError::Endpoint)?;
     let usable = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty());
     usable.then_some(url).ok_or(OtlpSetupError::Endpoint)
+}
+
+/// Reads a response, its body up to the bound; what is beyond it is left, and the connection with it.
+async fn read<B>(response: http::Response<B>) -> Result<Reply, B::Error>
+where
+    B: hyper::body::Body<Data = Bytes> + Unpin,
+{
+    let (parts, mut body) = response.into_parts();
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            read.extend_from_slice(&data);
+        }
+        if read.len() >= REPLY_BYTES_MAX {
+            read.truncate(REPLY_BYTES_MAX);
+            break;
+        }
+    }
+    Ok(Reply { at: Clock::system().now(), status: parts.status, headers: parts.headers, body: read.into() })
 }

@@ -8,6 +8,9 @@
 //! receiver.answer_by(|records| ...);                      // by what is in the request
 //! let records = receiver.wait_for(3).await;               // panics after 30 s
 //! receiver.stop().await; receiver.start().await;          // an outage; the address stays
+//! receiver.restart_as(Some(&pki)).await;                  // with another certificate; None: without TLS
+//! receiver.close_idle().await;                            // as servers do with connections that are not used
+//! receiver.limit_messages(20_000).await;                  // over that it refuses them, without having read them
 //! ```
 //!
 //! Include it with `#[path = "support/receiver.rs"] mod receiver;`. gRPC is tonic's server, HTTP is hyper's; both take
@@ -21,13 +24,17 @@ use std::convert::Infallible;
 use std::io::Read as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
@@ -75,6 +82,8 @@ pub enum Reply {
     },
     /// Keeps the records and says so, after a while.
     Slow(Duration),
+    /// HTTP: keeps the records and closes the connection in the middle of the answer.
+    Cut,
     /// Never answers; keeps nothing.
     Hang,
     /// Closes the connection without an answer; keeps nothing.
@@ -129,6 +138,8 @@ pub struct Export {
     pub records: usize,
     /// Bytes of its message after decompression, in protobuf.
     pub bytes: usize,
+    /// When it came.
+    pub at: Instant,
 }
 
 type Judge = Box<dyn FnMut(&[Received]) -> Reply + Send>;
@@ -145,6 +156,12 @@ struct Shared {
     state: Mutex<State>,
     /// Goes up with every request.
     seen: watch::Sender<usize>,
+    /// Most bytes of a message.
+    limit: AtomicUsize,
+    /// Connections that are open.
+    open: watch::Sender<usize>,
+    /// Goes up when connections that are not used are to be closed.
+    close_idle: watch::Sender<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -153,11 +170,22 @@ enum Transport {
     Http,
 }
 
+impl Transport {
+    fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Grpc => b"h2",
+            Self::Http => b"http/1.1",
+        }
+    }
+}
+
 /// The receiver. Stops when dropped.
 pub struct Receiver {
     shared: Arc<Shared>,
     transport: Transport,
-    tls: Option<TlsAcceptor>,
+    tls: Mutex<Option<TlsAcceptor>>,
+    /// Of [`Receiver::endpoint`]: as it began.
+    scheme: &'static str,
     address: SocketAddr,
     server: tokio::sync::Mutex<JoinSet<()>>,
 }
@@ -175,19 +203,18 @@ impl Receiver {
 
     /// Serves gRPC over TLS; asks for a certificate of the client's if the PKI says so.
     pub async fn grpc_tls(pki: &Pki) -> Self {
-        Self::serve(Transport::Grpc, Some(pki.acceptor(b"h2"))).await
+        Self::serve(Transport::Grpc, Some(pki.acceptor(Transport::Grpc.alpn()))).await
     }
 
     /// Serves HTTP over TLS; asks for a certificate of the client's if the PKI says so.
     pub async fn http_tls(pki: &Pki) -> Self {
-        Self::serve(Transport::Http, Some(pki.acceptor(b"http/1.1"))).await
+        Self::serve(Transport::Http, Some(pki.acceptor(Transport::Http.alpn()))).await
     }
 
     /// The base URL, without a path.
     pub fn endpoint(&self) -> String {
-        let scheme = if self.tls.is_some() { "https" } else { "http" };
         // The name in the PKI's certificates.
-        format!("{scheme}://localhost:{}", self.address.port())
+        format!("{}://localhost:{}", self.scheme, self.address.port())
     }
 
     /// Answers the next request like this. Calls queue up.
@@ -238,18 +265,55 @@ impl Receiver {
         self.server.lock().await.shutdown().await;
     }
 
+    /// Closes every connection as servers do with those that are not used (HTTP/2: GOAWAY), and waits until they are gone.
+    pub async fn close_idle(&self) {
+        self.shared.close_idle.send_modify(|times| *times += 1);
+        let mut open = self.shared.open.subscribe();
+        let closed = tokio::time::timeout(PATIENCE, open.wait_for(|open| *open == 0)).await;
+        closed.expect("connections are closed in good time").expect("the receiver holds the sender");
+    }
+
+    /// Refuses messages of more bytes, over HTTP as they are sent, over gRPC decompressed. Neither reads such a message, and
+    /// HTTP closes its connection.
+    pub async fn limit_messages(&self, bytes: usize) {
+        self.shared.limit.store(bytes, Ordering::SeqCst);
+        self.close_idle().await;
+    }
+
     /// Serves again, at the same address.
     pub async fn start(&self) {
-        let listener = TcpListener::bind(self.address).await.expect("the port is ours");
-        self.listen(listener).await;
+        // A process that is just being started holds a copy of the old listener until it is another program.
+        let bound = tokio::time::timeout(PATIENCE, async {
+            loop {
+                match TcpListener::bind(self.address).await {
+                    Ok(listener) => return listener,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        });
+        self.listen(bound.await.expect("the port is ours")).await;
+    }
+
+    /// Serves again at the same address, with other certificates, or without TLS.
+    pub async fn restart_as(&self, pki: Option<&Pki>) {
+        self.stop().await;
+        *self.tls.lock().unwrap() = pki.map(|pki| pki.acceptor(self.transport.alpn()));
+        self.start().await;
     }
 
     async fn serve(transport: Transport, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let receiver = Self {
-            shared: Arc::new(Shared { state: Mutex::default(), seen: watch::Sender::new(0) }),
+            shared: Arc::new(Shared {
+                state: Mutex::default(),
+                seen: watch::Sender::new(0),
+                limit: AtomicUsize::new(usize::MAX),
+                open: watch::Sender::new(0),
+                close_idle: watch::Sender::new(0),
+            }),
             transport,
-            tls,
+            scheme: if tls.is_some() { "https" } else { "http" },
+            tls: Mutex::new(tls),
             address: listener.local_addr().expect("a bound socket has an address"),
             server: tokio::sync::Mutex::default(),
         };
@@ -258,7 +322,7 @@ impl Receiver {
     }
 
     async fn listen(&self, listener: TcpListener) {
-        let (shared, transport, tls) = (self.shared.clone(), self.transport, self.tls.clone());
+        let (shared, transport, tls) = (self.shared.clone(), self.transport, self.tls.lock().unwrap().clone());
         self.server.lock().await.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
@@ -303,24 +367,53 @@ async fn connection(
 ) {
     let close = CancellationToken::new();
     let io = TokioIo::new(stream);
-    let desk = Desk { shared, close: close.clone() };
-    let served = async {
-        match transport {
-            Transport::Http => {
-                let service = service_fn(move |request| http_export(desk.clone(), request));
-                let _ = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+    let desk = Desk { shared: shared.clone(), close: close.clone() };
+    let mut close_idle = shared.close_idle.subscribe();
+    let _open = Open::begin(shared.clone());
+    /// Drives a connection to its end, which `close_idle` brings about without cutting a request short.
+    macro_rules! serve {
+        ($connection:expr) => {{
+            let mut connection = std::pin::pin!($connection);
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = close.cancelled() => return,
+                _ = close_idle.changed() => connection.as_mut().graceful_shutdown(),
             }
-            Transport::Grpc => {
-                let service = LogsServiceServer::new(desk).accept_compressed(CompressionEncoding::Gzip);
-                let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                    .serve_connection(io, TowerToHyperService::new(service))
-                    .await;
+            tokio::select! {
+                _ = connection => {}
+                () = close.cancelled() => {}
             }
+        }};
+    }
+    match transport {
+        Transport::Http => {
+            let service = service_fn(move |request| http_export(desk.clone(), request));
+            serve!(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
         }
-    };
-    tokio::select! {
-        () = served => {}
-        () = close.cancelled() => {}
+        Transport::Grpc => {
+            let service = LogsServiceServer::new(desk)
+                .accept_compressed(CompressionEncoding::Gzip)
+                .send_compressed(CompressionEncoding::Gzip)
+                .max_decoding_message_size(shared.limit.load(Ordering::SeqCst));
+            let service = TowerToHyperService::new(service);
+            serve!(hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service));
+        }
+    }
+}
+
+/// A connection, as long as it is open.
+struct Open(Arc<Shared>);
+
+impl Open {
+    fn begin(shared: Arc<Shared>) -> Self {
+        shared.open.send_modify(|open| *open += 1);
+        Self(shared)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.open.send_modify(|open| *open -= 1);
     }
 }
 
@@ -342,8 +435,9 @@ impl Desk {
                 (None, Some(judge)) => judge(&records),
                 (None, None) => Reply::Ok,
             };
-            state.exports.push(Export { headers, path, records: records.len(), bytes: request.encoded_len() });
-            if matches!(reply, Reply::Ok | Reply::Partial(..) | Reply::Slow(_) | Reply::Lost) {
+            let (count, bytes, at) = (records.len(), request.encoded_len(), Instant::now());
+            state.exports.push(Export { headers, path, records: count, bytes, at });
+            if matches!(reply, Reply::Ok | Reply::Partial(..) | Reply::Slow(_) | Reply::Cut | Reply::Lost) {
                 state.records.extend(records);
             }
             reply
@@ -393,8 +487,30 @@ impl LogsService for Desk {
     }
 }
 
-async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+/// A body that breaks off.
+struct HalfAnAnswer(bool);
+
+impl hyper::body::Body for HalfAnAnswer {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, std::io::Error>>> {
+        Poll::Ready(Some(match std::mem::replace(&mut self.0, true) {
+            false => Ok(Frame::data(Bytes::from_static(b"half an ans"))),
+            true => Err(std::io::Error::other("cut")),
+        }))
+    }
+}
+
+/// A body, or as much of one as comes.
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let (parts, body) = request.into_parts();
+    if body.size_hint().lower() > desk.shared.limit.load(Ordering::SeqCst) as u64 {
+        desk.shared.seen.send_modify(|seen| *seen += 1);
+        return Ok(answer(413, &[("content-type", "text/plain")], "the message is too large"));
+    }
     let Ok(body) = body.collect().await else {
         return Ok(answer(400, &[], "the body was cut short"));
     };
@@ -414,6 +530,7 @@ async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<
     Ok(match desk.take(request, parts.headers, path).await {
         Reply::Status(status, text) => answer(status, &[("content-type", "text/plain")], text),
         Reply::Raw { status, headers, body } => answer(status, &headers, body),
+        Reply::Cut => Response::new(HalfAnAnswer(false).boxed_unsync()),
         reply @ (Reply::Ok | Reply::Partial(..)) => {
             let response = response(&reply);
             if json {
@@ -427,8 +544,8 @@ async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<
     })
 }
 
-fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(status).expect("a test's status is one");
     for (name, value) in headers {
         let name: http::HeaderName = name.parse().expect("a test's header has a name");
@@ -492,6 +609,15 @@ pub struct Pki {
 impl Pki {
     /// Makes certificates; `asks_client` makes receivers demand the client's.
     pub fn new(asks_client: bool) -> Self {
+        Self::made(asks_client, 4096)
+    }
+
+    /// Makes certificates of which the server's has expired long ago.
+    pub fn expired() -> Self {
+        Self::made(false, 1999)
+    }
+
+    fn made(asks_client: bool, server_until: i32) -> Self {
         use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
         let folder = tempfile::tempdir().expect("a temporary folder");
         let ca_key = KeyPair::generate().expect("a key");
@@ -499,13 +625,14 @@ impl Pki {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca = params.self_signed(&ca_key).expect("a certificate of its own");
         let issuer = Issuer::new(params, ca_key);
-        let issued = |name: &str| {
+        let issued = |name: &str, until| {
             let key = KeyPair::generate().expect("a key");
-            let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+            let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
+            params.not_after = rcgen::date_time_ymd(until, 1, 1);
             let certificate = params.signed_by(&key, &issuer).expect("a signature");
             (certificate.pem().into_bytes(), key.serialize_pem().into_bytes())
         };
-        let (server, client) = (issued("localhost"), issued("exporter"));
+        let (server, client) = (issued("localhost", server_until), issued("exporter", 4096));
         let ca = ca.pem().into_bytes();
         for (name, contents) in [("ca.pem", &ca), ("client.pem", &client.0), ("client.key", &client.1)] {
             std::fs::write(folder.path().join(name), contents).expect("the temporary folder can be written");

@@ -18,6 +18,7 @@ use time::format_description::well_known::Rfc2822;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::event::UnixMillis;
 use crate::sink::Answer;
 
 /// The longest message of a receiver's that is kept, in characters: what fits a line of the log.
@@ -26,6 +27,8 @@ pub(super) const MESSAGE_CHARS_MAX: usize = 300;
 /// An HTTP response, read as far as its bound.
 #[derive(Clone, Debug)]
 pub(super) struct Reply {
+    /// When it came, by our clock.
+    pub(super) at: UnixMillis,
     /// The status.
     pub(super) status: StatusCode,
     /// The headers.
@@ -48,7 +51,7 @@ pub(super) fn of_http(reply: &Reply) -> Answer {
         None => failure_message(reply),
     };
     match reply.status.as_u16() {
-        429 | 502 | 503 | 504 => Answer::Retry { after: retry_after(&reply.headers), message },
+        429 | 502 | 503 | 504 => Answer::Retry { after: retry_after(reply), message },
         413 => Answer::TooLarge { message },
         400 | 422 => Answer::Invalid { message },
         _ => Answer::Refused { message },
@@ -61,16 +64,16 @@ pub(super) fn of_grpc(result: Result<ExportLogsServiceResponse, Status>) -> Answ
         Ok(response) => return accepted(&response),
         Err(status) => status,
     };
-    let message = bounded(&match status.source() {
-        Some(source) => format!("no answer: {}", chain(source)),
-        None => format!("{:?}: {}", status.code(), status.message()),
-    });
     // A status with a source was made on this side, of a connection that broke or never was: nothing was answered.
-    if status.source().is_some() {
-        return Answer::Retry { after: None, message };
+    if let Some(source) = status.source() {
+        return no_answer(&chain(source));
     }
+    let message = bounded(&format!("{:?}: {}", status.code(), status.message()));
     let retry_info = status.get_details_retry_info();
     match status.code() {
+        // How a receiver that is built on tonic names its limit. Sent again whole, the batch would be in the way for ever. (Our
+        // own limit for answers reads the same: half a batch has half an answer.)
+        Code::OutOfRange if status.message().contains("message length too large") => Answer::TooLarge { message },
         Code::Cancelled
         | Code::DeadlineExceeded
         | Code::Aborted
@@ -88,8 +91,31 @@ pub(super) fn of_grpc(result: Result<ExportLogsServiceResponse, Status>) -> Answ
 
 /// The answer to a batch that got none.
 pub(super) fn no_answer(why: &str) -> Answer {
-    Answer::Retry { after: None, message: bounded(&format!("no answer: {why}")) }
+    let advice = ADVICE.iter().find(|(words, _)| why.contains(words)).map_or("", |(_, advice)| advice);
+    Answer::Retry { after: None, message: bounded(&format!("no answer: {why}{advice}")) }
 }
+
+/// A receiver that closes connections says no more.
+const CLOSED: &str =
+    "; if it goes on: does the receiver speak gRPC on this port, does it speak TLS, does it ask for otlp.cert_file?";
+
+/// What to look at where a library's words do not say it.
+const ADVICE: &[(&str, &str)] = &[
+    ("invalid peer certificate", "; look at otlp.ca_file, the name in otlp.endpoint, and the receiver's certificate"),
+    ("CertificateRequired", "; the receiver asks for otlp.cert_file and otlp.key_file"),
+    ("alert: UnknownCA", "; the receiver does not trust otlp.cert_file"),
+    ("alert: DecryptError", "; the receiver does not trust otlp.cert_file"),
+    ("alert: BadCertificate", "; the receiver does not trust otlp.cert_file"),
+    ("InvalidContentType", "; if the receiver speaks no TLS, otlp.endpoint begins with http://"),
+    ("invalid HTTP version", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
+    ("unexpected message from connection", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
+    // What may be left of the alerts above, or of TLS that one side does not speak, once the connection is closed.
+    ("stream closed because of a broken pipe", CLOSED),
+    ("operation was canceled: connection closed", CLOSED),
+    ("frame with invalid size", CLOSED),
+    ("onnection reset by peer", CLOSED),
+    ("Broken pipe", CLOSED),
+];
 
 /// An error and its causes, as one line. A cause that only repeats what was said is left out.
 pub(super) fn chain(error: &dyn Error) -> String {
@@ -218,14 +244,17 @@ fn failure_message(reply: &Reply) -> String {
     }
 }
 
-/// Retry-After: seconds, or a date, which is reckoned from the answer's own Date so that no clocks need to agree.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let value = text_header(headers, &RETRY_AFTER)?.trim();
+/// Retry-After: seconds, or a date, which is reckoned from the answer's own Date, if it has one, so that no clocks need to
+/// agree.
+fn retry_after(reply: &Reply) -> Option<Duration> {
+    let value = text_header(&reply.headers, &RETRY_AFTER)?.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
     let until = http_date(value)?;
-    let now = http_date(text_header(headers, &DATE)?)?;
+    let now = text_header(&reply.headers, &DATE)
+        .and_then(http_date)
+        .or_else(|| OffsetDateTime::from_unix_timestamp(reply.at.0 / 1000).ok())?;
     Some((until - now).try_into().unwrap_or(Duration::ZERO))
 }
 
@@ -246,8 +275,12 @@ mod tests {
 
     use super::*;
 
+    /// When every reply of these tests comes: Wed, 21 Oct 2015 07:28:00 GMT.
+    const AT: UnixMillis = UnixMillis(1_445_412_480_999);
+
     fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
         Reply {
+            at: AT,
             status: StatusCode::from_u16(status).unwrap(),
             headers: headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
             body: body.into(),
@@ -338,16 +371,23 @@ mod tests {
 
     #[test]
     fn retry_after_is_seconds_or_a_date() {
-        const DATE: (&str, &str) = ("date", "Wed, 21 Oct 2015 07:28:00 GMT");
+        // The receiver's clock is a year behind ours.
+        const DATE: (&str, &str) = ("date", "Tue, 21 Oct 2014 07:28:00 GMT");
         for (headers, expected) in [
             (vec![("retry-after", "7")], Some(7)),
             (vec![("retry-after", " 0 ")], Some(0)),
             (vec![("retry-after", "-1")], None),
             (vec![("retry-after", "soon")], None),
             (vec![], None),
-            (vec![DATE, ("retry-after", "Wed, 21 Oct 2015 07:30:05 GMT")], Some(125)),
-            (vec![DATE, ("retry-after", "Wed, 21 Oct 2015 07:20:00 GMT")], Some(0)),
-            (vec![("retry-after", "Wed, 21 Oct 2015 07:30:05 GMT")], None),
+            (vec![("retry-after", "7.5")], None),
+            (vec![("retry-after", "99999999999999999999")], None),
+            (vec![("retry-after", "18446744073709551615")], Some(u64::MAX)),
+            (vec![DATE, ("retry-after", "Tue, 21 Oct 2014 07:30:05 GMT")], Some(125)),
+            (vec![DATE, ("retry-after", "Tue, 21 Oct 2014 07:20:00 GMT")], Some(0)),
+            (vec![DATE, ("retry-after", "Tue, 21 Oct 9999 07:20:00 GMT")], Some(251_982_229_920)),
+            (vec![DATE, ("retry-after", "Tue, 32 Oct 2014 07:20:00 GMT")], None),
+            (vec![("retry-after", "Wed, 21 Oct 2015 07:30:05 GMT")], Some(125)),
+            (vec![("date", "today"), ("retry-after", "Wed, 21 Oct 2015 07:30:05 GMT")], Some(125)),
         ] {
             let Answer::Retry { after, .. } = of_http(&reply(503, &headers, "")) else {
                 panic!("503 is to be retried");

@@ -16,8 +16,7 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
 use http::{Request, Response, Uri};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::Full;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -32,9 +31,6 @@ use super::{CONNECT_TIMEOUT, OtlpSetupError, USER_AGENT_VALUE};
 use crate::config::{Compression, OtlpConfig};
 use crate::sink::Answer;
 use crate::sink::record::SERVICE_NAME;
-
-/// Bytes of an answer that are read. A response message has a sentence; a page of HTML is told by its beginning.
-const REPLY_BYTES_MAX: usize = 64 * 1024;
 
 /// How long an unused connection is kept: less than the minute after which common proxies close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
@@ -176,24 +172,8 @@ impl Wire {
 
     async fn send(&self, request: Request<Bytes>) -> Result<Reply, HttpError> {
         let response = self.client.request(self.ours(request)?).await?;
-        let (parts, body) = response.into_parts();
-        Ok(Reply { status: parts.status, headers: parts.headers, body: beginning(body).await? })
+        Ok(super::read(response).await?)
     }
-}
-
-/// Reads a body up to the bound; the rest is left, and the connection with it.
-async fn beginning(mut body: Incoming) -> Result<Bytes, hyper::Error> {
-    let mut read = Vec::new();
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            read.extend_from_slice(&data);
-        }
-        if read.len() >= REPLY_BYTES_MAX {
-            read.truncate(REPLY_BYTES_MAX);
-            break;
-        }
-    }
-    Ok(read.into())
 }
 
 #[async_trait]

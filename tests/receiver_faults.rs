@@ -1,0 +1,343 @@
+//! Whatever the OTLP receiver answers, or does not, nothing is lost, nothing is counted twice, the counters stay live, and
+//! people are told: the built binary against a simulated Cognito and a receiver that errs, over gRPC and over HTTP, each
+//! scenario ending in the conservation of events.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/stage.rs"]
+mod stage;
+
+use std::time::{Duration, Instant};
+
+use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, RETRY_FIRST};
+use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use exporter::{Exporter, PATIENCE, Scrape};
+use receiver::{Receiver, Reply};
+use serde_json::Value;
+use stage::{MINUTE, Stage, Terms, is, now, said, sign_ins};
+use tonic::Code;
+
+const POOL: &str = "eu-west-1_Receiver";
+const USERS: usize = 5;
+
+/// Quick, and everything is live.
+const CONFIG: &str = r#"
+[[pools]]
+id = "eu-west-1_Receiver"
+all_users = true
+followed_since = "2020-01-01T00:00:00Z"
+[poll]
+requests_per_second = 400
+min_interval = "1s"
+max_interval = "10s"
+first_run = "none"
+"#;
+
+const EVENTS: &str = "cognito_auth_events_total";
+
+/// What people are told when delivery fails, and when it works again.
+const BEGUN: &str = "the OTLP receiver takes no records";
+const ENDED: &str = "the OTLP receiver takes records again";
+
+/// How a scenario's receiver is spoken to.
+#[derive(Clone, Copy, Debug)]
+enum Over {
+    Grpc,
+    Http,
+}
+
+impl Over {
+    /// A stage with five users of `events` events each; `otlp` are further lines of its section.
+    async fn stage(self, otlp: &str, events: i64) -> Stage {
+        let (receiver, protocol) = match self {
+            Self::Grpc => (Receiver::grpc().await, "grpc"),
+            Self::Http => (Receiver::http().await, "http/protobuf"),
+        };
+        Stage::set_for(receiver, protocol, &format!("{otlp}{CONFIG}"), |world| populate(world, events)).await
+    }
+}
+
+/// Plays a scenario for all of these at once: most of the time they wait.
+fn for_each<T: Send>(casts: impl IntoIterator<Item = T>, scenario: impl AsyncFn(T) + Sync) {
+    let play = |cast| tokio::runtime::Runtime::new().unwrap().block_on(scenario(cast));
+    std::thread::scope(|threads| {
+        for cast in casts {
+            threads.spawn(move || play(cast));
+        }
+    });
+}
+
+fn populate(world: &mut World, events: i64) {
+    world.add_pool(Pool::new(POOL));
+    for user in 0..USERS {
+        let name = format!("user-{user}");
+        world.add_user(POOL, &name);
+        sign_ins(world, POOL, &name, events, UnixMillis(now().0 - MINUTE));
+    }
+}
+
+/// Something new happens to everybody: it is counted at once, and waits in the outbox with all that was not delivered.
+fn go_on_counting(stage: &Stage, exporter: &Exporter, delivered: usize) {
+    stage.simulation.world(|world| {
+        (0..USERS).for_each(|user| sign_ins(world, POOL, &format!("user-{user}"), 1, now()));
+    });
+    let events = stage.truth(&[POOL]).len() as f64;
+    exporter.until("every event, counted and waiting", |scrape| {
+        is(scrape, EVENTS, &[], events)
+            && is(scrape, "cognito_exporter_outbox_records", &[], events - delivered as f64)
+            && scrape.sum("cognito_exporter_outbox_oldest_timestamp_seconds", &[]) > 0.0
+    });
+    // The receiver is of no concern to whoever restarts pods or sends traffic.
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(exporter.ask(path).0, 200, "{path}");
+    }
+}
+
+fn of_outcome(scrape: &Scrape, metric: &str, outcome: &str) -> f64 {
+    scrape.sum(metric, &[&format!("outcome={outcome:?}")])
+}
+
+fn requests(scrape: &Scrape, outcome: &str) -> f64 {
+    of_outcome(scrape, "cognito_exporter_otlp_requests_total", outcome)
+}
+
+/// Waits until so many requests ended so.
+fn until_requests(exporter: &Exporter, outcome: &str, least: f64) -> Scrape {
+    exporter.until(&format!("{least} {outcome}"), |scrape| requests(scrape, outcome) >= least)
+}
+
+/// Checks how many records were accepted and rejected; none is in quarantine.
+fn came_to(exporter: &Exporter, accepted: usize, rejected: usize) {
+    let scrape = exporter.scrape();
+    for (outcome, count) in [("accepted", accepted), ("rejected", rejected), ("quarantined", 0)] {
+        let records = of_outcome(&scrape, "cognito_exporter_otlp_records_total", outcome);
+        assert!((records - count as f64).abs() < 0.5, "{count} {outcome}: {}", scrape.interesting());
+    }
+}
+
+/// When there last was progress of a stage.
+fn progress(exporter: &Exporter, stage: &str) -> f64 {
+    exporter.scrape().sum("cognito_exporter_last_progress_timestamp_seconds", &[&format!("stage={stage:?}")])
+}
+
+/// Checks that people were told so often that delivery fails and that it works again. What was said is read a little later.
+fn told(exporter: &Exporter, begun: usize, ended: usize) {
+    let deadline = Instant::now() + PATIENCE;
+    let times = || (said(&exporter.log(), &[BEGUN]).len(), said(&exporter.log(), &["INFO", ENDED]).len());
+    while (times().0 < begun || times().1 < ended) && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(times(), (begun, ended), "{}", exporter.log());
+}
+
+/// Checks that the latest beginning was told at this level and in these words, in the log as on `/status`.
+fn told_why(exporter: &Exporter, level: &str, words: &str) {
+    exporter.until_said(BEGUN);
+    let line = said(&exporter.log(), &[BEGUN]).pop().unwrap();
+    assert!(line.contains(level) && line.contains(words), "{level} {words:?}: {line}");
+    let status: Value = serde_json::from_str(&exporter.get("/status")).unwrap();
+    let errors = status["delivery"]["last_errors"].as_array().unwrap();
+    let says = |error: &Value| error["cause"].as_str().unwrap().contains(words) && error["count"].as_u64() >= Some(1);
+    assert!(errors.iter().any(says), "{words:?}: {errors:?}");
+}
+
+#[test]
+fn a_receiver_that_is_down_costs_nothing_but_time() {
+    for_each([Over::Grpc, Over::Http], async |over| {
+        let stage = over.stage("", 7).await;
+        stage.receiver.stop().await;
+        let exporter = stage.exporter();
+        until_requests(&exporter, "retry", 1.0);
+        told_why(&exporter, "WARN", "refused");
+        let stuck = progress(&exporter, "deliver");
+        go_on_counting(&stage, &exporter, 0);
+        until_requests(&exporter, "retry", 3.0);
+        go_on_counting(&stage, &exporter, 0);
+        assert!((progress(&exporter, "deliver") - stuck).abs() < f64::EPSILON, "nothing is delivered, and that shows");
+        assert!(progress(&exporter, "commit") > stuck);
+        came_to(&exporter, 0, 0);
+        told(&exporter, 1, 0);
+
+        // Nor does it cost anything to die meanwhile.
+        exporter.kill();
+        let exporter = stage.exporter();
+        until_requests(&exporter, "retry", 1.0);
+        go_on_counting(&stage, &exporter, 0);
+        stage.receiver.start().await;
+        stage.conserved(&exporter, &[POOL]).await;
+        let delivered = stage.receiver.records().len();
+        came_to(&exporter, delivered, 0);
+        assert!(progress(&exporter, "deliver") > stuck);
+        told(&exporter, 1, 1);
+
+        // Down once more, in the middle of its life.
+        stage.receiver.stop().await;
+        go_on_counting(&stage, &exporter, delivered);
+        told(&exporter, 2, 1);
+        stage.receiver.start().await;
+        stage.conserved(&exporter, &[POOL]).await;
+        told(&exporter, 2, 2);
+        let scrape = exporter.scrape();
+        assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn a_receiver_that_hangs_is_given_up_on_and_one_that_is_slow_is_not() {
+    for_each([Over::Grpc, Over::Http], async |over| {
+        // Less, and a machine that is busy would pass for a receiver that hangs.
+        let stage = over.stage("timeout = \"10s\"\nbatch_size = 10\n", 5).await;
+        stage.receiver.answer_always(Reply::Slow(Duration::from_secs(1)));
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        let scrape = exporter.scrape();
+        assert!(requests(&scrape, "ok") >= 3.0 && requests(&scrape, "retry") < 0.5, "{}", scrape.interesting());
+        told(&exporter, 0, 0);
+
+        let delivered = stage.receiver.records().len();
+        stage.receiver.answer_always(Reply::Hang);
+        go_on_counting(&stage, &exporter, delivered);
+        until_requests(&exporter, "retry", 1.0);
+        told_why(&exporter, "WARN", "timed out after 10s");
+        stage.receiver.answer_always(Reply::Ok);
+        stage.conserved(&exporter, &[POOL]).await;
+        told(&exporter, 1, 1);
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn no_request_comes_before_the_time_that_the_receiver_named() {
+    for_each([Over::Grpc, Over::Http], async |over| {
+        let raw = |status, headers| Reply::Raw { status, headers, body: "slow down" };
+        let seconds = Duration::from_secs;
+        // What it answers in turn, and the wait that it names: longer than the exporter's own would be. To "now" and to
+        // nothing at all, its own is at least half of its first.
+        let (answers, words) = match over {
+            Over::Grpc => (
+                vec![
+                    (Reply::Code(Code::Unavailable, "restarting"), RETRY_FIRST / 2),
+                    (Reply::RetryInfo(Code::ResourceExhausted, Some(seconds(3))), seconds(3)),
+                    (Reply::RetryInfo(Code::Unavailable, Some(seconds(5))), seconds(5)),
+                ],
+                "Unavailable: restarting",
+            ),
+            Over::Http => {
+                let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");
+                let until = ("retry-after", "Sun, 06 Nov 1994 08:49:42 GMT");
+                (
+                    vec![
+                        (raw(503, vec![("retry-after", "0")]), RETRY_FIRST / 2),
+                        (raw(429, vec![("retry-after", "3")]), seconds(3)),
+                        (raw(503, vec![date, until]), seconds(5)),
+                    ],
+                    "503 Service Unavailable: slow down",
+                )
+            }
+        };
+        let stage = over.stage("", 3).await;
+        answers.iter().for_each(|(reply, _)| stage.receiver.answer_next(reply.clone()));
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        for (pair, (reply, named)) in stage.receiver.exports().windows(2).zip(&answers) {
+            let gap = pair[1].at - pair[0].at;
+            assert!(gap >= *named, "{gap:?} after {reply:?}");
+            assert_eq!(pair[0].records, pair[1].records, "the same batch again, whole");
+        }
+        let scrape = exporter.scrape();
+        assert!((requests(&scrape, "retry") - answers.len() as f64).abs() < 0.5, "{}", scrape.interesting());
+        assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
+        came_to(&exporter, stage.receiver.records().len(), 0);
+        told_why(&exporter, "WARN", words);
+        told(&exporter, 1, 1);
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn a_lost_answer_repeats_its_batch_under_the_same_uids_and_nothing_else() {
+    for_each([Over::Grpc, Over::Http], async |over| {
+        let losses = match over {
+            Over::Grpc => [Reply::Lost, Reply::Lost],
+            Over::Http => [Reply::Lost, Reply::Cut],
+        };
+        let stage = over.stage("batch_size = 10\n", 8).await;
+        losses.iter().for_each(|loss| stage.receiver.answer_next(loss.clone()));
+        let exporter = stage.exporter();
+        until_requests(&exporter, "retry", losses.len() as f64);
+        let lost = stage.receiver.exports()[..losses.len()].iter().map(|export| export.records).sum();
+        let terms = Terms { repeats_max: lost, ..Terms::default() };
+        assert_eq!(stage.conserved_on(&exporter, &[POOL], terms).await, lost, "each lost answer costs its batch once");
+        // What is counted as accepted was acknowledged.
+        came_to(&exporter, stage.receiver.records().len() - lost, 0);
+        told_why(&exporter, "WARN", "no answer");
+        told(&exporter, 1, 1);
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn what_is_rejected_is_counted_and_told_and_never_sent_again() {
+    for_each([Over::Grpc, Over::Http], async |over| {
+        let stage = over.stage("", 5).await;
+        stage.receiver.answer_next(Reply::Partial(3, "three lines are too old"));
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 1, now()));
+        stage.conserved(&exporter, &[POOL]).await;
+        came_to(&exporter, stage.receiver.records().len() - 3, 3);
+        let scrape = exporter.scrape();
+        assert!(requests(&scrape, "retry") + requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
+        exporter.until_said("without reservations again");
+        let told_of = said(&exporter.log(), &["ERROR", "with reservations", "three lines are too old"]);
+        assert_eq!(told_of.len(), 1, "{}", exporter.log());
+        told(&exporter, 0, 0);
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn what_only_a_person_can_cure_is_loud_outlives_a_restart_and_everything_comes_after_the_cure() {
+    let raw = |status, name, value, body| Reply::Raw { status, headers: vec![(name, value)], body };
+    let answers = [
+        (Over::Grpc, Reply::Code(Code::Unauthenticated, "who are you?"), "Unauthenticated: who are you?"),
+        (Over::Grpc, Reply::Code(Code::Unimplemented, "no logs here"), "Unimplemented: no logs here"),
+        (Over::Grpc, Reply::Code(Code::Internal, "oops"), "Internal: oops"),
+        (Over::Http, raw(200, "content-type", "text/html", "<html>Please log in</html>"), "Please log in"),
+        (Over::Http, raw(302, "location", "https://login.example/", ""), "https://login.example/"),
+        (Over::Http, Reply::Status(401, "who are you?"), "401 Unauthorized: who are you?"),
+        (Over::Http, Reply::Status(404, "no logs here"), "404 Not Found: no logs here"),
+        (Over::Http, Reply::Status(500, "oops"), "500 Internal Server Error: oops"),
+    ];
+    for_each(answers, async |(over, reply, words)| {
+        let stage = over.stage("", 3).await;
+        stage.receiver.answer_always(reply);
+        let exporter = stage.exporter();
+        until_requests(&exporter, "refused", 1.0);
+        told_why(&exporter, "ERROR", words);
+        go_on_counting(&stage, &exporter, 0);
+        told(&exporter, 1, 0);
+        // A stop does not wait for a person.
+        assert!(exporter.stop().success());
+
+        let before = stage.receiver.exports().len();
+        let exporter = stage.exporter();
+        until_requests(&exporter, "refused", 1.0);
+        stage.receiver.answer_always(Reply::Ok);
+        told_why(&exporter, "ERROR", words);
+        stage.conserved(&exporter, &[POOL]).await;
+        let gap = stage.receiver.exports()[before + 1].at - stage.receiver.exports()[before].at;
+        assert!(gap >= REFUSED_FIRST / 2, "nobody is hurried: {gap:?}");
+        came_to(&exporter, stage.receiver.records().len(), 0);
+        let scrape = exporter.scrape();
+        assert!(requests(&scrape, "retry") < 0.5 && requests(&scrape, "ok") >= 1.0, "{}", scrape.interesting());
+        told(&exporter, 1, 1);
+        assert!(exporter.stop().success());
+    });
+}

@@ -1,0 +1,570 @@
+//! What a receiver will not take as it is: messages too large, records it calls invalid, TLS that does not fit, more than
+//! the outbox holds, and all faults by turns. The built binary against a simulated Cognito and a receiver that errs, each
+//! scenario over gRPC and over HTTP, and each ending in the conservation of events.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/stage.rs"]
+mod stage;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, REFUSED_SINGLY_MAX};
+use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use exporter::{Exporter, PATIENCE, Scrape};
+use receiver::{Pki, Received, Receiver, Reply};
+use serde_json::{Value, json};
+use stage::{MINUTE, Stage, Terms, is, now, said, sign_ins};
+use tonic::Code;
+
+const POOL: &str = "eu-west-1_Limits";
+const USERS: usize = 10;
+
+/// Quick, and everything is live.
+const CONFIG: &str = r#"
+[[pools]]
+id = "eu-west-1_Limits"
+all_users = true
+followed_since = "2020-01-01T00:00:00Z"
+[poll]
+requests_per_second = 400
+min_interval = "1s"
+max_interval = "10s"
+first_run = "none"
+"#;
+
+const EVENTS: &str = "cognito_auth_events_total";
+const WAITING: &str = "cognito_exporter_outbox_records";
+
+/// How a scenario's receiver is spoken to.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Over {
+    Grpc,
+    Http,
+}
+
+impl Over {
+    /// A stage whose receiver speaks TLS or does not; `otlp` are further lines of its section.
+    async fn stage(self, pki: Option<&Pki>, otlp: &str, populate: impl FnOnce(&mut World)) -> Stage {
+        let (receiver, protocol) = match (self, pki) {
+            (Self::Grpc, None) => (Receiver::grpc().await, "grpc"),
+            (Self::Grpc, Some(pki)) => (Receiver::grpc_tls(pki).await, "grpc"),
+            (Self::Http, None) => (Receiver::http().await, "http/protobuf"),
+            (Self::Http, Some(pki)) => (Receiver::http_tls(pki).await, "http/protobuf"),
+        };
+        Stage::set_for(receiver, protocol, &format!("{otlp}{CONFIG}"), populate).await
+    }
+
+    fn invalid(self, message: &'static str) -> Reply {
+        match self {
+            Self::Grpc => Reply::Code(Code::InvalidArgument, message),
+            Self::Http => Reply::Status(400, message),
+        }
+    }
+
+    /// RESOURCE_EXHAUSTED without RetryInfo is how gRPC for Go and C++ call a message too large.
+    fn too_large(self, message: &'static str) -> Reply {
+        match self {
+            Self::Grpc => Reply::Code(Code::ResourceExhausted, message),
+            Self::Http => Reply::Status(413, message),
+        }
+    }
+
+    fn unavailable(self, message: &'static str) -> Reply {
+        match self {
+            Self::Grpc => Reply::Code(Code::Unavailable, message),
+            Self::Http => Reply::Status(503, message),
+        }
+    }
+}
+
+/// Plays a scenario over both transports at once.
+fn over_both(scenario: impl AsyncFn(Over) + Sync) {
+    let play = |over| tokio::runtime::Runtime::new().unwrap().block_on(scenario(over));
+    std::thread::scope(|threads| {
+        threads.spawn(|| play(Over::Grpc));
+        threads.spawn(|| play(Over::Http));
+    });
+}
+
+/// Ten users with so many events each.
+fn populate(world: &mut World, events: i64) {
+    world.add_pool(Pool::new(POOL));
+    for user in 0..USERS {
+        let name = format!("user-{user}");
+        world.add_user(POOL, &name);
+        sign_ins(world, POOL, &name, events, UnixMillis(now().0 - MINUTE));
+    }
+}
+
+/// A sign-in from a device whose name makes its record this large.
+fn broad(world: &mut World, user: &str, at: UnixMillis, bytes: usize) {
+    let mut event = world.sign_in(at);
+    event.context.as_mut().unwrap().device_name = Some("D".repeat(bytes));
+    world.arrive(POOL, user, &event);
+}
+
+/// Something new happens to everybody.
+fn go_on(stage: &Stage) {
+    stage.simulation.world(|world| {
+        (0..USERS).for_each(|user| sign_ins(world, POOL, &format!("user-{user}"), 1, now()));
+    });
+}
+
+/// Waits until every event is counted, whatever becomes of its record.
+fn until_counted(stage: &Stage, exporter: &Exporter) -> Scrape {
+    let events = stage.truth(&[POOL]).len() as f64;
+    exporter.until("every event, counted", |scrape| is(scrape, EVENTS, &[], events))
+}
+
+/// Requests that ended so.
+fn requests(scrape: &Scrape, outcome: &str) -> f64 {
+    scrape.sum("cognito_exporter_otlp_requests_total", &[&format!("outcome={outcome:?}")])
+}
+
+/// Waits until so many requests ended so.
+fn until_requests(exporter: &Exporter, outcome: &str, least: f64) -> Scrape {
+    exporter.until(&format!("{least} {outcome}"), |scrape| requests(scrape, outcome) >= least)
+}
+
+/// Checks how many records were accepted, and quarantined.
+fn came_to(exporter: &Exporter, accepted: usize, quarantined: usize) {
+    let scrape = exporter.scrape();
+    for (outcome, records) in [("accepted", accepted), ("rejected", 0), ("quarantined", quarantined)] {
+        let labels = [&*format!("outcome={outcome:?}")];
+        let as_said = is(&scrape, "cognito_exporter_otlp_records_total", &labels, records as f64);
+        assert!(as_said, "not {records} {outcome}\n{}", scrape.interesting());
+    }
+}
+
+/// The lines that say that delivery fails.
+fn begun(exporter: &Exporter) -> Vec<String> {
+    said(&exporter.log(), &["the OTLP receiver takes no records"])
+}
+
+/// The lines that say that delivery works again.
+fn ended(exporter: &Exporter) -> Vec<String> {
+    said(&exporter.log(), &["INFO", "the OTLP receiver takes records again"])
+}
+
+fn status(exporter: &Exporter) -> Value {
+    serde_json::from_str(&exporter.get("/status")).unwrap()
+}
+
+/// What `/status` says that went wrong, with how often.
+fn errors(exporter: &Exporter) -> BTreeMap<String, u64> {
+    let status = status(exporter);
+    let errors = status["delivery"]["last_errors"].as_array().unwrap().iter();
+    errors.map(|error| (error["cause"].as_str().unwrap().to_owned(), error["count"].as_u64().unwrap())).collect()
+}
+
+/// Checks that people were told of the latest fault at this level and in these words, in the log as on `/status`.
+fn told(exporter: &Exporter, level: &str, words: &str) {
+    let begun = begun(exporter);
+    let last = begun.last().unwrap();
+    assert!(last.contains(level) && last.contains(words), "{level} {words}: {begun:?}");
+    let errors = errors(exporter);
+    assert!(errors.keys().any(|cause| cause.contains(words)), "{words}: {errors:?}");
+}
+
+/// The receiver is of no concern to whoever restarts pods or sends traffic.
+fn stays_live_and_ready(exporter: &Exporter) {
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(exporter.ask(path).0, 200, "{}", exporter.answer(path));
+    }
+}
+
+/// Puts all of the quarantine back, of a stopped exporter.
+fn retried(stage: &Stage, records: usize) {
+    let output = stage.run(&["quarantine", "retry", "--all"]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && said.contains(&format!("back in the outbox: {records} record")), "{said}");
+}
+
+#[test]
+fn a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so() {
+    over_both(async |over| {
+        const RECORDS_MAX: usize = 7;
+        let stage = over.stage(None, "", |world| populate(world, 20)).await;
+        let judge = move |records: &[Received]| match records.len() {
+            ..=RECORDS_MAX => Reply::Ok,
+            _ => over.too_large("larger than max"),
+        };
+        stage.receiver.answer_by(judge);
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        came_to(&exporter, 200, 0);
+        let scrape = exporter.scrape();
+        let refused = stage.receiver.exports().iter().filter(|export| export.records > RECORDS_MAX).count();
+        assert!(is(&scrape, "cognito_exporter_otlp_requests_total", &["outcome=\"refused\""], refused as f64));
+        assert!(refused > 0 && requests(&scrape, "retry") < 0.5, "no wait: {}", scrape.interesting());
+        assert!(errors(&exporter).keys().any(|cause| cause.contains("larger than max")), "{:?}", errors(&exporter));
+        let split = || said(&exporter.log(), &["WARN", "finds exports too large; they are split", "larger than max"]);
+        assert_eq!(split().len(), 1, "{}", exporter.log());
+
+        // Cured. What is one page is one batch.
+        stage.receiver.answer_always(Reply::Ok);
+        stage.simulation.world(|world| (0..60).for_each(|_| sign_ins(world, POOL, "user-0", 1, now())));
+        stage.conserved(&exporter, &[POOL]).await;
+        assert_eq!(said(&exporter.log(), &["INFO", "takes exports of that size again"]).len(), 1, "{}", exporter.log());
+        assert_eq!((split().len(), begun(&exporter).len()), (1, 0), "{}", exporter.log());
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
+    over_both(async |over| {
+        const BYTES_MAX: usize = 50_000;
+        let stage = over
+            .stage(None, "compression = \"none\"\n", |world| {
+                populate(world, 10);
+                (0..50).for_each(|_| broad(world, "user-1", UnixMillis(now().0 - MINUTE), 10_000));
+                (0..2).for_each(|_| broad(world, "user-2", UnixMillis(now().0 - MINUTE), 150_000));
+            })
+            .await;
+        stage.receiver.limit_messages(BYTES_MAX).await;
+        let exporter = stage.exporter();
+        stage.conserved_on(&exporter, &[POOL], Terms { quarantined: 2, ..Terms::default() }).await;
+        came_to(&exporter, 150, 2);
+        assert!(stage.receiver.exports().iter().all(|export| export.bytes <= BYTES_MAX));
+        let scrape = exporter.scrape();
+        // Whoever closes a connection unread may take the answer back with it: then the same comes again.
+        assert!(requests(&scrape, "refused") > requests(&scrape, "retry"), "{}", scrape.interesting());
+        assert!(errors(&exporter).keys().any(|cause| cause.contains("too large")), "{:?}", errors(&exporter));
+        let aside = said(&exporter.log(), &["WARN", "records are in quarantine", "too large"]);
+        assert!(
+            (1..=2).contains(&aside.len()) && begun(&exporter).len() == ended(&exporter).len(),
+            "{}",
+            exporter.log()
+        );
+        assert_eq!(said(&exporter.log(), &["WARN", "they are split"]).len(), 1, "{}", exporter.log());
+        stays_live_and_ready(&exporter);
+        assert!(exporter.stop().success());
+
+        retried(&stage, 2);
+        stage.receiver.limit_messages(usize::MAX).await;
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        came_to(&exporter, 2, 0);
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn a_receiver_that_refuses_each_record_is_given_no_more_than_99_until_it_accepts_one() {
+    over_both(async |over| {
+        let quarantined = REFUSED_SINGLY_MAX as usize - 1;
+        let stage = over.stage(None, "", |world| populate(world, 20)).await;
+        stage.receiver.answer_always(over.invalid("unknown tenant"));
+        let exporter = stage.exporter();
+        exporter.until("the word of it", |_| !begun(&exporter).is_empty());
+        told(&exporter, "ERROR", "unknown tenant");
+        assert!(begun(&exporter)[0].contains("it refuses each one"), "{:?}", begun(&exporter));
+        let aside = |scrape: &Scrape| is(scrape, "cognito_exporter_quarantined_records", &[], quarantined as f64);
+        exporter.until("what is quarantined", aside);
+        let refused = stage.receiver.exports().len();
+
+        // The counters go on, and the outbox holds all the rest.
+        go_on(&stage);
+        until_counted(&stage, &exporter);
+        exporter.until("the outbox", |scrape| is(scrape, WAITING, &[], (210 - quarantined) as f64));
+        stays_live_and_ready(&exporter);
+
+        // It tries on, slowly, and finds it cured.
+        stage.receiver.answer_always(Reply::Ok);
+        stage.conserved_on(&exporter, &[POOL], Terms { quarantined, ..Terms::default() }).await;
+        let exports = stage.receiver.exports();
+        let slowest = exports.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
+        assert!(exports.len() > refused && slowest >= REFUSED_FIRST / 2, "{slowest:?}");
+        let scrape = exporter.scrape();
+        assert!(requests(&scrape, "refused") >= refused as f64 && requests(&scrape, "retry") < 0.5);
+        assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (1, 1), "{}", exporter.log());
+        came_to(&exporter, 210 - quarantined, quarantined);
+        assert!(exporter.stop().success());
+
+        // So are they.
+        retried(&stage, quarantined);
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        came_to(&exporter, quarantined, 0);
+        assert!(exporter.stop().success());
+    });
+}
+
+/// While nothing can be delivered, everything is counted and waits, and people are told once, in these words.
+fn waits_and_is_told(stage: &Stage, exporter: &Exporter, times: usize, words: &str) {
+    let before = exporter.scrape();
+    go_on(stage);
+    until_counted(stage, exporter);
+    let scrape = until_requests(exporter, "retry", requests(&before, "retry") + 2.0);
+    assert!((requests(&scrape, "ok") - requests(&before, "ok")).abs() < 0.5, "{}", scrape.interesting());
+    assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
+    exporter.until("an outbox of everything", |scrape| {
+        (scrape.sum(WAITING, &[]) + stage.receiver.records().len() as f64 - scrape.sum(EVENTS, &[])).abs() < 0.5
+    });
+    told(exporter, "WARN", words);
+    assert_eq!(begun(exporter).len(), times, "{}", exporter.log());
+    stays_live_and_ready(exporter);
+}
+
+#[test]
+fn a_certificate_that_does_not_fit_is_named_and_everything_comes_once_it_does() {
+    over_both(async |over| {
+        let (pki, strangers) = (Pki::new(false), Pki::new(false));
+        let ca = format!("ca_file = {:?}\n", pki.ca_file());
+        let stage = over.stage(Some(&pki), &ca, |world| populate(world, 5)).await;
+        let exporter = stage.exporter();
+        stage.conserved(&exporter, &[POOL]).await;
+        let faces = [(Some(&strangers), "look at otlp.ca_file"), (None, "otlp.endpoint begins with http://")];
+        for (times, (face, words)) in (1..).zip(faces) {
+            stage.receiver.restart_as(face).await;
+            waits_and_is_told(&stage, &exporter, times, words);
+            stage.receiver.restart_as(Some(&pki)).await;
+            stage.conserved(&exporter, &[POOL]).await;
+            assert_eq!(ended(&exporter).len(), times, "{}", exporter.log());
+        }
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn tls_where_none_is_expected_is_named_and_everything_comes_once_both_agree() {
+    over_both(async |over| {
+        let pki = Pki::new(false);
+        let stage = over.stage(None, "", |world| populate(world, 5)).await;
+        stage.receiver.restart_as(Some(&pki)).await;
+        let exporter = stage.exporter();
+        waits_and_is_told(&stage, &exporter, 1, "TLS");
+        stage.receiver.restart_as(None).await;
+        stage.conserved(&exporter, &[POOL]).await;
+        assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (1, 1), "{}", exporter.log());
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn a_client_certificate_that_is_asked_for_is_named_and_everything_comes_once_it_is_given() {
+    over_both(async |over| {
+        let (pki, strangers) = (Pki::new(true), Pki::new(true));
+        let ca = format!("ca_file = {:?}\n", pki.ca_file());
+        let stage = over.stage(Some(&pki), &ca, |world| populate(world, 5)).await;
+        let exporter_as = |identity: Option<&Pki>| {
+            let mut command = stage.command();
+            if let Some(identity) = identity {
+                command.env("COGNITO_EXPORTER_OTLP__CERT_FILE", identity.cert_file());
+                command.env("COGNITO_EXPORTER_OTLP__KEY_FILE", identity.key_file());
+            }
+            Exporter::started(command)
+        };
+        for (identity, words) in [(None, "otlp.cert_file"), (Some(&strangers), "otlp.cert_file")] {
+            let exporter = exporter_as(identity);
+            waits_and_is_told(&stage, &exporter, 1, words);
+            exporter.kill();
+        }
+        let exporter = exporter_as(Some(&pki));
+        stage.conserved(&exporter, &[POOL]).await;
+        assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (0, 0), "{}", exporter.log());
+        assert!(exporter.stop().success());
+    });
+}
+
+#[test]
+fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
+    over_both(async |over| {
+        const LIMIT: f64 = 1024.0 * 1024.0;
+        const FEW: usize = 4;
+        const BYTES: &str = "cognito_exporter_outbox_bytes";
+        const HISTORY: &str = "cognito_auth_history_events_total";
+        const PAUSED: &str = "cognito_exporter_paused";
+        const FULL: &[&str] = &["reason=\"outbox_full\""];
+        let live_since = UnixMillis(now().0 / 1000 * 1000 - 60 * MINUTE);
+        let history = FEW * 300;
+        let stage = over
+            .stage(None, "", |world| {
+                world.add_pool(Pool::new(POOL));
+                for user in 0..FEW {
+                    let name = format!("user-{user}");
+                    world.add_user(POOL, &name);
+                    // More than the outbox holds.
+                    for minute in 1..=(history / FEW) as i64 {
+                        broad(world, &name, UnixMillis(live_since.0 - minute * MINUTE), 1000);
+                    }
+                }
+            })
+            .await;
+        stage.receiver.stop().await;
+        let exporter = || {
+            let mut command = stage.command();
+            command.env("COGNITO_EXPORTER_STATE__OUTBOX_LIMIT", "1MiB");
+            // A page each is what four turns may be above a limit.
+            command.env("COGNITO_EXPORTER_POLL__PAGE_SIZE", "20");
+            command.env("COGNITO_EXPORTER_POLL__FIRST_RUN", "all");
+            let pools = json!([{"id": POOL, "all_users": true, "followed_since": rfc3339(live_since)}]);
+            command.env("COGNITO_EXPORTER_POOLS", pools.to_string());
+            Exporter::started(command)
+        };
+        let first = exporter();
+        let live = |each: usize| {
+            stage.simulation.world(|world| {
+                (0..FEW).for_each(|user| (0..each).for_each(|_| broad(world, &format!("user-{user}"), now(), 1000)));
+            });
+        };
+
+        // Half of it is for live events: they come, and history stands still meanwhile.
+        let mut scrape = first.until("half an outbox", |scrape| scrape.sum(BYTES, &[]) >= LIMIT / 2.0);
+        let (deadline, mut alive) = (Instant::now() + PATIENCE, 0);
+        loop {
+            let before = scrape.sum(HISTORY, &[]);
+            live(1);
+            alive += FEW;
+            scrape = first.until("live events", |scrape| is(scrape, EVENTS, &[], alive as f64));
+            if (scrape.sum(HISTORY, &[]) - before).abs() < 0.5 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "history goes on: {}", scrape.interesting());
+        }
+        assert!(scrape.sum(HISTORY, &[]) < history as f64, "{}", scrape.interesting());
+        assert!(is(&scrape, "cognito_exporter_catching_up", &[], 1.0), "{}", scrape.interesting());
+        assert!(is(&scrape, PAUSED, &[], 0.0) && scrape.sum(BYTES, &[]) < LIMIT, "{}", scrape.interesting());
+
+        // All of it is full: polling waits, and says so. So few are left then that there will be no second pause.
+        let scrape = first
+            .until("the gauges", |scrape| is(scrape, WAITING, &[], scrape.sum(HISTORY, &[]) + scrape.sum(EVENTS, &[])));
+        let mean = scrape.sum(BYTES, &[]) / scrape.sum(WAITING, &[]);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few hundred")]
+        let more = ((LIMIT - scrape.sum(BYTES, &[])) / mean) as usize + 200;
+        live(more.div_ceil(FEW));
+        let scrape = first.until("the pause", |scrape| is(scrape, PAUSED, FULL, 1.0));
+        assert!(scrape.sum(BYTES, &[]) >= LIMIT, "{}", scrape.interesting());
+        assert_eq!(status(&first)["paused"], json!(["outbox_full"]));
+        let pauses = |exporter: &Exporter| said(&exporter.log(), &["WARN", "outbox_full", "polling pauses"]).len();
+        first.until("the word of it", |_| pauses(&first) == 1);
+        stays_live_and_ready(&first);
+        // The turns that were under way end. Then there is none for as long as an attempt to deliver takes.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            stage.forget_calls();
+            let scrape = until_requests(&first, "retry", requests(&first.scrape(), "retry") + 1.0);
+            if stage.reads(|_| true).is_empty() {
+                assert!(scrape.sum(EVENTS, &[]) < (alive + more) as f64, "{}", scrape.interesting());
+                break;
+            }
+            assert!(Instant::now() < deadline, "it polls on");
+        }
+        assert_eq!((pauses(&first), begun(&first).len()), (1, 1), "{}", first.log());
+        assert!(errors(&first).values().sum::<u64>() >= 2, "{:?}", errors(&first));
+        first.kill();
+
+        // Nor does it poll when it is started on a full outbox.
+        stage.forget_calls();
+        let second = exporter();
+        second.until("the word of it", |_| pauses(&second) == 1);
+        until_requests(&second, "retry", 1.0);
+        assert!(stage.reads(|_| true).is_empty());
+        stage.receiver.start().await;
+        stage.conserved_on(&second, &[POOL], Terms { live_since, ..Terms::default() }).await;
+        second.until("no pause", |scrape| {
+            is(scrape, PAUSED, &[], 0.0) && is(scrape, "cognito_exporter_catching_up", &[], 0.0)
+        });
+        assert_eq!(status(&second)["paused"], json!([]));
+        assert_eq!(
+            (pauses(&second), said(&second.log(), &["INFO", "polling goes on"]).len()),
+            (1, 1),
+            "{}",
+            second.log()
+        );
+        assert_eq!((begun(&second).len(), ended(&second).len()), (1, 1), "{}", second.log());
+        assert!(second.stop().success());
+    });
+}
+
+fn rfc3339(time: UnixMillis) -> String {
+    let time = time::OffsetDateTime::from_unix_timestamp(time.0 / 1000).unwrap();
+    time.format(&time::format_description::well_known::Rfc3339).unwrap()
+}
+
+/// A random sequence of everything that a receiver may do. `SEED` repeats one.
+#[test]
+fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
+    over_both(async |over| {
+        const EXPORTS: usize = 100;
+        const HANGS_MAX: usize = 2;
+        const BATCH: usize = 16;
+        const POISONED: usize = 3;
+        let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
+        println!("SEED={seed}");
+        let is_poison = |record: &Received| record.text("aws.cognito.event.id").starts_with("poison");
+        let stage = over
+            .stage(None, &format!("batch_size = {BATCH}\ntimeout = \"5s\"\n"), |world| {
+                populate(world, 60);
+                for number in 0..POISONED {
+                    let id = Some(format!("poison-{number}"));
+                    let event = AuthEvent { id, ..world.sign_in(UnixMillis(now().0 - MINUTE)) };
+                    world.arrive(POOL, "user-0", &event);
+                }
+            })
+            .await;
+        let lost = Arc::new(AtomicUsize::new(0));
+        let losses = lost.clone();
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut exports, mut hangs) = (0, 0);
+        stage.receiver.answer_by(move |records| {
+            exports += 1;
+            let poisoned = records.iter().any(is_poison);
+            // What fails costs a wait of half a second or more, what is split costs none.
+            match if exports > EXPORTS { 0 } else { random.u32(0..100) } {
+                97.. if hangs < HANGS_MAX => {
+                    hangs += 1;
+                    Reply::Hang
+                }
+                94.. => over.unavailable("restarting"),
+                91.. => Reply::Close,
+                86.. if !poisoned => {
+                    losses.fetch_add(records.len(), Ordering::SeqCst);
+                    Reply::Lost
+                }
+                60.. if records.len() > 1 => over.too_large("too much"),
+                _ if poisoned => over.invalid("malformed"),
+                45.. => Reply::Slow(Duration::from_millis(20)),
+                _ => Reply::Ok,
+            }
+        });
+        let exporter = stage.exporter();
+        // It goes on happening meanwhile, and twice the receiver is gone altogether.
+        let mut outages = [EXPORTS / 3, 2 * EXPORTS / 3].into_iter().peekable();
+        let mut cut = 0;
+        while stage.receiver.exports().len() < EXPORTS {
+            go_on(&stage);
+            let seen = stage.receiver.exports().len();
+            if outages.next_if(|outage| seen > *outage).is_some() {
+                stage.receiver.stop().await;
+                cut += 1;
+                let retries = requests(&exporter.scrape(), "retry");
+                until_requests(&exporter, "retry", retries + 1.0);
+                stage.receiver.start().await;
+            }
+            until_counted(&stage, &exporter);
+            stage.receiver.wait_for_exports(seen + 1).await;
+        }
+        exporter.until("an empty outbox", |scrape| is(scrape, WAITING, &[], 0.0));
+        // The answer that an outage cut off is lost, too.
+        let repeats_max = lost.load(Ordering::SeqCst) + cut * BATCH;
+        stage.conserved_on(&exporter, &[POOL], Terms { repeats_max, quarantined: POISONED, ..Terms::default() }).await;
+        came_to(&exporter, stage.truth(&[POOL]).len() - POISONED, POISONED);
+        let scrape = exporter.scrape();
+        for outcome in ["ok", "retry", "refused"] {
+            assert!(requests(&scrape, outcome) > 0.5, "{}", scrape.interesting());
+        }
+        assert_eq!(begun(&exporter).len(), ended(&exporter).len(), "{}", exporter.log());
+        assert!(exporter.stop().success());
+    });
+}
