@@ -153,7 +153,7 @@ impl App {
             queue,
         };
         let followed = config.pools.len();
-        let gathering = Gathering::begin(shared, config, pools);
+        let gathering = Gathering::begin(shared, &config, pools);
         if let Some(reloads) = reloads {
             let reloader = Reloader { reloads, gathering, web, metrics, clock };
             let stop = lifecycle.stops(Duty::Gather).soft.clone();

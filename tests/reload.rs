@@ -1,6 +1,8 @@
 //! The configuration of a running exporter: what is changed comes into force as a whole, without a restart, and nothing is
 //! counted twice or lost by it.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 #[path = "support/exporter.rs"]
 mod exporter;
 #[path = "support/receiver.rs"]

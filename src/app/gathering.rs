@@ -86,9 +86,9 @@ impl Shared {
 
 impl Gathering {
     /// Follows every pool of a configuration. `records` are theirs, in its order.
-    pub(super) fn begin(shared: Shared, config: Arc<Config>, records: Vec<PoolRecord>) -> Self {
+    pub(super) fn begin(shared: Shared, config: &Arc<Config>, records: Vec<PoolRecord>) -> Self {
         let gates = Gates::new(config.poll.requests_per_second, config.discovery.requests_per_second);
-        let (lanes, means) = (Lanes::new(gates.clone()), shared.means(&config));
+        let (lanes, means) = (Lanes::new(gates.clone()), shared.means(config));
         let mut gathering =
             Self { shared, config: config.clone(), gates, lanes, means, pools: BTreeMap::new(), next_slot: 0 };
         for (pool, record) in config.pools.iter().zip(records) {

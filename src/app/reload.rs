@@ -90,7 +90,7 @@ impl Reloader {
         match outcome {
             Ok(what) => info!(reason, what, "the configuration was read again and is in force"),
             Err(fault) => {
-                error!(reason, fault, "the configuration was read again and is of no use: nothing was changed")
+                error!(reason, fault, "the configuration was read again and is of no use: nothing was changed");
             }
         }
     }
@@ -107,12 +107,12 @@ impl Reloader {
         let path = config.http.web_config_file.clone();
         let door = blocking(move || Web::load(path.as_deref())).await?.map_err(|error| error.to_string())?;
         if config == before {
-            self.web.take_over(door);
+            self.web.take_over(&door);
             return Ok("nothing has changed".to_owned());
         }
         let (level, told) = (config.log.level, config.poll != before.poll);
         let changed = self.gathering.change(config).await.map_err(|error| error.to_string())?;
-        self.web.take_over(door);
+        self.web.take_over(&door);
         (self.reloads.set_level)(level);
         let mut what: Vec<String> =
             [(changed.added, "added"), (changed.removed, "removed"), (changed.changed, "changed")]

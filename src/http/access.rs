@@ -105,7 +105,7 @@ impl Web {
     }
 
     /// Puts what another has read in force in place of this.
-    pub fn take_over(&self, other: Self) {
+    pub fn take_over(&self, other: &Self) {
         let reading = other.reading().clone();
         *self.reading() = reading;
     }

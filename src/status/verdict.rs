@@ -2,6 +2,7 @@
 //!
 //! Pure: it follows from the rest of the report. Each finding is one sentence for people that says what to look at.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -70,7 +71,7 @@ pub(super) fn findings(report: &StatusReport) -> Vec<Finding> {
         let text = "the configuration was changed and cannot be used: the one before it is in force; the log says why";
         find(Severity::Warning, None, text.to_owned());
     }
-    findings.sort_by(|one, other| other.severity.cmp(&one.severity));
+    findings.sort_by_key(|finding| Reverse(finding.severity));
     findings
 }
 
