@@ -5,6 +5,7 @@ mod follower;
 mod gathering;
 mod gauges;
 mod lanes;
+mod limit;
 mod reload;
 
 use std::net::SocketAddr;
@@ -72,6 +73,7 @@ impl App {
         config.pools.iter().for_each(|pool| metrics.add_pool(&identity(pool, None)));
         show_totals(&ledger, &metrics).await?;
         metrics.outbox_limit(config.state.outbox_limit_bytes);
+        metrics.shard(config.shard);
         Ok(Self {
             config: Arc::new(config),
             clock,
@@ -152,7 +154,7 @@ impl App {
             clients,
             queue,
         };
-        let followed = config.pools.len();
+        let (followed, shard) = (config.pools.len(), config.shard);
         let gathering = Gathering::begin(shared, &config, pools);
         if let Some(reloads) = reloads {
             let reloader = Reloader { reloads, gathering, web, metrics, clock };
@@ -160,7 +162,7 @@ impl App {
             lifecycle.spawn(Duty::Gather, "configuration", reloader.run(stop));
         }
         status.ready();
-        info!(pools = followed, listen = %listen, scheme, "cognito-auth-exporter is running");
+        info!(pools = followed, shard = %shard, listen = %listen, scheme, "cognito-auth-exporter is running");
 
         let close = async {
             let waiting = ledger.outbox_state().records;

@@ -35,8 +35,8 @@ pub struct Budget {
     /// When the next call may start.
     next: Option<Instant>,
     lesson: Option<Lesson>,
-    /// Lessons so far: a slot reserved before the latest is void.
-    lessons: u64,
+    /// Changes of the rate so far, by a throttle or by another limit: a slot reserved before the latest is void.
+    changes: u64,
 }
 
 /// What the latest throttle taught.
@@ -54,7 +54,7 @@ struct Lesson {
 pub struct Slot {
     /// When the call may start.
     pub at: Instant,
-    lessons: u64,
+    changes: u64,
 }
 
 impl Budget {
@@ -95,12 +95,7 @@ impl Budget {
     /// A budget of so many calls per second (above 0).
     pub fn new(limit_per_second: f64) -> Self {
         let limit_per_second = limit_per_second.max(f64::MIN_POSITIVE);
-        Self { limit_per_second, next: None, lesson: None, lessons: 0 }
-    }
-
-    /// Changes the budget (above 0). What was learnt of the service's own limit holds, and so do the calls reserved.
-    pub fn set_limit(&mut self, limit_per_second: f64) {
-        self.limit_per_second = limit_per_second.max(f64::MIN_POSITIVE);
+        Self { limit_per_second, next: None, lesson: None, changes: 0 }
     }
 
     /// Calls per second at `now`, after back-off.
@@ -114,6 +109,20 @@ impl Budget {
         (plateau - below + above).max(Self::FLOOR_PER_SECOND).min(self.limit_per_second)
     }
 
+    /// Changes the limit (calls per second, above 0). Calls that wait for their time are reserved anew, one after the other at
+    /// the new rate; what throttles taught stays.
+    pub fn set_limit(&mut self, limit_per_second: f64, now: Instant) {
+        let limit_per_second = limit_per_second.max(f64::MIN_POSITIVE);
+        if limit_per_second.to_bits() == self.limit_per_second.to_bits() {
+            return;
+        }
+        self.limit_per_second = limit_per_second;
+        self.changes = self.changes.wrapping_add(1);
+        let pause_ends = self.lesson.map_or(now, |lesson| lesson.at + Self::PAUSE);
+        let soonest = (now + self.spacing(now)).max(pause_ends);
+        self.next = self.next.map(|next| next.min(soonest));
+    }
+
     /// When a call could start that were reserved now.
     pub fn next_at(&self, now: Instant) -> Instant {
         self.next.map_or(now, |next| next.max(now))
@@ -124,12 +133,12 @@ impl Budget {
         let earliest = now.checked_sub(Self::CATCH_UP).unwrap_or(now);
         let at = self.next.map_or(now, |next| next.max(earliest));
         self.next = Some(at + self.spacing(now));
-        Slot { at: at.max(now), lessons: self.lessons }
+        Slot { at: at.max(now), changes: self.changes }
     }
 
-    /// Whether a throttle came since this call was reserved: it is to be reserved anew, at the lower rate.
+    /// Whether the rate has changed since this call was reserved: it is to be reserved anew, at the present one.
     pub fn is_void(&self, slot: &Slot) -> bool {
-        slot.lessons != self.lessons
+        slot.changes != self.changes
     }
 
     /// Slows down after the throttle of a call that started at `started`: at once, and for everybody who shares the budget.
@@ -142,7 +151,7 @@ impl Budget {
         let ceiling_per_second = self.rate_per_second(now);
         let left = if again { Self::AFTER_ANOTHER } else { Self::AFTER_THROTTLE };
         self.lesson = Some(Lesson { at: now, ceiling_per_second, low_per_second: ceiling_per_second * left });
-        self.lessons = self.lessons.wrapping_add(1);
+        self.changes = self.changes.wrapping_add(1);
         self.next = Some(now + Self::PAUSE.max(self.spacing(now)));
     }
 

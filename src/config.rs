@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::event::UnixMillis;
+use crate::shard::Shard;
 
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
 pub use self::mistakes::{ConfigErrors, Mistake, Origin};
@@ -90,6 +91,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The program's own log.
     pub log: LogConfig,
+    /// Whose users these are: this instance's share of them.
+    pub shard: Shard,
 }
 
 impl Config {
@@ -104,6 +107,7 @@ impl Config {
             stdout_enabled: false,
             http: HttpConfig::default(),
             log: LogConfig::default(),
+            shard: Shard::WHOLE,
         }
     }
 }

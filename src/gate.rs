@@ -4,26 +4,40 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::budget::Budget;
 
 /// A budget that tasks share. Clones are the same gate.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Mutex<Budget>>);
+pub struct Gate(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    budget: Mutex<Budget>,
+    /// Told when there is another limit: who waits for a slot of the old one may go sooner.
+    limit_set: Notify,
+}
 
 impl Gate {
     /// A gate that lets so many calls per second pass (above 0).
     pub fn new(per_second: f64) -> Self {
-        Self(Arc::new(Mutex::new(Budget::new(per_second))))
+        Self(Arc::new(Shared { budget: Mutex::new(Budget::new(per_second)), limit_set: Notify::new() }))
     }
 
-    /// Waits for the next call's time; if a throttle comes meanwhile, for the one after that.
+    /// Waits for the next call's time; if the rate changes meanwhile, for the time that the new one gives.
     pub async fn pass(&self) {
         loop {
+            let mut limit_set = std::pin::pin!(self.0.limit_set.notified());
+            // Enabled before the slot is taken: a limit that is set in between is not missed.
+            limit_set.as_mut().enable();
             let slot = self.budget().reserve(Instant::now().into_std());
-            tokio::time::sleep_until(slot.at.into()).await;
-            if !self.budget().is_void(&slot) {
+            tokio::select! {
+                () = tokio::time::sleep_until(slot.at.into()) => {}
+                () = limit_set => {}
+            }
+            if Instant::now() >= slot.at.into() && !self.budget().is_void(&slot) {
                 return;
             }
         }
@@ -44,9 +58,10 @@ impl Gate {
         self.budget().throttled(started.into_std(), Instant::now().into_std());
     }
 
-    /// Lets so many calls per second pass from now on (above 0), less while the service allows less.
+    /// Changes the limit to so many calls per second (above 0), for everybody who shares the gate.
     pub fn set_limit(&self, per_second: f64) {
-        self.budget().set_limit(per_second);
+        self.budget().set_limit(per_second, Instant::now().into_std());
+        self.0.limit_set.notify_waiters();
     }
 
     /// Calls per second at present, after back-off.
@@ -56,7 +71,7 @@ impl Gate {
 
     fn budget(&self) -> MutexGuard<'_, Budget> {
         // A panic elsewhere cannot leave a number half written.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.budget.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,6 +80,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_waits_goes_on_at_the_new_limit_at_once() {
+        let gate = Gate::new(0.01);
+        gate.pass().await;
+        let began = Instant::now();
+        let waiting = async { tokio::join!(gate.pass(), gate.pass(), gate.pass()) };
+        let set = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            gate.set_limit(10.0);
+            gate.set_limit(10.0);
+        };
+        tokio::join!(waiting, set);
+        let took = began.elapsed();
+        assert!((Duration::from_millis(1300)..Duration::from_millis(1400)).contains(&took), "one by one: {took:?}");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_throttle_holds_back_those_who_wait_already() {

@@ -33,7 +33,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::books::{Books, Work};
 use self::engine::{Engine, Reader};
-use self::envelope::{Count, Gone, LostSince, Pool, Record as _};
+use self::envelope::{Count, Gone, LostSince, Pool, Record as _, Share};
 pub use self::error::LedgerError;
 use self::home::Home;
 pub use self::home::Rebuilt;
@@ -45,6 +45,7 @@ use crate::courier::{Outbox, OutboxId, Settlement, Unreadable, Waiting};
 use crate::cursor::Cursor;
 use crate::entry::{Entry, PoolIdentity};
 use crate::event::UnixMillis;
+use crate::shard::{Shard, Shares};
 use crate::tally::Series;
 
 /// The durable state. A cheap handle; one process at a time has it open.
@@ -73,10 +74,13 @@ pub struct Opened {
 pub struct PoolRecord {
     /// When the pool was first followed, as far as is known: after a loss, when the lost ledger last wrote something.
     pub followed_since: UnixMillis,
-    /// Present while the users are not yet enrolled again whose records were lost: events since then are live.
+    /// Present while the users are not yet enrolled whose records were lost, or whom other shards followed: events since then
+    /// are live.
     pub lost_since: Option<UnixMillis>,
     /// Digest of the selection under which everybody was enrolled who is followed; None while that cannot be said.
     pub selection: Option<u64>,
+    /// The shares of the pool's users that this ledger had.
+    pub shares: Shares,
 }
 
 /// What the roster knows of a user.
@@ -229,9 +233,13 @@ impl Ledger {
     pub fn pool(&self, pool_id: &str) -> Result<Option<PoolRecord>, LedgerError> {
         let stored = self.reading(|reader| reader.get(&keys::pool(pool_id)))?;
         let record = |bytes: Vec<u8>| {
-            let Pool { followed_since, lost_since, selection } = Pool::open(&bytes)?;
+            let Pool { followed_since, lost_since, selection, shares } = Pool::open(&bytes)?;
             let (followed_since, lost_since) = (UnixMillis(followed_since), lost_since.map(UnixMillis));
-            Ok(PoolRecord { followed_since, lost_since, selection })
+            let share = |Share { index, count, since }| Some((Shard::new(index, count)?, UnixMillis(since)));
+            let shares: Option<Vec<_>> = shares.into_iter().map(share).collect();
+            let shares = shares.ok_or_else(|| LedgerError::corrupt(Pool::WHAT, "a share that cannot be"))?;
+            let shares = Shares::remembered(shares).unwrap_or_else(|| Shares::begun(Shard::WHOLE, followed_since));
+            Ok(PoolRecord { followed_since, lost_since, selection, shares })
         };
         stored.map(record).transpose()
     }
@@ -323,7 +331,10 @@ impl Ledger {
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn follow_pool(&self, pool_id: &str, record: PoolRecord) -> Result<(), LedgerError> {
         let lost_since = record.lost_since.map(|time| time.0);
-        let stored = Pool { followed_since: record.followed_since.0, lost_since, selection: record.selection };
+        let share =
+            |(shard, since): &(Shard, UnixMillis)| Share { index: shard.index(), count: shard.count(), since: since.0 };
+        let shares = record.shares.as_slice().iter().map(share).collect();
+        let stored = Pool { followed_since: record.followed_since.0, lost_since, selection: record.selection, shares };
         self.ask(Work::Put(vec![(keys::pool(pool_id), Some(stored.seal()))])).await
     }
 
@@ -1065,7 +1076,9 @@ mod tests {
             only_what_was_written(&Format { number: u32::try_from(number >> 32).unwrap() }, &damage, &bytes);
             only_what_was_written(&Instance { id: text.clone() }, &damage, &bytes);
             only_what_was_written(&Count { value: number }, &damage, &bytes);
-            only_what_was_written(&Pool { followed_since: time, lost_since: Some(time), selection: Some(number) }, &damage, &bytes);
+            let shares = vec![Share { index: 1, count: 2, since: time }];
+            let pool = Pool { followed_since: time, lost_since: Some(time), selection: Some(number), shares };
+            only_what_was_written(&pool, &damage, &bytes);
             only_what_was_written(&LostSince { time }, &damage, &bytes);
             only_what_was_written(&Gone { since: time }, &damage, &bytes);
             only_what_was_written(&StoredUser::from(&user), &damage, &bytes);

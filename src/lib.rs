@@ -21,6 +21,7 @@
 
 pub mod config;
 
+pub mod shard;
 pub mod targets;
 
 pub mod budget;

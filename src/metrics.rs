@@ -22,6 +22,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
+pub use self::calls::AccountLimit;
 use self::calls::Calls;
 use self::exporter::Exporter;
 use self::family::Exposition;
@@ -31,6 +32,7 @@ use self::pool::Pool;
 pub use self::snapshot::{Counts, ExporterSnapshot, PoolSnapshot};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
+use crate::shard::Shard;
 use crate::source::{CallOutcome, Operation};
 use crate::tally::Series;
 
@@ -226,6 +228,11 @@ impl Metrics {
         lock(&self.shown.calls).account(account, region).budget_per_second = Some(per_second);
     }
 
+    /// The budget of an account and region is a share of this limit.
+    pub fn api_limit(&self, account: Option<&str>, region: &str, limit: AccountLimit) {
+        lock(&self.shown.calls).account(account, region).limit = Some(limit);
+    }
+
     /// A stage has finished work, or found none to do.
     pub fn progress(&self, stage: Stage, now: UnixMillis) {
         self.exporter().progress.insert(stage, now);
@@ -271,9 +278,9 @@ impl Metrics {
         self.exporter().state_rebuilds += 1;
     }
 
-    /// This instance follows share `index` of `count`.
-    pub fn shard(&self, index: u32, count: u32) {
-        self.exporter().shard = (index, count);
+    /// This instance follows this share of the users.
+    pub fn shard(&self, shard: Shard) {
+        self.exporter().shard = shard;
     }
 
     /// The configuration was loaded again, or could not be.

@@ -134,6 +134,8 @@ pub enum Operation {
     ListUsersInGroup,
     /// The pool's ARN and plan. Quota category UserPoolRead.
     DescribeUserPool,
+    /// What the account may call. Quota category LimitManagement.
+    GetProvisionedLimit,
 }
 
 impl Operation {
@@ -144,6 +146,7 @@ impl Operation {
             Self::ListUsers => "ListUsers",
             Self::ListUsersInGroup => "ListUsersInGroup",
             Self::DescribeUserPool => "DescribeUserPool",
+            Self::GetProvisionedLimit => "GetProvisionedLimit",
         }
     }
 
@@ -246,4 +249,8 @@ pub trait Source: Send + Sync + 'static {
 
     /// Reads the pool's ARN and plan.
     fn describe(&self) -> impl Future<Output = Result<PoolDescription, SourceError>> + Send;
+
+    /// Reads what the pool's account may call in the pool's region in the quota category UserResourceRead, in requests per
+    /// second (above 0): the category of [`Source::page`].
+    fn read_limit(&self) -> impl Future<Output = Result<f64, SourceError>> + Send;
 }

@@ -213,6 +213,7 @@ impl StatusBoard {
             revision: REVISION,
             started: board.started,
             now,
+            shard: ShardStatus { index: exporter.shard.index(), count: exporter.shard.count() },
             live: live.is_ok(),
             ready: ready.is_ok(),
             reason: live.err().or(ready.err()),
@@ -262,6 +263,8 @@ pub struct StatusReport {
     /// When this was said.
     #[serde(serialize_with = "time")]
     pub now: UnixMillis,
+    /// Whose users this instance follows.
+    pub shard: ShardStatus,
     /// As `/healthz` says.
     pub live: bool,
     /// As `/readyz` says.
@@ -286,6 +289,15 @@ pub struct StatusReport {
     pub state: StateStatus,
     /// Whether the latest attempt to load the configuration succeeded.
     pub config_reload_successful: bool,
+}
+
+/// This instance's share of the users.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct ShardStatus {
+    /// Which, from 0 on.
+    pub index: u32,
+    /// Of how many.
+    pub count: u32,
 }
 
 /// A time in a map of them.
@@ -318,6 +330,11 @@ pub struct PoolStatus {
     pub round_seconds_estimate: Option<u64>,
     /// The present budget of its account and region, which other pools may share.
     pub budget_requests_per_second: Option<f64>,
+    /// What AWS lets the account call there, where the budget is a share of it.
+    pub account_limit_requests_per_second: Option<f64>,
+    /// When AWS said so; null while it is the documented default, or not asked.
+    #[serde(serialize_with = "optional_time")]
+    pub account_limit_read: Option<UnixMillis>,
     /// Whether backlog or history is being worked off.
     pub catching_up: Option<bool>,
     /// Walks that wait to be finished.
@@ -449,6 +466,8 @@ impl PoolStatus {
             objective_seconds: pool.objective.map(|objective| objective.as_secs()),
             round_seconds_estimate: pool.round.map(|round| round.as_secs()),
             budget_requests_per_second: pool.budget_per_second,
+            account_limit_requests_per_second: pool.limit.map(|limit| limit.per_second),
+            account_limit_read: pool.limit.and_then(|limit| limit.read),
             catching_up: pool.catching_up,
             backlog_walks: notes.map_or(0, |notes| notes.backlog_walks),
             discovery_last_success: pool.discovery,

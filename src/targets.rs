@@ -11,15 +11,10 @@
 //! 4. One history is followed under one name. A name listed by hand may be an alias of a listed user: it is followed as given
 //!    only if a complete round did not meet it, or while nobody listed is followed whose alias it could be. If it is met
 //!    later, its cursor goes over to the user in one atomic write.
-//! 5. Memory is one page, and eight bytes for each user of the round.
+//! 5. Where there are several shards, each lists everybody and keeps its own. Who comes over from another shard is new here,
+//!    whatever is stored of it from before that shard had it: its events are live from the start under the new share on.
+//! 6. Memory is one page, and eight bytes for each user of the round.
 
 pub mod discovery;
 pub mod roster;
 pub mod round;
-
-/// Whether this instance follows a user. Every newcomer passes here, listed or named, and who does not is not enrolled, and
-/// is gone if it was. What it depends on belongs into [`Selection::digest`](roster::Selection::digest): a roster that was
-/// stored under another answer is not to be polled.
-pub fn is_ours(_pool_id: &str, _username: &str) -> bool {
-    true
-}

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
+use cognito_auth_exporter::simulate::quota::Category;
 use cognito_auth_exporter::simulate::world::{Pool, Role, World};
 use cognito_auth_exporter::simulate::{Options, Simulation};
 use exporter::Exporter;
@@ -359,4 +360,24 @@ async fn pools_of_one_account_and_region_share_a_budget_and_an_objective_out_of_
         "{far}poll.max_interval cannot be kept: \
          raise poll.requests_per_second or poll.max_interval, or follow fewer users"
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_the_accounts_limit_is_tried_and_who_may_not_ask_is_told_what_to_allow() {
+    const SHARE: &str = "[poll]\nrequests_per_second = \"10%\"\n";
+    let stage = Stage::set(|world| world.quotas().set_limit(Category::UserResourceRead, Some(200))).await;
+    let said = stage.check("all_users = true", SHARE);
+    said.says(&format!("ok    pool {POOL} GetProvisionedLimit: the account's limit is 200 requests/s"));
+    assert!(said.text.contains("about 3 users take 1s at 20 requests/s"), "{}", said.text);
+    assert_eq!(said.code, Some(0), "{}", said.text);
+
+    stage.simulation.world(|world| world.inject(Fault::access_denied().on("GetProvisionedLimit")));
+    // One of two shards: half of the rate, and of the users those that are its own.
+    let said = stage.check("all_users = true", &format!("{SHARE}[shard]\nindex = 0\ncount = 2\n"));
+    let note = format!("note  pool {POOL} GetProvisionedLimit: GetProvisionedLimit: AccessDeniedException: ");
+    let line = said.text.lines().find(|line| line.starts_with(&note)).unwrap();
+    let told = "the default of 50 requests/s is taken; allow cognito-idp:GetProvisionedLimit on *";
+    assert!(line.ends_with(told), "{line}");
+    assert!(said.text.contains("at 2.5 requests/s"), "{}", said.text);
+    assert_eq!(said.code, Some(0), "it is optional: {}", said.text);
 }

@@ -12,6 +12,7 @@ use cognito_auth_exporter::config::{
     TimestampSource,
 };
 use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::shard::Shard;
 use proptest::prelude::*;
 
 const POOL: &str = "[[pools]]\nid = \"eu-west-1_Abc123\"\nusernames = [\"alice\"]\n";
@@ -382,12 +383,6 @@ fn what_a_later_version_will_do_is_refused_and_not_ignored() {
             "[privacy]\nhash_key_file = \"k\"",
             "privacy.hash_key_file is \"k\", which is not available in this version; accepted: none",
         ),
-        ("[shard]\nindex = 1", "shard.index is 1, which is not available in this version; accepted: 0"),
-        (
-            "[shard]\nindex = \"exporter-0\"",
-            "shard.index is \"exporter-0\", which is not available in this version; accepted: 0",
-        ),
-        ("[shard]\ncount = 2", "shard.count is 2, which is not available in this version; accepted: 1"),
         (
             "[otlp]\nschema = \"ocsf\"",
             "otlp.schema is \"ocsf\", which is not available in this version; accepted: \"cognito\"",
@@ -397,6 +392,56 @@ fn what_a_later_version_will_do_is_refused_and_not_ignored() {
     }
     let harmless = "[privacy]\nusername = \"keep\"\n[shard]\nindex = 0\ncount = 1\n[otlp]\nschema = \"cognito\"";
     assert_eq!(load(&format!("{POOL}{harmless}")), load(POOL));
+}
+
+// Shards.
+
+#[test]
+fn a_shards_index_is_a_number_or_a_pods_name_and_without_either_the_name_of_this_pod() {
+    const COUNT: (&str, &str) = ("COGNITO_EXPORTER_SHARD__COUNT", "3");
+    const INDEX: &str = "COGNITO_EXPORTER_SHARD__INDEX";
+    for (environment, index) in [
+        (&[COUNT, (INDEX, "2"), ("POD_NAME", "exporter-1")][..], 2),
+        (&[COUNT, (INDEX, "exporter-2"), ("POD_NAME", "exporter-1")], 2),
+        (&[COUNT, ("POD_NAME", "exporter-1"), ("HOSTNAME", "exporter-2")], 1),
+        (&[COUNT, ("POD_NAME", "exporter"), ("HOSTNAME", "exporter-2")], 2),
+        (&[COUNT, ("POD_NAME", ""), ("HOSTNAME", "exporter-2")], 2),
+    ] {
+        let config = load_with(POOL, environment).unwrap();
+        assert_eq!(Some(config.shard), Shard::new(index, 3), "{environment:?}");
+    }
+    let config = load(&format!("{POOL}[shard]\nindex = \"exporter-1\"\ncount = 2")).unwrap();
+    assert_eq!(Some(config.shard), Shard::new(1, 2));
+    let alone = load_with(POOL, &[("HOSTNAME", "exporter-7"), ("POD_NAME", "exporter-7")]).unwrap();
+    assert_eq!(alone.shard, Shard::WHOLE, "whoever is alone has no need of a number");
+}
+
+#[test]
+fn a_shard_that_cannot_be_is_a_mistake() {
+    const ACCEPTED: &str = "accepted: a number from 0 to 1, or a pod's name that ends in one, such as \"exporter-0\"";
+    const SHAPE: &str =
+        "accepted: a whole number from 0 to 999, or a pod's name that ends in one, such as \"exporter-0\"";
+    for (lines, told) in [
+        ("[shard]\nindex = 2\ncount = 2", format!("shard.index is 2 of a shard.count of 2; {ACCEPTED}")),
+        ("[shard]\nindex = \"exporter-7\"\ncount = 2", format!("shard.index is 7 of a shard.count of 2; {ACCEPTED}")),
+        ("[shard]\nindex = \"exporter\"\ncount = 2", format!("shard.index is \"exporter\"; {SHAPE}")),
+        ("[shard]\nindex = -1\ncount = 2", format!("shard.index is -1; {SHAPE}")),
+        ("[shard]\ncount = 0", "shard.count is 0; accepted: a whole number from 1 to 1000".to_owned()),
+        (
+            "[shard]\ncount = 2",
+            format!("shard.index is missing, and neither POD_NAME nor HOSTNAME ends in a number; {ACCEPTED}"),
+        ),
+    ] {
+        assert_eq!(wrong(lines), format!("config.toml: {told}"), "{lines}");
+    }
+    assert_eq!(
+        wrong("[shard]\nindex = 1"),
+        "config.toml: shard.index is 1 of a shard.count of 1; accepted: 0, or a pod's name that ends in it, such as \"exporter-0\""
+    );
+    assert_eq!(
+        load_with(&format!("{POOL}[shard]\ncount = 2"), &[("POD_NAME", "exporter-2")]).unwrap_err(),
+        format!("POD_NAME: the pod's name makes shard.index 2 of a shard.count of 2; {ACCEPTED}")
+    );
 }
 
 // Pools.

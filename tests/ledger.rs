@@ -18,6 +18,7 @@ use cognito_auth_exporter::cursor::Cursor;
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, EventContext, UnixMillis, Word};
 use cognito_auth_exporter::ledger::{Commit, Ledger, LedgerError, Opened, PoolRecord, UserRecord};
+use cognito_auth_exporter::shard::{Shard, Shares};
 use cognito_auth_exporter::tally::Series;
 use tempfile::TempDir;
 
@@ -72,6 +73,13 @@ fn entry(username: &str, event_id: String) -> Entry {
 }
 
 /// The `number`th page of a user: one event, of history.
+/// A pool of which this ledger had one share and has another.
+fn pool_record(followed_since: UnixMillis, lost_since: Option<UnixMillis>) -> PoolRecord {
+    let mut shares = Shares::begun(Shard::WHOLE, followed_since);
+    assert!(shares.go_on_with(Shard::new(2, 3).unwrap(), UnixMillis(followed_since.0 + 1)));
+    PoolRecord { followed_since, lost_since, selection: None, shares }
+}
+
 fn page(username: &str, number: i64) -> Commit {
     Commit {
         pool: pool(POOL),
@@ -99,7 +107,7 @@ async fn a_reopened_ledger_has_everything() {
     let ledger = open(&path);
     let instance = ledger.instance_id().to_owned();
     assert_eq!(ledger.pool(POOL), Ok(None));
-    ledger.follow_pool(POOL, PoolRecord { followed_since: NOW, lost_since: None, selection: None }).await.unwrap();
+    ledger.follow_pool(POOL, pool_record(NOW, None)).await.unwrap();
     let names = ["a", "a/b", "ü", "\u{10ffff}"];
     let users = names.iter().map(|name| ((*name).to_owned(), record(0))).collect();
     ledger.enroll(POOL, users).await.unwrap();
@@ -111,7 +119,7 @@ async fn a_reopened_ledger_has_everything() {
 
     let ledger = open(&path);
     assert_eq!(ledger.instance_id(), instance);
-    assert_eq!(ledger.pool(POOL), Ok(Some(PoolRecord { followed_since: NOW, lost_since: None, selection: None })));
+    assert_eq!(ledger.pool(POOL), Ok(Some(pool_record(NOW, None))));
     let stored: Vec<_> = ledger.usernames(POOL).map(Result::unwrap).collect();
     assert_eq!(stored, names);
     assert_eq!(ledger.user(POOL, "a/b"), Ok(Some(record(1))));
@@ -415,7 +423,7 @@ async fn whoever_dies_while_a_damaged_ledger_is_replaced_the_next_one_ends_in_th
         // It is known until every pool has it.
         let ledger = open(&path);
         assert_eq!(ledger.lost_since(), Ok(Some(lost_since)));
-        let record = PoolRecord { followed_since: lost_since, lost_since: Some(lost_since), selection: None };
+        let record = pool_record(lost_since, Some(lost_since));
         ledger.follow_pool(POOL, record.clone()).await.unwrap();
         ledger.forget_loss().await.unwrap();
         ledger.close().await;

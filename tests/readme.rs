@@ -28,9 +28,14 @@ fn block(language: &str) -> &'static str {
     rest.split_once("```").unwrap().0
 }
 
-fn operations() -> [Operation; 4] {
-    [Operation::AdminListUserAuthEvents, Operation::ListUsers, Operation::ListUsersInGroup, Operation::DescribeUserPool]
-}
+/// What is called in any configuration, and what only a budget that is a share of the account's limit calls.
+const CALLED: [Operation; 4] = [
+    Operation::AdminListUserAuthEvents,
+    Operation::ListUsers,
+    Operation::ListUsersInGroup,
+    Operation::DescribeUserPool,
+];
+const OPTIONAL: Operation = Operation::GetProvisionedLimit;
 
 #[test]
 fn the_configuration_loads_also_with_what_it_shows_commented_out() {
@@ -47,11 +52,15 @@ fn the_configuration_loads_also_with_what_it_shows_commented_out() {
 
 #[test]
 fn the_policy_allows_exactly_what_is_called() {
-    let policy: Value = serde_json::from_str(block("json")).unwrap();
-    let actions = policy["Statement"][0]["Action"].as_array().unwrap();
-    let allowed: BTreeSet<String> = actions.iter().map(|action| action.as_str().unwrap().to_owned()).collect();
-    assert_eq!(allowed.len(), actions.len());
-    assert_eq!(allowed, operations().iter().map(|operation| operation.iam_action()).collect());
+    for text in [block("json"), include_str!("../deploy/iam-policy.json")] {
+        let policy: Value = serde_json::from_str(text).unwrap();
+        let actions = policy["Statement"][0]["Action"].as_array().unwrap();
+        let allowed: BTreeSet<String> = actions.iter().map(|action| action.as_str().unwrap().to_owned()).collect();
+        assert_eq!(allowed.len(), actions.len());
+        assert_eq!(allowed, CALLED.iter().map(|operation| operation.iam_action()).collect());
+        assert_eq!(policy["Statement"][1]["Action"].as_str(), Some(&*OPTIONAL.iam_action()));
+        assert_eq!(policy["Statement"].as_array().unwrap().len(), 2);
+    }
 }
 
 /// Metrics that the README's table names.
@@ -100,7 +109,7 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
     assert!(metrics.contains("\nprocess_"), "{metrics}");
     let called: BTreeSet<&str> =
         metrics.lines().filter_map(|line| line.split("operation=\"").nth(1)?.split('"').next()).collect();
-    assert_eq!(called, operations().iter().map(|operation| operation.as_str()).collect());
+    assert_eq!(called, CALLED.iter().chain([&OPTIONAL]).map(|operation| operation.as_str()).collect());
 }
 
 /// Everything between backticks that is a file of ours, or could be the name of a test: words joined by many underscores.

@@ -172,6 +172,21 @@ async fn the_level_of_the_log_changes_at_once() {
     assert_eq!(said(&exporter.log(), &["the configuration was read again"]).len(), 1, "{}", exporter.log());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_is_a_share_of_the_limit_goes_on_when_the_pool_that_asked_for_the_limit_leaves() {
+    let all = ["ann", "ben", "cat"];
+    let share = poll("").replace("500", "\"100%\"");
+    let stage = Stage::set(&(following(FIRST, &all) + &following(SECOND, &all) + &share), people).await;
+    let exporter = stage.exporter();
+    stage.until_polled(SECOND, "ann", 1).await;
+    for pool in [SECOND, FIRST] {
+        let told = reload(&stage, &exporter, &(following(pool, &all) + &share));
+        assert!(told.contains("pools removed: 1") && told.contains("anew"), "{told}");
+        stage.until_polled(pool, "ann", 2).await;
+    }
+    stage.conserved(&exporter, &[FIRST]).await;
+}
+
 /// Everything that a reload can do, over and over, while events come.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_is_lost_or_counted_twice_while_everything_changes() {

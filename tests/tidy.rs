@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "poller/health",
     "poller/members",
     "schedule",
+    "shard",
     "sink/record",
     "tally",
     "targets/roster",

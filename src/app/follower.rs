@@ -9,7 +9,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use super::lanes::{LaneKey, Lanes};
-use crate::config::{Config, PoolConfig};
+use super::limit::LimitWatch;
+use crate::config::{Config, PoolConfig, Rate};
 use crate::entry::PoolIdentity;
 use crate::gate::Gate;
 use crate::http::Scrapes;
@@ -69,9 +70,10 @@ impl<S: Source> Follower<S> {
         let lane = self
             .lanes
             .lane(LaneKey::of(&identity, &self.config), |gate, messages| self.begin_poller(&identity, gate, messages));
+        let gates = (lane.reads.clone(), lane.lists.clone());
         let pool = Arc::new(Pool {
             slot: self.slot,
-            source: Metered::new(source, identity.clone(), self.means.metrics.clone(), lane.reads, lane.lists),
+            source: Metered::new(source, identity.clone(), self.means.metrics.clone(), gates.0, gates.1),
             identity,
             rules: Rules {
                 overlap: self.app.poll.overlap,
@@ -82,6 +84,11 @@ impl<S: Source> Follower<S> {
         if lane.poller.send(Message::Follow(pool.clone())).await.is_err() {
             return; // the poller has stopped, and so will everything
         }
+        if let Rate::ShareOfLimit(share) = self.app.poll.requests_per_second
+            && lane.begin_watch()
+        {
+            self.begin_limit_watch(pool.clone(), self.app.shard.part_of(share));
+        }
         let discovery = Discovery {
             joining: Joining {
                 pool_followed_since: self.record.followed_since,
@@ -90,6 +97,7 @@ impl<S: Source> Follower<S> {
                 first_run: self.app.poll.first_run,
             },
             config: self.config,
+            shard: self.app.shard,
             pool,
             record: self.record,
             forget_after: self.app.discovery.forget_after,
@@ -173,6 +181,16 @@ impl<S: Source> Follower<S> {
         }
     }
 
+    /// The first pool of an account and region asks for its limit, until all pools are let go.
+    fn begin_limit_watch(&self, pool: Arc<Pool<S>>, share: f64) {
+        let account = pool.identity.account_id.as_deref().unwrap_or("unknown");
+        let name = format!("limit of {account} {}", pool.identity.region);
+        let (metrics, status, clock) = (self.means.metrics.clone(), self.status.clone(), self.means.clock.clone());
+        let watch = LimitWatch { pool, share, metrics, status, clock };
+        let stop = self.means.stop.clone();
+        self.lifecycle.spawn_part(Duty::Gather, name, stop.clone(), watch.run(stop));
+    }
+
     fn begin_poller(&self, identity: &PoolIdentity, gate: Gate, messages: mpsc::Receiver<Message<S>>) {
         let pace = Pace {
             turns_max: self.app.poll.concurrency,
@@ -248,5 +266,9 @@ impl<S: Source> Source for Leaving<S> {
 
     async fn describe(&self) -> Result<PoolDescription, SourceError> {
         self.source.describe().await
+    }
+
+    async fn read_limit(&self) -> Result<f64, SourceError> {
+        self.source.read_limit().await
     }
 }

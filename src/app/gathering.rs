@@ -9,11 +9,12 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
+use tracing::info;
 
 use super::follower::{Begin, Follower, Leaving, identity};
 use super::lanes::{Gates, Lanes};
 use super::show_totals;
-use crate::config::{Config, PoolConfig};
+use crate::config::{Config, PoolConfig, Rate};
 use crate::event::UnixMillis;
 use crate::http::Scrapes;
 use crate::ledger::{Ledger, LedgerError, PoolRecord};
@@ -21,6 +22,7 @@ use crate::lifecycle::{Clock, Duty, Lifecycle};
 use crate::metrics::Metrics;
 use crate::poller::turn::Means;
 use crate::schedule::PoolSlot;
+use crate::shard::Shares;
 use crate::source::cognito::{Clients, Cognito};
 use crate::status::StatusBoard;
 use crate::stop_point::{self, Step};
@@ -87,7 +89,7 @@ impl Shared {
 impl Gathering {
     /// Follows every pool of a configuration. `records` are theirs, in its order.
     pub(super) fn begin(shared: Shared, config: &Arc<Config>, records: Vec<PoolRecord>) -> Self {
-        let gates = Gates::new(config.poll.requests_per_second, config.discovery.requests_per_second);
+        let gates = Gates::new(config);
         let (lanes, means) = (Lanes::new(gates.clone()), shared.means(config));
         let mut gathering =
             Self { shared, config: config.clone(), gates, lanes, means, pools: BTreeMap::new(), next_slot: 0 };
@@ -110,13 +112,17 @@ impl Gathering {
         let records = pool_records(&self.shared.ledger, &config, self.shared.clock.now()).await?;
         let config = Arc::new(config);
         let before = std::mem::replace(&mut self.config, config.clone());
-        self.gates.set(config.poll.requests_per_second, config.discovery.requests_per_second);
-        let mut changed = Changed { anew: must_begin_anew(&before, &config), ..Changed::default() };
-
+        self.gates.change(&before, &config);
         let wanted: BTreeMap<&String, &PoolConfig> = config.pools.iter().map(|pool| (&pool.id, pool)).collect();
-        let must_leave = |id: &String, followed: &Followed| {
-            changed.anew || wanted.get(id).is_none_or(|pool| !is_followed_alike(&followed.config, pool))
+        let is_left = |id: &String, followed: &Followed| {
+            wanted.get(id).is_none_or(|pool| !is_followed_alike(&followed.config, pool))
         };
+        // Where the budget is a share of the account's limit, one pool asks for it on behalf of all.
+        let asks = matches!(before.poll.requests_per_second, Rate::ShareOfLimit(_));
+        let anew =
+            must_begin_anew(&before, &config) || asks && self.pools.iter().any(|(id, followed)| is_left(id, followed));
+        let must_leave = |id: &String, followed: &Followed| anew || is_left(id, followed);
+        let mut changed = Changed { anew, ..Changed::default() };
         let leaving: BTreeMap<_, _> = self.pools.extract_if(.., |id, followed| must_leave(id, followed)).collect();
         leaving.values().for_each(|followed| followed.stop.cancel());
         if changed.anew {
@@ -235,7 +241,9 @@ fn is_followed_alike(before: &PoolConfig, after: &PoolConfig) -> bool {
 /// Whether what was changed concerns the pollers themselves.
 fn must_begin_anew(before: &Config, after: &Config) -> bool {
     let mut poll = before.poll.clone();
-    poll.requests_per_second = after.poll.requests_per_second;
+    if let (Rate::PerSecond(_), Rate::PerSecond(_)) = (poll.requests_per_second, after.poll.requests_per_second) {
+        poll.requests_per_second = after.poll.requests_per_second;
+    }
     poll.first_run = after.poll.first_run;
     poll != after.poll
 }
@@ -251,9 +259,25 @@ pub(super) async fn pool_records(
     let mut records = Vec::new();
     for pool in &config.pools {
         let record = match ledger.pool(&pool.id)? {
-            Some(record) => record,
+            Some(mut record) => {
+                if record.shares.go_on_with(config.shard, now) {
+                    // In one write: whoever comes over is told from whoever was here, and the roster is no more than a memory.
+                    record.lost_since = Some(record.lost_since.map_or(now, |lost| lost.min(now)));
+                    record.selection = None;
+                    ledger.follow_pool(&pool.id, record.clone()).await?;
+                    info!(pool = pool.id, shard = %config.shard, "another share of the users than before");
+                }
+                record
+            }
             None => {
-                let record = PoolRecord { followed_since: lost_since.unwrap_or(now), lost_since, selection: None };
+                let followed_since = lost_since.unwrap_or(now);
+                let record = PoolRecord {
+                    followed_since,
+                    // Of several shards, each may have been added to others that had its users until now.
+                    lost_since: lost_since.or((!config.shard.is_whole()).then_some(now)),
+                    selection: None,
+                    shares: Shares::begun(config.shard, followed_since),
+                };
                 ledger.follow_pool(&pool.id, record.clone()).await?;
                 stop_point::reached(Step::PoolRecorded);
                 record

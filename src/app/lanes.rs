@@ -1,12 +1,13 @@
 //! The pollers that run, one for each account and region, begun when their first pool is ready.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
 use crate::budget::DEFAULT_READ_LIMIT;
-use crate::config::{PoolConfig, Rate};
+use crate::config::{Config, PoolConfig, Rate};
 use crate::entry::PoolIdentity;
 use crate::gate::Gate;
 use crate::poller::Message;
@@ -45,11 +46,25 @@ pub(super) struct Lane<S> {
     pub(super) reads: Gate,
     /// The budget for listings.
     pub(super) lists: Gate,
+    /// Whether somebody keeps the first budget at its share of the account's limit.
+    is_watched: Arc<AtomicBool>,
+}
+
+impl<S> Lane<S> {
+    /// Whether the account's limit is yet to be watched; from now on it is.
+    pub(super) fn begin_watch(&self) -> bool {
+        !self.is_watched.swap(true, Ordering::Relaxed)
+    }
 }
 
 impl<S> Clone for Lane<S> {
     fn clone(&self) -> Self {
-        Self { poller: self.poller.clone(), reads: self.reads.clone(), lists: self.lists.clone() }
+        Self {
+            poller: self.poller.clone(),
+            reads: self.reads.clone(),
+            lists: self.lists.clone(),
+            is_watched: self.is_watched.clone(),
+        }
     }
 }
 
@@ -66,17 +81,20 @@ struct Budgets {
 }
 
 impl Gates {
-    pub(super) fn new(reads: Rate, lists_per_second: f64) -> Self {
-        let reads_per_second = per_second(reads);
+    pub(super) fn new(config: &Config) -> Self {
+        let [reads_per_second, lists_per_second] = rates(config);
         Self(Arc::new(Mutex::new(Budgets { reads_per_second, lists_per_second, gates: HashMap::new() })))
     }
 
-    /// Changes all of them, from the next call on.
-    pub(super) fn set(&self, reads: Rate, lists_per_second: f64) {
+    /// Changes all of them from the next call on, as far as another configuration differs. What AWS said of a limit stays where
+    /// the share of it does.
+    pub(super) fn change(&self, before: &Config, after: &Config) {
         let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        (budgets.reads_per_second, budgets.lists_per_second) = (per_second(reads), lists_per_second);
+        [budgets.reads_per_second, budgets.lists_per_second] = rates(after);
         for (reads, lists) in budgets.gates.values() {
-            reads.set_limit(budgets.reads_per_second);
+            if before.poll.requests_per_second != after.poll.requests_per_second {
+                reads.set_limit(budgets.reads_per_second);
+            }
             lists.set_limit(budgets.lists_per_second);
         }
     }
@@ -88,11 +106,15 @@ impl Gates {
     }
 }
 
-fn per_second(rate: Rate) -> f64 {
-    match rate {
+/// Calls for histories and for listings. The configured rates are for the whole deployment: an instance has its shard's part
+/// of them.
+fn rates(config: &Config) -> [f64; 2] {
+    let reads_per_second = match config.poll.requests_per_second {
         Rate::PerSecond(rate) => rate,
+        // Until AWS says what the limit is.
         Rate::ShareOfLimit(share) => share * DEFAULT_READ_LIMIT,
-    }
+    };
+    [reads_per_second, config.discovery.requests_per_second].map(|rate| config.shard.part_of(rate))
 }
 
 /// Every lane there is.
@@ -115,8 +137,61 @@ impl<S> Lanes<S> {
             .or_insert_with(|| {
                 let (poller, messages) = mpsc::channel(MESSAGES_MAX);
                 begin(reads.clone(), messages);
-                Lane { poller, reads, lists }
+                Lane { poller, reads, lists, is_watched: Arc::default() }
             })
             .clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::shard::Shard;
+    use crate::source::cognito::Cognito;
+
+    fn config(shard: Shard) -> Config {
+        Config { shard, ..Config::for_pools(vec![]) }
+    }
+
+    fn lane(lanes: &Lanes<Cognito>, account: Option<&str>, pool: &PoolConfig) -> Lane<Cognito> {
+        let identity = PoolIdentity {
+            id: pool.id.clone(),
+            name: pool.name.clone(),
+            region: pool.region.clone(),
+            account_id: account.map(str::to_owned),
+        };
+        lanes.lane(LaneKey::of(&identity, pool), |_, _| {})
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pools_of_one_account_and_region_share_one_budget_and_nobody_else_does() {
+        let lanes = Lanes::new(Gates::new(&config(Shard::WHOLE)));
+        let [one, two, elsewhere] = ["eu-west-1_A", "eu-west-1_B", "eu-west-2_C"].map(PoolConfig::new);
+        let profile = PoolConfig { profile: Some("audit".into()), ..PoolConfig::new("eu-west-1_D") };
+        let known = [(Some("1"), &one), (Some("2"), &one), (Some("1"), &elsewhere), (None, &one), (None, &profile)];
+        let others = known.map(|(account, pool)| lane(&lanes, account, pool));
+        let [first, ..] = &others;
+        let second = lane(&lanes, Some("1"), &two);
+        assert!(first.begin_watch() && !second.begin_watch(), "one of them asks for the limit");
+        let ten = [first, &second].repeat(5);
+        let began = Instant::now();
+        for lane in ten {
+            lane.reads.pass().await;
+        }
+        let took = began.elapsed();
+        assert!(took >= Duration::from_millis(1700), "ten calls at 5/s over both pools, one after the other: {took:?}");
+        assert!(others[1..].iter().all(|other| other.reads.next_at() <= Instant::now() && other.begin_watch()));
+    }
+
+    #[test]
+    fn a_shard_has_its_part_of_every_rate() {
+        let mut config = config(Shard::new(1, 4).unwrap());
+        assert_eq!(rates(&config), [1.25, 1.25]);
+        config.poll.requests_per_second = Rate::ShareOfLimit(0.2);
+        assert_eq!(rates(&config), [2.5, 1.25], "of the documented limit, until AWS has said what it is");
     }
 }

@@ -8,7 +8,7 @@
 //! |---|---|
 //! | a pool is added, removed, or called in another way | this pool is followed anew or no longer |
 //! | whom to follow of a pool; `discovery.interval`, `forget_after`; `poll.first_run` | from its next round of listings on |
-//! | `poll.requests_per_second`, `discovery.requests_per_second` | from the next call on |
+//! | `poll.requests_per_second` as a number, `discovery.requests_per_second` | from the next call on |
 //! | all else in `[poll]` | all pools are followed anew, within the budgets as they stand |
 //! | `http.web_config_file`, `http.first_scrape_wait`, `log.level` | at once |
 //! | everything else | not: it needs a restart |
@@ -149,7 +149,7 @@ async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) 
 /// The keys that differ and that a running process cannot change. A key is missing here only if another place takes it up:
 /// the patterns name every one.
 fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
-    let Config { pools: _, poll: _, discovery: _, state, otlp, stdout_enabled, http, log } = before;
+    let Config { pools: _, poll: _, discovery: _, state, otlp, stdout_enabled, http, log, shard } = before;
     let HttpConfig { listen, first_scrape_wait: _, web_config_file: _ } = http;
     let LogConfig { level: _, format } = log;
     [
@@ -161,6 +161,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("stdout.enabled", *stdout_enabled != after.stdout_enabled),
         ("http.listen", *listen != after.http.listen),
         ("log.format", *format != after.log.format),
+        ("[shard]", *shard != after.shard),
     ]
     .into_iter()
     .filter(|(_, differs)| *differs)

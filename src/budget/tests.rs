@@ -285,3 +285,103 @@ proptest! {
         prop_assert!(adapted.others_refused as f64 <= others_made / 100.0, "{play:?} {adapted:?}");
     }
 }
+
+/// When so many callers (of however many pools) with endless work start their calls in virtual time, in order. `change` may
+/// set another limit before each step and then says so: those who wait are woken.
+fn starts(
+    budget: &mut Budget,
+    callers: u64,
+    seconds: u64,
+    seed: u64,
+    mut change: impl FnMut(Duration, &mut Budget, Instant) -> bool,
+) -> Vec<Duration> {
+    let (start, mut random) = (Instant::now(), fastrand::Rng::with_seed(seed));
+    let mut steps: BinaryHeap<_> = (0..callers).map(|caller| Reverse((start, caller))).collect();
+    let mut slots: std::collections::HashMap<u64, Slot> = std::collections::HashMap::new();
+    let mut starts = Vec::new();
+    while let Some(Reverse((now, caller))) = steps.pop() {
+        if now - start >= Duration::from_secs(seconds) {
+            break;
+        }
+        if change(now - start, budget, now) {
+            let waiting: Vec<u64> =
+                slots.drain().map(|(waiting, _)| waiting).filter(|waiting| *waiting != caller).collect();
+            steps.retain(|Reverse((_, step))| !waiting.contains(step));
+            steps.extend(waiting.into_iter().map(|waiting| Reverse((now, waiting))));
+        }
+        let next = match slots.remove(&caller).filter(|slot| !budget.is_void(slot)) {
+            // Its time has come; the answer takes a while.
+            Some(_) => {
+                starts.push(now - start);
+                now + Duration::from_millis(random.u64(50..300))
+            }
+            // A timer is never early.
+            None => {
+                let slot = budget.reserve(now);
+                slots.insert(caller, slot);
+                slot.at + Duration::from_micros(random.u64(0..2000))
+            }
+        };
+        steps.push(Reverse((next, caller)));
+    }
+    starts
+}
+
+/// The most calls in any second, wherever it begins.
+fn most_in_a_second(starts: &[Duration]) -> usize {
+    let until = |first: &Duration| starts.partition_point(|start| *start < *first + Duration::from_secs(1));
+    starts.iter().enumerate().map(|(at, first)| until(first) - at).max().unwrap_or_default()
+}
+
+#[test]
+fn another_limit_holds_at_once_for_those_who_wait_and_no_second_has_more_than_it_allows() {
+    for (before, after) in [(5.0, 50.0), (50.0, 5.0), (5.0, 6.0), (20.0, 19.0), (0.1, 40.0)] {
+        const CHANGED: Duration = Duration::from_millis(20_300);
+        let mut is_set = false;
+        let made = starts(&mut Budget::new(before), 32, 60, 1, |since, budget, now| {
+            if since < CHANGED || is_set {
+                return false;
+            }
+            budget.set_limit(after, now);
+            is_set = true;
+            true
+        });
+        let (old, new) = made.split_at(made.partition_point(|start| *start < CHANGED));
+        let most = |limit: f64| (limit * 1.2).ceil();
+        assert!(most_in_a_second(old) as f64 <= most(before) && most_in_a_second(new) as f64 <= most(after));
+        assert!(most_in_a_second(&made) as f64 <= most(before.max(after)), "{before} to {after}");
+        let used = new.len() as f64 / (60.0 - CHANGED.as_secs_f64()) / after;
+        // In this play somebody notices at the next step, which at 0.1/s may be ten seconds away.
+        assert!(used >= if before < 1.0 { 0.7 } else { 0.97 }, "{used} of {after}, after {before}");
+    }
+}
+
+#[test]
+fn another_limit_forgets_no_throttle() {
+    let start = Instant::now();
+    let mut budget = Budget::new(10.0);
+    budget.throttled(start, start);
+    budget.set_limit(100.0, start);
+    assert!((budget.rate_per_second(start) - 7.0).abs() < 1e-9, "found anew, and not at once");
+    assert!(budget.reserve(start).at >= start + Budget::PAUSE);
+    let slot = budget.reserve(start);
+    budget.set_limit(100.0, start);
+    assert!(!budget.is_void(&slot), "the same limit changes nothing");
+}
+
+proptest! {
+    #[test]
+    fn however_many_share_a_budget_it_is_smooth_and_used(
+        budget in 0.5..60.0,
+        callers in 24_u64..80,
+        seed in any::<u64>(),
+    ) {
+        const SECONDS: u64 = 60;
+        let made = starts(&mut Budget::new(budget), callers, SECONDS, seed, |_, _, _| false);
+        let most = most_in_a_second(&made);
+        prop_assert!(most as f64 <= (budget * 1.2).ceil(), "{most} in a second");
+        let whole = budget * SECONDS as f64;
+        prop_assert!(made.len() as f64 >= (whole * 0.97).floor(), "{} of {whole}", made.len());
+        prop_assert!(made.len() as f64 <= whole + 1.0, "{} of {whole}", made.len());
+    }
+}

@@ -19,6 +19,7 @@ use crate::budget::DEFAULT_READ_LIMIT;
 use crate::config::{Config, PoolConfig, Rate};
 use crate::http::{HttpServer, Web};
 use crate::lifecycle::Clock;
+use crate::shard::Shard;
 use crate::sink::Answer;
 use crate::sink::otlp::OtlpSink;
 use crate::source::cognito::{Clients, Cognito};
@@ -87,15 +88,21 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     web(&config, &mut findings).await;
     receiver(&config, &mut findings).await;
     let clients = Clients::from_environment();
-    let mut budgets = BTreeMap::<String, Following>::new();
+    // By payer: how many users, and the account's limit.
+    let mut budgets = BTreeMap::<String, (Following, f64)>::new();
     for pool in &config.pools {
         let source = clients.pool(pool, config.poll.timeout, Clock::system());
-        let mut pool = PoolCheck { pool, source, findings: &mut findings };
+        let mut pool = PoolCheck { pool, shard: config.shard, source, findings: &mut findings };
         let (payer, following) = pool.run(config.poll.timeout).await;
-        budgets.entry(payer).or_default().add(following);
+        let limit = match config.poll.requests_per_second {
+            Rate::ShareOfLimit(_) if !budgets.contains_key(&payer) => pool.limit().await,
+            _ => None,
+        };
+        let budget = budgets.entry(payer).or_insert((Following::default(), limit.unwrap_or(DEFAULT_READ_LIMIT)));
+        budget.0.add(following);
     }
-    for (payer, following) in budgets {
-        say_round(&config, &payer, following, &findings);
+    for (payer, (following, limit)) in budgets {
+        say_round(&config, &payer, following, limit, &findings);
     }
     Ok(findings.conclude())
 }
@@ -230,6 +237,7 @@ impl Following {
 /// Everything of one pool.
 struct PoolCheck<'a> {
     pool: &'a PoolConfig,
+    shard: Shard,
     source: Cognito,
     findings: &'a mut Findings,
 }
@@ -319,7 +327,7 @@ impl PoolCheck<'_> {
 
     /// Reads each listing's first page; answers one of those who are followed, and how many they are.
     async fn listings(&mut self, by_hand: &[String], estimated: Option<u64>) -> (Option<String>, Following) {
-        let selection = Selection::of(self.pool);
+        let selection = Selection::of(self.pool).in_shard(self.shard);
         let mut round = Round::begin(&selection, by_hand.iter().cloned());
         let mut wanted = BTreeSet::new();
         let mut unseen = Following::default();
@@ -334,7 +342,8 @@ impl PoolCheck<'_> {
                     let and_more = if more { " and more" } else { "" };
                     self.findings.ok(&what, format_args!("{} users{and_more}", page.users.len()));
                     if more && *listing == (Listing::Users { filter: None }) && estimated.is_some() {
-                        unseen.users = estimated.unwrap_or_default().saturating_sub(page.users.len() as u64);
+                        let unlisted = estimated.unwrap_or_default().saturating_sub(page.users.len() as u64);
+                        unseen.users = unlisted.div_ceil(self.shard.count().into());
                     } else {
                         unseen.or_more |= more;
                     }
@@ -366,6 +375,28 @@ impl PoolCheck<'_> {
         }
     }
 
+    /// Reads the account's limit. It is optional, so that an error is a note.
+    async fn limit(&mut self) -> Option<f64> {
+        let operation = Operation::GetProvisionedLimit;
+        let what = self.what(operation);
+        match self.source.read_limit().await {
+            Ok(limit) => {
+                self.findings.ok(&what, format_args!("the account's limit is {limit} requests/s"));
+                Some(limit)
+            }
+            Err(error) => {
+                let remedy = match &error {
+                    SourceError::Caller(_) => error.remedy(operation, &self.pool.id),
+                    _ => "write poll.requests_per_second as a number if it stays so".into(),
+                };
+                let default =
+                    format_args!("{error}; the default of {DEFAULT_READ_LIMIT} requests/s is taken; {remedy}");
+                self.findings.note(&what, default);
+                None
+            }
+        }
+    }
+
     fn what(&self, step: impl Display) -> String {
         format!("pool {} {step}", self.pool.id)
     }
@@ -387,11 +418,11 @@ impl PoolCheck<'_> {
 }
 
 /// Says how long a round will take, and what `poll.max_interval` would need.
-fn say_round(config: &Config, payer: &str, following: Following, findings: &Findings) {
-    let per_second = match config.poll.requests_per_second {
+fn say_round(config: &Config, payer: &str, following: Following, limit: f64, findings: &Findings) {
+    let per_second = config.shard.part_of(match config.poll.requests_per_second {
         Rate::PerSecond(rate) => rate,
-        Rate::ShareOfLimit(share) => share * DEFAULT_READ_LIMIT,
-    };
+        Rate::ShareOfLimit(share) => share * limit,
+    });
     let Following { users, or_more } = following;
     let about = if or_more { "at least" } else { "about" };
     #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]

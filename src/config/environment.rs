@@ -25,6 +25,9 @@ pub(super) const LOGS_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
 pub(super) const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 pub(super) const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
+/// Where a StatefulSet pod's name is found: what the pod is told by its manifest (`metadata.name`), and its host's name.
+pub(super) const POD_NAMES: [&str; 2] = ["POD_NAME", "HOSTNAME"];
+
 /// The specification's variables for the keys of `otlp`; those for logs first, which win over those for every signal.
 const OTLP: [(&str, &str); 16] = [
     (LOGS_ENDPOINT, "endpoint"),
@@ -84,7 +87,7 @@ impl Environment {
                     wrong.insert(name, text);
                     continue;
                 }
-            } else if !is_of_the_specification(&name) {
+            } else if !is_of_the_specification(&name) && !POD_NAMES.contains(&name.as_str()) {
                 continue;
             }
             match value.into_string() {

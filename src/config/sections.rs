@@ -8,18 +8,20 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use http::{HeaderName, HeaderValue, Uri};
 
-use super::environment::{LOGS_ENDPOINT, RESOURCE_ATTRIBUTES, SERVICE_NAME, variable_name};
+use super::environment::{LOGS_ENDPOINT, POD_NAMES, RESOURCE_ATTRIBUTES, SERVICE_NAME, variable_name};
 use super::keys::Keys;
 use super::mistakes::{Mistake, Origin};
 use super::reader::{Findings, Table};
 use super::settings::{DEFAULT_FILES, Settings};
 use super::shapes::{
-    Given, Shape, duration, flag, line, moment, name, number, path, percentage, size, socket_address, text, whole, word,
+    Given, Shape, duration, flag, line, moment, name, number, parsed, path, percentage, size, socket_address, text,
+    whole, word,
 };
 use super::{
     Compression, Config, DiscoveryConfig, FirstRun, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol,
     PollConfig, PoolConfig, Rate, Secret, StateConfig, TimestampSource, pairs,
 };
+use crate::shard::{self, Shard};
 
 /// Reads the whole configuration, and lists what is wrong with it.
 pub(super) fn read(settings: &Settings) -> (Config, Vec<Mistake>) {
@@ -36,7 +38,7 @@ pub(super) fn keys() -> Keys {
 }
 
 fn config(root: &mut Table<'_>) -> Config {
-    let config = Config {
+    let mut config = Config {
         pools: pools(root),
         poll: root.table("poll", poll),
         discovery: root.table("discovery", discovery),
@@ -45,9 +47,10 @@ fn config(root: &mut Table<'_>) -> Config {
         stdout_enabled: root.table("stdout", |stdout| stdout.or("enabled", false, &flag())),
         http: root.table("http", http),
         log: root.table("log", log),
+        shard: Shard::WHOLE,
     };
     root.table("privacy", privacy);
-    root.table("shard", shard);
+    config.shard = root.table("shard", shard);
     config
 }
 
@@ -224,9 +227,50 @@ fn privacy(privacy: &mut Table<'_>) {
     privacy.not_yet("hash_key_file", "none", |_| false);
 }
 
-fn shard(shard: &mut Table<'_>) {
-    shard.not_yet("index", "0", |given| given.whole() == Some(0));
-    shard.not_yet("count", "1", |given| given.whole() == Some(1));
+fn shard(shard: &mut Table<'_>) -> Shard {
+    let index = shard.optional("index", &shard_index());
+    let count = shard.or("count", 1, &whole(1..=shard::COUNT_MAX));
+    if shard.is_misread("index") || shard.is_misread("count") {
+        return Shard::WHOLE;
+    }
+    let accepted = match count {
+        1 => "0, or a pod's name that ends in it, such as \"exporter-0\"".to_owned(),
+        _ => format!("a number from 0 to {}, or a pod's name that ends in one, such as \"exporter-0\"", count - 1),
+    };
+    match index {
+        None if count == 1 => Shard::WHOLE,
+        None => shard_of_pod(shard, count, &accepted),
+        Some(index) => Shard::new(index, count).unwrap_or_else(|| {
+            let text = format!("shard.index is {index} of a shard.count of {count}; accepted: {accepted}");
+            shard.reject(&["index"], text);
+            Shard::WHOLE
+        }),
+    }
+}
+
+/// The share of a StatefulSet's pod, by its name.
+fn shard_of_pod(shard: &mut Table<'_>, count: u32, accepted: &str) -> Shard {
+    let environment = &shard.settings().environment;
+    let named = POD_NAMES.iter().find_map(|variable| Some((variable, shard::index_in(environment.get(variable)?)?)));
+    match named.map(|(variable, index)| (variable, index, Shard::new(index, count))) {
+        Some((_, _, Some(read))) => return read,
+        Some((variable, index, None)) => shard.reject_variable(
+            variable,
+            format!("the pod's name makes shard.index {index} of a shard.count of {count}; accepted: {accepted}"),
+        ),
+        None => {
+            let names = POD_NAMES.join(" nor ");
+            let text = format!("shard.index is missing, and neither {names} ends in a number; accepted: {accepted}");
+            shard.reject(&["index", "count"], text);
+        }
+    }
+    Shard::WHOLE
+}
+
+fn shard_index() -> Shape<u32> {
+    let most = shard::COUNT_MAX - 1;
+    let of_name = parsed("a pod's name that ends in one, such as \"exporter-0\"", shard::index_in);
+    whole(0..=most).or(of_name)
 }
 
 fn log(log: &mut Table<'_>) -> LogConfig {

@@ -157,6 +157,20 @@ pub(super) struct Pool {
     pub(super) lost_since: Option<i64>,
     #[prost(fixed64, optional, tag = "3")]
     pub(super) selection: Option<u64>,
+    /// Empty in the record of a build that knew no shards.
+    #[prost(message, repeated, tag = "4")]
+    pub(super) shares: Vec<Share>,
+}
+
+/// A share of the users that the ledger had, and since when.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct Share {
+    #[prost(uint32, tag = "1")]
+    pub(super) index: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) count: u32,
+    #[prost(sint64, tag = "3")]
+    pub(super) since: i64,
 }
 
 impl Record for Pool {

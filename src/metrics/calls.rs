@@ -6,6 +6,7 @@ use prometheus::Histogram;
 
 use super::family::{Counter, Distribution, Exposition, Family, Gauge};
 use super::labels::PerLabel;
+use crate::event::UnixMillis;
 use crate::source::{CallOutcome, Operation};
 
 const API_REQUESTS: Family<Counter, 4> = Family::new(
@@ -39,14 +40,26 @@ pub(super) struct Calls {
 pub(super) struct Account {
     pub(super) requests: PerLabel<Operation, PerLabel<CallOutcome, u64>>,
     pub(super) budget_per_second: Option<f64>,
+    pub(super) limit: Option<AccountLimit>,
+}
+
+/// What AWS lets an account call in a region, where a budget is a share of it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct AccountLimit {
+    /// Requests per second in the category UserResourceRead.
+    pub per_second: f64,
+    /// When AWS said so; None while it is only the documented default.
+    pub read: Option<UnixMillis>,
 }
 
 impl Calls {
     pub(super) fn account(&mut self, account: Option<&str>, region: &str) -> &mut Account {
         let key = (account.unwrap_or(UNKNOWN_ACCOUNT).to_owned(), region.to_owned());
-        self.accounts
-            .entry(key)
-            .or_insert_with(|| Account { requests: PerLabel::new(|| PerLabel::new(|| 0)), budget_per_second: None })
+        self.accounts.entry(key).or_insert_with(|| Account {
+            requests: PerLabel::new(|| PerLabel::new(|| 0)),
+            budget_per_second: None,
+            limit: None,
+        })
     }
 
     pub(super) fn durations(&mut self, region: &str) -> &mut PerLabel<Operation, Histogram> {

@@ -6,6 +6,7 @@ use super::family::{Counter, Exposition, Family, Gauge};
 use super::labels::{LabelValue as _, PauseReason, PerLabel, RecordOutcome, RequestOutcome, Stage};
 use super::{OutboxSize, REVISION, VERSION};
 use crate::event::UnixMillis;
+use crate::shard::Shard;
 
 const LAST_PROGRESS: Family<Gauge, 1> = Family::new(
     "cognito_exporter_last_progress_timestamp_seconds",
@@ -75,7 +76,7 @@ pub(super) struct Exporter {
     pub(super) paused: PerLabel<PauseReason, bool>,
     pub(super) state_size_bytes: Option<u64>,
     pub(super) state_rebuilds: u64,
-    pub(super) shard: (u32, u32),
+    pub(super) shard: Shard,
     pub(super) reload_successful: bool,
     pub(super) reload_success: UnixMillis,
 }
@@ -92,7 +93,7 @@ impl Exporter {
             paused: PerLabel::new(|| false),
             state_size_bytes: None,
             state_rebuilds: 0,
-            shard: (0, 1),
+            shard: Shard::WHOLE,
             reload_successful: true,
             reload_success: loaded,
         }
@@ -120,8 +121,8 @@ impl Exporter {
         }
         scrape.put_known(&STATE_SIZE, [], self.state_size_bytes.map(|bytes| bytes as f64));
         scrape.put(&STATE_REBUILDS, [], self.state_rebuilds);
-        let (index, count) = self.shard;
-        scrape.put(&SHARD_INFO, [&index.to_string(), &count.to_string()], 1.0);
+        let (index, count) = (self.shard.index().to_string(), self.shard.count().to_string());
+        scrape.put(&SHARD_INFO, [&index, &count], 1.0);
         scrape.put(&RELOAD_SUCCESSFUL, [], f64::from(self.reload_successful));
         scrape.put(&RELOAD_SUCCESS_TIME, [], self.reload_success.as_secs_f64());
         scrape.put(&BUILD_INFO, [VERSION, REVISION], 1.0);

@@ -42,6 +42,7 @@ label_value! { Operation {
     ListUsers = "ListUsers",
     ListUsersInGroup = "ListUsersInGroup",
     DescribeUserPool = "DescribeUserPool",
+    GetProvisionedLimit = "GetProvisionedLimit",
 } }
 
 label_value! {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use super::calls::AccountLimit;
 use super::labels::LabelValue as _;
 use super::pool::{DELAY_BOUNDS_SECS, Pool};
 use super::{Metrics, OutboxSize, UserCounts, lock};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
+use crate::shard::Shard;
 use crate::source::{CallOutcome, Operation};
 use crate::tally::Series;
 
@@ -31,6 +33,8 @@ pub struct PoolSnapshot {
     pub catching_up: Option<bool>,
     /// The present budget of its account and region, in requests per second; other pools may share it.
     pub budget_per_second: Option<f64>,
+    /// The account's own limit there, where the budget is a share of it.
+    pub limit: Option<AccountLimit>,
     /// Live events: outcomes less those superseded.
     pub events: u64,
     /// Live events that threat protection acted on.
@@ -77,6 +81,8 @@ pub struct ExporterSnapshot {
     pub state_rebuilds: u64,
     /// Whether the latest attempt to load the configuration succeeded.
     pub reload_successful: bool,
+    /// Whose users are followed.
+    pub shard: Shard,
 }
 
 impl Metrics {
@@ -91,6 +97,7 @@ impl Metrics {
             let outcomes = account.requests.of(Operation::AdminListUserAuthEvents);
             pool.counts.calls = outcomes.iter().map(|(_, count)| count).sum();
             pool.counts.throttled = *outcomes.of(CallOutcome::Throttled);
+            pool.limit = account.limit;
         }
         snapshots
     }
@@ -107,6 +114,7 @@ impl Metrics {
             state_size_bytes: exporter.state_size_bytes,
             state_rebuilds: exporter.state_rebuilds,
             reload_successful: exporter.reload_successful,
+            shard: exporter.shard,
         }
     }
 }
@@ -143,6 +151,7 @@ fn snapshot(pool: &Pool) -> PoolSnapshot {
         discovery: pool.discovery,
         catching_up: pool.catching_up,
         budget_per_second: None,
+        limit: None,
         events: u64::saturating_sub(met, left),
         risk_events,
         history_events,

@@ -224,7 +224,16 @@ fn every_documented_combination_is_there_at_zero() {
             &[
                 ("account_id", &["123456789012"]),
                 ("region", &["eu-west-1"]),
-                ("operation", &["AdminListUserAuthEvents", "ListUsers", "ListUsersInGroup", "DescribeUserPool"]),
+                (
+                    "operation",
+                    &[
+                        "AdminListUserAuthEvents",
+                        "ListUsers",
+                        "ListUsersInGroup",
+                        "DescribeUserPool",
+                        "GetProvisionedLimit",
+                    ],
+                ),
                 ("outcome", &["ok", "throttled", "denied", "not_found", "timeout", "error"]),
             ],
         ),

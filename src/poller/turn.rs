@@ -304,6 +304,10 @@ mod tests {
         async fn describe(&self) -> Result<PoolDescription, SourceError> {
             unreachable!("a turn describes nothing")
         }
+
+        async fn read_limit(&self) -> Result<f64, SourceError> {
+            unreachable!("a turn asks for no limit")
+        }
     }
 
     fn joined(joined: UnixMillis) -> UserRecord {

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_cognitoidentityprovider::Client;
+use aws_sdk_cognitoidentityprovider::types::{LimitClass, LimitDefinitionType};
 use tracing::{debug, warn};
 
 use self::clients::{Account, Credentials};
@@ -25,6 +26,10 @@ use crate::lifecycle::Clock;
 
 /// Users on a page of a listing, the most that ListUsers and ListUsersInGroup give.
 const LISTING_PAGE: i32 = 60;
+
+/// The quota category of AdminListUserAuthEvents
+/// (<https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html>).
+const READ_CATEGORY: &str = "UserResourceRead";
 
 /// One user pool, asked through the SDK. Clones share everything.
 #[derive(Clone)]
@@ -129,6 +134,25 @@ impl Source for Cognito {
         match answer {
             Ok(answer) => Ok(answer.user_pool.map(|pool| convert::pool_description(&pool)).unwrap_or_default()),
             Err(error) => Err(errors::source_error(Operation::DescribeUserPool, &error, &[])),
+        }
+    }
+
+    async fn read_limit(&self) -> Result<f64, SourceError> {
+        let definition = LimitDefinitionType::builder()
+            .limit_class(LimitClass::ApiCategory)
+            .attributes("Category", READ_CATEGORY)
+            .build()
+            .expect("class and attributes are all that a definition asks for");
+        let answer = self.client().await.get_provisioned_limit().limit_definition(definition).send().await;
+        match answer {
+            // What is missing in the answer reads as 0, and no account has that limit.
+            Ok(answer) => match answer.limit().map(|limit| limit.provisioned_limit_value()) {
+                Some(limit) if limit > 0 => Ok(f64::from(limit)),
+                _ => {
+                    Err(SourceError::Passing(format!("{}: the answer names no limit", Operation::GetProvisionedLimit)))
+                }
+            },
+            Err(error) => Err(errors::source_error(Operation::GetProvisionedLimit, &error, &[])),
         }
     }
 }

@@ -45,7 +45,7 @@ impl<S: Source> Metered<S> {
             match operation {
                 Operation::AdminListUserAuthEvents => self.reads.throttled(started),
                 Operation::ListUsers | Operation::ListUsersInGroup => self.lists.throttled(started),
-                Operation::DescribeUserPool => {}
+                Operation::DescribeUserPool | Operation::GetProvisionedLimit => {}
             }
         }
     }
@@ -74,6 +74,13 @@ impl<S: Source> Source for Metered<S> {
         let started = Instant::now();
         let result = self.source.describe().await;
         self.measure(Operation::DescribeUserPool, started, &result);
+        result
+    }
+
+    async fn read_limit(&self) -> Result<f64, SourceError> {
+        let started = Instant::now();
+        let result = self.source.read_limit().await;
+        self.measure(Operation::GetProvisionedLimit, started, &result);
         result
     }
 }

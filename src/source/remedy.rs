@@ -40,12 +40,20 @@ impl Refusal {
                  and check external_id"
                     .into()
             }
-            RefusalCause::NotAllowed => format!("allow {} on {}", operation.iam_action(), pool_arn(pool_id)),
+            RefusalCause::NotAllowed => {
+                format!("allow {} on {}", operation.iam_action(), resource(operation, pool_id))
+            }
             RefusalCause::Other => {
-                format!("read the message; the exporter needs {} on {}", operation.iam_action(), pool_arn(pool_id))
+                let (action, resource) = (operation.iam_action(), resource(operation, pool_id));
+                format!("read the message; the exporter needs {action} on {resource}")
             }
         }
     }
+}
+
+/// What an IAM policy allows an operation on. A limit is the account's, not a pool's.
+fn resource(operation: Operation, pool_id: &str) -> String {
+    if operation == Operation::GetProvisionedLimit { "*".to_owned() } else { pool_arn(pool_id) }
 }
 
 /// The pool's ARN, with a wildcard for the account that an IAM policy accepts in its place.
@@ -71,6 +79,7 @@ mod tests {
             denied.remedy(Operation::ListUsers, "eu-west-1_Example"),
             "allow cognito-idp:ListUsers on arn:aws:cognito-idp:eu-west-1:*:userpool/eu-west-1_Example"
         );
+        assert_eq!(denied.remedy(Operation::GetProvisionedLimit, "x_Y"), "allow cognito-idp:GetProvisionedLimit on *");
         assert!(denied.remedy(Operation::DescribeUserPool, "cn-north-1_X").contains("arn:aws-cn:"));
         assert!(denied.remedy(Operation::DescribeUserPool, "us-gov-west-1_X").contains("arn:aws-us-gov:"));
     }

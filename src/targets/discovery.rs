@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::poller::Message;
 use crate::poller::health::Trouble;
 use crate::pool::Pool;
+use crate::shard::Shard;
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 use crate::stop_point::{self, Step};
@@ -59,6 +60,8 @@ const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub struct Discovery<S> {
     /// The pool as configured.
     pub config: PoolConfig,
+    /// `shard`.
+    pub shard: Shard,
     /// The pool as followed.
     pub pool: Arc<Pool<S>>,
     /// The pool as stored.
@@ -138,6 +141,8 @@ struct Enrolment {
     records: Vec<(String, UserRecord)>,
     /// How many names are another person's now.
     succeeded: usize,
+    /// How many came over from another shard, of whom something out of date was stored.
+    came_over: usize,
     /// When those were created who were created since the pool is followed.
     born: Vec<UnixMillis>,
 }
@@ -149,7 +154,7 @@ impl<S: Source> Discovery<S> {
     }
 
     async fn keep(mut self) {
-        let mut selection = Selection::of(&self.config);
+        let mut selection = Selection::of(&self.config).in_shard(self.shard);
         let mut known = Known::default();
         self.begin(&selection, &mut known).await;
         loop {
@@ -160,7 +165,7 @@ impl<S: Source> Discovery<S> {
             let by_hand = self.config.usernames.iter().chain(&known.in_file).cloned();
             let round = Round::begin(&selection, by_hand);
             let may_remove = known.file_trouble.is_none();
-            if let Some(complete) = self.read_to_its_end(round, &mut known).await {
+            if let Some(complete) = self.read_to_its_end(&selection, round, &mut known).await {
                 self.settle(complete, may_remove, &selection, &mut known).await;
                 self.forget(&mut known).await;
                 self.pause(self.interval, &mut known).await;
@@ -171,7 +176,7 @@ impl<S: Source> Discovery<S> {
     /// Begins with the stored roster, if it was made by this selection; else notes that it cannot be trusted any more.
     async fn begin(&mut self, selection: &Selection, known: &mut Known) {
         if self.record.selection == Some(selection.digest()) {
-            return self.follow_the_stored(known).await;
+            return self.follow_the_stored(selection, known).await;
         }
         // Whoever is there was enrolled under another selection. Where nobody is, what follows is all of this one.
         let is_empty = self.ledger.followed(&self.pool.identity.id).next().is_none();
@@ -188,7 +193,7 @@ impl<S: Source> Discovery<S> {
             (known.in_file, known.file_changed, known.file_trouble) = (Vec::new(), None, None);
         }
         self.config = wishes.config;
-        let selection = Selection::of(&self.config);
+        let selection = Selection::of(&self.config).in_shard(self.shard);
         if selection.digest() != before.digest() {
             // Until then a process that starts does not trust what it finds.
             self.record.selection = None;
@@ -197,13 +202,13 @@ impl<S: Source> Discovery<S> {
         selection
     }
 
-    async fn follow_the_stored(&self, known: &mut Known) {
+    async fn follow_the_stored(&self, selection: &Selection, known: &mut Known) {
         let (mut followed, mut unread) = (0, false);
         let mut names = Vec::new();
         let by_hand: HashSet<&String> = self.config.usernames.iter().collect();
         for username in self.ledger.followed(&self.pool.identity.id) {
             match username {
-                Ok(username) if !super::is_ours(&self.pool.identity.id, &username) => {}
+                Ok(username) if !selection.is_ours(&username) => {}
                 Ok(username) => {
                     known.anybody_listed |= !by_hand.contains(&username);
                     match self.ledger.standing(&self.pool.identity.id, &username) {
@@ -235,7 +240,12 @@ impl<S: Source> Discovery<S> {
 
     /// Reads every listing to its end, however often one breaks off; None if the file of names has changed meanwhile, and
     /// the round is to begin again.
-    async fn read_to_its_end(&mut self, mut round: Round<'_>, known: &mut Known) -> Option<Complete> {
+    async fn read_to_its_end(
+        &mut self,
+        selection: &Selection,
+        mut round: Round<'_>,
+        known: &mut Known,
+    ) -> Option<Complete> {
         let mut retry_after = RETRY_AFTER;
         loop {
             let met = round.met();
@@ -248,7 +258,8 @@ impl<S: Source> Discovery<S> {
                 Ok(complete) => return Some(complete),
                 Err(unfinished) => unfinished,
             };
-            if !known.anybody_listed {
+            // Whose alias a name is may be known to another shard: each of them has to have met everybody.
+            if !known.anybody_listed && selection.is_whole() {
                 let as_given: Vec<_> = round.unmet().map(Wanted::as_given).collect();
                 self.join(&as_given, known).await;
             }
@@ -334,7 +345,7 @@ impl<S: Source> Discovery<S> {
                 Err(error) => return Err(error),
             }
         }
-        let Enrolment { names, records, succeeded, born } = enrolment;
+        let Enrolment { names, records, succeeded, came_over, born } = enrolment;
         let joined = records.len();
         if joined > 0 {
             self.ledger.enroll(pool_id, records).await?;
@@ -344,7 +355,7 @@ impl<S: Source> Discovery<S> {
             self.tell(Message::Joined(self.pool.slot, names)).await;
         }
         stop_point::reached(Step::PollerTold);
-        known.joined += joined + succeeded;
+        known.joined += joined + succeeded + came_over;
         known.left += succeeded;
         // After a loss everybody is new to the ledger, and nobody to the pool.
         if self.joining.lost_since.is_none() {
@@ -365,8 +376,9 @@ impl<S: Source> Discovery<S> {
                 self.tell(Message::Left(self.pool.slot, vec![alias.clone()])).await;
             }
         }
+        let moved_in = self.record.shares.moved_in(pool_id, &user.username);
         let standing = self.ledger.standing(pool_id, &user.username)?;
-        match Meeting::of(standing.as_ref().map(stored), user.sub.as_deref()) {
+        match Meeting::of(standing.as_ref().map(|standing| stored(standing, moved_in)), user.sub.as_deref()) {
             Meeting::Known => return Ok(()),
             Meeting::Recognised | Meeting::Back => {
                 if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
@@ -382,20 +394,36 @@ impl<S: Source> Discovery<S> {
                 self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
                 enrolment.succeeded += 1;
             }
+            Meeting::Over => {
+                let since = moved_in.unwrap_or(UnixMillis::MIN);
+                self.ledger.succeed(pool_id, &user.username, self.newcomer(user, now), since).await?;
+                self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
+                enrolment.came_over += 1;
+            }
         }
-        enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created)));
+        enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created, moved_in)));
         Ok(())
     }
 
     /// Whether a listed user was followed under an alias, as it was given. What lies under the name may also be another
     /// listed user, whose username it is.
     fn is_followed_as(&self, alias: &str, user: &Wanted) -> Result<bool, LedgerError> {
-        let standing = self.ledger.standing(&self.pool.identity.id, alias)?;
-        Ok(standing.is_some_and(|standing| standing.sub.is_none() || standing.sub == user.sub))
+        let pool_id = &self.pool.identity.id;
+        let standing = self.ledger.standing(pool_id, alias)?;
+        let moved_in = self.record.shares.moved_in(pool_id, alias);
+        Ok(standing.is_some_and(|standing| {
+            (standing.sub.is_none() || standing.sub == user.sub) && !stored(&standing, moved_in).is_outdated
+        }))
     }
 
     fn newcomer(&self, user: &Wanted, now: UnixMillis) -> UserRecord {
-        UserRecord { joined: now, sub: user.sub.clone(), cursor: self.joining.cursor(user.created, now) }
+        let moved_in = self.record.shares.moved_in(&self.pool.identity.id, &user.username);
+        UserRecord {
+            // Not before the change that brought it here, whatever the clock says: it would seem out of date for ever.
+            joined: moved_in.map_or(now, |moved_in| now.max(moved_in)),
+            sub: user.sub.clone(),
+            cursor: self.joining.cursor(user.created, moved_in, now),
+        }
     }
 
     /// Draws the conclusions of a complete round: names that are nobody's alias are followed as given, and who was not met
@@ -403,7 +431,9 @@ impl<S: Source> Discovery<S> {
     async fn settle(&mut self, complete: Complete, may_remove: bool, selection: &Selection, known: &mut Known) {
         for name in complete.as_given() {
             // Who was met under this name before, and is listed no more, goes on under it.
-            if let Some(before) = known.aliases.get(name).filter(|before| !complete.wants(before))
+            if let Some(before) = known.aliases.get(name)
+                && selection.is_ours(before)
+                && !complete.wants(before)
                 && let Err(error) = self.carry_back(before, name).await
             {
                 known.leave_out(name, error);
@@ -586,8 +616,12 @@ impl<S: Source> Discovery<S> {
     }
 }
 
-fn stored(standing: &Standing) -> Stored<'_> {
-    Stored { sub: standing.sub.as_deref(), gone: standing.gone_since.is_some() }
+fn stored(standing: &Standing, moved_in: Option<UnixMillis>) -> Stored<'_> {
+    Stored {
+        sub: standing.sub.as_deref(),
+        gone: standing.gone_since.is_some(),
+        is_outdated: moved_in.is_some_and(|moved_in| standing.joined < moved_in),
+    }
 }
 
 /// Whether it is the record that cannot be read, and not the ledger.

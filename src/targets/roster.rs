@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::{FirstRun, PoolConfig};
 use crate::cursor::Cursor;
 use crate::event::UnixMillis;
+use crate::shard::Shard;
 use crate::source::{ListedUser, Listing};
 
 /// Whom a pool's configuration selects.
@@ -19,6 +20,7 @@ pub struct Selection {
     excluded: HashSet<String>,
     include_disabled: bool,
     include_federated: bool,
+    shard: Shard,
     digest: u64,
 }
 
@@ -32,8 +34,31 @@ impl Selection {
             excluded: pool.exclude.iter().cloned().collect(),
             include_disabled: pool.include_disabled,
             include_federated: pool.include_federated,
+            shard: Shard::WHOLE,
             digest: digest(pool),
         }
+    }
+
+    /// Of the selection, those who are in this share. A roster that was stored under another share is another selection's.
+    #[must_use]
+    pub fn in_shard(self, shard: Shard) -> Self {
+        if shard.is_whole() {
+            return self;
+        }
+        let part = Sha256::new().chain_update(self.digest.to_le_bytes()).chain_update(shard.index().to_le_bytes());
+        let digest = first_of(&part.chain_update(shard.count().to_le_bytes()).finalize());
+        Self { shard, digest, ..self }
+    }
+
+    /// Whether a user is in the share: every newcomer passes here, listed or named; who does not is not enrolled, and is gone
+    /// if it was.
+    pub fn is_ours(&self, username: &str) -> bool {
+        self.shard.holds(&self.pool_id, username)
+    }
+
+    /// Whether the share is everybody.
+    pub fn is_whole(&self) -> bool {
+        self.shard.is_whole()
     }
 
     /// What has to be listed; nothing if all users are named by hand.
@@ -49,14 +74,12 @@ impl Selection {
     /// Whether a listed user is wanted. Who is named by hand is wanted also if disabled or federated.
     pub fn wants(&self, user: &ListedUser, is_named: bool) -> bool {
         let kind = (user.enabled || self.include_disabled) && (!user.federated || self.include_federated);
-        (kind || is_named)
-            && !names(user).any(|name| self.excluded.contains(name))
-            && super::is_ours(&self.pool_id, &user.username)
+        (kind || is_named) && !names(user).any(|name| self.excluded.contains(name)) && self.is_ours(&user.username)
     }
 
     /// Whether a name that no listing knows is wanted.
     pub fn wants_name(&self, name: &str) -> bool {
-        !self.excluded.contains(name) && super::is_ours(&self.pool_id, name)
+        !self.excluded.contains(name) && self.is_ours(name)
     }
 }
 
@@ -75,7 +98,10 @@ fn digest(pool: &PoolConfig) -> u64 {
         part(&(list.len() as u64).to_le_bytes());
         list.into_iter().for_each(|name| part(name.as_bytes()));
     }
-    let digest = hash.finalize();
+    first_of(&hash.finalize())
+}
+
+fn first_of(digest: &[u8]) -> u64 {
     digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
@@ -86,6 +112,8 @@ pub struct Stored<'a> {
     pub sub: Option<&'a str>,
     /// Whether it is noted as gone.
     pub gone: bool,
+    /// Whether another shard has followed it since.
+    pub is_outdated: bool,
 }
 
 /// What it means that a wanted user was met.
@@ -101,6 +129,8 @@ pub enum Meeting {
     New,
     /// Another person has the name now: nothing of the former one is known of it.
     Another,
+    /// It comes over from another shard, which has counted its events since what is stored of it here.
+    Over,
 }
 
 impl Meeting {
@@ -108,6 +138,7 @@ impl Meeting {
     pub fn of(stored: Option<Stored<'_>>, sub: Option<&str>) -> Self {
         match stored {
             None => Self::New,
+            Some(Stored { is_outdated: true, .. }) => Self::Over,
             Some(Stored { sub: Some(stored), .. }) if sub.is_some_and(|sub| sub != stored) => Self::Another,
             Some(Stored { gone: true, .. }) => Self::Back,
             Some(Stored { sub: None, .. }) if sub.is_some() => Self::Recognised,
@@ -138,7 +169,8 @@ pub(super) fn names(user: &ListedUser) -> impl Iterator<Item = &str> {
 pub struct Joining {
     /// When the pool was first followed.
     pub pool_followed_since: UnixMillis,
-    /// Present while the users of a lost ledger come back: when it was last written.
+    /// Present while the users of a lost ledger come back (when it was last written), or those of other shards come over
+    /// (when this one began with its present share).
     pub lost_since: Option<UnixMillis>,
     /// `pools[].followed_since`.
     pub configured_since: Option<UnixMillis>,
@@ -147,21 +179,24 @@ pub struct Joining {
 }
 
 impl Joining {
-    /// Whether a user was created after its pool was first followed.
-    pub fn is_newborn(&self, created: Option<UnixMillis>) -> bool {
-        created.is_some_and(|created| created >= self.pool_followed_since)
+    /// Whether a user was created after its pool was first followed, and after it came over from another shard (`moved_in`).
+    pub fn is_newborn(&self, created: Option<UnixMillis>, moved_in: Option<UnixMillis>) -> bool {
+        let ours_since = moved_in.map_or(self.pool_followed_since, |moved_in| moved_in.max(self.pool_followed_since));
+        created.is_some_and(|created| created >= ours_since)
     }
 
-    /// The cursor of a user who joins the roster at `now`.
+    /// The cursor of a user who joins the roster at `now`, after it came over from another shard if `moved_in` says so.
     ///
     /// History is what happened before the user was first on the roster, not before the first poll, which may be hours
     /// later. A user who was created after the pool was first followed has none: all its events are live. While the users of
-    /// a lost ledger come back, everybody is taken for one of them.
-    pub fn cursor(&self, created: Option<UnixMillis>, now: UnixMillis) -> Cursor {
-        if self.is_newborn(created) {
+    /// a lost ledger come back, everybody is taken for one of them. What happened before a user came over is another shard's
+    /// to count.
+    pub fn cursor(&self, created: Option<UnixMillis>, moved_in: Option<UnixMillis>, now: UnixMillis) -> Cursor {
+        if self.is_newborn(created, moved_in) {
             return Cursor::new(UnixMillis::MIN, UnixMillis::MIN);
         }
-        let earlier = self.lost_since.into_iter().chain(self.configured_since);
+        let lost_since = self.lost_since.map(|lost| moved_in.map_or(lost, |moved_in| lost.max(moved_in)));
+        let earlier = lost_since.into_iter().chain(self.configured_since);
         let live_since = earlier.fold(now, UnixMillis::min);
         let history_from = match self.first_run {
             FirstRun::None => live_since,
@@ -278,11 +313,28 @@ mod tests {
             Selection::of(&pool).digest()
         };
         assert_eq!(of(["a", "b"]), of(["b", "a"]), "their order does not matter");
+        let shards = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3)];
+        let digests =
+            shards.map(|(index, count)| Selection::of(&pool()).in_shard(Shard::new(index, count).unwrap()).digest());
+        assert_eq!(digests.into_iter().collect::<HashSet<_>>().len(), digests.len());
+        assert_eq!(digests[0], Selection::of(&pool()).digest(), "everybody is what it was before there were shards");
+    }
+
+    #[test]
+    fn a_shard_wants_its_own_and_the_shards_together_want_everybody_once() {
+        let shards = [0, 1, 2].map(|index| Selection::of(&pool()).in_shard(Shard::new(index, 3).unwrap()));
+        for number in 0..100 {
+            let listed = user(&format!("user-{number}"));
+            let wanting: Vec<_> = shards.iter().filter(|shard| shard.wants(&listed, false)).collect();
+            assert_eq!(wanting.len(), 1, "{number}");
+            assert!(wanting[0].wants_name(&listed.username) && wanting[0].is_ours(&listed.username));
+        }
     }
 
     #[test]
     fn a_user_is_who_it_was_unless_another_has_its_name() {
-        let stored = |sub, gone| Some(Stored { sub, gone });
+        let stored = |sub, gone| Some(Stored { sub, gone, is_outdated: false });
+        let outdated = |sub, gone| Some(Stored { sub, gone, is_outdated: true });
         for (stored, sub, meeting) in [
             (None, Some("a"), Meeting::New),
             (stored(Some("a"), false), Some("a"), Meeting::Known),
@@ -293,6 +345,8 @@ mod tests {
             (stored(None, true), Some("a"), Meeting::Back),
             (stored(Some("a"), true), Some("b"), Meeting::Another),
             (stored(Some("a"), false), Some("b"), Meeting::Another),
+            (outdated(Some("a"), false), Some("a"), Meeting::Over),
+            (outdated(None, true), Some("b"), Meeting::Over),
         ] {
             assert_eq!(Meeting::of(stored, sub), meeting, "{stored:?} {sub:?}");
         }
@@ -309,12 +363,12 @@ mod tests {
         };
         let hour = Duration::from_hours(1);
         let old = Some(UnixMillis(1000));
-        assert_eq!(joining(FirstRun::None, None).cursor(old, now), Cursor::new(now, now));
-        assert_eq!(joining(FirstRun::Last(hour), None).cursor(old, now), Cursor::new(now, now.minus(hour)));
-        assert_eq!(joining(FirstRun::All, None).cursor(None, now), Cursor::new(now, UnixMillis::MIN));
+        assert_eq!(joining(FirstRun::None, None).cursor(old, None, now), Cursor::new(now, now));
+        assert_eq!(joining(FirstRun::Last(hour), None).cursor(old, None, now), Cursor::new(now, now.minus(hour)));
+        assert_eq!(joining(FirstRun::All, None).cursor(None, None, now), Cursor::new(now, UnixMillis::MIN));
         let since = UnixMillis(7_000_000);
-        assert_eq!(joining(FirstRun::None, Some(since)).cursor(old, now), Cursor::new(since, since));
-        let newborn = joining(FirstRun::None, None).cursor(Some(UnixMillis(5_000_000)), now);
+        assert_eq!(joining(FirstRun::None, Some(since)).cursor(old, None, now), Cursor::new(since, since));
+        let newborn = joining(FirstRun::None, None).cursor(Some(UnixMillis(5_000_000)), None, now);
         assert_eq!(newborn, Cursor::new(UnixMillis::MIN, UnixMillis::MIN), "all its events are live");
     }
 
@@ -328,14 +382,36 @@ mod tests {
             first_run: FirstRun::Last(Duration::from_secs(1)),
         };
         let (old, now) = (Some(UnixMillis(1000)), UnixMillis(10_000_000));
-        assert_eq!(joining(None).cursor(old, now), Cursor::new(lost, UnixMillis(4_999_000)));
-        assert_eq!(joining(None).cursor(None, now).live_since(), lost, "a name of whom no listing tells");
-        assert_eq!(joining(None).cursor(Some(UnixMillis(5_000_001)), now).live_since(), UnixMillis::MIN);
+        assert_eq!(joining(None).cursor(old, None, now), Cursor::new(lost, UnixMillis(4_999_000)));
+        assert_eq!(joining(None).cursor(None, None, now).live_since(), lost, "a name of whom no listing tells");
+        assert_eq!(joining(None).cursor(Some(UnixMillis(5_000_001)), None, now).live_since(), UnixMillis::MIN);
         let earlier = UnixMillis(3_000_000);
-        assert_eq!(joining(Some(earlier)).cursor(old, now).live_since(), earlier);
-        assert_eq!(joining(Some(UnixMillis(7_000_000))).cursor(old, now).live_since(), lost);
+        assert_eq!(joining(Some(earlier)).cursor(old, None, now).live_since(), earlier);
+        assert_eq!(joining(Some(UnixMillis(7_000_000))).cursor(old, None, now).live_since(), lost);
         let before = UnixMillis(4_000_000);
-        assert_eq!(joining(None).cursor(old, before).live_since(), before, "a clock that went back");
+        assert_eq!(joining(None).cursor(old, None, before).live_since(), before, "a clock that went back");
+    }
+
+    #[test]
+    fn what_happened_before_a_user_came_over_is_another_shards_to_count() {
+        let (old, moved_in, now) = (UnixMillis(5_000_000), UnixMillis(8_000_000), UnixMillis(10_000_000));
+        let joining = |lost_since, configured_since| Joining {
+            pool_followed_since: UnixMillis(4_000_000),
+            lost_since,
+            configured_since,
+            first_run: FirstRun::None,
+        };
+        let live_since = |joining: Joining, created| joining.cursor(Some(created), Some(moved_in), now).live_since();
+        assert_eq!(live_since(joining(Some(moved_in), None), old), moved_in, "since the start that brought it here");
+        let earlier = Some(UnixMillis(6_000_000));
+        assert_eq!(live_since(joining(earlier, None), old), moved_in, "not since an earlier loss or change");
+        assert_eq!(live_since(joining(None, None), old), now, "long after the change it is anybody");
+        assert_eq!(live_since(joining(Some(moved_in), earlier), old), UnixMillis(6_000_000), "unless people say so");
+        assert_eq!(live_since(joining(None, None), moved_in), UnixMillis::MIN, "born here");
+        assert!(
+            !joining(None, None).is_newborn(Some(old), Some(moved_in))
+                && joining(None, None).is_newborn(Some(old), None)
+        );
     }
 
     #[test]

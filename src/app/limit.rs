@@ -1,0 +1,172 @@
+//! Keeps a budget that is a share of the account's limit: asks AWS for the limit, and goes on with what it last said.
+//!
+//! One for each account and region. While AWS has never said (the caller may not ask, or the endpoint does not know the
+//! question) the limit is the documented default, which no account is below; people are told when that begins and ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::budget::DEFAULT_READ_LIMIT;
+use crate::lifecycle::Clock;
+use crate::metrics::{AccountLimit, Metrics};
+use crate::poller::health::Trouble;
+use crate::pool::Pool;
+use crate::source::{Source, SourceError};
+use crate::status::StatusBoard;
+
+/// How often the limit is read: a limit that was bought is used five minutes later, for 288 calls a day in a category of
+/// which nothing else is called. After an error it is the same: a permission is given in minutes.
+const READ_EVERY: Duration = Duration::from_mins(5);
+
+/// Pause after an error that passes by itself, while nothing is known yet.
+const RETRY_AFTER: Duration = Duration::from_secs(15);
+
+/// The watch over an account's limit in a region.
+pub(super) struct LimitWatch<S> {
+    /// The pool that is asked with; the limit is its account's.
+    pub(super) pool: Arc<Pool<S>>,
+    /// This instance's share of the limit.
+    pub(super) share: f64,
+    pub(super) metrics: Metrics,
+    pub(super) status: StatusBoard,
+    pub(super) clock: Clock,
+}
+
+impl<S: Source> LimitWatch<S> {
+    /// Watches until the soft stop.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        stop.run_until_cancelled(self.keep()).await;
+    }
+
+    async fn keep(self) {
+        let mut known = AccountLimit { per_second: DEFAULT_READ_LIMIT, read: None };
+        let mut told = None;
+        loop {
+            let answer = self.pool.source.read_limit().await;
+            let may_pass =
+                matches!(answer, Err(SourceError::Throttled(_) | SourceError::Timeout(_) | SourceError::Passing(_)));
+            self.take(answer, &mut known, &mut told);
+            let soon = may_pass && known.read.is_none();
+            tokio::time::sleep(if soon { RETRY_AFTER } else { READ_EVERY }).await;
+        }
+    }
+
+    fn take(&self, answer: Result<f64, SourceError>, known: &mut AccountLimit, told: &mut Option<Trouble>) {
+        let identity = &self.pool.identity;
+        let (account, region) = (identity.account_id.as_deref(), identity.region.as_str());
+        let name = account.unwrap_or("unknown");
+        match answer {
+            Ok(per_second) => {
+                let is_news = known.read.is_none() || known.per_second.to_bits() != per_second.to_bits();
+                *known = AccountLimit { per_second, read: Some(self.clock.now()) };
+                *told = None;
+                if is_news {
+                    let budget = self.share * per_second;
+                    info!(account = name, region, limit = per_second, budget, "the account's limit was read");
+                }
+            }
+            Err(error) => {
+                self.status.pool_error(&identity.id, &error.to_string(), self.clock.now());
+                // A throttle is of no kind of trouble: it is told like no answer.
+                let trouble = Trouble::of(&error).unwrap_or(Trouble::Unanswered);
+                // What every call meets is told by those that matter.
+                if *told != Some(trouble) && !trouble.meets_every_call() {
+                    let limit = known.per_second;
+                    let why = if known.read.is_some() { "what it was before" } else { "the documented default" };
+                    warn!(account = name, region, cause = %error, limit, "the account's limit cannot be read; taking {why}");
+                }
+                *told = Some(trouble);
+            }
+        }
+        self.pool.source.reads().set_limit(self.share * known.per_second);
+        self.metrics.api_limit(account, region, *known);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::entry::PoolIdentity;
+    use crate::event::UnixMillis;
+    use crate::gate::Gate;
+    use crate::schedule::PoolSlot;
+    use crate::source::metered::Metered;
+    use crate::source::{Listing, Page, PageToken, PoolDescription, UserPage};
+    use crate::walk::Rules;
+
+    const POOL: &str = "eu-west-1_Limit";
+    const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+
+    /// An account of which only the limit is asked.
+    #[derive(Clone)]
+    struct Aws(Arc<Mutex<Result<f64, SourceError>>>);
+
+    impl Source for Aws {
+        async fn page(&self, _: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
+            unreachable!("nobody is polled")
+        }
+
+        async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {
+            unreachable!("nobody is listed")
+        }
+
+        async fn describe(&self) -> Result<PoolDescription, SourceError> {
+            unreachable!("nothing is described")
+        }
+
+        async fn read_limit(&self) -> Result<f64, SourceError> {
+            self.0.lock().unwrap().clone()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_budget_follows_the_limit_and_an_error_leaves_it_where_it_is() {
+        let aws = Aws(Arc::new(Mutex::new(Err(SourceError::Caller("not authorized".into())))));
+        let identity = Arc::new(PoolIdentity {
+            id: POOL.into(),
+            name: POOL.into(),
+            region: "eu-west-1".into(),
+            account_id: Some("111122223333".into()),
+        });
+        let (metrics, gate) = (Metrics::new(NOW), Gate::new(1.0));
+        metrics.add_pool(&identity);
+        let source = Metered::new(aws.clone(), identity.clone(), metrics.clone(), gate.clone(), Gate::new(1.0));
+        let rules = Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None };
+        let pool = Arc::new(Pool { slot: PoolSlot(0), identity, source, rules });
+        let (status, clock) = (StatusBoard::new(NOW), Clock::manual(NOW));
+        let watch = LimitWatch { pool, share: 0.1, metrics: metrics.clone(), status: status.clone(), clock };
+        let acted = async {
+            let budget_of = async |answer: Result<f64, SourceError>, after: Duration| {
+                *aws.0.lock().unwrap() = answer;
+                tokio::time::sleep(after + Duration::from_secs(1)).await;
+                gate.per_second()
+            };
+            let shown = || {
+                let report = status.report(&metrics, NOW);
+                let pool = &report.pools[0];
+                (pool.account_limit_requests_per_second, pool.account_limit_read.is_some(), pool.last_errors.len())
+            };
+            let close = |budget: f64, wanted: f64| assert!((budget - wanted).abs() < 1e-9, "{budget}, not {wanted}");
+            let denied = || Err(SourceError::Caller("not authorized".into()));
+            let passing = || Err(SourceError::Passing("reset".into()));
+            close(budget_of(denied(), Duration::ZERO).await, 5.0);
+            assert_eq!(shown(), (Some(50.0), false, 1), "the default, and why");
+            close(budget_of(Ok(200.0), READ_EVERY).await, 20.0);
+            assert_eq!(shown(), (Some(200.0), true, 1));
+            close(budget_of(Ok(120.0), READ_EVERY).await, 12.0);
+            close(budget_of(denied(), READ_EVERY).await, 12.0);
+            close(budget_of(passing(), READ_EVERY).await, 12.0);
+            assert_eq!(shown(), (Some(120.0), true, 2), "what it was before");
+            close(budget_of(Ok(50.0), READ_EVERY).await, 5.0);
+        };
+        tokio::select! {
+            () = watch.keep() => {}
+            () = acted => {}
+        }
+    }
+}

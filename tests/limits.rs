@@ -1,0 +1,94 @@
+//! A budget that is a share of the account's limit: the built binary against an account that says what its limit is, one
+//! that does not, and an endpoint that does not know the question. How the budget follows for hours: `src/app/limit.rs`.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/stage.rs"]
+mod stage;
+
+use cognito_auth_exporter::simulate::fault::{Fault, Refusal};
+use cognito_auth_exporter::simulate::quota::{Category, Quotas};
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use exporter::Exporter;
+use serde_json::Value;
+use stage::{Stage, is, said};
+
+const POOLS: [&str; 2] = ["eu-west-1_Limit", "eu-west-1_Other"];
+const ASK: &str = "GetProvisionedLimit";
+const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
+
+/// Two pools of an account that may make 200 calls a second.
+async fn stage(change: impl FnOnce(&mut World)) -> Stage {
+    let config = POOLS.map(|pool| format!("[[pools]]\nid = {pool:?}\nusernames = [\"ann\"]\n")).concat();
+    Stage::set(&format!("{config}[poll]\nrequests_per_second = \"20%\"\nmin_interval = \"1s\"\n"), |world| {
+        *world.quotas() = Quotas::documented();
+        world.quotas().set_limit(Category::UserResourceRead, Some(200));
+        for pool in POOLS {
+            world.add_pool(Pool::new(pool));
+            world.add_user(pool, "ann");
+        }
+        change(world);
+    })
+    .await
+}
+
+fn until_budget(exporter: &Exporter, per_second: f64) {
+    exporter.until(&format!("a budget of {per_second}"), |scrape| is(scrape, BUDGET, &[], per_second));
+}
+
+/// The account's limit as `/status` tells it, of both pools, and whether it was read.
+fn limit(exporter: &Exporter) -> [(Option<f64>, bool); 2] {
+    let status: Value = serde_json::from_str(&exporter.get("/status")).unwrap();
+    [0, 1].map(|pool| {
+        let pool = &status["pools"][pool];
+        (pool["account_limit_requests_per_second"].as_f64(), pool["account_limit_read"].is_string())
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_share_of_the_limit_is_a_share_of_what_aws_says() {
+    let stage = stage(|_| {}).await;
+    let exporter = stage.exporter();
+    until_budget(&exporter, 40.0);
+    assert_eq!(limit(&exporter), [(Some(200.0), true); 2]);
+    assert_eq!(stage.simulation.world(|world| world.calls().count(ASK)), 1, "once for the account, not for each pool");
+    assert_eq!(said(&exporter.log(), &["the account's limit was read", "limit=200"]).len(), 1);
+    let scrape = exporter.scrape();
+    let counted = [&*format!("operation=\"{ASK}\""), "outcome=\"ok\""];
+    assert!(is(&scrape, "cognito_exporter_api_requests_total", &counted, 1.0));
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_not_ask_has_a_share_of_the_documented_limit_and_is_told_once() {
+    let stage = stage(|world| _ = world.inject(Fault::access_denied().on(ASK))).await;
+    let exporter = stage.exporter();
+    exporter.until_said("the account's limit cannot be read");
+    until_budget(&exporter, 10.0);
+    assert_eq!(limit(&exporter), [(Some(50.0), false); 2]);
+    let warned = said(&exporter.log(), &["WARN"]);
+    assert!(warned.len() == 1 && warned[0].contains("AccessDenied") && warned[0].contains("default"), "{warned:?}");
+    for pool in POOLS {
+        stage.until_polled(pool, "ann", 2).await;
+    }
+    let scrape = exporter.scrape();
+    assert!(is(&scrape, "cognito_exporter_pool_up", &[], 2.0), "it is nobody's trouble: {}", scrape.interesting());
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_does_not_know_the_question_is_asked_again_and_the_budget_follows_its_answer() {
+    let unknown = Refusal::new("UnknownOperationException", "");
+    let stage = stage(|world| _ = world.inject(Fault::from(unknown).on(ASK).times(1))).await;
+    let exporter = stage.exporter();
+    exporter.until_said("the account's limit cannot be read");
+    until_budget(&exporter, 10.0);
+    until_budget(&exporter, 40.0);
+    assert_eq!(limit(&exporter), [(Some(200.0), true); 2]);
+    assert_eq!(said(&exporter.log(), &["WARN"]).len(), 1);
+    assert!(exporter.stop().success());
+}

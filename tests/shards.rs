@@ -1,0 +1,277 @@
+//! Several instances of the built binary, each with its share of one pool's users: together they follow everybody once and
+//! count every event once, and when their number changes what is counted is exactly what README.md says.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/stage.rs"]
+mod stage;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::shard::Shard;
+use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use exporter::{Exporter, PATIENCE};
+use serde_json::Value;
+use stage::{MINUTE, Stage, is, now, said, sign_ins};
+
+const POOL: &str = "eu-west-1_Shards";
+const EVENTS: &str = "cognito_auth_events_total";
+const HISTORY: &str = "cognito_auth_history_events_total";
+
+/// The users there are from the start.
+const USERS: usize = 48;
+
+/// The configuration of each of so many shards. The rates are for all of them.
+fn config(shards: u32, followed_since: Option<UnixMillis>) -> String {
+    let since = followed_since.map_or_else(String::new, |since| format!("followed_since = \"{since}\"\n"));
+    format!(
+        "[[pools]]\nid = {POOL:?}\nall_users = true\n{since}\
+         [poll]\nrequests_per_second = 600\nmin_interval = \"1s\"\nfirst_run = \"1h\"\n\
+         [discovery]\ninterval = \"10s\"\nrequests_per_second = 30\n[shard]\ncount = {shards}\n"
+    )
+}
+
+fn name(user: usize) -> String {
+    format!("user-{user:02}")
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter's value, of a few hundred")]
+fn count(value: f64) -> usize {
+    value.round() as usize
+}
+
+fn home(user: &str, shards: u32) -> u32 {
+    (0..shards).find(|index| Shard::new(*index, shards).unwrap().holds(POOL, user)).unwrap()
+}
+
+/// A deployment of some shards, and everybody in its pool.
+struct Deployment<'a> {
+    stage: &'a Stage,
+    shards: Vec<Exporter>,
+    users: BTreeSet<String>,
+}
+
+impl<'a> Deployment<'a> {
+    /// Starts so many shards, each with a state and a key of its own, and waits until each follows its share.
+    fn start(stage: &'a Stage, count: u32, followed_since: Option<UnixMillis>, users: &BTreeSet<String>) -> Self {
+        Self::start_while(stage, count, followed_since, users, |_| {})
+    }
+
+    /// The same; something happens after their start, and most likely before anybody is listed.
+    fn start_while(
+        stage: &'a Stage,
+        count: u32,
+        followed_since: Option<UnixMillis>,
+        users: &BTreeSet<String>,
+        happens: impl FnOnce(&Self),
+    ) -> Self {
+        stage.reconfigure(&config(count, followed_since));
+        let slow = Fault::new(Misfortune::Slow(Duration::from_secs(2))).on("ListUsers");
+        let slow = stage.simulation.world(|world| world.inject(slow));
+        let shards = (0..count).map(|index| {
+            let mut command = stage.command();
+            command.env("COGNITO_EXPORTER_STATE__PATH", stage.path(&format!("state-{index}")));
+            command.env("AWS_ACCESS_KEY_ID", format!("key-of-{index}"));
+            // As Kubernetes tells it, in every way that there is.
+            match index {
+                0 => command.env("POD_NAME", "exporter-0").env("HOSTNAME", "another-7"),
+                1 => command.env("HOSTNAME", "exporter-1"),
+                _ => command.env("COGNITO_EXPORTER_SHARD__INDEX", format!("exporter-{index}")),
+            };
+            Exporter::started(command)
+        });
+        let started = Self { stage, shards: shards.collect(), users: users.clone() };
+        happens(&started);
+        stage.simulation.world(|world| world.cure(slow));
+        for (index, shard) in (0..).zip(&started.shards) {
+            let own = users.iter().filter(|user| home(user, count) == index).count();
+            shard.until(&format!("{own} followed by {index}"), |scrape| {
+                is(scrape, "cognito_exporter_users", &[], own as f64)
+                    && scrape.count("cognito_exporter_discovery_last_success_timestamp_seconds", &[]) > 0
+            });
+        }
+        started
+    }
+
+    /// A sign-in of everybody, now.
+    fn everybody_signs_in(&self) {
+        self.stage.simulation.world(|world| self.users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
+    }
+
+    /// What a counter says, over all shards.
+    fn sum(&self, metric: &str) -> f64 {
+        self.shards.iter().map(|shard| shard.scrape().sum(metric, &[])).sum()
+    }
+
+    /// Waits until so many live and historical events were counted, and checks after two more polls of everybody that it
+    /// were no more.
+    async fn counted(&self, live: usize, history: usize) {
+        let deadline = Instant::now() + PATIENCE;
+        let reached = |metric: &str, events: usize| self.sum(metric) > events as f64 - 0.5;
+        while !(reached(EVENTS, live) && reached(HISTORY, history)) {
+            let sums = [EVENTS, HISTORY].map(|metric| self.sum(metric));
+            assert!(Instant::now() < deadline, "{sums:?}, not {live} and {history}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        for _ in 0..2 {
+            self.stage.forget_calls();
+            self.stage.until_all_polled(POOL, &self.users).await;
+        }
+        let sums = [EVENTS, HISTORY].map(|metric| count(self.sum(metric)));
+        assert_eq!(sums, [live, history], "live and history");
+    }
+
+    /// Checks that each user is polled by the one shard whose it is.
+    fn everybody_is_polled_by_one(&self) {
+        let mut askers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for call in self.stage.reads(|call| call.pool.as_deref() == Some(POOL)) {
+            askers.entry(call.user.unwrap()).or_default().insert(call.access_key.unwrap());
+        }
+        let count = u32::try_from(self.shards.len()).unwrap();
+        let own = |user: &String| (user.clone(), BTreeSet::from([format!("key-of-{}", home(user, count))]));
+        assert_eq!(askers, self.users.iter().map(own).collect());
+    }
+
+    /// Stops all shards; nobody was warned of anything.
+    fn stop(self) {
+        for shard in self.shards {
+            assert_eq!(said(&shard.log(), &["WARN"]), Vec::<String>::new());
+            assert!(shard.stop().success());
+        }
+    }
+}
+
+fn populate(world: &mut World) -> BTreeSet<String> {
+    world.add_pool(Pool::new(POOL));
+    let users: BTreeSet<_> = (0..USERS).map(name).collect();
+    for user in &users {
+        world.add_user_with(POOL, user, |user| user.created = UnixMillis(now().0 - 1000 * MINUTE));
+    }
+    users
+}
+
+/// How many users are of one share of so many.
+fn share(users: &BTreeSet<String>, index: u32, count: u32) -> usize {
+    users.iter().filter(|user| home(user, count) == index).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn shards_count_every_event_once_and_a_change_leaves_uncounted_what_nobody_saw_and_repeats_nothing() {
+    let mut users = BTreeSet::new();
+    let stage = Stage::set(&config(2, None), |world| users = populate(world)).await;
+    let moved = share(&users, 2, 3);
+    assert!(moved > 0 && share(&users, 0, 2) > 0 && share(&users, 1, 2) > 0);
+
+    // Two shards.
+    let two = Deployment::start(&stage, 2, None, &users);
+    two.everybody_signs_in();
+    two.counted(USERS, 0).await;
+    two.everybody_is_polled_by_one();
+    for (index, shard) in (0..).zip(&two.shards) {
+        let labels = [&*format!("index=\"{index}\""), "count=\"2\""];
+        assert!(is(&shard.scrape(), "cognito_exporter_shard_info", &labels, 1.0));
+        let status: Value = serde_json::from_str(&shard.get("/status")).unwrap();
+        assert_eq!(status["shard"], serde_json::json!({"index": index, "count": 2}));
+        let budget = shard.scrape().sum("cognito_exporter_api_budget_requests_per_second", &[]);
+        assert!((budget - 300.0).abs() < 1e-6, "half of the rate: {budget}");
+    }
+    two.stop();
+
+    // All of them sign in while nothing runs. Who stays with a ledger is counted; who moves has it in the history, with what
+    // the former shard had counted.
+    stage.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
+    // From the start on everything is counted, also what happens before its user is listed.
+    let three = Deployment::start_while(&stage, 3, None, &users, Deployment::everybody_signs_in);
+    let (mut live, mut history) = (USERS + (USERS - moved) + USERS, 2 * moved);
+    three.counted(live, history).await;
+    three.everybody_is_polled_by_one();
+    // Of somebody who is born here, too.
+    let newborn = (0..).map(|number| format!("newborn-{number}")).find(|user| home(user, 3) == 2).unwrap();
+    stage.simulation.world(|world| world.add_user(POOL, &newborn));
+    users.insert(newborn);
+    let three = Deployment { users: users.clone(), ..three };
+    three.everybody_signs_in();
+    live += USERS + 1;
+    three.counted(live, history).await;
+    let of_third = three.shards[2].scrape();
+    three.stop();
+
+    // Two again, on the ledgers that they had: what the third has counted is not counted again, also not of those whom the
+    // first two knew before, nor of the newborn. They have it as history.
+    let two = Deployment::start_while(&stage, 2, None, &users, Deployment::everybody_signs_in);
+    live -= count(of_third.sum(EVENTS, &[]));
+    live += USERS + 1;
+    history = history - count(of_third.sum(HISTORY, &[])) + 4 * moved + 1;
+    two.counted(live, history).await;
+    two.everybody_signs_in();
+    two.counted(live + USERS + 1, history).await;
+    two.everybody_is_polled_by_one();
+    two.stop();
+
+    // Whatever came twice came under the same name.
+    let uids: BTreeSet<_> = stage.receiver.records().iter().map(|record| record.uid().to_owned()).collect();
+    assert_eq!(uids.len(), stage.truth(&[POOL]).len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_followed_since_a_change_loses_nothing_and_repeats_what_movers_did_since_then() {
+    let mut users = BTreeSet::new();
+    let stage = Stage::set(&config(2, None), |world| users = populate(world)).await;
+    let moved = share(&users, 2, 3);
+    let two = Deployment::start(&stage, 2, None, &users);
+    two.everybody_signs_in();
+    two.counted(USERS, 0).await;
+    let since = UnixMillis(now().0 + 1);
+    stage.until("the next millisecond", |_| now() > since).await;
+    two.everybody_signs_in();
+    two.counted(2 * USERS, 0).await;
+    two.stop();
+
+    stage.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
+    let three = Deployment::start(&stage, 3, Some(since), &users);
+    // What happened while nothing ran is counted; so is, again, what movers did after `since` and before the stop.
+    three.counted(3 * USERS + moved, moved).await;
+    three.stop();
+
+    // It may stay: a restart repeats nothing.
+    let three = Deployment::start(&stage, 3, Some(since), &users);
+    three.everybody_signs_in();
+    three.counted(4 * USERS + moved, moved).await;
+    three.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_name_that_may_be_an_alias_waits_until_every_shard_has_met_everybody() {
+    let alias = (0..).map(|number| format!("alias-{number}@example.com")).find(|alias| home(alias, 2) == 0).unwrap();
+    let user = (0..).map(|number| format!("person-{number}")).find(|user| home(user, 2) == 1).unwrap();
+    let stage = Stage::set("", |world| {
+        world.add_pool(Pool::new(POOL));
+        world.add_user_with(POOL, &user, |user| user.set_attribute("email", &alias));
+        world.add_to_group(POOL, "staff", &user);
+    })
+    .await;
+    let pools = format!(r#"[{{"id": "{POOL}", "groups": ["staff"], "usernames": ["{alias}"]}}]"#);
+    stage.reconfigure(&config(2, None));
+    let denied = stage.simulation.world(|world| world.inject(Fault::access_denied().on("ListUsersInGroup")));
+    let shards = [0, 1].map(|index| {
+        let mut command = stage.command();
+        command.env("COGNITO_EXPORTER_STATE__PATH", stage.path(&format!("state-{index}")));
+        command.env("COGNITO_EXPORTER_POOLS", &pools).env("COGNITO_EXPORTER_SHARD__INDEX", index.to_string());
+        Exporter::started(command)
+    });
+    stage.until("two attempts each", |world| world.calls().count("ListUsersInGroup") >= 4).await;
+    assert_eq!(stage.polled(POOL), BTreeSet::new());
+    stage.simulation.world(|world| world.cure(denied));
+    stage.until_polled(POOL, &user, 2).await;
+    assert_eq!(stage.polled(POOL), BTreeSet::from([user]));
+    for shard in shards {
+        assert!(shard.stop().success());
+    }
+}
