@@ -45,6 +45,7 @@ use crate::courier::{Outbox, OutboxId, Settlement, Unreadable, Waiting};
 use crate::cursor::Cursor;
 use crate::entry::{Entry, PoolIdentity};
 use crate::event::UnixMillis;
+use crate::schedule::Habit;
 use crate::shard::{Shard, Shares};
 use crate::tally::Series;
 
@@ -92,6 +93,8 @@ pub struct Standing {
     pub joined: UnixMillis,
     /// Since when the user is gone; None for one who is followed.
     pub gone_since: Option<UnixMillis>,
+    /// How active the user was, if anything was learnt yet.
+    pub habit: Option<HabitAt>,
 }
 
 impl std::fmt::Debug for Standing {
@@ -110,11 +113,33 @@ pub struct UserRecord {
     pub sub: Option<String>,
     /// What is known of the user's history.
     pub cursor: Cursor,
+    /// How active the user was when the cursor was written, if anything was learnt yet.
+    pub habit: Option<HabitAt>,
 }
 
 impl std::fmt::Debug for UserRecord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UserRecord").field("joined", &self.joined).field("cursor", &self.cursor).finish_non_exhaustive()
+    }
+}
+
+/// A user's habit as it was at a moment, in its stored form. It is written with pages that are written anyway, those that
+/// brought something: what a poll finds nothing in tells nothing but silence, and [`HabitAt::aged`] knows of that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HabitAt {
+    bytes: [u8; Habit::STORED],
+    at: UnixMillis,
+}
+
+impl HabitAt {
+    /// A habit at a moment.
+    pub fn new(habit: Habit, at: UnixMillis) -> Self {
+        Self { bytes: habit.to_bytes(), at }
+    }
+
+    /// The habit at `now`, if nothing has happened since.
+    pub fn aged(&self, now: UnixMillis) -> Habit {
+        Habit::from_bytes(self.bytes).aged(now.since(self.at))
     }
 }
 
@@ -291,9 +316,9 @@ impl Ledger {
         let key = keys::user(pool_id, username);
         let Some(user) = self.reading(|reader| reader.get(&key))? else { return Ok(None) };
         let gone = self.reading(|reader| reader.get(&keys::gone(&key)))?;
-        let (joined, sub) = StoredUser::head(&user)?;
+        let standing = StoredUser::standing(&user)?;
         let gone = gone.map(|gone| Gone::open(&gone)).transpose()?;
-        Ok(Some(Standing { sub, joined, gone_since: gone.map(|gone| UnixMillis(gone.since)) }))
+        Ok(Some(Standing { gone_since: gone.map(|gone| UnixMillis(gone.since)), ..standing }))
     }
 
     /// Everybody of whom a pool has a record, in order, also those who are gone; read a few at a time, each as it is then.
@@ -384,7 +409,7 @@ impl Ledger {
         record: UserRecord,
         since: UnixMillis,
     ) -> Result<(), LedgerError> {
-        self.ask(Work::Succeed { user: (keys::user(pool_id, username), record), since }).await
+        self.ask(Work::Succeed { user: (keys::user(pool_id, username), Box::new(record)), since }).await
     }
 
     /// Lets a user go on under another name, with what is known of it under both, in one atomic write. `record` is what the
@@ -394,7 +419,7 @@ impl Ledger {
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn carry_over(&self, pool_id: &str, from: &str, to: &str, record: UserRecord) -> Result<(), LedgerError> {
         let (from, to) = (keys::user(pool_id, from), keys::user(pool_id, to));
-        self.ask(Work::Carry { from, to: (to, record) }).await
+        self.ask(Work::Carry { from, to: (to, Box::new(record)) }).await
     }
 
     /// Notes that users are gone; their records stay until they are forgotten.
@@ -717,7 +742,7 @@ mod tests {
                 account_id: None,
             }),
             username: "ann".into(),
-            record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW) },
+            record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW), habit: None },
             totals: vec![(Series::History, 1)],
             entries: vec![],
         }
@@ -732,7 +757,7 @@ mod tests {
 
     #[expect(clippy::needless_pass_by_value, reason = "it takes the place of what it is given")]
     fn newer(record: Vec<u8>) -> Vec<u8> {
-        envelope::in_version(2, &record)
+        envelope::in_version(record[0] + 1, &record)
     }
 
     #[tokio::test]
@@ -1059,7 +1084,7 @@ mod tests {
         assert_eq!(R::open(&sealed).as_ref(), Ok(record));
         let damaged = damage.iter().fold(sealed.clone(), |bytes, damage| damage.done_to(&bytes));
         assert!(damaged == sealed || R::open(&damaged).is_err(), "{damaged:?} passes for {sealed:?}");
-        let _ = (R::open(bytes), StoredUser::head(bytes), StoredUser::head(&damaged));
+        let _ = (R::open(bytes), StoredUser::standing(bytes), StoredUser::standing(&damaged));
     }
 
     proptest! {
@@ -1082,7 +1107,8 @@ mod tests {
             only_what_was_written(&LostSince { time }, &damage, &bytes);
             only_what_was_written(&Gone { since: time }, &damage, &bytes);
             only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
-            prop_assert_eq!(StoredUser::head(&StoredUser::from(&user).seal()), Ok((user.joined, user.sub)));
+            let standing = Standing { sub: user.sub.clone(), joined: user.joined, gone_since: None, habit: user.habit };
+            prop_assert_eq!(StoredUser::standing(&StoredUser::from(&user).seal()), Ok(standing));
             let entry = StoredEntry::from(&entry);
             only_what_was_written(&entry, &damage, &bytes);
             only_what_was_written(&StoredRefusal { value: entry.seal(), reason: text, at: time }, &damage, &bytes);

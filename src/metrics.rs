@@ -76,6 +76,17 @@ pub struct UserCounts {
     pub failing: u64,
 }
 
+/// What the present budget gives for a pool; of what cannot be said, None.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub struct PollForecast {
+    /// How long it takes to poll every user of all pools that share the budget once.
+    pub round: Option<Duration>,
+    /// The mean time from an event to its first sight.
+    pub event_delay: Option<Duration>,
+    /// Requests per second that it takes to keep the objective for all users of the pool.
+    pub required_per_second: Option<f64>,
+}
+
 /// What waits for delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OutboxSize {
@@ -184,9 +195,9 @@ impl Metrics {
         self.with_pool(pool, |pool| pool.objective = Some(objective));
     }
 
-    /// How long it takes to poll every user of the pool once; None while that cannot be said.
-    pub fn round_estimate(&self, pool: &str, estimate: Option<Duration>) {
-        self.with_pool(pool, |pool| pool.round = estimate);
+    /// What the present budget gives for the pool.
+    pub fn forecast(&self, pool: &str, forecast: PollForecast) {
+        self.with_pool(pool, |pool| pool.forecast = forecast);
     }
 
     /// The pool's users were listed to the end.

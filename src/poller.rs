@@ -22,9 +22,9 @@ use self::health::{Blame, Health, Notice};
 use self::members::{AfterTurn, Members};
 use self::turn::{Means, Report, TurnError};
 use crate::gate::Gate;
-use crate::metrics::{Stage, UserCounts};
+use crate::metrics::{PollForecast, Stage, UserCounts};
 use crate::pool::Pool;
-use crate::schedule::{Ended, Lane, PoolSlot, Schedule, UserSlot};
+use crate::schedule::{Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 
@@ -43,7 +43,7 @@ pub enum Message<S> {
     /// and nothing of them is told.
     Unfollow(PoolSlot, DropGuard),
     /// Users joined the roster; their records are in the ledger.
-    Joined(PoolSlot, Vec<String>),
+    Joined(PoolSlot, Vec<(String, Habit)>),
     /// Users left it. One who leaves and joins is due at once.
     Left(PoolSlot, Vec<String>),
     /// A pool of whom nobody is followed yet was asked for its users: no poll can say whether it answers.
@@ -96,7 +96,7 @@ impl<S: Source> Poller<S> {
     /// A poller without pools.
     pub fn new(means: Arc<Means>, pace: Pace, gate: Gate, status: StatusBoard) -> Self {
         Self {
-            schedule: Schedule::new(pace.min_interval),
+            schedule: Schedule::new(Intervals { min: pace.min_interval, max: pace.max_interval }),
             means,
             pace,
             gate,
@@ -144,7 +144,7 @@ impl<S: Source> Poller<S> {
                 self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
                 self.pools.remove(&pool);
             }
-            Message::Joined(pool, users) => users.iter().for_each(|user| self.join(pool, user)),
+            Message::Joined(pool, users) => users.iter().for_each(|(user, habit)| self.join(pool, user, *habit)),
             Message::Left(pool, usernames) => usernames.iter().for_each(|username| self.leave(pool, username)),
             Message::Listed(pool, result) => self.listed(pool, result),
         }
@@ -160,9 +160,9 @@ impl<S: Source> Poller<S> {
         };
     }
 
-    fn join(&mut self, pool: PoolSlot, username: &str) {
+    fn join(&mut self, pool: PoolSlot, username: &str, habit: Habit) {
         if let Some(slot) = self.members.join(pool, username, self.means.clock.now()) {
-            self.schedule.join(pool, slot, Instant::now().into_std());
+            self.schedule.join(pool, slot, habit, Instant::now().into_std());
         }
     }
 
@@ -182,13 +182,15 @@ impl<S: Source> Poller<S> {
     }
 
     fn begin_turn(&mut self) {
-        let Some((user, lane)) = self.schedule.next(Instant::now().into_std(), self.means.allowed()) else { return };
+        let now = Instant::now().into_std();
+        let Some((user, lane)) = self.schedule.next(now, self.means.allowed()) else { return };
         let Some((pool, username)) = self.members.begin(user) else { return self.schedule.leave(user) };
         let Some(followed) = self.pools.get(&pool) else { return self.schedule.leave(user) };
         let (means, pool) = (self.means.clone(), followed.pool.clone());
+        let habit = self.schedule.habit(user, now);
         let start = self.gate.reserve();
         self.turns.spawn(async move {
-            let result = turn::take(&means, &pool, username, lane, start).await;
+            let result = turn::take(&means, &pool, username, lane, habit, start).await;
             TurnEnd { user, lane, result }
         });
     }
@@ -205,17 +207,29 @@ impl<S: Source> Poller<S> {
         let now = Instant::now().into_std();
         let pool = match self.members.ended(end.user) {
             AfterTurn::Stays(pool) => pool,
-            AfterTurn::Left => return,
-            AfterTurn::Back(pool, username) => return self.join(pool, &username),
+            AfterTurn::Left => return self.schedule.ended(end.user, end.lane, Ended::Postponed, now),
+            AfterTurn::Back(pool, username) => {
+                self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
+                return self.join(pool, &username, Habit::UNKNOWN);
+            }
         };
         let Some(followed) = self.pools.get_mut(&pool) else { return };
+        let activity;
         let (ended, notice) = match end.result {
             Ok(report) => {
                 let wall = self.means.clock.now();
                 let polled = (end.lane == Lane::Poll).then_some(wall);
                 self.members.answered(end.user, polled, report.backlog.is_some());
                 let next_look = report.next_look.map(|look| now + look.since(wall));
-                (Ended::Answered { next_look, backlog: report.backlog }, followed.health.answered(now))
+                activity = report.activity;
+                let answer = Answer {
+                    next_look,
+                    backlog: report.backlog,
+                    calls: activity.pages,
+                    found: &activity.found,
+                    whole: activity.whole,
+                };
+                (Ended::Answered(answer), followed.health.answered(now))
             }
             Err(TurnError::Source(error)) => {
                 let (blame, notice) = followed.health.failed(&error, now);
@@ -255,9 +269,7 @@ impl<S: Source> Poller<S> {
         let (now, wall) = (Instant::now().into_std(), self.means.clock.now());
         let per_second = self.gate.per_second();
         // All pools of the account wait for the same budget.
-        let users = u32::try_from(self.members.len()).unwrap_or(u32::MAX);
-        let round =
-            (users > 0).then(|| Duration::from_secs_f64(f64::from(users) / per_second).max(self.pace.min_interval));
+        let forecast = self.schedule.forecast(per_second);
         for (slot, followed) in &self.pools {
             let counts = self.members.counts(*slot);
             let identity = &followed.pool.identity;
@@ -269,7 +281,14 @@ impl<S: Source> Poller<S> {
             metrics.users(&identity.id, UserCounts { ok, missing, failing });
             metrics.oldest_poll(&identity.id, counts.oldest);
             metrics.poll_objective(&identity.id, self.pace.max_interval);
-            metrics.round_estimate(&identity.id, round);
+            #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
+            let users = (ok + missing + failing) as f64;
+            let forecast = PollForecast {
+                round: forecast.round,
+                event_delay: forecast.delays.get(slot).copied(),
+                required_per_second: Some(users / self.pace.max_interval.as_secs_f64()),
+            };
+            metrics.forecast(&identity.id, forecast);
             metrics.catching_up(&identity.id, counts.catching_up > 0);
             metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
             self.status.backlog_walks(&identity.id, counts.catching_up);

@@ -1,16 +1,45 @@
 //! Whom to ask next, and when again.
 //!
-//! Pure: time comes in as an argument, users are slots of the roster. The plain policy: who was not seen for longest
-//! goes first, nobody more often than `min_interval`; a look at an event in progress goes before its user's turn; backlog
-//! has a lane of its own that takes what is spare and never starves. Work-conserving: while anybody is due, a call is made.
+//! Calls are the scarce good, so they go where the delay is. If a user's events come at a rate λ and it was last polled an
+//! age ago, polling it now is worth λ·age²/2: the delay its unseen events have gathered, which would only go on growing.
+//! Whoever is worth most goes first. With known rates and a fixed budget this polls everybody in proportion to √λ, which is
+//! the optimum; with rates that are [learnt](habit) from what polls find, against what is usual in the [pool](spectrum), it
+//! follows bursts as well. Nobody needs to know the budget: the worth at which users are served, the *price*, follows from it.
+//!
+//! Users of about one rate stand on one rung of a ladder, longest unseen first: the worthiest of a rung is its first, so that
+//! a decision compares some 50 firsts, however many users there are. `docs/scheduling.md` has the reasons and the figures.
+//!
+//! Around that stand four rules:
+//! - Nobody is polled more often than `min_interval`; but while anybody is due, a call is made.
+//! - Whoever was not seen for `max_interval` goes before the worthy, as long as the budget can keep that up for everybody.
+//! - A look at an event in progress goes before its user's turn, in every other poll at most.
+//! - Backlog has a lane of its own that takes what is spare, and a quarter of the calls when nothing is.
 //!
 //! A pool in trouble is held back as a whole, then probed by one user at a time, so that its failures cost the other pools
-//! nothing.
+//! nothing. Pure: time comes in as an argument; there is no chance in it, so that the same reports give the same decisions.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod forecast;
+mod habit;
+mod heap;
+mod ladder;
+mod line;
+mod moment;
+mod spectrum;
+mod user;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-/// A user's place in the roster.
+pub use self::forecast::Forecast;
+use self::forecast::Limits;
+pub use self::habit::{Found, Habit};
+use self::ladder::{Census, Ladder};
+use self::line::{Few, Line};
+use self::moment::{Moment, NEVER, instant, moment, nanos, seconds};
+use self::spectrum::Spectrum;
+use self::user::{State, User, Users};
+
+/// A user's place. Whoever gives places gives one to another user only after this one has left and its last turn has ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UserSlot(pub u32);
 
@@ -38,14 +67,9 @@ pub enum Backlog {
 
 /// How a turn ended, as far as the schedule cares.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended {
+pub enum Ended<'a> {
     /// The service answered for this user.
-    Answered {
-        /// When an event in progress wants another look.
-        next_look: Option<Instant>,
-        /// What is left open.
-        backlog: Option<Backlog>,
-    },
+    Answered(Answer<'a>),
     /// Nothing came of it through no fault of the user's (throttled, pool or endpoint in trouble): as it was before.
     Postponed,
     /// The user itself cannot be read: not again before this pause.
@@ -53,6 +77,21 @@ pub enum Ended {
         /// How long to leave the user alone.
         pause: Duration,
     },
+}
+
+/// What a turn brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Answer<'a> {
+    /// When an event in progress wants another look.
+    pub next_look: Option<Instant>,
+    /// What is left open.
+    pub backlog: Option<Backlog>,
+    /// Calls it took.
+    pub calls: u32,
+    /// Of a poll: the events that were not known before. Of a user's first poll: every event of the page, history too.
+    pub found: &'a [Found],
+    /// Of a user's first poll: whether the page was the user's whole history.
+    pub whole: bool,
 }
 
 /// What may be begun at present.
@@ -64,194 +103,448 @@ pub struct Allowed {
     pub history: bool,
 }
 
-#[derive(Debug)]
-struct User {
-    pool: PoolSlot,
-    /// Where it stands in its pool's `due` while it is not busy.
-    due: Instant,
-    look: Option<Instant>,
-    backlog: Option<Backlog>,
-    busy: bool,
+/// How often users are polled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Intervals {
+    /// No user more often than this (`poll.min_interval`).
+    pub min: Duration,
+    /// The objective for everybody (`poll.max_interval`).
+    pub max: Duration,
 }
 
 #[derive(Debug, Default)]
 struct Pool {
-    /// Everybody who is not busy, longest unseen first.
-    due: BTreeSet<(Instant, UserSlot)>,
-    /// Those of them who have an event in progress to look at.
-    looks: BTreeSet<(Instant, UserSlot)>,
-    live_backlog: VecDeque<UserSlot>,
-    history_backlog: VecDeque<UserSlot>,
+    spectrum: Spectrum,
+    census: Census,
     busy: usize,
     in_trouble: bool,
-    held_until: Option<Instant>,
-}
-
-impl Pool {
-    fn open(&self, now: Instant) -> bool {
-        self.held_until.is_none_or(|until| until <= now) && !(self.in_trouble && self.busy > 0)
-    }
+    held_until: Option<Moment>,
+    /// Whether a call may be made for it: not while it is held, and while it is in trouble one at a time.
+    closed: bool,
 }
 
 /// The schedule of all pools that share one budget.
 #[derive(Debug)]
 pub struct Schedule {
-    min_interval: Duration,
-    users: HashMap<UserSlot, User>,
-    pools: HashMap<PoolSlot, Pool>,
-    decisions: u64,
+    min_interval: Moment,
+    max_interval: Moment,
+    /// The first moment; everything is told from here.
+    first: Option<Instant>,
+    users: Users,
+    pools: BTreeMap<PoolSlot, Pool>,
+    /// Everybody who waits.
+    ladder: Ladder,
+    /// Those of them who have an event in progress to look at.
+    looks: Line<Few>,
+    live_backlog: Line<Few>,
+    history_backlog: Line<Few>,
+    resting: BTreeSet<(Moment, UserSlot)>,
+    held: BTreeSet<(Moment, PoolSlot)>,
+    tickets: u32,
+    pace: Pace,
+    turns: Turns,
+}
+
+/// What the schedule has learnt of the budget, from its own decisions.
+#[derive(Debug, Default)]
+struct Pace {
+    /// Seconds between two polls that are not looks.
+    gap: f64,
+    /// √λ · age of those who are polled for their worth.
+    price: f64,
+    latest: Option<Moment>,
+    samples: f64,
+}
+
+/// Who went before whom, so that nobody always does.
+#[derive(Debug, Default)]
+struct Turns {
+    look_was_last: bool,
+    /// Polls that the sleepers have coming.
+    sleepers_due: f64,
+    /// Polls of the oldest in a row.
+    oldest_in_a_row: u32,
+    /// Polls that go before the next call for backlog.
+    backlog_debt: u32,
+}
+
+/// Why a user is polled.
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    Look(UserSlot),
+    Oldest(UserSlot),
+    /// With √λ · age.
+    Worthiest(UserSlot, f64),
 }
 
 impl Schedule {
-    /// While polls are waiting, one decision in so many goes to backlog, so that it cannot starve.
-    const BACKLOG_EVERY: u64 = 4;
+    /// While polls are waiting, each call for backlog is followed by so many for polls.
+    const POLLS_PER_BACKLOG: u32 = 3;
 
-    /// While polls are waiting, one decision in so many ignores looks, so that they cannot starve the round.
-    const ROUND_EVERY: u64 = 2;
+    /// A long walk through backlog owes at most so many calls, or the lane would rest for hours after it.
+    const BACKLOG_DEBT_MAX: u32 = 1000;
 
-    /// A schedule in which nobody is polled more often than `min_interval`.
-    pub fn new(min_interval: Duration) -> Self {
-        Self { min_interval, users: HashMap::new(), pools: HashMap::new(), decisions: 0 }
+    /// How much more a newcomer is worth than an average user of its pool: its first page tells more than any later.
+    const NEWCOMER: f64 = 4.0;
+
+    /// The part of the interval that is to be kept in which the sleepers have their round.
+    const ROUND: f64 = 0.97;
+
+    /// The part of it after which the oldest goes first whatever the round: early enough for a call to be answered in time.
+    const LATE: f64 = 0.985;
+
+    /// The part of it before which the oldest need not be polled for the round's sake.
+    const EARLY: f64 = 0.5;
+
+    /// While three quarters of the budget or less keep the interval, of so many who are late one lets the worthiest go before:
+    /// after a pause everybody is late.
+    const LATE_IN_A_ROW: u32 = 3;
+
+    /// Calls over which pace and price are averaged: a minute or so.
+    const AVERAGED: f64 = 256.0;
+
+    /// A longer gap between two polls is a pause, not the budget.
+    const GAP_MAX: f64 = 60.0;
+
+    /// Of an hour, what a user's poll teaches the pool: the time since its last, so that the active do not speak loudest.
+    const LESSON: f64 = 3600.0;
+
+    /// A schedule that keeps these intervals.
+    pub fn new(intervals: Intervals) -> Self {
+        Self {
+            min_interval: nanos(intervals.min),
+            max_interval: nanos(intervals.max.max(intervals.min)),
+            first: None,
+            users: Users::default(),
+            pools: BTreeMap::new(),
+            ladder: Ladder::default(),
+            looks: Line::default(),
+            live_backlog: Line::default(),
+            history_backlog: Line::default(),
+            resting: BTreeSet::new(),
+            held: BTreeSet::new(),
+            tickets: 0,
+            pace: Pace::default(),
+            turns: Turns::default(),
+        }
     }
 
-    /// Takes a user in; it is due at once. Its backlog, if any, is known after its first turn.
-    pub fn join(&mut self, pool: PoolSlot, user: UserSlot, now: Instant) {
-        if self.users.contains_key(&user) {
-            return;
+    /// Takes a user in at a place that is free; it is due at once. Its backlog, if any, is known after its first turn. What
+    /// was known of its habit is to be [aged](Habit::aged) to the present.
+    pub fn join(&mut self, pool: PoolSlot, slot: UserSlot, habit: Habit, now: Instant) {
+        let now = self.moment(now);
+        let Pool { spectrum, census, .. } = self.pools.entry(pool).or_default();
+        if habit.is_known() {
+            habit.teach(spectrum, 1.0);
         }
-        self.users.insert(user, User { pool, due: now, look: None, backlog: None, busy: false });
-        self.enqueue(user);
+        let rung = Self::rung(&habit, spectrum, self.pace.price);
+        census.join(rung);
+        self.users.insert(slot, User::new(pool, habit, rung, now - self.min_interval));
+        self.enqueue(slot);
     }
 
     /// Takes a user out. A turn that is under way may end; its report is ignored.
-    pub fn leave(&mut self, user: UserSlot) {
-        self.dequeue(user);
-        if let Some(gone) = self.users.remove(&user)
-            && gone.busy
-            && let Some(pool) = self.pools.get_mut(&gone.pool)
-        {
-            pool.busy -= 1;
+    pub fn leave(&mut self, slot: UserSlot) {
+        match self.users.get_mut(slot) {
+            Some(user) if user.state == State::Busy => user.state = State::Gone,
+            Some(user) if user.state != State::Gone => {
+                self.dequeue(slot);
+                self.forget(slot);
+            }
+            _ => {}
         }
+    }
+
+    fn forget(&mut self, slot: UserSlot) {
+        if let Some(user) = self.users.remove(slot) {
+            self.pools.entry(user.pool).or_default().census.leave(user.rung);
+        }
+    }
+
+    /// What a budget of so many calls a second gives.
+    pub fn forecast(&self, per_second: f64) -> Forecast {
+        let pools: Vec<_> = self.pools.iter().map(|(slot, pool)| (*slot, &pool.census)).collect();
+        let share = count(self.users.len()) / per_second / seconds(self.max_interval);
+        let limits = Limits { least: seconds(self.min_interval), kept: self.kept_interval(share) };
+        forecast::forecast(&pools, per_second, limits)
+    }
+
+    /// What is known of a user at present, if nothing happened since its latest answered poll.
+    pub fn habit(&self, slot: UserSlot, now: Instant) -> Habit {
+        let (Some(first), Some(user)) = (self.first, self.users.get(slot)) else { return Habit::UNKNOWN };
+        user.habit.aged(silence(user, moment(first, now)))
     }
 
     /// Decides whose turn it is. The user is busy until [`Schedule::ended`].
     pub fn next(&mut self, now: Instant, allowed: Allowed) -> Option<(UserSlot, Lane)> {
-        self.decisions = self.decisions.wrapping_add(1);
-        let backlog_first = self.decisions.is_multiple_of(Self::BACKLOG_EVERY);
-        let looks_first = !self.decisions.is_multiple_of(Self::ROUND_EVERY);
-        let poll = || {
-            if allowed.live { self.next_poll(now, looks_first).map(|user| (user, Lane::Poll)) } else { None }
+        let now = self.moment(now);
+        self.wake(now);
+        let poll = if allowed.live { self.next_poll(now) } else { None };
+        let backlog = self.next_backlog(allowed);
+        let (slot, lane) = match (poll, backlog) {
+            (Some(_), Some(user)) if self.turns.backlog_debt == 0 => (user, Lane::Backlog),
+            (Some(poll), _) => (self.chosen(poll, now), Lane::Poll),
+            (None, backlog) => (backlog?, Lane::Backlog),
         };
-        let backlog = || self.next_backlog(now, allowed).map(|user| (user, Lane::Backlog));
-        let choice = if backlog_first { backlog().or_else(poll) } else { poll().or_else(backlog) }?;
-        self.dequeue(choice.0);
-        if let Some(user) = self.users.get_mut(&choice.0) {
-            user.busy = true;
-            self.pools.entry(user.pool).or_default().busy += 1;
-        }
-        Some(choice)
+        self.charge(lane, 1);
+        self.dequeue(slot);
+        let user = self.users.get_mut(slot)?;
+        user.state = State::Busy;
+        let pool = user.pool;
+        self.pools.entry(pool).or_default().busy += 1;
+        self.settle(pool);
+        Some((slot, lane))
     }
 
     /// When somebody will be due, if nothing else happens before; None while nobody waits.
     pub fn next_at(&self, now: Instant, allowed: Allowed) -> Option<Instant> {
-        let of_pool = |pool: &Pool| {
-            if pool.in_trouble && pool.busy > 0 {
-                return None;
-            }
-            let due = pool.due.first().filter(|_| allowed.live).map(|(due, _)| *due);
-            let look = pool.looks.first().filter(|_| allowed.live).map(|(look, _)| *look);
-            let backlog = (allowed.live && !pool.live_backlog.is_empty())
-                || (allowed.history && !pool.history_backlog.is_empty());
-            let earliest = [due, look, backlog.then_some(now)].into_iter().flatten().min()?;
-            Some(pool.held_until.map_or(earliest, |held| earliest.max(held)))
-        };
-        self.pools.values().filter_map(of_pool).min()
+        let first = self.first?;
+        let due = self.ladder.oldest_seen().map(|polled| polled + self.min_interval);
+        let polls = [due, self.looks.first_key()].into_iter().filter(|_| allowed.live);
+        let changes = [self.held.first().map(|(until, _)| *until), self.resting.first().map(|(until, _)| *until)];
+        let earliest = polls.chain(changes).flatten().min().map(|moment| instant(first, moment));
+        let backlog = self.next_backlog(allowed).map(|_| now);
+        [earliest, backlog].into_iter().flatten().min()
     }
 
     /// Reports how a turn ended.
-    pub fn ended(&mut self, slot: UserSlot, lane: Lane, ended: Ended, now: Instant) {
-        let Some(user) = self.users.get_mut(&slot).filter(|user| user.busy) else {
+    pub fn ended(&mut self, slot: UserSlot, lane: Lane, ended: Ended<'_>, now: Instant) {
+        let first = *self.first.get_or_insert(now);
+        let now = moment(first, now);
+        let Some(user) = self.users.get_mut(slot).filter(|user| matches!(user.state, State::Busy | State::Gone)) else {
             return;
         };
-        user.busy = false;
-        let pool = self.pools.entry(user.pool).or_default();
-        pool.busy -= 1;
+        let pool_slot = user.pool;
+        let pool = self.pools.entry(pool_slot).or_default();
+        pool.busy = pool.busy.saturating_sub(1);
+        if !matches!(ended, Ended::Postponed) {
+            pool.in_trouble = false;
+        }
+        if user.state == State::Gone {
+            self.forget(slot);
+            return self.settle(pool_slot);
+        }
+        user.state = State::Waiting;
         match ended {
-            Ended::Answered { next_look, backlog } => {
-                pool.in_trouble = false;
+            Ended::Answered(answer) => {
                 if lane == Lane::Poll {
-                    user.due = now + self.min_interval;
+                    let silence = silence(user, now);
+                    let lesson = if user.habit.is_known() { silence.as_secs_f64() / Self::LESSON } else { 1.0 };
+                    user.habit.polled(silence, answer.found, answer.whole);
+                    user.habit.teach(&mut pool.spectrum, lesson.min(1.0));
+                    pool.census.leave(user.rung);
+                    user.rung = Self::rung(&user.habit, &pool.spectrum, self.pace.price);
+                    pool.census.join(user.rung);
+                    user.polled = now;
                 }
                 // The minimum interval holds for looks too; being due, a look still goes before the round.
-                user.look = next_look.map(|look| look.max(user.due));
-                user.backlog = backlog;
+                let earliest = user.polled + self.min_interval;
+                user.look = answer.next_look.map_or(NEVER, |look| moment(first, look).max(earliest));
+                user.backlog = answer.backlog;
+                self.tickets = self.tickets.wrapping_add(1);
+                user.ticket = self.tickets;
+                self.charge(lane, answer.calls.saturating_sub(1));
             }
             Ended::Postponed => {}
             Ended::Failed { pause } => {
-                pool.in_trouble = false;
-                user.due = now + pause.max(self.min_interval);
-                (user.look, user.backlog) = (None, None);
+                user.state = State::Resting;
+                user.polled = now;
+                user.look = now.saturating_add(nanos(pause).max(self.min_interval));
+                user.backlog = None;
             }
         }
+        self.settle(pool_slot);
         self.enqueue(slot);
     }
 
     /// Holds a pool back; afterwards one user at a time probes it until one is answered.
-    pub fn hold(&mut self, pool: PoolSlot, until: Instant) {
-        let pool = self.pools.entry(pool).or_default();
+    pub fn hold(&mut self, slot: PoolSlot, until: Instant) {
+        let until = self.moment(until);
+        let pool = self.pools.entry(slot).or_default();
         pool.in_trouble = true;
-        pool.held_until = Some(until);
+        if let Some(before) = pool.held_until.replace(until) {
+            self.held.remove(&(before, slot));
+        }
+        self.held.insert((until, slot));
+        self.settle(slot);
     }
 
-    fn next_poll(&self, now: Instant, looks_first: bool) -> Option<UserSlot> {
-        let open = || self.pools.values().filter(|pool| pool.open(now));
-        let look = open().filter_map(|pool| pool.looks.first()).filter(|(look, _)| *look <= now).min();
-        let due = open().filter_map(|pool| pool.due.first()).filter(|(due, _)| *due <= now).min();
-        let (first, second) = if looks_first { (look, due) } else { (due, look) };
-        first.or(second).map(|(_, user)| *user)
+    /// Lets those go on whose time has come: pools that were held, users who rested.
+    fn wake(&mut self, now: Moment) {
+        while let Some(&(until, pool)) = self.held.first().filter(|(until, _)| *until <= now) {
+            self.held.remove(&(until, pool));
+            self.pools.entry(pool).or_default().held_until = None;
+            self.settle(pool);
+        }
+        while let Some(&(until, user)) = self.resting.first().filter(|(until, _)| *until <= now) {
+            self.resting.remove(&(until, user));
+            if let Some(user) = self.users.get_mut(user) {
+                (user.state, user.look) = (State::Waiting, NEVER);
+            }
+            self.enqueue(user);
+        }
     }
 
-    fn next_backlog(&self, now: Instant, allowed: Allowed) -> Option<UserSlot> {
-        let open = || self.pools.values().filter(|pool| pool.open(now));
-        let live = open().filter_map(|pool| pool.live_backlog.front()).next().filter(|_| allowed.live);
-        let history = open().filter_map(|pool| pool.history_backlog.front()).next().filter(|_| allowed.history);
-        live.or(history).copied()
+    /// Whom a poll would be for.
+    fn next_poll(&self, now: Moment) -> Option<Choice> {
+        let look =
+            || self.looks.first(&self.users).filter(|(look, _)| *look <= now).map(|(_, user)| Choice::Look(user));
+        let turn = || self.oldest(now).or_else(|| self.worthiest(now));
+        if self.turns.look_was_last { turn().or_else(look) } else { look().or_else(turn) }
+    }
+
+    fn worthiest(&self, now: Moment) -> Option<Choice> {
+        let (user, worth) = self.ladder.worthiest(now, now - self.min_interval, &self.users)?;
+        Some(Choice::Worthiest(user, worth))
+    }
+
+    /// The oldest, if its turn has come: in the sleepers' round, which is spread evenly over the interval that is kept, or
+    /// because it would be too late for that.
+    fn oldest(&self, now: Moment) -> Option<Choice> {
+        let (polled, user) = self.ladder.oldest(&self.users)?;
+        let age = now - polled;
+        let part = seconds(age) / self.kept_interval(self.round_share());
+        let may_be_late = self.turns.oldest_in_a_row >= Self::LATE_IN_A_ROW && self.round_share() <= 0.75;
+        let in_the_round = self.turns.sleepers_due >= 1.0 && part >= Self::EARLY;
+        let due = in_the_round || (part >= Self::LATE && !may_be_late);
+        (due && age >= self.min_interval).then_some(Choice::Oldest(user))
+    }
+
+    /// Seconds in which a budget can poll everybody of which a round takes this share: the objective, or when that is out of reach, an interval that takes
+    /// less and less of the budget, down to half: a round lasts twice as long then as if nothing else were done.
+    fn kept_interval(&self, share: f64) -> f64 {
+        let objective = seconds(self.max_interval);
+        if share <= 1.0 { objective } else { objective * share * share.min(2.0) }
+    }
+
+    /// The part of the budget that polling everybody once in `max_interval` takes.
+    fn round_share(&self) -> f64 {
+        count(self.users.len()) * self.pace.gap / seconds(self.max_interval)
+    }
+
+    /// The part of the budget that it takes to poll those in time who would not be for their worth.
+    fn sleepers_share(&self) -> f64 {
+        let round = self.kept_interval(self.round_share()) * Self::ROUND;
+        count(self.ladder.sleepers(self.pace.price, round)) * self.pace.gap / round
+    }
+
+    fn next_backlog(&self, allowed: Allowed) -> Option<UserSlot> {
+        let live = || self.live_backlog.first(&self.users).filter(|_| allowed.live);
+        let history = || self.history_backlog.first(&self.users).filter(|_| allowed.history);
+        live().or_else(history).map(|(_, user)| user)
+    }
+
+    /// Makes a note of a choice.
+    fn chosen(&mut self, choice: Choice, now: Moment) -> UserSlot {
+        self.turns.look_was_last = matches!(choice, Choice::Look(_));
+        if let Choice::Look(user) = choice {
+            return user;
+        }
+        let pace = &mut self.pace;
+        if let Some(latest) = pace.latest.replace(now) {
+            pace.samples = (pace.samples + 1.0).min(Self::AVERAGED);
+            pace.gap += (seconds(now - latest).clamp(0.0, Self::GAP_MAX) - pace.gap) / pace.samples;
+        }
+        // What is due to the sleepers and cannot be given is not saved up.
+        self.turns.sleepers_due = (self.turns.sleepers_due + self.sleepers_share()).min(2.0);
+        match choice {
+            Choice::Worthiest(user, worth) => {
+                self.turns.oldest_in_a_row = 0;
+                self.pace.price += (worth - self.pace.price) / self.pace.samples.max(1.0);
+                user
+            }
+            Choice::Oldest(user) | Choice::Look(user) => {
+                self.turns.oldest_in_a_row = self.turns.oldest_in_a_row.saturating_add(1);
+                self.turns.sleepers_due = (self.turns.sleepers_due - 1.0).max(-1.0);
+                user
+            }
+        }
+    }
+
+    fn charge(&mut self, lane: Lane, calls: u32) {
+        let debt = &mut self.turns.backlog_debt;
+        *debt = match lane {
+            Lane::Poll => debt.saturating_sub(calls),
+            Lane::Backlog => {
+                debt.saturating_add(calls.saturating_mul(Self::POLLS_PER_BACKLOG)).min(Self::BACKLOG_DEBT_MAX)
+            }
+        };
+    }
+
+    /// The rung for a user: by the rate that is expected of it until it will be served at this price.
+    fn rung(habit: &Habit, spectrum: &Spectrum, price: f64) -> u8 {
+        let rate = if habit.is_known() {
+            let outlook = habit.outlook(spectrum);
+            // The interval depends on the rate and the rate on the interval; this settles within a rung in a few steps.
+            let mut rate = outlook.rate_over(0.0);
+            for _ in 0..6 {
+                rate = outlook.rate_over(price / rate.sqrt());
+            }
+            rate
+        } else {
+            spectrum.mean() * Self::NEWCOMER
+        };
+        Ladder::rung(rate)
+    }
+
+    /// Opens or closes a pool as its state demands.
+    fn settle(&mut self, slot: PoolSlot) {
+        let pool = self.pools.entry(slot).or_default();
+        let closed = pool.held_until.is_some() || (pool.in_trouble && pool.busy > 0);
+        if pool.closed != closed {
+            pool.closed = closed;
+            self.ladder.set_open(slot, !closed, &self.users);
+            for line in [&mut self.looks, &mut self.live_backlog, &mut self.history_backlog] {
+                line.set_open(slot, !closed, &self.users);
+            }
+        }
     }
 
     fn enqueue(&mut self, slot: UserSlot) {
-        let Some(user) = self.users.get(&slot) else { return };
-        let pool = self.pools.entry(user.pool).or_default();
-        pool.due.insert((user.due, slot));
-        if let Some(look) = user.look {
-            pool.looks.insert((look, slot));
-        }
-        match user.backlog {
-            Some(Backlog::Live) => pool.live_backlog.push_back(slot),
-            Some(Backlog::History) => pool.history_backlog.push_back(slot),
-            None => {}
-        }
+        self.lines(slot, true);
     }
 
     fn dequeue(&mut self, slot: UserSlot) {
-        let Some(user) = self.users.get(&slot) else { return };
-        let pool = self.pools.entry(user.pool).or_default();
-        pool.due.remove(&(user.due, slot));
-        if let Some(look) = user.look {
-            pool.looks.remove(&(look, slot));
+        self.lines(slot, false);
+    }
+
+    /// Puts a user into every line it belongs in, or takes it out of them.
+    fn lines(&mut self, slot: UserSlot, put: bool) {
+        let Some(user) = self.users.get(slot) else { return };
+        let &User { polled, look, ticket, pool, rung, state, backlog, .. } = user;
+        if state == State::Resting {
+            let _changed = if put { self.resting.insert((look, slot)) } else { self.resting.remove(&(look, slot)) };
+            return;
         }
-        match user.backlog {
-            Some(Backlog::Live) => remove(&mut pool.live_backlog, slot),
-            Some(Backlog::History) => remove(&mut pool.history_backlog, slot),
-            None => {}
+        let open = self.pools.get(&pool).is_none_or(|pool| !pool.closed);
+        let users = &mut self.users;
+        let change = if put { Ladder::put } else { Ladder::take };
+        change(&mut self.ladder, rung, (polled, pool, slot), open, users);
+        let backlog = match backlog {
+            Some(Backlog::Live) => Some(&mut self.live_backlog),
+            Some(Backlog::History) => Some(&mut self.history_backlog),
+            None => None,
+        };
+        let look = (look != NEVER).then_some((look, &mut self.looks));
+        let change = if put { Line::put } else { Line::take };
+        for (key, line) in look.into_iter().chain(backlog.map(|line| (ticket.into(), line))) {
+            change(line, (key, pool, slot), open, users);
         }
+    }
+
+    fn moment(&mut self, now: Instant) -> Moment {
+        moment(*self.first.get_or_insert(now), now)
     }
 }
 
-/// Takes a slot out of a queue; it is nearly always the first.
-fn remove(queue: &mut VecDeque<UserSlot>, slot: UserSlot) {
-    if let Some(place) = queue.iter().position(|waiting| *waiting == slot) {
-        queue.remove(place);
-    }
+/// How long a user was not heard of.
+fn silence(user: &User, now: Moment) -> Duration {
+    Duration::from_nanos(u64::try_from(now - user.polled).unwrap_or(0))
+}
+
+/// A number of users, as good as exact.
+fn count(users: usize) -> f64 {
+    f64::from(u32::try_from(users).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -261,11 +554,13 @@ mod tests {
     const POOL: PoolSlot = PoolSlot(0);
     const ALL: Allowed = Allowed { live: true, history: true };
     const MIN_INTERVAL: Duration = Duration::from_secs(15);
-    const DONE: Ended = Ended::Answered { next_look: None, backlog: None };
+    const MAX_INTERVAL: Duration = Duration::from_secs(3600);
+    const NOTHING: Answer = Answer { next_look: None, backlog: None, calls: 1, found: &[], whole: true };
+    const DONE: Ended = Ended::Answered(NOTHING);
 
     fn schedule(users: u32, now: Instant) -> Schedule {
-        let mut schedule = Schedule::new(MIN_INTERVAL);
-        (0..users).for_each(|user| schedule.join(POOL, UserSlot(user), now));
+        let mut schedule = Schedule::new(Intervals { min: MIN_INTERVAL, max: MAX_INTERVAL });
+        (0..users).for_each(|user| schedule.join(POOL, UserSlot(user), Habit::UNKNOWN, now));
         schedule
     }
 
@@ -309,7 +604,7 @@ mod tests {
         let mut schedule = schedule(50, start);
         let (user, lane) = schedule.next(start, ALL).unwrap();
         let look = start + seconds(60);
-        schedule.ended(user, lane, Ended::Answered { next_look: Some(look), backlog: None }, start);
+        schedule.ended(user, lane, Ended::Answered(Answer { next_look: Some(look), ..NOTHING }), start);
         let now = start + seconds(61);
         let first_two = [schedule.next(now, ALL).unwrap().0, schedule.next(now, ALL).unwrap().0];
         assert!(first_two.contains(&user), "{first_two:?}");
@@ -321,7 +616,7 @@ mod tests {
         let start = Instant::now();
         let mut schedule = schedule(40, start);
         let (walker, lane) = schedule.next(start, ALL).unwrap();
-        let open = Ended::Answered { next_look: None, backlog: Some(Backlog::History) };
+        let open = Ended::Answered(Answer { backlog: Some(Backlog::History), ..NOTHING });
         schedule.ended(walker, lane, open, start);
         let mut backlog = 0;
         for _ in 0..32 {
@@ -342,8 +637,8 @@ mod tests {
     fn a_pool_in_trouble_is_held_and_then_probed_by_one_while_the_others_go_on() {
         let start = Instant::now();
         let mut schedule = schedule(3, start);
-        let other = UserSlot(9);
-        schedule.join(PoolSlot(1), other, start + seconds(1));
+        let other = UserSlot(3);
+        schedule.join(PoolSlot(1), other, Habit::UNKNOWN, start + seconds(1));
         let (failed, lane) = schedule.next(start, ALL).unwrap();
         schedule.hold(POOL, start + seconds(30));
         schedule.ended(failed, lane, Ended::Postponed, start);

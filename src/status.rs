@@ -328,6 +328,10 @@ pub struct PoolStatus {
     pub objective_seconds: Option<u64>,
     /// How long it takes to poll every user once at the present budget.
     pub round_seconds_estimate: Option<u64>,
+    /// The mean time from an event to its first sight to expect at the present budget.
+    pub event_delay_seconds_estimate: Option<u64>,
+    /// The part of the budget that it takes to keep the objective for all its users.
+    pub required_requests_per_second: Option<f64>,
     /// The present budget of its account and region, which other pools may share.
     pub budget_requests_per_second: Option<f64>,
     /// What AWS lets the account call there, where the budget is a share of it.
@@ -464,7 +468,9 @@ impl PoolStatus {
             users: pool.users,
             oldest_poll: pool.oldest_poll,
             objective_seconds: pool.objective.map(|objective| objective.as_secs()),
-            round_seconds_estimate: pool.round.map(|round| round.as_secs()),
+            round_seconds_estimate: pool.forecast.round.map(|round| round.as_secs()),
+            event_delay_seconds_estimate: pool.forecast.event_delay.map(|delay| delay.as_secs()),
+            required_requests_per_second: pool.forecast.required_per_second,
             budget_requests_per_second: pool.budget_per_second,
             account_limit_requests_per_second: pool.limit.map(|limit| limit.per_second),
             account_limit_read: pool.limit.and_then(|limit| limit.read),

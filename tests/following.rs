@@ -400,3 +400,41 @@ async fn first_run_says_how_much_history_is_wanted_and_followed_since_makes_it_l
         assert!(exporter.stop().success());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_was_active_before_a_restart_is_the_first_to_be_asked_after_it() {
+    const USERS: usize = 30;
+    // Nobody's neighbour in any order.
+    const BUSY: usize = 17;
+    let name = |user: usize| format!("user-{user:02}");
+    let config = format!("[[pools]]\nid = {POOL:?}\nall_users = true\n{QUICK}");
+    let stage = Stage::set(&config, |world| {
+        world.add_pool(Pool::new(POOL));
+        (0..USERS).for_each(|user| world.add_user(POOL, &name(user)));
+        sign_ins(world, POOL, &name(BUSY), 20, now());
+    })
+    .await;
+    let exporter = stage.exporter();
+    stage.until_all_polled(POOL, &(0..USERS).map(name).collect()).await;
+    // A second poll says that what the first one brought was written.
+    stage.forget_calls();
+    stage.until_all_polled(POOL, &(0..USERS).map(name).collect()).await;
+    assert!(exporter.stop().success());
+    let ledger = stage.opened_ledger();
+    for user in (0..USERS).map(name) {
+        let standing = ledger.standing(POOL, &user).unwrap().unwrap();
+        assert!(standing.habit.is_some(), "of {user} something is known, were it that it does nothing");
+    }
+    ledger.close().await;
+
+    // One call a second, so that the first is the first; and nobody but the stored roster to ask.
+    stage.reconfigure(&config.replace("requests_per_second = 400", "requests_per_second = 1"));
+    stage.simulation.world(|world| {
+        world.inject(Fault::new(Misfortune::Hang).on("ListUsers"));
+    });
+    stage.forget_calls();
+    let exporter = stage.exporter();
+    stage.until("a poll", |world| world.calls().count(READ) > 0).await;
+    assert_eq!(stage.reads(|_| true)[0].user, Some(name(BUSY)));
+    assert!(exporter.stop().success());
+}

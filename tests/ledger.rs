@@ -49,7 +49,7 @@ fn place() -> (TempDir, std::path::PathBuf) {
 
 /// A user of whom `number` pages have been committed.
 fn record(number: i64) -> UserRecord {
-    UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), UnixMillis(0)) }
+    UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), UnixMillis(0)), habit: None }
 }
 
 fn pool(id: &str) -> Arc<PoolIdentity> {

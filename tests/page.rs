@@ -17,7 +17,7 @@ use cognito_auth_exporter::entry::PoolIdentity;
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis, Word};
 use cognito_auth_exporter::http::{HttpServer, Router, Scrapes};
 use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle};
-use cognito_auth_exporter::metrics::{Metrics, OutboxSize, PauseReason, Stage, UserCounts};
+use cognito_auth_exporter::metrics::{Metrics, OutboxSize, PauseReason, PollForecast, Stage, UserCounts};
 use cognito_auth_exporter::source::{CallOutcome, Operation};
 use cognito_auth_exporter::status::StatusBoard;
 use cognito_auth_exporter::tally::Series;
@@ -121,7 +121,14 @@ fn live_an_hour(router: &Router, with_trouble: bool) {
         let ok = [18_412, 1_270][index];
         metrics.users(id, UserCounts { ok, missing: [12, 0][index], failing: 0 });
         metrics.oldest_poll(id, Some(ago(if with_trouble && index == 0 { 4_400 } else { 1_900 })));
-        metrics.round_estimate(id, Some(Duration::from_secs(3_936)));
+        metrics.forecast(
+            id,
+            PollForecast {
+                round: Some(Duration::from_secs(3_936)),
+                event_delay: Some(Duration::from_secs(41)),
+                required_per_second: Some([5.1, 0.4][index]),
+            },
+        );
         metrics.discovery_succeeded(id, ago(420));
         metrics.catching_up(id, index == 0);
     }

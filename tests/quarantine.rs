@@ -371,7 +371,7 @@ async fn quarantined(state: &StateConfig) {
         history: false,
         observed: now(),
     };
-    let record = UserRecord { joined: now(), sub: None, cursor: Cursor::new(now(), now()) };
+    let record = UserRecord { joined: now(), sub: None, cursor: Cursor::new(now(), now()), habit: None };
     let entries = (0..QUARANTINED).map(entry).collect();
     ledger.enroll(POOL, vec![("ann".into(), record.clone())]).await.unwrap();
     let commit = Commit { pool: pool.clone(), username: "ann".into(), record, totals: vec![], entries };

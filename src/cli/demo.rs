@@ -2,7 +2,7 @@
 //!
 //! A simulated Cognito on loopback with a few hundred lively users, and the very exporter that `run` runs, against it:
 //! with a temporary state, records on stdout, and quick intervals. It reads no configuration, talks to nobody outside this
-//! machine and leaves nothing behind.
+//! machine but the receiver that it is told of, and leaves nothing behind.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use clap::Args;
 use super::logging;
 use super::run::exit_code;
 use crate::app::App;
-use crate::config::{Config, FirstRun, PoolConfig, Rate};
+use crate::config::{Config, FirstRun, OtlpConfig, PoolConfig, Rate};
 use crate::http::BindError;
 use crate::lifecycle::Signals;
 use crate::simulate::population::Population;
@@ -42,6 +42,9 @@ pub struct DemoArgs {
     /// Where `/` and `/metrics` are served.
     #[arg(long, default_value = "127.0.0.1:10588")]
     listen: SocketAddr,
+    /// Also deliver the records to an OTLP receiver over HTTP, such as "http://localhost:4318".
+    #[arg(long)]
+    otlp_endpoint: Option<String>,
     /// Stop by itself after this long, such as "30s"; without it, Ctrl-C ends the demo.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
@@ -93,6 +96,7 @@ fn configuration(args: &DemoArgs, state: &Path) -> Config {
     config.discovery.interval = Duration::from_secs(10);
     config.state.path = state.to_owned();
     config.stdout_enabled = true;
+    config.otlp = args.otlp_endpoint.as_ref().map(OtlpConfig::new);
     config.http.listen = args.listen;
     config.http.first_scrape_wait = Duration::ZERO;
     config

@@ -171,12 +171,21 @@ fn write_figures(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::
         .then(|| ("warn", format!("{} of {} calls throttled", Grouped(hour.throttled), Grouped(hour.calls))));
     match pool.budget_requests_per_second {
         None => tile(html, "Budget", '–', round)?,
-        Some(budget) => tile(html, "Budget", format_args!("{budget:.1}/s"), throttled.into_iter().chain(round))?,
+        Some(budget) => {
+            let required =
+                pool.required_requests_per_second.map(|calls| ("", format!("the objective takes {calls:.1}/s")));
+            let notes = throttled.into_iter().chain(required).chain(round);
+            tile(html, "Budget", format_args!("{budget:.1}/s"), notes)?;
+        }
     }
     let p95 = hour.delay_p95_seconds.map(|secs| ("", format!("95 % within {}", About(secs))));
+    let expected = pool.event_delay_seconds_estimate;
+    let expected = expected.map(|secs| ("", format!("{} to expect on average", Span(Duration::from_secs(secs)))));
     match hour.delay_median_seconds {
-        None => tile(html, "Delay", '–', [("", "no live event in the last hour".to_owned())])?,
-        Some(median) => tile(html, "Delay, median", About(median), p95)?,
+        None => {
+            tile(html, "Delay", '–', [("", "no live event in the last hour".to_owned())].into_iter().chain(expected))?
+        }
+        Some(median) => tile(html, "Delay, median", About(median), p95.into_iter().chain(expected))?,
     }
     let threats = ("", format!("{} threats", Grouped(pool.risk_events)));
     let history = (pool.history_events > 0).then(|| ("", format!("{} of history", Grouped(pool.history_events))));

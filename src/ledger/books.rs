@@ -23,9 +23,9 @@ pub(super) enum Work {
     /// Users to write, but for the cursors of those who are there already. None of them is gone any more.
     Enroll(Vec<(Vec<u8>, UserRecord)>),
     /// Another person who has a user's name since then, and begins with this record.
-    Succeed { user: (Vec<u8>, UserRecord), since: UnixMillis },
+    Succeed { user: (Vec<u8>, Box<UserRecord>), since: UnixMillis },
     /// A user who goes on under another key; the record is what the other key gets if it has none.
-    Carry { from: Vec<u8>, to: (Vec<u8>, UserRecord) },
+    Carry { from: Vec<u8>, to: (Vec<u8>, Box<UserRecord>) },
     /// A page: the user, who is to be the one who joined then; increments of totals, entries for the outbox.
     Commit { user: (Vec<u8>, Vec<u8>), joined: UnixMillis, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
     /// Entries that leave the outbox.
@@ -209,12 +209,12 @@ impl Books {
         match work {
             Work::Put(changes) => group.changes.extend(changes),
             Work::Enroll(users) => enroll(users, reader, group)?,
-            Work::Succeed { user: (key, record), since } => succeed(key, record, since, reader, group)?,
-            Work::Carry { from, to } => carry(&from, to, reader, group)?,
+            Work::Succeed { user: (key, record), since } => succeed(key, *record, since, reader, group)?,
+            Work::Carry { from, to: (to, record) } => carry(&from, (to, *record), reader, group)?,
             Work::Commit { user: (key, record), joined, increments, entries } => {
                 // A turn may outlast its user's place on the roster: its page must not come over another's record.
-                let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::head(&stored)).transpose()?;
-                if enrolled.map(|(enrolled, _)| enrolled) != Some(joined) {
+                let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::standing(&stored)).transpose()?;
+                if enrolled.map(|enrolled| enrolled.joined) != Some(joined) {
                     return Err(LedgerError::NotEnrolled);
                 }
                 group.changes.push((key, Some(record)));
@@ -389,7 +389,7 @@ fn enroll(users: Vec<(Vec<u8>, UserRecord)>, reader: &Reader, group: &mut Group)
         if let Some(stored) = group.stored(&key, reader)? {
             let stored = UserRecord::try_from(StoredUser::open(&stored)?)?;
             if stored.joined == record.joined {
-                record.cursor = stored.cursor;
+                (record.cursor, record.habit) = (stored.cursor, stored.habit);
             }
         }
         back(&key, reader, group, &mut changes)?;
@@ -439,6 +439,7 @@ fn carry(
         None => (record.joined, record.cursor) = (carried.joined, carried.cursor),
     }
     record.sub = record.sub.or(carried.sub);
+    record.habit = carried.habit;
     let mut changes = vec![(from.to_vec(), None)];
     back(from, reader, group, &mut changes)?;
     back(&to, reader, group, &mut changes)?;

@@ -98,6 +98,13 @@ pub(super) fn in_version(version: u8, record: &[u8]) -> Vec<u8> {
     [&[version], &checksum_of(version, payload).to_le_bytes()[..], payload].concat()
 }
 
+/// A record of which a test holds what an older build wrote.
+#[cfg(test)]
+pub(super) fn unhex(digits: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
 /// What `migrate` answers to a version that no build has written.
 pub(super) fn never_was(what: &'static str, version: u8) -> LedgerError {
     LedgerError::corrupt(what, format!("it has version {version}, which never was"))

@@ -292,12 +292,7 @@ pub(super) mod tests {
 
     /// An entry in quarantine as the first builds wrote it.
     pub(in crate::ledger) fn refusal_of_version_1() -> Vec<u8> {
-        unhex(REFUSAL_1)
-    }
-
-    fn unhex(digits: &str) -> Vec<u8> {
-        let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
-        (0..digits.len()).step_by(2).map(byte).collect()
+        envelope::unhex(REFUSAL_1)
     }
 
     fn any_word<V: Vocabulary>() -> impl Strategy<Value = Option<Word<V>>> {
@@ -422,7 +417,7 @@ pub(super) mod tests {
     #[test]
     fn what_older_builds_have_written_is_read_and_written_as_the_newest() {
         let entry = StoredEntry::from(&known_entry());
-        assert_eq!(StoredEntry::open(&unhex(ENTRY_1)), Ok(entry.clone()));
+        assert_eq!(StoredEntry::open(&envelope::unhex(ENTRY_1)), Ok(entry.clone()));
 
         let refusal = StoredRefusal::open(&refusal_of_version_1()).unwrap();
         assert_eq!(refusal, StoredRefusal { reason: REASON.into(), at: AT.0, value: entry.seal() });
@@ -430,7 +425,7 @@ pub(super) mod tests {
         assert_eq!(newest[0], 2);
         assert_eq!(StoredRefusal::open(&newest), Ok(refusal));
 
-        let empty = StoredRefusal::open(&unhex(EMPTY_REFUSAL_1)).unwrap();
+        let empty = StoredRefusal::open(&envelope::unhex(EMPTY_REFUSAL_1)).unwrap();
         assert_eq!(
             StoredEntry::examine(&empty.value).unwrap().unwrap_err().to_string(),
             "cannot be read: it is cut short"

@@ -8,9 +8,9 @@ use crate::cursor::{Cursor, LastSeen, OpenWalk, Sighting, Watch};
 use crate::event::{EventKey, Facts, Label, MutableDigest, UnixMillis, Vocabulary};
 use crate::source::PageToken;
 
-use super::UserRecord;
-use super::envelope::Record;
+use super::envelope::{self, Record};
 use super::error::LedgerError;
+use super::{HabitAt, Standing, UserRecord};
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct StoredUser {
@@ -36,19 +36,30 @@ pub(super) struct StoredUser {
     undated: Vec<StoredSighting>,
     #[prost(message, repeated, tag = "9")]
     open: Vec<StoredWalk>,
+    #[prost(message, optional, tag = "10")]
+    habit: Option<StoredHabit>,
 }
 
 impl Record for StoredUser {
     const WHAT: &'static str = "a user";
+    const VERSION: u8 = 2;
+
+    fn migrate(version: u8, payload: &[u8]) -> Result<Self, LedgerError> {
+        match version {
+            // It had no habit, and is else the same.
+            1 => envelope::decode(Self::WHAT, payload),
+            _ => Err(envelope::never_was(Self::WHAT, version)),
+        }
+    }
 }
 
 impl StoredUser {
-    /// When a stored user joined, and its `sub`, without reading the cursor.
-    pub(super) fn head(bytes: &[u8]) -> Result<(UnixMillis, Option<String>), LedgerError> {
+    /// How a stored user stands, as one who is not gone; the cursor is not read.
+    pub(super) fn standing(bytes: &[u8]) -> Result<Standing, LedgerError> {
         let (_version, payload) = Self::verify(bytes)?;
-        let head = <Head as prost::Message>::decode(payload);
-        let head = head.map_err(|error| LedgerError::corrupt(Self::WHAT, error.to_string()))?;
-        Ok((UnixMillis(head.joined), head.sub))
+        let Head { joined, sub, habit } = envelope::decode(Self::WHAT, payload)?;
+        let joined = UnixMillis(joined);
+        Ok(Standing { sub, joined, gone_since: None, habit: habit.and_then(|habit| habit.habit(joined)) })
     }
 }
 
@@ -59,6 +70,28 @@ struct Head {
     joined: i64,
     #[prost(string, optional, tag = "2")]
     sub: Option<String>,
+    #[prost(message, optional, tag = "10")]
+    habit: Option<StoredHabit>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredHabit {
+    #[prost(bytes = "vec", tag = "1")]
+    bytes: Vec<u8>,
+    /// Less `joined`.
+    #[prost(sint64, tag = "2")]
+    at: i64,
+}
+
+impl StoredHabit {
+    fn of(habit: &HabitAt, joined: UnixMillis) -> Self {
+        Self { bytes: habit.bytes.to_vec(), at: less(habit.at, joined) }
+    }
+
+    /// None for what no build has written: it is learnt again by the next poll.
+    fn habit(self, joined: UnixMillis) -> Option<HabitAt> {
+        Some(HabitAt { bytes: self.bytes.try_into().ok()?, at: plus(self.at, joined) })
+    }
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -152,6 +185,7 @@ impl From<&UserRecord> for StoredUser {
                     end: less(walk.end, walk.foot),
                 })
                 .collect(),
+            habit: record.habit.as_ref().map(|habit| StoredHabit::of(habit, record.joined)),
         }
     }
 }
@@ -187,6 +221,7 @@ impl TryFrom<StoredUser> for UserRecord {
         Ok(Self {
             joined,
             sub: stored.sub,
+            habit: stored.habit.and_then(|habit| habit.habit(joined)),
             cursor: Cursor {
                 live_since,
                 last_seen: stored.last_seen.map(|last| LastSeen { time: plus(last.time, horizon), id: last.id }),
@@ -384,7 +419,13 @@ pub(super) mod tests {
                 undated,
                 open,
             });
-        (time(), of(".{0,40}"), cursor).prop_map(|(joined, sub, cursor)| UserRecord { joined, sub, cursor })
+        let habit = of((any::<[u8; 12]>(), time()).prop_map(|(bytes, at)| HabitAt { bytes, at }));
+        (time(), of(".{0,40}"), cursor, habit).prop_map(|(joined, sub, cursor, habit)| UserRecord {
+            joined,
+            sub,
+            cursor,
+            habit,
+        })
     }
 
     fn opened(bytes: &[u8]) -> Result<UserRecord, LedgerError> {
@@ -401,10 +442,9 @@ pub(super) mod tests {
         fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
             let _ = opened(&bytes);
             // Behind a valid envelope too.
-            let mut sealed = vec![1];
-            sealed.extend(crc32fast::hash(&bytes).to_le_bytes());
-            sealed.extend(&bytes);
-            let _ = opened(&sealed);
+            for version in [1, 2] {
+                let _ = opened(&envelope::in_version(version, &[&[0; 5], &*bytes].concat()));
+            }
         }
 
         #[test]
@@ -465,6 +505,7 @@ pub(super) mod tests {
             joined: UnixMillis(start - 86_400_000),
             sub: Some("0b0e6f0c-5a0e-4c39-9a53-0f3e5a8f7c22".into()),
             cursor,
+            habit: Some(HabitAt { bytes: [0x42; 12], at: UnixMillis(start) }),
         }
     }
 
@@ -474,5 +515,37 @@ pub(super) mod tests {
         let attacked = StoredUser::from(&busy(3600, 1000)).seal().len();
         assert!(typical < 300, "{typical} bytes with sub");
         assert!(attacked < 3600 * 48, "{attacked} bytes");
+    }
+
+    /// As version 1 wrote it: [`busy`] with one sign-in that is watched, an event without a date and an open walk.
+    const USER_1: &str = "\
+        0126b54bde0880b08c97d666122430623065366630632d356130652d346333392d396135332d3066336535613866376332322080f0b252\
+        28809bee023226122434623166366630632d356130652d346333392d396135332d3066336535613866376331313a331210000000000000\
+        0000000000000000000019ffffffffffffffff20012889423204020202023a0b0880dddb0110c0a9071801422612100000000000000000\
+        000000000000000019ffffffffffffffff20012889423204020202024a0a0a026f6e108f4e18bf3e";
+
+    #[test]
+    fn what_an_older_build_has_written_is_read_and_written_as_the_newest() {
+        let mut user = UserRecord { habit: None, ..busy(1, 0) };
+        let (place, mut sighting) = user.cursor.seen.pop_first().unwrap();
+        user.cursor.undated.push_back((place.1, sighting.clone()));
+        let (until, next_look) = (UnixMillis(place.0.0 + 1_800_000), UnixMillis(place.0.0 + 60_000));
+        sighting.watch = Some(Watch { until, next_look, last_looks: 1 });
+        user.cursor.seen.insert(place, sighting);
+        let (foot, end) = (UnixMillis(place.0.0 - 5000), UnixMillis(place.0.0 - 9000));
+        user.cursor.open.push(OpenWalk { token: Some(PageToken("on".into())), foot, end });
+
+        let stored = envelope::unhex(USER_1);
+        assert_eq!(opened(&stored), Ok(user.clone()));
+        let standing = StoredUser::standing(&stored).unwrap();
+        assert_eq!((standing.joined, standing.sub, standing.habit), (user.joined, user.sub.clone(), None));
+        user.habit = busy(1, 0).habit;
+        let newest = StoredUser::from(&user).seal();
+        assert_eq!((newest[0], opened(&newest)), (2, Ok(user)));
+        for version in [0, 3] {
+            assert!(opened(&envelope::in_version(version, &newest)).is_err(), "{version}");
+        }
+        let refused = StoredUser::standing(&envelope::in_version(3, &newest));
+        assert!(matches!(refused, Err(LedgerError::NewerVersion { found: 3, known: 2, .. })), "{refused:?}");
     }
 }

@@ -11,7 +11,7 @@ use prometheus::core::Metric as _;
 
 use super::family::{Counter, Distribution, Exposition, Family, Gauge};
 use super::labels::{Fetched, LabelValue as _, PerLabel, UserState};
-use super::{PageEvents, UserCounts};
+use super::{PageEvents, PollForecast, UserCounts};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
 use crate::tally::Series;
@@ -103,6 +103,16 @@ const ROUND: Family<Gauge, 1> = Family::new(
     "Time to poll every user once at the present budget.",
     ["user_pool_id"],
 );
+const DELAY_ESTIMATE: Family<Gauge, 1> = Family::new(
+    "cognito_exporter_event_delay_seconds_estimate",
+    "Mean time from an event to its first sight to expect at the present budget.",
+    ["user_pool_id"],
+);
+const REQUIRED: Family<Gauge, 1> = Family::new(
+    "cognito_exporter_required_requests_per_second",
+    "The part of the budget that it takes to poll every user once in poll.max_interval.",
+    ["user_pool_id"],
+);
 const DISCOVERY: Family<Gauge, 1> = Family::new(
     "cognito_exporter_discovery_last_success_timestamp_seconds",
     "When the pool's users were last listed to the end.",
@@ -137,7 +147,7 @@ pub(super) struct Pool {
     pub(super) users: Option<UserCounts>,
     pub(super) oldest_poll: Option<UnixMillis>,
     pub(super) objective: Option<Duration>,
-    pub(super) round: Option<Duration>,
+    pub(super) forecast: PollForecast,
     pub(super) discovery: Option<UnixMillis>,
     pub(super) met: Option<u64>,
     discovery_delay: Histogram,
@@ -157,7 +167,7 @@ impl Pool {
             users: None,
             oldest_poll: None,
             objective: None,
-            round: None,
+            forecast: PollForecast::default(),
             discovery: None,
             met: None,
             discovery_delay: Family::distribution(&DELAY_BOUNDS_SECS),
@@ -231,7 +241,10 @@ impl Pool {
         }
         scrape.put_known(&OLDEST_POLL, [id], self.oldest_poll.map(UnixMillis::as_secs_f64));
         scrape.put_known(&OBJECTIVE, [id], self.objective.as_ref().map(Duration::as_secs_f64));
-        scrape.put_known(&ROUND, [id], self.round.as_ref().map(Duration::as_secs_f64));
+        let PollForecast { round, event_delay, required_per_second } = &self.forecast;
+        scrape.put_known(&ROUND, [id], round.as_ref().map(Duration::as_secs_f64));
+        scrape.put_known(&DELAY_ESTIMATE, [id], event_delay.as_ref().map(Duration::as_secs_f64));
+        scrape.put_known(&REQUIRED, [id], *required_per_second);
         scrape.put_known(&DISCOVERY, [id], self.discovery.map(UnixMillis::as_secs_f64));
         scrape.put_known(&MET, [id], self.met.map(|met| met as f64));
         scrape.put(&DISCOVERY_DELAY, [id], &self.discovery_delay);

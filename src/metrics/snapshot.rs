@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::calls::AccountLimit;
 use super::labels::LabelValue as _;
 use super::pool::{DELAY_BOUNDS_SECS, Pool};
-use super::{Metrics, OutboxSize, UserCounts, lock};
+use super::{Metrics, OutboxSize, PollForecast, UserCounts, lock};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
 use crate::shard::Shard;
@@ -25,8 +25,8 @@ pub struct PoolSnapshot {
     pub oldest_poll: Option<UnixMillis>,
     /// The longest time that a user should go without a poll.
     pub objective: Option<Duration>,
-    /// How long it takes to poll every user once.
-    pub round: Option<Duration>,
+    /// What the present budget gives.
+    pub forecast: PollForecast,
     /// When its users were last listed to the end.
     pub discovery: Option<UnixMillis>,
     /// Whether backlog or history is being worked off.
@@ -147,7 +147,7 @@ fn snapshot(pool: &Pool) -> PoolSnapshot {
         users: pool.users,
         oldest_poll: pool.oldest_poll,
         objective: pool.objective,
-        round: pool.round,
+        forecast: pool.forecast,
         discovery: pool.discovery,
         catching_up: pool.catching_up,
         budget_per_second: None,

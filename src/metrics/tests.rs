@@ -41,6 +41,7 @@ const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
     ("cognito_exporter_discovery_delay_seconds", "histogram", "user_pool_id", true),
     ("cognito_exporter_discovery_last_success_timestamp_seconds", "gauge", "user_pool_id", false),
     ("cognito_exporter_discovery_listed_users", "gauge", "user_pool_id", false),
+    ("cognito_exporter_event_delay_seconds_estimate", "gauge", "user_pool_id", false),
     ("cognito_exporter_fetched_events_total", "counter", "user_pool_id,result", true),
     ("cognito_exporter_last_progress_timestamp_seconds", "gauge", "stage", false),
     ("cognito_exporter_late_events_total", "counter", "user_pool_id", true),
@@ -57,6 +58,7 @@ const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
     ("cognito_exporter_pool_info", "gauge", "user_pool_id,user_pool_name,region", true),
     ("cognito_exporter_pool_up", "gauge", "user_pool_id", false),
     ("cognito_exporter_quarantined_records", "gauge", "", false),
+    ("cognito_exporter_required_requests_per_second", "gauge", "user_pool_id", false),
     ("cognito_exporter_round_seconds_estimate", "gauge", "user_pool_id", false),
     ("cognito_exporter_shard_info", "gauge", "index,count", true),
     ("cognito_exporter_state_rebuilds_total", "counter", "", true),
@@ -79,7 +81,14 @@ fn told() -> Metrics {
     metrics.users(POOL, UserCounts { ok: 3, missing: 2, failing: 1 });
     metrics.oldest_poll(POOL, Some(now));
     metrics.poll_objective(POOL, Duration::from_secs(3600));
-    metrics.round_estimate(POOL, Some(Duration::from_secs(33 * 60)));
+    metrics.forecast(
+        POOL,
+        PollForecast {
+            round: Some(Duration::from_secs(33 * 60)),
+            event_delay: Some(Duration::from_secs(600)),
+            required_per_second: Some(2.5),
+        },
+    );
     metrics.discovery_succeeded(POOL, now);
     metrics.discovery_progress(POOL, 6);
     metrics.discovery_delay(POOL, Duration::from_secs(70));

@@ -5,22 +5,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::entry::{Entry, UserIdentity};
-use crate::event::UnixMillis;
-use crate::ledger::{Commit, Ledger, LedgerError, UserRecord};
+use crate::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
+use crate::ledger::{Commit, HabitAt, Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
-use crate::schedule::{Allowed, Backlog, Lane};
+use crate::schedule::{Allowed, Backlog, Found, Habit, Lane};
 use crate::source::{Page, Source, SourceError};
 use crate::stop_point::{self, Step};
 use crate::tally::{self, Series};
-use crate::walk::{Next, Taken, Walk};
+use crate::walk::{Kind, Next, Taken, Walk};
 
 /// Pages of one poll. What is left goes to the lane for backlog, so that one busy user cannot hold up the others.
 const POLL_PAGES_MAX: u32 = 20;
@@ -64,12 +65,50 @@ impl Means {
 }
 
 /// How a turn went, when the service answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
     /// When an event in progress wants another look.
     pub next_look: Option<UnixMillis>,
     /// What is left open.
     pub backlog: Option<Backlog>,
+    /// What it tells of the user's activity.
+    pub activity: Activity,
+}
+
+/// What a turn tells of how active its user is: the schedule learns from it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Activity {
+    /// Pages read.
+    pub pages: u32,
+    /// Of a poll: the events that were not known before. Of somebody whom the schedule does not know: all of the first page.
+    pub found: Vec<Found>,
+    /// Whether the first page of somebody whom the schedule does not know was the whole history.
+    pub whole: bool,
+}
+
+impl Activity {
+    /// Takes a page of somebody whom the schedule does not know.
+    fn meet(&mut self, page: &Page) {
+        self.whole = page.next.is_none();
+        self.found = page.events.iter().filter_map(|event| found(event, &event.facts(), page.received)).collect();
+    }
+
+    /// What this makes of a habit.
+    fn after(&self, mut habit: Habit) -> Habit {
+        habit.polled(Duration::ZERO, &self.found, self.whole);
+        habit
+    }
+
+    /// Takes what a page of a poll brought that was not known.
+    fn add(&mut self, taken: &Taken, received: UnixMillis) {
+        let new = taken.findings.iter().filter(|finding| finding.before.is_none());
+        self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, received)));
+    }
+}
+
+fn found(event: &AuthEvent, facts: &Facts, received: UnixMillis) -> Option<Found> {
+    let high_risk = facts.compromised || facts.level == Label::Known(RiskLevel::High);
+    Some(Found { age: received.since(event.creation_date?), high_risk })
 }
 
 /// Why a turn came to nothing.
@@ -99,12 +138,14 @@ impl From<LedgerError> for TurnError {
     }
 }
 
-/// Walks one user's history for one turn, its first call not before `start`.
+/// Walks one user's history for one turn, its first call not before `start`. What it finds is written with the `habit` that
+/// it makes of the one known before; a first page tells how active somebody is of whom nothing was known.
 pub async fn take<S: Source>(
     means: &Means,
     pool: &Pool<S>,
     username: String,
     lane: Lane,
+    habit: Habit,
     start: Instant,
 ) -> Result<Report, TurnError> {
     let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
@@ -113,7 +154,8 @@ pub async fn take<S: Source>(
         Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
         Lane::Backlog => Walk::resume(&record.cursor),
     };
-    let Some(mut walk) = walk else { return Ok(report(&record)) };
+    let mut activity = Activity::default();
+    let Some(mut walk) = walk else { return Ok(report(&record, activity)) };
     unless_stopped(means, tokio::time::sleep_until(start)).await?;
     let mut tokens_refused = 0;
     loop {
@@ -126,24 +168,34 @@ pub async fn take<S: Source>(
                     unless_stopped(means, pool.source.reads().pass()).await?;
                     continue;
                 }
-                return Ok(report(&record));
+                return Ok(report(&record, activity));
             }
             Err(error) => return Err(error.into()),
         };
         stop_point::reached(Step::PageRead);
         let taken = walk.take(&mut record.cursor, &page, &pool.rules);
+        activity.pages += 1;
+        match walk.kind() {
+            Kind::Poll if activity.pages == 1 && !habit.is_known() => activity.meet(&page),
+            Kind::Poll => activity.add(&taken, page.received),
+            Kind::Backlog => {}
+        }
+        // Without a change only once: that nobody forgets who showed nothing.
+        let changed = taken.cursor_changed || (walk.kind() == Kind::Poll && record.habit.is_none());
+        if walk.kind() == Kind::Poll {
+            record.habit = Some(HabitAt::new(activity.after(habit), page.received));
+        }
         let (next, token_repeated) = (taken.next, taken.token_repeated);
-        commit(means, pool, user, &record, taken, page.received).await?;
+        commit(means, pool, user, changed.then_some(&record), taken, page.received).await?;
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
-        let report = report(&record);
-        let may_go_on = match report.backlog {
+        let may_go_on = match backlog(&record) {
             Some(Backlog::History) => means.allowed().history,
             Some(Backlog::Live) | None => means.allowed().live,
         };
         if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() || !may_go_on {
-            return Ok(report);
+            return Ok(report(&record, activity));
         }
         unless_stopped(means, pool.source.reads().pass()).await?;
     }
@@ -171,28 +223,32 @@ async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, wal
 /// A user's first poll leaves all but its newest page to the lane for backlog: the others' newest come first.
 fn is_enough(walk: &Walk) -> bool {
     let pages_max = match walk.kind() {
-        crate::walk::Kind::Poll if walk.is_first() => 1,
-        crate::walk::Kind::Poll => POLL_PAGES_MAX,
-        crate::walk::Kind::Backlog if walk.got_further() => BACKLOG_PAGES_MAX,
-        crate::walk::Kind::Backlog => TURN_PAGES_MAX,
+        Kind::Poll if walk.is_first() => 1,
+        Kind::Poll => POLL_PAGES_MAX,
+        Kind::Backlog if walk.got_further() => BACKLOG_PAGES_MAX,
+        Kind::Backlog => TURN_PAGES_MAX,
     };
     walk.pages() >= pages_max
 }
 
-fn report(record: &UserRecord) -> Report {
+fn report(record: &UserRecord, activity: Activity) -> Report {
+    Report { next_look: record.cursor.next_look(), backlog: backlog(record), activity }
+}
+
+fn backlog(record: &UserRecord) -> Option<Backlog> {
     let cursor = &record.cursor;
     let live = cursor.open_walks().iter().any(|open| open.foot >= cursor.live_since());
     let backlog = if live { Backlog::Live } else { Backlog::History };
-    Report { next_look: cursor.next_look(), backlog: (!cursor.open_walks().is_empty()).then_some(backlog) }
+    (!cursor.open_walks().is_empty()).then_some(backlog)
 }
 
-/// Writes a page's cursor with what it accounts for. The ledger itself shows the totals once they are durable, whatever
+/// Writes a page's cursor, if it has changed, with what it accounts for. The ledger itself shows the totals once they are durable, whatever
 /// becomes of the turn.
 async fn commit<S: Source>(
     means: &Means,
     pool: &Pool<S>,
     user: &Arc<UserIdentity>,
-    record: &UserRecord,
+    record: Option<&UserRecord>,
     taken: Taken,
     observed: UnixMillis,
 ) -> Result<(), LedgerError> {
@@ -204,7 +260,7 @@ async fn commit<S: Source>(
         .filter_map(|finding| finding.event.creation_date)
         .map(|created| observed.since(created))
         .collect();
-    if taken.cursor_changed {
+    if let Some(record) = record {
         let totals = totals(&taken);
         let entry = |finding: crate::walk::Finding| Entry {
             pool: pool.identity.clone(),
@@ -311,7 +367,7 @@ mod tests {
     }
 
     fn joined(joined: UnixMillis) -> UserRecord {
-        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW) }
+        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW), habit: None }
     }
 
     #[tokio::test]
@@ -354,13 +410,9 @@ mod tests {
                 slot: PoolSlot(0),
                 source: Metered::new(source, identity.clone(), metrics.clone(), reads, lists),
                 identity,
-                rules: Rules {
-                    overlap: std::time::Duration::ZERO,
-                    settle: std::time::Duration::ZERO,
-                    followed_since: None,
-                },
+                rules: Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None },
             };
-            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, Instant::now()).await;
+            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, Habit::UNKNOWN, Instant::now()).await;
             let counters = |text: &str| -> Vec<String> {
                 let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
                 text.lines().filter(durable).map(str::to_owned).collect()

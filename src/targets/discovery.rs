@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::poller::Message;
 use crate::poller::health::Trouble;
 use crate::pool::Pool;
+use crate::schedule::Habit;
 use crate::shard::Shard;
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
@@ -137,7 +138,7 @@ impl Known {
 #[derive(Default)]
 struct Enrolment {
     /// Whom the poller follows from now on.
-    names: Vec<String>,
+    names: Vec<(String, Habit)>,
     records: Vec<(String, UserRecord)>,
     /// How many names are another person's now.
     succeeded: usize,
@@ -214,7 +215,7 @@ impl<S: Source> Discovery<S> {
                     match self.ledger.standing(&self.pool.identity.id, &username) {
                         Err(error) if is_unreadable(&error) => known.leave_out(&username, error),
                         Err(_) => unread = true,
-                        Ok(_) => names.push(username),
+                        Ok(standing) => names.push((username, self.habit(standing.as_ref()))),
                     }
                 }
                 Err(_) => unread = true,
@@ -337,9 +338,9 @@ impl<S: Source> Discovery<S> {
         let mut enrolment = Enrolment::default();
         for user in wanted {
             match self.meet(user, &mut enrolment).await {
-                Ok(()) => {
+                Ok(habit) => {
                     known.unreadable.remove(&user.username);
-                    enrolment.names.push(user.username.clone());
+                    enrolment.names.push((user.username.clone(), habit));
                 }
                 Err(error) if is_unreadable(&error) => known.leave_out(&user.username, error),
                 Err(error) => return Err(error),
@@ -366,8 +367,9 @@ impl<S: Source> Discovery<S> {
     }
 
     /// Finds out what it means that a user was met. What concerns another name or another person is written and told at
-    /// once: done again, it would not be found any more. Who is told to leave before it joins is polled at once.
-    async fn meet(&self, user: &Wanted, enrolment: &mut Enrolment) -> Result<(), LedgerError> {
+    /// once: done again, it would not be found any more. Who is told to leave before it joins is polled at once. Answers
+    /// what is known of the user's habit.
+    async fn meet(&self, user: &Wanted, enrolment: &mut Enrolment) -> Result<Habit, LedgerError> {
         let pool_id = &self.pool.identity.id;
         let now = self.clock.now();
         for alias in &user.aliases {
@@ -379,13 +381,13 @@ impl<S: Source> Discovery<S> {
         let moved_in = self.record.shares.moved_in(pool_id, &user.username);
         let standing = self.ledger.standing(pool_id, &user.username)?;
         match Meeting::of(standing.as_ref().map(|standing| stored(standing, moved_in)), user.sub.as_deref()) {
-            Meeting::Known => return Ok(()),
+            Meeting::Known => return Ok(self.habit(standing.as_ref())),
             Meeting::Recognised | Meeting::Back => {
                 if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
                     record.sub = user.sub.clone().or(record.sub);
                     enrolment.records.push((user.username.clone(), record));
                 }
-                return Ok(());
+                return Ok(self.habit(standing.as_ref()));
             }
             Meeting::New => enrolment.records.push((user.username.clone(), self.newcomer(user, now))),
             Meeting::Another => {
@@ -402,7 +404,13 @@ impl<S: Source> Discovery<S> {
             }
         }
         enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created, moved_in)));
-        Ok(())
+        Ok(Habit::UNKNOWN)
+    }
+
+    /// What is known of a user's activity at present.
+    fn habit(&self, standing: Option<&Standing>) -> Habit {
+        let habit = standing.and_then(|standing| standing.habit);
+        habit.map_or(Habit::UNKNOWN, |habit| habit.aged(self.clock.now()))
     }
 
     /// Whether a listed user was followed under an alias, as it was given. What lies under the name may also be another
@@ -423,6 +431,7 @@ impl<S: Source> Discovery<S> {
             joined: moved_in.map_or(now, |moved_in| now.max(moved_in)),
             sub: user.sub.clone(),
             cursor: self.joining.cursor(user.created, moved_in, now),
+            habit: None,
         }
     }
 

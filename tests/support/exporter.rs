@@ -66,7 +66,7 @@ impl Exporter {
     }
 
     /// Where it listens, once it says so.
-    fn listens(&self) -> Option<SocketAddr> {
+    pub fn listens(&self) -> Option<SocketAddr> {
         let said = self.log.find(RUNNING)?;
         let listen = said.split("listen=").nth(1).and_then(|rest| rest.split_whitespace().next());
         Some(listen.unwrap().parse().unwrap())

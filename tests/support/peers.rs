@@ -51,3 +51,21 @@ pub(crate) fn faketime() -> Option<PathBuf> {
     }
     found
 }
+
+/// Whether a program that others wrote is installed. Where it is not, a line says that the test skips; in CI a failure.
+#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+pub(crate) fn has_program(program: &str) -> bool {
+    let mut command = Command::new(program);
+    let is_there = command
+        .arg("--version")
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|ended| ended.success());
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(is_there || !is_ci, "{program} has to be installed in CI");
+    if !is_there {
+        println!("skipped: {program} is not installed");
+    }
+    is_there
+}

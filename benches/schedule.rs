@@ -1,0 +1,175 @@
+//! Whom to ask next, measured: the daemon's schedule against round-robin and against the square-root rule that is told what the
+//! schedule has to learn. `cargo bench --bench schedule` prints the table of docs/scheduling.md and draws its plots.
+//!
+//! Time is virtual and every trace is seeded: the figures do not depend on the machine.
+
+#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+
+#[path = "schedule/plot.rs"]
+mod plot;
+
+#[path = "../tests/support/arena.rs"]
+mod arena;
+
+use std::time::Instant;
+
+use arena::{Delays, HOUR, Shape, Terms, contestants, mean, quantile, run, trace};
+use plot::{Bars, Curve, Curves};
+
+const USERS: u32 = 5000;
+const SEEDS: u64 = 10;
+
+/// How long a round of everybody takes, in minutes: a third of `max_interval`, and two and a half times as long as it. And from
+/// which hour on events are measured: from the first moment, when nothing is known yet, or after the first round.
+const CASES: [(f64, f64); 3] = [(20.0, 0.0), (150.0, 0.0), (150.0, 6.0)];
+
+const NAMES: [&str; 4] = ["round-robin", "known rates", "foreseen rates", "learnt"];
+
+/// What is told of one run.
+#[derive(Clone, Copy)]
+struct Figures {
+    mean: f64,
+    late: f64,
+    risk_mean: f64,
+    risk_late: f64,
+    oldest: f64,
+}
+
+impl Figures {
+    fn of(mut delays: Delays) -> Self {
+        Self {
+            mean: mean(&delays.all),
+            late: quantile(&mut delays.all, 0.95),
+            risk_mean: mean(&delays.high_risk),
+            risk_late: quantile(&mut delays.high_risk, 0.95),
+            oldest: delays.oldest,
+        }
+    }
+}
+
+fn main() {
+    // Cargo's test runner builds and runs benchmarks too, and does not say so.
+    if !std::env::args().any(|argument| argument == "--bench") {
+        return println!("run it with: cargo bench --bench schedule");
+    }
+    let began = Instant::now();
+    for (round_minutes, from_hour) in CASES {
+        let terms = terms(round_minutes);
+        let kept = terms.kept_interval(USERS as usize) / 60.0;
+        println!("\n{USERS} users, a round takes {round_minutes} min, nobody older than {kept:.0} min.");
+        println!("Minutes, mean / 95 %; events of hours {from_hour} to 24; median of {SEEDS} seeds.\n");
+        let mut oldest: f64 = 0.0;
+        println!(
+            "| trace | events | round-robin | known rates | foreseen rates | learnt | of r.-r. | of known | of foreseen |"
+        );
+        println!("|---|---|--:|--:|--:|--:|--:|--:|--:|");
+        let mut bars = vec![];
+        for shape in Shape::ALL {
+            let runs: Vec<[Figures; 4]> = (0..SEEDS).map(|seed| duel(shape, &terms, from_hour, seed)).collect();
+            let median = |who: usize, what: fn(&Figures) -> f64| median(runs.iter().map(|run| what(&run[who])));
+            let row = |mean: fn(&Figures) -> f64, late: fn(&Figures) -> f64| {
+                let minutes = |who| format!("{:.1} / {:.1}", median(who, mean) / 60.0, median(who, late) / 60.0);
+                let ratio = |who: usize| {
+                    format!("{:.2}", crate::median(runs.iter().map(|run| mean(&run[3]) / mean(&run[who]))))
+                };
+                [0, 1, 2, 3].map(minutes).into_iter().chain([0, 1, 2].map(ratio)).collect::<Vec<_>>().join(" | ")
+            };
+            println!("| {} | all | {} |", shape.name(), row(|figures| figures.mean, |figures| figures.late));
+            println!("| | high risk | {} |", row(|figures| figures.risk_mean, |figures| figures.risk_late));
+            oldest = oldest.max(median(3, |figures| figures.oldest));
+            bars.push((shape.name(), [0, 1, 2, 3].map(|who| median(who, |figures| figures.mean) / 60.0)));
+        }
+        println!("\nWith what was learnt, nobody got older than {:.1} min.", oldest / 60.0);
+        if from_hour == 0.0 {
+            let title = format!("Mean delay of an event in minutes, a round takes {round_minutes} min");
+            save(&format!("delay-{round_minutes}min.svg"), &Bars { title: &title, names: NAMES, groups: &bars }.draw());
+        }
+    }
+    save("distribution.svg", &distribution());
+    save("attack.svg", &attack());
+    println!("\n{:.0} s", began.elapsed().as_secs_f64());
+}
+
+fn terms(round_minutes: f64) -> Terms {
+    Terms { calls_per_second: f64::from(USERS) / (round_minutes * 60.0), min_interval: 15.0, max_interval: HOUR }
+}
+
+/// All contestants on one trace of a day.
+fn duel(shape: Shape, terms: &Terms, from_hour: f64, seed: u64) -> [Figures; 4] {
+    let mut trace = trace(shape, USERS, 24.0 * HOUR, terms.kept_interval(USERS as usize) * 1.5, seed);
+    trace.measured.start = from_hour * HOUR;
+    contestants(&trace, terms, seed).map(|mut policy| Figures::of(run(&trace, terms, policy.as_mut())))
+}
+
+fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    quantile(&mut values, 0.5)
+}
+
+/// What part of the events is found within a time.
+fn distribution() -> String {
+    let terms = terms(CASES[0].0);
+    let trace = trace(Shape::Dormant, USERS, 24.0 * HOUR, HOUR * 1.5, 0);
+    let curves = contestants(&trace, &terms, 0).into_iter().zip(NAMES).filter(|(_, name)| *name != "foreseen rates");
+    let curves: Vec<Curve> = curves
+        .map(|(mut policy, name)| {
+            let mut delays = run(&trace, &terms, policy.as_mut()).all;
+            let points =
+                (0..=100).map(|percent| (quantile(&mut delays, f64::from(percent) / 100.0) / 60.0, f64::from(percent)));
+            Curve { name, points: points.collect() }
+        })
+        .collect();
+    Curves {
+        title: "Log-normal, 60 % dormant: events found within so many minutes, in percent",
+        width: 30.0,
+        height: 100.0,
+        step: (5.0, 20.0),
+        shaded: None,
+        curves: &curves,
+    }
+    .draw()
+}
+
+/// How often an attacked user is polled, before, in and after the attack.
+fn attack() -> String {
+    let terms = terms(CASES[0].0);
+    let trace = trace(Shape::Attacks, USERS, 24.0 * HOUR, HOUR * 1.5, 0);
+    // Of those who are attacked, who is quietest otherwise, with room before and behind.
+    let attacks = trace.rates.iter().zip(&trace.users).enumerate().filter(|(_, (rate, _))| rate.foreseen > rate.known);
+    let in_view = attacks.filter_map(|(user, (rate, events))| {
+        let first = events.iter().find(|(_, high_risk)| *high_risk)?.0;
+        (6.0 * HOUR..16.0 * HOUR).contains(&first).then_some((user, rate.known, first))
+    });
+    let (user, _, begins) = in_view.min_by(|one, other| one.1.total_cmp(&other.1)).expect("100 users are attacked");
+    let from = begins - 3.0 * HOUR;
+    let curves: Vec<Curve> = contestants(&trace, &terms, 0)
+        .into_iter()
+        .zip(NAMES)
+        .filter(|(_, name)| *name != "foreseen rates")
+        .map(|(mut policy, name)| {
+            let polls = run(&trace, &terms, policy.as_mut()).polls;
+            let times: Vec<f64> =
+                polls.iter().filter(|(_, who)| *who as usize == user).map(|(time, _)| *time).collect();
+            // The age of what is known of the user: a saw.
+            let teeth = times.windows(2).flat_map(|pair| [(pair[0], 0.0), (pair[1], (pair[1] - pair[0]) / 60.0)]);
+            let points =
+                teeth.map(|(time, age)| ((time - from) / HOUR, age)).filter(|(hour, _)| (0.0..=10.0).contains(hour));
+            Curve { name, points: points.collect() }
+        })
+        .collect();
+    Curves {
+        title: "A quiet user is attacked (shaded): age of what is known of it, in minutes, over ten hours",
+        width: 10.0,
+        height: 65.0,
+        step: (1.0, 10.0),
+        shaded: Some((3.0, 7.0)),
+        curves: &curves,
+    }
+    .draw()
+}
+
+fn save(name: &str, drawing: &str) {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/scheduling");
+    std::fs::create_dir_all(folder).expect("docs can be written");
+    std::fs::write(format!("{folder}/{name}"), drawing).expect("docs can be written");
+}

@@ -1,0 +1,442 @@
+#!/usr/bin/env python3
+"""Writes the Grafana dashboards beside it: `generate.py` writes, `generate.py --check` says whether they are what it would write.
+
+Two pages of panels, each a line or a few: where it stands, what it asks, what it says of itself. Needs Python and nothing else.
+"""
+
+import json
+import pathlib
+import sys
+import urllib.parse
+
+HERE = pathlib.Path(__file__).parent
+PROMETHEUS = {"type": "prometheus", "uid": "${datasource}"}
+LOKI = {"type": "loki", "uid": "${logs}"}
+GREEN, ORANGE, RED = "green", "orange", "red"
+GREY, BLUE, PURPLE = "#8e8e8e", "blue", "purple"
+
+# Words of labels, in colours that mean the same on every panel.
+COLOURS = {
+    "event_response": {"Pass": GREEN, "Fail": RED, "InProgress": BLUE, "none": GREY, "other": PURPLE},
+    "feedback_value": {"Valid": GREEN, "Invalid": RED},
+    "state": {"ok": GREEN, "missing": GREY, "failing": RED},
+    "outcome": {
+        "ok": GREEN, "throttled": ORANGE, "denied": RED, "not_found": GREY, "timeout": PURPLE, "error": RED,
+        "retry": ORANGE, "refused": RED, "accepted": GREEN, "rejected": ORANGE, "quarantined": RED,
+    },
+}  # fmt: skip
+
+POOL = 'user_pool_id=~"$pool"'
+JOB = 'job=~"$job"'
+# A record as Loki keeps what OTLP brings: the service's name a label, attributes structured metadata, dots underscores.
+# A repeat has the same uid; a revision would count an event twice, so tables count first sights, of what is not history.
+RECORDS = '{service_name="cognito-auth-exporter"} | aws_cognito_user_pool_id=~"$pool"'
+FIRST_SIGHTS = f'{RECORDS} | aws_cognito_event_revision="0" | aws_cognito_event_history="false"'
+
+
+def total(metric, *matchers):
+    """What a counter went up by in the range shown, over all series that match."""
+    return f"sum(increase({selector(metric, *matchers)}[$__range]))"
+
+
+def per_minute(by, metric, *matchers):
+    """Of what there was any in the range shown: every word exists at 0, and most never occur."""
+    rate = f"60 * sum by ({by}) (rate({selector(metric, *matchers)}[$__rate_interval]))"
+    return f"{rate} and sum by ({by}) (increase({selector(metric, *matchers)}[$__range])) > 0"
+
+
+def selector(metric, *matchers):
+    return f"{metric}{{{', '.join(matchers)}}}" if matchers else metric
+
+
+def target(expr, legend="", *, datasource=PROMETHEUS, instant=False, form=None):
+    query = {"datasource": datasource, "expr": expr, "legendFormat": legend}
+    if datasource is LOKI:
+        query["queryType"] = "instant" if instant else "range"
+    else:
+        query |= {"editorMode": "code", "instant": instant, "range": not instant}
+        query |= {"format": form} if form else {}
+    return query
+
+
+def explore(filter_=""):
+    """A link into the logs, at the time and for the pools that are shown."""
+    records = RECORDS.replace("$pool", "${pool:regex}") + filter_
+    pane = {
+        "datasource": "${logs}",
+        "queries": [{"refId": "A", "datasource": {"type": "loki", "uid": "${logs}"}, "expr": records}],
+        "range": {"from": "${__from}", "to": "${__to}"},
+    }
+    panes = urllib.parse.quote(json.dumps({"logs": pane}, separators=(",", ":")), safe="${}:")
+    return {"title": "The records", "url": f"/explore?schemaVersion=1&orgId=1&panes={panes}", "targetBlank": True}
+
+
+def steps(*pairs):
+    return {"mode": "absolute", "steps": [{"color": colour, "value": value} for value, colour in pairs]}
+
+
+def panel(kind, title, description, targets, *, w, h, unit="short", thresholds=None, options, custom=None, link=None, **more):
+    """`more`: overrides, transformations, min, max, decimals, no_value, mappings."""
+    defaults = {"unit": unit, "thresholds": thresholds or steps((None, GREEN)), "color": {"mode": "palette-classic"}}
+    defaults |= {"custom": custom} if custom is not None else {}
+    names = {"minimum": "min", "maximum": "max", "decimals": "decimals", "no_value": "noValue", "mappings": "mappings"}
+    defaults |= {json_name: more[name] for name, json_name in names.items() if name in more}
+    if kind in ("stat", "gauge"):
+        defaults["color"] = {"mode": "thresholds"}
+    legends = "".join(one["legendFormat"] for one in targets)
+    words = [words for label, words in COLOURS.items() if kind == "timeseries" and f"{{{{{label}}}}}" in legends]
+    colours = [coloured(f"/(^|, ){word}$/", colour, by="byRegexp") for one in words for word, colour in one.items()]
+    return {
+        "type": kind,
+        "title": title,
+        "description": description,
+        "datasource": targets[0]["datasource"],
+        "targets": [{"refId": chr(ord("A") + index)} | one for index, one in enumerate(targets)],
+        "gridPos": {"w": w, "h": h},
+        "fieldConfig": {"defaults": defaults, "overrides": colours + more.get("overrides", [])},
+        "options": options,
+        "transformations": more.get("transformations", []),
+        "links": [link] if link else [],
+    }
+
+
+def dashed(name):
+    """A limit or an objective: grey, dashed, with nothing below it."""
+    style = {"id": "custom.lineStyle", "value": {"fill": "dash", "dash": [8, 8]}}
+    made = coloured(name, GREY)
+    made["properties"] += [style, {"id": "custom.fillOpacity", "value": 0}]
+    return made
+
+
+def coloured(name, colour, by="byName"):
+    fixed = {"mode": "fixed", "fixedColor": colour}
+    return {"matcher": {"id": by, "options": name}, "properties": [{"id": "color", "value": fixed}]}
+
+
+def stat(title, description, expr, *, w=4, unit="locale", thresholds=None, **more):
+    options = {
+        "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+        "colorMode": "value", "graphMode": "none", "justifyMode": "auto", "orientation": "auto", "textMode": "value",
+    }  # fmt: skip
+    targets = [target(expr, instant=True)]
+    return panel("stat", title, description, targets, w=w, h=4, unit=unit, thresholds=thresholds, options=options, **more)
+
+
+def series(title, description, *targets, w=12, h=8, unit="short", stacked=False, bars=False, **more):
+    custom = {
+        "drawStyle": "bars" if bars else "line", "lineWidth": 1, "fillOpacity": 60 if bars else 20 if stacked else 8,
+        "showPoints": "never", "spanNulls": False, "axisSoftMin": 0,
+        "stacking": {"mode": "normal" if stacked else "none", "group": "A"},
+    }  # fmt: skip
+    options = {
+        "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
+        "tooltip": {"mode": "multi", "sort": "desc"},
+    }
+    more.setdefault("no_value", "none")
+    return panel("timeseries", title, description, list(targets), w=w, h=h, unit=unit, options=options, custom=custom, **more)
+
+
+def table(title, description, target_, *, renames, w=6, h=8, **more):
+    """A table of an instant query: `renames` are its columns in their order, and what they are called."""
+    order = {name: index for index, name in enumerate(renames)}
+    organize = {
+        "id": "organize",
+        "options": {"excludeByName": {name: True for name in ("Time", "Value") if name not in renames}, "includeByName": {}, "indexByName": order, "renameByName": renames},
+    }
+    options = {"showHeader": True, "cellHeight": "sm", "sortBy": [{"displayName": renames.get("Value", "Events"), "desc": True}]}
+    custom = {"align": "auto", "cellOptions": {"type": "auto"}, "inspect": False}
+    return panel(
+        "table", title, description, [target_], w=w, h=h, options=options, custom=custom, transformations=[organize], **more
+    )  # fmt: skip
+
+
+def logs(title, description, expr, *, w=24, h=10):
+    options = {
+        "showTime": True, "wrapLogMessage": True, "enableLogDetails": True, "sortOrder": "Descending",
+        "dedupStrategy": "none", "showLabels": False, "showCommonLabels": False, "prettifyLogMessage": False,
+    }  # fmt: skip
+    made = panel("logs", title, description, [target(expr, datasource=LOKI)], w=w, h=h, options=options)
+    made["fieldConfig"] = {"defaults": {}, "overrides": []}
+    return made
+
+
+def top(title, description, label, name, filter_, **more):
+    """Who or what is in most events, out of the logs."""
+    expr = f"topk(10, sum by ({label}) (count_over_time({FIRST_SIGHTS}{filter_} [$__range])))"
+    renames = {part: name if index == 0 else f"{name} (hashed)" for index, part in enumerate(label.split(", "))}
+    asked = target(expr, datasource=LOKI, instant=True)
+    return table(title, description, asked, renames=renames | {"Value #A": "Events"}, h=10, link=explore(filter_), **more)
+
+
+def row(title):
+    return {"type": "row", "title": title, "collapsed": False, "panels": [], "gridPos": {"w": 24, "h": 1}}
+
+
+def query_variable(name, label, metric, of):
+    query = f"label_values({metric}, {of})"
+    return {
+        "type": "query", "name": name, "label": label, "datasource": PROMETHEUS,
+        "query": {"query": query, "refId": "variable"}, "refresh": 2, "sort": 1, "multi": True, "includeAll": True,
+        "allValue": ".*", "current": {"text": ["All"], "value": ["$__all"]}, "options": [], "regex": "", "hide": 0,
+        "skipUrlSync": False,
+    }  # fmt: skip
+
+
+def source_variable(name, label, kind):
+    return {
+        "type": "datasource", "name": name, "label": label, "query": kind, "current": {}, "options": [], "hide": 0,
+        "includeAll": False, "multi": False, "refresh": 1, "regex": "", "skipUrlSync": False,
+    }  # fmt: skip
+
+
+def dashboard(uid, title, description, panels, variables, other):
+    """Panels flow from left to right and down, a new line where they do not fit."""
+    x = y = height = 0
+    for number, one in enumerate(panels, 1):
+        place = one["gridPos"]
+        if x + place["w"] > 24:
+            x, y, height = 0, y + height, 0
+        one["id"], place["x"], place["y"] = number, x, y
+        x, height = x + place["w"], max(height, place["h"])
+    to_other = {
+        "title": other[1], "type": "link", "url": f"/d/{other[0]}", "keepTime": True, "includeVars": True, "icon": "dashboard",
+        "tooltip": "", "targetBlank": False, "asDropdown": False, "tags": [],
+    }  # fmt: skip
+    return {
+        "uid": uid, "title": title, "description": description, "tags": ["cognito", "cognito-auth-exporter"],
+        "schemaVersion": 39, "version": 1, "editable": True, "graphTooltip": 1, "timezone": "browser", "refresh": "30s",
+        "time": {"from": "now-6h", "to": "now"}, "links": [to_other], "annotations": {"list": []},
+        "templating": {"list": variables}, "panels": panels,
+    }  # fmt: skip
+
+
+EVENTS, LEFT = "cognito_auth_events_total", "cognito_auth_superseded_outcomes_total"
+RISK, COMPROMISED = "cognito_auth_risk_events_total", "cognito_auth_compromised_credentials_events_total"
+SIGN_IN, TAKEOVER = 'event_type="SignIn"', 'risk_decision="AccountTakeover"'
+FAILED, NOT_FAILED = 'event_response="Fail"', 'event_response!="Fail"'
+ZERO_IS_GOOD = steps((None, GREEN), (0.5, RED))
+
+
+def final(*matchers):
+    return f"({total(EVENTS, POOL, *matchers)} - {total(LEFT, POOL, *matchers)})"
+
+
+def sign_in_security():
+    risky = ' | aws_cognito_risk_decision=~"AccountTakeover|Block"'
+    failed = ' | aws_cognito_event_type="SignIn" | aws_cognito_event_response="Fail"'
+    return [
+        stat("Sign-ins", "Sign-ins that began in the time shown: outcomes, less those that were left for another.",
+             final(SIGN_IN), decimals=0, thresholds=steps((None, "text"))),
+        stat("Failed", "Share of the sign-ins that ended with Fail. Everyday life has some; look at what is usual for the pool.",
+             f'{final(SIGN_IN, FAILED)} / {final(SIGN_IN)}', unit="percentunit", decimals=1,
+             thresholds=steps((None, GREEN), (0.3, ORANGE), (0.6, RED)), link=explore(failed)),
+        stat("High-risk takeovers", "Events at high risk of account takeover that did not fail: somebody may be inside. "
+             "One that went from InProgress to Pass counts under both.",
+             total(RISK, POOL, TAKEOVER, 'risk_level="High"', NOT_FAILED), decimals=0, thresholds=ZERO_IS_GOOD,
+             link=explore(' | aws_cognito_risk_decision="AccountTakeover" | aws_cognito_risk_level="High"')),
+        stat("Blocked", "Events that threat protection decided to block.", total(RISK, POOL, 'risk_decision="Block"'), decimals=0,
+             thresholds=steps((None, GREEN), (0.5, ORANGE)), link=explore(' | aws_cognito_risk_decision="Block"')),
+        stat("Compromised credentials", "Events with a password that is known from leaks.", total(COMPROMISED, POOL), decimals=0,
+             thresholds=steps((None, GREEN), (0.5, ORANGE)), link=explore(' | aws_cognito_risk_compromised_credentials="true"')),
+        stat("Second factor missing", "Sign-ins whose password was right and whose second factor never came, half an hour after.",
+             total("cognito_auth_unfinished_events_total", POOL, SIGN_IN), decimals=0,
+             thresholds=steps((None, GREEN), (0.5, ORANGE)), link=explore(' | aws_cognito_event_response="InProgress"')),
+
+        row("What happens"),
+        series("Sign-ins by outcome, per minute", "How sign-ins end. InProgress is a sign-in seen before its end, which is then counted again.",
+               target(per_minute("event_response", EVENTS, POOL, SIGN_IN), "{{event_response}}"), stacked=True, link=explore()),
+        series("Everything else by type, per minute", "Sign-ups, forgotten and changed passwords, and codes sent again; of those in progress, the beginning.",
+               target(per_minute("event_type", EVENTS, POOL, 'event_type!="SignIn"'), "{{event_type}}"), stacked=True,
+               link=explore(' | aws_cognito_event_type!="SignIn"')),
+        series("Failed sign-ins in ten minutes, and what is usual", "The burst alert asks for more than three times the mean of the last day, and twice its share. "
+               "From the recording rules in deploy/prometheus.",
+               target(f"sum(pool:cognito_failed_sign_ins:increase10m{{{POOL}}})", "failed"),
+               target(f"sum(3 * avg_over_time(pool:cognito_failed_sign_ins:increase10m{{{POOL}}}[1d] offset 20m))", "three times the mean"),
+               link=explore(failed), overrides=[dashed("three times the mean")]),
+        series("What fails, per minute", "The shape of an attack: wrong passwords are guessing, wrong second factors after right passwords are worse.",
+               target(per_minute("challenge_name, challenge_response", "cognito_auth_challenges_total", POOL),
+                      "{{challenge_name}}, {{challenge_response}}"), link=explore(failed), overrides=[
+                          coloured("Password, Success", "light-green"), coloured("Password, Failure", RED),
+                          coloured("Mfa, Success", "dark-green"), coloured("Mfa, Failure", "dark-red")]),
+
+        row("Threat protection"),
+        series("Takeover and Block by level, per minute", "Decisions that are not NoRisk, by level; a decision or level that this build does not know is `other`.",
+               target(per_minute("risk_decision, risk_level", RISK, POOL), "{{risk_decision}}, {{risk_level}}"),
+               bars=True, stacked=True, link=explore(risky), overrides=[
+                   coloured("AccountTakeover, Low", "light-yellow"), coloured("AccountTakeover, Medium", ORANGE),
+                   coloured("AccountTakeover, High", RED), coloured("Block, Low", "light-purple"),
+                   coloured("Block, Medium", PURPLE), coloured("Block, High", "dark-purple")]),
+        series("Risky events by outcome, per minute", "Whether those whom threat protection suspects come in all the same.",
+               target(per_minute("event_response", RISK, POOL), "{{event_response}}"), bars=True, stacked=True, link=explore(risky)),
+        series("Compromised credentials by outcome, per minute", "Passwords from leaks, in sign-ins and wherever else one is set.",
+               target(per_minute("event_type, event_response", COMPROMISED, POOL), "{{event_type}}, {{event_response}}"),
+               w=8, bars=True, stacked=True, link=explore(' | aws_cognito_risk_compromised_credentials="true"')),
+        series("Unfinished by type, per hour", "Still in progress when their watch ended: 30 minutes after a sign-in, 25 hours after a sign-up.",
+               target(f"sum by (event_type) (increase(cognito_auth_unfinished_events_total{{{POOL}}}[1h])) > 0", "{{event_type}}"),
+               w=8, link=explore(' | aws_cognito_event_response="InProgress"')),
+        series("Feedback, per minute", "What users and administrators said of events: Valid, it was them; Invalid, it was not.",
+               target(per_minute("feedback_value", "cognito_auth_feedback_total", POOL), "{{feedback_value}}"), w=8, bars=True,
+               stacked=True, link=explore(' | aws_cognito_feedback_value=~".+"')),
+
+        row("Who and where (from the logs)"),
+        top("Countries", "Where sign-ins come from, by the country that Cognito found for the address.", "aws_cognito_country",
+            "Country", ' | aws_cognito_event_type="SignIn"'),
+        top("Countries of risky events", "Where those came from whom threat protection suspected or blocked.", "aws_cognito_country",
+            "Country", risky),
+        top("Users with most failures", "Whose sign-ins failed most; hashed where privacy.username says so.", "user_name, user_hash",
+            "User", failed),
+        top("Addresses with most failures", "Few addresses and many users is stuffing; many addresses and one user is a siege.",
+            "client_address, aws_cognito_client_address_hash", "Address", failed),
+        top("Users at risk", "Whom threat protection suspects to be somebody else.", "user_name, user_hash", "User", risky),
+        table("Outcomes in the time shown", "Every combination that occurred, as often as it was reached.",
+              target(f"sum by (event_type, event_response, risk_decision) (increase(cognito_auth_events_total{{{POOL}}}[$__range])) > 0.5",
+                     instant=True, form="table"), w=18, h=10, decimals=0,
+              renames={"event_type": "Type", "event_response": "Response", "risk_decision": "Decision", "Value": "Events"}),
+        logs("What threat protection found", "Records of severity WARN and ERROR, newest first, each a sentence; open one for all its attributes.",
+             RECORDS + ' | severity_text=~"WARN|ERROR"'),
+    ]  # fmt: skip
+
+
+def by_value(**texts):
+    """0 and 1 as words, the bad one red."""
+    return [{"type": "value", "options": {value.strip("_"): text for value, text in texts.items()}}]
+
+
+def exporter_health():
+    requests = "cognito_exporter_api_requests_total"
+    up = by_value(_0={"text": "down", "color": RED, "index": 0}, _1={"text": "up", "color": GREEN, "index": 1})
+    paused = by_value(_0={"text": "no", "color": GREEN, "index": 0}, _1={"text": "paused", "color": RED, "index": 1})
+    quantile = "histogram_quantile({}, sum by (le{}) (rate({}[$__rate_interval])))".format
+    return [
+        stat("Pools", "Whether every pool answers: down if one of them does not.", f"min(cognito_exporter_pool_up{{{POOL}}})", w=3,
+             thresholds=steps((None, RED), (1, GREEN)), mappings=up, no_value="not yet"),
+        stat("Oldest look", "How long ago the least recently polled user was polled. What happened to them since is not known yet.",
+             f"max(time() - cognito_exporter_oldest_poll_timestamp_seconds{{{POOL}}})", w=4, unit="s", decimals=0,
+             thresholds=steps((None, GREEN), (7200, ORANGE), (14400, RED)), no_value="no user"),
+        stat("Events are seen after", "Half of the live events of the time shown were seen sooner than this after they happened.",
+             f"histogram_quantile(0.5, sum by (le) (increase(cognito_auth_event_delay_seconds_bucket{{{POOL}}}[$__range])))", w=4,
+             unit="s", decimals=0, thresholds=steps((None, GREEN), (1800, ORANGE)), no_value="no event"),
+        stat("Users followed", "Users of all states.", f"sum(cognito_exporter_users{{{POOL}}})", w=3, decimals=0,
+             thresholds=steps((None, "text"))),
+        stat("Outbox", "How much of state.outbox_limit waits for the receiver; at all of it polling pauses.",
+             f"max(cognito_exporter_outbox_bytes{{{JOB}}} / cognito_exporter_outbox_limit_bytes{{{JOB}}})", w=3, unit="percentunit",
+             decimals=1, thresholds=steps((None, GREEN), (0.5, ORANGE), (0.9, RED))),
+        stat("Quarantine", "Records that the receiver refused as invalid, waiting for somebody to decide.",
+             f"sum(cognito_exporter_quarantined_records{{{JOB}}})", w=3, decimals=0, thresholds=ZERO_IS_GOOD),
+        stat("Paused", "Whether work pauses for any reason: outbox or quarantine full, or a state that cannot be written.",
+             f"max(cognito_exporter_paused{{{JOB}}})", w=4, thresholds=steps((None, GREEN), (1, RED)), mappings=paused),
+
+        row("How old is what we know"),
+        series("Oldest look, and the objective", "The least recently polled user of each pool, and poll.max_interval. Above it for long: the budget does not suffice.",
+               target(f"max by (user_pool_id) (time() - cognito_exporter_oldest_poll_timestamp_seconds{{{POOL}}})", "{{user_pool_id}}"),
+               target(f"max(cognito_exporter_poll_objective_seconds{{{POOL}}})", "objective"), w=8, unit="s", overrides=[dashed("objective")]),
+        series("From event to first sight", "Delay of live events: half of them, and all but a twentieth, are quicker than this. After an outage it is long for a while.",
+               target(quantile(0.5, "", f"cognito_auth_event_delay_seconds_bucket{{{POOL}}}"), "half"),
+               target(quantile(0.95, "", f"cognito_auth_event_delay_seconds_bucket{{{POOL}}}"), "95 %"), w=8, unit="s"),
+        series("A round would take", "Time for everybody once at the present budget. Longer than the objective: raise the budget, follow fewer, or want less.",
+               target(f"max by (user_pool_id) (cognito_exporter_round_seconds_estimate{{{POOL}}})", "{{user_pool_id}}"), w=8, unit="s"),
+        series("Users by state", "missing: Cognito does not know them (any more). failing: their latest answers were errors of their own.",
+               target(f"sum by (state) (cognito_exporter_users{{{POOL}}})", "{{state}}"), w=8, stacked=True),
+        series("Events read, per minute", "What pages held. Known ones are the price of reading from the top; history is from before its user was followed.",
+               target(per_minute("result", "cognito_exporter_fetched_events_total", POOL), "{{result}}"), w=8, stacked=True),
+        series("Late and out of order, per minute", "Events taken behind the newest known, and pages that were not newest first: handled, and worth knowing.",
+               target(per_minute("user_pool_id", "cognito_exporter_late_events_total", POOL), "late, {{user_pool_id}}"),
+               target(per_minute("user_pool_id", "cognito_exporter_order_violations_total", POOL), "out of order, {{user_pool_id}}"), w=8),
+        series("Catching up", "1 while backlog or history is worked off, in a lane of its own.",
+               target(f"max by (user_pool_id) (cognito_exporter_catching_up{{{POOL}}})", "{{user_pool_id}}"), w=8, maximum=1),
+        series("Discovery", "How long ago the users were last listed to the end, and how long newcomers took to be followed.",
+               target(f"max by (user_pool_id) (time() - cognito_exporter_discovery_last_success_timestamp_seconds{{{POOL}}})", "since the last listing, {{user_pool_id}}"),
+               target(quantile(0.95, "", f"cognito_exporter_discovery_delay_seconds_bucket{{{POOL}}}"), "newcomers join, 95 %"), w=8, unit="s"),
+        series("Users met, and history read", "Users met in the present round of listings; events of history so far.",
+               target(f"sum(cognito_exporter_discovery_listed_users{{{POOL}}})", "users met"),
+               target(f"sum(cognito_auth_history_events_total{{{POOL}}})", "events of history"), w=8),
+
+        row("Calls to Cognito"),
+        series("Calls by outcome, per second", "The account's quota is shared with calls that end users wait for.",
+               target(f"sum by (outcome) (rate({requests}{{{JOB}}}[$__rate_interval])) > 0", "{{outcome}}"), w=8, unit="reqps", stacked=True),
+        series("Budget, and what is used of it", "Reads of histories against poll.requests_per_second as it is at present, after back-off.",
+               target(f'sum(rate({requests}{{{JOB}, operation="AdminListUserAuthEvents"}}[$__rate_interval]))', "used"),
+               target(f"sum(max by (account_id, region) (cognito_exporter_api_budget_requests_per_second{{{JOB}}}))", "budget"), w=8,
+               unit="reqps", overrides=[dashed("budget")]),
+        series("Calls take (95 %)", "By operation; the upper end is poll.timeout.",
+               target(quantile(0.95, ", operation", f"cognito_exporter_api_request_duration_seconds_bucket{{{JOB}}}"), "{{operation}}"), w=8, unit="s"),
+        series("Throttled, per minute", "Each makes the exporter back off. Some that keep coming: the quota is used up, by whomever.",
+               target(per_minute("account_id, region", requests, JOB, 'outcome="throttled"'), "{{account_id}} {{region}}"), w=8),
+        series("Denied, timed out, failed, per minute", "By operation and outcome; /status and the log have the error itself.",
+               target(per_minute("operation, outcome", requests, JOB, 'outcome=~"denied|timeout|error"'), "{{operation}}, {{outcome}}"), w=8),
+        table("Pools", "What each pool is called, and where it is.",
+              target(f"max by (user_pool_id, user_pool_name, region) (cognito_exporter_pool_info{{{POOL}}})", instant=True, form="table"),
+              renames={"user_pool_name": "Name", "user_pool_id": "Pool", "region": "Region"}, w=8),
+
+        row("Delivery"),
+        series("Records waiting", "The outbox: what is counted and not yet acknowledged by the receiver.",
+               target(f"sum(cognito_exporter_outbox_records{{{JOB}}})", "records"), w=8),
+        series("Bytes waiting, and the limit", "At the limit polling pauses until the receiver takes some; history stops at half of it.",
+               target(f"max(cognito_exporter_outbox_bytes{{{JOB}}})", "waiting"),
+               target(f"max(cognito_exporter_outbox_limit_bytes{{{JOB}}})", "limit"), w=8, unit="bytes", overrides=[dashed("limit")]),
+        series("The oldest record waits for", "Nothing while none waits.",
+               target(f"max(time() - cognito_exporter_outbox_oldest_timestamp_seconds{{{JOB}}})", "oldest"), w=8, unit="s"),
+        series("Batches by answer, per minute", "retry: no answer, or one that asks for patience. refused: an answer that a person has to look at.",
+               target(per_minute("outcome", "cognito_exporter_otlp_requests_total", JOB), "{{outcome}}"), w=8),
+        series("Records by what became of them, per minute", "rejected: the receiver said so of some in a batch that it took. quarantined: refused as invalid, kept.",
+               target(per_minute("outcome", "cognito_exporter_otlp_records_total", JOB), "{{outcome}}"), w=8, link=explore()),
+        series("Quarantine", "Records kept aside, until `quarantine retry` or `quarantine drop`.",
+               target(f"sum(cognito_exporter_quarantined_records{{{JOB}}})", "records"), w=8),
+
+        row("The process and its state"),
+        series("Since the last progress", "Of polling, writing and delivering: finished work, or found none to do.",
+               target(f"max by (stage) (time() - cognito_exporter_last_progress_timestamp_seconds{{{JOB}}})", "{{stage}}"), w=8, unit="s"),
+        series("Paused", "1 while work pauses, by reason.",
+               target(f"max by (reason) (cognito_exporter_paused{{{JOB}}})", "{{reason}}"), w=8, maximum=1),
+        series("Ledger", "Its size on disk. Times that a damaged one was begun anew are in the table.",
+               target(f"max(cognito_exporter_state_size_bytes{{{JOB}}})", "size"), w=8, unit="bytes"),
+        series("Memory", "Resident memory of each instance.",
+               target(f"process_resident_memory_bytes{{{JOB}}} and on (job, instance) cognito_exporter_build_info", "{{instance}}"), w=8, unit="bytes"),
+        series("Processor", "Seconds of processor time per second.",
+               target(f"rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval]) and on (job, instance) cognito_exporter_build_info", "{{instance}}"), w=8, unit="percentunit"),
+        series("Files open", "Of each instance, and how many it may have.",
+               target(f"process_open_fds{{{JOB}}} and on (job, instance) cognito_exporter_build_info", "{{instance}}"),
+               target(f"max(process_max_fds{{{JOB}}} and on (job, instance) cognito_exporter_build_info)", "limit"), w=8, overrides=[dashed("limit")]),
+        table("Instances", "What runs, which share of the users it follows, and how often its ledger was begun anew.",
+              target(f"(cognito_exporter_state_rebuilds_total{{{JOB}}} * on (job, instance) group_left (version, revision) cognito_exporter_build_info)"
+                     " * on (job, instance) group_left (index, count) cognito_exporter_shard_info", instant=True, form="table"),
+              renames={"job": "Job", "instance": "Instance", "version": "Version", "revision": "Revision", "index": "Shard",
+                       "count": "of", "Value": "Ledgers begun anew"}, w=16),
+        stat("Configuration", "Whether the latest attempt to load it succeeded, and since when the present one is in force.",
+             f"min(cognito_exporter_config_last_reload_successful{{{JOB}}})", w=4, thresholds=steps((None, RED), (1, GREEN)),
+             mappings=by_value(_0={"text": "refused", "color": RED, "index": 0}, _1={"text": "in force", "color": GREEN, "index": 1})),
+        stat("In force for", "Since the configuration was last loaded.",
+             f"max(time() - cognito_exporter_config_last_reload_success_timestamp_seconds{{{JOB}}})", w=4, unit="s", decimals=0,
+             thresholds=steps((None, "text"))),
+    ]  # fmt: skip
+
+
+def both():
+    sources = [source_variable("datasource", "Metrics", "prometheus"), source_variable("logs", "Logs", "loki")]
+    pool = query_variable("pool", "User pool", "cognito_exporter_pool_info", "user_pool_id")
+    job = query_variable("job", "Job", "cognito_exporter_build_info", "job")
+    security = ("cognito-sign-in-security", "Cognito: sign-in security")
+    health = ("cognito-exporter-health", "Cognito: exporter health")
+    yield "sign-in-security.json", dashboard(
+        *security, "How people sign in, what threat protection thinks of it, and who it is about.", sign_in_security(),
+        [*sources, pool], health)  # fmt: skip
+    yield "exporter-health.json", dashboard(
+        *health, "Whether cognito-auth-exporter sees what happens in time, and whether its records arrive.", exporter_health(),
+        [*sources, job, pool], security)  # fmt: skip
+
+
+def main():
+    stale = []
+    for name, content in both():
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        path = HERE / name
+        if sys.argv[1:] == ["--check"]:
+            stale += [] if path.read_text() == text else [name]
+        else:
+            path.write_text(text)
+    if stale:
+        sys.exit(f"not what generate.py writes: {', '.join(stale)}")
+
+
+if __name__ == "__main__":
+    main()

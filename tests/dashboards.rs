@@ -1,0 +1,323 @@
+//! The dashboards and rules ask for what the built binary shows: by name, and answered by a real Prometheus that scrapes it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/peers.rs"]
+mod peers;
+#[path = "support/prometheus.rs"]
+mod prometheus;
+#[path = "support/rules.rs"]
+mod rules;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_exporter::simulate::population::Population;
+use cognito_auth_exporter::simulate::quota::Quotas;
+use cognito_auth_exporter::simulate::{Options, Simulation};
+use exporter::{Exporter, PATIENCE};
+use prometheus::Server;
+use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
+use promql_parser::util::{ExprVisitor, walk_expr};
+use serde_json::Value;
+
+const POOL: &str = "eu-west-1_Dashboard";
+
+const DASHBOARDS: [&str; 2] = ["sign-in-security.json", "exporter-health.json"];
+
+/// Labels that Prometheus puts on what it scrapes.
+const OF_PROMETHEUS: [&str; 2] = ["job", "instance"];
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards")
+}
+
+fn dashboard(file: &str) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(folder().join(file)).unwrap()).unwrap()
+}
+
+fn panels(dashboard: &Value) -> Vec<Value> {
+    let all = dashboard["panels"].as_array().unwrap();
+    all.iter().filter(|panel| panel["type"] != "row").cloned().collect()
+}
+
+/// Every query of a kind, with the panel that asks it.
+fn queries(kind: &str) -> Vec<(String, String)> {
+    let mut queries = vec![];
+    for panel in DASHBOARDS.iter().flat_map(|file| panels(&dashboard(file))) {
+        for target in panel["targets"].as_array().unwrap() {
+            if target["datasource"]["type"] == kind {
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                queries.push((text(&panel["title"]), text(&target["expr"])));
+            }
+        }
+    }
+    queries
+}
+
+/// A query as Grafana would send it, for a few seconds of scrapes.
+fn interpolated(expr: &str) -> String {
+    let expr = expr.replace("$__rate_interval", "10s").replace("$__range", "5m");
+    expr.replace("$pool", ".*").replace("$job", ".*")
+}
+
+#[test]
+fn every_panel_can_be_read_and_every_dashboard_can_be_used() {
+    let mut uids = BTreeSet::new();
+    for file in DASHBOARDS {
+        let dashboard = dashboard(file);
+        assert!(uids.insert(dashboard["uid"].as_str().unwrap().to_owned()), "{file} has a uid of its own");
+        let variables: Vec<_> =
+            dashboard["templating"]["list"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
+        for name in ["datasource", "logs", "pool"] {
+            assert!(variables.iter().any(|variable| *variable == name), "{file} has no variable {name}");
+        }
+        let panels = panels(&dashboard);
+        let ids: BTreeSet<_> = panels.iter().map(|panel| panel["id"].as_u64().unwrap()).collect();
+        assert_eq!(ids.len(), panels.len(), "{file}: ids are unique");
+        for panel in &panels {
+            let title = panel["title"].as_str().unwrap();
+            assert!(panel["description"].as_str().unwrap().len() > 10, "{file}: {title} does not say what it shows");
+            assert!(["${datasource}", "${logs}"].contains(&panel["datasource"]["uid"].as_str().unwrap()), "{title}");
+            let place = |name: &str| panel["gridPos"][name].as_u64().unwrap();
+            assert!(place("x") + place("w") <= 24, "{title} does not fit");
+        }
+    }
+    let linked = panels(&dashboard(DASHBOARDS[0]));
+    let linked =
+        linked.iter().filter(|panel| panel["links"][0]["url"].as_str().is_some_and(|url| url.starts_with("/explore?")));
+    assert!(linked.count() > 10, "what is about events links to their records");
+}
+
+#[test]
+fn the_dashboards_are_what_their_generator_writes() {
+    let Some(python) = peers::python_with("json") else { return };
+    let output = Command::new(python).arg(folder().join("generate.py")).arg("--check").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn the_dashboards_have_no_field_that_grafana_does_not_know() {
+    let Some(python) = peers::python_with("grafana_foundation_sdk") else { return };
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers/grafana_dashboards.py");
+    let output = Command::new(python).arg(script).args(DASHBOARDS.map(|file| folder().join(file))).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// What a query names.
+#[derive(Default)]
+struct Named {
+    metrics: BTreeSet<String>,
+    /// Labels matched, by metric.
+    matched: Vec<(String, String)>,
+    /// Labels that results are grouped or joined by.
+    grouped: BTreeSet<String>,
+}
+
+impl Named {
+    fn selector(&mut self, selector: &VectorSelector) {
+        let name = selector.name.clone().expect("a query names its metric");
+        let matchers = selector.matchers.matchers.iter();
+        self.matched.extend(matchers.map(|matcher| (name.clone(), matcher.name.clone())));
+        self.metrics.insert(name);
+    }
+
+    fn modifier(&mut self, modifier: Option<&LabelModifier>) {
+        self.grouped.extend(modifier.into_iter().flat_map(|modifier| modifier.labels().labels.clone()));
+    }
+}
+
+impl ExprVisitor for Named {
+    type Error = Infallible;
+
+    fn pre_visit(&mut self, expr: &Expr) -> Result<bool, Infallible> {
+        match expr {
+            Expr::VectorSelector(selector) => self.selector(selector),
+            Expr::MatrixSelector(matrix) => self.selector(&matrix.vs),
+            Expr::Aggregate(aggregate) => self.modifier(aggregate.modifier.as_ref()),
+            Expr::Binary(binary) => {
+                if let Some(modifier) = &binary.modifier {
+                    self.modifier(modifier.matching.as_ref());
+                    self.grouped.extend(modifier.card.labels().into_iter().flat_map(|labels| labels.labels.clone()));
+                }
+            }
+            // The walk does not go into a function's arguments.
+            Expr::Call(call) => {
+                for argument in &call.args.args {
+                    walk_expr(self, argument)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+}
+
+/// An exporter that shows all it can: a lively pool, and a receiver that is not there.
+async fn busy_exporter(directory: &Path) -> (Simulation, Exporter) {
+    let simulation = Simulation::start(Options { quotas: Quotas::unlimited(), ..Options::default() }).await.unwrap();
+    let mut people = Population::lively(1, 60);
+    simulation.world(|world| people.move_in(world, POOL, Clock::system().now()));
+    simulation.enliven(people, Duration::from_millis(200));
+    let text = format!(
+        "[[pools]]\nid = {POOL:?}\nall_users = true\n[poll]\nrequests_per_second = 40\nmin_interval = \"1s\"\n\
+         first_run = \"1h\"\n[otlp]\nendpoint = \"http://127.0.0.1:9\"\n"
+    );
+    let exporter = Exporter::start(&exporter::configure(directory, &text), &simulation.url());
+    exporter.until("everything it shows", |scrape| {
+        let shown = |metric: &str| scrape.count(metric, &[]) > 0;
+        shown("cognito_exporter_outbox_oldest_timestamp_seconds")
+            && shown("cognito_exporter_discovery_last_success_timestamp_seconds")
+            && shown("cognito_exporter_pool_up")
+            && scrape.sum("cognito_auth_events_total", &[]) > 0.5
+    });
+    (simulation, exporter)
+}
+
+/// Each metric with its labels, as the text format has them.
+fn shown(exporter: &Exporter) -> BTreeMap<String, BTreeSet<String>> {
+    let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for line in exporter.get("/metrics").lines().filter(|line| !line.starts_with('#')) {
+        let (series, _) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+        let names = labels.split("\",").filter_map(|pair| pair.split_once('=')).map(|(name, _)| name.to_owned());
+        shown.entry(name.to_owned()).or_default().extend(names);
+    }
+    shown
+}
+
+/// Every PromQL there is, and who asks it: rules, panels, variables, the README.
+fn asked() -> Vec<(String, String)> {
+    let of_rules = rules::all().into_iter().map(|rule| (rule.alert.or(rule.record).unwrap(), rule.expr));
+    let of_variables = DASHBOARDS.iter().flat_map(|file| {
+        let variables = dashboard(file)["templating"]["list"].as_array().unwrap().clone();
+        variables.into_iter().filter_map(|variable| {
+            // label_values(metric, label): the same as grouping by it.
+            let query = variable["query"]["query"].as_str()?;
+            let (metric, of) = query.strip_prefix("label_values(")?.trim_end_matches(')').split_once(", ")?;
+            Some((query.to_owned(), format!("group by ({of}) ({metric})")))
+        })
+    });
+    let readme = ("the README's first alert".to_owned(), readme_alert());
+    of_rules.chain(queries("prometheus")).chain(of_variables).chain([readme]).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_query_names_only_metrics_and_labels_that_the_binary_shows() {
+    let asked = asked();
+    assert!(asked.len() > 80, "{}", asked.len());
+    let named: Vec<(String, Named)> = asked
+        .into_iter()
+        .map(|(who, expr)| {
+            let parsed = parser::parse(&interpolated(&expr)).unwrap_or_else(|error| panic!("{who}: {error}: {expr}"));
+            let mut named = Named::default();
+            walk_expr(&mut named, &parsed).unwrap();
+            (who, named)
+        })
+        .collect();
+    let recorded: BTreeSet<_> = rules::all().into_iter().filter_map(|rule| rule.record).collect();
+
+    let directory = tempfile::tempdir().unwrap();
+    let (_simulation, exporter) = busy_exporter(directory.path()).await;
+    let metrics: BTreeSet<&String> = named.iter().flat_map(|(_, named)| &named.metrics).collect();
+    let deadline = Instant::now() + PATIENCE;
+    let shown = loop {
+        let shown = shown(&exporter);
+        let missing = |metric: &&&String| !shown.contains_key(**metric) && !recorded.contains(**metric);
+        let missing: Vec<_> = metrics.iter().filter(missing).collect();
+        if missing.is_empty() {
+            break shown;
+        }
+        assert!(Instant::now() < deadline, "asked for, and there is none: {missing:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+
+    let every_label: BTreeSet<_> = shown.values().flatten().map(String::as_str).chain(OF_PROMETHEUS).collect();
+    for (who, named) in named {
+        for (metric, name) in &named.matched {
+            let has_label = |labels: &BTreeSet<String>| labels.contains(name) || OF_PROMETHEUS.contains(&name.as_str());
+            // What a rule records has labels of what it is made of.
+            let is_there = shown.get(metric).map_or(every_label.contains(name.as_str()), has_label);
+            assert!(is_there, "{who}: {metric} has no label {name}");
+        }
+        for name in &named.grouped {
+            // `shards` is made by the rule that groups by it.
+            assert!(every_label.contains(name.as_str()) || name == "shards", "{who}: nothing has a label {name}");
+        }
+    }
+}
+
+fn readme_alert() -> String {
+    let readme = include_str!("../README.md");
+    let expr = readme.lines().find_map(|line| line.trim().strip_prefix("expr: "));
+    expr.unwrap().to_owned()
+}
+
+/// The part of a query that has an answer in the first minute: without the condition that there was any; None where it
+/// compares with yesterday.
+fn answered_at_once(expr: &str) -> Option<&str> {
+    let part = expr.split(" and sum by ").next()?;
+    let part = part.strip_suffix(" > 0").unwrap_or(part);
+    (!part.contains("avg_over_time")).then_some(part)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_prometheus_answers_every_query_of_the_dashboards_and_evaluates_every_rule() {
+    if !peers::has_program("prometheus") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let (_simulation, exporter) = busy_exporter(directory.path()).await;
+    let rules = rules::folder().join("rules.yml");
+    let prometheus = Server::prometheus(directory.path(), &[exporter.listens().unwrap()], &[&rules], None);
+    prometheus.until("pool:cognito_sign_ins:increase10m > 0");
+    for (title, expr) in queries("prometheus") {
+        let expr = interpolated(&expr);
+        prometheus.query(&expr).unwrap_or_else(|error| panic!("{title}: {error}: {expr}"));
+        if let Some(part) = answered_at_once(&expr) {
+            println!("{title}: {} series", prometheus.until(part).len());
+        }
+    }
+    for rule in rules::all() {
+        prometheus.query(&rule.expr).unwrap_or_else(|error| panic!("{error}: {}", rule.expr));
+    }
+}
+
+/// The attributes that LogQL filters and groups by are those of a record, as Loki writes them.
+#[test]
+fn every_query_of_logs_names_attributes_that_records_have() {
+    let readme = include_str!("../README.md");
+    let (_, section) = readme.split_once("\n## Log records\n").unwrap();
+    let mut documented = BTreeSet::from(["service_name".to_owned(), "severity_text".to_owned()]);
+    for row in section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `")) {
+        let cell = row.split('|').nth(1).unwrap();
+        let mut stem = "";
+        for name in cell.split('`').skip(1).step_by(2) {
+            // `.level` goes on from the name before it.
+            let full = if name.starts_with('.') { format!("{stem}{name}") } else { name.to_owned() };
+            if !name.starts_with('.') {
+                stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+            }
+            documented.insert(full.replace('.', "_"));
+        }
+    }
+    // Where privacy says so, in the place of what they stand for.
+    documented.extend(["user_hash", "aws_cognito_client_address_hash"].map(str::to_owned));
+    let asked = queries("loki");
+    assert!(asked.len() > 5);
+    for (title, expr) in asked {
+        assert!(expr.contains("$pool"), "{title} is about all pools");
+        let words = expr.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+        for word in words.filter(|word| {
+            ["aws_", "user_", "client_", "geo_", "severity_"].iter().any(|start| word.starts_with(start))
+        }) {
+            assert!(documented.contains(word), "{title}: a record has no {word}");
+        }
+    }
+}

@@ -1,0 +1,645 @@
+//! What deploy/ holds is what Kubernetes, Helm, AWS and systemd would take, and what the exporter would: rendered by the
+//! real programs, checked against the real schemas, and loaded by the real configuration.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/peers.rs"]
+mod peers;
+#[path = "support/receiver.rs"]
+mod receiver;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
+
+use cognito_auth_exporter::config::{self, Config};
+use serde_json::{Value, json};
+
+const CHART: &str = "deploy/helm/cognito-auth-exporter";
+const NAME: &str = "cognito-auth-exporter";
+const STATE: &str = "/var/lib/cognito-auth-exporter";
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Every directory that is for `kubectl apply -k`.
+const KUSTOMIZATIONS: [&str; 5] =
+    ["base", "overlays/deployment", "overlays/eks", "overlays/sharded", "overlays/sidecar"];
+
+/// A kustomization, and the chart's values that are to give the same.
+const TWINS: [(&str, &[&str]); 4] = [
+    ("base", &[]),
+    ("overlays/deployment", &["kind=Deployment"]),
+    (
+        "overlays/eks",
+        &[
+            "serviceMonitor.enabled=true",
+            "serviceAccount.annotations.eks\\.amazonaws\\.com/role-arn=arn:aws:iam::123456789012:role/cognito-auth-exporter",
+        ],
+    ),
+    ("overlays/sharded", &["shards=3"]),
+];
+
+/// Values that use what the twins leave out.
+const FURTHER_VALUES: [&[&str]; 2] = [
+    &["podMonitor.enabled=true", "podMonitor.labels.release=prometheus", "image.tag=1.2.3", "podLabels.team=identity"],
+    &[
+        "kind=Deployment",
+        "image.digest=sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+        "imagePullSecrets[0].name=pull",
+        "networkPolicy.enabled=false",
+        "serviceAccount.create=false",
+        "serviceAccount.name=own",
+        "persistence.storageClassName=gp3",
+        "nodeSelector.zone=a",
+        "env[0].name=COGNITO_EXPORTER_LOG__LEVEL",
+        "env[0].value=debug",
+        "extraVolumes[0].name=secrets",
+        "extraVolumes[0].secret.secretName=otlp-headers",
+        "extraVolumeMounts[0].name=secrets",
+        "extraVolumeMounts[0].mountPath=/run/secrets/otlp",
+    ],
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap()
+}
+
+/// Whether a program answers. Where it does not, a line that says so; in CI a failure.
+#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+fn has(program: &str, version: &[&str]) -> bool {
+    let answer = Command::new(program).args(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let has = answer.is_ok_and(|status| status.success());
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(has || !is_ci, "{program} has to be installed in CI");
+    if !has {
+        println!("skipped: {program} is not installed");
+    }
+    has
+}
+
+/// kubectl, helm, a Python that knows Kubernetes' schemas; and what they make of everything there is, rendered once.
+struct Tools {
+    python: PathBuf,
+    /// Every way to deploy: what it is, and its documents.
+    all: BTreeMap<String, Vec<Value>>,
+}
+
+static TOOLS: LazyLock<Option<Tools>> = LazyLock::new(Tools::find);
+
+impl Tools {
+    fn find() -> Option<Self> {
+        let has_both = has("kubectl", &["version", "--client"]) && has("helm", &["version"]);
+        let python = peers::python_with("kubernetes_validate, yaml, cloudcoil.models.prometheus_operator")?;
+        if !has_both {
+            return None;
+        }
+        let kustomized = KUSTOMIZATIONS.iter().map(|path| ((*path).to_owned(), kustomize(path)));
+        let values = TWINS.iter().map(|(_, values)| *values).chain(FURTHER_VALUES);
+        let templated = values.map(|values| (chart_with(values), text(template(NAME, values))));
+        let texts: BTreeMap<String, String> = kustomized.chain(templated).collect();
+        let rendered = succeeded("rendered", peer(&python, "rendered", &json!(texts).to_string()));
+        let all: BTreeMap<String, Vec<Value>> = serde_json::from_slice(&rendered.stdout).unwrap();
+        assert!(all.values().all(|documents| documents.len() > 3));
+        Some(Self { python, all })
+    }
+
+    fn python(&self, command: &str, input: &str) -> Output {
+        peer(&self.python, command, input)
+    }
+
+    fn documents(&self, yaml: &str) -> Vec<Value> {
+        serde_json::from_slice(&succeeded("documents", self.python("documents", yaml)).stdout).unwrap()
+    }
+
+    /// What the API server would say of documents.
+    fn validate(&self, documents: &Value) -> Output {
+        self.python("validate", &documents.to_string())
+    }
+}
+
+/// The tools; None and a line that says so where they are not installed.
+fn tools() -> Option<&'static Tools> {
+    TOOLS.as_ref()
+}
+
+fn chart_with(values: &[&str]) -> String {
+    format!("chart {values:?}")
+}
+
+fn peer(python: &Path, command: &str, input: &str) -> Output {
+    let script = root().join("tests/peers/manifests.py");
+    let mut child = Command::new(python)
+        .arg(script)
+        .arg(command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // It reads all of it before it says anything.
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn succeeded(what: &str, output: Output) -> Output {
+    assert!(output.status.success(), "{what}: {}", String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+fn text(output: Output) -> String {
+    String::from_utf8(succeeded("rendering", output).stdout).unwrap()
+}
+
+fn kustomize(path: &str) -> String {
+    let directory = root().join("deploy/kubernetes").join(path);
+    text(Command::new("kubectl").arg("kustomize").arg(directory).output().unwrap())
+}
+
+/// Runs helm without anybody's own settings, from the repository's root.
+fn helm(arguments: &[&str]) -> Output {
+    Command::new("helm").args(arguments).current_dir(root()).env_remove("HELM_NAMESPACE").output().unwrap()
+}
+
+fn template(release: &str, values: &[&str]) -> Output {
+    let mut arguments = vec!["template", release, CHART];
+    arguments.extend(values.iter().flat_map(|value| ["--set", value]));
+    helm(&arguments)
+}
+
+/// The pod in a document, if there is one.
+fn pod(document: &Value) -> Option<&Value> {
+    match document["kind"].as_str().unwrap() {
+        "Deployment" | "StatefulSet" => Some(&document["spec"]["template"]["spec"]),
+        "Pod" => Some(&document["spec"]),
+        _ => None,
+    }
+}
+
+fn items<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
+    value[key].as_array().into_iter().flatten()
+}
+
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    items(pod, "initContainers").chain(items(pod, "containers"))
+}
+
+/// The container that is the exporter, running as a daemon.
+fn daemon(pod: &Value) -> Option<&Value> {
+    containers(pod).find(|container| container["args"] == json!(["run"]))
+}
+
+fn of_kind<'a>(documents: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    documents.iter().filter(|document| document["kind"] == kind).collect()
+}
+
+/// What runs the daemon: the one workload that there is.
+fn workload(documents: &[Value]) -> &Value {
+    let mut running = documents.iter().filter(|document| pod(document).and_then(daemon).is_some());
+    let workload = running.next().unwrap();
+    assert_eq!(running.next(), None);
+    workload
+}
+
+fn variable<'a>(container: &'a Value, name: &str) -> Option<&'a Value> {
+    items(container, "env").find(|variable| variable["name"] == name)
+}
+
+#[test]
+fn every_kustomization_is_tested() {
+    let overlays = std::fs::read_dir(root().join("deploy/kubernetes/overlays")).unwrap();
+    let there: BTreeSet<String> =
+        overlays.map(|entry| format!("overlays/{}", entry.unwrap().file_name().to_str().unwrap())).collect();
+    let tested: BTreeSet<String> = KUSTOMIZATIONS[1..].iter().map(|path| (*path).to_owned()).collect();
+    assert_eq!(there, tested);
+}
+
+#[test]
+fn kubernetes_would_take_every_document() {
+    let Some(tools) = tools() else { return };
+    succeeded("validation", tools.validate(&json!(tools.all)));
+}
+
+#[test]
+fn what_kubernetes_would_refuse_is_found() {
+    let Some(tools) = tools() else { return };
+    let rendered = kustomize("overlays/eks");
+    for (right, wrong) in [
+        ("replicas: 1", "replicas: one"),
+        ("enableServiceLinks: false", "enableServiceLink: false"),
+        ("interval: 30s", "every: 30s"),
+        ("kind: ServiceMonitor", "kind: ServicesMonitor"),
+    ] {
+        assert_eq!(rendered.matches(right).count(), 1, "{right}");
+        let documents = tools.documents(&rendered.replace(right, wrong));
+        assert!(!tools.validate(&json!({ "eks": documents })).status.success(), "{wrong} is taken");
+    }
+}
+
+/// The restricted profile (<https://kubernetes.io/docs/concepts/security/pod-security-standards/>), and what goes beyond it.
+#[test]
+fn every_pod_is_restricted() {
+    let Some(tools) = tools() else { return };
+    for (what, documents) in &tools.all {
+        let pods: Vec<&Value> = documents.iter().filter_map(pod).collect();
+        assert!(!pods.is_empty(), "{what}");
+        for pod in pods {
+            assert_eq!(pod["enableServiceLinks"], false, "{what}");
+            assert_eq!(pod["automountServiceAccountToken"], false, "{what}");
+            let security = &pod["securityContext"];
+            assert_eq!(security["runAsNonRoot"], true, "{what}");
+            assert_eq!(security["runAsUser"], 65532, "{what}");
+            assert_eq!(security["fsGroup"], 65532, "{what}");
+            assert_eq!(security["seccompProfile"], json!({ "type": "RuntimeDefault" }), "{what}");
+            for key in ["hostNetwork", "hostPID", "hostIPC"] {
+                assert!(pod[key].is_null(), "{what}: {key}");
+            }
+            for volume in items(pod, "volumes") {
+                let allowed = ["configMap", "secret", "emptyDir", "persistentVolumeClaim"];
+                assert!(allowed.iter().any(|kind| !volume[kind].is_null()), "{what}: {volume}");
+            }
+            for container in containers(pod) {
+                let expected = json!({
+                    "allowPrivilegeEscalation": false,
+                    "readOnlyRootFilesystem": true,
+                    "capabilities": { "drop": ["ALL"] },
+                });
+                assert_eq!(container["securityContext"], expected, "{what}");
+                let resources = &container["resources"];
+                let [cpu, memory, limit] = ["/requests/cpu", "/requests/memory", "/limits/memory"];
+                for bound in [cpu, memory, limit] {
+                    assert!(resources.pointer(bound).is_some(), "{what}: {bound}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_daemon_is_probed_where_it_answers_and_has_time_to_stop() {
+    let Some(tools) = tools() else { return };
+    for (what, documents) in &tools.all {
+        let pod = pod(workload(documents)).unwrap();
+        let daemon = daemon(pod).unwrap();
+        // It drains for up to 20 s.
+        assert!(pod["terminationGracePeriodSeconds"].as_i64().unwrap() > 20, "{what}");
+        assert_eq!(daemon["livenessProbe"]["httpGet"], json!({ "path": "/livez", "port": "metrics" }), "{what}");
+        if what != "overlays/sidecar" {
+            assert_eq!(daemon["readinessProbe"]["httpGet"], json!({ "path": "/readyz", "port": "metrics" }), "{what}");
+        }
+        for scraped in documents.iter().filter(|document| document["kind"].as_str().unwrap().ends_with("Monitor")) {
+            let endpoints = items(&scraped["spec"], "endpoints").chain(items(&scraped["spec"], "podMetricsEndpoints"));
+            assert_eq!(endpoints.map(|endpoint| &endpoint["port"]).collect::<Vec<_>>(), ["metrics"], "{what}");
+        }
+    }
+}
+
+#[test]
+fn there_is_never_a_second_pod_beside_the_first() {
+    let Some(tools) = tools() else { return };
+    for (what, documents) in &tools.all {
+        let workload = workload(documents);
+        let daemon = daemon(pod(workload).unwrap()).unwrap();
+        let replicas = workload["spec"]["replicas"].as_u64().unwrap();
+        let count = variable(daemon, "COGNITO_EXPORTER_SHARD__COUNT");
+        assert_eq!(replicas, count.map_or(1, |count| count["value"].as_str().unwrap().parse().unwrap()), "{what}");
+        assert_eq!(of_kind(documents, "PodDisruptionBudget").len(), usize::from(replicas > 1), "{what}");
+        let own_name = json!({ "fieldRef": { "fieldPath": "metadata.name" } });
+        assert_eq!(variable(daemon, "POD_NAME").map(|name| &name["valueFrom"]), (replicas > 1).then_some(&own_name));
+
+        let spec = &workload["spec"];
+        let claims: Vec<&Value> = items(spec, "volumeClaimTemplates").map(|claim| &claim["spec"]).collect();
+        if workload["kind"] == "Deployment" {
+            assert_eq!(spec["strategy"], json!({ "type": "Recreate" }), "{what}");
+            assert_eq!(replicas, 1, "{what}");
+        } else {
+            assert_eq!(claims.len(), 1, "{what}");
+        }
+        let claims: Vec<&Value> = claims
+            .into_iter()
+            .chain(of_kind(documents, "PersistentVolumeClaim").iter().map(|claim| &claim["spec"]))
+            .collect();
+        assert_eq!(claims.len(), 1, "{what}");
+        assert_eq!(claims[0]["accessModes"], json!(["ReadWriteOncePod"]), "{what}");
+        let state = items(daemon, "volumeMounts").find(|mount| mount["mountPath"] == STATE).unwrap();
+        assert_eq!(state["name"], "state", "{what}");
+    }
+}
+
+/// The configuration that a daemon would find: its file from the ConfigMap that is mounted, its variables.
+fn load(what: &str, documents: &[Value]) -> Config {
+    let pod = pod(workload(documents)).unwrap();
+    let daemon = daemon(pod).unwrap();
+    let mount = items(daemon, "volumeMounts").find(|mount| mount["mountPath"] == "/etc/cognito-auth-exporter").unwrap();
+    let volume = items(pod, "volumes").find(|volume| volume["name"] == mount["name"]).unwrap();
+    let maps = of_kind(documents, "ConfigMap");
+    let map = maps.iter().find(|map| map["metadata"]["name"] == volume["configMap"]["name"]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("config.toml");
+    std::fs::write(&file, map["data"]["config.toml"].as_str().unwrap()).unwrap();
+    let literal =
+        |variable: &Value| Some((variable["name"].as_str()?.to_owned(), variable["value"].as_str()?.to_owned()));
+    let variables: Vec<_> = items(daemon, "env").filter_map(literal).collect();
+    let pod_name = variable(daemon, "POD_NAME").map(|_| ("POD_NAME".to_owned(), format!("{NAME}-2")));
+    config::load(Some(&file), variables.into_iter().chain(pod_name)).unwrap_or_else(|errors| panic!("{what}: {errors}"))
+}
+
+#[test]
+fn the_exporter_would_take_every_configuration() {
+    let Some(tools) = tools() else { return };
+    for (what, documents) in &tools.all {
+        let config = load(what, documents);
+        assert_eq!(config.state.path, Path::new(STATE), "{what}");
+        assert!(config.otlp.is_some(), "{what}");
+        let daemon = daemon(pod(workload(documents)).unwrap()).unwrap();
+        let port = json!([{ "name": "metrics", "containerPort": config.http.listen.port() }]);
+        let ports: Vec<Value> = items(daemon, "ports")
+            .map(|port| json!({ "name": port["name"], "containerPort": port["containerPort"] }))
+            .collect();
+        assert_eq!(Value::from(ports), port, "{what}");
+    }
+}
+
+/// A document as both tools mean it: without what each adds of its own.
+fn normalised(mut document: Value) -> Value {
+    const HELMS: [&str; 4] =
+        ["app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"];
+    fn visit(value: &mut Value) {
+        match value {
+            Value::Object(map) => {
+                HELMS.iter().for_each(|label| drop(map.remove(*label)));
+                map.values_mut().for_each(visit);
+                for key in ["checksum/config", "helm.sh/resource-policy"] {
+                    map.remove(key);
+                }
+                // Kubernetes' default.
+                if map.get("imagePullPolicy") == Some(&json!("IfNotPresent")) {
+                    map.remove("imagePullPolicy");
+                }
+                map.retain(|key, value| !(key == "annotations" && value.as_object().is_some_and(|map| map.is_empty())));
+            }
+            Value::Array(list) => list.iter_mut().for_each(visit),
+            Value::String(text) => {
+                // The name that Kustomize gives the ConfigMap ends in a digest of ten characters.
+                let digest = text.strip_prefix("cognito-auth-exporter-").filter(|rest| rest.len() == 10);
+                if digest.is_some_and(|digest| digest.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())) {
+                    NAME.clone_into(text);
+                }
+            }
+            _ => {}
+        }
+    }
+    visit(&mut document);
+    document
+}
+
+fn by_kind(documents: &[Value]) -> BTreeMap<String, Value> {
+    let is_part = |document: &&Value| document["kind"] != "Pod"; // the chart's own test
+    let named = documents.iter().filter(is_part).cloned().map(normalised);
+    named.map(|document| (document["kind"].as_str().unwrap().to_owned(), document)).collect()
+}
+
+#[test]
+fn the_chart_gives_what_kustomize_gives() {
+    let Some(tools) = tools() else { return };
+    for (path, values) in TWINS {
+        let kustomized = by_kind(&tools.all[path]);
+        let templated = by_kind(&tools.all[&chart_with(values)]);
+        assert_eq!(kustomized.keys().collect::<Vec<_>>(), templated.keys().collect::<Vec<_>>(), "{path}");
+        for (kind, document) in &kustomized {
+            let (left, right) = (&templated[kind], document);
+            assert_eq!(left, right, "{path}: {kind} of the chart, and of Kustomize");
+        }
+    }
+}
+
+#[test]
+fn the_chart_passes_its_linter() {
+    let Some(_tools) = tools() else { return };
+    for values in TWINS.iter().map(|(_, values)| *values).chain(FURTHER_VALUES) {
+        let mut arguments = vec!["lint", "--strict", CHART];
+        arguments.extend(values.iter().flat_map(|value| ["--set", value]));
+        succeeded("helm lint", helm(&arguments));
+    }
+}
+
+#[test]
+fn the_chart_refuses_values_that_are_wrong() {
+    let Some(_tools) = tools() else { return };
+    for (values, said) in [
+        (&["replicas=2"][..], "replicas"),
+        (&["kind=DaemonSet"], "/kind"),
+        (&["shards=0"], "/shards"),
+        (&["shards=3", "kind=Deployment"], "/shards"),
+        (&["image.digest=latest"], "/image/digest"),
+        (&["config="], "/config"),
+        (&["persistence.size=lots"], "/persistence/size"),
+        (&["serviceMonitor.enabled=true", "podMonitor.enabled=true"], "'not' failed"),
+    ] {
+        let output = template(NAME, values);
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && stderr.contains(said), "{values:?}: {stderr}");
+    }
+}
+
+/// The chart's test is `check`, with the very configuration, user and volumes of the daemon.
+#[test]
+fn helm_test_checks_what_the_daemon_would_use() {
+    let Some(tools) = tools() else { return };
+    let documents = &tools.all[&chart_with(FURTHER_VALUES[1])];
+    let check = of_kind(documents, "Pod")[0];
+    assert_eq!(check["metadata"]["annotations"]["helm.sh/hook"], "test");
+    let (container, daemon) = (&check["spec"]["containers"][0], daemon(pod(workload(documents)).unwrap()).unwrap());
+    assert_eq!(container["args"], json!(["check"]));
+    for key in ["image", "env", "volumeMounts"] {
+        assert_eq!(container[key], daemon[key], "{key}");
+    }
+    // No selector takes it for one of the daemon's pods.
+    let service = of_kind(documents, "Service")[0];
+    assert_ne!(
+        check["metadata"]["labels"]["app.kubernetes.io/name"],
+        service["spec"]["selector"]["app.kubernetes.io/name"]
+    );
+}
+
+/// The statements of a policy document with the pool's ARN in place of what an account's own template says.
+fn statements(policy: &Value, pool: &Value) -> Vec<Value> {
+    assert_eq!(policy["Version"], "2012-10-17");
+    let statements = policy["Statement"].as_array().unwrap().iter().cloned();
+    let resolved = statements.map(|mut statement| {
+        if statement["Resource"] == *pool {
+            statement["Resource"] = json!("the pool");
+        }
+        statement
+    });
+    resolved.collect()
+}
+
+#[test]
+fn json_cloudformation_and_terraform_allow_the_same() {
+    let Some(python) = peers::python_with("yaml, hcl2") else { return };
+    let policy: Value = serde_json::from_str(&read("deploy/iam-policy.json")).unwrap();
+    let expected = statements(&policy, &policy["Statement"][0]["Resource"]);
+    assert_eq!(expected[0]["Resource"], "the pool");
+
+    let cloudformation = succeeded("yaml", peer(&python, "documents", &read("deploy/iam/cloudformation.yaml")));
+    let cloudformation: Vec<Value> = serde_json::from_slice(&cloudformation.stdout).unwrap();
+    let role = &cloudformation[0]["Resources"]["Role"]["Properties"];
+    assert_eq!(role["Policies"].as_array().unwrap().len(), 1);
+    let arn = "arn:${AWS::Partition}:cognito-idp:${AWS::Region}:${AWS::AccountId}:userpool/${UserPoolId}";
+    assert_eq!(statements(&role["Policies"][0]["PolicyDocument"], &json!({ "Fn::Sub": arn })), expected);
+    assert!(role["ManagedPolicyArns"].is_null());
+
+    let terraform = succeeded("hcl", peer(&python, "hcl", &read("deploy/iam/terraform/main.tf")));
+    let terraform: Value = serde_json::from_slice(&terraform.stdout).unwrap();
+    assert_eq!(statements(&terraform["policy"], &json!("local.user_pool")), expected);
+    let arn = "arn:${local.partition}:cognito-idp:${local.region}:${local.account}:userpool/${var.user_pool_id}";
+    assert_eq!(terraform["locals"]["user_pool"], arn);
+}
+
+#[test]
+fn cloudformation_would_take_the_template() {
+    let Some(python) = peers::python_with("cfnlint") else { return };
+    let template = root().join("deploy/iam/cloudformation.yaml");
+    let output = Command::new(python.with_file_name("cfn-lint")).arg(template).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn systemd_would_take_the_unit_and_finds_it_hardened() {
+    if !has("systemd-analyze", &["--version"]) {
+        return;
+    }
+    let unit = read("deploy/systemd/cognito-auth-exporter.service");
+    let binary = env!("CARGO_BIN_EXE_cognito-auth-exporter");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cognito-auth-exporter.service");
+    std::fs::write(&file, unit.replace("/usr/bin/cognito-auth-exporter", binary)).unwrap();
+    let verified = Command::new("systemd-analyze").arg("verify").arg("--man=no").arg(&file).output().unwrap();
+    let said = String::from_utf8_lossy(&verified.stderr);
+    let ours: Vec<&str> = said.lines().filter(|line| line.contains(NAME)).collect();
+    assert!(ours.is_empty(), "{said}");
+    let arguments = ["security", "--offline=true", "--threshold=15", "--no-pager"];
+    let secured = Command::new("systemd-analyze").args(arguments).arg(&file).output().unwrap();
+    assert!(secured.status.success(), "{}", String::from_utf8_lossy(&secured.stdout));
+}
+
+#[test]
+fn the_image_is_what_the_manifests_expect() {
+    let dockerfile = read("deploy/Dockerfile");
+    let (_, last) = dockerfile.split_once("\nFROM scratch\n").unwrap();
+    for line in
+        ["USER 65532:65532", &format!("ENV COGNITO_EXPORTER_STATE__PATH={STATE}"), "EXPOSE 10588", "CMD [\"run\"]"]
+    {
+        assert!(last.lines().any(|it| it == line), "{line}");
+    }
+    let image = format!("{NAME}:{VERSION}");
+    for path in [
+        "deploy/Dockerfile",
+        "deploy/image.sh",
+        "deploy/kubernetes/base/statefulset.yaml",
+        "deploy/kubernetes/overlays/sidecar/application.yaml",
+        "deploy/compose/compose.yaml",
+    ] {
+        assert!(read(path).contains(&image), "{path} does not name {image}");
+    }
+    assert!(read(&format!("{CHART}/Chart.yaml")).contains(&format!("appVersion: {VERSION:?}")));
+}
+
+#[test]
+fn hadolint_finds_nothing_in_the_dockerfile() {
+    let Some(python) = peers::python_with("yaml") else { return };
+    let beside = python.with_file_name("hadolint");
+    if !has(beside.to_str().unwrap(), &["--version"]) {
+        return;
+    }
+    let output = Command::new(beside).arg(root().join("deploy/Dockerfile")).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
+
+#[test]
+fn compose_mounts_what_is_there_and_starts_what_starts() {
+    let Some(python) = peers::python_with("yaml") else { return };
+    let compose = succeeded("yaml", peer(&python, "documents", &read("deploy/compose/compose.yaml")));
+    let compose: Vec<Value> = serde_json::from_slice(&compose.stdout).unwrap();
+    let folder = root().join("deploy/compose");
+    let mut mounts = 0;
+    for (name, service) in compose[0]["services"].as_object().unwrap() {
+        for volume in items(service, "volumes") {
+            let path = volume.as_str().unwrap().split(':').next().unwrap();
+            let path = folder.join(path);
+            // The rules may not be there yet; their folder then is not, either.
+            let is_to_come = path.parent().is_some_and(|folder| !folder.exists());
+            assert!(path.exists() || is_to_come, "{name} mounts {}", path.display());
+            mounts += 1;
+        }
+        for port in items(service, "ports") {
+            assert!(port.as_str().unwrap().starts_with("127.0.0.1:"), "{name} is published to everybody");
+        }
+        let (_, tag) = service["image"].as_str().unwrap().split_once(':').unwrap();
+        assert_ne!(tag, "latest", "{name}");
+    }
+    assert!(mounts > 6, "{mounts}");
+    if has("promtool", &["--version"]) {
+        let file = folder.join("prometheus.yml");
+        succeeded(
+            "promtool",
+            Command::new("promtool").args(["check", "config", "--syntax-only"]).arg(file).output().unwrap(),
+        );
+    }
+}
+
+/// What compose starts: the demo, with a receiver.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_delivers_to_the_receiver_that_it_is_told_of() {
+    let receiver = receiver::Receiver::http().await;
+    let mut command = exporter::command("http://127.0.0.1:9");
+    command.args(["demo", "--listen", "127.0.0.1:0", "--users", "20", "--otlp-endpoint", &receiver.endpoint()]);
+    let exporter = exporter::Exporter::started(command);
+    exporter.until("a delivery", |scrape| scrape.sum("cognito_exporter_otlp_records_total", &["accepted"]) > 0.0);
+    assert!(!receiver.records().is_empty());
+}
+
+/// Every line of the shell blocks of the pages that say how to deploy, continued lines joined.
+fn commands() -> Vec<String> {
+    let mut commands = Vec::new();
+    for page in ["README.md", "deploy/README.md"] {
+        let text = read(page).replace("\\\n", " ");
+        for block in text.split("```sh\n").skip(1) {
+            let block = block.split("```").next().unwrap();
+            commands.extend(block.lines().map(|line| line.split(" # ").next().unwrap().trim().to_owned()));
+        }
+    }
+    commands
+}
+
+#[test]
+fn the_commands_of_the_readme_render_what_kubernetes_takes() {
+    let Some(tools) = tools() else { return };
+    let mut tried = BTreeSet::new();
+    for command in commands() {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let after = |flag: &str| words.iter().position(|word| *word == flag).map(|at| words[at + 1]);
+        if let Some(path) = after("-k") {
+            let path = path.strip_prefix("deploy/kubernetes/").unwrap();
+            assert!(KUSTOMIZATIONS.contains(&path), "{command}");
+            tried.insert("kubectl apply");
+        }
+        if let ["helm", "upgrade", "--install", rest @ ..] = words.as_slice() {
+            let rest: Vec<&str> = rest.iter().copied().filter(|word| *word != "--create-namespace").collect();
+            let documents = tools.documents(&text(helm(&[&["template"], rest.as_slice()].concat())));
+            succeeded(&command, tools.validate(&json!({ "chart": documents })));
+            tried.insert("helm");
+        }
+        for file in words.iter().filter(|word| word.starts_with("deploy/")) {
+            assert!(root().join(file).exists(), "{command}: {file}");
+        }
+    }
+    assert_eq!(tried.len(), 2, "{tried:?}");
+}

@@ -1,0 +1,36 @@
+"""Reads dashboards with Grafana's own types and writes them again: what is lost on the way is a field that Grafana does not have.
+
+Usage: grafana_dashboards.py FILE...
+"""
+
+import json
+import sys
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+
+def lost(before, after, path):
+    """Where the two differ; what is empty may be left out."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for name, value in before.items():
+            if name in after:
+                yield from lost(value, after[name], f"{path}/{name}")
+            elif value not in (None, False, "", [], {}):
+                yield f"{path}/{name}"
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for index, (one, other) in enumerate(zip(before, after)):
+            yield from lost(one, other, f"{path}/{index}")
+    elif before != after:
+        yield path
+
+
+register_default_plugins()
+findings = []
+for file in sys.argv[1:]:
+    with open(file) as opened:
+        read = json.load(opened)
+    written = json.loads(json.dumps(Dashboard.from_json(read), cls=JSONEncoder))
+    findings += lost(read, written, file)
+sys.exit("\n".join(findings) if findings else 0)

@@ -1,0 +1,396 @@
+//! Whom to ask next: the schedule's promises, and that it is as good as docs/scheduling.md says. In virtual time; the figures
+//! are ratios between policies on the same seeded trace, so they do not depend on the machine.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/arena.rs"]
+mod arena;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use arena::{Delays, HOUR, Learnt, Policy, Report, RoundRobin, Shape, Terms, contestants, mean, run, trace};
+use cognito_auth_exporter::schedule::{
+    Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot,
+};
+use fastrand::Rng;
+
+const ALL: Allowed = Allowed { live: true, history: true };
+const NOTHING: Answer = Answer { next_look: None, backlog: None, calls: 1, found: &[], whole: true };
+const INTERVALS: Intervals = Intervals { min: seconds(15), max: seconds(3600) };
+
+const fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+/// A budget with which a round of `users` takes so many minutes.
+fn terms(users: u32, round_minutes: f64) -> Terms {
+    Terms { calls_per_second: f64::from(users) / (round_minutes * 60.0), min_interval: 15.0, max_interval: HOUR }
+}
+
+/// Mean delays of all and of high-risk events: round-robin, square-root rule with known and with foreseen rates, learnt.
+fn delays(shape: Shape) -> [(f64, f64); 4] {
+    let terms = terms(400, 20.0);
+    let trace = trace(shape, 400, 24.0 * HOUR, 1.5 * HOUR, 7);
+    contestants(&trace, &terms, 7).map(|mut policy| {
+        let delays = run(&trace, &terms, policy.as_mut());
+        (mean(&delays.all), mean(&delays.high_risk))
+    })
+}
+
+#[test]
+fn with_steady_rates_it_comes_close_to_the_rule_that_knows_them() {
+    let [(round_robin, _), (known, _), _, (learnt, _)] = delays(Shape::Dormant);
+    assert!(learnt < 1.25 * known, "{learnt:.0} s against {known:.0} s");
+    assert!(2.5 * learnt < round_robin, "{learnt:.0} s against {round_robin:.0} s");
+}
+
+#[test]
+fn with_everybody_alike_it_is_round_robin() {
+    let [(round_robin, _), _, _, (learnt, _)] = delays(Shape::Uniform);
+    assert!(learnt < 1.08 * round_robin, "{learnt:.0} s against {round_robin:.0} s");
+}
+
+#[test]
+fn an_attack_is_seen_far_sooner_than_with_the_rates_that_were_known() {
+    let [(_, round_robin_risk), (known, known_risk), _, (learnt, learnt_risk)] = delays(Shape::Attacks);
+    assert!(learnt < 0.8 * known, "{learnt:.0} s against {known:.0} s");
+    assert!(learnt_risk < 0.4 * known_risk, "{learnt_risk:.0} s against {known_risk:.0} s");
+    assert!(learnt_risk < 0.5 * round_robin_risk, "{learnt_risk:.0} s against {round_robin_risk:.0} s");
+}
+
+#[test]
+fn rates_that_change_are_followed() {
+    let [_, (known, _), (foreseen, _), (learnt, _)] = delays(Shape::Shifting);
+    assert!(learnt < 0.7 * known, "{learnt:.0} s against {known:.0} s");
+    assert!(learnt < 1.25 * foreseen, "{learnt:.0} s against {foreseen:.0} s");
+}
+
+#[test]
+fn nobody_gets_older_than_the_maximum_interval_while_the_budget_can_prevent_it() {
+    for (shape, round_minutes) in [(Shape::Dormant, 15.0), (Shape::Zipf, 30.0), (Shape::Attacks, 40.0)] {
+        let terms = terms(300, round_minutes);
+        let trace = trace(shape, 300, 8.0 * HOUR, 1.5 * HOUR, 3);
+        let delays = run(&trace, &terms, &mut Learnt::new(&trace, &terms));
+        assert!(delays.oldest <= HOUR, "{shape:?}: {:.0} s", delays.oldest);
+        assert!(delays.closest >= 15.0, "{shape:?}: {:.0} s", delays.closest);
+    }
+}
+
+#[test]
+fn a_budget_that_is_too_small_delays_everybodys_round_to_its_double_at_most() {
+    let terms = terms(300, 150.0);
+    let trace = trace(Shape::Dormant, 300, 24.0 * HOUR, 8.0 * HOUR, 3);
+    let delays = run(&trace, &terms, &mut Learnt::new(&trace, &terms));
+    assert!(delays.oldest <= 2.0 * 150.0 * 60.0, "{:.0} s", delays.oldest);
+    let round_robin = run(&trace, &terms, &mut RoundRobin::new(&trace));
+    assert!(2.0 * mean(&delays.all) < mean(&round_robin.all), "which is worth it");
+}
+
+#[test]
+fn the_same_reports_give_the_same_decisions() {
+    let terms = terms(300, 20.0);
+    let trace = trace(Shape::Attacks, 300, 6.0 * HOUR, HOUR, 5);
+    let polls = || run(&trace, &terms, &mut Learnt::new(&trace, &terms)).polls;
+    assert_eq!(polls(), polls());
+}
+
+/// A schedule whose process ends in the middle, and what the next one knows.
+struct Restarted {
+    schedule: Learnt,
+    users: u32,
+    at: f64,
+    remembers: bool,
+}
+
+impl Policy for Restarted {
+    fn next(&mut self, now: f64) -> Option<(u32, Lane)> {
+        if now >= self.at {
+            self.at = f64::INFINITY;
+            let old = std::mem::replace(&mut self.schedule.schedule, Schedule::new(INTERVALS));
+            let now = self.schedule.at(now);
+            for user in (0..self.users).map(UserSlot) {
+                let stored = Habit::from_bytes(old.habit(user, now).to_bytes());
+                let habit = if self.remembers { stored } else { Habit::UNKNOWN };
+                self.schedule.schedule.join(PoolSlot(0), user, habit, now);
+            }
+        }
+        self.schedule.next(now)
+    }
+    fn next_at(&self, now: f64) -> f64 {
+        self.schedule.next_at(now)
+    }
+    fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64) {
+        self.schedule.ended(user, lane, report, now);
+    }
+}
+
+#[test]
+fn what_was_learnt_outlives_a_restart() {
+    let terms = terms(500, 40.0);
+    let begin = 8.0 * HOUR;
+    let mut trace = trace(Shape::Dormant, 500, 10.0 * HOUR, 1.5 * HOUR, 11);
+    trace.measured.start = begin;
+    let run = |mut policy: Box<dyn Policy>| -> (f64, BTreeMap<u32, u32>) {
+        let delays: Delays = run(&trace, &terms, policy.as_mut());
+        let mut polls = BTreeMap::new();
+        delays
+            .polls
+            .iter()
+            .filter(|(time, _)| *time > begin)
+            .for_each(|(_, user)| *polls.entry(*user).or_default() += 1);
+        (mean(&delays.all), polls)
+    };
+    let restarted = |remembers| {
+        Box::new(Restarted { schedule: Learnt::new(&trace, &terms), users: 500, at: begin, remembers })
+            as Box<dyn Policy>
+    };
+    let (undisturbed, polls) = run(Box::new(Learnt::new(&trace, &terms)));
+    let (remembering, remembered_polls) = run(restarted(true));
+    let (forgetting, _) = run(restarted(false));
+    assert!(remembering < 1.1 * undisturbed, "{remembering:.0} s against {undisturbed:.0} s");
+    assert!(forgetting > 1.2 * undisturbed, "or the test could not tell: {forgetting:.0} s against {undisturbed:.0} s");
+    // And it asks the same users as often as before.
+    let moved: u32 = (0..500)
+        .map(|user| {
+            let count = |polls: &BTreeMap<u32, u32>| polls.get(&user).copied().unwrap_or(0);
+            count(&polls).abs_diff(count(&remembered_polls))
+        })
+        .sum();
+    let all: u32 = polls.values().sum();
+    assert!(moved * 4 < all, "{moved} of {all} polls went elsewhere");
+}
+
+#[test]
+fn backlog_has_a_quarter_of_the_calls_while_polls_wait_however_long_its_turns_are() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(INTERVALS);
+    (0..20_000).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start));
+    let (mut polls, mut backlog, mut now) = (0, 0, start);
+    while polls + backlog < 20_000 {
+        let (user, lane) = schedule.next(now, ALL).unwrap();
+        let calls = if lane == Lane::Backlog { 50 } else { 1 };
+        *if lane == Lane::Backlog { &mut backlog } else { &mut polls } += calls;
+        now += Duration::from_millis(20) * calls;
+        let open = Answer { backlog: Some(Backlog::History), calls, ..NOTHING };
+        schedule.ended(user, lane, Ended::Answered(open), now);
+    }
+    assert!((4500..=5500).contains(&backlog), "{backlog} calls of {}", polls + backlog);
+}
+
+#[test]
+fn a_decision_does_not_look_at_everybody_nor_at_every_pool() {
+    // Were it otherwise, this would take hours.
+    const USERS: u32 = 50_000;
+    const POOLS: u32 = 1_000;
+    let start = Instant::now();
+    let mut schedule = Schedule::new(INTERVALS);
+    (0..USERS).for_each(|user| schedule.join(PoolSlot(user % POOLS), UserSlot(user), Habit::UNKNOWN, start));
+    (0..POOLS).step_by(2).for_each(|pool| schedule.hold(PoolSlot(pool), start + seconds(50_000)));
+    let mut seen = BTreeSet::new();
+    for step in 0..USERS {
+        let now = start + Duration::from_millis(200) * step;
+        assert!(schedule.next_at(now, ALL).unwrap() <= now);
+        let (user, lane) = schedule.next(now, ALL).unwrap();
+        assert_eq!(user.0 % POOLS % 2, 1, "the others are held");
+        seen.insert(user);
+        let found = [Found { age: seconds(60), high_risk: false }];
+        let found = if user.0 % 10 == 1 { &found[..] } else { &[] };
+        schedule.ended(user, lane, Ended::Answered(Answer { found, ..NOTHING }), now);
+    }
+    assert_eq!(seen.len(), 25_000, "everybody of the open pools had a turn");
+}
+
+/// What a model knows of a user.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    pool: u32,
+    /// Not to be chosen before.
+    not_before: Instant,
+    waits: bool,
+}
+
+#[test]
+fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
+    for seed in 0..40 {
+        let mut rng = Rng::with_seed(seed);
+        let start = Instant::now();
+        let mut now = start;
+        let mut schedule = Schedule::new(INTERVALS);
+        let mut users: BTreeMap<UserSlot, Known> = BTreeMap::new();
+        let mut gone: BTreeSet<UserSlot> = BTreeSet::new();
+        let mut turns: Vec<(UserSlot, Lane)> = vec![];
+        let mut held = [start; 3];
+        for _ in 0..3000 {
+            now += Duration::from_millis(rng.u64(0..3000));
+            match rng.u8(0..20) {
+                0 if users.len() < 60 => {
+                    let pool = rng.u32(0..3);
+                    let taken = |user: &UserSlot| users.contains_key(user) || gone.contains(user);
+                    let user = (0..).map(UserSlot).find(|user| !taken(user)).unwrap();
+                    schedule.join(PoolSlot(pool), user, Habit::UNKNOWN, now);
+                    users.insert(user, Known { pool, not_before: now, waits: true });
+                }
+                1 if !users.is_empty() && rng.u8(0..4) == 0 => {
+                    let user = *users.keys().nth(rng.usize(0..users.len())).unwrap();
+                    schedule.leave(user);
+                    if !users.remove(&user).unwrap().waits {
+                        gone.insert(user);
+                    }
+                }
+                2 if rng.u8(0..8) == 0 => {
+                    let pool = rng.usize(0..3);
+                    held[pool] = now + seconds(rng.u64(0..120));
+                    schedule.hold(PoolSlot(u32::try_from(pool).unwrap()), held[pool]);
+                }
+                3..=11 if turns.len() < 16 => {
+                    let choice = schedule.next(now, ALL);
+                    let ready = |known: &Known| known.waits && known.not_before <= now;
+                    match choice {
+                        Some((user, lane)) => {
+                            let known = users.get_mut(&user).unwrap();
+                            assert!(known.waits, "one turn at a time");
+                            assert!(lane == Lane::Backlog || known.not_before <= now, "the minimum interval");
+                            assert!(held[known.pool as usize] <= now, "a pool that is held");
+                            known.waits = false;
+                            turns.push((user, lane));
+                        }
+                        None => {
+                            let open = |known: &&Known| {
+                                let pool = known.pool as usize;
+                                // A pool that was held may be waiting for its probe.
+                                held[pool] == start
+                            };
+                            assert!(!users.values().filter(open).any(ready), "a call is made while anybody is due");
+                            assert!(
+                                schedule.next_at(now, ALL).is_none_or(|at| at > now),
+                                "or it would be asked in vain"
+                            );
+                        }
+                    }
+                }
+                12..20 if !turns.is_empty() => {
+                    let (user, lane) = turns.swap_remove(rng.usize(0..turns.len()));
+                    let found = [Found { age: seconds(rng.u64(0..500)), high_risk: rng.u8(0..10) == 0 }; 3];
+                    let answer = Answer {
+                        next_look: (rng.u8(0..5) == 0).then(|| now + seconds(rng.u64(0..300))),
+                        backlog: [None, None, Some(Backlog::Live), Some(Backlog::History)][rng.usize(0..4)],
+                        calls: rng.u32(1..20),
+                        found: &found[..rng.usize(0..4)],
+                        whole: rng.bool(),
+                    };
+                    let (ended, pause) = match rng.u8(0..10) {
+                        0 => (Ended::Postponed, None),
+                        1 => (Ended::Failed { pause: seconds(60) }, Some(seconds(60))),
+                        _ if lane == Lane::Poll => (Ended::Answered(answer), Some(INTERVALS.min)),
+                        _ => (Ended::Answered(answer), None),
+                    };
+                    schedule.ended(user, lane, ended, now);
+                    if !gone.remove(&user) {
+                        let known = users.get_mut(&user).unwrap();
+                        known.waits = true;
+                        known.not_before = pause.map_or(known.not_before, |pause| now + pause);
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (user, lane) in turns {
+            schedule.ended(user, lane, Ended::Postponed, now);
+        }
+        // Everybody who is left has a turn before long.
+        let mut waiting: BTreeSet<UserSlot> = users.keys().copied().collect();
+        for _ in 0..2000 {
+            now += seconds(5);
+            if let Some((user, lane)) = schedule.next(now, ALL) {
+                if lane == Lane::Poll {
+                    waiting.remove(&user);
+                }
+                schedule.ended(user, lane, Ended::Answered(NOTHING), now);
+            }
+        }
+        assert_eq!(waiting, BTreeSet::new(), "seed {seed}");
+    }
+}
+
+/// Polls of each of two users in an hour of a call every ten seconds, among 200 who do nothing.
+fn polls_of(first: &[Found], second: &[Found]) -> [usize; 2] {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(INTERVALS);
+    (0..202).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start));
+    let mut polls = [0, 0];
+    let mut polled = BTreeSet::new();
+    for step in 0..720 {
+        let now = start + seconds(10) * step;
+        let (user, lane) = schedule.next(now, ALL).unwrap();
+        let found = match user.0 {
+            0 if polled.insert(user) => first,
+            1 if polled.insert(user) => second,
+            _ => &[],
+        };
+        if let Some(count) = polls.get_mut(user.0 as usize) {
+            *count += 1;
+        }
+        schedule.ended(user, lane, Ended::Answered(Answer { found, ..NOTHING }), now);
+    }
+    polls
+}
+
+#[test]
+fn a_burst_brings_its_user_back_within_minutes_and_is_forgotten_in_time() {
+    let burst = [Found { age: seconds(120), high_risk: false }; 10];
+    let [bursting, quiet] = polls_of(&burst, &[]);
+    assert!(bursting >= 3 * quiet, "{bursting} polls against {quiet}");
+    assert!(bursting < 120, "a sixth of the budget: {bursting} polls");
+}
+
+#[test]
+fn an_event_of_high_risk_brings_its_user_back_sooner() {
+    let event = |high_risk| [Found { age: seconds(1200), high_risk }; 3];
+    let [risky, ordinary] = polls_of(&event(true), &event(false));
+    assert!(2 * risky >= 3 * ordinary, "{risky} polls against {ordinary}");
+}
+
+#[test]
+fn a_newcomer_goes_before_those_who_do_little() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(INTERVALS);
+    (0..200).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start));
+    let turn = |schedule: &mut Schedule, step: u32| {
+        let now = start + seconds(5) * step;
+        let (user, lane) = schedule.next(now, ALL).unwrap();
+        schedule.ended(user, lane, Ended::Answered(NOTHING), now);
+        user
+    };
+    (0..500).for_each(|step| {
+        turn(&mut schedule, step);
+    });
+    let newcomer = UserSlot(200);
+    schedule.join(PoolSlot(0), newcomer, Habit::UNKNOWN, start + seconds(5) * 500);
+    let before = (500..700).position(|step| turn(&mut schedule, step) == newcomer).unwrap();
+    assert!(before < 100, "{before} went before it, of a round of 200");
+}
+
+#[test]
+fn a_stored_habit_that_is_damaged_is_no_habit() {
+    assert_eq!(Habit::from_bytes([0xff; Habit::STORED]), Habit::UNKNOWN);
+    assert_eq!(Habit::from_bytes([0; Habit::STORED]), Habit::UNKNOWN);
+    assert_eq!(Habit::from_bytes(Habit::UNKNOWN.to_bytes()), Habit::UNKNOWN);
+}
+
+#[test]
+fn the_delay_that_is_forecast_is_the_delay_that_comes() {
+    for (shape, users, round_minutes) in
+        [(Shape::Uniform, 300, 20.0), (Shape::Zipf, 400, 20.0), (Shape::Dormant, 400, 20.0), (Shape::Dormant, 400, 5.0)]
+    {
+        let terms = terms(users, round_minutes);
+        let mut trace = trace(shape, users, 24.0 * HOUR, 8.0 * HOUR, 7);
+        trace.measured = 6.0 * HOUR..24.0 * HOUR;
+        let mut policy = Learnt::new(&trace, &terms);
+        let delays = run(&trace, &terms, &mut policy);
+        let forecast = policy.schedule.forecast(terms.calls_per_second);
+        assert_eq!(forecast.round, Some(Duration::from_secs_f64(round_minutes * 60.0)));
+        let ratio = forecast.delays[&PoolSlot(0)].as_secs_f64() / mean(&delays.all);
+        assert!((0.9..1.1).contains(&ratio), "{shape:?}, round of {round_minutes} min: {ratio:.2} of the truth");
+    }
+}

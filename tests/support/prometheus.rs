@@ -1,0 +1,159 @@
+//! Real Prometheus and Alertmanager servers on loopback, each on a port that the system chose.
+//!
+//! Include it with `#[path = "support/prometheus.rs"] mod prometheus;`, beside `exporter`.
+
+#![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot start its servers is to fail")]
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::exporter::PATIENCE;
+
+/// Between two questions of one who waits for an answer.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A server of the Prometheus family, which writes where it listens. Dropping it kills it.
+pub struct Server {
+    child: Child,
+    address: SocketAddr,
+}
+
+impl Server {
+    /// A Prometheus that scrapes `targets` (as `job`) and evaluates every second, with these rule files, and sends what fires to `alertmanager`.
+    pub fn prometheus(
+        directory: &Path,
+        targets: &[SocketAddr],
+        rules: &[&Path],
+        alertmanager: Option<SocketAddr>,
+    ) -> Self {
+        let quoted: Vec<_> = targets.iter().map(|target| format!("{:?}", target.to_string())).collect();
+        let mut config = format!(
+            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: {rules:?}\nscrape_configs:\n  \
+             - job_name: cognito-auth-exporter\n    static_configs: [{{targets: [{}]}}]\n",
+            quoted.join(", ")
+        );
+        if let Some(alertmanager) = alertmanager {
+            write!(config, "alerting: {{alertmanagers: [{{static_configs: [{{targets: [\"{alertmanager}\"]}}]}}]}}\n")
+                .unwrap();
+        }
+        let file = directory.join("prometheus.yml");
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new("prometheus");
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.tsdb.path={}", directory.join("prometheus").display()));
+        let server = Self::started(command);
+        // It listens before it answers.
+        let deadline = Instant::now() + PATIENCE;
+        while !get(server.address, "/-/ready").contains("is Ready") {
+            assert!(Instant::now() < deadline, "Prometheus does not become ready");
+            std::thread::sleep(PAUSE);
+        }
+        server
+    }
+
+    /// An Alertmanager that tells a webhook of every alert at once.
+    pub fn alertmanager(directory: &Path, webhook: SocketAddr) -> Self {
+        let file = directory.join("alertmanager.yml");
+        let config = format!(
+            "route: {{receiver: people, group_wait: 0s, group_interval: 1s}}\n\
+             receivers: [{{name: people, webhook_configs: [{{url: \"http://{webhook}/\"}}]}}]\n"
+        );
+        std::fs::write(&file, config).unwrap();
+        let mut command = Command::new("prometheus-alertmanager");
+        command.arg(format!("--config.file={}", file.display()));
+        command.arg(format!("--storage.path={}", directory.join("alertmanager").display()));
+        command.arg("--cluster.listen-address=");
+        Self::started(command)
+    }
+
+    fn started(mut command: Command) -> Self {
+        let mut child = command
+            .arg("--web.listen-address=127.0.0.1:0")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (tell, told) = mpsc::channel();
+        // Reads on until it ends, so that it never waits for a reader.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let _ = tell.send(line);
+            }
+        });
+        let deadline = Instant::now() + PATIENCE;
+        let mut said = String::new();
+        loop {
+            let Ok(line) = told.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
+                let _ = child.kill();
+                panic!("it does not say where it listens:\n{said}");
+            };
+            if line.contains("msg=\"Listening on\"") {
+                let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+                let address = address.unwrap().parse().unwrap();
+                return Self { child, address };
+            }
+            writeln!(said, "{line}").unwrap();
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The result of an instant query now, as the HTTP API has it: a list of `metric` and `value`.
+    pub fn query(&self, expr: &str) -> Result<Vec<Value>, String> {
+        let mut path = "/api/v1/query?query=".to_owned();
+        for byte in expr.bytes() {
+            if byte.is_ascii_alphanumeric() {
+                path.push(char::from(byte));
+            } else {
+                write!(path, "%{byte:02X}").unwrap();
+            }
+        }
+        let answer: Value = serde_json::from_str(&get(self.address, &path)).unwrap();
+        if answer["status"] != "success" {
+            return Err(answer["error"].as_str().unwrap_or("no error is named").to_owned());
+        }
+        Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Asks until the answer is not empty.
+    pub fn until(&self, expr: &str) -> Vec<Value> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let result = self.query(expr).unwrap();
+            if !result.is_empty() {
+                return result;
+            }
+            assert!(Instant::now() < deadline, "Prometheus has nothing for {expr}");
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// HTTP/1.0, so that the body is not cut into chunks.
+fn get(address: SocketAddr, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: prometheus\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}
