@@ -183,7 +183,7 @@ fn write_figures(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::
     let expected = expected.map(|secs| ("", format!("{} to expect on average", Span(Duration::from_secs(secs)))));
     match hour.delay_median_seconds {
         None => {
-            tile(html, "Delay", '–', [("", "no live event in the last hour".to_owned())].into_iter().chain(expected))?
+            tile(html, "Delay", '–', [("", "no live event in the last hour".to_owned())].into_iter().chain(expected))?;
         }
         Some(median) => tile(html, "Delay, median", About(median), p95.into_iter().chain(expected))?,
     }
