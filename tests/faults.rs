@@ -382,7 +382,7 @@ async fn a_malformed_event_blocks_nobody_and_what_can_be_read_of_it_is_delivered
 async fn a_throttle_lowers_the_budget_which_recovers_and_nothing_is_lost() {
     const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
     let mut throttle = None;
-    let stage = Stage::set(&following(&[WELL]), |world| {
+    let stage = Stage::set(&following(&[WELL]).replace("timeout = \"1s\"", "timeout = \"30s\""), |world| {
         populate(world, WELL, 10, 150);
         throttle = Some(world.inject(Fault::throttle().on(READ).after(20).with_probability(0.2)));
     })
