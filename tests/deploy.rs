@@ -71,19 +71,6 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// Whether a program answers. Where it does not, a line that says so; in CI a failure.
-#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
-fn has(program: &str, version: &[&str]) -> bool {
-    let answer = Command::new(program).args(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let has = answer.is_ok_and(|status| status.success());
-    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-    assert!(has || !is_ci, "{program} has to be installed in CI");
-    if !has {
-        println!("skipped: {program} is not installed");
-    }
-    has
-}
-
 /// kubectl, helm, a Python that knows Kubernetes' schemas; and what they make of everything there is, rendered once.
 struct Tools {
     python: PathBuf,
@@ -95,7 +82,8 @@ static TOOLS: LazyLock<Option<Tools>> = LazyLock::new(Tools::find);
 
 impl Tools {
     fn find() -> Option<Self> {
-        let has_both = has("kubectl", &["version", "--client"]) && has("helm", &["version"]);
+        let has_both =
+            peers::has_that_says("kubectl", &["version", "--client"]) && peers::has_that_says("helm", &["version"]);
         let python = peers::python_with("kubernetes_validate, yaml, cloudcoil.models.prometheus_operator")?;
         if !has_both {
             return None;
@@ -523,7 +511,7 @@ fn cloudformation_would_take_the_template() {
 
 #[test]
 fn systemd_would_take_the_unit_and_finds_it_hardened() {
-    if !has("systemd-analyze", &["--version"]) {
+    if !peers::has("systemd-analyze") {
         return;
     }
     let unit = read("deploy/systemd/cognito-auth-exporter.service");
@@ -566,7 +554,7 @@ fn the_image_is_what_the_manifests_expect() {
 fn hadolint_finds_nothing_in_the_dockerfile() {
     let Some(python) = peers::python_with("yaml") else { return };
     let beside = python.with_file_name("hadolint");
-    if !has(beside.to_str().unwrap(), &["--version"]) {
+    if !peers::has(beside.to_str().unwrap()) {
         return;
     }
     let output = Command::new(beside).arg(root().join("deploy/Dockerfile")).output().unwrap();
@@ -593,7 +581,7 @@ fn compose_mounts_what_is_there_and_starts_what_starts() {
         assert_ne!(tag, "latest", "{name}");
     }
     assert!(mounts > 6, "{mounts}");
-    if has("promtool", &["--version"]) {
+    if peers::has("promtool") {
         let file = folder.join("prometheus.yml");
         succeeded(
             "promtool",
