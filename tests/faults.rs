@@ -19,7 +19,7 @@ use cognito_auth_exporter::simulate::world::{Pool, World};
 use exporter::{Exporter, Scrape};
 use receiver::Received;
 use serde_json::Value;
-use stage::{MINUTE, READ, Stage, is, now, of, said, sign_ins};
+use stage::{MINUTE, READ, Stage, is, now, of, populate, said, sign_ins};
 
 /// Quick, and everything is live.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n\
@@ -30,16 +30,6 @@ fn following(pools: &[&str]) -> String {
     let pool =
         |id: &&str| format!("[[pools]]\nid = {id:?}\nall_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n");
     pools.iter().map(pool).chain([QUICK.to_owned()]).collect()
-}
-
-/// A pool of `users` users with `events` events each.
-fn populate(world: &mut World, pool: &str, users: usize, events: i64) {
-    world.add_pool(Pool::new(pool));
-    for user in 0..users {
-        let name = format!("user-{user}");
-        world.add_user(pool, &name);
-        sign_ins(world, pool, &name, events, UnixMillis(now().0 - MINUTE));
-    }
 }
 
 /// Something new happens to everybody.
