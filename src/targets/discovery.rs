@@ -372,15 +372,19 @@ impl<S: Source> Discovery<S> {
     async fn meet(&self, user: &Wanted, enrolment: &mut Enrolment) -> Result<Habit, LedgerError> {
         let pool_id = &self.pool.identity.id;
         let now = self.clock.now();
+        let moved_in = self.record.shares.moved_in(pool_id, &user.username);
+        if self.come_over(user).await? {
+            enrolment.came_over += 1;
+            enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created, moved_in)));
+        }
         for alias in &user.aliases {
             if self.is_followed_as(alias, user)? {
                 self.ledger.carry_over(pool_id, alias, &user.username, self.newcomer(user, now)).await?;
                 self.tell(Message::Left(self.pool.slot, vec![alias.clone()])).await;
             }
         }
-        let moved_in = self.record.shares.moved_in(pool_id, &user.username);
         let standing = self.ledger.standing(pool_id, &user.username)?;
-        match Meeting::of(standing.as_ref().map(|standing| stored(standing, moved_in)), user.sub.as_deref()) {
+        match Meeting::of(standing.as_ref().map(stored), user.sub.as_deref()) {
             Meeting::Known => return Ok(self.habit(standing.as_ref())),
             Meeting::Recognised | Meeting::Back => {
                 if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
@@ -396,15 +400,29 @@ impl<S: Source> Discovery<S> {
                 self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
                 enrolment.succeeded += 1;
             }
-            Meeting::Over => {
-                let since = moved_in.unwrap_or(UnixMillis::MIN);
-                self.ledger.succeed(pool_id, &user.username, self.newcomer(user, now), since).await?;
-                self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
-                enrolment.came_over += 1;
-            }
         }
         enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created, moved_in)));
         Ok(Habit::UNKNOWN)
+    }
+
+    /// Has a user begin anew that comes over from another shard, which has counted its events since what is stored of it here:
+    /// before anything else is joined to that. Answers whether it does.
+    async fn come_over(&self, user: &Wanted) -> Result<bool, LedgerError> {
+        let pool_id = &self.pool.identity.id;
+        let standing = self.ledger.standing(pool_id, &user.username)?;
+        if !standing.is_some_and(|standing| self.is_outdated(&user.username, &standing)) {
+            return Ok(false);
+        }
+        let since = self.record.shares.moved_in(pool_id, &user.username).unwrap_or(UnixMillis::MIN);
+        self.ledger.succeed(pool_id, &user.username, self.newcomer(user, self.clock.now()), since).await?;
+        self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
+        Ok(true)
+    }
+
+    /// Whether another shard has followed a user since what is stored of it here.
+    fn is_outdated(&self, username: &str, standing: &Standing) -> bool {
+        let moved_in = self.record.shares.moved_in(&self.pool.identity.id, username);
+        moved_in.is_some_and(|moved_in| standing.joined < moved_in)
     }
 
     /// What is known of a user's activity at present.
@@ -416,11 +434,9 @@ impl<S: Source> Discovery<S> {
     /// Whether a listed user was followed under an alias, as it was given. What lies under the name may also be another
     /// listed user, whose username it is.
     fn is_followed_as(&self, alias: &str, user: &Wanted) -> Result<bool, LedgerError> {
-        let pool_id = &self.pool.identity.id;
-        let standing = self.ledger.standing(pool_id, alias)?;
-        let moved_in = self.record.shares.moved_in(pool_id, alias);
+        let standing = self.ledger.standing(&self.pool.identity.id, alias)?;
         Ok(standing.is_some_and(|standing| {
-            (standing.sub.is_none() || standing.sub == user.sub) && !stored(&standing, moved_in).is_outdated
+            (standing.sub.is_none() || standing.sub == user.sub) && !self.is_outdated(alias, &standing)
         }))
     }
 
@@ -474,8 +490,12 @@ impl<S: Source> Discovery<S> {
     /// Lets a user go on under a name listed by hand; fails only if a record cannot be read.
     async fn carry_back(&self, username: &str, name: &str) -> Result<(), LedgerError> {
         let pool_id = &self.pool.identity.id;
-        let record = self.newcomer(&Wanted::as_given(name), self.clock.now());
-        while let Err(error) = self.ledger.carry_over(pool_id, username, name, record.clone()).await {
+        let given = Wanted::as_given(name);
+        let carried = async || {
+            self.come_over(&given).await?;
+            self.ledger.carry_over(pool_id, username, name, self.newcomer(&given, self.clock.now())).await
+        };
+        while let Err(error) = carried().await {
             if is_unreadable(&error) {
                 return Err(error);
             }
@@ -625,12 +645,8 @@ impl<S: Source> Discovery<S> {
     }
 }
 
-fn stored(standing: &Standing, moved_in: Option<UnixMillis>) -> Stored<'_> {
-    Stored {
-        sub: standing.sub.as_deref(),
-        gone: standing.gone_since.is_some(),
-        is_outdated: moved_in.is_some_and(|moved_in| standing.joined < moved_in),
-    }
+fn stored(standing: &Standing) -> Stored<'_> {
+    Stored { sub: standing.sub.as_deref(), gone: standing.gone_since.is_some() }
 }
 
 /// Whether it is the record that cannot be read, and not the ledger.
