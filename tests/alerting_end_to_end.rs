@@ -71,7 +71,7 @@ fn taken_over(world: &mut World, at: UnixMillis) -> AuthEvent {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_very_first_high_risk_sign_in_wakes_somebody_and_history_does_not() {
-    if !["prometheus", "prometheus-alertmanager"].into_iter().all(peers::has_program) {
+    if !["prometheus", "prometheus-alertmanager"].into_iter().all(peers::has) {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -43,7 +43,7 @@ fn promtool(arguments: &[&str], directory: &Path) -> Result<(), String> {
 
 #[test]
 fn the_rules_are_sound_and_their_unit_tests_hold() {
-    if !peers::has_program("promtool") {
+    if !peers::has("promtool") {
         return;
     }
     promtool(&["check", "rules", "rules.yml"], &rules::folder()).unwrap();
@@ -141,7 +141,7 @@ fn every_alert_has_unit_tests_of_every_kind() {
 /// A rule that never fires, and one that always does, instead of the real one: its own tests have to notice both.
 #[test]
 fn unit_tests_notice_a_rule_that_never_fires_or_always_does() {
-    if !peers::has_program("promtool") {
+    if !peers::has("promtool") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -269,7 +269,7 @@ fn answered_at_once(expr: &str) -> Option<&str> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_prometheus_answers_every_query_of_the_dashboards_and_evaluates_every_rule() {
-    if !peers::has_program("prometheus") {
+    if !peers::has("prometheus") {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

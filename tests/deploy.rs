@@ -71,19 +71,6 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// Whether a program answers. Where it does not, a line that says so; in CI a failure.
-#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
-fn has(program: &str, version: &[&str]) -> bool {
-    let answer = Command::new(program).args(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let has = answer.is_ok_and(|status| status.success());
-    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-    assert!(has || !is_ci, "{program} has to be installed in CI");
-    if !has {
-        println!("skipped: {program} is not installed");
-    }
-    has
-}
-
 /// kubectl, helm, a Python that knows Kubernetes' schemas; and what they make of everything there is, rendered once.
 struct Tools {
     python: PathBuf,
@@ -95,7 +82,8 @@ static TOOLS: LazyLock<Option<Tools>> = LazyLock::new(Tools::find);
 
 impl Tools {
     fn find() -> Option<Self> {
-        let has_both = has("kubectl", &["version", "--client"]) && has("helm", &["version"]);
+        let has_both =
+            peers::has_that_says("kubectl", &["version", "--client"]) && peers::has_that_says("helm", &["version"]);
         let python = peers::python_with("kubernetes_validate, yaml, cloudcoil.models.prometheus_operator")?;
         if !has_both {
             return None;
@@ -230,15 +218,21 @@ fn kubernetes_would_take_every_document() {
 fn what_kubernetes_would_refuse_is_found() {
     let Some(tools) = tools() else { return };
     let rendered = kustomize("overlays/eks");
-    for (right, wrong) in [
+    let wrongs = [
         ("replicas: 1", "replicas: one"),
         ("enableServiceLinks: false", "enableServiceLink: false"),
         ("interval: 30s", "every: 30s"),
         ("kind: ServiceMonitor", "kind: ServicesMonitor"),
-    ] {
+    ];
+    let documents = wrongs.map(|(right, wrong)| {
         assert_eq!(rendered.matches(right).count(), 1, "{right}");
-        let documents = tools.documents(&rendered.replace(right, wrong));
-        assert!(!tools.validate(&json!({ "eks": documents })).status.success(), "{wrong} is taken");
+        (wrong, tools.documents(&rendered.replace(right, wrong)))
+    });
+    let output = tools.validate(&json!(BTreeMap::from(documents)));
+    let refusals = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    for (_, wrong) in wrongs {
+        assert!(refusals.contains(&format!("{wrong}: ")), "{wrong} is taken: {refusals}");
     }
 }
 
@@ -357,6 +351,10 @@ fn the_exporter_would_take_every_configuration() {
         let config = load(what, documents);
         assert_eq!(config.state.path, Path::new(STATE), "{what}");
         assert!(config.otlp.is_some(), "{what}");
+        let replicas = workload(documents)["spec"]["replicas"].as_u64().unwrap();
+        assert_eq!(u64::from(config.shard.count()), replicas, "{what}");
+        // Of the pod that `load` makes it: the third, if there is one.
+        assert_eq!(config.shard.index(), if replicas > 1 { 2 } else { 0 }, "{what}");
         let daemon = daemon(pod(workload(documents)).unwrap()).unwrap();
         let port = json!([{ "name": "metrics", "containerPort": config.http.listen.port() }]);
         let ports: Vec<Value> = items(daemon, "ports")
@@ -513,7 +511,7 @@ fn cloudformation_would_take_the_template() {
 
 #[test]
 fn systemd_would_take_the_unit_and_finds_it_hardened() {
-    if !has("systemd-analyze", &["--version"]) {
+    if !peers::has("systemd-analyze") {
         return;
     }
     let unit = read("deploy/systemd/cognito-auth-exporter.service");
@@ -556,7 +554,7 @@ fn the_image_is_what_the_manifests_expect() {
 fn hadolint_finds_nothing_in_the_dockerfile() {
     let Some(python) = peers::python_with("yaml") else { return };
     let beside = python.with_file_name("hadolint");
-    if !has(beside.to_str().unwrap(), &["--version"]) {
+    if !peers::has(beside.to_str().unwrap()) {
         return;
     }
     let output = Command::new(beside).arg(root().join("deploy/Dockerfile")).output().unwrap();
@@ -573,10 +571,7 @@ fn compose_mounts_what_is_there_and_starts_what_starts() {
     for (name, service) in compose[0]["services"].as_object().unwrap() {
         for volume in items(service, "volumes") {
             let path = volume.as_str().unwrap().split(':').next().unwrap();
-            let path = folder.join(path);
-            // The rules may not be there yet; their folder then is not, either.
-            let is_to_come = path.parent().is_some_and(|folder| !folder.exists());
-            assert!(path.exists() || is_to_come, "{name} mounts {}", path.display());
+            assert!(folder.join(path).exists(), "{name} mounts {path}");
             mounts += 1;
         }
         for port in items(service, "ports") {
@@ -586,7 +581,7 @@ fn compose_mounts_what_is_there_and_starts_what_starts() {
         assert_ne!(tag, "latest", "{name}");
     }
     assert!(mounts > 6, "{mounts}");
-    if has("promtool", &["--version"]) {
+    if peers::has("promtool") {
         let file = folder.join("prometheus.yml");
         succeeded(
             "promtool",

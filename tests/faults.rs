@@ -19,7 +19,7 @@ use cognito_auth_exporter::simulate::world::{Pool, World};
 use exporter::{Exporter, Scrape};
 use receiver::Received;
 use serde_json::Value;
-use stage::{MINUTE, READ, Stage, is, now, of, said, sign_ins};
+use stage::{MINUTE, READ, Stage, is, now, of, populate, said, sign_ins};
 
 /// Quick, and everything is live.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n\
@@ -30,16 +30,6 @@ fn following(pools: &[&str]) -> String {
     let pool =
         |id: &&str| format!("[[pools]]\nid = {id:?}\nall_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n");
     pools.iter().map(pool).chain([QUICK.to_owned()]).collect()
-}
-
-/// A pool of `users` users with `events` events each.
-fn populate(world: &mut World, pool: &str, users: usize, events: i64) {
-    world.add_pool(Pool::new(pool));
-    for user in 0..users {
-        let name = format!("user-{user}");
-        world.add_user(pool, &name);
-        sign_ins(world, pool, &name, events, UnixMillis(now().0 - MINUTE));
-    }
 }
 
 /// Something new happens to everybody.
@@ -381,19 +371,21 @@ async fn a_malformed_event_blocks_nobody_and_what_can_be_read_of_it_is_delivered
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttle_lowers_the_budget_which_recovers_and_nothing_is_lost() {
     const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
-    let stage = Stage::set(&following(&[WELL]), |world| {
+    let mut throttle = None;
+    let stage = Stage::set(&following(&[WELL]).replace("timeout = \"1s\"", "timeout = \"30s\""), |world| {
         populate(world, WELL, 10, 150);
-        world.inject(Fault::throttle().on(READ).after(20).times(1));
+        throttle = Some(world.inject(Fault::throttle().on(READ).after(20).with_probability(0.2)));
     })
     .await;
     let exporter = stage.exporter();
     let budget = |scrape: &Scrape| scrape.sum(BUDGET, &[]);
-    // What is left at once is a matter of seconds, and the budget's own tests; below the ceiling it stays for a while.
+    // Until somebody has seen it: how fast it recovers is the budget's own tests' business.
     exporter.until("a lower budget", |scrape| scrape.count(BUDGET, &[]) > 0 && budget(scrape) < 385.0);
+    stage.simulation.world(|world| world.cure(throttle.unwrap()));
     exporter.until("nearly all of it again", |scrape| budget(scrape) > 370.0);
     stage.conserved(&exporter, &[WELL]).await;
     let scrape = exporter.scrape();
-    assert!(is(&scrape, "cognito_exporter_api_requests_total", &["outcome=\"throttled\""], 1.0));
+    assert!(scrape.sum("cognito_exporter_api_requests_total", &["outcome=\"throttled\""]) > 0.5);
     assert!(is(&scrape, "cognito_exporter_pool_up", &[], 1.0), "throttles are up");
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert!(exporter.stop().success());

@@ -185,6 +185,28 @@ async fn enrolling_a_user_again_keeps_the_cursor_unless_another_person_has_the_n
 }
 
 #[tokio::test]
+async fn what_is_carried_to_another_name_is_of_who_has_that_name_since_then() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    for (to, is_there) in [("ann", false), ("bob", true)] {
+        let alias = format!("{to}@example.com");
+        enroll(&ledger, &alias).await;
+        ledger.commit(page(&alias, 5)).await.unwrap();
+        if is_there {
+            enroll(&ledger, to).await;
+        }
+        let newcomer = UserRecord { joined: UnixMillis(NOW.0 + 1000), sub: Some("sub".into()), ..record(0) };
+        ledger.carry_over(POOL, &alias, to, newcomer.clone()).await.unwrap();
+        let carried = ledger.user(POOL, to).unwrap().unwrap();
+        assert_eq!((carried.joined, carried.sub), (newcomer.joined, newcomer.sub), "{to}");
+        assert!(carried.cursor.live_since() <= record(5).cursor.live_since(), "{to}: nothing becomes history by it");
+        assert_eq!(carried.cursor.last_seen(), record(5).cursor.last_seen(), "{to}");
+        assert_eq!(ledger.user(POOL, &alias), Ok(None));
+    }
+    ledger.close().await;
+}
+
+#[tokio::test]
 async fn a_page_of_somebody_who_was_forgotten_or_replaced_meanwhile_is_refused_and_nothing_of_it_counts() {
     let (_directory, path) = place();
     let ledger = open(&path);

@@ -16,12 +16,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::world::{Pool, World};
 use disk::{Disk, Tracer};
 use exporter::{Exporter, Scrape};
 use receiver::Received;
 use serde_json::Value;
-use stage::{MINUTE, Stage, is, now, said, sign_ins};
+use stage::{MINUTE, Stage, go_on, is, now, populate, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Disk";
 const USERS: usize = 6;
@@ -35,22 +34,7 @@ const STATE_ERROR: &str = "reason=\"state_error\"";
 
 async fn set() -> Stage {
     let config = format!("[[pools]]\nid = {POOL:?}\nfollowed_since = \"2020-01-01T00:00:00Z\"\n{QUICK}");
-    Stage::set(&config, populate).await
-}
-
-fn populate(world: &mut World) {
-    world.add_pool(Pool::new(POOL));
-    for user in 0..USERS {
-        world.add_user(POOL, &format!("user-{user}"));
-        sign_ins(world, POOL, &format!("user-{user}"), 20, UnixMillis(now().0 - MINUTE));
-    }
-}
-
-/// Something new happens to everybody.
-fn go_on(stage: &Stage) {
-    stage.simulation.world(|world| {
-        (0..USERS).for_each(|user| sign_ins(world, POOL, &format!("user-{user}"), 1, now()));
-    });
+    Stage::set(&config, |world| populate(world, POOL, USERS, 20)).await
 }
 
 /// Lets things happen until polling pauses, and checks that everybody is told.
@@ -58,7 +42,7 @@ async fn until_it_pauses(stage: &Stage, exporter: &Exporter) {
     exporter.until("a pause", |scrape| {
         let pauses = is(scrape, PAUSED, &[STATE_ERROR], 1.0);
         if !pauses {
-            go_on(stage);
+            go_on(stage, POOL, USERS);
         }
         pauses
     });
@@ -69,7 +53,7 @@ async fn until_it_pauses(stage: &Stage, exporter: &Exporter) {
     // It tries to open the store, and has other words for why that fails, which it keeps to itself.
     exporter.until("another try", |_| exporter.answer("/readyz") != first);
     // What happens meanwhile waits in Cognito.
-    go_on(stage);
+    go_on(stage, POOL, USERS);
 }
 
 /// Waits until polling goes on, and checks that nothing was lost or repeated, and that the `times`th fault was told once.
@@ -133,7 +117,7 @@ async fn a_read_only_disk_is_refused_at_the_start_and_serves_again_when_it_can_b
     let exporter = stage.exporter();
     stage.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
-    go_on(&stage);
+    go_on(&stage, POOL, USERS);
 
     disk.make_read_only(true);
     let before = Files::of(&stage.state());
@@ -157,7 +141,7 @@ async fn a_second_process_on_the_same_state_is_refused_and_costs_the_first_nothi
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("in use by another process"), "{said}");
     assert!(said.contains("give this one another state.path"), "{said}");
-    go_on(&stage);
+    go_on(&stage, POOL, USERS);
     stage.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
 }
@@ -180,7 +164,7 @@ async fn a_torn_snapshot_of_the_engine_costs_nothing() {
         }
     }
     assert!(torn > 0);
-    go_on(&stage);
+    go_on(&stage, POOL, USERS);
     let exporter = stage.exporter();
     stage.conserved(&exporter, &[POOL]).await;
     assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
@@ -249,7 +233,7 @@ async fn what_a_newer_version_has_written_is_refused_and_left_as_it_is_to_the_by
         };
     }
     // The newer build's record is gone: nothing else was.
-    go_on(&stage);
+    go_on(&stage, POOL, USERS);
     let exporter = stage.exporter();
     stage.conserved(&exporter, &[POOL]).await;
     assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
@@ -271,7 +255,7 @@ async fn a_users_record_that_cannot_be_read_leaves_out_that_user_alone() {
         let before = put(&unreadable);
         let exporter = stage.exporter();
         exporter.until("the others", |scrape| is(scrape, "cognito_exporter_users", &[], USERS as f64 - 1.0));
-        go_on(&stage);
+        go_on(&stage, POOL, USERS);
         let counted = |scrape: &Scrape| scrape.sum("cognito_auth_events_total", &[]);
         let truth = (stage.truth(&[POOL]).len() - 1) as f64;
         exporter.until("what the others did", |scrape| (counted(scrape) - truth).abs() < 0.5);
@@ -309,7 +293,7 @@ async fn a_damaged_ledger_is_rebuilt_and_what_happened_while_it_was_down_is_live
             "[[pools]]\nid = {POOL:?}\nall_users = true\n[discovery]\ninterval = \"10s\"\n[poll]\n\
              requests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"all\"\n"
         );
-        let stage = Stage::set(&config, populate).await;
+        let stage = Stage::set(&config, |world| populate(world, POOL, USERS, 20)).await;
         let events = |live: usize, history: usize| {
             move |scrape: &Scrape| {
                 is(scrape, "cognito_auth_events_total", &[], live as f64)
@@ -318,14 +302,14 @@ async fn a_damaged_ledger_is_rebuilt_and_what_happened_while_it_was_down_is_live
         };
         let exporter = stage.exporter();
         exporter.until("the history", events(0, 20 * USERS));
-        go_on(&stage);
+        go_on(&stage, POOL, USERS);
         exporter.until("what is live", events(USERS, 20 * USERS));
         stage.until_received(|records| records.len() == 21 * USERS).await;
         assert!(exporter.stop().success());
         let before = all_ids(&stage);
 
         // While it is down: everybody signs in, somebody new too, and the disk breaks.
-        go_on(&stage);
+        go_on(&stage, POOL, USERS);
         stage.simulation.world(|world| {
             world.add_user(POOL, "user-new");
             sign_ins(world, POOL, "user-new", 2, now());
@@ -356,7 +340,7 @@ async fn a_damaged_ledger_is_rebuilt_and_what_happened_while_it_was_down_is_live
         exporter.until("a history", events(live, history + 3));
         assert!(exporter.stop().success());
         let exporter = stage.exporter();
-        go_on(&stage);
+        go_on(&stage, POOL, USERS);
         exporter.until("more that is live", events(live + USERS, history + 3));
         assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
         assert!(exporter.stop().success());

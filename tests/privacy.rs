@@ -212,6 +212,19 @@ async fn nothing_planted_is_ever_written(section: &str) -> Stage {
             && is(scrape, "cognito_exporter_outbox_records", &[], 0.0)
     });
     everybody_is_polled(&stage, &exporter);
+    // Somebody more is named, and then there is a mistake beside the names.
+    let more = private(&stage, section).replace("\"planted-nobody\"", "\"planted-nobody\", \"planted-user-none\"");
+    for (config, told) in
+        [(more.clone(), "is in force"), (more.replace("usernames = [", "usernames = [1, "), "of no use")]
+    {
+        stage.reconfigure(&config);
+        exporter.signal("HUP");
+        exporter.until_said(told);
+    }
+    exporter.until("the added one found missing", |scrape| {
+        is(scrape, "cognito_exporter_users", &["state=\"missing\""], 2.0)
+    });
+    stage.reconfigure(&private(&stage, section));
     shows_nothing(&exporter, &texts);
     assert!(exporter.stop().success());
     state_is_clean(&stage, &texts);
@@ -224,6 +237,7 @@ async fn nothing_planted_is_ever_written(section: &str) -> Stage {
         &["state", "list", "--user-pool-id", POOL],
         &["state", "export"],
         &["state", "verify", "--personal"],
+        &["check"],
     ] {
         let output = stage.run(arguments);
         assert!(output.status.success(), "{output:?}");

@@ -24,27 +24,14 @@ use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
 use cognito_auth_exporter::ledger::{Commit, Ledger, UserRecord};
 use cognito_auth_exporter::privacy::{Modes, Privacy};
-use cognito_auth_exporter::simulate::world::{Pool, World};
+use cognito_auth_exporter::simulate::world::World;
 use exporter::{Exporter, Scrape};
 use receiver::{Received, Receiver, Reply};
 use serde_json::Value;
-use stage::{MINUTE, Stage, ids, is, now, said, sign_ins};
+use stage::{MINUTE, Stage, all_live, ids, is, now, populate, said, sign_ins};
 use tonic::Code;
 
 const POOL: &str = "eu-west-1_Quarantine";
-
-/// Quick, and everything is live.
-const CONFIG: &str = r#"
-[[pools]]
-id = "eu-west-1_Quarantine"
-all_users = true
-followed_since = "2020-01-01T00:00:00Z"
-[poll]
-requests_per_second = 400
-min_interval = "1s"
-max_interval = "10s"
-first_run = "none"
-"#;
 
 /// A sign-in by whose id a receiver knows that it is not to be taken.
 fn poison(world: &mut World, id: &str, device: String) {
@@ -55,16 +42,6 @@ fn poison(world: &mut World, id: &str, device: String) {
 
 fn is_poison(record: &Received) -> bool {
     record.text("aws.cognito.event.id").starts_with("poison")
-}
-
-/// `users` users with `events` events each.
-fn populate(world: &mut World, users: usize, events: i64) {
-    world.add_pool(Pool::new(POOL));
-    for user in 0..users {
-        let name = format!("user-{user}");
-        world.add_user(POOL, &name);
-        sign_ins(world, POOL, &name, events, UnixMillis(now().0 - MINUTE));
-    }
 }
 
 fn refuse_poison(receiver: &Receiver, refusal: Reply) {
@@ -144,8 +121,8 @@ async fn one_guilty_among_two_thousand(stage: &Stage, refusal: Reply, reason: &s
 
 /// A stage with two thousand events, one of which is poison.
 async fn two_thousand(receiver: Receiver, protocol: &str) -> Stage {
-    Stage::set_for(receiver, protocol, CONFIG, |world| {
-        populate(world, 40, 50);
+    Stage::set_for(receiver, protocol, &all_live(POOL), |world| {
+        populate(world, POOL, 40, 50);
         world.keep_newest(POOL, "user-0", 49);
         poison(world, "poison", "Poisoned\u{1b}[2J Browser".into());
     })
@@ -231,8 +208,8 @@ async fn what_an_http_receiver_refuses_with_422_can_be_dropped_and_never_comes()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_quarantine_stops_delivery_loudly_until_some_is_dropped() {
     let large = || "x".repeat(600 << 10);
-    let stage = Stage::set(CONFIG, |world| {
-        populate(world, 3, 10);
+    let stage = Stage::set(&all_live(POOL), |world| {
+        populate(world, POOL, 3, 10);
         poison(world, "poison-1", large());
         poison(world, "poison-2", large());
     })
@@ -276,7 +253,7 @@ async fn a_full_quarantine_stops_delivery_loudly_until_some_is_dropped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_record_of_the_outbox_is_put_aside_and_the_rest_is_delivered() {
-    let stage = Stage::set(CONFIG, |world| populate(world, 4, 10)).await;
+    let stage = Stage::set(&all_live(POOL), |world| populate(world, POOL, 4, 10)).await;
     stage.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
     let exporter = stage.exporter();
     exporter.until("all of them waiting", |scrape| is(scrape, "cognito_exporter_outbox_records", &[], 40.0));
@@ -326,7 +303,7 @@ fn inventory(directory: &Path) -> BTreeSet<String> {
 #[test]
 fn without_a_sound_ledger_nothing_is_made_and_bad_usage_is_told() {
     let directory = tempfile::tempdir().unwrap();
-    let path = exporter::configure(directory.path(), CONFIG);
+    let path = exporter::configure(directory.path(), &all_live(POOL));
     let run = |arguments: &[&str]| {
         let mut command = exporter::command("http://127.0.0.1:9");
         command.arg("quarantine").args(arguments).arg("--config").arg(&path).output().unwrap()
@@ -434,7 +411,7 @@ async fn a_retry_killed_at_any_write_leaves_each_record_in_one_place() {
     let state = |path: &Path| StateConfig { path: path.to_owned(), ..StateConfig::default() };
     let original = directory.path().join("original");
     quarantined(&state(&original)).await;
-    let config = exporter::configure(directory.path(), CONFIG);
+    let config = exporter::configure(directory.path(), &all_live(POOL));
     let path = directory.path().join("state");
     let mut seen = BTreeSet::new();
     for write in 1.. {

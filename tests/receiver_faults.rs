@@ -10,82 +10,27 @@ mod exporter;
 mod receiver;
 #[path = "support/stage.rs"]
 mod stage;
+#[path = "support/transports.rs"]
+mod transports;
 
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, RETRY_FIRST};
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::{Exporter, PATIENCE, Scrape};
-use receiver::{Receiver, Reply};
+use exporter::{Exporter, PATIENCE};
+use receiver::Reply;
 use serde_json::Value;
-use stage::{MINUTE, Stage, Terms, is, now, said, sign_ins};
+use stage::{Stage, Terms, go_on, is, now, populate, said, sign_ins};
 use tonic::Code;
+use transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
 
 const POOL: &str = "eu-west-1_Receiver";
 const USERS: usize = 5;
 
-/// Quick, and everything is live.
-const CONFIG: &str = r#"
-[[pools]]
-id = "eu-west-1_Receiver"
-all_users = true
-followed_since = "2020-01-01T00:00:00Z"
-[poll]
-requests_per_second = 400
-min_interval = "1s"
-max_interval = "10s"
-first_run = "none"
-"#;
-
 const EVENTS: &str = "cognito_auth_events_total";
-
-/// What people are told when delivery fails, and when it works again.
-const BEGUN: &str = "the OTLP receiver takes no records";
-const ENDED: &str = "the OTLP receiver takes records again";
-
-/// How a scenario's receiver is spoken to.
-#[derive(Clone, Copy, Debug)]
-enum Over {
-    Grpc,
-    Http,
-}
-
-impl Over {
-    /// A stage with five users of `events` events each; `otlp` are further lines of its section.
-    async fn stage(self, otlp: &str, events: i64) -> Stage {
-        let (receiver, protocol) = match self {
-            Self::Grpc => (Receiver::grpc().await, "grpc"),
-            Self::Http => (Receiver::http().await, "http/protobuf"),
-        };
-        Stage::set_for(receiver, protocol, &format!("{otlp}{CONFIG}"), |world| populate(world, events)).await
-    }
-}
-
-/// Plays a scenario for all of these at once: most of the time they wait.
-fn for_each<T: Send>(casts: impl IntoIterator<Item = T>, scenario: impl AsyncFn(T) + Sync) {
-    let play = |cast| tokio::runtime::Runtime::new().unwrap().block_on(scenario(cast));
-    std::thread::scope(|threads| {
-        for cast in casts {
-            threads.spawn(move || play(cast));
-        }
-    });
-}
-
-fn populate(world: &mut World, events: i64) {
-    world.add_pool(Pool::new(POOL));
-    for user in 0..USERS {
-        let name = format!("user-{user}");
-        world.add_user(POOL, &name);
-        sign_ins(world, POOL, &name, events, UnixMillis(now().0 - MINUTE));
-    }
-}
 
 /// Something new happens to everybody: it is counted at once, and waits in the outbox with all that was not delivered.
 fn go_on_counting(stage: &Stage, exporter: &Exporter, delivered: usize) {
-    stage.simulation.world(|world| {
-        (0..USERS).for_each(|user| sign_ins(world, POOL, &format!("user-{user}"), 1, now()));
-    });
+    go_on(stage, POOL, USERS);
     let events = stage.truth(&[POOL]).len() as f64;
     exporter.until("every event, counted and waiting", |scrape| {
         is(scrape, EVENTS, &[], events)
@@ -95,28 +40,6 @@ fn go_on_counting(stage: &Stage, exporter: &Exporter, delivered: usize) {
     // The receiver is of no concern to whoever restarts pods or sends traffic.
     for path in ["/healthz", "/readyz"] {
         assert_eq!(exporter.ask(path).0, 200, "{path}");
-    }
-}
-
-fn of_outcome(scrape: &Scrape, metric: &str, outcome: &str) -> f64 {
-    scrape.sum(metric, &[&format!("outcome={outcome:?}")])
-}
-
-fn requests(scrape: &Scrape, outcome: &str) -> f64 {
-    of_outcome(scrape, "cognito_exporter_otlp_requests_total", outcome)
-}
-
-/// Waits until so many requests ended so.
-fn until_requests(exporter: &Exporter, outcome: &str, least: f64) -> Scrape {
-    exporter.until(&format!("{least} {outcome}"), |scrape| requests(scrape, outcome) >= least)
-}
-
-/// Checks how many records were accepted and rejected; none is in quarantine.
-fn came_to(exporter: &Exporter, accepted: usize, rejected: usize) {
-    let scrape = exporter.scrape();
-    for (outcome, count) in [("accepted", accepted), ("rejected", rejected), ("quarantined", 0)] {
-        let records = of_outcome(&scrape, "cognito_exporter_otlp_records_total", outcome);
-        assert!((records - count as f64).abs() < 0.5, "{count} {outcome}: {}", scrape.interesting());
     }
 }
 
@@ -148,8 +71,8 @@ fn told_why(exporter: &Exporter, level: &str, words: &str) {
 
 #[test]
 fn a_receiver_that_is_down_costs_nothing_but_time() {
-    for_each([Over::Grpc, Over::Http], async |over| {
-        let stage = over.stage("", 7).await;
+    for_each(Over::BOTH, async |over| {
+        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 7)).await;
         stage.receiver.stop().await;
         let exporter = stage.exporter();
         until_requests(&exporter, "retry", 1.0);
@@ -160,7 +83,7 @@ fn a_receiver_that_is_down_costs_nothing_but_time() {
         go_on_counting(&stage, &exporter, 0);
         assert!((progress(&exporter, "deliver") - stuck).abs() < f64::EPSILON, "nothing is delivered, and that shows");
         assert!(progress(&exporter, "commit") > stuck);
-        came_to(&exporter, 0, 0);
+        Came { accepted: 0, ..Came::default() }.check(&exporter);
         told(&exporter, 1, 0);
 
         // Nor does it cost anything to die meanwhile.
@@ -171,7 +94,7 @@ fn a_receiver_that_is_down_costs_nothing_but_time() {
         stage.receiver.start().await;
         stage.conserved(&exporter, &[POOL]).await;
         let delivered = stage.receiver.records().len();
-        came_to(&exporter, delivered, 0);
+        Came { accepted: delivered, ..Came::default() }.check(&exporter);
         assert!(progress(&exporter, "deliver") > stuck);
         told(&exporter, 1, 1);
 
@@ -190,9 +113,11 @@ fn a_receiver_that_is_down_costs_nothing_but_time() {
 
 #[test]
 fn a_receiver_that_hangs_is_given_up_on_and_one_that_is_slow_is_not() {
-    for_each([Over::Grpc, Over::Http], async |over| {
+    for_each(Over::BOTH, async |over| {
         // Less, and a machine that is busy would pass for a receiver that hangs.
-        let stage = over.stage("timeout = \"10s\"\nbatch_size = 10\n", 5).await;
+        let stage = over
+            .stage(None, "timeout = \"10s\"\nbatch_size = 10\n", POOL, |world| populate(world, POOL, USERS, 5))
+            .await;
         stage.receiver.answer_always(Reply::Slow(Duration::from_secs(1)));
         let exporter = stage.exporter();
         stage.conserved(&exporter, &[POOL]).await;
@@ -214,7 +139,7 @@ fn a_receiver_that_hangs_is_given_up_on_and_one_that_is_slow_is_not() {
 
 #[test]
 fn no_request_comes_before_the_time_that_the_receiver_named() {
-    for_each([Over::Grpc, Over::Http], async |over| {
+    for_each(Over::BOTH, async |over| {
         let raw = |status, headers| Reply::Raw { status, headers, body: "slow down" };
         let seconds = Duration::from_secs;
         // What it answers in turn, and the wait that it names: longer than the exporter's own would be. To "now" and to
@@ -241,7 +166,7 @@ fn no_request_comes_before_the_time_that_the_receiver_named() {
                 )
             }
         };
-        let stage = over.stage("", 3).await;
+        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 3)).await;
         answers.iter().for_each(|(reply, _)| stage.receiver.answer_next(reply.clone()));
         let exporter = stage.exporter();
         stage.conserved(&exporter, &[POOL]).await;
@@ -253,7 +178,7 @@ fn no_request_comes_before_the_time_that_the_receiver_named() {
         let scrape = exporter.scrape();
         assert!((requests(&scrape, "retry") - answers.len() as f64).abs() < 0.5, "{}", scrape.interesting());
         assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
-        came_to(&exporter, stage.receiver.records().len(), 0);
+        Came { accepted: stage.receiver.records().len(), ..Came::default() }.check(&exporter);
         told_why(&exporter, "WARN", words);
         told(&exporter, 1, 1);
         assert!(exporter.stop().success());
@@ -262,12 +187,12 @@ fn no_request_comes_before_the_time_that_the_receiver_named() {
 
 #[test]
 fn a_lost_answer_repeats_its_batch_under_the_same_uids_and_nothing_else() {
-    for_each([Over::Grpc, Over::Http], async |over| {
+    for_each(Over::BOTH, async |over| {
         let losses = match over {
             Over::Grpc => [Reply::Lost, Reply::Lost],
             Over::Http => [Reply::Lost, Reply::Cut],
         };
-        let stage = over.stage("batch_size = 10\n", 8).await;
+        let stage = over.stage(None, "batch_size = 10\n", POOL, |world| populate(world, POOL, USERS, 8)).await;
         losses.iter().for_each(|loss| stage.receiver.answer_next(loss.clone()));
         let exporter = stage.exporter();
         until_requests(&exporter, "retry", losses.len() as f64);
@@ -275,7 +200,7 @@ fn a_lost_answer_repeats_its_batch_under_the_same_uids_and_nothing_else() {
         let terms = Terms { repeats_max: lost, ..Terms::default() };
         assert_eq!(stage.conserved_on(&exporter, &[POOL], terms).await, lost, "each lost answer costs its batch once");
         // What is counted as accepted was acknowledged.
-        came_to(&exporter, stage.receiver.records().len() - lost, 0);
+        Came { accepted: stage.receiver.records().len() - lost, ..Came::default() }.check(&exporter);
         told_why(&exporter, "WARN", "no answer");
         told(&exporter, 1, 1);
         assert!(exporter.stop().success());
@@ -284,14 +209,14 @@ fn a_lost_answer_repeats_its_batch_under_the_same_uids_and_nothing_else() {
 
 #[test]
 fn what_is_rejected_is_counted_and_told_and_never_sent_again() {
-    for_each([Over::Grpc, Over::Http], async |over| {
-        let stage = over.stage("", 5).await;
+    for_each(Over::BOTH, async |over| {
+        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 5)).await;
         stage.receiver.answer_next(Reply::Partial(3, "three lines are too old"));
         let exporter = stage.exporter();
         stage.conserved(&exporter, &[POOL]).await;
         stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 1, now()));
         stage.conserved(&exporter, &[POOL]).await;
-        came_to(&exporter, stage.receiver.records().len() - 3, 3);
+        Came { accepted: stage.receiver.records().len() - 3, rejected: 3, ..Came::default() }.check(&exporter);
         let scrape = exporter.scrape();
         assert!(requests(&scrape, "retry") + requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
         exporter.until_said("without reservations again");
@@ -316,7 +241,7 @@ fn what_only_a_person_can_cure_is_loud_outlives_a_restart_and_everything_comes_a
         (Over::Http, Reply::Status(500, "oops"), "500 Internal Server Error: oops"),
     ];
     for_each(answers, async |(over, reply, words)| {
-        let stage = over.stage("", 3).await;
+        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 3)).await;
         stage.receiver.answer_always(reply);
         let exporter = stage.exporter();
         until_requests(&exporter, "refused", 1.0);
@@ -334,7 +259,7 @@ fn what_only_a_person_can_cure_is_loud_outlives_a_restart_and_everything_comes_a
         stage.conserved(&exporter, &[POOL]).await;
         let gap = stage.receiver.exports()[before + 1].at - stage.receiver.exports()[before].at;
         assert!(gap >= REFUSED_FIRST / 2, "nobody is hurried: {gap:?}");
-        came_to(&exporter, stage.receiver.records().len(), 0);
+        Came { accepted: stage.receiver.records().len(), ..Came::default() }.check(&exporter);
         let scrape = exporter.scrape();
         assert!(requests(&scrape, "retry") < 0.5 && requests(&scrape, "ok") >= 1.0, "{}", scrape.interesting());
         told(&exporter, 1, 1);

@@ -10,6 +10,8 @@ mod exporter;
 mod receiver;
 #[path = "support/stage.rs"]
 mod stage;
+#[path = "support/transports.rs"]
+mod transports;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,49 +22,26 @@ use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, REFUSED_SINGLY_MAX
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use exporter::{Exporter, PATIENCE, Scrape};
-use receiver::{Pki, Received, Receiver, Reply};
+use receiver::{Pki, Received, Reply};
 use serde_json::{Value, json};
-use stage::{MINUTE, Stage, Terms, is, now, said, sign_ins};
+use stage::{MINUTE, Stage, Terms, go_on, is, now, populate, said, sign_ins};
 use tonic::Code;
+use transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
 
 const POOL: &str = "eu-west-1_Limits";
 const USERS: usize = 10;
 
-/// Quick, and everything is live.
-const CONFIG: &str = r#"
-[[pools]]
-id = "eu-west-1_Limits"
-all_users = true
-followed_since = "2020-01-01T00:00:00Z"
-[poll]
-requests_per_second = 400
-min_interval = "1s"
-max_interval = "10s"
-first_run = "none"
-"#;
-
 const EVENTS: &str = "cognito_auth_events_total";
 const WAITING: &str = "cognito_exporter_outbox_records";
 
-/// How a scenario's receiver is spoken to.
-#[derive(Clone, Copy, PartialEq, Debug)]
-enum Over {
-    Grpc,
-    Http,
+/// How a transport says what it says of a batch.
+trait Refusals {
+    fn invalid(self, message: &'static str) -> Reply;
+    fn too_large(self, message: &'static str) -> Reply;
+    fn unavailable(self, message: &'static str) -> Reply;
 }
 
-impl Over {
-    /// A stage whose receiver speaks TLS or does not; `otlp` are further lines of its section.
-    async fn stage(self, pki: Option<&Pki>, otlp: &str, populate: impl FnOnce(&mut World)) -> Stage {
-        let (receiver, protocol) = match (self, pki) {
-            (Self::Grpc, None) => (Receiver::grpc().await, "grpc"),
-            (Self::Grpc, Some(pki)) => (Receiver::grpc_tls(pki).await, "grpc"),
-            (Self::Http, None) => (Receiver::http().await, "http/protobuf"),
-            (Self::Http, Some(pki)) => (Receiver::http_tls(pki).await, "http/protobuf"),
-        };
-        Stage::set_for(receiver, protocol, &format!("{otlp}{CONFIG}"), populate).await
-    }
-
+impl Refusals for Over {
     fn invalid(self, message: &'static str) -> Reply {
         match self {
             Self::Grpc => Reply::Code(Code::InvalidArgument, message),
@@ -86,37 +65,11 @@ impl Over {
     }
 }
 
-/// Plays a scenario over both transports at once.
-fn over_both(scenario: impl AsyncFn(Over) + Sync) {
-    let play = |over| tokio::runtime::Runtime::new().unwrap().block_on(scenario(over));
-    std::thread::scope(|threads| {
-        threads.spawn(|| play(Over::Grpc));
-        threads.spawn(|| play(Over::Http));
-    });
-}
-
-/// Ten users with so many events each.
-fn populate(world: &mut World, events: i64) {
-    world.add_pool(Pool::new(POOL));
-    for user in 0..USERS {
-        let name = format!("user-{user}");
-        world.add_user(POOL, &name);
-        sign_ins(world, POOL, &name, events, UnixMillis(now().0 - MINUTE));
-    }
-}
-
 /// A sign-in from a device whose name makes its record this large.
 fn broad(world: &mut World, user: &str, at: UnixMillis, bytes: usize) {
     let mut event = world.sign_in(at);
     event.context.as_mut().unwrap().device_name = Some("D".repeat(bytes));
     world.arrive(POOL, user, &event);
-}
-
-/// Something new happens to everybody.
-fn go_on(stage: &Stage) {
-    stage.simulation.world(|world| {
-        (0..USERS).for_each(|user| sign_ins(world, POOL, &format!("user-{user}"), 1, now()));
-    });
 }
 
 /// Waits until every event is counted, whatever becomes of its record.
@@ -125,34 +78,14 @@ fn until_counted(stage: &Stage, exporter: &Exporter) -> Scrape {
     exporter.until("every event, counted", |scrape| is(scrape, EVENTS, &[], events))
 }
 
-/// Requests that ended so.
-fn requests(scrape: &Scrape, outcome: &str) -> f64 {
-    scrape.sum("cognito_exporter_otlp_requests_total", &[&format!("outcome={outcome:?}")])
-}
-
-/// Waits until so many requests ended so.
-fn until_requests(exporter: &Exporter, outcome: &str, least: f64) -> Scrape {
-    exporter.until(&format!("{least} {outcome}"), |scrape| requests(scrape, outcome) >= least)
-}
-
-/// Checks how many records were accepted, and quarantined.
-fn came_to(exporter: &Exporter, accepted: usize, quarantined: usize) {
-    let scrape = exporter.scrape();
-    for (outcome, records) in [("accepted", accepted), ("rejected", 0), ("quarantined", quarantined)] {
-        let labels = [&*format!("outcome={outcome:?}")];
-        let as_said = is(&scrape, "cognito_exporter_otlp_records_total", &labels, records as f64);
-        assert!(as_said, "not {records} {outcome}\n{}", scrape.interesting());
-    }
-}
-
 /// The lines that say that delivery fails.
 fn begun(exporter: &Exporter) -> Vec<String> {
-    said(&exporter.log(), &["the OTLP receiver takes no records"])
+    said(&exporter.log(), &[BEGUN])
 }
 
 /// The lines that say that delivery works again.
 fn ended(exporter: &Exporter) -> Vec<String> {
-    said(&exporter.log(), &["INFO", "the OTLP receiver takes records again"])
+    said(&exporter.log(), &["INFO", ENDED])
 }
 
 fn status(exporter: &Exporter) -> Value {
@@ -191,9 +124,9 @@ fn retried(stage: &Stage, records: usize) {
 
 #[test]
 fn a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so() {
-    over_both(async |over| {
+    for_each(Over::BOTH, async |over| {
         const RECORDS_MAX: usize = 7;
-        let stage = over.stage(None, "", |world| populate(world, 20)).await;
+        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 20)).await;
         let judge = move |records: &[Received]| match records.len() {
             ..=RECORDS_MAX => Reply::Ok,
             _ => over.too_large("larger than max"),
@@ -201,7 +134,7 @@ fn a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so() {
         stage.receiver.answer_by(judge);
         let exporter = stage.exporter();
         stage.conserved(&exporter, &[POOL]).await;
-        came_to(&exporter, 200, 0);
+        Came { accepted: 200, ..Came::default() }.check(&exporter);
         let scrape = exporter.scrape();
         let refused = stage.receiver.exports().iter().filter(|export| export.records > RECORDS_MAX).count();
         assert!(is(&scrape, "cognito_exporter_otlp_requests_total", &["outcome=\"refused\""], refused as f64));
@@ -222,11 +155,11 @@ fn a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so() {
 
 #[test]
 fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
-    over_both(async |over| {
+    for_each(Over::BOTH, async |over| {
         const BYTES_MAX: usize = 50_000;
         let stage = over
-            .stage(None, "compression = \"none\"\n", |world| {
-                populate(world, 10);
+            .stage(None, "compression = \"none\"\n", POOL, |world| {
+                populate(world, POOL, USERS, 10);
                 (0..50).for_each(|_| broad(world, "user-1", UnixMillis(now().0 - MINUTE), 10_000));
                 (0..2).for_each(|_| broad(world, "user-2", UnixMillis(now().0 - MINUTE), 150_000));
             })
@@ -234,7 +167,7 @@ fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
         stage.receiver.limit_messages(BYTES_MAX).await;
         let exporter = stage.exporter();
         stage.conserved_on(&exporter, &[POOL], Terms { quarantined: 2, ..Terms::default() }).await;
-        came_to(&exporter, 150, 2);
+        Came { accepted: 150, quarantined: 2, ..Came::default() }.check(&exporter);
         assert!(stage.receiver.exports().iter().all(|export| export.bytes <= BYTES_MAX));
         let scrape = exporter.scrape();
         // Whoever closes a connection unread may take the answer back with it: then the same comes again.
@@ -254,16 +187,16 @@ fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
         stage.receiver.limit_messages(usize::MAX).await;
         let exporter = stage.exporter();
         stage.conserved(&exporter, &[POOL]).await;
-        came_to(&exporter, 2, 0);
+        Came { accepted: 2, ..Came::default() }.check(&exporter);
         assert!(exporter.stop().success());
     });
 }
 
 #[test]
 fn a_receiver_that_refuses_each_record_is_given_no_more_than_99_until_it_accepts_one() {
-    over_both(async |over| {
+    for_each(Over::BOTH, async |over| {
         let quarantined = REFUSED_SINGLY_MAX as usize - 1;
-        let stage = over.stage(None, "", |world| populate(world, 20)).await;
+        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 20)).await;
         stage.receiver.answer_always(over.invalid("unknown tenant"));
         let exporter = stage.exporter();
         exporter.until("the word of it", |_| !begun(&exporter).is_empty());
@@ -274,7 +207,7 @@ fn a_receiver_that_refuses_each_record_is_given_no_more_than_99_until_it_accepts
         let refused = stage.receiver.exports().len();
 
         // The counters go on, and the outbox holds all the rest.
-        go_on(&stage);
+        go_on(&stage, POOL, USERS);
         until_counted(&stage, &exporter);
         exporter.until("the outbox", |scrape| is(scrape, WAITING, &[], (210 - quarantined) as f64));
         stays_live_and_ready(&exporter);
@@ -288,14 +221,14 @@ fn a_receiver_that_refuses_each_record_is_given_no_more_than_99_until_it_accepts
         let scrape = exporter.scrape();
         assert!(requests(&scrape, "refused") >= refused as f64 && requests(&scrape, "retry") < 0.5);
         assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (1, 1), "{}", exporter.log());
-        came_to(&exporter, 210 - quarantined, quarantined);
+        Came { accepted: 210 - quarantined, quarantined, ..Came::default() }.check(&exporter);
         assert!(exporter.stop().success());
 
         // So are they.
         retried(&stage, quarantined);
         let exporter = stage.exporter();
         stage.conserved(&exporter, &[POOL]).await;
-        came_to(&exporter, quarantined, 0);
+        Came { accepted: quarantined, ..Came::default() }.check(&exporter);
         assert!(exporter.stop().success());
     });
 }
@@ -303,7 +236,7 @@ fn a_receiver_that_refuses_each_record_is_given_no_more_than_99_until_it_accepts
 /// While nothing can be delivered, everything is counted and waits, and people are told once, in these words.
 fn waits_and_is_told(stage: &Stage, exporter: &Exporter, times: usize, words: &str) {
     let before = exporter.scrape();
-    go_on(stage);
+    go_on(stage, POOL, USERS);
     until_counted(stage, exporter);
     let scrape = until_requests(exporter, "retry", requests(&before, "retry") + 2.0);
     assert!((requests(&scrape, "ok") - requests(&before, "ok")).abs() < 0.5, "{}", scrape.interesting());
@@ -318,10 +251,10 @@ fn waits_and_is_told(stage: &Stage, exporter: &Exporter, times: usize, words: &s
 
 #[test]
 fn a_certificate_that_does_not_fit_is_named_and_everything_comes_once_it_does() {
-    over_both(async |over| {
+    for_each(Over::BOTH, async |over| {
         let (pki, strangers) = (Pki::new(false), Pki::new(false));
         let ca = format!("ca_file = {:?}\n", pki.ca_file());
-        let stage = over.stage(Some(&pki), &ca, |world| populate(world, 5)).await;
+        let stage = over.stage(Some(&pki), &ca, POOL, |world| populate(world, POOL, USERS, 5)).await;
         let exporter = stage.exporter();
         stage.conserved(&exporter, &[POOL]).await;
         let faces = [(Some(&strangers), "look at otlp.ca_file"), (None, "otlp.endpoint begins with http://")];
@@ -338,9 +271,9 @@ fn a_certificate_that_does_not_fit_is_named_and_everything_comes_once_it_does() 
 
 #[test]
 fn tls_where_none_is_expected_is_named_and_everything_comes_once_both_agree() {
-    over_both(async |over| {
+    for_each(Over::BOTH, async |over| {
         let pki = Pki::new(false);
-        let stage = over.stage(None, "", |world| populate(world, 5)).await;
+        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 5)).await;
         stage.receiver.restart_as(Some(&pki)).await;
         let exporter = stage.exporter();
         waits_and_is_told(&stage, &exporter, 1, "TLS");
@@ -353,10 +286,10 @@ fn tls_where_none_is_expected_is_named_and_everything_comes_once_both_agree() {
 
 #[test]
 fn a_client_certificate_that_is_asked_for_is_named_and_everything_comes_once_it_is_given() {
-    over_both(async |over| {
+    for_each(Over::BOTH, async |over| {
         let (pki, strangers) = (Pki::new(true), Pki::new(true));
         let ca = format!("ca_file = {:?}\n", pki.ca_file());
-        let stage = over.stage(Some(&pki), &ca, |world| populate(world, 5)).await;
+        let stage = over.stage(Some(&pki), &ca, POOL, |world| populate(world, POOL, USERS, 5)).await;
         let exporter_as = |identity: Option<&Pki>| {
             let mut command = stage.command();
             if let Some(identity) = identity {
@@ -379,7 +312,7 @@ fn a_client_certificate_that_is_asked_for_is_named_and_everything_comes_once_it_
 
 #[test]
 fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
-    over_both(async |over| {
+    for_each(Over::BOTH, async |over| {
         const LIMIT: f64 = 1024.0 * 1024.0;
         const FEW: usize = 4;
         const BYTES: &str = "cognito_exporter_outbox_bytes";
@@ -389,7 +322,7 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
         let live_since = UnixMillis(now().0 / 1000 * 1000 - 60 * MINUTE);
         let history = FEW * 300;
         let stage = over
-            .stage(None, "", |world| {
+            .stage(None, "", POOL, |world| {
                 world.add_pool(Pool::new(POOL));
                 for user in 0..FEW {
                     let name = format!("user-{user}");
@@ -495,7 +428,7 @@ fn rfc3339(time: UnixMillis) -> String {
 /// A random sequence of everything that a receiver may do. `SEED` repeats one.
 #[test]
 fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
-    over_both(async |over| {
+    for_each(Over::BOTH, async |over| {
         const EXPORTS: usize = 100;
         const HANGS_MAX: usize = 2;
         const BATCH: usize = 16;
@@ -504,8 +437,8 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
         println!("SEED={seed}");
         let is_poison = |record: &Received| record.text("aws.cognito.event.id").starts_with("poison");
         let stage = over
-            .stage(None, &format!("batch_size = {BATCH}\ntimeout = \"5s\"\n"), |world| {
-                populate(world, 60);
+            .stage(None, &format!("batch_size = {BATCH}\ntimeout = \"5s\"\n"), POOL, |world| {
+                populate(world, POOL, USERS, 60);
                 for number in 0..POISONED {
                     let id = Some(format!("poison-{number}"));
                     let event = AuthEvent { id, ..world.sign_in(UnixMillis(now().0 - MINUTE)) };
@@ -543,7 +476,7 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
         let mut outages = [EXPORTS / 3, 2 * EXPORTS / 3].into_iter().peekable();
         let mut cut = 0;
         while stage.receiver.exports().len() < EXPORTS {
-            go_on(&stage);
+            go_on(&stage, POOL, USERS);
             let seen = stage.receiver.exports().len();
             if outages.next_if(|outage| seen > *outage).is_some() {
                 stage.receiver.stop().await;
@@ -559,7 +492,8 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
         // The answer that an outage cut off is lost, too.
         let repeats_max = lost.load(Ordering::SeqCst) + cut * BATCH;
         stage.conserved_on(&exporter, &[POOL], Terms { repeats_max, quarantined: POISONED, ..Terms::default() }).await;
-        came_to(&exporter, stage.truth(&[POOL]).len() - POISONED, POISONED);
+        Came { accepted: stage.truth(&[POOL]).len() - POISONED, quarantined: POISONED, ..Came::default() }
+            .check(&exporter);
         let scrape = exporter.scrape();
         for outcome in ["ok", "retry", "refused"] {
             assert!(requests(&scrape, outcome) > 0.5, "{}", scrape.interesting());

@@ -459,7 +459,8 @@ fn carry(
             record.joined = record.joined.max(UnixMillis(there.joined.0.saturating_add(1)));
             record.cursor = there.cursor.joined_by(carried.cursor);
         }
-        None => (record.joined, record.cursor) = (carried.joined, carried.cursor),
+        // Since when it is followed under this name stays the newcomer's: an older time would make it seem another shard's.
+        None => record.cursor = carried.cursor,
     }
     record.sub = record.sub.or(carried.sub);
     record.habit = carried.habit;

@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::roster::{self, Joining, Meeting, Selection, Stored};
 use super::round::{Complete, Round, Wanted};
-use crate::config::PoolConfig;
+use crate::config::{FirstRun, PoolConfig};
 use crate::event::UnixMillis;
 use crate::ledger::{Ledger, LedgerError, PoolRecord, Standing, UserRecord};
 use crate::lifecycle::Clock;
@@ -84,6 +84,21 @@ pub struct Discovery<S> {
     pub clock: Clock,
     /// Whom to tell.
     pub poller: mpsc::Sender<Message<S>>,
+    /// What is asked for from the next round on.
+    pub wishes: watch::Receiver<Wishes>,
+}
+
+/// What may change while a pool is followed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Wishes {
+    /// Whom to follow; everything else of the pool stays.
+    pub config: PoolConfig,
+    /// `discovery.interval`.
+    pub interval: Duration,
+    /// `discovery.forget_after`.
+    pub forget_after: Duration,
+    /// `poll.first_run`, for those who join.
+    pub first_run: FirstRun,
 }
 
 /// What has been learnt so far.
@@ -141,10 +156,13 @@ impl<S: Source> Discovery<S> {
     }
 
     async fn keep(mut self) {
-        let selection = Selection::of(&self.config).named_by(self.ledger.privacy().clone()).in_shard(self.shard);
+        let mut selection = self.selection();
         let mut known = Known::default();
         self.begin(&selection, &mut known).await;
         loop {
+            if self.wishes.has_changed().unwrap_or(false) {
+                selection = self.change(&selection, &mut known).await;
+            }
             self.read_names(&mut known).await;
             let by_hand = self.config.usernames.iter().chain(&known.in_file).cloned();
             let round = Round::begin(&selection, by_hand);
@@ -157,6 +175,11 @@ impl<S: Source> Discovery<S> {
         }
     }
 
+    /// Whom the wishes of now select, of this shard's users.
+    fn selection(&self) -> Selection {
+        Selection::of(&self.config).named_by(self.ledger.privacy().clone()).in_shard(self.shard)
+    }
+
     /// Begins with the stored roster, if it was made by this selection; else notes that it cannot be trusted any more.
     async fn begin(&mut self, selection: &Selection, known: &mut Known) {
         if self.record.selection == Some(selection.digest()) {
@@ -166,6 +189,24 @@ impl<S: Source> Discovery<S> {
         let is_empty = self.ledger.followed(&self.pool.identity.id).next().is_none();
         self.record.selection = is_empty.then(|| selection.digest());
         self.write_record().await;
+    }
+
+    /// Takes other wishes up, between two rounds. Nobody leaves by it: the next complete round says who is gone.
+    async fn change(&mut self, before: &Selection, known: &mut Known) -> Selection {
+        let wishes = self.wishes.borrow_and_update().clone();
+        (self.interval, self.forget_after) = (wishes.interval, wishes.forget_after);
+        self.joining.first_run = wishes.first_run;
+        if wishes.config.usernames_file != self.config.usernames_file {
+            (known.in_file, known.file_changed, known.file_trouble) = (Vec::new(), None, None);
+        }
+        self.config = wishes.config;
+        let selection = self.selection();
+        if selection.digest() != before.digest() {
+            // Until then a process that starts does not trust what it finds.
+            self.record.selection = None;
+            self.write_record().await;
+        }
+        selection
     }
 
     async fn follow_the_stored(&self, selection: &Selection, known: &mut Known) {
@@ -362,6 +403,11 @@ impl<S: Source> Discovery<S> {
     async fn meet(&self, user: &Wanted, enrolment: &mut Enrolment) -> Result<Habit, LedgerError> {
         let pool_id = &self.pool.identity.id;
         let now = self.clock.now();
+        let moved_in = self.record.shares.moved_in(pool_id, &user.username);
+        if self.come_over(user).await? {
+            enrolment.came_over += 1;
+            enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created, moved_in)));
+        }
         for alias in &user.aliases {
             self.ledger.recognise(pool_id, alias, user.sub.as_deref()).await?;
             if self.is_followed_as(alias, user)? {
@@ -369,11 +415,8 @@ impl<S: Source> Discovery<S> {
                 self.tell(Message::Left(self.pool.slot, vec![alias.clone()])).await;
             }
         }
-        self.ledger.recognise(pool_id, &user.username, user.sub.as_deref()).await?;
-        let moved_in = self.record.shares.moved_in(pool_id, &user.username);
         let standing = self.ledger.standing(pool_id, &user.username)?;
-        let met = standing.as_ref().map(|standing| stored(standing, moved_in));
-        match Meeting::of(met, self.sub_of(user).as_deref()) {
+        match Meeting::of(standing.as_ref().map(stored), self.sub_of(user).as_deref()) {
             Meeting::Known => return Ok(self.habit(standing.as_ref())),
             Meeting::Recognised | Meeting::Back => {
                 if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
@@ -389,15 +432,31 @@ impl<S: Source> Discovery<S> {
                 self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
                 enrolment.succeeded += 1;
             }
-            Meeting::Over => {
-                let since = moved_in.unwrap_or(UnixMillis::MIN);
-                self.ledger.succeed(pool_id, &user.username, self.newcomer(user, now), since).await?;
-                self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
-                enrolment.came_over += 1;
-            }
         }
         enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created, moved_in)));
         Ok(Habit::UNKNOWN)
+    }
+
+    /// Has a user begin anew that comes over from another shard, which has counted its events since what is stored of it here:
+    /// before anything else is joined to that. Answers whether it does. What is stored is found first, under whatever name the
+    /// ledger had for the user until now.
+    async fn come_over(&self, user: &Wanted) -> Result<bool, LedgerError> {
+        let pool_id = &self.pool.identity.id;
+        self.ledger.recognise(pool_id, &user.username, user.sub.as_deref()).await?;
+        let standing = self.ledger.standing(pool_id, &user.username)?;
+        if !standing.is_some_and(|standing| self.is_outdated(&user.username, &standing)) {
+            return Ok(false);
+        }
+        let since = self.record.shares.moved_in(pool_id, &user.username).unwrap_or(UnixMillis::MIN);
+        self.ledger.succeed(pool_id, &user.username, self.newcomer(user, self.clock.now()), since).await?;
+        self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
+        Ok(true)
+    }
+
+    /// Whether another shard has followed a user since what is stored of it here.
+    fn is_outdated(&self, username: &str, standing: &Standing) -> bool {
+        let moved_in = self.record.shares.moved_in(&self.pool.identity.id, username);
+        moved_in.is_some_and(|moved_in| standing.joined < moved_in)
     }
 
     /// What is known of a user's activity at present.
@@ -409,11 +468,9 @@ impl<S: Source> Discovery<S> {
     /// Whether a listed user was followed under an alias, as it was given. What lies under the name may also be another
     /// listed user, whose username it is.
     fn is_followed_as(&self, alias: &str, user: &Wanted) -> Result<bool, LedgerError> {
-        let pool_id = &self.pool.identity.id;
-        let standing = self.ledger.standing(pool_id, alias)?;
-        let moved_in = self.record.shares.moved_in(pool_id, alias);
+        let standing = self.ledger.standing(&self.pool.identity.id, alias)?;
         Ok(standing.is_some_and(|standing| {
-            (standing.sub.is_none() || standing.sub == self.sub_of(user)) && !stored(&standing, moved_in).is_outdated
+            (standing.sub.is_none() || standing.sub == self.sub_of(user)) && !self.is_outdated(alias, &standing)
         }))
     }
 
@@ -472,8 +529,12 @@ impl<S: Source> Discovery<S> {
     /// Lets a user go on under a name listed by hand; fails only if a record cannot be read.
     async fn carry_back(&self, username: &str, name: &str) -> Result<(), LedgerError> {
         let pool_id = &self.pool.identity.id;
-        let record = self.newcomer(&Wanted::as_given(name), self.clock.now());
-        while let Err(error) = self.ledger.carry_over(pool_id, username, name, record.clone()).await {
+        let given = Wanted::as_given(name);
+        let carried = async || {
+            self.come_over(&given).await?;
+            self.ledger.carry_over(pool_id, username, name, self.newcomer(&given, self.clock.now())).await
+        };
+        while let Err(error) = carried().await {
             if is_unreadable(&error) {
                 return Err(error);
             }
@@ -536,12 +597,12 @@ impl<S: Source> Discovery<S> {
         }
     }
 
-    /// Waits; answers at once, and true, when the file of names has changed.
+    /// Waits; answers at once, and true, when the file of names has changed, or what is asked for.
     async fn pause(&self, pause: Duration, known: &mut Known) -> bool {
         let until = Instant::now() + pause;
         while Instant::now() < until {
             tokio::time::sleep_until(until.min(Instant::now() + FILE_LOOK_EVERY)).await;
-            if self.read_names(known).await {
+            if self.wishes.has_changed().unwrap_or(false) || self.read_names(known).await {
                 return true;
             }
         }
@@ -625,12 +686,8 @@ impl<S: Source> Discovery<S> {
     }
 }
 
-fn stored(standing: &Standing, moved_in: Option<UnixMillis>) -> Stored<'_> {
-    Stored {
-        sub: standing.sub.as_deref(),
-        gone: standing.gone_since.is_some(),
-        is_outdated: moved_in.is_some_and(|moved_in| standing.joined < moved_in),
-    }
+fn stored(standing: &Standing) -> Stored<'_> {
+    Stored { sub: standing.sub.as_deref(), gone: standing.gone_since.is_some() }
 }
 
 /// Whether it is the record that cannot be read, and not the ledger.

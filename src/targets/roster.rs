@@ -125,8 +125,6 @@ pub struct Stored<'a> {
     pub sub: Option<&'a str>,
     /// Whether it is noted as gone.
     pub gone: bool,
-    /// Whether another shard has followed it since.
-    pub is_outdated: bool,
 }
 
 /// What it means that a wanted user was met.
@@ -142,8 +140,6 @@ pub enum Meeting {
     New,
     /// Another person has the name now: nothing of the former one is known of it.
     Another,
-    /// It comes over from another shard, which has counted its events since what is stored of it here.
-    Over,
 }
 
 impl Meeting {
@@ -151,7 +147,6 @@ impl Meeting {
     pub fn of(stored: Option<Stored<'_>>, sub: Option<&str>) -> Self {
         match stored {
             None => Self::New,
-            Some(Stored { is_outdated: true, .. }) => Self::Over,
             Some(Stored { sub: Some(stored), .. }) if sub.is_some_and(|sub| sub != stored) => Self::Another,
             Some(Stored { gone: true, .. }) => Self::Back,
             Some(Stored { sub: None, .. }) if sub.is_some() => Self::Recognised,
@@ -346,8 +341,7 @@ mod tests {
 
     #[test]
     fn a_user_is_who_it_was_unless_another_has_its_name() {
-        let stored = |sub, gone| Some(Stored { sub, gone, is_outdated: false });
-        let outdated = |sub, gone| Some(Stored { sub, gone, is_outdated: true });
+        let stored = |sub, gone| Some(Stored { sub, gone });
         for (stored, sub, meeting) in [
             (None, Some("a"), Meeting::New),
             (stored(Some("a"), false), Some("a"), Meeting::Known),
@@ -358,8 +352,6 @@ mod tests {
             (stored(None, true), Some("a"), Meeting::Back),
             (stored(Some("a"), true), Some("b"), Meeting::Another),
             (stored(Some("a"), false), Some("b"), Meeting::Another),
-            (outdated(Some("a"), false), Some("a"), Meeting::Over),
-            (outdated(None, true), Some("b"), Meeting::Over),
         ] {
             assert_eq!(Meeting::of(stored, sub), meeting, "{stored:?} {sub:?}");
         }

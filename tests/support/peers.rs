@@ -5,9 +5,7 @@
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// A Python that has `module`: the one that PEERS_PYTHON names, else `python3`. Without one, None and a line that says so;
-/// in CI (CI=true) a failure, so that nothing is skipped unseen.
-#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+/// A Python that has `module`: the one that PEERS_PYTHON names, else `python3`.
 pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
     let python = PathBuf::from(std::env::var_os("PEERS_PYTHON").unwrap_or_else(|| "python3".into()));
     let has_module = Command::new(&python)
@@ -16,43 +14,37 @@ pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
-    if has_module {
-        return Some(python);
-    }
-    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-    assert!(!is_ci, "{module} has to be installed for {} in CI", python.display());
-    println!("skipped: {module} is not installed");
-    None
+    is_here(has_module, &format!("{module} for {}", python.display())).then_some(python)
 }
 
-/// A library to preload that fakes the time of day. Without it, None and a line that says so; in CI a failure.
-#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+/// Whether a program is installed: whether it says its version, when asked so.
+pub(crate) fn has(program: &str) -> bool {
+    has_that_says(program, &["--version"])
+}
+
+/// The same for one that is asked otherwise.
+pub(crate) fn has_that_says(program: &str, version: &[&str]) -> bool {
+    let answer = Command::new(program).args(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    is_here(answer.is_ok_and(|status| status.success()), program)
+}
+
+/// A library to preload that fakes the time of day.
 pub(crate) fn faketime() -> Option<PathBuf> {
     let library = |folder: &str| PathBuf::from(folder).join("faketime/libfaketimeMT.so.1");
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let found = folders.into_iter().map(library).find(|library| library.exists());
-    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-    assert!(found.is_some() || !is_ci, "libfaketime has to be installed in CI");
-    if found.is_none() {
-        println!("skipped: libfaketime is not installed");
-    }
+    is_here(found.is_some(), "libfaketime");
     found
 }
 
-/// Whether a program that others wrote is installed. Where it is not, a line says that the test skips; in CI a failure.
+/// Passes on whether something is there. Where it is not, a line says that the test skips; in CI (CI=true) that is a
+/// failure, so that nothing is skipped unseen.
 #[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
-pub(crate) fn has_program(program: &str) -> bool {
-    let mut command = Command::new(program);
-    let is_there = command
-        .arg("--version")
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|ended| ended.success());
+fn is_here(is_here: bool, what: &str) -> bool {
     let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-    assert!(is_there || !is_ci, "{program} has to be installed in CI");
-    if !is_there {
-        println!("skipped: {program} is not installed");
+    assert!(is_here || !is_ci, "{what} has to be installed in CI");
+    if !is_here {
+        println!("skipped: {what} is not installed");
     }
-    is_there
+    is_here
 }

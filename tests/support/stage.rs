@@ -17,7 +17,7 @@ use cognito_auth_exporter::ledger::Ledger;
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::simulate::calls::Call;
 use cognito_auth_exporter::simulate::quota::Quotas;
-use cognito_auth_exporter::simulate::world::World;
+use cognito_auth_exporter::simulate::world::{Pool, World};
 use cognito_auth_exporter::simulate::{Options, Simulation};
 use tempfile::TempDir;
 
@@ -216,12 +216,15 @@ impl Stage {
     async fn until_all_came(&self, truth: &[AuthEvent], pools: &[&str], terms: Terms) -> usize {
         let deadline = Instant::now() + exporter::PATIENCE;
         loop {
-            let records: Vec<_> = of_pools(&self.receiver.records(), pools).cloned().collect();
+            let began = Instant::now();
+            let mut records = self.receiver.records();
+            records.retain(|record| pools.contains(&record.text("aws.cognito.user_pool.id")));
             match all_came(&records, truth, terms) {
                 Ok(repeats) => return repeats,
                 Err(wrong) => assert!(Instant::now() < deadline, "{wrong}"),
             }
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            // Many records take a while to look at, and meanwhile the receiver is to answer.
+            tokio::time::sleep(Duration::from_millis(50).max(began.elapsed() * 4)).await;
         }
     }
 
@@ -309,6 +312,31 @@ fn parts(uid: &str) -> (&str, u32, &str) {
 /// What time it is.
 pub fn now() -> UnixMillis {
     Clock::system().now()
+}
+
+/// A configuration that follows everybody of a pool, quickly, and takes everything that ever happened there as live.
+pub fn all_live(pool: &str) -> String {
+    format!(
+        "[[pools]]\nid = {pool:?}\nall_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n\
+         [poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"none\"\n"
+    )
+}
+
+/// A pool of `users` users, `user-0` and on, with `events` sign-ins each, the newest a minute ago.
+pub fn populate(world: &mut World, pool: &str, users: usize, events: i64) {
+    world.add_pool(Pool::new(pool));
+    for user in 0..users {
+        let name = format!("user-{user}");
+        world.add_user(pool, &name);
+        sign_ins(world, pool, &name, events, UnixMillis(now().0 - MINUTE));
+    }
+}
+
+/// One more sign-in of each of them.
+pub fn go_on(stage: &Stage, pool: &str, users: usize) {
+    stage.simulation.world(|world| {
+        (0..users).for_each(|user| sign_ins(world, pool, &format!("user-{user}"), 1, now()));
+    });
 }
 
 /// `count` sign-ins of a user, the newest at `newest`, a minute apart.
