@@ -135,6 +135,25 @@ async fn a_mistake_changes_nothing_and_is_told_and_so_is_its_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_failed_for_what_the_file_names_comes_into_force_when_that_is_there_and_is_told_once() {
+    let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let web = stage.path("web.yml");
+    std::fs::write(&web, "{}\n").unwrap();
+    let mut command = stage.command();
+    command.env("COGNITO_EXPORTER_HTTP__WEB_CONFIG_FILE", &web);
+    let exporter = Exporter::started(command);
+    std::fs::write(&web, "no_such_key: 1\n").unwrap();
+    let told = reload(&stage, &exporter, &(following(FIRST, &["ann", "ben"]) + &poll("")));
+    assert!(told.contains("web.yml") && told.contains("nothing was changed"), "{told}");
+    assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 0.0));
+    std::fs::write(web, "{}\n").unwrap();
+    exporter.until_said("it failed before");
+    stage.until_polled(FIRST, "ben", 1).await;
+    assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 1.0));
+    assert_eq!(said(&exporter.log(), &["nothing was changed"]).len(), 1, "{}", exporter.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_needs_a_restart_is_named_in_one_line_and_nothing_of_the_rest_is_done() {
     let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
     let exporter = stage.exporter();
