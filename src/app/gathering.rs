@@ -113,6 +113,9 @@ impl Gathering {
         let config = Arc::new(config);
         let before = std::mem::replace(&mut self.config, config.clone());
         self.gates.change(&before, &config);
+        if before.poll.requests_per_second != config.poll.requests_per_second {
+            self.shared.metrics.forget_limits();
+        }
         let wanted: BTreeMap<&String, &PoolConfig> = config.pools.iter().map(|pool| (&pool.id, pool)).collect();
         let is_left = |id: &String, followed: &Followed| {
             wanted.get(id).is_none_or(|pool| !is_followed_alike(&followed.config, pool))
