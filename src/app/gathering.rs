@@ -157,6 +157,8 @@ impl Gathering {
                 }
                 (None, Some(before)) => {
                     changed.changed += usize::from(before.config != *pool);
+                    // Its discovery may have written meanwhile; a ledger that cannot be read pauses everything anyway.
+                    let record = self.shared.ledger.pool(&pool.id).ok().flatten().unwrap_or(record);
                     self.follow(pool, record, Begin::AtOnce);
                 }
                 (None, None) => {
