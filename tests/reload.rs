@@ -98,6 +98,26 @@ async fn an_added_pool_is_shown_at_0_and_polled_after_its_first_scrape() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_before_the_first_scrape_does_not_end_the_wait_for_it() {
+    let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let wait = |overlap: &str| {
+        stage.reconfigure(&(following(FIRST, &["ann"]) + &poll(overlap)));
+        let waiting = std::fs::read_to_string(stage.config()).unwrap().replace("\"0s\"", "\"1h\"");
+        std::fs::write(stage.config(), waiting).unwrap();
+    };
+    wait("");
+    let exporter = Exporter::start(&stage.config(), &stage.simulation.url());
+    // The second time shows what those who were followed anew did meanwhile.
+    for (overlap, times) in [("overlap = \"2h\"", 2), ("overlap = \"3h\"", 3)] {
+        wait(overlap);
+        let described = |world: &World| world.calls().count("DescribeUserPool") >= times;
+        stage.until("it to be followed anew", described).await;
+    }
+    assert!(stage.polled(FIRST).is_empty(), "nobody has seen its zeros");
+    exporter.until("her sign-ins", |scrape| scrape.sum("cognito_auth_events_total", &[]) > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_join_and_leave_without_the_others_noticing() {
     let stage = Stage::set(&(following(FIRST, &["ann", "ben"]) + &poll("")), people).await;
     let exporter = stage.exporter();

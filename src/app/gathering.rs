@@ -159,7 +159,9 @@ impl Gathering {
                     changed.changed += usize::from(before.config != *pool);
                     // Its discovery may have written meanwhile; a ledger that cannot be read pauses everything anyway.
                     let record = self.shared.ledger.pool(&pool.id).ok().flatten().unwrap_or(record);
-                    self.follow(pool, record, Begin::AtOnce);
+                    // Where none was shown yet, the process has only just begun.
+                    let was_shown = self.shared.scrapes.any();
+                    self.follow(pool, record, if was_shown { Begin::AtOnce } else { Begin::AfterItsScrape });
                 }
                 (None, None) => {
                     changed.added += 1;
