@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::entry::Entry;
 
 mod country;
+mod ocsf;
 pub mod otlp;
 pub mod record;
 pub mod stdout;

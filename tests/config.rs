@@ -387,10 +387,6 @@ fn what_a_later_version_will_do_is_refused_and_not_ignored() {
             "[http]\nweb_config_file = \"w\"",
             "http.web_config_file is \"w\", which is not available in this version; accepted: none",
         ),
-        (
-            "[otlp]\nschema = \"ocsf\"",
-            "otlp.schema is \"ocsf\", which is not available in this version; accepted: \"cognito\"",
-        ),
     ] {
         assert_eq!(wrong(lines), format!("config.toml: {told}"), "{lines}");
     }
