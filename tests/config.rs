@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cognito_auth_exporter::config::{
-    self, Compression, Config, ConfigErrors, FirstRun, LogFormat, OtlpConfig, OtlpProtocol, PoolConfig, Rate,
+    self, Compression, Config, ConfigErrors, FirstRun, LogFormat, OtlpConfig, OtlpProtocol, PoolConfig, Rate, Schema,
     TimestampSource,
 };
 use cognito_auth_exporter::event::UnixMillis;
@@ -607,6 +607,7 @@ fn a_receiver_is_read_with_all_its_keys() {
         batch_size = 100
         batch_delay = "200ms"
         timestamp = "observed"
+        schema = "ocsf"
     "#;
     let otlp = otlp(lines, &[]).unwrap();
     let headers: Vec<(&str, &str)> = otlp.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
@@ -623,6 +624,7 @@ fn a_receiver_is_read_with_all_its_keys() {
     expected.batch_size = 100;
     expected.batch_delay = Duration::from_millis(200);
     expected.timestamp = TimestampSource::Observed;
+    expected.schema = Schema::Ocsf;
     assert_eq!(otlp, expected);
     assert!(!format!("{otlp:?}").contains("hunter2"));
 }
