@@ -93,7 +93,7 @@ async fn records_are_in_either_schema_what_the_golden_files_say() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_published_samples_come_out_right() {
-    let Delivered { records, exporter, .. } = deliver("cognito").await;
+    let Delivered { records, exporter, _receiver, _simulation, _directory } = deliver("cognito").await;
 
     let newer = of(&records, "testuser", "2024-08-09T17:03:18.200Z");
     assert_eq!(newer.timestamp, 1_723_222_998_200_000_000);
