@@ -15,6 +15,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
 use self::health::{Blame, Health, Notice};
@@ -38,6 +39,9 @@ const NOT_ENROLLED_TOLD_AT: u8 = 3;
 pub enum Message<S> {
     /// A pool is to be followed.
     Follow(Arc<Pool<S>>),
+    /// A pool is followed no longer, nor is anybody in it. When that is so the guard is dropped, which cuts the calls under way,
+    /// and nothing of them is told.
+    Unfollow(PoolSlot, DropGuard),
     /// Users joined the roster; their records are in the ledger.
     Joined(PoolSlot, Vec<(String, Habit)>),
     /// Users left it. One who leaves and joins is due at once.
@@ -135,6 +139,10 @@ impl<S: Source> Poller<S> {
         match message {
             Message::Follow(pool) => {
                 self.pools.insert(pool.slot, Followed { pool, health: Health::default() });
+            }
+            Message::Unfollow(pool, _calls_may_go_on) => {
+                self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
+                self.pools.remove(&pool);
             }
             Message::Joined(pool, users) => users.iter().for_each(|(user, habit)| self.join(pool, user, *habit)),
             Message::Left(pool, usernames) => usernames.iter().for_each(|username| self.leave(pool, username)),

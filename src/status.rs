@@ -9,6 +9,9 @@
 //! stuck(reason) .. unstuck() at any time                    live: unless stuck for five minutes
 //! ```
 
+mod history;
+mod verdict;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +19,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
+pub use self::history::{History, SLOT, SLOTS_MAX, Slot};
+pub use self::verdict::{Finding, Severity};
 use crate::event::UnixMillis;
 use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
 
@@ -53,6 +58,7 @@ enum Phase {
 #[derive(Debug, Default)]
 struct PoolNotes {
     backlog_walks: u64,
+    history: History,
     errors: Errors,
 }
 
@@ -72,6 +78,10 @@ impl Errors {
             self.0.pop_front();
         }
         self.0.push_back(error);
+    }
+
+    fn latest(&self) -> Option<String> {
+        self.0.back().map(|error| error.cause.clone())
     }
 
     fn latest_first(&self) -> Vec<ErrorStatus> {
@@ -132,6 +142,15 @@ impl StatusBoard {
         self.board().notes(pool).backlog_walks = walks;
     }
 
+    /// Looks at what the pools have counted by `now`, for what happened in the last hour. To be called every few seconds.
+    pub fn note_counts(&self, metrics: &Metrics, now: UnixMillis) {
+        let pools = metrics.pools();
+        let mut board = self.board();
+        for pool in pools {
+            board.notes(&pool.identity.id).history.note(now, &pool.counts);
+        }
+    }
+
     /// A pool has left the configuration.
     pub fn remove_pool(&self, pool: &str) {
         self.board().pools.remove(pool);
@@ -187,7 +206,9 @@ impl StatusBoard {
                 PoolStatus::of(pool, notes)
             })
             .collect();
-        StatusReport {
+        let mut report = StatusReport {
+            flowing: false,
+            findings: Vec::new(),
             version: VERSION,
             revision: REVISION,
             started: board.started,
@@ -207,7 +228,11 @@ impl StatusBoard {
             paused: exporter.paused,
             progress: exporter.progress.into_iter().map(|(stage, time)| (stage, Time(time))).collect(),
             state: StateStatus { size_bytes: exporter.state_size_bytes, rebuilds: exporter.state_rebuilds },
-        }
+            config_reload_successful: exporter.reload_successful,
+        };
+        report.findings = verdict::findings(&report);
+        report.flowing = report.ready && report.findings.iter().all(|finding| finding.severity < Severity::Error);
+        report
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -224,6 +249,10 @@ impl Board {
 /// What `/status` says. Times are RFC 3339 in UTC; what is not known is null.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct StatusReport {
+    /// Whether events flow from every pool to every sink, as far as can be seen from here.
+    pub flowing: bool,
+    /// What a person should know, the worst first.
+    pub findings: Vec<Finding>,
     /// The release.
     pub version: &'static str,
     /// The commit that was built.
@@ -258,6 +287,8 @@ pub struct StatusReport {
     pub progress: BTreeMap<&'static str, Time>,
     /// The ledger.
     pub state: StateStatus,
+    /// Whether the latest attempt to load the configuration succeeded.
+    pub config_reload_successful: bool,
 }
 
 /// This instance's share of the users.
@@ -286,6 +317,8 @@ pub struct PoolStatus {
     pub account_id: Option<String>,
     /// Whether it answers; null before its first answer.
     pub up: Option<bool>,
+    /// Why it does not answer.
+    pub reason: Option<String>,
     /// Its users by state.
     pub users: Option<UserCounts>,
     /// When its least recently polled user was polled or joined.
@@ -319,8 +352,41 @@ pub struct PoolStatus {
     pub risk_events: u64,
     /// Events from before their user was followed.
     pub history_events: u64,
+    /// The last hour, or as much of it as the process has seen.
+    pub last_hour: LastHour,
     /// The latest errors, the latest first.
     pub last_errors: Vec<ErrorStatus>,
+}
+
+/// What happened in the last hour.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct LastHour {
+    /// Seconds from a live event's creation to its first sight that half of them did not exceed.
+    pub delay_median_seconds: Option<f64>,
+    /// The same for 95 of 100.
+    pub delay_p95_seconds: Option<f64>,
+    /// Calls for histories, of all pools of the account and region.
+    pub calls: u64,
+    /// Those of them that were throttled.
+    pub throttled: u64,
+    /// The length of a slot.
+    pub slot_seconds: u64,
+    /// What happened, the newest last; at most an hour.
+    pub slots: Vec<Slot>,
+}
+
+impl LastHour {
+    fn of(history: &History) -> Self {
+        let sum = history.sum();
+        Self {
+            delay_median_seconds: sum.delay_quantile(0.5),
+            delay_p95_seconds: sum.delay_quantile(0.95),
+            calls: sum.calls(),
+            throttled: sum.throttled,
+            slot_seconds: SLOT.as_secs(),
+            slots: history.slots().copied().collect(),
+        }
+    }
 }
 
 /// One error and its repetitions.
@@ -398,6 +464,7 @@ impl PoolStatus {
             region: pool.identity.region,
             account_id: pool.identity.account_id,
             up: pool.up,
+            reason: notes.filter(|_| pool.up == Some(false)).and_then(|notes| notes.errors.latest()),
             users: pool.users,
             oldest_poll: pool.oldest_poll,
             objective_seconds: pool.objective.map(|objective| objective.as_secs()),
@@ -413,6 +480,7 @@ impl PoolStatus {
             events: pool.events,
             risk_events: pool.risk_events,
             history_events: pool.history_events,
+            last_hour: notes.map(|notes| LastHour::of(&notes.history)).unwrap_or_default(),
             last_errors: notes.map_or_else(Vec::new, |notes| notes.errors.latest_first()),
         }
     }

@@ -153,7 +153,9 @@ async fn counters_survive_a_kill_without_a_new_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_stays_flat_while_walking_a_user_with_fifty_thousand_events() {
     let now = now();
-    let stage = Stage::set(&following("usernames = [\"ann\"]"), |world| {
+    // A receiver that keeps fifty thousand records in a debug build may take its time to answer.
+    let config = format!("timeout = \"60s\"\n{}", following("usernames = [\"ann\"]"));
+    let stage = Stage::set(&config, |world| {
         world.add_pool(Pool::new(POOL));
         world.add_user(POOL, "ann");
         for event in 0..50_000 {
