@@ -109,10 +109,10 @@ fn examine(schema: &Value, definition: &Value, object: &Value, at: &str, faults:
             faults.push(format!("{at}{name} is required"));
         }
     }
-    if let Some(choice) = definition["constraints"]["at_least_one"].as_array() {
-        if !choice.iter().any(|name| object.contains_key(name.as_str().unwrap())) {
-            faults.push(format!("{at} has none of {choice:?}"));
-        }
+    if let Some(choice) = definition["constraints"]["at_least_one"].as_array()
+        && !choice.iter().any(|name| object.contains_key(name.as_str().unwrap()))
+    {
+        faults.push(format!("{at} has none of {choice:?}"));
     }
     for (name, value) in object {
         let path = format!("{at}{name}");

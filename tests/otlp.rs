@@ -6,7 +6,7 @@ mod receiver;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Secret, TimestampSource};
+use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Schema, Secret, TimestampSource};
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
 use cognito_auth_exporter::sink::otlp::{OtlpSetupError, OtlpSink};
@@ -32,6 +32,7 @@ fn config(protocol: OtlpProtocol, endpoint: String) -> OtlpConfig {
         batch_size: 512,
         batch_delay: Duration::from_secs(1),
         timestamp: TimestampSource::Event,
+        schema: Schema::Cognito,
         resource_attributes: vec![("deployment.environment.name".into(), "test".into())],
     }
 }
