@@ -1,5 +1,7 @@
 //! The published samples, through the built binary: right to the millisecond, in log records and counters.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
+
 #[path = "support/exporter.rs"]
 mod exporter;
 #[path = "support/receiver.rs"]
