@@ -7,6 +7,8 @@ pub mod check;
 pub mod demo;
 pub mod events;
 pub mod logging;
+mod long_work;
+mod progress;
 pub mod quarantine;
 pub mod run;
 mod table;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::event::UnixMillis;
 use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
+use crate::poller::headway::Standing;
 
 /// How long the ledger may be out of reach, and reopening it fail, before the process asks to be restarted: long enough
 /// for a volume that comes back.
@@ -53,6 +54,7 @@ enum Phase {
 #[derive(Debug, Default)]
 struct PoolNotes {
     backlog_walks: u64,
+    history: Standing,
     errors: Errors,
 }
 
@@ -130,6 +132,11 @@ impl StatusBoard {
     /// So many walks of a pool's users wait to be finished.
     pub fn backlog_walks(&self, pool: &str, walks: u64) {
         self.board().notes(pool).backlog_walks = walks;
+    }
+
+    /// How far the histories of a pool's users are walked.
+    pub fn history(&self, pool: &str, standing: Standing) {
+        self.board().notes(pool).history = standing;
     }
 
     /// A pool has left the configuration.
@@ -310,6 +317,8 @@ pub struct PoolStatus {
     pub catching_up: Option<bool>,
     /// Walks that wait to be finished.
     pub backlog_walks: u64,
+    /// How far its users' histories are walked.
+    pub history: HistoryStatus,
     /// When its users were last listed to the end.
     #[serde(serialize_with = "optional_time")]
     pub discovery_last_success: Option<UnixMillis>,
@@ -321,6 +330,24 @@ pub struct PoolStatus {
     pub history_events: u64,
     /// The latest errors, the latest first.
     pub last_errors: Vec<ErrorStatus>,
+}
+
+/// How far a pool's users' histories are walked. Who was not read since the start counts as not walked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct HistoryStatus {
+    /// Users of whose history nothing is left.
+    pub users_walked: u64,
+    /// Of so many.
+    pub users: u64,
+    /// How long the rest takes at the pace of the last minutes; null without one.
+    pub seconds_left_estimate: Option<u64>,
+}
+
+impl HistoryStatus {
+    fn of(standing: Standing) -> Self {
+        let Standing { walked, users, left } = standing;
+        Self { users_walked: walked, users, seconds_left_estimate: left.map(|left| left.as_secs()) }
+    }
 }
 
 /// One error and its repetitions.
@@ -409,6 +436,7 @@ impl PoolStatus {
             account_limit_read: pool.limit.and_then(|limit| limit.read),
             catching_up: pool.catching_up,
             backlog_walks: notes.map_or(0, |notes| notes.backlog_walks),
+            history: HistoryStatus::of(notes.map(|notes| notes.history).unwrap_or_default()),
             discovery_last_success: pool.discovery,
             events: pool.events,
             risk_events: pool.risk_events,
@@ -524,6 +552,7 @@ mod tests {
         metrics.api_budget(None, "eu-west-1", 2.5);
         board.pool_error("eu-west-1_A", "not authorized", START);
         board.backlog_walks("eu-west-1_B", 4);
+        board.history("eu-west-1_B", Standing { walked: 1, users: 3, left: Some(Duration::from_secs(90)) });
         board.delivered(START);
 
         let report = board.report(&metrics, START.plus(Duration::from_secs(60)));
@@ -535,6 +564,8 @@ mod tests {
         assert_eq!(json["totals"]["users"]["ok"], 4);
         assert_eq!(json["totals"]["backlog_walks"], 4);
         assert_eq!(json["pools"][0]["up"], false);
+        let history = serde_json::json!({"users_walked": 1, "users": 3, "seconds_left_estimate": 90});
+        assert_eq!(json["pools"][1]["history"], history);
         assert_eq!(json["pools"][0]["last_errors"][0]["cause"], "not authorized");
         assert_eq!(json["pools"][0]["last_errors"][0]["last"], "2024-08-08T16:54:09.929Z");
         assert_eq!(json["pools"][1]["up"], serde_json::Value::Null);

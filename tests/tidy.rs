@@ -12,6 +12,7 @@ const PURE: &[&str] = &[
     "cursor",
     "entry",
     "event",
+    "poller/headway",
     "poller/health",
     "poller/members",
     "schedule",

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::event::UnixMillis;
 use crate::metrics::UserCounts;
-use crate::status::{ErrorStatus, PoolStatus, StatusReport};
+use crate::status::{ErrorStatus, HistoryStatus, PoolStatus, StatusReport};
 
 /// How often an open page reads itself anew.
 const REFRESH_SECS: u64 = 15;
@@ -99,6 +99,14 @@ fn write_pool(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::Res
     )?;
     if pool.catching_up == Some(true) {
         write!(html, "<br><small>catching up, {} walks</small>", pool.backlog_walks)?;
+    }
+    let HistoryStatus { users_walked, users, seconds_left_estimate } = pool.history;
+    if users_walked < users {
+        write!(html, "<br><small>history of {users_walked} of {users} users walked")?;
+        if let Some(secs) = seconds_left_estimate {
+            write!(html, ", {} left", Span(Duration::from_secs(secs)))?;
+        }
+        html.push_str("</small>");
     }
     html.push_str("<td class=\"n\">");
     match pool.users {
