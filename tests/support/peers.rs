@@ -56,3 +56,11 @@ pub(crate) fn has_program(program: &str) -> bool {
     }
     is_there
 }
+
+/// A command line on a terminal of its own, which is what comes out of stdout; for where [`has_program`] finds `script`.
+pub(crate) fn on_terminal(line: &str) -> Command {
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--return", "--command", line, "/dev/null"]).stdin(Stdio::null());
+    command.envs([("SHELL", "/bin/sh"), ("TERM", "xterm")]);
+    command
+}
