@@ -1,52 +1,36 @@
 //! Builds every stage, spawns it, runs until a stop, drains. The one place that knows all of them.
 
 mod delivery_report;
+mod follower;
+mod gathering;
 mod gauges;
 mod lanes;
 mod limit;
+mod reload;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use self::delivery_report::DeliveryReport;
+use self::follower::identity;
+use self::gathering::{Gathering, Shared, pool_records};
 use self::gauges::Gauges;
-use self::lanes::{LaneKey, Lanes};
-use self::limit::LimitWatch;
-use crate::config::{Config, PoolConfig, Rate, TimestampSource};
+use self::reload::Reloader;
+pub use self::reload::Reloads;
+use crate::config::{Config, TimestampSource};
 use crate::courier::{BatchLimits, Courier};
-use crate::entry::PoolIdentity;
-use crate::event::UnixMillis;
-use crate::gate::Gate;
-use crate::http::{HttpServer, Router, Scrapes};
+use crate::http::{HttpServer, Router, Scrapes, Web};
 use crate::ledger::{Ledger, LedgerError, Opened, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle, Outcome};
 use crate::metrics::Metrics;
-use crate::poller::health::{Health, Trouble};
-use crate::poller::turn::Means;
-use crate::poller::{Message, Pace, Poller};
-use crate::pool::Pool;
-use crate::schedule::PoolSlot;
-use crate::shard::Shares;
 use crate::sink::otlp::OtlpSink;
 use crate::sink::stdout::StdoutSink;
 use crate::source::cognito::Clients;
-use crate::source::metered::Metered;
-use crate::source::{CallOutcome, Operation, PoolDescription, Source, SourceError};
 use crate::status::StatusBoard;
-use crate::stop_point::{self, Step};
-use crate::targets::discovery::Discovery;
-use crate::targets::roster::Joining;
-use crate::walk::Rules;
-
-/// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
-const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// Records on stdout alone: at once, and as many as there are.
 const STDOUT_BATCHES: BatchLimits = BatchLimits { records: 512, delay: Duration::ZERO };
@@ -59,10 +43,12 @@ pub struct App {
     metrics: Metrics,
     status: StatusBoard,
     http: HttpServer,
+    web: Web,
     ledger: Ledger,
     clients: Clients,
     /// When each pool was first followed, in the configuration's order.
     pools: Vec<PoolRecord>,
+    reloads: Option<Reloads>,
 }
 
 impl App {
@@ -74,7 +60,10 @@ impl App {
         let clock = Clock::system();
         let metrics = Metrics::new(clock.now());
         let status = StatusBoard::new(clock.now());
-        let http = HttpServer::bind(config.http.listen).await?;
+        let web_config = config.http.web_config_file.clone();
+        let web = tokio::task::spawn_blocking(move || Web::load(web_config.as_deref()));
+        let web = web.await.context("read the web configuration")??;
+        let http = HttpServer::bind(config.http.listen).await?.behind(web.clone());
         let (state, opens_at) = (config.state.clone(), clock.clone());
         let opened = tokio::task::spawn_blocking(move || Ledger::open(&state, opens_at.now()))
             .await
@@ -82,8 +71,7 @@ impl App {
         let ledger = settle_in(opened, &metrics);
         let pools = pool_records(&ledger, &config, clock.now()).await?;
         config.pools.iter().for_each(|pool| metrics.add_pool(&identity(pool, None)));
-        let shown = metrics.clone();
-        ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await?;
+        show_totals(&ledger, &metrics).await?;
         metrics.outbox_limit(config.state.outbox_limit_bytes);
         metrics.shard(config.shard);
         Ok(Self {
@@ -93,10 +81,18 @@ impl App {
             metrics,
             status,
             http,
+            web,
             ledger,
             clients,
             pools,
+            reloads: None,
         })
+    }
+
+    /// Reads the configuration again while it runs.
+    #[must_use]
+    pub fn reloading(self, reloads: Reloads) -> Self {
+        Self { reloads: Some(reloads), ..self }
     }
 
     /// Where the HTTP server listens.
@@ -112,7 +108,7 @@ impl App {
     /// # Errors
     /// A receiver's settings cannot be used.
     pub async fn run(self, next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
-        let Self { config, clock, lifecycle, metrics, status, http, ledger, clients, pools } = self;
+        let Self { config, clock, lifecycle, metrics, status, http, web, ledger, clients, pools, reloads } = self;
         let receiver = config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id())).transpose()?;
         let timestamp = config.otlp.as_ref().map_or(TimestampSource::Event, |otlp| otlp.timestamp);
         let printer = config.stdout_enabled.then(|| StdoutSink::new(timestamp));
@@ -127,10 +123,13 @@ impl App {
             Router { metrics: metrics.clone(), board: status.clone(), scrapes: scrapes.clone(), clock: clock.clone() };
         let serving = &lifecycle.stops(Duty::Serve).soft;
         lifecycle.spawn(Duty::Serve, "http", http.serve(router, serving.clone()));
+        let scheme = web.scheme();
+        lifecycle.spawn(Duty::Serve, "web configuration", web.clone().keep(serving.clone()));
         let gauges = Gauges {
             metrics: metrics.clone(),
             status: status.clone(),
             ledger: ledger.clone(),
+            clock: clock.clone(),
             outbox_limit_bytes: config.state.outbox_limit_bytes,
         };
         lifecycle.spawn(Duty::Serve, "gauges", gauges.run(serving.clone()));
@@ -145,35 +144,25 @@ impl App {
             lifecycle.spawn(Duty::Deliver, "courier", courier.run(stops.soft, stops.hard));
         }
 
-        let means = Arc::new(Means {
+        let shared = Shared {
             ledger: ledger.clone(),
             metrics: metrics.clone(),
+            status: status.clone(),
             clock: clock.clone(),
-            calls: Arc::new(Semaphore::new(config.poll.concurrency)),
-            page_size: config.poll.page_size,
+            lifecycle: lifecycle.clone(),
+            scrapes,
+            clients,
             queue,
-            outbox_limit_bytes: config.state.outbox_limit_bytes,
-            stop: lifecycle.stops(Duty::Gather).soft.clone(),
-        });
-        let lanes = Lanes::new(&config);
-        for ((slot, pool), record) in (0..).map(PoolSlot).zip(&config.pools).zip(pools) {
-            let follower = Follower {
-                slot,
-                config: pool.clone(),
-                record,
-                lanes: lanes.clone(),
-                means: means.clone(),
-                app: config.clone(),
-                status: status.clone(),
-                lifecycle: lifecycle.clone(),
-                scrapes: scrapes.clone(),
-            };
-            let source = clients.pool(pool, config.poll.timeout, clock.clone());
+        };
+        let (followed, shard) = (config.pools.len(), config.shard);
+        let gathering = Gathering::begin(shared, &config, pools);
+        if let Some(reloads) = reloads {
+            let reloader = Reloader { reloads, gathering, web, metrics, clock };
             let stop = lifecycle.stops(Duty::Gather).soft.clone();
-            lifecycle.spawn(Duty::Gather, format!("pool {}", pool.id), follower.run(source, stop));
+            lifecycle.spawn(Duty::Gather, "configuration", reloader.run(stop));
         }
         status.ready();
-        info!(pools = config.pools.len(), shard = %config.shard, listen = %listen, "cognito-auth-exporter is running");
+        info!(pools = followed, shard = %shard, listen = %listen, scheme, "cognito-auth-exporter is running");
 
         let close = async {
             let waiting = ledger.outbox_state().records;
@@ -181,176 +170,6 @@ impl App {
             info!(waiting, "stopped; records that wait are delivered after the next start");
         };
         Ok(lifecycle.run(next_signal, || status.stopping(), close).await)
-    }
-}
-
-/// Brings a pool from its configuration to its poller, and keeps its roster.
-struct Follower<S> {
-    slot: PoolSlot,
-    config: PoolConfig,
-    record: PoolRecord,
-    lanes: Arc<Lanes<S>>,
-    means: Arc<Means>,
-    app: Arc<Config>,
-    status: StatusBoard,
-    lifecycle: Lifecycle,
-    scrapes: Scrapes,
-}
-
-impl<S: Source> Follower<S> {
-    async fn run(self, source: S, stop: CancellationToken) {
-        let Some(identity) = stop.run_until_cancelled(self.identify(&source)).await else { return };
-        let identity = Arc::new(identity);
-        self.means.metrics.add_pool(&identity);
-        let lane = self
-            .lanes
-            .lane(LaneKey::of(&identity, &self.config), |gate, messages| self.begin_poller(&identity, gate, messages));
-        let gates = (lane.reads.clone(), lane.lists.clone());
-        let pool = Arc::new(Pool {
-            slot: self.slot,
-            source: Metered::new(source, identity.clone(), self.means.metrics.clone(), gates.0, gates.1),
-            identity,
-            rules: Rules {
-                overlap: self.app.poll.overlap,
-                settle: self.app.poll.settle,
-                followed_since: self.config.followed_since,
-            },
-        });
-        if lane.poller.send(Message::Follow(pool.clone())).await.is_err() {
-            return; // the poller has stopped, and so will everything
-        }
-        if let Rate::ShareOfLimit(share) = self.app.poll.requests_per_second
-            && lane.begin_watch()
-        {
-            self.begin_limit_watch(pool.clone(), self.app.shard.part_of(share));
-        }
-        let discovery = Discovery {
-            joining: Joining {
-                pool_followed_since: self.record.followed_since,
-                lost_since: self.record.lost_since,
-                configured_since: self.config.followed_since,
-                first_run: self.app.poll.first_run,
-            },
-            config: self.config,
-            shard: self.app.shard,
-            pool,
-            record: self.record,
-            forget_after: self.app.discovery.forget_after,
-            interval: self.app.discovery.interval,
-            ledger: self.means.ledger.clone(),
-            metrics: self.means.metrics.clone(),
-            status: self.status,
-            clock: self.means.clock.clone(),
-            poller: lane.poller,
-        };
-        discovery.run(stop).await;
-    }
-
-    /// Learns the pool's account, whose quota its calls count in. A caller who may not ask goes without.
-    async fn identify(&self, source: &S) -> PoolIdentity {
-        let (mut again_in, again_max) = DESCRIBE_AGAIN;
-        let mut told = false;
-        let began = Instant::now();
-        loop {
-            let asked = Instant::now();
-            let described = source.describe().await;
-            let account = described.as_ref().ok().and_then(|pool| pool.account_id.clone());
-            let known = identity(&self.config, account);
-            let outcome = described.as_ref().err().map_or(CallOutcome::Ok, SourceError::outcome);
-            self.means.metrics.api_request(
-                known.account_id.as_deref(),
-                &known.region,
-                Operation::DescribeUserPool,
-                outcome,
-                asked.elapsed(),
-            );
-            match described {
-                Ok(description) => {
-                    if told {
-                        info!(
-                            pool = self.config.id,
-                            after_seconds = began.elapsed().as_secs(),
-                            "the pool can be reached"
-                        );
-                    }
-                    warn_of_plan(&self.config.id, &description);
-                    return known;
-                }
-                Err(SourceError::Throttled(_)) => {}
-                Err(error @ (SourceError::Timeout(_) | SourceError::Passing(_))) => {
-                    self.status.pool_error(&self.config.id, &error.to_string(), self.means.clock.now());
-                    if !std::mem::replace(&mut told, true) {
-                        warn!(pool = self.config.id, %error, "the pool cannot be reached yet; trying on");
-                    }
-                    if began.elapsed() >= Health::UNREACHABLE_AFTER {
-                        self.means.metrics.pool_up(&self.config.id, false);
-                    }
-                }
-                Err(error) => {
-                    // What every call meets is told by those that matter.
-                    if !Trouble::of(&error).is_some_and(Trouble::meets_every_call) {
-                        warn!(
-                            pool = self.config.id,
-                            %error,
-                            "the pool cannot be described; its budget is shared with the pools of the same credentials"
-                        );
-                    }
-                    return known;
-                }
-            }
-            tokio::time::sleep(again_in).await;
-            again_in = (again_in * 2).min(again_max);
-        }
-    }
-
-    /// The first pool of an account and region asks for its limit.
-    fn begin_limit_watch(&self, pool: Arc<Pool<S>>, share: f64) {
-        let account = pool.identity.account_id.as_deref().unwrap_or("unknown");
-        let name = format!("limit of {account} {}", pool.identity.region);
-        let (metrics, status, clock) = (self.means.metrics.clone(), self.status.clone(), self.means.clock.clone());
-        let watch = LimitWatch { pool, share, metrics, status, clock };
-        self.lifecycle.spawn(Duty::Gather, name, watch.run(self.means.stop.clone()));
-    }
-
-    fn begin_poller(&self, identity: &PoolIdentity, gate: Gate, messages: mpsc::Receiver<Message<S>>) {
-        let pace = Pace {
-            turns_max: self.app.poll.concurrency,
-            min_interval: self.app.poll.min_interval,
-            max_interval: self.app.poll.max_interval,
-        };
-        let poller = Poller::new(self.means.clone(), pace, gate, self.status.clone());
-        // A series first scraped at 1 is invisible to increase(): Prometheus has to see the zeros first.
-        let (scraped, wait_max) = (self.scrapes.next(), self.app.http.first_scrape_wait);
-        let may_begin = async move {
-            let _scraped_or_waited = tokio::time::timeout(wait_max, scraped).await;
-        };
-        let account = identity.account_id.as_deref().unwrap_or("unknown");
-        let hard = self.lifecycle.stops(Duty::Gather).hard.clone();
-        self.lifecycle.spawn(Duty::Gather, format!("poller {account} {}", identity.region), async move {
-            // Cut, it drops the turns that still wait for their commits: written or not, these are whole.
-            hard.run_until_cancelled(poller.run(messages, may_begin)).await;
-        });
-    }
-}
-
-/// What a pool is called before its account is known: a role names its account, everything else does not.
-fn identity(pool: &PoolConfig, account_id: Option<String>) -> PoolIdentity {
-    let of_role = || pool.role_arn.as_ref().and_then(|arn| arn.split(':').nth(4)).map(str::to_owned);
-    PoolIdentity {
-        id: pool.id.clone(),
-        name: pool.name.clone(),
-        region: pool.region.clone(),
-        account_id: account_id.or_else(of_role),
-    }
-}
-
-fn warn_of_plan(pool: &str, description: &PoolDescription) {
-    if let Some(mode) = description.threat_protection.as_deref().filter(|mode| *mode == "OFF") {
-        warn!(
-            pool,
-            mode,
-            "threat protection is off: Cognito keeps no auth events; set it to audit-only or full-function (Plus plan)"
-        );
     }
 }
 
@@ -372,42 +191,8 @@ fn settle_in(opened: Opened, metrics: &Metrics) -> Ledger {
     opened.ledger
 }
 
-/// Since when each pool is followed, in the configuration's order. A pool that is new begins now; in a rebuilt ledger, when
-/// the lost one ended.
-async fn pool_records(ledger: &Ledger, config: &Config, now: UnixMillis) -> Result<Vec<PoolRecord>, LedgerError> {
-    let lost_since = ledger.lost_since()?.map(|time| time.min(now));
-    let mut records = Vec::new();
-    for pool in &config.pools {
-        let record = match ledger.pool(&pool.id)? {
-            Some(mut record) => {
-                if record.shares.go_on_with(config.shard, now) {
-                    // In one write: whoever comes over is told from whoever was here, and the roster is no more than a memory.
-                    record.lost_since = Some(record.lost_since.map_or(now, |lost| lost.min(now)));
-                    record.selection = None;
-                    ledger.follow_pool(&pool.id, record.clone()).await?;
-                    info!(pool = pool.id, shard = %config.shard, "another share of the users than before");
-                }
-                record
-            }
-            None => {
-                let followed_since = lost_since.unwrap_or(now);
-                let record = PoolRecord {
-                    followed_since,
-                    // Of several shards, each may have been added to others that had its users until now.
-                    lost_since: lost_since.or((!config.shard.is_whole()).then_some(now)),
-                    selection: None,
-                    shares: Shares::begun(config.shard, followed_since),
-                };
-                ledger.follow_pool(&pool.id, record.clone()).await?;
-                stop_point::reached(Step::PoolRecorded);
-                record
-            }
-        };
-        records.push(record);
-    }
-    // Not before each pool has it in its own record: one that is added later is simply new.
-    if lost_since.is_some() {
-        ledger.forget_loss().await?;
-    }
-    Ok(records)
+/// Has the ledger show its totals, all of them now and each when it has grown.
+async fn show_totals(ledger: &Ledger, metrics: &Metrics) -> Result<(), LedgerError> {
+    let shown = metrics.clone();
+    ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await
 }

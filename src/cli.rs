@@ -1,13 +1,14 @@
 //! The commands.
 //!
 //! Messages for people go to stderr, data to stdout. Exit 0 on success, 1 on a failure at work, 2 on bad usage or
-//! configuration.
+//! configuration. What a command says of itself here is its help, its manual and what shells complete.
 
 pub mod check;
 pub mod demo;
 pub mod events;
 pub mod logging;
 mod long_work;
+pub mod pages;
 mod progress;
 pub mod quarantine;
 pub mod run;
@@ -20,11 +21,45 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, ConfigErrors, Origin};
 
+/// What `--help` and the manual say behind the options.
+const MORE: &str = "\
+Exit status:
+  0  success; `run` and `demo`: stopped as asked
+  1  a failure at work: a dependency of `check` is not as it has to be, a call was refused, a state directory is in use
+  2  bad usage or configuration; every mistake is listed with its key and where it was written
+
+Signals of `run`:
+  SIGTERM, SIGINT  stop polling, deliver what can be delivered within 20 s, exit; a second one exits at once
+  SIGHUP           read the configuration again and bring all of it into force, or nothing
+
+Files:
+  ./config.toml, /etc/cognito-auth-exporter/config.toml  the configuration, where --config names no other
+  <state.path>/ledger                                    everything that must survive: cursors, totals, records that wait
+
+Environment:
+  COGNITO_EXPORTER_<SECTION>__<KEY>  overrides a key of the file, such as COGNITO_EXPORTER_POLL__TIMEOUT=5s
+  COGNITO_EXPORTER_POOLS             the pools as JSON, in place of the file's
+  OTEL_EXPORTER_OTLP_*               apply where [otlp] is silent
+  AWS_*                              as in every AWS SDK
+
+Data goes to stdout, everything else to stderr.
+
+Begin with: cognito-auth-exporter demo
+            cognito-auth-exporter check --config config.toml";
+
 /// Exports Amazon Cognito's user auth events as OTLP log records and Prometheus counters.
 ///
+/// It walks every followed user's sign-in history, counts each outcome exactly once, and delivers each event at least once.
 /// New here? `cognito-auth-exporter demo` shows everything without an AWS account.
 #[derive(Parser, Debug)]
-#[command(name = "cognito-auth-exporter", version, propagate_version = true, max_term_width = 110)]
+#[command(
+    name = "cognito-auth-exporter",
+    version,
+    propagate_version = true,
+    max_term_width = 110,
+    after_long_help = MORE,
+    after_help = "More, with exit status, signals, files and variables: --help"
+)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -44,6 +79,14 @@ enum Command {
     ///
     /// Works on the state of an exporter that is stopped, and changes nothing but what it is asked for.
     Quarantine(quarantine::QuarantineArgs),
+    /// Print what a shell reads to complete this command line.
+    ///
+    /// Such as: cognito-auth-exporter completions bash >/etc/bash_completion.d/cognito-auth-exporter
+    Completions(pages::CompletionsArgs),
+    /// Print the manual page of the whole, or of one command.
+    ///
+    /// Such as: cognito-auth-exporter man | man -l -
+    Man(pages::ManArgs),
 }
 
 /// Where the configuration is.
@@ -59,11 +102,11 @@ impl Arguments {
     /// Does what the command line asks.
     pub async fn execute(self) -> ExitCode {
         let result = match self.command {
-            Command::Run(args) => match args.load() {
-                Ok(config) => run::run(config).await,
+            Command::Run(args) => match args.load_all() {
+                Ok(config) => run::run(args, config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
-            Command::Check(args) => match args.load() {
+            Command::Check(args) => match args.load_all() {
                 Ok(config) => check::check(config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
@@ -73,6 +116,8 @@ impl Arguments {
                 Ok(config) => quarantine::main(args, config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
+            Command::Completions(args) => pages::completions(&args),
+            Command::Man(args) => pages::man(&args),
         };
         result.unwrap_or_else(|error| {
             complain(&format!("{error:#}"));
@@ -84,6 +129,13 @@ impl Arguments {
 impl ConfigArgs {
     fn load(&self) -> Result<Config, ConfigErrors> {
         crate::config::load(self.config.as_deref(), std::env::vars_os())
+    }
+
+    /// The same with the web configuration that it names, which is read again by whoever serves with it.
+    fn load_all(&self) -> Result<Config, ConfigErrors> {
+        let config = self.load()?;
+        config.http.web_config_file.as_deref().map(crate::config::load_web).transpose()?;
+        Ok(config)
     }
 }
 

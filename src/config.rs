@@ -23,6 +23,7 @@ mod reader;
 mod sections;
 mod settings;
 mod shapes;
+mod web;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -35,6 +36,7 @@ use crate::shard::Shard;
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
 pub use self::mistakes::{ConfigErrors, Mistake, Origin};
 pub use self::settings::DEFAULT_FILES;
+pub use self::web::{ClientAuth, Pem, RateLimit, TlsServerConfig, TlsVersion, WebConfig, load_web};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -404,6 +406,8 @@ pub struct HttpConfig {
     pub listen: SocketAddr,
     /// How long totals wait for their first scrape; 0 to 1 h.
     pub first_scrape_wait: Duration,
+    /// File with TLS and authentication, read again when it changes; without it everybody may ask, in the clear.
+    pub web_config_file: Option<PathBuf>,
 }
 
 impl Default for HttpConfig {
@@ -412,6 +416,7 @@ impl Default for HttpConfig {
             listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10588)),
             // One and a half times Prometheus's default scrape interval of a minute.
             first_scrape_wait: Duration::from_secs(90),
+            web_config_file: None,
         }
     }
 }

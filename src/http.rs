@@ -4,10 +4,13 @@
 //! is the [`Router`]'s; here are the socket and its limits: whoever can reach the port can hold a connection, but not many,
 //! not long, and not at the cost of the work.
 
+mod access;
 mod gzip;
 mod page;
 mod router;
 mod scrapes;
+mod tls;
+mod users;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -19,10 +22,13 @@ use std::time::Duration;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+pub use self::access::{Web, WebError};
 pub use self::router::{Answer, Router};
 pub use self::scrapes::Scrapes;
 
@@ -38,6 +44,14 @@ const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// How long a request's headers may take to arrive.
 const HEADERS_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long a TLS handshake may take; whoever does not finish it holds one of the connections meanwhile.
+const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// What a client is told that does not speak TLS where it is spoken. It would see a broken connection otherwise.
+const SPEAK_TLS: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
+    this port speaks TLS: use https://\n";
 
 /// How long a connection may serve, so that one that nobody reads does not keep its place for ever. Prometheus keeps one
 /// open and opens another when it ends.
@@ -72,6 +86,7 @@ fn advice(kind: io::ErrorKind) -> &'static str {
 #[derive(Debug)]
 pub struct HttpServer {
     listener: TcpListener,
+    web: Web,
 }
 
 impl HttpServer {
@@ -81,9 +96,15 @@ impl HttpServer {
     /// Where the port cannot be had.
     pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
         match TcpListener::bind(address).await {
-            Ok(listener) => Ok(Self { listener }),
+            Ok(listener) => Ok(Self { listener, web: Web::default() }),
             Err(source) => Err(BindError { address, source }),
         }
+    }
+
+    /// The same, open to those only whom a web configuration lets in.
+    #[must_use]
+    pub fn behind(self, web: Web) -> Self {
+        Self { web, ..self }
     }
 
     /// Where it listens; the port that the system chose where 0 was asked for.
@@ -113,7 +134,7 @@ impl HttpServer {
                         if oldest_first.len() >= CONNECTIONS_MAX && let Some(oldest) = oldest_first.pop_front() {
                             oldest.abort();
                         }
-                        oldest_first.push_back(connections.spawn(connection(stream, router.clone(), stop.clone())));
+                        oldest_first.push_back(connections.spawn(welcome(stream, self.web.clone(), router.clone(), stop.clone())));
                     }
                     Err(error) => {
                         if !std::mem::replace(&mut refused, true) {
@@ -132,10 +153,34 @@ impl HttpServer {
     }
 }
 
-/// Serves one connection to its end. What a client does wrong is the client's concern: nothing is logged.
-async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
-    let router = &router;
-    let service = service_fn(async |request| Ok::<_, Infallible>(router.answer(request).await));
+/// Serves one connection to its end, over TLS where that is spoken. What a client does wrong is the client's concern: nothing
+/// is logged.
+async fn welcome(stream: TcpStream, web: Web, router: Router, stop: CancellationToken) {
+    let Some(tls) = web.now().tls.clone() else { return connection(stream, web, router, stop).await };
+    let handshake = async {
+        let mut first = [0];
+        // No message of TLS begins with a letter, and every method of HTTP does.
+        if stream.peek(&mut first).await.is_ok_and(|read| read == 1) && first[0].is_ascii_alphabetic() {
+            let mut stream = stream;
+            let _ = stream.write_all(SPEAK_TLS).await;
+            let _ = stream.shutdown().await;
+            return None;
+        }
+        TlsAcceptor::from(tls).accept(stream).await.ok()
+    };
+    let handshake = tokio::time::timeout(HANDSHAKE_MAX, handshake);
+    if let Some(Ok(Some(stream))) = stop.run_until_cancelled(handshake).await {
+        connection(stream, web, router, stop).await;
+    }
+}
+
+async fn connection<C>(stream: C, web: Web, router: Router, stop: CancellationToken)
+where
+    C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let (web, router) = (&web, &router);
+    // Asked for each request: who may no longer ask may not on a connection that is open, either.
+    let service = service_fn(async |request| Ok::<_, Infallible>(web.now().answer(request, router).await));
     let mut serving = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())

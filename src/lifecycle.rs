@@ -140,15 +140,26 @@ impl Lifecycle {
     }
 
     /// Spawns a task that works until its duty's soft stop.
+    pub fn spawn(&self, duty: Duty, name: impl Into<Arc<str>>, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_part(duty, name, self.stops(duty).soft.clone(), task);
+    }
+
+    /// The same for a task that may be stopped before its duty: `stop` is a child of the duty's soft stop.
     #[expect(
         clippy::disallowed_methods,
         reason = "the one place that spawns: the task is tracked, and missed when it dies"
     )]
-    pub fn spawn(&self, duty: Duty, name: impl Into<Arc<str>>, task: impl Future<Output = ()> + Send + 'static) {
+    pub fn spawn_part(
+        &self,
+        duty: Duty,
+        name: impl Into<Arc<str>>,
+        stop: CancellationToken,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
         let crew = self.crew(duty);
         let name = name.into();
         self.tasks.running().push(name.clone());
-        let ending = Ending { name, stop: crew.stops.soft.clone(), tasks: self.tasks.clone() };
+        let ending = Ending { name, stop, tasks: self.tasks.clone() };
         tokio::spawn(crew.tasks.track_future(async move {
             let _ending = ending;
             task.await;
@@ -270,6 +281,27 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// SIGHUP, caught from the moment this is made: read the configuration again.
+#[derive(Debug)]
+pub struct Hangups(Signal);
+
+impl Hangups {
+    /// Starts catching the signal, which would end the process otherwise. To be called within the runtime.
+    ///
+    /// # Errors
+    /// Where the system refuses a handler.
+    pub fn catch() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one; several that come meanwhile are one.
+    pub async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending::<()>().await;
         }
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
 use self::headway::{Headway, Standing, Told};
@@ -40,6 +41,9 @@ const NOT_ENROLLED_TOLD_AT: u8 = 3;
 pub enum Message<S> {
     /// A pool is to be followed.
     Follow(Arc<Pool<S>>),
+    /// A pool is followed no longer, nor is anybody in it. When that is so the guard is dropped, which cuts the calls under way,
+    /// and nothing of them is told.
+    Unfollow(PoolSlot, DropGuard),
     /// Users joined the roster; their records are in the ledger.
     Joined(PoolSlot, Vec<(String, Habit)>),
     /// Users left it. One who leaves and joins is due at once.
@@ -138,6 +142,10 @@ impl<S: Source> Poller<S> {
         match message {
             Message::Follow(pool) => {
                 self.pools.insert(pool.slot, Followed { pool, health: Health::default(), headway: Headway::default() });
+            }
+            Message::Unfollow(pool, _calls_may_go_on) => {
+                self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
+                self.pools.remove(&pool);
             }
             Message::Joined(pool, users) => users.iter().for_each(|(user, habit)| self.join(pool, user, *habit)),
             Message::Left(pool, usernames) => usernames.iter().for_each(|username| self.leave(pool, username)),
@@ -289,7 +297,7 @@ impl<S: Source> Poller<S> {
             metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
             self.status.backlog_walks(&identity.id, counts.catching_up);
             let (standing, told) = followed.headway.look(ok + missing + failing, counts.unwalked, now);
-            self.status.history(&identity.id, standing);
+            self.status.history_walks(&identity.id, standing);
             tell_of_history(&identity.id, standing, told);
         }
         if self.schedule.next_at(now, self.means.allowed()).is_some_and(|at| at > now) {

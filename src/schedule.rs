@@ -3,7 +3,7 @@
 //! Calls are the scarce good, so they go where the delay is. If a user's events come at a rate λ and it was last polled an
 //! age ago, polling it now is worth λ·age²/2: the delay its unseen events have gathered, which would only go on growing.
 //! Whoever is worth most goes first. With known rates and a fixed budget this polls everybody in proportion to √λ, which is
-//! the optimum; with rates that are [learnt](habit) from what polls find, against what is usual in the [pool](spectrum), it
+//! the optimum; with rates that are learnt (`habit`) from what polls find, against what is usual in the pool (`spectrum`), it
 //! follows bursts as well. Nobody needs to know the budget: the worth at which users are served, the *price*, follows from it.
 //!
 //! Users of about one rate stand on one rung of a ladder, longest unseen first: the worthiest of a rung is its first, so that

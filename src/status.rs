@@ -9,6 +9,9 @@
 //! stuck(reason) .. unstuck() at any time                    live: unless stuck for five minutes
 //! ```
 
+mod history;
+mod verdict;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,6 +19,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
+pub use self::history::{History, SLOT, SLOTS_MAX, Slot};
+pub use self::verdict::{Finding, Severity};
 use crate::event::UnixMillis;
 use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
 use crate::poller::headway::Standing;
@@ -54,7 +59,8 @@ enum Phase {
 #[derive(Debug, Default)]
 struct PoolNotes {
     backlog_walks: u64,
-    history: Standing,
+    history_walks: Standing,
+    history: History,
     errors: Errors,
 }
 
@@ -74,6 +80,10 @@ impl Errors {
             self.0.pop_front();
         }
         self.0.push_back(error);
+    }
+
+    fn latest(&self) -> Option<String> {
+        self.0.back().map(|error| error.cause.clone())
     }
 
     fn latest_first(&self) -> Vec<ErrorStatus> {
@@ -135,8 +145,17 @@ impl StatusBoard {
     }
 
     /// How far the histories of a pool's users are walked.
-    pub fn history(&self, pool: &str, standing: Standing) {
-        self.board().notes(pool).history = standing;
+    pub fn history_walks(&self, pool: &str, standing: Standing) {
+        self.board().notes(pool).history_walks = standing;
+    }
+
+    /// Looks at what the pools have counted by `now`, for what happened in the last hour. To be called every few seconds.
+    pub fn note_counts(&self, metrics: &Metrics, now: UnixMillis) {
+        let pools = metrics.pools();
+        let mut board = self.board();
+        for pool in pools {
+            board.notes(&pool.identity.id).history.note(now, &pool.counts);
+        }
     }
 
     /// A pool has left the configuration.
@@ -194,7 +213,9 @@ impl StatusBoard {
                 PoolStatus::of(pool, notes)
             })
             .collect();
-        StatusReport {
+        let mut report = StatusReport {
+            flowing: false,
+            findings: Vec::new(),
             version: VERSION,
             revision: REVISION,
             started: board.started,
@@ -214,7 +235,11 @@ impl StatusBoard {
             paused: exporter.paused,
             progress: exporter.progress.into_iter().map(|(stage, time)| (stage, Time(time))).collect(),
             state: StateStatus { size_bytes: exporter.state_size_bytes, rebuilds: exporter.state_rebuilds },
-        }
+            config_reload_successful: exporter.reload_successful,
+        };
+        report.findings = verdict::findings(&report);
+        report.flowing = report.ready && report.findings.iter().all(|finding| finding.severity < Severity::Error);
+        report
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
@@ -231,6 +256,10 @@ impl Board {
 /// What `/status` says. Times are RFC 3339 in UTC; what is not known is null.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct StatusReport {
+    /// Whether events flow from every pool to every sink, as far as can be seen from here.
+    pub flowing: bool,
+    /// What a person should know, the worst first.
+    pub findings: Vec<Finding>,
     /// The release.
     pub version: &'static str,
     /// The commit that was built.
@@ -265,6 +294,8 @@ pub struct StatusReport {
     pub progress: BTreeMap<&'static str, Time>,
     /// The ledger.
     pub state: StateStatus,
+    /// Whether the latest attempt to load the configuration succeeded.
+    pub config_reload_successful: bool,
 }
 
 /// This instance's share of the users.
@@ -293,6 +324,8 @@ pub struct PoolStatus {
     pub account_id: Option<String>,
     /// Whether it answers; null before its first answer.
     pub up: Option<bool>,
+    /// Why it does not answer.
+    pub reason: Option<String>,
     /// Its users by state.
     pub users: Option<UserCounts>,
     /// When its least recently polled user was polled or joined.
@@ -318,7 +351,7 @@ pub struct PoolStatus {
     /// Walks that wait to be finished.
     pub backlog_walks: u64,
     /// How far its users' histories are walked.
-    pub history: HistoryStatus,
+    pub history_walks: HistoryWalks,
     /// When its users were last listed to the end.
     #[serde(serialize_with = "optional_time")]
     pub discovery_last_success: Option<UnixMillis>,
@@ -328,25 +361,58 @@ pub struct PoolStatus {
     pub risk_events: u64,
     /// Events from before their user was followed.
     pub history_events: u64,
+    /// The last hour, or as much of it as the process has seen.
+    pub last_hour: LastHour,
     /// The latest errors, the latest first.
     pub last_errors: Vec<ErrorStatus>,
 }
 
 /// How far a pool's users' histories are walked. Who was not read since the start counts as not walked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
-pub struct HistoryStatus {
+pub struct HistoryWalks {
     /// Users of whose history nothing is left.
-    pub users_walked: u64,
+    pub users_done: u64,
     /// Of so many.
     pub users: u64,
     /// How long the rest takes at the pace of the last minutes; null without one.
     pub seconds_left_estimate: Option<u64>,
 }
 
-impl HistoryStatus {
+impl HistoryWalks {
     fn of(standing: Standing) -> Self {
         let Standing { walked, users, left } = standing;
-        Self { users_walked: walked, users, seconds_left_estimate: left.map(|left| left.as_secs()) }
+        Self { users_done: walked, users, seconds_left_estimate: left.map(|left| left.as_secs()) }
+    }
+}
+
+/// What happened in the last hour.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct LastHour {
+    /// Seconds from a live event's creation to its first sight that half of them did not exceed.
+    pub delay_median_seconds: Option<f64>,
+    /// The same for 95 of 100.
+    pub delay_p95_seconds: Option<f64>,
+    /// Calls for histories, of all pools of the account and region.
+    pub calls: u64,
+    /// Those of them that were throttled.
+    pub throttled: u64,
+    /// The length of a slot.
+    pub slot_seconds: u64,
+    /// What happened, the newest last; at most an hour.
+    pub slots: Vec<Slot>,
+}
+
+impl LastHour {
+    fn of(history: &History) -> Self {
+        let sum = history.sum();
+        Self {
+            delay_median_seconds: sum.delay_quantile(0.5),
+            delay_p95_seconds: sum.delay_quantile(0.95),
+            calls: sum.calls(),
+            throttled: sum.throttled,
+            slot_seconds: SLOT.as_secs(),
+            slots: history.slots().copied().collect(),
+        }
     }
 }
 
@@ -425,6 +491,7 @@ impl PoolStatus {
             region: pool.identity.region,
             account_id: pool.identity.account_id,
             up: pool.up,
+            reason: notes.filter(|_| pool.up == Some(false)).and_then(|notes| notes.errors.latest()),
             users: pool.users,
             oldest_poll: pool.oldest_poll,
             objective_seconds: pool.objective.map(|objective| objective.as_secs()),
@@ -436,11 +503,12 @@ impl PoolStatus {
             account_limit_read: pool.limit.and_then(|limit| limit.read),
             catching_up: pool.catching_up,
             backlog_walks: notes.map_or(0, |notes| notes.backlog_walks),
-            history: HistoryStatus::of(notes.map(|notes| notes.history).unwrap_or_default()),
+            history_walks: HistoryWalks::of(notes.map(|notes| notes.history_walks).unwrap_or_default()),
             discovery_last_success: pool.discovery,
             events: pool.events,
             risk_events: pool.risk_events,
             history_events: pool.history_events,
+            last_hour: notes.map(|notes| LastHour::of(&notes.history)).unwrap_or_default(),
             last_errors: notes.map_or_else(Vec::new, |notes| notes.errors.latest_first()),
         }
     }
@@ -552,7 +620,7 @@ mod tests {
         metrics.api_budget(None, "eu-west-1", 2.5);
         board.pool_error("eu-west-1_A", "not authorized", START);
         board.backlog_walks("eu-west-1_B", 4);
-        board.history("eu-west-1_B", Standing { walked: 1, users: 3, left: Some(Duration::from_secs(90)) });
+        board.history_walks("eu-west-1_B", Standing { walked: 1, users: 3, left: Some(Duration::from_secs(90)) });
         board.delivered(START);
 
         let report = board.report(&metrics, START.plus(Duration::from_secs(60)));
@@ -564,8 +632,8 @@ mod tests {
         assert_eq!(json["totals"]["users"]["ok"], 4);
         assert_eq!(json["totals"]["backlog_walks"], 4);
         assert_eq!(json["pools"][0]["up"], false);
-        let history = serde_json::json!({"users_walked": 1, "users": 3, "seconds_left_estimate": 90});
-        assert_eq!(json["pools"][1]["history"], history);
+        let history = serde_json::json!({"users_done": 1, "users": 3, "seconds_left_estimate": 90});
+        assert_eq!(json["pools"][1]["history_walks"], history);
         assert_eq!(json["pools"][0]["last_errors"][0]["cause"], "not authorized");
         assert_eq!(json["pools"][0]["last_errors"][0]["last"], "2024-08-08T16:54:09.929Z");
         assert_eq!(json["pools"][1]["up"], serde_json::Value::Null);

@@ -57,7 +57,7 @@ fn help_version_and_unknown_commands_are_as_everywhere() {
     let directory = tempfile::tempdir().unwrap();
     let help = run(NOWHERE, directory.path(), &["--help"]);
     assert!(help.status.success());
-    for command in ["run", "demo", "events", "check", "quarantine"] {
+    for command in ["run", "demo", "events", "check", "quarantine", "completions", "man", "Exit status", "SIGHUP"] {
         assert!(stdout(&help).contains(command), "{command}");
     }
     assert!(stdout(&run(NOWHERE, directory.path(), &["--version"])).contains(env!("CARGO_PKG_VERSION")));
@@ -158,4 +158,42 @@ fn the_policy_in_deploy_is_the_readmes() {
     let readme = include_str!("../README.md");
     let policy = readme.split("```json\n").nth(1).and_then(|rest| rest.split("```").next());
     assert_eq!(policy, Some(include_str!("../deploy/iam-policy.json")));
+}
+
+#[test]
+fn shells_and_manuals_say_what_the_help_says() {
+    let directory = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(NOWHERE, directory.path(), &["completions", shell]);
+        assert!(output.status.success());
+        let script = stdout(&output);
+        assert!(script.contains("quarantine") && script.contains("page-size"), "{script}");
+    }
+    let script = directory.path().join("complete.bash");
+    std::fs::write(&script, stdout(&run(NOWHERE, directory.path(), &["completions", "bash"]))).unwrap();
+    assert!(std::process::Command::new("bash").arg("-n").arg(&script).status().unwrap().success());
+    let man = stdout(&run(NOWHERE, directory.path(), &["man"]));
+    for said in [".TH", "cognito\\-auth\\-exporter", "Exit status", "SIGHUP", "quarantine"] {
+        assert!(man.contains(said), "{said}: {man}");
+    }
+    let man = stdout(&run(NOWHERE, directory.path(), &["man", "events"]));
+    assert!(man.contains("page\\-size"), "{man}");
+    let unknown = run(NOWHERE, directory.path(), &["man", "nothing"]);
+    assert_eq!(unknown.status.code(), Some(1));
+    assert!(stderr(&unknown).contains("there are run, check, demo"), "{}", stderr(&unknown));
+}
+
+#[test]
+fn a_web_configuration_with_mistakes_is_bad_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "[[pools]]\nid = \"eu-west-1_Abc123\"\nall_users = true\n[http]\nweb_config_file = \"web.yml\"\n";
+    std::fs::write(directory.path().join("config.toml"), text).unwrap();
+    std::fs::write(directory.path().join("web.yml"), "basic_auth_users: {ann: secret}\nx: 1\n").unwrap();
+    for command in ["run", "check"] {
+        let output = run(NOWHERE, directory.path(), &[command]);
+        assert_eq!(output.status.code(), Some(2));
+        let said = stderr(&output);
+        assert!(said.contains("web.yml: basic_auth_users.ann") && said.contains("there is no key x"), "{said}");
+        assert!(!said.contains("secret"), "{said}");
+    }
 }

@@ -384,10 +384,6 @@ fn what_a_later_version_will_do_is_refused_and_not_ignored() {
             "privacy.hash_key_file is \"k\", which is not available in this version; accepted: none",
         ),
         (
-            "[http]\nweb_config_file = \"w\"",
-            "http.web_config_file is \"w\", which is not available in this version; accepted: none",
-        ),
-        (
             "[otlp]\nschema = \"ocsf\"",
             "otlp.schema is \"ocsf\", which is not available in this version; accepted: \"cognito\"",
         ),

@@ -230,15 +230,21 @@ fn kubernetes_would_take_every_document() {
 fn what_kubernetes_would_refuse_is_found() {
     let Some(tools) = tools() else { return };
     let rendered = kustomize("overlays/eks");
-    for (right, wrong) in [
+    let wrongs = [
         ("replicas: 1", "replicas: one"),
         ("enableServiceLinks: false", "enableServiceLink: false"),
         ("interval: 30s", "every: 30s"),
         ("kind: ServiceMonitor", "kind: ServicesMonitor"),
-    ] {
+    ];
+    let documents = wrongs.map(|(right, wrong)| {
         assert_eq!(rendered.matches(right).count(), 1, "{right}");
-        let documents = tools.documents(&rendered.replace(right, wrong));
-        assert!(!tools.validate(&json!({ "eks": documents })).status.success(), "{wrong} is taken");
+        (wrong, tools.documents(&rendered.replace(right, wrong)))
+    });
+    let output = tools.validate(&json!(BTreeMap::from(documents)));
+    let refusals = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success());
+    for (_, wrong) in wrongs {
+        assert!(refusals.contains(&format!("{wrong}: ")), "{wrong} is taken: {refusals}");
     }
 }
 
@@ -357,6 +363,10 @@ fn the_exporter_would_take_every_configuration() {
         let config = load(what, documents);
         assert_eq!(config.state.path, Path::new(STATE), "{what}");
         assert!(config.otlp.is_some(), "{what}");
+        let replicas = workload(documents)["spec"]["replicas"].as_u64().unwrap();
+        assert_eq!(u64::from(config.shard.count()), replicas, "{what}");
+        // Of the pod that `load` makes it: the third, if there is one.
+        assert_eq!(config.shard.index(), if replicas > 1 { 2 } else { 0 }, "{what}");
         let daemon = daemon(pod(workload(documents)).unwrap()).unwrap();
         let port = json!([{ "name": "metrics", "containerPort": config.http.listen.port() }]);
         let ports: Vec<Value> = items(daemon, "ports")
@@ -573,10 +583,7 @@ fn compose_mounts_what_is_there_and_starts_what_starts() {
     for (name, service) in compose[0]["services"].as_object().unwrap() {
         for volume in items(service, "volumes") {
             let path = volume.as_str().unwrap().split(':').next().unwrap();
-            let path = folder.join(path);
-            // The rules may not be there yet; their folder then is not, either.
-            let is_to_come = path.parent().is_some_and(|folder| !folder.exists());
-            assert!(path.exists() || is_to_come, "{name} mounts {}", path.display());
+            assert!(folder.join(path).exists(), "{name} mounts {path}");
             mounts += 1;
         }
         for port in items(service, "ports") {

@@ -381,19 +381,21 @@ async fn a_malformed_event_blocks_nobody_and_what_can_be_read_of_it_is_delivered
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttle_lowers_the_budget_which_recovers_and_nothing_is_lost() {
     const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
-    let stage = Stage::set(&following(&[WELL]), |world| {
+    let mut throttle = None;
+    let stage = Stage::set(&following(&[WELL]).replace("timeout = \"1s\"", "timeout = \"30s\""), |world| {
         populate(world, WELL, 10, 150);
-        world.inject(Fault::throttle().on(READ).after(20).times(1));
+        throttle = Some(world.inject(Fault::throttle().on(READ).after(20).with_probability(0.2)));
     })
     .await;
     let exporter = stage.exporter();
     let budget = |scrape: &Scrape| scrape.sum(BUDGET, &[]);
-    // What is left at once is a matter of seconds, and the budget's own tests; below the ceiling it stays for a while.
+    // Until somebody has seen it: how fast it recovers is the budget's own tests' business.
     exporter.until("a lower budget", |scrape| scrape.count(BUDGET, &[]) > 0 && budget(scrape) < 385.0);
+    stage.simulation.world(|world| world.cure(throttle.unwrap()));
     exporter.until("nearly all of it again", |scrape| budget(scrape) > 370.0);
     stage.conserved(&exporter, &[WELL]).await;
     let scrape = exporter.scrape();
-    assert!(is(&scrape, "cognito_exporter_api_requests_total", &["outcome=\"throttled\""], 1.0));
+    assert!(scrape.sum("cognito_exporter_api_requests_total", &["outcome=\"throttled\""]) > 0.5);
     assert!(is(&scrape, "cognito_exporter_pool_up", &[], 1.0), "throttles are up");
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert!(exporter.stop().success());

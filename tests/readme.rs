@@ -19,6 +19,7 @@ use serde_json::Value;
 
 const README: &str = include_str!("../README.md");
 const FAULTS: &str = include_str!("../docs/faults.md");
+const SECURITY: &str = include_str!("../SECURITY.md");
 const POOL: &str = "eu-west-1_Readme1";
 
 /// The text of the first block in this language.
@@ -145,4 +146,21 @@ fn gather(folder: &Path, code: &mut String) {
             code.push_str(&std::fs::read_to_string(path).unwrap());
         }
     }
+}
+
+#[test]
+fn every_limit_that_security_md_names_is_in_the_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (_, section) = SECURITY.split_once("\n## Limits on every input\n").unwrap();
+    let mut limits = 0;
+    for row in section.split("\n## ").next().unwrap().lines().filter(|row| row.starts_with("| ")) {
+        let place = row.trim_end_matches(" |").rsplit_once("| ").unwrap().1;
+        let quoted: Vec<&str> = place.split('`').skip(1).step_by(2).collect();
+        let [file, name, value] = quoted[..] else { continue };
+        let code = std::fs::read_to_string(root.join(file)).unwrap();
+        let is_it = |line: &&str| line.contains(&format!("const {name}: ")) && line.ends_with(&format!("= {value};"));
+        assert_eq!(code.lines().filter(is_it).count(), 1, "{row}");
+        limits += 1;
+    }
+    assert!(limits > 15, "only {limits} limits were found");
 }

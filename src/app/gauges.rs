@@ -6,6 +6,7 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::ledger::Ledger;
+use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, OutboxSize, PauseReason};
 use crate::status::StatusBoard;
 
@@ -14,10 +15,14 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Asking the file system for the ledger's size is dear.
 const SIZE_EVERY: Duration = Duration::from_secs(30);
 
+/// A slot of the status page is half a minute.
+const COUNTS_EVERY: Duration = Duration::from_secs(5);
+
 pub(super) struct Gauges {
     pub(super) metrics: Metrics,
     pub(super) status: StatusBoard,
     pub(super) ledger: Ledger,
+    pub(super) clock: Clock,
     pub(super) outbox_limit_bytes: u64,
 }
 
@@ -29,13 +34,17 @@ impl Gauges {
     async fn keep(self) {
         let mut tick = tokio::time::interval(EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut sized: Option<Instant> = None;
+        let (mut sized, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
             tick.tick().await;
             self.show();
             if sized.is_none_or(|at| at.elapsed() >= SIZE_EVERY) {
                 sized = Some(Instant::now());
                 self.metrics.state_size(self.ledger.size_bytes());
+            }
+            if counted.is_none_or(|at| at.elapsed() >= COUNTS_EVERY) {
+                counted = Some(Instant::now());
+                self.status.note_counts(&self.metrics, self.clock.now());
             }
         }
     }

@@ -68,37 +68,76 @@ impl<S> Clone for Lane<S> {
     }
 }
 
-/// Every lane there is.
-pub(super) struct Lanes<S> {
+/// The budgets, by whose quota they are a part of. They outlive the pollers: what was called is called, and what a throttle
+/// taught is true, whoever calls next. Clones are the same.
+#[derive(Clone)]
+pub(super) struct Gates(Arc<Mutex<Budgets>>);
+
+struct Budgets {
     reads_per_second: f64,
     lists_per_second: f64,
+    /// For AdminListUserAuthEvents, and for listings.
+    gates: HashMap<LaneKey, (Gate, Gate)>,
+}
+
+impl Gates {
+    pub(super) fn new(config: &Config) -> Self {
+        let [reads_per_second, lists_per_second] = rates(config);
+        Self(Arc::new(Mutex::new(Budgets { reads_per_second, lists_per_second, gates: HashMap::new() })))
+    }
+
+    /// Changes all of them from the next call on, as far as another configuration differs. What AWS said of a limit stays where
+    /// the share of it does.
+    pub(super) fn change(&self, before: &Config, after: &Config) {
+        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        [budgets.reads_per_second, budgets.lists_per_second] = rates(after);
+        for (reads, lists) in budgets.gates.values() {
+            if before.poll.requests_per_second != after.poll.requests_per_second {
+                reads.set_limit(budgets.reads_per_second);
+            }
+            lists.set_limit(budgets.lists_per_second);
+        }
+    }
+
+    fn of(&self, key: &LaneKey) -> (Gate, Gate) {
+        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (reads, lists) = (budgets.reads_per_second, budgets.lists_per_second);
+        budgets.gates.entry(key.clone()).or_insert_with(|| (Gate::new(reads), Gate::new(lists))).clone()
+    }
+}
+
+/// Calls for histories and for listings. The configured rates are for the whole deployment: an instance has its shard's part
+/// of them.
+fn rates(config: &Config) -> [f64; 2] {
+    let reads_per_second = match config.poll.requests_per_second {
+        Rate::PerSecond(rate) => rate,
+        // Until AWS says what the limit is.
+        Rate::ShareOfLimit(share) => share * DEFAULT_READ_LIMIT,
+    };
+    [reads_per_second, config.discovery.requests_per_second].map(|rate| config.shard.part_of(rate))
+}
+
+/// Every lane there is.
+pub(super) struct Lanes<S> {
+    gates: Gates,
     lanes: Mutex<HashMap<LaneKey, Lane<S>>>,
 }
 
 impl<S> Lanes<S> {
-    /// The configured rates are for the whole deployment: an instance has its shard's part of them.
-    pub(super) fn new(config: &Config) -> Arc<Self> {
-        let reads_per_second = match config.poll.requests_per_second {
-            Rate::PerSecond(rate) => rate,
-            // Until AWS says what the limit is.
-            Rate::ShareOfLimit(share) => share * DEFAULT_READ_LIMIT,
-        };
-        let lists_per_second = config.discovery.requests_per_second;
-        let [reads_per_second, lists_per_second] =
-            [reads_per_second, lists_per_second].map(|rate| config.shard.part_of(rate));
-        Arc::new(Self { reads_per_second, lists_per_second, lanes: Mutex::default() })
+    pub(super) fn new(gates: Gates) -> Arc<Self> {
+        Arc::new(Self { gates, lanes: Mutex::default() })
     }
 
     /// The lane of an account and region; `begin` starts its poller if it is the first time.
     pub(super) fn lane(&self, key: LaneKey, begin: impl FnOnce(Gate, mpsc::Receiver<Message<S>>)) -> Lane<S> {
+        let (reads, lists) = self.gates.of(&key);
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         lanes
             .entry(key)
             .or_insert_with(|| {
                 let (poller, messages) = mpsc::channel(MESSAGES_MAX);
-                let reads = Gate::new(self.reads_per_second);
                 begin(reads.clone(), messages);
-                Lane { poller, reads, lists: Gate::new(self.lists_per_second), is_watched: Arc::default() }
+                Lane { poller, reads, lists, is_watched: Arc::default() }
             })
             .clone()
     }
@@ -130,7 +169,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pools_of_one_account_and_region_share_one_budget_and_nobody_else_does() {
-        let lanes = Lanes::new(&config(Shard::WHOLE));
+        let lanes = Lanes::new(Gates::new(&config(Shard::WHOLE)));
         let [one, two, elsewhere] = ["eu-west-1_A", "eu-west-1_B", "eu-west-2_C"].map(PoolConfig::new);
         let profile = PoolConfig { profile: Some("audit".into()), ..PoolConfig::new("eu-west-1_D") };
         let known = [(Some("1"), &one), (Some("2"), &one), (Some("1"), &elsewhere), (None, &one), (None, &profile)];
@@ -151,10 +190,6 @@ mod tests {
     #[test]
     fn a_shard_has_its_part_of_every_rate() {
         let mut config = config(Shard::new(1, 4).unwrap());
-        let rates = |config: &Config| {
-            let lanes: Arc<Lanes<Cognito>> = Lanes::new(config);
-            [lanes.reads_per_second, lanes.lists_per_second]
-        };
         assert_eq!(rates(&config), [1.25, 1.25]);
         config.poll.requests_per_second = Rate::ShareOfLimit(0.2);
         assert_eq!(rates(&config), [2.5, 1.25], "of the documented limit, until AWS has said what it is");

@@ -18,7 +18,7 @@ use anyhow::Context as _;
 use super::long_work::LongWork;
 use crate::budget::DEFAULT_READ_LIMIT;
 use crate::config::{Config, PoolConfig, Rate};
-use crate::http::HttpServer;
+use crate::http::{HttpServer, Web};
 use crate::lifecycle::Clock;
 use crate::shard::Shard;
 use crate::sink::Answer;
@@ -86,6 +86,7 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     findings.ok("configuration", format_args!("{pools} pool{}", if pools == 1 { "" } else { "s" }));
     let state = state(&config.state.path, &mut findings).await;
     listen(&config, state, &mut findings).await;
+    web(&config, &mut findings).await;
     receiver(&config, &mut findings).await;
     let clients = Clients::from_environment();
     // By payer: how many users, and the account's limit.
@@ -176,6 +177,17 @@ async fn listen(config: &Config, state: Option<State>, findings: &mut Findings) 
         Err(error) => {
             findings.failed(&what, error.source, "choose an address of this machine and a port that nobody listens on");
         }
+    }
+}
+
+async fn web(config: &Config, findings: &mut Findings) {
+    let Some(path) = config.http.web_config_file.clone() else { return };
+    let what = format!("http.web_config_file {}", path.display());
+    let remedy = "the certificates and keys that it names must be there and be readable by the exporter's user";
+    match tokio::task::spawn_blocking(move || Web::load(Some(&path))).await {
+        Ok(Ok(web)) => findings.ok(&what, format_args!("can be served with, over {}", web.scheme())),
+        Ok(Err(error)) => findings.failed(&what, error, remedy),
+        Err(panic) => findings.failed(&what, panic, "please report this"),
     }
 }
 

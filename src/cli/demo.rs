@@ -58,7 +58,7 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::catch()?;
     let state = tempfile::Builder::new().prefix("cognito-auth-exporter-demo-").tempdir()?;
     let config = configuration(args, state.path());
-    logging::start(&config.log);
+    let _set_level = logging::start(&config.log);
 
     // Its quotas are out of the way: nobody shares this Cognito.
     let options = Options { seed: args.seed, quotas: Quotas::unlimited(), ..Options::default() };

@@ -1,21 +1,23 @@
 //! `run`: the daemon.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use tracing::{error, info};
 
-use super::logging;
-use crate::app::App;
+use super::{ConfigArgs, logging};
+use crate::app::{App, Reloads};
 use crate::config::Config;
-use crate::lifecycle::{Outcome, Signals};
+use crate::lifecycle::{Hangups, Outcome, Signals};
 use crate::source::cognito::Clients;
 
 /// Runs until a signal or a fault.
 ///
 /// # Errors
 /// The exporter could not be built; the chain says what to do.
-pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    logging::start(&config.log);
+pub(super) async fn run(args: ConfigArgs, config: Config) -> anyhow::Result<ExitCode> {
+    let set_level = Box::new(logging::start(&config.log));
+    let hangups = Hangups::catch()?;
     let mut signals = Signals::catch()?;
     let app = tokio::select! {
         app = App::build(config, Clients::from_environment()) => app?,
@@ -24,6 +26,8 @@ pub async fn run(config: Config) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::SUCCESS);
         }
     };
+    let file = args.config.clone();
+    let app = app.reloading(Reloads { hangups, file, load: Arc::new(move || args.load_all()), set_level });
     Ok(exit_code(&app.run(async || signals.next().await).await?))
 }
 

@@ -213,6 +213,11 @@ impl<'a> Table<'a> {
         self.value(key).map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag()))
     }
 
+    /// Whether the table itself is there, if only to be empty.
+    pub(super) fn is_there(&self) -> bool {
+        self.values.is_some()
+    }
+
     /// Where the table is, such as `pools[1]`; empty at the root.
     pub(super) fn path(&self) -> &str {
         &self.path

@@ -213,12 +213,11 @@ fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
 
 fn http(http: &mut Table<'_>) -> HttpConfig {
     let default = HttpConfig::default();
-    let config = HttpConfig {
+    HttpConfig {
         listen: http.or("listen", default.listen, &socket_address()),
         first_scrape_wait: http.or("first_scrape_wait", default.first_scrape_wait, &duration("0s", "1h")),
-    };
-    http.not_yet("web_config_file", "none", |_| false);
-    config
+        web_config_file: http.optional("web_config_file", &path()),
+    }
 }
 
 fn privacy(privacy: &mut Table<'_>) {

@@ -60,6 +60,11 @@ impl Settings {
         Self::merge(None, Some(pools), Environment::default(), Keys::default())
     }
 
+    /// The settings of one file, which nothing overrides.
+    pub(super) fn of_file(path: PathBuf, values: Dict, known: Keys) -> Self {
+        Self::merge(Some((path, values)), None, Environment::default(), known)
+    }
+
     fn merge(file: Option<(PathBuf, Dict)>, pools: Option<Value>, environment: Environment, known: Keys) -> Self {
         let (home, values) = match file {
             Some((path, values)) => (Origin::File(path), values),

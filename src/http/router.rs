@@ -7,11 +7,18 @@ use http::header::{
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use tokio::sync::Semaphore;
 
 use super::{Scrapes, gzip, page};
 use crate::lifecycle::Clock;
 use crate::metrics::{self, Metrics};
 use crate::status::{Health, StatusBoard};
+
+/// Renderings of the metrics at a time: one takes tens of milliseconds where there are many pools, and whoever asks faster
+/// than that takes no more of the machine.
+const RENDERINGS_MAX: usize = 2;
+
+static RENDERINGS: Semaphore = Semaphore::const_new(RENDERINGS_MAX);
 
 /// An answer, all of it in memory.
 pub type Answer = Response<Full<Bytes>>;
@@ -19,9 +26,6 @@ pub type Answer = Response<Full<Bytes>>;
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 const HTML: &str = "text/html; charset=utf-8";
-
-/// The page brings its own style and needs nothing else.
-const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'";
 
 const NOT_FOUND: &str = "\
 not found; there are:
@@ -72,26 +76,24 @@ impl Router {
     pub async fn answer<B>(&self, request: Request<B>) -> Answer {
         let mut answer = match (Path::of(request.uri().path()), request.method()) {
             (None, _) => plain(StatusCode::NOT_FOUND, NOT_FOUND.to_owned()),
-            (Some(path), &Method::GET) => self.get(path, request.headers()).await,
+            (Some(path), &Method::GET) => self.get(path, &request).await,
             // A scrape that shows nothing is none.
             (Some(Path::Metrics), &Method::HEAD) => self.metrics(request.headers()).await,
-            (Some(path), &Method::HEAD) => self.get(path, request.headers()).await,
+            (Some(path), &Method::HEAD) => self.get(path, &request).await,
             (Some(_), _) => {
                 let refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
                 with(refused, ALLOW, "GET, HEAD")
             }
         };
-        let headers = answer.headers_mut();
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        harden(&mut answer);
         answer
     }
 
-    async fn get(&self, path: Path, headers: &HeaderMap) -> Answer {
+    async fn get<B>(&self, path: Path, request: &Request<B>) -> Answer {
         match path {
             Path::Metrics => {
                 let scrape = self.scrapes.begin();
-                let answer = self.metrics(headers).await;
+                let answer = self.metrics(request.headers()).await;
                 if answer.status().is_success() {
                     self.scrapes.answered(scrape);
                 }
@@ -108,8 +110,9 @@ impl Router {
             }
             Path::Page => {
                 let report = self.board.report(&self.metrics, self.clock.now());
-                let page = body(StatusCode::OK, HTML, page::render(&report).into_bytes());
-                with(page, CONTENT_SECURITY_POLICY, PAGE_POLICY)
+                let still = request.uri().query() == Some("still");
+                let page = body(StatusCode::OK, HTML, page::render(&report, still).into_bytes());
+                with(page, CONTENT_SECURITY_POLICY, page::policy())
             }
         }
     }
@@ -118,7 +121,9 @@ impl Router {
     async fn metrics(&self, headers: &HeaderMap) -> Answer {
         let gzip = gzip::wanted(headers);
         let metrics = self.metrics.clone();
+        let rendering = RENDERINGS.acquire().await;
         let rendered = tokio::task::spawn_blocking(move || {
+            let _rendering = rendering;
             let text = metrics.render().into_bytes();
             if gzip { gzip::compress(&text) } else { text }
         });
@@ -128,6 +133,19 @@ impl Router {
         let answer = with(body(StatusCode::OK, metrics::CONTENT_TYPE, rendered), VARY, "Accept-Encoding");
         if gzip { with(answer, CONTENT_ENCODING, "gzip") } else { answer }
     }
+}
+
+/// The answer to a request that does not reach the router, with a header that says what would.
+pub(super) fn refusal(status: StatusCode, text: &str, name: HeaderName, value: &'static str) -> Answer {
+    let mut answer = with(plain(status, text.to_owned()), name, value);
+    harden(&mut answer);
+    answer
+}
+
+fn harden(answer: &mut Answer) {
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
 fn health(health: Health) -> Answer {

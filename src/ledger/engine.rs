@@ -9,8 +9,9 @@
 //!   is closed by a thread of its own ([`Store`]), and not waited for any longer than that takes when all is well.
 //! - After an I/O error sled refuses every write for good: whoever holds an engine drops it and opens another. Before that
 //!   [`write_again`] makes good what a failed fsync may have left behind.
-//! - The cache is set, because its default is 1 GiB. `flush_every_ms` stays at its default of 500: the collection of
-//!   garbage lives in that thread. `mode` changes nothing in this version.
+//! - The cache is set, because its default is 1 GiB, and to a sixth, because it takes more than it counts.
+//!   `flush_every_ms` stays at its default of 500: the collection of garbage lives in that thread. `mode` changes nothing
+//!   in this version.
 
 use std::collections::HashSet;
 use std::ffi::OsString;
@@ -31,6 +32,11 @@ pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
 
 /// How long closing the store may take. It writes what it has in hand, at most a few segments of 512 KiB.
 const CLOSING_MAX: Duration = Duration::from_secs(10);
+
+/// Memory that a byte of sled's cache takes, about, at the default of 64 MiB with a million users. It counts pages as they
+/// lie on the disk; in memory every key and value is an allocation, which makes two of one, and it looks at what was used
+/// only after 64 times in each of 256 parts, by when 30 to 40 MiB more may be there (docs/scale.md).
+const CACHE_TAKES: u64 = 6;
 
 /// Bytes that are written again at once: few enough to hold, enough to be quick.
 const WRITTEN_AGAIN_BYTES: usize = 1 << 20;
@@ -132,7 +138,7 @@ impl Engine {
     /// # Errors
     /// `Locked`: this or another process has it. `Corrupt`: it cannot be read. `Storage`: anything else.
     pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, LedgerError> {
-        let config = sled::Config::new().path(directory).cache_capacity(cache_bytes);
+        let config = sled::Config::new().path(directory).cache_capacity(cache_bytes / CACHE_TAKES);
         let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
             Ok(Ok(db)) => db,
             Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {

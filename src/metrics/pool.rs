@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use prometheus::Histogram;
+use prometheus::core::Metric as _;
 
 use super::family::{Counter, Distribution, Exposition, Family, Gauge};
 use super::labels::{Fetched, LabelValue as _, PerLabel, UserState};
@@ -131,7 +132,7 @@ const CATCHING_UP: Family<Gauge, 1> =
     Family::new("cognito_exporter_catching_up", "Whether backlog or history is being worked off.", ["user_pool_id"]);
 
 /// From a few seconds, which takes a lively user and luck, to a day, which an outage takes.
-const DELAY_BUCKETS_SECS: [f64; 12] =
+pub const DELAY_BOUNDS_SECS: [f64; 12] =
     [5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0];
 
 /// One pool's values. A gauge that nobody has reported yet is None and is not shown.
@@ -158,7 +159,7 @@ impl Pool {
         Self {
             identity,
             totals: Series::documented().map(|series| (series, 0)).collect(),
-            delay: Family::distribution(&DELAY_BUCKETS_SECS),
+            delay: Family::distribution(&DELAY_BOUNDS_SECS),
             fetched: PerLabel::new(|| 0),
             late: 0,
             order_violations: 0,
@@ -169,7 +170,7 @@ impl Pool {
             forecast: PollForecast::default(),
             discovery: None,
             met: None,
-            discovery_delay: Family::distribution(&DELAY_BUCKETS_SECS),
+            discovery_delay: Family::distribution(&DELAY_BOUNDS_SECS),
             catching_up: None,
         }
     }
@@ -187,6 +188,18 @@ impl Pool {
 
     pub(super) fn event_delay(&self, delay: Duration) {
         self.delay.observe(delay.as_secs_f64());
+    }
+
+    /// How many delays fell into each bucket, and above the last.
+    pub(super) fn delays(&self) -> [u64; DELAY_BOUNDS_SECS.len() + 1] {
+        let metric = self.delay.metric();
+        let histogram = metric.get_histogram();
+        let mut up_to = histogram.get_bucket().iter().map(|bucket| bucket.cumulative_count());
+        let mut below = 0;
+        std::array::from_fn(|_| {
+            let count = up_to.next().unwrap_or(histogram.get_sample_count());
+            count.saturating_sub(std::mem::replace(&mut below, count))
+        })
     }
 
     pub(super) fn discovery_delay(&self, delay: Duration) {

@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use super::calls::AccountLimit;
 use super::labels::LabelValue as _;
-use super::pool::Pool;
+use super::pool::{DELAY_BOUNDS_SECS, Pool};
 use super::{Metrics, OutboxSize, PollForecast, UserCounts, lock};
 use crate::entry::PoolIdentity;
 use crate::event::UnixMillis;
 use crate::shard::Shard;
+use crate::source::{CallOutcome, Operation};
 use crate::tally::Series;
 
 /// One pool. What has not been reported yet is None.
@@ -40,6 +41,25 @@ pub struct PoolSnapshot {
     pub risk_events: u64,
     /// Events from before their user was followed.
     pub history_events: u64,
+    /// What has ever been counted, for whoever compares two moments.
+    pub counts: Counts,
+}
+
+/// Counters of one pool and of its account and region; each only grows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Counts {
+    /// Live outcomes `Pass`.
+    pub passed: u64,
+    /// Live outcomes `Fail`.
+    pub failed: u64,
+    /// Events that threat protection acted on.
+    pub risk: u64,
+    /// Calls for histories, of all pools of the account and region.
+    pub calls: u64,
+    /// Those of them that were throttled.
+    pub throttled: u64,
+    /// Live events by their delay: as many as [`DELAY_BOUNDS_SECS`], and one for those above.
+    pub delays: [u64; DELAY_BOUNDS_SECS.len() + 1],
 }
 
 /// The exporter as a whole.
@@ -59,6 +79,8 @@ pub struct ExporterSnapshot {
     pub state_size_bytes: Option<u64>,
     /// Times that a corrupt ledger was begun anew.
     pub state_rebuilds: u64,
+    /// Whether the latest attempt to load the configuration succeeded.
+    pub reload_successful: bool,
     /// Whose users are followed.
     pub shard: Shard,
 }
@@ -72,6 +94,9 @@ impl Metrics {
         for pool in &mut snapshots {
             let account = calls.account(pool.identity.account_id.as_deref(), &pool.identity.region);
             pool.budget_per_second = account.budget_per_second;
+            let outcomes = account.requests.of(Operation::AdminListUserAuthEvents);
+            pool.counts.calls = outcomes.iter().map(|(_, count)| count).sum();
+            pool.counts.throttled = *outcomes.of(CallOutcome::Throttled);
             pool.limit = account.limit;
         }
         snapshots
@@ -88,6 +113,7 @@ impl Metrics {
             progress: exporter.progress.iter().map(|(stage, time)| (stage.as_str(), *time)).collect(),
             state_size_bytes: exporter.state_size_bytes,
             state_rebuilds: exporter.state_rebuilds,
+            reload_successful: exporter.reload_successful,
             shard: exporter.shard,
         }
     }
@@ -95,9 +121,17 @@ impl Metrics {
 
 fn snapshot(pool: &Pool) -> PoolSnapshot {
     let (mut met, mut left, mut risk_events, mut history_events) = (0, 0, 0, 0);
+    let mut counts = Counts { delays: pool.delays(), ..Counts::default() };
     for (series, total) in pool.totals() {
         match series {
-            Series::Events(_) => met += total,
+            Series::Events(outcome) => {
+                met += total;
+                match outcome.response.as_str() {
+                    "Pass" => counts.passed += total,
+                    "Fail" => counts.failed += total,
+                    _ => {}
+                }
+            }
             Series::Superseded(_) => left += total,
             Series::Risk { .. } => risk_events += total,
             Series::History => history_events += total,
@@ -121,5 +155,6 @@ fn snapshot(pool: &Pool) -> PoolSnapshot {
         events: u64::saturating_sub(met, left),
         risk_events,
         history_events,
+        counts: Counts { risk: risk_events, ..counts },
     }
 }

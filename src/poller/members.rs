@@ -217,6 +217,13 @@ impl Members {
         Some(UserSlot(slot))
     }
 
+    /// The names of a pool's users.
+    pub fn names_of(&self, pool: PoolSlot) -> Vec<String> {
+        let first = self.pools.get(&pool).map_or(NONE, |pool| pool.first);
+        let rows = std::iter::successors(self.rows.get(first as usize), |row| self.rows.get(row.after as usize));
+        rows.map(|row| self.names.get(row.name).to_owned()).collect()
+    }
+
     /// A user's pool and name, whose turn begins now; it has one at a time.
     pub fn begin(&mut self, slot: UserSlot) -> Option<(PoolSlot, String)> {
         let row = self.rows.get_mut(slot.0 as usize).filter(|row| row.name != NONE && !row.has(Row::LEFT))?;

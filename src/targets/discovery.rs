@@ -16,14 +16,14 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::roster::{self, Joining, Meeting, Selection, Stored};
 use super::round::{Complete, Round, Wanted};
-use crate::config::PoolConfig;
+use crate::config::{FirstRun, PoolConfig};
 use crate::event::UnixMillis;
 use crate::ledger::{Ledger, LedgerError, PoolRecord, Standing, UserRecord};
 use crate::lifecycle::Clock;
@@ -83,6 +83,21 @@ pub struct Discovery<S> {
     pub clock: Clock,
     /// Whom to tell.
     pub poller: mpsc::Sender<Message<S>>,
+    /// What is asked for from the next round on.
+    pub wishes: watch::Receiver<Wishes>,
+}
+
+/// What may change while a pool is followed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Wishes {
+    /// Whom to follow; everything else of the pool stays.
+    pub config: PoolConfig,
+    /// `discovery.interval`.
+    pub interval: Duration,
+    /// `discovery.forget_after`.
+    pub forget_after: Duration,
+    /// `poll.first_run`, for those who join.
+    pub first_run: FirstRun,
 }
 
 /// What has been learnt so far.
@@ -140,10 +155,13 @@ impl<S: Source> Discovery<S> {
     }
 
     async fn keep(mut self) {
-        let selection = Selection::of(&self.config).in_shard(self.shard);
+        let mut selection = Selection::of(&self.config).in_shard(self.shard);
         let mut known = Known::default();
         self.begin(&selection, &mut known).await;
         loop {
+            if self.wishes.has_changed().unwrap_or(false) {
+                selection = self.change(&selection, &mut known).await;
+            }
             self.read_names(&mut known).await;
             let by_hand = self.config.usernames.iter().chain(&known.in_file).cloned();
             let round = Round::begin(&selection, by_hand);
@@ -165,6 +183,24 @@ impl<S: Source> Discovery<S> {
         let is_empty = self.ledger.followed(&self.pool.identity.id).next().is_none();
         self.record.selection = is_empty.then(|| selection.digest());
         self.write_record().await;
+    }
+
+    /// Takes other wishes up, between two rounds. Nobody leaves by it: the next complete round says who is gone.
+    async fn change(&mut self, before: &Selection, known: &mut Known) -> Selection {
+        let wishes = self.wishes.borrow_and_update().clone();
+        (self.interval, self.forget_after) = (wishes.interval, wishes.forget_after);
+        self.joining.first_run = wishes.first_run;
+        if wishes.config.usernames_file != self.config.usernames_file {
+            (known.in_file, known.file_changed, known.file_trouble) = (Vec::new(), None, None);
+        }
+        self.config = wishes.config;
+        let selection = Selection::of(&self.config).in_shard(self.shard);
+        if selection.digest() != before.digest() {
+            // Until then a process that starts does not trust what it finds.
+            self.record.selection = None;
+            self.write_record().await;
+        }
+        selection
     }
 
     async fn follow_the_stored(&self, selection: &Selection, known: &mut Known) {
@@ -500,12 +536,12 @@ impl<S: Source> Discovery<S> {
         }
     }
 
-    /// Waits; answers at once, and true, when the file of names has changed.
+    /// Waits; answers at once, and true, when the file of names has changed, or what is asked for.
     async fn pause(&self, pause: Duration, known: &mut Known) -> bool {
         let until = Instant::now() + pause;
         while Instant::now() < until {
             tokio::time::sleep_until(until.min(Instant::now() + FILE_LOOK_EVERY)).await;
-            if self.read_names(known).await {
+            if self.wishes.has_changed().unwrap_or(false) || self.read_names(known).await {
                 return true;
             }
         }

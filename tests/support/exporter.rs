@@ -72,6 +72,11 @@ impl Exporter {
         Some(listen.unwrap().parse().unwrap())
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.listens().unwrap()
+    }
+
     /// Whether it has said that it runs.
     pub fn is_running(&self) -> bool {
         self.listens().is_some()

@@ -25,6 +25,19 @@ pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
     None
 }
 
+/// Whether a program is installed. Without it a line that says so; in CI a failure.
+#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+pub(crate) fn has(program: &str) -> bool {
+    let version = Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let has = version.is_ok_and(|status| status.success());
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(has || !is_ci, "{program} has to be installed in CI");
+    if !has {
+        println!("skipped: {program} is not installed");
+    }
+    has
+}
+
 /// A library to preload that fakes the time of day. Without it, None and a line that says so; in CI a failure.
 #[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
 pub(crate) fn faketime() -> Option<PathBuf> {

@@ -41,7 +41,7 @@ impl Server {
             quoted.join(", ")
         );
         if let Some(alertmanager) = alertmanager {
-            write!(config, "alerting: {{alertmanagers: [{{static_configs: [{{targets: [\"{alertmanager}\"]}}]}}]}}\n")
+            writeln!(config, "alerting: {{alertmanagers: [{{static_configs: [{{targets: [\"{alertmanager}\"]}}]}}]}}")
                 .unwrap();
         }
         let file = directory.join("prometheus.yml");
@@ -89,20 +89,12 @@ impl Server {
                 let _ = tell.send(line);
             }
         });
-        let deadline = Instant::now() + PATIENCE;
-        let mut said = String::new();
-        loop {
-            let Ok(line) = told.recv_timeout(deadline.saturating_duration_since(Instant::now())) else {
-                let _ = child.kill();
-                panic!("it does not say where it listens:\n{said}");
-            };
-            if line.contains("msg=\"Listening on\"") {
-                let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
-                let address = address.unwrap().parse().unwrap();
-                return Self { child, address };
-            }
-            writeln!(said, "{line}").unwrap();
-        }
+        let listens = where_it_listens(&told).unwrap_or_else(|said| {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("it does not say where it listens:\n{said}")
+        });
+        Self { child, address: listens }
     }
 
     /// Where it listens.
@@ -146,6 +138,20 @@ impl Drop for Server {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Waits for the line that says it; all that was said instead, if it does not come.
+fn where_it_listens(told: &mpsc::Receiver<String>) -> Result<SocketAddr, String> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut said = String::new();
+    while let Ok(line) = told.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        if line.contains("msg=\"Listening on\"") {
+            let address = line.split("address=").nth(1).and_then(|rest| rest.split_whitespace().next());
+            return Ok(address.unwrap().parse().unwrap());
+        }
+        writeln!(said, "{line}").unwrap();
+    }
+    Err(said)
 }
 
 /// HTTP/1.0, so that the body is not cut into chunks.

@@ -1,0 +1,62 @@
+//! `completions` and `man`: what shells and manuals say of the command line, from the same source as `--help`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Command, CommandFactory as _};
+use clap_complete::Shell;
+
+use super::Arguments;
+
+/// The program's name on the command line.
+const NAME: &str = "cognito-auth-exporter";
+
+/// Which shell.
+#[derive(Args, Debug)]
+pub struct CompletionsArgs {
+    /// The shell that is to complete.
+    shell: Shell,
+}
+
+/// Which page.
+#[derive(Args, Debug)]
+pub struct ManArgs {
+    /// The command whose page it is; without one, the page of the whole.
+    command: Option<String>,
+}
+
+/// Prints what a shell reads to complete our command line.
+///
+/// # Errors
+/// Nobody reads it.
+pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Arguments::command(), NAME, &mut script);
+    print(&script)
+}
+
+/// Prints a page for `man -l -`.
+///
+/// # Errors
+/// There is no such command, or nobody reads it.
+pub fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
+    let mut whole = Arguments::command();
+    whole.build();
+    let command: Command = match &args.command {
+        None => whole,
+        Some(name) => {
+            let found = whole.find_subcommand(name);
+            let known = || whole.get_subcommands().map(Command::get_name).collect::<Vec<_>>().join(", ");
+            found.cloned().ok_or_else(|| anyhow!("there is no command {name:?}; there are {}", known()))?
+        }
+    };
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command).render(&mut page).context("render the page")?;
+    print(&page)
+}
+
+fn print(text: &[u8]) -> anyhow::Result<ExitCode> {
+    std::io::stdout().write_all(text).context("write to stdout")?;
+    Ok(ExitCode::SUCCESS)
+}

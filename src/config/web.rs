@@ -1,0 +1,349 @@
+//! The web configuration: TLS and authentication of the HTTP server, in the format that Prometheus's exporters share
+//! (<https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md>).
+//!
+//! It is read like the configuration itself: every mistake at once, each with its key and what would be accepted, no
+//! secret shown. What the format allows and this server cannot do is refused rather than ignored, because an operator who
+//! asked for it relies on it: TLS before 1.2, ciphers without forward secrecy, and client certificates that are asked for
+//! and not verified. Two keys have no effect and are accepted: `http2` (HTTP/1.1 is spoken, which every client can), and
+//! names of TLS 1.3 ciphers, which Go does not configure either.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bcrypt::HashParts;
+use figment::value::Dict;
+use http::{HeaderName, HeaderValue};
+use rustls::{CipherSuite, NamedGroup};
+
+use super::Secret;
+use super::keys::Keys;
+use super::mistakes::{ConfigErrors, Mistake, Origin};
+use super::reader::{Findings, Table};
+use super::settings::Settings;
+use super::shapes::{Shape, flag, parsed, path, text, whole, word};
+
+/// Largest file that is read, in bytes; ten users have one kilobyte.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Users that may be listed: who has more wants a proxy, says the format's own documentation.
+const USERS_MAX: usize = 100;
+
+/// Costliest password: a few seconds to compare, and nobody else's is compared meanwhile.
+const COST_MAX: u32 = 16;
+
+/// What the file says. The default is what no file says: plain HTTP for everybody.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct WebConfig {
+    /// None: plain HTTP.
+    pub tls: Option<TlsServerConfig>,
+    /// Headers of every answer, in place of those that the server itself would give.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Who may ask, with the bcrypt hashes of their passwords; nobody listed: everybody.
+    pub users: BTreeMap<String, Secret>,
+    /// How often anything may be asked.
+    pub rate_limit: Option<RateLimit>,
+}
+
+/// `tls_server_config`.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TlsServerConfig {
+    /// Our certificate and those between it and its authority.
+    pub cert: Pem,
+    /// Its key.
+    pub key: Pem,
+    /// The authorities that clients' certificates are to come from.
+    pub client_ca: Option<Pem>,
+    /// Whether clients are to show one.
+    pub client_auth: ClientAuth,
+    /// The oldest version that is spoken.
+    pub min_version: TlsVersion,
+    /// The newest.
+    pub max_version: TlsVersion,
+    /// The ciphers of TLS 1.2; all there are if empty.
+    pub cipher_suites: Vec<CipherSuite>,
+    /// Whether the order above counts rather than the client's.
+    pub prefer_server_cipher_suites: bool,
+    /// The groups of the key exchange in order of preference; all there are if empty.
+    pub curve_preferences: Vec<NamedGroup>,
+}
+
+/// Something in PEM format.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Pem {
+    /// In a file of its own.
+    File(PathBuf),
+    /// In the web configuration itself.
+    Inline(Secret),
+}
+
+/// Whether clients show a certificate. One that is shown is always verified.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ClientAuth {
+    /// They are not asked.
+    None,
+    /// They may.
+    IfGiven,
+    /// They have to.
+    Required,
+}
+
+/// A version of TLS.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum TlsVersion {
+    /// RFC 5246.
+    Tls12,
+    /// RFC 8446.
+    Tls13,
+}
+
+/// `rate_limit`: a bucket of tokens, one for each request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RateLimit {
+    /// Time in which a token comes back.
+    pub interval: Duration,
+    /// Most tokens there are.
+    pub burst: u32,
+}
+
+/// Loads a web configuration. Relative paths in it begin where it lies.
+///
+/// # Errors
+/// Everything that is wrong, all at once.
+pub fn load_web(file: &Path) -> Result<WebConfig, ConfigErrors> {
+    let values = values(file).map_err(|text| ConfigErrors(vec![mistake(file, text)]))?;
+    let mut findings = Findings::default();
+    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+    let settings = Settings::of_file(file.to_owned(), values, keys());
+    let config = Table::read_root(&settings, &mut findings, |root| web(root, &folder));
+    ConfigErrors::none_or(findings.mistakes).map(|()| config)
+}
+
+fn mistake(file: &Path, text: String) -> Mistake {
+    Mistake { origin: Origin::File(file.to_owned()), key: String::new(), text }
+}
+
+fn keys() -> Keys {
+    let mut findings = Findings::default();
+    Table::read_root(&Settings::blank(), &mut findings, |root| web(root, Path::new("")));
+    findings.asked
+}
+
+fn values(file: &Path) -> Result<Dict, String> {
+    let mut text = String::new();
+    let read = File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
+    match read {
+        Ok(bytes) if bytes as u64 > FILE_BYTES_MAX => {
+            return Err(format!("cannot read the web configuration: it is larger than {FILE_BYTES_MAX} bytes"));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+            return Err("cannot read the web configuration: it is not text".to_owned());
+        }
+        Err(error) => return Err(format!("cannot read the web configuration: {error}")),
+    }
+    // A snippet of the text could be a hash or a key.
+    let options = serde_saphyr::options! { with_snippet: false };
+    let values: Option<Dict> = serde_saphyr::from_str_with_options(&text, options).map_err(|error| not_yaml(&error))?;
+    Ok(values.unwrap_or_default())
+}
+
+/// The place of a fault and its kind. The parser's own words may quote what it found, and that may be a secret.
+fn not_yaml(error: &serde_saphyr::Error) -> String {
+    let place = error.location().map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
+    let kind = match error.without_snippet() {
+        serde_saphyr::Error::DuplicateMappingKey { .. } => "a key is there twice; accepted: each key once",
+        _ => "not a YAML mapping; accepted: the format of the Prometheus exporter-toolkit's web configuration",
+    };
+    format!("{place}{kind}")
+}
+
+fn web(root: &mut Table<'_>, folder: &Path) -> WebConfig {
+    let tls = root.is_set("tls_server_config");
+    let server = root.table("tls_server_config", |table| tls_server(table, folder));
+    let headers = root.table("http_server_config", |server| {
+        let _http2 = server.optional("http2", &flag());
+        server.table("headers", headers)
+    });
+    WebConfig {
+        tls: if tls { server } else { None },
+        headers,
+        users: users(root),
+        rate_limit: root.table("rate_limit", rate_limit),
+    }
+}
+
+fn tls_server(tls: &mut Table<'_>, folder: &Path) -> Option<TlsServerConfig> {
+    let is_wanted = tls.is_there();
+    let mut pem = |inline: &'static str, file: &'static str, needed: bool| {
+        let text = tls.optional(inline, &pem_text()).map(|text| Pem::Inline(Secret::new(text)));
+        let path = tls.optional(file, &path()).map(|path| Pem::File(folder.join(path)));
+        let (has_text, has_path) = (tls.is_set(inline), tls.is_set(file));
+        if has_text && has_path {
+            let text = format!("{} is given beside {}; accepted: one of them", tls.path_of(inline), tls.path_of(file));
+            tls.reject(&[inline], text);
+        } else if needed && is_wanted && !has_text && !has_path {
+            let text = format!("{} is missing; accepted: a path, or PEM in {}", tls.path_of(file), tls.path_of(inline));
+            tls.reject(&[file], text);
+        }
+        path.or(text)
+    };
+    let cert = pem("cert", "cert_file", true);
+    let key = pem("key", "key_file", true);
+    let client_ca = pem("client_ca", "client_ca_file", false);
+    let client_auth = tls.or("client_auth_type", ClientAuth::None, &word(CLIENT_AUTHS));
+    let has_ca = tls.is_set("client_ca") || tls.is_set("client_ca_file");
+    if client_auth != ClientAuth::None && !has_ca {
+        let text = "tls_server_config.client_auth_type asks for certificates, but there is no authority to verify them; \
+                    accepted: tls_server_config.client_ca_file beside it";
+        tls.reject(&["client_auth_type"], text.to_owned());
+    }
+    if client_auth == ClientAuth::None && has_ca && !tls.is_misread("client_auth_type") {
+        let text = "tls_server_config.client_ca_file is given, but clients are not asked for certificates; accepted: \
+                    tls_server_config.client_auth_type = RequireAndVerifyClientCert beside it";
+        tls.reject(&["client_ca_file", "client_ca"], text.to_owned());
+    }
+    tls.not_yet("client_allowed_sans", "an authority of its own for those who may ask", |_| false);
+    let min_version = tls.or("min_version", TlsVersion::Tls12, &word(VERSIONS));
+    let max_version = tls.or("max_version", TlsVersion::Tls13, &word(VERSIONS));
+    if min_version > max_version {
+        let text = "tls_server_config.min_version is newer than max_version; accepted: one that is not".to_owned();
+        tls.reject(&["min_version"], text);
+    }
+    let suites = tls.list("cipher_suites", &word(CIPHER_SUITES));
+    let of_tls12: Vec<CipherSuite> = suites.iter().copied().filter(|suite| *suite != OF_TLS13).collect();
+    if !suites.is_empty() && of_tls12.is_empty() && max_version == TlsVersion::Tls12 {
+        let text = "tls_server_config.cipher_suites has none for TLS 1.2, which alone is spoken; accepted: one that is";
+        tls.reject(&["cipher_suites"], text.to_owned());
+    }
+    Some(TlsServerConfig {
+        client_ca,
+        client_auth,
+        min_version,
+        max_version,
+        cipher_suites: of_tls12,
+        prefer_server_cipher_suites: tls.or("prefer_server_cipher_suites", true, &flag()),
+        curve_preferences: tls.list("curve_preferences", &word(CURVES)),
+        cert: cert?,
+        key: key?,
+    })
+}
+
+fn headers(headers: &mut Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    // A blank value means that the header is not to be set.
+    HEADERS
+        .iter()
+        .filter_map(|(written, values)| {
+            let value = headers.optional(written, &header_value(values))?;
+            let name = HeaderName::from_bytes(written.as_bytes()).ok()?;
+            (!value.is_empty()).then_some((name, value))
+        })
+        .collect()
+}
+
+fn users(root: &mut Table<'_>) -> BTreeMap<String, Secret> {
+    let Some(given) = root.given("basic_auth_users") else { return BTreeMap::new() };
+    let Some(table) = given.table() else {
+        let text =
+            format!("basic_auth_users is {}; accepted: names, each with the bcrypt hash of a password", given.kind());
+        root.reject(&["basic_auth_users"], text);
+        return BTreeMap::new();
+    };
+    if table.len() > USERS_MAX {
+        let text = format!("basic_auth_users has {} users; accepted: at most {USERS_MAX}", table.len());
+        root.reject(&["basic_auth_users"], text);
+    }
+    let mut users = BTreeMap::new();
+    for (name, hash) in table {
+        match hash.as_str().filter(|hash| is_affordable(hash)) {
+            // A name with a colon could not be sent.
+            Some(hash) if !name.is_empty() && !name.contains(':') => {
+                users.insert(name.clone(), Secret::new(hash));
+            }
+            Some(_) => {
+                let text =
+                    "basic_auth_users has a name that is empty or holds a colon; accepted: one without".to_owned();
+                root.reject(&["basic_auth_users"], text);
+            }
+            None => {
+                let text = format!(
+                    "basic_auth_users.{name} is not a bcrypt hash of cost 4 to {COST_MAX}; accepted: what \
+                     `htpasswd -nBC 10 {name}` prints behind the colon"
+                );
+                root.reject(&["basic_auth_users"], text);
+            }
+        }
+    }
+    users
+}
+
+fn is_affordable(hash: &str) -> bool {
+    hash.parse::<HashParts>().is_ok_and(|parts| (4..=COST_MAX).contains(&parts.get_cost()))
+}
+
+fn rate_limit(limit: &mut Table<'_>) -> Option<RateLimit> {
+    let interval = limit.optional("interval", &interval());
+    let burst = limit.or("burst", 0, &whole(0..=1_000_000));
+    let interval = interval.filter(|interval| !interval.is_zero())?;
+    if burst == 0 {
+        let text = "rate_limit.burst is missing or 0, which lets no request pass; accepted: 1 to 1000000".to_owned();
+        limit.reject(&["burst", "interval"], text);
+    }
+    Some(RateLimit { interval, burst })
+}
+
+/// What a TLS 1.3 name stands for: they are always on, and cannot be chosen among.
+const OF_TLS13: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;
+
+/// Go's names for those of its ciphers that keep past traffic secret when the key is lost.
+const CIPHER_SUITES: &[(&str, CipherSuite)] = &[
+    ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+    ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+    ("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256", CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
+    ("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+    ("TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
+    ("TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
+    ("TLS_AES_128_GCM_SHA256", OF_TLS13),
+    ("TLS_AES_256_GCM_SHA384", OF_TLS13),
+    ("TLS_CHACHA20_POLY1305_SHA256", OF_TLS13),
+];
+const CURVES: &[(&str, NamedGroup)] =
+    &[("X25519", NamedGroup::X25519), ("CurveP256", NamedGroup::secp256r1), ("CurveP384", NamedGroup::secp384r1)];
+const VERSIONS: &[(&str, TlsVersion)] = &[("TLS12", TlsVersion::Tls12), ("TLS13", TlsVersion::Tls13)];
+const CLIENT_AUTHS: &[(&str, ClientAuth)] = &[
+    ("NoClientCert", ClientAuth::None),
+    ("VerifyClientCertIfGiven", ClientAuth::IfGiven),
+    ("RequireAndVerifyClientCert", ClientAuth::Required),
+];
+
+/// The headers that the format knows, and their values where there are few.
+const HEADERS: &[(&str, &[&str])] = &[
+    ("Content-Security-Policy", &[]),
+    ("Strict-Transport-Security", &[]),
+    ("X-Content-Type-Options", &["nosniff"]),
+    ("X-Frame-Options", &["deny", "sameorigin"]),
+    ("X-XSS-Protection", &[]),
+];
+
+fn header_value(values: &'static [&'static str]) -> Shape<HeaderValue> {
+    let accepted = if values.is_empty() { "visible ASCII characters".to_owned() } else { values.join(", ") };
+    parsed(accepted, |text| {
+        let is_known = text.is_empty() || values.is_empty() || values.contains(&text);
+        HeaderValue::from_str(text).ok().filter(|_| is_known)
+    })
+}
+
+fn pem_text() -> Shape<String> {
+    text("text in PEM format", |text| text.contains("-----BEGIN ")).secret()
+}
+
+/// A duration as Go writes it, and as this program does.
+fn interval() -> Shape<Duration> {
+    parsed("a duration from \"0s\" to \"1h\"", |text| {
+        let text = text.trim();
+        let interval = if text == "0" { Some(Duration::ZERO) } else { humantime::parse_duration(text).ok() };
+        interval.filter(|interval| *interval <= Duration::from_hours(1))
+    })
+}

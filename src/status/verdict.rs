@@ -1,0 +1,212 @@
+//! Whether sign-in events flow, and what keeps them from it: what somebody who was woken wants to read first.
+//!
+//! Pure: it follows from the rest of the report. Each finding is one sentence for people that says what to look at.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{PoolStatus, StatusReport};
+use crate::event::UnixMillis;
+
+/// How long a process may take to get its first answers before that is worth a word.
+const WARM_UP: Duration = Duration::from_secs(2 * 60);
+
+/// By how much a poll may be later than its objective: the round that brings it takes its time.
+const OBJECTIVE_SLACK: f64 = 1.1;
+
+/// How long records may wait while deliveries fail before that is worth a word; shorter is a hiccup.
+const WAITING_MAX: Duration = Duration::from_secs(60);
+
+/// How bad it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Events flow; somebody should look when there is time.
+    Warning,
+    /// Events do not flow, or will not for long.
+    Error,
+}
+
+/// Something that a person should know.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Finding {
+    /// How bad it is.
+    pub severity: Severity,
+    /// The pool that it concerns; null if all of them.
+    pub pool: Option<String>,
+    /// What it is.
+    pub text: String,
+}
+
+/// What is to be said of a report, the worst first.
+pub(super) fn findings(report: &StatusReport) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut find = |severity, pool: Option<&PoolStatus>, text: String| {
+        findings.push(Finding { severity, pool: pool.map(|pool| pool.id.clone()), text });
+    };
+    if let Some(reason) = report.reason.as_ref().filter(|_| report.now.since(report.started) > WARM_UP) {
+        find(Severity::Error, None, format!("the exporter is not ready: {reason}"));
+    }
+    for reason in &report.paused {
+        find(Severity::Error, None, paused(reason).to_owned());
+    }
+    for pool in &report.pools {
+        of_pool(pool, report, &mut |severity, text| find(severity, Some(pool), text));
+    }
+    of_quota(report, &mut |severity, text| find(severity, None, text));
+    of_delivery(report, &mut |severity, text| find(severity, None, text));
+    if report.quarantined_records.unwrap_or(0) > 0 {
+        let text =
+            "records that the receiver refused are in quarantine; `cognito-auth-exporter quarantine list` shows why";
+        find(Severity::Warning, None, text.to_owned());
+    }
+    if report.state.rebuilds > 0 {
+        let text = "the ledger was damaged and begun anew when this process started; its log says what was moved where";
+        find(Severity::Warning, None, text.to_owned());
+    }
+    if !report.config_reload_successful {
+        let text = "the configuration was changed and cannot be used: the one before it is in force; the log says why";
+        find(Severity::Warning, None, text.to_owned());
+    }
+    findings.sort_by_key(|finding| Reverse(finding.severity));
+    findings
+}
+
+fn paused(reason: &str) -> &'static str {
+    match reason {
+        "outbox_full" => "polling pauses because the outbox is full: the receiver has to take records first",
+        "quarantine_full" => {
+            "delivery pauses because the quarantine is full: its records have to be retried or dropped"
+        }
+        _ => "work pauses because the ledger cannot be written: look at the disk",
+    }
+}
+
+fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
+    let users = pool.users.unwrap_or_default();
+    match pool.up {
+        Some(false) => {
+            let reason = pool.reason.as_deref().unwrap_or("the log says why");
+            find(Severity::Error, format!("the pool cannot be read: {reason}"));
+            return; // everything else follows from it
+        }
+        None if report.now.since(report.started) > WARM_UP => {
+            find(Severity::Warning, "the pool has not answered yet".to_owned());
+        }
+        None | Some(true) => {}
+    }
+    if let (Some(oldest), Some(objective)) = (pool.oldest_poll, pool.objective_seconds) {
+        let age = report.now.since(oldest);
+        if age > Duration::from_secs(objective).mul_f64(OBJECTIVE_SLACK) {
+            let text =
+                "users wait longer for their poll than poll.max_interval says; a larger budget or fewer users help";
+            find(Severity::Warning, text.to_owned());
+        }
+    }
+    if users.failing > 0 {
+        find(
+            Severity::Warning,
+            format!("{} users cannot be read; Cognito answers with errors of theirs", users.failing),
+        );
+    }
+}
+
+/// Said once for all pools that share the quota.
+fn of_quota(report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
+    let throttled = report.pools.iter().filter(|pool| pool.last_hour.throttled > 0);
+    let quotas: BTreeSet<_> = throttled.map(|pool| (pool.account_id.as_deref(), pool.region.as_str())).collect();
+    for (account, region) in quotas {
+        let whose = account.map_or_else(|| region.to_owned(), |account| format!("account {account}, {region}"));
+        let text = format!(
+            "Cognito throttled calls in the last hour ({whose}): others use the same quota, and the budget steps back for them"
+        );
+        find(Severity::Warning, text);
+    }
+}
+
+fn of_delivery(report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
+    let Some(outbox) = &report.outbox else { return };
+    let waits = outbox.oldest.is_some_and(|oldest| report.now.since(oldest) > WAITING_MAX);
+    let latest = report.delivery.last_errors.first();
+    let is_failing = |at: UnixMillis| report.delivery.last_success.is_none_or(|success| success < at);
+    if let Some(error) = latest.filter(|error| waits && is_failing(error.last)) {
+        find(Severity::Error, format!("the receiver does not take records: {}", error.cause));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entry::PoolIdentity;
+    use crate::metrics::{Metrics, OutboxSize, PauseReason, UserCounts};
+    use crate::status::StatusBoard;
+
+    const POOL: &str = "eu-west-1_A";
+    const START: UnixMillis = UnixMillis(1_723_136_049_929);
+
+    fn world() -> (Metrics, StatusBoard) {
+        let (metrics, board) = (Metrics::new(START), StatusBoard::new(START));
+        metrics.add_pool(&PoolIdentity {
+            id: POOL.into(),
+            name: "a".into(),
+            region: "eu-west-1".into(),
+            account_id: None,
+        });
+        metrics.pool_up(POOL, true);
+        metrics.poll_objective(POOL, Duration::from_secs(3600));
+        board.ready();
+        (metrics, board)
+    }
+
+    fn found(metrics: &Metrics, board: &StatusBoard) -> (bool, Vec<(Severity, String)>) {
+        let report = board.report(metrics, START.plus(Duration::from_hours(2)));
+        (report.flowing, report.findings.into_iter().map(|finding| (finding.severity, finding.text)).collect())
+    }
+
+    #[test]
+    fn all_well_is_said_by_saying_nothing() {
+        let (metrics, board) = world();
+        metrics.oldest_poll(POOL, Some(START.plus(Duration::from_secs(3700))));
+        assert_eq!(found(&metrics, &board), (true, vec![]));
+    }
+
+    #[test]
+    fn what_stops_events_is_an_error_and_comes_first() {
+        let (metrics, board) = world();
+        metrics.users(POOL, UserCounts { ok: 1, missing: 1, failing: 2 });
+        metrics.oldest_poll(POOL, Some(START));
+        let (flowing, warnings) = found(&metrics, &board);
+        assert!(flowing && warnings.iter().all(|(severity, _)| *severity == Severity::Warning));
+        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        for break_it in [
+            (|metrics, board| {
+                metrics.pool_up(POOL, false);
+                board.pool_error(POOL, "denied", START);
+            }) as fn(&Metrics, &StatusBoard),
+            |metrics, _| metrics.paused(PauseReason::OutboxFull, true),
+            |metrics, board| {
+                metrics.outbox(OutboxSize { records: 1, bytes: 1, oldest: Some(START) });
+                board.delivery_error("refused", START);
+            },
+            |_, board| board.stuck("no space"),
+        ] {
+            let (metrics, board) = world();
+            metrics.oldest_poll(POOL, Some(START));
+            break_it(&metrics, &board);
+            let (flowing, findings) = found(&metrics, &board);
+            assert!(!flowing && findings[0].0 == Severity::Error, "{findings:?}");
+        }
+    }
+
+    #[test]
+    fn a_receiver_that_has_taken_records_since_its_last_error_is_well() {
+        let (metrics, board) = world();
+        metrics.outbox(OutboxSize { records: 1, bytes: 1, oldest: Some(START) });
+        board.delivery_error("refused", START);
+        board.delivered(START.plus(Duration::from_secs(1)));
+        assert!(found(&metrics, &board).0);
+    }
+}

@@ -1,0 +1,265 @@
+//! The status page as a browser shows it: chromium finds nothing to refuse, nothing hangs over the edge of a telephone, and
+//! every word can be read in the light and in the dark.
+//!
+//! `SCREENSHOTS=docs/images cargo test --test page` draws the pictures of the documentation.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/peers.rs"]
+mod peers;
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use cognito_auth_exporter::entry::PoolIdentity;
+use cognito_auth_exporter::event::{AuthEvent, UnixMillis, Word};
+use cognito_auth_exporter::http::{HttpServer, Router, Scrapes};
+use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle};
+use cognito_auth_exporter::metrics::{Metrics, OutboxSize, PauseReason, PollForecast, Stage, UserCounts};
+use cognito_auth_exporter::source::{CallOutcome, Operation};
+use cognito_auth_exporter::status::StatusBoard;
+use cognito_auth_exporter::tally::Series;
+
+/// Two sizes of a window: a desk's and a telephone's.
+const DESK: (u32, u32) = (1280, 1560);
+const PHONE: (u32, u32) = (390, 2400);
+
+/// When the last hour began.
+const START: UnixMillis = UnixMillis(1_795_600_800_000);
+
+/// An exporter of an eventful hour.
+struct World {
+    address: SocketAddr,
+    router: Router,
+    _lifecycle: Lifecycle,
+}
+
+fn outcome(response: &str) -> Series {
+    let event = AuthEvent {
+        event_type: Some(Word::parse("SignIn")),
+        response: Some(Word::parse(response)),
+        ..AuthEvent::default()
+    };
+    Series::Events(event.facts().outcome())
+}
+
+fn risk() -> Series {
+    let found = |series: &Series| matches!(series, Series::Risk { .. });
+    Series::documented().find(found).unwrap()
+}
+
+impl World {
+    async fn new(with_trouble: bool) -> Self {
+        let clock = Clock::manual(START);
+        let router = Router {
+            metrics: Metrics::new(START),
+            board: StatusBoard::new(UnixMillis(START.0 - 3 * 24 * 3_600_000)),
+            scrapes: Scrapes::new(),
+            clock: clock.clone(),
+        };
+        live_an_hour(&router, with_trouble);
+        let server = HttpServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let address = server.local_addr().unwrap();
+        let lifecycle = Lifecycle::new();
+        let stop = lifecycle.stops(Duty::Serve).soft.clone();
+        lifecycle.spawn(Duty::Serve, "http", server.serve(router.clone(), stop));
+        Self { address, router, _lifecycle: lifecycle }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+}
+
+fn live_an_hour(router: &Router, with_trouble: bool) {
+    let Router { metrics, board, clock, .. } = router;
+    let mut pools = vec![("eu-west-1_Customers", "customers"), ("eu-west-1_Partners", "partners")];
+    if with_trouble {
+        pools.push(("us-east-1_Staff", "staff"));
+    }
+    for (id, name) in &pools {
+        metrics.add_pool(&PoolIdentity {
+            id: (*id).into(),
+            name: (*name).into(),
+            region: id.split('_').next().unwrap().into(),
+            account_id: (*name != "staff").then(|| "123456789012".into()),
+        });
+        metrics.poll_objective(id, Duration::from_secs(3600));
+    }
+    let mut totals = [[48_211_u64, 3_102, 41], [9_127, 611, 3]];
+    let call = |outcome, calls: u64| {
+        for _ in 0..calls {
+            let took = Duration::from_millis(60);
+            metrics.api_request(Some("123456789012"), "eu-west-1", Operation::AdminListUserAuthEvents, outcome, took);
+        }
+    };
+    for tick in 0..=720_u64 {
+        let now = START.plus(Duration::from_secs(tick * 5));
+        clock.set(now);
+        // A morning that gets busier, with somebody trying passwords in the middle of it.
+        let wave = 4 + tick / 120 + (tick * 7919 % 11) / 3;
+        let attack = if with_trouble && (330..390).contains(&tick) { 9 + tick % 7 } else { 0 };
+        let [customers, partners] = &mut totals;
+        *customers = [customers[0] + wave, customers[1] + wave / 5 + attack, customers[2] + attack / 12];
+        *partners = [partners[0] + wave / 4, partners[1] + u64::from(tick % 9 == 0), partners[2]];
+        for ((id, _), [passed, failed, risks]) in pools.iter().zip(totals) {
+            metrics.totals(id, &[(outcome("Pass"), passed), (outcome("Fail"), failed), (risk(), risks)]);
+            metrics.event_delay(id, Duration::from_secs(4 + tick % 40));
+        }
+        call(CallOutcome::Ok, 25);
+        if with_trouble && (500..520).contains(&tick) {
+            call(CallOutcome::Throttled, 1);
+        }
+        board.note_counts(metrics, now);
+    }
+    let now = clock.now();
+    let ago = |seconds| now.minus(Duration::from_secs(seconds));
+    for (index, (id, _)) in pools[..2].iter().enumerate() {
+        metrics.pool_up(id, true);
+        let ok = [18_412, 1_270][index];
+        metrics.users(id, UserCounts { ok, missing: [12, 0][index], failing: 0 });
+        metrics.oldest_poll(id, Some(ago(if with_trouble && index == 0 { 4_400 } else { 1_900 })));
+        metrics.forecast(
+            id,
+            PollForecast {
+                round: Some(Duration::from_secs(3_936)),
+                event_delay: Some(Duration::from_secs(41)),
+                required_per_second: Some([5.1, 0.4][index]),
+            },
+        );
+        metrics.discovery_succeeded(id, ago(420));
+        metrics.catching_up(id, index == 0);
+    }
+    board.backlog_walks(pools[0].0, 3);
+    metrics.api_budget(Some("123456789012"), "eu-west-1", if with_trouble { 3.6 } else { 5.0 });
+    for stage in [Stage::Poll, Stage::Commit, Stage::Deliver] {
+        metrics.progress(stage, ago(1));
+    }
+    metrics.outbox_limit(1 << 30);
+    metrics.quarantined_records(0);
+    metrics.state_size(87 << 20);
+    board.ready();
+    metrics.outbox(OutboxSize { records: 37, bytes: 41 << 10, oldest: Some(ago(1)) });
+    board.delivered(ago(1));
+    if with_trouble {
+        let (staff, users) = (pools[2].0, UserCounts { ok: 312, missing: 0, failing: 0 });
+        metrics.pool_up(staff, false);
+        metrics.users(staff, users);
+        metrics.oldest_poll(staff, Some(ago(2_760)));
+        let denied = "AdminListUserAuthEvents: AccessDeniedException: the caller may not do this in this pool";
+        (0..14).for_each(|minute| board.pool_error(staff, denied, ago(1_000 - minute * 60)));
+        board.delivery_error("503 Service Unavailable: <html>upstream</html>", ago(95));
+        metrics.outbox(OutboxSize { records: 18_204, bytes: 412 << 20, oldest: Some(ago(1_260)) });
+        metrics.paused(PauseReason::OutboxFull, false);
+        board.delivery_error("connection refused", ago(0));
+    }
+}
+
+/// Runs chromium in an empty profile; answers its output and what it complained of.
+fn chromium(size: (u32, u32), dark: bool, arguments: &[&str]) -> (String, String) {
+    let profile = tempfile::tempdir().unwrap();
+    // As the page's own preference, not as a filter over it.
+    let scheme = format!("--blink-settings=preferredColorScheme={}", u32::from(!dark));
+    let output = Command::new("chromium")
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"])
+        .args(["--disable-background-networking", "--disable-component-update", "--disable-sync"])
+        .args(["--enable-logging=stderr", "--disable-dev-shm-usage"])
+        .arg(format!("--user-data-dir={}", profile.path().display()))
+        .arg(format!("--window-size={},{}", size.0, size.1))
+        .arg(scheme)
+        .args(arguments)
+        .env("HOME", profile.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    assert!(output.status.success(), "{}", text(output.stderr));
+    (text(output.stdout), text(output.stderr))
+}
+
+/// Width and height that a PNG says it has.
+fn png_size(file: &Path) -> (u32, u32) {
+    let bytes = std::fs::read(file).unwrap();
+    assert!(bytes.starts_with(b"\x89PNG"));
+    let number = |at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
+    (number(16), number(20))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browser_shows_the_page_and_finds_nothing_to_refuse() {
+    if !peers::has("chromium") {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let kept = std::env::var_os("SCREENSHOTS");
+    let folder = kept.as_deref().map_or(folder.path(), Path::new);
+    for (name, trouble, size, dark) in [
+        ("status-light.png", true, DESK, false),
+        ("status-dark.png", true, DESK, true),
+        ("status-phone.png", true, PHONE, false),
+        ("status-well.png", false, (DESK.0, 1060), false),
+    ] {
+        let world = World::new(trouble).await;
+        let file = folder.join(name);
+        let shot = format!("--screenshot={}", file.display());
+        let (_, said) = chromium(size, dark, &[&shot, &world.url("/?still")]);
+        for refusal in ["Refused", "violates", "CONSOLE", "ERR_"] {
+            assert!(!said.contains(refusal), "{said}");
+        }
+        assert_eq!(png_size(&file), size, "{name}");
+        let bytes = std::fs::metadata(&file).unwrap().len();
+        assert!((10_000..300_000).contains(&bytes), "{name} has {bytes} bytes");
+        assert!(world.router.board.is_ready().is_ok());
+    }
+}
+
+/// What a browser measures: by how much the page is wider than its window, and the texts whose contrast with what is behind
+/// them is below what WCAG 2.2 asks for (1.4.3: 4.5 to 1).
+const MEASURE: &str = r#"<script>
+const rgb = text => (text.match(/[\d.]+/g) || []).map(Number);
+const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+const ground = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
+  if (c.length == 3 || c[3] > 0) return c; } return [255, 255, 255]; };
+const faint = [...document.querySelectorAll("body *")].filter(e => [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()))
+  .filter(e => !e.closest("script,style")).map(e => { const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))];
+  return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), e.textContent.trim()]; }).filter(([ratio]) => ratio < 4.5);
+const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+parent.postMessage({ over: document.documentElement.scrollWidth - innerWidth, dark, faint }, "*");
+</script>"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_cut_off_on_a_telephone_and_every_word_can_be_read_in_the_light_and_in_the_dark() {
+    if !peers::has("chromium") {
+        return;
+    }
+    let world = World::new(true).await;
+    let page = page(&world).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("page.html");
+    std::fs::write(&file, page.replace("</body>", &format!("{MEASURE}</body>"))).unwrap();
+    // A window is at least 500 wide, whatever is asked for: the page is measured in a frame.
+    let frame = folder.path().join("frame.html");
+    for (width, dark) in [(360, false), (360, true), (1200, false)] {
+        let listen = "onmessage = event => document.body.textContent = `measured ${JSON.stringify(event.data)} so far`";
+        let text =
+            format!("<script>{listen}</script><iframe src=\"page.html\" width=\"{width}\" height=\"800\"></iframe>");
+        std::fs::write(&frame, text).unwrap();
+        let (dom, said) = chromium(DESK, dark, &["--dump-dom", &format!("file://{}", frame.display())]);
+        let measured = dom.rsplit("measured ").next().and_then(|rest| rest.split_once(" so far"));
+        let (measured, _) = measured.unwrap_or_else(|| panic!("{dom}\n{said}"));
+        assert_eq!(measured, format!("{{\"over\":0,\"dark\":{dark},\"faint\":[]}}"), "{width} wide");
+    }
+}
+
+/// The page's text, over a socket.
+async fn page(world: &World) -> String {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(b"GET /?still HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+}

@@ -1,0 +1,229 @@
+//! The configuration of a running exporter: what is changed comes into force as a whole, without a restart, and nothing is
+//! counted twice or lost by it.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/stage.rs"]
+mod stage;
+
+use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use exporter::Exporter;
+use stage::{MINUTE, Stage, is, now, of, said, sign_ins};
+
+const FIRST: &str = "eu-west-1_First";
+const SECOND: &str = "eu-west-1_Second";
+
+const SUCCESSFUL: &str = "cognito_exporter_config_last_reload_successful";
+const SUCCESS: &str = "cognito_exporter_config_last_reload_success_timestamp_seconds";
+
+/// As quick as it goes, with everything counted.
+fn poll(more: &str) -> String {
+    format!("[poll]\nrequests_per_second = 500\nmin_interval = \"1s\"\nfirst_run = \"none\"\n{more}\n")
+}
+
+fn following(id: &str, users: &[&str]) -> String {
+    // Everything is live, whenever a pool is followed.
+    format!("[[pools]]\nid = {id:?}\nusernames = {users:?}\nfollowed_since = \"1970-01-01T00:00:00Z\"\n")
+}
+
+fn people(world: &mut World) {
+    for pool in [FIRST, SECOND] {
+        world.add_pool(Pool::new(pool));
+        for user in ["ann", "ben", "cat"] {
+            world.add_user(pool, user);
+            sign_ins(world, pool, user, 5, UnixMillis(now().0 - MINUTE));
+        }
+    }
+}
+
+/// Has it read the configuration again, and waits until it has.
+fn reload(stage: &Stage, exporter: &Exporter, config: &str) -> String {
+    stage.reconfigure(config);
+    reload_what_is_there(exporter)
+}
+
+fn reload_what_is_there(exporter: &Exporter) -> String {
+    let before = said(&exporter.log(), &["the configuration was read again"]).len();
+    exporter.signal("HUP");
+    exporter.until("a reload", |_| said(&exporter.log(), &["the configuration was read again"]).len() > before);
+    said(&exporter.log(), &["the configuration was read again"]).pop().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_is_added_is_followed_and_one_that_is_removed_is_neither_polled_nor_shown() {
+    let all = ["ann", "ben", "cat"];
+    let stage = Stage::set(&(following(FIRST, &all) + &poll("")), people).await;
+    let exporter = stage.exporter();
+    stage.until_polled(FIRST, "ann", 2).await;
+    let told = reload(&stage, &exporter, &(following(FIRST, &all) + &following(SECOND, &all) + &poll("")));
+    assert!(told.contains("pools added: 1"), "{told}");
+    stage.until_polled(SECOND, "cat", 2).await;
+    stage.conserved(&exporter, &[FIRST, SECOND]).await;
+    let told = reload(&stage, &exporter, &(following(SECOND, &all) + &poll("")));
+    assert!(told.contains("pools removed: 1"), "{told}");
+    stage.forget_calls();
+    let scrape = exporter.scrape();
+    assert_eq!(scrape.count("cognito_auth_events_total", &[&of(FIRST)]), 0);
+    assert_eq!(scrape.count("cognito_exporter_users", &[&of(FIRST)]), 0);
+    stage.until_polled(SECOND, "ann", 3).await;
+    assert!(stage.polled(FIRST).is_empty());
+    assert!(!exporter.get("/status").contains(FIRST));
+    // What comes meanwhile is found when it is followed again, and its totals go on from where they were.
+    stage.simulation.world(|world| sign_ins(world, FIRST, "ben", 3, now()));
+    reload(&stage, &exporter, &(following(SECOND, &all) + &following(FIRST, &all) + &poll("")));
+    stage.conserved(&exporter, &[FIRST, SECOND]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_added_pool_is_shown_at_0_and_polled_after_its_first_scrape() {
+    let all = ["ann", "ben", "cat"];
+    let stage = Stage::set(&(following(FIRST, &all) + &poll("")), people).await;
+    let exporter = stage.exporter();
+    stage.reconfigure(&(following(FIRST, &all) + &following(SECOND, &all) + &poll("")));
+    let waiting = std::fs::read_to_string(stage.config()).unwrap().replace("\"0s\"", "\"1h\"");
+    std::fs::write(stage.config(), waiting).unwrap();
+    exporter.signal("HUP");
+    exporter.until_said("pools added: 1");
+    stage.until_polled(FIRST, "ann", 3).await;
+    assert!(stage.polled(SECOND).is_empty(), "nobody has seen its zeros");
+    let scrape = exporter.scrape();
+    assert!(is(&scrape, "cognito_auth_events_total", &[&of(SECOND)], 0.0));
+    stage.until_polled(SECOND, "ann", 1).await;
+    stage.conserved(&exporter, &[FIRST, SECOND]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_join_and_leave_without_the_others_noticing() {
+    let stage = Stage::set(&(following(FIRST, &["ann", "ben"]) + &poll("")), people).await;
+    let exporter = stage.exporter();
+    stage.until_polled(FIRST, "ben", 2).await;
+    let told = reload(&stage, &exporter, &(following(FIRST, &["ann", "cat"]) + &poll("")));
+    assert!(told.contains("pools changed: 1"), "{told}");
+    stage.until_polled(FIRST, "cat", 2).await;
+    exporter.until("two users", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], 2.0));
+    stage.forget_calls();
+    stage.until_polled(FIRST, "ann", 3).await;
+    assert!(!stage.polled(FIRST).contains("ben"));
+    assert!(said(&exporter.log(), &["going on with the stored roster"]).is_empty(), "nobody was followed anew");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistake_changes_nothing_and_is_told_and_so_is_its_end() {
+    let good = following(FIRST, &["ann"]) + &poll("");
+    let stage = Stage::set(&good, people).await;
+    let exporter = stage.exporter();
+    let scrape = exporter.scrape();
+    assert!(is(&scrape, SUCCESSFUL, &[], 1.0));
+    let loaded = scrape.sum(SUCCESS, &[]);
+    let told = reload(&stage, &exporter, &(following(SECOND, &["ann"]) + &poll("overlapp = \"1h\"\npage_size = 61")));
+    for part in ["ERROR", "poll.overlapp; did you mean poll.overlap?", "poll.page_size is 61", "nothing was changed"] {
+        assert!(told.contains(part), "{told}");
+    }
+    let scrape = exporter.scrape();
+    assert!(is(&scrape, SUCCESSFUL, &[], 0.0));
+    assert!((scrape.sum(SUCCESS, &[]) - loaded).abs() < 0.001);
+    stage.until_polled(FIRST, "ann", 2).await;
+    assert!(stage.polled(SECOND).is_empty());
+    reload(&stage, &exporter, &good);
+    let scrape = exporter.scrape();
+    assert!(is(&scrape, SUCCESSFUL, &[], 1.0) && scrape.sum(SUCCESS, &[]) > loaded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_restart_is_named_in_one_line_and_nothing_of_the_rest_is_done() {
+    let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let exporter = stage.exporter();
+    let text = following(SECOND, &["ann"]) + &poll("") + "[stdout]\nenabled = true\n[log]\nformat = \"json\"\n";
+    let told = reload(&stage, &exporter, &text);
+    assert!(told.contains("stdout.enabled, log.format can be changed by a restart only"), "{told}");
+    stage.until_polled(FIRST, "ann", 2).await;
+    assert!(stage.polled(SECOND).is_empty());
+    assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_has_changed_is_read_without_a_signal() {
+    let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let exporter = stage.exporter();
+    stage.until_polled(FIRST, "ann", 1).await;
+    stage.reconfigure(&(following(FIRST, &["ann", "ben"]) + &poll("")));
+    exporter.until_said("the file has changed");
+    stage.until_polled(FIRST, "ben", 1).await;
+    let reloads = said(&exporter.log(), &["the configuration was read again"]).len();
+    assert_eq!(reloads, 1, "{}", exporter.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_level_of_the_log_changes_at_once() {
+    let text = following(FIRST, &["ann"]) + &poll("");
+    let stage = Stage::set(&text, people).await;
+    let exporter = stage.exporter();
+    let loaded = exporter.scrape().sum(SUCCESS, &[]);
+    stage.reconfigure(&(text.clone() + "[log]\nlevel = \"error\"\n"));
+    exporter.signal("HUP");
+    exporter.until("a reload", |scrape| scrape.sum(SUCCESS, &[]) > loaded);
+    let told = reload(&stage, &exporter, &text);
+    assert!(told.contains("INFO"));
+    assert_eq!(said(&exporter.log(), &["the configuration was read again"]).len(), 1, "{}", exporter.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_is_a_share_of_the_limit_goes_on_when_the_pool_that_asked_for_the_limit_leaves() {
+    let all = ["ann", "ben", "cat"];
+    let share = poll("").replace("500", "\"100%\"");
+    let stage = Stage::set(&(following(FIRST, &all) + &following(SECOND, &all) + &share), people).await;
+    let exporter = stage.exporter();
+    stage.until_polled(SECOND, "ann", 1).await;
+    for pool in [SECOND, FIRST] {
+        let told = reload(&stage, &exporter, &(following(pool, &all) + &share));
+        assert!(told.contains("pools removed: 1") && told.contains("anew"), "{told}");
+        stage.until_polled(pool, "ann", 2).await;
+    }
+    stage.conserved(&exporter, &[FIRST]).await;
+}
+
+/// Everything that a reload can do, over and over, while events come.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_is_lost_or_counted_twice_while_everything_changes() {
+    let all = ["ann", "ben", "cat"];
+    let both = following(FIRST, &all) + &following(SECOND, &all);
+    let stage = Stage::set(&(both.clone() + &poll("")), people).await;
+    let exporter = stage.exporter();
+    let changes = [
+        poll("overlap = \"2h\""),
+        poll("concurrency = 2"),
+        poll("").replace("500", "300"),
+        poll("max_interval = \"10s\"\npage_size = 3"),
+        poll("") + "[discovery]\ninterval = \"10s\"\n",
+    ];
+    for round in 0..3 {
+        for change in &changes {
+            stage.simulation.world(|world| {
+                for user in all {
+                    sign_ins(world, FIRST, user, 4, now());
+                    sign_ins(world, SECOND, user, 2, now());
+                }
+            });
+            let pools = match round {
+                0 => both.clone(),
+                1 => both.replace("Second\"\n", "Second\"\nname = \"other\"\n"),
+                _ => following(SECOND, &all[..2]) + &following(FIRST, &all),
+            };
+            let told = reload(&stage, &exporter, &(pools + change));
+            assert!(told.contains("is in force"), "{told}");
+        }
+    }
+    reload(&stage, &exporter, &(both + &poll("")));
+    stage.conserved(&exporter, &[FIRST, SECOND]).await;
+    assert!(
+        said(&exporter.log(), &["ERROR"]).is_empty() && said(&exporter.log(), &["WARN"]).is_empty(),
+        "{}",
+        exporter.log()
+    );
+    assert!(!exporter.get("/status").contains("no longer"), "a pool that is let go is no error");
+}
