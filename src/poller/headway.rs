@@ -1,7 +1,7 @@
 //! How far a pool's users' histories are walked, and what the log says of it when.
 //!
 //! Pure. A first run may take days, so people are told where it stands: at every tenth, but once a minute at most, and at
-//! the end. Somebody who joins later is no news. Whoever was not read since the process started counts as not walked:
+//! the end. The first end is always told; somebody who joins later is no news. Whoever was not read since the process started counts as not walked:
 //! only the first look into its cursor tells.
 
 use std::time::{Duration, Instant};
@@ -47,8 +47,8 @@ struct Walking {
     next: Mark,
     told_at: Instant,
     told_tenths: u64,
-    /// People know of it, or it is the first, of which they want to know that it has ended.
-    is_news: bool,
+    /// People were told of it, and want to know that it has ended.
+    is_known: bool,
 }
 
 /// A pool's headway.
@@ -66,9 +66,12 @@ impl Headway {
         if left == 0 {
             standing.left = (users > 0).then_some(Duration::ZERO);
             let ended = self.walking.take();
-            self.walked_before |= ended.is_some();
-            let after = ended.filter(|walking| users > 0 && walking.is_news);
-            return (standing, after.map(|walking| Told::Done(now.saturating_duration_since(walking.began))));
+            let is_first = users > 0 && !self.walked_before;
+            self.walked_before |= is_first;
+            let is_news = users > 0 && (is_first || ended.is_some_and(|walking| walking.is_known));
+            // None: it began and ended between two looks.
+            let took = ended.map_or(Duration::ZERO, |walking| now.saturating_duration_since(walking.began));
+            return (standing, is_news.then_some(Told::Done(took)));
         }
         let tenths = walked.saturating_mul(10) / users.max(1);
         let mark = Mark { at: now, walked };
@@ -78,7 +81,7 @@ impl Headway {
             next: mark,
             told_at: now,
             told_tenths: tenths,
-            is_news: !self.walked_before,
+            is_known: false,
         });
         if now.saturating_duration_since(walking.next.at) >= WINDOW {
             (walking.from, walking.next) = (walking.next, mark);
@@ -93,7 +96,7 @@ impl Headway {
         let is_time = now.saturating_duration_since(walking.told_at) >= TOLD_EVERY;
         let is_further = is_time && tenths > walking.told_tenths;
         if is_further {
-            (walking.told_at, walking.told_tenths, walking.is_news) = (now, tenths, true);
+            (walking.told_at, walking.told_tenths, walking.is_known) = (now, tenths, true);
         }
         (standing, is_further.then_some(Told::Further))
     }
@@ -162,6 +165,7 @@ mod tests {
         // All have left before they were read.
         headway.look(9, 9, Instant::now());
         assert_eq!(headway.look(0, 0, Instant::now()), (Standing::default(), None));
+        assert_eq!(told(&mut headway, 2, 9, |_| 0), [(0, Told::Done(Duration::ZERO))], "read between two looks");
     }
 
     #[test]
@@ -176,7 +180,7 @@ mod tests {
         assert_eq!(left_after(600, 6_700), Some(SECOND * 6_700));
         assert_eq!(left_after(900, 6_400), Some(SECOND * 6_400));
         // At a standstill nobody knows.
-        assert_eq!((left_after(1200, 6_400), left_after(1500, 6_400)), (Some(SECOND * 12_800), None));
+        assert_eq!((left_after(1050, 6_400), left_after(1500, 6_400)), (Some(SECOND * 9_600), None));
         assert_eq!(left_after(1501, 0), Some(Duration::ZERO));
     }
 }
