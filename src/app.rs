@@ -4,6 +4,7 @@ mod delivery_report;
 mod follower;
 mod gathering;
 mod gauges;
+pub mod hash_keys;
 mod lanes;
 mod limit;
 mod reload;
@@ -64,10 +65,12 @@ impl App {
         let web = tokio::task::spawn_blocking(move || Web::load(web_config.as_deref()));
         let web = web.await.context("read the web configuration")??;
         let http = HttpServer::bind(config.http.listen).await?.behind(web.clone());
-        let (state, opens_at) = (config.state.clone(), clock.clone());
-        let opened = tokio::task::spawn_blocking(move || Ledger::open(&state, opens_at.now()))
-            .await
-            .context("open the ledger")??;
+        let (state, keys, opens_at) = (config.state.clone(), config.privacy.clone(), clock.clone());
+        let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<Opened> {
+            let privacy = hash_keys::privacy(&keys)?;
+            Ok(Ledger::open_private(&state, &privacy, opens_at.now())?)
+        });
+        let opened = opened.await.context("open the ledger")??;
         let ledger = settle_in(opened, &metrics);
         let pools = pool_records(&ledger, &config, clock.now()).await?;
         config.pools.iter().for_each(|pool| metrics.add_pool(&identity(pool, None)));

@@ -8,8 +8,10 @@ pub mod demo;
 pub mod events;
 pub mod logging;
 pub mod pages;
+mod progress;
 pub mod quarantine;
 pub mod run;
+pub mod state;
 mod table;
 
 use std::path::PathBuf;
@@ -78,6 +80,10 @@ enum Command {
     ///
     /// Works on the state of an exporter that is stopped, and changes nothing but what it is asked for.
     Quarantine(quarantine::QuarantineArgs),
+    /// Look at the stored state, rewind or forget users, verify it, take it out and put it in.
+    ///
+    /// Works on the state of an exporter that is stopped, and changes nothing but what it is asked for.
+    State(state::StateArgs),
     /// Print what a shell reads to complete this command line.
     ///
     /// Such as: cognito-auth-exporter completions bash >/etc/bash_completion.d/cognito-auth-exporter
@@ -117,6 +123,10 @@ impl Arguments {
             Command::Events(args) => events::main(args).await,
             Command::Quarantine(args) => match args.config.load() {
                 Ok(config) => quarantine::main(args, config).await,
+                Err(errors) => return bad_configuration(&errors),
+            },
+            Command::State(args) => match args.config.load() {
+                Ok(config) => state::main(args, config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
             Command::Completions(args) => pages::completions(&args),

@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::event::UnixMillis;
+use crate::privacy::Modes;
 use crate::shard::Shard;
 
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
@@ -91,8 +92,21 @@ pub struct Config {
     pub http: HttpConfig,
     /// The program's own log.
     pub log: LogConfig,
+    /// What becomes of personal data.
+    pub privacy: PrivacyConfig,
     /// Whose users these are: this instance's share of them.
     pub shard: Shard,
+}
+
+/// What becomes of personal data.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct PrivacyConfig {
+    /// A mode for each kind of it.
+    pub modes: Modes,
+    /// The file with the key of hashes; present if the modes need one.
+    pub hash_key_file: Option<PathBuf>,
+    /// The file with the key that was used before.
+    pub former_hash_key_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -107,6 +121,7 @@ impl Config {
             stdout_enabled: false,
             http: HttpConfig::default(),
             log: LogConfig::default(),
+            privacy: PrivacyConfig::default(),
             shard: Shard::WHOLE,
         }
     }

@@ -13,7 +13,8 @@
 //! ```
 //!
 //! One table, `seen`, remembers single events. An event stays in it for one of three reasons: it is at or above the
-//! horizon, it is watched for its outcome, or it lies inside an open walk and is known there. [`walk`](crate::walk) makes
+//! horizon, it is watched for its outcome, or it lies inside an open walk (or in a stretch that is delivered again, which
+//! then knows its revision) and is known there. [`walk`](crate::walk) makes
 //! the moves; this file keeps what must hold between them.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -92,6 +93,8 @@ pub struct Cursor {
     pub(crate) undated: VecDeque<(EventKey, Sighting)>,
     /// Stretches begun and not finished.
     pub(crate) open: Vec<OpenWalk>,
+    /// What is left of a stretch that was taken before and is to be logged again; see [`Cursor::rewind`].
+    pub(crate) redelivery: Option<OpenWalk>,
 }
 
 impl Cursor {
@@ -110,6 +113,7 @@ impl Cursor {
             seen: BTreeMap::new(),
             undated: VecDeque::new(),
             open: Vec::new(),
+            redelivery: None,
         }
     }
 
@@ -126,6 +130,41 @@ impl Cursor {
     /// The stretches that wait in the lane for backlog.
     pub fn open_walks(&self) -> &[OpenWalk] {
         &self.open
+    }
+
+    /// From this time on everything that was taken is remembered one by one.
+    pub fn horizon(&self) -> UnixMillis {
+        self.horizon
+    }
+
+    /// How many events are remembered one by one.
+    pub fn remembered(&self) -> usize {
+        self.seen.len() + self.undated.len()
+    }
+
+    /// How many events in progress are watched for their outcome.
+    pub fn watched(&self) -> usize {
+        self.watches().count()
+    }
+
+    /// What is still to be logged again.
+    pub fn redelivery(&self) -> Option<&OpenWalk> {
+        self.redelivery.as_ref()
+    }
+
+    /// Has everything that was taken from `from` on logged again; answers false if there is nothing.
+    ///
+    /// Nothing is counted again, by this rule: *the walk over such a stretch moves no counter, and takes nothing that a poll
+    /// or an open walk has yet to take.* What was taken is below the horizon and outside every open walk, or it is
+    /// remembered in `seen`; so nothing else has to be marked, and every other rule stays as it is.
+    pub fn rewind(&mut self, from: UnixMillis) -> bool {
+        let newest = self.seen.keys().next_back().map(|(time, _)| *time);
+        let Some(foot) = newest.max(self.last_seen.as_ref().map(|last| last.time)) else { return false };
+        let end = self.redelivery.as_ref().map_or(from, |before| before.end.min(from));
+        if end <= foot {
+            self.redelivery = Some(OpenWalk { token: None, foot, end });
+        }
+        end <= foot
     }
 
     /// When a poll shall look for the outcome of an event in progress, if any is watched.
@@ -176,6 +215,7 @@ impl Cursor {
         self.live_since = self.live_since.min(later.live_since);
         self.last_seen = later.last_seen.or(self.last_seen);
         self.reread_at = self.reread_at.max(later.reread_at);
+        self.redelivery = self.redelivery.or(later.redelivery);
         self.seen.extend(later.seen);
         later.undated.into_iter().for_each(|(key, sighting)| self.remember_undated(key, sighting));
         self.prune();
@@ -191,16 +231,22 @@ impl Cursor {
         (self.last_seen, self.horizon, self.reread_at) = (before.last_seen, before.horizon, before.reread_at);
         self.seen = before.seen.into_iter().filter(|((time, _), _)| *time >= since).collect();
         self.undated = before.undated;
-        let its_own = before.open.into_iter().filter(|walk| walk.foot >= since);
-        self.open = its_own.map(|walk| OpenWalk { end: walk.end.max(since), ..walk }).collect();
+        let its_own = |walk: OpenWalk| {
+            let end = walk.end.max(since);
+            (walk.foot >= since).then_some(OpenWalk { end, ..walk })
+        };
+        self.open = before.open.into_iter().filter_map(its_own).collect();
+        self.redelivery = before.redelivery.and_then(its_own);
         self
     }
 
     /// Forgets every event that no rule keeps.
     pub(crate) fn prune(&mut self) {
-        let (horizon, open) = (self.horizon, &self.open);
+        let (horizon, open, redelivery) = (self.horizon, &self.open, &self.redelivery);
         self.seen.retain(|(time, _), sighting| {
-            *time >= horizon || sighting.watch.is_some() || open.iter().any(|walk| walk.contains(*time))
+            *time >= horizon
+                || sighting.watch.is_some()
+                || open.iter().chain(redelivery).any(|walk| walk.contains(*time))
         });
     }
 }
@@ -258,5 +304,15 @@ mod tests {
         assert_eq!(times(&successor), [600, 700]);
         assert_eq!(successor.live_since, UnixMillis::MIN);
         assert_eq!(successor.open, [OpenWalk { token: None, foot: UnixMillis(650), end: UnixMillis(600) }]);
+    }
+
+    #[test]
+    fn a_rewind_goes_from_the_newest_taken_down_and_a_second_one_adds_to_it() {
+        let mut cursor = taken(100, 900, &[500, 950, 1000]);
+        assert!(cursor.rewind(UnixMillis(700)));
+        assert!(cursor.rewind(UnixMillis(800)));
+        assert_eq!(cursor.redelivery, Some(OpenWalk { token: None, foot: UnixMillis(1000), end: UnixMillis(700) }));
+        assert!(!taken(100, 900, &[1000]).rewind(UnixMillis(1001)), "newer than everything");
+        assert!(!taken(100, 900, &[]).rewind(UnixMillis(0)), "nothing was taken");
     }
 }

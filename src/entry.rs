@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::event::{AuthEvent, UnixMillis};
+use crate::privacy::Modes;
 
 /// The pool that an event belongs to, as its records name it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,7 +24,7 @@ pub struct PoolIdentity {
 /// A user as records name it. Its Debug shows nothing of it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserIdentity {
-    /// The username that is followed.
+    /// The username that is followed; hashed or empty where the entry's modes say so.
     pub username: String,
     /// The user's `sub`, where a listing gave it.
     pub sub: Option<String>,
@@ -50,6 +51,8 @@ pub struct Entry {
     pub history: bool,
     /// When the page was received.
     pub observed: UnixMillis,
+    /// What has been done to its personal data.
+    pub masked: Modes,
 }
 
 impl Entry {

@@ -216,6 +216,9 @@ impl<S: Source> Poller<S> {
                 return;
             }
         };
+        if let Err(TurnError::Gone(username)) = &end.result {
+            return self.leave(pool, username);
+        }
         let Some(followed) = self.pools.get_mut(&pool) else { return };
         let activity;
         let (ended, notice) = match end.result {
@@ -253,7 +256,7 @@ impl<S: Source> Poller<S> {
                 (ended, notice)
             }
             // The ledger's own trouble is told by the ledger; the page is read again when it is over, or after a start.
-            Err(TurnError::Ledger(_) | TurnError::Stopped) => (Ended::Postponed, None),
+            Err(TurnError::Ledger(_) | TurnError::Stopped | TurnError::Gone(_)) => (Ended::Postponed, None),
             Err(error @ TurnError::NotEnrolled) => {
                 let failures = self.members.failed(end.user, None);
                 if failures == NOT_ENROLLED_TOLD_AT {

@@ -14,6 +14,10 @@
 //! resume it is to walk again with a lower foot: the same rules. A token that is refused, has expired or repeats itself
 //! is dropped: the walk goes down from the top again, passing what lies above its foot.
 //!
+//! A stretch that an operator has rewound ([`Cursor::rewind`]) is walked the same way, with another table: what is
+//! remembered there, and what is below the horizon and outside every open walk, was taken; it is told *again*, to be logged
+//! and not counted. A revision is one, as everywhere. The rest is left to those who have yet to take it.
+//!
 //! Nothing is trusted that is not promised: whole pages are judged, so order inside a page does not matter; a page out of
 //! order is counted and obliges to read one more; several events may share a millisecond; a page may be empty.
 
@@ -119,6 +123,8 @@ pub struct Finding {
 pub struct Taken {
     /// New events and revisions, in the page's order.
     pub findings: Vec<Finding>,
+    /// Events of a rewound stretch: to log once more, and to count nowhere.
+    pub again: Vec<Finding>,
     /// Live events whose watch ended while they were still in progress.
     pub unfinished: Vec<Facts>,
     /// Events that told nothing new.
@@ -149,6 +155,8 @@ pub enum Kind {
     Poll,
     /// On with a stretch that was cut short, in the lane for backlog.
     Backlog,
+    /// Over a stretch that was taken before, to log it again; in the same lane, when nothing else is left there.
+    Redelivery,
 }
 
 /// A walk under way, from its first page to its last in one turn of its user. Dropping it at any moment is safe.
@@ -214,11 +222,12 @@ impl Walk {
         }
     }
 
-    /// Goes on with the newest open walk, if there is one.
+    /// Goes on with the newest open walk, if there is one, or else with what is to be logged again.
     pub fn resume(cursor: &Cursor) -> Option<Self> {
-        let open = cursor.open.iter().max_by_key(|open| open.foot)?;
+        let backlog = cursor.open.iter().max_by_key(|open| open.foot).map(|open| (Kind::Backlog, open));
+        let (kind, open) = backlog.or(cursor.redelivery.as_ref().map(|open| (Kind::Redelivery, open)))?;
         Some(Self {
-            kind: Kind::Backlog,
+            kind,
             token: open.token.clone(),
             foot: open.foot,
             foot_before: open.foot,
@@ -233,7 +242,7 @@ impl Walk {
         })
     }
 
-    /// Whether this is a poll or backlog.
+    /// What this walk is for.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -266,12 +275,12 @@ impl Walk {
         self.token = None;
         self.previous_oldest = None;
         if let Some(stored) = &mut self.stored {
-            for open in cursor.open.iter_mut().filter(|open| *open == stored) {
+            for open in cursor.open.iter_mut().chain(&mut cursor.redelivery).filter(|open| *open == stored) {
                 open.token = None;
             }
             stored.token = None;
         }
-        self.kind == Kind::Backlog
+        self.kind != Kind::Poll
     }
 
     /// Judges every event of a page, moves the cursor, and says what to log and count.
@@ -285,10 +294,12 @@ impl Walk {
         self.pages = self.pages.saturating_add(1);
         if let Some(stored) = self.stored.take() {
             cursor.open.retain(|open| *open != stored);
+            cursor.redelivery.take_if(|open| *open == stored);
         }
 
         let mut taken = Taken {
             findings: Vec::new(),
+            again: Vec::new(),
             unfinished: Vec::new(),
             known: 0,
             out_of_order: false,
@@ -335,7 +346,10 @@ impl Walk {
             self.cover(cursor, page.next.is_none());
         } else if self.foot < UnixMillis::MAX {
             let open = OpenWalk { token: self.token.clone(), foot: self.foot, end: self.end };
-            cursor.open.push(open.clone());
+            match self.kind {
+                Kind::Poll | Kind::Backlog => cursor.open.push(open.clone()),
+                Kind::Redelivery => cursor.redelivery = Some(open.clone()),
+            }
             self.stored = Some(open);
         }
         if self.kind == Kind::Poll {
@@ -364,12 +378,16 @@ impl Walk {
     ) {
         self.looks.remove(&place);
         let (time, _) = place;
+        let inside = self.lower_bound <= time && time <= self.foot;
         if let Some(sighting) = cursor.seen.get_mut(&place) {
-            revise(sighting, event, taken);
+            let is_revised = revise(sighting, event, taken);
             look(sighting, time, now, taken);
+            if self.kind == Kind::Redelivery && inside && !is_revised {
+                taken.again.push(again(event, sighting.revision, sighting.live, sighting.facts.clone()));
+            }
             return;
         }
-        if time < self.lower_bound || time > self.foot {
+        if !inside {
             taken.known += 1;
             return;
         }
@@ -378,6 +396,13 @@ impl Walk {
             && self.newest_before.is_some_and(|newest| time < newest)
             && !cursor.in_open_walk(time);
         let facts = event.facts();
+        if self.kind == Kind::Redelivery {
+            taken.known += 1;
+            if time < cursor.horizon && !cursor.in_open_walk(time) {
+                taken.again.push(again(event, 0, live, facts));
+            }
+            return;
+        }
         let until = rules.watch_until(&facts, time);
         let mut sighting = first_sight(event, facts, live);
         if event.in_progress() {
@@ -462,12 +487,17 @@ fn judge_undated(cursor: &mut Cursor, key: EventKey, event: &AuthEvent, taken: &
     cursor.remember_undated(key, sighting);
 }
 
-/// Compares a remembered event with what the page says of it now.
-fn revise(sighting: &mut Sighting, event: &AuthEvent, taken: &mut Taken) {
+/// An event that is told once more: nothing of it has changed.
+fn again(event: &AuthEvent, revision: u32, live: bool, facts: Facts) -> Finding {
+    Finding { event: event.clone(), revision, live, before: Some(facts.clone()), facts, late: false }
+}
+
+/// Compares a remembered event with what the page says of it now; answers whether it is a revision.
+fn revise(sighting: &mut Sighting, event: &AuthEvent, taken: &mut Taken) -> bool {
     let digest = event.mutable_digest();
     if digest == sighting.digest {
         taken.known += 1;
-        return;
+        return false;
     }
     let mut facts = event.facts();
     // Counted when first true: what was found once stays found.
@@ -486,6 +516,7 @@ fn revise(sighting: &mut Sighting, event: &AuthEvent, taken: &mut Taken) {
         before: Some(before),
         late: false,
     });
+    true
 }
 
 /// A look at an event that is still watched, thus still in progress: waits on, or closes the watch when its time is over.

@@ -12,6 +12,7 @@ use cognito_auth_exporter::config::{
     TimestampSource,
 };
 use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::privacy::{Mode, Modes};
 use cognito_auth_exporter::shard::Shard;
 use proptest::prelude::*;
 
@@ -362,36 +363,42 @@ fn one_mistake_does_not_lead_to_another() {
 
 #[test]
 fn what_a_later_version_will_do_is_refused_and_not_ignored() {
-    for (lines, told) in [
-        (
-            "[privacy]\nusername = \"hash\"",
-            "privacy.username is \"hash\", which is not available in this version; accepted: \"keep\"",
-        ),
-        (
-            "[privacy]\nip_address = \"truncate\"",
-            "privacy.ip_address is \"truncate\", which is not available in this version; accepted: \"keep\"",
-        ),
-        (
-            "[privacy]\ndevice = \"drop\"",
-            "privacy.device is \"drop\", which is not available in this version; accepted: \"keep\"",
-        ),
-        (
-            "[privacy]\nlocation = 1",
-            "privacy.location is 1, which is not available in this version; accepted: \"keep\"",
-        ),
-        (
-            "[privacy]\nhash_key_file = \"k\"",
-            "privacy.hash_key_file is \"k\", which is not available in this version; accepted: none",
-        ),
-        (
-            "[otlp]\nschema = \"ocsf\"",
-            "otlp.schema is \"ocsf\", which is not available in this version; accepted: \"cognito\"",
-        ),
-    ] {
-        assert_eq!(wrong(lines), format!("config.toml: {told}"), "{lines}");
-    }
+    let told = "otlp.schema is \"ocsf\", which is not available in this version; accepted: \"cognito\"";
+    assert_eq!(wrong("[otlp]\nschema = \"ocsf\""), format!("config.toml: {told}"));
     let harmless = "[privacy]\nusername = \"keep\"\n[shard]\nindex = 0\ncount = 1\n[otlp]\nschema = \"cognito\"";
     assert_eq!(load(&format!("{POOL}{harmless}")), load(POOL));
+}
+
+// Privacy.
+
+#[test]
+fn what_becomes_of_personal_data_is_read_and_contradictions_are_told() {
+    for (lines, told) in [
+        (
+            "username = \"hash\"",
+            "privacy.username is \"hash\", without privacy.hash_key_file; accepted: a file with a key of 32 bytes or more",
+        ),
+        (
+            "username = \"drop\"",
+            "privacy.username is \"drop\", and the ledger tells users apart by a hash, without privacy.hash_key_file; accepted: a file with a key of 32 bytes or more",
+        ),
+        (
+            "location = \"hash\"",
+            "privacy.location is \"hash\", without privacy.hash_key_file; accepted: a file with a key of 32 bytes or more",
+        ),
+        ("device = \"truncate\"", "privacy.device is \"truncate\"; accepted: \"keep\", \"hash\", \"drop\""),
+        ("ip_address = 1", "privacy.ip_address is 1; accepted: \"keep\", \"hash\", \"truncate\", \"drop\""),
+        (
+            "hash_key_file = \"k\"\nformer_hash_key_file = \"k\"",
+            "privacy.former_hash_key_file is privacy.hash_key_file; accepted: the key that was used before",
+        ),
+    ] {
+        assert_eq!(wrong(&format!("[privacy]\n{lines}")), format!("config.toml: {told}"), "{lines}");
+    }
+    let text = "[privacy]\nusername = \"hash\"\nip_address = \"truncate\"\nlocation = \"drop\"\nhash_key_file = \"k\"";
+    let privacy = load(&format!("{POOL}{text}")).unwrap().privacy;
+    let modes = Modes { username: Mode::Hash, ip_address: Mode::Truncate, device: Mode::Keep, location: Mode::Drop };
+    assert_eq!((privacy.modes, privacy.hash_key_file), (modes, Some("k".into())));
 }
 
 // Shards.

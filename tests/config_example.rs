@@ -15,12 +15,11 @@ enum Role {
     Set,
     Default,
     Example,
-    Later,
 }
 
 /// A line `key = value`, whatever comment sign is before it.
 fn setting(line: &str) -> Option<(Role, &str)> {
-    let (role, rest) = [("# Example: ", Role::Example), ("# Later: ", Role::Later), ("# ", Role::Default)]
+    let (role, rest) = [("# Example: ", Role::Example), ("# ", Role::Default)]
         .into_iter()
         .find_map(|(sign, role)| Some((role, line.strip_prefix(sign)?)))
         .unwrap_or((Role::Set, line));
@@ -104,18 +103,6 @@ fn the_examples_load_all_together() {
     let otlp = config.otlp.unwrap();
     assert_eq!(otlp.headers[0].1.reveal(), "Bearer example");
     assert_eq!(otlp.key_file, Some(PathBuf::from("/etc/ssl/otlp-client.key")));
-}
-
-#[test]
-fn what_comes_later_is_refused_until_then() {
-    let errors = load(&example_with(&[Role::Later])).unwrap_err();
-    let refused: BTreeSet<&str> = errors.mistakes().iter().map(|mistake| mistake.key.as_str()).collect();
-    let mentioned = mentioned();
-    let later = mentioned.iter().filter(|(_, role)| *role == Role::Later).map(|(key, _)| key.as_str());
-    assert_eq!(refused, later.collect());
-    for mistake in errors.mistakes() {
-        assert!(mistake.text.contains("not available in this version"), "{mistake}");
-    }
 }
 
 /// The order of mistakes is promised to be the example's.

@@ -18,6 +18,7 @@ use cognito_auth_exporter::cursor::Cursor;
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, EventContext, UnixMillis, Word};
 use cognito_auth_exporter::ledger::{Commit, Ledger, LedgerError, Opened, PoolRecord, UserRecord};
+use cognito_auth_exporter::privacy::Modes;
 use cognito_auth_exporter::shard::{Shard, Shares};
 use cognito_auth_exporter::tally::Series;
 use tempfile::TempDir;
@@ -69,6 +70,7 @@ fn entry(username: &str, event_id: String) -> Entry {
         revision: 0,
         history: true,
         observed: NOW,
+        masked: Modes::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Secret, TimestampSource};
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
+use cognito_auth_exporter::privacy::Modes;
 use cognito_auth_exporter::sink::otlp::{OtlpSetupError, OtlpSink};
 use cognito_auth_exporter::sink::{Answer, Sink};
 use receiver::{Pki, Receiver, Reply};
@@ -89,6 +90,7 @@ fn full_entry() -> Entry {
         revision: 1,
         history: false,
         observed: UnixMillis(1_723_136_200_123),
+        masked: Modes::default(),
     }
 }
 

@@ -23,6 +23,7 @@ use cognito_auth_exporter::cursor::Cursor;
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
 use cognito_auth_exporter::ledger::{Commit, Ledger, UserRecord};
+use cognito_auth_exporter::privacy::{Modes, Privacy};
 use cognito_auth_exporter::simulate::world::World;
 use exporter::{Exporter, Scrape};
 use receiver::{Received, Receiver, Reply};
@@ -347,6 +348,7 @@ async fn quarantined(state: &StateConfig) {
         revision: 0,
         history: false,
         observed: now(),
+        masked: Modes::default(),
     };
     let record = UserRecord { joined: now(), sub: None, cursor: Cursor::new(now(), now()), habit: None };
     let entries = (0..QUARANTINED).map(entry).collect();
@@ -360,7 +362,7 @@ async fn quarantined(state: &StateConfig) {
 
 /// Events in the outbox and in quarantine; none is in both, none in neither.
 async fn where_they_are(state: &StateConfig) -> (usize, usize) {
-    let ledger = Ledger::open_existing(state, now()).unwrap();
+    let ledger = Ledger::open_existing(state, &Privacy::default(), now()).unwrap();
     let id = |entry: Entry| entry.event.id.unwrap();
     let waiting = ledger.read(None, usize::MAX).unwrap();
     assert!(waiting.iter().all(|(id, _)| id.0 >= QUARANTINED), "an id is never used again");

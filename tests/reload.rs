@@ -177,9 +177,12 @@ async fn what_failed_for_what_the_file_names_comes_into_force_when_that_is_there
 async fn what_needs_a_restart_is_named_in_one_line_and_nothing_of_the_rest_is_done() {
     let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
     let exporter = stage.exporter();
-    let text = following(SECOND, &["ann"]) + &poll("") + "[stdout]\nenabled = true\n[log]\nformat = \"json\"\n";
+    let text = following(SECOND, &["ann"])
+        + &poll("")
+        + "[stdout]\nenabled = true\n[log]\nformat = \"json\"\n"
+        + "[privacy]\nip_address = \"truncate\"\n";
     let told = reload(&stage, &exporter, &text);
-    assert!(told.contains("stdout.enabled, log.format can be changed by a restart only"), "{told}");
+    assert!(told.contains("stdout.enabled, [privacy], log.format can be changed by a restart only"), "{told}");
     stage.until_polled(FIRST, "ann", 2).await;
     assert!(stage.polled(SECOND).is_empty());
     assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 0.0));

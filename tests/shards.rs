@@ -11,6 +11,8 @@ mod receiver;
 mod stage;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::event::UnixMillis;
@@ -28,13 +30,12 @@ const HISTORY: &str = "cognito_auth_history_events_total";
 /// The users there are from the start.
 const USERS: usize = 48;
 
-/// The configuration of each of so many shards. The rates are for all of them.
-fn config(shards: u32, followed_since: Option<UnixMillis>) -> String {
-    let since = followed_since.map_or_else(String::new, |since| format!("followed_since = \"{since}\"\n"));
+/// The configuration of each of so many shards, with more of its pool or more sections. The rates are for all of them.
+fn config(shards: u32, more: &str) -> String {
     format!(
-        "[[pools]]\nid = {POOL:?}\nall_users = true\n{since}\
-         [poll]\nrequests_per_second = 600\nmin_interval = \"1s\"\nfirst_run = \"1h\"\n\
-         [discovery]\ninterval = \"10s\"\nrequests_per_second = 30\n[shard]\ncount = {shards}\n"
+        "[poll]\nrequests_per_second = 600\nmin_interval = \"1s\"\nfirst_run = \"1h\"\n\
+         [discovery]\ninterval = \"10s\"\nrequests_per_second = 30\n[shard]\ncount = {shards}\n\
+         [[pools]]\nid = {POOL:?}\nall_users = true\n{more}\n"
     )
 }
 
@@ -60,19 +61,19 @@ struct Deployment<'a> {
 
 impl<'a> Deployment<'a> {
     /// Starts so many shards, each with a state and a key of its own, and waits until each follows its share.
-    fn start(stage: &'a Stage, count: u32, followed_since: Option<UnixMillis>, users: &BTreeSet<String>) -> Self {
-        Self::start_while(stage, count, followed_since, users, |_| {})
+    fn start(stage: &'a Stage, count: u32, more: &str, users: &BTreeSet<String>) -> Self {
+        Self::start_while(stage, count, more, users, |_| {})
     }
 
     /// The same; something happens after their start, and most likely before anybody is listed.
     fn start_while(
         stage: &'a Stage,
         count: u32,
-        followed_since: Option<UnixMillis>,
+        more: &str,
         users: &BTreeSet<String>,
         happens: impl FnOnce(&Self),
     ) -> Self {
-        stage.reconfigure(&config(count, followed_since));
+        stage.reconfigure(&config(count, more));
         let slow = Fault::new(Misfortune::Slow(Duration::from_secs(2))).on("ListUsers");
         let slow = stage.simulation.world(|world| world.inject(slow));
         let shards = (0..count).map(|index| {
@@ -164,13 +165,32 @@ fn share(users: &BTreeSet<String>, index: u32, count: u32) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn shards_count_every_event_once_and_a_change_leaves_uncounted_what_nobody_saw_and_repeats_nothing() {
+    changes_count_nothing_twice(["", "", ""]).await;
+}
+
+/// Who comes over is told by what is stored of it, and that lies under a name of another key until it is recognised.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_repeats_nothing_of_users_known_by_hashes_under_a_key_that_changes_with_it() {
+    let hashed = "[privacy]\nusername = \"hash\"\nhash_key_file = \"{directory}/key-";
+    let first = format!("{hashed}0\"");
+    let second = format!("{hashed}1\"\nformer_hash_key_file = \"{{directory}}/key-0\"");
+    changes_count_nothing_twice([&first, &second, &second]).await;
+}
+
+/// Two shards become three and two again, with `more` of configuration each time.
+async fn changes_count_nothing_twice(more: [&str; 3]) {
     let mut users = BTreeSet::new();
-    let stage = Stage::set(&config(2, None), |world| users = populate(world)).await;
+    let stage = Stage::set(&config(2, ""), |world| users = populate(world)).await;
+    for key in 0..2 {
+        let file = format!("key-{key}");
+        stage.file(&file, &key.to_string().repeat(32));
+        fs::set_permissions(stage.path(&file), Permissions::from_mode(0o600)).unwrap();
+    }
     let moved = share(&users, 2, 3);
     assert!(moved > 0 && share(&users, 0, 2) > 0 && share(&users, 1, 2) > 0);
 
     // Two shards.
-    let two = Deployment::start(&stage, 2, None, &users);
+    let two = Deployment::start(&stage, 2, more[0], &users);
     two.everybody_signs_in();
     two.counted(USERS, 0).await;
     two.everybody_is_polled_by_one();
@@ -188,7 +208,7 @@ async fn shards_count_every_event_once_and_a_change_leaves_uncounted_what_nobody
     // the former shard had counted.
     stage.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
     // From the start on everything is counted, also what happens before its user is listed.
-    let three = Deployment::start_while(&stage, 3, None, &users, Deployment::everybody_signs_in);
+    let three = Deployment::start_while(&stage, 3, more[1], &users, Deployment::everybody_signs_in);
     let (mut live, mut history) = (USERS + (USERS - moved) + USERS, 2 * moved);
     three.counted(live, history).await;
     three.everybody_is_polled_by_one();
@@ -205,7 +225,7 @@ async fn shards_count_every_event_once_and_a_change_leaves_uncounted_what_nobody
 
     // Two again, on the ledgers that they had: what the third has counted is not counted again, also not of those whom the
     // first two knew before, nor of the newborn. They have it as history.
-    let two = Deployment::start_while(&stage, 2, None, &users, Deployment::everybody_signs_in);
+    let two = Deployment::start_while(&stage, 2, more[2], &users, Deployment::everybody_signs_in);
     live -= count(of_third.sum(EVENTS, &[]));
     live += USERS + 1;
     history = history - count(of_third.sum(HISTORY, &[])) + 4 * moved + 1;
@@ -223,9 +243,9 @@ async fn shards_count_every_event_once_and_a_change_leaves_uncounted_what_nobody
 #[tokio::test(flavor = "multi_thread")]
 async fn with_followed_since_a_change_loses_nothing_and_repeats_what_movers_did_since_then() {
     let mut users = BTreeSet::new();
-    let stage = Stage::set(&config(2, None), |world| users = populate(world)).await;
+    let stage = Stage::set(&config(2, ""), |world| users = populate(world)).await;
     let moved = share(&users, 2, 3);
-    let two = Deployment::start(&stage, 2, None, &users);
+    let two = Deployment::start(&stage, 2, "", &users);
     two.everybody_signs_in();
     two.counted(USERS, 0).await;
     let since = UnixMillis(now().0 + 1);
@@ -235,13 +255,14 @@ async fn with_followed_since_a_change_loses_nothing_and_repeats_what_movers_did_
     two.stop();
 
     stage.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
-    let three = Deployment::start(&stage, 3, Some(since), &users);
+    let since = format!("followed_since = \"{since}\"");
+    let three = Deployment::start(&stage, 3, &since, &users);
     // What happened while nothing ran is counted; so is, again, what movers did after `since` and before the stop.
     three.counted(3 * USERS + moved, moved).await;
     three.stop();
 
     // It may stay: a restart repeats nothing.
-    let three = Deployment::start(&stage, 3, Some(since), &users);
+    let three = Deployment::start(&stage, 3, &since, &users);
     three.everybody_signs_in();
     three.counted(4 * USERS + moved, moved).await;
     three.stop();
@@ -258,7 +279,7 @@ async fn a_name_that_may_be_an_alias_waits_until_every_shard_has_met_everybody()
     })
     .await;
     let pools = format!(r#"[{{"id": "{POOL}", "groups": ["staff"], "usernames": ["{alias}"]}}]"#);
-    stage.reconfigure(&config(2, None));
+    stage.reconfigure(&config(2, ""));
     let denied = stage.simulation.world(|world| world.inject(Fault::access_denied().on("ListUsersInGroup")));
     let shards = [0, 1].map(|index| {
         let mut command = stage.command();

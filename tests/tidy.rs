@@ -15,6 +15,7 @@ const PURE: &[&str] = &[
     "personal",
     "poller/health",
     "poller/members",
+    "privacy",
     "schedule",
     "schedule/forecast",
     "schedule/habit",

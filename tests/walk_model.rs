@@ -3,11 +3,11 @@
 //! proptest makes up a life (events, ties, late arrivals, outcomes, feedback, tokens of three kinds that die, polls and
 //! backlog cut or crashed at any step, commits that are lost) and drives the real walk and cursor through it. After every step:
 //! nothing counted twice, revisions in sequence, bounds kept. At the end, when the service has told everything: nothing
-//! missing, every outcome known, every unfinished event closed once.
+//! missing, every outcome known, every unfinished event closed once; and what was rewound was told again.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_wrap, reason = "a test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cognito_auth_exporter::cursor::Cursor;
@@ -76,6 +76,14 @@ struct Account {
     revisions: u32,
     last_told: Option<MutableDigest>,
     last_in_progress: bool,
+    /// The number of the commit that told of it last.
+    told_in: u64,
+}
+
+/// What was taken when the cursor was rewound, and is to be told by a later commit.
+struct Rewound {
+    taken: BTreeSet<String>,
+    commits: u64,
 }
 
 struct World {
@@ -86,6 +94,7 @@ struct World {
     cursor: Cursor,
     accounts: BTreeMap<String, Account>,
     commits: u64,
+    rewound: Vec<Rewound>,
 }
 
 #[derive(Clone, Debug)]
@@ -109,6 +118,10 @@ enum Step {
         crash_at: Option<u32>,
         token_died: bool,
     },
+    /// An operator wants the last minutes logged again.
+    Rewind {
+        minutes: i64,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -128,7 +141,16 @@ impl World {
             cursor: Cursor::new(UnixMillis(START), UnixMillis(history_from)),
             accounts: BTreeMap::new(),
             commits: 0,
+            rewound: vec![],
         }
+    }
+
+    fn rewind(&mut self, minutes: i64) {
+        let from = self.now - minutes * MINUTE;
+        self.cursor.rewind(UnixMillis(from));
+        let recent = self.history.iter().filter(|event| event.time >= from).map(|event| format!("event-{}", event.id));
+        let taken = recent.filter(|id| self.accounts.contains_key(id)).collect();
+        self.rewound.push(Rewound { taken, commits: self.commits });
     }
 
     fn happen(&mut self, arrival: &Arrival) {
@@ -203,7 +225,8 @@ impl World {
 
     fn commit(&mut self, cursor: Cursor, taken: &Taken) {
         assert!(
-            taken.cursor_changed || (taken.findings.is_empty() && taken.unfinished.is_empty()),
+            taken.cursor_changed
+                || (taken.findings.is_empty() && taken.again.is_empty() && taken.unfinished.is_empty()),
             "what is counted is remembered"
         );
         assert!(cursor.open_walks().len() <= Rules::OPEN_WALKS_MAX, "open walks are bounded");
@@ -223,6 +246,18 @@ impl World {
             assert_eq!(finding.revision, account.revisions, "revisions come in sequence");
             account.last_told = Some(finding.event.mutable_digest());
             account.last_in_progress = finding.event.in_progress();
+            account.told_in = self.commits + 1;
+        }
+        for again in &taken.again {
+            // Older than anybody wanted, it may not have been told before.
+            let Some(account) = self.accounts.get_mut(again.event.id.as_ref().unwrap()) else {
+                assert!(again.event.creation_date < Some(UnixMillis(START)), "told again before it was counted");
+                continue;
+            };
+            assert_eq!(again.before.as_ref(), Some(&again.facts), "what is told again counts nothing");
+            assert_eq!(again.live, account.live, "history stays history");
+            assert!(again.revision <= account.revisions);
+            account.told_in = self.commits + 1;
         }
         // The model's events differ only in what the facts hold, so an unfinished one is found by being in progress:
         // count them; which they are is checked at the end.
@@ -243,6 +278,7 @@ impl World {
             Step::Backlog { pages_max, crash_at, token_died } => {
                 self.backlog(*pages_max, *crash_at, *token_died || self.tokens == Tokens::Opaque);
             }
+            Step::Rewind { minutes } => self.rewind(*minutes),
         }
     }
 
@@ -250,8 +286,7 @@ impl World {
     fn come_to_rest(&mut self) {
         self.now += OVERLAP + SETTLE;
         for _ in 0..4 {
-            while !self.cursor.open_walks().is_empty() {
-                let walk = Walk::resume(&self.cursor).unwrap();
+            while let Some(walk) = Walk::resume(&self.cursor) {
                 self.turn(walk, u32::MAX, None, &[]);
             }
             let walk = Walk::begin(&self.cursor, UnixMillis(self.now));
@@ -277,6 +312,11 @@ impl World {
             let waits_for_ever = event.in_progress_until == Some(None);
             assert_eq!(told.last_in_progress, waits_for_ever, "the outcome is known: {event:?}");
             unfinished_live += u32::from(waits_for_ever && told.live);
+        }
+        for rewound in &self.rewound {
+            for id in &rewound.taken {
+                assert!(self.accounts[id].told_in > rewound.commits, "{id} was not told again");
+            }
         }
         let unfinished = self.accounts.get("unfinished").map_or(0, |account| account.unfinished);
         assert_eq!(unfinished, unfinished_live, "each unfinished live event is closed once");
@@ -309,6 +349,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(pages_max, crash_at, between)| Step::Turn { pages_max, crash_at, between }),
         3 => (1..6u32, crash(), any::<bool>())
             .prop_map(|(pages_max, crash_at, token_died)| Step::Backlog { pages_max, crash_at, token_died }),
+        1 => prop_oneof![0..150i64, Just(100_000)].prop_map(|minutes| Step::Rewind { minutes }),
     ]
 }
 

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::ConfigArgs;
 use super::table::{cell, line, widen};
+use crate::app::hash_keys;
 use crate::config::Config;
 use crate::courier::{OutboxId, Unreadable};
 use crate::ledger::{Ledger, LedgerError, Quarantined};
@@ -91,7 +92,8 @@ type Held = BTreeMap<OutboxId, Option<Unreadable>>;
 /// There is no ledger, it is in use or damaged, a number is not in quarantine; each says what to do.
 pub async fn main(args: QuarantineArgs, config: Config) -> anyhow::Result<ExitCode> {
     let now = Clock::system().now();
-    let opening = tokio::task::spawn_blocking(move || Ledger::open_existing(&config.state, now));
+    let privacy = hash_keys::privacy(&config.privacy)?;
+    let opening = tokio::task::spawn_blocking(move || Ledger::open_existing(&config.state, &privacy, now));
     let ledger = opening.await.context("open the ledger")?.map_err(|error| match error {
         LedgerError::Corrupt { .. } => {
             anyhow!("{error}; it was left in its place: `run` puts a damaged ledger aside and begins a new one")

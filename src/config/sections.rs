@@ -19,8 +19,9 @@ use super::shapes::{
 };
 use super::{
     Compression, Config, DiscoveryConfig, FirstRun, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol,
-    PollConfig, PoolConfig, Rate, Secret, StateConfig, TimestampSource, pairs,
+    PollConfig, PoolConfig, PrivacyConfig, Rate, Secret, StateConfig, TimestampSource, pairs,
 };
+use crate::privacy::{Mode, Modes};
 use crate::shard::{self, Shard};
 
 /// Reads the whole configuration, and lists what is wrong with it.
@@ -47,9 +48,9 @@ fn config(root: &mut Table<'_>) -> Config {
         stdout_enabled: root.table("stdout", |stdout| stdout.or("enabled", false, &flag())),
         http: root.table("http", http),
         log: root.table("log", log),
+        privacy: root.table("privacy", privacy),
         shard: Shard::WHOLE,
     };
-    root.table("privacy", privacy);
     config.shard = root.table("shard", shard);
     config
 }
@@ -220,11 +221,37 @@ fn http(http: &mut Table<'_>) -> HttpConfig {
     }
 }
 
-fn privacy(privacy: &mut Table<'_>) {
-    for key in ["username", "ip_address", "device", "location"] {
-        privacy.not_yet(key, "\"keep\"", |given| given.text() == Some("keep"));
+fn privacy(privacy: &mut Table<'_>) -> PrivacyConfig {
+    let config = PrivacyConfig {
+        modes: Modes {
+            username: privacy.or("username", Mode::Keep, &word(MODES)),
+            ip_address: privacy.or("ip_address", Mode::Keep, &word(ADDRESS_MODES)),
+            device: privacy.or("device", Mode::Keep, &word(MODES)),
+            location: privacy.or("location", Mode::Keep, &word(MODES)),
+        },
+        hash_key_file: privacy.optional("hash_key_file", &path()),
+        former_hash_key_file: privacy.optional("former_hash_key_file", &path()),
+    };
+    if config.modes.need_key() && !privacy.is_set("hash_key_file") {
+        let (key, why) = match config.modes {
+            Modes { username: Mode::Drop, .. } => {
+                ("username", "is \"drop\", and the ledger tells users apart by a hash")
+            }
+            Modes { username: Mode::Hash, .. } => ("username", "is \"hash\""),
+            Modes { ip_address: Mode::Hash, .. } => ("ip_address", "is \"hash\""),
+            Modes { device: Mode::Hash, .. } => ("device", "is \"hash\""),
+            _ => ("location", "is \"hash\""),
+        };
+        let text = format!(
+            "privacy.{key} {why}, without privacy.hash_key_file; accepted: a file with a key of 32 bytes or more"
+        );
+        privacy.reject(&[key], text);
     }
-    privacy.not_yet("hash_key_file", "none", |_| false);
+    if privacy.is_set("former_hash_key_file") && config.former_hash_key_file == config.hash_key_file {
+        let text = "privacy.former_hash_key_file is privacy.hash_key_file; accepted: the key that was used before";
+        privacy.reject(&["former_hash_key_file"], text.to_owned());
+    }
+    config
 }
 
 fn shard(shard: &mut Table<'_>) -> Shard {
@@ -289,6 +316,9 @@ const PROTOCOLS: &[(&str, OtlpProtocol)] = &[
 const COMPRESSIONS: &[(&str, Compression)] = &[("none", Compression::None), ("gzip", Compression::Gzip)];
 const TIMESTAMPS: &[(&str, TimestampSource)] =
     &[("event", TimestampSource::Event), ("observed", TimestampSource::Observed)];
+const MODES: &[(&str, Mode)] = &[("keep", Mode::Keep), ("hash", Mode::Hash), ("drop", Mode::Drop)];
+const ADDRESS_MODES: &[(&str, Mode)] =
+    &[("keep", Mode::Keep), ("hash", Mode::Hash), ("truncate", Mode::Truncate), ("drop", Mode::Drop)];
 const HISTORIES: &[(&str, FirstRun)] = &[("none", FirstRun::None), ("all", FirstRun::All)];
 const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: &[(&str, tracing::Level)] = &[

@@ -28,6 +28,12 @@ pub(super) enum Work {
     Carry { from: Vec<u8>, to: (Vec<u8>, Box<UserRecord>) },
     /// A page: the user, who is to be the one who joined then; increments of totals, entries for the outbox.
     Commit { user: (Vec<u8>, Vec<u8>), joined: UnixMillis, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
+    /// Users whose histories are logged again from a time on.
+    Rewind { users: Vec<Vec<u8>>, from: UnixMillis },
+    /// A user who goes on under the name that the ledger has for it now, as it is, gone or not.
+    Rename { from: Vec<u8>, to: (Vec<u8>, UserRecord) },
+    /// A pool whose record and totals go.
+    ForgetPool(String),
     /// Entries that leave the outbox.
     Settle(Settlement),
     /// Entries of the quarantine that go back into the outbox.
@@ -43,8 +49,11 @@ impl Work {
             Self::Put(changes) => changes.len(),
             Self::Enroll(users) => users.len(),
             Self::Succeed { .. } => 2,
-            Self::Carry { .. } => 4,
+            Self::Carry { .. } | Self::Rename { .. } => 4,
             Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len(),
+            Self::Rewind { users, .. } => users.len(),
+            // Neighbours, and seldom.
+            Self::ForgetPool(_) => 1,
             Self::Settle(settlement) => settlement.delivered.len() + 2 * settlement.quarantined.len(),
             Self::Retry(ids) => 2 * ids.len(),
             Self::Drop(ids) => ids.len(),
@@ -137,7 +146,7 @@ impl Books {
             }
             None if groups_known.is_some() => return Err(LedgerError::corrupt(Format::WHAT, "it is missing")),
             None => {
-                let format = Format { number: Format::NUMBER };
+                let format = Format { number: Format::NUMBER_PLAIN };
                 let instance = Instance { id: uuid::Uuid::new_v4().to_string() };
                 let mut beginning = vec![
                     (keys::FORMAT.to_vec(), Some(format.seal())),
@@ -222,6 +231,20 @@ impl Books {
                     self.count(key, increment, group);
                 }
                 self.queue(entries, group);
+            }
+            Work::Rewind { users, from } => rewind(users, from, reader, group)?,
+            Work::Rename { from, to: (key, record) } => {
+                let gone = keys::gone(&from);
+                if let Some(note) = group.stored(&gone, reader)? {
+                    group.changes.extend([(gone, None), (keys::gone(&key), Some(note))]);
+                }
+                group.changes.extend([(from, None), (key, Some(StoredUser::from(&record).seal()))]);
+            }
+            Work::ForgetPool(pool_id) => {
+                let range = keys::totals(Some(&pool_id));
+                let totals = self.totals.extract_if(|key, _| range.contains(key));
+                group.changes.extend(totals.map(|(key, _)| (key, None)));
+                group.changes.push((keys::pool(&pool_id), None));
             }
             Work::Settle(settlement) => self.settle(settlement, now, reader, group)?,
             Work::Retry(ids) => self.retry(ids, reader, group)?,
@@ -445,6 +468,19 @@ fn carry(
     back(from, reader, group, &mut changes)?;
     back(&to, reader, group, &mut changes)?;
     changes.push((to, Some(StoredUser::from(&record).seal())));
+    group.changes.extend(changes);
+    Ok(())
+}
+
+fn rewind(users: Vec<Vec<u8>>, from: UnixMillis, reader: &Reader, group: &mut Group) -> Result<(), LedgerError> {
+    let mut changes = Vec::new();
+    for key in users {
+        let Some(stored) = group.stored(&key, reader)? else { continue };
+        let mut record = UserRecord::try_from(StoredUser::open(&stored)?)?;
+        if record.cursor.rewind(from) {
+            changes.push((key, Some(StoredUser::from(&record).seal())));
+        }
+    }
     group.changes.extend(changes);
     Ok(())
 }

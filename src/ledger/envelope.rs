@@ -125,8 +125,10 @@ pub(super) struct Format {
 }
 
 impl Format {
-    /// The format of this build.
-    pub(super) const NUMBER: u32 = 1;
+    /// The newest format of this build, in which users may be known by hashes.
+    pub(super) const NUMBER: u32 = 2;
+    /// The format in which users are known by their names.
+    pub(super) const NUMBER_PLAIN: u32 = 1;
 }
 
 impl Record for Format {
@@ -153,6 +155,17 @@ pub(super) struct Count {
 
 impl Record for Count {
     const WHAT: &'static str = "a total";
+}
+
+/// What may be stored of users, as [`Privacy::note`](crate::privacy::Privacy::note) says it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct PrivacyNote {
+    #[prost(string, tag = "1")]
+    pub(super) note: String,
+}
+
+impl Record for PrivacyNote {
+    const WHAT: &'static str = "the note on privacy";
 }
 
 /// When a pool was first followed.

@@ -52,6 +52,15 @@ pub enum LedgerError {
         /// Where they lie.
         beside: PathBuf,
     },
+    /// Users are known by hashes that nobody here can tell.
+    #[error(
+        "users in the ledger are known by hashes under the key {key}, which is not given: give it as \
+         privacy.former_hash_key_file until every user was listed again; without it they would be counted again"
+    )]
+    UnknownKey {
+        /// The key's name.
+        key: String,
+    },
     /// A page of a user who has been forgotten meanwhile, or whose name another person has now. Nothing of it was written,
     /// and nothing of it is to be: it was read for somebody else.
     #[error("the user of this page is not enrolled any more")]

@@ -4,6 +4,7 @@
 //! <state.path>/lock                           held while a process uses the state
 //! <state.path>/ledger/                        the store
 //! <state.path>/ledger.corrupt-20261124T...Z/  a damaged one, moved aside: at most two, removed by people only
+//! <state.path>/ledger.replaced-1/             one in whose place another was imported, removed by people only
 //! <state.path>/last-commit                    time and number of a late durable write, for the day when the store is lost
 //! <state.path>/lost-since                     while a damaged store is replaced: what the new one has to know
 //! ```
@@ -21,6 +22,20 @@
 //!     with what lost-since says
 //!   the file is removed               new store that knows                 goes on
 //! ```
+//!
+//! A store that is imported takes the place of the one that is there, and whoever enters finishes what was begun:
+//!
+//! ```text
+//!                                      on the disk                          who enters finds this, and
+//!   it is built                       ledger?, ledger.importing            goes on with the ledger; an import begins anew
+//!   it is renamed: now it counts      ledger?, ledger.imported             does the following steps
+//!   the notes on the old one go       ledger?, ledger.imported             does the following steps
+//!   the old one is moved aside        ledger.replaced-1, ledger.imported   does the last step
+//!   it is renamed                     ledger.replaced-1, ledger            goes on
+//! ```
+//!
+//! One that was made private anew (`ledger.private`) takes the same way, but for the old one: that becomes `ledger.outdated`,
+//! and whoever enters removes it.
 
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Write as _};
@@ -41,6 +56,16 @@ use crate::stop_point::{self, Step};
 
 /// Damaged ledgers that are kept. One would be overwritten by the second accident of an afternoon, many would fill a disk.
 const DAMAGED_MAX: usize = 2;
+
+/// A store that is being built by an import; one that is complete, and is to take the ledger's place; and, in front of a
+/// number, one whose place was taken, which people remove.
+const IMPORTING: &str = "ledger.importing";
+const IMPORTED: &str = "ledger.imported";
+const REPLACED: &str = "ledger.replaced-";
+
+/// One that was made private anew, and is to take the ledger's place; and the former one, which is removed.
+const PRIVATE: &str = "ledger.private";
+const OUTDATED: &str = "ledger.outdated";
 
 /// How long a store that this very process has just left may take to let go of its files: sled's threads end after it,
 /// and a child process has copies of them between fork and exec.
@@ -91,17 +116,108 @@ impl Home {
             Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked(path.clone())),
             Err(TryLockError::Error(error)) => return Err(LedgerError::io("cannot lock", &lock_path, &error)),
         }
-        Ok(Self { path: path.clone(), cache_bytes: state.cache_bytes, lock })
+        let home = Self { path: path.clone(), cache_bytes: state.cache_bytes, lock };
+        home.put_imported_in_place()?;
+        home.put_private_in_place()?;
+        Ok(home)
     }
 
     /// Takes the lock of a state directory that has a store; makes none.
     pub(super) fn enter_existing(state: &StateConfig) -> Result<Self, LedgerError> {
-        let store = state.path.join("ledger").join("db");
-        match store.try_exists() {
-            Ok(true) => Self::enter(state),
-            Ok(false) => Err(LedgerError::Absent(state.path.clone())),
-            Err(error) => Err(LedgerError::io("cannot look for", &store, &error)),
+        if Self::is_inhabited(state)? { Self::enter(state) } else { Err(LedgerError::Absent(state.path.clone())) }
+    }
+
+    /// Whether there is a store, or one that has only to be put in its place.
+    pub(super) fn is_inhabited(state: &StateConfig) -> Result<bool, LedgerError> {
+        for name in ["ledger", IMPORTED, PRIVATE] {
+            let store = state.path.join(name).join("db");
+            match store.try_exists() {
+                Ok(true) => return Ok(true),
+                Ok(false) => {}
+                Err(error) => return Err(LedgerError::io("cannot look for", &store, &error)),
+            }
         }
+        Ok(false)
+    }
+
+    /// Begins a new store beside the one that is there.
+    pub(super) fn begin_import(&self) -> Result<Engine, LedgerError> {
+        self.abandon_import()?;
+        let importing = self.path.join(IMPORTING);
+        make_directory(&importing)?;
+        engine::sync_directory(&self.path)?;
+        Engine::open(&importing, self.cache_bytes)
+    }
+
+    /// Removes what an import has built, if it is not complete.
+    pub(super) fn abandon_import(&self) -> Result<(), LedgerError> {
+        let importing = self.path.join(IMPORTING);
+        match fs::remove_dir_all(&importing) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(LedgerError::io("cannot remove", &importing, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Has a store that is built, synced and closed take the place of the one that is there; answers where that one lies.
+    pub(super) fn complete_import(&self) -> Result<Option<PathBuf>, LedgerError> {
+        self.rename(&self.path.join(IMPORTING), &self.path.join(IMPORTED))?;
+        self.put_imported_in_place()
+    }
+
+    /// Has a store that was made private, as above, take the place of the one that is there, which is removed.
+    pub(super) fn complete_private(&self) -> Result<(), LedgerError> {
+        self.rename(&self.path.join(IMPORTING), &self.path.join(PRIVATE))?;
+        self.put_private_in_place()
+    }
+
+    fn put_private_in_place(&self) -> Result<(), LedgerError> {
+        let (private, outdated) = (self.path.join(PRIVATE), self.path.join(OUTDATED));
+        if private.exists() {
+            self.forget_notes()?;
+            if self.store().exists() {
+                self.rename(&self.store(), &outdated)?;
+            }
+            self.rename(&private, &self.store())?;
+        }
+        match fs::remove_dir_all(&outdated) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                Err(LedgerError::io("cannot remove", &outdated, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), LedgerError> {
+        fs::rename(from, to).map_err(|error| LedgerError::io("cannot rename", from, &error))?;
+        engine::sync_directory(&self.path)
+    }
+
+    /// Removes what is noted beside the store. It tells of the one that leaves: by its note, the new one would be taken for one
+    /// that has lost writes.
+    fn forget_notes(&self) -> Result<(), LedgerError> {
+        remove_if_there(&self.last_commit_path())?;
+        remove_if_there(&self.loss_path())?;
+        engine::sync_directory(&self.path)
+    }
+
+    fn put_imported_in_place(&self) -> Result<Option<PathBuf>, LedgerError> {
+        let imported = self.path.join(IMPORTED);
+        if !imported.exists() {
+            return Ok(None);
+        }
+        self.forget_notes()?;
+        let mut replaced = None;
+        if self.store().exists() {
+            let free = |number: &u32| !self.path.join(format!("{REPLACED}{number}")).exists();
+            let number = (1..u32::MAX).find(free).unwrap_or(u32::MAX);
+            let aside = self.path.join(format!("{REPLACED}{number}"));
+            self.rename(&self.store(), &aside)?;
+            replaced = Some(aside);
+        }
+        self.rename(&imported, &self.store())?;
+        Ok(replaced)
     }
 
     /// Opens the store and reads its books; replaces it by a new one if it is damaged beyond doubt.
@@ -181,7 +297,7 @@ impl Home {
         self.last_commit_path().exists().then(|| self.last_commit().map_or(0, |last| last.group))
     }
 
-    fn open_engine(&self) -> Result<Engine, LedgerError> {
+    pub(super) fn open_engine(&self) -> Result<Engine, LedgerError> {
         self.patiently(|| Engine::open(&self.store(), self.cache_bytes))
     }
 

@@ -22,11 +22,18 @@ pub(super) const INSTANCE: &[u8] = b"m/instance";
 pub(super) const SEQUENCE: &[u8] = b"m/sequence";
 /// How many groups have been written.
 pub(super) const GROUPS: &[u8] = b"m/groups";
+/// What may be stored of users; absent where all may.
+pub(super) const PRIVACY: &[u8] = b"m/privacy";
 /// Since when events are live although this ledger was begun later, in the place of a damaged one.
 pub(super) const LOST_SINCE: &[u8] = b"m/lost-since";
 
 pub(super) fn pool(pool_id: &str) -> Vec<u8> {
     [b"p/", pool_id.as_bytes()].concat()
+}
+
+/// Every pool.
+pub(super) fn pools() -> Range<Vec<u8>> {
+    prefix(b"p/")
 }
 
 pub(super) fn total(pool_id: &str, series: &str) -> Vec<u8> {
@@ -74,6 +81,11 @@ pub(super) fn outbox(sequence: u64) -> Vec<u8> {
 
 pub(super) fn quarantine(sequence: u64) -> Vec<u8> {
     [b"q/".as_slice(), &sequence.to_be_bytes()].concat()
+}
+
+/// Every key.
+pub(super) fn everything() -> Range<Vec<u8>> {
+    Vec::new()..vec![0xff]
 }
 
 /// What the outbox holds from `first` on, up to `end` exclusive.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::entry::{Entry, PoolIdentity, UserIdentity};
 use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Vocabulary, Word};
+use crate::privacy::Modes;
 
 use super::envelope::{self, Record};
 use super::error::LedgerError;
@@ -31,6 +32,9 @@ pub(super) struct StoredEntry {
     history: bool,
     #[prost(sint64, tag = "10")]
     pub(super) observed: i64,
+    /// See [`Modes::code`].
+    #[prost(uint32, tag = "11")]
+    masked: u32,
 }
 
 impl Record for StoredEntry {
@@ -156,6 +160,7 @@ impl From<&Entry> for StoredEntry {
             revision: entry.revision,
             history: entry.history,
             observed: entry.observed.0,
+            masked: entry.masked.code(),
         }
     }
 }
@@ -174,6 +179,7 @@ impl From<StoredEntry> for Entry {
             revision: stored.revision,
             history: stored.history,
             observed: UnixMillis(stored.observed),
+            masked: Modes::from_code(stored.masked),
         }
     }
 }
@@ -358,6 +364,7 @@ pub(super) mod tests {
             revision: u32,
             history: bool,
             observed: i64,
+            masked in 0..256_u32,
         ) -> Entry {
             Entry {
                 pool: Arc::new(PoolIdentity { id, name, region, account_id }),
@@ -366,6 +373,7 @@ pub(super) mod tests {
                 revision,
                 history,
                 observed: UnixMillis(observed),
+                masked: Modes::from_code(masked),
             }
         }
     }
@@ -411,6 +419,7 @@ pub(super) mod tests {
             revision: 2,
             history: true,
             observed: UnixMillis(1_723_136_200_000),
+            masked: Modes::default(),
         }
     }
 

@@ -38,6 +38,9 @@ pub(super) struct StoredUser {
     open: Vec<StoredWalk>,
     #[prost(message, optional, tag = "10")]
     habit: Option<StoredHabit>,
+    /// Apart from the open walks: a build that does not know it forgets it, and takes nothing for new that was counted.
+    #[prost(message, optional, tag = "15")]
+    redelivery: Option<StoredWalk>,
 }
 
 impl Record for StoredUser {
@@ -176,16 +179,9 @@ impl From<&UserRecord> for StoredUser {
                 .iter()
                 .map(|(key, sighting)| StoredSighting::of(*key, sighting, UNDATED, UNDATED))
                 .collect(),
-            open: cursor
-                .open
-                .iter()
-                .map(|walk| StoredWalk {
-                    token: walk.token.as_ref().map(|token| token.0.clone()),
-                    foot: less(walk.foot, cursor.horizon),
-                    end: less(walk.end, walk.foot),
-                })
-                .collect(),
+            open: cursor.open.iter().map(|walk| StoredWalk::of(walk, cursor.horizon)).collect(),
             habit: record.habit.as_ref().map(|habit| StoredHabit::of(habit, record.joined)),
+            redelivery: cursor.redelivery.as_ref().map(|walk| StoredWalk::of(walk, cursor.horizon)),
         }
     }
 }
@@ -210,14 +206,7 @@ impl TryFrom<StoredUser> for UserRecord {
             .collect::<Result<_, LedgerError>>()?;
         let undated =
             stored.undated.into_iter().map(|sighting| sighting.sighting(UNDATED)).collect::<Result<_, _>>()?;
-        let open = stored
-            .open
-            .into_iter()
-            .map(|walk| {
-                let foot = plus(walk.foot, horizon);
-                OpenWalk { token: walk.token.map(PageToken), foot, end: plus(walk.end, foot) }
-            })
-            .collect();
+        let open = stored.open.into_iter().map(|walk| walk.walk(horizon)).collect();
         Ok(Self {
             joined,
             sub: stored.sub,
@@ -230,8 +219,24 @@ impl TryFrom<StoredUser> for UserRecord {
                 seen,
                 undated,
                 open,
+                redelivery: stored.redelivery.map(|walk| walk.walk(horizon)),
             },
         })
+    }
+}
+
+impl StoredWalk {
+    fn of(walk: &OpenWalk, horizon: UnixMillis) -> Self {
+        Self {
+            token: walk.token.as_ref().map(|token| token.0.clone()),
+            foot: less(walk.foot, horizon),
+            end: less(walk.end, walk.foot),
+        }
+    }
+
+    fn walk(self, horizon: UnixMillis) -> OpenWalk {
+        let foot = plus(self.foot, horizon);
+        OpenWalk { token: self.token.map(PageToken), foot, end: plus(self.end, foot) }
     }
 }
 
@@ -409,8 +414,9 @@ pub(super) mod tests {
             btree_map((time(), key()), sighting(), 0..8),
             vec_deque((key(), sighting()), 0..3),
             vec(walk(), 0..3),
+            of(walk()),
         )
-            .prop_map(|(live_since, last_seen, horizon, reread_at, seen, undated, open)| Cursor {
+            .prop_map(|(live_since, last_seen, horizon, reread_at, seen, undated, open, redelivery)| Cursor {
                 live_since,
                 last_seen,
                 horizon,
@@ -418,6 +424,7 @@ pub(super) mod tests {
                 seen,
                 undated,
                 open,
+                redelivery,
             });
         let habit = of((any::<[u8; 12]>(), time()).prop_map(|(bytes, at)| HabitAt { bytes, at }));
         (time(), of(".{0,40}"), cursor, habit).prop_map(|(joined, sub, cursor, habit)| UserRecord {

@@ -52,7 +52,7 @@ pub(super) type ShowTotals = Box<dyn Fn(&str, &[(Series, u64)]) + Send>;
 
 /// What a caller sends.
 pub(super) enum Request {
-    Work(Work, Reply),
+    Work(Box<Work>, Reply),
     /// From now on, beginning with all of them.
     Show(ShowTotals, Reply),
     Close(Reply),
@@ -199,7 +199,7 @@ impl Writer {
         loop {
             let request = self.put_back.take().or_else(|| self.requests.blocking_recv());
             let (work, reply) = match request {
-                Some(Request::Work(work, reply)) => (work, reply),
+                Some(Request::Work(work, reply)) => (*work, reply),
                 Some(Request::Show(show_totals, reply)) => {
                     self.show_totals = show_totals;
                     self.show(books.totals());
@@ -268,7 +268,7 @@ impl Writer {
             }
             next = match self.requests.try_recv() {
                 Ok(Request::Work(work, reply)) if group.changes.len() + work.keys() <= GROUP_KEYS_MAX => {
-                    Some((work, reply))
+                    Some((*work, reply))
                 }
                 Ok(other) => {
                     self.put_back = Some(other);

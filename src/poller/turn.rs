@@ -17,6 +17,7 @@ use crate::ledger::{Commit, HabitAt, Ledger, LedgerError, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::pool::Pool;
+use crate::privacy::Modes;
 use crate::schedule::{Allowed, Backlog, Found, Habit, Lane};
 use crate::source::{Page, Source, SourceError};
 use crate::stop_point::{self, Step};
@@ -127,6 +128,9 @@ pub enum TurnError {
     /// person has its name now, and the poller is about to be told. Or somebody emptied the ledger.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
+    /// The user with this name has left the roster. Where the ledger has no names, nobody else can say so.
+    #[error("the user has left the roster")]
+    Gone(String),
 }
 
 impl From<LedgerError> for TurnError {
@@ -149,6 +153,12 @@ pub async fn take<S: Source>(
     start: Instant,
 ) -> Result<Report, TurnError> {
     let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
+    if means.ledger.privacy().modes().hides_names() {
+        let standing = means.ledger.standing(&pool.identity.id, &username)?;
+        if standing.is_some_and(|standing| standing.gone_since.is_some()) {
+            return Err(TurnError::Gone(username));
+        }
+    }
     let user = &Arc::new(UserIdentity { username, sub: record.sub.clone() });
     let walk = match lane {
         Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
@@ -178,7 +188,7 @@ pub async fn take<S: Source>(
         match walk.kind() {
             Kind::Poll if activity.pages == 1 && !habit.is_known() => activity.meet(&page),
             Kind::Poll => activity.add(&taken, page.received),
-            Kind::Backlog => {}
+            Kind::Backlog | Kind::Redelivery => {}
         }
         // Without a change only once: that nobody forgets who showed nothing.
         let changed = taken.cursor_changed || (walk.kind() == Kind::Poll && record.habit.is_none());
@@ -225,8 +235,8 @@ fn is_enough(walk: &Walk) -> bool {
     let pages_max = match walk.kind() {
         Kind::Poll if walk.is_first() => 1,
         Kind::Poll => POLL_PAGES_MAX,
-        Kind::Backlog if walk.got_further() => BACKLOG_PAGES_MAX,
-        Kind::Backlog => TURN_PAGES_MAX,
+        Kind::Backlog | Kind::Redelivery if walk.got_further() => BACKLOG_PAGES_MAX,
+        Kind::Backlog | Kind::Redelivery => TURN_PAGES_MAX,
     };
     walk.pages() >= pages_max
 }
@@ -239,7 +249,8 @@ fn backlog(record: &UserRecord) -> Option<Backlog> {
     let cursor = &record.cursor;
     let live = cursor.open_walks().iter().any(|open| open.foot >= cursor.live_since());
     let backlog = if live { Backlog::Live } else { Backlog::History };
-    (!cursor.open_walks().is_empty()).then_some(backlog)
+    let is_left = !cursor.open_walks().is_empty() || cursor.redelivery().is_some();
+    is_left.then_some(backlog)
 }
 
 /// Writes a page's cursor, if it has changed, with what it accounts for. The ledger itself shows the totals once they are durable, whatever
@@ -269,6 +280,7 @@ async fn commit<S: Source>(
             revision: finding.revision,
             history: !finding.live,
             observed,
+            masked: Modes::default(),
         };
         means
             .ledger
@@ -277,7 +289,7 @@ async fn commit<S: Source>(
                 username: user.username.clone(),
                 record: record.clone(),
                 totals,
-                entries: taken.findings.into_iter().filter(|_| means.queue).map(entry).collect(),
+                entries: taken.findings.into_iter().chain(taken.again).filter(|_| means.queue).map(entry).collect(),
             })
             .await?;
     }

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 use crate::config::TimestampSource;
 use crate::entry::Entry;
 use crate::event::{AuthEvent, EventResponse, EventType, RiskDecision, RiskLevel, UnixMillis, Vocabulary, Word};
+use crate::privacy::Mode;
 use crate::sink::country;
 
 mod sentence;
@@ -152,9 +153,11 @@ fn attributes(entry: &Entry) -> Vec<(&'static str, Value<'_>)> {
         risk.and_then(|risk| risk.compromised_credentials).map(Value::Bool),
     );
     list.value("aws.cognito.challenges", Some(challenges).filter(|challenges| !challenges.is_empty()).map(Value::Maps));
-    list.text("user.name", Some(&entry.user.username));
+    let masked = &entry.masked;
+    list.text(if masked.username == Mode::Keep { "user.name" } else { "user.hash" }, Some(&entry.user.username));
     list.text("user.id", entry.user.sub.as_deref());
-    list.text("client.address", context.and_then(|context| context.ip_address.as_deref()));
+    let address = if masked.ip_address == Mode::Hash { "aws.cognito.client_address_hash" } else { "client.address" };
+    list.text(address, context.and_then(|context| context.ip_address.as_deref()));
     list.text("aws.cognito.device.name", context.and_then(|context| context.device_name.as_deref()));
     list.text("aws.cognito.timezone", context.and_then(|context| context.timezone.as_deref()));
     list.text("geo.locality.name", context.and_then(|context| context.city.as_deref()));
@@ -196,6 +199,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::entry::{PoolIdentity, UserIdentity};
     use crate::event::{Challenge, EventContext, EventFeedback, EventRisk};
+    use crate::privacy::Modes;
 
     /// An entry with every member that Cognito and the listings can give.
     pub(crate) fn full_entry() -> Entry {
@@ -237,6 +241,7 @@ pub(crate) mod tests {
             revision: 2,
             history: false,
             observed: UnixMillis(1_723_136_200_000),
+            masked: Modes::default(),
         }
     }
 
@@ -249,6 +254,7 @@ pub(crate) mod tests {
             revision: 0,
             history: true,
             observed: UnixMillis(5),
+            masked: Modes::default(),
         }
     }
 

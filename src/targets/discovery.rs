@@ -31,6 +31,7 @@ use crate::metrics::Metrics;
 use crate::poller::Message;
 use crate::poller::health::Trouble;
 use crate::pool::Pool;
+use crate::privacy;
 use crate::schedule::Habit;
 use crate::shard::Shard;
 use crate::source::{Source, SourceError};
@@ -155,7 +156,7 @@ impl<S: Source> Discovery<S> {
     }
 
     async fn keep(mut self) {
-        let mut selection = Selection::of(&self.config).in_shard(self.shard);
+        let mut selection = self.selection();
         let mut known = Known::default();
         self.begin(&selection, &mut known).await;
         loop {
@@ -172,6 +173,11 @@ impl<S: Source> Discovery<S> {
                 self.pause(self.interval, &mut known).await;
             }
         }
+    }
+
+    /// Whom the wishes of now select, of this shard's users.
+    fn selection(&self) -> Selection {
+        Selection::of(&self.config).named_by(self.ledger.privacy().clone()).in_shard(self.shard)
     }
 
     /// Begins with the stored roster, if it was made by this selection; else notes that it cannot be trusted any more.
@@ -194,7 +200,7 @@ impl<S: Source> Discovery<S> {
             (known.in_file, known.file_changed, known.file_trouble) = (Vec::new(), None, None);
         }
         self.config = wishes.config;
-        let selection = Selection::of(&self.config).in_shard(self.shard);
+        let selection = self.selection();
         if selection.digest() != before.digest() {
             // Until then a process that starts does not trust what it finds.
             self.record.selection = None;
@@ -206,9 +212,14 @@ impl<S: Source> Discovery<S> {
     async fn follow_the_stored(&self, selection: &Selection, known: &mut Known) {
         let (mut followed, mut unread) = (0, false);
         let mut names = Vec::new();
-        let by_hand: HashSet<&String> = self.config.usernames.iter().collect();
+        let by_hand: HashSet<_> =
+            self.config.usernames.iter().map(|name| self.ledger.privacy().ledger_name(name)).collect();
         for username in self.ledger.followed(&self.pool.identity.id) {
             match username {
+                // Nobody can be asked about by a hash: who has one joins when a listing gives the name.
+                Ok(username) if privacy::is_hidden(&username) => {
+                    known.anybody_listed |= !by_hand.contains(&username);
+                }
                 Ok(username) if !selection.is_ours(&username) => {}
                 Ok(username) => {
                     known.anybody_listed |= !by_hand.contains(&username);
@@ -230,6 +241,7 @@ impl<S: Source> Discovery<S> {
                 break;
             }
         }
+        names.extend(self.known_by_hand(selection, known).await);
         followed += names.len();
         self.tell(Message::Joined(self.pool.slot, names)).await;
         known.anybody = followed > 0;
@@ -237,6 +249,25 @@ impl<S: Source> Discovery<S> {
             info!(pool = self.pool.identity.id, followed, "going on with the stored roster");
         }
         self.tell_of_unreadable(known);
+    }
+
+    /// Those listed by hand who are followed and known by a hash.
+    async fn known_by_hand(&self, selection: &Selection, known: &mut Known) -> Vec<(String, Habit)> {
+        let (pool_id, mut names) = (&self.pool.identity.id, Vec::new());
+        if self.ledger.privacy().modes().hides_names() {
+            for username in &self.config.usernames {
+                let recognised = self.ledger.recognise(pool_id, username, None).await;
+                match recognised.and_then(|()| self.ledger.standing(pool_id, username)) {
+                    Ok(Some(standing)) if standing.gone_since.is_none() && selection.is_ours(username) => {
+                        names.push((username.clone(), self.habit(Some(&standing))));
+                    }
+                    Err(error) if is_unreadable(&error) => known.leave_out(username, error),
+                    // Who could not be read joins with the first round.
+                    Ok(_) | Err(_) => {}
+                }
+            }
+        }
+        names
     }
 
     /// Reads every listing to its end, however often one breaks off; None if the file of names has changed meanwhile, and
@@ -378,13 +409,14 @@ impl<S: Source> Discovery<S> {
             enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created, moved_in)));
         }
         for alias in &user.aliases {
+            self.ledger.recognise(pool_id, alias, user.sub.as_deref()).await?;
             if self.is_followed_as(alias, user)? {
                 self.ledger.carry_over(pool_id, alias, &user.username, self.newcomer(user, now)).await?;
                 self.tell(Message::Left(self.pool.slot, vec![alias.clone()])).await;
             }
         }
         let standing = self.ledger.standing(pool_id, &user.username)?;
-        match Meeting::of(standing.as_ref().map(stored), user.sub.as_deref()) {
+        match Meeting::of(standing.as_ref().map(stored), self.sub_of(user).as_deref()) {
             Meeting::Known => return Ok(self.habit(standing.as_ref())),
             Meeting::Recognised | Meeting::Back => {
                 if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
@@ -406,9 +438,11 @@ impl<S: Source> Discovery<S> {
     }
 
     /// Has a user begin anew that comes over from another shard, which has counted its events since what is stored of it here:
-    /// before anything else is joined to that. Answers whether it does.
+    /// before anything else is joined to that. Answers whether it does. What is stored is found first, under whatever name the
+    /// ledger had for the user until now.
     async fn come_over(&self, user: &Wanted) -> Result<bool, LedgerError> {
         let pool_id = &self.pool.identity.id;
+        self.ledger.recognise(pool_id, &user.username, user.sub.as_deref()).await?;
         let standing = self.ledger.standing(pool_id, &user.username)?;
         if !standing.is_some_and(|standing| self.is_outdated(&user.username, &standing)) {
             return Ok(false);
@@ -436,8 +470,13 @@ impl<S: Source> Discovery<S> {
     fn is_followed_as(&self, alias: &str, user: &Wanted) -> Result<bool, LedgerError> {
         let standing = self.ledger.standing(&self.pool.identity.id, alias)?;
         Ok(standing.is_some_and(|standing| {
-            (standing.sub.is_none() || standing.sub == user.sub) && !self.is_outdated(alias, &standing)
+            (standing.sub.is_none() || standing.sub == self.sub_of(user)) && !self.is_outdated(alias, &standing)
         }))
+    }
+
+    /// A user's `sub` as the ledger has it.
+    fn sub_of(&self, user: &Wanted) -> Option<String> {
+        user.sub.as_deref().map(|sub| self.ledger.privacy().ledger_name(sub))
     }
 
     fn newcomer(&self, user: &Wanted, now: UnixMillis) -> UserRecord {
@@ -519,7 +558,9 @@ impl<S: Source> Discovery<S> {
             if !gone.is_empty() {
                 self.ledger.mark_gone(pool_id, &gone, self.clock.now()).await?;
                 known.left += gone.len();
-                self.tell(Message::Left(self.pool.slot, gone)).await;
+                // The poller knows nobody by a hash; there it is found by the next turn.
+                let named = gone.into_iter().filter(|name| !privacy::is_hidden(name)).collect();
+                self.tell(Message::Left(self.pool.slot, named)).await;
             }
             tokio::task::yield_now().await;
         }

@@ -9,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use crate::config::{FirstRun, PoolConfig};
 use crate::cursor::Cursor;
 use crate::event::UnixMillis;
+use crate::privacy::Privacy;
 use crate::shard::Shard;
 use crate::source::{ListedUser, Listing};
 
@@ -22,6 +23,7 @@ pub struct Selection {
     include_federated: bool,
     shard: Shard,
     digest: u64,
+    privacy: Privacy,
 }
 
 impl Selection {
@@ -36,7 +38,18 @@ impl Selection {
             include_federated: pool.include_federated,
             shard: Shard::WHOLE,
             digest: digest(pool),
+            privacy: Privacy::default(),
         }
+    }
+
+    /// The same, of users who are told apart by the ledger's names for them.
+    pub fn named_by(self, privacy: Privacy) -> Self {
+        Self { privacy, ..self }
+    }
+
+    /// What the ledger calls users.
+    pub fn privacy(&self) -> &Privacy {
+        &self.privacy
     }
 
     /// Of the selection, those who are in this share. A roster that was stored under another share is another selection's.

@@ -19,6 +19,7 @@ use std::mem;
 
 use super::roster::{self, Selection};
 use crate::event::UnixMillis;
+use crate::privacy::Privacy;
 use crate::source::{ListedUser, Listing, PageToken, UserPage};
 
 /// Pages of one listing in a row: sixty million users, more than a pool can have (40 million). A listing that is longer
@@ -151,10 +152,10 @@ impl<'a> Round<'a> {
         }
         let Self { selection, names, mut marks, .. } = self;
         let unmet: Vec<String> = unmet(&names, selection).map(str::to_owned).collect();
-        unmet.iter().for_each(|name| marks.add(name));
+        unmet.iter().for_each(|name| marks.add(&selection.privacy().ledger_name(name)));
         marks.settle();
         let aliases = names.into_iter().filter_map(|(name, met)| Some((name, met?))).collect();
-        Ok(Complete { marks, unmet, aliases })
+        Ok(Complete { marks, unmet, aliases, privacy: selection.privacy().clone() })
     }
 
     fn meet(&mut self, user: ListedUser) -> Option<Wanted> {
@@ -172,7 +173,7 @@ impl<'a> Round<'a> {
             }
         }
         self.selection.wants(&user, is_named).then(|| {
-            self.marks.add(&user.username);
+            self.marks.add(&self.selection.privacy().ledger_name(&user.username));
             Wanted { username: user.username, sub: user.sub, created: user.created, aliases }
         })
     }
@@ -189,12 +190,14 @@ pub struct Complete {
     marks: Marks,
     unmet: Vec<String>,
     aliases: HashMap<String, String>,
+    privacy: Privacy,
 }
 
 impl Complete {
-    /// Whether a user is wanted: met, or named by hand and no other name of anybody's.
+    /// Whether a user, by its name or the ledger's name for it, is wanted: met, or named by hand and no other name of
+    /// anybody's.
     pub fn wants(&self, username: &str) -> bool {
-        self.marks.hold(username)
+        self.marks.hold(&self.privacy.ledger_name(username))
     }
 
     /// How many are wanted.
@@ -218,7 +221,7 @@ impl Complete {
     }
 }
 
-/// Who was met: a hash of each name. Two names with one hash would keep somebody on the roster who is gone, until the
+/// Who was met: a hash of the ledger's name for each. Two names with one hash would keep somebody on the roster who is gone, until the
 /// next start; among a million users that is one case in thirty million rounds.
 #[derive(Debug, Default)]
 struct Marks(Vec<u64>, RandomState);

@@ -5,15 +5,16 @@ use std::fmt::Write as _;
 
 use crate::entry::Entry;
 use crate::event::{AuthEvent, EventResponse, EventRisk, EventType, RiskDecision, Word};
+use crate::privacy::{Mode, Modes};
 
 /// Tells who did what, where, from where, how it ended and what threat protection made of it.
 pub(super) fn about(entry: &Entry) -> String {
     let mut sentence = format!(
         "{} of {} in {}{} {}",
         deed(&entry.event),
-        entry.user.username,
+        if entry.masked.username == Mode::Keep { &entry.user.username } else { "a user" },
         entry.pool.name,
-        origin(&entry.event),
+        origin(&entry.event, entry.masked),
         ending(&entry.event)
     );
     if let Some(risk) = &entry.event.risk {
@@ -39,14 +40,16 @@ fn deed(event: &AuthEvent) -> Cow<'_, str> {
 }
 
 /// ` from 192.0.2.1 (Seattle, United States)`, as far as it is known.
-fn origin(event: &AuthEvent) -> String {
+fn origin(event: &AuthEvent, masked: Modes) -> String {
     let Some(context) = &event.context else {
         return String::new();
     };
     let known = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let place: Vec<String> = [known(&context.city), known(&context.country)].into_iter().flatten().collect();
-    let place = place.join(", ");
-    match (known(&context.ip_address), place.is_empty()) {
+    // A hash tells a person nothing.
+    let place = if masked.location == Mode::Hash { String::new() } else { place.join(", ") };
+    let address = known(&context.ip_address).filter(|_| masked.ip_address != Mode::Hash);
+    match (address, place.is_empty()) {
         (Some(address), false) => format!(" from {address} ({place})"),
         (Some(address), true) => format!(" from {address}"),
         (None, false) => format!(" from {place}"),

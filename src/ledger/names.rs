@@ -1,0 +1,176 @@
+//! What each record of the ledger is called outside it: in an export, and where a damaged one is named.
+//!
+//! A name and a key say the same: the one for people and for files, the other for the store.
+
+use serde::{Deserialize, Serialize};
+
+use super::UserRecord;
+use super::envelope::{Count, Format, Gone, Instance, LostSince, Pool, PrivacyNote, Record as _};
+use super::error::LedgerError;
+use super::keys;
+use super::stored_entry::{StoredEntry, StoredRefusal};
+use super::stored_user::StoredUser;
+
+/// Which record of the ledger.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
+#[serde(tag = "record", rename_all = "snake_case")]
+pub enum RecordName {
+    /// What concerns the whole ledger.
+    Ledger {
+        /// `format`, `instance`, `sequence`, `groups`, `lost-since` or `privacy`.
+        name: String,
+    },
+    /// A pool that is followed.
+    Pool {
+        /// Its id.
+        user_pool_id: String,
+    },
+    /// A durable counter.
+    Total {
+        /// The pool's id.
+        user_pool_id: String,
+        /// The counter and its labels, as the ledger writes them.
+        series: String,
+    },
+    /// A user and its cursor.
+    User {
+        /// The pool's id.
+        user_pool_id: String,
+        /// The user.
+        username: String,
+    },
+    /// Since when a user is gone.
+    Gone {
+        /// The pool's id.
+        user_pool_id: String,
+        /// The user.
+        username: String,
+    },
+    /// An entry that waits for delivery.
+    Outbox {
+        /// Its place.
+        number: u64,
+    },
+    /// An entry that was put aside.
+    Quarantine {
+        /// Its number.
+        number: u64,
+    },
+}
+
+/// Names and values of whole-ledger records, in the order in which they are written.
+const OF_THE_LEDGER: [&[u8]; 6] =
+    [keys::FORMAT, keys::INSTANCE, keys::SEQUENCE, keys::GROUPS, keys::LOST_SINCE, keys::PRIVACY];
+
+impl RecordName {
+    /// The kinds, in the order of the ledger's map.
+    pub const KINDS: [&'static str; 7] = ["ledger", "pool", "total", "user", "gone", "outbox", "quarantine"];
+
+    /// Its kind, one of [`RecordName::KINDS`].
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Ledger { .. } => "ledger",
+            Self::Pool { .. } => "pool",
+            Self::Total { .. } => "total",
+            Self::User { .. } => "user",
+            Self::Gone { .. } => "gone",
+            Self::Outbox { .. } => "outbox",
+            Self::Quarantine { .. } => "quarantine",
+        }
+    }
+
+    /// The name of what lies under a key; None for a key that no build writes.
+    pub(super) fn of(key: &[u8]) -> Option<Self> {
+        let (kind, rest) = key.split_at_checked(2)?;
+        let text = || std::str::from_utf8(rest).ok().map(str::to_owned);
+        let pair = || text()?.split_once('/').map(|(pool, rest)| (pool.to_owned(), rest.to_owned()));
+        Some(match kind {
+            b"m/" if OF_THE_LEDGER.contains(&key) => Self::Ledger { name: text()? },
+            b"p/" => Self::Pool { user_pool_id: text()? },
+            b"t/" => pair().map(|(user_pool_id, series)| Self::Total { user_pool_id, series })?,
+            b"u/" => pair().map(|(user_pool_id, username)| Self::User { user_pool_id, username })?,
+            b"g/" => pair().map(|(user_pool_id, username)| Self::Gone { user_pool_id, username })?,
+            b"o/" => Self::Outbox { number: keys::sequence_of(key)? },
+            b"q/" => Self::Quarantine { number: keys::sequence_of(key)? },
+            _ => return None,
+        })
+    }
+
+    /// The key of what has this name; None for a name that no build gives.
+    pub(super) fn key(&self) -> Option<Vec<u8>> {
+        let key = match self {
+            Self::Ledger { name } => [b"m/", name.as_bytes()].concat(),
+            Self::Pool { user_pool_id } => keys::pool(user_pool_id),
+            Self::Total { user_pool_id, series } => [b"t/", user_pool_id.as_bytes(), b"/", series.as_bytes()].concat(),
+            Self::User { user_pool_id, username } => {
+                [b"u/", user_pool_id.as_bytes(), b"/", username.as_bytes()].concat()
+            }
+            Self::Gone { user_pool_id, username } => {
+                [b"g/", user_pool_id.as_bytes(), b"/", username.as_bytes()].concat()
+            }
+            Self::Outbox { number } => keys::outbox(*number),
+            Self::Quarantine { number } => keys::quarantine(*number),
+        };
+        // A pool id with a slash would be another's key.
+        (Self::of(&key).as_ref() == Some(self)).then_some(key)
+    }
+
+    /// Reads a record whole.
+    ///
+    /// # Errors
+    /// It is damaged, or a newer build has written it.
+    pub(super) fn check(&self, value: &[u8]) -> Result<(), LedgerError> {
+        match self {
+            Self::Ledger { name } => match name.as_str() {
+                "format" => match Format::open(value)?.number {
+                    known if known <= Format::NUMBER => Ok(()),
+                    found => Err(LedgerError::NewerVersion { what: Format::WHAT, found, known: Format::NUMBER }),
+                },
+                "instance" => Instance::open(value).map(drop),
+                "lost-since" => LostSince::open(value).map(drop),
+                "privacy" => PrivacyNote::open(value).map(drop),
+                _ => Count::open(value).map(drop),
+            },
+            Self::Pool { .. } => Pool::open(value).map(drop),
+            Self::Total { .. } => Count::open(value).map(drop),
+            Self::User { .. } => UserRecord::try_from(StoredUser::open(value)?).map(drop),
+            Self::Gone { .. } => Gone::open(value).map(drop),
+            Self::Outbox { .. } => StoredEntry::open(value).map(drop),
+            Self::Quarantine { .. } => StoredEntry::open(&StoredRefusal::open(value)?.value).map(drop),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_and_a_key_say_the_same() {
+        for key in [
+            keys::FORMAT.to_vec(),
+            keys::GROUPS.to_vec(),
+            keys::pool("eu-west-1_A"),
+            keys::total("eu-west-1_A", "events/a/b"),
+            keys::user("eu-west-1_A", "a/b"),
+            keys::gone(&keys::user("eu-west-1_A", "ü")),
+            keys::outbox(7),
+            keys::quarantine(u64::MAX),
+        ] {
+            let name = RecordName::of(&key).unwrap();
+            assert_eq!(name.key(), Some(key));
+            let text = serde_json::to_string(&name).unwrap();
+            assert_eq!(serde_json::from_str::<RecordName>(&text).unwrap(), name);
+            assert!(text.contains(&format!("\"record\":\"{}\"", name.kind())), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_no_build_writes_has_no_name_and_no_key() {
+        for key in [&b"x/1"[..], b"o/short", b"u/no-user", b"m/other", b""] {
+            assert_eq!(RecordName::of(key), None, "{key:?}");
+        }
+        assert_eq!(RecordName::Ledger { name: "other".into() }.key(), None);
+        assert_eq!(RecordName::User { user_pool_id: "a/b".into(), username: "c".into() }.key(), None);
+    }
+}

@@ -1,0 +1,450 @@
+//! Privacy from outside: whatever the built binary has ever written (logs at debug, state files, HTTP, OTLP, stdout, the
+//! commands' output) is searched for planted personal data; and a change of mode or key loses and recounts nothing.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/stage.rs"]
+mod stage;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Instant;
+
+use cognito_auth_exporter::event::{EventContext, FeedbackValue, UnixMillis};
+use cognito_auth_exporter::privacy::HashKey;
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use exporter::{Exporter, PATIENCE, Scrape};
+use receiver::{Received, Reply};
+use stage::{MINUTE, Stage, is, now};
+use tonic::Code;
+
+const POOL: &str = "eu-west-1_Privacy";
+const USERS: usize = 4;
+const EVENTS: usize = 15;
+
+/// Everybody is listed, one is also named by hand, and so is one whom nobody knows. Created before the pool was followed.
+const CONFIG: &str = r#"
+[[pools]]
+id = "eu-west-1_Privacy"
+all_users = true
+usernames = ["planted-user-0@example.org", "planted-nobody"]
+followed_since = "2020-01-01T00:00:00Z"
+[poll]
+requests_per_second = 400
+min_interval = "1s"
+max_interval = "10s"
+first_run = "none"
+[log]
+level = "debug"
+"#;
+
+/// Whatever is personal of the planted events; the subs are added by who searches.
+const PLANTED: [&str; 8] = [
+    "planted-user",
+    "planted-nobody",
+    "203.0.113.",
+    "PlantedDevice",
+    "-09:30",
+    "Plantedville",
+    "Plantania",
+    "planted-admin",
+];
+
+const KEYS: [&str; 3] =
+    ["the first key, of 32 bytes or more", "the second key, of 32 bytes or more", "the third key, of 32 bytes or more"];
+
+fn name(user: usize) -> String {
+    format!("planted-user-{user}@example.org")
+}
+
+fn populate(world: &mut World) {
+    world.add_pool(Pool::new(POOL));
+    for user in 0..USERS {
+        world.add_user_with(POOL, &name(user), |user| user.created = UnixMillis(now().0 - 600 * MINUTE));
+        for event in 0..EVENTS {
+            let at = UnixMillis(now().0 - (1 + i64::try_from(event).unwrap()) * MINUTE);
+            let id = format!("event-{user}-{event}");
+            let mut sign_in = world.sign_in(at);
+            sign_in.id = Some(id.clone());
+            sign_in.context = Some(EventContext {
+                ip_address: Some(format!("203.0.113.{}", 10 + user)),
+                device_name: Some("PlantedDevice 9".into()),
+                timezone: Some("-09:30".into()),
+                city: Some("Plantedville".into()),
+                country: Some("Plantania".into()),
+            });
+            world.arrive(POOL, &name(user), &sign_in);
+            if event == 3 {
+                world.feedback(POOL, &name(user), &id, FeedbackValue::Valid, "planted-admin");
+            }
+        }
+    }
+}
+
+/// The stage with keys in files.
+async fn stage() -> Stage {
+    let stage = Stage::set(CONFIG, populate).await;
+    for (number, key) in KEYS.iter().enumerate() {
+        stage.file(&format!("key-{number}"), &format!("{key}\n"));
+    }
+    stage
+}
+
+/// The configuration with this section of privacy; `key-N` are paths.
+fn private(stage: &Stage, section: &str) -> String {
+    let mut section = section.to_owned();
+    for number in 0..KEYS.len() {
+        let name = format!("key-{number}");
+        section = section.replace(&format!("\"{name}\""), &format!("{:?}", stage.path(&name).to_str().unwrap()));
+    }
+    format!("{CONFIG}[stdout]\nenabled = true\n[privacy]\n{section}")
+}
+
+const ALL_HASHED: &str = "username = \"hash\"\nip_address = \"hash\"\ndevice = \"hash\"\nlocation = \"hash\"\n";
+const ALL_DROPPED: &str = "username = \"drop\"\nip_address = \"drop\"\ndevice = \"drop\"\nlocation = \"drop\"\n";
+
+fn subs(stage: &Stage) -> Vec<String> {
+    stage.simulation.world(|world| world.pool(POOL).unwrap().users().map(|user| user.sub.clone()).collect())
+}
+
+/// Fails if any of `texts` is in `bytes`.
+fn clean(bytes: &[u8], texts: &[String], what: &str) {
+    for text in texts {
+        let found = bytes.windows(text.len()).position(|part| part == text.as_bytes());
+        if let Some(at) = found {
+            let around =
+                String::from_utf8_lossy(&bytes[at.saturating_sub(80)..(at + 120).min(bytes.len())]).into_owned();
+            panic!("{text:?} is in {what}: {around}");
+        }
+    }
+}
+
+fn files_of(directory: &Path, see: &mut impl FnMut(&Path)) {
+    for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
+        if entry.file_type().unwrap().is_dir() {
+            files_of(&entry.path(), see);
+        } else {
+            see(&entry.path());
+        }
+    }
+}
+
+fn state_is_clean(stage: &Stage, texts: &[String]) {
+    files_of(&stage.state(), &mut |file| clean(&fs::read(file).unwrap(), texts, &file.display().to_string()));
+}
+
+/// Starts the exporter with its standard output in a file.
+fn started(stage: &Stage) -> Exporter {
+    stage.forget_calls();
+    let run = stage.command();
+    let mut command = Command::new("sh");
+    command.env_clear().envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.arg("-c").arg(format!("exec \"$0\" \"$@\" >>{}", stage.path("stdout").display()));
+    command.arg(run.get_program()).args(run.get_args());
+    Exporter::started(command)
+}
+
+/// Searches all that an exporter shows while it runs.
+fn shows_nothing(exporter: &Exporter, texts: &[String]) {
+    for path in ["/", "/status", "/metrics", "/readyz", "/healthz"] {
+        clean(exporter.answer(path).as_bytes(), texts, path);
+    }
+    clean(exporter.log().as_bytes(), texts, "the log");
+}
+
+fn durable(exporter: &Exporter) -> BTreeSet<String> {
+    let metrics = exporter.get("/metrics");
+    let durable = metrics.lines().filter(|line| line.starts_with("cognito_auth_") && line.contains("_total{"));
+    durable.map(str::to_owned).collect()
+}
+
+fn counted(scrape: &Scrape) -> bool {
+    is(scrape, "cognito_auth_events_total", &[], as_float(USERS * EVENTS))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of a test")]
+fn as_float(count: usize) -> f64 {
+    count as f64
+}
+
+/// Waits until everybody was polled since the exporter was started.
+fn everybody_is_polled(stage: &Stage, exporter: &Exporter) {
+    let everybody: BTreeSet<_> = (0..USERS).map(name).collect();
+    exporter.until("everybody polled", |scrape| stage.polled(POOL).is_superset(&everybody) && counted(scrape));
+}
+
+fn is_poison(record: &Received) -> bool {
+    record.text("aws.cognito.event.id") == "event-1-5"
+}
+
+/// Runs through outage, refusal and delivery, and searches everything.
+async fn nothing_planted_is_ever_written(section: &str) -> Stage {
+    let stage = stage().await;
+    stage.reconfigure(&private(&stage, section));
+    let texts: Vec<String> = PLANTED.iter().map(|&text| text.to_owned()).chain(subs(&stage)).collect();
+
+    // In the outbox at rest.
+    stage.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
+    let exporter = started(&stage);
+    exporter.until("all counted and waiting", |scrape| {
+        counted(scrape) && scrape.sum("cognito_exporter_outbox_records", &[]) > 0.0
+    });
+    exporter.until("the missing one found missing", |scrape| {
+        is(scrape, "cognito_exporter_users", &["state=\"missing\""], 1.0)
+    });
+    shows_nothing(&exporter, &texts);
+    exporter.kill();
+    state_is_clean(&stage, &texts);
+
+    // In quarantine, in records, and on stdout.
+    stage.receiver.answer_by(|records| {
+        if records.iter().any(is_poison) { Reply::Code(Code::InvalidArgument, "bad") } else { Reply::Ok }
+    });
+    let exporter = started(&stage);
+    exporter.until("one in quarantine and the rest delivered", |scrape| {
+        is(scrape, "cognito_exporter_quarantined_records", &[], 1.0)
+            && is(scrape, "cognito_exporter_outbox_records", &[], 0.0)
+    });
+    everybody_is_polled(&stage, &exporter);
+    // Somebody more is named, and then there is a mistake beside the names.
+    let more = private(&stage, section).replace("\"planted-nobody\"", "\"planted-nobody\", \"planted-user-none\"");
+    for (config, told) in
+        [(more.clone(), "is in force"), (more.replace("usernames = [", "usernames = [1, "), "of no use")]
+    {
+        stage.reconfigure(&config);
+        exporter.signal("HUP");
+        exporter.until_said(told);
+    }
+    exporter.until("the added one found missing", |scrape| {
+        is(scrape, "cognito_exporter_users", &["state=\"missing\""], 2.0)
+    });
+    stage.reconfigure(&private(&stage, section));
+    shows_nothing(&exporter, &texts);
+    assert!(exporter.stop().success());
+    state_is_clean(&stage, &texts);
+    clean(format!("{:?}", stage.receiver.records()).as_bytes(), &texts, "what was received");
+    clean(&fs::read(stage.path("stdout")).unwrap(), &texts, "stdout");
+    assert!(fs::read_to_string(stage.path("stdout")).unwrap().lines().count() >= USERS * EVENTS);
+
+    for arguments in [
+        &["quarantine", "list", "--personal", "--output", "json"][..],
+        &["state", "list", "--user-pool-id", POOL],
+        &["state", "export"],
+        &["state", "verify", "--personal"],
+        &["check"],
+    ] {
+        let output = stage.run(arguments);
+        assert!(output.status.success(), "{output:?}");
+        clean(&[output.stdout, output.stderr].concat(), &texts, &arguments.join(" "));
+    }
+    stage
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hashed_is_written_nowhere_and_can_still_be_told_apart() {
+    let stage = nothing_planted_is_ever_written(&format!("{ALL_HASHED}hash_key_file = \"key-0\"")).await;
+    let key = HashKey::new(KEYS[0].as_bytes()).unwrap();
+    let records = stage.receiver.records();
+    let users: BTreeSet<_> = records.iter().map(|record| record.text("user.hash").to_owned()).collect();
+    assert_eq!(users, (0..USERS).map(|user| key.hash(&name(user))).collect());
+    let addresses: BTreeSet<_> =
+        records.iter().map(|record| record.text("aws.cognito.client_address_hash").to_owned()).collect();
+    assert_eq!(addresses, (0..USERS).map(|user| key.hash(&format!("203.0.113.{}", 10 + user))).collect());
+    for record in &records {
+        assert_eq!(record.text("aws.cognito.device.name"), key.hash("PlantedDevice 9"));
+        assert_eq!(record.text("geo.locality.name"), key.hash("Plantedville"));
+        assert!(!record.text("user.id").is_empty() && record.text("user.name").is_empty());
+        assert!(record.body.starts_with("Sign-in of a user in"), "{}", record.body);
+    }
+    // A user is found by its name, for whoever has the key.
+    let shown = stage.run(&["state", "show", "--user-pool-id", POOL, "--username", &name(1)]);
+    assert!(shown.status.success(), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_dropped_is_written_nowhere() {
+    let stage = nothing_planted_is_ever_written(&format!("{ALL_DROPPED}hash_key_file = \"key-0\"")).await;
+    for record in stage.receiver.records() {
+        for attribute in ["user.name", "user.hash", "user.id", "client.address", "aws.cognito.client_address_hash"] {
+            assert!(!record.attributes.contains_key(attribute), "{attribute}: {record:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
+    let stage = stage().await;
+    stage.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
+    let exporter = stage.exporter();
+    exporter.until("all counted", counted);
+    exporter.until("the feedback counted", |scrape| scrape.sum("cognito_auth_feedback_total", &[]) > 0.0);
+    let before = durable(&exporter);
+    assert!(exporter.stop().success());
+
+    let texts: Vec<String> = PLANTED.iter().map(|&text| text.to_owned()).chain(subs(&stage)).collect();
+    let steps = [
+        format!("{ALL_HASHED}hash_key_file = \"key-0\""),
+        format!("{ALL_HASHED}hash_key_file = \"key-1\"\nformer_hash_key_file = \"key-0\""),
+        format!("{ALL_HASHED}hash_key_file = \"key-1\""),
+        format!("{ALL_DROPPED}hash_key_file = \"key-1\""),
+        "former_hash_key_file = \"key-1\"".to_owned(),
+        String::new(),
+    ];
+    for (number, section) in steps.iter().enumerate() {
+        stage.reconfigure(&private(&stage, section));
+        let exporter = started(&stage);
+        everybody_is_polled(&stage, &exporter);
+        assert_eq!(durable(&exporter), before, "step {number}");
+        exporter.until("everybody well", |scrape| {
+            is(scrape, "cognito_exporter_users", &["state=\"ok\""], as_float(USERS))
+                && is(scrape, "cognito_exporter_users", &["state=\"missing\""], 1.0)
+        });
+        assert!(exporter.stop().success());
+        if number < 4 {
+            // Also what the store had held before.
+            state_is_clean(&stage, &texts);
+        }
+        if number == 2 {
+            // Nobody could be recognised under a key of which nothing is known.
+            let other = format!("{ALL_HASHED}hash_key_file = \"key-2\"");
+            stage.reconfigure(&private(&stage, &other));
+            for section in [other.as_str(), ""] {
+                stage.reconfigure(&private(&stage, section));
+                let refused = stage.command().output().unwrap();
+                let told = String::from_utf8(refused.stderr).unwrap();
+                assert_eq!(refused.status.code(), Some(1), "{told}");
+                assert!(told.contains("former_hash_key_file") && told.contains("counted again"), "{told}");
+            }
+        }
+    }
+
+    stage.receiver.answer_always(Reply::Ok);
+    let exporter = stage.exporter();
+    exporter.until("everything delivered", |scrape| is(scrape, "cognito_exporter_outbox_records", &[], 0.0));
+    assert_eq!(durable(&exporter), before);
+    assert!(exporter.stop().success());
+    let records = stage.receiver.records();
+    let ids: BTreeSet<_> = records.iter().map(|record| record.text("aws.cognito.event.id")).collect();
+    assert_eq!((ids.len(), records.len()), (USERS * EVENTS, USERS * EVENTS), "each once");
+    // What was made private is not public again.
+    clean(format!("{records:?}").as_bytes(), &texts, "what was received");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_dies_anywhere_leaves_the_one_ledger_or_the_other() {
+    let stage = stage().await;
+    let exporter = stage.exporter();
+    exporter.until("all counted", counted);
+    let before = durable(&exporter);
+    assert!(exporter.stop().success());
+    stage.reconfigure(&private(&stage, &format!("{ALL_HASHED}hash_key_file = \"key-0\"")));
+    let original = stage.path("original");
+    copy(&stage.state(), &original);
+    if !strace_works() {
+        return;
+    }
+    let mut found = BTreeSet::new();
+    for call in 1.. {
+        fs::remove_dir_all(stage.state()).unwrap();
+        copy(&original, &stage.state());
+        let run = stage.command();
+        let mut command = Command::new("strace");
+        command.env_clear().envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("PATH", std::env::var_os("PATH").unwrap());
+        command.args(["-D", "-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,rename,rmdir", "-e"]);
+        command.arg(format!("inject=fsync,rename,rmdir:signal=KILL:when={call}"));
+        command.arg(run.get_program()).args(run.get_args());
+        let mut exporter = Exporter::spawned(command);
+        let deadline = Instant::now() + PATIENCE;
+        while !exporter.is_running() && exporter.try_ended().is_none() {
+            assert!(Instant::now() < deadline, "neither runs nor ends");
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let survived = exporter.is_running();
+        if survived {
+            // With -D the process is the exporter itself, and not its tracer.
+            exporter.kill();
+            assert!(found.len() > 1, "{found:?}");
+            break;
+        }
+        let export = stage.run(&["state", "export"]);
+        assert!(export.status.success(), "{export:?}");
+        let text = String::from_utf8(export.stdout).unwrap();
+        let lines = |kind: &str| text.lines().filter(|line| line.contains(&format!("\"record\":\"{kind}\""))).count();
+        let plain =
+            text.lines().filter(|line| line.contains("\"record\":\"user\"") && line.contains("planted")).count();
+        let users = lines("user");
+        assert!(users == USERS + 1 && (plain == 0 || plain == users), "{plain} of {users} by name");
+        assert!(lines("total") > 0);
+        found.insert(plain);
+    }
+    assert_eq!(found, [0, USERS + 1].into());
+    fs::remove_dir_all(stage.state()).unwrap();
+    copy(&original, &stage.state());
+    let exporter = started(&stage);
+    everybody_is_polled(&stage, &exporter);
+    assert_eq!(durable(&exporter), before);
+    assert!(exporter.stop().success());
+    let left: Vec<_> = fs::read_dir(stage.state()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| ["lock", "ledger", "last-commit"].contains(&name.to_str().unwrap())), "{left:?}");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Whether strace may trace here. In CI it has to.
+#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+fn strace_works() -> bool {
+    let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_ok_and(|it| it.success());
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(works || !is_ci, "strace has to work in CI");
+    if !works {
+        println!("skipped: strace does not work here");
+    }
+    works
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_who_leaves_is_not_polled_any_more_though_nobody_has_its_name() {
+    let stage = stage().await;
+    let section = format!("{ALL_HASHED}hash_key_file = \"key-0\"\n[discovery]\ninterval = \"10s\"");
+    stage.reconfigure(&private(&stage, &section));
+    let exporter = started(&stage);
+    everybody_is_polled(&stage, &exporter);
+    stage.simulation.world(|world| world.delete_user(POOL, &name(2)));
+    exporter.until("it left", |scrape| is(scrape, "cognito_exporter_users", &[], as_float(USERS)));
+    assert!(exporter.stop().success());
+    let listed = stage.run(&["state", "list", "--output", "json"]);
+    let pool: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
+    assert_eq!((&pool["users"], &pool["gone"]), (&USERS.into(), &1.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_is_none_is_refused_with_what_to_do() {
+    let stage = stage().await;
+    stage.file("short", "too short");
+    for (file, told) in [("short", "holds 9 bytes, and a key has 32 or more"), ("none", "cannot open")] {
+        let path = stage.path(file);
+        let section = format!("username = \"hash\"\nhash_key_file = {:?}", path.to_str().unwrap());
+        stage.reconfigure(&format!("{CONFIG}[privacy]\n{section}"));
+        let refused = stage.command().output().unwrap();
+        let stderr = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(refused.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("privacy.hash_key_file") && stderr.contains(told), "{stderr}");
+    }
+}

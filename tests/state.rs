@@ -1,0 +1,490 @@
+//! The state commands from a user's side: the built binary on the ledger of an exporter that is stopped, between runs of the
+//! exporter against a simulated Cognito; and killed at every write.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/stage.rs"]
+mod stage;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use exporter::{Exporter, Scrape};
+use serde_json::Value;
+use stage::{MINUTE, Stage, is, now, sign_ins};
+
+const POOL: &str = "eu-west-1_State";
+
+/// Quick; what happened before the test is history, and part of it is wanted.
+const CONFIG: &str = r#"
+[[pools]]
+id = "eu-west-1_State"
+all_users = true
+[poll]
+requests_per_second = 400
+min_interval = "1s"
+max_interval = "10s"
+first_run = "2h"
+"#;
+
+const HOUR: i64 = 60 * MINUTE;
+
+/// Everything is live.
+fn live() -> String {
+    CONFIG.replace("all_users", "followed_since = \"2020-01-01T00:00:00Z\"\nall_users")
+}
+
+/// Users with `events` events each, a minute apart.
+fn populate(world: &mut World, users: usize, events: i64) {
+    world.add_pool(Pool::new(POOL));
+    for user in 0..users {
+        let name = format!("user-{user}");
+        world.add_user_with(POOL, &name, |user| user.created = UnixMillis(now().0 - 30 * HOUR));
+        sign_ins(world, POOL, &name, events, UnixMillis(now().0 - MINUTE));
+    }
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// The output of a command that has to end with this code.
+fn expecting(code: i32, output: Output) -> Output {
+    assert_eq!(output.status.code(), Some(code), "{}{}", stdout(&output), stderr(&output));
+    output
+}
+
+fn says(output: &Output, words: &[&str]) {
+    words.iter().for_each(|word| assert!(stderr(output).contains(word), "{word:?}: {}", stderr(output)));
+}
+
+fn json(output: &Output) -> Vec<Value> {
+    stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn state(stage: &Stage, arguments: &[&str]) -> Output {
+    stage.run(&[&["state"], arguments].concat())
+}
+
+/// The durable counters, as they are exposed.
+fn durable(exporter: &Exporter) -> BTreeSet<String> {
+    let metrics = exporter.get("/metrics");
+    let durable = metrics.lines().filter(|line| line.starts_with("cognito_auth_") && line.contains("_total{"));
+    durable.map(str::to_owned).collect()
+}
+
+fn idle(scrape: &Scrape) -> bool {
+    is(scrape, "cognito_exporter_outbox_records", &[], 0.0) && is(scrape, "cognito_exporter_catching_up", &[], 0.0)
+}
+
+/// Runs until this many events are counted, live and history, and delivered; answers the counters then.
+fn run_until_counted(stage: &Stage, live: f64, history: f64) -> BTreeSet<String> {
+    let exporter = stage.exporter();
+    exporter.until("all counted and delivered", |scrape| {
+        is(scrape, "cognito_auth_events_total", &[], live)
+            && is(scrape, "cognito_auth_history_events_total", &[], history)
+            && idle(scrape)
+    });
+    let counted = durable(&exporter);
+    assert!(exporter.stop().success());
+    counted
+}
+
+/// How often each event came, by its id.
+fn times_received(stage: &Stage) -> BTreeMap<String, usize> {
+    let mut times = BTreeMap::new();
+    for record in stage.receiver.records() {
+        *times.entry(record.text("aws.cognito.event.id").to_owned()).or_default() += 1;
+    }
+    times
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewind_delivers_again_and_counts_nothing_again() {
+    let stage = Stage::set(&live(), |world| populate(world, 3, 200)).await;
+    // More than an overlap, and more than a page, of which the older part is forgotten one by one.
+    let before = run_until_counted(&stage, 600.0, 0.0);
+    assert!(times_received(&stage).values().all(|times| *times == 1));
+
+    let to = UnixMillis(now().0 - 150 * MINUTE);
+    let to_text = to.to_string();
+    let ask = ["rewind", "--user-pool-id", POOL, "--username", "user-0", "--username", "user-1", "--to", &to_text];
+    let hesitant = expecting(2, state(&stage, &ask));
+    says(&hesitant, &["would rewind 2 users", &to_text, "nothing was done: add --yes"]);
+    let shown = json(&expecting(0, state(&stage, &["list", "--user-pool-id", POOL, "--output", "json"])));
+    assert!(shown.iter().all(|user| user["rewound"].is_null()), "{shown:?}");
+    let asked = [&ask[..], &["--yes"]].concat();
+    says(&expecting(0, state(&stage, &asked)), &["rewound 2 users"]);
+    expecting(0, state(&stage, &asked));
+    let shown = json(&expecting(0, state(&stage, &["list", "--user-pool-id", POOL, "--output", "json"])));
+    let rewound = shown.iter().filter(|user| user["rewound"]["from"] == to_text.as_str());
+    assert_eq!(rewound.count(), 2, "{shown:?}");
+
+    let mut expected = BTreeMap::new();
+    for user in ["user-0", "user-1", "user-2"] {
+        for event in stage.simulation.world(|world| world.history(POOL, user)) {
+            let again = user != "user-2" && event.creation_date.unwrap() >= to;
+            expected.insert(event.id.unwrap(), if again { 2 } else { 1 });
+        }
+    }
+    // Something new lies in the rewound stretch, and is counted once.
+    let old: BTreeSet<_> = expected.keys().cloned().collect();
+    stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 5, UnixMillis(now().0 - 2 * MINUTE)));
+    let new = stage.simulation.world(|world| world.history(POOL, "user-0"));
+    // The poll that takes it comes first, so that it is known when the stretch is walked, and told again.
+    expected.extend(new.into_iter().map(|event| event.id.unwrap()).filter(|id| !old.contains(id)).map(|id| (id, 2)));
+    let coming = expected.values().sum::<usize>() - 600;
+    assert!((250..=310).contains(&coming), "{coming}");
+
+    let exporter = stage.exporter();
+    let scrape = exporter.until("the new ones counted, and the old ones delivered again", |scrape| {
+        is(scrape, "cognito_auth_events_total", &[], 605.0)
+            && scrape.sum("cognito_exporter_otlp_records_total", &["outcome=\"accepted\""]) >= as_float(coming)
+            && idle(scrape)
+    });
+    let accepted = ["outcome=\"accepted\""];
+    assert!(
+        is(&scrape, "cognito_exporter_otlp_records_total", &accepted, as_float(coming)),
+        "{}",
+        scrape.interesting()
+    );
+    assert!(is(&scrape, "cognito_exporter_fetched_events_total", &["result=\"new\""], 5.0), "{}", scrape.interesting());
+    assert_eq!(times_received(&stage), expected);
+    assert!(exporter.stop().success());
+    // What is remembered one by one, or was never revised, is the same record again.
+    let uids: BTreeSet<_> = stage.receiver.records().iter().map(|record| record.uid().to_owned()).collect();
+    assert_eq!(uids.len(), expected.len());
+    let show = ["show", "--user-pool-id", POOL, "--username", "user-0", "--output", "json"];
+    let shown = json(&expecting(0, state(&stage, &show)));
+    assert!(shown[0]["rewound"].is_null(), "{shown:?}");
+    assert!(before.len() > 5);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a count of a test")]
+fn as_float(count: usize) -> f64 {
+    count as f64
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_that_nobody_wanted_is_logged_by_a_rewind_and_never_counted() {
+    let stage = Stage::set(CONFIG, |world| populate(world, 2, 200)).await;
+    let exporter = stage.exporter();
+    let scrape = exporter.until("the history that is wanted", |scrape| {
+        scrape.sum("cognito_auth_history_events_total", &[]) >= 200.0 && idle(scrape)
+    });
+    let wanted = scrape.sum("cognito_auth_history_events_total", &[]);
+    assert!(wanted < 300.0, "two hours of two users, not {wanted}");
+    assert!(exporter.stop().success());
+    expecting(0, state(&stage, &["rewind", "--user-pool-id", POOL, "--all", "--to", "2020-01-01T00:00:00Z", "--yes"]));
+    let exporter = stage.exporter();
+    let accepted = ["outcome=\"accepted\""];
+    let scrape = exporter.until("all of it delivered", |scrape| {
+        is(scrape, "cognito_exporter_otlp_records_total", &accepted, 400.0) && idle(scrape)
+    });
+    assert!(is(&scrape, "cognito_auth_history_events_total", &[], wanted), "{}", scrape.interesting());
+    assert!(is(&scrape, "cognito_auth_events_total", &[], 0.0), "{}", scrape.interesting());
+    let new = stage.receiver.records().len() - 400;
+    assert_eq!(as_float(new), wanted);
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_is_shown_and_what_is_forgotten_is_gone() {
+    let stage = Stage::set(&live(), |world| populate(world, 4, 10)).await;
+    let exporter = stage.exporter();
+    exporter.until("all counted", |scrape| is(scrape, "cognito_auth_events_total", &[], 40.0) && idle(scrape));
+    let held = expecting(1, state(&stage, &["list"]));
+    says(&held, &["in use by another process: stop that one"]);
+    let held = expecting(1, state(&stage, &["verify"]));
+    says(&held, &["in use by another process: stop that one"]);
+    assert!(exporter.stop().success());
+
+    let table = stdout(&expecting(0, state(&stage, &["list"])));
+    assert!(table.lines().count() == 2 && table.starts_with("UserPoolId") && table.contains(POOL), "{table}");
+    assert!(!table.contains("user-"), "no names unasked: {table}");
+    let pools = json(&expecting(0, state(&stage, &["list", "--output", "json"])));
+    assert_eq!((&pools[0]["users"], &pools[0]["gone"], &pools[0]["events"]), (&4.into(), &0.into(), &40.into()));
+    let users = stdout(&expecting(0, state(&stage, &["list", "--user-pool-id", POOL])));
+    assert_eq!(users.lines().filter(|line| line.starts_with("user-")).count(), 4, "{users}");
+    let ledger = stdout(&expecting(0, state(&stage, &["show"])));
+    assert!(ledger.contains("outbox_records: 0") && ledger.contains("instance_id: "), "{ledger}");
+    let pool = json(&expecting(0, state(&stage, &["show", "--user-pool-id", POOL, "--output", "json"])));
+    let events = pool[0]["totals"].as_object().unwrap().iter().filter(|(series, _)| series.starts_with("events"));
+    assert_eq!(events.map(|(_, total)| total.as_u64().unwrap()).sum::<u64>(), 40, "{pool:?}");
+    let user = stdout(&expecting(0, state(&stage, &["show", "--user-pool-id", POOL, "--username", "user-1"])));
+    assert!(user.contains("username: user-1") && user.contains("remembered: 10"), "{user}");
+
+    for (arguments, words) in [
+        (&["show", "--user-pool-id", "eu-west-1_Other"][..], &["nothing is kept of a pool", POOL][..]),
+        (&["show", "--user-pool-id", POOL, "--username", "nobody"], &["nothing is kept of \"nobody\""]),
+        (
+            &["forget", "--user-pool-id", POOL, "--username", "user-0", "--username", "nobody", "--yes"],
+            &["nothing is kept of \"nobody\"", "nothing was done"],
+        ),
+    ] {
+        says(&expecting(1, state(&stage, arguments)), words);
+    }
+    for arguments in [
+        &["rewind", "--user-pool-id", POOL, "--all", "--to", "yesterday"][..],
+        &["rewind", "--user-pool-id", POOL, "--to", "2026-01-01T00:00:00Z"],
+        &["forget", "--user-pool-id", POOL, "--all", "--gone"],
+        &["show", "--username", "ann"],
+        &[],
+    ] {
+        expecting(2, state(&stage, arguments));
+    }
+
+    says(&expecting(0, state(&stage, &["forget", "--user-pool-id", POOL, "--gone", "--yes"])), &["nobody is gone"]);
+    let one = ["forget", "--user-pool-id", POOL, "--username", "user-3"];
+    says(&expecting(2, state(&stage, &one)), &["would forget 1 user", "1 of them not gone", "counted once more"]);
+    expecting(0, state(&stage, &[&one[..], &["--yes"]].concat()));
+    let pools = json(&expecting(0, state(&stage, &["list", "--output", "json"])));
+    assert_eq!((&pools[0]["users"], &pools[0]["events"]), (&3.into(), &40.into()), "totals stay");
+    let all = ["forget", "--user-pool-id", POOL, "--all"];
+    says(&expecting(2, state(&stage, &all)), &["would forget 3 users", "the pool's counters"]);
+    expecting(0, state(&stage, &[&all[..], &["--yes"]].concat()));
+    assert!(json(&expecting(0, state(&stage, &["list", "--output", "json"]))).is_empty());
+    says(&expecting(0, state(&stage, &["verify"])), &["every record is sound"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_names_what_is_damaged_and_what_to_do_and_the_rest_is_sound() {
+    let stage = Stage::set(&live(), |world| populate(world, 3, 10)).await;
+    run_until_counted(&stage, 30.0, 0.0);
+    let sound = json(&expecting(0, state(&stage, &["verify", "--output", "json"])));
+    assert_eq!((&sound[0]["sound"], &sound[0]["records"]["user"]), (&true.into(), &3.into()), "{sound:?}");
+
+    damage(&stage, |key| key.ends_with(b"user-1"));
+    let found = expecting(1, state(&stage, &["verify"]));
+    let text = stdout(&found);
+    assert!(text.contains("damaged: user (personal)") && text.contains("`state forget`"), "{text}");
+    assert!(!text.contains("user-1"), "{text}");
+    says(&found, &["damaged records: 1"]);
+    let found = json(&expecting(1, state(&stage, &["verify", "--output", "json", "--personal"])));
+    assert_eq!((&found[0]["record"], &found[0]["username"]), (&"user".into(), &"user-1".into()), "{found:?}");
+    assert_eq!(found[0]["problem"], "its checksum is wrong");
+    let rewound = expecting(
+        1,
+        state(&stage, &["rewind", "--user-pool-id", POOL, "--all", "--to", "2020-01-01T00:00:00Z", "--yes"]),
+    );
+    says(&rewound, &["left out, because their records are damaged: 1 user", "rewound 2 users"]);
+    let exported = expecting(1, state(&stage, &["export"]));
+    says(&exported, &["left out, because they are damaged: 1 records"]);
+    expecting(0, state(&stage, &["forget", "--user-pool-id", POOL, "--username", "user-1", "--yes"]));
+    expecting(0, state(&stage, &["verify"]));
+
+    // What everything hangs on: the other commands refuse the ledger, and it can be read nevertheless.
+    damage(&stage, |key| key.starts_with(b"t/"));
+    says(&expecting(1, state(&stage, &["list"])), &["the ledger is damaged", "left in its place", "state verify"]);
+    let found = expecting(1, state(&stage, &["verify"]));
+    assert!(stdout(&found).contains("damaged: total events"), "{}", stdout(&found));
+    says(&found, &["the ledger is damaged: a total", "puts a damaged ledger aside"]);
+}
+
+/// Flips a bit of every record whose key is wanted.
+fn damage(stage: &Stage, wanted: impl Fn(&[u8]) -> bool) {
+    let store = sled::open(stage.ledger()).unwrap();
+    for (key, value) in store.iter().map(Result::unwrap).filter(|(key, _)| wanted(key)).collect::<Vec<_>>() {
+        let mut value = value.to_vec();
+        *value.last_mut().unwrap() ^= 1;
+        store.insert(key, value).unwrap();
+    }
+    store.flush().unwrap();
+}
+
+/// An export without the line that says when.
+fn exported(stage: &Stage) -> Vec<String> {
+    let output = expecting(0, state(stage, &["export"]));
+    stdout(&output).lines().skip(1).filter(|line| line.starts_with("{\"record\":")).map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
+    let stage = Stage::set(&live(), |world| populate(world, 3, 100)).await;
+    // Some of it waits for delivery.
+    stage.receiver.answer_always(receiver::Reply::Code(tonic::Code::Unavailable, "later"));
+    let exporter = stage.exporter();
+    exporter.until("all counted", |scrape| {
+        is(scrape, "cognito_auth_events_total", &[], 300.0)
+            && is(scrape, "cognito_exporter_outbox_records", &[], 300.0)
+            && is(scrape, "cognito_exporter_catching_up", &[], 0.0)
+    });
+    let before = durable(&exporter);
+    assert!(exporter.stop().success());
+    let output = expecting(0, state(&stage, &["export"]));
+    says(&output, &["exported: ", "personal data"]);
+    let text = stdout(&output);
+    stage.file("export.jsonl", &text);
+    let records = exported(&stage);
+    let path = stage.path("export.jsonl");
+    let path = path.to_str().unwrap();
+
+    // What is not whole, or not ours, changes nothing.
+    let half: String = text.lines().take(20).map(|line| format!("{line}\n")).collect();
+    let other = text.replacen("\"value\":\"A", "\"value\":\"B", 1);
+    let newer = text.replacen("\"version\":1", "\"version\":2", 1);
+    let changed = text.replacen("\"number\":5,", "\"number\":7000,", 1);
+    for (text, words) in [
+        (half.as_str(), &["nothing was imported", "cut short"][..]),
+        (&other, &["nothing was imported", "line 2 of the export"]),
+        (&changed, &["nothing was imported", "its checksum is another"]),
+        (&newer, &["version 2", "run the newer build again"]),
+        ("", &["is no export"]),
+        ("{}\n", &["is no export"]),
+    ] {
+        stage.file("bad.jsonl", text);
+        let refused = expecting(1, state(&stage, &["import", stage.path("bad.jsonl").to_str().unwrap(), "--yes"]));
+        says(&refused, words);
+        assert_eq!(exported(&stage), records);
+        assert_eq!(inventory(&stage.state()), ["last-commit", "ledger", "lock"].map(str::to_owned).into());
+    }
+
+    let hesitant = expecting(2, state(&stage, &["import", path]));
+    says(&hesitant, &["would put what version", "in the place of the ledger in", "add --yes"]);
+    let replaced = expecting(0, state(&stage, &["import", path, "--yes"]));
+    says(&replaced, &["imported: ", "ledger.replaced-1"]);
+    assert_eq!(exported(&stage), records);
+    // On another disk nothing has to be confirmed.
+    fs::remove_dir_all(stage.state()).unwrap();
+    expecting(0, state(&stage, &["import", path]));
+    assert_eq!(exported(&stage), records);
+
+    stage.receiver.answer_always(receiver::Reply::Ok);
+    let exporter = stage.exporter();
+    exporter.until("what waited delivered", |scrape| {
+        is(scrape, "cognito_exporter_otlp_records_total", &["outcome=\"accepted\""], 300.0) && idle(scrape)
+    });
+    // Everybody has been polled again.
+    stage.forget_calls();
+    exporter.until("everybody polled", |_| stage.polled(POOL).len() == 3);
+    assert_eq!(durable(&exporter), before);
+    assert!(exporter.stop().success());
+}
+
+fn inventory(directory: &Path) -> BTreeSet<String> {
+    fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+/// Whether strace may trace here. In CI it has to.
+#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+fn strace_works() -> bool {
+    let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_ok_and(|it| it.success());
+    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
+    assert!(works || !is_ci, "strace has to work in CI");
+    if !works {
+        println!("skipped: strace does not work here");
+    }
+    works
+}
+
+/// Runs a state command on a copy of the same state again and again, each time dying a step later, until it comes through;
+/// `check` is told what is exported after each death. `die` makes the command that dies at its n-th step.
+fn dying_everywhere(stage: &Stage, arguments: &[&str], die: impl Fn(u32) -> Command, mut check: impl FnMut(&[String])) {
+    let original = stage.path("original");
+    copy(&stage.state(), &original);
+    for step in 1.. {
+        fs::remove_dir_all(stage.state()).unwrap();
+        copy(&original, &stage.state());
+        let output = die(step).arg("state").args(arguments).arg("--config").arg(stage.config()).output().unwrap();
+        let has_died = output.status.signal().is_some();
+        check(&exported(stage));
+        if !has_died {
+            expecting(0, output);
+            assert!(step > 3, "it died {step} times");
+            break;
+        }
+        // Asked again it comes through, or finds that it had.
+        let again = state(stage, arguments);
+        assert!(again.status.success() || stderr(&again).contains("nothing is kept of a pool"), "{again:?}");
+    }
+    expecting(0, state(stage, &["verify"]));
+    fs::remove_dir_all(&original).unwrap();
+}
+
+/// Killed at its n-th write, sync or rename.
+fn killed(call: u32) -> Command {
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=pwrite64,fsync,rename", "-e"]);
+    command.arg(format!("inject=pwrite64,fsync,rename:signal=KILL:when={call}"));
+    command.arg(env!("CARGO_BIN_EXE_cognito-auth-exporter"));
+    command
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_killed_anywhere_leaves_the_one_ledger_or_the_other() {
+    if !strace_works() {
+        return;
+    }
+    let stage = Stage::set(&live(), |world| populate(world, 3, 20)).await;
+    run_until_counted(&stage, 60.0, 0.0);
+    let old = exported(&stage);
+    stage.file("export.jsonl", &stdout(&expecting(0, state(&stage, &["export"]))));
+    expecting(0, state(&stage, &["forget", "--user-pool-id", POOL, "--username", "user-1", "--yes"]));
+    let new = exported(&stage);
+    let path = stage.path("export.jsonl");
+    let mut found = BTreeSet::new();
+    dying_everywhere(&stage, &["import", path.to_str().unwrap(), "--yes"], killed, |exported| {
+        assert!(exported == old || exported == new, "{exported:?}");
+        found.insert(exported == old);
+    });
+    assert_eq!(found.len(), 2);
+    assert_eq!(exported(&stage), old);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rewind_or_a_forgetting_that_dies_anywhere_is_done_for_whole_users() {
+    // Three writes' worth.
+    let stage = Stage::set(&live(), |world| populate(world, 250, 1)).await;
+    run_until_counted(&stage, 250.0, 0.0);
+    let listed = |exported: &[String]| exported.iter().filter(|line| line.contains("\"record\":\"user\"")).count();
+    let totals = |exported: &[String]| exported.iter().any(|line| line.contains("\"record\":\"total\""));
+    let original = stage.path("before");
+    copy(&stage.state(), &original);
+    let (mut rewound, mut left) = (BTreeSet::new(), BTreeSet::new());
+    for step in ["ledger-applied", "ledger-synced"] {
+        let die = |count| {
+            let mut command = exporter::command("http://127.0.0.1:9");
+            command.env("COGNITO_EXPORTER_TEST_STOP_AT", format!("{step}:{count}"));
+            command
+        };
+        let rewind = ["rewind", "--user-pool-id", POOL, "--all", "--to", "2020-01-01T00:00:00Z", "--yes"];
+        dying_everywhere(&stage, &rewind, die, |exported| {
+            assert_eq!(listed(exported), 250);
+            let users = json(&expecting(0, state(&stage, &["list", "--user-pool-id", POOL, "--output", "json"])));
+            rewound.insert(users.iter().filter(|user| !user["rewound"].is_null()).count());
+        });
+        dying_everywhere(&stage, &["forget", "--user-pool-id", POOL, "--all", "--yes"], die, |exported| {
+            left.insert((listed(exported), totals(exported)));
+        });
+        fs::remove_dir_all(stage.state()).unwrap();
+        copy(&original, &stage.state());
+    }
+    assert_eq!(rewound, [0, 100, 200, 250].into());
+    // The pool goes last: as long as it is there, all of it can be asked again.
+    assert_eq!(left, [(0, false), (0, true), (50, true), (100, true), (150, true), (200, true), (250, true)].into());
+}
