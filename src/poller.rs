@@ -210,7 +210,10 @@ impl<S: Source> Poller<S> {
             AfterTurn::Left => return self.schedule.ended(end.user, end.lane, Ended::Postponed, now),
             AfterTurn::Back(pool, username) => {
                 self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
-                return self.join(pool, &username, Habit::UNKNOWN);
+                if self.pools.contains_key(&pool) {
+                    self.join(pool, &username, Habit::UNKNOWN);
+                }
+                return;
             }
         };
         if let Err(TurnError::Gone(username)) = &end.result {

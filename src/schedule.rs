@@ -348,6 +348,8 @@ impl Schedule {
             Ended::Postponed => {}
             Ended::Failed { pause } => {
                 user.state = State::Resting;
+                // How long it was not asked stays known, though nothing was learnt in it.
+                user.habit = user.habit.aged(silence(user, now));
                 user.polled = now;
                 user.look = now.saturating_add(nanos(pause).max(self.min_interval));
                 user.backlog = None;
