@@ -7,8 +7,9 @@
 //! A hash is the first 128 bits of HMAC-SHA-256 in hexadecimal, of the text as Cognito sent it: whoever has the key finds a
 //! user's records by `printf %s NAME | openssl dgst -sha256 -mac HMAC -macopt hexkey:...`, and nobody else.
 //!
-//! What is remembered of events ([`cursor`](crate::cursor)) are unkeyed digests of their ids and outcomes; no personal data
-//! goes into them but a feedback's provider, of which 64 bits of a digest with other members tell nothing that is not guessed.
+//! What is remembered of events ([`cursor`](crate::cursor)) are unkeyed digests, which stay the same whatever is hidden, so that
+//! nothing is counted again when that changes. Personal data goes into them in two places: a feedback's provider, among what may
+//! change, and address, device and place of an event that has no EventId. They tell nothing that is not guessed (SECURITY.md).
 
 use std::net::IpAddr;
 use std::sync::Arc;
