@@ -20,7 +20,7 @@ use tracing::{info, warn};
 
 use self::health::{Blame, Health, Notice};
 use self::members::{AfterTurn, Members};
-use self::turn::{Means, Report, TurnError};
+use self::turn::{Known, Means, Report, TurnError};
 use crate::gate::Gate;
 use crate::metrics::{PollForecast, Stage, UserCounts};
 use crate::pool::Pool;
@@ -71,6 +71,8 @@ impl Pace {
 struct Followed<S> {
     pool: Arc<Pool<S>>,
     health: Health,
+    /// Whether all its pages so far were as short ones need them; if not, only full ones are asked for until the next start.
+    regular: bool,
 }
 
 struct TurnEnd {
@@ -138,7 +140,7 @@ impl<S: Source> Poller<S> {
     fn told(&mut self, message: Message<S>) {
         match message {
             Message::Follow(pool) => {
-                self.pools.insert(pool.slot, Followed { pool, health: Health::default() });
+                self.pools.insert(pool.slot, Followed { pool, health: Health::default(), regular: true });
             }
             Message::Unfollow(pool, _calls_may_go_on) => {
                 self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
@@ -187,10 +189,11 @@ impl<S: Source> Poller<S> {
         let Some((pool, username)) = self.members.begin(user) else { return self.schedule.leave(user) };
         let Some(followed) = self.pools.get(&pool) else { return self.schedule.leave(user) };
         let (means, pool) = (self.means.clone(), followed.pool.clone());
-        let habit = self.schedule.habit(user, now);
+        let expected = self.schedule.expected(user, now).filter(|_| followed.regular);
+        let known = Known { habit: self.schedule.habit(user, now), expected };
         let start = self.gate.reserve();
         self.turns.spawn(async move {
-            let result = turn::take(&means, &pool, username, lane, habit, start).await;
+            let result = turn::take(&means, &pool, username, lane, known, start).await;
             TurnEnd { user, lane, result }
         });
     }
@@ -222,6 +225,7 @@ impl<S: Source> Poller<S> {
                 self.members.answered(end.user, polled, report.backlog.is_some());
                 let next_look = report.next_look.map(|look| now + look.since(wall));
                 activity = report.activity;
+                followed.regular &= !activity.irregular;
                 let answer = Answer {
                     next_look,
                     backlog: report.backlog,

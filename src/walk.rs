@@ -17,6 +17,8 @@
 //! Nothing is trusted that is not promised: whole pages are judged, so order inside a page does not matter; a page out of
 //! order is counted and obliges to read one more; several events may share a millisecond; a page may be empty.
 
+pub mod page_size;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -248,6 +250,25 @@ impl Walk {
         self.pages
     }
 
+    /// How many remembered events a short first page has to show, to tell all that a full one would: those above the horizon.
+    /// None where only a full page will do, because the poll leaves the depth of its overlap for later, or something that is
+    /// remembered may lie deeper: a watched event, an open walk, an event without a date.
+    pub fn known_above(&self, cursor: &Cursor) -> Option<usize> {
+        let from_the_top = self.kind == Kind::Poll && self.full && self.pages == 0;
+        let nothing_deeper = cursor.open.is_empty()
+            && cursor.undated.is_empty()
+            && cursor.seen.first_key_value().is_none_or(|((time, _), _)| *time >= cursor.horizon);
+        (from_the_top && nothing_deeper).then_some(cursor.seen.len())
+    }
+
+    /// Whether this page, taken now, would be the walk's last. A short page that would not is not to be taken: its token may
+    /// ask for no more than it did, and [`Rules::REREAD_EVERY`] is about full pages.
+    pub fn ends_with(&self, page: &Page) -> bool {
+        let span = Span::of(page, self.previous_oldest);
+        let deepest = self.looks.first().map_or(self.end, |(time, _)| self.end.min(*time));
+        span.reads_through(deepest)
+    }
+
     /// Whether this walk has read below where it began: on its way from the top it has not, for a while.
     pub fn got_further(&self) -> bool {
         self.foot < self.foot_before
@@ -300,31 +321,24 @@ impl Walk {
             self.count_the_attempt(cursor, now, &mut taken);
         }
 
-        let mut oldest: Option<UnixMillis> = None;
-        let mut previous = self.previous_oldest;
         for event in &page.events {
             let key = event.key();
-            let Some(time) = event.creation_date else {
-                judge_undated(cursor, key, event, &mut taken);
-                continue;
-            };
-            taken.out_of_order |= previous.is_some_and(|previous| time > previous);
-            previous = Some(time);
-            oldest = Some(oldest.map_or(time, |oldest| oldest.min(time)));
-            self.judge(cursor, (time, key), event, now, rules, &mut taken);
+            match event.creation_date {
+                Some(time) => self.judge(cursor, (time, key), event, now, rules, &mut taken),
+                None => judge_undated(cursor, key, event, &mut taken),
+            }
         }
 
         // A foot is the time of an event; before the first one there is nothing to leave open.
-        self.foot = self.foot.min(oldest.unwrap_or(UnixMillis::MAX));
-        self.previous_oldest = oldest.or(self.previous_oldest);
+        let span = Span::of(page, self.previous_oldest);
+        taken.out_of_order = span.out_of_order;
+        self.foot = self.foot.min(span.oldest.unwrap_or(UnixMillis::MAX));
+        self.previous_oldest = span.oldest.or(self.previous_oldest);
         taken.token_repeated = page.next.is_some() && page.next == asked_with;
         self.token = page.next.clone().filter(|_| !taken.token_repeated);
 
-        let out_of_order = taken.out_of_order;
-        let read_through =
-            |bound: UnixMillis| page.next.is_none() || (!out_of_order && oldest.is_some_and(|oldest| oldest < bound));
-        let stretch_done = read_through(self.end);
-        let looks_done = self.looks.first().is_none_or(|(time, _)| read_through(*time));
+        let stretch_done = span.reads_through(self.end);
+        let looks_done = self.looks.first().is_none_or(|(time, _)| span.reads_through(*time));
         if stretch_done && looks_done {
             self.close_missed_looks(cursor, now, &mut taken);
         } else {
@@ -342,7 +356,7 @@ impl Walk {
             if self.full && !stretch_done {
                 cursor.reread_at = now;
             }
-            let reached_the_horizon = stretch_done && read_through(self.lower_bound);
+            let reached_the_horizon = stretch_done && span.reads_through(self.lower_bound);
             if let (true, Some(last)) = (self.full || reached_the_horizon, &cursor.last_seen) {
                 cursor.raise_horizon(last.time.minus(rules.overlap));
             }
@@ -436,6 +450,33 @@ impl Walk {
             let covered_from = if end_of_history { self.lower_bound } else { self.end };
             cursor.open.retain(|open| open.end < covered_from);
         }
+    }
+}
+
+/// How far down a page reaches.
+#[derive(Clone, Copy)]
+struct Span {
+    oldest: Option<UnixMillis>,
+    /// Not newest first, in itself or against the page before.
+    out_of_order: bool,
+    end_of_history: bool,
+}
+
+impl Span {
+    fn of(page: &Page, previous_oldest: Option<UnixMillis>) -> Self {
+        let mut span = Self { oldest: None, out_of_order: false, end_of_history: page.next.is_none() };
+        let mut previous = previous_oldest;
+        for time in page.events.iter().filter_map(|event| event.creation_date) {
+            span.out_of_order |= previous.is_some_and(|previous| time > previous);
+            previous = Some(time);
+            span.oldest = Some(span.oldest.map_or(time, |oldest| oldest.min(time)));
+        }
+        span
+    }
+
+    /// Whether nothing at or above `bound` is left to read.
+    fn reads_through(&self, bound: UnixMillis) -> bool {
+        self.end_of_history || (!self.out_of_order && self.oldest.is_some_and(|oldest| oldest < bound))
     }
 }
 
