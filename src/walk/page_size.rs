@@ -19,7 +19,7 @@
 const MISSED: f64 = 0.01;
 
 /// The shortest page.
-const LEAST: u8 = 5;
+const LEAST: u8 = 8;
 
 /// What to ask for, 1 to `full`: a page that shows `known` events, and as many new ones as are likely where `expected` are
 /// expected.
