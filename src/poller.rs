@@ -27,6 +27,7 @@ use crate::pool::Pool;
 use crate::schedule::{Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
+use crate::walk::page_size::Credit;
 
 /// How often the gauges are refreshed, and a pause is looked at again.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -71,8 +72,8 @@ impl Pace {
 struct Followed<S> {
     pool: Arc<Pool<S>>,
     health: Health,
-    /// Whether all its pages so far were as short ones need them; if not, only full ones are asked for until the next start.
-    regular: bool,
+    /// Whether its users may be asked for short pages.
+    short_pages: Credit,
 }
 
 struct TurnEnd {
@@ -140,7 +141,7 @@ impl<S: Source> Poller<S> {
     fn told(&mut self, message: Message<S>) {
         match message {
             Message::Follow(pool) => {
-                self.pools.insert(pool.slot, Followed { pool, health: Health::default(), regular: true });
+                self.pools.insert(pool.slot, Followed { pool, health: Health::default(), short_pages: Credit::FULL });
             }
             Message::Unfollow(pool, _calls_may_go_on) => {
                 self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
@@ -189,7 +190,7 @@ impl<S: Source> Poller<S> {
         let Some((pool, username)) = self.members.begin(user) else { return self.schedule.leave(user) };
         let Some(followed) = self.pools.get(&pool) else { return self.schedule.leave(user) };
         let (means, pool) = (self.means.clone(), followed.pool.clone());
-        let expected = self.schedule.expected(user, now).filter(|_| followed.regular);
+        let expected = self.schedule.expected(user, now).filter(|_| followed.short_pages.suffices());
         let known = Known { habit: self.schedule.habit(user, now), expected };
         let start = self.gate.reserve();
         self.turns.spawn(async move {
@@ -225,7 +226,7 @@ impl<S: Source> Poller<S> {
                 self.members.answered(end.user, polled, report.backlog.is_some());
                 let next_look = report.next_look.map(|look| now + look.since(wall));
                 activity = report.activity;
-                followed.regular &= !activity.irregular;
+                followed.short_pages.spend(activity.fit);
                 let answer = Answer {
                     next_look,
                     backlog: report.backlog,

@@ -668,6 +668,48 @@ mod tests {
         assert_eq!((taken.out_of_order, taken.next), (false, Next::Finished));
     }
 
+    /// How many remembered events the first page of a poll has to show, so far as a short one will do.
+    fn known_above(cursor: &Cursor, minute: i64) -> Option<usize> {
+        Walk::begin(cursor, at(minute)).known_above(cursor)
+    }
+
+    #[test]
+    fn a_short_page_will_do_that_shows_what_is_remembered_and_one_event_below() {
+        let mut cursor = follower();
+        assert_eq!(known_above(&cursor, NOON), Some(0), "who never showed anything");
+        let events = [event("a", NOON - 1, "Pass"), event("b", NOON - 30, "Pass"), event("c", NOON - 90, "Pass")];
+        poll(&mut cursor, &page(NOON, &events, None));
+        assert_eq!(known_above(&cursor, NOON + 300), Some(2));
+        let walk = Walk::begin(&cursor, at(NOON + 300));
+        let ends = |events: &[AuthEvent], next| walk.ends_with(&page(NOON + 300, events, next));
+        assert!(ends(&events, Some("more")) && ends(&events[..2], None));
+        assert!(!ends(&events[..2], Some("more")), "b may be one of several at its time");
+        let [a, b, c] = events;
+        assert!(!ends(&[b, a, c], Some("more")), "who knows what follows, where order is not kept");
+    }
+
+    #[test]
+    fn only_a_full_page_will_do_where_something_that_is_remembered_may_lie_deeper() {
+        let waiting = event("a", NOON - 70, "InProgress");
+        let sign_up = AuthEvent { event_type: Some(Word::parse("SignUp")), ..waiting };
+        let undated = AuthEvent { creation_date: None, ..sign_up.clone() };
+        let newest = event("b", NOON, "Pass");
+        let after = |page| {
+            let mut cursor = follower();
+            poll(&mut cursor, &page);
+            known_above(&cursor, NOON + 1)
+        };
+        assert_eq!(after(page(NOON, &[newest.clone(), event("a", NOON - 70, "Pass")], None)), Some(1));
+        assert_eq!(after(page(NOON, &[newest.clone(), sign_up], None)), None, "it is watched");
+        assert_eq!(after(page(NOON, &[newest.clone(), undated], None)), None, "nobody knows where it stands");
+        assert_eq!(after(page(NOON, &[newest], Some("more"))), None, "a walk is open");
+        // And where the overlap's depth is left for later.
+        let mut cursor = follower();
+        poll(&mut cursor, &page(NOON, &[event("c", NOON - 2, "Pass")], None));
+        cursor.reread_at = at(NOON);
+        assert_eq!([NOON + 1, NOON + 5].map(|minute| known_above(&cursor, minute)), [None, Some(1)]);
+    }
+
     #[test]
     fn a_token_that_repeats_itself_is_dropped_and_the_stretch_stays_open() {
         let mut cursor = follower();

@@ -22,7 +22,7 @@ use crate::schedule::{Allowed, Backlog, Found, Habit, Lane};
 use crate::source::{Page, Source, SourceError};
 use crate::stop_point::{self, Step};
 use crate::tally::{self, Series};
-use crate::walk::page_size::page_size;
+use crate::walk::page_size::{Fit, page_size};
 use crate::walk::{Kind, Next, Taken, Walk};
 
 /// Pages of one poll. What is left goes to the lane for backlog, so that one busy user cannot hold up the others.
@@ -86,8 +86,8 @@ pub struct Activity {
     pub found: Vec<Found>,
     /// Whether the first page of somebody whom the schedule does not know was the whole history.
     pub whole: bool,
-    /// Whether a page was not as short pages need them: newest first, and without a token where it is not full.
-    pub irregular: bool,
+    /// How the size of its first page did.
+    pub fit: Fit,
 }
 
 impl Activity {
@@ -198,13 +198,14 @@ pub async fn take<S: Source>(
         stop_point::reached(Step::PageRead);
         activity.pages += 1;
         if page_size < means.page_size && !walk.ends_with(&page) {
-            activity.irregular |= page.events.len() < page_size.into();
-            page_size = means.page_size;
+            (activity.fit, page_size) = (Fit::TooShort, means.page_size);
             unless_stopped(means, pool.source.reads().pass()).await?;
             continue;
         }
         let taken = walk.take(&mut record.cursor, &page, &pool.rules);
-        activity.irregular |= taken.out_of_order;
+        if taken.out_of_order {
+            activity.fit = Fit::OutOfOrder;
+        }
         match walk.kind() {
             Kind::Poll if activity.pages == 1 && !habit.is_known() => activity.meet(&page),
             Kind::Poll => activity.add(&taken, page.received),

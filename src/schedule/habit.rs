@@ -179,7 +179,8 @@ impl Outlook {
 
     /// Events in the next `span` seconds.
     pub(super) fn events_within(&self, span: f64) -> f64 {
-        let faded = self.excess.iter().zip(&WINDOWS[1..]).map(|(excess, window)| excess * window * -(-span / window).exp_m1());
+        let faded =
+            self.excess.iter().zip(&WINDOWS[1..]).map(|(excess, window)| excess * window * -(-span / window).exp_m1());
         self.usual * span + faded.sum::<f64>()
     }
 
