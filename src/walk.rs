@@ -251,22 +251,21 @@ impl Walk {
     }
 
     /// How many remembered events a short first page has to show, to tell all that a full one would: those above the horizon.
-    /// None where only a full page will do, because the poll leaves the depth of its overlap for later, or something that is
-    /// remembered may lie deeper: a watched event, an open walk, an event without a date.
+    /// None where only a full page will do, because something that is remembered may lie deeper: a watched event, an open walk, an
+    /// event without a date.
     pub fn known_above(&self, cursor: &Cursor) -> Option<usize> {
-        let from_the_top = self.kind == Kind::Poll && self.full && self.pages == 0;
+        let from_the_top = self.kind == Kind::Poll && self.pages == 0;
         let nothing_deeper = cursor.open.is_empty()
             && cursor.undated.is_empty()
             && cursor.seen.first_key_value().is_none_or(|((time, _), _)| *time >= cursor.horizon);
         (from_the_top && nothing_deeper).then_some(cursor.seen.len())
     }
 
-    /// Whether this page, taken now, would be the walk's last. A short page that would not is not to be taken: its token may
-    /// ask for no more than it did, and [`Rules::REREAD_EVERY`] is about full pages.
+    /// Whether this page reaches below everything that the walk is about, which ends it. A short page that does not is not to be
+    /// taken: it says less than a full one, and its token may be good for no more than it held.
     pub fn ends_with(&self, page: &Page) -> bool {
-        let span = Span::of(page, self.previous_oldest);
-        let deepest = self.looks.first().map_or(self.end, |(time, _)| self.end.min(*time));
-        span.reads_through(deepest)
+        let deepest = self.looks.first().map_or(self.lower_bound, |(time, _)| self.lower_bound.min(*time));
+        Span::of(page, self.previous_oldest).reads_through(deepest)
     }
 
     /// Whether this walk has read below where it began: on its way from the top it has not, for a while.
@@ -689,6 +688,18 @@ mod tests {
     }
 
     #[test]
+    fn a_short_page_reaches_below_the_horizon_also_where_a_full_one_might_leave_that_for_later() {
+        let mut cursor = follower();
+        let events = [event("a", NOON, "Pass"), event("b", NOON - 30, "Pass"), event("c", NOON - 90, "Pass")];
+        poll(&mut cursor, &page(NOON, &events, None));
+        cursor.reread_at = at(NOON);
+        let walk = Walk::begin(&cursor, at(NOON + 1));
+        assert!(!walk.full && walk.known_above(&cursor) == Some(2));
+        assert!(!walk.ends_with(&page(NOON + 1, &events[..2], Some("more"))));
+        assert!(walk.ends_with(&page(NOON + 1, &events, Some("more"))));
+    }
+
+    #[test]
     fn only_a_full_page_will_do_where_something_that_is_remembered_may_lie_deeper() {
         let waiting = event("a", NOON - 70, "InProgress");
         let sign_up = AuthEvent { event_type: Some(Word::parse("SignUp")), ..waiting };
@@ -703,11 +714,6 @@ mod tests {
         assert_eq!(after(page(NOON, &[newest.clone(), sign_up], None)), None, "it is watched");
         assert_eq!(after(page(NOON, &[newest.clone(), undated], None)), None, "nobody knows where it stands");
         assert_eq!(after(page(NOON, &[newest], Some("more"))), None, "a walk is open");
-        // And where the overlap's depth is left for later.
-        let mut cursor = follower();
-        poll(&mut cursor, &page(NOON, &[event("c", NOON - 2, "Pass")], None));
-        cursor.reread_at = at(NOON);
-        assert_eq!([NOON + 1, NOON + 5].map(|minute| known_above(&cursor, minute)), [None, Some(1)]);
     }
 
     #[test]

@@ -465,7 +465,7 @@ async fn a_poll_asks_for_little_where_little_is_likely_and_finds_a_burst_all_the
     let first_full = asked().iter().position(|call| *call == (false, 60)).unwrap();
     assert!(first_full > 0 && asked()[..first_full].iter().all(|call| *call == (false, 8)), "{:?}", asked());
     stage.conserved(&exporter, &[POOL]).await;
-    let room = |(token, size): &(bool, i64)| !token && (32..60).contains(size);
+    let room = |(token, size): &(bool, i64)| !token && (31..60).contains(size);
     assert!(asked().iter().all(room), "thirty or more are remembered: {:?}", asked());
 
     // What Cognito sends is judged no otherwise than before: a revision in the midst of what is remembered is seen.
