@@ -251,8 +251,8 @@ impl Walk {
     }
 
     /// How many remembered events a short first page has to show, to tell all that a full one would: those above the horizon.
-    /// None where only a full page will do, because something that is remembered may lie deeper: a watched event, an open walk, an
-    /// event without a date.
+    /// None where only a full page will do, because something lies deeper that is remembered or still to be taken: a watched event,
+    /// an open walk, an event without a date.
     pub fn known_above(&self, cursor: &Cursor) -> Option<usize> {
         let from_the_top = self.kind == Kind::Poll && self.pages == 0;
         let nothing_deeper = cursor.open.is_empty()
@@ -676,13 +676,13 @@ mod tests {
     fn a_short_page_will_do_that_shows_what_is_remembered_and_one_event_below() {
         let mut cursor = follower();
         assert_eq!(known_above(&cursor, NOON), Some(0), "who never showed anything");
-        let events = [event("a", NOON - 1, "Pass"), event("b", NOON - 30, "Pass"), event("c", NOON - 90, "Pass")];
+        let events = [event("a", NOON - 1, "Pass"), event("b", NOON - 61, "Pass"), event("c", NOON - 90, "Pass")];
         poll(&mut cursor, &page(NOON, &events, None));
         assert_eq!(known_above(&cursor, NOON + 300), Some(2));
         let walk = Walk::begin(&cursor, at(NOON + 300));
         let ends = |events: &[AuthEvent], next| walk.ends_with(&page(NOON + 300, events, next));
         assert!(ends(&events, Some("more")) && ends(&events[..2], None));
-        assert!(!ends(&events[..2], Some("more")), "b may be one of several at its time");
+        assert!(!ends(&events[..2], Some("more")), "b lies at the horizon, and may be one of several");
         let [a, b, c] = events;
         assert!(!ends(&[b, a, c], Some("more")), "who knows what follows, where order is not kept");
     }
