@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use cognito_auth_exporter::event::{FeedbackValue, UnixMillis};
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
+use cognito_auth_exporter::simulate::paging::LastToken;
 use cognito_auth_exporter::simulate::world::{ACCOUNT_ID, Pool, Role, World};
 use receiver::Received;
-use stage::{MINUTE, READ, Stage, all_live, ids, is, now, of, said, sign_ins};
+use stage::{MINUTE, READ, Stage, all_live, ids, is, now, of, populate, said, sign_ins};
 
 /// Quick, and without history.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nfirst_run = \"none\"\n";
@@ -477,5 +478,25 @@ async fn a_poll_asks_for_little_where_little_is_likely_and_finds_a_burst_all_the
     exporter.until("the feedback", |scrape| {
         is(scrape, "cognito_auth_feedback_total", &["feedback_value=\"Invalid\""], 1.0)
     });
+    assert!(exporter.stop().success());
+}
+
+/// A service may give a token with whatever it sends: then no short page of a history that lies within the overlap tells its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_short_pages_are_never_enough_they_are_given_up_before_they_cost_much() {
+    const USERS: usize = 20;
+    let stage = Stage::set(&all_live(POOL), |world| {
+        populate(world, POOL, USERS, 3);
+        world.pool_mut(POOL).last_token = LastToken::Always;
+    })
+    .await;
+    let exporter = stage.exporter();
+    let enough = |world: &World| world.calls().count(READ) >= 600;
+    stage.until("600 calls", enough).await;
+    let sizes: Vec<_> = stage.reads(|_| true).into_iter().filter_map(|call| call.max_results).collect();
+    let short = sizes.iter().filter(|size| **size < 60).count();
+    // Ten, a fiftieth of the turns, and what sixteen turns at once do not know of each other.
+    assert!((5..=10 + sizes.len() / 50 + 16).contains(&short), "{short} of {}", sizes.len());
+    stage.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
 }
