@@ -491,8 +491,8 @@ async fn where_short_pages_are_never_enough_they_are_given_up_before_they_cost_m
     })
     .await;
     let exporter = stage.exporter();
-    let enough = |world: &World| world.calls().count(READ) >= 600;
-    stage.until("600 calls", enough).await;
+    let enough = |world: &World| world.calls().count(READ) >= 300;
+    stage.until("300 calls", enough).await;
     let sizes: Vec<_> = stage.reads(|_| true).into_iter().filter_map(|call| call.max_results).collect();
     let short = sizes.iter().filter(|size| **size < 60).count();
     // Ten, a fiftieth of the turns, and what sixteen turns at once do not know of each other.
