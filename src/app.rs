@@ -20,7 +20,7 @@ use self::follower::identity;
 use self::gathering::{Gathering, Shared, pool_records};
 use self::gauges::Gauges;
 use self::reload::Reloader;
-pub use self::reload::Reloads;
+pub use self::reload::{ConfigFiles, Reloads};
 use crate::config::{Config, TimestampSource};
 use crate::courier::{BatchLimits, Courier};
 use crate::http::{HttpServer, Router, Scrapes, Web};
@@ -131,6 +131,7 @@ impl App {
             ledger: ledger.clone(),
             clock: clock.clone(),
             outbox_limit_bytes: config.state.outbox_limit_bytes,
+            queue,
         };
         lifecycle.spawn(Duty::Serve, "gauges", gauges.run(serving.clone()));
         if queue {

@@ -17,6 +17,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::app::ConfigFiles;
 use crate::config::{Config, ConfigErrors, Origin};
 
 /// What `--help` and the manual say behind the options.
@@ -100,10 +101,14 @@ impl Arguments {
     /// Does what the command line asks.
     pub async fn execute(self) -> ExitCode {
         let result = match self.command {
-            Command::Run(args) => match args.load_all() {
-                Ok(config) => run::run(args, config).await,
-                Err(errors) => return bad_configuration(&errors),
-            },
+            Command::Run(args) => {
+                // Before it is read: what is written meanwhile is a change.
+                let files = ConfigFiles::look(args.config.as_deref());
+                match args.load_all() {
+                    Ok(config) => run::run(args, files, config).await,
+                    Err(errors) => return bad_configuration(&errors),
+                }
+            }
             Command::Check(args) => match args.load_all() {
                 Ok(config) => check::check(config).await,
                 Err(errors) => return bad_configuration(&errors),

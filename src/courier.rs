@@ -270,6 +270,7 @@ where
                     (message, Pace::Lasting)
                 }
             };
+            self.report.failed(&message);
             self.faults.printer.failed(pace, &message);
             let wait = failures.failed(pace, None, fastrand::f64());
             self.stops.pause(wait).await?;
@@ -285,6 +286,7 @@ where
         while let (Some(part), Some(receiver)) = (delivery.part(), &mut self.receiver) {
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
             stop_point::reached(Step::BatchAnswered);
+            let answer = answer.impersonal(&batch.entries[part.clone()]);
             let step = delivery.answered(&answer, &mut self.standing, fastrand::f64());
             self.tell(&answer, &batch.entries[part]);
             match step.fate {

@@ -53,6 +53,14 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// What of it may be personal, as it would be quoted by somebody to whom it was sent.
+    pub fn personal(&self) -> impl Iterator<Item = &str> {
+        let user = [Some(&self.user.username), self.user.sub.as_ref()];
+        let context =
+            self.event.context.as_ref().map(|context| [context.ip_address.as_ref(), context.device_name.as_ref()]);
+        user.into_iter().chain(context.into_iter().flatten()).flatten().map(String::as_str)
+    }
+
     /// `log.record.uid`: the same for every delivery of this sighting, another for every other sighting.
     pub fn uid(&self) -> String {
         let digest = self.event.mutable_digest();

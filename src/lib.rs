@@ -39,6 +39,7 @@ pub mod walk;
 
 pub mod entry;
 pub mod ledger;
+pub mod personal;
 
 pub mod courier;
 pub mod sink;

@@ -244,6 +244,16 @@ impl Metrics {
         lock(&self.shown.calls).account(account, region).limit = Some(limit);
     }
 
+    /// The limit of an account and region, as far as it was told.
+    pub fn known_limit(&self, account: Option<&str>, region: &str) -> Option<AccountLimit> {
+        lock(&self.shown.calls).account(account, region).limit
+    }
+
+    /// No budget is a share of a limit any more.
+    pub fn forget_limits(&self) {
+        lock(&self.shown.calls).accounts.values_mut().for_each(|account| account.limit = None);
+    }
+
     /// A stage has finished work, or found none to do.
     pub fn progress(&self, stage: Stage, now: UnixMillis) {
         self.exporter().progress.insert(stage, now);

@@ -214,7 +214,10 @@ impl<S: Source> Poller<S> {
             AfterTurn::Left => return self.schedule.ended(end.user, end.lane, Ended::Postponed, now),
             AfterTurn::Back(pool, username) => {
                 self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
-                return self.join(pool, &username, Habit::UNKNOWN);
+                if self.pools.contains_key(&pool) {
+                    self.join(pool, &username, Habit::UNKNOWN);
+                }
+                return;
             }
         };
         let Some(followed) = self.pools.get_mut(&pool) else { return };

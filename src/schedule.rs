@@ -356,6 +356,8 @@ impl Schedule {
             Ended::Postponed => {}
             Ended::Failed { pause } => {
                 user.state = State::Resting;
+                // How long it was not asked stays known, though nothing was learnt in it.
+                user.habit = user.habit.aged(silence(user, now));
                 (user.polled, user.answered) = (now, false);
                 user.look = now.saturating_add(nanos(pause).max(self.min_interval));
                 user.backlog = None;

@@ -22,8 +22,8 @@ use crate::event::UnixMillis;
 /// Most shards: at this number a shard of the default budget makes one call in three minutes.
 pub const COUNT_MAX: u32 = 1000;
 
-/// Changes of a ledger's share that are remembered. Users whom only older ones concern have long been forgotten, or count
-/// as moved: one more listing of theirs, and no event counted twice.
+/// Changes of a ledger's share that are remembered. Whoever was another's only before these
+/// counts as never moved: by then (`discovery.forget_after`) what was stored of it is forgotten.
 const REMEMBERED_MAX: usize = 32;
 
 /// One share of the users: `index` of `count`.

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use crate::entry::Entry;
+use crate::personal;
 
 mod country;
 pub mod otlp;
@@ -45,6 +46,24 @@ pub enum Answer {
         /// What the receiver said.
         message: String,
     },
+}
+
+impl Answer {
+    /// The answer without what it quotes of the entries that were sent, as far as that may be personal: what a receiver says goes
+    /// to the log, to `/status` and into the quarantine.
+    #[must_use]
+    pub fn impersonal(mut self, sent: &[Entry]) -> Self {
+        let said = match &mut self {
+            Self::Accepted { message, .. } => message.as_mut(),
+            // Mostly our own words of a connection, and an address in them is the receiver's.
+            Self::Retry { .. } => None,
+            Self::TooLarge { message } | Self::Invalid { message } | Self::Refused { message } => Some(message),
+        };
+        if let Some(said) = said {
+            *said = personal::without(said, sent.iter().flat_map(Entry::personal));
+        }
+        self
+    }
 }
 
 /// A receiver of log records.

@@ -179,7 +179,7 @@ fn shells_and_manuals_say_what_the_help_says() {
     let man = stdout(&run(NOWHERE, directory.path(), &["man", "events"]));
     assert!(man.contains("page\\-size"), "{man}");
     let unknown = run(NOWHERE, directory.path(), &["man", "nothing"]);
-    assert_eq!(unknown.status.code(), Some(1));
+    assert_eq!(unknown.status.code(), Some(2));
     assert!(stderr(&unknown).contains("there are run, check, demo"), "{}", stderr(&unknown));
 }
 

@@ -505,7 +505,10 @@ fn json_cloudformation_and_terraform_allow_the_same() {
 fn cloudformation_would_take_the_template() {
     let Some(python) = peers::python_with("cfnlint") else { return };
     let template = root().join("deploy/iam/cloudformation.yaml");
-    let output = Command::new(python.with_file_name("cfn-lint")).arg(template).output().unwrap();
+    // W3037 asks whether an action exists, of a list as old as cfn-lint: GetProvisionedLimit is newer than some.
+    let lint =
+        Command::new(python.with_file_name("cfn-lint")).args(["--ignore-checks", "W3037", "--"]).arg(template).output();
+    let output = lint.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 

@@ -98,6 +98,26 @@ async fn an_added_pool_is_shown_at_0_and_polled_after_its_first_scrape() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_before_the_first_scrape_does_not_end_the_wait_for_it() {
+    let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let wait = |overlap: &str| {
+        stage.reconfigure(&(following(FIRST, &["ann"]) + &poll(overlap)));
+        let waiting = std::fs::read_to_string(stage.config()).unwrap().replace("\"0s\"", "\"1h\"");
+        std::fs::write(stage.config(), waiting).unwrap();
+    };
+    wait("");
+    let exporter = Exporter::start(&stage.config(), &stage.simulation.url());
+    // The second time shows what those who were followed anew did meanwhile.
+    for (overlap, times) in [("overlap = \"2h\"", 2), ("overlap = \"3h\"", 3)] {
+        wait(overlap);
+        let described = |world: &World| world.calls().count("DescribeUserPool") >= times;
+        stage.until("it to be followed anew", described).await;
+    }
+    assert!(stage.polled(FIRST).is_empty(), "nobody has seen its zeros");
+    exporter.until("her sign-ins", |scrape| scrape.sum("cognito_auth_events_total", &[]) > 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_join_and_leave_without_the_others_noticing() {
     let stage = Stage::set(&(following(FIRST, &["ann", "ben"]) + &poll("")), people).await;
     let exporter = stage.exporter();
@@ -132,6 +152,25 @@ async fn a_mistake_changes_nothing_and_is_told_and_so_is_its_end() {
     reload(&stage, &exporter, &good);
     let scrape = exporter.scrape();
     assert!(is(&scrape, SUCCESSFUL, &[], 1.0) && scrape.sum(SUCCESS, &[]) > loaded);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_for_what_the_file_names_comes_into_force_when_that_is_there_and_is_told_once() {
+    let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let web = stage.path("web.yml");
+    std::fs::write(&web, "{}\n").unwrap();
+    let mut command = stage.command();
+    command.env("COGNITO_EXPORTER_HTTP__WEB_CONFIG_FILE", &web);
+    let exporter = Exporter::started(command);
+    std::fs::write(&web, "no_such_key: 1\n").unwrap();
+    let told = reload(&stage, &exporter, &(following(FIRST, &["ann", "ben"]) + &poll("")));
+    assert!(told.contains("web.yml") && told.contains("nothing was changed"), "{told}");
+    assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 0.0));
+    std::fs::write(web, "{}\n").unwrap();
+    exporter.until_said("it failed before");
+    stage.until_polled(FIRST, "ben", 1).await;
+    assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 1.0));
+    assert_eq!(said(&exporter.log(), &["nothing was changed"]).len(), 1, "{}", exporter.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

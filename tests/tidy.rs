@@ -12,6 +12,7 @@ const PURE: &[&str] = &[
     "cursor",
     "entry",
     "event",
+    "personal",
     "poller/health",
     "poller/members",
     "schedule",

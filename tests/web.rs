@@ -7,10 +7,12 @@
 mod exporter;
 #[path = "support/peers.rs"]
 mod peers;
+#[path = "support/prometheus.rs"]
+mod prometheus;
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::config::{self, ClientAuth};
@@ -22,6 +24,7 @@ use cognito_auth_exporter::simulate::world::Pool;
 use cognito_auth_exporter::simulate::{Options, Simulation};
 use cognito_auth_exporter::status::StatusBoard;
 use exporter::{Exporter, PATIENCE};
+use prometheus::Server;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
@@ -295,63 +298,16 @@ async fn more_requests_than_the_limit_are_told_to_wait() {
     assert_eq!([status(), status(), status()], ["200", "200", "429"]);
 }
 
-/// Prometheus, stopped when dropped.
-struct Prometheus {
-    child: Child,
-    port: u16,
-}
-
-impl Prometheus {
-    fn start(folder: &Path, scrape: &str) -> Self {
-        let config = format!("global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: exporter\n{scrape}");
-        std::fs::write(folder.join("prometheus.yml"), config).unwrap();
-        // It cannot be told to take a free port: where another program was quicker it ends, and the next is tried.
-        loop {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            let child = Command::new("prometheus")
-                .current_dir(folder)
-                .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
-                .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            let mut prometheus = Self { child, port };
-            while prometheus.child.try_wait().unwrap().is_none() {
-                if prometheus.target().is_some() {
-                    return prometheus;
-                }
-                std::thread::sleep(Duration::from_millis(50));
-            }
+/// Waits until a Prometheus says of its target what it is to say.
+fn until(prometheus: &Server, what: &str, is_so: impl Fn(&str, &str) -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let target = prometheus.target();
+        if target.as_ref().is_some_and(|(health, error)| is_so(health, error)) {
+            return;
         }
-    }
-
-    /// What it says of its target: health, and the last error.
-    fn target(&self) -> Option<(String, String)> {
-        let url = format!("http://127.0.0.1:{}/api/v1/targets", self.port);
-        let output = Command::new("curl").args(["--silent", "--noproxy", "*", &url]).output().unwrap();
-        let json: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
-        let target = &json["data"]["activeTargets"][0];
-        Some((target["health"].as_str()?.to_owned(), target["lastError"].as_str()?.to_owned()))
-    }
-
-    async fn until(&self, what: &str, is_so: impl Fn(&str, &str) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let target = self.target();
-            if target.as_ref().is_some_and(|(health, error)| is_so(health, error)) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{what} did not come: {target:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    }
-}
-
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        assert!(Instant::now() < deadline, "{what} did not come: {target:?}");
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -379,12 +335,13 @@ async fn prometheus_scrapes_the_built_exporter_with_a_certificate_and_a_password
          key_file: client.key, server_name: localhost}}\n",
         exporter.address()
     );
-    let scrape = |password: &str| format!("{target}  basic_auth: {{username: prometheus, password: {password}}}\n");
-    let right = Prometheus::start(folder.path(), &scrape("secret"));
-    right.until("a scrape", |health, _| health == "up").await;
-    drop(right);
-    let wrong = Prometheus::start(folder.path(), &scrape("wrong"));
-    wrong.until("a refusal", |health, error| health == "down" && error.contains("401")).await;
+    let with_password = |password: &str| {
+        let auth = format!("  basic_auth: {{username: prometheus, password: {password}}}\n");
+        let config = format!("global: {{scrape_interval: 1s}}\nscrape_configs:\n- job_name: exporter\n{target}{auth}");
+        Server::prometheus_with(folder.path(), &config)
+    };
+    until(&with_password("secret"), "a scrape", |health, _| health == "up");
+    until(&with_password("wrong"), "a refusal", |health, error| health == "down" && error.contains("401"));
     assert!(!exporter.log().contains("secret"));
 }
 

@@ -36,7 +36,7 @@ const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::
 pub(super) enum Begin {
     /// The pollers do, each once: the process has just started, and every pool is shown already.
     WithThePoller,
-    /// The pool does: it was added to a process that runs.
+    /// The pool does: it was added to a process that runs, or begins anew before anybody has looked.
     AfterItsScrape,
     /// Nobody does: it has been shown all along.
     AtOnce,

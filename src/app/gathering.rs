@@ -113,6 +113,9 @@ impl Gathering {
         let config = Arc::new(config);
         let before = std::mem::replace(&mut self.config, config.clone());
         self.gates.change(&before, &config);
+        if before.poll.requests_per_second != config.poll.requests_per_second {
+            self.shared.metrics.forget_limits();
+        }
         let wanted: BTreeMap<&String, &PoolConfig> = config.pools.iter().map(|pool| (&pool.id, pool)).collect();
         let is_left = |id: &String, followed: &Followed| {
             wanted.get(id).is_none_or(|pool| !is_followed_alike(&followed.config, pool))
@@ -154,7 +157,11 @@ impl Gathering {
                 }
                 (None, Some(before)) => {
                     changed.changed += usize::from(before.config != *pool);
-                    self.follow(pool, record, Begin::AtOnce);
+                    // Its discovery may have written meanwhile; a ledger that cannot be read pauses everything anyway.
+                    let record = self.shared.ledger.pool(&pool.id).ok().flatten().unwrap_or(record);
+                    // Where none was shown yet, the process has only just begun.
+                    let was_shown = self.shared.scrapes.any();
+                    self.follow(pool, record, if was_shown { Begin::AtOnce } else { Begin::AfterItsScrape });
                 }
                 (None, None) => {
                     changed.added += 1;

@@ -24,6 +24,8 @@ pub(super) struct Gauges {
     pub(super) ledger: Ledger,
     pub(super) clock: Clock,
     pub(super) outbox_limit_bytes: u64,
+    /// Whether there is a sink.
+    pub(super) queue: bool,
 }
 
 impl Gauges {
@@ -53,7 +55,10 @@ impl Gauges {
         let outbox = self.ledger.outbox_state();
         let (quarantined, _bytes) = self.ledger.quarantine_state();
         let size = OutboxSize { records: outbox.records, bytes: outbox.bytes, oldest: outbox.oldest };
-        self.metrics.outbox(size);
+        // What an earlier configuration left there is shown, though nothing takes it.
+        if self.queue || size.records > 0 {
+            self.metrics.outbox(size);
+        }
         self.metrics.quarantined_records(quarantined);
         let failure = self.ledger.failure();
         self.metrics.paused(PauseReason::OutboxFull, outbox.bytes >= self.outbox_limit_bytes);

@@ -42,7 +42,10 @@ impl<S: Source> LimitWatch<S> {
     }
 
     async fn keep(self) {
-        let mut known = AccountLimit { per_second: DEFAULT_READ_LIMIT, read: None };
+        let identity = &self.pool.identity;
+        // Another watch before this one may have been told.
+        let known = self.metrics.known_limit(identity.account_id.as_deref(), &identity.region);
+        let mut known = known.unwrap_or(AccountLimit { per_second: DEFAULT_READ_LIMIT, read: None });
         let mut told = None;
         loop {
             let answer = self.pool.source.read_limit().await;
@@ -63,6 +66,7 @@ impl<S: Source> LimitWatch<S> {
                 let is_news = known.read.is_none() || known.per_second.to_bits() != per_second.to_bits();
                 *known = AccountLimit { per_second, read: Some(self.clock.now()) };
                 *told = None;
+                self.pool.source.reads().set_limit(self.share * per_second);
                 if is_news {
                     let budget = self.share * per_second;
                     info!(account = name, region, limit = per_second, budget, "the account's limit was read");
@@ -81,7 +85,6 @@ impl<S: Source> LimitWatch<S> {
                 *told = Some(trouble);
             }
         }
-        self.pool.source.reads().set_limit(self.share * known.per_second);
         self.metrics.api_limit(account, region, *known);
     }
 }
@@ -133,7 +136,7 @@ mod tests {
             region: "eu-west-1".into(),
             account_id: Some("111122223333".into()),
         });
-        let (metrics, gate) = (Metrics::new(NOW), Gate::new(1.0));
+        let (metrics, gate) = (Metrics::new(NOW), Gate::new(5.0));
         metrics.add_pool(&identity);
         let source = Metered::new(aws.clone(), identity.clone(), metrics.clone(), gate.clone(), Gate::new(1.0));
         let rules = Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None };

@@ -13,8 +13,9 @@
 //! | `http.web_config_file`, `http.first_scrape_wait`, `log.level` | at once |
 //! | everything else | not: it needs a restart |
 
+use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -35,8 +36,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub struct Reloads {
     /// SIGHUP.
     pub hangups: Hangups,
-    /// The file that was named; without one, those that are looked for.
-    pub file: Option<PathBuf>,
+    /// The files, as they were before the configuration in force was read.
+    pub files: ConfigFiles,
     /// Reads and validates all of it.
     pub load: Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>,
     /// Sets the level of the program's own log.
@@ -52,8 +53,36 @@ pub(super) struct Reloader {
     pub(super) clock: Clock,
 }
 
+/// Where a configuration is, and what the file system says of it.
+#[derive(Debug)]
+pub struct ConfigFiles {
+    paths: Vec<PathBuf>,
+    seen: Seen,
+}
+
 /// What a file system says of the files there are: it differs when one was written, replaced or removed.
 type Seen = Vec<Option<(SystemTime, u64, u64)>>;
+
+impl ConfigFiles {
+    /// The file that was named, or without one those that are looked for, as they are now.
+    pub fn look(named: Option<&Path>) -> Self {
+        let paths = named.map_or_else(|| DEFAULT_FILES.map(PathBuf::from).to_vec(), |file| vec![file.to_owned()]);
+        let seen = paths.iter().map(|path| stamp(&std::fs::metadata(path).ok()?)).collect();
+        Self { paths, seen }
+    }
+
+    async fn look_again(&self) -> Seen {
+        let mut seen = Vec::with_capacity(self.paths.len());
+        for path in &self.paths {
+            seen.push(tokio::fs::metadata(path).await.ok().and_then(|metadata| stamp(&metadata)));
+        }
+        seen
+    }
+}
+
+fn stamp(metadata: &Metadata) -> Option<(SystemTime, u64, u64)> {
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
+}
 
 impl Reloader {
     /// Reloads until the stop.
@@ -62,37 +91,40 @@ impl Reloader {
     }
 
     async fn keep(mut self) {
-        let files = match &self.reloads.file {
-            Some(file) => vec![file.clone()],
-            None => DEFAULT_FILES.map(PathBuf::from).to_vec(),
-        };
-        let mut in_force = seen(&files).await;
-        let mut last = in_force.clone();
+        let mut last = self.reloads.files.seen.clone();
+        // Why the latest attempt failed.
+        let mut fault = None;
         loop {
             let reason = tokio::select! {
                 () = self.reloads.hangups.next() => Some("SIGHUP"),
                 () = tokio::time::sleep(LOOK_EVERY) => None,
             };
-            let now = seen(&files).await;
+            let now = self.reloads.files.look_again().await;
             let is_settled = now == std::mem::replace(&mut last, now.clone());
-            let reason = reason.or((is_settled && now != in_force).then_some("the file has changed"));
-            if let Some(reason) = reason {
+            let is_another = is_settled && now != self.reloads.files.seen;
+            if let Some(reason) = reason.or(is_another.then_some("the file has changed")) {
                 // What is seen before it is read: a later change is another one.
-                in_force = now;
-                self.reload(reason).await;
+                self.reloads.files.seen = now;
+                fault = self.reload(reason, None).await;
+            } else if fault.is_some() {
+                // It may lie in what the file names (a certificate, a secret that is mounted later), or pass by itself.
+                fault = self.reload("it failed before", fault).await;
             }
         }
     }
 
-    async fn reload(&mut self, reason: &'static str) {
+    /// Answers why it failed; the same again is not told again.
+    async fn reload(&mut self, reason: &'static str, before: Option<String>) -> Option<String> {
         let outcome = self.try_reload().await;
         self.metrics.config_reloaded(outcome.is_ok(), self.clock.now());
-        match outcome {
+        match &outcome {
             Ok(what) => info!(reason, what, "the configuration was read again and is in force"),
+            Err(fault) if before.as_ref() == Some(fault) => {}
             Err(fault) => {
                 error!(reason, fault, "the configuration was read again and is of no use: nothing was changed");
             }
         }
+        outcome.err()
     }
 
     /// Answers what has changed, or why nothing has.
@@ -127,18 +159,6 @@ impl Reloader {
         }
         Ok(if what.is_empty() { "settings".to_owned() } else { what.join(", ") })
     }
-}
-
-async fn seen(files: &[PathBuf]) -> Seen {
-    let look = async |file: &PathBuf| {
-        let metadata = tokio::fs::metadata(file).await.ok()?;
-        Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
-    };
-    let mut seen = Vec::with_capacity(files.len());
-    for file in files {
-        seen.push(look(file).await);
-    }
-    seen
 }
 
 /// Reads on a thread for blocking work: a file system that hangs holds up nothing but the reload.

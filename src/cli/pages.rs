@@ -3,11 +3,11 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::Context as _;
 use clap::{Args, Command, CommandFactory as _};
 use clap_complete::Shell;
 
-use super::Arguments;
+use super::{Arguments, complain};
 
 /// The program's name on the command line.
 const NAME: &str = "cognito-auth-exporter";
@@ -39,16 +39,19 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
 /// Prints a page for `man -l -`.
 ///
 /// # Errors
-/// There is no such command, or nobody reads it.
+/// Nobody reads it.
 pub fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
     let mut whole = Arguments::command();
     whole.build();
     let command: Command = match &args.command {
         None => whole,
         Some(name) => {
-            let found = whole.find_subcommand(name);
-            let known = || whole.get_subcommands().map(Command::get_name).collect::<Vec<_>>().join(", ");
-            found.cloned().ok_or_else(|| anyhow!("there is no command {name:?}; there are {}", known()))?
+            let Some(found) = whole.find_subcommand(name) else {
+                let known: Vec<_> = whole.get_subcommands().map(Command::get_name).collect();
+                complain(&format!("there is no command {name:?}; there are {}", known.join(", ")));
+                return Ok(ExitCode::from(2));
+            };
+            found.clone()
         }
     };
     let mut page = Vec::new();

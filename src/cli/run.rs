@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tracing::{error, info};
 
 use super::{ConfigArgs, logging};
-use crate::app::{App, Reloads};
+use crate::app::{App, ConfigFiles, Reloads};
 use crate::config::Config;
 use crate::lifecycle::{Hangups, Outcome, Signals};
 use crate::source::cognito::Clients;
@@ -15,7 +15,7 @@ use crate::source::cognito::Clients;
 ///
 /// # Errors
 /// The exporter could not be built; the chain says what to do.
-pub(super) async fn run(args: ConfigArgs, config: Config) -> anyhow::Result<ExitCode> {
+pub(super) async fn run(args: ConfigArgs, files: ConfigFiles, config: Config) -> anyhow::Result<ExitCode> {
     let set_level = Box::new(logging::start(&config.log));
     let hangups = Hangups::catch()?;
     let mut signals = Signals::catch()?;
@@ -26,8 +26,7 @@ pub(super) async fn run(args: ConfigArgs, config: Config) -> anyhow::Result<Exit
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let file = args.config.clone();
-    let app = app.reloading(Reloads { hangups, file, load: Arc::new(move || args.load_all()), set_level });
+    let app = app.reloading(Reloads { hangups, files, load: Arc::new(move || args.load_all()), set_level });
     Ok(exit_code(&app.run(async || signals.next().await).await?))
 }
 

@@ -166,6 +166,7 @@ struct Tally(Arc<Mutex<Counts>>);
 
 #[derive(Default, Clone, Debug, PartialEq)]
 struct Counts {
+    causes: Vec<String>,
     ok: u64,
     retry: u64,
     refused: u64,
@@ -183,7 +184,9 @@ impl Tally {
 }
 
 impl CourierReport for Tally {
-    fn failed(&self, _cause: &str) {}
+    fn failed(&self, cause: &str) {
+        self.0.lock().unwrap().causes.push(cause.to_owned());
+    }
 
     fn request(&self, outcome: RequestOutcome) {
         let mut counts = self.0.lock().unwrap();
@@ -289,10 +292,23 @@ async fn what_is_printed_is_not_printed_again_when_its_export_fails() {
 async fn nothing_is_exported_or_settled_before_it_is_printed() {
     let outbox = MemoryOutbox::holding(3);
     let (printer, receiver) = (TestSink::answering(|_| refused()), TestSink::willing());
-    killed_after(&outbox, Some(&printer), Some(&receiver), Duration::from_secs(3600)).await;
+    let counts = killed_after(&outbox, Some(&printer), Some(&receiver), Duration::from_secs(3600)).await;
     assert!(printer.offered().len() > 5, "it is tried again and again");
+    assert_eq!(counts.causes.len(), printer.offered().len(), "and people see why");
     assert!(receiver.offered().is_empty());
     assert_eq!(outbox.waiting(), [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_receiver_quotes_of_a_user_reaches_nobody() {
+    let (outbox, tally) = (MemoryOutbox::holding(1), Tally::default());
+    let user = entry(1).user.username.clone();
+    let said = format!("no such label: user.name=\"{user}\"");
+    let receiver = TestSink::answering(move |_| Answer::Refused { message: said.clone() });
+    let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver), tally.clone(), LIMITS);
+    let (drain, halt) = (CancellationToken::new(), CancellationToken::new());
+    let _ = tokio::time::timeout(Duration::from_mins(1), courier.run(drain, halt)).await;
+    assert_eq!(tally.counts().causes.first().unwrap(), "no such label: user.name=\"(withheld)\"");
 }
 
 #[tokio::test(start_paused = true)]

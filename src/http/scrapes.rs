@@ -47,6 +47,11 @@ impl Scrapes {
         }
     }
 
+    /// Whether there was one at all.
+    pub fn any(&self) -> bool {
+        *self.0.answered.borrow() > 0
+    }
+
     pub(super) fn begin(&self) -> Scrape {
         Scrape(self.0.begun.fetch_add(1, Ordering::SeqCst) + 1)
     }

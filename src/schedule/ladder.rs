@@ -25,7 +25,7 @@ impl Ladder {
     /// Each for √2 times the rate: a rate is taken to 19 %, which costs less than half a percent of the optimum.
     pub(super) const RUNGS: u8 = 48;
 
-    /// Rate of the lowest rung: one event in 194 days. The highest is more than one in two seconds.
+    /// Rate of the lowest rung: one event in 193 days. The highest is more than one in two seconds.
     const LOWEST: f64 = 6e-8;
 
     /// The rung for a rate in events per second.

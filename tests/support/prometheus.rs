@@ -44,6 +44,11 @@ impl Server {
             writeln!(config, "alerting: {{alertmanagers: [{{static_configs: [{{targets: [\"{alertmanager}\"]}}]}}]}}")
                 .unwrap();
         }
+        Self::prometheus_with(directory, &config)
+    }
+
+    /// A Prometheus with a configuration of its own; its paths are relative to the directory.
+    pub fn prometheus_with(directory: &Path, config: &str) -> Self {
         let file = directory.join("prometheus.yml");
         std::fs::write(&file, config).unwrap();
         let mut command = Command::new("prometheus");
@@ -112,11 +117,22 @@ impl Server {
                 write!(path, "%{byte:02X}").unwrap();
             }
         }
-        let answer: Value = serde_json::from_str(&get(self.address, &path)).unwrap();
+        let answer = self.ask(&path);
         if answer["status"] != "success" {
             return Err(answer["error"].as_str().unwrap_or("no error is named").to_owned());
         }
         Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// What it says of its first target: its health, and the last error.
+    pub fn target(&self) -> Option<(String, String)> {
+        let answer = self.ask("/api/v1/targets");
+        let target = &answer["data"]["activeTargets"][0];
+        Some((target["health"].as_str()?.to_owned(), target["lastError"].as_str()?.to_owned()))
+    }
+
+    fn ask(&self, path: &str) -> Value {
+        serde_json::from_str(&get(self.address, path)).unwrap()
     }
 
     /// Asks until the answer is not empty.

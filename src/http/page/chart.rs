@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter, Write as _};
 
-use super::Grouped;
+use super::{Grouped, plural};
 use crate::status::{LastHour, SLOTS_MAX, Slot};
 
 /// Height of the plot in its own units; one slot is as wide as four of them.
@@ -51,7 +51,7 @@ impl Display for Outcomes<'_> {
             p = Grouped(passed),
             e = Grouped(failed),
             r = Grouped(risk),
-            s = if risk == 1 { "" } else { "s" },
+            s = plural(risk),
             m = Grouped(most),
         )
     }

@@ -18,6 +18,7 @@ use aws_sdk_cognitoidentityprovider::config::http::HttpResponse;
 use aws_sdk_cognitoidentityprovider::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
 use aws_smithy_runtime_api::client::result::ConnectorError;
 
+use crate::personal;
 use crate::source::{Listing, Operation, Refusal, RefusalCause, SourceError};
 
 /// Characters of a text at most; a line of a log should stay one.
@@ -281,7 +282,7 @@ fn coded(code: Option<&str>, message: Option<&str>) -> String {
 
 /// A message of the service's without what it quotes of the request. What follows from the personal parameters alone is
 /// looked for by whole words: a user called `user` costs the text, not the secret.
-fn impersonal(message: &str, personal: &[&str]) -> String {
+fn impersonal(message: &str, parameters: &[&str]) -> String {
     // "2 validation errors detected: Value 'x' at 'username' failed ...; Value 'y' at 'nextToken' failed ...": quotes
     // inside a value are not escaped, so everything between the first value and the last name goes.
     let quoted = message.find("Value '").zip(message.rfind("' at '")).filter(|(from, to)| from < to);
@@ -289,19 +290,10 @@ fn impersonal(message: &str, personal: &[&str]) -> String {
         Some((from, to)) => format!("{}Value (withheld){}", &message[..from], &message[to + 1..]),
         None => message.to_owned(),
     };
-    if personal.iter().any(|parameter| holds_word(&unquoted, parameter)) {
+    if parameters.iter().any(|parameter| personal::holds_word(&unquoted, parameter)) {
         return "(message withheld: it quotes the request)".to_owned();
     }
     unquoted
-}
-
-fn holds_word(text: &str, word: &str) -> bool {
-    let (text, word) = (text.to_lowercase(), word.to_lowercase());
-    let inside = |edge: Option<char>| edge.is_some_and(char::is_alphanumeric);
-    !word.is_empty()
-        && text
-            .match_indices(&word)
-            .any(|(at, _)| !inside(text[..at].chars().next_back()) && !inside(text[at + word.len()..].chars().next()))
 }
 
 /// One line, not too long.
