@@ -106,7 +106,7 @@ async fn a_reload_before_the_first_scrape_does_not_end_the_wait_for_it() {
         std::fs::write(stage.config(), waiting).unwrap();
     };
     wait("");
-    let exporter = Exporter::start(&stage.config(), &stage.simulation.url());
+    let exporter = Exporter::start(stage.config(), &stage.simulation.url());
     // The second time shows what those who were followed anew did meanwhile.
     for (overlap, times) in [("overlap = \"2h\"", 2), ("overlap = \"3h\"", 3)] {
         wait(overlap);
