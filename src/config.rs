@@ -358,6 +358,15 @@ pub enum TimestampSource {
     Observed,
 }
 
+/// What an OTLP record's body is. Its attributes are the same in either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schema {
+    /// A sentence for people.
+    Cognito,
+    /// An event of the Open Cybersecurity Schema Framework.
+    Ocsf,
+}
+
 /// Where and how records are delivered. Debug of this type never shows header values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OtlpConfig {
@@ -387,6 +396,8 @@ pub struct OtlpConfig {
     pub batch_delay: Duration,
     /// Which time a record carries as its Timestamp.
     pub timestamp: TimestampSource,
+    /// What a record's body is.
+    pub schema: Schema,
     /// Attributes of the resource from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, in their order, each key once.
     pub resource_attributes: Vec<(String, String)>,
 }
@@ -409,6 +420,7 @@ impl OtlpConfig {
             batch_size: 512,
             batch_delay: Duration::from_secs(1),
             timestamp: TimestampSource::Event,
+            schema: Schema::Cognito,
             resource_attributes: Vec::new(),
         }
     }

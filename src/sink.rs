@@ -9,6 +9,7 @@ use crate::entry::Entry;
 use crate::personal;
 
 mod country;
+mod ocsf;
 pub mod otlp;
 pub mod record;
 pub mod stdout;

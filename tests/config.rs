@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use cognito_auth_exporter::config::{
-    self, Compression, Config, ConfigErrors, FirstRun, LogFormat, OtlpConfig, OtlpProtocol, PoolConfig, Rate,
+    self, Compression, Config, ConfigErrors, FirstRun, LogFormat, OtlpConfig, OtlpProtocol, PoolConfig, Rate, Schema,
     TimestampSource,
 };
 use cognito_auth_exporter::event::UnixMillis;
@@ -362,9 +362,7 @@ fn one_mistake_does_not_lead_to_another() {
 }
 
 #[test]
-fn what_a_later_version_will_do_is_refused_and_not_ignored() {
-    let told = "otlp.schema is \"ocsf\", which is not available in this version; accepted: \"cognito\"";
-    assert_eq!(wrong("[otlp]\nschema = \"ocsf\""), format!("config.toml: {told}"));
+fn what_says_the_defaults_says_nothing() {
     let harmless = "[privacy]\nusername = \"keep\"\n[shard]\nindex = 0\ncount = 1\n[otlp]\nschema = \"cognito\"";
     assert_eq!(load(&format!("{POOL}{harmless}")), load(POOL));
 }
@@ -614,6 +612,7 @@ fn a_receiver_is_read_with_all_its_keys() {
         batch_size = 100
         batch_delay = "200ms"
         timestamp = "observed"
+        schema = "ocsf"
     "#;
     let otlp = otlp(lines, &[]).unwrap();
     let headers: Vec<(&str, &str)> = otlp.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
@@ -630,6 +629,7 @@ fn a_receiver_is_read_with_all_its_keys() {
     expected.batch_size = 100;
     expected.batch_delay = Duration::from_millis(200);
     expected.timestamp = TimestampSource::Observed;
+    expected.schema = Schema::Ocsf;
     assert_eq!(otlp, expected);
     assert!(!format!("{otlp:?}").contains("hunter2"));
 }

@@ -6,11 +6,12 @@ mod receiver;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Secret, TimestampSource};
+use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Schema, Secret, TimestampSource};
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
 use cognito_auth_exporter::privacy::Modes;
 use cognito_auth_exporter::sink::otlp::{OtlpSetupError, OtlpSink};
+use cognito_auth_exporter::sink::record::Record;
 use cognito_auth_exporter::sink::{Answer, Sink};
 use receiver::{Pki, Receiver, Reply};
 use serde_json::json;
@@ -33,6 +34,7 @@ fn config(protocol: OtlpProtocol, endpoint: String) -> OtlpConfig {
         batch_size: 512,
         batch_delay: Duration::from_secs(1),
         timestamp: TimestampSource::Event,
+        schema: Schema::Cognito,
         resource_attributes: vec![("deployment.environment.name".into(), "test".into())],
     }
 }
@@ -172,6 +174,21 @@ async fn every_attribute_arrives_over_every_protocol() {
         assert_eq!(bare.timestamp, 0);
         assert_eq!(bare.event_name, "aws.cognito.auth.other");
         assert!(!bare.attributes.contains_key("aws.cognito.event.type"));
+    }
+}
+
+#[tokio::test]
+async fn an_ocsf_body_is_the_same_map_over_every_protocol() {
+    let entry = full_entry();
+    let made = Record::of(&entry, TimestampSource::Event).in_schema(&entry, Schema::Ocsf);
+    for protocol in [Grpc, HttpProtobuf, HttpJson] {
+        let receiver = receiver_of(protocol).await;
+        let config = OtlpConfig { schema: Schema::Ocsf, ..config(protocol, receiver.endpoint()) };
+        let mut sink = OtlpSink::connect(&config, "instance-1").unwrap();
+        assert_eq!(sink.deliver(std::slice::from_ref(&entry)).await, accepted());
+        let body: serde_json::Value = serde_json::from_str(&receiver.records()[0].body).unwrap();
+        assert_eq!(body, serde_json::to_value(&made.body).unwrap(), "{protocol:?}");
+        assert_eq!(body["type_uid"], 300_201);
     }
 }
 

@@ -1,14 +1,18 @@
 //! The published samples, through the built binary: right to the millisecond, in log records and counters.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
+
 #[path = "support/exporter.rs"]
 mod exporter;
 #[path = "support/receiver.rs"]
 mod receiver;
 
+use std::path::Path;
+
 use cognito_auth_exporter::simulate::{Options, Simulation};
 use exporter::Exporter;
 use receiver::{Received, Receiver};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const POOL: &str = "us-west-2_Samples01";
 
@@ -18,8 +22,16 @@ fn of<'a>(records: &'a [Received], user: &str, time: &str) -> &'a Received {
     records.iter().find(found).unwrap_or_else(|| panic!("no record of {user} at {time}: {records:#?}"))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_published_samples_come_out_right() {
+/// The samples, delivered in a schema by an exporter that is still running.
+struct Delivered {
+    records: Vec<Received>,
+    exporter: Exporter,
+    _receiver: Receiver,
+    _simulation: Simulation,
+    _directory: tempfile::TempDir,
+}
+
+async fn deliver(schema: &str) -> Delivered {
     let simulation = Simulation::start(Options::default()).await.unwrap();
     simulation.world(|world| {
         world.load_users_sample(POOL, include_str!("samples/07-aws-cli-list-users.json"));
@@ -33,13 +45,57 @@ async fn the_published_samples_come_out_right() {
         directory.path(),
         &format!(
             "[[pools]]\nid = {POOL:?}\nname = \"samples\"\nall_users = true\nfollowed_since = \"2024-01-01T00:00:00Z\"\n\
-             [otlp]\nendpoint = {:?}\n[poll]\nmin_interval = \"1s\"\n",
+             [otlp]\nendpoint = {:?}\nschema = {schema:?}\n[poll]\nmin_interval = \"1s\"\n",
             receiver.endpoint()
         ),
     );
     let exporter = Exporter::start(&config, &simulation.url());
     let records = receiver.wait_for(4).await;
     assert_eq!(records.len(), 4);
+    Delivered { records, exporter, _receiver: receiver, _simulation: simulation, _directory: directory }
+}
+
+/// Records as a golden file has them: all that does not depend on when the test runs.
+fn lasting(records: &[Received]) -> Value {
+    let mut lasting: Vec<Value> = records
+        .iter()
+        .map(|record| {
+            let mut body = serde_json::from_str(&record.body).unwrap_or_else(|_| json!(record.body));
+            if let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) {
+                assert_eq!(metadata.remove("processed_time"), Some(json!(record.observed / 1_000_000)));
+            }
+            json!({
+                "timestamp": record.timestamp,
+                "event_name": record.event_name,
+                "severity": [record.severity_number, record.severity_text],
+                "body": body,
+                "attributes": record.attributes,
+            })
+        })
+        .collect();
+    lasting.sort_by_key(|record| record["timestamp"].as_u64());
+    lasting.into()
+}
+
+/// What receivers have come to rely on. After a change that is meant: `GOLDEN=write cargo test --test samples`.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_are_in_either_schema_what_the_golden_files_say() {
+    for schema in ["cognito", "ocsf"] {
+        let delivered = deliver(schema).await;
+        let records = lasting(&delivered.records);
+        assert!(delivered.exporter.stop().success());
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{schema}.json"));
+        if std::env::var_os("GOLDEN").is_some_and(|word| word == "write") {
+            std::fs::write(&file, format!("{records:#}\n")).unwrap();
+        }
+        let golden: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        assert_eq!(records, golden, "tests/golden/{schema}.json");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_published_samples_come_out_right() {
+    let Delivered { records, exporter, _receiver, _simulation, _directory } = deliver("cognito").await;
 
     let newer = of(&records, "testuser", "2024-08-09T17:03:18.200Z");
     assert_eq!(newer.timestamp, 1_723_222_998_200_000_000);

@@ -26,6 +26,7 @@ const PURE: &[&str] = &[
     "schedule/spectrum",
     "schedule/user",
     "shard",
+    "sink/ocsf",
     "sink/record",
     "tally",
     "targets/roster",

@@ -19,7 +19,7 @@ use super::shapes::{
 };
 use super::{
     Compression, Config, DiscoveryConfig, FirstRun, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol,
-    PollConfig, PoolConfig, PrivacyConfig, Rate, Secret, StateConfig, TimestampSource, pairs,
+    PollConfig, PoolConfig, PrivacyConfig, Rate, Schema, Secret, StateConfig, TimestampSource, pairs,
 };
 use crate::privacy::{Mode, Modes};
 use crate::shard::{self, Shard};
@@ -192,10 +192,10 @@ fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
         batch_size: otlp.or("batch_size", default.batch_size, &whole(1..=10_000)),
         batch_delay: otlp.or("batch_delay", default.batch_delay, &duration("0s", "1m")),
         timestamp: otlp.or("timestamp", default.timestamp, &word(TIMESTAMPS)),
+        schema: otlp.or("schema", default.schema, &word(SCHEMAS)),
         resource_attributes: if is_wanted { resource_attributes(otlp) } else { Vec::new() },
         endpoint: default.endpoint,
     };
-    otlp.not_yet("schema", "\"cognito\"", |given| given.text() == Some("cognito"));
     for [given, absent] in [["cert_file", "key_file"], ["key_file", "cert_file"]] {
         if otlp.is_set(given) && !otlp.is_set(absent) {
             let text = format!("otlp.{given} is given without otlp.{absent}; accepted: both, or neither");
@@ -316,6 +316,7 @@ const PROTOCOLS: &[(&str, OtlpProtocol)] = &[
 const COMPRESSIONS: &[(&str, Compression)] = &[("none", Compression::None), ("gzip", Compression::Gzip)];
 const TIMESTAMPS: &[(&str, TimestampSource)] =
     &[("event", TimestampSource::Event), ("observed", TimestampSource::Observed)];
+const SCHEMAS: &[(&str, Schema)] = &[("cognito", Schema::Cognito), ("ocsf", Schema::Ocsf)];
 const MODES: &[(&str, Mode)] = &[("keep", Mode::Keep), ("hash", Mode::Hash), ("drop", Mode::Drop)];
 const ADDRESS_MODES: &[(&str, Mode)] =
     &[("keep", Mode::Keep), ("hash", Mode::Hash), ("truncate", Mode::Truncate), ("drop", Mode::Drop)];

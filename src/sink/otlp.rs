@@ -116,7 +116,7 @@ impl OtlpSink {
     /// # Errors
     /// If the endpoint is no URL, or a file that the configuration names cannot be read or used.
     pub fn connect(config: &OtlpConfig, instance_id: &str) -> Result<Self, OtlpSetupError> {
-        let packer = Packer::new(instance_id, &config.resource_attributes, config.timestamp);
+        let packer = Packer::new(instance_id, &config.resource_attributes, config.timestamp, config.schema);
         let headers = Headers::open(&config.headers, config.headers_file.clone())?;
         let http =
             |protocol| HttpTransport::new(config, protocol, packer.resource()).map(Box::new).map(Transport::Http);

@@ -6,11 +6,11 @@
 
 use std::borrow::Cow;
 
-use crate::config::TimestampSource;
+use crate::config::{Schema, TimestampSource};
 use crate::entry::Entry;
 use crate::event::{AuthEvent, EventResponse, EventType, RiskDecision, RiskLevel, UnixMillis, Vocabulary, Word};
 use crate::privacy::Mode;
-use crate::sink::country;
+use crate::sink::{country, ocsf};
 
 mod sentence;
 
@@ -50,9 +50,16 @@ pub enum Value<'a> {
     Integer(i64),
     /// A truth.
     Bool(bool),
-    /// An array of maps from names to texts.
-    Maps(Vec<Vec<(&'static str, &'a str)>>),
+    /// A fixed array of texts.
+    Texts(&'static [&'static str]),
+    /// A map, each name at most once.
+    Map(Pairs<'a>),
+    /// An array of maps.
+    Maps(Vec<Pairs<'a>>),
 }
+
+/// Names and their values, in a fixed order.
+pub type Pairs<'a> = Vec<(&'static str, Value<'a>)>;
 
 /// A log record before it has a wire format.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -65,10 +72,10 @@ pub struct Record<'a> {
     pub event_name: &'static str,
     /// How much it matters.
     pub severity: Severity,
-    /// One sentence for people.
-    pub body: String,
+    /// One sentence for people, or an event of another schema.
+    pub body: Value<'a>,
     /// Attributes in a fixed order, each name at most once.
-    pub attributes: Vec<(&'static str, Value<'a>)>,
+    pub attributes: Pairs<'a>,
 }
 
 impl<'a> Record<'a> {
@@ -82,9 +89,17 @@ impl<'a> Record<'a> {
             observed: entry.observed,
             event_name: event_name(entry.event.event_type.as_ref()),
             severity: severity(&entry.event),
-            body: sentence::about(entry),
+            body: Value::Text(sentence::about(entry).into()),
             attributes: attributes(entry),
         }
+    }
+
+    /// The record with its body in a schema. `entry` is the one that it was made of.
+    pub fn in_schema(mut self, entry: &'a Entry, schema: Schema) -> Self {
+        if schema == Schema::Ocsf {
+            self.body = ocsf::body(entry, &self);
+        }
+        self
     }
 }
 
@@ -118,7 +133,7 @@ pub fn severity(event: &AuthEvent) -> Severity {
     }
 }
 
-fn attributes(entry: &Entry) -> Vec<(&'static str, Value<'_>)> {
+fn attributes(entry: &Entry) -> Pairs<'_> {
     let event = &entry.event;
     let risk = event.risk.as_ref();
     let context = event.context.as_ref();
@@ -128,8 +143,8 @@ fn attributes(entry: &Entry) -> Vec<(&'static str, Value<'_>)> {
         .challenges
         .iter()
         .map(|challenge| {
-            let name = word(challenge.name.as_ref()).map(|name| ("name", name));
-            let response = word(challenge.response.as_ref()).map(|response| ("response", response));
+            let name = word(challenge.name.as_ref()).map(|name| ("name", Value::Text(name.into())));
+            let response = word(challenge.response.as_ref()).map(|response| ("response", Value::Text(response.into())));
             name.into_iter().chain(response).collect()
         })
         .collect();
@@ -175,7 +190,7 @@ fn word<V: Vocabulary>(word: Option<&Word<V>>) -> Option<&str> {
 }
 
 /// Attributes under construction: absent and empty values stay out.
-struct Attributes<'a>(Vec<(&'static str, Value<'a>)>);
+struct Attributes<'a>(Pairs<'a>);
 
 impl<'a> Attributes<'a> {
     fn value(&mut self, name: &'static str, value: Option<Value<'a>>) {
@@ -290,7 +305,10 @@ pub(crate) mod tests {
                 ("aws.cognito.risk.compromised_credentials", Value::Bool(false)),
                 (
                     "aws.cognito.challenges",
-                    Value::Maps(vec![vec![("name", "Password"), ("response", "Success")], vec![("name", "Mfa")]])
+                    Value::Maps(vec![
+                        vec![("name", text("Password")), ("response", text("Success"))],
+                        vec![("name", text("Mfa"))]
+                    ])
                 ),
                 ("user.name", text("alice")),
                 ("user.id", text("sub-of-alice")),

@@ -1,6 +1,7 @@
 //! Sink: each record as one line of JSON on a writer, which is standard output but in tests.
 //!
-//! The line is made from the same [`Record`] as the OTLP record, in its order, with times in RFC 3339. A batch is written
+//! The line is made from the same [`Record`] as the OTLP record, in its order, with times in RFC 3339; its body is the
+//! sentence, whatever schema the receiver wants, because people read it. A batch is written
 //! and flushed as a whole before it counts as taken, on a
 //! thread where a slow reader blocks nothing else.
 
@@ -96,9 +97,9 @@ impl Serialize for Line<'_> {
 }
 
 /// Pairs as a JSON object, in their order.
-struct Map<'a, V>(&'a [(&'static str, V)]);
+struct Map<'a>(&'a [(&'static str, Value<'a>)]);
 
-impl<V: Serialize> Serialize for Map<'_, V> {
+impl Serialize for Map<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
     }
@@ -110,6 +111,8 @@ impl Serialize for Value<'_> {
             Self::Text(text) => serializer.serialize_str(text),
             Self::Integer(number) => serializer.serialize_i64(*number),
             Self::Bool(truth) => serializer.serialize_bool(*truth),
+            Self::Texts(texts) => serializer.collect_seq(*texts),
+            Self::Map(map) => Map(map).serialize(serializer),
             Self::Maps(maps) => serializer.collect_seq(maps.iter().map(|map| Map(map))),
         }
     }

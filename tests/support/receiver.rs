@@ -105,7 +105,7 @@ pub struct Received {
     pub severity_number: i32,
     /// SeverityText.
     pub severity_text: String,
-    /// The body, if it is a text.
+    /// The body; arrays and maps as JSON.
     pub body: String,
     /// The record's attributes; arrays and maps as JSON.
     pub attributes: BTreeMap<String, Value>,
@@ -568,7 +568,8 @@ fn received(request: &ExportLogsServiceRequest) -> Vec<Received> {
                 severity_text: record.severity_text.clone(),
                 body: match &record.body {
                     Some(AnyValue { value: Some(any_value::Value::StringValue(text)) }) => text.clone(),
-                    _ => String::new(),
+                    Some(body) => plain(&Some(body.clone())).to_string(),
+                    None => String::new(),
                 },
                 attributes: attributes(&record.attributes),
                 resource: attributes(&resource.attributes),

@@ -14,10 +14,10 @@ use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scop
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{LogBatch, SdkLogRecord, SdkLogger, SdkLoggerProvider};
 
-use crate::config::TimestampSource;
+use crate::config::{Schema, TimestampSource};
 use crate::entry::Entry;
 use crate::event::UnixMillis;
-use crate::sink::record::{Record, SERVICE_NAME, SERVICE_VERSION, Severity, Value};
+use crate::sink::record::{Pairs, Record, SERVICE_NAME, SERVICE_VERSION, Severity, Value};
 
 /// Makes payloads.
 #[derive(Debug)]
@@ -28,11 +28,17 @@ pub(super) struct Packer {
     resource: Resource,
     wire_resource: ResourceAttributesWithSchema,
     timestamp: TimestampSource,
+    schema: Schema,
 }
 
 impl Packer {
     /// Packs under a resource: the service and its instance, and over them what the operator gave.
-    pub(super) fn new(instance_id: &str, operator: &[(String, String)], timestamp: TimestampSource) -> Self {
+    pub(super) fn new(
+        instance_id: &str,
+        operator: &[(String, String)],
+        timestamp: TimestampSource,
+        schema: Schema,
+    ) -> Self {
         let own = [
             ("service.name", SERVICE_NAME),
             ("service.version", SERVICE_VERSION),
@@ -52,6 +58,7 @@ impl Packer {
             wire_resource: (&resource).into(),
             resource,
             timestamp,
+            schema,
         }
     }
 
@@ -79,7 +86,7 @@ impl Packer {
     }
 
     fn record(&self, entry: &Entry) -> SdkLogRecord {
-        let made = Record::of(entry, self.timestamp);
+        let made = Record::of(entry, self.timestamp).in_schema(entry, self.schema);
         let mut record = self.logger.create_log_record();
         if let Some(timestamp) = made.timestamp.and_then(system_time) {
             record.set_timestamp(timestamp);
@@ -93,7 +100,7 @@ impl Packer {
             Severity::Error => OtelSeverity::Error,
         });
         record.set_severity_text(made.severity.as_str());
-        record.set_body(made.body.into());
+        record.set_body(any_value(made.body));
         record.add_attributes(made.attributes.into_iter().map(|(name, value)| (name, any_value(value))));
         record
     }
@@ -111,16 +118,19 @@ fn any_value(value: Value<'_>) -> AnyValue {
         Value::Text(text) => AnyValue::from(text.into_owned()),
         Value::Integer(number) => AnyValue::Int(number),
         Value::Bool(truth) => AnyValue::Boolean(truth),
-        Value::Maps(maps) => AnyValue::ListAny(Box::new(
-            maps.into_iter()
-                .map(|map| {
-                    let map: HashMap<_, _> =
-                        map.into_iter().map(|(name, text)| (name.into(), AnyValue::from(text.to_owned()))).collect();
-                    AnyValue::Map(Box::new(map))
-                })
-                .collect(),
-        )),
+        Value::Texts(texts) => list(texts.iter().map(|text| AnyValue::from(*text))),
+        Value::Map(pairs) => map(pairs),
+        Value::Maps(maps) => list(maps.into_iter().map(map)),
     }
+}
+
+fn list(values: impl Iterator<Item = AnyValue>) -> AnyValue {
+    AnyValue::ListAny(Box::new(values.collect()))
+}
+
+fn map(pairs: Pairs<'_>) -> AnyValue {
+    let map: HashMap<_, _> = pairs.into_iter().map(|(name, value)| (name.into(), any_value(value))).collect();
+    AnyValue::Map(Box::new(map))
 }
 
 #[cfg(test)]
@@ -135,7 +145,7 @@ mod tests {
 
     #[test]
     fn times_that_otlp_cannot_carry_are_absent_and_nothing_panics() {
-        let packer = Packer::new("i", &[], TimestampSource::Event);
+        let packer = Packer::new("i", &[], TimestampSource::Event, Schema::Cognito);
         for (millis, nanos) in [
             (0, 0),
             (-1, 0),
@@ -158,7 +168,7 @@ mod tests {
     #[test]
     fn the_operators_resource_attributes_win() {
         let operator = [("service.name".to_owned(), "mine".to_owned()), ("cloud.region".to_owned(), "r".to_owned())];
-        let packer = Packer::new("instance", &operator, TimestampSource::Event);
+        let packer = Packer::new("instance", &operator, TimestampSource::Event, Schema::Cognito);
         let request = packed(&packer, &[bare_entry()]);
         let resource = request.resource_logs[0].resource.as_ref().unwrap();
         let names: std::collections::BTreeSet<_> = resource.attributes.iter().map(|pair| pair.key.as_str()).collect();

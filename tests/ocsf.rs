@@ -1,0 +1,387 @@
+//! Bodies of `otlp.schema = "ocsf"` against the published schema: whatever Cognito tells, the event is a valid one.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::sync::Arc;
+
+use cognito_auth_exporter::config::{Schema, TimestampSource};
+use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_exporter::event::{
+    AuthEvent, Challenge, ChallengeName, EventContext, EventFeedback, EventResponse, EventRisk, EventType,
+    RiskDecision, RiskLevel, UnixMillis, Vocabulary, Word,
+};
+use cognito_auth_exporter::privacy::{HashKey, Mode, Modes, Privacy};
+use cognito_auth_exporter::sink::record::Record;
+use serde_json::{Map, Value, json};
+
+/// The two classes and the objects that bodies hold, each with all its attributes; the file names its source.
+fn schema() -> Value {
+    serde_json::from_str(include_str!("ocsf-1.8.0.json")).unwrap()
+}
+
+/// A word of every kind: none, an empty one, each that is documented, and one that is not.
+fn words<V: Vocabulary>() -> Vec<Option<Word<V>>> {
+    let known = V::ALL.iter().map(|known| Some(Word::Known(*known)));
+    known.chain([None, Some(Word::parse("")), Some(Word::parse("Novel"))]).collect()
+}
+
+fn entry(event: AuthEvent) -> Entry {
+    Entry {
+        pool: Arc::new(PoolIdentity {
+            id: "eu-west-1_Abc123".into(),
+            name: "customers".into(),
+            region: "eu-west-1".into(),
+            account_id: Some("111122223333".into()),
+        }),
+        user: Arc::new(UserIdentity { username: "alice".into(), sub: Some("sub-of-alice".into()) }),
+        event,
+        revision: 2,
+        history: false,
+        observed: UnixMillis(1_723_136_200_000),
+        masked: Modes::default(),
+    }
+}
+
+fn full_event() -> AuthEvent {
+    AuthEvent {
+        id: Some("4ad59ba8-0df1-4b1c-9a3e-3f2b5bf0d5ce".into()),
+        event_type: Some(Word::parse("SignIn")),
+        creation_date: Some(UnixMillis(1_723_136_049_929)),
+        response: Some(Word::parse("Pass")),
+        risk: Some(EventRisk {
+            decision: Some(Word::parse("AccountTakeover")),
+            level: Some(Word::parse("High")),
+            compromised_credentials: Some(false),
+        }),
+        challenges: challenges(&[Some("Password"), Some("Mfa")]),
+        context: Some(EventContext {
+            ip_address: Some("192.0.2.1".into()),
+            device_name: Some("Chrome 126, Windows 10".into()),
+            timezone: Some("-07:00".into()),
+            city: Some("Seattle".into()),
+            country: Some("United States".into()),
+        }),
+        feedback: Some(EventFeedback {
+            value: Some(Word::parse("Invalid")),
+            provider: Some("Admin".into()),
+            date: Some(UnixMillis(1_723_136_100_000)),
+        }),
+    }
+}
+
+fn challenges(names: &[Option<&str>]) -> Vec<Challenge> {
+    let challenge = |name: &Option<&str>| Challenge {
+        name: name.map(Word::<ChallengeName>::parse),
+        response: Some(Word::parse("Success")),
+    };
+    names.iter().map(challenge).collect()
+}
+
+fn body(entry: &Entry) -> Value {
+    let record = Record::of(entry, TimestampSource::Event).in_schema(entry, Schema::Ocsf);
+    serde_json::to_value(&record.body).unwrap()
+}
+
+/// What is wrong with an event, by its class's definition.
+fn faults(schema: &Value, event: &Value) -> Vec<String> {
+    let class = &schema["classes"][event["class_uid"].to_string()];
+    if class.is_null() {
+        return vec![format!("class_uid is {}", event["class_uid"])];
+    }
+    let mut faults = Vec::new();
+    examine(schema, class, event, "", &mut faults);
+    let type_uid = event["class_uid"].as_i64().zip(event["activity_id"].as_i64()).map(|(class, id)| class * 100 + id);
+    if event["type_uid"].as_i64() != type_uid {
+        faults.push(format!("type_uid is {}", event["type_uid"]));
+    }
+    if event["metadata"]["version"] != schema["version"] {
+        faults.push("metadata.version is another".to_owned());
+    }
+    faults
+}
+
+fn examine(schema: &Value, definition: &Value, object: &Value, at: &str, faults: &mut Vec<String>) {
+    let Some(object) = object.as_object() else {
+        faults.push(format!("{at} is no object"));
+        return;
+    };
+    let attributes = definition["attributes"].as_object().unwrap();
+    for (name, attribute) in attributes {
+        if attribute["required"] == true && !object.contains_key(name) {
+            faults.push(format!("{at}{name} is required"));
+        }
+    }
+    if let Some(choice) = definition["constraints"]["at_least_one"].as_array()
+        && !choice.iter().any(|name| object.contains_key(name.as_str().unwrap()))
+    {
+        faults.push(format!("{at} has none of {choice:?}"));
+    }
+    for (name, value) in object {
+        let path = format!("{at}{name}");
+        let Some(attribute) = attributes.get(name) else {
+            faults.push(format!("{path} is not in the schema"));
+            continue;
+        };
+        let of_array = value.as_array().filter(|_| attribute["array"] == true);
+        for value in of_array.map_or(std::slice::from_ref(value), Vec::as_slice) {
+            let kind = attribute["type"].as_str().unwrap();
+            let is_right = match kind {
+                "integer_t" | "long_t" | "timestamp_t" => value.is_i64(),
+                "boolean_t" => value.is_boolean(),
+                "string_t" | "username_t" => value.as_str().is_some_and(|text| !text.is_empty()),
+                "ip_t" => value.as_str().is_some_and(|text| text.parse::<std::net::IpAddr>().is_ok()),
+                "object" => value.is_object(),
+                _ => {
+                    examine(schema, &schema["objects"][kind], value, &format!("{path}."), faults);
+                    true
+                }
+            };
+            if !is_right {
+                faults.push(format!("{path} is {value}, no {kind}"));
+            }
+        }
+        examine_enumeration(attribute, object, value, &path, faults);
+    }
+}
+
+/// A number is one of the enumeration's, and its sibling has the caption; beside 99 ("Other") it has the source's word.
+fn examine_enumeration(
+    attribute: &Value,
+    object: &Map<String, Value>,
+    value: &Value,
+    path: &str,
+    faults: &mut Vec<String>,
+) {
+    let Some(captions) = attribute["enum"].as_object() else { return };
+    let caption = captions.get(&value.to_string());
+    let sibling = attribute["sibling"].as_str().and_then(|sibling| object.get(sibling));
+    if caption.is_none() {
+        faults.push(format!("{path} is {value}, which is not one of {captions:?}"));
+    } else if *value == 99 && sibling.is_none() {
+        faults.push(format!("{path} is 99, and nothing says what"));
+    } else if *value != 99 && sibling != caption {
+        faults.push(format!("{path} is {value}, but is called {sibling:?}"));
+    }
+}
+
+#[test]
+fn whatever_cognito_tells_the_event_is_a_valid_one() {
+    let schema = schema();
+    let mut examined = 0;
+    for event_type in words::<EventType>() {
+        for response in words::<EventResponse>() {
+            for decision in words::<RiskDecision>() {
+                for level in words::<RiskLevel>() {
+                    let risk = EventRisk { decision: decision.clone(), level, compromised_credentials: Some(true) };
+                    let (event_type, response) = (event_type.clone(), response.clone());
+                    for rest in [full_event(), AuthEvent::default()] {
+                        let (event_type, response) = (event_type.clone(), response.clone());
+                        let event = AuthEvent { event_type, response, risk: Some(risk.clone()), ..rest };
+                        let body = body(&entry(event.clone()));
+                        assert_eq!(faults(&schema, &body), [""; 0], "{event:?}: {body:#}");
+                        examined += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert_eq!(examined, 8 * 6 * 6 * 6 * 2);
+}
+
+#[test]
+fn an_event_is_valid_whatever_of_it_is_absent() {
+    let schema = schema();
+    let context = |change: fn(&mut EventContext)| {
+        let mut event = full_event();
+        change(event.context.as_mut().unwrap());
+        event
+    };
+    let mut entries: Vec<Entry> = [
+        AuthEvent::default(),
+        context(|context| context.ip_address = None),
+        context(|context| context.ip_address = Some("192.0.2.0/24".into())),
+        context(|context| context.ip_address = Some("2001:db8::1".into())),
+        context(|context| (context.city, context.country) = (None, None)),
+        context(|context| context.country = Some("Atlantis".into())),
+        AuthEvent { challenges: challenges(&[None, Some(""), Some("Novel")]), ..full_event() },
+        AuthEvent { creation_date: Some(UnixMillis(i64::MIN)), ..full_event() },
+    ]
+    .map(entry)
+    .into();
+    let mut nobody = entry(full_event());
+    nobody.user = Arc::new(UserIdentity { username: String::new(), sub: None });
+    nobody.pool = Arc::new(PoolIdentity { account_id: None, ..(*nobody.pool).clone() });
+    entries.push(nobody);
+    for entry in entries {
+        let body = body(&entry);
+        assert_eq!(faults(&schema, &body), [""; 0], "{body:#}");
+    }
+}
+
+/// In each mode, alone and with all others dropped, the event is a valid one and tells nothing of what may not be told.
+#[test]
+fn an_event_is_valid_and_tells_only_what_privacy_allows() {
+    let schema = schema();
+    let modes = [Mode::Keep, Mode::Hash, Mode::Truncate, Mode::Drop];
+    let key = || HashKey::new(&[7; 32]).unwrap();
+    let mut examined = 0;
+    for rest in [Mode::Keep, Mode::Drop] {
+        let rest = Modes { username: rest, ip_address: rest, device: rest, location: rest };
+        for mode in modes {
+            for (modes, personal) in [
+                (Modes { username: mode, ..rest }, &["alice", "Admin"][..]),
+                (Modes { ip_address: mode, ..rest }, &["192.0.2.1"]),
+                (Modes { device: mode, ..rest }, &["Chrome"]),
+                (Modes { location: mode, ..rest }, &["Seattle", "United States", "US", "-07:00"]),
+            ] {
+                let private = Privacy::new(modes, Some(key()), None).unwrap().apply(entry(full_event()));
+                let body = body(&private);
+                assert_eq!(faults(&schema, &body), [""; 0], "{modes:?}: {body:#}");
+                let (mut told, text) = (Vec::new(), body.to_string());
+                leaves(&body, &mut told);
+                let hides = |mode| matches!(mode, Mode::Hash | Mode::Drop);
+                for word in personal.iter().filter(|_| hides(mode)) {
+                    assert!(!told.contains(&json!(word)) && (*word == "US" || !text.contains(word)), "{word}: {text}");
+                }
+                if modes.ip_address == Mode::Truncate {
+                    assert_eq!(body["src_endpoint"]["ip"], "192.0.2.0");
+                    assert!(!text.contains("192.0.2.1"), "{text}");
+                }
+                examined += 1;
+            }
+        }
+    }
+    assert_eq!(examined, 2 * 4 * 4);
+    // A hash stands where the schema has a place for it.
+    let all = Modes { username: Mode::Hash, ip_address: Mode::Hash, device: Mode::Hash, location: Mode::Hash };
+    let hashed = body(&Privacy::new(all, Some(key()), None).unwrap().apply(entry(full_event())));
+    assert_eq!(hashed["user"]["name"], key().hash("alice"));
+    assert_eq!(hashed["user"]["uid"], key().hash("sub-of-alice"));
+    assert_eq!(hashed["src_endpoint"]["uid"], key().hash("192.0.2.1"));
+    assert_eq!(hashed["src_endpoint"]["location"]["city"], key().hash("Seattle"));
+    assert_eq!(hashed["unmapped"]["aws.cognito.device.name"], key().hash("Chrome 126, Windows 10"));
+}
+
+#[test]
+fn a_broken_event_is_found_out() {
+    let schema = schema();
+    let whole = body(&entry(full_event()));
+    for (pointer, value, fault) in [
+        ("/class_uid", json!(3003), "class_uid is 3003"),
+        ("/activity_id", json!(7), "activity_id is 7, but is called"),
+        ("/activity_id", json!(55), "activity_id is 55, which is not one of"),
+        ("/type_uid", json!(300_202), "type_uid is 300202"),
+        ("/time", json!("today"), "time is \"today\", no timestamp_t"),
+        ("/user", json!({"uid_alt": "x"}), "user. has none of"),
+        ("/src_endpoint/ip", json!("here"), "src_endpoint.ip is \"here\", no ip_t"),
+        ("/src_endpoint/location", json!({}), "src_endpoint.location. has none of"),
+        ("/metadata/product", json!({"name": ""}), "metadata.product.name is \"\", no string_t"),
+        ("/metadata", json!({"version": "1.8.0"}), "metadata.product is required"),
+        ("/auth_factors", json!([{"factor_type_id": 99}]), "auth_factors.factor_type_id is 99, and nothing says what"),
+        ("/cloud", json!({"provider": "AWS", "weather": "rain"}), "cloud.weather is not in the schema"),
+    ] {
+        let mut broken = whole.clone();
+        *broken.pointer_mut(pointer).unwrap() = value;
+        let faults = faults(&schema, &broken);
+        assert!(faults.iter().any(|found| found.starts_with(fault)), "{fault}: {faults:?}");
+    }
+}
+
+#[test]
+fn each_type_has_its_class_and_activity() {
+    for (event_type, type_uid, name, activity) in [
+        (Some("SignIn"), 300_201, "Authentication: Logon", "Logon"),
+        (Some("SignUp"), 300_101, "Account Change: Create", "Create"),
+        (Some("PasswordChange"), 300_103, "Account Change: Password Change", "Password Change"),
+        (Some("ForgotPassword"), 300_104, "Account Change: Password Reset", "Password Reset"),
+        (Some("ResendCode"), 300_199, "Account Change: Other", "ResendCode"),
+        (Some("PasskeyEnrol"), 300_299, "Authentication: Other", "PasskeyEnrol"),
+        (None, 300_200, "Authentication: Unknown", "Unknown"),
+    ] {
+        let event = AuthEvent { event_type: event_type.map(Word::parse), ..full_event() };
+        let body = body(&entry(event));
+        assert_eq!(body["type_uid"], type_uid, "{event_type:?}");
+        assert_eq!(body["type_name"], name);
+        assert_eq!(body["activity_name"], activity);
+        assert_eq!(body.get("auth_factors").is_some(), body["class_uid"] == 3002, "a factor is of an authentication");
+    }
+}
+
+#[test]
+fn outcome_and_risk_have_their_numbers_and_a_novel_word_is_other() {
+    for (response, status) in [
+        ("Pass", (1, "Success")),
+        ("Fail", (2, "Failure")),
+        ("InProgress", (99, "InProgress")),
+        ("Novel", (99, "Novel")),
+    ] {
+        let body = body(&entry(AuthEvent { response: Some(Word::parse(response)), ..full_event() }));
+        assert_eq!((&body["status_id"], &body["status"]), (&json!(status.0), &json!(status.1)));
+    }
+    assert_eq!(body(&entry(AuthEvent::default()))["status_id"], 0);
+    for (decision, level, disposition, action, risk) in [
+        ("NoRisk", None, json!(16), json!(3), Value::Null),
+        ("AccountTakeover", Some("Low"), json!(15), json!(3), json!(1)),
+        ("AccountTakeover", Some("Medium"), json!(15), json!(3), json!(2)),
+        ("Block", Some("High"), json!(2), json!(2), json!(3)),
+        ("Novel", Some("Novel"), json!(99), json!(99), json!(99)),
+        ("", Some(""), Value::Null, Value::Null, Value::Null),
+    ] {
+        let risk_of = EventRisk {
+            decision: Some(Word::parse(decision)),
+            level: level.map(Word::parse),
+            compromised_credentials: None,
+        };
+        let body = body(&entry(AuthEvent { risk: Some(risk_of), ..full_event() }));
+        assert_eq!(
+            [&body["disposition_id"], &body["action_id"], &body["risk_level_id"]],
+            [&disposition, &action, &risk]
+        );
+    }
+}
+
+#[test]
+fn a_second_factor_is_told_only_where_it_is_known() {
+    for (names, is_mfa) in [
+        (&[][..], Value::Null),
+        (&[Some("Password")], json!(false)),
+        (&[Some("Password"), Some("Mfa")], json!(true)),
+        (&[Some("Password"), Some("Novel")], Value::Null),
+        (&[None], Value::Null),
+    ] {
+        let body = body(&entry(AuthEvent { challenges: challenges(names), ..full_event() }));
+        assert_eq!(body["is_mfa"], is_mfa, "{names:?}");
+    }
+}
+
+/// Every text, number and truth in a value.
+fn leaves(value: &Value, found: &mut Vec<Value>) {
+    match value {
+        Value::Array(values) => values.iter().for_each(|value| leaves(value, found)),
+        Value::Object(map) => map.values().for_each(|value| leaves(value, found)),
+        leaf => found.push(leaf.clone()),
+    }
+}
+
+#[test]
+fn nothing_of_a_records_attributes_is_lost() {
+    let entry = entry(full_event());
+    let (mut told, mut attributes) = (Vec::new(), Vec::new());
+    leaves(&body(&entry), &mut told);
+    for (_, value) in &Record::of(&entry, TimestampSource::Event).attributes {
+        leaves(&serde_json::to_value(value).unwrap(), &mut attributes);
+    }
+    let lost: Vec<_> = attributes.iter().filter(|value| !told.contains(value)).collect();
+    assert!(lost.is_empty(), "{lost:?}");
+}
+
+#[test]
+fn the_time_is_the_events_own_or_else_when_it_was_seen() {
+    let own = body(&entry(full_event()));
+    assert_eq!(
+        (&own["time"], &own["metadata"]["original_time"]),
+        (&json!(1_723_136_049_929_i64), &json!("2024-08-08T16:54:09.929Z"))
+    );
+    let seen = body(&entry(AuthEvent::default()));
+    assert_eq!((&seen["time"], &seen["metadata"]["original_time"]), (&json!(1_723_136_200_000_i64), &Value::Null));
+}
