@@ -1,4 +1,4 @@
-//! The path itself, on one thread, under a fixed load: one function for each part that is counted.
+//! The path itself, on one thread, under a fixed load: a function for each part that is counted.
 //!
 //! The pages are real JSON behind the SDK's own decoder; there is no socket in front of it, no TLS, and time stands still. The
 //! ledger is a real one. It writes in a thread of its own, of which only the gathering of a batch is counted: what sled
@@ -70,45 +70,9 @@ pub(crate) struct Path {
     _directory: tempfile::TempDir,
 }
 
-/// Everybody's history: pages to turns, turns to the outbox.
-#[inline(never)]
-pub(crate) fn catch_up(path: &Path) {
-    path.runtime.block_on(async {
-        for user in 0..USERS {
-            path.take_history(user).await;
-        }
-    });
-}
-
-/// Everybody again and again, with nothing new.
-#[inline(never)]
-pub(crate) fn poll_in_vain(path: &Path) {
-    path.runtime.block_on(async {
-        for user in (0..USERS).cycle().take(EMPTY_POLLS) {
-            path.poll(user).await;
-        }
-    });
-}
-
-/// The outbox to the receiver, as the courier does it when the process stops: all that is there.
-#[inline(never)]
-pub(crate) fn deliver(path: &Path) {
-    let ledger = &path.means.ledger;
-    let config = OtlpConfig::new(&path.receiver);
-    path.runtime.block_on(async {
-        let receiver = OtlpSink::connect(&config, ledger.instance_id()).unwrap();
-        let limits = BatchLimits { records: config.batch_size, delay: Duration::ZERO };
-        let courier = Courier::new(ledger.clone(), None::<OtlpSink>, Some(receiver), Quiet, limits);
-        let drain = CancellationToken::new();
-        drain.cancel();
-        courier.run(drain, CancellationToken::new()).await;
-    });
-    assert_eq!(ledger.outbox_state().records, 0, "all is delivered");
-}
-
 impl Path {
-    /// Opens a ledger and enrols everybody; one user more goes all the way, so that what is made once has been made.
-    pub(crate) fn prepared() -> Self {
+    /// Opens a ledger and puts the parts together.
+    pub(crate) fn new() -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let directory = tempfile::tempdir().unwrap();
         let state = StateConfig { path: directory.path().to_owned(), ..StateConfig::default() };
@@ -126,45 +90,72 @@ impl Path {
         let clients = Clients::simulated_through(History::of_everybody().into_shared());
         let source = clients.connect(POOL, connection, Duration::from_secs(10), clock.clone());
         let unlimited = || Gate::new(1e9);
-        let path = Self {
-            pool: Pool {
-                slot: PoolSlot(0),
-                source: Metered::new(source, identity.clone(), metrics.clone(), unlimited(), unlimited()),
-                identity,
-                rules: Rules {
-                    overlap: Duration::from_hours(1),
-                    settle: Duration::from_mins(30),
-                    followed_since: None,
-                },
-            },
-            means: Means {
-                ledger: ledger.clone(),
-                metrics: metrics.clone(),
-                calls: Arc::new(Semaphore::new(16)),
-                page_size: 60,
-                clock,
-                queue: true,
-                outbox_limit_bytes: u64::MAX,
-                stop: CancellationToken::new(),
-            },
-            runtime,
-            receiver: accept_everything(),
-            _directory: directory,
+        let pool = Pool {
+            slot: PoolSlot(0),
+            source: Metered::new(source, identity.clone(), metrics.clone(), unlimited(), unlimited()),
+            identity,
+            rules: Rules { overlap: Duration::from_hours(1), settle: Duration::from_mins(30), followed_since: None },
         };
-        path.runtime.block_on(async {
-            ledger.show_totals(move |pool_id, totals| metrics.totals(pool_id, totals)).await.unwrap();
-            let record = || UserRecord {
-                joined: UnixMillis(0),
-                sub: Some("0b0e1f5c-5a0e-4c39-9a53-0f3e5a8f7cc2".into()),
-                cursor: Cursor::new(UnixMillis(0), UnixMillis(0)),
-                habit: None,
-            };
-            ledger.enroll(POOL, (0..=USERS).map(|user| (username(user), record())).collect()).await.unwrap();
-            path.take_history(USERS).await;
-            path.poll(USERS).await;
-        });
-        deliver(&path);
-        path
+        let means = Means {
+            ledger,
+            metrics,
+            calls: Arc::new(Semaphore::new(16)),
+            page_size: 60,
+            clock,
+            queue: true,
+            outbox_limit_bytes: u64::MAX,
+            stop: CancellationToken::new(),
+        };
+        Self { runtime, means, pool, receiver: accept_everything(), _directory: directory }
+    }
+
+    /// Does a part of the work, and is what valgrind counts.
+    #[inline(never)]
+    pub(crate) fn counted(&self, part: impl Future<Output = ()>) {
+        self.runtime.block_on(part);
+    }
+
+    /// Enrols everybody. One user more goes all the way, so that what is made once has been made.
+    pub(crate) async fn prepare(&self) {
+        let (ledger, metrics) = (&self.means.ledger, self.means.metrics.clone());
+        ledger.show_totals(move |pool_id, totals| metrics.totals(pool_id, totals)).await.unwrap();
+        let record = || UserRecord {
+            joined: UnixMillis(0),
+            sub: Some("0b0e1f5c-5a0e-4c39-9a53-0f3e5a8f7cc2".into()),
+            cursor: Cursor::new(UnixMillis(0), UnixMillis(0)),
+            habit: None,
+        };
+        ledger.enroll(POOL, (0..=USERS).map(|user| (username(user), record())).collect()).await.unwrap();
+        self.take_history(USERS).await;
+        self.poll(USERS).await;
+        self.deliver().await;
+    }
+
+    /// Everybody's history: pages to turns, turns to the outbox.
+    pub(crate) async fn catch_up(&self) {
+        for user in 0..USERS {
+            self.take_history(user).await;
+        }
+    }
+
+    /// Everybody again and again, with nothing new.
+    pub(crate) async fn poll_in_vain(&self) {
+        for user in (0..USERS).cycle().take(EMPTY_POLLS) {
+            self.poll(user).await;
+        }
+    }
+
+    /// The outbox to the receiver, as the courier does it when the process stops: all that is there.
+    pub(crate) async fn deliver(&self) {
+        let ledger = &self.means.ledger;
+        let config = OtlpConfig::new(&self.receiver);
+        let receiver = OtlpSink::connect(&config, ledger.instance_id()).unwrap();
+        let limits = BatchLimits { records: config.batch_size, delay: Duration::ZERO };
+        let courier = Courier::new(ledger.clone(), None::<OtlpSink>, Some(receiver), Quiet, limits);
+        let drain = CancellationToken::new();
+        drain.cancel();
+        courier.run(drain, CancellationToken::new()).await;
+        assert_eq!(ledger.outbox_state().records, 0, "all is delivered");
     }
 
     /// A first poll, and what it leaves to the lane for backlog.
