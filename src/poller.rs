@@ -22,13 +22,14 @@ use tracing::{info, warn};
 use self::headway::{Headway, Standing, Told};
 use self::health::{Blame, Health, Notice};
 use self::members::{AfterTurn, Left, Members};
-use self::turn::{Means, Report, TurnError};
+use self::turn::{Known, Means, Report, TurnError};
 use crate::gate::Gate;
 use crate::metrics::{PollForecast, Stage, UserCounts};
 use crate::pool::Pool;
 use crate::schedule::{Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
+use crate::walk::page_size::Credit;
 
 /// How often the gauges are refreshed, and a pause is looked at again.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -74,6 +75,8 @@ struct Followed<S> {
     pool: Arc<Pool<S>>,
     health: Health,
     headway: Headway,
+    /// Whether its users may be asked for short pages.
+    short_pages: Credit,
 }
 
 struct TurnEnd {
@@ -141,7 +144,8 @@ impl<S: Source> Poller<S> {
     fn told(&mut self, message: Message<S>) {
         match message {
             Message::Follow(pool) => {
-                self.pools.insert(pool.slot, Followed { pool, health: Health::default(), headway: Headway::default() });
+                let (health, headway) = (Health::default(), Headway::default());
+                self.pools.insert(pool.slot, Followed { pool, health, headway, short_pages: Credit::FULL });
             }
             Message::Unfollow(pool, _calls_may_go_on) => {
                 self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
@@ -190,10 +194,11 @@ impl<S: Source> Poller<S> {
         let Some((pool, username)) = self.members.begin(user) else { return self.schedule.leave(user) };
         let Some(followed) = self.pools.get(&pool) else { return self.schedule.leave(user) };
         let (means, pool) = (self.means.clone(), followed.pool.clone());
-        let habit = self.schedule.habit(user, now);
+        let expected = self.schedule.expected(user, now).filter(|_| followed.short_pages.suffices());
+        let known = Known { habit: self.schedule.habit(user, now), expected };
         let start = self.gate.reserve();
         self.turns.spawn(async move {
-            let result = turn::take(&means, &pool, username, lane, habit, start).await;
+            let result = turn::take(&means, &pool, username, lane, known, start).await;
             TurnEnd { user, lane, result }
         });
     }
@@ -232,6 +237,7 @@ impl<S: Source> Poller<S> {
                 self.members.answered(end.user, polled, left);
                 let next_look = report.next_look.map(|look| now + look.since(wall));
                 activity = report.activity;
+                followed.short_pages.spend(activity.fit);
                 let answer = Answer {
                     next_look,
                     backlog: report.backlog,

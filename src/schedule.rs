@@ -275,6 +275,14 @@ impl Schedule {
         user.habit.aged(silence(user, moment(first, now)))
     }
 
+    /// How many new events to expect of a poll of this user. None while nobody can say since when: before its first answer, and
+    /// after a failure.
+    pub fn expected(&self, slot: UserSlot, now: Instant) -> Option<f64> {
+        let user = self.users.get(slot).filter(|user| user.answered)?;
+        let outlook = user.habit.expected(&self.pools.get(&user.pool)?.spectrum);
+        Some(outlook.events_within(silence(user, moment(self.first?, now)).as_secs_f64()))
+    }
+
     /// Decides whose turn it is. The user is busy until [`Schedule::ended`].
     pub fn next(&mut self, now: Instant, allowed: Allowed) -> Option<(UserSlot, Lane)> {
         let now = self.moment(now);
@@ -335,7 +343,7 @@ impl Schedule {
                     pool.census.leave(user.rung);
                     user.rung = Self::rung(&user.habit, &pool.spectrum, self.pace.price);
                     pool.census.join(user.rung);
-                    user.polled = now;
+                    (user.polled, user.answered) = (now, true);
                 }
                 // The minimum interval holds for looks too; being due, a look still goes before the round.
                 let earliest = user.polled + self.min_interval;
@@ -350,7 +358,7 @@ impl Schedule {
                 user.state = State::Resting;
                 // How long it was not asked stays known, though nothing was learnt in it.
                 user.habit = user.habit.aged(silence(user, now));
-                user.polled = now;
+                (user.polled, user.answered) = (now, false);
                 user.look = now.saturating_add(nanos(pause).max(self.min_interval));
                 user.backlog = None;
             }

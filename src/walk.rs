@@ -21,6 +21,8 @@
 //! Nothing is trusted that is not promised: whole pages are judged, so order inside a page does not matter; a page out of
 //! order is counted and obliges to read one more; several events may share a millisecond; a page may be empty.
 
+pub mod page_size;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -257,6 +259,24 @@ impl Walk {
         self.pages
     }
 
+    /// How many remembered events a short first page has to show, to tell all that a full one would: those above the horizon.
+    /// None where only a full page will do, because something lies deeper that is remembered or still to be taken: a watched event,
+    /// an open walk, an event without a date.
+    pub fn known_above(&self, cursor: &Cursor) -> Option<usize> {
+        let from_the_top = self.kind == Kind::Poll && self.pages == 0;
+        let nothing_deeper = cursor.open.is_empty()
+            && cursor.undated.is_empty()
+            && cursor.seen.first_key_value().is_none_or(|((time, _), _)| *time >= cursor.horizon);
+        (from_the_top && nothing_deeper).then_some(cursor.seen.len())
+    }
+
+    /// Whether this page reaches below everything that the walk is about, which ends it. A short page that does not is not to be
+    /// taken: it says less than a full one, and its token may be good for no more than it held.
+    pub fn ends_with(&self, page: &Page) -> bool {
+        let deepest = self.looks.first().map_or(self.lower_bound, |(time, _)| self.lower_bound.min(*time));
+        Span::of(page, self.previous_oldest).reads_through(deepest)
+    }
+
     /// Whether this walk has read below where it began: on its way from the top it has not, for a while.
     pub fn got_further(&self) -> bool {
         self.foot < self.foot_before
@@ -311,31 +331,24 @@ impl Walk {
             self.count_the_attempt(cursor, now, &mut taken);
         }
 
-        let mut oldest: Option<UnixMillis> = None;
-        let mut previous = self.previous_oldest;
         for event in &page.events {
             let key = event.key();
-            let Some(time) = event.creation_date else {
-                judge_undated(cursor, key, event, &mut taken);
-                continue;
-            };
-            taken.out_of_order |= previous.is_some_and(|previous| time > previous);
-            previous = Some(time);
-            oldest = Some(oldest.map_or(time, |oldest| oldest.min(time)));
-            self.judge(cursor, (time, key), event, now, rules, &mut taken);
+            match event.creation_date {
+                Some(time) => self.judge(cursor, (time, key), event, now, rules, &mut taken),
+                None => judge_undated(cursor, key, event, &mut taken),
+            }
         }
 
         // A foot is the time of an event; before the first one there is nothing to leave open.
-        self.foot = self.foot.min(oldest.unwrap_or(UnixMillis::MAX));
-        self.previous_oldest = oldest.or(self.previous_oldest);
+        let span = Span::of(page, self.previous_oldest);
+        taken.out_of_order = span.out_of_order;
+        self.foot = self.foot.min(span.oldest.unwrap_or(UnixMillis::MAX));
+        self.previous_oldest = span.oldest.or(self.previous_oldest);
         taken.token_repeated = page.next.is_some() && page.next == asked_with;
         self.token = page.next.clone().filter(|_| !taken.token_repeated);
 
-        let out_of_order = taken.out_of_order;
-        let read_through =
-            |bound: UnixMillis| page.next.is_none() || (!out_of_order && oldest.is_some_and(|oldest| oldest < bound));
-        let stretch_done = read_through(self.end);
-        let looks_done = self.looks.first().is_none_or(|(time, _)| read_through(*time));
+        let stretch_done = span.reads_through(self.end);
+        let looks_done = self.looks.first().is_none_or(|(time, _)| span.reads_through(*time));
         if stretch_done && looks_done {
             self.close_missed_looks(cursor, now, &mut taken);
         } else {
@@ -356,7 +369,7 @@ impl Walk {
             if self.full && !stretch_done {
                 cursor.reread_at = now;
             }
-            let reached_the_horizon = stretch_done && read_through(self.lower_bound);
+            let reached_the_horizon = stretch_done && span.reads_through(self.lower_bound);
             if let (true, Some(last)) = (self.full || reached_the_horizon, &cursor.last_seen) {
                 cursor.raise_horizon(last.time.minus(rules.overlap));
             }
@@ -461,6 +474,33 @@ impl Walk {
             let covered_from = if end_of_history { self.lower_bound } else { self.end };
             cursor.open.retain(|open| open.end < covered_from);
         }
+    }
+}
+
+/// How far down a page reaches.
+#[derive(Clone, Copy)]
+struct Span {
+    oldest: Option<UnixMillis>,
+    /// Not newest first, in itself or against the page before.
+    out_of_order: bool,
+    end_of_history: bool,
+}
+
+impl Span {
+    fn of(page: &Page, previous_oldest: Option<UnixMillis>) -> Self {
+        let mut span = Self { oldest: None, out_of_order: false, end_of_history: page.next.is_none() };
+        let mut previous = previous_oldest;
+        for time in page.events.iter().filter_map(|event| event.creation_date) {
+            span.out_of_order |= previous.is_some_and(|previous| time > previous);
+            previous = Some(time);
+            span.oldest = Some(span.oldest.map_or(time, |oldest| oldest.min(time)));
+        }
+        span
+    }
+
+    /// Whether nothing at or above `bound` is left to read.
+    fn reads_through(&self, bound: UnixMillis) -> bool {
+        self.end_of_history || (!self.out_of_order && self.oldest.is_some_and(|oldest| oldest < bound))
     }
 }
 
@@ -656,6 +696,55 @@ mod tests {
         assert!(taken.out_of_order && taken.next == Next::Page);
         let taken = walk.take(&mut cursor, &page(NOON, &[event("d", NOON - 701, "Pass")], Some("on")), &RULES);
         assert_eq!((taken.out_of_order, taken.next), (false, Next::Finished));
+    }
+
+    /// How many remembered events the first page of a poll has to show, so far as a short one will do.
+    fn known_above(cursor: &Cursor, minute: i64) -> Option<usize> {
+        Walk::begin(cursor, at(minute)).known_above(cursor)
+    }
+
+    #[test]
+    fn a_short_page_will_do_that_shows_what_is_remembered_and_one_event_below() {
+        let mut cursor = follower();
+        assert_eq!(known_above(&cursor, NOON), Some(0), "who never showed anything");
+        let events = [event("a", NOON - 1, "Pass"), event("b", NOON - 61, "Pass"), event("c", NOON - 90, "Pass")];
+        poll(&mut cursor, &page(NOON, &events, None));
+        assert_eq!(known_above(&cursor, NOON + 300), Some(2));
+        let walk = Walk::begin(&cursor, at(NOON + 300));
+        let ends = |events: &[AuthEvent], next| walk.ends_with(&page(NOON + 300, events, next));
+        assert!(ends(&events, Some("more")) && ends(&events[..2], None));
+        assert!(!ends(&events[..2], Some("more")), "b lies at the horizon, and may be one of several");
+        let [a, b, c] = events;
+        assert!(!ends(&[b, a, c], Some("more")), "who knows what follows, where order is not kept");
+    }
+
+    #[test]
+    fn a_short_page_reaches_below_the_horizon_also_where_a_full_one_might_leave_that_for_later() {
+        let mut cursor = follower();
+        let events = [event("a", NOON, "Pass"), event("b", NOON - 30, "Pass"), event("c", NOON - 90, "Pass")];
+        poll(&mut cursor, &page(NOON, &events, None));
+        cursor.reread_at = at(NOON);
+        let walk = Walk::begin(&cursor, at(NOON + 1));
+        assert!(!walk.full && walk.known_above(&cursor) == Some(2));
+        assert!(!walk.ends_with(&page(NOON + 1, &events[..2], Some("more"))));
+        assert!(walk.ends_with(&page(NOON + 1, &events, Some("more"))));
+    }
+
+    #[test]
+    fn only_a_full_page_will_do_where_something_that_is_remembered_may_lie_deeper() {
+        let waiting = event("a", NOON - 70, "InProgress");
+        let sign_up = AuthEvent { event_type: Some(Word::parse("SignUp")), ..waiting };
+        let undated = AuthEvent { creation_date: None, ..sign_up.clone() };
+        let newest = event("b", NOON, "Pass");
+        let after = |page| {
+            let mut cursor = follower();
+            poll(&mut cursor, &page);
+            known_above(&cursor, NOON + 1)
+        };
+        assert_eq!(after(page(NOON, &[newest.clone(), event("a", NOON - 70, "Pass")], None)), Some(1));
+        assert_eq!(after(page(NOON, &[newest.clone(), sign_up], None)), None, "it is watched");
+        assert_eq!(after(page(NOON, &[newest.clone(), undated], None)), None, "nobody knows where it stands");
+        assert_eq!(after(page(NOON, &[newest], Some("more"))), None, "a walk is open");
     }
 
     #[test]

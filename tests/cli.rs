@@ -196,4 +196,8 @@ fn a_web_configuration_with_mistakes_is_bad_configuration() {
         assert!(said.contains("web.yml: basic_auth_users.ann") && said.contains("there is no key x"), "{said}");
         assert!(!said.contains("secret"), "{said}");
     }
+    std::fs::write(directory.path().join("web.yml"), "tls_server_config: {cert_file: a.pem, key_file: b.pem}\n")
+        .unwrap();
+    let said = stderr(&run(NOWHERE, directory.path(), &["run"]));
+    assert_eq!(said.matches("cert_file: cannot read").count(), 1, "each cause once: {said}");
 }

@@ -10,11 +10,12 @@ mod stage;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::event::{FeedbackValue, UnixMillis};
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
+use cognito_auth_exporter::simulate::paging::LastToken;
 use cognito_auth_exporter::simulate::world::{ACCOUNT_ID, Pool, Role, World};
 use receiver::Received;
-use stage::{MINUTE, READ, Stage, ids, is, now, of, said, sign_ins};
+use stage::{MINUTE, READ, Stage, all_live, ids, is, now, of, populate, said, sign_ins};
 
 /// Quick, and without history.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nfirst_run = \"none\"\n";
@@ -436,5 +437,66 @@ async fn who_was_active_before_a_restart_is_the_first_to_be_asked_after_it() {
     let exporter = stage.exporter();
     stage.until("a poll", |world| world.calls().count(READ) > 0).await;
     assert_eq!(stage.reads(|_| true)[0].user, Some(name(BUSY)));
+    assert!(exporter.stop().success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poll_asks_for_little_where_little_is_likely_and_finds_a_burst_all_the_same() {
+    let arrive = |world: &mut World, minutes_ago: i64| {
+        let event = world.sign_in(UnixMillis(now().0 - minutes_ago * MINUTE));
+        world.arrive(POOL, "ann", &event);
+    };
+    let stage = Stage::set(&all_live(POOL), |world| {
+        world.add_pool(Pool::new(POOL));
+        world.add_user(POOL, "ann");
+        (1..=150).rev().for_each(|event| arrive(world, 120 * event));
+    })
+    .await;
+    let exporter = stage.exporter();
+    stage.conserved(&exporter, &[POOL]).await;
+    let asked = || -> Vec<_> {
+        let calls = stage.reads(|call| call.pool.as_deref() == Some(POOL));
+        calls.iter().map(|call| (call.token.is_some(), call.max_results.unwrap())).collect()
+    };
+    assert!(asked().iter().all(|call| *call == (false, 8)), "one is remembered, none is likely: {:?}", asked());
+
+    stage.forget_calls();
+    stage.simulation.world(|world| (0..30).for_each(|_| arrive(world, 0)));
+    stage.until("a full page", |world| world.calls().of(READ).any(|call| call.max_results == Some(60))).await;
+    let first_full = asked().iter().position(|call| *call == (false, 60)).unwrap();
+    assert!(first_full > 0 && asked()[..first_full].iter().all(|call| *call == (false, 8)), "{:?}", asked());
+    stage.conserved(&exporter, &[POOL]).await;
+    let room = |(token, size): &(bool, i64)| !token && (31..60).contains(size);
+    assert!(asked().iter().all(room), "thirty or more are remembered: {:?}", asked());
+
+    // What Cognito sends is judged no otherwise than before: a revision in the midst of what is remembered is seen.
+    stage.simulation.world(|world| {
+        let id = world.history(POOL, "ann")[20].id.clone().unwrap();
+        world.feedback(POOL, "ann", &id, FeedbackValue::Invalid, "an administrator");
+    });
+    stage.conserved(&exporter, &[POOL]).await;
+    exporter.until("the feedback", |scrape| {
+        is(scrape, "cognito_auth_feedback_total", &["feedback_value=\"Invalid\""], 1.0)
+    });
+    assert!(exporter.stop().success());
+}
+
+/// A service may give a token with whatever it sends: then no short page of a history that lies within the overlap tells its end.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_short_pages_are_never_enough_they_are_given_up_before_they_cost_much() {
+    const USERS: usize = 20;
+    let stage = Stage::set(&all_live(POOL), |world| {
+        populate(world, POOL, USERS, 3);
+        world.pool_mut(POOL).last_token = LastToken::Always;
+    })
+    .await;
+    let exporter = stage.exporter();
+    let enough = |world: &World| world.calls().count(READ) >= 300;
+    stage.until("300 calls", enough).await;
+    let sizes: Vec<_> = stage.reads(|_| true).into_iter().filter_map(|call| call.max_results).collect();
+    let short = sizes.iter().filter(|size| **size < 60).count();
+    // Ten, a fiftieth of the turns, and what sixteen turns at once do not know of each other.
+    assert!((5..=10 + sizes.len() / 50 + 16).contains(&short), "{short} of {}", sizes.len());
+    stage.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
 }

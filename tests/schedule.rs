@@ -9,7 +9,9 @@ mod arena;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use arena::{Delays, HOUR, Learnt, Policy, Report, RoundRobin, Shape, Terms, contestants, mean, run, trace};
+use arena::{
+    Delays, HOUR, Learnt, Policy, Report, RoundRobin, Shape, ShortPages, Terms, contestants, mean, run, trace,
+};
 use cognito_auth_exporter::schedule::{
     Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot,
 };
@@ -392,5 +394,67 @@ fn the_delay_that_is_forecast_is_the_delay_that_comes() {
         assert_eq!(forecast.round, Some(Duration::from_secs_f64(round_minutes * 60.0)));
         let ratio = forecast.delays[&PoolSlot(0)].as_secs_f64() / mean(&delays.all);
         assert!((0.9..1.1).contains(&ratio), "{shape:?}, round of {round_minutes} min: {ratio:.2} of the truth");
+    }
+}
+
+#[test]
+fn what_to_expect_of_a_user_grows_with_the_time_since_its_answer_and_is_unknown_before_one() {
+    let start = Instant::now();
+    let mut schedule = Schedule::new(INTERVALS);
+    schedule.join(PoolSlot(0), UserSlot(0), Habit::UNKNOWN, start);
+    let mut turn = |at: Instant, ended: Ended<'_>| {
+        let (user, lane) = schedule.next(at, ALL).unwrap();
+        schedule.ended(user, lane, ended, at);
+        [60, 600, 1200].map(|later| schedule.expected(user, at + seconds(later)))
+    };
+    assert_eq!(turn(start, Ended::Postponed), [None; 3]);
+    // Four an hour, for five hours.
+    let found: Vec<_> = (0..20).map(|event| Found { age: seconds(300 + 900 * event), high_risk: true }).collect();
+    let [soon, later, last] = turn(start, Ended::Answered(Answer { found: &found, ..NOTHING })).map(Option::unwrap);
+    assert!((0.03..0.15).contains(&soon), "{soon} in a minute");
+    assert!(
+        (0.3..1.5).contains(&later) && later < last && last < 2.1 * later,
+        "{later} in ten minutes, {last} in twenty"
+    );
+    let failed = start + seconds(60);
+    assert_eq!(turn(failed, Ended::Failed { pause: seconds(60) }), [None; 3], "nobody knows since when");
+    let [again, ..] = turn(failed + seconds(120), Ended::Answered(NOTHING));
+    assert!(again.is_some_and(|again| again > 0.0));
+}
+
+/// Bytes of an event as the simulated Cognito sends it, and of the rest of an answer's body.
+const EVENT_BYTES: f64 = 432.0;
+const BODY_BYTES: f64 = 92.0;
+
+/// Prints the table of docs/performance.md: `cargo test --test schedule short_pages -- --nocapture`.
+#[test]
+fn short_pages_hold_a_fraction_of_the_events_and_cost_next_to_no_calls() {
+    println!(
+        "| trace | a round takes | polls | events a poll | with short pages | kB a poll | with short pages | calls |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|");
+    // While the budget suffices for the objective, and while it is far from that and nobody knows what happened in hours.
+    for (round_minutes, least) in [(20.0, 4.0), (150.0, 3.0)] {
+        for shape in Shape::ALL {
+            let users = 200;
+            let terms = terms(users, round_minutes);
+            let trace = trace(shape, users, 24.0 * HOUR, 1.5 * terms.kept_interval(users as usize), 7);
+            let delays = run(&trace, &terms, &mut ShortPages(Learnt::new(&trace, &terms)));
+            let polls = (delays.polls.len() - trace.users.len()) as f64;
+            let [short, full] = delays.pages;
+            let [events, full_events] = [short, full].map(|pages| pages.events as f64 / polls);
+            let [kilobytes, full_kilobytes] = [short, full]
+                .map(|pages| (pages.events as f64 * EVENT_BYTES + pages.calls as f64 * BODY_BYTES) / polls / 1000.0);
+            let calls = short.calls as f64 / full.calls as f64;
+            println!(
+                "| {} | {round_minutes} min | {polls} | {full_events:.1} | {events:.1} ({:.1} times less) | \
+                 {full_kilobytes:.1} | {kilobytes:.1} | {:+.2} % |",
+                shape.name(),
+                full_events / events,
+                100.0 * (calls - 1.0)
+            );
+            assert!(calls <= 1.02, "{shape:?}: {} pages were too short", short.missed);
+            assert!(full_events >= least * events, "{shape:?}: {full_events:.1} and {events:.1} events a poll");
+        }
     }
 }

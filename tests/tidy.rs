@@ -33,6 +33,7 @@ const PURE: &[&str] = &[
     "targets/roster",
     "targets/round",
     "walk",
+    "walk/page_size",
 ];
 
 /// Traits and plain data between the core and the outside; pure but for the futures in their signatures.

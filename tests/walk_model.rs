@@ -1,9 +1,10 @@
 //! A model of one user's history and of everything that may happen to a walk through it.
 //!
-//! proptest makes up a life (events, ties, late arrivals, outcomes, feedback, tokens of three kinds that die, polls and
-//! backlog cut or crashed at any step, commits that are lost) and drives the real walk and cursor through it. After every step:
-//! nothing counted twice, revisions in sequence, bounds kept. At the end, when the service has told everything: nothing
-//! missing, every outcome known, every unfinished event closed once; and what was rewound was told again.
+//! proptest makes up a life (events, ties, late arrivals, outcomes, feedback, tokens of four kinds that die, polls and
+//! backlog cut or crashed at any step, short pages, commits that are lost) and drives the real walk and cursor through it. After
+//! every step: nothing counted twice, revisions in sequence, bounds kept, and a short page that was enough told all that a full
+//! one tells. At the end, when the service has told everything: nothing missing, every outcome known, every unfinished event
+//! closed once; and what was rewound was told again.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_wrap, reason = "a test")]
 
@@ -20,7 +21,6 @@ const MINUTE: i64 = 60_000;
 const OVERLAP: i64 = 20 * MINUTE;
 /// Longer than the overlap, as a sign-up's: a watched event sinks below the horizon.
 const SETTLE: i64 = 45 * MINUTE;
-const PAGE_SIZE: usize = 3;
 const START: i64 = 1_000_000 * MINUTE;
 
 fn rules() -> Rules {
@@ -37,6 +37,8 @@ enum Tokens {
     Offset,
     /// As `Key`, but every token dies when the operation says so.
     Opaque,
+    /// A number of pages to skip: with pages of another size it leads elsewhere.
+    Pages,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +91,7 @@ struct Rewound {
 struct World {
     now: i64,
     tokens: Tokens,
+    full_page: usize,
     history: Vec<Happening>,
     /// The ledger: replaced as a whole by a commit, untouched by a crash.
     cursor: Cursor,
@@ -106,8 +109,10 @@ enum Step {
     Wait {
         minutes: i64,
     },
-    /// A user's turn: pages at most, crash before the commit of a page, arrivals between pages.
+    /// A user's turn: events that its first page may hold, pages at most, crash before the commit of a page, arrivals between
+    /// pages.
     Turn {
+        first_page: usize,
         pages_max: u32,
         crash_at: Option<u32>,
         between: Vec<Arrival>,
@@ -133,10 +138,11 @@ struct Arrival {
 }
 
 impl World {
-    fn new(tokens: Tokens, history_from: i64) -> Self {
+    fn new(tokens: Tokens, full_page: usize, history_from: i64) -> Self {
         Self {
             now: START,
             tokens,
+            full_page,
             history: vec![],
             cursor: Cursor::new(UnixMillis(START), UnixMillis(history_from)),
             accounts: BTreeMap::new(),
@@ -171,17 +177,22 @@ impl World {
         visible
     }
 
-    fn page(&self, token: Option<&PageToken>) -> Page {
+    fn page(&self, token: Option<&PageToken>, size: usize) -> Page {
         let visible = self.visible();
         let start = match (token, self.tokens) {
             (None, _) => 0,
             (Some(PageToken(text)), Tokens::Offset) => text.parse().unwrap(),
-            (Some(PageToken(text)), _) => visible.iter().position(|event| event.id.to_string() == *text).unwrap() + 1,
+            (Some(PageToken(text)), Tokens::Pages) => text.parse::<usize>().unwrap() * size,
+            (Some(PageToken(text)), Tokens::Key | Tokens::Opaque) => {
+                visible.iter().position(|event| event.id.to_string() == *text).unwrap() + 1
+            }
         };
-        let events = &visible[start.min(visible.len())..(start + PAGE_SIZE).min(visible.len())];
-        let next = (start + PAGE_SIZE < visible.len()).then(|| match self.tokens {
-            Tokens::Offset => PageToken((start + PAGE_SIZE).to_string()),
-            _ => PageToken(events.last().unwrap().id.to_string()),
+        let end = start + size;
+        let events = &visible[start.min(visible.len())..end.min(visible.len())];
+        let next = (end < visible.len()).then(|| match self.tokens {
+            Tokens::Offset => PageToken(end.to_string()),
+            Tokens::Pages => PageToken((end / size).to_string()),
+            Tokens::Key | Tokens::Opaque => PageToken(events.last().unwrap().id.to_string()),
         });
         Page {
             events: events.iter().map(|event| event.told_at(self.now)).collect(),
@@ -190,14 +201,26 @@ impl World {
         }
     }
 
-    /// One turn of the poller, as poller.rs does it; a crash drops what was not committed.
-    fn turn(&mut self, mut walk: Walk, pages_max: u32, crash_at: Option<u32>, between: &[Arrival]) {
+    /// One turn of the poller, as poller/turn.rs does it, but that any page from the top may be short; a crash drops what was
+    /// not committed.
+    fn turn(&mut self, mut walk: Walk, first_page: usize, pages_max: u32, crash_at: Option<u32>, between: &[Arrival]) {
         let mut between = between.iter();
+        let mut size = if walk.token().is_none() { first_page.min(self.full_page) } else { self.full_page };
         for page in 0.. {
             if crash_at == Some(page * 2) {
                 return; // before the page is read
             }
-            let page_read = self.page(walk.token());
+            let page_read = self.page(walk.token(), size);
+            if size < self.full_page {
+                if !walk.ends_with(&page_read) {
+                    size = self.full_page;
+                    between.next().into_iter().for_each(|arrival| self.happen(arrival));
+                    continue;
+                }
+                if walk.known_above(&self.cursor).is_some() {
+                    self.check_the_short_page(&walk, &page_read);
+                }
+            }
             let mut cursor = self.cursor.clone();
             let taken = walk.take(&mut cursor, &page_read, &rules());
             if crash_at == Some(page * 2 + 1) {
@@ -213,6 +236,18 @@ impl World {
         }
     }
 
+    /// What a full page would have told in the place of a short one that ends the walk.
+    fn check_the_short_page(&self, walk: &Walk, short: &Page) {
+        let full = self.page(None, self.full_page);
+        let [short, full] = [short, &full].map(|page| {
+            let mut cursor = self.cursor.clone();
+            let taken = walk.clone().take(&mut cursor, page, &rules());
+            assert_eq!(taken.next, Next::Finished);
+            (taken.findings, taken.unfinished, cursor)
+        });
+        assert_eq!(short, full, "a short page that is enough tells all");
+    }
+
     fn backlog(&mut self, pages_max: u32, crash_at: Option<u32>, token_died: bool) {
         let Some(mut walk) = Walk::resume(&self.cursor) else {
             return;
@@ -220,7 +255,7 @@ impl World {
         if token_died {
             assert!(walk.token_refused(&mut self.cursor), "backlog goes on without its token");
         }
-        self.turn(walk, pages_max, crash_at, &[]);
+        self.turn(walk, self.full_page, pages_max, crash_at, &[]);
     }
 
     fn commit(&mut self, cursor: Cursor, taken: &Taken) {
@@ -271,9 +306,9 @@ impl World {
         match step {
             Step::Happen { events } => events.iter().for_each(|arrival| self.happen(arrival)),
             Step::Wait { minutes } => self.now += minutes * MINUTE,
-            Step::Turn { pages_max, crash_at, between } => {
+            Step::Turn { first_page, pages_max, crash_at, between } => {
                 let walk = Walk::begin(&self.cursor, UnixMillis(self.now));
-                self.turn(walk, *pages_max, *crash_at, between);
+                self.turn(walk, *first_page, *pages_max, *crash_at, between);
             }
             Step::Backlog { pages_max, crash_at, token_died } => {
                 self.backlog(*pages_max, *crash_at, *token_died || self.tokens == Tokens::Opaque);
@@ -287,11 +322,11 @@ impl World {
         self.now += OVERLAP + SETTLE;
         for _ in 0..4 {
             while let Some(walk) = Walk::resume(&self.cursor) {
-                self.turn(walk, u32::MAX, None, &[]);
+                self.turn(walk, self.full_page, u32::MAX, None, &[]);
             }
             let walk = Walk::begin(&self.cursor, UnixMillis(self.now));
             assert_eq!(walk.kind(), Kind::Poll);
-            self.turn(walk, u32::MAX, None, &[]);
+            self.turn(walk, self.full_page, u32::MAX, None, &[]);
             self.now += 6 * MINUTE;
         }
         assert!(self.cursor.open_walks().is_empty());
@@ -345,8 +380,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => proptest::collection::vec(arrival(), 5..20).prop_map(|events| Step::Happen { events }),
         3 => (1..12i64).prop_map(|minutes| Step::Wait { minutes }),
         1 => Just(Step::Wait { minutes: 90 }),
-        5 => (1..6u32, crash(), proptest::collection::vec(arrival(), 0..3))
-            .prop_map(|(pages_max, crash_at, between)| Step::Turn { pages_max, crash_at, between }),
+        5 => (1..14usize, 1..6u32, crash(), proptest::collection::vec(arrival(), 0..3)).prop_map(
+            |(first_page, pages_max, crash_at, between)| Step::Turn { first_page, pages_max, crash_at, between }
+        ),
         3 => (1..6u32, crash(), any::<bool>())
             .prop_map(|(pages_max, crash_at, token_died)| Step::Backlog { pages_max, crash_at, token_died }),
         1 => prop_oneof![0..150i64, Just(100_000)].prop_map(|minutes| Step::Rewind { minutes }),
@@ -358,12 +394,13 @@ proptest! {
 
     #[test]
     fn nothing_is_lost_and_nothing_is_counted_twice(
-        tokens in prop_oneof![Just(Tokens::Key), Just(Tokens::Offset), Just(Tokens::Opaque)],
+        tokens in prop_oneof![Just(Tokens::Key), Just(Tokens::Offset), Just(Tokens::Opaque), Just(Tokens::Pages)],
+        full_page in prop_oneof![Just(3), Just(12)],
         past in proptest::collection::vec(arrival(), 0..25),
         history_from in prop_oneof![Just(START), Just(START - 40 * MINUTE), Just(0)],
         steps in proptest::collection::vec(step(), 1..45),
     ) {
-        let mut world = World::new(tokens, history_from);
+        let mut world = World::new(tokens, full_page, history_from);
         world.now = START - 90 * MINUTE;
         for arrival in &past {
             world.happen(arrival);

@@ -31,12 +31,12 @@ pub enum WebError {
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     /// Its certificates have.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Tls {
         /// The web configuration.
         path: PathBuf,
         /// What is wrong.
-        source: TlsError,
+        cause: TlsError,
     },
 }
 
@@ -204,7 +204,7 @@ impl Access {
         // Before the files are used: what changes in between is read again.
         let stamp = Stamp::of(std::iter::once(path.to_owned()).chain(files).collect());
         let tls = config.tls.as_ref().map(tls::server).transpose();
-        let tls = tls.map_err(|source| WebError::Tls { path: path.to_owned(), source })?;
+        let tls = tls.map_err(|cause| WebError::Tls { path: path.to_owned(), cause })?;
         Ok((Self::of(config, tls), stamp))
     }
 

@@ -16,14 +16,14 @@ use crate::config::{ClientAuth, Pem, TlsServerConfig, TlsVersion};
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("{key}: cannot read {}: {source}", path.display())]
+    #[error("{key}: cannot read {}: {cause}", path.display())]
     Unreadable {
         /// The key that names it.
         key: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// It holds something else.
     #[error("{key} {what}")]
@@ -115,6 +115,6 @@ fn certificates(key: &'static str, pem: &Pem) -> Result<Vec<CertificateDer<'stat
 fn read(key: &'static str, pem: &Pem) -> Result<Vec<u8>, TlsError> {
     match pem {
         Pem::Inline(text) => Ok(text.reveal().as_bytes().to_vec()),
-        Pem::File(path) => fs::read(path).map_err(|source| TlsError::Unreadable { key, path: path.clone(), source }),
+        Pem::File(path) => fs::read(path).map_err(|cause| TlsError::Unreadable { key, path: path.clone(), cause }),
     }
 }

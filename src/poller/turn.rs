@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cursor::Cursor;
 use crate::entry::{Entry, UserIdentity};
 use crate::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
 use crate::ledger::{Commit, HabitAt, Ledger, LedgerError, UserRecord};
@@ -22,6 +23,7 @@ use crate::schedule::{Allowed, Backlog, Found, Habit, Lane};
 use crate::source::{Page, Source, SourceError};
 use crate::stop_point::{self, Step};
 use crate::tally::{self, Series};
+use crate::walk::page_size::{Fit, page_size};
 use crate::walk::{Kind, Next, Taken, Walk};
 
 /// Pages of one poll. What is left goes to the lane for backlog, so that one busy user cannot hold up the others.
@@ -81,12 +83,14 @@ pub struct Report {
 /// What a turn tells of how active its user is: the schedule learns from it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Activity {
-    /// Pages read.
+    /// Pages asked for, short ones that did not do included.
     pub pages: u32,
     /// Of a poll: the events that were not known before. Of somebody whom the schedule does not know: all of the first page.
     pub found: Vec<Found>,
     /// Whether the first page of somebody whom the schedule does not know was the whole history.
     pub whole: bool,
+    /// How the size of its first page did.
+    pub fit: Fit,
 }
 
 impl Activity {
@@ -144,16 +148,34 @@ impl From<LedgerError> for TurnError {
     }
 }
 
-/// Walks one user's history for one turn, its first call not before `start`. What it finds is written with the `habit` that
-/// it makes of the one known before; a first page tells how active somebody is of whom nothing was known.
+/// What the schedule knows of a user before its turn.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// How active it is. What a turn finds is written with the habit that it makes of this one.
+    pub habit: Habit,
+    /// New events to expect, where a poll may ask for a short page.
+    pub expected: Option<f64>,
+}
+
+impl Known {
+    /// How many events to ask for first.
+    fn page_size(&self, walk: &Walk, cursor: &Cursor, full: u8) -> u8 {
+        let known_above = self.expected.zip(walk.known_above(cursor));
+        known_above.map_or(full, |(expected, known)| page_size(known, expected, full))
+    }
+}
+
+/// Walks one user's history for one turn, its first call not before `start`. A first page tells how active somebody is of whom
+/// nothing was known.
 pub async fn take<S: Source>(
     means: &Means,
     pool: &Pool<S>,
     username: String,
     lane: Lane,
-    habit: Habit,
+    known: Known,
     start: Instant,
 ) -> Result<Report, TurnError> {
+    let habit = known.habit;
     let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
     if means.ledger.privacy().modes().hides_names() {
         let standing = means.ledger.standing(&pool.identity.id, &username)?;
@@ -170,8 +192,9 @@ pub async fn take<S: Source>(
     let Some(mut walk) = walk else { return Ok(report(&record, activity)) };
     unless_stopped(means, tokio::time::sleep_until(start)).await?;
     let mut tokens_refused = 0;
+    let mut page_size = known.page_size(&walk, &record.cursor, means.page_size);
     loop {
-        let page = match unless_stopped(means, read(means, pool, user, &walk)).await? {
+        let page = match unless_stopped(means, read(means, pool, user, &walk, page_size)).await? {
             Ok(page) => page,
             // Expired or refused: from the top, once. Nothing was committed of it, and nothing needs to be.
             Err(SourceError::InvalidParameter(_)) if walk.token().is_some() && tokens_refused == 0 => {
@@ -185,8 +208,16 @@ pub async fn take<S: Source>(
             Err(error) => return Err(error.into()),
         };
         stop_point::reached(Step::PageRead);
-        let taken = walk.take(&mut record.cursor, &page, &pool.rules);
         activity.pages += 1;
+        if page_size < means.page_size && !walk.ends_with(&page) {
+            (activity.fit, page_size) = (Fit::TooShort, means.page_size);
+            unless_stopped(means, pool.source.reads().pass()).await?;
+            continue;
+        }
+        let taken = walk.take(&mut record.cursor, &page, &pool.rules);
+        if taken.out_of_order {
+            activity.fit = Fit::OutOfOrder;
+        }
         match walk.kind() {
             Kind::Poll if activity.pages == 1 && !habit.is_known() => activity.meet(&page),
             Kind::Poll => activity.add(&taken, page.received),
@@ -219,7 +250,13 @@ async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Resu
     means.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
 }
 
-async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, walk: &Walk) -> Result<Page, SourceError> {
+async fn read<S: Source>(
+    means: &Means,
+    pool: &Pool<S>,
+    user: &UserIdentity,
+    walk: &Walk,
+    page_size: u8,
+) -> Result<Page, SourceError> {
     let _in_flight = match means.calls.try_acquire() {
         Ok(free) => Some(free),
         Err(_) => {
@@ -229,7 +266,7 @@ async fn read<S: Source>(means: &Means, pool: &Pool<S>, user: &UserIdentity, wal
             free
         }
     };
-    pool.source.page(&user.username, walk.token(), means.page_size).await
+    pool.source.page(&user.username, walk.token(), page_size).await
 }
 
 /// A user's first poll leaves all but its newest page to the lane for backlog: the others' newest come first.
@@ -340,7 +377,6 @@ fn page_events(taken: &Taken) -> PageEvents {
 mod tests {
     use super::*;
     use crate::config::StateConfig;
-    use crate::cursor::Cursor;
     use crate::entry::PoolIdentity;
     use crate::event::AuthEvent;
     use crate::gate::Gate;
@@ -351,6 +387,7 @@ mod tests {
 
     const POOL: &str = "eu-west-1_Turn";
     const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+    const NOBODY: Known = Known { habit: Habit::UNKNOWN, expected: None };
 
     /// While it answers for ann, something happens to her place on the roster.
     struct Meanwhile {
@@ -428,7 +465,7 @@ mod tests {
                 identity,
                 rules: Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None },
             };
-            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, Habit::UNKNOWN, Instant::now()).await;
+            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, NOBODY, Instant::now()).await;
             let counters = |text: &str| -> Vec<String> {
                 let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
                 text.lines().filter(durable).map(str::to_owned).collect()

@@ -105,15 +105,19 @@ impl Habit {
         spectrum.learn(count, exposure, weight);
     }
 
-    /// What to expect of this user.
+    /// What to expect of this user, weighted by risk.
     pub(super) fn outlook(&self, spectrum: &Spectrum) -> Outlook {
+        let risk = f64::from(self.high_risk) / (f64::from(self.counts[1]) + 1.0);
+        self.expected(spectrum).times(1.0 + (RISK_WEIGHT - 1.0) * risk)
+    }
+
+    /// What to expect of this user.
+    pub(super) fn expected(&self, spectrum: &Spectrum) -> Outlook {
         let [usual, today, now] = self.windows();
         let usual = spectrum.rate(usual.0, usual.1);
         let today = shifted(usual, CHANGED[0], today.0, today.1);
         let now = shifted(today, CHANGED[1], now.0, now.1);
-        let risk = f64::from(self.high_risk) / (f64::from(self.counts[1]) + 1.0);
-        let importance = (1.0 + (RISK_WEIGHT - 1.0) * risk) * self.still_there(now, spectrum);
-        Outlook { usual: usual * importance, excess: [today - usual, now - today].map(|excess| excess * importance) }
+        Outlook { usual, excess: [today - usual, now - today] }.times(self.still_there(now, spectrum))
     }
 
     /// What silence leaves of a rate. Either nothing changed and no event happened to come, or the user fell silent at some
@@ -161,7 +165,7 @@ impl Habit {
     }
 }
 
-/// A user's expected events per second, weighted by risk: as usual in the long run, with two excesses (or lulls) that fade.
+/// A user's expected events per second: as usual in the long run, with two excesses (or lulls) that fade.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outlook {
     usual: f64,
@@ -169,6 +173,17 @@ pub(super) struct Outlook {
 }
 
 impl Outlook {
+    fn times(self, factor: f64) -> Self {
+        Self { usual: self.usual * factor, excess: self.excess.map(|excess| excess * factor) }
+    }
+
+    /// Events in the next `span` seconds.
+    pub(super) fn events_within(&self, span: f64) -> f64 {
+        let faded =
+            self.excess.iter().zip(&WINDOWS[1..]).map(|(excess, window)| excess * window * -(-span / window).exp_m1());
+        self.usual * span + faded.sum::<f64>()
+    }
+
     /// The steady rate that would have caused the same delay by the end of the next `span` seconds.
     pub(super) fn rate_over(&self, span: f64) -> f64 {
         let [today, now] = self.excess;

@@ -34,6 +34,8 @@ pub(super) struct User {
     pub(super) rung: u8,
     pub(super) state: State,
     pub(super) backlog: Option<Backlog>,
+    /// Whether `polled` is the time of an answer: not before the first, nor after a failure.
+    pub(super) answered: bool,
 }
 
 impl User {
@@ -47,6 +49,7 @@ impl User {
         rung: 0,
         state: State::Vacant,
         backlog: None,
+        answered: false,
     };
 
     pub(super) fn new(pool: PoolSlot, habit: Habit, rung: u8, polled: Moment) -> Self {

@@ -2,7 +2,7 @@
 //!
 //! It has the service's semantics: a poll finds every event since the user's last, at most 60 a page, each page a call; a
 //! user's first page shows what happened before it was followed, here an hour of it. The [`Learnt`] contestant is the
-//! schedule that the daemon runs.
+//! schedule that the daemon runs; [`ShortPages`] asks it how large the pages need be, as the daemon does.
 
 #![allow(
     dead_code,
@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use cognito_auth_exporter::schedule::{
     Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot,
 };
+use cognito_auth_exporter::walk::page_size::page_size;
 use fastrand::Rng;
 
 pub const PAGE: usize = 60;
@@ -31,6 +32,12 @@ pub const HOUR: f64 = 3600.0;
 
 /// How much of the past the first pages show.
 const HISTORY: f64 = HOUR;
+
+/// How far behind the newest event that was found a poll re-reads.
+const OVERLAP: f64 = HOUR;
+
+/// What Cognito keeps. Nobody is shown what is older than [`HISTORY`], but pages are full of it.
+const KEPT: f64 = 2.0 * 365.0 * 24.0 * HOUR;
 
 /// Seconds since the start, and whether the risk is high.
 pub type Event = (f64, bool);
@@ -225,6 +232,10 @@ pub trait Policy {
     /// Asked after `next` had nobody.
     fn next_at(&self, now: f64) -> f64;
     fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64);
+    /// Events to ask for at the top of a user of whom so many are remembered.
+    fn page_size(&self, _user: u32, _known: usize, _now: f64) -> usize {
+        PAGE
+    }
 }
 
 /// Longest unseen first.
@@ -357,6 +368,41 @@ impl Policy for Learnt {
     }
 }
 
+/// The daemon's schedule, and pages as short as it makes likely.
+pub struct ShortPages(pub Learnt);
+
+impl Policy for ShortPages {
+    fn next(&mut self, now: f64) -> Option<(u32, Lane)> {
+        self.0.next(now)
+    }
+    fn next_at(&self, now: f64) -> f64 {
+        self.0.next_at(now)
+    }
+    fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64) {
+        self.0.ended(user, lane, report, now);
+    }
+    fn page_size(&self, user: u32, known: usize, now: f64) -> usize {
+        let expected = self.0.schedule.expected(UserSlot(user), self.0.at(now));
+        expected.map_or(PAGE, |expected| page_size(known, expected, PAGE as u8).into())
+    }
+}
+
+/// What polls read.
+#[derive(Clone, Copy, Default)]
+pub struct Pages {
+    pub calls: u64,
+    pub events: u64,
+    /// Of these calls, short pages that did not reach what is known, and full ones followed.
+    pub missed: u64,
+}
+
+impl Pages {
+    fn read(&mut self, pages: usize, events: usize) {
+        self.calls += pages as u64;
+        self.events += events as u64;
+    }
+}
+
 /// How long events waited to be found.
 #[derive(Default)]
 pub struct Delays {
@@ -367,6 +413,8 @@ pub struct Delays {
     /// The shortest.
     pub closest: f64,
     pub calls: u64,
+    /// What polls read, first ones aside, and what the same polls would have read of full pages.
+    pub pages: [Pages; 2],
     /// Each poll: time and user.
     pub polls: Vec<(f64, u32)>,
 }
@@ -411,6 +459,8 @@ struct Read {
     /// Behind the first page.
     open: usize,
     polled: Option<f64>,
+    /// Nothing that is remembered is older.
+    horizon: f64,
 }
 
 /// Runs a contestant through a trace until what is measured is found.
@@ -445,10 +495,31 @@ pub fn run(trace: &Trace, terms: &Terms, policy: &mut dyn Policy) -> Delays {
                 report.found.push(Found { age: Duration::from_secs_f64((now - created).max(0.0)), high_risk });
             }
             // A page that is full does not reach what is known: one more call.
-            report.calls = 1 + if first { 0 } else { (fresh / PAGE) as u32 };
+            let full_pages = 1 + if first { 0 } else { fresh / PAGE };
+            report.calls = full_pages as u32;
+            if !first {
+                let seen = &events[..state.next];
+                let known = seen.len() - seen.partition_point(|(created, _)| *created < state.horizon);
+                let size = policy.page_size(user, known, now);
+                let there = (trace.rates[user as usize].known * KEPT) as usize + seen.len() + fresh;
+                let enough = size > fresh + known || size > there;
+                let [read, in_full_pages] = &mut delays.pages;
+                in_full_pages.read(full_pages, there.min(full_pages * PAGE));
+                if size < PAGE {
+                    read.read(1, there.min(size));
+                }
+                if size < PAGE && !enough {
+                    read.missed += 1;
+                    report.calls += 1;
+                }
+                if size == PAGE || !enough {
+                    read.read(full_pages, there.min(full_pages * PAGE));
+                }
+            }
             report.whole = first && fresh < PAGE;
             state.open = state.open.max(if first { state.next + fresh - reads } else { 0 });
             state.next += fresh;
+            state.horizon = events[..state.next].last().map_or(state.horizon, |(newest, _)| newest - OVERLAP);
             let age = now - state.polled.unwrap_or(0.0);
             delays.oldest = delays.oldest.max(age);
             if let Some(polled) = state.polled.replace(now) {

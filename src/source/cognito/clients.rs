@@ -99,6 +99,11 @@ impl Clients {
         Self::new(Origin::Simulation(url.into()), aws_smithy_http_client::Builder::new().build_http())
     }
 
+    /// Clients of a simulated Cognito that is asked through `http` and needs no network.
+    pub fn simulated_through(http: SharedHttpClient) -> Self {
+        Self::new(Origin::Simulation("http://cognito.invalid".into()), http)
+    }
+
     fn new(origin: Origin, http: SharedHttpClient) -> Self {
         Self { origin, attempts: 1, http, accounts: Mutex::default() }
     }
