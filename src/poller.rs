@@ -3,6 +3,7 @@
 //! One [`Poller`] for each account and region: its pools share one budget, hence one schedule. It owns who is followed and
 //! how they fare; a turn ([`turn`]) is a task of its own that only reports back. So the loop decides and the turns wait.
 
+pub mod headway;
 pub mod health;
 pub mod members;
 pub mod turn;
@@ -18,8 +19,9 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
+use self::headway::{Headway, Standing, Told};
 use self::health::{Blame, Health, Notice};
-use self::members::{AfterTurn, Members};
+use self::members::{AfterTurn, Left, Members};
 use self::turn::{Known, Means, Report, TurnError};
 use crate::gate::Gate;
 use crate::metrics::{PollForecast, Stage, UserCounts};
@@ -74,6 +76,7 @@ struct Followed<S> {
     health: Health,
     /// Whether its users may be asked for short pages.
     short_pages: Credit,
+    headway: Headway,
 }
 
 struct TurnEnd {
@@ -141,7 +144,8 @@ impl<S: Source> Poller<S> {
     fn told(&mut self, message: Message<S>) {
         match message {
             Message::Follow(pool) => {
-                self.pools.insert(pool.slot, Followed { pool, health: Health::default(), short_pages: Credit::FULL });
+                let (health, headway) = (Health::default(), Headway::default());
+                self.pools.insert(pool.slot, Followed { pool, health, short_pages: Credit::FULL, headway });
             }
             Message::Unfollow(pool, _calls_may_go_on) => {
                 self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
@@ -229,7 +233,8 @@ impl<S: Source> Poller<S> {
             Ok(report) => {
                 let wall = self.means.clock.now();
                 let polled = (end.lane == Lane::Poll).then_some(wall);
-                self.members.answered(end.user, polled, report.backlog.is_some());
+                let left = Left { catching_up: report.backlog.is_some(), unwalked: report.history };
+                self.members.answered(end.user, polled, left);
                 let next_look = report.next_look.map(|look| now + look.since(wall));
                 activity = report.activity;
                 followed.short_pages.spend(activity.fit);
@@ -281,7 +286,7 @@ impl<S: Source> Poller<S> {
         let per_second = self.gate.per_second();
         // All pools of the account wait for the same budget.
         let forecast = self.schedule.forecast(per_second);
-        for (slot, followed) in &self.pools {
+        for (slot, followed) in &mut self.pools {
             let counts = self.members.counts(*slot);
             let identity = &followed.pool.identity;
             let metrics = &self.means.metrics;
@@ -303,6 +308,9 @@ impl<S: Source> Poller<S> {
             metrics.catching_up(&identity.id, counts.catching_up > 0);
             metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
             self.status.backlog_walks(&identity.id, counts.catching_up);
+            let (standing, told) = followed.headway.look(ok + missing + failing, counts.unwalked, now);
+            self.status.history_walks(&identity.id, standing);
+            tell_of_history(&identity.id, standing, told);
         }
         if self.schedule.next_at(now, self.means.allowed()).is_some_and(|at| at > now) {
             self.means.metrics.progress(Stage::Poll, wall);
@@ -331,6 +339,20 @@ fn tell(pool: &str, notice: Option<&Notice>) {
         Some(Notice::Trouble(cause)) => warn!(pool, cause, "the pool cannot be polled; other pools go on"),
         Some(Notice::Recovered(after)) => {
             info!(pool, after_seconds = after.as_secs(), "the pool can be polled again");
+        }
+        None => {}
+    }
+}
+
+/// One line now and then while histories are walked, and one when they are.
+fn tell_of_history(pool: &str, standing: Standing, told: Option<Told>) {
+    let Standing { walked, users, left } = standing;
+    match told {
+        Some(Told::Further) => {
+            info!(pool, walked, users, left_seconds = left.map(|left| left.as_secs()), "walking the users' histories");
+        }
+        Some(Told::Done(after)) => {
+            info!(pool, users, after_seconds = after.as_secs(), "the users' histories are walked to their ends");
         }
         None => {}
     }

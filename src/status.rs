@@ -23,6 +23,7 @@ pub use self::history::{History, SLOT, SLOTS_MAX, Slot};
 pub use self::verdict::{Finding, Severity};
 use crate::event::UnixMillis;
 use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
+use crate::poller::headway::Standing;
 
 /// How long the ledger may be out of reach, and reopening it fail, before the process asks to be restarted: long enough
 /// for a volume that comes back.
@@ -58,6 +59,7 @@ enum Phase {
 #[derive(Debug, Default)]
 struct PoolNotes {
     backlog_walks: u64,
+    history_walks: Standing,
     history: History,
     errors: Errors,
 }
@@ -140,6 +142,11 @@ impl StatusBoard {
     /// So many walks of a pool's users wait to be finished.
     pub fn backlog_walks(&self, pool: &str, walks: u64) {
         self.board().notes(pool).backlog_walks = walks;
+    }
+
+    /// How far the histories of a pool's users are walked.
+    pub fn history_walks(&self, pool: &str, standing: Standing) {
+        self.board().notes(pool).history_walks = standing;
     }
 
     /// Looks at what the pools have counted by `now`, for what happened in the last hour. To be called every few seconds.
@@ -343,6 +350,8 @@ pub struct PoolStatus {
     pub catching_up: Option<bool>,
     /// Walks that wait to be finished.
     pub backlog_walks: u64,
+    /// How far its users' histories are walked.
+    pub history_walks: HistoryWalks,
     /// When its users were last listed to the end.
     #[serde(serialize_with = "optional_time")]
     pub discovery_last_success: Option<UnixMillis>,
@@ -356,6 +365,24 @@ pub struct PoolStatus {
     pub last_hour: LastHour,
     /// The latest errors, the latest first.
     pub last_errors: Vec<ErrorStatus>,
+}
+
+/// How far a pool's users' histories are walked. Who was not read since the start counts as not walked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct HistoryWalks {
+    /// Users of whose history nothing is left.
+    pub users_done: u64,
+    /// Of so many.
+    pub users: u64,
+    /// How long the rest takes at the pace of the last minutes; null without one.
+    pub seconds_left_estimate: Option<u64>,
+}
+
+impl HistoryWalks {
+    fn of(standing: Standing) -> Self {
+        let Standing { walked, users, left } = standing;
+        Self { users_done: walked, users, seconds_left_estimate: left.map(|left| left.as_secs()) }
+    }
 }
 
 /// What happened in the last hour.
@@ -476,6 +503,7 @@ impl PoolStatus {
             account_limit_read: pool.limit.and_then(|limit| limit.read),
             catching_up: pool.catching_up,
             backlog_walks: notes.map_or(0, |notes| notes.backlog_walks),
+            history_walks: HistoryWalks::of(notes.map(|notes| notes.history_walks).unwrap_or_default()),
             discovery_last_success: pool.discovery,
             events: pool.events,
             risk_events: pool.risk_events,
@@ -592,6 +620,7 @@ mod tests {
         metrics.api_budget(None, "eu-west-1", 2.5);
         board.pool_error("eu-west-1_A", "not authorized", START);
         board.backlog_walks("eu-west-1_B", 4);
+        board.history_walks("eu-west-1_B", Standing { walked: 1, users: 3, left: Some(Duration::from_secs(90)) });
         board.delivered(START);
 
         let report = board.report(&metrics, START.plus(Duration::from_secs(60)));
@@ -603,6 +632,8 @@ mod tests {
         assert_eq!(json["totals"]["users"]["ok"], 4);
         assert_eq!(json["totals"]["backlog_walks"], 4);
         assert_eq!(json["pools"][0]["up"], false);
+        let history = serde_json::json!({"users_done": 1, "users": 3, "seconds_left_estimate": 90});
+        assert_eq!(json["pools"][1]["history_walks"], history);
         assert_eq!(json["pools"][0]["last_errors"][0]["cause"], "not authorized");
         assert_eq!(json["pools"][0]["last_errors"][0]["last"], "2024-08-08T16:54:09.929Z");
         assert_eq!(json["pools"][1]["up"], serde_json::Value::Null);

@@ -4,6 +4,8 @@
 
 #[path = "support/exporter.rs"]
 mod exporter;
+#[path = "support/peers.rs"]
+mod peers;
 #[path = "support/receiver.rs"]
 mod receiver;
 
@@ -380,4 +382,26 @@ async fn a_share_of_the_accounts_limit_is_tried_and_who_may_not_ask_is_told_what
     assert!(line.ends_with(told), "{line}");
     assert!(said.text.contains("at 2.5 requests/s"), "{}", said.text);
     assert_eq!(said.code, Some(0), "it is optional: {}", said.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bar_shows_on_a_terminal_where_the_lines_go_to_a_file() {
+    if !peers::has("script") {
+        return;
+    }
+    let stage = Stage::set(|_| {}).await;
+    let plain = stage.check("all_users = true", "").text.replace("created, and can", "can");
+    let file = stage.directory.path().join("said");
+    let config = stage.config(&format!("[[pools]]\nid = {POOL:?}\nall_users = true\n"));
+    let program = exporter::command(&stage.simulation.url());
+    for (rest, has_bar) in [(format!(">{file:?}"), true), (String::new(), false)] {
+        let mut command = peers::on_terminal(&format!("{:?} check --config {config:?} {rest}", program.get_program()));
+        command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let output = command.output().unwrap();
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{shown}");
+        assert_eq!(shown.contains("pools checked"), has_bar, "{shown}");
+        let lines = if has_bar { std::fs::read_to_string(&file).unwrap() } else { shown.replace('\r', "") };
+        assert_eq!(lines, plain);
+    }
 }

@@ -14,6 +14,7 @@ use cognito_auth_exporter::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use exporter::{Exporter, Scrape};
 use receiver::Received;
+use serde_json::{Value, json};
 use stage::{MINUTE, Stage, Terms, ids, is, now, sign_ins};
 
 const POOL: &str = "eu-west-1_EndToEnd1";
@@ -56,6 +57,12 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
     let everything = |scrape: &Scrape, name: &str, count: usize| scrape.sum(name, &[]) >= count as f64;
     exporter.until("the history", |scrape| everything(scrape, "cognito_auth_history_events_total", history.len()));
     stage.until_received(|records| ids(records, &[POOL]).len() == history.len()).await;
+    let walked = json!({"users_done": 12, "users": 12, "seconds_left_estimate": 0});
+    exporter.until("the word of it", |_| {
+        let status: Value = serde_json::from_str(&exporter.get("/status")).unwrap();
+        status["pools"][0]["history_walks"] == walked
+    });
+    exporter.until_said("the users' histories are walked to their ends");
     assert!(stage.receiver.records().iter().all(is_history));
 
     // Live events, more than a page of them, some in progress.
@@ -124,7 +131,7 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
 }
 
 fn is_history(record: &Received) -> bool {
-    record.attributes["aws.cognito.event.history"] == serde_json::Value::Bool(true)
+    record.attributes["aws.cognito.event.history"] == Value::Bool(true)
 }
 
 fn response(record: &Received) -> String {

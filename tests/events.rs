@@ -2,6 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
 
+#[path = "support/peers.rs"]
+mod peers;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Output, Stdio};
@@ -33,25 +36,32 @@ async fn ada(events: i64) -> Simulation {
 /// The program with an environment of its own: no credentials, no endpoint.
 fn bare(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cognito-auth-exporter"));
+    command.args(["events", "--user-pool-id", POOL, "--username", USER]).args(options);
+    isolate(&mut command);
     command
-        .args(["events", "--user-pool-id", POOL, "--username", USER])
-        .args(options)
+}
+
+fn isolate(command: &mut Command) {
+    command
         .env_clear()
         .env("AWS_EC2_METADATA_DISABLED", "true")
         .env("AWS_CONFIG_FILE", "/dev/null")
         .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
         .stdin(Stdio::null());
-    command
 }
 
 /// The program as the simulation's client.
 fn events(simulation: &Simulation, options: &[&str]) -> Command {
     let mut command = bare(options);
+    make_client(&mut command, simulation);
+    command
+}
+
+fn make_client(command: &mut Command, simulation: &Simulation) {
     command
         .env("AWS_ENDPOINT_URL", simulation.url())
         .env("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
         .env("AWS_SECRET_ACCESS_KEY", "not-a-secret");
-    command
 }
 
 async fn output(mut command: Command) -> Output {
@@ -102,6 +112,45 @@ async fn a_reader_who_has_seen_enough_ends_it_quietly() {
     });
     assert_eq!(ended.await.unwrap(), (Some(0), String::new()));
     assert!(simulation.world(|world| world.calls().total()) < 200);
+}
+
+#[tokio::test]
+async fn a_bar_shows_on_a_terminal_alone_and_not_where_events_are_printed() {
+    if !peers::has("script") {
+        return;
+    }
+    let simulation = ada(150).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events");
+    let on_terminal = |rest: &str| {
+        let line = format!(
+            "{:?} events --user-pool-id {POOL} --username {USER}{rest}",
+            env!("CARGO_BIN_EXE_cognito-auth-exporter")
+        );
+        let mut command = peers::on_terminal(&line);
+        isolate(&mut command);
+        command.envs([("PATH", "/usr/bin:/bin"), ("SHELL", "/bin/sh"), ("TERM", "xterm")]);
+        make_client(&mut command, &simulation);
+        command
+    };
+    // To a file: the bar, and the same events as without a terminal.
+    let (code, shown, _) = said(&output(on_terminal(&format!(" >{file:?}"))).await);
+    assert!(code == 0 && shown.concat().contains("events read"), "{shown:?}");
+    let plain = events(&simulation, &[]);
+    let (code, lines, error) = said(&output(plain).await);
+    assert_eq!((code, lines.len(), error.as_str()), (0, 150, ""));
+    assert_eq!(fs::read_to_string(&file).unwrap().lines().collect::<Vec<_>>(), lines);
+    // To the terminal itself, or to a program that may write to it: no bar in between.
+    for rest in ["", " | cat"] {
+        let (code, shown, _) = said(&output(on_terminal(rest)).await);
+        assert_eq!((code, shown), (0, lines.clone()));
+    }
+    // No terminal: nothing, wherever the events go.
+    let mut to_file = events(&simulation, &[]);
+    to_file.stdout(fs::File::create(&file).unwrap()).stderr(Stdio::piped());
+    let ended =
+        tokio::task::spawn_blocking(move || to_file.spawn().unwrap().wait_with_output().unwrap()).await.unwrap();
+    assert_eq!(said(&ended), (0, vec![], String::new()));
 }
 
 #[tokio::test]

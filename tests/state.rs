@@ -5,6 +5,8 @@
 
 #[path = "support/exporter.rs"]
 mod exporter;
+#[path = "support/peers.rs"]
+mod peers;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/stage.rs"]
@@ -305,6 +307,29 @@ fn damage(stage: &Stage, wanted: impl Fn(&[u8]) -> bool) {
     store.flush().unwrap();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bar_shows_on_a_terminal_unless_more_is_printed_there_meanwhile() {
+    if !peers::has("script") {
+        return;
+    }
+    let stage = Stage::set(&live(), |world| populate(world, 1, 3)).await;
+    run_until_counted(&stage, 3.0, 0.0);
+    let (program, config, file) = (env!("CARGO_BIN_EXE_cognito-auth-exporter"), stage.config(), stage.path("export"));
+    let rewind = format!("rewind --user-pool-id {POOL} --all --to 2020-01-01T00:00:00Z");
+    for (action, bar, shows) in [
+        ("verify", "records read", true),
+        (&rewind, "users read", true),
+        (&format!("export >{file:?}"), "records exported", true),
+        ("export", "records exported", false),
+    ] {
+        let line = format!("{program:?} state --config {config:?} {action}");
+        let shown = stdout(&peers::on_terminal(&line).output().unwrap());
+        assert_eq!(shown.contains(bar), shows, "{action}: {shown:?}");
+    }
+    let quiet = expecting(0, state(&stage, &["verify"]));
+    assert_eq!(stderr(&quiet), "every record is sound\n");
+}
+
 /// An export without the line that says when.
 fn exported(stage: &Stage) -> Vec<String> {
     let output = expecting(0, state(stage, &["export"]));
@@ -390,16 +415,9 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Whether strace may trace here. In CI it has to.
-#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+/// Whether strace may trace here.
 fn strace_works() -> bool {
-    let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_ok_and(|it| it.success());
-    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-    assert!(works || !is_ci, "strace has to work in CI");
-    if !works {
-        println!("skipped: strace does not work here");
-    }
-    works
+    peers::has_that_says("strace", &["-qq", "-o", "/dev/null", "true"])
 }
 
 /// Runs a state command on a copy of the same state again and again, each time dying a step later, until it comes through;

@@ -13,6 +13,7 @@ const PURE: &[&str] = &[
     "entry",
     "event",
     "personal",
+    "poller/headway",
     "poller/health",
     "poller/members",
     "privacy",

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 
+use super::progress::Progress;
 use crate::budget::DEFAULT_READ_LIMIT;
 use crate::config::{Config, PoolConfig, Rate};
 use crate::http::{HttpServer, Web};
@@ -90,6 +91,7 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     let clients = Clients::from_environment();
     // By payer: how many users, and the account's limit.
     let mut budgets = BTreeMap::<String, (Following, f64)>::new();
+    let mut progress = Progress::beside_output("pools checked", Some(config.pools.len() as u64));
     for pool in &config.pools {
         let source = clients.pool(pool, config.poll.timeout, Clock::system());
         let mut pool = PoolCheck { pool, shard: config.shard, source, findings: &mut findings };
@@ -100,7 +102,9 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
         };
         let budget = budgets.entry(payer).or_insert((Following::default(), limit.unwrap_or(DEFAULT_READ_LIMIT)));
         budget.0.add(following);
+        progress.advance(1);
     }
+    drop(progress);
     for (payer, (following, limit)) in budgets {
         say_round(&config, &payer, following, limit, &findings);
     }

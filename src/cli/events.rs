@@ -16,6 +16,7 @@ use clap::{Args, ValueEnum, value_parser};
 
 use self::output::Printer;
 use self::paginate::{Pagination, StartingToken, Then};
+use super::progress::Progress;
 use crate::lifecycle::Clock;
 use crate::source::Operation;
 use crate::source::cognito::{Clients, Cognito, Connection};
@@ -119,6 +120,7 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let mut printer = Printer::new(args.output);
     let mut pagination = Pagination::new(args.starting_token.clone(), args.max_items);
+    let mut progress = Progress::beside_output("events read", None);
     loop {
         let page = source.history(&args.username, pagination.token(), args.page_size).await.map_err(|error| {
             let remedy = error.remedy(Operation::AdminListUserAuthEvents, &args.user_pool_id);
@@ -129,10 +131,14 @@ pub async fn run(
             Err(closed) if closed.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             written => written.context("write to stdout")?,
         }
+        progress.advance(events.len() as u64);
         match then {
             Then::Ask => {}
             Then::End => return Ok(()),
-            Then::Cut(token) => return writeln!(err, "NextToken: {token}").context("write to stderr"),
+            Then::Cut(token) => {
+                drop(progress); // the bar's line
+                return writeln!(err, "NextToken: {token}").context("write to stderr");
+            }
             Then::Repeated => bail!("the service sent the same NextToken twice: going on would never end"),
         }
     }

@@ -184,7 +184,7 @@ pub async fn main(args: StateArgs, config: Config) -> anyhow::Result<ExitCode> {
 async fn rewind(ledger: &Ledger, selection: &Selection, to: UnixMillis, yes: bool) -> anyhow::Result<ExitCode> {
     let pool_id = &selection.user_pool_id;
     let users = selection.of(ledger)?;
-    let progress = Progress::of("reading", Some(users.len() as u64));
+    let mut progress = Progress::of("users read", Some(users.len() as u64));
     let (mut rewound, mut unreadable) = (Vec::new(), 0);
     for username in users {
         progress.advance(1);
@@ -208,7 +208,7 @@ async fn rewind(ledger: &Ledger, selection: &Selection, to: UnixMillis, yes: boo
     if !yes {
         return Ok(hesitate(&format!("would rewind {what}, and not counted again")));
     }
-    let progress = Progress::of("rewinding", Some(rewound.len() as u64));
+    let mut progress = Progress::of("users rewound", Some(rewound.len() as u64));
     for part in rewound.chunks(AT_ONCE) {
         ledger.rewind(pool_id, part, to).await.context("some users may be rewound; ask again to rewind the rest")?;
         progress.advance(part.len() as u64);
@@ -241,7 +241,7 @@ async fn forget(ledger: &Ledger, selection: &Selection, gone: bool, yes: bool) -
         };
         return Ok(hesitate(&format!("would forget {what}{still}")));
     }
-    let progress = Progress::of("forgetting", Some(users.len() as u64));
+    let mut progress = Progress::of("users forgotten", Some(users.len() as u64));
     const INTERRUPTED: &str = "some may be forgotten; ask again to forget the rest";
     for part in users.chunks(AT_ONCE) {
         ledger.forget(pool_id, part.to_vec()).await.context(INTERRUPTED)?;

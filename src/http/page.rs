@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 
 use self::chart::{Bar, Outcomes};
 use crate::event::UnixMillis;
-use crate::status::{ErrorStatus, Finding, PoolStatus, Severity, StatusReport};
+use crate::status::{ErrorStatus, Finding, HistoryWalks, PoolStatus, Severity, StatusReport};
 
 /// How often an open page reads itself anew.
 const REFRESH_SECS: u64 = 15;
@@ -191,12 +191,17 @@ fn write_figures(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::
     let history = (pool.history_events > 0).then(|| ("", format!("{} of history", Grouped(pool.history_events))));
     tile(html, "Live events", Grouped(pool.events), std::iter::once(threats).chain(history))?;
     let listed = pool.discovery_last_success.map(|_| ("", format!("listed {}", Ago(pool.discovery_last_success, now))));
+    let HistoryWalks { users_done, users, seconds_left_estimate } = pool.history_walks;
+    let walked = (users_done < users).then(|| {
+        let left = seconds_left_estimate.map(|secs| format!(", {} left", Span(Duration::from_secs(secs))));
+        ("", format!("history of {} of {} walked{}", Grouped(users_done), Grouped(users), left.unwrap_or_default()))
+    });
     match (pool.catching_up, pool.backlog_walks) {
         (None, _) => tile(html, "Backlog", '–', listed),
         (Some(_), 0) => tile(html, "Backlog", "none", listed),
         (Some(_), walks) => {
             let users = ("", format!("user{} with more to read", plural(walks)));
-            tile(html, "Backlog", Grouped(walks), std::iter::once(users).chain(listed))
+            tile(html, "Backlog", Grouped(walks), std::iter::once(users).chain(walked).chain(listed))
         }
     }
 }

@@ -31,8 +31,19 @@ pub struct PoolCounts {
     pub failing: u64,
     /// Those with backlog.
     pub catching_up: u64,
+    /// Those of whose history something is left, or who were not read yet.
+    pub unwalked: u64,
     /// When the least recently polled was polled, or joined.
     pub oldest: Option<UnixMillis>,
+}
+
+/// What is left to read of a user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Left {
+    /// Anything: backlog or history.
+    pub catching_up: bool,
+    /// Something of what happened before it was followed.
+    pub unwalked: bool,
 }
 
 /// How a user fares.
@@ -67,6 +78,8 @@ impl Row {
     const LEFT: u8 = 8;
     /// It has left and is back, and joins when that turn has ended: two turns at once would take an event twice.
     const BACK: u8 = 16;
+    /// Something of its history is left, or nobody has looked yet.
+    const UNWALKED: u8 = 32;
 
     fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -176,6 +189,7 @@ impl Members {
         self.len += 1;
         self.link_last(slot);
         *self.state_count(slot) += 1;
+        self.note_left(slot, Left { unwalked: true, ..Left::default() });
         Some(UserSlot(slot))
     }
 
@@ -190,7 +204,7 @@ impl Members {
             entry.remove();
         }
         *self.state_count(slot) -= 1;
-        self.note_catching_up(slot, false);
+        self.note_left(slot, Left::default());
         self.unlink(slot);
         self.len -= 1;
         let row = &mut self.rows[slot as usize];
@@ -233,12 +247,12 @@ impl Members {
     }
 
     /// The service answered for a user; `polled` is when it was polled from the top.
-    pub fn answered(&mut self, slot: UserSlot, polled: Option<UnixMillis>, catching_up: bool) {
+    pub fn answered(&mut self, slot: UserSlot, polled: Option<UnixMillis>, left: Left) {
         self.note_state(slot.0, |row| {
             row.failures = 0;
             row.set(Row::MISSING, false);
         });
-        self.note_catching_up(slot.0, catching_up);
+        self.note_left(slot.0, left);
         polled.into_iter().for_each(|now| self.polled(slot.0, now));
     }
 
@@ -248,7 +262,11 @@ impl Members {
             row.failures = row.failures.saturating_add(1);
             row.set(Row::MISSING, missing_at.is_some());
         });
-        missing_at.into_iter().for_each(|now| self.polled(slot.0, now));
+        if let Some(now) = missing_at {
+            let catching_up = self.rows[slot.0 as usize].has(Row::CATCHING_UP);
+            self.note_left(slot.0, Left { catching_up, unwalked: false });
+            self.polled(slot.0, now);
+        }
         self.rows[slot.0 as usize].failures
     }
 
@@ -309,12 +327,14 @@ impl Members {
         *self.state_count(slot) += 1;
     }
 
-    fn note_catching_up(&mut self, slot: u32, catching_up: bool) {
+    fn note_left(&mut self, slot: u32, left: Left) {
         let row = &mut self.rows[slot as usize];
-        let before = row.has(Row::CATCHING_UP);
-        row.set(Row::CATCHING_UP, catching_up);
+        let before = Left { catching_up: row.has(Row::CATCHING_UP), unwalked: row.has(Row::UNWALKED) };
+        row.set(Row::CATCHING_UP, left.catching_up);
+        row.set(Row::UNWALKED, left.unwalked);
         let counts = &mut self.pool(slot).counts;
-        counts.catching_up = counts.catching_up - u64::from(before) + u64::from(catching_up);
+        counts.catching_up = counts.catching_up - u64::from(before.catching_up) + u64::from(left.catching_up);
+        counts.unwalked = counts.unwalked - u64::from(before.unwalked) + u64::from(left.unwalked);
     }
 
     fn polled(&mut self, slot: u32, now: UnixMillis) {
@@ -472,8 +492,12 @@ mod tests {
         Leave(u8, u8),
         Begin(u8, u8),
         End(u8, u8),
-        Answered(u8, u8, bool, bool),
+        Answered(u8, u8, bool, Left),
         Failed(u8, u8, bool),
+    }
+
+    fn left() -> impl Strategy<Value = Left> {
+        any::<(bool, bool)>().prop_map(|(catching_up, unwalked)| Left { catching_up, unwalked })
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -483,7 +507,7 @@ mod tests {
             2 => who().prop_map(|(pool, name)| Step::Leave(pool, name)),
             2 => who().prop_map(|(pool, name)| Step::Begin(pool, name)),
             2 => who().prop_map(|(pool, name)| Step::End(pool, name)),
-            4 => (who(), any::<bool>(), any::<bool>()).prop_map(|((p, n), polled, behind)| Step::Answered(p, n, polled, behind)),
+            4 => (who(), any::<bool>(), left()).prop_map(|((p, n), polled, left)| Step::Answered(p, n, polled, left)),
             3 => (who(), any::<bool>()).prop_map(|((pool, name), missing)| Step::Failed(pool, name, missing)),
         ]
     }
@@ -494,13 +518,20 @@ mod tests {
         polled: i64,
         failures: u8,
         missing: bool,
-        behind: bool,
+        left: Left,
         busy: bool,
     }
 
     impl Known {
         fn joined(slot: UserSlot, polled: i64) -> Self {
-            Self { slot, polled, failures: 0, missing: false, behind: false, busy: false }
+            Self {
+                slot,
+                polled,
+                failures: 0,
+                missing: false,
+                left: Left { catching_up: false, unwalked: true },
+                busy: false,
+            }
         }
     }
 
@@ -548,16 +579,19 @@ mod tests {
                             known.busy = false;
                         }
                     }
-                    Step::Answered(pool, user, polled, behind) => if let Some(known) = model.get_mut(&(pool, user)) {
-                        members.answered(known.slot, polled.then(|| at(time)), behind);
+                    Step::Answered(pool, user, polled, left) => if let Some(known) = model.get_mut(&(pool, user)) {
+                        members.answered(known.slot, polled.then(|| at(time)), left);
                         let polled = if polled { time } else { known.polled };
-                        *known = Known { polled, failures: 0, missing: false, behind, ..*known };
+                        *known = Known { polled, failures: 0, missing: false, left, ..*known };
                     },
                     Step::Failed(pool, user, missing) => if let Some(known) = model.get_mut(&(pool, user)) {
                         members.failed(known.slot, missing.then(|| at(time)));
                         known.failures += 1;
                         known.missing = missing;
-                        known.polled = if missing { time } else { known.polled };
+                        if missing {
+                            known.polled = time;
+                            known.left.unwalked = false;
+                        }
                     },
                 }
                 prop_assert_eq!(members.len(), model.len());
@@ -569,7 +603,8 @@ mod tests {
                         ok: count(&|known| !known.missing && !failing(known)),
                         missing: count(&|known| known.missing),
                         failing: count(&failing),
-                        catching_up: count(&|known| known.behind),
+                        catching_up: count(&|known| known.left.catching_up),
+                        unwalked: count(&|known| known.left.unwalked),
                         oldest: of_pool.iter().map(|known| at(known.polled)).min(),
                     };
                     prop_assert_eq!(members.counts(PoolSlot(pool.into())), counted);

@@ -74,6 +74,8 @@ pub struct Report {
     pub next_look: Option<UnixMillis>,
     /// What is left open.
     pub backlog: Option<Backlog>,
+    /// Whether something of the history is left open.
+    pub history: bool,
     /// What it tells of the user's activity.
     pub activity: Activity,
 }
@@ -279,7 +281,9 @@ fn is_enough(walk: &Walk) -> bool {
 }
 
 fn report(record: &UserRecord, activity: Activity) -> Report {
-    Report { next_look: record.cursor.next_look(), backlog: backlog(record), activity }
+    let cursor = &record.cursor;
+    let history = cursor.open_walks().iter().any(|open| open.foot < cursor.live_since());
+    Report { next_look: cursor.next_look(), backlog: backlog(record), history, activity }
 }
 
 fn backlog(record: &UserRecord) -> Option<Backlog> {

@@ -48,3 +48,11 @@ fn is_here(is_here: bool, what: &str) -> bool {
     }
     is_here
 }
+
+/// A command line on a terminal of its own, which is what comes out of stdout; for where [`has`] finds `script`.
+pub(crate) fn on_terminal(line: &str) -> Command {
+    let mut command = Command::new("script");
+    command.args(["--quiet", "--return", "--command", line, "/dev/null"]).stdin(Stdio::null());
+    command.envs([("SHELL", "/bin/sh"), ("TERM", "xterm")]);
+    command
+}

@@ -84,7 +84,7 @@ pub(super) fn export(ledger: &Ledger, now: UnixMillis) -> anyhow::Result<ExitCod
         exporter: env!("CARGO_PKG_VERSION").to_owned(),
         exported_at: now.to_string(),
     })?;
-    let progress = Progress::of("exporting", None);
+    let mut progress = Progress::beside_output("records exported", None);
     let (mut records, mut left_out, mut written) = (0, 0_u64, Ok(()));
     ledger.each_record(|name, value, wrong| {
         progress.advance(1);
@@ -135,7 +135,7 @@ pub(super) fn import(state: &StateConfig, file: &Path, yes: bool) -> anyhow::Res
         )));
     }
     let mut import = Ledger::import(state)?;
-    let progress = Progress::of("importing", None);
+    let mut progress = Progress::of("records imported", None);
     let mut records = 0;
     let foot = loop {
         let number = lines.number + 1;

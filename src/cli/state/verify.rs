@@ -38,7 +38,7 @@ pub(super) fn verify(state: &StateConfig, output: Output, personal: bool) -> any
     let mut records: BTreeMap<_, _> = RecordName::KINDS.into_iter().map(|kind| (kind, 0)).collect();
     let mut damaged = 0;
     let mut found = Vec::new();
-    let progress = Progress::of("reading", None);
+    let mut progress = Progress::of("records read", None);
     let whole = Ledger::examine(state, |name, wrong| {
         progress.advance(1);
         *records.entry(name.as_ref().map_or("unknown", RecordName::kind)).or_default() += 1;
