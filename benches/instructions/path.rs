@@ -29,7 +29,7 @@ use cognito_auth_exporter::gate::Gate;
 use cognito_auth_exporter::ledger::{Ledger, UserRecord};
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::metrics::Metrics;
-use cognito_auth_exporter::poller::turn::{self, Means};
+use cognito_auth_exporter::poller::turn::{self, Known, Means};
 use cognito_auth_exporter::pool::Pool;
 use cognito_auth_exporter::schedule::{Habit, Lane, PoolSlot};
 use cognito_auth_exporter::simulate::wire::event_json;
@@ -54,6 +54,9 @@ const USERS: usize = 100;
 const EVENTS: usize = 120;
 /// Polls of each user that find nothing.
 const ROUNDS: usize = 5;
+
+/// New events that the schedule expects of each of these: a round of 20 minutes at an event an hour or so.
+const EXPECTED: f64 = 0.3;
 
 /// Events that are taken, and delivered.
 pub(crate) const NEW_EVENTS: usize = USERS * EVENTS;
@@ -163,7 +166,7 @@ impl Path {
         let waiting = || self.means.ledger.outbox_state().records;
         let before = waiting();
         for lane in [Lane::Poll, Lane::Backlog] {
-            self.turn(user, lane, Habit::UNKNOWN).await;
+            self.turn(user, lane, Known { habit: Habit::UNKNOWN, expected: None }).await;
         }
         assert_eq!(waiting() - before, EVENTS as u64, "all is new");
     }
@@ -171,12 +174,12 @@ impl Path {
     async fn poll(&self, user: usize) {
         let before = self.means.ledger.outbox_state();
         let known = self.means.ledger.standing(POOL, &username(user)).unwrap().unwrap().habit.unwrap();
-        self.turn(user, Lane::Poll, known.aged(NOW)).await;
+        self.turn(user, Lane::Poll, Known { habit: known.aged(NOW), expected: Some(EXPECTED) }).await;
         assert_eq!(self.means.ledger.outbox_state(), before, "nothing is new");
     }
 
-    async fn turn(&self, user: usize, lane: Lane, habit: Habit) {
-        turn::take(&self.means, &self.pool, username(user), lane, habit, Instant::now()).await.unwrap();
+    async fn turn(&self, user: usize, lane: Lane, known: Known) {
+        turn::take(&self.means, &self.pool, username(user), lane, known, Instant::now()).await.unwrap();
     }
 }
 
