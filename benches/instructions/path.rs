@@ -258,7 +258,7 @@ fn event(number: usize) -> AuthEvent {
             ip_address: Some(format!("192.0.2.{number}")),
             device_name: Some("Chrome 126, Windows 10".into()),
             timezone: Some("-07:00".into()),
-            city: Some(if number % 3 == 0 { "null" } else { "Seattle" }.into()),
+            city: Some(if number.is_multiple_of(3) { "null" } else { "Seattle" }.into()),
             country: Some("United States".into()),
         }),
         feedback: None,
@@ -293,7 +293,7 @@ fn accept_everything() -> String {
     std::thread::spawn(move || {
         listener.incoming().flatten().for_each(|connection| {
             let _closed = serve(&connection);
-        })
+        });
     });
     url
 }
