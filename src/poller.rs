@@ -74,9 +74,9 @@ impl Pace {
 struct Followed<S> {
     pool: Arc<Pool<S>>,
     health: Health,
-    headway: Headway,
     /// Whether its users may be asked for short pages.
     short_pages: Credit,
+    headway: Headway,
 }
 
 struct TurnEnd {
@@ -145,7 +145,7 @@ impl<S: Source> Poller<S> {
         match message {
             Message::Follow(pool) => {
                 let (health, headway) = (Health::default(), Headway::default());
-                self.pools.insert(pool.slot, Followed { pool, health, headway, short_pages: Credit::FULL });
+                self.pools.insert(pool.slot, Followed { pool, health, short_pages: Credit::FULL, headway });
             }
             Message::Unfollow(pool, _calls_may_go_on) => {
                 self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
