@@ -9,12 +9,15 @@ mod peers;
 #[path = "support/receiver.rs"]
 mod receiver;
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_exporter::privacy::HashKey;
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
 use cognito_auth_exporter::simulate::quota::Category;
 use cognito_auth_exporter::simulate::world::{Pool, Role, World};
@@ -295,6 +298,37 @@ async fn a_state_directory_that_cannot_be_written_to_is_told_apart_from_one_in_u
     assert_eq!(said.code, Some(0), "{}", said.text);
     assert!(running.stop().success(), "undisturbed");
     stage.check("all_users = true", "").says(&format!("ok    state.path {}: can be written to", stage.state()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_hashes_is_read_and_one_that_is_none_is_named() {
+    let stage = Stage::set(|_| {}).await;
+    let file = |name: &str| stage.directory.path().join(name);
+    let check = |key: &str, former: &str| {
+        let privacy = format!("hash_key_file = {:?}\nformer_hash_key_file = {:?}", file(key), file(former));
+        stage.check("all_users = true", &format!("[privacy]\nusername = \"hash\"\n{privacy}\n"))
+    };
+    for (name, text, mode) in
+        [("key", &"k".repeat(32), 0o600), ("open", &"o".repeat(32), 0o644), ("short", &"s".repeat(31), 0o600)]
+    {
+        std::fs::write(file(name), text).unwrap();
+        std::fs::set_permissions(file(name), Permissions::from_mode(mode)).unwrap();
+    }
+    let said = check("key", "open");
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    let name = |key: &str| HashKey::new(key.repeat(32).as_bytes()).unwrap().name().to_owned();
+    said.says(&format!("ok    privacy.hash_key_file {}: key {}", file("key").display(), name("k")));
+    let former = format!("privacy.former_hash_key_file {}", file("open").display());
+    said.says(&format!("ok    {former}: key {}", name("o")));
+    said.says(&format!("note  {former}: every user of this machine may read the key of the hashes: chmod o= it"));
+
+    let remedy = "the file must be there, hold a key, and be readable by the exporter's user";
+    check("none", "key").fails(1, &format!("privacy.hash_key_file {}: cannot open", file("none").display()), remedy);
+    let short =
+        format!("privacy.former_hash_key_file {0}: {0} holds 31 bytes, and a key has 32", file("short").display());
+    check("key", "short").fails(1, &short, remedy);
+    let directory = format!("privacy.hash_key_file {0}: {0} is not a regular file", file("").display());
+    check("", "key").fails(1, &directory, remedy);
 }
 
 #[tokio::test(flavor = "multi_thread")]

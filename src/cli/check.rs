@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::progress::Progress;
+use crate::app::hash_keys::{self, KeyFile};
 use crate::budget::DEFAULT_READ_LIMIT;
 use crate::config::{Config, PoolConfig, Rate};
 use crate::http::{HttpServer, Web};
@@ -87,6 +88,7 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     let state = state(&config.state.path, &mut findings).await;
     listen(&config, state, &mut findings).await;
     web(&config, &mut findings).await;
+    hash_keys(&config, &mut findings).await;
     receiver(&config, &mut findings).await;
     let clients = Clients::from_environment();
     // By payer: how many users, and the account's limit.
@@ -188,6 +190,28 @@ async fn web(config: &Config, findings: &mut Findings) {
         Ok(Ok(web)) => findings.ok(&what, format_args!("can be served with, over {}", web.scheme())),
         Ok(Err(error)) => findings.failed(&what, error, remedy),
         Err(panic) => findings.failed(&what, panic, "please report this"),
+    }
+}
+
+async fn hash_keys(config: &Config, findings: &mut Findings) {
+    let privacy = &config.privacy;
+    let keys = [("hash_key_file", &privacy.hash_key_file), ("former_hash_key_file", &privacy.former_hash_key_file)];
+    for (key, path) in keys {
+        let Some(path) = path.clone() else { continue };
+        let what = format!("privacy.{key} {}", path.display());
+        let remedy = "the file must be there, hold a key, and be readable by the exporter's user";
+        let read = tokio::task::spawn_blocking(move || hash_keys::read(&path));
+        match tokio::time::timeout(DISK_WAIT_MAX, read).await {
+            Ok(Ok(Ok(KeyFile { key, is_open }))) => {
+                findings.ok(&what, format_args!("key {}", key.name()));
+                if is_open {
+                    findings.note(&what, hash_keys::TOO_OPEN);
+                }
+            }
+            Ok(Ok(Err(error))) => findings.failed(&what, format_args!("{error:#}"), remedy),
+            Ok(Err(panic)) => findings.failed(&what, panic, "please report this"),
+            Err(_) => findings.failed(&what, format_args!("no answer within {DISK_WAIT_MAX:?}"), remedy),
+        }
     }
 }
 
