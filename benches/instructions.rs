@@ -1,9 +1,13 @@
-//! Instructions from an answer's bytes to the ledger's batch, and from the outbox to the receiver: `cargo bench --bench instructions`
+//! Instructions from an answer's bytes to the ledger's batch, and from the outbox to the receiver:
+//! `cargo bench --profile dev --bench instructions`
 //!
 //! Time on a shared machine says nothing about a few percent; instructions under valgrind's callgrind are the same within a
 //! tenth of one percent at every run, and do not ask which processor it is (valgrind shows every program the same one). What [`path`] runs is
 //! counted and compared with `benches/instructions.toml`. A part that takes 3 % more is an error; one that takes 3 % less wants its
-//! gain written down: `cargo bench --bench instructions -- --renew` does, and so does a change that is worth its price.
+//! gain written down: `cargo bench --profile dev --bench instructions -- --renew` does, and so does a change that is worth its price.
+//!
+//! It is the tests' build that is counted, which costs no other one: what it cannot tell is what the optimiser makes of it. Exports
+//! are not compressed, for compression would be most of what is counted.
 
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark speaks, and one that cannot go on fails")]
 
@@ -146,7 +150,7 @@ fn compiler() -> String {
 
 fn renew(compiler: &str, costs: &[Cost]) {
     let mut text = format!(
-        "# Written by `cargo bench --bench instructions -- --renew`.\ncompiler = {compiler:?}\n\n[instructions]\n"
+        "# Written by `cargo bench --profile dev --bench instructions -- --renew`.\ncompiler = {compiler:?}\n\n[instructions]\n"
     );
     for (part, cost) in PARTS.iter().zip(costs) {
         text.push_str(&format!("{} = {}\n", part.name, cost.instructions));

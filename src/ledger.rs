@@ -556,7 +556,7 @@ impl Ledger {
     /// again.
     pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
         let pool_id = &commit.pool.id;
-        let private = |entry| StoredEntry::from(&self.0.privacy.apply(entry)).seal();
+        let private = |entry| StoredEntry::from(self.0.privacy.apply(entry)).seal();
         let increments =
             commit.totals.iter().map(|(series, increment)| (keys::total(pool_id, &series.to_key()), *increment));
         self.ask(Work::Commit {
@@ -988,7 +988,7 @@ mod tests {
 
     /// Every way in which an entry can be unreadable.
     fn damaged_values() -> Vec<Vec<u8>> {
-        let sealed = StoredEntry::from(&known_entry()).seal();
+        let sealed = StoredEntry::from(known_entry()).seal();
         let no_protobuf = [0xff; 9];
         let sealed_no_protobuf = [&[1], &crc32fast::hash(&no_protobuf).to_le_bytes()[..], &no_protobuf].concat();
         let mut of_version_0 = sealed.clone();
@@ -1212,7 +1212,7 @@ mod tests {
             only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
             let standing = Standing { sub: user.sub.clone(), joined: user.joined, gone_since: None, habit: user.habit };
             prop_assert_eq!(StoredUser::standing(&StoredUser::from(&user).seal()), Ok(standing));
-            let entry = StoredEntry::from(&entry);
+            let entry = StoredEntry::from(entry);
             only_what_was_written(&entry, &damage, &bytes);
             only_what_was_written(&StoredRefusal { value: entry.seal(), reason: text, at: time }, &damage, &bytes);
         }

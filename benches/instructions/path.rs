@@ -18,7 +18,7 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::shared::IntoShared as _;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
-use cognito_auth_exporter::config::{OtlpConfig, StateConfig};
+use cognito_auth_exporter::config::{Compression, OtlpConfig, StateConfig};
 use cognito_auth_exporter::courier::{BatchLimits, Courier, CourierReport, RequestOutcome};
 use cognito_auth_exporter::cursor::Cursor;
 use cognito_auth_exporter::entry::PoolIdentity;
@@ -49,11 +49,14 @@ const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
 const MINUTE: i64 = 60_000;
 
 /// Users, each with the same history of two pages.
-const USERS: usize = 100;
+const USERS: usize = 20;
 /// Events of a history, 20 minutes apart: a few lie within the overlap.
 const EVENTS: usize = 120;
 /// Polls of each user that find nothing.
 const ROUNDS: usize = 5;
+
+/// How long an answer may take: valgrind is slow.
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// New events that the schedule expects of each of these: a round of 20 minutes at an event an hour or so.
 const EXPECTED: f64 = 0.3;
@@ -91,7 +94,7 @@ impl Path {
         let clock = Clock::manual(NOW);
         let connection = Connection { region: REGION.into(), profile: None, role_arn: None, external_id: None };
         let clients = Clients::simulated_through(History::of_everybody().into_shared());
-        let source = clients.connect(POOL, connection, Duration::from_secs(10), clock.clone());
+        let source = clients.connect(POOL, connection, PATIENCE, clock.clone());
         let unlimited = || Gate::new(1e9);
         let pool = Pool {
             slot: PoolSlot(0),
@@ -151,7 +154,8 @@ impl Path {
     /// The outbox to the receiver, as the courier does it when the process stops: all that is there.
     pub(crate) async fn deliver(&self) {
         let ledger = &self.means.ledger;
-        let config = OtlpConfig::new(&self.receiver);
+        let config =
+            OtlpConfig { timeout: PATIENCE, compression: Compression::None, ..OtlpConfig::new(&self.receiver) };
         let receiver = OtlpSink::connect(&config, ledger.instance_id()).unwrap();
         let limits = BatchLimits { records: config.batch_size, delay: Duration::ZERO };
         let courier = Courier::new(ledger.clone(), None::<OtlpSink>, Some(receiver), Quiet, limits);

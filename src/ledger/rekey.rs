@@ -132,5 +132,5 @@ fn made_private(key: &[u8], value: &[u8], privacy: &Privacy) -> Change {
 
 fn entry(value: &[u8], privacy: &Privacy) -> Option<Vec<u8>> {
     let entry = privacy.apply(Entry::from(StoredEntry::open(value).ok()?));
-    Some(StoredEntry::from(&entry).seal())
+    Some(StoredEntry::from(entry).seal())
 }

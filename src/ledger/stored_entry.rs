@@ -146,8 +146,8 @@ struct StoredFeedback {
     date: Option<i64>,
 }
 
-impl From<&Entry> for StoredEntry {
-    fn from(entry: &Entry) -> Self {
+impl From<Entry> for StoredEntry {
+    fn from(entry: Entry) -> Self {
         let (pool, user) = (&entry.pool, &entry.user);
         Self {
             pool_id: pool.id.clone(),
@@ -156,7 +156,7 @@ impl From<&Entry> for StoredEntry {
             account_id: pool.account_id.clone(),
             username: user.username.clone(),
             sub: user.sub.clone(),
-            event: Some(StoredEvent::from(&entry.event)),
+            event: Some(StoredEvent::from(entry.event)),
             revision: entry.revision,
             history: entry.history,
             observed: entry.observed.0,
@@ -184,36 +184,33 @@ impl From<StoredEntry> for Entry {
     }
 }
 
-impl From<&AuthEvent> for StoredEvent {
-    fn from(event: &AuthEvent) -> Self {
+impl From<AuthEvent> for StoredEvent {
+    fn from(event: AuthEvent) -> Self {
         Self {
-            id: event.id.clone(),
-            event_type: text(event.event_type.as_ref()),
+            id: event.id,
+            event_type: text(event.event_type),
             creation_date: event.creation_date.map(|date| date.0),
-            response: text(event.response.as_ref()),
-            risk: event.risk.as_ref().map(|risk| StoredRisk {
-                decision: text(risk.decision.as_ref()),
-                level: text(risk.level.as_ref()),
+            response: text(event.response),
+            risk: event.risk.map(|risk| StoredRisk {
+                decision: text(risk.decision),
+                level: text(risk.level),
                 compromised_credentials: risk.compromised_credentials,
             }),
             challenges: event
                 .challenges
-                .iter()
-                .map(|challenge| StoredChallenge {
-                    name: text(challenge.name.as_ref()),
-                    response: text(challenge.response.as_ref()),
-                })
+                .into_iter()
+                .map(|challenge| StoredChallenge { name: text(challenge.name), response: text(challenge.response) })
                 .collect(),
-            context: event.context.clone().map(|context| StoredContext {
+            context: event.context.map(|context| StoredContext {
                 ip_address: context.ip_address,
                 device_name: context.device_name,
                 timezone: context.timezone,
                 city: context.city,
                 country: context.country,
             }),
-            feedback: event.feedback.as_ref().map(|feedback| StoredFeedback {
-                value: text(feedback.value.as_ref()),
-                provider: feedback.provider.clone(),
+            feedback: event.feedback.map(|feedback| StoredFeedback {
+                value: text(feedback.value),
+                provider: feedback.provider,
                 date: feedback.date.map(|date| date.0),
             }),
         }
@@ -253,8 +250,11 @@ impl From<StoredEvent> for AuthEvent {
     }
 }
 
-fn text<V: Vocabulary>(word: Option<&Word<V>>) -> Option<String> {
-    word.map(|word| word.as_str().to_owned())
+fn text<V: Vocabulary>(word: Option<Word<V>>) -> Option<String> {
+    word.map(|word| match word {
+        Word::Known(known) => known.as_str().to_owned(),
+        Word::Other(text) => text.into(),
+    })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "taken from a record that is being used up")]
@@ -425,7 +425,7 @@ pub(super) mod tests {
 
     #[test]
     fn what_older_builds_have_written_is_read_and_written_as_the_newest() {
-        let entry = StoredEntry::from(&known_entry());
+        let entry = StoredEntry::from(known_entry());
         assert_eq!(StoredEntry::open(&envelope::unhex(ENTRY_1)), Ok(entry.clone()));
 
         let refusal = StoredRefusal::open(&refusal_of_version_1()).unwrap();
@@ -450,7 +450,7 @@ pub(super) mod tests {
 
         #[test]
         fn an_entry_comes_back_as_it_was(entry in any_entry()) {
-            let sealed = StoredEntry::from(&entry).seal();
+            let sealed = StoredEntry::from(entry.clone()).seal();
             prop_assert_eq!(StoredEntry::open(&sealed).map(Entry::from), Ok(entry));
         }
 
