@@ -216,21 +216,22 @@ fn a_file_that_was_named_must_be_there() {
     let errors = config::load(Some(Path::new("/nonexistent/config.toml")), [("A", "b")]).unwrap_err();
     assert_eq!(
         errors.to_string(),
-        "/nonexistent/config.toml: cannot read the configuration: No such file or directory (os error 2)"
+        "/nonexistent/config.toml: cannot read the configuration: No such file or directory (os error 2); \
+         name a file that is there, or begin one with config.example.toml"
     );
     let errors = config::load(Some(Path::new("/")), [("A", "b")]).unwrap_err();
-    assert_eq!(errors.to_string(), "/: cannot read the configuration: Is a directory (os error 21)");
+    assert_eq!(errors.to_string(), "/: cannot read the configuration: Is a directory (os error 21); name a file in it");
 }
 
 #[test]
 fn a_file_that_is_not_toml_is_told_with_its_place_and_without_its_text() {
     assert_eq!(
         load("[otlp]\nheaders = { authorization = \"Bearer hunter2 }\n").unwrap_err(),
-        "config.toml: line 2, column 46: not TOML: invalid basic string"
+        "config.toml: line 2, column 46: not TOML: invalid basic string; accepted: each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes"
     );
     assert_eq!(
         load("[poll]\n[poll]\n").unwrap_err(),
-        "config.toml: line 2, column 1: not TOML: invalid table header, duplicate key `poll` in document root"
+        "config.toml: line 2, column 1: not TOML: invalid table header, duplicate key `poll` in document root; accepted: each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes"
     );
 }
 
@@ -240,7 +241,7 @@ fn a_broken_file_does_not_hide_what_is_wrong_with_variables() {
     assert_eq!(
         load_with("=", &environment).unwrap_err(),
         "COGNITO_EXPORTER_LOG__COLOUR: there is no key log.colour; accepted: COGNITO_EXPORTER_<SECTION>__<KEY>, such as COGNITO_EXPORTER_POLL__PAGE_SIZE\n\
-         config.toml: line 1, column 1: not TOML: invalid key\n\
+         config.toml: line 1, column 1: not TOML: invalid key; accepted: each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes\n\
          COGNITO_EXPORTER_POOLS: pools is not JSON: EOF while parsing a list at line 1 column 1; accepted: a list of objects, such as [{\"id\": \"eu-west-1_Abc123\", \"all_users\": true}]"
     );
 }
@@ -358,7 +359,10 @@ fn one_mistake_does_not_lead_to_another() {
     );
     assert_eq!(wrong_pool("usernames_file = 1"), "config.toml: pools[0].usernames_file is 1; accepted: a path");
     assert_eq!(load("pools = [1]").unwrap_err(), "config.toml: pools[0] is 1; accepted: a table");
-    assert_eq!(load("pools = 1").unwrap_err(), "config.toml: pools is 1; accepted: a list of tables");
+    assert_eq!(
+        load("pools = 1").unwrap_err(),
+        "config.toml: pools is 1; accepted: a list of tables, each begun with [[pools]]"
+    );
 }
 
 #[test]
@@ -453,11 +457,22 @@ fn a_shard_that_cannot_be_is_a_mistake() {
 
 #[test]
 fn a_configuration_without_pools_is_a_mistake() {
-    let told = "pools is missing; accepted: a [[pools]] table or more in ./config.toml or /etc/cognito-auth-exporter/config.toml, or JSON in COGNITO_EXPORTER_POOLS";
+    let told = "pools is missing; accepted: a [[pools]] table or more, such as in config.example.toml, or JSON in COGNITO_EXPORTER_POOLS";
     assert_eq!(load("").unwrap_err(), format!("config.toml: {told}"));
     assert_eq!(load("pools = []").unwrap_err(), format!("config.toml: {told}"));
     let nothing: [(&str, &str); 0] = [];
-    assert_eq!(config::load(None, nothing).unwrap_err().to_string(), format!("no configuration file: {told}"));
+    assert_eq!(
+        config::load(None, nothing).unwrap_err().to_string(),
+        "no configuration file: pools is missing; accepted: a [[pools]] table or more in ./config.toml or /etc/cognito-auth-exporter/config.toml, or JSON in COGNITO_EXPORTER_POOLS"
+    );
+    assert_eq!(
+        load("[pools]\nid = \"eu-west-1_Abc123\"").unwrap_err(),
+        "config.toml: pools is a table; accepted: a list of tables, each begun with [[pools]]"
+    );
+    assert_eq!(
+        load_with("", &[("COGNITO_EXPORTER_POOLS", "{}")]).unwrap_err(),
+        "COGNITO_EXPORTER_POOLS: pools is a table; accepted: a list of objects"
+    );
 }
 
 #[test]
@@ -535,7 +550,7 @@ fn a_pools_mistakes_are_told() {
         ),
         (
             "usernames = \"alice\"",
-            "pools[0].usernames is not of the accepted form; accepted: a list, each 1 to 128 characters without white space",
+            "pools[0].usernames is not of the accepted form; accepted: a list in brackets, each 1 to 128 characters without white space",
         ),
         (
             "usernames = [\"alice\", \"bob smith\"]",
@@ -733,6 +748,26 @@ fn a_receivers_mistakes_are_told() {
         "OTEL_EXPORTER_OTLP_TIMEOUT: otlp.timeout is \"0ms\"; accepted: a duration from \"100ms\" to \"5m\"\n\
          OTEL_RESOURCE_ATTRIBUTES: pair 2 has no \"=\"; accepted: key=value pairs separated by commas, with percent-encoded values"
     );
+}
+
+#[test]
+fn a_base_url_has_no_path_that_every_request_would_fail_for() {
+    let appended = "otlp.endpoint ends in /v1/logs, which is appended to it; accepted: what is before that";
+    let none = "otlp.endpoint has a path, which gRPC has none of; accepted: scheme, host and port";
+    for (url, protocol, told) in [
+        ("http://localhost:4318/v1/logs", "http/protobuf", appended),
+        ("http://localhost:4318/otlp/v1/logs/", "http/json", appended),
+        ("http://localhost:4317/v1/logs", "grpc", none),
+        ("http://localhost:4317/otlp", "grpc", none),
+    ] {
+        let lines = format!("[otlp]\nendpoint = \"{url}\"\nprotocol = \"{protocol}\"");
+        assert_eq!(wrong(&lines), format!("config.toml: {told}"), "{url}");
+    }
+    for (url, protocol) in [("http://localhost:4318/otlp", "http/protobuf"), ("http://localhost:4317/", "grpc")] {
+        otlp(&format!("endpoint = \"{url}\"\nprotocol = \"{protocol}\""), &[]).unwrap();
+    }
+    let exact = [("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://localhost:4318/v1/logs")];
+    assert!(otlp("", &exact).unwrap().endpoint_is_exact);
 }
 
 #[test]

@@ -77,7 +77,11 @@ impl<'a> Table<'a> {
             None => &[][..],
             Some(Value::Array(_, elements)) => elements,
             Some(other) => {
-                self.refuse(&list, other, "a list of tables", false);
+                let accepted = match self.settings.origin(other.tag()) {
+                    Origin::Variable(_) => "a list of objects".to_owned(),
+                    _ => format!("a list of tables, each begun with [[{list}]]"),
+                };
+                self.refuse(&list, other, &accepted, false);
                 return Vec::new();
             }
         };
@@ -161,7 +165,7 @@ impl<'a> Table<'a> {
         };
         let path = self.path_of(key);
         let Some(elements) = given.value.as_array() else {
-            self.refuse(&path, given.value, &format!("a list, each {}", shape.accepted), shape.secret);
+            self.refuse(&path, given.value, &format!("a list in brackets, each {}", shape.accepted), shape.secret);
             return Vec::new();
         };
         let mut read = Vec::with_capacity(elements.len());

@@ -56,8 +56,11 @@ fn config(root: &mut Table<'_>) -> Config {
 }
 
 fn pools(root: &mut Table<'_>) -> Vec<PoolConfig> {
-    let missing =
-        format!("a [[pools]] table or more in {}, or JSON in {}", DEFAULT_FILES.join(" or "), variable_name("pools"));
+    let file = match root.origin_of("pools") {
+        Origin::Nowhere => format!(" in {}", DEFAULT_FILES.join(" or ")),
+        _ => ", such as in config.example.toml".to_owned(),
+    };
+    let missing = format!("a [[pools]] table or more{file}, or JSON in {}", variable_name("pools"));
     let pools = root.tables("pools", &missing, pool);
     let mut first_use = BTreeMap::new();
     for (index, pool) in pools.iter().enumerate() {
@@ -196,6 +199,9 @@ fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
         resource_attributes: if is_wanted { resource_attributes(otlp) } else { Vec::new() },
         endpoint: default.endpoint,
     };
+    if let Some(fault) = fault_of_path(&config) {
+        otlp.reject(&["endpoint"], format!("otlp.endpoint {fault}"));
+    }
     for [given, absent] in [["cert_file", "key_file"], ["key_file", "cert_file"]] {
         if otlp.is_set(given) && !otlp.is_set(absent) {
             let text = format!("otlp.{given} is given without otlp.{absent}; accepted: both, or neither");
@@ -433,6 +439,21 @@ fn endpoint(is_exact: bool) -> Shape<String> {
         !authority.host().is_empty() && !url.contains(['@', '#']) && has_good_port && has_good_path
     })
     .secret()
+}
+
+/// What is wrong with a base URL's path, that every request would fail for.
+fn fault_of_path(config: &OtlpConfig) -> Option<&'static str> {
+    let url = config.endpoint.parse::<Uri>().ok().filter(|_| !config.endpoint_is_exact)?;
+    match url.path().trim_end_matches('/') {
+        "" => None,
+        _ if config.protocol == OtlpProtocol::Grpc => {
+            Some("has a path, which gRPC has none of; accepted: scheme, host and port")
+        }
+        path if path.ends_with("/v1/logs") => {
+            Some("ends in /v1/logs, which is appended to it; accepted: what is before that")
+        }
+        _ => None,
+    }
 }
 
 /// Header names and values: a table in the file, pairs in a variable. No value is ever shown, nor a name that is none.

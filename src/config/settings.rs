@@ -144,10 +144,23 @@ fn found(named: Option<&Path>, others: &[&Path]) -> Result<Option<(PathBuf, Dict
                 return Ok(Some((path.to_owned(), values)));
             }
             Err(error) if Some(path) != named && error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(mistake(format!("cannot read the configuration: {error}"))),
+            Err(error) => {
+                return Err(mistake(format!("cannot read the configuration: {error}{}", remedy(error.kind()))));
+            }
         }
     }
     Ok(None)
+}
+
+/// What to do about a file that cannot be read, as the end of a sentence.
+fn remedy(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound => "; name a file that is there, or begin one with config.example.toml",
+        io::ErrorKind::PermissionDenied => "; the exporter's user has to be able to read it",
+        io::ErrorKind::IsADirectory => "; name a file in it",
+        io::ErrorKind::InvalidData => "; save it as UTF-8",
+        _ => "",
+    }
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
@@ -160,14 +173,16 @@ fn read_text(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Parses TOML. The error names the place but never quotes the line, which may hold a secret.
+/// Parses TOML. What the parser says is short, so what a line may be is said beside it; the error names the place but never quotes the line, which may hold a secret.
 fn parse(text: &str) -> Result<Dict, String> {
+    const ACCEPTED: &str =
+        "each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes";
     Toml::from_str(text).map_err(|error: <Toml as figment::providers::Format>::Error| {
         let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
         let message = error.message().lines().collect::<Vec<_>>().join(", ");
-        format!("line {line}, column {column}: not TOML: {message}")
+        format!("line {line}, column {column}: not TOML: {message}; accepted: {ACCEPTED}")
     })
 }
 
