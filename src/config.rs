@@ -403,6 +403,13 @@ pub struct OtlpConfig {
 }
 
 impl OtlpConfig {
+    /// Scheme, host and port of the endpoint, for the log: a path may hold a secret.
+    pub fn origin(&self) -> &str {
+        let host = self.endpoint.find("://").map_or(0, |at| at + "://".len());
+        let path = self.endpoint.get(host..).and_then(|rest| rest.find(['/', '?']));
+        path.and_then(|path| self.endpoint.get(..host + path)).unwrap_or(&self.endpoint)
+    }
+
     /// Delivery to the receiver at this base URL, everything else at its default.
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self {

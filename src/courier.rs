@@ -339,12 +339,12 @@ where
             }
             Answer::Retry { message, .. } => {
                 self.report.failed(message);
-                self.faults.receiver.failed(Pace::Passing, message);
+                self.faults.receiver.failed_unless(Pace::Passing, message, answer.remedy());
                 RequestOutcome::Retry
             }
             Answer::Refused { message } => {
                 self.report.failed(message);
-                self.faults.receiver.failed(Pace::Lasting, message);
+                self.faults.receiver.failed_unless(Pace::Lasting, message, answer.remedy());
                 RequestOutcome::Refused
             }
             Answer::TooLarge { message } | Answer::Invalid { message } => {
@@ -356,7 +356,7 @@ where
                 }
                 if self.standing.lost_credit() {
                     let what = format!("it refuses each one, so none is quarantined any more: {message}");
-                    self.faults.receiver.failed(Pace::Lasting, &what);
+                    self.faults.receiver.failed_unless(Pace::Lasting, &what, answer.remedy());
                 }
                 RequestOutcome::Refused
             }
@@ -398,7 +398,11 @@ where
                     let quarantined = batch.settlement.quarantined.len() as u64;
                     if let Some((_, reason)) = batch.settlement.quarantined.first() {
                         stop_point::reached(Step::QuarantineSettled);
-                        tracing::warn!(records = quarantined, reason, "records are in quarantine");
+                        tracing::warn!(
+                            records = quarantined,
+                            reason,
+                            "records are in quarantine; `cognito-auth-exporter quarantine list` shows them once this process is stopped"
+                        );
                         self.report.quarantined(quarantined);
                     }
                     self.report.progress();

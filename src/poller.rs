@@ -27,7 +27,7 @@ use crate::gate::Gate;
 use crate::metrics::{PollForecast, Stage, UserCounts};
 use crate::pool::Pool;
 use crate::schedule::{Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
-use crate::source::{Source, SourceError};
+use crate::source::{Operation, Source, SourceError};
 use crate::status::StatusBoard;
 use crate::walk::page_size::Credit;
 
@@ -77,6 +77,8 @@ struct Followed<S> {
     /// Whether its users may be asked for short pages.
     short_pages: Credit,
     headway: Headway,
+    /// Whether people were told of users who are missing.
+    any_missing: bool,
 }
 
 struct TurnEnd {
@@ -145,7 +147,10 @@ impl<S: Source> Poller<S> {
         match message {
             Message::Follow(pool) => {
                 let (health, headway) = (Health::default(), Headway::default());
-                self.pools.insert(pool.slot, Followed { pool, health, short_pages: Credit::FULL, headway });
+                self.pools.insert(
+                    pool.slot,
+                    Followed { pool, health, short_pages: Credit::FULL, headway, any_missing: false },
+                );
             }
             Message::Unfollow(pool, _calls_may_go_on) => {
                 self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
@@ -311,6 +316,7 @@ impl<S: Source> Poller<S> {
             let (standing, told) = followed.headway.look(ok + missing + failing, counts.unwalked, now);
             self.status.history_walks(&identity.id, standing);
             tell_of_history(&identity.id, standing, told);
+            tell_of_missing(&identity.id, missing, &mut followed.any_missing);
         }
         if self.schedule.next_at(now, self.means.allowed()).is_some_and(|at| at > now) {
             self.means.metrics.progress(Stage::Poll, wall);
@@ -336,11 +342,28 @@ impl<S: Source> Poller<S> {
 /// One line when trouble begins, changes or ends.
 fn tell(pool: &str, notice: Option<&Notice>) {
     match notice {
-        Some(Notice::Trouble(cause)) => warn!(pool, cause, "the pool cannot be polled; other pools go on"),
+        Some(Notice::Trouble(cause)) => {
+            let remedy = cause.remedy(Operation::AdminListUserAuthEvents, pool);
+            warn!(pool, %cause, remedy, "the pool cannot be polled; other pools go on");
+        }
         Some(Notice::Recovered(after)) => {
             info!(pool, after_seconds = after.as_secs(), "the pool can be polled again");
         }
         None => {}
+    }
+}
+
+/// One line when users are missing, and one when none is any more; however many they are, and whoever.
+fn tell_of_missing(pool: &str, users: u64, told: &mut bool) {
+    match (std::mem::replace(told, users > 0), users) {
+        (false, 1..) => {
+            info!(
+                pool,
+                users, "users are followed who are not in the pool: a name given by hand is wrong, or they left"
+            );
+        }
+        (true, 0) => info!(pool, "every user who is followed is in the pool"),
+        _ => {}
     }
 }
 

@@ -50,6 +50,29 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// What a person can do about it, in the imperative; None where nothing is to be done.
+    pub fn remedy(&self) -> Option<&'static str> {
+        /// What an answer's words begin with: a status of HTTP, or a code of gRPC.
+        fn code(message: &str) -> Option<&str> {
+            message.split([' ', ':']).next()
+        }
+        Some(match self {
+            Self::Accepted { .. } => return None,
+            Self::Retry { message, .. } => match code(message) {
+                Some("429" | "ResourceExhausted") => {
+                    "raise what the receiver allows; until it takes them, records wait in state.path"
+                }
+                _ => "start the receiver, or correct otlp.endpoint; until it answers, records wait in state.path",
+            },
+            Self::TooLarge { message } | Self::Invalid { message } | Self::Refused { message } => match code(message) {
+                Some("401" | "403" | "407" | "Unauthenticated" | "PermissionDenied") => {
+                    "give the receiver the credentials that it wants, in otlp.headers or otlp.headers_file"
+                }
+                _ => "check the endpoint's port and path, and otlp.protocol: something else answers there",
+            },
+        })
+    }
+
     /// The answer without what it quotes of the entries that were sent, as far as that may be personal: what a receiver says goes
     /// to the log, to `/status` and into the quarantine.
     #[must_use]

@@ -162,6 +162,17 @@ impl fmt::Display for Operation {
     }
 }
 
+/// The operation, and of which group; a filter may name people.
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operation = self.operation();
+        match self {
+            Self::Users { .. } => write!(f, "{operation}"),
+            Self::Group(group) => write!(f, "{operation} {group}"),
+        }
+    }
+}
+
 impl Listing {
     /// The operation that reads it.
     pub fn operation(&self) -> Operation {

@@ -766,8 +766,9 @@ fn a_base_url_has_no_path_that_every_request_would_fail_for() {
     for (url, protocol) in [("http://localhost:4318/otlp", "http/protobuf"), ("http://localhost:4317/", "grpc")] {
         otlp(&format!("endpoint = \"{url}\"\nprotocol = \"{protocol}\""), &[]).unwrap();
     }
-    let exact = [("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://localhost:4318/v1/logs")];
-    assert!(otlp("", &exact).unwrap().endpoint_is_exact);
+    let exact = [("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://localhost:4318/v1/logs?key=7")];
+    let exact = otlp("", &exact).unwrap();
+    assert_eq!((exact.endpoint_is_exact, exact.origin()), (true, "http://localhost:4318"));
 }
 
 #[test]

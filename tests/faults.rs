@@ -43,7 +43,7 @@ fn go_on(stage: &Stage, pools: &[&str]) {
 }
 
 fn begun(exporter: &Exporter, pool: &str) -> usize {
-    said(&exporter.log(), &["WARN", "cannot be polled", &format!("pool={pool:?}")]).len()
+    said(&exporter.log(), &["WARN", "cannot be polled", &format!("pool={pool:?}"), "remedy="]).len()
 }
 
 fn ended(exporter: &Exporter, pool: &str) -> usize {
@@ -316,6 +316,8 @@ async fn a_user_who_is_missing_or_cannot_be_read_concerns_nobody_else() {
     });
     stage.conserved(&exporter, &[WELL]).await;
     exporter.until("everybody well", |scrape| states(scrape, WELL) == [4.0, 0.0, 0.0]);
+    exporter.until_said("every user who is followed is in the pool");
+    assert_eq!(said(&exporter.log(), &["users are followed who are not in the pool", "users=1"]).len(), 1);
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert!(!exporter.log().contains("user-"), "{}", exporter.log());
     assert!(exporter.stop().success());
@@ -540,7 +542,7 @@ async fn a_listing_that_breaks_off_is_begun_again_and_told_once() {
     let exporter = stage.exporter();
     stage.conserved(&exporter, &[WELL]).await;
     exporter.until("everybody", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], 65.0));
-    assert_eq!(said(&exporter.log(), &["WARN", "users cannot be listed"]).len(), 1, "{}", exporter.log());
+    assert_eq!(said(&exporter.log(), &["WARN", "users cannot be listed", "remedy="]).len(), 1, "{}", exporter.log());
     assert_eq!(said(&exporter.log(), &["INFO", "users can be listed again"]).len(), 1, "{}", exporter.log());
     assert!(exporter.stop().success());
 }

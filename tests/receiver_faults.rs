@@ -63,6 +63,7 @@ fn told_why(exporter: &Exporter, level: &str, words: &str) {
     exporter.until_said(BEGUN);
     let line = said(&exporter.log(), &[BEGUN]).pop().unwrap();
     assert!(line.contains(level) && line.contains(words), "{level} {words:?}: {line}");
+    assert!(line.contains("remedy="), "what to do: {line}");
     let status: Value = serde_json::from_str(&exporter.get("/status")).unwrap();
     let errors = status["delivery"]["last_errors"].as_array().unwrap();
     let says = |error: &Value| error["cause"].as_str().unwrap().contains(words) && error["count"].as_u64() >= Some(1);

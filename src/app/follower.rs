@@ -154,13 +154,16 @@ impl<S: Source> Follower<S> {
                     warn_of_plan(&self.config.id, &description);
                     return known;
                 }
-                Err(SourceError::Throttled(_)) => {}
-                Err(error @ (SourceError::Timeout(_) | SourceError::Passing(_))) => {
+                // Others have used the quota up for a moment; more than that is news.
+                Err(SourceError::Throttled(_)) if again_in == DESCRIBE_AGAIN.0 => {}
+                Err(error @ (SourceError::Throttled(_) | SourceError::Timeout(_) | SourceError::Passing(_))) => {
                     self.status.pool_error(&self.config.id, &error.to_string(), self.means.clock.now());
                     if !std::mem::replace(&mut told, true) {
-                        warn!(pool = self.config.id, %error, "the pool cannot be reached yet; trying on");
+                        let remedy = error.remedy(Operation::DescribeUserPool, &self.config.id);
+                        warn!(pool = self.config.id, %error, remedy, "the pool cannot be reached yet; trying on");
                     }
-                    if began.elapsed() >= Health::UNREACHABLE_AFTER {
+                    let is_throttled = matches!(error, SourceError::Throttled(_));
+                    if !is_throttled && began.elapsed() >= Health::UNREACHABLE_AFTER {
                         self.means.metrics.pool_up(&self.config.id, false);
                     }
                 }
@@ -170,6 +173,7 @@ impl<S: Source> Follower<S> {
                         warn!(
                             pool = self.config.id,
                             %error,
+                            remedy = error.remedy(Operation::DescribeUserPool, &self.config.id),
                             "the pool cannot be described; its budget is shared with the pools of the same credentials"
                         );
                     }

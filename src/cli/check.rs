@@ -228,22 +228,13 @@ async fn receiver(config: &Config, findings: &mut Findings) {
             return findings.failed(&what, format_args!("{error:#}"), "correct what this names");
         }
     };
+    let remedy = answer.remedy().unwrap_or_default();
     match answer {
         Answer::Accepted { .. } => findings.ok(&what, "takes exports"),
-        Answer::Retry { message, .. } => findings.failed(
-            &what,
-            message,
-            "start the receiver, or correct otlp.endpoint; until it answers, records wait in state.path",
-        ),
-        Answer::Refused { message } | Answer::Invalid { message } | Answer::TooLarge { message } => {
-            let remedy = match message.split([' ', ':']).next() {
-                Some("401" | "403" | "407" | "Unauthenticated" | "PermissionDenied") => {
-                    "give the receiver the credentials that it wants, in otlp.headers or otlp.headers_file"
-                }
-                _ => "check the endpoint's port and path, and otlp.protocol: something else answers there",
-            };
-            findings.failed(&what, message, remedy);
-        }
+        Answer::Retry { message, .. }
+        | Answer::Refused { message }
+        | Answer::Invalid { message }
+        | Answer::TooLarge { message } => findings.failed(&what, message, remedy),
     }
 }
 
@@ -360,10 +351,7 @@ impl PoolCheck<'_> {
         let mut wanted = BTreeSet::new();
         let mut unseen = Following::default();
         for (index, listing) in selection.listings().iter().enumerate() {
-            let what = match listing {
-                Listing::Users { .. } => self.what(listing.operation()),
-                Listing::Group(group) => self.what(format_args!("{} {group}", listing.operation())),
-            };
+            let what = self.what(listing);
             match self.source.users(listing, None).await {
                 Ok(page) => {
                     let more = page.next.is_some();

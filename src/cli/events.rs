@@ -18,8 +18,8 @@ use self::output::Printer;
 use self::paginate::{Pagination, StartingToken, Then};
 use super::progress::Progress;
 use crate::lifecycle::Clock;
-use crate::source::Operation;
 use crate::source::cognito::{Clients, Cognito, Connection};
+use crate::source::{Operation, SourceError};
 
 /// How long one attempt of a call may take, and how many there are (boto3's number).
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,7 +123,12 @@ pub async fn run(
     let mut progress = Progress::beside_output("events read", None);
     loop {
         let page = source.history(&args.username, pagination.token(), args.page_size).await.map_err(|error| {
-            let remedy = error.remedy(Operation::AdminListUserAuthEvents, &args.user_pool_id);
+            let remedy = match (&error, &args.starting_token) {
+                (SourceError::InvalidParameter(_), Some(_)) => {
+                    "check --starting-token: a token is of one pool and user, and may expire".to_owned()
+                }
+                _ => error.remedy(Operation::AdminListUserAuthEvents, &args.user_pool_id),
+            };
             anyhow!("{error} ({remedy})")
         })?;
         let (events, then) = pagination.take(page.events, page.next);

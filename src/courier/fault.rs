@@ -26,6 +26,11 @@ impl FaultLog {
 
     /// It failed. An error if a person must act, else a warning; nothing if it was said before.
     pub(super) fn failed(&mut self, pace: Pace, error: &str) {
+        self.failed_unless(pace, error, None);
+    }
+
+    /// The same of what a remedy helps against.
+    pub(super) fn failed_unless(&mut self, pace: Pace, error: &str, remedy: Option<&str>) {
         let now = Instant::now();
         let (fault, news) = match self.fault.take() {
             None => (Fault::begun(pace, error, now), true),
@@ -33,8 +38,8 @@ impl FaultLog {
         };
         match pace {
             _ if !news => {}
-            Pace::Passing => tracing::warn!(error, times = fault.times, "{}", self.lasts),
-            Pace::Lasting => tracing::error!(error, times = fault.times, "{}", self.lasts),
+            Pace::Passing => tracing::warn!(error, remedy, times = fault.times, "{}", self.lasts),
+            Pace::Lasting => tracing::error!(error, remedy, times = fault.times, "{}", self.lasts),
         }
         self.fault = Some(fault);
     }

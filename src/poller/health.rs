@@ -10,7 +10,7 @@ use crate::source::{RefusalCause, SourceError};
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notice {
     /// Trouble has begun, or has another cause.
-    Trouble(String),
+    Trouble(SourceError),
     /// It is over, after so long.
     Recovered(Duration),
 }
@@ -120,7 +120,7 @@ impl Health {
         let notice = |told: &mut Option<Trouble>| {
             let is_news = *told != trouble;
             *told = trouble;
-            is_news.then(|| Notice::Trouble(error.to_string()))
+            is_news.then(|| Notice::Trouble(error.clone()))
         };
         // Calls in flight together fail together: one lesson, not sixteen.
         if let Some(left) =
@@ -162,14 +162,14 @@ mod tests {
         assert_eq!(health.up(start), None, "nothing is known yet");
         assert_eq!(
             health.failed(&denied, start),
-            (Blame::Pool { hold: seconds(15) }, Some(Notice::Trouble("denied".into())))
+            (Blame::Pool { hold: seconds(15) }, Some(Notice::Trouble(denied.clone())))
         );
         let again = start + seconds(15);
         assert_eq!(health.failed(&denied, again), (Blame::Pool { hold: seconds(30) }, None));
         assert_eq!(health.up(start), Some(false));
         let plan = SourceError::Pool("no threat protection".into());
         let (_, notice) = health.failed(&plan, start);
-        assert_eq!(notice, Some(Notice::Trouble("no threat protection".into())));
+        assert_eq!(notice, Some(Notice::Trouble(plan)));
         assert_eq!(health.answered(start + seconds(90)), Some(Notice::Recovered(seconds(90))));
         assert_eq!(health.answered(start + seconds(91)), None);
         assert_eq!(health.up(start + seconds(91)), Some(true));

@@ -7,9 +7,10 @@ impl SourceError {
     pub fn remedy(&self, operation: Operation, pool_id: &str) -> String {
         match self {
             Self::Throttled(_) => {
-                "lower poll.requests_per_second, or ask AWS for a higher quota: the pool's applications share it".into()
+                "wait, lower poll.requests_per_second, or ask AWS for a higher quota: the pool's applications share it"
+                    .into()
             }
-            Self::UserNotFound => "check the username, or remove it".into(),
+            Self::UserNotFound => "check the username and its case; of one who was deleted nothing is kept".into(),
             Self::InvalidParameter(_) => match operation {
                 Operation::ListUsers => "check the pool's filter".into(),
                 Operation::ListUsersInGroup => "check the pool's groups".into(),

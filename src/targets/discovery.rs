@@ -34,7 +34,7 @@ use crate::pool::Pool;
 use crate::privacy;
 use crate::schedule::Habit;
 use crate::shard::Shard;
-use crate::source::{Source, SourceError};
+use crate::source::{Listing, Source, SourceError};
 use crate::status::StatusBoard;
 use crate::stop_point::{self, Step};
 
@@ -306,7 +306,7 @@ impl<S: Source> Discovery<S> {
 
     /// Reads on in every listing that has not come to its end. One that breaks off leaves the others their turn; the first
     /// error is told.
-    async fn read_on(&mut self, round: &mut Round<'_>, known: &mut Known) -> Result<(), SourceError> {
+    async fn read_on(&mut self, round: &mut Round<'_>, known: &mut Known) -> Result<(), (Listing, SourceError)> {
         let mut result = Ok(());
         for listing in 0..round.listings() {
             let read = self.read_listing(listing, round, known).await;
@@ -320,7 +320,7 @@ impl<S: Source> Discovery<S> {
         index: usize,
         round: &mut Round<'_>,
         known: &mut Known,
-    ) -> Result<(), SourceError> {
+    ) -> Result<(), (Listing, SourceError)> {
         let (mut throttles, mut refusals) = (0, 0);
         while let Some((listing, token)) = round.next(index) {
             self.pool.source.lists().pass().await;
@@ -332,7 +332,8 @@ impl<S: Source> Discovery<S> {
                     self.join(&taken.wanted, known).await;
                     self.metrics.discovery_progress(&self.pool.identity.id, round.met() as u64);
                     if taken.token_repeated {
-                        return Err(SourceError::Passing("the service repeated its listing token".into()));
+                        let error = SourceError::Passing("the service repeated its listing token".into());
+                        return Err((listing.clone(), error));
                     }
                 }
                 // The gate has slowed down; the same page again.
@@ -346,7 +347,7 @@ impl<S: Source> Discovery<S> {
                     if matches!(error, SourceError::InvalidParameter(_)) {
                         round.from_the_top(index);
                     }
-                    return Err(error);
+                    return Err((listing.clone(), error));
                 }
             }
         }
@@ -627,6 +628,7 @@ impl<S: Source> Discovery<S> {
                         pool = self.pool.identity.id,
                         file = %path.display(),
                         cause,
+                        remedy = "it has to be there, be text, and be readable by the exporter's user",
                         "usernames_file cannot be read; the names read before stay followed"
                     );
                     known.file_trouble = Some(cause);
@@ -663,25 +665,26 @@ impl<S: Source> Discovery<S> {
     }
 
     /// Tells how the listings went.
-    async fn tell_how_it_went(&self, any_listing: bool, known: &mut Known, result: Result<(), SourceError>) {
+    async fn tell_how_it_went(&self, any_listing: bool, known: &mut Known, result: Result<(), (Listing, SourceError)>) {
         let pool = &self.pool.identity.id;
         let has_users = known.anybody || !self.config.usernames.is_empty() || !known.in_file.is_empty();
-        let trouble = result.as_ref().err().map(|error| Trouble::of(error).unwrap_or(Trouble::Unanswered));
+        let trouble = result.as_ref().err().map(|(_, error)| Trouble::of(error).unwrap_or(Trouble::Unanswered));
         // What the polls meet too is theirs to tell: one line for one cause.
         let trouble = trouble.filter(|trouble| !(has_users && trouble.meets_every_call()));
         match &result {
-            Err(error) if trouble.is_some() && trouble != known.listing_trouble => {
-                warn!(pool, cause = %error, "users cannot be listed; those known stay followed");
+            Err((listing, error)) if trouble.is_some() && trouble != known.listing_trouble => {
+                let remedy = error.remedy(listing.operation(), pool);
+                warn!(pool, %listing, cause = %error, remedy, "users cannot be listed; those known stay followed");
             }
             Ok(()) if known.listing_trouble.is_some() => info!(pool, "users can be listed again"),
             _ => {}
         }
         known.listing_trouble = trouble;
-        if let Err(error) = &result {
+        if let Err((_, error)) = &result {
             self.status.pool_error(pool, &error.to_string(), self.clock.now());
         }
         if !has_users && any_listing {
-            self.tell(Message::Listed(self.pool.slot, result)).await;
+            self.tell(Message::Listed(self.pool.slot, result.map_err(|(_, error)| error))).await;
         }
     }
 }

@@ -298,10 +298,18 @@ fn impersonal(message: &str, parameters: &[&str]) -> String {
 
 /// One line, not too long.
 fn bounded(text: &str) -> String {
-    let mut line: String =
-        text.chars().take(TEXT_CHARS_MAX).map(|char| if char.is_control() { ' ' } else { char }).collect();
-    if text.chars().nth(TEXT_CHARS_MAX).is_some() {
-        line.push_str("...");
+    let mut line = String::new();
+    let mut chars = 0;
+    for char in text.chars().map(|char| if char.is_control() { ' ' } else { char }) {
+        if char == ' ' && line.ends_with(' ') {
+            continue;
+        }
+        if chars == TEXT_CHARS_MAX {
+            line.push_str("...");
+            break;
+        }
+        line.push(char);
+        chars += 1;
     }
     line
 }
