@@ -323,7 +323,11 @@ async fn a_key_of_hashes_is_read_and_one_that_is_none_is_named() {
     said.says(&format!("note  {former}: every user of this machine may read the key of the hashes: chmod o= it"));
 
     let remedy = "the file must be there, hold a key, and be readable by the exporter's user";
-    check("none", "key").fails(1, &format!("privacy.hash_key_file {}: cannot open", file("none").display()), remedy);
+    check("none", "key").fails(
+        1,
+        &format!("privacy.hash_key_file {}: there is no file", file("none").display()),
+        remedy,
+    );
     let short =
         format!("privacy.former_hash_key_file {0}: {0} holds 31 bytes, and a key has 32", file("short").display());
     check("key", "short").fails(1, &short, remedy);

@@ -433,7 +433,7 @@ async fn a_user_who_leaves_is_not_polled_any_more_though_nobody_has_its_name() {
 async fn a_key_that_is_none_is_refused_with_what_to_do() {
     let stage = stage().await;
     stage.file("short", "too short");
-    for (file, told) in [("short", "holds 9 bytes, and a key has 32 or more"), ("none", "cannot open")] {
+    for (file, told) in [("short", "holds 9 bytes, and a key has 32 or more"), ("none", "openssl rand")] {
         let path = stage.path(file);
         let section = format!("username = \"hash\"\nhash_key_file = {:?}", path.to_str().unwrap());
         stage.reconfigure(&format!("{CONFIG}[privacy]\n{section}"));

@@ -1,7 +1,7 @@
 //! The keys of hashes, from their files. They are read at a start, and at no other time.
 
 use std::fs::File;
-use std::io::Read as _;
+use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -48,8 +48,15 @@ pub fn privacy(config: &PrivacyConfig) -> anyhow::Result<Privacy> {
 /// The file cannot be read, or holds no key.
 pub fn read(path: &Path) -> anyhow::Result<KeyFile> {
     let shown = path.display();
+    let metadata = match path.metadata() {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let least = HashKey::BYTES_MIN;
+            bail!("there is no file {shown}: a key is made with `openssl rand -hex {least} >{shown}`");
+        }
+        metadata => metadata.with_context(|| format!("cannot open {shown}"))?,
+    };
     // A pipe could wait for ever, and a device never end.
-    if !path.metadata().with_context(|| format!("cannot open {shown}"))?.is_file() {
+    if !metadata.is_file() {
         bail!("{shown} is not a regular file");
     }
     let mut bytes = Vec::new();

@@ -76,7 +76,7 @@ enum Output {
 #[derive(Args, Debug)]
 struct Selection {
     /// The records' numbers, as `quarantine list` has them.
-    #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all")]
+    #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all", value_parser = number)]
     numbers: Vec<u64>,
     /// Every record in quarantine.
     #[arg(long)]
@@ -366,4 +366,8 @@ fn tell(text: &str) {
 
 fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn number(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "not a number as `quarantine list` shows them")
 }

@@ -142,7 +142,12 @@ fn values(file: &Path) -> Result<Dict, String> {
         Err(error) if error.kind() == io::ErrorKind::InvalidData => {
             return Err("cannot read the web configuration: it is not text".to_owned());
         }
-        Err(error) => return Err(format!("cannot read the web configuration: {error}")),
+        Err(error) => {
+            return Err(format!(
+                "cannot read the web configuration: {error}; http.web_config_file has to name a file that the exporter's \
+                 user can read"
+            ));
+        }
     }
     // A snippet of the text could be a hash or a key.
     let options = serde_saphyr::options! { with_snippet: false };

@@ -1,6 +1,7 @@
 //! What can go wrong with the ledger, cut by what the caller can do about it.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 
 /// Why the ledger did not do what it was asked. Clonable, because one failed write fails everybody who waited for it.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -71,9 +72,19 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// The storage's own words, with what was being done.
-    pub(super) fn io(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::Storage(format!("{doing} {}: {error}", path.display()))
+    /// The storage's own words, with what was being done, and what to do where that is known.
+    pub(super) fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
+        let remedy = match error.kind() {
+            io::ErrorKind::PermissionDenied
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::NotADirectory => {
+                "; state.path has to be a directory that the exporter's user can write to"
+            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; make room on that disk",
+            _ => "",
+        };
+        Self::Storage(format!("{doing} {}: {error}{remedy}", path.display()))
     }
 
     /// A record whose bytes make no sense.
