@@ -1,6 +1,6 @@
 //! The log of what was asked, for assertions: who called what, when, and what came of it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::fault::{Misfortune, Refusal};
 use crate::event::UnixMillis;
@@ -55,7 +55,7 @@ const KEPT_MAX: usize = 100_000;
 #[derive(Debug, Default)]
 pub struct CallLog {
     kept: VecDeque<Call>,
-    total: u64,
+    totals: BTreeMap<String, u64>,
 }
 
 impl CallLog {
@@ -63,8 +63,11 @@ impl CallLog {
         if self.kept.len() >= KEPT_MAX {
             self.kept.pop_front();
         }
+        match self.totals.get_mut(&call.operation) {
+            Some(total) => *total += 1,
+            None => drop(self.totals.insert(call.operation.clone(), 1)),
+        }
         self.kept.push_back(call);
-        self.total += 1;
     }
 
     /// The calls, oldest first; at most the newest 100,000.
@@ -84,7 +87,12 @@ impl CallLog {
 
     /// How many calls there were since the start, whatever was kept or forgotten.
     pub fn total(&self) -> u64 {
-        self.total
+        self.totals.values().sum()
+    }
+
+    /// How many of them were calls of one operation.
+    pub fn total_of(&self, operation: &str) -> u64 {
+        self.totals.get(operation).copied().unwrap_or_default()
     }
 
     /// Forgets the calls so far.

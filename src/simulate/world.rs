@@ -136,6 +136,11 @@ impl World {
         self.pools.get(id)
     }
 
+    /// Every pool.
+    pub fn pools(&self) -> impl ExactSizeIterator<Item = &Pool> {
+        self.pools.values()
+    }
+
     /// A pool, to change it.
     ///
     /// # Panics

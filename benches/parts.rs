@@ -1,0 +1,289 @@
+//! What the parts of the way from an answer to a log record cost, each for itself: time and allocations.
+//!
+//! `cargo bench --bench parts`, or `-- sdk` for those whose names hold it. Two of them are the floor, which nobody who uses
+//! AWS's SDK and OTLP can get under: `sdk::call` and `otlp::encode`. docs/performance.md says what follows from the figures.
+
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
+
+#[path = "whole/collector.rs"]
+mod collector;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cognito_auth_exporter::cursor::Cursor;
+use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
+use cognito_auth_exporter::privacy::Modes;
+use cognito_auth_exporter::simulate::quota::Quotas;
+use cognito_auth_exporter::simulate::world::{Clock, World};
+use cognito_auth_exporter::source::Page;
+use cognito_auth_exporter::walk::Rules;
+
+/// Counts what each part allocates, beside its time.
+#[global_allocator]
+static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
+
+const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+
+const HOUR_MS: i64 = 3_600_000;
+
+const POOL: &str = "eu-west-1_Parts";
+
+/// Records of one export, as `otlp.batch_size` is by default.
+const BATCH: usize = 512;
+
+fn main() {
+    divan::main();
+}
+
+/// Events of one user, newest first, seven hours apart.
+fn events(count: usize) -> Vec<AuthEvent> {
+    let mut world = World::new(Clock::Manual(NOW), 1, Quotas::unlimited());
+    (0..count).map(|age| world.sign_in(UnixMillis(NOW.0 - (1 + 7 * age as i64) * HOUR_MS))).collect()
+}
+
+fn page(count: usize) -> Page {
+    Page { events: events(count), next: None, received: NOW }
+}
+
+fn rules() -> Rules {
+    Rules { overlap: Duration::from_hours(1), settle: Duration::from_mins(30), followed_since: None }
+}
+
+/// The cursor of a user whom nothing is known of, and all of whose events are live.
+fn unknown() -> Cursor {
+    Cursor::new(UnixMillis(0), UnixMillis(0))
+}
+
+fn identity(pool: &str) -> Arc<PoolIdentity> {
+    Arc::new(PoolIdentity {
+        id: pool.to_owned(),
+        name: pool.to_owned(),
+        region: "eu-west-1".to_owned(),
+        account_id: Some("111122223333".to_owned()),
+    })
+}
+
+fn entries(count: usize) -> Vec<Entry> {
+    let pool = identity(POOL);
+    let user = Arc::new(UserIdentity { username: "ada".to_owned(), sub: Some("a-sub".to_owned()) });
+    let entry = |event| Entry {
+        pool: pool.clone(),
+        user: user.clone(),
+        event,
+        revision: 0,
+        history: false,
+        observed: NOW,
+        masked: Modes::default(),
+    };
+    events(count).into_iter().map(entry).collect()
+}
+
+/// A call of AWS's SDK whose answer is there already: signed, sent to nowhere, decoded.
+mod sdk {
+    use aws_credential_types::Credentials;
+    use aws_sdk_cognitoidentityprovider::config::retry::RetryConfig;
+    use aws_sdk_cognitoidentityprovider::config::{Region, StalledStreamProtectionConfig};
+    use aws_sdk_cognitoidentityprovider::operation::admin_list_user_auth_events::AdminListUserAuthEventsOutput;
+    use aws_sdk_cognitoidentityprovider::{Client, Config};
+    use aws_smithy_runtime_api::client::http::{
+        HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
+    };
+    use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+    use aws_smithy_types::body::SdkBody;
+    use bytes::Bytes;
+    use cognito_auth_exporter::event::AuthEvent;
+    use cognito_auth_exporter::simulate::wire::event_json;
+    use cognito_auth_exporter::source::cognito::wire::WirePage;
+    use divan::Bencher;
+
+    use crate::{POOL, events};
+
+    #[derive(Clone, Debug)]
+    struct Canned(Bytes);
+
+    impl HttpConnector for Canned {
+        fn call(&self, _: HttpRequest) -> HttpConnectorFuture {
+            HttpConnectorFuture::ready(Ok(HttpResponse::new(200.try_into().unwrap(), SdkBody::from(self.0.clone()))))
+        }
+    }
+
+    fn client(events_on_page: usize) -> Client {
+        let events: Vec<_> = events(events_on_page).iter().map(event_json).collect();
+        let canned = Canned(format!("{{\"AuthEvents\":[{}]}}", events.join(",")).into());
+        let config = Config::builder()
+            .behavior_version_latest()
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(Credentials::new("key", "not-a-secret", None, None, "parts"))
+            .retry_config(RetryConfig::disabled())
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+            .http_client(http_client_fn(move |_, _| SharedHttpConnector::new(canned.clone())))
+            .build();
+        Client::from_conf(config)
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    async fn asked(client: &Client) -> AdminListUserAuthEventsOutput {
+        client.admin_list_user_auth_events().user_pool_id(POOL).username("ada").max_results(60).send().await.unwrap()
+    }
+
+    #[divan::bench(args = [0, 5, 60])]
+    fn call(bencher: Bencher<'_, '_>, events: usize) {
+        let (runtime, client) = (runtime(), client(events));
+        bencher.bench_local(|| runtime.block_on(asked(&client)));
+    }
+
+    /// From the SDK's shapes to the core's.
+    #[divan::bench(args = [5, 60])]
+    fn convert(bencher: Bencher<'_, '_>, events: usize) {
+        let output = runtime().block_on(asked(&client(events)));
+        bencher.with_inputs(|| output.clone()).bench_local_values(|output| {
+            WirePage::from(output).events.into_iter().map(AuthEvent::from).collect::<Vec<_>>()
+        });
+    }
+}
+
+mod walk {
+    use cognito_auth_exporter::walk::Walk;
+    use divan::Bencher;
+
+    use crate::{NOW, page, rules, unknown};
+
+    /// A page on which nothing is new.
+    #[divan::bench(args = [5, 60])]
+    fn known(bencher: Bencher<'_, '_>, events: usize) {
+        let (page, rules, mut cursor) = (page(events), rules(), unknown());
+        Walk::begin(&cursor, NOW).take(&mut cursor, &page, &rules);
+        bencher.bench_local(|| Walk::begin(&cursor, NOW).take(&mut cursor, &page, &rules));
+    }
+
+    /// A page on which everything is.
+    #[divan::bench(args = [60])]
+    fn new(bencher: Bencher<'_, '_>, events: usize) {
+        let (page, rules) = (page(events), rules());
+        bencher
+            .with_inputs(unknown)
+            .bench_local_values(|mut cursor| Walk::begin(&cursor, NOW).take(&mut cursor, &page, &rules));
+    }
+}
+
+mod ledger {
+    use std::path::Path;
+
+    use cognito_auth_exporter::config::StateConfig;
+    use cognito_auth_exporter::ledger::{Commit, Ledger, UserRecord};
+    use divan::Bencher;
+
+    use crate::{NOW, POOL, entries, identity, unknown};
+
+    /// A page of new events with its records and cursor, until it is on the disk: one in memory where there is one, because
+    /// what a disk takes is the disk's.
+    #[divan::bench(args = [1, 60])]
+    fn commit(bencher: Bencher<'_, '_>, events: usize) {
+        let memory = Path::new("/dev/shm");
+        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        let state = StateConfig { path: directory.path().to_owned(), ..StateConfig::default() };
+        let ledger = Ledger::open(&state, NOW).unwrap().ledger;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let record = UserRecord { joined: NOW, sub: None, cursor: unknown(), habit: None };
+        runtime.block_on(ledger.enroll(POOL, vec![("ada".to_owned(), record.clone())])).unwrap();
+        let commit = Commit {
+            pool: identity(POOL),
+            username: "ada".to_owned(),
+            record,
+            totals: vec![],
+            entries: entries(events),
+        };
+        bencher
+            .with_inputs(|| commit.clone())
+            .bench_local_values(|commit| runtime.block_on(ledger.commit(commit)).unwrap());
+    }
+}
+
+mod otlp {
+    use std::io::Write as _;
+
+    use cognito_auth_exporter::config::{OtlpConfig, TimestampSource};
+    use cognito_auth_exporter::sink::otlp::OtlpSink;
+    use cognito_auth_exporter::sink::record::Record;
+    use cognito_auth_exporter::sink::{Answer, Sink as _};
+    use divan::Bencher;
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+    use prost::Message as _;
+    use tokio::runtime::{Builder, Runtime};
+
+    use crate::collector::Collector;
+    use crate::{BATCH, entries};
+
+    fn runtime() -> Runtime {
+        Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    }
+
+    /// What the exporter sends for a batch.
+    fn request() -> ExportLogsServiceRequest {
+        let runtime = runtime();
+        let collector = runtime.block_on(Collector::start());
+        let mut sink = OtlpSink::connect(&OtlpConfig::new(collector.endpoint()), "parts").unwrap();
+        assert!(matches!(runtime.block_on(sink.deliver(&entries(BATCH))), Answer::Accepted { rejected: 0, .. }));
+        ExportLogsServiceRequest::decode(&*collector.last()).unwrap()
+    }
+
+    #[divan::bench]
+    fn record(bencher: Bencher<'_, '_>) {
+        let entries = entries(BATCH);
+        bencher.bench_local(|| {
+            for entry in &entries {
+                divan::black_box(Record::of(entry, TimestampSource::Event));
+            }
+        });
+    }
+
+    #[divan::bench]
+    fn encode(bencher: Bencher<'_, '_>) {
+        let request = request();
+        bencher.bench_local(|| request.encode_to_vec());
+    }
+
+    #[divan::bench]
+    fn gzip(bencher: Bencher<'_, '_>) {
+        let bytes = request().encode_to_vec();
+        bencher.bench_local(|| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+            encoder.write_all(&bytes).unwrap();
+            encoder.finish().unwrap()
+        });
+    }
+
+    /// All of it, to a receiver that counts the records and says so: its time is in this one's.
+    #[divan::bench]
+    fn deliver(bencher: Bencher<'_, '_>) {
+        let runtime = runtime();
+        let collector = runtime.block_on(Collector::start());
+        let mut sink = OtlpSink::connect(&OtlpConfig::new(collector.endpoint()), "parts").unwrap();
+        let entries = entries(BATCH);
+        bencher.bench_local(|| runtime.block_on(sink.deliver(&entries)));
+    }
+}
+
+mod metrics {
+    use cognito_auth_exporter::metrics::Metrics;
+    use divan::Bencher;
+
+    use crate::{NOW, identity};
+
+    /// `/metrics` as text.
+    #[divan::bench(args = [1, 50])]
+    fn render(bencher: Bencher<'_, '_>, pools: usize) {
+        let metrics = Metrics::new(NOW);
+        for pool in 0..pools {
+            metrics.add_pool(&identity(&format!("eu-west-1_Parts{pool}")));
+        }
+        bencher.bench_local(|| metrics.render());
+    }
+}

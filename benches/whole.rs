@@ -1,0 +1,271 @@
+//! The whole program beside what people write instead: the built binary and a script on boto3, opentelemetry-python and
+//! prometheus_client (`peer/peer.py`), as processes, by turns, against the same simulated Cognito and the same receiver.
+//!
+//! ```text
+//! pip install -r benches/peer/requirements.txt
+//! cargo bench --bench whole                     # all of it; PEERS_PYTHON names another interpreter than python3
+//! RUNS=9 cargo bench --bench whole -- catch-up  # one case of: catch-up, nothing-new, mix, scrape, idle
+//! ```
+//!
+//! docs/performance.md holds one run's tables. Cognito and the receiver live in this process, so that what is told of a
+//! process is its own: the kernel's account of its processor time from the moment it is ready until its work is done.
+//! `EXPORTER` names another binary to measure; `PART=10` measures with a tenth of the users.
+
+#![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
+
+#[path = "whole/cast.rs"]
+mod cast;
+#[path = "whole/collector.rs"]
+mod collector;
+#[path = "../tests/support/exporter.rs"]
+mod exporter;
+#[path = "whole/process.rs"]
+mod process;
+#[path = "whole/table.rs"]
+mod table;
+
+use std::time::{Duration, Instant};
+
+use cast::{Contender, Field, READ, Run, Start, Variant, Work};
+use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_exporter::simulate::world::{Pool, World};
+use exporter::Exporter;
+use process::{usage, waits};
+use table::Table;
+
+/// Several accounts' worth of budget: one has 1,000 calls a second at most, and nobody wants to wait for 100,000.
+const POOLS: [&str; 4] = ["eu-west-1_Whole", "eu-west-2_Whole", "us-east-1_Whole", "us-west-2_Whole"];
+
+/// The pool of the cases in which the script takes part, which reads one.
+const POOL: &str = POOLS[0];
+
+/// Somebody signs in every seven hours: 60 events are two and a half weeks.
+const BETWEEN_EVENTS_MS: i64 = 7 * 3_600_000;
+
+/// What each user of a catch-up has behind them: two full pages.
+const CATCH_UP_EVENTS: usize = 120;
+
+/// What each user of a round has behind them: a full page.
+const PAST_EVENTS: usize = 60;
+
+/// Of the mix: one user in so many has signed in since the last round, up to three times.
+const LIVELY_OF: usize = 10;
+
+/// How much is measured.
+struct Plan {
+    runs: usize,
+    /// Users of a catch-up.
+    backward: usize,
+    /// Users of a round.
+    many: usize,
+    /// Users of a round that the script makes, too: it would take half an hour for so many.
+    few: usize,
+}
+
+impl Plan {
+    fn of_environment() -> Self {
+        let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
+        let runs = number("RUNS", 5);
+        let part = number("PART", 1);
+        Self { runs, backward: 2_000 / part, many: 100_000 / part, few: 5_000 / part }
+    }
+}
+
+fn main() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let _runtime = runtime.enter();
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let plan = Plan::of_environment();
+    if !Contender::peer(POOL, 60).is_here() {
+        println!(
+            "PEERS_PYTHON, or python3, has not what benches/peer/requirements.txt lists: the exporter is measured alone"
+        );
+    }
+    let case = |name: &str, measure: fn(&Plan)| {
+        if asked.is_empty() || asked.iter().any(|asked| asked == name) {
+            println!("\n## {name}\n");
+            measure(&plan);
+        }
+    };
+    case("catch-up", catch_up);
+    case("nothing-new", nothing_new);
+    case("mix", mix);
+    case("scrape", scrape);
+    case("idle", idle);
+}
+
+/// 2,000 users with 120 events each, nothing of which is known.
+fn catch_up(plan: &Plan) {
+    let mut field = Field::new(|world| populate(world, &[POOL], plan.backward, CATCH_UP_EVENTS));
+    let work = Work { polls: plan.backward as u64, events: plan.backward * CATCH_UP_EVENTS };
+    let contenders = contenders(&[POOL], &[60]);
+    let measured = by_turns(plan.runs, &contenders, |contender| field.run(contender, Start::Anew, work));
+    let mut table = Table::new(&contenders);
+    table.row("CPU seconds per 100,000 events", &measured, |run| run.cpu_per_event() * 1e5);
+    table.row("events/s", &measured, |run| run.events as f64 / run.wall.as_secs_f64());
+    table.common_rows(&measured);
+    table.ratio("CPU per event, times the exporter's", &measured, Run::cpu_per_event);
+    table.ratio("peak memory, times the exporter's", &measured, |run| run.peak_bytes as f64);
+    table.print();
+}
+
+/// Everybody once, and nobody has done anything since.
+fn nothing_new(plan: &Plan) {
+    let mut field = Field::new(|world| populate(world, &[POOL], plan.few, PAST_EVENTS));
+    let mut contenders = contenders(&[POOL], &[60]);
+    let known = field.prepare(&contenders);
+    let work = Work { polls: plan.few as u64, events: 0 };
+    let start = Start::From(&known);
+    // Once to learn which pages the exporter asks for: the script is to ask for them, too.
+    let page_size = field.run(&contenders[0], start, work).page_size;
+    contenders.extend(Some(Contender::peer(POOL, page_size)).filter(Contender::is_here));
+    let mut measured = by_turns(plan.runs, &contenders, |contender| field.run(contender, start, work));
+    drop(field);
+
+    let mut field = Field::new(|world| populate(world, &POOLS, plan.many, PAST_EVENTS));
+    let many = [Contender::exporter(&POOLS, Variant::named(&format!("exporter, {} users", plan.many)))];
+    let known = field.prepare(&many);
+    let work = Work { polls: plan.many as u64, events: 0 };
+    measured.extend(by_turns(plan.runs, &many, |contender| field.run(contender, Start::From(&known), work)));
+    contenders.extend(many);
+
+    let mut table = Table::new(&contenders);
+    table.row("CPU seconds per 1,000 polls", &measured, |run| run.cpu_per_call() * 1e3);
+    table.row("polls/s", &measured, |run| run.calls as f64 / run.wall.as_secs_f64());
+    table.common_rows(&measured);
+    table.ratio("CPU per poll, times the exporter's", &measured, Run::cpu_per_call);
+    table.ratio("peak memory, times the exporter's", &measured, |run| run.peak_bytes as f64);
+    table.print();
+}
+
+/// Everybody once; every tenth user has signed in since, up to three times.
+fn mix(plan: &Plan) {
+    let mut field = Field::new(|world| populate(world, &[POOL], plan.few, PAST_EVENTS));
+    let contenders = contenders(&[POOL], &[60]);
+    let known = field.prepare(&contenders);
+    let mut events = 0;
+    field.world(|world| {
+        for user in (0..plan.few).step_by(LIVELY_OF) {
+            for age in 0..=(user / LIVELY_OF) % 3 {
+                // After everybody was seen, hence live.
+                let event = world.sign_in(UnixMillis(world.now().0 - age as i64));
+                world.arrive(POOL, &name(user), &event);
+                events += 1;
+            }
+        }
+    });
+    let work = Work { polls: plan.few as u64, events };
+    let measured = by_turns(plan.runs, &contenders, |contender| field.run(contender, Start::From(&known), work));
+    let mut table = Table::new(&contenders);
+    table.row("CPU seconds per 1,000 polls, a tenth with 1 to 3 events", &measured, |run| run.cpu_per_call() * 1e3);
+    table.row("polls/s", &measured, |run| run.calls as f64 / run.wall.as_secs_f64());
+    table.common_rows(&measured);
+    table.ratio("CPU, times the exporter's", &measured, Run::cpu_per_call);
+    table.ratio("peak memory, times the exporter's", &measured, |run| run.peak_bytes as f64);
+    table.print();
+}
+
+/// `/metrics` of 50 pools.
+fn scrape(plan: &Plan) {
+    const SCRAPES: u32 = 200;
+    let pools: Vec<String> = (0..50).map(|pool| format!("eu-west-1_Scrape{pool}")).collect();
+    let pools: Vec<&str> = pools.iter().map(String::as_str).collect();
+    let field = Field::new(|world| populate(world, &pools, 50 * 10, 5));
+    let contender = Contender::exporter(&pools, Variant::default());
+    let measured: Vec<(Duration, Duration, usize)> = (0..plan.runs)
+        .map(|_| {
+            let stage = field.stage(&contender, Start::Anew);
+            let exporter = stage.exporter(&field);
+            exporter
+                .until("everybody polled", |scrape| scrape.sum("cognito_exporter_users", &["state=\"ok\""]) > 499.5);
+            std::thread::sleep(Duration::from_secs(2));
+            let before = usage(exporter.pid());
+            let mut took: Vec<Duration> = (0..SCRAPES)
+                .map(|_| {
+                    let began = Instant::now();
+                    exporter.get("/metrics");
+                    began.elapsed()
+                })
+                .collect();
+            let cpu = usage(exporter.pid()).cpu.saturating_sub(before.cpu) / SCRAPES;
+            took.sort_unstable();
+            let bytes = exporter.get("/metrics").len();
+            (took[took.len() / 2], cpu, bytes)
+        })
+        .collect();
+    let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
+    let mut table = Table::new(&[contender]);
+    table.plain("median time of a scrape, ms", &measured.iter().map(|run| milliseconds(run.0)).collect::<Vec<_>>());
+    table.plain("CPU milliseconds of a scrape", &measured.iter().map(|run| milliseconds(run.1)).collect::<Vec<_>>());
+    table.plain("KiB of a scrape", &measured.iter().map(|run| run.2 as f64 / 1024.0).collect::<Vec<_>>());
+    table.print();
+}
+
+/// A hundred users, and nothing to do: memory, and what wakes the process.
+fn idle(_: &Plan) {
+    const WATCHED: Duration = Duration::from_secs(60);
+    let field = Field::new(|world| populate(world, &[POOL], 100, PAST_EVENTS));
+    let contender = Contender::exporter(&[POOL], Variant::default());
+    let stage = field.stage(&contender, Start::Anew);
+    let exporter: Exporter = stage.exporter(&field);
+    field.until("everybody polled", |field| field.calls(READ) >= 100);
+    std::thread::sleep(WATCHED);
+    let (before, calls, cpu) = (waits(exporter.pid()), field.calls(READ), usage(exporter.pid()).cpu);
+    std::thread::sleep(WATCHED);
+    let (after, used) = (waits(exporter.pid()), usage(exporter.pid()));
+    let calls = field.calls(READ) - calls;
+    println!(
+        "{calls} polls in {WATCHED:?}; resident {:.1} MiB, at most {:.1} MiB; {:?} of CPU\n",
+        table::mib(used.resident_bytes),
+        table::mib(used.peak_bytes),
+        used.cpu.saturating_sub(cpu)
+    );
+    for (thread, waits) in after {
+        let earlier = before.iter().find(|(name, _)| *name == thread).map_or(0, |(_, waits)| *waits);
+        println!("{:>8.2} wake-ups/s of thread {thread}", (waits - earlier) as f64 / WATCHED.as_secs_f64());
+    }
+}
+
+/// The exporter, its variants, and the script with each of these page sizes.
+fn contenders(pools: &[&str], page_sizes: &[u8]) -> Vec<Contender> {
+    let variants = std::iter::once(Variant::default()).chain(Variant::asked_for());
+    let exporters = variants.map(|variant| Contender::exporter(pools, variant));
+    let all = exporters.chain(page_sizes.iter().map(|size| Contender::peer(POOL, *size)));
+    all.filter(Contender::is_here).collect()
+}
+
+/// Measures every contender `runs` times, by turns: what the machine does beside concerns all of them.
+fn by_turns(runs: usize, contenders: &[Contender], mut run: impl FnMut(&Contender) -> Run) -> Vec<Vec<Run>> {
+    let mut measured = vec![Vec::with_capacity(runs); contenders.len()];
+    for _ in 0..runs {
+        for (contender, measured) in contenders.iter().zip(&mut measured) {
+            measured.push(run(contender));
+        }
+    }
+    measured
+}
+
+/// Users by their number, spread over the pools, with so many sign-ins each.
+fn populate(world: &mut World, pools: &[&str], users: usize, events: usize) {
+    for pool in pools {
+        world.add_pool(Pool::new(pool));
+    }
+    let now = world.now().0;
+    for user in 0..users {
+        let pool = pools[user % pools.len()];
+        let name = name(user);
+        world.add_user_with(pool, &name, |user| user.created = UnixMillis(now - 2 * 365 * 86_400_000));
+        // The newest is one to seven hours old. Oldest first: events arrive at the cheap end.
+        let newest = now - 3_600_000 - (user as i64 * 7_919) % (BETWEEN_EVENTS_MS - 3_600_000);
+        for event in (0..events).rev() {
+            let event = world.sign_in(UnixMillis(newest - event as i64 * BETWEEN_EVENTS_MS));
+            world.arrive(pool, &name, &event);
+        }
+    }
+}
+
+/// 36 characters, as Cognito makes names where users sign in with an address.
+fn name(user: usize) -> String {
+    format!("{user:08x}-7b1c-4c6e-9f0a-{user:012x}")
+}

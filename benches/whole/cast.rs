@@ -1,0 +1,436 @@
+//! The field on which contenders work, and one run of one of them.
+
+use std::io::{BufRead as _, BufReader, Lines};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cognito_auth_exporter::simulate::quota::Quotas;
+use cognito_auth_exporter::simulate::world::World;
+use cognito_auth_exporter::simulate::{Options, Simulation};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+use crate::collector::Collector;
+use crate::exporter::{self, Exporter};
+use crate::process::{Usage, usage};
+
+/// The operation that reads a user's history.
+pub(crate) const READ: &str = "AdminListUserAuthEvents";
+
+/// Nothing measured here takes longer.
+const PATIENCE: Duration = Duration::from_secs(1800);
+
+/// For what is in hand when the last call is answered or the last record acknowledged.
+const SETTLE: Duration = Duration::from_millis(500);
+
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// Where to work: Cognito and a receiver.
+pub(crate) struct Field {
+    simulation: Simulation,
+    collector: Collector,
+}
+
+/// Who works.
+pub(crate) enum Contender {
+    Exporter {
+        config: String,
+        variant: Variant,
+    },
+    /// The script, which reads one pool; None without an interpreter that can run it.
+    Peer {
+        python: Option<PathBuf>,
+        pool: String,
+        page_size: u8,
+    },
+}
+
+/// How an exporter differs from the one that was built beside this benchmark.
+#[derive(Clone, Default)]
+pub(crate) struct Variant {
+    name: String,
+    program: Option<PathBuf>,
+    environment: Vec<(String, String)>,
+}
+
+impl Variant {
+    /// Those that `VARIANTS` names, as in `MALLOC_ARENA_MAX=1; EXPORTER=/path/to/another`: each by its assignments, `EXPORTER`
+    /// being the binary and everything else its environment.
+    pub(crate) fn asked_for() -> Vec<Self> {
+        let variants = std::env::var("VARIANTS").unwrap_or_default();
+        let named = variants.split(';').map(str::trim).filter(|name| !name.is_empty());
+        named.map(Self::of).collect()
+    }
+
+    /// No other one, under another name.
+    pub(crate) fn named(name: &str) -> Self {
+        Self { name: name.to_owned(), ..Self::default() }
+    }
+
+    fn of(name: &str) -> Self {
+        let mut variant = Self::named(name);
+        for assignment in name.split_whitespace() {
+            match assignment.split_once('=').expect("a variant is assignments") {
+                ("EXPORTER", program) => variant.program = Some(program.into()),
+                (name, value) => variant.environment.push((name.to_owned(), value.to_owned())),
+            }
+        }
+        variant
+    }
+}
+
+/// What a contender knows when it begins.
+#[derive(Clone, Copy)]
+pub(crate) enum Start<'a> {
+    /// Nothing: everything is to be exported.
+    Anew,
+    /// What it knew when it was prepared.
+    From(&'a Known),
+}
+
+/// What contenders know, a folder for each.
+pub(crate) struct Known(TempDir);
+
+/// What there is to do: a run is over when so many histories were asked for and so many records acknowledged.
+#[derive(Clone, Copy)]
+pub(crate) struct Work {
+    pub(crate) polls: u64,
+    pub(crate) events: usize,
+}
+
+/// One run, from ready to done.
+#[derive(Clone, Copy)]
+pub(crate) struct Run {
+    /// Calls for histories.
+    pub(crate) calls: u64,
+    /// MaxResults of most of them.
+    pub(crate) page_size: u8,
+    pub(crate) events: usize,
+    pub(crate) cpu: Duration,
+    pub(crate) wall: Duration,
+    pub(crate) peak_bytes: u64,
+    /// From the start of the process until it said that it is ready, and until its first call for a history.
+    pub(crate) ready: Duration,
+    pub(crate) first_poll: Duration,
+    /// Processor time of the field in the same time, which is nobody's.
+    pub(crate) field_cpu: Duration,
+}
+
+impl Run {
+    pub(crate) fn cpu_per_call(&self) -> f64 {
+        self.cpu.as_secs_f64() / self.calls as f64
+    }
+
+    pub(crate) fn cpu_per_event(&self) -> f64 {
+        self.cpu.as_secs_f64() / self.events as f64
+    }
+}
+
+impl Contender {
+    /// The exporter as it is installed, with one poll of everybody, as fast as may be.
+    pub(crate) fn exporter(pools: &[&str], variant: Variant) -> Self {
+        let pools: String = pools.iter().map(|pool| format!("[[pools]]\nid = {pool:?}\nall_users = true\n")).collect();
+        let config = format!(
+            "{pools}[poll]\nrequests_per_second = 1000\nmin_interval = \"1d\"\nmax_interval = \"1d\"\n\
+             [discovery]\ninterval = \"1d\"\n"
+        );
+        Self::Exporter { config, variant }
+    }
+
+    /// The script, reading a pool in pages of this size.
+    pub(crate) fn peer(pool: &str, page_size: u8) -> Self {
+        let python = PathBuf::from(std::env::var_os("PEERS_PYTHON").unwrap_or_else(|| "python3".into()));
+        let imports = ["-c", "import boto3, opentelemetry.exporter.otlp.proto.http, prometheus_client"];
+        let imported = Command::new(&python).args(imports).stderr(Stdio::null()).status();
+        let python = imported.is_ok_and(|status| status.success()).then_some(python);
+        Self::Peer { python, pool: pool.to_owned(), page_size }
+    }
+
+    /// What it is called in a table.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Exporter { variant, .. } if variant.name.is_empty() => "exporter".to_owned(),
+            Self::Exporter { variant, .. } => variant.name.clone(),
+            Self::Peer { page_size, .. } => format!("script, pages of {page_size}"),
+        }
+    }
+
+    /// Whether it can be run.
+    pub(crate) fn is_here(&self) -> bool {
+        !matches!(self, Self::Peer { python: None, .. })
+    }
+
+    /// The name of the folder in which it keeps what it knows.
+    fn folder(&self) -> &'static str {
+        match self {
+            Self::Exporter { .. } => "state",
+            Self::Peer { .. } => "peer",
+        }
+    }
+}
+
+/// A place for one run of one contender.
+pub(crate) struct Stage<'a> {
+    contender: &'a Contender,
+    start: Start<'a>,
+    directory: TempDir,
+}
+
+impl Field {
+    /// A field with a populated Cognito without quotas. To be called within a runtime.
+    pub(crate) fn new(populate: impl FnOnce(&mut World)) -> Self {
+        let options = Options { quotas: Quotas::unlimited(), ..Options::default() };
+        let start = async { (Simulation::start(options).await.unwrap(), Collector::start().await) };
+        let (simulation, collector) = Handle::current().block_on(start);
+        simulation.world(populate);
+        Self { simulation, collector }
+    }
+
+    /// Changes Cognito.
+    pub(crate) fn world<R>(&self, change: impl FnOnce(&mut World) -> R) -> R {
+        self.simulation.world(change)
+    }
+
+    /// How often an operation was called.
+    pub(crate) fn calls(&self, operation: &str) -> u64 {
+        self.world(|world| world.calls().total_of(operation))
+    }
+
+    /// Waits until something is so.
+    pub(crate) fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let began = Instant::now();
+        while !condition(self) {
+            assert!(began.elapsed() < PATIENCE, "{what} did not come");
+            std::thread::sleep(LOOK_EVERY);
+        }
+    }
+
+    /// Lets every contender see everybody once, without exporting what it sees, and keeps what they know then.
+    pub(crate) fn prepare(&self, contenders: &[Contender]) -> Known {
+        let known = Known(tempfile::tempdir().unwrap());
+        let users: usize = self.world(|world| world.pools().map(|pool| pool.users().len()).sum());
+        for contender in contenders {
+            let folder = known.0.path().join(contender.folder());
+            if folder.exists() {
+                continue;
+            }
+            let nothing = Known(tempfile::tempdir().unwrap());
+            let stage = self.stage(contender, Start::From(&nothing));
+            let before = self.calls(READ);
+            match contender {
+                Contender::Exporter { .. } => {
+                    let exporter = stage.exporter(self);
+                    self.until("everybody", |field| field.calls(READ) >= before + users as u64);
+                    assert!(exporter.stop().success());
+                }
+                Contender::Peer { .. } => {
+                    let mut peer = stage.peer(self);
+                    peer.said();
+                }
+            }
+            copy(&stage.directory.path().join(contender.folder()), &folder);
+        }
+        known
+    }
+
+    /// Prepares a run.
+    pub(crate) fn stage<'a>(&self, contender: &'a Contender, start: Start<'a>) -> Stage<'a> {
+        let directory = tempfile::tempdir().unwrap();
+        let state = directory.path().join(contender.folder());
+        match start {
+            Start::From(Known(known)) if known.path().join(contender.folder()).exists() => {
+                copy(&known.path().join(contender.folder()), &state);
+            }
+            _ => std::fs::create_dir(state).unwrap(),
+        }
+        Stage { contender, start, directory }
+    }
+
+    /// Runs a contender until its work is done.
+    pub(crate) fn run(&mut self, contender: &Contender, start: Start<'_>, work: Work) -> Run {
+        self.world(|world| world.calls_mut().clear());
+        let stage = self.stage(contender, start);
+        let (calls, records) = (self.calls(READ), self.collector.records());
+        let began = Instant::now();
+        let mut process = stage.start(self);
+        let (ready, before, field_before) = (began.elapsed(), usage(process.pid()), own_cpu());
+        self.until("a first poll", |field| field.calls(READ) > calls);
+        let first_poll = began.elapsed();
+        process.wait_for(self, &|field| {
+            field.calls(READ) >= calls + work.polls && field.collector.records() >= records + work.events
+        });
+        let wall = began.elapsed() - ready;
+        std::thread::sleep(SETTLE);
+        let after: Usage = usage(process.pid());
+        let run = Run {
+            calls: self.calls(READ) - calls,
+            page_size: self.world(|world| usual_page(world)),
+            events: self.collector.records() - records,
+            cpu: after.cpu.saturating_sub(before.cpu),
+            wall,
+            peak_bytes: after.peak_bytes,
+            ready,
+            first_poll,
+            field_cpu: own_cpu().saturating_sub(field_before),
+        };
+        process.end(work);
+        assert_eq!(run.events, work.events, "everything once");
+        run
+    }
+}
+
+/// MaxResults of most of the newest calls for histories.
+fn usual_page(world: &World) -> u8 {
+    let mut asked: Vec<_> = world.calls().of(READ).filter_map(|call| call.max_results).collect();
+    asked.sort_unstable();
+    asked.get(asked.len() / 2).map_or(60, |size| u8::try_from(*size).unwrap())
+}
+
+fn own_cpu() -> Duration {
+    usage(std::process::id()).cpu
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), to).unwrap();
+        }
+    }
+}
+
+impl Stage<'_> {
+    fn start(&self, field: &Field) -> Process {
+        match self.contender {
+            Contender::Exporter { .. } => Process::Exporter(self.exporter(field)),
+            Contender::Peer { .. } => Process::Peer(self.peer(field)),
+        }
+    }
+
+    /// Starts the exporter and waits until it is ready.
+    pub(crate) fn exporter(&self, field: &Field) -> Exporter {
+        let Contender::Exporter { config, variant } = self.contender else { panic!("another contender") };
+        // Of what is new nothing is history; of what is to be known already nothing is exported.
+        let first_run = match self.start {
+            Start::Anew => "all",
+            Start::From(_) => "none",
+        };
+        let config = config.replace("[poll]\n", &format!("[poll]\nfirst_run = {first_run:?}\n"));
+        let config = match self.start {
+            Start::Anew => {
+                config.replace("all_users = true\n", "all_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n")
+            }
+            Start::From(_) => config,
+        };
+        let endpoint = field.collector.endpoint();
+        let config = format!("{config}[otlp]\nendpoint = {endpoint:?}\nprotocol = \"http/protobuf\"\n");
+        let config = exporter::configure(self.directory.path(), &config);
+        let mut command = exporter::command(&field.simulation.url());
+        command.arg("run").arg("--config").arg(config);
+        let named = std::env::var_os("EXPORTER").map(PathBuf::from);
+        if let Some(program) = variant.program.as_ref().or(named.as_ref()) {
+            command = with_program(program, &command);
+        }
+        command.envs(variant.environment.iter().map(|(name, value)| (name, value)));
+        Exporter::started(command)
+    }
+
+    /// Starts the script and waits until it is ready.
+    pub(crate) fn peer(&self, field: &Field) -> Peer {
+        let Contender::Peer { python: Some(python), pool, page_size } = self.contender else {
+            panic!("another contender")
+        };
+        let mut command = Command::new(python);
+        command
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peer/peer.py"))
+            .args(["--pool", pool, "--page-size", &page_size.to_string(), "--otlp", &field.collector.endpoint()])
+            .arg("--state")
+            .arg(self.directory.path().join("peer/seen.db"))
+            .args(matches!(self.start, Start::From(_)).then_some("--skip-history"))
+            .env_clear()
+            .env("AWS_EC2_METADATA_DISABLED", "true")
+            .env("AWS_ACCESS_KEY_ID", "dummy")
+            .env("AWS_SECRET_ACCESS_KEY", "dummy")
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env("AWS_ENDPOINT_URL", field.simulation.url());
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let mut peer = Peer { child, lines };
+        assert_eq!(peer.said()["ready"], true);
+        peer
+    }
+}
+
+/// The same command of another program.
+fn with_program(program: &Path, command: &Command) -> Command {
+    let mut other = Command::new(program);
+    other.args(command.get_args()).env_clear();
+    other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    other
+}
+
+enum Process {
+    Exporter(Exporter),
+    Peer(Peer),
+}
+
+impl Process {
+    fn pid(&self) -> u32 {
+        match self {
+            Self::Exporter(exporter) => exporter.pid(),
+            Self::Peer(peer) => peer.child.id(),
+        }
+    }
+
+    /// Waits until the work is done: what is seen of it on the field, and the script's own word.
+    fn wait_for(&mut self, field: &Field, is_done: &dyn Fn(&Field) -> bool) {
+        if let Self::Peer(peer) = self {
+            peer.said();
+        }
+        field.until("the work done", is_done);
+    }
+
+    /// Checks that it has counted what it exported, and ends it.
+    fn end(self, work: Work) {
+        match self {
+            Self::Exporter(exporter) => {
+                let is_counted = |scrape: &exporter::Scrape| {
+                    let counted = scrape.sum("cognito_auth_events_total", &[]);
+                    let waiting = scrape.sum("cognito_exporter_outbox_records", &[]);
+                    (counted - work.events as f64).abs() < 0.5 && waiting < 0.5
+                };
+                exporter.until("everything counted", is_counted);
+                assert!(exporter.stop().success());
+            }
+            Self::Peer(peer) => drop(peer),
+        }
+    }
+}
+
+/// The script as a process. Dropping it kills it.
+pub(crate) struct Peer {
+    child: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Peer {
+    /// The next line that it says: when it is ready, and after every round.
+    pub(crate) fn said(&mut self) -> Value {
+        serde_json::from_str(&self.lines.next().expect("the script goes on").unwrap()).unwrap()
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
