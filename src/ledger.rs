@@ -44,7 +44,7 @@ pub use self::names::RecordName;
 use self::stored_entry::{StoredEntry, StoredRefusal};
 use self::stored_user::StoredUser;
 pub use self::transfer::Import;
-use self::writer::{Access, GROUP_KEYS_MAX, Reply, Request, Shared, TimeOfDay, WAITING_MAX, Writer};
+use self::writer::{Access, GROUP_PLACES_MAX, Reply, Request, Shared, TimeOfDay, WAITING_MAX, Writer};
 use crate::config::StateConfig;
 use crate::courier::{Outbox, OutboxId, Settlement, Unreadable, Waiting};
 use crate::cursor::Cursor;
@@ -467,7 +467,7 @@ impl Ledger {
         let mut users =
             users.into_iter().map(|(username, record)| (self.user_key(pool_id, &username), self.private(record)));
         loop {
-            let part: Vec<_> = users.by_ref().take(GROUP_KEYS_MAX).collect();
+            let part: Vec<_> = users.by_ref().take(GROUP_PLACES_MAX).collect();
             if part.is_empty() {
                 return Ok(());
             }
@@ -506,7 +506,7 @@ impl Ledger {
     /// # Errors
     /// Of some it may not have been noted: the ledger has failed or is closed.
     pub async fn mark_gone(&self, pool_id: &str, usernames: &[String], since: UnixMillis) -> Result<(), LedgerError> {
-        for part in usernames.chunks(GROUP_KEYS_MAX) {
+        for part in usernames.chunks(GROUP_PLACES_MAX) {
             let gone = || Some(Gone { since: since.0 }.seal());
             let marks = part.iter().map(|username| (keys::gone(&self.user_key(pool_id, username)), gone()));
             self.ask(Work::Put(marks.collect())).await?;
@@ -519,7 +519,7 @@ impl Ledger {
     /// # Errors
     /// Some may still be there: the ledger has failed or is closed.
     pub async fn forget(&self, pool_id: &str, usernames: Vec<String>) -> Result<(), LedgerError> {
-        for part in usernames.chunks(GROUP_KEYS_MAX / 2) {
+        for part in usernames.chunks(GROUP_PLACES_MAX / 2) {
             let users = part.iter().map(|username| self.user_key(pool_id, username));
             let removed = users.flat_map(|user| [(keys::gone(&user), None), (user, None)]);
             self.ask(Work::Put(removed.collect())).await?;
@@ -541,7 +541,7 @@ impl Ledger {
     /// # Errors
     /// One of them cannot be read, or the ledger has failed or is closed. Those before it may be rewound.
     pub async fn rewind(&self, pool_id: &str, usernames: &[String], from: UnixMillis) -> Result<(), LedgerError> {
-        for part in usernames.chunks(GROUP_KEYS_MAX) {
+        for part in usernames.chunks(GROUP_PLACES_MAX) {
             let users = part.iter().map(|username| self.user_key(pool_id, username)).collect();
             self.ask(Work::Rewind { users, from }).await?;
         }
@@ -601,7 +601,7 @@ impl Ledger {
     /// # Errors
     /// One of them cannot be read, or the ledger has failed or is closed. Those before it may be back in the outbox.
     pub async fn retry(&self, ids: &[OutboxId]) -> Result<(), LedgerError> {
-        for part in ids.chunks(GROUP_KEYS_MAX / 2) {
+        for part in ids.chunks(GROUP_PLACES_MAX / 2) {
             self.ask(Work::Retry(part.to_vec())).await?;
         }
         Ok(())
@@ -612,7 +612,7 @@ impl Ledger {
     /// # Errors
     /// Some may still be there: the ledger has failed or is closed.
     pub async fn drop_quarantined(&self, ids: &[OutboxId]) -> Result<(), LedgerError> {
-        for part in ids.chunks(GROUP_KEYS_MAX) {
+        for part in ids.chunks(GROUP_PLACES_MAX) {
             self.ask(Work::Drop(part.to_vec())).await?;
         }
         Ok(())

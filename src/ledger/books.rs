@@ -43,18 +43,21 @@ pub(super) enum Work {
 }
 
 impl Work {
-    /// Keys that it will touch, about.
-    pub(super) fn keys(&self) -> usize {
+    /// Places in the store that it touches, about. A key has one of its own; entries of the outbox lie side by side.
+    pub(super) fn places(&self) -> usize {
+        const ENTRIES_OF_A_PLACE: usize = 16;
         match self {
             Self::Put(changes) => changes.len(),
             Self::Enroll(users) => users.len(),
             Self::Succeed { .. } => 2,
             Self::Carry { .. } | Self::Rename { .. } => 4,
-            Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len(),
+            Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len() / ENTRIES_OF_A_PLACE,
             Self::Rewind { users, .. } => users.len(),
             // Neighbours, and seldom.
             Self::ForgetPool(_) => 1,
-            Self::Settle(settlement) => settlement.delivered.len() + 2 * settlement.quarantined.len(),
+            Self::Settle(Settlement { delivered, quarantined }) => {
+                delivered.len() / ENTRIES_OF_A_PLACE + 2 * quarantined.len()
+            }
             Self::Retry(ids) => 2 * ids.len(),
             Self::Drop(ids) => ids.len(),
         }
