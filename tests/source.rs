@@ -41,6 +41,14 @@ async fn ada() -> (Simulation, Cognito) {
     (simulation, source)
 }
 
+/// It is moved into each future around it, and into the task, at every turn.
+#[test]
+fn the_future_of_a_call_is_small() {
+    let source = source("http://cognito.invalid", PATIENCE);
+    let bytes = size_of_val(&source.page(USER, None, 60));
+    assert!(bytes < 8 << 10, "{bytes} bytes");
+}
+
 /// The error without its text, as a word.
 fn kind(error: &SourceError) -> String {
     match error {

@@ -53,9 +53,8 @@ impl Cognito {
         max_results: Option<u8>,
     ) -> Result<WirePage, SourceError> {
         let call = self.client().await.admin_list_user_auth_events().user_pool_id(&self.pool_id).username(username);
-        let call = call.set_next_token(token.map(str::to_owned)).set_max_results(max_results.map(i32::from));
-        // The SDK's future is large. On the heap it is not moved with every future around it.
-        let answer = Box::pin(call.send()).await;
+        let answer =
+            call.set_next_token(token.map(str::to_owned)).set_max_results(max_results.map(i32::from)).send().await;
         let personal = [username, token.unwrap_or_default()];
         match answer {
             Ok(page) => Ok(page.into()),

@@ -169,7 +169,8 @@ impl Account {
     }
 
     async fn built(&self) -> &(Client, Credentials) {
-        self.built.get_or_init(|| self.build()).await
+        // Boxed, because it is large and needed once: every turn's future would have room for it, and move it along.
+        self.built.get_or_init(|| Box::pin(self.build())).await
     }
 
     async fn build(&self) -> (Client, Credentials) {
