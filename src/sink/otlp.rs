@@ -12,7 +12,6 @@ use http::Uri;
 use http_body_util::BodyExt as _;
 use opentelemetry_otlp::Protocol;
 use opentelemetry_sdk::logs::LogBatch;
-use prost::Message as _;
 
 use crate::config::{OtlpConfig, OtlpProtocol};
 use crate::entry::Entry;
@@ -24,6 +23,7 @@ mod headers;
 mod over_grpc;
 mod over_http;
 mod payload;
+mod size;
 mod tls;
 
 use answer::Reply;
@@ -167,15 +167,14 @@ impl Sink for OtlpSink {
         self.export(batch).await
     }
 
-    /// The size of a request with this entry alone: a batch is smaller than the sum.
     fn size_of(&self, entry: &Entry) -> usize {
-        let records = self.packer.records(std::slice::from_ref(entry));
-        let request = self.packer.request(&LogBatch::new(&self.packer.scoped(&records)));
         if self.json {
-            // As the exporter writes it.
+            // As the exporter writes it, a request with this entry alone: a batch is smaller than the sum.
+            let records = self.packer.records(std::slice::from_ref(entry));
+            let request = self.packer.request(&LogBatch::new(&self.packer.scoped(&records)));
             serde_json::to_vec_pretty(&request).map_or(0, |text| text.len())
         } else {
-            request.encoded_len()
+            size::record(&self.packer.made(entry))
         }
     }
 }

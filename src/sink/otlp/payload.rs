@@ -85,8 +85,13 @@ impl Packer {
         ExportLogsServiceRequest { resource_logs: group_logs_by_resource_and_scope(batch, &self.wire_resource) }
     }
 
+    /// The record of an entry, before it has a wire format.
+    pub(super) fn made<'a>(&self, entry: &'a Entry) -> Record<'a> {
+        Record::of(entry, self.timestamp).in_schema(entry, self.schema)
+    }
+
     fn record(&self, entry: &Entry) -> SdkLogRecord {
-        let made = Record::of(entry, self.timestamp).in_schema(entry, self.schema);
+        let made = self.made(entry);
         let mut record = self.logger.create_log_record();
         if let Some(timestamp) = made.timestamp.and_then(system_time) {
             record.set_timestamp(timestamp);
@@ -136,6 +141,7 @@ fn map(pairs: Pairs<'_>) -> AnyValue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sink::otlp::size;
     use crate::sink::record::tests::{bare_entry, full_entry};
 
     fn packed(packer: &Packer, entries: &[Entry]) -> ExportLogsServiceRequest {
@@ -162,6 +168,30 @@ mod tests {
             let record = &request.resource_logs[0].scope_logs[0].log_records[0];
             assert_eq!(record.time_unix_nano, nanos, "{millis}");
             assert_eq!(record.observed_time_unix_nano, nanos, "{millis}");
+        }
+    }
+
+    /// Without times and with them, in both schemas, with texts and numbers on both sides of where a length takes another byte.
+    #[test]
+    fn a_records_size_is_known_before_it_is_written() {
+        for schema in [Schema::Cognito, Schema::Ocsf] {
+            let packer = Packer::new("i", &[], TimestampSource::Event, schema);
+            for (name, revision) in [(1, 0), (90, 1), (127, 127), (128, 128), (16_383, 70_000), (16_384, u32::MAX)] {
+                let mut full = full_entry();
+                full.revision = revision;
+                full.event.context.as_mut().unwrap().device_name = Some("n".repeat(name));
+                for entry in [full, bare_entry()] {
+                    let without_time = if entry.event.creation_date.is_none() { 1 + 8 } else { 0 };
+                    let record =
+                        &packed(&packer, std::slice::from_ref(&entry)).resource_logs[0].scope_logs[0].log_records[0];
+                    let written = prost::encoding::message::encoded_len(2, record);
+                    assert_eq!(
+                        size::record(&packer.made(&entry)),
+                        written + without_time,
+                        "{schema:?} {name} {revision}"
+                    );
+                }
+            }
         }
     }
 
