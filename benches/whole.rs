@@ -32,7 +32,7 @@ use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use exporter::Exporter;
 use process::{usage, waits};
-use table::Table;
+use table::{Table, mib};
 
 /// Several accounts' worth of budget: one has 1,000 calls a second at most, and nobody wants to wait for 100,000.
 const POOLS: [&str; 4] = ["eu-west-1_Whole", "eu-west-2_Whole", "us-east-1_Whole", "us-west-2_Whole"];
@@ -52,6 +52,10 @@ const PAST_EVENTS: usize = 60;
 /// Of the mix: one user in so many has signed in since the last round, up to three times.
 const LIVELY_OF: usize = 10;
 
+/// When the exporter polls somebody again: as soon as it may, or not while it is measured.
+const AT_ONCE: &str = "1s";
+const NEVER_AGAIN: &str = "1d";
+
 /// How much is measured.
 struct Plan {
     runs: usize,
@@ -68,7 +72,7 @@ impl Plan {
         let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
         let runs = number("RUNS", 5);
         let part = number("PART", 1);
-        Self { runs, backward: 2_000 / part, many: 100_000 / part, few: 5_000 / part }
+        Self { runs, backward: 2_000 / part, many: 100_000 / part, few: 2_500 / part }
     }
 }
 
@@ -97,10 +101,10 @@ fn main() {
 
 /// 2,000 users with 120 events each, nothing of which is known.
 fn catch_up(plan: &Plan) {
-    let mut field = Field::new(|world| populate(world, &[POOL], plan.backward, CATCH_UP_EVENTS));
-    let work = Work { polls: plan.backward as u64, events: plan.backward * CATCH_UP_EVENTS };
-    let contenders = contenders(&[POOL], &[60]);
-    let measured = by_turns(plan.runs, &contenders, |contender| field.run(contender, Start::Anew, work));
+    let field = Field::new(|world| populate(world, &[POOL], plan.backward, CATCH_UP_EVENTS));
+    let work = Work { warm_up: false, polls: plan.backward as u64, events: plan.backward * CATCH_UP_EVENTS };
+    let contenders = contenders(NEVER_AGAIN, &[60]);
+    let measured = by_turns(plan.runs, &contenders, |contender| field.run(contender, Start::Anew, work, |_| {}));
     let mut table = Table::new(&contenders);
     table.row("CPU seconds per 100,000 events", &measured, |run| run.cpu_per_event() * 1e5);
     table.row("events/s", &measured, |run| run.events as f64 / run.wall.as_secs_f64());
@@ -110,24 +114,24 @@ fn catch_up(plan: &Plan) {
     table.print();
 }
 
-/// Everybody once, and nobody has done anything since.
+/// Everybody once more, and nobody has done anything since.
 fn nothing_new(plan: &Plan) {
-    let mut field = Field::new(|world| populate(world, &[POOL], plan.few, PAST_EVENTS));
-    let mut contenders = contenders(&[POOL], &[60]);
-    let known = field.prepare(&contenders);
-    let work = Work { polls: plan.few as u64, events: 0 };
-    let start = Start::From(&known);
+    let field = Field::new(|world| populate(world, &[POOL], plan.few, PAST_EVENTS));
+    let mut contenders = contenders(AT_ONCE, &[60]);
+    let work = Work { warm_up: true, polls: plan.few as u64, events: 0 };
+    let run = |contender: &Contender| field.run(contender, Start::Skipping, work, |_| {});
     // Once to learn which pages the exporter asks for: the script is to ask for them, too.
-    let page_size = field.run(&contenders[0], start, work).page_size;
+    let page_size = run(&contenders[0]).page_size;
     contenders.extend(Some(Contender::peer(POOL, page_size)).filter(Contender::is_here));
-    let mut measured = by_turns(plan.runs, &contenders, |contender| field.run(contender, start, work));
+    let mut measured = by_turns(plan.runs, &contenders, run);
     drop(field);
 
-    let mut field = Field::new(|world| populate(world, &POOLS, plan.many, PAST_EVENTS));
-    let many = [Contender::exporter(&POOLS, Variant::named(&format!("exporter, {} users", plan.many)))];
+    let field = Field::new(|world| populate(world, &POOLS, plan.many, PAST_EVENTS));
+    let many = Contender::exporter(&POOLS, AT_ONCE, Variant::named(&format!("exporter, {} users", plan.many)));
     let known = field.prepare(&many);
-    let work = Work { polls: plan.many as u64, events: 0 };
-    measured.extend(by_turns(plan.runs, &many, |contender| field.run(contender, Start::From(&known), work)));
+    let work = Work { warm_up: true, polls: plan.many as u64, events: 0 };
+    let many = [many];
+    measured.extend(by_turns(plan.runs, &many, |contender| field.run(contender, Start::From(&known), work, |_| {})));
     contenders.extend(many);
 
     let mut table = Table::new(&contenders);
@@ -139,24 +143,25 @@ fn nothing_new(plan: &Plan) {
     table.print();
 }
 
-/// Everybody once; every tenth user has signed in since, up to three times.
+/// Everybody once more; every tenth user has signed in since, up to three times.
 fn mix(plan: &Plan) {
-    let mut field = Field::new(|world| populate(world, &[POOL], plan.few, PAST_EVENTS));
-    let contenders = contenders(&[POOL], &[60]);
-    let known = field.prepare(&contenders);
-    let mut events = 0;
-    field.world(|world| {
-        for user in (0..plan.few).step_by(LIVELY_OF) {
-            for age in 0..=(user / LIVELY_OF) % 3 {
-                // After everybody was seen, hence live.
+    let lively = || (0..plan.few).step_by(LIVELY_OF);
+    let sign_ins = |user: usize| 1 + (user / LIVELY_OF) % 3;
+    let sign_in = |world: &mut World| {
+        for user in lively() {
+            for age in 0..sign_ins(user) {
                 let event = world.sign_in(UnixMillis(world.now().0 - age as i64));
                 world.arrive(POOL, &name(user), &event);
-                events += 1;
             }
         }
+    };
+    let contenders = contenders(AT_ONCE, &[60]);
+    let work = Work { warm_up: true, polls: plan.few as u64, events: lively().map(sign_ins).sum() };
+    let measured = by_turns(plan.runs, &contenders, |contender| {
+        // Another one each time, because the events stay.
+        let field = Field::new(|world| populate(world, &[POOL], plan.few, PAST_EVENTS));
+        field.run(contender, Start::Skipping, work, sign_in)
     });
-    let work = Work { polls: plan.few as u64, events };
-    let measured = by_turns(plan.runs, &contenders, |contender| field.run(contender, Start::From(&known), work));
     let mut table = Table::new(&contenders);
     table.row("CPU seconds per 1,000 polls, a tenth with 1 to 3 events", &measured, |run| run.cpu_per_call() * 1e3);
     table.row("polls/s", &measured, |run| run.calls as f64 / run.wall.as_secs_f64());
@@ -172,7 +177,7 @@ fn scrape(plan: &Plan) {
     let pools: Vec<String> = (0..50).map(|pool| format!("eu-west-1_Scrape{pool}")).collect();
     let pools: Vec<&str> = pools.iter().map(String::as_str).collect();
     let field = Field::new(|world| populate(world, &pools, 50 * 10, 5));
-    let contender = Contender::exporter(&pools, Variant::default());
+    let contender = Contender::exporter(&pools, NEVER_AGAIN, Variant::default());
     let measured: Vec<(Duration, Duration, usize)> = (0..plan.runs)
         .map(|_| {
             let stage = field.stage(&contender, Start::Anew);
@@ -202,35 +207,46 @@ fn scrape(plan: &Plan) {
     table.print();
 }
 
-/// A hundred users, and nothing to do: memory, and what wakes the process.
+/// A hundred users, and nothing to do: memory, and what wakes the process. Once after it has taken all there is, and once
+/// after a start at which it knew everybody.
 fn idle(_: &Plan) {
     const WATCHED: Duration = Duration::from_secs(60);
     let field = Field::new(|world| populate(world, &[POOL], 100, PAST_EVENTS));
-    let contender = Contender::exporter(&[POOL], Variant::default());
-    let stage = field.stage(&contender, Start::Anew);
-    let exporter: Exporter = stage.exporter(&field);
-    field.until("everybody polled", |field| field.calls(READ) >= 100);
-    std::thread::sleep(WATCHED);
-    let (before, calls, cpu) = (waits(exporter.pid()), field.calls(READ), usage(exporter.pid()).cpu);
-    std::thread::sleep(WATCHED);
-    let (after, used) = (waits(exporter.pid()), usage(exporter.pid()));
-    let calls = field.calls(READ) - calls;
-    println!(
-        "{calls} polls in {WATCHED:?}; resident {:.1} MiB, at most {:.1} MiB; {:?} of CPU\n",
-        table::mib(used.resident_bytes),
-        table::mib(used.peak_bytes),
-        used.cpu.saturating_sub(cpu)
-    );
-    for (thread, waits) in after {
-        let earlier = before.iter().find(|(name, _)| *name == thread).map_or(0, |(_, waits)| *waits);
-        println!("{:>8.2} wake-ups/s of thread {thread}", (waits - earlier) as f64 / WATCHED.as_secs_f64());
+    let contender = Contender::exporter(&[POOL], NEVER_AGAIN, Variant::default());
+    let known = field.prepare(&contender);
+    for (what, start) in [("after a catch-up", Start::Anew), ("after a start", Start::From(&known))] {
+        let calls = field.calls(READ);
+        let stage = field.stage(&contender, start);
+        let exporter: Exporter = stage.exporter(&field);
+        field.until("everybody polled", |field| field.calls(READ) >= calls + 100);
+        std::thread::sleep(WATCHED);
+        let (before, calls, cpu) = (waits(exporter.pid()), field.calls(READ), usage(exporter.pid()).cpu);
+        std::thread::sleep(WATCHED);
+        let (after, used) = (waits(exporter.pid()), usage(exporter.pid()));
+        let wakes = |(name, waits): &(String, u64)| {
+            let earlier = before.iter().find(|(earlier, _)| earlier == name).map_or(0, |(_, waits)| *waits);
+            (waits - earlier) as f64 / WATCHED.as_secs_f64()
+        };
+        println!(
+            "{what}: {:.1} MiB resident, {:.1} of them no file's, at most {:.1}; in {WATCHED:?} {} polls, {:?} of CPU and {:.1} wake-ups/s:\n",
+            mib(used.resident_bytes),
+            mib(used.anonymous_bytes),
+            mib(used.peak_bytes),
+            field.calls(READ) - calls,
+            used.cpu.saturating_sub(cpu),
+            after.iter().map(wakes).sum::<f64>(),
+        );
+        for thread in &after {
+            println!("{:>8.2} {}", wakes(thread), thread.0);
+        }
+        println!();
     }
 }
 
-/// The exporter, its variants, and the script with each of these page sizes.
-fn contenders(pools: &[&str], page_sizes: &[u8]) -> Vec<Contender> {
+/// The exporter, which polls everybody again after `again`, its variants, and the script with each of these page sizes.
+fn contenders(again: &str, page_sizes: &[u8]) -> Vec<Contender> {
     let variants = std::iter::once(Variant::default()).chain(Variant::asked_for());
-    let exporters = variants.map(|variant| Contender::exporter(pools, variant));
+    let exporters = variants.map(|variant| Contender::exporter(&[POOL], again, variant));
     let all = exporters.chain(page_sizes.iter().map(|size| Contender::peer(POOL, *size)));
     all.filter(Contender::is_here).collect()
 }

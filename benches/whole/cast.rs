@@ -1,5 +1,6 @@
 //! The field on which contenders work, and one run of one of them.
 
+use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
@@ -24,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// For what is in hand when the last call is answered or the last record acknowledged.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// What the script rests between two rounds: longer than [`SETTLE`].
+const PAUSE: Duration = Duration::from_secs(2);
 
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
@@ -86,21 +90,25 @@ impl Variant {
 pub(crate) enum Start<'a> {
     /// Nothing: everything is to be exported.
     Anew,
+    /// Nothing, and what it finds at first is not to be exported.
+    Skipping,
     /// What it knew when it was prepared.
     From(&'a Known),
 }
 
-/// What contenders know, a folder for each.
+/// What a contender knows.
 pub(crate) struct Known(TempDir);
 
 /// What there is to do: a run is over when so many histories were asked for and so many records acknowledged.
 #[derive(Clone, Copy)]
 pub(crate) struct Work {
+    /// Whether everybody is polled once before anything is measured.
+    pub(crate) warm_up: bool,
     pub(crate) polls: u64,
     pub(crate) events: usize,
 }
 
-/// One run, from ready to done.
+/// One run, from ready, or from the end of its warm-up, to done.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
     /// Calls for histories.
@@ -129,12 +137,12 @@ impl Run {
 }
 
 impl Contender {
-    /// The exporter as it is installed, with one poll of everybody, as fast as may be.
-    pub(crate) fn exporter(pools: &[&str], variant: Variant) -> Self {
+    /// The exporter as it is installed, as fast as may be; who was polled is polled again after `again`, such as "1d".
+    pub(crate) fn exporter(pools: &[&str], again: &str, variant: Variant) -> Self {
         let pools: String = pools.iter().map(|pool| format!("[[pools]]\nid = {pool:?}\nall_users = true\n")).collect();
         let config = format!(
-            "{pools}[poll]\nrequests_per_second = 1000\nmin_interval = \"1d\"\nmax_interval = \"1d\"\n\
-             [discovery]\ninterval = \"1d\"\n"
+            "{pools}[poll]\nrequests_per_second = 1000\nmin_interval = {again:?}\nmax_interval = \"1d\"\n\
+             [discovery]\ninterval = \"1d\"\nrequests_per_second = 30\n"
         );
         Self::Exporter { config, variant }
     }
@@ -207,31 +215,24 @@ impl Field {
         }
     }
 
-    /// Lets every contender see everybody once, without exporting what it sees, and keeps what they know then.
-    pub(crate) fn prepare(&self, contenders: &[Contender]) -> Known {
+    /// Waits until so many users were asked for: some are polled again before others are on the roster.
+    fn until_all_polled(&self, users: u64) {
+        let polled = |world: &mut World| world.calls().of(READ).map(|call| &call.user).collect::<HashSet<_>>().len();
+        while (self.world(polled) as u64) < users {
+            std::thread::sleep(SETTLE);
+        }
+    }
+
+    /// Lets the exporter see everybody once, without exporting what it sees, and keeps what it knows then.
+    pub(crate) fn prepare(&self, contender: &Contender) -> Known {
         let known = Known(tempfile::tempdir().unwrap());
         let users: usize = self.world(|world| world.pools().map(|pool| pool.users().len()).sum());
-        for contender in contenders {
-            let folder = known.0.path().join(contender.folder());
-            if folder.exists() {
-                continue;
-            }
-            let nothing = Known(tempfile::tempdir().unwrap());
-            let stage = self.stage(contender, Start::From(&nothing));
-            let before = self.calls(READ);
-            match contender {
-                Contender::Exporter { .. } => {
-                    let exporter = stage.exporter(self);
-                    self.until("everybody", |field| field.calls(READ) >= before + users as u64);
-                    assert!(exporter.stop().success());
-                }
-                Contender::Peer { .. } => {
-                    let mut peer = stage.peer(self);
-                    peer.said();
-                }
-            }
-            copy(&stage.directory.path().join(contender.folder()), &folder);
-        }
+        let stage = self.stage(contender, Start::Skipping);
+        let before = self.calls(READ);
+        let exporter = stage.exporter(self);
+        self.until("everybody", |field| field.calls(READ) >= before + users as u64);
+        assert!(exporter.stop().success());
+        copy(&stage.directory.path().join(contender.folder()), &known.0.path().join(contender.folder()));
         known
     }
 
@@ -248,20 +249,35 @@ impl Field {
         Stage { contender, start, directory }
     }
 
-    /// Runs a contender until its work is done.
-    pub(crate) fn run(&mut self, contender: &Contender, start: Start<'_>, work: Work) -> Run {
+    /// Runs a contender until its work is done. `meanwhile` is what happens before it is measured.
+    pub(crate) fn run(
+        &self,
+        contender: &Contender,
+        start: Start<'_>,
+        work: Work,
+        meanwhile: impl FnOnce(&mut World),
+    ) -> Run {
         self.world(|world| world.calls_mut().clear());
         let stage = self.stage(contender, start);
-        let (calls, records) = (self.calls(READ), self.collector.records());
+        let (mut calls, records) = (self.calls(READ), self.collector.records());
         let began = Instant::now();
         let mut process = stage.start(self);
-        let (ready, before, field_before) = (began.elapsed(), usage(process.pid()), own_cpu());
+        let ready = began.elapsed();
+        let (mut measured, mut before, mut field_before) = (Instant::now(), usage(process.pid()), own_cpu());
         self.until("a first poll", |field| field.calls(READ) > calls);
         let first_poll = began.elapsed();
+        if work.warm_up {
+            process.wait_for(self, &|field| field.calls(READ) >= calls + work.polls);
+            self.until_all_polled(work.polls);
+            self.world(|world| world.calls_mut().clear());
+            calls = self.calls(READ);
+            (measured, before, field_before) = (Instant::now(), usage(process.pid()), own_cpu());
+        }
+        self.world(meanwhile);
         process.wait_for(self, &|field| {
             field.calls(READ) >= calls + work.polls && field.collector.records() >= records + work.events
         });
-        let wall = began.elapsed() - ready;
+        let wall = measured.elapsed();
         std::thread::sleep(SETTLE);
         let after: Usage = usage(process.pid());
         let run = Run {
@@ -319,14 +335,14 @@ impl Stage<'_> {
         // Of what is new nothing is history; of what is to be known already nothing is exported.
         let first_run = match self.start {
             Start::Anew => "all",
-            Start::From(_) => "none",
+            Start::Skipping | Start::From(_) => "none",
         };
         let config = config.replace("[poll]\n", &format!("[poll]\nfirst_run = {first_run:?}\n"));
         let config = match self.start {
             Start::Anew => {
                 config.replace("all_users = true\n", "all_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n")
             }
-            Start::From(_) => config,
+            Start::Skipping | Start::From(_) => config,
         };
         let endpoint = field.collector.endpoint();
         let config = format!("{config}[otlp]\nendpoint = {endpoint:?}\nprotocol = \"http/protobuf\"\n");
@@ -352,7 +368,8 @@ impl Stage<'_> {
             .args(["--pool", pool, "--page-size", &page_size.to_string(), "--otlp", &field.collector.endpoint()])
             .arg("--state")
             .arg(self.directory.path().join("peer/seen.db"))
-            .args(matches!(self.start, Start::From(_)).then_some("--skip-history"))
+            .args((!matches!(self.start, Start::Anew)).then_some("--skip-history"))
+            .args(["--pause", &PAUSE.as_secs().to_string()])
             .env_clear()
             .env("AWS_EC2_METADATA_DISABLED", "true")
             .env("AWS_ACCESS_KEY_ID", "dummy")

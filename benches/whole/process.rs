@@ -10,8 +10,9 @@ pub(crate) struct Usage {
     pub(crate) cpu: Duration,
     /// The most memory that was resident since the program was loaded, in bytes.
     pub(crate) peak_bytes: u64,
-    /// Memory that is resident now, in bytes.
+    /// Memory that is resident now, in bytes; and the part of it that is no file's.
     pub(crate) resident_bytes: u64,
+    pub(crate) anonymous_bytes: u64,
 }
 
 /// Units of /proc/PID/stat: the kernel's USER_HZ, which is 100 whatever its own clock.
@@ -28,7 +29,12 @@ pub(crate) fn usage(pid: u32) -> Usage {
         let line = status.lines().find(|line| line.starts_with(name)).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     };
-    Usage { cpu: TICK * ticks, peak_bytes: bytes("VmHWM:"), resident_bytes: bytes("VmRSS:") }
+    Usage {
+        cpu: TICK * ticks,
+        peak_bytes: bytes("VmHWM:"),
+        resident_bytes: bytes("VmRSS:"),
+        anonymous_bytes: bytes("RssAnon:"),
+    }
 }
 
 /// How often each thread of a process that runs has waited for something, by the thread's name and number.
