@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
@@ -33,6 +33,9 @@ use crate::walk::page_size::Credit;
 
 /// How often the gauges are refreshed, and a pause is looked at again.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+/// The same while nothing happens: whoever is not used does not wake up for it.
+const IDLE_REPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Turns of a user in a row that found no record of it, after which people are told. Before, discovery is about to say
 /// where it is.
@@ -98,6 +101,9 @@ pub struct Poller<S> {
     members: Members,
     turns: JoinSet<TurnEnd>,
     paused: Option<&'static str>,
+    reported: Instant,
+    /// Whether there was a turn or a message since.
+    stirred: bool,
 }
 
 impl<S: Source> Poller<S> {
@@ -113,6 +119,8 @@ impl<S: Source> Poller<S> {
             members: Members::default(),
             turns: JoinSet::new(),
             paused: None,
+            reported: Instant::now(),
+            stirred: true,
         }
     }
 
@@ -120,18 +128,18 @@ impl<S: Source> Poller<S> {
     /// they wait for nothing but their commits.
     pub async fn run(mut self, mut messages: mpsc::Receiver<Message<S>>, may_begin: impl Future<Output = ()>) {
         let stop = self.means.stop.clone();
-        let mut report = tokio::time::interval(REPORT_EVERY);
-        report.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.report();
         let mut may_begin = std::pin::pin!(may_begin);
         let mut begun = false;
         loop {
             let begin_at = if begun { self.begin_at() } else { None };
+            let report_at = self.report_at();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 () = &mut may_begin, if !begun => begun = true,
                 Some(end) = self.turns.join_next() => self.turn_ended(end),
-                _ = report.tick() => self.report(),
+                () = tokio::time::sleep_until(report_at) => self.report(),
                 () = tokio::time::sleep_until(begin_at.unwrap_or_else(Instant::now)), if begin_at.is_some() => self.begin_turn(),
                 // Last: a million names in a row do not hold up the polls, which the budget bounds.
                 Some(message) = messages.recv() => self.told(message),
@@ -143,7 +151,13 @@ impl<S: Source> Poller<S> {
         self.report();
     }
 
+    fn report_at(&self) -> Instant {
+        let soon = self.stirred || self.paused.is_some();
+        self.reported + if soon { REPORT_EVERY } else { IDLE_REPORT_EVERY }
+    }
+
     fn told(&mut self, message: Message<S>) {
+        self.stirred = true;
         match message {
             Message::Follow(pool) => {
                 let (health, headway) = (Health::default(), Headway::default());
@@ -194,6 +208,7 @@ impl<S: Source> Poller<S> {
     }
 
     fn begin_turn(&mut self) {
+        self.stirred = true;
         let now = Instant::now().into_std();
         let Some((user, lane)) = self.schedule.next(now, self.means.allowed()) else { return };
         let Some((pool, username)) = self.members.begin(user) else { return self.schedule.leave(user) };
@@ -209,6 +224,7 @@ impl<S: Source> Poller<S> {
     }
 
     fn turn_ended(&mut self, end: Result<TurnEnd, tokio::task::JoinError>) {
+        self.stirred = true;
         let end = match end {
             Ok(end) => end,
             // A turn that panicked is a fault of the program: the process stops rather than forget the user.
@@ -286,6 +302,7 @@ impl<S: Source> Poller<S> {
 
     /// Refreshes what people see of every pool.
     fn report(&mut self) {
+        (self.reported, self.stirred) = (Instant::now(), false);
         self.tell_of_pause();
         let (now, wall) = (Instant::now().into_std(), self.means.clock.now());
         let per_second = self.gate.per_second();

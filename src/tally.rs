@@ -162,11 +162,15 @@ fn still_in_progress(facts: &Facts) -> Option<Series> {
 
 /// Adds up what moved: each series once, in ascending order.
 fn sum(moved: impl IntoIterator<Item = Series>) -> Deltas {
-    let mut deltas = std::collections::BTreeMap::new();
+    let mut deltas = Deltas::new();
     for series in moved {
-        *deltas.entry(series).or_default() += 1;
+        match deltas.iter_mut().find(|(known, _)| *known == series) {
+            Some((_, by)) => *by += 1,
+            None => deltas.push((series, 1)),
+        }
     }
-    deltas.into_iter().collect()
+    deltas.sort_unstable();
+    deltas
 }
 
 impl Series {

@@ -1,16 +1,21 @@
-//! Shows how full and how large the state is, and why work pauses: read from the ledger, once a second.
+//! Shows how full and how large the state is, and why work pauses: read from the ledger when it changes, at most once a
+//! second.
 
 use std::time::Duration;
 
-use tokio::time::{Instant, MissedTickBehavior};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::courier::Outbox as _;
 use crate::ledger::Ledger;
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, OutboxSize, PauseReason};
 use crate::status::StatusBoard;
 
 const EVERY: Duration = Duration::from_secs(1);
+
+/// Looked at all the same while nothing changes: a disk that does not answer changes nothing.
+const IDLE_EVERY: Duration = Duration::from_secs(10);
 
 /// Asking the file system for the ledger's size is dear.
 const SIZE_EVERY: Duration = Duration::from_secs(30);
@@ -34,11 +39,9 @@ impl Gauges {
     }
 
     async fn keep(self) {
-        let mut tick = tokio::time::interval(EVERY);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut changes = self.ledger.changes();
         let (mut sized, mut counted): (Option<Instant>, Option<Instant>) = (None, None);
         loop {
-            tick.tick().await;
             self.show();
             if sized.is_none_or(|at| at.elapsed() >= SIZE_EVERY) {
                 sized = Some(Instant::now());
@@ -48,6 +51,9 @@ impl Gauges {
                 counted = Some(Instant::now());
                 self.status.note_counts(&self.metrics, self.clock.now());
             }
+            sleep(EVERY).await;
+            // No change in that time is none; a ledger that is closed will not change.
+            let _ = timeout(IDLE_EVERY - EVERY, changes.changed()).await;
         }
     }
 

@@ -84,7 +84,7 @@ pub(super) struct Shared {
     pub(super) published: watch::Sender<Published>,
     /// Since when a write is under way.
     pub(super) writing: Mutex<Option<Instant>>,
-    /// Moves with what is published.
+    /// Moves with what is published, and with the access.
     pub(super) changes: watch::Sender<u64>,
 }
 
@@ -92,6 +92,12 @@ impl Shared {
     pub(super) fn set(&self, access: Access) {
         let mut place = self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         *place = access;
+        drop(place);
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|change| *change = change.wrapping_add(1));
     }
 
     pub(super) fn set_writing(&self, since: Option<Instant>) {
@@ -107,7 +113,7 @@ impl Shared {
 
     fn publish(&self, published: Published) {
         if self.published.send_replace(published) != published {
-            self.changes.send_modify(|change| *change = change.wrapping_add(1));
+            self.changed();
         }
     }
 }

@@ -41,14 +41,16 @@ fn deed(event: &AuthEvent) -> Cow<'_, str> {
 
 /// ` from 192.0.2.1 (Seattle, United States)`, as far as it is known.
 fn origin(event: &AuthEvent, masked: Modes) -> String {
+    fn known(text: Option<&String>) -> Option<&str> {
+        text.map(String::as_str).filter(|text| !text.is_empty())
+    }
     let Some(context) = &event.context else {
         return String::new();
     };
-    let known = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let place: Vec<String> = [known(&context.city), known(&context.country)].into_iter().flatten().collect();
+    let place: Vec<_> = [&context.city, &context.country].into_iter().filter_map(|it| known(it.as_ref())).collect();
     // A hash tells a person nothing.
     let place = if masked.location == Mode::Hash { String::new() } else { place.join(", ") };
-    let address = known(&context.ip_address).filter(|_| masked.ip_address != Mode::Hash);
+    let address = known(context.ip_address.as_ref()).filter(|_| masked.ip_address != Mode::Hash);
     match (address, place.is_empty()) {
         (Some(address), false) => format!(" from {address} ({place})"),
         (Some(address), true) => format!(" from {address}"),
