@@ -932,10 +932,11 @@ mod tests {
             assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, held)]), "{when}");
             shows(held);
         }
-        // A turn that does not wait for its answer any more leaves nothing uncounted: it has asked, and is gone.
+        // A turn that does not wait for its answer any more leaves nothing uncounted: it has asked, and is gone. (On a busy machine
+        // it may have its answer by then.)
         tokio::select! {
             biased;
-            answered = ledger.commit(page(4)) => panic!("answered at once: {answered:?}"),
+            answered = ledger.commit(page(4)) => answered.unwrap(),
             () = std::future::ready(()) => {}
         }
         ledger.commit(page(5)).await.unwrap();

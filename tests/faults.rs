@@ -397,9 +397,9 @@ async fn a_throttle_lowers_the_budget_which_recovers_and_nothing_is_lost() {
 async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
     let opaque = |lifetime| TokenStyle::Opaque { lifetime };
     let (dying, offsets, always) = ("eu-west-1_Dying", "eu-west-1_Offsets", "eu-west-1_Always");
-    let same_token = "eu-west-1_SameToken";
+    let (same_token, same_page) = ("eu-west-1_SameToken", "eu-west-1_SamePage");
     let spoilt = [
-        ("eu-west-1_SamePage", Misfortune::RepeatPage),
+        (same_page, Misfortune::RepeatPage),
         ("eu-west-1_Empty", Misfortune::EmptyPage),
         ("eu-west-1_Shuffled", Misfortune::Shuffle),
     ];
@@ -413,6 +413,9 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
         for user in ["user-0", "user-1", "user-2"] {
             // On the second page: the first without a token would be a history that ends there.
             let second_page = Fault::new(Misfortune::RepeatToken).on(READ).in_pool(same_token).for_user(user);
+            world.inject(second_page.after(1).times(1));
+            // Once for sure, whatever chance does.
+            let second_page = Fault::new(Misfortune::RepeatPage).on(READ).in_pool(same_page).for_user(user);
             world.inject(second_page.after(1).times(1));
         }
         for (pool, misfortune) in spoilt.clone() {
@@ -442,7 +445,7 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
     stage.conserved(&exporter, &pools).await;
     let scrape = exporter.until("no backlog", |scrape| is(scrape, "cognito_exporter_catching_up", &[], 0.0));
     let counted = |metric: &str, pool: &str| scrape.sum(metric, &[&of(pool)]);
-    for pool in ["eu-west-1_SamePage", "eu-west-1_Shuffled"] {
+    for pool in [same_page, "eu-west-1_Shuffled"] {
         assert!(counted("cognito_exporter_order_violations_total", pool) > 0.5, "{pool} {}", scrape.interesting());
     }
     for pool in [dying, always, same_token] {

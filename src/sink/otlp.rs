@@ -167,14 +167,15 @@ impl Sink for OtlpSink {
         self.export(batch).await
     }
 
+    /// The size of a request with this entry alone, or a few bytes more: a batch is smaller than the sum.
     fn size_of(&self, entry: &Entry) -> usize {
         if self.json {
-            // As the exporter writes it, a request with this entry alone: a batch is smaller than the sum.
+            // As the exporter writes it.
             let records = self.packer.records(std::slice::from_ref(entry));
             let request = self.packer.request(&LogBatch::new(&self.packer.scoped(&records)));
             serde_json::to_vec_pretty(&request).map_or(0, |text| text.len())
         } else {
-            size::record(&self.packer.made(entry))
+            self.packer.envelope() + size::record(&self.packer.made(entry))
         }
     }
 }
