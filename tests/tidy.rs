@@ -28,6 +28,7 @@ const PURE: &[&str] = &[
     "schedule/user",
     "shard",
     "sink/ocsf",
+    "sink/otlp/size",
     "sink/record",
     "tally",
     "targets/roster",
