@@ -102,6 +102,8 @@ pub struct OtlpSink {
     transport: Transport,
     timeout: Duration,
     json: bool,
+    /// Bytes of a request around its records.
+    envelope: usize,
 }
 
 #[derive(Debug)]
@@ -126,6 +128,7 @@ impl OtlpSink {
             OtlpProtocol::HttpJson => http(Protocol::HttpJson)?,
         };
         Ok(Self {
+            envelope: packer.envelope(),
             packer,
             headers,
             transport,
@@ -175,7 +178,7 @@ impl Sink for OtlpSink {
             let request = self.packer.request(&LogBatch::new(&self.packer.scoped(&records)));
             serde_json::to_vec_pretty(&request).map_or(0, |text| text.len())
         } else {
-            self.packer.envelope() + size::record(&self.packer.made(entry))
+            self.envelope + size::record(&self.packer.made(entry))
         }
     }
 }

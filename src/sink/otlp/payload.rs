@@ -28,8 +28,6 @@ pub(super) struct Packer {
     scope: InstrumentationScope,
     resource: Resource,
     wire_resource: ResourceAttributesWithSchema,
-    /// Bytes of a request around its records.
-    envelope: usize,
     timestamp: TimestampSource,
     schema: Schema,
 }
@@ -55,21 +53,19 @@ impl Packer {
                 attributes.into_iter().map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned())),
             )
             .build();
-        let mut packer = Self {
+        Self {
             logger: SdkLoggerProvider::builder().build().logger(SERVICE_NAME),
             scope: InstrumentationScope::builder(SERVICE_NAME).with_version(SERVICE_VERSION).build(),
             wire_resource: (&resource).into(),
             resource,
-            envelope: 0,
             timestamp,
             schema,
-        };
-        packer.envelope = packer.measured_envelope();
-        packer
+        }
     }
 
-    /// Of a record that holds nothing, whose eleven bytes are those by which the lengths around a large batch are longer.
-    fn measured_envelope(&self) -> usize {
+    /// Bytes of a request around its records, at most: those around a record that holds nothing, and its own eleven, because the
+    /// lengths around a large batch are longer.
+    pub(super) fn envelope(&self) -> usize {
         let mut nothing = self.logger.create_log_record();
         nothing.set_observed_timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
         self.request(&LogBatch::new(&self.scoped(&[nothing]))).encoded_len()
@@ -96,11 +92,6 @@ impl Packer {
     /// The request that carries a batch.
     pub(super) fn request(&self, batch: &LogBatch<'_>) -> ExportLogsServiceRequest {
         ExportLogsServiceRequest { resource_logs: group_logs_by_resource_and_scope(batch, &self.wire_resource) }
-    }
-
-    /// Bytes of a request around its records, at most.
-    pub(super) fn envelope(&self) -> usize {
-        self.envelope
     }
 
     /// The record of an entry, before it has a wire format.
