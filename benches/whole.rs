@@ -105,13 +105,7 @@ fn catch_up(plan: &Plan) {
     let work = Work { warm_up: false, polls: plan.backward as u64, events: plan.backward * CATCH_UP_EVENTS };
     let contenders = contenders(NEVER_AGAIN, &[60]);
     let measured = by_turns(plan.runs, &contenders, |contender| field.run(contender, Start::Anew, work, |_| {}));
-    let mut table = Table::new(&contenders);
-    table.row("CPU seconds per 100,000 events", &measured, |run| run.cpu_per_event() * 1e5);
-    table.row("events/s", &measured, |run| run.events as f64 / run.wall.as_secs_f64());
-    table.common_rows(&measured);
-    table.ratio("CPU per event, times the exporter's", &measured, Run::cpu_per_event);
-    table.ratio("peak memory, times the exporter's", &measured, |run| run.peak_bytes as f64);
-    table.print();
+    compare(&contenders, &measured, "event", 100_000, |run| run.events as f64);
 }
 
 /// Everybody once more, and nobody has done anything since.
@@ -134,13 +128,7 @@ fn nothing_new(plan: &Plan) {
     measured.extend(by_turns(plan.runs, &many, |contender| field.run(contender, Start::From(&known), work, |_| {})));
     contenders.extend(many);
 
-    let mut table = Table::new(&contenders);
-    table.row("CPU seconds per 1,000 polls", &measured, |run| run.cpu_per_call() * 1e3);
-    table.row("polls/s", &measured, |run| run.calls as f64 / run.wall.as_secs_f64());
-    table.common_rows(&measured);
-    table.ratio("CPU per poll, times the exporter's", &measured, Run::cpu_per_call);
-    table.ratio("peak memory, times the exporter's", &measured, |run| run.peak_bytes as f64);
-    table.print();
+    compare(&contenders, &measured, "poll", 1_000, |run| run.calls as f64);
 }
 
 /// Everybody once more; every tenth user has signed in since, up to three times.
@@ -162,12 +150,18 @@ fn mix(plan: &Plan) {
         let field = Field::new(|world| populate(world, &[POOL], plan.few, PAST_EVENTS));
         field.run(contender, Start::Skipping, work, sign_in)
     });
-    let mut table = Table::new(&contenders);
-    table.row("CPU seconds per 1,000 polls, a tenth with 1 to 3 events", &measured, |run| run.cpu_per_call() * 1e3);
-    table.row("polls/s", &measured, |run| run.calls as f64 / run.wall.as_secs_f64());
-    table.common_rows(&measured);
-    table.ratio("CPU, times the exporter's", &measured, Run::cpu_per_call);
-    table.ratio("peak memory, times the exporter's", &measured, |run| run.peak_bytes as f64);
+    compare(&contenders, &measured, "poll", 1_000, |run| run.calls as f64);
+}
+
+/// Prints what contenders took for each of the `done` things, `many` of them at a time.
+fn compare(contenders: &[Contender], measured: &[Vec<Run>], thing: &str, many: u32, done: fn(&Run) -> f64) {
+    let mut table = Table::new(contenders);
+    let cpu = format!("CPU seconds per {many} {thing}s");
+    table.row(&cpu, measured, |run| run.cpu_per(done(run)) * f64::from(many));
+    table.row(&format!("{thing}s/s"), measured, |run| done(run) / run.wall.as_secs_f64());
+    table.common_rows(measured);
+    table.ratio(&format!("CPU per {thing}, times the exporter's"), measured, |run| run.cpu_per(done(run)));
+    table.ratio("peak memory, times the exporter's", measured, |run| run.peak_bytes as f64);
     table.print();
 }
 

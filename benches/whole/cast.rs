@@ -127,12 +127,9 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn cpu_per_call(&self) -> f64 {
-        self.cpu.as_secs_f64() / self.calls as f64
-    }
-
-    pub(crate) fn cpu_per_event(&self) -> f64 {
-        self.cpu.as_secs_f64() / self.events as f64
+    /// Seconds of processor time for each of so many things done.
+    pub(crate) fn cpu_per(&self, done: f64) -> f64 {
+        self.cpu.as_secs_f64() / done
     }
 }
 
@@ -351,12 +348,12 @@ impl Stage<'_> {
         let endpoint = field.collector.endpoint();
         let config = format!("{config}[otlp]\nendpoint = {endpoint:?}\nprotocol = \"http/protobuf\"\n");
         let config = exporter::configure(self.directory.path(), &config);
-        let mut command = exporter::command(&field.simulation.url());
-        command.arg("run").arg("--config").arg(config);
         let named = std::env::var_os("EXPORTER").map(PathBuf::from);
-        if let Some(program) = variant.program.as_ref().or(named.as_ref()) {
-            command = with_program(program, &command);
-        }
+        let mut command = match variant.program.as_ref().or(named.as_ref()) {
+            Some(program) => exporter::isolated(program, &field.simulation.url()),
+            None => exporter::command(&field.simulation.url()),
+        };
+        command.arg("run").arg("--config").arg(config);
         command.envs(variant.environment.iter().map(|(name, value)| (name, value)));
         Exporter::started(command)
     }
@@ -366,35 +363,20 @@ impl Stage<'_> {
         let Contender::Peer { python: Some(python), pool, page_size } = self.contender else {
             panic!("another contender")
         };
-        let mut command = Command::new(python);
+        let mut command = exporter::isolated(python, &field.simulation.url());
         command
             .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/benches/peer/peer.py"))
             .args(["--pool", pool, "--page-size", &page_size.to_string(), "--otlp", &field.collector.endpoint()])
             .arg("--state")
             .arg(self.directory.path().join("peer/seen.db"))
             .args((!matches!(self.start, Start::Anew)).then_some("--skip-history"))
-            .args(["--pause", &PAUSE.as_secs().to_string()])
-            .env_clear()
-            .env("AWS_EC2_METADATA_DISABLED", "true")
-            .env("AWS_ACCESS_KEY_ID", "dummy")
-            .env("AWS_SECRET_ACCESS_KEY", "dummy")
-            .env("AWS_CONFIG_FILE", "/dev/null")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-            .env("AWS_ENDPOINT_URL", field.simulation.url());
+            .args(["--pause", &PAUSE.as_secs().to_string()]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let mut peer = Peer { child, lines };
         assert_eq!(peer.said()["ready"], true);
         peer
     }
-}
-
-/// The same command of another program.
-fn with_program(program: &Path, command: &Command) -> Command {
-    let mut other = Command::new(program);
-    other.args(command.get_args()).env_clear();
-    other.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    other
 }
 
 enum Process {

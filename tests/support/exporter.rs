@@ -219,9 +219,14 @@ impl Log {
     }
 }
 
-/// The binary with an environment of its own: nothing of the machine's, nothing that leaves it.
+/// The binary with an environment of its own.
 pub fn command(cognito: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_cognito-auth-exporter"));
+    isolated(Path::new(env!("CARGO_BIN_EXE_cognito-auth-exporter")), cognito)
+}
+
+/// A program with an environment of its own: nothing of the machine's, nothing that leaves it.
+pub fn isolated(program: &Path, cognito: &str) -> Command {
+    let mut command = Command::new(program);
     command
         .env_clear()
         .env("AWS_EC2_METADATA_DISABLED", "true")
