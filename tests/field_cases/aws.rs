@@ -1,0 +1,1 @@
+//! Calling AWS: credentials, proxies, certificates, and answers of absurd size.

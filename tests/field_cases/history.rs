@@ -1,0 +1,1 @@
+//! One event is one EventId, and no date is trusted.

@@ -1,0 +1,1 @@
+//! Whom a pool's configuration selects, when users choose their own attributes.

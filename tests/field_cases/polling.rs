@@ -1,0 +1,1 @@
+//! Polling: merged names, throttles, newcomers, and limits that cannot be true.

@@ -1,0 +1,1 @@
+//! Receivers under pressure, and addresses behind which there is no receiver.

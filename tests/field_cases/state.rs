@@ -1,0 +1,1 @@
+//! The state directory: permissions, links, and damage at unlucky moments.
