@@ -154,9 +154,9 @@ async fn check_tries_everything_and_names_the_remedy() {
 }
 
 #[test]
-fn the_policy_in_deploy_is_the_readmes() {
-    let readme = include_str!("../README.md");
-    let policy = readme.split("```json\n").nth(1).and_then(|rest| rest.split("```").next());
+fn the_policy_in_deploy_is_the_documented_one() {
+    let page = include_str!("../docs/permissions-and-cost.md");
+    let policy = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next());
     assert_eq!(policy, Some(include_str!("../deploy/iam-policy.json")));
 }
 

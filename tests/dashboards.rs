@@ -292,8 +292,8 @@ async fn a_real_prometheus_answers_every_query_of_the_dashboards_and_evaluates_e
 /// The attributes that LogQL filters and groups by are those of a record, as Loki writes them.
 #[test]
 fn every_query_of_logs_names_attributes_that_records_have() {
-    let readme = include_str!("../README.md");
-    let (_, section) = readme.split_once("\n## Log records\n").unwrap();
+    let page = include_str!("../docs/log-records.md");
+    let (_, section) = page.split_once("\n## Log records\n").unwrap();
     let mut documented = BTreeSet::from(["service_name".to_owned(), "severity_text".to_owned()]);
     for row in section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `")) {
         let cell = row.split('|').nth(1).unwrap();

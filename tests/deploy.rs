@@ -607,7 +607,7 @@ async fn the_demo_delivers_to_the_receiver_that_it_is_told_of() {
 /// Every line of the shell blocks of the pages that say how to deploy, continued lines joined.
 fn commands() -> Vec<String> {
     let mut commands = Vec::new();
-    for page in ["README.md", "deploy/README.md"] {
+    for page in ["docs/installation.md", "deploy/README.md"] {
         let text = read(page).replace("\\\n", " ");
         for block in text.split("```sh\n").skip(1) {
             let block = block.split("```").next().unwrap();
@@ -618,7 +618,7 @@ fn commands() -> Vec<String> {
 }
 
 #[test]
-fn the_commands_of_the_readme_render_what_kubernetes_takes() {
+fn the_commands_of_the_documents_render_what_kubernetes_takes() {
     let Some(tools) = tools() else { return };
     let mut tried = BTreeSet::new();
     for command in commands() {

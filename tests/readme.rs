@@ -1,4 +1,4 @@
-//! What the README shows is what there is: its configuration, its policy, its metrics.
+//! What README.md and docs/ show is what there is: configuration, keys, policy, metrics, tests, links.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -19,12 +19,20 @@ use serde_json::Value;
 
 const README: &str = include_str!("../README.md");
 const FAULTS: &str = include_str!("../docs/faults.md");
+const GUARANTEES: &str = include_str!("../docs/guarantees.md");
+const METRICS: &str = include_str!("../docs/metrics.md");
+const PERMISSIONS: &str = include_str!("../docs/permissions-and-cost.md");
+const CONFIGURATION: &str = include_str!("../docs/configuration.md");
+const EXAMPLE: &str = include_str!("../config.example.toml");
 const SECURITY: &str = include_str!("../SECURITY.md");
 const POOL: &str = "eu-west-1_Readme1";
 
-/// The text of the first block in this language.
-fn block(language: &str) -> &'static str {
-    let (_, rest) = README.split_once(&format!("```{language}\n")).unwrap();
+/// A newcomer reads README.md in five minutes; the rest is in docs/.
+const README_BYTES_MAX: usize = 8 * 1024;
+
+/// The text of a page's first block in this language.
+fn block(page: &'static str, language: &str) -> &'static str {
+    let (_, rest) = page.split_once(&format!("```{language}\n")).unwrap();
     rest.split_once("```").unwrap().0
 }
 
@@ -41,8 +49,8 @@ const OPTIONAL: Operation = Operation::GetProvisionedLimit;
 fn the_configuration_loads_also_with_what_it_shows_commented_out() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("config.toml");
-    for text in [block("toml").to_owned(), block("toml").replace("# all_users", "all_users").replace("# role", "role")]
-    {
+    let shown = block(README, "toml");
+    for text in [shown.to_owned(), shown.replace("# all_users", "all_users").replace("# role", "role")] {
         std::fs::write(&file, text).unwrap();
         let config = config::load(Some(&file), Vec::<(String, String)>::new()).unwrap();
         assert_eq!(config.pools[0].groups, ["staff"]);
@@ -52,7 +60,7 @@ fn the_configuration_loads_also_with_what_it_shows_commented_out() {
 
 #[test]
 fn the_policy_allows_exactly_what_is_called() {
-    for text in [block("json"), include_str!("../deploy/iam-policy.json")] {
+    for text in [block(PERMISSIONS, "json"), include_str!("../deploy/iam-policy.json")] {
         let policy: Value = serde_json::from_str(text).unwrap();
         let actions = policy["Statement"][0]["Action"].as_array().unwrap();
         let allowed: BTreeSet<String> = actions.iter().map(|action| action.as_str().unwrap().to_owned()).collect();
@@ -63,9 +71,9 @@ fn the_policy_allows_exactly_what_is_called() {
     }
 }
 
-/// Metrics that the README's table names.
+/// Metrics that the table in docs/metrics.md names.
 fn documented() -> BTreeSet<String> {
-    let (_, section) = README.split_once("\n## Metrics\n").unwrap();
+    let (_, section) = METRICS.split_once("\n## Names and labels\n").unwrap();
     let rows = section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
     let quoted = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
     quoted.filter(|name| !name.ends_with('*')).map(str::to_owned).collect()
@@ -125,14 +133,14 @@ fn every_test_that_is_said_to_show_something_is_there() {
     for folder in ["tests", "src"] {
         gather(&root.join(folder), &mut code);
     }
-    let said: BTreeSet<&str> = named(README).chain(named(FAULTS)).collect();
+    let said: BTreeSet<&str> = named(GUARANTEES).chain(named(FAULTS)).collect();
     assert!(said.len() > 40, "{said:?}");
     for name in said {
         let is_there = match name.strip_suffix(".rs") {
             Some(_) => root.join(name).exists() || root.join("src").join(name).exists(),
             None => code.contains(&format!("fn {name}(")),
         };
-        assert!(is_there, "{name} is named in README.md or docs/faults.md and does not exist");
+        assert!(is_there, "{name} is named in docs/guarantees.md or docs/faults.md and does not exist");
     }
 }
 
@@ -163,4 +171,90 @@ fn every_limit_that_security_md_names_is_in_the_code() {
         limits += 1;
     }
     assert!(limits > 15, "only {limits} limits were found");
+}
+
+#[test]
+fn the_readme_is_short() {
+    assert!(README.len() <= README_BYTES_MAX, "README.md has {} bytes, of {README_BYTES_MAX}", README.len());
+}
+
+/// The rows of the reference, as key and default.
+fn reference() -> Vec<(&'static str, &'static str)> {
+    let rows = CONFIGURATION.lines().filter_map(|line| line.strip_prefix("| `"));
+    rows.filter_map(|row| {
+        let (key, rest) = row.split_once("` | ")?;
+        Some((key, rest.split_once(" | ")?.0))
+    })
+    .filter(|(key, _)| key.contains('.'))
+    .collect()
+}
+
+#[test]
+fn the_reference_has_every_key_once_with_the_default_of_the_example() {
+    let keys: BTreeSet<String> = reference().into_iter().map(|(key, _)| key.to_owned()).collect();
+    assert_eq!(keys.len(), reference().len(), "a key is there twice");
+    assert_eq!(keys, config::keys().into_iter().collect());
+    for (key, default) in reference() {
+        let (section, leaf) = key.rsplit_once('.').unwrap();
+        let section = section.strip_suffix("[]").map_or(format!("[{section}]"), |list| format!("[[{list}]]"));
+        let (_, rest) = EXAMPLE.split_once(&format!("\n{section}\n")).unwrap();
+        let own = rest.split("\n[").next().unwrap();
+        let shown = own.lines().find_map(|line| line.strip_prefix(&format!("# {leaf} = ")));
+        match (default.strip_prefix('`').and_then(|text| text.strip_suffix('`')), shown) {
+            (Some(default), Some(shown)) => assert_eq!(default, shown, "{key}"),
+            // A default that depends on another key is described in words.
+            (None, Some(_)) => assert!(default.starts_with("the "), "{key}: {default}"),
+            (None, None) => assert!(["none", "required", "the first start"].contains(&default), "{key}: {default}"),
+            (Some(default), None) => panic!("{key}: the example shows no default, the reference {default}"),
+        }
+    }
+}
+
+#[test]
+fn every_link_of_the_documents_leads_to_a_file() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut pages: Vec<_> = ["README.md", "SECURITY.md", "ARCHITECTURE.md", "deploy/README.md", "dashboards/README.md"]
+        .map(|page| root.join(page))
+        .into();
+    let listed = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
+    pages.extend(listed.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    let mut links = 0;
+    for page in pages {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            if path.contains("://") {
+                continue;
+            }
+            let file = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+            assert!(file.exists(), "{}: {target} does not exist", page.display());
+            if !anchor.is_empty() {
+                let titles = std::fs::read_to_string(&file).unwrap();
+                let titles = titles.lines().filter_map(|line| line.strip_prefix('#'));
+                let is_there =
+                    titles.map(|title| slug(title.trim_start_matches('#').trim())).any(|slug| slug == anchor);
+                assert!(is_there, "{}: {target}: there is no such heading", page.display());
+            }
+            links += 1;
+        }
+    }
+    assert!(links > 60, "only {links} links were found");
+}
+
+/// What a heading is called in a link.
+fn slug(title: &str) -> String {
+    let kept = title.to_lowercase().replace(' ', "-");
+    kept.chars().filter(|char| char.is_alphanumeric() || matches!(char, '-' | '_')).collect()
+}
+
+#[test]
+fn every_page_is_in_the_index() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let index = std::fs::read_to_string(docs.join("README.md")).unwrap();
+    for entry in std::fs::read_dir(docs).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".md") && name != "README.md" {
+            assert!(index.contains(&format!("]({name})")), "docs/README.md does not name {name}");
+        }
+    }
 }

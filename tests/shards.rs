@@ -1,5 +1,5 @@
 //! Several instances of the built binary, each with its share of one pool's users: together they follow everybody once and
-//! count every event once, and when their number changes what is counted is exactly what README.md says.
+//! count every event once, and when their number changes what is counted is exactly what docs/sizing.md says.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
 
