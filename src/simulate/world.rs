@@ -593,6 +593,24 @@ mod tests {
     }
 
     #[test]
+    fn an_alias_is_a_name_only_where_the_pool_accepts_it_and_an_address_only_if_verified() {
+        let mut world = world();
+        let mut pool = Pool::new("eu-west-1_Plain");
+        (pool.alias_attributes, pool.case_sensitive) = (vec!["email".into()], Some(false));
+        world.add_pool(pool);
+        world.add_user_with("eu-west-1_Plain", "Ada", |user| user.set_attribute("email", "Ada@example.com"));
+        world.add_user_with("eu-west-1_Plain", "eve", |user| {
+            user.set_attribute("email_verified", "false");
+            user.set_attribute("email", "ada@example.com");
+            user.set_attribute("preferred_username", "root");
+        });
+        let pool = world.pool("eu-west-1_Plain").unwrap();
+        let username = |name: &str| pool.user(name).map(|user| user.username.as_str());
+        assert_eq!(username("ada@EXAMPLE.com"), Some("Ada"));
+        assert_eq!((username("ADA"), username("root")), (Some("Ada"), None));
+    }
+
+    #[test]
     fn the_same_seed_makes_the_same_world() {
         let (mut one, mut two) = (world(), world());
         assert_eq!(one.new_id(), two.new_id());

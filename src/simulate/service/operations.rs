@@ -244,17 +244,25 @@ fn user_json(out: &mut String, user: &User, wanted: Option<&[String]>) {
 }
 
 fn describe_user_pool(pool: &Pool) -> String {
-    json!({
-        "UserPool": {
-            "Arn": pool.arn(),
-            "EstimatedNumberOfUsers": pool.users().len(),
-            "Id": pool.id,
-            "Name": pool.name,
-            "UserPoolAddOns": { "AdvancedSecurityMode": pool.threat_protection },
-            "UserPoolTier": pool.tier,
+    let mut described = json!({
+        "Arn": pool.arn(),
+        "EstimatedNumberOfUsers": pool.users().len(),
+        "Id": pool.id,
+        "Name": pool.name,
+        "UserPoolAddOns": { "AdvancedSecurityMode": pool.threat_protection },
+        "UserPoolTier": pool.tier,
+    });
+    for (member, attributes) in
+        [("AliasAttributes", &pool.alias_attributes), ("UsernameAttributes", &pool.username_attributes)]
+    {
+        if !attributes.is_empty() {
+            described[member] = json!(attributes);
         }
-    })
-    .to_string()
+    }
+    if let Some(case_sensitive) = pool.case_sensitive {
+        described["UsernameConfiguration"] = json!({ "CaseSensitive": case_sensitive });
+    }
+    json!({ "UserPool": described }).to_string()
 }
 
 fn provisioned_limit(world: &mut World, input: &Input) -> Result<String, Refusal> {
