@@ -12,7 +12,7 @@ use cognito_auth_exporter::simulate::world::{Pool, Role};
 use cognito_auth_exporter::simulate::{Options, Simulation};
 use cognito_auth_exporter::source::cognito::{Clients, Cognito, Connection};
 use cognito_auth_exporter::source::{
-    CallOutcome, Listing, PageToken, PoolDescription, RefusalCause, Source as _, SourceError,
+    CallOutcome, Listing, PageToken, PoolDescription, RefusalCause, SignInNames, Source as _, SourceError,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -352,7 +352,7 @@ async fn users_are_listed_whole_by_filter_and_by_group() {
     let user = |name: &str| users.iter().find(|user| user.username == name).unwrap();
     let listed = user("testuser");
     assert_eq!(listed.sub.as_deref(), Some("eaad0219-2117-439f-8d46-4db20e59268f"));
-    assert_eq!(listed.aliases, ["testuser@example.com"]);
+    assert_eq!(listed.email.as_ref().unwrap().value, "testuser@example.com");
     assert_eq!(listed.created, Some(UnixMillis(1_682_955_829_578)));
     assert!(listed.enabled && !listed.federated);
     assert!(user("federated").federated && !user("disabled").enabled);
@@ -379,8 +379,21 @@ async fn a_pool_is_described() {
             tier: Some("PLUS".into()),
             threat_protection: Some("ENFORCED".into()),
             estimated_users: Some(1),
+            sign_in_names: Some(SignInNames {
+                email: true,
+                phone_number: true,
+                preferred_username: true,
+                case_sensitive: true
+            }),
         }
     );
+    simulation.world(|world| {
+        let pool = world.pool_mut(POOL);
+        (pool.alias_attributes, pool.username_attributes) = (vec![], vec!["email".into()]);
+        pool.case_sensitive = Some(false);
+    });
+    let by_email = SignInNames { email: true, phone_number: false, preferred_username: false, case_sensitive: false };
+    assert_eq!(source.describe().await.unwrap().sign_in_names, Some(by_email));
 }
 
 #[tokio::test]

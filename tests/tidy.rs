@@ -31,6 +31,8 @@ const PURE: &[&str] = &[
     "sink/otlp/size",
     "sink/record",
     "tally",
+    "targets/exclusion",
+    "targets/names",
     "targets/roster",
     "targets/round",
     "walk",

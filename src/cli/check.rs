@@ -26,8 +26,13 @@ use crate::sink::Answer;
 use crate::sink::otlp::OtlpSink;
 use crate::source::cognito::{Clients, Cognito};
 use crate::source::{Listing, Operation, PoolDescription, Refusal, RefusalCause, Source, SourceError};
+use crate::targets::names::NamingRules;
 use crate::targets::roster::{self, Selection};
 use crate::targets::round::Round;
+
+/// What a filter can ask for and users can write.
+const WRITTEN_BY_USERS: [&str; 6] =
+    ["email", "phone_number", "name", "given_name", "family_name", "preferred_username"];
 
 /// A name that nobody has: being told so shows that asking is allowed.
 const NOBODY: &str = "cognito-auth-exporter-check";
@@ -271,7 +276,8 @@ impl PoolCheck<'_> {
             return (self.payer(None), unlisted); // everything else would only say the same
         }
         let description = self.describe().await;
-        let (somebody, following) = self.listings(&by_hand, description.estimated_users).await;
+        self.filter();
+        let (somebody, following) = self.listings(&by_hand, &description).await;
         self.events(somebody.as_deref()).await;
         (self.payer(description.account_id), following)
     }
@@ -323,13 +329,40 @@ impl PoolCheck<'_> {
                 let users = description.estimated_users.unwrap_or_default();
                 self.findings.ok(&what, format_args!("account {account}, about {users} users"));
                 self.plan(&description);
+                self.names(NamingRules::new(description.sign_in_names));
                 description
             }
             Err(error) => {
                 self.fail(&what, Operation::DescribeUserPool, &error);
+                self.names(NamingRules::default());
                 PoolDescription::default()
             }
         }
+    }
+
+    /// Says that users can leave a filter's selection, if they can.
+    fn filter(&self) {
+        let attribute = self.pool.filter.as_deref().and_then(|filter| filter.split(['=', '^']).next());
+        if let Some(attribute) = attribute.map(str::trim).filter(|attribute| WRITTEN_BY_USERS.contains(attribute)) {
+            let what = self.what("filter");
+            let found = format_args!(
+                "users who write another {attribute} are followed no longer; filter by status, or use groups"
+            );
+            self.findings.note(&what, found);
+        }
+    }
+
+    /// Says what names users in `usernames` and `exclude`.
+    fn names(&mut self, rules: NamingRules) {
+        let what = self.what("names of users");
+        if rules.are_known() {
+            return self.findings.ok(&what, rules);
+        }
+        let remedy = format!(
+            "allow {} so that the pool's sign-in names count, or list and exclude users by username or sub",
+            Operation::DescribeUserPool.iam_action()
+        );
+        self.findings.note(&what, format_args!("{rules}; {remedy}"));
     }
 
     fn plan(&mut self, description: &PoolDescription) {
@@ -345,9 +378,10 @@ impl PoolCheck<'_> {
     }
 
     /// Reads each listing's first page; answers one of those who are followed, and how many they are.
-    async fn listings(&mut self, by_hand: &[String], estimated: Option<u64>) -> (Option<String>, Following) {
+    async fn listings(&mut self, by_hand: &[String], pool: &PoolDescription) -> (Option<String>, Following) {
+        let estimated = pool.estimated_users;
         let selection = Selection::of(self.pool).in_shard(self.shard);
-        let mut round = Round::begin(&selection, by_hand.iter().cloned());
+        let mut round = Round::begin(&selection, NamingRules::new(pool.sign_in_names), by_hand.iter().cloned());
         let mut wanted = BTreeSet::new();
         let mut unseen = Following::default();
         for (index, listing) in selection.listings().iter().enumerate() {
@@ -371,7 +405,7 @@ impl PoolCheck<'_> {
                 }
             }
         }
-        wanted.extend(round.unmet().map(str::to_owned));
+        wanted.extend(round.unmet().map(|user| user.username));
         let somebody = wanted.first().cloned();
         (somebody, Following { users: wanted.len() as u64 + unseen.users, ..unseen })
     }

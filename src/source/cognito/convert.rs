@@ -5,10 +5,7 @@ use aws_sdk_cognitoidentityprovider::types as sdk;
 
 use super::wire::{WireContext, WireEvent, WireFeedback, WireRisk, millis};
 use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Vocabulary, Word};
-use crate::source::{ListedUser, PageToken, PoolDescription, UserPage};
-
-/// The attributes that a user may sign in with in place of the username.
-const ALIASES: [&str; 3] = ["email", "phone_number", "preferred_username"];
+use crate::source::{Address, ListedUser, PageToken, PoolDescription, SignInNames, UserPage};
 
 /// The latest time that a CreationDate can mean, 2200-01-01. Milliseconds in the place of seconds would be 50,000 years
 /// ahead, and with them the horizon, above everything that is still to come.
@@ -86,19 +83,28 @@ fn listed_user(user: sdk::UserType) -> Option<ListedUser> {
     let mut listed = ListedUser {
         username: text(user.username)?,
         sub: None,
-        aliases: vec![],
+        email: None,
+        phone_number: None,
+        preferred_username: None,
         created: user.user_create_date.map(millis),
         enabled: user.enabled,
         federated: user.user_status == Some(sdk::UserStatusType::ExternalProvider),
     };
+    let (mut email, mut phone_number) = ((None, false), (None, false));
     for attribute in user.attributes.unwrap_or_default() {
         let Some(value) = text(attribute.value) else { continue };
-        if attribute.name == "sub" {
-            listed.sub = Some(value);
-        } else if ALIASES.contains(&attribute.name.as_str()) {
-            listed.aliases.push(value);
+        match attribute.name.as_str() {
+            "sub" => listed.sub = Some(value),
+            "email" => email.0 = Some(value),
+            "email_verified" => email.1 = value == "true",
+            "phone_number" => phone_number.0 = Some(value),
+            "phone_number_verified" => phone_number.1 = value == "true",
+            "preferred_username" => listed.preferred_username = Some(value),
+            _ => {}
         }
     }
+    let address = |(value, is_verified): (Option<String>, bool)| value.map(|value| Address { value, is_verified });
+    (listed.email, listed.phone_number) = (address(email), address(phone_number));
     Some(listed)
 }
 
@@ -110,6 +116,19 @@ pub(super) fn pool_description(pool: &sdk::UserPoolType) -> PoolDescription {
         tier: pool.user_pool_tier.as_ref().map(|tier| tier.as_str().to_owned()),
         threat_protection: mode,
         estimated_users: u64::try_from(pool.estimated_number_of_users).ok(),
+        sign_in_names: Some(sign_in_names(pool)),
+    }
+}
+
+fn sign_in_names(pool: &sdk::UserPoolType) -> SignInNames {
+    use sdk::{AliasAttributeType as Alias, UsernameAttributeType as InPlace};
+    let (aliases, in_place) = (pool.alias_attributes(), pool.username_attributes());
+    SignInNames {
+        email: aliases.contains(&Alias::Email) || in_place.contains(&InPlace::Email),
+        phone_number: aliases.contains(&Alias::PhoneNumber) || in_place.contains(&InPlace::PhoneNumber),
+        preferred_username: aliases.contains(&Alias::PreferredUsername),
+        // AWS's model requires the member; where an answer lacks it all the same, the SDK reads false.
+        case_sensitive: pool.username_configuration().is_none_or(|configuration| configuration.case_sensitive()),
     }
 }
 
@@ -159,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_user_is_known_by_sub_and_aliases() {
+    fn a_listed_user_has_a_sub_and_addresses_that_are_verified_only_where_it_says_so() {
         let attribute =
             |name: &str, value: &str| sdk::AttributeType::builder().name(name).value(value).build().unwrap();
         let user = sdk::UserType::builder()
@@ -169,19 +188,41 @@ mod tests {
             .attributes(attribute("sub", "0b0e1f5c"))
             .attributes(attribute("email", "ada@example.com"))
             .attributes(attribute("custom:shoe_size", "38"))
-            .attributes(attribute("phone_number", ""))
+            .attributes(attribute("email_verified", "true"))
+            .attributes(attribute("phone_number", "+15550100"))
+            .attributes(attribute("preferred_username", ""))
             .build();
         let nameless = sdk::UserType::builder().build();
         let page = user_page(Some(vec![nameless, user]), Some(String::new()));
         let expected = ListedUser {
             username: "ada".into(),
             sub: Some("0b0e1f5c".into()),
-            aliases: vec!["ada@example.com".into()],
+            email: Some(Address { value: "ada@example.com".into(), is_verified: true }),
+            phone_number: Some(Address { value: "+15550100".into(), is_verified: false }),
+            preferred_username: None,
             created: None,
             enabled: true,
             federated: true,
         };
         assert!(page.users == [expected] && page.next.is_none());
+    }
+
+    #[test]
+    fn a_pool_says_which_attributes_are_names_and_is_case_sensitive_unless_it_says_otherwise() {
+        let pool = sdk::UserPoolType::builder();
+        let plain = SignInNames { email: false, phone_number: false, preferred_username: false, case_sensitive: true };
+        assert_eq!(sign_in_names(&pool.clone().build()), plain);
+        let by_email = pool.clone().username_attributes(sdk::UsernameAttributeType::Email);
+        assert_eq!(sign_in_names(&by_email.build()), SignInNames { email: true, ..plain });
+        let insensitive = sdk::UsernameConfigurationType::builder().case_sensitive(false).build().unwrap();
+        let by_aliases = pool
+            .alias_attributes(sdk::AliasAttributeType::PhoneNumber)
+            .alias_attributes(sdk::AliasAttributeType::PreferredUsername)
+            .alias_attributes("a new one".into())
+            .username_configuration(insensitive);
+        let expected =
+            SignInNames { email: false, phone_number: true, preferred_username: true, case_sensitive: false };
+        assert_eq!(sign_in_names(&by_aliases.build()), expected);
     }
 
     #[test]
