@@ -16,6 +16,7 @@
 //! To others it leaves: how full the outbox may be, when something is tried again, what a lost ledger means for the users.
 
 mod books;
+mod custody;
 mod engine;
 mod envelope;
 mod error;
@@ -214,9 +215,9 @@ impl Ledger {
     /// As `open`; or its users are known by hashes under a key that is not given.
     pub fn open_private(state: &StateConfig, privacy: &Privacy, now: UnixMillis) -> Result<Opened, LedgerError> {
         let time = TimeOfDay::from(now);
-        let home = Home::enter(state)?;
+        let mut home = Home::enter(state)?;
         let (engine, books, rebuilt) = home.open(now)?;
-        let (engine, books) = rekey::make_private(&home, engine, books, privacy)?;
+        let (engine, books) = rekey::make_private(&mut home, engine, books, privacy)?;
         Ok(Opened { ledger: Self::begin(home, engine, books, state, privacy.clone(), time)?, rebuilt })
     }
 
@@ -262,6 +263,14 @@ impl Ledger {
             requests,
             writer: thread.thread().clone(),
         })))
+    }
+
+    /// Makes the state directory if it is not there, and makes sure that nobody else could have put anything in it.
+    ///
+    /// # Errors
+    /// Somebody could; or it cannot be made or looked at. Each error says what to do.
+    pub fn look_at_directory(state: &StateConfig) -> Result<(), LedgerError> {
+        Home::look(state).map(|_custody| ())
     }
 
     /// Whether there is a ledger to be opened.

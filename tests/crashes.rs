@@ -420,7 +420,7 @@ fn deaths(step: Step) -> &'static [(u64, bool)] {
         | Step::LedgerSynced
         | Step::LedgerPublished
         | Step::LedgerAnswered => &[(1, AT_WORK), (2, AT_WORK), (4, AT_WORK), (9, AT_WORK), (23, AT_WORK)],
-        // At the first write, every ten seconds, and at the end.
+        // When a new store is opened, at the first write, as its writes double, every ten seconds, and at the end.
         Step::NoteDrafted | Step::NoteRenamed => &[(1, AT_WORK), (2, AT_STOP), (1, AT_WORK)],
         Step::BatchCollected | Step::BatchAnswered | Step::BatchSettled => &[(1, AT_WORK), (6, AT_WORK), (2, AT_WORK)],
         Step::QuarantineSettled => &[(1, AT_WORK), (2, AT_WORK)],

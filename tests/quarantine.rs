@@ -9,6 +9,8 @@ mod exporter;
 mod receiver;
 #[path = "support/stage.rs"]
 mod stage;
+#[path = "support/store.rs"]
+mod store;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -259,7 +261,7 @@ async fn a_damaged_record_of_the_outbox_is_put_aside_and_the_rest_is_delivered()
     exporter.until("all of them waiting", |scrape| is(scrape, "cognito_exporter_outbox_records", &[], 40.0));
     assert!(exporter.stop().success());
     // The first of them, and one in the middle.
-    let store = sled::open(stage.path("state").join("ledger")).unwrap();
+    let store = store::open(&stage.path("state").join("ledger"));
     let keys: Vec<_> = store.scan_prefix("o/").keys().map(Result::unwrap).collect();
     for key in [&keys[0], &keys[20]] {
         let mut value = store.get(key).unwrap().unwrap().to_vec();

@@ -18,8 +18,9 @@ use anyhow::Context as _;
 use super::progress::Progress;
 use crate::app::hash_keys::{self, KeyFile};
 use crate::budget::DEFAULT_READ_LIMIT;
-use crate::config::{Config, PoolConfig, Rate};
+use crate::config::{Config, PoolConfig, Rate, StateConfig};
 use crate::http::{HttpServer, Web};
+use crate::ledger::Ledger;
 use crate::lifecycle::Clock;
 use crate::shard::Shard;
 use crate::sink::Answer;
@@ -154,6 +155,7 @@ async fn state(path: &Path, findings: &mut Findings) -> Option<State> {
 fn look_at_state(path: &Path) -> anyhow::Result<State> {
     let was_there = path.is_dir();
     DirBuilder::new().recursive(true).mode(0o700).create(path).context("cannot be created")?;
+    Ledger::look_at_directory(&StateConfig { path: path.to_owned(), ..StateConfig::default() })?;
     let write = || {
         let mut trial = tempfile::NamedTempFile::new_in(path)?;
         trial.write_all(b"a file of `check`, which removes it")?;
