@@ -312,3 +312,28 @@ pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     options().read(true).open(path)?.take(SMALL_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_used_where_only_we_root_or_our_group_could_have_put_anything() {
+        let us = Us { users: vec![65532], groups: vec![65532, 2000] };
+        let trusted = Verdict::Roots { any_owner: true };
+        for (owner, group, mode, verdict) in [
+            (65532, 0, 0o700, Verdict::Ours),
+            (65532, 0, 0o777, Verdict::Ours),
+            (0, 0, 0o755, Verdict::Roots { any_owner: false }),
+            (0, 2000, 0o2775, trusted),
+            (0, 65532, 0o2770, trusted),
+            (0, 3000, 0o2775, Verdict::Open),
+            (0, 2000, 0o2777, Verdict::Open),
+            (0, 0, 0o1777, Verdict::Open),
+            (1000, 2000, 0o700, Verdict::Strangers(1000)),
+            (1000, 65532, 0o2775, Verdict::Strangers(1000)),
+        ] {
+            assert_eq!(us.judge(Found { owner, group, mode }), verdict, "{owner} {group} {mode:o}");
+        }
+    }
+}
