@@ -45,14 +45,25 @@ const EVENTS_MAX: usize = 60;
 /// (<https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html>).
 const READ_CATEGORY: &str = "UserResourceRead";
 
+const MALFORMED: &str = "an event is not as documented: what can be read of it is exported, the rest is left out";
+
+const EXCESS: &str = "an event holds more than is exported of it: 16 challenges, and 64 KiB of each text";
+
+/// Which faults of a pool's pages people were told of.
+#[derive(Default)]
+struct Told {
+    of_malformed: AtomicBool,
+    of_excess: AtomicBool,
+}
+
 /// One user pool, asked through the SDK. Clones share everything.
 #[derive(Clone)]
 pub struct Cognito {
     account: Arc<Account>,
     pool_id: String,
     clock: Clock,
-    /// Whether people were told that some of its pages are not as documented.
-    told_of_malformed: Arc<AtomicBool>,
+    /// What people were told of its pages.
+    told: Arc<Told>,
 }
 
 impl Cognito {
@@ -75,22 +86,27 @@ impl Cognito {
             Ok(page) => page.into(),
             Err(error) => match errors::unreadable_answer(&error).and_then(lenient::page) {
                 Some(page) => {
-                    self.tell_of_malformed();
+                    self.tell(&self.told.of_malformed, MALFORMED);
                     page
                 }
                 None => return Err(errors::source_error(self.situation().await, operation, &error, &personal)),
             },
         };
-        if page.events.len() > EVENTS_MAX { Err(errors::too_many(operation, "events", EVENTS_MAX)) } else { Ok(page) }
+        if page.events.len() > EVENTS_MAX {
+            return Err(errors::too_many(operation, "events", EVENTS_MAX));
+        }
+        if page.events.iter().any(convert::exceeds) {
+            self.tell(&self.told.of_excess, EXCESS);
+        }
+        Ok(page)
     }
 
-    /// One line for each pool. There is none for the end: it comes when the last of such events has expired.
-    fn tell_of_malformed(&self) {
-        const WHAT: &str = "an event is not as documented: what can be read of it is exported, the rest is left out";
-        if self.told_of_malformed.swap(true, Ordering::Relaxed) {
-            debug!(pool = self.pool_id, "{WHAT}");
+    /// One line for each pool and fault. There is none for the end: it comes when the last of such events has expired.
+    fn tell(&self, told: &AtomicBool, what: &str) {
+        if told.swap(true, Ordering::Relaxed) {
+            debug!(pool = self.pool_id, "{what}");
         } else {
-            warn!(pool = self.pool_id, "{WHAT}");
+            warn!(pool = self.pool_id, "{what}");
         }
     }
 

@@ -117,7 +117,7 @@ impl Clients {
                 built: OnceCell::new(),
             })
         });
-        Cognito { account: account.clone(), pool_id: pool_id.to_owned(), clock, told_of_malformed: Arc::default() }
+        Cognito { account: account.clone(), pool_id: pool_id.to_owned(), clock, told: Arc::default() }
     }
 }
 
