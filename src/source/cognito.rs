@@ -35,7 +35,7 @@ use crate::lifecycle::Clock;
 const LISTING_PAGE: i32 = 60;
 
 /// The same, where they are counted. More are refused whole: a listing that is short of some would have them leave.
-const USERS_MAX: usize = LISTING_PAGE as usize;
+const USERS_MAX: usize = 60;
 
 /// Events on a page of a history, the most that AdminListUserAuthEvents gives. More are no page of Cognito's: it is refused
 /// whole, since its token leads on below all of it, and what was left out would never be seen again.
