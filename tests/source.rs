@@ -296,7 +296,7 @@ async fn an_answer_that_exceeds_cognitos_bounds_is_refused_whole_and_one_within_
         (events("7", 61), Some("the 60 events of a page")),
         (events("{}", 100_000), Some("32768 values")),
         (challenged(16), None),
-        (challenged(500), None),
+        (challenged(200), None),
         (challenged(1_000), Some("32768 values")),
         (padded(deep), Some("a depth of 64")),
     ] {

@@ -22,8 +22,9 @@ use hyper::body::{Body, Frame, SizeHint};
 /// 2,048 characters each would have 6 MB; 16 calls in flight (`poll.concurrency`) with the worst must fit into memory.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
-/// The most values (members, elements) that an answer may have. A page of 60 events has at most 4,200; one of 60 users
-/// with 72 attributes each has 14,000. In the SDK's shapes a value takes up to a kilobyte.
+/// The most values (members, elements) that an answer may have, where an object counts with the comma behind it as two. A
+/// page of 60 events has at most 4,200; one of 60 users with 72 attributes each has 14,000. In the SDK's shapes a value takes
+/// up to a kilobyte.
 const ANSWER_VALUES_MAX: usize = 32_768;
 
 /// How deep the values of an answer may be nested. Cognito's are at most 5 deep.
