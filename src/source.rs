@@ -96,8 +96,16 @@ pub enum RefusalCause {
     NotEnabled,
     /// There are no credentials to call with.
     NoCredentials,
+    /// What is configured to give credentials does not give them.
+    CredentialsSource,
+    /// The login to IAM Identity Center that a profile uses is over.
+    LoginOver,
     /// The credentials are wrong, unknown or expired.
     BadCredentials,
+    /// The calls are signed by a clock that is wrong.
+    ClockSkew,
+    /// STS is asked at an endpoint that is set for every service.
+    StsRedirected,
     /// The configured role may not be assumed with these credentials.
     RoleNotAssumable,
     /// The caller is known and may not do this.

@@ -23,6 +23,7 @@ mod exclusion;
 pub mod names;
 pub mod roster;
 pub mod round;
+pub(crate) mod usernames_file;
 
 #[cfg(test)]
 mod tests;

@@ -222,7 +222,7 @@ async fn credentials_that_are_missing_or_unknown_are_told_apart() {
     stage.check("all_users = true", "").fails(
         1,
         &format!("pool {POOL} DescribeUserPool: DescribeUserPool: UnrecognizedClientException"),
-        "renew the credentials, and check that this host's clock is right",
+        "renew the credentials, or give others",
     );
 }
 

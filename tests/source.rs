@@ -277,7 +277,41 @@ async fn an_endless_answer_is_not_read_to_the_end() {
     let responder = Responder::start(answer, false).await;
     let error = source(&responder.url, PATIENCE).page(USER, None, 60).await.unwrap_err();
     assert_eq!(kind(&error), "passing");
-    assert!(error.to_string().ends_with("cut off or too large)"), "{error}");
+    assert!(error.to_string().ends_with("answer exceeds 32 MiB"), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_exceeds_cognitos_bounds_is_refused_whole_and_one_within_them_is_not() {
+    let list = |element: &str, count: usize| vec![element; count].join(",");
+    let events = |event: &str, count| format!(r#"{{"AuthEvents":[{}],"NextToken":"older"}}"#, list(event, count));
+    let users = |count| format!(r#"{{"Users":[{}],"PaginationToken":"t"}}"#, list(r#"{"Username":"ann"}"#, count));
+    let challenged = |count| events(&format!(r#"{{"ChallengeResponses":[{}]}}"#, list("{}", count)), 60);
+    let deep = format!(r#"{{"AuthEvents":[{}{}]}}"#, "[".repeat(300), "]".repeat(300));
+    let padded = |page: String| " ".repeat(70_000) + &page;
+    let refused = "AdminListUserAuthEvents: answer exceeds ";
+    for (answer, expected) in [
+        (events("{}", 60), None),
+        (padded(events("{}", 60)), None),
+        (events("{}", 61), Some("the 60 events of a page")),
+        (events("7", 61), Some("the 60 events of a page")),
+        (events("{}", 100_000), Some("32768 values")),
+        (challenged(16), None),
+        (challenged(200), None),
+        (challenged(1_000), Some("32768 values")),
+        (padded(deep), Some("a depth of 64")),
+    ] {
+        let responder = Responder::json("200 OK", "", &answer).await;
+        let told = source(&responder.url, PATIENCE).page(USER, None, 60).await;
+        let told = told.map(|page| assert_eq!((page.events.len(), page.next.is_some()), (60, true)));
+        assert_eq!(told, expected.map_or(Ok(()), |bound| Err(SourceError::Passing(format!("{refused}{bound}")))));
+    }
+    for (count, is_sound) in [(60, true), (61, false)] {
+        let responder = Responder::json("200 OK", "", &users(count)).await;
+        let listing = Listing::Users { filter: None };
+        let told = source(&responder.url, PATIENCE).users(&listing, None).await;
+        assert_eq!(told.as_ref().map(|page| page.users.len()).ok(), is_sound.then_some(60), "{told:?}");
+        assert!(told.is_ok() || told.unwrap_err().to_string() == "ListUsers: answer exceeds the 60 users of a page");
+    }
 }
 
 #[tokio::test]

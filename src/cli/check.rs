@@ -25,11 +25,12 @@ use crate::lifecycle::Clock;
 use crate::shard::Shard;
 use crate::sink::Answer;
 use crate::sink::otlp::OtlpSink;
-use crate::source::cognito::{Clients, Cognito};
+use crate::source::cognito::{Clients, Cognito, TransportError};
 use crate::source::{Listing, Operation, PoolDescription, Refusal, RefusalCause, Source, SourceError};
 use crate::targets::names::NamingRules;
-use crate::targets::roster::{self, Selection};
+use crate::targets::roster::Selection;
 use crate::targets::round::Round;
+use crate::targets::usernames_file;
 
 /// What a filter can ask for and users can write.
 const WRITTEN_BY_USERS: [&str; 6] =
@@ -96,7 +97,14 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     web(&config, &mut findings).await;
     hash_keys(&config, &mut findings).await;
     receiver(&config, &mut findings).await;
-    let clients = Clients::from_environment();
+    let clients = match Clients::from_environment() {
+        Ok(clients) => clients,
+        Err(error) => {
+            // Without it no call of AWS can be tried.
+            findings.failed("AWS_CA_BUNDLE", format_args!("{:#}", anyhow::Error::from(error)), TransportError::REMEDY);
+            return Ok(findings.conclude());
+        }
+    };
     // By payer: how many users, and the account's limit.
     let mut budgets = BTreeMap::<String, (Following, f64)>::new();
     let mut progress = Progress::beside_output("pools checked", Some(config.pools.len() as u64));
@@ -288,13 +296,9 @@ impl PoolCheck<'_> {
         let mut names = self.pool.usernames.clone();
         let Some(path) = &self.pool.usernames_file else { return names };
         let what = self.what(format_args!("usernames_file {}", path.display()));
-        let text = match tokio::time::timeout(timeout, tokio::fs::read_to_string(path)).await {
-            Ok(read) => read,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))),
-        };
-        match text {
-            Ok(text) => {
-                let read = roster::names_in(&text);
+        let read = tokio::time::timeout(timeout, usernames_file::read(path)).await;
+        match read.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}"))) {
+            Ok((read, _)) => {
                 self.findings.ok(&what, format_args!("{} names", read.len()));
                 names.extend(read);
             }

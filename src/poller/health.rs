@@ -56,10 +56,22 @@ impl Trouble {
 
     /// Whether every operation on the pool meets it, so that telling it of one is telling it of all.
     pub fn meets_every_call(self) -> bool {
-        use RefusalCause::{BadCredentials, NoCredentials, NoSuchPool, RoleNotAssumable};
+        use RefusalCause::{
+            BadCredentials, ClockSkew, CredentialsSource, LoginOver, NoCredentials, NoSuchPool, RoleNotAssumable,
+            StsRedirected,
+        };
         match self {
             Self::Pool(cause) => cause == NoSuchPool,
-            Self::Caller(cause) => matches!(cause, NoCredentials | BadCredentials | RoleNotAssumable),
+            Self::Caller(cause) => matches!(
+                cause,
+                NoCredentials
+                    | CredentialsSource
+                    | LoginOver
+                    | BadCredentials
+                    | ClockSkew
+                    | RoleNotAssumable
+                    | StsRedirected
+            ),
             Self::Parameter | Self::Unanswered => false,
         }
     }

@@ -11,19 +11,18 @@
 //! | under a changed selection, before its first round is complete | nobody is polled at start who has not been listed again |
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::names::NamingRules;
-use super::roster::{self, Joining, Meeting, Selection, Stored};
+use super::roster::{Joining, Meeting, Selection, Stored};
 use super::round::{Complete, Contested, Round, Wanted};
+use super::usernames_file;
 use crate::config::{FirstRun, PoolConfig};
 use crate::event::UnixMillis;
 use crate::ledger::{Ledger, LedgerError, PoolRecord, Standing, UserRecord};
@@ -62,9 +61,6 @@ const NAMES_EVERY: Duration = Duration::from_hours(1);
 
 /// Places of contested names that one line of the log holds.
 const PLACES_TOLD: usize = 10;
-
-/// Bytes of a file of usernames: half a million names of full length.
-const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// The roster of one pool.
 pub struct Discovery<S> {
@@ -116,7 +112,7 @@ pub struct Wishes {
 struct Known {
     /// The names of `usernames_file`, as last read.
     in_file: Vec<String>,
-    file_changed: Option<SystemTime>,
+    file_content: Option<usernames_file::Content>,
     file_trouble: Option<String>,
     /// What people were told of.
     listing_trouble: Option<Trouble>,
@@ -231,7 +227,7 @@ impl<S: Source> Discovery<S> {
         (self.interval, self.forget_after) = (wishes.interval, wishes.forget_after);
         self.joining.first_run = wishes.first_run;
         if wishes.config.usernames_file != self.config.usernames_file {
-            (known.in_file, known.file_changed, known.file_trouble) = (Vec::new(), None, None);
+            (known.in_file, known.file_content, known.file_trouble) = (Vec::new(), None, None);
         }
         self.config = wishes.config;
         // Whoever changed the configuration may have changed the role.
@@ -659,10 +655,10 @@ impl<S: Source> Discovery<S> {
     /// Reads the file of names, if there is one; answers whether they may have changed.
     async fn read_names(&self, known: &mut Known) -> bool {
         let Some(path) = &self.config.usernames_file else { return false };
-        match read_if_changed(path, known.file_changed).await {
+        match usernames_file::read_if_changed(path, known.file_content).await {
             Ok(None) => false,
-            Ok(Some((names, changed))) => {
-                known.file_changed = changed;
+            Ok(Some((names, content))) => {
+                known.file_content = Some(content);
                 known.file_trouble = None;
                 known.in_file = names;
                 true
@@ -678,8 +674,8 @@ impl<S: Source> Discovery<S> {
                         "usernames_file cannot be read; the names read before stay followed"
                     );
                     known.file_trouble = Some(cause);
-                    // When it can be read again it counts as changed, whatever its time says.
-                    known.file_changed = None;
+                    // When it can be read again it counts as changed, whatever it holds.
+                    known.file_content = None;
                 }
                 false
             }
@@ -766,62 +762,4 @@ fn stored(standing: &Standing) -> Stored<'_> {
 /// Whether it is the record that cannot be read, and not the ledger.
 fn is_unreadable(error: &LedgerError) -> bool {
     matches!(error, LedgerError::Corrupt { .. } | LedgerError::NewerVersion { .. })
-}
-
-type Names = (Vec<String>, Option<SystemTime>);
-
-/// Reads a file of usernames if it is another than the one changed at `known`.
-async fn read_if_changed(path: &Path, known: Option<SystemTime>) -> Result<Option<Names>, String> {
-    let metadata = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?;
-    let changed = metadata.modified().ok();
-    if known.is_some() && changed == known {
-        return Ok(None);
-    }
-    if !metadata.is_file() {
-        // A pipe could wait for ever, and a device never end.
-        return Err("it is not a regular file".to_owned());
-    }
-    let file = tokio::fs::File::open(path).await.map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    // It may be growing.
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
-    if metadata.len().max(read.map_err(|error| error.to_string())? as u64) > FILE_BYTES_MAX {
-        return Err(format!("it is too large; at most {FILE_BYTES_MAX} bytes are read"));
-    }
-    Ok(Some((roster::names_in(&text), changed)))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_file_of_names_is_read_when_it_has_changed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("names");
-        std::fs::write(&path, "ann\nben\n").unwrap();
-        let (names, changed) = read_if_changed(&path, None).await.unwrap().unwrap();
-        assert_eq!(names, ["ann", "ben"]);
-        assert_eq!(read_if_changed(&path, changed).await, Ok(None));
-    }
-
-    #[tokio::test]
-    async fn what_is_no_file_of_names_is_told_and_neither_waited_for_nor_read_without_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let (pipe, large) = (folder.path().join("pipe"), folder.path().join("large"));
-        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        for path in [folder.path(), &pipe, Path::new("/dev/zero")] {
-            assert_eq!(read_if_changed(path, None).await, Err("it is not a regular file".to_owned()), "{path:?}");
-        }
-        std::fs::File::create(&large).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
-        let told = read_if_changed(&large, None).await.unwrap_err();
-        assert_eq!(told, "it is too large; at most 67108864 bytes are read");
-        std::fs::write(&large, b"ann\xff\n").unwrap();
-        assert_eq!(
-            read_if_changed(&large, None).await,
-            Err("invalid utf-8 sequence of 1 bytes from index 3".to_owned())
-        );
-    }
 }

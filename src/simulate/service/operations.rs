@@ -147,6 +147,13 @@ fn list_user_auth_events(
             next = Some(asked_for);
         }
         Some(Misfortune::Shuffle) => random.shuffle(&mut events),
+        Some(Misfortune::EmptyEvents(count)) => events = vec![empty_objects(*count).into()],
+        Some(Misfortune::EmptyChallenges(count)) => {
+            if let Some(newest) = events.first_mut() {
+                let members = newest.strip_prefix('{').unwrap_or_default();
+                *newest = format!("{{\"ChallengeResponses\":[{}],{members}", empty_objects(*count)).into();
+            }
+        }
         Some(Misfortune::Huge) => events = slice.events.iter().map(|event| inflated(event).into()).collect(),
         _ => {}
     }
@@ -155,6 +162,13 @@ fn list_user_auth_events(
         _ => next.map(|position| tokens.issue(style, owner, &position, now, || wire::uuid(random))),
     };
     Ok(events_page(&events, next.as_deref()))
+}
+
+/// The elements of a list of so many objects without a member.
+fn empty_objects(count: usize) -> String {
+    let mut elements = "{},".repeat(count);
+    elements.pop();
+    elements
 }
 
 /// An event with texts far beyond the documented lengths.

@@ -4,17 +4,36 @@
 use aws_sdk_cognitoidentityprovider::types as sdk;
 
 use super::wire::{WireContext, WireEvent, WireFeedback, WireRisk, millis};
-use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Vocabulary, Word};
+use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, Facts, UnixMillis, Vocabulary, Word};
 use crate::source::{Address, ListedUser, PageToken, PoolDescription, SignInNames, UserPage};
 
 /// The latest time that a CreationDate can mean, 2200-01-01. Milliseconds in the place of seconds would be 50,000 years
 /// ahead, and with them the horizon, above everything that is still to come.
 const LATEST: UnixMillis = UnixMillis(7_258_118_400_000);
 
+/// The most bytes of a text that are kept; the rest is cut off. Cognito's own have some dozens. With all of an event's texts
+/// at their longest its record stays below what receivers take (1 MiB).
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
+/// Whether an event holds more than is kept of it.
+pub(super) fn exceeds(event: &WireEvent) -> bool {
+    let challenges = event.challenge_responses.as_deref().unwrap_or_default();
+    let context = event.event_context_data.iter();
+    let context = context.flat_map(|it| [&it.ip_address, &it.device_name, &it.timezone, &it.city, &it.country]);
+    let risk = event.event_risk.iter().flat_map(|it| [&it.risk_decision, &it.risk_level]);
+    let feedback = event.event_feedback.iter().flat_map(|it| [&it.feedback_value, &it.provider]);
+    let kept = challenges.iter().take(Facts::CHALLENGES_MAX);
+    let kept = kept.flat_map(|it| [&it.challenge_name, &it.challenge_response]);
+    let own = [&event.event_id, &event.event_type, &event.event_response].into_iter();
+    let mut texts = own.chain(context).chain(risk).chain(feedback).chain(kept).flatten();
+    challenges.len() > Facts::CHALLENGES_MAX || texts.any(|text| text.len() > TEXT_BYTES_MAX)
+}
+
 impl From<WireEvent> for AuthEvent {
     fn from(event: WireEvent) -> Self {
         Self {
-            id: text(event.event_id),
+            // Half an id could be another event's.
+            id: said(event.event_id).filter(|id| id.len() <= TEXT_BYTES_MAX),
             event_type: word(event.event_type),
             creation_date: event.creation_date.filter(|time| *time < LATEST),
             response: word(event.event_response),
@@ -23,6 +42,7 @@ impl From<WireEvent> for AuthEvent {
                 .challenge_responses
                 .into_iter()
                 .flatten()
+                .take(Facts::CHALLENGES_MAX)
                 .map(|challenge| Challenge {
                     name: word(challenge.challenge_name),
                     response: word(challenge.challenge_response),
@@ -61,8 +81,18 @@ fn feedback(feedback: WireFeedback) -> EventFeedback {
 }
 
 /// A text that says something.
-fn text(member: Option<String>) -> Option<String> {
+fn said(member: Option<String>) -> Option<String> {
     member.filter(|text| !text.is_empty())
+}
+
+/// The same, as much of it as is kept.
+fn text(member: Option<String>) -> Option<String> {
+    let mut text = said(member)?;
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.shrink_to_fit();
+    }
+    Some(text)
 }
 
 /// A text about where and with what the user was: Cognito writes the word "null" for a city that it does not know.
@@ -76,12 +106,12 @@ fn word<V: Vocabulary>(member: Option<String>) -> Option<Word<V>> {
 
 /// A page of a listing. A user without a username, whom nobody could ask about, is left out.
 pub(super) fn user_page(users: Option<Vec<sdk::UserType>>, next: Option<String>) -> UserPage {
-    UserPage { users: users.into_iter().flatten().filter_map(listed_user).collect(), next: text(next).map(PageToken) }
+    UserPage { users: users.into_iter().flatten().filter_map(listed_user).collect(), next: said(next).map(PageToken) }
 }
 
 fn listed_user(user: sdk::UserType) -> Option<ListedUser> {
     let mut listed = ListedUser {
-        username: text(user.username)?,
+        username: said(user.username)?,
         sub: None,
         email: None,
         phone_number: None,
@@ -92,7 +122,7 @@ fn listed_user(user: sdk::UserType) -> Option<ListedUser> {
     };
     let (mut email, mut phone_number) = ((None, false), (None, false));
     for attribute in user.attributes.unwrap_or_default() {
-        let Some(value) = text(attribute.value) else { continue };
+        let Some(value) = said(attribute.value) else { continue };
         match attribute.name.as_str() {
             "sub" => listed.sub = Some(value),
             "email" => email.0 = Some(value),
@@ -165,6 +195,35 @@ mod tests {
         assert_eq!((context.city, context.country), (None, None));
         assert_eq!(context.device_name.as_deref(), Some("Other, Other"));
         assert_eq!((event.risk, event.feedback), (None, None));
+    }
+
+    #[test]
+    fn what_is_more_than_anybody_needs_is_cut_and_known_to_be() {
+        let long = |bytes| Some("ü".repeat(bytes / 2));
+        let with_device = |device_name| WireEvent {
+            event_id: Some("id".into()),
+            event_context_data: Some(WireContext { device_name, ..WireContext::default() }),
+            ..WireEvent::default()
+        };
+        for (bytes, kept) in [(TEXT_BYTES_MAX, TEXT_BYTES_MAX), (TEXT_BYTES_MAX + 2, TEXT_BYTES_MAX)] {
+            let event = with_device(long(bytes));
+            assert_eq!(exceeds(&event), bytes > kept);
+            let event = AuthEvent::from(event);
+            assert_eq!(event.context.unwrap().device_name.unwrap().len(), kept);
+        }
+        // A character is cut nowhere.
+        let event = AuthEvent::from(with_device(Some("x".to_owned() + &"ü".repeat(TEXT_BYTES_MAX))));
+        assert_eq!(event.context.unwrap().device_name.unwrap().len(), TEXT_BYTES_MAX - 1);
+        // Half an id could be another event's.
+        let event = WireEvent { event_id: long(TEXT_BYTES_MAX + 2), ..WireEvent::default() };
+        assert!(exceeds(&event) && AuthEvent::from(event).id.is_none());
+
+        let challenged = |count| WireEvent {
+            challenge_responses: Some(vec![super::super::wire::WireChallenge::default(); count]),
+            ..WireEvent::default()
+        };
+        assert!(!exceeds(&challenged(16)) && exceeds(&challenged(17)));
+        assert_eq!(AuthEvent::from(challenged(100_000)).challenges.len(), 16);
     }
 
     #[test]
