@@ -30,6 +30,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::Uri;
+
 use crate::event::UnixMillis;
 use crate::privacy::Modes;
 use crate::shard::Shard;
@@ -403,11 +405,10 @@ pub struct OtlpConfig {
 }
 
 impl OtlpConfig {
-    /// Scheme, host and port of the endpoint, for the log: a path may hold a secret.
-    pub fn origin(&self) -> &str {
-        let host = self.endpoint.find("://").map_or(0, |at| at + "://".len());
-        let path = self.endpoint.get(host..).and_then(|rest| rest.find(['/', '?']));
-        path.and_then(|path| self.endpoint.get(..host + path)).unwrap_or(&self.endpoint)
+    /// Scheme, host and port of the endpoint, for people: a path or query may hold a secret.
+    pub fn origin(&self) -> String {
+        let origin = self.endpoint.trim().parse().ok().as_ref().and_then(origin);
+        origin.unwrap_or_else(|| "(not a URL)".to_owned())
     }
 
     /// Delivery to the receiver at this base URL, everything else at its default.
@@ -431,6 +432,13 @@ impl OtlpConfig {
             resource_attributes: Vec::new(),
         }
     }
+}
+
+/// Scheme, host and port of a URL, which is all of it that may be shown; None where it names no host.
+pub fn origin(url: &Uri) -> Option<String> {
+    let (scheme, host) = (url.scheme_str()?, url.host()?);
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{scheme}://{host}{port}"))
 }
 
 /// The server for metrics, health and status.

@@ -225,7 +225,7 @@ async fn receiver(config: &Config, findings: &mut Findings) {
         let sinks = if config.stdout_enabled { "records go to stdout only" } else { "only metrics are exported" };
         return findings.note("otlp.endpoint", format_args!("none: {sinks}"));
     };
-    let what = format!("otlp.endpoint {}", otlp.endpoint);
+    let what = format!("otlp.endpoint {}", otlp.origin());
     let answer = match OtlpSink::connect(otlp, "check") {
         Ok(mut sink) => sink.probe().await,
         Err(error) => {

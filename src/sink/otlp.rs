@@ -139,7 +139,7 @@ impl OtlpSink {
 
     /// Asks the receiver with an export of no records whether it would take some.
     pub async fn probe(&mut self) -> Answer {
-        self.export(&[]).await
+        self.export(&[]).await.impersonal([])
     }
 
     async fn export(&mut self, entries: &[Entry]) -> Answer {
