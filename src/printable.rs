@@ -21,7 +21,16 @@ pub fn printable(text: &str) -> Cow<'_, str> {
 /// message of several lines as one.
 pub fn one_line(text: &str, chars_max: usize) -> String {
     let line = text.trim().chars().take(chars_max);
-    line.map(|char| if char.is_control() { ' ' } else if is_commanding(char) { REPLACEMENT } else { char }).collect()
+    line.map(|char| {
+        if char.is_control() {
+            ' '
+        } else if is_commanding(char) {
+            REPLACEMENT
+        } else {
+            char
+        }
+    })
+    .collect()
 }
 
 /// Whether a character is a command: a control character, a line's or paragraph's end, or one that changes the direction of

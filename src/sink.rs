@@ -112,6 +112,12 @@ fn end_of_status(message: &str) -> usize {
     [": ", " ("].into_iter().filter_map(|end| message.find(end)).min().unwrap_or(message.len())
 }
 
+/// A reason for which an entry is in quarantine, as it may be shown.
+pub fn shown_reason(reason: &str, entry: &Entry) -> String {
+    let (status, said) = reason.split_at(end_of_status(reason));
+    shown(status, said, [entry])
+}
+
 fn shown<'a>(status: &str, said: &str, sent: impl IntoIterator<Item = &'a Entry>) -> String {
     // Cut first: what is not shown is not looked at, but for what the end of the shown part may be the beginning of.
     let said: String = said.chars().take(MESSAGE_CHARS_KEPT).collect();
@@ -158,8 +164,10 @@ mod tests {
         let (ours, said) = ("503 Service Unavailable", "no such label: alice");
         for (answer, expected) in [
             (Answer::Retry { after: None, message: format!("{ours}: {said}") }, "503 Service Unavailable "),
-            (Answer::Refused { message: format!("200 OK with a body that is no OTLP response (alice): {said}") },
-             "200 OK with a body that is no OTLP response "),
+            (
+                Answer::Refused { message: format!("200 OK with a body that is no OTLP response (alice): {said}") },
+                "200 OK with a body that is no OTLP response ",
+            ),
             (Answer::Invalid { message: format!("InvalidArgument: {said}") }, "InvalidArgument "),
             (Answer::TooLarge { message: "OutOfRange: seattle".into() }, "OutOfRange "),
             (Answer::Accepted { rejected: 1, message: Some("192.0.2.1 is blocked".into()) }, ""),
@@ -174,7 +182,10 @@ mod tests {
     fn a_text_that_quotes_nothing_is_shown_on_one_line() {
         let mut entry = full_entry();
         for (said, expected) in [
-            ("503 Service Unavailable: the queue\nis full\u{202e}", "503 Service Unavailable: the queue is full\u{fffd}"),
+            (
+                "503 Service Unavailable: the queue\nis full\u{202e}",
+                "503 Service Unavailable: the queue is full\u{fffd}",
+            ),
             ("no answer: timed out after 10s", "no answer: timed out after 10s"),
             ("503 Service Unavailable", "503 Service Unavailable"),
         ] {

@@ -237,7 +237,11 @@ mod tests {
     #[test]
     fn each_encoding_is_decoded() {
         for (decoder, text, expected) in [
-            (backslashes as fn(&str) -> String, r#"\u00eb \ud83d\ude00 \u{eb} \xc3\xab \303\253 \" \\ \q \"#, "ë 😀 ë ë ë \" \\ \\q \\"),
+            (
+                backslashes as fn(&str) -> String,
+                r#"\u00eb \ud83d\ude00 \u{eb} \xc3\xab \303\253 \" \\ \q \"#,
+                "ë 😀 ë ë ë \" \\ \\q \\",
+            ),
             (backslashes, r"\ud83d \u00 \uzzzz \x", r"\ud83d \u00 \uzzzz \x"),
             (percents, "%C3%AB %u00eb %zz % %1+1", "ë ë %zz % %1+1"),
             (forms, "a+%EB", "a ë"),

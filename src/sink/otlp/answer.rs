@@ -113,6 +113,11 @@ const ADVICE: &[(&str, &str)] = &[
     ("InvalidContentType", "; if the receiver speaks no TLS, otlp.endpoint begins with http://"),
     ("invalid HTTP version", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
     ("unexpected message from connection", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
+    (
+        "proxy authorization required",
+        "; give the proxy its user name and password in HTTPS_PROXY (http://user:password@host)",
+    ),
+    ("tunnel error", "; look at HTTPS_PROXY, and at NO_PROXY if no proxy is meant"),
     // What may be left of the alerts above, or of TLS that one side does not speak, once the connection is closed.
     ("stream closed because of a broken pipe", CLOSED),
     ("operation was canceled: connection closed", CLOSED),
