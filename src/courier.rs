@@ -59,6 +59,8 @@ pub struct Courier<O, P, S, R> {
     printed: Option<OutboxId>,
     /// The last of the entries that are held back, where the next batch begins while the receiver has no credit.
     held: Option<OutboxId>,
+    /// The entries of the last batch: a receiver's text may be about one of them.
+    before: Vec<Entry>,
     /// Bytes of the smallest export that the receiver found too large.
     too_large_bytes: Option<usize>,
     stops: Stops,
@@ -128,6 +130,7 @@ where
             standing: Standing::default(),
             printed: None,
             held: None,
+            before: Vec::new(),
             too_large_bytes: None,
             stops: Stops { drain: CancellationToken::new(), halt: CancellationToken::new() },
             faults: Faults {
@@ -158,6 +161,7 @@ where
             if carried.and(settled).is_err() {
                 return;
             }
+            self.before = batch.entries;
         }
     }
 
@@ -286,7 +290,8 @@ where
         while let (Some(part), Some(receiver)) = (delivery.part(), &mut self.receiver) {
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
             stop_point::reached(Step::BatchAnswered);
-            let answer = answer.impersonal(&batch.entries[part.clone()]);
+            // Of all that is under way: an answer may speak of what was sent before this part.
+            let answer = answer.impersonal(batch.entries.iter().chain(&self.before));
             let step = delivery.answered(&answer, &mut self.standing, fastrand::f64());
             self.tell(&answer, &batch.entries[part]);
             match step.fate {

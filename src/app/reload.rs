@@ -169,7 +169,19 @@ async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) 
 /// The keys that differ and that a running process cannot change. A key is missing here only if another place takes it up:
 /// the patterns name every one.
 fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
-    let Config { pools: _, poll: _, discovery: _, state, otlp, stdout_enabled, http, privacy, log, shard } = before;
+    let Config {
+        pools: _,
+        poll: _,
+        discovery: _,
+        state,
+        otlp,
+        stdout_enabled,
+        http,
+        privacy,
+        log,
+        shard,
+        set_aside: _,
+    } = before;
     let HttpConfig { listen, first_scrape_wait: _, web_config_file: _ } = http;
     let LogConfig { level: _, format } = log;
     [

@@ -22,6 +22,7 @@ use crate::config::{Config, PoolConfig, Rate, StateConfig};
 use crate::http::{HttpServer, Web};
 use crate::ledger::Ledger;
 use crate::lifecycle::Clock;
+use crate::printable::printable;
 use crate::shard::Shard;
 use crate::sink::Answer;
 use crate::sink::otlp::OtlpSink;
@@ -52,36 +53,38 @@ struct Findings {
 impl Findings {
     fn ok(&mut self, what: &str, found: impl Display) {
         self.tried += 1;
-        say(format_args!("ok    {what}: {found}"));
+        say("ok    ", format_args!("{what}: {found}"));
     }
 
     fn note(&self, what: &str, found: impl Display) {
-        say(format_args!("note  {what}: {found}"));
+        say("note  ", format_args!("{what}: {found}"));
     }
 
     fn failed(&mut self, what: &str, cause: impl Display, remedy: impl Display) {
         self.tried += 1;
         self.failed += 1;
-        say(format_args!("FAIL  {what}: {cause}\n      -> {remedy}"));
+        say("FAIL  ", format_args!("{what}: {cause}"));
+        say("      -> ", format_args!("{remedy}"));
     }
 
     fn conclude(&self) -> ExitCode {
         match self.failed {
             0 => {
-                say(format_args!("all {} steps succeeded", self.tried));
+                say("", format_args!("all {} steps succeeded", self.tried));
                 ExitCode::SUCCESS
             }
             failed => {
-                say(format_args!("{failed} of {} steps failed", self.tried));
+                say("", format_args!("{failed} of {} steps failed", self.tried));
                 ExitCode::from(1)
             }
         }
     }
 }
 
-fn say(line: std::fmt::Arguments<'_>) {
+/// Prints one line. Part of it comes from a service, a receiver or a file.
+fn say(mark: &str, text: std::fmt::Arguments<'_>) {
     // With nobody to read it there is only the exit code left.
-    let _ = writeln!(io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{mark}{}", printable(&text.to_string()));
 }
 
 /// Tries everything that `run` will need. Exit code 1 if anything failed.
@@ -92,6 +95,9 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     let pools = config.pools.len();
     findings.ok("configuration", format_args!("{pools} pool{}", if pools == 1 { "" } else { "s" }));
+    for mistake in &config.set_aside {
+        findings.note("environment", format_args!("{mistake}; what is wrong with it is left out"));
+    }
     let state = state(&config.state.path, &mut findings).await;
     listen(&config, state, &mut findings).await;
     web(&config, &mut findings).await;
@@ -235,7 +241,8 @@ async fn receiver(config: &Config, findings: &mut Findings) {
         let sinks = if config.stdout_enabled { "records go to stdout only" } else { "only metrics are exported" };
         return findings.note("otlp.endpoint", format_args!("none: {sinks}"));
     };
-    let what = format!("otlp.endpoint {}", otlp.endpoint);
+    let by = otlp.proxy().map(|proxy| format!(" by the proxy {proxy}")).unwrap_or_default();
+    let what = format!("otlp.endpoint {}{by}", otlp.origin());
     let answer = match OtlpSink::connect(otlp, "check") {
         Ok(mut sink) => sink.probe().await,
         Err(error) => {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::anyhow;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::{ConfigArgs, logging};
 use crate::app::{App, ConfigFiles, Reloads};
@@ -18,6 +18,10 @@ use crate::source::cognito::{Clients, TransportError};
 /// The exporter could not be built; the chain says what to do.
 pub(super) async fn run(args: ConfigArgs, files: ConfigFiles, config: Config) -> anyhow::Result<ExitCode> {
     let set_level = Box::new(logging::start(&config.log));
+    for mistake in &config.set_aside {
+        let (variable, reason) = (mistake.origin.to_string(), mistake.text.as_str());
+        warn!(variable, reason, "an environment variable is malformed; what is wrong with it is left out");
+    }
     let hangups = Hangups::catch()?;
     let mut signals = Signals::catch()?;
     let clients = clients()?;

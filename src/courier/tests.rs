@@ -308,7 +308,7 @@ async fn what_a_receiver_quotes_of_a_user_reaches_nobody() {
     let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver), tally.clone(), LIMITS);
     let (drain, halt) = (CancellationToken::new(), CancellationToken::new());
     let _ = tokio::time::timeout(Duration::from_mins(1), courier.run(drain, halt)).await;
-    assert_eq!(tally.counts().causes.first().unwrap(), "no such label: user.name=\"(withheld)\"");
+    assert_eq!(tally.counts().causes.first().unwrap(), "no such label (text withheld: it quotes a record)");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,8 @@
 //! Sink: an OTLP receiver, over gRPC, HTTP with protobuf or HTTP with JSON.
 //!
 //! One export at a time, one attempt each, with a deadline around all of it; what the receiver answered is judged by
-//! `answer`. The parts: `payload` (what is sent), `over_http` and `over_grpc` (how), `headers` and `tls` (as whom), `answer` (what it
-//! means). Waiting and trying again are the courier's business.
+//! `answer`. The parts: `payload` (what is sent), `over_http` and `over_grpc` (how), `connector` (which way), `headers` and `tls` (as
+//! whom), `answer` (what it means). Waiting and trying again are the courier's business.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use crate::lifecycle::Clock;
 use crate::sink::{Answer, Sink};
 
 mod answer;
+mod connector;
 mod headers;
 mod over_grpc;
 mod over_http;
@@ -31,6 +32,7 @@ use headers::Headers;
 use over_grpc::GrpcTransport;
 use over_http::HttpTransport;
 use payload::Packer;
+use tls::TlsFiles;
 
 /// How long a connection may take to be made, within the export's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -99,6 +101,8 @@ impl OtlpSetupError {
 pub struct OtlpSink {
     packer: Packer,
     headers: Headers,
+    /// None where the endpoint has no TLS.
+    tls: Option<TlsFiles>,
     transport: Transport,
     timeout: Duration,
     json: bool,
@@ -112,6 +116,16 @@ enum Transport {
     Http(Box<HttpTransport>),
 }
 
+impl Transport {
+    /// Leaves connections for new ones.
+    fn reconnect(&mut self) {
+        match self {
+            Self::Grpc(grpc) => grpc.reconnect(),
+            Self::Http(http) => http.reconnect(),
+        }
+    }
+}
+
 impl OtlpSink {
     /// Prepares to deliver, as the service instance `instance_id`. The connection is made with the first export.
     ///
@@ -120,10 +134,17 @@ impl OtlpSink {
     pub fn connect(config: &OtlpConfig, instance_id: &str) -> Result<Self, OtlpSetupError> {
         let packer = Packer::new(instance_id, &config.resource_attributes, config.timestamp, config.schema);
         let headers = Headers::open(&config.headers, config.headers_file.clone())?;
-        let http =
-            |protocol| HttpTransport::new(config, protocol, packer.resource()).map(Box::new).map(Transport::Http);
+        let alpn: &[&[u8]] = if config.protocol == OtlpProtocol::Grpc { &[b"h2"] } else { &[] };
+        let is_secure = base_url(config)?.scheme_str() == Some("https");
+        // Otherwise no certificate is asked for: an image without the system's roots exports to a neighbour over plain HTTP.
+        let tls = is_secure.then(|| TlsFiles::open(config, alpn)).transpose()?;
+        let in_force = tls.as_ref().map(TlsFiles::in_force);
+        let http = |protocol| {
+            let transport = HttpTransport::new(config, protocol, packer.resource(), in_force.clone());
+            transport.map(Box::new).map(Transport::Http)
+        };
         let transport = match config.protocol {
-            OtlpProtocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(config)?)),
+            OtlpProtocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(config, in_force)?)),
             OtlpProtocol::HttpProtobuf => http(Protocol::HttpBinary)?,
             OtlpProtocol::HttpJson => http(Protocol::HttpJson)?,
         };
@@ -131,6 +152,7 @@ impl OtlpSink {
             envelope: packer.envelope(),
             packer,
             headers,
+            tls,
             transport,
             timeout: config.timeout,
             json: config.protocol == OtlpProtocol::HttpJson,
@@ -139,7 +161,7 @@ impl OtlpSink {
 
     /// Asks the receiver with an export of no records whether it would take some.
     pub async fn probe(&mut self) -> Answer {
-        self.export(&[]).await
+        self.export(&[]).await.impersonal([])
     }
 
     async fn export(&mut self, entries: &[Entry]) -> Answer {
@@ -147,6 +169,11 @@ impl OtlpSink {
         let scoped = self.packer.scoped(&records);
         let batch = LogBatch::new(&scoped);
         let attempt = async {
+            if let Some(tls) = &mut self.tls
+                && tls.renewed().await
+            {
+                self.transport.reconnect();
+            }
             let headers = self.headers.current().await;
             match &mut self.transport {
                 Transport::Grpc(grpc) => grpc.export(self.packer.request(&batch), headers).await,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
-use http::{HeaderName, StatusCode};
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
 use prost::Message as _;
 use serde::Deserialize;
@@ -18,11 +18,9 @@ use time::format_description::well_known::Rfc2822;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::config::origin;
 use crate::event::UnixMillis;
-use crate::sink::Answer;
-
-/// The longest message of a receiver's that is kept, in characters: what fits a line of the log.
-pub(super) const MESSAGE_CHARS_MAX: usize = 300;
+use crate::sink::{Answer, MESSAGE_CHARS_KEPT};
 
 /// An HTTP response, read as far as its bound.
 #[derive(Clone, Debug)]
@@ -46,7 +44,7 @@ pub(super) fn of_http(reply: &Reply) -> Answer {
         Some(location) => bounded(&format!(
             "{}: redirects are not followed; the receiver points to {}",
             reply.status,
-            String::from_utf8_lossy(location.as_bytes())
+            place_of(location)
         )),
         None => failure_message(reply),
     };
@@ -56,6 +54,12 @@ pub(super) fn of_http(reply: &Reply) -> Answer {
         400 | 422 => Answer::Invalid { message },
         _ => Answer::Refused { message },
     }
+}
+
+/// Where a redirect points to, without path and query: they may hold what is secret.
+fn place_of(location: &HeaderValue) -> String {
+    let url = location.to_str().ok().and_then(|url| url.parse::<Uri>().ok());
+    url.as_ref().and_then(origin).unwrap_or_else(|| "another path".to_owned())
 }
 
 /// Judges a gRPC answer.
@@ -109,6 +113,11 @@ const ADVICE: &[(&str, &str)] = &[
     ("InvalidContentType", "; if the receiver speaks no TLS, otlp.endpoint begins with http://"),
     ("invalid HTTP version", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
     ("unexpected message from connection", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
+    (
+        "proxy authorization required",
+        "; give the proxy its user name and password in HTTPS_PROXY (http://user:password@host)",
+    ),
+    ("tunnel error", "; look at HTTPS_PROXY, and at NO_PROXY if no proxy is meant"),
     // What may be left of the alerts above, or of TLS that one side does not speak, once the connection is closed.
     ("stream closed because of a broken pipe", CLOSED),
     ("operation was canceled: connection closed", CLOSED),
@@ -132,9 +141,9 @@ pub(super) fn chain(error: &dyn Error) -> String {
     line
 }
 
-/// Cuts a message from outside to what fits a line of the log.
+/// Cuts a message from outside to what is looked at. [`Answer::impersonal`] makes of it what is shown.
 pub(super) fn bounded(message: &str) -> String {
-    message.trim().chars().take(MESSAGE_CHARS_MAX).map(|char| if char.is_control() { ' ' } else { char }).collect()
+    message.trim().chars().take(MESSAGE_CHARS_KEPT).collect()
 }
 
 fn accepted(response: &ExportLogsServiceResponse) -> Answer {
@@ -408,7 +417,7 @@ mod tests {
                 reply(400, &[("content-type", "application/json")], r#"{"code":3,"message":"bad record"}"#),
                 "400 Bad Request: bad record",
             ),
-            (reply(400, &[("content-type", "text/plain")], "bad\nrecord\n"), "400 Bad Request: bad record"),
+            (reply(400, &[("content-type", "text/plain")], "bad record\n"), "400 Bad Request: bad record"),
             (reply(400, &[("content-type", "application/json")], "[]"), "400 Bad Request: []"),
             (reply(400, &[], ""), "400 Bad Request"),
         ] {
@@ -417,21 +426,26 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_bounded_and_one_line() {
+    fn a_message_is_bounded() {
         let Answer::Refused { message } = of_http(&reply(500, &[], "é\n".repeat(10_000))) else {
             panic!("500 is refused");
         };
-        assert_eq!(message.chars().count(), MESSAGE_CHARS_MAX);
-        assert!(!message.contains('\n'));
+        assert_eq!(message.chars().count(), MESSAGE_CHARS_KEPT);
     }
 
     #[test]
     fn a_redirect_says_where_to() {
-        let Answer::Refused { message } = of_http(&reply(308, &[("location", "https://logs.example/v1/logs")], ""))
-        else {
-            panic!("308 is refused");
-        };
-        assert!(message.contains("https://logs.example/v1/logs"), "{message}");
+        for (location, place) in [
+            ("https://logs.example:4318/v1/logs?token=secret", "https://logs.example:4318"),
+            ("https://user:secret@logs.example/", "https://logs.example"),
+            ("/login?next=secret", "another path"),
+            ("é", "another path"),
+        ] {
+            let Answer::Refused { message } = of_http(&reply(308, &[("location", location)], "")) else {
+                panic!("308 is refused");
+            };
+            assert!(message.ends_with(&format!("points to {place}")), "{message}");
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::error::Error as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use http::Uri;
 use http::header::HeaderMap;
+use http::uri::Scheme;
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
 use tonic::Status;
@@ -18,7 +20,8 @@ use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 
 use super::answer::Reply;
-use super::tls::Tls;
+use super::connector::Connector;
+use super::tls::TlsInForce;
 use super::{CONNECT_TIMEOUT, OtlpSetupError, REPLY_BYTES_MAX, USER_AGENT_VALUE, answer};
 use crate::config::{Compression, OtlpConfig};
 use crate::sink::Answer;
@@ -29,31 +32,34 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub(super) struct GrpcTransport {
     endpoint: Endpoint,
+    connector: Connector,
     compression: Compression,
     client: LogsServiceClient<GrpcChannel>,
 }
 
 impl GrpcTransport {
     /// Prepares to export; connects with the first export, and again whenever the connection is lost.
-    pub(super) fn new(config: &OtlpConfig) -> Result<Self, OtlpSetupError> {
+    pub(super) fn new(config: &OtlpConfig, tls: Option<TlsInForce>) -> Result<Self, OtlpSetupError> {
         let url = super::base_url(config)?;
-        let secure = url.scheme_str() == Some("https");
-        let mut endpoint = Endpoint::from(url)
+        let connector = Connector::new(config, &url, tls, false)?;
+        // TLS is the connector's, and tonic takes no https:// without its own; the requests name the true scheme.
+        let mut plain = url.clone().into_parts();
+        plain.scheme = Some(Scheme::HTTP);
+        let plain = Uri::from_parts(plain).map_err(|_| OtlpSetupError::Endpoint)?;
+        let endpoint = Endpoint::from(plain)
+            .origin(url)
             .user_agent(USER_AGENT_VALUE)
-            .map_err(OtlpSetupError::tls)?
+            .map_err(OtlpSetupError::exporter)?
             .connect_timeout(CONNECT_TIMEOUT);
-        if secure {
-            endpoint = endpoint.tls_config(Tls::read(config)?.for_grpc()).map_err(OtlpSetupError::tls)?;
-        }
-        let client = client(&endpoint, config.compression);
-        Ok(Self { endpoint, compression: config.compression, client })
+        let client = client(&endpoint, &connector, config.compression);
+        Ok(Self { endpoint, connector, compression: config.compression, client })
     }
 
     /// Leaves the connection for a new one. To be called after an export that got no answer: a connection may swallow
     /// everything (a dropped NAT entry, a vanished peer), which TCP notices after a quarter of an hour. Pings would notice it
     /// too, but gRPC servers allow one in five minutes and close the connection of a client that sends more.
     pub(super) fn reconnect(&mut self) {
-        self.client = client(&self.endpoint, self.compression);
+        self.client = client(&self.endpoint, &self.connector, self.compression);
     }
 
     /// Exports a request with `headers`, and judges the answer. Has no timeout of its own.
@@ -69,9 +75,9 @@ impl GrpcTransport {
     }
 }
 
-fn client(endpoint: &Endpoint, compression: Compression) -> LogsServiceClient<GrpcChannel> {
-    let client =
-        LogsServiceClient::new(GrpcChannel(endpoint.connect_lazy())).max_decoding_message_size(REPLY_BYTES_MAX);
+fn client(endpoint: &Endpoint, connector: &Connector, compression: Compression) -> LogsServiceClient<GrpcChannel> {
+    let channel = endpoint.connect_with_connector_lazy(connector.clone());
+    let client = LogsServiceClient::new(GrpcChannel(channel)).max_decoding_message_size(REPLY_BYTES_MAX);
     match compression {
         Compression::Gzip => {
             client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip)
