@@ -14,6 +14,13 @@ pub mod otlp;
 pub mod record;
 pub mod stdout;
 
+/// How an answer is called that says success and is none that OTLP has.
+pub(crate) const NO_OTLP_RESPONSE: &str = "a body that is no OTLP response";
+
+/// What servers say, in lower case, to a request without TLS on a port for TLS: nginx, Go's net/http, Tomcat, Apache.
+const ASKS_FOR_TLS: &[&str] =
+    &["request was sent to https port", "http request to an https", "requires tls", "plain http to an ssl-enabled"];
+
 /// What a receiver said to one batch. Cut by what the courier does next; the rules are the OTLP specification's
 /// (<https://opentelemetry.io/docs/specs/otlp/>, "Failures" and "Retryable Response Codes").
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -56,17 +63,33 @@ impl Answer {
         fn code(message: &str) -> Option<&str> {
             message.split([' ', ':']).next()
         }
+        fn asks_for_tls(message: &str) -> bool {
+            let message = message.to_ascii_lowercase();
+            ASKS_FOR_TLS.iter().any(|words| message.contains(words))
+        }
         Some(match self {
             Self::Accepted { .. } => return None,
             Self::Retry { message, .. } => match code(message) {
                 Some("429" | "ResourceExhausted") => {
-                    "raise what the receiver allows; until it takes them, records wait in state.path"
+                    "raise what the receiver allows, or lower otlp.batch_size; until it takes them, records wait in state.path"
                 }
                 _ => "start the receiver, or correct otlp.endpoint; until it answers, records wait in state.path",
             },
             Self::TooLarge { message } | Self::Invalid { message } | Self::Refused { message } => match code(message) {
+                _ if asks_for_tls(message) => "begin otlp.endpoint with https://: the receiver speaks TLS on this port",
                 Some("401" | "403" | "407" | "Unauthenticated" | "PermissionDenied") => {
                     "give the receiver the credentials that it wants, in otlp.headers or otlp.headers_file"
+                }
+                Some(_) if message.contains(NO_OTLP_RESPONSE) => {
+                    "check that otlp.endpoint is an OTLP receiver's; if it stores what it answers so to, set \
+                     otlp.accept_any_2xx = true"
+                }
+                Some("413") => "raise the receiver's limit for a request's size, and that of proxies before it",
+                Some("400" | "422" | "InvalidArgument") => {
+                    "compare what the receiver says with its configuration; refused records wait in state.path"
+                }
+                Some("500" | "Internal" | "Unknown") => {
+                    "look at the receiver's own log; until it takes them, records wait in state.path"
                 }
                 _ => "check the endpoint's port and path, and otlp.protocol: something else answers there",
             },

@@ -31,6 +31,7 @@ fn config(protocol: OtlpProtocol, endpoint: String) -> OtlpConfig {
         ca_file: None,
         cert_file: None,
         key_file: None,
+        accept_any_2xx: false,
         batch_size: 512,
         batch_delay: Duration::from_secs(1),
         timestamp: TimestampSource::Event,
