@@ -17,6 +17,9 @@ pub mod stdout;
 /// How an answer is called that says success and is none that OTLP has.
 pub(crate) const NO_OTLP_RESPONSE: &str = "a body that is no OTLP response";
 
+/// What the words begin with of what was not answered.
+pub(crate) const NO_ANSWER: &str = "no answer";
+
 /// What servers say, in lower case, to a request without TLS on a port for TLS: nginx, Go's net/http, Tomcat, Apache.
 const ASKS_FOR_TLS: &[&str] =
     &["request was sent to https port", "http request to an https", "requires tls", "plain http to an ssl-enabled"];
@@ -102,8 +105,9 @@ impl Answer {
     pub fn impersonal(mut self, sent: &[Entry]) -> Self {
         let said = match &mut self {
             Self::Accepted { message, .. } => message.as_mut(),
-            // Mostly our own words of a connection, and an address in them is the receiver's.
-            Self::Retry { .. } => None,
+            // Our own words of a connection, and an address in them is the receiver's.
+            Self::Retry { message, .. } if message.starts_with(NO_ANSWER) => None,
+            Self::Retry { message, .. } => Some(message),
             Self::TooLarge { message } | Self::Invalid { message } | Self::Refused { message } => Some(message),
         };
         if let Some(said) = said {

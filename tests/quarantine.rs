@@ -247,9 +247,11 @@ async fn a_full_quarantine_stops_delivery_loudly_until_some_is_dropped() {
     go_on_until(&stage, &exporter, "the pause", |scrape| full(scrape, 1.0));
     stage.simulation.world(|world| sign_ins(world, POOL, "user-2", 5, now()));
     let events = stage.truth(&[POOL]).len();
-    let counted = |scrape: &Scrape| is(scrape, "cognito_auth_events_total", &[], events as f64);
-    let scrape = exporter.until("all of them counted nevertheless", counted);
-    assert!(scrape.sum("cognito_exporter_outbox_records", &[]) >= 1.0);
+    let counted = |scrape: &Scrape| {
+        is(scrape, "cognito_auth_events_total", &[], events as f64)
+            && scrape.sum("cognito_exporter_outbox_records", &[]) >= 1.0
+    };
+    let scrape = exporter.until("all of them counted nevertheless, and waiting", counted);
     assert!(is(&scrape, "cognito_exporter_quarantined_records", &[], 2.0));
     assert_eq!(said(&exporter.log(), &["ERROR", "the quarantine is full"]).len(), 1, "{}", exporter.log());
     assert!(exporter.stop().success());

@@ -246,8 +246,8 @@ fn a_record_that_is_refused_alone_is_quarantined_once_the_receiver_has_taken_ano
             let exporter = stage.exporter();
             until_requests(&exporter, "refused", 1.0);
             exporter.until_said("refuses records each alone");
-            let scrape = exporter.scrape();
-            assert!(is(&scrape, WAITING, &[], 1.0) && is(&scrape, QUARANTINED, &[], 0.0), "{}", scrape.interesting());
+            let scrape = exporter.until("the record waiting", |scrape| is(scrape, WAITING, &[], 1.0));
+            assert!(is(&scrape, QUARANTINED, &[], 0.0), "{}", scrape.interesting());
             exporter.kill();
         }
         let exporter = stage.exporter();

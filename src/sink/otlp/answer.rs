@@ -21,7 +21,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::event::UnixMillis;
-use crate::sink::{Answer, NO_OTLP_RESPONSE};
+use crate::sink::{Answer, NO_ANSWER, NO_OTLP_RESPONSE};
 
 /// The longest message of a receiver's that is kept, in characters: what fits a line of the log.
 pub(super) const MESSAGE_CHARS_MAX: usize = 300;
@@ -138,7 +138,7 @@ fn is_about_size(message: &str) -> bool {
 /// The answer to a batch that got none.
 pub(super) fn no_answer(why: &str) -> Answer {
     let advice = ADVICE.iter().find(|(words, _)| why.contains(words)).map_or("", |(_, advice)| advice);
-    Answer::Retry { after: None, message: bounded(&format!("no answer: {why}{advice}")) }
+    Answer::Retry { after: None, message: bounded(&format!("{NO_ANSWER}: {why}{advice}")) }
 }
 
 /// A receiver that closes connections says no more.
