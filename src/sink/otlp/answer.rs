@@ -14,7 +14,7 @@ use http::{HeaderName, StatusCode};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message as _;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use tonic::{Code, Status};
@@ -275,38 +275,50 @@ fn protobuf_response(body: &[u8]) -> Option<ExportLogsServiceResponse> {
 /// The number of `partial_success`, the only field of ExportLogsServiceResponse.
 const PARTIAL_SUCCESS_TAG: u32 = 1;
 
-/// ExportLogsServiceResponse in JSON: an object with `partialSuccess` at most. Names may be in snake_case, as ProtoJSON parsers take
-/// them, and null is absent. What else is in it tells that something else is meant.
-fn json_response(body: &[u8]) -> Option<ExportLogsServiceResponse> {
-    let mut response = ExportLogsServiceResponse::default();
-    let body: Value = serde_json::from_slice(body).ok()?;
-    for (name, value) in body.as_object()? {
-        match name.as_str() {
-            "partialSuccess" | "partial_success" if value.is_null() => {}
-            "partialSuccess" | "partial_success" => response.partial_success = Some(json_partial_success(value)?),
-            _ => return None,
-        }
-    }
-    Some(response)
+/// ExportLogsServiceResponse in JSON. Names may be in snake_case, as parsers of ProtoJSON take them, and null is absent. What else is
+/// in it tells that something else is meant.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonResponse<'a> {
+    #[serde(borrow, rename = "partialSuccess", alias = "partial_success")]
+    partial_success: Option<&'a RawValue>,
 }
 
-fn json_partial_success(value: &Value) -> Option<ExportLogsPartialSuccess> {
-    let mut partial = ExportLogsPartialSuccess::default();
-    for (name, value) in value.as_object()? {
-        match (name.as_str(), value) {
-            ("rejectedLogRecords" | "rejected_log_records" | "errorMessage" | "error_message", Value::Null) => {}
-            // An int64 is a text in ProtoJSON, and a number in what many write.
-            ("rejectedLogRecords" | "rejected_log_records", Value::Number(it)) => {
-                partial.rejected_log_records = it.as_i64()?;
-            }
-            ("rejectedLogRecords" | "rejected_log_records", Value::String(it)) => {
-                partial.rejected_log_records = it.parse().ok()?;
-            }
-            ("errorMessage" | "error_message", Value::String(it)) => partial.error_message.clone_from(it),
-            _ => return None,
-        }
-    }
-    Some(partial)
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonPartialSuccess<'a> {
+    /// An int64 is a text in ProtoJSON, and a number in what many write.
+    #[serde(borrow, rename = "rejectedLogRecords", alias = "rejected_log_records")]
+    rejected_log_records: Option<&'a RawValue>,
+    #[serde(rename = "errorMessage", alias = "error_message")]
+    error_message: Option<String>,
+}
+
+fn json_response(body: &[u8]) -> Option<ExportLogsServiceResponse> {
+    let response: JsonResponse<'_> = json_object(body)?;
+    let partial = |raw: &RawValue| {
+        let partial: JsonPartialSuccess<'_> = json_object(raw.get().as_bytes())?;
+        Some(ExportLogsPartialSuccess {
+            rejected_log_records: partial.rejected_log_records.map_or(Some(0), json_integer)?,
+            error_message: partial.error_message.unwrap_or_default(),
+        })
+    };
+    Some(ExportLogsServiceResponse {
+        partial_success: match response.partial_success {
+            Some(raw) => Some(partial(raw)?),
+            None => None,
+        },
+    })
+}
+
+/// serde takes an array for a struct, too.
+fn json_object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
+    text.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(text).ok())?
+}
+
+fn json_integer(raw: &RawValue) -> Option<i64> {
+    let text = raw.get();
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).parse().ok()
 }
 
 /// The status and what the body says: a google.rpc.Status, or text.
