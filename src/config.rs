@@ -423,6 +423,8 @@ pub struct OtlpConfig {
     pub cert_file: Option<PathBuf>,
     /// PEM file of the client's key; only with https and `cert_file`.
     pub key_file: Option<PathBuf>,
+    /// Whether any answer of success counts, whatever its body says, but for web pages.
+    pub accept_any_2xx: bool,
     /// Most records in one export, 1 to 10,000.
     pub batch_size: usize,
     /// How long a part-filled batch waits; 0 to 1 min.
@@ -462,6 +464,8 @@ impl OtlpConfig {
             ca_file: None,
             cert_file: None,
             key_file: None,
+            // What answers in other words than OTLP's may have stored nothing.
+            accept_any_2xx: false,
             // The OpenTelemetry specification's own batch size and delay for logs.
             batch_size: 512,
             batch_delay: Duration::from_secs(1),

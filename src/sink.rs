@@ -16,8 +16,16 @@ pub mod otlp;
 pub mod record;
 pub mod stdout;
 
-/// What a receiver said to one batch. A message begins with the answer's status, in our words; what is the receiver's own
-/// follows after a colon or in parentheses, except in the message of an acceptance, which is all the receiver's. Cut by what the courier does next; the rules are the OTLP specification's
+/// What is said of an answer that claims success in a form that OTLP does not have.
+pub(crate) const NO_OTLP_RESPONSE: &str = "a body that is no OTLP response";
+
+/// What servers say, in lower case, to a request without TLS on a port for TLS: nginx, Go's net/http, Tomcat, Apache.
+const ASKS_FOR_TLS: &[&str] =
+    &["request was sent to https port", "http request to an https", "requires tls", "plain http to an ssl-enabled"];
+
+/// What a receiver said to one batch, cut by what the courier does next. A message begins with the answer's status, in our
+/// words; what is the receiver's own follows after a colon or in parentheses, except in the message of an acceptance, which
+/// is all the receiver's. The rules are the OTLP specification's
 /// (<https://opentelemetry.io/docs/specs/otlp/>, "Failures" and "Retryable Response Codes").
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
@@ -59,17 +67,33 @@ impl Answer {
         fn code(message: &str) -> Option<&str> {
             message.split([' ', ':']).next()
         }
+        fn asks_for_tls(message: &str) -> bool {
+            let message = message.to_ascii_lowercase();
+            ASKS_FOR_TLS.iter().any(|words| message.contains(words))
+        }
         Some(match self {
             Self::Accepted { .. } => return None,
             Self::Retry { message, .. } => match code(message) {
                 Some("429" | "ResourceExhausted") => {
-                    "raise what the receiver allows; until it takes them, records wait in state.path"
+                    "raise what the receiver allows, or lower otlp.batch_size; until it takes them, records wait in state.path"
                 }
                 _ => "start the receiver, or correct otlp.endpoint; until it answers, records wait in state.path",
             },
             Self::TooLarge { message } | Self::Invalid { message } | Self::Refused { message } => match code(message) {
+                _ if asks_for_tls(message) => "begin otlp.endpoint with https://: the receiver speaks TLS on this port",
                 Some("401" | "403" | "407" | "Unauthenticated" | "PermissionDenied") => {
                     "give the receiver the credentials that it wants, in otlp.headers or otlp.headers_file"
+                }
+                Some(_) if message.contains(NO_OTLP_RESPONSE) => {
+                    "check that otlp.endpoint is an OTLP receiver's; if it stores what it answers so to, set \
+                     otlp.accept_any_2xx = true"
+                }
+                Some("413") => "raise the receiver's limit for a request's size, and that of proxies before it",
+                Some("400" | "422" | "InvalidArgument") => {
+                    "compare what the receiver says with its configuration; refused records wait in state.path"
+                }
+                Some("500" | "Internal" | "Unknown") => {
+                    "look at the receiver's own log; until it takes them, records wait in state.path"
                 }
                 _ => "check the endpoint's port and path, and otlp.protocol: something else answers there",
             },
@@ -103,7 +127,7 @@ pub const MESSAGE_CHARS_MAX: usize = 300;
 pub const MESSAGE_CHARS_KEPT: usize = 2048;
 
 /// What a message of [`no_answer`](otlp) begins with: words of our own, and of the libraries that connect.
-const NO_ANSWER: &str = "no answer";
+pub(crate) const NO_ANSWER: &str = "no answer";
 
 const WITHHELD: &str = "(text withheld: it quotes a record)";
 

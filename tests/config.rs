@@ -624,6 +624,7 @@ fn a_receiver_is_read_with_all_its_keys() {
         ca_file = "ca.pem"
         cert_file = "cert.pem"
         key_file = "key.pem"
+        accept_any_2xx = true
         batch_size = 100
         batch_delay = "200ms"
         timestamp = "observed"
@@ -641,6 +642,7 @@ fn a_receiver_is_read_with_all_its_keys() {
     expected.ca_file = Some(PathBuf::from("ca.pem"));
     expected.cert_file = Some(PathBuf::from("cert.pem"));
     expected.key_file = Some(PathBuf::from("key.pem"));
+    expected.accept_any_2xx = true;
     expected.batch_size = 100;
     expected.batch_delay = Duration::from_millis(200);
     expected.timestamp = TimestampSource::Observed;

@@ -202,6 +202,7 @@ fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
         ca_file: otlp.optional("ca_file", &path()),
         cert_file: otlp.optional("cert_file", &path()),
         key_file: otlp.optional("key_file", &path()),
+        accept_any_2xx: otlp.or("accept_any_2xx", default.accept_any_2xx, &flag()),
         batch_size: otlp.or("batch_size", default.batch_size, &whole(1..=10_000)),
         batch_delay: otlp.or("batch_delay", default.batch_delay, &duration("0s", "1m")),
         timestamp: otlp.or("timestamp", default.timestamp, &word(TIMESTAMPS)),

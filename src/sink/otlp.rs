@@ -4,7 +4,11 @@
 //! `answer`. The parts: `payload` (what is sent), `over_http` and `over_grpc` (how), `connector` (which way), `headers` and `tls` (as
 //! whom), `answer` (what it means). Waiting and trying again are the courier's business.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -86,6 +90,9 @@ pub enum OtlpSetupError {
     Exporter(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// An attempt panicked: a fault of this program or of a library. Its words may quote a record, so they go no further.
+const PANICKED: &str = "the exporter panicked over this export; report it with the panic's lines on standard error";
+
 impl OtlpSetupError {
     fn tls(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Tls(Box::new(error))
@@ -165,29 +172,33 @@ impl OtlpSink {
     }
 
     async fn export(&mut self, entries: &[Entry]) -> Answer {
+        let attempt = tokio::time::timeout(self.timeout, caught(self.attempt(entries))).await;
+        match attempt {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(Panicked)) => {}
+            Err(_) => {
+                self.transport.reconnect();
+                return answer::no_answer(&format!("timed out after {:?}", self.timeout));
+            }
+        }
+        // What a panic leaves behind of a connection is not used again.
+        self.transport.reconnect();
+        answer::no_answer(PANICKED)
+    }
+
+    async fn attempt(&mut self, entries: &[Entry]) -> Answer {
         let records = self.packer.records(entries);
         let scoped = self.packer.scoped(&records);
         let batch = LogBatch::new(&scoped);
-        let attempt = async {
-            if let Some(tls) = &mut self.tls
-                && tls.renewed().await
-            {
-                self.transport.reconnect();
-            }
-            let headers = self.headers.current().await;
-            match &mut self.transport {
-                Transport::Grpc(grpc) => grpc.export(self.packer.request(&batch), headers).await,
-                Transport::Http(http) => http.export(batch, headers).await,
-            }
-        };
-        match tokio::time::timeout(self.timeout, attempt).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                if let Transport::Grpc(grpc) = &mut self.transport {
-                    grpc.reconnect();
-                }
-                answer::no_answer(&format!("timed out after {:?}", self.timeout))
-            }
+        if let Some(tls) = &mut self.tls
+            && tls.renewed().await
+        {
+            self.transport.reconnect();
+        }
+        let headers = self.headers.current().await;
+        match &mut self.transport {
+            Transport::Grpc(grpc) => grpc.export(self.packer.request(&batch), headers).await,
+            Transport::Http(http) => http.export(batch, headers).await,
         }
     }
 }
@@ -208,6 +219,20 @@ impl Sink for OtlpSink {
             self.envelope + size::record(&self.packer.made(entry))
         }
     }
+}
+
+/// A future panicked while it was polled.
+struct Panicked;
+
+/// What becomes of `attempt`. A receiver can bring a library to panic with what it answers, and that is to end no process. `attempt`
+/// and what it borrows may be left half done.
+async fn caught<T>(attempt: impl Future<Output = T>) -> Result<T, Panicked> {
+    let mut attempt = pin!(attempt);
+    poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context)))
+            .map_or(Poll::Ready(Err(Panicked)), |polled| polled.map(Ok))
+    })
+    .await
 }
 
 /// The endpoint as a URL with scheme and host.
@@ -234,4 +259,23 @@ where
         }
     }
     Ok(Reply { at: Clock::system().now(), status: parts.status, headers: parts.headers, body: read.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_the_attempt_and_nothing_else() {
+        let steps = async {
+            tokio::task::yield_now().await;
+            7
+        };
+        assert!(matches!(caught(steps).await, Ok(7)));
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("as a library may");
+        };
+        assert!(matches!(caught::<()>(panics).await, Err(Panicked)));
+    }
 }

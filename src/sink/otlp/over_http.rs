@@ -38,6 +38,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 pub(super) struct HttpTransport {
     exporter: LogExporter,
     wire: Arc<Wire>,
+    accept_any_2xx: bool,
 }
 
 impl HttpTransport {
@@ -63,7 +64,7 @@ impl HttpTransport {
         }
         let mut exporter = builder.build().map_err(OtlpSetupError::exporter)?;
         exporter.set_resource(resource);
-        Ok(Self { exporter, wire })
+        Ok(Self { exporter, wire, accept_any_2xx: config.accept_any_2xx })
     }
 
     /// Leaves connections for new ones.
@@ -76,7 +77,7 @@ impl HttpTransport {
         self.wire.begin(headers);
         let exported = self.exporter.export(batch).await;
         match (self.wire.end(), exported) {
-            (Some(Ok(reply)), _) => answer::of_http(&reply),
+            (Some(Ok(reply)), _) => answer::of_http(&reply, self.accept_any_2xx),
             (Some(Err(failure)), _) => answer::no_answer(&failure),
             // The exporter gave up before it asked the client.
             (None, Err(error)) => Answer::Refused { message: answer::bounded(&answer::chain(&error)) },
