@@ -217,8 +217,8 @@ where
                     continue;
                 }
                 // While the receiver has no credit every refusal waits, so that this does not turn idly.
-                if std::mem::take(&mut self.held) {
-                    self.second_look = Some(SecondLook { read_to: None, all: true });
+                if self.held || self.is_second_look_due() {
+                    self.begin_second_look(true);
                     continue;
                 }
                 if !self.standing.sets_aside() {
@@ -239,16 +239,27 @@ where
         }
     }
 
+    fn is_second_look_due(&self) -> bool {
+        self.again.is_some_and(|again| Instant::now() >= again)
+    }
+
+    /// Begins a second look, at all that was passed over or at what is worth a try.
+    fn begin_second_look(&mut self, all: bool) {
+        self.second_look = Some(SecondLook { read_to: None, all });
+        if all {
+            self.again = None;
+        }
+        self.held = false;
+    }
+
     /// Begins a second look if there is a reason for one, and tells of what waits without.
     fn look_again(&mut self) {
-        let is_due = self.again.is_some_and(|again| Instant::now() >= again);
-        let is_cured = self.held && !self.standing.lost_credit();
+        let has_credit = !self.standing.lost_credit();
+        // Without credit every refusal waits, so what was never offered goes first: one that is taken gives credit back.
+        let is_due = has_credit && self.is_second_look_due();
+        let is_cured = self.held && has_credit;
         if self.second_look.is_none() && (is_due || is_cured || self.standing.has_evidence()) {
-            self.second_look = Some(SecondLook { read_to: None, all: is_due });
-            if is_due {
-                self.again = None;
-            }
-            self.held = false;
+            self.begin_second_look(is_due);
         }
         if self.second_look.is_some() {
             return;
