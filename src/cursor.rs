@@ -240,6 +240,20 @@ impl Cursor {
         self
     }
 
+    /// The newest events that are remembered, newest first.
+    pub(crate) fn newest(&self) -> impl Iterator<Item = EventKey> {
+        self.seen.keys().rev().map(|(_, key)| *key)
+    }
+
+    /// Takes what `other` remembers for taken, and nothing else that it says: whether all below its horizon was of this history
+    /// is not known.
+    pub(crate) fn remember_with(&mut self, other: &Self) {
+        for (place, sighting) in &other.seen {
+            self.seen.entry(*place).or_insert_with(|| sighting.clone());
+        }
+        self.prune();
+    }
+
     /// Forgets every event that no rule keeps.
     pub(crate) fn prune(&mut self) {
         let (horizon, open, redelivery) = (self.horizon, &self.open, &self.redelivery);

@@ -58,6 +58,7 @@ enum Phase {
 
 #[derive(Debug, Default)]
 struct PoolNotes {
+    down_because: Option<String>,
     backlog_walks: u64,
     history_walks: Standing,
     history: History,
@@ -137,6 +138,11 @@ impl StatusBoard {
     /// Something went wrong for a pool. `cause` names no user.
     pub fn pool_error(&self, pool: &str, cause: &str, now: UnixMillis) {
         self.board().notes(pool).errors.note(cause, now);
+    }
+
+    /// Why a pool is down, if it is: what its users' calls met, whatever else goes wrong for it.
+    pub fn pool_down(&self, pool: &str, cause: Option<String>) {
+        self.board().notes(pool).down_because = cause;
     }
 
     /// So many walks of a pool's users wait to be finished.
@@ -491,7 +497,9 @@ impl PoolStatus {
             region: pool.identity.region,
             account_id: pool.identity.account_id,
             up: pool.up,
-            reason: notes.filter(|_| pool.up == Some(false)).and_then(|notes| notes.errors.latest()),
+            reason: notes
+                .filter(|_| pool.up == Some(false))
+                .and_then(|notes| notes.down_because.clone().or_else(|| notes.errors.latest())),
             users: pool.users,
             oldest_poll: pool.oldest_poll,
             objective_seconds: pool.objective.map(|objective| objective.as_secs()),

@@ -18,6 +18,7 @@ const PURE: &[&str] = &[
     "poller/health",
     "poller/members",
     "printable",
+    "poller/twins",
     "privacy",
     "schedule",
     "schedule/forecast",

@@ -88,7 +88,7 @@ impl<S: Source> Follower<S> {
         if let Rate::ShareOfLimit(share) = self.app.poll.requests_per_second
             && lane.begin_watch()
         {
-            self.begin_limit_watch(pool.clone(), self.app.shard.part_of(share));
+            self.begin_limit_watch(pool.clone(), share);
         }
         let discovery = Discovery {
             joining: Joining {
@@ -194,7 +194,7 @@ impl<S: Source> Follower<S> {
         let account = pool.identity.account_id.as_deref().unwrap_or("unknown");
         let name = format!("limit of {account} {}", pool.identity.region);
         let (metrics, status, clock) = (self.means.metrics.clone(), self.status.clone(), self.means.clock.clone());
-        let watch = LimitWatch { pool, share, metrics, status, clock };
+        let watch = LimitWatch { pool, share, shard: self.app.shard, metrics, status, clock };
         let stop = self.means.stop.clone();
         self.lifecycle.spawn_part(Duty::Gather, name, stop.clone(), watch.run(stop));
     }

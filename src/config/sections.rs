@@ -21,6 +21,7 @@ use super::{
     Compression, Config, DiscoveryConfig, FirstRun, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol,
     PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, TimestampSource, pairs,
 };
+use crate::budget::RATE_MAX_PER_SECOND;
 use crate::privacy::{Mode, Modes};
 use crate::shard::{self, Shard};
 
@@ -352,7 +353,7 @@ const LEVELS: &[(&str, tracing::Level)] = &[
 ];
 
 fn rate() -> Shape<Rate> {
-    let per_second = number(0.01..=1000.0).map(Rate::PerSecond);
+    let per_second = number(0.01..=RATE_MAX_PER_SECOND).map(Rate::PerSecond);
     per_second.or(percentage().map(Rate::ShareOfLimit))
 }
 

@@ -118,6 +118,8 @@ fn made_private(key: &[u8], value: &[u8], privacy: &Privacy) -> Change {
         Some(RecordName::Gone { user_pool_id, username }) => {
             (keys::gone(&keys::user(&user_pool_id, &privacy.ledger_name(&username))), Some(value.to_vec()))
         }
+        // It says another user's name. It is found out again by the first page that both names show.
+        Some(RecordName::OtherName { .. }) => (key.to_vec(), None),
         Some(RecordName::Outbox { .. }) => {
             entry(value, privacy).map_or_else(as_it_is, |entry| (key.to_vec(), Some(entry)))
         }

@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::cursor::Cursor;
 use crate::entry::{Entry, UserIdentity};
 use crate::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
-use crate::ledger::{Commit, HabitAt, Ledger, LedgerError, UserRecord};
+use crate::ledger::{Commit, HabitAt, Ledger, LedgerError, Twin, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
+use crate::poller::names::{self, Names};
 use crate::pool::Pool;
 use crate::privacy::Modes;
 use crate::schedule::{Allowed, Backlog, Found, Habit, Lane};
@@ -134,6 +135,20 @@ pub enum TurnError {
     /// person has its name now, and the poller is about to be told. Or somebody emptied the ledger.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
+    /// The name is another name of a user who is followed, whether that is known just now (`anew`) or was stored. Nothing of
+    /// the page is written.
+    #[error("the name is another name of a user who is followed")]
+    OtherName {
+        /// The name.
+        username: String,
+        /// Whose.
+        twin: Twin,
+        /// Whether it was not known before.
+        anew: bool,
+    },
+    /// The user was followed under another name too, whose events it knows now: the page is to be read again.
+    #[error("the user was followed under another name too")]
+    Joined,
     /// The user with this name has left the roster. Where the ledger has no names, nobody else can say so.
     #[error("the user has left the roster")]
     Gone(String),
@@ -173,15 +188,28 @@ pub async fn take<S: Source>(
     username: String,
     lane: Lane,
     known: Known,
+    names: &Names,
     start: Instant,
 ) -> Result<Report, TurnError> {
-    let habit = known.habit;
+    let (habit, pool_id) = (known.habit, &pool.identity.id);
     let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
     if means.ledger.privacy().modes().hides_names() {
         let standing = means.ledger.standing(&pool.identity.id, &username)?;
         if standing.is_some_and(|standing| standing.gone_since.is_some()) {
             return Err(TurnError::Gone(username));
         }
+    }
+    if let Some(twin) = names::twin(&means.ledger, pool_id, &username)? {
+        if names::is_followed(means, pool_id, &twin.of)? {
+            return Err(TurnError::OtherName { username, twin, anew: false });
+        }
+        means.ledger.part(pool_id, &username, &twin.of).await?;
+        record = means.ledger.user(pool_id, &username)?.ok_or(TurnError::NotEnrolled)?;
+    }
+    // Whoever is listed has one name.
+    let given = record.sub.is_none().then(|| means.ledger.privacy().ledger_name(&username));
+    if given.is_some() {
+        names.known(&means.ledger, pool_id).await?;
     }
     let user = &Arc::new(UserIdentity { username, sub: record.sub.clone() });
     let walk = match lane {
@@ -215,6 +243,25 @@ pub async fn take<S: Source>(
             continue;
         }
         let taken = walk.take(&mut record.cursor, &page, &pool.rules);
+        while let Some(name) = &given
+            && let Some(first) = names.show(name, &page, &record.cursor)
+        {
+            match means.ledger.merge(pool_id, name, &first, page.received).await {
+                Ok(()) => {
+                    let username = user.username.clone();
+                    let twin = means.ledger.twin(pool_id, &username)?;
+                    names.merged(means, pool_id, if twin.is_some() { (name, &first) } else { (&first, name) })?;
+                    return Err(twin.map_or(TurnError::Joined, |twin| TurnError::OtherName {
+                        username,
+                        twin,
+                        anew: true,
+                    }));
+                }
+                // There is no record of that one any more.
+                Err(LedgerError::NotEnrolled) => names.forget(&first),
+                Err(error) => return Err(error.into()),
+            }
+        }
         if taken.out_of_order {
             activity.fit = Fit::OutOfOrder;
         }
@@ -246,7 +293,7 @@ pub async fn take<S: Source>(
 
 /// Waits for a call's time or its page, but not beyond the soft stop: whatever hangs there, nothing is lost by leaving it.
 /// Commits are not waited for like this: one that was sent may be written.
-async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Result<T, TurnError> {
+pub(super) async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Result<T, TurnError> {
     means.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
 }
 
@@ -465,7 +512,8 @@ mod tests {
                 identity,
                 rules: Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None },
             };
-            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, NOBODY, Instant::now()).await;
+            let names = Names::default();
+            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, NOBODY, &names, Instant::now()).await;
             let counters = |text: &str| -> Vec<String> {
                 let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
                 text.lines().filter(durable).map(str::to_owned).collect()

@@ -203,8 +203,10 @@ impl Source for Cognito {
             // What is missing in the answer reads as 0, and no account has that limit.
             Ok(answer) => match answer.limit().map(|limit| limit.provisioned_limit_value()) {
                 Some(limit) if limit > 0 => Ok(f64::from(limit)),
-                _ => {
-                    Err(SourceError::Passing(format!("{}: the answer names no limit", Operation::GetProvisionedLimit)))
+                limit => {
+                    let operation = Operation::GetProvisionedLimit;
+                    let named = limit.map_or_else(String::new, |limit| format!(" but {limit}"));
+                    Err(SourceError::Passing(format!("{operation}: the answer names no limit{named}")))
                 }
             },
             Err(error) => {

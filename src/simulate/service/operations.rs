@@ -289,7 +289,7 @@ fn provisioned_limit(world: &mut World, input: &Input) -> Result<String, Refusal
     let (category, limit) = Category::ALL
         .into_iter()
         .find(|category| category.as_str() == name)
-        .and_then(|category| Some((category, world.quotas().limit(category)?)))
+        .and_then(|category| Some((category, world.quotas().reported_limit(category)?)))
         .ok_or_else(|| Refusal::new("ResourceNotFoundException", format!("No limit of category {name}.")))?;
     let answer = json!({
         "Limit": {
