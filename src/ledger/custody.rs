@@ -4,12 +4,14 @@
 //!  the directory belongs to   others may write to it               then
 //!   the exporter's user        no, or yes                           it becomes the exporter's alone, mode 0700
 //!   root                       no, or a group of the exporter's     it is used, and its group trusted as its owner
-//!   root                       another group, or everybody          refused
+//!   root                       another group, or everybody          it is used, with a warning
 //!   somebody else                                                   refused
 //! ```
 //!
 //! The third row is a volume of Kubernetes with `fsGroup`: root's, mode 2775, its group one of the pod's. What lies in such a
-//! directory may be of any user of the group. Everywhere else it has to be of the exporter's user or of root.
+//! directory may be of any user of the group. Everywhere else it has to be of the exporter's user or of root. So the fourth row,
+//! a volume of a provisioner that gives everybody mode 0777, cannot have anything planted in it either. Other users can remove or
+//! rename what is there: that is what the warning says.
 //!
 //! The exporter's user is the effective one, and also the one to whom a file belongs that the exporter makes there: file
 //! servers map users.
@@ -123,11 +125,8 @@ impl Custody {
             }
             Verdict::Roots { any_owner } => any_owner,
             Verdict::Open => {
-                return Err(LedgerError::untrusted(
-                    path,
-                    &format!("it is root's, and {} can write to it", found.writers()),
-                    "set state.path to a directory below it, which the exporter makes for itself alone",
-                ));
+                tell_that_others_write(path, found);
+                false
             }
             Verdict::Strangers(owner) => {
                 return Err(LedgerError::untrusted(
@@ -154,14 +153,11 @@ impl Custody {
             Verdict::Ours => {
                 close(&directory, found, path)?;
             }
-            Verdict::Roots { .. } => {}
+            // Whatever others could have put there is looked at one by one.
+            Verdict::Roots { .. } | Verdict::Open => {}
             // A volume's group is trusted with what lies in it.
             Verdict::Strangers(_) if self.any_owner && found.mode & EVERYBODY_WRITES == 0 => {}
             Verdict::Strangers(owner) => return Err(strange(path, owner)),
-            Verdict::Open => {
-                let problem = format!("it is root's, and {} can write to it", found.writers());
-                return Err(LedgerError::untrusted(path, &problem, "let nobody else write to it with chmod go-w"));
-            }
         }
         self.look_through(path, is_ours)
     }
@@ -249,6 +245,16 @@ fn tell_that_it_was_open(path: &Path, found: Found) {
     }
 }
 
+fn tell_that_others_write(path: &Path, found: Found) {
+    tracing::warn!(
+        path = %path.display(),
+        mode = format!("{:o}", found.mode),
+        writers = found.writers(),
+        remedy = "set state.path to a directory below it, which the exporter makes for itself alone",
+        "the state directory belongs to root and others can write to it: they could remove or rename the ledger"
+    );
+}
+
 fn linked(path: &Path) -> LedgerError {
     LedgerError::untrusted(
         path,
@@ -318,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_used_where_only_we_root_or_our_group_could_have_put_anything() {
+    fn a_directory_is_judged_by_its_owner_its_group_and_its_mode() {
         let us = Us { users: vec![65532], groups: vec![65532, 2000] };
         let trusted = Verdict::Roots { any_owner: true };
         for (owner, group, mode, verdict) in [

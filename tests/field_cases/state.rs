@@ -170,7 +170,7 @@ async fn a_ledger_that_somebody_else_has_put_there_takes_nobodys_place() {
 /// From Kubernetes: a volume with `fsGroup` is root's, of mode 2775, and its group is one of the pod's; volumes of some
 /// provisioners are root's and everybody may write to them.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_volume_of_root_is_used_when_only_the_exporters_group_may_write_to_it() {
+async fn a_volume_of_root_is_used_and_a_warning_says_when_others_may_write_to_it() {
     if !is_root() {
         return;
     }
@@ -209,12 +209,21 @@ async fn a_volume_of_root_is_used_when_only_the_exporters_group_may_write_to_it(
     for (open, group) in [(0o777, 0), (0o1777, 0), (0o2777, NOBODY)] {
         chown(stage.state(), Some(0), Some(group)).unwrap();
         change_mode(&stage.state(), open);
-        let mut exporter = Exporter::spawned(command());
-        assert_eq!(exporter.ended().code(), Some(1));
-        exporter.until_said("will not use");
+        for path in tree(&stage.state()) {
+            chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        let exporter = Exporter::started(command());
+        go_on(&stage, POOL, USERS);
+        stage.conserved(&exporter, &[POOL]).await;
         let log = exporter.log();
-        assert_eq!(said(&log, &["everybody can write to it", "a directory below it"]).len(), 1, "{log}");
+        assert_eq!(said(&log, &["WARN", "others can write to it", "a directory below it"]).len(), 1, "{log}");
+        assert!(exporter.stop().success());
     }
+    // What another user has put there is no ledger of the exporter's.
+    chown(stage.ledger(), Some(NOBODY - 1), Some(NOBODY)).unwrap();
+    let mut exporter = Exporter::spawned(command());
+    assert_eq!(exporter.ended().code(), Some(1));
+    exporter.until_said("will not use");
 }
 
 /// From disks that fail early, and from volumes that are detached while they are written: a ledger is damaged within its first
