@@ -26,7 +26,7 @@ mod shapes;
 mod web;
 
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -436,7 +436,7 @@ impl OtlpConfig {
 /// The server for metrics, health and status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// Address to listen on; port 0 takes a free one.
+    /// Address to listen on; port 0 takes a free one. `[::]` is every address of both families.
     pub listen: SocketAddr,
     /// How long totals wait for their first scrape; 0 to 1 h.
     pub first_scrape_wait: Duration,
@@ -447,7 +447,7 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10588)),
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 10588)),
             // One and a half times Prometheus's default scrape interval of a minute.
             first_scrape_wait: Duration::from_secs(90),
             web_config_file: None,
