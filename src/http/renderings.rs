@@ -105,7 +105,9 @@ impl Renderings {
             let _held = (turn, rendering);
             let began = Instant::now();
             let (bytes, scrape) = render();
-            let rendering = Rendering { bytes: bytes.into(), scrape, began, took: began.elapsed() };
+            // Without the room that a growing buffer has to spare: clients that do not read would hold that, too.
+            let bytes = bytes.into_boxed_slice().into();
+            let rendering = Rendering { bytes, scrape, began, took: began.elapsed() };
             *renderings.slot(kind).latest() = Some(rendering.clone());
             rendering
         });
