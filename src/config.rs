@@ -28,7 +28,7 @@ mod web;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -487,7 +487,7 @@ pub fn origin(url: &Uri) -> Option<String> {
 /// The server for metrics, health and status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// Address to listen on; port 0 takes a free one.
+    /// Address to listen on; port 0 takes a free one. `[::]` is every address of both families.
     pub listen: SocketAddr,
     /// How long totals wait for their first scrape; 0 to 1 h.
     pub first_scrape_wait: Duration,
@@ -498,7 +498,7 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10588)),
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 10588)),
             // One and a half times Prometheus's default scrape interval of a minute.
             first_scrape_wait: Duration::from_secs(90),
             web_config_file: None,

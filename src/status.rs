@@ -210,21 +210,27 @@ impl StatusBoard {
     pub fn report(&self, metrics: &Metrics, now: UnixMillis) -> StatusReport {
         let (live, ready) = (self.live(), self.is_ready());
         let exporter = metrics.exporter_now();
-        let snapshots = metrics.pools();
-        let board = self.board();
-        let pools: Vec<PoolStatus> = snapshots
+        // The board is held for one pool at a time: whoever polls writes on it.
+        let pools: Vec<PoolStatus> = metrics
+            .pools()
             .into_iter()
             .map(|pool| {
+                let board = self.board();
                 let notes = board.pools.get(&pool.identity.id);
                 PoolStatus::of(pool, notes)
             })
             .collect();
+        let (started, delivery) = {
+            let board = self.board();
+            let last_errors = board.delivery_errors.latest_first();
+            (board.started, DeliveryStatus { last_success: board.delivered, last_errors })
+        };
         let mut report = StatusReport {
             flowing: false,
             findings: Vec::new(),
             version: VERSION,
             revision: REVISION,
-            started: board.started,
+            started,
             now,
             shard: ShardStatus { index: exporter.shard.index(), count: exporter.shard.count() },
             live: live.is_ok(),
@@ -234,10 +240,7 @@ impl StatusBoard {
             pools,
             outbox: exporter.outbox.map(|size| OutboxStatus::of(size, exporter.outbox_limit_bytes)),
             quarantined_records: exporter.quarantined,
-            delivery: DeliveryStatus {
-                last_success: board.delivered,
-                last_errors: board.delivery_errors.latest_first(),
-            },
+            delivery,
             paused: exporter.paused,
             progress: exporter.progress.into_iter().map(|(stage, time)| (stage, Time(time))).collect(),
             state: StateStatus { size_bytes: exporter.state_size_bytes, rebuilds: exporter.state_rebuilds },

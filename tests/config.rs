@@ -313,7 +313,7 @@ fn values_of_the_wrong_type_or_out_of_range_are_told_with_what_is_accepted() {
         ("[stdout]\nenabled = 1", "stdout.enabled is 1; accepted: true or false"),
         (
             "[http]\nlisten = \":10588\"",
-            "http.listen is \":10588\"; accepted: an IP address and port, such as \"0.0.0.0:10588\" or \"[::1]:10588\"",
+            "http.listen is \":10588\"; accepted: an IP address and port, such as \"[::]:10588\" or \"127.0.0.1:10588\"",
         ),
         (
             "[log]\nlevel = \"loud\"",

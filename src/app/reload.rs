@@ -10,7 +10,7 @@
 //! | whom to follow of a pool; `discovery.interval`, `forget_after`; `poll.first_run` | from its next round of listings on |
 //! | `poll.requests_per_second` as a number, `discovery.requests_per_second` | from the next call on |
 //! | all else in `[poll]` | all pools are followed anew, within the budgets as they stand |
-//! | `http.web_config_file`, `http.first_scrape_wait`, `log.level` | at once |
+//! | `http.web_config_file`, `http.first_scrape_wait`, `log.level` | at once; TLS, client certificates and passwords are not taken away |
 //! | everything else | not: it needs a restart |
 
 use std::fs::Metadata;
@@ -138,6 +138,7 @@ impl Reloader {
         }
         let path = config.http.web_config_file.clone();
         let door = blocking(move || Web::load(path.as_deref())).await?.map_err(|error| error.to_string())?;
+        self.web.allows(&door).map_err(|error| error.to_string())?;
         if config == before {
             self.web.take_over(&door);
             return Ok("nothing has changed".to_owned());

@@ -206,6 +206,16 @@ impl<'a> Table<'a> {
         self.value(key).is_some()
     }
 
+    /// Whether a key is written without a value, or with an empty table or list.
+    pub(super) fn is_blank(&self, key: &str) -> bool {
+        self.values.and_then(|values| values.get(key)).is_some_and(|value| match value {
+            Value::Empty(..) => true,
+            Value::Dict(_, table) => table.is_empty(),
+            Value::Array(_, list) => list.is_empty(),
+            _ => false,
+        })
+    }
+
     /// Whether reading a key, or one of its elements, found a mistake: then nothing can be concluded from it.
     pub(super) fn is_misread(&self, key: &str) -> bool {
         let path = self.path_of(key);
