@@ -80,6 +80,8 @@ pub struct World {
     pub home_account: Option<String>,
     /// Whether errors are written as `prefix#Name`.
     pub prefixed_errors: bool,
+    /// The Date header of answers: how far it is ahead of the world's time, in milliseconds; None: there is none.
+    pub date_header: Option<i64>,
     clock: Clock,
     random: fastrand::Rng,
     pools: BTreeMap<String, Pool>,
@@ -97,6 +99,7 @@ impl World {
         Self {
             home_account: None,
             prefixed_errors: false,
+            date_header: Some(0),
             clock,
             random: fastrand::Rng::with_seed(seed),
             pools: BTreeMap::new(),
@@ -112,6 +115,11 @@ impl World {
     /// The world's time.
     pub fn now(&self) -> UnixMillis {
         self.clock.now()
+    }
+
+    /// What the Date header of an answer says now.
+    pub(super) fn answer_date(&self) -> Option<UnixMillis> {
+        Some(UnixMillis(self.now().0.saturating_add(self.date_header?)))
     }
 
     /// Stops the clock at `now`.
