@@ -24,7 +24,8 @@
 //! | it was shown without a date, as one of the last [`Cursor::UNDATED_MAX`] | no place in time says whether it was taken |
 //!
 //! The first two allow for a date that moves by up to [`Cursor::DATE_DRIFT`]. One that moves further after its event was
-//! forgotten makes it another event; no bounded memory can tell.
+//! forgotten makes it another event, and one that moves out of an open walk before its event was read hides it; no bounded
+//! memory can tell.
 //!
 //! No date is trusted. `last_seen` and the horizon never pass the time at which the history was read, as
 //! [`walk`](crate::walk) determines it. [`walk`](crate::walk) makes the moves; this file keeps what must hold between them.
@@ -302,7 +303,8 @@ impl Cursor {
         if self.last_seen.is_none() && self.seen.is_empty() && self.open.is_empty() {
             let is_ahead = self.live_since > served;
             if is_ahead {
-                let joined = served.minus(received.since(self.live_since));
+                // `served` is the end of a second: the answer may have been written at its beginning.
+                let joined = served.minus(received.since(self.live_since)).minus(Duration::from_secs(1));
                 let by = self.live_since.since(joined);
                 (self.live_since, self.horizon) = (joined, self.horizon.minus(by));
             }
@@ -404,9 +406,9 @@ impl Cursor {
         let walks = || self.open.iter().chain(&self.redelivery);
         self.seen.retain(|key, sighting| {
             sighting.watch.is_some()
-                || sighting.dates.is_some_and(|dates| {
-                    dates.newest >= remembered_from || walks().any(|walk| walk.touches(dates))
-                })
+                || sighting
+                    .dates
+                    .is_some_and(|dates| dates.newest >= remembered_from || walks().any(|walk| walk.touches(dates)))
                 || undated.contains(key)
         });
     }

@@ -292,11 +292,9 @@ impl Walk {
     /// an open walk, an event without a date.
     pub fn known_above(&self, cursor: &Cursor) -> Option<usize> {
         let from_the_top = self.kind == Kind::Poll && self.pages == 0;
-        let is_above = |sighting: &Sighting| {
-            sighting.dates.is_some_and(|dates| dates.newest >= cursor.remembered_from())
-        };
-        let nothing_deeper =
-            cursor.open.is_empty() && cursor.undated.is_empty() && cursor.seen.values().all(is_above);
+        let is_above =
+            |sighting: &Sighting| sighting.dates.is_some_and(|dates| dates.newest >= cursor.remembered_from());
+        let nothing_deeper = cursor.open.is_empty() && cursor.undated.is_empty() && cursor.seen.values().all(is_above);
         (from_the_top && nothing_deeper).then_some(cursor.seen.len())
     }
 
@@ -403,8 +401,9 @@ impl Walk {
             if self.full && !stretch_done {
                 cursor.reread_at = now;
             }
-            let reached_the_horizon = stretch_done && span.reads_through(self.lower_bound);
-            if let (true, Some(last)) = (self.full || reached_the_horizon, &cursor.last_seen) {
+            let is_through = stretch_done && (self.full || span.reads_through(self.lower_bound));
+            let is_left_open = self.full && self.stored.is_some();
+            if let (true, Some(last)) = (is_through || is_left_open, &cursor.last_seen) {
                 cursor.raise_horizon(last.time.minus(rules.overlap));
             }
         }
@@ -568,8 +567,8 @@ fn again(event: &AuthEvent, revision: u32, live: bool, facts: Facts) -> Finding 
 
 /// Compares a remembered event with what the page says of it now; answers whether it is a revision.
 fn revise(sighting: &mut Sighting, digest: MutableDigest, event: &AuthEvent, taken: &mut Taken) -> bool {
-    let ended =
-        matches!(sighting.facts.response, Label::Known(EventResponse::Pass | EventResponse::Fail)) && event.in_progress();
+    let ended = matches!(sighting.facts.response, Label::Known(EventResponse::Pass | EventResponse::Fail))
+        && event.in_progress();
     if ended || sighting.revision_of(digest).is_some() || sighting.former.len() >= Sighting::FORMER_MAX {
         taken.known += 1;
         return false;
@@ -637,7 +636,12 @@ mod tests {
     }
 
     fn page(minute: i64, events: &[AuthEvent], next: Option<&str>) -> Page {
-        Page { events: events.to_vec(), next: next.map(|token| PageToken(token.into())), received: at(minute), served: None }
+        Page {
+            events: events.to_vec(),
+            next: next.map(|token| PageToken(token.into())),
+            received: at(minute),
+            served: None,
+        }
     }
 
     /// A poll of one page; what it found, as `id.revision`.
@@ -829,5 +833,117 @@ mod tests {
             }
             assert_eq!(found, if round == 0 { 500 } else { 0 });
         }
+    }
+
+    #[test]
+    fn an_event_dated_ahead_hides_none_that_come_and_is_live_and_taken_once() {
+        let mut cursor = follower();
+        let ahead = event("ahead", NOON + 180, "Pass");
+        let (found, taken) = poll(&mut cursor, &page(NOON, std::slice::from_ref(&ahead), None));
+        assert!(found == ["ahead.0"] && taken.findings[0].live);
+        assert_eq!((cursor.last_seen().unwrap().time, cursor.horizon()), (at(NOON), at(NOON - 60)));
+        for (minute, id) in [(1, "a"), (70, "b"), (300, "c")] {
+            let events = [ahead.clone(), event(id, NOON + minute, "Pass")];
+            let (found, taken) = poll(&mut cursor, &page(NOON + minute, &events, None));
+            assert_eq!(found, [format!("{id}.0")]);
+            assert!(!taken.findings[0].late);
+        }
+        assert_eq!(cursor.remembered(), 1, "and it is forgotten, too");
+    }
+
+    #[test]
+    fn the_services_clock_holds_the_dates_whatever_the_local_one_says() {
+        for local in [-300, 300] {
+            let mut cursor = follower();
+            let read =
+                |minute, events: &[AuthEvent]| Page { served: Some(at(minute)), ..page(minute + local, events, None) };
+            let ahead = event("ahead", NOON + 180, "Pass");
+            poll(&mut cursor, &read(NOON, &[ahead.clone(), event("waits", NOON, "InProgress")]));
+            assert_eq!(cursor.horizon(), at(NOON - 60));
+            assert_eq!(cursor.next_look(), Some(at(NOON + local + 1)), "waiting is the local clock's");
+            let (found, _) = poll(&mut cursor, &read(NOON + 2, &[ahead, event("waits", NOON, "Pass")]));
+            assert_eq!(found, ["waits.1"]);
+        }
+    }
+
+    #[test]
+    fn one_id_in_two_states_on_one_page_gives_a_record_for_each_and_then_none() {
+        let (waits, passed) = (event("a", NOON, "InProgress"), event("a", NOON, "Pass"));
+        for (states, records) in [([&waits, &passed], vec!["a.0", "a.1"]), ([&passed, &waits], vec!["a.0"])] {
+            let mut cursor = follower();
+            let states = states.map(Clone::clone);
+            assert_eq!(poll(&mut cursor, &page(NOON, &states, None)).0, records);
+            let (found, taken) = poll(&mut cursor, &page(NOON + 1, &states, None));
+            assert_eq!((found.len(), taken.known, taken.cursor_changed), (0, 2, false));
+        }
+    }
+
+    #[test]
+    fn an_event_that_shows_ever_other_states_falls_silent() {
+        let mut cursor = follower();
+        let mut records = 0;
+        for state in 0..200 {
+            let word = format!("State{}", state % 100);
+            records += poll(&mut cursor, &page(NOON, &[event("a", NOON, &word)], None)).0.len();
+        }
+        assert_eq!(records, 1 + Sighting::FORMER_MAX);
+    }
+
+    #[test]
+    fn a_date_that_moves_or_goes_or_comes_makes_no_second_event() {
+        let dates = [Some(at(NOON)), Some(at(NOON + 180)), None, Some(at(NOON - 30)), Some(UnixMillis::MAX)];
+        for first in dates {
+            let mut cursor = follower();
+            let mut moving = event("a", NOON, "InProgress");
+            moving.creation_date = first;
+            assert_eq!(poll(&mut cursor, &page(NOON, std::slice::from_ref(&moving), None)).0, ["a.0"]);
+            moving.response = Some(Word::parse("Pass"));
+            for (revision, date) in dates.into_iter().enumerate() {
+                moving.creation_date = date;
+                let (found, _) = poll(&mut cursor, &page(NOON + 1, std::slice::from_ref(&moving), None));
+                assert_eq!(found, ["a.1"][..usize::from(revision == 0)]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_horizon_that_an_older_build_left_ahead_is_brought_back_by_both_clocks_and_not_by_one() {
+        let poisoned = || {
+            let mut cursor = follower();
+            poll(&mut cursor, &page(NOON + 180, &[event("ahead", NOON + 180, "Pass")], None));
+            assert_eq!(cursor.horizon(), at(NOON + 120));
+            cursor
+        };
+        let events =
+            [event("ahead", NOON + 180, "Pass"), event("now", NOON + 1, "Pass"), event("old", NOON - 1, "Pass")];
+        let read = |local, served| Page { served, ..page(local, &events, None) };
+        let mut cursor = poisoned();
+        assert_eq!(poll(&mut cursor, &read(NOON, Some(at(NOON)))).0, ["now.0"], "what is older may have been taken");
+        assert_eq!(cursor.last_seen().unwrap().time, at(NOON));
+        assert!(poll(&mut cursor, &read(NOON + 1, Some(at(NOON + 1)))).0.is_empty());
+        for (local, served) in [(NOON + 180, Some(at(NOON))), (NOON, Some(at(NOON + 180))), (NOON, None)] {
+            assert!(poll(&mut poisoned(), &read(local, served)).0.is_empty(), "one clock may be behind");
+        }
+    }
+
+    #[test]
+    fn who_joined_by_a_clock_that_was_ahead_is_followed_from_that_moment_on() {
+        // By the local clock it joined at 18:00 and is polled two minutes later; the service says it is 12:02.
+        let mut cursor = Cursor::new(at(NOON + 360), at(NOON + 300));
+        let events = [event("b", NOON + 1, "Pass"), event("a", NOON - 1, "Pass"), event("old", NOON - 61, "Pass")];
+        let page = Page { served: Some(at(NOON + 2)), ..page(NOON + 362, &events, None) };
+        let (found, taken) = poll(&mut cursor, &page);
+        assert_eq!(found, ["b.0", "a.0"]);
+        assert!(taken.findings[0].live && !taken.findings[1].live);
+    }
+
+    #[test]
+    fn an_event_dated_far_behind_at_the_top_of_a_page_hides_none_of_the_pages_below() {
+        let mut cursor = follower();
+        let mut walk = Walk::begin(&cursor, at(NOON));
+        let top = [event("odd", -1, "Pass"), event("a", NOON - 1, "Pass"), event("b", NOON - 2, "Pass")];
+        walk.take(&mut cursor, &page(NOON, &top, Some("more")), &RULES);
+        let taken = walk.take(&mut cursor, &page(NOON, &[event("c", NOON - 3, "Pass")], None), &RULES);
+        assert_eq!(names(&taken), ["c.0"]);
     }
 }
