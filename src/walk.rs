@@ -946,4 +946,16 @@ mod tests {
         let taken = walk.take(&mut cursor, &page(NOON, &[event("c", NOON - 3, "Pass")], None), &RULES);
         assert_eq!(names(&taken), ["c.0"]);
     }
+
+    #[test]
+    fn a_date_that_moves_across_the_horizon_makes_no_second_event() {
+        let mut cursor = follower();
+        let mut moving = event("a", NOON - 31, "Pass");
+        poll(&mut cursor, &page(NOON, std::slice::from_ref(&moving), None));
+        let newest = event("b", NOON + 30, "Pass");
+        poll(&mut cursor, &page(NOON + 30, &[newest.clone(), moving.clone()], None));
+        assert_eq!((cursor.horizon(), cursor.remembered()), (at(NOON - 30), 2), "a minute below it, and remembered");
+        moving.creation_date = Some(at(NOON - 30));
+        assert!(poll(&mut cursor, &page(NOON + 31, &[newest, moving], None)).0.is_empty());
+    }
 }

@@ -6,8 +6,6 @@
 
 #[path = "support/exporter.rs"]
 mod exporter;
-#[path = "support/peers.rs"]
-mod peers;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/stage.rs"]

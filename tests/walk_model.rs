@@ -32,10 +32,12 @@ const HOUR: i64 = 60 * MINUTE;
 const FAR_AHEAD: i64 = 24_000 * HOUR;
 /// Older than anybody wants.
 const FAR_BEHIND: i64 = -2 * START;
-const DRIFT: i64 = Cursor::DATE_DRIFT.as_millis() as i64;
+/// As [`Cursor::DATE_DRIFT`].
+const DRIFT: i64 = MINUTE;
 
 fn rules() -> Rules {
     let millis = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap());
+    assert_eq!(millis(DRIFT), Cursor::DATE_DRIFT);
     Rules { overlap: millis(OVERLAP), settle: millis(SETTLE), followed_since: None }
 }
 

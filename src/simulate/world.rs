@@ -33,6 +33,8 @@ pub const ACCOUNT_ID: &str = "111122223333";
 pub enum Clock {
     /// The machine's clock.
     Real,
+    /// A clock that is so many milliseconds ahead of the machine's.
+    Ahead(i64),
     /// A clock that stands still until it is moved.
     Manual(UnixMillis),
 }
@@ -46,6 +48,7 @@ impl Clock {
     fn now(self) -> UnixMillis {
         match self {
             Self::Manual(now) => now,
+            Self::Ahead(by) => UnixMillis(Self::Real.now().0.saturating_add(by)),
             Self::Real => UnixMillis(
                 std::time::SystemTime::now()
                     .duration_since(std::time::UNIX_EPOCH)
@@ -120,6 +123,11 @@ impl World {
     /// What the Date header of an answer says now.
     pub(super) fn answer_date(&self) -> Option<UnixMillis> {
         Some(UnixMillis(self.now().0.saturating_add(self.date_header?)))
+    }
+
+    /// Goes by a clock that is so many milliseconds ahead of the machine's.
+    pub fn set_ahead(&mut self, by: i64) {
+        self.clock = Clock::Ahead(by);
     }
 
     /// Stops the clock at `now`.
