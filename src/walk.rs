@@ -958,4 +958,18 @@ mod tests {
         moving.creation_date = Some(at(NOON - 30));
         assert!(poll(&mut cursor, &page(NOON + 31, &[newest, moving], None)).0.is_empty());
     }
+
+    #[test]
+    fn a_look_reaches_a_little_below_the_date_that_may_have_moved() {
+        let mut cursor = follower();
+        let sign_up = |event| AuthEvent { event_type: Some(Word::parse("SignUp")), ..event };
+        poll(&mut cursor, &page(NOON, &[sign_up(event("a", NOON, "InProgress"))], None));
+        poll(&mut cursor, &page(NOON + 100, &[event("b", NOON + 100, "Pass"), event("old", NOON - 90, "Pass")], None));
+        let mut walk = Walk::begin(&cursor, at(NOON + 140));
+        let top = [event("b", NOON + 100, "Pass"), event("c", NOON - 1, "Pass")];
+        let taken = walk.take(&mut cursor, &page(NOON + 140, &top, Some("more")), &RULES);
+        assert_eq!(taken.next, Next::Page);
+        let below = page(NOON + 140, &[sign_up(event("a", NOON - 1, "Pass"))], None);
+        assert_eq!(names(&walk.take(&mut cursor, &below, &RULES)), ["a.1"]);
+    }
 }
