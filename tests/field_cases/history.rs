@@ -9,6 +9,10 @@ use crate::stage::{MINUTE, Stage, all_live, go_on, is, now, populate};
 const POOL: &str = "eu-west-1_History";
 const USER: &str = "user-0";
 
+fn id_of(event: &AuthEvent) -> String {
+    event.id.clone().unwrap()
+}
+
 /// How many records came of an event.
 fn records_of(stage: &Stage, id: &str) -> usize {
     stage.receiver.records().iter().filter(|record| record.text("aws.cognito.event.id") == id).count()
@@ -71,7 +75,7 @@ async fn one_id_in_two_states_on_a_page_is_at_most_two_records_and_then_silence(
         waits.response = Some(Word::parse("InProgress"));
         world.arrive(POOL, USER, &waits);
         world.arrive(POOL, USER, &passed);
-        passed.id.unwrap()
+        id_of(&passed)
     });
     stage.until_received(|records| records.iter().any(|record| record.text("aws.cognito.event.id") == id)).await;
     stage.until_polled(POOL, USER, 6).await;
@@ -97,7 +101,7 @@ async fn an_outcome_that_comes_with_a_moved_date_is_a_revision() {
         world.arrive(POOL, USER, &event);
         event
     });
-    let id = event.id.clone().unwrap();
+    let id = id_of(&event);
     settled(&stage, &exporter, 2.0).await;
     event.response = Some(Word::parse("Pass"));
     event.creation_date = event.creation_date.map(|date| UnixMillis(date.0 + 3000));
