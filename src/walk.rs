@@ -426,8 +426,8 @@ impl Walk {
 
     /// Judges one event by the table above.
     fn judge(&mut self, cursor: &mut Cursor, event: &AuthEvent, page: &Page, rules: &Rules, taken: &mut Taken) {
-        let key = event.key();
-        let inside = event.creation_date.map(|time| self.lower_bound <= time && time <= self.foot);
+        let (key, date) = (event.key(), date_of(event));
+        let inside = date.map(|time| self.lower_bound <= time && time <= self.foot);
         if let Some(sighting) = cursor.seen.get_mut(&key) {
             self.looks.remove(&key);
             let digest = event.mutable_digest();
@@ -440,7 +440,7 @@ impl Walk {
             {
                 taken.again.push(again(event, revision, sighting.live, event.facts()));
             }
-            match event.creation_date {
+            match date {
                 Some(date) => sighting.shown_at(date),
                 None => cursor.keep_undated(key),
             }
@@ -450,23 +450,23 @@ impl Walk {
             taken.known += 1;
             return;
         }
-        let is_open = event.creation_date.is_some_and(|time| cursor.in_open_walk(time));
+        let is_open = date.is_some_and(|time| cursor.in_open_walk(time));
         // An event without a CreationDate has no place in time: it is new unless remembered, and live.
         let live_since = rules.followed_since.map_or(cursor.live_since, |since| since.min(cursor.live_since));
-        let live = event.creation_date.is_none_or(|time| time >= live_since);
+        let live = date.is_none_or(|time| time >= live_since);
         let facts = event.facts();
         if self.kind == Kind::Redelivery {
             taken.known += 1;
-            if event.creation_date.is_some_and(|time| time < cursor.horizon) && !is_open {
+            if date.is_some_and(|time| time < cursor.horizon) && !is_open {
                 taken.again.push(again(event, 0, live, facts));
             }
             return;
         }
         let late = self.kind == Kind::Poll
-            && self.newest_before.zip(event.creation_date).is_some_and(|(newest, time)| time < newest)
+            && self.newest_before.zip(date).is_some_and(|(newest, time)| time < newest)
             && !is_open;
         let mut sighting = Sighting {
-            dates: event.creation_date.map(Dates::of),
+            dates: date.map(Dates::of),
             digest: event.mutable_digest(),
             former: Vec::new(),
             revision: 0,
@@ -474,13 +474,13 @@ impl Walk {
             facts: facts.clone(),
             watch: None,
         };
-        if let Some(created) = event.creation_date.filter(|_| event.in_progress()) {
+        if let Some(created) = date.filter(|_| event.in_progress()) {
             sighting.watch = Some(rules.watch(&facts, created, page));
             look(&mut sighting, page.received, rules, taken);
         }
         taken.findings.push(Finding { event: event.clone(), revision: 0, live, facts, before: None, late });
         cursor.seen.insert(key, sighting);
-        let Some(date) = event.creation_date else { return cursor.keep_undated(key) };
+        let Some(date) = date else { return cursor.keep_undated(key) };
         // Only over events that were taken. What backlog passes on its way from the top was not, and a poll that took it for
         // its end would leave it to the next full reading. And never beyond the time of reading, whatever the date says.
         let time = date.min(self.read_at);
@@ -540,7 +540,7 @@ struct Span {
 
 impl Span {
     fn of(page: &Page, previous_oldest: Option<UnixMillis>) -> Self {
-        let times = || page.events.iter().filter_map(|event| event.creation_date);
+        let times = || page.events.iter().filter_map(date_of);
         let in_order = previous_oldest.into_iter().chain(times()).is_sorted_by(|newer, older| newer >= older);
         let (oldest, newest) = (times().min(), times().max());
         let foot = if in_order { oldest } else { newest };
@@ -551,6 +551,11 @@ impl Span {
     fn reads_through(&self, bound: UnixMillis) -> bool {
         self.end_of_history || (!self.out_of_order && self.oldest.is_some_and(|oldest| oldest < bound))
     }
+}
+
+/// An event's CreationDate, below the end of the range, which stands for above every event.
+fn date_of(event: &AuthEvent) -> Option<UnixMillis> {
+    event.creation_date.map(|date| date.min(UnixMillis(i64::MAX - 1)))
 }
 
 /// The time down to which a watched event is looked for: a little below its date, which may move, and not above what was
