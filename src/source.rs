@@ -20,8 +20,17 @@ pub struct Page {
     pub events: Vec<AuthEvent>,
     /// Where older events go on; None at the end of the history.
     pub next: Option<PageToken>,
-    /// When the page was received.
+    /// When the page was received, by the local clock, which may be wrong by any time.
     pub received: UnixMillis,
+    /// When the service answered, by its own clock, where the answer says so.
+    pub served: Option<UnixMillis>,
+}
+
+impl Page {
+    /// The time of reading, to hold against the events' dates: the service's, which dates them too, where it is known.
+    pub fn read_at(&self) -> UnixMillis {
+        self.served.unwrap_or(self.received)
+    }
 }
 
 /// Why a call gave nothing. The texts name operation and cause, never a user; they are fit for the log.

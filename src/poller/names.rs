@@ -171,7 +171,7 @@ mod tests {
         async fn page(&self, name: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
             let (histories, now) = &*self.0.lock().unwrap();
             let events = histories.get(name).cloned().ok_or(SourceError::UserNotFound)?;
-            Ok(Page { events, next: None, received: UnixMillis(*now) })
+            Ok(Page { events, next: None, received: UnixMillis(*now), served: None })
         }
 
         async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {

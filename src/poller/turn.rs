@@ -36,6 +36,9 @@ const BACKLOG_PAGES_MAX: u32 = 50;
 /// Pages of one turn in all: the way from the top down to a foot, when a token has died.
 const TURN_PAGES_MAX: u32 = 5000;
 
+/// How long Cognito keeps an event.
+const KEPT: Duration = Duration::from_hours(2 * 365 * 24);
+
 /// What every turn needs.
 pub struct Means {
     /// Where cursors are read and commits go.
@@ -98,7 +101,7 @@ impl Activity {
     /// Takes a page of somebody whom the schedule does not know.
     fn meet(&mut self, page: &Page) {
         self.whole = page.next.is_none();
-        self.found = page.events.iter().filter_map(|event| found(event, &event.facts(), page.received)).collect();
+        self.found = page.events.iter().filter_map(|event| found(event, &event.facts(), page.read_at())).collect();
     }
 
     /// What this makes of a habit.
@@ -108,15 +111,17 @@ impl Activity {
     }
 
     /// Takes what a page of a poll brought that was not known.
-    fn add(&mut self, taken: &Taken, received: UnixMillis) {
+    fn add(&mut self, taken: &Taken, read_at: UnixMillis) {
         let new = taken.findings.iter().filter(|finding| finding.before.is_none());
-        self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, received)));
+        self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, read_at)));
     }
 }
 
-fn found(event: &AuthEvent, facts: &Facts, received: UnixMillis) -> Option<Found> {
+/// An event dated ahead has no age yet, and one dated far behind none beyond what Cognito keeps: a date may say anything,
+/// and one event is not to say how active its user was.
+fn found(event: &AuthEvent, facts: &Facts, read_at: UnixMillis) -> Option<Found> {
     let high_risk = facts.compromised || facts.level == Label::Known(RiskLevel::High);
-    Some(Found { age: received.since(event.creation_date?), high_risk })
+    Some(Found { age: read_at.since(event.creation_date?).min(KEPT), high_risk })
 }
 
 /// Why a turn came to nothing.
@@ -267,7 +272,7 @@ pub async fn take<S: Source>(
         }
         match walk.kind() {
             Kind::Poll if activity.pages == 1 && !habit.is_known() => activity.meet(&page),
-            Kind::Poll => activity.add(&taken, page.received),
+            Kind::Poll => activity.add(&taken, page.read_at()),
             Kind::Backlog | Kind::Redelivery => {}
         }
         // Without a change only once: that nobody forgets who showed nothing.
@@ -276,7 +281,7 @@ pub async fn take<S: Source>(
             record.habit = Some(HabitAt::new(activity.after(habit), page.received));
         }
         let (next, token_repeated) = (taken.next, taken.token_repeated);
-        commit(means, pool, user, changed.then_some(&record), taken, page.received).await?;
+        commit(means, pool, user, changed.then_some(&record), taken, &page).await?;
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
@@ -349,15 +354,16 @@ async fn commit<S: Source>(
     user: &Arc<UserIdentity>,
     record: Option<&UserRecord>,
     taken: Taken,
-    observed: UnixMillis,
+    page: &Page,
 ) -> Result<(), LedgerError> {
+    let observed = page.received;
     let events = page_events(&taken);
     let delays: Vec<_> = taken
         .findings
         .iter()
         .filter(|finding| finding.live && finding.before.is_none())
         .filter_map(|finding| finding.event.creation_date)
-        .map(|created| observed.since(created))
+        .map(|created| page.read_at().since(created))
         .collect();
     if let Some(record) = record {
         let totals = totals(&taken);
@@ -450,7 +456,7 @@ mod tests {
             };
             happened.unwrap();
             let event = AuthEvent { id: Some("hers".into()), creation_date: Some(NOW), ..AuthEvent::default() };
-            Ok(Page { events: vec![event], next: None, received: NOW })
+            Ok(Page { events: vec![event], next: None, received: NOW, served: None })
         }
 
         async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {

@@ -33,6 +33,8 @@ pub const ACCOUNT_ID: &str = "111122223333";
 pub enum Clock {
     /// The machine's clock.
     Real,
+    /// A clock that is so many milliseconds ahead of the machine's.
+    Ahead(i64),
     /// A clock that stands still until it is moved.
     Manual(UnixMillis),
 }
@@ -46,6 +48,7 @@ impl Clock {
     fn now(self) -> UnixMillis {
         match self {
             Self::Manual(now) => now,
+            Self::Ahead(by) => UnixMillis(Self::Real.now().0.saturating_add(by)),
             Self::Real => UnixMillis(
                 std::time::SystemTime::now()
                     .duration_since(std::time::UNIX_EPOCH)
@@ -80,6 +83,8 @@ pub struct World {
     pub home_account: Option<String>,
     /// Whether errors are written as `prefix#Name`.
     pub prefixed_errors: bool,
+    /// The Date header of answers: how far it is ahead of the world's time, in milliseconds; None: there is none.
+    pub date_header: Option<i64>,
     clock: Clock,
     random: fastrand::Rng,
     pools: BTreeMap<String, Pool>,
@@ -97,6 +102,7 @@ impl World {
         Self {
             home_account: None,
             prefixed_errors: false,
+            date_header: Some(0),
             clock,
             random: fastrand::Rng::with_seed(seed),
             pools: BTreeMap::new(),
@@ -112,6 +118,16 @@ impl World {
     /// The world's time.
     pub fn now(&self) -> UnixMillis {
         self.clock.now()
+    }
+
+    /// What the Date header of an answer says now.
+    pub(super) fn answer_date(&self) -> Option<UnixMillis> {
+        Some(UnixMillis(self.now().0.saturating_add(self.date_header?)))
+    }
+
+    /// Goes by a clock that is so many milliseconds ahead of the machine's.
+    pub fn set_ahead(&mut self, by: i64) {
+        self.clock = Clock::Ahead(by);
     }
 
     /// Stops the clock at `now`.

@@ -8,6 +8,7 @@
 mod answer;
 mod clients;
 mod convert;
+mod date;
 mod errors;
 mod lenient;
 mod transport;
@@ -25,6 +26,7 @@ use tracing::{debug, warn};
 
 use self::clients::{Account, Credentials};
 pub use self::clients::{Clients, Connection};
+use self::date::DateOfAnswer;
 use self::errors::Situation;
 pub use self::transport::TransportError;
 use self::wire::WirePage;
@@ -78,8 +80,10 @@ impl Cognito {
         max_results: Option<u8>,
     ) -> Result<WirePage, SourceError> {
         let call = self.client().await.admin_list_user_auth_events().user_pool_id(&self.pool_id).username(username);
-        let answer =
-            call.set_next_token(token.map(str::to_owned)).set_max_results(max_results.map(i32::from)).send().await;
+        let date = DateOfAnswer::default();
+        let call = call.set_next_token(token.map(str::to_owned)).set_max_results(max_results.map(i32::from));
+        // Boxed, because it is large: every turn's future would have room for it, and move it along.
+        let answer = Box::pin(call.customize().interceptor(date.clone()).send()).await;
         let personal = [username, token.unwrap_or_default()];
         let operation = Operation::AdminListUserAuthEvents;
         let page: WirePage = match answer {
@@ -98,7 +102,7 @@ impl Cognito {
         if page.events.iter().any(convert::exceeds) {
             self.tell(&self.told.of_excess, EXCESS);
         }
-        Ok(page)
+        Ok(WirePage { served: date.get(), ..page })
     }
 
     /// One line for each pool and fault. There is none for the end: it comes when the last of such events has expired.
@@ -152,6 +156,7 @@ impl Source for Cognito {
         let page = self.history(username, token.map(|token| token.0.as_str()), Some(max_results)).await?;
         Ok(Page {
             received: self.clock.now(),
+            served: page.served,
             events: page.events.into_iter().map(Into::into).collect(),
             next: page.next.map(PageToken),
         })

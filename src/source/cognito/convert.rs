@@ -8,7 +8,7 @@ use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk,
 use crate::source::{Address, ListedUser, PageToken, PoolDescription, SignInNames, UserPage};
 
 /// The latest time that a CreationDate can mean, 2200-01-01. Milliseconds in the place of seconds would be 50,000 years
-/// ahead, and with them the horizon, above everything that is still to come.
+/// ahead: no date, rather than one that every receiver refuses.
 const LATEST: UnixMillis = UnixMillis(7_258_118_400_000);
 
 /// The most bytes of a text that are kept; the rest is cut off. Cognito's own have some dozens. With all of an event's texts
