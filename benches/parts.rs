@@ -44,7 +44,7 @@ fn events(count: usize) -> Vec<AuthEvent> {
 }
 
 fn page(count: usize) -> Page {
-    Page { events: events(count), next: None, received: NOW }
+    Page { events: events(count), next: None, received: NOW, served: None }
 }
 
 fn rules() -> Rules {

@@ -30,7 +30,8 @@ POOL = 'user_pool_id=~"$pool"'
 JOB = 'job=~"$job"'
 # A record as Loki keeps what OTLP brings: the service's name a label, attributes structured metadata, dots underscores.
 # A repeat has the same uid; a revision would count an event twice, so tables count first sights, of what is not history.
-RECORDS = '{service_name="cognito-auth-exporter"} | aws_cognito_user_pool_id=~"$pool"'
+# The service's name is what OTEL_SERVICE_NAME says, so it is a variable.
+RECORDS = '{service_name=~"$service_name"} | aws_cognito_user_pool_id=~"$pool"'
 FIRST_SIGHTS = f'{RECORDS} | aws_cognito_event_revision="0" | aws_cognito_event_history="false"'
 
 
@@ -61,7 +62,7 @@ def target(expr, legend="", *, datasource=PROMETHEUS, instant=False, form=None):
 
 def explore(filter_=""):
     """A link into the logs, at the time and for the pools that are shown."""
-    records = RECORDS.replace("$pool", "${pool:regex}") + filter_
+    records = RECORDS.replace("$pool", "${pool:regex}").replace("$service_name", "${service_name:raw}") + filter_
     pane = {
         "datasource": "${logs}",
         "queries": [{"refId": "A", "datasource": {"type": "loki", "uid": "${logs}"}, "expr": records}],
@@ -186,6 +187,14 @@ def source_variable(name, label, kind):
     return {
         "type": "datasource", "name": name, "label": label, "query": kind, "current": {}, "options": [], "hide": 0,
         "includeAll": False, "multi": False, "refresh": 1, "regex": "", "skipUrlSync": False,
+    }  # fmt: skip
+
+
+def text_variable(name, label, default):
+    value = {"text": default, "value": default}
+    return {
+        "type": "textbox", "name": name, "label": label, "query": default, "current": value,
+        "options": [value | {"selected": True}], "hide": 0, "skipUrlSync": False,
     }  # fmt: skip
 
 
@@ -416,16 +425,17 @@ def exporter_health():
 
 def both():
     sources = [source_variable("datasource", "Metrics", "prometheus"), source_variable("logs", "Logs", "loki")]
+    service = text_variable("service_name", "Service (of the logs)", "cognito-auth-exporter")
     pool = query_variable("pool", "User pool", "cognito_exporter_pool_info", "user_pool_id")
     job = query_variable("job", "Job", "cognito_exporter_build_info", "job")
     security = ("cognito-sign-in-security", "Cognito: sign-in security")
     health = ("cognito-exporter-health", "Cognito: exporter health")
     yield "sign-in-security.json", dashboard(
         *security, "How people sign in, what threat protection thinks of it, and who it is about.", sign_in_security(),
-        [*sources, pool], health)  # fmt: skip
+        [*sources, service, pool], health)  # fmt: skip
     yield "exporter-health.json", dashboard(
         *health, "Whether cognito-auth-exporter sees what happens in time, and whether its records arrive.", exporter_health(),
-        [*sources, job, pool], security)  # fmt: skip
+        [*sources, service, job, pool], security)  # fmt: skip
 
 
 def main():

@@ -15,7 +15,7 @@ export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
 RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target"
 sh deploy/layout.sh "target/$target/release/cognito-auth-exporter" "$work/out"
 # The first stage is replaced by what it would have made: a registry's base image is not needed to try the second.
-sed '/^FROM rust:/,/^FROM scratch/{/^FROM scratch/!d}; s|COPY --from=build /out/|COPY out/|' deploy/Dockerfile >"$work/Dockerfile"
+sed '/^ARG RUST_IMAGE/,/^FROM scratch/{/^FROM scratch/!d}; s|COPY --from=build /out/|COPY out/|' deploy/Dockerfile >"$work/Dockerfile"
 buildah bud --quiet -f "$work/Dockerfile" -t "$tag" "$work" >/dev/null
 podman image inspect --format 'image {{.RepoTags}} {{.Size}} bytes, user {{.User}}' "$tag"
 

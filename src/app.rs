@@ -117,7 +117,8 @@ impl App {
         let printer = config.stdout_enabled.then(|| StdoutSink::new(timestamp));
         let queue = receiver.is_some() || printer.is_some();
         if let Some(otlp) = &config.otlp {
-            info!(endpoint = otlp.origin(), protocol = ?otlp.protocol, "records go to the OTLP receiver");
+            let proxy = otlp.proxy();
+            info!(endpoint = otlp.origin(), proxy, protocol = ?otlp.protocol, "records go to the OTLP receiver");
         }
         if !queue {
             info!("no sink is configured (otlp.endpoint, stdout.enabled): only metrics are exported");

@@ -28,6 +28,10 @@ use std::time::{Duration, Instant};
 /// (<https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html>).
 pub const DEFAULT_READ_LIMIT: f64 = 50.0;
 
+/// The highest rate that may be configured, in requests per second, and the most that a share of a limit comes to: 20 times the
+/// documented limit. A limit that leads to more is a mistake, and would let the exporter make as many calls as the network can carry.
+pub const RATE_MAX_PER_SECOND: f64 = 1000.0;
+
 /// A rate of calls, lowered by throttles and recovering by itself.
 #[derive(Clone, Debug)]
 pub struct Budget {

@@ -21,6 +21,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::app::ConfigFiles;
 use crate::config::{Config, ConfigErrors, Origin};
+use crate::printable::printable;
 
 /// What `--help` and the manual say behind the options.
 const MORE: &str = "\
@@ -40,7 +41,8 @@ Files:
 Environment:
   COGNITO_EXPORTER_<SECTION>__<KEY>  overrides a key of the file, such as COGNITO_EXPORTER_POLL__TIMEOUT=5s
   COGNITO_EXPORTER_POOLS             the pools as JSON, in place of the file's
-  OTEL_EXPORTER_OTLP_*               apply where [otlp] is silent
+  OTEL_EXPORTER_OTLP_*               apply where [otlp] is silent; what is malformed is left out with a warning
+  HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  the way to AWS and to the receiver
   AWS_*                              as in every AWS SDK
 
 Data goes to stdout, everything else to stderr.
@@ -168,6 +170,7 @@ fn bad_configuration(errors: &ConfigErrors) -> ExitCode {
 /// Says what went wrong to whoever started the program.
 fn complain(text: &str) {
     use std::io::Write as _;
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
     // With nobody to read it there is nothing left to do.
-    let _ = writeln!(std::io::stderr(), "cognito-auth-exporter: {text}");
+    let _ = writeln!(std::io::stderr(), "cognito-auth-exporter: {}", lines.join("\n"));
 }

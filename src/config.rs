@@ -19,16 +19,20 @@ mod environment;
 mod keys;
 mod mistakes;
 mod pairs;
+mod proxies;
 mod reader;
 mod sections;
 mod settings;
 mod shapes;
 mod web;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use http::Uri;
 
 use crate::event::UnixMillis;
 use crate::privacy::Modes;
@@ -36,6 +40,7 @@ use crate::shard::Shard;
 
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
 pub use self::mistakes::{ConfigErrors, Mistake, Origin};
+pub use self::proxies::Proxies;
 pub use self::settings::DEFAULT_FILES;
 pub use self::web::{ClientAuth, Pem, RateLimit, TlsServerConfig, TlsVersion, WebConfig, load_web};
 
@@ -48,7 +53,8 @@ const MIB: u64 = 1 << 20;
 /// (`std::env::vars_os()`), so that tests own it.
 ///
 /// Without `file` the first of [`DEFAULT_FILES`] that exists is read; where none does, the environment alone will do. A
-/// variable overrides the file; the `OTEL_*` variables apply where both are silent.
+/// variable overrides the file; the `OTEL_*` variables apply where both are silent. They are written for many programs: what
+/// is wrong with them is in [`Config::set_aside`] and no error, but for an endpoint, without which no record would leave.
 ///
 /// # Errors
 /// Everything that is wrong, all at once.
@@ -60,12 +66,35 @@ where
     Name: Into<OsString>,
     Value: Into<OsString>,
 {
-    let environment = environment.into_iter().map(|(name, value)| (name.into(), value.into()));
+    let environment: Vec<(OsString, OsString)> =
+        environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+    let proxies = Proxies::of_environment(&environment);
     let known = sections::keys();
-    let (settings, mut mistakes) = settings::Settings::gather(file, environment, &known)?;
-    let (config, misread) = sections::read(&settings);
-    mistakes.extend(misread);
-    ConfigErrors::none_or(mistakes).map(|()| config)
+    let (mut settings, mut mistakes) = settings::Settings::gather(file, environment, &known)?;
+    // What the specification's variables say is set aside where it is of no use, as if they said nothing.
+    let mut set_aside: Vec<Mistake> = mistakes.extract_if(.., |mistake| mistake.is_of_the_specification()).collect();
+    let reading = loop {
+        let mut reading = sections::read(&settings);
+        let foreign: Vec<Mistake> =
+            reading.mistakes.extract_if(.., |mistake| mistake.is_of_the_specification()).collect();
+        if foreign.is_empty() {
+            break reading;
+        }
+        settings = settings.without(&foreign);
+        set_aside.extend(foreign);
+    };
+    mistakes.extend(reading.mistakes);
+    ConfigErrors::none_or(mistakes)?;
+    let mut config = reading.config;
+    if let Some(otlp) = &mut config.otlp {
+        set_aside.extend(reading.set_aside);
+        set_aside.extend(proxies.unusable());
+        otlp.proxies = proxies;
+    }
+    let mut told = BTreeSet::new();
+    set_aside.retain(|mistake| told.insert(mistake.origin.to_string()));
+    config.set_aside = set_aside;
+    Ok(config)
 }
 
 /// Lists every key that a file may hold, such as `poll.page_size` and `pools[].id`, in alphabetical order.
@@ -96,6 +125,9 @@ pub struct Config {
     pub privacy: PrivacyConfig,
     /// Whose users these are: this instance's share of them.
     pub shard: Shard,
+    /// What is wrong with variables that are written for many programs; they count as far as nothing is wrong with them. One
+    /// for each variable.
+    pub set_aside: Vec<Mistake>,
 }
 
 /// What becomes of personal data.
@@ -123,6 +155,7 @@ impl Config {
             log: LogConfig::default(),
             privacy: PrivacyConfig::default(),
             shard: Shard::WHOLE,
+            set_aside: Vec::new(),
         }
     }
 }
@@ -390,6 +423,8 @@ pub struct OtlpConfig {
     pub cert_file: Option<PathBuf>,
     /// PEM file of the client's key; only with https and `cert_file`.
     pub key_file: Option<PathBuf>,
+    /// Whether any answer of success counts, whatever its body says, but for web pages.
+    pub accept_any_2xx: bool,
     /// Most records in one export, 1 to 10,000.
     pub batch_size: usize,
     /// How long a part-filled batch waits; 0 to 1 min.
@@ -398,16 +433,22 @@ pub struct OtlpConfig {
     pub timestamp: TimestampSource,
     /// What a record's body is.
     pub schema: Schema,
+    /// The environment's proxies.
+    pub proxies: Proxies,
     /// Attributes of the resource from OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES, in their order, each key once.
     pub resource_attributes: Vec<(String, String)>,
 }
 
 impl OtlpConfig {
-    /// Scheme, host and port of the endpoint, for the log: a path may hold a secret.
-    pub fn origin(&self) -> &str {
-        let host = self.endpoint.find("://").map_or(0, |at| at + "://".len());
-        let path = self.endpoint.get(host..).and_then(|rest| rest.find(['/', '?']));
-        path.and_then(|path| self.endpoint.get(..host + path)).unwrap_or(&self.endpoint)
+    /// Scheme, host and port of the endpoint, for people: a path or query may hold a secret.
+    pub fn origin(&self) -> String {
+        let origin = self.endpoint.trim().parse().ok().as_ref().and_then(origin);
+        origin.unwrap_or_else(|| "(not a URL)".to_owned())
+    }
+
+    /// Scheme, host and port of the proxy through which the receiver is reached, if there is one, for people.
+    pub fn proxy(&self) -> Option<String> {
+        origin(self.proxies.for_url(&self.endpoint.trim().parse().ok()?)?.uri())
     }
 
     /// Delivery to the receiver at this base URL, everything else at its default.
@@ -423,20 +464,30 @@ impl OtlpConfig {
             ca_file: None,
             cert_file: None,
             key_file: None,
+            // What answers in other words than OTLP's may have stored nothing.
+            accept_any_2xx: false,
             // The OpenTelemetry specification's own batch size and delay for logs.
             batch_size: 512,
             batch_delay: Duration::from_secs(1),
             timestamp: TimestampSource::Event,
             schema: Schema::Cognito,
+            proxies: Proxies::default(),
             resource_attributes: Vec::new(),
         }
     }
 }
 
+/// Scheme, host and port of a URL, which is all of it that may be shown; None where it names no host.
+pub fn origin(url: &Uri) -> Option<String> {
+    let (scheme, host) = (url.scheme_str()?, url.host()?);
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+    Some(format!("{scheme}://{host}{port}"))
+}
+
 /// The server for metrics, health and status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// Address to listen on; port 0 takes a free one.
+    /// Address to listen on; port 0 takes a free one. `[::]` is every address of both families.
     pub listen: SocketAddr,
     /// How long totals wait for their first scrape; 0 to 1 h.
     pub first_scrape_wait: Duration,
@@ -447,7 +498,7 @@ pub struct HttpConfig {
 impl Default for HttpConfig {
     fn default() -> Self {
         Self {
-            listen: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 10588)),
+            listen: SocketAddr::from((Ipv6Addr::UNSPECIFIED, 10588)),
             // One and a half times Prometheus's default scrape interval of a minute.
             first_scrape_wait: Duration::from_secs(90),
             web_config_file: None,

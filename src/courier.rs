@@ -1,10 +1,14 @@
 //! Takes entries from the outbox to the sinks, and settles what became of them.
 //!
 //! A loop of four steps: *collect* a batch, *print* it (standard output), *export* it (OTLP), *settle*. An entry leaves the
-//! outbox when every configured sink has taken it, or the receiver has refused it for what it is, or it cannot be read: the
+//! outbox when every configured sink has taken it, or the receiver has refused it and takes others, or it cannot be read: the
 //! latter two are quarantined. Nothing is dropped by age or number: while a receiver is down the loop waits, and the outbox's
-//! own limit is the ledger's matter. What an answer leads to is decided in [`delivery`], without I/O; this file asks, awaits
-//! and tells.
+//! own limit is the ledger's matter.
+//!
+//! What is refused without evidence against it is passed over, stays in the outbox, and is offered again in a *second look*: as
+//! soon as the receiver takes something, and otherwise twice a minute at most. New entries do not wait for that.
+//!
+//! What an answer leads to is decided in [`delivery`], without I/O; this file asks, awaits and tells.
 //!
 //! Repeats: a crash between a sink's answer and the settlement's write repeats at most the batch in flight. In a process
 //! that lives on, nothing is printed twice, however often its export fails.
@@ -28,7 +32,7 @@ mod tests;
 
 pub use outbox::{CourierReport, Outbox, OutboxId, RequestOutcome, Settlement, Unreadable, Waiting};
 
-use delivery::{Delivery, Fate, Pace, Standing, Wait};
+use delivery::{Backoff, Delivery, Fate, Pace, Parcel, Standing, Wait};
 use fault::FaultLog;
 
 /// Most bytes of one export before compression. Receivers' usual limit for a message is 4 MiB.
@@ -57,8 +61,17 @@ pub struct Courier<O, P, S, R> {
     standing: Standing,
     /// The last entry that was printed.
     printed: Option<OutboxId>,
-    /// The last of the entries that are held back, where the next batch begins while the receiver has no credit.
-    held: Option<OutboxId>,
+    /// The entries of the last batch: a receiver's text may be about one of them.
+    before: Vec<Entry>,
+    /// The last entry that was offered to the receiver: what waits in the outbox up to it was passed over.
+    offered: Option<OutboxId>,
+    /// Whether entries were passed over that say nothing about themselves: the receiver had no credit.
+    held: bool,
+    /// What the receiver said of the last record that it refused alone, and what to do about it.
+    refusal: (String, Option<&'static str>),
+    /// When what was set aside is offered again without evidence.
+    again: Option<Instant>,
+    second_look: Option<SecondLook>,
     /// Bytes of the smallest export that the receiver found too large.
     too_large_bytes: Option<usize>,
     stops: Stops,
@@ -80,6 +93,16 @@ struct Faults {
     receiver: FaultLog,
     rejections: FaultLog,
     sizes: FaultLog,
+    set_aside: FaultLog,
+}
+
+/// A pass through what was passed over.
+#[derive(Clone, Copy, Debug)]
+struct SecondLook {
+    /// The last entry that it has offered again.
+    read_to: Option<OutboxId>,
+    /// Whether it takes what there is no evidence against, too.
+    all: bool,
 }
 
 /// The courier was told to end, or what it waits for cannot come before the end.
@@ -92,6 +115,7 @@ struct Batch {
     /// The last id that was looked at.
     read_to: Option<OutboxId>,
     ids: Vec<OutboxId>,
+    sizes: Vec<usize>,
     entries: Vec<Entry>,
     /// Those between them that are damaged, with the reason.
     unreadable: Vec<(OutboxId, String)>,
@@ -127,7 +151,12 @@ where
             limits,
             standing: Standing::default(),
             printed: None,
-            held: None,
+            before: Vec::new(),
+            offered: None,
+            held: false,
+            refusal: Default::default(),
+            again: None,
+            second_look: None,
             too_large_bytes: None,
             stops: Stops { drain: CancellationToken::new(), halt: CancellationToken::new() },
             faults: Faults {
@@ -141,6 +170,11 @@ where
                 sizes: FaultLog::new(
                     "the OTLP receiver finds exports too large; they are split, and a lower otlp.batch_size would save that",
                     "the OTLP receiver takes exports of that size again",
+                ),
+                set_aside: FaultLog::new(
+                    "the OTLP receiver refuses records each alone; they wait in the outbox and go to the quarantine only once it has \
+                     taken another one",
+                    "no record waits that the OTLP receiver has refused",
                 ),
             },
         }
@@ -158,6 +192,11 @@ where
             if carried.and(settled).is_err() {
                 return;
             }
+            match &mut self.second_look {
+                Some(look) => look.read_to = batch.read_to,
+                None => self.offered = batch.read_to,
+            }
+            self.before = batch.entries;
         }
     }
 
@@ -167,17 +206,29 @@ where
         let mut due = None;
         loop {
             changes.borrow_and_update();
+            if batch.is_empty() {
+                self.look_again();
+            }
             self.top_up(&mut batch).await?;
             let draining = self.stops.drain.is_cancelled();
             if batch.is_empty() {
-                if self.held.take().is_some() {
+                if self.second_look.take().is_some() {
+                    batch = Batch::default();
                     continue;
                 }
-                self.report.progress();
+                // While the receiver has no credit every refusal waits, so that this does not turn idly.
+                if self.held || self.is_second_look_due() {
+                    self.begin_second_look(true);
+                    continue;
+                }
+                if !self.standing.sets_aside() {
+                    self.report.progress();
+                }
                 if draining {
                     return Err(Stopped);
                 }
-                self.stops.await_change(changes, Instant::now() + IDLE_REPORT).await?;
+                let idle = Instant::now() + IDLE_REPORT;
+                self.stops.await_change(changes, self.again.map_or(idle, |again| again.min(idle))).await?;
             } else {
                 let due = *due.get_or_insert_with(|| Instant::now() + self.limits.delay);
                 if batch.full || draining || Instant::now() >= due {
@@ -188,18 +239,70 @@ where
         }
     }
 
+    fn is_second_look_due(&self) -> bool {
+        self.again.is_some_and(|again| Instant::now() >= again)
+    }
+
+    /// Begins a second look, at all that was passed over or at what is worth a try.
+    fn begin_second_look(&mut self, all: bool) {
+        self.second_look = Some(SecondLook { read_to: None, all });
+        if all {
+            self.again = None;
+        }
+        self.held = false;
+    }
+
+    /// Begins a second look if there is a reason for one, and tells of what waits without.
+    fn look_again(&mut self) {
+        let has_credit = !self.standing.lost_credit();
+        // Without credit every refusal waits, so what was never offered goes first: one that is taken gives credit back.
+        let is_due = has_credit && self.is_second_look_due();
+        let is_cured = self.held && has_credit;
+        if self.second_look.is_none() && (is_due || is_cured || self.standing.has_evidence()) {
+            self.begin_second_look(is_due);
+        }
+        if self.second_look.is_some() {
+            return;
+        }
+        if !self.standing.sets_aside() {
+            self.faults.set_aside.succeeded();
+        } else if !self.standing.lost_credit() {
+            let (message, remedy) = &self.refusal;
+            self.faults.set_aside.failed_unless(Pace::Lasting, message, *remedy);
+        }
+    }
+
     /// Adds what the outbox holds beyond the batch, up to the limits.
     async fn top_up(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
-        let mut failures = Standing::default();
+        while !batch.full && self.read_more(batch).await? {}
+        Ok(())
+    }
+
+    /// The same of one reading. Answers whether another one may find more at once: all of this one was left out.
+    async fn read_more(&mut self, batch: &mut Batch) -> Result<bool, Stopped> {
+        let mut failures = Backoff::default();
         let more = loop {
-            let after = batch.read_to.or(self.held);
+            let after = batch.read_to.or(self.second_look.map_or(self.offered, |look| look.read_to));
             match self.outbox.read(after, self.limits.records - batch.len()) {
                 Ok(more) => break more,
                 Err(error) => self.outbox_failed(&error, &mut failures).await?,
             }
         };
+        let mut left_out = false;
         self.faults.outbox.succeeded();
         for (id, entry) in more {
+            if let Some(look) = self.second_look {
+                if Some(id) > self.offered {
+                    // It goes at once.
+                    batch.full = !batch.is_empty();
+                    return Ok(false);
+                }
+                if !look.all && !self.standing.is_worth_a_try(id) {
+                    batch.read_to = Some(id);
+                    left_out = true;
+                    continue;
+                }
+            }
             let entry = match entry {
                 Ok(entry) => entry,
                 Err(unreadable) => {
@@ -220,11 +323,16 @@ where
             }
             batch.read_to = Some(id);
             batch.ids.push(id);
+            batch.sizes.push(size);
             batch.entries.push(entry);
             batch.bytes += size;
         }
         batch.full |= batch.len() >= self.limits.records || batch.bytes >= BATCH_BYTES_MAX;
-        Ok(())
+        if !left_out {
+            // A second look waits for nothing more.
+            batch.full |= self.second_look.is_some() && !batch.is_empty();
+        }
+        Ok(left_out)
     }
 
     /// Takes a batch to every sink, and what is damaged to the quarantine.
@@ -260,7 +368,7 @@ where
         let printed = self.printed;
         let from = batch.ids.partition_point(|id| Some(*id) <= printed);
         let fresh = &batch.entries[from..];
-        let mut failures = Standing::default();
+        let mut failures = Backoff::default();
         while !fresh.is_empty() {
             let answer = unless(&self.stops.halt, printer.deliver(fresh)).await?;
             let (message, pace) = match answer {
@@ -282,27 +390,30 @@ where
 
     /// Exports a batch until every entry's fate is known. What is known so far is settled before every wait.
     async fn export(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
-        let mut delivery = Delivery::of(batch.entries.len());
+        let parcels = batch.ids.iter().zip(&batch.sizes).map(|(id, bytes)| Parcel { id: *id, bytes: *bytes });
+        let mut delivery = Delivery::of(parcels.collect());
         while let (Some(part), Some(receiver)) = (delivery.part(), &mut self.receiver) {
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
             stop_point::reached(Step::BatchAnswered);
-            let answer = answer.impersonal(&batch.entries[part.clone()]);
+            // Before anything is withheld of what it follows from.
+            let remedy = answer.remedy();
+            // Of all that is under way: an answer may speak of what was sent before this part.
+            let answer = answer.impersonal(batch.entries.iter().chain(&self.before));
             let step = delivery.answered(&answer, &mut self.standing, fastrand::f64());
-            self.tell(&answer, &batch.entries[part]);
+            self.tell(&answer, remedy, &batch.entries[part]);
             match step.fate {
                 Some((part, Fate::Delivered)) => {
                     batch.settlement.delivered.extend_from_slice(&batch.ids[part]);
-                    // What was held back has another chance.
-                    self.held = None;
                 }
                 Some((part, Fate::Quarantined { reason })) => {
                     self.await_quarantine(batch, changes).await?;
                     let refused = batch.ids[part].iter().map(|id| (*id, reason.clone()));
                     batch.settlement.quarantined.extend(refused);
                 }
-                Some((part, Fate::Held)) => {
-                    self.held = batch.ids[part].last().copied().max(self.held);
+                Some((_, Fate::SetAside)) => {
+                    self.again.get_or_insert_with(|| Instant::now() + Standing::again(fastrand::f64()));
                 }
+                Some((_, Fate::Held)) => self.held = true,
                 None => {}
             }
             if let Some(wait) = step.wait {
@@ -314,7 +425,7 @@ where
     }
 
     /// Reports an answer, and logs what is new about it.
-    fn tell(&mut self, answer: &Answer, sent: &[Entry]) {
+    fn tell(&mut self, answer: &Answer, remedy: Option<&'static str>, sent: &[Entry]) {
         let bytes = || sent.iter().map(|entry| self.receiver.as_ref().map_or(0, |it| it.size_of(entry))).sum::<usize>();
         let outcome = match answer {
             Answer::Accepted { rejected, message } => {
@@ -339,12 +450,12 @@ where
             }
             Answer::Retry { message, .. } => {
                 self.report.failed(message);
-                self.faults.receiver.failed_unless(Pace::Passing, message, answer.remedy());
+                self.faults.receiver.failed_unless(Pace::Passing, message, remedy);
                 RequestOutcome::Retry
             }
             Answer::Refused { message } => {
                 self.report.failed(message);
-                self.faults.receiver.failed_unless(Pace::Lasting, message, answer.remedy());
+                self.faults.receiver.failed_unless(Pace::Lasting, message, remedy);
                 RequestOutcome::Refused
             }
             Answer::TooLarge { message } | Answer::Invalid { message } => {
@@ -354,9 +465,12 @@ where
                     self.too_large_bytes = Some(self.too_large_bytes.map_or(bytes, |least| least.min(bytes)));
                     self.faults.sizes.failed(Pace::Passing, message);
                 }
+                if sent.len() == 1 {
+                    self.refusal = (message.clone(), remedy);
+                }
                 if self.standing.lost_credit() {
-                    let what = format!("it refuses each one, so none is quarantined any more: {message}");
-                    self.faults.receiver.failed_unless(Pace::Lasting, &what, answer.remedy());
+                    let what = format!("it refuses each one, so none is quarantined: {message}");
+                    self.faults.receiver.failed_unless(Pace::Lasting, &what, remedy);
                 }
                 RequestOutcome::Refused
             }
@@ -390,7 +504,7 @@ where
 
     /// Writes what has become of entries, until it is written or the courier must end.
     async fn settle(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
-        let mut failures = Standing::default();
+        let mut failures = Backoff::default();
         while !batch.settlement.is_empty() {
             match self.outbox.settle(batch.settlement.clone()).await {
                 Ok(()) => {
@@ -415,7 +529,7 @@ where
         Ok(())
     }
 
-    async fn outbox_failed(&mut self, error: &O::Error, failures: &mut Standing) -> Result<(), Stopped> {
+    async fn outbox_failed(&mut self, error: &O::Error, failures: &mut Backoff) -> Result<(), Stopped> {
         self.faults.outbox.failed(Pace::Passing, &error.to_string());
         let wait = failures.failed(Pace::Passing, None, fastrand::f64());
         self.stops.pause(wait).await

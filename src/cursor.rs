@@ -12,30 +12,69 @@
 //!       one by one            and forgotten   what `seen` holds       anybody wants
 //! ```
 //!
-//! One table, `seen`, remembers single events. An event stays in it for one of three reasons: it is at or above the
-//! horizon, it is watched for its outcome, or it lies inside an open walk (or in a stretch that is delivered again, which
-//! then knows its revision) and is known there. [`walk`](crate::walk) makes
-//! the moves; this file keeps what must hold between them.
+//! One table, `seen`, remembers single events, each under its [`EventKey`] alone. An event's CreationDate is no part of its
+//! identity: the service may show one event with two dates or with another date than before. So `seen` keeps the oldest and
+//! the newest date that each event was shown with. An event stays in `seen` for one of four reasons:
+//!
+//! | reason | why |
+//! |---|---|
+//! | its newest date is at or above the horizon | a poll would take it for new |
+//! | its dates touch an open walk, or a stretch that is delivered again | that walk would take it for new, or must know its revision |
+//! | it is watched for its outcome | the outcome is a revision |
+//! | it was shown without a date, as one of the last [`Cursor::UNDATED_MAX`] | no place in time says whether it was taken |
+//!
+//! The first two allow for a date that moves by up to [`Cursor::DATE_DRIFT`]. One that moves further after its event was
+//! forgotten makes it another event, and one that moves out of an open walk before its event was read hides it; no bounded
+//! memory can tell.
+//!
+//! No date is trusted. `last_seen` and the horizon never pass the time at which the history was read, as
+//! [`walk`](crate::walk) determines it. [`walk`](crate::walk) makes the moves; this file keeps what must hold between them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
-use crate::event::{EventKey, Facts, MutableDigest, UnixMillis};
+use crate::event::{EventKey, EventResponse, Facts, Label, MutableDigest, UnixMillis};
 use crate::source::PageToken;
 
 /// The newest event that was taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LastSeen {
-    /// Its CreationDate.
+    /// Its CreationDate; the time of reading, where the CreationDate was ahead of that.
     pub time: UnixMillis,
     /// Its EventId, where it had one.
     pub id: Option<String>,
 }
 
+/// The oldest and the newest CreationDate that an event was shown with; nearly always the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Dates {
+    /// The oldest.
+    pub oldest: UnixMillis,
+    /// The newest.
+    pub newest: UnixMillis,
+}
+
+impl Dates {
+    /// The dates of an event that was shown with this one only.
+    pub fn of(date: UnixMillis) -> Self {
+        Self { oldest: date, newest: date }
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { oldest: self.oldest.min(other.oldest), newest: self.newest.max(other.newest) }
+    }
+}
+
 /// What is remembered of one event that was taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sighting {
-    /// Digest of its mutable part when it was last seen.
+    /// The dates that it was shown with, if any.
+    pub dates: Option<Dates>,
+    /// Digest of its mutable part in its latest revision.
     pub digest: MutableDigest,
+    /// Digests of the revisions before, oldest first, at most [`Sighting::FORMER_MAX`]. The service may show one event in
+    /// two states at once; a state that was told is not told again.
+    pub former: Vec<MutableDigest>,
     /// Revisions seen so far.
     pub revision: u32,
     /// Whether it is counted live, decided at first sight for good: history stays history.
@@ -44,6 +83,50 @@ pub struct Sighting {
     pub facts: Facts,
     /// Present while it is in progress and its outcome is awaited.
     pub watch: Option<Watch>,
+}
+
+impl Sighting {
+    /// Former states that are remembered. An event has a handful: a sign-in's steps, its outcome, feedback. One that has
+    /// shown so many tells nothing more, which bounds what a history that never settles can make the exporter write.
+    pub const FORMER_MAX: usize = 64;
+
+    /// The revision in which this state was told, if it was.
+    pub fn revision_of(&self, digest: MutableDigest) -> Option<u32> {
+        if digest == self.digest {
+            return Some(self.revision);
+        }
+        let since = self.former.iter().rev().position(|former| *former == digest)?;
+        Some(self.revision.saturating_sub(u32::try_from(since).unwrap_or(u32::MAX).saturating_add(1)))
+    }
+
+    /// Takes note of a date that the event was shown with.
+    pub(crate) fn shown_at(&mut self, date: UnixMillis) {
+        self.dates = Some(self.dates.map_or(Dates::of(date), |dates| dates.and(Dates::of(date))));
+    }
+
+    /// One event that was remembered twice: by a build that told events apart by their dates, or under two names. Its state
+    /// is the newer one; both were told, so neither is told again.
+    pub(crate) fn merged_with(self, other: Self) -> Self {
+        let age = |sighting: &Self| {
+            let has_ended = sighting.facts.response != Label::Known(EventResponse::InProgress);
+            (has_ended, sighting.dates.map(|dates| dates.newest), sighting.revision)
+        };
+        let (older, mut newer) = if age(&self) > age(&other) { (other, self) } else { (self, other) };
+        newer.dates = match (newer.dates, older.dates) {
+            (Some(dates), Some(others)) => Some(dates.and(others)),
+            (one, other) => one.or(other),
+        };
+        newer.revision = newer.revision.max(older.revision);
+        newer.facts.compromised |= older.facts.compromised;
+        let mut former: Vec<MutableDigest> = vec![];
+        for digest in older.former.into_iter().chain([older.digest]).chain(newer.former) {
+            if digest != newer.digest && !former.contains(&digest) && former.len() < Self::FORMER_MAX {
+                former.push(digest);
+            }
+        }
+        newer.former = former;
+        newer
+    }
 }
 
 /// The wait for an event's outcome.
@@ -74,6 +157,11 @@ impl OpenWalk {
     pub fn contains(&self, time: UnixMillis) -> bool {
         self.end <= time && time <= self.foot
     }
+
+    /// Whether an event of these dates may be shown to the walk.
+    fn touches(&self, dates: Dates) -> bool {
+        self.end.minus(Cursor::DATE_DRIFT) <= dates.newest && dates.oldest <= self.foot.plus(Cursor::DATE_DRIFT)
+    }
 }
 
 /// The state of one user's history between two pages. Written with what it accounts for, in one atomic write.
@@ -83,14 +171,14 @@ pub struct Cursor {
     pub(crate) live_since: UnixMillis,
     /// The newest event taken, in a poll from the top.
     pub(crate) last_seen: Option<LastSeen>,
-    /// Everything taken at or above this time is in `seen`; never moves back.
+    /// Everything taken at or above this time is in `seen`. It never moves back, unless it was ahead of every clock.
     pub(crate) horizon: UnixMillis,
     /// When a poll last read an overlap of several pages in full.
     pub(crate) reread_at: UnixMillis,
     /// Events that are remembered one by one.
-    pub(crate) seen: BTreeMap<(UnixMillis, EventKey), Sighting>,
-    /// Events without a CreationDate, oldest acquaintance first, at most [`Cursor::UNDATED_MAX`].
-    pub(crate) undated: VecDeque<(EventKey, Sighting)>,
+    pub(crate) seen: BTreeMap<EventKey, Sighting>,
+    /// Those of `seen` that were shown without a CreationDate, oldest acquaintance first, at most [`Cursor::UNDATED_MAX`].
+    pub(crate) undated: VecDeque<EventKey>,
     /// Stretches begun and not finished.
     pub(crate) open: Vec<OpenWalk>,
     /// What is left of a stretch that was taken before and is to be logged again; see [`Cursor::rewind`].
@@ -101,6 +189,10 @@ impl Cursor {
     /// Events without a CreationDate that are remembered. The service has never been seen to send one; the bound keeps
     /// the cursor small if it does.
     pub const UNDATED_MAX: usize = 256;
+
+    /// How far a CreationDate may move, or two dates of one event may lie apart, at the edge of what is remembered. The
+    /// API's dates have milliseconds, Cognito's export cuts them to seconds, and a minute allows for two clocks.
+    pub const DATE_DRIFT: Duration = Duration::from_mins(1);
 
     /// A user of whom nothing is known: events from `live_since` on are live, and nothing older than `history_from` is
     /// wanted.
@@ -139,7 +231,7 @@ impl Cursor {
 
     /// How many events are remembered one by one.
     pub fn remembered(&self) -> usize {
-        self.seen.len() + self.undated.len()
+        self.seen.len()
     }
 
     /// How many events in progress are watched for their outcome.
@@ -158,7 +250,7 @@ impl Cursor {
     /// or an open walk has yet to take.* What was taken is below the horizon and outside every open walk, or it is
     /// remembered in `seen`; so nothing else has to be marked, and every other rule stays as it is.
     pub fn rewind(&mut self, from: UnixMillis) -> bool {
-        let newest = self.seen.keys().next_back().map(|(time, _)| *time);
+        let newest = self.seen.values().filter_map(|sighting| sighting.dates).map(|dates| dates.newest).max();
         let Some(foot) = newest.max(self.last_seen.as_ref().map(|last| last.time)) else { return false };
         let end = self.redelivery.as_ref().map_or(from, |before| before.end.min(from));
         if end <= foot {
@@ -169,12 +261,12 @@ impl Cursor {
 
     /// When a poll shall look for the outcome of an event in progress, if any is watched.
     pub fn next_look(&self) -> Option<UnixMillis> {
-        self.watches().map(|(_, watch)| watch.next_look).min()
+        self.watches().map(|(_, _, watch)| watch.next_look).min()
     }
 
-    /// The watched events' places and watches.
-    pub(crate) fn watches(&self) -> impl Iterator<Item = ((UnixMillis, EventKey), Watch)> {
-        self.seen.iter().filter_map(|(place, sighting)| sighting.watch.map(|watch| (*place, watch)))
+    /// The watched events, where they are to be looked for, and their watches.
+    pub(crate) fn watches(&self) -> impl Iterator<Item = (EventKey, Option<Dates>, Watch)> {
+        self.seen.iter().filter_map(|(key, sighting)| Some((*key, sighting.dates, sighting.watch?)))
     }
 
     /// Whether an event of this time lies in a stretch that is still to be taken.
@@ -182,12 +274,50 @@ impl Cursor {
         self.open.iter().any(|walk| walk.contains(time))
     }
 
-    /// Remembers an event without a CreationDate, forgetting the oldest acquaintance at the bound.
-    pub(crate) fn remember_undated(&mut self, key: EventKey, sighting: Sighting) {
+    /// Keeps an event of `seen`, shown without a CreationDate, for as long as it is one of the latest of those.
+    pub(crate) fn keep_undated(&mut self, key: EventKey) {
+        if self.undated.contains(&key) {
+            return;
+        }
         if self.undated.len() >= Self::UNDATED_MAX {
+            // What dates it has may keep it; `prune` decides.
             self.undated.pop_front();
         }
-        self.undated.push_back((key, sighting));
+        self.undated.push_back(key);
+    }
+
+    /// Brings back what lies ahead of every clock: no time can have been read that had not come. `served` is the service's
+    /// time of an answer, `received` the local clock's.
+    ///
+    /// Nothing is remembered of the time between, so what comes from now on is taken, as it should be. What an older build
+    /// passed there is not found again.
+    ///
+    /// | the cursor | comes from | is brought back to |
+    /// |---|---|---|
+    /// | has taken nothing | a local clock that is ahead: the user has joined in the service's future | as long before `served` as it was before `received` |
+    /// | has taken something | a build that followed an event dated ahead | the later of both clocks |
+    ///
+    /// The later of both, because the lower a horizon is brought, the more is taken again: one clock that is behind must not
+    /// do that alone. Answers whether anything was ahead.
+    pub(crate) fn set_right(&mut self, served: UnixMillis, received: UnixMillis) -> bool {
+        if self.last_seen.is_none() && self.seen.is_empty() && self.open.is_empty() {
+            let is_ahead = self.live_since > served;
+            if is_ahead {
+                // `served` is the end of a second: the answer may have been written at its beginning.
+                let joined = served.minus(received.since(self.live_since)).minus(Duration::from_secs(1));
+                let by = self.live_since.since(joined);
+                (self.live_since, self.horizon) = (joined, self.horizon.minus(by));
+            }
+            return is_ahead;
+        }
+        let latest = served.max(received);
+        let last = self.last_seen.as_mut().filter(|last| last.time > latest);
+        let is_ahead = last.is_some() || self.horizon > latest;
+        if let Some(last) = last {
+            last.time = latest;
+        }
+        self.horizon = self.horizon.min(latest);
+        is_ahead
     }
 
     /// Moves the horizon up to `horizon`; it never moves down.
@@ -216,8 +346,14 @@ impl Cursor {
         self.last_seen = later.last_seen.or(self.last_seen);
         self.reread_at = self.reread_at.max(later.reread_at);
         self.redelivery = self.redelivery.or(later.redelivery);
-        self.seen.extend(later.seen);
-        later.undated.into_iter().for_each(|(key, sighting)| self.remember_undated(key, sighting));
+        for (key, sighting) in later.seen {
+            let sighting = match self.seen.remove(&key) {
+                Some(before) => before.merged_with(sighting),
+                None => sighting,
+            };
+            self.seen.insert(key, sighting);
+        }
+        later.undated.into_iter().for_each(|key| self.keep_undated(key));
         self.prune();
         self
     }
@@ -229,8 +365,9 @@ impl Cursor {
             return self; // the newest that was taken was the other's
         }
         (self.last_seen, self.horizon, self.reread_at) = (before.last_seen, before.horizon, before.reread_at);
-        self.seen = before.seen.into_iter().filter(|((time, _), _)| *time >= since).collect();
-        self.undated = before.undated;
+        let is_its_own = |sighting: &Sighting| sighting.dates.is_none_or(|dates| dates.newest >= since);
+        self.seen = before.seen.into_iter().filter(|(_, sighting)| is_its_own(sighting)).collect();
+        self.undated = before.undated.into_iter().filter(|key| self.seen.contains_key(key)).collect();
         let its_own = |walk: OpenWalk| {
             let end = walk.end.max(since);
             (walk.foot >= since).then_some(OpenWalk { end, ..walk })
@@ -240,13 +377,39 @@ impl Cursor {
         self
     }
 
+    /// The newest events that are remembered, newest first; none of those without a date.
+    pub(crate) fn newest(&self) -> impl Iterator<Item = EventKey> {
+        let dated = self.seen.iter().filter_map(|(key, sighting)| Some((sighting.dates?.newest, *key)));
+        let mut newest: Vec<_> = dated.collect();
+        newest.sort_unstable_by(|one, other| other.cmp(one));
+        newest.into_iter().map(|(_, key)| key)
+    }
+
+    /// Takes what `other` remembers for taken, and nothing else that it says: whether all below its horizon was of this history
+    /// is not known.
+    pub(crate) fn remember_with(&mut self, other: &Self) {
+        for (key, sighting) in &other.seen {
+            self.seen.entry(*key).or_insert_with(|| sighting.clone());
+        }
+        other.undated.iter().for_each(|key| self.keep_undated(*key));
+        self.prune();
+    }
+
+    /// From this time on an event is remembered, whether it is watched or not.
+    pub(crate) fn remembered_from(&self) -> UnixMillis {
+        self.horizon.minus(Self::DATE_DRIFT)
+    }
+
     /// Forgets every event that no rule keeps.
     pub(crate) fn prune(&mut self) {
-        let (horizon, open, redelivery) = (self.horizon, &self.open, &self.redelivery);
-        self.seen.retain(|(time, _), sighting| {
-            *time >= horizon
-                || sighting.watch.is_some()
-                || open.iter().chain(redelivery).any(|walk| walk.contains(*time))
+        let (remembered_from, undated) = (self.remembered_from(), &self.undated);
+        let walks = || self.open.iter().chain(&self.redelivery);
+        self.seen.retain(|key, sighting| {
+            sighting.watch.is_some()
+                || sighting
+                    .dates
+                    .is_some_and(|dates| dates.newest >= remembered_from || walks().any(|walk| walk.touches(dates)))
+                || undated.contains(key)
         });
     }
 }
@@ -262,16 +425,25 @@ mod tests {
         cursor.horizon = UnixMillis(horizon);
         for time in times {
             let event = AuthEvent { id: Some(time.to_string()), ..AuthEvent::default() };
-            let sighting =
-                Sighting { digest: event.mutable_digest(), revision: 0, live: true, facts: event.facts(), watch: None };
-            cursor.seen.insert((UnixMillis(*time), event.key()), sighting);
+            let sighting = Sighting {
+                dates: Some(Dates::of(UnixMillis(*time))),
+                digest: event.mutable_digest(),
+                former: vec![],
+                revision: 0,
+                live: true,
+                facts: event.facts(),
+                watch: None,
+            };
+            cursor.seen.insert(event.key(), sighting);
             cursor.last_seen = Some(LastSeen { time: UnixMillis(*time), id: event.id });
         }
         cursor
     }
 
     fn times(cursor: &Cursor) -> Vec<i64> {
-        cursor.seen.keys().map(|(time, _)| time.0).collect()
+        let mut times: Vec<_> = cursor.seen.values().map(|sighting| sighting.dates.unwrap().newest.0).collect();
+        times.sort_unstable();
+        times
     }
 
     #[test]

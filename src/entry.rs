@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::event::{AuthEvent, UnixMillis};
+use crate::event::{AuthEvent, EventContext, UnixMillis};
 use crate::privacy::Modes;
 
 /// The pool that an event belongs to, as its records name it.
@@ -59,9 +59,13 @@ impl Entry {
     /// What of it may be personal, as it would be quoted by somebody to whom it was sent.
     pub fn personal(&self) -> impl Iterator<Item = &str> {
         let user = [Some(&self.user.username), self.user.sub.as_ref()];
-        let context =
-            self.event.context.as_ref().map(|context| [context.ip_address.as_ref(), context.device_name.as_ref()]);
-        user.into_iter().chain(context.into_iter().flatten()).flatten().map(String::as_str)
+        let context = self.event.context.as_ref().map(|context| {
+            let EventContext { ip_address, device_name, timezone, city, country } = context;
+            [ip_address, device_name, timezone, city, country].map(Option::as_ref)
+        });
+        let provider = self.event.feedback.as_ref().and_then(|feedback| feedback.provider.as_ref());
+        let values = user.into_iter().chain(context.into_iter().flatten()).chain([provider]);
+        values.flatten().map(String::as_str)
     }
 
     /// `log.record.uid`: the same for every delivery of this sighting, another for every other sighting.

@@ -5,36 +5,41 @@
 //! not long, and not at the cost of the work.
 
 mod access;
+mod body;
 mod gzip;
 mod page;
+mod places;
+mod renderings;
 mod router;
 mod scrapes;
 mod tls;
 mod users;
+mod watched;
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{AbortHandle, JoinSet};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::{Web, WebError};
-pub use self::router::{Answer, Router};
+use self::places::{Place, Places};
+use self::renderings::Renderings;
+pub use self::router::Router;
 pub use self::scrapes::Scrapes;
-
-/// Connections at a time. A pair of Prometheus servers, the probes and a few people need ten. At the bound the oldest gives
-/// way to a new one: whoever holds connections without asking, or does not read, keeps nobody out.
-const CONNECTIONS_MAX: usize = 64;
+use self::watched::Watched;
 
 /// Bytes of a request's line and headers; ours have a few hundred.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
@@ -60,6 +65,16 @@ const CONNECTION_MAX: Duration = Duration::from_secs(10 * 60);
 /// How long an answer under way may take to be read when its connection is to end. Less than a process has to end.
 const CONNECTION_END_MAX: Duration = Duration::from_secs(2);
 
+/// Connections that the system accepts for us and that wait to be taken up.
+const BACKLOG_MAX: i32 = 1024;
+
+/// Newcomers that enter at once, a part of all places. Then they get to read what their clients have sent, before others can
+/// take their places.
+const ENTER_AT_ONCE_MAX: usize = 16;
+
+/// How often it is looked for answers that are not read in time, while there are answers to be read.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Pause after the system refused a connection, mostly for want of file descriptors: time for some to close.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
@@ -76,7 +91,7 @@ pub struct BindError {
 fn advice(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::AddrInUse => "another program listens there; stop it, or choose another port",
-        io::ErrorKind::AddrNotAvailable => "this machine has no such address; 0.0.0.0 listens on all it has",
+        io::ErrorKind::AddrNotAvailable => "this machine has no such address; [::] listens on all it has",
         io::ErrorKind::PermissionDenied => "ports below 1024 need a privilege; choose a higher one",
         _ => "choose another address",
     }
@@ -90,12 +105,13 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Takes the port. Before anything else is begun: a second exporter on the machine shall fail here.
+    /// Takes the port. Before anything else is begun: a second exporter on the machine shall fail here. `[::]` is every
+    /// address of the machine, of both families, and of IPv4 alone where there is no IPv6; any other address is that one.
     ///
     /// # Errors
     /// Where the port cannot be had.
     pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
-        match TcpListener::bind(address).await {
+        match bind_with(address, listen) {
             Ok(listener) => Ok(Self { listener, web: Web::default() }),
             Err(source) => Err(BindError { address, source }),
         }
@@ -117,24 +133,49 @@ impl HttpServer {
 
     /// Serves until `stop`, then lets the answers under way be read.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
+        let Self { listener, web } = self;
+        let (places, renderings) = (Places::default(), Renderings::default());
         // The connections are this task's own: they end with it, at the latest.
         let mut connections = JoinSet::new();
-        let mut oldest_first = VecDeque::<AbortHandle>::with_capacity(CONNECTIONS_MAX);
+        // Accepted, and waiting for a place; whoever comes after it waits in the system's queue.
+        let mut newcomer = None;
+        let mut entered = 0_usize;
         let mut refused = false;
+        // Answers are to be read in time, and renderings let go of.
+        let (mut is_watching, mut next_look) = (false, Instant::now());
         loop {
+            if let Some(stream) = newcomer.take() {
+                match places.enter() {
+                    Ok(place) => {
+                        let serving =
+                            Serving { web: web.clone(), router: router.clone(), renderings: renderings.clone() };
+                        connections.spawn(at(place, stream, serving, stop.clone()));
+                        entered += 1;
+                        if entered.is_multiple_of(ENTER_AT_ONCE_MAX) {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                    Err(until) => {
+                        newcomer = Some(stream);
+                        (is_watching, next_look) = (true, next_look.min(until));
+                    }
+                }
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(_) = connections.join_next() => {}
-                accepted = self.listener.accept() => match accepted {
+                () = places.changed() => is_watching = true,
+                () = tokio::time::sleep_until(next_look), if is_watching => {
+                    next_look = Instant::now() + LOOK_EVERY;
+                    places.cut_overdue();
+                    is_watching = renderings.forget_stale(Instant::now()) | places.are_busy() | newcomer.is_some();
+                }
+                accepted = listener.accept(), if newcomer.is_none() => match accepted {
                     Ok((stream, _)) => {
                         if std::mem::take(&mut refused) {
                             tracing::info!("connections are accepted again");
                         }
-                        oldest_first.retain(|connection| !connection.is_finished());
-                        if oldest_first.len() >= CONNECTIONS_MAX && let Some(oldest) = oldest_first.pop_front() {
-                            oldest.abort();
-                        }
-                        oldest_first.push_back(connections.spawn(welcome(stream, self.web.clone(), router.clone(), stop.clone())));
+                        newcomer = Some(stream);
                     }
                     Err(error) => {
                         if !std::mem::replace(&mut refused, true) {
@@ -148,15 +189,58 @@ impl HttpServer {
                 }
             }
         }
-        drop(self.listener);
+        drop((listener, newcomer));
         while connections.join_next().await.is_some() {}
+    }
+}
+
+/// Binds an address; in place of every IPv6 address every IPv4 address, where a machine has no IPv6.
+fn bind_with<L>(address: SocketAddr, listen: impl Fn(SocketAddr) -> io::Result<L>) -> io::Result<L> {
+    listen(address).or_else(|error| {
+        // What the system says where there is no IPv6 differs; these two it says only where there is.
+        let is_there = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
+        if is_there || address.ip() != IpAddr::from(Ipv6Addr::UNSPECIFIED) {
+            return Err(error);
+        }
+        listen((Ipv4Addr::UNSPECIFIED, address.port()).into()).map_err(|_| error)
+    })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) {
+        // Whatever the system's default is (net.ipv6.bindv6only).
+        socket.set_only_v6(false)?;
+    }
+    // As every server does: a restart does not wait for connections that the former process has closed.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG_MAX)?;
+    socket.set_nonblocking(true)?;
+    TcpListener::from_std(socket.into())
+}
+
+/// What a connection is served with.
+struct Serving {
+    web: Web,
+    router: Router,
+    renderings: Renderings,
+}
+
+/// Serves one connection to its end, or until another takes its place.
+async fn at(place: Arc<Place>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
+    tokio::select! {
+        () = place.cut() => {}
+        () = welcome(place.clone(), stream, serving, stop) => {}
     }
 }
 
 /// Serves one connection to its end, over TLS where that is spoken. What a client does wrong is the client's concern: nothing
 /// is logged.
-async fn welcome(stream: TcpStream, web: Web, router: Router, stop: CancellationToken) {
-    let Some(tls) = web.now().tls.clone() else { return connection(stream, web, router, stop).await };
+async fn welcome(place: Arc<Place>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
+    let Some(tls) = serving.web.now().tls.clone() else {
+        return connection(Watched { stream, place }, serving, stop).await;
+    };
     let handshake = async {
         let mut first = [0];
         // No message of TLS begins with a letter, and every method of HTTP does.
@@ -170,18 +254,21 @@ async fn welcome(stream: TcpStream, web: Web, router: Router, stop: Cancellation
     };
     let handshake = tokio::time::timeout(HANDSHAKE_MAX, handshake);
     if let Some(Ok(Some(stream))) = stop.run_until_cancelled(handshake).await {
-        connection(stream, web, router, stop).await;
+        connection(Watched { stream, place }, serving, stop).await;
     }
 }
 
-async fn connection<C>(stream: C, web: Web, router: Router, stop: CancellationToken)
+async fn connection<C>(stream: Watched<C>, serving: Serving, stop: CancellationToken)
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (web, router) = (&web, &router);
+    let (serving, place) = (&serving, &stream.place.clone());
     // Asked for each request: who may no longer ask may not on a connection that is open, either.
-    let service = service_fn(async |request| Ok::<_, Infallible>(web.now().answer(request, router).await));
-    let mut serving = pin!(
+    let service = service_fn(async |request| {
+        let Serving { web, router, renderings } = serving;
+        Ok::<_, Infallible>(web.now().answer(request, router, renderings, place).await)
+    });
+    let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADERS_WAIT_MAX)
@@ -190,10 +277,37 @@ where
             .serve_connection(TokioIo::new(stream), service)
     );
     tokio::select! {
-        _ = serving.as_mut() => return,
+        _ = served.as_mut() => return,
         () = stop.cancelled() => {}
         () = tokio::time::sleep(CONNECTION_MAX) => {}
     }
-    serving.as_mut().graceful_shutdown();
-    let _ = tokio::time::timeout(CONNECTION_END_MAX, serving).await;
+    served.as_mut().graceful_shutdown();
+    let _ = tokio::time::timeout(CONNECTION_END_MAX, served).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address of a test")
+    }
+
+    #[test]
+    fn every_address_is_of_ipv4_alone_where_there_is_no_ipv6() {
+        let without_ipv6 = |asked: SocketAddr| {
+            if asked.is_ipv4() { Ok(asked) } else { Err(io::Error::other("address family not supported")) }
+        };
+        assert_eq!(bind_with(address("[::]:10588"), without_ipv6).unwrap(), address("0.0.0.0:10588"));
+        assert!(bind_with(address("[::1]:10588"), without_ipv6).is_err(), "one address means that one");
+        assert_eq!(bind_with(address("127.0.0.1:1"), without_ipv6).unwrap(), address("127.0.0.1:1"));
+    }
+
+    #[test]
+    fn a_port_that_is_taken_is_not_looked_for_elsewhere() {
+        let taken = |asked: SocketAddr| {
+            if asked.is_ipv4() { Ok(asked) } else { Err(io::Error::from(io::ErrorKind::AddrInUse)) }
+        };
+        assert!(bind_with(address("[::]:10588"), taken).is_err());
+    }
 }

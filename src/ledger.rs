@@ -16,6 +16,7 @@
 //! To others it leaves: how full the outbox may be, when something is tried again, what a lost ledger means for the users.
 
 mod books;
+mod custody;
 mod engine;
 mod envelope;
 mod error;
@@ -36,7 +37,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::books::{Books, Work};
 use self::engine::{Engine, Reader};
-use self::envelope::{Count, Gone, LostSince, Pool, Record as _, Share};
+use self::envelope::{Count, Gone, LostSince, OtherName, Pool, Record as _, Share};
 pub use self::error::LedgerError;
 use self::home::Home;
 pub use self::home::Rebuilt;
@@ -108,6 +109,21 @@ impl std::fmt::Debug for Standing {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut shown = f.debug_struct("Standing");
         shown.field("joined", &self.joined).field("gone_since", &self.gone_since).finish_non_exhaustive()
+    }
+}
+
+/// Whose other name a name is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Twin {
+    /// The name under which the user is followed, as the ledger has it.
+    pub of: String,
+    /// When both names showed the same history last.
+    pub seen: UnixMillis,
+}
+
+impl std::fmt::Debug for Twin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Twin").field("seen", &self.seen).finish_non_exhaustive()
     }
 }
 
@@ -214,9 +230,9 @@ impl Ledger {
     /// As `open`; or its users are known by hashes under a key that is not given.
     pub fn open_private(state: &StateConfig, privacy: &Privacy, now: UnixMillis) -> Result<Opened, LedgerError> {
         let time = TimeOfDay::from(now);
-        let home = Home::enter(state)?;
+        let mut home = Home::enter(state)?;
         let (engine, books, rebuilt) = home.open(now)?;
-        let (engine, books) = rekey::make_private(&home, engine, books, privacy)?;
+        let (engine, books) = rekey::make_private(&mut home, engine, books, privacy)?;
         Ok(Opened { ledger: Self::begin(home, engine, books, state, privacy.clone(), time)?, rebuilt })
     }
 
@@ -262,6 +278,14 @@ impl Ledger {
             requests,
             writer: thread.thread().clone(),
         })))
+    }
+
+    /// Makes the state directory if it is not there, and makes sure that nobody else could have put anything in it.
+    ///
+    /// # Errors
+    /// Somebody could; or it cannot be made or looked at. Each error says what to do.
+    pub fn look_at_directory(state: &StateConfig) -> Result<(), LedgerError> {
+        Home::look(state).map(|_custody| ())
     }
 
     /// Whether there is a ledger to be opened.
@@ -398,6 +422,17 @@ impl Ledger {
         Ok(Some(Standing { gone_since: gone.map(|gone| UnixMillis(gone.since)), ..standing }))
     }
 
+    /// Whose other name a name is, if it is not followed for that reason.
+    ///
+    /// # Errors
+    /// The ledger has failed, is closed, or the record cannot be read.
+    pub fn twin(&self, pool_id: &str, username: &str) -> Result<Option<Twin>, LedgerError> {
+        let note = self.reading(|reader| reader.get(&keys::other_name(&self.user_key(pool_id, username))))?;
+        let twin =
+            |note: Vec<u8>| OtherName::open(&note).map(|OtherName { of, seen }| Twin { of, seen: UnixMillis(seen) });
+        note.map(twin).transpose()
+    }
+
     /// Everybody of whom a pool has a record, by the ledger's name for them, in order, also those who are gone; read a few at a time, each as it is then.
     pub fn usernames(&self, pool_id: &str) -> impl Iterator<Item = Result<String, LedgerError>> + use<> {
         Usernames::within(self, keys::users(pool_id))
@@ -501,6 +536,37 @@ impl Ledger {
         self.ask(Work::Carry { from, to: (to, Box::new(self.private(record))) }).await
     }
 
+    /// Has two names of one user followed under one of them, in one atomic write: the one that has been followed for longer, or
+    /// else `first`. `seen` is when both showed the same event. If `first` is gone, the user goes on under `name`, with what is
+    /// known of it.
+    ///
+    /// # Errors
+    /// `NotEnrolled`: nothing was written, because `name` is not followed or there is no `first`. Else it may not have been written: the ledger
+    /// has failed or is closed.
+    pub async fn merge(&self, pool_id: &str, name: &str, first: &str, seen: UnixMillis) -> Result<(), LedgerError> {
+        let keys = [name, first].map(|name| self.user_key(pool_id, name));
+        self.ask(Work::Merge { keys, seen }).await
+    }
+
+    /// Notes that two names still are one user's, if it is noted that they were.
+    ///
+    /// # Errors
+    /// It may not have been written: the ledger has failed or is closed.
+    pub async fn still_merged(&self, pool_id: &str, name: &str, twin: Twin) -> Result<(), LedgerError> {
+        let (user, of) = (self.user_key(pool_id, name), self.0.privacy.ledger_name(&twin.of));
+        self.ask(Work::StillMerged { user, of, seen: twin.seen }).await
+    }
+
+    /// Has a name followed again that was another name of `of`. While that one is followed, it is another user's name now, whose
+    /// events are live since both were last seen to be one. Else the user goes on under it, with what is known of it.
+    ///
+    /// # Errors
+    /// It may not have been written: the ledger has failed or is closed.
+    pub async fn part(&self, pool_id: &str, name: &str, of: &str) -> Result<(), LedgerError> {
+        let (user, of) = (self.user_key(pool_id, name), self.user_key(pool_id, of));
+        self.ask(Work::Part { user, of }).await
+    }
+
     /// Notes that users are gone; their records stay until they are forgotten.
     ///
     /// # Errors
@@ -519,9 +585,11 @@ impl Ledger {
     /// # Errors
     /// Some may still be there: the ledger has failed or is closed.
     pub async fn forget(&self, pool_id: &str, usernames: Vec<String>) -> Result<(), LedgerError> {
+        // Few have a note as another name.
         for part in usernames.chunks(GROUP_PLACES_MAX / 2) {
             let users = part.iter().map(|username| self.user_key(pool_id, username));
-            let removed = users.flat_map(|user| [(keys::gone(&user), None), (user, None)]);
+            let removed =
+                users.flat_map(|user| [(keys::gone(&user), None), (keys::other_name(&user), None), (user, None)]);
             self.ask(Work::Put(removed.collect())).await?;
         }
         Ok(())

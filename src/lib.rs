@@ -40,6 +40,7 @@ pub mod walk;
 pub mod entry;
 pub mod ledger;
 pub mod personal;
+pub mod printable;
 pub mod privacy;
 
 pub mod courier;

@@ -12,6 +12,8 @@ use cognito_auth_exporter::cli::Arguments;
 const WORKERS: usize = 1;
 
 fn main() -> ExitCode {
+    // Whatever it makes (the ledger's engine makes files, too) is for its own user alone.
+    rustix::process::umask(rustix::fs::Mode::RWXG | rustix::fs::Mode::RWXO);
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)

@@ -6,7 +6,9 @@
 pub mod headway;
 pub mod health;
 pub mod members;
+pub mod names;
 pub mod turn;
+pub mod twins;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,7 +24,9 @@ use tracing::{info, warn};
 use self::headway::{Headway, Standing, Told};
 use self::health::{Blame, Health, Notice};
 use self::members::{AfterTurn, Left, Members};
+use self::names::Names;
 use self::turn::{Known, Means, Report, TurnError};
+use self::twins::Twins;
 use crate::gate::Gate;
 use crate::metrics::{PollForecast, Stage, UserCounts};
 use crate::pool::Pool;
@@ -82,12 +86,19 @@ struct Followed<S> {
     headway: Headway,
     /// Whether people were told of users who are missing.
     any_missing: bool,
+    names: Names,
+    twins: Twins,
+    /// Names that began to wait as other names of users, and those that were found to be other users', since people were told.
+    merged: u64,
+    parted: u64,
 }
 
 struct TurnEnd {
     user: UserSlot,
     lane: Lane,
     result: Result<Report, TurnError>,
+    /// Other names of its that were looked at, and whether they still are.
+    looked_at: Vec<(String, Result<bool, TurnError>)>,
 }
 
 /// The loop of one account and region.
@@ -163,7 +174,17 @@ impl<S: Source> Poller<S> {
                 let (health, headway) = (Health::default(), Headway::default());
                 self.pools.insert(
                     pool.slot,
-                    Followed { pool, health, short_pages: Credit::FULL, headway, any_missing: false },
+                    Followed {
+                        pool,
+                        health,
+                        short_pages: Credit::FULL,
+                        headway,
+                        any_missing: false,
+                        names: Names::default(),
+                        twins: Twins::default(),
+                        merged: 0,
+                        parted: 0,
+                    },
                 );
             }
             Message::Unfollow(pool, _calls_may_go_on) => {
@@ -171,7 +192,7 @@ impl<S: Source> Poller<S> {
                 self.pools.remove(&pool);
             }
             Message::Joined(pool, users) => users.iter().for_each(|(user, habit)| self.join(pool, user, *habit)),
-            Message::Left(pool, usernames) => usernames.iter().for_each(|username| self.leave(pool, username)),
+            Message::Left(pool, usernames) => usernames.iter().for_each(|username| self.left(pool, username)),
             Message::Listed(pool, result) => self.listed(pool, result),
         }
     }
@@ -186,7 +207,11 @@ impl<S: Source> Poller<S> {
         };
     }
 
+    /// A name that waits as another name of a user stays where it is.
     fn join(&mut self, pool: PoolSlot, username: &str, habit: Habit) {
+        if self.pools.get(&pool).is_some_and(|followed| followed.twins.holds(username)) {
+            return;
+        }
         if let Some(slot) = self.members.join(pool, username, self.means.clock.now()) {
             self.schedule.join(pool, slot, habit, Instant::now().into_std());
         }
@@ -195,6 +220,17 @@ impl<S: Source> Poller<S> {
     fn leave(&mut self, pool: PoolSlot, username: &str) {
         if let Some(slot) = self.members.leave(pool, username) {
             self.schedule.leave(slot);
+        }
+    }
+
+    /// A name is wanted no longer. Those that waited as other names of its go on by themselves.
+    fn left(&mut self, pool: PoolSlot, username: &str) {
+        self.leave(pool, username);
+        let Some(followed) = self.pools.get_mut(&pool) else { return };
+        followed.twins.remove(username);
+        let stored = self.means.ledger.privacy().ledger_name(username);
+        for name in followed.twins.release(&stored) {
+            self.join(pool, &name, Habit::UNKNOWN);
         }
     }
 
@@ -217,9 +253,21 @@ impl<S: Source> Poller<S> {
         let expected = self.schedule.expected(user, now).filter(|_| followed.short_pages.suffices());
         let known = Known { habit: self.schedule.habit(user, now), expected };
         let start = self.gate.reserve();
+        let (shown, mut others) = (followed.names.clone(), vec![]);
+        if lane == Lane::Poll && !followed.twins.is_empty() {
+            others = followed.twins.due(&means.ledger.privacy().ledger_name(&username), means.clock.now());
+        }
         self.turns.spawn(async move {
-            let result = turn::take(&means, &pool, username, lane, known, start).await;
-            TurnEnd { user, lane, result }
+            let result = turn::take(&means, &pool, username.clone(), lane, known, &shown, start).await;
+            let mut looked_at = vec![];
+            // Also if this name is nobody's any more: the others may be somebody's.
+            if matches!(result, Ok(_) | Err(TurnError::Source(SourceError::UserNotFound))) {
+                for other in others {
+                    let is_still = names::is_still(&means, &pool, &username, &other).await;
+                    looked_at.push((other, is_still));
+                }
+            }
+            TurnEnd { user, lane, result, looked_at }
         });
     }
 
@@ -245,8 +293,22 @@ impl<S: Source> Poller<S> {
                 return;
             }
         };
-        if let Err(TurnError::Gone(username)) = &end.result {
-            return self.leave(pool, username);
+        match &end.result {
+            Err(TurnError::Gone(username)) => {
+                self.left(pool, username);
+                return self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
+            }
+            Err(TurnError::OtherName { username, twin, anew }) => {
+                self.leave(pool, username);
+                self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
+                if let Some(followed) = self.pools.get_mut(&pool) {
+                    let stored = self.means.ledger.privacy().ledger_name(username);
+                    followed.twins.wait(username, &stored, &twin.of, twin.seen);
+                    followed.merged += u64::from(*anew);
+                }
+                return;
+            }
+            _ => self.looked_at(pool, end.looked_at),
         }
         let Some(followed) = self.pools.get_mut(&pool) else { return };
         let activity;
@@ -287,7 +349,13 @@ impl<S: Source> Poller<S> {
                 (ended, notice)
             }
             // The ledger's own trouble is told by the ledger; the page is read again when it is over, or after a start.
-            Err(TurnError::Ledger(_) | TurnError::Stopped | TurnError::Gone(_)) => (Ended::Postponed, None),
+            Err(
+                TurnError::Ledger(_)
+                | TurnError::Stopped
+                | TurnError::Gone(_)
+                | TurnError::OtherName { .. }
+                | TurnError::Joined,
+            ) => (Ended::Postponed, None),
             Err(error @ TurnError::NotEnrolled) => {
                 let failures = self.members.failed(end.user, None);
                 if failures == NOT_ENROLLED_TOLD_AT {
@@ -297,7 +365,25 @@ impl<S: Source> Poller<S> {
             }
         };
         tell(&followed.pool.identity.id, notice.as_ref());
+        let refused_until = followed.health.refused_until();
         self.schedule.ended(end.user, end.lane, ended, now);
+        // What the service says of one user opens the pool to the others only if it shows that the refusal is over.
+        if let (Ended::Failed { .. }, Some(until)) = (ended, refused_until) {
+            self.schedule.hold(pool, until.max(now));
+        }
+    }
+
+    /// Takes note of what became of names that wait. One that could not be read is looked at again as late as one that could.
+    fn looked_at(&mut self, pool: PoolSlot, names: Vec<(String, Result<bool, TurnError>)>) {
+        for (name, is_still) in names {
+            let Some(followed) = self.pools.get_mut(&pool) else { return };
+            if !matches!(is_still, Ok(false)) {
+                followed.twins.looked_at(&name, self.means.clock.now());
+            } else if followed.twins.remove(&name) {
+                followed.parted += 1;
+                self.join(pool, &name, Habit::UNKNOWN);
+            }
+        }
     }
 
     /// Refreshes what people see of every pool.
@@ -315,6 +401,7 @@ impl<S: Source> Poller<S> {
             if let Some(up) = followed.health.up(now) {
                 metrics.pool_up(&identity.id, up);
             }
+            self.status.pool_down(&identity.id, followed.health.down_because(now).map(ToString::to_string));
             let (ok, missing, failing) = (counts.ok, counts.missing, counts.failing);
             metrics.users(&identity.id, UserCounts { ok, missing, failing });
             metrics.oldest_poll(&identity.id, counts.oldest);
@@ -334,6 +421,7 @@ impl<S: Source> Poller<S> {
             self.status.history_walks(&identity.id, standing);
             tell_of_history(&identity.id, standing, told);
             tell_of_missing(&identity.id, missing, &mut followed.any_missing);
+            tell_of_names(&identity.id, &mut followed.merged, &mut followed.parted);
         }
         if self.schedule.next_at(now, self.means.allowed()).is_some_and(|at| at > now) {
             self.means.metrics.progress(Stage::Poll, wall);
@@ -381,6 +469,19 @@ fn tell_of_missing(pool: &str, users: u64, told: &mut bool) {
         }
         (true, 0) => info!(pool, "every user who is followed is in the pool"),
         _ => {}
+    }
+}
+
+/// One line for all names that began to wait since the latest, and one for those that wait no longer.
+fn tell_of_names(pool: &str, merged: &mut u64, parted: &mut u64) {
+    if let names @ 1.. = std::mem::take(merged) {
+        info!(
+            pool,
+            names, "configured names belong to users who are followed under another name; each is followed once"
+        );
+    }
+    if let names @ 1.. = std::mem::take(parted) {
+        info!(pool, names, "configured names belong to other users than before; these are followed too");
     }
 }
 

@@ -9,10 +9,11 @@
 //! Users of about one rate stand on one rung of a ladder, longest unseen first: the worthiest of a rung is its first, so that
 //! a decision compares some 50 firsts, however many users there are. `docs/scheduling.md` has the reasons and the figures.
 //!
-//! Around that stand four rules:
+//! Around that stand five rules:
 //! - Nobody is polled more often than `min_interval`; but while anybody is due, a call is made.
 //! - Whoever was not seen for `max_interval` goes before the worthy, as long as the budget can keep that up for everybody.
 //! - A look at an event in progress goes before its user's turn, in every other poll at most.
+//! - A crowd of newcomers takes half of the turns at most while anybody is due who was known before it came.
 //! - Backlog has a lane of its own that takes what is spare, and a quarter of the calls when nothing is.
 //!
 //! A pool in trouble is held back as a whole, then probed by one user at a time, so that its failures cost the other pools
@@ -37,7 +38,7 @@ use self::ladder::{Census, Ladder};
 use self::line::{Few, Line};
 use self::moment::{Moment, NEVER, instant, moment, nanos, seconds};
 use self::spectrum::Spectrum;
-use self::user::{State, User, Users};
+use self::user::{Flags, State, User, Users};
 
 /// A user's place. Whoever gives places gives one to another user only after this one has left and its last turn has ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -132,8 +133,13 @@ pub struct Schedule {
     first: Option<Instant>,
     users: Users,
     pools: BTreeMap<PoolSlot, Pool>,
-    /// Everybody who waits.
+    /// Everybody who waits and is established.
     ladder: Ladder,
+    /// Everybody else who waits: newcomers, and those who came with the latest of them. They are one crowd until each was asked
+    /// once, so that those who were first do not count as others for those who follow.
+    crowd: Ladder,
+    /// Newcomers: nothing was known of them when they joined, and they were not asked yet.
+    newcomers: usize,
     /// Those of them who have an event in progress to look at.
     looks: Line<Few>,
     live_backlog: Line<Few>,
@@ -160,6 +166,8 @@ struct Pace {
 #[derive(Debug, Default)]
 struct Turns {
     look_was_last: bool,
+    /// The latest poll was the crowd's: the next is for those who are established, if one of them is due.
+    crowd_was_last: bool,
     /// Polls that the sleepers have coming.
     sleepers_due: f64,
     /// Polls of the oldest in a row.
@@ -218,6 +226,8 @@ impl Schedule {
             users: Users::default(),
             pools: BTreeMap::new(),
             ladder: Ladder::default(),
+            crowd: Ladder::default(),
+            newcomers: 0,
             looks: Line::default(),
             live_backlog: Line::default(),
             history_backlog: Line::default(),
@@ -239,6 +249,7 @@ impl Schedule {
         }
         let rung = Self::rung(&habit, spectrum, self.pace.price);
         census.join(rung);
+        self.newcomers += usize::from(!habit.is_known());
         self.users.insert(slot, User::new(pool, habit, rung, now - self.min_interval));
         self.enqueue(slot);
     }
@@ -257,6 +268,7 @@ impl Schedule {
 
     fn forget(&mut self, slot: UserSlot) {
         if let Some(user) = self.users.remove(slot) {
+            self.newcomers -= usize::from(!user.flags.has(Flags::TRIED));
             self.pools.entry(user.pool).or_default().census.leave(user.rung);
         }
     }
@@ -278,7 +290,7 @@ impl Schedule {
     /// How many new events to expect of a poll of this user. None while nobody can say since when: before its first answer, and
     /// after a failure.
     pub fn expected(&self, slot: UserSlot, now: Instant) -> Option<f64> {
-        let user = self.users.get(slot).filter(|user| user.answered)?;
+        let user = self.users.get(slot).filter(|user| user.flags.has(Flags::ANSWERED))?;
         let outlook = user.habit.expected(&self.pools.get(&user.pool)?.spectrum);
         Some(outlook.events_within(silence(user, moment(self.first?, now)).as_secs_f64()))
     }
@@ -307,7 +319,8 @@ impl Schedule {
     /// When somebody will be due, if nothing else happens before; None while nobody waits.
     pub fn next_at(&self, now: Instant, allowed: Allowed) -> Option<Instant> {
         let first = self.first?;
-        let due = self.ladder.oldest_seen().map(|polled| polled + self.min_interval);
+        let oldest = self.ladders().filter_map(Ladder::oldest_seen).min();
+        let due = oldest.map(|polled| polled + self.min_interval);
         let polls = [due, self.looks.first_key()].into_iter().filter(|_| allowed.live);
         let changes = [self.held.first().map(|(until, _)| *until), self.resting.first().map(|(until, _)| *until)];
         let earliest = polls.chain(changes).flatten().min().map(|moment| instant(first, moment));
@@ -333,6 +346,13 @@ impl Schedule {
             return self.settle(pool_slot);
         }
         user.state = State::Waiting;
+        if !matches!(ended, Ended::Postponed) {
+            self.newcomers -= usize::from(!user.flags.has(Flags::TRIED));
+            user.flags.set(Flags::TRIED, true);
+            if self.newcomers == 0 {
+                user.flags.set(Flags::ESTABLISHED, true);
+            }
+        }
         match ended {
             Ended::Answered(answer) => {
                 if lane == Lane::Poll {
@@ -343,7 +363,8 @@ impl Schedule {
                     pool.census.leave(user.rung);
                     user.rung = Self::rung(&user.habit, &pool.spectrum, self.pace.price);
                     pool.census.join(user.rung);
-                    (user.polled, user.answered) = (now, true);
+                    user.polled = now;
+                    user.flags.set(Flags::ANSWERED, true);
                 }
                 // The minimum interval holds for looks too; being due, a look still goes before the round.
                 let earliest = user.polled + self.min_interval;
@@ -358,7 +379,8 @@ impl Schedule {
                 user.state = State::Resting;
                 // How long it was not asked stays known, though nothing was learnt in it.
                 user.habit = user.habit.aged(silence(user, now));
-                (user.polled, user.answered) = (now, false);
+                user.polled = now;
+                user.flags.set(Flags::ANSWERED, false);
                 user.look = now.saturating_add(nanos(pause).max(self.min_interval));
                 user.backlog = None;
             }
@@ -399,19 +421,35 @@ impl Schedule {
     fn next_poll(&self, now: Moment) -> Option<Choice> {
         let look =
             || self.looks.first(&self.users).filter(|(look, _)| *look <= now).map(|(_, user)| Choice::Look(user));
-        let turn = || self.oldest(now).or_else(|| self.worthiest(now));
+        let turn = || self.turn(now, &[&self.ladder, &self.crowd]);
+        if self.is_turn_of_the_established()
+            && let Some(choice) = self.turn(now, &[&self.ladder])
+        {
+            return Some(choice);
+        }
         if self.turns.look_was_last { turn().or_else(look) } else { look().or_else(turn) }
     }
 
-    fn worthiest(&self, now: Moment) -> Option<Choice> {
-        let (user, worth) = self.ladder.worthiest(now, now - self.min_interval, &self.users)?;
+    /// Whether the crowd has had its half.
+    fn is_turn_of_the_established(&self) -> bool {
+        self.newcomers > 0 && self.turns.crowd_was_last
+    }
+
+    /// Whose turn it is of those on these ladders.
+    fn turn(&self, now: Moment, ladders: &[&Ladder]) -> Option<Choice> {
+        self.oldest(now, ladders).or_else(|| self.worthiest(now, ladders))
+    }
+
+    fn worthiest(&self, now: Moment, ladders: &[&Ladder]) -> Option<Choice> {
+        let worthiest = ladders.iter().filter_map(|ladder| ladder.worthiest(now, now - self.min_interval, &self.users));
+        let (user, worth) = worthiest.max_by(|(_, one), (_, other)| one.total_cmp(other))?;
         Some(Choice::Worthiest(user, worth))
     }
 
     /// The oldest, if its turn has come: in the sleepers' round, which is spread evenly over the interval that is kept, or
     /// because it would be too late for that.
-    fn oldest(&self, now: Moment) -> Option<Choice> {
-        let (polled, user) = self.ladder.oldest(&self.users)?;
+    fn oldest(&self, now: Moment, ladders: &[&Ladder]) -> Option<Choice> {
+        let (polled, user) = ladders.iter().filter_map(|ladder| ladder.oldest(&self.users)).min()?;
         let age = now - polled;
         let part = seconds(age) / self.kept_interval(self.round_share());
         let may_be_late = self.turns.oldest_in_a_row >= Self::LATE_IN_A_ROW && self.round_share() <= 0.75;
@@ -435,7 +473,12 @@ impl Schedule {
     /// The part of the budget that it takes to poll those in time who would not be for their worth.
     fn sleepers_share(&self) -> f64 {
         let round = self.kept_interval(self.round_share()) * Self::ROUND;
-        count(self.ladder.sleepers(self.pace.price, round)) * self.pace.gap / round
+        let sleepers = self.ladders().map(|ladder| ladder.sleepers(self.pace.price, round)).sum();
+        count(sleepers) * self.pace.gap / round
+    }
+
+    fn ladders(&self) -> impl Iterator<Item = &Ladder> {
+        [&self.ladder, &self.crowd].into_iter()
     }
 
     fn next_backlog(&self, allowed: Allowed) -> Option<UserSlot> {
@@ -446,7 +489,13 @@ impl Schedule {
 
     /// Makes a note of a choice.
     fn chosen(&mut self, choice: Choice, now: Moment) -> UserSlot {
-        self.turns.look_was_last = matches!(choice, Choice::Look(_));
+        let (Choice::Worthiest(user, _) | Choice::Oldest(user) | Choice::Look(user)) = choice;
+        let is_established = self.users.get(user).is_some_and(|user| user.flags.has(Flags::ESTABLISHED));
+        // What the established get between two of the crowd does not change whether it is a look's turn there.
+        if !(is_established && self.is_turn_of_the_established()) {
+            self.turns.look_was_last = matches!(choice, Choice::Look(_));
+        }
+        self.turns.crowd_was_last = !is_established;
         if let Choice::Look(user) = choice {
             return user;
         }
@@ -504,6 +553,7 @@ impl Schedule {
         if pool.closed != closed {
             pool.closed = closed;
             self.ladder.set_open(slot, !closed, &self.users);
+            self.crowd.set_open(slot, !closed, &self.users);
             for line in [&mut self.looks, &mut self.live_backlog, &mut self.history_backlog] {
                 line.set_open(slot, !closed, &self.users);
             }
@@ -521,7 +571,7 @@ impl Schedule {
     /// Puts a user into every line it belongs in, or takes it out of them.
     fn lines(&mut self, slot: UserSlot, put: bool) {
         let Some(user) = self.users.get(slot) else { return };
-        let &User { polled, look, ticket, pool, rung, state, backlog, .. } = user;
+        let &User { polled, look, ticket, pool, rung, state, backlog, flags, .. } = user;
         if state == State::Resting {
             let _changed = if put { self.resting.insert((look, slot)) } else { self.resting.remove(&(look, slot)) };
             return;
@@ -529,7 +579,9 @@ impl Schedule {
         let open = self.pools.get(&pool).is_none_or(|pool| !pool.closed);
         let users = &mut self.users;
         let change = if put { Ladder::put } else { Ladder::take };
-        change(&mut self.ladder, rung, (polled, pool, slot), open, users);
+        // The flags change with turns only, so that a user is taken off the ladder that it was put on.
+        let ladder = if flags.has(Flags::ESTABLISHED) { &mut self.ladder } else { &mut self.crowd };
+        change(ladder, rung, (polled, pool, slot), open, users);
         let backlog = match backlog {
             Some(Backlog::Live) => Some(&mut self.live_backlog),
             Some(Backlog::History) => Some(&mut self.history_backlog),
@@ -594,6 +646,29 @@ mod tests {
             round.sort_unstable();
             assert_eq!(round, (0..100).collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_crowd_takes_half_of_the_turns_while_others_are_due_and_all_of_them_when_nobody_is() {
+        let start = Instant::now();
+        let mut schedule = schedule(20, start);
+        let of_the_crowd = |schedule: &mut Schedule, after: u64, turns: u32| -> u32 {
+            let now = start + seconds(after);
+            let polls = (0..turns).map(|_| {
+                let (user, lane) = schedule.next(now, ALL).expect("somebody is due");
+                schedule.ended(user, lane, DONE, now);
+                u32::from(user.0 >= 20)
+            });
+            polls.sum()
+        };
+        // The first round, in which everybody is a newcomer, and one more.
+        assert_eq!((of_the_crowd(&mut schedule, 0, 20), of_the_crowd(&mut schedule, 20, 20)), (0, 0));
+        (20..120).for_each(|user| schedule.join(POOL, UserSlot(user), Habit::UNKNOWN, start + seconds(20)));
+        assert_eq!(of_the_crowd(&mut schedule, 34, 10), 10, "nobody else is due");
+        assert_eq!(of_the_crowd(&mut schedule, 36, 40), 20, "every other turn");
+        assert_eq!(of_the_crowd(&mut schedule, 36, 20), 20, "nobody else is due any more");
+        // Who was asked once is of the crowd still, while some of it were not asked.
+        assert_eq!(of_the_crowd(&mut schedule, 60, 40), 20);
     }
 
     #[test]

@@ -220,7 +220,8 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     // Small answers must not wait for the peer's acknowledgement; without it they merely do.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| respond(Arc::clone(&shared), request));
-    let mut connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+    // The world says what its answers are dated, hyper's clock does not.
+    let mut connection = http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(stream), service);
     let result = tokio::select! {
         result = &mut connection => result,
         () = shared.stop.cancelled() => {
@@ -276,7 +277,7 @@ fn response(reply: Reply) -> hyper::Response<Content> {
     *response.status_mut() = hyper::StatusCode::from_u16(reply.status).unwrap_or(hyper::StatusCode::IM_A_TEAPOT);
     let texts = [
         ("content-type", Some(reply.content_type.to_owned())),
-        ("date", Some(wire::http_date(reply.at))),
+        ("date", reply.date.map(wire::http_date)),
         ("x-amzn-requestid", Some(reply.request_id)),
         ("x-amzn-errortype", reply.error_type),
     ];

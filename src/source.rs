@@ -20,8 +20,17 @@ pub struct Page {
     pub events: Vec<AuthEvent>,
     /// Where older events go on; None at the end of the history.
     pub next: Option<PageToken>,
-    /// When the page was received.
+    /// When the page was received, by the local clock, which may be wrong by any time.
     pub received: UnixMillis,
+    /// When the service answered, by its own clock, where the answer says so.
+    pub served: Option<UnixMillis>,
+}
+
+impl Page {
+    /// The time of reading, to hold against the events' dates: the service's, which dates them too, where it is known.
+    pub fn read_at(&self) -> UnixMillis {
+        self.served.unwrap_or(self.received)
+    }
 }
 
 /// Why a call gave nothing. The texts name operation and cause, never a user; they are fit for the log.
@@ -96,8 +105,16 @@ pub enum RefusalCause {
     NotEnabled,
     /// There are no credentials to call with.
     NoCredentials,
+    /// What is configured to give credentials does not give them.
+    CredentialsSource,
+    /// The login to IAM Identity Center that a profile uses is over.
+    LoginOver,
     /// The credentials are wrong, unknown or expired.
     BadCredentials,
+    /// The calls are signed by a clock that is wrong.
+    ClockSkew,
+    /// STS is asked at an endpoint that is set for every service.
+    StsRedirected,
     /// The configured role may not be assumed with these credentials.
     RoleNotAssumable,
     /// The caller is known and may not do this.
@@ -132,7 +149,7 @@ pub enum Operation {
     ListUsers,
     /// A group's members. Quota category UserList.
     ListUsersInGroup,
-    /// The pool's ARN and plan. Quota category UserPoolRead.
+    /// The pool's ARN, plan and sign-in names. Quota category UserPoolRead.
     DescribeUserPool,
     /// What the account may call. Quota category LimitManagement.
     GetProvisionedLimit,
@@ -190,8 +207,12 @@ pub struct ListedUser {
     pub username: String,
     /// Attribute `sub`.
     pub sub: Option<String>,
-    /// Other names the user may sign in with: `email`, `phone_number`, `preferred_username`.
-    pub aliases: Vec<String>,
+    /// Attributes `email` and `email_verified`.
+    pub email: Option<Address>,
+    /// Attributes `phone_number` and `phone_number_verified`.
+    pub phone_number: Option<Address>,
+    /// Attribute `preferred_username`, which the user writes.
+    pub preferred_username: Option<String>,
     /// `UserCreateDate`.
     pub created: Option<UnixMillis>,
     /// `Enabled`.
@@ -204,6 +225,35 @@ impl fmt::Debug for ListedUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("ListedUser(personal data)")
     }
+}
+
+/// An email address or telephone number of a user. The user writes it; AWS says whether it is verified.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Address {
+    /// The address.
+    pub value: String,
+    /// Whether the user has shown that messages to it arrive.
+    pub is_verified: bool,
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Address(personal data)")
+    }
+}
+
+/// The names that a pool accepts for sign-in beside username and `sub`, and how it compares names. A pool keeps them from
+/// its creation on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SignInNames {
+    /// Whether `email` is in UsernameAttributes or AliasAttributes.
+    pub email: bool,
+    /// Whether `phone_number` is in UsernameAttributes or AliasAttributes.
+    pub phone_number: bool,
+    /// Whether `preferred_username` is in AliasAttributes.
+    pub preferred_username: bool,
+    /// `UsernameConfiguration.CaseSensitive`; true where it is absent.
+    pub case_sensitive: bool,
 }
 
 /// What to list.
@@ -238,6 +288,8 @@ pub struct PoolDescription {
     pub threat_protection: Option<String>,
     /// `EstimatedNumberOfUsers`.
     pub estimated_users: Option<u64>,
+    /// `UsernameAttributes`, `AliasAttributes` and `UsernameConfiguration`; None where the answer describes no pool.
+    pub sign_in_names: Option<SignInNames>,
 }
 
 /// One user pool, as the exporter asks it. Every method is one call: no retry, no paging, no budget; the deadline is the
@@ -258,7 +310,7 @@ pub trait Source: Send + Sync + 'static {
         token: Option<&PageToken>,
     ) -> impl Future<Output = Result<UserPage, SourceError>> + Send;
 
-    /// Reads the pool's ARN and plan.
+    /// Reads the pool's ARN, plan and sign-in names.
     fn describe(&self) -> impl Future<Output = Result<PoolDescription, SourceError>> + Send;
 
     /// Reads what the pool's account may call in the pool's region in the quota category UserResourceRead, in requests per

@@ -58,6 +58,7 @@ enum Phase {
 
 #[derive(Debug, Default)]
 struct PoolNotes {
+    down_because: Option<String>,
     backlog_walks: u64,
     history_walks: Standing,
     history: History,
@@ -139,6 +140,11 @@ impl StatusBoard {
         self.board().notes(pool).errors.note(cause, now);
     }
 
+    /// Why a pool is down, if it is: what its users' calls met, whatever else goes wrong for it.
+    pub fn pool_down(&self, pool: &str, cause: Option<String>) {
+        self.board().notes(pool).down_because = cause;
+    }
+
     /// So many walks of a pool's users wait to be finished.
     pub fn backlog_walks(&self, pool: &str, walks: u64) {
         self.board().notes(pool).backlog_walks = walks;
@@ -204,21 +210,27 @@ impl StatusBoard {
     pub fn report(&self, metrics: &Metrics, now: UnixMillis) -> StatusReport {
         let (live, ready) = (self.live(), self.is_ready());
         let exporter = metrics.exporter_now();
-        let snapshots = metrics.pools();
-        let board = self.board();
-        let pools: Vec<PoolStatus> = snapshots
+        // The board is held for one pool at a time: whoever polls writes on it.
+        let pools: Vec<PoolStatus> = metrics
+            .pools()
             .into_iter()
             .map(|pool| {
+                let board = self.board();
                 let notes = board.pools.get(&pool.identity.id);
                 PoolStatus::of(pool, notes)
             })
             .collect();
+        let (started, delivery) = {
+            let board = self.board();
+            let last_errors = board.delivery_errors.latest_first();
+            (board.started, DeliveryStatus { last_success: board.delivered, last_errors })
+        };
         let mut report = StatusReport {
             flowing: false,
             findings: Vec::new(),
             version: VERSION,
             revision: REVISION,
-            started: board.started,
+            started,
             now,
             shard: ShardStatus { index: exporter.shard.index(), count: exporter.shard.count() },
             live: live.is_ok(),
@@ -228,10 +240,7 @@ impl StatusBoard {
             pools,
             outbox: exporter.outbox.map(|size| OutboxStatus::of(size, exporter.outbox_limit_bytes)),
             quarantined_records: exporter.quarantined,
-            delivery: DeliveryStatus {
-                last_success: board.delivered,
-                last_errors: board.delivery_errors.latest_first(),
-            },
+            delivery,
             paused: exporter.paused,
             progress: exporter.progress.into_iter().map(|(stage, time)| (stage, Time(time))).collect(),
             state: StateStatus { size_bytes: exporter.state_size_bytes, rebuilds: exporter.state_rebuilds },
@@ -491,7 +500,9 @@ impl PoolStatus {
             region: pool.identity.region,
             account_id: pool.identity.account_id,
             up: pool.up,
-            reason: notes.filter(|_| pool.up == Some(false)).and_then(|notes| notes.errors.latest()),
+            reason: notes
+                .filter(|_| pool.up == Some(false))
+                .and_then(|notes| notes.down_because.clone().or_else(|| notes.errors.latest())),
             users: pool.users,
             oldest_poll: pool.oldest_poll,
             objective_seconds: pool.objective.map(|objective| objective.as_secs()),

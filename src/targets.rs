@@ -8,13 +8,22 @@
 //! 2. Only a [`Complete`](round::Complete) round says that somebody is gone, and only every listing's end makes one.
 //! 3. Who is gone is noted as gone and keeps its cursor, until `discovery.forget_after`. Who comes back goes on with it; who
 //!    comes back as another person (another `sub`) begins anew.
-//! 4. One history is followed under one name. A name listed by hand may be an alias of a listed user: it is followed as given
-//!    only if a complete round did not meet it, or while nobody listed is followed whose alias it could be. If it is met
-//!    later, its cursor goes over to the user in one atomic write.
+//! 4. One history is followed under one name. A name listed by hand may be another name of a listed user ([`names`], pure): it
+//!    is followed as given only if a complete round did not meet it, or while nobody listed is followed whose name it could
+//!    be. If it is met later, its cursor goes over to the user in one atomic write.
 //! 5. Where there are several shards, each lists everybody and keeps its own. Who comes over from another shard is new here,
 //!    whatever is stored of it from before that shard had it: its events are live from the start under the new share on.
-//! 6. Memory is one page, and eight bytes for each user of the round.
+//! 6. Nobody is followed less, or under another's cursor, for what a user writes into its own attributes. Only a name that AWS
+//!    vouches for replaces a name followed as given, or leaves its user out ([`exclusion`], pure). Two who claim one name are
+//!    both followed.
+//! 7. Memory is one page, and eight bytes for each user of the round.
 
 pub mod discovery;
+mod exclusion;
+pub mod names;
 pub mod roster;
 pub mod round;
+pub(crate) mod usernames_file;
+
+#[cfg(test)]
+mod tests;

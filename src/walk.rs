@@ -4,10 +4,15 @@
 //!
 //! | an event of the page | is |
 //! |---|---|
-//! | remembered in the cursor, same digest | known |
-//! | remembered, another digest | a *revision* |
+//! | remembered in the cursor, in a state that was told | known |
+//! | remembered, in progress, with an outcome that was told | known: an outcome is final |
+//! | remembered, in another state | a *revision* |
 //! | not remembered, between the walk's lower bound and its foot | *new*: taken |
 //! | not remembered, elsewhere | taken before and forgotten, another walk's, or older than anybody wants: passed |
+//!
+//! An event is its [`EventKey`], whatever date it is shown with: the table asks for the key first and for the date only where
+//! the key is not remembered. A history that shows one event in several states, or with several dates, therefore gives at
+//! most one record for each state and then none.
 //!
 //! A poll starts with its foot above everything; its lower bound is the horizon. Each page is committed when it was read,
 //! and what is left of a walk that was cut short (crash, stop, error, page limit) is in the cursor as an [`OpenWalk`]. To
@@ -20,14 +25,26 @@
 //!
 //! Nothing is trusted that is not promised: whole pages are judged, so order inside a page does not matter; a page out of
 //! order is counted and obliges to read one more; several events may share a millisecond; a page may be empty.
+//!
+//! No date is trusted either. What an event's date would move is held at the *time of reading*, the time of the walk's first
+//! page ([`Page::read_at`]): an event dated ahead is taken and counted live, and moves neither the horizon nor the end of the
+//! next poll beyond that time. The time of reading is the service's own, where its answer says so, because it dates the
+//! events too. The local clock may be wrong by hours:
+//!
+//! | local clock | alone | beside the service's |
+//! |---|---|---|
+//! | ahead | an event dated ahead could lift the horizon above events to come | has no say |
+//! | behind | the horizon stays low, and what is remembered grows | has no say |
+//!
+//! Only waiting is measured by the local clock, from the moment a page was received.
 
 pub mod page_size;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::cursor::{Cursor, LastSeen, OpenWalk, Sighting, Watch};
-use crate::event::{AuthEvent, EventKey, EventType, Facts, Label, UnixMillis};
+use crate::cursor::{Cursor, Dates, LastSeen, OpenWalk, Sighting, Watch};
+use crate::event::{AuthEvent, EventKey, EventResponse, EventType, Facts, Label, MutableDigest, UnixMillis};
 use crate::source::{Page, PageToken};
 
 /// What the operator may set of the rules.
@@ -71,27 +88,34 @@ impl Rules {
     /// time: an exporter that was down for a day still looks.
     pub const LAST_LOOKS_MAX: u32 = 12;
 
-    /// How long an event in progress, created at `created`, is watched.
-    fn watch_until(&self, facts: &Facts, created: UnixMillis) -> UnixMillis {
-        created.plus(match facts.event_type {
+    /// How long an event in progress is watched, from its creation on.
+    fn watch_for(&self, facts: &Facts) -> Duration {
+        match facts.event_type {
             Label::Known(EventType::SignUp) => Self::SIGN_UP_SETTLE,
             Label::Known(EventType::ForgotPassword) => Self::FORGOT_PASSWORD_SETTLE,
             _ => self.settle,
-        })
+        }
+    }
+
+    /// The watch of an event at first sight. Its age is what the service's clock says, and none if its date is ahead; from
+    /// then on the local clock measures.
+    fn watch(&self, facts: &Facts, created: UnixMillis, page: &Page) -> Watch {
+        let until = page.received.minus(page.read_at().since(created)).plus(self.watch_for(facts));
+        Watch { until, next_look: self.next_look(facts, until, page.received), last_looks: 0 }
     }
 
     /// When a watched event is looked at next.
-    fn next_look(created: UnixMillis, until: UnixMillis, now: UnixMillis) -> UnixMillis {
+    fn next_look(&self, facts: &Facts, until: UnixMillis, now: UnixMillis) -> UnixMillis {
         if now >= until {
             return now.plus(Self::LAST_LOOK_EVERY);
         }
-        let age = now.since(created);
+        let age = now.since(until.minus(self.watch_for(facts)));
         let [.., step] = Self::LOOKS;
         let next_age = Self::LOOKS
             .into_iter()
             .find(|look| *look > age)
             .unwrap_or_else(|| step * (u32::try_from(age.as_secs() / step.as_secs()).unwrap_or(u32::MAX - 1) + 1));
-        // From now on rather than from its creation: the service's clock may be ahead of ours by any time.
+        // From now on rather than from its creation: the clock may have been set back since.
         now.plus(next_age.saturating_sub(age)).min(until)
     }
 
@@ -176,8 +200,10 @@ pub struct Walk {
     end: UnixMillis,
     /// A poll whose end is the horizon.
     full: bool,
-    /// Watched events that this poll shall reach.
-    looks: BTreeSet<(UnixMillis, EventKey)>,
+    /// Watched events that this poll shall find, and the time down to which it reads for each.
+    looks: BTreeMap<EventKey, UnixMillis>,
+    /// When its first page was read.
+    read_at: UnixMillis,
     /// The newest event known when the walk began.
     newest_before: Option<UnixMillis>,
     /// The oldest time of the page before.
@@ -214,9 +240,10 @@ impl Walk {
             full,
             looks: cursor
                 .watches()
-                .filter(|(_, watch)| Rules::is_due(watch.next_look, now))
-                .map(|(place, _)| place)
+                .filter(|(_, _, watch)| Rules::is_due(watch.next_look, now))
+                .map(|(key, dates, _)| (key, look_down_to(dates, newest_before)))
                 .collect(),
+            read_at: UnixMillis::MAX,
             newest_before,
             previous_oldest: None,
             stored: None,
@@ -236,7 +263,8 @@ impl Walk {
             lower_bound: open.end,
             end: open.end,
             full: false,
-            looks: BTreeSet::new(),
+            looks: BTreeMap::new(),
+            read_at: UnixMillis::MAX,
             newest_before: cursor.last_seen.as_ref().map(|last| last.time),
             previous_oldest: None,
             stored: Some(open.clone()),
@@ -264,17 +292,23 @@ impl Walk {
     /// an open walk, an event without a date.
     pub fn known_above(&self, cursor: &Cursor) -> Option<usize> {
         let from_the_top = self.kind == Kind::Poll && self.pages == 0;
-        let nothing_deeper = cursor.open.is_empty()
-            && cursor.undated.is_empty()
-            && cursor.seen.first_key_value().is_none_or(|((time, _), _)| *time >= cursor.horizon);
+        let is_above =
+            |sighting: &Sighting| sighting.dates.is_some_and(|dates| dates.newest >= cursor.remembered_from());
+        let nothing_deeper = cursor.open.is_empty() && cursor.undated.is_empty() && cursor.seen.values().all(is_above);
         (from_the_top && nothing_deeper).then_some(cursor.seen.len())
     }
 
     /// Whether this page reaches below everything that the walk is about, which ends it. A short page that does not is not to be
     /// taken: it says less than a full one, and its token may be good for no more than it held.
     pub fn ends_with(&self, page: &Page) -> bool {
-        let deepest = self.looks.first().map_or(self.lower_bound, |(time, _)| self.lower_bound.min(*time));
+        // A full page might show what is remembered a little below, too.
+        let lowest = self.lower_bound.minus(Cursor::DATE_DRIFT);
+        let deepest = self.deepest_look().map_or(lowest, |look| lowest.min(look));
         Span::of(page, self.previous_oldest).reads_through(deepest)
+    }
+
+    fn deepest_look(&self) -> Option<UnixMillis> {
+        self.looks.values().min().copied()
     }
 
     /// Whether this walk has read below where it began: on its way from the top it has not, for a while.
@@ -328,27 +362,25 @@ impl Walk {
             next: Next::Finished,
         };
         if first_page {
-            self.count_the_attempt(cursor, now, &mut taken);
+            self.read_at = page.read_at();
+            self.set_right(cursor, page);
+            self.count_the_attempt(cursor, now, rules, &mut taken);
         }
 
         for event in &page.events {
-            let key = event.key();
-            match event.creation_date {
-                Some(time) => self.judge(cursor, (time, key), event, now, rules, &mut taken),
-                None => judge_undated(cursor, key, event, &mut taken),
-            }
+            self.judge(cursor, event, page, rules, &mut taken);
         }
 
         // A foot is the time of an event; before the first one there is nothing to leave open.
         let span = Span::of(page, self.previous_oldest);
         taken.out_of_order = span.out_of_order;
-        self.foot = self.foot.min(span.oldest.unwrap_or(UnixMillis::MAX));
-        self.previous_oldest = span.oldest.or(self.previous_oldest);
+        self.foot = self.foot.min(span.foot.unwrap_or(UnixMillis::MAX));
+        self.previous_oldest = span.foot.or(self.previous_oldest);
         taken.token_repeated = page.next.is_some() && page.next == asked_with;
         self.token = page.next.clone().filter(|_| !taken.token_repeated);
 
         let stretch_done = span.reads_through(self.end);
-        let looks_done = self.looks.first().is_none_or(|(time, _)| span.reads_through(*time));
+        let looks_done = self.deepest_look().is_none_or(|look| span.reads_through(look));
         if stretch_done && looks_done {
             self.close_missed_looks(cursor, now, &mut taken);
         } else {
@@ -369,8 +401,9 @@ impl Walk {
             if self.full && !stretch_done {
                 cursor.reread_at = now;
             }
-            let reached_the_horizon = stretch_done && span.reads_through(self.lower_bound);
-            if let (true, Some(last)) = (self.full || reached_the_horizon, &cursor.last_seen) {
+            let is_through = stretch_done && (self.full || span.reads_through(self.lower_bound));
+            let is_left_open = self.full && self.stored.is_some();
+            if let (true, Some(last)) = (is_through || is_left_open, &cursor.last_seen) {
                 cursor.raise_horizon(last.time.minus(rules.overlap));
             }
         }
@@ -379,60 +412,78 @@ impl Walk {
         taken
     }
 
-    /// Judges one dated event by the table above.
-    fn judge(
-        &mut self,
-        cursor: &mut Cursor,
-        place: (UnixMillis, EventKey),
-        event: &AuthEvent,
-        now: UnixMillis,
-        rules: &Rules,
-        taken: &mut Taken,
-    ) {
-        self.looks.remove(&place);
-        let (time, _) = place;
-        let inside = self.lower_bound <= time && time <= self.foot;
-        if let Some(sighting) = cursor.seen.get_mut(&place) {
-            let is_revised = revise(sighting, event, taken);
-            look(sighting, time, now, taken);
-            if self.kind == Kind::Redelivery && inside && !is_revised {
-                taken.again.push(again(event, sighting.revision, sighting.live, sighting.facts.clone()));
+    /// Brings back what lies ahead of every clock, before anything is judged by it; see [`Cursor::set_right`].
+    fn set_right(&mut self, cursor: &mut Cursor, page: &Page) {
+        if self.kind != Kind::Poll {
+            return;
+        }
+        let Some(served) = page.served else { return };
+        if cursor.set_right(served, page.received) {
+            let begun_anew = Self::poll(cursor, page.received);
+            *self = Self { read_at: self.read_at, pages: self.pages, ..begun_anew };
+        }
+    }
+
+    /// Judges one event by the table above.
+    fn judge(&mut self, cursor: &mut Cursor, event: &AuthEvent, page: &Page, rules: &Rules, taken: &mut Taken) {
+        let (key, date) = (event.key(), date_of(event));
+        let inside = date.map(|time| self.lower_bound <= time && time <= self.foot);
+        if let Some(sighting) = cursor.seen.get_mut(&key) {
+            self.looks.remove(&key);
+            let digest = event.mutable_digest();
+            let is_revised = revise(sighting, digest, event, taken);
+            look(sighting, page.received, rules, taken);
+            if self.kind == Kind::Redelivery
+                && inside == Some(true)
+                && !is_revised
+                && let Some(revision) = sighting.revision_of(digest)
+            {
+                taken.again.push(again(event, revision, sighting.live, event.facts()));
+            }
+            match date {
+                Some(date) => sighting.shown_at(date),
+                None => cursor.keep_undated(key),
             }
             return;
         }
-        if !inside {
+        if inside == Some(false) {
             taken.known += 1;
             return;
         }
-        let live = time >= rules.followed_since.map_or(cursor.live_since, |since| since.min(cursor.live_since));
-        let late = self.kind == Kind::Poll
-            && self.newest_before.is_some_and(|newest| time < newest)
-            && !cursor.in_open_walk(time);
+        let is_open = date.is_some_and(|time| cursor.in_open_walk(time));
+        // An event without a CreationDate has no place in time: it is new unless remembered, and live.
+        let live_since = rules.followed_since.map_or(cursor.live_since, |since| since.min(cursor.live_since));
+        let live = date.is_none_or(|time| time >= live_since);
         let facts = event.facts();
         if self.kind == Kind::Redelivery {
             taken.known += 1;
-            if time < cursor.horizon && !cursor.in_open_walk(time) {
+            if date.is_some_and(|time| time < cursor.horizon) && !is_open {
                 taken.again.push(again(event, 0, live, facts));
             }
             return;
         }
-        let until = rules.watch_until(&facts, time);
-        let mut sighting = first_sight(event, facts, live);
-        if event.in_progress() {
-            sighting.watch = Some(Watch { until, next_look: Rules::next_look(time, until, now), last_looks: 0 });
-            look(&mut sighting, time, now, taken);
-        }
-        taken.findings.push(Finding {
-            event: event.clone(),
+        let late = self.kind == Kind::Poll
+            && self.newest_before.zip(date).is_some_and(|(newest, time)| time < newest)
+            && !is_open;
+        let mut sighting = Sighting {
+            dates: date.map(Dates::of),
+            digest: event.mutable_digest(),
+            former: Vec::new(),
             revision: 0,
             live,
-            facts: sighting.facts.clone(),
-            before: None,
-            late,
-        });
-        cursor.seen.insert(place, sighting);
+            facts: facts.clone(),
+            watch: None,
+        };
+        if let Some(created) = date.filter(|_| event.in_progress()) {
+            sighting.watch = Some(rules.watch(&facts, created, page));
+            look(&mut sighting, page.received, rules, taken);
+        }
+        taken.findings.push(Finding { event: event.clone(), revision: 0, live, facts, before: None, late });
+        cursor.seen.insert(key, sighting);
+        let Some(date) = date else { return cursor.keep_undated(key) };
         // Only over events that were taken. What backlog passes on its way from the top was not, and a poll that took it for
-        // its end would leave it to the next full reading.
+        // its end would leave it to the next full reading. And never beyond the time of reading, whatever the date says.
+        let time = date.min(self.read_at);
         if cursor.last_seen.as_ref().is_none_or(|last| time > last.time) {
             cursor.last_seen = Some(LastSeen { time, id: event.id.clone() });
         }
@@ -440,27 +491,25 @@ impl Walk {
 
     /// At a poll's first page: puts off the looks it sets out for, so that one it cannot reach does not come at every
     /// poll; and closes a watch whose last look was tried too often.
-    fn count_the_attempt(&mut self, cursor: &mut Cursor, now: UnixMillis, taken: &mut Taken) {
-        for place in std::mem::take(&mut self.looks) {
-            let Some(sighting) = cursor.seen.get_mut(&place) else {
-                continue;
-            };
-            let Some(watch) = &mut sighting.watch else { continue };
-            watch.next_look = Rules::next_look(place.0, watch.until, now);
+    fn count_the_attempt(&mut self, cursor: &mut Cursor, now: UnixMillis, rules: &Rules, taken: &mut Taken) {
+        self.looks.retain(|key, _| {
+            let Some(sighting) = cursor.seen.get_mut(key) else { return false };
+            let Some(watch) = &mut sighting.watch else { return false };
+            watch.next_look = rules.next_look(&sighting.facts, watch.until, now);
             watch.last_looks += u32::from(now >= watch.until);
             if watch.last_looks > Rules::LAST_LOOKS_MAX {
                 close_watch(sighting, taken);
-            } else {
-                self.looks.insert(place);
+                return false;
             }
-        }
+            true
+        });
     }
 
     /// Watched events that were not where they should be: deleted, or expired. If their time is over, what is known of
     /// them is final.
     fn close_missed_looks(&mut self, cursor: &mut Cursor, now: UnixMillis, taken: &mut Taken) {
-        for place in std::mem::take(&mut self.looks) {
-            if let Some(sighting) = cursor.seen.get_mut(&place)
+        for (key, _) in std::mem::take(&mut self.looks) {
+            if let Some(sighting) = cursor.seen.get_mut(&key)
                 && sighting.watch.is_some_and(|watch| now >= watch.until)
             {
                 close_watch(sighting, taken);
@@ -481,6 +530,9 @@ impl Walk {
 #[derive(Clone, Copy)]
 struct Span {
     oldest: Option<UnixMillis>,
+    /// Above it nothing is left to read. The oldest time of a page in order. The newest of one that is not: an event dated
+    /// far behind says nothing of those that follow it, and a foot that is too high only makes more be remembered.
+    foot: Option<UnixMillis>,
     /// Not newest first, in itself or against the page before.
     out_of_order: bool,
     end_of_history: bool,
@@ -488,14 +540,11 @@ struct Span {
 
 impl Span {
     fn of(page: &Page, previous_oldest: Option<UnixMillis>) -> Self {
-        let mut span = Self { oldest: None, out_of_order: false, end_of_history: page.next.is_none() };
-        let mut previous = previous_oldest;
-        for time in page.events.iter().filter_map(|event| event.creation_date) {
-            span.out_of_order |= previous.is_some_and(|previous| time > previous);
-            previous = Some(time);
-            span.oldest = Some(span.oldest.map_or(time, |oldest| oldest.min(time)));
-        }
-        span
+        let times = || page.events.iter().filter_map(date_of);
+        let in_order = previous_oldest.into_iter().chain(times()).is_sorted_by(|newer, older| newer >= older);
+        let (oldest, newest) = (times().min(), times().max());
+        let foot = if in_order { oldest } else { newest };
+        Self { oldest, foot, out_of_order: !in_order, end_of_history: page.next.is_none() }
     }
 
     /// Whether nothing at or above `bound` is left to read.
@@ -504,27 +553,16 @@ impl Span {
     }
 }
 
-/// What is remembered of an event at first sight.
-fn first_sight(event: &AuthEvent, facts: Facts, live: bool) -> Sighting {
-    Sighting { digest: event.mutable_digest(), revision: 0, live, facts, watch: None }
+/// An event's CreationDate, below the end of the range, which stands for above every event.
+fn date_of(event: &AuthEvent) -> Option<UnixMillis> {
+    event.creation_date.map(|date| date.min(UnixMillis(i64::MAX - 1)))
 }
 
-/// An event without a CreationDate has no place in time: it is new unless remembered, and live.
-fn judge_undated(cursor: &mut Cursor, key: EventKey, event: &AuthEvent, taken: &mut Taken) {
-    if let Some((_, sighting)) = cursor.undated.iter_mut().find(|(known, _)| *known == key) {
-        revise(sighting, event, taken);
-        return;
-    }
-    let sighting = first_sight(event, event.facts(), true);
-    taken.findings.push(Finding {
-        event: event.clone(),
-        revision: 0,
-        live: true,
-        facts: sighting.facts.clone(),
-        before: None,
-        late: false,
-    });
-    cursor.remember_undated(key, sighting);
+/// The time down to which a watched event is looked for: a little below its date, which may move, and not above what was
+/// taken, where its date is ahead.
+fn look_down_to(dates: Option<Dates>, last_seen: Option<UnixMillis>) -> UnixMillis {
+    let date = dates.map_or(UnixMillis::MAX, |dates| dates.newest);
+    last_seen.map_or(date, |last| date.min(last)).minus(Cursor::DATE_DRIFT)
 }
 
 /// An event that is told once more: nothing of it has changed.
@@ -533,16 +571,17 @@ fn again(event: &AuthEvent, revision: u32, live: bool, facts: Facts) -> Finding 
 }
 
 /// Compares a remembered event with what the page says of it now; answers whether it is a revision.
-fn revise(sighting: &mut Sighting, event: &AuthEvent, taken: &mut Taken) -> bool {
-    let digest = event.mutable_digest();
-    if digest == sighting.digest {
+fn revise(sighting: &mut Sighting, digest: MutableDigest, event: &AuthEvent, taken: &mut Taken) -> bool {
+    let ended = matches!(sighting.facts.response, Label::Known(EventResponse::Pass | EventResponse::Fail))
+        && event.in_progress();
+    if ended || sighting.revision_of(digest).is_some() || sighting.former.len() >= Sighting::FORMER_MAX {
         taken.known += 1;
         return false;
     }
     let mut facts = event.facts();
     // Counted when first true: what was found once stays found.
     facts.compromised |= sighting.facts.compromised;
-    sighting.digest = digest;
+    sighting.former.push(std::mem::replace(&mut sighting.digest, digest));
     sighting.revision = sighting.revision.saturating_add(1);
     if !event.in_progress() {
         sighting.watch = None;
@@ -560,12 +599,12 @@ fn revise(sighting: &mut Sighting, event: &AuthEvent, taken: &mut Taken) -> bool
 }
 
 /// A look at an event that is still watched, thus still in progress: waits on, or closes the watch when its time is over.
-fn look(sighting: &mut Sighting, created: UnixMillis, now: UnixMillis, taken: &mut Taken) {
+fn look(sighting: &mut Sighting, now: UnixMillis, rules: &Rules, taken: &mut Taken) {
     let Some(watch) = &mut sighting.watch else { return };
     if now >= watch.until {
         close_watch(sighting, taken);
     } else if Rules::is_due(watch.next_look, now) {
-        watch.next_look = Rules::next_look(created, watch.until, now);
+        watch.next_look = rules.next_look(&sighting.facts, watch.until, now);
     }
 }
 
@@ -602,7 +641,12 @@ mod tests {
     }
 
     fn page(minute: i64, events: &[AuthEvent], next: Option<&str>) -> Page {
-        Page { events: events.to_vec(), next: next.map(|token| PageToken(token.into())), received: at(minute) }
+        Page {
+            events: events.to_vec(),
+            next: next.map(|token| PageToken(token.into())),
+            received: at(minute),
+            served: None,
+        }
     }
 
     /// A poll of one page; what it found, as `id.revision`.
@@ -794,5 +838,143 @@ mod tests {
             }
             assert_eq!(found, if round == 0 { 500 } else { 0 });
         }
+    }
+
+    #[test]
+    fn an_event_dated_ahead_hides_none_that_come_and_is_live_and_taken_once() {
+        let mut cursor = follower();
+        let ahead = event("ahead", NOON + 180, "Pass");
+        let (found, taken) = poll(&mut cursor, &page(NOON, std::slice::from_ref(&ahead), None));
+        assert!(found == ["ahead.0"] && taken.findings[0].live);
+        assert_eq!((cursor.last_seen().unwrap().time, cursor.horizon()), (at(NOON), at(NOON - 60)));
+        for (minute, id) in [(1, "a"), (70, "b"), (300, "c")] {
+            let events = [ahead.clone(), event(id, NOON + minute, "Pass")];
+            let (found, taken) = poll(&mut cursor, &page(NOON + minute, &events, None));
+            assert_eq!(found, [format!("{id}.0")]);
+            assert!(!taken.findings[0].late);
+        }
+        assert_eq!(cursor.remembered(), 1, "and it is forgotten, too");
+    }
+
+    #[test]
+    fn the_services_clock_holds_the_dates_whatever_the_local_one_says() {
+        for local in [-300, 300] {
+            let mut cursor = follower();
+            let read =
+                |minute, events: &[AuthEvent]| Page { served: Some(at(minute)), ..page(minute + local, events, None) };
+            let ahead = event("ahead", NOON + 180, "Pass");
+            poll(&mut cursor, &read(NOON, &[ahead.clone(), event("waits", NOON, "InProgress")]));
+            assert_eq!(cursor.horizon(), at(NOON - 60));
+            assert_eq!(cursor.next_look(), Some(at(NOON + local + 1)), "waiting is the local clock's");
+            let (found, _) = poll(&mut cursor, &read(NOON + 2, &[ahead, event("waits", NOON, "Pass")]));
+            assert_eq!(found, ["waits.1"]);
+        }
+    }
+
+    #[test]
+    fn one_id_in_two_states_on_one_page_gives_a_record_for_each_and_then_none() {
+        let (waits, passed) = (event("a", NOON, "InProgress"), event("a", NOON, "Pass"));
+        for (states, records) in [([&waits, &passed], vec!["a.0", "a.1"]), ([&passed, &waits], vec!["a.0"])] {
+            let mut cursor = follower();
+            let states = states.map(Clone::clone);
+            assert_eq!(poll(&mut cursor, &page(NOON, &states, None)).0, records);
+            let (found, taken) = poll(&mut cursor, &page(NOON + 1, &states, None));
+            assert_eq!((found.len(), taken.known, taken.cursor_changed), (0, 2, false));
+        }
+    }
+
+    #[test]
+    fn an_event_that_shows_ever_other_states_falls_silent() {
+        let mut cursor = follower();
+        let mut records = 0;
+        for state in 0..200 {
+            let word = format!("State{}", state % 100);
+            records += poll(&mut cursor, &page(NOON, &[event("a", NOON, &word)], None)).0.len();
+        }
+        assert_eq!(records, 1 + Sighting::FORMER_MAX);
+    }
+
+    #[test]
+    fn a_date_that_moves_or_goes_or_comes_makes_no_second_event() {
+        let dates = [Some(at(NOON)), Some(at(NOON + 180)), None, Some(at(NOON - 30)), Some(UnixMillis::MAX)];
+        for first in dates {
+            let mut cursor = follower();
+            let mut moving = event("a", NOON, "InProgress");
+            moving.creation_date = first;
+            assert_eq!(poll(&mut cursor, &page(NOON, std::slice::from_ref(&moving), None)).0, ["a.0"]);
+            moving.response = Some(Word::parse("Pass"));
+            for (revision, date) in dates.into_iter().enumerate() {
+                moving.creation_date = date;
+                let (found, _) = poll(&mut cursor, &page(NOON + 1, std::slice::from_ref(&moving), None));
+                assert_eq!(found, ["a.1"][..usize::from(revision == 0)]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_horizon_that_an_older_build_left_ahead_is_brought_back_by_both_clocks_and_not_by_one() {
+        let poisoned = || {
+            let mut cursor = follower();
+            poll(&mut cursor, &page(NOON + 180, &[event("ahead", NOON + 180, "Pass")], None));
+            assert_eq!(cursor.horizon(), at(NOON + 120));
+            cursor
+        };
+        let events =
+            [event("ahead", NOON + 180, "Pass"), event("now", NOON + 1, "Pass"), event("old", NOON - 1, "Pass")];
+        let read = |local, served| Page { served, ..page(local, &events, None) };
+        let mut cursor = poisoned();
+        assert_eq!(poll(&mut cursor, &read(NOON, Some(at(NOON)))).0, ["now.0"], "what is older may have been taken");
+        assert_eq!(cursor.last_seen().unwrap().time, at(NOON));
+        assert!(poll(&mut cursor, &read(NOON + 1, Some(at(NOON + 1)))).0.is_empty());
+        for (local, served) in [(NOON + 180, Some(at(NOON))), (NOON, Some(at(NOON + 180))), (NOON, None)] {
+            assert!(poll(&mut poisoned(), &read(local, served)).0.is_empty(), "one clock may be behind");
+        }
+    }
+
+    #[test]
+    fn who_joined_by_a_clock_that_was_ahead_is_followed_from_that_moment_on() {
+        // By the local clock it joined at 18:00 and is polled two minutes later; the service says it is 12:02.
+        let mut cursor = Cursor::new(at(NOON + 360), at(NOON + 300));
+        let events = [event("b", NOON + 1, "Pass"), event("a", NOON - 1, "Pass"), event("old", NOON - 61, "Pass")];
+        let page = Page { served: Some(at(NOON + 2)), ..page(NOON + 362, &events, None) };
+        let (found, taken) = poll(&mut cursor, &page);
+        assert_eq!(found, ["b.0", "a.0"]);
+        assert!(taken.findings[0].live && !taken.findings[1].live);
+    }
+
+    #[test]
+    fn an_event_dated_far_behind_at_the_top_of_a_page_hides_none_of_the_pages_below() {
+        let mut cursor = follower();
+        let mut walk = Walk::begin(&cursor, at(NOON));
+        let top = [event("odd", -1, "Pass"), event("a", NOON - 1, "Pass"), event("b", NOON - 2, "Pass")];
+        walk.take(&mut cursor, &page(NOON, &top, Some("more")), &RULES);
+        let taken = walk.take(&mut cursor, &page(NOON, &[event("c", NOON - 3, "Pass")], None), &RULES);
+        assert_eq!(names(&taken), ["c.0"]);
+    }
+
+    #[test]
+    fn a_date_that_moves_across_the_horizon_makes_no_second_event() {
+        let mut cursor = follower();
+        let mut moving = event("a", NOON - 31, "Pass");
+        poll(&mut cursor, &page(NOON, std::slice::from_ref(&moving), None));
+        let newest = event("b", NOON + 30, "Pass");
+        poll(&mut cursor, &page(NOON + 30, &[newest.clone(), moving.clone()], None));
+        assert_eq!((cursor.horizon(), cursor.remembered()), (at(NOON - 30), 2), "a minute below it, and remembered");
+        moving.creation_date = Some(at(NOON - 30));
+        assert!(poll(&mut cursor, &page(NOON + 31, &[newest, moving], None)).0.is_empty());
+    }
+
+    #[test]
+    fn a_look_reaches_a_little_below_the_date_that_may_have_moved() {
+        let mut cursor = follower();
+        let sign_up = |event| AuthEvent { event_type: Some(Word::parse("SignUp")), ..event };
+        poll(&mut cursor, &page(NOON, &[sign_up(event("a", NOON, "InProgress"))], None));
+        poll(&mut cursor, &page(NOON + 100, &[event("b", NOON + 100, "Pass"), event("old", NOON - 90, "Pass")], None));
+        let mut walk = Walk::begin(&cursor, at(NOON + 140));
+        let top = [event("b", NOON + 100, "Pass"), event("c", NOON - 1, "Pass")];
+        let taken = walk.take(&mut cursor, &page(NOON + 140, &top, Some("more")), &RULES);
+        assert_eq!(taken.next, Next::Page);
+        let below = page(NOON + 140, &[sign_up(event("a", NOON - 1, "Pass"))], None);
+        assert_eq!(names(&walk.take(&mut cursor, &below, &RULES)), ["a.1"]);
     }
 }

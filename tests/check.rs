@@ -127,12 +127,14 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
              ok    pool {POOL} credentials: access key dummy\n\
              ok    pool {POOL} DescribeUserPool: account 111122223333, about 3 users\n\
              ok    pool {POOL} plan: PLUS, threat protection ENFORCED\n\
+             ok    pool {POOL} names of users: usernames and subs, verified email addresses, verified telephone numbers, \
+             preferred_username; case matters\n\
              ok    pool {POOL} ListUsers: 3 users\n\
              ok    pool {POOL} ListUsersInGroup staff: 3 users\n\
              ok    pool {POOL} AdminListUserAuthEvents: allowed, and there are events\n\
              note  round of account 111122223333 in eu-west-1: about 4 users take 1s at 5 requests/s; \
              a poll.max_interval of 1h needs 0.01 requests/s\n\
-             all 11 steps succeeded\n",
+             all 12 steps succeeded\n",
             stage.state(),
             receiver.endpoint(),
             names.display(),
@@ -164,6 +166,27 @@ async fn a_missing_permission_is_named_with_the_pool() {
             &format!("allow cognito-idp:{operation} on {ARN}"),
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn which_names_count_is_said_and_what_is_missing_where_the_pool_may_not_be_described() {
+    let stage = Stage::set(|world| {
+        let pool = world.pool_mut(POOL);
+        (pool.alias_attributes, pool.case_sensitive) = (vec!["email".into()], Some(false));
+    })
+    .await;
+    stage.check("all_users = true", "").says(&format!(
+        "ok    pool {POOL} names of users: usernames and subs, verified email addresses; case does not matter"
+    ));
+    stage.simulation.world(|world| world.inject(Fault::access_denied().on("DescribeUserPool")));
+    let said = stage.check("filter = 'email ^= \"a\"'", "");
+    said.says(&format!(
+        "note  pool {POOL} names of users: usernames and subs only, as written; allow cognito-idp:DescribeUserPool so that \
+         the pool's sign-in names count, or list and exclude users by username or sub"
+    ));
+    said.says(&format!(
+        "note  pool {POOL} filter: users who write another email are followed no longer; filter by status, or use groups"
+    ));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -199,7 +222,7 @@ async fn credentials_that_are_missing_or_unknown_are_told_apart() {
     stage.check("all_users = true", "").fails(
         1,
         &format!("pool {POOL} DescribeUserPool: DescribeUserPool: UnrecognizedClientException"),
-        "renew the credentials, and check that this host's clock is right",
+        "renew the credentials, or give others",
     );
 }
 

@@ -313,7 +313,7 @@ fn values_of_the_wrong_type_or_out_of_range_are_told_with_what_is_accepted() {
         ("[stdout]\nenabled = 1", "stdout.enabled is 1; accepted: true or false"),
         (
             "[http]\nlisten = \":10588\"",
-            "http.listen is \":10588\"; accepted: an IP address and port, such as \"0.0.0.0:10588\" or \"[::1]:10588\"",
+            "http.listen is \":10588\"; accepted: an IP address and port, such as \"[::]:10588\" or \"127.0.0.1:10588\"",
         ),
         (
             "[log]\nlevel = \"loud\"",
@@ -624,6 +624,7 @@ fn a_receiver_is_read_with_all_its_keys() {
         ca_file = "ca.pem"
         cert_file = "cert.pem"
         key_file = "key.pem"
+        accept_any_2xx = true
         batch_size = 100
         batch_delay = "200ms"
         timestamp = "observed"
@@ -641,6 +642,7 @@ fn a_receiver_is_read_with_all_its_keys() {
     expected.ca_file = Some(PathBuf::from("ca.pem"));
     expected.cert_file = Some(PathBuf::from("cert.pem"));
     expected.key_file = Some(PathBuf::from("key.pem"));
+    expected.accept_any_2xx = true;
     expected.batch_size = 100;
     expected.batch_delay = Duration::from_millis(200);
     expected.timestamp = TimestampSource::Observed;
@@ -738,16 +740,66 @@ fn a_receivers_mistakes_are_told() {
     ] {
         assert_eq!(wrong(&format!("[otlp]\n{lines}")), format!("config.toml: {told}"), "{lines}");
     }
-    let environment = [
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost"),
-        ("OTEL_EXPORTER_OTLP_TIMEOUT", "0"),
-        ("OTEL_RESOURCE_ATTRIBUTES", "a=1,b"),
-    ];
+}
+
+/// What the specification's variables set aside, a line each, and the configuration.
+fn set_aside(lines: &str, environment: &[(&str, &str)]) -> (String, OtlpConfig) {
+    let config = load_with(&format!("{POOL}[otlp]\n{lines}"), environment).unwrap();
+    let told: Vec<_> = config.set_aside.iter().map(ToString::to_string).collect();
+    (told.join("\n"), config.otlp.unwrap())
+}
+
+#[test]
+fn what_is_wrong_with_the_specifications_variables_is_set_aside() {
+    let http = "endpoint = \"http://localhost\"";
+    for (lines, environment, told) in [
+        (
+            http,
+            &[("OTEL_EXPORTER_OTLP_TIMEOUT", "0")][..],
+            "OTEL_EXPORTER_OTLP_TIMEOUT: otlp.timeout is \"0ms\"; accepted: a duration from \"100ms\" to \"5m\"",
+        ),
+        (
+            http,
+            &[("OTEL_RESOURCE_ATTRIBUTES", "a=1,b")],
+            "OTEL_RESOURCE_ATTRIBUTES: pair 2 has no \"=\"; accepted: key=value pairs separated by commas, with percent-encoded values",
+        ),
+        (
+            http,
+            &[("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem")],
+            "OTEL_EXPORTER_OTLP_CERTIFICATE: otlp.ca_file is given, but otlp.endpoint has no TLS; accepted: an endpoint with https://",
+        ),
+        (
+            "endpoint = \"https://localhost\"",
+            &[("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key.pem")],
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY: otlp.key_file is given without otlp.cert_file; accepted: both, or neither",
+        ),
+        (
+            "endpoint = \"http://localhost/otlp\"",
+            &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
+            "OTEL_EXPORTER_OTLP_PROTOCOL: otlp.endpoint has a path, which gRPC has none of; accepted: scheme, host and port",
+        ),
+    ] {
+        let (aside, otlp) = set_aside(lines, environment);
+        assert_eq!(aside, told, "{environment:?}");
+        assert_eq!((otlp.timeout, otlp.protocol), (Duration::from_secs(10), OtlpProtocol::HttpProtobuf));
+        assert_eq!((otlp.ca_file, otlp.cert_file, otlp.key_file), (None, None, None));
+    }
+    let headers = ("OTEL_EXPORTER_OTLP_HEADERS", "x-a=1,lone,X-A=2,x y=3,x-b=4");
+    let (aside, otlp) =
+        set_aside(http, &[headers, ("OTEL_EXPORTER_OTLP_LOGS_TIMEOUT", "ten"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "2500")]);
+    assert_eq!(aside.lines().count(), 2, "{aside}");
+    let names: Vec<_> = otlp.headers.iter().map(|(name, value)| (name.as_str(), value.reveal())).collect();
+    assert_eq!(names, [("x-a", "1"), ("x-b", "4")]);
     assert_eq!(
-        load_with(POOL, &environment).unwrap_err(),
-        "OTEL_EXPORTER_OTLP_TIMEOUT: otlp.timeout is \"0ms\"; accepted: a duration from \"100ms\" to \"5m\"\n\
-         OTEL_RESOURCE_ATTRIBUTES: pair 2 has no \"=\"; accepted: key=value pairs separated by commas, with percent-encoded values"
+        otlp.timeout,
+        Duration::from_millis(2500),
+        "the variable for every signal counts where that for logs cannot"
     );
+    // What was meant for this program alone stays strict.
+    for variable in ["COGNITO_EXPORTER_OTLP__TIMEOUT", "COGNITO_EXPORTER_OTLP__HEADERS"] {
+        assert!(load_with(&format!("{POOL}[otlp]\n{http}"), &[(variable, "ten")]).is_err(), "{variable}");
+    }
+    assert!(load_with(POOL, &[("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317")]).is_err());
 }
 
 #[test]
@@ -768,7 +820,7 @@ fn a_base_url_has_no_path_that_every_request_would_fail_for() {
     }
     let exact = [("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", "http://localhost:4318/v1/logs?key=7")];
     let exact = otlp("", &exact).unwrap();
-    assert_eq!((exact.endpoint_is_exact, exact.origin()), (true, "http://localhost:4318"));
+    assert_eq!((exact.endpoint_is_exact, exact.origin().as_str()), (true, "http://localhost:4318"));
 }
 
 #[test]
@@ -844,10 +896,11 @@ fn secrets_are_never_echoed() {
         ),
     ];
     for (value, told) in in_variable {
-        for name in ["COGNITO_EXPORTER_OTLP__HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"] {
-            let text = format!("{POOL}[otlp]\n{endpoint}");
-            assert_eq!(load_with(&text, &[(name, value)]).unwrap_err(), format!("{name}: {told}"));
-        }
+        let text = format!("{POOL}[otlp]\n{endpoint}");
+        let name = "COGNITO_EXPORTER_OTLP__HEADERS";
+        assert_eq!(load_with(&text, &[(name, value)]).unwrap_err(), format!("{name}: {told}"));
+        let name = "OTEL_EXPORTER_OTLP_HEADERS";
+        assert_eq!(load_with(&text, &[(name, value)]).unwrap().set_aside[0].to_string(), format!("{name}: {told}"));
     }
     let role = "all_users = true\nrole_arn = \"arn:aws:iam::123456789012:role/r\"\n";
     for value in ["\"hunter2 hunter2\"", "42424242", "[\"hunter2\"]", "{ a = \"hunter2\" }"] {

@@ -24,7 +24,7 @@ fn setting(line: &str) -> Option<(Role, &str)> {
         .find_map(|(sign, role)| Some((role, line.strip_prefix(sign)?)))
         .unwrap_or((Role::Set, line));
     let (key, _) = rest.split_once(" = ")?;
-    let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     is_key.then_some((role, rest))
 }
 

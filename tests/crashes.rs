@@ -138,6 +138,14 @@ impl Life {
         }
     }
 
+    /// Somebody signs in.
+    fn go_on(&mut self, world: &mut World) {
+        let event = world.sign_in(self.tick());
+        if let Some(user) = self.users.iter().find(|user| user.busy && user.live) {
+            world.arrive(user.pool, &user.name, &event);
+        }
+    }
+
     /// The receiver will refuse this one.
     fn poison(&mut self, world: &mut World) {
         let id = format!("{POISON}{}", self.poisons);
@@ -361,6 +369,14 @@ impl Play {
         let mut exporter = self.start(|_| {});
         self.until_running(&mut exporter).await;
         self.see(&exporter.scrape());
+        // What is refused goes to the quarantine once the receiver has taken another one.
+        let deadline = Instant::now() + exporter::PATIENCE;
+        let poisons = self.life.poisons as f64;
+        while exporter.scrape().sum("cognito_exporter_quarantined_records", &[]) < poisons && Instant::now() < deadline
+        {
+            self.stage.simulation.world(|world| self.life.go_on(world));
+            tokio::time::sleep(BEAT).await;
+        }
         // Answers are lost until the end: the bound is known then.
         let terms = Terms { live_since: self.life.began, repeats_max: usize::MAX, quarantined: self.life.poisons };
         self.repeats = self.stage.conserved_on(&exporter, &POOLS, terms).await;
@@ -420,7 +436,7 @@ fn deaths(step: Step) -> &'static [(u64, bool)] {
         | Step::LedgerSynced
         | Step::LedgerPublished
         | Step::LedgerAnswered => &[(1, AT_WORK), (2, AT_WORK), (4, AT_WORK), (9, AT_WORK), (23, AT_WORK)],
-        // At the first write, every ten seconds, and at the end.
+        // When a new store is opened, at the first write, as its writes double, every ten seconds, and at the end.
         Step::NoteDrafted | Step::NoteRenamed => &[(1, AT_WORK), (2, AT_STOP), (1, AT_WORK)],
         Step::BatchCollected | Step::BatchAnswered | Step::BatchSettled => &[(1, AT_WORK), (6, AT_WORK), (2, AT_WORK)],
         Step::QuarantineSettled => &[(1, AT_WORK), (2, AT_WORK)],

@@ -75,7 +75,7 @@ fn every_panel_can_be_read_and_every_dashboard_can_be_used() {
         assert!(uids.insert(dashboard["uid"].as_str().unwrap().to_owned()), "{file} has a uid of its own");
         let variables: Vec<_> =
             dashboard["templating"]["list"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
-        for name in ["datasource", "logs", "pool"] {
+        for name in ["datasource", "logs", "service_name", "pool"] {
             assert!(variables.iter().any(|variable| *variable == name), "{file} has no variable {name}");
         }
         let panels = panels(&dashboard);
@@ -286,6 +286,23 @@ async fn a_real_prometheus_answers_every_query_of_the_dashboards_and_evaluates_e
     }
     for rule in rules::all() {
         prometheus.query(&rule.expr).unwrap_or_else(|error| panic!("{error}: {}", rule.expr));
+    }
+}
+
+/// A service's name is what OTEL_SERVICE_NAME says: with another than the default the panels of the logs were blank.
+#[test]
+fn the_service_of_the_logs_can_be_chosen_and_is_ours_by_default() {
+    for file in DASHBOARDS {
+        let dashboard = dashboard(file);
+        let variables = dashboard["templating"]["list"].as_array().unwrap();
+        let service = variables.iter().find(|variable| variable["name"] == "service_name").unwrap();
+        assert_eq!((&service["type"], &service["query"]), (&"textbox".into(), &env!("CARGO_PKG_NAME").into()));
+        assert_eq!(service["current"]["value"], env!("CARGO_PKG_NAME"));
+        let text = std::fs::read_to_string(folder().join(file)).unwrap();
+        assert!(!text.contains("service_name=\\\""), "{file} has a fixed service");
+    }
+    for (title, expr) in queries("loki") {
+        assert!(expr.contains("{service_name=~\"$service_name\"}"), "{title}: {expr}");
     }
 }
 

@@ -18,7 +18,7 @@ use cognito_auth_exporter::cursor::Cursor;
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, EventContext, UnixMillis, Word};
 use cognito_auth_exporter::ledger::{Commit, Ledger, LedgerError, Opened, PoolRecord, UserRecord};
-use cognito_auth_exporter::privacy::Modes;
+use cognito_auth_exporter::privacy::{Mode, Modes, Privacy};
 use cognito_auth_exporter::shard::{Shard, Shares};
 use cognito_auth_exporter::tally::Series;
 use tempfile::TempDir;
@@ -496,6 +496,102 @@ async fn damage_that_cost_anything_never_passes_for_a_recovery() {
         assert!(rebuilt.is_some() || from >= 50, "{from}..{to}");
         ledger.close().await;
     }
+}
+
+/// A copy of a state directory, as a kill at this moment would leave it.
+fn killed(path: &Path, copy: &Path) {
+    fs::create_dir_all(copy).unwrap();
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        let place = copy.join(path.file_name().unwrap());
+        if path.is_dir() {
+            killed(&path, &place);
+        } else {
+            fs::copy(&path, &place).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn damage_never_passes_for_a_recovery_in_a_ledgers_first_seconds_either() {
+    let (directory, path) = place();
+    let ledger = open(&path);
+    // Killed before it has written anything but itself, and after every commit.
+    killed(&path, &directory.path().join("0"));
+    for number in 1..=8 {
+        let username = format!("user-{number}");
+        enroll(&ledger, &username).await;
+        ledger.commit(page(&username, number)).await.unwrap();
+        killed(&path, &directory.path().join(number.to_string()));
+    }
+    ledger.close().await;
+    for number in 0..=8_u64 {
+        for part in 0..10 {
+            let (from, path) = (directory.path().join(number.to_string()), directory.path().join("damaged"));
+            killed(&from, &path);
+            let db = path.join("ledger/db");
+            let bytes = fs::read(&db).unwrap();
+            let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+            fs::write(&db, &bytes[..used * part / 10]).unwrap();
+            let Opened { ledger, rebuilt } = Ledger::open(&state(&path), NOW).unwrap();
+            let counted = if rebuilt.is_some() { 0 } else { number };
+            let total: u64 = ledger.totals(POOL).unwrap().iter().map(|(_, total)| total).sum();
+            assert_eq!(total, counted, "{number} commits, cut at {part}/10");
+            // Since when it is lost is known, also of one that had no commit yet.
+            assert!(rebuilt.is_none_or(|rebuilt| rebuilt.last_commit.is_some()), "{number}, {part}");
+            ledger.close().await;
+            fs::remove_dir_all(&path).unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_whose_file_is_gone_is_damaged() {
+    let (_directory, path) = place();
+    filled(&path).await;
+    fs::remove_file(path.join("ledger/db")).unwrap();
+    let Opened { ledger, rebuilt } = Ledger::open(&state(&path), NOW).unwrap();
+    let rebuilt = rebuilt.unwrap();
+    assert!(rebuilt.moved_to.join("conf").exists() && rebuilt.last_commit >= Some(NOW), "{rebuilt:?}");
+    assert_eq!(ledger.lost_since(), Ok(rebuilt.last_commit));
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_was_put_in_or_made_private_does_not_pass_for_a_new_one() {
+    let (_directory, path) = place();
+    filled(&path).await;
+    let ledger = open(&path);
+    let mut import = Vec::new();
+    ledger
+        .each_record(|name, value, _| {
+            import.push((name.unwrap(), value.to_vec()));
+            true
+        })
+        .unwrap();
+    ledger.close().await;
+    let noted = || fs::read_to_string(path.join("last-commit")).unwrap();
+    let (time, group) =
+        noted().trim().split_once(' ').map(|(time, group)| (time.to_owned(), group.to_owned())).unwrap();
+    let mut importing = Ledger::import(&state(&path)).unwrap();
+    for (name, value) in import {
+        importing.add(&name, value).unwrap();
+    }
+    importing.finish().unwrap();
+    assert_eq!(noted(), format!("unknown {group}\n"));
+    // A note of which only the time is not known is a note.
+    fs::write(path.join("ledger/db"), "").unwrap();
+    let Opened { ledger, rebuilt } = Ledger::open(&state(&path), NOW).unwrap();
+    assert_eq!(rebuilt.unwrap().last_commit, None);
+    ledger.close().await;
+
+    fs::remove_dir_all(path.join("ledger")).unwrap();
+    fs::rename(path.join("ledger.replaced-1"), path.join("ledger")).unwrap();
+    fs::write(path.join("last-commit"), format!("{time} {group}\n")).unwrap();
+    let modes = Modes { ip_address: Mode::Drop, ..Modes::default() };
+    let privacy = Privacy::new(modes, None, None).unwrap();
+    Ledger::open_private(&state(&path), &privacy, NOW).unwrap().ledger.close().await;
+    assert_eq!(noted(), format!("{time} {group}\n"));
 }
 
 #[tokio::test]

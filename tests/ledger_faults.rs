@@ -10,6 +10,8 @@ mod exporter;
 mod receiver;
 #[path = "support/stage.rs"]
 mod stage;
+#[path = "support/store.rs"]
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -215,7 +217,7 @@ async fn what_a_newer_version_has_written_is_refused_and_left_as_it_is_to_the_by
     let exporter = stage.exporter();
     stage.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
-    let store = || sled::Config::new().path(stage.ledger()).open().unwrap();
+    let store = || store::open(&stage.ledger());
     for (key, value, words) in newer {
         let before = store().insert(key, value).unwrap();
         // The engine itself tidies its files after a write, at the next opening.
@@ -248,7 +250,7 @@ async fn a_users_record_that_cannot_be_read_leaves_out_that_user_alone() {
     assert!(exporter.stop().success());
     let key = format!("u/{POOL}/user-1");
     let put = |value: &[u8]| {
-        let store = sled::Config::new().path(stage.ledger()).open().unwrap();
+        let store = store::open(&stage.ledger());
         store.insert(&key, value).unwrap().unwrap()
     };
     for unreadable in [sealed(99, b"who knows"), b"nonsense".to_vec()] {

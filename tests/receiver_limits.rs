@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, REFUSED_SINGLY_MAX};
+use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, SET_ASIDE_MAX};
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use exporter::{Exporter, PATIENCE, Scrape};
@@ -49,7 +49,7 @@ impl Refusals for Over {
         }
     }
 
-    /// RESOURCE_EXHAUSTED without RetryInfo is how gRPC for Go and C++ call a message too large.
+    /// RESOURCE_EXHAUSTED in such words is how gRPC for Go and C++ call a message too large.
     fn too_large(self, message: &'static str) -> Reply {
         match self {
             Self::Grpc => Reply::Code(Code::ResourceExhausted, message),
@@ -161,7 +161,7 @@ fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
             .stage(None, "compression = \"none\"\n", POOL, |world| {
                 populate(world, POOL, USERS, 10);
                 (0..50).for_each(|_| broad(world, "user-1", UnixMillis(now().0 - MINUTE), 10_000));
-                (0..2).for_each(|_| broad(world, "user-2", UnixMillis(now().0 - MINUTE), 150_000));
+                (0..2).for_each(|_| broad(world, "user-2", UnixMillis(now().0 - MINUTE), 1_200_000));
             })
             .await;
         stage.receiver.limit_messages(BYTES_MAX).await;
@@ -193,42 +193,34 @@ fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
 }
 
 #[test]
-fn a_receiver_that_refuses_each_record_is_given_no_more_than_99_until_it_accepts_one() {
+fn a_receiver_that_refuses_each_record_gets_none_into_quarantine_and_all_of_them_after_its_cure() {
     for_each(Over::BOTH, async |over| {
-        let quarantined = REFUSED_SINGLY_MAX as usize - 1;
         let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 20)).await;
         stage.receiver.answer_always(over.invalid("unknown tenant"));
         let exporter = stage.exporter();
         exporter.until("the word of it", |_| !begun(&exporter).is_empty());
         told(&exporter, "ERROR", "unknown tenant");
         assert!(begun(&exporter)[0].contains("it refuses each one"), "{:?}", begun(&exporter));
-        let aside = |scrape: &Scrape| is(scrape, "cognito_exporter_quarantined_records", &[], quarantined as f64);
-        exporter.until("what is quarantined", aside);
         let refused = stage.receiver.exports().len();
+        assert!(refused >= SET_ASIDE_MAX, "{refused}");
 
-        // The counters go on, and the outbox holds all the rest.
+        // The counters go on, and the outbox holds all of it.
         go_on(&stage, POOL, USERS);
         until_counted(&stage, &exporter);
-        exporter.until("the outbox", |scrape| is(scrape, WAITING, &[], (210 - quarantined) as f64));
+        let scrape = exporter.until("the outbox", |scrape| is(scrape, WAITING, &[], 210.0));
+        assert!(is(&scrape, "cognito_exporter_quarantined_records", &[], 0.0), "{}", scrape.interesting());
         stays_live_and_ready(&exporter);
 
         // It tries on, slowly, and finds it cured.
         stage.receiver.answer_always(Reply::Ok);
-        stage.conserved_on(&exporter, &[POOL], Terms { quarantined, ..Terms::default() }).await;
+        stage.conserved(&exporter, &[POOL]).await;
         let exports = stage.receiver.exports();
         let slowest = exports.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
         assert!(exports.len() > refused && slowest >= REFUSED_FIRST / 2, "{slowest:?}");
         let scrape = exporter.scrape();
         assert!(requests(&scrape, "refused") >= refused as f64 && requests(&scrape, "retry") < 0.5);
         assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (1, 1), "{}", exporter.log());
-        Came { accepted: 210 - quarantined, quarantined, ..Came::default() }.check(&exporter);
-        assert!(exporter.stop().success());
-
-        // So are they.
-        retried(&stage, quarantined);
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
-        Came { accepted: quarantined, ..Came::default() }.check(&exporter);
+        Came { accepted: 210, ..Came::default() }.check(&exporter);
         assert!(exporter.stop().success());
     });
 }
@@ -465,7 +457,7 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
                     losses.fetch_add(records.len(), Ordering::SeqCst);
                     Reply::Lost
                 }
-                60.. if records.len() > 1 => over.too_large("too much"),
+                60.. if records.len() > 1 => over.too_large("larger than max"),
                 _ if poisoned => over.invalid("malformed"),
                 45.. => Reply::Slow(Duration::from_millis(20)),
                 _ => Reply::Ok,

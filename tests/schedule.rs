@@ -97,6 +97,44 @@ fn the_same_reports_give_the_same_decisions() {
     assert_eq!(polls(), polls());
 }
 
+#[test]
+fn a_wave_of_sign_ups_leaves_those_who_were_known_before_half_of_the_calls() {
+    const ESTABLISHED: u32 = 100;
+    const NEWCOMERS: u32 = 2000;
+    let (start, call) = (Instant::now(), Duration::from_millis(50));
+    let mut schedule = Schedule::new(INTERVALS);
+    let join = |schedule: &mut Schedule, users: std::ops::Range<u32>, now| {
+        users.for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, now));
+    };
+    join(&mut schedule, 0..ESTABLISHED, start);
+    let mut polled: BTreeMap<u32, Instant> = BTreeMap::new();
+    let (mut oldest, mut of_newcomers) = (Duration::ZERO, BTreeSet::new());
+    // A minute before they come, and as long as it takes to ask each of them: twice as long as it would without the others.
+    let wave = start + seconds(60);
+    let mut now = start;
+    while of_newcomers.len() < NEWCOMERS as usize {
+        if now == wave {
+            join(&mut schedule, ESTABLISHED..ESTABLISHED + NEWCOMERS, now);
+        }
+        if let Some((user, lane)) = schedule.next(now, ALL) {
+            // A sign-up waits for its code, and is looked at.
+            let is_new = user.0 >= ESTABLISHED;
+            let found = [Found { age: seconds(30), high_risk: false }];
+            let next_look = is_new.then_some(now + seconds(60));
+            let found = if is_new && of_newcomers.insert(user.0) { &found[..] } else { &[] };
+            schedule.ended(user, lane, Ended::Answered(Answer { next_look, found, ..NOTHING }), now);
+            let before = polled.insert(user.0, now);
+            if let Some(before) = before.filter(|_| !is_new && now > wave) {
+                oldest = oldest.max(now - before);
+            }
+        }
+        now += call;
+        assert!(now < wave + seconds(900), "{} were asked", of_newcomers.len());
+    }
+    // They are due in bunches of five seconds, which take ten at half of the calls.
+    assert!(oldest <= seconds(21), "{oldest:?}");
+}
+
 /// A schedule whose process ends in the middle, and what the next one knows.
 struct Restarted {
     schedule: Learnt,

@@ -12,7 +12,7 @@ use cognito_auth_exporter::simulate::world::{Pool, Role};
 use cognito_auth_exporter::simulate::{Options, Simulation};
 use cognito_auth_exporter::source::cognito::{Clients, Cognito, Connection};
 use cognito_auth_exporter::source::{
-    CallOutcome, Listing, PageToken, PoolDescription, RefusalCause, Source as _, SourceError,
+    CallOutcome, Listing, PageToken, PoolDescription, RefusalCause, SignInNames, Source as _, SourceError,
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -277,7 +277,41 @@ async fn an_endless_answer_is_not_read_to_the_end() {
     let responder = Responder::start(answer, false).await;
     let error = source(&responder.url, PATIENCE).page(USER, None, 60).await.unwrap_err();
     assert_eq!(kind(&error), "passing");
-    assert!(error.to_string().ends_with("cut off or too large)"), "{error}");
+    assert!(error.to_string().ends_with("answer exceeds 32 MiB"), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_exceeds_cognitos_bounds_is_refused_whole_and_one_within_them_is_not() {
+    let list = |element: &str, count: usize| vec![element; count].join(",");
+    let events = |event: &str, count| format!(r#"{{"AuthEvents":[{}],"NextToken":"older"}}"#, list(event, count));
+    let users = |count| format!(r#"{{"Users":[{}],"PaginationToken":"t"}}"#, list(r#"{"Username":"ann"}"#, count));
+    let challenged = |count| events(&format!(r#"{{"ChallengeResponses":[{}]}}"#, list("{}", count)), 60);
+    let deep = format!(r#"{{"AuthEvents":[{}{}]}}"#, "[".repeat(300), "]".repeat(300));
+    let padded = |page: String| " ".repeat(70_000) + &page;
+    let refused = "AdminListUserAuthEvents: answer exceeds ";
+    for (answer, expected) in [
+        (events("{}", 60), None),
+        (padded(events("{}", 60)), None),
+        (events("{}", 61), Some("the 60 events of a page")),
+        (events("7", 61), Some("the 60 events of a page")),
+        (events("{}", 100_000), Some("32768 values")),
+        (challenged(16), None),
+        (challenged(200), None),
+        (challenged(1_000), Some("32768 values")),
+        (padded(deep), Some("a depth of 64")),
+    ] {
+        let responder = Responder::json("200 OK", "", &answer).await;
+        let told = source(&responder.url, PATIENCE).page(USER, None, 60).await;
+        let told = told.map(|page| assert_eq!((page.events.len(), page.next.is_some()), (60, true)));
+        assert_eq!(told, expected.map_or(Ok(()), |bound| Err(SourceError::Passing(format!("{refused}{bound}")))));
+    }
+    for (count, is_sound) in [(60, true), (61, false)] {
+        let responder = Responder::json("200 OK", "", &users(count)).await;
+        let listing = Listing::Users { filter: None };
+        let told = source(&responder.url, PATIENCE).users(&listing, None).await;
+        assert_eq!(told.as_ref().map(|page| page.users.len()).ok(), is_sound.then_some(60), "{told:?}");
+        assert!(told.is_ok() || told.unwrap_err().to_string() == "ListUsers: answer exceeds the 60 users of a page");
+    }
 }
 
 #[tokio::test]
@@ -352,7 +386,7 @@ async fn users_are_listed_whole_by_filter_and_by_group() {
     let user = |name: &str| users.iter().find(|user| user.username == name).unwrap();
     let listed = user("testuser");
     assert_eq!(listed.sub.as_deref(), Some("eaad0219-2117-439f-8d46-4db20e59268f"));
-    assert_eq!(listed.aliases, ["testuser@example.com"]);
+    assert_eq!(listed.email.as_ref().unwrap().value, "testuser@example.com");
     assert_eq!(listed.created, Some(UnixMillis(1_682_955_829_578)));
     assert!(listed.enabled && !listed.federated);
     assert!(user("federated").federated && !user("disabled").enabled);
@@ -379,8 +413,21 @@ async fn a_pool_is_described() {
             tier: Some("PLUS".into()),
             threat_protection: Some("ENFORCED".into()),
             estimated_users: Some(1),
+            sign_in_names: Some(SignInNames {
+                email: true,
+                phone_number: true,
+                preferred_username: true,
+                case_sensitive: true
+            }),
         }
     );
+    simulation.world(|world| {
+        let pool = world.pool_mut(POOL);
+        (pool.alias_attributes, pool.username_attributes) = (vec![], vec!["email".into()]);
+        pool.case_sensitive = Some(false);
+    });
+    let by_email = SignInNames { email: true, phone_number: false, preferred_username: false, case_sensitive: false };
+    assert_eq!(source.describe().await.unwrap().sign_in_names, Some(by_email));
 }
 
 #[tokio::test]

@@ -11,6 +11,8 @@ mod peers;
 mod receiver;
 #[path = "support/stage.rs"]
 mod stage;
+#[path = "support/store.rs"]
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -298,7 +300,7 @@ async fn verify_names_what_is_damaged_and_what_to_do_and_the_rest_is_sound() {
 
 /// Flips a bit of every record whose key is wanted.
 fn damage(stage: &Stage, wanted: impl Fn(&[u8]) -> bool) {
-    let store = sled::open(stage.ledger()).unwrap();
+    let store = store::open(&stage.ledger());
     for (key, value) in store.iter().map(Result::unwrap).filter(|(key, _)| wanted(key)).collect::<Vec<_>>() {
         let mut value = value.to_vec();
         *value.last_mut().unwrap() ^= 1;

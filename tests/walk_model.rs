@@ -1,13 +1,18 @@
 //! A model of one user's history and of everything that may happen to a walk through it.
 //!
 //! proptest makes up a life (events, ties, late arrivals, outcomes, feedback, tokens of four kinds that die, polls and
-//! backlog cut or crashed at any step, short pages, commits that are lost) and drives the real walk and cursor through it. After
-//! every step: nothing counted twice, revisions in sequence, bounds kept, and a short page that was enough told all that a full
-//! one tells. At the end, when the service has told everything: nothing missing, every outcome known, every unfinished event
-//! closed once; and what was rewound was told again.
+//! backlog cut or crashed at any step, short pages, commits that are lost) and drives the real walk and cursor through it.
+//! Events are odd, too: dated far ahead or far behind or not at all, with a date that moves, or shown twice, with two dates
+//! and in two states. The local clock may be hours wrong either way, and may jump.
+//!
+//! After every step: nothing counted twice, no state told twice, no outcome taken back, revisions in sequence, bounds kept, no
+//! horizon ahead of the service's time, and a short page that was enough told all that a full one tells. At the end, when
+//! the service has told everything: nothing missing, every outcome known, every unfinished event closed once, nothing more to
+//! tell; and what was rewound was told again.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_wrap, reason = "a test")]
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -22,9 +27,17 @@ const OVERLAP: i64 = 20 * MINUTE;
 /// Longer than the overlap, as a sign-up's: a watched event sinks below the horizon.
 const SETTLE: i64 = 45 * MINUTE;
 const START: i64 = 1_000_000 * MINUTE;
+const HOUR: i64 = 60 * MINUTE;
+/// So far that no case ever gets there.
+const FAR_AHEAD: i64 = 24_000 * HOUR;
+/// Older than anybody wants.
+const FAR_BEHIND: i64 = -2 * START;
+/// As [`Cursor::DATE_DRIFT`].
+const DRIFT: i64 = MINUTE;
 
 fn rules() -> Rules {
     let millis = |millis: i64| Duration::from_millis(u64::try_from(millis).unwrap());
+    assert_eq!(millis(DRIFT), Cursor::DATE_DRIFT);
     Rules { overlap: millis(OVERLAP), settle: millis(SETTLE), followed_since: None }
 }
 
@@ -41,6 +54,22 @@ enum Tokens {
     Pages,
 }
 
+/// What is odd about an event.
+#[derive(Clone, Debug, PartialEq)]
+enum Odd {
+    Nothing,
+    /// Its date is so far off.
+    Dated(i64),
+    Undated,
+    /// Its date moves by so much when it ends, or goes.
+    Moves(Option<i64>),
+    /// It is shown a second time, dated so far off or not at all; as it is, or as one that has ended.
+    Twice {
+        off: Option<i64>,
+        ended: bool,
+    },
+}
+
 #[derive(Clone, Debug)]
 struct Happening {
     id: usize,
@@ -49,17 +78,50 @@ struct Happening {
     /// When it leaves InProgress, if it ever began there; None: it never does.
     in_progress_until: Option<Option<i64>>,
     feedback_at: Option<i64>,
+    odd: Odd,
 }
 
 impl Happening {
-    fn told_at(&self, now: i64) -> AuthEvent {
-        let waiting = self.in_progress_until.is_some_and(|until| until.is_none_or(|until| now < until));
+    fn waits(&self, now: i64) -> bool {
+        self.in_progress_until.is_some_and(|until| until.is_none_or(|until| now < until))
+    }
+
+    /// The date of one of its copies.
+    fn date(&self, copy: usize, now: i64) -> Option<i64> {
+        let off = match &self.odd {
+            Odd::Dated(off) => Some(*off),
+            Odd::Undated => None,
+            Odd::Moves(off) if self.in_progress_until.is_some() && !self.waits(now) => *off,
+            Odd::Twice { off, .. } if copy == 1 => *off,
+            _ => Some(0),
+        };
+        off.map(|off| self.time.saturating_add(off))
+    }
+
+    fn copies(&self) -> usize {
+        1 + usize::from(matches!(self.odd, Odd::Twice { .. }))
+    }
+
+    /// Every date that it may be shown with.
+    fn dates(&self) -> Vec<Option<i64>> {
+        let moments = [i64::MIN, i64::MAX].into_iter();
+        moments.flat_map(|now| (0..self.copies()).map(move |copy| self.date(copy, now))).collect()
+    }
+
+    /// Newest first; events of one millisecond in an order of the service's own.
+    fn place(&self, copy: usize, now: i64) -> Place {
+        (Reverse(self.date(copy, now).unwrap_or(self.time)), (self.id * 7919) % 104_729, copy)
+    }
+
+    fn told_at(&self, copy: usize, now: i64) -> AuthEvent {
+        let ended = copy == 1 && matches!(self.odd, Odd::Twice { ended: true, .. });
+        let waiting = self.waits(now) && !ended;
         AuthEvent {
             id: Some(format!("event-{}", self.id)),
             event_type: Some(Word::parse("SignIn")),
-            creation_date: Some(UnixMillis(self.time)),
+            creation_date: self.date(copy, now).map(UnixMillis),
             response: Some(Word::parse(if waiting { "InProgress" } else { "Pass" })),
-            challenges: if self.feedback_at.is_some_and(|at| now >= at) {
+            challenges: if self.feedback_at.is_some_and(|at| now >= at && !ended) {
                 vec![Challenge { name: Some(Word::parse("Mfa")), response: None }]
             } else {
                 vec![]
@@ -69,6 +131,8 @@ impl Happening {
     }
 }
 
+type Place = (Reverse<i64>, usize, usize);
+
 /// What was logged and counted of one event: the durable side of the commits.
 #[derive(Clone, Debug, Default)]
 struct Account {
@@ -76,7 +140,7 @@ struct Account {
     live: bool,
     unfinished: u32,
     revisions: u32,
-    last_told: Option<MutableDigest>,
+    told: BTreeMap<MutableDigest, u32>,
     last_in_progress: bool,
     /// The number of the commit that told of it last.
     told_in: u64,
@@ -97,11 +161,32 @@ struct World {
     cursor: Cursor,
     accounts: BTreeMap<String, Account>,
     commits: u64,
+    findings: usize,
     rewound: Vec<Rewound>,
+    clocks: Clocks,
+    /// Whether the local clock was ahead when it joined.
+    joined_ahead: bool,
+    /// Whether the local clock may jump.
+    jumps: bool,
+    /// What is waited for is waited for by the local clock: one that jumps ends a wait too soon.
+    clock_jumped: bool,
+}
+
+/// By what clocks pages are read.
+#[derive(Clone, Copy, Debug)]
+struct Clocks {
+    /// How far the local one is ahead of the service's.
+    local: i64,
+    /// Whether the service says what time it is.
+    served: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
+    /// The local clock is set.
+    Clock {
+        local: i64,
+    },
     /// Events happen, each some time after the one before; a tie when zero.
     Happen {
         events: Vec<Arrival>,
@@ -135,26 +220,39 @@ struct Arrival {
     late: i64,
     in_progress: Option<Option<i64>>,
     feedback: Option<i64>,
+    odd: Odd,
 }
 
 impl World {
-    fn new(tokens: Tokens, full_page: usize, history_from: i64) -> Self {
+    fn new(tokens: Tokens, full_page: usize, history_from: i64, clocks: Clocks, jumps: bool) -> Self {
+        // It joins by the local clock, and learns at its first poll how far that is ahead.
+        let ahead = clocks.local.max(0);
         Self {
             now: START,
             tokens,
             full_page,
             history: vec![],
-            cursor: Cursor::new(UnixMillis(START), UnixMillis(history_from)),
+            cursor: Cursor::new(UnixMillis(START + ahead), UnixMillis(history_from + ahead)),
             accounts: BTreeMap::new(),
             commits: 0,
+            findings: 0,
             rewound: vec![],
+            clocks,
+            joined_ahead: ahead > 0,
+            jumps,
+            clock_jumped: false,
         }
+    }
+
+    fn local(&self) -> UnixMillis {
+        UnixMillis(self.now + self.clocks.local)
     }
 
     fn rewind(&mut self, minutes: i64) {
         let from = self.now - minutes * MINUTE;
         self.cursor.rewind(UnixMillis(from));
-        let recent = self.history.iter().filter(|event| event.time >= from).map(|event| format!("event-{}", event.id));
+        let plain = self.history.iter().filter(|event| event.odd == Odd::Nothing);
+        let recent = plain.filter(|event| event.time >= from).map(|event| format!("event-{}", event.id));
         let taken = recent.filter(|id| self.accounts.contains_key(id)).collect();
         self.rewound.push(Rewound { taken, commits: self.commits });
     }
@@ -167,13 +265,22 @@ impl World {
             visible_at: self.now + arrival.late,
             in_progress_until: arrival.in_progress.map(|until| until.map(|after| self.now + after)),
             feedback_at: arrival.feedback.map(|after| self.now + after),
+            odd: match &arrival.odd {
+                // A clock that jumps may end the wait, so that the event is forgotten before its date moves far.
+                Odd::Moves(off) if self.jumps && off.is_none_or(|off| off.abs() > DRIFT) => Odd::Nothing,
+                // By tokens that count, the events below move up across the edge of a page, and no walk can tell.
+                Odd::Moves(Some(..0)) if matches!(self.tokens, Tokens::Offset | Tokens::Pages) => Odd::Nothing,
+                odd => odd.clone(),
+            },
         });
     }
 
-    /// Newest first; events of one millisecond in an order of the service's own.
-    fn visible(&self) -> Vec<&Happening> {
-        let mut visible: Vec<_> = self.history.iter().filter(|event| event.visible_at <= self.now).collect();
-        visible.sort_by_key(|event| (-event.time, (event.id * 7919) % 104_729));
+    fn visible(&self) -> Vec<(Place, &Happening)> {
+        let visible = self.history.iter().filter(|event| event.visible_at <= self.now);
+        let mut visible: Vec<_> = visible
+            .flat_map(|event| (0..event.copies()).map(move |copy| (event.place(copy, self.now), event)))
+            .collect();
+        visible.sort_by_key(|(place, _)| *place);
         visible
     }
 
@@ -184,7 +291,10 @@ impl World {
             (Some(PageToken(text)), Tokens::Offset) => text.parse().unwrap(),
             (Some(PageToken(text)), Tokens::Pages) => text.parse::<usize>().unwrap() * size,
             (Some(PageToken(text)), Tokens::Key | Tokens::Opaque) => {
-                visible.iter().position(|event| event.id.to_string() == *text).unwrap() + 1
+                let mut parts = text.split('#');
+                let mut part = || parts.next().unwrap();
+                let last = (Reverse(part().parse().unwrap()), part().parse().unwrap(), part().parse().unwrap());
+                visible.partition_point(|(place, _)| *place <= last)
             }
         };
         let end = start + size;
@@ -192,13 +302,22 @@ impl World {
         let next = (end < visible.len()).then(|| match self.tokens {
             Tokens::Offset => PageToken(end.to_string()),
             Tokens::Pages => PageToken((end / size).to_string()),
-            Tokens::Key | Tokens::Opaque => PageToken(events.last().unwrap().id.to_string()),
+            Tokens::Key | Tokens::Opaque => {
+                let (Reverse(time), order, copy) = events.last().unwrap().0;
+                PageToken(format!("{time}#{order}#{copy}"))
+            }
         });
         Page {
-            events: events.iter().map(|event| event.told_at(self.now)).collect(),
+            events: events.iter().map(|((.., copy), event)| event.told_at(*copy, self.now)).collect(),
             next,
-            received: UnixMillis(self.now),
+            received: self.local(),
+            served: self.clocks.served.then_some(UnixMillis(self.now / 1000 * 1000 + 999)),
         }
+    }
+
+    fn is_plain(&self, event: &AuthEvent) -> bool {
+        let id = event.id.as_deref().unwrap().strip_prefix("event-").unwrap();
+        self.history[id.parse::<usize>().unwrap()].odd == Odd::Nothing
     }
 
     /// One turn of the poller, as poller/turn.rs does it, but that any page from the top may be short; a crash drops what was
@@ -239,6 +358,9 @@ impl World {
     /// What a full page would have told in the place of a short one that ends the walk.
     fn check_the_short_page(&self, walk: &Walk, short: &Page) {
         let full = self.page(None, self.full_page);
+        if !full.events.iter().skip(short.events.len()).all(|event| self.is_plain(event)) {
+            return; // nobody foresees what lies out of its place
+        }
         let [short, full] = [short, &full].map(|page| {
             let mut cursor = self.cursor.clone();
             let taken = walk.clone().take(&mut cursor, page, &rules());
@@ -265,6 +387,10 @@ impl World {
             "what is counted is remembered"
         );
         assert!(cursor.open_walks().len() <= Rules::OPEN_WALKS_MAX, "open walks are bounded");
+        let time_of_reading =
+            UnixMillis(if self.clocks.served { self.now + 999 } else { self.local().0.max(self.now) });
+        assert!(cursor.horizon() <= time_of_reading, "the horizon is ahead");
+        assert!(cursor.last_seen().is_none_or(|last| last.time <= time_of_reading), "the last seen event is ahead");
         let newest = |cursor: &Cursor| cursor.last_seen().map(|last| last.time);
         assert!(newest(&cursor) >= newest(&self.cursor), "the last seen event never moves back");
         for finding in &taken.findings {
@@ -275,22 +401,27 @@ impl World {
                 account.live = finding.live;
             } else {
                 account.revisions += 1;
-                assert_ne!(account.last_told, Some(finding.event.mutable_digest()), "a revision tells something new");
+                let goes_back = finding.event.in_progress() && !account.last_in_progress;
+                assert!(!goes_back, "an outcome is final: {:?}", finding.event.id);
             }
+            let told = account.told.insert(finding.event.mutable_digest(), finding.revision);
+            assert_eq!(told, None, "each state is told once: {:?}", finding.event.id);
             assert_eq!(finding.live, account.live, "history stays history");
             assert_eq!(finding.revision, account.revisions, "revisions come in sequence");
-            account.last_told = Some(finding.event.mutable_digest());
             account.last_in_progress = finding.event.in_progress();
             account.told_in = self.commits + 1;
         }
+        self.findings += taken.findings.len();
         for again in &taken.again {
+            let is_plain = self.is_plain(&again.event);
             // Older than anybody wanted, it may not have been told before.
             let Some(account) = self.accounts.get_mut(again.event.id.as_ref().unwrap()) else {
-                assert!(again.event.creation_date < Some(UnixMillis(START)), "told again before it was counted");
+                let is_older = again.event.creation_date < Some(UnixMillis(START));
+                assert!(is_older || !is_plain, "told again before it was counted");
                 continue;
             };
             assert_eq!(again.before.as_ref(), Some(&again.facts), "what is told again counts nothing");
-            assert_eq!(again.live, account.live, "history stays history");
+            assert!(!is_plain || again.live == account.live, "history stays history");
             assert!(again.revision <= account.revisions);
             account.told_in = self.commits + 1;
         }
@@ -307,13 +438,19 @@ impl World {
             Step::Happen { events } => events.iter().for_each(|arrival| self.happen(arrival)),
             Step::Wait { minutes } => self.now += minutes * MINUTE,
             Step::Turn { first_page, pages_max, crash_at, between } => {
-                let walk = Walk::begin(&self.cursor, UnixMillis(self.now));
+                let walk = Walk::begin(&self.cursor, self.local());
                 self.turn(walk, *first_page, *pages_max, *crash_at, between);
             }
             Step::Backlog { pages_max, crash_at, token_died } => {
                 self.backlog(*pages_max, *crash_at, *token_died || self.tokens == Tokens::Opaque);
             }
             Step::Rewind { minutes } => self.rewind(*minutes),
+            Step::Clock { local } => {
+                if self.clocks.served {
+                    self.clock_jumped |= self.clocks.local != *local;
+                    self.clocks.local = *local;
+                }
+            }
         }
     }
 
@@ -321,32 +458,76 @@ impl World {
     fn come_to_rest(&mut self) {
         self.now += OVERLAP + SETTLE;
         for _ in 0..4 {
-            while let Some(walk) = Walk::resume(&self.cursor) {
-                self.turn(walk, self.full_page, u32::MAX, None, &[]);
-            }
-            let walk = Walk::begin(&self.cursor, UnixMillis(self.now));
-            assert_eq!(walk.kind(), Kind::Poll);
-            self.turn(walk, self.full_page, u32::MAX, None, &[]);
+            self.read_everything();
             self.now += 6 * MINUTE;
         }
+        // What is dated ahead is waited for from its first sight on.
+        while self.cursor.next_look().is_some() {
+            self.now += 6 * MINUTE;
+            assert!(self.now < START + 500 * HOUR, "every watch ends");
+            self.read_everything();
+        }
+        let findings = self.findings;
+        self.now += 6 * MINUTE;
+        self.read_everything();
+        assert_eq!(self.findings, findings, "there is nothing more to tell");
+    }
+
+    fn read_everything(&mut self) {
+        while let Some(walk) = Walk::resume(&self.cursor) {
+            self.turn(walk, self.full_page, u32::MAX, None, &[]);
+        }
+        let walk = Walk::begin(&self.cursor, self.local());
+        assert_eq!(walk.kind(), Kind::Poll);
+        self.turn(walk, self.full_page, u32::MAX, None, &[]);
         assert!(self.cursor.open_walks().is_empty());
-        assert_eq!(self.cursor.next_look(), None, "every watch ends");
     }
 
     fn check_the_whole(&self, history_from: i64) {
-        let mut unfinished_live = 0;
+        let oldest_wanted = history_from.min(START);
+        let mut unfinished_live = 0..=0;
         for event in &self.history {
             let told = self.accounts.get(&format!("event-{}", event.id));
-            if event.time < history_from.min(START) {
+            let dates = event.dates();
+            // Without a date it has its place where it happened.
+            let is_wanted = |date: &Option<i64>| date.unwrap_or(event.time) >= oldest_wanted;
+            // What joined by a clock that was ahead is known to the second.
+            let is_close = |date: &i64| {
+                [oldest_wanted, START].into_iter().any(|edge| (-1000..0).contains(&date.saturating_sub(edge)))
+            };
+            if self.joined_ahead && dates.iter().flatten().any(is_close) {
+                continue;
+            }
+            if dates.iter().all(|date| date.is_some() && !is_wanted(date)) {
                 assert!(told.is_none(), "older than anybody wants: {event:?}");
                 continue;
             }
-            let told = told.unwrap_or_else(|| panic!("missed: {event:?}"));
+            let Some(told) = told else {
+                // One that was still to be read in an open walk may have moved above it.
+                let moved_up = matches!(event.odd, Odd::Moves(Some(off)) if off > 0);
+                assert!(moved_up || !dates.iter().all(is_wanted), "missed: {event:?}");
+                continue;
+            };
             assert_eq!(told.first_sights, 1);
-            assert_eq!(told.live, event.time >= START);
+            if dates.iter().all(|date| date.is_none_or(|date| date >= START)) {
+                assert!(told.live, "{event:?}");
+            } else if dates.iter().all(|date| date.is_some_and(|date| date < START)) {
+                assert!(!told.live, "{event:?}");
+            }
             let waits_for_ever = event.in_progress_until == Some(None);
-            assert_eq!(told.last_in_progress, waits_for_ever, "the outcome is known: {event:?}");
-            unfinished_live += u32::from(waits_for_ever && told.live);
+            let has_ended = !waits_for_ever || matches!(event.odd, Odd::Twice { ended: true, .. });
+            // Nobody looks for what has no place.
+            let is_certain = dates.iter().all(|date| date.is_some() && is_wanted(date)) && !self.clock_jumped;
+            if is_certain {
+                assert_eq!(told.last_in_progress, !has_ended, "the outcome is known: {event:?}");
+            }
+            if told.live && event.in_progress_until.is_some() {
+                let is_unfinished = waits_for_ever && is_certain && !has_ended;
+                // One that moves above a poll that is between two pages is missed by it; its outcome comes with the next.
+                let may_be = waits_for_ever || !is_certain || matches!(event.odd, Odd::Moves(_));
+                unfinished_live =
+                    unfinished_live.start() + u32::from(is_unfinished)..=unfinished_live.end() + u32::from(may_be);
+            }
         }
         for rewound in &self.rewound {
             for id in &rewound.taken {
@@ -354,7 +535,7 @@ impl World {
             }
         }
         let unfinished = self.accounts.get("unfinished").map_or(0, |account| account.unfinished);
-        assert_eq!(unfinished, unfinished_live, "each unfinished live event is closed once");
+        assert!(unfinished_live.contains(&unfinished), "each unfinished live event is closed once: {unfinished}");
     }
 }
 
@@ -365,12 +546,39 @@ fn arrival() -> impl Strategy<Value = Arrival> {
     let in_progress =
         prop_oneof![3 => Just(None), 1 => Just(Some(None)), 2 => (0..=SETTLE).prop_map(|after| Some(Some(after)))];
     let feedback = prop_oneof![4 => Just(None), 1 => (0..2 * OVERLAP).prop_map(Some)];
-    (after, late, in_progress, feedback).prop_map(|(after, late, in_progress, feedback)| Arrival {
+    (after, late, in_progress, feedback, odd()).prop_map(|(after, late, in_progress, feedback, odd)| Arrival {
         after,
         late,
         in_progress,
         feedback,
+        odd,
     })
+}
+
+fn odd() -> impl Strategy<Value = Odd> {
+    let little = || prop_oneof![Just(0), Just(3000), Just(-3000), Just(DRIFT), Just(-DRIFT)].prop_map(Some);
+    let far = prop_oneof![Just(3 * HOUR), Just(FAR_AHEAD), Just(FAR_BEHIND), Just(i64::MAX), Just(i64::MIN)];
+    let moves = prop_oneof![4 => little(), 1 => Just(Some(3 * HOUR)), 1 => Just(Some(FAR_BEHIND)), 1 => Just(None)];
+    let twice = prop_oneof![4 => little(), 1 => Just(Some(FAR_AHEAD)), 1 => Just(Some(FAR_BEHIND)), 1 => Just(None)];
+    prop_oneof![
+        12 => Just(Odd::Nothing),
+        1 => far.prop_map(Odd::Dated),
+        1 => Just(Odd::Undated),
+        1 => moves.prop_map(Odd::Moves),
+        2 => (twice, any::<bool>()).prop_map(|(off, ended)| Odd::Twice { off, ended }),
+    ]
+}
+
+/// Where the service does not say what time it is, a local clock that is ahead cannot be told from events dated behind.
+fn clocks() -> impl Strategy<Value = Clocks> {
+    let clocks = |local, served| Just(Clocks { local, served });
+    prop_oneof![
+        4 => clocks(0, true),
+        1 => clocks(0, false),
+        1 => clocks(5 * HOUR, true),
+        1 => clocks(-5 * HOUR, true),
+        1 => clocks(-5 * HOUR, false),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -386,6 +594,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (1..6u32, crash(), any::<bool>())
             .prop_map(|(pages_max, crash_at, token_died)| Step::Backlog { pages_max, crash_at, token_died }),
         1 => prop_oneof![0..150i64, Just(100_000)].prop_map(|minutes| Step::Rewind { minutes }),
+        1 => prop_oneof![Just(0), Just(5 * HOUR), Just(-5 * HOUR)].prop_map(|local| Step::Clock { local }),
     ]
 }
 
@@ -398,16 +607,23 @@ proptest! {
         full_page in prop_oneof![Just(3), Just(12)],
         past in proptest::collection::vec(arrival(), 0..25),
         history_from in prop_oneof![Just(START), Just(START - 40 * MINUTE), Just(0)],
+        clocks in clocks(),
+        jumps in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..45),
     ) {
-        let mut world = World::new(tokens, full_page, history_from);
+        let mut world = World::new(tokens, full_page, history_from, clocks, jumps);
         world.now = START - 90 * MINUTE;
         for arrival in &past {
             world.happen(arrival);
         }
         world.now = world.now.max(START);
+        if clocks.local > 0 {
+            world.step(&Step::Turn { first_page: full_page, pages_max: 1, crash_at: None, between: vec![] });
+        }
         for step in &steps {
-            world.step(step);
+            if jumps || !matches!(step, Step::Clock { .. }) {
+                world.step(step);
+            }
         }
         world.come_to_rest();
         world.check_the_whole(history_from);

@@ -260,6 +260,50 @@ async fn who_may_no_longer_ask_may_not_on_an_open_connection_either() {
     assert!(!ask().await);
 }
 
+#[tokio::test]
+async fn a_reload_never_removes_tls_client_certificates_or_passwords() {
+    let asked = |kind: &str| format!("{TLS}  client_auth_type: {kind}\n  client_ca_file: ca.pem\n");
+    let (required, users) = (asked("RequireAndVerifyClientCert"), users(&[("ann", "first")]));
+    let whole = format!("{required}{users}");
+    let folder = folder();
+    let file = folder.path().join("web.yml");
+    let load = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        Web::load(Some(&file)).unwrap()
+    };
+    for (from, to, removed) in [
+        (&whole, &required, "basic_auth_users "),
+        (&whole, &users, "tls_server_config, tls_server_config.client_auth_type "),
+        (&whole, &format!("{TLS}{users}"), "tls_server_config.client_auth_type "),
+        (&required, &asked("VerifyClientCertIfGiven"), "tls_server_config.client_auth_type "),
+        (&users, &"{}\n".to_owned(), "basic_auth_users "),
+    ] {
+        let refused = load(from).allows(&load(to)).unwrap_err().to_string();
+        assert!(refused.starts_with(&format!("{removed}would be removed")), "{refused}");
+        assert!(refused.contains("restart the exporter"), "{refused}");
+        assert!(load(to).allows(&load(from)).is_ok(), "more protection is always welcome");
+    }
+    assert!(load(&whole).allows(&Web::default()).is_err());
+    // A reload by itself goes the same way.
+    let web = load(&whole);
+    std::fs::write(&file, "{}\n").unwrap();
+    web.look();
+    assert_eq!(web.scheme(), "https");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn guesses_without_a_password_use_up_nobodys_requests() {
+    if !peers::has("curl") {
+        return;
+    }
+    let world = World::new(&format!("rate_limit:\n  interval: 1h\n  burst: 2\n{}", users(&[("ann", "first")]))).await;
+    let status = |arguments: &[&str]| world.curl("http", "/metrics", arguments).0;
+    (0..3).for_each(|_| assert_eq!(status(&["--user", "ann:wrong"]), "401"));
+    (0..3).for_each(|_| assert_eq!(status(&[]), "401"));
+    let right = ["--user", "ann:first"];
+    assert_eq!([status(&right), status(&right), status(&right)], ["200", "200", "429"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_that_never_finishes_its_handshakes_keeps_nobody_from_the_metrics() {
     if !peers::has("curl") {
@@ -358,7 +402,7 @@ fn wrong(text: &str) -> String {
 fn a_web_configuration_says_what_it_means() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.yml");
-    std::fs::write(&file, "").unwrap();
+    std::fs::write(&file, "{}\n").unwrap();
     assert_eq!(config::load_web(&file).unwrap(), config::WebConfig::default());
     let whole = format!(
         "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: /etc/ca.pem\n  min_version: TLS12\n  \
@@ -425,6 +469,14 @@ fn what_is_wrong_with_a_web_configuration_is_said_without_its_secrets() {
         (
             "rate_limit: {interval: 1s}",
             "rate_limit.burst is missing or 0, which lets no request pass; accepted: 1 to 1000000",
+        ),
+        (
+            "# nothing\n",
+            "the web configuration is empty; accepted: TLS, users or limits in it, or `{}` for plain HTTP to everybody",
+        ),
+        (
+            "basic_auth_users: {}",
+            "basic_auth_users is empty, which would let everybody in; accepted: what it should hold, or no such key",
         ),
         (
             "basic_auth_users:\n  a: sEcReT\n  a: sEcReT\n",

@@ -29,6 +29,7 @@ use cognito_auth_exporter::gate::Gate;
 use cognito_auth_exporter::ledger::{Ledger, UserRecord};
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::metrics::Metrics;
+use cognito_auth_exporter::poller::names::Names;
 use cognito_auth_exporter::poller::turn::{self, Known, Means};
 use cognito_auth_exporter::pool::Pool;
 use cognito_auth_exporter::schedule::{Habit, Lane, PoolSlot};
@@ -183,7 +184,8 @@ impl Path {
     }
 
     async fn turn(&self, user: usize, lane: Lane, known: Known) {
-        turn::take(&self.means, &self.pool, username(user), lane, known, Instant::now()).await.unwrap();
+        let names = Names::default();
+        turn::take(&self.means, &self.pool, username(user), lane, known, &names, Instant::now()).await.unwrap();
     }
 }
 

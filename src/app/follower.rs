@@ -25,6 +25,7 @@ use crate::source::metered::Metered;
 use crate::source::{CallOutcome, Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
 use crate::status::StatusBoard;
 use crate::targets::discovery::{Discovery, Wishes};
+use crate::targets::names::NamingRules;
 use crate::targets::roster::Joining;
 use crate::walk::Rules;
 
@@ -61,7 +62,7 @@ pub(super) struct Follower<S> {
 
 impl<S: Source> Follower<S> {
     pub(super) async fn run(self, source: S, stop: CancellationToken) {
-        let Some(identity) = stop.run_until_cancelled(self.identify(&source)).await else { return };
+        let Some((identity, rules)) = stop.run_until_cancelled(self.identify(&source)).await else { return };
         let identity = Arc::new(identity);
         self.means.metrics.add_pool(&identity);
         if self.begin == Begin::AfterItsScrape && stop.run_until_cancelled(self.scraped()).await.is_none() {
@@ -87,7 +88,7 @@ impl<S: Source> Follower<S> {
         if let Rate::ShareOfLimit(share) = self.app.poll.requests_per_second
             && lane.begin_watch()
         {
-            self.begin_limit_watch(pool.clone(), self.app.shard.part_of(share));
+            self.begin_limit_watch(pool.clone(), share);
         }
         let discovery = Discovery {
             joining: Joining {
@@ -100,6 +101,7 @@ impl<S: Source> Follower<S> {
             shard: self.app.shard,
             pool,
             record: self.record,
+            rules,
             forget_after: self.app.discovery.forget_after,
             interval: self.app.discovery.interval,
             ledger: self.means.ledger.clone(),
@@ -124,8 +126,9 @@ impl<S: Source> Follower<S> {
         }
     }
 
-    /// Learns the pool's account, whose quota its calls count in. A caller who may not ask goes without.
-    async fn identify(&self, source: &S) -> PoolIdentity {
+    /// Learns the pool's account, whose quota its calls count in, and what names its users. A caller who may not ask goes
+    /// without.
+    async fn identify(&self, source: &S) -> (PoolIdentity, NamingRules) {
         let (mut again_in, again_max) = DESCRIBE_AGAIN;
         let mut told = false;
         let began = Instant::now();
@@ -152,7 +155,7 @@ impl<S: Source> Follower<S> {
                         );
                     }
                     warn_of_plan(&self.config.id, &description);
-                    return known;
+                    return (known, NamingRules::new(description.sign_in_names));
                 }
                 // Others have used the quota up for a moment; more than that is news.
                 Err(SourceError::Throttled(_)) if again_in == DESCRIBE_AGAIN.0 => {}
@@ -174,10 +177,11 @@ impl<S: Source> Follower<S> {
                             pool = self.config.id,
                             %error,
                             remedy = error.remedy(Operation::DescribeUserPool, &self.config.id),
-                            "the pool cannot be described; its budget is shared with the pools of the same credentials"
+                            "the pool cannot be described; its budget is shared with the pools of the same credentials, \
+                             and only usernames and subs name its users, as written"
                         );
                     }
-                    return known;
+                    return (known, NamingRules::default());
                 }
             }
             tokio::time::sleep(again_in).await;
@@ -190,7 +194,7 @@ impl<S: Source> Follower<S> {
         let account = pool.identity.account_id.as_deref().unwrap_or("unknown");
         let name = format!("limit of {account} {}", pool.identity.region);
         let (metrics, status, clock) = (self.means.metrics.clone(), self.status.clone(), self.means.clock.clone());
-        let watch = LimitWatch { pool, share, metrics, status, clock };
+        let watch = LimitWatch { pool, share, shard: self.app.shard, metrics, status, clock };
         let stop = self.means.stop.clone();
         self.lifecycle.spawn_part(Duty::Gather, name, stop.clone(), watch.run(stop));
     }

@@ -9,11 +9,12 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::budget::DEFAULT_READ_LIMIT;
+use crate::budget::{DEFAULT_READ_LIMIT, RATE_MAX_PER_SECOND};
 use crate::lifecycle::Clock;
 use crate::metrics::{AccountLimit, Metrics};
 use crate::poller::health::Trouble;
 use crate::pool::Pool;
+use crate::shard::Shard;
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 
@@ -28,8 +29,10 @@ const RETRY_AFTER: Duration = Duration::from_secs(15);
 pub(super) struct LimitWatch<S> {
     /// The pool that is asked with; the limit is its account's.
     pub(super) pool: Arc<Pool<S>>,
-    /// This instance's share of the limit.
+    /// The deployment's share of the limit.
     pub(super) share: f64,
+    /// This instance's part of that.
+    pub(super) shard: Shard,
     pub(super) metrics: Metrics,
     pub(super) status: StatusBoard,
     pub(super) clock: Clock,
@@ -66,10 +69,22 @@ impl<S: Source> LimitWatch<S> {
                 let is_news = known.read.is_none() || known.per_second.to_bits() != per_second.to_bits();
                 *known = AccountLimit { per_second, read: Some(self.clock.now()) };
                 *told = None;
-                self.pool.source.reads().set_limit(self.share * per_second);
+                let wanted = self.share * per_second;
+                let budget = self.shard.part_of(wanted.min(RATE_MAX_PER_SECOND));
+                self.pool.source.reads().set_limit(budget);
                 if is_news {
-                    let budget = self.share * per_second;
                     info!(account = name, region, limit = per_second, budget, "the account's limit was read");
+                }
+                if is_news && wanted > RATE_MAX_PER_SECOND {
+                    let most = RATE_MAX_PER_SECOND;
+                    warn!(
+                        account = name,
+                        region,
+                        limit = per_second,
+                        budget,
+                        "the account's limit is implausible: its share is above {most} requests/s, the most that \
+                         poll.requests_per_second may be; taking that"
+                    );
                 }
             }
             Err(error) => {
@@ -142,7 +157,8 @@ mod tests {
         let rules = Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None };
         let pool = Arc::new(Pool { slot: PoolSlot(0), identity, source, rules });
         let (status, clock) = (StatusBoard::new(NOW), Clock::manual(NOW));
-        let watch = LimitWatch { pool, share: 0.1, metrics: metrics.clone(), status: status.clone(), clock };
+        let (share, shard) = (0.2, Shard::new(0, 2).unwrap());
+        let watch = LimitWatch { pool, share, shard, metrics: metrics.clone(), status: status.clone(), clock };
         let acted = async {
             let budget_of = async |answer: Result<f64, SourceError>, after: Duration| {
                 *aws.0.lock().unwrap() = answer;
@@ -165,6 +181,8 @@ mod tests {
             close(budget_of(denied(), READ_EVERY).await, 12.0);
             close(budget_of(passing(), READ_EVERY).await, 12.0);
             assert_eq!(shown(), (Some(120.0), true, 2), "what it was before");
+            close(budget_of(Ok(f64::from(i32::MAX)), READ_EVERY).await, RATE_MAX_PER_SECOND / 2.0);
+            assert_eq!(shown().0, Some(f64::from(i32::MAX)), "what AWS says is shown as it is");
             close(budget_of(Ok(50.0), READ_EVERY).await, 5.0);
         };
         tokio::select! {

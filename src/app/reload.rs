@@ -10,7 +10,7 @@
 //! | whom to follow of a pool; `discovery.interval`, `forget_after`; `poll.first_run` | from its next round of listings on |
 //! | `poll.requests_per_second` as a number, `discovery.requests_per_second` | from the next call on |
 //! | all else in `[poll]` | all pools are followed anew, within the budgets as they stand |
-//! | `http.web_config_file`, `http.first_scrape_wait`, `log.level` | at once |
+//! | `http.web_config_file`, `http.first_scrape_wait`, `log.level` | at once; TLS, client certificates and passwords are not taken away |
 //! | everything else | not: it needs a restart |
 
 use std::fs::Metadata;
@@ -138,6 +138,7 @@ impl Reloader {
         }
         let path = config.http.web_config_file.clone();
         let door = blocking(move || Web::load(path.as_deref())).await?.map_err(|error| error.to_string())?;
+        self.web.allows(&door).map_err(|error| error.to_string())?;
         if config == before {
             self.web.take_over(&door);
             return Ok("nothing has changed".to_owned());
@@ -169,7 +170,19 @@ async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) 
 /// The keys that differ and that a running process cannot change. A key is missing here only if another place takes it up:
 /// the patterns name every one.
 fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
-    let Config { pools: _, poll: _, discovery: _, state, otlp, stdout_enabled, http, privacy, log, shard } = before;
+    let Config {
+        pools: _,
+        poll: _,
+        discovery: _,
+        state,
+        otlp,
+        stdout_enabled,
+        http,
+        privacy,
+        log,
+        shard,
+        set_aside: _,
+    } = before;
     let HttpConfig { listen, first_scrape_wait: _, web_config_file: _ } = http;
     let LogConfig { level: _, format } = log;
     [

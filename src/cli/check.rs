@@ -18,16 +18,24 @@ use anyhow::Context as _;
 use super::progress::Progress;
 use crate::app::hash_keys::{self, KeyFile};
 use crate::budget::DEFAULT_READ_LIMIT;
-use crate::config::{Config, PoolConfig, Rate};
+use crate::config::{Config, PoolConfig, Rate, StateConfig};
 use crate::http::{HttpServer, Web};
+use crate::ledger::Ledger;
 use crate::lifecycle::Clock;
+use crate::printable::printable;
 use crate::shard::Shard;
 use crate::sink::Answer;
 use crate::sink::otlp::OtlpSink;
-use crate::source::cognito::{Clients, Cognito};
+use crate::source::cognito::{Clients, Cognito, TransportError};
 use crate::source::{Listing, Operation, PoolDescription, Refusal, RefusalCause, Source, SourceError};
-use crate::targets::roster::{self, Selection};
+use crate::targets::names::NamingRules;
+use crate::targets::roster::Selection;
 use crate::targets::round::Round;
+use crate::targets::usernames_file;
+
+/// What a filter can ask for and users can write.
+const WRITTEN_BY_USERS: [&str; 6] =
+    ["email", "phone_number", "name", "given_name", "family_name", "preferred_username"];
 
 /// A name that nobody has: being told so shows that asking is allowed.
 const NOBODY: &str = "cognito-auth-exporter-check";
@@ -45,36 +53,38 @@ struct Findings {
 impl Findings {
     fn ok(&mut self, what: &str, found: impl Display) {
         self.tried += 1;
-        say(format_args!("ok    {what}: {found}"));
+        say("ok    ", format_args!("{what}: {found}"));
     }
 
     fn note(&self, what: &str, found: impl Display) {
-        say(format_args!("note  {what}: {found}"));
+        say("note  ", format_args!("{what}: {found}"));
     }
 
     fn failed(&mut self, what: &str, cause: impl Display, remedy: impl Display) {
         self.tried += 1;
         self.failed += 1;
-        say(format_args!("FAIL  {what}: {cause}\n      -> {remedy}"));
+        say("FAIL  ", format_args!("{what}: {cause}"));
+        say("      -> ", format_args!("{remedy}"));
     }
 
     fn conclude(&self) -> ExitCode {
         match self.failed {
             0 => {
-                say(format_args!("all {} steps succeeded", self.tried));
+                say("", format_args!("all {} steps succeeded", self.tried));
                 ExitCode::SUCCESS
             }
             failed => {
-                say(format_args!("{failed} of {} steps failed", self.tried));
+                say("", format_args!("{failed} of {} steps failed", self.tried));
                 ExitCode::from(1)
             }
         }
     }
 }
 
-fn say(line: std::fmt::Arguments<'_>) {
+/// Prints one line. Part of it comes from a service, a receiver or a file.
+fn say(mark: &str, text: std::fmt::Arguments<'_>) {
     // With nobody to read it there is only the exit code left.
-    let _ = writeln!(io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{mark}{}", printable(&text.to_string()));
 }
 
 /// Tries everything that `run` will need. Exit code 1 if anything failed.
@@ -85,12 +95,22 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     let mut findings = Findings::default();
     let pools = config.pools.len();
     findings.ok("configuration", format_args!("{pools} pool{}", if pools == 1 { "" } else { "s" }));
+    for mistake in &config.set_aside {
+        findings.note("environment", format_args!("{mistake}; what is wrong with it is left out"));
+    }
     let state = state(&config.state.path, &mut findings).await;
     listen(&config, state, &mut findings).await;
     web(&config, &mut findings).await;
     hash_keys(&config, &mut findings).await;
     receiver(&config, &mut findings).await;
-    let clients = Clients::from_environment();
+    let clients = match Clients::from_environment() {
+        Ok(clients) => clients,
+        Err(error) => {
+            // Without it no call of AWS can be tried.
+            findings.failed("AWS_CA_BUNDLE", format_args!("{:#}", anyhow::Error::from(error)), TransportError::REMEDY);
+            return Ok(findings.conclude());
+        }
+    };
     // By payer: how many users, and the account's limit.
     let mut budgets = BTreeMap::<String, (Following, f64)>::new();
     let mut progress = Progress::beside_output("pools checked", Some(config.pools.len() as u64));
@@ -149,6 +169,7 @@ async fn state(path: &Path, findings: &mut Findings) -> Option<State> {
 fn look_at_state(path: &Path) -> anyhow::Result<State> {
     let was_there = path.is_dir();
     DirBuilder::new().recursive(true).mode(0o700).create(path).context("cannot be created")?;
+    Ledger::look_at_directory(&StateConfig { path: path.to_owned(), ..StateConfig::default() })?;
     let write = || {
         let mut trial = tempfile::NamedTempFile::new_in(path)?;
         trial.write_all(b"a file of `check`, which removes it")?;
@@ -220,7 +241,8 @@ async fn receiver(config: &Config, findings: &mut Findings) {
         let sinks = if config.stdout_enabled { "records go to stdout only" } else { "only metrics are exported" };
         return findings.note("otlp.endpoint", format_args!("none: {sinks}"));
     };
-    let what = format!("otlp.endpoint {}", otlp.endpoint);
+    let by = otlp.proxy().map(|proxy| format!(" by the proxy {proxy}")).unwrap_or_default();
+    let what = format!("otlp.endpoint {}{by}", otlp.origin());
     let answer = match OtlpSink::connect(otlp, "check") {
         Ok(mut sink) => sink.probe().await,
         Err(error) => {
@@ -271,7 +293,8 @@ impl PoolCheck<'_> {
             return (self.payer(None), unlisted); // everything else would only say the same
         }
         let description = self.describe().await;
-        let (somebody, following) = self.listings(&by_hand, description.estimated_users).await;
+        self.filter();
+        let (somebody, following) = self.listings(&by_hand, &description).await;
         self.events(somebody.as_deref()).await;
         (self.payer(description.account_id), following)
     }
@@ -280,13 +303,9 @@ impl PoolCheck<'_> {
         let mut names = self.pool.usernames.clone();
         let Some(path) = &self.pool.usernames_file else { return names };
         let what = self.what(format_args!("usernames_file {}", path.display()));
-        let text = match tokio::time::timeout(timeout, tokio::fs::read_to_string(path)).await {
-            Ok(read) => read,
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {timeout:?}"))),
-        };
-        match text {
-            Ok(text) => {
-                let read = roster::names_in(&text);
+        let read = tokio::time::timeout(timeout, usernames_file::read(path)).await;
+        match read.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}"))) {
+            Ok((read, _)) => {
                 self.findings.ok(&what, format_args!("{} names", read.len()));
                 names.extend(read);
             }
@@ -323,13 +342,40 @@ impl PoolCheck<'_> {
                 let users = description.estimated_users.unwrap_or_default();
                 self.findings.ok(&what, format_args!("account {account}, about {users} users"));
                 self.plan(&description);
+                self.names(NamingRules::new(description.sign_in_names));
                 description
             }
             Err(error) => {
                 self.fail(&what, Operation::DescribeUserPool, &error);
+                self.names(NamingRules::default());
                 PoolDescription::default()
             }
         }
+    }
+
+    /// Says that users can leave a filter's selection, if they can.
+    fn filter(&self) {
+        let attribute = self.pool.filter.as_deref().and_then(|filter| filter.split(['=', '^']).next());
+        if let Some(attribute) = attribute.map(str::trim).filter(|attribute| WRITTEN_BY_USERS.contains(attribute)) {
+            let what = self.what("filter");
+            let found = format_args!(
+                "users who write another {attribute} are followed no longer; filter by status, or use groups"
+            );
+            self.findings.note(&what, found);
+        }
+    }
+
+    /// Says what names users in `usernames` and `exclude`.
+    fn names(&mut self, rules: NamingRules) {
+        let what = self.what("names of users");
+        if rules.are_known() {
+            return self.findings.ok(&what, rules);
+        }
+        let remedy = format!(
+            "allow {} so that the pool's sign-in names count, or list and exclude users by username or sub",
+            Operation::DescribeUserPool.iam_action()
+        );
+        self.findings.note(&what, format_args!("{rules}; {remedy}"));
     }
 
     fn plan(&mut self, description: &PoolDescription) {
@@ -345,9 +391,10 @@ impl PoolCheck<'_> {
     }
 
     /// Reads each listing's first page; answers one of those who are followed, and how many they are.
-    async fn listings(&mut self, by_hand: &[String], estimated: Option<u64>) -> (Option<String>, Following) {
+    async fn listings(&mut self, by_hand: &[String], pool: &PoolDescription) -> (Option<String>, Following) {
+        let estimated = pool.estimated_users;
         let selection = Selection::of(self.pool).in_shard(self.shard);
-        let mut round = Round::begin(&selection, by_hand.iter().cloned());
+        let mut round = Round::begin(&selection, NamingRules::new(pool.sign_in_names), by_hand.iter().cloned());
         let mut wanted = BTreeSet::new();
         let mut unseen = Following::default();
         for (index, listing) in selection.listings().iter().enumerate() {
@@ -371,7 +418,7 @@ impl PoolCheck<'_> {
                 }
             }
         }
-        wanted.extend(round.unmet().map(str::to_owned));
+        wanted.extend(round.unmet().map(|user| user.username));
         let somebody = wanted.first().cloned();
         (somebody, Following { users: wanted.len() as u64 + unseen.users, ..unseen })
     }

@@ -16,7 +16,7 @@ use clap::Args;
 use super::logging;
 use super::run::exit_code;
 use crate::app::App;
-use crate::config::{Config, FirstRun, OtlpConfig, PoolConfig, Rate};
+use crate::config::{Config, FirstRun, OtlpConfig, PoolConfig, Proxies, Rate};
 use crate::http::BindError;
 use crate::lifecycle::Signals;
 use crate::simulate::population::Population;
@@ -96,7 +96,10 @@ fn configuration(args: &DemoArgs, state: &Path) -> Config {
     config.discovery.interval = Duration::from_secs(10);
     config.state.path = state.to_owned();
     config.stdout_enabled = true;
-    config.otlp = args.otlp_endpoint.as_ref().map(OtlpConfig::new);
+    config.otlp = args.otlp_endpoint.as_ref().map(|endpoint| OtlpConfig {
+        proxies: Proxies::of_environment(&std::env::vars_os().collect::<Vec<_>>()),
+        ..OtlpConfig::new(endpoint)
+    });
     config.http.listen = args.listen;
     config.http.first_scrape_wait = Duration::ZERO;
     config

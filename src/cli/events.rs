@@ -17,6 +17,7 @@ use clap::{Args, ValueEnum, value_parser};
 use self::output::Printer;
 use self::paginate::{Pagination, StartingToken, Then};
 use super::progress::Progress;
+use super::run::clients;
 use crate::lifecycle::Clock;
 use crate::source::cognito::{Clients, Cognito, Connection};
 use crate::source::{Operation, SourceError};
@@ -103,7 +104,7 @@ impl EventsArgs {
 /// # Errors
 /// The call failed, with what to do about it; stdout cannot be written.
 pub async fn main(args: EventsArgs) -> anyhow::Result<ExitCode> {
-    let source = args.source(&Clients::from_environment().with_attempts(ATTEMPTS));
+    let source = args.source(&clients()?.with_attempts(ATTEMPTS));
     run(&args, &source, &mut BufWriter::new(io::stdout()), &mut io::stderr()).await?;
     Ok(ExitCode::SUCCESS)
 }

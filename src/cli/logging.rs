@@ -1,6 +1,11 @@
 //! The program's own log: on stderr, text for people or JSON for machines.
 //!
+//! What comes from outside does not command the reader's terminal: its control characters are escaped where a line is made,
+//! and changes of the direction of writing are replaced here.
+//!
 //! Libraries speak up from WARN only: their INFO is about connections, and may name what ours must not.
+
+use std::io::{self, Write};
 
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
@@ -9,11 +14,12 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt, reload};
 
 use crate::config::{LogConfig, LogFormat};
+use crate::printable::is_commanding;
 
 /// Starts the log; answers what sets its level. Does nothing if there is one already.
 pub fn start(config: &LogConfig) -> impl Fn(Level) + Send + Sync + use<> {
     let (levels, handle) = reload::Layer::new(levels(config.level));
-    let layer = fmt::layer().with_writer(std::io::stderr);
+    let layer = fmt::layer().with_writer(|| Visible(std::io::stderr()));
     let layer = match config.format {
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
         LogFormat::Text => {
@@ -32,4 +38,38 @@ fn levels(level: Level) -> Targets {
         // The SDK warns of every attempt; ours are told once, by pool and cause.
         .with_target("aws", LevelFilter::ERROR)
         .with_target("cognito_auth_exporter", level)
+}
+
+/// Writes lines without the characters that command their reader; the colours of a terminal, which only the log itself
+/// writes, and the ends of lines stay.
+struct Visible<W>(W);
+
+impl<W: Write> Write for Visible<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        const KEPT: [char; 3] = ['\n', '\t', '\u{1b}'];
+        let line = String::from_utf8_lossy(bytes);
+        let is_replaced = |char: char| is_commanding(char) && !KEPT.contains(&char);
+        if line.contains(is_replaced) {
+            self.0.write_all(line.replace(is_replaced, "\u{fffd}").as_bytes())?;
+        } else {
+            self.0.write_all(bytes)?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_written_without_changes_of_direction() {
+        let mut written = Vec::new();
+        Visible(&mut written).write_all("\u{1b}[31mERROR\u{1b}[0m zoë \u{202e}evil\u{9b}\n".as_bytes()).unwrap();
+        assert_eq!(String::from_utf8(written).unwrap(), "\u{1b}[31mERROR\u{1b}[0m zoë \u{fffd}evil\u{fffd}\n");
+    }
 }

@@ -1,7 +1,7 @@
 //! `quarantine`: what a receiver refused, or what cannot be read, is looked at, put back, or dropped.
 //!
 //! It works on the state of an exporter that is stopped, as it is: it makes no ledger, and repairs none. No personal data is
-//! shown unasked, but the reasons are the receiver's own words.
+//! shown unasked, and the reasons are the receiver's own words only where they quote nothing of it.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::courier::{OutboxId, Unreadable};
 use crate::ledger::{Ledger, LedgerError, Quarantined};
 use crate::lifecycle::Clock;
+use crate::sink;
 
 /// Records of one reading: memory stays small whatever the quarantine's size.
 const AT_ONCE: usize = 512;
@@ -35,7 +36,7 @@ pub struct QuarantineArgs {
 enum Action {
     /// Print the records in quarantine, each with its number, the reason, and when it came there.
     ///
-    /// Without personal data, except where a receiver has put some into its reason. Exits 0, also for an empty quarantine.
+    /// Without personal data: a reason in which a receiver quotes some is withheld. Exits 0, also for an empty quarantine.
     List {
         /// A table for people, or one JSON object a line.
         #[arg(long, value_enum, default_value_t = Output::Table)]
@@ -304,6 +305,8 @@ impl Line {
             Ok(entry) => entry,
             Err(unreadable) => return Self { unreadable: Some(unreadable.to_string()), ..line },
         };
+        // An earlier version may have stored a reason that this one would have withheld.
+        let line = Self { reason: line.reason.map(|reason| sink::shown_reason(&reason, &entry)), ..line };
         let event = EventMembers {
             log_record_uid: entry.uid(),
             user_pool_id: entry.pool.id.clone(),

@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tracing::{error, info};
+use anyhow::anyhow;
+use tracing::{error, info, warn};
 
 use super::{ConfigArgs, logging};
 use crate::app::{App, ConfigFiles, Reloads};
 use crate::config::Config;
 use crate::lifecycle::{Hangups, Outcome, Signals};
-use crate::source::cognito::Clients;
+use crate::source::cognito::{Clients, TransportError};
 
 /// Runs until a signal or a fault.
 ///
@@ -17,10 +18,15 @@ use crate::source::cognito::Clients;
 /// The exporter could not be built; the chain says what to do.
 pub(super) async fn run(args: ConfigArgs, files: ConfigFiles, config: Config) -> anyhow::Result<ExitCode> {
     let set_level = Box::new(logging::start(&config.log));
+    for mistake in &config.set_aside {
+        let (variable, reason) = (mistake.origin.to_string(), mistake.text.as_str());
+        warn!(variable, reason, "an environment variable is malformed; what is wrong with it is left out");
+    }
     let hangups = Hangups::catch()?;
     let mut signals = Signals::catch()?;
+    let clients = clients()?;
     let app = tokio::select! {
-        app = App::build(config, Clients::from_environment()) => app?,
+        app = App::build(config, clients) => app?,
         signal = signals.next() => {
             info!(signal, "stopped before it had begun");
             return Ok(ExitCode::SUCCESS);
@@ -40,4 +46,12 @@ pub(super) fn exit_code(outcome: &Outcome) -> ExitCode {
             ExitCode::from(1)
         }
     }
+}
+
+/// The environment's clients, or what to do so that there are some.
+///
+/// # Errors
+/// The environment's way to AWS cannot be used.
+pub(super) fn clients() -> anyhow::Result<Clients> {
+    Clients::from_environment().map_err(|error| anyhow!("{:#}; {}", anyhow!(error), TransportError::REMEDY))
 }

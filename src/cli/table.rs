@@ -2,14 +2,16 @@
 
 use std::fmt::Write as _;
 
+use crate::printable::printable;
+
 /// The longest that a column gets, in characters; longer values stick out of their line alone.
 const WIDTH_MAX: usize = 48;
 
-/// A value as people see it. A device's name comes from whoever signed in: it must not move the reader's cursor.
+/// A value as people see it.
 pub(super) fn cell(value: Option<&str>) -> String {
     match value {
         None | Some("") => "-".to_owned(),
-        Some(value) => value.chars().map(|char| if char.is_control() { '\u{fffd}' } else { char }).collect(),
+        Some(value) => printable(value).into_owned(),
     }
 }
 

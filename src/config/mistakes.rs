@@ -14,6 +14,14 @@ pub enum Origin {
     Nowhere,
 }
 
+impl Origin {
+    /// Whether this is a variable of the OpenTelemetry specification's, which other programs of the same environment may be
+    /// meant by. A mistake in an endpoint is not set aside: nothing would be delivered, and nobody would notice.
+    pub(super) fn is_of_the_specification(&self) -> bool {
+        matches!(self, Self::Variable(name) if name.starts_with("OTEL_") && !name.ends_with("_ENDPOINT"))
+    }
+}
+
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -33,6 +41,13 @@ pub struct Mistake {
     pub key: String,
     /// What is wrong and what would be accepted, in one line that names the key.
     pub text: String,
+}
+
+impl Mistake {
+    /// Whether it was made in such a variable.
+    pub(super) fn is_of_the_specification(&self) -> bool {
+        self.origin.is_of_the_specification()
+    }
 }
 
 impl fmt::Display for Mistake {

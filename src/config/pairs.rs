@@ -4,17 +4,14 @@
 /// What such a text should look like.
 pub(super) const ACCEPTED: &str = "key=value pairs separated by commas, with percent-encoded values";
 
-/// Reads the pairs in their order; white space around keys and values does not count, nor do empty pairs.
-///
-/// # Errors
-/// What is wrong with which pair, without a word of its content: it may be secret.
-pub(super) fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
+/// Reads the pairs in their order; white space around keys and values does not count, nor do empty pairs. Each that is none
+/// says what is wrong with it, without a word of its content: it may be secret.
+pub(super) fn parse_each(text: &str) -> impl Iterator<Item = Result<(String, String), String>> {
     text.split(',')
         .map(str::trim)
         .enumerate()
         .filter(|(_, pair)| !pair.is_empty())
         .map(|(index, pair)| parse_pair(pair).map_err(|wrong| format!("pair {} {wrong}", index + 1)))
-        .collect()
 }
 
 fn parse_pair(pair: &str) -> Result<(String, String), &'static str> {
@@ -44,6 +41,10 @@ fn percent_decode(text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn parse(text: &str) -> Result<Vec<(String, String)>, String> {
+        parse_each(text).collect()
+    }
 
     fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
         pairs.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect()

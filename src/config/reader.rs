@@ -15,6 +15,8 @@ use super::shapes::{Given, Shape};
 #[derive(Default)]
 pub(super) struct Findings {
     pub(super) mistakes: Vec<Mistake>,
+    /// What is wrong with members of variables that are set aside where they are wrong.
+    pub(super) set_aside: Vec<Mistake>,
     /// Every key that was asked for.
     pub(super) asked: Keys,
 }
@@ -204,6 +206,16 @@ impl<'a> Table<'a> {
         self.value(key).is_some()
     }
 
+    /// Whether a key is written without a value, or with an empty table or list.
+    pub(super) fn is_blank(&self, key: &str) -> bool {
+        self.values.and_then(|values| values.get(key)).is_some_and(|value| match value {
+            Value::Empty(..) => true,
+            Value::Dict(_, table) => table.is_empty(),
+            Value::Array(_, list) => list.is_empty(),
+            _ => false,
+        })
+    }
+
     /// Whether reading a key, or one of its elements, found a mistake: then nothing can be concluded from it.
     pub(super) fn is_misread(&self, key: &str) -> bool {
         let path = self.path_of(key);
@@ -232,13 +244,35 @@ impl<'a> Table<'a> {
         join(&self.path, key)
     }
 
-    /// Notes a mistake about one or more keys; its origin is that of the first that is set.
+    /// Notes a mistake about one or more keys; its origin is that of one that a variable of the specification's
+    /// sets, or else of the first that is set: what the exporter itself was told counts more.
     pub(super) fn reject(&mut self, keys: &[&str], text: String) {
-        let Some(key) = keys.iter().find(|key| self.is_set(key)).or(keys.first()) else {
+        let set = || keys.iter().filter(|key| self.is_set(key));
+        let foreign = set().find(|key| self.origin_of(key).is_of_the_specification());
+        let Some(key) = foreign.or_else(|| set().chain(keys).next()) else {
             return;
         };
         let (origin, key) = (self.origin_of(key), self.path_of(key));
         self.findings.mistakes.push(Mistake { origin, key, text });
+    }
+
+    /// Notes what is wrong with members of a key's value, whose other members count: only for one of the specification's
+    /// variables. Answers whether that is where the value comes from.
+    pub(super) fn set_aside(&mut self, key: &str, wrong: &[String]) -> bool {
+        let mistake = Mistake { origin: self.origin_of(key), key: self.path_of(key), text: wrong.join(", ") };
+        let may_be = mistake.is_of_the_specification();
+        if may_be && !wrong.is_empty() {
+            self.findings.set_aside.push(mistake);
+        }
+        may_be
+    }
+
+    /// The same of a variable that belongs to no key.
+    pub(super) fn set_aside_of_variable(&mut self, name: &str, wrong: &[String]) {
+        if !wrong.is_empty() {
+            let origin = Origin::Variable(name.to_owned());
+            self.findings.set_aside.push(Mistake { origin, key: String::new(), text: wrong.join(", ") });
+        }
     }
 
     /// Notes a mistake about a variable that belongs to no key.

@@ -19,16 +19,26 @@ use super::shapes::{
 };
 use super::{
     Compression, Config, DiscoveryConfig, FirstRun, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol,
-    PollConfig, PoolConfig, PrivacyConfig, Rate, Schema, Secret, StateConfig, TimestampSource, pairs,
+    PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, TimestampSource, pairs,
 };
+use crate::budget::RATE_MAX_PER_SECOND;
 use crate::privacy::{Mode, Modes};
 use crate::shard::{self, Shard};
 
+/// What came of reading settings.
+pub(super) struct Reading {
+    pub(super) config: Config,
+    /// What is wrong.
+    pub(super) mistakes: Vec<Mistake>,
+    /// What is wrong with members of the specification's variables, and is left out.
+    pub(super) set_aside: Vec<Mistake>,
+}
+
 /// Reads the whole configuration, and lists what is wrong with it.
-pub(super) fn read(settings: &Settings) -> (Config, Vec<Mistake>) {
+pub(super) fn read(settings: &Settings) -> Reading {
     let mut findings = Findings::default();
     let config = Table::read_root(settings, &mut findings, config);
-    (config, findings.mistakes)
+    Reading { config, mistakes: findings.mistakes, set_aside: findings.set_aside }
 }
 
 /// Every key there is: all that reading asks for.
@@ -50,6 +60,7 @@ fn config(root: &mut Table<'_>) -> Config {
         log: root.table("log", log),
         privacy: root.table("privacy", privacy),
         shard: Shard::WHOLE,
+        set_aside: Vec::new(),
     };
     config.shard = root.table("shard", shard);
     config
@@ -192,15 +203,20 @@ fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
         ca_file: otlp.optional("ca_file", &path()),
         cert_file: otlp.optional("cert_file", &path()),
         key_file: otlp.optional("key_file", &path()),
+        accept_any_2xx: otlp.or("accept_any_2xx", default.accept_any_2xx, &flag()),
         batch_size: otlp.or("batch_size", default.batch_size, &whole(1..=10_000)),
         batch_delay: otlp.or("batch_delay", default.batch_delay, &duration("0s", "1m")),
         timestamp: otlp.or("timestamp", default.timestamp, &word(TIMESTAMPS)),
         schema: otlp.or("schema", default.schema, &word(SCHEMAS)),
         resource_attributes: if is_wanted { resource_attributes(otlp) } else { Vec::new() },
+        // Those of the environment are no settings of ours.
+        proxies: Proxies::default(),
         endpoint: default.endpoint,
     };
     if let Some(fault) = fault_of_path(&config) {
-        otlp.reject(&["endpoint"], format!("otlp.endpoint {fault}"));
+        let both: &[&str] = &["endpoint", "protocol"];
+        let keys = if config.protocol == OtlpProtocol::Grpc { both } else { &both[..1] };
+        otlp.reject(keys, format!("otlp.endpoint {fault}"));
     }
     for [given, absent] in [["cert_file", "key_file"], ["key_file", "cert_file"]] {
         if otlp.is_set(given) && !otlp.is_set(absent) {
@@ -337,7 +353,7 @@ const LEVELS: &[(&str, tracing::Level)] = &[
 ];
 
 fn rate() -> Shape<Rate> {
-    let per_second = number(0.01..=1000.0).map(Rate::PerSecond);
+    let per_second = number(0.01..=RATE_MAX_PER_SECOND).map(Rate::PerSecond);
     per_second.or(percentage().map(Rate::ShareOfLimit))
 }
 
@@ -456,57 +472,62 @@ fn fault_of_path(config: &OtlpConfig) -> Option<&'static str> {
     }
 }
 
-/// Header names and values: a table in the file, pairs in a variable. No value is ever shown, nor a name that is none.
+/// Header names and values: a table in the file, pairs in a variable. No value is ever shown, nor a name that is none. Of a
+/// variable of the specification's the headers that are well-formed count.
 fn headers(otlp: &mut Table<'_>) -> Vec<(String, Secret)> {
     let Some(given) = otlp.given("headers") else {
         return Vec::new();
     };
-    let written = match written_headers(given) {
-        Ok(written) => written,
-        Err(wrong) => {
-            otlp.reject(&["headers"], format!("otlp.headers {wrong}"));
-            return Vec::new();
+    let mut wrong = Vec::new();
+    let mut headers: Vec<(String, Secret)> = Vec::new();
+    for (index, written) in written_headers(given).into_iter().enumerate() {
+        match written.and_then(|(name, value)| header(given, &name, value, index + 1)) {
+            Ok((name, _)) if headers.iter().any(|(earlier, _)| *earlier == name) => {
+                let place = place_of_header(given, &name, index + 1);
+                wrong.push(format!("{place} is given twice; accepted: each header once"));
+            }
+            Ok(header) => headers.push(header),
+            Err(what) => wrong.push(what),
         }
-    };
-    let mut headers: Vec<(String, Secret)> = Vec::with_capacity(written.len());
-    for (index, (name, value)) in written.into_iter().enumerate() {
-        // gRPC allows lower case only, and HTTP does not care.
-        let Ok(header) = HeaderName::from_bytes(name.as_bytes()) else {
-            let text = format!("otlp.headers: name {} is no header name; accepted: letters, digits and -_.", index + 1);
-            otlp.reject(&["headers"], text);
-            continue;
-        };
-        let place = if given.from_variable {
-            format!("otlp.headers: header {}", index + 1)
-        } else {
-            format!("otlp.headers.{name}")
-        };
-        let Some(value) = value.filter(|value| HeaderValue::from_str(value).is_ok()) else {
-            let text = format!("{place} is not of the accepted form; accepted: text of visible ASCII characters");
-            otlp.reject(&["headers"], text);
-            continue;
-        };
-        if headers.iter().any(|(earlier, _)| earlier == header.as_str()) {
-            otlp.reject(&["headers"], format!("{place} is given twice; accepted: each header once"));
-            continue;
-        }
-        headers.push((header.as_str().to_owned(), Secret::new(value)));
+    }
+    if !otlp.set_aside("headers", &wrong) {
+        wrong.into_iter().for_each(|what| otlp.reject(&["headers"], what));
     }
     headers
 }
 
-/// Names and values as they were written; a value is None where it is not text.
-fn written_headers(given: Given<'_>) -> Result<Vec<(String, Option<String>)>, String> {
-    if let (Some(text), true) = (given.text(), given.from_variable) {
-        let pairs = pairs::parse(text)
-            .map_err(|wrong| format!("is not of the accepted form: {wrong}; accepted: {}", pairs::ACCEPTED))?;
-        return Ok(pairs.into_iter().map(|(name, value)| (name, Some(value))).collect());
-    }
-    let table = given.table().ok_or_else(|| {
-        let kind = given.kind();
-        format!("is {kind}; accepted: a table of texts, such as {{ authorization = \"Bearer ...\" }}")
+fn header(given: Given<'_>, name: &str, value: Option<String>, place: usize) -> Result<(String, Secret), String> {
+    // gRPC allows lower case only, and HTTP does not care.
+    let header = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| format!("otlp.headers: name {place} is no header name; accepted: letters, digits and -_."))?;
+    let value = value.filter(|value| HeaderValue::from_str(value).is_ok()).ok_or_else(|| {
+        let place = place_of_header(given, name, place);
+        format!("{place} is not of the accepted form; accepted: text of visible ASCII characters")
     })?;
-    Ok(table.iter().map(|(name, value)| (name.clone(), value.as_str().map(str::to_owned))).collect())
+    Ok((header.as_str().to_owned(), Secret::new(value)))
+}
+
+fn place_of_header(given: Given<'_>, name: &str, place: usize) -> String {
+    if given.from_variable { format!("otlp.headers: header {place}") } else { format!("otlp.headers.{name}") }
+}
+
+/// Names and values as they were written; a value is None where it is not text.
+fn written_headers(given: Given<'_>) -> Vec<Result<(String, Option<String>), String>> {
+    if let (Some(text), true) = (given.text(), given.from_variable) {
+        let pairs = pairs::parse_each(text).map(|pair| match pair {
+            Ok((name, value)) => Ok((name, Some(value))),
+            Err(wrong) => {
+                Err(format!("otlp.headers is not of the accepted form: {wrong}; accepted: {}", pairs::ACCEPTED))
+            }
+        });
+        return pairs.collect();
+    }
+    let Some(table) = given.table() else {
+        let kind = given.kind();
+        let accepted = "a table of texts, such as { authorization = \"Bearer ...\" }";
+        return vec![Err(format!("otlp.headers is {kind}; accepted: {accepted}"))];
+    };
+    table.iter().map(|(name, value)| Ok((name.clone(), value.as_str().map(str::to_owned)))).collect()
 }
 
 /// The resource's attributes, of which OTEL_SERVICE_NAME wins over a service.name among OTEL_RESOURCE_ATTRIBUTES.
@@ -517,10 +538,14 @@ fn resource_attributes(otlp: &mut Table<'_>) -> Vec<(String, String)> {
         attributes.retain(|(earlier, _)| *earlier != key);
         attributes.push((key, value));
     };
-    match pairs::parse(environment.get(RESOURCE_ATTRIBUTES).unwrap_or_default()) {
-        Ok(pairs) => pairs.into_iter().for_each(|(key, value)| set(key, value)),
-        Err(wrong) => otlp.reject_variable(RESOURCE_ATTRIBUTES, format!("{wrong}; accepted: {}", pairs::ACCEPTED)),
+    let mut wrong = Vec::new();
+    for pair in pairs::parse_each(environment.get(RESOURCE_ATTRIBUTES).unwrap_or_default()) {
+        match pair {
+            Ok((key, value)) => set(key, value),
+            Err(what) => wrong.push(format!("{what}; accepted: {}", pairs::ACCEPTED)),
+        }
     }
+    otlp.set_aside_of_variable(RESOURCE_ATTRIBUTES, &wrong);
     if let Some(name) = environment.get(SERVICE_NAME) {
         set("service.name".to_owned(), name.to_owned());
     }

@@ -29,6 +29,10 @@ pub(super) struct Settings {
     pub(super) values: Dict,
     /// The file; nowhere if there is none.
     pub(super) home: Origin,
+    /// What it says.
+    written: Dict,
+    /// The pools that the environment gives.
+    pools: Option<Value>,
     pub(super) environment: Environment,
     pub(super) known: Keys,
 }
@@ -65,6 +69,16 @@ impl Settings {
         Self::merge(Some((path, values)), None, Environment::default(), known)
     }
 
+    /// The same without the variables in which these mistakes were made.
+    pub(super) fn without(self, mistakes: &[Mistake]) -> Self {
+        let file = match self.home {
+            Origin::File(path) => Some((path, self.written)),
+            _ => None,
+        };
+        let is_meant = |name: &str| mistakes.iter().any(|it| matches!(&it.origin, Origin::Variable(it) if it == name));
+        Self::merge(file, self.pools, self.environment.without(is_meant), self.known)
+    }
+
     fn merge(file: Option<(PathBuf, Dict)>, pools: Option<Value>, environment: Environment, known: Keys) -> Self {
         let (home, values) = match file {
             Some((path, values)) => (Origin::File(path), values),
@@ -75,9 +89,9 @@ impl Settings {
             // Where the file has something else in a section's place, that is a mistake to be told, not to be hidden.
             .filter(|variable| values.get(&variable.section).is_none_or(|section| section.as_dict().is_some()))
             .map(Layer::of_variable)
-            .chain(pools.map(Layer::of_pools))
+            .chain(pools.clone().map(Layer::of_pools))
             .collect();
-        let file = Layer { origin: home.clone(), values };
+        let file = Layer { origin: home.clone(), values: values.clone() };
         let mut layers = overrides.into_iter().fold(Figment::from(file), Figment::merge);
         // Without a receiver the specification's variables are another program's concern.
         let is_named = |variable: Variable<'_>| variable.key == "endpoint";
@@ -86,8 +100,9 @@ impl Settings {
         }
         // A layer is values in memory, which cannot fail, all of them in the default profile.
         let mut profiles = layers.data().unwrap_or_default();
+        let written = values;
         let values = profiles.remove(&Profile::Default).unwrap_or_default();
-        Self { layers, values, home, environment, known }
+        Self { layers, values, home, written, pools, environment, known }
     }
 
     /// Who said a value.

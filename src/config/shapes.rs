@@ -224,7 +224,7 @@ pub(super) fn path() -> Shape<PathBuf> {
 }
 
 pub(super) fn socket_address() -> Shape<SocketAddr> {
-    parsed("an IP address and port, such as \"0.0.0.0:10588\" or \"[::1]:10588\"", |text| text.trim().parse().ok())
+    parsed("an IP address and port, such as \"[::]:10588\" or \"127.0.0.1:10588\"", |text| text.trim().parse().ok())
 }
 
 /// A moment in RFC 3339, as text or as TOML's own date.

@@ -108,6 +108,23 @@ pub struct RateLimit {
     pub burst: u32,
 }
 
+impl WebConfig {
+    /// What this configuration demands of clients and `newer` no longer does, in the words of its keys.
+    pub fn demands_missing_in(&self, newer: &Self) -> Vec<&'static str> {
+        let asks_for_certificates =
+            |config: &Self| config.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
+        [
+            ("tls_server_config", self.tls.is_some() && newer.tls.is_none()),
+            ("tls_server_config.client_auth_type", asks_for_certificates(self) && !asks_for_certificates(newer)),
+            ("basic_auth_users", !self.users.is_empty() && newer.users.is_empty()),
+        ]
+        .into_iter()
+        .filter(|(_, is_missing)| *is_missing)
+        .map(|(key, _)| key)
+        .collect()
+    }
+}
+
 /// Loads a web configuration. Relative paths in it begin where it lies.
 ///
 /// # Errors
@@ -152,7 +169,11 @@ fn values(file: &Path) -> Result<Dict, String> {
     // A snippet of the text could be a hash or a key.
     let options = serde_saphyr::options! { with_snippet: false };
     let values: Option<Dict> = serde_saphyr::from_str_with_options(&text, options).map_err(|error| not_yaml(&error))?;
-    Ok(values.unwrap_or_default())
+    // A file that an editor or a full disk has emptied says nothing, and is not to mean: no TLS and no passwords.
+    values.ok_or_else(|| {
+        "the web configuration is empty; accepted: TLS, users or limits in it, or `{}` for plain HTTP to everybody"
+            .to_owned()
+    })
 }
 
 /// The place of a fault and its kind. The parser's own words may quote what it found, and that may be a secret.
@@ -166,6 +187,13 @@ fn not_yaml(error: &serde_saphyr::Error) -> String {
 }
 
 fn web(root: &mut Table<'_>, folder: &Path) -> WebConfig {
+    for key in ["tls_server_config", "basic_auth_users"] {
+        if root.is_blank(key) {
+            let text =
+                format!("{key} is empty, which would let everybody in; accepted: what it should hold, or no such key");
+            root.reject(&[key], text);
+        }
+    }
     let tls = root.is_set("tls_server_config");
     let server = root.table("tls_server_config", |table| tls_server(table, folder));
     let headers = root.table("http_server_config", |server| {

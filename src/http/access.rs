@@ -1,7 +1,8 @@
 //! Who may ask, and how: what a web configuration becomes, and its being read again when it or a certificate changes.
 //!
 //! Everything is behind the same door, probes too, as in every exporter of this format. What is applied is one whole
-//! reading of all files; one that is of no use changes nothing but the log, which says so once.
+//! reading of all files; one that is of no use changes nothing but the log, which says so once. So does one that would take
+//! TLS, client certificates or passwords away: an emptied file looks like that, and only a restart means it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,12 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderName, HeaderValue, Request, StatusCode};
+use http::{Request, StatusCode};
 use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::places::Place;
+use super::renderings::Renderings;
 use super::router::{self, Answer, Router};
 use super::tls::{self, TlsError};
 use super::users::Users;
@@ -38,6 +41,13 @@ pub enum WebError {
         /// What is wrong.
         cause: TlsError,
     },
+    /// Only a start may take protection away.
+    #[error(
+        "{} would be removed from the web configuration, and a reload removes no protection; restore it, or restart the \
+         exporter to serve without it",
+        .0.join(", ")
+    )]
+    Weaker(Vec<&'static str>),
 }
 
 /// The web configuration in force. Clones share it.
@@ -104,6 +114,15 @@ impl Web {
         Ok(Self(Arc::new(Mutex::new(reading))))
     }
 
+    /// Whether what another has read may be put in force in place of this while clients are served: it demands of them what
+    /// this demands.
+    ///
+    /// # Errors
+    /// What it no longer demands.
+    pub fn allows(&self, other: &Self) -> Result<(), WebError> {
+        self.now().allows(&other.now())
+    }
+
     /// Puts what another has read in force in place of this.
     pub fn take_over(&self, other: &Self) {
         let reading = other.reading().clone();
@@ -155,7 +174,7 @@ impl Web {
         if reading.path.as_ref() != Some(&path) {
             return; // another has been put in force meanwhile
         }
-        match read {
+        match read.and_then(|(access, stamp)| reading.access.allows(&access).map(|()| (access, stamp))) {
             Ok((access, stamp)) => {
                 let (tls, users) = (access.tls.is_some(), access.users.are_listed());
                 tracing::info!(path = %path.display(), tls, users, "the web configuration was read again");
@@ -178,9 +197,9 @@ impl Web {
 
 /// One whole reading of the files.
 pub(super) struct Access {
+    config: WebConfig,
     pub(super) tls: Option<Arc<ServerConfig>>,
     users: Users,
-    headers: Vec<(HeaderName, HeaderValue)>,
     bucket: Option<Mutex<Bucket>>,
 }
 
@@ -188,10 +207,16 @@ impl Access {
     fn of(config: WebConfig, tls: Option<Arc<ServerConfig>>) -> Self {
         Self {
             tls,
-            users: Users::new(config.users),
-            headers: config.headers,
+            users: Users::new(config.users.clone()),
             bucket: config.rate_limit.map(|limit| Mutex::new(Bucket::full(limit, Instant::now()))),
+            config,
         }
+    }
+
+    /// Whether clients of this may be served by another reading: it is not open to more of them by mistake.
+    fn allows(&self, newer: &Self) -> Result<(), WebError> {
+        let missing = self.config.demands_missing_in(&newer.config);
+        if missing.is_empty() { Ok(()) } else { Err(WebError::Weaker(missing)) }
     }
 
     fn load(path: &Path) -> Result<(Self, Stamp), WebError> {
@@ -208,18 +233,28 @@ impl Access {
         Ok((Self::of(config, tls), stamp))
     }
 
-    /// Answers those who may ask.
-    pub(super) async fn answer<B>(&self, request: Request<B>, router: &Router) -> Answer {
-        let mut answer = if !self.has_room() {
-            let text = "too many requests; rate_limit in the web configuration says how many there may be\n";
-            router::refusal(StatusCode::TOO_MANY_REQUESTS, text, RETRY_AFTER, "1")
-        } else if !self.users.allow(request.headers()).await {
+    /// Answers those who may ask. Only their requests count for the rate limit and for the connection's place: whoever has
+    /// no password uses up neither.
+    pub(super) async fn answer<B>(
+        &self,
+        request: Request<B>,
+        router: &Router,
+        renderings: &Renderings,
+        place: &Arc<Place>,
+    ) -> Answer {
+        let mut answer = if !self.users.allow(request.headers()).await {
             let challenge = "Basic realm=\"cognito-auth-exporter\", charset=\"UTF-8\"";
             router::refusal(StatusCode::UNAUTHORIZED, "unauthorized\n", WWW_AUTHENTICATE, challenge)
+        } else if !self.has_room() {
+            let text = "too many requests; rate_limit in the web configuration says how many there may be\n";
+            router::refusal(StatusCode::TOO_MANY_REQUESTS, text, RETRY_AFTER, "1")
         } else {
-            router.answer(request).await
+            place.answering();
+            let mut answer = router.answer(request, renderings).await;
+            answer.body_mut().written_at(place);
+            answer
         };
-        for (name, value) in &self.headers {
+        for (name, value) in &self.config.headers {
             answer.headers_mut().insert(name.clone(), value.clone());
         }
         answer

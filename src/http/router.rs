@@ -2,26 +2,22 @@
 
 use bytes::Bytes;
 use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, VARY,
+    AGE, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
+use super::body::Body;
+use super::renderings::{Kind, Rendering, Renderings};
+use super::scrapes::{Scrape, Seen};
 use super::{Scrapes, gzip, page};
 use crate::lifecycle::Clock;
 use crate::metrics::{self, Metrics};
-use crate::status::{Health, StatusBoard};
-
-/// Renderings of the metrics at a time: one takes tens of milliseconds where there are many pools, and whoever asks faster
-/// than that takes no more of the machine.
-const RENDERINGS_MAX: usize = 2;
-
-static RENDERINGS: Semaphore = Semaphore::const_new(RENDERINGS_MAX);
+use crate::status::{Health, StatusBoard, StatusReport};
 
 /// An answer, all of it in memory.
-pub type Answer = Response<Full<Bytes>>;
+pub(super) type Answer = Response<Body>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -73,13 +69,10 @@ impl Path {
 
 impl Router {
     /// Answers a request. What it carries is not looked at, and the body of an answer to HEAD is the server's to leave out.
-    pub async fn answer<B>(&self, request: Request<B>) -> Answer {
+    pub(super) async fn answer<B>(&self, request: Request<B>, renderings: &Renderings) -> Answer {
         let mut answer = match (Path::of(request.uri().path()), request.method()) {
             (None, _) => plain(StatusCode::NOT_FOUND, NOT_FOUND.to_owned()),
-            (Some(path), &Method::GET) => self.get(path, &request).await,
-            // A scrape that shows nothing is none.
-            (Some(Path::Metrics), &Method::HEAD) => self.metrics(request.headers()).await,
-            (Some(path), &Method::HEAD) => self.get(path, &request).await,
+            (Some(path), &Method::GET | &Method::HEAD) => self.get(path, &request, renderings).await,
             (Some(_), _) => {
                 let refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n".to_owned());
                 with(refused, ALLOW, "GET, HEAD")
@@ -89,50 +82,86 @@ impl Router {
         answer
     }
 
-    async fn get<B>(&self, path: Path, request: &Request<B>) -> Answer {
+    async fn get<B>(&self, path: Path, request: &Request<B>, renderings: &Renderings) -> Answer {
         match path {
             Path::Metrics => {
-                let scrape = self.scrapes.begin();
-                let answer = self.metrics(request.headers()).await;
-                if answer.status().is_success() {
-                    self.scrapes.answered(scrape);
-                }
-                answer
+                // A scrape that shows nothing is none.
+                let counts = request.method() == Method::GET;
+                self.metrics(request.headers(), counts, renderings).await
             }
             Path::Health => health(self.board.live()),
             Path::Ready => health(self.board.is_ready()),
             Path::Status => {
-                let report = self.board.report(&self.metrics, self.clock.now());
-                match serde_json::to_vec_pretty(&report) {
-                    Ok(json) => body(StatusCode::OK, JSON, json),
-                    Err(error) => plain(StatusCode::INTERNAL_SERVER_ERROR, format!("writing the status: {error}\n")),
-                }
+                let render = |report: &StatusReport| {
+                    serde_json::to_vec_pretty(report).expect("a report is maps with text keys, and a Vec takes all")
+                };
+                self.report(Kind::Status, JSON, renderings, render).await
             }
             Path::Page => {
-                let report = self.board.report(&self.metrics, self.clock.now());
                 let still = request.uri().query() == Some("still");
-                let page = body(StatusCode::OK, HTML, page::render(&report, still).into_bytes());
+                let kind = if still { Kind::StillPage } else { Kind::Page };
+                let render = move |report: &StatusReport| page::render(report, still).into_bytes();
+                let page = self.report(kind, HTML, renderings, render).await;
                 with(page, CONTENT_SECURITY_POLICY, page::policy())
             }
         }
     }
 
-    /// Renders on a thread for blocking work: many pools take tens of milliseconds, which polling shall not feel.
-    async fn metrics(&self, headers: &HeaderMap) -> Answer {
+    async fn metrics(&self, headers: &HeaderMap, counts: bool, renderings: &Renderings) -> Answer {
         let gzip = gzip::wanted(headers);
-        let metrics = self.metrics.clone();
-        let rendering = RENDERINGS.acquire().await;
-        let rendered = tokio::task::spawn_blocking(move || {
-            let _rendering = rendering;
+        let kind = if gzip { Kind::CompressedMetrics } else { Kind::Metrics };
+        let (metrics, scrapes) = (self.metrics.clone(), self.scrapes.clone());
+        let render = move || {
+            let scrape = scrapes.begin();
             let text = metrics.render().into_bytes();
-            if gzip { gzip::compress(&text) } else { text }
-        });
-        let Ok(rendered) = rendered.await else {
-            return plain(StatusCode::INTERNAL_SERVER_ERROR, "rendering the metrics failed\n".to_owned());
+            (if gzip { gzip::compress(&text) } else { text }, scrape)
         };
-        let answer = with(body(StatusCode::OK, metrics::CONTENT_TYPE, rendered), VARY, "Accept-Encoding");
+        let asked = Instant::now();
+        let Some(rendering) = renderings.get(kind, asked, self.scrapes.awaited(), render).await else {
+            return failed();
+        };
+        let mut answer = with(rendered(&rendering, asked, metrics::CONTENT_TYPE), VARY, "Accept-Encoding");
+        if counts {
+            let seen = Seen { scrapes: self.scrapes.clone(), scrape: rendering.scrape };
+            answer = answer.map(|body| body.seen(seen));
+        }
         if gzip { with(answer, CONTENT_ENCODING, "gzip") } else { answer }
     }
+
+    async fn report(
+        &self,
+        kind: Kind,
+        content_type: &'static str,
+        renderings: &Renderings,
+        render: impl FnOnce(&StatusReport) -> Vec<u8> + Send + 'static,
+    ) -> Answer {
+        let router = self.clone();
+        let render = move || {
+            let report = router.board.report(&router.metrics, router.clock.now());
+            (render(&report), Scrape::default())
+        };
+        let asked = Instant::now();
+        match renderings.get(kind, asked, Scrape::default(), render).await {
+            Some(rendering) => rendered(&rendering, asked, content_type),
+            None => failed(),
+        }
+    }
+}
+
+/// A rendering as an answer. `Age` says that it was made for somebody else, and how many seconds ago (RFC 9111).
+fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -> Answer {
+    let mut answer = body(StatusCode::OK, content_type, rendering.bytes.clone());
+    if let Some(age) = rendering.shared_age(asked) {
+        answer.headers_mut().insert(AGE, age.as_secs().into());
+    }
+    answer
+}
+
+fn failed() -> Answer {
+    plain(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "rendering the answer failed; please report what the log says\n".to_owned(),
+    )
 }
 
 /// The answer to a request that does not reach the router, with a header that says what would.
@@ -156,11 +185,11 @@ fn health(health: Health) -> Answer {
 }
 
 fn plain(status: StatusCode, text: String) -> Answer {
-    body(status, TEXT, text.into_bytes())
+    body(status, TEXT, text.into_bytes().into())
 }
 
-fn body(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Answer {
+    let mut answer = Response::new(Body::new(bytes));
     *answer.status_mut() = status;
     with(answer, CONTENT_TYPE, content_type)
 }

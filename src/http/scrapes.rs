@@ -14,13 +14,28 @@ pub struct Scrapes(Arc<Counts>);
 #[derive(Debug)]
 struct Counts {
     begun: AtomicU64,
+    /// The earliest that somebody waits for, or has waited for.
+    awaited: AtomicU64,
     /// The latest begun of those that were answered.
     answered: watch::Sender<u64>,
 }
 
-/// A scrape that has begun.
-#[derive(Debug)]
+/// A scrape that has begun; a later one is greater. The default is before all of them.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) struct Scrape(u64);
+
+/// A scrape that counts once its answer is written.
+pub(super) struct Seen {
+    pub(super) scrapes: Scrapes,
+    pub(super) scrape: Scrape,
+}
+
+impl Seen {
+    /// All of the answer is written.
+    pub(super) fn answered(self) {
+        self.scrapes.answered(self.scrape);
+    }
+}
 
 impl Default for Scrapes {
     fn default() -> Self {
@@ -31,7 +46,7 @@ impl Default for Scrapes {
 impl Scrapes {
     /// None yet.
     pub fn new() -> Self {
-        Self(Arc::new(Counts { begun: AtomicU64::new(0), answered: watch::Sender::new(0) }))
+        Self(Arc::new(Counts { begun: AtomicU64::new(0), awaited: AtomicU64::new(0), answered: watch::Sender::new(0) }))
     }
 
     /// Resolves once a scrape that begins after this call (not: after the first poll of what it returns) was answered:
@@ -39,6 +54,7 @@ impl Scrapes {
     pub fn next(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut answered = self.0.answered.subscribe();
         let before = self.0.begun.load(Ordering::SeqCst);
+        self.0.awaited.fetch_max(before + 1, Ordering::SeqCst);
         let counts = self.0.clone();
         async move {
             // The sender lives in `counts`, so the channel cannot close while this waits.
@@ -52,12 +68,17 @@ impl Scrapes {
         *self.0.answered.borrow() > 0
     }
 
+    /// A scrape begins: what is shown from now on is in it.
     pub(super) fn begin(&self) -> Scrape {
         Scrape(self.0.begun.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    #[expect(clippy::needless_pass_by_value, reason = "a scrape is answered once")]
-    pub(super) fn answered(&self, scrape: Scrape) {
+    /// The earliest scrape that is of use to those who wait: what an earlier one shows is not shown again.
+    pub(super) fn awaited(&self) -> Scrape {
+        Scrape(self.0.awaited.load(Ordering::SeqCst))
+    }
+
+    fn answered(&self, scrape: Scrape) {
         self.0.answered.send_modify(|latest| *latest = scrape.0.max(*latest));
     }
 }
@@ -83,6 +104,16 @@ mod tests {
         assert!(!is_over(&mut waiting));
         scrapes.answered(next);
         assert!(is_over(&mut waiting));
+    }
+
+    #[test]
+    fn what_somebody_waits_to_have_seen_is_not_in_an_earlier_scrape() {
+        let scrapes = Scrapes::new();
+        let earlier = scrapes.begin();
+        assert!(earlier >= scrapes.awaited());
+        let _waiting = scrapes.next();
+        assert!(earlier < scrapes.awaited());
+        assert!(scrapes.begin() >= scrapes.awaited());
     }
 
     #[test]

@@ -6,13 +6,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::engine::{Change, Engine, Reader};
-use super::envelope::{Count, Format, Instance, LostSince, Record};
+use super::envelope::{Count, Format, Instance, LostSince, OtherName, Record};
 use super::error::LedgerError;
 use super::keys;
+use super::names::RecordName;
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
 use super::{OutboxState, UserRecord};
 use crate::courier::{OutboxId, Settlement};
+use crate::cursor::Cursor;
 use crate::event::UnixMillis;
 use crate::tally::Series;
 
@@ -26,6 +28,12 @@ pub(super) enum Work {
     Succeed { user: (Vec<u8>, Box<UserRecord>), since: UnixMillis },
     /// A user who goes on under another key; the record is what the other key gets if it has none.
     Carry { from: Vec<u8>, to: (Vec<u8>, Box<UserRecord>) },
+    /// Two users, of whom the second was first, who are one: only one of them is followed from now on.
+    Merge { keys: [Vec<u8>; 2], seen: UnixMillis },
+    /// A name that still is another name of the user whom the ledger calls so, if that is noted.
+    StillMerged { user: Vec<u8>, of: String, seen: UnixMillis },
+    /// A user who is another's other name no longer. `of` is that one's key.
+    Part { user: Vec<u8>, of: Vec<u8> },
     /// A page: the user, who is to be the one who joined then; increments of totals, entries for the outbox.
     Commit { user: (Vec<u8>, Vec<u8>), joined: UnixMillis, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
     /// Users whose histories are logged again from a time on.
@@ -50,7 +58,9 @@ impl Work {
             Self::Put(changes) => changes.len(),
             Self::Enroll(users) => users.len(),
             Self::Succeed { .. } => 2,
-            Self::Carry { .. } | Self::Rename { .. } => 4,
+            Self::StillMerged { .. } => 1,
+            Self::Carry { .. } | Self::Merge { .. } => 6,
+            Self::Rename { .. } | Self::Part { .. } => 4,
             Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len() / ENTRIES_OF_A_PLACE,
             Self::Rewind { users, .. } => users.len(),
             // Neighbours, and seldom.
@@ -223,6 +233,15 @@ impl Books {
             Work::Enroll(users) => enroll(users, reader, group)?,
             Work::Succeed { user: (key, record), since } => succeed(key, *record, since, reader, group)?,
             Work::Carry { from, to: (to, record) } => carry(&from, (to, *record), reader, group)?,
+            Work::Merge { keys: [one, first], seen } => merge(one, first, seen, reader, group)?,
+            Work::StillMerged { user, of, seen } => {
+                let note = keys::other_name(&user);
+                let noted = group.stored(&note, reader)?.map(|noted| OtherName::open(&noted)).transpose()?;
+                if noted.is_some_and(|noted| noted.of == of) {
+                    group.changes.push((note, Some(OtherName { of, seen: seen.0 }.seal())));
+                }
+            }
+            Work::Part { user, of } => part(user, &of, reader, group)?,
             Work::Commit { user: (key, record), joined, increments, entries } => {
                 // A turn may outlast its user's place on the roster: its page must not come over another's record.
                 let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::standing(&stored)).transpose()?;
@@ -241,6 +260,7 @@ impl Books {
                 if let Some(note) = group.stored(&gone, reader)? {
                     group.changes.extend([(gone, None), (keys::gone(&key), Some(note))]);
                 }
+                group.changes.push((keys::other_name(&from), None));
                 group.changes.extend([(from, None), (key, Some(StoredUser::from(&record).seal()))]);
             }
             Work::ForgetPool(pool_id) => {
@@ -438,7 +458,7 @@ fn succeed(
         record.joined = record.joined.max(UnixMillis(before.joined.0.saturating_add(1)));
         record.cursor = record.cursor.succeeding(before.cursor, since);
     }
-    let mut changes = Vec::new();
+    let mut changes = vec![(keys::other_name(&key), None)];
     back(&key, reader, group, &mut changes)?;
     changes.push((key, Some(StoredUser::from(&record).seal())));
     group.changes.extend(changes);
@@ -453,11 +473,8 @@ fn carry(
     reader: &Reader,
     group: &mut Group,
 ) -> Result<(), LedgerError> {
-    let stored = |key: &[u8]| -> Result<Option<UserRecord>, LedgerError> {
-        group.stored(key, reader)?.map(|stored| StoredUser::open(&stored)?.try_into()).transpose()
-    };
-    let Some(carried) = stored(from)? else { return Ok(()) };
-    match stored(&to)? {
+    let Some(carried) = user(from, reader, group)? else { return Ok(()) };
+    match user(&to, reader, group)? {
         Some(there) => {
             record.joined = record.joined.max(UnixMillis(there.joined.0.saturating_add(1)));
             record.cursor = there.cursor.joined_by(carried.cursor);
@@ -467,10 +484,83 @@ fn carry(
     }
     record.sub = record.sub.or(carried.sub);
     record.habit = carried.habit;
-    let mut changes = vec![(from.to_vec(), None)];
+    let mut changes = vec![(from.to_vec(), None), (keys::other_name(from), None), (keys::other_name(&to), None)];
     back(from, reader, group, &mut changes)?;
     back(&to, reader, group, &mut changes)?;
     changes.push((to, Some(StoredUser::from(&record).seal())));
+    group.changes.extend(changes);
+    Ok(())
+}
+
+/// A user as it is once the group is written.
+fn user(key: &[u8], reader: &Reader, group: &Group) -> Result<Option<UserRecord>, LedgerError> {
+    group.stored(key, reader)?.map(|stored| StoredUser::open(&stored)?.try_into()).transpose()
+}
+
+/// Where the one that was first is gone, the other takes over what is known of the user: of the two cursors, that which has seen more.
+/// Else the one that has been followed for longer is followed from now on, or else the one that was first; the other's record stays
+/// as it is. What the other remembers was counted. Turns under way for either find that they are not enrolled, and what they
+/// read is read again.
+fn merge(
+    one: Vec<u8>,
+    first: Vec<u8>,
+    seen: UnixMillis,
+    reader: &Reader,
+    group: &mut Group,
+) -> Result<(), LedgerError> {
+    let is_there = |note: Vec<u8>| group.stored(&note, reader).map(|note| note.is_some());
+    if is_there(keys::gone(&one))? || is_there(keys::other_name(&first))? {
+        return Err(LedgerError::NotEnrolled);
+    }
+    let followed = |key: &[u8]| user(key, reader, group)?.ok_or(LedgerError::NotEnrolled);
+    if is_there(keys::gone(&first))? {
+        let (mut record, gone) = (followed(&one)?, followed(&first)?);
+        let newest = |cursor: &Cursor| cursor.last_seen().map(|last| last.time);
+        let (mut base, other) = (gone.cursor, record.cursor);
+        if newest(&base) > newest(&other) {
+            base.remember_with(&other);
+            record.cursor = base;
+        } else {
+            record.cursor = other;
+            record.cursor.remember_with(&base);
+        }
+        record.joined = UnixMillis(record.joined.0.saturating_add(1));
+        group.changes.push((one, Some(StoredUser::from(&record).seal())));
+        return Ok(());
+    }
+    let [one, first] = [(followed(&one)?, one), (followed(&first)?, first)];
+    let ((mut other, other_key), (mut kept, kept_key)) =
+        if one.0.cursor.live_since() < first.0.cursor.live_since() { (first, one) } else { (one, first) };
+    let Some(RecordName::User { username: of, .. }) = RecordName::of(&kept_key) else {
+        return Err(LedgerError::NotEnrolled);
+    };
+    kept.cursor.remember_with(&other.cursor);
+    for record in [&mut kept, &mut other] {
+        record.joined = UnixMillis(record.joined.0.saturating_add(1));
+    }
+    group.changes.extend([
+        (keys::other_name(&kept_key), None),
+        (keys::other_name(&other_key), Some(OtherName { of, seen: seen.0 }.seal())),
+        (kept_key, Some(StoredUser::from(&kept).seal())),
+        (other_key, Some(StoredUser::from(&other).seal())),
+    ]);
+    Ok(())
+}
+
+/// While the one whose other name it was is followed, it is another's now, and everything since both were last seen to be one is
+/// live. Else the user goes on under this name, with what is known of it.
+fn part(key: Vec<u8>, of: &[u8], reader: &Reader, group: &mut Group) -> Result<(), LedgerError> {
+    let note = keys::other_name(&key);
+    let Some(stored) = group.stored(&note, reader)? else { return Ok(()) };
+    let seen = UnixMillis(OtherName::open(&stored)?.seen);
+    let mut changes = vec![(note, None)];
+    if let Some(mut record) = user(&key, reader, group)? {
+        let is_followed = group.stored(&keys::gone(of), reader)?.is_none();
+        let known = user(of, reader, group)?.filter(|_| !is_followed);
+        record.cursor = known.map_or_else(|| Cursor::new(seen, seen), |known| known.cursor);
+        record.joined = UnixMillis(record.joined.0.saturating_add(1));
+        changes.push((key, Some(StoredUser::from(&record).seal())));
+    }
     group.changes.extend(changes);
     Ok(())
 }

@@ -11,6 +11,8 @@
 //!   [`write_again`] makes good what a failed fsync may have left behind.
 //! - The cache is set, because its default is 1 GiB, and to a sixth, because it takes more than it counts.
 //!   `mode` changes nothing in this version.
+//! - Its file `conf` says how the others are written, the same for every store of ours. It is never synced, and one that is
+//!   damaged may make every opening fail ([`put_damaged_conf_aside`]).
 //! - A thread of its flushes and collects garbage every [`COLLECT_EVERY`], and calls fsync each time, also when nobody wrote:
 //!   at its default of half a second an idle disk is told to empty its cache twice a second.
 
@@ -25,6 +27,7 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
+use super::custody;
 use super::error::LedgerError;
 use crate::stop_point::{self, Step};
 
@@ -48,6 +51,22 @@ const COLLECT_EVERY: Duration = Duration::from_secs(2);
 
 /// What errors call the store as a whole.
 const WHAT: &str = "the store";
+
+/// Where the engine puts large pages.
+pub(super) const BLOBS: &str = "blobs";
+
+/// The engine's file, and how the names begin of those from which it only starts faster.
+const DB: &str = "db";
+const SNAPSHOT: &str = "snap.";
+
+/// Says how the other files are written; its last bytes are a checksum.
+const CONF: &str = "conf";
+const CONF_CHECKSUM_BYTES: usize = 4;
+
+/// Whether the engine opens what has this name in a store's directory.
+pub(super) fn is_ours(name: &str) -> bool {
+    matches!(name, DB | CONF | BLOBS) || name.starts_with(SNAPSHOT)
+}
 
 /// The store, open for reading. Clones share it; it stays open until the last is gone.
 #[derive(Clone)]
@@ -152,11 +171,15 @@ impl Engine {
             Ok(Err(sled::Error::Io(error))) if error.to_string().contains("could not acquire lock") => {
                 return Err(LedgerError::Locked(directory.to_owned()));
             }
+            Ok(Err(error)) if conf_is_damaged(directory)? => {
+                return Err(LedgerError::corrupt("the engine's configuration file", error.to_string()));
+            }
             Ok(Err(error)) => return Err(error.into()),
             Err(panic) => return Err(LedgerError::corrupt(WHAT, panicked(panic.as_ref()))),
         };
-        let path = directory.join("db");
-        let file = File::open(&path).map_err(|error| LedgerError::io("cannot open", &path, &error))?;
+        let path = directory.join(DB);
+        let file = custody::options().read(true).open(&path);
+        let file = file.map_err(|error| custody::unopened("cannot open", &path, &error))?;
         let mut engine = Self {
             reader: Reader(Arc::new(Store(Some(db)))),
             directory: directory.to_owned(),
@@ -200,17 +223,17 @@ impl Engine {
         stop_point::reached(Step::LedgerFlushed);
         // Blobs first: the log points at them.
         self.sync_blobs()?;
-        self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join("db"), &error))
+        self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join(DB), &error))
     }
 
     fn sync_blobs(&mut self) -> Result<(), LedgerError> {
-        let blobs = self.directory.join("blobs");
+        let blobs = self.directory.join(BLOBS);
         let failed = |error| LedgerError::io("cannot sync", &blobs, &error);
         let mut present = HashSet::new();
         for blob in fs::read_dir(&blobs).map_err(failed)? {
             let name = blob.map_err(failed)?.file_name();
             if !self.synced_blobs.contains(&name) {
-                match File::open(blobs.join(&name)).and_then(|file| file.sync_all()) {
+                match custody::options().read(true).open(blobs.join(&name)).and_then(|file| file.sync_all()) {
                     Ok(()) => {}
                     // sled removes a blob when its page is written anew.
                     Err(error) if error.kind() == ErrorKind::NotFound => continue,
@@ -245,17 +268,18 @@ impl Engine {
 /// # Errors
 /// `Locked`: an engine still has the store.
 pub(super) fn write_again(directory: &Path) -> Result<(), LedgerError> {
-    let path = directory.join("db");
-    let failed = |error: &std::io::Error| LedgerError::io("cannot write again", &path, error);
-    let mut db = File::options().read(true).write(true).open(&path).map_err(|error| failed(&error))?;
+    let path = directory.join(DB);
+    let failed = |error: &std::io::Error| custody::unopened("cannot write again", &path, error);
+    let open = |path: &Path| custody::options().read(true).write(true).open(path);
+    let mut db = open(&path).map_err(|error| failed(&error))?;
     match db.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked(directory.to_owned())),
         Err(TryLockError::Error(error)) => return Err(failed(&error)),
     }
     let mut written = write_over_itself(&mut db);
-    for blob in fs::read_dir(directory.join("blobs")).into_iter().flatten() {
-        let blob = blob.and_then(|blob| File::options().read(true).write(true).open(blob.path()));
+    for blob in fs::read_dir(directory.join(BLOBS)).into_iter().flatten() {
+        let blob = blob.and_then(|blob| open(&blob.path()));
         written = written.and(blob.and_then(|mut blob| write_over_itself(&mut blob)));
     }
     // To close the file is not enough: a child process has a copy of it between fork and exec.
@@ -281,11 +305,38 @@ pub(super) fn remove_snapshots(directory: &Path) -> Result<(), LedgerError> {
     let failed = |error| LedgerError::io("cannot remove the snapshots in", directory, &error);
     for file in fs::read_dir(directory).map_err(failed)? {
         let file = file.map_err(failed)?;
-        if file.file_name().to_string_lossy().starts_with("snap.") {
+        if file.file_name().to_string_lossy().starts_with(SNAPSHOT) {
             fs::remove_file(file.path()).map_err(failed)?;
         }
     }
     Ok(())
+}
+
+/// Puts a damaged configuration file aside: sled writes a new one, the same as for every store of ours.
+pub(super) fn put_damaged_conf_aside(directory: &Path) -> Result<(), LedgerError> {
+    if !conf_is_damaged(directory)? {
+        return Ok(());
+    }
+    let (conf, aside) = (directory.join(CONF), directory.join("conf.corrupt"));
+    fs::rename(&conf, &aside).map_err(|error| LedgerError::io("cannot rename", &conf, &error))?;
+    sync_directory(directory)?;
+    let moved_to = aside.display();
+    tracing::warn!(%moved_to, "the storage engine's configuration file was damaged; it is written anew");
+    Ok(())
+}
+
+/// Whether the configuration file is there, and not as it was written. One that is sound may be of another version.
+fn conf_is_damaged(directory: &Path) -> Result<bool, LedgerError> {
+    let path = directory.join(CONF);
+    let conf = match custody::read_small(&path) {
+        Ok(conf) => conf,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(custody::unopened("cannot read", &path, &error)),
+    };
+    let sound = conf
+        .split_last_chunk::<CONF_CHECKSUM_BYTES>()
+        .is_some_and(|(text, checksum)| !text.is_empty() && crc32fast::hash(text) == u32::from_le_bytes(*checksum));
+    Ok(!sound)
 }
 
 /// Puts a directory's own entries on the disk.

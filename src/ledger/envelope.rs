@@ -208,6 +208,21 @@ impl Record for Gone {
     const WHAT: &'static str = "a user who is gone";
 }
 
+/// Whose other name a name is.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct OtherName {
+    /// The name under which the user is followed, as the ledger has it.
+    #[prost(string, tag = "1")]
+    pub(super) of: String,
+    /// When both names showed the same history last.
+    #[prost(sint64, tag = "2")]
+    pub(super) seen: i64,
+}
+
+impl Record for OtherName {
+    const WHAT: &'static str = "another name of a user";
+}
+
 /// When the ledger that was here before last wrote something.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct LostSince {

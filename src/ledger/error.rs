@@ -12,6 +12,16 @@ pub enum LedgerError {
         .0.display()
     )]
     Locked(PathBuf),
+    /// Somebody else could have put there what the ledger would use: only a person can tell what it is.
+    #[error("will not use {}: {problem}; {remedy}", .path.display())]
+    Untrusted {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why not.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
     /// Nobody has kept a state there.
     #[error("there is no ledger in {}: is it the state.path of an exporter that has run?", .0.display())]
     Absent(PathBuf),
@@ -85,6 +95,11 @@ impl LedgerError {
             _ => "",
         };
         Self::Storage(format!("{doing} {}: {error}{remedy}", path.display()))
+    }
+
+    /// A directory or file that somebody else could have put there.
+    pub(super) fn untrusted(path: &Path, problem: &str, remedy: &str) -> Self {
+        Self::Untrusted { path: path.to_owned(), problem: problem.to_owned(), remedy: remedy.to_owned() }
     }
 
     /// A record whose bytes make no sense.

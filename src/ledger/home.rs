@@ -9,7 +9,10 @@
 //! <state.path>/lost-since                     while a damaged store is replaced: what the new one has to know
 //! ```
 //!
-//! `last-commit` is also how a loss is noticed: a damaged store may well open, as it was some time ago.
+//! `last-commit` is also how a loss is noticed: a damaged store may well open, as it was some time ago. It is there before the
+//! first commit, is written over in its place with every commit before anybody hears of that, and anew, to the disk, every
+//! [`NOTE_EVERY`](super::writer): whatever is damaged after a kill is noticed to the last commit, and after a power cut to those
+//! of the last seconds.
 //!
 //! A damaged store is replaced in steps, and a process that dies between any two of them leaves the rest to the next:
 //!
@@ -36,9 +39,12 @@
 //!
 //! One that was made private anew (`ledger.private`) takes the same way, but for the old one: that becomes `ledger.outdated`,
 //! and whoever enters removes it.
+//!
+//! Who else may have written to the directory, and what follows, is told in [`custody`](super::custody).
 
-use std::fs::{self, DirBuilder, File, TryLockError};
-use std::io::{ErrorKind, Write as _};
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind, Write as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,6 +52,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::books::Books;
+use super::custody::{self, Custody, make_directory, read_small};
 use super::engine::{self, Engine};
 use super::envelope::{Format, Record as _};
 use super::error::LedgerError;
@@ -68,8 +75,8 @@ const PRIVATE: &str = "ledger.private";
 const OUTDATED: &str = "ledger.outdated";
 
 /// How long a store that this very process has just left may take to let go of its files: sled's threads end after it,
-/// and a child process has copies of them between fork and exec.
-const LET_GO: Duration = Duration::from_secs(5);
+/// and a child process has copies of them between fork and exec. On a busy machine seconds were seen.
+const LET_GO: Duration = Duration::from_secs(20);
 
 /// Written and removed again before a store is called damaged: a full disk must not be taken for one.
 const PROBE_BYTES: usize = 1 << 20;
@@ -79,6 +86,9 @@ pub(super) struct Home {
     path: PathBuf,
     cache_bytes: u64,
     lock: File,
+    custody: Custody,
+    /// The note of the last commit, to be written over in its place; None until this process has written it anew.
+    note: Option<File>,
 }
 
 /// A store that was damaged and has been replaced by a new one.
@@ -95,31 +105,38 @@ pub struct Rebuilt {
 /// The time of a durable group, and its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LastCommit {
-    pub(super) time: UnixMillis,
+    /// None if that is not known: the store was put in from elsewhere.
+    pub(super) time: Option<UnixMillis>,
     pub(super) group: u64,
 }
 
 impl Home {
-    /// Makes the directory (for the owner alone) if it is not there, and takes its lock.
+    /// Makes the directory (for the owner alone) if it is not there, makes sure that nobody else's files are in it, and takes
+    /// its lock.
     pub(super) fn enter(state: &StateConfig) -> Result<Self, LedgerError> {
         let path = &state.path;
-        make_directory(path)?;
+        let custody = Self::look(state)?;
         let lock_path = path.join("lock");
-        let lock = File::options()
+        let lock = custody::options()
             .write(true)
             .create(true)
             .truncate(false)
             .open(&lock_path)
-            .map_err(|error| LedgerError::io("cannot open", &lock_path, &error))?;
+            .map_err(|error| custody::unopened("cannot open", &lock_path, &error))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked(path.clone())),
             Err(TryLockError::Error(error)) => return Err(LedgerError::io("cannot lock", &lock_path, &error)),
         }
-        let home = Self { path: path.clone(), cache_bytes: state.cache_bytes, lock };
+        let home = Self { path: path.clone(), cache_bytes: state.cache_bytes, lock, custody, note: None };
         home.put_imported_in_place()?;
         home.put_private_in_place()?;
         Ok(home)
+    }
+
+    /// Makes the directory if it is not there, and makes sure that nobody else's files are in it.
+    pub(super) fn look(state: &StateConfig) -> Result<Custody, LedgerError> {
+        Custody::of(&state.path, is_ours)
     }
 
     /// Takes the lock of a state directory that has a store; makes none.
@@ -160,10 +177,16 @@ impl Home {
         }
     }
 
-    /// Has a store that is built, synced and closed take the place of the one that is there; answers where that one lies.
-    pub(super) fn complete_import(&self) -> Result<Option<PathBuf>, LedgerError> {
+    /// Has a store of so many groups that is built, synced and closed take the place of the one that is there; answers where
+    /// that one lies.
+    pub(super) fn complete_import(&mut self, groups: u64) -> Result<Option<PathBuf>, LedgerError> {
         self.rename(&self.path.join(IMPORTING), &self.path.join(IMPORTED))?;
-        self.put_imported_in_place()
+        let replaced = self.put_imported_in_place()?;
+        // It is in its place already, and noted by whoever opens it first.
+        if let Err(error) = self.note_anew(LastCommit { time: None, group: groups }) {
+            tracing::debug!(%error, "an imported ledger cannot be noted");
+        }
+        Ok(replaced)
     }
 
     /// Has a store that was made private, as above, take the place of the one that is there, which is removed.
@@ -220,8 +243,9 @@ impl Home {
         Ok(replaced)
     }
 
-    /// Opens the store and reads its books; replaces it by a new one if it is damaged beyond doubt.
-    pub(super) fn open(&self, now: UnixMillis) -> Result<(Engine, Books, Option<Rebuilt>), LedgerError> {
+    /// Opens the store and reads its books; replaces it by a new one if it is damaged beyond doubt. The store is noted: from
+    /// then on it does not pass for a new one.
+    pub(super) fn open(&mut self, now: UnixMillis) -> Result<(Engine, Books, Option<Rebuilt>), LedgerError> {
         let (engine, books) = match self.open_or_begin() {
             Err(LedgerError::Corrupt { what, problem }) => {
                 self.probe()?;
@@ -232,8 +256,36 @@ impl Home {
         };
         // Of a store that could be opened after all, a file may tell that was never moved.
         let rebuilt = self.loss()?.filter(|rebuilt| rebuilt.moved_to.exists());
+        // Before the file is removed: a store that is lost again has to know since when the first one was.
+        let time = match &rebuilt {
+            Some(rebuilt) => rebuilt.last_commit,
+            // A store that is new has missed nothing before; of another one nobody knows.
+            None => (books.groups == 0).then_some(now),
+        };
+        self.note_opened(books.groups, time)?;
         remove_if_there(&self.loss_path())?;
         Ok((engine, books, rebuilt))
+    }
+
+    /// Notes a store that was opened, which has so many groups; `time` is for one of which nothing is noted.
+    pub(super) fn note_opened(&mut self, groups: u64, time: Option<UnixMillis>) -> Result<(), LedgerError> {
+        match self.last_commit() {
+            // What was noted before remains older than the truth.
+            Some(noted) if noted.group < groups => {
+                // A full disk shows soon enough where it matters.
+                if let Err(error) = self.remember(LastCommit { group: groups, ..noted }) {
+                    tracing::debug!(%error, "the number of the last commit cannot be noted");
+                }
+                Ok(())
+            }
+            Some(_) => Ok(()),
+            None => self.note_anew(LastCommit { time, group: groups }),
+        }
+    }
+
+    fn note_anew(&mut self, last: LastCommit) -> Result<(), LedgerError> {
+        self.remember(last).map_err(|error| LedgerError::io("cannot write", &self.last_commit_path(), &error))?;
+        engine::sync_directory(&self.path)
     }
 
     /// Opens the store again that this process had open, and in which at least `groups_known` groups were written. Another
@@ -251,6 +303,10 @@ impl Home {
     /// Opens the store as it is, or makes a new one if there is none.
     fn open_or_begin(&self) -> Result<(Engine, Books), LedgerError> {
         if !self.is_begun() {
+            if self.store().exists() && self.groups_noted().is_some() && self.loss()?.is_none() {
+                // Its directory is made only after the note on the one before was removed.
+                return Err(LedgerError::corrupt("the store", "its file is missing"));
+            }
             // A new store knows nothing of the one before.
             remove_if_there(&self.last_commit_path())?;
             make_directory(&self.store())?;
@@ -259,13 +315,14 @@ impl Home {
         self.open_store(None, self.loss()?.and_then(|loss| loss.last_commit))
     }
 
-    /// Opens the store and reads its books. Only snapshots, which are redundant, are removed if that helps.
+    /// Opens the store and reads its books. Only what is redundant is removed if that helps.
     fn open_store(
         &self,
         groups_known: Option<u64>,
         lost_since: Option<UnixMillis>,
     ) -> Result<(Engine, Books), LedgerError> {
         let store = self.store();
+        engine::put_damaged_conf_aside(&store)?;
         let engine = match self.open_engine() {
             Err(LedgerError::Corrupt { .. }) => {
                 engine::remove_snapshots(&store)?;
@@ -298,6 +355,11 @@ impl Home {
     }
 
     pub(super) fn open_engine(&self) -> Result<Engine, LedgerError> {
+        self.custody.check(&self.store(), engine::is_ours)?;
+        let blobs = self.store().join(engine::BLOBS);
+        if blobs.exists() {
+            self.custody.check(&blobs, |_| true)?;
+        }
         self.patiently(|| Engine::open(&self.store(), self.cache_bytes))
     }
 
@@ -335,7 +397,7 @@ impl Home {
     /// Shows that the disk takes new data, so that what cannot be read is damaged and not in want of room.
     fn probe(&self) -> Result<(), LedgerError> {
         let path = self.path.join("probe");
-        let written = File::create(&path).and_then(|mut file| {
+        let written = custody::new_file(&path).and_then(|mut file| {
             file.write_all(&vec![0; PROBE_BYTES])?;
             file.sync_all()
         });
@@ -355,7 +417,7 @@ impl Home {
             return Err(LedgerError::DamagedAgain { problem: problem.to_owned(), kept, beside: self.path.clone() });
         }
         let name = format!("{PREFIX}{}", compact(now));
-        let last_commit = self.last_commit().map_or_else(|| "unknown".to_owned(), |last| last.time.to_string());
+        let last_commit = time_text(self.last_commit().and_then(|last| last.time));
         write_whole(&self.loss_path(), &format!("{last_commit}\n{name}\n{problem}\n")).map_err(failed)?;
         engine::sync_directory(&self.path)?;
         fs::rename(self.store(), self.path.join(name)).map_err(failed)?;
@@ -364,10 +426,10 @@ impl Home {
 
     /// What `lost-since` tells, if a damaged store was being replaced.
     fn loss(&self) -> Result<Option<Rebuilt>, LedgerError> {
-        let text = match fs::read_to_string(self.loss_path()) {
-            Ok(text) => text,
+        let text = match read_small(&self.loss_path()) {
+            Ok(text) => String::from_utf8_lossy(&text).into_owned(),
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(LedgerError::io("cannot read", &self.loss_path(), &error)),
+            Err(error) => return Err(custody::unopened("cannot read", &self.loss_path(), &error)),
         };
         let mut lines = text.splitn(3, '\n');
         let mut line = || lines.next().unwrap_or_default().trim();
@@ -379,15 +441,34 @@ impl Home {
     }
 
     /// What was last made durable, as the small file beside the store has it: older than the truth, never newer.
-    fn last_commit(&self) -> Option<LastCommit> {
-        let text = fs::read_to_string(self.last_commit_path()).ok()?;
+    pub(super) fn last_commit(&self) -> Option<LastCommit> {
+        let text = String::from_utf8(read_small(&self.last_commit_path()).ok()?).ok()?;
         let (time, group) = text.trim().split_once(' ')?;
-        Some(LastCommit { time: parse_time(time)?, group: group.parse().ok()? })
+        let time = if time == UNKNOWN { None } else { Some(parse_time(time)?) };
+        Some(LastCommit { time, group: group.parse().ok()? })
     }
 
-    /// Remembers what was last made durable.
-    pub(super) fn remember(&self, last: LastCommit) -> std::io::Result<()> {
-        write_whole(&self.last_commit_path(), &format!("{} {}\n", last.time, last.group))
+    /// Remembers what was last made durable, on the disk.
+    pub(super) fn remember(&mut self, last: LastCommit) -> io::Result<()> {
+        // Whatever happens, the former file is written to no more.
+        self.note = None;
+        self.note = Some(write_whole(&self.last_commit_path(), &last.text())?);
+        Ok(())
+    }
+
+    /// Remembers what was last made durable, so that a kill cannot take it back. It costs no access to the disk.
+    pub(super) fn jot(&mut self, last: LastCommit) -> io::Result<()> {
+        match &self.note {
+            // A write of so few bytes is whole or not at all, but for a power cut. The next text is never shorter.
+            Some(note) => note.write_all_at(last.text().as_bytes(), 0),
+            None => self.remember(last),
+        }
+    }
+}
+
+impl LastCommit {
+    fn text(self) -> String {
+        format!("{} {}\n", time_text(self.time), self.group)
     }
 }
 
@@ -408,16 +489,30 @@ fn parse_time(text: &str) -> Option<UnixMillis> {
     Some(UnixMillis::from_secs_and_nanos(time.unix_timestamp(), time.nanosecond()))
 }
 
-/// Writes a small file that is whole at any moment: the old one or the new one.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
+/// What stands for a time that is not known.
+const UNKNOWN: &str = "unknown";
+
+fn time_text(time: Option<UnixMillis>) -> String {
+    time.map_or_else(|| UNKNOWN.to_owned(), |time| time.to_string())
+}
+
+/// Whether the ledger may open, move or remove what has this name in the state directory.
+fn is_ours(name: &str) -> bool {
+    matches!(name, "lock" | "probe" | "last-commit" | "last-commit.new" | "lost-since" | "lost-since.new")
+        || name == "ledger"
+        || name.starts_with("ledger.")
+}
+
+/// Writes a small file that is whole at any moment: the old one or the new one. Answers the new one, still open.
+fn write_whole(path: &Path, text: &str) -> io::Result<File> {
     let draft = path.with_extension("new");
-    let mut file = File::create(&draft)?;
+    let mut file = custody::new_file(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     stop_point::reached(Step::NoteDrafted);
     fs::rename(draft, path)?;
     stop_point::reached(Step::NoteRenamed);
-    Ok(())
+    Ok(file)
 }
 
 fn remove_if_there(path: &Path) -> Result<(), LedgerError> {
@@ -425,14 +520,6 @@ fn remove_if_there(path: &Path) -> Result<(), LedgerError> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(LedgerError::io("cannot remove", path, &error)),
         _ => Ok(()),
     }
-}
-
-fn make_directory(path: &Path) -> Result<(), LedgerError> {
-    let mut builder = DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|error| LedgerError::io("cannot make the directory", path, &error))
 }
 
 #[cfg(test)]

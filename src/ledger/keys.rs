@@ -5,6 +5,7 @@
 //! p/<pool>               a pool that is followed
 //! t/<pool>/<series>      a durable counter
 //! u/<pool>/<username>    a user and its cursor
+//! a/<pool>/<username>    whose other name this is, of a user who is followed under two names; absent for everybody else
 //! g/<pool>/<username>    since when a user is gone whose record is kept; absent for those who are followed
 //! o/<sequence, 8 bytes>  outbox, in the order of delivery
 //! q/<sequence, 8 bytes>  quarantine, under the number that the entry had in the outbox
@@ -71,6 +72,17 @@ pub(super) fn gone(user: &[u8]) -> Vec<u8> {
     let mut key = user.to_vec();
     if let Some(kind) = key.first_mut() {
         *kind = b'g';
+    }
+    key
+}
+
+/// Where it is noted that the user with this key is followed under another name. In a record of its own, because the user's is
+/// written by discovery, which does not know.
+pub(super) fn other_name(user: &[u8]) -> Vec<u8> {
+    debug_assert!(user.starts_with(b"u/"), "a user's key");
+    let mut key = user.to_vec();
+    if let Some(kind) = key.first_mut() {
+        *kind = b'a';
     }
     key
 }

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::UserRecord;
-use super::envelope::{Count, Format, Gone, Instance, LostSince, Pool, PrivacyNote, Record as _};
+use super::envelope::{Count, Format, Gone, Instance, LostSince, OtherName, Pool, PrivacyNote, Record as _};
 use super::error::LedgerError;
 use super::keys;
 use super::stored_entry::{StoredEntry, StoredRefusal};
@@ -46,6 +46,13 @@ pub enum RecordName {
         /// The user.
         username: String,
     },
+    /// Whose other name this is.
+    OtherName {
+        /// The pool's id.
+        user_pool_id: String,
+        /// The other name.
+        username: String,
+    },
     /// An entry that waits for delivery.
     Outbox {
         /// Its place.
@@ -64,7 +71,8 @@ const OF_THE_LEDGER: [&[u8]; 6] =
 
 impl RecordName {
     /// The kinds, in the order of the ledger's map.
-    pub const KINDS: [&'static str; 7] = ["ledger", "pool", "total", "user", "gone", "outbox", "quarantine"];
+    pub const KINDS: [&'static str; 8] =
+        ["ledger", "pool", "total", "user", "gone", "other_name", "outbox", "quarantine"];
 
     /// Its kind, one of [`RecordName::KINDS`].
     pub fn kind(&self) -> &'static str {
@@ -74,6 +82,7 @@ impl RecordName {
             Self::Total { .. } => "total",
             Self::User { .. } => "user",
             Self::Gone { .. } => "gone",
+            Self::OtherName { .. } => "other_name",
             Self::Outbox { .. } => "outbox",
             Self::Quarantine { .. } => "quarantine",
         }
@@ -89,6 +98,7 @@ impl RecordName {
             b"p/" => Self::Pool { user_pool_id: text()? },
             b"t/" => pair().map(|(user_pool_id, series)| Self::Total { user_pool_id, series })?,
             b"u/" => pair().map(|(user_pool_id, username)| Self::User { user_pool_id, username })?,
+            b"a/" => pair().map(|(user_pool_id, username)| Self::OtherName { user_pool_id, username })?,
             b"g/" => pair().map(|(user_pool_id, username)| Self::Gone { user_pool_id, username })?,
             b"o/" => Self::Outbox { number: keys::sequence_of(key)? },
             b"q/" => Self::Quarantine { number: keys::sequence_of(key)? },
@@ -107,6 +117,9 @@ impl RecordName {
             }
             Self::Gone { user_pool_id, username } => {
                 [b"g/", user_pool_id.as_bytes(), b"/", username.as_bytes()].concat()
+            }
+            Self::OtherName { user_pool_id, username } => {
+                [b"a/", user_pool_id.as_bytes(), b"/", username.as_bytes()].concat()
             }
             Self::Outbox { number } => keys::outbox(*number),
             Self::Quarantine { number } => keys::quarantine(*number),
@@ -135,6 +148,7 @@ impl RecordName {
             Self::Total { .. } => Count::open(value).map(drop),
             Self::User { .. } => UserRecord::try_from(StoredUser::open(value)?).map(drop),
             Self::Gone { .. } => Gone::open(value).map(drop),
+            Self::OtherName { .. } => OtherName::open(value).map(drop),
             Self::Outbox { .. } => StoredEntry::open(value).map(drop),
             Self::Quarantine { .. } => StoredEntry::open(&StoredRefusal::open(value)?.value).map(drop),
         }
@@ -154,6 +168,7 @@ mod tests {
             keys::total("eu-west-1_A", "events/a/b"),
             keys::user("eu-west-1_A", "a/b"),
             keys::gone(&keys::user("eu-west-1_A", "ü")),
+            keys::other_name(&keys::user("eu-west-1_A", "ü/b")),
             keys::outbox(7),
             keys::quarantine(u64::MAX),
         ] {

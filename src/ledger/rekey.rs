@@ -29,7 +29,7 @@ const AT_ONCE: usize = 100;
 
 /// Makes the store private as it is to be, if it is not.
 pub(super) fn make_private(
-    home: &Home,
+    home: &mut Home,
     mut engine: Engine,
     books: Books,
     privacy: &Privacy,
@@ -56,9 +56,12 @@ pub(super) fn make_private(
     })?;
     changes.extend(notes(privacy));
     private.write(changes)?;
+    let noted = home.last_commit();
     drop((private, engine, books));
     home.complete_private()?;
-    home.open_existing()
+    let (engine, books) = home.open_existing()?;
+    home.note_opened(books.groups, noted.and_then(|noted| noted.time))?;
+    Ok((engine, books))
 }
 
 /// What the ledger says of its privacy. Where names are hidden, an older build would take everybody for new.
@@ -115,6 +118,8 @@ fn made_private(key: &[u8], value: &[u8], privacy: &Privacy) -> Change {
         Some(RecordName::Gone { user_pool_id, username }) => {
             (keys::gone(&keys::user(&user_pool_id, &privacy.ledger_name(&username))), Some(value.to_vec()))
         }
+        // It says another user's name. It is found out again by the first page that both names show.
+        Some(RecordName::OtherName { .. }) => (key.to_vec(), None),
         Some(RecordName::Outbox { .. }) => {
             entry(value, privacy).map_or_else(as_it_is, |entry| (key.to_vec(), Some(entry)))
         }

@@ -3,8 +3,16 @@
 //!
 //! Times are differences to a time that is stored before them, zigzag and variable in length; they wrap, so that the ends
 //! of the range come back as they were. Labels are packed, five bits each.
+//!
+//! | version | what is new in it |
+//! |---|---|
+//! | 1 | |
+//! | 2 | the habit |
+//! | 3 | an event is remembered once, with all its dates and former states; versions 1 and 2 may hold it once for each date |
 
-use crate::cursor::{Cursor, LastSeen, OpenWalk, Sighting, Watch};
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::cursor::{Cursor, Dates, LastSeen, OpenWalk, Sighting, Watch};
 use crate::event::{EventKey, Facts, Label, MutableDigest, UnixMillis, Vocabulary};
 use crate::source::PageToken;
 
@@ -29,9 +37,10 @@ pub(super) struct StoredUser {
     reread_at: i64,
     #[prost(message, optional, tag = "6")]
     last_seen: Option<StoredLastSeen>,
-    /// In order of time.
+    /// In order of their newest dates.
     #[prost(message, repeated, tag = "7")]
     seen: Vec<StoredSighting>,
+    /// Shown without a date, oldest acquaintance first.
     #[prost(message, repeated, tag = "8")]
     undated: Vec<StoredSighting>,
     #[prost(message, repeated, tag = "9")]
@@ -45,12 +54,12 @@ pub(super) struct StoredUser {
 
 impl Record for StoredUser {
     const WHAT: &'static str = "a user";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
 
     fn migrate(version: u8, payload: &[u8]) -> Result<Self, LedgerError> {
         match version {
-            // It had no habit, and is else the same.
-            1 => envelope::decode(Self::WHAT, payload),
+            // What they do not have reads as absent, and one event that they hold twice becomes one when it is read.
+            1 | 2 => envelope::decode(Self::WHAT, payload),
             _ => Err(envelope::never_was(Self::WHAT, version)),
         }
     }
@@ -108,7 +117,7 @@ struct StoredLastSeen {
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct StoredSighting {
-    /// Less the time of the sighting before; of the first, less the horizon. Of an undated event, 0.
+    /// Its newest date less that of the sighting before; of the first, less the horizon. Of an undated event, 0.
     #[prost(sint64, tag = "1")]
     time: i64,
     #[prost(bytes = "vec", tag = "2")]
@@ -125,6 +134,15 @@ struct StoredSighting {
     challenges: Vec<u8>,
     #[prost(message, optional, tag = "7")]
     watch: Option<StoredWatch>,
+    /// Its oldest date less its newest.
+    #[prost(sint64, tag = "8")]
+    oldest: i64,
+    /// Eight bytes for each.
+    #[prost(bytes = "vec", tag = "9")]
+    former: Vec<u8>,
+    /// Of an undated event that was shown with a date, too: its newest date less the horizon.
+    #[prost(sint64, optional, tag = "10")]
+    dated: Option<i64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
@@ -155,6 +173,13 @@ impl From<&UserRecord> for StoredUser {
     fn from(record: &UserRecord) -> Self {
         let cursor = &record.cursor;
         let mut before = cursor.horizon;
+        let mut seen: Vec<_> = cursor
+            .seen
+            .iter()
+            .filter(|(key, _)| !cursor.undated.contains(key))
+            .map(|(key, sighting)| (sighting.dates.map_or(UNDATED, |dates| dates.newest), key, sighting))
+            .collect();
+        seen.sort_by_key(|(time, ..)| *time);
         Self {
             joined: record.joined.0,
             sub: record.sub.clone(),
@@ -165,19 +190,24 @@ impl From<&UserRecord> for StoredUser {
                 .last_seen
                 .as_ref()
                 .map(|last| StoredLastSeen { time: less(last.time, cursor.horizon), id: last.id.clone() }),
-            seen: cursor
-                .seen
-                .iter()
-                .map(|((time, key), sighting)| {
-                    let stored = StoredSighting::of(*key, sighting, *time, before);
-                    before = *time;
+            seen: seen
+                .into_iter()
+                .map(|(time, key, sighting)| {
+                    let stored =
+                        StoredSighting { time: less(time, before), ..StoredSighting::of(*key, sighting, time) };
+                    before = time;
                     stored
                 })
                 .collect(),
             undated: cursor
                 .undated
                 .iter()
-                .map(|(key, sighting)| StoredSighting::of(*key, sighting, UNDATED, UNDATED))
+                .filter_map(|key| Some((key, cursor.seen.get(key)?)))
+                .map(|(key, sighting)| {
+                    let newest = sighting.dates.map(|dates| dates.newest);
+                    let dated = newest.map(|newest| less(newest, cursor.horizon));
+                    StoredSighting { dated, ..StoredSighting::of(*key, sighting, newest.unwrap_or(UNDATED)) }
+                })
                 .collect(),
             open: cursor.open.iter().map(|walk| StoredWalk::of(walk, cursor.horizon)).collect(),
             habit: record.habit.as_ref().map(|habit| StoredHabit::of(habit, record.joined)),
@@ -193,19 +223,30 @@ impl TryFrom<StoredUser> for UserRecord {
         let joined = UnixMillis(stored.joined);
         let live_since = plus(stored.live_since, joined);
         let horizon = plus(stored.horizon, live_since);
+        let mut seen = BTreeMap::new();
+        let mut remember = |key: EventKey, sighting: Sighting| {
+            // Older versions told events apart by their dates.
+            let sighting = match seen.remove(&key) {
+                Some(before) => Sighting::merged_with(before, sighting),
+                None => sighting,
+            };
+            seen.insert(key, sighting);
+        };
         let mut before = horizon;
-        let seen = stored
-            .seen
-            .into_iter()
-            .map(|sighting| {
-                let time = plus(sighting.time, before);
-                before = time;
-                let (key, sighting) = sighting.sighting(time)?;
-                Ok(((time, key), sighting))
-            })
-            .collect::<Result<_, LedgerError>>()?;
-        let undated =
-            stored.undated.into_iter().map(|sighting| sighting.sighting(UNDATED)).collect::<Result<_, _>>()?;
+        for sighting in stored.seen {
+            before = plus(sighting.time, before);
+            let (key, sighting) = sighting.sighting(Some(before))?;
+            remember(key, sighting);
+        }
+        let mut undated = VecDeque::new();
+        for sighting in stored.undated {
+            let newest = sighting.dated.map(|dated| plus(dated, horizon));
+            let (key, sighting) = sighting.sighting(newest)?;
+            remember(key, sighting);
+            if !undated.contains(&key) {
+                undated.push_back(key);
+            }
+        }
         let open = stored.open.into_iter().map(|walk| walk.walk(horizon)).collect();
         Ok(Self {
             joined,
@@ -241,10 +282,11 @@ impl StoredWalk {
 }
 
 impl StoredSighting {
-    fn of(key: EventKey, sighting: &Sighting, time: UnixMillis, before: UnixMillis) -> Self {
+    /// All but its newest date, `time`; of an undated event, [`UNDATED`].
+    fn of(key: EventKey, sighting: &Sighting, time: UnixMillis) -> Self {
         let code = |code: u32| u8::try_from(code).unwrap_or(OTHER);
         Self {
-            time: less(time, before),
+            time: 0,
             key: key.0.to_vec(),
             digest: sighting.digest.0,
             revision: sighting.revision,
@@ -260,15 +302,23 @@ impl StoredSighting {
                 next_look: less(watch.next_look, time),
                 last_looks: watch.last_looks,
             }),
+            oldest: sighting.dates.map_or(0, |dates| less(dates.oldest, dates.newest)),
+            former: sighting.former.iter().flat_map(|digest| digest.0.to_be_bytes()).collect(),
+            dated: None,
         }
     }
 
-    fn sighting(self, time: UnixMillis) -> Result<(EventKey, Sighting), LedgerError> {
+    /// The sighting of an event whose newest date is this.
+    fn sighting(self, newest: Option<UnixMillis>) -> Result<(EventKey, Sighting), LedgerError> {
+        let time = newest.unwrap_or(UNDATED);
         let Ok(key) = self.key.try_into() else {
             return Err(LedgerError::corrupt(StoredUser::WHAT, "an event's key has not 16 bytes"));
         };
         let (pairs, []) = self.challenges.as_chunks() else {
             return Err(LedgerError::corrupt(StoredUser::WHAT, "a challenge has no response"));
+        };
+        let (former, []) = self.former.as_chunks() else {
+            return Err(LedgerError::corrupt(StoredUser::WHAT, "a former state has not 8 bytes"));
         };
         let (live, mut facts) = unpack(self.facts);
         facts.challenges = pairs
@@ -276,7 +326,9 @@ impl StoredSighting {
             .map(|&[name, response]| (Label::from_code(name.into()), Label::from_code(response.into())))
             .collect();
         let sighting = Sighting {
+            dates: newest.map(|newest| Dates { oldest: plus(self.oldest, newest), newest }),
             digest: MutableDigest(self.digest),
+            former: former.iter().map(|digest| MutableDigest(u64::from_be_bytes(*digest))).collect(),
             revision: self.revision,
             live,
             facts,
@@ -340,7 +392,7 @@ fn plus(difference: i64, base: UnixMillis) -> UnixMillis {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use proptest::collection::{btree_map, vec, vec_deque};
+    use proptest::collection::{btree_map, vec};
     use proptest::option::of;
     use proptest::prelude::*;
 
@@ -381,9 +433,13 @@ pub(super) mod tests {
     }
 
     fn sighting() -> impl Strategy<Value = Sighting> {
-        (any::<u64>(), any::<u32>(), any::<bool>(), facts(), of(watch())).prop_map(
-            |(digest, revision, live, facts, watch)| Sighting {
+        let dates = (time(), time()).prop_map(|(one, other)| Dates { oldest: one.min(other), newest: one.max(other) });
+        let former = vec(any::<u64>().prop_map(MutableDigest), 0..3);
+        (dates, any::<u64>(), former, any::<u32>(), any::<bool>(), facts(), of(watch())).prop_map(
+            |(dates, digest, former, revision, live, facts, watch)| Sighting {
+                dates: Some(dates),
                 digest: MutableDigest(digest),
+                former,
                 revision,
                 live,
                 facts,
@@ -411,20 +467,24 @@ pub(super) mod tests {
             last_seen,
             time(),
             time(),
-            btree_map((time(), key()), sighting(), 0..8),
-            vec_deque((key(), sighting()), 0..3),
+            btree_map(key(), (sighting(), prop_oneof![4 => Just(0), 1 => Just(1), 1 => Just(2)]), 0..8),
             vec(walk(), 0..3),
             of(walk()),
         )
-            .prop_map(|(live_since, last_seen, horizon, reread_at, seen, undated, open, redelivery)| Cursor {
-                live_since,
-                last_seen,
-                horizon,
-                reread_at,
-                seen,
-                undated,
-                open,
-                redelivery,
+            .prop_map(|(live_since, last_seen, horizon, reread_at, seen, open, redelivery)| {
+                let mut cursor = Cursor { last_seen, open, redelivery, ..Cursor::new(live_since, horizon) };
+                (cursor.horizon, cursor.reread_at) = (horizon, reread_at);
+                // Shown with dates, without one, or both.
+                for (key, (mut sighting, without)) in seen.into_iter().rev() {
+                    if without > 0 {
+                        cursor.undated.push_back(key);
+                    }
+                    if without > 1 {
+                        sighting.dates = None;
+                    }
+                    cursor.seen.insert(key, sighting);
+                }
+                cursor
             });
         let habit = of((any::<[u8; 12]>(), time()).prop_map(|(bytes, at)| HabitAt { bytes, at }));
         (time(), of(".{0,40}"), cursor, habit).prop_map(|(joined, sub, cursor, habit)| UserRecord {
@@ -449,7 +509,7 @@ pub(super) mod tests {
         fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
             let _ = opened(&bytes);
             // Behind a valid envelope too.
-            for version in [1, 2] {
+            for version in [1, 2, 3] {
                 let _ = opened(&envelope::in_version(version, &[&[0; 5], &*bytes].concat()));
             }
         }
@@ -490,8 +550,10 @@ pub(super) mod tests {
             cursor.last_seen = Some(LastSeen { time, id: Some("4b1f6f0c-5a0e-4c39-9a53-0f3e5a8f7c11".into()) });
             let success = (Label::from_code(2), Label::from_code(2));
             cursor.seen.insert(
-                (time, EventKey(u128::from(number).to_be_bytes())),
+                EventKey(u128::from(number).to_be_bytes()),
                 Sighting {
+                    dates: Some(Dates::of(time)),
+                    former: vec![],
                     digest: MutableDigest(u64::MAX - u64::from(number)),
                     revision: 1,
                     live: true,
@@ -531,28 +593,64 @@ pub(super) mod tests {
         0000000000000000000019ffffffffffffffff20012889423204020202023a0b0880dddb0110c0a9071801422612100000000000000000\
         000000000000000019ffffffffffffffff20012889423204020202024a0a0a026f6e108f4e18bf3e";
 
+    /// As version 2 wrote it: [`busy`] with one sign-in that came back 3 s younger with its outcome, an event without a date,
+    /// an open walk and one that is delivered again.
+    const USER_2: &str = "\
+        0201d02e860880b08c97d666122430623065366630632d356130652d346333392d396135332d3066336535613866376332322080f0b252\
+        28809bee023226122434623166366630632d356130652d346333392d396135332d3066336535613866376331313a311210000000000000\
+        000000000000000000001907000000000000002889443204020202023a0b0880dddb0110c0a90718013a2908f02e121000000000000000\
+        00000000000000000019ffffffffffffffff2001288942320402020202422612100909090909090909090909090909090919ffffffffff\
+        ffffff20012889423204020202024a0a0a026f6e108f4e18bf3e52130a0c4242424242424242424242421080f0b2527a0418cf8c01";
+
+    /// As this version writes it: the same user.
+    const USER_3: &str = "\
+        032aeca90a0880b08c97d666122430623065366630632d356130652d346333392d396135332d3066336535613866376332322080f0b252\
+        28809bee023226122434623166366630632d356130652d346333392d396135332d3066336535613866376331313a3608f02e1210000000\
+        0000000000000000000000000019ffffffffffffffff200128894232040202020240ef2e4a080000000000000007422612100909090909\
+        090909090909090909090919ffffffffffffffff20012889423204020202024a0a0a026f6e108f4e18bf3e52130a0c4242424242424242\
+        424242421080f0b2527a0418cf8c01";
+
+    /// [`USER_2`] as it is meant: one event, with both dates and both states.
+    fn moved() -> UserRecord {
+        let mut user = busy(1, 0);
+        let (key, sighting) = user.cursor.seen.pop_first().unwrap();
+        let start = sighting.dates.unwrap().oldest;
+        user.cursor.undated.push_back(EventKey([9; 16]));
+        user.cursor.seen.insert(EventKey([9; 16]), Sighting { dates: None, ..sighting.clone() });
+        let dates = Some(Dates { oldest: start, newest: UnixMillis(start.0 + 3000) });
+        user.cursor.seen.insert(key, Sighting { dates, former: vec![MutableDigest(7)], ..sighting });
+        let (foot, end) = (UnixMillis(start.0 - 5000), UnixMillis(start.0 - 9000));
+        user.cursor.open.push(OpenWalk { token: Some(PageToken("on".into())), foot, end });
+        user.cursor.redelivery = Some(OpenWalk { token: None, foot: start, end });
+        user
+    }
+
     #[test]
     fn what_an_older_build_has_written_is_read_and_written_as_the_newest() {
         let mut user = UserRecord { habit: None, ..busy(1, 0) };
-        let (place, mut sighting) = user.cursor.seen.pop_first().unwrap();
-        user.cursor.undated.push_back((place.1, sighting.clone()));
-        let (until, next_look) = (UnixMillis(place.0.0 + 1_800_000), UnixMillis(place.0.0 + 60_000));
+        let (key, mut sighting) = user.cursor.seen.pop_first().unwrap();
+        let start = sighting.dates.unwrap().newest;
+        // It holds one event twice, with a date and without.
+        user.cursor.undated.push_back(key);
+        let (until, next_look) = (UnixMillis(start.0 + 1_800_000), UnixMillis(start.0 + 60_000));
         sighting.watch = Some(Watch { until, next_look, last_looks: 1 });
-        user.cursor.seen.insert(place, sighting);
-        let (foot, end) = (UnixMillis(place.0.0 - 5000), UnixMillis(place.0.0 - 9000));
+        user.cursor.seen.insert(key, sighting);
+        let (foot, end) = (UnixMillis(start.0 - 5000), UnixMillis(start.0 - 9000));
         user.cursor.open.push(OpenWalk { token: Some(PageToken("on".into())), foot, end });
 
         let stored = envelope::unhex(USER_1);
         assert_eq!(opened(&stored), Ok(user.clone()));
         let standing = StoredUser::standing(&stored).unwrap();
         assert_eq!((standing.joined, standing.sub, standing.habit), (user.joined, user.sub.clone(), None));
-        user.habit = busy(1, 0).habit;
-        let newest = StoredUser::from(&user).seal();
-        assert_eq!((newest[0], opened(&newest)), (2, Ok(user)));
-        for version in [0, 3] {
+
+        assert_eq!(opened(&envelope::unhex(USER_2)), Ok(moved()), "one event with two dates");
+        let newest = StoredUser::from(&moved()).seal();
+        assert_eq!(newest, envelope::unhex(USER_3));
+        assert_eq!((newest[0], opened(&newest)), (3, Ok(moved())));
+        for version in [0, 4] {
             assert!(opened(&envelope::in_version(version, &newest)).is_err(), "{version}");
         }
-        let refused = StoredUser::standing(&envelope::in_version(3, &newest));
-        assert!(matches!(refused, Err(LedgerError::NewerVersion { found: 3, known: 2, .. })), "{refused:?}");
+        let refused = StoredUser::standing(&envelope::in_version(4, &newest));
+        assert!(matches!(refused, Err(LedgerError::NewerVersion { found: 4, known: 3, .. })), "{refused:?}");
     }
 }

@@ -106,11 +106,13 @@ impl Import {
     /// What was added is no whole ledger, or cannot be written. The ledger that was there is there still.
     pub fn finish(mut self) -> Result<Option<PathBuf>, LedgerError> {
         self.write()?;
+        let mut groups = 0;
         if let Some(engine) = self.engine.take() {
-            let (engine, _books) = Books::of(engine, Some(0), None)?;
+            let (engine, books) = Books::of(engine, Some(0), None)?;
+            groups = books.groups;
             drop(engine);
         }
-        self.home.complete_import()
+        self.home.complete_import(groups)
     }
 }
 

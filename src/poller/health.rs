@@ -56,10 +56,22 @@ impl Trouble {
 
     /// Whether every operation on the pool meets it, so that telling it of one is telling it of all.
     pub fn meets_every_call(self) -> bool {
-        use RefusalCause::{BadCredentials, NoCredentials, NoSuchPool, RoleNotAssumable};
+        use RefusalCause::{
+            BadCredentials, ClockSkew, CredentialsSource, LoginOver, NoCredentials, NoSuchPool, RoleNotAssumable,
+            StsRedirected,
+        };
         match self {
             Self::Pool(cause) => cause == NoSuchPool,
-            Self::Caller(cause) => matches!(cause, NoCredentials | BadCredentials | RoleNotAssumable),
+            Self::Caller(cause) => matches!(
+                cause,
+                NoCredentials
+                    | CredentialsSource
+                    | LoginOver
+                    | BadCredentials
+                    | ClockSkew
+                    | RoleNotAssumable
+                    | StsRedirected
+            ),
             Self::Parameter | Self::Unanswered => false,
         }
     }
@@ -75,8 +87,8 @@ pub struct Health {
     /// What people were told of.
     told: Option<Trouble>,
     held_until: Option<Instant>,
-    /// The latest error was the pool's or the caller's own.
-    refused: bool,
+    /// The error in force: the refusal that was the latest answer, or else the latest error of the way there.
+    cause: Option<SourceError>,
 }
 
 impl Health {
@@ -104,19 +116,39 @@ impl Health {
         trouble.map(|since| Notice::Recovered(now.saturating_duration_since(since)))
     }
 
-    /// Takes note of an error.
-    pub fn failed(&mut self, error: &SourceError, now: Instant) -> (Blame, Option<Notice>) {
-        let (refused, first, longest) = match error {
-            SourceError::Throttled(_) => return (Blame::Quota, self.answered(now)),
-            SourceError::UserNotFound | SourceError::InvalidParameter(_) => return (Blame::User, self.answered(now)),
-            SourceError::Pool(_) | SourceError::Caller(_) => (true, Self::REFUSED_HOLD, Self::HOLD_MAX),
-            SourceError::Timeout(_) | SourceError::Passing(_) => {
-                (false, Self::UNREACHABLE_HOLD, Self::UNREACHABLE_HOLD_MAX)
+    /// Takes note of an error about one user. It ends a trouble only if a service in that trouble could not have given it:
+    /// nobody knows whether the service looks for the user before it looks at the pool's plan.
+    fn answered_for_a_user(&mut self, error: &SourceError, now: Instant) -> Option<Notice> {
+        let is_disproved = match (self.refusal(), error) {
+            (None, _) => true,
+            // The pool is there, and the caller may ask: the service has looked for the user.
+            (Some(Trouble::Caller(_) | Trouble::Pool(RefusalCause::NoSuchPool)), error) => {
+                *error == SourceError::UserNotFound
             }
+            (Some(_), _) => false,
         };
-        self.refused = refused;
+        if is_disproved { self.answered(now) } else { None }
+    }
+
+    /// Takes note of an error. A throttle is about the quota that all pools of the account share, and says nothing of this one.
+    pub fn failed(&mut self, error: &SourceError, now: Instant) -> (Blame, Option<Notice>) {
+        match error {
+            SourceError::Throttled(_) => return (Blame::Quota, None),
+            SourceError::UserNotFound | SourceError::InvalidParameter(_) => {
+                return (Blame::User, self.answered_for_a_user(error, now));
+            }
+            // No answer: the latest one stays the refusal.
+            SourceError::Timeout(_) | SourceError::Passing(_) if self.refusal().is_some() => {}
+            _ => self.cause = Some(error.clone()),
+        }
+        let refused = self.refusal().is_some();
+        let (first, longest) = if refused {
+            (Self::REFUSED_HOLD, Self::HOLD_MAX)
+        } else {
+            (Self::UNREACHABLE_HOLD, Self::UNREACHABLE_HOLD_MAX)
+        };
         self.failing_since.get_or_insert(now);
-        let trouble = Trouble::of(error);
+        let trouble = self.cause.as_ref().and_then(Trouble::of);
         let notice = |told: &mut Option<Trouble>| {
             let is_news = *told != trouble;
             *told = trouble;
@@ -138,17 +170,34 @@ impl Health {
         (Blame::Pool { hold }, notice(&mut self.told))
     }
 
+    /// From when on the pool may be asked again, by one user at a time, while it or the caller is refused.
+    pub fn refused_until(&self) -> Option<Instant> {
+        self.refusal().and(self.held_until)
+    }
+
+    /// Why the pool is down, while it is.
+    pub fn down_because(&self, now: Instant) -> Option<&SourceError> {
+        self.cause.as_ref().filter(|_| self.up(now) == Some(false))
+    }
+
+    fn refusal(&self) -> Option<Trouble> {
+        let refusal =
+            self.cause.as_ref().filter(|cause| matches!(cause, SourceError::Pool(_) | SourceError::Caller(_)));
+        refusal.and_then(Trouble::of)
+    }
+
     /// `cognito_exporter_pool_up`; None before the first answer.
     pub fn up(&self, now: Instant) -> Option<bool> {
         let unreachable =
             self.failing_since.is_some_and(|since| now.saturating_duration_since(since) >= Self::UNREACHABLE_AFTER);
-        if self.refused || unreachable { Some(false) } else { self.answered_before.then_some(true) }
+        if self.refusal().is_some() || unreachable { Some(false) } else { self.answered_before.then_some(true) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::source::Refusal;
 
     fn seconds(seconds: u64) -> Duration {
         Duration::from_secs(seconds)
@@ -191,13 +240,73 @@ mod tests {
         assert_eq!(health.up(start + seconds(60)), Some(false));
     }
 
+    fn throttled() -> SourceError {
+        SourceError::Throttled("rate exceeded".into())
+    }
+
+    fn refusal(cause: RefusalCause) -> Refusal {
+        Refusal { cause, text: "refused".into() }
+    }
+
     #[test]
-    fn throttles_and_missing_users_are_up() {
+    fn a_missing_user_is_up_and_a_throttle_says_nothing() {
         let start = Instant::now();
         let mut health = Health::default();
-        assert_eq!(health.failed(&SourceError::Throttled("rate exceeded".into()), start), (Blame::Quota, None));
+        assert_eq!(health.failed(&throttled(), start), (Blame::Quota, None));
+        assert_eq!(health.up(start), None, "the pool has not answered yet");
         assert_eq!(health.failed(&SourceError::UserNotFound, start), (Blame::User, None));
         assert_eq!(health.up(start), Some(true));
+        assert_eq!(health.failed(&throttled(), start), (Blame::Quota, None));
+        assert_eq!(health.up(start), Some(true));
+    }
+
+    #[test]
+    fn a_refusal_ends_with_an_answer_that_it_excludes_and_with_nothing_else() {
+        use RefusalCause::{NoSuchPool, NoThreatProtection, NotAllowed};
+        let user = || SourceError::UserNotFound;
+        let parameter = || SourceError::InvalidParameter("username".into());
+        let timeout = || SourceError::Timeout("none after 10s".into());
+        let pool = |cause| SourceError::Pool(refusal(cause));
+        let denied = || SourceError::Caller(refusal(NotAllowed));
+        for (trouble, then, ends) in [
+            (pool(NoThreatProtection), throttled(), false),
+            (pool(NoThreatProtection), user(), false),
+            (pool(NoThreatProtection), parameter(), false),
+            (pool(NoThreatProtection), timeout(), false),
+            (pool(NoSuchPool), throttled(), false),
+            (pool(NoSuchPool), user(), true),
+            (pool(NoSuchPool), parameter(), false),
+            (denied(), user(), true),
+            (denied(), parameter(), false),
+            (denied(), timeout(), false),
+        ] {
+            let start = Instant::now();
+            let mut health = Health::default();
+            health.answered(start);
+            assert!(health.failed(&trouble, start).1.is_some());
+            let later = start + seconds(20);
+            let (_, notice) = health.failed(&then, later);
+            assert_eq!(notice, ends.then_some(Notice::Recovered(seconds(20))), "{trouble}, then {then}");
+            assert_eq!(health.up(later), Some(ends), "{trouble}, then {then}");
+            assert_eq!(health.down_because(later), (!ends).then_some(&trouble), "{trouble}, then {then}");
+            assert_eq!(health.failed(&trouble, later).1.is_some(), ends, "{trouble} again is news if it had ended");
+            assert!(health.answered(later + seconds(1)).is_some(), "a page ends everything");
+            assert_eq!(health.up(later + seconds(1)), Some(true));
+        }
+    }
+
+    #[test]
+    fn an_endpoint_that_could_not_be_reached_is_reached_when_it_speaks_of_a_user_and_not_by_a_throttle() {
+        let reset = SourceError::Passing("connection reset".into());
+        for (then, ends) in
+            [(throttled(), false), (SourceError::UserNotFound, true), (SourceError::InvalidParameter("x".into()), true)]
+        {
+            let start = Instant::now();
+            let mut health = Health::default();
+            (0..Health::STREAK).for_each(|_| drop(health.failed(&reset, start)));
+            assert_eq!(health.failed(&then, start + seconds(60)).1.is_some(), ends, "{then}");
+            assert_eq!(health.up(start + seconds(60)), Some(ends), "{then}");
+        }
     }
 
     #[test]

@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use crate::cursor::Cursor;
 use crate::entry::{Entry, UserIdentity};
 use crate::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
-use crate::ledger::{Commit, HabitAt, Ledger, LedgerError, UserRecord};
+use crate::ledger::{Commit, HabitAt, Ledger, LedgerError, Twin, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
+use crate::poller::names::{self, Names};
 use crate::pool::Pool;
 use crate::privacy::Modes;
 use crate::schedule::{Allowed, Backlog, Found, Habit, Lane};
@@ -34,6 +35,9 @@ const BACKLOG_PAGES_MAX: u32 = 50;
 
 /// Pages of one turn in all: the way from the top down to a foot, when a token has died.
 const TURN_PAGES_MAX: u32 = 5000;
+
+/// How long Cognito keeps an event.
+const KEPT: Duration = Duration::from_hours(2 * 365 * 24);
 
 /// What every turn needs.
 pub struct Means {
@@ -97,7 +101,7 @@ impl Activity {
     /// Takes a page of somebody whom the schedule does not know.
     fn meet(&mut self, page: &Page) {
         self.whole = page.next.is_none();
-        self.found = page.events.iter().filter_map(|event| found(event, &event.facts(), page.received)).collect();
+        self.found = page.events.iter().filter_map(|event| found(event, &event.facts(), page.read_at())).collect();
     }
 
     /// What this makes of a habit.
@@ -107,15 +111,17 @@ impl Activity {
     }
 
     /// Takes what a page of a poll brought that was not known.
-    fn add(&mut self, taken: &Taken, received: UnixMillis) {
+    fn add(&mut self, taken: &Taken, read_at: UnixMillis) {
         let new = taken.findings.iter().filter(|finding| finding.before.is_none());
-        self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, received)));
+        self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, read_at)));
     }
 }
 
-fn found(event: &AuthEvent, facts: &Facts, received: UnixMillis) -> Option<Found> {
+/// An event dated ahead has no age yet, and one dated far behind none beyond what Cognito keeps: a date may say anything,
+/// and one event is not to say how active its user was.
+fn found(event: &AuthEvent, facts: &Facts, read_at: UnixMillis) -> Option<Found> {
     let high_risk = facts.compromised || facts.level == Label::Known(RiskLevel::High);
-    Some(Found { age: received.since(event.creation_date?), high_risk })
+    Some(Found { age: read_at.since(event.creation_date?).min(KEPT), high_risk })
 }
 
 /// Why a turn came to nothing.
@@ -134,6 +140,20 @@ pub enum TurnError {
     /// person has its name now, and the poller is about to be told. Or somebody emptied the ledger.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
+    /// The name is another name of a user who is followed, whether that is known just now (`anew`) or was stored. Nothing of
+    /// the page is written.
+    #[error("the name is another name of a user who is followed")]
+    OtherName {
+        /// The name.
+        username: String,
+        /// Whose.
+        twin: Twin,
+        /// Whether it was not known before.
+        anew: bool,
+    },
+    /// The user was followed under another name too, whose events it knows now: the page is to be read again.
+    #[error("the user was followed under another name too")]
+    Joined,
     /// The user with this name has left the roster. Where the ledger has no names, nobody else can say so.
     #[error("the user has left the roster")]
     Gone(String),
@@ -173,15 +193,28 @@ pub async fn take<S: Source>(
     username: String,
     lane: Lane,
     known: Known,
+    names: &Names,
     start: Instant,
 ) -> Result<Report, TurnError> {
-    let habit = known.habit;
+    let (habit, pool_id) = (known.habit, &pool.identity.id);
     let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
     if means.ledger.privacy().modes().hides_names() {
         let standing = means.ledger.standing(&pool.identity.id, &username)?;
         if standing.is_some_and(|standing| standing.gone_since.is_some()) {
             return Err(TurnError::Gone(username));
         }
+    }
+    if let Some(twin) = names::twin(&means.ledger, pool_id, &username)? {
+        if names::is_followed(means, pool_id, &twin.of)? {
+            return Err(TurnError::OtherName { username, twin, anew: false });
+        }
+        means.ledger.part(pool_id, &username, &twin.of).await?;
+        record = means.ledger.user(pool_id, &username)?.ok_or(TurnError::NotEnrolled)?;
+    }
+    // Whoever is listed has one name.
+    let given = record.sub.is_none().then(|| means.ledger.privacy().ledger_name(&username));
+    if given.is_some() {
+        names.known(&means.ledger, pool_id).await?;
     }
     let user = &Arc::new(UserIdentity { username, sub: record.sub.clone() });
     let walk = match lane {
@@ -215,12 +248,31 @@ pub async fn take<S: Source>(
             continue;
         }
         let taken = walk.take(&mut record.cursor, &page, &pool.rules);
+        while let Some(name) = &given
+            && let Some(first) = names.show(name, &page, &record.cursor)
+        {
+            match means.ledger.merge(pool_id, name, &first, page.received).await {
+                Ok(()) => {
+                    let username = user.username.clone();
+                    let twin = means.ledger.twin(pool_id, &username)?;
+                    names.merged(means, pool_id, if twin.is_some() { (name, &first) } else { (&first, name) })?;
+                    return Err(twin.map_or(TurnError::Joined, |twin| TurnError::OtherName {
+                        username,
+                        twin,
+                        anew: true,
+                    }));
+                }
+                // There is no record of that one any more.
+                Err(LedgerError::NotEnrolled) => names.forget(&first),
+                Err(error) => return Err(error.into()),
+            }
+        }
         if taken.out_of_order {
             activity.fit = Fit::OutOfOrder;
         }
         match walk.kind() {
             Kind::Poll if activity.pages == 1 && !habit.is_known() => activity.meet(&page),
-            Kind::Poll => activity.add(&taken, page.received),
+            Kind::Poll => activity.add(&taken, page.read_at()),
             Kind::Backlog | Kind::Redelivery => {}
         }
         // Without a change only once: that nobody forgets who showed nothing.
@@ -229,7 +281,7 @@ pub async fn take<S: Source>(
             record.habit = Some(HabitAt::new(activity.after(habit), page.received));
         }
         let (next, token_repeated) = (taken.next, taken.token_repeated);
-        commit(means, pool, user, changed.then_some(&record), taken, page.received).await?;
+        commit(means, pool, user, changed.then_some(&record), taken, &page).await?;
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
@@ -246,7 +298,7 @@ pub async fn take<S: Source>(
 
 /// Waits for a call's time or its page, but not beyond the soft stop: whatever hangs there, nothing is lost by leaving it.
 /// Commits are not waited for like this: one that was sent may be written.
-async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Result<T, TurnError> {
+pub(super) async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Result<T, TurnError> {
     means.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
 }
 
@@ -302,15 +354,16 @@ async fn commit<S: Source>(
     user: &Arc<UserIdentity>,
     record: Option<&UserRecord>,
     taken: Taken,
-    observed: UnixMillis,
+    page: &Page,
 ) -> Result<(), LedgerError> {
+    let observed = page.received;
     let events = page_events(&taken);
     let delays: Vec<_> = taken
         .findings
         .iter()
         .filter(|finding| finding.live && finding.before.is_none())
         .filter_map(|finding| finding.event.creation_date)
-        .map(|created| observed.since(created))
+        .map(|created| page.read_at().since(created))
         .collect();
     if let Some(record) = record {
         let totals = totals(&taken);
@@ -403,7 +456,7 @@ mod tests {
             };
             happened.unwrap();
             let event = AuthEvent { id: Some("hers".into()), creation_date: Some(NOW), ..AuthEvent::default() };
-            Ok(Page { events: vec![event], next: None, received: NOW })
+            Ok(Page { events: vec![event], next: None, received: NOW, served: None })
         }
 
         async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {
@@ -465,7 +518,8 @@ mod tests {
                 identity,
                 rules: Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None },
             };
-            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, NOBODY, Instant::now()).await;
+            let names = Names::default();
+            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, NOBODY, &names, Instant::now()).await;
             let counters = |text: &str| -> Vec<String> {
                 let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
                 text.lines().filter(durable).map(str::to_owned).collect()

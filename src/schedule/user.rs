@@ -34,8 +34,28 @@ pub(super) struct User {
     pub(super) rung: u8,
     pub(super) state: State,
     pub(super) backlog: Option<Backlog>,
-    /// Whether `polled` is the time of an answer: not before the first, nor after a failure.
-    pub(super) answered: bool,
+    pub(super) flags: Flags,
+}
+
+/// What a user has been through, in a byte.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Flags(u8);
+
+impl Flags {
+    /// `polled` is the time of an answer: not before the first, nor after a failure.
+    pub(super) const ANSWERED: u8 = 1;
+    /// Something was known of it when it joined, or it was asked once. Else it is a newcomer.
+    pub(super) const TRIED: u8 = 2;
+    /// It was known when no newcomer waited: it is not of the present crowd.
+    pub(super) const ESTABLISHED: u8 = 4;
+
+    pub(super) fn has(self, flag: u8) -> bool {
+        self.0 & flag != 0
+    }
+
+    pub(super) fn set(&mut self, flag: u8, on: bool) {
+        self.0 = if on { self.0 | flag } else { self.0 & !flag };
+    }
 }
 
 impl User {
@@ -49,11 +69,12 @@ impl User {
         rung: 0,
         state: State::Vacant,
         backlog: None,
-        answered: false,
+        flags: Flags(0),
     };
 
     pub(super) fn new(pool: PoolSlot, habit: Habit, rung: u8, polled: Moment) -> Self {
-        Self { polled, habit, pool, rung, state: State::Waiting, ..Self::VACANT }
+        let flags = Flags(if habit.is_known() { Flags::TRIED | Flags::ESTABLISHED } else { 0 });
+        Self { polled, habit, pool, rung, state: State::Waiting, flags, ..Self::VACANT }
     }
 }
 

@@ -56,6 +56,10 @@ pub enum Misfortune {
     Shuffle,
     /// Texts of 100,000 characters in every event.
     Huge,
+    /// So many events without a member in place of the right ones, before the right token.
+    EmptyEvents(usize),
+    /// The right events, the newest of them with so many challenges without a member.
+    EmptyChallenges(usize),
 }
 
 /// A misfortune and whom it meets: everybody, until narrowed.

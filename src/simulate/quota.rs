@@ -50,6 +50,8 @@ impl Category {
 pub struct Quotas {
     /// Requests per second; a category that is missing is unlimited.
     limits: BTreeMap<Category, u32>,
+    /// What GetProvisionedLimit says of a category in place of its limit.
+    reported: BTreeMap<Category, i64>,
     /// Requests per second that the application itself makes, in every account and region.
     others: BTreeMap<Category, f64>,
     buckets: BTreeMap<(String, String, Category), Bucket>,
@@ -126,6 +128,16 @@ impl Quotas {
             Some(limit) => self.limits.insert(category, limit),
             None => self.limits.remove(&category),
         };
+    }
+
+    /// Has GetProvisionedLimit say this of a category, whatever is enforced.
+    pub fn report_limit(&mut self, category: Category, requests_per_second: i64) {
+        self.reported.insert(category, requests_per_second);
+    }
+
+    /// What GetProvisionedLimit says of a category; None for one that has no limit.
+    pub fn reported_limit(&self, category: Category) -> Option<i64> {
+        self.reported.get(&category).copied().or_else(|| self.limit(category).map(i64::from))
     }
 
     /// Sets what the application itself calls in a category, in requests per second. It takes its calls as they come and

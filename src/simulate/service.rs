@@ -30,7 +30,8 @@ pub(super) struct Reply {
     pub(super) content_type: &'static str,
     pub(super) error_type: Option<String>,
     pub(super) request_id: String,
-    pub(super) at: UnixMillis,
+    /// The Date header.
+    pub(super) date: Option<UnixMillis>,
     pub(super) body: String,
     pub(super) delivery: Delivery,
 }
@@ -102,7 +103,7 @@ fn reply(world: &mut World, answered: Result<String, Refusal>) -> Reply {
         content_type: "application/x-amz-json-1.1",
         error_type: None,
         request_id: world.new_id(),
-        at: world.now(),
+        date: world.answer_date(),
         body: String::new(),
         delivery: Delivery::Whole,
     };

@@ -39,7 +39,7 @@ pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
         access_key: caller.access_key.clone(),
         outcome: Outcome::of(&answered, misfortune.as_ref()),
     });
-    let request_id = world.new_id();
+    let (request_id, date) = (world.new_id(), world.answer_date());
     let (status, body) = match answered {
         Ok(result) => {
             let body = format!(
@@ -58,7 +58,7 @@ pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
         }
     };
     let mut reply =
-        Reply { status, content_type: "text/xml", error_type: None, request_id, at, body, delivery: Delivery::Whole };
+        Reply { status, content_type: "text/xml", error_type: None, request_id, date, body, delivery: Delivery::Whole };
     reply.spoil(misfortune.as_ref());
     reply
 }

@@ -33,6 +33,8 @@ pub const ACCOUNT_ID: &str = "111122223333";
 pub enum Clock {
     /// The machine's clock.
     Real,
+    /// A clock that is so many milliseconds ahead of the machine's.
+    Ahead(i64),
     /// A clock that stands still until it is moved.
     Manual(UnixMillis),
 }
@@ -46,6 +48,7 @@ impl Clock {
     fn now(self) -> UnixMillis {
         match self {
             Self::Manual(now) => now,
+            Self::Ahead(by) => UnixMillis(Self::Real.now().0.saturating_add(by)),
             Self::Real => UnixMillis(
                 std::time::SystemTime::now()
                     .duration_since(std::time::UNIX_EPOCH)
@@ -80,6 +83,8 @@ pub struct World {
     pub home_account: Option<String>,
     /// Whether errors are written as `prefix#Name`.
     pub prefixed_errors: bool,
+    /// The Date header of answers: how far it is ahead of the world's time, in milliseconds; None: there is none.
+    pub date_header: Option<i64>,
     clock: Clock,
     random: fastrand::Rng,
     pools: BTreeMap<String, Pool>,
@@ -97,6 +102,7 @@ impl World {
         Self {
             home_account: None,
             prefixed_errors: false,
+            date_header: Some(0),
             clock,
             random: fastrand::Rng::with_seed(seed),
             pools: BTreeMap::new(),
@@ -112,6 +118,16 @@ impl World {
     /// The world's time.
     pub fn now(&self) -> UnixMillis {
         self.clock.now()
+    }
+
+    /// What the Date header of an answer says now.
+    pub(super) fn answer_date(&self) -> Option<UnixMillis> {
+        Some(UnixMillis(self.now().0.saturating_add(self.date_header?)))
+    }
+
+    /// Goes by a clock that is so many milliseconds ahead of the machine's.
+    pub fn set_ahead(&mut self, by: i64) {
+        self.clock = Clock::Ahead(by);
     }
 
     /// Stops the clock at `now`.
@@ -590,6 +606,24 @@ mod tests {
         let pool = world.pool(POOL).unwrap();
         assert!(pool.user("ada@example.com").is_none());
         assert!(pool.user("countess@example.com").is_some());
+    }
+
+    #[test]
+    fn an_alias_is_a_name_only_where_the_pool_accepts_it_and_an_address_only_if_verified() {
+        let mut world = world();
+        let mut pool = Pool::new("eu-west-1_Plain");
+        (pool.alias_attributes, pool.case_sensitive) = (vec!["email".into()], Some(false));
+        world.add_pool(pool);
+        world.add_user_with("eu-west-1_Plain", "Ada", |user| user.set_attribute("email", "Ada@example.com"));
+        world.add_user_with("eu-west-1_Plain", "eve", |user| {
+            user.set_attribute("email_verified", "false");
+            user.set_attribute("email", "ada@example.com");
+            user.set_attribute("preferred_username", "root");
+        });
+        let pool = world.pool("eu-west-1_Plain").unwrap();
+        let username = |name: &str| pool.user(name).map(|user| user.username.as_str());
+        assert_eq!(username("ada@EXAMPLE.com"), Some("Ada"));
+        assert_eq!((username("ADA"), username("root")), (Some("Ada"), None));
     }
 
     #[test]

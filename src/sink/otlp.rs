@@ -1,10 +1,14 @@
 //! Sink: an OTLP receiver, over gRPC, HTTP with protobuf or HTTP with JSON.
 //!
 //! One export at a time, one attempt each, with a deadline around all of it; what the receiver answered is judged by
-//! `answer`. The parts: `payload` (what is sent), `over_http` and `over_grpc` (how), `headers` and `tls` (as whom), `answer` (what it
-//! means). Waiting and trying again are the courier's business.
+//! `answer`. The parts: `payload` (what is sent), `over_http` and `over_grpc` (how), `connector` (which way), `headers` and `tls` (as
+//! whom), `answer` (what it means). Waiting and trying again are the courier's business.
 
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,6 +23,7 @@ use crate::lifecycle::Clock;
 use crate::sink::{Answer, Sink};
 
 mod answer;
+mod connector;
 mod headers;
 mod over_grpc;
 mod over_http;
@@ -31,6 +36,7 @@ use headers::Headers;
 use over_grpc::GrpcTransport;
 use over_http::HttpTransport;
 use payload::Packer;
+use tls::TlsFiles;
 
 /// How long a connection may take to be made, within the export's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -84,6 +90,9 @@ pub enum OtlpSetupError {
     Exporter(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+/// An attempt panicked: a fault of this program or of a library. Its words may quote a record, so they go no further.
+const PANICKED: &str = "the exporter panicked over this export; report it with the panic's lines on standard error";
+
 impl OtlpSetupError {
     fn tls(error: impl std::error::Error + Send + Sync + 'static) -> Self {
         Self::Tls(Box::new(error))
@@ -99,6 +108,8 @@ impl OtlpSetupError {
 pub struct OtlpSink {
     packer: Packer,
     headers: Headers,
+    /// None where the endpoint has no TLS.
+    tls: Option<TlsFiles>,
     transport: Transport,
     timeout: Duration,
     json: bool,
@@ -112,6 +123,16 @@ enum Transport {
     Http(Box<HttpTransport>),
 }
 
+impl Transport {
+    /// Leaves connections for new ones.
+    fn reconnect(&mut self) {
+        match self {
+            Self::Grpc(grpc) => grpc.reconnect(),
+            Self::Http(http) => http.reconnect(),
+        }
+    }
+}
+
 impl OtlpSink {
     /// Prepares to deliver, as the service instance `instance_id`. The connection is made with the first export.
     ///
@@ -120,10 +141,17 @@ impl OtlpSink {
     pub fn connect(config: &OtlpConfig, instance_id: &str) -> Result<Self, OtlpSetupError> {
         let packer = Packer::new(instance_id, &config.resource_attributes, config.timestamp, config.schema);
         let headers = Headers::open(&config.headers, config.headers_file.clone())?;
-        let http =
-            |protocol| HttpTransport::new(config, protocol, packer.resource()).map(Box::new).map(Transport::Http);
+        let alpn: &[&[u8]] = if config.protocol == OtlpProtocol::Grpc { &[b"h2"] } else { &[] };
+        let is_secure = base_url(config)?.scheme_str() == Some("https");
+        // Otherwise no certificate is asked for: an image without the system's roots exports to a neighbour over plain HTTP.
+        let tls = is_secure.then(|| TlsFiles::open(config, alpn)).transpose()?;
+        let in_force = tls.as_ref().map(TlsFiles::in_force);
+        let http = |protocol| {
+            let transport = HttpTransport::new(config, protocol, packer.resource(), in_force.clone());
+            transport.map(Box::new).map(Transport::Http)
+        };
         let transport = match config.protocol {
-            OtlpProtocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(config)?)),
+            OtlpProtocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(config, in_force)?)),
             OtlpProtocol::HttpProtobuf => http(Protocol::HttpBinary)?,
             OtlpProtocol::HttpJson => http(Protocol::HttpJson)?,
         };
@@ -131,6 +159,7 @@ impl OtlpSink {
             envelope: packer.envelope(),
             packer,
             headers,
+            tls,
             transport,
             timeout: config.timeout,
             json: config.protocol == OtlpProtocol::HttpJson,
@@ -139,28 +168,37 @@ impl OtlpSink {
 
     /// Asks the receiver with an export of no records whether it would take some.
     pub async fn probe(&mut self) -> Answer {
-        self.export(&[]).await
+        self.export(&[]).await.impersonal([])
     }
 
     async fn export(&mut self, entries: &[Entry]) -> Answer {
+        let attempt = tokio::time::timeout(self.timeout, caught(self.attempt(entries))).await;
+        match attempt {
+            Ok(Ok(answer)) => return answer,
+            Ok(Err(Panicked)) => {}
+            Err(_) => {
+                self.transport.reconnect();
+                return answer::no_answer(&format!("timed out after {:?}", self.timeout));
+            }
+        }
+        // What a panic leaves behind of a connection is not used again.
+        self.transport.reconnect();
+        answer::no_answer(PANICKED)
+    }
+
+    async fn attempt(&mut self, entries: &[Entry]) -> Answer {
         let records = self.packer.records(entries);
         let scoped = self.packer.scoped(&records);
         let batch = LogBatch::new(&scoped);
-        let attempt = async {
-            let headers = self.headers.current().await;
-            match &mut self.transport {
-                Transport::Grpc(grpc) => grpc.export(self.packer.request(&batch), headers).await,
-                Transport::Http(http) => http.export(batch, headers).await,
-            }
-        };
-        match tokio::time::timeout(self.timeout, attempt).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                if let Transport::Grpc(grpc) = &mut self.transport {
-                    grpc.reconnect();
-                }
-                answer::no_answer(&format!("timed out after {:?}", self.timeout))
-            }
+        if let Some(tls) = &mut self.tls
+            && tls.renewed().await
+        {
+            self.transport.reconnect();
+        }
+        let headers = self.headers.current().await;
+        match &mut self.transport {
+            Transport::Grpc(grpc) => grpc.export(self.packer.request(&batch), headers).await,
+            Transport::Http(http) => http.export(batch, headers).await,
         }
     }
 }
@@ -181,6 +219,20 @@ impl Sink for OtlpSink {
             self.envelope + size::record(&self.packer.made(entry))
         }
     }
+}
+
+/// A future panicked while it was polled.
+struct Panicked;
+
+/// What becomes of `attempt`. A receiver can bring a library to panic with what it answers, and that is to end no process. `attempt`
+/// and what it borrows may be left half done.
+async fn caught<T>(attempt: impl Future<Output = T>) -> Result<T, Panicked> {
+    let mut attempt = pin!(attempt);
+    poll_fn(|context| {
+        catch_unwind(AssertUnwindSafe(|| attempt.as_mut().poll(context)))
+            .map_or(Poll::Ready(Err(Panicked)), |polled| polled.map(Ok))
+    })
+    .await
 }
 
 /// The endpoint as a URL with scheme and host.
@@ -207,4 +259,23 @@ where
         }
     }
     Ok(Reply { at: Clock::system().now(), status: parts.status, headers: parts.headers, body: read.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_ends_the_attempt_and_nothing_else() {
+        let steps = async {
+            tokio::task::yield_now().await;
+            7
+        };
+        assert!(matches!(caught(steps).await, Ok(7)));
+        let panics = async {
+            tokio::task::yield_now().await;
+            panic!("as a library may");
+        };
+        assert!(matches!(caught::<()>(panics).await, Err(Panicked)));
+    }
 }

@@ -1,13 +1,17 @@
 //! The AWS adapter: one user pool through Amazon's own SDK.
 //!
 //! One method, one call: what the service says goes through [`wire`] (the SDK's shapes as plain values) and `convert`
-//! (what they mean), what goes wrong through `errors`. A page that the SDK cannot read goes through `lenient` instead. Which client makes the call, and as whom, is [`Clients`]'s
-//! business. No call made here turns a user into a billable one: AdminGetUser, which would, is never called.
+//! (what they mean), what goes wrong through `errors`. A page that the SDK cannot read goes through `lenient` instead;
+//! `answer` keeps from the SDK what is too much. Which client makes the call, and as whom, is [`Clients`]'s business, how it
+//! gets there `transport`'s. No call made here turns a user into a billable one: AdminGetUser, which would, is never called.
 
+mod answer;
 mod clients;
 mod convert;
+mod date;
 mod errors;
 mod lenient;
+mod transport;
 pub mod wire;
 
 use std::fmt;
@@ -15,11 +19,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_sdk_cognitoidentityprovider::Client;
+use aws_sdk_cognitoidentityprovider::config::http::HttpResponse;
+use aws_sdk_cognitoidentityprovider::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cognitoidentityprovider::types::{LimitClass, LimitDefinitionType};
 use tracing::{debug, warn};
 
 use self::clients::{Account, Credentials};
 pub use self::clients::{Clients, Connection};
+use self::date::DateOfAnswer;
+use self::errors::Situation;
+pub use self::transport::TransportError;
 use self::wire::WirePage;
 use super::{Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
 use crate::lifecycle::Clock;
@@ -27,9 +36,27 @@ use crate::lifecycle::Clock;
 /// Users on a page of a listing, the most that ListUsers and ListUsersInGroup give.
 const LISTING_PAGE: i32 = 60;
 
+/// The same, where they are counted. More are refused whole: a listing that is short of some would have them leave.
+const USERS_MAX: usize = 60;
+
+/// Events on a page of a history, the most that AdminListUserAuthEvents gives. More are no page of Cognito's: it is refused
+/// whole, since its token leads on below all of it, and what was left out would never be seen again.
+const EVENTS_MAX: usize = 60;
+
 /// The quota category of AdminListUserAuthEvents
 /// (<https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html>).
 const READ_CATEGORY: &str = "UserResourceRead";
+
+const MALFORMED: &str = "an event is not as documented: what can be read of it is exported, the rest is left out";
+
+const EXCESS: &str = "an event holds more than is exported of it: 16 challenges, and 64 KiB of each text";
+
+/// Which faults of a pool's pages people were told of.
+#[derive(Default)]
+struct Told {
+    of_malformed: AtomicBool,
+    of_excess: AtomicBool,
+}
 
 /// One user pool, asked through the SDK. Clones share everything.
 #[derive(Clone)]
@@ -37,8 +64,8 @@ pub struct Cognito {
     account: Arc<Account>,
     pool_id: String,
     clock: Clock,
-    /// Whether people were told that some of its pages are not as documented.
-    told_of_malformed: Arc<AtomicBool>,
+    /// What people were told of its pages.
+    told: Arc<Told>,
 }
 
 impl Cognito {
@@ -53,28 +80,37 @@ impl Cognito {
         max_results: Option<u8>,
     ) -> Result<WirePage, SourceError> {
         let call = self.client().await.admin_list_user_auth_events().user_pool_id(&self.pool_id).username(username);
-        let answer =
-            call.set_next_token(token.map(str::to_owned)).set_max_results(max_results.map(i32::from)).send().await;
+        let date = DateOfAnswer::default();
+        let call = call.set_next_token(token.map(str::to_owned)).set_max_results(max_results.map(i32::from));
+        // Boxed, because it is large: every turn's future would have room for it, and move it along.
+        let answer = Box::pin(call.customize().interceptor(date.clone()).send()).await;
         let personal = [username, token.unwrap_or_default()];
-        match answer {
-            Ok(page) => Ok(page.into()),
+        let operation = Operation::AdminListUserAuthEvents;
+        let page: WirePage = match answer {
+            Ok(page) => page.into(),
             Err(error) => match errors::unreadable_answer(&error).and_then(lenient::page) {
                 Some(page) => {
-                    self.tell_of_malformed();
-                    Ok(page)
+                    self.tell(&self.told.of_malformed, MALFORMED);
+                    page
                 }
-                None => Err(errors::source_error(Operation::AdminListUserAuthEvents, &error, &personal)),
+                None => return Err(errors::source_error(self.situation().await, operation, &error, &personal)),
             },
+        };
+        if page.events.len() > EVENTS_MAX {
+            return Err(errors::too_many(operation, "events", EVENTS_MAX));
         }
+        if page.events.iter().any(convert::exceeds) {
+            self.tell(&self.told.of_excess, EXCESS);
+        }
+        Ok(WirePage { served: date.get(), ..page })
     }
 
-    /// One line for each pool. There is none for the end: it comes when the last of such events has expired.
-    fn tell_of_malformed(&self) {
-        const WHAT: &str = "an event is not as documented: what can be read of it is exported, the rest is left out";
-        if self.told_of_malformed.swap(true, Ordering::Relaxed) {
-            debug!(pool = self.pool_id, "{WHAT}");
+    /// One line for each pool and fault. There is none for the end: it comes when the last of such events has expired.
+    fn tell(&self, told: &AtomicBool, what: &str) {
+        if told.swap(true, Ordering::Relaxed) {
+            debug!(pool = self.pool_id, "{what}");
         } else {
-            warn!(pool = self.pool_id, "{WHAT}");
+            warn!(pool = self.pool_id, "{what}");
         }
     }
 
@@ -83,8 +119,25 @@ impl Cognito {
     /// # Errors
     /// There are none ([`SourceError::Caller`]), or they could not be got now.
     pub async fn check_credentials(&self) -> Result<String, SourceError> {
-        let Credentials { provider, timeout } = self.account.credentials().await;
-        errors::credentials(*timeout, provider).await
+        let Credentials { provider, timeout, .. } = self.account.credentials().await;
+        errors::credentials(self.situation().await, *timeout, provider).await
+    }
+
+    /// How a call is made now.
+    async fn situation(&self) -> Situation {
+        Situation { now: self.clock.now(), sts_is_redirected: self.account.credentials().await.sts_is_redirected }
+    }
+
+    async fn listing_error<E>(
+        &self,
+        listing: &Listing,
+        error: &SdkError<E, HttpResponse>,
+        token: Option<&str>,
+    ) -> SourceError
+    where
+        E: ProvideErrorMetadata + std::error::Error + 'static,
+    {
+        errors::listing_error(self.situation().await, listing, error, token)
     }
 
     async fn client(&self) -> &Client {
@@ -103,6 +156,7 @@ impl Source for Cognito {
         let page = self.history(username, token.map(|token| token.0.as_str()), Some(max_results)).await?;
         Ok(Page {
             received: self.clock.now(),
+            served: page.served,
             events: page.events.into_iter().map(Into::into).collect(),
             next: page.next.map(PageToken),
         })
@@ -111,29 +165,35 @@ impl Source for Cognito {
     async fn users(&self, listing: &Listing, token: Option<&PageToken>) -> Result<UserPage, SourceError> {
         let token = token.map(|token| token.0.clone());
         let client = self.client().await;
-        match listing {
+        let (users, next) = match listing {
             Listing::Users { filter } => {
                 let call = client.list_users().user_pool_id(&self.pool_id).limit(LISTING_PAGE);
                 let answer = call.set_filter(filter.clone()).set_pagination_token(token.clone()).send().await;
-                answer
-                    .map(|page| convert::user_page(page.users, page.pagination_token))
-                    .map_err(|error| errors::listing_error(listing, &error, token.as_deref()))
+                match answer {
+                    Ok(page) => (page.users, page.pagination_token),
+                    Err(error) => return Err(self.listing_error(listing, &error, token.as_deref()).await),
+                }
             }
             Listing::Group(group) => {
                 let call = client.list_users_in_group().user_pool_id(&self.pool_id).group_name(group);
                 let answer = call.limit(LISTING_PAGE).set_next_token(token.clone()).send().await;
-                answer
-                    .map(|page| convert::user_page(page.users, page.next_token))
-                    .map_err(|error| errors::listing_error(listing, &error, token.as_deref()))
+                match answer {
+                    Ok(page) => (page.users, page.next_token),
+                    Err(error) => return Err(self.listing_error(listing, &error, token.as_deref()).await),
+                }
             }
+        };
+        if users.as_ref().is_some_and(|users| users.len() > USERS_MAX) {
+            return Err(errors::too_many(listing.operation(), "users", USERS_MAX));
         }
+        Ok(convert::user_page(users, next))
     }
 
     async fn describe(&self) -> Result<PoolDescription, SourceError> {
         let answer = self.client().await.describe_user_pool().user_pool_id(&self.pool_id).send().await;
         match answer {
             Ok(answer) => Ok(answer.user_pool.map(|pool| convert::pool_description(&pool)).unwrap_or_default()),
-            Err(error) => Err(errors::source_error(Operation::DescribeUserPool, &error, &[])),
+            Err(error) => Err(errors::source_error(self.situation().await, Operation::DescribeUserPool, &error, &[])),
         }
     }
 
@@ -148,11 +208,15 @@ impl Source for Cognito {
             // What is missing in the answer reads as 0, and no account has that limit.
             Ok(answer) => match answer.limit().map(|limit| limit.provisioned_limit_value()) {
                 Some(limit) if limit > 0 => Ok(f64::from(limit)),
-                _ => {
-                    Err(SourceError::Passing(format!("{}: the answer names no limit", Operation::GetProvisionedLimit)))
+                limit => {
+                    let operation = Operation::GetProvisionedLimit;
+                    let named = limit.map_or_else(String::new, |limit| format!(" but {limit}"));
+                    Err(SourceError::Passing(format!("{operation}: the answer names no limit{named}")))
                 }
             },
-            Err(error) => Err(errors::source_error(Operation::GetProvisionedLimit, &error, &[])),
+            Err(error) => {
+                Err(errors::source_error(self.situation().await, Operation::GetProvisionedLimit, &error, &[]))
+            }
         }
     }
 }

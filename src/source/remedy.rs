@@ -2,6 +2,9 @@
 
 use super::{Operation, Refusal, RefusalCause, SourceError};
 
+/// How rustls says that it does not trust who answers.
+const UNTRUSTED: &str = "invalid peer certificate";
+
 impl SourceError {
     /// What to do when `operation` failed so for the pool, in the imperative.
     pub fn remedy(&self, operation: Operation, pool_id: &str) -> String {
@@ -18,6 +21,11 @@ impl SourceError {
             },
             Self::Pool(refusal) | Self::Caller(refusal) => refusal.remedy(operation, pool_id),
             Self::Timeout(_) => "check the network path to the region, and poll.timeout".into(),
+            Self::Passing(text) if text.contains(UNTRUSTED) => {
+                "name the certificates of the proxy or endpoint that answers in AWS_CA_BUNDLE, which then replaces the \
+                 system's"
+                    .into()
+            }
             Self::Passing(_) => "try again; if it stays so, check region, proxy and endpoint variables".into(),
         }
     }
@@ -35,7 +43,19 @@ impl Refusal {
                 "give the exporter credentials: an instance, task or pod role, AWS_ACCESS_KEY_ID, or the pool's profile"
                     .into()
             }
-            RefusalCause::BadCredentials => "renew the credentials, and check that this host's clock is right".into(),
+            RefusalCause::CredentialsSource => {
+                "correct what gives the credentials, as the message says: variables, profile, credential_process, or the \
+                 endpoint of task, pod or instance"
+                    .into()
+            }
+            RefusalCause::LoginOver => "sign in again: `aws sso login` with the pool's profile".into(),
+            RefusalCause::BadCredentials => "renew the credentials, or give others".into(),
+            RefusalCause::ClockSkew => "set this host's clock, and keep it right (NTP)".into(),
+            RefusalCause::StsRedirected => {
+                "set AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER in place of AWS_ENDPOINT_URL (or of a profile's \
+                 endpoint_url), which applies to STS, too; or AWS_ENDPOINT_URL_STS beside it"
+                    .into()
+            }
             RefusalCause::RoleNotAssumable => {
                 "allow sts:AssumeRole on the pool's role_arn, in the caller's policy and in the role's trust policy, \
                  and check external_id"
@@ -83,6 +103,32 @@ mod tests {
         assert_eq!(denied.remedy(Operation::GetProvisionedLimit, "x_Y"), "allow cognito-idp:GetProvisionedLimit on *");
         assert!(denied.remedy(Operation::DescribeUserPool, "cn-north-1_X").contains("arn:aws-cn:"));
         assert!(denied.remedy(Operation::DescribeUserPool, "us-gov-west-1_X").contains("arn:aws-us-gov:"));
+    }
+
+    #[test]
+    fn a_remedy_speaks_of_its_cause_and_of_the_clock_only_where_it_is_wrong() {
+        let remedy = |cause| {
+            SourceError::Caller(Refusal { cause, text: "no".into() }).remedy(Operation::DescribeUserPool, "eu-west-1_X")
+        };
+        for (cause, word) in [
+            (RefusalCause::NoCredentials, "AWS_ACCESS_KEY_ID"),
+            (RefusalCause::CredentialsSource, "credential_process"),
+            (RefusalCause::LoginOver, "aws sso login"),
+            (RefusalCause::BadCredentials, "renew"),
+            (RefusalCause::StsRedirected, "AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER"),
+            (RefusalCause::RoleNotAssumable, "sts:AssumeRole"),
+        ] {
+            let told = remedy(cause);
+            assert!(told.contains(word) && !told.contains("clock"), "{told}");
+        }
+        assert!(remedy(RefusalCause::ClockSkew).contains("clock"));
+    }
+
+    #[test]
+    fn a_certificate_that_is_not_trusted_leads_to_the_bundle() {
+        let remedy = |text: &str| SourceError::Passing(text.into()).remedy(Operation::ListUsers, "eu-west-1_X");
+        assert!(remedy("ListUsers: invalid peer certificate: UnknownIssuer").contains("AWS_CA_BUNDLE"));
+        assert!(!remedy("ListUsers: connection refused").contains("AWS_CA_BUNDLE"));
     }
 
     #[test]

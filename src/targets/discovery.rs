@@ -11,18 +11,18 @@
 //! | under a changed selection, before its first round is complete | nobody is polled at start who has not been listed again |
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::roster::{self, Joining, Meeting, Selection, Stored};
-use super::round::{Complete, Round, Wanted};
+use super::names::NamingRules;
+use super::roster::{Joining, Meeting, Selection, Stored};
+use super::round::{Complete, Contested, Round, Wanted};
+use super::usernames_file;
 use crate::config::{FirstRun, PoolConfig};
 use crate::event::UnixMillis;
 use crate::ledger::{Ledger, LedgerError, PoolRecord, Standing, UserRecord};
@@ -55,8 +55,12 @@ const AT_ONCE: usize = 500;
 /// How often it is looked for users to forget: `discovery.forget_after` is a day at least.
 const FORGET_EVERY: Duration = Duration::from_hours(1);
 
-/// Bytes of a file of usernames: half a million names of full length.
-const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// How often it is asked what names the users of a pool that refuses to be described. Once it has said so it is not asked
+/// again: a pool keeps that from its creation on.
+const NAMES_EVERY: Duration = Duration::from_hours(1);
+
+/// Places of contested names that one line of the log holds.
+const PLACES_TOLD: usize = 10;
 
 /// The roster of one pool.
 pub struct Discovery<S> {
@@ -68,6 +72,8 @@ pub struct Discovery<S> {
     pub pool: Arc<Pool<S>>,
     /// The pool as stored.
     pub record: PoolRecord,
+    /// What names its users, as far as it has said so.
+    pub rules: NamingRules,
     /// What makes a newcomer's events live or history.
     pub joining: Joining,
     /// `discovery.interval`.
@@ -106,7 +112,7 @@ pub struct Wishes {
 struct Known {
     /// The names of `usernames_file`, as last read.
     in_file: Vec<String>,
-    file_changed: Option<SystemTime>,
+    file_content: Option<usernames_file::Content>,
     file_trouble: Option<String>,
     /// What people were told of.
     listing_trouble: Option<Trouble>,
@@ -114,8 +120,12 @@ struct Known {
     anybody: bool,
     /// Whether anybody may be followed whom a listing gave: a name that is not known may be an alias of theirs.
     anybody_listed: bool,
-    /// Names listed by hand, and the username of whom each belonged to in the last complete round.
-    aliases: HashMap<String, String>,
+    /// Names listed by hand, and the username of whose each was in the last complete round.
+    owners: HashMap<String, String>,
+    /// Names that several users claim, as people were told.
+    contested: Contested,
+    /// When it was last asked what names users, if the pool refuses to be described.
+    asked_for_names: Option<Instant>,
     /// Who joined and left since people were told.
     joined: usize,
     left: usize,
@@ -157,21 +167,41 @@ impl<S: Source> Discovery<S> {
 
     async fn keep(mut self) {
         let mut selection = self.selection();
-        let mut known = Known::default();
+        // It was asked just now.
+        let mut known = Known { asked_for_names: Some(Instant::now()), ..Known::default() };
         self.begin(&selection, &mut known).await;
         loop {
             if self.wishes.has_changed().unwrap_or(false) {
                 selection = self.change(&selection, &mut known).await;
             }
             self.read_names(&mut known).await;
+            self.learn_rules(&mut known).await;
             let by_hand = self.config.usernames.iter().chain(&known.in_file).cloned();
-            let round = Round::begin(&selection, by_hand);
+            let round = Round::begin(&selection, self.rules, by_hand);
             let may_remove = known.file_trouble.is_none();
             if let Some(complete) = self.read_to_its_end(&selection, round, &mut known).await {
                 self.settle(complete, may_remove, &selection, &mut known).await;
                 self.forget(&mut known).await;
                 self.pause(self.interval, &mut known).await;
             }
+        }
+    }
+
+    /// Asks again what names the pool's users, if it has not said so yet. Others' calls come first: one call an hour.
+    async fn learn_rules(&mut self, known: &mut Known) {
+        if self.rules.are_known() || known.asked_for_names.is_some_and(|asked| asked.elapsed() < NAMES_EVERY) {
+            return;
+        }
+        known.asked_for_names = Some(Instant::now());
+        match self.pool.source.describe().await {
+            Ok(description) => {
+                self.rules = NamingRules::new(description.sign_in_names);
+                if self.rules.are_known() {
+                    info!(pool = self.pool.identity.id, names = %self.rules, "it is known what names users");
+                }
+            }
+            // People were told when the pool began to be followed; what every call meets is told by the others.
+            Err(error) => debug!(pool = self.pool.identity.id, %error, "it is still not known what names users"),
         }
     }
 
@@ -197,9 +227,11 @@ impl<S: Source> Discovery<S> {
         (self.interval, self.forget_after) = (wishes.interval, wishes.forget_after);
         self.joining.first_run = wishes.first_run;
         if wishes.config.usernames_file != self.config.usernames_file {
-            (known.in_file, known.file_changed, known.file_trouble) = (Vec::new(), None, None);
+            (known.in_file, known.file_content, known.file_trouble) = (Vec::new(), None, None);
         }
         self.config = wishes.config;
+        // Whoever changed the configuration may have changed the role.
+        known.asked_for_names = None;
         let selection = self.selection();
         if selection.digest() != before.digest() {
             // Until then a process that starts does not trust what it finds.
@@ -286,13 +318,13 @@ impl<S: Source> Discovery<S> {
             if round.met() > met {
                 retry_after = RETRY_AFTER;
             }
-            round = match round.complete() {
+            round = match round.complete(|name| self.was_listed(name)) {
                 Ok(complete) => return Some(complete),
                 Err(unfinished) => unfinished,
             };
             // Whose alias a name is may be known to another shard: each of them has to have met everybody.
             if !known.anybody_listed && selection.is_whole() {
-                let as_given: Vec<_> = round.unmet().map(Wanted::as_given).collect();
+                let as_given: Vec<_> = round.unmet().collect();
                 self.join(&as_given, known).await;
             }
             self.tell_of_changes(round.met(), known);
@@ -494,9 +526,9 @@ impl<S: Source> Discovery<S> {
     /// Draws the conclusions of a complete round: names that are nobody's alias are followed as given, and who was not met
     /// is gone.
     async fn settle(&mut self, complete: Complete, may_remove: bool, selection: &Selection, known: &mut Known) {
-        for name in complete.as_given() {
-            // Who was met under this name before, and is listed no more, goes on under it.
-            if let Some(before) = known.aliases.get(name)
+        for Wanted { username: name, .. } in complete.as_given() {
+            // Whose name it was before, and who is listed no more, goes on under it.
+            if let Some(before) = known.owners.get(name)
                 && selection.is_ours(before)
                 && !complete.wants(before)
                 && let Err(error) = self.carry_back(before, name).await
@@ -504,8 +536,8 @@ impl<S: Source> Discovery<S> {
                 known.leave_out(name, error);
             }
         }
-        let readable = complete.as_given().iter().filter(|name| !known.unreadable.contains(*name));
-        let as_given: Vec<_> = readable.map(|name| Wanted::as_given(name)).collect();
+        let readable = complete.as_given().iter().filter(|user| !known.unreadable.contains(&user.username));
+        let as_given: Vec<_> = readable.cloned().collect();
         self.join(&as_given, known).await;
         if may_remove {
             while let Err(error) = self.retire(&complete, known).await {
@@ -524,7 +556,17 @@ impl<S: Source> Discovery<S> {
         known.unreadable.retain(|username| complete.wants(username));
         self.tell_of_changes(complete.len(), known);
         self.metrics.discovery_succeeded(&self.pool.identity.id, self.clock.now());
-        known.aliases = complete.into_aliases();
+        self.tell_of_contested(complete.contested(), known);
+        known.owners = complete.into_owners();
+    }
+
+    /// Whether a name is followed as the username of somebody whom a listing has named.
+    fn was_listed(&self, name: &str) -> bool {
+        let standing = self.ledger.standing(&self.pool.identity.id, name);
+        // What cannot be read now is not given up.
+        standing.map_or(true, |standing| {
+            standing.is_some_and(|standing| standing.sub.is_some() && standing.gone_since.is_none())
+        })
     }
 
     /// Lets a user go on under a name listed by hand; fails only if a record cannot be read.
@@ -613,10 +655,10 @@ impl<S: Source> Discovery<S> {
     /// Reads the file of names, if there is one; answers whether they may have changed.
     async fn read_names(&self, known: &mut Known) -> bool {
         let Some(path) = &self.config.usernames_file else { return false };
-        match read_if_changed(path, known.file_changed).await {
+        match usernames_file::read_if_changed(path, known.file_content).await {
             Ok(None) => false,
-            Ok(Some((names, changed))) => {
-                known.file_changed = changed;
+            Ok(Some((names, content))) => {
+                known.file_content = Some(content);
                 known.file_trouble = None;
                 known.in_file = names;
                 true
@@ -632,8 +674,8 @@ impl<S: Source> Discovery<S> {
                         "usernames_file cannot be read; the names read before stay followed"
                     );
                     known.file_trouble = Some(cause);
-                    // When it can be read again it counts as changed, whatever its time says.
-                    known.file_changed = None;
+                    // When it can be read again it counts as changed, whatever it holds.
+                    known.file_content = None;
                 }
                 false
             }
@@ -651,6 +693,30 @@ impl<S: Source> Discovery<S> {
             info!(pool = self.pool.identity.id, joined, left, met, "the roster has changed");
         }
         self.tell_of_unreadable(known);
+    }
+
+    /// Tells when names begin and cease to be claimed by several users, by their places: a log holds no names.
+    fn tell_of_contested(&self, contested: &Contested, known: &mut Known) {
+        let pool = &self.pool.identity.id;
+        for (key, before, now) in [
+            ("usernames", &known.contested.by_hand, &contested.by_hand),
+            ("exclude", &known.contested.exclude, &contested.exclude),
+        ] {
+            if now.iter().any(|place| !before.contains(place)) {
+                let places: Vec<_> = now.iter().take(PLACES_TOLD).map(usize::to_string).collect();
+                warn!(
+                    pool,
+                    key,
+                    names = now.len(),
+                    places = places.join(" "),
+                    remedy = "write the user's sub in place of the name",
+                    "several users claim a configured name; all of them are followed"
+                );
+            } else if now.is_empty() && !before.is_empty() {
+                info!(pool, key, "no configured name is claimed by several users any more");
+            }
+        }
+        known.contested.clone_from(contested);
     }
 
     fn tell_of_unreadable(&self, known: &mut Known) {
@@ -696,62 +762,4 @@ fn stored(standing: &Standing) -> Stored<'_> {
 /// Whether it is the record that cannot be read, and not the ledger.
 fn is_unreadable(error: &LedgerError) -> bool {
     matches!(error, LedgerError::Corrupt { .. } | LedgerError::NewerVersion { .. })
-}
-
-type Names = (Vec<String>, Option<SystemTime>);
-
-/// Reads a file of usernames if it is another than the one changed at `known`.
-async fn read_if_changed(path: &Path, known: Option<SystemTime>) -> Result<Option<Names>, String> {
-    let metadata = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?;
-    let changed = metadata.modified().ok();
-    if known.is_some() && changed == known {
-        return Ok(None);
-    }
-    if !metadata.is_file() {
-        // A pipe could wait for ever, and a device never end.
-        return Err("it is not a regular file".to_owned());
-    }
-    let file = tokio::fs::File::open(path).await.map_err(|error| error.to_string())?;
-    let mut text = String::new();
-    // It may be growing.
-    let read = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text).await;
-    if metadata.len().max(read.map_err(|error| error.to_string())? as u64) > FILE_BYTES_MAX {
-        return Err(format!("it is too large; at most {FILE_BYTES_MAX} bytes are read"));
-    }
-    Ok(Some((roster::names_in(&text), changed)))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::process::Command;
-
-    use super::*;
-
-    #[tokio::test]
-    async fn a_file_of_names_is_read_when_it_has_changed() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("names");
-        std::fs::write(&path, "ann\nben\n").unwrap();
-        let (names, changed) = read_if_changed(&path, None).await.unwrap().unwrap();
-        assert_eq!(names, ["ann", "ben"]);
-        assert_eq!(read_if_changed(&path, changed).await, Ok(None));
-    }
-
-    #[tokio::test]
-    async fn what_is_no_file_of_names_is_told_and_neither_waited_for_nor_read_without_end() {
-        let folder = tempfile::tempdir().unwrap();
-        let (pipe, large) = (folder.path().join("pipe"), folder.path().join("large"));
-        assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        for path in [folder.path(), &pipe, Path::new("/dev/zero")] {
-            assert_eq!(read_if_changed(path, None).await, Err("it is not a regular file".to_owned()), "{path:?}");
-        }
-        std::fs::File::create(&large).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
-        let told = read_if_changed(&large, None).await.unwrap_err();
-        assert_eq!(told, "it is too large; at most 67108864 bytes are read");
-        std::fs::write(&large, b"ann\xff\n").unwrap();
-        assert_eq!(
-            read_if_changed(&large, None).await,
-            Err("invalid utf-8 sequence of 1 bytes from index 3".to_owned())
-        );
-    }
 }

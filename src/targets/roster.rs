@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use sha2::{Digest as _, Sha256};
 
@@ -18,7 +18,7 @@ use crate::source::{ListedUser, Listing};
 pub struct Selection {
     pool_id: String,
     listings: Vec<Listing>,
-    excluded: HashSet<String>,
+    excluded: Vec<String>,
     include_disabled: bool,
     include_federated: bool,
     shard: Shard,
@@ -33,7 +33,7 @@ impl Selection {
         Self {
             pool_id: pool.id.clone(),
             listings: users.into_iter().chain(pool.groups.iter().cloned().map(Listing::Group)).collect(),
-            excluded: pool.exclude.iter().cloned().collect(),
+            excluded: pool.exclude.clone(),
             include_disabled: pool.include_disabled,
             include_federated: pool.include_federated,
             shard: Shard::WHOLE,
@@ -84,15 +84,21 @@ impl Selection {
         self.digest
     }
 
-    /// Whether a listed user is wanted. Who is named by hand is wanted also if disabled or federated.
-    pub fn wants(&self, user: &ListedUser, is_named: bool) -> bool {
-        let kind = (user.enabled || self.include_disabled) && (!user.federated || self.include_federated);
-        (kind || is_named) && !names(user).any(|name| self.excluded.contains(name)) && self.is_ours(&user.username)
+    /// Whether one of the listings names every user of the pool.
+    pub fn lists_everybody(&self) -> bool {
+        self.listings.contains(&Listing::Users { filter: None })
     }
 
-    /// Whether a name that no listing knows is wanted.
-    pub fn wants_name(&self, name: &str) -> bool {
-        !self.excluded.contains(name) && self.is_ours(name)
+    /// Whom to leave out, as written: see [`Exclusions`](super::exclusion).
+    pub fn exclude(&self) -> &[String] {
+        &self.excluded
+    }
+
+    /// Whether a listed user is wanted who is not left out by name. Who is named by hand is wanted also if disabled or
+    /// federated.
+    pub fn wants(&self, user: &ListedUser, is_named: bool) -> bool {
+        let kind = (user.enabled || self.include_disabled) && (!user.federated || self.include_federated);
+        (kind || is_named) && self.is_ours(&user.username)
     }
 }
 
@@ -167,11 +173,6 @@ pub fn names_in(text: &str) -> Vec<String> {
     lines.filter(is_name).map(str::to_owned).collect()
 }
 
-/// Every name that a user may be called by.
-pub(super) fn names(user: &ListedUser) -> impl Iterator<Item = &str> {
-    [user.username.as_str()].into_iter().chain(user.sub.as_deref()).chain(user.aliases.iter().map(String::as_str))
-}
-
 /// When a pool's users are live, and how far back their history goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Joining {
@@ -217,6 +218,7 @@ impl Joining {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::time::Duration;
 
     use proptest::prelude::*;
@@ -227,7 +229,9 @@ mod tests {
         ListedUser {
             username: username.into(),
             sub: Some(format!("sub-of-{username}")),
-            aliases: vec![format!("{username}@example.com")],
+            email: None,
+            phone_number: None,
+            preferred_username: None,
             created: Some(UnixMillis(1000)),
             enabled: true,
             federated: false,
@@ -252,18 +256,6 @@ mod tests {
             include_federated: false,
             followed_since: None,
         }
-    }
-
-    #[test]
-    fn who_is_excluded_is_left_out_under_every_name() {
-        let mut pool = pool();
-        pool.exclude = vec!["ann@example.com".into(), "sub-of-ben".into(), "cat".into(), "dan".into()];
-        let selection = Selection::of(&pool);
-        for name in ["ann", "ben", "cat"] {
-            assert!(!selection.wants(&user(name), false) && !selection.wants(&user(name), true), "{name}");
-        }
-        assert!(selection.wants(&user("eve"), false));
-        assert!(!selection.wants_name("dan") && selection.wants_name("eve"));
     }
 
     #[test]
@@ -335,7 +327,7 @@ mod tests {
             let listed = user(&format!("user-{number}"));
             let wanting: Vec<_> = shards.iter().filter(|shard| shard.wants(&listed, false)).collect();
             assert_eq!(wanting.len(), 1, "{number}");
-            assert!(wanting[0].wants_name(&listed.username) && wanting[0].is_ours(&listed.username));
+            assert!(wanting[0].is_ours(&listed.username));
         }
     }
 

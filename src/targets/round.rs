@@ -13,11 +13,15 @@
 //! A listing that begins again meets users twice, which does no harm; what it met before stays met. Whoever is deleted
 //! meanwhile is found gone by the next round.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
 
-use super::roster::{self, Selection};
+use super::exclusion::Exclusions;
+use super::names::{Claim, NamingRules};
+use super::roster::Selection;
 use crate::event::UnixMillis;
 use crate::privacy::Privacy;
 use crate::source::{ListedUser, Listing, PageToken, UserPage};
@@ -76,20 +80,105 @@ impl Place {
 #[derive(Debug)]
 pub struct Round<'a> {
     selection: &'a Selection,
+    rules: NamingRules,
     /// In the selection's order.
     places: Vec<Place>,
-    /// The names listed by hand, and who of the listed was first met under each.
-    names: HashMap<String, Option<String>>,
+    /// The names listed by hand, as the pool compares them, and who of the listed was met under each.
+    names: HashMap<String, Named>,
+    exclusions: Exclusions,
     marks: Marks,
+}
+
+/// A name listed by hand.
+#[derive(Debug, Default)]
+struct Named {
+    /// Its first place among the names listed by hand, counted from 1.
+    position: usize,
+    /// How it is written; empty where that is as the pool compares it.
+    spellings: Vec<String>,
+    /// The username of the first who was met whose name it is.
+    owner: Option<String>,
+    /// The username of the first who was met and merely says so.
+    stated_by: Option<String>,
+    /// Whether it is a second user's, too.
+    is_shared: bool,
+    /// Whether a second user claims it in whatever way.
+    is_contested: bool,
+    /// Whether it may belong to a listed user who is wanted.
+    is_possible: bool,
+}
+
+impl Named {
+    /// The ways in which it is written.
+    fn spellings<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        let as_key = self.spellings.is_empty().then_some(key);
+        as_key.into_iter().chain(self.spellings.iter().map(String::as_str))
+    }
+
+    /// The one way in which it is followed as given.
+    fn as_given<'a>(&'a self, key: &'a str) -> &'a str {
+        self.spellings.first().map_or(key, String::as_str)
+    }
+
+    fn is_unmet(&self) -> bool {
+        self.owner.is_none() && self.stated_by.is_none() && !self.is_possible
+    }
+
+    fn note_owner(&mut self, username: &str) {
+        match &self.owner {
+            None => {
+                self.owner = Some(username.to_owned());
+                self.is_contested |= self.stated_by.as_ref().is_some_and(|stated_by| stated_by != username);
+            }
+            Some(owner) => self.is_shared |= owner != username,
+        }
+    }
+
+    fn note_stated(&mut self, username: &str) {
+        let others = [&self.owner, &self.stated_by].into_iter().flatten();
+        self.is_contested |= others.into_iter().any(|other| other != username);
+        self.stated_by.get_or_insert_with(|| username.to_owned());
+    }
+}
+
+/// What a user's names mean for the names listed by hand.
+#[derive(Default)]
+struct Naming {
+    is_named: bool,
+    /// Names listed by hand that are others of its names.
+    aliases: Vec<String>,
+    /// Keys of names that may be its own.
+    possible: Vec<String>,
 }
 
 impl<'a> Round<'a> {
     /// A round in which nobody was met yet.
-    pub fn begin(selection: &'a Selection, by_hand: impl IntoIterator<Item = String>) -> Self {
+    pub fn begin(selection: &'a Selection, rules: NamingRules, by_hand: impl IntoIterator<Item = String>) -> Self {
+        let mut names = HashMap::<String, Named>::new();
+        for (index, name) in by_hand.into_iter().enumerate() {
+            let named = names.entry(rules.key(&name).into_owned());
+            let is_as_key = *named.key() == name;
+            match named {
+                Entry::Vacant(place) => {
+                    let spellings = if is_as_key { vec![] } else { vec![name] };
+                    place.insert(Named { position: index + 1, spellings, ..Named::default() });
+                }
+                Entry::Occupied(mut place) => {
+                    let key = place.key().clone();
+                    let named = place.get_mut();
+                    if named.spellings(&key).all(|spelling| spelling != name) {
+                        let as_key = named.spellings.is_empty().then_some(key);
+                        named.spellings.extend(as_key.into_iter().chain([name]));
+                    }
+                }
+            }
+        }
         Self {
             selection,
+            rules,
             places: selection.listings().iter().map(|_| Place::TOP).collect(),
-            names: by_hand.into_iter().map(|name| (name, None)).collect(),
+            names,
+            exclusions: Exclusions::new(selection.exclude(), rules),
             marks: Marks::default(),
         }
     }
@@ -122,7 +211,7 @@ impl<'a> Round<'a> {
                 }
             };
         }
-        Taken { wanted: page.users.into_iter().filter_map(|user| self.meet(user)).collect(), token_repeated }
+        Taken { wanted: page.users.iter().flat_map(|user| self.meet(user)).collect(), token_repeated }
     }
 
     /// The token of a listing's next page was refused: it begins again.
@@ -133,8 +222,9 @@ impl<'a> Round<'a> {
     }
 
     /// Names listed by hand under which nobody was met so far, and who are wanted.
-    pub fn unmet(&self) -> impl Iterator<Item = &str> {
-        unmet(&self.names, self.selection)
+    pub fn unmet(&self) -> impl Iterator<Item = Wanted> {
+        let unmet = self.names.iter().filter(|(_, named)| named.is_unmet());
+        unmet.filter_map(|(key, named)| self.as_given(key, named))
     }
 
     /// How many users were met so far, about.
@@ -142,55 +232,120 @@ impl<'a> Round<'a> {
         self.marks.0.len()
     }
 
-    /// The round, complete, if every listing came to its end; else as it is.
+    /// The round, complete, if every listing came to its end; else as it is. `was_listed` says whether a name that is not
+    /// listed now is followed as the username of somebody who was.
     ///
     /// # Errors
     /// A listing is not at its end.
-    pub fn complete(self) -> Result<Complete, Self> {
+    #[expect(clippy::result_large_err, reason = "what comes back is the round, once for each time a listing broke off")]
+    pub fn complete(mut self, was_listed: impl Fn(&str) -> bool) -> Result<Complete, Self> {
         if !self.places.iter().all(|place| matches!(place, Place::Ended)) {
             return Err(self);
         }
-        let Self { selection, names, mut marks, .. } = self;
-        let unmet: Vec<String> = unmet(&names, selection).map(str::to_owned).collect();
-        unmet.iter().for_each(|name| marks.add(&selection.privacy().ledger_name(name)));
-        marks.settle();
-        let aliases = names.into_iter().filter_map(|(name, met)| Some((name, met?))).collect();
-        Ok(Complete { marks, unmet, aliases, privacy: selection.privacy().clone() })
-    }
-
-    fn meet(&mut self, user: ListedUser) -> Option<Wanted> {
-        let mut aliases = vec![];
-        let mut is_named = false;
-        for name in roster::names(&user) {
-            // The first who is met under a name has it.
-            if let Some(named) = self.names.get_mut(name)
-                && *named.get_or_insert_with(|| user.username.clone()) == user.username
-            {
-                is_named = true;
-                if name != user.username && !aliases.iter().any(|alias| alias == name) {
-                    aliases.push(name.to_owned());
+        let everybody_is_listed = self.selection.lists_everybody();
+        let (mut as_given, mut owners, mut contested) = (vec![], HashMap::new(), vec![]);
+        for (key, named) in &self.names {
+            let mut is_contested = named.is_contested || named.is_shared;
+            match &named.owner {
+                Some(owner) if !named.is_shared => {
+                    owners.extend(named.spellings(key).map(|name| (name.to_owned(), owner.clone())));
+                }
+                Some(_) => {}
+                // Nobody has this username, so that there is nobody else whom the name could mean.
+                None if !named.is_unmet() && everybody_is_listed && !was_listed(named.as_given(key)) => {}
+                None => {
+                    is_contested |= named.stated_by.is_some();
+                    as_given.extend(self.as_given(key, named));
                 }
             }
+            if is_contested {
+                contested.push(named.position);
+            }
         }
-        self.selection.wants(&user, is_named).then(|| {
-            self.marks.add(&self.selection.privacy().ledger_name(&user.username));
-            Wanted { username: user.username, sub: user.sub, created: user.created, aliases }
+        contested.sort_unstable();
+        as_given.iter().for_each(|user| self.marks.add(&self.selection.privacy().ledger_name(&user.username)));
+        self.marks.settle();
+        let contested = Contested { by_hand: contested, exclude: self.exclusions.contested() };
+        Ok(Complete { marks: self.marks, as_given, owners, contested, privacy: self.selection.privacy().clone() })
+    }
+
+    /// Somebody who is followed by a name listed by hand, unless it is left out or another shard's.
+    fn as_given(&self, key: &str, named: &Named) -> Option<Wanted> {
+        let name = named.as_given(key);
+        let is_wanted = !self.exclusions.has(name) && self.selection.is_ours(name);
+        is_wanted.then(|| Wanted {
+            aliases: named.spellings(key).filter(|spelling| *spelling != name).map(str::to_owned).collect(),
+            ..Wanted::as_given(name)
         })
     }
-}
 
-fn unmet<'a>(names: &'a HashMap<String, Option<String>>, selection: &Selection) -> impl Iterator<Item = &'a str> {
-    let unmet = names.iter().filter(|(_, met)| met.is_none()).map(|(name, _)| name.as_str());
-    unmet.filter(|name| selection.wants_name(name))
+    /// Who joins because this user was met: the user, and whoever was left out until then.
+    fn meet(&mut self, user: &ListedUser) -> Vec<Wanted> {
+        let Naming { is_named, aliases, possible } = self.naming(user);
+        let is_wanted = self.selection.wants(user, is_named);
+        if is_wanted {
+            for key in possible {
+                self.names.entry(key).and_modify(|named| named.is_possible = true);
+            }
+        }
+        let wanted = is_wanted.then(|| Wanted {
+            username: user.username.clone(),
+            sub: user.sub.clone(),
+            created: user.created,
+            aliases,
+        });
+        let joining = self.exclusions.pass(user, wanted);
+        joining.iter().for_each(|user| self.marks.add(&self.selection.privacy().ledger_name(&user.username)));
+        joining
+    }
+
+    fn naming(&mut self, user: &ListedUser) -> Naming {
+        let mut naming = Naming::default();
+        // The strongest claim to a name comes first, and is the user's.
+        let mut claimed: Vec<Cow<'_, str>> = vec![];
+        for (name, claim) in self.rules.claims(user) {
+            let key = self.rules.key(name);
+            let Some(named) = self.names.get_mut(&*key) else { continue };
+            if claimed.contains(&key) {
+                continue;
+            }
+            naming.is_named |= claim >= Claim::Stated;
+            match claim {
+                Claim::Own | Claim::Proven => {
+                    named.note_owner(&user.username);
+                    // The first who is met under a name goes on with what is known of it.
+                    if named.owner.as_ref() == Some(&user.username) {
+                        let others = named.spellings(&key).filter(|name| *name != user.username);
+                        naming.aliases.extend(others.map(str::to_owned));
+                    }
+                }
+                Claim::Stated => named.note_stated(&user.username),
+                Claim::Possible => naming.possible.push(key.clone().into_owned()),
+            }
+            claimed.push(key);
+        }
+        naming
+    }
 }
 
 /// A round of which every listing came to its end.
 #[derive(Debug)]
 pub struct Complete {
     marks: Marks,
-    unmet: Vec<String>,
-    aliases: HashMap<String, String>,
+    as_given: Vec<Wanted>,
+    owners: HashMap<String, String>,
+    contested: Contested,
     privacy: Privacy,
+}
+
+/// Names that more than one user claims, by their places in the configuration, counted from 1. Everybody who claims one is
+/// followed.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Contested {
+    /// Among the names listed by hand: `usernames`, then those of `usernames_file`.
+    pub by_hand: Vec<usize>,
+    /// In `exclude`.
+    pub exclude: Vec<usize>,
 }
 
 impl Complete {
@@ -211,13 +366,18 @@ impl Complete {
     }
 
     /// Names listed by hand that are to be followed as given.
-    pub fn as_given(&self) -> &[String] {
-        &self.unmet
+    pub fn as_given(&self) -> &[Wanted] {
+        &self.as_given
     }
 
-    /// Names listed by hand, and the username of whom each belongs to.
-    pub fn into_aliases(self) -> HashMap<String, String> {
-        self.aliases
+    /// The names that more than one user claims.
+    pub fn contested(&self) -> &Contested {
+        &self.contested
+    }
+
+    /// Names listed by hand, and the username of the one user whose each is.
+    pub fn into_owners(self) -> HashMap<String, String> {
+        self.owners
     }
 }
 
@@ -257,12 +417,32 @@ mod tests {
 
     use super::*;
     use crate::config::PoolConfig;
+    use crate::source::{Address, SignInNames};
+
+    const RULES: SignInNames =
+        SignInNames { email: true, phone_number: true, preferred_username: true, case_sensitive: true };
+
+    fn begin<'a>(selection: &'a Selection, by_hand: &[&str]) -> Round<'a> {
+        Round::begin(selection, NamingRules::new(Some(RULES)), names(by_hand))
+    }
+
+    fn completed(round: Round<'_>) -> Complete {
+        round.complete(|_| false).expect("every listing came to its end")
+    }
+
+    fn as_given(round: &Complete) -> Vec<&str> {
+        let mut names: Vec<_> = round.as_given().iter().map(|user| user.username.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
 
     fn user(username: &str) -> ListedUser {
         ListedUser {
             username: username.into(),
             sub: Some(format!("sub-of-{username}")),
-            aliases: vec![format!("{username}@example.com")],
+            email: Some(Address { value: format!("{username}@example.com"), is_verified: true }),
+            phone_number: None,
+            preferred_username: None,
             created: Some(UnixMillis(1000)),
             enabled: true,
             federated: false,
@@ -290,62 +470,120 @@ mod tests {
     #[test]
     fn a_user_met_under_two_names_is_wanted_once_under_the_username() {
         let selection = selection(|_| {});
-        let mut round = Round::begin(&selection, names(&["ann@example.com", "sub-of-ben", "ben", "zoë"]));
+        let mut round = begin(&selection, &["ann@example.com", "sub-of-ben", "ben", "zoë"]);
         let wanted = round.take(0, page(&["ann", "ben", "cat"], None)).wanted;
         assert_eq!(wanted.iter().map(|user| user.username.as_str()).collect::<Vec<_>>(), ["ann", "ben", "cat"]);
         assert_eq!(wanted[0].aliases, ["ann@example.com"]);
         assert_eq!(wanted[1].aliases, ["sub-of-ben"]);
-        let round = round.complete().unwrap();
-        assert_eq!(round.as_given(), ["zoë"]);
+        let round = completed(round);
+        assert_eq!(as_given(&round), ["zoë"]);
         assert!(["ann", "ben", "cat", "zoë"].iter().all(|name| round.wants(name)));
         assert!(["ann@example.com", "sub-of-ben", "dan"].iter().all(|name| !round.wants(name)));
-        assert_eq!(round.into_aliases()["ann@example.com"], "ann");
+        assert_eq!(*round.contested(), Contested::default());
+        assert_eq!(round.into_owners()["ann@example.com"], "ann");
     }
 
     #[test]
-    fn a_name_that_two_users_have_belongs_to_the_first() {
+    fn two_who_claim_one_name_are_both_followed_and_told_of() {
         let selection = selection(|pool| pool.include_disabled = false);
-        let mut round = Round::begin(&selection, names(&["shared"]));
-        let with_name = |name: &str, enabled| ListedUser { aliases: vec!["shared".into()], enabled, ..user(name) };
-        let users = vec![with_name("ann", false), with_name("ben", false), user("shared")];
+        let states = |name: &str| ListedUser { preferred_username: Some(name.into()), ..user("mallory") };
+        let verified = |name: &str| Some(Address { value: name.into(), is_verified: true });
+        let disabled = |name: &str| ListedUser { enabled: false, email: verified("shared@example.com"), ..user(name) };
+        let mut round = begin(&selection, &["zoë", "ceo", "shared@example.com"]);
+        let users = vec![states("ceo"), disabled("ann"), disabled("ben"), user("ceo")];
         let wanted = round.take(0, UserPage { users, next: None }).wanted;
         let usernames: Vec<_> = wanted.iter().map(|user| (user.username.as_str(), user.aliases.len())).collect();
-        assert_eq!(usernames, [("ann", 1), ("shared", 0)]);
+        assert_eq!(usernames, [("mallory", 0), ("ann", 1), ("ben", 0), ("ceo", 0)]);
+        let round = completed(round);
+        assert_eq!(as_given(&round), ["zoë"]);
+        assert_eq!(*round.contested(), Contested { by_hand: vec![2, 3], exclude: vec![] });
+        let owners = round.into_owners();
+        assert!(owners["ceo"] == "ceo" && !owners.contains_key("shared@example.com"));
+    }
+
+    #[test]
+    fn a_name_that_somebody_only_states_is_followed_too_unless_everybody_is_listed() {
+        let states = || ListedUser { preferred_username: Some("ceo".into()), ..user("mallory") };
+        let of_group = selection(|pool| (pool.all_users, pool.groups) = (false, vec!["staff".into()]));
+        let of_all = selection(|_| {});
+        for (selection, was_listed, followed) in [(&of_group, false, 1), (&of_all, true, 1), (&of_all, false, 0)] {
+            let mut round = begin(selection, &["ceo"]);
+            let wanted = round.take(0, UserPage { users: vec![states()], next: None }).wanted;
+            assert!(wanted.len() == 1 && wanted[0].aliases.is_empty(), "what is known of the name is not hers");
+            let round = round.complete(|name| name == "ceo" && was_listed).unwrap();
+            assert!(round.wants("mallory"));
+            assert_eq!((round.as_given().len(), round.contested().by_hand.len()), (followed, followed));
+            assert!(!round.into_owners().contains_key("ceo"));
+        }
+    }
+
+    #[test]
+    fn spellings_of_one_name_are_one_user_where_case_does_not_matter() {
+        let selection = selection(|pool| pool.exclude = vec!["CAT".into()]);
+        let rules = NamingRules::new(Some(SignInNames { case_sensitive: false, ..RULES }));
+        let by_hand = names(&["Ann", "ANN", "zoe", "Zoe", "cat"]);
+        let mut round = Round::begin(&selection, rules, by_hand);
+        let mut aliases: Vec<_> = round.unmet().map(|user| (user.username, user.aliases)).collect();
+        aliases.sort_unstable();
+        assert_eq!(aliases, [("Ann".into(), names(&["ANN"])), ("zoe".into(), names(&["Zoe"]))]);
+        let wanted = round.take(0, page(&["ann", "cat"], None)).wanted;
+        assert_eq!((wanted.len(), wanted[0].aliases.clone()), (1, names(&["Ann", "ANN"])));
+        let round = completed(round);
+        assert_eq!(as_given(&round), ["zoe"]);
+        assert!(round.wants("ann") && round.wants("zoe") && !round.wants("Ann") && !round.wants("Zoe"));
+    }
+
+    #[test]
+    fn while_the_rules_are_unknown_names_are_usernames_and_what_a_full_listing_knows_is_not_asked_for_twice() {
+        let of_group = selection(|pool| (pool.all_users, pool.groups) = (false, vec!["staff".into()]));
+        let of_all = selection(|_| {});
+        let disabled = || ListedUser { enabled: false, ..user("ben") };
+        for (selection, followed) in
+            [(&of_group, vec!["ann@example.com", "ben@example.com"]), (&of_all, vec!["ben@example.com"])]
+        {
+            let mut round =
+                Round::begin(selection, NamingRules::default(), names(&["ann@example.com", "ben@example.com"]));
+            let wanted = round.take(0, UserPage { users: vec![user("ann"), disabled()], next: None }).wanted;
+            assert!(wanted.len() == 1 && wanted[0].aliases.is_empty());
+            let round = completed(round);
+            assert_eq!(as_given(&round), followed);
+            assert_eq!(*round.contested(), Contested::default());
+        }
     }
 
     #[test]
     fn a_round_is_complete_when_every_listing_came_to_its_end() {
         let selection = selection(|pool| pool.groups = vec!["staff".into()]);
-        let mut round = Round::begin(&selection, []);
+        let mut round = begin(&selection, &[]);
         assert!(round.next(0).is_some_and(|(_, token)| token.is_none()));
         round.take(0, page(&["ann"], Some("2")));
         assert_eq!(round.next(0).unwrap().1, Some(&PageToken("2".into())));
         round.take(1, page(&["ben"], None));
-        let mut round = round.complete().expect_err("the first listing has another page");
+        let mut round = round.complete(|_| false).expect_err("the first listing has another page");
         assert!(round.next(1).is_none());
         round.take(0, page(&[], None));
-        let round = round.complete().unwrap();
+        let round = completed(round);
         assert!(round.wants("ann") && round.wants("ben") && round.len() == 2);
     }
 
     #[test]
     fn a_listing_that_repeats_its_token_begins_again() {
         let selection = selection(|_| {});
-        let mut round = Round::begin(&selection, []);
+        let mut round = begin(&selection, &[]);
         assert!(!round.take(0, page(&["ann"], Some("2"))).token_repeated);
         let taken = round.take(0, page(&["ben"], Some("2")));
         assert!(taken.token_repeated && taken.wanted.len() == 1);
         assert_eq!(round.next(0).unwrap().1, None);
-        let round = round.complete().expect_err("it has come to no end");
+        let round = round.complete(|_| false).expect_err("it has come to no end");
         assert_eq!(round.met(), 2);
     }
 
     #[test]
     fn without_listings_a_round_is_complete_at_once() {
         let selection = selection(|pool| (pool.all_users, pool.exclude) = (false, vec!["ben".into()]));
-        let round = Round::begin(&selection, names(&["ann", "ben"])).complete().unwrap();
+        let round = completed(begin(&selection, &["ann", "ben"]));
         assert!(round.wants("ann") && !round.wants("ben"));
-        assert_eq!(round.as_given(), ["ann"]);
+        assert_eq!(as_given(&round), ["ann"]);
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -373,7 +611,7 @@ mod tests {
                 pool.all_users = false;
                 pool.groups = (0..listings.len()).map(|group| group.to_string()).collect();
             });
-            let mut round = Round::begin(&selection, by_hand.iter().map(alias));
+            let mut round = Round::begin(&selection, NamingRules::new(Some(RULES)), by_hand.iter().map(alias));
             let mut fates = fates.into_iter();
             'round: loop {
                 for (index, pages) in listings.iter().enumerate() {
@@ -398,7 +636,7 @@ mod tests {
                     }
                 }
                 let at_end = (0..listings.len()).all(|index| round.next(index).is_none());
-                match round.complete() {
+                match round.complete(|_| false) {
                     Ok(complete) => {
                         prop_assert!(at_end);
                         let listed: BTreeSet<u8> = listings.iter().flatten().flatten().copied().collect();

@@ -1,1 +1,261 @@
 //! Receivers under pressure, and addresses behind which there is no receiver.
+
+#[path = "../support/transports.rs"]
+mod transports;
+
+use std::process::Output;
+
+use cognito_auth_exporter::event::AuthEvent;
+use cognito_auth_exporter::simulate::world::World;
+use tonic::Code;
+
+use crate::exporter::Exporter;
+use crate::receiver::{Received, Reply};
+use crate::stage::{Stage, Terms, is, now, populate, said, sign_ins};
+use transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
+
+const POOL: &str = "eu-west-1_Receivers";
+const USERS: usize = 6;
+const EVENTS: i64 = 50;
+/// All of them: 300.
+const RECORDS: usize = USERS * 50;
+
+const QUARANTINED: &str = "cognito_exporter_quarantined_records";
+const WAITING: &str = "cognito_exporter_outbox_records";
+
+async fn three_hundred(over: Over, otlp: &str) -> Stage {
+    over.stage(None, otlp, POOL, |world| populate(world, POOL, USERS, EVENTS)).await
+}
+
+fn http(status: u16, content_type: &'static str, body: &'static str) -> Reply {
+    Reply::Raw { status, headers: vec![("content-type", content_type)], body }
+}
+
+/// Waits until all of it waits, and checks that nothing of it was put away.
+fn all_waits(exporter: &Exporter) {
+    let scrape = exporter.until("all of them waiting", |scrape| is(scrape, WAITING, &[], RECORDS as f64));
+    assert!(is(&scrape, QUARANTINED, &[], 0.0) && requests(&scrape, "ok") < 0.5, "{}", scrape.interesting());
+}
+
+/// The receiver is well again: everything is delivered once, nothing is in quarantine, and the end of the fault was told.
+async fn all_comes_after_the_cure(stage: &Stage, exporter: Exporter) {
+    stage.receiver.answer_always(Reply::Ok);
+    stage.conserved(&exporter, &[POOL]).await;
+    Came { accepted: RECORDS, ..Came::default() }.check(&exporter);
+    exporter.until_said(ENDED);
+    assert!(exporter.stop().success());
+}
+
+/// Checks what people are told first of a fault: the level, the words, and what to do.
+fn told(exporter: &Exporter, level: &str, words: &str, remedy: &str) {
+    exporter.until_said(BEGUN);
+    let line = said(&exporter.log(), &[BEGUN]).remove(0);
+    let (says, does) = line.split_once("remedy=").unwrap();
+    assert!(
+        says.contains(level) && says.contains(words) && does.contains(remedy),
+        "{level} {words:?} {remedy:?}: {line}"
+    );
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
+}
+
+/// The Collector's memory limiter over gRPC, as users report it: RESOURCE_EXHAUSTED, without RetryInfo. Good records went to the
+/// quarantine.
+#[test]
+fn a_receiver_short_of_memory_is_waited_for_and_its_batches_stay_whole() {
+    for_each(["data refused due to high memory usage", "sending queue is full", "quota exceeded"], async |words| {
+        let stage = three_hundred(Over::Grpc, "").await;
+        stage.receiver.answer_always(Reply::Code(Code::ResourceExhausted, words));
+        let exporter = stage.exporter();
+        let scrape = until_requests(&exporter, "retry", 4.0);
+        assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
+        all_waits(&exporter);
+        told(&exporter, "WARN", words, "raise what the receiver allows");
+        let first = stage.receiver.exports()[0].records;
+        assert!(stage.receiver.exports().iter().all(|export| export.records == first), "it was split");
+        all_comes_after_the_cure(&stage, exporter).await;
+    });
+}
+
+/// nginx on a port for TLS, and a Go server: the usual mistakes with http:// and https://. Good records went to the quarantine.
+#[test]
+fn a_server_that_wants_tls_has_refused_no_record_and_https_is_the_remedy() {
+    const NGINX: &str = "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n<body>\r\n\
+        <center><h1>400 Bad Request</h1></center>\r\n<center>The plain HTTP request was sent to HTTPS port</center>\r\n\
+        <hr><center>nginx</center>\r\n</body>\r\n</html>\r\n";
+    const GO: &str = "Client sent an HTTP request to an HTTPS server.\n";
+    let answers = [(http(400, "text/html", NGINX), "HTTPS port"), (http(400, "text/plain", GO), "HTTPS server")];
+    for_each(answers, async |(reply, words)| {
+        let stage = three_hundred(Over::Http, "").await;
+        stage.receiver.answer_always(reply);
+        let exporter = stage.exporter();
+        until_requests(&exporter, "refused", 1.0);
+        all_waits(&exporter);
+        told(&exporter, "ERROR", words, "https://");
+        all_comes_after_the_cure(&stage, exporter).await;
+        // Each was one request of a whole batch.
+        let exports = stage.receiver.exports();
+        assert!(exports.iter().filter(|export| export.records < exports[0].records).count() <= 1, "it was split");
+    });
+}
+
+/// Gateways and stores answer 200 to what they throw away. Such records were taken for delivered, and lost.
+#[test]
+fn a_success_in_other_words_than_otlps_acknowledges_nothing() {
+    let json = "application/json";
+    let answers = [
+        (http(200, json, r#"{"error":"storage is full"}"#), "accept_any_2xx"),
+        (http(200, json, "[null]"), "accept_any_2xx"),
+        (http(200, json, r#"{"status":"login required"}"#), "accept_any_2xx"),
+        (http(202, json, r#"{"partialSuccess":{"rejectedLogRecords":"several"}}"#), "accept_any_2xx"),
+        (http(200, "text/plain", "OK"), "accept_any_2xx"),
+        (http(200, "text/html", "<html>Please log in</html>"), "check the endpoint"),
+    ];
+    for_each(answers, async |(reply, remedy)| {
+        let stage = three_hundred(Over::Http, "").await;
+        stage.receiver.answer_always(reply);
+        let exporter = stage.exporter();
+        until_requests(&exporter, "refused", 1.0);
+        all_waits(&exporter);
+        told(&exporter, "ERROR", "20", remedy);
+        all_comes_after_the_cure(&stage, exporter).await;
+    });
+}
+
+/// A receiver that stores records and says "OK": they came again for ever, and nothing named a way out.
+#[test]
+fn a_receiver_that_says_ok_is_believed_if_the_configuration_says_so_and_a_web_page_is_not() {
+    for_each([("text/plain", "OK", true), ("text/html", "<html>OK</html>", false)], async |(kind, body, is_taken)| {
+        let stage = three_hundred(Over::Http, "accept_any_2xx = true\n").await;
+        stage.receiver.answer_always(http(200, kind, body));
+        let exporter = stage.exporter();
+        if is_taken {
+            exporter.until("all of them acknowledged", |scrape| {
+                let accepted = &["outcome=\"accepted\""];
+                is(scrape, "cognito_exporter_otlp_records_total", accepted, RECORDS as f64)
+                    && is(scrape, WAITING, &[], 0.0)
+            });
+            assert!(said(&exporter.log(), &[BEGUN]).is_empty(), "{}", exporter.log());
+            assert!(exporter.stop().success());
+        } else {
+            until_requests(&exporter, "refused", 1.0);
+            all_waits(&exporter);
+            all_comes_after_the_cure(&stage, exporter).await;
+        }
+    });
+}
+
+/// Receivers that write JSON with a protobuf library's other names.
+#[test]
+fn a_partial_success_in_snake_case_is_one() {
+    for_each([Over::Http], async |over| {
+        let stage = three_hundred(over, "batch_size = 1000\n").await;
+        let body = r#"{"partial_success":{"rejected_log_records":"1","error_message":"too old"}}"#;
+        stage.receiver.answer_always(http(200, "application/json", body));
+        let exporter = stage.exporter();
+        let scrape = exporter.until("all of them acknowledged", |scrape| {
+            scrape.sum("cognito_exporter_otlp_records_total", &[]) >= RECORDS as f64
+        });
+        let rejected = scrape.sum("cognito_exporter_otlp_records_total", &["outcome=\"rejected\""]);
+        assert!(rejected >= 1.0 && (rejected - requests(&scrape, "ok")).abs() < 0.5, "{}", scrape.interesting());
+        exporter.until_said("too old");
+        assert!(exporter.stop().success());
+    });
+}
+
+/// A proxy that rewrites or joins `grpc-status-details-bin`, or a receiver that writes it in base64url: the library panicked over it,
+/// and the process ended, at each start again.
+#[test]
+fn details_of_a_status_that_are_not_base64_are_no_answer_and_end_nothing() {
+    let places = [false, true];
+    let cases = [
+        ("!", Code::Unavailable),
+        ("CA_-", Code::InvalidArgument),
+        ("CAg,CAg", Code::ResourceExhausted),
+        ("CA_-", Code::Ok),
+    ];
+    for_each(places, async |in_trailers| {
+        for (details, code) in cases {
+            // An OK without a message in the headers is an error of the library's own, before it looks at details.
+            if code == Code::Ok && !in_trailers {
+                continue;
+            }
+            let stage = three_hundred(Over::Grpc, "").await;
+            stage.receiver.answer_always(Reply::Details { code, details, in_trailers });
+            let check = stage.run(&["check"]);
+            assert_eq!(check.status.code(), Some(1), "{}", stderr(&check));
+            let exporter = stage.exporter();
+            let scrape = until_requests(&exporter, "retry", 2.0);
+            assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
+            all_waits(&exporter);
+            told(&exporter, "WARN", "grpc-status-details-bin is not base64", "");
+            assert_eq!(exporter.ask("/healthz").0, 200);
+            assert!(!exporter.log().contains("panicked"), "{}", exporter.log());
+            all_comes_after_the_cure(&stage, exporter).await;
+        }
+    });
+}
+
+/// A receiver that gives its reasons for each record, in more than the 4 MiB that gRPC takes by default: the library's own error
+/// about the answer was read as the receiver's about the request, and all records went to the quarantine.
+#[test]
+fn an_answer_that_is_too_large_to_read_is_no_verdict_on_records() {
+    let reasons: &'static str = Box::leak("no such field; ".repeat(400_000).into_boxed_str());
+    for_each(["gzip", "none"], async |compression| {
+        let otlp = format!("compression = {compression:?}\nbatch_size = 1000\n");
+        let stage = three_hundred(Over::Grpc, &otlp).await;
+        stage.receiver.answer_always(Reply::Partial(1, reasons));
+        let exporter = stage.exporter();
+        let scrape = until_requests(&exporter, "retry", 2.0);
+        assert!(requests(&scrape, "refused") + requests(&scrape, "ok") < 0.5, "{}", scrape.interesting());
+        assert!(is(&scrape, QUARANTINED, &[], 0.0), "{}", scrape.interesting());
+        told(&exporter, "WARN", "answer cannot be read", "");
+        // It kept them each time, and said so in vain.
+        stage.receiver.answer_always(Reply::Ok);
+        stage.conserved_on(&exporter, &[POOL], Terms { repeats_max: usize::MAX, ..Terms::default() }).await;
+        assert!(exporter.stop().success());
+    });
+}
+
+fn is_poison(record: &Received) -> bool {
+    record.text("aws.cognito.event.id") == "poison"
+}
+
+fn poison(world: &mut World) {
+    let event = AuthEvent { id: Some("poison".into()), ..world.sign_in(now()) };
+    world.arrive(POOL, "user-0", &event);
+}
+
+/// A quiet pool and one record that the receiver calls invalid: whether it is the record's fault nobody knows until the receiver has
+/// taken another one. A process that dies meanwhile tries it again.
+#[test]
+fn a_record_that_is_refused_alone_is_quarantined_once_the_receiver_has_taken_another_one() {
+    for_each(Over::BOTH, async |over| {
+        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, 2, 0)).await;
+        let refusal = match over {
+            Over::Grpc => Reply::Code(Code::InvalidArgument, "no such field"),
+            Over::Http => Reply::Status(400, "no such field"),
+        };
+        stage
+            .receiver
+            .answer_by(move |records| if records.iter().any(is_poison) { refusal.clone() } else { Reply::Ok });
+        stage.simulation.world(poison);
+        for _ in 0..2 {
+            let exporter = stage.exporter();
+            until_requests(&exporter, "refused", 1.0);
+            exporter.until_said("refuses records each alone");
+            let scrape = exporter.until("the record waiting", |scrape| is(scrape, WAITING, &[], 1.0));
+            assert!(is(&scrape, QUARANTINED, &[], 0.0), "{}", scrape.interesting());
+            exporter.kill();
+        }
+        let exporter = stage.exporter();
+        until_requests(&exporter, "refused", 1.0);
+        stage.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
+        stage.conserved_on(&exporter, &[POOL], Terms { quarantined: 1, ..Terms::default() }).await;
+        Came { accepted: 1, quarantined: 1, ..Came::default() }.check(&exporter);
+        exporter.until_said("no record waits that the OTLP receiver has refused");
+        assert!(exporter.stop().success());
+    });
+}

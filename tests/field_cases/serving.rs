@@ -1,1 +1,226 @@
 //! The exporter's own HTTP server under strange clients and broken configuration files.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use cognito_auth_exporter::simulate::world::Pool;
+
+use crate::exporter::{Exporter, PATIENCE};
+use crate::stage::{Stage, said};
+
+/// Many pools make large answers.
+const POOLS: usize = 200;
+
+/// Scrapes beside a crowd.
+const SCRAPES: usize = 8;
+
+const PASSWORD: &str = "basic_auth_users:\n  ann: ";
+
+async fn stage(pools: usize) -> Stage {
+    let ids: Vec<String> = (0..pools).map(|number| format!("eu-west-1_Serving{number:03}")).collect();
+    let config: String = ids.iter().map(|id| format!("[[pools]]\nid = {id:?}\nusernames = [\"ann\"]\n")).collect();
+    let config = format!("{config}[poll]\nrequests_per_second = 70\nmin_interval = \"1s\"\nfirst_run = \"none\"\n");
+    Stage::set(&config, |world| {
+        for id in &ids {
+            world.add_pool(Pool::new(id));
+            world.add_user(id, "ann");
+        }
+    })
+    .await
+}
+
+/// An exporter that shows every pool.
+fn with_all_pools(stage: &Stage) -> Exporter {
+    let exporter = stage.exporter();
+    exporter.until("all pools", |scrape| scrape.count("cognito_auth_history_events_total", &[]) == POOLS);
+    exporter
+}
+
+/// Sends a request on a connection of its own.
+fn send(address: SocketAddr, path: &str) -> std::io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: exporter\r\nConnection: close\r\n\r\n")?;
+    Ok(stream)
+}
+
+/// Asks for a path and reads all of it; None where the connection ends before that.
+fn get(address: SocketAddr, path: &str) -> Option<String> {
+    let mut answer = String::new();
+    send(address, path).ok()?.read_to_string(&mut answer).ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());
+    (head.starts_with("HTTP/1.1 200") && length == Some(body.len())).then(|| body.to_owned())
+}
+
+/// Waits until a condition holds.
+fn until(what: &str, exporter: &Exporter, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "{what} did not come\n{}", exporter.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// Has the file say this, and waits until the running exporter has something to say about it.
+fn rewrite(stage: &Stage, exporter: &Exporter, text: &str) {
+    let told = || said(&exporter.log(), &["web configuration"]).len();
+    let before = told();
+    // Not in one step: a full disk and some editors leave a part of it.
+    std::fs::write(stage.path("web.yml"), text).unwrap();
+    until("a word about the file", exporter, || told() > before);
+}
+
+/// Reported of exporters of this format: an editor, a template without values or a full disk leaves the file of passwords
+/// empty, and the reload that follows lets everybody in.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_of_passwords_that_becomes_empty_lets_nobody_in() {
+    let stage = stage(1).await;
+    let good = format!("{PASSWORD}{}\n", bcrypt::hash("secret", 4).unwrap());
+    std::fs::write(stage.path("web.yml"), &good).unwrap();
+    let config = std::fs::read_to_string(stage.config()).unwrap();
+    let named = config.replace("[http]\n", &format!("[http]\nweb_config_file = {:?}\n", stage.path("web.yml")));
+    std::fs::write(stage.config(), &named).unwrap();
+    let exporter = stage.exporter();
+    assert_eq!(exporter.ask("/metrics").0, 401);
+    for broken in ["", "basic_auth_users:\n", "{}\n"] {
+        rewrite(&stage, &exporter, broken);
+        assert_eq!(exporter.ask("/metrics").0, 401, "after {broken:?}\n{}", exporter.log());
+    }
+    let told = said(&exporter.log(), &["ERROR", "web configuration", "restart"]);
+    assert!(told.iter().any(|line| line.contains("basic_auth_users")), "{}", exporter.log());
+    // The key that names the file goes: the same.
+    std::fs::write(stage.config(), &config).unwrap();
+    exporter.signal("HUP");
+    until("a reload that failed", &exporter, || !said(&exporter.log(), &["ERROR", "nothing was changed"]).is_empty());
+    assert_eq!(exporter.ask("/metrics").0, 401);
+    std::fs::write(stage.config(), &named).unwrap();
+    rewrite(&stage, &exporter, &good.replace("ann", "ben"));
+    assert_eq!(exporter.ask("/metrics").0, 401);
+    // On purpose, a restart takes the passwords away.
+    assert!(exporter.stop().success());
+    std::fs::write(stage.path("web.yml"), "{}\n").unwrap();
+    assert_eq!(stage.exporter().ask("/metrics").0, 200);
+}
+
+/// The same at a start: the file that was to hold the passwords is there and holds nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_with_an_empty_file_of_passwords_is_refused() {
+    let stage = stage(1).await;
+    for (text, told) in [
+        ("", "is empty"),
+        ("# to be filled in\n", "is empty"),
+        ("basic_auth_users:\n", "basic_auth_users"),
+        ("tls_server_config:\n", "tls_server_config"),
+    ] {
+        std::fs::write(stage.path("web.yml"), text).unwrap();
+        let mut command = stage.command();
+        command.env("COGNITO_EXPORTER_HTTP__WEB_CONFIG_FILE", stage.path("web.yml"));
+        command.stderr(std::process::Stdio::piped());
+        let mut exporter = Exporter::spawned(command);
+        until("an end, or a port", &exporter, || exporter.is_running() || !exporter.log().is_empty());
+        assert!(!exporter.is_running(), "{text:?}");
+        assert_eq!(exporter.ended().code(), Some(2), "{text:?}\n{}", exporter.log());
+        until("a reason", &exporter, || exporter.log().contains(told));
+    }
+}
+
+/// Many dashboards left open, or an anonymous visitor in a loop: the page is rendered anew for each and polling slows.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_at_the_status_page_is_answered_from_few_renderings() {
+    let stage = stage(POOLS).await;
+    let exporter = with_all_pools(&stage);
+    let address = exporter.address();
+    let ask = |requests: usize| -> Vec<String> {
+        let bodies = (0..requests).map(|_| get(address, "/status").expect("an answer"));
+        // Each rendering says when it was.
+        bodies.map(|body| body.split("\"now\": ").nth(1).unwrap().lines().next().unwrap().to_owned()).collect()
+    };
+    let crowd: Vec<String> = std::thread::scope(|scope| {
+        let visitors: Vec<_> = (0..16).map(|_| scope.spawn(|| ask(20))).collect();
+        visitors.into_iter().flat_map(|visitor| visitor.join().unwrap()).collect()
+    });
+    let renderings: BTreeSet<&String> = crowd.iter().collect();
+    assert!(renderings.len() * 4 <= crowd.len(), "{} renderings for {} answers", renderings.len(), crowd.len());
+}
+
+/// A scanner that opens and closes connections pushes the scrapes out.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_scrape_gets_through_beside_connections_that_come_and_go() {
+    let stage = stage(POOLS).await;
+    let exporter = with_all_pools(&stage);
+    let address = exporter.address();
+    let (over, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
+    // 200 connections in all: three times as many as there are places. One that has been pushed out is opened again.
+    let come_and_go = |which: usize| {
+        let mut held = VecDeque::new();
+        while !over.load(Ordering::Relaxed) {
+            if held.len() >= 25 {
+                let mut oldest: TcpStream = held.pop_front().unwrap();
+                oldest.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+                let _ = oldest.read(&mut [0]);
+            }
+            let Ok(mut stream) = TcpStream::connect(address) else { continue };
+            opened.fetch_add(1, Ordering::Relaxed);
+            let _ = stream.write_all(&b"GET /metrics HTTP/1.1\r\nHost: scanner\r\n"[..which % 30]);
+            held.push_back(stream);
+        }
+    };
+    let through = std::thread::scope(|scope| {
+        (0..8).for_each(|which| {
+            scope.spawn(move || come_and_go(which));
+        });
+        until("a crowd", &exporter, || opened.load(Ordering::Relaxed) > 200);
+        let through = (0..SCRAPES).filter(|_| get(address, "/metrics").is_some()).count();
+        over.store(true, Ordering::Relaxed);
+        through
+    });
+    assert_eq!(through, SCRAPES, "beside {} connections", opened.load(Ordering::Relaxed));
+}
+
+/// Clients that ask for the largest page and do not read it: each holds its own copy in memory.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_not_read_share_what_they_wait_for() {
+    if !std::path::Path::new("/proc/self/status").exists() {
+        return;
+    }
+    let stage = stage(POOLS).await;
+    let exporter = with_all_pools(&stage);
+    let address = exporter.address();
+    let body = get(address, "/metrics").unwrap().len() as u64;
+    let before = exporter.resident_bytes();
+    let mut crowd = vec![];
+    for _ in 0..64 {
+        let mut stream = send(address, "/metrics").unwrap();
+        // It has begun to answer, and will not go on.
+        let _ = stream.read_exact(&mut [0; 64]);
+        crowd.push(stream);
+    }
+    let grown = exporter.resident_bytes().saturating_sub(before);
+    // Half of what a copy for each would take. What waits is bounded by 64 MiB; where the rest lies is not known, and it
+    // came to as much again on a busy machine.
+    assert!(grown < 64 * body / 2, "{grown} bytes for 64 clients; a body has {body}");
+    // They keep nobody out.
+    assert!(get(address, "/metrics").is_some());
+    drop(crowd);
+}
+
+/// A cluster with IPv6 alone, and one with both: probes and scrapes come over either.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_address_is_of_both_families_and_one_address_is_that_one_alone() {
+    let has_ipv6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    let families = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+    let stage = stage(1).await;
+    for (listen, reached) in [("[::]:0", [true, has_ipv6]), ("127.0.0.1:0", [true, false])] {
+        let mut command = stage.command();
+        command.env("COGNITO_EXPORTER_HTTP__LISTEN", listen);
+        let exporter = Exporter::started(command);
+        let port = exporter.address().port();
+        for (ip, is_reached) in families.into_iter().zip(reached) {
+            assert_eq!(get(SocketAddr::new(ip, port), "/livez").is_some(), is_reached, "{ip} of {listen}");
+        }
+    }
+}

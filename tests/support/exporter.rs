@@ -196,8 +196,26 @@ impl Drop for Exporter {
     }
 }
 
-/// Asks for a path; answers head and body.
+/// Renderings that clients share are no older than this when they are asked for (`AGE_MAX`).
+const AGE_MAX: Duration = Duration::from_secs(1);
+
+/// Asks for a path; answers head and body, which show what there is now or later: an answer that was gathered for another
+/// client is asked for again.
 fn request(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let began = Instant::now();
+    loop {
+        let asked = Instant::now();
+        let answer = request_once(address, path)?;
+        let head = answer.split("\r\n\r\n").next().unwrap_or_default();
+        let is_shared = head.lines().any(|line| line.to_lowercase().starts_with("age:"));
+        if !is_shared || asked.duration_since(began) > AGE_MAX {
+            return Ok(answer);
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn request_once(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     write!(stream, "GET {path} HTTP/1.1\r\nHost: exporter\r\nConnection: close\r\n\r\n")?;

@@ -35,7 +35,7 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as _, Frame, Incoming};
-use hyper::service::service_fn;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use opentelemetry_proto::tonic::collector::logs::v1::logs_service_server::{LogsService, LogsServiceServer};
@@ -69,6 +69,15 @@ pub enum Reply {
     Code(Code, &'static str),
     /// gRPC: this code with RetryInfo; keeps nothing.
     RetryInfo(Code, Option<Duration>),
+    /// gRPC: this code with this as its `grpc-status-details-bin`, in the headers or in trailers; keeps nothing.
+    Details {
+        /// The code.
+        code: Code,
+        /// The header's value, as it is.
+        details: &'static str,
+        /// Where.
+        in_trailers: bool,
+    },
     /// HTTP: this status with this text; keeps nothing.
     Status(u16, &'static str),
     /// HTTP: anything; keeps nothing.
@@ -396,6 +405,10 @@ async fn connection(
                 .send_compressed(CompressionEncoding::Gzip)
                 .max_decoding_message_size(shared.limit.load(Ordering::SeqCst));
             let service = TowerToHyperService::new(service);
+            let service = service_fn(move |request| {
+                let answered = service.call(request);
+                async move { Ok::<_, Infallible>(with_details(answered.await?)) }
+            });
             serve!(hyper::server::conn::http2::Builder::new(TokioExecutor::new()).serve_connection(io, service));
         }
     }
@@ -478,6 +491,12 @@ impl LogsService for Desk {
         let (metadata, _, request) = request.into_parts();
         match self.take(request, metadata.into_headers(), String::new()).await {
             Reply::Code(code, message) => Err(Status::new(code, message)),
+            Reply::Details { code, details, in_trailers } => {
+                let mut status = Status::new(code, "details");
+                let name = if in_trailers { DETAILS_IN_TRAILERS } else { DETAILS_IN_HEADERS };
+                status.metadata_mut().insert(name, details.parse().expect("a test's header has a value"));
+                Err(status)
+            }
             Reply::RetryInfo(code, delay) => {
                 Err(Status::with_error_details(code, "later", ErrorDetails::with_retry_info(delay)))
             }
@@ -485,6 +504,31 @@ impl LogsService for Desk {
             reply => panic!("a gRPC receiver cannot answer {reply:?}"),
         }
     }
+}
+
+/// What [`Reply::Details`] is noted as, because tonic writes only details that are well-formed.
+const DETAILS_IN_HEADERS: &str = "x-details-in-headers";
+/// See [`DETAILS_IN_HEADERS`].
+const DETAILS_IN_TRAILERS: &str = "x-details-in-trailers";
+
+/// The response with the details that it is to have, where it is to have them.
+fn with_details(mut response: Response<tonic::body::Body>) -> Response<tonic::body::Body> {
+    const DETAILS: &str = "grpc-status-details-bin";
+    if let Some(details) = response.headers_mut().remove(DETAILS_IN_HEADERS) {
+        response.headers_mut().insert(DETAILS, details);
+    }
+    if let Some(details) = response.headers_mut().remove(DETAILS_IN_TRAILERS) {
+        let mut trailers = HeaderMap::new();
+        for name in ["grpc-status", "grpc-message"] {
+            if let Some(value) = response.headers_mut().remove(name) {
+                trailers.insert(name, value);
+            }
+        }
+        trailers.insert(DETAILS, details);
+        let body = Full::new(Bytes::new()).with_trailers(std::future::ready(Some(Ok(trailers))));
+        *response.body_mut() = tonic::body::Body::new(body);
+    }
+    response
 }
 
 /// A body that breaks off.

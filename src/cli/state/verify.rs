@@ -103,7 +103,7 @@ fn what_to_do(name: Option<&RecordName>) -> &'static str {
         Some(RecordName::User { .. }) => {
             "the user is not polled; `state forget` lets it join anew (see its --help), `state verify --personal` names it"
         }
-        Some(RecordName::Gone { .. }) => "`state forget` the user",
+        Some(RecordName::Gone { .. } | RecordName::OtherName { .. }) => "`state forget` the user",
         Some(RecordName::Outbox { .. }) => "`run` puts it into quarantine and delivers the rest",
         Some(RecordName::Quarantine { .. }) => "`quarantine drop` it",
     }
@@ -115,6 +115,9 @@ fn shown(name: RecordName, personal: bool) -> RecordName {
     match name {
         RecordName::User { user_pool_id, .. } if !personal => RecordName::User { user_pool_id, username: hidden() },
         RecordName::Gone { user_pool_id, .. } if !personal => RecordName::Gone { user_pool_id, username: hidden() },
+        RecordName::OtherName { user_pool_id, .. } if !personal => {
+            RecordName::OtherName { user_pool_id, username: hidden() }
+        }
         name => name,
     }
 }
@@ -128,6 +131,9 @@ fn described(name: Option<&RecordName>) -> String {
         Some(RecordName::User { user_pool_id, username }) => format!("user {} of {user_pool_id}", cell(Some(username))),
         Some(RecordName::Gone { user_pool_id, username }) => {
             format!("note that {} of {user_pool_id} is gone", cell(Some(username)))
+        }
+        Some(RecordName::OtherName { user_pool_id, username }) => {
+            format!("note that {} of {user_pool_id} is another name of a user", cell(Some(username)))
         }
         Some(RecordName::Outbox { number }) => format!("outbox entry {number}"),
         Some(RecordName::Quarantine { number }) => format!("quarantined entry {number}"),

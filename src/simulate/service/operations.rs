@@ -147,6 +147,13 @@ fn list_user_auth_events(
             next = Some(asked_for);
         }
         Some(Misfortune::Shuffle) => random.shuffle(&mut events),
+        Some(Misfortune::EmptyEvents(count)) => events = vec![empty_objects(*count).into()],
+        Some(Misfortune::EmptyChallenges(count)) => {
+            if let Some(newest) = events.first_mut() {
+                let members = newest.strip_prefix('{').unwrap_or_default();
+                *newest = format!("{{\"ChallengeResponses\":[{}],{members}", empty_objects(*count)).into();
+            }
+        }
         Some(Misfortune::Huge) => events = slice.events.iter().map(|event| inflated(event).into()).collect(),
         _ => {}
     }
@@ -155,6 +162,13 @@ fn list_user_auth_events(
         _ => next.map(|position| tokens.issue(style, owner, &position, now, || wire::uuid(random))),
     };
     Ok(events_page(&events, next.as_deref()))
+}
+
+/// The elements of a list of so many objects without a member.
+fn empty_objects(count: usize) -> String {
+    let mut elements = "{},".repeat(count);
+    elements.pop();
+    elements
 }
 
 /// An event with texts far beyond the documented lengths.
@@ -244,17 +258,25 @@ fn user_json(out: &mut String, user: &User, wanted: Option<&[String]>) {
 }
 
 fn describe_user_pool(pool: &Pool) -> String {
-    json!({
-        "UserPool": {
-            "Arn": pool.arn(),
-            "EstimatedNumberOfUsers": pool.users().len(),
-            "Id": pool.id,
-            "Name": pool.name,
-            "UserPoolAddOns": { "AdvancedSecurityMode": pool.threat_protection },
-            "UserPoolTier": pool.tier,
+    let mut described = json!({
+        "Arn": pool.arn(),
+        "EstimatedNumberOfUsers": pool.users().len(),
+        "Id": pool.id,
+        "Name": pool.name,
+        "UserPoolAddOns": { "AdvancedSecurityMode": pool.threat_protection },
+        "UserPoolTier": pool.tier,
+    });
+    for (member, attributes) in
+        [("AliasAttributes", &pool.alias_attributes), ("UsernameAttributes", &pool.username_attributes)]
+    {
+        if !attributes.is_empty() {
+            described[member] = json!(attributes);
         }
-    })
-    .to_string()
+    }
+    if let Some(case_sensitive) = pool.case_sensitive {
+        described["UsernameConfiguration"] = json!({ "CaseSensitive": case_sensitive });
+    }
+    json!({ "UserPool": described }).to_string()
 }
 
 fn provisioned_limit(world: &mut World, input: &Input) -> Result<String, Refusal> {
@@ -267,7 +289,7 @@ fn provisioned_limit(world: &mut World, input: &Input) -> Result<String, Refusal
     let (category, limit) = Category::ALL
         .into_iter()
         .find(|category| category.as_str() == name)
-        .and_then(|category| Some((category, world.quotas().limit(category)?)))
+        .and_then(|category| Some((category, world.quotas().reported_limit(category)?)))
         .ok_or_else(|| Refusal::new("ResourceNotFoundException", format!("No limit of category {name}.")))?;
     let answer = json!({
         "Limit": {

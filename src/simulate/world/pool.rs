@@ -1,5 +1,6 @@
 //! A user pool: its settings, its users under all their names, its groups, and the events of each user.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
@@ -27,11 +28,18 @@ pub struct Pool {
     pub token_style: TokenStyle,
     /// Whether the last page has one.
     pub last_token: LastToken,
+    /// `AliasAttributes`: by default every attribute that can be one. As the next two, to be set before the first user is
+    /// there.
+    pub alias_attributes: Vec<String>,
+    /// `UsernameAttributes`.
+    pub username_attributes: Vec<String>,
+    /// `UsernameConfiguration.CaseSensitive`; None is a pool without UsernameConfiguration, which is case-sensitive.
+    pub case_sensitive: Option<bool>,
     /// Users by the order of their creation.
     pub(super) users: BTreeMap<u64, User>,
     /// Username, and `sub`, to user.
     names: HashMap<String, u64>,
-    /// `email`, `phone_number` and `preferred_username` to user.
+    /// What the pool accepts beside them to user.
     aliases: HashMap<String, u64>,
     pub(super) groups: BTreeMap<String, BTreeSet<u64>>,
     next_user: u64,
@@ -49,6 +57,9 @@ impl Pool {
             threat_protection: "ENFORCED".to_owned(),
             token_style: TokenStyle::default(),
             last_token: LastToken::default(),
+            alias_attributes: User::ALIASES.map(str::to_owned).into(),
+            username_attributes: vec![],
+            case_sensitive: None,
             users: BTreeMap::new(),
             names: HashMap::new(),
             aliases: HashMap::new(),
@@ -102,7 +113,18 @@ impl Pool {
 
     /// The ordinal of the user of this name.
     pub(super) fn ordinal(&self, name: &str) -> Option<u64> {
-        self.names.get(name).or_else(|| self.aliases.get(name)).copied()
+        let name = self.as_compared(name);
+        self.names.get(&*name).or_else(|| self.aliases.get(&*name)).copied()
+    }
+
+    /// A name as the pool compares it.
+    fn as_compared<'a>(&self, name: &'a str) -> Cow<'a, str> {
+        if self.case_sensitive == Some(false) { name.to_lowercase().into() } else { name.into() }
+    }
+
+    /// Whether the pool accepts an attribute for sign-in.
+    fn accepts(&self, attribute: &str) -> bool {
+        self.alias_attributes.iter().chain(&self.username_attributes).any(|accepted| accepted == attribute)
     }
 
     /// Adds a user behind all others.
@@ -134,20 +156,24 @@ impl Pool {
     }
 
     fn index(&mut self, ordinal: u64, user: &User) {
-        self.names.insert(user.username.clone(), ordinal);
-        self.names.insert(user.sub.clone(), ordinal);
-        for alias in user.aliases() {
-            self.aliases.insert(alias.to_owned(), ordinal);
+        for name in [&user.username, &user.sub] {
+            self.names.insert(self.as_compared(name).into_owned(), ordinal);
+        }
+        let accepted: Vec<_> = user.aliases().filter(|(attribute, _)| self.accepts(attribute)).collect();
+        for (_, alias) in accepted {
+            self.aliases.insert(self.as_compared(alias).into_owned(), ordinal);
         }
     }
 
     fn unindex(&mut self, ordinal: u64, user: &User) {
-        self.names.remove(&user.username);
-        self.names.remove(&user.sub);
-        for alias in user.aliases() {
+        for name in [&user.username, &user.sub] {
+            self.names.remove(&*self.as_compared(name));
+        }
+        for (_, alias) in user.aliases() {
+            let alias = self.as_compared(alias).into_owned();
             // An alias goes to whoever took it last.
-            if self.aliases.get(alias) == Some(&ordinal) {
-                self.aliases.remove(alias);
+            if self.aliases.get(&alias) == Some(&ordinal) {
+                self.aliases.remove(&alias);
             }
         }
     }
@@ -179,6 +205,9 @@ impl User {
     /// Attributes that are names to sign in with.
     const ALIASES: [&str; 3] = ["email", "phone_number", "preferred_username"];
 
+    /// Those of them that are verified.
+    const ADDRESSES: [&str; 2] = ["email", "phone_number"];
+
     pub(in crate::simulate) fn new(username: &str, sub: &str, now: UnixMillis) -> Self {
         Self {
             username: username.to_owned(),
@@ -202,10 +231,19 @@ impl User {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Sets an attribute, such as `email`.
+    /// Sets an attribute, such as `email`. An address is verified unless `email_verified` or `phone_number_verified` says
+    /// otherwise.
     pub fn set_attribute(&mut self, name: &str, value: &str) {
         self.attributes.retain(|(known, _)| known != name);
         self.attributes.push((name.to_owned(), value.to_owned()));
+        let verified = format!("{name}_verified");
+        if Self::ADDRESSES.contains(&name) && self.attribute(&verified).is_none() {
+            self.attributes.push((verified, "true".to_owned()));
+        }
+    }
+
+    fn is_verified(&self, name: &str) -> bool {
+        !Self::ADDRESSES.contains(&name) || self.attribute(&format!("{name}_verified")) == Some("true")
     }
 
     /// The attributes, `sub` first.
@@ -218,9 +256,10 @@ impl User {
         &self.events
     }
 
-    /// The names to sign in with beside username and sub.
-    fn aliases(&self) -> impl Iterator<Item = &str> {
-        Self::ALIASES.into_iter().filter_map(|name| self.attribute(name))
+    /// The attributes that a pool may accept for sign-in, with their values: addresses only where they are verified.
+    fn aliases(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let verified = Self::ALIASES.into_iter().filter(|name| self.is_verified(name));
+        verified.filter_map(|name| Some((name, self.attribute(name)?)))
     }
 
     pub(super) fn insert(&mut self, event: StoredEvent) {

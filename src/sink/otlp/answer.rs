@@ -2,27 +2,27 @@
 //! (<https://opentelemetry.io/docs/specs/otlp/#failures>, "OTLP/gRPC Throttling", "OTLP/HTTP Response").
 //!
 //! Pure: an answer in, an [`Answer`] out. The transports only carry. Where the specification leaves a choice, nothing is
-//! taken for an acknowledgement that does not look like one: a login page with status 200 has stored no record.
+//! taken for an acknowledgement that does not look like one: a login page with status 200 has stored no record. Nor is
+//! anything taken for a verdict on records that a receiver of records would not say: a web page, or a receiver's limit of memory.
 
 use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
-use http::{HeaderName, StatusCode};
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use http::{HeaderName, HeaderValue, StatusCode, Uri};
+use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
 use prost::Message as _;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
+use crate::config::origin;
 use crate::event::UnixMillis;
-use crate::sink::Answer;
-
-/// The longest message of a receiver's that is kept, in characters: what fits a line of the log.
-pub(super) const MESSAGE_CHARS_MAX: usize = 300;
+use crate::sink::{Answer, MESSAGE_CHARS_KEPT, NO_ANSWER, NO_OTLP_RESPONSE};
 
 /// An HTTP response, read as far as its bound.
 #[derive(Clone, Debug)]
@@ -37,29 +37,46 @@ pub(super) struct Reply {
     pub(super) body: Bytes,
 }
 
-/// Judges an HTTP response.
-pub(super) fn of_http(reply: &Reply) -> Answer {
+/// Judges an HTTP response. `accept_any_2xx` is the configuration's key.
+pub(super) fn of_http(reply: &Reply, accept_any_2xx: bool) -> Answer {
     if reply.status.is_success() {
-        return of_success(reply);
+        return of_success(reply, accept_any_2xx);
     }
     let message = match reply.headers.get(LOCATION).filter(|_| reply.status.is_redirection()) {
         Some(location) => bounded(&format!(
             "{}: redirects are not followed; the receiver points to {}",
             reply.status,
-            String::from_utf8_lossy(location.as_bytes())
+            place_of(location)
         )),
         None => failure_message(reply),
     };
     match reply.status.as_u16() {
         429 | 502 | 503 | 504 => Answer::Retry { after: retry_after(reply), message },
+        // A proxy's limit, too: half a batch may pass.
         413 => Answer::TooLarge { message },
-        400 | 422 => Answer::Invalid { message },
+        // What serves web pages, or TLS where none was spoken, has read no records.
+        400 | 422 if !is_html(reply) && !asks_for_tls(reply) => Answer::Invalid { message },
         _ => Answer::Refused { message },
     }
 }
 
-/// Judges a gRPC answer.
-pub(super) fn of_grpc(result: Result<ExportLogsServiceResponse, Status>) -> Answer {
+/// Where a redirect points to, without path and query: they may hold what is secret.
+fn place_of(location: &HeaderValue) -> String {
+    let url = location.to_str().ok().and_then(|url| url.parse::<Uri>().ok());
+    url.as_ref().and_then(origin).unwrap_or_else(|| "another path".to_owned())
+}
+
+/// Judges an HTTP response in place of a gRPC one: the receiver has not spoken, so it calls no records invalid.
+pub(super) fn of_page(reply: &Reply) -> Answer {
+    match of_http(reply, false) {
+        Answer::Invalid { message } => Answer::Refused { message },
+        answer => answer,
+    }
+}
+
+/// Judges a gRPC answer. `from_receiver` is whether the receiver sent a status other than OK: tonic makes some of its own, of
+/// answers that it cannot read, in the words and with the codes that receivers use of requests.
+pub(super) fn of_grpc(result: Result<ExportLogsServiceResponse, Status>, from_receiver: bool) -> Answer {
     let status = match result {
         Ok(response) => return accepted(&response),
         Err(status) => status,
@@ -71,28 +88,61 @@ pub(super) fn of_grpc(result: Result<ExportLogsServiceResponse, Status>) -> Answ
     let message = bounded(&format!("{:?}: {}", status.code(), status.message()));
     let retry_info = status.get_details_retry_info();
     match status.code() {
-        // How a receiver that is built on tonic names its limit. Sent again whole, the batch would be in the way for ever. (Our
-        // own limit for answers reads the same: half a batch has half an answer.)
-        Code::OutOfRange if status.message().contains("message length too large") => Answer::TooLarge { message },
+        Code::OutOfRange | Code::ResourceExhausted | Code::InvalidArgument if !from_receiver => {
+            no_answer(&format!("the receiver's answer cannot be read: {}", status.message()))
+        }
+        // Sent again whole, the batch would be in the way for ever.
+        Code::OutOfRange | Code::ResourceExhausted if retry_info.is_none() && is_about_size(status.message()) => {
+            Answer::TooLarge { message }
+        }
         Code::Cancelled
         | Code::DeadlineExceeded
+        | Code::ResourceExhausted
         | Code::Aborted
         | Code::OutOfRange
         | Code::Unavailable
         | Code::DataLoss => Answer::Retry { after: retry_info.and_then(|info| info.retry_delay), message },
-        Code::ResourceExhausted => match retry_info {
-            Some(info) => Answer::Retry { after: info.retry_delay, message },
-            None => Answer::TooLarge { message },
-        },
         Code::InvalidArgument => Answer::Invalid { message },
         _ => Answer::Refused { message },
     }
 }
 
+/// What implementations of gRPC say, in lower case, of a message that is larger than they take. "Memory", "quota" and "rate" are
+/// not among it: less of the same would not help against them.
+const SIZE_WORDS: &[&str] = &[
+    // grpc-go, C-core (and what wraps it), grpc-js.
+    "message larger than max",
+    "message after decompression larger than max",
+    "message that decompresses to a size larger than",
+    // grpc-java, grpc-dotnet, connect-go.
+    "message exceeds maximum size",
+    "message exceeds the maximum configured message size",
+    "is larger than configured max",
+    // tonic, with OUT_OF_RANGE and, of what is compressed, RESOURCE_EXHAUSTED.
+    "message length too large",
+    "exceeded while decompressing message",
+    // What receivers say of their own accord.
+    "message too large",
+    "message is too large",
+    "request too large",
+    "request is too large",
+    "larger than max",
+    "message size exceeds",
+    "request size exceeds",
+    "payload size exceeds",
+    "payload too large",
+];
+
+/// Whether a receiver speaks of its message's size.
+fn is_about_size(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    SIZE_WORDS.iter().any(|words| message.contains(words))
+}
+
 /// The answer to a batch that got none.
 pub(super) fn no_answer(why: &str) -> Answer {
     let advice = ADVICE.iter().find(|(words, _)| why.contains(words)).map_or("", |(_, advice)| advice);
-    Answer::Retry { after: None, message: bounded(&format!("no answer: {why}{advice}")) }
+    Answer::Retry { after: None, message: bounded(&format!("{NO_ANSWER}: {why}{advice}")) }
 }
 
 /// A receiver that closes connections says no more.
@@ -109,6 +159,11 @@ const ADVICE: &[(&str, &str)] = &[
     ("InvalidContentType", "; if the receiver speaks no TLS, otlp.endpoint begins with http://"),
     ("invalid HTTP version", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
     ("unexpected message from connection", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
+    (
+        "proxy authorization required",
+        "; give the proxy its user name and password in HTTPS_PROXY (http://user:password@host)",
+    ),
+    ("tunnel error", "; look at HTTPS_PROXY, and at NO_PROXY if no proxy is meant"),
     // What may be left of the alerts above, or of TLS that one side does not speak, once the connection is closed.
     ("stream closed because of a broken pipe", CLOSED),
     ("operation was canceled: connection closed", CLOSED),
@@ -132,9 +187,9 @@ pub(super) fn chain(error: &dyn Error) -> String {
     line
 }
 
-/// Cuts a message from outside to what fits a line of the log.
+/// Cuts a message from outside to what is looked at. [`Answer::impersonal`] makes of it what is shown.
 pub(super) fn bounded(message: &str) -> String {
-    message.trim().chars().take(MESSAGE_CHARS_MAX).map(|char| if char.is_control() { ' ' } else { char }).collect()
+    message.trim().chars().take(MESSAGE_CHARS_KEPT).collect()
 }
 
 fn accepted(response: &ExportLogsServiceResponse) -> Answer {
@@ -150,79 +205,129 @@ fn accepted(response: &ExportLogsServiceResponse) -> Answer {
 enum Format {
     Protobuf,
     Json,
+    Html,
     Other,
 }
 
-fn format(headers: &HeaderMap) -> Format {
-    let content_type = text_header(headers, &CONTENT_TYPE).unwrap_or_default();
-    let media_type = content_type.split(';').next().unwrap_or_default().trim();
-    if media_type.eq_ignore_ascii_case("application/x-protobuf") {
-        Format::Protobuf
-    } else if media_type.eq_ignore_ascii_case("application/json") {
-        Format::Json
-    } else {
-        Format::Other
+fn format(reply: &Reply) -> Format {
+    let content_type = text_header(&reply.headers, &CONTENT_TYPE).unwrap_or_default();
+    let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media_type.as_str() {
+        _ if is_html(reply) => Format::Html,
+        "application/x-protobuf" | "application/protobuf" => Format::Protobuf,
+        "application/json" => Format::Json,
+        _ => Format::Other,
     }
 }
 
-/// An empty body is an empty response message; Loki answers 204. Anything else must be what its content type says.
-fn of_success(reply: &Reply) -> Answer {
+/// Whether the body begins as a TLS server's does that was spoken to without: what it may quote of a record comes later.
+fn asks_for_tls(reply: &Reply) -> bool {
+    let words: [&[u8]; 2] = [
+        b"Client sent an HTTP request to an HTTPS server",
+        b"Bad Request\nThis combination of host and port requires TLS",
+    ];
+    words.iter().any(|words| reply.body.starts_with(words))
+}
+
+/// Whether the body is a web page, whatever it is called.
+fn is_html(reply: &Reply) -> bool {
+    let content_type = text_header(&reply.headers, &CONTENT_TYPE).unwrap_or_default().trim().to_ascii_lowercase();
+    let begins_as = |words: &[u8]| {
+        let body = reply.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&reply.body).trim_ascii_start();
+        body.get(..words.len()).is_some_and(|start| start.eq_ignore_ascii_case(words))
+    };
+    let called = content_type.starts_with("text/html") || content_type.starts_with("application/xhtml");
+    (called && !reply.body.is_empty()) || begins_as(b"<!doctype html") || begins_as(b"<html")
+}
+
+/// An empty body is an empty response message; Loki answers 204. Anything else must be an OTLP response: what it looks like counts
+/// and not what it is called, but for protobuf, which nearly anything looks like.
+fn of_success(reply: &Reply, accept_any_2xx: bool) -> Answer {
     if reply.body.is_empty() {
         return accepted(&ExportLogsServiceResponse::default());
     }
-    let response = match format(&reply.headers) {
-        Format::Protobuf => ExportLogsServiceResponse::decode(&*reply.body).ok(),
-        Format::Json => serde_json::from_slice::<JsonResponse>(&reply.body).ok().map(JsonResponse::into),
-        Format::Other => None,
+    let format = format(reply);
+    let response = match format {
+        Format::Protobuf => protobuf_response(&reply.body),
+        Format::Json | Format::Other => json_response(&reply.body),
+        Format::Html => None,
     };
     match response {
         Some(response) => accepted(&response),
+        None if accept_any_2xx && format != Format::Html => accepted(&ExportLogsServiceResponse::default()),
         None => Answer::Refused {
             message: bounded(&format!(
-                "{} with a body that is no OTLP response ({}): {}",
+                "{} with {} ({}): {}",
                 reply.status,
+                if format == Format::Html { "a web page" } else { NO_OTLP_RESPONSE },
                 text_header(&reply.headers, &CONTENT_TYPE).unwrap_or("no content type"),
-                String::from_utf8_lossy(&reply.body)
+                body_text(reply)
             )),
         },
     }
 }
 
-/// ExportLogsServiceResponse in JSON. int64 may come as a number or, as ProtoJSON writes it, as a string.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct JsonResponse {
-    partial_success: Option<JsonPartialSuccess>,
+/// ExportLogsServiceResponse in protobuf. Another message with fields of its own, such as a google.rpc.Status, is none.
+fn protobuf_response(body: &[u8]) -> Option<ExportLogsServiceResponse> {
+    use prost::encoding::{DecodeContext, decode_key, skip_field};
+    let mut rest = body;
+    while !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).ok()?;
+        skip_field(wire_type, tag, &mut rest, DecodeContext::default()).ok()?;
+        if tag != PARTIAL_SUCCESS_TAG {
+            return None;
+        }
+    }
+    ExportLogsServiceResponse::decode(body).ok()
 }
 
-#[derive(Deserialize, Default)]
-#[serde(rename_all = "camelCase", default)]
-struct JsonPartialSuccess {
-    rejected_log_records: Option<JsonInteger>,
+/// The number of `partial_success`, the only field of ExportLogsServiceResponse.
+const PARTIAL_SUCCESS_TAG: u32 = 1;
+
+/// ExportLogsServiceResponse in JSON. Names may be in snake_case, as parsers of ProtoJSON take them, and null is absent. What else is
+/// in it tells that something else is meant.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonResponse<'a> {
+    #[serde(borrow, rename = "partialSuccess", alias = "partial_success")]
+    partial_success: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct JsonPartialSuccess<'a> {
+    /// An int64 is a text in ProtoJSON, and a number in what many write.
+    #[serde(borrow, rename = "rejectedLogRecords", alias = "rejected_log_records")]
+    rejected_log_records: Option<&'a RawValue>,
+    #[serde(rename = "errorMessage", alias = "error_message")]
     error_message: Option<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum JsonInteger {
-    Number(i64),
-    Text(String),
+fn json_response(body: &[u8]) -> Option<ExportLogsServiceResponse> {
+    let response: JsonResponse<'_> = json_object(body)?;
+    let partial = |raw: &RawValue| {
+        let partial: JsonPartialSuccess<'_> = json_object(raw.get().as_bytes())?;
+        Some(ExportLogsPartialSuccess {
+            rejected_log_records: partial.rejected_log_records.map_or(Some(0), json_integer)?,
+            error_message: partial.error_message.unwrap_or_default(),
+        })
+    };
+    Some(ExportLogsServiceResponse {
+        partial_success: match response.partial_success {
+            Some(raw) => Some(partial(raw)?),
+            None => None,
+        },
+    })
 }
 
-impl From<JsonResponse> for ExportLogsServiceResponse {
-    fn from(response: JsonResponse) -> Self {
-        use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsPartialSuccess;
-        Self {
-            partial_success: response.partial_success.map(|partial| ExportLogsPartialSuccess {
-                rejected_log_records: match partial.rejected_log_records {
-                    Some(JsonInteger::Number(number)) => number,
-                    Some(JsonInteger::Text(text)) => text.parse().unwrap_or(0),
-                    None => 0,
-                },
-                error_message: partial.error_message.unwrap_or_default(),
-            }),
-        }
-    }
+/// serde takes an array for a struct, too.
+fn json_object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
+    text.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(text).ok())?
+}
+
+fn json_integer(raw: &RawValue) -> Option<i64> {
+    let text = raw.get();
+    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).parse().ok()
 }
 
 /// The status and what the body says: a google.rpc.Status, or text.
@@ -231,17 +336,29 @@ fn failure_message(reply: &Reply) -> String {
     struct JsonStatus {
         message: String,
     }
-    let said = match format(&reply.headers) {
+    let said = match format(reply) {
         Format::Protobuf => tonic_types::pb::Status::decode(&*reply.body).ok().map(|status| status.message),
         Format::Json => serde_json::from_slice(&reply.body).ok().map(|status: JsonStatus| status.message),
-        Format::Other => None,
+        Format::Html | Format::Other => None,
     };
-    let said = said.unwrap_or_else(|| String::from_utf8_lossy(&reply.body).into_owned());
+    let said = said.unwrap_or_else(|| body_text(reply));
     if said.trim().is_empty() {
         reply.status.to_string()
     } else {
         bounded(&format!("{}: {}", reply.status, said.trim()))
     }
+}
+
+/// The body as text; of a web page what a browser would show, more or less.
+fn body_text(reply: &Reply) -> String {
+    let text = String::from_utf8_lossy(&reply.body);
+    if !is_html(reply) {
+        return text.into_owned();
+    }
+    // Each piece but the first begins inside a tag.
+    let (first, pieces) = text.split_once('<').unwrap_or((&text, ""));
+    let shown = pieces.split('<').map(|piece| piece.split_once('>').map_or("", |(_, text)| text));
+    std::iter::once(first).chain(shown).flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
 }
 
 /// Retry-After: seconds, or a date, which is reckoned from the answer's own Date, if it has one, so that no clocks need to
@@ -270,7 +387,6 @@ fn text_header<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str>
 mod tests {
     use std::sync::Arc;
 
-    use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsPartialSuccess;
     use tonic_types::ErrorDetails;
 
     use super::*;
@@ -332,7 +448,7 @@ mod tests {
             (504, "retry"),
             (507, "refused"),
         ] {
-            let answer = of_http(&reply(status, &[], ""));
+            let answer = of_http(&reply(status, &[], ""), false);
             assert_eq!(class(&answer), expected, "{status}");
         }
     }
@@ -354,19 +470,91 @@ mod tests {
             (reply(200, JSON, r#"{"partialSuccess":{"rejectedLogRecords":2}}"#), taken(2, None)),
             (reply(200, JSON, r#"{"partialSuccess":null}"#), taken(0, None)),
             (reply(200, JSON, r#"{"partialSuccess":{"errorMessage":"slow down"}}"#), taken(0, Some("slow down"))),
+            (
+                reply(200, JSON, r#"{"partial_success":{"rejected_log_records":"2","error_message":"too old"}}"#),
+                taken(2, Some("too old")),
+            ),
+            (reply(200, JSON, r#"{"partialSuccess":{"rejectedLogRecords":null,"errorMessage":null}}"#), taken(0, None)),
+            (reply(200, &[("content-type", "text/plain")], " {}\n"), taken(0, None)),
         ] {
-            assert_eq!(of_http(&reply), expected, "{reply:?}");
+            assert_eq!(of_http(&reply, false), expected, "{reply:?}");
         }
+        // A google.rpc.Status, as protobuf.
+        let status = tonic_types::pb::Status { code: 0, message: "storage is full".into(), details: vec![] };
+        for reply in [
+            reply(200, &[], "ok"),
+            reply(200, JSON, "[]"),
+            reply(200, JSON, "[null]"),
+            reply(200, JSON, "\"ok\""),
+            reply(200, JSON, "null"),
+            reply(200, JSON, r#"{"error":"storage is full"}"#),
+            reply(200, JSON, r#"{"status":"login required"}"#),
+            reply(200, JSON, r#"{"partialSuccess":{},"status":"error"}"#),
+            reply(200, JSON, r#"{"partialSuccess":[3,"too old"]}"#),
+            reply(200, JSON, r#"{"partialSuccess":{"rejectedLogRecords":"many"}}"#),
+            reply(200, JSON, r#"{"partialSuccess":{"rejectedLogRecords":1.5}}"#),
+            reply(200, JSON, r#"{"partialSuccess":{"errorMessage":["too old"]}}"#),
+            reply(200, PROTOBUF, "ok"),
+            reply(200, PROTOBUF, status.encode_to_vec()),
+        ] {
+            assert_eq!(class(&of_http(&reply, false)), "refused", "{reply:?}");
+            assert!(of_http(&reply, false).remedy().unwrap().contains("otlp.accept_any_2xx"), "{reply:?}");
+            assert_eq!(of_http(&reply, true), taken(0, None), "{reply:?}");
+        }
+        // A web page is never taken.
         for reply in [
             reply(200, &[("content-type", "text/html")], "<html>Please log in</html>"),
-            reply(200, &[], "ok"),
+            reply(200, &[("content-type", "Text/HTML; charset=utf-8")], "Please log in"),
+            reply(200, &[], "\u{feff}\r\n<!DOCTYPE html>\n<html>"),
             reply(200, PROTOBUF, "<html>"),
-            reply(200, JSON, "<html>"),
-            reply(200, JSON, "[]"),
-            reply(200, JSON, "\"ok\""),
+            reply(200, JSON, "<HTML>"),
         ] {
-            assert_eq!(class(&of_http(&reply)), "refused", "{reply:?}");
+            for accept_any_2xx in [false, true] {
+                let answer = of_http(&reply, accept_any_2xx);
+                assert_eq!(class(&answer), "refused", "{reply:?}");
+                assert!(!answer.remedy().unwrap().contains("accept_any_2xx"), "{answer:?}");
+            }
         }
+    }
+
+    #[test]
+    fn a_web_page_is_no_verdict_on_records_and_a_port_for_tls_is_named() {
+        const HTML: &[(&str, &str)] = &[("content-type", "text/html")];
+        const NGINX: &str =
+            "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n</html>";
+        const APACHE: &str = "<!DOCTYPE HTML PUBLIC \"-//IETF//DTD HTML 2.0//EN\">\n<html><head>\n<title>400 Bad Request\
+            </title>\n</head><body>\n<h1>Bad Request</h1>\n<p>Your browser sent a request that this server could not \
+            understand.<br />\nReason: You're speaking plain HTTP to an SSL-enabled server port.<br /></p></body></html>";
+        for (reply, names_tls) in [
+            (reply(400, HTML, NGINX), true),
+            (reply(400, &[], NGINX), true),
+            (reply(400, HTML, APACHE), true),
+            (reply(400, &[], "Client sent an HTTP request to an HTTPS server.\n"), true),
+            (reply(400, &[], "Bad Request\nThis combination of host and port requires TLS.\n"), true),
+            (reply(422, HTML, "<html>no</html>"), false),
+            (reply(400, HTML, "<html>no</html>"), false),
+        ] {
+            let answer = of_http(&reply, false);
+            assert_eq!(class(&answer), "refused", "{answer:?}");
+            assert_eq!(answer.remedy().unwrap().contains("https://"), names_tls, "{answer:?}");
+        }
+        // What a receiver quotes of a record decides nothing.
+        let quoted = reply(400, &[], "no such device: Client sent an HTTP request to an HTTPS server <html>");
+        assert_eq!(class(&of_http(&quoted, false)), "invalid");
+        // Proxies say so, and half of it may pass.
+        assert_eq!(class(&of_http(&reply(413, HTML, "<html>413 Request Entity Too Large</html>"), false)), "too large");
+        assert_eq!(class(&of_http(&reply(503, HTML, "<html>503</html>"), false)), "retry");
+        // In place of gRPC nobody has looked at a record.
+        assert_eq!(class(&of_page(&reply(400, &[], "no"))), "refused");
+    }
+
+    #[test]
+    fn a_page_shows_as_its_text() {
+        let page = "<html><head><title>Log\n in</title></head><body>Who <b>are</b> you?<p>";
+        let Answer::Refused { message } = of_http(&reply(403, &[("content-type", "text/html")], page), false) else {
+            panic!("403 is refused");
+        };
+        assert_eq!(message, "403 Forbidden: Log in Who are you?");
     }
 
     #[test]
@@ -389,7 +577,7 @@ mod tests {
             (vec![("retry-after", "Wed, 21 Oct 2015 07:30:05 GMT")], Some(125)),
             (vec![("date", "today"), ("retry-after", "Wed, 21 Oct 2015 07:30:05 GMT")], Some(125)),
         ] {
-            let Answer::Retry { after, .. } = of_http(&reply(503, &headers, "")) else {
+            let Answer::Retry { after, .. } = of_http(&reply(503, &headers, ""), false) else {
                 panic!("503 is to be retried");
             };
             assert_eq!(after, expected.map(Duration::from_secs), "{headers:?}");
@@ -408,30 +596,35 @@ mod tests {
                 reply(400, &[("content-type", "application/json")], r#"{"code":3,"message":"bad record"}"#),
                 "400 Bad Request: bad record",
             ),
-            (reply(400, &[("content-type", "text/plain")], "bad\nrecord\n"), "400 Bad Request: bad record"),
+            (reply(400, &[("content-type", "text/plain")], "bad record\n"), "400 Bad Request: bad record"),
             (reply(400, &[("content-type", "application/json")], "[]"), "400 Bad Request: []"),
             (reply(400, &[], ""), "400 Bad Request"),
         ] {
-            assert_eq!(of_http(&reply), Answer::Invalid { message: expected.into() });
+            assert_eq!(of_http(&reply, false), Answer::Invalid { message: expected.into() });
         }
     }
 
     #[test]
-    fn a_message_is_bounded_and_one_line() {
-        let Answer::Refused { message } = of_http(&reply(500, &[], "é\n".repeat(10_000))) else {
+    fn a_message_is_bounded() {
+        let Answer::Refused { message } = of_http(&reply(500, &[], "é\n".repeat(10_000)), false) else {
             panic!("500 is refused");
         };
-        assert_eq!(message.chars().count(), MESSAGE_CHARS_MAX);
-        assert!(!message.contains('\n'));
+        assert_eq!(message.chars().count(), MESSAGE_CHARS_KEPT);
     }
 
     #[test]
     fn a_redirect_says_where_to() {
-        let Answer::Refused { message } = of_http(&reply(308, &[("location", "https://logs.example/v1/logs")], ""))
-        else {
-            panic!("308 is refused");
-        };
-        assert!(message.contains("https://logs.example/v1/logs"), "{message}");
+        for (location, place) in [
+            ("https://logs.example:4318/v1/logs?token=secret", "https://logs.example:4318"),
+            ("https://user:secret@logs.example/", "https://logs.example"),
+            ("/login?next=secret", "another path"),
+            ("é", "another path"),
+        ] {
+            let Answer::Refused { message } = of_http(&reply(308, &[("location", location)], ""), false) else {
+                panic!("308 is refused");
+            };
+            assert!(message.ends_with(&format!("points to {place}")), "{message}");
+        }
     }
 
     #[test]
@@ -444,7 +637,7 @@ mod tests {
             (Code::NotFound, "refused"),
             (Code::AlreadyExists, "refused"),
             (Code::PermissionDenied, "refused"),
-            (Code::ResourceExhausted, "too large"),
+            (Code::ResourceExhausted, "retry"),
             (Code::FailedPrecondition, "refused"),
             (Code::Aborted, "retry"),
             (Code::OutOfRange, "retry"),
@@ -454,8 +647,56 @@ mod tests {
             (Code::DataLoss, "retry"),
             (Code::Unauthenticated, "refused"),
         ] {
-            let answer = of_grpc(Err(Status::new(code, "no")));
+            let answer = of_grpc(Err(Status::new(code, "no")), true);
             assert_eq!(class(&answer), expected, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn only_words_about_a_messages_size_ask_for_less() {
+        for (message, expected) in [
+            // grpc-go.
+            ("grpc: received message larger than max (5308389 vs. 4194304)", "too large"),
+            ("grpc: received message after decompression larger than max (5308389 vs. 4194304)", "too large"),
+            ("grpc: received message after decompression larger than max 4194304", "too large"),
+            // C-core, and grpc-js.
+            ("Received message larger than max (5308389 vs. 4194304)", "too large"),
+            ("SERVER: Received message larger than max (5308389 vs. 4194304)", "too large"),
+            ("Received message that decompresses to a size larger than 4194304", "too large"),
+            // grpc-java.
+            ("gRPC message exceeds maximum size 4194304: 5118829", "too large"),
+            ("Decompressed gRPC message exceeds maximum size 4194304", "too large"),
+            // grpc-dotnet, connect-go.
+            ("Received message exceeds the maximum configured message size.", "too large"),
+            ("message size 5308389 is larger than configured max 4194304", "too large"),
+            // tonic.
+            ("Error decompressing: size limit, of 4194304 bytes, exceeded while decompressing message", "too large"),
+            ("Error, decoded message length too large: found 5308389 bytes, the limit is: 4194304 bytes", "too large"),
+            // Pressure.
+            ("data refused due to high memory usage", "retry"),
+            ("quota exceeded: 4194304 bytes a second", "retry"),
+            ("Too many active requests for the connection", "retry"),
+            ("sending queue is full", "retry"),
+            ("", "retry"),
+        ] {
+            for code in [Code::ResourceExhausted, Code::OutOfRange] {
+                let answer = of_grpc(Err(Status::new(code, message)), true);
+                assert_eq!(class(&answer), expected, "{code:?}: {message}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_of_an_answer_is_no_verdict() {
+        let unread = "Error, decoded message length too large: found 5308389 bytes, the limit is: 4194304 bytes";
+        for code in [Code::OutOfRange, Code::ResourceExhausted, Code::InvalidArgument] {
+            let Answer::Retry { message, .. } = of_grpc(Err(Status::new(code, unread)), false) else {
+                panic!("{code:?} is tonic's own");
+            };
+            assert!(
+                message.starts_with("no answer: the receiver's answer cannot be read: Error, decoded"),
+                "{message}"
+            );
         }
     }
 
@@ -464,7 +705,7 @@ mod tests {
         for code in [Code::Unavailable, Code::ResourceExhausted] {
             for delay in [None, Some(Duration::from_millis(1500))] {
                 let status = Status::with_error_details(code, "later", ErrorDetails::with_retry_info(delay));
-                let Answer::Retry { after, message } = of_grpc(Err(status)) else {
+                let Answer::Retry { after, message } = of_grpc(Err(status), true) else {
                     panic!("{code:?} with RetryInfo is to be retried");
                 };
                 assert_eq!(after, delay);
@@ -478,7 +719,7 @@ mod tests {
         for code in [Code::Unknown, Code::Internal, Code::ResourceExhausted] {
             let mut status = Status::new(code, "transport error");
             status.set_source(Arc::new(std::io::Error::other("connection reset")));
-            let Answer::Retry { message, .. } = of_grpc(Err(status)) else {
+            let Answer::Retry { message, .. } = of_grpc(Err(status), true) else {
                 panic!("a broken connection is to be tried again");
             };
             assert_eq!(message, "no answer: connection reset");
@@ -487,8 +728,8 @@ mod tests {
 
     #[test]
     fn grpc_partial_success_counts() {
-        assert_eq!(of_grpc(Ok(partial(3, "too old"))), taken(3, Some("too old")));
-        assert_eq!(of_grpc(Ok(partial(-3, ""))), taken(0, None));
-        assert_eq!(of_grpc(Ok(ExportLogsServiceResponse::default())), taken(0, None));
+        assert_eq!(of_grpc(Ok(partial(3, "too old")), false), taken(3, Some("too old")));
+        assert_eq!(of_grpc(Ok(partial(-3, "")), false), taken(0, None));
+        assert_eq!(of_grpc(Ok(ExportLogsServiceResponse::default()), false), taken(0, None));
     }
 }

@@ -14,20 +14,19 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, USER_AGENT};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{Request, Response, Uri};
 use http_body_util::Full;
-use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{LogExporter, Protocol, RetryPolicy, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::logs::{LogBatch, LogExporter as _};
 
 use super::answer::{self, Reply};
-use super::tls::Tls;
-use super::{CONNECT_TIMEOUT, OtlpSetupError, USER_AGENT_VALUE};
+use super::connector::Connector;
+use super::tls::TlsInForce;
+use super::{OtlpSetupError, USER_AGENT_VALUE};
 use crate::config::{Compression, OtlpConfig};
 use crate::sink::Answer;
 use crate::sink::record::SERVICE_NAME;
@@ -39,6 +38,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 pub(super) struct HttpTransport {
     exporter: LogExporter,
     wire: Arc<Wire>,
+    accept_any_2xx: bool,
 }
 
 impl HttpTransport {
@@ -47,9 +47,11 @@ impl HttpTransport {
         config: &OtlpConfig,
         protocol: Protocol,
         resource: &opentelemetry_sdk::Resource,
+        tls: Option<TlsInForce>,
     ) -> Result<Self, OtlpSetupError> {
         let endpoint = endpoint(config)?;
-        let wire = Arc::new(Wire::new(config, &endpoint)?);
+        let connector = Connector::new(config, &endpoint, tls, true)?;
+        let wire = Arc::new(Wire::new(connector, config.compression));
         let mut builder = LogExporter::builder()
             .with_http()
             .with_shared_http_client(wire.clone())
@@ -62,7 +64,12 @@ impl HttpTransport {
         }
         let mut exporter = builder.build().map_err(OtlpSetupError::exporter)?;
         exporter.set_resource(resource);
-        Ok(Self { exporter, wire })
+        Ok(Self { exporter, wire, accept_any_2xx: config.accept_any_2xx })
+    }
+
+    /// Leaves connections for new ones.
+    pub(super) fn reconnect(&self) {
+        *self.wire.client() = client(&self.wire.connector);
     }
 
     /// Exports a batch with `headers`, and judges the answer. Has no timeout of its own.
@@ -70,7 +77,7 @@ impl HttpTransport {
         self.wire.begin(headers);
         let exported = self.exporter.export(batch).await;
         match (self.wire.end(), exported) {
-            (Some(Ok(reply)), _) => answer::of_http(&reply),
+            (Some(Ok(reply)), _) => answer::of_http(&reply, self.accept_any_2xx),
             (Some(Err(failure)), _) => answer::no_answer(&failure),
             // The exporter gave up before it asked the client.
             (None, Err(error)) => Answer::Refused { message: answer::bounded(&answer::chain(&error)) },
@@ -99,11 +106,21 @@ fn endpoint(config: &OtlpConfig) -> Result<Uri, OtlpSetupError> {
     Uri::from_parts(parts).map_err(|_| OtlpSetupError::Endpoint)
 }
 
+type HttpClientOf = Client<Connector, Full<Bytes>>;
+
 /// The client under the exporter: sends one request and keeps its answer for [`HttpTransport::export`].
 struct Wire {
-    client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    connector: Connector,
+    client: Mutex<HttpClientOf>,
     compression: Compression,
     exchange: Mutex<Exchange>,
+}
+
+fn client(connector: &Connector) -> HttpClientOf {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .build(connector.clone())
 }
 
 #[derive(Default)]
@@ -113,29 +130,13 @@ struct Exchange {
 }
 
 impl Wire {
-    fn new(config: &OtlpConfig, endpoint: &Uri) -> Result<Self, OtlpSetupError> {
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
-        let connector = HttpsConnectorBuilder::new();
-        let connector = if endpoint.scheme_str() == Some("https") {
-            let tls = Tls::read(config)?.for_http()?;
-            connector.with_tls_config(tls).https_only().enable_http1().wrap_connector(tcp)
-        } else {
-            // No certificate is asked for: an image without the system's roots exports to a neighbour over plain HTTP.
-            let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .map_err(OtlpSetupError::tls)?
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-            connector.with_tls_config(tls).https_or_http().enable_http1().wrap_connector(tcp)
-        };
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .build(connector);
-        Ok(Self { client, compression: config.compression, exchange: Mutex::default() })
+    fn new(connector: Connector, compression: Compression) -> Self {
+        let client = Mutex::new(client(&connector));
+        Self { connector, client, compression, exchange: Mutex::default() }
+    }
+
+    fn client(&self) -> std::sync::MutexGuard<'_, HttpClientOf> {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self, headers: HeaderMap) {
@@ -155,6 +156,9 @@ impl Wire {
         let (mut parts, mut body) = request.into_parts();
         let made = std::mem::replace(&mut parts.headers, self.exchange().headers.clone());
         parts.headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT_VALUE));
+        if let Some(authorization) = self.connector.proxy_authorization() {
+            parts.headers.insert(PROXY_AUTHORIZATION, authorization.clone());
+        }
         parts.headers.remove(CONTENT_ENCODING);
         for name in [CONTENT_TYPE, CONTENT_ENCODING] {
             if let Some(value) = made.get(&name) {
@@ -171,7 +175,8 @@ impl Wire {
     }
 
     async fn send(&self, request: Request<Bytes>) -> Result<Reply, HttpError> {
-        let response = self.client.request(self.ours(request)?).await?;
+        let client = self.client().clone();
+        let response = client.request(self.ours(request)?).await?;
         Ok(super::read(response).await?)
     }
 }

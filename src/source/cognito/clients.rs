@@ -14,31 +14,19 @@ use aws_config::sts::AssumeRoleProvider;
 use aws_config::{AppName, BehaviorVersion, ConfigLoader, Region, SdkConfig};
 use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_sdk_cognitoidentityprovider::Client;
-use aws_sdk_cognitoidentityprovider::config::interceptors::{
-    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut,
-};
 use aws_sdk_cognitoidentityprovider::config::retry::RetryConfig;
 use aws_sdk_cognitoidentityprovider::config::timeout::TimeoutConfig;
-use aws_sdk_cognitoidentityprovider::config::{
-    Builder, ConfigBag, Intercept, RuntimeComponents, SharedHttpClient, StalledStreamProtectionConfig,
-};
-use aws_smithy_http_client::{Connector, proxy::ProxyConfig, tls};
-use aws_smithy_runtime_api::box_error::BoxError;
-use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
-use aws_smithy_types::body::SdkBody;
-use http_body_util::Limited;
+use aws_sdk_cognitoidentityprovider::config::{Builder, SharedHttpClient, StalledStreamProtectionConfig};
 use tokio::sync::OnceCell;
 
 use super::Cognito;
+use super::answer::SoundAnswer;
+use super::transport::{self, TransportError};
 use crate::config::PoolConfig;
 use crate::lifecycle::Clock;
 
 /// The name of the sessions in which a role is assumed; CloudTrail shows it.
 const SESSION_NAME: &str = "cognito-auth-exporter";
-
-/// The most bytes that an answer may have. A page of 60 events has about 27 KB; one of 60 users with 50 attributes of
-/// 2,048 characters each would have 6 MB; 16 calls in flight (`poll.concurrency`) with the worst must fit into memory.
-const ANSWER_BYTES_MAX: usize = 32 << 20;
 
 /// Where a pool is and as whom it is asked.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -82,16 +70,12 @@ enum Origin {
 
 impl Clients {
     /// Clients as the environment and the shared configuration files have them: AWS's default chain of credentials,
-    /// AWS_ENDPOINT_URL and its kin, HTTPS_PROXY, NO_PROXY.
-    pub fn from_environment() -> Self {
-        let http = aws_smithy_http_client::Builder::new().build_with_connector_fn(|settings, components| {
-            let mut connector = Connector::builder();
-            connector.set_connector_settings(settings.cloned());
-            connector.set_sleep_impl(components.and_then(RuntimeComponents::sleep_impl));
-            connector.set_proxy_config(Some(ProxyConfig::from_env()));
-            connector.tls_provider(tls::Provider::Rustls(tls::rustls_provider::CryptoMode::Ring)).build()
-        });
-        Self::new(Origin::Environment, http)
+    /// AWS_ENDPOINT_URL and its kin, proxies, AWS_CA_BUNDLE.
+    ///
+    /// # Errors
+    /// AWS_CA_BUNDLE names something that is no bundle of certificates.
+    pub fn from_environment() -> Result<Self, TransportError> {
+        Ok(Self::new(Origin::Environment, transport::of_environment()?))
     }
 
     /// Clients of a simulated Cognito (and STS), with credentials that are none.
@@ -133,7 +117,7 @@ impl Clients {
                 built: OnceCell::new(),
             })
         });
-        Cognito { account: account.clone(), pool_id: pool_id.to_owned(), clock, told_of_malformed: Arc::default() }
+        Cognito { account: account.clone(), pool_id: pool_id.to_owned(), clock, told: Arc::default() }
     }
 }
 
@@ -157,6 +141,8 @@ pub(super) struct Account {
 pub(super) struct Credentials {
     pub(super) provider: Option<SharedCredentialsProvider>,
     pub(super) timeout: Duration,
+    /// A role is assumed at an endpoint that is set for every service.
+    pub(super) sts_is_redirected: bool,
 }
 
 impl Account {
@@ -174,7 +160,9 @@ impl Account {
     }
 
     async fn build(&self) -> (Client, Credentials) {
-        let config = self.assumed(self.own().await).await;
+        let own = self.own().await;
+        let sts_is_redirected = self.connection.role_arn.is_some() && self.redirects_sts(&own);
+        let config = self.assumed(own).await;
         let retries = match self.attempts {
             1 => RetryConfig::disabled(),
             attempts => RetryConfig::standard().with_max_attempts(attempts),
@@ -184,7 +172,8 @@ impl Account {
             .timeout_config(self.deadlines(self.attempts))
             .interceptor(SoundAnswer)
             .build();
-        let credentials = Credentials { provider: config.credentials_provider(), timeout: self.timeout };
+        let provider = config.credentials_provider();
+        let credentials = Credentials { provider, timeout: self.timeout, sts_is_redirected };
         (Client::from_conf(client), credentials)
     }
 
@@ -230,6 +219,13 @@ impl Account {
         config.build()
     }
 
+    /// Whether STS is asked where somebody meant Cognito to be: AWS_ENDPOINT_URL and a profile's `endpoint_url` apply to
+    /// every service that has none of its own.
+    fn redirects_sts(&self, own: &SdkConfig) -> bool {
+        let has_its_own = std::env::var_os("AWS_ENDPOINT_URL_STS").is_some_and(|url| !url.is_empty());
+        matches!(self.origin, Origin::Environment) && own.endpoint_url().is_some() && !has_its_own
+    }
+
     fn region(&self) -> Region {
         Region::new(self.connection.region.clone())
     }
@@ -254,42 +250,5 @@ impl Account {
             // Two attempts' time for the pauses between them.
             .operation_timeout(self.timeout * if attempts == 1 { 1 } else { attempts + 2 })
             .build()
-    }
-}
-
-/// Refuses what the SDK would take for an answer: one that does not end, and one that never began. An empty body reads
-/// as an empty page without a token, and so as the end of a history.
-#[derive(Debug)]
-struct SoundAnswer;
-
-#[dyn_dispatch_hint]
-impl Intercept for SoundAnswer {
-    fn name(&self) -> &'static str {
-        "SoundAnswer"
-    }
-
-    fn modify_before_deserialization(
-        &self,
-        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let body = context.response_mut().body_mut();
-        let whole = std::mem::replace(body, SdkBody::taken());
-        *body = SdkBody::from_body_1_x(Limited::new(whole, ANSWER_BYTES_MAX));
-        Ok(())
-    }
-
-    fn read_after_deserialization(
-        &self,
-        context: &AfterDeserializationInterceptorContextRef<'_>,
-        _: &RuntimeComponents,
-        _: &mut ConfigBag,
-    ) -> Result<(), BoxError> {
-        let response = context.response();
-        match response.body().bytes() {
-            Some([]) if response.status().is_success() => Err("an answer without a body".into()),
-            _ => Ok(()),
-        }
     }
 }

@@ -4,20 +4,36 @@
 use aws_sdk_cognitoidentityprovider::types as sdk;
 
 use super::wire::{WireContext, WireEvent, WireFeedback, WireRisk, millis};
-use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Vocabulary, Word};
-use crate::source::{ListedUser, PageToken, PoolDescription, UserPage};
-
-/// The attributes that a user may sign in with in place of the username.
-const ALIASES: [&str; 3] = ["email", "phone_number", "preferred_username"];
+use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, Facts, UnixMillis, Vocabulary, Word};
+use crate::source::{Address, ListedUser, PageToken, PoolDescription, SignInNames, UserPage};
 
 /// The latest time that a CreationDate can mean, 2200-01-01. Milliseconds in the place of seconds would be 50,000 years
-/// ahead, and with them the horizon, above everything that is still to come.
+/// ahead: no date, rather than one that every receiver refuses.
 const LATEST: UnixMillis = UnixMillis(7_258_118_400_000);
+
+/// The most bytes of a text that are kept; the rest is cut off. Cognito's own have some dozens. With all of an event's texts
+/// at their longest its record stays below what receivers take (1 MiB).
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
+/// Whether an event holds more than is kept of it.
+pub(super) fn exceeds(event: &WireEvent) -> bool {
+    let challenges = event.challenge_responses.as_deref().unwrap_or_default();
+    let context = event.event_context_data.iter();
+    let context = context.flat_map(|it| [&it.ip_address, &it.device_name, &it.timezone, &it.city, &it.country]);
+    let risk = event.event_risk.iter().flat_map(|it| [&it.risk_decision, &it.risk_level]);
+    let feedback = event.event_feedback.iter().flat_map(|it| [&it.feedback_value, &it.provider]);
+    let kept = challenges.iter().take(Facts::CHALLENGES_MAX);
+    let kept = kept.flat_map(|it| [&it.challenge_name, &it.challenge_response]);
+    let own = [&event.event_id, &event.event_type, &event.event_response].into_iter();
+    let mut texts = own.chain(context).chain(risk).chain(feedback).chain(kept).flatten();
+    challenges.len() > Facts::CHALLENGES_MAX || texts.any(|text| text.len() > TEXT_BYTES_MAX)
+}
 
 impl From<WireEvent> for AuthEvent {
     fn from(event: WireEvent) -> Self {
         Self {
-            id: text(event.event_id),
+            // Half an id could be another event's.
+            id: said(event.event_id).filter(|id| id.len() <= TEXT_BYTES_MAX),
             event_type: word(event.event_type),
             creation_date: event.creation_date.filter(|time| *time < LATEST),
             response: word(event.event_response),
@@ -26,6 +42,7 @@ impl From<WireEvent> for AuthEvent {
                 .challenge_responses
                 .into_iter()
                 .flatten()
+                .take(Facts::CHALLENGES_MAX)
                 .map(|challenge| Challenge {
                     name: word(challenge.challenge_name),
                     response: word(challenge.challenge_response),
@@ -64,8 +81,18 @@ fn feedback(feedback: WireFeedback) -> EventFeedback {
 }
 
 /// A text that says something.
-fn text(member: Option<String>) -> Option<String> {
+fn said(member: Option<String>) -> Option<String> {
     member.filter(|text| !text.is_empty())
+}
+
+/// The same, as much of it as is kept.
+fn text(member: Option<String>) -> Option<String> {
+    let mut text = said(member)?;
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.shrink_to_fit();
+    }
+    Some(text)
 }
 
 /// A text about where and with what the user was: Cognito writes the word "null" for a city that it does not know.
@@ -79,26 +106,35 @@ fn word<V: Vocabulary>(member: Option<String>) -> Option<Word<V>> {
 
 /// A page of a listing. A user without a username, whom nobody could ask about, is left out.
 pub(super) fn user_page(users: Option<Vec<sdk::UserType>>, next: Option<String>) -> UserPage {
-    UserPage { users: users.into_iter().flatten().filter_map(listed_user).collect(), next: text(next).map(PageToken) }
+    UserPage { users: users.into_iter().flatten().filter_map(listed_user).collect(), next: said(next).map(PageToken) }
 }
 
 fn listed_user(user: sdk::UserType) -> Option<ListedUser> {
     let mut listed = ListedUser {
-        username: text(user.username)?,
+        username: said(user.username)?,
         sub: None,
-        aliases: vec![],
+        email: None,
+        phone_number: None,
+        preferred_username: None,
         created: user.user_create_date.map(millis),
         enabled: user.enabled,
         federated: user.user_status == Some(sdk::UserStatusType::ExternalProvider),
     };
+    let (mut email, mut phone_number) = ((None, false), (None, false));
     for attribute in user.attributes.unwrap_or_default() {
-        let Some(value) = text(attribute.value) else { continue };
-        if attribute.name == "sub" {
-            listed.sub = Some(value);
-        } else if ALIASES.contains(&attribute.name.as_str()) {
-            listed.aliases.push(value);
+        let Some(value) = said(attribute.value) else { continue };
+        match attribute.name.as_str() {
+            "sub" => listed.sub = Some(value),
+            "email" => email.0 = Some(value),
+            "email_verified" => email.1 = value == "true",
+            "phone_number" => phone_number.0 = Some(value),
+            "phone_number_verified" => phone_number.1 = value == "true",
+            "preferred_username" => listed.preferred_username = Some(value),
+            _ => {}
         }
     }
+    let address = |(value, is_verified): (Option<String>, bool)| value.map(|value| Address { value, is_verified });
+    (listed.email, listed.phone_number) = (address(email), address(phone_number));
     Some(listed)
 }
 
@@ -110,6 +146,19 @@ pub(super) fn pool_description(pool: &sdk::UserPoolType) -> PoolDescription {
         tier: pool.user_pool_tier.as_ref().map(|tier| tier.as_str().to_owned()),
         threat_protection: mode,
         estimated_users: u64::try_from(pool.estimated_number_of_users).ok(),
+        sign_in_names: Some(sign_in_names(pool)),
+    }
+}
+
+fn sign_in_names(pool: &sdk::UserPoolType) -> SignInNames {
+    use sdk::{AliasAttributeType as Alias, UsernameAttributeType as InPlace};
+    let (aliases, in_place) = (pool.alias_attributes(), pool.username_attributes());
+    SignInNames {
+        email: aliases.contains(&Alias::Email) || in_place.contains(&InPlace::Email),
+        phone_number: aliases.contains(&Alias::PhoneNumber) || in_place.contains(&InPlace::PhoneNumber),
+        preferred_username: aliases.contains(&Alias::PreferredUsername),
+        // AWS's model requires the member; where an answer lacks it all the same, the SDK reads false.
+        case_sensitive: pool.username_configuration().is_none_or(|configuration| configuration.case_sensitive()),
     }
 }
 
@@ -149,6 +198,35 @@ mod tests {
     }
 
     #[test]
+    fn what_is_more_than_anybody_needs_is_cut_and_known_to_be() {
+        let long = |bytes| Some("ü".repeat(bytes / 2));
+        let with_device = |device_name| WireEvent {
+            event_id: Some("id".into()),
+            event_context_data: Some(WireContext { device_name, ..WireContext::default() }),
+            ..WireEvent::default()
+        };
+        for (bytes, kept) in [(TEXT_BYTES_MAX, TEXT_BYTES_MAX), (TEXT_BYTES_MAX + 2, TEXT_BYTES_MAX)] {
+            let event = with_device(long(bytes));
+            assert_eq!(exceeds(&event), bytes > kept);
+            let event = AuthEvent::from(event);
+            assert_eq!(event.context.unwrap().device_name.unwrap().len(), kept);
+        }
+        // A character is cut nowhere.
+        let event = AuthEvent::from(with_device(Some("x".to_owned() + &"ü".repeat(TEXT_BYTES_MAX))));
+        assert_eq!(event.context.unwrap().device_name.unwrap().len(), TEXT_BYTES_MAX - 1);
+        // Half an id could be another event's.
+        let event = WireEvent { event_id: long(TEXT_BYTES_MAX + 2), ..WireEvent::default() };
+        assert!(exceeds(&event) && AuthEvent::from(event).id.is_none());
+
+        let challenged = |count| WireEvent {
+            challenge_responses: Some(vec![super::super::wire::WireChallenge::default(); count]),
+            ..WireEvent::default()
+        };
+        assert!(!exceeds(&challenged(16)) && exceeds(&challenged(17)));
+        assert_eq!(AuthEvent::from(challenged(100_000)).challenges.len(), 16);
+    }
+
+    #[test]
     fn a_time_that_cannot_be_meant_is_absent() {
         let created = |millis| {
             AuthEvent::from(WireEvent { creation_date: Some(UnixMillis(millis)), ..WireEvent::default() }).creation_date
@@ -159,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listed_user_is_known_by_sub_and_aliases() {
+    fn a_listed_user_has_a_sub_and_addresses_that_are_verified_only_where_it_says_so() {
         let attribute =
             |name: &str, value: &str| sdk::AttributeType::builder().name(name).value(value).build().unwrap();
         let user = sdk::UserType::builder()
@@ -169,19 +247,41 @@ mod tests {
             .attributes(attribute("sub", "0b0e1f5c"))
             .attributes(attribute("email", "ada@example.com"))
             .attributes(attribute("custom:shoe_size", "38"))
-            .attributes(attribute("phone_number", ""))
+            .attributes(attribute("email_verified", "true"))
+            .attributes(attribute("phone_number", "+15550100"))
+            .attributes(attribute("preferred_username", ""))
             .build();
         let nameless = sdk::UserType::builder().build();
         let page = user_page(Some(vec![nameless, user]), Some(String::new()));
         let expected = ListedUser {
             username: "ada".into(),
             sub: Some("0b0e1f5c".into()),
-            aliases: vec!["ada@example.com".into()],
+            email: Some(Address { value: "ada@example.com".into(), is_verified: true }),
+            phone_number: Some(Address { value: "+15550100".into(), is_verified: false }),
+            preferred_username: None,
             created: None,
             enabled: true,
             federated: true,
         };
         assert!(page.users == [expected] && page.next.is_none());
+    }
+
+    #[test]
+    fn a_pool_says_which_attributes_are_names_and_is_case_sensitive_unless_it_says_otherwise() {
+        let pool = sdk::UserPoolType::builder();
+        let plain = SignInNames { email: false, phone_number: false, preferred_username: false, case_sensitive: true };
+        assert_eq!(sign_in_names(&pool.clone().build()), plain);
+        let by_email = pool.clone().username_attributes(sdk::UsernameAttributeType::Email);
+        assert_eq!(sign_in_names(&by_email.build()), SignInNames { email: true, ..plain });
+        let insensitive = sdk::UsernameConfigurationType::builder().case_sensitive(false).build().unwrap();
+        let by_aliases = pool
+            .alias_attributes(sdk::AliasAttributeType::PhoneNumber)
+            .alias_attributes(sdk::AliasAttributeType::PreferredUsername)
+            .alias_attributes("a new one".into())
+            .username_configuration(insensitive);
+        let expected =
+            SignInNames { email: false, phone_number: true, preferred_username: true, case_sensitive: false };
+        assert_eq!(sign_in_names(&by_aliases.build()), expected);
     }
 
     #[test]

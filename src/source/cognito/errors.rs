@@ -15,22 +15,42 @@ use aws_credential_types::provider::SharedCredentialsProvider;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_cognitoidentityprovider::config::ProvideCredentials as _;
 use aws_sdk_cognitoidentityprovider::config::http::HttpResponse;
-use aws_sdk_cognitoidentityprovider::error::{ErrorMetadata, ProvideErrorMetadata, SdkError};
+use aws_sdk_cognitoidentityprovider::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_sts::operation::assume_role::AssumeRoleError;
+use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use aws_smithy_runtime_api::client::result::ConnectorError;
+use aws_smithy_types::date_time::{DateTime, Format};
 
+use super::answer::Excess;
+use super::wire::millis;
+use crate::event::UnixMillis;
 use crate::personal;
 use crate::source::{Listing, Operation, Refusal, RefusalCause, SourceError};
 
 /// Characters of a text at most; a line of a log should stay one.
 const TEXT_CHARS_MAX: usize = 300;
 
+/// How far a clock may be off. AWS takes signatures of five minutes before and after.
+const SKEW_MAX: Duration = Duration::from_mins(5);
+
+/// How a call was made, as far as its failure may follow from it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Situation {
+    /// This host's time.
+    pub(super) now: UnixMillis,
+    /// A role is assumed, and an endpoint that was meant for Cognito applies to STS, too.
+    pub(super) sts_is_redirected: bool,
+}
+
 /// What happened to a call, as far as it matters.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Failure {
     /// The service, or something before it, answered with an error.
-    Refused { status: u16, code: Option<String>, message: Option<String> },
+    Refused { status: u16, code: Option<String>, message: Option<String>, dated: Option<UnixMillis> },
     /// Something answered that cannot be read.
     Unreadable { status: u16, content_type: Option<String>, bytes: Option<usize> },
+    /// Something answered with more than the service ever says.
+    Excessive(Excess),
     /// There was no answer in time.
     TimedOut(String),
     /// There were no credentials to call with, or they could not be got.
@@ -43,10 +63,18 @@ enum Failure {
 enum CredentialsFault {
     /// Nothing is configured.
     Missing,
-    /// What is configured is wrong.
+    /// What is configured to give them is wrong, or does not give them.
+    Source,
+    /// They were given, and are not accepted.
     Bad,
+    /// Whoever signed in with IAM Identity Center has to do so again.
+    LoginOver,
+    /// The clock that they were used by is wrong.
+    Clock,
     /// The role may not be assumed.
     RoleRefused,
+    /// STS was asked for at an endpoint that is not its own.
+    RoleMisdirected,
     /// They did not come in time.
     TimedOut,
     /// Their source cannot be reached, or fails for now.
@@ -54,11 +82,21 @@ enum CredentialsFault {
 }
 
 /// Says what an operation's error means. `personal` are the parameters that must not be shown.
-pub(super) fn source_error<E>(operation: Operation, error: &SdkError<E, HttpResponse>, personal: &[&str]) -> SourceError
+pub(super) fn source_error<E>(
+    situation: Situation,
+    operation: Operation,
+    error: &SdkError<E, HttpResponse>,
+    personal: &[&str],
+) -> SourceError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
-    classify(operation, &failure(error), personal)
+    classify(situation, operation, &failure(situation, error), personal)
+}
+
+/// Refuses a page with more than `max` of `what`. It is refused whole, so that nothing moves past what was too much.
+pub(super) fn too_many(operation: Operation, what: &str, max: usize) -> SourceError {
+    SourceError::Passing(format!("{operation}: answer exceeds the {max} {what} of a page"))
 }
 
 /// The body of an answer that is a success by its status and that the SDK could not read.
@@ -72,7 +110,12 @@ pub(super) fn unreadable_answer<E>(error: &SdkError<E, HttpResponse>) -> Option<
 }
 
 /// Says what a listing's error means.
-pub(super) fn listing_error<E>(listing: &Listing, error: &SdkError<E, HttpResponse>, token: Option<&str>) -> SourceError
+pub(super) fn listing_error<E>(
+    situation: Situation,
+    listing: &Listing,
+    error: &SdkError<E, HttpResponse>,
+    token: Option<&str>,
+) -> SourceError
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -80,11 +123,12 @@ where
         Listing::Users { filter } => filter.as_deref().unwrap_or_default(),
         Listing::Group(_) => "",
     };
-    source_error(listing.operation(), error, &[asked, token.unwrap_or_default()])
+    source_error(situation, listing.operation(), error, &[asked, token.unwrap_or_default()])
 }
 
 /// Gets credentials within `timeout` and gives their access key id.
 pub(super) async fn credentials(
+    situation: Situation,
     timeout: Duration,
     provider: &Option<SharedCredentialsProvider>,
 ) -> Result<String, SourceError> {
@@ -92,14 +136,14 @@ pub(super) async fn credentials(
         None => Failure::NoCredentials(CredentialsFault::Missing, "no source of credentials".to_owned()),
         Some(provider) => match tokio::time::timeout(timeout, provider.provide_credentials()).await {
             Ok(Ok(credentials)) => return Ok(credentials.access_key_id().to_owned()),
-            Ok(Err(error)) => credentials_failure(&error),
+            Ok(Err(error)) => credentials_failure(situation, &error),
             Err(_) => Failure::NoCredentials(CredentialsFault::TimedOut, format!("none after {timeout:?}")),
         },
     };
-    Err(judge("credentials", None, &failure, &[]))
+    Err(judge("credentials", None, situation, &failure, &[]))
 }
 
-fn failure<E>(error: &SdkError<E, HttpResponse>) -> Failure
+fn failure<E>(situation: Situation, error: &SdkError<E, HttpResponse>) -> Failure
 where
     E: ProvideErrorMetadata + Error + 'static,
 {
@@ -108,15 +152,19 @@ where
             status: refused.raw().status().as_u16(),
             code: refused.err().code().map(str::to_owned),
             message: refused.err().message().map(str::to_owned),
+            dated: dated(refused.raw()),
         },
-        SdkError::ResponseError(unreadable) => Failure::Unreadable {
-            status: unreadable.raw().status().as_u16(),
-            content_type: unreadable.raw().headers().get("content-type").map(str::to_owned),
-            bytes: unreadable.raw().body().bytes().map(<[u8]>::len),
+        SdkError::ResponseError(unreadable) => match find::<Excess>(error) {
+            Some(excess) => Failure::Excessive(*excess),
+            None => Failure::Unreadable {
+                status: unreadable.raw().status().as_u16(),
+                content_type: unreadable.raw().headers().get("content-type").map(str::to_owned),
+                bytes: unreadable.raw().body().bytes().map(<[u8]>::len),
+            },
         },
         SdkError::TimeoutError(_) => Failure::TimedOut(causes(error)),
         SdkError::DispatchFailure(unsent) => match find::<CredentialsError>(error) {
-            Some(credentials) => credentials_failure(credentials),
+            Some(credentials) => credentials_failure(situation, credentials),
             None if unsent.is_timeout() => Failure::TimedOut(causes(error)),
             None => Failure::Unanswered(causes(error)),
         },
@@ -124,50 +172,128 @@ where
     }
 }
 
-fn credentials_failure(error: &CredentialsError) -> Failure {
-    let refused = find::<ErrorMetadata>(error);
+/// The service's time when it answered.
+fn dated(answer: &HttpResponse) -> Option<UnixMillis> {
+    DateTime::from_str(answer.headers().get("date")?, Format::HttpDate).ok().map(millis)
+}
+
+fn credentials_failure(situation: Situation, error: &CredentialsError) -> Failure {
+    if let Some(sts) = sts_failure(situation, error) {
+        return match sts {
+            // Those to ask STS with.
+            Failure::NoCredentials(..) => sts,
+            Failure::Refused { status, code, message, dated } => {
+                let code = code.as_deref();
+                let told = match (code, &message) {
+                    (None, None) => format!("error without a code (status {status})"),
+                    _ => coded(code, message.as_deref()),
+                };
+                let skew = skew(situation, code.unwrap_or_default(), message.as_deref(), dated);
+                let fault = refused_by_sts(situation, status, code, skew.is_some());
+                Failure::NoCredentials(fault, told + &skew.unwrap_or_default())
+            }
+            Failure::Unreadable { .. } if situation.sts_is_redirected => {
+                Failure::NoCredentials(CredentialsFault::RoleMisdirected, "the answer is not one of STS".into())
+            }
+            Failure::Unreadable { .. } | Failure::Excessive(_) => {
+                Failure::NoCredentials(CredentialsFault::Passing, "the answer of STS cannot be read".into())
+            }
+            Failure::TimedOut(told) => Failure::NoCredentials(CredentialsFault::TimedOut, told),
+            Failure::Unanswered(told) => Failure::NoCredentials(CredentialsFault::Passing, told),
+        };
+    }
+    let told = chain(error);
     let fault = match error {
-        CredentialsError::CredentialsNotLoaded(_) => CredentialsFault::Missing,
+        CredentialsError::CredentialsNotLoaded(_) => {
+            let told = error.source().map_or("nothing is configured".into(), chain);
+            return Failure::NoCredentials(CredentialsFault::Missing, told);
+        }
         CredentialsError::ProviderTimedOut(_) => CredentialsFault::TimedOut,
-        CredentialsError::InvalidConfiguration(_) => CredentialsFault::Bad,
-        _ => match (refused, find::<ConnectorError>(error)) {
-            (_, Some(connector)) if connector.is_timeout() => CredentialsFault::TimedOut,
-            (_, Some(_)) => CredentialsFault::Passing,
-            // STS (or its like) answered, in a way that says nothing of the caller.
-            (Some(answer), None) => match answer.code() {
-                Some("AccessDenied" | "AccessDeniedException") => CredentialsFault::RoleRefused,
-                Some(code) if !is_throttle(code) && !code.starts_with("Internal") && !code.starts_with("ServiceUn") => {
-                    CredentialsFault::Bad
-                }
-                _ => CredentialsFault::Passing,
-            },
-            (None, None) => CredentialsFault::Bad,
+        _ => match find::<ConnectorError>(error) {
+            Some(connector) if connector.is_timeout() => CredentialsFault::TimedOut,
+            Some(_) => CredentialsFault::Passing,
+            None if tells_of_a_login(&told) => CredentialsFault::LoginOver,
+            None => CredentialsFault::Source,
         },
     };
-    let text = match refused {
-        Some(answer) => coded(answer.code(), answer.message()),
-        None if fault == CredentialsFault::Missing => error.source().map_or("nothing is configured".into(), chain),
-        None => chain(error),
+    if told.contains("credentials-login") {
+        // The SDK names a feature of its own, which is nothing that its user could switch on.
+        return Failure::NoCredentials(
+            fault,
+            "the profile is one of `aws login`, which the exporter cannot use".into(),
+        );
+    }
+    Failure::NoCredentials(fault, told)
+}
+
+/// What happened to the call to STS that credentials come from, if there was one.
+fn sts_failure(situation: Situation, error: &CredentialsError) -> Option<Failure> {
+    let role = find::<SdkError<AssumeRoleError, HttpResponse>>(error).map(|error| failure(situation, error));
+    let web = || find::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>(error);
+    role.or_else(|| web().map(|error| failure(situation, error)))
+}
+
+fn refused_by_sts(situation: Situation, status: u16, code: Option<&str>, is_skewed: bool) -> CredentialsFault {
+    match code {
+        Some("AccessDenied" | "AccessDeniedException") => CredentialsFault::RoleRefused,
+        Some(code) if is_throttle(code) => CredentialsFault::Passing,
+        _ if status >= 500 => CredentialsFault::Passing,
+        _ if is_skewed => CredentialsFault::Clock,
+        _ if situation.sts_is_redirected => CredentialsFault::RoleMisdirected,
+        Some(code) if is_of_credentials(code) => CredentialsFault::Bad,
+        Some(_) => CredentialsFault::Source,
+        None => CredentialsFault::Passing,
+    }
+}
+
+/// Whether a login has to be done again: the SDK's words about a token of IAM Identity Center, or the service's.
+fn tells_of_a_login(told: &str) -> bool {
+    told.contains("SSO token") || told.contains("UnauthorizedException")
+}
+
+/// What shows that a refusal is the clock's fault: the service's words for it, or its Date. None if nothing does.
+fn skew(situation: Situation, code: &str, message: Option<&str>, dated: Option<UnixMillis>) -> Option<String> {
+    let says_so = matches!(code, "RequestExpired" | "RequestTimeTooSkewed" | "RequestInTheFuture")
+        || message.is_some_and(|message| {
+            message.contains("Signature expired") || message.contains("Signature not yet current")
+        });
+    let off = |dated: UnixMillis| {
+        let (behind, ahead) = (dated.since(situation.now), situation.now.since(dated));
+        let (off, which) = if behind > ahead { (behind, "behind") } else { (ahead, "ahead of") };
+        let off = Duration::from_secs(off.as_secs());
+        (off > SKEW_MAX).then(|| format!(" (this host's clock is {} {which} AWS's)", humantime::format_duration(off)))
     };
-    Failure::NoCredentials(fault, text)
+    dated.filter(|_| says_so || is_of_credentials(code)).and_then(off).or(says_so.then(String::new))
 }
 
-fn classify(operation: Operation, failure: &Failure, personal: &[&str]) -> SourceError {
-    judge(operation.as_str(), Some(operation), failure, personal)
+fn classify(situation: Situation, operation: Operation, failure: &Failure, personal: &[&str]) -> SourceError {
+    judge(operation.as_str(), Some(operation), situation, failure, personal)
 }
 
-fn judge(what: &str, operation: Option<Operation>, failure: &Failure, personal: &[&str]) -> SourceError {
+fn judge(
+    what: &str,
+    operation: Option<Operation>,
+    situation: Situation,
+    failure: &Failure,
+    personal: &[&str],
+) -> SourceError {
     let text = |cause: &str| bounded(&format!("{what}: {cause}"));
     let caller = |cause, told: &str| SourceError::Caller(Refusal { cause, text: text(told) });
     match failure {
-        Failure::Refused { status, code, message } => {
+        Failure::Refused { status, code, message, dated } => {
+            let code = code.as_deref();
+            let skew = skew(situation, code.unwrap_or_default(), message.as_deref(), *dated);
             let message = message.as_deref().map(|message| impersonal(message, personal));
             let said = match (code, &message) {
                 (None, None) => format!("error without a code (status {status})"),
-                _ => coded(code.as_deref(), message.as_deref()),
+                _ => coded(code, message.as_deref()),
             };
-            refused(operation, *status, code.as_deref().unwrap_or_default(), message.as_deref(), text(&said))
+            if let Some(skew) = skew {
+                return caller(RefusalCause::ClockSkew, &(said + &skew));
+            }
+            refused(operation, *status, code.unwrap_or_default(), message.as_deref(), text(&said))
         }
+        Failure::Excessive(excess) => SourceError::Passing(text(&excess.to_string())),
         Failure::Unreadable { status, content_type, bytes } => {
             let kind = content_type.as_deref().unwrap_or("no content type");
             let size = bytes.map_or("cut off or too large".to_owned(), |bytes| format!("{bytes} bytes"));
@@ -179,8 +305,12 @@ fn judge(what: &str, operation: Option<Operation>, failure: &Failure, personal: 
             let told = format!("{}: {told}", fault.as_str());
             match fault {
                 CredentialsFault::Missing => caller(RefusalCause::NoCredentials, &told),
+                CredentialsFault::Source => caller(RefusalCause::CredentialsSource, &told),
                 CredentialsFault::Bad => caller(RefusalCause::BadCredentials, &told),
+                CredentialsFault::LoginOver => caller(RefusalCause::LoginOver, &told),
+                CredentialsFault::Clock => caller(RefusalCause::ClockSkew, &told),
                 CredentialsFault::RoleRefused => caller(RefusalCause::RoleNotAssumable, &told),
+                CredentialsFault::RoleMisdirected => caller(RefusalCause::StsRedirected, &told),
                 CredentialsFault::TimedOut => SourceError::Timeout(text(&told)),
                 CredentialsFault::Passing => SourceError::Passing(text(&told)),
             }
@@ -193,8 +323,10 @@ impl CredentialsFault {
     fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "no AWS credentials found",
-            Self::Bad => "AWS credentials cannot be used",
-            Self::RoleRefused => "the role cannot be assumed",
+            Self::Source => "AWS credentials are configured and do not come",
+            Self::Bad | Self::Clock => "AWS credentials cannot be used",
+            Self::LoginOver => "the login to IAM Identity Center is over",
+            Self::RoleRefused | Self::RoleMisdirected => "the role cannot be assumed",
             Self::TimedOut => "AWS credentials did not come in time",
             Self::Passing => "AWS credentials cannot be got now",
         }
@@ -230,21 +362,7 @@ fn refused(operation: Option<Operation>, status: u16, code: &str, message: Optio
         | "AccessDenied"
         | "ForbiddenException"
         | "UnauthorizedAccess" => caller(RefusalCause::NotAllowed, text),
-        "ExpiredTokenException"
-        | "ExpiredToken"
-        | "RequestExpired"
-        | "UnrecognizedClientException"
-        | "InvalidClientTokenId"
-        | "InvalidAccessKeyId"
-        | "InvalidSignatureException"
-        | "SignatureDoesNotMatch"
-        | "IncompleteSignature"
-        | "IncompleteSignatureException"
-        | "MissingAuthenticationToken"
-        | "MissingAuthenticationTokenException"
-        | "AuthFailure"
-        | "OptInRequired"
-        | "NotSignedException" => caller(RefusalCause::BadCredentials, text),
+        code if is_of_credentials(code) => caller(RefusalCause::BadCredentials, text),
         _ => by_status(status, text),
     }
 }
@@ -256,6 +374,28 @@ fn by_status(status: u16, text: String) -> SourceError {
         429 => SourceError::Throttled(text),
         _ => SourceError::Passing(text),
     }
+}
+
+/// Whether a code says that the credentials are wrong, unknown or expired.
+fn is_of_credentials(code: &str) -> bool {
+    matches!(
+        code,
+        "ExpiredTokenException"
+            | "ExpiredToken"
+            | "RequestExpired"
+            | "UnrecognizedClientException"
+            | "InvalidClientTokenId"
+            | "InvalidAccessKeyId"
+            | "InvalidSignatureException"
+            | "SignatureDoesNotMatch"
+            | "IncompleteSignature"
+            | "IncompleteSignatureException"
+            | "MissingAuthenticationToken"
+            | "MissingAuthenticationTokenException"
+            | "AuthFailure"
+            | "OptInRequired"
+            | "NotSignedException"
+    )
 }
 
 fn is_throttle(code: &str) -> bool {
@@ -340,11 +480,14 @@ mod tests {
     use super::*;
 
     fn refusal(status: u16, code: &str, message: &str) -> Failure {
-        Failure::Refused { status, code: Some(code.into()), message: Some(message.into()) }
+        Failure::Refused { status, code: Some(code.into()), message: Some(message.into()), dated: None }
     }
 
+    const NOW: UnixMillis = UnixMillis(1_750_000_000_000);
+    const PLAIN: Situation = Situation { now: NOW, sts_is_redirected: false };
+
     fn judged(failure: &Failure) -> SourceError {
-        classify(Operation::AdminListUserAuthEvents, failure, &["ada", "token-7"])
+        classify(PLAIN, Operation::AdminListUserAuthEvents, failure, &["ada", "token-7"])
     }
 
     /// The error without its text, as a word.
@@ -398,11 +541,16 @@ mod tests {
             (unreadable(403), "caller Other"),
             (unreadable(502), "passing"),
             (unreadable(429), "throttled"),
+            (Failure::Excessive(Excess::Values), "passing"),
             (Failure::TimedOut("why".into()), "timeout"),
             (Failure::Unanswered("why".into()), "passing"),
             (credentials(CredentialsFault::Missing), "caller NoCredentials"),
+            (credentials(CredentialsFault::Source), "caller CredentialsSource"),
             (credentials(CredentialsFault::Bad), "caller BadCredentials"),
+            (credentials(CredentialsFault::LoginOver), "caller LoginOver"),
+            (credentials(CredentialsFault::Clock), "caller ClockSkew"),
             (credentials(CredentialsFault::RoleRefused), "caller RoleNotAssumable"),
+            (credentials(CredentialsFault::RoleMisdirected), "caller StsRedirected"),
             (credentials(CredentialsFault::TimedOut), "timeout"),
             (credentials(CredentialsFault::Passing), "passing"),
         ] {
@@ -411,9 +559,55 @@ mod tests {
     }
 
     #[test]
+    fn the_clock_is_blamed_where_a_skew_is_seen_and_nowhere_else() {
+        let minutes = |minutes: i64| Some(UnixMillis(NOW.0 + minutes * 60_000));
+        for (code, message, dated, expected) in [
+            ("UnrecognizedClientException", "The security token is invalid.", None, "caller BadCredentials"),
+            ("UnrecognizedClientException", "The security token is invalid.", minutes(4), "caller BadCredentials"),
+            ("InvalidSignatureException", "Check your AWS Secret Access Key.", minutes(0), "caller BadCredentials"),
+            ("InvalidSignatureException", "Check your AWS Secret Access Key.", minutes(-7), "caller ClockSkew"),
+            ("InvalidSignatureException", "Signature expired: 2 is now earlier than 3", None, "caller ClockSkew"),
+            ("SignatureDoesNotMatch", "Signature not yet current: 3 is later than 2", minutes(0), "caller ClockSkew"),
+            ("RequestExpired", "Request has expired.", None, "caller ClockSkew"),
+            ("RequestTimeTooSkewed", "The difference is too large.", None, "caller ClockSkew"),
+            // Not the clock's fault, however wrong it is.
+            ("AccessDeniedException", "no policy allows it", minutes(60), "caller NotAllowed"),
+        ] {
+            let (code, message) = (Some(code.to_owned()), Some(message.to_owned()));
+            let failure = Failure::Refused { status: 400, code, message, dated };
+            assert_eq!(kind(&judged(&failure)), expected, "{failure:?}");
+        }
+        let told = |minutes: i64| {
+            let (code, message) = (Some("InvalidSignatureException".to_owned()), Some("no".to_owned()));
+            let dated = Some(UnixMillis(NOW.0 + minutes * 60_000));
+            judged(&Failure::Refused { status: 400, code, message, dated }).to_string()
+        };
+        assert!(told(90).ends_with(": no (this host's clock is 1h 30m behind AWS's)"), "{}", told(90));
+        assert!(told(-6).ends_with(": no (this host's clock is 6m ahead of AWS's)"), "{}", told(-6));
+    }
+
+    #[test]
+    fn what_sts_says_is_cut_by_what_to_do() {
+        let redirected = Situation { sts_is_redirected: true, ..PLAIN };
+        for (status, code, plain, elsewhere) in [
+            (403, Some("AccessDenied"), CredentialsFault::RoleRefused, CredentialsFault::RoleRefused),
+            (403, Some("ExpiredToken"), CredentialsFault::Bad, CredentialsFault::RoleMisdirected),
+            (400, Some("UnknownOperationException"), CredentialsFault::Source, CredentialsFault::RoleMisdirected),
+            (404, None, CredentialsFault::Passing, CredentialsFault::RoleMisdirected),
+            (400, Some("Throttling"), CredentialsFault::Passing, CredentialsFault::Passing),
+            (503, Some("ServiceUnavailable"), CredentialsFault::Passing, CredentialsFault::Passing),
+            (503, None, CredentialsFault::Passing, CredentialsFault::Passing),
+        ] {
+            assert_eq!(refused_by_sts(PLAIN, status, code, false), plain, "{status} {code:?}");
+            assert_eq!(refused_by_sts(redirected, status, code, false), elsewhere, "{status} {code:?}");
+        }
+        assert_eq!(refused_by_sts(redirected, 403, Some("SignatureDoesNotMatch"), true), CredentialsFault::Clock);
+    }
+
+    #[test]
     fn a_missing_group_is_not_a_missing_pool() {
         let missing = |message: &str| {
-            classify(Operation::ListUsersInGroup, &refusal(400, "ResourceNotFoundException", message), &[])
+            classify(PLAIN, Operation::ListUsersInGroup, &refusal(400, "ResourceNotFoundException", message), &[])
         };
         assert_eq!(kind(&missing("Group not found.")), "parameter");
         assert_eq!(kind(&missing("User pool eu-west-1_Example does not exist.")), "pool NoSuchPool");

@@ -31,7 +31,7 @@ pub(super) fn page(body: &[u8]) -> Option<WirePage> {
     let events: Vec<&RawValue> = page.sound("AuthEvents")?.unwrap_or_default();
     let next: Option<String> = page.sound("NextToken")?;
     let events = events.into_iter().filter(|event| event.get() != "null").map(event).collect();
-    Some(WirePage { events, next: next.filter(|token| !token.is_empty()) })
+    Some(WirePage { events, next: next.filter(|token| !token.is_empty()), served: None })
 }
 
 impl<'a> Members<'a> {

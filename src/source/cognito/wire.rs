@@ -19,6 +19,8 @@ pub struct WirePage {
     pub events: Vec<WireEvent>,
     /// `NextToken`; one without characters is none.
     pub next: Option<String>,
+    /// When the service answered, by its own clock: the end of the second that the Date header names.
+    pub served: Option<UnixMillis>,
 }
 
 impl fmt::Debug for WirePage {
@@ -135,6 +137,7 @@ impl From<AdminListUserAuthEventsOutput> for WirePage {
         Self {
             events: answer.auth_events.unwrap_or_default().into_iter().map(WireEvent::from).collect(),
             next: answer.next_token.filter(|token| !token.is_empty()),
+            served: None,
         }
     }
 }

@@ -1,0 +1,258 @@
+//! The ways in which a text can be read: as it is, and with what is encoded in it decoded.
+//!
+//! Who repeats a value in an error message writes it in the message's own format: JSON, HTML, a URL, a mail, a debugger's
+//! escapes, base64. A message may hold several formats, and one within the other. So each decoder is applied to the text
+//! and to what the others made of it.
+
+use std::borrow::Cow;
+
+/// How deep encodings may be nested and still be read: JSON in JSON in a page of HTML.
+const DEPTH_MAX: usize = 3;
+
+/// The most readings that are compared. No message of a receiver's that means to be read comes near.
+const READINGS_MAX: usize = 200;
+
+/// HTML's names of the characters from U+00A0 to U+00FF, in their order.
+const LATIN_1: &str = "nbsp iexcl cent pound curren yen brvbar sect uml copy ordf laquo not shy reg macr deg plusmn sup2 \
+    sup3 acute micro para middot cedil sup1 ordm raquo frac14 frac12 frac34 iquest Agrave Aacute Acirc Atilde Auml Aring \
+    AElig Ccedil Egrave Eacute Ecirc Euml Igrave Iacute Icirc Iuml ETH Ntilde Ograve Oacute Ocirc Otilde Ouml times \
+    Oslash Ugrave Uacute Ucirc Uuml Yacute THORN szlig agrave aacute acirc atilde auml aring aelig ccedil egrave eacute \
+    ecirc euml igrave iacute icirc iuml eth ntilde ograve oacute ocirc otilde ouml divide oslash ugrave uacute ucirc uuml \
+    yacute thorn yuml";
+
+/// HTML's names of the characters that have to be escaped.
+const ESCAPED: [(&str, char); 5] = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\'')];
+
+/// Every way to read a text, the text itself among them; None if there are too many.
+pub(super) fn readings(text: &str) -> Option<Vec<String>> {
+    const DECODERS: [fn(&str) -> String; 7] =
+        [backslashes, percents, forms, entities, quoted_printable, base64, hexadecimal];
+    let mut readings = vec![text.to_owned()];
+    let mut deeper = 0..1;
+    for _ in 0..DEPTH_MAX {
+        for index in deeper.clone() {
+            for decoder in DECODERS {
+                let reading = decoder(&readings[index]);
+                if !reading.is_empty() && !readings.contains(&reading) {
+                    readings.push(reading);
+                }
+            }
+            if readings.len() > READINGS_MAX {
+                return None;
+            }
+        }
+        deeper = deeper.end..readings.len();
+    }
+    Some(readings)
+}
+
+/// What an encoded character stands for.
+enum Decoded {
+    Byte(u8),
+    Char(char),
+    Nothing,
+}
+
+/// A text with every encoded character decoded. `decode` answers how many bytes the one at the text's beginning takes.
+fn decoded(text: &str, decode: impl Fn(&str) -> Option<(usize, Decoded)>) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(char) = rest.chars().next() {
+        let (length, decoded) = decode(rest).unwrap_or((char.len_utf8(), Decoded::Char(char)));
+        match decoded {
+            Decoded::Byte(byte) => bytes.push(byte),
+            Decoded::Char(char) => bytes.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes()),
+            Decoded::Nothing => {}
+        }
+        rest = rest.get(length..).unwrap_or_default();
+    }
+    as_text(&bytes)
+}
+
+/// Bytes as text: UTF-8, and what is none of it Latin-1.
+fn as_text(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len());
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().copied().map(char::from));
+    }
+    text
+}
+
+/// `\u00eb`, `\u{eb}`, `\xc3\xab`, `\303\253`, `\"` and their kin, of JSON, C, Rust, Go and Python.
+fn backslashes(text: &str) -> String {
+    decoded(text, |text| {
+        let rest = text.strip_prefix('\\')?;
+        let kind = rest.chars().next()?;
+        let digits = &rest[kind.len_utf8()..];
+        if matches!(kind, 'u' | 'x')
+            && let Some((inner, _)) = digits.strip_prefix('{').and_then(|digits| digits.split_once('}'))
+        {
+            return Some(("\\u{}".len() + inner.len(), Decoded::Char(character(inner)?)));
+        }
+        match kind {
+            'u' => {
+                let unit = number(digits.get(..4)?, 16)?;
+                if let Some(char) = char::from_u32(unit) {
+                    return Some((6, Decoded::Char(char)));
+                }
+                // Half of a character beyond the first 65,536: the other half follows.
+                let low = number(digits.get(4..)?.strip_prefix("\\u")?.get(..4)?, 16)?;
+                let units = [u16::try_from(unit).ok()?, u16::try_from(low).ok()?];
+                let char = char::decode_utf16(units).next()?.ok()?;
+                Some((12, Decoded::Char(char)))
+            }
+            'U' => Some((10, Decoded::Char(character(digits.get(..8)?)?))),
+            'x' => Some((4, Decoded::Byte(byte(digits.get(..2)?, 16)?))),
+            '0'..='3' if rest.get(..3).is_some_and(|octal| byte(octal, 8).is_some()) => {
+                Some((4, Decoded::Byte(byte(&rest[..3], 8)?)))
+            }
+            'n' | 't' | 'r' | 'f' | 'v' | '0' => Some((2, Decoded::Char(' '))),
+            char if !char.is_alphanumeric() => Some((1 + char.len_utf8(), Decoded::Char(char))),
+            _ => None,
+        }
+    })
+}
+
+/// `%C3%AB` and `%u00eb`, of URLs.
+fn percents(text: &str) -> String {
+    decoded(text, percent)
+}
+
+/// The same with `+` for a space, of forms.
+fn forms(text: &str) -> String {
+    decoded(text, |text| if text.starts_with('+') { Some((1, Decoded::Char(' '))) } else { percent(text) })
+}
+
+fn percent(text: &str) -> Option<(usize, Decoded)> {
+    let digits = text.strip_prefix('%')?;
+    match digits.strip_prefix('u') {
+        Some(digits) => Some((6, Decoded::Char(character(digits.get(..4)?)?))),
+        None => Some((3, Decoded::Byte(byte(digits.get(..2)?, 16)?))),
+    }
+}
+
+/// `&#235;`, `&#xEB;`, `&euml;`, `&amp;`, of HTML and XML.
+fn entities(text: &str) -> String {
+    /// The longest is U+10FFFF with some zeros in front.
+    const LENGTH_MAX: usize = 16;
+    decoded(text, |text| {
+        let (name, _) = text.strip_prefix('&')?.split_once(';').filter(|(name, _)| name.len() <= LENGTH_MAX)?;
+        let char = match name.strip_prefix('#') {
+            Some(number) => match number.strip_prefix(['x', 'X']) {
+                Some(hexadecimal) => character(hexadecimal)?,
+                None => char::from_u32(self::number(number, 10)?)?,
+            },
+            None => {
+                let escaped = ESCAPED.iter().find(|(known, _)| *known == name).map(|(_, char)| *char);
+                let latin = || LATIN_1.split_whitespace().position(|known| known == name);
+                escaped.or_else(|| char::from_u32(0xA0 + u32::try_from(latin()?).ok()?))?
+            }
+        };
+        Some((name.len() + 2, Decoded::Char(char)))
+    })
+}
+
+/// `=C3=AB`, and lines that go on after `=`, of mails.
+fn quoted_printable(text: &str) -> String {
+    decoded(text, |text| {
+        let rest = text.strip_prefix('=')?;
+        for line_end in ["\r\n", "\n"] {
+            if rest.starts_with(line_end) {
+                return Some((1 + line_end.len(), Decoded::Nothing));
+            }
+        }
+        Some((3, Decoded::Byte(byte(rest.get(..2)?, 16)?)))
+    })
+}
+
+/// Everything that may be base64, in either alphabet and from each of the places where it may begin.
+fn base64(text: &str) -> String {
+    fn sextet(char: char) -> Option<u32> {
+        Some(match char {
+            'A'..='Z' => u32::from(char) - u32::from('A'),
+            'a'..='z' => u32::from(char) - u32::from('a') + 26,
+            '0'..='9' => u32::from(char) - u32::from('0') + 52,
+            '+' | '-' => 62,
+            '/' | '_' => 63,
+            _ => return None,
+        })
+    }
+    of_runs(text, 6, 4, sextet)
+}
+
+/// Everything that may be bytes in hexadecimal digits.
+fn hexadecimal(text: &str) -> String {
+    of_runs(text, 4, 2, |char| char.to_digit(16))
+}
+
+/// The bytes that runs of digits stand for, `bits` each; from each of the first `starts` digits on.
+fn of_runs(text: &str, bits: u32, starts: usize, digit: impl Fn(char) -> Option<u32>) -> String {
+    // What is wrapped goes on in the next line.
+    let text = if text.contains('\n') { Cow::Owned(text.replace(['\r', '\n'], "")) } else { Cow::Borrowed(text) };
+    let mut read = String::new();
+    for run in text.split(|char| digit(char).is_none()) {
+        let digits: Vec<u32> = run.chars().filter_map(&digit).collect();
+        for start in 0..starts.min(digits.len().saturating_sub(1)) {
+            let (mut bytes, mut held, mut held_bits) = (Vec::new(), 0_u32, 0);
+            for digit in &digits[start..] {
+                held = held << bits | digit;
+                held_bits += bits;
+                if held_bits >= 8 {
+                    held_bits -= 8;
+                    bytes.push(u8::try_from(held >> held_bits & 0xff).unwrap_or_default());
+                    held &= (1 << held_bits) - 1;
+                }
+            }
+            read.push_str(&as_text(&bytes));
+            read.push('\n');
+        }
+    }
+    read
+}
+
+fn number(digits: &str, radix: u32) -> Option<u32> {
+    // `from_str_radix` would take a sign.
+    digits.chars().all(|char| char.is_digit(radix)).then(|| u32::from_str_radix(digits, radix).ok())?
+}
+
+fn byte(digits: &str, radix: u32) -> Option<u8> {
+    number(digits, radix).and_then(|number| u8::try_from(number).ok())
+}
+
+fn character(hexadecimal: &str) -> Option<char> {
+    number(hexadecimal, 16).and_then(char::from_u32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_without_encodings_is_read_as_it_is() {
+        let readings = readings("busy!").unwrap();
+        assert_eq!(readings[0], "busy!");
+    }
+
+    #[test]
+    fn each_encoding_is_decoded() {
+        for (decoder, text, expected) in [
+            (
+                backslashes as fn(&str) -> String,
+                r#"\u00eb \ud83d\ude00 \u{eb} \xc3\xab \303\253 \" \\ \q \"#,
+                "ë 😀 ë ë ë \" \\ \\q \\",
+            ),
+            (backslashes, r"\ud83d \u00 \uzzzz \x", r"\ud83d \u00 \uzzzz \x"),
+            (percents, "%C3%AB %u00eb %zz % %1+1", "ë ë %zz % %1+1"),
+            (forms, "a+%EB", "a ë"),
+            (entities, "&euml;&#235;&#xEB;&amp;&nbsp;&yuml;&no;&", "ëëë&\u{a0}ÿ&no;&"),
+            (quoted_printable, "zo=C3=AB a=\nb a=1", "zoë ab a=1"),
+            (hexadecimal, "7a6f", "zo\n\u{a6}\n"),
+        ] {
+            assert_eq!(decoder(text), expected, "{text}");
+        }
+        assert_eq!(LATIN_1.split_whitespace().count(), 96);
+        assert!(base64("em/Dqw==").starts_with("zoë\n"));
+        assert!(base64("YWxp\r\nY2U=").starts_with("alice\n"));
+    }
+}

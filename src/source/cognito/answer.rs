@@ -1,0 +1,263 @@
+//! What of an answer reaches the SDK: no more than Cognito's own bounds allow, and no less than a body.
+//!
+//! The SDK reads a body whole and then makes a value of each thing in it, so that 33 MB of `{},` would become gigabytes of
+//! events. Here the body is measured while it arrives. An answer that exceeds a bound is refused whole, as if it had not
+//! come: nothing of it is judged, so no cursor moves past what it held, and the next poll asks for the same page again.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use aws_sdk_cognitoidentityprovider::config::interceptors::{
+    AfterDeserializationInterceptorContextRef, BeforeDeserializationInterceptorContextMut,
+};
+use aws_sdk_cognitoidentityprovider::config::{ConfigBag, Intercept, RuntimeComponents};
+use aws_smithy_runtime_api::box_error::BoxError;
+use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
+use aws_smithy_types::body::SdkBody;
+use bytes::Bytes;
+use hyper::body::{Body, Frame, SizeHint};
+
+/// The most bytes that an answer may have. A page of 60 events has about 27 KB; one of 60 users with 50 attributes of
+/// 2,048 characters each would have 6 MB; 16 calls in flight (`poll.concurrency`) with the worst must fit into memory.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+
+/// The most values (members, elements) that an answer may have, where an object counts with the comma behind it as two. A
+/// page of 60 events has at most 4,200; one of 60 users with 72 attributes each has 14,000. In the SDK's shapes a value takes
+/// up to a kilobyte.
+const ANSWER_VALUES_MAX: usize = 32_768;
+
+/// How deep the values of an answer may be nested. Cognito's are at most 5 deep.
+const ANSWER_DEPTH_MAX: usize = 64;
+
+/// An answer whose announced length is no more than this cannot have too many values, and is not measured.
+const SMALL_BYTES: u64 = 64 << 10;
+
+const _: () = assert!(SMALL_BYTES / 2 <= ANSWER_VALUES_MAX as u64, "a value and what parts it from the next");
+
+/// Refuses what the SDK would take for an answer: one that does not end, one that holds too much, and one that never
+/// began. An empty body reads as an empty page without a token, and so as the end of a history.
+#[derive(Debug)]
+pub(super) struct SoundAnswer;
+
+#[dyn_dispatch_hint]
+impl Intercept for SoundAnswer {
+    fn name(&self) -> &'static str {
+        "SoundAnswer"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let body = context.response_mut().body_mut();
+        if body.content_length().is_none_or(|bytes| bytes > SMALL_BYTES) {
+            let whole = std::mem::replace(body, SdkBody::taken());
+            *body = SdkBody::from_body_1_x(Measured { whole, scan: Scan::default() });
+        }
+        Ok(())
+    }
+
+    fn read_after_deserialization(
+        &self,
+        context: &AfterDeserializationInterceptorContextRef<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let response = context.response();
+        match response.body().bytes() {
+            Some([]) if response.status().is_success() => Err("an answer without a body".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The bound that an answer exceeds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Excess {
+    Bytes,
+    Values,
+    Depth,
+}
+
+impl fmt::Display for Excess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bytes => write!(f, "answer exceeds {} MiB", ANSWER_BYTES_MAX >> 20),
+            Self::Values => write!(f, "answer exceeds {ANSWER_VALUES_MAX} values"),
+            Self::Depth => write!(f, "answer exceeds a depth of {ANSWER_DEPTH_MAX}"),
+        }
+    }
+}
+
+impl std::error::Error for Excess {}
+
+/// A body that fails where it exceeds a bound.
+struct Measured {
+    whole: SdkBody,
+    scan: Scan,
+}
+
+impl Body for Measured {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = ready!(Pin::new(&mut self.whole).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame
+            && let Some(data) = frame.data_ref()
+            && let Err(excess) = self.scan.read(data)
+        {
+            return Poll::Ready(Some(Err(excess.into())));
+        }
+        Poll::Ready(frame)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        Body::size_hint(&self.whole)
+    }
+}
+
+/// Measures JSON that comes in pieces, cut anywhere, without keeping any of it. What is no JSON is measured, too: whatever
+/// the pieces are, a parser makes no more values of them than were counted.
+#[derive(Clone, Default, Debug)]
+struct Scan {
+    bytes: usize,
+    values: usize,
+    depth: usize,
+    in_text: bool,
+    is_escaped: bool,
+}
+
+impl Scan {
+    fn read(&mut self, piece: &[u8]) -> Result<(), Excess> {
+        self.bytes = self.bytes.saturating_add(piece.len());
+        if self.bytes > ANSWER_BYTES_MAX {
+            return Err(Excess::Bytes);
+        }
+        for byte in piece {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' if self.in_text => self.is_escaped = true,
+                b'"' => self.in_text = !self.in_text,
+                _ if self.in_text => {}
+                b'{' | b'[' => {
+                    self.depth += 1;
+                    self.values += 1;
+                    if self.depth > ANSWER_DEPTH_MAX {
+                        return Err(Excess::Depth);
+                    }
+                }
+                b'}' | b']' => self.depth = self.depth.saturating_sub(1),
+                b',' => self.values += 1,
+                _ => {}
+            }
+        }
+        if self.values > ANSWER_VALUES_MAX { Err(Excess::Values) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn scanned(pieces: &[&[u8]]) -> (Result<(), Excess>, Scan) {
+        let mut scan = Scan::default();
+        let result = pieces.iter().try_for_each(|piece| scan.read(piece));
+        (result, scan)
+    }
+
+    #[test]
+    fn what_cognito_may_send_is_within_the_bounds() {
+        let text = format!("\"{}\"", "\u{fc}\\\"{[,".repeat(5_000));
+        let challenges = vec![r#"{"ChallengeName":"Password","ChallengeResponse":"Success"}"#; 16].join(",");
+        let event = format!(
+            r#"{{"EventId":{text},"EventType":{text},"CreationDate":1.7E9,"EventResponse":{text},
+            "EventRisk":{{"RiskDecision":{text},"RiskLevel":{text},"CompromisedCredentialsDetected":false}},
+            "ChallengeResponses":[{challenges}],"EventContextData":{{"IpAddress":{text},"DeviceName":{text},
+            "Timezone":{text},"City":{text},"Country":{text}}},
+            "EventFeedback":{{"FeedbackValue":{text},"Provider":{text},"FeedbackDate":1.7E9}}}}"#
+        );
+        let page = format!(r#"{{"AuthEvents":[{}],"NextToken":{text}}}"#, vec![event; 60].join(","));
+        let (result, scan) = scanned(&[page.as_bytes()]);
+        assert_eq!(result, Ok(()));
+        assert!(scan.values < 4_200, "{}", scan.values);
+
+        let attributes = vec![r#"{"Name":"custom:shoe_size","Value":"38"}"#; 72].join(",");
+        let user = format!(
+            r#"{{"Username":"ada","Attributes":[{attributes}],"UserCreateDate":1,"UserLastModifiedDate":1,
+            "Enabled":true,"UserStatus":"CONFIRMED","MFAOptions":[{{"DeliveryMedium":"SMS","AttributeName":"p"}}]}}"#
+        );
+        let page = format!(r#"{{"Users":[{}],"PaginationToken":"t"}}"#, vec![user; 60].join(","));
+        let (result, scan) = scanned(&[page.as_bytes()]);
+        assert_eq!(result, Ok(()));
+        assert!(scan.values < 14_000, "{}", scan.values);
+    }
+
+    #[test]
+    fn what_exceeds_a_bound_is_known_by_it_before_it_is_whole() {
+        let events = "{},".repeat(20_000);
+        let challenges = r#"{"AuthEvents":[{"ChallengeResponses":["#.to_owned() + &"{},".repeat(20_000);
+        for (piece, excess) in [
+            (events.as_str(), Excess::Values),
+            (challenges.as_str(), Excess::Values),
+            (&"[".repeat(100), Excess::Depth),
+            (&"{\"a\":".repeat(100), Excess::Depth),
+        ] {
+            assert_eq!(scanned(&[piece.as_bytes()]).0, Err(excess));
+        }
+        let piece = vec![b'x'; 1 << 20];
+        let mut scan = Scan::default();
+        assert_eq!((0..32).try_for_each(|_| scan.read(&piece)), Ok(()));
+        assert_eq!(scan.read(b"x"), Err(Excess::Bytes));
+    }
+
+    proptest! {
+        #[test]
+        fn how_an_answer_is_cut_into_pieces_changes_nothing(
+            text in r#"[\[\]{}",:\\a1 ]{0,60}"#,
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+        ) {
+            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(text.len() + 1)).collect();
+            cuts.sort_unstable();
+            let mut pieces = vec![];
+            let mut from = 0;
+            for cut in cuts.into_iter().chain([text.len()]) {
+                pieces.push(&text.as_bytes()[from..cut]);
+                from = cut;
+            }
+            let (whole, cut) = (scanned(&[text.as_bytes()]), scanned(&pieces));
+            prop_assert_eq!(whole.0, cut.0);
+            prop_assert_eq!(format!("{:?}", whole.1), format!("{:?}", cut.1));
+        }
+
+        #[test]
+        fn a_parser_finds_no_more_values_than_were_counted(json in any_json()) {
+            let (_, scan) = scanned(&[json.to_string().as_bytes()]);
+            prop_assert!(values(&json) <= scan.values + 1, "{json}");
+        }
+    }
+
+    fn values(json: &serde_json::Value) -> usize {
+        1 + match json {
+            serde_json::Value::Array(items) => items.iter().map(values).sum(),
+            serde_json::Value::Object(members) => members.values().map(values).sum(),
+            _ => 0,
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![Just(serde_json::Value::Null), ".{0,6}".prop_map(serde_json::Value::from)];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(serde_json::Value::from),
+                prop::collection::btree_map(".{0,4}", inner, 0..5)
+                    .prop_map(|members| serde_json::Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+}
