@@ -264,6 +264,7 @@ struct Proxy {
 }
 
 impl Proxy {
+    #[expect(clippy::disallowed_methods, reason = "a test's proxy; the test's runtime ends it")]
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://user:hunter2@{}", listener.local_addr().unwrap());
