@@ -88,7 +88,9 @@ impl Answer {
                     "check that otlp.endpoint is an OTLP receiver's; if it stores what it answers so to, set \
                      otlp.accept_any_2xx = true"
                 }
-                Some("413") => "raise the receiver's limit for a request's size, and that of proxies before it",
+                code if matches!(self, Self::TooLarge { .. }) || code == Some("413") => {
+                    "raise the receiver's limit for a request's size, and that of proxies before it"
+                }
                 Some("400" | "422" | "InvalidArgument") => {
                     "compare what the receiver says with its configuration; refused records wait in state.path"
                 }

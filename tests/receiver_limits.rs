@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, SET_ASIDE_MAX};
-use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
+use cognito_auth_exporter::event::{AuthEvent, Challenge, Facts, UnixMillis, Word};
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use exporter::{Exporter, PATIENCE, Scrape};
 use receiver::{Pki, Received, Reply};
@@ -69,6 +69,15 @@ impl Refusals for Over {
 fn broad(world: &mut World, user: &str, at: UnixMillis, bytes: usize) {
     let mut event = world.sign_in(at);
     event.context.as_mut().unwrap().device_name = Some("D".repeat(bytes));
+    world.arrive(POOL, user, &event);
+}
+
+/// A sign-in whose record is larger than a mebibyte, in texts that are exported whole.
+fn broadest(world: &mut World, user: &str, at: UnixMillis) {
+    let mut event = world.sign_in(at);
+    let text = "C".repeat(40_000);
+    let challenge = Challenge { name: Some(Word::parse(&text)), response: Some(Word::parse(&text)) };
+    event.challenges = vec![challenge; Facts::CHALLENGES_MAX];
     world.arrive(POOL, user, &event);
 }
 
@@ -161,7 +170,7 @@ fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
             .stage(None, "compression = \"none\"\n", POOL, |world| {
                 populate(world, POOL, USERS, 10);
                 (0..50).for_each(|_| broad(world, "user-1", UnixMillis(now().0 - MINUTE), 10_000));
-                (0..2).for_each(|_| broad(world, "user-2", UnixMillis(now().0 - MINUTE), 1_200_000));
+                (0..2).for_each(|_| broadest(world, "user-2", UnixMillis(now().0 - MINUTE)));
             })
             .await;
         stage.receiver.limit_messages(BYTES_MAX).await;
