@@ -24,7 +24,7 @@ use cognito_auth_exporter::config::StateConfig;
 use cognito_auth_exporter::courier::{Outbox as _, OutboxId, Settlement};
 use cognito_auth_exporter::cursor::Cursor;
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
-use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
+use cognito_auth_exporter::event::{AuthEvent, Challenge, Facts, UnixMillis, Word};
 use cognito_auth_exporter::ledger::{Commit, Ledger, UserRecord};
 use cognito_auth_exporter::privacy::{Modes, Privacy};
 use cognito_auth_exporter::simulate::world::World;
@@ -40,6 +40,15 @@ const POOL: &str = "eu-west-1_Quarantine";
 fn poison(world: &mut World, id: &str, device: String) {
     let mut event = AuthEvent { id: Some(id.into()), ..world.sign_in(UnixMillis(now().0 - MINUTE)) };
     event.context.as_mut().unwrap().device_name = Some(device);
+    world.arrive(POOL, "user-0", &event);
+}
+
+/// The same with a record of more than 600 KiB, in texts that are exported whole.
+fn large_poison(world: &mut World, id: &str) {
+    let text = "C".repeat(20 << 10);
+    let challenge = Challenge { name: Some(Word::parse(&text)), response: Some(Word::parse(&text)) };
+    let mut event = AuthEvent { id: Some(id.into()), ..world.sign_in(UnixMillis(now().0 - MINUTE)) };
+    event.challenges = vec![challenge; Facts::CHALLENGES_MAX];
     world.arrive(POOL, "user-0", &event);
 }
 
@@ -227,11 +236,10 @@ fn go_on_until(stage: &Stage, exporter: &Exporter, what: &str, condition: impl F
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_quarantine_stops_delivery_loudly_until_some_is_dropped() {
-    let large = || "x".repeat(600 << 10);
     let stage = Stage::set(&all_live(POOL), |world| {
         populate(world, POOL, 3, 10);
-        poison(world, "poison-1", large());
-        poison(world, "poison-2", large());
+        large_poison(world, "poison-1");
+        large_poison(world, "poison-2");
     })
     .await;
     let text = fs::read_to_string(stage.path("config.toml")).unwrap();

@@ -236,7 +236,7 @@ fn what_only_a_person_can_cure_is_loud_outlives_a_restart_and_everything_comes_a
         (Over::Grpc, Reply::Code(Code::Unimplemented, "no logs here"), "Unimplemented: no logs here"),
         (Over::Grpc, Reply::Code(Code::Internal, "oops"), "Internal: oops"),
         (Over::Http, raw(200, "content-type", "text/html", "<html>Please log in</html>"), "Please log in"),
-        (Over::Http, raw(302, "location", "https://login.example/", ""), "https://login.example/"),
+        (Over::Http, raw(302, "location", "https://login.example", ""), "https://login.example"),
         (Over::Http, Reply::Status(401, "who are you?"), "401 Unauthorized: who are you?"),
         (Over::Http, Reply::Status(404, "no logs here"), "404 Not Found: no logs here"),
         (Over::Http, Reply::Status(500, "oops"), "500 Internal Server Error: oops"),
