@@ -13,6 +13,8 @@
 
 #[path = "support/exporter.rs"]
 mod exporter;
+#[path = "support/long.rs"]
+mod long;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/stage.rs"]
@@ -483,11 +485,17 @@ async fn dying_at(step: Step) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_process_killed_at_random_moments_loses_no_event_and_repeats_no_count() {
+    if !long::are_wanted() {
+        return;
+    }
     killed_at_random(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_mixed_with_lost_answers_lose_no_event_and_repeat_no_count() {
+    if !long::are_wanted() {
+        return;
+    }
     killed_at_random(true).await;
 }
 

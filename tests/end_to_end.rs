@@ -3,6 +3,8 @@
 
 #[path = "support/exporter.rs"]
 mod exporter;
+#[path = "support/long.rs"]
+mod long;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/stage.rs"]
@@ -159,6 +161,9 @@ async fn counters_survive_a_kill_without_a_new_event() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn memory_stays_flat_while_walking_a_user_with_fifty_thousand_events() {
+    if !long::are_wanted() {
+        return;
+    }
     let now = now();
     // A receiver that keeps fifty thousand records in a debug build may take its time to answer.
     let config = format!("timeout = \"60s\"\n{}", following("usernames = [\"ann\"]"));

@@ -6,6 +6,8 @@
 
 #[path = "support/exporter.rs"]
 mod exporter;
+#[path = "support/long.rs"]
+mod long;
 #[path = "support/receiver.rs"]
 mod receiver;
 #[path = "support/stage.rs"]

@@ -5,6 +5,8 @@
 
 #[path = "support/exporter.rs"]
 mod exporter;
+#[path = "support/long.rs"]
+mod long;
 #[path = "support/peers.rs"]
 mod peers;
 #[path = "support/receiver.rs"]
@@ -281,6 +283,9 @@ async fn what_is_dropped_is_written_nowhere() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
+    if !long::are_wanted() {
+        return;
+    }
     let stage = stage().await;
     stage.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
     let exporter = stage.exporter();
