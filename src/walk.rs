@@ -311,6 +311,11 @@ impl Walk {
         self.looks.values().min().copied()
     }
 
+    /// Whether it has met a date: until then there is nothing that it could leave open.
+    pub fn has_foot(&self) -> bool {
+        self.foot < UnixMillis::MAX
+    }
+
     /// Whether this walk has read below where it began: on its way from the top it has not, for a while.
     pub fn got_further(&self) -> bool {
         self.foot < self.foot_before
@@ -427,7 +432,8 @@ impl Walk {
     /// Judges one event by the table above.
     fn judge(&mut self, cursor: &mut Cursor, event: &AuthEvent, page: &Page, rules: &Rules, taken: &mut Taken) {
         let (key, date) = (event.key(), date_of(event));
-        let inside = date.map(|time| self.lower_bound <= time && time <= self.foot);
+        let is_above = |time| time > self.foot.plus(Cursor::DATE_DRIFT) && time < cursor.horizon;
+        let inside = date.map(|time| self.lower_bound <= time && !is_above(time));
         if let Some(sighting) = cursor.seen.get_mut(&key) {
             self.looks.remove(&key);
             let digest = event.mutable_digest();
@@ -822,6 +828,33 @@ mod tests {
         assert_eq!((taken.next, cursor.open_walks().len()), (Next::Page, 0), "nothing to leave open yet");
         let taken = walk.take(&mut cursor, &page(NOON, &[event("a", NOON, "Pass")], None), &RULES);
         assert_eq!((names(&taken), taken.next), (vec!["a.0".to_owned()], Next::Finished));
+    }
+
+    #[test]
+    fn an_event_that_is_listed_a_page_below_its_place_is_taken_once() {
+        // Above the horizon everything that was taken is remembered; below it, a little above the foot.
+        for (newest, between) in [(NOON - 1, NOON - 30), (NOON - 300, NOON - 301)] {
+            let mut cursor = follower();
+            let mut walk = Walk::begin(&cursor, at(NOON));
+            let above = [event("top", NOON, "Pass"), event("a", newest, "Pass"), event("b", between - 1, "Pass")];
+            walk.take(&mut cursor, &page(NOON, &above, Some("t")), &RULES);
+            let below = [event("c", between, "Pass"), event("d", between - 2, "Pass")];
+            let taken = walk.take(&mut cursor, &page(NOON, &below, None), &RULES);
+            assert_eq!(names(&taken), ["c.0", "d.0"], "{between}");
+            assert!(taken.out_of_order);
+            let again = [above, [below[0].clone(), below[1].clone(), event("top", NOON, "Pass")]].concat();
+            assert_eq!(poll(&mut cursor, &page(NOON + 1, &again, None)).0, Vec::<String>::new());
+        }
+    }
+
+    #[test]
+    fn a_poll_that_has_met_no_date_yet_has_nothing_that_it_could_leave_open() {
+        let mut cursor = follower();
+        let mut walk = Walk::begin(&cursor, at(NOON));
+        let taken = walk.take(&mut cursor, &page(NOON, &[], Some("1")), &RULES);
+        assert_eq!((taken.next, walk.has_foot(), cursor.open_walks().len()), (Next::Page, false, 0));
+        let taken = walk.take(&mut cursor, &page(NOON, &[event("a", NOON, "Pass")], Some("2")), &RULES);
+        assert_eq!((names(&taken), walk.has_foot(), cursor.open_walks().len()), (vec!["a.0".to_owned()], true, 1));
     }
 
     #[test]

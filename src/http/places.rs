@@ -40,8 +40,9 @@ const WRITE_MAX: Duration = Duration::from_secs(30);
 /// A connection that waits may be cut for a newcomer after this long: time for a handshake and a request from far away.
 const HEAD_MIN: Duration = Duration::from_millis(250);
 
-/// A client that has taken nothing of its answer for this long may be cut for a newcomer.
-const STALLED_MIN: Duration = Duration::from_secs(2);
+/// A client that has taken nothing of its answer for this long may be cut for a newcomer. As short as [`HEAD_MIN`], so that
+/// clients that do not read keep nobody out for longer than clients that do not ask.
+const STALLED_MIN: Duration = Duration::from_millis(250);
 
 /// The places of a server. Clones share them.
 #[derive(Clone, Default)]

@@ -25,8 +25,8 @@ const ESCAPED: [(&str, char); 5] = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("qu
 
 /// Every way to read a text, the text itself among them; None if there are too many.
 pub(super) fn readings(text: &str) -> Option<Vec<String>> {
-    const DECODERS: [fn(&str) -> String; 7] =
-        [backslashes, percents, forms, entities, quoted_printable, base64, hexadecimal];
+    const DECODERS: [fn(&str) -> String; 9] =
+        [backslashes, percents, forms, entities, quoted_printable, base64, hexadecimal, byte_numbers, without_zeros];
     let mut readings = vec![text.to_owned()];
     let mut deeper = 0..1;
     for _ in 0..DEPTH_MAX {
@@ -211,6 +211,33 @@ fn of_runs(text: &str, bits: u32, starts: usize, digit: impl Fn(char) -> Option<
     read
 }
 
+/// Bytes that are listed one by one, in decimal or hexadecimal numbers: `[122 111]`, `7a:6f`, `0x7a, 0x6f`.
+fn byte_numbers(text: &str) -> String {
+    /// Fewer are dates, times and versions.
+    const RUN_MIN: usize = 4;
+    let words: Vec<&str> =
+        text.split(|char: char| !char.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
+    let decimal = |word: &str| byte(word, 10);
+    let hexadecimal = |word: &str| {
+        let digits = word.strip_prefix("0x").or_else(|| word.strip_prefix("0X")).unwrap_or(word);
+        (digits.len() == 2).then(|| byte(digits, 16))?
+    };
+    let mut read = String::new();
+    for value in [&decimal as &dyn Fn(&str) -> Option<u8>, &hexadecimal] {
+        for run in words.split(|word| value(word).is_none()).filter(|run| run.len() >= RUN_MIN) {
+            let bytes: Vec<u8> = run.iter().filter_map(|word| value(word)).collect();
+            read.push_str(&as_text(&bytes));
+            read.push('\n');
+        }
+    }
+    read
+}
+
+/// UTF-16 and UTF-32 of characters that take one byte, read byte by byte.
+fn without_zeros(text: &str) -> String {
+    if text.contains('\0') { text.replace('\0', "") } else { String::new() }
+}
+
 fn number(digits: &str, radix: u32) -> Option<u32> {
     // `from_str_radix` would take a sign.
     digits.chars().all(|char| char.is_digit(radix)).then(|| u32::from_str_radix(digits, radix).ok())?
@@ -248,6 +275,10 @@ mod tests {
             (entities, "&euml;&#235;&#xEB;&amp;&nbsp;&yuml;&no;&", "ëëë&\u{a0}ÿ&no;&"),
             (quoted_printable, "zo=C3=AB a=\nb a=1", "zoë ab a=1"),
             (hexadecimal, "7a6f", "zo\n\u{a6}\n"),
+            (byte_numbers, "got [122 111 195 171] at 10:20:30", "zo\u{eb}\n"),
+            (byte_numbers, "7a:6f:c3:ab", "zo\u{eb}\n"),
+            (byte_numbers, "0x7a, 0x6f, 0xc3, 0xab", "zo\u{eb}\n"),
+            (without_zeros, "z\0o\0", "zo"),
         ] {
             assert_eq!(decoder(text), expected, "{text}");
         }

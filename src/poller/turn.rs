@@ -324,6 +324,7 @@ async fn read<S: Source>(
 /// A user's first poll leaves all but its newest page to the lane for backlog: the others' newest come first.
 fn is_enough(walk: &Walk) -> bool {
     let pages_max = match walk.kind() {
+        Kind::Poll if !walk.has_foot() => TURN_PAGES_MAX,
         Kind::Poll if walk.is_first() => 1,
         Kind::Poll => POLL_PAGES_MAX,
         Kind::Backlog | Kind::Redelivery if walk.got_further() => BACKLOG_PAGES_MAX,

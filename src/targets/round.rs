@@ -309,7 +309,7 @@ impl<'a> Round<'a> {
             if claimed.contains(&key) {
                 continue;
             }
-            naming.is_named |= claim >= Claim::Stated;
+            naming.is_named |= claim >= Claim::Stated || self.selection.lists_everybody();
             match claim {
                 Claim::Own | Claim::Proven => {
                     named.note_owner(&user.username);
@@ -538,13 +538,14 @@ mod tests {
         let of_group = selection(|pool| (pool.all_users, pool.groups) = (false, vec!["staff".into()]));
         let of_all = selection(|_| {});
         let disabled = || ListedUser { enabled: false, ..user("ben") };
-        for (selection, followed) in
-            [(&of_group, vec!["ann@example.com", "ben@example.com"]), (&of_all, vec!["ben@example.com"])]
+        // Where everybody is listed, the user whom a name may mean is followed in its place, and is named by hand then.
+        for (selection, listed, followed) in
+            [(&of_group, 1, vec!["ann@example.com", "ben@example.com"]), (&of_all, 2, vec![])]
         {
             let mut round =
                 Round::begin(selection, NamingRules::default(), names(&["ann@example.com", "ben@example.com"]));
             let wanted = round.take(0, UserPage { users: vec![user("ann"), disabled()], next: None }).wanted;
-            assert!(wanted.len() == 1 && wanted[0].aliases.is_empty());
+            assert!(wanted.len() == listed && wanted.iter().all(|user| user.aliases.is_empty()));
             let round = completed(round);
             assert_eq!(as_given(&round), followed);
             assert_eq!(*round.contested(), Contested::default());

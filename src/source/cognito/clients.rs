@@ -21,6 +21,7 @@ use tokio::sync::OnceCell;
 
 use super::Cognito;
 use super::answer::SoundAnswer;
+use super::date::PlausibleDate;
 use super::transport::{self, TransportError};
 use crate::config::PoolConfig;
 use crate::lifecycle::Clock;
@@ -171,6 +172,7 @@ impl Account {
             .retry_config(retries)
             .timeout_config(self.deadlines(self.attempts))
             .interceptor(SoundAnswer)
+            .interceptor(PlausibleDate)
             .build();
         let provider = config.credentials_provider();
         let credentials = Credentials { provider, timeout: self.timeout, sts_is_redirected };

@@ -2,11 +2,16 @@
 //!
 //! The header has whole seconds, so the answer was written before the end of the second it names: that end is what counts.
 //! An event of the same second is then never taken for one dated ahead. A header that is missing or cannot be read is none.
+//! A date that cannot be the service's is none either, and the SDK does not get to see it: it adds what such a date is off to its
+//! own clock, and panics where that is out of range.
 
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use aws_sdk_cognitoidentityprovider::config::interceptors::BeforeDeserializationInterceptorContextRef;
+use aws_sdk_cognitoidentityprovider::config::interceptors::{
+    BeforeDeserializationInterceptorContextMut, BeforeDeserializationInterceptorContextRef,
+};
 use aws_sdk_cognitoidentityprovider::config::{ConfigBag, Intercept, RuntimeComponents};
 use aws_sdk_cognitoidentityprovider::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_runtime_api::box_error::BoxError;
@@ -17,6 +22,9 @@ use crate::event::UnixMillis;
 
 /// What is left of the second that a Date header names.
 const REST_OF_THE_SECOND: Duration = Duration::from_millis(999);
+
+/// When the service may have answered, in seconds since the epoch: from 2020, before this was written, to 2100.
+const PLAUSIBLE_SECONDS: Range<i64> = 1_577_836_800..4_102_444_800;
 
 /// Reads the Date header of one call's answer. Clones share what was read.
 #[derive(Clone, Debug, Default)]
@@ -49,9 +57,33 @@ impl Intercept for DateOfAnswer {
     }
 }
 
+/// Removes a Date header that cannot be the service's from every answer.
+#[derive(Debug)]
+pub(super) struct PlausibleDate;
+
+#[dyn_dispatch_hint]
+impl Intercept for PlausibleDate {
+    fn name(&self) -> &'static str {
+        "PlausibleDate"
+    }
+
+    fn modify_before_deserialization(
+        &self,
+        context: &mut BeforeDeserializationInterceptorContextMut<'_>,
+        _: &RuntimeComponents,
+        _: &mut ConfigBag,
+    ) -> Result<(), BoxError> {
+        let headers = context.response_mut().headers_mut();
+        if headers.get("date").is_some_and(|date| end_of_second(date).is_none()) {
+            headers.remove("date");
+        }
+        Ok(())
+    }
+}
+
 fn end_of_second(header: &str) -> Option<UnixMillis> {
     let date = DateTime::from_str(header, DateTimeFormat::HttpDate).ok()?;
-    Some(millis(date).plus(REST_OF_THE_SECOND))
+    PLAUSIBLE_SECONDS.contains(&date.secs()).then(|| millis(date).plus(REST_OF_THE_SECOND))
 }
 
 #[cfg(test)]
@@ -60,8 +92,16 @@ mod tests {
 
     #[test]
     fn a_date_header_is_the_end_of_its_second_and_any_other_text_is_none() {
-        assert_eq!(end_of_second("Sun, 06 Nov 1994 08:49:37 GMT"), Some(UnixMillis(784_111_777_999)));
-        for text in ["", "yesterday", "1994-11-06T08:49:37Z", "Sun, 99 Nov 1994 08:49:37 GMT"] {
+        assert_eq!(end_of_second("Fri, 06 Nov 2026 08:49:37 GMT"), Some(UnixMillis(1_793_954_977_999)));
+        for text in ["", "yesterday", "2026-11-06T08:49:37Z", "Sun, 99 Nov 2026 08:49:37 GMT"] {
+            assert_eq!(end_of_second(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_date_that_cannot_be_the_services_is_none() {
+        for text in ["Thu, 01 Jan 1970 00:00:00 GMT", "Tue, 31 Dec 2019 23:59:59 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"]
+        {
             assert_eq!(end_of_second(text), None, "{text}");
         }
     }
