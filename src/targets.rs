@@ -14,7 +14,7 @@
 //! 5. Where there are several shards, each lists everybody and keeps its own. Who comes over from another shard is new here,
 //!    whatever is stored of it from before that shard had it: its events are live from the start under the new share on.
 //! 6. Nobody is followed less, or under another's cursor, for what a user writes into its own attributes. Only a name that AWS
-//!    vouches for replaces a name followed as given, or leaves its user out ([`exclusion`], pure). Two who claim one name are
+//!    vouches for replaces a name followed as given, or leaves its user out (`exclusion`, pure). Two who claim one name are
 //!    both followed.
 //! 7. Memory is one page, and eight bytes for each user of the round.
 

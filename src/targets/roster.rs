@@ -89,7 +89,7 @@ impl Selection {
         self.listings.contains(&Listing::Users { filter: None })
     }
 
-    /// Whom to leave out, as written: see [`Exclusions`](super::exclusion).
+    /// Whom to leave out, as written: see `targets::exclusion`.
     pub fn exclude(&self) -> &[String] {
         &self.excluded
     }
