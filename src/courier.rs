@@ -406,6 +406,8 @@ where
                     batch.settlement.delivered.extend_from_slice(&batch.ids[part]);
                 }
                 Some((part, Fate::Quarantined { reason })) => {
+                    // There is evidence that it takes others, so it is not the receiver that fails.
+                    self.faults.receiver.succeeded();
                     self.await_quarantine(batch, changes).await?;
                     let refused = batch.ids[part].iter().map(|id| (*id, reason.clone()));
                     batch.settlement.quarantined.extend(refused);

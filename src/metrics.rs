@@ -210,6 +210,11 @@ impl Metrics {
         self.with_pool(pool, |pool| pool.met = Some(met));
     }
 
+    /// So many events were cut so far to what is kept of one, once for each time that they were read.
+    pub fn events_cut(&self, pool: &str, cut: u64) {
+        self.with_pool(pool, |pool| pool.cut = pool.cut.max(cut));
+    }
+
     /// A user who was created after its pool was first followed has joined the roster, `delay` later.
     pub fn discovery_delay(&self, pool: &str, delay: Duration) {
         self.with_pool(pool, |pool| pool.discovery_delay(delay));

@@ -316,4 +316,7 @@ pub trait Source: Send + Sync + 'static {
     /// Reads what the pool's account may call in the pool's region in the quota category UserResourceRead, in requests per
     /// second (above 0): the category of [`Source::page`].
     fn read_limit(&self) -> impl Future<Output = Result<f64, SourceError>> + Send;
+
+    /// How often so far an event of a page was cut to what is kept of one.
+    fn events_cut(&self) -> u64;
 }

@@ -276,6 +276,10 @@ impl<S: Source> Source for Leaving<S> {
         self.source.describe().await
     }
 
+    fn events_cut(&self) -> u64 {
+        self.source.events_cut()
+    }
+
     async fn read_limit(&self) -> Result<f64, SourceError> {
         self.source.read_limit().await
     }

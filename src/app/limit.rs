@@ -137,6 +137,10 @@ mod tests {
             unreachable!("nothing is described")
         }
 
+        fn events_cut(&self) -> u64 {
+            0
+        }
+
         async fn read_limit(&self) -> Result<f64, SourceError> {
             self.0.lock().unwrap().clone()
         }

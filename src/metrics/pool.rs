@@ -71,6 +71,11 @@ const LATE: Family<Counter, 1> = Family::new(
     "Events taken behind the newest known event of their user.",
     ["user_pool_id"],
 );
+const CUT: Family<Counter, 1> = Family::new(
+    "cognito_exporter_cut_events_total",
+    "Events in pages read that held more than is exported of one: 16 challenges, and 64 KiB of each text.",
+    ["user_pool_id"],
+);
 const ORDER_VIOLATIONS: Family<Counter, 1> = Family::new(
     "cognito_exporter_order_violations_total",
     "Pages whose events were not newest first.",
@@ -142,6 +147,7 @@ pub(super) struct Pool {
     delay: Histogram,
     fetched: PerLabel<Fetched, u64>,
     late: u64,
+    pub(super) cut: u64,
     order_violations: u64,
     pub(super) up: Option<bool>,
     pub(super) users: Option<UserCounts>,
@@ -162,6 +168,7 @@ impl Pool {
             delay: Family::distribution(&DELAY_BOUNDS_SECS),
             fetched: PerLabel::new(|| 0),
             late: 0,
+            cut: 0,
             order_violations: 0,
             up: None,
             users: None,
@@ -229,6 +236,7 @@ impl Pool {
             scrape.put(&FETCHED, [id, result], *count);
         }
         scrape.put(&LATE, [id], self.late);
+        scrape.put(&CUT, [id], self.cut);
         scrape.put(&ORDER_VIOLATIONS, [id], self.order_violations);
         scrape.put(&INFO, [id, &self.identity.name, &self.identity.region], 1.0);
         scrape.put_known(&UP, [id], self.up.map(f64::from));

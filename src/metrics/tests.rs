@@ -38,6 +38,7 @@ const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
     ("cognito_exporter_catching_up", "gauge", "user_pool_id", false),
     ("cognito_exporter_config_last_reload_success_timestamp_seconds", "gauge", "", true),
     ("cognito_exporter_config_last_reload_successful", "gauge", "", true),
+    ("cognito_exporter_cut_events_total", "counter", "user_pool_id", true),
     ("cognito_exporter_discovery_delay_seconds", "histogram", "user_pool_id", true),
     ("cognito_exporter_discovery_last_success_timestamp_seconds", "gauge", "user_pool_id", false),
     ("cognito_exporter_discovery_listed_users", "gauge", "user_pool_id", false),

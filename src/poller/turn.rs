@@ -468,6 +468,10 @@ mod tests {
             unreachable!("a turn describes nothing")
         }
 
+        fn events_cut(&self) -> u64 {
+            0
+        }
+
         async fn read_limit(&self) -> Result<f64, SourceError> {
             unreachable!("a turn asks for no limit")
         }

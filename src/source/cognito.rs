@@ -16,7 +16,7 @@ pub mod wire;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aws_sdk_cognitoidentityprovider::Client;
 use aws_sdk_cognitoidentityprovider::config::http::HttpResponse;
@@ -56,6 +56,8 @@ const EXCESS: &str = "an event holds more than is exported of it: 16 challenges,
 struct Told {
     of_malformed: AtomicBool,
     of_excess: AtomicBool,
+    /// Events that were cut, once for each time that they were read.
+    cut: AtomicU64,
 }
 
 /// One user pool, asked through the SDK. Clones share everything.
@@ -99,7 +101,9 @@ impl Cognito {
         if page.events.len() > EVENTS_MAX {
             return Err(errors::too_many(operation, "events", EVENTS_MAX));
         }
-        if page.events.iter().any(convert::exceeds) {
+        let cut = page.events.iter().filter(|event| convert::exceeds(event)).count();
+        if cut > 0 {
+            self.told.cut.fetch_add(cut as u64, Ordering::Relaxed);
             self.tell(&self.told.of_excess, EXCESS);
         }
         Ok(WirePage { served: date.get(), ..page })
@@ -195,6 +199,10 @@ impl Source for Cognito {
             Ok(answer) => Ok(answer.user_pool.map(|pool| convert::pool_description(&pool)).unwrap_or_default()),
             Err(error) => Err(errors::source_error(self.situation().await, Operation::DescribeUserPool, &error, &[])),
         }
+    }
+
+    fn events_cut(&self) -> u64 {
+        self.told.cut.load(Ordering::Relaxed)
     }
 
     async fn read_limit(&self) -> Result<f64, SourceError> {

@@ -56,6 +56,7 @@ impl<S: Source> Source for Metered<S> {
         let started = Instant::now();
         let result = self.source.page(username, token, max_results).await;
         self.measure(Operation::AdminListUserAuthEvents, started, &result);
+        self.metrics.events_cut(&self.pool.id, self.source.events_cut());
         result
     }
 
@@ -75,6 +76,10 @@ impl<S: Source> Source for Metered<S> {
         let result = self.source.describe().await;
         self.measure(Operation::DescribeUserPool, started, &result);
         result
+    }
+
+    fn events_cut(&self) -> u64 {
+        self.source.events_cut()
     }
 
     async fn read_limit(&self) -> Result<f64, SourceError> {

@@ -171,6 +171,7 @@ async fn an_event_that_holds_more_than_is_exported_is_cut_told_once_and_counted_
     assert!(records.iter().all(|record| record.text("aws.cognito.device.name").len() <= 64 << 10));
     let told = said(&exporter.log(), &["WARN", "holds more than is exported of it"]);
     assert_eq!(told.len(), 1, "{told:?}");
+    assert!(exporter.scrape().sum("cognito_exporter_cut_events_total", &[]) > 0.0);
 }
 
 /// Public reports about exporters in EKS: with HTTP_PROXY set, Pod Identity's endpoint is asked through the proxy, which
