@@ -7,7 +7,7 @@
 //! | remembered in the cursor, in a state that was told | known |
 //! | remembered, in progress, with an outcome that was told | known: an outcome is final |
 //! | remembered, in another state | a *revision* |
-//! | not remembered, between the walk's lower bound and its foot | *new*: taken |
+//! | not remembered, from the walk's lower bound to its foot, or above it where every taken event is remembered | *new*: taken |
 //! | not remembered, elsewhere | taken before and forgotten, another walk's, or older than anybody wants: passed |
 //!
 //! An event is its [`EventKey`], whatever date it is shown with: the table asks for the key first and for the date only where
@@ -191,7 +191,7 @@ pub struct Walk {
     kind: Kind,
     /// Where the next page starts; None: at the top.
     token: Option<PageToken>,
-    /// Nothing above it is taken.
+    /// The oldest time that was read. Above it nothing is taken that may have been forgotten.
     foot: UnixMillis,
     foot_before: UnixMillis,
     /// Nothing below it is taken.
@@ -432,7 +432,10 @@ impl Walk {
     /// Judges one event by the table above.
     fn judge(&mut self, cursor: &mut Cursor, event: &AuthEvent, page: &Page, rules: &Rules, taken: &mut Taken) {
         let (key, date) = (event.key(), date_of(event));
-        let is_above = |time| time > self.foot.plus(Cursor::DATE_DRIFT) && time < cursor.horizon;
+        // A page may list an event below its place. At or above the horizon, and a little above the foot, an event that was
+        // taken is remembered, so one that is not is new. What is told again has a foot that is exact.
+        let is_forgotten = |time| time > self.foot.plus(Cursor::DATE_DRIFT) && time < cursor.horizon;
+        let is_above = |time| time > self.foot && (self.kind == Kind::Redelivery || is_forgotten(time));
         let inside = date.map(|time| self.lower_bound <= time && !is_above(time));
         if let Some(sighting) = cursor.seen.get_mut(&key) {
             self.looks.remove(&key);
