@@ -94,6 +94,9 @@ fn count() -> Option<Vec<Cost>> {
     valgrind.args(["--tool=callgrind", &format!("--callgrind-out-file={}", out.display())]);
     valgrind.args([format!("--toggle-collect={COUNTED}"), format!("--dump-after={COUNTED}")]);
     valgrind.arg(format!("--toggle-collect={STAGED}"));
+    // Valgrind runs one thread at a time. sled's threads wait for one another in loops, which never end if the thread that
+    // loops is the one that is always chosen.
+    valgrind.arg("--fair-sched=yes");
     valgrind.arg(std::env::current_exe().unwrap()).arg("--counted").stderr(Stdio::piped());
     let done = match valgrind.output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return None,
