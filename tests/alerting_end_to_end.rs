@@ -1,28 +1,20 @@
 //! A high-risk sign-in on its whole way: Cognito, the built binary, a real Prometheus with the published rules, a real
 //! Alertmanager, and the webhook that wakes somebody. With defaults where they matter: the exporter waits to be scraped.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/peers.rs"]
-mod peers;
-#[path = "support/prometheus.rs"]
-mod prometheus;
-#[path = "support/rules.rs"]
-mod rules;
-
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use crate::exporter;
+use crate::exporter::{Exporter, PATIENCE};
+use crate::peers;
+use crate::prometheus::Server;
+use crate::rules;
 use cognito_auth_exporter::event::{AuthEvent, EventRisk, UnixMillis, Word};
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use cognito_auth_exporter::simulate::{Options, Simulation};
-use exporter::{Exporter, PATIENCE};
-use prometheus::Server;
 use serde_json::Value;
 
 const POOL: &str = "eu-west-1_Alerting1";

@@ -1,18 +1,13 @@
 //! The alerting rules: what they say, that their unit tests hold, and that these tests could fail.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/peers.rs"]
-mod peers;
-#[path = "support/rules.rs"]
-mod rules;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use rules::{Rule, RuleFile};
+use crate::peers;
+use crate::rules;
+use crate::rules::{Rule, RuleFile};
 use serde::Deserialize;
 
 const RUNBOOKS: &str = include_str!("../docs/runbooks.md");

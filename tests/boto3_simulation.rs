@@ -1,10 +1,8 @@
 //! The simulated Cognito, as boto3 sees it: a client that shares no line of code with the exporter's.
 
-#[path = "support/peers.rs"]
-mod peers;
-
 use std::process::Stdio;
 
+use crate::peers;
 use cognito_auth_exporter::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
 use cognito_auth_exporter::simulate::fault::Fault;
 use cognito_auth_exporter::simulate::world::{Pool, Role, World};

@@ -1,14 +1,5 @@
 //! `check` against a simulated Cognito and a real receiver: every failure is a line that says what to do.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/peers.rs"]
-mod peers;
-#[path = "support/receiver.rs"]
-mod receiver;
-
 use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,14 +7,16 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::exporter;
+use crate::exporter::Exporter;
+use crate::peers;
+use crate::receiver::{Receiver, Reply};
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::privacy::HashKey;
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
 use cognito_auth_exporter::simulate::quota::Category;
 use cognito_auth_exporter::simulate::world::{Pool, Role, World};
 use cognito_auth_exporter::simulate::{Options, Simulation};
-use exporter::Exporter;
-use receiver::{Receiver, Reply};
 use tempfile::TempDir;
 
 const POOL: &str = "eu-west-1_Check1";

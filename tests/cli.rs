@@ -1,16 +1,12 @@
 //! The command line as a new user meets it: clear messages on stderr, data on stdout, exit codes that mean something.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-
 use std::process::Output;
 
+use crate::exporter;
+use crate::exporter::Exporter;
 use cognito_auth_exporter::simulate::fault::Fault;
 use cognito_auth_exporter::simulate::world::Pool;
 use cognito_auth_exporter::simulate::{Options, Simulation};
-use exporter::Exporter;
 
 const POOL: &str = "eu-west-1_CommandLine";
 const NOWHERE: &str = "http://127.0.0.1:9";

@@ -1,23 +1,13 @@
 //! A wall clock that jumps: the built binary under libfaketime, with its monotonic clock left alone, as the kernel has it.
 //! Cognito's own clock is right all the time.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/peers.rs"]
-mod peers;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
 use std::path::Path;
 
+use crate::exporter::Exporter;
+use crate::peers;
+use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};
 use cognito_auth_exporter::event::{EventResponse, UnixMillis, Word};
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::Exporter;
-use stage::{MINUTE, Stage, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Clock";
 const USERS: usize = 5;

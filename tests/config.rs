@@ -1,7 +1,5 @@
 //! What a user sees of the configuration: what loads and as what, and the exact words for what does not.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
-
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

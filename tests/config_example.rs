@@ -1,7 +1,5 @@
 //! config.example.toml is the reference of all keys: it loads, misses none, invents none, and shows the true defaults.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 

@@ -9,17 +9,6 @@
 //! The random loops take their length from the variable `KILLS` (12 by default; CI runs 100) and begin with a seed that they
 //! print; `SEED` repeats it, as far as timing lets anything be repeated.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/long.rs"]
-mod long;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
@@ -27,12 +16,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::exporter;
+use crate::exporter::{Exporter, PATIENCE, Scrape};
+use crate::long;
+use crate::receiver::{Received, Reply};
+use crate::stage::{MINUTE, READ, Stage, Terms, now, sign_ins};
 use cognito_auth_exporter::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
 use cognito_auth_exporter::simulate::world::{Pool, World};
 use cognito_auth_exporter::stop_point::Step;
-use exporter::{Exporter, PATIENCE, Scrape};
-use receiver::{Received, Reply};
-use stage::{MINUTE, READ, Stage, Terms, now, sign_ins};
 use tonic::Code;
 
 const POOLS: [&str; 2] = ["eu-west-1_Crashes", "eu-west-1_CrashesToo"];

@@ -1,28 +1,20 @@
 //! The dashboards and rules ask for what the built binary shows: by name, and answered by a real Prometheus that scrapes it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/peers.rs"]
-mod peers;
-#[path = "support/prometheus.rs"]
-mod prometheus;
-#[path = "support/rules.rs"]
-mod rules;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::exporter;
+use crate::exporter::{Exporter, PATIENCE};
+use crate::peers;
+use crate::prometheus::Server;
+use crate::rules;
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::simulate::population::Population;
 use cognito_auth_exporter::simulate::quota::Quotas;
 use cognito_auth_exporter::simulate::{Options, Simulation};
-use exporter::{Exporter, PATIENCE};
-use prometheus::Server;
 use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
 use promql_parser::util::{ExprVisitor, walk_expr};
 use serde_json::Value;

@@ -1,21 +1,15 @@
 //! What deploy/ holds is what Kubernetes, Helm, AWS and systemd would take, and what the exporter would: rendered by the
 //! real programs, checked against the real schemas, and loaded by the real configuration.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/peers.rs"]
-mod peers;
-#[path = "support/receiver.rs"]
-mod receiver;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
+use crate::exporter;
+use crate::peers;
+use crate::receiver;
 use cognito_auth_exporter::config::{self, Config};
 use serde_json::{Value, json};
 

@@ -1,23 +1,16 @@
 //! The roster of the built binary: it starts with what is stored, streams what is listed, and lets go only of those whom a
 //! complete round did not meet.
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
 use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::exporter::{Exporter, Scrape};
+use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::simulate::calls::Call;
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::{Exporter, Scrape};
-use stage::{MINUTE, Stage, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Roster";
 const LIST: &str = "ListUsers";

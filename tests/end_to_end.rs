@@ -1,23 +1,15 @@
 //! The built binary between a simulated Cognito and a real OTLP receiver: everything the pool holds comes out, and is
 //! counted once, over crashes.
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/long.rs"]
-mod long;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
 use std::collections::BTreeSet;
 
+use crate::exporter::{Exporter, Scrape};
+use crate::long;
+use crate::receiver::Received;
+use crate::stage::{MINUTE, Stage, Terms, ids, is, now, sign_ins};
 use cognito_auth_exporter::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::{Exporter, Scrape};
-use receiver::Received;
 use serde_json::{Value, json};
-use stage::{MINUTE, Stage, Terms, ids, is, now, sign_ins};
 
 const POOL: &str = "eu-west-1_EndToEnd1";
 

@@ -1,14 +1,10 @@
 //! `events` as a person meets it: the built program, its exit codes, what it says where, and as whom it calls.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
-
-#[path = "support/peers.rs"]
-mod peers;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Output, Stdio};
 
+use crate::peers;
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::simulate::fault::Fault;
 use cognito_auth_exporter::simulate::world::{Pool, Role};

@@ -1,15 +1,11 @@
 //! `events` and boto3's paginator, side by side: the same events in the same order, and tokens that either takes from the
 //! other.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
-
-#[path = "support/peers.rs"]
-mod peers;
-
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
+use crate::peers;
 use clap::Parser as _;
 use cognito_auth_exporter::cli::events::{EventsArgs, run};
 use cognito_auth_exporter::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};

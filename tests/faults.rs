@@ -1,27 +1,18 @@
 //! Failures stay where they are, and bad input loses nothing: the built binary against a simulated Cognito that errs.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/long.rs"]
-mod long;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use crate::exporter;
+use crate::exporter::{Exporter, Scrape};
+use crate::long;
+use crate::receiver::Received;
+use crate::stage::{MINUTE, READ, Stage, is, now, of, populate, said, sign_ins};
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis, Word};
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune, Refusal};
 use cognito_auth_exporter::simulate::paging::{LastToken, TokenStyle};
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::{Exporter, Scrape};
-use receiver::Received;
 use serde_json::Value;
-use stage::{MINUTE, READ, Stage, is, now, of, populate, said, sign_ins};
 
 /// Quick, and everything is live.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n\

@@ -1,21 +1,14 @@
 //! Who is followed, from where, as whom and how often: the built binary against a simulated Cognito.
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::receiver::Received;
+use crate::stage::{MINUTE, READ, Stage, all_live, ids, is, now, of, populate, said, sign_ins};
 use cognito_auth_exporter::event::{FeedbackValue, UnixMillis};
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
 use cognito_auth_exporter::simulate::paging::LastToken;
 use cognito_auth_exporter::simulate::world::{ACCOUNT_ID, Pool, Role, World};
-use receiver::Received;
-use stage::{MINUTE, READ, Stage, all_live, ids, is, now, of, populate, said, sign_ins};
 
 /// Quick, and without history.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nfirst_run = \"none\"\n";

@@ -1,7 +1,5 @@
 //! The HTTP server over real sockets on loopback.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::cell::Cell;
 use std::io::Read as _;
 use std::net::SocketAddr;

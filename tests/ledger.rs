@@ -1,10 +1,5 @@
 //! The ledger on a real disk: what was acknowledged survives a kill, damage is told from trouble, nothing is half done.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/disk.rs"]
-mod disk;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader, ErrorKind, Write as _};
@@ -12,6 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
+use crate::disk;
 use cognito_auth_exporter::config::StateConfig;
 use cognito_auth_exporter::courier::{Outbox as _, OutboxId, Settlement};
 use cognito_auth_exporter::cursor::Cursor;
@@ -733,7 +729,7 @@ fn every_commit_is_synced_before_it_is_acknowledged() {
         .args(["-f", "-qq", "-y", "-s", "1000000", "-e", "trace=pwrite64,write,fsync,fdatasync", "-o"])
         .arg(&trace)
         .arg(std::env::current_exe().unwrap())
-        .args(["commits_a_few", "--exact", "--nocapture"])
+        .args(["ledger::commits_a_few", "--exact", "--nocapture"])
         .env(CHILD, &path)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -773,7 +769,7 @@ async fn everything_acknowledged_survives_a_kill() {
     let (_directory, path) = place();
     for round in 1..=4 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["commits_until_killed", "--exact", "--nocapture"])
+            .args(["ledger::commits_until_killed", "--exact", "--nocapture"])
             .env(CHILD, &path)
             .stdout(Stdio::piped())
             .spawn()

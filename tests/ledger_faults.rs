@@ -1,28 +1,17 @@
 //! The built binary on a disk that is full, read-only, failing or damaged: it says so, waits, and loses and repeats nothing.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/disk.rs"]
-mod disk;
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-#[path = "support/store.rs"]
-mod store;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::disk::{Disk, Tracer};
+use crate::exporter;
+use crate::exporter::{Exporter, Scrape};
+use crate::receiver::Received;
+use crate::stage::{MINUTE, Stage, go_on, is, now, populate, said, sign_ins};
+use crate::store;
 use cognito_auth_exporter::event::UnixMillis;
-use disk::{Disk, Tracer};
-use exporter::{Exporter, Scrape};
-use receiver::Received;
 use serde_json::Value;
-use stage::{MINUTE, Stage, go_on, is, now, populate, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Disk";
 const USERS: usize = 6;

@@ -1,21 +1,12 @@
 //! A budget that is a share of the account's limit: the built binary against an account that says what its limit is, one
 //! that does not, and an endpoint that does not know the question. How the budget follows for hours: `src/app/limit.rs`.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
+use crate::exporter::Exporter;
+use crate::stage::{Stage, is, said};
 use cognito_auth_exporter::simulate::fault::{Fault, Refusal};
 use cognito_auth_exporter::simulate::quota::{Category, Quotas};
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::Exporter;
 use serde_json::Value;
-use stage::{Stage, is, said};
 
 const POOLS: [&str; 2] = ["eu-west-1_Limit", "eu-west-1_Other"];
 const ASK: &str = "GetProvisionedLimit";

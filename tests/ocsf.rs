@@ -1,7 +1,5 @@
 //! Bodies of `otlp.schema = "ocsf"` against the published schema: whatever Cognito tells, the event is a valid one.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::sync::Arc;
 
 use cognito_auth_exporter::config::{Schema, TimestampSource};

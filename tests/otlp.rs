@@ -1,11 +1,9 @@
 //! The OTLP sink against a real receiver on loopback: what arrives, and what each answer becomes.
 
-#[path = "support/receiver.rs"]
-mod receiver;
-
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::receiver::{Pki, Receiver, Reply};
 use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Proxies, Schema, Secret, TimestampSource};
 use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_exporter::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
@@ -13,7 +11,6 @@ use cognito_auth_exporter::privacy::Modes;
 use cognito_auth_exporter::sink::otlp::{OtlpSetupError, OtlpSink};
 use cognito_auth_exporter::sink::record::Record;
 use cognito_auth_exporter::sink::{Answer, Sink};
-use receiver::{Pki, Receiver, Reply};
 use serde_json::json;
 use tonic::Code;
 
@@ -259,8 +256,8 @@ async fn headers_go_along_and_the_file_is_read_anew() {
 #[test]
 fn the_environment_does_not_overrule_the_configuration() {
     let status = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "both_compressions_arrive_and_the_answer_is_the_same"])
-        .args(["headers_go_along_and_the_file_is_read_anew"])
+        .args(["--exact", "otlp::both_compressions_arrive_and_the_answer_is_the_same"])
+        .args(["otlp::headers_go_along_and_the_file_is_read_anew"])
         .env("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")
         .env("OTEL_EXPORTER_OTLP_HEADERS", "x-environment=1,authorization=nobody")
         .env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")

@@ -1,18 +1,14 @@
 //! The status page as a browser shows it: chromium finds nothing to refuse, nothing hangs over the edge of a telephone, and
 //! every word can be read in the light and in the dark.
 //!
-//! `SCREENSHOTS=docs/images cargo test --test page` draws the pictures of the documentation.
-
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/peers.rs"]
-mod peers;
+//! `SCREENSHOTS=docs/images cargo test page::` draws the pictures of the documentation.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use crate::peers;
 use cognito_auth_exporter::entry::PoolIdentity;
 use cognito_auth_exporter::event::{AuthEvent, UnixMillis, Word};
 use cognito_auth_exporter::http::{HttpServer, Router, Scrapes};

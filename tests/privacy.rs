@@ -1,31 +1,20 @@
 //! Privacy from outside: whatever the built binary has ever written (logs at debug, state files, HTTP, OTLP, stdout, the
 //! commands' output) is searched for planted personal data; and a change of mode or key loses and recounts nothing.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/long.rs"]
-mod long;
-#[path = "support/peers.rs"]
-mod peers;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use crate::exporter::{Exporter, PATIENCE, Scrape};
+use crate::long;
+use crate::peers;
+use crate::receiver::{Received, Reply};
+use crate::stage::{MINUTE, Stage, is, now};
 use cognito_auth_exporter::event::{EventContext, FeedbackValue, UnixMillis};
 use cognito_auth_exporter::privacy::HashKey;
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::{Exporter, PATIENCE, Scrape};
-use receiver::{Received, Reply};
-use stage::{MINUTE, Stage, is, now};
 use tonic::Code;
 
 const POOL: &str = "eu-west-1_Privacy";

@@ -1,17 +1,6 @@
 //! The quarantine from a user's side: the built binary against a receiver that refuses some records, and the commands that
 //! look at them, put them back, and drop them.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-#[path = "support/store.rs"]
-mod store;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
@@ -20,6 +9,11 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::exporter;
+use crate::exporter::{Exporter, PATIENCE, Scrape};
+use crate::receiver::{Received, Receiver, Reply};
+use crate::stage::{MINUTE, Stage, all_live, ids, is, now, populate, said, sign_ins};
+use crate::store;
 use cognito_auth_exporter::config::StateConfig;
 use cognito_auth_exporter::courier::{Outbox as _, OutboxId, Settlement};
 use cognito_auth_exporter::cursor::Cursor;
@@ -28,10 +22,7 @@ use cognito_auth_exporter::event::{AuthEvent, Challenge, Facts, UnixMillis, Word
 use cognito_auth_exporter::ledger::{Commit, Ledger, UserRecord};
 use cognito_auth_exporter::privacy::{Modes, Privacy};
 use cognito_auth_exporter::simulate::world::World;
-use exporter::{Exporter, PATIENCE, Scrape};
-use receiver::{Received, Receiver, Reply};
 use serde_json::Value;
-use stage::{MINUTE, Stage, all_live, ids, is, now, populate, said, sign_ins};
 use tonic::Code;
 
 const POOL: &str = "eu-west-1_Quarantine";

@@ -1,20 +1,16 @@
 //! What README.md and docs/ show is what there is: configuration, keys, policy, metrics, tests, links.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use crate::exporter;
+use crate::exporter::{Exporter, PATIENCE};
 use cognito_auth_exporter::config;
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::simulate::world::Pool;
 use cognito_auth_exporter::simulate::{Options, Simulation};
 use cognito_auth_exporter::source::Operation;
-use exporter::{Exporter, PATIENCE};
 use serde_json::Value;
 
 const README: &str = include_str!("../README.md");

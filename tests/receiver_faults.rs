@@ -2,26 +2,15 @@
 //! people are told: the built binary against a simulated Cognito and a receiver that errs, over gRPC and over HTTP, each
 //! scenario ending in the conservation of events.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-#[path = "support/transports.rs"]
-mod transports;
-
 use std::time::{Duration, Instant};
 
+use crate::exporter::{Exporter, PATIENCE};
+use crate::receiver::Reply;
+use crate::stage::{Stage, Terms, go_on, is, now, populate, said, sign_ins};
+use crate::transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
 use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, RETRY_FIRST};
-use exporter::{Exporter, PATIENCE};
-use receiver::Reply;
 use serde_json::Value;
-use stage::{Stage, Terms, go_on, is, now, populate, said, sign_ins};
 use tonic::Code;
-use transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
 
 const POOL: &str = "eu-west-1_Receiver";
 const USERS: usize = 5;

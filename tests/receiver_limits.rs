@@ -2,31 +2,20 @@
 //! the outbox holds, and all faults by turns. The built binary against a simulated Cognito and a receiver that errs, each
 //! scenario over gRPC and over HTTP, and each ending in the conservation of events.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-#[path = "support/transports.rs"]
-mod transports;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::exporter::{Exporter, PATIENCE, Scrape};
+use crate::receiver::{Pki, Received, Reply};
+use crate::stage::{MINUTE, Stage, Terms, go_on, is, now, populate, said, sign_ins};
+use crate::transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
 use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, SET_ASIDE_MAX};
 use cognito_auth_exporter::event::{AuthEvent, Challenge, Facts, UnixMillis, Word};
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::{Exporter, PATIENCE, Scrape};
-use receiver::{Pki, Received, Reply};
 use serde_json::{Value, json};
-use stage::{MINUTE, Stage, Terms, go_on, is, now, populate, said, sign_ins};
 use tonic::Code;
-use transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
 
 const POOL: &str = "eu-west-1_Limits";
 const USERS: usize = 10;

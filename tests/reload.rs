@@ -1,19 +1,10 @@
 //! The configuration of a running exporter: what is changed comes into force as a whole, without a restart, and nothing is
 //! counted twice or lost by it.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
+use crate::exporter::Exporter;
+use crate::stage::{MINUTE, Stage, is, now, of, said, sign_ins};
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::Exporter;
-use stage::{MINUTE, Stage, is, now, of, said, sign_ins};
 
 const FIRST: &str = "eu-west-1_First";
 const SECOND: &str = "eu-west-1_Second";

@@ -1,22 +1,17 @@
 //! A receiver that others wrote: rotel, over gRPC and HTTP, takes what the built binary sends, and says what it took.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/peers.rs"]
-mod peers;
-
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::exporter;
+use crate::exporter::Exporter;
+use crate::peers;
 use cognito_auth_exporter::event::{UnixMillis, Word};
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::simulate::world::Pool;
 use cognito_auth_exporter::simulate::{Options, Simulation};
-use exporter::Exporter;
 
 const POOL: &str = "eu-west-1_Rotel0001";
 

@@ -1,17 +1,11 @@
 //! The published samples, through the built binary: right to the millisecond, in log records and counters.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-
 use std::path::Path;
 
+use crate::exporter;
+use crate::exporter::Exporter;
+use crate::receiver::{Received, Receiver};
 use cognito_auth_exporter::simulate::{Options, Simulation};
-use exporter::Exporter;
-use receiver::{Received, Receiver};
 use serde_json::{Value, json};
 
 const POOL: &str = "us-west-2_Samples01";
@@ -77,7 +71,7 @@ fn lasting(records: &[Received]) -> Value {
     lasting.into()
 }
 
-/// What receivers have come to rely on. After a change that is meant: `GOLDEN=write cargo test --test samples`.
+/// What receivers have come to rely on. After a change that is meant: `GOLDEN=write cargo test samples::`.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_in_either_schema_what_the_golden_files_say() {
     for schema in ["cognito", "ocsf"] {

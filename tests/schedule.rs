@@ -1,15 +1,10 @@
 //! Whom to ask next: the schedule's promises, and that it is as good as docs/scheduling.md says. In virtual time; the figures
 //! are ratios between policies on the same seeded trace, so they do not depend on the machine.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/arena.rs"]
-mod arena;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use arena::{
+use crate::arena::{
     Delays, HOUR, Learnt, Policy, Report, RoundRobin, Shape, ShortPages, Terms, contestants, mean, run, trace,
 };
 use cognito_auth_exporter::schedule::{
@@ -464,7 +459,7 @@ fn what_to_expect_of_a_user_grows_with_the_time_since_its_answer_and_is_unknown_
 const EVENT_BYTES: f64 = 432.0;
 const BODY_BYTES: f64 = 92.0;
 
-/// Prints the table of docs/performance.md: `cargo test --test schedule short_pages -- --nocapture`.
+/// Prints the table of docs/performance.md: `cargo test short_pages -- --nocapture`.
 #[test]
 fn short_pages_hold_a_fraction_of_the_events_and_cost_next_to_no_calls() {
     println!(

@@ -1,27 +1,18 @@
 //! Several instances of the built binary, each with its share of one pool's users: together they follow everybody once and
 //! count every event once, and when their number changes what is counted is exactly what docs/sizing.md says.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of what clippy takes for tests")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use crate::exporter::{Exporter, PATIENCE};
+use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::shard::Shard;
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::{Exporter, PATIENCE};
 use serde_json::Value;
-use stage::{MINUTE, Stage, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Shards";
 const EVENTS: &str = "cognito_auth_events_total";

@@ -1,12 +1,8 @@
 //! The simulated Cognito, as the real AWS client sees it.
 
-#![expect(clippy::unwrap_used, reason = "what the tests share fails by panicking, too")]
-
-#[path = "support/cognito.rs"]
-mod cognito;
-
 use std::time::Duration;
 
+use crate::cognito;
 use aws_sdk_cognitoidentityprovider::Client;
 use aws_sdk_cognitoidentityprovider::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cognitoidentityprovider::operation::RequestId as _;

@@ -1,7 +1,5 @@
 //! The AWS adapter against the simulated Cognito and, for answers that no Cognito gives, against bytes on a socket.
 
-#![expect(clippy::unwrap_used, reason = "a test's helpers fail by panicking, too")]
-
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 

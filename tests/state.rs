@@ -1,30 +1,21 @@
 //! The state commands from a user's side: the built binary on the ledger of an exporter that is stopped, between runs of the
 //! exporter against a simulated Cognito; and killed at every write.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/peers.rs"]
-mod peers;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-#[path = "support/store.rs"]
-mod store;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use crate::exporter;
+use crate::exporter::{Exporter, Scrape};
+use crate::peers;
+use crate::receiver;
+use crate::stage::{MINUTE, Stage, is, now, sign_ins};
+use crate::store;
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::{Exporter, Scrape};
 use serde_json::Value;
-use stage::{MINUTE, Stage, is, now, sign_ins};
 
 const POOL: &str = "eu-west-1_State";
 

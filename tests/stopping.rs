@@ -7,27 +7,21 @@
     reason = "a test that cannot go on fails, and says how long a stop took"
 )]
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::exporter;
+use crate::exporter::{Exporter, Scrape};
+use crate::receiver::Reply;
+use crate::stage::{MINUTE, READ, Stage, Terms, is, now, sign_ins};
 use cognito_auth_exporter::config::StateConfig;
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::ledger::{Ledger, OutboxState};
 use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use exporter::{Exporter, Scrape};
-use receiver::Reply;
-use stage::{MINUTE, READ, Stage, Terms, is, now, sign_ins};
 
 /// `terminationGracePeriodSeconds`, unless somebody sets it: then Kubernetes kills.
 const KUBERNETES_PATIENCE: Duration = Duration::from_secs(30);

@@ -1,18 +1,11 @@
 //! The application's own calls come first: the built binary against the documented quotas, with an application that needs
 //! most of them. What the budget does over hours is played in virtual time in `src/budget/tests.rs`.
 
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/receiver.rs"]
-mod receiver;
-#[path = "support/stage.rs"]
-mod stage;
-
+use crate::stage::{MINUTE, READ, Stage, is, now, said, sign_ins};
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::simulate::calls::{Call, Outcome};
 use cognito_auth_exporter::simulate::quota::{Category, Quotas};
 use cognito_auth_exporter::simulate::world::{Pool, World};
-use stage::{MINUTE, READ, Stage, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Busy";
 

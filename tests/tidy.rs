@@ -1,7 +1,5 @@
 //! Style that a compiler does not check: which module may know which, and what a file looks like.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,20 +1,15 @@
 //! TLS and authentication as real clients meet them: curl and Prometheus against the server, and the server while its
 //! certificates and users change.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-#[path = "support/exporter.rs"]
-mod exporter;
-#[path = "support/peers.rs"]
-mod peers;
-#[path = "support/prometheus.rs"]
-mod prometheus;
-
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::exporter;
+use crate::exporter::{Exporter, PATIENCE};
+use crate::peers;
+use crate::prometheus::Server;
 use cognito_auth_exporter::config::{self, ClientAuth};
 use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::http::{HttpServer, Router, Scrapes, Web};
@@ -23,8 +18,6 @@ use cognito_auth_exporter::metrics::Metrics;
 use cognito_auth_exporter::simulate::world::Pool;
 use cognito_auth_exporter::simulate::{Options, Simulation};
 use cognito_auth_exporter::status::StatusBoard;
-use exporter::{Exporter, PATIENCE};
-use prometheus::Server;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;

@@ -1,8 +1,5 @@
 //! Receivers under pressure, and addresses behind which there is no receiver.
 
-#[path = "../support/transports.rs"]
-mod transports;
-
 use std::process::Output;
 
 use cognito_auth_exporter::event::AuthEvent;
@@ -12,7 +9,7 @@ use tonic::Code;
 use crate::exporter::Exporter;
 use crate::receiver::{Received, Reply};
 use crate::stage::{Stage, Terms, is, now, populate, said, sign_ins};
-use transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
+use crate::transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
 
 const POOL: &str = "eu-west-1_Receivers";
 const USERS: usize = 6;

@@ -1,8 +1,5 @@
 //! A small disk of a test's own, which can be full, and a system whose calls fail: real faults for the state directory.
 
-#![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its disk is to fail")]
-
 use std::fs;
 use std::io::{ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
@@ -13,11 +10,11 @@ use std::time::{Duration, Instant};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A tmpfs of a few MiB, unmounted when dropped.
-pub struct Disk(PathBuf);
+pub(crate) struct Disk(PathBuf);
 
 impl Disk {
     /// Mounts one at `path`, which is made. Without the privilege, None and a line that says so; in CI a failure.
-    pub fn mount(path: &Path, mib: u32) -> Option<Self> {
+    pub(crate) fn mount(path: &Path, mib: u32) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let mount = Command::new("mount")
             .args(["-t", "tmpfs", "-o", &format!("size={mib}m,mode=0700"), "tmpfs"])
@@ -28,7 +25,7 @@ impl Disk {
     }
 
     /// Fills it to the last byte.
-    pub fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let mut filler = fs::File::create(self.0.join("filler")).unwrap();
         let full = loop {
             if let Err(error) = filler.write_all(&[0x5a; 4096]) {
@@ -39,12 +36,12 @@ impl Disk {
     }
 
     /// Gives the space back.
-    pub fn free(&self) {
+    pub(crate) fn free(&self) {
         fs::remove_file(self.0.join("filler")).unwrap();
     }
 
     /// Makes it read-only, or writable again. The system refuses the first while a file is open for writing.
-    pub fn make_read_only(&self, read_only: bool) {
+    pub(crate) fn make_read_only(&self, read_only: bool) {
         let options = if read_only { "remount,ro" } else { "remount,rw" };
         let remount = Command::new("mount").args(["-o", options]).arg(&self.0).status().unwrap();
         assert!(remount.success());
@@ -59,11 +56,11 @@ impl Drop for Disk {
 }
 
 /// A process under strace, which spoils some of its system calls or notes them. Dropped, it lets the process go on well.
-pub struct Tracer(Child);
+pub(crate) struct Tracer(Child);
 
 impl Tracer {
     /// Attaches to a process and all its threads. Without strace, None and a line that says so; in CI a failure.
-    pub fn attach(pid: u32, arguments: &[&str]) -> Option<Self> {
+    pub(crate) fn attach(pid: u32, arguments: &[&str]) -> Option<Self> {
         if !has_strace() {
             return None;
         }
@@ -101,7 +98,7 @@ impl Drop for Tracer {
 }
 
 /// Whether strace is installed.
-pub fn has_strace() -> bool {
+pub(crate) fn has_strace() -> bool {
     let version = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
     has(version.is_ok_and(|status| status.success()), "strace")
 }

@@ -1,7 +1,5 @@
 //! Tests that take a minute or more: they run in CI (CI=true) and where LONG_TESTS=1 or KILLS asks for them.
 
-#![allow(dead_code, reason = "shared by test crates, each of which uses its own part")]
-
 /// Whether long tests are to run. Where they are not, a line says so and how to run them.
 #[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
 pub(crate) fn are_wanted() -> bool {

@@ -1,7 +1,5 @@
 //! Programs that others wrote, to test against: used where they are installed, and in CI they have to be.
 
-#![allow(dead_code, reason = "shared by test crates, each of which uses its own part")]
-
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 

@@ -1,9 +1,4 @@
 //! Real Prometheus and Alertmanager servers on loopback, each on a port that the system chose.
-//!
-//! Include it with `#[path = "support/prometheus.rs"] mod prometheus;`, beside `exporter`.
-
-#![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot start its servers is to fail")]
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -21,14 +16,14 @@ use crate::exporter::PATIENCE;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A server of the Prometheus family, which writes where it listens. Dropping it kills it.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
 }
 
 impl Server {
     /// A Prometheus that scrapes `targets` (as `job`) and evaluates every second, with these rule files, and sends what fires to `alertmanager`.
-    pub fn prometheus(
+    pub(crate) fn prometheus(
         directory: &Path,
         targets: &[SocketAddr],
         rules: &[&Path],
@@ -48,7 +43,7 @@ impl Server {
     }
 
     /// A Prometheus with a configuration of its own; its paths are relative to the directory.
-    pub fn prometheus_with(directory: &Path, config: &str) -> Self {
+    pub(crate) fn prometheus_with(directory: &Path, config: &str) -> Self {
         let file = directory.join("prometheus.yml");
         std::fs::write(&file, config).unwrap();
         let mut command = Command::new("prometheus");
@@ -65,7 +60,7 @@ impl Server {
     }
 
     /// An Alertmanager that tells a webhook of every alert at once.
-    pub fn alertmanager(directory: &Path, webhook: SocketAddr) -> Self {
+    pub(crate) fn alertmanager(directory: &Path, webhook: SocketAddr) -> Self {
         let file = directory.join("alertmanager.yml");
         let config = format!(
             "route: {{receiver: people, group_wait: 0s, group_interval: 1s}}\n\
@@ -103,12 +98,12 @@ impl Server {
     }
 
     /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
+    pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
     /// The result of an instant query now, as the HTTP API has it: a list of `metric` and `value`.
-    pub fn query(&self, expr: &str) -> Result<Vec<Value>, String> {
+    pub(crate) fn query(&self, expr: &str) -> Result<Vec<Value>, String> {
         let mut path = "/api/v1/query?query=".to_owned();
         for byte in expr.bytes() {
             if byte.is_ascii_alphanumeric() {
@@ -125,7 +120,7 @@ impl Server {
     }
 
     /// What it says of its first target: its health, and the last error.
-    pub fn target(&self) -> Option<(String, String)> {
+    pub(crate) fn target(&self) -> Option<(String, String)> {
         let answer = self.ask("/api/v1/targets");
         let target = &answer["data"]["activeTargets"][0];
         Some((target["health"].as_str()?.to_owned(), target["lastError"].as_str()?.to_owned()))
@@ -136,7 +131,7 @@ impl Server {
     }
 
     /// Asks until the answer is not empty.
-    pub fn until(&self, expr: &str) -> Vec<Value> {
+    pub(crate) fn until(&self, expr: &str) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let result = self.query(expr).unwrap();

@@ -13,8 +13,7 @@
 //! receiver.limit_messages(20_000).await;                  // over that it refuses them, without having read them
 //! ```
 //!
-//! Include it with `#[path = "support/receiver.rs"] mod receiver;`. gRPC is tonic's server, HTTP is hyper's; both take
-//! protobuf, HTTP takes JSON too, both take gzip.
+//! gRPC is tonic's server, HTTP is hyper's. Both take protobuf and gzip, HTTP takes JSON too.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its receiver is to fail")]

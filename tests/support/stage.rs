@@ -1,7 +1,5 @@
 //! A simulated Cognito, a receiver, and a place for configuration and state: what a test plays on. The exporter comes and
 //! goes.
-//!
-//! Include it with `#[path = "support/stage.rs"] mod stage;`, beside `exporter` and `receiver`.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its stage is to fail")]

@@ -1,9 +1,4 @@
 //! The ledger's store as the engine has it, opened behind the exporter's back.
-//!
-//! Include it with `#[path = "support/store.rs"] mod store;`.
-
-#![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot open its store is to fail")]
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -13,7 +8,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Opens the store in a directory, once it is free: the engine's threads let go of its file some time after it was dropped, and
 /// so does a process some time after it was killed.
-pub fn open(directory: &Path) -> sled::Db {
+pub(crate) fn open(directory: &Path) -> sled::Db {
     let deadline = Instant::now() + PATIENCE;
     loop {
         match sled::open(directory) {

@@ -1,9 +1,4 @@
 //! The two transports of OTLP: the same scenario over each, at once, and what the exporter says of its requests.
-//!
-//! Include it with `#[path = "support/transports.rs"] mod transports;`, beside `exporter`, `receiver` and `stage`.
-
-#![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its stage is to fail")]
 
 use cognito_auth_exporter::simulate::world::World;
 
@@ -12,24 +7,30 @@ use crate::receiver::{Pki, Receiver};
 use crate::stage::{Stage, all_live, is};
 
 /// What people are told when delivery fails, and when it works again.
-pub const BEGUN: &str = "the OTLP receiver takes no records";
+pub(crate) const BEGUN: &str = "the OTLP receiver takes no records";
 /// See [`BEGUN`].
-pub const ENDED: &str = "the OTLP receiver takes records again";
+pub(crate) const ENDED: &str = "the OTLP receiver takes records again";
 
 /// How a scenario's receiver is spoken to.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Over {
+pub(crate) enum Over {
     Grpc,
     Http,
 }
 
 impl Over {
     /// Both of them.
-    pub const BOTH: [Self; 2] = [Self::Grpc, Self::Http];
+    pub(crate) const BOTH: [Self; 2] = [Self::Grpc, Self::Http];
 
     /// A stage on which all of a pool's events are live, whose receiver speaks TLS or does not; `otlp` are further lines of
     /// its section.
-    pub async fn stage(self, pki: Option<&Pki>, otlp: &str, pool: &str, populate: impl FnOnce(&mut World)) -> Stage {
+    pub(crate) async fn stage(
+        self,
+        pki: Option<&Pki>,
+        otlp: &str,
+        pool: &str,
+        populate: impl FnOnce(&mut World),
+    ) -> Stage {
         let (receiver, protocol) = match (self, pki) {
             (Self::Grpc, None) => (Receiver::grpc().await, "grpc"),
             (Self::Grpc, Some(pki)) => (Receiver::grpc_tls(pki).await, "grpc"),
@@ -41,7 +42,7 @@ impl Over {
 }
 
 /// Plays a scenario for all of these at once: most of the time they wait.
-pub fn for_each<T: Send>(casts: impl IntoIterator<Item = T>, scenario: impl AsyncFn(T) + Sync) {
+pub(crate) fn for_each<T: Send>(casts: impl IntoIterator<Item = T>, scenario: impl AsyncFn(T) + Sync) {
     let play = |cast| tokio::runtime::Runtime::new().unwrap().block_on(scenario(cast));
     std::thread::scope(|threads| {
         for cast in casts {
@@ -51,26 +52,26 @@ pub fn for_each<T: Send>(casts: impl IntoIterator<Item = T>, scenario: impl Asyn
 }
 
 /// Requests that ended so.
-pub fn requests(scrape: &Scrape, outcome: &str) -> f64 {
+pub(crate) fn requests(scrape: &Scrape, outcome: &str) -> f64 {
     scrape.sum("cognito_exporter_otlp_requests_total", &[&format!("outcome={outcome:?}")])
 }
 
 /// Waits until so many requests ended so.
-pub fn until_requests(exporter: &Exporter, outcome: &str, least: f64) -> Scrape {
+pub(crate) fn until_requests(exporter: &Exporter, outcome: &str, least: f64) -> Scrape {
     exporter.until(&format!("{least} {outcome}"), |scrape| requests(scrape, outcome) >= least)
 }
 
 /// How many records came to which end.
 #[derive(Clone, Copy, Default)]
-pub struct Came {
-    pub accepted: usize,
-    pub rejected: usize,
-    pub quarantined: usize,
+pub(crate) struct Came {
+    pub(crate) accepted: usize,
+    pub(crate) rejected: usize,
+    pub(crate) quarantined: usize,
 }
 
 impl Came {
     /// Checks that it is what the exporter says.
-    pub fn check(self, exporter: &Exporter) {
+    pub(crate) fn check(self, exporter: &Exporter) {
         let scrape = exporter.scrape();
         let Self { accepted, rejected, quarantined } = self;
         for (outcome, records) in [("accepted", accepted), ("rejected", rejected), ("quarantined", quarantined)] {

@@ -1,0 +1,75 @@
+//! Every test but those of single functions, which stand beside them: one program, so that it is linked once and its tests wait
+//! beside one another.
+//!
+//! `cargo test` runs all of them; `cargo test crashes::` runs those of one file.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+#[path = "support/arena.rs"]
+mod arena;
+#[path = "support/cognito.rs"]
+mod cognito;
+#[path = "support/disk.rs"]
+mod disk;
+#[path = "support/exporter.rs"]
+mod exporter;
+#[path = "support/long.rs"]
+mod long;
+#[path = "support/peers.rs"]
+mod peers;
+#[path = "support/prometheus.rs"]
+mod prometheus;
+#[path = "support/receiver.rs"]
+mod receiver;
+#[path = "support/rules.rs"]
+mod rules;
+#[path = "support/stage.rs"]
+mod stage;
+#[path = "support/store.rs"]
+mod store;
+#[path = "support/transports.rs"]
+mod transports;
+
+mod alerting_end_to_end;
+mod alerts;
+mod boto3_simulation;
+mod check;
+mod cli;
+mod clock;
+mod config;
+mod config_example;
+mod crashes;
+mod dashboards;
+mod deploy;
+mod discovery;
+mod end_to_end;
+mod events;
+mod events_boto3;
+mod faults;
+mod field_cases;
+mod following;
+mod http;
+mod ledger;
+mod ledger_faults;
+mod limits;
+mod ocsf;
+mod otlp;
+mod page;
+mod privacy;
+mod quarantine;
+mod readme;
+mod receiver_faults;
+mod receiver_limits;
+mod reload;
+mod rotel;
+mod samples;
+mod schedule;
+mod shards;
+mod simulation;
+mod source;
+mod state;
+mod stopping;
+mod throttling;
+mod tidy;
+mod walk_model;
+mod web;
