@@ -22,6 +22,8 @@ use cognito_auth_exporter::source::{Page, PageToken};
 use cognito_auth_exporter::walk::{Kind, Next, Rules, Taken, Walk};
 use proptest::prelude::*;
 
+use crate::long;
+
 const MINUTE: i64 = 60_000;
 const OVERLAP: i64 = 20 * MINUTE;
 /// Longer than the overlap, as a sign-up's: a watched event sinks below the horizon.
@@ -598,8 +600,13 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// Each takes about 10 ms.
+fn cases() -> u32 {
+    if long::is_thorough() { 3000 } else { 1000 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 3000, max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_is_lost_and_nothing_is_counted_twice(
