@@ -11,14 +11,14 @@ mod collector;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cognito_auth_exporter::cursor::Cursor;
-use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
-use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
-use cognito_auth_exporter::privacy::Modes;
-use cognito_auth_exporter::simulate::quota::Quotas;
-use cognito_auth_exporter::simulate::world::{Clock, World};
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::event::{AuthEvent, UnixMillis};
+use cognito_auth_core::masking::Modes;
+use cognito_auth_core::walk::Rules;
 use cognito_auth_exporter::source::Page;
-use cognito_auth_exporter::walk::Rules;
+use cognito_auth_simulator::quota::Quotas;
+use cognito_auth_simulator::world::{Clock, World};
 
 /// Counts what each part allocates, beside its time.
 #[global_allocator]
@@ -93,9 +93,9 @@ mod sdk {
     use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
     use aws_smithy_types::body::SdkBody;
     use bytes::Bytes;
-    use cognito_auth_exporter::event::AuthEvent;
-    use cognito_auth_exporter::simulate::wire::event_json;
+    use cognito_auth_core::event::AuthEvent;
     use cognito_auth_exporter::source::cognito::wire::WirePage;
+    use cognito_auth_simulator::wire::event_json;
     use divan::Bencher;
 
     use crate::{POOL, events};
@@ -148,7 +148,7 @@ mod sdk {
 }
 
 mod walk {
-    use cognito_auth_exporter::walk::Walk;
+    use cognito_auth_core::walk::Walk;
     use divan::Bencher;
 
     use crate::{NOW, page, rules, unknown};
@@ -207,10 +207,12 @@ mod ledger {
 mod otlp {
     use std::io::Write as _;
 
-    use cognito_auth_exporter::config::{OtlpConfig, TimestampSource};
+    use cognito_auth_core::answer::Answer;
+    use cognito_auth_core::record::Record;
+    use cognito_auth_core::record::TimestampSource;
+    use cognito_auth_exporter::config::OtlpConfig;
+    use cognito_auth_exporter::sink::Sink as _;
     use cognito_auth_exporter::sink::otlp::OtlpSink;
-    use cognito_auth_exporter::sink::record::Record;
-    use cognito_auth_exporter::sink::{Answer, Sink as _};
     use divan::Bencher;
     use flate2::Compression;
     use flate2::write::GzEncoder;

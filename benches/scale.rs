@@ -13,11 +13,11 @@ mod exporter;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
-use cognito_auth_exporter::simulate::quota::Quotas;
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use cognito_auth_exporter::simulate::{Options, Simulation};
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::quota::Quotas;
+use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::{Options, Simulation};
 use exporter::Exporter;
 
 /// One pool in each: listings have 30 requests a second in an account and region at most, and nobody wants to wait for nine

@@ -18,8 +18,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use cognito_auth_exporter::event::{EventResponse, UnixMillis, Word};
-use cognito_auth_exporter::simulate::world::{Pool, World};
+use cognito_auth_core::event::{EventResponse, UnixMillis, Word};
+use cognito_auth_simulator::world::{Pool, World};
 use exporter::Exporter;
 use stage::{MINUTE, Stage, counted, now, outcomes, sign_ins};
 

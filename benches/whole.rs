@@ -28,8 +28,8 @@ mod table;
 use std::time::{Duration, Instant};
 
 use cast::{Contender, Field, READ, Run, Start, Variant, Work};
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::world::{Pool, World};
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_simulator::world::{Pool, World};
 use exporter::Exporter;
 use process::{usage, waits};
 use table::{Table, mib};

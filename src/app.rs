@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use cognito_auth_core::record::TimestampSource;
 use tracing::{error, info};
 
 use self::delivery_report::DeliveryReport;
@@ -22,7 +23,7 @@ use self::gathering::{Gathering, Shared, pool_records};
 use self::gauges::Gauges;
 use self::reload::Reloader;
 pub use self::reload::{ConfigFiles, Reloads};
-use crate::config::{Config, TimestampSource};
+use crate::config::Config;
 use crate::courier::{BatchLimits, Courier};
 use crate::http::{HttpServer, Router, Scrapes, Web};
 use crate::ledger::{Ledger, LedgerError, Opened, PoolRecord};

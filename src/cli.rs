@@ -18,10 +18,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use cognito_auth_core::printable::printable;
 
 use crate::app::ConfigFiles;
 use crate::config::{Config, ConfigErrors, Origin};
-use crate::printable::printable;
 
 /// What `--help` and the manual say behind the options.
 const MORE: &str = "\

@@ -32,11 +32,11 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::masking::Modes;
+use cognito_auth_core::record::TimestampSource;
+use cognito_auth_core::shard::Shard;
 use http::Uri;
-
-use crate::event::UnixMillis;
-use crate::privacy::Modes;
-use crate::shard::Shard;
 
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
 pub use self::mistakes::{ConfigErrors, Mistake, Origin};
@@ -380,15 +380,6 @@ pub enum Compression {
     None,
     /// gzip.
     Gzip,
-}
-
-/// Which time an OTLP record carries as its Timestamp.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TimestampSource {
-    /// The event's CreationDate.
-    Event,
-    /// When the event was read, for stores that refuse old records.
-    Observed,
 }
 
 /// What an OTLP record's body is. Its attributes are the same in either.

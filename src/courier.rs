@@ -8,32 +8,31 @@
 //! What is refused without evidence against it is passed over, stays in the outbox, and is offered again in a *second look*: as
 //! soon as the receiver takes something, and otherwise twice a minute at most. New entries do not wait for that.
 //!
-//! What an answer leads to is decided in [`delivery`], without I/O; this file asks, awaits and tells.
+//! What an answer leads to is decided in [`batch_splitter`](cognito_auth_core::batch_splitter), without I/O; this file asks, awaits and tells.
 //!
 //! Repeats: a crash between a sink's answer and the settlement's write repeats at most the batch in flight. In a process
 //! that lives on, nothing is printed twice, however often its export fails.
 
 use std::time::Duration;
 
+use cognito_auth_core::answer::Answer;
+use cognito_auth_core::entry::{Entry, OutboxId};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::entry::Entry;
-use crate::sink::{Answer, Sink};
+use crate::sink::Sink;
 use crate::stop_point::{self, Step};
 
-pub mod delivery;
 mod fault;
 mod outbox;
 
 #[cfg(test)]
 mod tests;
 
-pub use outbox::{CourierReport, Outbox, OutboxId, RequestOutcome, Settlement, Unreadable, Waiting};
-
-use delivery::{Backoff, Delivery, Fate, Pace, Parcel, Standing, Wait};
+use cognito_auth_core::batch_splitter::{Backoff, Delivery, Fate, Pace, Parcel, Standing, Wait};
 use fault::FaultLog;
+pub use outbox::{CourierReport, Outbox, RequestOutcome, Settlement, Unreadable, Waiting};
 
 /// Most bytes of one export before compression. Receivers' usual limit for a message is 4 MiB.
 pub const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;

@@ -4,10 +4,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use cognito_auth_core::budget::Budget;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-
-use crate::budget::Budget;
 
 /// A budget that tasks share. Clones are the same gate.
 #[derive(Clone, Debug)]

@@ -33,6 +33,14 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 
+use cognito_auth_core::counters::Series;
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::entry::OutboxId;
+use cognito_auth_core::entry::{Entry, PoolIdentity};
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::privacy::Privacy;
+use cognito_auth_core::schedule::Habit;
+use cognito_auth_core::shard::{Shard, Shares};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::books::{Books, Work};
@@ -47,14 +55,7 @@ use self::stored_user::StoredUser;
 pub use self::transfer::Import;
 use self::writer::{Access, GROUP_PLACES_MAX, Reply, Request, Shared, TimeOfDay, WAITING_MAX, Writer};
 use crate::config::StateConfig;
-use crate::courier::{Outbox, OutboxId, Settlement, Unreadable, Waiting};
-use crate::cursor::Cursor;
-use crate::entry::{Entry, PoolIdentity};
-use crate::event::UnixMillis;
-use crate::privacy::Privacy;
-use crate::schedule::Habit;
-use crate::shard::{Shard, Shares};
-use crate::tally::Series;
+use crate::courier::{Outbox, Settlement, Unreadable, Waiting};
 
 /// The durable state. A cheap handle; one process at a time has it open.
 #[derive(Clone)]

@@ -21,27 +21,15 @@
 
 pub mod config;
 
-pub mod shard;
 pub mod targets;
 
-pub mod budget;
 pub mod gate;
 pub mod poller;
 pub mod pool;
-pub mod schedule;
 
-pub mod event;
 pub mod source;
 
-pub mod cursor;
-pub mod tally;
-pub mod walk;
-
-pub mod entry;
 pub mod ledger;
-pub mod personal;
-pub mod printable;
-pub mod privacy;
 
 pub mod courier;
 pub mod sink;
@@ -55,4 +43,3 @@ pub mod lifecycle;
 pub mod stop_point;
 
 pub mod cli;
-pub mod simulate;

@@ -21,13 +21,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use cognito_auth_core::event::UnixMillis;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-
-use crate::event::UnixMillis;
 
 /// How long a stop may take in all, whatever is slow. Kubernetes kills 30 s after its SIGTERM; a third of that is left to
 /// a machine that is busy.

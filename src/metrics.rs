@@ -18,6 +18,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cognito_auth_core::counters::Series;
+use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::shard::Shard;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
@@ -30,11 +34,7 @@ pub use self::labels::{Fetched, LabelValue, PauseReason, RecordOutcome, RequestO
 pub use self::pool::DELAY_BOUNDS_SECS;
 use self::pool::Pool;
 pub use self::snapshot::{Counts, ExporterSnapshot, PoolSnapshot};
-use crate::entry::PoolIdentity;
-use crate::event::UnixMillis;
-use crate::shard::Shard;
 use crate::source::{CallOutcome, Operation};
-use crate::tally::Series;
 
 /// The text format's content type (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";

@@ -15,6 +15,8 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cognito_auth_core::schedule::{Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
+use cognito_auth_core::walk::page_size::Credit;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -30,10 +32,8 @@ use self::twins::Twins;
 use crate::gate::Gate;
 use crate::metrics::{PollForecast, Stage, UserCounts};
 use crate::pool::Pool;
-use crate::schedule::{Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
 use crate::source::{Operation, Source, SourceError};
 use crate::status::StatusBoard;
-use crate::walk::page_size::Credit;
 
 /// How often the gauges are refreshed, and a pause is looked at again.
 const REPORT_EVERY: Duration = Duration::from_secs(1);

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::entry::PoolIdentity;
-use crate::schedule::PoolSlot;
+use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::schedule::PoolSlot;
+use cognito_auth_core::walk::Rules;
+
 use crate::source::metered::Metered;
-use crate::walk::Rules;
 
 /// A pool with its source and its rules.
 pub struct Pool<S> {

@@ -7,31 +7,8 @@ mod remedy;
 use std::fmt;
 use std::future::Future;
 
-use crate::event::{AuthEvent, UnixMillis};
-
-/// Cognito's `NextToken`: opaque, 1 to 131,072 characters, never made up by us.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PageToken(pub String);
-
-/// One answer of `AdminListUserAuthEvents`.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Page {
-    /// The events, newest first as far as the service keeps that order (it promises none).
-    pub events: Vec<AuthEvent>,
-    /// Where older events go on; None at the end of the history.
-    pub next: Option<PageToken>,
-    /// When the page was received, by the local clock, which may be wrong by any time.
-    pub received: UnixMillis,
-    /// When the service answered, by its own clock, where the answer says so.
-    pub served: Option<UnixMillis>,
-}
-
-impl Page {
-    /// The time of reading, to hold against the events' dates: the service's, which dates them too, where it is known.
-    pub fn read_at(&self) -> UnixMillis {
-        self.served.unwrap_or(self.received)
-    }
-}
+use cognito_auth_core::event::UnixMillis;
+pub use cognito_auth_core::page::{Page, PageToken};
 
 /// Why a call gave nothing. The texts name operation and cause, never a user; they are fit for the log.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

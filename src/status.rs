@@ -16,12 +16,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cognito_auth_core::event::UnixMillis;
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 pub use self::history::{History, SLOT, SLOTS_MAX, Slot};
 pub use self::verdict::{Finding, Severity};
-use crate::event::UnixMillis;
 use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
 use crate::poller::headway::Standing;
 
@@ -565,8 +565,9 @@ fn optional_time<S: Serializer>(time: &Option<UnixMillis>, serializer: S) -> Res
 
 #[cfg(test)]
 mod tests {
+    use cognito_auth_core::entry::PoolIdentity;
+
     use super::*;
-    use crate::entry::PoolIdentity;
 
     const START: UnixMillis = UnixMillis(1_723_136_049_929);
 

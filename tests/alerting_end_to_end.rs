@@ -6,16 +6,17 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::event::{AuthEvent, EventRisk, UnixMillis, Word};
+use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::{Options, Simulation};
+use serde_json::Value;
+
 use crate::exporter;
 use crate::exporter::{Exporter, PATIENCE};
 use crate::peers;
 use crate::prometheus::Server;
 use crate::rules;
-use cognito_auth_exporter::event::{AuthEvent, EventRisk, UnixMillis, Word};
-use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use cognito_auth_exporter::simulate::{Options, Simulation};
-use serde_json::Value;
 
 const POOL: &str = "eu-west-1_Alerting1";
 

@@ -2,12 +2,13 @@
 
 use std::process::Stdio;
 
-use crate::peers;
-use cognito_auth_exporter::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
-use cognito_auth_exporter::simulate::fault::Fault;
-use cognito_auth_exporter::simulate::world::{Pool, Role, World};
-use cognito_auth_exporter::simulate::{Options, Simulation, wire};
+use cognito_auth_core::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
+use cognito_auth_simulator::fault::Fault;
+use cognito_auth_simulator::world::{Pool, Role, World};
+use cognito_auth_simulator::{Options, Simulation, wire};
 use serde_json::{Value, json};
+
+use crate::peers;
 
 const POOL: &str = "eu-west-1_Example";
 const USER: &str = "ada";

@@ -7,17 +7,18 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::privacy::HashKey;
+use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::quota::Category;
+use cognito_auth_simulator::world::{Pool, Role, World};
+use cognito_auth_simulator::{Options, Simulation};
+use tempfile::TempDir;
+
 use crate::exporter;
 use crate::exporter::Exporter;
 use crate::peers;
 use crate::receiver::{Receiver, Reply};
-use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_exporter::privacy::HashKey;
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
-use cognito_auth_exporter::simulate::quota::Category;
-use cognito_auth_exporter::simulate::world::{Pool, Role, World};
-use cognito_auth_exporter::simulate::{Options, Simulation};
-use tempfile::TempDir;
 
 const POOL: &str = "eu-west-1_Check1";
 const ARN: &str = "arn:aws:cognito-idp:eu-west-1:*:userpool/eu-west-1_Check1";

@@ -2,11 +2,12 @@
 
 use std::process::Output;
 
+use cognito_auth_simulator::fault::Fault;
+use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::{Options, Simulation};
+
 use crate::exporter;
 use crate::exporter::Exporter;
-use cognito_auth_exporter::simulate::fault::Fault;
-use cognito_auth_exporter::simulate::world::Pool;
-use cognito_auth_exporter::simulate::{Options, Simulation};
 
 const POOL: &str = "eu-west-1_CommandLine";
 const NOWHERE: &str = "http://127.0.0.1:9";

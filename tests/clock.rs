@@ -3,11 +3,12 @@
 
 use std::path::Path;
 
+use cognito_auth_core::event::{EventResponse, UnixMillis, Word};
+use cognito_auth_simulator::world::{Pool, World};
+
 use crate::exporter::Exporter;
 use crate::peers;
 use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};
-use cognito_auth_exporter::event::{EventResponse, UnixMillis, Word};
-use cognito_auth_exporter::simulate::world::{Pool, World};
 
 const POOL: &str = "eu-west-1_Clock";
 const USERS: usize = 5;

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::masking::{Mode, Modes};
+use cognito_auth_core::record::TimestampSource;
+use cognito_auth_core::shard::Shard;
 use cognito_auth_exporter::config::{
     self, Compression, Config, ConfigErrors, FirstRun, LogFormat, OtlpConfig, OtlpProtocol, PoolConfig, Rate, Schema,
-    TimestampSource,
 };
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::privacy::{Mode, Modes};
-use cognito_auth_exporter::shard::Shard;
 use proptest::prelude::*;
 
 const POOL: &str = "[[pools]]\nid = \"eu-west-1_Abc123\"\nusernames = [\"alice\"]\n";

@@ -16,15 +16,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
+use cognito_auth_exporter::stop_point::Step;
+use cognito_auth_simulator::world::{Pool, World};
+use tonic::Code;
+
 use crate::exporter;
 use crate::exporter::{Exporter, PATIENCE, Scrape};
 use crate::long;
 use crate::receiver::{Received, Reply};
 use crate::stage::{MINUTE, READ, Stage, Terms, now, sign_ins};
-use cognito_auth_exporter::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use cognito_auth_exporter::stop_point::Step;
-use tonic::Code;
 
 const POOLS: [&str; 2] = ["eu-west-1_Crashes", "eu-west-1_CrashesToo"];
 

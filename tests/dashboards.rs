@@ -6,18 +6,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_simulator::population::Population;
+use cognito_auth_simulator::quota::Quotas;
+use cognito_auth_simulator::{Options, Simulation};
+use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
+use promql_parser::util::{ExprVisitor, walk_expr};
+use serde_json::Value;
+
 use crate::exporter;
 use crate::exporter::{Exporter, PATIENCE};
 use crate::peers;
 use crate::prometheus::Server;
 use crate::rules;
-use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_exporter::simulate::population::Population;
-use cognito_auth_exporter::simulate::quota::Quotas;
-use cognito_auth_exporter::simulate::{Options, Simulation};
-use promql_parser::parser::{self, Expr, LabelModifier, VectorSelector};
-use promql_parser::util::{ExprVisitor, walk_expr};
-use serde_json::Value;
 
 const POOL: &str = "eu-west-1_Dashboard";
 

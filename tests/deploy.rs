@@ -7,11 +7,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
+use cognito_auth_exporter::config::{self, Config};
+use serde_json::{Value, json};
+
 use crate::exporter;
 use crate::peers;
 use crate::receiver;
-use cognito_auth_exporter::config::{self, Config};
-use serde_json::{Value, json};
 
 const CHART: &str = "deploy/helm/cognito-auth-exporter";
 const NAME: &str = "cognito-auth-exporter";

@@ -5,12 +5,13 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_simulator::calls::Call;
+use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::world::{Pool, World};
+
 use crate::exporter::{Exporter, Scrape};
 use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::calls::Call;
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
-use cognito_auth_exporter::simulate::world::{Pool, World};
 
 const POOL: &str = "eu-west-1_Roster";
 const LIST: &str = "ListUsers";
@@ -131,8 +132,7 @@ async fn a_refused_token_begins_its_listing_again_and_removes_nobody() {
     const USERS: usize = 130;
     let stage = Stage::set(&everybody(), |world| {
         pool_of(world, USERS);
-        let refused =
-            cognito_auth_exporter::simulate::fault::Refusal::new("InvalidParameterException", "Invalid token");
+        let refused = cognito_auth_simulator::fault::Refusal::new("InvalidParameterException", "Invalid token");
         world.inject(Fault::from(refused).on(LIST).after(2).times(1));
     })
     .await;

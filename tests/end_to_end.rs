@@ -3,13 +3,14 @@
 
 use std::collections::BTreeSet;
 
+use cognito_auth_core::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
+use cognito_auth_simulator::world::{Pool, World};
+use serde_json::{Value, json};
+
 use crate::exporter::{Exporter, Scrape};
 use crate::long;
 use crate::receiver::Received;
 use crate::stage::{MINUTE, Stage, Terms, ids, is, now, sign_ins};
-use cognito_auth_exporter::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use serde_json::{Value, json};
 
 const POOL: &str = "eu-west-1_EndToEnd1";
 

@@ -4,11 +4,12 @@ use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Output, Stdio};
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_simulator::fault::Fault;
+use cognito_auth_simulator::world::{Pool, Role};
+use cognito_auth_simulator::{Options, Simulation};
+
 use crate::peers;
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::fault::Fault;
-use cognito_auth_exporter::simulate::world::{Pool, Role};
-use cognito_auth_exporter::simulate::{Options, Simulation};
 
 const POOL: &str = "eu-west-1_Example";
 const USER: &str = "ada-lovelace";

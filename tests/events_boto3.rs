@@ -5,17 +5,18 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use crate::peers;
 use clap::Parser as _;
+use cognito_auth_core::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
 use cognito_auth_exporter::cli::events::{EventsArgs, run};
-use cognito_auth_exporter::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
-use cognito_auth_exporter::simulate::paging::{LastToken, TokenStyle};
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use cognito_auth_exporter::simulate::{Options, Simulation};
 use cognito_auth_exporter::source::cognito::Clients;
+use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::paging::{LastToken, TokenStyle};
+use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::{Options, Simulation};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
+
+use crate::peers;
 
 const POOL: &str = "eu-west-1_Example";
 const USER: &str = "ada";

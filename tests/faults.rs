@@ -3,16 +3,17 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::event::{AuthEvent, UnixMillis, Word};
+use cognito_auth_simulator::fault::{Fault, Misfortune, Refusal};
+use cognito_auth_simulator::paging::{LastToken, TokenStyle};
+use cognito_auth_simulator::world::{Pool, World};
+use serde_json::Value;
+
 use crate::exporter;
 use crate::exporter::{Exporter, Scrape};
 use crate::long;
 use crate::receiver::Received;
 use crate::stage::{MINUTE, READ, Stage, is, now, of, populate, said, sign_ins};
-use cognito_auth_exporter::event::{AuthEvent, UnixMillis, Word};
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune, Refusal};
-use cognito_auth_exporter::simulate::paging::{LastToken, TokenStyle};
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use serde_json::Value;
 
 /// Quick, and everything is live.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n\
@@ -428,9 +429,8 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
             stage.until_all_polled(pool, &everybody).await;
         }
     }
-    let refused = |call: &cognito_auth_exporter::simulate::calls::Call| {
-        call.pool.as_deref() == Some(dying) && call.token.is_some()
-    };
+    let refused =
+        |call: &cognito_auth_simulator::calls::Call| call.pool.as_deref() == Some(dying) && call.token.is_some();
     stage.until("a dead token", |world| world.calls().of(READ).any(refused)).await;
     stage.simulation.world(|world| {
         world.cure_all();

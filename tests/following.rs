@@ -3,12 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use cognito_auth_core::event::{FeedbackValue, UnixMillis};
+use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::paging::LastToken;
+use cognito_auth_simulator::world::{ACCOUNT_ID, Pool, Role, World};
+
 use crate::receiver::Received;
 use crate::stage::{MINUTE, READ, Stage, all_live, ids, is, now, of, populate, said, sign_ins};
-use cognito_auth_exporter::event::{FeedbackValue, UnixMillis};
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
-use cognito_auth_exporter::simulate::paging::LastToken;
-use cognito_auth_exporter::simulate::world::{ACCOUNT_ID, Pool, Role, World};
 
 /// Quick, and without history.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nfirst_run = \"none\"\n";
@@ -246,8 +247,7 @@ async fn pools_of_two_regions_and_two_accounts_are_followed_as_themselves_and_a_
         assert!(scrape.sum("cognito_exporter_api_requests_total", &reads) > 0.5, "{}", scrape.interesting());
         assert!(is(&scrape, "cognito_exporter_api_budget_requests_per_second", &[account, region], 400.0));
     }
-    let as_role =
-        |call: &cognito_auth_exporter::simulate::calls::Call| call.access_key.as_deref().unwrap().starts_with("ASIA");
+    let as_role = |call: &cognito_auth_simulator::calls::Call| call.access_key.as_deref().unwrap().starts_with("ASIA");
     for call in stage.reads(|_| true) {
         assert_eq!(as_role(&call), call.pool.as_deref() == Some(OTHER), "{call:?}");
     }
@@ -260,7 +260,7 @@ async fn pools_of_two_regions_and_two_accounts_are_followed_as_themselves_and_a_
 }
 
 /// The most calls in any stretch of so many seconds.
-fn busiest(calls: &[cognito_auth_exporter::simulate::calls::Call], seconds: i64) -> usize {
+fn busiest(calls: &[cognito_auth_simulator::calls::Call], seconds: i64) -> usize {
     let at: Vec<i64> = calls.iter().map(|call| call.at.0).collect();
     let from = |begin: &i64| at.iter().filter(|at| (*begin..*begin + seconds * 1000).contains(*at)).count();
     at.iter().map(from).max().unwrap_or_default()
@@ -335,7 +335,7 @@ async fn calls_that_had_to_wait_for_others_in_flight_do_not_break_the_budget_aft
     })
     .await;
     let exporter = stage.exporter();
-    let of_well = |call: &&cognito_auth_exporter::simulate::calls::Call| call.pool.as_deref() == Some(WELL);
+    let of_well = |call: &&cognito_auth_simulator::calls::Call| call.pool.as_deref() == Some(WELL);
     stage.until("forty calls", |world| world.calls().of(READ).filter(of_well).count() >= 40).await;
     let calls = stage.reads(|call| of_well(&call));
     assert!(busiest(&calls, 2) <= 2 * RATE * 12 / 10 + 2, "{} in two seconds", busiest(&calls, 2));

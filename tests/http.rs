@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Once;
 use std::time::Duration;
 
-use cognito_auth_exporter::entry::PoolIdentity;
-use cognito_auth_exporter::event::UnixMillis;
+use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::event::UnixMillis;
 use cognito_auth_exporter::http::{HttpServer, Router, Scrapes};
 use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle, Outcome};
 use cognito_auth_exporter::metrics::{Metrics, OutboxSize, UserCounts};

@@ -7,17 +7,20 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use crate::disk;
+use cognito_auth_core::counters::Series;
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::entry::OutboxId;
+use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::event::{AuthEvent, EventContext, UnixMillis, Word};
+use cognito_auth_core::masking::{Mode, Modes};
+use cognito_auth_core::privacy::Privacy;
+use cognito_auth_core::shard::{Shard, Shares};
 use cognito_auth_exporter::config::StateConfig;
-use cognito_auth_exporter::courier::{Outbox as _, OutboxId, Settlement};
-use cognito_auth_exporter::cursor::Cursor;
-use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
-use cognito_auth_exporter::event::{AuthEvent, EventContext, UnixMillis, Word};
+use cognito_auth_exporter::courier::{Outbox as _, Settlement};
 use cognito_auth_exporter::ledger::{Commit, Ledger, LedgerError, Opened, PoolRecord, UserRecord};
-use cognito_auth_exporter::privacy::{Mode, Modes, Privacy};
-use cognito_auth_exporter::shard::{Shard, Shares};
-use cognito_auth_exporter::tally::Series;
 use tempfile::TempDir;
+
+use crate::disk;
 
 const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
 const POOL: &str = "eu-west-1_Test";

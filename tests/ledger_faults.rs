@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use cognito_auth_core::event::UnixMillis;
+use serde_json::Value;
+
 use crate::disk::{Disk, Tracer};
 use crate::exporter;
 use crate::exporter::{Exporter, Scrape};
 use crate::receiver::Received;
 use crate::stage::{MINUTE, Stage, go_on, is, now, populate, said, sign_ins};
 use crate::store;
-use cognito_auth_exporter::event::UnixMillis;
-use serde_json::Value;
 
 const POOL: &str = "eu-west-1_Disk";
 const USERS: usize = 6;

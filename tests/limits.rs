@@ -1,12 +1,13 @@
 //! A budget that is a share of the account's limit: the built binary against an account that says what its limit is, one
 //! that does not, and an endpoint that does not know the question. How the budget follows for hours: `src/app/limit.rs`.
 
+use cognito_auth_simulator::fault::{Fault, Refusal};
+use cognito_auth_simulator::quota::{Category, Quotas};
+use cognito_auth_simulator::world::{Pool, World};
+use serde_json::Value;
+
 use crate::exporter::Exporter;
 use crate::stage::{Stage, is, said};
-use cognito_auth_exporter::simulate::fault::{Fault, Refusal};
-use cognito_auth_exporter::simulate::quota::{Category, Quotas};
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use serde_json::Value;
 
 const POOLS: [&str; 2] = ["eu-west-1_Limit", "eu-west-1_Other"];
 const ASK: &str = "GetProvisionedLimit";

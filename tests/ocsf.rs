@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
-use cognito_auth_exporter::config::{Schema, TimestampSource};
-use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
-use cognito_auth_exporter::event::{
+use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::event::{
     AuthEvent, Challenge, ChallengeName, EventContext, EventFeedback, EventResponse, EventRisk, EventType,
     RiskDecision, RiskLevel, UnixMillis, Vocabulary, Word,
 };
-use cognito_auth_exporter::privacy::{HashKey, Mode, Modes, Privacy};
-use cognito_auth_exporter::sink::record::Record;
+use cognito_auth_core::masking::{Mode, Modes};
+use cognito_auth_core::ocsf;
+use cognito_auth_core::privacy::{HashKey, Privacy};
+use cognito_auth_core::record::Record;
+use cognito_auth_core::record::TimestampSource;
+use cognito_auth_exporter::sink::stdout::JsonValue;
 use serde_json::{Map, Value, json};
 
 /// The two classes and the objects that bodies hold, each with all its attributes; the file names its source.
@@ -76,8 +79,9 @@ fn challenges(names: &[Option<&str>]) -> Vec<Challenge> {
 }
 
 fn body(entry: &Entry) -> Value {
-    let record = Record::of(entry, TimestampSource::Event).in_schema(entry, Schema::Ocsf);
-    serde_json::to_value(&record.body).unwrap()
+    let mut record = Record::of(entry, TimestampSource::Event);
+    record.body = ocsf::body(entry, &record);
+    serde_json::to_value(JsonValue(&record.body)).unwrap()
 }
 
 /// What is wrong with an event, by its class's definition.
@@ -367,7 +371,7 @@ fn nothing_of_a_records_attributes_is_lost() {
     let (mut told, mut attributes) = (Vec::new(), Vec::new());
     leaves(&body(&entry), &mut told);
     for (_, value) in &Record::of(&entry, TimestampSource::Event).attributes {
-        leaves(&serde_json::to_value(value).unwrap(), &mut attributes);
+        leaves(&serde_json::to_value(JsonValue(value)).unwrap(), &mut attributes);
     }
     let lost: Vec<_> = attributes.iter().filter(|value| !told.contains(value)).collect();
     assert!(lost.is_empty(), "{lost:?}");

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::receiver::{Pki, Receiver, Reply};
-use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Proxies, Schema, Secret, TimestampSource};
-use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
-use cognito_auth_exporter::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
-use cognito_auth_exporter::privacy::Modes;
+use cognito_auth_core::answer::Answer;
+use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
+use cognito_auth_core::masking::Modes;
+use cognito_auth_core::ocsf;
+use cognito_auth_core::record::Record;
+use cognito_auth_core::record::TimestampSource;
+use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Proxies, Schema, Secret};
+use cognito_auth_exporter::sink::Sink;
 use cognito_auth_exporter::sink::otlp::{OtlpSetupError, OtlpSink};
-use cognito_auth_exporter::sink::record::Record;
-use cognito_auth_exporter::sink::{Answer, Sink};
+use cognito_auth_exporter::sink::stdout::JsonValue;
 use serde_json::json;
 use tonic::Code;
 
+use crate::receiver::{Pki, Receiver, Reply};
 use OtlpProtocol::{Grpc, HttpJson, HttpProtobuf};
 
 fn config(protocol: OtlpProtocol, endpoint: String) -> OtlpConfig {
@@ -179,14 +183,15 @@ async fn every_attribute_arrives_over_every_protocol() {
 #[tokio::test]
 async fn an_ocsf_body_is_the_same_map_over_every_protocol() {
     let entry = full_entry();
-    let made = Record::of(&entry, TimestampSource::Event).in_schema(&entry, Schema::Ocsf);
+    let mut made = Record::of(&entry, TimestampSource::Event);
+    made.body = ocsf::body(&entry, &made);
     for protocol in [Grpc, HttpProtobuf, HttpJson] {
         let receiver = receiver_of(protocol).await;
         let config = OtlpConfig { schema: Schema::Ocsf, ..config(protocol, receiver.endpoint()) };
         let mut sink = OtlpSink::connect(&config, "instance-1").unwrap();
         assert_eq!(sink.deliver(std::slice::from_ref(&entry)).await, accepted());
         let body: serde_json::Value = serde_json::from_str(&receiver.records()[0].body).unwrap();
-        assert_eq!(body, serde_json::to_value(&made.body).unwrap(), "{protocol:?}");
+        assert_eq!(body, serde_json::to_value(JsonValue(&made.body)).unwrap(), "{protocol:?}");
         assert_eq!(body["type_uid"], 300_201);
     }
 }

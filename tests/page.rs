@@ -8,15 +8,16 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use crate::peers;
-use cognito_auth_exporter::entry::PoolIdentity;
-use cognito_auth_exporter::event::{AuthEvent, UnixMillis, Word};
+use cognito_auth_core::counters::Series;
+use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::event::{AuthEvent, UnixMillis, Word};
 use cognito_auth_exporter::http::{HttpServer, Router, Scrapes};
 use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle};
 use cognito_auth_exporter::metrics::{Metrics, OutboxSize, PauseReason, PollForecast, Stage, UserCounts};
 use cognito_auth_exporter::source::{CallOutcome, Operation};
 use cognito_auth_exporter::status::StatusBoard;
-use cognito_auth_exporter::tally::Series;
+
+use crate::peers;
 
 /// Two sizes of a window: a desk's and a telephone's.
 const DESK: (u32, u32) = (1280, 1560);

@@ -7,15 +7,16 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Instant;
 
+use cognito_auth_core::event::{EventContext, FeedbackValue, UnixMillis};
+use cognito_auth_core::privacy::HashKey;
+use cognito_auth_simulator::world::{Pool, World};
+use tonic::Code;
+
 use crate::exporter::{Exporter, PATIENCE, Scrape};
 use crate::long;
 use crate::peers;
 use crate::receiver::{Received, Reply};
 use crate::stage::{MINUTE, Stage, is, now};
-use cognito_auth_exporter::event::{EventContext, FeedbackValue, UnixMillis};
-use cognito_auth_exporter::privacy::HashKey;
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use tonic::Code;
 
 const POOL: &str = "eu-west-1_Privacy";
 const USERS: usize = 4;

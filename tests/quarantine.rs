@@ -9,21 +9,24 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::entry::OutboxId;
+use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::event::{AuthEvent, Challenge, Facts, UnixMillis, Word};
+use cognito_auth_core::masking::Modes;
+use cognito_auth_core::privacy::Privacy;
+use cognito_auth_exporter::config::StateConfig;
+use cognito_auth_exporter::courier::{Outbox as _, Settlement};
+use cognito_auth_exporter::ledger::{Commit, Ledger, UserRecord};
+use cognito_auth_simulator::world::World;
+use serde_json::Value;
+use tonic::Code;
+
 use crate::exporter;
 use crate::exporter::{Exporter, PATIENCE, Scrape};
 use crate::receiver::{Received, Receiver, Reply};
 use crate::stage::{MINUTE, Stage, all_live, ids, is, now, populate, said, sign_ins};
 use crate::store;
-use cognito_auth_exporter::config::StateConfig;
-use cognito_auth_exporter::courier::{Outbox as _, OutboxId, Settlement};
-use cognito_auth_exporter::cursor::Cursor;
-use cognito_auth_exporter::entry::{Entry, PoolIdentity, UserIdentity};
-use cognito_auth_exporter::event::{AuthEvent, Challenge, Facts, UnixMillis, Word};
-use cognito_auth_exporter::ledger::{Commit, Ledger, UserRecord};
-use cognito_auth_exporter::privacy::{Modes, Privacy};
-use cognito_auth_exporter::simulate::world::World;
-use serde_json::Value;
-use tonic::Code;
 
 const POOL: &str = "eu-west-1_Quarantine";
 

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use crate::exporter;
-use crate::exporter::{Exporter, PATIENCE};
 use cognito_auth_exporter::config;
 use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_exporter::simulate::world::Pool;
-use cognito_auth_exporter::simulate::{Options, Simulation};
 use cognito_auth_exporter::source::Operation;
+use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::{Options, Simulation};
 use serde_json::Value;
+
+use crate::exporter;
+use crate::exporter::{Exporter, PATIENCE};
 
 const README: &str = include_str!("../README.md");
 const FAULTS: &str = include_str!("../docs/faults.md");

@@ -4,13 +4,14 @@
 
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::batch_splitter::{REFUSED_FIRST, RETRY_FIRST};
+use serde_json::Value;
+use tonic::Code;
+
 use crate::exporter::{Exporter, PATIENCE};
 use crate::receiver::Reply;
 use crate::stage::{Stage, Terms, go_on, is, now, populate, said, sign_ins};
 use crate::transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
-use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, RETRY_FIRST};
-use serde_json::Value;
-use tonic::Code;
 
 const POOL: &str = "eu-west-1_Receiver";
 const USERS: usize = 5;

@@ -7,15 +7,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::batch_splitter::{REFUSED_FIRST, SET_ASIDE_MAX};
+use cognito_auth_core::event::{AuthEvent, Challenge, Facts, UnixMillis, Word};
+use cognito_auth_simulator::world::{Pool, World};
+use serde_json::{Value, json};
+use tonic::Code;
+
 use crate::exporter::{Exporter, PATIENCE, Scrape};
 use crate::receiver::{Pki, Received, Reply};
 use crate::stage::{MINUTE, Stage, Terms, go_on, is, now, populate, said, sign_ins};
 use crate::transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
-use cognito_auth_exporter::courier::delivery::{REFUSED_FIRST, SET_ASIDE_MAX};
-use cognito_auth_exporter::event::{AuthEvent, Challenge, Facts, UnixMillis, Word};
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use serde_json::{Value, json};
-use tonic::Code;
 
 const POOL: &str = "eu-west-1_Limits";
 const USERS: usize = 10;

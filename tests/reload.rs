@@ -1,10 +1,11 @@
 //! The configuration of a running exporter: what is changed comes into force as a whole, without a restart, and nothing is
 //! counted twice or lost by it.
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_simulator::world::{Pool, World};
+
 use crate::exporter::Exporter;
 use crate::stage::{MINUTE, Stage, is, now, of, said, sign_ins};
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::world::{Pool, World};
 
 const FIRST: &str = "eu-west-1_First";
 const SECOND: &str = "eu-west-1_Second";

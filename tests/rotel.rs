@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::event::{UnixMillis, Word};
+use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::{Options, Simulation};
+
 use crate::exporter;
 use crate::exporter::Exporter;
 use crate::peers;
-use cognito_auth_exporter::event::{UnixMillis, Word};
-use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_exporter::simulate::world::Pool;
-use cognito_auth_exporter::simulate::{Options, Simulation};
 
 const POOL: &str = "eu-west-1_Rotel0001";
 

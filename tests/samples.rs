@@ -2,11 +2,12 @@
 
 use std::path::Path;
 
+use cognito_auth_simulator::{Options, Simulation};
+use serde_json::{Value, json};
+
 use crate::exporter;
 use crate::exporter::Exporter;
 use crate::receiver::{Received, Receiver};
-use cognito_auth_exporter::simulate::{Options, Simulation};
-use serde_json::{Value, json};
 
 const POOL: &str = "us-west-2_Samples01";
 

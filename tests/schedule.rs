@@ -4,13 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::arena::{
-    Delays, HOUR, Learnt, Policy, Report, RoundRobin, Shape, ShortPages, Terms, contestants, mean, run, trace,
-};
-use cognito_auth_exporter::schedule::{
+use cognito_auth_core::schedule::{
     Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot,
 };
 use fastrand::Rng;
+
+use crate::arena::{
+    Delays, HOUR, Learnt, Policy, Report, RoundRobin, Shape, ShortPages, Terms, contestants, mean, run, trace,
+};
 
 const ALL: Allowed = Allowed { live: true, history: true };
 const NOTHING: Answer = Answer { next_look: None, backlog: None, calls: 1, found: &[], whole: true };

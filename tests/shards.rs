@@ -6,13 +6,14 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::shard::Shard;
+use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::world::{Pool, World};
+use serde_json::Value;
+
 use crate::exporter::{Exporter, PATIENCE};
 use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::shard::Shard;
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use serde_json::Value;
 
 const POOL: &str = "eu-west-1_Shards";
 const EVENTS: &str = "cognito_auth_events_total";

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::cognito;
 use aws_sdk_cognitoidentityprovider::Client;
 use aws_sdk_cognitoidentityprovider::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cognitoidentityprovider::operation::RequestId as _;
@@ -10,14 +9,16 @@ use aws_sdk_cognitoidentityprovider::operation::admin_list_user_auth_events::{
     AdminListUserAuthEventsError, AdminListUserAuthEventsOutput,
 };
 use aws_sdk_cognitoidentityprovider::types::AuthEventType;
-use cognito_auth_exporter::event::{AuthEvent, UnixMillis, Word};
-use cognito_auth_exporter::simulate::calls::Outcome;
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
-use cognito_auth_exporter::simulate::paging::{LastToken, TokenStyle};
-use cognito_auth_exporter::simulate::population::Population;
-use cognito_auth_exporter::simulate::quota::{Category, Quotas};
-use cognito_auth_exporter::simulate::world::{Pool, Role};
-use cognito_auth_exporter::simulate::{Options, Simulation};
+use cognito_auth_core::event::{AuthEvent, UnixMillis, Word};
+use cognito_auth_simulator::calls::Outcome;
+use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::paging::{LastToken, TokenStyle};
+use cognito_auth_simulator::population::Population;
+use cognito_auth_simulator::quota::{Category, Quotas};
+use cognito_auth_simulator::world::{Pool, Role};
+use cognito_auth_simulator::{Options, Simulation};
+
+use crate::cognito;
 
 const POOL: &str = "eu-west-1_Example";
 const NOW: UnixMillis = UnixMillis(1_750_000_000_000);

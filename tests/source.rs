@@ -3,15 +3,15 @@
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
 
-use cognito_auth_exporter::event::{UnixMillis, Word};
+use cognito_auth_core::event::{UnixMillis, Word};
 use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune, Refusal as Refused};
-use cognito_auth_exporter::simulate::world::{Pool, Role};
-use cognito_auth_exporter::simulate::{Options, Simulation};
 use cognito_auth_exporter::source::cognito::{Clients, Cognito, Connection};
 use cognito_auth_exporter::source::{
     CallOutcome, Listing, PageToken, PoolDescription, RefusalCause, SignInNames, Source as _, SourceError,
 };
+use cognito_auth_simulator::fault::{Fault, Misfortune, Refusal as Refused};
+use cognito_auth_simulator::world::{Pool, Role};
+use cognito_auth_simulator::{Options, Simulation};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 const POOL: &str = "eu-west-1_Example";

@@ -7,15 +7,16 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_simulator::world::{Pool, World};
+use serde_json::Value;
+
 use crate::exporter;
 use crate::exporter::{Exporter, Scrape};
 use crate::peers;
 use crate::receiver;
 use crate::stage::{MINUTE, Stage, is, now, sign_ins};
 use crate::store;
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use serde_json::Value;
 
 const POOL: &str = "eu-west-1_State";
 

@@ -13,15 +13,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_exporter::config::StateConfig;
+use cognito_auth_exporter::ledger::{Ledger, OutboxState};
+use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::world::{Pool, World};
+
 use crate::exporter;
 use crate::exporter::{Exporter, Scrape};
 use crate::receiver::Reply;
 use crate::stage::{MINUTE, READ, Stage, Terms, is, now, sign_ins};
-use cognito_auth_exporter::config::StateConfig;
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::ledger::{Ledger, OutboxState};
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
-use cognito_auth_exporter::simulate::world::{Pool, World};
 
 /// `terminationGracePeriodSeconds`, unless somebody sets it: then Kubernetes kills.
 const KUBERNETES_PATIENCE: Duration = Duration::from_secs(30);

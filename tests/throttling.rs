@@ -1,11 +1,12 @@
 //! The application's own calls come first: the built binary against the documented quotas, with an application that needs
 //! most of them. What the budget does over hours is played in virtual time in `src/budget/tests.rs`.
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_simulator::calls::{Call, Outcome};
+use cognito_auth_simulator::quota::{Category, Quotas};
+use cognito_auth_simulator::world::{Pool, World};
+
 use crate::stage::{MINUTE, READ, Stage, is, now, said, sign_ins};
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::calls::{Call, Outcome};
-use cognito_auth_exporter::simulate::quota::{Category, Quotas};
-use cognito_auth_exporter::simulate::world::{Pool, World};
 
 const POOL: &str = "eu-west-1_Busy";
 

@@ -16,10 +16,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cognito_auth_exporter::cursor::Cursor;
-use cognito_auth_exporter::event::{AuthEvent, Challenge, MutableDigest, UnixMillis, Word};
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::event::{AuthEvent, Challenge, MutableDigest, UnixMillis, Word};
+use cognito_auth_core::walk::{Kind, Next, Rules, Taken, Walk};
 use cognito_auth_exporter::source::{Page, PageToken};
-use cognito_auth_exporter::walk::{Kind, Next, Rules, Taken, Walk};
 use proptest::prelude::*;
 
 use crate::long;

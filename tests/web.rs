@@ -6,22 +6,23 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::exporter;
-use crate::exporter::{Exporter, PATIENCE};
-use crate::peers;
-use crate::prometheus::Server;
+use cognito_auth_core::event::UnixMillis;
 use cognito_auth_exporter::config::{self, ClientAuth};
-use cognito_auth_exporter::event::UnixMillis;
 use cognito_auth_exporter::http::{HttpServer, Router, Scrapes, Web};
 use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle};
 use cognito_auth_exporter::metrics::Metrics;
-use cognito_auth_exporter::simulate::world::Pool;
-use cognito_auth_exporter::simulate::{Options, Simulation};
 use cognito_auth_exporter::status::StatusBoard;
+use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::{Options, Simulation};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
+
+use crate::exporter;
+use crate::exporter::{Exporter, PATIENCE};
+use crate::peers;
+use crate::prometheus::Server;
 
 /// The cheapest there is.
 const COST: u32 = 4;

@@ -18,13 +18,15 @@ use aws_smithy_runtime_api::client::runtime_components::RuntimeComponents;
 use aws_smithy_runtime_api::shared::IntoShared as _;
 use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
-use cognito_auth_exporter::config::{Compression, OtlpConfig, StateConfig};
-use cognito_auth_exporter::courier::{BatchLimits, Courier, CourierReport, RequestOutcome};
-use cognito_auth_exporter::cursor::Cursor;
-use cognito_auth_exporter::entry::PoolIdentity;
-use cognito_auth_exporter::event::{
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::event::{
     AuthEvent, Challenge, EventContext, EventRisk, EventType, UnixMillis, Vocabulary, Word,
 };
+use cognito_auth_core::schedule::{Habit, Lane, PoolSlot};
+use cognito_auth_core::walk::Rules;
+use cognito_auth_exporter::config::{Compression, OtlpConfig, StateConfig};
+use cognito_auth_exporter::courier::{BatchLimits, Courier, CourierReport, RequestOutcome};
 use cognito_auth_exporter::gate::Gate;
 use cognito_auth_exporter::ledger::{Ledger, UserRecord};
 use cognito_auth_exporter::lifecycle::Clock;
@@ -32,12 +34,10 @@ use cognito_auth_exporter::metrics::Metrics;
 use cognito_auth_exporter::poller::names::Names;
 use cognito_auth_exporter::poller::turn::{self, Known, Means};
 use cognito_auth_exporter::pool::Pool;
-use cognito_auth_exporter::schedule::{Habit, Lane, PoolSlot};
-use cognito_auth_exporter::simulate::wire::event_json;
 use cognito_auth_exporter::sink::otlp::OtlpSink;
 use cognito_auth_exporter::source::cognito::{Clients, Cognito, Connection};
 use cognito_auth_exporter::source::metered::Metered;
-use cognito_auth_exporter::walk::Rules;
+use cognito_auth_simulator::wire::event_json;
 use http::StatusCode;
 use tokio::runtime::Runtime;
 use tokio::sync::Semaphore;

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use cognito_auth_exporter::simulate::quota::Quotas;
-use cognito_auth_exporter::simulate::world::World;
-use cognito_auth_exporter::simulate::{Options, Simulation};
+use cognito_auth_simulator::quota::Quotas;
+use cognito_auth_simulator::world::World;
+use cognito_auth_simulator::{Options, Simulation};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::runtime::Handle;

@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::schedule::PoolSlot;
+use cognito_auth_core::walk::Rules;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -11,7 +14,6 @@ use tracing::{info, warn};
 use super::lanes::{LaneKey, Lanes};
 use super::limit::LimitWatch;
 use crate::config::{Config, PoolConfig, Rate};
-use crate::entry::PoolIdentity;
 use crate::gate::Gate;
 use crate::http::Scrapes;
 use crate::ledger::PoolRecord;
@@ -20,14 +22,12 @@ use crate::poller::health::{Health, Trouble};
 use crate::poller::turn::Means;
 use crate::poller::{Message, Pace, Poller};
 use crate::pool::Pool;
-use crate::schedule::PoolSlot;
 use crate::source::metered::Metered;
 use crate::source::{CallOutcome, Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
 use crate::status::StatusBoard;
 use crate::targets::discovery::{Discovery, Wishes};
 use crate::targets::names::NamingRules;
 use crate::targets::roster::Joining;
-use crate::walk::Rules;
 
 /// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
 const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));

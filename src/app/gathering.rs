@@ -7,6 +7,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::schedule::PoolSlot;
+use cognito_auth_core::shard::Shares;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -15,14 +18,11 @@ use super::follower::{Begin, Follower, Leaving, identity};
 use super::lanes::{Gates, Lanes};
 use super::show_totals;
 use crate::config::{Config, PoolConfig, Rate};
-use crate::event::UnixMillis;
 use crate::http::Scrapes;
 use crate::ledger::{Ledger, LedgerError, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle};
 use crate::metrics::Metrics;
 use crate::poller::turn::Means;
-use crate::schedule::PoolSlot;
-use crate::shard::Shares;
 use crate::source::cognito::{Clients, Cognito};
 use crate::status::StatusBoard;
 use crate::stop_point::{self, Step};

@@ -5,10 +5,10 @@ use std::io::{ErrorKind, Read as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use cognito_auth_core::privacy::{HashKey, Privacy};
 use tracing::warn;
 
 use crate::config::PrivacyConfig;
-use crate::privacy::{HashKey, Privacy};
 
 /// Bytes of a key file at most: more than any key, and not a disk image given by mistake.
 const FILE_BYTES_MAX: u64 = 4096;

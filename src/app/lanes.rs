@@ -4,11 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cognito_auth_core::budget::DEFAULT_READ_LIMIT;
+use cognito_auth_core::entry::PoolIdentity;
 use tokio::sync::mpsc;
 
-use crate::budget::DEFAULT_READ_LIMIT;
 use crate::config::{Config, PoolConfig, Rate};
-use crate::entry::PoolIdentity;
 use crate::gate::Gate;
 use crate::poller::Message;
 
@@ -147,10 +147,10 @@ impl<S> Lanes<S> {
 mod tests {
     use std::time::Duration;
 
+    use cognito_auth_core::shard::Shard;
     use tokio::time::Instant;
 
     use super::*;
-    use crate::shard::Shard;
     use crate::source::cognito::Cognito;
 
     fn config(shard: Shard) -> Config {

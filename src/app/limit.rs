@@ -6,15 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cognito_auth_core::budget::{DEFAULT_READ_LIMIT, RATE_MAX_PER_SECOND};
+use cognito_auth_core::shard::Shard;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::budget::{DEFAULT_READ_LIMIT, RATE_MAX_PER_SECOND};
 use crate::lifecycle::Clock;
 use crate::metrics::{AccountLimit, Metrics};
 use crate::poller::health::Trouble;
 use crate::pool::Pool;
-use crate::shard::Shard;
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
 
@@ -108,14 +108,15 @@ impl<S: Source> LimitWatch<S> {
 mod tests {
     use std::sync::Mutex;
 
+    use cognito_auth_core::entry::PoolIdentity;
+    use cognito_auth_core::event::UnixMillis;
+    use cognito_auth_core::schedule::PoolSlot;
+    use cognito_auth_core::walk::Rules;
+
     use super::*;
-    use crate::entry::PoolIdentity;
-    use crate::event::UnixMillis;
     use crate::gate::Gate;
-    use crate::schedule::PoolSlot;
     use crate::source::metered::Metered;
     use crate::source::{Listing, Page, PageToken, PoolDescription, UserPage};
-    use crate::walk::Rules;
 
     const POOL: &str = "eu-west-1_Limit";
     const NOW: UnixMillis = UnixMillis(1_795_523_756_000);

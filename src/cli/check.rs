@@ -14,17 +14,17 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use cognito_auth_core::answer::Answer;
+use cognito_auth_core::budget::DEFAULT_READ_LIMIT;
+use cognito_auth_core::printable::printable;
+use cognito_auth_core::shard::Shard;
 
 use super::progress::Progress;
 use crate::app::hash_keys::{self, KeyFile};
-use crate::budget::DEFAULT_READ_LIMIT;
 use crate::config::{Config, PoolConfig, Rate, StateConfig};
 use crate::http::{HttpServer, Web};
 use crate::ledger::Ledger;
 use crate::lifecycle::Clock;
-use crate::printable::printable;
-use crate::shard::Shard;
-use crate::sink::Answer;
 use crate::sink::otlp::OtlpSink;
 use crate::source::cognito::{Clients, Cognito, TransportError};
 use crate::source::{Listing, Operation, PoolDescription, Refusal, RefusalCause, Source, SourceError};

@@ -12,6 +12,9 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
+use cognito_auth_simulator::population::Population;
+use cognito_auth_simulator::quota::Quotas;
+use cognito_auth_simulator::{Options, Simulation};
 
 use super::logging;
 use super::run::exit_code;
@@ -19,9 +22,6 @@ use crate::app::App;
 use crate::config::{Config, FirstRun, OtlpConfig, PoolConfig, Proxies, Rate};
 use crate::http::BindError;
 use crate::lifecycle::Signals;
-use crate::simulate::population::Population;
-use crate::simulate::quota::Quotas;
-use crate::simulate::{Options, Simulation};
 use crate::source::cognito::Clients;
 
 /// The demo's pool.

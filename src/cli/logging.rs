@@ -7,6 +7,7 @@
 
 use std::io::{self, Write};
 
+use cognito_auth_core::printable::is_commanding;
 use tracing::Level;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt as _;
@@ -14,7 +15,6 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer as _, fmt, reload};
 
 use crate::config::{LogConfig, LogFormat};
-use crate::printable::is_commanding;
 
 /// Starts the log; answers what sets its level. Does nothing if there is one already.
 pub fn start(config: &LogConfig) -> impl Fn(Level) + Send + Sync + use<> {

@@ -9,16 +9,17 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand, ValueEnum};
+use cognito_auth_core::answer::shown_reason;
+use cognito_auth_core::entry::OutboxId;
 use serde::Serialize;
 
 use super::ConfigArgs;
 use super::table::{cell, line, widen};
 use crate::app::hash_keys;
 use crate::config::Config;
-use crate::courier::{OutboxId, Unreadable};
+use crate::courier::Unreadable;
 use crate::ledger::{Ledger, LedgerError, Quarantined};
 use crate::lifecycle::Clock;
-use crate::sink;
 
 /// Records of one reading: memory stays small whatever the quarantine's size.
 const AT_ONCE: usize = 512;
@@ -306,7 +307,7 @@ impl Line {
             Err(unreadable) => return Self { unreadable: Some(unreadable.to_string()), ..line },
         };
         // An earlier version may have stored a reason that this one would have withheld.
-        let line = Self { reason: line.reason.map(|reason| sink::shown_reason(&reason, &entry)), ..line };
+        let line = Self { reason: line.reason.map(|reason| shown_reason(&reason, &entry)), ..line };
         let event = EventMembers {
             log_record_uid: entry.uid(),
             user_pool_id: entry.pool.id.clone(),

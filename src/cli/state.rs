@@ -14,6 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
+use cognito_auth_core::event::UnixMillis;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -21,7 +22,6 @@ use super::ConfigArgs;
 use super::progress::Progress;
 use crate::app::hash_keys;
 use crate::config::Config;
-use crate::event::UnixMillis;
 use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::Clock;
 

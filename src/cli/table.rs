@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::printable::printable;
+use cognito_auth_core::printable::printable;
 
 /// The longest that a column gets, in characters; longer values stick out of their line alone.
 const WIDTH_MAX: usize = 48;

@@ -6,6 +6,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cognito_auth_core::budget::RATE_MAX_PER_SECOND;
+use cognito_auth_core::masking::{Mode, Modes};
+use cognito_auth_core::record::TimestampSource;
+use cognito_auth_core::shard::{self, Shard};
 use http::{HeaderName, HeaderValue, Uri};
 
 use super::environment::{LOGS_ENDPOINT, POD_NAMES, RESOURCE_ATTRIBUTES, SERVICE_NAME, variable_name};
@@ -19,11 +23,8 @@ use super::shapes::{
 };
 use super::{
     Compression, Config, DiscoveryConfig, FirstRun, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol,
-    PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, TimestampSource, pairs,
+    PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, pairs,
 };
-use crate::budget::RATE_MAX_PER_SECOND;
-use crate::privacy::{Mode, Modes};
-use crate::shard::{self, Shard};
 
 /// What came of reading settings.
 pub(super) struct Reading {

@@ -9,11 +9,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytesize::ByteSize;
+use cognito_auth_core::event::UnixMillis;
 use figment::value::{Dict, Num, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-use crate::event::UnixMillis;
 
 /// What a TOML date without quotes becomes: a table with this single key.
 const TOML_DATE: &str = "$__toml_private_datetime";

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
+use cognito_auth_core::batch_splitter::Pace;
 use tokio::time::Instant;
-
-use super::delivery::Pace;
 
 /// How often a fault that goes on may say that it says something else now: some put a time or a number in each message.
 const CHANGES_EVERY: Duration = Duration::from_secs(60);

@@ -2,14 +2,11 @@
 
 use std::future::Future;
 
+use cognito_auth_core::entry::Entry;
+use cognito_auth_core::entry::OutboxId;
 use tokio::sync::watch;
 
-use crate::entry::Entry;
 pub use crate::metrics::RequestOutcome;
-
-/// An entry's place in the outbox. Entries become visible in the order of their ids, and an id is never used again.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct OutboxId(pub u64);
 
 /// Why an entry cannot be read: what is stored is not what was written.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

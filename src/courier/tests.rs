@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
+use cognito_auth_core::batch_splitter;
+use cognito_auth_core::event::AuthEvent;
+use cognito_auth_core::fixtures::bare_entry;
+
 use super::*;
-use crate::event::AuthEvent;
-use crate::sink::record::tests::bare_entry;
 
 #[derive(Default)]
 struct Stored {
@@ -495,14 +497,14 @@ async fn a_receiver_of_any_temper_that_takes_nothing_gets_nothing_into_quarantin
                 2 => Answer::TooLarge { message: "too large".into() },
                 _ => invalid(),
             });
-        receiver.entry_bytes = if seed % 2 == 0 { 1000 } else { delivery::RECORD_LARGE_BYTES + 1 };
+        receiver.entry_bytes = if seed % 2 == 0 { 1000 } else { batch_splitter::RECORD_LARGE_BYTES + 1 };
         let life = async {
             sleep(Duration::from_hours(2)).await;
             let calm = receiver.offered().len();
             sleep(Duration::from_hours(1)).await;
             let sends = receiver.offered().len() - calm;
             // Those that are set aside, each alone, twice a minute.
-            assert!((30..=2 * delivery::SET_ASIDE_MAX * 150).contains(&sends), "{sends} sends in an hour");
+            assert!((30..=2 * batch_splitter::SET_ASIDE_MAX * 150).contains(&sends), "{sends} sends in an hour");
             assert_eq!((outbox.quarantined().len(), outbox.waiting().len() as u64), (0, entries), "seed {seed}");
             receiver.now_answering(|_| accepted());
             sleep(Duration::from_mins(3)).await;

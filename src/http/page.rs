@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use cognito_auth_core::event::UnixMillis;
 use sha2::{Digest as _, Sha256};
 
 use self::chart::{Bar, Outcomes};
-use crate::event::UnixMillis;
 use crate::status::{ErrorStatus, Finding, HistoryWalks, PoolStatus, Severity, StatusReport};
 
 /// How often an open page reads itself anew.

@@ -5,6 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
+use cognito_auth_core::counters::Series;
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::entry::OutboxId;
+use cognito_auth_core::event::UnixMillis;
+
 use super::engine::{Change, Engine, Reader};
 use super::envelope::{Count, Format, Instance, LostSince, OtherName, Record};
 use super::error::LedgerError;
@@ -13,10 +18,7 @@ use super::names::RecordName;
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
 use super::{OutboxState, UserRecord};
-use crate::courier::{OutboxId, Settlement};
-use crate::cursor::Cursor;
-use crate::event::UnixMillis;
-use crate::tally::Series;
+use crate::courier::Settlement;
 
 /// What one request wants, encoded as far as that needs no books.
 pub(super) enum Work {

@@ -157,7 +157,7 @@ impl Record for Count {
     const WHAT: &'static str = "a total";
 }
 
-/// What may be stored of users, as [`Privacy::note`](crate::privacy::Privacy::note) says it.
+/// What may be stored of users, as [`Privacy::note`](cognito_auth_core::privacy::Privacy::note) says it.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct PrivacyNote {
     #[prost(string, tag = "1")]

@@ -48,6 +48,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use cognito_auth_core::event::UnixMillis;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -58,7 +59,6 @@ use super::envelope::{Format, Record as _};
 use super::error::LedgerError;
 use super::keys;
 use crate::config::StateConfig;
-use crate::event::UnixMillis;
 use crate::stop_point::{self, Step};
 
 /// Damaged ledgers that are kept. One would be overwritten by the second accident of an afternoon, many would fill a disk.

@@ -11,6 +11,9 @@
 //! its place in one step, and the old one is removed with all that it held: a process that dies leaves the one or the other
 //! (see [`home`](super::home)). What lies in a damaged ledger that was moved aside stays as it was.
 
+use cognito_auth_core::entry::Entry;
+use cognito_auth_core::privacy::{self, Privacy};
+
 use super::UserRecord;
 use super::books::Books;
 use super::engine::{Change, Engine, Reader};
@@ -21,8 +24,6 @@ use super::keys;
 use super::names::RecordName;
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
-use crate::entry::Entry;
-use crate::privacy::{self, Privacy};
 
 /// Records of one write: hashed names come in no order, and the engine's memory grows with random keys.
 const AT_ONCE: usize = 100;

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::entry::{Entry, PoolIdentity, UserIdentity};
-use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Vocabulary, Word};
-use crate::privacy::Modes;
+use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::event::{
+    AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Vocabulary, Word,
+};
+use cognito_auth_core::masking::Modes;
 
 use super::envelope::{self, Record};
 use super::error::LedgerError;

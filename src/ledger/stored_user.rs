@@ -12,13 +12,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::cursor::{Cursor, Dates, LastSeen, OpenWalk, Sighting, Watch};
-use crate::event::{EventKey, Facts, Label, MutableDigest, UnixMillis, Vocabulary};
-use crate::source::PageToken;
+use cognito_auth_core::cursor::{Cursor, Dates, LastSeen, OpenWalk, Sighting, Watch};
+use cognito_auth_core::event::{EventKey, Facts, Label, MutableDigest, UnixMillis, Vocabulary};
 
 use super::envelope::{self, Record};
 use super::error::LedgerError;
 use super::{HabitAt, Standing, UserRecord};
+use crate::source::PageToken;
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct StoredUser {
@@ -392,12 +392,12 @@ fn plus(difference: i64, base: UnixMillis) -> UnixMillis {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use cognito_auth_core::event::{ChallengeName, EventResponse, EventType, FeedbackValue, RiskDecision, RiskLevel};
     use proptest::collection::{btree_map, vec};
     use proptest::option::of;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::event::{ChallengeName, EventResponse, EventType, FeedbackValue, RiskDecision, RiskLevel};
 
     fn time() -> impl Strategy<Value = UnixMillis> {
         prop_oneof![

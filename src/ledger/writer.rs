@@ -16,6 +16,8 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::counters::Series;
+use cognito_auth_core::event::UnixMillis;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info};
@@ -24,9 +26,7 @@ use super::books::{Books, Group, Published, Work};
 use super::engine::{Engine, Reader};
 use super::error::LedgerError;
 use super::home::{Home, LastCommit};
-use crate::event::UnixMillis;
 use crate::stop_point::{self, Step};
-use crate::tally::Series;
 
 /// Requests that wait for the writer. Beyond it callers wait to be heard: a poller has at most as many turns at once.
 pub(super) const WAITING_MAX: usize = 256;

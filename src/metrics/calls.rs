@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use cognito_auth_core::event::UnixMillis;
 use prometheus::Histogram;
 
 use super::family::{Counter, Distribution, Exposition, Family, Gauge};
 use super::labels::PerLabel;
-use crate::event::UnixMillis;
 use crate::source::{CallOutcome, Operation};
 
 const API_REQUESTS: Family<Counter, 4> = Family::new(

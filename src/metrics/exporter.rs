@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::shard::Shard;
+
 use super::family::{Counter, Exposition, Family, Gauge};
 use super::labels::{LabelValue as _, PauseReason, PerLabel, RecordOutcome, RequestOutcome, Stage};
 use super::{OutboxSize, REVISION, VERSION};
-use crate::event::UnixMillis;
-use crate::shard::Shard;
 
 const LAST_PROGRESS: Family<Gauge, 1> = Family::new(
     "cognito_exporter_last_progress_timestamp_seconds",

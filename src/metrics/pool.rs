@@ -6,15 +6,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use cognito_auth_core::counters::Series;
+use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::event::UnixMillis;
 use prometheus::Histogram;
 use prometheus::core::Metric as _;
 
 use super::family::{Counter, Distribution, Exposition, Family, Gauge};
 use super::labels::{Fetched, LabelValue as _, PerLabel, UserState};
 use super::{PageEvents, PollForecast, UserCounts};
-use crate::entry::PoolIdentity;
-use crate::event::UnixMillis;
-use crate::tally::Series;
 
 const EVENTS: Family<Counter, 4> = Family::new(
     "cognito_auth_events_total",

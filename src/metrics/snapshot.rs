@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use cognito_auth_core::counters::Series;
+use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::shard::Shard;
+
 use super::calls::AccountLimit;
 use super::labels::LabelValue as _;
 use super::pool::{DELAY_BOUNDS_SECS, Pool};
 use super::{Metrics, OutboxSize, PollForecast, UserCounts, lock};
-use crate::entry::PoolIdentity;
-use crate::event::UnixMillis;
-use crate::shard::Shard;
 use crate::source::{CallOutcome, Operation};
-use crate::tally::Series;
 
 /// One pool. What has not been reported yet is None.
 #[derive(Clone, PartialEq, Debug)]

@@ -1,8 +1,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
+use cognito_auth_core::event::{EventResponse, EventType, Label, Outcome, RiskDecision};
+
 use super::*;
-use crate::event::{EventResponse, EventType, Label, Outcome, RiskDecision};
 
 const POOL: &str = "eu-west-1_Abc123";
 

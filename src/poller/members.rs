@@ -9,10 +9,9 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::schedule::{PoolSlot, UserSlot};
 use hashbrown::HashTable;
-
-use crate::event::UnixMillis;
-use crate::schedule::{PoolSlot, UserSlot};
 
 /// Failures of its own after which a user counts as failing: one may be bad luck.
 const FAILING_AFTER: u8 = 3;

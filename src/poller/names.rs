@@ -4,12 +4,12 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::event::AuthEvent;
 use tokio::sync::OnceCell;
 
 use super::turn::{Means, TurnError, unless_stopped};
 use super::twins::Shown;
-use crate::cursor::Cursor;
-use crate::event::AuthEvent;
 use crate::ledger::{Ledger, LedgerError, Twin};
 use crate::pool::Pool;
 use crate::source::{Page, Source, SourceError};
@@ -128,23 +128,23 @@ mod tests {
     use std::collections::HashMap;
     use std::time::Duration;
 
+    use cognito_auth_core::entry::PoolIdentity;
+    use cognito_auth_core::event::UnixMillis;
+    use cognito_auth_core::schedule::{Habit, Lane, PoolSlot};
+    use cognito_auth_core::walk::Rules;
     use tokio::sync::Semaphore;
     use tokio::time::Instant;
     use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::config::StateConfig;
-    use crate::entry::PoolIdentity;
-    use crate::event::UnixMillis;
     use crate::gate::Gate;
     use crate::ledger::UserRecord;
     use crate::lifecycle::Clock;
     use crate::metrics::Metrics;
     use crate::poller::turn::{Known, take};
-    use crate::schedule::{Habit, Lane, PoolSlot};
     use crate::source::metered::Metered;
     use crate::source::{Listing, PageToken, PoolDescription, UserPage};
-    use crate::walk::Rules;
 
     const POOL: &str = "eu-west-1_Names";
     const START: i64 = 1_795_523_756_000;

@@ -7,25 +7,25 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cognito_auth_core::counters::{self, Series};
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::entry::{Entry, UserIdentity};
+use cognito_auth_core::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
+use cognito_auth_core::masking::Modes;
+use cognito_auth_core::schedule::{Allowed, Backlog, Found, Habit, Lane};
+use cognito_auth_core::walk::page_size::{Fit, page_size};
+use cognito_auth_core::walk::{Kind, Next, Taken, Walk};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::cursor::Cursor;
-use crate::entry::{Entry, UserIdentity};
-use crate::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
 use crate::ledger::{Commit, HabitAt, Ledger, LedgerError, Twin, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::poller::names::{self, Names};
 use crate::pool::Pool;
-use crate::privacy::Modes;
-use crate::schedule::{Allowed, Backlog, Found, Habit, Lane};
 use crate::source::{Page, Source, SourceError};
 use crate::stop_point::{self, Step};
-use crate::tally::{self, Series};
-use crate::walk::page_size::{Fit, page_size};
-use crate::walk::{Kind, Next, Taken, Walk};
 
 /// Pages of one poll. What is left goes to the lane for backlog, so that one busy user cannot hold up the others.
 const POLL_PAGES_MAX: u32 = 20;
@@ -368,7 +368,7 @@ async fn commit<S: Source>(
         .collect();
     if let Some(record) = record {
         let totals = totals(&taken);
-        let entry = |finding: crate::walk::Finding| Entry {
+        let entry = |finding: cognito_auth_core::walk::Finding| Entry {
             pool: pool.identity.clone(),
             user: user.clone(),
             event: finding.event,
@@ -400,10 +400,10 @@ async fn commit<S: Source>(
 fn totals(taken: &Taken) -> Vec<(Series, u64)> {
     let mut totals = BTreeMap::new();
     let seen = taken.findings.iter().flat_map(|finding| match &finding.before {
-        None => tally::first_sight(&finding.facts, finding.live),
-        Some(before) => tally::revision(before, &finding.facts, finding.live),
+        None => counters::first_sight(&finding.facts, finding.live),
+        Some(before) => counters::revision(before, &finding.facts, finding.live),
     });
-    let unfinished = taken.unfinished.iter().flat_map(|facts| tally::unfinished(facts, true));
+    let unfinished = taken.unfinished.iter().flat_map(|facts| counters::unfinished(facts, true));
     for (series, increment) in seen.chain(unfinished) {
         *totals.entry(series).or_default() += increment;
     }
@@ -429,15 +429,16 @@ fn page_events(taken: &Taken) -> PageEvents {
 
 #[cfg(test)]
 mod tests {
+    use cognito_auth_core::entry::PoolIdentity;
+    use cognito_auth_core::event::AuthEvent;
+    use cognito_auth_core::schedule::PoolSlot;
+    use cognito_auth_core::walk::Rules;
+
     use super::*;
     use crate::config::StateConfig;
-    use crate::entry::PoolIdentity;
-    use crate::event::AuthEvent;
     use crate::gate::Gate;
-    use crate::schedule::PoolSlot;
     use crate::source::metered::Metered;
     use crate::source::{Listing, PageToken, PoolDescription, UserPage};
-    use crate::walk::Rules;
 
     const POOL: &str = "eu-west-1_Turn";
     const NOW: UnixMillis = UnixMillis(1_795_523_756_000);

@@ -23,7 +23,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::event::{AuthEvent, EventKey, UnixMillis};
+use cognito_auth_core::event::{AuthEvent, EventKey, UnixMillis};
 
 /// How long a name that waits is taken for what it was. A call an hour for each is nothing, and whom it is moved to is followed
 /// that much later, but loses nothing by it.

@@ -12,15 +12,16 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cognito_auth_core::answer::Answer;
+use cognito_auth_core::entry::Entry;
 use http::Uri;
 use http_body_util::BodyExt as _;
 use opentelemetry_otlp::Protocol;
 use opentelemetry_sdk::logs::LogBatch;
 
 use crate::config::{OtlpConfig, OtlpProtocol};
-use crate::entry::Entry;
 use crate::lifecycle::Clock;
-use crate::sink::{Answer, Sink};
+use crate::sink::Sink;
 
 mod answer;
 mod connector;

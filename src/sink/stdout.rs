@@ -8,12 +8,13 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use cognito_auth_core::answer::Answer;
+use cognito_auth_core::entry::Entry;
+use cognito_auth_core::record::TimestampSource;
+use cognito_auth_core::record::{Record, Value};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use crate::config::TimestampSource;
-use crate::entry::Entry;
-use crate::sink::record::{Record, Value};
-use crate::sink::{Answer, Sink};
+use crate::sink::Sink;
 
 /// Prints records to a writer.
 #[derive(Debug)]
@@ -90,7 +91,7 @@ impl Serialize for Line<'_> {
         line.serialize_entry("event_name", record.event_name)?;
         line.serialize_entry("severity_number", &(record.severity as u8))?;
         line.serialize_entry("severity_text", record.severity.as_str())?;
-        line.serialize_entry("body", &record.body)?;
+        line.serialize_entry("body", &JsonValue(&record.body))?;
         line.serialize_entry("attributes", &Map(&record.attributes))?;
         line.end()
     }
@@ -101,27 +102,31 @@ struct Map<'a>(&'a [(&'static str, Value<'a>)]);
 
 impl Serialize for Map<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, value)| (name, value)))
+        serializer.collect_map(self.0.iter().map(|(name, value)| (name, JsonValue(value))))
     }
 }
 
-impl Serialize for Value<'_> {
+/// A value as JSON.
+pub struct JsonValue<'a>(pub &'a Value<'a>);
+
+impl Serialize for JsonValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Text(text) => serializer.serialize_str(text),
-            Self::Integer(number) => serializer.serialize_i64(*number),
-            Self::Bool(truth) => serializer.serialize_bool(*truth),
-            Self::Texts(texts) => serializer.collect_seq(*texts),
-            Self::Map(map) => Map(map).serialize(serializer),
-            Self::Maps(maps) => serializer.collect_seq(maps.iter().map(|map| Map(map))),
+        match self.0 {
+            Value::Text(text) => serializer.serialize_str(text),
+            Value::Integer(number) => serializer.serialize_i64(*number),
+            Value::Bool(truth) => serializer.serialize_bool(*truth),
+            Value::Texts(texts) => serializer.collect_seq(*texts),
+            Value::Map(map) => Map(map).serialize(serializer),
+            Value::Maps(maps) => serializer.collect_seq(maps.iter().map(|map| Map(map))),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use cognito_auth_core::fixtures::{bare_entry, full_entry};
+
     use super::*;
-    use crate::sink::record::tests::{bare_entry, full_entry};
 
     async fn printed(batch: &[Entry]) -> String {
         let mut sink = StdoutSink::to(Vec::new(), TimestampSource::Event);

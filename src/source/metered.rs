@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use cognito_auth_core::entry::PoolIdentity;
 use tokio::time::Instant;
 
 use super::{Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
-use crate::entry::PoolIdentity;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use crate::source::CallOutcome;

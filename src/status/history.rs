@@ -6,9 +6,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use cognito_auth_core::event::UnixMillis;
 use serde::Serialize;
 
-use crate::event::UnixMillis;
 use crate::metrics::{Counts, DELAY_BOUNDS_SECS};
 
 /// The length of a slot.

@@ -6,10 +6,10 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use cognito_auth_core::event::UnixMillis;
 use serde::Serialize;
 
 use super::{PoolStatus, StatusReport};
-use crate::event::UnixMillis;
 
 /// How long a process may take to get its first answers before that is worth a word.
 const WARM_UP: Duration = Duration::from_secs(2 * 60);
@@ -139,8 +139,9 @@ fn of_delivery(report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
 
 #[cfg(test)]
 mod tests {
+    use cognito_auth_core::entry::PoolIdentity;
+
     use super::*;
-    use crate::entry::PoolIdentity;
     use crate::metrics::{Metrics, OutboxSize, PauseReason, UserCounts};
     use crate::status::StatusBoard;
 

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeSet;
 
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::privacy::Privacy;
+use cognito_auth_core::shard::Shard;
 use sha2::{Digest as _, Sha256};
 
 use crate::config::{FirstRun, PoolConfig};
-use crate::cursor::Cursor;
-use crate::event::UnixMillis;
-use crate::privacy::Privacy;
-use crate::shard::Shard;
 use crate::source::{ListedUser, Listing};
 
 /// Whom a pool's configuration selects.

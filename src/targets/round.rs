@@ -19,11 +19,12 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
 
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::privacy::Privacy;
+
 use super::exclusion::Exclusions;
 use super::names::{Claim, NamingRules};
 use super::roster::Selection;
-use crate::event::UnixMillis;
-use crate::privacy::Privacy;
 use crate::source::{ListedUser, Listing, PageToken, UserPage};
 
 /// Pages of one listing in a row: sixty million users, more than a pool can have (40 million). A listing that is longer

@@ -5,8 +5,8 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use cognito_auth_exporter::simulate::fault::{Fault, Misfortune};
-use cognito_auth_exporter::simulate::world::Pool;
+use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::world::Pool;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;

@@ -1,7 +1,7 @@
 //! One event is one EventId, and no date is trusted.
 
-use cognito_auth_exporter::event::{AuthEvent, EventRisk, UnixMillis, Word};
-use cognito_auth_exporter::simulate::world::World;
+use cognito_auth_core::event::{AuthEvent, EventRisk, UnixMillis, Word};
+use cognito_auth_simulator::world::World;
 
 use crate::exporter::{Exporter, Scrape};
 use crate::stage::{MINUTE, Stage, all_live, go_on, is, now, populate};

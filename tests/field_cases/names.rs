@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::fault::Fault;
-use cognito_auth_exporter::simulate::world::{Pool, User, World};
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_simulator::fault::Fault;
+use cognito_auth_simulator::world::{Pool, User, World};
 
 use crate::exporter::Exporter;
 use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};

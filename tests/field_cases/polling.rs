@@ -3,11 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::fault::{Fault, Refusal};
-use cognito_auth_exporter::simulate::quota::{Category, Quotas};
-use cognito_auth_exporter::simulate::world::Pool;
+use cognito_auth_core::event::UnixMillis;
 use cognito_auth_exporter::stop_point::Step;
+use cognito_auth_simulator::fault::{Fault, Refusal};
+use cognito_auth_simulator::quota::{Category, Quotas};
+use cognito_auth_simulator::world::Pool;
 
 use crate::exporter::Exporter;
 use crate::receiver::Received;

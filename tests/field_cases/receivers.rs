@@ -2,8 +2,8 @@
 
 use std::process::Output;
 
-use cognito_auth_exporter::event::AuthEvent;
-use cognito_auth_exporter::simulate::world::World;
+use cognito_auth_core::event::AuthEvent;
+use cognito_auth_simulator::world::World;
 use tonic::Code;
 
 use crate::exporter::Exporter;

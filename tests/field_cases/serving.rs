@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cognito_auth_exporter::simulate::world::Pool;
+use cognito_auth_simulator::world::Pool;
 
 use crate::exporter::{Exporter, PATIENCE};
 use crate::stage::{Stage, said};

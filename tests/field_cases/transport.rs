@@ -3,8 +3,8 @@
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
-use cognito_auth_exporter::event::UnixMillis;
-use cognito_auth_exporter::simulate::world::{Pool, World};
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_simulator::world::{Pool, World};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;

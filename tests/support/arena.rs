@@ -21,10 +21,10 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use cognito_auth_exporter::schedule::{
+use cognito_auth_core::schedule::{
     Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot,
 };
-use cognito_auth_exporter::walk::page_size::page_size;
+use cognito_auth_core::walk::page_size::page_size;
 use fastrand::Rng;
 
 pub const PAGE: usize = 60;

@@ -9,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::event::{AuthEvent, UnixMillis};
 use cognito_auth_exporter::config::StateConfig;
-use cognito_auth_exporter::event::{AuthEvent, UnixMillis};
 use cognito_auth_exporter::ledger::Ledger;
 use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_exporter::simulate::calls::Call;
-use cognito_auth_exporter::simulate::quota::Quotas;
-use cognito_auth_exporter::simulate::world::{Pool, World};
-use cognito_auth_exporter::simulate::{Options, Simulation};
+use cognito_auth_simulator::calls::Call;
+use cognito_auth_simulator::quota::Quotas;
+use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::{Options, Simulation};
 use tempfile::TempDir;
 
 use crate::exporter::{self, Exporter, Scrape};

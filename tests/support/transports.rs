@@ -1,6 +1,6 @@
 //! The two transports of OTLP: the same scenario over each, at once, and what the exporter says of its requests.
 
-use cognito_auth_exporter::simulate::world::World;
+use cognito_auth_simulator::world::World;
 
 use crate::exporter::{Exporter, Scrape};
 use crate::receiver::{Pki, Receiver};

@@ -75,8 +75,9 @@ fn row(event: &WireEvent) -> [String; COLUMNS.len()] {
 
 #[cfg(test)]
 mod tests {
+    use cognito_auth_core::event::UnixMillis;
+
     use super::*;
-    use crate::event::UnixMillis;
 
     fn printed(output: Output, pages: &[Vec<WireEvent>]) -> String {
         let (mut printer, mut out) = (Printer::new(output), vec![]);

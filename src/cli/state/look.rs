@@ -4,13 +4,13 @@ use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
+use cognito_auth_core::counters::Series;
+use cognito_auth_core::event::UnixMillis;
 use serde::Serialize;
 
 use super::super::table::{cell, line, widen};
 use super::{Output, pool};
-use crate::event::UnixMillis;
 use crate::ledger::{Ledger, LedgerError, UserRecord};
-use crate::tally::Series;
 
 /// Rows whose widths are known before the first of them is printed.
 const AT_ONCE: usize = 512;
@@ -133,7 +133,8 @@ impl UserLine {
 impl UserMembers {
     fn of(record: &UserRecord, gone_since: Option<UnixMillis>) -> Self {
         let cursor = &record.cursor;
-        let stretch = |walk: &crate::cursor::OpenWalk| Stretch { from: time(walk.end), to: time(walk.foot) };
+        let stretch =
+            |walk: &cognito_auth_core::cursor::OpenWalk| Stretch { from: time(walk.end), to: time(walk.foot) };
         Self {
             sub: record.sub.clone(),
             joined: time(record.joined),

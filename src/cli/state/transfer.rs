@@ -20,13 +20,13 @@ use std::process::ExitCode;
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use cognito_auth_core::event::UnixMillis;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::super::progress::Progress;
 use super::{hesitate, tell};
 use crate::config::StateConfig;
-use crate::event::UnixMillis;
 use crate::ledger::{Ledger, RecordName};
 
 /// What the first line says it is.

@@ -9,6 +9,8 @@ use std::error::Error;
 use std::time::Duration;
 
 use bytes::Bytes;
+use cognito_auth_core::answer::{Answer, MESSAGE_CHARS_KEPT, NO_ANSWER, NO_OTLP_RESPONSE};
+use cognito_auth_core::event::UnixMillis;
 use http::header::{CONTENT_TYPE, DATE, HeaderMap, LOCATION, RETRY_AFTER};
 use http::{HeaderName, HeaderValue, StatusCode, Uri};
 use opentelemetry_proto::tonic::collector::logs::v1::{ExportLogsPartialSuccess, ExportLogsServiceResponse};
@@ -21,8 +23,6 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
 
 use crate::config::origin;
-use crate::event::UnixMillis;
-use crate::sink::{Answer, MESSAGE_CHARS_KEPT, NO_ANSWER, NO_OTLP_RESPONSE};
 
 /// An HTTP response, read as far as its bound.
 #[derive(Clone, Debug)]

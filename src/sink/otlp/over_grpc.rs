@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use cognito_auth_core::answer::Answer;
 use http::Uri;
 use http::header::HeaderMap;
 use http::uri::Scheme;
@@ -30,7 +31,6 @@ use super::connector::Connector;
 use super::tls::TlsInForce;
 use super::{CONNECT_TIMEOUT, OtlpSetupError, REPLY_BYTES_MAX, USER_AGENT_VALUE, answer};
 use crate::config::{Compression, OtlpConfig};
-use crate::sink::Answer;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 

@@ -13,6 +13,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use cognito_auth_core::answer::Answer;
+use cognito_auth_core::record::SERVICE_NAME;
 use flate2::read::GzDecoder;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, PROXY_AUTHORIZATION, USER_AGENT};
 use http::{Request, Response, Uri};
@@ -28,8 +30,6 @@ use super::connector::Connector;
 use super::tls::TlsInForce;
 use super::{OtlpSetupError, USER_AGENT_VALUE};
 use crate::config::{Compression, OtlpConfig};
-use crate::sink::Answer;
-use crate::sink::record::SERVICE_NAME;
 
 /// How long an unused connection is kept: less than the minute after which common proxies close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);

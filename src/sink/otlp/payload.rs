@@ -6,6 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
 
+use cognito_auth_core::entry::Entry;
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::ocsf;
+use cognito_auth_core::record::TimestampSource;
+use cognito_auth_core::record::{Pairs, Record, SERVICE_NAME, SERVICE_VERSION, Severity, Value};
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity as OtelSeverity};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -15,10 +20,7 @@ use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::logs::{LogBatch, SdkLogRecord, SdkLogger, SdkLoggerProvider};
 use prost::Message as _;
 
-use crate::config::{Schema, TimestampSource};
-use crate::entry::Entry;
-use crate::event::UnixMillis;
-use crate::sink::record::{Pairs, Record, SERVICE_NAME, SERVICE_VERSION, Severity, Value};
+use crate::config::Schema;
 
 /// Makes payloads.
 #[derive(Debug)]
@@ -96,7 +98,11 @@ impl Packer {
 
     /// The record of an entry, before it has a wire format.
     pub(super) fn made<'a>(&self, entry: &'a Entry) -> Record<'a> {
-        Record::of(entry, self.timestamp).in_schema(entry, self.schema)
+        let mut record = Record::of(entry, self.timestamp);
+        if self.schema == Schema::Ocsf {
+            record.body = ocsf::body(entry, &record);
+        }
+        record
     }
 
     fn record(&self, entry: &Entry) -> SdkLogRecord {
@@ -149,9 +155,10 @@ fn map(pairs: Pairs<'_>) -> AnyValue {
 
 #[cfg(test)]
 mod tests {
+    use cognito_auth_core::fixtures::{bare_entry, full_entry};
+
     use super::*;
     use crate::sink::otlp::size;
-    use crate::sink::record::tests::{bare_entry, full_entry};
 
     fn packed(packer: &Packer, entries: &[Entry]) -> ExportLogsServiceRequest {
         let records = packer.records(entries);

@@ -3,9 +3,8 @@
 //! Protobuf's arithmetic (<https://protobuf.dev/programming-guides/encoding/>) over the fields of `opentelemetry/proto/logs/v1` and
 //! `common/v1`: a tag of one byte, as all their numbers are below 16, and before whatever is nested its length.
 
+use cognito_auth_core::record::{Pairs, Record, Value};
 use prost::length_delimiter_len;
-
-use crate::sink::record::{Pairs, Record, Value};
 
 /// A tag and the 64 bits behind it, as times have.
 const FIXED64: usize = 1 + 8;

@@ -2,9 +2,11 @@
 //! becomes an account. Pure.
 
 use aws_sdk_cognitoidentityprovider::types as sdk;
+use cognito_auth_core::event::{
+    AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, Facts, UnixMillis, Vocabulary, Word,
+};
 
 use super::wire::{WireContext, WireEvent, WireFeedback, WireRisk, millis};
-use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, Facts, UnixMillis, Vocabulary, Word};
 use crate::source::{Address, ListedUser, PageToken, PoolDescription, SignInNames, UserPage};
 
 /// The latest time that a CreationDate can mean, 2200-01-01. Milliseconds in the place of seconds would be 50,000 years
@@ -170,8 +172,9 @@ fn account_of(arn: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use cognito_auth_core::event::{EventResponse, EventType};
+
     use super::*;
-    use crate::event::{EventResponse, EventType};
 
     #[test]
     fn what_says_nothing_is_absent_and_an_unknown_word_is_kept() {

@@ -16,9 +16,9 @@ use aws_sdk_cognitoidentityprovider::config::{ConfigBag, Intercept, RuntimeCompo
 use aws_sdk_cognitoidentityprovider::primitives::{DateTime, DateTimeFormat};
 use aws_smithy_runtime_api::box_error::BoxError;
 use aws_smithy_runtime_api::client::interceptors::dyn_dispatch_hint;
+use cognito_auth_core::event::UnixMillis;
 
 use super::wire::millis;
-use crate::event::UnixMillis;
 
 /// What is left of the second that a Date header names.
 const REST_OF_THE_SECOND: Duration = Duration::from_millis(999);

@@ -20,11 +20,11 @@ use aws_sdk_sts::operation::assume_role::AssumeRoleError;
 use aws_sdk_sts::operation::assume_role_with_web_identity::AssumeRoleWithWebIdentityError;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_types::date_time::{DateTime, Format};
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::redact;
 
 use super::answer::Excess;
 use super::wire::millis;
-use crate::event::UnixMillis;
-use crate::personal;
 use crate::source::{Listing, Operation, Refusal, RefusalCause, SourceError};
 
 /// Characters of a text at most; a line of a log should stay one.
@@ -430,7 +430,7 @@ fn impersonal(message: &str, parameters: &[&str]) -> String {
         Some((from, to)) => format!("{}Value (withheld){}", &message[..from], &message[to + 1..]),
         None => message.to_owned(),
     };
-    if parameters.iter().any(|parameter| personal::holds_word(&unquoted, parameter)) {
+    if parameters.iter().any(|parameter| redact::holds_word(&unquoted, parameter)) {
         return "(message withheld: it quotes the request)".to_owned();
     }
     unquoted

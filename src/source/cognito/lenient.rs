@@ -10,13 +10,13 @@
 
 use std::collections::BTreeMap;
 
+use cognito_auth_core::event::UnixMillis;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::wire::{WireChallenge, WireContext, WireEvent, WireFeedback, WirePage, WireRisk};
-use crate::event::UnixMillis;
 
 /// An object's members, none of them read yet. Of two with one name the last counts.
 #[derive(Deserialize, Default)]
@@ -99,11 +99,11 @@ fn challenge(challenge: &RawValue) -> WireChallenge {
 
 #[cfg(test)]
 mod tests {
+    use cognito_auth_core::event::AuthEvent;
     use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::event::AuthEvent;
 
     const SAMPLE: &str = include_str!("../../../tests/samples/01-api-reference-two-events.raw.json");
 

@@ -8,9 +8,8 @@ use std::fmt;
 use aws_sdk_cognitoidentityprovider::operation::admin_list_user_auth_events::AdminListUserAuthEventsOutput;
 use aws_sdk_cognitoidentityprovider::primitives::DateTime;
 use aws_sdk_cognitoidentityprovider::types as sdk;
+use cognito_auth_core::event::UnixMillis;
 use serde::{Serialize, Serializer};
-
-use crate::event::UnixMillis;
 
 /// One answer of AdminListUserAuthEvents. Its Debug, like every Debug here, shows nothing of a user.
 #[derive(Clone, PartialEq, Eq, Default)]

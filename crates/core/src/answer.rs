@@ -1,0 +1,220 @@
+//! What a receiver answered to a batch, cut by what follows from it, and what of its words may be shown.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::entry::Entry;
+use crate::printable;
+use crate::record::country;
+use crate::redact::{self, Place};
+
+/// What is said of an answer that claims success in a form that OTLP does not have.
+pub const NO_OTLP_RESPONSE: &str = "a body that is no OTLP response";
+
+/// What servers say, in lower case, to a request without TLS on a port for TLS: nginx, Go's net/http, Tomcat, Apache.
+const ASKS_FOR_TLS: &[&str] =
+    &["request was sent to https port", "http request to an https", "requires tls", "plain http to an ssl-enabled"];
+
+/// What a receiver said to one batch, cut by what the courier does next. A message begins with the answer's status, in our
+/// words; what is the receiver's own follows after a colon or in parentheses, except in the message of an acceptance, which
+/// is all the receiver's. The rules are the OTLP specification's
+/// (<https://opentelemetry.io/docs/specs/otlp/>, "Failures" and "Retryable Response Codes").
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The receiver has the batch. `rejected` of its records were refused and are not to be sent again (partial success).
+    Accepted {
+        /// Records that the receiver refused.
+        rejected: u64,
+        /// What the receiver said of them, or any warning it gave.
+        message: Option<String>,
+    },
+    /// The receiver cannot take it now, or gave no answer: the same batch again, not before `after` if the receiver named a time.
+    Retry {
+        /// RetryInfo or Retry-After.
+        after: Option<Duration>,
+        /// What happened, for the log.
+        message: String,
+    },
+    /// The batch is too large for the receiver: smaller ones may pass.
+    TooLarge {
+        /// What the receiver said.
+        message: String,
+    },
+    /// The receiver calls the data invalid: at least one record is guilty.
+    Invalid {
+        /// What the receiver said.
+        message: String,
+    },
+    /// Something that no change of the batch can cure (credentials, path, a page in place of an answer): a person must act.
+    Refused {
+        /// What the receiver said.
+        message: String,
+    },
+}
+
+impl Answer {
+    /// What a person can do about it, in the imperative; None where nothing is to be done.
+    pub fn remedy(&self) -> Option<&'static str> {
+        /// What an answer's words begin with: a status of HTTP, or a code of gRPC.
+        fn code(message: &str) -> Option<&str> {
+            message.split([' ', ':']).next()
+        }
+        fn asks_for_tls(message: &str) -> bool {
+            let message = message.to_ascii_lowercase();
+            ASKS_FOR_TLS.iter().any(|words| message.contains(words))
+        }
+        Some(match self {
+            Self::Accepted { .. } => return None,
+            Self::Retry { message, .. } => match code(message) {
+                Some("429" | "ResourceExhausted") => {
+                    "raise what the receiver allows, or lower otlp.batch_size; until it takes them, records wait in state.path"
+                }
+                _ => "start the receiver, or correct otlp.endpoint; until it answers, records wait in state.path",
+            },
+            Self::TooLarge { message } | Self::Invalid { message } | Self::Refused { message } => match code(message) {
+                _ if asks_for_tls(message) => "begin otlp.endpoint with https://: the receiver speaks TLS on this port",
+                Some("401" | "403" | "407" | "Unauthenticated" | "PermissionDenied") => {
+                    "give the receiver the credentials that it wants, in otlp.headers or otlp.headers_file"
+                }
+                Some(_) if message.contains(NO_OTLP_RESPONSE) => {
+                    "check that otlp.endpoint is an OTLP receiver's; if it stores what it answers so to, set \
+                     otlp.accept_any_2xx = true"
+                }
+                code if matches!(self, Self::TooLarge { .. }) || code == Some("413") => {
+                    "raise the receiver's limit for a request's size, and that of proxies before it"
+                }
+                Some("400" | "422" | "InvalidArgument") => {
+                    "compare what the receiver says with its configuration; refused records wait in state.path"
+                }
+                Some("500" | "Internal" | "Unknown") => {
+                    "look at the receiver's own log; until it takes them, records wait in state.path"
+                }
+                _ => "check the endpoint's port and path, and otlp.protocol: something else answers there",
+            },
+        })
+    }
+
+    /// The answer with a text that may be shown in the log, in `/status` and in the quarantine: a receiver's own words only
+    /// if they quote nothing of the entries that were sent, or else the answer's status alone. It is one line, and short.
+    #[must_use]
+    pub fn impersonal<'a>(mut self, sent: impl IntoIterator<Item = &'a Entry>) -> Self {
+        match &mut self {
+            Self::Accepted { message: None, .. } => {}
+            Self::Accepted { message: Some(message), .. } => *message = shown("", message, sent),
+            Self::Retry { message, .. }
+            | Self::TooLarge { message }
+            | Self::Invalid { message }
+            | Self::Refused { message } => {
+                let (status, said) = message.split_at(end_of_status(message));
+                *message = shown(status, said, sent);
+            }
+        }
+        self
+    }
+}
+
+/// The longest message that is shown, in characters: what fits a line of the log.
+pub const MESSAGE_CHARS_MAX: usize = 300;
+
+/// The longest message that a sink hands over, in characters. What is looked for in a message has to be in it whole, however
+/// it is encoded, where the message is cut to be shown.
+pub const MESSAGE_CHARS_KEPT: usize = 2048;
+
+/// What a message of [`no_answer`](otlp) begins with: words of our own, and of the libraries that connect.
+pub const NO_ANSWER: &str = "no answer";
+
+const WITHHELD: &str = "(text withheld: it quotes a record)";
+
+/// Where a message's status ends, which is ours: what follows a colon or is in parentheses may be the receiver's.
+fn end_of_status(message: &str) -> usize {
+    [": ", " ("].into_iter().filter_map(|end| message.find(end)).min().unwrap_or(message.len())
+}
+
+/// A reason for which an entry is in quarantine, as it may be shown.
+pub fn shown_reason(reason: &str, entry: &Entry) -> String {
+    let (status, said) = reason.split_at(end_of_status(reason));
+    shown(status, said, [entry])
+}
+
+fn shown<'a>(status: &str, said: &str, sent: impl IntoIterator<Item = &'a Entry>) -> String {
+    // Cut first: what is not shown is not looked at, but for what the end of the shown part may be the beginning of.
+    let said: String = said.chars().take(MESSAGE_CHARS_KEPT).collect();
+    let place = if status == NO_ANSWER { Place::Words } else { Place::Anywhere };
+    if !said.is_empty() && quotes_any(&said, place, &sent.into_iter().collect::<Vec<_>>()) {
+        return format!("{status} {WITHHELD}").trim_start().to_owned();
+    }
+    printable::one_line(&format!("{status}{said}"), MESSAGE_CHARS_MAX)
+}
+
+fn quotes_any(said: &str, place: Place, sent: &[&Entry]) -> bool {
+    let country = |entry: &Entry| country::iso_code(entry.event.context.as_ref()?.country.as_deref()?);
+    let codes: BTreeSet<&str> = sent.iter().filter_map(|entry| country(entry)).collect();
+    redact::quotes(said, sent.iter().flat_map(|entry| entry.personal()), place)
+        || codes.into_iter().any(|code| redact::holds_code(said, code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixtures::full_entry;
+
+    fn message(answer: Answer) -> String {
+        match answer {
+            Answer::Accepted { message, .. } => message.unwrap_or_default(),
+            Answer::Retry { message, .. }
+            | Answer::TooLarge { message }
+            | Answer::Invalid { message }
+            | Answer::Refused { message } => message,
+        }
+    }
+
+    #[test]
+    fn of_a_text_that_quotes_a_record_the_status_is_left() {
+        let (ours, said) = ("503 Service Unavailable", "no such label: alice");
+        for (answer, expected) in [
+            (Answer::Retry { after: None, message: format!("{ours}: {said}") }, "503 Service Unavailable "),
+            (
+                Answer::Refused { message: format!("200 OK with a body that is no OTLP response (alice): {said}") },
+                "200 OK with a body that is no OTLP response ",
+            ),
+            (Answer::Invalid { message: format!("InvalidArgument: {said}") }, "InvalidArgument "),
+            (Answer::TooLarge { message: "OutOfRange: seattle".into() }, "OutOfRange "),
+            (Answer::Accepted { rejected: 1, message: Some("192.0.2.1 is blocked".into()) }, ""),
+            (Answer::Retry { after: None, message: "no answer: h2 (b\"alice\")".into() }, "no answer "),
+            (Answer::Refused { message: "403 Forbidden: US is blocked".into() }, "403 Forbidden "),
+        ] {
+            assert_eq!(message(answer.impersonal([&full_entry()])), format!("{expected}{WITHHELD}"));
+        }
+    }
+
+    #[test]
+    fn a_text_that_quotes_nothing_is_shown_on_one_line() {
+        let mut entry = full_entry();
+        for (said, expected) in [
+            (
+                "503 Service Unavailable: the queue\nis full\u{202e}",
+                "503 Service Unavailable: the queue is full\u{fffd}",
+            ),
+            ("no answer: timed out after 10s", "no answer: timed out after 10s"),
+            ("503 Service Unavailable", "503 Service Unavailable"),
+        ] {
+            let answer = Answer::Retry { after: None, message: said.into() };
+            assert_eq!(message(answer.impersonal([&entry])), expected);
+        }
+        // The status alone is our own, whatever a user is called; so are the libraries' words of a connection.
+        entry.user = std::sync::Arc::new(crate::entry::UserIdentity { username: "a".into(), sub: None });
+        for said in ["503 Service Unavailable", "no answer: connection refused"] {
+            let answer = Answer::Retry { after: None, message: said.into() };
+            assert_eq!(message(answer.impersonal([&entry])), said);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_is_withheld_too_where_its_beginning_is_shown() {
+        let padding = "x".repeat(MESSAGE_CHARS_MAX - "InvalidArgument: ".len() - 4);
+        let answer = Answer::Invalid { message: format!("InvalidArgument: {padding} alice{}", "y".repeat(1_000_000)) };
+        assert_eq!(message(answer.impersonal([&full_entry()])), format!("InvalidArgument {WITHHELD}"));
+        let answer = Answer::Invalid { message: format!("InvalidArgument: {padding}{}", "y".repeat(1_000_000)) };
+        assert_eq!(message(answer.impersonal([&full_entry()])).chars().count(), MESSAGE_CHARS_MAX);
+    }
+}

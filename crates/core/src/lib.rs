@@ -1,0 +1,30 @@
+//! The pure core of cognito-auth-exporter: what is decided, without I/O, clock, runtime or log.
+//!
+//! Every function takes the time, the limits and the input as arguments and answers with a value. The modules stand in the
+//! order in which an event meets them.
+
+pub mod budget;
+pub mod schedule;
+pub mod shard;
+
+pub mod event;
+pub mod page;
+
+pub mod cursor;
+pub mod walk;
+
+pub mod counters;
+pub mod entry;
+pub mod masking;
+pub mod privacy;
+
+pub mod ocsf;
+pub mod record;
+
+pub mod answer;
+pub mod batch_splitter;
+pub mod printable;
+pub mod redact;
+
+#[cfg(any(test, feature = "fixtures"))]
+pub mod fixtures;

@@ -1,0 +1,168 @@
+//! One person, or one attacker, and what an event of theirs looks like.
+//!
+//! A sign-in is made as it will have been in the end; whether it is seen before that is the population's business.
+
+use std::time::Duration;
+
+use cognito_auth_core::event::{
+    AuthEvent, Challenge, ChallengeName, ChallengeResponse, EventContext, EventResponse, EventRisk, EventType,
+    RiskDecision, RiskLevel, UnixMillis, Word,
+};
+use fastrand::Rng;
+
+use super::cast::{self, DEVICES, PLACES, pick};
+use crate::wire;
+
+/// Somebody with an account.
+#[derive(Clone, Debug)]
+pub(super) struct Person {
+    pub(super) username: String,
+    /// Index into the places.
+    home: usize,
+    device: &'static str,
+    address: String,
+    has_mfa: bool,
+    /// Whether Cognito knows the city of the address.
+    city_known: bool,
+    /// Mean pause between sign-ins.
+    pub(super) pause: Duration,
+    pub(super) is_newcomer: bool,
+    /// Whether they sign in elsewhere, where threat protection sees nothing of them.
+    pub(super) is_federated: bool,
+}
+
+impl Person {
+    /// Somebody new, whose name ends in `number`; without a pause, they never sign in.
+    pub(super) fn new(random: &mut Rng, number: u64, pause: Option<Duration>) -> Self {
+        Self {
+            username: cast::username(random, number),
+            home: random.usize(..PLACES.len()),
+            device: DEVICES[random.usize(..DEVICES.len())],
+            address: cast::address(random),
+            has_mfa: random.bool(),
+            city_known: random.f64() < 0.8,
+            pause: pause.unwrap_or(Duration::MAX),
+            is_newcomer: false,
+            is_federated: false,
+        }
+    }
+
+    /// A sign-in, mostly from home with the usual device, sometimes not, which is what risk is assessed by.
+    pub(super) fn sign_in(&self, random: &mut Rng, at: UnixMillis) -> AuthEvent {
+        let (has_new_device, travels) = (random.f64() < 0.05, random.f64() < 0.03);
+        let place = if travels { random.usize(..PLACES.len()) } else { self.home };
+        let mut context = self.context(random, place);
+        if has_new_device {
+            context.device_name = Some((*pick(random, &DEVICES)).to_owned());
+        }
+        if has_new_device || travels {
+            context.ip_address = Some(cast::address(random));
+        }
+        let risk = match (travels, has_new_device) {
+            (false, false) => no_risk(),
+            (false, true) => takeover(RiskDecision::AccountTakeover, RiskLevel::Low, false),
+            (true, false) => takeover(RiskDecision::AccountTakeover, RiskLevel::Medium, false),
+            (true, true) => takeover(RiskDecision::AccountTakeover, RiskLevel::High, false),
+        };
+        let knows_password = random.f64() >= 0.06;
+        let mut challenges = vec![challenge(ChallengeName::Password, knows_password)];
+        let mut passes = knows_password;
+        if knows_password && self.has_mfa {
+            passes = random.f64() >= 0.05;
+            challenges.push(challenge(ChallengeName::Mfa, passes));
+        }
+        let response = if passes { EventResponse::Pass } else { EventResponse::Fail };
+        AuthEvent { risk: Some(risk), challenges, ..event(random, EventType::SignIn, response, context, at) }
+    }
+
+    /// Anything else, from home.
+    pub(super) fn act(&self, random: &mut Rng, kind: EventType, response: EventResponse, at: UnixMillis) -> AuthEvent {
+        let context = self.context(random, self.home);
+        event(random, kind, response, context, at)
+    }
+
+    /// This person at a place, with what Cognito fails to learn missing or "null".
+    fn context(&self, random: &mut Rng, place: usize) -> EventContext {
+        let place = &PLACES[place];
+        EventContext {
+            ip_address: Some(self.address.clone()),
+            device_name: (random.f64() >= 0.1).then(|| self.device.to_owned()),
+            timezone: (random.f64() >= 0.3).then(|| place.timezone.to_owned()),
+            city: Some(if self.city_known { place.city } else { "null" }.to_owned()),
+            country: Some(place.country.to_owned()),
+        }
+    }
+}
+
+/// Where an attack comes from.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    address: String,
+    country: &'static str,
+}
+
+impl Origin {
+    pub(super) fn new(random: &mut Rng) -> Self {
+        Self { address: cast::attacker_address(random), country: pick(random, &PLACES).country }
+    }
+
+    /// An attempt with a password from somebody's list: mostly wrong or blocked, one in twenty gets through.
+    pub(super) fn attempt(&self, random: &mut Rng, at: UnixMillis) -> AuthEvent {
+        let (response, decision, level) = match random.u8(..100) {
+            0..45 => (EventResponse::Fail, RiskDecision::Block, RiskLevel::High),
+            45..75 => (EventResponse::Fail, RiskDecision::AccountTakeover, RiskLevel::High),
+            75..95 => (EventResponse::Fail, RiskDecision::AccountTakeover, RiskLevel::Medium),
+            _ => (EventResponse::Pass, RiskDecision::AccountTakeover, RiskLevel::High),
+        };
+        let is_known_password =
+            response == EventResponse::Pass || decision == RiskDecision::Block && random.f64() < 0.3;
+        let context = EventContext {
+            ip_address: Some(self.address.clone()),
+            device_name: Some("Other, Other".to_owned()),
+            timezone: None,
+            city: Some("null".to_owned()),
+            country: Some(self.country.to_owned()),
+        };
+        AuthEvent {
+            risk: Some(takeover(decision, level, is_known_password)),
+            challenges: vec![challenge(ChallengeName::Password, is_known_password)],
+            ..event(random, EventType::SignIn, response, context, at)
+        }
+    }
+}
+
+fn event(
+    random: &mut Rng,
+    kind: EventType,
+    response: EventResponse,
+    context: EventContext,
+    at: UnixMillis,
+) -> AuthEvent {
+    AuthEvent {
+        id: Some(wire::uuid(random)),
+        event_type: Some(Word::Known(kind)),
+        creation_date: Some(at),
+        response: Some(Word::Known(response)),
+        risk: Some(no_risk()),
+        challenges: vec![],
+        context: Some(context),
+        feedback: None,
+    }
+}
+
+fn no_risk() -> EventRisk {
+    EventRisk { decision: Some(Word::Known(RiskDecision::NoRisk)), level: None, compromised_credentials: Some(false) }
+}
+
+fn takeover(decision: RiskDecision, level: RiskLevel, is_compromised: bool) -> EventRisk {
+    EventRisk {
+        decision: Some(Word::Known(decision)),
+        level: Some(Word::Known(level)),
+        compromised_credentials: Some(is_compromised),
+    }
+}
+
+fn challenge(name: ChallengeName, succeeded: bool) -> Challenge {
+    let response = if succeeded { ChallengeResponse::Success } else { ChallengeResponse::Failure };
+    Challenge { name: Some(Word::Known(name)), response: Some(Word::Known(response)) }
+}
