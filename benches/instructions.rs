@@ -36,7 +36,7 @@ const COUNTED: &str = "instructions::path::Path::counted";
 
 /// What the ledger's thread does before it hands a batch to sled: counted, too. (No name may begin as another's here:
 /// callgrind 3.19 forgets one of them.)
-const STAGED: &str = "cognito_auth_exporter::ledger::books::Books::stage";
+const STAGED: &str = "cognito_auth_exporter::ledger::writer_state::WriterState::stage";
 
 /// A part of the path, and by what it is told.
 struct Part {

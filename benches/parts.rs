@@ -189,7 +189,7 @@ mod ledger {
         let state = StateConfig { path: directory.path().to_owned(), ..StateConfig::default() };
         let ledger = Ledger::open(&state, NOW).unwrap().ledger;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let record = UserRecord { joined: NOW, sub: None, cursor: unknown(), habit: None };
+        let record = UserRecord { joined: NOW, sub: None, cursor: unknown(), activity: None };
         runtime.block_on(ledger.enroll(POOL, vec![("ada".to_owned(), record.clone())])).unwrap();
         let commit = Commit {
             pool: identity(POOL),

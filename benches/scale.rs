@@ -206,7 +206,7 @@ fn print(measured: &[Measured]) {
     row("everybody listed, enrolled and polled on the way", &|m| seconds(m.listed));
     row("start-up, warm ledger", &|m| seconds(m.start_warm));
     row("start to first poll, warm ledger", &|m| seconds(m.first_poll));
-    row("start to everybody on the roster, warm ledger", &|m| seconds(m.all_warm));
+    row("start to everybody followed, warm ledger", &|m| seconds(m.all_warm));
     row("anonymous memory after listing", &|m| mib(m.memory_cold));
     row("anonymous memory after a warm start", &|m| mib(m.memory_warm));
     row("anonymous memory with the ledger open and nobody followed", &|m| mib(m.memory_ledger));

@@ -8,13 +8,13 @@
 #[path = "schedule/plot.rs"]
 mod plot;
 
-#[path = "../tests/support/arena.rs"]
-mod arena;
+#[path = "../tests/support/schedule_sim.rs"]
+mod schedule_sim;
 
 use std::time::Instant;
 
-use arena::{Delays, HOUR, Shape, Terms, contestants, mean, quantile, run, trace};
 use plot::{Bars, Curve, Curves};
+use schedule_sim::{Delays, HOUR, Shape, Terms, contestants, mean, quantile, run, trace};
 
 const USERS: u32 = 5000;
 const SEEDS: u64 = 10;

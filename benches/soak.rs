@@ -11,8 +11,8 @@
 mod exporter;
 #[path = "../tests/support/receiver.rs"]
 mod receiver;
-#[path = "../tests/support/stage.rs"]
-mod stage;
+#[path = "../tests/support/test_env.rs"]
+mod test_env;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use cognito_auth_core::event::{EventResponse, UnixMillis, Word};
 use cognito_auth_simulator::world::{Pool, World};
 use exporter::Exporter;
-use stage::{MINUTE, Stage, counted, now, outcomes, sign_ins};
+use test_env::{MINUTE, TestEnv, counted, now, outcomes, sign_ins};
 
 /// What the process may take at 20,000 users: 64 MiB of sled's cache, and as much again for everything else, twice.
 const RESIDENT_MAX: u64 = 192 << 20;
@@ -55,7 +55,7 @@ async fn soak(seconds: u32, users: u32) -> ExitCode {
          [poll]\nrequests_per_second = 500\nconcurrency = 32\nfirst_run = \"none\"\n\
          [discovery]\nrequests_per_second = 30\n"
     );
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.add_pool(Pool::new(POOL));
         for user in 0..users {
             let name = format!("user-{user}");
@@ -64,7 +64,7 @@ async fn soak(seconds: u32, users: u32) -> ExitCode {
         }
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     println!(
         "{users} users, {EVENTS_PER_SECOND} events a second for {seconds} s; the receiver goes down, up, down, up\n"
     );
@@ -77,20 +77,20 @@ async fn soak(seconds: u32, users: u32) -> ExitCode {
     let mut watch = Watch::new(exporter);
     for quarter in 0..4 {
         if quarter % 2 == 0 {
-            stage.receiver.stop().await;
+            env.receiver.stop().await;
         } else {
-            stage.receiver.start().await;
+            env.receiver.start().await;
         }
         watch.receiver = if quarter % 2 == 0 { "down" } else { "up" };
         let ends = watch.began + Duration::from_secs(u64::from(seconds)) * (quarter + 1) / 4;
         while Instant::now() < ends {
-            stage.simulation.world(|world| life.tick(world));
+            env.simulation.world(|world| life.tick(world));
             watch.look();
             tokio::time::sleep(TICK).await;
         }
     }
-    stage.simulation.world(|world| life.finish(world));
-    let conserved = settle(&stage, &mut watch).await;
+    env.simulation.world(|world| life.finish(world));
+    let conserved = settle(&env, &mut watch).await;
     println!("\nat most {} MiB resident, {} MiB anonymous", watch.resident_max >> 20, watch.anonymous_max >> 20);
     let is_small = watch.resident_max <= RESIDENT_MAX;
     let stopped = watch.exporter.stop();
@@ -101,8 +101,8 @@ async fn soak(seconds: u32, users: u32) -> ExitCode {
 }
 
 /// Waits until everything is counted and delivered; whether it came to that, and not too often.
-async fn settle(stage: &Stage, watch: &mut Watch) -> bool {
-    let truth = stage.truth(&[POOL]);
+async fn settle(env: &TestEnv, watch: &mut Watch) -> bool {
+    let truth = env.truth(&[POOL]);
     let (ids, outcomes) = (truth.iter().map(|event| event.id.clone().unwrap()), outcomes(truth.iter()));
     let ids: BTreeSet<_> = ids.collect();
     let deadline = Instant::now() + SETTLE_MAX;
@@ -113,11 +113,11 @@ async fn settle(stage: &Stage, watch: &mut Watch) -> bool {
         if is_counted && waiting < 0.5 {
             // The gauge is a second old: once more, and it is of now.
             tokio::time::sleep(SAMPLE_EVERY * 2).await;
-            let records = stage.receiver.records();
+            let records = env.receiver.records();
             let uids: BTreeSet<_> = records.iter().map(|record| record.uid()).collect();
             let repeats = records.len() - uids.len();
             println!("\n{} events, {} records, {repeats} repeats", truth.len(), records.len());
-            return stage::ids(&records, &[POOL]) == ids && repeats <= REPEATS_MAX;
+            return test_env::ids(&records, &[POOL]) == ids && repeats <= REPEATS_MAX;
         }
         if Instant::now() > deadline {
             println!("\n{waiting} records wait; counted: {is_counted}");

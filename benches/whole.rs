@@ -174,8 +174,8 @@ fn scrape(plan: &Plan) {
     let contender = Contender::exporter(&pools, NEVER_AGAIN, Variant::default());
     let measured: Vec<(Duration, Duration, usize)> = (0..plan.runs)
         .map(|_| {
-            let stage = field.stage(&contender, Start::Anew);
-            let exporter = stage.exporter(&field);
+            let env = field.env(&contender, Start::Anew);
+            let exporter = env.exporter(&field);
             exporter
                 .until("everybody polled", |scrape| scrape.sum("cognito_exporter_users", &["state=\"ok\""]) > 499.5);
             std::thread::sleep(Duration::from_secs(2));
@@ -210,8 +210,8 @@ fn idle(_: &Plan) {
     let known = field.prepare(&contender);
     for (what, start) in [("after a catch-up", Start::Anew), ("after a start", Start::From(&known))] {
         let calls = field.calls(READ);
-        let stage = field.stage(&contender, start);
-        let exporter: Exporter = stage.exporter(&field);
+        let env = field.env(&contender, start);
+        let exporter: Exporter = env.exporter(&field);
         field.until("everybody polled", |field| field.calls(READ) >= calls + 100);
         std::thread::sleep(WATCHED);
         let (before, calls, cpu) = (waits(exporter.pid()), field.calls(READ), usage(exporter.pid()).cpu);

@@ -1,12 +1,12 @@
 //! Builds every stage, spawns it, runs until a stop, drains. The one place that knows all of them.
 
 mod delivery_report;
-mod follower;
-mod gathering;
 mod gauges;
 pub mod hash_keys;
-mod lanes;
 mod limit;
+mod pool_supervisor;
+mod pool_task;
+mod quota_groups;
 mod reload;
 
 use std::net::SocketAddr;
@@ -18,13 +18,13 @@ use cognito_auth_core::record::TimestampSource;
 use tracing::{error, info};
 
 use self::delivery_report::DeliveryReport;
-use self::follower::identity;
-use self::gathering::{Gathering, Shared, pool_records};
 use self::gauges::Gauges;
+use self::pool_supervisor::{PoolSupervisor, Shared, pool_records};
+use self::pool_task::identity;
 use self::reload::Reloader;
 pub use self::reload::{ConfigFiles, Reloads};
 use crate::config::Config;
-use crate::courier::{BatchLimits, Courier};
+use crate::delivery::{BatchLimits, Delivery};
 use crate::http::{HttpServer, Router, Scrapes, Web};
 use crate::ledger::{Ledger, LedgerError, Opened, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle, Outcome};
@@ -148,9 +148,9 @@ impl App {
                 .otlp
                 .as_ref()
                 .map_or(STDOUT_BATCHES, |otlp| BatchLimits { records: otlp.batch_size, delay: otlp.batch_delay });
-            let courier = Courier::new(ledger.clone(), printer, receiver, report, limits);
+            let delivery = Delivery::new(ledger.clone(), printer, receiver, report, limits);
             let stops = lifecycle.stops(Duty::Deliver).clone();
-            lifecycle.spawn(Duty::Deliver, "courier", courier.run(stops.soft, stops.hard));
+            lifecycle.spawn(Duty::Deliver, "delivery", delivery.run(stops.soft, stops.hard));
         }
 
         let shared = Shared {
@@ -164,9 +164,9 @@ impl App {
             queue,
         };
         let (followed, shard) = (config.pools.len(), config.shard);
-        let gathering = Gathering::begin(shared, &config, pools);
+        let supervisor = PoolSupervisor::begin(shared, &config, pools);
         if let Some(reloads) = reloads {
-            let reloader = Reloader { reloads, gathering, web, metrics, clock };
+            let reloader = Reloader { reloads, supervisor, web, metrics, clock };
             let stop = lifecycle.stops(Duty::Gather).soft.clone();
             lifecycle.spawn(Duty::Gather, "configuration", reloader.run(stop));
         }

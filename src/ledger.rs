@@ -15,19 +15,19 @@
 //!
 //! To others it leaves: how full the outbox may be, when something is tried again, what a lost ledger means for the users.
 
-mod books;
 mod custody;
 mod engine;
 mod envelope;
 mod error;
-mod home;
 mod keys;
 mod names;
 mod rekey;
+mod state_dir;
 mod stored_entry;
 mod stored_user;
 mod transfer;
 mod writer;
+mod writer_state;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, RwLock};
@@ -39,23 +39,23 @@ use cognito_auth_core::entry::OutboxId;
 use cognito_auth_core::entry::{Entry, PoolIdentity};
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::privacy::Privacy;
-use cognito_auth_core::schedule::Habit;
+use cognito_auth_core::schedule::ActivityEstimate;
 use cognito_auth_core::shard::{Shard, Shares};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::books::{Books, Work};
 use self::engine::{Engine, Reader};
 use self::envelope::{Count, Gone, LostSince, OtherName, Pool, Record as _, Share};
 pub use self::error::LedgerError;
-use self::home::Home;
-pub use self::home::Rebuilt;
 pub use self::names::RecordName;
+pub use self::state_dir::Rebuilt;
+use self::state_dir::StateDir;
 use self::stored_entry::{StoredEntry, StoredRefusal};
 use self::stored_user::StoredUser;
 pub use self::transfer::Import;
-use self::writer::{Access, GROUP_PLACES_MAX, Reply, Request, Shared, TimeOfDay, WAITING_MAX, Writer};
+use self::writer::{Access, BATCH_PLACES_MAX, Reply, Request, Shared, TimeOfDay, WAITING_MAX, Writer};
+use self::writer_state::{WriteRequest, WriterState};
 use crate::config::StateConfig;
-use crate::courier::{Outbox, Settlement, Unreadable, Waiting};
+use crate::delivery::{Outbox, Settlement, Unreadable, Waiting};
 
 /// The durable state. A cheap handle; one process at a time has it open.
 #[derive(Clone)]
@@ -93,7 +93,7 @@ pub struct PoolRecord {
     pub shares: Shares,
 }
 
-/// What the roster knows of a user.
+/// What the followed users knows of a user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The user's `sub`, where a listing gave it.
@@ -103,7 +103,7 @@ pub struct Standing {
     /// Since when the user is gone; None for one who is followed.
     pub gone_since: Option<UnixMillis>,
     /// How active the user was, if anything was learnt yet.
-    pub habit: Option<HabitAt>,
+    pub activity: Option<ActivityAt>,
 }
 
 impl std::fmt::Debug for Standing {
@@ -131,14 +131,14 @@ impl std::fmt::Debug for Twin {
 /// What is kept of a user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserRecord {
-    /// When the user was first on the roster.
+    /// When the user was first among the followed users.
     pub joined: UnixMillis,
     /// The user's `sub`, where a listing gave it.
     pub sub: Option<String>,
     /// What is known of the user's history.
     pub cursor: Cursor,
     /// How active the user was when the cursor was written, if anything was learnt yet.
-    pub habit: Option<HabitAt>,
+    pub activity: Option<ActivityAt>,
 }
 
 impl std::fmt::Debug for UserRecord {
@@ -147,23 +147,23 @@ impl std::fmt::Debug for UserRecord {
     }
 }
 
-/// A user's habit as it was at a moment, in its stored form. It is written with pages that are written anyway, those that
-/// brought something: what a poll finds nothing in tells nothing but silence, and [`HabitAt::aged`] knows of that.
+/// A user's activity as it was at a moment, in its stored form. It is written with pages that are written anyway, those that
+/// brought something: what a poll finds nothing in tells nothing but silence, and [`ActivityAt::aged`] knows of that.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HabitAt {
-    bytes: [u8; Habit::STORED],
+pub struct ActivityAt {
+    bytes: [u8; ActivityEstimate::STORED],
     at: UnixMillis,
 }
 
-impl HabitAt {
-    /// A habit at a moment.
-    pub fn new(habit: Habit, at: UnixMillis) -> Self {
-        Self { bytes: habit.to_bytes(), at }
+impl ActivityAt {
+    /// A activity at a moment.
+    pub fn new(activity: ActivityEstimate, at: UnixMillis) -> Self {
+        Self { bytes: activity.to_bytes(), at }
     }
 
-    /// The habit at `now`, if nothing has happened since.
-    pub fn aged(&self, now: UnixMillis) -> Habit {
-        Habit::from_bytes(self.bytes).aged(now.since(self.at))
+    /// The activity at `now`, if nothing has happened since.
+    pub fn aged(&self, now: UnixMillis) -> ActivityEstimate {
+        ActivityEstimate::from_bytes(self.bytes).aged(now.since(self.at))
     }
 }
 
@@ -216,7 +216,7 @@ impl Ledger {
     /// the receiver is smaller.
     pub const READ_BYTES_MAX: usize = 8 << 20;
 
-    /// Opens the ledger in `<state.path>/ledger`, making what is not there, and reads its books. Blocks. `now` is the time
+    /// Opens the ledger in `<state.path>/ledger`, making what is not there, and reads its writer_state. Blocks. `now` is the time
     /// of day, on which the ledger's own times are based.
     ///
     /// # Errors
@@ -231,10 +231,10 @@ impl Ledger {
     /// As `open`; or its users are known by hashes under a key that is not given.
     pub fn open_private(state: &StateConfig, privacy: &Privacy, now: UnixMillis) -> Result<Opened, LedgerError> {
         let time = TimeOfDay::from(now);
-        let mut home = Home::enter(state)?;
-        let (engine, books, rebuilt) = home.open(now)?;
-        let (engine, books) = rekey::make_private(&mut home, engine, books, privacy)?;
-        Ok(Opened { ledger: Self::begin(home, engine, books, state, privacy.clone(), time)?, rebuilt })
+        let mut state_dir = StateDir::enter(state)?;
+        let (engine, writer_state, rebuilt) = state_dir.open(now)?;
+        let (engine, writer_state) = rekey::make_private(&mut state_dir, engine, writer_state, privacy)?;
+        Ok(Opened { ledger: Self::begin(state_dir, engine, writer_state, state, privacy.clone(), time)?, rebuilt })
     }
 
     /// Opens the ledger that is there, as it is: makes none, and repairs or replaces nothing. For whoever looks at the
@@ -244,20 +244,20 @@ impl Ledger {
     /// There is none, it is in use, or it is damaged.
     pub fn open_existing(state: &StateConfig, privacy: &Privacy, now: UnixMillis) -> Result<Self, LedgerError> {
         let time = TimeOfDay::from(now);
-        let home = Home::enter_existing(state)?;
-        let (engine, books) = home.open_existing()?;
-        Self::begin(home, engine, books, state, privacy.clone(), time)
+        let state_dir = StateDir::enter_existing(state)?;
+        let (engine, writer_state) = state_dir.open_existing()?;
+        Self::begin(state_dir, engine, writer_state, state, privacy.clone(), time)
     }
 
     fn begin(
-        home: Home,
+        state_dir: StateDir,
         engine: Engine,
-        mut books: Books,
+        mut writer_state: WriterState,
         state: &StateConfig,
         privacy: Privacy,
         time: TimeOfDay,
     ) -> Result<Self, LedgerError> {
-        let published = books.publish(engine.reader())?;
+        let published = writer_state.publish(engine.reader())?;
         let shared = Arc::new(Shared {
             access: RwLock::new(Access::Open(engine.reader().clone())),
             published: watch::Sender::new(published),
@@ -265,11 +265,11 @@ impl Ledger {
             changes: watch::Sender::default(),
         });
         let (requests, waiting) = mpsc::channel(WAITING_MAX);
-        let instance_id = books.instance_id.clone();
-        let writer = Writer::new(home, shared.clone(), waiting, time);
+        let instance_id = writer_state.instance_id.clone();
+        let writer = Writer::new(state_dir, shared.clone(), waiting, time);
         let thread = thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || writer.run(engine, books))
+            .spawn(move || writer.run(engine, writer_state))
             .map_err(|error| LedgerError::Storage(format!("cannot start the writer's thread: {error}")))?;
         Ok(Self(Arc::new(Handle {
             instance_id,
@@ -286,7 +286,7 @@ impl Ledger {
     /// # Errors
     /// Somebody could; or it cannot be made or looked at. Each error says what to do.
     pub fn look_at_directory(state: &StateConfig) -> Result<(), LedgerError> {
-        Home::look(state).map(|_custody| ())
+        StateDir::look(state).map(|_custody| ())
     }
 
     /// Whether there is a ledger to be opened.
@@ -294,7 +294,7 @@ impl Ledger {
     /// # Errors
     /// That cannot be found out.
     pub fn exists(state: &StateConfig) -> Result<bool, LedgerError> {
-        Home::is_inhabited(state)
+        StateDir::is_inhabited(state)
     }
 
     /// What it may store of users.
@@ -334,7 +334,7 @@ impl Ledger {
             {
                 record.sub = Some(privacy.ledger_name(sub));
             }
-            return self.ask(Work::Rename { from, to: (key, record) }).await;
+            return self.ask(WriteRequest::Rename { from, to: (key, record) }).await;
         }
         Ok(())
     }
@@ -410,7 +410,7 @@ impl Ledger {
         stored.map(|bytes| StoredUser::open(&bytes)?.try_into()).transpose()
     }
 
-    /// What the roster knows of a user; the cursor is not read.
+    /// What the followed users knows of a user; the cursor is not read.
     ///
     /// # Errors
     /// The ledger has failed, is closed, or the record cannot be read.
@@ -473,7 +473,7 @@ impl Ledger {
             |(shard, since): &(Shard, UnixMillis)| Share { index: shard.index(), count: shard.count(), since: since.0 };
         let shares = record.shares.as_slice().iter().map(share).collect();
         let stored = Pool { followed_since: record.followed_since.0, lost_since, selection: record.selection, shares };
-        self.ask(Work::Put(vec![(keys::pool(pool_id), Some(stored.seal()))])).await
+        self.ask(WriteRequest::Put(vec![(keys::pool(pool_id), Some(stored.seal()))])).await
     }
 
     /// Forgets what [`Ledger::lost_since`] tells: every pool has it in its own record.
@@ -481,7 +481,7 @@ impl Ledger {
     /// # Errors
     /// It may still be there: the ledger has failed or is closed.
     pub async fn forget_loss(&self) -> Result<(), LedgerError> {
-        self.ask(Work::Put(vec![(keys::LOST_SINCE.to_vec(), None)])).await
+        self.ask(WriteRequest::Put(vec![(keys::LOST_SINCE.to_vec(), None)])).await
     }
 
     /// Has the totals shown: all of them now, a pool's whenever some of them have grown and are on the disk, and all again
@@ -494,7 +494,7 @@ impl Ledger {
         self.request(|reply| Request::Show(Box::new(show), reply)).await
     }
 
-    /// Puts users on the roster, also those who were gone. One who is there already and has the same time of joining keeps
+    /// Puts users among the followed users, also those who were gone. One who is there already and has the same time of joining keeps
     /// the stored cursor, which may be newer than the one given here; so this may run beside the user's own commits.
     ///
     /// # Errors
@@ -503,11 +503,11 @@ impl Ledger {
         let mut users =
             users.into_iter().map(|(username, record)| (self.user_key(pool_id, &username), self.private(record)));
         loop {
-            let part: Vec<_> = users.by_ref().take(GROUP_PLACES_MAX).collect();
+            let part: Vec<_> = users.by_ref().take(BATCH_PLACES_MAX).collect();
             if part.is_empty() {
                 return Ok(());
             }
-            self.ask(Work::Enroll(part)).await?;
+            self.ask(WriteRequest::Enroll(part)).await?;
         }
     }
 
@@ -516,7 +516,7 @@ impl Ledger {
     ///
     /// # Errors
     /// It may not have been written: the ledger has failed or is closed.
-    pub async fn succeed(
+    pub async fn replace_user(
         &self,
         pool_id: &str,
         username: &str,
@@ -524,7 +524,7 @@ impl Ledger {
         since: UnixMillis,
     ) -> Result<(), LedgerError> {
         let user = (self.user_key(pool_id, username), Box::new(self.private(record)));
-        self.ask(Work::Succeed { user, since }).await
+        self.ask(WriteRequest::ReplaceUser { user, since }).await
     }
 
     /// Lets a user go on under another name, with what is known of it under both, in one atomic write. `record` is what the
@@ -532,9 +532,9 @@ impl Ledger {
     ///
     /// # Errors
     /// It may not have been written: the ledger has failed or is closed.
-    pub async fn carry_over(&self, pool_id: &str, from: &str, to: &str, record: UserRecord) -> Result<(), LedgerError> {
+    pub async fn merge_user(&self, pool_id: &str, from: &str, to: &str, record: UserRecord) -> Result<(), LedgerError> {
         let (from, to) = (self.user_key(pool_id, from), self.user_key(pool_id, to));
-        self.ask(Work::Carry { from, to: (to, Box::new(self.private(record))) }).await
+        self.ask(WriteRequest::MergeUser { from, to: (to, Box::new(self.private(record))) }).await
     }
 
     /// Has two names of one user followed under one of them, in one atomic write: the one that has been followed for longer, or
@@ -546,7 +546,7 @@ impl Ledger {
     /// has failed or is closed.
     pub async fn merge(&self, pool_id: &str, name: &str, first: &str, seen: UnixMillis) -> Result<(), LedgerError> {
         let keys = [name, first].map(|name| self.user_key(pool_id, name));
-        self.ask(Work::Merge { keys, seen }).await
+        self.ask(WriteRequest::Merge { keys, seen }).await
     }
 
     /// Notes that two names still are one user's, if it is noted that they were.
@@ -555,7 +555,7 @@ impl Ledger {
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn still_merged(&self, pool_id: &str, name: &str, twin: Twin) -> Result<(), LedgerError> {
         let (user, of) = (self.user_key(pool_id, name), self.0.privacy.ledger_name(&twin.of));
-        self.ask(Work::StillMerged { user, of, seen: twin.seen }).await
+        self.ask(WriteRequest::StillMerged { user, of, seen: twin.seen }).await
     }
 
     /// Has a name followed again that was another name of `of`. While that one is followed, it is another user's name now, whose
@@ -565,7 +565,7 @@ impl Ledger {
     /// It may not have been written: the ledger has failed or is closed.
     pub async fn part(&self, pool_id: &str, name: &str, of: &str) -> Result<(), LedgerError> {
         let (user, of) = (self.user_key(pool_id, name), self.user_key(pool_id, of));
-        self.ask(Work::Part { user, of }).await
+        self.ask(WriteRequest::Part { user, of }).await
     }
 
     /// Notes that users are gone; their records stay until they are forgotten.
@@ -573,10 +573,10 @@ impl Ledger {
     /// # Errors
     /// Of some it may not have been noted: the ledger has failed or is closed.
     pub async fn mark_gone(&self, pool_id: &str, usernames: &[String], since: UnixMillis) -> Result<(), LedgerError> {
-        for part in usernames.chunks(GROUP_PLACES_MAX) {
+        for part in usernames.chunks(BATCH_PLACES_MAX) {
             let gone = || Some(Gone { since: since.0 }.seal());
             let marks = part.iter().map(|username| (keys::gone(&self.user_key(pool_id, username)), gone()));
-            self.ask(Work::Put(marks.collect())).await?;
+            self.ask(WriteRequest::Put(marks.collect())).await?;
         }
         Ok(())
     }
@@ -587,11 +587,11 @@ impl Ledger {
     /// Some may still be there: the ledger has failed or is closed.
     pub async fn forget(&self, pool_id: &str, usernames: Vec<String>) -> Result<(), LedgerError> {
         // Few have a note as another name.
-        for part in usernames.chunks(GROUP_PLACES_MAX / 2) {
+        for part in usernames.chunks(BATCH_PLACES_MAX / 2) {
             let users = part.iter().map(|username| self.user_key(pool_id, username));
             let removed =
                 users.flat_map(|user| [(keys::gone(&user), None), (keys::other_name(&user), None), (user, None)]);
-            self.ask(Work::Put(removed.collect())).await?;
+            self.ask(WriteRequest::Put(removed.collect())).await?;
         }
         Ok(())
     }
@@ -601,7 +601,7 @@ impl Ledger {
     /// # Errors
     /// They may still be there: the ledger has failed or is closed.
     pub async fn forget_pool(&self, pool_id: &str) -> Result<(), LedgerError> {
-        self.ask(Work::ForgetPool(pool_id.to_owned())).await
+        self.ask(WriteRequest::ForgetPool(pool_id.to_owned())).await
     }
 
     /// Has what was taken of users' histories from `from` on logged again, and not counted again. Asked once more it changes
@@ -610,9 +610,9 @@ impl Ledger {
     /// # Errors
     /// One of them cannot be read, or the ledger has failed or is closed. Those before it may be rewound.
     pub async fn rewind(&self, pool_id: &str, usernames: &[String], from: UnixMillis) -> Result<(), LedgerError> {
-        for part in usernames.chunks(GROUP_PLACES_MAX) {
+        for part in usernames.chunks(BATCH_PLACES_MAX) {
             let users = part.iter().map(|username| self.user_key(pool_id, username)).collect();
-            self.ask(Work::Rewind { users, from }).await?;
+            self.ask(WriteRequest::Rewind { users, from }).await?;
         }
         Ok(())
     }
@@ -628,7 +628,7 @@ impl Ledger {
         let private = |entry| StoredEntry::from(self.0.privacy.apply(entry)).seal();
         let increments =
             commit.totals.iter().map(|(series, increment)| (keys::total(pool_id, &series.to_key()), *increment));
-        self.ask(Work::Commit {
+        self.ask(WriteRequest::Commit {
             user: (self.user_key(pool_id, &commit.username), StoredUser::from(&commit.record).seal()),
             joined: commit.record.joined,
             increments: increments.collect(),
@@ -670,8 +670,8 @@ impl Ledger {
     /// # Errors
     /// One of them cannot be read, or the ledger has failed or is closed. Those before it may be back in the outbox.
     pub async fn retry(&self, ids: &[OutboxId]) -> Result<(), LedgerError> {
-        for part in ids.chunks(GROUP_PLACES_MAX / 2) {
-            self.ask(Work::Retry(part.to_vec())).await?;
+        for part in ids.chunks(BATCH_PLACES_MAX / 2) {
+            self.ask(WriteRequest::Retry(part.to_vec())).await?;
         }
         Ok(())
     }
@@ -681,8 +681,8 @@ impl Ledger {
     /// # Errors
     /// Some may still be there: the ledger has failed or is closed.
     pub async fn drop_quarantined(&self, ids: &[OutboxId]) -> Result<(), LedgerError> {
-        for part in ids.chunks(GROUP_PLACES_MAX) {
-            self.ask(Work::Drop(part.to_vec())).await?;
+        for part in ids.chunks(BATCH_PLACES_MAX) {
+            self.ask(WriteRequest::Drop(part.to_vec())).await?;
         }
         Ok(())
     }
@@ -728,11 +728,11 @@ impl Ledger {
         }
     }
 
-    async fn ask(&self, work: Work) -> Result<(), LedgerError> {
+    async fn ask(&self, work: WriteRequest) -> Result<(), LedgerError> {
         if let Some(error) = self.fault() {
             return Err(error);
         }
-        self.request(|reply| Request::Work(Box::new(work), reply)).await
+        self.request(|reply| Request::Write(Box::new(work), reply)).await
     }
 
     async fn request(&self, request: impl FnOnce(Reply) -> Request) -> Result<(), LedgerError> {
@@ -844,7 +844,7 @@ impl Outbox for Ledger {
     }
 
     async fn settle(&self, settlement: Settlement) -> Result<(), LedgerError> {
-        self.ask(Work::Settle(settlement)).await
+        self.ask(WriteRequest::Settle(settlement)).await
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
@@ -913,7 +913,7 @@ mod tests {
                 account_id: None,
             }),
             username: "ann".into(),
-            record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW), habit: None },
+            record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW), activity: None },
             totals: vec![(Series::History, 1)],
             entries: vec![],
         }
@@ -921,8 +921,8 @@ mod tests {
 
     /// Writes to the store behind the ledger's back.
     fn tamper(directory: &TempDir, key: &[u8], value: Vec<u8>) {
-        let home = Home::enter(&state(directory)).unwrap();
-        let (mut engine, _) = home.reopen(0).unwrap();
+        let state_dir = StateDir::enter(&state(directory)).unwrap();
+        let (mut engine, _) = state_dir.reopen(0).unwrap();
         engine.write(vec![(key.to_vec(), Some(value))]).unwrap();
     }
 
@@ -932,7 +932,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_write_is_told_and_cured_and_the_books_are_read_again() {
+    async fn a_failed_write_is_told_and_cured_and_the_writer_state_are_read_again() {
         let directory = tempfile::tempdir().unwrap();
         let ledger = with_ann(&directory).await;
         ledger.commit(page(1)).await.unwrap();
@@ -1160,7 +1160,7 @@ mod tests {
         let (retried, again, dropped) =
             tokio::join!(ledger.retry(&twice), ledger.retry(&ids), ledger.drop_quarantined(&ids));
         retried.and(again).and(dropped).unwrap();
-        // Which request came first is open, but each entry went one way, and the books are right.
+        // Which request came first is open, but each entry went one way, and the writer's state are right.
         assert_eq!(ledger.quarantine_state(), (0, 0));
         let waiting = ledger.read(None, 1000).unwrap();
         assert!(waiting.iter().all(|(id, _)| id.0 >= 70), "an id is never used again");
@@ -1280,7 +1280,7 @@ mod tests {
             only_what_was_written(&LostSince { time }, &damage, &bytes);
             only_what_was_written(&Gone { since: time }, &damage, &bytes);
             only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
-            let standing = Standing { sub: user.sub.clone(), joined: user.joined, gone_since: None, habit: user.habit };
+            let standing = Standing { sub: user.sub.clone(), joined: user.joined, gone_since: None, activity: user.activity };
             prop_assert_eq!(StoredUser::standing(&StoredUser::from(&user).seal()), Ok(standing));
             let entry = StoredEntry::from(entry);
             only_what_was_written(&entry, &damage, &bytes);

@@ -1,14 +1,14 @@
 //! How the process lives and ends: its tasks, their stops, its signals, its clock.
 //!
 //! ```text
-//! running --first signal, or a task that dies--> gatherers end, by 5 s --> couriers drain, by 15 s --> services end, by 17 s
+//! running --first signal, or a task that dies--> gatherers end, by 5 s --> delivery tasks drain, by 15 s --> services end, by 17 s
 //!         --> whoever was cut ends, by 18 s --> the ledger closes, by 20 s --> outcome
 //!
 //! second signal: the outcome at once
 //! ```
 //!
 //! Tasks stop in the order of the flow, each kind for itself: one whose *soft stop* comes begins nothing new and finishes
-//! what it has in hand; at its *hard stop* it ends where it stands. A courier that drains has everything before it that
+//! what it has in hand; at its *hard stop* it ends where it stands. A delivery task that drains has everything before it that
 //! will come, and the drain can be watched, because services go on until it is over. Nothing is lost either way: what is
 //! not delivered waits in the ledger.
 //!
@@ -384,7 +384,8 @@ mod tests {
         }
     }
 
-    const NAMES: [(Duty, &str); 3] = [(Duty::Gather, "gatherer"), (Duty::Deliver, "courier"), (Duty::Serve, "service")];
+    const NAMES: [(Duty, &str); 3] =
+        [(Duty::Gather, "gatherer"), (Duty::Deliver, "delivery"), (Duty::Serve, "service")];
 
     impl World {
         fn new() -> Self {
@@ -443,8 +444,8 @@ mod tests {
                 "0 announced",
                 "0 gatherer stops",
                 "2 gatherer has finished",
-                "2 courier stops",
-                "5 courier has finished",
+                "2 delivery stops",
+                "5 delivery has finished",
                 "5 service stops",
                 "6 service has finished",
                 "7 closed",
@@ -463,8 +464,8 @@ mod tests {
                 "0 announced",
                 "0 gatherer stops",
                 "5 gatherer was cut",
-                "5 courier stops",
-                "15 courier was cut",
+                "5 delivery stops",
+                "15 delivery was cut",
                 "15 service stops",
                 "17 service was cut",
             ]
@@ -476,7 +477,7 @@ mod tests {
         let mut world = World::with_tasks([0, 14, 0]);
         world.signal().await;
         assert_eq!(world.run(0).await, (Outcome::Stopped, 14));
-        assert!(world.happened().contains(&"14 courier has finished".to_owned()), "{:?}", world.happened());
+        assert!(world.happened().contains(&"14 delivery has finished".to_owned()), "{:?}", world.happened());
     }
 
     #[tokio::test(start_paused = true)]
@@ -518,7 +519,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_courier_or_service_that_ends_before_its_turn_to_stop_is_a_fault() {
+    async fn a_delivery_or_service_that_ends_before_its_turn_to_stop_is_a_fault() {
         for duty in [Duty::Deliver, Duty::Serve] {
             let mut world = World::with_tasks([1, 1, 0]);
             let first = world.lifecycle.stops(Duty::Gather).soft.clone();
@@ -555,7 +556,7 @@ mod tests {
         });
         world.signal().await;
         assert_eq!(world.run(0).await, (Outcome::Stopped, 3));
-        assert!(world.happened().contains(&"3 courier stops".to_owned()), "{:?}", world.happened());
+        assert!(world.happened().contains(&"3 delivery stops".to_owned()), "{:?}", world.happened());
     }
 
     #[tokio::test(start_paused = true)]

@@ -215,7 +215,7 @@ impl Metrics {
         self.with_pool(pool, |pool| pool.cut = pool.cut.max(cut));
     }
 
-    /// A user who was created after its pool was first followed has joined the roster, `delay` later.
+    /// A user who was created after its pool was first followed has joined the followed users, `delay` later.
     pub fn discovery_delay(&self, pool: &str, delay: Duration) {
         self.with_pool(pool, |pool| pool.discovery_delay(delay));
     }

@@ -3,19 +3,19 @@
 //! One [`Poller`] for each account and region: its pools share one budget, hence one schedule. It owns who is followed and
 //! how they fare; a turn ([`turn`]) is a task of its own that only reports back. So the loop decides and the turns wait.
 
-pub mod headway;
 pub mod health;
-pub mod members;
+pub mod history_progress;
 pub mod names;
 pub mod turn;
 pub mod twins;
+pub mod user_table;
 
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cognito_auth_core::schedule::{Answer, Ended, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot};
+use cognito_auth_core::schedule::{ActivityEstimate, Answer, Ended, Intervals, Lane, PoolSlot, Schedule, UserSlot};
 use cognito_auth_core::walk::page_size::Credit;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -23,15 +23,15 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::{info, warn};
 
-use self::headway::{Headway, Standing, Told};
 use self::health::{Blame, Health, Notice};
-use self::members::{AfterTurn, Left, Members};
+use self::history_progress::{HistoryProgress, Standing, Told};
 use self::names::Names;
 use self::turn::{Known, Means, Report, TurnError};
 use self::twins::Twins;
-use crate::gate::Gate;
+use self::user_table::{AfterTurn, Left, UserTable};
 use crate::metrics::{PollForecast, Stage, UserCounts};
 use crate::pool::Pool;
+use crate::rate_limiter::RateLimiter;
 use crate::source::{Operation, Source, SourceError};
 use crate::status::StatusBoard;
 
@@ -52,8 +52,8 @@ pub enum Message<S> {
     /// A pool is followed no longer, nor is anybody in it. When that is so the guard is dropped, which cuts the calls under way,
     /// and nothing of them is told.
     Unfollow(PoolSlot, DropGuard),
-    /// Users joined the roster; their records are in the ledger.
-    Joined(PoolSlot, Vec<(String, Habit)>),
+    /// Users joined the followed users; their records are in the ledger.
+    Joined(PoolSlot, Vec<(String, ActivityEstimate)>),
     /// Users left it. One who leaves and joins is due at once.
     Left(PoolSlot, Vec<String>),
     /// A pool of whom nobody is followed yet was asked for its users: no poll can say whether it answers.
@@ -83,7 +83,7 @@ struct Followed<S> {
     health: Health,
     /// Whether its users may be asked for short pages.
     short_pages: Credit,
-    headway: Headway,
+    history_progress: HistoryProgress,
     /// Whether people were told of users who are missing.
     any_missing: bool,
     names: Names,
@@ -105,11 +105,11 @@ struct TurnEnd {
 pub struct Poller<S> {
     means: Arc<Means>,
     pace: Pace,
-    gate: Gate,
+    rate_limiter: RateLimiter,
     status: StatusBoard,
     schedule: Schedule,
     pools: HashMap<PoolSlot, Followed<S>>,
-    members: Members,
+    users: UserTable,
     turns: JoinSet<TurnEnd>,
     paused: Option<&'static str>,
     reported: Instant,
@@ -119,15 +119,15 @@ pub struct Poller<S> {
 
 impl<S: Source> Poller<S> {
     /// A poller without pools.
-    pub fn new(means: Arc<Means>, pace: Pace, gate: Gate, status: StatusBoard) -> Self {
+    pub fn new(means: Arc<Means>, pace: Pace, rate_limiter: RateLimiter, status: StatusBoard) -> Self {
         Self {
             schedule: Schedule::new(Intervals { min: pace.min_interval, max: pace.max_interval }),
             means,
             pace,
-            gate,
+            rate_limiter,
             status,
             pools: HashMap::new(),
-            members: Members::default(),
+            users: UserTable::default(),
             turns: JoinSet::new(),
             paused: None,
             reported: Instant::now(),
@@ -171,14 +171,14 @@ impl<S: Source> Poller<S> {
         self.stirred = true;
         match message {
             Message::Follow(pool) => {
-                let (health, headway) = (Health::default(), Headway::default());
+                let (health, history_progress) = (Health::default(), HistoryProgress::default());
                 self.pools.insert(
                     pool.slot,
                     Followed {
                         pool,
                         health,
                         short_pages: Credit::FULL,
-                        headway,
+                        history_progress,
                         any_missing: false,
                         names: Names::default(),
                         twins: Twins::default(),
@@ -188,10 +188,10 @@ impl<S: Source> Poller<S> {
                 );
             }
             Message::Unfollow(pool, _calls_may_go_on) => {
-                self.members.names_of(pool).iter().for_each(|username| self.leave(pool, username));
+                self.users.names_of(pool).iter().for_each(|username| self.leave(pool, username));
                 self.pools.remove(&pool);
             }
-            Message::Joined(pool, users) => users.iter().for_each(|(user, habit)| self.join(pool, user, *habit)),
+            Message::Joined(pool, users) => users.iter().for_each(|(user, activity)| self.join(pool, user, *activity)),
             Message::Left(pool, usernames) => usernames.iter().for_each(|username| self.left(pool, username)),
             Message::Listed(pool, result) => self.listed(pool, result),
         }
@@ -208,17 +208,17 @@ impl<S: Source> Poller<S> {
     }
 
     /// A name that waits as another name of a user stays where it is.
-    fn join(&mut self, pool: PoolSlot, username: &str, habit: Habit) {
+    fn join(&mut self, pool: PoolSlot, username: &str, activity: ActivityEstimate) {
         if self.pools.get(&pool).is_some_and(|followed| followed.twins.holds(username)) {
             return;
         }
-        if let Some(slot) = self.members.join(pool, username, self.means.clock.now()) {
-            self.schedule.join(pool, slot, habit, Instant::now().into_std());
+        if let Some(slot) = self.users.join(pool, username, self.means.clock.now()) {
+            self.schedule.join(pool, slot, activity, Instant::now().into_std());
         }
     }
 
     fn leave(&mut self, pool: PoolSlot, username: &str) {
-        if let Some(slot) = self.members.leave(pool, username) {
+        if let Some(slot) = self.users.leave(pool, username) {
             self.schedule.leave(slot);
         }
     }
@@ -230,7 +230,7 @@ impl<S: Source> Poller<S> {
         followed.twins.remove(username);
         let stored = self.means.ledger.privacy().ledger_name(username);
         for name in followed.twins.release(&stored) {
-            self.join(pool, &name, Habit::UNKNOWN);
+            self.join(pool, &name, ActivityEstimate::UNKNOWN);
         }
     }
 
@@ -240,19 +240,19 @@ impl<S: Source> Poller<S> {
             return None;
         }
         let due = self.schedule.next_at(Instant::now().into_std(), self.means.allowed())?;
-        Some(self.gate.next_at().max(due.into()))
+        Some(self.rate_limiter.next_at().max(due.into()))
     }
 
     fn begin_turn(&mut self) {
         self.stirred = true;
         let now = Instant::now().into_std();
         let Some((user, lane)) = self.schedule.next(now, self.means.allowed()) else { return };
-        let Some((pool, username)) = self.members.begin(user) else { return self.schedule.leave(user) };
+        let Some((pool, username)) = self.users.begin(user) else { return self.schedule.leave(user) };
         let Some(followed) = self.pools.get(&pool) else { return self.schedule.leave(user) };
         let (means, pool) = (self.means.clone(), followed.pool.clone());
         let expected = self.schedule.expected(user, now).filter(|_| followed.short_pages.suffices());
-        let known = Known { habit: self.schedule.habit(user, now), expected };
-        let start = self.gate.reserve();
+        let known = Known { activity: self.schedule.activity(user, now), expected };
+        let start = self.rate_limiter.reserve();
         let (shown, mut others) = (followed.names.clone(), vec![]);
         if lane == Lane::Poll && !followed.twins.is_empty() {
             others = followed.twins.due(&means.ledger.privacy().ledger_name(&username), means.clock.now());
@@ -282,13 +282,13 @@ impl<S: Source> Poller<S> {
             },
         };
         let now = Instant::now().into_std();
-        let pool = match self.members.ended(end.user) {
+        let pool = match self.users.ended(end.user) {
             AfterTurn::Stays(pool) => pool,
             AfterTurn::Left => return self.schedule.ended(end.user, end.lane, Ended::Postponed, now),
             AfterTurn::Back(pool, username) => {
                 self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
                 if self.pools.contains_key(&pool) {
-                    self.join(pool, &username, Habit::UNKNOWN);
+                    self.join(pool, &username, ActivityEstimate::UNKNOWN);
                 }
                 return;
             }
@@ -311,22 +311,22 @@ impl<S: Source> Poller<S> {
             _ => self.looked_at(pool, end.looked_at),
         }
         let Some(followed) = self.pools.get_mut(&pool) else { return };
-        let activity;
+        let findings;
         let (ended, notice) = match end.result {
             Ok(report) => {
                 let wall = self.means.clock.now();
                 let polled = (end.lane == Lane::Poll).then_some(wall);
                 let left = Left { catching_up: report.backlog.is_some(), unwalked: report.history };
-                self.members.answered(end.user, polled, left);
+                self.users.answered(end.user, polled, left);
                 let next_look = report.next_look.map(|look| now + look.since(wall));
-                activity = report.activity;
-                followed.short_pages.spend(activity.fit);
+                findings = report.findings;
+                followed.short_pages.spend(findings.fit);
                 let answer = Answer {
                     next_look,
                     backlog: report.backlog,
-                    calls: activity.pages,
-                    found: &activity.found,
-                    whole: activity.whole,
+                    calls: findings.pages,
+                    found: &findings.found,
+                    whole: findings.whole,
                 };
                 (Ended::Answered(answer), followed.health.answered(now))
             }
@@ -341,7 +341,7 @@ impl<S: Source> Poller<S> {
                     }
                     Blame::User => {
                         let missing = error == SourceError::UserNotFound;
-                        let failures = self.members.failed(end.user, missing.then(|| self.means.clock.now()));
+                        let failures = self.users.failed(end.user, missing.then(|| self.means.clock.now()));
                         let pause = if missing { self.pace.max_interval } else { self.pace.after_failures(failures) };
                         Ended::Failed { pause }
                     }
@@ -357,7 +357,7 @@ impl<S: Source> Poller<S> {
                 | TurnError::Joined,
             ) => (Ended::Postponed, None),
             Err(error @ TurnError::NotEnrolled) => {
-                let failures = self.members.failed(end.user, None);
+                let failures = self.users.failed(end.user, None);
                 if failures == NOT_ENROLLED_TOLD_AT {
                     warn!(pool = followed.pool.identity.id, %error, "a user is left out until it joins again");
                 }
@@ -381,7 +381,7 @@ impl<S: Source> Poller<S> {
                 followed.twins.looked_at(&name, self.means.clock.now());
             } else if followed.twins.remove(&name) {
                 followed.parted += 1;
-                self.join(pool, &name, Habit::UNKNOWN);
+                self.join(pool, &name, ActivityEstimate::UNKNOWN);
             }
         }
     }
@@ -391,11 +391,11 @@ impl<S: Source> Poller<S> {
         (self.reported, self.stirred) = (Instant::now(), false);
         self.tell_of_pause();
         let (now, wall) = (Instant::now().into_std(), self.means.clock.now());
-        let per_second = self.gate.per_second();
+        let per_second = self.rate_limiter.per_second();
         // All pools of the account wait for the same budget.
         let forecast = self.schedule.forecast(per_second);
         for (slot, followed) in &mut self.pools {
-            let counts = self.members.counts(*slot);
+            let counts = self.users.counts(*slot);
             let identity = &followed.pool.identity;
             let metrics = &self.means.metrics;
             if let Some(up) = followed.health.up(now) {
@@ -417,7 +417,7 @@ impl<S: Source> Poller<S> {
             metrics.catching_up(&identity.id, counts.catching_up > 0);
             metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
             self.status.backlog_walks(&identity.id, counts.catching_up);
-            let (standing, told) = followed.headway.look(ok + missing + failing, counts.unwalked, now);
+            let (standing, told) = followed.history_progress.look(ok + missing + failing, counts.unwalked, now);
             self.status.history_walks(&identity.id, standing);
             tell_of_history(&identity.id, standing, told);
             tell_of_missing(&identity.id, missing, &mut followed.any_missing);

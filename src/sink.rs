@@ -1,6 +1,6 @@
 //! Port: delivers a batch of entries to a receiver and says what the receiver answered.
 //!
-//! A sink neither retries nor forgets: it tries once and reports. What follows from the answer is the courier's business.
+//! A sink neither retries nor forgets: it tries once and reports. What follows from the answer is the delivery task's business.
 
 use std::future::Future;
 

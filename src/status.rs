@@ -23,7 +23,7 @@ use tokio::time::Instant;
 pub use self::history::{History, SLOT, SLOTS_MAX, Slot};
 pub use self::verdict::{Finding, Severity};
 use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
-use crate::poller::headway::Standing;
+use crate::poller::history_progress::Standing;
 
 /// How long the ledger may be out of reach, and reopening it fail, before the process asks to be restarted: long enough
 /// for a volume that comes back.

@@ -1,11 +1,11 @@
 //! Who is followed: users listed by hand, and users listed by Cognito.
 //!
-//! One [`Discovery`](discovery::Discovery) a pool reads the listings page by page ([`round`], pure), judges who is wanted
-//! ([`roster`], pure), writes who joins and who leaves into the ledger, and tells the poller. What must hold:
+//! One [`Discovery`](discovery::Discovery) a pool reads the listings page by page ([`listing_pass`], pure), judges who is wanted
+//! ([`selection`], pure), writes who joins and who leaves into the ledger, and tells the poller. What must hold:
 //!
-//! 1. The stored roster is who is followed. A user is in the ledger before the poller hears of it, and at start the poller
+//! 1. The stored users is who is followed. A user is in the ledger before the poller hears of it, and at start the poller
 //!    begins with the ledger, before any listing has answered.
-//! 2. Only a [`Complete`](round::Complete) round says that somebody is gone, and only every listing's end makes one.
+//! 2. Only a [`Complete`](listing_pass::Complete) round says that somebody is gone, and only every listing's end makes one.
 //! 3. Who is gone is noted as gone and keeps its cursor, until `discovery.forget_after`. Who comes back goes on with it; who
 //!    comes back as another person (another `sub`) begins anew.
 //! 4. One history is followed under one name. A name listed by hand may be another name of a listed user ([`names`], pure): it
@@ -20,9 +20,9 @@
 
 pub mod discovery;
 mod exclusion;
+pub mod listing_pass;
 pub mod names;
-pub mod roster;
-pub mod round;
+pub mod selection;
 pub(crate) mod usernames_file;
 
 #[cfg(test)]

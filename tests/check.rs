@@ -24,7 +24,7 @@ const POOL: &str = "eu-west-1_Check1";
 const ARN: &str = "arn:aws:cognito-idp:eu-west-1:*:userpool/eu-west-1_Check1";
 
 /// A pool of three users, one of whom has an event, and a directory.
-struct Stage {
+struct TestEnv {
     simulation: Simulation,
     directory: TempDir,
 }
@@ -35,7 +35,7 @@ struct Said {
     text: String,
 }
 
-impl Stage {
+impl TestEnv {
     async fn set(change: impl FnOnce(&mut World)) -> Self {
         let simulation = Simulation::start(Options::default()).await.unwrap();
         simulation.world(|world| {
@@ -102,11 +102,11 @@ impl Said {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
-    let stage = Stage::set(|_| {}).await;
+    let env = TestEnv::set(|_| {}).await;
     let receiver = Receiver::http().await;
-    let names = stage.directory.path().join("names");
+    let names = env.directory.path().join("names");
     std::fs::write(&names, "# by hand\ndee-secret\n").unwrap();
-    let said = stage.check(
+    let said = env.check(
         &format!("all_users = true\ngroups = [\"staff\"]\nusernames_file = {names:?}"),
         &format!("[otlp]\nendpoint = {:?}\n", receiver.endpoint()),
     );
@@ -129,18 +129,18 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
              note  round of account 111122223333 in eu-west-1: about 4 users take 1s at 5 requests/s; \
              a poll.max_interval of 1h needs 0.01 requests/s\n\
              all 12 steps succeeded\n",
-            stage.state(),
+            env.state(),
             receiver.endpoint(),
             names.display(),
         )
     );
     assert_eq!(said.code, Some(0));
     assert!(receiver.records().is_empty());
-    assert_eq!(std::fs::read_dir(stage.state()).unwrap().count(), 0, "the trial file is gone");
+    assert_eq!(std::fs::read_dir(env.state()).unwrap().count(), 0, "the trial file is gone");
     let called: Vec<String> =
-        stage.simulation.world(|world| world.calls().iter().map(|call| call.operation.clone()).collect());
+        env.simulation.world(|world| world.calls().iter().map(|call| call.operation.clone()).collect());
     assert_eq!(called, ["DescribeUserPool", "ListUsers", "ListUsersInGroup", "AdminListUserAuthEvents"]);
-    stage.check("usernames = [\"gone-secret\"]", "").says(&format!(
+    env.check("usernames = [\"gone-secret\"]", "").says(&format!(
         "ok    pool {POOL} AdminListUserAuthEvents: allowed; the user who was asked for does not exist"
     ));
 }
@@ -148,11 +148,11 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_permission_is_named_with_the_pool() {
     for operation in ["DescribeUserPool", "ListUsers", "ListUsersInGroup", "AdminListUserAuthEvents"] {
-        let stage = Stage::set(|world| {
+        let env = TestEnv::set(|world| {
             world.inject(Fault::access_denied().on(operation));
         })
         .await;
-        let said = stage.check("all_users = true\ngroups = [\"staff\"]", "");
+        let said = env.check("all_users = true\ngroups = [\"staff\"]", "");
         let what = if operation == "ListUsersInGroup" { "ListUsersInGroup staff" } else { operation };
         said.fails(
             1,
@@ -164,16 +164,16 @@ async fn a_missing_permission_is_named_with_the_pool() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn which_names_count_is_said_and_what_is_missing_where_the_pool_may_not_be_described() {
-    let stage = Stage::set(|world| {
+    let env = TestEnv::set(|world| {
         let pool = world.pool_mut(POOL);
         (pool.alias_attributes, pool.case_sensitive) = (vec!["email".into()], Some(false));
     })
     .await;
-    stage.check("all_users = true", "").says(&format!(
+    env.check("all_users = true", "").says(&format!(
         "ok    pool {POOL} names of users: usernames and subs, verified email addresses; case does not matter"
     ));
-    stage.simulation.world(|world| world.inject(Fault::access_denied().on("DescribeUserPool")));
-    let said = stage.check("filter = 'email ^= \"a\"'", "");
+    env.simulation.world(|world| world.inject(Fault::access_denied().on("DescribeUserPool")));
+    let said = env.check("filter = 'email ^= \"a\"'", "");
     said.says(&format!(
         "note  pool {POOL} names of users: usernames and subs only, as written; allow cognito-idp:DescribeUserPool so that \
          the pool's sign-in names count, or list and exclude users by username or sub"
@@ -187,12 +187,12 @@ async fn which_names_count_is_said_and_what_is_missing_where_the_pool_may_not_be
 async fn a_pool_without_the_plan_or_without_threat_protection_is_told_what_to_set() {
     const REMEDY: &str = "set the pool's feature plan to Plus and threat protection to audit-only or full-function";
     for (tier, mode) in [("ESSENTIALS", "OFF"), ("PLUS", "OFF"), ("LITE", "AUDIT")] {
-        let stage = Stage::set(|world| {
+        let env = TestEnv::set(|world| {
             let pool = world.pool_mut(POOL);
             (pool.tier, pool.threat_protection) = (tier.to_owned(), mode.to_owned());
         })
         .await;
-        let said = stage.check("all_users = true", "");
+        let said = env.check("all_users = true", "");
         let plan = format!("pool {POOL} plan: {tier}, threat protection {mode}: Cognito keeps no auth events");
         said.fails(2, &plan, REMEDY);
         said.fails(2, &format!("pool {POOL} AdminListUserAuthEvents: AdminListUserAuthEvents: UserPoolAddOn"), REMEDY);
@@ -201,8 +201,8 @@ async fn a_pool_without_the_plan_or_without_threat_protection_is_told_what_to_se
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_that_are_missing_or_unknown_are_told_apart() {
-    let stage = Stage::set(|_| {}).await;
-    let said = stage.check_with("all_users = true", "", |command| {
+    let env = TestEnv::set(|_| {}).await;
+    let said = env.check_with("all_users = true", "", |command| {
         command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
     });
     said.fails(
@@ -210,10 +210,10 @@ async fn credentials_that_are_missing_or_unknown_are_told_apart() {
         &format!("pool {POOL} credentials: credentials: no AWS credentials found"),
         "give the exporter credentials: an instance, task or pod role, AWS_ACCESS_KEY_ID, or the pool's profile",
     );
-    assert_eq!(stage.simulation.world(|world| world.calls().total()), 0, "nothing is asked without credentials");
+    assert_eq!(env.simulation.world(|world| world.calls().total()), 0, "nothing is asked without credentials");
 
-    stage.simulation.world(|world| world.inject(Fault::unrecognized_client().on("DescribeUserPool")));
-    stage.check("all_users = true", "").fails(
+    env.simulation.world(|world| world.inject(Fault::unrecognized_client().on("DescribeUserPool")));
+    env.check("all_users = true", "").fails(
         1,
         &format!("pool {POOL} DescribeUserPool: DescribeUserPool: UnrecognizedClientException"),
         "renew the credentials, or give others",
@@ -223,12 +223,12 @@ async fn credentials_that_are_missing_or_unknown_are_told_apart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_is_assumed_for_real() {
     let role = "arn:aws:iam::111122223333:role/reader";
-    let stage = Stage::set(|world| {
+    let env = TestEnv::set(|world| {
         world.add_role(Role { arn: role.to_owned(), external_id: Some("tenant-7".to_owned()) });
     })
     .await;
     let with = |external_id: &str| {
-        stage.check(&format!("all_users = true\nrole_arn = {role:?}\nexternal_id = {external_id:?}"), "")
+        env.check(&format!("all_users = true\nrole_arn = {role:?}\nexternal_id = {external_id:?}"), "")
     };
     let said = with("tenant-7");
     assert_eq!(said.code, Some(0), "{}", said.text);
@@ -243,22 +243,22 @@ async fn a_role_is_assumed_for_real() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_a_group_or_a_file_that_is_not_there_is_named() {
-    let stage = Stage::set(|_| {}).await;
-    stage.check("groups = [\"nobody\"]", "").fails(
+    let env = TestEnv::set(|_| {}).await;
+    env.check("groups = [\"nobody\"]", "").fails(
         1,
         &format!(
             "pool {POOL} ListUsersInGroup nobody: parameters refused: ListUsersInGroup: ResourceNotFoundException"
         ),
         "check the pool's groups",
     );
-    let missing = stage.directory.path().join("missing");
-    stage.check(&format!("usernames_file = {missing:?}"), "").fails(
+    let missing = env.directory.path().join("missing");
+    env.check(&format!("usernames_file = {missing:?}"), "").fails(
         1,
         &format!("pool {POOL} usernames_file {}: No such file or directory", missing.display()),
         "the file must be there, be text, and be readable by the exporter's user",
     );
-    stage.simulation.world(|world| world.remove_pool(POOL));
-    stage.check("usernames = [\"ann-secret\"]", "").fails(
+    env.simulation.world(|world| world.remove_pool(POOL));
+    env.check("usernames = [\"ann-secret\"]", "").fails(
         2,
         &format!("pool {POOL} DescribeUserPool: DescribeUserPool: ResourceNotFoundException"),
         "check the pool's id, its region and the account of the credentials",
@@ -268,8 +268,8 @@ async fn a_pool_a_group_or_a_file_that_is_not_there_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_down_wants_credentials_or_is_something_else_is_told_so() {
     const WRONG: &str = "check the endpoint's port and path, and otlp.protocol: something else answers there";
-    let stage = Stage::set(|_| {}).await;
-    let check = |endpoint: &str| stage.check("all_users = true", &format!("[otlp]\nendpoint = {endpoint:?}\n"));
+    let env = TestEnv::set(|_| {}).await;
+    let check = |endpoint: &str| env.check("all_users = true", &format!("[otlp]\nendpoint = {endpoint:?}\n"));
 
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     check(&format!("http://{closed}")).fails(
@@ -296,34 +296,34 @@ async fn a_receiver_that_is_down_wants_credentials_or_is_something_else_is_told_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_directory_that_cannot_be_written_to_is_told_apart_from_one_in_use() {
-    let stage = Stage::set(|_| {}).await;
-    std::fs::write(stage.state(), "a file in the directory's place").unwrap();
-    stage.check("all_users = true", "").fails(
+    let env = TestEnv::set(|_| {}).await;
+    std::fs::write(env.state(), "a file in the directory's place").unwrap();
+    env.check("all_users = true", "").fails(
         1,
-        &format!("state.path {}: cannot be created: ", stage.state()),
+        &format!("state.path {}: cannot be created: ", env.state()),
         "state.path must be a directory that the exporter's user can write to, on a disk with room",
     );
-    std::fs::remove_file(stage.state()).unwrap();
+    std::fs::remove_file(env.state()).unwrap();
 
-    let config = stage.config(&format!("[[pools]]\nid = {POOL:?}\nall_users = true\n"));
-    let running = Exporter::start(&config, &stage.simulation.url());
-    let said = stage.check("all_users = true", "");
+    let config = env.config(&format!("[[pools]]\nid = {POOL:?}\nall_users = true\n"));
+    let running = Exporter::start(&config, &env.simulation.url());
+    let said = env.check("all_users = true", "");
     said.says(&format!(
         "note  state.path {}: in use by a running exporter; a second one cannot start until that one stops",
-        stage.state()
+        env.state()
     ));
     assert_eq!(said.code, Some(0), "{}", said.text);
     assert!(running.stop().success(), "undisturbed");
-    stage.check("all_users = true", "").says(&format!("ok    state.path {}: can be written to", stage.state()));
+    env.check("all_users = true", "").says(&format!("ok    state.path {}: can be written to", env.state()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_hashes_is_read_and_one_that_is_none_is_named() {
-    let stage = Stage::set(|_| {}).await;
-    let file = |name: &str| stage.directory.path().join(name);
+    let env = TestEnv::set(|_| {}).await;
+    let file = |name: &str| env.directory.path().join(name);
     let check = |key: &str, former: &str| {
         let privacy = format!("hash_key_file = {:?}\nformer_hash_key_file = {:?}", file(key), file(former));
-        stage.check("all_users = true", &format!("[privacy]\nusername = \"hash\"\n{privacy}\n"))
+        env.check("all_users = true", &format!("[privacy]\nusername = \"hash\"\n{privacy}\n"))
     };
     for (name, text, mode) in
         [("key", &"k".repeat(32), 0o600), ("open", &"o".repeat(32), 0o644), ("short", &"s".repeat(31), 0o600)]
@@ -354,30 +354,29 @@ async fn a_key_of_hashes_is_read_and_one_that_is_none_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_taken_is_named() {
-    let stage = Stage::set(|_| {}).await;
+    let env = TestEnv::set(|_| {}).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    stage
-        .check_with("all_users = true", "", |command| {
-            command.env("COGNITO_EXPORTER_HTTP__LISTEN", &address);
-        })
-        .fails(
-            1,
-            &format!("http.listen {address}: Address already in use"),
-            "choose an address of this machine and a port that nobody listens on",
-        );
+    env.check_with("all_users = true", "", |command| {
+        command.env("COGNITO_EXPORTER_HTTP__LISTEN", &address);
+    })
+    .fails(
+        1,
+        &format!("http.listen {address}: Address already in use"),
+        "choose an address of this machine and a port that nobody listens on",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_step_takes_longer_than_its_timeout() {
-    let stage = Stage::set(|world| {
+    let env = TestEnv::set(|world| {
         world.inject(Misfortune::Hang);
     })
     .await;
     let receiver = Receiver::http().await;
     receiver.answer_always(Reply::Hang);
     let began = Instant::now();
-    let said = stage.check(
+    let said = env.check(
         "all_users = true",
         &format!("[poll]\ntimeout = \"1s\"\n[otlp]\nendpoint = {:?}\ntimeout = \"500ms\"\n", receiver.endpoint()),
     );
@@ -391,14 +390,14 @@ async fn no_step_takes_longer_than_its_timeout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pools_of_one_account_and_region_share_a_budget_and_an_objective_out_of_reach_is_said() {
-    let stage = Stage::set(|world| {
+    let env = TestEnv::set(|world| {
         for (pool, users) in [("eu-west-1_Check2", 50), ("us-east-1_Check3", 200)] {
             world.add_pool(Pool::new(pool));
             (0..users).for_each(|user| world.add_user(pool, &format!("user-{user}-secret")));
         }
     })
     .await;
-    let said = stage.check(
+    let said = env.check(
         "all_users = true",
         "[[pools]]\nid = \"eu-west-1_Check2\"\nall_users = true\n\
          [[pools]]\nid = \"us-east-1_Check3\"\nall_users = true\n\
@@ -422,15 +421,15 @@ async fn pools_of_one_account_and_region_share_a_budget_and_an_objective_out_of_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_the_accounts_limit_is_tried_and_who_may_not_ask_is_told_what_to_allow() {
     const SHARE: &str = "[poll]\nrequests_per_second = \"10%\"\n";
-    let stage = Stage::set(|world| world.quotas().set_limit(Category::UserResourceRead, Some(200))).await;
-    let said = stage.check("all_users = true", SHARE);
+    let env = TestEnv::set(|world| world.quotas().set_limit(Category::UserResourceRead, Some(200))).await;
+    let said = env.check("all_users = true", SHARE);
     said.says(&format!("ok    pool {POOL} GetProvisionedLimit: the account's limit is 200 requests/s"));
     assert!(said.text.contains("about 3 users take 1s at 20 requests/s"), "{}", said.text);
     assert_eq!(said.code, Some(0), "{}", said.text);
 
-    stage.simulation.world(|world| world.inject(Fault::access_denied().on("GetProvisionedLimit")));
+    env.simulation.world(|world| world.inject(Fault::access_denied().on("GetProvisionedLimit")));
     // One of two shards: half of the rate, and of the users those that are its own.
-    let said = stage.check("all_users = true", &format!("{SHARE}[shard]\nindex = 0\ncount = 2\n"));
+    let said = env.check("all_users = true", &format!("{SHARE}[shard]\nindex = 0\ncount = 2\n"));
     let note = format!("note  pool {POOL} GetProvisionedLimit: GetProvisionedLimit: AccessDeniedException: ");
     let line = said.text.lines().find(|line| line.starts_with(&note)).unwrap();
     let told = "the default of 50 requests/s is taken; allow cognito-idp:GetProvisionedLimit on *";
@@ -444,11 +443,11 @@ async fn a_bar_shows_on_a_terminal_where_the_lines_go_to_a_file() {
     if !peers::has("script") {
         return;
     }
-    let stage = Stage::set(|_| {}).await;
-    let plain = stage.check("all_users = true", "").text.replace("created, and can", "can");
-    let file = stage.directory.path().join("said");
-    let config = stage.config(&format!("[[pools]]\nid = {POOL:?}\nall_users = true\n"));
-    let program = exporter::command(&stage.simulation.url());
+    let env = TestEnv::set(|_| {}).await;
+    let plain = env.check("all_users = true", "").text.replace("created, and can", "can");
+    let file = env.directory.path().join("said");
+    let config = env.config(&format!("[[pools]]\nid = {POOL:?}\nall_users = true\n"));
+    let program = exporter::command(&env.simulation.url());
     for (rest, has_bar) in [(format!(">{file:?}"), true), (String::new(), false)] {
         let mut command = peers::on_terminal(&format!("{:?} check --config {config:?} {rest}", program.get_program()));
         command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));

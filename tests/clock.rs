@@ -8,7 +8,7 @@ use cognito_auth_simulator::world::{Pool, World};
 
 use crate::exporter::Exporter;
 use crate::peers;
-use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};
+use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Clock";
 const USERS: usize = 5;
@@ -24,11 +24,11 @@ fn begins(world: &mut World, user: &str) -> String {
 }
 
 /// Sets the exporter's clock this far off, and waits until it goes by it.
-async fn set_clock(stage: &Stage, exporter: &Exporter, off_ms: i64) {
-    stage.file("clock", &format!("{:+}s\n", off_ms / 1000));
+async fn set_clock(env: &TestEnv, exporter: &Exporter, off_ms: i64) {
+    env.file("clock", &format!("{:+}s\n", off_ms / 1000));
     let what = format!("a clock {} s off", off_ms / 1000);
     exporter.until(&what, |scrape| {
-        let oldest = scrape.sum("cognito_exporter_last_progress_timestamp_seconds", &["stage=\"poll\""]);
+        let oldest = scrape.sum("cognito_exporter_last_progress_timestamp_seconds", &["env=\"poll\""]);
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of this age fit")]
         let off = oldest * 1000.0 - now().0 as f64;
         (off - off_ms as f64).abs() < MINUTE as f64
@@ -55,7 +55,7 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
         "[[pools]]\nid = {POOL:?}\nall_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n\
          [poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nsettle = \"10s\"\n"
     );
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.add_pool(Pool::new(POOL));
         for number in 0..USERS {
             world.add_user(POOL, &user(number));
@@ -63,38 +63,38 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
         }
     })
     .await;
-    stage.file("clock", "+0s\n");
-    let clock = stage.path("clock");
+    env.file("clock", "+0s\n");
+    let clock = env.path("clock");
     let by_that_clock = || {
-        let mut command = stage.command();
+        let mut command = env.command();
         command.envs(environment(&library, clock.to_str().unwrap()));
         Exporter::started(command)
     };
     let exporter = by_that_clock();
-    stage.conserved(&exporter, &[POOL]).await;
+    env.conserved(&exporter, &[POOL]).await;
 
     let mut abandoned = 0.0;
     for off in [TWO_DAYS, 0, -TWO_DAYS, 0] {
         // Sign-ins that began before the jump and end after it, that begin and end after it, and that nobody ends.
-        let before: Vec<_> = stage
+        let before: Vec<_> = env
             .simulation
             .world(|world| (0..USERS).map(|number| (user(number), begins(world, &user(number)))).collect());
-        stage.conserved(&exporter, &[POOL]).await;
-        set_clock(&stage, &exporter, off).await;
-        let after: Vec<_> = stage.simulation.world(|world| {
+        env.conserved(&exporter, &[POOL]).await;
+        set_clock(&env, &exporter, off).await;
+        let after: Vec<_> = env.simulation.world(|world| {
             begins(world, "user-0");
             (0..USERS).map(|number| (user(number), begins(world, &user(number)))).collect()
         });
         abandoned += 1.0;
-        stage.conserved(&exporter, &[POOL]).await;
-        stage.simulation.world(|world| {
+        env.conserved(&exporter, &[POOL]).await;
+        env.simulation.world(|world| {
             for (user, id) in before.iter().chain(&after) {
                 world.revise(POOL, user, id, |event| event.response = Some(Word::Known(EventResponse::Pass)));
                 sign_ins(world, POOL, user, 1, now());
             }
         });
         // Counted, delivered, and everybody polled again: within a test's patience, and not after two days.
-        stage.conserved(&exporter, &[POOL]).await;
+        env.conserved(&exporter, &[POOL]).await;
         exporter
             .until("everybody well", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], USERS as f64));
     }
@@ -109,14 +109,14 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
     assert_eq!(said(&exporter.log(), &["ERROR"]), Vec::<String>::new());
 
     // A restart by a clock that has been set back opens the ledger as it was.
-    set_clock(&stage, &exporter, TWO_DAYS).await;
-    stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 3, now()));
-    stage.conserved(&exporter, &[POOL]).await;
+    set_clock(&env, &exporter, TWO_DAYS).await;
+    env.simulation.world(|world| sign_ins(world, POOL, "user-0", 3, now()));
+    env.conserved(&exporter, &[POOL]).await;
     exporter.kill();
-    stage.file("clock", &format!("{:+}s\n", -TWO_DAYS / 1000));
+    env.file("clock", &format!("{:+}s\n", -TWO_DAYS / 1000));
     let exporter = by_that_clock();
-    stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 3, now()));
-    stage.conserved(&exporter, &[POOL]).await;
+    env.simulation.world(|world| sign_ins(world, POOL, "user-0", 3, now()));
+    env.conserved(&exporter, &[POOL]).await;
     assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
     assert!(exporter.stop().success());
 }

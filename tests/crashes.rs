@@ -2,7 +2,7 @@
 //! every step that has a name, and killed at random moments.
 //!
 //! Meanwhile life goes on ([`Life`]): history over several pages, arrivals, outcomes, feedback, late arrivals, ties, users who
-//! join, records that the receiver refuses. What must hold after any number of deaths is [`Stage::conserved_on`]: each
+//! join, records that the receiver refuses. What must hold after any number of deaths is [`TestEnv::conserved_on`]: each
 //! outcome counted as often as the pools hold it, history too, every revision delivered, what was refused in quarantine.
 //! Counters that somebody has seen never go back. Records come again at most as often as [`Play::repeats_max`] says.
 //!
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
-use cognito_auth_exporter::stop_point::Step;
+use cognito_auth_exporter::failpoint::Step;
 use cognito_auth_simulator::world::{Pool, World};
 use tonic::Code;
 
@@ -25,7 +25,7 @@ use crate::exporter;
 use crate::exporter::{Exporter, PATIENCE, Scrape};
 use crate::long;
 use crate::receiver::{Received, Reply};
-use crate::stage::{MINUTE, READ, Stage, Terms, now, sign_ins};
+use crate::test_env::{MINUTE, READ, Terms, TestEnv, now, sign_ins};
 
 const POOLS: [&str; 2] = ["eu-west-1_Crashes", "eu-west-1_CrashesToo"];
 
@@ -55,7 +55,7 @@ fn config() -> String {
 /// What happens in the pools, a beat at a time.
 ///
 /// What is live is known beforehand: history lies before the test began, and a user does nothing new before somebody was
-/// asked about it, because then it is on the roster, durably. Who is created later is live from the first moment; nobody is
+/// asked about it, because then it is among the followed users, durably. Who is created later is live from the first moment; nobody is
 /// created before the pool is known to be followed.
 struct Life {
     random: fastrand::Rng,
@@ -231,9 +231,9 @@ enum Death {
     Stopping,
 }
 
-/// A stage, what happens on it, and what is known of the exporters that were there.
+/// A env, what happens on it, and what is known of the exporters that were there.
 struct Play {
-    stage: Stage,
+    env: TestEnv,
     life: Life,
     /// The durable counters as they were last seen.
     seen: BTreeMap<String, f64>,
@@ -245,14 +245,14 @@ struct Play {
 }
 
 impl Play {
-    /// Sets the stage. One answer in eight is lost if `answers_are_lost`.
+    /// Sets the env. One answer in eight is lost if `answers_are_lost`.
     async fn set(seed: u64, answers_are_lost: bool) -> Self {
         let mut life = None;
-        let stage = Stage::set(&config(), |world| life = Some(Life::begin(seed, world))).await;
+        let env = TestEnv::set(&config(), |world| life = Some(Life::begin(seed, world))).await;
         let lost = Arc::new(AtomicUsize::new(0));
         let mut random = fastrand::Rng::with_seed(!seed);
         let losses = lost.clone();
-        stage.receiver.answer_by(move |records| {
+        env.receiver.answer_by(move |records| {
             if records.iter().any(is_poison) {
                 Reply::Code(Code::InvalidArgument, "poison")
             } else if answers_are_lost && random.u32(..8) == 0 {
@@ -263,17 +263,17 @@ impl Play {
             }
         });
         let (seen, deaths) = (BTreeMap::new(), BTreeMap::new());
-        Self { stage, life: life.unwrap(), seen, deaths, lost, starts: 0, repeats: 0 }
+        Self { env, life: life.unwrap(), seen, deaths, lost, starts: 0, repeats: 0 }
     }
 
-    /// The courier has one batch in flight, so a death repeats at most that; a lost answer repeats what it was for.
+    /// The delivery task has one batch in flight, so a death repeats at most that; a lost answer repeats what it was for.
     fn repeats_max(&self) -> usize {
         self.deaths.values().sum::<usize>() * BATCH_SIZE + self.lost.load(Ordering::Relaxed)
     }
 
     /// Life goes on, and whoever looks at the counters sees none go back.
     async fn beat(&mut self, exporter: Option<&Exporter>) {
-        self.stage.simulation.world(|world| self.life.beat(world));
+        self.env.simulation.world(|world| self.life.beat(world));
         if let Some(scrape) = exporter.and_then(Exporter::try_scrape) {
             self.see(&scrape);
         }
@@ -289,7 +289,7 @@ impl Play {
 
     fn start(&mut self, set: impl FnOnce(&mut Command)) -> Exporter {
         self.starts += 1;
-        let mut command = self.stage.command();
+        let mut command = self.env.command();
         set(&mut command);
         Exporter::spawned(command)
     }
@@ -311,7 +311,7 @@ impl Play {
             command.env("COGNITO_EXPORTER_TEST_STOP_AT", &at);
         });
         let deadline = Instant::now() + PATIENCE;
-        let exports_before = self.stage.receiver.exports().len();
+        let exports_before = self.env.receiver.exports().len();
         let mut stopping = !stop;
         let status = loop {
             if let Some(status) = exporter.try_ended() {
@@ -319,7 +319,7 @@ impl Play {
             }
             assert!(Instant::now() < deadline, "{at} was not reached\n{}", exporter.log());
             self.beat(Some(&exporter)).await;
-            if !stopping && exporter.is_running() && self.stage.receiver.exports().len() > exports_before {
+            if !stopping && exporter.is_running() && self.env.receiver.exports().len() > exports_before {
                 exporter.signal("TERM");
                 stopping = true;
             }
@@ -368,12 +368,12 @@ impl Play {
         let poisons = self.life.poisons as f64;
         while exporter.scrape().sum("cognito_exporter_quarantined_records", &[]) < poisons && Instant::now() < deadline
         {
-            self.stage.simulation.world(|world| self.life.go_on(world));
+            self.env.simulation.world(|world| self.life.go_on(world));
             tokio::time::sleep(BEAT).await;
         }
         // Answers are lost until the end: the bound is known then.
         let terms = Terms { live_since: self.life.began, repeats_max: usize::MAX, quarantined: self.life.poisons };
-        self.repeats = self.stage.conserved_on(&exporter, &POOLS, terms).await;
+        self.repeats = self.env.conserved_on(&exporter, &POOLS, terms).await;
         assert!(self.repeats <= self.repeats_max(), "too many repeats: {}", self.told());
         self.see(&exporter.scrape());
         assert!(exporter.stop().success());
@@ -387,7 +387,7 @@ impl Play {
             self.repeats,
             self.repeats_max(),
             self.life.users.len(),
-            self.stage.truth(&POOLS).len(),
+            self.env.truth(&POOLS).len(),
             self.life.poisons
         )
     }
@@ -442,7 +442,7 @@ fn deaths(step: Step) -> &'static [(u64, bool)] {
 const AT_ONCE: usize = 4;
 
 #[test]
-#[cfg_attr(not(debug_assertions), ignore = "a release build has no stop points")]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn a_process_that_dies_at_any_step_loses_no_event_and_repeats_no_count() {
     let steps = std::sync::Mutex::new(Step::ALL.iter().copied());
     let next = || steps.lock().unwrap().next();

@@ -1,4 +1,4 @@
-//! The roster of the built binary: it starts with what is stored, streams what is listed, and lets go only of those whom a
+//! The followed users of the built binary: it starts with what is stored, streams what is listed, and lets go only of those whom a
 //! complete round did not meet.
 
 use std::cell::Cell;
@@ -11,7 +11,7 @@ use cognito_auth_simulator::fault::{Fault, Misfortune};
 use cognito_auth_simulator::world::{Pool, World};
 
 use crate::exporter::{Exporter, Scrape};
-use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};
+use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Roster";
 const LIST: &str = "ListUsers";
@@ -59,34 +59,34 @@ fn listings(world: &World) -> Vec<Call> {
 }
 
 /// Waits until everybody's sign-in was asked for once more, so that what was counted twice would show.
-async fn another_look(stage: &Stage, users: &BTreeSet<String>) {
-    stage.forget_calls();
-    stage.until_all_polled(POOL, users).await;
-    stage.forget_calls();
-    stage.until_all_polled(POOL, users).await;
+async fn another_look(env: &TestEnv, users: &BTreeSet<String>) {
+    env.forget_calls();
+    env.until_all_polled(POOL, users).await;
+    env.forget_calls();
+    env.until_all_polled(POOL, users).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stored_roster_is_polled_while_listing_is_denied_throttled_or_hangs() {
-    let stage = Stage::set(&everybody(), |world| pool_of(world, 3)).await;
-    let exporter = stage.exporter();
+    let env = TestEnv::set(&everybody(), |world| pool_of(world, 3)).await;
+    let exporter = env.exporter();
     until_followed(&exporter, 3);
-    stage.until_all_polled(POOL, &(0..3).map(name).collect()).await;
+    env.until_all_polled(POOL, &(0..3).map(name).collect()).await;
     assert!(exporter.stop().success());
 
     let hang = Fault::new(Misfortune::Hang);
     for (round, fault) in (1..).zip([Fault::access_denied(), Fault::throttle(), hang]) {
-        stage.simulation.world(|world| {
+        env.simulation.world(|world| {
             world.cure_all();
             world.calls_mut().clear();
             world.inject(fault.on(LIST));
             (0..3).for_each(|user| sign_ins(world, POOL, &name(user), 1, now()));
         });
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         // What happened while it was down is live.
         until_counted(&exporter, 3 * round);
-        stage.until("a listing", |world| world.calls().count(LIST) > 0).await;
-        stage.until_polled(POOL, &name(0), 2).await;
+        env.until("a listing", |world| world.calls().count(LIST) > 0).await;
+        env.until_polled(POOL, &name(0), 2).await;
         assert!(followed(&exporter.scrape(), 3));
         exporter.kill();
     }
@@ -95,52 +95,50 @@ async fn the_stored_roster_is_polled_while_listing_is_denied_throttled_or_hangs(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_that_breaks_off_removes_nobody_and_goes_on_where_it_was() {
     const USERS: usize = 150;
-    let stage = Stage::set(&everybody(), |world| pool_of(world, USERS)).await;
-    let exporter = stage.exporter();
+    let env = TestEnv::set(&everybody(), |world| pool_of(world, USERS)).await;
+    let exporter = env.exporter();
     until_followed(&exporter, USERS);
     // One on the first page is deleted, and the second page fails twice.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.calls_mut().clear();
         world.delete_user(POOL, &name(7));
         world.inject(Fault::internal_error().on(LIST).after(1).times(2));
     });
-    stage.until("a page that fails", |world| listings(world).len() >= 2).await;
+    env.until("a page that fails", |world| listings(world).len() >= 2).await;
     exporter.until("the deleted one, missing and followed", |scrape| {
         is(scrape, "cognito_exporter_users", &["state=\"missing\""], 1.0) && followed(scrape, USERS)
     });
     let of_last_page = |call: &Call| call.token.as_deref() == Some("users-120");
     let last_page_read = Cell::new(false);
     exporter.until("the deleted one, gone", |scrape| {
-        let is_read = stage.simulation.world(|world| listings(world).iter().any(of_last_page));
+        let is_read = env.simulation.world(|world| listings(world).iter().any(of_last_page));
         last_page_read.set(last_page_read.get() || is_read);
         assert!(followed(scrape, USERS) || last_page_read.get(), "somebody left before the listing's end");
         followed(scrape, USERS - 1)
     });
-    let tokens: Vec<_> = stage
-        .simulation
-        .world(|world| listings(world).into_iter().map(|call| call.token.unwrap_or_default()).collect());
+    let tokens: Vec<_> =
+        env.simulation.world(|world| listings(world).into_iter().map(|call| call.token.unwrap_or_default()).collect());
     assert_eq!(tokens[..5], ["", "users-60", "users-60", "users-60", "users-120"], "each page as often as it failed");
     // And it is not polled any more.
     let others: BTreeSet<_> = (0..USERS).map(name).filter(|other| *other != name(7)).collect();
-    another_look(&stage, &others).await;
-    assert_eq!(stage.polled(POOL), others);
+    another_look(&env, &others).await;
+    assert_eq!(env.polled(POOL), others);
     assert!(exporter.stop().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_token_begins_its_listing_again_and_removes_nobody() {
     const USERS: usize = 130;
-    let stage = Stage::set(&everybody(), |world| {
+    let env = TestEnv::set(&everybody(), |world| {
         pool_of(world, USERS);
         let refused = cognito_auth_simulator::fault::Refusal::new("InvalidParameterException", "Invalid token");
         world.inject(Fault::from(refused).on(LIST).after(2).times(1));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_followed(&exporter, USERS);
-    let tokens: Vec<_> = stage
-        .simulation
-        .world(|world| listings(world).into_iter().map(|call| call.token.unwrap_or_default()).collect());
+    let tokens: Vec<_> =
+        env.simulation.world(|world| listings(world).into_iter().map(|call| call.token.unwrap_or_default()).collect());
     assert_eq!(tokens[..6], ["", "users-59", "users-119", "", "users-59", "users-119"]);
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert!(exporter.stop().success());
@@ -149,19 +147,19 @@ async fn a_refused_token_begins_its_listing_again_and_removes_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn who_comes_back_goes_on_who_is_another_begins_anew_and_a_newcomers_events_are_live() {
     let config = format!("[[pools]]\nid = {POOL:?}\ngroups = [\"staff\"]\n{QUICK}");
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         pool_of(world, 3);
         (0..3).for_each(|user| world.add_to_group(POOL, "staff", &name(user)));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_followed(&exporter, 3);
-    stage.until_all_polled(POOL, &(0..3).map(name).collect()).await;
-    stage.simulation.world(|world| (0..3).for_each(|user| sign_ins(world, POOL, &name(user), 1, now())));
+    env.until_all_polled(POOL, &(0..3).map(name).collect()).await;
+    env.simulation.world(|world| (0..3).for_each(|user| sign_ins(world, POOL, &name(user), 1, now())));
     until_counted(&exporter, 3);
 
     // One leaves the group; of another, somebody else has the name now; and somebody new comes.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.remove_from_group(POOL, "staff", &name(0));
         world.recreate_user(POOL, &name(1));
         world.add_user(POOL, "new");
@@ -176,21 +174,21 @@ async fn who_comes_back_goes_on_who_is_another_begins_anew_and_a_newcomers_event
     exporter.until("both newcomers, listed", |scrape| {
         is(scrape, "cognito_exporter_discovery_delay_seconds_count", &[], 2.0) && followed(scrape, 3)
     });
-    another_look(&stage, &[name(1), name(2), "new".into()].into()).await;
+    another_look(&env, &[name(1), name(2), "new".into()].into()).await;
     until_counted(&exporter, 5);
 
     // Who left is polled no more, until it is back; across a restart, too.
-    stage.simulation.world(|world| sign_ins(world, POOL, &name(0), 1, now()));
-    stage.forget_calls();
-    stage.until_polled(POOL, "new", 3).await;
-    assert!(!stage.polled(POOL).contains(&name(0)));
+    env.simulation.world(|world| sign_ins(world, POOL, &name(0), 1, now()));
+    env.forget_calls();
+    env.until_polled(POOL, "new", 3).await;
+    assert!(!env.polled(POOL).contains(&name(0)));
     assert!(exporter.stop().success());
-    let exporter = stage.exporter();
-    stage.until_polled(POOL, "new", 2).await;
-    assert!(!stage.polled(POOL).contains(&name(0)));
-    stage.simulation.world(|world| world.add_to_group(POOL, "staff", &name(0)));
+    let exporter = env.exporter();
+    env.until_polled(POOL, "new", 2).await;
+    assert!(!env.polled(POOL).contains(&name(0)));
+    env.simulation.world(|world| world.add_to_group(POOL, "staff", &name(0)));
     until_counted(&exporter, 6);
-    another_look(&stage, &[name(0), name(1), name(2), "new".into()].into()).await;
+    another_look(&env, &[name(0), name(1), name(2), "new".into()].into()).await;
     until_counted(&exporter, 6);
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert!(exporter.stop().success());
@@ -199,22 +197,22 @@ async fn who_comes_back_goes_on_who_is_another_begins_anew_and_a_newcomers_event
 #[tokio::test(flavor = "multi_thread")]
 async fn who_has_been_gone_for_long_is_forgotten_and_nobody_else() {
     const DAYS: i64 = 24 * 60 * MINUTE;
-    let stage = Stage::set(&everybody(), |world| pool_of(world, 3)).await;
-    let exporter = stage.exporter();
+    let env = TestEnv::set(&everybody(), |world| pool_of(world, 3)).await;
+    let exporter = env.exporter();
     until_followed(&exporter, 3);
     assert!(exporter.stop().success());
 
-    stage.simulation.world(|world| (0..2).for_each(|user| world.delete_user(POOL, &name(user))));
-    let ledger = stage.opened_ledger();
+    env.simulation.world(|world| (0..2).for_each(|user| world.delete_user(POOL, &name(user))));
+    let ledger = env.opened_ledger();
     ledger.mark_gone(POOL, &[name(0)], UnixMillis(now().0 - 31 * DAYS)).await.unwrap();
     ledger.mark_gone(POOL, &[name(1)], UnixMillis(now().0 - 29 * DAYS)).await.unwrap();
     ledger.close().await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_followed(&exporter, 1);
     exporter.until_said("gone for long");
     assert!(exporter.stop().success());
 
-    let ledger = stage.opened_ledger();
+    let ledger = env.opened_ledger();
     assert_eq!(ledger.usernames(POOL).collect::<Result<Vec<_>, _>>().unwrap(), [name(1), name(2)]);
     assert_eq!(ledger.followed(POOL).collect::<Result<Vec<_>, _>>().unwrap(), [name(2)]);
     ledger.close().await;
@@ -224,7 +222,7 @@ async fn who_has_been_gone_for_long_is_forgotten_and_nobody_else() {
 async fn an_alias_that_was_followed_as_given_is_counted_once_when_its_user_is_listed() {
     const ALIAS: &str = "ann@example.com";
     let config = format!("[[pools]]\nid = {POOL:?}\nall_users = true\nusernames = [{ALIAS:?}]\n{QUICK}");
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.add_pool(Pool::new(POOL));
         world.add_user_with(POOL, "ann", |user| {
             user.set_attribute("email", ALIAS);
@@ -234,24 +232,24 @@ async fn an_alias_that_was_followed_as_given_is_counted_once_when_its_user_is_li
         world.inject(Fault::access_denied().on(LIST));
     })
     .await;
-    let exporter = stage.exporter();
-    stage.until_polled(POOL, ALIAS, 1).await;
-    stage.simulation.world(|world| {
+    let exporter = env.exporter();
+    env.until_polled(POOL, ALIAS, 1).await;
+    env.simulation.world(|world| {
         (0..3).for_each(|event| sign_ins(world, POOL, "ann", 1, UnixMillis(now().0 + event)));
     });
     until_counted(&exporter, 3);
-    stage.simulation.world(World::cure_all);
-    stage.until_polled(POOL, "ann", 2).await;
-    stage.simulation.world(|world| sign_ins(world, POOL, "ann", 1, now()));
+    env.simulation.world(World::cure_all);
+    env.until_polled(POOL, "ann", 2).await;
+    env.simulation.world(|world| sign_ins(world, POOL, "ann", 1, now()));
     until_counted(&exporter, 4);
-    another_look(&stage, &["ann".to_owned()].into()).await;
-    assert_eq!(stage.polled(POOL), ["ann".to_owned()].into());
+    another_look(&env, &["ann".to_owned()].into()).await;
+    assert_eq!(env.polled(POOL), ["ann".to_owned()].into());
     until_counted(&exporter, 4);
     until_followed(&exporter, 1);
-    stage.until_received(|records| records.len() >= 4).await;
-    assert_eq!(stage.receiver.records().len(), 4);
+    env.until_received(|records| records.len() >= 4).await;
+    assert_eq!(env.receiver.records().len(), 4);
     assert!(exporter.stop().success());
-    let ledger = stage.opened_ledger();
+    let ledger = env.opened_ledger();
     assert_eq!(ledger.usernames(POOL).collect::<Result<Vec<_>, _>>().unwrap(), ["ann"]);
     ledger.close().await;
 }
@@ -259,38 +257,38 @@ async fn an_alias_that_was_followed_as_given_is_counted_once_when_its_user_is_li
 #[tokio::test(flavor = "multi_thread")]
 async fn another_selection_waits_for_its_listing_and_follows_nobody_else() {
     const LIST_GROUP: &str = "ListUsersInGroup";
-    let stage = Stage::set(&everybody(), |world| {
+    let env = TestEnv::set(&everybody(), |world| {
         pool_of(world, 3);
         world.add_to_group(POOL, "staff", &name(1));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_followed(&exporter, 3);
     assert!(exporter.stop().success());
 
-    stage.reconfigure(&format!("[[pools]]\nid = {POOL:?}\ngroups = [\"staff\"]\n{QUICK}"));
-    stage.simulation.world(|world| {
+    env.reconfigure(&format!("[[pools]]\nid = {POOL:?}\ngroups = [\"staff\"]\n{QUICK}"));
+    env.simulation.world(|world| {
         world.calls_mut().clear();
         world.inject(Fault::access_denied().on(LIST_GROUP));
     });
-    let exporter = stage.exporter();
-    stage.until("two attempts", |world| world.calls().count(LIST_GROUP) >= 2).await;
-    assert_eq!(stage.polled(POOL), BTreeSet::new());
+    let exporter = env.exporter();
+    env.until("two attempts", |world| world.calls().count(LIST_GROUP) >= 2).await;
+    assert_eq!(env.polled(POOL), BTreeSet::new());
     exporter.kill();
 
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.calls_mut().clear();
         world.cure_all();
     });
-    let exporter = stage.exporter();
-    stage.until_polled(POOL, &name(1), 3).await;
+    let exporter = env.exporter();
+    env.until_polled(POOL, &name(1), 3).await;
     until_followed(&exporter, 1);
-    assert_eq!(stage.polled(POOL), [name(1)].into());
+    assert_eq!(env.polled(POOL), [name(1)].into());
     exporter.until("a complete round", |scrape| {
         scrape.count("cognito_exporter_discovery_last_success_timestamp_seconds", &[]) > 0
     });
     assert!(exporter.stop().success());
-    let ledger = stage.opened_ledger();
+    let ledger = env.opened_ledger();
     assert_eq!(ledger.followed(POOL).collect::<Result<Vec<_>, _>>().unwrap(), [name(1)]);
     ledger.close().await;
 }
@@ -298,40 +296,40 @@ async fn another_selection_waits_for_its_listing_and_follows_nobody_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_in_the_middle_of_enrolling_and_of_retiring_it_goes_on_from_there() {
     const USERS: usize = 1200;
-    let stage = Stage::set(&everybody(), |world| {
+    let env = TestEnv::set(&everybody(), |world| {
         pool_of(world, USERS);
         world.inject(Fault::new(Misfortune::Hang).on(LIST).after(2));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_followed(&exporter, 120);
     exporter.kill();
 
     // Those who were enrolled are polled, whatever becomes of the listing.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.calls_mut().clear();
         (0..USERS).for_each(|user| sign_ins(world, POOL, &name(user), 1, now()));
     });
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_counted(&exporter, 120);
-    assert_eq!(stage.polled(POOL), (0..120).map(name).collect());
-    stage.simulation.world(World::cure_all);
+    assert_eq!(env.polled(POOL), (0..120).map(name).collect());
+    env.simulation.world(World::cure_all);
     exporter.kill();
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_followed(&exporter, USERS);
 
     // Most are deleted; it dies while it notes them.
-    stage.simulation.world(|world| (100..USERS).for_each(|user| world.delete_user(POOL, &name(user))));
+    env.simulation.world(|world| (100..USERS).for_each(|user| world.delete_user(POOL, &name(user))));
     exporter.until("some who are gone", |scrape| scrape.sum("cognito_exporter_users", &[]) < USERS as f64 - 0.5);
     exporter.kill();
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.calls_mut().clear();
         (0..100).for_each(|user| sign_ins(world, POOL, &name(user), 1, now()));
     });
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_followed(&exporter, 100);
-    another_look(&stage, &(0..100).map(name).collect()).await;
-    assert_eq!(stage.polled(POOL), (0..100).map(name).collect());
+    another_look(&env, &(0..100).map(name).collect()).await;
+    assert_eq!(env.polled(POOL), (0..100).map(name).collect());
     // The first 120 had one event while they were followed, those of the last moment another.
     until_counted(&exporter, 220);
     assert!(exporter.stop().success());
@@ -342,17 +340,17 @@ async fn a_name_that_is_not_listed_waits_for_a_complete_round_and_then_is_follow
     let config = format!(
         "[[pools]]\nid = {POOL:?}\ngroups = [\"staff\"]\nusernames = [\"user-001\", \"b@example.com\"]\n{QUICK}"
     );
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         pool_of(world, 70);
         (2..70).for_each(|user| world.add_to_group(POOL, "staff", &name(user)));
         world.change_user(POOL, &name(69), |user| user.set_attribute("email", "b@example.com"));
         world.inject(Fault::new(Misfortune::Slow(Duration::from_secs(2))).on("ListUsersInGroup").after(1));
     })
     .await;
-    let exporter = stage.exporter();
-    stage.until_polled(POOL, &name(2), 1).await;
+    let exporter = env.exporter();
+    env.until_polled(POOL, &name(2), 1).await;
     until_followed(&exporter, 69);
-    assert!(!stage.polled(POOL).contains("b@example.com"), "it may be somebody's on the second page, and is");
-    stage.until_polled(POOL, &name(1), 1).await;
+    assert!(!env.polled(POOL).contains("b@example.com"), "it may be somebody's on the second page, and is");
+    env.until_polled(POOL, &name(1), 1).await;
     assert!(exporter.stop().success());
 }

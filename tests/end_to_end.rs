@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::exporter::{Exporter, Scrape};
 use crate::long;
 use crate::receiver::Received;
-use crate::stage::{MINUTE, Stage, Terms, ids, is, now, sign_ins};
+use crate::test_env::{MINUTE, Terms, TestEnv, ids, is, now, sign_ins};
 
 const POOL: &str = "eu-west-1_EndToEnd1";
 
@@ -33,7 +33,7 @@ fn sign_in(world: &mut World, user: &str, at: UnixMillis, response: &str) -> Aut
 #[tokio::test(flavor = "multi_thread")]
 async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_arrivals_and_kills() {
     let began = now();
-    let stage = Stage::set(&following("all_users = true"), |world| {
+    let env = TestEnv::set(&following("all_users = true"), |world| {
         world.add_pool(Pool::new(POOL));
         for user in 0..12_i64 {
             let name = format!("user-{user}");
@@ -42,28 +42,28 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
         }
     })
     .await;
-    let history = stage.truth(&[POOL]);
+    let history = env.truth(&[POOL]);
 
     // The first run: history is delivered and counted as such; nothing is live; every counter is there at 0.
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     let scrape = exporter.scrape();
     assert_eq!(scrape.count("cognito_auth_events_total", &[]), 6 * 4 * 4, "zero-initialised");
     assert!(scrape.sum("cognito_auth_events_total", &[]).abs() < f64::EPSILON);
     let everything = |scrape: &Scrape, name: &str, count: usize| scrape.sum(name, &[]) >= count as f64;
     exporter.until("the history", |scrape| everything(scrape, "cognito_auth_history_events_total", history.len()));
-    stage.until_received(|records| ids(records, &[POOL]).len() == history.len()).await;
+    env.until_received(|records| ids(records, &[POOL]).len() == history.len()).await;
     let walked = json!({"users_done": 12, "users": 12, "seconds_left_estimate": 0});
     exporter.until("the word of it", |_| {
         let status: Value = serde_json::from_str(&exporter.get("/status")).unwrap();
         status["pools"][0]["history_walks"] == walked
     });
     exporter.until_said("the users' histories are walked to their ends");
-    assert!(stage.receiver.records().iter().all(is_history));
+    assert!(env.receiver.records().iter().all(is_history));
 
     // Live events, more than a page of them, some in progress.
     let live_since = now();
     let mut in_progress = vec![];
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         for event in 0..130 {
             sign_in(world, "user-3", UnixMillis(live_since.0 + event), if event % 3 == 0 { "Fail" } else { "Pass" });
         }
@@ -77,7 +77,7 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
     exporter.kill();
 
     // While it is down: outcomes, feedback, new events, and some that belong before what it has seen.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         for (name, id) in &in_progress[..9] {
             world.revise(POOL, name, id, |event| event.response = Some(Word::parse("Pass")));
         }
@@ -85,14 +85,14 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
             sign_in(world, &format!("user-{user}"), UnixMillis(live_since.0 + 100 + user), "Fail");
         }
     });
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     exporter.until("what happened meanwhile", |scrape| everything(scrape, "cognito_auth_events_total", 142 + 9 + 12));
 
     // Kills in the middle of the work.
     let mut exporter = Some(exporter);
     for round in 0..4_i64 {
         let now = now();
-        stage.simulation.world(|world| {
+        env.simulation.world(|world| {
             for event in 0..150 {
                 let user = format!("user-{}", event % 12);
                 sign_in(world, &user, UnixMillis(now.0 + event), if event % 5 == 0 { "Fail" } else { "Pass" });
@@ -101,18 +101,18 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
             let value = if round % 2 == 0 { FeedbackValue::Valid } else { FeedbackValue::Invalid };
             world.feedback(POOL, name, id, value, "an administrator");
         });
-        let seen = stage.receiver.records().len();
-        stage.until_received(|records| records.len() >= seen + 20).await;
+        let seen = env.receiver.records().len();
+        env.until_received(|records| records.len() >= seen + 20).await;
         exporter.take().unwrap().kill();
-        exporter = Some(stage.exporter());
+        exporter = Some(env.exporter());
     }
     let exporter = exporter.unwrap();
 
     // At rest: only what was in flight at a kill came out again.
     let batch_size = 512;
     let terms = Terms { live_since: began, repeats_max: 5 * batch_size, quarantined: 0 };
-    stage.conserved_on(&exporter, &[POOL], terms).await;
-    let records = stage.receiver.records();
+    env.conserved_on(&exporter, &[POOL], terms).await;
+    let records = env.receiver.records();
     for (_, id) in &in_progress[..9] {
         let told: BTreeSet<_> =
             records.iter().filter(|record| record.text("aws.cognito.event.id") == *id).map(response).collect();
@@ -121,7 +121,7 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
 
     // The program's own log names no user, and nobody was made billable.
     assert!(!exporter.log().contains("user-"), "{}", exporter.log());
-    stage.simulation.world(|world| assert!(world.calls().iter().all(|call| call.operation != "AdminGetUser")));
+    env.simulation.world(|world| assert!(world.calls().iter().all(|call| call.operation != "AdminGetUser")));
     assert!(exporter.stop().success());
 }
 
@@ -136,17 +136,17 @@ fn response(record: &Received) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn counters_survive_a_kill_without_a_new_event() {
     let config = following("usernames = [\"ann\"]\nfollowed_since = \"2020-01-01T00:00:00Z\"");
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.add_pool(Pool::new(POOL));
         world.add_user(POOL, "ann");
         sign_ins(world, POOL, "ann", 5, now());
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     exporter.until("five events", |scrape| scrape.sum("cognito_auth_events_total", &[]) > 4.5);
     exporter.kill();
     // Nobody answers any more: what is shown can only come from the ledger.
-    let exporter = Exporter::started(stage.command_against("http://127.0.0.1:9"));
+    let exporter = Exporter::started(env.command_against("http://127.0.0.1:9"));
     let scrape = exporter.scrape();
     assert!(is(&scrape, "cognito_auth_events_total", &[], 5.0), "{}", scrape.interesting());
     assert!(exporter.stop().success());
@@ -160,7 +160,7 @@ async fn memory_stays_flat_while_walking_a_user_with_fifty_thousand_events() {
     let now = now();
     // A receiver that keeps fifty thousand records in a debug build may take its time to answer.
     let config = format!("timeout = \"60s\"\n{}", following("usernames = [\"ann\"]"));
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.add_pool(Pool::new(POOL));
         world.add_user(POOL, "ann");
         for event in 0..50_000 {
@@ -168,7 +168,7 @@ async fn memory_stays_flat_while_walking_a_user_with_fifty_thousand_events() {
         }
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     let taken = |scrape: &Scrape| scrape.sum("cognito_auth_history_events_total", &[]);
     exporter.until("the first tenth", |scrape| taken(scrape) >= 5_000.0);
     let early = exporter.resident_bytes();
@@ -179,6 +179,6 @@ async fn memory_stays_flat_while_walking_a_user_with_fifty_thousand_events() {
     println!("resident: {} KiB after 5,000 events, {} KiB after 50,000", early / 1024, late / 1024);
     // Most of what is there is sled's cache (64 MiB at most), which fills as it is used.
     assert!(late < early + 100 * 1024 * 1024, "{early} bytes became {late}");
-    stage.conserved_on(&exporter, &[POOL], Terms { live_since: now, ..Terms::default() }).await;
+    env.conserved_on(&exporter, &[POOL], Terms { live_since: now, ..Terms::default() }).await;
     assert!(exporter.stop().success());
 }

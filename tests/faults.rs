@@ -13,7 +13,7 @@ use crate::exporter;
 use crate::exporter::{Exporter, Scrape};
 use crate::long;
 use crate::receiver::Received;
-use crate::stage::{MINUTE, READ, Stage, is, now, of, populate, said, sign_ins};
+use crate::test_env::{MINUTE, READ, TestEnv, is, now, of, populate, said, sign_ins};
 
 /// Quick, and everything is live.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n\
@@ -27,8 +27,8 @@ fn following(pools: &[&str]) -> String {
 }
 
 /// Something new happens to everybody.
-fn go_on(stage: &Stage, pools: &[&str]) {
-    stage.simulation.world(|world| {
+fn go_on(env: &TestEnv, pools: &[&str]) {
+    env.simulation.world(|world| {
         for pool in pools {
             let names: Vec<_> = world.pool(pool).unwrap().users().map(|user| user.username.clone()).collect();
             names.iter().for_each(|name| sign_ins(world, pool, name, 1, now()));
@@ -90,18 +90,18 @@ async fn an_endpoint_that_fails_in_any_way_is_told_once_stops_nobody_else_and_lo
     let causes = ill.clone().map(|(pool, _, cause)| (pool, cause));
     let ill_pools = causes.map(|(pool, _)| pool);
     let pools: Vec<_> = ill_pools.iter().copied().chain([WELL]).collect();
-    let stage = Stage::set(&following(&pools), |world| {
+    let env = TestEnv::set(&following(&pools), |world| {
         pools.iter().for_each(|pool| populate(world, pool, 6, 3));
         for (pool, fault, _) in ill {
             world.inject(fault.on(READ).in_pool(pool));
         }
     })
     .await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[WELL]).await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[WELL]).await;
     exporter.until("every trouble told", |_| ill_pools.iter().all(|pool| begun(&exporter, pool) > 0));
-    go_on(&stage, &pools);
-    stage.conserved(&exporter, &[WELL]).await;
+    go_on(&env, &pools);
+    env.conserved(&exporter, &[WELL]).await;
     let scrape = exporter.scrape();
     for pool in &ill_pools {
         assert!(is(&scrape, "cognito_auth_events_total", &[&of(pool)], 0.0), "{}", scrape.interesting());
@@ -114,8 +114,8 @@ async fn an_endpoint_that_fails_in_any_way_is_told_once_stops_nobody_else_and_lo
     assert_eq!(status(&exporter, WELL)["last_errors"], Value::Array(vec![]));
     assert_eq!((up(&scrape, WELL), states(&scrape, WELL)), (Some(true), [6.0, 0.0, 0.0]));
 
-    stage.simulation.world(World::cure_all);
-    stage.conserved(&exporter, &pools).await;
+    env.simulation.world(World::cure_all);
+    env.conserved(&exporter, &pools).await;
     exporter.until("everybody well", |scrape| {
         is(scrape, "cognito_exporter_users", &["state=\"ok\""], 6.0 * pools.len() as f64)
             && is(scrape, "cognito_exporter_pool_up", &[], pools.len() as f64)
@@ -180,7 +180,7 @@ async fn an_endpoint_that_refuses_connections_is_down_after_a_minute_and_up_with
     }
     let pools = ["eu-west-1_One", "eu-west-1_Two"];
     let populated = async || {
-        Stage::set(&following(&pools), |world| {
+        TestEnv::set(&following(&pools), |world| {
             pools.iter().for_each(|pool| populate(world, pool, 8, 2));
         })
         .await
@@ -189,7 +189,7 @@ async fn an_endpoint_that_refuses_connections_is_down_after_a_minute_and_up_with
     let (early, late) = (populated().await, populated().await);
     let (mut early_way, mut late_way) = (Way::to(early.simulation.addr()), Way::to(late.simulation.addr()));
     late_way.open().await;
-    let by_way_of = |stage: &Stage, url: &str| Exporter::started(stage.command_against(url));
+    let by_way_of = |env: &TestEnv, url: &str| Exporter::started(env.command_against(url));
     let (early_one, late_one) = (by_way_of(&early, &early_way.url()), by_way_of(&late, &late_way.url()));
     late.conserved(&late_one, &pools).await;
     late_way.close().await;
@@ -212,8 +212,8 @@ async fn an_endpoint_that_refuses_connections_is_down_after_a_minute_and_up_with
 
     early_way.open().await;
     late_way.open().await;
-    for (stage, exporter) in [(&early, &early_one), (&late, &late_one)] {
-        stage.conserved(exporter, &pools).await;
+    for (env, exporter) in [(&early, &early_one), (&late, &late_one)] {
+        env.conserved(exporter, &pools).await;
         exporter.until("up", |scrape| is(scrape, "cognito_exporter_pool_up", &[], 2.0));
     }
     let scrape = early_one.scrape();
@@ -237,7 +237,7 @@ async fn a_pool_or_a_caller_that_is_refused_is_down_and_told_once_until_it_is_cu
     let unknown = "eu-west-1_Unknown";
     let pools = [no_plus, denied, expired, WELL];
     let everyone = [no_plus, denied, expired, unknown, WELL];
-    let stage = Stage::set(&following(&everyone), |world| {
+    let env = TestEnv::set(&following(&everyone), |world| {
         // More users than calls in flight: a burst of refusals is one.
         pools.iter().for_each(|pool| populate(world, pool, 20, 2));
         world.pool_mut(no_plus).tier = "ESSENTIALS".to_owned();
@@ -245,13 +245,13 @@ async fn a_pool_or_a_caller_that_is_refused_is_down_and_told_once_until_it_is_cu
         world.inject(Fault::expired_token().on(READ).in_pool(expired));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     exporter.until("who is down", |scrape| {
         up(scrape, WELL) == Some(true)
             && ill.iter().chain([&unknown]).all(|pool| up(scrape, pool) == Some(false))
             && states(scrape, WELL) == [20.0, 0.0, 0.0]
     });
-    stage.conserved(&exporter, &[WELL]).await;
+    env.conserved(&exporter, &[WELL]).await;
     for (pool, cause) in [
         (no_plus, "UserPoolAddOnNotEnabledException"),
         (denied, "AccessDeniedException"),
@@ -265,17 +265,17 @@ async fn a_pool_or_a_caller_that_is_refused_is_down_and_told_once_until_it_is_cu
     assert!(ill.iter().all(|pool| states(&exporter.scrape(), pool) == [20.0, 0.0, 0.0]));
     for pool in ill {
         assert_eq!(begun(&exporter, pool), 1, "{}", exporter.log());
-        let asked = stage.reads(|call| call.pool.as_deref() == Some(pool)).len();
+        let asked = env.reads(|call| call.pool.as_deref() == Some(pool)).len();
         assert!(asked <= 20, "{asked} calls for a pool that refuses");
     }
 
-    go_on(&stage, &pools);
-    stage.simulation.world(|world| {
+    go_on(&env, &pools);
+    env.simulation.world(|world| {
         world.cure_all();
         world.pool_mut(no_plus).tier = "PLUS".to_owned();
         populate(world, unknown, 20, 2);
     });
-    stage.conserved(&exporter, &everyone).await;
+    env.conserved(&exporter, &everyone).await;
     exporter.until("all up", |scrape| is(scrape, "cognito_exporter_pool_up", &[], 5.0));
     for pool in ill {
         assert_eq!((begun(&exporter, pool), ended(&exporter, pool)), (1, 1), "{}", exporter.log());
@@ -295,23 +295,23 @@ async fn a_user_who_is_missing_or_cannot_be_read_concerns_nobody_else() {
         "[[pools]]\nid = {WELL:?}\nusernames = [\"user-0\", \"user-1\", \"user-2\", \"user-gone\"]\n\
          followed_since = \"2020-01-01T00:00:00Z\"\n{QUICK}"
     );
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         populate(world, WELL, 3, 5);
         world.inject(Fault::from(Misfortune::CutJson).on(READ).for_user("user-1"));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     exporter.until("who fails", |scrape| states(scrape, WELL) == [2.0, 1.0, 1.0]);
     exporter.until("the others' events", |scrape| is(scrape, "cognito_auth_events_total", &[], 10.0));
     assert_eq!(up(&exporter.scrape(), WELL), Some(true));
 
     // Somebody signs up under the missing name; the history becomes readable.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.add_user(WELL, "user-gone");
         sign_ins(world, WELL, "user-gone", 1, now());
         world.cure_all();
     });
-    stage.conserved(&exporter, &[WELL]).await;
+    env.conserved(&exporter, &[WELL]).await;
     exporter.until("everybody well", |scrape| states(scrape, WELL) == [4.0, 0.0, 0.0]);
     exporter.until_said("every user who is followed is in the pool");
     assert_eq!(said(&exporter.log(), &["users are followed who are not in the pool", "users=1"]).len(), 1);
@@ -327,7 +327,7 @@ async fn a_malformed_event_blocks_nobody_and_what_can_be_read_of_it_is_delivered
         r#"{"EventId":"risk","EventResponse":"Pass","EventRisk":[]}"#,
         r#"{"EventId":"feedback","EventResponse":"Pass","EventFeedback":{"FeedbackDate":1.7E9}}"#,
     ];
-    let stage = Stage::set(&following(&[WELL]), |world| {
+    let env = TestEnv::set(&following(&[WELL]), |world| {
         populate(world, WELL, 3, 5);
         // The user's history has several pages, and such events are on the first and on the last of them.
         sign_ins(world, WELL, "user-1", 150, UnixMillis(now().0 - 10 * MINUTE));
@@ -342,17 +342,16 @@ async fn a_malformed_event_blocks_nobody_and_what_can_be_read_of_it_is_delivered
         world.arrive_raw(WELL, "user-1", &without_id);
     })
     .await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[WELL]).await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[WELL]).await;
     // It goes on while they stand there, and another one comes.
-    go_on(&stage, &[WELL]);
-    stage
-        .simulation
+    go_on(&env, &[WELL]);
+    env.simulation
         .world(|world| world.arrive_raw(WELL, "user-2", r#"{"EventId":"null","EventResponse":null,"EventType":[]}"#));
-    stage.conserved(&exporter, &[WELL]).await;
+    env.conserved(&exporter, &[WELL]).await;
     let scrape = exporter.scrape();
     assert_eq!((states(&scrape, WELL), up(&scrape, WELL)), ([3.0, 0.0, 0.0], Some(true)));
-    let records = stage.receiver.records();
+    let records = env.receiver.records();
     let one = |id: &str| records.iter().find(|record| record.text("aws.cognito.event.id") == id).unwrap();
     assert_eq!((one("date").text("aws.cognito.event.type"), one("date").timestamp), ("SignIn", 0));
     assert!(!one("risk").attributes.keys().any(|name| name.starts_with("aws.cognito.risk")));
@@ -370,18 +369,18 @@ async fn a_malformed_event_blocks_nobody_and_what_can_be_read_of_it_is_delivered
 #[tokio::test(flavor = "multi_thread")]
 async fn a_throttle_lowers_the_budget_which_recovers_and_nothing_is_lost() {
     const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
-    let stage = Stage::set(&following(&[WELL]).replace("timeout = \"1s\"", "timeout = \"30s\""), |world| {
+    let env = TestEnv::set(&following(&[WELL]).replace("timeout = \"1s\"", "timeout = \"30s\""), |world| {
         populate(world, WELL, 10, 150);
         // One: after another the ceiling would be what is left of it, and it would stay there for longer than a test waits.
         world.inject(Fault::throttle().on(READ).after(20).with_probability(0.2).times(1));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     let budget = |scrape: &Scrape| scrape.sum(BUDGET, &[]);
     // How fast it recovers is the budget's own tests' business.
     exporter.until("a lower budget", |scrape| scrape.count(BUDGET, &[]) > 0 && budget(scrape) < 385.0);
     exporter.until("nearly all of it again", |scrape| budget(scrape) > 370.0);
-    stage.conserved(&exporter, &[WELL]).await;
+    env.conserved(&exporter, &[WELL]).await;
     let scrape = exporter.scrape();
     assert!(scrape.sum("cognito_exporter_api_requests_total", &["outcome=\"throttled\""]) > 0.5);
     assert!(is(&scrape, "cognito_exporter_pool_up", &[], 1.0), "throttles are up");
@@ -400,7 +399,7 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
         ("eu-west-1_Shuffled", Misfortune::Shuffle),
     ];
     let pools: Vec<_> = spoilt.iter().map(|(pool, _)| *pool).chain([dying, offsets, always, same_token]).collect();
-    let stage = Stage::set(&following(&pools), |world| {
+    let env = TestEnv::set(&following(&pools), |world| {
         pools.iter().for_each(|pool| populate(world, pool, 3, 200));
         // A token that is dead when it is used: nobody gets further than the first page.
         world.pool_mut(dying).token_style = opaque(Duration::ZERO);
@@ -419,25 +418,25 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
         }
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     // Arrivals between the pages: offsets shift, walks meet what they have taken.
     for _ in 0..3 {
-        go_on(&stage, &pools);
-        stage.forget_calls();
+        go_on(&env, &pools);
+        env.forget_calls();
         let everybody = (0..3).map(|user| format!("user-{user}")).collect();
         for pool in &pools {
-            stage.until_all_polled(pool, &everybody).await;
+            env.until_all_polled(pool, &everybody).await;
         }
     }
     let refused =
         |call: &cognito_auth_simulator::calls::Call| call.pool.as_deref() == Some(dying) && call.token.is_some();
-    stage.until("a dead token", |world| world.calls().of(READ).any(refused)).await;
-    stage.simulation.world(|world| {
+    env.until("a dead token", |world| world.calls().of(READ).any(refused)).await;
+    env.simulation.world(|world| {
         world.cure_all();
         world.pool_mut(dying).token_style = opaque(Duration::from_mins(5));
     });
-    go_on(&stage, &pools);
-    stage.conserved(&exporter, &pools).await;
+    go_on(&env, &pools);
+    env.conserved(&exporter, &pools).await;
     let scrape = exporter.until("no backlog", |scrape| is(scrape, "cognito_exporter_catching_up", &[], 0.0));
     let counted = |metric: &str, pool: &str| scrape.sum(metric, &[&of(pool)]);
     for pool in [same_page, "eu-west-1_Shuffled"] {
@@ -460,7 +459,7 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_an_event_holds_it_is_delivered_as_it_is_and_counted_under_a_known_label() {
     let strange = ["zoë", "日本語・ユーザー", "a\"b\\c{}", "🦀"];
-    let stage = Stage::set(&following(&[WELL]), |world| {
+    let env = TestEnv::set(&following(&[WELL]), |world| {
         world.add_pool(Pool::new(WELL));
         strange.iter().chain(&["words", "huge", "moment", "bare"]).for_each(|name| world.add_user(WELL, name));
         let at = UnixMillis(now().0 - MINUTE);
@@ -491,10 +490,10 @@ async fn whatever_an_event_holds_it_is_delivered_as_it_is_and_counted_under_a_kn
         world.arrive_raw(WELL, "bare", r#"{"EventId":"new-members","Moon":{"phase":[1,2]},"EventResponse":"Pass"}"#);
     })
     .await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[WELL]).await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[WELL]).await;
 
-    let records = stage.receiver.records();
+    let records = env.receiver.records();
     let one =
         |id: &str| -> &Received { records.iter().find(|record| record.text("aws.cognito.event.id") == id).unwrap() };
     let words = one("unknown-words");
@@ -532,15 +531,15 @@ async fn whatever_an_event_holds_it_is_delivered_as_it_is_and_counted_under_a_kn
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_listing_that_breaks_off_is_begun_again_and_told_once() {
-    let stage = Stage::set(&following(&[WELL]), |world| {
+    let env = TestEnv::set(&following(&[WELL]), |world| {
         populate(world, WELL, 65, 1);
         // The first page comes, the second does not.
         world.inject(Fault::internal_error().on("ListUsers").after(1).times(1));
         world.inject(Fault::from(Refusal::throttled()).on("ListUsers").times(1));
     })
     .await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[WELL]).await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[WELL]).await;
     exporter.until("everybody", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], 65.0));
     assert_eq!(said(&exporter.log(), &["WARN", "users cannot be listed", "remedy="]).len(), 1, "{}", exporter.log());
     assert_eq!(said(&exporter.log(), &["INFO", "users can be listed again"]).len(), 1, "{}", exporter.log());
@@ -549,11 +548,11 @@ async fn a_listing_that_breaks_off_is_begun_again_and_told_once() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_becomes_visible_behind_the_newest_is_delivered_once_and_counted_as_late() {
-    let stage = Stage::set(&following(&[WELL]), |world| populate(world, WELL, 2, 3)).await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[WELL]).await;
+    let env = TestEnv::set(&following(&[WELL]), |world| populate(world, WELL, 2, 3)).await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[WELL]).await;
     assert!(is(&exporter.scrape(), "cognito_exporter_late_events_total", &[], 0.0));
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         let late = world.sign_in(UnixMillis(now().0 - 30 * MINUTE));
         world.arrive(WELL, "user-0", &late);
         // Two of one millisecond, and one of them is late.
@@ -561,7 +560,7 @@ async fn an_event_that_becomes_visible_behind_the_newest_is_delivered_once_and_c
         let newest = world.sign_in(same);
         world.arrive(WELL, "user-1", &newest);
     });
-    stage.conserved(&exporter, &[WELL]).await;
+    env.conserved(&exporter, &[WELL]).await;
     let scrape = exporter.scrape();
     assert!(is(&scrape, "cognito_exporter_late_events_total", &[&of(WELL)], 1.0), "{}", scrape.interesting());
     assert!(is(&scrape, "cognito_exporter_order_violations_total", &[&of(WELL)], 0.0), "{}", scrape.interesting());
@@ -576,7 +575,7 @@ async fn a_name_that_another_person_has_now_keeps_neither_ones_events_back_and_c
          [discovery]\ninterval = \"10s\"\n{}",
         following(&[WELL])
     );
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         for pool in [WELL, by_hand] {
             world.add_pool(Pool::new(pool));
             world.add_user(pool, "ben");
@@ -584,10 +583,10 @@ async fn a_name_that_another_person_has_now_keeps_neither_ones_events_back_and_c
         }
     })
     .await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[WELL, by_hand]).await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[WELL, by_hand]).await;
     let sub = |world: &World| world.pool(WELL).unwrap().user("ben").unwrap().sub.clone();
-    let (first, second) = stage.simulation.world(|world| {
+    let (first, second) = env.simulation.world(|world| {
         let first = sub(world);
         // Whoever takes over the name is polled before a listing tells that it is somebody else.
         world.inject(Fault::internal_error().on("ListUsers"));
@@ -603,10 +602,10 @@ async fn a_name_that_another_person_has_now_keeps_neither_ones_events_back_and_c
     assert_ne!(first, second);
     exporter.until("the second one's events", |scrape| is(scrape, "cognito_auth_events_total", &[], 144.0));
 
-    stage.simulation.world(World::cure_all);
-    let rosters = said(&exporter.log(), &["the roster has changed"]).len();
-    exporter.until("the listing", |_| said(&exporter.log(), &["the roster has changed"]).len() > rosters);
-    stage.simulation.world(|world| {
+    env.simulation.world(World::cure_all);
+    let changes = said(&exporter.log(), &["followed users changed"]).len();
+    exporter.until("the listing", |_| said(&exporter.log(), &["followed users changed"]).len() > changes);
+    env.simulation.world(|world| {
         for pool in [WELL, by_hand] {
             sign_ins(world, pool, "ben", 1, now());
         }
@@ -615,19 +614,19 @@ async fn a_name_that_another_person_has_now_keeps_neither_ones_events_back_and_c
     for restarts in 0..2 {
         if restarts > 0 {
             exporter.kill();
-            exporter = stage.exporter();
+            exporter = env.exporter();
         }
         exporter.until("an event more each", |scrape| is(scrape, "cognito_auth_events_total", &[], 146.0));
-        stage.until_polled(WELL, "ben", 3).await;
-        stage.until_polled(by_hand, "ben", 3).await;
+        env.until_polled(WELL, "ben", 3).await;
+        env.until_polled(by_hand, "ben", 3).await;
         let scrape = exporter.scrape();
         assert!(is(&scrape, "cognito_auth_events_total", &[], 146.0), "{}", scrape.interesting());
         assert!(is(&scrape, "cognito_auth_history_events_total", &[], 0.0), "{}", scrape.interesting());
     }
-    stage.until_received(|records| records.len() >= 146).await;
-    let records = stage.receiver.records();
+    env.until_received(|records| records.len() >= 146).await;
+    let records = env.receiver.records();
     assert_eq!(records.iter().map(Received::uid).collect::<std::collections::BTreeSet<_>>().len(), 146);
-    let newest = stage.simulation.world(|world| world.history(WELL, "ben")[0].id.clone().unwrap());
+    let newest = env.simulation.world(|world| world.history(WELL, "ben")[0].id.clone().unwrap());
     let newest = records.iter().find(|record| record.text("aws.cognito.event.id") == newest).unwrap();
     assert_eq!(newest.text("user.id"), second, "the first one's state is replaced");
     assert!(exporter.stop().success());
@@ -636,32 +635,32 @@ async fn a_name_that_another_person_has_now_keeps_neither_ones_events_back_and_c
 #[tokio::test(flavor = "multi_thread")]
 async fn users_who_vanish_in_mid_walk_or_are_disabled_lose_nothing_that_can_still_be_read() {
     let config = format!("[discovery]\ninterval = \"10s\"\n{}", following(&[WELL]));
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         populate(world, WELL, 3, 150);
         // Not found on the second page: eventually consistent, or gone and back.
         let not_found = Refusal::new("UserNotFoundException", "User does not exist.");
         world.inject(Fault::from(not_found).on(READ).for_user("user-0").after(1).times(1));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     exporter.until("a user missed", |scrape| states(scrape, WELL) == [2.0, 1.0, 0.0]);
-    stage.conserved(&exporter, &[WELL]).await;
+    env.conserved(&exporter, &[WELL]).await;
 
-    // Disabled users leave the roster; what happens to them meanwhile is found when they are back.
-    stage.simulation.world(|world| world.change_user(WELL, "user-1", |user| user.enabled = false));
+    // Disabled users leave the followed users; what happens to them meanwhile is found when they are back.
+    env.simulation.world(|world| world.change_user(WELL, "user-1", |user| user.enabled = false));
     exporter.until("one less", |scrape| states(scrape, WELL) == [2.0, 0.0, 0.0]);
-    go_on(&stage, &[WELL]);
-    stage.simulation.world(|world| world.change_user(WELL, "user-1", |user| user.enabled = true));
-    stage.conserved(&exporter, &[WELL]).await;
+    go_on(&env, &[WELL]);
+    env.simulation.world(|world| world.change_user(WELL, "user-1", |user| user.enabled = true));
+    env.conserved(&exporter, &[WELL]).await;
     exporter.until("everybody", |scrape| states(scrape, WELL) == [3.0, 0.0, 0.0]);
 
     // Gone for good: one of them in the middle of a long walk, and nobody else is disturbed.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         sign_ins(world, WELL, "user-2", 50, now());
         world.delete_user(WELL, "user-2");
     });
-    exporter.until("the roster", |scrape| states(scrape, WELL) == [2.0, 0.0, 0.0]);
-    go_on(&stage, &[WELL]);
+    exporter.until("the followed users", |scrape| states(scrape, WELL) == [2.0, 0.0, 0.0]);
+    go_on(&env, &[WELL]);
     let counted = 3 * 150 + 3 + 2;
     exporter.until("the others' events", |scrape| is(scrape, "cognito_auth_events_total", &[], f64::from(counted)));
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
@@ -676,24 +675,24 @@ async fn a_user_who_leaves_and_comes_back_while_a_call_is_under_way_is_not_asked
         "[[pools]]\nid = {WELL:?}\nusernames_file = \"{{directory}}/names\"\nfollowed_since = \"2020-01-01T00:00:00Z\"\n{}",
         QUICK.replace("\"1s\"\n", "\"60s\"\n").replace("min_interval = \"60s\"", "min_interval = \"1s\"")
     );
-    let stage = Stage::set(&config, |world| populate(world, WELL, 2, 3)).await;
-    stage.file("names", "user-0\nuser-1\n");
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[WELL]).await;
+    let env = TestEnv::set(&config, |world| populate(world, WELL, 2, 3)).await;
+    env.file("names", "user-0\nuser-1\n");
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[WELL]).await;
     // The answer with the event takes so long that the file can be changed twice, and looked at each time.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.inject(Fault::new(Misfortune::Slow(SLOW)).on(READ).for_user("user-0").times(1));
         sign_ins(world, WELL, "user-0", 1, now());
         world.calls_mut().clear();
     });
-    stage.until_all_polled(WELL, &["user-0".to_owned()].into()).await;
+    env.until_all_polled(WELL, &["user-0".to_owned()].into()).await;
     let asked = now();
     for (names, change) in [("user-1\n", "left=1"), ("user-0\nuser-1\n", "joined=1 left=0")] {
-        stage.file("names", names);
-        exporter.until(change, |_| said(&exporter.log(), &["the roster has changed"]).last().unwrap().contains(change));
+        env.file("names", names);
+        exporter.until(change, |_| said(&exporter.log(), &["followed users changed"]).last().unwrap().contains(change));
     }
-    stage.conserved(&exporter, &[WELL]).await;
-    stage.until("the slow answer", |world| world.now() > asked.plus(SLOW + Duration::from_secs(2))).await;
-    stage.conserved(&exporter, &[WELL]).await;
+    env.conserved(&exporter, &[WELL]).await;
+    env.until("the slow answer", |world| world.now() > asked.plus(SLOW + Duration::from_secs(2))).await;
+    env.conserved(&exporter, &[WELL]).await;
     assert!(exporter.stop().success());
 }

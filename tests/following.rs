@@ -9,7 +9,7 @@ use cognito_auth_simulator::paging::LastToken;
 use cognito_auth_simulator::world::{ACCOUNT_ID, Pool, Role, World};
 
 use crate::receiver::Received;
-use crate::stage::{MINUTE, READ, Stage, all_live, ids, is, now, of, populate, said, sign_ins};
+use crate::test_env::{MINUTE, READ, TestEnv, all_live, ids, is, now, of, populate, said, sign_ins};
 
 /// Quick, and without history.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nfirst_run = \"none\"\n";
@@ -24,33 +24,33 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 async fn a_name_added_to_the_file_begins_to_be_followed_and_one_removed_is_not_polled_any_more() {
     let config =
         format!("[[pools]]\nid = {POOL:?}\nusernames = [\"ann\"]\nusernames_file = \"{{directory}}/names\"\n{QUICK}");
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.add_pool(Pool::new(POOL));
         ["ann", "ben", "cat"].iter().for_each(|name| world.add_user(POOL, name));
     })
     .await;
 
     // Without the file, the names of the configuration are followed all the same.
-    let exporter = stage.exporter();
-    stage.until_polled(POOL, "ann", 2).await;
+    let exporter = env.exporter();
+    env.until_polled(POOL, "ann", 2).await;
     assert_eq!(said(&exporter.log(), &["WARN", "usernames_file cannot be read"]).len(), 1, "{}", exporter.log());
 
-    stage.file("names", "# staff\n\n  ben \n");
-    stage.until_polled(POOL, "ben", 2).await;
-    assert_eq!(stage.polled(POOL), names(&["ann", "ben"]));
+    env.file("names", "# staff\n\n  ben \n");
+    env.until_polled(POOL, "ben", 2).await;
+    assert_eq!(env.polled(POOL), names(&["ann", "ben"]));
 
-    stage.file("names", "cat\nben-who-left\n");
-    stage.until_polled(POOL, "cat", 1).await;
+    env.file("names", "cat\nben-who-left\n");
+    env.until_polled(POOL, "cat", 1).await;
     exporter.until("who is followed", |scrape| {
         is(scrape, "cognito_exporter_users", &["state=\"ok\""], 2.0)
             && is(scrape, "cognito_exporter_users", &["state=\"missing\""], 1.0)
     });
     // A call that was under way when the name was removed has been made by the next poll of the others.
-    stage.until_polled(POOL, "ann", 2).await;
-    stage.forget_calls();
-    stage.until_polled(POOL, "ann", 2).await;
-    stage.until_polled(POOL, "cat", 2).await;
-    assert!(!stage.polled(POOL).contains("ben"), "{:?}", stage.polled(POOL));
+    env.until_polled(POOL, "ann", 2).await;
+    env.forget_calls();
+    env.until_polled(POOL, "ann", 2).await;
+    env.until_polled(POOL, "cat", 2).await;
+    assert!(!env.polled(POOL).contains("ben"), "{:?}", env.polled(POOL));
     assert_eq!(said(&exporter.log(), &["WARN"]).len(), 1, "{}", exporter.log());
     assert!(!exporter.log().contains("ben"), "{}", exporter.log());
     assert!(exporter.stop().success());
@@ -72,7 +72,7 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
          {QUICK}"
     );
     let pools = [GROUPS, FILTER, ALL, INCLUDED, ALIAS];
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         for pool in pools {
             world.add_pool(Pool::new(pool));
             for name in ["ann", "ben", "cat", "dan", "off", "google_1"] {
@@ -107,7 +107,7 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
         // Who is named is followed, also if disabled; "zoe" is nobody.
         (ALIAS, names(&["ann", "ben", "cat", "dan", "off", "zoe"]), 1.0),
     ];
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     exporter.until("who is followed", |scrape| {
         expected.iter().all(|(pool, users, missing)| {
             is(scrape, "cognito_exporter_users", &[&of(pool)], users.len() as f64)
@@ -115,13 +115,13 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
         })
     });
     for (pool, users, _) in &expected {
-        stage.until_all_polled(pool, users).await;
-        assert_eq!(stage.polled(pool), *users, "{pool}");
+        env.until_all_polled(pool, users).await;
+        assert_eq!(env.polled(pool), *users, "{pool}");
     }
 
     // What they do now is live and comes once, under the name that Cognito has.
     let began = now();
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         for (pool, users, _) in &expected {
             for user in users.iter().filter(|user| *user != "zoe") {
                 sign_ins(world, pool, user, 1, UnixMillis(began.0 + 1));
@@ -130,8 +130,8 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
     });
     let followed: usize = expected.iter().map(|(_, users, missing)| users.len() - usize::from(*missing > 0.5)).sum();
     exporter.until("their events", |scrape| is(scrape, "cognito_auth_events_total", &[], followed as f64));
-    stage.until_received(|records| records.len() >= followed).await;
-    let records = stage.receiver.records();
+    env.until_received(|records| records.len() >= followed).await;
+    let records = env.receiver.records();
     assert_eq!(records.len(), followed);
     let under: BTreeSet<_> = records.iter().map(|record| record.text("user.name").to_owned()).collect();
     assert!(!under.iter().any(|name| name.contains('@')), "{under:?}");
@@ -142,7 +142,7 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_created_after_the_pool_was_first_followed_has_no_history() {
     let config = format!("[[pools]]\nid = {POOL:?}\nall_users = true\n{QUICK}");
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.add_pool(Pool::new(POOL));
         for name in ["ann", "ben"] {
             world.add_user_with(POOL, name, |user| user.created = UnixMillis(now().0 - 100 * MINUTE));
@@ -150,14 +150,14 @@ async fn a_user_created_after_the_pool_was_first_followed_has_no_history() {
         }
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     exporter.until("both", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], 2.0));
-    stage.until_polled(POOL, "ann", 2).await;
+    env.until_polled(POOL, "ann", 2).await;
     assert!(exporter.stop().success());
-    assert_eq!(stage.receiver.records(), []);
+    assert_eq!(env.receiver.records(), []);
 
     // While it is down somebody signs up, and somebody else takes a name over: what they did before they joined counts.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.add_user(POOL, "new");
         world.recreate_user(POOL, "ben");
         let now = now();
@@ -168,14 +168,14 @@ async fn a_user_created_after_the_pool_was_first_followed_has_no_history() {
             });
         }
     });
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     exporter.until("their events", |scrape| is(scrape, "cognito_auth_events_total", &[], 9.0));
-    stage.until_polled(POOL, "new", 2).await;
+    env.until_polled(POOL, "new", 2).await;
     let scrape = exporter.scrape();
     assert!(is(&scrape, "cognito_auth_events_total", &[], 9.0), "{}", scrape.interesting());
     assert!(is(&scrape, "cognito_auth_history_events_total", &[], 0.0), "{}", scrape.interesting());
-    stage.until_received(|records| records.len() >= 9).await;
-    assert_eq!(stage.receiver.records().len(), 9);
+    env.until_received(|records| records.len() >= 9).await;
+    assert_eq!(env.receiver.records().len(), 9);
     assert!(exporter.stop().success());
 }
 
@@ -207,7 +207,7 @@ async fn pools_of_two_regions_and_two_accounts_are_followed_as_themselves_and_a_
          [[pools]]\nid = {WRONG_LISTED:?}\nall_users = true\nrole_arn = {arn:?}\nexternal_id = \"wrong\"\n{QUICK}"
     );
     let well = [(HERE, ACCOUNT_ID, "eu-west-1"), (OVERSEAS, ACCOUNT_ID, "us-east-1"), (OTHER, THERE, "eu-west-1")];
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.home_account = Some(ACCOUNT_ID.to_owned());
         world.add_role(role());
         let ill = [(WRONG, THERE, ""), (WRONG_LISTED, THERE, "")];
@@ -217,20 +217,20 @@ async fn pools_of_two_regions_and_two_accounts_are_followed_as_themselves_and_a_
         }
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     exporter.until("everybody", |scrape| {
         well.iter().all(|(pool, ..)| is(scrape, "cognito_exporter_users", &[&of(pool), "state=\"ok\""], 2.0))
     });
     let began = now();
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         for (pool, ..) in well {
             ["ann", "ben"].iter().for_each(|name| sign_ins(world, pool, name, 1, UnixMillis(began.0 + 1)));
         }
     });
     let pools = well.map(|(pool, ..)| pool);
-    stage.conserved(&exporter, &pools).await;
+    env.conserved(&exporter, &pools).await;
 
-    for record in stage.receiver.records() {
+    for record in env.receiver.records() {
         let text = |name: &str| record.text(&format!("aws.cognito.user_pool.{name}")).to_owned();
         let (pool, account, region) = well.into_iter().find(|(pool, ..)| *pool == text("id")).unwrap();
         assert_eq!((text("account_id").as_str(), text("region").as_str()), (account, region));
@@ -248,7 +248,7 @@ async fn pools_of_two_regions_and_two_accounts_are_followed_as_themselves_and_a_
         assert!(is(&scrape, "cognito_exporter_api_budget_requests_per_second", &[account, region], 400.0));
     }
     let as_role = |call: &cognito_auth_simulator::calls::Call| call.access_key.as_deref().unwrap().starts_with("ASIA");
-    for call in stage.reads(|_| true) {
+    for call in env.reads(|_| true) {
         assert_eq!(as_role(&call), call.pool.as_deref() == Some(OTHER), "{call:?}");
     }
     for pool in [WRONG, WRONG_LISTED] {
@@ -280,10 +280,10 @@ async fn two_pools_of_one_account_and_region_share_one_budget() {
         "[[pools]]\nid = {ONE:?}\nall_users = true\n[[pools]]\nid = {TWO:?}\nall_users = true\n\
          [poll]\nrequests_per_second = {RATE}\nmin_interval = \"1s\"\nfirst_run = \"none\"\n"
     );
-    let stage = Stage::set(&config, |world| [ONE, TWO].iter().for_each(|pool| crowd(world, pool, 30))).await;
-    let exporter = stage.exporter();
-    stage.until("six seconds' calls", |world| world.calls().count(READ) >= 6 * RATE).await;
-    let calls = stage.reads(|_| true);
+    let env = TestEnv::set(&config, |world| [ONE, TWO].iter().for_each(|pool| crowd(world, pool, 30))).await;
+    let exporter = env.exporter();
+    env.until("six seconds' calls", |world| world.calls().count(READ) >= 6 * RATE).await;
+    let calls = env.reads(|_| true);
     // Over three seconds, so that a stall of this machine, which lets calls bunch on their way, is no matter.
     assert!(busiest(&calls, 3) <= 3 * RATE * 12 / 10 + 1, "{}", busiest(&calls, 3));
     for pool in [ONE, TWO] {
@@ -302,16 +302,16 @@ async fn no_more_calls_are_in_flight_than_allowed_over_all_accounts_and_regions(
         "[[pools]]\nid = {ONE:?}\nusernames = {users:?}\n[[pools]]\nid = {TWO:?}\nusernames = {users:?}\n\
          [poll]\nrequests_per_second = 400\nconcurrency = 3\nmin_interval = \"1s\"\nfirst_run = \"none\"\n"
     );
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         [ONE, TWO].iter().for_each(|pool| crowd(world, pool, 30));
         world.inject(Fault::new(Misfortune::Slow(Duration::from_millis(100))).on(READ));
     })
     .await;
-    let exporter = stage.exporter();
-    stage.until("sixty calls", |world| world.calls().count(READ) >= 60).await;
-    assert_eq!(stage.simulation.most_in_flight(), 3);
+    let exporter = env.exporter();
+    env.until("sixty calls", |world| world.calls().count(READ) >= 60).await;
+    assert_eq!(env.simulation.most_in_flight(), 3);
     for pool in [ONE, TWO] {
-        assert!(stage.polled(pool).len() > 10, "{:?}", stage.polled(pool));
+        assert!(env.polled(pool).len() > 10, "{:?}", env.polled(pool));
     }
     assert!(exporter.stop().success());
 }
@@ -328,16 +328,16 @@ async fn calls_that_had_to_wait_for_others_in_flight_do_not_break_the_budget_aft
         names(8),
         names(40),
     );
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         crowd(world, STUCK, 8);
         crowd(world, WELL, 40);
         world.inject(Fault::new(Misfortune::Hang).on(READ).in_pool(STUCK));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     let of_well = |call: &&cognito_auth_simulator::calls::Call| call.pool.as_deref() == Some(WELL);
-    stage.until("forty calls", |world| world.calls().of(READ).filter(of_well).count() >= 40).await;
-    let calls = stage.reads(|call| of_well(&call));
+    env.until("forty calls", |world| world.calls().of(READ).filter(of_well).count() >= 40).await;
+    let calls = env.reads(|call| of_well(&call));
     assert!(busiest(&calls, 2) <= 2 * RATE * 12 / 10 + 2, "{} in two seconds", busiest(&calls, 2));
     assert!(exporter.stop().success());
 }
@@ -356,7 +356,7 @@ async fn first_run_says_how_much_history_is_wanted_and_followed_since_makes_it_l
              [[pools]]\nid = {SINCE:?}\nall_users = true\nfollowed_since = \"{followed_since}\"\n{}",
             QUICK.replace("none", first_run)
         );
-        let stage = Stage::set(&config, |world| {
+        let env = TestEnv::set(&config, |world| {
             for pool in [PLAIN, SINCE] {
                 world.add_pool(Pool::new(pool));
                 world.add_user_with(pool, "ann", |user| user.created = UnixMillis(began.0 - 700 * 24 * 60 * MINUTE));
@@ -366,12 +366,12 @@ async fn first_run_says_how_much_history_is_wanted_and_followed_since_makes_it_l
             }
         })
         .await;
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         exporter.until("both", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], 2.0));
         for pool in [PLAIN, SINCE] {
-            stage.until_all_polled(pool, &names(&["ann"])).await;
+            env.until_all_polled(pool, &names(&["ann"])).await;
         }
-        stage.simulation.world(|world| {
+        env.simulation.world(|world| {
             [PLAIN, SINCE].iter().for_each(|pool| sign_ins(world, pool, "ann", 1, now()));
         });
         let scrape = exporter.until("what is live", |scrape| {
@@ -383,8 +383,8 @@ async fn first_run_says_how_much_history_is_wanted_and_followed_since_makes_it_l
             let told = scrape.sum("cognito_auth_history_events_total", &[&of(pool)]);
             assert!((told - f64::from(history)).abs() < 0.5, "{first_run}: {told} of {history} in {pool}");
             let all = usize::try_from(live + 1 + history).unwrap();
-            stage.until_received(|records| ids(records, &[pool]).len() >= all).await;
-            let records = stage.receiver.records();
+            env.until_received(|records| ids(records, &[pool]).len() >= all).await;
+            let records = env.receiver.records();
             let old =
                 |record: &&Received| record.attributes["aws.cognito.event.history"] == serde_json::Value::Bool(true);
             let of_pool = || records.iter().filter(|record| record.text("aws.cognito.user_pool.id") == pool);
@@ -402,34 +402,34 @@ async fn who_was_active_before_a_restart_is_the_first_to_be_asked_after_it() {
     const BUSY: usize = 17;
     let name = |user: usize| format!("user-{user:02}");
     let config = format!("[[pools]]\nid = {POOL:?}\nall_users = true\n{QUICK}");
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.add_pool(Pool::new(POOL));
         (0..USERS).for_each(|user| world.add_user(POOL, &name(user)));
         sign_ins(world, POOL, &name(BUSY), 20, now());
     })
     .await;
-    let exporter = stage.exporter();
-    stage.until_all_polled(POOL, &(0..USERS).map(name).collect()).await;
+    let exporter = env.exporter();
+    env.until_all_polled(POOL, &(0..USERS).map(name).collect()).await;
     // A second poll says that what the first one brought was written.
-    stage.forget_calls();
-    stage.until_all_polled(POOL, &(0..USERS).map(name).collect()).await;
+    env.forget_calls();
+    env.until_all_polled(POOL, &(0..USERS).map(name).collect()).await;
     assert!(exporter.stop().success());
-    let ledger = stage.opened_ledger();
+    let ledger = env.opened_ledger();
     for user in (0..USERS).map(name) {
         let standing = ledger.standing(POOL, &user).unwrap().unwrap();
-        assert!(standing.habit.is_some(), "of {user} something is known, were it that it does nothing");
+        assert!(standing.activity.is_some(), "of {user} something is known, were it that it does nothing");
     }
     ledger.close().await;
 
-    // One call a second, so that the first is the first; and nobody but the stored roster to ask.
-    stage.reconfigure(&config.replace("requests_per_second = 400", "requests_per_second = 1"));
-    stage.simulation.world(|world| {
+    // One call a second, so that the first is the first; and nobody but the stored users to ask.
+    env.reconfigure(&config.replace("requests_per_second = 400", "requests_per_second = 1"));
+    env.simulation.world(|world| {
         world.inject(Fault::new(Misfortune::Hang).on("ListUsers"));
     });
-    stage.forget_calls();
-    let exporter = stage.exporter();
-    stage.until("a poll", |world| world.calls().count(READ) > 0).await;
-    assert_eq!(stage.reads(|_| true)[0].user, Some(name(BUSY)));
+    env.forget_calls();
+    let exporter = env.exporter();
+    env.until("a poll", |world| world.calls().count(READ) > 0).await;
+    assert_eq!(env.reads(|_| true)[0].user, Some(name(BUSY)));
     assert!(exporter.stop().success());
 }
 
@@ -439,35 +439,35 @@ async fn a_poll_asks_for_little_where_little_is_likely_and_finds_a_burst_all_the
         let event = world.sign_in(UnixMillis(now().0 - minutes_ago * MINUTE));
         world.arrive(POOL, "ann", &event);
     };
-    let stage = Stage::set(&all_live(POOL), |world| {
+    let env = TestEnv::set(&all_live(POOL), |world| {
         world.add_pool(Pool::new(POOL));
         world.add_user(POOL, "ann");
         (1..=150).rev().for_each(|event| arrive(world, 120 * event));
     })
     .await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     let asked = || -> Vec<_> {
-        let calls = stage.reads(|call| call.pool.as_deref() == Some(POOL));
+        let calls = env.reads(|call| call.pool.as_deref() == Some(POOL));
         calls.iter().map(|call| (call.token.is_some(), call.max_results.unwrap())).collect()
     };
     assert!(asked().iter().all(|call| *call == (false, 8)), "one is remembered, none is likely: {:?}", asked());
 
-    stage.forget_calls();
-    stage.simulation.world(|world| (0..30).for_each(|_| arrive(world, 0)));
-    stage.until("a full page", |world| world.calls().of(READ).any(|call| call.max_results == Some(60))).await;
+    env.forget_calls();
+    env.simulation.world(|world| (0..30).for_each(|_| arrive(world, 0)));
+    env.until("a full page", |world| world.calls().of(READ).any(|call| call.max_results == Some(60))).await;
     let first_full = asked().iter().position(|call| *call == (false, 60)).unwrap();
     assert!(first_full > 0 && asked()[..first_full].iter().all(|call| *call == (false, 8)), "{:?}", asked());
-    stage.conserved(&exporter, &[POOL]).await;
+    env.conserved(&exporter, &[POOL]).await;
     let room = |(token, size): &(bool, i64)| !token && (31..60).contains(size);
     assert!(asked().iter().all(room), "thirty or more are remembered: {:?}", asked());
 
     // What Cognito sends is judged no otherwise than before: a revision in the midst of what is remembered is seen.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         let id = world.history(POOL, "ann")[20].id.clone().unwrap();
         world.feedback(POOL, "ann", &id, FeedbackValue::Invalid, "an administrator");
     });
-    stage.conserved(&exporter, &[POOL]).await;
+    env.conserved(&exporter, &[POOL]).await;
     exporter.until("the feedback", |scrape| {
         is(scrape, "cognito_auth_feedback_total", &["feedback_value=\"Invalid\""], 1.0)
     });
@@ -478,18 +478,18 @@ async fn a_poll_asks_for_little_where_little_is_likely_and_finds_a_burst_all_the
 #[tokio::test(flavor = "multi_thread")]
 async fn where_short_pages_are_never_enough_they_are_given_up_before_they_cost_much() {
     const USERS: usize = 20;
-    let stage = Stage::set(&all_live(POOL), |world| {
+    let env = TestEnv::set(&all_live(POOL), |world| {
         populate(world, POOL, USERS, 3);
         world.pool_mut(POOL).last_token = LastToken::Always;
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     let enough = |world: &World| world.calls().count(READ) >= 300;
-    stage.until("300 calls", enough).await;
-    let sizes: Vec<_> = stage.reads(|_| true).into_iter().filter_map(|call| call.max_results).collect();
+    env.until("300 calls", enough).await;
+    let sizes: Vec<_> = env.reads(|_| true).into_iter().filter_map(|call| call.max_results).collect();
     let short = sizes.iter().filter(|size| **size < 60).count();
     // Ten, a fiftieth of the turns, and what sixteen turns at once do not know of each other.
     assert!((5..=10 + sizes.len() / 50 + 16).contains(&short), "{short} of {}", sizes.len());
-    stage.conserved(&exporter, &[POOL]).await;
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
 }

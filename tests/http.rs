@@ -298,7 +298,7 @@ async fn the_server_serves_while_work_drains_and_ends_cleanly_after_it() {
     let (finish, finished) = oneshot::channel::<()>();
     let draining = world.lifecycle.stops(Duty::Deliver).soft.clone();
     let drain = draining.clone();
-    world.lifecycle.spawn(Duty::Deliver, "courier", async move {
+    world.lifecycle.spawn(Duty::Deliver, "delivery", async move {
         drain.cancelled().await;
         let _ = finished.await;
     });

@@ -16,7 +16,7 @@ use cognito_auth_core::masking::{Mode, Modes};
 use cognito_auth_core::privacy::Privacy;
 use cognito_auth_core::shard::{Shard, Shares};
 use cognito_auth_exporter::config::StateConfig;
-use cognito_auth_exporter::courier::{Outbox as _, Settlement};
+use cognito_auth_exporter::delivery::{Outbox as _, Settlement};
 use cognito_auth_exporter::ledger::{Commit, Ledger, LedgerError, Opened, PoolRecord, UserRecord};
 use tempfile::TempDir;
 
@@ -49,7 +49,7 @@ fn place() -> (TempDir, std::path::PathBuf) {
 
 /// A user of whom `number` pages have been committed.
 fn record(number: i64) -> UserRecord {
-    UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), UnixMillis(0)), habit: None }
+    UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), UnixMillis(0)), activity: None }
 }
 
 fn pool(id: &str) -> Arc<PoolIdentity> {
@@ -91,7 +91,7 @@ fn page(username: &str, number: i64) -> Commit {
     }
 }
 
-/// Puts a user on the roster; one who is there stays as it is.
+/// Puts a user among the followed users; one who is there stays as it is.
 async fn enroll(ledger: &Ledger, username: &str) {
     ledger.enroll(POOL, vec![(username.into(), record(0))]).await.unwrap();
 }
@@ -195,7 +195,7 @@ async fn what_is_carried_to_another_name_is_of_who_has_that_name_since_then() {
             enroll(&ledger, to).await;
         }
         let newcomer = UserRecord { joined: UnixMillis(NOW.0 + 1000), sub: Some("sub".into()), ..record(0) };
-        ledger.carry_over(POOL, &alias, to, newcomer.clone()).await.unwrap();
+        ledger.merge_user(POOL, &alias, to, newcomer.clone()).await.unwrap();
         let carried = ledger.user(POOL, to).unwrap().unwrap();
         assert_eq!((carried.joined, carried.sub), (newcomer.joined, newcomer.sub), "{to}");
         assert!(carried.cursor.live_since() <= record(5).cursor.live_since(), "{to}: nothing becomes history by it");
@@ -209,7 +209,7 @@ async fn what_is_carried_to_another_name_is_of_who_has_that_name_since_then() {
 async fn a_page_of_somebody_who_was_forgotten_or_replaced_meanwhile_is_refused_and_nothing_of_it_counts() {
     let (_directory, path) = place();
     let ledger = open(&path);
-    assert_eq!(ledger.commit(page("ann", 1)).await, Err(LedgerError::NotEnrolled), "never on the roster");
+    assert_eq!(ledger.commit(page("ann", 1)).await, Err(LedgerError::NotEnrolled), "never among the followed users");
     enroll(&ledger, "ann").await;
     ledger.commit(page("ann", 1)).await.unwrap();
 

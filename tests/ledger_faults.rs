@@ -11,8 +11,8 @@ use crate::disk::{Disk, Tracer};
 use crate::exporter;
 use crate::exporter::{Exporter, Scrape};
 use crate::receiver::Received;
-use crate::stage::{MINUTE, Stage, go_on, is, now, populate, said, sign_ins};
 use crate::store;
+use crate::test_env::{MINUTE, TestEnv, go_on, is, now, populate, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Disk";
 const USERS: usize = 6;
@@ -24,17 +24,17 @@ const QUICK: &str = "all_users = true\n[poll]\nrequests_per_second = 400\nmin_in
 const PAUSED: &str = "cognito_exporter_paused";
 const STATE_ERROR: &str = "reason=\"state_error\"";
 
-async fn set() -> Stage {
+async fn set() -> TestEnv {
     let config = format!("[[pools]]\nid = {POOL:?}\nfollowed_since = \"2020-01-01T00:00:00Z\"\n{QUICK}");
-    Stage::set(&config, |world| populate(world, POOL, USERS, 20)).await
+    TestEnv::set(&config, |world| populate(world, POOL, USERS, 20)).await
 }
 
 /// Lets things happen until polling pauses, and checks that everybody is told.
-async fn until_it_pauses(stage: &Stage, exporter: &Exporter) {
+async fn until_it_pauses(env: &TestEnv, exporter: &Exporter) {
     exporter.until("a pause", |scrape| {
         let pauses = is(scrape, PAUSED, &[STATE_ERROR], 1.0);
         if !pauses {
-            go_on(stage, POOL, USERS);
+            go_on(env, POOL, USERS);
         }
         pauses
     });
@@ -45,13 +45,13 @@ async fn until_it_pauses(stage: &Stage, exporter: &Exporter) {
     // It tries to open the store, and has other words for why that fails, which it keeps to itself.
     exporter.until("another try", |_| exporter.answer("/readyz") != first);
     // What happens meanwhile waits in Cognito.
-    go_on(stage, POOL, USERS);
+    go_on(env, POOL, USERS);
 }
 
 /// Waits until polling goes on, and checks that nothing was lost or repeated, and that the `times`th fault was told once.
-async fn until_it_goes_on(stage: &Stage, exporter: &Exporter, times: usize) {
+async fn until_it_goes_on(env: &TestEnv, exporter: &Exporter, times: usize) {
     exporter.until("no pause", |scrape| is(scrape, PAUSED, &[STATE_ERROR], 0.0));
-    stage.conserved(exporter, &[POOL]).await;
+    env.conserved(exporter, &[POOL]).await;
     assert!(exporter.answer("/readyz").starts_with("HTTP/1.1 200 "));
     let log = exporter.log();
     assert_eq!(said(&log, &["ERROR", "the ledger failed"]).len(), times, "{log}");
@@ -62,24 +62,24 @@ async fn until_it_goes_on(stage: &Stage, exporter: &Exporter, times: usize) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_pauses_polling_and_costs_nothing_once_there_is_room_again() {
-    let stage = set().await;
-    let Some(disk) = Disk::mount(&stage.state(), 24) else { return };
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let env = set().await;
+    let Some(disk) = Disk::mount(&env.state(), 24) else { return };
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     for times in 1..=2 {
         disk.fill();
-        until_it_pauses(&stage, &exporter).await;
+        until_it_pauses(&env, &exporter).await;
         disk.free();
-        until_it_goes_on(&stage, &exporter, times).await;
+        until_it_goes_on(&env, &exporter, times).await;
     }
     assert!(exporter.stop().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn system_calls_that_fail_pause_polling_and_cost_nothing_once_they_work_again() {
-    let stage = set().await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let env = set().await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     let faults: [&[&str]; 3] = [
         &["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"],
         // As when the system has made a file system read-only under those who write to it.
@@ -88,66 +88,66 @@ async fn system_calls_that_fail_pause_polling_and_cost_nothing_once_they_work_ag
     ];
     for (times, fault) in (1..).zip(faults) {
         let Some(tracer) = Tracer::attach(exporter.pid(), fault) else { return };
-        until_it_pauses(&stage, &exporter).await;
+        until_it_pauses(&env, &exporter).await;
         drop(tracer);
-        until_it_goes_on(&stage, &exporter, times).await;
+        until_it_goes_on(&env, &exporter, times).await;
     }
     assert!(exporter.stop().success());
 }
 
 /// The exporter as it starts and fails: its exit code, and what it said.
-fn start_in_vain(stage: &Stage) -> (Option<i32>, String) {
-    let mut command = exporter::command(&stage.simulation.url());
-    let output = command.arg("run").arg("--config").arg(stage.config()).output().unwrap();
+fn start_in_vain(env: &TestEnv) -> (Option<i32>, String) {
+    let mut command = exporter::command(&env.simulation.url());
+    let output = command.arg("run").arg("--config").arg(env.config()).output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_disk_is_refused_at_the_start_and_serves_again_when_it_can_be_written() {
-    let stage = set().await;
-    let Some(disk) = Disk::mount(&stage.state(), 24) else { return };
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let env = set().await;
+    let Some(disk) = Disk::mount(&env.state(), 24) else { return };
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
-    go_on(&stage, POOL, USERS);
+    go_on(&env, POOL, USERS);
 
     disk.make_read_only(true);
-    let before = Files::of(&stage.state());
-    let (code, said) = start_in_vain(&stage);
+    let before = Files::of(&env.state());
+    let (code, said) = start_in_vain(&env);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("Read-only file system"), "{said}");
-    assert_eq!(Files::of(&stage.state()), before);
+    assert_eq!(Files::of(&env.state()), before);
 
     disk.make_read_only(false);
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_process_on_the_same_state_is_refused_and_costs_the_first_nothing() {
-    let stage = set().await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
-    let (code, said) = start_in_vain(&stage);
+    let env = set().await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
+    let (code, said) = start_in_vain(&env);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("in use by another process"), "{said}");
     assert!(said.contains("give this one another state.path"), "{said}");
-    go_on(&stage, POOL, USERS);
-    stage.conserved(&exporter, &[POOL]).await;
+    go_on(&env, POOL, USERS);
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_torn_snapshot_of_the_engine_costs_nothing() {
-    let stage = set().await;
+    let env = set().await;
     for _ in 0..2 {
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
         exporter.kill();
     }
     let mut torn = 0;
-    for file in fs::read_dir(stage.ledger()).unwrap() {
+    for file in fs::read_dir(env.ledger()).unwrap() {
         let path = file.unwrap().path();
         if path.file_name().unwrap().to_str().unwrap().starts_with("snap.") {
             let bytes = fs::read(&path).unwrap();
@@ -156,9 +156,9 @@ async fn a_torn_snapshot_of_the_engine_costs_nothing() {
         }
     }
     assert!(torn > 0);
-    go_on(&stage, POOL, USERS);
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    go_on(&env, POOL, USERS);
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
     assert!(exporter.stop().success());
 }
@@ -203,21 +203,21 @@ async fn what_a_newer_version_has_written_is_refused_and_left_as_it_is_to_the_by
         (b"o/\0\0\0\0\0\0\xff\xff", sealed(99, b"who knows"), "has version 99"),
         (b"q/\0\0\0\0\0\0\xff\xff", sealed(99, b"who knows"), "has version 99"),
     ];
-    let stage = set().await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let env = set().await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
-    let store = || store::open(&stage.ledger());
+    let store = || store::open(&env.ledger());
     for (key, value, words) in newer {
         let before = store().insert(key, value).unwrap();
         // The engine itself tidies its files after a write, at the next opening.
         drop(store());
-        let files = Files::of(&stage.state());
+        let files = Files::of(&env.state());
         for _ in 0..2 {
-            let (code, said) = start_in_vain(&stage);
+            let (code, said) = start_in_vain(&env);
             assert_eq!(code, Some(1), "{said}");
             assert!(said.contains(words) && said.contains("run the newer build again"), "{said}");
-            assert!(Files::of(&stage.state()) == files, "{words}: the state was changed");
+            assert!(Files::of(&env.state()) == files, "{words}: the state was changed");
         }
         match before {
             Some(before) => store().insert(key, before).unwrap(),
@@ -225,31 +225,31 @@ async fn what_a_newer_version_has_written_is_refused_and_left_as_it_is_to_the_by
         };
     }
     // The newer build's record is gone: nothing else was.
-    go_on(&stage, POOL, USERS);
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    go_on(&env, POOL, USERS);
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
     assert!(exporter.stop().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_users_record_that_cannot_be_read_leaves_out_that_user_alone() {
-    let stage = set().await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let env = set().await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
     let key = format!("u/{POOL}/user-1");
     let put = |value: &[u8]| {
-        let store = store::open(&stage.ledger());
+        let store = store::open(&env.ledger());
         store.insert(&key, value).unwrap().unwrap()
     };
     for unreadable in [sealed(99, b"who knows"), b"nonsense".to_vec()] {
         let before = put(&unreadable);
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         exporter.until("the others", |scrape| is(scrape, "cognito_exporter_users", &[], USERS as f64 - 1.0));
-        go_on(&stage, POOL, USERS);
+        go_on(&env, POOL, USERS);
         let counted = |scrape: &Scrape| scrape.sum("cognito_auth_events_total", &[]);
-        let truth = (stage.truth(&[POOL]).len() - 1) as f64;
+        let truth = (env.truth(&[POOL]).len() - 1) as f64;
         exporter.until("what the others did", |scrape| (counted(scrape) - truth).abs() < 0.5);
         let log = exporter.log();
         assert_eq!(said(&log, &["WARN", "records of users cannot be read", "users=1"]).len(), 1, "{log}");
@@ -258,21 +258,21 @@ async fn a_users_record_that_cannot_be_read_leaves_out_that_user_alone() {
 
         // For a build that can read it, it is as it was.
         assert!(put(&before) == unreadable);
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
         assert!(exporter.stop().success());
     }
 }
 
 /// Ids of the records that were delivered behind the first `came`, as history or not.
-fn delivered(stage: &Stage, came: usize, history: bool) -> BTreeSet<String> {
+fn delivered(env: &TestEnv, came: usize, history: bool) -> BTreeSet<String> {
     let is_history = |record: &&Received| record.attributes["aws.cognito.event.history"] == Value::Bool(history);
-    let records = stage.receiver.records();
+    let records = env.receiver.records();
     records[came..].iter().filter(is_history).map(|record| record.text("aws.cognito.event.id").to_owned()).collect()
 }
 
-fn all_ids(stage: &Stage) -> BTreeSet<String> {
-    stage.truth(&[POOL]).into_iter().filter_map(|event| event.id).collect()
+fn all_ids(env: &TestEnv) -> BTreeSet<String> {
+    env.truth(&[POOL]).into_iter().filter_map(|event| event.id).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -285,54 +285,54 @@ async fn a_damaged_ledger_is_rebuilt_and_what_happened_while_it_was_down_is_live
             "[[pools]]\nid = {POOL:?}\nall_users = true\n[discovery]\ninterval = \"10s\"\n[poll]\n\
              requests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"all\"\n"
         );
-        let stage = Stage::set(&config, |world| populate(world, POOL, USERS, 20)).await;
+        let env = TestEnv::set(&config, |world| populate(world, POOL, USERS, 20)).await;
         let events = |live: usize, history: usize| {
             move |scrape: &Scrape| {
                 is(scrape, "cognito_auth_events_total", &[], live as f64)
                     && is(scrape, "cognito_auth_history_events_total", &[], history as f64)
             }
         };
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         exporter.until("the history", events(0, 20 * USERS));
-        go_on(&stage, POOL, USERS);
+        go_on(&env, POOL, USERS);
         exporter.until("what is live", events(USERS, 20 * USERS));
-        stage.until_received(|records| records.len() == 21 * USERS).await;
+        env.until_received(|records| records.len() == 21 * USERS).await;
         assert!(exporter.stop().success());
-        let before = all_ids(&stage);
+        let before = all_ids(&env);
 
         // While it is down: everybody signs in, somebody new too, and the disk breaks.
-        go_on(&stage, POOL, USERS);
-        stage.simulation.world(|world| {
+        go_on(&env, POOL, USERS);
+        env.simulation.world(|world| {
             world.add_user(POOL, "user-new");
             sign_ins(world, POOL, "user-new", 2, now());
         });
-        let path = stage.ledger().join("db");
+        let path = env.ledger().join("db");
         let mut bytes = fs::read(&path).unwrap();
         damage(&mut bytes);
         fs::write(&path, bytes).unwrap();
-        let came = stage.receiver.records().len();
+        let came = env.receiver.records().len();
 
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         let (live, history) = (USERS + 2, 21 * USERS);
         exporter.until("the truth after the loss", events(live, history));
         assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 1.0));
         let log = exporter.log();
         assert_eq!(said(&log, &["ERROR", "the ledger was damaged", "moved_to=", "are live"]).len(), 1, "{log}");
-        stage.until_received(|records| records.len() >= came + live + history).await;
-        assert_eq!(delivered(&stage, came, true), before);
-        assert_eq!(delivered(&stage, came, false), all_ids(&stage).difference(&before).cloned().collect());
-        let beside = fs::read_dir(stage.state()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        env.until_received(|records| records.len() >= came + live + history).await;
+        assert_eq!(delivered(&env, came, true), before);
+        assert_eq!(delivered(&env, came, false), all_ids(&env).difference(&before).cloned().collect());
+        let beside = fs::read_dir(env.state()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
         assert_eq!(beside.filter(|name| name.starts_with("ledger.corrupt-")).count(), 1);
 
-        // The roster is complete: who comes now and is not new in the pool has a history, as always.
-        stage.simulation.world(|world| {
+        // The followed users is complete: who comes now and is not new in the pool has a history, as always.
+        env.simulation.world(|world| {
             world.add_user_with(POOL, "user-old", |user| user.created = UnixMillis(now().0 - 100_000 * MINUTE));
             sign_ins(world, POOL, "user-old", 3, now());
         });
         exporter.until("a history", events(live, history + 3));
         assert!(exporter.stop().success());
-        let exporter = stage.exporter();
-        go_on(&stage, POOL, USERS);
+        let exporter = env.exporter();
+        go_on(&env, POOL, USERS);
         exporter.until("more that is live", events(live + USERS, history + 3));
         assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0));
         assert!(exporter.stop().success());

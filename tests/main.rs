@@ -5,8 +5,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-#[path = "support/arena.rs"]
-mod arena;
 #[path = "support/cognito.rs"]
 mod cognito;
 #[path = "support/disk.rs"]
@@ -23,10 +21,12 @@ mod prometheus;
 mod receiver;
 #[path = "support/rules.rs"]
 mod rules;
-#[path = "support/stage.rs"]
-mod stage;
+#[path = "support/schedule_sim.rs"]
+mod schedule_sim;
 #[path = "support/store.rs"]
 mod store;
+#[path = "support/test_env.rs"]
+mod test_env;
 #[path = "support/transports.rs"]
 mod transports;
 

@@ -131,8 +131,8 @@ fn live_an_hour(router: &Router, with_trouble: bool) {
     }
     board.backlog_walks(pools[0].0, 3);
     metrics.api_budget(Some("123456789012"), "eu-west-1", if with_trouble { 3.6 } else { 5.0 });
-    for stage in [Stage::Poll, Stage::Commit, Stage::Deliver] {
-        metrics.progress(stage, ago(1));
+    for env in [Stage::Poll, Stage::Commit, Stage::Deliver] {
+        metrics.progress(env, ago(1));
     }
     metrics.outbox_limit(1 << 30);
     metrics.quarantined_records(0);

@@ -16,7 +16,7 @@ use crate::exporter::{Exporter, PATIENCE, Scrape};
 use crate::long;
 use crate::peers;
 use crate::receiver::{Received, Reply};
-use crate::stage::{MINUTE, Stage, is, now};
+use crate::test_env::{MINUTE, TestEnv, is, now};
 
 const POOL: &str = "eu-west-1_Privacy";
 const USERS: usize = 4;
@@ -81,21 +81,21 @@ fn populate(world: &mut World) {
     }
 }
 
-/// The stage with keys in files.
-async fn stage() -> Stage {
-    let stage = Stage::set(CONFIG, populate).await;
+/// The env with keys in files.
+async fn env() -> TestEnv {
+    let env = TestEnv::set(CONFIG, populate).await;
     for (number, key) in KEYS.iter().enumerate() {
-        stage.file(&format!("key-{number}"), &format!("{key}\n"));
+        env.file(&format!("key-{number}"), &format!("{key}\n"));
     }
-    stage
+    env
 }
 
 /// The configuration with this section of privacy; `key-N` are paths.
-fn private(stage: &Stage, section: &str) -> String {
+fn private(env: &TestEnv, section: &str) -> String {
     let mut section = section.to_owned();
     for number in 0..KEYS.len() {
         let name = format!("key-{number}");
-        section = section.replace(&format!("\"{name}\""), &format!("{:?}", stage.path(&name).to_str().unwrap()));
+        section = section.replace(&format!("\"{name}\""), &format!("{:?}", env.path(&name).to_str().unwrap()));
     }
     format!("{CONFIG}[stdout]\nenabled = true\n[privacy]\n{section}")
 }
@@ -103,8 +103,8 @@ fn private(stage: &Stage, section: &str) -> String {
 const ALL_HASHED: &str = "username = \"hash\"\nip_address = \"hash\"\ndevice = \"hash\"\nlocation = \"hash\"\n";
 const ALL_DROPPED: &str = "username = \"drop\"\nip_address = \"drop\"\ndevice = \"drop\"\nlocation = \"drop\"\n";
 
-fn subs(stage: &Stage) -> Vec<String> {
-    stage.simulation.world(|world| world.pool(POOL).unwrap().users().map(|user| user.sub.clone()).collect())
+fn subs(env: &TestEnv) -> Vec<String> {
+    env.simulation.world(|world| world.pool(POOL).unwrap().users().map(|user| user.sub.clone()).collect())
 }
 
 /// Fails if any of `texts` is in `bytes`.
@@ -129,17 +129,17 @@ fn files_of(directory: &Path, see: &mut impl FnMut(&Path)) {
     }
 }
 
-fn state_is_clean(stage: &Stage, texts: &[String]) {
-    files_of(&stage.state(), &mut |file| clean(&fs::read(file).unwrap(), texts, &file.display().to_string()));
+fn state_is_clean(env: &TestEnv, texts: &[String]) {
+    files_of(&env.state(), &mut |file| clean(&fs::read(file).unwrap(), texts, &file.display().to_string()));
 }
 
 /// Starts the exporter with its standard output in a file.
-fn started(stage: &Stage) -> Exporter {
-    stage.forget_calls();
-    let run = stage.command();
+fn started(env: &TestEnv) -> Exporter {
+    env.forget_calls();
+    let run = env.command();
     let mut command = Command::new("sh");
     command.env_clear().envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    command.arg("-c").arg(format!("exec \"$0\" \"$@\" >>{}", stage.path("stdout").display()));
+    command.arg("-c").arg(format!("exec \"$0\" \"$@\" >>{}", env.path("stdout").display()));
     command.arg(run.get_program()).args(run.get_args());
     Exporter::started(command)
 }
@@ -168,9 +168,9 @@ fn as_float(count: usize) -> f64 {
 }
 
 /// Waits until everybody was polled since the exporter was started.
-fn everybody_is_polled(stage: &Stage, exporter: &Exporter) {
+fn everybody_is_polled(env: &TestEnv, exporter: &Exporter) {
     let everybody: BTreeSet<_> = (0..USERS).map(name).collect();
-    exporter.until("everybody polled", |scrape| stage.polled(POOL).is_superset(&everybody) && counted(scrape));
+    exporter.until("everybody polled", |scrape| env.polled(POOL).is_superset(&everybody) && counted(scrape));
 }
 
 fn is_poison(record: &Received) -> bool {
@@ -178,14 +178,14 @@ fn is_poison(record: &Received) -> bool {
 }
 
 /// Runs through outage, refusal and delivery, and searches everything.
-async fn nothing_planted_is_ever_written(section: &str) -> Stage {
-    let stage = stage().await;
-    stage.reconfigure(&private(&stage, section));
-    let texts: Vec<String> = PLANTED.iter().map(|&text| text.to_owned()).chain(subs(&stage)).collect();
+async fn nothing_planted_is_ever_written(section: &str) -> TestEnv {
+    let env = env().await;
+    env.reconfigure(&private(&env, section));
+    let texts: Vec<String> = PLANTED.iter().map(|&text| text.to_owned()).chain(subs(&env)).collect();
 
     // In the outbox at rest.
-    stage.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
-    let exporter = started(&stage);
+    env.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
+    let exporter = started(&env);
     exporter.until("all counted and waiting", |scrape| {
         counted(scrape) && scrape.sum("cognito_exporter_outbox_records", &[]) > 0.0
     });
@@ -194,37 +194,37 @@ async fn nothing_planted_is_ever_written(section: &str) -> Stage {
     });
     shows_nothing(&exporter, &texts);
     exporter.kill();
-    state_is_clean(&stage, &texts);
+    state_is_clean(&env, &texts);
 
     // In quarantine, in records, and on stdout.
-    stage.receiver.answer_by(|records| {
+    env.receiver.answer_by(|records| {
         if records.iter().any(is_poison) { Reply::Code(Code::InvalidArgument, "bad") } else { Reply::Ok }
     });
-    let exporter = started(&stage);
+    let exporter = started(&env);
     exporter.until("one in quarantine and the rest delivered", |scrape| {
         is(scrape, "cognito_exporter_quarantined_records", &[], 1.0)
             && is(scrape, "cognito_exporter_outbox_records", &[], 0.0)
     });
-    everybody_is_polled(&stage, &exporter);
+    everybody_is_polled(&env, &exporter);
     // Somebody more is named, and then there is a mistake beside the names.
-    let more = private(&stage, section).replace("\"planted-nobody\"", "\"planted-nobody\", \"planted-user-none\"");
+    let more = private(&env, section).replace("\"planted-nobody\"", "\"planted-nobody\", \"planted-user-none\"");
     for (config, told) in
         [(more.clone(), "is in force"), (more.replace("usernames = [", "usernames = [1, "), "of no use")]
     {
-        stage.reconfigure(&config);
+        env.reconfigure(&config);
         exporter.signal("HUP");
         exporter.until_said(told);
     }
     exporter.until("the added one found missing", |scrape| {
         is(scrape, "cognito_exporter_users", &["state=\"missing\""], 2.0)
     });
-    stage.reconfigure(&private(&stage, section));
+    env.reconfigure(&private(&env, section));
     shows_nothing(&exporter, &texts);
     assert!(exporter.stop().success());
-    state_is_clean(&stage, &texts);
-    clean(format!("{:?}", stage.receiver.records()).as_bytes(), &texts, "what was received");
-    clean(&fs::read(stage.path("stdout")).unwrap(), &texts, "stdout");
-    assert!(fs::read_to_string(stage.path("stdout")).unwrap().lines().count() >= USERS * EVENTS);
+    state_is_clean(&env, &texts);
+    clean(format!("{:?}", env.receiver.records()).as_bytes(), &texts, "what was received");
+    clean(&fs::read(env.path("stdout")).unwrap(), &texts, "stdout");
+    assert!(fs::read_to_string(env.path("stdout")).unwrap().lines().count() >= USERS * EVENTS);
 
     for arguments in [
         &["quarantine", "list", "--personal", "--output", "json"][..],
@@ -233,18 +233,18 @@ async fn nothing_planted_is_ever_written(section: &str) -> Stage {
         &["state", "verify", "--personal"],
         &["check"],
     ] {
-        let output = stage.run(arguments);
+        let output = env.run(arguments);
         assert!(output.status.success(), "{output:?}");
         clean(&[output.stdout, output.stderr].concat(), &texts, &arguments.join(" "));
     }
-    stage
+    env
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_hashed_is_written_nowhere_and_can_still_be_told_apart() {
-    let stage = nothing_planted_is_ever_written(&format!("{ALL_HASHED}hash_key_file = \"key-0\"")).await;
+    let env = nothing_planted_is_ever_written(&format!("{ALL_HASHED}hash_key_file = \"key-0\"")).await;
     let key = HashKey::new(KEYS[0].as_bytes()).unwrap();
-    let records = stage.receiver.records();
+    let records = env.receiver.records();
     let users: BTreeSet<_> = records.iter().map(|record| record.text("user.hash").to_owned()).collect();
     assert_eq!(users, (0..USERS).map(|user| key.hash(&name(user))).collect());
     let addresses: BTreeSet<_> =
@@ -257,14 +257,14 @@ async fn what_is_hashed_is_written_nowhere_and_can_still_be_told_apart() {
         assert!(record.body.starts_with("Sign-in of a user in"), "{}", record.body);
     }
     // A user is found by its name, for whoever has the key.
-    let shown = stage.run(&["state", "show", "--user-pool-id", POOL, "--username", &name(1)]);
+    let shown = env.run(&["state", "show", "--user-pool-id", POOL, "--username", &name(1)]);
     assert!(shown.status.success(), "{shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_dropped_is_written_nowhere() {
-    let stage = nothing_planted_is_ever_written(&format!("{ALL_DROPPED}hash_key_file = \"key-0\"")).await;
-    for record in stage.receiver.records() {
+    let env = nothing_planted_is_ever_written(&format!("{ALL_DROPPED}hash_key_file = \"key-0\"")).await;
+    for record in env.receiver.records() {
         for attribute in ["user.name", "user.hash", "user.id", "client.address", "aws.cognito.client_address_hash"] {
             assert!(!record.attributes.contains_key(attribute), "{attribute}: {record:?}");
         }
@@ -276,15 +276,15 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
     if !long::are_wanted() {
         return;
     }
-    let stage = stage().await;
-    stage.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
-    let exporter = stage.exporter();
+    let env = env().await;
+    env.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
+    let exporter = env.exporter();
     exporter.until("all counted", counted);
     exporter.until("the feedback counted", |scrape| scrape.sum("cognito_auth_feedback_total", &[]) > 0.0);
     let before = durable(&exporter);
     assert!(exporter.stop().success());
 
-    let texts: Vec<String> = PLANTED.iter().map(|&text| text.to_owned()).chain(subs(&stage)).collect();
+    let texts: Vec<String> = PLANTED.iter().map(|&text| text.to_owned()).chain(subs(&env)).collect();
     let steps = [
         format!("{ALL_HASHED}hash_key_file = \"key-0\""),
         format!("{ALL_HASHED}hash_key_file = \"key-1\"\nformer_hash_key_file = \"key-0\""),
@@ -294,9 +294,9 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
         String::new(),
     ];
     for (number, section) in steps.iter().enumerate() {
-        stage.reconfigure(&private(&stage, section));
-        let exporter = started(&stage);
-        everybody_is_polled(&stage, &exporter);
+        env.reconfigure(&private(&env, section));
+        let exporter = started(&env);
+        everybody_is_polled(&env, &exporter);
         assert_eq!(durable(&exporter), before, "step {number}");
         exporter.until("everybody well", |scrape| {
             is(scrape, "cognito_exporter_users", &["state=\"ok\""], as_float(USERS))
@@ -305,15 +305,15 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
         assert!(exporter.stop().success());
         if number < 4 {
             // Also what the store had held before.
-            state_is_clean(&stage, &texts);
+            state_is_clean(&env, &texts);
         }
         if number == 2 {
             // Nobody could be recognised under a key of which nothing is known.
             let other = format!("{ALL_HASHED}hash_key_file = \"key-2\"");
-            stage.reconfigure(&private(&stage, &other));
+            env.reconfigure(&private(&env, &other));
             for section in [other.as_str(), ""] {
-                stage.reconfigure(&private(&stage, section));
-                let refused = stage.command().output().unwrap();
+                env.reconfigure(&private(&env, section));
+                let refused = env.command().output().unwrap();
                 let told = String::from_utf8(refused.stderr).unwrap();
                 assert_eq!(refused.status.code(), Some(1), "{told}");
                 assert!(told.contains("former_hash_key_file") && told.contains("counted again"), "{told}");
@@ -321,12 +321,12 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
         }
     }
 
-    stage.receiver.answer_always(Reply::Ok);
-    let exporter = stage.exporter();
+    env.receiver.answer_always(Reply::Ok);
+    let exporter = env.exporter();
     exporter.until("everything delivered", |scrape| is(scrape, "cognito_exporter_outbox_records", &[], 0.0));
     assert_eq!(durable(&exporter), before);
     assert!(exporter.stop().success());
-    let records = stage.receiver.records();
+    let records = env.receiver.records();
     let ids: BTreeSet<_> = records.iter().map(|record| record.text("aws.cognito.event.id")).collect();
     assert_eq!((ids.len(), records.len()), (USERS * EVENTS, USERS * EVENTS), "each once");
     // What was made private is not public again.
@@ -335,22 +335,22 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_that_dies_anywhere_leaves_the_one_ledger_or_the_other() {
-    let stage = stage().await;
-    let exporter = stage.exporter();
+    let env = env().await;
+    let exporter = env.exporter();
     exporter.until("all counted", counted);
     let before = durable(&exporter);
     assert!(exporter.stop().success());
-    stage.reconfigure(&private(&stage, &format!("{ALL_HASHED}hash_key_file = \"key-0\"")));
-    let original = stage.path("original");
-    copy(&stage.state(), &original);
+    env.reconfigure(&private(&env, &format!("{ALL_HASHED}hash_key_file = \"key-0\"")));
+    let original = env.path("original");
+    copy(&env.state(), &original);
     if !strace_works() {
         return;
     }
     let mut found = BTreeSet::new();
     for call in 1.. {
-        fs::remove_dir_all(stage.state()).unwrap();
-        copy(&original, &stage.state());
-        let run = stage.command();
+        fs::remove_dir_all(env.state()).unwrap();
+        copy(&original, &env.state());
+        let run = env.command();
         let mut command = Command::new("strace");
         command.env_clear().envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
         command.env("PATH", std::env::var_os("PATH").unwrap());
@@ -370,7 +370,7 @@ async fn a_change_that_dies_anywhere_leaves_the_one_ledger_or_the_other() {
             assert!(found.len() > 1, "{found:?}");
             break;
         }
-        let export = stage.run(&["state", "export"]);
+        let export = env.run(&["state", "export"]);
         assert!(export.status.success(), "{export:?}");
         let text = String::from_utf8(export.stdout).unwrap();
         let lines = |kind: &str| text.lines().filter(|line| line.contains(&format!("\"record\":\"{kind}\""))).count();
@@ -382,13 +382,13 @@ async fn a_change_that_dies_anywhere_leaves_the_one_ledger_or_the_other() {
         found.insert(plain);
     }
     assert_eq!(found, [0, USERS + 1].into());
-    fs::remove_dir_all(stage.state()).unwrap();
-    copy(&original, &stage.state());
-    let exporter = started(&stage);
-    everybody_is_polled(&stage, &exporter);
+    fs::remove_dir_all(env.state()).unwrap();
+    copy(&original, &env.state());
+    let exporter = started(&env);
+    everybody_is_polled(&env, &exporter);
     assert_eq!(durable(&exporter), before);
     assert!(exporter.stop().success());
-    let left: Vec<_> = fs::read_dir(stage.state()).unwrap().map(|file| file.unwrap().file_name()).collect();
+    let left: Vec<_> = fs::read_dir(env.state()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| ["lock", "ledger", "last-commit"].contains(&name.to_str().unwrap())), "{left:?}");
 }
 
@@ -411,28 +411,28 @@ fn strace_works() -> bool {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_leaves_is_not_polled_any_more_though_nobody_has_its_name() {
-    let stage = stage().await;
+    let env = env().await;
     let section = format!("{ALL_HASHED}hash_key_file = \"key-0\"\n[discovery]\ninterval = \"10s\"");
-    stage.reconfigure(&private(&stage, &section));
-    let exporter = started(&stage);
-    everybody_is_polled(&stage, &exporter);
-    stage.simulation.world(|world| world.delete_user(POOL, &name(2)));
+    env.reconfigure(&private(&env, &section));
+    let exporter = started(&env);
+    everybody_is_polled(&env, &exporter);
+    env.simulation.world(|world| world.delete_user(POOL, &name(2)));
     exporter.until("it left", |scrape| is(scrape, "cognito_exporter_users", &[], as_float(USERS)));
     assert!(exporter.stop().success());
-    let listed = stage.run(&["state", "list", "--output", "json"]);
+    let listed = env.run(&["state", "list", "--output", "json"]);
     let pool: serde_json::Value = serde_json::from_slice(&listed.stdout).unwrap();
     assert_eq!((&pool["users"], &pool["gone"]), (&USERS.into(), &1.into()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_that_is_none_is_refused_with_what_to_do() {
-    let stage = stage().await;
-    stage.file("short", "too short");
+    let env = env().await;
+    env.file("short", "too short");
     for (file, told) in [("short", "holds 9 bytes, and a key has 32 or more"), ("none", "openssl rand")] {
-        let path = stage.path(file);
+        let path = env.path(file);
         let section = format!("username = \"hash\"\nhash_key_file = {:?}", path.to_str().unwrap());
-        stage.reconfigure(&format!("{CONFIG}[privacy]\n{section}"));
-        let refused = stage.command().output().unwrap();
+        env.reconfigure(&format!("{CONFIG}[privacy]\n{section}"));
+        let refused = env.command().output().unwrap();
         let stderr = String::from_utf8(refused.stderr).unwrap();
         assert_eq!(refused.status.code(), Some(1), "{stderr}");
         assert!(stderr.contains("privacy.hash_key_file") && stderr.contains(told), "{stderr}");

@@ -16,7 +16,7 @@ use cognito_auth_core::event::{AuthEvent, Challenge, Facts, UnixMillis, Word};
 use cognito_auth_core::masking::Modes;
 use cognito_auth_core::privacy::Privacy;
 use cognito_auth_exporter::config::StateConfig;
-use cognito_auth_exporter::courier::{Outbox as _, Settlement};
+use cognito_auth_exporter::delivery::{Outbox as _, Settlement};
 use cognito_auth_exporter::ledger::{Commit, Ledger, UserRecord};
 use cognito_auth_simulator::world::World;
 use serde_json::Value;
@@ -25,8 +25,8 @@ use tonic::Code;
 use crate::exporter;
 use crate::exporter::{Exporter, PATIENCE, Scrape};
 use crate::receiver::{Received, Receiver, Reply};
-use crate::stage::{MINUTE, Stage, all_live, ids, is, now, populate, said, sign_ins};
 use crate::store;
+use crate::test_env::{MINUTE, TestEnv, all_live, ids, is, now, populate, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Quarantine";
 
@@ -69,13 +69,13 @@ fn expecting(code: i32, output: Output) -> Output {
 }
 
 /// The quarantine as machines read it.
-fn listed(stage: &Stage) -> Vec<Value> {
-    let output = expecting(0, stage.run(&["quarantine", "list", "--output", "json"]));
+fn listed(env: &TestEnv) -> Vec<Value> {
+    let output = expecting(0, env.run(&["quarantine", "list", "--output", "json"]));
     stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn empties(stage: &Stage) {
-    let output = expecting(0, stage.run(&["quarantine", "list"]));
+fn empties(env: &TestEnv) {
+    let output = expecting(0, env.run(&["quarantine", "list"]));
     assert_eq!((stdout(&output).as_str(), stderr(&output).trim()), ("", "the quarantine is empty"));
 }
 
@@ -96,9 +96,9 @@ fn sent(scrape: &Scrape, outcome: &str, records: f64) -> bool {
 
 /// A receiver refuses one record among two thousand; everything else reaches it exactly once, and the record lies in
 /// quarantine. Answers the record as it is listed, and the durable counters then.
-async fn one_guilty_among_two_thousand(stage: &Stage, refusal: Reply, reason: &str) -> (Value, BTreeSet<String>) {
-    refuse_poison(&stage.receiver, refusal);
-    let exporter = stage.exporter();
+async fn one_guilty_among_two_thousand(env: &TestEnv, refusal: Reply, reason: &str) -> (Value, BTreeSet<String>) {
+    refuse_poison(&env.receiver, refusal);
+    let exporter = env.exporter();
     let scrape = exporter.until("one in quarantine and the rest delivered", |scrape| {
         is(scrape, "cognito_exporter_quarantined_records", &[], 1.0)
             && is(scrape, "cognito_auth_events_total", &[], 2000.0)
@@ -106,28 +106,28 @@ async fn one_guilty_among_two_thousand(stage: &Stage, refusal: Reply, reason: &s
             && sent(scrape, "accepted", 1999.0)
     });
     assert!(sent(&scrape, "quarantined", 1.0) && sent(&scrape, "rejected", 0.0), "{}", scrape.interesting());
-    let truth: BTreeSet<_> = stage.truth(&[POOL]).into_iter().filter_map(|event| event.id).collect();
-    let records = stage.receiver.records();
+    let truth: BTreeSet<_> = env.truth(&[POOL]).into_iter().filter_map(|event| event.id).collect();
+    let records = env.receiver.records();
     assert_eq!((truth.len(), records.len()), (2000, 1999), "each is delivered once");
     let mut delivered = ids(&records, &[POOL]);
     assert!(delivered.insert("poison".into()));
     assert_eq!(delivered, truth);
 
-    let held = expecting(1, stage.run(&["quarantine", "list"]));
+    let held = expecting(1, env.run(&["quarantine", "list"]));
     assert!(stderr(&held).contains("in use by another process: stop that one"), "{}", stderr(&held));
     let counted = durable(&exporter);
     assert!(exporter.stop().success());
 
-    let [record] = <[Value; 1]>::try_from(listed(stage)).unwrap();
+    let [record] = <[Value; 1]>::try_from(listed(env)).unwrap();
     assert_eq!((&record["event_id"], &record["user_pool_id"]), (&"poison".into(), &POOL.into()));
     assert!(record["log_record_uid"].as_str().unwrap().starts_with("poison.0."), "{record}");
     assert!(record["reason"].as_str().unwrap().contains(reason), "{record}");
     (record, counted)
 }
 
-/// A stage with two thousand events, one of which is poison.
-async fn two_thousand(receiver: Receiver, protocol: &str) -> Stage {
-    Stage::set_for(receiver, protocol, &all_live(POOL), |world| {
+/// A env with two thousand events, one of which is poison.
+async fn two_thousand(receiver: Receiver, protocol: &str) -> TestEnv {
+    TestEnv::set_for(receiver, protocol, &all_live(POOL), |world| {
         populate(world, POOL, 40, 50);
         world.keep_newest(POOL, "user-0", 49);
         poison(world, "poison", "Poisoned\u{1b}[2J Browser".into());
@@ -136,20 +136,20 @@ async fn two_thousand(receiver: Receiver, protocol: &str) -> Stage {
 }
 
 /// Puts the record back, cures the receiver, and sees it arrive as the same record while the counters stay.
-async fn retried_after_the_cure(stage: &Stage, (record, counted): (Value, BTreeSet<String>)) {
+async fn retried_after_the_cure(env: &TestEnv, (record, counted): (Value, BTreeSet<String>)) {
     let number = record["number"].as_u64().unwrap();
     let unknown = (number + 1).to_string();
-    let refused = expecting(1, stage.run(&["quarantine", "retry", &number.to_string(), &unknown]));
+    let refused = expecting(1, env.run(&["quarantine", "retry", &number.to_string(), &unknown]));
     assert!(stderr(&refused).contains(&format!("not in quarantine: {unknown}; nothing was done")), "{refused:?}");
-    assert_eq!(listed(stage), std::slice::from_ref(&record));
-    let retried = expecting(0, stage.run(&["quarantine", "retry", "--all"]));
+    assert_eq!(listed(env), std::slice::from_ref(&record));
+    let retried = expecting(0, env.run(&["quarantine", "retry", "--all"]));
     assert_eq!((stdout(&retried).as_str(), stderr(&retried).trim()), ("", "back in the outbox: 1 record"));
-    empties(stage);
+    empties(env);
 
-    stage.receiver.answer_always(Reply::Ok);
-    let exporter = stage.exporter();
+    env.receiver.answer_always(Reply::Ok);
+    let exporter = env.exporter();
     exporter.until("the record delivered", |scrape| sent(scrape, "accepted", 1.0) && outbox_is_empty(scrape));
-    let records = stage.receiver.records();
+    let records = env.receiver.records();
     assert_eq!(records.len(), 2000);
     assert_eq!(Value::from(records.last().unwrap().uid()), record["log_record_uid"]);
     let scrape = exporter.scrape();
@@ -160,11 +160,11 @@ async fn retried_after_the_cure(stage: &Stage, (record, counted): (Value, BTreeS
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_grpc_receiver_refuses_is_listed_without_personal_data_and_delivered_after_its_cure() {
-    let stage = two_thousand(Receiver::grpc().await, "grpc").await;
+    let env = two_thousand(Receiver::grpc().await, "grpc").await;
     let refusal = Reply::Code(Code::InvalidArgument, "a field of this record");
-    let found = one_guilty_among_two_thousand(&stage, refusal, "a field of this record").await;
+    let found = one_guilty_among_two_thousand(&env, refusal, "a field of this record").await;
 
-    let table = stdout(&expecting(0, stage.run(&["quarantine", "list"])));
+    let table = stdout(&expecting(0, env.run(&["quarantine", "list"])));
     let lines: Vec<_> = table.lines().collect();
     assert_eq!(lines.len(), 2, "{table}");
     for cell in ["poison", POOL, "SignIn", "a field of this record", &found.0["number"].to_string()] {
@@ -172,47 +172,47 @@ async fn what_a_grpc_receiver_refuses_is_listed_without_personal_data_and_delive
     }
     let json = found.0.to_string();
     assert!([&table, &json].iter().all(|text| !text.contains("user-0") && !text.contains("Poisoned")), "{table}{json}");
-    let personal = stdout(&expecting(0, stage.run(&["quarantine", "list", "--personal"])));
+    let personal = stdout(&expecting(0, env.run(&["quarantine", "list", "--personal"])));
     assert!(personal.contains("user-0") && personal.contains("Poisoned\u{fffd}[2J Browser"), "{personal}");
-    let personal = stdout(&expecting(0, stage.run(&["quarantine", "list", "--personal", "--output", "json"])));
+    let personal = stdout(&expecting(0, env.run(&["quarantine", "list", "--personal", "--output", "json"])));
     let personal: Value = serde_json::from_str(&personal).unwrap();
     assert_eq!((&personal["username"], personal["ip_address"].is_string()), (&"user-0".into(), true));
 
-    retried_after_the_cure(&stage, found).await;
+    retried_after_the_cure(&env, found).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_http_receiver_refuses_with_400_is_delivered_after_its_cure() {
-    let stage = two_thousand(Receiver::http().await, "http/protobuf").await;
-    let found = one_guilty_among_two_thousand(&stage, Reply::Status(400, "not like this"), "not like this").await;
-    retried_after_the_cure(&stage, found).await;
+    let env = two_thousand(Receiver::http().await, "http/protobuf").await;
+    let found = one_guilty_among_two_thousand(&env, Reply::Status(400, "not like this"), "not like this").await;
+    retried_after_the_cure(&env, found).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_http_receiver_refuses_with_422_can_be_dropped_and_never_comes() {
-    let stage = two_thousand(Receiver::http().await, "http/json").await;
-    let found = one_guilty_among_two_thousand(&stage, Reply::Status(422, "not like this"), "not like this").await;
+    let env = two_thousand(Receiver::http().await, "http/json").await;
+    let found = one_guilty_among_two_thousand(&env, Reply::Status(422, "not like this"), "not like this").await;
     let number = found.0["number"].to_string();
-    let hesitant = expecting(2, stage.run(&["quarantine", "drop", &number]));
+    let hesitant = expecting(2, env.run(&["quarantine", "drop", &number]));
     assert!(stderr(&hesitant).contains("would drop 1 record") && stderr(&hesitant).contains("--yes"), "{hesitant:?}");
-    let unknown = expecting(1, stage.run(&["quarantine", "drop", "--yes", &number, "999999"]));
+    let unknown = expecting(1, env.run(&["quarantine", "drop", "--yes", &number, "999999"]));
     assert!(stderr(&unknown).contains("not in quarantine: 999999; nothing was done"), "{unknown:?}");
-    assert_eq!(listed(&stage), std::slice::from_ref(&found.0));
-    expecting(0, stage.run(&["quarantine", "drop", "--yes", &number, &number]));
-    empties(&stage);
+    assert_eq!(listed(&env), std::slice::from_ref(&found.0));
+    expecting(0, env.run(&["quarantine", "drop", "--yes", &number, &number]));
+    empties(&env);
 
-    stage.receiver.answer_always(Reply::Ok);
-    let exporter = stage.exporter();
+    env.receiver.answer_always(Reply::Ok);
+    let exporter = env.exporter();
     // Something new arrives behind it.
-    stage.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
-    stage.until_received(|records| records.len() > 1999).await;
+    env.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
+    env.until_received(|records| records.len() > 1999).await;
     exporter.until("an empty outbox", outbox_is_empty);
-    assert!(!stage.receiver.records().iter().any(is_poison));
+    assert!(!env.receiver.records().iter().any(is_poison));
     assert!(exporter.stop().success());
 }
 
 /// Signs in on and on until the condition holds: what is refused waits until the receiver has taken another one.
-fn go_on_until(stage: &Stage, exporter: &Exporter, what: &str, condition: impl Fn(&Scrape) -> bool) -> Scrape {
+fn go_on_until(env: &TestEnv, exporter: &Exporter, what: &str, condition: impl Fn(&Scrape) -> bool) -> Scrape {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let scrape = exporter.scrape();
@@ -222,7 +222,7 @@ fn go_on_until(stage: &Stage, exporter: &Exporter, what: &str, condition: impl F
         assert!(Instant::now() < deadline, "{what} did not come\n{}\n{}", exporter.log(), scrape.interesting());
         // With an outbox that is not empty nothing is lacking but time.
         if scrape.sum("cognito_exporter_outbox_records", &[]) < 3.5 {
-            stage.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
+            env.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
         }
         std::thread::sleep(Duration::from_millis(500));
     }
@@ -230,27 +230,27 @@ fn go_on_until(stage: &Stage, exporter: &Exporter, what: &str, condition: impl F
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_quarantine_stops_delivery_loudly_until_some_is_dropped() {
-    let stage = Stage::set(&all_live(POOL), |world| {
+    let env = TestEnv::set(&all_live(POOL), |world| {
         populate(world, POOL, 3, 10);
         large_poison(world, "poison-1");
         large_poison(world, "poison-2");
     })
     .await;
-    let text = fs::read_to_string(stage.path("config.toml")).unwrap();
-    stage.file("config.toml", &text.replace("[state]\n", "[state]\nquarantine_limit = \"1MiB\"\n"));
-    refuse_poison(&stage.receiver, Reply::Code(Code::InvalidArgument, "bad"));
-    let exporter = stage.exporter();
+    let text = fs::read_to_string(env.path("config.toml")).unwrap();
+    env.file("config.toml", &text.replace("[state]\n", "[state]\nquarantine_limit = \"1MiB\"\n"));
+    refuse_poison(&env.receiver, Reply::Code(Code::InvalidArgument, "bad"));
+    let exporter = env.exporter();
     let full =
         |scrape: &Scrape, is_full: f64| is(scrape, "cognito_exporter_paused", &["reason=\"quarantine_full\""], is_full);
-    let scrape = go_on_until(&stage, &exporter, "both in quarantine", |scrape| {
+    let scrape = go_on_until(&env, &exporter, "both in quarantine", |scrape| {
         is(scrape, "cognito_exporter_quarantined_records", &[], 2.0) && outbox_is_empty(scrape)
     });
     assert!(full(&scrape, 0.0), "it is full, but nothing waits for it");
 
-    stage.simulation.world(|world| poison(world, "poison-3", String::new()));
-    go_on_until(&stage, &exporter, "the pause", |scrape| full(scrape, 1.0));
-    stage.simulation.world(|world| sign_ins(world, POOL, "user-2", 5, now()));
-    let events = stage.truth(&[POOL]).len();
+    env.simulation.world(|world| poison(world, "poison-3", String::new()));
+    go_on_until(&env, &exporter, "the pause", |scrape| full(scrape, 1.0));
+    env.simulation.world(|world| sign_ins(world, POOL, "user-2", 5, now()));
+    let events = env.truth(&[POOL]).len();
     let counted = |scrape: &Scrape| {
         is(scrape, "cognito_auth_events_total", &[], events as f64)
             && scrape.sum("cognito_exporter_outbox_records", &[]) >= 1.0
@@ -260,28 +260,28 @@ async fn a_full_quarantine_stops_delivery_loudly_until_some_is_dropped() {
     assert_eq!(said(&exporter.log(), &["ERROR", "the quarantine is full"]).len(), 1, "{}", exporter.log());
     assert!(exporter.stop().success());
 
-    let number = listed(&stage)[0]["number"].to_string();
-    expecting(0, stage.run(&["quarantine", "drop", "--yes", &number]));
-    let exporter = stage.exporter();
-    let scrape = go_on_until(&stage, &exporter, "delivery going on", |scrape| {
+    let number = listed(&env)[0]["number"].to_string();
+    expecting(0, env.run(&["quarantine", "drop", "--yes", &number]));
+    let exporter = env.exporter();
+    let scrape = go_on_until(&env, &exporter, "delivery going on", |scrape| {
         is(scrape, "cognito_exporter_quarantined_records", &[], 2.0) && outbox_is_empty(scrape)
     });
     assert!(full(&scrape, 0.0));
-    let (records, events) = (stage.receiver.records(), stage.truth(&[POOL]).len() - 3);
+    let (records, events) = (env.receiver.records(), env.truth(&[POOL]).len() - 3);
     assert_eq!((records.len(), ids(&records, &[POOL]).len()), (events, events), "each is delivered once");
     assert!(exporter.stop().success());
-    assert_eq!(listed(&stage)[1]["event_id"], "poison-3");
+    assert_eq!(listed(&env)[1]["event_id"], "poison-3");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_record_of_the_outbox_is_put_aside_and_the_rest_is_delivered() {
-    let stage = Stage::set(&all_live(POOL), |world| populate(world, POOL, 4, 10)).await;
-    stage.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
-    let exporter = stage.exporter();
+    let env = TestEnv::set(&all_live(POOL), |world| populate(world, POOL, 4, 10)).await;
+    env.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
+    let exporter = env.exporter();
     exporter.until("all of them waiting", |scrape| is(scrape, "cognito_exporter_outbox_records", &[], 40.0));
     assert!(exporter.stop().success());
     // The first of them, and one in the middle.
-    let store = store::open(&stage.path("state").join("ledger"));
+    let store = store::open(&env.path("state").join("ledger"));
     let keys: Vec<_> = store.scan_prefix("o/").keys().map(Result::unwrap).collect();
     for key in [&keys[0], &keys[20]] {
         let mut value = store.get(key).unwrap().unwrap().to_vec();
@@ -291,30 +291,30 @@ async fn a_damaged_record_of_the_outbox_is_put_aside_and_the_rest_is_delivered()
     store.flush().unwrap();
     drop(store);
 
-    stage.receiver.answer_always(Reply::Ok);
-    let exporter = stage.exporter();
+    env.receiver.answer_always(Reply::Ok);
+    let exporter = env.exporter();
     let scrape = exporter.until("the rest delivered", |scrape| sent(scrape, "accepted", 38.0));
     assert!(is(&scrape, "cognito_exporter_state_rebuilds_total", &[], 0.0));
     let scrape = exporter.until("nothing left behind", outbox_is_empty);
     assert!(sent(&scrape, "quarantined", 2.0), "{}", scrape.interesting());
     assert!(is(&scrape, "cognito_auth_events_total", &[], 40.0), "{}", scrape.interesting());
-    assert_eq!(ids(&stage.receiver.records(), &[POOL]).len(), 38);
+    assert_eq!(ids(&env.receiver.records(), &[POOL]).len(), 38);
     let error = said(&exporter.log(), &["ERROR", "records=2", "damaged", "cannot be read: its checksum is wrong"]);
     assert_eq!(error.len(), 1, "{}", exporter.log());
     assert!(exporter.stop().success());
 
-    let table = stdout(&expecting(0, stage.run(&["quarantine", "list"])));
+    let table = stdout(&expecting(0, env.run(&["quarantine", "list"])));
     assert_eq!(said(&table, &["cannot be read: its checksum is wrong"]).len(), 2, "{table}");
-    let records = listed(&stage);
+    let records = listed(&env);
     assert!(
         records.iter().all(|record| record["unreadable"] == "cannot be read: its checksum is wrong"),
         "{records:?}"
     );
-    let refused = expecting(1, stage.run(&["quarantine", "retry", "--all"]));
+    let refused = expecting(1, env.run(&["quarantine", "retry", "--all"]));
     assert_eq!(said(&stderr(&refused), &["cannot be read", "stays in quarantine"]).len(), 2, "{refused:?}");
-    assert_eq!(listed(&stage), records);
-    expecting(0, stage.run(&["quarantine", "drop", "--all", "--yes"]));
-    empties(&stage);
+    assert_eq!(listed(&env), records);
+    expecting(0, env.run(&["quarantine", "drop", "--all", "--yes"]));
+    empties(&env);
 }
 
 /// What is in a directory.
@@ -372,7 +372,7 @@ async fn quarantined(state: &StateConfig) {
         observed: now(),
         masked: Modes::default(),
     };
-    let record = UserRecord { joined: now(), sub: None, cursor: Cursor::new(now(), now()), habit: None };
+    let record = UserRecord { joined: now(), sub: None, cursor: Cursor::new(now(), now()), activity: None };
     let entries = (0..QUARANTINED).map(entry).collect();
     ledger.enroll(POOL, vec![("ann".into(), record.clone())]).await.unwrap();
     let commit = Commit { pool: pool.clone(), username: "ann".into(), record, totals: vec![], entries };

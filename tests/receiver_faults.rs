@@ -10,7 +10,7 @@ use tonic::Code;
 
 use crate::exporter::{Exporter, PATIENCE};
 use crate::receiver::Reply;
-use crate::stage::{Stage, Terms, go_on, is, now, populate, said, sign_ins};
+use crate::test_env::{Terms, TestEnv, go_on, is, now, populate, said, sign_ins};
 use crate::transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
 
 const POOL: &str = "eu-west-1_Receiver";
@@ -19,9 +19,9 @@ const USERS: usize = 5;
 const EVENTS: &str = "cognito_auth_events_total";
 
 /// Something new happens to everybody: it is counted at once, and waits in the outbox with all that was not delivered.
-fn go_on_counting(stage: &Stage, exporter: &Exporter, delivered: usize) {
-    go_on(stage, POOL, USERS);
-    let events = stage.truth(&[POOL]).len() as f64;
+fn go_on_counting(env: &TestEnv, exporter: &Exporter, delivered: usize) {
+    go_on(env, POOL, USERS);
+    let events = env.truth(&[POOL]).len() as f64;
     exporter.until("every event, counted and waiting", |scrape| {
         is(scrape, EVENTS, &[], events)
             && is(scrape, "cognito_exporter_outbox_records", &[], events - delivered as f64)
@@ -33,9 +33,9 @@ fn go_on_counting(stage: &Stage, exporter: &Exporter, delivered: usize) {
     }
 }
 
-/// When there last was progress of a stage.
-fn progress(exporter: &Exporter, stage: &str) -> f64 {
-    exporter.scrape().sum("cognito_exporter_last_progress_timestamp_seconds", &[&format!("stage={stage:?}")])
+/// When there last was progress of a env.
+fn progress(exporter: &Exporter, env: &str) -> f64 {
+    exporter.scrape().sum("cognito_exporter_last_progress_timestamp_seconds", &[&format!("env={env:?}")])
 }
 
 /// Checks that people were told so often that delivery fails and that it works again. What was said is read a little later.
@@ -63,15 +63,15 @@ fn told_why(exporter: &Exporter, level: &str, words: &str) {
 #[test]
 fn a_receiver_that_is_down_costs_nothing_but_time() {
     for_each(Over::BOTH, async |over| {
-        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 7)).await;
-        stage.receiver.stop().await;
-        let exporter = stage.exporter();
+        let env = over.env(None, "", POOL, |world| populate(world, POOL, USERS, 7)).await;
+        env.receiver.stop().await;
+        let exporter = env.exporter();
         until_requests(&exporter, "retry", 1.0);
         told_why(&exporter, "WARN", "refused");
         let stuck = progress(&exporter, "deliver");
-        go_on_counting(&stage, &exporter, 0);
+        go_on_counting(&env, &exporter, 0);
         until_requests(&exporter, "retry", 3.0);
-        go_on_counting(&stage, &exporter, 0);
+        go_on_counting(&env, &exporter, 0);
         assert!((progress(&exporter, "deliver") - stuck).abs() < f64::EPSILON, "nothing is delivered, and that shows");
         assert!(progress(&exporter, "commit") > stuck);
         Came { accepted: 0, ..Came::default() }.check(&exporter);
@@ -79,22 +79,22 @@ fn a_receiver_that_is_down_costs_nothing_but_time() {
 
         // Nor does it cost anything to die meanwhile.
         exporter.kill();
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         until_requests(&exporter, "retry", 1.0);
-        go_on_counting(&stage, &exporter, 0);
-        stage.receiver.start().await;
-        stage.conserved(&exporter, &[POOL]).await;
-        let delivered = stage.receiver.records().len();
+        go_on_counting(&env, &exporter, 0);
+        env.receiver.start().await;
+        env.conserved(&exporter, &[POOL]).await;
+        let delivered = env.receiver.records().len();
         Came { accepted: delivered, ..Came::default() }.check(&exporter);
         assert!(progress(&exporter, "deliver") > stuck);
         told(&exporter, 1, 1);
 
         // Down once more, in the middle of its life.
-        stage.receiver.stop().await;
-        go_on_counting(&stage, &exporter, delivered);
+        env.receiver.stop().await;
+        go_on_counting(&env, &exporter, delivered);
         told(&exporter, 2, 1);
-        stage.receiver.start().await;
-        stage.conserved(&exporter, &[POOL]).await;
+        env.receiver.start().await;
+        env.conserved(&exporter, &[POOL]).await;
         told(&exporter, 2, 2);
         let scrape = exporter.scrape();
         assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
@@ -106,23 +106,22 @@ fn a_receiver_that_is_down_costs_nothing_but_time() {
 fn a_receiver_that_hangs_is_given_up_on_and_one_that_is_slow_is_not() {
     for_each(Over::BOTH, async |over| {
         // Less, and a machine that is busy would pass for a receiver that hangs.
-        let stage = over
-            .stage(None, "timeout = \"10s\"\nbatch_size = 10\n", POOL, |world| populate(world, POOL, USERS, 5))
-            .await;
-        stage.receiver.answer_always(Reply::Slow(Duration::from_secs(1)));
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
+        let env =
+            over.env(None, "timeout = \"10s\"\nbatch_size = 10\n", POOL, |world| populate(world, POOL, USERS, 5)).await;
+        env.receiver.answer_always(Reply::Slow(Duration::from_secs(1)));
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
         let scrape = exporter.scrape();
         assert!(requests(&scrape, "ok") >= 3.0 && requests(&scrape, "retry") < 0.5, "{}", scrape.interesting());
         told(&exporter, 0, 0);
 
-        let delivered = stage.receiver.records().len();
-        stage.receiver.answer_always(Reply::Hang);
-        go_on_counting(&stage, &exporter, delivered);
+        let delivered = env.receiver.records().len();
+        env.receiver.answer_always(Reply::Hang);
+        go_on_counting(&env, &exporter, delivered);
         until_requests(&exporter, "retry", 1.0);
         told_why(&exporter, "WARN", "timed out after 10s");
-        stage.receiver.answer_always(Reply::Ok);
-        stage.conserved(&exporter, &[POOL]).await;
+        env.receiver.answer_always(Reply::Ok);
+        env.conserved(&exporter, &[POOL]).await;
         told(&exporter, 1, 1);
         assert!(exporter.stop().success());
     });
@@ -157,11 +156,11 @@ fn no_request_comes_before_the_time_that_the_receiver_named() {
                 )
             }
         };
-        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 3)).await;
-        answers.iter().for_each(|(reply, _)| stage.receiver.answer_next(reply.clone()));
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
-        for (pair, (reply, named)) in stage.receiver.exports().windows(2).zip(&answers) {
+        let env = over.env(None, "", POOL, |world| populate(world, POOL, USERS, 3)).await;
+        answers.iter().for_each(|(reply, _)| env.receiver.answer_next(reply.clone()));
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
+        for (pair, (reply, named)) in env.receiver.exports().windows(2).zip(&answers) {
             let gap = pair[1].at - pair[0].at;
             assert!(gap >= *named, "{gap:?} after {reply:?}");
             assert_eq!(pair[0].records, pair[1].records, "the same batch again, whole");
@@ -169,7 +168,7 @@ fn no_request_comes_before_the_time_that_the_receiver_named() {
         let scrape = exporter.scrape();
         assert!((requests(&scrape, "retry") - answers.len() as f64).abs() < 0.5, "{}", scrape.interesting());
         assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
-        Came { accepted: stage.receiver.records().len(), ..Came::default() }.check(&exporter);
+        Came { accepted: env.receiver.records().len(), ..Came::default() }.check(&exporter);
         told_why(&exporter, "WARN", words);
         told(&exporter, 1, 1);
         assert!(exporter.stop().success());
@@ -183,15 +182,15 @@ fn a_lost_answer_repeats_its_batch_under_the_same_uids_and_nothing_else() {
             Over::Grpc => [Reply::Lost, Reply::Lost],
             Over::Http => [Reply::Lost, Reply::Cut],
         };
-        let stage = over.stage(None, "batch_size = 10\n", POOL, |world| populate(world, POOL, USERS, 8)).await;
-        losses.iter().for_each(|loss| stage.receiver.answer_next(loss.clone()));
-        let exporter = stage.exporter();
+        let env = over.env(None, "batch_size = 10\n", POOL, |world| populate(world, POOL, USERS, 8)).await;
+        losses.iter().for_each(|loss| env.receiver.answer_next(loss.clone()));
+        let exporter = env.exporter();
         until_requests(&exporter, "retry", losses.len() as f64);
-        let lost = stage.receiver.exports()[..losses.len()].iter().map(|export| export.records).sum();
+        let lost = env.receiver.exports()[..losses.len()].iter().map(|export| export.records).sum();
         let terms = Terms { repeats_max: lost, ..Terms::default() };
-        assert_eq!(stage.conserved_on(&exporter, &[POOL], terms).await, lost, "each lost answer costs its batch once");
+        assert_eq!(env.conserved_on(&exporter, &[POOL], terms).await, lost, "each lost answer costs its batch once");
         // What is counted as accepted was acknowledged.
-        Came { accepted: stage.receiver.records().len() - lost, ..Came::default() }.check(&exporter);
+        Came { accepted: env.receiver.records().len() - lost, ..Came::default() }.check(&exporter);
         told_why(&exporter, "WARN", "no answer");
         told(&exporter, 1, 1);
         assert!(exporter.stop().success());
@@ -201,13 +200,13 @@ fn a_lost_answer_repeats_its_batch_under_the_same_uids_and_nothing_else() {
 #[test]
 fn what_is_rejected_is_counted_and_told_and_never_sent_again() {
     for_each(Over::BOTH, async |over| {
-        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 5)).await;
-        stage.receiver.answer_next(Reply::Partial(3, "three lines are too old"));
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
-        stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 1, now()));
-        stage.conserved(&exporter, &[POOL]).await;
-        Came { accepted: stage.receiver.records().len() - 3, rejected: 3, ..Came::default() }.check(&exporter);
+        let env = over.env(None, "", POOL, |world| populate(world, POOL, USERS, 5)).await;
+        env.receiver.answer_next(Reply::Partial(3, "three lines are too old"));
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
+        env.simulation.world(|world| sign_ins(world, POOL, "user-0", 1, now()));
+        env.conserved(&exporter, &[POOL]).await;
+        Came { accepted: env.receiver.records().len() - 3, rejected: 3, ..Came::default() }.check(&exporter);
         let scrape = exporter.scrape();
         assert!(requests(&scrape, "retry") + requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
         exporter.until_said("without reservations again");
@@ -232,25 +231,25 @@ fn what_only_a_person_can_cure_is_loud_outlives_a_restart_and_everything_comes_a
         (Over::Http, Reply::Status(500, "oops"), "500 Internal Server Error: oops"),
     ];
     for_each(answers, async |(over, reply, words)| {
-        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 3)).await;
-        stage.receiver.answer_always(reply);
-        let exporter = stage.exporter();
+        let env = over.env(None, "", POOL, |world| populate(world, POOL, USERS, 3)).await;
+        env.receiver.answer_always(reply);
+        let exporter = env.exporter();
         until_requests(&exporter, "refused", 1.0);
         told_why(&exporter, "ERROR", words);
-        go_on_counting(&stage, &exporter, 0);
+        go_on_counting(&env, &exporter, 0);
         told(&exporter, 1, 0);
         // A stop does not wait for a person.
         assert!(exporter.stop().success());
 
-        let before = stage.receiver.exports().len();
-        let exporter = stage.exporter();
+        let before = env.receiver.exports().len();
+        let exporter = env.exporter();
         until_requests(&exporter, "refused", 1.0);
-        stage.receiver.answer_always(Reply::Ok);
+        env.receiver.answer_always(Reply::Ok);
         told_why(&exporter, "ERROR", words);
-        stage.conserved(&exporter, &[POOL]).await;
-        let gap = stage.receiver.exports()[before + 1].at - stage.receiver.exports()[before].at;
+        env.conserved(&exporter, &[POOL]).await;
+        let gap = env.receiver.exports()[before + 1].at - env.receiver.exports()[before].at;
         assert!(gap >= REFUSED_FIRST / 2, "nobody is hurried: {gap:?}");
-        Came { accepted: stage.receiver.records().len(), ..Came::default() }.check(&exporter);
+        Came { accepted: env.receiver.records().len(), ..Came::default() }.check(&exporter);
         let scrape = exporter.scrape();
         assert!(requests(&scrape, "retry") < 0.5 && requests(&scrape, "ok") >= 1.0, "{}", scrape.interesting());
         told(&exporter, 1, 1);

@@ -15,7 +15,7 @@ use tonic::Code;
 
 use crate::exporter::{Exporter, PATIENCE, Scrape};
 use crate::receiver::{Pki, Received, Reply};
-use crate::stage::{MINUTE, Stage, Terms, go_on, is, now, populate, said, sign_ins};
+use crate::test_env::{MINUTE, Terms, TestEnv, go_on, is, now, populate, said, sign_ins};
 use crate::transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
 
 const POOL: &str = "eu-west-1_Limits";
@@ -72,8 +72,8 @@ fn broadest(world: &mut World, user: &str, at: UnixMillis) {
 }
 
 /// Waits until every event is counted, whatever becomes of its record.
-fn until_counted(stage: &Stage, exporter: &Exporter) -> Scrape {
-    let events = stage.truth(&[POOL]).len() as f64;
+fn until_counted(env: &TestEnv, exporter: &Exporter) -> Scrape {
+    let events = env.truth(&[POOL]).len() as f64;
     exporter.until("every event, counted", |scrape| is(scrape, EVENTS, &[], events))
 }
 
@@ -115,8 +115,8 @@ fn stays_live_and_ready(exporter: &Exporter) {
 }
 
 /// Puts all of the quarantine back, of a stopped exporter.
-fn retried(stage: &Stage, records: usize) {
-    let output = stage.run(&["quarantine", "retry", "--all"]);
+fn retried(env: &TestEnv, records: usize) {
+    let output = env.run(&["quarantine", "retry", "--all"]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success() && said.contains(&format!("back in the outbox: {records} record")), "{said}");
 }
@@ -125,17 +125,17 @@ fn retried(stage: &Stage, records: usize) {
 fn a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so() {
     for_each(Over::BOTH, async |over| {
         const RECORDS_MAX: usize = 7;
-        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 20)).await;
+        let env = over.env(None, "", POOL, |world| populate(world, POOL, USERS, 20)).await;
         let judge = move |records: &[Received]| match records.len() {
             ..=RECORDS_MAX => Reply::Ok,
             _ => over.too_large("larger than max"),
         };
-        stage.receiver.answer_by(judge);
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
+        env.receiver.answer_by(judge);
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
         Came { accepted: 200, ..Came::default() }.check(&exporter);
         let scrape = exporter.scrape();
-        let refused = stage.receiver.exports().iter().filter(|export| export.records > RECORDS_MAX).count();
+        let refused = env.receiver.exports().iter().filter(|export| export.records > RECORDS_MAX).count();
         assert!(is(&scrape, "cognito_exporter_otlp_requests_total", &["outcome=\"refused\""], refused as f64));
         assert!(refused > 0 && requests(&scrape, "retry") < 0.5, "no wait: {}", scrape.interesting());
         assert!(errors(&exporter).keys().any(|cause| cause.contains("larger than max")), "{:?}", errors(&exporter));
@@ -143,9 +143,9 @@ fn a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so() {
         assert_eq!(split().len(), 1, "{}", exporter.log());
 
         // Cured. What is one page is one batch.
-        stage.receiver.answer_always(Reply::Ok);
-        stage.simulation.world(|world| (0..60).for_each(|_| sign_ins(world, POOL, "user-0", 1, now())));
-        stage.conserved(&exporter, &[POOL]).await;
+        env.receiver.answer_always(Reply::Ok);
+        env.simulation.world(|world| (0..60).for_each(|_| sign_ins(world, POOL, "user-0", 1, now())));
+        env.conserved(&exporter, &[POOL]).await;
         assert_eq!(said(&exporter.log(), &["INFO", "takes exports of that size again"]).len(), 1, "{}", exporter.log());
         assert_eq!((split().len(), begun(&exporter).len()), (1, 0), "{}", exporter.log());
         assert!(exporter.stop().success());
@@ -156,18 +156,18 @@ fn a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so() {
 fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
     for_each(Over::BOTH, async |over| {
         const BYTES_MAX: usize = 50_000;
-        let stage = over
-            .stage(None, "compression = \"none\"\n", POOL, |world| {
+        let env = over
+            .env(None, "compression = \"none\"\n", POOL, |world| {
                 populate(world, POOL, USERS, 10);
                 (0..50).for_each(|_| broad(world, "user-1", UnixMillis(now().0 - MINUTE), 10_000));
                 (0..2).for_each(|_| broadest(world, "user-2", UnixMillis(now().0 - MINUTE)));
             })
             .await;
-        stage.receiver.limit_messages(BYTES_MAX).await;
-        let exporter = stage.exporter();
-        stage.conserved_on(&exporter, &[POOL], Terms { quarantined: 2, ..Terms::default() }).await;
+        env.receiver.limit_messages(BYTES_MAX).await;
+        let exporter = env.exporter();
+        env.conserved_on(&exporter, &[POOL], Terms { quarantined: 2, ..Terms::default() }).await;
         Came { accepted: 150, quarantined: 2, ..Came::default() }.check(&exporter);
-        assert!(stage.receiver.exports().iter().all(|export| export.bytes <= BYTES_MAX));
+        assert!(env.receiver.exports().iter().all(|export| export.bytes <= BYTES_MAX));
         let scrape = exporter.scrape();
         // Whoever closes a connection unread may take the answer back with it: then the same comes again.
         assert!(requests(&scrape, "refused") > requests(&scrape, "retry"), "{}", scrape.interesting());
@@ -182,10 +182,10 @@ fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
         stays_live_and_ready(&exporter);
         assert!(exporter.stop().success());
 
-        retried(&stage, 2);
-        stage.receiver.limit_messages(usize::MAX).await;
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
+        retried(&env, 2);
+        env.receiver.limit_messages(usize::MAX).await;
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
         Came { accepted: 2, ..Came::default() }.check(&exporter);
         assert!(exporter.stop().success());
     });
@@ -194,26 +194,26 @@ fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
 #[test]
 fn a_receiver_that_refuses_each_record_gets_none_into_quarantine_and_all_of_them_after_its_cure() {
     for_each(Over::BOTH, async |over| {
-        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 20)).await;
-        stage.receiver.answer_always(over.invalid("unknown tenant"));
-        let exporter = stage.exporter();
+        let env = over.env(None, "", POOL, |world| populate(world, POOL, USERS, 20)).await;
+        env.receiver.answer_always(over.invalid("unknown tenant"));
+        let exporter = env.exporter();
         exporter.until("the word of it", |_| !begun(&exporter).is_empty());
         told(&exporter, "ERROR", "unknown tenant");
         assert!(begun(&exporter)[0].contains("it refuses each one"), "{:?}", begun(&exporter));
-        let refused = stage.receiver.exports().len();
+        let refused = env.receiver.exports().len();
         assert!(refused >= SET_ASIDE_MAX, "{refused}");
 
         // The counters go on, and the outbox holds all of it.
-        go_on(&stage, POOL, USERS);
-        until_counted(&stage, &exporter);
+        go_on(&env, POOL, USERS);
+        until_counted(&env, &exporter);
         let scrape = exporter.until("the outbox", |scrape| is(scrape, WAITING, &[], 210.0));
         assert!(is(&scrape, "cognito_exporter_quarantined_records", &[], 0.0), "{}", scrape.interesting());
         stays_live_and_ready(&exporter);
 
         // It tries on, slowly, and finds it cured.
-        stage.receiver.answer_always(Reply::Ok);
-        stage.conserved(&exporter, &[POOL]).await;
-        let exports = stage.receiver.exports();
+        env.receiver.answer_always(Reply::Ok);
+        env.conserved(&exporter, &[POOL]).await;
+        let exports = env.receiver.exports();
         let slowest = exports.windows(2).map(|pair| pair[1].at - pair[0].at).max().unwrap();
         assert!(exports.len() > refused && slowest >= REFUSED_FIRST / 2, "{slowest:?}");
         let scrape = exporter.scrape();
@@ -225,15 +225,15 @@ fn a_receiver_that_refuses_each_record_gets_none_into_quarantine_and_all_of_them
 }
 
 /// While nothing can be delivered, everything is counted and waits, and people are told once, in these words.
-fn waits_and_is_told(stage: &Stage, exporter: &Exporter, times: usize, words: &str) {
+fn waits_and_is_told(env: &TestEnv, exporter: &Exporter, times: usize, words: &str) {
     let before = exporter.scrape();
-    go_on(stage, POOL, USERS);
-    until_counted(stage, exporter);
+    go_on(env, POOL, USERS);
+    until_counted(env, exporter);
     let scrape = until_requests(exporter, "retry", requests(&before, "retry") + 2.0);
     assert!((requests(&scrape, "ok") - requests(&before, "ok")).abs() < 0.5, "{}", scrape.interesting());
     assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
     exporter.until("an outbox of everything", |scrape| {
-        (scrape.sum(WAITING, &[]) + stage.receiver.records().len() as f64 - scrape.sum(EVENTS, &[])).abs() < 0.5
+        (scrape.sum(WAITING, &[]) + env.receiver.records().len() as f64 - scrape.sum(EVENTS, &[])).abs() < 0.5
     });
     told(exporter, "WARN", words);
     assert_eq!(begun(exporter).len(), times, "{}", exporter.log());
@@ -245,15 +245,15 @@ fn a_certificate_that_does_not_fit_is_named_and_everything_comes_once_it_does() 
     for_each(Over::BOTH, async |over| {
         let (pki, strangers) = (Pki::new(false), Pki::new(false));
         let ca = format!("ca_file = {:?}\n", pki.ca_file());
-        let stage = over.stage(Some(&pki), &ca, POOL, |world| populate(world, POOL, USERS, 5)).await;
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
+        let env = over.env(Some(&pki), &ca, POOL, |world| populate(world, POOL, USERS, 5)).await;
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
         let faces = [(Some(&strangers), "look at otlp.ca_file"), (None, "otlp.endpoint begins with http://")];
         for (times, (face, words)) in (1..).zip(faces) {
-            stage.receiver.restart_as(face).await;
-            waits_and_is_told(&stage, &exporter, times, words);
-            stage.receiver.restart_as(Some(&pki)).await;
-            stage.conserved(&exporter, &[POOL]).await;
+            env.receiver.restart_as(face).await;
+            waits_and_is_told(&env, &exporter, times, words);
+            env.receiver.restart_as(Some(&pki)).await;
+            env.conserved(&exporter, &[POOL]).await;
             assert_eq!(ended(&exporter).len(), times, "{}", exporter.log());
         }
         assert!(exporter.stop().success());
@@ -264,12 +264,12 @@ fn a_certificate_that_does_not_fit_is_named_and_everything_comes_once_it_does() 
 fn tls_where_none_is_expected_is_named_and_everything_comes_once_both_agree() {
     for_each(Over::BOTH, async |over| {
         let pki = Pki::new(false);
-        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, USERS, 5)).await;
-        stage.receiver.restart_as(Some(&pki)).await;
-        let exporter = stage.exporter();
-        waits_and_is_told(&stage, &exporter, 1, "TLS");
-        stage.receiver.restart_as(None).await;
-        stage.conserved(&exporter, &[POOL]).await;
+        let env = over.env(None, "", POOL, |world| populate(world, POOL, USERS, 5)).await;
+        env.receiver.restart_as(Some(&pki)).await;
+        let exporter = env.exporter();
+        waits_and_is_told(&env, &exporter, 1, "TLS");
+        env.receiver.restart_as(None).await;
+        env.conserved(&exporter, &[POOL]).await;
         assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (1, 1), "{}", exporter.log());
         assert!(exporter.stop().success());
     });
@@ -280,9 +280,9 @@ fn a_client_certificate_that_is_asked_for_is_named_and_everything_comes_once_it_
     for_each(Over::BOTH, async |over| {
         let (pki, strangers) = (Pki::new(true), Pki::new(true));
         let ca = format!("ca_file = {:?}\n", pki.ca_file());
-        let stage = over.stage(Some(&pki), &ca, POOL, |world| populate(world, POOL, USERS, 5)).await;
+        let env = over.env(Some(&pki), &ca, POOL, |world| populate(world, POOL, USERS, 5)).await;
         let exporter_as = |identity: Option<&Pki>| {
-            let mut command = stage.command();
+            let mut command = env.command();
             if let Some(identity) = identity {
                 command.env("COGNITO_EXPORTER_OTLP__CERT_FILE", identity.cert_file());
                 command.env("COGNITO_EXPORTER_OTLP__KEY_FILE", identity.key_file());
@@ -291,11 +291,11 @@ fn a_client_certificate_that_is_asked_for_is_named_and_everything_comes_once_it_
         };
         for (identity, words) in [(None, "otlp.cert_file"), (Some(&strangers), "otlp.cert_file")] {
             let exporter = exporter_as(identity);
-            waits_and_is_told(&stage, &exporter, 1, words);
+            waits_and_is_told(&env, &exporter, 1, words);
             exporter.kill();
         }
         let exporter = exporter_as(Some(&pki));
-        stage.conserved(&exporter, &[POOL]).await;
+        env.conserved(&exporter, &[POOL]).await;
         assert_eq!((begun(&exporter).len(), ended(&exporter).len()), (0, 0), "{}", exporter.log());
         assert!(exporter.stop().success());
     });
@@ -312,8 +312,8 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
         const FULL: &[&str] = &["reason=\"outbox_full\""];
         let live_since = UnixMillis(now().0 / 1000 * 1000 - 60 * MINUTE);
         let history = FEW * 300;
-        let stage = over
-            .stage(None, "", POOL, |world| {
+        let env = over
+            .env(None, "", POOL, |world| {
                 world.add_pool(Pool::new(POOL));
                 for user in 0..FEW {
                     let name = format!("user-{user}");
@@ -325,9 +325,9 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
                 }
             })
             .await;
-        stage.receiver.stop().await;
+        env.receiver.stop().await;
         let exporter = || {
-            let mut command = stage.command();
+            let mut command = env.command();
             command.env("COGNITO_EXPORTER_STATE__OUTBOX_LIMIT", "1MiB");
             // A page each is what four turns may be above a limit.
             command.env("COGNITO_EXPORTER_POLL__PAGE_SIZE", "20");
@@ -338,7 +338,7 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
         };
         let first = exporter();
         let live = |each: usize| {
-            stage.simulation.world(|world| {
+            env.simulation.world(|world| {
                 (0..FEW).for_each(|user| (0..each).for_each(|_| broad(world, &format!("user-{user}"), now(), 1000)));
             });
         };
@@ -376,9 +376,9 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
         // The turns that were under way end. Then there is none for as long as an attempt to deliver takes.
         let deadline = Instant::now() + PATIENCE;
         loop {
-            stage.forget_calls();
+            env.forget_calls();
             let scrape = until_requests(&first, "retry", requests(&first.scrape(), "retry") + 1.0);
-            if stage.reads(|_| true).is_empty() {
+            if env.reads(|_| true).is_empty() {
                 assert!(scrape.sum(EVENTS, &[]) < (alive + more) as f64, "{}", scrape.interesting());
                 break;
             }
@@ -389,13 +389,13 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
         first.kill();
 
         // Nor does it poll when it is started on a full outbox.
-        stage.forget_calls();
+        env.forget_calls();
         let second = exporter();
         second.until("the word of it", |_| pauses(&second) == 1);
         until_requests(&second, "retry", 1.0);
-        assert!(stage.reads(|_| true).is_empty());
-        stage.receiver.start().await;
-        stage.conserved_on(&second, &[POOL], Terms { live_since, ..Terms::default() }).await;
+        assert!(env.reads(|_| true).is_empty());
+        env.receiver.start().await;
+        env.conserved_on(&second, &[POOL], Terms { live_since, ..Terms::default() }).await;
         second.until("no pause", |scrape| {
             is(scrape, PAUSED, &[], 0.0) && is(scrape, "cognito_exporter_catching_up", &[], 0.0)
         });
@@ -427,8 +427,8 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
         let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |seed| seed.parse().unwrap());
         println!("SEED={seed}");
         let is_poison = |record: &Received| record.text("aws.cognito.event.id").starts_with("poison");
-        let stage = over
-            .stage(None, &format!("batch_size = {BATCH}\ntimeout = \"5s\"\n"), POOL, |world| {
+        let env = over
+            .env(None, &format!("batch_size = {BATCH}\ntimeout = \"5s\"\n"), POOL, |world| {
                 populate(world, POOL, USERS, 60);
                 for number in 0..POISONED {
                     let id = Some(format!("poison-{number}"));
@@ -441,7 +441,7 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
         let losses = lost.clone();
         let mut random = fastrand::Rng::with_seed(seed);
         let (mut exports, mut hangs) = (0, 0);
-        stage.receiver.answer_by(move |records| {
+        env.receiver.answer_by(move |records| {
             exports += 1;
             let poisoned = records.iter().any(is_poison);
             // What fails costs a wait of half a second or more, what is split costs none.
@@ -462,28 +462,28 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
                 _ => Reply::Ok,
             }
         });
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         // It goes on happening meanwhile, and twice the receiver is gone altogether.
         let mut outages = [EXPORTS / 3, 2 * EXPORTS / 3].into_iter().peekable();
         let mut cut = 0;
-        while stage.receiver.exports().len() < EXPORTS {
-            go_on(&stage, POOL, USERS);
-            let seen = stage.receiver.exports().len();
+        while env.receiver.exports().len() < EXPORTS {
+            go_on(&env, POOL, USERS);
+            let seen = env.receiver.exports().len();
             if outages.next_if(|outage| seen > *outage).is_some() {
-                stage.receiver.stop().await;
+                env.receiver.stop().await;
                 cut += 1;
                 let retries = requests(&exporter.scrape(), "retry");
                 until_requests(&exporter, "retry", retries + 1.0);
-                stage.receiver.start().await;
+                env.receiver.start().await;
             }
-            until_counted(&stage, &exporter);
-            stage.receiver.wait_for_exports(seen + 1).await;
+            until_counted(&env, &exporter);
+            env.receiver.wait_for_exports(seen + 1).await;
         }
         exporter.until("an empty outbox", |scrape| is(scrape, WAITING, &[], 0.0));
         // The answer that an outage cut off is lost, too.
         let repeats_max = lost.load(Ordering::SeqCst) + cut * BATCH;
-        stage.conserved_on(&exporter, &[POOL], Terms { repeats_max, quarantined: POISONED, ..Terms::default() }).await;
-        Came { accepted: stage.truth(&[POOL]).len() - POISONED, quarantined: POISONED, ..Came::default() }
+        env.conserved_on(&exporter, &[POOL], Terms { repeats_max, quarantined: POISONED, ..Terms::default() }).await;
+        Came { accepted: env.truth(&[POOL]).len() - POISONED, quarantined: POISONED, ..Came::default() }
             .check(&exporter);
         let scrape = exporter.scrape();
         for outcome in ["ok", "retry", "refused"] {

@@ -5,7 +5,7 @@ use cognito_auth_core::event::UnixMillis;
 use cognito_auth_simulator::world::{Pool, World};
 
 use crate::exporter::Exporter;
-use crate::stage::{MINUTE, Stage, is, now, of, said, sign_ins};
+use crate::test_env::{MINUTE, TestEnv, is, now, of, said, sign_ins};
 
 const FIRST: &str = "eu-west-1_First";
 const SECOND: &str = "eu-west-1_Second";
@@ -34,8 +34,8 @@ fn people(world: &mut World) {
 }
 
 /// Has it read the configuration again, and waits until it has.
-fn reload(stage: &Stage, exporter: &Exporter, config: &str) -> String {
-    stage.reconfigure(config);
+fn reload(env: &TestEnv, exporter: &Exporter, config: &str) -> String {
+    env.reconfigure(config);
     reload_what_is_there(exporter)
 }
 
@@ -49,145 +49,145 @@ fn reload_what_is_there(exporter: &Exporter) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_that_is_added_is_followed_and_one_that_is_removed_is_neither_polled_nor_shown() {
     let all = ["ann", "ben", "cat"];
-    let stage = Stage::set(&(following(FIRST, &all) + &poll("")), people).await;
-    let exporter = stage.exporter();
-    stage.until_polled(FIRST, "ann", 2).await;
-    let told = reload(&stage, &exporter, &(following(FIRST, &all) + &following(SECOND, &all) + &poll("")));
+    let env = TestEnv::set(&(following(FIRST, &all) + &poll("")), people).await;
+    let exporter = env.exporter();
+    env.until_polled(FIRST, "ann", 2).await;
+    let told = reload(&env, &exporter, &(following(FIRST, &all) + &following(SECOND, &all) + &poll("")));
     assert!(told.contains("pools added: 1"), "{told}");
-    stage.until_polled(SECOND, "cat", 2).await;
-    stage.conserved(&exporter, &[FIRST, SECOND]).await;
-    let told = reload(&stage, &exporter, &(following(SECOND, &all) + &poll("")));
+    env.until_polled(SECOND, "cat", 2).await;
+    env.conserved(&exporter, &[FIRST, SECOND]).await;
+    let told = reload(&env, &exporter, &(following(SECOND, &all) + &poll("")));
     assert!(told.contains("pools removed: 1"), "{told}");
-    stage.forget_calls();
+    env.forget_calls();
     let scrape = exporter.scrape();
     assert_eq!(scrape.count("cognito_auth_events_total", &[&of(FIRST)]), 0);
     assert_eq!(scrape.count("cognito_exporter_users", &[&of(FIRST)]), 0);
-    stage.until_polled(SECOND, "ann", 3).await;
-    assert!(stage.polled(FIRST).is_empty());
+    env.until_polled(SECOND, "ann", 3).await;
+    assert!(env.polled(FIRST).is_empty());
     assert!(!exporter.get("/status").contains(FIRST));
     // What comes meanwhile is found when it is followed again, and its totals go on from where they were.
-    stage.simulation.world(|world| sign_ins(world, FIRST, "ben", 3, now()));
-    reload(&stage, &exporter, &(following(SECOND, &all) + &following(FIRST, &all) + &poll("")));
-    stage.conserved(&exporter, &[FIRST, SECOND]).await;
+    env.simulation.world(|world| sign_ins(world, FIRST, "ben", 3, now()));
+    reload(&env, &exporter, &(following(SECOND, &all) + &following(FIRST, &all) + &poll("")));
+    env.conserved(&exporter, &[FIRST, SECOND]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_added_pool_is_shown_at_0_and_polled_after_its_first_scrape() {
     let all = ["ann", "ben", "cat"];
-    let stage = Stage::set(&(following(FIRST, &all) + &poll("")), people).await;
-    let exporter = stage.exporter();
-    stage.reconfigure(&(following(FIRST, &all) + &following(SECOND, &all) + &poll("")));
-    let waiting = std::fs::read_to_string(stage.config()).unwrap().replace("\"0s\"", "\"1h\"");
-    std::fs::write(stage.config(), waiting).unwrap();
+    let env = TestEnv::set(&(following(FIRST, &all) + &poll("")), people).await;
+    let exporter = env.exporter();
+    env.reconfigure(&(following(FIRST, &all) + &following(SECOND, &all) + &poll("")));
+    let waiting = std::fs::read_to_string(env.config()).unwrap().replace("\"0s\"", "\"1h\"");
+    std::fs::write(env.config(), waiting).unwrap();
     exporter.signal("HUP");
     exporter.until_said("pools added: 1");
-    stage.until_polled(FIRST, "ann", 3).await;
-    assert!(stage.polled(SECOND).is_empty(), "nobody has seen its zeros");
+    env.until_polled(FIRST, "ann", 3).await;
+    assert!(env.polled(SECOND).is_empty(), "nobody has seen its zeros");
     let scrape = exporter.scrape();
     assert!(is(&scrape, "cognito_auth_events_total", &[&of(SECOND)], 0.0));
-    stage.until_polled(SECOND, "ann", 1).await;
-    stage.conserved(&exporter, &[FIRST, SECOND]).await;
+    env.until_polled(SECOND, "ann", 1).await;
+    env.conserved(&exporter, &[FIRST, SECOND]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_before_the_first_scrape_does_not_end_the_wait_for_it() {
-    let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let env = TestEnv::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
     let wait = |overlap: &str| {
-        stage.reconfigure(&(following(FIRST, &["ann"]) + &poll(overlap)));
-        let waiting = std::fs::read_to_string(stage.config()).unwrap().replace("\"0s\"", "\"1h\"");
-        std::fs::write(stage.config(), waiting).unwrap();
+        env.reconfigure(&(following(FIRST, &["ann"]) + &poll(overlap)));
+        let waiting = std::fs::read_to_string(env.config()).unwrap().replace("\"0s\"", "\"1h\"");
+        std::fs::write(env.config(), waiting).unwrap();
     };
     wait("");
-    let exporter = Exporter::start(stage.config(), &stage.simulation.url());
+    let exporter = Exporter::start(env.config(), &env.simulation.url());
     // The second time shows what those who were followed anew did meanwhile.
     for (overlap, times) in [("overlap = \"2h\"", 2), ("overlap = \"3h\"", 3)] {
         wait(overlap);
         let described = |world: &World| world.calls().count("DescribeUserPool") >= times;
-        stage.until("it to be followed anew", described).await;
+        env.until("it to be followed anew", described).await;
     }
-    assert!(stage.polled(FIRST).is_empty(), "nobody has seen its zeros");
+    assert!(env.polled(FIRST).is_empty(), "nobody has seen its zeros");
     exporter.until("her sign-ins", |scrape| scrape.sum("cognito_auth_events_total", &[]) > 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn users_join_and_leave_without_the_others_noticing() {
-    let stage = Stage::set(&(following(FIRST, &["ann", "ben"]) + &poll("")), people).await;
-    let exporter = stage.exporter();
-    stage.until_polled(FIRST, "ben", 2).await;
-    let told = reload(&stage, &exporter, &(following(FIRST, &["ann", "cat"]) + &poll("")));
+    let env = TestEnv::set(&(following(FIRST, &["ann", "ben"]) + &poll("")), people).await;
+    let exporter = env.exporter();
+    env.until_polled(FIRST, "ben", 2).await;
+    let told = reload(&env, &exporter, &(following(FIRST, &["ann", "cat"]) + &poll("")));
     assert!(told.contains("pools changed: 1"), "{told}");
-    stage.until_polled(FIRST, "cat", 2).await;
+    env.until_polled(FIRST, "cat", 2).await;
     exporter.until("two users", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], 2.0));
-    stage.forget_calls();
-    stage.until_polled(FIRST, "ann", 3).await;
-    assert!(!stage.polled(FIRST).contains("ben"));
-    assert!(said(&exporter.log(), &["going on with the stored roster"]).is_empty(), "nobody was followed anew");
+    env.forget_calls();
+    env.until_polled(FIRST, "ann", 3).await;
+    assert!(!env.polled(FIRST).contains("ben"));
+    assert!(said(&exporter.log(), &["continuing with the stored users"]).is_empty(), "nobody was followed anew");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_mistake_changes_nothing_and_is_told_and_so_is_its_end() {
     let good = following(FIRST, &["ann"]) + &poll("");
-    let stage = Stage::set(&good, people).await;
-    let exporter = stage.exporter();
+    let env = TestEnv::set(&good, people).await;
+    let exporter = env.exporter();
     let scrape = exporter.scrape();
     assert!(is(&scrape, SUCCESSFUL, &[], 1.0));
     let loaded = scrape.sum(SUCCESS, &[]);
-    let told = reload(&stage, &exporter, &(following(SECOND, &["ann"]) + &poll("overlapp = \"1h\"\npage_size = 61")));
+    let told = reload(&env, &exporter, &(following(SECOND, &["ann"]) + &poll("overlapp = \"1h\"\npage_size = 61")));
     for part in ["ERROR", "poll.overlapp; did you mean poll.overlap?", "poll.page_size is 61", "nothing was changed"] {
         assert!(told.contains(part), "{told}");
     }
     let scrape = exporter.scrape();
     assert!(is(&scrape, SUCCESSFUL, &[], 0.0));
     assert!((scrape.sum(SUCCESS, &[]) - loaded).abs() < 0.001);
-    stage.until_polled(FIRST, "ann", 2).await;
-    assert!(stage.polled(SECOND).is_empty());
-    reload(&stage, &exporter, &good);
+    env.until_polled(FIRST, "ann", 2).await;
+    assert!(env.polled(SECOND).is_empty());
+    reload(&env, &exporter, &good);
     let scrape = exporter.scrape();
     assert!(is(&scrape, SUCCESSFUL, &[], 1.0) && scrape.sum(SUCCESS, &[]) > loaded);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_failed_for_what_the_file_names_comes_into_force_when_that_is_there_and_is_told_once() {
-    let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
-    let web = stage.path("web.yml");
+    let env = TestEnv::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let web = env.path("web.yml");
     std::fs::write(&web, "{}\n").unwrap();
-    let mut command = stage.command();
+    let mut command = env.command();
     command.env("COGNITO_EXPORTER_HTTP__WEB_CONFIG_FILE", &web);
     let exporter = Exporter::started(command);
     std::fs::write(&web, "no_such_key: 1\n").unwrap();
-    let told = reload(&stage, &exporter, &(following(FIRST, &["ann", "ben"]) + &poll("")));
+    let told = reload(&env, &exporter, &(following(FIRST, &["ann", "ben"]) + &poll("")));
     assert!(told.contains("web.yml") && told.contains("nothing was changed"), "{told}");
     assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 0.0));
     std::fs::write(web, "{}\n").unwrap();
     exporter.until_said("it failed before");
-    stage.until_polled(FIRST, "ben", 1).await;
+    env.until_polled(FIRST, "ben", 1).await;
     assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 1.0));
     assert_eq!(said(&exporter.log(), &["nothing was changed"]).len(), 1, "{}", exporter.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_needs_a_restart_is_named_in_one_line_and_nothing_of_the_rest_is_done() {
-    let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
-    let exporter = stage.exporter();
+    let env = TestEnv::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let exporter = env.exporter();
     let text = following(SECOND, &["ann"])
         + &poll("")
         + "[stdout]\nenabled = true\n[log]\nformat = \"json\"\n"
         + "[privacy]\nip_address = \"truncate\"\n";
-    let told = reload(&stage, &exporter, &text);
+    let told = reload(&env, &exporter, &text);
     assert!(told.contains("stdout.enabled, [privacy], log.format can be changed by a restart only"), "{told}");
-    stage.until_polled(FIRST, "ann", 2).await;
-    assert!(stage.polled(SECOND).is_empty());
+    env.until_polled(FIRST, "ann", 2).await;
+    assert!(env.polled(SECOND).is_empty());
     assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 0.0));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_has_changed_is_read_without_a_signal() {
-    let stage = Stage::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
-    let exporter = stage.exporter();
-    stage.until_polled(FIRST, "ann", 1).await;
-    stage.reconfigure(&(following(FIRST, &["ann", "ben"]) + &poll("")));
+    let env = TestEnv::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let exporter = env.exporter();
+    env.until_polled(FIRST, "ann", 1).await;
+    env.reconfigure(&(following(FIRST, &["ann", "ben"]) + &poll("")));
     exporter.until_said("the file has changed");
-    stage.until_polled(FIRST, "ben", 1).await;
+    env.until_polled(FIRST, "ben", 1).await;
     let reloads = said(&exporter.log(), &["the configuration was read again"]).len();
     assert_eq!(reloads, 1, "{}", exporter.log());
 }
@@ -195,13 +195,13 @@ async fn a_file_that_has_changed_is_read_without_a_signal() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_level_of_the_log_changes_at_once() {
     let text = following(FIRST, &["ann"]) + &poll("");
-    let stage = Stage::set(&text, people).await;
-    let exporter = stage.exporter();
+    let env = TestEnv::set(&text, people).await;
+    let exporter = env.exporter();
     let loaded = exporter.scrape().sum(SUCCESS, &[]);
-    stage.reconfigure(&(text.clone() + "[log]\nlevel = \"error\"\n"));
+    env.reconfigure(&(text.clone() + "[log]\nlevel = \"error\"\n"));
     exporter.signal("HUP");
     exporter.until("a reload", |scrape| scrape.sum(SUCCESS, &[]) > loaded);
-    let told = reload(&stage, &exporter, &text);
+    let told = reload(&env, &exporter, &text);
     assert!(told.contains("INFO"));
     assert_eq!(said(&exporter.log(), &["the configuration was read again"]).len(), 1, "{}", exporter.log());
 }
@@ -210,15 +210,15 @@ async fn the_level_of_the_log_changes_at_once() {
 async fn a_budget_that_is_a_share_of_the_limit_goes_on_when_the_pool_that_asked_for_the_limit_leaves() {
     let all = ["ann", "ben", "cat"];
     let share = poll("").replace("500", "\"100%\"");
-    let stage = Stage::set(&(following(FIRST, &all) + &following(SECOND, &all) + &share), people).await;
-    let exporter = stage.exporter();
-    stage.until_polled(SECOND, "ann", 1).await;
+    let env = TestEnv::set(&(following(FIRST, &all) + &following(SECOND, &all) + &share), people).await;
+    let exporter = env.exporter();
+    env.until_polled(SECOND, "ann", 1).await;
     for pool in [SECOND, FIRST] {
-        let told = reload(&stage, &exporter, &(following(pool, &all) + &share));
+        let told = reload(&env, &exporter, &(following(pool, &all) + &share));
         assert!(told.contains("pools removed: 1") && told.contains("anew"), "{told}");
-        stage.until_polled(pool, "ann", 2).await;
+        env.until_polled(pool, "ann", 2).await;
     }
-    stage.conserved(&exporter, &[FIRST]).await;
+    env.conserved(&exporter, &[FIRST]).await;
 }
 
 /// Everything that a reload can do, over and over, while events come.
@@ -226,8 +226,8 @@ async fn a_budget_that_is_a_share_of_the_limit_goes_on_when_the_pool_that_asked_
 async fn no_event_is_lost_or_counted_twice_while_everything_changes() {
     let all = ["ann", "ben", "cat"];
     let both = following(FIRST, &all) + &following(SECOND, &all);
-    let stage = Stage::set(&(both.clone() + &poll("")), people).await;
-    let exporter = stage.exporter();
+    let env = TestEnv::set(&(both.clone() + &poll("")), people).await;
+    let exporter = env.exporter();
     let changes = [
         poll("overlap = \"2h\""),
         poll("concurrency = 2"),
@@ -237,7 +237,7 @@ async fn no_event_is_lost_or_counted_twice_while_everything_changes() {
     ];
     for round in 0..3 {
         for change in &changes {
-            stage.simulation.world(|world| {
+            env.simulation.world(|world| {
                 for user in all {
                     sign_ins(world, FIRST, user, 4, now());
                     sign_ins(world, SECOND, user, 2, now());
@@ -248,12 +248,12 @@ async fn no_event_is_lost_or_counted_twice_while_everything_changes() {
                 1 => both.replace("Second\"\n", "Second\"\nname = \"other\"\n"),
                 _ => following(SECOND, &all[..2]) + &following(FIRST, &all),
             };
-            let told = reload(&stage, &exporter, &(pools + change));
+            let told = reload(&env, &exporter, &(pools + change));
             assert!(told.contains("is in force"), "{told}");
         }
     }
-    reload(&stage, &exporter, &(both + &poll("")));
-    stage.conserved(&exporter, &[FIRST, SECOND]).await;
+    reload(&env, &exporter, &(both + &poll("")));
+    env.conserved(&exporter, &[FIRST, SECOND]).await;
     assert!(
         said(&exporter.log(), &["ERROR"]).is_empty() && said(&exporter.log(), &["WARN"]).is_empty(),
         "{}",

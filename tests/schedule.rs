@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::schedule::{
-    Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot,
+    ActivityEstimate, Allowed, Answer, Backlog, Ended, Found, Intervals, Lane, PoolSlot, Schedule, UserSlot,
 };
 use fastrand::Rng;
 
-use crate::arena::{
+use crate::schedule_sim::{
     Delays, HOUR, Learnt, Policy, Report, RoundRobin, Shape, ShortPages, Terms, contestants, mean, run, trace,
 };
 
@@ -100,7 +100,7 @@ fn a_wave_of_sign_ups_leaves_those_who_were_known_before_half_of_the_calls() {
     let (start, call) = (Instant::now(), Duration::from_millis(50));
     let mut schedule = Schedule::new(INTERVALS);
     let join = |schedule: &mut Schedule, users: std::ops::Range<u32>, now| {
-        users.for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, now));
+        users.for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), ActivityEstimate::UNKNOWN, now));
     };
     join(&mut schedule, 0..ESTABLISHED, start);
     let mut polled: BTreeMap<u32, Instant> = BTreeMap::new();
@@ -146,9 +146,9 @@ impl Policy for Restarted {
             let old = std::mem::replace(&mut self.schedule.schedule, Schedule::new(INTERVALS));
             let now = self.schedule.at(now);
             for user in (0..self.users).map(UserSlot) {
-                let stored = Habit::from_bytes(old.habit(user, now).to_bytes());
-                let habit = if self.remembers { stored } else { Habit::UNKNOWN };
-                self.schedule.schedule.join(PoolSlot(0), user, habit, now);
+                let stored = ActivityEstimate::from_bytes(old.activity(user, now).to_bytes());
+                let activity = if self.remembers { stored } else { ActivityEstimate::UNKNOWN };
+                self.schedule.schedule.join(PoolSlot(0), user, activity, now);
             }
         }
         self.schedule.next(now)
@@ -201,7 +201,7 @@ fn what_was_learnt_outlives_a_restart() {
 fn backlog_has_a_quarter_of_the_calls_while_polls_wait_however_long_its_turns_are() {
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
-    (0..20_000).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start));
+    (0..20_000).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), ActivityEstimate::UNKNOWN, start));
     let (mut polls, mut backlog, mut now) = (0, 0, start);
     while polls + backlog < 20_000 {
         let (user, lane) = schedule.next(now, ALL).unwrap();
@@ -221,7 +221,7 @@ fn a_decision_does_not_look_at_everybody_nor_at_every_pool() {
     const POOLS: u32 = 1_000;
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
-    (0..USERS).for_each(|user| schedule.join(PoolSlot(user % POOLS), UserSlot(user), Habit::UNKNOWN, start));
+    (0..USERS).for_each(|user| schedule.join(PoolSlot(user % POOLS), UserSlot(user), ActivityEstimate::UNKNOWN, start));
     (0..POOLS).step_by(2).for_each(|pool| schedule.hold(PoolSlot(pool), start + seconds(50_000)));
     let mut seen = BTreeSet::new();
     for step in 0..USERS {
@@ -264,7 +264,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
                     let pool = rng.u32(0..3);
                     let taken = |user: &UserSlot| users.contains_key(user) || gone.contains(user);
                     let user = (0..).map(UserSlot).find(|user| !taken(user)).unwrap();
-                    schedule.join(PoolSlot(pool), user, Habit::UNKNOWN, now);
+                    schedule.join(PoolSlot(pool), user, ActivityEstimate::UNKNOWN, now);
                     users.insert(user, Known { pool, not_before: now, waits: true });
                 }
                 1 if !users.is_empty() && rng.u8(0..4) == 0 => {
@@ -353,7 +353,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
 fn polls_of(first: &[Found], second: &[Found]) -> [usize; 2] {
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
-    (0..202).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start));
+    (0..202).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), ActivityEstimate::UNKNOWN, start));
     let mut polls = [0, 0];
     let mut polled = BTreeSet::new();
     for step in 0..720 {
@@ -391,7 +391,7 @@ fn an_event_of_high_risk_brings_its_user_back_sooner() {
 fn a_newcomer_goes_before_those_who_do_little() {
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
-    (0..200).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start));
+    (0..200).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), ActivityEstimate::UNKNOWN, start));
     let turn = |schedule: &mut Schedule, step: u32| {
         let now = start + seconds(5) * step;
         let (user, lane) = schedule.next(now, ALL).unwrap();
@@ -402,16 +402,16 @@ fn a_newcomer_goes_before_those_who_do_little() {
         turn(&mut schedule, step);
     });
     let newcomer = UserSlot(200);
-    schedule.join(PoolSlot(0), newcomer, Habit::UNKNOWN, start + seconds(5) * 500);
+    schedule.join(PoolSlot(0), newcomer, ActivityEstimate::UNKNOWN, start + seconds(5) * 500);
     let before = (500..700).position(|step| turn(&mut schedule, step) == newcomer).unwrap();
     assert!(before < 100, "{before} went before it, of a round of 200");
 }
 
 #[test]
-fn a_stored_habit_that_is_damaged_is_no_habit() {
-    assert_eq!(Habit::from_bytes([0xff; Habit::STORED]), Habit::UNKNOWN);
-    assert_eq!(Habit::from_bytes([0; Habit::STORED]), Habit::UNKNOWN);
-    assert_eq!(Habit::from_bytes(Habit::UNKNOWN.to_bytes()), Habit::UNKNOWN);
+fn a_stored_activity_that_is_damaged_is_no_activity() {
+    assert_eq!(ActivityEstimate::from_bytes([0xff; ActivityEstimate::STORED]), ActivityEstimate::UNKNOWN);
+    assert_eq!(ActivityEstimate::from_bytes([0; ActivityEstimate::STORED]), ActivityEstimate::UNKNOWN);
+    assert_eq!(ActivityEstimate::from_bytes(ActivityEstimate::UNKNOWN.to_bytes()), ActivityEstimate::UNKNOWN);
 }
 
 #[test]
@@ -435,7 +435,7 @@ fn the_delay_that_is_forecast_is_the_delay_that_comes() {
 fn what_to_expect_of_a_user_grows_with_the_time_since_its_answer_and_is_unknown_before_one() {
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
-    schedule.join(PoolSlot(0), UserSlot(0), Habit::UNKNOWN, start);
+    schedule.join(PoolSlot(0), UserSlot(0), ActivityEstimate::UNKNOWN, start);
     let mut turn = |at: Instant, ended: Ended<'_>| {
         let (user, lane) = schedule.next(at, ALL).unwrap();
         schedule.ended(user, lane, ended, at);

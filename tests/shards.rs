@@ -13,7 +13,7 @@ use cognito_auth_simulator::world::{Pool, World};
 use serde_json::Value;
 
 use crate::exporter::{Exporter, PATIENCE};
-use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};
+use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Shards";
 const EVENTS: &str = "cognito_auth_events_total";
@@ -46,31 +46,31 @@ fn home(user: &str, shards: u32) -> u32 {
 
 /// A deployment of some shards, and everybody in its pool.
 struct Deployment<'a> {
-    stage: &'a Stage,
+    env: &'a TestEnv,
     shards: Vec<Exporter>,
     users: BTreeSet<String>,
 }
 
 impl<'a> Deployment<'a> {
     /// Starts so many shards, each with a state and a key of its own, and waits until each follows its share.
-    fn start(stage: &'a Stage, count: u32, more: &str, users: &BTreeSet<String>) -> Self {
-        Self::start_while(stage, count, more, users, |_| {})
+    fn start(env: &'a TestEnv, count: u32, more: &str, users: &BTreeSet<String>) -> Self {
+        Self::start_while(env, count, more, users, |_| {})
     }
 
     /// The same; something happens after their start, and most likely before anybody is listed.
     fn start_while(
-        stage: &'a Stage,
+        env: &'a TestEnv,
         count: u32,
         more: &str,
         users: &BTreeSet<String>,
         happens: impl FnOnce(&Self),
     ) -> Self {
-        stage.reconfigure(&config(count, more));
+        env.reconfigure(&config(count, more));
         let slow = Fault::new(Misfortune::Slow(Duration::from_secs(2))).on("ListUsers");
-        let slow = stage.simulation.world(|world| world.inject(slow));
+        let slow = env.simulation.world(|world| world.inject(slow));
         let shards = (0..count).map(|index| {
-            let mut command = stage.command();
-            command.env("COGNITO_EXPORTER_STATE__PATH", stage.path(&format!("state-{index}")));
+            let mut command = env.command();
+            command.env("COGNITO_EXPORTER_STATE__PATH", env.path(&format!("state-{index}")));
             command.env("AWS_ACCESS_KEY_ID", format!("key-of-{index}"));
             // As Kubernetes tells it, in every way that there is.
             match index {
@@ -80,9 +80,9 @@ impl<'a> Deployment<'a> {
             };
             Exporter::started(command)
         });
-        let started = Self { stage, shards: shards.collect(), users: users.clone() };
+        let started = Self { env, shards: shards.collect(), users: users.clone() };
         happens(&started);
-        stage.simulation.world(|world| world.cure(slow));
+        env.simulation.world(|world| world.cure(slow));
         for (index, shard) in (0..).zip(&started.shards) {
             let own = users.iter().filter(|user| home(user, count) == index).count();
             shard.until(&format!("{own} followed by {index}"), |scrape| {
@@ -95,7 +95,7 @@ impl<'a> Deployment<'a> {
 
     /// A sign-in of everybody, now.
     fn everybody_signs_in(&self) {
-        self.stage.simulation.world(|world| self.users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
+        self.env.simulation.world(|world| self.users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
     }
 
     /// What a counter says, over all shards.
@@ -114,8 +114,8 @@ impl<'a> Deployment<'a> {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         for _ in 0..2 {
-            self.stage.forget_calls();
-            self.stage.until_all_polled(POOL, &self.users).await;
+            self.env.forget_calls();
+            self.env.until_all_polled(POOL, &self.users).await;
         }
         let sums = [EVENTS, HISTORY].map(|metric| count(self.sum(metric)));
         assert_eq!(sums, [live, history], "live and history");
@@ -124,7 +124,7 @@ impl<'a> Deployment<'a> {
     /// Checks that each user is polled by the one shard whose it is.
     fn everybody_is_polled_by_one(&self) {
         let mut askers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for call in self.stage.reads(|call| call.pool.as_deref() == Some(POOL)) {
+        for call in self.env.reads(|call| call.pool.as_deref() == Some(POOL)) {
             askers.entry(call.user.unwrap()).or_default().insert(call.access_key.unwrap());
         }
         let count = u32::try_from(self.shards.len()).unwrap();
@@ -172,17 +172,17 @@ async fn a_change_repeats_nothing_of_users_known_by_hashes_under_a_key_that_chan
 /// Two shards become three and two again, with `more` of configuration each time.
 async fn changes_count_nothing_twice(more: [&str; 3]) {
     let mut users = BTreeSet::new();
-    let stage = Stage::set(&config(2, ""), |world| users = populate(world)).await;
+    let env = TestEnv::set(&config(2, ""), |world| users = populate(world)).await;
     for key in 0..2 {
         let file = format!("key-{key}");
-        stage.file(&file, &key.to_string().repeat(32));
-        fs::set_permissions(stage.path(&file), Permissions::from_mode(0o600)).unwrap();
+        env.file(&file, &key.to_string().repeat(32));
+        fs::set_permissions(env.path(&file), Permissions::from_mode(0o600)).unwrap();
     }
     let moved = share(&users, 2, 3);
     assert!(moved > 0 && share(&users, 0, 2) > 0 && share(&users, 1, 2) > 0);
 
     // Two shards.
-    let two = Deployment::start(&stage, 2, more[0], &users);
+    let two = Deployment::start(&env, 2, more[0], &users);
     two.everybody_signs_in();
     two.counted(USERS, 0).await;
     two.everybody_is_polled_by_one();
@@ -198,15 +198,15 @@ async fn changes_count_nothing_twice(more: [&str; 3]) {
 
     // All of them sign in while nothing runs. Who stays with a ledger is counted; who moves has it in the history, with what
     // the former shard had counted.
-    stage.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
+    env.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
     // From the start on everything is counted, also what happens before its user is listed.
-    let three = Deployment::start_while(&stage, 3, more[1], &users, Deployment::everybody_signs_in);
+    let three = Deployment::start_while(&env, 3, more[1], &users, Deployment::everybody_signs_in);
     let (mut live, mut history) = (USERS + (USERS - moved) + USERS, 2 * moved);
     three.counted(live, history).await;
     three.everybody_is_polled_by_one();
     // Of somebody who is born here, too.
     let newborn = (0..).map(|number| format!("newborn-{number}")).find(|user| home(user, 3) == 2).unwrap();
-    stage.simulation.world(|world| world.add_user(POOL, &newborn));
+    env.simulation.world(|world| world.add_user(POOL, &newborn));
     users.insert(newborn);
     let three = Deployment { users: users.clone(), ..three };
     three.everybody_signs_in();
@@ -217,7 +217,7 @@ async fn changes_count_nothing_twice(more: [&str; 3]) {
 
     // Two again, on the ledgers that they had: what the third has counted is not counted again, also not of those whom the
     // first two knew before, nor of the newborn. They have it as history.
-    let two = Deployment::start_while(&stage, 2, more[2], &users, Deployment::everybody_signs_in);
+    let two = Deployment::start_while(&env, 2, more[2], &users, Deployment::everybody_signs_in);
     live -= count(of_third.sum(EVENTS, &[]));
     live += USERS + 1;
     history = history - count(of_third.sum(HISTORY, &[])) + 4 * moved + 1;
@@ -228,33 +228,33 @@ async fn changes_count_nothing_twice(more: [&str; 3]) {
     two.stop();
 
     // Whatever came twice came under the same name.
-    let uids: BTreeSet<_> = stage.receiver.records().iter().map(|record| record.uid().to_owned()).collect();
-    assert_eq!(uids.len(), stage.truth(&[POOL]).len());
+    let uids: BTreeSet<_> = env.receiver.records().iter().map(|record| record.uid().to_owned()).collect();
+    assert_eq!(uids.len(), env.truth(&[POOL]).len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_followed_since_a_change_loses_nothing_and_repeats_what_movers_did_since_then() {
     let mut users = BTreeSet::new();
-    let stage = Stage::set(&config(2, ""), |world| users = populate(world)).await;
+    let env = TestEnv::set(&config(2, ""), |world| users = populate(world)).await;
     let moved = share(&users, 2, 3);
-    let two = Deployment::start(&stage, 2, "", &users);
+    let two = Deployment::start(&env, 2, "", &users);
     two.everybody_signs_in();
     two.counted(USERS, 0).await;
     let since = UnixMillis(now().0 + 1);
-    stage.until("the next millisecond", |_| now() > since).await;
+    env.until("the next millisecond", |_| now() > since).await;
     two.everybody_signs_in();
     two.counted(2 * USERS, 0).await;
     two.stop();
 
-    stage.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
+    env.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
     let since = format!("followed_since = \"{since}\"");
-    let three = Deployment::start(&stage, 3, &since, &users);
+    let three = Deployment::start(&env, 3, &since, &users);
     // What happened while nothing ran is counted; so is, again, what movers did after `since` and before the stop.
     three.counted(3 * USERS + moved, moved).await;
     three.stop();
 
     // It may stay: a restart repeats nothing.
-    let three = Deployment::start(&stage, 3, &since, &users);
+    let three = Deployment::start(&env, 3, &since, &users);
     three.everybody_signs_in();
     three.counted(4 * USERS + moved, moved).await;
     three.stop();
@@ -264,18 +264,18 @@ async fn with_followed_since_a_change_loses_nothing_and_repeats_what_movers_did_
 async fn a_name_that_may_be_an_alias_waits_until_every_shard_has_met_everybody() {
     let alias = (0..).map(|number| format!("alias-{number}@example.com")).find(|alias| home(alias, 2) == 0).unwrap();
     let user = (0..).map(|number| format!("person-{number}")).find(|user| home(user, 2) == 1).unwrap();
-    let stage = Stage::set("", |world| {
+    let env = TestEnv::set("", |world| {
         world.add_pool(Pool::new(POOL));
         world.add_user_with(POOL, &user, |user| user.set_attribute("email", &alias));
         world.add_to_group(POOL, "staff", &user);
     })
     .await;
     let pools = format!(r#"[{{"id": "{POOL}", "groups": ["staff"], "usernames": ["{alias}"]}}]"#);
-    stage.reconfigure(&config(2, ""));
-    let denied = stage.simulation.world(|world| world.inject(Fault::access_denied().on("ListUsersInGroup")));
+    env.reconfigure(&config(2, ""));
+    let denied = env.simulation.world(|world| world.inject(Fault::access_denied().on("ListUsersInGroup")));
     let shards = [0, 1].map(|index| {
-        let mut command = stage.command();
-        command.env("COGNITO_EXPORTER_STATE__PATH", stage.path(&format!("state-{index}")));
+        let mut command = env.command();
+        command.env("COGNITO_EXPORTER_STATE__PATH", env.path(&format!("state-{index}")));
         command.env("COGNITO_EXPORTER_POOLS", &pools).env("COGNITO_EXPORTER_SHARD__INDEX", index.to_string());
         command.env("AWS_ACCESS_KEY_ID", format!("key-of-{index}"));
         Exporter::started(command)
@@ -283,13 +283,12 @@ async fn a_name_that_may_be_an_alias_waits_until_every_shard_has_met_everybody()
     let attempts = |world: &World, key: String| {
         world.calls().of("ListUsersInGroup").filter(|call| call.access_key.as_ref() == Some(&key)).count()
     };
-    stage
-        .until("two attempts each", |world| [0, 1].iter().all(|index| attempts(world, format!("key-of-{index}")) >= 2))
+    env.until("two attempts each", |world| [0, 1].iter().all(|index| attempts(world, format!("key-of-{index}")) >= 2))
         .await;
-    assert_eq!(stage.polled(POOL), BTreeSet::new());
-    stage.simulation.world(|world| world.cure(denied));
-    stage.until_polled(POOL, &user, 2).await;
-    assert_eq!(stage.polled(POOL), BTreeSet::from([user]));
+    assert_eq!(env.polled(POOL), BTreeSet::new());
+    env.simulation.world(|world| world.cure(denied));
+    env.until_polled(POOL, &user, 2).await;
+    assert_eq!(env.polled(POOL), BTreeSet::from([user]));
     for shard in shards {
         assert!(shard.stop().success());
     }

@@ -15,8 +15,8 @@ use crate::exporter;
 use crate::exporter::{Exporter, Scrape};
 use crate::peers;
 use crate::receiver;
-use crate::stage::{MINUTE, Stage, is, now, sign_ins};
 use crate::store;
+use crate::test_env::{MINUTE, TestEnv, is, now, sign_ins};
 
 const POOL: &str = "eu-west-1_State";
 
@@ -71,8 +71,8 @@ fn json(output: &Output) -> Vec<Value> {
     stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-fn state(stage: &Stage, arguments: &[&str]) -> Output {
-    stage.run(&[&["state"], arguments].concat())
+fn state(env: &TestEnv, arguments: &[&str]) -> Output {
+    env.run(&[&["state"], arguments].concat())
 }
 
 /// The durable counters, as they are exposed.
@@ -87,8 +87,8 @@ fn idle(scrape: &Scrape) -> bool {
 }
 
 /// Runs until this many events are counted, live and history, and delivered; answers the counters then.
-fn run_until_counted(stage: &Stage, live: f64, history: f64) -> BTreeSet<String> {
-    let exporter = stage.exporter();
+fn run_until_counted(env: &TestEnv, live: f64, history: f64) -> BTreeSet<String> {
+    let exporter = env.exporter();
     exporter.until("all counted and delivered", |scrape| {
         is(scrape, "cognito_auth_events_total", &[], live)
             && is(scrape, "cognito_auth_history_events_total", &[], history)
@@ -100,9 +100,9 @@ fn run_until_counted(stage: &Stage, live: f64, history: f64) -> BTreeSet<String>
 }
 
 /// How often each event came, by its id.
-fn times_received(stage: &Stage) -> BTreeMap<String, usize> {
+fn times_received(env: &TestEnv) -> BTreeMap<String, usize> {
     let mut times = BTreeMap::new();
-    for record in stage.receiver.records() {
+    for record in env.receiver.records() {
         *times.entry(record.text("aws.cognito.event.id").to_owned()).or_default() += 1;
     }
     times
@@ -110,42 +110,42 @@ fn times_received(stage: &Stage) -> BTreeMap<String, usize> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rewind_delivers_again_and_counts_nothing_again() {
-    let stage = Stage::set(&live(), |world| populate(world, 3, 200)).await;
+    let env = TestEnv::set(&live(), |world| populate(world, 3, 200)).await;
     // More than an overlap, and more than a page, of which the older part is forgotten one by one.
-    let before = run_until_counted(&stage, 600.0, 0.0);
-    assert!(times_received(&stage).values().all(|times| *times == 1));
+    let before = run_until_counted(&env, 600.0, 0.0);
+    assert!(times_received(&env).values().all(|times| *times == 1));
 
     let to = UnixMillis(now().0 - 150 * MINUTE);
     let to_text = to.to_string();
     let ask = ["rewind", "--user-pool-id", POOL, "--username", "user-0", "--username", "user-1", "--to", &to_text];
-    let hesitant = expecting(2, state(&stage, &ask));
+    let hesitant = expecting(2, state(&env, &ask));
     says(&hesitant, &["would rewind 2 users", &to_text, "nothing was done: add --yes"]);
-    let shown = json(&expecting(0, state(&stage, &["list", "--user-pool-id", POOL, "--output", "json"])));
+    let shown = json(&expecting(0, state(&env, &["list", "--user-pool-id", POOL, "--output", "json"])));
     assert!(shown.iter().all(|user| user["rewound"].is_null()), "{shown:?}");
     let asked = [&ask[..], &["--yes"]].concat();
-    says(&expecting(0, state(&stage, &asked)), &["rewound 2 users"]);
-    expecting(0, state(&stage, &asked));
-    let shown = json(&expecting(0, state(&stage, &["list", "--user-pool-id", POOL, "--output", "json"])));
+    says(&expecting(0, state(&env, &asked)), &["rewound 2 users"]);
+    expecting(0, state(&env, &asked));
+    let shown = json(&expecting(0, state(&env, &["list", "--user-pool-id", POOL, "--output", "json"])));
     let rewound = shown.iter().filter(|user| user["rewound"]["from"] == to_text.as_str());
     assert_eq!(rewound.count(), 2, "{shown:?}");
 
     let mut expected = BTreeMap::new();
     for user in ["user-0", "user-1", "user-2"] {
-        for event in stage.simulation.world(|world| world.history(POOL, user)) {
+        for event in env.simulation.world(|world| world.history(POOL, user)) {
             let again = user != "user-2" && event.creation_date.unwrap() >= to;
             expected.insert(event.id.unwrap(), if again { 2 } else { 1 });
         }
     }
     // Something new lies in the rewound stretch, and is counted once.
     let old: BTreeSet<_> = expected.keys().cloned().collect();
-    stage.simulation.world(|world| sign_ins(world, POOL, "user-0", 5, UnixMillis(now().0 - 2 * MINUTE)));
-    let new = stage.simulation.world(|world| world.history(POOL, "user-0"));
+    env.simulation.world(|world| sign_ins(world, POOL, "user-0", 5, UnixMillis(now().0 - 2 * MINUTE)));
+    let new = env.simulation.world(|world| world.history(POOL, "user-0"));
     // The poll that takes it comes first, so that it is known when the stretch is walked, and told again.
     expected.extend(new.into_iter().map(|event| event.id.unwrap()).filter(|id| !old.contains(id)).map(|id| (id, 2)));
     let coming = expected.values().sum::<usize>() - 600;
     assert!((250..=310).contains(&coming), "{coming}");
 
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     let scrape = exporter.until("the new ones counted, and the old ones delivered again", |scrape| {
         is(scrape, "cognito_auth_events_total", &[], 605.0)
             && scrape.sum("cognito_exporter_otlp_records_total", &["outcome=\"accepted\""]) >= as_float(coming)
@@ -158,13 +158,13 @@ async fn a_rewind_delivers_again_and_counts_nothing_again() {
         scrape.interesting()
     );
     assert!(is(&scrape, "cognito_exporter_fetched_events_total", &["result=\"new\""], 5.0), "{}", scrape.interesting());
-    assert_eq!(times_received(&stage), expected);
+    assert_eq!(times_received(&env), expected);
     assert!(exporter.stop().success());
     // What is remembered one by one, or was never revised, is the same record again.
-    let uids: BTreeSet<_> = stage.receiver.records().iter().map(|record| record.uid().to_owned()).collect();
+    let uids: BTreeSet<_> = env.receiver.records().iter().map(|record| record.uid().to_owned()).collect();
     assert_eq!(uids.len(), expected.len());
     let show = ["show", "--user-pool-id", POOL, "--username", "user-0", "--output", "json"];
-    let shown = json(&expecting(0, state(&stage, &show)));
+    let shown = json(&expecting(0, state(&env, &show)));
     assert!(shown[0]["rewound"].is_null(), "{shown:?}");
     assert!(before.len() > 5);
 }
@@ -176,51 +176,51 @@ fn as_float(count: usize) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn history_that_nobody_wanted_is_logged_by_a_rewind_and_never_counted() {
-    let stage = Stage::set(CONFIG, |world| populate(world, 2, 200)).await;
-    let exporter = stage.exporter();
+    let env = TestEnv::set(CONFIG, |world| populate(world, 2, 200)).await;
+    let exporter = env.exporter();
     let scrape = exporter.until("the history that is wanted", |scrape| {
         scrape.sum("cognito_auth_history_events_total", &[]) >= 200.0 && idle(scrape)
     });
     let wanted = scrape.sum("cognito_auth_history_events_total", &[]);
     assert!(wanted < 300.0, "two hours of two users, not {wanted}");
     assert!(exporter.stop().success());
-    expecting(0, state(&stage, &["rewind", "--user-pool-id", POOL, "--all", "--to", "2020-01-01T00:00:00Z", "--yes"]));
-    let exporter = stage.exporter();
+    expecting(0, state(&env, &["rewind", "--user-pool-id", POOL, "--all", "--to", "2020-01-01T00:00:00Z", "--yes"]));
+    let exporter = env.exporter();
     let accepted = ["outcome=\"accepted\""];
     let scrape = exporter.until("all of it delivered", |scrape| {
         is(scrape, "cognito_exporter_otlp_records_total", &accepted, 400.0) && idle(scrape)
     });
     assert!(is(&scrape, "cognito_auth_history_events_total", &[], wanted), "{}", scrape.interesting());
     assert!(is(&scrape, "cognito_auth_events_total", &[], 0.0), "{}", scrape.interesting());
-    let new = stage.receiver.records().len() - 400;
+    let new = env.receiver.records().len() - 400;
     assert_eq!(as_float(new), wanted);
     assert!(exporter.stop().success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_is_shown_and_what_is_forgotten_is_gone() {
-    let stage = Stage::set(&live(), |world| populate(world, 4, 10)).await;
-    let exporter = stage.exporter();
+    let env = TestEnv::set(&live(), |world| populate(world, 4, 10)).await;
+    let exporter = env.exporter();
     exporter.until("all counted", |scrape| is(scrape, "cognito_auth_events_total", &[], 40.0) && idle(scrape));
-    let held = expecting(1, state(&stage, &["list"]));
+    let held = expecting(1, state(&env, &["list"]));
     says(&held, &["in use by another process: stop that one"]);
-    let held = expecting(1, state(&stage, &["verify"]));
+    let held = expecting(1, state(&env, &["verify"]));
     says(&held, &["in use by another process: stop that one"]);
     assert!(exporter.stop().success());
 
-    let table = stdout(&expecting(0, state(&stage, &["list"])));
+    let table = stdout(&expecting(0, state(&env, &["list"])));
     assert!(table.lines().count() == 2 && table.starts_with("UserPoolId") && table.contains(POOL), "{table}");
     assert!(!table.contains("user-"), "no names unasked: {table}");
-    let pools = json(&expecting(0, state(&stage, &["list", "--output", "json"])));
+    let pools = json(&expecting(0, state(&env, &["list", "--output", "json"])));
     assert_eq!((&pools[0]["users"], &pools[0]["gone"], &pools[0]["events"]), (&4.into(), &0.into(), &40.into()));
-    let users = stdout(&expecting(0, state(&stage, &["list", "--user-pool-id", POOL])));
+    let users = stdout(&expecting(0, state(&env, &["list", "--user-pool-id", POOL])));
     assert_eq!(users.lines().filter(|line| line.starts_with("user-")).count(), 4, "{users}");
-    let ledger = stdout(&expecting(0, state(&stage, &["show"])));
+    let ledger = stdout(&expecting(0, state(&env, &["show"])));
     assert!(ledger.contains("outbox_records: 0") && ledger.contains("instance_id: "), "{ledger}");
-    let pool = json(&expecting(0, state(&stage, &["show", "--user-pool-id", POOL, "--output", "json"])));
+    let pool = json(&expecting(0, state(&env, &["show", "--user-pool-id", POOL, "--output", "json"])));
     let events = pool[0]["totals"].as_object().unwrap().iter().filter(|(series, _)| series.starts_with("events"));
     assert_eq!(events.map(|(_, total)| total.as_u64().unwrap()).sum::<u64>(), 40, "{pool:?}");
-    let user = stdout(&expecting(0, state(&stage, &["show", "--user-pool-id", POOL, "--username", "user-1"])));
+    let user = stdout(&expecting(0, state(&env, &["show", "--user-pool-id", POOL, "--username", "user-1"])));
     assert!(user.contains("username: user-1") && user.contains("remembered: 10"), "{user}");
 
     for (arguments, words) in [
@@ -231,7 +231,7 @@ async fn what_is_kept_is_shown_and_what_is_forgotten_is_gone() {
             &["nothing is kept of \"nobody\"", "nothing was done"],
         ),
     ] {
-        says(&expecting(1, state(&stage, arguments)), words);
+        says(&expecting(1, state(&env, arguments)), words);
     }
     for arguments in [
         &["rewind", "--user-pool-id", POOL, "--all", "--to", "yesterday"][..],
@@ -240,59 +240,59 @@ async fn what_is_kept_is_shown_and_what_is_forgotten_is_gone() {
         &["show", "--username", "ann"],
         &[],
     ] {
-        expecting(2, state(&stage, arguments));
+        expecting(2, state(&env, arguments));
     }
 
-    says(&expecting(0, state(&stage, &["forget", "--user-pool-id", POOL, "--gone", "--yes"])), &["nobody is gone"]);
+    says(&expecting(0, state(&env, &["forget", "--user-pool-id", POOL, "--gone", "--yes"])), &["nobody is gone"]);
     let one = ["forget", "--user-pool-id", POOL, "--username", "user-3"];
-    says(&expecting(2, state(&stage, &one)), &["would forget 1 user", "1 of them not gone", "counted once more"]);
-    expecting(0, state(&stage, &[&one[..], &["--yes"]].concat()));
-    let pools = json(&expecting(0, state(&stage, &["list", "--output", "json"])));
+    says(&expecting(2, state(&env, &one)), &["would forget 1 user", "1 of them not gone", "counted once more"]);
+    expecting(0, state(&env, &[&one[..], &["--yes"]].concat()));
+    let pools = json(&expecting(0, state(&env, &["list", "--output", "json"])));
     assert_eq!((&pools[0]["users"], &pools[0]["events"]), (&3.into(), &40.into()), "totals stay");
     let all = ["forget", "--user-pool-id", POOL, "--all"];
-    says(&expecting(2, state(&stage, &all)), &["would forget 3 users", "the pool's counters"]);
-    expecting(0, state(&stage, &[&all[..], &["--yes"]].concat()));
-    assert!(json(&expecting(0, state(&stage, &["list", "--output", "json"]))).is_empty());
-    says(&expecting(0, state(&stage, &["verify"])), &["every record is sound"]);
+    says(&expecting(2, state(&env, &all)), &["would forget 3 users", "the pool's counters"]);
+    expecting(0, state(&env, &[&all[..], &["--yes"]].concat()));
+    assert!(json(&expecting(0, state(&env, &["list", "--output", "json"]))).is_empty());
+    says(&expecting(0, state(&env, &["verify"])), &["every record is sound"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_names_what_is_damaged_and_what_to_do_and_the_rest_is_sound() {
-    let stage = Stage::set(&live(), |world| populate(world, 3, 10)).await;
-    run_until_counted(&stage, 30.0, 0.0);
-    let sound = json(&expecting(0, state(&stage, &["verify", "--output", "json"])));
+    let env = TestEnv::set(&live(), |world| populate(world, 3, 10)).await;
+    run_until_counted(&env, 30.0, 0.0);
+    let sound = json(&expecting(0, state(&env, &["verify", "--output", "json"])));
     assert_eq!((&sound[0]["sound"], &sound[0]["records"]["user"]), (&true.into(), &3.into()), "{sound:?}");
 
-    damage(&stage, |key| key.ends_with(b"user-1"));
-    let found = expecting(1, state(&stage, &["verify"]));
+    damage(&env, |key| key.ends_with(b"user-1"));
+    let found = expecting(1, state(&env, &["verify"]));
     let text = stdout(&found);
     assert!(text.contains("damaged: user (personal)") && text.contains("`state forget`"), "{text}");
     assert!(!text.contains("user-1"), "{text}");
     says(&found, &["damaged records: 1"]);
-    let found = json(&expecting(1, state(&stage, &["verify", "--output", "json", "--personal"])));
+    let found = json(&expecting(1, state(&env, &["verify", "--output", "json", "--personal"])));
     assert_eq!((&found[0]["record"], &found[0]["username"]), (&"user".into(), &"user-1".into()), "{found:?}");
     assert_eq!(found[0]["problem"], "its checksum is wrong");
     let rewound = expecting(
         1,
-        state(&stage, &["rewind", "--user-pool-id", POOL, "--all", "--to", "2020-01-01T00:00:00Z", "--yes"]),
+        state(&env, &["rewind", "--user-pool-id", POOL, "--all", "--to", "2020-01-01T00:00:00Z", "--yes"]),
     );
     says(&rewound, &["left out, because their records are damaged: 1 user", "rewound 2 users"]);
-    let exported = expecting(1, state(&stage, &["export"]));
+    let exported = expecting(1, state(&env, &["export"]));
     says(&exported, &["left out, because they are damaged: 1 records"]);
-    expecting(0, state(&stage, &["forget", "--user-pool-id", POOL, "--username", "user-1", "--yes"]));
-    expecting(0, state(&stage, &["verify"]));
+    expecting(0, state(&env, &["forget", "--user-pool-id", POOL, "--username", "user-1", "--yes"]));
+    expecting(0, state(&env, &["verify"]));
 
     // What everything hangs on: the other commands refuse the ledger, and it can be read nevertheless.
-    damage(&stage, |key| key.starts_with(b"t/"));
-    says(&expecting(1, state(&stage, &["list"])), &["the ledger is damaged", "left in its place", "state verify"]);
-    let found = expecting(1, state(&stage, &["verify"]));
+    damage(&env, |key| key.starts_with(b"t/"));
+    says(&expecting(1, state(&env, &["list"])), &["the ledger is damaged", "left in its place", "state verify"]);
+    let found = expecting(1, state(&env, &["verify"]));
     assert!(stdout(&found).contains("damaged: total events"), "{}", stdout(&found));
     says(&found, &["the ledger is damaged: a total", "puts a damaged ledger aside"]);
 }
 
 /// Flips a bit of every record whose key is wanted.
-fn damage(stage: &Stage, wanted: impl Fn(&[u8]) -> bool) {
-    let store = store::open(&stage.ledger());
+fn damage(env: &TestEnv, wanted: impl Fn(&[u8]) -> bool) {
+    let store = store::open(&env.ledger());
     for (key, value) in store.iter().map(Result::unwrap).filter(|(key, _)| wanted(key)).collect::<Vec<_>>() {
         let mut value = value.to_vec();
         *value.last_mut().unwrap() ^= 1;
@@ -306,9 +306,9 @@ async fn a_bar_shows_on_a_terminal_unless_more_is_printed_there_meanwhile() {
     if !peers::has("script") {
         return;
     }
-    let stage = Stage::set(&live(), |world| populate(world, 1, 3)).await;
-    run_until_counted(&stage, 3.0, 0.0);
-    let (program, config, file) = (env!("CARGO_BIN_EXE_cognito-auth-exporter"), stage.config(), stage.path("export"));
+    let env = TestEnv::set(&live(), |world| populate(world, 1, 3)).await;
+    run_until_counted(&env, 3.0, 0.0);
+    let (program, config, file) = (env!("CARGO_BIN_EXE_cognito-auth-exporter"), env.config(), env.path("export"));
     let rewind = format!("rewind --user-pool-id {POOL} --all --to 2020-01-01T00:00:00Z");
     for (action, bar, shows) in [
         ("verify", "records read", true),
@@ -320,22 +320,22 @@ async fn a_bar_shows_on_a_terminal_unless_more_is_printed_there_meanwhile() {
         let shown = stdout(&peers::on_terminal(&line).output().unwrap());
         assert_eq!(shown.contains(bar), shows, "{action}: {shown:?}");
     }
-    let quiet = expecting(0, state(&stage, &["verify"]));
+    let quiet = expecting(0, state(&env, &["verify"]));
     assert_eq!(stderr(&quiet), "every record is sound\n");
 }
 
 /// An export without the line that says when.
-fn exported(stage: &Stage) -> Vec<String> {
-    let output = expecting(0, state(stage, &["export"]));
+fn exported(env: &TestEnv) -> Vec<String> {
+    let output = expecting(0, state(env, &["export"]));
     stdout(&output).lines().skip(1).filter(|line| line.starts_with("{\"record\":")).map(str::to_owned).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
-    let stage = Stage::set(&live(), |world| populate(world, 3, 100)).await;
+    let env = TestEnv::set(&live(), |world| populate(world, 3, 100)).await;
     // Some of it waits for delivery.
-    stage.receiver.answer_always(receiver::Reply::Code(tonic::Code::Unavailable, "later"));
-    let exporter = stage.exporter();
+    env.receiver.answer_always(receiver::Reply::Code(tonic::Code::Unavailable, "later"));
+    let exporter = env.exporter();
     exporter.until("all counted", |scrape| {
         is(scrape, "cognito_auth_events_total", &[], 300.0)
             && is(scrape, "cognito_exporter_outbox_records", &[], 300.0)
@@ -343,12 +343,12 @@ async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
     });
     let before = durable(&exporter);
     assert!(exporter.stop().success());
-    let output = expecting(0, state(&stage, &["export"]));
+    let output = expecting(0, state(&env, &["export"]));
     says(&output, &["exported: ", "personal data"]);
     let text = stdout(&output);
-    stage.file("export.jsonl", &text);
-    let records = exported(&stage);
-    let path = stage.path("export.jsonl");
+    env.file("export.jsonl", &text);
+    let records = exported(&env);
+    let path = env.path("export.jsonl");
     let path = path.to_str().unwrap();
 
     // What is not whole, or not ours, changes nothing.
@@ -364,31 +364,31 @@ async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
         ("", &["is no export"]),
         ("{}\n", &["is no export"]),
     ] {
-        stage.file("bad.jsonl", text);
-        let refused = expecting(1, state(&stage, &["import", stage.path("bad.jsonl").to_str().unwrap(), "--yes"]));
+        env.file("bad.jsonl", text);
+        let refused = expecting(1, state(&env, &["import", env.path("bad.jsonl").to_str().unwrap(), "--yes"]));
         says(&refused, words);
-        assert_eq!(exported(&stage), records);
-        assert_eq!(inventory(&stage.state()), ["last-commit", "ledger", "lock"].map(str::to_owned).into());
+        assert_eq!(exported(&env), records);
+        assert_eq!(inventory(&env.state()), ["last-commit", "ledger", "lock"].map(str::to_owned).into());
     }
 
-    let hesitant = expecting(2, state(&stage, &["import", path]));
+    let hesitant = expecting(2, state(&env, &["import", path]));
     says(&hesitant, &["would put what version", "in the place of the ledger in", "add --yes"]);
-    let replaced = expecting(0, state(&stage, &["import", path, "--yes"]));
+    let replaced = expecting(0, state(&env, &["import", path, "--yes"]));
     says(&replaced, &["imported: ", "ledger.replaced-1"]);
-    assert_eq!(exported(&stage), records);
+    assert_eq!(exported(&env), records);
     // On another disk nothing has to be confirmed.
-    fs::remove_dir_all(stage.state()).unwrap();
-    expecting(0, state(&stage, &["import", path]));
-    assert_eq!(exported(&stage), records);
+    fs::remove_dir_all(env.state()).unwrap();
+    expecting(0, state(&env, &["import", path]));
+    assert_eq!(exported(&env), records);
 
-    stage.receiver.answer_always(receiver::Reply::Ok);
-    let exporter = stage.exporter();
+    env.receiver.answer_always(receiver::Reply::Ok);
+    let exporter = env.exporter();
     exporter.until("what waited delivered", |scrape| {
         is(scrape, "cognito_exporter_otlp_records_total", &["outcome=\"accepted\""], 300.0) && idle(scrape)
     });
     // Everybody has been polled again.
-    stage.forget_calls();
-    exporter.until("everybody polled", |_| stage.polled(POOL).len() == 3);
+    env.forget_calls();
+    exporter.until("everybody polled", |_| env.polled(POOL).len() == 3);
     assert_eq!(durable(&exporter), before);
     assert!(exporter.stop().success());
 }
@@ -416,25 +416,25 @@ fn strace_works() -> bool {
 
 /// Runs a state command on a copy of the same state again and again, each time dying a step later, until it comes through;
 /// `check` is told what is exported after each death. `die` makes the command that dies at its n-th step.
-fn dying_everywhere(stage: &Stage, arguments: &[&str], die: impl Fn(u32) -> Command, mut check: impl FnMut(&[String])) {
-    let original = stage.path("original");
-    copy(&stage.state(), &original);
+fn dying_everywhere(env: &TestEnv, arguments: &[&str], die: impl Fn(u32) -> Command, mut check: impl FnMut(&[String])) {
+    let original = env.path("original");
+    copy(&env.state(), &original);
     for step in 1.. {
-        fs::remove_dir_all(stage.state()).unwrap();
-        copy(&original, &stage.state());
-        let output = die(step).arg("state").args(arguments).arg("--config").arg(stage.config()).output().unwrap();
+        fs::remove_dir_all(env.state()).unwrap();
+        copy(&original, &env.state());
+        let output = die(step).arg("state").args(arguments).arg("--config").arg(env.config()).output().unwrap();
         let has_died = output.status.signal().is_some();
-        check(&exported(stage));
+        check(&exported(env));
         if !has_died {
             expecting(0, output);
             assert!(step > 3, "it died {step} times");
             break;
         }
         // Asked again it comes through, or finds that it had.
-        let again = state(stage, arguments);
+        let again = state(env, arguments);
         assert!(again.status.success() || stderr(&again).contains("nothing is kept of a pool"), "{again:?}");
     }
-    expecting(0, state(stage, &["verify"]));
+    expecting(0, state(env, &["verify"]));
     fs::remove_dir_all(&original).unwrap();
 }
 
@@ -452,31 +452,31 @@ async fn an_import_killed_anywhere_leaves_the_one_ledger_or_the_other() {
     if !strace_works() {
         return;
     }
-    let stage = Stage::set(&live(), |world| populate(world, 3, 20)).await;
-    run_until_counted(&stage, 60.0, 0.0);
-    let old = exported(&stage);
-    stage.file("export.jsonl", &stdout(&expecting(0, state(&stage, &["export"]))));
-    expecting(0, state(&stage, &["forget", "--user-pool-id", POOL, "--username", "user-1", "--yes"]));
-    let new = exported(&stage);
-    let path = stage.path("export.jsonl");
+    let env = TestEnv::set(&live(), |world| populate(world, 3, 20)).await;
+    run_until_counted(&env, 60.0, 0.0);
+    let old = exported(&env);
+    env.file("export.jsonl", &stdout(&expecting(0, state(&env, &["export"]))));
+    expecting(0, state(&env, &["forget", "--user-pool-id", POOL, "--username", "user-1", "--yes"]));
+    let new = exported(&env);
+    let path = env.path("export.jsonl");
     let mut found = BTreeSet::new();
-    dying_everywhere(&stage, &["import", path.to_str().unwrap(), "--yes"], killed, |exported| {
+    dying_everywhere(&env, &["import", path.to_str().unwrap(), "--yes"], killed, |exported| {
         assert!(exported == old || exported == new, "{exported:?}");
         found.insert(exported == old);
     });
     assert_eq!(found.len(), 2);
-    assert_eq!(exported(&stage), old);
+    assert_eq!(exported(&env), old);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rewind_or_a_forgetting_that_dies_anywhere_is_done_for_whole_users() {
     // Three writes' worth.
-    let stage = Stage::set(&live(), |world| populate(world, 250, 1)).await;
-    run_until_counted(&stage, 250.0, 0.0);
+    let env = TestEnv::set(&live(), |world| populate(world, 250, 1)).await;
+    run_until_counted(&env, 250.0, 0.0);
     let listed = |exported: &[String]| exported.iter().filter(|line| line.contains("\"record\":\"user\"")).count();
     let totals = |exported: &[String]| exported.iter().any(|line| line.contains("\"record\":\"total\""));
-    let original = stage.path("before");
-    copy(&stage.state(), &original);
+    let original = env.path("before");
+    copy(&env.state(), &original);
     let (mut rewound, mut left) = (BTreeSet::new(), BTreeSet::new());
     for step in ["ledger-applied", "ledger-synced"] {
         let die = |count| {
@@ -485,16 +485,16 @@ async fn a_rewind_or_a_forgetting_that_dies_anywhere_is_done_for_whole_users() {
             command
         };
         let rewind = ["rewind", "--user-pool-id", POOL, "--all", "--to", "2020-01-01T00:00:00Z", "--yes"];
-        dying_everywhere(&stage, &rewind, die, |exported| {
+        dying_everywhere(&env, &rewind, die, |exported| {
             assert_eq!(listed(exported), 250);
-            let users = json(&expecting(0, state(&stage, &["list", "--user-pool-id", POOL, "--output", "json"])));
+            let users = json(&expecting(0, state(&env, &["list", "--user-pool-id", POOL, "--output", "json"])));
             rewound.insert(users.iter().filter(|user| !user["rewound"].is_null()).count());
         });
-        dying_everywhere(&stage, &["forget", "--user-pool-id", POOL, "--all", "--yes"], die, |exported| {
+        dying_everywhere(&env, &["forget", "--user-pool-id", POOL, "--all", "--yes"], die, |exported| {
             left.insert((listed(exported), totals(exported)));
         });
-        fs::remove_dir_all(stage.state()).unwrap();
-        copy(&original, &stage.state());
+        fs::remove_dir_all(env.state()).unwrap();
+        copy(&original, &env.state());
     }
     assert_eq!(rewound, [0, 100, 200, 250].into());
     // The pool goes last: as long as it is there, all of it can be asked again.

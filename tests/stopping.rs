@@ -22,7 +22,7 @@ use cognito_auth_simulator::world::{Pool, World};
 use crate::exporter;
 use crate::exporter::{Exporter, Scrape};
 use crate::receiver::Reply;
-use crate::stage::{MINUTE, READ, Stage, Terms, is, now, sign_ins};
+use crate::test_env::{MINUTE, READ, Terms, TestEnv, is, now, sign_ins};
 
 /// `terminationGracePeriodSeconds`, unless somebody sets it: then Kubernetes kills.
 const KUBERNETES_PATIENCE: Duration = Duration::from_secs(30);
@@ -41,8 +41,8 @@ fn config(rest: &str) -> String {
     )
 }
 
-async fn stage(users: usize, events: i64, rest: &str) -> Stage {
-    Stage::set(&config(rest), |world| {
+async fn env(users: usize, events: i64, rest: &str) -> TestEnv {
+    TestEnv::set(&config(rest), |world| {
         world.add_pool(Pool::new(POOL));
         for user in 0..users {
             let name = format!("user-{user}");
@@ -54,22 +54,22 @@ async fn stage(users: usize, events: i64, rest: &str) -> Stage {
 }
 
 /// An exporter with one setting changed.
-fn exporter_with(stage: &Stage, variable: &str, value: &str) -> Exporter {
-    let mut command = stage.command();
+fn exporter_with(env: &TestEnv, variable: &str, value: &str) -> Exporter {
+    let mut command = env.command();
     command.env(format!("COGNITO_EXPORTER_{variable}"), value);
     Exporter::started(command)
 }
 
 /// Something new happens to everybody.
-fn go_on(stage: &Stage, events: i64) {
-    stage.simulation.world(|world| {
+fn go_on(env: &TestEnv, events: i64) {
+    env.simulation.world(|world| {
         let names: Vec<_> = world.pool(POOL).unwrap().users().map(|user| user.username.clone()).collect();
         names.iter().for_each(|name| sign_ins(world, POOL, name, events, now()));
     });
 }
 
-fn inject(stage: &Stage, fault: Fault) {
-    stage.simulation.world(|world| world.inject(fault));
+fn inject(env: &TestEnv, fault: Fault) {
+    env.simulation.world(|world| world.inject(fault));
 }
 
 /// Stops it well; gives what it said.
@@ -91,8 +91,8 @@ fn stop_without_a_cut(state: &str, exporter: Exporter) {
 }
 
 /// What a stopped exporter has left in its outbox.
-async fn left(stage: &Stage) -> OutboxState {
-    let state = StateConfig { path: stage.state(), ..StateConfig::default() };
+async fn left(env: &TestEnv) -> OutboxState {
+    let state = StateConfig { path: env.state(), ..StateConfig::default() };
     let ledger = Ledger::open(&state, now()).unwrap().ledger;
     let left = ledger.outbox_state();
     ledger.close().await;
@@ -100,9 +100,9 @@ async fn left(stage: &Stage) -> OutboxState {
 }
 
 /// Starts it again: everything is there, once.
-async fn nothing_is_lost(stage: &Stage, terms: Terms) {
-    let exporter = stage.exporter();
-    stage.conserved_on(&exporter, &[POOL], terms).await;
+async fn nothing_is_lost(env: &TestEnv, terms: Terms) {
+    let exporter = env.exporter();
+    env.conserved_on(&exporter, &[POOL], terms).await;
     assert!(exporter.stop().success());
 }
 
@@ -112,136 +112,136 @@ fn taken(scrape: &Scrape) -> f64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn idle_by_either_signal() {
-    let stage = stage(3, 5, "").await;
+    let env = env(3, 5, "").await;
     for signal in ["TERM", "INT"] {
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
         let log = stop("idle", exporter, signal);
         assert!(log.contains(&format!("SIG{signal}")) && !log.contains(CUT), "{log}");
-        assert_eq!(left(&stage).await, OutboxState::default());
-        go_on(&stage, 1);
+        assert_eq!(left(&env).await, OutboxState::default());
+        go_on(&env, 1);
     }
-    nothing_is_lost(&stage, Terms::default()).await;
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_its_first_scrape() {
-    let stage = stage(3, 5, "").await;
-    let exporter = exporter_with(&stage, "HTTP__FIRST_SCRAPE_WAIT", "1h");
-    stage.until("a listing", |world| world.calls().count("ListUsers") > 0).await;
+    let env = env(3, 5, "").await;
+    let exporter = exporter_with(&env, "HTTP__FIRST_SCRAPE_WAIT", "1h");
+    env.until("a listing", |world| world.calls().count("ListUsers") > 0).await;
     stop_without_a_cut("waiting for its first scrape", exporter);
-    assert_eq!(stage.reads(|_| true), []);
-    nothing_is_lost(&stage, Terms::default()).await;
+    assert_eq!(env.reads(|_| true), []);
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn at_full_speed_with_a_willing_receiver_everything_committed_is_delivered() {
-    let stage = stage(20, 150, "").await;
+    let env = env(20, 150, "").await;
     // Again and again, in the middle of the work.
     for round in 1..=4 {
         // Large batches: a machine that does much else at once has time for these, too.
-        let exporter = exporter_with(&stage, "OTLP__BATCH_SIZE", "100");
+        let exporter = exporter_with(&env, "OTLP__BATCH_SIZE", "100");
         exporter.until("some more", |scrape| taken(scrape) >= f64::from(round) * 600.0);
         stop_without_a_cut("walking long histories", exporter);
-        assert_eq!(left(&stage).await, OutboxState::default(), "round {round}");
+        assert_eq!(left(&env).await, OutboxState::default(), "round {round}");
     }
-    nothing_is_lost(&stage, Terms::default()).await;
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_pages_are_on_their_way_none_is_committed_that_nobody_delivers() {
-    let stage = stage(20, 100, "").await;
-    inject(&stage, Fault::new(Misfortune::Slow(Duration::from_secs(1))).on(READ));
+    let env = env(20, 100, "").await;
+    inject(&env, Fault::new(Misfortune::Slow(Duration::from_secs(1))).on(READ));
     for round in 1..=2 {
-        let exporter = stage.exporter();
-        stage.until("calls under way", |world| world.calls().count(READ) >= round * 16).await;
+        let exporter = env.exporter();
+        env.until("calls under way", |world| world.calls().count(READ) >= round * 16).await;
         stop_without_a_cut("source slow", exporter);
-        assert_eq!(left(&stage).await, OutboxState::default(), "round {round}");
+        assert_eq!(left(&env).await, OutboxState::default(), "round {round}");
     }
-    stage.simulation.world(World::cure_all);
-    nothing_is_lost(&stage, Terms::default()).await;
+    env.simulation.world(World::cure_all);
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_for_its_budget() {
-    let stage = stage(1, 300, "").await;
-    let exporter = exporter_with(&stage, "POLL__REQUESTS_PER_SECOND", "0.1");
+    let env = env(1, 300, "").await;
+    let exporter = exporter_with(&env, "POLL__REQUESTS_PER_SECOND", "0.1");
     // The first call is a poll, the second goes on from there, and then its turn waits ten seconds for the third.
     exporter.until("the second page", |scrape| taken(scrape) > 60.5);
     stop_without_a_cut("waiting for its budget", exporter);
-    nothing_is_lost(&stage, Terms::default()).await;
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_source_hangs() {
-    let stage = stage(20, 100, "").await;
-    inject(&stage, Fault::new(Misfortune::Hang).on(READ).after(10));
+    let env = env(20, 100, "").await;
+    inject(&env, Fault::new(Misfortune::Hang).on(READ).after(10));
     // More calls than may be in flight: some wait for their turn to hang.
-    let exporter = exporter_with(&stage, "POLL__TIMEOUT", "60s");
-    stage.until("calls that hang", |world| world.calls().count(READ) >= 20).await;
+    let exporter = exporter_with(&env, "POLL__TIMEOUT", "60s");
+    env.until("calls that hang", |world| world.calls().count(READ) >= 20).await;
     stop_without_a_cut("source hanging", exporter);
-    stage.simulation.world(World::cure_all);
-    nothing_is_lost(&stage, Terms::default()).await;
+    env.simulation.world(World::cure_all);
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_listing_hangs_or_the_source_throttles() {
-    let stage = stage(20, 100, "").await;
-    inject(&stage, Fault::new(Misfortune::Hang).on("ListUsers"));
-    let exporter = exporter_with(&stage, "POLL__TIMEOUT", "60s");
-    stage.until("a listing that hangs", |world| world.calls().count("ListUsers") > 0).await;
+    let env = env(20, 100, "").await;
+    inject(&env, Fault::new(Misfortune::Hang).on("ListUsers"));
+    let exporter = exporter_with(&env, "POLL__TIMEOUT", "60s");
+    env.until("a listing that hangs", |world| world.calls().count("ListUsers") > 0).await;
     stop_without_a_cut("listing hanging", exporter);
 
-    stage.simulation.world(World::cure_all);
-    inject(&stage, Fault::throttle().on(READ).after(10));
-    let exporter = stage.exporter();
+    env.simulation.world(World::cure_all);
+    inject(&env, Fault::throttle().on(READ).after(10));
+    let exporter = env.exporter();
     let throttled = ["outcome=\"throttled\""];
     exporter.until("throttles", |scrape| scrape.sum("cognito_exporter_api_requests_total", &throttled) > 3.5);
     stop_without_a_cut("source throttling", exporter);
 
-    stage.simulation.world(World::cure_all);
-    nothing_is_lost(&stage, Terms::default()).await;
+    env.simulation.world(World::cure_all);
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn starting_up_against_a_pool_that_cannot_be_described() {
-    let stage = stage(3, 5, "").await;
+    let env = env(3, 5, "").await;
     for misfortune in [Misfortune::Hang, Misfortune::Reset] {
-        inject(&stage, Fault::new(misfortune).on("DescribeUserPool"));
-        let exporter = exporter_with(&stage, "POLL__TIMEOUT", "60s");
-        stage.until("a question", |world| world.calls().count("DescribeUserPool") > 0).await;
+        inject(&env, Fault::new(misfortune).on("DescribeUserPool"));
+        let exporter = exporter_with(&env, "POLL__TIMEOUT", "60s");
+        env.until("a question", |world| world.calls().count("DescribeUserPool") > 0).await;
         stop_without_a_cut("pool cannot be described", exporter);
-        stage.simulation.world(World::cure_all);
-        stage.forget_calls();
+        env.simulation.world(World::cure_all);
+        env.forget_calls();
     }
-    nothing_is_lost(&stage, Terms::default()).await;
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_receiver_is_down() {
-    let stage = stage(5, 20, "").await;
-    stage.receiver.stop().await;
-    let exporter = stage.exporter();
+    let env = env(5, 20, "").await;
+    env.receiver.stop().await;
+    let exporter = env.exporter();
     exporter.until("every event", |scrape| is(scrape, "cognito_exporter_outbox_records", &[], 100.0));
     let log = stop("receiver down", exporter, "TERM");
     assert!(log.contains(CUT) && log.contains("waiting=100"), "{log}");
-    assert_eq!(left(&stage).await.records, 100);
-    stage.receiver.start().await;
-    nothing_is_lost(&stage, Terms::default()).await;
+    assert_eq!(left(&env).await.records, 100);
+    env.receiver.start().await;
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_receiver_hangs_and_at_once_by_a_second_signal() {
-    let stage = stage(5, 20, "timeout = \"1m\"").await;
-    stage.receiver.answer_always(Reply::Hang);
-    let exporter = stage.exporter();
+    let env = env(5, 20, "timeout = \"1m\"").await;
+    env.receiver.answer_always(Reply::Hang);
+    let exporter = env.exporter();
     exporter.until("every event", |scrape| is(scrape, "cognito_exporter_outbox_records", &[], 100.0));
-    stage.receiver.wait_for_exports(1).await;
+    env.receiver.wait_for_exports(1).await;
     let log = stop("receiver hanging", exporter, "TERM");
     assert!(log.contains(CUT) && log.contains("waiting=100"), "{log}");
 
     for (first, second) in [("TERM", "TERM"), ("INT", "TERM")] {
-        let mut exporter = stage.exporter();
+        let mut exporter = env.exporter();
         exporter.signal(first);
         exporter.until_said("a second signal exits at once");
         let began = Instant::now();
@@ -250,32 +250,32 @@ async fn while_the_receiver_hangs_and_at_once_by_a_second_signal() {
         assert_eq!(exporter.ended().code(), Some(1), "{}", exporter.log());
         println!("second signal: ended in {:.2} s", began.elapsed().as_secs_f64());
     }
-    stage.receiver.answer_always(Reply::Ok);
-    nothing_is_lost(&stage, Terms::default()).await;
+    env.receiver.answer_always(Reply::Ok);
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_receiver_is_slow_as_much_as_can_be_is_delivered() {
-    let stage = stage(5, 40, "").await;
-    stage.receiver.answer_always(Reply::Slow(Duration::from_secs(2)));
-    let exporter = stage.exporter();
+    let env = env(5, 40, "").await;
+    env.receiver.answer_always(Reply::Slow(Duration::from_secs(2)));
+    let exporter = env.exporter();
     exporter.until("every event", |scrape| taken(scrape) > 199.5);
-    let before = stage.receiver.records().len();
+    let before = env.receiver.records().len();
     let log = stop("receiver slow", exporter, "TERM");
     assert!(log.contains(CUT), "200 records at 10 in 2 s are more than can be drained\n{log}");
-    let (after, left) = (stage.receiver.records().len(), left(&stage).await.records);
+    let (after, left) = (env.receiver.records().len(), left(&env).await.records);
     assert!(after > before, "{before} records before the stop, {after} after it");
     // The batch in flight at the cut was kept, and its answer is lost: it comes again.
     assert!((200 - after as u64..=210 - after as u64).contains(&left), "{after} came, {left} are left");
-    stage.receiver.answer_always(Reply::Ok);
-    nothing_is_lost(&stage, Terms { repeats_max: 10, ..Terms::default() }).await;
+    env.receiver.answer_always(Reply::Ok);
+    nothing_is_lost(&env, Terms { repeats_max: 10, ..Terms::default() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drain_can_be_watched_and_is_not_ready() {
-    let stage = stage(5, 20, "timeout = \"3s\"").await;
-    stage.receiver.answer_always(Reply::Hang);
-    let mut exporter = stage.exporter();
+    let env = env(5, 20, "timeout = \"3s\"").await;
+    env.receiver.answer_always(Reply::Hang);
+    let mut exporter = env.exporter();
     exporter.until("every event", |scrape| is(scrape, "cognito_exporter_outbox_records", &[], 100.0));
     assert_eq!(exporter.ask("/readyz"), (200, "ok\n".to_owned()));
     exporter.signal("TERM");
@@ -292,38 +292,38 @@ async fn a_drain_can_be_watched_and_is_not_ready() {
     assert_eq!(exporter.ask("/healthz").0, 200);
 
     // The receiver comes to its senses: the drain goes on to its end.
-    stage.receiver.answer_always(Reply::Ok);
+    env.receiver.answer_always(Reply::Ok);
     assert!(exporter.ended().success(), "{}", exporter.log());
     assert!(!exporter.log().contains(CUT), "{}", exporter.log());
-    assert_eq!(left(&stage).await, OutboxState::default());
-    nothing_is_lost(&stage, Terms::default()).await;
+    assert_eq!(left(&env).await, OutboxState::default());
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_outbox_is_full() {
-    let stage = stage(20, 200, "").await;
-    stage.receiver.stop().await;
-    let exporter = exporter_with(&stage, "STATE__OUTBOX_LIMIT", "1MiB");
+    let env = env(20, 200, "").await;
+    env.receiver.stop().await;
+    let exporter = exporter_with(&env, "STATE__OUTBOX_LIMIT", "1MiB");
     let reason = ["reason=\"outbox_full\""];
     exporter.until("a full outbox", |scrape| is(scrape, "cognito_exporter_paused", &reason, 1.0));
     let waiting = exporter.scrape().sum("cognito_exporter_outbox_bytes", &[]);
     // The pages in flight may go above the limit: 16 of 60 events.
     assert!(waiting < f64::from((1 << 20) + 16 * 60 * 1024), "{waiting} bytes");
     stop("outbox full", exporter, "TERM");
-    stage.receiver.start().await;
-    nothing_is_lost(&stage, Terms::default()).await;
+    env.receiver.start().await;
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_ledger_fails_for_want_of_room() {
-    let stage = stage(20, 20, "").await;
-    let Some(disk) = SmallDisk::mount(&stage.state()) else { return };
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let env = env(20, 20, "").await;
+    let Some(disk) = SmallDisk::mount(&env.state()) else { return };
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     disk.fill();
     let reason = ["reason=\"state_error\""];
     let full = || {
-        go_on(&stage, 10);
+        go_on(&env, 10);
         exporter.scrape()
     };
     let deadline = Instant::now() + exporter::PATIENCE;
@@ -333,7 +333,7 @@ async fn while_the_ledger_fails_for_want_of_room() {
     }
     stop("ledger failing", exporter, "TERM");
     disk.clear();
-    nothing_is_lost(&stage, Terms::default()).await;
+    nothing_is_lost(&env, Terms::default()).await;
 }
 
 /// A disk of a few megabytes in memory, mounted for a test.

@@ -6,7 +6,7 @@ use cognito_auth_simulator::calls::{Call, Outcome};
 use cognito_auth_simulator::quota::{Category, Quotas};
 use cognito_auth_simulator::world::{Pool, World};
 
-use crate::stage::{MINUTE, READ, Stage, is, now, said, sign_ins};
+use crate::test_env::{MINUTE, READ, TestEnv, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Busy";
 
@@ -27,7 +27,7 @@ async fn an_exporter_that_may_have_less_than_its_budget_finds_out_uses_it_and_lo
         "[[pools]]\nid = {POOL:?}\nall_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n\
          [poll]\nrequests_per_second = 50\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n"
     );
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         *world.quotas() = Quotas::documented();
         world.quotas().set_other_calls_per_second(Category::UserResourceRead, OTHERS_PER_SECOND);
         world.add_pool(Pool::new(POOL));
@@ -37,22 +37,21 @@ async fn an_exporter_that_may_have_less_than_its_budget_finds_out_uses_it_and_lo
         }
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     let span = |world: &World| {
         let mut calls = world.calls().of(READ);
         Some((calls.next()?.at, calls.next_back()?.at))
     };
-    stage
-        .until("a run long enough", |world| {
-            span(world).is_some_and(|(first, last)| last.0 - first.0 >= (LEARNS + MEASURED) * 1000)
-        })
-        .await;
+    env.until("a run long enough", |world| {
+        span(world).is_some_and(|(first, last)| last.0 - first.0 >= (LEARNS + MEASURED) * 1000)
+    })
+    .await;
     let (begin, others_refused) =
-        stage.simulation.world(|world| (span(world).unwrap().0, world.quotas().other_calls_refused()));
+        env.simulation.world(|world| (span(world).unwrap().0, world.quotas().other_calls_refused()));
     let measured =
         |call: &Call| ((begin.0 + LEARNS * 1000)..(begin.0 + (LEARNS + MEASURED) * 1000)).contains(&call.at.0);
     let throttled = |call: &&Call| call.outcome == Outcome::Refused("TooManyRequestsException".to_owned());
-    let (all, adapted) = (stage.reads(|_| true), stage.reads(measured));
+    let (all, adapted) = (env.reads(|_| true), env.reads(measured));
     let [in_all, after] =
         [&all, &adapted].map(|calls| calls.iter().filter(throttled).count() as f64 / calls.len() as f64);
     let granted = adapted.iter().filter(|call| !throttled(call)).count();
@@ -75,7 +74,7 @@ async fn an_exporter_that_may_have_less_than_its_budget_finds_out_uses_it_and_lo
     let budget = scrape.sum("cognito_exporter_api_budget_requests_per_second", &[]);
     assert!(budget < 25.0, "{budget}");
     assert!(is(&scrape, "cognito_exporter_pool_up", &[], 1.0), "throttles are up");
-    stage.conserved(&exporter, &[POOL]).await;
+    env.conserved(&exporter, &[POOL]).await;
     let counted = exporter.scrape().sum("cognito_exporter_api_requests_total", &["outcome=\"throttled\""]);
     assert!(counted >= all.iter().filter(throttled).count() as f64);
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 /// What is pure beside the core: no runtime, no I/O, no clock, no logging, and of this crate only what is pure itself or a port.
 const PURE: &[&str] = &[
-    "poller/headway",
+    "poller/history_progress",
     "poller/health",
-    "poller/members",
+    "poller/user_table",
     "poller/twins",
     "sink/otlp/size",
     "targets/exclusion",
     "targets/names",
-    "targets/roster",
-    "targets/round",
+    "targets/selection",
+    "targets/listing_pass",
 ];
 
 /// Traits and plain data between the core and the outside; pure but for the futures in their signatures.

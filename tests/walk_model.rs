@@ -6,7 +6,7 @@
 //! and in two states. The local clock may be hours wrong either way, and may jump.
 //!
 //! After every step: nothing counted twice, no state told twice, no outcome taken back, revisions in sequence, bounds kept, no
-//! horizon ahead of the service's time, and a short page that was enough told all that a full one tells. At the end, when
+//! watermark ahead of the service's time, and a short page that was enough told all that a full one tells. At the end, when
 //! the service has told everything: nothing missing, every outcome known, every unfinished event closed once, nothing more to
 //! tell; and what was rewound was told again.
 
@@ -26,7 +26,7 @@ use crate::long;
 
 const MINUTE: i64 = 60_000;
 const OVERLAP: i64 = 20 * MINUTE;
-/// Longer than the overlap, as a sign-up's: a watched event sinks below the horizon.
+/// Longer than the overlap, as a sign-up's: a watched event sinks below the watermark.
 const SETTLE: i64 = 45 * MINUTE;
 const START: i64 = 1_000_000 * MINUTE;
 const HOUR: i64 = 60 * MINUTE;
@@ -391,7 +391,7 @@ impl World {
         assert!(cursor.open_walks().len() <= Rules::OPEN_WALKS_MAX, "open walks are bounded");
         let time_of_reading =
             UnixMillis(if self.clocks.served { self.now + 999 } else { self.local().0.max(self.now) });
-        assert!(cursor.horizon() <= time_of_reading, "the horizon is ahead");
+        assert!(cursor.watermark() <= time_of_reading, "the watermark is ahead");
         assert!(cursor.last_seen().is_none_or(|last| last.time <= time_of_reading), "the last seen event is ahead");
         let newest = |cursor: &Cursor| cursor.last_seen().map(|last| last.time);
         assert!(newest(&cursor) >= newest(&self.cursor), "the last seen event never moves back");

@@ -1,7 +1,7 @@
 //! The path itself, on one thread, under a fixed load: a function for each part that is counted.
 //!
 //! The pages are real JSON behind the SDK's own decoder; there is no socket in front of it, no TLS, and time stands still. The
-//! ledger is a real one. It writes in a thread of its own, of which only the gathering of a batch is counted: what sled
+//! ledger is a real one. It writes in a thread of its own, of which only the filling of a batch is counted: what sled
 //! does with it, and when, differs from run to run. The receiver is a thread, too, and is not counted.
 
 use std::collections::HashMap;
@@ -23,17 +23,17 @@ use cognito_auth_core::entry::PoolIdentity;
 use cognito_auth_core::event::{
     AuthEvent, Challenge, EventContext, EventRisk, EventType, UnixMillis, Vocabulary, Word,
 };
-use cognito_auth_core::schedule::{Habit, Lane, PoolSlot};
+use cognito_auth_core::schedule::{ActivityEstimate, Lane, PoolSlot};
 use cognito_auth_core::walk::Rules;
 use cognito_auth_exporter::config::{Compression, OtlpConfig, StateConfig};
-use cognito_auth_exporter::courier::{BatchLimits, Courier, CourierReport, RequestOutcome};
-use cognito_auth_exporter::gate::Gate;
+use cognito_auth_exporter::delivery::{BatchLimits, Delivery, DeliveryObserver, RequestOutcome};
 use cognito_auth_exporter::ledger::{Ledger, UserRecord};
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::metrics::Metrics;
 use cognito_auth_exporter::poller::names::Names;
 use cognito_auth_exporter::poller::turn::{self, Known, Means};
 use cognito_auth_exporter::pool::Pool;
+use cognito_auth_exporter::rate_limiter::RateLimiter;
 use cognito_auth_exporter::sink::otlp::OtlpSink;
 use cognito_auth_exporter::source::cognito::{Clients, Cognito, Connection};
 use cognito_auth_exporter::source::metered::Metered;
@@ -96,7 +96,7 @@ impl Path {
         let connection = Connection { region: REGION.into(), profile: None, role_arn: None, external_id: None };
         let clients = Clients::simulated_through(History::of_everybody().into_shared());
         let source = clients.connect(POOL, connection, PATIENCE, clock.clone());
-        let unlimited = || Gate::new(1e9);
+        let unlimited = || RateLimiter::new(1e9);
         let pool = Pool {
             slot: PoolSlot(0),
             source: Metered::new(source, identity.clone(), metrics.clone(), unlimited(), unlimited()),
@@ -130,7 +130,7 @@ impl Path {
             joined: UnixMillis(0),
             sub: Some("0b0e1f5c-5a0e-4c39-9a53-0f3e5a8f7cc2".into()),
             cursor: Cursor::new(UnixMillis(0), UnixMillis(0)),
-            habit: None,
+            activity: None,
         };
         ledger.enroll(POOL, (0..=USERS).map(|user| (username(user), record())).collect()).await.unwrap();
         self.take_history(USERS).await;
@@ -152,17 +152,17 @@ impl Path {
         }
     }
 
-    /// The outbox to the receiver, as the courier does it when the process stops: all that is there.
+    /// The outbox to the receiver, as the delivery task does it when the process stops: all that is there.
     pub(crate) async fn deliver(&self) {
         let ledger = &self.means.ledger;
         let config =
             OtlpConfig { timeout: PATIENCE, compression: Compression::None, ..OtlpConfig::new(&self.receiver) };
         let receiver = OtlpSink::connect(&config, ledger.instance_id()).unwrap();
         let limits = BatchLimits { records: config.batch_size, delay: Duration::ZERO };
-        let courier = Courier::new(ledger.clone(), None::<OtlpSink>, Some(receiver), Quiet, limits);
+        let delivery = Delivery::new(ledger.clone(), None::<OtlpSink>, Some(receiver), Quiet, limits);
         let drain = CancellationToken::new();
         drain.cancel();
-        courier.run(drain, CancellationToken::new()).await;
+        delivery.run(drain, CancellationToken::new()).await;
         assert_eq!(ledger.outbox_state().records, 0, "all is delivered");
     }
 
@@ -171,15 +171,15 @@ impl Path {
         let waiting = || self.means.ledger.outbox_state().records;
         let before = waiting();
         for lane in [Lane::Poll, Lane::Backlog] {
-            self.turn(user, lane, Known { habit: Habit::UNKNOWN, expected: None }).await;
+            self.turn(user, lane, Known { activity: ActivityEstimate::UNKNOWN, expected: None }).await;
         }
         assert_eq!(waiting() - before, EVENTS as u64, "all is new");
     }
 
     async fn poll(&self, user: usize) {
         let before = self.means.ledger.outbox_state();
-        let known = self.means.ledger.standing(POOL, &username(user)).unwrap().unwrap().habit.unwrap();
-        self.turn(user, Lane::Poll, Known { habit: known.aged(NOW), expected: Some(EXPECTED) }).await;
+        let known = self.means.ledger.standing(POOL, &username(user)).unwrap().unwrap().activity.unwrap();
+        self.turn(user, Lane::Poll, Known { activity: known.aged(NOW), expected: Some(EXPECTED) }).await;
         assert_eq!(self.means.ledger.outbox_state(), before, "nothing is new");
     }
 
@@ -304,10 +304,10 @@ fn accept_everything() -> String {
     url
 }
 
-/// Tells nobody what the courier does.
+/// Tells nobody what the delivery task does.
 struct Quiet;
 
-impl CourierReport for Quiet {
+impl DeliveryObserver for Quiet {
     fn request(&self, _: RequestOutcome) {}
     fn failed(&self, cause: &str) {
         panic!("the receiver takes everything: {cause}");

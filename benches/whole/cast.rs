@@ -177,7 +177,7 @@ impl Contender {
 }
 
 /// A place for one run of one contender.
-pub(crate) struct Stage<'a> {
+pub(crate) struct TestEnv<'a> {
     contender: &'a Contender,
     start: Start<'a>,
     directory: TempDir,
@@ -212,7 +212,7 @@ impl Field {
         }
     }
 
-    /// Waits until so many users were asked for: some are polled again before others are on the roster.
+    /// Waits until so many users were asked for: some are polled again before others are among the followed users.
     fn until_all_polled(&self, users: u64) {
         let polled = |world: &mut World| world.calls().of(READ).map(|call| &call.user).collect::<HashSet<_>>().len();
         let began = Instant::now();
@@ -226,17 +226,17 @@ impl Field {
     pub(crate) fn prepare(&self, contender: &Contender) -> Known {
         let known = Known(tempfile::tempdir().unwrap());
         let users: usize = self.world(|world| world.pools().map(|pool| pool.users().len()).sum());
-        let stage = self.stage(contender, Start::Skipping);
+        let env = self.env(contender, Start::Skipping);
         let before = self.calls(READ);
-        let exporter = stage.exporter(self);
+        let exporter = env.exporter(self);
         self.until("everybody", |field| field.calls(READ) >= before + users as u64);
         assert!(exporter.stop().success());
-        copy(&stage.directory.path().join(contender.folder()), &known.0.path().join(contender.folder()));
+        copy(&env.directory.path().join(contender.folder()), &known.0.path().join(contender.folder()));
         known
     }
 
     /// Prepares a run.
-    pub(crate) fn stage<'a>(&self, contender: &'a Contender, start: Start<'a>) -> Stage<'a> {
+    pub(crate) fn env<'a>(&self, contender: &'a Contender, start: Start<'a>) -> TestEnv<'a> {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join(contender.folder());
         match start {
@@ -245,7 +245,7 @@ impl Field {
             }
             _ => std::fs::create_dir(state).unwrap(),
         }
-        Stage { contender, start, directory }
+        TestEnv { contender, start, directory }
     }
 
     /// Runs a contender until its work is done. `meanwhile` is what happens before it is measured.
@@ -257,10 +257,10 @@ impl Field {
         meanwhile: impl FnOnce(&mut World),
     ) -> Run {
         self.world(|world| world.calls_mut().clear());
-        let stage = self.stage(contender, start);
+        let env = self.env(contender, start);
         let (mut calls, records) = (self.calls(READ), self.collector.records());
         let began = Instant::now();
-        let mut process = stage.start(self);
+        let mut process = env.start(self);
         let ready = began.elapsed();
         let (mut measured, mut before, mut field_before) = (Instant::now(), usage(process.pid()), own_cpu());
         self.until("a first poll", |field| field.calls(READ) > calls);
@@ -322,7 +322,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-impl Stage<'_> {
+impl TestEnv<'_> {
     fn start(&self, field: &Field) -> Process {
         match self.contender {
             Contender::Exporter { .. } => Process::Exporter(self.exporter(field)),

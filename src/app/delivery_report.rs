@@ -1,6 +1,6 @@
-//! Shows what the courier does.
+//! Shows what the delivery task does.
 
-use crate::courier::{CourierReport, RequestOutcome};
+use crate::delivery::{DeliveryObserver, RequestOutcome};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PauseReason, RecordOutcome, Stage};
 use crate::status::StatusBoard;
@@ -11,7 +11,7 @@ pub(super) struct DeliveryReport {
     pub(super) clock: Clock,
 }
 
-impl CourierReport for DeliveryReport {
+impl DeliveryObserver for DeliveryReport {
     fn request(&self, outcome: RequestOutcome) {
         self.metrics.otlp_request(outcome);
         if outcome == RequestOutcome::Ok {

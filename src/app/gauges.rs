@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::courier::Outbox as _;
+use crate::delivery::Outbox as _;
 use crate::ledger::Ledger;
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, OutboxSize, PauseReason};

@@ -114,7 +114,7 @@ mod tests {
     use cognito_auth_core::walk::Rules;
 
     use super::*;
-    use crate::gate::Gate;
+    use crate::rate_limiter::RateLimiter;
     use crate::source::metered::Metered;
     use crate::source::{Listing, Page, PageToken, PoolDescription, UserPage};
 
@@ -156,9 +156,10 @@ mod tests {
             region: "eu-west-1".into(),
             account_id: Some("111122223333".into()),
         });
-        let (metrics, gate) = (Metrics::new(NOW), Gate::new(5.0));
+        let (metrics, rate_limiter) = (Metrics::new(NOW), RateLimiter::new(5.0));
         metrics.add_pool(&identity);
-        let source = Metered::new(aws.clone(), identity.clone(), metrics.clone(), gate.clone(), Gate::new(1.0));
+        let source =
+            Metered::new(aws.clone(), identity.clone(), metrics.clone(), rate_limiter.clone(), RateLimiter::new(1.0));
         let rules = Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None };
         let pool = Arc::new(Pool { slot: PoolSlot(0), identity, source, rules });
         let (status, clock) = (StatusBoard::new(NOW), Clock::manual(NOW));
@@ -168,7 +169,7 @@ mod tests {
             let budget_of = async |answer: Result<f64, SourceError>, after: Duration| {
                 *aws.0.lock().unwrap() = answer;
                 tokio::time::sleep(after + Duration::from_secs(1)).await;
-                gate.per_second()
+                rate_limiter.per_second()
             };
             let shown = || {
                 let report = status.report(&metrics, NOW);

@@ -22,7 +22,7 @@ use std::time::{Duration, SystemTime};
 use tokio_util::sync::CancellationToken;
 use tracing::{Level, error, info};
 
-use super::gathering::Gathering;
+use super::pool_supervisor::PoolSupervisor;
 use crate::config::{Config, ConfigErrors, DEFAULT_FILES, HttpConfig, LogConfig};
 use crate::http::Web;
 use crate::lifecycle::{Clock, Hangups};
@@ -47,7 +47,7 @@ pub struct Reloads {
 /// What brings a configuration into force.
 pub(super) struct Reloader {
     pub(super) reloads: Reloads,
-    pub(super) gathering: Gathering,
+    pub(super) supervisor: PoolSupervisor,
     pub(super) web: Web,
     pub(super) metrics: Metrics,
     pub(super) clock: Clock,
@@ -131,7 +131,7 @@ impl Reloader {
     async fn try_reload(&mut self) -> Result<String, String> {
         let load = self.reloads.load.clone();
         let config = blocking(move || load()).await?.map_err(|errors| errors.to_string().replace('\n', "; "))?;
-        let before = self.gathering.config().clone();
+        let before = self.supervisor.config().clone();
         let fixed = needs_restart(&before, &config);
         if !fixed.is_empty() {
             return Err(format!("{} can be changed by a restart only", fixed.join(", ")));
@@ -144,7 +144,7 @@ impl Reloader {
             return Ok("nothing has changed".to_owned());
         }
         let (level, told) = (config.log.level, config.poll != before.poll);
-        let changed = self.gathering.change(config).await.map_err(|error| error.to_string())?;
+        let changed = self.supervisor.change(config).await.map_err(|error| error.to_string())?;
         self.web.take_over(&door);
         (self.reloads.set_level)(level);
         let mut what: Vec<String> =

@@ -28,9 +28,9 @@ use crate::lifecycle::Clock;
 use crate::sink::otlp::OtlpSink;
 use crate::source::cognito::{Clients, Cognito, TransportError};
 use crate::source::{Listing, Operation, PoolDescription, Refusal, RefusalCause, Source, SourceError};
+use crate::targets::listing_pass::ListingPass;
 use crate::targets::names::NamingRules;
-use crate::targets::roster::Selection;
-use crate::targets::round::Round;
+use crate::targets::selection::Selection;
 use crate::targets::usernames_file;
 
 /// What a filter can ask for and users can write.
@@ -394,7 +394,7 @@ impl PoolCheck<'_> {
     async fn listings(&mut self, by_hand: &[String], pool: &PoolDescription) -> (Option<String>, Following) {
         let estimated = pool.estimated_users;
         let selection = Selection::of(self.pool).in_shard(self.shard);
-        let mut round = Round::begin(&selection, NamingRules::new(pool.sign_in_names), by_hand.iter().cloned());
+        let mut round = ListingPass::begin(&selection, NamingRules::new(pool.sign_in_names), by_hand.iter().cloned());
         let mut wanted = BTreeSet::new();
         let mut unseen = Following::default();
         for (index, listing) in selection.listings().iter().enumerate() {

@@ -17,7 +17,7 @@ use super::ConfigArgs;
 use super::table::{cell, line, widen};
 use crate::app::hash_keys;
 use crate::config::Config;
-use crate::courier::Unreadable;
+use crate::delivery::Unreadable;
 use crate::ledger::{Ledger, LedgerError, Quarantined};
 use crate::lifecycle::Clock;
 

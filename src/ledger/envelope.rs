@@ -9,7 +9,7 @@
 //! change it is to change the ledger's [`Format`].
 
 use super::error::LedgerError;
-use crate::courier::Unreadable;
+use crate::delivery::Unreadable;
 
 /// A kind of record.
 pub(super) trait Record: prost::Message + Default {

@@ -9,44 +9,44 @@
 //!
 //! Cursors and totals are copied as they are; only names and entries change. The new store is built beside the old one, takes
 //! its place in one step, and the old one is removed with all that it held: a process that dies leaves the one or the other
-//! (see [`home`](super::home)). What lies in a damaged ledger that was moved aside stays as it was.
+//! (see [`state_dir`](super::state_dir)). What lies in a damaged ledger that was moved aside stays as it was.
 
 use cognito_auth_core::entry::Entry;
 use cognito_auth_core::privacy::{self, Privacy};
 
 use super::UserRecord;
-use super::books::Books;
 use super::engine::{Change, Engine, Reader};
 use super::envelope::{Format, PrivacyNote, Record as _};
 use super::error::LedgerError;
-use super::home::Home;
 use super::keys;
 use super::names::RecordName;
+use super::state_dir::StateDir;
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
+use super::writer_state::WriterState;
 
 /// Records of one write: hashed names come in no order, and the engine's memory grows with random keys.
 const AT_ONCE: usize = 100;
 
 /// Makes the store private as it is to be, if it is not.
 pub(super) fn make_private(
-    home: &mut Home,
+    state_dir: &mut StateDir,
     mut engine: Engine,
-    books: Books,
+    writer_state: WriterState,
     privacy: &Privacy,
-) -> Result<(Engine, Books), LedgerError> {
+) -> Result<(Engine, WriterState), LedgerError> {
     let reader = engine.reader();
     refuse_unknown_keys(reader, privacy)?;
     let noted = reader.get(keys::PRIVACY)?.map(|note| PrivacyNote::open(&note)).transpose()?.unwrap_or_default().note;
     if noted == privacy.note() {
-        return Ok((engine, books));
+        return Ok((engine, writer_state));
     }
     if is_empty(reader)? {
         engine.write(notes(privacy))?;
-        return Ok((engine, books));
+        return Ok((engine, writer_state));
     }
     tracing::info!("the ledger is made private anew, because the settings have changed; this takes a while");
-    let mut private = home.begin_import()?;
+    let mut private = state_dir.begin_import()?;
     let mut changes = Vec::new();
     reader.each(keys::everything(), |key, value| {
         changes.push(made_private(key, value, privacy));
@@ -57,12 +57,12 @@ pub(super) fn make_private(
     })?;
     changes.extend(notes(privacy));
     private.write(changes)?;
-    let noted = home.last_commit();
-    drop((private, engine, books));
-    home.complete_private()?;
-    let (engine, books) = home.open_existing()?;
-    home.note_opened(books.groups, noted.and_then(|noted| noted.time))?;
-    Ok((engine, books))
+    let noted = state_dir.last_commit();
+    drop((private, engine, writer_state));
+    state_dir.complete_private()?;
+    let (engine, writer_state) = state_dir.open_existing()?;
+    state_dir.note_opened(writer_state.groups, noted.and_then(|noted| noted.time))?;
+    Ok((engine, writer_state))
 }
 
 /// What the ledger says of its privacy. Where names are hidden, an older build would take everybody for new.

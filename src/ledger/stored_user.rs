@@ -7,7 +7,7 @@
 //! | version | what is new in it |
 //! |---|---|
 //! | 1 | |
-//! | 2 | the habit |
+//! | 2 | the activity |
 //! | 3 | an event is remembered once, with all its dates and former states; versions 1 and 2 may hold it once for each date |
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,7 +17,7 @@ use cognito_auth_core::event::{EventKey, Facts, Label, MutableDigest, UnixMillis
 
 use super::envelope::{self, Record};
 use super::error::LedgerError;
-use super::{HabitAt, Standing, UserRecord};
+use super::{ActivityAt, Standing, UserRecord};
 use crate::source::PageToken;
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -31,8 +31,8 @@ pub(super) struct StoredUser {
     live_since: i64,
     /// Less `live_since`.
     #[prost(sint64, tag = "4")]
-    horizon: i64,
-    /// Less `horizon`.
+    watermark: i64,
+    /// Less `watermark`.
     #[prost(sint64, tag = "5")]
     reread_at: i64,
     #[prost(message, optional, tag = "6")]
@@ -46,7 +46,7 @@ pub(super) struct StoredUser {
     #[prost(message, repeated, tag = "9")]
     open: Vec<StoredWalk>,
     #[prost(message, optional, tag = "10")]
-    habit: Option<StoredHabit>,
+    activity: Option<StoredActivity>,
     /// Apart from the open walks: a build that does not know it forgets it, and takes nothing for new that was counted.
     #[prost(message, optional, tag = "15")]
     redelivery: Option<StoredWalk>,
@@ -69,9 +69,14 @@ impl StoredUser {
     /// How a stored user stands, as one who is not gone; the cursor is not read.
     pub(super) fn standing(bytes: &[u8]) -> Result<Standing, LedgerError> {
         let (_version, payload) = Self::verify(bytes)?;
-        let Head { joined, sub, habit } = envelope::decode(Self::WHAT, payload)?;
+        let Head { joined, sub, activity } = envelope::decode(Self::WHAT, payload)?;
         let joined = UnixMillis(joined);
-        Ok(Standing { sub, joined, gone_since: None, habit: habit.and_then(|habit| habit.habit(joined)) })
+        Ok(Standing {
+            sub,
+            joined,
+            gone_since: None,
+            activity: activity.and_then(|activity| activity.activity(joined)),
+        })
     }
 }
 
@@ -83,11 +88,11 @@ struct Head {
     #[prost(string, optional, tag = "2")]
     sub: Option<String>,
     #[prost(message, optional, tag = "10")]
-    habit: Option<StoredHabit>,
+    activity: Option<StoredActivity>,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-struct StoredHabit {
+struct StoredActivity {
     #[prost(bytes = "vec", tag = "1")]
     bytes: Vec<u8>,
     /// Less `joined`.
@@ -95,20 +100,20 @@ struct StoredHabit {
     at: i64,
 }
 
-impl StoredHabit {
-    fn of(habit: &HabitAt, joined: UnixMillis) -> Self {
-        Self { bytes: habit.bytes.to_vec(), at: less(habit.at, joined) }
+impl StoredActivity {
+    fn of(activity: &ActivityAt, joined: UnixMillis) -> Self {
+        Self { bytes: activity.bytes.to_vec(), at: less(activity.at, joined) }
     }
 
     /// None for what no build has written: it is learnt again by the next poll.
-    fn habit(self, joined: UnixMillis) -> Option<HabitAt> {
-        Some(HabitAt { bytes: self.bytes.try_into().ok()?, at: plus(self.at, joined) })
+    fn activity(self, joined: UnixMillis) -> Option<ActivityAt> {
+        Some(ActivityAt { bytes: self.bytes.try_into().ok()?, at: plus(self.at, joined) })
     }
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct StoredLastSeen {
-    /// Less the horizon.
+    /// Less the watermark.
     #[prost(sint64, tag = "1")]
     time: i64,
     #[prost(string, optional, tag = "2")]
@@ -117,7 +122,7 @@ struct StoredLastSeen {
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct StoredSighting {
-    /// Its newest date less that of the sighting before; of the first, less the horizon. Of an undated event, 0.
+    /// Its newest date less that of the sighting before; of the first, less the watermark. Of an undated event, 0.
     #[prost(sint64, tag = "1")]
     time: i64,
     #[prost(bytes = "vec", tag = "2")]
@@ -140,7 +145,7 @@ struct StoredSighting {
     /// Eight bytes for each.
     #[prost(bytes = "vec", tag = "9")]
     former: Vec<u8>,
-    /// Of an undated event that was shown with a date, too: its newest date less the horizon.
+    /// Of an undated event that was shown with a date, too: its newest date less the watermark.
     #[prost(sint64, optional, tag = "10")]
     dated: Option<i64>,
 }
@@ -161,10 +166,10 @@ struct StoredWatch {
 struct StoredWalk {
     #[prost(string, optional, tag = "1")]
     token: Option<String>,
-    /// Less the horizon.
+    /// Less the watermark.
     #[prost(sint64, tag = "2")]
-    foot: i64,
-    /// Less the foot.
+    lower_edge: i64,
+    /// Less the lower edge.
     #[prost(sint64, tag = "3")]
     end: i64,
 }
@@ -172,7 +177,7 @@ struct StoredWalk {
 impl From<&UserRecord> for StoredUser {
     fn from(record: &UserRecord) -> Self {
         let cursor = &record.cursor;
-        let mut before = cursor.horizon;
+        let mut before = cursor.watermark;
         let mut seen: Vec<_> = cursor
             .seen
             .iter()
@@ -184,12 +189,12 @@ impl From<&UserRecord> for StoredUser {
             joined: record.joined.0,
             sub: record.sub.clone(),
             live_since: less(cursor.live_since, record.joined),
-            horizon: less(cursor.horizon, cursor.live_since),
-            reread_at: less(cursor.reread_at, cursor.horizon),
+            watermark: less(cursor.watermark, cursor.live_since),
+            reread_at: less(cursor.reread_at, cursor.watermark),
             last_seen: cursor
                 .last_seen
                 .as_ref()
-                .map(|last| StoredLastSeen { time: less(last.time, cursor.horizon), id: last.id.clone() }),
+                .map(|last| StoredLastSeen { time: less(last.time, cursor.watermark), id: last.id.clone() }),
             seen: seen
                 .into_iter()
                 .map(|(time, key, sighting)| {
@@ -205,13 +210,13 @@ impl From<&UserRecord> for StoredUser {
                 .filter_map(|key| Some((key, cursor.seen.get(key)?)))
                 .map(|(key, sighting)| {
                     let newest = sighting.dates.map(|dates| dates.newest);
-                    let dated = newest.map(|newest| less(newest, cursor.horizon));
+                    let dated = newest.map(|newest| less(newest, cursor.watermark));
                     StoredSighting { dated, ..StoredSighting::of(*key, sighting, newest.unwrap_or(UNDATED)) }
                 })
                 .collect(),
-            open: cursor.open.iter().map(|walk| StoredWalk::of(walk, cursor.horizon)).collect(),
-            habit: record.habit.as_ref().map(|habit| StoredHabit::of(habit, record.joined)),
-            redelivery: cursor.redelivery.as_ref().map(|walk| StoredWalk::of(walk, cursor.horizon)),
+            open: cursor.open.iter().map(|walk| StoredWalk::of(walk, cursor.watermark)).collect(),
+            activity: record.activity.as_ref().map(|activity| StoredActivity::of(activity, record.joined)),
+            redelivery: cursor.redelivery.as_ref().map(|walk| StoredWalk::of(walk, cursor.watermark)),
         }
     }
 }
@@ -222,7 +227,7 @@ impl TryFrom<StoredUser> for UserRecord {
     fn try_from(stored: StoredUser) -> Result<Self, LedgerError> {
         let joined = UnixMillis(stored.joined);
         let live_since = plus(stored.live_since, joined);
-        let horizon = plus(stored.horizon, live_since);
+        let watermark = plus(stored.watermark, live_since);
         let mut seen = BTreeMap::new();
         let mut remember = |key: EventKey, sighting: Sighting| {
             // Older versions told events apart by their dates.
@@ -232,7 +237,7 @@ impl TryFrom<StoredUser> for UserRecord {
             };
             seen.insert(key, sighting);
         };
-        let mut before = horizon;
+        let mut before = watermark;
         for sighting in stored.seen {
             before = plus(sighting.time, before);
             let (key, sighting) = sighting.sighting(Some(before))?;
@@ -240,44 +245,44 @@ impl TryFrom<StoredUser> for UserRecord {
         }
         let mut undated = VecDeque::new();
         for sighting in stored.undated {
-            let newest = sighting.dated.map(|dated| plus(dated, horizon));
+            let newest = sighting.dated.map(|dated| plus(dated, watermark));
             let (key, sighting) = sighting.sighting(newest)?;
             remember(key, sighting);
             if !undated.contains(&key) {
                 undated.push_back(key);
             }
         }
-        let open = stored.open.into_iter().map(|walk| walk.walk(horizon)).collect();
+        let open = stored.open.into_iter().map(|walk| walk.walk(watermark)).collect();
         Ok(Self {
             joined,
             sub: stored.sub,
-            habit: stored.habit.and_then(|habit| habit.habit(joined)),
+            activity: stored.activity.and_then(|activity| activity.activity(joined)),
             cursor: Cursor {
                 live_since,
-                last_seen: stored.last_seen.map(|last| LastSeen { time: plus(last.time, horizon), id: last.id }),
-                horizon,
-                reread_at: plus(stored.reread_at, horizon),
+                last_seen: stored.last_seen.map(|last| LastSeen { time: plus(last.time, watermark), id: last.id }),
+                watermark,
+                reread_at: plus(stored.reread_at, watermark),
                 seen,
                 undated,
                 open,
-                redelivery: stored.redelivery.map(|walk| walk.walk(horizon)),
+                redelivery: stored.redelivery.map(|walk| walk.walk(watermark)),
             },
         })
     }
 }
 
 impl StoredWalk {
-    fn of(walk: &OpenWalk, horizon: UnixMillis) -> Self {
+    fn of(walk: &OpenWalk, watermark: UnixMillis) -> Self {
         Self {
             token: walk.token.as_ref().map(|token| token.0.clone()),
-            foot: less(walk.foot, horizon),
-            end: less(walk.end, walk.foot),
+            lower_edge: less(walk.lower_edge, watermark),
+            end: less(walk.end, walk.lower_edge),
         }
     }
 
-    fn walk(self, horizon: UnixMillis) -> OpenWalk {
-        let foot = plus(self.foot, horizon);
-        OpenWalk { token: self.token.map(PageToken), foot, end: plus(self.end, foot) }
+    fn walk(self, watermark: UnixMillis) -> OpenWalk {
+        let lower_edge = plus(self.lower_edge, watermark);
+        OpenWalk { token: self.token.map(PageToken), lower_edge, end: plus(self.end, lower_edge) }
     }
 }
 
@@ -453,9 +458,9 @@ pub(super) mod tests {
     }
 
     fn walk() -> impl Strategy<Value = OpenWalk> {
-        (of(".{0,40}"), time(), time()).prop_map(|(token, foot, end)| OpenWalk {
+        (of(".{0,40}"), time(), time()).prop_map(|(token, lower_edge, end)| OpenWalk {
             token: token.map(PageToken),
-            foot,
+            lower_edge,
             end,
         })
     }
@@ -471,9 +476,9 @@ pub(super) mod tests {
             vec(walk(), 0..3),
             of(walk()),
         )
-            .prop_map(|(live_since, last_seen, horizon, reread_at, seen, open, redelivery)| {
-                let mut cursor = Cursor { last_seen, open, redelivery, ..Cursor::new(live_since, horizon) };
-                (cursor.horizon, cursor.reread_at) = (horizon, reread_at);
+            .prop_map(|(live_since, last_seen, watermark, reread_at, seen, open, redelivery)| {
+                let mut cursor = Cursor { last_seen, open, redelivery, ..Cursor::new(live_since, watermark) };
+                (cursor.watermark, cursor.reread_at) = (watermark, reread_at);
                 // Shown with dates, without one, or both.
                 for (key, (mut sighting, without)) in seen.into_iter().rev() {
                     if without > 0 {
@@ -486,12 +491,12 @@ pub(super) mod tests {
                 }
                 cursor
             });
-        let habit = of((any::<[u8; 12]>(), time()).prop_map(|(bytes, at)| HabitAt { bytes, at }));
-        (time(), of(".{0,40}"), cursor, habit).prop_map(|(joined, sub, cursor, habit)| UserRecord {
+        let activity = of((any::<[u8; 12]>(), time()).prop_map(|(bytes, at)| ActivityAt { bytes, at }));
+        (time(), of(".{0,40}"), cursor, activity).prop_map(|(joined, sub, cursor, activity)| UserRecord {
             joined,
             sub,
             cursor,
-            habit,
+            activity,
         })
     }
 
@@ -543,7 +548,7 @@ pub(super) mod tests {
     fn busy(sightings: u32, spacing_ms: i64) -> UserRecord {
         let start = 1_764_000_000_000;
         let mut cursor = Cursor::new(UnixMillis(start - 86_400_000), UnixMillis(start - 172_800_000));
-        cursor.horizon = UnixMillis(start);
+        cursor.watermark = UnixMillis(start);
         cursor.reread_at = UnixMillis(start + 3_000_000);
         for number in 0..sightings {
             let time = UnixMillis(start + i64::from(number) * spacing_ms);
@@ -574,7 +579,7 @@ pub(super) mod tests {
             joined: UnixMillis(start - 86_400_000),
             sub: Some("0b0e6f0c-5a0e-4c39-9a53-0f3e5a8f7c22".into()),
             cursor,
-            habit: Some(HabitAt { bytes: [0x42; 12], at: UnixMillis(start) }),
+            activity: Some(ActivityAt { bytes: [0x42; 12], at: UnixMillis(start) }),
         }
     }
 
@@ -619,15 +624,15 @@ pub(super) mod tests {
         user.cursor.seen.insert(EventKey([9; 16]), Sighting { dates: None, ..sighting.clone() });
         let dates = Some(Dates { oldest: start, newest: UnixMillis(start.0 + 3000) });
         user.cursor.seen.insert(key, Sighting { dates, former: vec![MutableDigest(7)], ..sighting });
-        let (foot, end) = (UnixMillis(start.0 - 5000), UnixMillis(start.0 - 9000));
-        user.cursor.open.push(OpenWalk { token: Some(PageToken("on".into())), foot, end });
-        user.cursor.redelivery = Some(OpenWalk { token: None, foot: start, end });
+        let (lower_edge, end) = (UnixMillis(start.0 - 5000), UnixMillis(start.0 - 9000));
+        user.cursor.open.push(OpenWalk { token: Some(PageToken("on".into())), lower_edge, end });
+        user.cursor.redelivery = Some(OpenWalk { token: None, lower_edge: start, end });
         user
     }
 
     #[test]
     fn what_an_older_build_has_written_is_read_and_written_as_the_newest() {
-        let mut user = UserRecord { habit: None, ..busy(1, 0) };
+        let mut user = UserRecord { activity: None, ..busy(1, 0) };
         let (key, mut sighting) = user.cursor.seen.pop_first().unwrap();
         let start = sighting.dates.unwrap().newest;
         // It holds one event twice, with a date and without.
@@ -635,13 +640,13 @@ pub(super) mod tests {
         let (until, next_look) = (UnixMillis(start.0 + 1_800_000), UnixMillis(start.0 + 60_000));
         sighting.watch = Some(Watch { until, next_look, last_looks: 1 });
         user.cursor.seen.insert(key, sighting);
-        let (foot, end) = (UnixMillis(start.0 - 5000), UnixMillis(start.0 - 9000));
-        user.cursor.open.push(OpenWalk { token: Some(PageToken("on".into())), foot, end });
+        let (lower_edge, end) = (UnixMillis(start.0 - 5000), UnixMillis(start.0 - 9000));
+        user.cursor.open.push(OpenWalk { token: Some(PageToken("on".into())), lower_edge, end });
 
         let stored = envelope::unhex(USER_1);
         assert_eq!(opened(&stored), Ok(user.clone()));
         let standing = StoredUser::standing(&stored).unwrap();
-        assert_eq!((standing.joined, standing.sub, standing.habit), (user.joined, user.sub.clone(), None));
+        assert_eq!((standing.joined, standing.sub, standing.activity), (user.joined, user.sub.clone(), None));
 
         assert_eq!(opened(&envelope::unhex(USER_2)), Ok(moved()), "one event with two dates");
         let newest = StoredUser::from(&moved()).seal();

@@ -1,17 +1,17 @@
 //! Taking a whole ledger out and putting one in, record by record; and reading one whole, to say what is damaged.
 //!
-//! What is put in is built beside the ledger that is there and takes its place in one step, see [`home`](super::home): a
+//! What is put in is built beside the ledger that is there and takes its place in one step, see [`state_dir`](super::state_dir): a
 //! process that dies leaves the one or the other, never something between.
 
 use std::path::PathBuf;
 
 use super::Ledger;
-use super::books::Books;
 use super::engine::{Change, Engine};
 use super::error::LedgerError;
-use super::home::Home;
 use super::keys;
 use super::names::RecordName;
+use super::state_dir::StateDir;
+use super::writer_state::WriterState;
 use crate::config::StateConfig;
 
 /// Records of one write of an import. They come in the order of their keys, so that a large write is cheap; and few enough
@@ -23,7 +23,7 @@ const AT_ONCE_BYTES: usize = 8 << 20;
 
 /// A ledger that is being put in.
 pub struct Import {
-    home: Home,
+    state_dir: StateDir,
     /// None when it is complete, and between two writes never.
     engine: Option<Engine>,
     waiting: Vec<Change>,
@@ -58,8 +58,8 @@ impl Ledger {
         state: &StateConfig,
         mut see: impl FnMut(Option<RecordName>, Option<LedgerError>),
     ) -> Result<Option<LedgerError>, LedgerError> {
-        let home = Home::enter_existing(state)?;
-        let engine = home.open_engine()?;
+        let state_dir = StateDir::enter_existing(state)?;
+        let engine = state_dir.open_engine()?;
         engine.reader().each(keys::everything(), |key, value| {
             let name = RecordName::of(key);
             let wrong = name.as_ref().and_then(|name| name.check(value).err());
@@ -67,7 +67,7 @@ impl Ledger {
             Ok(())
         })?;
         drop(engine);
-        Ok(home.open_existing().err())
+        Ok(state_dir.open_existing().err())
     }
 
     /// Begins to put a ledger in: beside the one that is there, if there is one.
@@ -75,9 +75,9 @@ impl Ledger {
     /// # Errors
     /// The state is in use, or cannot be written.
     pub fn import(state: &StateConfig) -> Result<Import, LedgerError> {
-        let home = Home::enter(state)?;
-        let engine = Some(home.begin_import()?);
-        Ok(Import { home, engine, waiting: Vec::new(), waiting_bytes: 0 })
+        let state_dir = StateDir::enter(state)?;
+        let engine = Some(state_dir.begin_import()?);
+        Ok(Import { state_dir, engine, waiting: Vec::new(), waiting_bytes: 0 })
     }
 }
 
@@ -108,11 +108,11 @@ impl Import {
         self.write()?;
         let mut groups = 0;
         if let Some(engine) = self.engine.take() {
-            let (engine, books) = Books::of(engine, Some(0), None)?;
-            groups = books.groups;
+            let (engine, writer_state) = WriterState::of(engine, Some(0), None)?;
+            groups = writer_state.groups;
             drop(engine);
         }
-        self.home.complete_import(groups)
+        self.state_dir.complete_import(groups)
     }
 }
 
@@ -120,7 +120,7 @@ impl Drop for Import {
     fn drop(&mut self) {
         // Closed first; what cannot be removed now is removed by the next import.
         if self.engine.take().is_some() {
-            let _ = self.home.abandon_import();
+            let _ = self.state_dir.abandon_import();
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The one writer: a thread that gathers what waits into a group, writes it at once, and answers everybody only when it
+//! The one writer: a thread that gathers what waits into a batch, writes it at once, and answers everybody only when it
 //! is on the disk.
 //!
 //! ```text
-//!             first request          group on the disk
-//!   waiting --------------> gathering ---------------> waiting, everybody answered
+//!             first request          batch on the disk
+//!   waiting --------------> collecting --------------> waiting, everybody answered
 //!      ^                        | write failed
 //!      +---- failed: reopening, 1 s to 30 s apart; everybody is told to try again from what is stored then
 //! ```
@@ -22,18 +22,18 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info};
 
-use super::books::{Books, Group, Published, Work};
 use super::engine::{Engine, Reader};
 use super::error::LedgerError;
-use super::home::{Home, LastCommit};
-use crate::stop_point::{self, Step};
+use super::state_dir::{LastCommit, StateDir};
+use super::writer_state::{Published, WriteBatch, WriteRequest, WriterState};
+use crate::failpoint::{self, Step};
 
 /// Requests that wait for the writer. Beyond it callers wait to be heard: a poller has at most as many turns at once.
 pub(super) const WAITING_MAX: usize = 256;
 
-/// Places in the store that one group touches, unless a single request has more: sled's memory grows with a batch's random keys
+/// Places in the store that one batch touches, unless a single request has more: sled's memory grows with a batch's random keys
 /// (measured: 114 MB at 100 keys, 3 GB at 1,000, a million users).
-pub(super) const GROUP_PLACES_MAX: usize = 100;
+pub(super) const BATCH_PLACES_MAX: usize = 100;
 
 /// How often the last commit is noted beside the store so that a power cut cannot take the note back; a young store's more
 /// often, whenever it has twice as many groups as were noted. It matters only after the store was lost.
@@ -53,7 +53,7 @@ pub(super) type ShowTotals = Box<dyn Fn(&str, &[(Series, u64)]) + Send>;
 
 /// What a caller sends.
 pub(super) enum Request {
-    Work(Box<Work>, Reply),
+    Write(Box<WriteRequest>, Reply),
     /// From now on, beginning with all of them.
     Show(ShowTotals, Reply),
     Close(Reply),
@@ -138,16 +138,16 @@ impl TimeOfDay {
 }
 
 pub(super) struct Writer {
-    home: Home,
+    state_dir: StateDir,
     shared: Arc<Shared>,
     requests: mpsc::Receiver<Request>,
-    /// Did not fit the last group.
+    /// Did not fit the last batch.
     put_back: Option<Request>,
     show_totals: ShowTotals,
-    /// The number of the last group that is on the disk.
+    /// The number of the last batch that is on the disk.
     durable: u64,
     time: TimeOfDay,
-    /// When the last commit was noted to the disk, and its group; and the one since then that is to be noted next.
+    /// When the last commit was noted to the disk, and its batch; and the one since then that is to be noted next.
     noted: Option<(Instant, u64)>,
     unnoted: Option<LastCommit>,
 }
@@ -160,9 +160,14 @@ enum Ended {
 }
 
 impl Writer {
-    pub(super) fn new(home: Home, shared: Arc<Shared>, requests: mpsc::Receiver<Request>, time: TimeOfDay) -> Self {
+    pub(super) fn new(
+        state_dir: StateDir,
+        shared: Arc<Shared>,
+        requests: mpsc::Receiver<Request>,
+        time: TimeOfDay,
+    ) -> Self {
         Self {
-            home,
+            state_dir,
             shared,
             requests,
             put_back: None,
@@ -175,8 +180,8 @@ impl Writer {
     }
 
     /// Serves until closed.
-    pub(super) fn run(mut self, engine: Engine, books: Books) {
-        let mut open = (engine, books);
+    pub(super) fn run(mut self, engine: Engine, writer_state: WriterState) {
+        let mut open = (engine, writer_state);
         let closed = loop {
             let error = match self.serve(open.0, open.1) {
                 Ended::Closed(reply) => break reply,
@@ -194,22 +199,22 @@ impl Writer {
         self.shared.set(Access::Closed);
         // With the lock: whoever is answered may open the ledger again.
         drop(self);
-        stop_point::reached(Step::LedgerClosed);
+        failpoint::reached(Step::LedgerClosed);
         if let Some(reply) = closed {
             let _ = reply.send(Ok(()));
         }
     }
 
-    /// Group after group. The engine is gone when this returns.
-    fn serve(&mut self, mut engine: Engine, mut books: Books) -> Ended {
-        self.durable = books.groups;
+    /// WriteBatch after batch. The engine is gone when this returns.
+    fn serve(&mut self, mut engine: Engine, mut writer_state: WriterState) -> Ended {
+        self.durable = writer_state.groups;
         loop {
             let request = self.put_back.take().or_else(|| self.requests.blocking_recv());
             let (work, reply) = match request {
-                Some(Request::Work(work, reply)) => (*work, reply),
+                Some(Request::Write(work, reply)) => (*work, reply),
                 Some(Request::Show(show_totals, reply)) => {
                     self.show_totals = show_totals;
-                    self.show(books.totals());
+                    self.show(writer_state.totals());
                     answer(vec![reply], &Ok(()));
                     continue;
                 }
@@ -217,30 +222,33 @@ impl Writer {
                 None => return self.last_words(engine, None),
             };
             let mut replies = Vec::new();
-            let mut group = self.gather(work, reply, &mut books, engine.reader(), &mut replies);
-            let counted = std::mem::take(&mut group.counted);
-            stop_point::reached(Step::LedgerAsked);
-            let written = if group.changes.is_empty() {
+            let mut batch = self.gather(work, reply, &mut writer_state, engine.reader(), &mut replies);
+            let counted = std::mem::take(&mut batch.counted);
+            failpoint::reached(Step::LedgerAsked);
+            let written = if batch.changes.is_empty() {
                 Ok(())
             } else {
-                books.number(&mut group);
+                writer_state.number(&mut batch);
                 self.shared.set_writing(Some(Instant::now()));
-                let written = engine.write(group.changes);
+                let written = engine.write(batch.changes);
                 self.shared.set_writing(None);
                 written
             };
-            match written.and_then(|()| books.publish(engine.reader())) {
+            match written.and_then(|()| writer_state.publish(engine.reader())) {
                 Ok(published) => {
-                    stop_point::reached(Step::LedgerSynced);
-                    self.durable = books.groups;
+                    failpoint::reached(Step::LedgerSynced);
+                    self.durable = writer_state.groups;
                     self.jot_last_commit();
                     // Readable and shown first, answered then: whoever was answered finds what it wrote.
                     self.shared.publish(published);
-                    self.show(books.totals_of(&counted));
-                    stop_point::reached(Step::LedgerPublished);
+                    self.show(writer_state.totals_of(&counted));
+                    failpoint::reached(Step::LedgerPublished);
                     answer(replies, &Ok(()));
-                    stop_point::reached(Step::LedgerAnswered);
-                    if self.noted.is_none_or(|(at, group)| at.elapsed() >= NOTE_EVERY || books.groups / 2 >= group) {
+                    failpoint::reached(Step::LedgerAnswered);
+                    if self
+                        .noted
+                        .is_none_or(|(at, batch)| at.elapsed() >= NOTE_EVERY || writer_state.groups / 2 >= batch)
+                    {
                         self.note_last_commit();
                     }
                 }
@@ -257,25 +265,25 @@ impl Writer {
     /// Stages the first request, and what waits behind it while there is room.
     fn gather(
         &mut self,
-        first: Work,
+        first: WriteRequest,
         reply: Reply,
-        books: &mut Books,
+        writer_state: &mut WriterState,
         reader: &Reader,
         replies: &mut Vec<Reply>,
-    ) -> Group {
+    ) -> WriteBatch {
         let now = self.time.now();
-        let mut group = Group::default();
+        let mut batch = WriteBatch::default();
         let mut places = first.places();
         let mut next = Some((first, reply));
         while let Some((work, reply)) = next.take() {
-            match books.stage(work, now, reader, &mut group) {
+            match writer_state.stage(work, now, reader, &mut batch) {
                 Ok(()) => replies.push(reply),
                 Err(error) => {
                     let _ = reply.send(Err(error));
                 }
             }
             next = match self.requests.try_recv() {
-                Ok(Request::Work(work, reply)) if places + work.places() <= GROUP_PLACES_MAX => {
+                Ok(Request::Write(work, reply)) if places + work.places() <= BATCH_PLACES_MAX => {
                     places += work.places();
                     Some((*work, reply))
                 }
@@ -286,7 +294,7 @@ impl Writer {
                 Err(_) => None,
             };
         }
-        group
+        batch
     }
 
     fn last_words(&self, mut engine: Engine, reply: Option<Reply>) -> Ended {
@@ -305,17 +313,17 @@ impl Writer {
     }
 
     /// Tries to open the store again until it works; meanwhile refuses what comes. Ends early (Err) if asked to close.
-    fn reopen(&mut self) -> Result<(Engine, Books), Option<Reply>> {
+    fn reopen(&mut self) -> Result<(Engine, WriterState), Option<Reply>> {
         let (mut pause, longest) = REOPEN_AFTER;
         loop {
             self.refuse_for(pause)?;
             match self.reopen_once() {
-                Ok((engine, books, published)) => {
+                Ok((engine, writer_state, published)) => {
                     // A page whose write failed may be there after all, and nobody else would show it.
-                    self.show(books.totals());
+                    self.show(writer_state.totals());
                     self.shared.publish(published);
                     self.shared.set(Access::Open(engine.reader().clone()));
-                    return Ok((engine, books));
+                    return Ok((engine, writer_state));
                 }
                 Err(error) => self.shared.set(Access::failed(&error)),
             }
@@ -323,14 +331,14 @@ impl Writer {
         }
     }
 
-    fn reopen_once(&self) -> Result<(Engine, Books, Published), LedgerError> {
-        let (mut engine, mut books) = self.home.reopen(self.durable)?;
+    fn reopen_once(&self) -> Result<(Engine, WriterState, Published), LedgerError> {
+        let (mut engine, mut writer_state) = self.state_dir.reopen(self.durable)?;
         // An open store is one that takes a write.
-        let mut group = Group::default();
-        books.number(&mut group);
-        engine.write(group.changes)?;
-        let published = books.publish(engine.reader())?;
-        Ok((engine, books, published))
+        let mut batch = WriteBatch::default();
+        writer_state.number(&mut batch);
+        engine.write(batch.changes)?;
+        let published = writer_state.publish(engine.reader())?;
+        Ok((engine, writer_state, published))
     }
 
     /// Refuses every request for this long. Senders unpark this thread.
@@ -347,7 +355,7 @@ impl Writer {
                     },
                 };
                 match request {
-                    Request::Work(_, reply) => answer(vec![reply], &Err(self.failure())),
+                    Request::Write(_, reply) => answer(vec![reply], &Err(self.failure())),
                     Request::Show(show_totals, reply) => {
                         // They are shown when the store is open again.
                         self.show_totals = show_totals;
@@ -374,18 +382,18 @@ impl Writer {
 
     /// Notes what is durable before anybody hears of it: a store that is damaged after a kill must not pass for an older one.
     fn jot_last_commit(&mut self) {
-        let last = LastCommit { time: Some(self.time.now()), group: self.durable };
+        let last = LastCommit { time: Some(self.time.now()), batch: self.durable };
         self.unnoted = Some(last);
-        if let Err(error) = self.home.jot(last) {
+        if let Err(error) = self.state_dir.jot(last) {
             debug!(%error, "the last commit cannot be noted");
         }
     }
 
     fn note_last_commit(&mut self) {
         let Some(last) = self.unnoted.take() else { return };
-        self.noted = Some((Instant::now(), last.group));
+        self.noted = Some((Instant::now(), last.batch));
         // A full disk shows soon enough where it matters.
-        if let Err(error) = self.home.remember(last) {
+        if let Err(error) = self.state_dir.remember(last) {
             debug!(%error, "the time of the last commit cannot be noted");
         }
     }

@@ -95,7 +95,7 @@ const USERS: Family<Gauge, 2> =
     Family::new("cognito_exporter_users", "Users followed, by state.", ["user_pool_id", "state"]);
 const OLDEST_POLL: Family<Gauge, 1> = Family::new(
     "cognito_exporter_oldest_poll_timestamp_seconds",
-    "When the least recently polled user was polled or joined the roster.",
+    "When the least recently polled user was polled or first followed.",
     ["user_pool_id"],
 );
 const OBJECTIVE: Family<Gauge, 1> = Family::new(
@@ -130,7 +130,7 @@ const MET: Family<Gauge, 1> = Family::new(
 );
 const DISCOVERY_DELAY: Family<Distribution, 1> = Family::new(
     "cognito_exporter_discovery_delay_seconds",
-    "Time from a user's creation to its joining the roster, users created after their pool was first followed.",
+    "Time from a user's creation until it is followed, users created after their pool was first followed.",
     ["user_pool_id"],
 );
 const CATCHING_UP: Family<Gauge, 1> =

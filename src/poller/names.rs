@@ -87,7 +87,7 @@ impl Names {
 /// remembered there. If it is not, it is to be followed again, and the ledger has it so.
 pub async fn is_still<S: Source>(means: &Means, pool: &Pool<S>, of: &str, name: &str) -> Result<bool, TurnError> {
     let pool_id = &pool.identity.id;
-    unless_stopped(means, pool.source.reads().pass()).await?;
+    unless_stopped(means, pool.source.reads().acquire()).await?;
     let page = match unless_stopped(means, pool.source.page(name, None, means.page_size)).await? {
         Ok(page) => page,
         // It is nobody's name at present.
@@ -130,7 +130,7 @@ mod tests {
 
     use cognito_auth_core::entry::PoolIdentity;
     use cognito_auth_core::event::UnixMillis;
-    use cognito_auth_core::schedule::{Habit, Lane, PoolSlot};
+    use cognito_auth_core::schedule::{ActivityEstimate, Lane, PoolSlot};
     use cognito_auth_core::walk::Rules;
     use tokio::sync::Semaphore;
     use tokio::time::Instant;
@@ -138,11 +138,11 @@ mod tests {
 
     use super::*;
     use crate::config::StateConfig;
-    use crate::gate::Gate;
     use crate::ledger::UserRecord;
     use crate::lifecycle::Clock;
     use crate::metrics::Metrics;
     use crate::poller::turn::{Known, take};
+    use crate::rate_limiter::RateLimiter;
     use crate::source::metered::Metered;
     use crate::source::{Listing, PageToken, PoolDescription, UserPage};
 
@@ -207,7 +207,7 @@ mod tests {
                 joined: UnixMillis(live_since),
                 sub: None,
                 cursor: Cursor::new(UnixMillis(live_since), UnixMillis(live_since)),
-                habit: None,
+                activity: None,
             };
             let users = (START..).zip(names).map(|(since, name)| ((*name).to_owned(), record(since))).collect();
             ledger.enroll(POOL, users).await.unwrap();
@@ -215,8 +215,13 @@ mod tests {
                 Arc::new(PoolIdentity { id: POOL.into(), name: POOL.into(), region: "r".into(), account_id: None });
             let metrics = Metrics::new(UnixMillis(START));
             metrics.add_pool(&identity);
-            let source =
-                Metered::new(service.clone(), identity.clone(), metrics.clone(), Gate::new(1000.0), Gate::new(1000.0));
+            let source = Metered::new(
+                service.clone(),
+                identity.clone(),
+                metrics.clone(),
+                RateLimiter::new(1000.0),
+                RateLimiter::new(1000.0),
+            );
             let rules = Rules { overlap: Duration::from_secs(600), settle: Duration::ZERO, followed_since: None };
             let means = Means {
                 ledger,
@@ -234,7 +239,7 @@ mod tests {
 
         /// Polls a name; answers whether it waits as another name of somebody.
         async fn poll(&self, name: &str) -> bool {
-            let known = Known { habit: Habit::UNKNOWN, expected: None };
+            let known = Known { activity: ActivityEstimate::UNKNOWN, expected: None };
             let polled =
                 take(&self.means, &self.pool, name.to_owned(), Lane::Poll, known, &self.names, Instant::now()).await;
             match polled {

@@ -12,20 +12,20 @@ use cognito_auth_core::cursor::Cursor;
 use cognito_auth_core::entry::{Entry, UserIdentity};
 use cognito_auth_core::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
 use cognito_auth_core::masking::Modes;
-use cognito_auth_core::schedule::{Allowed, Backlog, Found, Habit, Lane};
+use cognito_auth_core::schedule::{ActivityEstimate, Allowed, Backlog, Found, Lane};
 use cognito_auth_core::walk::page_size::{Fit, page_size};
 use cognito_auth_core::walk::{Kind, Next, Taken, Walk};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::ledger::{Commit, HabitAt, Ledger, LedgerError, Twin, UserRecord};
+use crate::failpoint::{self, Step};
+use crate::ledger::{ActivityAt, Commit, Ledger, LedgerError, Twin, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
 use crate::poller::names::{self, Names};
 use crate::pool::Pool;
 use crate::source::{Page, Source, SourceError};
-use crate::stop_point::{self, Step};
 
 /// Pages of one poll. What is left goes to the lane for backlog, so that one busy user cannot hold up the others.
 const POLL_PAGES_MAX: u32 = 20;
@@ -33,7 +33,7 @@ const POLL_PAGES_MAX: u32 = 20;
 /// Pages of one turn in the lane for backlog, once it has got further.
 const BACKLOG_PAGES_MAX: u32 = 50;
 
-/// Pages of one turn in all: the way from the top down to a foot, when a token has died.
+/// Pages of one turn in all: the way from the top down to a lower edge, when a token has died.
 const TURN_PAGES_MAX: u32 = 5000;
 
 /// How long Cognito keeps an event.
@@ -80,13 +80,13 @@ pub struct Report {
     pub backlog: Option<Backlog>,
     /// Whether something of the history is left open.
     pub history: bool,
-    /// What it tells of the user's activity.
-    pub activity: Activity,
+    /// What it tells of the user's findings.
+    pub findings: Findings,
 }
 
 /// What a turn tells of how active its user is: the schedule learns from it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Activity {
+pub struct Findings {
     /// Pages asked for, short ones that did not do included.
     pub pages: u32,
     /// Of a poll: the events that were not known before. Of somebody whom the schedule does not know: all of the first page.
@@ -97,17 +97,17 @@ pub struct Activity {
     pub fit: Fit,
 }
 
-impl Activity {
+impl Findings {
     /// Takes a page of somebody whom the schedule does not know.
     fn meet(&mut self, page: &Page) {
         self.whole = page.next.is_none();
         self.found = page.events.iter().filter_map(|event| found(event, &event.facts(), page.read_at())).collect();
     }
 
-    /// What this makes of a habit.
-    fn after(&self, mut habit: Habit) -> Habit {
-        habit.polled(Duration::ZERO, &self.found, self.whole);
-        habit
+    /// What this makes of a activity.
+    fn after(&self, mut activity: ActivityEstimate) -> ActivityEstimate {
+        activity.polled(Duration::ZERO, &self.found, self.whole);
+        activity
     }
 
     /// Takes what a page of a poll brought that was not known.
@@ -154,8 +154,8 @@ pub enum TurnError {
     /// The user was followed under another name too, whose events it knows now: the page is to be read again.
     #[error("the user was followed under another name too")]
     Joined,
-    /// The user with this name has left the roster. Where the ledger has no names, nobody else can say so.
-    #[error("the user has left the roster")]
+    /// The user with this name has left the followed users. Where the ledger has no names, nobody else can say so.
+    #[error("the user is no longer followed")]
     Gone(String),
 }
 
@@ -171,8 +171,8 @@ impl From<LedgerError> for TurnError {
 /// What the schedule knows of a user before its turn.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// How active it is. What a turn finds is written with the habit that it makes of this one.
-    pub habit: Habit,
+    /// How active it is. What a turn finds is written with the activity that it makes of this one.
+    pub activity: ActivityEstimate,
     /// New events to expect, where a poll may ask for a short page.
     pub expected: Option<f64>,
 }
@@ -196,7 +196,7 @@ pub async fn take<S: Source>(
     names: &Names,
     start: Instant,
 ) -> Result<Report, TurnError> {
-    let (habit, pool_id) = (known.habit, &pool.identity.id);
+    let (activity, pool_id) = (known.activity, &pool.identity.id);
     let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
     if means.ledger.privacy().modes().hides_names() {
         let standing = means.ledger.standing(&pool.identity.id, &username)?;
@@ -221,8 +221,8 @@ pub async fn take<S: Source>(
         Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
         Lane::Backlog => Walk::resume(&record.cursor),
     };
-    let mut activity = Activity::default();
-    let Some(mut walk) = walk else { return Ok(report(&record, activity)) };
+    let mut findings = Findings::default();
+    let Some(mut walk) = walk else { return Ok(report(&record, findings)) };
     unless_stopped(means, tokio::time::sleep_until(start)).await?;
     let mut tokens_refused = 0;
     let mut page_size = known.page_size(&walk, &record.cursor, means.page_size);
@@ -233,18 +233,18 @@ pub async fn take<S: Source>(
             Err(SourceError::InvalidParameter(_)) if walk.token().is_some() && tokens_refused == 0 => {
                 tokens_refused += 1;
                 if walk.token_refused(&mut record.cursor) {
-                    unless_stopped(means, pool.source.reads().pass()).await?;
+                    unless_stopped(means, pool.source.reads().acquire()).await?;
                     continue;
                 }
-                return Ok(report(&record, activity));
+                return Ok(report(&record, findings));
             }
             Err(error) => return Err(error.into()),
         };
-        stop_point::reached(Step::PageRead);
-        activity.pages += 1;
+        failpoint::reached(Step::PageRead);
+        findings.pages += 1;
         if page_size < means.page_size && !walk.ends_with(&page) {
-            (activity.fit, page_size) = (Fit::TooShort, means.page_size);
-            unless_stopped(means, pool.source.reads().pass()).await?;
+            (findings.fit, page_size) = (Fit::TooShort, means.page_size);
+            unless_stopped(means, pool.source.reads().acquire()).await?;
             continue;
         }
         let taken = walk.take(&mut record.cursor, &page, &pool.rules);
@@ -268,17 +268,17 @@ pub async fn take<S: Source>(
             }
         }
         if taken.out_of_order {
-            activity.fit = Fit::OutOfOrder;
+            findings.fit = Fit::OutOfOrder;
         }
         match walk.kind() {
-            Kind::Poll if activity.pages == 1 && !habit.is_known() => activity.meet(&page),
-            Kind::Poll => activity.add(&taken, page.read_at()),
+            Kind::Poll if findings.pages == 1 && !activity.is_known() => findings.meet(&page),
+            Kind::Poll => findings.add(&taken, page.read_at()),
             Kind::Backlog | Kind::Redelivery => {}
         }
         // Without a change only once: that nobody forgets who showed nothing.
-        let changed = taken.cursor_changed || (walk.kind() == Kind::Poll && record.habit.is_none());
+        let changed = taken.cursor_changed || (walk.kind() == Kind::Poll && record.activity.is_none());
         if walk.kind() == Kind::Poll {
-            record.habit = Some(HabitAt::new(activity.after(habit), page.received));
+            record.activity = Some(ActivityAt::new(findings.after(activity), page.received));
         }
         let (next, token_repeated) = (taken.next, taken.token_repeated);
         commit(means, pool, user, changed.then_some(&record), taken, &page).await?;
@@ -290,9 +290,9 @@ pub async fn take<S: Source>(
             Some(Backlog::Live) | None => means.allowed().live,
         };
         if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() || !may_go_on {
-            return Ok(report(&record, activity));
+            return Ok(report(&record, findings));
         }
-        unless_stopped(means, pool.source.reads().pass()).await?;
+        unless_stopped(means, pool.source.reads().acquire()).await?;
     }
 }
 
@@ -314,7 +314,7 @@ async fn read<S: Source>(
         Err(_) => {
             let free = means.calls.acquire().await.ok();
             // The time this call had is over: all who waited with it would start at once now, above the budget.
-            pool.source.reads().pass().await;
+            pool.source.reads().acquire().await;
             free
         }
     };
@@ -324,7 +324,7 @@ async fn read<S: Source>(
 /// A user's first poll leaves all but its newest page to the lane for backlog: the others' newest come first.
 fn is_enough(walk: &Walk) -> bool {
     let pages_max = match walk.kind() {
-        Kind::Poll if !walk.has_foot() => TURN_PAGES_MAX,
+        Kind::Poll if !walk.has_lower_edge() => TURN_PAGES_MAX,
         Kind::Poll if walk.is_first() => 1,
         Kind::Poll => POLL_PAGES_MAX,
         Kind::Backlog | Kind::Redelivery if walk.got_further() => BACKLOG_PAGES_MAX,
@@ -333,15 +333,15 @@ fn is_enough(walk: &Walk) -> bool {
     walk.pages() >= pages_max
 }
 
-fn report(record: &UserRecord, activity: Activity) -> Report {
+fn report(record: &UserRecord, findings: Findings) -> Report {
     let cursor = &record.cursor;
-    let history = cursor.open_walks().iter().any(|open| open.foot < cursor.live_since());
-    Report { next_look: cursor.next_look(), backlog: backlog(record), history, activity }
+    let history = cursor.open_walks().iter().any(|open| open.lower_edge < cursor.live_since());
+    Report { next_look: cursor.next_look(), backlog: backlog(record), history, findings }
 }
 
 fn backlog(record: &UserRecord) -> Option<Backlog> {
     let cursor = &record.cursor;
-    let live = cursor.open_walks().iter().any(|open| open.foot >= cursor.live_since());
+    let live = cursor.open_walks().iter().any(|open| open.lower_edge >= cursor.live_since());
     let backlog = if live { Backlog::Live } else { Backlog::History };
     let is_left = !cursor.open_walks().is_empty() || cursor.redelivery().is_some();
     is_left.then_some(backlog)
@@ -392,7 +392,7 @@ async fn commit<S: Source>(
     delays.into_iter().for_each(|delay| means.metrics.event_delay(&pool.identity.id, delay));
     means.metrics.progress(Stage::Poll, observed);
     means.metrics.progress(Stage::Commit, observed);
-    stop_point::reached(Step::MetricsShown);
+    failpoint::reached(Step::MetricsShown);
     Ok(())
 }
 
@@ -436,15 +436,15 @@ mod tests {
 
     use super::*;
     use crate::config::StateConfig;
-    use crate::gate::Gate;
+    use crate::rate_limiter::RateLimiter;
     use crate::source::metered::Metered;
     use crate::source::{Listing, PageToken, PoolDescription, UserPage};
 
     const POOL: &str = "eu-west-1_Turn";
     const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
-    const NOBODY: Known = Known { habit: Habit::UNKNOWN, expected: None };
+    const NOBODY: Known = Known { activity: ActivityEstimate::UNKNOWN, expected: None };
 
-    /// While it answers for ann, something happens to her place on the roster.
+    /// While it answers for ann, something happens to her place among the followed users.
     struct Meanwhile {
         ledger: Ledger,
         enrolled: Option<UserRecord>,
@@ -479,7 +479,7 @@ mod tests {
     }
 
     fn joined(joined: UnixMillis) -> UserRecord {
-        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW), habit: None }
+        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW), activity: None }
     }
 
     #[tokio::test]
@@ -517,7 +517,7 @@ mod tests {
                 stop: CancellationToken::new(),
             };
             let source = Meanwhile { ledger: ledger.clone(), enrolled: enrolled.clone() };
-            let (reads, lists) = (Gate::new(1000.0), Gate::new(1000.0));
+            let (reads, lists) = (RateLimiter::new(1000.0), RateLimiter::new(1000.0));
             let pool = Pool {
                 slot: PoolSlot(0),
                 source: Metered::new(source, identity.clone(), metrics.clone(), reads, lists),

@@ -2,7 +2,7 @@
 //!
 //! One export at a time, one attempt each, with a deadline around all of it; what the receiver answered is judged by
 //! `answer`. The parts: `payload` (what is sent), `over_http` and `over_grpc` (how), `connector` (which way), `headers` and `tls` (as
-//! whom), `answer` (what it means). Waiting and trying again are the courier's business.
+//! whom), `answer` (what it means). Waiting and trying again are the delivery task's business.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -169,7 +169,7 @@ impl OtlpSink {
 
     /// Asks the receiver with an export of no records whether it would take some.
     pub async fn probe(&mut self) -> Answer {
-        self.export(&[]).await.impersonal([])
+        self.export(&[]).await.redacted([])
     }
 
     async fn export(&mut self, entries: &[Entry]) -> Answer {

@@ -6,34 +6,34 @@ use cognito_auth_core::entry::PoolIdentity;
 use tokio::time::Instant;
 
 use super::{Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
-use crate::gate::Gate;
 use crate::metrics::Metrics;
+use crate::rate_limiter::RateLimiter;
 use crate::source::CallOutcome;
 
-/// A source with its pool's labels and its account's gates.
+/// A source with its pool's labels and its account's rate_limiters.
 pub struct Metered<S> {
     source: S,
     pool: Arc<PoolIdentity>,
     metrics: Metrics,
     /// Quota category UserResourceRead.
-    reads: Gate,
+    reads: RateLimiter,
     /// Quota category UserList.
-    lists: Gate,
+    lists: RateLimiter,
 }
 
 impl<S: Source> Metered<S> {
     /// Measures the calls of one pool.
-    pub fn new(source: S, pool: Arc<PoolIdentity>, metrics: Metrics, reads: Gate, lists: Gate) -> Self {
+    pub fn new(source: S, pool: Arc<PoolIdentity>, metrics: Metrics, reads: RateLimiter, lists: RateLimiter) -> Self {
         Self { source, pool, metrics, reads, lists }
     }
 
-    /// The gate of a user's history.
-    pub fn reads(&self) -> &Gate {
+    /// The rate_limiter of a user's history.
+    pub fn reads(&self) -> &RateLimiter {
         &self.reads
     }
 
-    /// The gate of listings.
-    pub fn lists(&self) -> &Gate {
+    /// The rate_limiter of listings.
+    pub fn lists(&self) -> &RateLimiter {
         &self.lists
     }
 

@@ -1,7 +1,7 @@
-//! Keeps a pool's roster: begins with the stored one, reads the listings and the file of names, enrols, retires, forgets.
+//! Keeps the followed users of a pool: begins with the stored one, reads the listings and the file of names, enrols, retires, forgets.
 //!
-//! The shell around [`Round`]: it asks for pages, writes what they mean into the ledger, then tells the poller. Every step
-//! is written before the next, and each can be done again: a process that dies between two finds a roster that is true as
+//! The shell around [`ListingPass`]: it asks for pages, writes what they mean into the ledger, then tells the poller. Every step
+//! is written before the next, and each can be done again: a process that dies between two finds stored users that are true as
 //! far as it goes, and its next round does the rest.
 //!
 //! | dies | then |
@@ -16,18 +16,19 @@ use std::time::Duration;
 
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::privacy;
-use cognito_auth_core::schedule::Habit;
+use cognito_auth_core::schedule::ActivityEstimate;
 use cognito_auth_core::shard::Shard;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::listing_pass::{Complete, Contested, ListingPass, Wanted};
 use super::names::NamingRules;
-use super::roster::{Joining, Meeting, Selection, Stored};
-use super::round::{Complete, Contested, Round, Wanted};
+use super::selection::{Joining, Meeting, Selection, Stored};
 use super::usernames_file;
 use crate::config::{FirstRun, PoolConfig};
+use crate::failpoint::{self, Step};
 use crate::ledger::{Ledger, LedgerError, PoolRecord, Standing, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
@@ -36,7 +37,6 @@ use crate::poller::health::Trouble;
 use crate::pool::Pool;
 use crate::source::{Listing, Source, SourceError};
 use crate::status::StatusBoard;
-use crate::stop_point::{self, Step};
 
 /// How often the file of usernames is looked at for a change.
 const FILE_LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -45,7 +45,7 @@ const FILE_LOOK_EVERY: Duration = Duration::from_secs(5);
 /// `discovery.interval` while nothing is read.
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 
-/// Throttles of one page in a row, each of which has slowed the gate down, after which it counts as broken off.
+/// Throttles of one page in a row, each of which has slowed the rate_limiter down, after which it counts as broken off.
 const THROTTLES_MAX: u32 = 8;
 
 /// Names that are read from the ledger, told to the poller, or noted at once: a few milliseconds of work, and then others
@@ -62,7 +62,7 @@ const NAMES_EVERY: Duration = Duration::from_hours(1);
 /// Places of contested names that one line of the log holds.
 const PLACES_TOLD: usize = 10;
 
-/// The roster of one pool.
+/// The followed users of one pool.
 pub struct Discovery<S> {
     /// The pool as configured.
     pub config: PoolConfig,
@@ -80,7 +80,7 @@ pub struct Discovery<S> {
     pub interval: Duration,
     /// `discovery.forget_after`.
     pub forget_after: Duration,
-    /// Where the roster is stored.
+    /// Where the followed users is stored.
     pub ledger: Ledger,
     /// Where success is shown.
     pub metrics: Metrics,
@@ -149,7 +149,7 @@ impl Known {
 #[derive(Default)]
 struct Enrolment {
     /// Whom the poller follows from now on.
-    names: Vec<(String, Habit)>,
+    names: Vec<(String, ActivityEstimate)>,
     records: Vec<(String, UserRecord)>,
     /// How many names are another person's now.
     succeeded: usize,
@@ -160,7 +160,7 @@ struct Enrolment {
 }
 
 impl<S: Source> Discovery<S> {
-    /// Keeps the roster until the soft stop.
+    /// Keeps the followed users until the soft stop.
     pub async fn run(self, stop: CancellationToken) {
         stop.run_until_cancelled(self.keep()).await;
     }
@@ -177,7 +177,7 @@ impl<S: Source> Discovery<S> {
             self.read_names(&mut known).await;
             self.learn_rules(&mut known).await;
             let by_hand = self.config.usernames.iter().chain(&known.in_file).cloned();
-            let round = Round::begin(&selection, self.rules, by_hand);
+            let round = ListingPass::begin(&selection, self.rules, by_hand);
             let may_remove = known.file_trouble.is_none();
             if let Some(complete) = self.read_to_its_end(&selection, round, &mut known).await {
                 self.settle(complete, may_remove, &selection, &mut known).await;
@@ -210,7 +210,7 @@ impl<S: Source> Discovery<S> {
         Selection::of(&self.config).named_by(self.ledger.privacy().clone()).in_shard(self.shard)
     }
 
-    /// Begins with the stored roster, if it was made by this selection; else notes that it cannot be trusted any more.
+    /// Begins with the stored users, if it was made by this selection; else notes that it cannot be trusted any more.
     async fn begin(&mut self, selection: &Selection, known: &mut Known) {
         if self.record.selection == Some(selection.digest()) {
             return self.follow_the_stored(selection, known).await;
@@ -258,7 +258,7 @@ impl<S: Source> Discovery<S> {
                     match self.ledger.standing(&self.pool.identity.id, &username) {
                         Err(error) if is_unreadable(&error) => known.leave_out(&username, error),
                         Err(_) => unread = true,
-                        Ok(standing) => names.push((username, self.habit(standing.as_ref()))),
+                        Ok(standing) => names.push((username, self.activity(standing.as_ref()))),
                     }
                 }
                 Err(_) => unread = true,
@@ -278,20 +278,20 @@ impl<S: Source> Discovery<S> {
         self.tell(Message::Joined(self.pool.slot, names)).await;
         known.anybody = followed > 0;
         if followed > 0 {
-            info!(pool = self.pool.identity.id, followed, "going on with the stored roster");
+            info!(pool = self.pool.identity.id, followed, "continuing with the stored users");
         }
         self.tell_of_unreadable(known);
     }
 
     /// Those listed by hand who are followed and known by a hash.
-    async fn known_by_hand(&self, selection: &Selection, known: &mut Known) -> Vec<(String, Habit)> {
+    async fn known_by_hand(&self, selection: &Selection, known: &mut Known) -> Vec<(String, ActivityEstimate)> {
         let (pool_id, mut names) = (&self.pool.identity.id, Vec::new());
         if self.ledger.privacy().modes().hides_names() {
             for username in &self.config.usernames {
                 let recognised = self.ledger.recognise(pool_id, username, None).await;
                 match recognised.and_then(|()| self.ledger.standing(pool_id, username)) {
                     Ok(Some(standing)) if standing.gone_since.is_none() && selection.is_ours(username) => {
-                        names.push((username.clone(), self.habit(Some(&standing))));
+                        names.push((username.clone(), self.activity(Some(&standing))));
                     }
                     Err(error) if is_unreadable(&error) => known.leave_out(username, error),
                     // Who could not be read joins with the first round.
@@ -307,7 +307,7 @@ impl<S: Source> Discovery<S> {
     async fn read_to_its_end(
         &mut self,
         selection: &Selection,
-        mut round: Round<'_>,
+        mut round: ListingPass<'_>,
         known: &mut Known,
     ) -> Option<Complete> {
         let mut retry_after = RETRY_AFTER;
@@ -338,7 +338,7 @@ impl<S: Source> Discovery<S> {
 
     /// Reads on in every listing that has not come to its end. One that breaks off leaves the others their turn; the first
     /// error is told.
-    async fn read_on(&mut self, round: &mut Round<'_>, known: &mut Known) -> Result<(), (Listing, SourceError)> {
+    async fn read_on(&mut self, round: &mut ListingPass<'_>, known: &mut Known) -> Result<(), (Listing, SourceError)> {
         let mut result = Ok(());
         for listing in 0..round.listings() {
             let read = self.read_listing(listing, round, known).await;
@@ -350,12 +350,12 @@ impl<S: Source> Discovery<S> {
     async fn read_listing(
         &mut self,
         index: usize,
-        round: &mut Round<'_>,
+        round: &mut ListingPass<'_>,
         known: &mut Known,
     ) -> Result<(), (Listing, SourceError)> {
         let (mut throttles, mut refusals) = (0, 0);
         while let Some((listing, token)) = round.next(index) {
-            self.pool.source.lists().pass().await;
+            self.pool.source.lists().acquire().await;
             match self.pool.source.users(listing, token).await {
                 Ok(page) => {
                     throttles = 0;
@@ -368,7 +368,7 @@ impl<S: Source> Discovery<S> {
                         return Err((listing.clone(), error));
                     }
                 }
-                // The gate has slowed down; the same page again.
+                // The rate_limiter has slowed down; the same page again.
                 Err(SourceError::Throttled(_)) if throttles < THROTTLES_MAX => throttles += 1,
                 // Refused or expired: from the top, once before people hear of it.
                 Err(SourceError::InvalidParameter(_)) if token.is_some() && refusals == 0 => {
@@ -390,7 +390,7 @@ impl<S: Source> Discovery<S> {
     async fn join(&self, wanted: &[Wanted], known: &mut Known) {
         for part in wanted.chunks(AT_ONCE) {
             while let Err(error) = self.enroll(part, known).await {
-                debug!(pool = self.pool.identity.id, %error, "the roster waits for the ledger");
+                debug!(pool = self.pool.identity.id, %error, "followed users not stored; retrying");
                 tokio::time::sleep(RETRY_AFTER).await;
             }
         }
@@ -402,9 +402,9 @@ impl<S: Source> Discovery<S> {
         let mut enrolment = Enrolment::default();
         for user in wanted {
             match self.meet(user, &mut enrolment).await {
-                Ok(habit) => {
+                Ok(activity) => {
                     known.unreadable.remove(&user.username);
-                    enrolment.names.push((user.username.clone(), habit));
+                    enrolment.names.push((user.username.clone(), activity));
                 }
                 Err(error) if is_unreadable(&error) => known.leave_out(&user.username, error),
                 Err(error) => return Err(error),
@@ -415,11 +415,11 @@ impl<S: Source> Discovery<S> {
         if joined > 0 {
             self.ledger.enroll(pool_id, records).await?;
         }
-        stop_point::reached(Step::UsersEnrolled);
+        failpoint::reached(Step::UsersEnrolled);
         if !names.is_empty() {
             self.tell(Message::Joined(self.pool.slot, names)).await;
         }
-        stop_point::reached(Step::PollerTold);
+        failpoint::reached(Step::PollerTold);
         known.joined += joined + succeeded + came_over;
         known.left += succeeded;
         // After a loss everybody is new to the ledger, and nobody to the pool.
@@ -432,8 +432,8 @@ impl<S: Source> Discovery<S> {
 
     /// Finds out what it means that a user was met. What concerns another name or another person is written and told at
     /// once: done again, it would not be found any more. Who is told to leave before it joins is polled at once. Answers
-    /// what is known of the user's habit.
-    async fn meet(&self, user: &Wanted, enrolment: &mut Enrolment) -> Result<Habit, LedgerError> {
+    /// what is known of the user's activity.
+    async fn meet(&self, user: &Wanted, enrolment: &mut Enrolment) -> Result<ActivityEstimate, LedgerError> {
         let pool_id = &self.pool.identity.id;
         let now = self.clock.now();
         let moved_in = self.record.shares.moved_in(pool_id, &user.username);
@@ -444,30 +444,30 @@ impl<S: Source> Discovery<S> {
         for alias in &user.aliases {
             self.ledger.recognise(pool_id, alias, user.sub.as_deref()).await?;
             if self.is_followed_as(alias, user)? {
-                self.ledger.carry_over(pool_id, alias, &user.username, self.newcomer(user, now)).await?;
+                self.ledger.merge_user(pool_id, alias, &user.username, self.newcomer(user, now)).await?;
                 self.tell(Message::Left(self.pool.slot, vec![alias.clone()])).await;
             }
         }
         let standing = self.ledger.standing(pool_id, &user.username)?;
         match Meeting::of(standing.as_ref().map(stored), self.sub_of(user).as_deref()) {
-            Meeting::Known => return Ok(self.habit(standing.as_ref())),
+            Meeting::Known => return Ok(self.activity(standing.as_ref())),
             Meeting::Recognised | Meeting::Back => {
                 if let Some(mut record) = self.ledger.user(pool_id, &user.username)? {
                     record.sub = user.sub.clone().or(record.sub);
                     enrolment.records.push((user.username.clone(), record));
                 }
-                return Ok(self.habit(standing.as_ref()));
+                return Ok(self.activity(standing.as_ref()));
             }
             Meeting::New => enrolment.records.push((user.username.clone(), self.newcomer(user, now))),
             Meeting::Another => {
                 let since = user.created.unwrap_or(UnixMillis::MIN);
-                self.ledger.succeed(pool_id, &user.username, self.newcomer(user, now), since).await?;
+                self.ledger.replace_user(pool_id, &user.username, self.newcomer(user, now), since).await?;
                 self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
                 enrolment.succeeded += 1;
             }
         }
         enrolment.born.extend(user.created.filter(|_| self.joining.is_newborn(user.created, moved_in)));
-        Ok(Habit::UNKNOWN)
+        Ok(ActivityEstimate::UNKNOWN)
     }
 
     /// Has a user begin anew that comes over from another shard, which has counted its events since what is stored of it here:
@@ -481,7 +481,7 @@ impl<S: Source> Discovery<S> {
             return Ok(false);
         }
         let since = self.record.shares.moved_in(pool_id, &user.username).unwrap_or(UnixMillis::MIN);
-        self.ledger.succeed(pool_id, &user.username, self.newcomer(user, self.clock.now()), since).await?;
+        self.ledger.replace_user(pool_id, &user.username, self.newcomer(user, self.clock.now()), since).await?;
         self.tell(Message::Left(self.pool.slot, vec![user.username.clone()])).await;
         Ok(true)
     }
@@ -493,9 +493,9 @@ impl<S: Source> Discovery<S> {
     }
 
     /// What is known of a user's activity at present.
-    fn habit(&self, standing: Option<&Standing>) -> Habit {
-        let habit = standing.and_then(|standing| standing.habit);
-        habit.map_or(Habit::UNKNOWN, |habit| habit.aged(self.clock.now()))
+    fn activity(&self, standing: Option<&Standing>) -> ActivityEstimate {
+        let activity = standing.and_then(|standing| standing.activity);
+        activity.map_or(ActivityEstimate::UNKNOWN, |activity| activity.aged(self.clock.now()))
     }
 
     /// Whether a listed user was followed under an alias, as it was given. What lies under the name may also be another
@@ -519,7 +519,7 @@ impl<S: Source> Discovery<S> {
             joined: moved_in.map_or(now, |moved_in| now.max(moved_in)),
             sub: user.sub.clone(),
             cursor: self.joining.cursor(user.created, moved_in, now),
-            habit: None,
+            activity: None,
         }
     }
 
@@ -541,7 +541,7 @@ impl<S: Source> Discovery<S> {
         self.join(&as_given, known).await;
         if may_remove {
             while let Err(error) = self.retire(&complete, known).await {
-                debug!(pool = self.pool.identity.id, %error, "the roster waits for the ledger");
+                debug!(pool = self.pool.identity.id, %error, "followed users not stored; retrying");
                 tokio::time::sleep(RETRY_AFTER).await;
             }
             // After a loss, everybody who could have been followed before it is enrolled again: who joins from now on is new.
@@ -575,20 +575,20 @@ impl<S: Source> Discovery<S> {
         let given = Wanted::as_given(name);
         let carried = async || {
             self.come_over(&given).await?;
-            self.ledger.carry_over(pool_id, username, name, self.newcomer(&given, self.clock.now())).await
+            self.ledger.merge_user(pool_id, username, name, self.newcomer(&given, self.clock.now())).await
         };
         while let Err(error) = carried().await {
             if is_unreadable(&error) {
                 return Err(error);
             }
-            debug!(pool = pool_id, %error, "the roster waits for the ledger");
+            debug!(pool = pool_id, %error, "followed users not stored; retrying");
             tokio::time::sleep(RETRY_AFTER).await;
         }
         self.tell(Message::Left(self.pool.slot, vec![username.to_owned()])).await;
         Ok(())
     }
 
-    /// Notes everybody as gone who is on the stored roster and not wanted any more.
+    /// Notes everybody as gone who is on the stored users and not wanted any more.
     async fn retire(&self, complete: &Complete, known: &mut Known) -> Result<(), LedgerError> {
         let pool_id = &self.pool.identity.id;
         let mut followed = self.ledger.followed(pool_id);
@@ -683,14 +683,14 @@ impl<S: Source> Discovery<S> {
     }
 
     async fn tell(&self, message: Message<S>) {
-        // Only a stopping poller closes its queue, and then the roster does not matter any more.
+        // Only a stopping poller closes its queue, and then the followed users does not matter any more.
         let _ = self.poller.send(message).await;
     }
 
     fn tell_of_changes(&self, met: usize, known: &mut Known) {
         let (joined, left) = (std::mem::take(&mut known.joined), std::mem::take(&mut known.left));
         if joined + left > 0 {
-            info!(pool = self.pool.identity.id, joined, left, met, "the roster has changed");
+            info!(pool = self.pool.identity.id, joined, left, met, "followed users changed");
         }
         self.tell_of_unreadable(known);
     }

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 
+use super::listing_pass::Wanted;
 use super::names::{Claim, NamingRules};
-use super::round::Wanted;
 use crate::source::ListedUser;
 
 /// The entries of `exclude` and who was met under each.
@@ -49,7 +49,7 @@ impl Exclusions {
         self.entries.contains_key(&*self.rules.key(name))
     }
 
-    /// Judges a user who was met; `wanted` is what it is on the roster unless it is left out. Answers who is to join: this
+    /// Judges a user who was met; `wanted` is what it is among the followed users unless it is left out. Answers who is to join: this
     /// one, and whoever was left out before by an entry that this one claims too.
     pub(super) fn pass(&mut self, user: &ListedUser, wanted: Option<Wanted>) -> Vec<Wanted> {
         if self.entries.is_empty() {

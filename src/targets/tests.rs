@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
+use super::listing_pass::ListingPass;
 use super::names::NamingRules;
-use super::roster::Selection;
-use super::round::Round;
+use super::selection::Selection;
 use crate::config::PoolConfig;
 use crate::source::{Address, ListedUser, SignInNames, UserPage};
 
@@ -117,7 +117,7 @@ impl World {
             pool.groups.clear();
         }
         let selection = Selection::of(&pool);
-        let mut round = Round::begin(&selection, self.rules(configured), configured.by_hand.iter().cloned());
+        let mut round = ListingPass::begin(&selection, self.rules(configured), configured.by_hand.iter().cloned());
         let listed = configured.order.iter().filter(|user| configured.all_users || self.people[**user].in_group);
         let listed: Vec<_> = listed.copied().collect();
         let mut aliases = BTreeMap::new();

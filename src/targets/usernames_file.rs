@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 
-use super::roster;
+use super::selection;
 
 /// Bytes of a file of usernames: half a million names of full length.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -37,7 +37,7 @@ pub(crate) async fn read(path: &Path) -> Result<Names, String> {
     }
     let content = Content(Sha256::digest(&text).into());
     let text = std::str::from_utf8(&text).map_err(|error| error.to_string())?;
-    Ok((roster::names_in(text), content))
+    Ok((selection::names_in(text), content))
 }
 
 /// Reads the names in a file if it holds something else than `known`; None if it does not.

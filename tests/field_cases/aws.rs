@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use crate::exporter::Exporter;
 use crate::receiver::{Pki, Receiver};
-use crate::stage::{READ, Stage, all_live, go_on, populate, said};
+use crate::test_env::{READ, TestEnv, all_live, go_on, populate, said};
 
 const POOL: &str = "eu-west-1_Aws";
 
@@ -95,16 +95,16 @@ async fn nobody() -> String {
     listener.local_addr().unwrap().to_string()
 }
 
-/// A stage with one user, whose pool has these further keys.
-async fn stage(keys: &str) -> Stage {
+/// A env with one user, whose pool has these further keys.
+async fn env(keys: &str) -> TestEnv {
     let config = all_live(POOL).replacen("all_users = true", &format!("all_users = true\n{keys}"), 1);
-    Stage::set_for(Receiver::http().await, "http/protobuf", &config, |world| populate(world, POOL, 1, 1)).await
+    TestEnv::set_for(Receiver::http().await, "http/protobuf", &config, |world| populate(world, POOL, 1, 1)).await
 }
 
 /// Runs a command of the exporter in the simulation's environment, changed.
-fn run(stage: &Stage, command: &str, change: impl FnOnce(&mut Command)) -> String {
-    let mut exporter = crate::exporter::command(&stage.simulation.url());
-    exporter.arg(command).arg("--config").arg(stage.config());
+fn run(env: &TestEnv, command: &str, change: impl FnOnce(&mut Command)) -> String {
+    let mut exporter = crate::exporter::command(&env.simulation.url());
+    exporter.arg(command).arg("--config").arg(env.config());
     change(&mut exporter);
     let Output { stdout, stderr, .. } = exporter.output().unwrap();
     String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap()
@@ -128,17 +128,17 @@ fn failed(text: &str, step: &str) -> (String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_millions_of_values_costs_neither_memory_nor_an_event() {
     const FLOOD: usize = 11_000_000;
-    let stage = Stage::set(&all_live(POOL), |world| {
+    let env = TestEnv::set(&all_live(POOL), |world| {
         populate(world, POOL, 3, 5);
         world.inject(Fault::new(Misfortune::EmptyEvents(FLOOD)).on(READ).for_user("user-0").times(2));
         world.inject(Fault::new(Misfortune::EmptyChallenges(FLOOD)).on(READ).for_user("user-1").times(2));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     // Everything that the refused pages held comes with the next ones: no cursor has moved past it.
-    stage.conserved(&exporter, &[POOL]).await;
-    go_on(&stage, POOL, 3);
-    stage.conserved(&exporter, &[POOL]).await;
+    env.conserved(&exporter, &[POOL]).await;
+    go_on(&env, POOL, 3);
+    env.conserved(&exporter, &[POOL]).await;
     let refused = exporter.scrape().sum("cognito_exporter_api_requests_total", &["outcome=\"error\""]);
     assert!((refused - 4.0).abs() < 0.5, "{refused}");
     if let Some(most) = most_memory(&exporter) {
@@ -156,17 +156,17 @@ fn most_memory(exporter: &Exporter) -> Option<u64> {
 /// An attack of the same kind: challenges and texts beyond all measure that still fit into an answer.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_holds_more_than_is_exported_is_cut_told_once_and_counted_once() {
-    let stage = Stage::set(&all_live(POOL), |world| {
+    let env = TestEnv::set(&all_live(POOL), |world| {
         populate(world, POOL, 2, 2);
         world.inject(Fault::new(Misfortune::EmptyChallenges(1_000)).on(READ).for_user("user-0"));
         world.inject(Fault::new(Misfortune::Huge).on(READ).for_user("user-1"));
     })
     .await;
-    let exporter = stage.exporter();
-    stage.until_received(|records| records.len() >= 4).await;
-    stage.until_polled(POOL, "user-0", 2).await;
-    stage.until_polled(POOL, "user-1", 2).await;
-    let records = stage.receiver.records();
+    let exporter = env.exporter();
+    env.until_received(|records| records.len() >= 4).await;
+    env.until_polled(POOL, "user-0", 2).await;
+    env.until_polled(POOL, "user-1", 2).await;
+    let records = env.receiver.records();
     assert_eq!(records.len(), 4);
     assert!(records.iter().all(|record| record.text("aws.cognito.device.name").len() <= 64 << 10));
     let told = said(&exporter.log(), &["WARN", "holds more than is exported of it"]);
@@ -178,7 +178,7 @@ async fn an_event_that_holds_more_than_is_exported_is_cut_told_once_and_counted_
 /// does not know it. Other clients of AWS ask it directly.
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_of_this_host_are_asked_for_without_a_proxy_and_cognito_with_it() {
-    let stage = stage("").await;
+    let env = env("").await;
     let endpoint = Server::answering(
         "200 OK",
         r#"{"AccessKeyId":"ASIACONTAINER","SecretAccessKey":"s","Token":"t","Expiration":"2099-01-01T00:00:00Z"}"#,
@@ -186,7 +186,7 @@ async fn credentials_of_this_host_are_asked_for_without_a_proxy_and_cognito_with
     .await;
     let proxy = nobody().await;
     let credentials = format!("ok    pool {POOL} credentials: access key ASIACONTAINER");
-    let text = run(&stage, "check", |command| {
+    let text = run(&env, "check", |command| {
         without_keys(command)
             .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", endpoint.url("/creds"))
             .env("AWS_CONTAINER_AUTHORIZATION_TOKEN", "pod")
@@ -197,11 +197,11 @@ async fn credentials_of_this_host_are_asked_for_without_a_proxy_and_cognito_with
     assert!(!asked.is_empty() && asked.iter().all(|request| request.starts_with("GET /creds ")), "{asked:?}");
 
     // The simulation as the proxy of a Cognito that only it knows.
-    let text = run(&stage, "check", |command| {
+    let text = run(&env, "check", |command| {
         without_keys(command)
             .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", endpoint.url("/creds"))
             .env("AWS_ENDPOINT_URL", "http://cognito.invalid")
-            .env("HTTP_PROXY", stage.simulation.url());
+            .env("HTTP_PROXY", env.simulation.url());
     });
     assert!(text.contains(&credentials), "{text}");
     assert!(text.contains(&format!("ok    pool {POOL} ListUsers: 1 users")), "{text}");
@@ -210,25 +210,25 @@ async fn credentials_of_this_host_are_asked_for_without_a_proxy_and_cognito_with
 /// Public reports: a profile of IAM Identity Center fails with the name of a compiler's feature that no user can switch on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_profile_signs_in_with_a_login_to_iam_identity_center_and_says_when_it_is_over() {
-    let stage = stage("profile = \"company\"").await;
+    let env = env("profile = \"company\"").await;
     let portal = Server::answering(
         "200 OK",
         r#"{"roleCredentials":{"accessKeyId":"ASIASSO","secretAccessKey":"s","sessionToken":"t","expiration":4070908800000}}"#,
     )
     .await;
-    stage.file(
+    env.file(
         "aws",
         "[profile company]\nsso_session = company\nsso_account_id = 111122223333\nsso_role_name = reader\n\
          [sso-session company]\nsso_region = eu-west-1\nsso_start_url = https://company.awsapps.com/start\n",
     );
-    let home = stage.path("home");
+    let home = env.path("home");
     let cache = home.join(".aws/sso/cache");
     std::fs::create_dir_all(&cache).unwrap();
     let check = || {
-        run(&stage, "check", |command| {
+        run(&env, "check", |command| {
             without_keys(command)
                 .env("HOME", &home)
-                .env("AWS_CONFIG_FILE", stage.path("aws"))
+                .env("AWS_CONFIG_FILE", env.path("aws"))
                 .env("AWS_ENDPOINT_URL_SSO", portal.url(""));
         })
     };
@@ -257,11 +257,11 @@ async fn a_profile_signs_in_with_a_login_to_iam_identity_center_and_says_when_it
 /// Public reports about companies whose proxy inspects TLS: AWS_CA_BUNDLE, which the AWS CLI and boto3 know, is ignored.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_certificates_of_aws_ca_bundle_are_trusted_in_place_of_the_systems() {
-    let stage = stage("").await;
+    let env = env("").await;
     let (pki, other) = (Pki::new(false), Pki::new(false));
-    let https = Server::tls(&pki, &stage.simulation.url()).await;
+    let https = Server::tls(&pki, &env.simulation.url()).await;
     let with = |command: &str, variables: &[(&str, std::path::PathBuf)]| {
-        run(&stage, command, |command| {
+        run(&env, command, |command| {
             command.env("AWS_ENDPOINT_URL", format!("https://{}", https.address)).envs(variables.iter().cloned());
         })
     };
@@ -280,7 +280,7 @@ async fn the_certificates_of_aws_ca_bundle_are_trusted_in_place_of_the_systems()
         assert!(remedy.contains("AWS_CA_BUNDLE"), "{text}");
     }
 
-    let (absent, nonsense) = (stage.path("absent.pem"), stage.path("nonsense.pem"));
+    let (absent, nonsense) = (env.path("absent.pem"), env.path("nonsense.pem"));
     std::fs::write(&nonsense, "hello").unwrap();
     for (file, expected) in
         [(absent, "cannot read AWS_CA_BUNDLE"), (nonsense, "nonsense.pem holds no certificate that can be used")]
@@ -296,9 +296,9 @@ async fn the_certificates_of_aws_ca_bundle_are_trusted_in_place_of_the_systems()
 /// credentials.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_is_asked_for_at_cognitos_endpoint_leads_to_the_variable_and_not_to_the_clock() {
-    let stage = stage(&format!("role_arn = {ROLE:?}")).await;
+    let env = env(&format!("role_arn = {ROLE:?}")).await;
     let cognito = Server::answering("400 Bad Request", r#"{"__type":"UnknownOperationException"}"#).await;
-    let text = run(&stage, "check", |command| {
+    let text = run(&env, "check", |command| {
         command.env("AWS_ENDPOINT_URL", cognito.url(""));
     });
     let (_, remedy) = failed(&text, "role_arn");
@@ -307,11 +307,11 @@ async fn a_role_that_is_asked_for_at_cognitos_endpoint_leads_to_the_variable_and
     assert!(cognito.asked()[0].contains("Action=AssumeRole"), "{:?}", cognito.asked());
 
     // Where STS has an endpoint of its own, the variable is not to blame; and a role that may be assumed is.
-    let text = run(&stage, "check", |command| {
+    let text = run(&env, "check", |command| {
         command.env("AWS_ENDPOINT_URL_STS", cognito.url(""));
     });
     assert!(!failed(&text, "role_arn").1.contains("AWS_ENDPOINT_URL"), "{text}");
-    let text = run(&stage, "check", |_| {});
+    let text = run(&env, "check", |_| {});
     assert!(failed(&text, "role_arn").1.contains("allow sts:AssumeRole"), "{text}");
 }
 
@@ -323,21 +323,21 @@ async fn a_file_of_usernames_is_read_again_under_the_same_date_and_size() {
         "[[pools]]\nid = {POOL:?}\nusernames_file = \"{{directory}}/names\"\nfollowed_since = \"2020-01-01T00:00:00Z\"\n\
          [poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n"
     );
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.add_pool(Pool::new(POOL));
         ["ann", "ben"].into_iter().for_each(|user| world.add_user(POOL, user));
     })
     .await;
     let write = |names: &str| {
-        let (draft, path) = (stage.path("draft"), stage.path("names"));
+        let (draft, path) = (env.path("draft"), env.path("names"));
         std::fs::write(&draft, names).unwrap();
         let date = SystemTime::UNIX_EPOCH + Duration::from_secs(1);
         std::fs::File::options().write(true).open(&draft).unwrap().set_modified(date).unwrap();
         std::fs::rename(draft, path).unwrap();
     };
     write("ann\n");
-    let _exporter = stage.exporter();
-    stage.until_polled(POOL, "ann", 1).await;
+    let _exporter = env.exporter();
+    env.until_polled(POOL, "ann", 1).await;
     write("ben\n");
-    stage.until_polled(POOL, "ben", 1).await;
+    env.until_polled(POOL, "ben", 1).await;
 }

@@ -4,7 +4,7 @@ use cognito_auth_core::event::{AuthEvent, EventRisk, UnixMillis, Word};
 use cognito_auth_simulator::world::World;
 
 use crate::exporter::{Exporter, Scrape};
-use crate::stage::{MINUTE, Stage, all_live, go_on, is, now, populate};
+use crate::test_env::{MINUTE, TestEnv, all_live, go_on, is, now, populate};
 
 const POOL: &str = "eu-west-1_History";
 const USER: &str = "user-0";
@@ -14,8 +14,8 @@ fn id_of(event: &AuthEvent) -> String {
 }
 
 /// How many records came of an event.
-fn records_of(stage: &Stage, id: &str) -> usize {
-    stage.receiver.records().iter().filter(|record| record.text("aws.cognito.event.id") == id).count()
+fn records_of(env: &TestEnv, id: &str) -> usize {
+    env.receiver.records().iter().filter(|record| record.text("aws.cognito.event.id") == id).count()
 }
 
 fn taken_over(world: &mut World, at: UnixMillis) -> AuthEvent {
@@ -33,9 +33,9 @@ fn events_total(scrape: &Scrape) -> f64 {
 }
 
 /// Waits until so many events are counted, and all their records came; checks that it stays so over three more polls.
-async fn settled(stage: &Stage, exporter: &Exporter, events: f64) -> Scrape {
+async fn settled(env: &TestEnv, exporter: &Exporter, events: f64) -> Scrape {
     exporter.until("every event, counted", |scrape| events_total(scrape) >= events);
-    stage.until_polled(POOL, USER, 4).await;
+    env.until_polled(POOL, USER, 4).await;
     let scrape = exporter.scrape();
     assert!(is(&scrape, "cognito_auth_events_total", &[], events), "{}", scrape.interesting());
     scrape
@@ -45,31 +45,31 @@ async fn settled(stage: &Stage, exporter: &Exporter, events: f64) -> Scrape {
 /// nothing was collected until that time had come. An attacker's sign-ins would go unseen for as long.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_dated_three_hours_ahead_hides_no_takeover() {
-    let stage = Stage::set(&all_live(POOL), |world| populate(world, POOL, 1, 1)).await;
-    let exporter = stage.exporter();
-    settled(&stage, &exporter, 1.0).await;
-    stage.simulation.world(|world| {
+    let env = TestEnv::set(&all_live(POOL), |world| populate(world, POOL, 1, 1)).await;
+    let exporter = env.exporter();
+    settled(&env, &exporter, 1.0).await;
+    env.simulation.world(|world| {
         let event = world.sign_in(UnixMillis(now().0 + 180 * MINUTE));
         world.arrive(POOL, USER, &event);
     });
-    settled(&stage, &exporter, 2.0).await;
-    stage.simulation.world(|world| {
+    settled(&env, &exporter, 2.0).await;
+    env.simulation.world(|world| {
         for second in 0..5 {
             let event = taken_over(world, UnixMillis(now().0 - second * 1000));
             world.arrive(POOL, USER, &event);
         }
     });
-    settled(&stage, &exporter, 7.0).await;
-    stage.conserved(&exporter, &[POOL]).await;
+    settled(&env, &exporter, 7.0).await;
+    env.conserved(&exporter, &[POOL]).await;
 }
 
 /// From a report about pages that overlap: an entry was listed twice, once before and once after it changed, and the client
 /// exported it again at every poll.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_id_in_two_states_on_a_page_is_at_most_two_records_and_then_silence() {
-    let stage = Stage::set(&all_live(POOL), |world| populate(world, POOL, 1, 1)).await;
-    let exporter = stage.exporter();
-    let id = stage.simulation.world(|world| {
+    let env = TestEnv::set(&all_live(POOL), |world| populate(world, POOL, 1, 1)).await;
+    let exporter = env.exporter();
+    let id = env.simulation.world(|world| {
         let passed = world.sign_in(now());
         let mut waits = passed.clone();
         waits.response = Some(Word::parse("InProgress"));
@@ -77,41 +77,41 @@ async fn one_id_in_two_states_on_a_page_is_at_most_two_records_and_then_silence(
         world.arrive(POOL, USER, &passed);
         id_of(&passed)
     });
-    stage.until_received(|records| records.iter().any(|record| record.text("aws.cognito.event.id") == id)).await;
-    stage.until_polled(POOL, USER, 6).await;
+    env.until_received(|records| records.iter().any(|record| record.text("aws.cognito.event.id") == id)).await;
+    env.until_polled(POOL, USER, 6).await;
     // What would come of those polls is delivered before the next event.
-    go_on(&stage, POOL, 1);
-    stage.until_received(|records| records.len() >= 3).await;
+    go_on(&env, POOL, 1);
+    env.until_received(|records| records.len() >= 3).await;
     let scrape = exporter.scrape();
     let superseded = scrape.sum("cognito_auth_superseded_outcomes_total", &[]);
     assert!((events_total(&scrape) - superseded - 3.0).abs() < 0.5, "{}", scrape.interesting());
     assert!(superseded < 1.5, "{}", scrape.interesting());
-    assert!(records_of(&stage, &id) <= 2);
+    assert!(records_of(&env, &id) <= 2);
 }
 
 /// From published samples, in which one event's dates differ by seconds between two sources: its date is no part of what an
 /// event is.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_that_comes_with_a_moved_date_is_a_revision() {
-    let stage = Stage::set(&all_live(POOL), |world| populate(world, POOL, 1, 1)).await;
-    let exporter = stage.exporter();
-    let mut event = stage.simulation.world(|world| {
+    let env = TestEnv::set(&all_live(POOL), |world| populate(world, POOL, 1, 1)).await;
+    let exporter = env.exporter();
+    let mut event = env.simulation.world(|world| {
         let mut event = world.sign_in(now());
         event.response = Some(Word::parse("InProgress"));
         world.arrive(POOL, USER, &event);
         event
     });
     let id = id_of(&event);
-    settled(&stage, &exporter, 2.0).await;
+    settled(&env, &exporter, 2.0).await;
     event.response = Some(Word::parse("Pass"));
     event.creation_date = event.creation_date.map(|date| UnixMillis(date.0 + 3000));
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.expire_event(POOL, USER, &id);
         world.arrive(POOL, USER, &event);
     });
-    let scrape = settled(&stage, &exporter, 3.0).await;
+    let scrape = settled(&env, &exporter, 3.0).await;
     assert!(is(&scrape, "cognito_auth_superseded_outcomes_total", &[], 1.0), "{}", scrape.interesting());
-    stage.conserved(&exporter, &[POOL]).await;
+    env.conserved(&exporter, &[POOL]).await;
 }
 
 /// From reports about clocks that nobody sets: the exporter's is five hours wrong from its first start on, either way. Here
@@ -121,30 +121,30 @@ async fn a_clock_that_is_hours_wrong_from_the_first_start_on_loses_and_repeats_n
     for hours in [-5, 5] {
         // Nothing says since when they are followed but the exporter's clock.
         let config = all_live(POOL).replace("followed_since = \"2020-01-01T00:00:00Z\"\n", "");
-        let stage = Stage::set(&config, |world| {
+        let env = TestEnv::set(&config, |world| {
             world.set_ahead(hours * 60 * MINUTE);
             populate(world, POOL, 1, 0);
             world.change_user(POOL, USER, |user| user.created = UnixMillis(user.created.0 - 100 * 24 * 60 * MINUTE));
         })
         .await;
         let happens = |ahead: i64| {
-            stage.simulation.world(|world| {
+            env.simulation.world(|world| {
                 let event = world.sign_in(UnixMillis(world.now().0 + ahead));
                 world.arrive(POOL, USER, &event);
             });
         };
-        let exporter = stage.exporter();
-        stage.until_polled(POOL, USER, 2).await;
+        let exporter = env.exporter();
+        env.until_polled(POOL, USER, 2).await;
         for round in 1..=3 {
             happens(180 * MINUTE);
             happens(0);
-            settled(&stage, &exporter, f64::from(2 * round)).await;
+            settled(&env, &exporter, f64::from(2 * round)).await;
         }
         exporter.kill();
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         happens(0);
-        settled(&stage, &exporter, 7.0).await;
-        stage.conserved(&exporter, &[POOL]).await;
+        settled(&env, &exporter, 7.0).await;
+        env.conserved(&exporter, &[POOL]).await;
     }
 }
 
@@ -152,15 +152,15 @@ async fn a_clock_that_is_hours_wrong_from_the_first_start_on_loses_and_repeats_n
 #[tokio::test(flavor = "multi_thread")]
 async fn a_date_header_that_is_missing_or_behind_repeats_nothing() {
     for header in [None, Some(-2 * 24 * 60 * MINUTE)] {
-        let stage = Stage::set(&all_live(POOL), |world| populate(world, POOL, 1, 70)).await;
-        stage.simulation.world(|world| world.date_header = header);
-        let exporter = stage.exporter();
-        settled(&stage, &exporter, 70.0).await;
-        go_on(&stage, POOL, 1);
-        settled(&stage, &exporter, 71.0).await;
-        stage.simulation.world(|world| world.date_header = Some(0));
-        go_on(&stage, POOL, 1);
-        settled(&stage, &exporter, 72.0).await;
-        stage.conserved(&exporter, &[POOL]).await;
+        let env = TestEnv::set(&all_live(POOL), |world| populate(world, POOL, 1, 70)).await;
+        env.simulation.world(|world| world.date_header = header);
+        let exporter = env.exporter();
+        settled(&env, &exporter, 70.0).await;
+        go_on(&env, POOL, 1);
+        settled(&env, &exporter, 71.0).await;
+        env.simulation.world(|world| world.date_header = Some(0));
+        go_on(&env, POOL, 1);
+        settled(&env, &exporter, 72.0).await;
+        env.conserved(&exporter, &[POOL]).await;
     }
 }

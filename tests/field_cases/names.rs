@@ -7,7 +7,7 @@ use cognito_auth_simulator::fault::Fault;
 use cognito_auth_simulator::world::{Pool, User, World};
 
 use crate::exporter::Exporter;
-use crate::stage::{MINUTE, Stage, is, now, said, sign_ins};
+use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Names1";
 const DESCRIBE: &str = "DescribeUserPool";
@@ -36,8 +36,8 @@ fn add(world: &mut World, username: &str, change: impl FnOnce(&mut User)) {
     });
 }
 
-fn sign_in(stage: &Stage, users: &[&str]) {
-    stage.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
+fn sign_in(env: &TestEnv, users: &[&str]) {
+    env.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
 }
 
 fn until_followed(exporter: &Exporter, users: usize) {
@@ -45,49 +45,49 @@ fn until_followed(exporter: &Exporter, users: usize) {
 }
 
 /// Who is in the ledger of an exporter that has stopped.
-async fn stored(stage: &Stage) -> Vec<String> {
-    let ledger = stage.opened_ledger();
+async fn stored(env: &TestEnv) -> Vec<String> {
+    let ledger = env.opened_ledger();
     let usernames = ledger.usernames(POOL).collect::<Result<_, _>>().unwrap();
     ledger.close().await;
     usernames
 }
 
 /// Waits until so many live events were counted, and everybody was asked again; checks that it was no more.
-async fn until_counted(stage: &Stage, exporter: &Exporter, events: usize, users: &[&str]) {
+async fn until_counted(env: &TestEnv, exporter: &Exporter, events: usize, users: &[&str]) {
     exporter.until(&format!("{events} events"), |scrape| {
         scrape.sum("cognito_auth_events_total", &[]) > events as f64 - 0.5
     });
     let users: BTreeSet<_> = users.iter().map(|user| (*user).to_owned()).collect();
     for _ in 0..2 {
-        stage.forget_calls();
-        stage.until_all_polled(POOL, &users).await;
+        env.forget_calls();
+        env.until_all_polled(POOL, &users).await;
     }
     let scrape = exporter.scrape();
     assert!(is(&scrape, "cognito_auth_events_total", &[], events as f64), "{}", scrape.interesting());
 }
 
 /// Waits until a listing that begins from now on has been read and settled.
-async fn another_round(stage: &Stage, operation: &str) {
+async fn another_round(env: &TestEnv, operation: &str) {
     let listings = |world: &World| world.calls().total_of(operation);
-    let before = stage.simulation.world(|world| listings(world));
-    stage.until("two more listings", |world| listings(world) >= before + 2).await;
+    let before = env.simulation.world(|world| listings(world));
+    env.until("two more listings", |world| listings(world) >= before + 2).await;
 }
 
 /// An attack: a user takes the name that the administrator excludes, in an attribute that users write.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_leaves_the_roster_by_writing_an_excluded_name_into_an_attribute() {
     for accepted in [&[][..], &["preferred_username"]] {
-        let stage = Stage::set(&config("all_users = true\nexclude = [\"synthetic-monitoring\"]"), |world| {
+        let env = TestEnv::set(&config("all_users = true\nexclude = [\"synthetic-monitoring\"]"), |world| {
             pool(world, accepted, None);
             add(world, "synthetic-monitoring", |_| {});
             add(world, "mallory", |user| user.set_attribute("preferred_username", "synthetic-monitoring"));
         })
         .await;
-        let exporter = stage.exporter();
-        stage.until_polled(POOL, "mallory", 1).await;
-        sign_in(&stage, &["mallory"]);
-        until_counted(&stage, &exporter, 1, &["mallory"]).await;
-        assert_eq!(stage.polled(POOL), ["mallory".to_owned()].into());
+        let exporter = env.exporter();
+        env.until_polled(POOL, "mallory", 1).await;
+        sign_in(&env, &["mallory"]);
+        until_counted(&env, &exporter, 1, &["mallory"]).await;
+        assert_eq!(env.polled(POOL), ["mallory".to_owned()].into());
         // Who signs in with another's name is worth a line; who merely carries it is not.
         if accepted.is_empty() {
             assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
@@ -101,35 +101,35 @@ async fn nobody_leaves_the_roster_by_writing_an_excluded_name_into_an_attribute(
 /// An attack: a listed user takes the name of a user who is followed by hand and in no listing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_whose_name_another_takes_is_followed_on_and_so_is_the_other() {
-    let stage = Stage::set(&config("usernames = [\"ceo\"]\ngroups = [\"staff\"]"), |world| {
+    let env = TestEnv::set(&config("usernames = [\"ceo\"]\ngroups = [\"staff\"]"), |world| {
         pool(world, &["preferred_username"], None);
         ["ceo", "mallory", "ann"].iter().for_each(|name| add(world, name, |_| {}));
         ["mallory", "ann"].iter().for_each(|name| world.add_to_group(POOL, "staff", name));
     })
     .await;
-    let exporter = stage.exporter();
-    stage.until_polled(POOL, "ceo", 1).await;
+    let exporter = env.exporter();
+    env.until_polled(POOL, "ceo", 1).await;
     until_followed(&exporter, 3);
-    sign_in(&stage, &["ceo", "mallory"]);
-    until_counted(&stage, &exporter, 2, &["ceo", "mallory", "ann"]).await;
+    sign_in(&env, &["ceo", "mallory"]);
+    until_counted(&env, &exporter, 2, &["ceo", "mallory", "ann"]).await;
 
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.change_user(POOL, "mallory", |user| user.set_attribute("preferred_username", "ceo"));
     });
-    another_round(&stage, "ListUsersInGroup").await;
-    sign_in(&stage, &["ceo", "mallory"]);
-    until_counted(&stage, &exporter, 4, &["ceo", "mallory", "ann"]).await;
-    another_round(&stage, "ListUsersInGroup").await;
+    another_round(&env, "ListUsersInGroup").await;
+    sign_in(&env, &["ceo", "mallory"]);
+    until_counted(&env, &exporter, 4, &["ceo", "mallory", "ann"]).await;
+    another_round(&env, "ListUsersInGroup").await;
     let warnings = said(&exporter.log(), &["WARN"]);
     assert!(warnings.len() == 1 && warnings[0].contains("several users claim a configured name"), "{warnings:?}");
     assert!(!warnings[0].contains("ceo") && !warnings[0].contains("mallory"), "{warnings:?}");
     until_followed(&exporter, 3);
 
     // She leaves the listing, and takes nothing with her.
-    stage.simulation.world(|world| world.remove_from_group(POOL, "staff", "mallory"));
+    env.simulation.world(|world| world.remove_from_group(POOL, "staff", "mallory"));
     until_followed(&exporter, 2);
-    sign_in(&stage, &["ceo"]);
-    until_counted(&stage, &exporter, 5, &["ceo", "ann"]).await;
+    sign_in(&env, &["ceo"]);
+    until_counted(&env, &exporter, 5, &["ceo", "ann"]).await;
     exporter.until_said("no configured name is claimed by several users any more");
     assert!(exporter.stop().success());
 }
@@ -137,7 +137,7 @@ async fn a_user_whose_name_another_takes_is_followed_on_and_so_is_the_other() {
 /// A kind of report: a name in another case than the directory has it is a second target for the same history.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_in_another_case_is_the_same_user_where_the_pool_ignores_case() {
-    let stage = Stage::set(&config("usernames = [\"Alice\"]\ngroups = [\"staff\"]"), |world| {
+    let env = TestEnv::set(&config("usernames = [\"Alice\"]\ngroups = [\"staff\"]"), |world| {
         pool(world, &[], Some(false));
         ["alice", "bob"].iter().for_each(|name| {
             add(world, name, |_| {});
@@ -145,39 +145,39 @@ async fn a_name_in_another_case_is_the_same_user_where_the_pool_ignores_case() {
         });
     })
     .await;
-    let exporter = stage.exporter();
-    stage.until_polled(POOL, "alice", 1).await;
-    another_round(&stage, "ListUsersInGroup").await;
-    sign_in(&stage, &["alice"]);
-    until_counted(&stage, &exporter, 1, &["alice", "bob"]).await;
+    let exporter = env.exporter();
+    env.until_polled(POOL, "alice", 1).await;
+    another_round(&env, "ListUsersInGroup").await;
+    sign_in(&env, &["alice"]);
+    until_counted(&env, &exporter, 1, &["alice", "bob"]).await;
     until_followed(&exporter, 2);
-    assert_eq!(stage.polled(POOL), ["alice".to_owned(), "bob".to_owned()].into());
-    stage.until_received(|records| !records.is_empty()).await;
-    assert_eq!(stage.receiver.records().len(), 1);
+    assert_eq!(env.polled(POOL), ["alice".to_owned(), "bob".to_owned()].into());
+    env.until_received(|records| !records.is_empty()).await;
+    assert_eq!(env.receiver.records().len(), 1);
     assert!(exporter.stop().success());
 }
 
 /// The counterpart: where the pool tells cases apart, `Alice` and `alice` are two users.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_in_two_cases_are_two_users_where_the_pool_tells_them_apart() {
-    let stage = Stage::set(&config("usernames = [\"Alice\"]\ngroups = [\"staff\"]\nexclude = [\"BOB\"]"), |world| {
+    let env = TestEnv::set(&config("usernames = [\"Alice\"]\ngroups = [\"staff\"]\nexclude = [\"BOB\"]"), |world| {
         pool(world, &[], None);
         ["alice", "Alice", "bob"].iter().for_each(|name| add(world, name, |_| {}));
         ["alice", "bob"].iter().for_each(|name| world.add_to_group(POOL, "staff", name));
     })
     .await;
-    let exporter = stage.exporter();
-    stage.until_polled(POOL, "Alice", 1).await;
+    let exporter = env.exporter();
+    env.until_polled(POOL, "Alice", 1).await;
     until_followed(&exporter, 3);
-    sign_in(&stage, &["alice", "Alice", "bob"]);
-    until_counted(&stage, &exporter, 3, &["alice", "Alice", "bob"]).await;
+    sign_in(&env, &["alice", "Alice", "bob"]);
+    until_counted(&env, &exporter, 3, &["alice", "Alice", "bob"]).await;
     assert!(exporter.stop().success());
 }
 
 /// A kind of report: an exclusion by address in another case is ignored, and the monitoring account fills the counters.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verified_sign_in_address_excludes_its_user_as_the_pool_compares_it() {
-    let stage = Stage::set(&config("all_users = true\nexclude = [\"Synthetic@Example.com\"]"), |world| {
+    let env = TestEnv::set(&config("all_users = true\nexclude = [\"Synthetic@Example.com\"]"), |world| {
         pool(world, &["email"], Some(false));
         add(world, "0b0e1f5c", |user| user.set_attribute("email", "synthetic@example.com"));
         add(world, "ann", |_| {});
@@ -188,11 +188,11 @@ async fn a_verified_sign_in_address_excludes_its_user_as_the_pool_compares_it() 
         });
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_followed(&exporter, 2);
-    sign_in(&stage, &["0b0e1f5c", "ann", "mallory"]);
-    until_counted(&stage, &exporter, 2, &["ann", "mallory"]).await;
-    assert_eq!(stage.polled(POOL), ["ann".to_owned(), "mallory".to_owned()].into());
+    sign_in(&env, &["0b0e1f5c", "ann", "mallory"]);
+    until_counted(&env, &exporter, 2, &["ann", "mallory"]).await;
+    assert_eq!(env.polled(POOL), ["ann".to_owned(), "mallory".to_owned()].into());
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert!(exporter.stop().success());
 }
@@ -200,17 +200,17 @@ async fn a_verified_sign_in_address_excludes_its_user_as_the_pool_compares_it() 
 /// An attack, or two stale pages: two users have one excluded address. Neither may be lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_excluded_address_that_two_users_have_excludes_neither() {
-    let stage = Stage::set(&config("all_users = true\nexclude = [\"shared@example.com\"]"), |world| {
+    let env = TestEnv::set(&config("all_users = true\nexclude = [\"shared@example.com\"]"), |world| {
         pool(world, &["email"], None);
         ["ann", "ben"].iter().for_each(|name| {
             add(world, name, |user| user.set_attribute("email", "shared@example.com"));
         });
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_followed(&exporter, 2);
-    sign_in(&stage, &["ann", "ben"]);
-    until_counted(&stage, &exporter, 2, &["ann", "ben"]).await;
+    sign_in(&env, &["ann", "ben"]);
+    until_counted(&env, &exporter, 2, &["ann", "ben"]).await;
     exporter.until_said("several users claim a configured name");
     assert!(exporter.stop().success());
 }
@@ -220,46 +220,46 @@ async fn an_excluded_address_that_two_users_have_excludes_neither() {
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_learnt_later_join_what_was_followed_under_each() {
     let settings = "usernames = [\"Ann@example.com\"]\ngroups = [\"staff\"]";
-    let stage = Stage::set(&config(settings), |world| {
+    let env = TestEnv::set(&config(settings), |world| {
         pool(world, &["email"], Some(false));
         add(world, "ann", |user| user.set_attribute("email", "ann@example.com"));
         world.add_to_group(POOL, "staff", "ann");
         world.inject(Fault::access_denied().on(DESCRIBE));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     until_followed(&exporter, 2);
-    stage.until_polled(POOL, "Ann@example.com", 1).await;
+    env.until_polled(POOL, "Ann@example.com", 1).await;
     exporter.until_said("only usernames and subs name its users");
-    let asked = stage.simulation.world(|world| world.calls().count(DESCRIBE));
-    another_round(&stage, "ListUsersInGroup").await;
-    assert_eq!(stage.simulation.world(|world| world.calls().total_of(DESCRIBE)), asked as u64, "no call a round");
+    let asked = env.simulation.world(|world| world.calls().count(DESCRIBE));
+    another_round(&env, "ListUsersInGroup").await;
+    assert_eq!(env.simulation.world(|world| world.calls().total_of(DESCRIBE)), asked as u64, "no call a round");
 
     // The permission comes, and with it a change of the configuration, which asks again.
-    stage.simulation.world(World::cure_all);
-    stage.reconfigure(&config(settings).replace("interval = \"10s\"", "interval = \"11s\""));
+    env.simulation.world(World::cure_all);
+    env.reconfigure(&config(settings).replace("interval = \"10s\"", "interval = \"11s\""));
     exporter.until_said("it is known what names users");
     until_followed(&exporter, 1);
-    sign_in(&stage, &["ann"]);
-    until_counted(&stage, &exporter, 1, &["ann"]).await;
-    assert_eq!(stage.polled(POOL), ["ann".to_owned()].into());
+    sign_in(&env, &["ann"]);
+    until_counted(&env, &exporter, 1, &["ann"]).await;
+    assert_eq!(env.polled(POOL), ["ann".to_owned()].into());
 
     // Once known it stays known: nobody is dropped or doubled by a denial later on.
-    stage.simulation.world(|world| world.inject(Fault::access_denied().on(DESCRIBE)));
-    stage.reconfigure(&config(settings));
-    another_round(&stage, "ListUsersInGroup").await;
-    sign_in(&stage, &["ann"]);
-    until_counted(&stage, &exporter, 2, &["ann"]).await;
+    env.simulation.world(|world| world.inject(Fault::access_denied().on(DESCRIBE)));
+    env.reconfigure(&config(settings));
+    another_round(&env, "ListUsersInGroup").await;
+    sign_in(&env, &["ann"]);
+    until_counted(&env, &exporter, 2, &["ann"]).await;
     until_followed(&exporter, 1);
     assert!(exporter.stop().success());
-    assert_eq!(stored(&stage).await, ["ann"]);
+    assert_eq!(stored(&env).await, ["ann"]);
 }
 
 /// The same where nothing could be listed: what was counted under the name given is not counted again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_counted_under_a_name_is_not_counted_again_when_its_user_is_found() {
     let settings = "usernames = [\"ANN\"]\nall_users = true";
-    let stage = Stage::set(&config(settings), |world| {
+    let env = TestEnv::set(&config(settings), |world| {
         pool(world, &[], Some(false));
         world.add_user_with(POOL, "ann", |user| {
             // All her events would be live to a newcomer.
@@ -268,17 +268,17 @@ async fn what_was_counted_under_a_name_is_not_counted_again_when_its_user_is_fou
         world.inject(Fault::access_denied().on("ListUsers"));
     })
     .await;
-    let exporter = stage.exporter();
-    stage.until_polled(POOL, "ANN", 1).await;
-    sign_in(&stage, &["ann"]);
-    until_counted(&stage, &exporter, 1, &["ANN"]).await;
-    stage.simulation.world(World::cure_all);
-    stage.until_polled(POOL, "ann", 2).await;
-    sign_in(&stage, &["ann"]);
-    until_counted(&stage, &exporter, 2, &["ann"]).await;
+    let exporter = env.exporter();
+    env.until_polled(POOL, "ANN", 1).await;
+    sign_in(&env, &["ann"]);
+    until_counted(&env, &exporter, 1, &["ANN"]).await;
+    env.simulation.world(World::cure_all);
+    env.until_polled(POOL, "ann", 2).await;
+    sign_in(&env, &["ann"]);
+    until_counted(&env, &exporter, 2, &["ann"]).await;
     until_followed(&exporter, 1);
     assert!(exporter.stop().success());
-    assert_eq!(stored(&stage).await, ["ann"]);
+    assert_eq!(stored(&env).await, ["ann"]);
 }
 
 /// Names are compared before they are hidden.
@@ -287,19 +287,19 @@ async fn names_are_compared_in_clear_where_the_ledger_knows_hashes() {
     let key = "0123456789abcdef".repeat(4);
     let settings = "usernames = [\"Alice\"]\ngroups = [\"staff\"]\nexclude = [\"Bob@Example.com\"]";
     let privacy = "[privacy]\nusername = \"hash\"\nhash_key_file = \"{directory}/key\"\n";
-    let stage = Stage::set(&format!("{}{privacy}", config(settings)), |world| {
+    let env = TestEnv::set(&format!("{}{privacy}", config(settings)), |world| {
         pool(world, &["email"], Some(false));
         add(world, "alice", |_| {});
         add(world, "bob", |user| user.set_attribute("email", "bob@example.com"));
         ["alice", "bob"].iter().for_each(|name| world.add_to_group(POOL, "staff", name));
     })
     .await;
-    stage.file("key", &key);
-    let exporter = stage.exporter();
-    stage.until_polled(POOL, "alice", 1).await;
-    another_round(&stage, "ListUsersInGroup").await;
-    sign_in(&stage, &["alice", "bob"]);
-    until_counted(&stage, &exporter, 1, &["alice"]).await;
+    env.file("key", &key);
+    let exporter = env.exporter();
+    env.until_polled(POOL, "alice", 1).await;
+    another_round(&env, "ListUsersInGroup").await;
+    sign_in(&env, &["alice", "bob"]);
+    until_counted(&env, &exporter, 1, &["alice"]).await;
     until_followed(&exporter, 1);
     assert!(exporter.stop().success());
 }

@@ -4,14 +4,14 @@
 use std::collections::BTreeSet;
 
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_exporter::stop_point::Step;
+use cognito_auth_exporter::failpoint::Step;
 use cognito_auth_simulator::fault::{Fault, Refusal};
 use cognito_auth_simulator::quota::{Category, Quotas};
 use cognito_auth_simulator::world::Pool;
 
 use crate::exporter::Exporter;
 use crate::receiver::Received;
-use crate::stage::{MINUTE, READ, Stage, is, now, of, said, sign_ins};
+use crate::test_env::{MINUTE, READ, TestEnv, is, now, of, said, sign_ins};
 
 const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
 const UP: &str = "cognito_exporter_pool_up";
@@ -30,14 +30,14 @@ async fn a_share_of_an_absurd_limit_is_a_rate_that_could_be_configured() {
         (0, 10.0, "the account's limit cannot be read"),
         (-5, 10.0, "the account's limit cannot be read"),
     ] {
-        let stage = Stage::set(&config, |world| {
+        let env = TestEnv::set(&config, |world| {
             *world.quotas() = Quotas::documented();
             world.quotas().report_limit(Category::UserResourceRead, reported);
             world.add_pool(Pool::new(POOL));
             world.add_user(POOL, "ann");
         })
         .await;
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         exporter.until_said(told);
         exporter.until(&format!("a budget of {budget}"), |scrape| is(scrape, BUDGET, &[], budget));
         assert_eq!(said(&exporter.log(), &["WARN"]).len(), 1, "{}", exporter.log());
@@ -56,7 +56,7 @@ async fn a_pool_that_refuses_stays_down_while_its_account_is_throttled() {
          [[pools]]\nid = {BUSY:?}\nusernames = [\"cat\", \"nobody\"]\n\
          [poll]\nrequests_per_second = 200\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n"
     );
-    let stage = Stage::set(&config, |world| {
+    let env = TestEnv::set(&config, |world| {
         world.add_pool(Pool::new(REFUSES));
         world.add_user(REFUSES, "ann");
         world.add_user(REFUSES, "ben");
@@ -66,29 +66,28 @@ async fn a_pool_that_refuses_stays_down_while_its_account_is_throttled() {
         world.inject(Fault::from(plan).on(READ).in_pool(REFUSES));
     })
     .await;
-    let exporter = stage.exporter();
+    let exporter = env.exporter();
     exporter.until_said("the pool cannot be polled");
     exporter.until("one pool up, one down", |scrape| {
         is(scrape, UP, &[&of(REFUSES)], 0.0) && is(scrape, UP, &[&of(BUSY)], 1.0)
     });
     // Faults met first are those that were injected first: the pool's next probe is throttled like everything else.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         world.cure_all();
         world.inject(Fault::throttle().on(READ));
         world.calls_mut().clear();
     });
-    stage.until_polled(REFUSES, "ann", 0).await;
-    stage
-        .until("a throttled probe of the pool that refuses", |world| {
-            world.calls().of(READ).any(|call| call.pool.as_deref() == Some(REFUSES))
-        })
-        .await;
+    env.until_polled(REFUSES, "ann", 0).await;
+    env.until("a throttled probe of the pool that refuses", |world| {
+        world.calls().of(READ).any(|call| call.pool.as_deref() == Some(REFUSES))
+    })
+    .await;
     // Two scrapes that follow each other: the answer to the probe is in the second.
     exporter.until("the throttle, counted", |scrape| {
         scrape.sum("cognito_exporter_api_requests_total", &["outcome=\"throttled\""]) > 1.5
     });
-    let calls = stage.reads(|_| true).len();
-    stage.until("more calls", |world| world.calls().of(READ).count() > calls + 1).await;
+    let calls = env.reads(|_| true).len();
+    env.until("more calls", |world| world.calls().of(READ).count() > calls + 1).await;
     let scrape = exporter.scrape();
     assert!(is(&scrape, UP, &[&of(REFUSES)], 0.0), "{}", scrape.interesting());
     assert!(is(&scrape, UP, &[&of(BUSY)], 1.0), "{}", scrape.interesting());
@@ -108,22 +107,22 @@ fn twice(names: &[&str]) -> String {
 
 /// Waits until the events of `names` in the simulation are counted and delivered, each once but for repeats after a crash, and
 /// these users are followed.
-async fn each_once(stage: &Stage, exporter: &Exporter, names: &[&str], repeats_max: usize) {
-    let there: BTreeSet<_> = stage.simulation.world(|world| {
+async fn each_once(env: &TestEnv, exporter: &Exporter, names: &[&str], repeats_max: usize) {
+    let there: BTreeSet<_> = env.simulation.world(|world| {
         let events = names.iter().flat_map(|name| world.history(TWICE, name));
         events.map(|event| event.id.unwrap()).collect()
     });
     let count = there.len() as f64;
     exporter.until("every event, counted", |scrape| scrape.sum(EVENTS, &[]) > count - 0.5);
     exporter.until("each user once", |scrape| is(scrape, USERS, &[], names.len() as f64));
-    stage.until_received(|records| records.len() >= there.len()).await;
+    env.until_received(|records| records.len() >= there.len()).await;
     // Whoever is there is polled twice more: nothing else comes of it.
-    let calls = stage.reads(|_| true).len();
-    stage.until("more polls", |world| world.calls().of(READ).count() >= calls + 3 * names.len()).await;
+    let calls = env.reads(|_| true).len();
+    env.until("more polls", |world| world.calls().of(READ).count() >= calls + 3 * names.len()).await;
     let scrape = exporter.scrape();
     assert!(is(&scrape, EVENTS, &[], count), "{count} events: {}", scrape.interesting());
     assert!(is(&scrape, "cognito_auth_history_events_total", &[], 0.0), "{}", scrape.interesting());
-    let records = stage.receiver.records();
+    let records = env.receiver.records();
     let uids: BTreeSet<_> = records.iter().map(Received::uid).collect();
     assert_eq!(uids.len(), there.len());
     assert!(records.len() <= there.len() + repeats_max, "{} records of {} events", records.len(), there.len());
@@ -134,7 +133,7 @@ async fn each_once(stage: &Stage, exporter: &Exporter, names: &[&str], repeats_m
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_is_listed_by_hand_under_two_names_is_followed_and_counted_once() {
     let names = ["alice", "alice@example.com", "ben"];
-    let stage = Stage::set(&twice(&names), |world| {
+    let env = TestEnv::set(&twice(&names), |world| {
         world.add_pool(Pool::new(TWICE));
         world.add_user_with(TWICE, "alice", |user| user.set_attribute("email", "alice@example.com"));
         world.add_user(TWICE, "ben");
@@ -143,32 +142,32 @@ async fn a_user_who_is_listed_by_hand_under_two_names_is_followed_and_counted_on
         sign_ins(world, TWICE, "ben", 2, UnixMillis(now().0 - MINUTE));
     })
     .await;
-    let exporter = stage.exporter();
-    each_once(&stage, &exporter, &["alice", "ben"], 0).await;
+    let exporter = env.exporter();
+    each_once(&env, &exporter, &["alice", "ben"], 0).await;
     let told = said(&exporter.log(), &["configured names belong to users who are followed under another name"]);
     assert!(told.len() == 1 && told[0].contains("names=1"), "{told:?}");
     assert!(!exporter.log().contains("alice"), "{}", exporter.log());
     exporter.kill();
     // What comes while nobody looks is more than a page.
-    stage.simulation.world(|world| {
+    env.simulation.world(|world| {
         for event in 0..100 {
             let event = world.sign_in(UnixMillis(now().0 - event * 100));
             world.arrive(TWICE, "alice", &event);
         }
     });
-    let exporter = stage.exporter();
-    each_once(&stage, &exporter, &["alice", "ben"], 0).await;
+    let exporter = env.exporter();
+    each_once(&env, &exporter, &["alice", "ben"], 0).await;
     assert_eq!(said(&exporter.log(), &["configured names"]), Vec::<String>::new(), "it was known");
     // Whichever of the names stays, the user does.
     for left in ["alice", "alice@example.com"] {
         let reloads = || said(&exporter.log(), &["the configuration was read again"]).len();
         let before = reloads();
-        stage.reconfigure(&twice(&[left, "ben"]));
+        env.reconfigure(&twice(&[left, "ben"]));
         exporter.signal("HUP");
         exporter.until("a reload", |_| reloads() > before);
-        stage.until_polled(TWICE, left, 2).await;
-        stage.simulation.world(|world| sign_ins(world, TWICE, "alice", 1, now()));
-        each_once(&stage, &exporter, &["alice", "ben"], 0).await;
+        env.until_polled(TWICE, left, 2).await;
+        env.simulation.world(|world| sign_ins(world, TWICE, "alice", 1, now()));
+        each_once(&env, &exporter, &["alice", "ben"], 0).await;
     }
     assert!(exporter.stop().success());
 }
@@ -178,18 +177,18 @@ async fn a_user_who_is_listed_by_hand_under_two_names_is_followed_and_counted_on
 async fn two_names_of_a_user_are_one_wherever_the_process_dies() {
     for (step, counts) in [(Step::PageRead, 2..=2), (Step::LedgerApplied, 3..=5), (Step::LedgerAnswered, 3..=5)] {
         for count in counts {
-            let stage = Stage::set(&twice(&["alice", "alice@example.com"]), |world| {
+            let env = TestEnv::set(&twice(&["alice", "alice@example.com"]), |world| {
                 world.add_pool(Pool::new(TWICE));
                 world.add_user_with(TWICE, "alice", |user| user.set_attribute("email", "alice@example.com"));
                 sign_ins(world, TWICE, "alice", 3, UnixMillis(now().0 - MINUTE));
             })
             .await;
-            let mut command = stage.command();
+            let mut command = env.command();
             command.env("COGNITO_EXPORTER_TEST_STOP_AT", format!("{}:{count}", step.name()));
             let mut dying = Exporter::spawned(command);
             assert!(!dying.ended().success());
-            let exporter = stage.exporter();
-            each_once(&stage, &exporter, &["alice"], 3).await;
+            let exporter = env.exporter();
+            each_once(&env, &exporter, &["alice"], 3).await;
             assert!(exporter.stop().success());
         }
     }

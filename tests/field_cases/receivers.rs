@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::exporter::Exporter;
 use crate::receiver::{Received, Reply};
-use crate::stage::{Stage, Terms, is, now, populate, said, sign_ins};
+use crate::test_env::{Terms, TestEnv, is, now, populate, said, sign_ins};
 use crate::transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requests};
 
 const POOL: &str = "eu-west-1_Receivers";
@@ -20,8 +20,8 @@ const RECORDS: usize = USERS * 50;
 const QUARANTINED: &str = "cognito_exporter_quarantined_records";
 const WAITING: &str = "cognito_exporter_outbox_records";
 
-async fn three_hundred(over: Over, otlp: &str) -> Stage {
-    over.stage(None, otlp, POOL, |world| populate(world, POOL, USERS, EVENTS)).await
+async fn three_hundred(over: Over, otlp: &str) -> TestEnv {
+    over.env(None, otlp, POOL, |world| populate(world, POOL, USERS, EVENTS)).await
 }
 
 fn http(status: u16, content_type: &'static str, body: &'static str) -> Reply {
@@ -35,9 +35,9 @@ fn all_waits(exporter: &Exporter) {
 }
 
 /// The receiver is well again: everything is delivered once, nothing is in quarantine, and the end of the fault was told.
-async fn all_comes_after_the_cure(stage: &Stage, exporter: Exporter) {
-    stage.receiver.answer_always(Reply::Ok);
-    stage.conserved(&exporter, &[POOL]).await;
+async fn all_comes_after_the_cure(env: &TestEnv, exporter: Exporter) {
+    env.receiver.answer_always(Reply::Ok);
+    env.conserved(&exporter, &[POOL]).await;
     Came { accepted: RECORDS, ..Came::default() }.check(&exporter);
     exporter.until_said(ENDED);
     assert!(exporter.stop().success());
@@ -63,16 +63,16 @@ fn stderr(output: &Output) -> String {
 #[test]
 fn a_receiver_short_of_memory_is_waited_for_and_its_batches_stay_whole() {
     for_each(["data refused due to high memory usage", "sending queue is full", "quota exceeded"], async |words| {
-        let stage = three_hundred(Over::Grpc, "").await;
-        stage.receiver.answer_always(Reply::Code(Code::ResourceExhausted, words));
-        let exporter = stage.exporter();
+        let env = three_hundred(Over::Grpc, "").await;
+        env.receiver.answer_always(Reply::Code(Code::ResourceExhausted, words));
+        let exporter = env.exporter();
         let scrape = until_requests(&exporter, "retry", 4.0);
         assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
         all_waits(&exporter);
         told(&exporter, "WARN", words, "raise what the receiver allows");
-        let first = stage.receiver.exports()[0].records;
-        assert!(stage.receiver.exports().iter().all(|export| export.records == first), "it was split");
-        all_comes_after_the_cure(&stage, exporter).await;
+        let first = env.receiver.exports()[0].records;
+        assert!(env.receiver.exports().iter().all(|export| export.records == first), "it was split");
+        all_comes_after_the_cure(&env, exporter).await;
     });
 }
 
@@ -85,15 +85,15 @@ fn a_server_that_wants_tls_has_refused_no_record_and_https_is_the_remedy() {
     const GO: &str = "Client sent an HTTP request to an HTTPS server.\n";
     let answers = [(http(400, "text/html", NGINX), "HTTPS port"), (http(400, "text/plain", GO), "HTTPS server")];
     for_each(answers, async |(reply, words)| {
-        let stage = three_hundred(Over::Http, "").await;
-        stage.receiver.answer_always(reply);
-        let exporter = stage.exporter();
+        let env = three_hundred(Over::Http, "").await;
+        env.receiver.answer_always(reply);
+        let exporter = env.exporter();
         until_requests(&exporter, "refused", 1.0);
         all_waits(&exporter);
         told(&exporter, "ERROR", words, "https://");
-        all_comes_after_the_cure(&stage, exporter).await;
+        all_comes_after_the_cure(&env, exporter).await;
         // Each was one request of a whole batch.
-        let exports = stage.receiver.exports();
+        let exports = env.receiver.exports();
         assert!(exports.iter().filter(|export| export.records < exports[0].records).count() <= 1, "it was split");
     });
 }
@@ -111,13 +111,13 @@ fn a_success_in_other_words_than_otlps_acknowledges_nothing() {
         (http(200, "text/html", "<html>Please log in</html>"), "check the endpoint"),
     ];
     for_each(answers, async |(reply, remedy)| {
-        let stage = three_hundred(Over::Http, "").await;
-        stage.receiver.answer_always(reply);
-        let exporter = stage.exporter();
+        let env = three_hundred(Over::Http, "").await;
+        env.receiver.answer_always(reply);
+        let exporter = env.exporter();
         until_requests(&exporter, "refused", 1.0);
         all_waits(&exporter);
         told(&exporter, "ERROR", "20", remedy);
-        all_comes_after_the_cure(&stage, exporter).await;
+        all_comes_after_the_cure(&env, exporter).await;
     });
 }
 
@@ -125,9 +125,9 @@ fn a_success_in_other_words_than_otlps_acknowledges_nothing() {
 #[test]
 fn a_receiver_that_says_ok_is_believed_if_the_configuration_says_so_and_a_web_page_is_not() {
     for_each([("text/plain", "OK", true), ("text/html", "<html>OK</html>", false)], async |(kind, body, is_taken)| {
-        let stage = three_hundred(Over::Http, "accept_any_2xx = true\n").await;
-        stage.receiver.answer_always(http(200, kind, body));
-        let exporter = stage.exporter();
+        let env = three_hundred(Over::Http, "accept_any_2xx = true\n").await;
+        env.receiver.answer_always(http(200, kind, body));
+        let exporter = env.exporter();
         if is_taken {
             exporter.until("all of them acknowledged", |scrape| {
                 let accepted = &["outcome=\"accepted\""];
@@ -139,7 +139,7 @@ fn a_receiver_that_says_ok_is_believed_if_the_configuration_says_so_and_a_web_pa
         } else {
             until_requests(&exporter, "refused", 1.0);
             all_waits(&exporter);
-            all_comes_after_the_cure(&stage, exporter).await;
+            all_comes_after_the_cure(&env, exporter).await;
         }
     });
 }
@@ -148,10 +148,10 @@ fn a_receiver_that_says_ok_is_believed_if_the_configuration_says_so_and_a_web_pa
 #[test]
 fn a_partial_success_in_snake_case_is_one() {
     for_each([Over::Http], async |over| {
-        let stage = three_hundred(over, "batch_size = 1000\n").await;
+        let env = three_hundred(over, "batch_size = 1000\n").await;
         let body = r#"{"partial_success":{"rejected_log_records":"1","error_message":"too old"}}"#;
-        stage.receiver.answer_always(http(200, "application/json", body));
-        let exporter = stage.exporter();
+        env.receiver.answer_always(http(200, "application/json", body));
+        let exporter = env.exporter();
         let scrape = exporter.until("all of them acknowledged", |scrape| {
             scrape.sum("cognito_exporter_otlp_records_total", &[]) >= RECORDS as f64
         });
@@ -179,18 +179,18 @@ fn details_of_a_status_that_are_not_base64_are_no_answer_and_end_nothing() {
             if code == Code::Ok && !in_trailers {
                 continue;
             }
-            let stage = three_hundred(Over::Grpc, "").await;
-            stage.receiver.answer_always(Reply::Details { code, details, in_trailers });
-            let check = stage.run(&["check"]);
+            let env = three_hundred(Over::Grpc, "").await;
+            env.receiver.answer_always(Reply::Details { code, details, in_trailers });
+            let check = env.run(&["check"]);
             assert_eq!(check.status.code(), Some(1), "{}", stderr(&check));
-            let exporter = stage.exporter();
+            let exporter = env.exporter();
             let scrape = until_requests(&exporter, "retry", 2.0);
             assert!(requests(&scrape, "refused") < 0.5, "{}", scrape.interesting());
             all_waits(&exporter);
             told(&exporter, "WARN", "grpc-status-details-bin is not base64", "");
             assert_eq!(exporter.ask("/healthz").0, 200);
             assert!(!exporter.log().contains("panicked"), "{}", exporter.log());
-            all_comes_after_the_cure(&stage, exporter).await;
+            all_comes_after_the_cure(&env, exporter).await;
         }
     });
 }
@@ -202,16 +202,16 @@ fn an_answer_that_is_too_large_to_read_is_no_verdict_on_records() {
     let reasons: &'static str = Box::leak("no such field; ".repeat(400_000).into_boxed_str());
     for_each(["gzip", "none"], async |compression| {
         let otlp = format!("compression = {compression:?}\nbatch_size = 1000\n");
-        let stage = three_hundred(Over::Grpc, &otlp).await;
-        stage.receiver.answer_always(Reply::Partial(1, reasons));
-        let exporter = stage.exporter();
+        let env = three_hundred(Over::Grpc, &otlp).await;
+        env.receiver.answer_always(Reply::Partial(1, reasons));
+        let exporter = env.exporter();
         let scrape = until_requests(&exporter, "retry", 2.0);
         assert!(requests(&scrape, "refused") + requests(&scrape, "ok") < 0.5, "{}", scrape.interesting());
         assert!(is(&scrape, QUARANTINED, &[], 0.0), "{}", scrape.interesting());
         told(&exporter, "WARN", "answer cannot be read", "");
         // It kept them each time, and said so in vain.
-        stage.receiver.answer_always(Reply::Ok);
-        stage.conserved_on(&exporter, &[POOL], Terms { repeats_max: usize::MAX, ..Terms::default() }).await;
+        env.receiver.answer_always(Reply::Ok);
+        env.conserved_on(&exporter, &[POOL], Terms { repeats_max: usize::MAX, ..Terms::default() }).await;
         assert!(exporter.stop().success());
     });
 }
@@ -230,27 +230,25 @@ fn poison(world: &mut World) {
 #[test]
 fn a_record_that_is_refused_alone_is_quarantined_once_the_receiver_has_taken_another_one() {
     for_each(Over::BOTH, async |over| {
-        let stage = over.stage(None, "", POOL, |world| populate(world, POOL, 2, 0)).await;
+        let env = over.env(None, "", POOL, |world| populate(world, POOL, 2, 0)).await;
         let refusal = match over {
             Over::Grpc => Reply::Code(Code::InvalidArgument, "no such field"),
             Over::Http => Reply::Status(400, "no such field"),
         };
-        stage
-            .receiver
-            .answer_by(move |records| if records.iter().any(is_poison) { refusal.clone() } else { Reply::Ok });
-        stage.simulation.world(poison);
+        env.receiver.answer_by(move |records| if records.iter().any(is_poison) { refusal.clone() } else { Reply::Ok });
+        env.simulation.world(poison);
         for _ in 0..2 {
-            let exporter = stage.exporter();
+            let exporter = env.exporter();
             until_requests(&exporter, "refused", 1.0);
             exporter.until_said("refuses records each alone");
             let scrape = exporter.until("the record waiting", |scrape| is(scrape, WAITING, &[], 1.0));
             assert!(is(&scrape, QUARANTINED, &[], 0.0), "{}", scrape.interesting());
             exporter.kill();
         }
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         until_requests(&exporter, "refused", 1.0);
-        stage.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
-        stage.conserved_on(&exporter, &[POOL], Terms { quarantined: 1, ..Terms::default() }).await;
+        env.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
+        env.conserved_on(&exporter, &[POOL], Terms { quarantined: 1, ..Terms::default() }).await;
         Came { accepted: 1, quarantined: 1, ..Came::default() }.check(&exporter);
         exporter.until_said("no record waits that the OTLP receiver has refused");
         assert!(exporter.stop().success());

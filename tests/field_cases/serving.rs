@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cognito_auth_simulator::world::Pool;
 
 use crate::exporter::{Exporter, PATIENCE};
-use crate::stage::{Stage, said};
+use crate::test_env::{TestEnv, said};
 
 /// Many pools make large answers.
 const POOLS: usize = 200;
@@ -19,11 +19,11 @@ const SCRAPES: usize = 8;
 
 const PASSWORD: &str = "basic_auth_users:\n  ann: ";
 
-async fn stage(pools: usize) -> Stage {
+async fn env(pools: usize) -> TestEnv {
     let ids: Vec<String> = (0..pools).map(|number| format!("eu-west-1_Serving{number:03}")).collect();
     let config: String = ids.iter().map(|id| format!("[[pools]]\nid = {id:?}\nusernames = [\"ann\"]\n")).collect();
     let config = format!("{config}[poll]\nrequests_per_second = 70\nmin_interval = \"1s\"\nfirst_run = \"none\"\n");
-    Stage::set(&config, |world| {
+    TestEnv::set(&config, |world| {
         for id in &ids {
             world.add_pool(Pool::new(id));
             world.add_user(id, "ann");
@@ -33,8 +33,8 @@ async fn stage(pools: usize) -> Stage {
 }
 
 /// An exporter that shows every pool.
-fn with_all_pools(stage: &Stage) -> Exporter {
-    let exporter = stage.exporter();
+fn with_all_pools(env: &TestEnv) -> Exporter {
+    let exporter = env.exporter();
     exporter.until("all pools", |scrape| scrape.count("cognito_auth_history_events_total", &[]) == POOLS);
     exporter
 }
@@ -66,11 +66,11 @@ fn until(what: &str, exporter: &Exporter, condition: impl Fn() -> bool) {
 }
 
 /// Has the file say this, and waits until the running exporter has something to say about it.
-fn rewrite(stage: &Stage, exporter: &Exporter, text: &str) {
+fn rewrite(env: &TestEnv, exporter: &Exporter, text: &str) {
     let told = || said(&exporter.log(), &["web configuration"]).len();
     let before = told();
     // Not in one step: a full disk and some editors leave a part of it.
-    std::fs::write(stage.path("web.yml"), text).unwrap();
+    std::fs::write(env.path("web.yml"), text).unwrap();
     until("a word about the file", exporter, || told() > before);
 }
 
@@ -78,47 +78,47 @@ fn rewrite(stage: &Stage, exporter: &Exporter, text: &str) {
 /// empty, and the reload that follows lets everybody in.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_passwords_that_becomes_empty_lets_nobody_in() {
-    let stage = stage(1).await;
+    let env = env(1).await;
     let good = format!("{PASSWORD}{}\n", bcrypt::hash("secret", 4).unwrap());
-    std::fs::write(stage.path("web.yml"), &good).unwrap();
-    let config = std::fs::read_to_string(stage.config()).unwrap();
-    let named = config.replace("[http]\n", &format!("[http]\nweb_config_file = {:?}\n", stage.path("web.yml")));
-    std::fs::write(stage.config(), &named).unwrap();
-    let exporter = stage.exporter();
+    std::fs::write(env.path("web.yml"), &good).unwrap();
+    let config = std::fs::read_to_string(env.config()).unwrap();
+    let named = config.replace("[http]\n", &format!("[http]\nweb_config_file = {:?}\n", env.path("web.yml")));
+    std::fs::write(env.config(), &named).unwrap();
+    let exporter = env.exporter();
     assert_eq!(exporter.ask("/metrics").0, 401);
     for broken in ["", "basic_auth_users:\n", "{}\n"] {
-        rewrite(&stage, &exporter, broken);
+        rewrite(&env, &exporter, broken);
         assert_eq!(exporter.ask("/metrics").0, 401, "after {broken:?}\n{}", exporter.log());
     }
     let told = said(&exporter.log(), &["ERROR", "web configuration", "restart"]);
     assert!(told.iter().any(|line| line.contains("basic_auth_users")), "{}", exporter.log());
     // The key that names the file goes: the same.
-    std::fs::write(stage.config(), &config).unwrap();
+    std::fs::write(env.config(), &config).unwrap();
     exporter.signal("HUP");
     until("a reload that failed", &exporter, || !said(&exporter.log(), &["ERROR", "nothing was changed"]).is_empty());
     assert_eq!(exporter.ask("/metrics").0, 401);
-    std::fs::write(stage.config(), &named).unwrap();
-    rewrite(&stage, &exporter, &good.replace("ann", "ben"));
+    std::fs::write(env.config(), &named).unwrap();
+    rewrite(&env, &exporter, &good.replace("ann", "ben"));
     assert_eq!(exporter.ask("/metrics").0, 401);
     // On purpose, a restart takes the passwords away.
     assert!(exporter.stop().success());
-    std::fs::write(stage.path("web.yml"), "{}\n").unwrap();
-    assert_eq!(stage.exporter().ask("/metrics").0, 200);
+    std::fs::write(env.path("web.yml"), "{}\n").unwrap();
+    assert_eq!(env.exporter().ask("/metrics").0, 200);
 }
 
 /// The same at a start: the file that was to hold the passwords is there and holds nothing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_an_empty_file_of_passwords_is_refused() {
-    let stage = stage(1).await;
+    let env = env(1).await;
     for (text, told) in [
         ("", "is empty"),
         ("# to be filled in\n", "is empty"),
         ("basic_auth_users:\n", "basic_auth_users"),
         ("tls_server_config:\n", "tls_server_config"),
     ] {
-        std::fs::write(stage.path("web.yml"), text).unwrap();
-        let mut command = stage.command();
-        command.env("COGNITO_EXPORTER_HTTP__WEB_CONFIG_FILE", stage.path("web.yml"));
+        std::fs::write(env.path("web.yml"), text).unwrap();
+        let mut command = env.command();
+        command.env("COGNITO_EXPORTER_HTTP__WEB_CONFIG_FILE", env.path("web.yml"));
         command.stderr(std::process::Stdio::piped());
         let mut exporter = Exporter::spawned(command);
         until("an end, or a port", &exporter, || exporter.is_running() || !exporter.log().is_empty());
@@ -131,8 +131,8 @@ async fn a_start_with_an_empty_file_of_passwords_is_refused() {
 /// Many dashboards left open, or an anonymous visitor in a loop: the page is rendered anew for each and polling slows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_at_the_status_page_is_answered_from_few_renderings() {
-    let stage = stage(POOLS).await;
-    let exporter = with_all_pools(&stage);
+    let env = env(POOLS).await;
+    let exporter = with_all_pools(&env);
     let address = exporter.address();
     let ask = |requests: usize| -> Vec<String> {
         let bodies = (0..requests).map(|_| get(address, "/status").expect("an answer"));
@@ -150,8 +150,8 @@ async fn a_crowd_at_the_status_page_is_answered_from_few_renderings() {
 /// A scanner that opens and closes connections pushes the scrapes out.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_scrape_gets_through_beside_connections_that_come_and_go() {
-    let stage = stage(POOLS).await;
-    let exporter = with_all_pools(&stage);
+    let env = env(POOLS).await;
+    let exporter = with_all_pools(&env);
     let address = exporter.address();
     let (over, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
     // 200 connections in all: three times as many as there are places. One that has been pushed out is opened again.
@@ -190,8 +190,8 @@ async fn clients_that_do_not_read_share_what_they_wait_for() {
     if !std::path::Path::new("/proc/self/status").exists() {
         return;
     }
-    let stage = stage(POOLS).await;
-    let exporter = with_all_pools(&stage);
+    let env = env(POOLS).await;
+    let exporter = with_all_pools(&env);
     let address = exporter.address();
     let body = get(address, "/metrics").unwrap().len() as u64;
     let before = exporter.resident_bytes();
@@ -216,9 +216,9 @@ async fn clients_that_do_not_read_share_what_they_wait_for() {
 async fn every_address_is_of_both_families_and_one_address_is_that_one_alone() {
     let has_ipv6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
     let families = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
-    let stage = stage(1).await;
+    let env = env(1).await;
     for (listen, reached) in [("[::]:0", [true, has_ipv6]), ("127.0.0.1:0", [true, false])] {
-        let mut command = stage.command();
+        let mut command = env.command();
         command.env("COGNITO_EXPORTER_HTTP__LISTEN", listen);
         let exporter = Exporter::started(command);
         let port = exporter.address().port();

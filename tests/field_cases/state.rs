@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::exporter::{Exporter, PATIENCE};
-use crate::stage::{Stage, all_live, go_on, is, populate, said, sign_ins};
+use crate::test_env::{TestEnv, all_live, go_on, is, populate, said, sign_ins};
 
 const POOL: &str = "eu-west-1_State";
 const USERS: usize = 4;
@@ -15,8 +15,8 @@ const USERS: usize = 4;
 /// A user and group that are nobody's on this machine, as in the image.
 const NOBODY: u32 = 65532;
 
-async fn set() -> Stage {
-    Stage::set(&all_live(POOL), |world| populate(world, POOL, USERS, 10)).await
+async fn set() -> TestEnv {
+    TestEnv::set(&all_live(POOL), |world| populate(world, POOL, USERS, 10)).await
 }
 
 fn change_mode(path: &Path, mode: u32) {
@@ -41,8 +41,8 @@ fn tree(directory: &Path) -> Vec<PathBuf> {
 }
 
 /// Starts an exporter that is expected to refuse to run; answers what it says.
-fn refused(stage: &Stage) -> String {
-    let mut exporter = Exporter::spawned(stage.command());
+fn refused(env: &TestEnv) -> String {
+    let mut exporter = Exporter::spawned(env.command());
     let status = exporter.ended();
     assert_eq!(status.code(), Some(1), "{}", exporter.log());
     let deadline = Instant::now() + PATIENCE;
@@ -65,25 +65,25 @@ fn is_root() -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_directory_that_was_open_to_others_becomes_the_exporters_alone() {
     for (open, level) in [(0o755, "INFO"), (0o777, "WARN"), (0o770, "WARN")] {
-        let stage = set().await;
-        fs::create_dir(stage.state()).unwrap();
-        change_mode(&stage.state(), open);
+        let env = set().await;
+        fs::create_dir(env.state()).unwrap();
+        change_mode(&env.state(), open);
         // What is not the exporter's stays what it is.
-        fs::write(stage.state().join("notes.txt"), "somebody's").unwrap();
-        change_mode(&stage.state().join("notes.txt"), 0o644);
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
+        fs::write(env.state().join("notes.txt"), "somebody's").unwrap();
+        change_mode(&env.state().join("notes.txt"), 0o644);
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
         let log = exporter.log();
         assert_eq!(said(&log, &[level, "the state directory was open to other users"]).len(), 1, "{log}");
         assert!(exporter.stop().success());
-        assert_eq!(mode(&stage.state()), 0o700);
-        for path in tree(&stage.state()) {
+        assert_eq!(mode(&env.state()), 0o700);
+        for path in tree(&env.state()) {
             let open_to_others = mode(&path) & 0o077 != 0;
             assert_eq!(open_to_others, path.ends_with("notes.txt"), "{} is {:o}", path.display(), mode(&path));
         }
         // It is said once.
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
         assert_eq!(said(&exporter.log(), &["was open to other users"]).len(), 0, "{}", exporter.log());
         assert!(exporter.stop().success());
     }
@@ -105,23 +105,23 @@ async fn no_link_in_the_state_directory_is_followed() {
         "ledger/blobs",
     ];
     let of_the_store = ["ledger/db", "ledger/conf", "ledger/snap.0000000000000001"];
-    let stage = set().await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let env = set().await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
-    let keep = stage.path("keep");
-    let (victim, bait) = (stage.path("victim"), stage.path("bait"));
+    let keep = env.path("keep");
+    let (victim, bait) = (env.path("victim"), env.path("bait"));
     fs::write(&victim, "somebody's").unwrap();
     fs::create_dir(&bait).unwrap();
     fs::write(bait.join("db"), "").unwrap();
     for name in files.iter().chain(&of_the_store).chain(&directories) {
-        let place = stage.state().join(name);
+        let place = env.state().join(name);
         let was_there = place.exists();
         if was_there {
             fs::rename(&place, &keep).unwrap();
         }
         symlink(if directories.contains(name) { &bait } else { &victim }, &place).unwrap();
-        let log = refused(&stage);
+        let log = refused(&env);
         let told = said(&log, &[&format!("will not use {}", place.display()), "symbolic link", "remove it"]);
         assert_eq!(told.len(), 1, "{log}");
         assert_eq!(fs::read_to_string(&victim).unwrap(), "somebody's", "{name}");
@@ -132,9 +132,9 @@ async fn no_link_in_the_state_directory_is_followed() {
             fs::rename(&keep, &place).unwrap();
         }
     }
-    let exporter = stage.exporter();
-    go_on(&stage, POOL, USERS);
-    stage.conserved(&exporter, &[POOL]).await;
+    let exporter = env.exporter();
+    go_on(&env, POOL, USERS);
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
 }
 
@@ -144,26 +144,26 @@ async fn a_ledger_that_somebody_else_has_put_there_takes_nobodys_place() {
     if !is_root() {
         return;
     }
-    let stage = set().await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let env = set().await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
-    let planted = stage.state().join("ledger.imported");
-    change_mode(&stage.state(), 0o777);
+    let planted = env.state().join("ledger.imported");
+    change_mode(&env.state(), 0o777);
     fs::create_dir(&planted).unwrap();
-    fs::copy(stage.ledger().join("db"), planted.join("db")).unwrap();
+    fs::copy(env.ledger().join("db"), planted.join("db")).unwrap();
     chown(&planted, Some(NOBODY), None).unwrap();
-    let log = refused(&stage);
+    let log = refused(&env);
     assert_eq!(said(&log, &["will not use", "ledger.imported", "belongs to user 65532"]).len(), 1, "{log}");
-    assert!(planted.exists() && !stage.state().join("ledger.replaced-1").exists());
+    assert!(planted.exists() && !env.state().join("ledger.replaced-1").exists());
     // The directory itself, of somebody else.
     fs::remove_dir_all(&planted).unwrap();
-    chown(stage.state(), Some(NOBODY), None).unwrap();
-    let log = refused(&stage);
+    chown(env.state(), Some(NOBODY), None).unwrap();
+    let log = refused(&env);
     assert_eq!(said(&log, &["will not use", "belongs to user 65532", "chown"]).len(), 1, "{log}");
-    chown(stage.state(), Some(0), None).unwrap();
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    chown(env.state(), Some(0), None).unwrap();
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
 }
 
@@ -174,53 +174,53 @@ async fn a_volume_of_root_is_used_and_a_warning_says_when_others_may_write_to_it
     if !is_root() {
         return;
     }
-    let stage = set().await;
+    let env = set().await;
     // Where others can reach the program and the configuration.
-    let program = stage.path("exporter");
+    let program = env.path("exporter");
     fs::copy(env!("CARGO_BIN_EXE_cognito-auth-exporter"), &program).unwrap();
-    for path in [stage.path(""), program.clone(), stage.config().to_owned()] {
+    for path in [env.path(""), program.clone(), env.config().to_owned()] {
         change_mode(&path, 0o755);
     }
     let command = || {
-        let mut command = crate::exporter::isolated(&program, &stage.simulation.url());
-        command.arg("run").arg("--config").arg(stage.config()).uid(NOBODY).gid(NOBODY);
+        let mut command = crate::exporter::isolated(&program, &env.simulation.url());
+        command.arg("run").arg("--config").arg(env.config()).uid(NOBODY).gid(NOBODY);
         command
     };
-    fs::create_dir(stage.state()).unwrap();
-    chown(stage.state(), Some(0), Some(NOBODY)).unwrap();
+    fs::create_dir(env.state()).unwrap();
+    chown(env.state(), Some(0), Some(NOBODY)).unwrap();
     for round in 0..2 {
-        change_mode(&stage.state(), 0o2775);
+        change_mode(&env.state(), 0o2775);
         let exporter = Exporter::started(command());
-        go_on(&stage, POOL, USERS);
-        stage.conserved(&exporter, &[POOL]).await;
+        go_on(&env, POOL, USERS);
+        env.conserved(&exporter, &[POOL]).await;
         assert!(exporter.stop().success());
-        assert_eq!(fs::metadata(stage.state()).unwrap().mode() & 0o7777, 0o2775);
-        assert_eq!(mode(&stage.ledger()), 0o700);
+        assert_eq!(fs::metadata(env.state()).unwrap().mode() & 0o7777, 0o2775);
+        assert_eq!(mode(&env.ledger()), 0o700);
         if round == 0 {
             // As the kubelet leaves it at the next mount, under another user of the same group.
-            for path in tree(&stage.state()) {
+            for path in tree(&env.state()) {
                 change_mode(&path, if path.is_dir() { 0o2770 } else { 0o660 });
                 chown(&path, Some(NOBODY - 1), Some(NOBODY)).unwrap();
             }
-            change_mode(&stage.ledger(), 0o2770);
-            chown(stage.ledger(), Some(NOBODY), Some(NOBODY)).unwrap();
+            change_mode(&env.ledger(), 0o2770);
+            chown(env.ledger(), Some(NOBODY), Some(NOBODY)).unwrap();
         }
     }
     for (open, group) in [(0o777, 0), (0o1777, 0), (0o2777, NOBODY)] {
-        chown(stage.state(), Some(0), Some(group)).unwrap();
-        change_mode(&stage.state(), open);
-        for path in tree(&stage.state()) {
+        chown(env.state(), Some(0), Some(group)).unwrap();
+        change_mode(&env.state(), open);
+        for path in tree(&env.state()) {
             chown(&path, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         let exporter = Exporter::started(command());
-        go_on(&stage, POOL, USERS);
-        stage.conserved(&exporter, &[POOL]).await;
+        go_on(&env, POOL, USERS);
+        env.conserved(&exporter, &[POOL]).await;
         let log = exporter.log();
         assert_eq!(said(&log, &["WARN", "others can write to it", "a directory below it"]).len(), 1, "{log}");
         assert!(exporter.stop().success());
     }
     // What another user has put there is no ledger of the exporter's.
-    chown(stage.ledger(), Some(NOBODY - 1), Some(NOBODY)).unwrap();
+    chown(env.ledger(), Some(NOBODY - 1), Some(NOBODY)).unwrap();
     let mut exporter = Exporter::spawned(command());
     assert_eq!(exporter.ended().code(), Some(1));
     exporter.until_said("will not use");
@@ -235,27 +235,27 @@ async fn a_ledger_that_is_damaged_in_its_first_seconds_is_rebuilt_and_said_to_be
         "[[pools]]\nid = {POOL:?}\nall_users = true\n[discovery]\ninterval = \"10s\"\n[poll]\n\
          requests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"none\"\n"
     );
-    let stage = Stage::set(&config, |world| populate(world, POOL, USERS, 0)).await;
-    let exporter = stage.exporter();
+    let env = TestEnv::set(&config, |world| populate(world, POOL, USERS, 0)).await;
+    let exporter = env.exporter();
     // Nobody does anything before everybody is followed: all of it is live.
     exporter.until("everybody", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], USERS as f64));
-    stage.simulation.world(|world| {
-        let now = crate::stage::now();
+    env.simulation.world(|world| {
+        let now = crate::test_env::now();
         (0..USERS).for_each(|user| sign_ins(world, POOL, &format!("user-{user}"), 1, now));
     });
     let live = USERS as f64;
     exporter.until("what is live", |scrape| is(scrape, "cognito_auth_events_total", &[], live));
     exporter.kill();
-    let (whole, db) = (stage.path("whole"), stage.ledger().join("db"));
-    copy(&stage.state(), &whole);
+    let (whole, db) = (env.path("whole"), env.ledger().join("db"));
+    copy(&env.state(), &whole);
     let bytes = fs::read(&db).unwrap();
     let used = bytes.iter().rposition(|byte| *byte != 0).unwrap();
     let mut rebuilt = 0;
     for part in 0..10 {
-        fs::remove_dir_all(stage.state()).unwrap();
-        copy(&whole, &stage.state());
+        fs::remove_dir_all(env.state()).unwrap();
+        copy(&whole, &env.state());
         fs::write(&db, &bytes[..used * part / 10]).unwrap();
-        let exporter = stage.exporter();
+        let exporter = env.exporter();
         exporter.until("everybody", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], USERS as f64));
         let scrape = exporter.scrape();
         let told = said(&exporter.log(), &["ERROR", "the ledger was damaged", "moved_to="]).len();
@@ -272,11 +272,11 @@ async fn a_ledger_that_is_damaged_in_its_first_seconds_is_rebuilt_and_said_to_be
 /// From hosts that lost power right after the first start: the engine never syncs its configuration file.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_configuration_file_of_the_engine_is_put_aside_and_costs_nothing() {
-    let stage = set().await;
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    let env = set().await;
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
-    let conf = stage.ledger().join("conf");
+    let conf = env.ledger().join("conf");
     let sound = fs::read(&conf).unwrap();
     let mut flipped = sound.clone();
     flipped[15] ^= 1;
@@ -291,9 +291,9 @@ async fn a_damaged_configuration_file_of_the_engine_is_put_aside_and_costs_nothi
     ];
     for (case, bytes) in damaged.iter().enumerate() {
         fs::write(&conf, bytes).unwrap();
-        go_on(&stage, POOL, USERS);
-        let exporter = stage.exporter();
-        stage.conserved(&exporter, &[POOL]).await;
+        go_on(&env, POOL, USERS);
+        let exporter = env.exporter();
+        env.conserved(&exporter, &[POOL]).await;
         assert!(is(&exporter.scrape(), "cognito_exporter_state_rebuilds_total", &[], 0.0), "{case}");
         let log = exporter.log();
         assert_eq!(said(&log, &["WARN", "configuration file was damaged"]).len(), 1, "{case}: {log}");
@@ -304,15 +304,15 @@ async fn a_damaged_configuration_file_of_the_engine_is_put_aside_and_costs_nothi
     let text = String::from_utf8(sound[..sound.len() - 4].to_vec()).unwrap().replace("0.34", "0.99");
     let other = [text.as_bytes(), &crc32fast::hash(text.as_bytes()).to_le_bytes()].concat();
     fs::write(&conf, &other).unwrap();
-    let mut exporter = Exporter::spawned(stage.command());
+    let mut exporter = Exporter::spawned(env.command());
     assert_eq!(exporter.ended().code(), Some(1));
     assert!(fs::read(&conf).unwrap() == other);
     let aside = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with("ledger.corrupt");
-    assert!(!tree(&stage.state()).iter().any(aside));
+    assert!(!tree(&env.state()).iter().any(aside));
     fs::write(&conf, &sound).unwrap();
-    go_on(&stage, POOL, USERS);
-    let exporter = stage.exporter();
-    stage.conserved(&exporter, &[POOL]).await;
+    go_on(&env, POOL, USERS);
+    let exporter = env.exporter();
+    env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
 }
 

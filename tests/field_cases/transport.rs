@@ -11,7 +11,7 @@ use tonic::Code;
 
 use crate::exporter::{self, Exporter};
 use crate::receiver::{Pki, Receiver, Reply};
-use crate::stage::{MINUTE, Stage, all_live, now, said};
+use crate::test_env::{MINUTE, TestEnv, all_live, now, said};
 
 const POOL: &str = "eu-west-1_Transport";
 
@@ -91,9 +91,9 @@ async fn a_receivers_text_that_quotes_a_record_is_shown_nowhere_at_any_answer() 
                 receiver.answer_next(replies[if over_grpc { 0 } else { index % 2 }].clone());
             }
             receiver.answer_always(last.clone());
-            let stage = Stage::set_for(receiver, protocol, &all_live(POOL), populate).await;
-            let exporter = stage.exporter();
-            stage.receiver.wait_for_exports(quotations.len() + 1).await;
+            let env = TestEnv::set_for(receiver, protocol, &all_live(POOL), populate).await;
+            let exporter = env.exporter();
+            env.receiver.wait_for_exports(quotations.len() + 1).await;
             exporter.until_said(if over_grpc { "Unauthenticated" } else { "401 Unauthorized" });
             for path in ["/status", "/"] {
                 shows_nothing(path, &exporter.get(path));
@@ -107,25 +107,25 @@ async fn a_receivers_text_that_quotes_a_record_is_shown_nowhere_at_any_answer() 
 /// From the same reports: the refused record's reason, kept with it for people, named the user.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reason_of_a_quarantined_record_quotes_nothing_of_it() {
-    let stage = Stage::set(&all_live(POOL), |world| {
+    let env = TestEnv::set(&all_live(POOL), |world| {
         populate(world);
         world.add_user(POOL, "other");
     })
     .await;
     let quotations = quotations();
-    stage.receiver.answer_by(move |records| {
+    env.receiver.answer_by(move |records| {
         let is_guilty = records.iter().any(|record| record.text("user.name") == USER);
         if is_guilty { Reply::Code(Code::InvalidArgument, quotations[1]) } else { Reply::Ok }
     });
-    let exporter = stage.exporter();
-    stage.receiver.wait_for_exports(1).await;
+    let exporter = env.exporter();
+    env.receiver.wait_for_exports(1).await;
     // The receiver takes another record, so that the refusal is of this one.
-    stage.simulation.world(|world| arrive(world, "other"));
+    env.simulation.world(|world| arrive(world, "other"));
     exporter.until("one in quarantine", |scrape| scrape.sum("cognito_exporter_quarantined_records", &[]) > 0.5);
     shows_nothing("the log", &exporter.log());
     assert!(exporter.stop().success());
     for output in ["json", "table"] {
-        let listed = text(&stage.run(&["quarantine", "list", "--output", output]));
+        let listed = text(&env.run(&["quarantine", "list", "--output", output]));
         assert!(listed.contains("InvalidArgument (text withheld"), "{listed}");
         shows_nothing("quarantine list", &listed);
     }
@@ -135,8 +135,8 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap() + std::str::from_utf8(&output.stderr).unwrap()
 }
 
-/// A stage whose receiver speaks TLS and asks for a certificate; the exporter's files lie beside its configuration.
-async fn secured(over_grpc: bool, pki: &Pki) -> Stage {
+/// A env whose receiver speaks TLS and asks for a certificate; the exporter's files lie beside its configuration.
+async fn secured(over_grpc: bool, pki: &Pki) -> TestEnv {
     let (receiver, protocol) = if over_grpc {
         (Receiver::grpc_tls(pki).await, "grpc")
     } else {
@@ -144,15 +144,15 @@ async fn secured(over_grpc: bool, pki: &Pki) -> Stage {
     };
     let files =
         "ca_file = \"{directory}/ca.pem\"\ncert_file = \"{directory}/tls.crt\"\nkey_file = \"{directory}/tls.key\"\n";
-    let stage = Stage::set_for(receiver, protocol, &format!("{files}{}", all_live(POOL)), populate).await;
-    provide(&stage, pki);
-    stage
+    let env = TestEnv::set_for(receiver, protocol, &format!("{files}{}", all_live(POOL)), populate).await;
+    provide(&env, pki);
+    env
 }
 
 /// Replaces the exporter's files, one after the other.
-fn provide(stage: &Stage, pki: &Pki) {
+fn provide(env: &TestEnv, pki: &Pki) {
     for (name, from) in [("ca.pem", pki.ca_file()), ("tls.crt", pki.cert_file()), ("tls.key", pki.key_file())] {
-        stage.file(name, &std::fs::read_to_string(from).unwrap());
+        env.file(name, &std::fs::read_to_string(from).unwrap());
     }
 }
 
@@ -162,15 +162,15 @@ fn provide(stage: &Stage, pki: &Pki) {
 async fn renewed_certificate_files_are_used_without_a_restart() {
     for over_grpc in [true, false] {
         let (before, after) = (Pki::new(true), Pki::new(true));
-        let stage = secured(over_grpc, &before).await;
-        let exporter = stage.exporter();
-        stage.receiver.wait_for(1).await;
+        let env = secured(over_grpc, &before).await;
+        let exporter = env.exporter();
+        env.receiver.wait_for(1).await;
         // Everything is another: authority, server, client.
-        stage.receiver.restart_as(Some(&after)).await;
-        stage.simulation.world(|world| arrive(world, USER));
+        env.receiver.restart_as(Some(&after)).await;
+        env.simulation.world(|world| arrive(world, USER));
         exporter.until_said("takes no records");
-        provide(&stage, &after);
-        stage.until_received(|records| records.len() >= 2).await;
+        provide(&env, &after);
+        env.until_received(|records| records.len() >= 2).await;
         exporter.until_said("have changed; new connections use them");
         assert!(exporter.stop().success());
     }
@@ -181,25 +181,25 @@ async fn renewed_certificate_files_are_used_without_a_restart() {
 async fn unusable_certificate_files_are_told_once_and_the_last_ones_stay() {
     for over_grpc in [true, false] {
         let pki = Pki::new(true);
-        let stage = secured(over_grpc, &pki).await;
-        let exporter = stage.exporter();
-        stage.receiver.wait_for(1).await;
-        stage.file("tls.crt", "renewal failed");
+        let env = secured(over_grpc, &pki).await;
+        let exporter = env.exporter();
+        env.receiver.wait_for(1).await;
+        env.file("tls.crt", "renewal failed");
         let told = || said(&exporter.log(), &["ERROR", "cannot be used", "otlp.cert_file"]).len();
         // The files are looked at before exports, and each event is one.
         for record in 2.. {
-            stage.simulation.world(|world| arrive(world, USER));
-            stage.receiver.wait_for(record).await;
+            env.simulation.world(|world| arrive(world, USER));
+            env.receiver.wait_for(record).await;
             if told() > 0 {
                 break;
             }
         }
-        provide(&stage, &pki);
+        provide(&env, &pki);
         let is_over = || exporter.log().contains("can be used again");
         while !is_over() {
-            let records = stage.receiver.records().len();
-            stage.simulation.world(|world| arrive(world, USER));
-            stage.receiver.wait_for(records + 1).await;
+            let records = env.receiver.records().len();
+            env.simulation.world(|world| arrive(world, USER));
+            env.receiver.wait_for(records + 1).await;
         }
         assert_eq!(told(), 1, "{}", exporter.log());
         assert!(exporter.stop().success());
@@ -223,14 +223,14 @@ async fn malformed_variables_of_the_specification_are_left_out_with_a_warning_ea
     ];
     for protocol in ["grpc", "http/protobuf"] {
         let receiver = if protocol == "grpc" { Receiver::grpc().await } else { Receiver::http().await };
-        let stage = Stage::set_for(receiver, protocol, &all_live(POOL), populate).await;
-        let mut command = stage.command();
+        let env = TestEnv::set_for(receiver, protocol, &all_live(POOL), populate).await;
+        let mut command = env.command();
         command.envs(VARIABLES);
         let exporter = Exporter::started(command);
-        let records = stage.receiver.wait_for(1).await;
+        let records = env.receiver.wait_for(1).await;
         assert_eq!(records[0].resource["deployment.environment.name"], "test");
         assert!(!records[0].resource.contains_key("team"));
-        assert_eq!(stage.receiver.exports()[0].headers["x-good"], "1");
+        assert_eq!(env.receiver.exports()[0].headers["x-good"], "1");
         let log = exporter.log();
         for (variable, _) in VARIABLES {
             let is_asked_for = variable != "OTEL_EXPORTER_OTLP_PROTOCOL";
@@ -245,13 +245,13 @@ async fn malformed_variables_of_the_specification_are_left_out_with_a_warning_ea
 /// What the exporter's own file says stays strict, and so does an endpoint: without one no record would leave.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_endpoint_and_a_malformed_file_end_the_start() {
-    let stage = Stage::set(&all_live(POOL), populate).await;
+    let env = TestEnv::set(&all_live(POOL), populate).await;
     for (file, variable) in [
         ("[otlp]\nendpoint = \"http://localhost:1\"\ntimeout = \"ten\"\n", ("OTEL_EXPORTER_OTLP_TIMEOUT", "20")),
         ("", ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4317")),
     ] {
-        let config = exporter::configure(&stage.path("."), &format!("{file}{}", all_live(POOL)));
-        let mut command = exporter::command(&stage.simulation.url());
+        let config = exporter::configure(&env.path("."), &format!("{file}{}", all_live(POOL)));
+        let mut command = exporter::command(&env.simulation.url());
         let output = command.args(["run", "--config"]).arg(config).env(variable.0, variable.1).output().unwrap();
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
     }
@@ -322,15 +322,15 @@ async fn the_receiver_is_reached_through_the_environments_proxy() {
         };
         let proxy = Proxy::start().await;
         let ca = if is_secure { format!("ca_file = {:?}\n", pki.ca_file()) } else { String::new() };
-        let stage = Stage::set_for(receiver, protocol, &format!("{ca}{}", all_live(POOL)), populate).await;
+        let env = TestEnv::set_for(receiver, protocol, &format!("{ca}{}", all_live(POOL)), populate).await;
         // The simulated Cognito is at this address, the receiver at a name.
         let start = |no_proxy: &str| {
-            let mut command = stage.command();
+            let mut command = env.command();
             command.env(variable, &proxy.url).env("NO_PROXY", no_proxy);
             Exporter::started(command)
         };
         let exporter = start("127.0.0.1");
-        stage.receiver.wait_for(1).await;
+        env.receiver.wait_for(1).await;
         let heads = proxy.heads();
         assert!(heads[0].starts_with(begins), "{protocol}: {heads:?}");
         let authorization = "proxy-authorization: basic dxnlcjpodw50zxiy";
@@ -341,8 +341,8 @@ async fn the_receiver_is_reached_through_the_environments_proxy() {
 
         // Loopback or not: who is spared is NO_PROXY's to say.
         let spared = start("127.0.0.1, localhost");
-        stage.simulation.world(|world| arrive(world, USER));
-        stage.receiver.wait_for(2).await;
+        env.simulation.world(|world| arrive(world, USER));
+        env.receiver.wait_for(2).await;
         assert_eq!(proxy.heads().len(), heads.len(), "{protocol}: {:?}", proxy.heads());
         assert!(spared.stop().success());
     }
@@ -353,25 +353,25 @@ async fn the_receiver_is_reached_through_the_environments_proxy() {
 async fn connections_of_a_former_certificate_are_left() {
     for over_grpc in [true, false] {
         let pki = Pki::new(true);
-        let stage = secured(over_grpc, &pki).await;
+        let env = secured(over_grpc, &pki).await;
         // Each connection is a tunnel, and so can be counted.
         let proxy = Proxy::start().await;
-        let mut command = stage.command();
+        let mut command = env.command();
         command.env("HTTPS_PROXY", &proxy.url);
         let exporter = Exporter::started(command);
-        stage.receiver.wait_for(1).await;
+        env.receiver.wait_for(1).await;
         assert_eq!(proxy.heads().len(), 1);
         let certificate = std::fs::read_to_string(pki.cert_file()).unwrap();
-        stage.file("tls.crt", &format!("renewed\n{certificate}"));
+        env.file("tls.crt", &format!("renewed\n{certificate}"));
         let changed = || exporter.log().contains("have changed; new connections use them");
         while !changed() {
-            let records = stage.receiver.records().len();
-            stage.simulation.world(|world| arrive(world, USER));
-            stage.receiver.wait_for(records + 1).await;
+            let records = env.receiver.records().len();
+            env.simulation.world(|world| arrive(world, USER));
+            env.receiver.wait_for(records + 1).await;
         }
-        let records = stage.receiver.records().len();
-        stage.simulation.world(|world| arrive(world, USER));
-        stage.receiver.wait_for(records + 1).await;
+        let records = env.receiver.records().len();
+        env.simulation.world(|world| arrive(world, USER));
+        env.receiver.wait_for(records + 1).await;
         assert_eq!(proxy.heads().len(), 2, "{}", exporter.log());
         assert!(exporter.stop().success());
     }
@@ -381,20 +381,20 @@ async fn connections_of_a_former_certificate_are_left() {
 /// by names that a service repeats.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_prints_no_token_of_a_url_and_nothing_that_commands_a_terminal() {
-    let stage = Stage::set_for(Receiver::http().await, "http/protobuf", &all_live(POOL), |world| {
+    let env = TestEnv::set_for(Receiver::http().await, "http/protobuf", &all_live(POOL), |world| {
         populate(world);
         world.pool_mut(POOL).tier = "PL\u{1b}[2J\u{202e}US".into();
     })
     .await;
-    let endpoint = stage.receiver.endpoint();
+    let endpoint = env.receiver.endpoint();
     for answer in [
         Reply::Ok,
         Reply::Status(503, "busy \u{1b}[2J\u{202e}"),
         Reply::Raw { status: 302, headers: vec![("location", "https://login.example/s3cret?token=s3cret")], body: "" },
     ] {
-        stage.receiver.answer_always(answer);
-        let mut command = exporter::command(&stage.simulation.url());
-        command.arg("check").arg("--config").arg(stage.config());
+        env.receiver.answer_always(answer);
+        let mut command = exporter::command(&env.simulation.url());
+        command.arg("check").arg("--config").arg(env.config());
         command.env("COGNITO_EXPORTER_OTLP__ENDPOINT", format!("{endpoint}/push/s3cret"));
         let checked = text(&command.output().unwrap());
         assert!(checked.contains(&format!("otlp.endpoint {endpoint}: ")), "{checked}");

@@ -4,7 +4,7 @@ use cognito_auth_simulator::world::World;
 
 use crate::exporter::{Exporter, Scrape};
 use crate::receiver::{Pki, Receiver};
-use crate::stage::{Stage, all_live, is};
+use crate::test_env::{TestEnv, all_live, is};
 
 /// What people are told when delivery fails, and when it works again.
 pub(crate) const BEGUN: &str = "the OTLP receiver takes no records";
@@ -22,22 +22,22 @@ impl Over {
     /// Both of them.
     pub(crate) const BOTH: [Self; 2] = [Self::Grpc, Self::Http];
 
-    /// A stage on which all of a pool's events are live, whose receiver speaks TLS or does not; `otlp` are further lines of
+    /// A env on which all of a pool's events are live, whose receiver speaks TLS or does not; `otlp` are further lines of
     /// its section.
-    pub(crate) async fn stage(
+    pub(crate) async fn env(
         self,
         pki: Option<&Pki>,
         otlp: &str,
         pool: &str,
         populate: impl FnOnce(&mut World),
-    ) -> Stage {
+    ) -> TestEnv {
         let (receiver, protocol) = match (self, pki) {
             (Self::Grpc, None) => (Receiver::grpc().await, "grpc"),
             (Self::Grpc, Some(pki)) => (Receiver::grpc_tls(pki).await, "grpc"),
             (Self::Http, None) => (Receiver::http().await, "http/protobuf"),
             (Self::Http, Some(pki)) => (Receiver::http_tls(pki).await, "http/protobuf"),
         };
-        Stage::set_for(receiver, protocol, &format!("{otlp}{}", all_live(pool)), populate).await
+        TestEnv::set_for(receiver, protocol, &format!("{otlp}{}", all_live(pool)), populate).await
     }
 }
 

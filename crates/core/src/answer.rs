@@ -15,7 +15,7 @@ pub const NO_OTLP_RESPONSE: &str = "a body that is no OTLP response";
 const ASKS_FOR_TLS: &[&str] =
     &["request was sent to https port", "http request to an https", "requires tls", "plain http to an ssl-enabled"];
 
-/// What a receiver said to one batch, cut by what the courier does next. A message begins with the answer's status, in our
+/// What a receiver said to one batch, cut by what the delivery task does next. A message begins with the answer's status, in our
 /// words; what is the receiver's own follows after a colon or in parentheses, except in the message of an acceptance, which
 /// is all the receiver's. The rules are the OTLP specification's
 /// (<https://opentelemetry.io/docs/specs/otlp/>, "Failures" and "Retryable Response Codes").
@@ -97,7 +97,7 @@ impl Answer {
     /// The answer with a text that may be shown in the log, in `/status` and in the quarantine: a receiver's own words only
     /// if they quote nothing of the entries that were sent, or else the answer's status alone. It is one line, and short.
     #[must_use]
-    pub fn impersonal<'a>(mut self, sent: impl IntoIterator<Item = &'a Entry>) -> Self {
+    pub fn redacted<'a>(mut self, sent: impl IntoIterator<Item = &'a Entry>) -> Self {
         match &mut self {
             Self::Accepted { message: None, .. } => {}
             Self::Accepted { message: Some(message), .. } => *message = shown("", message, sent),
@@ -120,7 +120,7 @@ pub const MESSAGE_CHARS_MAX: usize = 300;
 /// it is encoded, where the message is cut to be shown.
 pub const MESSAGE_CHARS_KEPT: usize = 2048;
 
-/// What a message of [`no_answer`](otlp) begins with: words of our own, and of the libraries that connect.
+/// What a message begins with where no answer came: words of our own, and of the libraries that connect.
 pub const NO_ANSWER: &str = "no answer";
 
 const WITHHELD: &str = "(text withheld: it quotes a record)";
@@ -183,7 +183,7 @@ mod tests {
             (Answer::Retry { after: None, message: "no answer: h2 (b\"alice\")".into() }, "no answer "),
             (Answer::Refused { message: "403 Forbidden: US is blocked".into() }, "403 Forbidden "),
         ] {
-            assert_eq!(message(answer.impersonal([&full_entry()])), format!("{expected}{WITHHELD}"));
+            assert_eq!(message(answer.redacted([&full_entry()])), format!("{expected}{WITHHELD}"));
         }
     }
 
@@ -199,13 +199,13 @@ mod tests {
             ("503 Service Unavailable", "503 Service Unavailable"),
         ] {
             let answer = Answer::Retry { after: None, message: said.into() };
-            assert_eq!(message(answer.impersonal([&entry])), expected);
+            assert_eq!(message(answer.redacted([&entry])), expected);
         }
         // The status alone is our own, whatever a user is called; so are the libraries' words of a connection.
         entry.user = std::sync::Arc::new(crate::entry::UserIdentity { username: "a".into(), sub: None });
         for said in ["503 Service Unavailable", "no answer: connection refused"] {
             let answer = Answer::Retry { after: None, message: said.into() };
-            assert_eq!(message(answer.impersonal([&entry])), said);
+            assert_eq!(message(answer.redacted([&entry])), said);
         }
     }
 
@@ -213,8 +213,8 @@ mod tests {
     fn what_is_cut_off_is_withheld_too_where_its_beginning_is_shown() {
         let padding = "x".repeat(MESSAGE_CHARS_MAX - "InvalidArgument: ".len() - 4);
         let answer = Answer::Invalid { message: format!("InvalidArgument: {padding} alice{}", "y".repeat(1_000_000)) };
-        assert_eq!(message(answer.impersonal([&full_entry()])), format!("InvalidArgument {WITHHELD}"));
+        assert_eq!(message(answer.redacted([&full_entry()])), format!("InvalidArgument {WITHHELD}"));
         let answer = Answer::Invalid { message: format!("InvalidArgument: {padding}{}", "y".repeat(1_000_000)) };
-        assert_eq!(message(answer.impersonal([&full_entry()])).chars().count(), MESSAGE_CHARS_MAX);
+        assert_eq!(message(answer.redacted([&full_entry()])).chars().count(), MESSAGE_CHARS_MAX);
     }
 }

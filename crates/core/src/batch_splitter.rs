@@ -1,6 +1,6 @@
 //! One batch's way to a receiver: what to send next, and what has become of each record.
 //!
-//! Pure. The answers' meaning is INTERFACE's table "Delivery, by the receiver's answer":
+//! Pure. The answers' meaning is INTERFACE's table "BatchSplitter, by the receiver's answer":
 //!
 //! ```text
 //!             +---------- Retry, Refused: wait, the same part again ----------+
@@ -54,7 +54,7 @@ pub struct Backoff {
     failures: Option<(Pace, u32)>,
 }
 
-/// What a receiver's answers so far say about the receiver itself. Lives as long as the courier.
+/// What a receiver's answers so far say about the receiver itself. Lives as long as the delivery task.
 #[derive(Debug, Default)]
 pub struct Standing {
     backoff: Backoff,
@@ -129,7 +129,7 @@ pub struct Parcel {
 
 /// A batch on its way.
 #[derive(Debug)]
-pub struct Delivery {
+pub struct BatchSplitter {
     parcels: Vec<Parcel>,
     /// What is still to be sent; the next part last. Parts are never empty, and end where the one before them begins.
     parts: Vec<Range<usize>>,
@@ -225,7 +225,7 @@ impl Standing {
     }
 }
 
-impl Delivery {
+impl BatchSplitter {
     /// A batch of these records, none of them sent yet, in the order of their ids.
     pub fn of(parcels: Vec<Parcel>) -> Self {
         let whole = 0..parcels.len();
@@ -336,17 +336,17 @@ mod tests {
     }
 
     /// So many small records, from this id on.
-    fn small(first: u64, records: usize) -> Delivery {
+    fn small(first: u64, records: usize) -> BatchSplitter {
         sized(first, &vec![1000; records])
     }
 
-    fn sized(first: u64, bytes: &[usize]) -> Delivery {
-        Delivery::of((first..).zip(bytes).map(|(id, bytes)| Parcel { id: OutboxId(id), bytes: *bytes }).collect())
+    fn sized(first: u64, bytes: &[usize]) -> BatchSplitter {
+        BatchSplitter::of((first..).zip(bytes).map(|(id, bytes)| Parcel { id: OutboxId(id), bytes: *bytes }).collect())
     }
 
     /// The fates that answers lead to, in turn.
-    fn fates(mut delivery: Delivery, standing: &mut Standing, answers: &[Answer]) -> Vec<Fate> {
-        let step = |answer| delivery.answered(answer, standing, 0.5).fate.map(|(_, fate)| fate);
+    fn fates(mut splitter: BatchSplitter, standing: &mut Standing, answers: &[Answer]) -> Vec<Fate> {
+        let step = |answer| splitter.answered(answer, standing, 0.5).fate.map(|(_, fate)| fate);
         answers.iter().filter_map(step).collect()
     }
 
@@ -360,10 +360,10 @@ mod tests {
 
     /// The waits, in seconds, that answers lead to without jitter's help or harm (`jitter` 1).
     fn waits(answers: &[Answer]) -> Vec<f64> {
-        let (mut delivery, mut standing) = (small(0, 1), Standing::default());
+        let (mut splitter, mut standing) = (small(0, 1), Standing::default());
         answers
             .iter()
-            .filter_map(|answer| delivery.answered(answer, &mut standing, 1.0).wait)
+            .filter_map(|answer| splitter.answered(answer, &mut standing, 1.0).wait)
             .map(|wait| wait.delay.as_secs_f64())
             .collect()
     }
@@ -412,13 +412,13 @@ mod tests {
 
     #[test]
     fn a_batch_is_halved_down_to_the_guilty_record_which_is_quarantined_when_it_is_refused_again() {
-        let (mut delivery, mut standing) = (small(0, 4), Standing::default());
+        let (mut splitter, mut standing) = (small(0, 4), Standing::default());
         let mut sent = Vec::new();
         let mut fates = Vec::new();
-        while let Some(part) = delivery.part() {
+        while let Some(part) = splitter.part() {
             sent.push((part.start, part.end));
             let answer = if part.contains(&2) { invalid() } else { accepted() };
-            fates.extend(delivery.answered(&answer, &mut standing, 0.5).fate);
+            fates.extend(splitter.answered(&answer, &mut standing, 0.5).fate);
         }
         assert_eq!(sent, [(0, 4), (0, 2), (2, 4), (2, 3), (3, 4)]);
         assert_eq!(fates, [(0..2, Fate::Delivered), (2..3, Fate::SetAside), (3..4, Fate::Delivered)]);
@@ -500,13 +500,13 @@ mod tests {
         assert_eq!(step.fate, Some((0..1, Fate::Held)));
         assert_eq!(step.wait.map(|wait| wait.pace), Some(Pace::Lasting));
         // So is a batch after it, but for its last record, which is tried alone.
-        let mut delivery = small(500, 8);
+        let mut splitter = small(500, 8);
         for held in [0..4, 4..6, 6..7, 7..8] {
-            let step = delivery.answered(&invalid(), &mut standing, 0.5);
+            let step = splitter.answered(&invalid(), &mut standing, 0.5);
             assert_eq!(step.fate, Some((held, Fate::Held)));
             assert_eq!(step.wait.map(|wait| wait.pace), Some(Pace::Lasting));
         }
-        assert_eq!(delivery.part(), None);
+        assert_eq!(splitter.part(), None);
         assert_eq!(standing.set_aside.len(), SET_ASIDE_MAX, "what is held takes no memory");
         // One acceptance gives all credit back, and is evidence.
         fates(small(600, 7), &mut standing, &[accepted()]);
@@ -517,13 +517,13 @@ mod tests {
     #[test]
     fn a_receiver_that_loses_its_credit_within_a_batch_is_tried_with_its_last_part() {
         let mut standing = Standing::default();
-        let mut delivery = small(0, 512);
+        let mut splitter = small(0, 512);
         let fate = loop {
-            if let Some((part, Fate::Held)) = delivery.answered(&invalid(), &mut standing, 0.5).fate {
+            if let Some((part, Fate::Held)) = splitter.answered(&invalid(), &mut standing, 0.5).fate {
                 break part;
             }
         };
-        assert_eq!((fate, delivery.part()), (99..256, Some(256..512)));
+        assert_eq!((fate, splitter.part()), (99..256, Some(256..512)));
     }
 
     /// A receiver with tastes: refuses batches with a guilty record as invalid, heavy ones as too large, and has moods.
@@ -562,7 +562,7 @@ mod tests {
         })
     }
 
-    /// Sends batches as the courier does, second looks included, until nothing is left or the receiver has had its say `sends_max`
+    /// Sends batches as the delivery task does, second looks included, until nothing is left or the receiver has had its say `sends_max`
     /// times. Answers what became of each record.
     fn carried(records: &[usize], sends_max: usize, mut judge: impl FnMut(&[usize]) -> Answer) -> Vec<Option<Fate>> {
         const BATCH: usize = 64;
@@ -585,14 +585,14 @@ mod tests {
                 from += batch.len();
             }
             let parcel = |record: &usize| Parcel { id: OutboxId(*record as u64), bytes: records[*record] };
-            let mut delivery = Delivery::of(batch.iter().map(parcel).collect());
-            while let Some(part) = delivery.part() {
+            let mut splitter = BatchSplitter::of(batch.iter().map(parcel).collect());
+            while let Some(part) = splitter.part() {
                 sends += 1;
                 if sends > sends_max {
                     break;
                 }
                 let answer = judge(&batch[part]);
-                match delivery.answered(&answer, &mut standing, 0.5).fate {
+                match splitter.answered(&answer, &mut standing, 0.5).fate {
                     Some((part, Fate::SetAside | Fate::Held)) => passed_over.extend_from_slice(&batch[part]),
                     Some((part, fate)) => {
                         for record in &batch[part] {
@@ -685,7 +685,7 @@ mod tests {
             answers in prop::collection::vec(0_u8..5, 0..300),
             jitter in 0.0_f64..1.0,
         ) {
-            let (mut delivery, mut standing) = (small(0, records), Standing::default());
+            let (mut splitter, mut standing) = (small(0, records), Standing::default());
             let mut settled = BTreeSet::new();
             for answer in answers {
                 let answer = match answer {
@@ -695,7 +695,7 @@ mod tests {
                     3 => invalid(),
                     _ => refused(),
                 };
-                let step = delivery.answered(&answer, &mut standing, jitter);
+                let step = splitter.answered(&answer, &mut standing, jitter);
                 for record in step.fate.into_iter().flat_map(|(part, _)| part) {
                     prop_assert!(settled.insert(record));
                 }
@@ -703,7 +703,7 @@ mod tests {
                     prop_assert!(wait.delay <= REFUSED_MAX);
                 }
             }
-            let waiting: BTreeSet<usize> = delivery.parts.iter().cloned().flatten().collect();
+            let waiting: BTreeSet<usize> = splitter.parts.iter().cloned().flatten().collect();
             prop_assert!(settled.is_disjoint(&waiting));
             prop_assert_eq!(settled.len() + waiting.len(), records);
         }

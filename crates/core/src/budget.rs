@@ -66,7 +66,7 @@ impl Budget {
     /// notices at once.
     const AFTER_THROTTLE: f64 = 0.7;
 
-    /// What a throttle leaves that comes again within [`Budget::SOON`]: what is allowed is far below, and to be found in
+    /// What a throttle leaves that comes again within `SOON`: what is allowed is far below, and to be found in
     /// few steps.
     pub const AFTER_ANOTHER: f64 = 0.5;
 

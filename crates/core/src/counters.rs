@@ -2,7 +2,7 @@
 //!
 //! Pure. The promise "each outcome is counted exactly once" has two halves: the ledger writes these deltas in the same
 //! atomic write as the cursor, and this module says what they are. A total belongs to a pool, whose id is kept beside the
-//! series; [`crate::metrics`] shows the totals, [`crate::ledger`] keeps them under [`Series::to_key`].
+//! series; the metrics show the totals, and the ledger keeps them under [`Series::to_key`].
 //!
 //! ```text
 //! sighting of a live event        events  superseded      risk events          compromised  challenges     feedback

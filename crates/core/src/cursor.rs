@@ -1,12 +1,12 @@
 //! What is known of one user's history: the state between two pages.
 //!
-//! Pure. A history is taken in stretches of time. Everything at or above the [`Cursor`]'s *horizon* that was taken is
-//! remembered one by one, so that a late arrival there can be told from an old acquaintance; below the horizon everything
+//! Pure. A history is taken in stretches of time. Everything at or above the [`Cursor`]'s *watermark* that was taken is
+//! remembered one by one, so that a late arrival there can be told from an old acquaintance; below the watermark everything
 //! counts as taken, except inside an [`OpenWalk`], a stretch that was begun and not finished:
 //!
 //! ```text
 //!   newest                                                                   oldest
-//!   last_seen          horizon         foot     (open walk)      end
+//!   last_seen          watermark         lower edge     (open walk)      end
 //!   ----|-----------------|--------------|#########################|---------------->
 //!       taken, remembered     taken           not taken, but for      taken, or older than
 //!       one by one            and forgotten   what `seen` holds       anybody wants
@@ -18,7 +18,7 @@
 //!
 //! | reason | why |
 //! |---|---|
-//! | its newest date is at or above the horizon | a poll would take it for new |
+//! | its newest date is at or above the watermark | a poll would take it for new |
 //! | its dates touch an open walk, or a stretch that is delivered again | that walk would take it for new, or must know its revision |
 //! | it is watched for its outcome | the outcome is a revision |
 //! | it was shown without a date, as one of the last [`Cursor::UNDATED_MAX`] | no place in time says whether it was taken |
@@ -27,7 +27,7 @@
 //! forgotten makes it another event, and one that moves out of an open walk before its event was read hides it; no bounded
 //! memory can tell.
 //!
-//! No date is trusted. `last_seen` and the horizon never pass the time at which the history was read, as
+//! No date is trusted. `last_seen` and the watermark never pass the time at which the history was read, as
 //! [`walk`](crate::walk) determines it. [`walk`](crate::walk) makes the moves; this file keeps what must hold between them.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -140,14 +140,14 @@ pub struct Watch {
     pub last_looks: u32,
 }
 
-/// A stretch of history that was begun and not finished: everything in it, from `end` to `foot` inclusive, is still to be
+/// A stretch of history that was begun and not finished: everything in it, from `end` to `lower_edge` inclusive, is still to be
 /// taken, except what the cursor has `seen`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OpenWalk {
     /// Where Cognito's paging goes on; None: from the top again.
     pub token: Option<PageToken>,
     /// Time of the oldest event read so far. Others may share its millisecond.
-    pub foot: UnixMillis,
+    pub lower_edge: UnixMillis,
     /// The oldest time that belongs to the walk.
     pub end: UnixMillis,
 }
@@ -155,12 +155,12 @@ pub struct OpenWalk {
 impl OpenWalk {
     /// Whether an event of this time may be one that the walk has yet to take.
     pub fn contains(&self, time: UnixMillis) -> bool {
-        self.end <= time && time <= self.foot
+        self.end <= time && time <= self.lower_edge
     }
 
     /// Whether an event of these dates may be shown to the walk.
     fn touches(&self, dates: Dates) -> bool {
-        self.end.minus(Cursor::DATE_DRIFT) <= dates.newest && dates.oldest <= self.foot.plus(Cursor::DATE_DRIFT)
+        self.end.minus(Cursor::DATE_DRIFT) <= dates.newest && dates.oldest <= self.lower_edge.plus(Cursor::DATE_DRIFT)
     }
 }
 
@@ -172,7 +172,7 @@ pub struct Cursor {
     /// The newest event taken, in a poll from the top.
     pub last_seen: Option<LastSeen>,
     /// Everything taken at or above this time is in `seen`. It never moves back, unless it was ahead of every clock.
-    pub horizon: UnixMillis,
+    pub watermark: UnixMillis,
     /// When a poll last read an overlap of several pages in full.
     pub reread_at: UnixMillis,
     /// Events that are remembered one by one.
@@ -200,7 +200,7 @@ impl Cursor {
         Self {
             live_since,
             last_seen: None,
-            horizon: history_from.min(live_since),
+            watermark: history_from.min(live_since),
             reread_at: UnixMillis::MIN,
             seen: BTreeMap::new(),
             undated: VecDeque::new(),
@@ -225,8 +225,8 @@ impl Cursor {
     }
 
     /// From this time on everything that was taken is remembered one by one.
-    pub fn horizon(&self) -> UnixMillis {
-        self.horizon
+    pub fn watermark(&self) -> UnixMillis {
+        self.watermark
     }
 
     /// How many events are remembered one by one.
@@ -247,16 +247,16 @@ impl Cursor {
     /// Has everything that was taken from `from` on logged again; answers false if there is nothing.
     ///
     /// Nothing is counted again, by this rule: *the walk over such a stretch moves no counter, and takes nothing that a poll
-    /// or an open walk has yet to take.* What was taken is below the horizon and outside every open walk, or it is
+    /// or an open walk has yet to take.* What was taken is below the watermark and outside every open walk, or it is
     /// remembered in `seen`; so nothing else has to be marked, and every other rule stays as it is.
     pub fn rewind(&mut self, from: UnixMillis) -> bool {
         let newest = self.seen.values().filter_map(|sighting| sighting.dates).map(|dates| dates.newest).max();
-        let Some(foot) = newest.max(self.last_seen.as_ref().map(|last| last.time)) else { return false };
+        let Some(lower_edge) = newest.max(self.last_seen.as_ref().map(|last| last.time)) else { return false };
         let end = self.redelivery.as_ref().map_or(from, |before| before.end.min(from));
-        if end <= foot {
-            self.redelivery = Some(OpenWalk { token: None, foot, end });
+        if end <= lower_edge {
+            self.redelivery = Some(OpenWalk { token: None, lower_edge, end });
         }
-        end <= foot
+        end <= lower_edge
     }
 
     /// When a poll shall look for the outcome of an event in progress, if any is watched.
@@ -297,7 +297,7 @@ impl Cursor {
     /// | has taken nothing | a local clock that is ahead: the user has joined in the service's future | as long before `served` as it was before `received` |
     /// | has taken something | a build that followed an event dated ahead | the later of both clocks |
     ///
-    /// The later of both, because the lower a horizon is brought, the more is taken again: one clock that is behind must not
+    /// The later of both, because the lower a watermark is brought, the more is taken again: one clock that is behind must not
     /// do that alone. Answers whether anything was ahead.
     pub fn set_right(&mut self, served: UnixMillis, received: UnixMillis) -> bool {
         if self.last_seen.is_none() && self.seen.is_empty() && self.open.is_empty() {
@@ -306,23 +306,23 @@ impl Cursor {
                 // `served` is the end of a second: the answer may have been written at its beginning.
                 let joined = served.minus(received.since(self.live_since)).minus(Duration::from_secs(1));
                 let by = self.live_since.since(joined);
-                (self.live_since, self.horizon) = (joined, self.horizon.minus(by));
+                (self.live_since, self.watermark) = (joined, self.watermark.minus(by));
             }
             return is_ahead;
         }
         let latest = served.max(received);
         let last = self.last_seen.as_mut().filter(|last| last.time > latest);
-        let is_ahead = last.is_some() || self.horizon > latest;
+        let is_ahead = last.is_some() || self.watermark > latest;
         if let Some(last) = last {
             last.time = latest;
         }
-        self.horizon = self.horizon.min(latest);
+        self.watermark = self.watermark.min(latest);
         is_ahead
     }
 
-    /// Moves the horizon up to `horizon`; it never moves down.
-    pub fn raise_horizon(&mut self, horizon: UnixMillis) {
-        self.horizon = self.horizon.max(horizon);
+    /// Moves the watermark up to `watermark`; it never moves down.
+    pub fn raise_watermark(&mut self, watermark: UnixMillis) {
+        self.watermark = self.watermark.max(watermark);
     }
 
     /// What is known of a history that was followed twice: by this cursor, and later, from its own `live_since` on, by
@@ -330,16 +330,16 @@ impl Cursor {
     ///
     /// ```text
     ///   newest                                                      oldest
-    ///   ---- later, live ----| live_since       horizon |---- self ------->
+    ///   ---- later, live ----| live_since       watermark |---- self ------->
     ///                        |#######  open walk  ######|
     /// ```
     pub fn joined_by(mut self, later: Self) -> Self {
-        let end = self.horizon;
-        self.horizon = self.horizon.max(later.horizon);
-        // What `later` took below its live_since it did not count, and what is at or above the horizon is told one by one.
-        let foot = UnixMillis(later.live_since.min(self.horizon).0.saturating_sub(1));
-        if end <= foot {
-            self.open.push(OpenWalk { token: None, foot, end });
+        let end = self.watermark;
+        self.watermark = self.watermark.max(later.watermark);
+        // What `later` took below its live_since it did not count, and what is at or above the watermark is told one by one.
+        let lower_edge = UnixMillis(later.live_since.min(self.watermark).0.saturating_sub(1));
+        if end <= lower_edge {
+            self.open.push(OpenWalk { token: None, lower_edge, end });
         }
         self.open.extend(later.open);
         self.live_since = self.live_since.min(later.live_since);
@@ -364,13 +364,13 @@ impl Cursor {
         if before.last_seen.as_ref().is_none_or(|last| last.time < since) {
             return self; // the newest that was taken was the other's
         }
-        (self.last_seen, self.horizon, self.reread_at) = (before.last_seen, before.horizon, before.reread_at);
+        (self.last_seen, self.watermark, self.reread_at) = (before.last_seen, before.watermark, before.reread_at);
         let is_its_own = |sighting: &Sighting| sighting.dates.is_none_or(|dates| dates.newest >= since);
         self.seen = before.seen.into_iter().filter(|(_, sighting)| is_its_own(sighting)).collect();
         self.undated = before.undated.into_iter().filter(|key| self.seen.contains_key(key)).collect();
         let its_own = |walk: OpenWalk| {
             let end = walk.end.max(since);
-            (walk.foot >= since).then_some(OpenWalk { end, ..walk })
+            (walk.lower_edge >= since).then_some(OpenWalk { end, ..walk })
         };
         self.open = before.open.into_iter().filter_map(its_own).collect();
         self.redelivery = before.redelivery.and_then(its_own);
@@ -385,7 +385,7 @@ impl Cursor {
         newest.into_iter().map(|(_, key)| key)
     }
 
-    /// Takes what `other` remembers for taken, and nothing else that it says: whether all below its horizon was of this history
+    /// Takes what `other` remembers for taken, and nothing else that it says: whether all below its watermark was of this history
     /// is not known.
     pub fn remember_with(&mut self, other: &Self) {
         for (key, sighting) in &other.seen {
@@ -397,7 +397,7 @@ impl Cursor {
 
     /// From this time on an event is remembered, whether it is watched or not.
     pub fn remembered_from(&self) -> UnixMillis {
-        self.horizon.minus(Self::DATE_DRIFT)
+        self.watermark.minus(Self::DATE_DRIFT)
     }
 
     /// Forgets every event that no rule keeps.
@@ -420,9 +420,9 @@ mod tests {
     use crate::event::AuthEvent;
 
     /// A cursor that has taken events at these times, followed live since `live_since`.
-    fn taken(live_since: i64, horizon: i64, times: &[i64]) -> Cursor {
+    fn taken(live_since: i64, watermark: i64, times: &[i64]) -> Cursor {
         let mut cursor = Cursor::new(UnixMillis(live_since), UnixMillis(live_since));
-        cursor.horizon = UnixMillis(horizon);
+        cursor.watermark = UnixMillis(watermark);
         for time in times {
             let event = AuthEvent { id: Some(time.to_string()), ..AuthEvent::default() };
             let sighting = Sighting {
@@ -449,8 +449,8 @@ mod tests {
     #[test]
     fn a_history_followed_twice_is_taken_in_between_and_nowhere_else() {
         let joined = taken(100, 900, &[950, 1000]).joined_by(taken(5000, 5900, &[5950, 6000]));
-        assert_eq!(joined.open, [OpenWalk { token: None, foot: UnixMillis(4999), end: UnixMillis(900) }]);
-        assert_eq!((joined.live_since, joined.horizon), (UnixMillis(100), UnixMillis(5900)));
+        assert_eq!(joined.open, [OpenWalk { token: None, lower_edge: UnixMillis(4999), end: UnixMillis(900) }]);
+        assert_eq!((joined.live_since, joined.watermark), (UnixMillis(100), UnixMillis(5900)));
         assert_eq!(times(&joined), [950, 1000, 5950, 6000], "those in between are known there");
         assert_eq!(joined.last_seen.unwrap().time, UnixMillis(6000));
     }
@@ -458,7 +458,7 @@ mod tests {
     #[test]
     fn a_history_followed_twice_at_one_time_has_nothing_in_between() {
         let joined = taken(100, 900, &[1000]).joined_by(taken(800, 950, &[1000, 1100]));
-        assert_eq!((joined.open.as_slice(), joined.horizon), ([].as_slice(), UnixMillis(950)));
+        assert_eq!((joined.open.as_slice(), joined.watermark), ([].as_slice(), UnixMillis(950)));
         assert_eq!(times(&joined), [1000, 1100]);
     }
 
@@ -467,7 +467,8 @@ mod tests {
         let fresh = Cursor::new(UnixMillis::MIN, UnixMillis::MIN);
         let before = || {
             let mut before = taken(100, 400, &[500, 600, 700]);
-            let walk = |foot, end| OpenWalk { token: None, foot: UnixMillis(foot), end: UnixMillis(end) };
+            let walk =
+                |lower_edge, end| OpenWalk { token: None, lower_edge: UnixMillis(lower_edge), end: UnixMillis(end) };
             before.open = vec![walk(550, 450), walk(650, 300)];
             before
         };
@@ -475,7 +476,7 @@ mod tests {
         let successor = fresh.succeeding(before(), UnixMillis(600));
         assert_eq!(times(&successor), [600, 700]);
         assert_eq!(successor.live_since, UnixMillis::MIN);
-        assert_eq!(successor.open, [OpenWalk { token: None, foot: UnixMillis(650), end: UnixMillis(600) }]);
+        assert_eq!(successor.open, [OpenWalk { token: None, lower_edge: UnixMillis(650), end: UnixMillis(600) }]);
     }
 
     #[test]
@@ -483,7 +484,10 @@ mod tests {
         let mut cursor = taken(100, 900, &[500, 950, 1000]);
         assert!(cursor.rewind(UnixMillis(700)));
         assert!(cursor.rewind(UnixMillis(800)));
-        assert_eq!(cursor.redelivery, Some(OpenWalk { token: None, foot: UnixMillis(1000), end: UnixMillis(700) }));
+        assert_eq!(
+            cursor.redelivery,
+            Some(OpenWalk { token: None, lower_edge: UnixMillis(1000), end: UnixMillis(700) })
+        );
         assert!(!taken(100, 900, &[1000]).rewind(UnixMillis(1001)), "newer than everything");
         assert!(!taken(100, 900, &[]).rewind(UnixMillis(0)), "nothing was taken");
     }

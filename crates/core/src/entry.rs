@@ -1,6 +1,6 @@
 //! One sighting of an event on its way out: what a log record is made of.
 //!
-//! The walk makes entries, the ledger keeps them in its outbox (or quarantine), the courier hands them to a sink. An entry
+//! The walk makes entries, the ledger keeps them in its outbox (or quarantine), the delivery task hands them to a sink. An entry
 //! is complete: nothing has to be looked up to deliver it, even after its pool has left the configuration.
 
 use std::sync::Arc;

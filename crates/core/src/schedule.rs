@@ -3,10 +3,10 @@
 //! Calls are the scarce good, so they go where the delay is. If a user's events come at a rate λ and it was last polled an
 //! age ago, polling it now is worth λ·age²/2: the delay its unseen events have gathered, which would only go on growing.
 //! Whoever is worth most goes first. With known rates and a fixed budget this polls everybody in proportion to √λ, which is
-//! the optimum; with rates that are learnt (`habit`) from what polls find, against what is usual in the pool (`spectrum`), it
+//! the optimum; with rates that are learnt (`activity`) from what polls find, against what is usual in the pool (`rate_prior`), it
 //! follows bursts as well. Nobody needs to know the budget: the worth at which users are served, the *price*, follows from it.
 //!
-//! Users of about one rate stand on one rung of a ladder, longest unseen first: the worthiest of a rung is its first, so that
+//! Users of about one rate stand on one rung of a rate_buckets, longest unseen first: the worthiest of a rung is its first, so that
 //! a decision compares some 50 firsts, however many users there are. `docs/scheduling.md` has the reasons and the figures.
 //!
 //! Around that stand five rules:
@@ -19,25 +19,25 @@
 //! A pool in trouble is held back as a whole, then probed by one user at a time, so that its failures cost the other pools
 //! nothing. Pure: time comes in as an argument; there is no chance in it, so that the same reports give the same decisions.
 
+mod activity;
 mod forecast;
-mod habit;
 mod heap;
-mod ladder;
-mod line;
-mod moment;
-mod spectrum;
+mod pool_queue;
+mod rate_buckets;
+mod rate_prior;
+mod ticks;
 mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+pub use self::activity::{ActivityEstimate, Found};
 pub use self::forecast::Forecast;
 use self::forecast::Limits;
-pub use self::habit::{Found, Habit};
-use self::ladder::{Census, Ladder};
-use self::line::{Few, Line};
-use self::moment::{Moment, NEVER, instant, moment, nanos, seconds};
-use self::spectrum::Spectrum;
+use self::pool_queue::{Few, PoolQueue};
+use self::rate_buckets::{Census, RateBuckets};
+use self::rate_prior::RatePrior;
+use self::ticks::{NEVER, Ticks, instant, nanos, seconds, ticks};
 use self::user::{Flags, State, User, Users};
 
 /// A user's place. Whoever gives places gives one to another user only after this one has left and its last turn has ended.
@@ -115,11 +115,11 @@ pub struct Intervals {
 
 #[derive(Debug, Default)]
 struct Pool {
-    spectrum: Spectrum,
+    rate_prior: RatePrior,
     census: Census,
     busy: usize,
     in_trouble: bool,
-    held_until: Option<Moment>,
+    held_until: Option<Ticks>,
     /// Whether a call may be made for it: not while it is held, and while it is in trouble one at a time.
     closed: bool,
 }
@@ -127,25 +127,25 @@ struct Pool {
 /// The schedule of all pools that share one budget.
 #[derive(Debug)]
 pub struct Schedule {
-    min_interval: Moment,
-    max_interval: Moment,
+    min_interval: Ticks,
+    max_interval: Ticks,
     /// The first moment; everything is told from here.
     first: Option<Instant>,
     users: Users,
     pools: BTreeMap<PoolSlot, Pool>,
     /// Everybody who waits and is established.
-    ladder: Ladder,
+    rate_buckets: RateBuckets,
     /// Everybody else who waits: newcomers, and those who came with the latest of them. They are one crowd until each was asked
     /// once, so that those who were first do not count as others for those who follow.
-    crowd: Ladder,
+    crowd: RateBuckets,
     /// Newcomers: nothing was known of them when they joined, and they were not asked yet.
     newcomers: usize,
     /// Those of them who have an event in progress to look at.
-    looks: Line<Few>,
-    live_backlog: Line<Few>,
-    history_backlog: Line<Few>,
-    resting: BTreeSet<(Moment, UserSlot)>,
-    held: BTreeSet<(Moment, PoolSlot)>,
+    looks: PoolQueue<Few>,
+    live_backlog: PoolQueue<Few>,
+    history_backlog: PoolQueue<Few>,
+    resting: BTreeSet<(Ticks, UserSlot)>,
+    held: BTreeSet<(Ticks, PoolSlot)>,
     tickets: u32,
     pace: Pace,
     turns: Turns,
@@ -158,7 +158,7 @@ struct Pace {
     gap: f64,
     /// √λ · age of those who are polled for their worth.
     price: f64,
-    latest: Option<Moment>,
+    latest: Option<Ticks>,
     samples: f64,
 }
 
@@ -225,12 +225,12 @@ impl Schedule {
             first: None,
             users: Users::default(),
             pools: BTreeMap::new(),
-            ladder: Ladder::default(),
-            crowd: Ladder::default(),
+            rate_buckets: RateBuckets::default(),
+            crowd: RateBuckets::default(),
             newcomers: 0,
-            looks: Line::default(),
-            live_backlog: Line::default(),
-            history_backlog: Line::default(),
+            looks: PoolQueue::default(),
+            live_backlog: PoolQueue::default(),
+            history_backlog: PoolQueue::default(),
             resting: BTreeSet::new(),
             held: BTreeSet::new(),
             tickets: 0,
@@ -240,17 +240,17 @@ impl Schedule {
     }
 
     /// Takes a user in at a place that is free; it is due at once. Its backlog, if any, is known after its first turn. What
-    /// was known of its habit is to be [aged](Habit::aged) to the present.
-    pub fn join(&mut self, pool: PoolSlot, slot: UserSlot, habit: Habit, now: Instant) {
-        let now = self.moment(now);
-        let Pool { spectrum, census, .. } = self.pools.entry(pool).or_default();
-        if habit.is_known() {
-            habit.teach(spectrum, 1.0);
+    /// was known of its activity is to be [aged](ActivityEstimate::aged) to the present.
+    pub fn join(&mut self, pool: PoolSlot, slot: UserSlot, activity: ActivityEstimate, now: Instant) {
+        let now = self.ticks(now);
+        let Pool { rate_prior, census, .. } = self.pools.entry(pool).or_default();
+        if activity.is_known() {
+            activity.teach(rate_prior, 1.0);
         }
-        let rung = Self::rung(&habit, spectrum, self.pace.price);
+        let rung = Self::rung(&activity, rate_prior, self.pace.price);
         census.join(rung);
-        self.newcomers += usize::from(!habit.is_known());
-        self.users.insert(slot, User::new(pool, habit, rung, now - self.min_interval));
+        self.newcomers += usize::from(!activity.is_known());
+        self.users.insert(slot, User::new(pool, activity, rung, now - self.min_interval));
         self.enqueue(slot);
     }
 
@@ -282,22 +282,22 @@ impl Schedule {
     }
 
     /// What is known of a user at present, if nothing happened since its latest answered poll.
-    pub fn habit(&self, slot: UserSlot, now: Instant) -> Habit {
-        let (Some(first), Some(user)) = (self.first, self.users.get(slot)) else { return Habit::UNKNOWN };
-        user.habit.aged(silence(user, moment(first, now)))
+    pub fn activity(&self, slot: UserSlot, now: Instant) -> ActivityEstimate {
+        let (Some(first), Some(user)) = (self.first, self.users.get(slot)) else { return ActivityEstimate::UNKNOWN };
+        user.activity.aged(silence(user, ticks(first, now)))
     }
 
     /// How many new events to expect of a poll of this user. None while nobody can say since when: before its first answer, and
     /// after a failure.
     pub fn expected(&self, slot: UserSlot, now: Instant) -> Option<f64> {
         let user = self.users.get(slot).filter(|user| user.flags.has(Flags::ANSWERED))?;
-        let outlook = user.habit.expected(&self.pools.get(&user.pool)?.spectrum);
-        Some(outlook.events_within(silence(user, moment(self.first?, now)).as_secs_f64()))
+        let outlook = user.activity.expected(&self.pools.get(&user.pool)?.rate_prior);
+        Some(outlook.events_within(silence(user, ticks(self.first?, now)).as_secs_f64()))
     }
 
     /// Decides whose turn it is. The user is busy until [`Schedule::ended`].
     pub fn next(&mut self, now: Instant, allowed: Allowed) -> Option<(UserSlot, Lane)> {
-        let now = self.moment(now);
+        let now = self.ticks(now);
         self.wake(now);
         let poll = if allowed.live { self.next_poll(now) } else { None };
         let backlog = self.next_backlog(allowed);
@@ -319,7 +319,7 @@ impl Schedule {
     /// When somebody will be due, if nothing else happens before; None while nobody waits.
     pub fn next_at(&self, now: Instant, allowed: Allowed) -> Option<Instant> {
         let first = self.first?;
-        let oldest = self.ladders().filter_map(Ladder::oldest_seen).min();
+        let oldest = self.rate_buckets().filter_map(RateBuckets::oldest_seen).min();
         let due = oldest.map(|polled| polled + self.min_interval);
         let polls = [due, self.looks.first_key()].into_iter().filter(|_| allowed.live);
         let changes = [self.held.first().map(|(until, _)| *until), self.resting.first().map(|(until, _)| *until)];
@@ -331,7 +331,7 @@ impl Schedule {
     /// Reports how a turn ended.
     pub fn ended(&mut self, slot: UserSlot, lane: Lane, ended: Ended<'_>, now: Instant) {
         let first = *self.first.get_or_insert(now);
-        let now = moment(first, now);
+        let now = ticks(first, now);
         let Some(user) = self.users.get_mut(slot).filter(|user| matches!(user.state, State::Busy | State::Gone)) else {
             return;
         };
@@ -357,18 +357,18 @@ impl Schedule {
             Ended::Answered(answer) => {
                 if lane == Lane::Poll {
                     let silence = silence(user, now);
-                    let lesson = if user.habit.is_known() { silence.as_secs_f64() / Self::LESSON } else { 1.0 };
-                    user.habit.polled(silence, answer.found, answer.whole);
-                    user.habit.teach(&mut pool.spectrum, lesson.min(1.0));
+                    let lesson = if user.activity.is_known() { silence.as_secs_f64() / Self::LESSON } else { 1.0 };
+                    user.activity.polled(silence, answer.found, answer.whole);
+                    user.activity.teach(&mut pool.rate_prior, lesson.min(1.0));
                     pool.census.leave(user.rung);
-                    user.rung = Self::rung(&user.habit, &pool.spectrum, self.pace.price);
+                    user.rung = Self::rung(&user.activity, &pool.rate_prior, self.pace.price);
                     pool.census.join(user.rung);
                     user.polled = now;
                     user.flags.set(Flags::ANSWERED, true);
                 }
                 // The minimum interval holds for looks too; being due, a look still goes before the round.
                 let earliest = user.polled + self.min_interval;
-                user.look = answer.next_look.map_or(NEVER, |look| moment(first, look).max(earliest));
+                user.look = answer.next_look.map_or(NEVER, |look| ticks(first, look).max(earliest));
                 user.backlog = answer.backlog;
                 self.tickets = self.tickets.wrapping_add(1);
                 user.ticket = self.tickets;
@@ -378,7 +378,7 @@ impl Schedule {
             Ended::Failed { pause } => {
                 user.state = State::Resting;
                 // How long it was not asked stays known, though nothing was learnt in it.
-                user.habit = user.habit.aged(silence(user, now));
+                user.activity = user.activity.aged(silence(user, now));
                 user.polled = now;
                 user.flags.set(Flags::ANSWERED, false);
                 user.look = now.saturating_add(nanos(pause).max(self.min_interval));
@@ -391,7 +391,7 @@ impl Schedule {
 
     /// Holds a pool back; afterwards one user at a time probes it until one is answered.
     pub fn hold(&mut self, slot: PoolSlot, until: Instant) {
-        let until = self.moment(until);
+        let until = self.ticks(until);
         let pool = self.pools.entry(slot).or_default();
         pool.in_trouble = true;
         if let Some(before) = pool.held_until.replace(until) {
@@ -402,7 +402,7 @@ impl Schedule {
     }
 
     /// Lets those go on whose time has come: pools that were held, users who rested.
-    fn wake(&mut self, now: Moment) {
+    fn wake(&mut self, now: Ticks) {
         while let Some(&(until, pool)) = self.held.first().filter(|(until, _)| *until <= now) {
             self.held.remove(&(until, pool));
             self.pools.entry(pool).or_default().held_until = None;
@@ -418,12 +418,12 @@ impl Schedule {
     }
 
     /// Whom a poll would be for.
-    fn next_poll(&self, now: Moment) -> Option<Choice> {
+    fn next_poll(&self, now: Ticks) -> Option<Choice> {
         let look =
             || self.looks.first(&self.users).filter(|(look, _)| *look <= now).map(|(_, user)| Choice::Look(user));
-        let turn = || self.turn(now, &[&self.ladder, &self.crowd]);
+        let turn = || self.turn(now, &[&self.rate_buckets, &self.crowd]);
         if self.is_turn_of_the_established()
-            && let Some(choice) = self.turn(now, &[&self.ladder])
+            && let Some(choice) = self.turn(now, &[&self.rate_buckets])
         {
             return Some(choice);
         }
@@ -435,21 +435,23 @@ impl Schedule {
         self.newcomers > 0 && self.turns.crowd_was_last
     }
 
-    /// Whose turn it is of those on these ladders.
-    fn turn(&self, now: Moment, ladders: &[&Ladder]) -> Option<Choice> {
-        self.oldest(now, ladders).or_else(|| self.worthiest(now, ladders))
+    /// Whose turn it is of those on these rate_buckets.
+    fn turn(&self, now: Ticks, rate_buckets: &[&RateBuckets]) -> Option<Choice> {
+        self.oldest(now, rate_buckets).or_else(|| self.worthiest(now, rate_buckets))
     }
 
-    fn worthiest(&self, now: Moment, ladders: &[&Ladder]) -> Option<Choice> {
-        let worthiest = ladders.iter().filter_map(|ladder| ladder.worthiest(now, now - self.min_interval, &self.users));
+    fn worthiest(&self, now: Ticks, rate_buckets: &[&RateBuckets]) -> Option<Choice> {
+        let worthiest = rate_buckets
+            .iter()
+            .filter_map(|rate_buckets| rate_buckets.worthiest(now, now - self.min_interval, &self.users));
         let (user, worth) = worthiest.max_by(|(_, one), (_, other)| one.total_cmp(other))?;
         Some(Choice::Worthiest(user, worth))
     }
 
     /// The oldest, if its turn has come: in the sleepers' round, which is spread evenly over the interval that is kept, or
     /// because it would be too late for that.
-    fn oldest(&self, now: Moment, ladders: &[&Ladder]) -> Option<Choice> {
-        let (polled, user) = ladders.iter().filter_map(|ladder| ladder.oldest(&self.users)).min()?;
+    fn oldest(&self, now: Ticks, rate_buckets: &[&RateBuckets]) -> Option<Choice> {
+        let (polled, user) = rate_buckets.iter().filter_map(|rate_buckets| rate_buckets.oldest(&self.users)).min()?;
         let age = now - polled;
         let part = seconds(age) / self.kept_interval(self.round_share());
         let may_be_late = self.turns.oldest_in_a_row >= Self::LATE_IN_A_ROW && self.round_share() <= 0.75;
@@ -473,12 +475,12 @@ impl Schedule {
     /// The part of the budget that it takes to poll those in time who would not be for their worth.
     fn sleepers_share(&self) -> f64 {
         let round = self.kept_interval(self.round_share()) * Self::ROUND;
-        let sleepers = self.ladders().map(|ladder| ladder.sleepers(self.pace.price, round)).sum();
+        let sleepers = self.rate_buckets().map(|rate_buckets| rate_buckets.sleepers(self.pace.price, round)).sum();
         count(sleepers) * self.pace.gap / round
     }
 
-    fn ladders(&self) -> impl Iterator<Item = &Ladder> {
-        [&self.ladder, &self.crowd].into_iter()
+    fn rate_buckets(&self) -> impl Iterator<Item = &RateBuckets> {
+        [&self.rate_buckets, &self.crowd].into_iter()
     }
 
     fn next_backlog(&self, allowed: Allowed) -> Option<UserSlot> {
@@ -488,7 +490,7 @@ impl Schedule {
     }
 
     /// Makes a note of a choice.
-    fn chosen(&mut self, choice: Choice, now: Moment) -> UserSlot {
+    fn chosen(&mut self, choice: Choice, now: Ticks) -> UserSlot {
         let (Choice::Worthiest(user, _) | Choice::Oldest(user) | Choice::Look(user)) = choice;
         let is_established = self.users.get(user).is_some_and(|user| user.flags.has(Flags::ESTABLISHED));
         // What the established get between two of the crowd does not change whether it is a look's turn there.
@@ -531,9 +533,9 @@ impl Schedule {
     }
 
     /// The rung for a user: by the rate that is expected of it until it will be served at this price.
-    fn rung(habit: &Habit, spectrum: &Spectrum, price: f64) -> u8 {
-        let rate = if habit.is_known() {
-            let outlook = habit.outlook(spectrum);
+    fn rung(activity: &ActivityEstimate, rate_prior: &RatePrior, price: f64) -> u8 {
+        let rate = if activity.is_known() {
+            let outlook = activity.outlook(rate_prior);
             // The interval depends on the rate and the rate on the interval; this settles within a rung in a few steps.
             let mut rate = outlook.rate_over(0.0);
             for _ in 0..6 {
@@ -541,9 +543,9 @@ impl Schedule {
             }
             rate
         } else {
-            spectrum.mean() * Self::NEWCOMER
+            rate_prior.mean() * Self::NEWCOMER
         };
-        Ladder::rung(rate)
+        RateBuckets::rung(rate)
     }
 
     /// Opens or closes a pool as its state demands.
@@ -552,7 +554,7 @@ impl Schedule {
         let closed = pool.held_until.is_some() || (pool.in_trouble && pool.busy > 0);
         if pool.closed != closed {
             pool.closed = closed;
-            self.ladder.set_open(slot, !closed, &self.users);
+            self.rate_buckets.set_open(slot, !closed, &self.users);
             self.crowd.set_open(slot, !closed, &self.users);
             for line in [&mut self.looks, &mut self.live_backlog, &mut self.history_backlog] {
                 line.set_open(slot, !closed, &self.users);
@@ -578,29 +580,29 @@ impl Schedule {
         }
         let open = self.pools.get(&pool).is_none_or(|pool| !pool.closed);
         let users = &mut self.users;
-        let change = if put { Ladder::put } else { Ladder::take };
-        // The flags change with turns only, so that a user is taken off the ladder that it was put on.
-        let ladder = if flags.has(Flags::ESTABLISHED) { &mut self.ladder } else { &mut self.crowd };
-        change(ladder, rung, (polled, pool, slot), open, users);
+        let change = if put { RateBuckets::put } else { RateBuckets::take };
+        // The flags change with turns only, so that a user is taken off the rate_buckets that it was put on.
+        let rate_buckets = if flags.has(Flags::ESTABLISHED) { &mut self.rate_buckets } else { &mut self.crowd };
+        change(rate_buckets, rung, (polled, pool, slot), open, users);
         let backlog = match backlog {
             Some(Backlog::Live) => Some(&mut self.live_backlog),
             Some(Backlog::History) => Some(&mut self.history_backlog),
             None => None,
         };
         let look = (look != NEVER).then_some((look, &mut self.looks));
-        let change = if put { Line::put } else { Line::take };
+        let change = if put { PoolQueue::put } else { PoolQueue::take };
         for (key, line) in look.into_iter().chain(backlog.map(|line| (ticket.into(), line))) {
             change(line, (key, pool, slot), open, users);
         }
     }
 
-    fn moment(&mut self, now: Instant) -> Moment {
-        moment(*self.first.get_or_insert(now), now)
+    fn ticks(&mut self, now: Instant) -> Ticks {
+        ticks(*self.first.get_or_insert(now), now)
     }
 }
 
 /// How long a user was not heard of.
-fn silence(user: &User, now: Moment) -> Duration {
+fn silence(user: &User, now: Ticks) -> Duration {
     Duration::from_nanos(u64::try_from(now - user.polled).unwrap_or(0))
 }
 
@@ -622,7 +624,7 @@ mod tests {
 
     fn schedule(users: u32, now: Instant) -> Schedule {
         let mut schedule = Schedule::new(Intervals { min: MIN_INTERVAL, max: MAX_INTERVAL });
-        (0..users).for_each(|user| schedule.join(POOL, UserSlot(user), Habit::UNKNOWN, now));
+        (0..users).for_each(|user| schedule.join(POOL, UserSlot(user), ActivityEstimate::UNKNOWN, now));
         schedule
     }
 
@@ -663,7 +665,7 @@ mod tests {
         };
         // The first round, in which everybody is a newcomer, and one more.
         assert_eq!((of_the_crowd(&mut schedule, 0, 20), of_the_crowd(&mut schedule, 20, 20)), (0, 0));
-        (20..120).for_each(|user| schedule.join(POOL, UserSlot(user), Habit::UNKNOWN, start + seconds(20)));
+        (20..120).for_each(|user| schedule.join(POOL, UserSlot(user), ActivityEstimate::UNKNOWN, start + seconds(20)));
         assert_eq!(of_the_crowd(&mut schedule, 34, 10), 10, "nobody else is due");
         assert_eq!(of_the_crowd(&mut schedule, 36, 40), 20, "every other turn");
         assert_eq!(of_the_crowd(&mut schedule, 36, 20), 20, "nobody else is due any more");
@@ -723,7 +725,7 @@ mod tests {
         let start = Instant::now();
         let mut schedule = schedule(3, start);
         let other = UserSlot(3);
-        schedule.join(PoolSlot(1), other, Habit::UNKNOWN, start + seconds(1));
+        schedule.join(PoolSlot(1), other, ActivityEstimate::UNKNOWN, start + seconds(1));
         let (failed, lane) = schedule.next(start, ALL).unwrap();
         schedule.hold(POOL, start + seconds(30));
         schedule.ended(failed, lane, Ended::Postponed, start);

@@ -7,34 +7,34 @@
 //! | remembered in the cursor, in a state that was told | known |
 //! | remembered, in progress, with an outcome that was told | known: an outcome is final |
 //! | remembered, in another state | a *revision* |
-//! | not remembered, from the walk's lower bound to its foot, or above it where every taken event is remembered | *new*: taken |
+//! | not remembered, from the walk's lower bound to its lower edge, or above it where every taken event is remembered | *new*: taken |
 //! | not remembered, elsewhere | taken before and forgotten, another walk's, or older than anybody wants: passed |
 //!
 //! An event is its [`EventKey`], whatever date it is shown with: the table asks for the key first and for the date only where
 //! the key is not remembered. A history that shows one event in several states, or with several dates, therefore gives at
 //! most one record for each state and then none.
 //!
-//! A poll starts with its foot above everything; its lower bound is the horizon. Each page is committed when it was read,
+//! A poll starts with its lower edge above everything; its lower bound is the watermark. Each page is committed when it was read,
 //! and what is left of a walk that was cut short (crash, stop, error, page limit) is in the cursor as an [`OpenWalk`]. To
-//! resume it is to walk again with a lower foot: the same rules. A token that is refused, has expired or repeats itself
-//! is dropped: the walk goes down from the top again, passing what lies above its foot.
+//! resume it is to walk again with a lower lower edge: the same rules. A token that is refused, has expired or repeats itself
+//! is dropped: the walk goes down from the top again, passing what lies above its lower edge.
 //!
 //! A stretch that an operator has rewound ([`Cursor::rewind`]) is walked the same way, with another table: what is
-//! remembered there, and what is below the horizon and outside every open walk, was taken; it is told *again*, to be logged
+//! remembered there, and what is below the watermark and outside every open walk, was taken; it is told *again*, to be logged
 //! and not counted. A revision is one, as everywhere. The rest is left to those who have yet to take it.
 //!
 //! Nothing is trusted that is not promised: whole pages are judged, so order inside a page does not matter; a page out of
 //! order is counted and obliges to read one more; several events may share a millisecond; a page may be empty.
 //!
 //! No date is trusted either. What an event's date would move is held at the *time of reading*, the time of the walk's first
-//! page ([`Page::read_at`]): an event dated ahead is taken and counted live, and moves neither the horizon nor the end of the
+//! page ([`Page::read_at`]): an event dated ahead is taken and counted live, and moves neither the watermark nor the end of the
 //! next poll beyond that time. The time of reading is the service's own, where its answer says so, because it dates the
 //! events too. The local clock may be wrong by hours:
 //!
 //! | local clock | alone | beside the service's |
 //! |---|---|---|
-//! | ahead | an event dated ahead could lift the horizon above events to come | has no say |
-//! | behind | the horizon stays low, and what is remembered grows | has no say |
+//! | ahead | an event dated ahead could lift the watermark above events to come | has no say |
+//! | behind | the watermark stays low, and what is remembered grows | has no say |
 //!
 //! Only waiting is measured by the local clock, from the moment a page was received.
 
@@ -192,13 +192,13 @@ pub struct Walk {
     /// Where the next page starts; None: at the top.
     token: Option<PageToken>,
     /// The oldest time that was read. Above it nothing is taken that may have been forgotten.
-    foot: UnixMillis,
-    foot_before: UnixMillis,
+    lower_edge: UnixMillis,
+    lower_edge_before: UnixMillis,
     /// Nothing below it is taken.
     lower_bound: UnixMillis,
     /// What has to be read through. Above the lower bound only in a poll that leaves the overlap's depth for later.
     end: UnixMillis,
-    /// A poll whose end is the horizon.
+    /// A poll whose end is the watermark.
     full: bool,
     /// Watched events that this poll shall find, and the time down to which it reads for each.
     looks: BTreeMap<EventKey, UnixMillis>,
@@ -227,15 +227,15 @@ impl Walk {
         // A clock that was set back must not put the next full reading off.
         let reread_due = now < cursor.reread_at || now >= cursor.reread_at.plus(Rules::REREAD_EVERY);
         let (end, full) = match newest_before {
-            Some(newest) if !reread_due && newest > cursor.horizon => (newest, false),
-            _ => (cursor.horizon, true),
+            Some(newest) if !reread_due && newest > cursor.watermark => (newest, false),
+            _ => (cursor.watermark, true),
         };
         Self {
             kind: Kind::Poll,
             token: None,
-            foot: UnixMillis::MAX,
-            foot_before: UnixMillis::MAX,
-            lower_bound: cursor.horizon,
+            lower_edge: UnixMillis::MAX,
+            lower_edge_before: UnixMillis::MAX,
+            lower_bound: cursor.watermark,
             end,
             full,
             looks: cursor
@@ -253,13 +253,13 @@ impl Walk {
 
     /// Goes on with the newest open walk, if there is one, or else with what is to be logged again.
     pub fn resume(cursor: &Cursor) -> Option<Self> {
-        let backlog = cursor.open.iter().max_by_key(|open| open.foot).map(|open| (Kind::Backlog, open));
+        let backlog = cursor.open.iter().max_by_key(|open| open.lower_edge).map(|open| (Kind::Backlog, open));
         let (kind, open) = backlog.or(cursor.redelivery.as_ref().map(|open| (Kind::Redelivery, open)))?;
         Some(Self {
             kind,
             token: open.token.clone(),
-            foot: open.foot,
-            foot_before: open.foot,
+            lower_edge: open.lower_edge,
+            lower_edge_before: open.lower_edge,
             lower_bound: open.end,
             end: open.end,
             full: false,
@@ -287,7 +287,7 @@ impl Walk {
         self.pages
     }
 
-    /// How many remembered events a short first page has to show, to tell all that a full one would: those above the horizon.
+    /// How many remembered events a short first page has to show, to tell all that a full one would: those above the watermark.
     /// None where only a full page will do, because something lies deeper that is remembered or still to be taken: a watched event,
     /// an open walk, an event without a date.
     pub fn known_above(&self, cursor: &Cursor) -> Option<usize> {
@@ -312,13 +312,13 @@ impl Walk {
     }
 
     /// Whether it has met a date: until then there is nothing that it could leave open.
-    pub fn has_foot(&self) -> bool {
-        self.foot < UnixMillis::MAX
+    pub fn has_lower_edge(&self) -> bool {
+        self.lower_edge < UnixMillis::MAX
     }
 
     /// Whether this walk has read below where it began: on its way from the top it has not, for a while.
     pub fn got_further(&self) -> bool {
-        self.foot < self.foot_before
+        self.lower_edge < self.lower_edge_before
     }
 
     /// Whether this poll is its user's first: all it can find behind the first page is history or backlog.
@@ -376,11 +376,11 @@ impl Walk {
             self.judge(cursor, event, page, rules, &mut taken);
         }
 
-        // A foot is the time of an event; before the first one there is nothing to leave open.
+        // A lower edge is the time of an event; before the first one there is nothing to leave open.
         let span = Span::of(page, self.previous_oldest);
         taken.out_of_order = span.out_of_order;
-        self.foot = self.foot.min(span.foot.unwrap_or(UnixMillis::MAX));
-        self.previous_oldest = span.foot.or(self.previous_oldest);
+        self.lower_edge = self.lower_edge.min(span.lower_edge.unwrap_or(UnixMillis::MAX));
+        self.previous_oldest = span.lower_edge.or(self.previous_oldest);
         taken.token_repeated = page.next.is_some() && page.next == asked_with;
         self.token = page.next.clone().filter(|_| !taken.token_repeated);
 
@@ -394,8 +394,8 @@ impl Walk {
 
         if stretch_done {
             self.cover(cursor, page.next.is_none());
-        } else if self.foot < UnixMillis::MAX {
-            let open = OpenWalk { token: self.token.clone(), foot: self.foot, end: self.end };
+        } else if self.lower_edge < UnixMillis::MAX {
+            let open = OpenWalk { token: self.token.clone(), lower_edge: self.lower_edge, end: self.end };
             match self.kind {
                 Kind::Poll | Kind::Backlog => cursor.open.push(open.clone()),
                 Kind::Redelivery => cursor.redelivery = Some(open.clone()),
@@ -409,7 +409,7 @@ impl Walk {
             let is_through = stretch_done && (self.full || span.reads_through(self.lower_bound));
             let is_left_open = self.full && self.stored.is_some();
             if let (true, Some(last)) = (is_through || is_left_open, &cursor.last_seen) {
-                cursor.raise_horizon(last.time.minus(rules.overlap));
+                cursor.raise_watermark(last.time.minus(rules.overlap));
             }
         }
         cursor.prune();
@@ -432,10 +432,10 @@ impl Walk {
     /// Judges one event by the table above.
     fn judge(&mut self, cursor: &mut Cursor, event: &AuthEvent, page: &Page, rules: &Rules, taken: &mut Taken) {
         let (key, date) = (event.key(), date_of(event));
-        // A page may list an event below its place. At or above the horizon, and a little above the foot, an event that was
-        // taken is remembered, so one that is not is new. What is told again has a foot that is exact.
-        let is_forgotten = |time| time > self.foot.plus(Cursor::DATE_DRIFT) && time < cursor.horizon;
-        let is_above = |time| time > self.foot && (self.kind == Kind::Redelivery || is_forgotten(time));
+        // A page may list an event below its place. At or above the watermark, and a little above the lower edge, an event that was
+        // taken is remembered, so one that is not is new. What is told again has a lower edge that is exact.
+        let is_forgotten = |time| time > self.lower_edge.plus(Cursor::DATE_DRIFT) && time < cursor.watermark;
+        let is_above = |time| time > self.lower_edge && (self.kind == Kind::Redelivery || is_forgotten(time));
         let inside = date.map(|time| self.lower_bound <= time && !is_above(time));
         if let Some(sighting) = cursor.seen.get_mut(&key) {
             self.looks.remove(&key);
@@ -466,7 +466,7 @@ impl Walk {
         let facts = event.facts();
         if self.kind == Kind::Redelivery {
             taken.known += 1;
-            if date.is_some_and(|time| time < cursor.horizon) && !is_open {
+            if date.is_some_and(|time| time < cursor.watermark) && !is_open {
                 taken.again.push(again(event, 0, live, facts));
             }
             return;
@@ -540,8 +540,8 @@ impl Walk {
 struct Span {
     oldest: Option<UnixMillis>,
     /// Above it nothing is left to read. The oldest time of a page in order. The newest of one that is not: an event dated
-    /// far behind says nothing of those that follow it, and a foot that is too high only makes more be remembered.
-    foot: Option<UnixMillis>,
+    /// far behind says nothing of those that follow it, and a lower edge that is too high only makes more be remembered.
+    lower_edge: Option<UnixMillis>,
     /// Not newest first, in itself or against the page before.
     out_of_order: bool,
     end_of_history: bool,
@@ -552,8 +552,8 @@ impl Span {
         let times = || page.events.iter().filter_map(date_of);
         let in_order = previous_oldest.into_iter().chain(times()).is_sorted_by(|newer, older| newer >= older);
         let (oldest, newest) = (times().min(), times().max());
-        let foot = if in_order { oldest } else { newest };
-        Self { oldest, foot, out_of_order: !in_order, end_of_history: page.next.is_none() }
+        let lower_edge = if in_order { oldest } else { newest };
+        Self { oldest, lower_edge, out_of_order: !in_order, end_of_history: page.next.is_none() }
     }
 
     /// Whether nothing at or above `bound` is left to read.
@@ -669,13 +669,13 @@ mod tests {
         taken.findings.iter().map(name).collect()
     }
 
-    fn follower() -> Cursor {
+    fn followed_user() -> Cursor {
         Cursor::new(at(NOON - 600), at(NOON - 600))
     }
 
     #[test]
     fn a_late_event_within_the_overlap_is_taken_once_and_called_late() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let (known, late) = (event("a", NOON - 5, "Pass"), event("b", NOON - 50, "Pass"));
         poll(&mut cursor, &page(NOON, std::slice::from_ref(&known), None));
         let both = [known, late];
@@ -688,7 +688,7 @@ mod tests {
 
     #[test]
     fn an_outcome_is_a_revision_that_knows_what_was_before() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         poll(&mut cursor, &page(NOON, &[event("a", NOON, "InProgress")], None));
         assert!(cursor.next_look().is_some());
         let (found, taken) = poll(&mut cursor, &page(NOON + 2, &[event("a", NOON, "Pass")], None));
@@ -700,7 +700,7 @@ mod tests {
 
     #[test]
     fn looks_thin_out_and_the_last_one_decides() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let waiting = event("a", NOON, "InProgress");
         let mut looks = vec![];
         let mut now = NOON;
@@ -718,7 +718,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_or_is_behind_puts_no_look_off() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let two_days = 2 * 24 * 60;
         poll(&mut cursor, &page(NOON, &[event("a", NOON, "InProgress")], None));
         let set_back = NOON - two_days;
@@ -730,7 +730,7 @@ mod tests {
 
     #[test]
     fn a_watched_event_that_has_vanished_is_unfinished_when_its_time_is_over() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         poll(&mut cursor, &page(NOON, &[event("a", NOON, "InProgress")], None));
         let (_, taken) = poll(&mut cursor, &page(NOON + 10, &[], None));
         assert_eq!(taken.unfinished.len(), 0, "it may come back");
@@ -741,7 +741,7 @@ mod tests {
 
     #[test]
     fn a_page_out_of_order_is_judged_whole_and_obliges_to_read_on() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let events = [event("a", NOON - 700, "Pass"), event("b", NOON - 1, "Pass"), event("c", NOON - 2, "Pass")];
         let mut walk = Walk::begin(&cursor, at(NOON));
         let taken = walk.take(&mut cursor, &page(NOON, &events, Some("more")), &RULES);
@@ -758,7 +758,7 @@ mod tests {
 
     #[test]
     fn a_short_page_will_do_that_shows_what_is_remembered_and_one_event_below() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         assert_eq!(known_above(&cursor, NOON), Some(0), "who never showed anything");
         let events = [event("a", NOON - 1, "Pass"), event("b", NOON - 61, "Pass"), event("c", NOON - 90, "Pass")];
         poll(&mut cursor, &page(NOON, &events, None));
@@ -766,14 +766,14 @@ mod tests {
         let walk = Walk::begin(&cursor, at(NOON + 300));
         let ends = |events: &[AuthEvent], next| walk.ends_with(&page(NOON + 300, events, next));
         assert!(ends(&events, Some("more")) && ends(&events[..2], None));
-        assert!(!ends(&events[..2], Some("more")), "b lies at the horizon, and may be one of several");
+        assert!(!ends(&events[..2], Some("more")), "b lies at the watermark, and may be one of several");
         let [a, b, c] = events;
         assert!(!ends(&[b, a, c], Some("more")), "who knows what follows, where order is not kept");
     }
 
     #[test]
-    fn a_short_page_reaches_below_the_horizon_also_where_a_full_one_might_leave_that_for_later() {
-        let mut cursor = follower();
+    fn a_short_page_reaches_below_the_watermark_also_where_a_full_one_might_leave_that_for_later() {
+        let mut cursor = followed_user();
         let events = [event("a", NOON, "Pass"), event("b", NOON - 30, "Pass"), event("c", NOON - 90, "Pass")];
         poll(&mut cursor, &page(NOON, &events, None));
         cursor.reread_at = at(NOON);
@@ -790,7 +790,7 @@ mod tests {
         let undated = AuthEvent { creation_date: None, ..sign_up.clone() };
         let newest = event("b", NOON, "Pass");
         let after = |page| {
-            let mut cursor = follower();
+            let mut cursor = followed_user();
             poll(&mut cursor, &page);
             known_above(&cursor, NOON + 1)
         };
@@ -802,18 +802,18 @@ mod tests {
 
     #[test]
     fn a_token_that_repeats_itself_is_dropped_and_the_stretch_stays_open() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let mut walk = Walk::begin(&cursor, at(NOON));
         walk.take(&mut cursor, &page(NOON, &[event("a", NOON - 1, "Pass")], Some("t")), &RULES);
         let taken = walk.take(&mut cursor, &page(NOON, &[event("b", NOON - 2, "Pass")], Some("t")), &RULES);
         assert!(taken.token_repeated);
         let [open] = cursor.open_walks() else { panic!("one open walk: {:?}", cursor.open_walks()) };
-        assert_eq!((open.token.as_ref(), open.foot), (None, at(NOON - 2)));
+        assert_eq!((open.token.as_ref(), open.lower_edge), (None, at(NOON - 2)));
     }
 
     #[test]
     fn an_event_without_a_date_is_live_taken_once_and_revised() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let mut undated = event("a", NOON, "InProgress");
         undated.creation_date = None;
         let (found, taken) = poll(&mut cursor, &page(NOON, std::slice::from_ref(&undated), None));
@@ -825,7 +825,7 @@ mod tests {
 
     #[test]
     fn empty_pages_with_tokens_are_walked_through() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let mut walk = Walk::begin(&cursor, at(NOON));
         let taken = walk.take(&mut cursor, &page(NOON, &[], Some("on")), &RULES);
         assert_eq!((taken.next, cursor.open_walks().len()), (Next::Page, 0), "nothing to leave open yet");
@@ -835,9 +835,9 @@ mod tests {
 
     #[test]
     fn an_event_that_is_listed_a_page_below_its_place_is_taken_once() {
-        // Above the horizon everything that was taken is remembered; below it, a little above the foot.
+        // Above the watermark everything that was taken is remembered; below it, a little above the lower edge.
         for (newest, between) in [(NOON - 1, NOON - 30), (NOON - 300, NOON - 301)] {
-            let mut cursor = follower();
+            let mut cursor = followed_user();
             let mut walk = Walk::begin(&cursor, at(NOON));
             let above = [event("top", NOON, "Pass"), event("a", newest, "Pass"), event("b", between - 1, "Pass")];
             walk.take(&mut cursor, &page(NOON, &above, Some("t")), &RULES);
@@ -852,17 +852,20 @@ mod tests {
 
     #[test]
     fn a_poll_that_has_met_no_date_yet_has_nothing_that_it_could_leave_open() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let mut walk = Walk::begin(&cursor, at(NOON));
         let taken = walk.take(&mut cursor, &page(NOON, &[], Some("1")), &RULES);
-        assert_eq!((taken.next, walk.has_foot(), cursor.open_walks().len()), (Next::Page, false, 0));
+        assert_eq!((taken.next, walk.has_lower_edge(), cursor.open_walks().len()), (Next::Page, false, 0));
         let taken = walk.take(&mut cursor, &page(NOON, &[event("a", NOON, "Pass")], Some("2")), &RULES);
-        assert_eq!((names(&taken), walk.has_foot(), cursor.open_walks().len()), (vec!["a.0".to_owned()], true, 1));
+        assert_eq!(
+            (names(&taken), walk.has_lower_edge(), cursor.open_walks().len()),
+            (vec!["a.0".to_owned()], true, 1)
+        );
     }
 
     #[test]
     fn five_hundred_events_of_one_millisecond_over_nine_pages_are_taken_once() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let crowd: Vec<_> = (0..500).map(|id| event(&id.to_string(), NOON, "Pass")).collect();
         for round in 0..2 {
             let mut walk = Walk::begin(&cursor, at(NOON + round * 10));
@@ -878,11 +881,11 @@ mod tests {
 
     #[test]
     fn an_event_dated_ahead_hides_none_that_come_and_is_live_and_taken_once() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let ahead = event("ahead", NOON + 180, "Pass");
         let (found, taken) = poll(&mut cursor, &page(NOON, std::slice::from_ref(&ahead), None));
         assert!(found == ["ahead.0"] && taken.findings[0].live);
-        assert_eq!((cursor.last_seen().unwrap().time, cursor.horizon()), (at(NOON), at(NOON - 60)));
+        assert_eq!((cursor.last_seen().unwrap().time, cursor.watermark()), (at(NOON), at(NOON - 60)));
         for (minute, id) in [(1, "a"), (70, "b"), (300, "c")] {
             let events = [ahead.clone(), event(id, NOON + minute, "Pass")];
             let (found, taken) = poll(&mut cursor, &page(NOON + minute, &events, None));
@@ -895,12 +898,12 @@ mod tests {
     #[test]
     fn the_services_clock_holds_the_dates_whatever_the_local_one_says() {
         for local in [-300, 300] {
-            let mut cursor = follower();
+            let mut cursor = followed_user();
             let read =
                 |minute, events: &[AuthEvent]| Page { served: Some(at(minute)), ..page(minute + local, events, None) };
             let ahead = event("ahead", NOON + 180, "Pass");
             poll(&mut cursor, &read(NOON, &[ahead.clone(), event("waits", NOON, "InProgress")]));
-            assert_eq!(cursor.horizon(), at(NOON - 60));
+            assert_eq!(cursor.watermark(), at(NOON - 60));
             assert_eq!(cursor.next_look(), Some(at(NOON + local + 1)), "waiting is the local clock's");
             let (found, _) = poll(&mut cursor, &read(NOON + 2, &[ahead, event("waits", NOON, "Pass")]));
             assert_eq!(found, ["waits.1"]);
@@ -911,7 +914,7 @@ mod tests {
     fn one_id_in_two_states_on_one_page_gives_a_record_for_each_and_then_none() {
         let (waits, passed) = (event("a", NOON, "InProgress"), event("a", NOON, "Pass"));
         for (states, records) in [([&waits, &passed], vec!["a.0", "a.1"]), ([&passed, &waits], vec!["a.0"])] {
-            let mut cursor = follower();
+            let mut cursor = followed_user();
             let states = states.map(Clone::clone);
             assert_eq!(poll(&mut cursor, &page(NOON, &states, None)).0, records);
             let (found, taken) = poll(&mut cursor, &page(NOON + 1, &states, None));
@@ -921,7 +924,7 @@ mod tests {
 
     #[test]
     fn an_event_that_shows_ever_other_states_falls_silent() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let mut records = 0;
         for state in 0..200 {
             let word = format!("State{}", state % 100);
@@ -934,7 +937,7 @@ mod tests {
     fn a_date_that_moves_or_goes_or_comes_makes_no_second_event() {
         let dates = [Some(at(NOON)), Some(at(NOON + 180)), None, Some(at(NOON - 30)), Some(UnixMillis::MAX)];
         for first in dates {
-            let mut cursor = follower();
+            let mut cursor = followed_user();
             let mut moving = event("a", NOON, "InProgress");
             moving.creation_date = first;
             assert_eq!(poll(&mut cursor, &page(NOON, std::slice::from_ref(&moving), None)).0, ["a.0"]);
@@ -948,11 +951,11 @@ mod tests {
     }
 
     #[test]
-    fn a_horizon_that_an_older_build_left_ahead_is_brought_back_by_both_clocks_and_not_by_one() {
+    fn a_watermark_that_an_older_build_left_ahead_is_brought_back_by_both_clocks_and_not_by_one() {
         let poisoned = || {
-            let mut cursor = follower();
+            let mut cursor = followed_user();
             poll(&mut cursor, &page(NOON + 180, &[event("ahead", NOON + 180, "Pass")], None));
-            assert_eq!(cursor.horizon(), at(NOON + 120));
+            assert_eq!(cursor.watermark(), at(NOON + 120));
             cursor
         };
         let events =
@@ -980,7 +983,7 @@ mod tests {
 
     #[test]
     fn an_event_dated_far_behind_at_the_top_of_a_page_hides_none_of_the_pages_below() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let mut walk = Walk::begin(&cursor, at(NOON));
         let top = [event("odd", -1, "Pass"), event("a", NOON - 1, "Pass"), event("b", NOON - 2, "Pass")];
         walk.take(&mut cursor, &page(NOON, &top, Some("more")), &RULES);
@@ -989,20 +992,20 @@ mod tests {
     }
 
     #[test]
-    fn a_date_that_moves_across_the_horizon_makes_no_second_event() {
-        let mut cursor = follower();
+    fn a_date_that_moves_across_the_watermark_makes_no_second_event() {
+        let mut cursor = followed_user();
         let mut moving = event("a", NOON - 31, "Pass");
         poll(&mut cursor, &page(NOON, std::slice::from_ref(&moving), None));
         let newest = event("b", NOON + 30, "Pass");
         poll(&mut cursor, &page(NOON + 30, &[newest.clone(), moving.clone()], None));
-        assert_eq!((cursor.horizon(), cursor.remembered()), (at(NOON - 30), 2), "a minute below it, and remembered");
+        assert_eq!((cursor.watermark(), cursor.remembered()), (at(NOON - 30), 2), "a minute below it, and remembered");
         moving.creation_date = Some(at(NOON - 30));
         assert!(poll(&mut cursor, &page(NOON + 31, &[newest, moving], None)).0.is_empty());
     }
 
     #[test]
     fn a_look_reaches_a_little_below_the_date_that_may_have_moved() {
-        let mut cursor = follower();
+        let mut cursor = followed_user();
         let sign_up = |event| AuthEvent { event_type: Some(Word::parse("SignUp")), ..event };
         poll(&mut cursor, &page(NOON, &[sign_up(event("a", NOON, "InProgress"))], None));
         poll(&mut cursor, &page(NOON + 100, &[event("b", NOON + 100, "Pass"), event("old", NOON - 90, "Pass")], None));

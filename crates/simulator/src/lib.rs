@@ -37,7 +37,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use population::Population;
 use quota::Quotas;
-use service::{Delivery, Reply, Request};
+use service::{Reply, Request, Transmission};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -253,13 +253,13 @@ async fn respond(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Resu
     );
     shared.changed.notify_waiters();
     match reply.delivery {
-        Delivery::Whole | Delivery::CutShort => {}
-        Delivery::Reset => return Err(Reset),
-        Delivery::After(delay) => tokio::select! {
+        Transmission::Whole | Transmission::CutShort => {}
+        Transmission::Reset => return Err(Reset),
+        Transmission::After(delay) => tokio::select! {
             () = tokio::time::sleep(delay) => {}
             () = shared.stop.cancelled() => return Err(Reset),
         },
-        Delivery::Never => {
+        Transmission::Never => {
             shared.stop.cancelled().await;
             return Err(Reset);
         }
@@ -270,7 +270,7 @@ async fn respond(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Resu
 fn response(reply: Reply) -> hyper::Response<Content> {
     let mut response = hyper::Response::new(Content {
         length: reply.body.len() as u64,
-        breaks_off: reply.delivery == Delivery::CutShort,
+        breaks_off: reply.delivery == Transmission::CutShort,
         rest: Some(Bytes::from(reply.body)),
     });
     *response.status_mut() = hyper::StatusCode::from_u16(reply.status).unwrap_or(hyper::StatusCode::IM_A_TEAPOT);

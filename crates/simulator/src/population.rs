@@ -4,16 +4,16 @@
 //! agenda (a sign-in its second factor, a breach the administrator's feedback). Everything follows from the seed and the
 //! times that [`Population::tick`] is given. What an event of somebody's looks like is in `person`.
 
-mod cast;
-mod person;
+mod profiles;
+mod simulated_user;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use cast::pick;
 use cognito_auth_core::event::{AuthEvent, EventResponse, EventType, FeedbackValue, RiskLevel, UnixMillis, Word};
 use fastrand::Rng;
-use person::{Origin, Person};
+use profiles::pick;
+use simulated_user::{Origin, SimulatedUser};
 
 use super::wire;
 use super::world::{Pool, World};
@@ -50,8 +50,8 @@ pub struct Population {
     random: Rng,
     residents: usize,
     pool: String,
-    people: BTreeMap<u64, Person>,
-    next_person: u64,
+    people: BTreeMap<u64, SimulatedUser>,
+    next_user: u64,
     /// By time, then in the order of being put there.
     agenda: BTreeMap<(UnixMillis, u64), Deed>,
     next_deed: u64,
@@ -59,10 +59,10 @@ pub struct Population {
 
 #[derive(Clone, Debug)]
 enum Deed {
-    /// A visit; a habitual one is followed by the next.
+    /// A visit; a usual one is followed by the next.
     SignIn {
         person: u64,
-        habitual: bool,
+        usual: bool,
     },
     /// What has begun comes to its end: the event as it is then.
     Finish {
@@ -93,7 +93,7 @@ impl Population {
             residents: users.max(1),
             pool: String::new(),
             people: BTreeMap::new(),
-            next_person: 1,
+            next_user: 1,
             agenda: BTreeMap::new(),
             next_deed: 0,
         }
@@ -142,9 +142,9 @@ impl Population {
 
     fn perform(&mut self, world: &mut World, deed: Deed, now: UnixMillis) {
         match deed {
-            Deed::SignIn { person, habitual } => {
+            Deed::SignIn { person, usual } => {
                 self.sign_in(world, person, now);
-                if habitual {
+                if usual {
                     self.plan_visit(person, now);
                 }
             }
@@ -174,9 +174,9 @@ impl Population {
 
     /// Somebody gets a home, a device and an account. Without a pause, they never sign in again.
     fn settle(&mut self, world: &mut World, pause: Option<Duration>, now: UnixMillis) -> u64 {
-        let number = self.next_person;
-        self.next_person += 1;
-        let mut person = Person::new(&mut self.random, number, pause);
+        let number = self.next_user;
+        self.next_user += 1;
+        let mut person = SimulatedUser::new(&mut self.random, number, pause);
         // Those who never come: some because they may not, some because they sign in elsewhere.
         let is_dormant = pause.is_none();
         let (is_federated, is_disabled) = (is_dormant && self.chance(0.2), is_dormant && self.chance(0.1));
@@ -228,7 +228,7 @@ impl Population {
             self.begin(world, person, event, SECOND_FACTOR_AFTER);
         } else {
             if event.response == Some(Word::Known(EventResponse::Fail)) {
-                self.plan_about(now, Duration::from_secs(8), Deed::SignIn { person, habitual: false });
+                self.plan_about(now, Duration::from_secs(8), Deed::SignIn { person, usual: false });
             }
             self.tell(world, person, &event);
         }
@@ -369,7 +369,7 @@ impl Population {
 
     fn plan_visit(&mut self, person: u64, now: UnixMillis) {
         if let Some(pause) = self.people.get(&person).map(|person| person.pause) {
-            self.plan_about(now, pause, Deed::SignIn { person, habitual: true });
+            self.plan_about(now, pause, Deed::SignIn { person, usual: true });
         }
     }
 

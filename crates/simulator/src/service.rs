@@ -33,12 +33,12 @@ pub(super) struct Reply {
     /// The Date header.
     pub(super) date: Option<UnixMillis>,
     pub(super) body: String,
-    pub(super) delivery: Delivery,
+    pub(super) delivery: Transmission,
 }
 
 /// How a reply reaches the client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Delivery {
+pub(super) enum Transmission {
     Whole,
     After(Duration),
     CutShort,
@@ -105,7 +105,7 @@ fn reply(world: &mut World, answered: Result<String, Refusal>) -> Reply {
         request_id: world.new_id(),
         date: world.answer_date(),
         body: String::new(),
-        delivery: Delivery::Whole,
+        delivery: Transmission::Whole,
     };
     match answered {
         Ok(body) => reply.body = body,
@@ -124,10 +124,10 @@ impl Reply {
     /// Does to a reply what a misfortune does to its form; what it does to its content is `operations`' business.
     pub(super) fn spoil(&mut self, misfortune: Option<&Misfortune>) {
         match misfortune {
-            Some(Misfortune::Reset) => self.delivery = Delivery::Reset,
-            Some(Misfortune::Hang) => self.delivery = Delivery::Never,
-            Some(Misfortune::Slow(delay)) => self.delivery = Delivery::After(*delay),
-            Some(Misfortune::CutConnection) => self.delivery = Delivery::CutShort,
+            Some(Misfortune::Reset) => self.delivery = Transmission::Reset,
+            Some(Misfortune::Hang) => self.delivery = Transmission::Never,
+            Some(Misfortune::Slow(delay)) => self.delivery = Transmission::After(*delay),
+            Some(Misfortune::CutConnection) => self.delivery = Transmission::CutShort,
             Some(Misfortune::CutJson) => self.body.truncate(self.body.floor_char_boundary(self.body.len() / 2)),
             Some(Misfortune::Html(status)) => {
                 self.status = *status;

@@ -5,7 +5,7 @@ use cognito_auth_core::event::UnixMillis;
 
 use super::calls::{Call, Outcome};
 use super::fault::{Misfortune, Refusal};
-use super::service::{Caller, Delivery, Reply};
+use super::service::{Caller, Reply, Transmission};
 use super::world::{ACCOUNT_ID, Session, World};
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
@@ -58,8 +58,15 @@ pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
             (status, body)
         }
     };
-    let mut reply =
-        Reply { status, content_type: "text/xml", error_type: None, request_id, date, body, delivery: Delivery::Whole };
+    let mut reply = Reply {
+        status,
+        content_type: "text/xml",
+        error_type: None,
+        request_id,
+        date,
+        body,
+        delivery: Transmission::Whole,
+    };
     reply.spoil(misfortune.as_ref());
     reply
 }

@@ -50,7 +50,7 @@ struct UserMembers {
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<String>,
     /// From here on events are remembered one by one.
-    horizon: String,
+    watermark: String,
     remembered: usize,
     /// Events in progress that wait for their outcome.
     watched: usize,
@@ -134,14 +134,14 @@ impl UserMembers {
     fn of(record: &UserRecord, gone_since: Option<UnixMillis>) -> Self {
         let cursor = &record.cursor;
         let stretch =
-            |walk: &cognito_auth_core::cursor::OpenWalk| Stretch { from: time(walk.end), to: time(walk.foot) };
+            |walk: &cognito_auth_core::cursor::OpenWalk| Stretch { from: time(walk.end), to: time(walk.lower_edge) };
         Self {
             sub: record.sub.clone(),
             joined: time(record.joined),
             gone_since: gone_since.map(time),
             live_since: time(cursor.live_since()),
             last_seen: cursor.last_seen().map(|last| time(last.time)),
-            horizon: time(cursor.horizon()),
+            watermark: time(cursor.watermark()),
             remembered: cursor.remembered(),
             watched: cursor.watched(),
             open_walks: cursor.open_walks().iter().map(stretch).collect(),

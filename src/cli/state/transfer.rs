@@ -56,7 +56,7 @@ struct Line {
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Foot {
+struct LowerEdge {
     records: u64,
     sha256: String,
 }
@@ -99,8 +99,8 @@ pub(super) fn export(ledger: &Ledger, now: UnixMillis) -> anyhow::Result<ExitCod
     })?;
     drop(progress);
     written?;
-    let foot = Foot { records, sha256: hexadecimal(out.sum.clone()) };
-    out.line(&foot)?;
+    let lower_edge = LowerEdge { records, sha256: hexadecimal(out.sum.clone()) };
+    out.line(&lower_edge)?;
     out.out.flush()?;
     tell(&format!("exported: {records} records; the file holds personal data"));
     if left_out > 0 {
@@ -137,16 +137,16 @@ pub(super) fn import(state: &StateConfig, file: &Path, yes: bool) -> anyhow::Res
     let mut import = Ledger::import(state)?;
     let mut progress = Progress::of("records imported", None);
     let mut records = 0;
-    let foot = loop {
+    let lower_edge = loop {
         let number = lines.number + 1;
         let sum = hexadecimal(lines.sum.clone());
         let line = lines.next()?.ok_or_else(|| anyhow!("the export is cut short: its last line is missing"));
         let line = line.context(UNTOUCHED)?;
-        if let Ok(foot) = serde_json::from_slice::<Foot>(&line) {
-            if foot.sha256 != sum || foot.records != records {
+        if let Ok(lower_edge) = serde_json::from_slice::<LowerEdge>(&line) {
+            if lower_edge.sha256 != sum || lower_edge.records != records {
                 bail!("{UNTOUCHED}: the export is not what was exported: its checksum is another");
             }
-            break foot;
+            break lower_edge;
         }
         let read = serde_json::from_slice::<Line>(&line).map_err(anyhow::Error::from).and_then(|line| {
             let value = BASE64_STANDARD.decode(&line.value)?;
@@ -158,7 +158,7 @@ pub(super) fn import(state: &StateConfig, file: &Path, yes: bool) -> anyhow::Res
     };
     drop(progress);
     let replaced = import.finish().context(UNTOUCHED)?;
-    tell(&format!("imported: {} records, {from}", foot.records));
+    tell(&format!("imported: {} records, {from}", lower_edge.records));
     if let Some(replaced) = replaced {
         tell(&format!("the ledger that was there lies in {}: remove it when it is not needed", replaced.display()));
     }

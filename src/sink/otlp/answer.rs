@@ -187,7 +187,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
     line
 }
 
-/// Cuts a message from outside to what is looked at. [`Answer::impersonal`] makes of it what is shown.
+/// Cuts a message from outside to what is looked at. [`Answer::redacted`] makes of it what is shown.
 pub(super) fn bounded(message: &str) -> String {
     message.trim().chars().take(MESSAGE_CHARS_KEPT).collect()
 }

@@ -283,7 +283,7 @@ fn judge(
         Failure::Refused { status, code, message, dated } => {
             let code = code.as_deref();
             let skew = skew(situation, code.unwrap_or_default(), message.as_deref(), *dated);
-            let message = message.as_deref().map(|message| impersonal(message, personal));
+            let message = message.as_deref().map(|message| redacted(message, personal));
             let said = match (code, &message) {
                 (None, None) => format!("error without a code (status {status})"),
                 _ => coded(code, message.as_deref()),
@@ -422,7 +422,7 @@ fn coded(code: Option<&str>, message: Option<&str>) -> String {
 
 /// A message of the service's without what it quotes of the request. What follows from the personal parameters alone is
 /// looked for by whole words: a user called `user` costs the text, not the secret.
-fn impersonal(message: &str, parameters: &[&str]) -> String {
+fn redacted(message: &str, parameters: &[&str]) -> String {
     // "2 validation errors detected: Value 'x' at 'username' failed ...; Value 'y' at 'nextToken' failed ...": quotes
     // inside a value are not escaped, so everything between the first value and the last name goes.
     let quoted = message.find("Value '").zip(message.rfind("' at '")).filter(|(from, to)| from < to);

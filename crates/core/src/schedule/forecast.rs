@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::PoolSlot;
-use super::ladder::{Census, Ladder};
+use super::rate_buckets::{Census, RateBuckets};
 
 /// What to expect of a budget, if everybody stays as active as they are thought to be.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -62,7 +62,8 @@ pub(super) fn forecast(pools: &[(PoolSlot, &Census)], per_second: f64, limits: L
 fn price(everybody: &Census, per_second: f64, limits: Limits) -> f64 {
     let calls =
         |price: f64| -> f64 { everybody.rungs().map(|(root, users)| users / limits.interval(price, root)).sum() };
-    let (mut low, mut high) = (limits.least * Ladder::root(0), limits.kept * Ladder::root(Ladder::RUNGS - 1));
+    let (mut low, mut high) =
+        (limits.least * RateBuckets::root(0), limits.kept * RateBuckets::root(RateBuckets::RUNGS - 1));
     for _ in 0..STEPS {
         let middle = f64::sqrt(low * high);
         *if calls(middle) > per_second { &mut low } else { &mut high } = middle;

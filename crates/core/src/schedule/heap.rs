@@ -91,12 +91,12 @@ mod tests {
     use super::*;
 
     #[derive(Default)]
-    struct Line {
+    struct TestUsers {
         keys: Vec<i64>,
         places: Vec<u32>,
     }
 
-    impl Places for Line {
+    impl Places for TestUsers {
         fn key(&self, slot: u32) -> i64 {
             self.keys[index(slot)]
         }
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn the_first_is_always_the_least_whoever_leaves() {
         let mut random = fastrand::Rng::with_seed(1);
-        let mut users = Line { keys: (0..500).map(|_| random.i64(0..100)).collect(), places: vec![0; 500] };
+        let mut users = TestUsers { keys: (0..500).map(|_| random.i64(0..100)).collect(), places: vec![0; 500] };
         let mut heap = Heap::default();
         let mut inside = std::collections::BTreeSet::new();
         for _ in 0..20_000 {

@@ -1,8 +1,8 @@
-//! What the schedule keeps of each user: 56 bytes, and four or eight more for its place on the ladder.
+//! What the schedule keeps of each user: 56 bytes, and four or eight more for its place on the rate_buckets.
 
 use super::heap::Places;
-use super::moment::{Moment, NEVER};
-use super::{Backlog, Habit, PoolSlot, UserSlot};
+use super::ticks::{NEVER, Ticks};
+use super::{ActivityEstimate, Backlog, PoolSlot, UserSlot};
 
 /// What a user is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,10 +22,10 @@ pub(super) enum State {
 #[derive(Clone, Debug)]
 pub(super) struct User {
     /// When its age began: the latest answer.
-    pub(super) polled: Moment,
+    pub(super) polled: Ticks,
     /// When an event in progress wants a look, or a rest is over; [`NEVER`].
-    pub(super) look: Moment,
-    pub(super) habit: Habit,
+    pub(super) look: Ticks,
+    pub(super) activity: ActivityEstimate,
     pub(super) pool: PoolSlot,
     /// Its number in the lines for backlog, where who came first is first.
     pub(super) ticket: u32,
@@ -62,7 +62,7 @@ impl User {
     const VACANT: Self = Self {
         polled: 0,
         look: NEVER,
-        habit: Habit::UNKNOWN,
+        activity: ActivityEstimate::UNKNOWN,
         pool: PoolSlot(0),
         ticket: 0,
         place: 0,
@@ -72,9 +72,9 @@ impl User {
         flags: Flags(0),
     };
 
-    pub(super) fn new(pool: PoolSlot, habit: Habit, rung: u8, polled: Moment) -> Self {
-        let flags = Flags(if habit.is_known() { Flags::TRIED | Flags::ESTABLISHED } else { 0 });
-        Self { polled, habit, pool, rung, state: State::Waiting, flags, ..Self::VACANT }
+    pub(super) fn new(pool: PoolSlot, activity: ActivityEstimate, rung: u8, polled: Ticks) -> Self {
+        let flags = Flags(if activity.is_known() { Flags::TRIED | Flags::ESTABLISHED } else { 0 });
+        Self { polled, activity, pool, rung, state: State::Waiting, flags, ..Self::VACANT }
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(size_of::<User>(), 56);
         let mut users = Users::default();
         for slot in 0..1_000_000 {
-            users.insert(UserSlot(slot), User::new(PoolSlot(0), Habit::UNKNOWN, 0, 0));
+            users.insert(UserSlot(slot), User::new(PoolSlot(0), ActivityEstimate::UNKNOWN, 0, 0));
         }
         assert!(users.slots.capacity() < 1_126_000, "{}", users.slots.capacity());
     }

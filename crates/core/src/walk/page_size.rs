@@ -1,15 +1,15 @@
 //! How many events to ask for at the top of a user's history.
 //!
-//! Pure. A poll reads what it knows again and ends below its horizon ([`cursor`](crate::cursor)). So its page has to hold what is
+//! Pure. A poll reads what it knows again and ends below its watermark ([`cursor`](crate::cursor)). So its page has to hold what is
 //! new, what is remembered, and one event more; a full page shows only more of what lies below, which is known unseen:
 //!
 //! ```text
-//!   newest                  horizon                            oldest
+//!   newest                  watermark                            oldest
 //!   |---- new ----|-- remembered --|-1-|- - not asked for - - - - ->
 //!      estimated       counted
 //! ```
 //!
-//! An estimate can be wrong. A short page that does not reach below the horizon is dropped as if it had never been asked for,
+//! An estimate can be wrong. A short page that does not reach below the watermark is dropped as if it had never been asked for,
 //! and the walk begins with a full one: that costs a call and loses nothing. Its token is not used, because whether a token
 //! may be presented with another MaxResults is documented nowhere. What such calls may add up to is bounded ([`Credit`]).
 

@@ -1,11 +1,11 @@
 //! One round of a pool's listings: pages in, who is wanted out, and at the end of them all who is not.
 //!
-//! Pure. Two types for two phases: a [`Round`] that is being read can only say who is there; only a [`Complete`] one, of
+//! Pure. Two types for two phases: a [`ListingPass`] that is being read can only say who is there; only a [`Complete`] one, of
 //! which every listing came to its end, can say who is not. So whatever breaks off, in whatever order, removes nobody.
 //!
 //! ```text
 //!                page: who is wanted            every listing at its end
-//!    Round::begin -----> Round ---------------------------------------> Complete: who is not
+//!    ListingPass::begin -----> ListingPass ---------------------------------------> Complete: who is not
 //!                        |  ^ broke off: the same page again
 //!                        +--+ token refused or repeated: that listing from its top
 //! ```
@@ -24,7 +24,7 @@ use cognito_auth_core::privacy::Privacy;
 
 use super::exclusion::Exclusions;
 use super::names::{Claim, NamingRules};
-use super::roster::Selection;
+use super::selection::Selection;
 use crate::source::{ListedUser, Listing, PageToken, UserPage};
 
 /// Pages of one listing in a row: sixty million users, more than a pool can have (40 million). A listing that is longer
@@ -79,7 +79,7 @@ impl Place {
 
 /// A round under way.
 #[derive(Debug)]
-pub struct Round<'a> {
+pub struct ListingPass<'a> {
     selection: &'a Selection,
     rules: NamingRules,
     /// In the selection's order.
@@ -152,7 +152,7 @@ struct Naming {
     possible: Vec<String>,
 }
 
-impl<'a> Round<'a> {
+impl<'a> ListingPass<'a> {
     /// A round in which nobody was met yet.
     pub fn begin(selection: &'a Selection, rules: NamingRules, by_hand: impl IntoIterator<Item = String>) -> Self {
         let mut names = HashMap::<String, Named>::new();
@@ -382,7 +382,7 @@ impl Complete {
     }
 }
 
-/// Who was met: a hash of the ledger's name for each. Two names with one hash would keep somebody on the roster who is gone, until the
+/// Who was met: a hash of the ledger's name for each. Two names with one hash would keep somebody among the followed users who is gone, until the
 /// next start; among a million users that is one case in thirty million rounds.
 #[derive(Debug, Default)]
 struct Marks(Vec<u64>, RandomState);
@@ -423,11 +423,11 @@ mod tests {
     const RULES: SignInNames =
         SignInNames { email: true, phone_number: true, preferred_username: true, case_sensitive: true };
 
-    fn begin<'a>(selection: &'a Selection, by_hand: &[&str]) -> Round<'a> {
-        Round::begin(selection, NamingRules::new(Some(RULES)), names(by_hand))
+    fn begin<'a>(selection: &'a Selection, by_hand: &[&str]) -> ListingPass<'a> {
+        ListingPass::begin(selection, NamingRules::new(Some(RULES)), names(by_hand))
     }
 
-    fn completed(round: Round<'_>) -> Complete {
+    fn completed(round: ListingPass<'_>) -> Complete {
         round.complete(|_| false).expect("every listing came to its end")
     }
 
@@ -523,7 +523,7 @@ mod tests {
         let selection = selection(|pool| pool.exclude = vec!["CAT".into()]);
         let rules = NamingRules::new(Some(SignInNames { case_sensitive: false, ..RULES }));
         let by_hand = names(&["Ann", "ANN", "zoe", "Zoe", "cat"]);
-        let mut round = Round::begin(&selection, rules, by_hand);
+        let mut round = ListingPass::begin(&selection, rules, by_hand);
         let mut aliases: Vec<_> = round.unmet().map(|user| (user.username, user.aliases)).collect();
         aliases.sort_unstable();
         assert_eq!(aliases, [("Ann".into(), names(&["ANN"])), ("zoe".into(), names(&["Zoe"]))]);
@@ -544,7 +544,7 @@ mod tests {
             [(&of_group, 1, vec!["ann@example.com", "ben@example.com"]), (&of_all, 2, vec![])]
         {
             let mut round =
-                Round::begin(selection, NamingRules::default(), names(&["ann@example.com", "ben@example.com"]));
+                ListingPass::begin(selection, NamingRules::default(), names(&["ann@example.com", "ben@example.com"]));
             let wanted = round.take(0, UserPage { users: vec![user("ann"), disabled()], next: None }).wanted;
             assert!(wanted.len() == listed && wanted.iter().all(|user| user.aliases.is_empty()));
             let round = completed(round);
@@ -613,7 +613,7 @@ mod tests {
                 pool.all_users = false;
                 pool.groups = (0..listings.len()).map(|group| group.to_string()).collect();
             });
-            let mut round = Round::begin(&selection, NamingRules::new(Some(RULES)), by_hand.iter().map(alias));
+            let mut round = ListingPass::begin(&selection, NamingRules::new(Some(RULES)), by_hand.iter().map(alias));
             let mut fates = fates.into_iter();
             'round: loop {
                 for (index, pages) in listings.iter().enumerate() {

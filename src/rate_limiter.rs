@@ -1,6 +1,6 @@
 //! Waits until the budget allows the next call: the shell around [`Budget`].
 //!
-//! One gate for each account, region and quota category. Whoever makes a call passes it first, and tells it of throttles.
+//! One rate_limiter for each account, region and quota category. Whoever makes a call passes it first, and tells it of throttles.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,9 +8,9 @@ use cognito_auth_core::budget::Budget;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A budget that tasks share. Clones are the same gate.
+/// A budget that tasks share. Clones are the same rate_limiter.
 #[derive(Clone, Debug)]
-pub struct Gate(Arc<Shared>);
+pub struct RateLimiter(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -19,14 +19,14 @@ struct Shared {
     limit_set: Notify,
 }
 
-impl Gate {
-    /// A gate that lets so many calls per second pass (above 0).
+impl RateLimiter {
+    /// A rate_limiter that lets so many calls per second pass (above 0).
     pub fn new(per_second: f64) -> Self {
         Self(Arc::new(Shared { budget: Mutex::new(Budget::new(per_second)), limit_set: Notify::new() }))
     }
 
     /// Waits for the next call's time; if the rate changes meanwhile, for the time that the new one gives.
-    pub async fn pass(&self) {
+    pub async fn acquire(&self) {
         loop {
             let mut limit_set = std::pin::pin!(self.0.limit_set.notified());
             // Enabled before the slot is taken: a limit that is set in between is not missed.
@@ -52,12 +52,12 @@ impl Gate {
         self.budget().next_at(Instant::now().into_std()).into()
     }
 
-    /// Slows everybody down who shares the gate, after the throttle of a call that started at `started`.
+    /// Slows everybody down who shares the rate_limiter, after the throttle of a call that started at `started`.
     pub fn throttled(&self, started: Instant) {
         self.budget().throttled(started.into_std(), Instant::now().into_std());
     }
 
-    /// Changes the limit to so many calls per second (above 0), for everybody who shares the gate.
+    /// Changes the limit to so many calls per second (above 0), for everybody who shares the rate_limiter.
     pub fn set_limit(&self, per_second: f64) {
         self.budget().set_limit(per_second, Instant::now().into_std());
         self.0.limit_set.notify_waiters();
@@ -82,14 +82,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_waits_goes_on_at_the_new_limit_at_once() {
-        let gate = Gate::new(0.01);
-        gate.pass().await;
+        let rate_limiter = RateLimiter::new(0.01);
+        rate_limiter.acquire().await;
         let began = Instant::now();
-        let waiting = async { tokio::join!(gate.pass(), gate.pass(), gate.pass()) };
+        let waiting = async { tokio::join!(rate_limiter.acquire(), rate_limiter.acquire(), rate_limiter.acquire()) };
         let set = async {
             tokio::time::sleep(Duration::from_secs(1)).await;
-            gate.set_limit(10.0);
-            gate.set_limit(10.0);
+            rate_limiter.set_limit(10.0);
+            rate_limiter.set_limit(10.0);
         };
         tokio::join!(waiting, set);
         let took = began.elapsed();
@@ -98,19 +98,23 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_throttle_holds_back_those_who_wait_already() {
-        let gate = Gate::new(10.0);
+        let rate_limiter = RateLimiter::new(10.0);
         let began = Instant::now();
-        let passed = async |gate: Gate| {
-            gate.pass().await;
+        let passed = async |rate_limiter: RateLimiter| {
+            rate_limiter.acquire().await;
             began.elapsed()
         };
-        gate.pass().await;
+        rate_limiter.acquire().await;
         let throttled = async {
             tokio::time::sleep(Duration::from_millis(150)).await;
-            gate.throttled(began);
+            rate_limiter.throttled(began);
         };
-        let (first, second, third, ()) =
-            tokio::join!(passed(gate.clone()), passed(gate.clone()), passed(gate.clone()), throttled);
+        let (first, second, third, ()) = tokio::join!(
+            passed(rate_limiter.clone()),
+            passed(rate_limiter.clone()),
+            passed(rate_limiter.clone()),
+            throttled
+        );
         assert!(first < Duration::from_millis(150), "its time came before: {first:?}");
         let pause_ends = Duration::from_millis(1150);
         assert!(second >= pause_ends && third > second, "after the pause, one by one: {second:?}, {third:?}");

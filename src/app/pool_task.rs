@@ -1,4 +1,4 @@
-//! Brings a pool from its configuration to its poller, and keeps its roster, until it is asked to let go.
+//! Brings a pool from its configuration to its poller, and keeps its followed users, until it is asked to let go.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,9 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use super::lanes::{LaneKey, Lanes};
 use super::limit::LimitWatch;
+use super::quota_groups::{QuotaGroupKey, QuotaGroups};
 use crate::config::{Config, PoolConfig, Rate};
-use crate::gate::Gate;
 use crate::http::Scrapes;
 use crate::ledger::PoolRecord;
 use crate::lifecycle::{Duty, Lifecycle};
@@ -22,12 +21,13 @@ use crate::poller::health::{Health, Trouble};
 use crate::poller::turn::Means;
 use crate::poller::{Message, Pace, Poller};
 use crate::pool::Pool;
+use crate::rate_limiter::RateLimiter;
 use crate::source::metered::Metered;
 use crate::source::{CallOutcome, Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
 use crate::status::StatusBoard;
 use crate::targets::discovery::{Discovery, Wishes};
 use crate::targets::names::NamingRules;
-use crate::targets::roster::Joining;
+use crate::targets::selection::Joining;
 
 /// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
 const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
@@ -43,8 +43,8 @@ pub(super) enum Begin {
     AtOnce,
 }
 
-/// Brings a pool from its configuration to its poller, and keeps its roster.
-pub(super) struct Follower<S> {
+/// Brings a pool from its configuration to its poller, and keeps its followed users.
+pub(super) struct PoolTask<S> {
     pub(super) slot: PoolSlot,
     pub(super) config: PoolConfig,
     pub(super) record: PoolRecord,
@@ -52,7 +52,7 @@ pub(super) struct Follower<S> {
     /// Cuts the calls of its turns.
     pub(super) calls: CancellationToken,
     pub(super) wishes: watch::Receiver<Wishes>,
-    pub(super) lanes: Arc<Lanes<S>>,
+    pub(super) groups: Arc<QuotaGroups<S>>,
     pub(super) means: Arc<Means>,
     pub(super) app: Arc<Config>,
     pub(super) status: StatusBoard,
@@ -60,7 +60,7 @@ pub(super) struct Follower<S> {
     pub(super) scrapes: Scrapes,
 }
 
-impl<S: Source> Follower<S> {
+impl<S: Source> PoolTask<S> {
     pub(super) async fn run(self, source: S, stop: CancellationToken) {
         let Some((identity, rules)) = stop.run_until_cancelled(self.identify(&source)).await else { return };
         let identity = Arc::new(identity);
@@ -68,13 +68,19 @@ impl<S: Source> Follower<S> {
         if self.begin == Begin::AfterItsScrape && stop.run_until_cancelled(self.scraped()).await.is_none() {
             return;
         }
-        let lane = self
-            .lanes
-            .lane(LaneKey::of(&identity, &self.config), |gate, messages| self.begin_poller(&identity, gate, messages));
-        let gates = (lane.reads.clone(), lane.lists.clone());
+        let group = self.groups.group(QuotaGroupKey::of(&identity, &self.config), |rate_limiter, messages| {
+            self.begin_poller(&identity, rate_limiter, messages);
+        });
+        let rate_limiters = (group.reads.clone(), group.lists.clone());
         let pool = Arc::new(Pool {
             slot: self.slot,
-            source: Metered::new(source, identity.clone(), self.means.metrics.clone(), gates.0, gates.1),
+            source: Metered::new(
+                source,
+                identity.clone(),
+                self.means.metrics.clone(),
+                rate_limiters.0,
+                rate_limiters.1,
+            ),
             identity,
             rules: Rules {
                 overlap: self.app.poll.overlap,
@@ -82,11 +88,11 @@ impl<S: Source> Follower<S> {
                 followed_since: self.config.followed_since,
             },
         });
-        if lane.poller.send(Message::Follow(pool.clone())).await.is_err() {
+        if group.poller.send(Message::Follow(pool.clone())).await.is_err() {
             return; // the poller has stopped, and so will everything
         }
         if let Rate::ShareOfLimit(share) = self.app.poll.requests_per_second
-            && lane.begin_watch()
+            && group.begin_watch()
         {
             self.begin_limit_watch(pool.clone(), share);
         }
@@ -108,7 +114,7 @@ impl<S: Source> Follower<S> {
             metrics: self.means.metrics.clone(),
             status: self.status,
             clock: self.means.clock.clone(),
-            poller: lane.poller,
+            poller: group.poller,
             wishes: self.wishes,
         };
         let poller = discovery.poller.clone();
@@ -199,13 +205,13 @@ impl<S: Source> Follower<S> {
         self.lifecycle.spawn_part(Duty::Gather, name, stop.clone(), watch.run(stop));
     }
 
-    fn begin_poller(&self, identity: &PoolIdentity, gate: Gate, messages: mpsc::Receiver<Message<S>>) {
+    fn begin_poller(&self, identity: &PoolIdentity, rate_limiter: RateLimiter, messages: mpsc::Receiver<Message<S>>) {
         let pace = Pace {
             turns_max: self.app.poll.concurrency,
             min_interval: self.app.poll.min_interval,
             max_interval: self.app.poll.max_interval,
         };
-        let poller = Poller::new(self.means.clone(), pace, gate, self.status.clone());
+        let poller = Poller::new(self.means.clone(), pace, rate_limiter, self.status.clone());
         let begin = self.begin;
         // A series first scraped at 1 is invisible to increase(): Prometheus has to see the zeros first.
         let scraped = self.scraped();

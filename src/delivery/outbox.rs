@@ -1,4 +1,4 @@
-//! Ports of the courier: the outbox that it empties, and the report of what it did.
+//! Ports of the delivery task: the outbox that it empties, and the report of what it did.
 
 use std::future::Future;
 
@@ -44,7 +44,7 @@ pub trait Outbox: Send + Sync + 'static {
     /// When the store cannot be read.
     fn read(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<Waiting>, Self::Error>;
 
-    /// Removes delivered entries and moves the others to the quarantine: one atomic, durable write. The courier settles
+    /// Removes delivered entries and moves the others to the quarantine: one atomic, durable write. The delivery task settles
     /// again what it could not be told was written; an id that is gone is no error.
     ///
     /// # Errors
@@ -58,8 +58,8 @@ pub trait Outbox: Send + Sync + 'static {
     fn quarantine_full(&self) -> bool;
 }
 
-/// Hears what the courier does. Nothing here may block.
-pub trait CourierReport: Send + 'static {
+/// Hears what the delivery task does. Nothing here may block.
+pub trait DeliveryObserver: Send + 'static {
     /// An OTLP request was answered, or not.
     fn request(&self, outcome: RequestOutcome);
     /// The OTLP receiver took nothing, and why, in its words.

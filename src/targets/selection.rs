@@ -52,7 +52,7 @@ impl Selection {
         &self.privacy
     }
 
-    /// Of the selection, those who are in this share. A roster that was stored under another share is another selection's.
+    /// Of the selection, those who are in this share. A list of users that was stored under another share is another selection's.
     #[must_use]
     pub fn in_shard(self, shard: Shard) -> Self {
         if shard.is_whole() {
@@ -124,7 +124,7 @@ fn first_of(digest: &[u8]) -> u64 {
     digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
-/// What is stored of a user's place on the roster.
+/// What is stored of a user's place among the followed users.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stored<'a> {
     /// Its `sub`, where a listing gave it.
@@ -194,9 +194,9 @@ impl Joining {
         created.is_some_and(|created| created >= ours_since)
     }
 
-    /// The cursor of a user who joins the roster at `now`, after it came over from another shard if `moved_in` says so.
+    /// The cursor of a user who joins the followed users at `now`, after it came over from another shard if `moved_in` says so.
     ///
-    /// History is what happened before the user was first on the roster, not before the first poll, which may be hours
+    /// History is what happened before the user was first among the followed users, not before the first poll, which may be hours
     /// later. A user who was created after the pool was first followed has none: all its events are live. While the users of
     /// a lost ledger come back, everybody is taken for one of them. What happened before a user came over is another shard's
     /// to count.

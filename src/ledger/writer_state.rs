@@ -1,6 +1,6 @@
 //! What the writer knows by heart, and how each piece of work changes it: totals, the outbox's numbers and size.
 //!
-//! The books run ahead of the disk while a group of work is gathered. If the write then fails they are thrown away and read
+//! The writer's state run ahead of the disk while a batch of work is gathered. If the write then fails they are thrown away and read
 //! again, so nothing here has to be undone.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
@@ -18,18 +18,18 @@ use super::names::RecordName;
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
 use super::{OutboxState, UserRecord};
-use crate::courier::Settlement;
+use crate::delivery::Settlement;
 
-/// What one request wants, encoded as far as that needs no books.
-pub(super) enum Work {
+/// What one request wants, encoded as far as that needs no writer_state.
+pub(super) enum WriteRequest {
     /// Records to write or remove as they are.
     Put(Vec<Change>),
     /// Users to write, but for the cursors of those who are there already. None of them is gone any more.
     Enroll(Vec<(Vec<u8>, UserRecord)>),
     /// Another person who has a user's name since then, and begins with this record.
-    Succeed { user: (Vec<u8>, Box<UserRecord>), since: UnixMillis },
+    ReplaceUser { user: (Vec<u8>, Box<UserRecord>), since: UnixMillis },
     /// A user who goes on under another key; the record is what the other key gets if it has none.
-    Carry { from: Vec<u8>, to: (Vec<u8>, Box<UserRecord>) },
+    MergeUser { from: Vec<u8>, to: (Vec<u8>, Box<UserRecord>) },
     /// Two users, of whom the second was first, who are one: only one of them is followed from now on.
     Merge { keys: [Vec<u8>; 2], seen: UnixMillis },
     /// A name that still is another name of the user whom the ledger calls so, if that is noted.
@@ -52,16 +52,16 @@ pub(super) enum Work {
     Drop(Vec<OutboxId>),
 }
 
-impl Work {
+impl WriteRequest {
     /// Places in the store that it touches, about. A key has one of its own; entries of the outbox lie side by side.
     pub(super) fn places(&self) -> usize {
         const ENTRIES_OF_A_PLACE: usize = 16;
         match self {
             Self::Put(changes) => changes.len(),
             Self::Enroll(users) => users.len(),
-            Self::Succeed { .. } => 2,
+            Self::ReplaceUser { .. } => 2,
             Self::StillMerged { .. } => 1,
-            Self::Carry { .. } | Self::Merge { .. } => 6,
+            Self::MergeUser { .. } | Self::Merge { .. } => 6,
             Self::Rename { .. } | Self::Part { .. } => 4,
             Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len() / ENTRIES_OF_A_PLACE,
             Self::Rewind { users, .. } => users.len(),
@@ -78,16 +78,16 @@ impl Work {
 
 /// Changes that go to the disk together.
 #[derive(Default)]
-pub(super) struct Group {
+pub(super) struct WriteBatch {
     pub(super) changes: Vec<Change>,
     /// Keys of the totals that grow.
     pub(super) counted: HashSet<Vec<u8>>,
-    /// Entries that leave the outbox, or the quarantine, with this group.
+    /// Entries that leave the outbox, or the quarantine, with this batch.
     leaving: HashSet<u64>,
 }
 
-impl Group {
-    /// What is stored under a key once the group is written.
+impl WriteBatch {
+    /// What is stored under a key once the batch is written.
     fn stored(&self, key: &[u8], reader: &Reader) -> Result<Option<Vec<u8>>, LedgerError> {
         let waiting = self.changes.iter().rev().find(|(changed, _)| changed == key);
         waiting.map_or_else(|| reader.get(key), |(_, value)| Ok(value.clone()))
@@ -119,7 +119,7 @@ fn bytes(key: &[u8], value: &[u8]) -> u64 {
 
 /// The writer's memory of what is stored.
 #[derive(PartialEq, Eq, Debug)]
-pub(super) struct Books {
+pub(super) struct WriterState {
     pub(super) instance_id: String,
     /// By key.
     totals: HashMap<Vec<u8>, u64>,
@@ -135,7 +135,7 @@ pub(super) struct Books {
     pub(super) groups: u64,
 }
 
-/// The part of the books that others see: published when it is durable.
+/// The part of the writer's state that others see: published when it is durable.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Published {
     pub(super) outbox: OutboxState,
@@ -144,8 +144,8 @@ pub(super) struct Published {
     pub(super) end: u64,
 }
 
-impl Books {
-    /// Reads the books of a store in which at least `groups_known` groups were written; None: it may be new. A new one is
+impl WriterState {
+    /// Reads the writer's state of a store in which at least `groups_known` groups were written; None: it may be new. A new one is
     /// given its format and name, and, in the same write, the time since when its predecessor is lost.
     pub(super) fn of(
         mut engine: Engine,
@@ -172,15 +172,15 @@ impl Books {
                 engine.write(beginning)?;
             }
         }
-        let books = Self::read(engine.reader())?;
+        let writer_state = Self::read(engine.reader())?;
         if let Some(groups_known) = groups_known
-            && books.groups < groups_known
+            && writer_state.groups < groups_known
         {
             // Going on from there would count again what was counted, on top of totals that had gone back.
-            let problem = format!("it ends at write {}, but write {groups_known} was on the disk", books.groups);
+            let problem = format!("it ends at write {}, but write {groups_known} was on the disk", writer_state.groups);
             return Err(LedgerError::corrupt("the store", problem));
         }
-        Ok((engine, books))
+        Ok((engine, writer_state))
     }
 
     fn read(reader: &Reader) -> Result<Self, LedgerError> {
@@ -191,7 +191,7 @@ impl Books {
             let stored = reader.get(key)?;
             stored.map_or(Ok(0), |count| Ok(Count::open(&count)?.value))
         };
-        let mut books = Self {
+        let mut writer_state = Self {
             instance_id: Instance::open(&instance)?.id,
             totals: HashMap::new(),
             outbox: Size::default(),
@@ -202,90 +202,92 @@ impl Books {
             groups: count(keys::GROUPS)?,
         };
         reader.each(keys::totals(None), |key, value| {
-            books.totals.insert(key.to_vec(), Count::open(value)?.value);
+            writer_state.totals.insert(key.to_vec(), Count::open(value)?.value);
             Ok(())
         })?;
         reader.each(keys::outbox_all(), |key, value| {
             StoredEntry::refuse_newer(value)?;
-            books.outbox.add(key, value);
-            books.next = books.next.max(keys::sequence_of(key).unwrap_or_default().saturating_add(1));
+            writer_state.outbox.add(key, value);
+            writer_state.next = writer_state.next.max(keys::sequence_of(key).unwrap_or_default().saturating_add(1));
             Ok(())
         })?;
         reader.each(keys::quarantine_from(0), |key, value| {
             if let Ok(refusal) = StoredRefusal::examine(value)? {
                 StoredEntry::refuse_newer(&refusal.value)?;
             }
-            books.quarantine.add(key, value);
+            writer_state.quarantine.add(key, value);
             Ok(())
         })?;
-        books.find_first(reader)?;
-        Ok(books)
+        writer_state.find_first(reader)?;
+        Ok(writer_state)
     }
 
-    /// Adds a piece of work to the group: all of it, or, on an error, nothing.
+    /// Adds a piece of work to the batch: all of it, or, on an error, nothing.
     pub(super) fn stage(
         &mut self,
-        work: Work,
+        work: WriteRequest,
         now: UnixMillis,
         reader: &Reader,
-        group: &mut Group,
+        batch: &mut WriteBatch,
     ) -> Result<(), LedgerError> {
         match work {
-            Work::Put(changes) => group.changes.extend(changes),
-            Work::Enroll(users) => enroll(users, reader, group)?,
-            Work::Succeed { user: (key, record), since } => succeed(key, *record, since, reader, group)?,
-            Work::Carry { from, to: (to, record) } => carry(&from, (to, *record), reader, group)?,
-            Work::Merge { keys: [one, first], seen } => merge(one, first, seen, reader, group)?,
-            Work::StillMerged { user, of, seen } => {
+            WriteRequest::Put(changes) => batch.changes.extend(changes),
+            WriteRequest::Enroll(users) => enroll(users, reader, batch)?,
+            WriteRequest::ReplaceUser { user: (key, record), since } => {
+                replace_user(key, *record, since, reader, batch)?;
+            }
+            WriteRequest::MergeUser { from, to: (to, record) } => merge_user(&from, (to, *record), reader, batch)?,
+            WriteRequest::Merge { keys: [one, first], seen } => merge(one, first, seen, reader, batch)?,
+            WriteRequest::StillMerged { user, of, seen } => {
                 let note = keys::other_name(&user);
-                let noted = group.stored(&note, reader)?.map(|noted| OtherName::open(&noted)).transpose()?;
+                let noted = batch.stored(&note, reader)?.map(|noted| OtherName::open(&noted)).transpose()?;
                 if noted.is_some_and(|noted| noted.of == of) {
-                    group.changes.push((note, Some(OtherName { of, seen: seen.0 }.seal())));
+                    batch.changes.push((note, Some(OtherName { of, seen: seen.0 }.seal())));
                 }
             }
-            Work::Part { user, of } => part(user, &of, reader, group)?,
-            Work::Commit { user: (key, record), joined, increments, entries } => {
-                // A turn may outlast its user's place on the roster: its page must not come over another's record.
-                let enrolled = group.stored(&key, reader)?.map(|stored| StoredUser::standing(&stored)).transpose()?;
+            WriteRequest::Part { user, of } => part(user, &of, reader, batch)?,
+            WriteRequest::Commit { user: (key, record), joined, increments, entries } => {
+                // A turn may outlast its user's place among the followed users: its page must not come over another's record.
+                let enrolled = batch.stored(&key, reader)?.map(|stored| StoredUser::standing(&stored)).transpose()?;
                 if enrolled.map(|enrolled| enrolled.joined) != Some(joined) {
                     return Err(LedgerError::NotEnrolled);
                 }
-                group.changes.push((key, Some(record)));
+                batch.changes.push((key, Some(record)));
                 for (key, increment) in increments {
-                    self.count(key, increment, group);
+                    self.count(key, increment, batch);
                 }
-                self.queue(entries, group);
+                self.queue(entries, batch);
             }
-            Work::Rewind { users, from } => rewind(users, from, reader, group)?,
-            Work::Rename { from, to: (key, record) } => {
+            WriteRequest::Rewind { users, from } => rewind(users, from, reader, batch)?,
+            WriteRequest::Rename { from, to: (key, record) } => {
                 let gone = keys::gone(&from);
-                if let Some(note) = group.stored(&gone, reader)? {
-                    group.changes.extend([(gone, None), (keys::gone(&key), Some(note))]);
+                if let Some(note) = batch.stored(&gone, reader)? {
+                    batch.changes.extend([(gone, None), (keys::gone(&key), Some(note))]);
                 }
-                group.changes.push((keys::other_name(&from), None));
-                group.changes.extend([(from, None), (key, Some(StoredUser::from(&record).seal()))]);
+                batch.changes.push((keys::other_name(&from), None));
+                batch.changes.extend([(from, None), (key, Some(StoredUser::from(&record).seal()))]);
             }
-            Work::ForgetPool(pool_id) => {
+            WriteRequest::ForgetPool(pool_id) => {
                 let range = keys::totals(Some(&pool_id));
                 let totals = self.totals.extract_if(|key, _| range.contains(key));
-                group.changes.extend(totals.map(|(key, _)| (key, None)));
-                group.changes.push((keys::pool(&pool_id), None));
+                batch.changes.extend(totals.map(|(key, _)| (key, None)));
+                batch.changes.push((keys::pool(&pool_id), None));
             }
-            Work::Settle(settlement) => self.settle(settlement, now, reader, group)?,
-            Work::Retry(ids) => self.retry(ids, reader, group)?,
-            Work::Drop(ids) => {
-                let leaving = self.quarantined(ids, reader, group)?;
-                self.leave_quarantine(leaving, group);
+            WriteRequest::Settle(settlement) => self.settle(settlement, now, reader, batch)?,
+            WriteRequest::Retry(ids) => self.retry(ids, reader, batch)?,
+            WriteRequest::Drop(ids) => {
+                let leaving = self.quarantined(ids, reader, batch)?;
+                self.leave_quarantine(leaving, batch);
             }
         }
         Ok(())
     }
 
-    fn count(&mut self, key: Vec<u8>, increment: u64, group: &mut Group) {
+    fn count(&mut self, key: Vec<u8>, increment: u64, batch: &mut WriteBatch) {
         let total = self.totals.entry(key.clone()).or_default();
         *total = total.saturating_add(increment);
-        group.changes.push((key.clone(), Some(Count { value: *total }.seal())));
-        group.counted.insert(key);
+        batch.changes.push((key.clone(), Some(Count { value: *total }.seal())));
+        batch.counted.insert(key);
     }
 
     /// Every total, by pool; without series that only another build knows.
@@ -309,7 +311,7 @@ impl Books {
         totals
     }
 
-    fn queue(&mut self, entries: Vec<Vec<u8>>, group: &mut Group) {
+    fn queue(&mut self, entries: Vec<Vec<u8>>, batch: &mut WriteBatch) {
         if entries.is_empty() {
             return;
         }
@@ -317,11 +319,11 @@ impl Books {
             let key = keys::outbox(self.next);
             self.next += 1;
             self.outbox.add(&key, &entry);
-            group.changes.push((key, Some(entry)));
+            batch.changes.push((key, Some(entry)));
         }
         // A number is never given twice, even after the outbox was empty at a restart.
         let next = Count { value: self.next };
-        group.changes.push((keys::SEQUENCE.to_vec(), Some(next.seal())));
+        batch.changes.push((keys::SEQUENCE.to_vec(), Some(next.seal())));
     }
 
     /// Removes entries; what was removed before is passed over, so that a settlement may be repeated.
@@ -330,7 +332,7 @@ impl Books {
         settlement: Settlement,
         now: UnixMillis,
         reader: &Reader,
-        group: &mut Group,
+        batch: &mut WriteBatch,
     ) -> Result<(), LedgerError> {
         let delivered = settlement.delivered.into_iter().map(|id| (id, None));
         let refused = settlement.quarantined.into_iter().map(|(id, reason)| (id, Some(reason)));
@@ -338,7 +340,7 @@ impl Books {
         let mut numbers = HashSet::new();
         for (OutboxId(number), reason) in delivered.chain(refused) {
             let key = keys::outbox(number);
-            if group.leaving.contains(&number) || !numbers.insert(number) {
+            if batch.leaving.contains(&number) || !numbers.insert(number) {
                 continue;
             }
             let Some(value) = reader.get(&key)? else { continue };
@@ -346,13 +348,13 @@ impl Books {
         }
         for (number, key, value, reason) in leaving {
             self.outbox.remove(&key, &value);
-            group.leaving.insert(number);
-            group.changes.push((key, None));
+            batch.leaving.insert(number);
+            batch.changes.push((key, None));
             if let Some(reason) = reason {
                 let refusal = StoredRefusal { reason, at: now.0, value }.seal();
                 let key = keys::quarantine(number);
                 self.quarantine.add(&key, &refusal);
-                group.changes.push((key, Some(refusal)));
+                batch.changes.push((key, Some(refusal)));
             }
         }
         Ok(())
@@ -360,16 +362,16 @@ impl Books {
 
     /// Puts entries back behind what waits, under numbers that were never used. One that cannot be read would come straight
     /// back, and is refused.
-    fn retry(&mut self, ids: Vec<OutboxId>, reader: &Reader, group: &mut Group) -> Result<(), LedgerError> {
-        let leaving = self.quarantined(ids, reader, group)?;
+    fn retry(&mut self, ids: Vec<OutboxId>, reader: &Reader, batch: &mut WriteBatch) -> Result<(), LedgerError> {
+        let leaving = self.quarantined(ids, reader, batch)?;
         let mut entries = Vec::with_capacity(leaving.len());
         for (_, stored) in &leaving {
             let value = StoredRefusal::open(stored)?.value;
             StoredEntry::open(&value)?;
             entries.push(value);
         }
-        self.leave_quarantine(leaving, group);
-        self.queue(entries, group);
+        self.leave_quarantine(leaving, batch);
+        self.queue(entries, batch);
         Ok(())
     }
 
@@ -378,33 +380,33 @@ impl Books {
         &self,
         ids: Vec<OutboxId>,
         reader: &Reader,
-        group: &Group,
+        batch: &WriteBatch,
     ) -> Result<Vec<(u64, Vec<u8>)>, LedgerError> {
         let numbers: BTreeSet<_> = ids.into_iter().map(|OutboxId(number)| number).collect();
         let mut stored = Vec::with_capacity(numbers.len());
-        for number in numbers.into_iter().filter(|number| !group.leaving.contains(number)) {
+        for number in numbers.into_iter().filter(|number| !batch.leaving.contains(number)) {
             stored.extend(reader.get(&keys::quarantine(number))?.map(|value| (number, value)));
         }
         Ok(stored)
     }
 
-    fn leave_quarantine(&mut self, leaving: Vec<(u64, Vec<u8>)>, group: &mut Group) {
+    fn leave_quarantine(&mut self, leaving: Vec<(u64, Vec<u8>)>, batch: &mut WriteBatch) {
         for (number, value) in leaving {
             let key = keys::quarantine(number);
             self.quarantine.remove(&key, &value);
-            group.leaving.insert(number);
-            group.changes.push((key, None));
+            batch.leaving.insert(number);
+            batch.changes.push((key, None));
         }
     }
 
-    /// Numbers a group, which is written next.
-    pub(super) fn number(&mut self, group: &mut Group) {
+    /// Numbers a batch, which is written next.
+    pub(super) fn number(&mut self, batch: &mut WriteBatch) {
         self.groups += 1;
         let groups = Count { value: self.groups };
-        group.changes.push((keys::GROUPS.to_vec(), Some(groups.seal())));
+        batch.changes.push((keys::GROUPS.to_vec(), Some(groups.seal())));
     }
 
-    /// What others may know, once the group has been written.
+    /// What others may know, once the batch has been written.
     pub(super) fn publish(&mut self, reader: &Reader) -> Result<Published, LedgerError> {
         self.find_first(reader)?;
         Ok(Published {
@@ -430,53 +432,53 @@ impl Books {
 
 /// A user who is there already and has not joined anew keeps the cursor: the one that came along may be older than the
 /// last page's.
-fn enroll(users: Vec<(Vec<u8>, UserRecord)>, reader: &Reader, group: &mut Group) -> Result<(), LedgerError> {
+fn enroll(users: Vec<(Vec<u8>, UserRecord)>, reader: &Reader, batch: &mut WriteBatch) -> Result<(), LedgerError> {
     let mut changes = Vec::new();
     for (key, mut record) in users {
-        // A page of the same user may wait in this very group.
-        if let Some(stored) = group.stored(&key, reader)? {
+        // A page of the same user may wait in this very batch.
+        if let Some(stored) = batch.stored(&key, reader)? {
             let stored = UserRecord::try_from(StoredUser::open(&stored)?)?;
             if stored.joined == record.joined {
-                (record.cursor, record.habit) = (stored.cursor, stored.habit);
+                (record.cursor, record.activity) = (stored.cursor, stored.activity);
             }
         }
-        back(&key, reader, group, &mut changes)?;
+        back(&key, reader, batch, &mut changes)?;
         changes.push((key, Some(StoredUser::from(&record).seal())));
     }
-    group.changes.extend(changes);
+    batch.changes.extend(changes);
     Ok(())
 }
 
 /// What was taken of the new person's history under the former one's record is known to it, and was counted.
-fn succeed(
+fn replace_user(
     key: Vec<u8>,
     mut record: UserRecord,
     since: UnixMillis,
     reader: &Reader,
-    group: &mut Group,
+    batch: &mut WriteBatch,
 ) -> Result<(), LedgerError> {
-    if let Some(before) = group.stored(&key, reader)? {
+    if let Some(before) = batch.stored(&key, reader)? {
         let before = UserRecord::try_from(StoredUser::open(&before)?)?;
         record.joined = record.joined.max(UnixMillis(before.joined.0.saturating_add(1)));
         record.cursor = record.cursor.succeeding(before.cursor, since);
     }
     let mut changes = vec![(keys::other_name(&key), None)];
-    back(&key, reader, group, &mut changes)?;
+    back(&key, reader, batch, &mut changes)?;
     changes.push((key, Some(StoredUser::from(&record).seal())));
-    group.changes.extend(changes);
+    batch.changes.extend(changes);
     Ok(())
 }
 
 /// One history was followed under two names: from now on under one, with all that is known of it. Turns under way for either
 /// find that they are not enrolled, and what they read is read again.
-fn carry(
+fn merge_user(
     from: &[u8],
     (to, mut record): (Vec<u8>, UserRecord),
     reader: &Reader,
-    group: &mut Group,
+    batch: &mut WriteBatch,
 ) -> Result<(), LedgerError> {
-    let Some(carried) = user(from, reader, group)? else { return Ok(()) };
-    match user(&to, reader, group)? {
+    let Some(carried) = user(from, reader, batch)? else { return Ok(()) };
+    match user(&to, reader, batch)? {
         Some(there) => {
             record.joined = record.joined.max(UnixMillis(there.joined.0.saturating_add(1)));
             record.cursor = there.cursor.joined_by(carried.cursor);
@@ -485,18 +487,18 @@ fn carry(
         None => record.cursor = carried.cursor,
     }
     record.sub = record.sub.or(carried.sub);
-    record.habit = carried.habit;
+    record.activity = carried.activity;
     let mut changes = vec![(from.to_vec(), None), (keys::other_name(from), None), (keys::other_name(&to), None)];
-    back(from, reader, group, &mut changes)?;
-    back(&to, reader, group, &mut changes)?;
+    back(from, reader, batch, &mut changes)?;
+    back(&to, reader, batch, &mut changes)?;
     changes.push((to, Some(StoredUser::from(&record).seal())));
-    group.changes.extend(changes);
+    batch.changes.extend(changes);
     Ok(())
 }
 
-/// A user as it is once the group is written.
-fn user(key: &[u8], reader: &Reader, group: &Group) -> Result<Option<UserRecord>, LedgerError> {
-    group.stored(key, reader)?.map(|stored| StoredUser::open(&stored)?.try_into()).transpose()
+/// A user as it is once the batch is written.
+fn user(key: &[u8], reader: &Reader, batch: &WriteBatch) -> Result<Option<UserRecord>, LedgerError> {
+    batch.stored(key, reader)?.map(|stored| StoredUser::open(&stored)?.try_into()).transpose()
 }
 
 /// Where the one that was first is gone, the other takes over what is known of the user: of the two cursors, that which has seen more.
@@ -508,13 +510,13 @@ fn merge(
     first: Vec<u8>,
     seen: UnixMillis,
     reader: &Reader,
-    group: &mut Group,
+    batch: &mut WriteBatch,
 ) -> Result<(), LedgerError> {
-    let is_there = |note: Vec<u8>| group.stored(&note, reader).map(|note| note.is_some());
+    let is_there = |note: Vec<u8>| batch.stored(&note, reader).map(|note| note.is_some());
     if is_there(keys::gone(&one))? || is_there(keys::other_name(&first))? {
         return Err(LedgerError::NotEnrolled);
     }
-    let followed = |key: &[u8]| user(key, reader, group)?.ok_or(LedgerError::NotEnrolled);
+    let followed = |key: &[u8]| user(key, reader, batch)?.ok_or(LedgerError::NotEnrolled);
     if is_there(keys::gone(&first))? {
         let (mut record, gone) = (followed(&one)?, followed(&first)?);
         let newest = |cursor: &Cursor| cursor.last_seen().map(|last| last.time);
@@ -527,7 +529,7 @@ fn merge(
             record.cursor.remember_with(&base);
         }
         record.joined = UnixMillis(record.joined.0.saturating_add(1));
-        group.changes.push((one, Some(StoredUser::from(&record).seal())));
+        batch.changes.push((one, Some(StoredUser::from(&record).seal())));
         return Ok(());
     }
     let [one, first] = [(followed(&one)?, one), (followed(&first)?, first)];
@@ -540,7 +542,7 @@ fn merge(
     for record in [&mut kept, &mut other] {
         record.joined = UnixMillis(record.joined.0.saturating_add(1));
     }
-    group.changes.extend([
+    batch.changes.extend([
         (keys::other_name(&kept_key), None),
         (keys::other_name(&other_key), Some(OtherName { of, seen: seen.0 }.seal())),
         (kept_key, Some(StoredUser::from(&kept).seal())),
@@ -551,39 +553,39 @@ fn merge(
 
 /// While the one whose other name it was is followed, it is another's now, and everything since both were last seen to be one is
 /// live. Else the user goes on under this name, with what is known of it.
-fn part(key: Vec<u8>, of: &[u8], reader: &Reader, group: &mut Group) -> Result<(), LedgerError> {
+fn part(key: Vec<u8>, of: &[u8], reader: &Reader, batch: &mut WriteBatch) -> Result<(), LedgerError> {
     let note = keys::other_name(&key);
-    let Some(stored) = group.stored(&note, reader)? else { return Ok(()) };
+    let Some(stored) = batch.stored(&note, reader)? else { return Ok(()) };
     let seen = UnixMillis(OtherName::open(&stored)?.seen);
     let mut changes = vec![(note, None)];
-    if let Some(mut record) = user(&key, reader, group)? {
-        let is_followed = group.stored(&keys::gone(of), reader)?.is_none();
-        let known = user(of, reader, group)?.filter(|_| !is_followed);
+    if let Some(mut record) = user(&key, reader, batch)? {
+        let is_followed = batch.stored(&keys::gone(of), reader)?.is_none();
+        let known = user(of, reader, batch)?.filter(|_| !is_followed);
         record.cursor = known.map_or_else(|| Cursor::new(seen, seen), |known| known.cursor);
         record.joined = UnixMillis(record.joined.0.saturating_add(1));
         changes.push((key, Some(StoredUser::from(&record).seal())));
     }
-    group.changes.extend(changes);
+    batch.changes.extend(changes);
     Ok(())
 }
 
-fn rewind(users: Vec<Vec<u8>>, from: UnixMillis, reader: &Reader, group: &mut Group) -> Result<(), LedgerError> {
+fn rewind(users: Vec<Vec<u8>>, from: UnixMillis, reader: &Reader, batch: &mut WriteBatch) -> Result<(), LedgerError> {
     let mut changes = Vec::new();
     for key in users {
-        let Some(stored) = group.stored(&key, reader)? else { continue };
+        let Some(stored) = batch.stored(&key, reader)? else { continue };
         let mut record = UserRecord::try_from(StoredUser::open(&stored)?)?;
         if record.cursor.rewind(from) {
             changes.push((key, Some(StoredUser::from(&record).seal())));
         }
     }
-    group.changes.extend(changes);
+    batch.changes.extend(changes);
     Ok(())
 }
 
 /// Whoever was gone is not any more.
-fn back(user: &[u8], reader: &Reader, group: &Group, changes: &mut Vec<Change>) -> Result<(), LedgerError> {
+fn back(user: &[u8], reader: &Reader, batch: &WriteBatch, changes: &mut Vec<Change>) -> Result<(), LedgerError> {
     let gone = keys::gone(user);
-    if group.stored(&gone, reader)?.is_some() {
+    if batch.stored(&gone, reader)?.is_some() {
         changes.push((gone, None));
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Who is on the roster, and how each fares: a table for a million users.
+//! Who is among the followed users, and how each fares: a table for a million users.
 //!
 //! Pure. Memory is what bounds how many users one process can follow, so a user is a row of 24 bytes, its name lies in an
 //! arena with all the others, and the index from name to row holds nothing but the row's number: about 75 bytes a user with
@@ -119,7 +119,7 @@ struct Pool {
 
 /// The table.
 #[derive(Debug)]
-pub struct Members {
+pub struct UserTable {
     rows: Vec<Row>,
     free: u32,
     len: usize,
@@ -131,7 +131,7 @@ pub struct Members {
     pools: HashMap<PoolSlot, Pool>,
 }
 
-impl Default for Members {
+impl Default for UserTable {
     fn default() -> Self {
         Self {
             rows: Vec::new(),
@@ -146,7 +146,7 @@ impl Default for Members {
     }
 }
 
-impl Members {
+impl UserTable {
     /// How many there are.
     pub fn len(&self) -> usize {
         self.len
@@ -439,44 +439,44 @@ mod tests {
 
     #[test]
     fn a_name_is_there_once_in_each_pool() {
-        let mut members = Members::default();
-        let ann = members.join(POOL, "ann", at(1)).unwrap();
-        assert_eq!(members.join(POOL, "ann", at(2)), None);
-        let other = members.join(OTHER, "ann", at(3)).unwrap();
-        assert_eq!(members.begin(ann), Some((POOL, "ann".into())));
-        assert_eq!(members.begin(other), Some((OTHER, "ann".into())));
-        assert_eq!(members.leave(POOL, "ann"), Some(ann));
-        assert_eq!((members.len(), members.leave(POOL, "ann"), members.begin(ann)), (1, None, None));
-        assert_eq!(members.counts(POOL), PoolCounts::default());
+        let mut users = UserTable::default();
+        let ann = users.join(POOL, "ann", at(1)).unwrap();
+        assert_eq!(users.join(POOL, "ann", at(2)), None);
+        let other = users.join(OTHER, "ann", at(3)).unwrap();
+        assert_eq!(users.begin(ann), Some((POOL, "ann".into())));
+        assert_eq!(users.begin(other), Some((OTHER, "ann".into())));
+        assert_eq!(users.leave(POOL, "ann"), Some(ann));
+        assert_eq!((users.len(), users.leave(POOL, "ann"), users.begin(ann)), (1, None, None));
+        assert_eq!(users.counts(POOL), PoolCounts::default());
     }
 
     #[test]
     fn a_place_is_not_given_away_while_its_turn_is_under_way() {
-        let mut members = Members::default();
-        let ann = members.join(POOL, "ann", at(1)).unwrap();
-        members.begin(ann);
-        members.leave(POOL, "ann");
-        assert_ne!(members.join(POOL, "ben", at(2)).unwrap(), ann);
-        assert_eq!((members.begin(ann), members.ended(ann)), (None, AfterTurn::Left));
-        assert_eq!(members.join(POOL, "cleo", at(3)), Some(ann), "and now it is");
+        let mut users = UserTable::default();
+        let ann = users.join(POOL, "ann", at(1)).unwrap();
+        users.begin(ann);
+        users.leave(POOL, "ann");
+        assert_ne!(users.join(POOL, "ben", at(2)).unwrap(), ann);
+        assert_eq!((users.begin(ann), users.ended(ann)), (None, AfterTurn::Left));
+        assert_eq!(users.join(POOL, "cleo", at(3)), Some(ann), "and now it is");
     }
 
     #[test]
     fn who_is_back_joins_when_the_turn_of_when_it_left_has_ended() {
-        let mut members = Members::default();
-        let ann = members.join(POOL, "ann", at(1)).unwrap();
+        let mut users = UserTable::default();
+        let ann = users.join(POOL, "ann", at(1)).unwrap();
         for stays in [true, false] {
-            members.begin(ann);
-            members.leave(POOL, "ann");
-            assert_eq!(members.join(POOL, "ann", at(2)), None, "two turns at once");
-            assert!(members.join(OTHER, "ann", at(2)).is_some_and(|slot| members.leave(OTHER, "ann") == Some(slot)));
+            users.begin(ann);
+            users.leave(POOL, "ann");
+            assert_eq!(users.join(POOL, "ann", at(2)), None, "two turns at once");
+            assert!(users.join(OTHER, "ann", at(2)).is_some_and(|slot| users.leave(OTHER, "ann") == Some(slot)));
             if !stays {
-                assert_eq!((members.leave(POOL, "ann"), members.len()), (None, 0));
-                assert_eq!(members.ended(ann), AfterTurn::Left);
+                assert_eq!((users.leave(POOL, "ann"), users.len()), (None, 0));
+                assert_eq!(users.ended(ann), AfterTurn::Left);
                 continue;
             }
-            assert_eq!(members.ended(ann), AfterTurn::Back(POOL, "ann".into()));
-            assert_eq!(members.join(POOL, "ann", at(3)), Some(ann));
+            assert_eq!(users.ended(ann), AfterTurn::Back(POOL, "ann".into()));
+            assert_eq!(users.join(POOL, "ann", at(3)), Some(ann));
         }
     }
 
@@ -538,7 +538,7 @@ mod tests {
         /// A plain map says the same, after every step.
         #[test]
         fn what_is_kept_up_to_date_is_what_counting_would_say(steps in prop::collection::vec(step(), 0..200)) {
-            let mut members = Members::default();
+            let mut users = UserTable::default();
             let mut model: BTreeMap<(u8, u8), Known> = BTreeMap::new();
             // Who has left while a turn was under way: its place, and whether it is back.
             let mut leaving: BTreeMap<(u8, u8), (UserSlot, bool)> = BTreeMap::new();
@@ -546,7 +546,7 @@ mod tests {
             for (time, step) in (1..).zip(steps) {
                 match step {
                     Step::Join(pool, user) => {
-                        let slot = members.join(PoolSlot(pool.into()), &name(user), at(time));
+                        let slot = users.join(PoolSlot(pool.into()), &name(user), at(time));
                         let is_there = model.contains_key(&(pool, user)) || leaving.contains_key(&(pool, user));
                         prop_assert_eq!(slot.is_none(), is_there);
                         leaving.entry((pool, user)).and_modify(|(_, back)| *back = true);
@@ -556,7 +556,7 @@ mod tests {
                         }
                     }
                     Step::Leave(pool, user) => {
-                        let left = members.leave(PoolSlot(pool.into()), &name(user));
+                        let left = users.leave(PoolSlot(pool.into()), &name(user));
                         leaving.entry((pool, user)).and_modify(|(_, back)| *back = false);
                         let known = model.remove(&(pool, user));
                         prop_assert_eq!(left, known.map(|known| known.slot));
@@ -565,26 +565,26 @@ mod tests {
                         }
                     }
                     Step::Begin(pool, user) => if let Some(known) = model.get_mut(&(pool, user)) {
-                        prop_assert_eq!(members.begin(known.slot), Some((PoolSlot(pool.into()), name(user))));
+                        prop_assert_eq!(users.begin(known.slot), Some((PoolSlot(pool.into()), name(user))));
                         known.busy = true;
                     },
                     Step::End(pool, user) => {
                         let of = PoolSlot(pool.into());
                         if let Some((slot, back)) = leaving.remove(&(pool, user)) {
                             let after = if back { AfterTurn::Back(of, name(user)) } else { AfterTurn::Left };
-                            prop_assert_eq!(members.ended(slot), after);
+                            prop_assert_eq!(users.ended(slot), after);
                         } else if let Some(known) = model.get_mut(&(pool, user)).filter(|known| known.busy) {
-                            prop_assert_eq!(members.ended(known.slot), AfterTurn::Stays(of));
+                            prop_assert_eq!(users.ended(known.slot), AfterTurn::Stays(of));
                             known.busy = false;
                         }
                     }
                     Step::Answered(pool, user, polled, left) => if let Some(known) = model.get_mut(&(pool, user)) {
-                        members.answered(known.slot, polled.then(|| at(time)), left);
+                        users.answered(known.slot, polled.then(|| at(time)), left);
                         let polled = if polled { time } else { known.polled };
                         *known = Known { polled, failures: 0, missing: false, left, ..*known };
                     },
                     Step::Failed(pool, user, missing) => if let Some(known) = model.get_mut(&(pool, user)) {
-                        members.failed(known.slot, missing.then(|| at(time)));
+                        users.failed(known.slot, missing.then(|| at(time)));
                         known.failures += 1;
                         known.missing = missing;
                         if missing {
@@ -593,7 +593,7 @@ mod tests {
                         }
                     },
                 }
-                prop_assert_eq!(members.len(), model.len());
+                prop_assert_eq!(users.len(), model.len());
                 for pool in 0..2_u8 {
                     let of_pool: Vec<_> = model.iter().filter(|((of, _), _)| *of == pool).map(|(_, known)| known).collect();
                     let count = |wanted: &dyn Fn(&Known) -> bool| of_pool.iter().filter(|known| wanted(known)).count() as u64;
@@ -606,7 +606,7 @@ mod tests {
                         unwalked: count(&|known| known.left.unwalked),
                         oldest: of_pool.iter().map(|known| at(known.polled)).min(),
                     };
-                    prop_assert_eq!(members.counts(PoolSlot(pool.into())), counted);
+                    prop_assert_eq!(users.counts(PoolSlot(pool.into())), counted);
                 }
             }
         }

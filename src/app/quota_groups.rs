@@ -9,8 +9,8 @@ use cognito_auth_core::entry::PoolIdentity;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, PoolConfig, Rate};
-use crate::gate::Gate;
 use crate::poller::Message;
+use crate::rate_limiter::RateLimiter;
 
 /// Messages to a poller that may wait. Discovery sends users in thousands, so this is plenty.
 const MESSAGES_MAX: usize = 64;
@@ -18,7 +18,7 @@ const MESSAGES_MAX: usize = 64;
 /// Whose quota a call counts in: an account's in a region. While the account is not known, pools that call with the same
 /// credentials share, which is never more than they may.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub(super) struct LaneKey {
+pub(super) struct QuotaGroupKey {
     payer: Payer,
     region: String,
 }
@@ -29,7 +29,7 @@ enum Payer {
     Profile(Option<String>),
 }
 
-impl LaneKey {
+impl QuotaGroupKey {
     pub(super) fn of(identity: &PoolIdentity, config: &PoolConfig) -> Self {
         let payer = match &identity.account_id {
             Some(account) => Payer::Account(account.clone()),
@@ -40,24 +40,24 @@ impl LaneKey {
 }
 
 /// What a pool needs of its account and region.
-pub(super) struct Lane<S> {
+pub(super) struct QuotaGroup<S> {
     pub(super) poller: mpsc::Sender<Message<S>>,
     /// The budget for AdminListUserAuthEvents.
-    pub(super) reads: Gate,
+    pub(super) reads: RateLimiter,
     /// The budget for listings.
-    pub(super) lists: Gate,
+    pub(super) lists: RateLimiter,
     /// Whether somebody keeps the first budget at its share of the account's limit.
     is_watched: Arc<AtomicBool>,
 }
 
-impl<S> Lane<S> {
+impl<S> QuotaGroup<S> {
     /// Whether the account's limit is yet to be watched; from now on it is.
     pub(super) fn begin_watch(&self) -> bool {
         !self.is_watched.swap(true, Ordering::Relaxed)
     }
 }
 
-impl<S> Clone for Lane<S> {
+impl<S> Clone for QuotaGroup<S> {
     fn clone(&self) -> Self {
         Self {
             poller: self.poller.clone(),
@@ -71,19 +71,19 @@ impl<S> Clone for Lane<S> {
 /// The budgets, by whose quota they are a part of. They outlive the pollers: what was called is called, and what a throttle
 /// taught is true, whoever calls next. Clones are the same.
 #[derive(Clone)]
-pub(super) struct Gates(Arc<Mutex<Budgets>>);
+pub(super) struct RateLimiters(Arc<Mutex<Budgets>>);
 
 struct Budgets {
     reads_per_second: f64,
     lists_per_second: f64,
     /// For AdminListUserAuthEvents, and for listings.
-    gates: HashMap<LaneKey, (Gate, Gate)>,
+    rate_limiters: HashMap<QuotaGroupKey, (RateLimiter, RateLimiter)>,
 }
 
-impl Gates {
+impl RateLimiters {
     pub(super) fn new(config: &Config) -> Self {
         let [reads_per_second, lists_per_second] = rates(config);
-        Self(Arc::new(Mutex::new(Budgets { reads_per_second, lists_per_second, gates: HashMap::new() })))
+        Self(Arc::new(Mutex::new(Budgets { reads_per_second, lists_per_second, rate_limiters: HashMap::new() })))
     }
 
     /// Changes all of them from the next call on, as far as another configuration differs. What AWS said of a limit stays where
@@ -91,7 +91,7 @@ impl Gates {
     pub(super) fn change(&self, before: &Config, after: &Config) {
         let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         [budgets.reads_per_second, budgets.lists_per_second] = rates(after);
-        for (reads, lists) in budgets.gates.values() {
+        for (reads, lists) in budgets.rate_limiters.values() {
             if before.poll.requests_per_second != after.poll.requests_per_second {
                 reads.set_limit(budgets.reads_per_second);
             }
@@ -99,10 +99,14 @@ impl Gates {
         }
     }
 
-    fn of(&self, key: &LaneKey) -> (Gate, Gate) {
+    fn of(&self, key: &QuotaGroupKey) -> (RateLimiter, RateLimiter) {
         let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (reads, lists) = (budgets.reads_per_second, budgets.lists_per_second);
-        budgets.gates.entry(key.clone()).or_insert_with(|| (Gate::new(reads), Gate::new(lists))).clone()
+        budgets
+            .rate_limiters
+            .entry(key.clone())
+            .or_insert_with(|| (RateLimiter::new(reads), RateLimiter::new(lists)))
+            .clone()
     }
 }
 
@@ -117,27 +121,31 @@ fn rates(config: &Config) -> [f64; 2] {
     [reads_per_second, config.discovery.requests_per_second].map(|rate| config.shard.part_of(rate))
 }
 
-/// Every lane there is.
-pub(super) struct Lanes<S> {
-    gates: Gates,
-    lanes: Mutex<HashMap<LaneKey, Lane<S>>>,
+/// Every group there is.
+pub(super) struct QuotaGroups<S> {
+    rate_limiters: RateLimiters,
+    groups: Mutex<HashMap<QuotaGroupKey, QuotaGroup<S>>>,
 }
 
-impl<S> Lanes<S> {
-    pub(super) fn new(gates: Gates) -> Arc<Self> {
-        Arc::new(Self { gates, lanes: Mutex::default() })
+impl<S> QuotaGroups<S> {
+    pub(super) fn new(rate_limiters: RateLimiters) -> Arc<Self> {
+        Arc::new(Self { rate_limiters, groups: Mutex::default() })
     }
 
-    /// The lane of an account and region; `begin` starts its poller if it is the first time.
-    pub(super) fn lane(&self, key: LaneKey, begin: impl FnOnce(Gate, mpsc::Receiver<Message<S>>)) -> Lane<S> {
-        let (reads, lists) = self.gates.of(&key);
-        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        lanes
+    /// The group of an account and region; `begin` starts its poller if it is the first time.
+    pub(super) fn group(
+        &self,
+        key: QuotaGroupKey,
+        begin: impl FnOnce(RateLimiter, mpsc::Receiver<Message<S>>),
+    ) -> QuotaGroup<S> {
+        let (reads, lists) = self.rate_limiters.of(&key);
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups
             .entry(key)
             .or_insert_with(|| {
                 let (poller, messages) = mpsc::channel(MESSAGES_MAX);
                 begin(reads.clone(), messages);
-                Lane { poller, reads, lists, is_watched: Arc::default() }
+                QuotaGroup { poller, reads, lists, is_watched: Arc::default() }
             })
             .clone()
     }
@@ -157,30 +165,30 @@ mod tests {
         Config { shard, ..Config::for_pools(vec![]) }
     }
 
-    fn lane(lanes: &Lanes<Cognito>, account: Option<&str>, pool: &PoolConfig) -> Lane<Cognito> {
+    fn group(groups: &QuotaGroups<Cognito>, account: Option<&str>, pool: &PoolConfig) -> QuotaGroup<Cognito> {
         let identity = PoolIdentity {
             id: pool.id.clone(),
             name: pool.name.clone(),
             region: pool.region.clone(),
             account_id: account.map(str::to_owned),
         };
-        lanes.lane(LaneKey::of(&identity, pool), |_, _| {})
+        groups.group(QuotaGroupKey::of(&identity, pool), |_, _| {})
     }
 
     #[tokio::test(start_paused = true)]
     async fn pools_of_one_account_and_region_share_one_budget_and_nobody_else_does() {
-        let lanes = Lanes::new(Gates::new(&config(Shard::WHOLE)));
+        let groups = QuotaGroups::new(RateLimiters::new(&config(Shard::WHOLE)));
         let [one, two, elsewhere] = ["eu-west-1_A", "eu-west-1_B", "eu-west-2_C"].map(PoolConfig::new);
         let profile = PoolConfig { profile: Some("audit".into()), ..PoolConfig::new("eu-west-1_D") };
         let known = [(Some("1"), &one), (Some("2"), &one), (Some("1"), &elsewhere), (None, &one), (None, &profile)];
-        let others = known.map(|(account, pool)| lane(&lanes, account, pool));
+        let others = known.map(|(account, pool)| group(&groups, account, pool));
         let [first, ..] = &others;
-        let second = lane(&lanes, Some("1"), &two);
+        let second = group(&groups, Some("1"), &two);
         assert!(first.begin_watch() && !second.begin_watch(), "one of them asks for the limit");
         let ten = [first, &second].repeat(5);
         let began = Instant::now();
-        for lane in ten {
-            lane.reads.pass().await;
+        for group in ten {
+            group.reads.acquire().await;
         }
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(1700), "ten calls at 5/s over both pools, one after the other: {took:?}");

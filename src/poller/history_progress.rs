@@ -51,14 +51,14 @@ struct Walking {
     is_known: bool,
 }
 
-/// A pool's headway.
+/// A pool's history_progress.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Headway {
+pub struct HistoryProgress {
     walking: Option<Walking>,
     walked_before: bool,
 }
 
-impl Headway {
+impl HistoryProgress {
     /// Looks at how many users there are, and how many of their histories are left.
     pub fn look(&mut self, users: u64, left: u64, now: Instant) -> (Standing, Option<Told>) {
         let walked = users.saturating_sub(left);
@@ -120,11 +120,16 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// Looks at a pool once a second while `left` of its users says how many are left; answers what was told at which second.
-    fn told(headway: &mut Headway, users: u64, seconds: u64, left: impl Fn(u64) -> u64) -> Vec<(u64, Told)> {
+    fn told(
+        history_progress: &mut HistoryProgress,
+        users: u64,
+        seconds: u64,
+        left: impl Fn(u64) -> u64,
+    ) -> Vec<(u64, Told)> {
         let start = Instant::now();
         let look = |second: u64| {
             let now = start + Duration::from_secs(second);
-            Some((second, headway.look(users, left(second), now).1?))
+            Some((second, history_progress.look(users, left(second), now).1?))
         };
         (0..=seconds).filter_map(look).collect()
     }
@@ -134,45 +139,50 @@ mod tests {
         let left = |second: u64| 3000_u64.saturating_sub(second);
         let further = (1..10).map(|tenth| (tenth * 300, Told::Further));
         let expected: Vec<_> = further.chain([(3000, Told::Done(SECOND * 3000))]).collect();
-        assert_eq!(told(&mut Headway::default(), 3000, 4000, left), expected);
+        assert_eq!(told(&mut HistoryProgress::default(), 3000, 4000, left), expected);
     }
 
     #[test]
     fn a_quick_walk_is_told_once_a_minute_and_at_the_end() {
         let left = |second: u64| 150_u64.saturating_sub(second);
         let expected = [(60, Told::Further), (120, Told::Further), (150, Told::Done(SECOND * 150))];
-        assert_eq!(told(&mut Headway::default(), 150, 300, left), expected);
+        assert_eq!(told(&mut HistoryProgress::default(), 150, 300, left), expected);
     }
 
     #[test]
     fn a_walk_that_stands_still_is_not_told_over_and_over() {
-        assert_eq!(told(&mut Headway::default(), 100, 10_000, |_| 45), []);
+        assert_eq!(told(&mut HistoryProgress::default(), 100, 10_000, |_| 45), []);
     }
 
     #[test]
     fn who_joins_later_is_no_news_unless_there_are_many() {
-        let mut headway = Headway::default();
-        assert_eq!(told(&mut headway, 5, 2, |second| u64::from(second < 2)), [(2, Told::Done(SECOND * 2))]);
-        assert_eq!(told(&mut headway, 6, 90, |second| u64::from(second < 80)), []);
-        let many = told(&mut headway, 1000, 200, |second| 800_u64.saturating_sub(second * 5));
+        let mut history_progress = HistoryProgress::default();
+        assert_eq!(told(&mut history_progress, 5, 2, |second| u64::from(second < 2)), [(2, Told::Done(SECOND * 2))]);
+        assert_eq!(told(&mut history_progress, 6, 90, |second| u64::from(second < 80)), []);
+        let many = told(&mut history_progress, 1000, 200, |second| 800_u64.saturating_sub(second * 5));
         assert_eq!(many, [(60, Told::Further), (120, Told::Further), (160, Told::Done(SECOND * 160))]);
     }
 
     #[test]
     fn a_pool_of_nobody_has_nothing_to_tell() {
-        let mut headway = Headway::default();
-        assert_eq!(headway.look(0, 0, Instant::now()), (Standing::default(), None));
+        let mut history_progress = HistoryProgress::default();
+        assert_eq!(history_progress.look(0, 0, Instant::now()), (Standing::default(), None));
         // All have left before they were read.
-        headway.look(9, 9, Instant::now());
-        assert_eq!(headway.look(0, 0, Instant::now()), (Standing::default(), None));
-        assert_eq!(told(&mut headway, 2, 9, |_| 0), [(0, Told::Done(Duration::ZERO))], "read between two looks");
+        history_progress.look(9, 9, Instant::now());
+        assert_eq!(history_progress.look(0, 0, Instant::now()), (Standing::default(), None));
+        assert_eq!(
+            told(&mut history_progress, 2, 9, |_| 0),
+            [(0, Told::Done(Duration::ZERO))],
+            "read between two looks"
+        );
     }
 
     #[test]
     fn the_time_left_follows_the_present_pace() {
-        let (mut headway, start) = (Headway::default(), Instant::now());
-        let mut left_after =
-            |second: u64, left: u64| headway.look(10_000, left, start + SECOND * u32::try_from(second).unwrap()).0.left;
+        let (mut history_progress, start) = (HistoryProgress::default(), Instant::now());
+        let mut left_after = |second: u64, left: u64| {
+            history_progress.look(10_000, left, start + SECOND * u32::try_from(second).unwrap()).0.left
+        };
         assert_eq!(left_after(0, 10_000), None, "there is no pace yet");
         assert_eq!(left_after(100, 9_000), Some(SECOND * 900));
         assert_eq!(left_after(300, 7_000), Some(SECOND * 700));

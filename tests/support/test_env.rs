@@ -2,7 +2,7 @@
 //! goes.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its stage is to fail")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its env is to fail")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ pub const MINUTE: i64 = 60_000;
 pub const READ: &str = "AdminListUserAuthEvents";
 
 /// What the exporter plays with.
-pub struct Stage {
+pub struct TestEnv {
     /// Cognito.
     pub simulation: Simulation,
     /// Where the records go.
@@ -38,9 +38,9 @@ pub struct Stage {
     directory: TempDir,
 }
 
-impl Stage {
-    /// Sets the stage: `config` is the configuration but for the receiver, the state and the listener; `{directory}` in it
-    /// is where [`Stage::file`] writes.
+impl TestEnv {
+    /// Sets the env: `config` is the configuration but for the receiver, the state and the listener; `{directory}` in it
+    /// is where [`TestEnv::file`] writes.
     pub async fn set(config: &str, populate: impl FnOnce(&mut World)) -> Self {
         Self::set_for(Receiver::grpc().await, "grpc", config, populate).await
     }
@@ -55,7 +55,7 @@ impl Stage {
         Self { simulation, receiver, config, directory }
     }
 
-    /// Changes the configuration for the exporters to come, of a stage with a receiver over gRPC.
+    /// Changes the configuration for the exporters to come, of a env with a receiver over gRPC.
     pub fn reconfigure(&self, config: &str) {
         configure(&self.receiver, "grpc", self.directory.path(), config);
     }
@@ -169,7 +169,7 @@ impl Stage {
         self.until(&format!("a round through {pool}"), polled).await;
     }
 
-    /// The conservation of events, all of them live: see [`Stage::conserved_on`].
+    /// The conservation of events, all of them live: see [`TestEnv::conserved_on`].
     pub async fn conserved(&self, exporter: &Exporter, pools: &[&str]) {
         self.conserved_on(exporter, pools, Terms::default()).await;
     }
@@ -236,7 +236,7 @@ impl Stage {
     }
 }
 
-/// Writes the configuration: what [`Stage::set`] is given, and what it adds.
+/// Writes the configuration: what [`TestEnv::set`] is given, and what it adds.
 fn configure(receiver: &Receiver, protocol: &str, directory: &Path, config: &str) -> PathBuf {
     let text = format!(
         "[otlp]\nendpoint = {:?}\nprotocol = {protocol:?}\nbatch_delay = \"50ms\"\n{}",
@@ -331,8 +331,8 @@ pub fn populate(world: &mut World, pool: &str, users: usize, events: i64) {
 }
 
 /// One more sign-in of each of them.
-pub fn go_on(stage: &Stage, pool: &str, users: usize) {
-    stage.simulation.world(|world| {
+pub fn go_on(env: &TestEnv, pool: &str, users: usize) {
+    env.simulation.world(|world| {
         (0..users).for_each(|user| sign_ins(world, pool, &format!("user-{user}"), 1, now()));
     });
 }

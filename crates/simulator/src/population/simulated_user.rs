@@ -10,12 +10,12 @@ use cognito_auth_core::event::{
 };
 use fastrand::Rng;
 
-use super::cast::{self, DEVICES, PLACES, pick};
+use super::profiles::{self, DEVICES, PLACES, pick};
 use crate::wire;
 
 /// Somebody with an account.
 #[derive(Clone, Debug)]
-pub(super) struct Person {
+pub(super) struct SimulatedUser {
     pub(super) username: String,
     /// Index into the places.
     home: usize,
@@ -31,14 +31,14 @@ pub(super) struct Person {
     pub(super) is_federated: bool,
 }
 
-impl Person {
+impl SimulatedUser {
     /// Somebody new, whose name ends in `number`; without a pause, they never sign in.
     pub(super) fn new(random: &mut Rng, number: u64, pause: Option<Duration>) -> Self {
         Self {
-            username: cast::username(random, number),
+            username: profiles::username(random, number),
             home: random.usize(..PLACES.len()),
             device: DEVICES[random.usize(..DEVICES.len())],
-            address: cast::address(random),
+            address: profiles::address(random),
             has_mfa: random.bool(),
             city_known: random.f64() < 0.8,
             pause: pause.unwrap_or(Duration::MAX),
@@ -56,7 +56,7 @@ impl Person {
             context.device_name = Some((*pick(random, &DEVICES)).to_owned());
         }
         if has_new_device || travels {
-            context.ip_address = Some(cast::address(random));
+            context.ip_address = Some(profiles::address(random));
         }
         let risk = match (travels, has_new_device) {
             (false, false) => no_risk(),
@@ -103,7 +103,7 @@ pub(super) struct Origin {
 
 impl Origin {
     pub(super) fn new(random: &mut Rng) -> Self {
-        Self { address: cast::attacker_address(random), country: pick(random, &PLACES).country }
+        Self { address: profiles::attacker_address(random), country: pick(random, &PLACES).country }
     }
 
     /// An attempt with a password from somebody's list: mostly wrong or blocked, one in twenty gets through.

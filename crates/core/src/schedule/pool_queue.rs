@@ -48,20 +48,20 @@ impl<Users: Places> Order<Users> for Heap {
 
 /// The users of all pools who wait for one thing.
 #[derive(Debug)]
-pub(super) struct Line<O> {
+pub(super) struct PoolQueue<O> {
     pools: BTreeMap<PoolSlot, O>,
     /// The first of each open pool.
     fronts: BTreeSet<(i64, PoolSlot)>,
     len: usize,
 }
 
-impl<O> Default for Line<O> {
+impl<O> Default for PoolQueue<O> {
     fn default() -> Self {
         Self { pools: BTreeMap::new(), fronts: BTreeSet::new(), len: 0 }
     }
 }
 
-impl<O: Default> Line<O> {
+impl<O: Default> PoolQueue<O> {
     pub(super) fn put<U>(&mut self, (key, pool, user): (i64, PoolSlot, UserSlot), open: bool, users: &mut U)
     where
         O: Order<U>,

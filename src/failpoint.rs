@@ -31,7 +31,7 @@ macro_rules! steps {
 steps! {
     /// It is written since when a pool is followed.
     PoolRecorded = "pool-recorded",
-    /// Users are on the roster in the ledger; the poller knows nothing of them.
+    /// Users are among the followed users in the ledger; the poller knows nothing of them.
     UsersEnrolled = "users-enrolled",
     /// The poller knows of the users, too.
     PollerTold = "poller-told",

@@ -52,14 +52,14 @@ use cognito_auth_core::event::UnixMillis;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::books::Books;
 use super::custody::{self, Custody, make_directory, read_small};
 use super::engine::{self, Engine};
 use super::envelope::{Format, Record as _};
 use super::error::LedgerError;
 use super::keys;
+use super::writer_state::WriterState;
 use crate::config::StateConfig;
-use crate::stop_point::{self, Step};
+use crate::failpoint::{self, Step};
 
 /// Damaged ledgers that are kept. One would be overwritten by the second accident of an afternoon, many would fill a disk.
 const DAMAGED_MAX: usize = 2;
@@ -82,7 +82,7 @@ const LET_GO: Duration = Duration::from_secs(20);
 const PROBE_BYTES: usize = 1 << 20;
 
 /// The state directory, held against other processes until dropped.
-pub(super) struct Home {
+pub(super) struct StateDir {
     path: PathBuf,
     cache_bytes: u64,
     lock: File,
@@ -102,15 +102,15 @@ pub struct Rebuilt {
     pub last_commit: Option<UnixMillis>,
 }
 
-/// The time of a durable group, and its number.
+/// The time of a durable batch, and its number.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LastCommit {
     /// None if that is not known: the store was put in from elsewhere.
     pub(super) time: Option<UnixMillis>,
-    pub(super) group: u64,
+    pub(super) batch: u64,
 }
 
-impl Home {
+impl StateDir {
     /// Makes the directory (for the owner alone) if it is not there, makes sure that nobody else's files are in it, and takes
     /// its lock.
     pub(super) fn enter(state: &StateConfig) -> Result<Self, LedgerError> {
@@ -128,10 +128,10 @@ impl Home {
             Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked(path.clone())),
             Err(TryLockError::Error(error)) => return Err(LedgerError::io("cannot lock", &lock_path, &error)),
         }
-        let home = Self { path: path.clone(), cache_bytes: state.cache_bytes, lock, custody, note: None };
-        home.put_imported_in_place()?;
-        home.put_private_in_place()?;
-        Ok(home)
+        let state_dir = Self { path: path.clone(), cache_bytes: state.cache_bytes, lock, custody, note: None };
+        state_dir.put_imported_in_place()?;
+        state_dir.put_private_in_place()?;
+        Ok(state_dir)
     }
 
     /// Makes the directory if it is not there, and makes sure that nobody else's files are in it.
@@ -183,7 +183,7 @@ impl Home {
         self.rename(&self.path.join(IMPORTING), &self.path.join(IMPORTED))?;
         let replaced = self.put_imported_in_place()?;
         // It is in its place already, and noted by whoever opens it first.
-        if let Err(error) = self.note_anew(LastCommit { time: None, group: groups }) {
+        if let Err(error) = self.note_anew(LastCommit { time: None, batch: groups }) {
             tracing::debug!(%error, "an imported ledger cannot be noted");
         }
         Ok(replaced)
@@ -243,10 +243,10 @@ impl Home {
         Ok(replaced)
     }
 
-    /// Opens the store and reads its books; replaces it by a new one if it is damaged beyond doubt. The store is noted: from
+    /// Opens the store and reads its writer_state; replaces it by a new one if it is damaged beyond doubt. The store is noted: from
     /// then on it does not pass for a new one.
-    pub(super) fn open(&mut self, now: UnixMillis) -> Result<(Engine, Books, Option<Rebuilt>), LedgerError> {
-        let (engine, books) = match self.open_or_begin() {
+    pub(super) fn open(&mut self, now: UnixMillis) -> Result<(Engine, WriterState, Option<Rebuilt>), LedgerError> {
+        let (engine, writer_state) = match self.open_or_begin() {
             Err(LedgerError::Corrupt { what, problem }) => {
                 self.probe()?;
                 self.move_aside(&format!("{what}: {problem}"), now)?;
@@ -260,26 +260,26 @@ impl Home {
         let time = match &rebuilt {
             Some(rebuilt) => rebuilt.last_commit,
             // A store that is new has missed nothing before; of another one nobody knows.
-            None => (books.groups == 0).then_some(now),
+            None => (writer_state.groups == 0).then_some(now),
         };
-        self.note_opened(books.groups, time)?;
+        self.note_opened(writer_state.groups, time)?;
         remove_if_there(&self.loss_path())?;
-        Ok((engine, books, rebuilt))
+        Ok((engine, writer_state, rebuilt))
     }
 
     /// Notes a store that was opened, which has so many groups; `time` is for one of which nothing is noted.
     pub(super) fn note_opened(&mut self, groups: u64, time: Option<UnixMillis>) -> Result<(), LedgerError> {
         match self.last_commit() {
             // What was noted before remains older than the truth.
-            Some(noted) if noted.group < groups => {
+            Some(noted) if noted.batch < groups => {
                 // A full disk shows soon enough where it matters.
-                if let Err(error) = self.remember(LastCommit { group: groups, ..noted }) {
+                if let Err(error) = self.remember(LastCommit { batch: groups, ..noted }) {
                     tracing::debug!(%error, "the number of the last commit cannot be noted");
                 }
                 Ok(())
             }
             Some(_) => Ok(()),
-            None => self.note_anew(LastCommit { time, group: groups }),
+            None => self.note_anew(LastCommit { time, batch: groups }),
         }
     }
 
@@ -290,7 +290,7 @@ impl Home {
 
     /// Opens the store again that this process had open, and in which at least `groups_known` groups were written. Another
     /// one, or none (the volume is gone), will not do: nothing is begun anew under a process that runs.
-    pub(super) fn reopen(&self, groups_known: u64) -> Result<(Engine, Books), LedgerError> {
+    pub(super) fn reopen(&self, groups_known: u64) -> Result<(Engine, WriterState), LedgerError> {
         if !self.is_begun() {
             return Err(LedgerError::Storage(format!("there is no store in {}", self.store().display())));
         }
@@ -301,7 +301,7 @@ impl Home {
     }
 
     /// Opens the store as it is, or makes a new one if there is none.
-    fn open_or_begin(&self) -> Result<(Engine, Books), LedgerError> {
+    fn open_or_begin(&self) -> Result<(Engine, WriterState), LedgerError> {
         if !self.is_begun() {
             if self.store().exists() && self.groups_noted().is_some() && self.loss()?.is_none() {
                 // Its directory is made only after the note on the one before was removed.
@@ -315,12 +315,12 @@ impl Home {
         self.open_store(None, self.loss()?.and_then(|loss| loss.last_commit))
     }
 
-    /// Opens the store and reads its books. Only what is redundant is removed if that helps.
+    /// Opens the store and reads its writer_state. Only what is redundant is removed if that helps.
     fn open_store(
         &self,
         groups_known: Option<u64>,
         lost_since: Option<UnixMillis>,
-    ) -> Result<(Engine, Books), LedgerError> {
+    ) -> Result<(Engine, WriterState), LedgerError> {
         let store = self.store();
         engine::put_damaged_conf_aside(&store)?;
         let engine = match self.open_engine() {
@@ -331,27 +331,27 @@ impl Home {
             opened => opened?,
         };
         // sled reads a log up to the first thing that it does not understand, and calls that a recovery.
-        Books::of(engine, self.groups_noted().max(groups_known), lost_since)
+        WriterState::of(engine, self.groups_noted().max(groups_known), lost_since)
     }
 
     fn is_begun(&self) -> bool {
         self.store().join("db").exists()
     }
 
-    /// Opens the store that is there, as it is, and reads its books: makes and removes nothing. (To open is to recover for
+    /// Opens the store that is there, as it is, and reads its writer_state: makes and removes nothing. (To open is to recover for
     /// sled: it ends a damaged log where it stops understanding it, here as everywhere.)
-    pub(super) fn open_existing(&self) -> Result<(Engine, Books), LedgerError> {
+    pub(super) fn open_existing(&self) -> Result<(Engine, WriterState), LedgerError> {
         let engine = self.open_engine()?;
         if engine.reader().get(keys::FORMAT)?.is_none() {
             return Err(LedgerError::corrupt(Format::WHAT, "it is missing"));
         }
-        Books::of(engine, self.groups_noted(), None)
+        WriterState::of(engine, self.groups_noted(), None)
     }
 
     /// How many groups the store must have. Where something was noted there was something, also if the note cannot be read
     /// any more.
     fn groups_noted(&self) -> Option<u64> {
-        self.last_commit_path().exists().then(|| self.last_commit().map_or(0, |last| last.group))
+        self.last_commit_path().exists().then(|| self.last_commit().map_or(0, |last| last.batch))
     }
 
     pub(super) fn open_engine(&self) -> Result<Engine, LedgerError> {
@@ -443,9 +443,9 @@ impl Home {
     /// What was last made durable, as the small file beside the store has it: older than the truth, never newer.
     pub(super) fn last_commit(&self) -> Option<LastCommit> {
         let text = String::from_utf8(read_small(&self.last_commit_path()).ok()?).ok()?;
-        let (time, group) = text.trim().split_once(' ')?;
+        let (time, batch) = text.trim().split_once(' ')?;
         let time = if time == UNKNOWN { None } else { Some(parse_time(time)?) };
-        Some(LastCommit { time, group: group.parse().ok()? })
+        Some(LastCommit { time, batch: batch.parse().ok()? })
     }
 
     /// Remembers what was last made durable, on the disk.
@@ -468,11 +468,11 @@ impl Home {
 
 impl LastCommit {
     fn text(self) -> String {
-        format!("{} {}\n", time_text(self.time), self.group)
+        format!("{} {}\n", time_text(self.time), self.batch)
     }
 }
 
-impl Drop for Home {
+impl Drop for StateDir {
     fn drop(&mut self) {
         // To close the file is not enough: a child process has a copy of it between fork and exec.
         let _ = self.lock.unlock();
@@ -509,9 +509,9 @@ fn write_whole(path: &Path, text: &str) -> io::Result<File> {
     let mut file = custody::new_file(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    stop_point::reached(Step::NoteDrafted);
+    failpoint::reached(Step::NoteDrafted);
     fs::rename(draft, path)?;
-    stop_point::reached(Step::NoteRenamed);
+    failpoint::reached(Step::NoteRenamed);
     Ok(file)
 }
 

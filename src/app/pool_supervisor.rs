@@ -14,10 +14,11 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::follower::{Begin, Follower, Leaving, identity};
-use super::lanes::{Gates, Lanes};
+use super::pool_task::{Begin, Leaving, PoolTask, identity};
+use super::quota_groups::{QuotaGroups, RateLimiters};
 use super::show_totals;
 use crate::config::{Config, PoolConfig, Rate};
+use crate::failpoint::{self, Step};
 use crate::http::Scrapes;
 use crate::ledger::{Ledger, LedgerError, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle};
@@ -25,7 +26,6 @@ use crate::metrics::Metrics;
 use crate::poller::turn::Means;
 use crate::source::cognito::{Clients, Cognito};
 use crate::status::StatusBoard;
-use crate::stop_point::{self, Step};
 use crate::targets::discovery::Wishes;
 
 /// What every pool is followed with, whatever the configuration says.
@@ -42,11 +42,11 @@ pub(super) struct Shared {
 }
 
 /// The pools that are followed.
-pub(super) struct Gathering {
+pub(super) struct PoolSupervisor {
     shared: Shared,
     config: Arc<Config>,
-    gates: Gates,
-    lanes: Arc<Lanes<Leaving<Cognito>>>,
+    rate_limiters: RateLimiters,
+    groups: Arc<QuotaGroups<Leaving<Cognito>>>,
     means: Arc<Means>,
     pools: BTreeMap<String, Followed>,
     next_slot: u32,
@@ -86,17 +86,17 @@ impl Shared {
     }
 }
 
-impl Gathering {
+impl PoolSupervisor {
     /// Follows every pool of a configuration. `records` are theirs, in its order.
     pub(super) fn begin(shared: Shared, config: &Arc<Config>, records: Vec<PoolRecord>) -> Self {
-        let gates = Gates::new(config);
-        let (lanes, means) = (Lanes::new(gates.clone()), shared.means(config));
-        let mut gathering =
-            Self { shared, config: config.clone(), gates, lanes, means, pools: BTreeMap::new(), next_slot: 0 };
+        let rate_limiters = RateLimiters::new(config);
+        let (groups, means) = (QuotaGroups::new(rate_limiters.clone()), shared.means(config));
+        let mut supervisor =
+            Self { shared, config: config.clone(), rate_limiters, groups, means, pools: BTreeMap::new(), next_slot: 0 };
         for (pool, record) in config.pools.iter().zip(records) {
-            gathering.follow(pool, record, Begin::WithThePoller);
+            supervisor.follow(pool, record, Begin::WithThePoller);
         }
-        gathering
+        supervisor
     }
 
     /// The configuration in force.
@@ -112,7 +112,7 @@ impl Gathering {
         let records = pool_records(&self.shared.ledger, &config, self.shared.clock.now()).await?;
         let config = Arc::new(config);
         let before = std::mem::replace(&mut self.config, config.clone());
-        self.gates.change(&before, &config);
+        self.rate_limiters.change(&before, &config);
         if before.poll.requests_per_second != config.poll.requests_per_second {
             self.shared.metrics.forget_limits();
         }
@@ -140,7 +140,7 @@ impl Gathering {
             }
         }
         if changed.anew {
-            (self.lanes, self.means) = (Lanes::new(self.gates.clone()), self.shared.means(&config));
+            (self.groups, self.means) = (QuotaGroups::new(self.rate_limiters.clone()), self.shared.means(&config));
         }
 
         for (pool, record) in config.pools.iter().zip(records) {
@@ -181,14 +181,14 @@ impl Gathering {
         let (wishes, wished) = watch::channel(wishes(&self.config, pool));
         let slot = PoolSlot(self.next_slot);
         self.next_slot += 1;
-        let follower = Follower {
+        let pool_task = PoolTask {
             slot,
             config: pool.clone(),
             record,
             begin,
             calls: calls.clone(),
             wishes: wished,
-            lanes: self.lanes.clone(),
+            groups: self.groups.clone(),
             means: self.means.clone(),
             app: self.config.clone(),
             status: self.shared.status.clone(),
@@ -197,7 +197,7 @@ impl Gathering {
         };
         let source = self.shared.clients.pool(pool, self.config.poll.timeout, self.shared.clock.clone());
         let source = Leaving::new(source, calls, gone.clone());
-        let task = follower.run(source, stop.clone());
+        let task = pool_task.run(source, stop.clone());
         self.shared.lifecycle.spawn_part(Duty::Gather, format!("pool {}", pool.id), stop.clone(), task);
         self.pools.insert(pool.id.clone(), Followed { config: pool.clone(), stop, gone, wishes });
     }
@@ -268,7 +268,7 @@ pub(super) async fn pool_records(
         let record = match ledger.pool(&pool.id)? {
             Some(mut record) => {
                 if record.shares.go_on_with(config.shard, now) {
-                    // In one write: whoever comes over is told from whoever was here, and the roster is no more than a memory.
+                    // In one write: whoever comes over is told from whoever was here, and the followed users is no more than a memory.
                     record.lost_since = Some(record.lost_since.map_or(now, |lost| lost.min(now)));
                     record.selection = None;
                     ledger.follow_pool(&pool.id, record.clone()).await?;
@@ -286,7 +286,7 @@ pub(super) async fn pool_records(
                     shares: Shares::begun(config.shard, followed_since),
                 };
                 ledger.follow_pool(&pool.id, record.clone()).await?;
-                stop_point::reached(Step::PoolRecorded);
+                failpoint::reached(Step::PoolRecorded);
                 record
             }
         };

@@ -3,11 +3,11 @@
 //! Events are counted in three windows that decay: a fortnight for what is usual, an hour and a half for what this time of day
 //! does to it, a quarter of an hour for bursts. A count, and the time its window has seen, are all that Poisson's likelihood
 //! wants; with the time since the last event, which tells who fell silent, six numbers are the whole memory. Silence needs no
-//! writing down: a habit stored at the last event and [aged](Habit::aged) by the time since is the habit at present.
+//! writing down: a activity stored at the last event and [aged](ActivityEstimate::aged) by the time since is the activity at present.
 
 use std::time::Duration;
 
-use super::spectrum::{Spectrum, shifted};
+use super::rate_prior::{RatePrior, shifted};
 
 /// How long an event counts: after each so many seconds for 1/e.
 const WINDOWS: [f64; 3] = [14.0 * 86_400.0, 90.0 * 60.0, 15.0 * 60.0];
@@ -35,7 +35,7 @@ pub struct Found {
 
 /// What is known of one user's activity, at one moment.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
-pub struct Habit {
+pub struct ActivityEstimate {
     /// Seconds of its history that were seen.
     known: f32,
     /// Seconds since its last event, or as many as are known.
@@ -46,7 +46,7 @@ pub struct Habit {
     high_risk: f32,
 }
 
-impl Habit {
+impl ActivityEstimate {
     /// Of a user of whom nothing is known.
     pub const UNKNOWN: Self = Self { known: 0.0, silent: 0.0, counts: [0.0; 3], high_risk: 0.0 };
 
@@ -58,7 +58,7 @@ impl Habit {
         self.known > 0.0
     }
 
-    /// The habit after a time in which no event was found.
+    /// The activity after a time in which no event was found.
     #[must_use]
     pub fn aged(mut self, silence: Duration) -> Self {
         if self.is_known() {
@@ -68,7 +68,7 @@ impl Habit {
     }
 
     /// Takes in a poll: `silence` since the one before, and what it found. A first poll brings its whole page, and whether
-    /// that is the `whole` history. A walk that stores the habit with each page calls it for each page.
+    /// that is the `whole` history. A walk that stores the activity with each page calls it for each page.
     pub fn polled(&mut self, silence: Duration, found: &[Found], whole: bool) {
         if self.is_known() {
             self.elapse(silence.as_secs_f64());
@@ -100,34 +100,34 @@ impl Habit {
     }
 
     /// Lets the pool learn from this user.
-    pub(super) fn teach(&self, spectrum: &mut Spectrum, weight: f64) {
+    pub(super) fn teach(&self, rate_prior: &mut RatePrior, weight: f64) {
         let [(count, exposure), ..] = self.windows();
-        spectrum.learn(count, exposure, weight);
+        rate_prior.learn(count, exposure, weight);
     }
 
     /// What to expect of this user, weighted by risk.
-    pub(super) fn outlook(&self, spectrum: &Spectrum) -> Outlook {
+    pub(super) fn outlook(&self, rate_prior: &RatePrior) -> Outlook {
         let risk = f64::from(self.high_risk) / (f64::from(self.counts[1]) + 1.0);
-        self.expected(spectrum).times(1.0 + (RISK_WEIGHT - 1.0) * risk)
+        self.expected(rate_prior).times(1.0 + (RISK_WEIGHT - 1.0) * risk)
     }
 
     /// What to expect of this user.
-    pub(super) fn expected(&self, spectrum: &Spectrum) -> Outlook {
+    pub(super) fn expected(&self, rate_prior: &RatePrior) -> Outlook {
         let [usual, today, now] = self.windows();
-        let usual = spectrum.rate(usual.0, usual.1);
+        let usual = rate_prior.rate(usual.0, usual.1);
         let today = shifted(usual, CHANGED[0], today.0, today.1);
         let now = shifted(today, CHANGED[1], now.0, now.1);
-        Outlook { usual, excess: [today - usual, now - today] }.times(self.still_there(now, spectrum))
+        Outlook { usual, excess: [today - usual, now - today] }.times(self.still_there(now, rate_prior))
     }
 
     /// What silence leaves of a rate. Either nothing changed and no event happened to come, or the user fell silent at some
     /// moment since its last event, and is now like anybody who was silent for as long.
-    fn still_there(&self, rate: f64, spectrum: &Spectrum) -> f64 {
+    fn still_there(&self, rate: f64, rate_prior: &RatePrior) -> f64 {
         let silent = f64::from(self.silent);
         let unchanged = (-(FALLS_SILENT + rate) * silent).exp();
         let fell = FALLS_SILENT / (FALLS_SILENT + rate) * (1.0 - unchanged);
         let there = unchanged / (unchanged + fell);
-        there + (1.0 - there) * (spectrum.rate(0.0, silent) / rate).min(1.0)
+        there + (1.0 - there) * (rate_prior.rate(0.0, silent) / rate).min(1.0)
     }
 
     /// Events and seconds seen, both decayed, in each window.
@@ -150,7 +150,7 @@ impl Habit {
         bytes
     }
 
-    /// Reads the stored form. Numbers that cannot be are taken for nothing known: a habit is worth no more than a poll.
+    /// Reads the stored form. Numbers that cannot be are taken for nothing known: a activity is worth no more than a poll.
     pub fn from_bytes(bytes: [u8; Self::STORED]) -> Self {
         let mut numbers = [0.0; 6];
         for (number, [high, low]) in numbers.iter_mut().zip(bytes.as_chunks().0) {
@@ -212,15 +212,15 @@ mod tests {
     }
 
     /// Of a user with two events a day for ten days, an hour after it was polled last.
-    fn ordinary() -> Habit {
-        let mut habit = Habit::UNKNOWN;
-        habit.polled(Duration::ZERO, &found((0..20).map(|half_day| DAY / 4 + half_day * DAY / 2)), true);
-        habit.aged(Duration::from_hours(1))
+    fn ordinary() -> ActivityEstimate {
+        let mut activity = ActivityEstimate::UNKNOWN;
+        activity.polled(Duration::ZERO, &found((0..20).map(|half_day| DAY / 4 + half_day * DAY / 2)), true);
+        activity.aged(Duration::from_hours(1))
     }
 
     /// Events an hour that are expected in the next ten minutes.
-    fn hourly(habit: Habit) -> f64 {
-        habit.outlook(&Spectrum::default()).rate_over(600.0) * 3600.0
+    fn hourly(activity: ActivityEstimate) -> f64 {
+        activity.outlook(&RatePrior::default()).rate_over(600.0) * 3600.0
     }
 
     #[test]
@@ -252,16 +252,16 @@ mod tests {
     fn high_risk_counts_fourfold() {
         let events = found([600, 1200, 1800, 2400]);
         let risky: Vec<_> = events.iter().map(|event| Found { high_risk: true, ..*event }).collect();
-        let mut habits = [ordinary(), ordinary()];
-        habits[0].polled(Duration::from_hours(1), &events, false);
-        habits[1].polled(Duration::from_hours(1), &risky, false);
-        let [ordinary, high_risk] = habits.map(hourly);
+        let mut activity = [ordinary(), ordinary()];
+        activity[0].polled(Duration::from_hours(1), &events, false);
+        activity[1].polled(Duration::from_hours(1), &risky, false);
+        let [ordinary, high_risk] = activity.map(hourly);
         assert!(high_risk > 2.5 * ordinary && high_risk < 4.0 * ordinary, "{high_risk} against {ordinary}");
     }
 
     #[test]
     fn who_falls_silent_is_let_go_sooner_than_the_windows_forget() {
-        let mut busy = Habit::UNKNOWN;
+        let mut busy = ActivityEstimate::UNKNOWN;
         busy.polled(Duration::ZERO, &found((0..60).map(|place| place * 600)), false);
         let silent = busy.aged(Duration::from_hours(4));
         assert!(hourly(busy) > 4.0, "{}", hourly(busy));
@@ -269,12 +269,12 @@ mod tests {
     }
 
     #[test]
-    fn a_habit_is_stored_to_three_digits() {
-        let mut habit = ordinary();
-        habit.polled(Duration::from_hours(1), &found([100, 2000]), false);
-        let stored = Habit::from_bytes(habit.to_bytes());
-        let (rate, again) = (hourly(habit), hourly(stored));
+    fn an_activity_estimate_is_stored_to_three_digits() {
+        let mut activity = ordinary();
+        activity.polled(Duration::from_hours(1), &found([100, 2000]), false);
+        let stored = ActivityEstimate::from_bytes(activity.to_bytes());
+        let (rate, again) = (hourly(activity), hourly(stored));
         assert!((rate / again - 1.0).abs() < 0.02, "{rate} and {again}");
-        assert_eq!(Habit::from_bytes(stored.to_bytes()), stored);
+        assert_eq!(ActivityEstimate::from_bytes(stored.to_bytes()), stored);
     }
 }

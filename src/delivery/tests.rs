@@ -1,4 +1,4 @@
-//! The courier against an outbox in memory and sinks that answer as they are told, in paused time.
+//! The delivery task against an outbox in memory and sinks that answer as they are told, in paused time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -164,7 +164,7 @@ impl Sink for TestSink {
 
 /// What was reported.
 #[derive(Clone, Default)]
-struct Tally(Arc<Mutex<Counts>>);
+struct RecordingReport(Arc<Mutex<Counts>>);
 
 #[derive(Default, Clone, Debug, PartialEq)]
 struct Counts {
@@ -179,13 +179,13 @@ struct Counts {
     progress: u64,
 }
 
-impl Tally {
+impl RecordingReport {
     fn counts(&self) -> Counts {
         self.0.lock().unwrap().clone()
     }
 }
 
-impl CourierReport for Tally {
+impl DeliveryObserver for RecordingReport {
     fn failed(&self, cause: &str) {
         self.0.lock().unwrap().causes.push(cause.to_owned());
     }
@@ -236,27 +236,27 @@ fn refused() -> Answer {
 
 const LIMITS: BatchLimits = BatchLimits { records: 8, delay: Duration::from_secs(1) };
 
-/// Runs a courier that drains from the start, to its end.
+/// Runs a delivery task that drains from the start, to its end.
 async fn drained(outbox: &MemoryOutbox, printer: Option<&TestSink>, receiver: Option<&TestSink>) -> Counts {
-    let (tally, drain) = (Tally::default(), CancellationToken::new());
+    let (report, drain) = (RecordingReport::default(), CancellationToken::new());
     drain.cancel();
-    Courier::new(outbox.clone(), printer.cloned(), receiver.cloned(), tally.clone(), LIMITS)
+    Delivery::new(outbox.clone(), printer.cloned(), receiver.cloned(), report.clone(), LIMITS)
         .run(drain, CancellationToken::new())
         .await;
-    tally.counts()
+    report.counts()
 }
 
-/// Runs a courier for a while, then drops it where it stands, as kill -9 would.
+/// Runs a delivery task for a while, then drops it where it stands, as kill -9 would.
 async fn killed_after(
     outbox: &MemoryOutbox,
     printer: Option<&TestSink>,
     receiver: Option<&TestSink>,
     time: Duration,
 ) -> Counts {
-    let tally = Tally::default();
-    let courier = Courier::new(outbox.clone(), printer.cloned(), receiver.cloned(), tally.clone(), LIMITS);
-    let _ = tokio::time::timeout(time, courier.run(CancellationToken::new(), CancellationToken::new())).await;
-    tally.counts()
+    let report = RecordingReport::default();
+    let delivery = Delivery::new(outbox.clone(), printer.cloned(), receiver.cloned(), report.clone(), LIMITS);
+    let _ = tokio::time::timeout(time, delivery.run(CancellationToken::new(), CancellationToken::new())).await;
+    report.counts()
 }
 
 #[tokio::test(start_paused = true)]
@@ -303,21 +303,22 @@ async fn nothing_is_exported_or_settled_before_it_is_printed() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_receiver_quotes_of_a_user_reaches_nobody() {
-    let (outbox, tally) = (MemoryOutbox::holding(1), Tally::default());
+    let (outbox, report) = (MemoryOutbox::holding(1), RecordingReport::default());
     let user = entry(1).user.username.clone();
     let said = format!("no such label: user.name=\"{user}\"");
     let receiver = TestSink::answering(move |_| Answer::Refused { message: said.clone() });
-    let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver), tally.clone(), LIMITS);
+    let delivery = Delivery::new(outbox.clone(), None::<TestSink>, Some(receiver), report.clone(), LIMITS);
     let (drain, halt) = (CancellationToken::new(), CancellationToken::new());
-    let _ = tokio::time::timeout(Duration::from_mins(1), courier.run(drain, halt)).await;
-    assert_eq!(tally.counts().causes.first().unwrap(), "no such label (text withheld: it quotes a record)");
+    let _ = tokio::time::timeout(Duration::from_mins(1), delivery.run(drain, halt)).await;
+    assert_eq!(report.counts().causes.first().unwrap(), "no such label (text withheld: it quotes a record)");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_part_filled_batch_waits_for_its_delay_and_a_full_one_does_not() {
     let (outbox, receiver) = (MemoryOutbox::holding(2), TestSink::willing());
     let began = Instant::now();
-    let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), Tally::default(), LIMITS);
+    let delivery =
+        Delivery::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), RecordingReport::default(), LIMITS);
     let feeding = async {
         sleep(Duration::from_millis(600)).await;
         outbox.add([3]);
@@ -328,7 +329,7 @@ async fn a_part_filled_batch_waits_for_its_delay_and_a_full_one_does_not() {
         sleep(Duration::from_secs(10)).await;
     };
     tokio::select! {
-        () = courier.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
+        () = delivery.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
         () = feeding => {}
     }
     let offered: Vec<_> = receiver.offered.lock().unwrap().clone();
@@ -364,7 +365,7 @@ async fn the_guilty_record_goes_to_quarantine_and_the_rest_goes_through() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_taken_is_settled_before_the_courier_waits() {
+async fn what_was_taken_is_settled_before_the_delivery_waits() {
     let outbox = MemoryOutbox::holding(8);
     let receiver = TestSink::answering(|ids| match ids {
         _ if ids.len() > 4 => Answer::TooLarge { message: "4 at most".into() },
@@ -395,19 +396,19 @@ async fn a_full_quarantine_stops_delivery_until_it_has_room() {
     assert_eq!(drained(&outbox, None, Some(&receiver)).await.quarantined, 0, "a drain does not wait for room");
 
     outbox.add([11]);
-    let tally = Tally::default();
-    let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), tally.clone(), LIMITS);
+    let report = RecordingReport::default();
+    let delivery = Delivery::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), report.clone(), LIMITS);
     let making_room = async {
         sleep(Duration::from_secs(100)).await;
         outbox.edit(|stored| stored.quarantine.clear());
         sleep(Duration::from_secs(1)).await;
     };
     tokio::select! {
-        () = courier.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
+        () = delivery.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
         () = making_room => {}
     }
     assert_eq!(outbox.quarantined(), [10]);
-    assert_eq!(tally.counts().full, [true, false]);
+    assert_eq!(report.counts().full, [true, false]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -442,22 +443,28 @@ async fn damaged_entries_go_to_quarantine_as_they_are_and_the_rest_goes_on() {
     assert!(outbox.waiting().is_empty());
 }
 
-/// Runs a courier as long as `life` lasts.
+/// Runs a delivery task as long as `life` lasts.
 async fn while_it_runs(outbox: &MemoryOutbox, receiver: &TestSink, life: impl Future<Output = ()>) -> Counts {
-    let tally = Tally::default();
-    let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), tally.clone(), LIMITS);
+    let report = RecordingReport::default();
+    let delivery = Delivery::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), report.clone(), LIMITS);
     tokio::select! {
-        () = courier.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
+        () = delivery.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
         () = life => {}
     }
-    tally.counts()
+    report.counts()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_refuses_everything_fills_no_quarantine_and_gets_everything_after_its_cure() {
     let outbox = MemoryOutbox::holding(300);
     let (printer, receiver) = (TestSink::willing(), TestSink::answering(|_| invalid()));
-    let courier = Courier::new(outbox.clone(), Some(printer.clone()), Some(receiver.clone()), Tally::default(), LIMITS);
+    let delivery = Delivery::new(
+        outbox.clone(),
+        Some(printer.clone()),
+        Some(receiver.clone()),
+        RecordingReport::default(),
+        LIMITS,
+    );
     let life = async {
         sleep(Duration::from_hours(4)).await;
         assert_eq!((outbox.quarantined().len(), outbox.waiting().len()), (0, 300));
@@ -472,7 +479,7 @@ async fn a_receiver_that_refuses_everything_fills_no_quarantine_and_gets_everyth
         sleep(Duration::from_mins(1)).await;
     };
     tokio::select! {
-        () = courier.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
+        () = delivery.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
         () = life => {}
     }
     assert_eq!((outbox.waiting(), outbox.quarantined()), (vec![], vec![200]));
@@ -620,7 +627,7 @@ async fn partial_success_counts_what_was_rejected_and_repeats_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_idle_courier_says_so_again_and_again() {
+async fn an_idle_delivery_says_so_again_and_again() {
     let outbox = MemoryOutbox::holding(0);
     let counts = killed_after(&outbox, None, Some(&TestSink::willing()), Duration::from_secs(65)).await;
     assert_eq!(counts.progress, 7);
@@ -655,13 +662,14 @@ async fn a_drain_that_begins_during_a_wait_tries_at_once_unless_the_receiver_nam
             if std::mem::take(&mut first) { answer } else { accepted() }
         });
         let drain = CancellationToken::new();
-        let courier = Courier::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), Tally::default(), LIMITS);
+        let delivery =
+            Delivery::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), RecordingReport::default(), LIMITS);
         let stopping = async {
             sleep(Duration::from_millis(1400)).await;
             drain.cancel();
             Instant::now()
         };
-        let (asked, ()) = tokio::join!(stopping, courier.run(drain.clone(), CancellationToken::new()));
+        let (asked, ()) = tokio::join!(stopping, delivery.run(drain.clone(), CancellationToken::new()));
         let (at, _) = receiver.offered.lock().unwrap()[1].clone();
         let waited = (at - asked).as_millis();
         assert!(expected_ms.contains(&waited), "{waited} ms");
@@ -682,19 +690,19 @@ async fn a_halt_ends_a_request_that_hangs_and_keeps_what_it_carries() {
         }
     }
     let outbox = MemoryOutbox::holding(3);
-    let courier = Courier::new(outbox.clone(), None::<Hanging>, Some(Hanging), Tally::default(), LIMITS);
+    let delivery = Delivery::new(outbox.clone(), None::<Hanging>, Some(Hanging), RecordingReport::default(), LIMITS);
     let (drain, halt) = (CancellationToken::new(), CancellationToken::new());
     let stopping = async {
         drain.cancel();
         sleep(Duration::from_secs(20)).await;
         halt.cancel();
     };
-    tokio::join!(courier.run(drain.clone(), halt.clone()), stopping);
+    tokio::join!(delivery.run(drain.clone(), halt.clone()), stopping);
     assert_eq!(outbox.waiting(), [1, 2, 3]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn killed_at_any_moment_the_courier_loses_nothing_and_repeats_at_most_a_batch() {
+async fn killed_at_any_moment_the_delivery_loses_nothing_and_repeats_at_most_a_batch() {
     let mut random = fastrand::Rng::with_seed(17);
     for _ in 0..300 {
         let entries = random.u64(1..60);
@@ -718,9 +726,14 @@ async fn killed_at_any_moment_the_courier_loses_nothing_and_repeats_at_most_a_ba
                 stored.damaged = [OutboxId(9), OutboxId(10)].into();
             });
             // Most kills fall between two steps of the work, which takes no time here.
-            let courier =
-                Courier::new(outbox.clone(), Some(printer.clone()), Some(receiver.clone()), Tally::default(), LIMITS);
-            let mut life = Box::pin(courier.run(CancellationToken::new(), CancellationToken::new()));
+            let delivery = Delivery::new(
+                outbox.clone(),
+                Some(printer.clone()),
+                Some(receiver.clone()),
+                RecordingReport::default(),
+                LIMITS,
+            );
+            let mut life = Box::pin(delivery.run(CancellationToken::new(), CancellationToken::new()));
             for _ in 0..random.usize(1..40) {
                 let step = std::future::poll_fn(|context| std::task::Poll::Ready(life.as_mut().poll(context)));
                 assert!(step.await.is_pending(), "nothing stopped it");

@@ -23,12 +23,12 @@ const LESSONS: f64 = 4096.0;
 
 /// The distribution of its users' rates, as far as a pool has shown it.
 #[derive(Clone, Debug)]
-pub(super) struct Spectrum {
+pub(super) struct RatePrior {
     shares: [f64; RATES],
     lessons: f64,
 }
 
-impl Default for Spectrum {
+impl Default for RatePrior {
     /// Of two rates the double one is 1.4 times rarer: mostly sleepers, and one event an hour on average.
     fn default() -> Self {
         let mut shares = [0.0; RATES];
@@ -42,7 +42,7 @@ impl Default for Spectrum {
     }
 }
 
-impl Spectrum {
+impl RatePrior {
     /// Events per second of an average user.
     pub(super) fn mean(&self) -> f64 {
         mean(&self.shares)
@@ -116,12 +116,12 @@ mod tests {
     use super::*;
 
     /// A pool of which one in so many has an event a minute, and the rest sleeps; each was seen for an hour.
-    fn pool(one_in: u32) -> Spectrum {
-        let mut spectrum = Spectrum::default();
+    fn pool(one_in: u32) -> RatePrior {
+        let mut rate_prior = RatePrior::default();
         for user in 0..3000 {
-            spectrum.learn(if user % one_in == 0 { 60.0 } else { 0.0 }, 3600.0, 1.0);
+            rate_prior.learn(if user % one_in == 0 { 60.0 } else { 0.0 }, 3600.0, 1.0);
         }
-        spectrum
+        rate_prior
     }
 
     #[test]
@@ -140,9 +140,9 @@ mod tests {
 
     #[test]
     fn no_count_is_too_much() {
-        let spectrum = pool(10);
+        let rate_prior = pool(10);
         for (count, exposure) in [(1e6, 1e6), (1e6, 1.0), (0.0, 1e9), (1e-30, 1e-30), (1e9, 1e9)] {
-            for rate in [spectrum.rate(count, exposure), shifted(1e-6, 0.05, count, exposure)] {
+            for rate in [rate_prior.rate(count, exposure), shifted(1e-6, 0.05, count, exposure)] {
                 assert!(rate.is_finite() && rate > 0.0, "{rate} of {count} in {exposure} s");
             }
         }

@@ -5,23 +5,23 @@
 //! be compared.
 
 use super::heap::Heap;
-use super::line::Line;
-use super::moment::{Moment, seconds};
+use super::pool_queue::PoolQueue;
+use super::ticks::{Ticks, seconds};
 use super::user::Users;
 use super::{PoolSlot, UserSlot};
 
 /// Everybody who waits for a poll.
 #[derive(Debug)]
-pub(super) struct Ladder(Vec<Rung>);
+pub(super) struct RateBuckets(Vec<Rung>);
 
 #[derive(Debug)]
 struct Rung {
     /// √λ, in events per second.
     root: f64,
-    line: Line<Heap>,
+    line: PoolQueue<Heap>,
 }
 
-impl Ladder {
+impl RateBuckets {
     /// Each for √2 times the rate: a rate is taken to 19 %, which costs less than half a percent of the optimum.
     pub(super) const RUNGS: u8 = 48;
 
@@ -42,12 +42,12 @@ impl Ladder {
     }
 
     /// Puts a user on a rung.
-    pub(super) fn put(&mut self, rung: u8, user: (Moment, PoolSlot, UserSlot), open: bool, users: &mut Users) {
+    pub(super) fn put(&mut self, rung: u8, user: (Ticks, PoolSlot, UserSlot), open: bool, users: &mut Users) {
         self.0[usize::from(rung)].line.put(user, open, users);
     }
 
     /// Takes it off again.
-    pub(super) fn take(&mut self, rung: u8, user: (Moment, PoolSlot, UserSlot), open: bool, users: &mut Users) {
+    pub(super) fn take(&mut self, rung: u8, user: (Ticks, PoolSlot, UserSlot), open: bool, users: &mut Users) {
         self.0[usize::from(rung)].line.take(user, open, users);
     }
 
@@ -58,7 +58,7 @@ impl Ladder {
 
     /// Who gathers most delay, and √λ times its age in seconds: which orders users as λ·age²/2 does. Nobody seen after
     /// `latest`.
-    pub(super) fn worthiest(&self, now: Moment, latest: Moment, users: &Users) -> Option<(UserSlot, f64)> {
+    pub(super) fn worthiest(&self, now: Ticks, latest: Ticks, users: &Users) -> Option<(UserSlot, f64)> {
         let firsts = self.0.iter().filter_map(|rung| Some((rung.root, rung.line.first(users)?)));
         firsts
             .filter(|(_, (polled, _))| *polled <= latest)
@@ -67,12 +67,12 @@ impl Ladder {
     }
 
     /// Who was not seen for longest, and when it was.
-    pub(super) fn oldest(&self, users: &Users) -> Option<(Moment, UserSlot)> {
+    pub(super) fn oldest(&self, users: &Users) -> Option<(Ticks, UserSlot)> {
         self.0.iter().filter_map(|rung| rung.line.first(users)).min()
     }
 
     /// When the oldest was seen.
-    pub(super) fn oldest_seen(&self) -> Option<Moment> {
+    pub(super) fn oldest_seen(&self) -> Option<Ticks> {
         self.0.iter().filter_map(|rung| rung.line.first_key()).min()
     }
 
@@ -82,20 +82,20 @@ impl Ladder {
     }
 }
 
-impl Default for Ladder {
+impl Default for RateBuckets {
     fn default() -> Self {
-        let rungs = (0..Self::RUNGS).map(|rung| Rung { root: Self::root(rung), line: Line::default() });
+        let rungs = (0..Self::RUNGS).map(|rung| Rung { root: Self::root(rung), line: PoolQueue::default() });
         Self(rungs.collect())
     }
 }
 
 /// How many users belong on each rung, waiting or not.
 #[derive(Debug)]
-pub(super) struct Census([u32; Ladder::RUNGS as usize]);
+pub(super) struct Census([u32; RateBuckets::RUNGS as usize]);
 
 impl Default for Census {
     fn default() -> Self {
-        Self([0; Ladder::RUNGS as usize])
+        Self([0; RateBuckets::RUNGS as usize])
     }
 }
 
@@ -118,6 +118,6 @@ impl Census {
 
     /// √λ of each rung, and its users.
     pub(super) fn rungs(&self) -> impl Iterator<Item = (f64, f64)> {
-        (0..).zip(self.0).map(|(rung, users)| (Ladder::root(rung), f64::from(users)))
+        (0..).zip(self.0).map(|(rung, users)| (RateBuckets::root(rung), f64::from(users)))
     }
 }

@@ -1,4 +1,4 @@
-//! An arena for policies of whom to ask next: seeded traces of users' events, a budget of calls, and virtual time.
+//! An schedule_sim for policies of whom to ask next: seeded traces of users' events, a budget of calls, and virtual time.
 //!
 //! It has the service's semantics: a poll finds every event since the user's last, at most 60 a page, each page a call; a
 //! user's first page shows what happened before it was followed, here an hour of it. The [`Learnt`] contestant is the
@@ -22,7 +22,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::schedule::{
-    Allowed, Answer, Backlog, Ended, Found, Habit, Intervals, Lane, PoolSlot, Schedule, UserSlot,
+    ActivityEstimate, Allowed, Answer, Backlog, Ended, Found, Intervals, Lane, PoolSlot, Schedule, UserSlot,
 };
 use cognito_auth_core::walk::page_size::page_size;
 use fastrand::Rng;
@@ -337,7 +337,7 @@ impl Learnt {
         let intervals = Intervals { min: seconds(terms.min_interval), max: seconds(terms.max_interval) };
         let mut schedule = Schedule::new(intervals);
         for user in 0..trace.users.len() as u32 {
-            schedule.join(PoolSlot(0), UserSlot(user), Habit::UNKNOWN, start);
+            schedule.join(PoolSlot(0), UserSlot(user), ActivityEstimate::UNKNOWN, start);
         }
         Self { schedule, start }
     }
@@ -460,7 +460,7 @@ struct Read {
     open: usize,
     polled: Option<f64>,
     /// Nothing that is remembered is older.
-    horizon: f64,
+    watermark: f64,
 }
 
 /// Runs a contestant through a trace until what is measured is found.
@@ -499,7 +499,7 @@ pub fn run(trace: &Trace, terms: &Terms, policy: &mut dyn Policy) -> Delays {
             report.calls = full_pages as u32;
             if !first {
                 let seen = &events[..state.next];
-                let known = seen.len() - seen.partition_point(|(created, _)| *created < state.horizon);
+                let known = seen.len() - seen.partition_point(|(created, _)| *created < state.watermark);
                 let size = policy.page_size(user, known, now);
                 let there = (trace.rates[user as usize].known * KEPT) as usize + seen.len() + fresh;
                 let enough = size > fresh + known || size > there;
@@ -519,7 +519,7 @@ pub fn run(trace: &Trace, terms: &Terms, policy: &mut dyn Policy) -> Delays {
             report.whole = first && fresh < PAGE;
             state.open = state.open.max(if first { state.next + fresh - reads } else { 0 });
             state.next += fresh;
-            state.horizon = events[..state.next].last().map_or(state.horizon, |(newest, _)| newest - OVERLAP);
+            state.watermark = events[..state.next].last().map_or(state.watermark, |(newest, _)| newest - OVERLAP);
             let age = now - state.polled.unwrap_or(0.0);
             delays.oldest = delays.oldest.max(age);
             if let Some(polled) = state.polled.replace(now) {

@@ -21,8 +21,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use crate::failpoint::{self, Step};
 use crate::sink::Sink;
-use crate::stop_point::{self, Step};
 
 mod fault;
 mod outbox;
@@ -30,14 +30,14 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-use cognito_auth_core::batch_splitter::{Backoff, Delivery, Fate, Pace, Parcel, Standing, Wait};
+use cognito_auth_core::batch_splitter::{Backoff, BatchSplitter, Fate, Pace, Parcel, Standing, Wait};
 use fault::FaultLog;
-pub use outbox::{CourierReport, Outbox, RequestOutcome, Settlement, Unreadable, Waiting};
+pub use outbox::{DeliveryObserver, Outbox, RequestOutcome, Settlement, Unreadable, Waiting};
 
 /// Most bytes of one export before compression. Receivers' usual limit for a message is 4 MiB.
 pub const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
 
-/// How often an idle courier says that it has nothing to do, so that "no progress" can be told from "no work".
+/// How often an idle delivery task says that it has nothing to do, so that "no progress" can be told from "no work".
 const IDLE_REPORT: Duration = Duration::from_secs(10);
 
 /// The most entries and the longest wait of a batch.
@@ -49,9 +49,9 @@ pub struct BatchLimits {
     pub delay: Duration,
 }
 
-/// The courier: one outbox, up to two sinks.
+/// The delivery task: one outbox, up to two sinks.
 #[derive(Debug)]
-pub struct Courier<O, P, S, R> {
+pub struct Delivery<O, P, S, R> {
     outbox: O,
     printer: Option<P>,
     receiver: Option<S>,
@@ -104,7 +104,7 @@ struct SecondLook {
     all: bool,
 }
 
-/// The courier was told to end, or what it waits for cannot come before the end.
+/// The delivery task was told to end, or what it waits for cannot come before the end.
 #[derive(Debug)]
 struct Stopped;
 
@@ -133,14 +133,14 @@ impl Batch {
     }
 }
 
-impl<O, P, S, R> Courier<O, P, S, R>
+impl<O, P, S, R> Delivery<O, P, S, R>
 where
     O: Outbox,
     P: Sink,
     S: Sink,
-    R: CourierReport,
+    R: DeliveryObserver,
 {
-    /// A courier from `outbox` to a printer and a receiver. With neither, entries would wait for ever: run none.
+    /// A delivery task from `outbox` to a printer and a receiver. With neither, entries would wait for ever: run none.
     pub fn new(outbox: O, printer: Option<P>, receiver: Option<S>, report: R, limits: BatchLimits) -> Self {
         Self {
             outbox,
@@ -185,7 +185,7 @@ where
         self.stops = Stops { drain, halt };
         let mut changes = self.outbox.changes();
         while let Ok(mut batch) = self.collect(&mut changes).await {
-            stop_point::reached(Step::BatchCollected);
+            failpoint::reached(Step::BatchCollected);
             let carried = self.carry(&mut batch, &mut changes).await;
             let settled = self.settle(&mut batch).await;
             if carried.and(settled).is_err() {
@@ -390,15 +390,15 @@ where
     /// Exports a batch until every entry's fate is known. What is known so far is settled before every wait.
     async fn export(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
         let parcels = batch.ids.iter().zip(&batch.sizes).map(|(id, bytes)| Parcel { id: *id, bytes: *bytes });
-        let mut delivery = Delivery::of(parcels.collect());
-        while let (Some(part), Some(receiver)) = (delivery.part(), &mut self.receiver) {
+        let mut splitter = BatchSplitter::of(parcels.collect());
+        while let (Some(part), Some(receiver)) = (splitter.part(), &mut self.receiver) {
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
-            stop_point::reached(Step::BatchAnswered);
+            failpoint::reached(Step::BatchAnswered);
             // Before anything is withheld of what it follows from.
             let remedy = answer.remedy();
             // Of all that is under way: an answer may speak of what was sent before this part.
-            let answer = answer.impersonal(batch.entries.iter().chain(&self.before));
-            let step = delivery.answered(&answer, &mut self.standing, fastrand::f64());
+            let answer = answer.redacted(batch.entries.iter().chain(&self.before));
+            let step = splitter.answered(&answer, &mut self.standing, fastrand::f64());
             self.tell(&answer, remedy, &batch.entries[part]);
             match step.fate {
                 Some((part, Fate::Delivered)) => {
@@ -503,16 +503,16 @@ where
         Ok(())
     }
 
-    /// Writes what has become of entries, until it is written or the courier must end.
+    /// Writes what has become of entries, until it is written or the delivery task must end.
     async fn settle(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
         let mut failures = Backoff::default();
         while !batch.settlement.is_empty() {
             match self.outbox.settle(batch.settlement.clone()).await {
                 Ok(()) => {
-                    stop_point::reached(Step::BatchSettled);
+                    failpoint::reached(Step::BatchSettled);
                     let quarantined = batch.settlement.quarantined.len() as u64;
                     if let Some((_, reason)) = batch.settlement.quarantined.first() {
-                        stop_point::reached(Step::QuarantineSettled);
+                        failpoint::reached(Step::QuarantineSettled);
                         tracing::warn!(
                             records = quarantined,
                             reason,
