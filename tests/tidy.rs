@@ -179,3 +179,29 @@ fn adapters_are_known_to_those_who_put_the_program_together() {
     }
     none(&findings);
 }
+
+/// The longest line of prose: what two windows beside one another show.
+const COLUMNS_MAX: usize = 120;
+
+#[test]
+fn prose_in_documents_wraps() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut findings = vec![];
+    for folder in ["", "docs", "deploy", "dashboards"] {
+        for entry in fs::read_dir(root.join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_none_or(|extension| extension != "md") {
+                continue;
+            }
+            let mut in_code = false;
+            for (number, line) in fs::read_to_string(&path).unwrap().lines().enumerate() {
+                in_code ^= line.trim_start().starts_with("```");
+                let is_table = line.trim_start().starts_with('|');
+                if !in_code && !is_table && line.chars().count() > COLUMNS_MAX {
+                    findings.push(format!("{}:{}: wrap at {COLUMNS_MAX} columns", path.display(), number + 1));
+                }
+            }
+        }
+    }
+    none(&findings);
+}
