@@ -33,9 +33,9 @@ fn go_on_counting(env: &TestEnv, exporter: &Exporter, delivered: usize) {
     }
 }
 
-/// When there last was progress of a env.
-fn progress(exporter: &Exporter, env: &str) -> f64 {
-    exporter.scrape().sum("cognito_exporter_last_progress_timestamp_seconds", &[&format!("env={env:?}")])
+/// When there last was progress at a stage.
+fn progress(exporter: &Exporter, stage: &str) -> f64 {
+    exporter.scrape().sum("cognito_exporter_last_progress_timestamp_seconds", &[&format!("stage={stage:?}")])
 }
 
 /// Checks that people were told so often that delivery fails and that it works again. What was said is read a little later.

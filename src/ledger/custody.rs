@@ -3,13 +3,13 @@
 //! ```text
 //!  the directory belongs to   others may write to it               then
 //!   the exporter's user        no, or yes                           it becomes the exporter's alone, mode 0700
-//!   root                       no, or a batch of the exporter's     it is used, and its batch trusted as its owner
-//!   root                       another batch, or everybody          it is used, with a warning
+//!   root                       no, or a group of the exporter's     it is used, and its group trusted as its owner
+//!   root                       another group, or everybody          it is used, with a warning
 //!   somebody else                                                   refused
 //! ```
 //!
-//! The third row is a volume of Kubernetes with `fsGroup`: root's, mode 2775, its batch one of the pod's. What lies in such a
-//! directory may be of any user of the batch. Everywhere else it has to be of the exporter's user or of root. So the fourth row,
+//! The third row is a volume of Kubernetes with `fsGroup`: root's, mode 2775, its group one of the pod's. What lies in such a
+//! directory may be of any user of the group. Everywhere else it has to be of the exporter's user or of root. So the fourth row,
 //! a volume of a provisioner that gives everybody mode 0777, cannot have anything planted in it either. Other users can remove or
 //! rename what is there: that is what the warning says.
 //!
@@ -38,7 +38,7 @@ const SMALL_FILE_BYTES_MAX: u64 = 64 << 10;
 
 /// What users other than a directory's owner may do, as its mode says.
 const OTHERS: u32 = 0o077;
-const BATCH_WRITES: u32 = 0o020;
+const GROUP_WRITES: u32 = 0o020;
 const EVERYBODY_WRITES: u32 = 0o002;
 
 const ROOT: u32 = 0;
@@ -50,11 +50,11 @@ struct Us {
     groups: Vec<u32>,
 }
 
-/// Owner, batch and mode of a directory.
+/// Owner, group and mode of a directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Found {
     owner: u32,
-    batch: u32,
+    group: u32,
     mode: u32,
 }
 
@@ -63,7 +63,7 @@ struct Found {
 enum Verdict {
     /// It is ours, and may have to become ours alone.
     Ours,
-    /// It is root's, and only root or our batch can write to it: is the batch trusted?
+    /// It is root's, and only root or our group can write to it: is the group trusted?
     Roots { any_owner: bool },
     /// Root's, and writable by others.
     Open,
@@ -81,15 +81,15 @@ pub(super) struct Custody {
 
 impl Us {
     fn judge(&self, found: Found) -> Verdict {
-        let Found { owner, batch, mode } = found;
+        let Found { owner, group, mode } = found;
         if self.users.contains(&owner) {
             return Verdict::Ours;
         }
         if owner != ROOT {
             return Verdict::Strangers(owner);
         }
-        let group_writes = mode & BATCH_WRITES != 0;
-        if mode & EVERYBODY_WRITES != 0 || (group_writes && !self.groups.contains(&batch)) {
+        let group_writes = mode & GROUP_WRITES != 0;
+        if mode & EVERYBODY_WRITES != 0 || (group_writes && !self.groups.contains(&group)) {
             return Verdict::Open;
         }
         Verdict::Roots { any_owner: group_writes }
@@ -155,7 +155,7 @@ impl Custody {
             }
             // Whatever others could have put there is looked at one by one.
             Verdict::Roots { .. } | Verdict::Open => {}
-            // A volume's batch is trusted with what lies in it.
+            // A volume's group is trusted with what lies in it.
             Verdict::Strangers(_) if self.any_owner && found.mode & EVERYBODY_WRITES == 0 => {}
             Verdict::Strangers(owner) => return Err(strange(path, owner)),
         }
@@ -194,7 +194,7 @@ impl Custody {
 
 impl Us {
     fn effective() -> io::Result<Self> {
-        let mut groups: Vec<u32> = rustix::process::getgroups()?.into_iter().map(|batch| batch.as_raw()).collect();
+        let mut groups: Vec<u32> = rustix::process::getgroups()?.into_iter().map(|group| group.as_raw()).collect();
         groups.push(rustix::process::getegid().as_raw());
         Ok(Self { users: vec![rustix::process::geteuid().as_raw()], groups })
     }
@@ -203,16 +203,16 @@ impl Us {
 impl Found {
     fn of(directory: &File) -> io::Result<Self> {
         let found = directory.metadata()?;
-        Ok(Self { owner: found.uid(), batch: found.gid(), mode: found.mode() & 0o7777 })
+        Ok(Self { owner: found.uid(), group: found.gid(), mode: found.mode() & 0o7777 })
     }
 
     /// Who else can write to it.
     fn writers(self) -> &'static str {
-        if self.mode & EVERYBODY_WRITES != 0 { "everybody" } else { "a batch that is not the exporter's" }
+        if self.mode & EVERYBODY_WRITES != 0 { "everybody" } else { "a group that is not the exporter's" }
     }
 
     fn others_write(self) -> bool {
-        self.mode & (BATCH_WRITES | EVERYBODY_WRITES) != 0
+        self.mode & (GROUP_WRITES | EVERYBODY_WRITES) != 0
     }
 }
 
@@ -327,7 +327,7 @@ mod tests {
     fn a_directory_is_judged_by_its_owner_its_group_and_its_mode() {
         let us = Us { users: vec![65532], groups: vec![65532, 2000] };
         let trusted = Verdict::Roots { any_owner: true };
-        for (owner, batch, mode, verdict) in [
+        for (owner, group, mode, verdict) in [
             (65532, 0, 0o700, Verdict::Ours),
             (65532, 0, 0o777, Verdict::Ours),
             (0, 0, 0o755, Verdict::Roots { any_owner: false }),
@@ -339,7 +339,7 @@ mod tests {
             (1000, 2000, 0o700, Verdict::Strangers(1000)),
             (1000, 65532, 0o2775, Verdict::Strangers(1000)),
         ] {
-            assert_eq!(us.judge(Found { owner, batch, mode }), verdict, "{owner} {batch} {mode:o}");
+            assert_eq!(us.judge(Found { owner, group, mode }), verdict, "{owner} {group} {mode:o}");
         }
     }
 }

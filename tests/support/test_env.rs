@@ -2,7 +2,7 @@
 //! goes.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its env is to fail")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its environment is to fail")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

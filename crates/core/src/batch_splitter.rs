@@ -1,6 +1,6 @@
 //! One batch's way to a receiver: what to send next, and what has become of each record.
 //!
-//! Pure. The answers' meaning is INTERFACE's table "BatchSplitter, by the receiver's answer":
+//! Pure. The answers' meaning is INTERFACE's table "Delivery, by the receiver's answer":
 //!
 //! ```text
 //!             +---------- Retry, Refused: wait, the same part again ----------+
