@@ -30,7 +30,7 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-use cognito_auth_core::batch_splitter::{Backoff, BatchSplitter, Fate, Pace, Parcel, Standing, Wait};
+use cognito_auth_core::batch_splitter::{Backoff, BatchSplitter, FailureKind, Fate, Parcel, ReceiverStanding, Wait};
 use fault::FaultLog;
 pub use outbox::{DeliveryObserver, Outbox, RequestOutcome, Settlement, Unreadable, Waiting};
 
@@ -57,7 +57,7 @@ pub struct Delivery<O, P, S, R> {
     receiver: Option<S>,
     report: R,
     limits: BatchLimits,
-    standing: Standing,
+    standing: ReceiverStanding,
     /// The last entry that was printed.
     printed: Option<OutboxId>,
     /// The entries of the last batch: a receiver's text may be about one of them.
@@ -148,7 +148,7 @@ where
             receiver,
             report,
             limits,
-            standing: Standing::default(),
+            standing: ReceiverStanding::default(),
             printed: None,
             before: Vec::new(),
             offered: None,
@@ -267,7 +267,7 @@ where
             self.faults.set_aside.succeeded();
         } else if !self.standing.lost_credit() {
             let (message, remedy) = &self.refusal;
-            self.faults.set_aside.failed_unless(Pace::Lasting, message, *remedy);
+            self.faults.set_aside.failed_unless(FailureKind::Lasting, message, *remedy);
         }
     }
 
@@ -372,9 +372,9 @@ where
             let answer = unless(&self.stops.halt, printer.deliver(fresh)).await?;
             let (message, pace) = match answer {
                 Answer::Accepted { .. } => break,
-                Answer::Retry { message, .. } => (message, Pace::Passing),
+                Answer::Retry { message, .. } => (message, FailureKind::Passing),
                 Answer::TooLarge { message } | Answer::Invalid { message } | Answer::Refused { message } => {
-                    (message, Pace::Lasting)
+                    (message, FailureKind::Lasting)
                 }
             };
             self.report.failed(&message);
@@ -412,7 +412,7 @@ where
                     batch.settlement.quarantined.extend(refused);
                 }
                 Some((_, Fate::SetAside)) => {
-                    self.again.get_or_insert_with(|| Instant::now() + Standing::again(fastrand::f64()));
+                    self.again.get_or_insert_with(|| Instant::now() + ReceiverStanding::again(fastrand::f64()));
                 }
                 Some((_, Fate::Held)) => self.held = true,
                 None => {}
@@ -442,21 +442,21 @@ where
                 match message.as_deref() {
                     reason if rejected > 0 => {
                         let what = format!("it rejects some for good: {}", reason.unwrap_or("no reason given"));
-                        self.faults.rejections.failed(Pace::Lasting, &what);
+                        self.faults.rejections.failed(FailureKind::Lasting, &what);
                     }
-                    Some(warning) => self.faults.rejections.failed(Pace::Passing, warning),
+                    Some(warning) => self.faults.rejections.failed(FailureKind::Passing, warning),
                     None => self.faults.rejections.succeeded(),
                 }
                 RequestOutcome::Ok
             }
             Answer::Retry { message, .. } => {
                 self.report.failed(message);
-                self.faults.receiver.failed_unless(Pace::Passing, message, remedy);
+                self.faults.receiver.failed_unless(FailureKind::Passing, message, remedy);
                 RequestOutcome::Retry
             }
             Answer::Refused { message } => {
                 self.report.failed(message);
-                self.faults.receiver.failed_unless(Pace::Lasting, message, remedy);
+                self.faults.receiver.failed_unless(FailureKind::Lasting, message, remedy);
                 RequestOutcome::Refused
             }
             Answer::TooLarge { message } | Answer::Invalid { message } => {
@@ -464,14 +464,14 @@ where
                 if matches!(answer, Answer::TooLarge { .. }) && sent.len() > 1 {
                     let bytes = bytes();
                     self.too_large_bytes = Some(self.too_large_bytes.map_or(bytes, |least| least.min(bytes)));
-                    self.faults.sizes.failed(Pace::Passing, message);
+                    self.faults.sizes.failed(FailureKind::Passing, message);
                 }
                 if sent.len() == 1 {
                     self.refusal = (message.clone(), remedy);
                 }
                 if self.standing.lost_credit() {
                     let what = format!("it refuses each one, so none is quarantined: {message}");
-                    self.faults.receiver.failed_unless(Pace::Lasting, &what, remedy);
+                    self.faults.receiver.failed_unless(FailureKind::Lasting, &what, remedy);
                 }
                 RequestOutcome::Refused
             }
@@ -531,8 +531,8 @@ where
     }
 
     async fn outbox_failed(&mut self, error: &O::Error, failures: &mut Backoff) -> Result<(), Stopped> {
-        self.faults.outbox.failed(Pace::Passing, &error.to_string());
-        let wait = failures.failed(Pace::Passing, None, fastrand::f64());
+        self.faults.outbox.failed(FailureKind::Passing, &error.to_string());
+        let wait = failures.failed(FailureKind::Passing, None, fastrand::f64());
         self.stops.pause(wait).await
     }
 }
@@ -559,7 +559,7 @@ impl Stops {
     /// Waits after a failure. A drain cuts short what the receiver did not ask for, and does not wait for a person.
     async fn pause(&self, wait: Wait) -> Result<(), Stopped> {
         let draining = self.drain.is_cancelled();
-        if draining && wait.pace == Pace::Lasting {
+        if draining && wait.failure == FailureKind::Lasting {
             return Err(Stopped);
         }
         let drain_begins = async {

@@ -15,7 +15,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cognito_auth_core::schedule::{ActivityEstimate, Answer, Ended, Intervals, Lane, PoolSlot, Schedule, UserSlot};
+use cognito_auth_core::schedule::{
+    ActivityEstimate, Intervals, Lane, PollAnswer, PoolSlot, Schedule, TurnEnded, UserSlot,
+};
 use cognito_auth_core::walk::page_size::Credit;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -284,9 +286,9 @@ impl<S: Source> Poller<S> {
         let now = Instant::now().into_std();
         let pool = match self.users.ended(end.user) {
             AfterTurn::Stays(pool) => pool,
-            AfterTurn::Left => return self.schedule.ended(end.user, end.lane, Ended::Postponed, now),
+            AfterTurn::Left => return self.schedule.ended(end.user, end.lane, TurnEnded::Postponed, now),
             AfterTurn::Back(pool, username) => {
-                self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
+                self.schedule.ended(end.user, end.lane, TurnEnded::Postponed, now);
                 if self.pools.contains_key(&pool) {
                     self.join(pool, &username, ActivityEstimate::UNKNOWN);
                 }
@@ -296,11 +298,11 @@ impl<S: Source> Poller<S> {
         match &end.result {
             Err(TurnError::Gone(username)) => {
                 self.left(pool, username);
-                return self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
+                return self.schedule.ended(end.user, end.lane, TurnEnded::Postponed, now);
             }
             Err(TurnError::OtherName { username, twin, anew }) => {
                 self.leave(pool, username);
-                self.schedule.ended(end.user, end.lane, Ended::Postponed, now);
+                self.schedule.ended(end.user, end.lane, TurnEnded::Postponed, now);
                 if let Some(followed) = self.pools.get_mut(&pool) {
                     let stored = self.means.ledger.privacy().ledger_name(username);
                     followed.twins.wait(username, &stored, &twin.of, twin.seen);
@@ -321,29 +323,29 @@ impl<S: Source> Poller<S> {
                 let next_look = report.next_look.map(|look| now + look.since(wall));
                 findings = report.findings;
                 followed.short_pages.spend(findings.fit);
-                let answer = Answer {
+                let answer = PollAnswer {
                     next_look,
                     backlog: report.backlog,
                     calls: findings.pages,
                     found: &findings.found,
                     whole: findings.whole,
                 };
-                (Ended::Answered(answer), followed.health.answered(now))
+                (TurnEnded::Answered(answer), followed.health.answered(now))
             }
             Err(TurnError::Source(error)) => {
                 let (blame, notice) = followed.health.failed(&error, now);
                 self.status.pool_error(&followed.pool.identity.id, &error.to_string(), self.means.clock.now());
                 let ended = match blame {
-                    Blame::Quota => Ended::Postponed,
+                    Blame::Quota => TurnEnded::Postponed,
                     Blame::Pool { hold } => {
                         self.schedule.hold(pool, now + hold);
-                        Ended::Postponed
+                        TurnEnded::Postponed
                     }
                     Blame::User => {
                         let missing = error == SourceError::UserNotFound;
                         let failures = self.users.failed(end.user, missing.then(|| self.means.clock.now()));
                         let pause = if missing { self.pace.max_interval } else { self.pace.after_failures(failures) };
-                        Ended::Failed { pause }
+                        TurnEnded::Failed { pause }
                     }
                 };
                 (ended, notice)
@@ -355,20 +357,20 @@ impl<S: Source> Poller<S> {
                 | TurnError::Gone(_)
                 | TurnError::OtherName { .. }
                 | TurnError::Joined,
-            ) => (Ended::Postponed, None),
+            ) => (TurnEnded::Postponed, None),
             Err(error @ TurnError::NotEnrolled) => {
                 let failures = self.users.failed(end.user, None);
                 if failures == NOT_ENROLLED_TOLD_AT {
                     warn!(pool = followed.pool.identity.id, %error, "a user is left out until it joins again");
                 }
-                (Ended::Failed { pause: self.pace.after_failures(failures) }, None)
+                (TurnEnded::Failed { pause: self.pace.after_failures(failures) }, None)
             }
         };
         tell(&followed.pool.identity.id, notice.as_ref());
         let refused_until = followed.health.refused_until();
         self.schedule.ended(end.user, end.lane, ended, now);
         // What the service says of one user opens the pool to the others only if it shows that the refusal is over.
-        if let (Ended::Failed { .. }, Some(until)) = (ended, refused_until) {
+        if let (TurnEnded::Failed { .. }, Some(until)) = (ended, refused_until) {
             self.schedule.hold(pool, until.max(now));
         }
     }

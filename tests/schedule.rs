@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::schedule::{
-    ActivityEstimate, Allowed, Answer, Backlog, Ended, Found, Intervals, Lane, PoolSlot, Schedule, UserSlot,
+    ActivityEstimate, Allowed, Backlog, FoundEvent, Intervals, Lane, PollAnswer, PoolSlot, Schedule, TurnEnded,
+    UserSlot,
 };
 use fastrand::Rng;
 
@@ -14,7 +15,7 @@ use crate::schedule_sim::{
 };
 
 const ALL: Allowed = Allowed { live: true, history: true };
-const NOTHING: Answer = Answer { next_look: None, backlog: None, calls: 1, found: &[], whole: true };
+const NOTHING: PollAnswer = PollAnswer { next_look: None, backlog: None, calls: 1, found: &[], whole: true };
 const INTERVALS: Intervals = Intervals { min: seconds(15), max: seconds(3600) };
 
 const fn seconds(seconds: u64) -> Duration {
@@ -115,10 +116,10 @@ fn a_wave_of_sign_ups_leaves_those_who_were_known_before_half_of_the_calls() {
         if let Some((user, lane)) = schedule.next(now, ALL) {
             // A sign-up waits for its code, and is looked at.
             let is_new = user.0 >= ESTABLISHED;
-            let found = [Found { age: seconds(30), high_risk: false }];
+            let found = [FoundEvent { age: seconds(30), high_risk: false }];
             let next_look = is_new.then_some(now + seconds(60));
             let found = if is_new && of_newcomers.insert(user.0) { &found[..] } else { &[] };
-            schedule.ended(user, lane, Ended::Answered(Answer { next_look, found, ..NOTHING }), now);
+            schedule.ended(user, lane, TurnEnded::Answered(PollAnswer { next_look, found, ..NOTHING }), now);
             let before = polled.insert(user.0, now);
             if let Some(before) = before.filter(|_| !is_new && now > wave) {
                 oldest = oldest.max(now - before);
@@ -208,8 +209,8 @@ fn backlog_has_a_quarter_of_the_calls_while_polls_wait_however_long_its_turns_ar
         let calls = if lane == Lane::Backlog { 50 } else { 1 };
         *if lane == Lane::Backlog { &mut backlog } else { &mut polls } += calls;
         now += Duration::from_millis(20) * calls;
-        let open = Answer { backlog: Some(Backlog::History), calls, ..NOTHING };
-        schedule.ended(user, lane, Ended::Answered(open), now);
+        let open = PollAnswer { backlog: Some(Backlog::History), calls, ..NOTHING };
+        schedule.ended(user, lane, TurnEnded::Answered(open), now);
     }
     assert!((4500..=5500).contains(&backlog), "{backlog} calls of {}", polls + backlog);
 }
@@ -230,9 +231,9 @@ fn a_decision_does_not_look_at_everybody_nor_at_every_pool() {
         let (user, lane) = schedule.next(now, ALL).unwrap();
         assert_eq!(user.0 % POOLS % 2, 1, "the others are held");
         seen.insert(user);
-        let found = [Found { age: seconds(60), high_risk: false }];
+        let found = [FoundEvent { age: seconds(60), high_risk: false }];
         let found = if user.0 % 10 == 1 { &found[..] } else { &[] };
-        schedule.ended(user, lane, Ended::Answered(Answer { found, ..NOTHING }), now);
+        schedule.ended(user, lane, TurnEnded::Answered(PollAnswer { found, ..NOTHING }), now);
     }
     assert_eq!(seen.len(), 25_000, "everybody of the open pools had a turn");
 }
@@ -307,8 +308,8 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
                 }
                 12..20 if !turns.is_empty() => {
                     let (user, lane) = turns.swap_remove(rng.usize(0..turns.len()));
-                    let found = [Found { age: seconds(rng.u64(0..500)), high_risk: rng.u8(0..10) == 0 }; 3];
-                    let answer = Answer {
+                    let found = [FoundEvent { age: seconds(rng.u64(0..500)), high_risk: rng.u8(0..10) == 0 }; 3];
+                    let answer = PollAnswer {
                         next_look: (rng.u8(0..5) == 0).then(|| now + seconds(rng.u64(0..300))),
                         backlog: [None, None, Some(Backlog::Live), Some(Backlog::History)][rng.usize(0..4)],
                         calls: rng.u32(1..20),
@@ -316,10 +317,10 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
                         whole: rng.bool(),
                     };
                     let (ended, pause) = match rng.u8(0..10) {
-                        0 => (Ended::Postponed, None),
-                        1 => (Ended::Failed { pause: seconds(60) }, Some(seconds(60))),
-                        _ if lane == Lane::Poll => (Ended::Answered(answer), Some(INTERVALS.min)),
-                        _ => (Ended::Answered(answer), None),
+                        0 => (TurnEnded::Postponed, None),
+                        1 => (TurnEnded::Failed { pause: seconds(60) }, Some(seconds(60))),
+                        _ if lane == Lane::Poll => (TurnEnded::Answered(answer), Some(INTERVALS.min)),
+                        _ => (TurnEnded::Answered(answer), None),
                     };
                     schedule.ended(user, lane, ended, now);
                     if !gone.remove(&user) {
@@ -332,7 +333,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
             }
         }
         for (user, lane) in turns {
-            schedule.ended(user, lane, Ended::Postponed, now);
+            schedule.ended(user, lane, TurnEnded::Postponed, now);
         }
         // Everybody who is left has a turn before long.
         let mut waiting: BTreeSet<UserSlot> = users.keys().copied().collect();
@@ -342,7 +343,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
                 if lane == Lane::Poll {
                     waiting.remove(&user);
                 }
-                schedule.ended(user, lane, Ended::Answered(NOTHING), now);
+                schedule.ended(user, lane, TurnEnded::Answered(NOTHING), now);
             }
         }
         assert_eq!(waiting, BTreeSet::new(), "seed {seed}");
@@ -350,7 +351,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
 }
 
 /// Polls of each of two users in an hour of a call every ten seconds, among 200 who do nothing.
-fn polls_of(first: &[Found], second: &[Found]) -> [usize; 2] {
+fn polls_of(first: &[FoundEvent], second: &[FoundEvent]) -> [usize; 2] {
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
     (0..202).for_each(|user| schedule.join(PoolSlot(0), UserSlot(user), ActivityEstimate::UNKNOWN, start));
@@ -367,14 +368,14 @@ fn polls_of(first: &[Found], second: &[Found]) -> [usize; 2] {
         if let Some(count) = polls.get_mut(user.0 as usize) {
             *count += 1;
         }
-        schedule.ended(user, lane, Ended::Answered(Answer { found, ..NOTHING }), now);
+        schedule.ended(user, lane, TurnEnded::Answered(PollAnswer { found, ..NOTHING }), now);
     }
     polls
 }
 
 #[test]
 fn a_burst_brings_its_user_back_within_minutes_and_is_forgotten_in_time() {
-    let burst = [Found { age: seconds(120), high_risk: false }; 10];
+    let burst = [FoundEvent { age: seconds(120), high_risk: false }; 10];
     let [bursting, quiet] = polls_of(&burst, &[]);
     assert!(bursting >= 3 * quiet, "{bursting} polls against {quiet}");
     assert!(bursting < 120, "a sixth of the budget: {bursting} polls");
@@ -382,7 +383,7 @@ fn a_burst_brings_its_user_back_within_minutes_and_is_forgotten_in_time() {
 
 #[test]
 fn an_event_of_high_risk_brings_its_user_back_sooner() {
-    let event = |high_risk| [Found { age: seconds(1200), high_risk }; 3];
+    let event = |high_risk| [FoundEvent { age: seconds(1200), high_risk }; 3];
     let [risky, ordinary] = polls_of(&event(true), &event(false));
     assert!(2 * risky >= 3 * ordinary, "{risky} polls against {ordinary}");
 }
@@ -395,7 +396,7 @@ fn a_newcomer_goes_before_those_who_do_little() {
     let turn = |schedule: &mut Schedule, step: u32| {
         let now = start + seconds(5) * step;
         let (user, lane) = schedule.next(now, ALL).unwrap();
-        schedule.ended(user, lane, Ended::Answered(NOTHING), now);
+        schedule.ended(user, lane, TurnEnded::Answered(NOTHING), now);
         user
     };
     (0..500).for_each(|step| {
@@ -436,23 +437,24 @@ fn what_to_expect_of_a_user_grows_with_the_time_since_its_answer_and_is_unknown_
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
     schedule.join(PoolSlot(0), UserSlot(0), ActivityEstimate::UNKNOWN, start);
-    let mut turn = |at: Instant, ended: Ended<'_>| {
+    let mut turn = |at: Instant, ended: TurnEnded<'_>| {
         let (user, lane) = schedule.next(at, ALL).unwrap();
         schedule.ended(user, lane, ended, at);
         [60, 600, 1200].map(|later| schedule.expected(user, at + seconds(later)))
     };
-    assert_eq!(turn(start, Ended::Postponed), [None; 3]);
+    assert_eq!(turn(start, TurnEnded::Postponed), [None; 3]);
     // Four an hour, for five hours.
-    let found: Vec<_> = (0..20).map(|event| Found { age: seconds(300 + 900 * event), high_risk: true }).collect();
-    let [soon, later, last] = turn(start, Ended::Answered(Answer { found: &found, ..NOTHING })).map(Option::unwrap);
+    let found: Vec<_> = (0..20).map(|event| FoundEvent { age: seconds(300 + 900 * event), high_risk: true }).collect();
+    let [soon, later, last] =
+        turn(start, TurnEnded::Answered(PollAnswer { found: &found, ..NOTHING })).map(Option::unwrap);
     assert!((0.03..0.15).contains(&soon), "{soon} in a minute");
     assert!(
         (0.3..1.5).contains(&later) && later < last && last < 2.1 * later,
         "{later} in ten minutes, {last} in twenty"
     );
     let failed = start + seconds(60);
-    assert_eq!(turn(failed, Ended::Failed { pause: seconds(60) }), [None; 3], "nobody knows since when");
-    let [again, ..] = turn(failed + seconds(120), Ended::Answered(NOTHING));
+    assert_eq!(turn(failed, TurnEnded::Failed { pause: seconds(60) }), [None; 3], "nobody knows since when");
+    let [again, ..] = turn(failed + seconds(120), TurnEnded::Answered(NOTHING));
     assert!(again.is_some_and(|again| again > 0.0));
 }
 

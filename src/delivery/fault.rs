@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cognito_auth_core::batch_splitter::Pace;
+use cognito_auth_core::batch_splitter::FailureKind;
 use tokio::time::Instant;
 
 /// How often a fault that goes on may say that it says something else now: some put a time or a number in each message.
@@ -24,12 +24,12 @@ impl FaultLog {
     }
 
     /// It failed. An error if a person must act, else a warning; nothing if it was said before.
-    pub(super) fn failed(&mut self, pace: Pace, error: &str) {
+    pub(super) fn failed(&mut self, pace: FailureKind, error: &str) {
         self.failed_unless(pace, error, None);
     }
 
     /// The same of what a remedy helps against.
-    pub(super) fn failed_unless(&mut self, pace: Pace, error: &str, remedy: Option<&str>) {
+    pub(super) fn failed_unless(&mut self, pace: FailureKind, error: &str, remedy: Option<&str>) {
         let now = Instant::now();
         let (fault, news) = match self.fault.take() {
             None => (Fault::begun(pace, error, now), true),
@@ -37,8 +37,8 @@ impl FaultLog {
         };
         match pace {
             _ if !news => {}
-            Pace::Passing => tracing::warn!(error, remedy, times = fault.times, "{}", self.lasts),
-            Pace::Lasting => tracing::error!(error, remedy, times = fault.times, "{}", self.lasts),
+            FailureKind::Passing => tracing::warn!(error, remedy, times = fault.times, "{}", self.lasts),
+            FailureKind::Lasting => tracing::error!(error, remedy, times = fault.times, "{}", self.lasts),
         }
         self.fault = Some(fault);
     }
@@ -54,7 +54,7 @@ impl FaultLog {
 
 #[derive(Debug)]
 struct Fault {
-    pace: Pace,
+    pace: FailureKind,
     error: String,
     began: Instant,
     told: Instant,
@@ -62,12 +62,12 @@ struct Fault {
 }
 
 impl Fault {
-    fn begun(pace: Pace, error: &str, now: Instant) -> Self {
+    fn begun(pace: FailureKind, error: &str, now: Instant) -> Self {
         Self { pace, error: error.to_owned(), began: now, told: now, times: 1 }
     }
 
     /// One more failure, and whether it is news.
-    fn again(self, pace: Pace, error: &str, now: Instant) -> (Self, bool) {
+    fn again(self, pace: FailureKind, error: &str, now: Instant) -> (Self, bool) {
         let times = self.times + 1;
         let news = self.pace != pace || (self.error != error && now - self.told >= CHANGES_EVERY);
         let fault = if news {
@@ -86,16 +86,16 @@ mod tests {
     #[test]
     fn a_fault_is_news_when_it_changes_its_kind_or_after_a_while_its_words() {
         let start = Instant::now();
-        let mut fault = Fault::begun(Pace::Passing, "busy", start);
+        let mut fault = Fault::begun(FailureKind::Passing, "busy", start);
         for (seconds, pace, error, expected) in [
-            (1, Pace::Passing, "busy", false),
-            (2, Pace::Passing, "busy since 2 s", false),
-            (70, Pace::Passing, "busy", false),
-            (71, Pace::Passing, "busy since 71 s", true),
-            (72, Pace::Passing, "busy since 72 s", false),
-            (73, Pace::Lasting, "who are you?", true),
-            (3600, Pace::Lasting, "who are you?", false),
-            (3601, Pace::Passing, "busy", true),
+            (1, FailureKind::Passing, "busy", false),
+            (2, FailureKind::Passing, "busy since 2 s", false),
+            (70, FailureKind::Passing, "busy", false),
+            (71, FailureKind::Passing, "busy since 71 s", true),
+            (72, FailureKind::Passing, "busy since 72 s", false),
+            (73, FailureKind::Lasting, "who are you?", true),
+            (3600, FailureKind::Lasting, "who are you?", false),
+            (3601, FailureKind::Passing, "busy", true),
         ] {
             let news;
             (fault, news) = fault.again(pace, error, start + Duration::from_secs(seconds));

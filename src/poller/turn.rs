@@ -12,7 +12,7 @@ use cognito_auth_core::cursor::Cursor;
 use cognito_auth_core::entry::{Entry, UserIdentity};
 use cognito_auth_core::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
 use cognito_auth_core::masking::Modes;
-use cognito_auth_core::schedule::{ActivityEstimate, Allowed, Backlog, Found, Lane};
+use cognito_auth_core::schedule::{ActivityEstimate, Allowed, Backlog, FoundEvent, Lane};
 use cognito_auth_core::walk::page_size::{Fit, page_size};
 use cognito_auth_core::walk::{Kind, Next, Taken, Walk};
 use tokio::sync::Semaphore;
@@ -90,7 +90,7 @@ pub struct Findings {
     /// Pages asked for, short ones that did not do included.
     pub pages: u32,
     /// Of a poll: the events that were not known before. Of somebody whom the schedule does not know: all of the first page.
-    pub found: Vec<Found>,
+    pub found: Vec<FoundEvent>,
     /// Whether the first page of somebody whom the schedule does not know was the whole history.
     pub whole: bool,
     /// How the size of its first page did.
@@ -119,9 +119,9 @@ impl Findings {
 
 /// An event dated ahead has no age yet, and one dated far behind none beyond what Cognito keeps: a date may say anything,
 /// and one event is not to say how active its user was.
-fn found(event: &AuthEvent, facts: &Facts, read_at: UnixMillis) -> Option<Found> {
+fn found(event: &AuthEvent, facts: &Facts, read_at: UnixMillis) -> Option<FoundEvent> {
     let high_risk = facts.compromised || facts.level == Label::Known(RiskLevel::High);
-    Some(Found { age: read_at.since(event.creation_date?).min(KEPT), high_risk })
+    Some(FoundEvent { age: read_at.since(event.creation_date?).min(KEPT), high_risk })
 }
 
 /// Why a turn came to nothing.

@@ -22,7 +22,8 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::schedule::{
-    ActivityEstimate, Allowed, Answer, Backlog, Ended, Found, Intervals, Lane, PoolSlot, Schedule, UserSlot,
+    ActivityEstimate, Allowed, Backlog, FoundEvent, Intervals, Lane, PollAnswer, PoolSlot, Schedule, TurnEnded,
+    UserSlot,
 };
 use cognito_auth_core::walk::page_size::page_size;
 use fastrand::Rng;
@@ -221,7 +222,7 @@ impl Terms {
 
 /// What a turn brought.
 pub struct Report {
-    pub found: Vec<Found>,
+    pub found: Vec<FoundEvent>,
     pub whole: bool,
     pub calls: u32,
     pub more: bool,
@@ -356,7 +357,7 @@ impl Policy for Learnt {
         at.map_or(f64::INFINITY, |at| at.duration_since(self.start).as_secs_f64())
     }
     fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64) {
-        let answer = Answer {
+        let answer = PollAnswer {
             next_look: None,
             backlog: report.more.then_some(Backlog::Live),
             calls: report.calls,
@@ -364,7 +365,7 @@ impl Policy for Learnt {
             whole: report.whole,
         };
         let at = self.at(now);
-        self.schedule.ended(UserSlot(user), lane, Ended::Answered(answer), at);
+        self.schedule.ended(UserSlot(user), lane, TurnEnded::Answered(answer), at);
     }
 }
 
@@ -492,7 +493,7 @@ pub fn run(trace: &Trace, terms: &Terms, policy: &mut dyn Policy) -> Delays {
             for (place, event) in newest_first.take(reads).enumerate() {
                 let (created, high_risk) = events[event];
                 delays.add(trace, events[event], now + (place / PAGE) as f64 * call);
-                report.found.push(Found { age: Duration::from_secs_f64((now - created).max(0.0)), high_risk });
+                report.found.push(FoundEvent { age: Duration::from_secs_f64((now - created).max(0.0)), high_risk });
             }
             // A page that is full does not reach what is known: one more call.
             let full_pages = 1 + if first { 0 } else { fresh / PAGE };

@@ -1,4 +1,4 @@
-//! What a receiver answered to a batch, cut by what follows from it, and what of its words may be shown.
+//! A receiver's answer to a batch, and the part of its words that may be shown.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,56 +6,61 @@ use std::time::Duration;
 use crate::entry::Entry;
 use crate::printable;
 use crate::record::country;
-use crate::redact::{self, Place};
+use crate::redact::{self, QuotePosition};
 
-/// What is said of an answer that claims success in a form that OTLP does not have.
+/// The message of an answer that claims success in a form that OTLP does not have.
 pub const NO_OTLP_RESPONSE: &str = "a body that is no OTLP response";
 
-/// What servers say, in lower case, to a request without TLS on a port for TLS: nginx, Go's net/http, Tomcat, Apache.
+/// The words, in lower case, with which nginx, Go's net/http, Tomcat and Apache answer a request without TLS on a port
+/// for TLS.
 const ASKS_FOR_TLS: &[&str] =
     &["request was sent to https port", "http request to an https", "requires tls", "plain http to an ssl-enabled"];
 
-/// What a receiver said to one batch, cut by what the delivery task does next. A message begins with the answer's status, in our
-/// words; what is the receiver's own follows after a colon or in parentheses, except in the message of an acceptance, which
-/// is all the receiver's. The rules are the OTLP specification's
-/// (<https://opentelemetry.io/docs/specs/otlp/>, "Failures" and "Retryable Response Codes").
+/// A receiver's answer to one batch. Each variant has another consequence in the delivery task. The rules are those of
+/// the OTLP specification (<https://opentelemetry.io/docs/specs/otlp/>, "Failures" and "Retryable Response Codes").
+///
+/// A message begins with the answer's status, in the exporter's words. The receiver's own words follow after a colon or
+/// in parentheses. The message of an acceptance holds only the receiver's words.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Answer {
-    /// The receiver has the batch. `rejected` of its records were refused and are not to be sent again (partial success).
+    /// The receiver has accepted the batch. `rejected` of its records were refused and must not be sent again (partial
+    /// success).
     Accepted {
-        /// Records that the receiver refused.
+        /// The number of records that the receiver refused.
         rejected: u64,
-        /// What the receiver said of them, or any warning it gave.
+        /// The receiver's reason, or a warning.
         message: Option<String>,
     },
-    /// The receiver cannot take it now, or gave no answer: the same batch again, not before `after` if the receiver named a time.
+    /// The receiver cannot accept the batch now, or gave no answer. The same batch is sent again, not before `after` if
+    /// the receiver named a time.
     Retry {
-        /// RetryInfo or Retry-After.
+        /// The wait from RetryInfo or Retry-After.
         after: Option<Duration>,
-        /// What happened, for the log.
+        /// The failure, for the log.
         message: String,
     },
-    /// The batch is too large for the receiver: smaller ones may pass.
+    /// The batch is too large for the receiver. A smaller one may be accepted.
     TooLarge {
-        /// What the receiver said.
+        /// The receiver's reason.
         message: String,
     },
-    /// The receiver calls the data invalid: at least one record is guilty.
+    /// The receiver calls the data invalid. At least one record is the cause.
     Invalid {
-        /// What the receiver said.
+        /// The receiver's reason.
         message: String,
     },
-    /// Something that no change of the batch can cure (credentials, path, a page in place of an answer): a person must act.
+    /// No change of the batch can cure this failure: wrong credentials, a wrong path, a web page in place of an answer.
+    /// A person must act.
     Refused {
-        /// What the receiver said.
+        /// The receiver's reason.
         message: String,
     },
 }
 
 impl Answer {
-    /// What a person can do about it, in the imperative; None where nothing is to be done.
+    /// The remedy, in the imperative, for the log and `/status`; None where nothing is to be done.
     pub fn remedy(&self) -> Option<&'static str> {
-        /// What an answer's words begin with: a status of HTTP, or a code of gRPC.
+        /// The first word of a message: an HTTP status, or a gRPC code.
         fn code(message: &str) -> Option<&str> {
             message.split([' ', ':']).next()
         }
@@ -94,8 +99,9 @@ impl Answer {
         })
     }
 
-    /// The answer with a text that may be shown in the log, in `/status` and in the quarantine: a receiver's own words only
-    /// if they quote nothing of the entries that were sent, or else the answer's status alone. It is one line, and short.
+    /// The answer with a message that may be shown in the log, in `/status` and in the quarantine. It is one line of at
+    /// most [`MESSAGE_CHARS_MAX`] characters. It holds the receiver's own words only if they quote none of the `sent`
+    /// entries; otherwise the status alone.
     #[must_use]
     pub fn redacted<'a>(mut self, sent: impl IntoIterator<Item = &'a Entry>) -> Self {
         match &mut self {
@@ -113,43 +119,44 @@ impl Answer {
     }
 }
 
-/// The longest message that is shown, in characters: what fits a line of the log.
+/// The longest message that is shown, in characters, so that it fits a line of the log.
 pub const MESSAGE_CHARS_MAX: usize = 300;
 
-/// The longest message that a sink hands over, in characters. What is looked for in a message has to be in it whole, however
-/// it is encoded, where the message is cut to be shown.
+/// The longest message that a sink hands over, in characters. It is longer than the shown part, because a value that
+/// begins in the shown part must be searched for as a whole, however it is encoded.
 pub const MESSAGE_CHARS_KEPT: usize = 2048;
 
-/// What a message begins with where no answer came: words of our own, and of the libraries that connect.
+/// The beginning of a message where no answer came. The rest comes from the exporter and its network libraries.
 pub const NO_ANSWER: &str = "no answer";
 
 const WITHHELD: &str = "(text withheld: it quotes a record)";
 
-/// Where a message's status ends, which is ours: what follows a colon or is in parentheses may be the receiver's.
+/// The end of a message's status, in bytes. The text after a colon or in parentheses may be the receiver's.
 fn end_of_status(message: &str) -> usize {
     [": ", " ("].into_iter().filter_map(|end| message.find(end)).min().unwrap_or(message.len())
 }
 
-/// A reason for which an entry is in quarantine, as it may be shown.
+/// The reason for which an entry is in quarantine, as it may be shown. It is one line of at most [`MESSAGE_CHARS_MAX`]
+/// characters, without the receiver's words if they quote the entry.
 pub fn shown_reason(reason: &str, entry: &Entry) -> String {
     let (status, said) = reason.split_at(end_of_status(reason));
     shown(status, said, [entry])
 }
 
 fn shown<'a>(status: &str, said: &str, sent: impl IntoIterator<Item = &'a Entry>) -> String {
-    // Cut first: what is not shown is not looked at, but for what the end of the shown part may be the beginning of.
+    // Only the shown part is searched, and as much behind it as belongs to a value that begins in the shown part.
     let said: String = said.chars().take(MESSAGE_CHARS_KEPT).collect();
-    let place = if status == NO_ANSWER { Place::Words } else { Place::Anywhere };
-    if !said.is_empty() && quotes_any(&said, place, &sent.into_iter().collect::<Vec<_>>()) {
+    let position = if status == NO_ANSWER { QuotePosition::Words } else { QuotePosition::Anywhere };
+    if !said.is_empty() && quotes_any(&said, position, &sent.into_iter().collect::<Vec<_>>()) {
         return format!("{status} {WITHHELD}").trim_start().to_owned();
     }
     printable::one_line(&format!("{status}{said}"), MESSAGE_CHARS_MAX)
 }
 
-fn quotes_any(said: &str, place: Place, sent: &[&Entry]) -> bool {
+fn quotes_any(said: &str, position: QuotePosition, sent: &[&Entry]) -> bool {
     let country = |entry: &Entry| country::iso_code(entry.event.context.as_ref()?.country.as_deref()?);
     let codes: BTreeSet<&str> = sent.iter().filter_map(|entry| country(entry)).collect();
-    redact::quotes(said, sent.iter().flat_map(|entry| entry.personal()), place)
+    redact::quotes(said, sent.iter().flat_map(|entry| entry.personal()), position)
         || codes.into_iter().any(|code| redact::holds_code(said, code))
 }
 
@@ -201,7 +208,8 @@ mod tests {
             let answer = Answer::Retry { after: None, message: said.into() };
             assert_eq!(message(answer.redacted([&entry])), expected);
         }
-        // The status alone is our own, whatever a user is called; so are the libraries' words of a connection.
+        // The status is the exporter's own text, whatever a user is called. So are a library's words about a
+        // connection.
         entry.user = std::sync::Arc::new(crate::entry::UserIdentity { username: "a".into(), sub: None });
         for said in ["503 Service Unavailable", "no answer: connection refused"] {
             let answer = Answer::Retry { after: None, message: said.into() };

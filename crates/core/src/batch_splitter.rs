@@ -1,6 +1,6 @@
-//! One batch's way to a receiver: what to send next, and what has become of each record.
+//! Splits one batch by a receiver's answers: which part to send next, and the fate of each record.
 //!
-//! Pure. The answers' meaning is INTERFACE's table "Delivery, by the receiver's answer":
+//! Pure. An answer leads to this:
 //!
 //! ```text
 //!             +---------- Retry, Refused: wait, the same part again ----------+
@@ -11,19 +11,20 @@
 //!             +---------------------+ one: with evidence Fate::Quarantined, without it Fate::SetAside
 //! ```
 //!
-//! A record is quarantined on evidence only: the receiver refused it alone, then took another one, then refused it alone again.
-//! Until the receiver has taken another one, its refusals may be its own fault: a wrong tenant, a wrong port, a full disk. So a
-//! record that is refused alone is *set aside*: it stays in the outbox, others go on, and what is known of it is kept in memory
-//! ([`Standing`]). A process that dies forgets that, and the next one tries the record again.
+//! A record is quarantined on evidence only. The receiver must have refused it alone, then accepted another record,
+//! then refused it alone again. Until the receiver has accepted another record, the cause may be the receiver: a wrong
+//! tenant, a wrong port, a full disk. So a record that is refused alone is *set aside*. It stays in the outbox, other
+//! records go on, and the refusal is kept in memory ([`ReceiverStanding`]). After a restart the record is tried again.
 //!
-//! A record that a receiver calls too large and that is not large ([`RECORD_LARGE_BYTES`]) is set aside without an end: the
-//! receiver's limit is wrong, not the record.
+//! A receiver may call a record too large that is not large ([`RECORD_LARGE_BYTES`]). Then the receiver's limit is
+//! wrong, and the record stays set aside until the receiver accepts it.
 //!
-//! When [`SET_ASIDE_MAX`] records wait for evidence the receiver has lost its credit. From then on what is refused is
-//! Fate::Held but for the batch's last part, which goes on after a wait, down to one record: slow, but if anything is
-//! acceptable it is found, and one acceptance gives credit back. What is held is not remembered one by one.
+//! When [`SET_ASIDE_MAX`] records wait for evidence, the receiver has lost its credit. From then on refused records are
+//! Fate::Held, except the batch's last part. That part goes on after a wait, down to one record. This is slow, but
+//! finds every acceptable record, and one acceptance restores the credit. Held records are not remembered one by one.
 //!
-//! A batch of n records with g guilty ones takes at most 1 + 2 g log2 n sends besides repeats, and g more for the evidence.
+//! A batch of n records, g of which the receiver refuses, takes at most 1 + 2 g log2 n sends besides repeats, and g
+//! more for the evidence.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -32,151 +33,156 @@ use std::time::Duration;
 use crate::answer::Answer;
 use crate::entry::OutboxId;
 
-/// The first wait after a passing failure; it doubles.
+/// The first wait after a passing failure. It doubles with each further failure.
 pub const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// The longest wait of our own choosing after passing failures: an outage's end is noticed within a minute.
+/// The longest wait after passing failures, unless the receiver asks for more. The end of an outage is noticed within a
+/// minute.
 pub const RETRY_MAX: Duration = Duration::from_secs(60);
-/// The longest wait that a receiver can ask for. What asks for more is more likely wrong than meant.
+/// The longest wait that a receiver can ask for. A request for more is more likely a mistake than meant.
 pub const AFTER_MAX: Duration = Duration::from_secs(3600);
-/// The first wait where a person must act; it doubles.
+/// The first wait where a person must act. It doubles with each further failure.
 pub const REFUSED_FIRST: Duration = Duration::from_secs(30);
-/// The longest wait where a person must act: the cure is noticed within a minute, as an outage's end is.
+/// The longest wait where a person must act. The repair is noticed within a minute, as the end of an outage is.
 pub const REFUSED_MAX: Duration = Duration::from_secs(60);
-/// Records that wait for evidence against them at most; then the receiver is to blame. Those that have it are at most a batch
-/// more, and leave before the next batch is sent.
+/// The number of records waiting for evidence at which the receiver is taken to be the cause. Records that have
+/// evidence against them are at most a batch more, and leave before the next batch is sent.
 pub const SET_ASIDE_MAX: usize = 100;
-/// Bytes of a record from which on it may itself be too large. Receivers take messages of 1 MiB (nginx) to 4 MiB (gRPC).
+/// A record of more bytes than this may itself be too large. Receivers accept messages of 1 MiB (nginx) to 4 MiB
+/// (gRPC).
 pub const RECORD_LARGE_BYTES: usize = 1024 * 1024;
 
-/// How often in a row it failed, and what wait follows.
+/// The failures in a row, from which the next wait follows.
 #[derive(Debug, Default)]
 pub struct Backoff {
-    failures: Option<(Pace, u32)>,
+    failures: Option<(FailureKind, u32)>,
 }
 
-/// What a receiver's answers so far say about the receiver itself. Lives as long as the delivery task.
+/// What is known about a receiver from its answers so far. It lives as long as the delivery task.
 #[derive(Debug, Default)]
-pub struct Standing {
+pub struct ReceiverStanding {
     backoff: Backoff,
-    /// Exports of which it took something.
+    /// The number of exports of which it accepted at least one record.
     accepted: u64,
-    /// Records that it refused alone.
+    /// The records that it refused alone.
     set_aside: BTreeMap<OutboxId, Suspicion>,
 }
 
 /// Why a record was refused alone.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Suspicion {
-    /// For what it is, or so the receiver says. It had accepted so many exports then.
+    /// The receiver says that the record is bad. Until then it had accepted this number of exports.
     Record { accepted: u64 },
-    /// For a limit that no receiver of logs should have.
+    /// The receiver has a limit that is too low for log records.
     Limit,
 }
 
-/// How soon a failure may be over.
+/// Whether a failure needs a person.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pace {
-    /// By itself.
+pub enum FailureKind {
+    /// The failure may end by itself.
     Passing,
-    /// When a person has acted.
+    /// The failure ends when a person has acted.
     Lasting,
 }
 
 /// A wait before the next send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wait {
-    /// How long.
+    /// The length of the wait.
     pub delay: Duration,
-    /// Why.
-    pub pace: Pace,
+    /// The kind of failure that is waited for.
+    pub failure: FailureKind,
     /// Whether the receiver itself asked for this wait.
     pub asked: bool,
 }
 
-/// What becomes of some of a batch's records.
+/// The fate of some records of a batch.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Fate {
-    /// The receiver has them.
+    /// The receiver has accepted them.
     Delivered,
-    /// The receiver refuses it and takes others.
+    /// The receiver refuses this record and accepts others.
     Quarantined {
-        /// What the receiver said.
+        /// The receiver's reason.
         reason: String,
     },
-    /// It stays in the outbox, because the receiver refuses it and may refuse everything.
+    /// The record stays in the outbox, because the receiver refuses it and may refuse every record.
     SetAside,
-    /// They stay in the outbox for now, because the receiver refuses everything.
+    /// The records stay in the outbox for now, because the receiver refuses every record.
     Held,
 }
 
-/// What follows from an answer.
+/// The consequence of an answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Step {
-    /// Records whose fate is known now.
+pub struct SplitStep {
+    /// The records whose fate is known now, by their positions in the batch.
     pub fate: Option<(Range<usize>, Fate)>,
-    /// The wait before the next send.
+    /// The wait before the next send; None: it may follow at once.
     pub wait: Option<Wait>,
 }
 
-/// A record as far as its way goes.
+/// A record of a batch: its id and its size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parcel {
-    /// Which one.
+    /// The entry's number in the outbox.
     pub id: OutboxId,
-    /// Its size, before compression.
+    /// The size on the wire in bytes, before compression.
     pub bytes: usize,
 }
 
-/// A batch on its way.
+/// A batch in delivery.
 #[derive(Debug)]
 pub struct BatchSplitter {
     parcels: Vec<Parcel>,
-    /// What is still to be sent; the next part last. Parts are never empty, and end where the one before them begins.
+    /// The parts that are still to be sent, the next one last. No part is empty, and each ends where the one before it
+    /// in this list begins.
     parts: Vec<Range<usize>>,
 }
 
 impl Backoff {
-    /// The wait after one more failure, not before `after` if the receiver named a time; `jitter` is from 0 to 1.
-    pub fn failed(&mut self, pace: Pace, after: Option<Duration>, jitter: f64) -> Wait {
-        // "In no time" (a date that is past, a RetryInfo of 0) names none: the own back-off spares the receiver.
+    /// Accounts for one more failure and answers with the wait after it. `after` is the time that the receiver named.
+    /// `jitter` is from 0 to 1.
+    pub fn failed(&mut self, failure: FailureKind, after: Option<Duration>, jitter: f64) -> Wait {
+        // A wait of zero (a date that is past, a RetryInfo of 0) counts as none, so that the back-off protects the
+        // receiver.
         let after = after.filter(|after| !after.is_zero());
         let failures = match self.failures {
-            Some((before, failures)) if before == pace => failures.saturating_add(1),
+            Some((before, failures)) if before == failure => failures.saturating_add(1),
             _ => 0,
         };
-        self.failures = Some((pace, failures));
-        let (first, max) = match pace {
-            Pace::Passing => (RETRY_FIRST, RETRY_MAX),
-            Pace::Lasting => (REFUSED_FIRST, REFUSED_MAX),
+        self.failures = Some((failure, failures));
+        let (first, max) = match failure {
+            FailureKind::Passing => (RETRY_FIRST, RETRY_MAX),
+            FailureKind::Lasting => (REFUSED_FIRST, REFUSED_MAX),
         };
         let jitter = jitter.clamp(0.0, 1.0);
         let delay = match after {
-            // Never before the time that was named, and spread a little after it.
+            // Never before the named time, and spread a little after it.
             Some(after) => after.clamp(RETRY_FIRST, AFTER_MAX).mul_f64(1.0 + jitter / 10.0),
             None => first.saturating_mul(2_u32.saturating_pow(failures)).min(max).mul_f64(0.5 + jitter / 2.0),
         };
-        Wait { delay, pace, asked: after.is_some() }
+        Wait { delay, failure, asked: after.is_some() }
     }
 }
 
-impl Standing {
-    /// Whether so many records were refused alone that refusals say nothing about records any more.
+impl ReceiverStanding {
+    /// Whether [`SET_ASIDE_MAX`] records wait for evidence, so that a refusal says nothing about a record any more.
     pub fn lost_credit(&self) -> bool {
         self.set_aside.values().filter(|suspicion| !self.proves(**suspicion)).count() >= SET_ASIDE_MAX
     }
 
-    /// Whether records that were refused alone are in the outbox.
+    /// Whether any record is set aside.
     pub fn sets_aside(&self) -> bool {
         !self.set_aside.is_empty()
     }
 
-    /// Whether there is evidence against a record: it is to be tried once more.
+    /// Whether there is evidence against a record that is set aside, so that it is to be tried once more.
     pub fn has_evidence(&self) -> bool {
         self.set_aside.values().any(|suspicion| self.proves(*suspicion))
     }
 
-    /// Whether a record that was passed over is worth another try as soon as the receiver takes anything: one that waits for
-    /// evidence, or for another limit, is not.
+    /// Whether a record that was passed over is worth another try as soon as the receiver accepts any record. One that
+    /// waits for evidence, or for another limit, is not.
     pub fn is_worth_a_try(&self, id: OutboxId) -> bool {
         self.set_aside.get(&id).is_none_or(|suspicion| self.proves(*suspicion))
     }
@@ -186,14 +192,14 @@ impl Standing {
         REFUSED_MAX.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
     }
 
-    /// Whether the receiver took another record since the refusal.
+    /// Whether the receiver has accepted another record since the refusal.
     fn proves(&self, suspicion: Suspicion) -> bool {
         matches!(suspicion, Suspicion::Record { accepted } if accepted < self.accepted)
     }
 
     fn accepted(&mut self, parcels: &[Parcel], rejected: u64) {
         self.backoff = Backoff::default();
-        // A receiver that has rejected all of it has taken no record.
+        // A receiver that has rejected all records of the part has accepted none.
         if rejected < parcels.len() as u64 {
             self.accepted += 1;
         }
@@ -201,13 +207,13 @@ impl Standing {
         for parcel in parcels {
             limits |= self.set_aside.remove(&parcel.id) == Some(Suspicion::Limit);
         }
-        // Its limit was raised, so that the others are worth a try, too.
+        // The receiver's limit was raised, so the other records that exceeded it are worth another try.
         if limits {
             self.set_aside.retain(|_, suspicion| *suspicion != Suspicion::Limit);
         }
     }
 
-    /// A record was refused alone, for what it is or for a limit: whether that is proven now.
+    /// Accounts for a record that was refused alone. Answers whether that is evidence against it.
     fn refused_alone(&mut self, id: OutboxId, suspicion: Suspicion) -> bool {
         match self.set_aside.get(&id).copied() {
             Some(before) if self.proves(before) && suspicion != Suspicion::Limit => {
@@ -226,21 +232,21 @@ impl Standing {
 }
 
 impl BatchSplitter {
-    /// A batch of these records, none of them sent yet, in the order of their ids.
+    /// Begins a batch of these records, in the order of their ids. None of them was sent yet.
     pub fn of(parcels: Vec<Parcel>) -> Self {
         let whole = 0..parcels.len();
         Self { parcels, parts: (!whole.is_empty()).then_some(whole).into_iter().collect() }
     }
 
-    /// What to send next; None when every record's fate is known.
+    /// The next part to send, as positions in the batch; None when every record's fate is known.
     pub fn part(&self) -> Option<Range<usize>> {
         self.parts.last().cloned()
     }
 
-    /// Takes the answer to the part that was sent. `jitter` is from 0 to 1, evenly spread.
-    pub fn answered(&mut self, answer: &Answer, standing: &mut Standing, jitter: f64) -> Step {
+    /// Accounts for the answer to the part that was sent. `jitter` is from 0 to 1, evenly spread.
+    pub fn answered(&mut self, answer: &Answer, standing: &mut ReceiverStanding, jitter: f64) -> SplitStep {
         let Some(part) = self.part() else {
-            return Step::default();
+            return SplitStep::default();
         };
         match answer {
             Answer::Accepted { rejected, .. } => {
@@ -248,10 +254,10 @@ impl BatchSplitter {
                 self.settled(Fate::Delivered)
             }
             Answer::Retry { after, .. } => {
-                Step { fate: None, wait: Some(standing.backoff.failed(Pace::Passing, *after, jitter)) }
+                SplitStep { fate: None, wait: Some(standing.backoff.failed(FailureKind::Passing, *after, jitter)) }
             }
             Answer::Refused { .. } => {
-                Step { fate: None, wait: Some(standing.backoff.failed(Pace::Lasting, None, jitter)) }
+                SplitStep { fate: None, wait: Some(standing.backoff.failed(FailureKind::Lasting, None, jitter)) }
             }
             Answer::TooLarge { message } if self.parcels[part.start].bytes <= RECORD_LARGE_BYTES => {
                 self.refused(Suspicion::Limit, message, standing, jitter)
@@ -266,10 +272,16 @@ impl BatchSplitter {
         }
     }
 
-    /// The part was refused for what is in it, or so the receiver says.
-    fn refused(&mut self, suspicion: Suspicion, reason: &str, standing: &mut Standing, jitter: f64) -> Step {
+    /// Accounts for a part that the receiver refused because of its records.
+    fn refused(
+        &mut self,
+        suspicion: Suspicion,
+        reason: &str,
+        standing: &mut ReceiverStanding,
+        jitter: f64,
+    ) -> SplitStep {
         let Some(part) = self.part() else {
-            return Step::default();
+            return SplitStep::default();
         };
         let is_alone = part.len() == 1;
         if is_alone && standing.refused_alone(self.parcels[part.start].id, suspicion) {
@@ -277,8 +289,8 @@ impl BatchSplitter {
             return self.settled(Fate::Quarantined { reason: reason.to_owned() });
         }
         if standing.lost_credit() {
-            let wait = standing.backoff.failed(Pace::Lasting, None, jitter);
-            return Step { fate: Some((self.pass_over(part), Fate::Held)), wait: Some(wait) };
+            let wait = standing.backoff.failed(FailureKind::Lasting, None, jitter);
+            return SplitStep { fate: Some((self.pass_over(part), Fate::Held)), wait: Some(wait) };
         }
         standing.backoff = Backoff::default();
         if is_alone {
@@ -288,10 +300,11 @@ impl BatchSplitter {
         let middle = part.start + part.len() / 2;
         self.parts.push(middle..part.end);
         self.parts.push(part.start..middle);
-        Step::default()
+        SplitStep::default()
     }
 
-    /// Leaves all for later but the last part, or the second half of that.
+    /// Leaves records for later: those in front of the batch's last part, else the first half of that part, else its
+    /// only record. Answers with the records left.
     fn pass_over(&mut self, part: Range<usize>) -> Range<usize> {
         let from = part.start;
         self.parts.truncate(1);
@@ -305,9 +318,9 @@ impl BatchSplitter {
         from..to
     }
 
-    /// The part on top has its fate.
-    fn settled(&mut self, fate: Fate) -> Step {
-        Step { fate: self.parts.pop().map(|part| (part, fate)), wait: None }
+    /// Gives the part that was sent its fate.
+    fn settled(&mut self, fate: Fate) -> SplitStep {
+        SplitStep { fate: self.parts.pop().map(|part| (part, fate)), wait: None }
     }
 }
 
@@ -335,7 +348,7 @@ mod tests {
         Answer::TooLarge { message: "4 at most".into() }
     }
 
-    /// So many small records, from this id on.
+    /// A batch of `records` small records, from this id on.
     fn small(first: u64, records: usize) -> BatchSplitter {
         sized(first, &vec![1000; records])
     }
@@ -345,7 +358,7 @@ mod tests {
     }
 
     /// The fates that answers lead to, in turn.
-    fn fates(mut splitter: BatchSplitter, standing: &mut Standing, answers: &[Answer]) -> Vec<Fate> {
+    fn fates(mut splitter: BatchSplitter, standing: &mut ReceiverStanding, answers: &[Answer]) -> Vec<Fate> {
         let step = |answer| splitter.answered(answer, standing, 0.5).fate.map(|(_, fate)| fate);
         answers.iter().filter_map(step).collect()
     }
@@ -360,7 +373,7 @@ mod tests {
 
     /// The waits, in seconds, that answers lead to without jitter's help or harm (`jitter` 1).
     fn waits(answers: &[Answer]) -> Vec<f64> {
-        let (mut splitter, mut standing) = (small(0, 1), Standing::default());
+        let (mut splitter, mut standing) = (small(0, 1), ReceiverStanding::default());
         answers
             .iter()
             .filter_map(|answer| splitter.answered(answer, &mut standing, 1.0).wait)
@@ -383,7 +396,7 @@ mod tests {
 
     #[test]
     fn jitter_halves_the_wait_at_most() {
-        let wait = Backoff::default().failed(Pace::Passing, None, 0.0);
+        let wait = Backoff::default().failed(FailureKind::Passing, None, 0.0);
         assert_eq!(wait.delay, Duration::from_millis(500));
     }
 
@@ -391,7 +404,7 @@ mod tests {
     fn a_named_time_is_honoured_within_reason_and_never_undercut() {
         for (after, least, most) in [(7, 7.0, 7.7), (300, 300.0, 330.0), (999_999, 3600.0, 3960.0)] {
             for jitter in [0.0, 0.5, 1.0] {
-                let wait = Backoff::default().failed(Pace::Passing, Some(Duration::from_secs(after)), jitter);
+                let wait = Backoff::default().failed(FailureKind::Passing, Some(Duration::from_secs(after)), jitter);
                 let delay = wait.delay.as_secs_f64();
                 assert!((least..=most).contains(&delay), "{after} {jitter}: {delay}");
                 assert!(wait.asked);
@@ -402,7 +415,64 @@ mod tests {
     #[test]
     fn a_time_that_is_now_or_past_names_none() {
         assert_eq!(waits(&vec![retry(Some(0)); 4]), [1.0, 2.0, 4.0, 8.0]);
-        assert!(!Backoff::default().failed(Pace::Passing, Some(Duration::ZERO), 0.5).asked);
+        assert!(!Backoff::default().failed(FailureKind::Passing, Some(Duration::ZERO), 0.5).asked);
+    }
+
+    #[test]
+    fn an_acceptance_and_a_refusal_of_records_end_the_back_off() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        for answer in [accepted(), invalid(), too_large()] {
+            for records in [1, 8] {
+                let mut standing = ReceiverStanding::default();
+                let mut wait = |answer: &Answer| {
+                    small(0, records).answered(answer, &mut standing, 1.0).wait.map(|wait| wait.delay)
+                };
+                assert_eq!([wait(&retry(None)), wait(&retry(None))], [seconds(1), seconds(2)]);
+                assert_eq!(wait(&answer), None);
+                assert_eq!(wait(&retry(None)), seconds(1), "after {answer:?} to {records}");
+            }
+        }
+    }
+
+    #[test]
+    fn jitter_outside_its_range_is_held_at_the_ends() {
+        for (jitter, millis) in [(-1.0, 500), (0.0, 500), (1.0, 1000), (2.0, 1000)] {
+            let wait = Backoff::default().failed(FailureKind::Passing, None, jitter);
+            assert_eq!(wait.delay, Duration::from_millis(millis), "{jitter}");
+            assert!(!wait.asked);
+        }
+    }
+
+    #[test]
+    fn records_that_were_set_aside_are_tried_again_after_half_a_minute_to_a_minute() {
+        for (jitter, seconds) in [(-1.0, 30), (0.0, 30), (0.5, 45), (1.0, 60), (2.0, 60)] {
+            assert_eq!(ReceiverStanding::again(jitter), Duration::from_secs(seconds), "{jitter}");
+        }
+    }
+
+    #[test]
+    fn a_partial_success_is_evidence_if_any_record_was_accepted() {
+        for (rejected, is_evidence) in [(0, true), (1, true), (2, false), (3, false)] {
+            let mut standing = ReceiverStanding::default();
+            fates(small(7, 1), &mut standing, &[invalid()]);
+            fates(small(100, 2), &mut standing, &[Answer::Accepted { rejected, message: None }]);
+            assert_eq!(standing.has_evidence(), is_evidence, "{rejected} of 2 rejected");
+            assert_eq!(standing.is_worth_a_try(OutboxId(7)), is_evidence);
+            assert!(standing.is_worth_a_try(OutboxId(8)), "one that was never refused alone");
+        }
+    }
+
+    #[test]
+    fn a_hundred_small_records_that_are_too_large_are_the_receivers_fault_too() {
+        let mut standing = ReceiverStanding::default();
+        for id in 0..99 {
+            fates(small(id, 1), &mut standing, &[too_large()]);
+        }
+        assert!(!standing.lost_credit() && standing.sets_aside());
+        fates(small(99, 1), &mut standing, &[too_large()]);
+        assert!(standing.lost_credit());
+        fates(small(200, 1), &mut standing, &[accepted()]);
+        assert!(standing.lost_credit(), "a limit is proven by no acceptance of another record");
     }
 
     #[test]
@@ -412,7 +482,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_halved_down_to_the_guilty_record_which_is_quarantined_when_it_is_refused_again() {
-        let (mut splitter, mut standing) = (small(0, 4), Standing::default());
+        let (mut splitter, mut standing) = (small(0, 4), ReceiverStanding::default());
         let mut sent = Vec::new();
         let mut fates = Vec::new();
         while let Some(part) = splitter.part() {
@@ -430,20 +500,20 @@ mod tests {
     #[test]
     fn evidence_is_another_record_that_is_taken_between_two_refusals() {
         let rejected_all = Answer::Accepted { rejected: 1, message: None };
-        // What is answered to record 1, to record 2, and so on by turns; what becomes of record 1 in the end.
+        // The answers go in turn to record 1 and to another record; then the fate of record 1 follows.
         for (answers, expected) in [
             (vec![invalid(), accepted(), invalid()], bad()),
             (vec![invalid(), invalid(), invalid()], Fate::SetAside),
             (vec![invalid(), accepted(), accepted()], Fate::Delivered),
-            // Taken and rejected is not taken.
+            // A record that was accepted and rejected is no evidence.
             (vec![invalid(), rejected_all, invalid()], Fate::SetAside),
-            // Too large, which it is not.
+            // The receiver calls the record too large, which it is not.
             (vec![too_large(), accepted(), too_large(), accepted(), too_large()], Fate::SetAside),
             (vec![too_large(), accepted(), invalid()], Fate::SetAside),
             (vec![too_large(), accepted(), invalid(), accepted(), invalid()], bad()),
             (vec![invalid(), accepted(), too_large()], Fate::SetAside),
         ] {
-            let mut standing = Standing::default();
+            let mut standing = ReceiverStanding::default();
             let mut last = None;
             for (turn, answer) in (0..).zip(&answers) {
                 let step = small(if turn % 2 == 0 { 1 } else { 100 + turn }, 1).answered(answer, &mut standing, 0.5);
@@ -458,7 +528,7 @@ mod tests {
 
     #[test]
     fn a_large_record_is_quarantined_as_too_large_and_a_small_one_never() {
-        let mut standing = Standing::default();
+        let mut standing = ReceiverStanding::default();
         for (bytes, quarantined) in [(RECORD_LARGE_BYTES, false), (RECORD_LARGE_BYTES + 1, true)] {
             for round in 0..3 {
                 let fate = fates(sized(7, &[bytes]), &mut standing, &[too_large()]);
@@ -470,13 +540,13 @@ mod tests {
                 assert_eq!(fate, [expected], "{bytes} {round}");
                 fates(small(100, 1), &mut standing, &[accepted()]);
             }
-            standing = Standing::default();
+            standing = ReceiverStanding::default();
         }
     }
 
     #[test]
     fn a_limit_that_was_raised_gives_all_that_it_stopped_another_chance() {
-        let mut standing = Standing::default();
+        let mut standing = ReceiverStanding::default();
         for id in 0..9 {
             fates(small(id, 1), &mut standing, &[too_large()]);
         }
@@ -487,28 +557,28 @@ mod tests {
 
     #[test]
     fn a_hundred_refused_alone_are_the_receivers_fault() {
-        let mut standing = Standing::default();
+        let mut standing = ReceiverStanding::default();
         let first = u64::try_from(SET_ASIDE_MAX).unwrap() - 1;
         for id in 0..first {
             let step = small(id, 1).answered(&invalid(), &mut standing, 0.5);
             assert_eq!((step.fate, step.wait), (Some((0..1, Fate::SetAside)), None), "{id}");
         }
-        // The same ones again are no more.
+        // The same record again does not count twice.
         assert_eq!(fates(small(0, 1), &mut standing, &[invalid()]), [Fate::SetAside]);
-        // The hundredth: held, slowly.
+        // The hundredth record is held, and a wait follows.
         let step = small(first, 1).answered(&invalid(), &mut standing, 0.5);
         assert_eq!(step.fate, Some((0..1, Fate::Held)));
-        assert_eq!(step.wait.map(|wait| wait.pace), Some(Pace::Lasting));
-        // So is a batch after it, but for its last record, which is tried alone.
+        assert_eq!(step.wait.map(|wait| wait.failure), Some(FailureKind::Lasting));
+        // So are the records of the next batch, until the last one is tried alone.
         let mut splitter = small(500, 8);
         for held in [0..4, 4..6, 6..7, 7..8] {
             let step = splitter.answered(&invalid(), &mut standing, 0.5);
             assert_eq!(step.fate, Some((held, Fate::Held)));
-            assert_eq!(step.wait.map(|wait| wait.pace), Some(Pace::Lasting));
+            assert_eq!(step.wait.map(|wait| wait.failure), Some(FailureKind::Lasting));
         }
         assert_eq!(splitter.part(), None);
         assert_eq!(standing.set_aside.len(), SET_ASIDE_MAX, "what is held takes no memory");
-        // One acceptance gives all credit back, and is evidence.
+        // One acceptance restores the credit, and is evidence.
         fates(small(600, 7), &mut standing, &[accepted()]);
         assert!(!standing.lost_credit());
         assert_eq!(fates(small(0, 1), &mut standing, &[invalid()]), [bad()]);
@@ -516,7 +586,7 @@ mod tests {
 
     #[test]
     fn a_receiver_that_loses_its_credit_within_a_batch_is_tried_with_its_last_part() {
-        let mut standing = Standing::default();
+        let mut standing = ReceiverStanding::default();
         let mut splitter = small(0, 512);
         let fate = loop {
             if let Some((part, Fate::Held)) = splitter.answered(&invalid(), &mut standing, 0.5).fate {
@@ -526,13 +596,13 @@ mod tests {
         assert_eq!((fate, splitter.part()), (99..256, Some(256..512)));
     }
 
-    /// A receiver with tastes: refuses batches with a guilty record as invalid, heavy ones as too large, and has moods.
+    /// A receiver that refuses batches with a guilty record as invalid and heavy ones as too large, and fails at times.
     #[derive(Debug, Clone)]
     struct Tastes {
         sizes: Vec<u32>,
         guilty: BTreeSet<usize>,
         size_max: u32,
-        /// What happens before the receiver looks at a request; None: it looks.
+        /// The failures of successive requests; None: the receiver judges the request.
         moods: Vec<Option<Mood>>,
     }
 
@@ -540,7 +610,7 @@ mod tests {
     enum Mood {
         Retry,
         Refused,
-        /// Takes the request, and the answer is lost.
+        /// The receiver accepts the request, and the answer is lost.
         Lost,
     }
 
@@ -562,11 +632,11 @@ mod tests {
         })
     }
 
-    /// Sends batches as the delivery task does, second looks included, until nothing is left or the receiver has had its say `sends_max`
-    /// times. Answers what became of each record.
+    /// Sends batches as the delivery task does, with second looks, until no record is left or `sends_max` sends were
+    /// made. Answers with the fate of each record.
     fn carried(records: &[usize], sends_max: usize, mut judge: impl FnMut(&[usize]) -> Answer) -> Vec<Option<Fate>> {
         const BATCH: usize = 64;
-        let mut standing = Standing::default();
+        let mut standing = ReceiverStanding::default();
         let mut fates = vec![None; records.len()];
         let mut sends = 0;
         let mut from = 0;
@@ -609,7 +679,7 @@ mod tests {
     }
 
     proptest! {
-        /// The receiver is well but for its moods; the last record is good, and is the evidence.
+        /// The receiver fails only at times. The last record is good, and is the evidence.
         #[test]
         fn every_record_is_delivered_or_quarantined_and_the_guilty_never_delivered(tastes in tastes()) {
             let last = tastes.sizes.len();
@@ -653,14 +723,14 @@ mod tests {
                         prop_assert!(hopeless, "an innocent record in quarantine");
                         prop_assert_eq!(arrivals[record], 0);
                     }
-                    // Refused after the last that was taken: it waits for another one.
+                    // Refused after the last acceptance: the record waits for another one.
                     None => prop_assert!(hopeless && arrivals[record] == 0, "{} was forgotten", record),
                     other => prop_assert!(false, "record {} ended as {:?}", record, other),
                 }
             }
         }
 
-        /// However it says so, and however large the records are.
+        /// Whatever the form of the refusal, and however large the records are.
         #[test]
         fn a_receiver_that_refuses_everything_gets_no_record_into_quarantine_and_all_of_them_after_its_cure(
             sizes in prop::collection::vec(prop_oneof![Just(1000_usize), Just(2 * RECORD_LARGE_BYTES)], 1..400),
@@ -672,7 +742,7 @@ mod tests {
                 Some(0) => retry(None),
                 Some(1) => refused(),
                 Some(2) => too_large(),
-                // All of it rejected is a refusal, but done with.
+                // A record that is rejected by partial success is settled.
                 Some(3) if part.len() == 1 => Answer::Accepted { rejected: 1, message: None },
                 Some(_) => invalid(),
             });
@@ -685,7 +755,7 @@ mod tests {
             answers in prop::collection::vec(0_u8..5, 0..300),
             jitter in 0.0_f64..1.0,
         ) {
-            let (mut splitter, mut standing) = (small(0, records), Standing::default());
+            let (mut splitter, mut standing) = (small(0, records), ReceiverStanding::default());
             let mut settled = BTreeSet::new();
             for answer in answers {
                 let answer = match answer {

@@ -1,12 +1,12 @@
-//! When the next call may be made: evenly spaced, never above the budget, and finding out how much of it is allowed.
+//! The time of the next call: evenly spaced, never above the budget, and slower while the service throttles.
 //!
-//! Pure: time comes in as an argument. There is one [`Budget`] per account, region and quota category, shared by all
-//! pools, because that is how AWS counts: the application's own calls are in the same category, and theirs come first.
+//! Pure: time is an argument. There is one [`Budget`] per account, region and quota category. All pools share it,
+//! because AWS counts so. The application's own calls are in the same category, and they take precedence.
 //!
-//! The configured rate is a promise of ours; how much of it the service grants nobody says. It may be less for as long as
-//! the application is busy, and a throttle is the only sign. So the rate follows the curve of CUBIC (RFC 9438), which
-//! was made for this: it remembers the rate at which it was throttled, comes back quickly to just below it, stays there,
-//! and only then feels its way up, ever faster, until that ceiling is forgotten.
+//! The configured rate is an upper bound. The service may grant less while the application is busy, and a throttle is
+//! the only sign of that. So the rate follows the curve of CUBIC (RFC 9438), which was made for such a case. It
+//! remembers the rate at which it was throttled, returns quickly to just below it, and stays there. Then it rises, ever
+//! faster, until that ceiling is forgotten.
 //!
 //! ```text
 //!   rate                                                             . the ceiling is forgotten
@@ -18,9 +18,9 @@
 //!       pause
 //! ```
 //!
-//! To halve and to win back a fixed share each second, as TCP once did, would be as polite and leave a quarter of what is
-//! allowed unused, with a throttle at the tip of every saw tooth: here they come once in a minute and more. Every visit to
-//! the ceiling costs the application some calls, too, because the service refuses whoever comes; hence the long plateau.
+//! Halving the rate and then adding a fixed share each second, as TCP once did, would leave a quarter of the allowed
+//! rate unused. It would also cause a throttle at the tip of every saw tooth; here throttles are more than a minute
+//! apart. At the ceiling the service refuses calls of the application as well. Hence the long plateau.
 
 use std::time::{Duration, Instant};
 
@@ -28,81 +28,86 @@ use std::time::{Duration, Instant};
 /// (<https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html>).
 pub const DEFAULT_READ_LIMIT: f64 = 50.0;
 
-/// The highest rate that may be configured, in requests per second, and the most that a share of a limit comes to: 20 times the
-/// documented limit. A limit that leads to more is a mistake, and would let the exporter make as many calls as the network can carry.
+/// The highest rate that may be configured, in requests per second, and the highest that a share of a limit results in.
+/// It is 20 times the documented limit. A higher rate would be a mistake, and would remove every bound but the
+/// network's.
 pub const RATE_MAX_PER_SECOND: f64 = 1000.0;
 
-/// A rate of calls, lowered by throttles and recovering by itself.
+/// A rate of calls that throttles lower and that recovers by itself.
 #[derive(Clone, Debug)]
 pub struct Budget {
     limit_per_second: f64,
     /// When the next call may start.
     next: Option<Instant>,
     lesson: Option<Lesson>,
-    /// Changes of the rate so far, by a throttle or by another limit: a slot reserved before the latest is void.
+    /// The number of changes of the rate so far, by a throttle or by another limit. A slot that was reserved before the
+    /// latest change is void.
     changes: u64,
 }
 
-/// What the latest throttle taught.
+/// The latest throttle, and the rates that follow from it.
 #[derive(Clone, Copy, Debug)]
 struct Lesson {
     at: Instant,
-    /// The rate at which it came: more than is allowed.
+    /// The rate at which the throttle came, in calls per second. It is more than the service allows.
     ceiling_per_second: f64,
-    /// What it left of that.
+    /// The rate just after the throttle, in calls per second.
     low_per_second: f64,
 }
 
-/// A call's reserved time.
+/// The reserved start of one call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Slot {
+pub struct CallSlot {
     /// When the call may start.
     pub at: Instant,
     changes: u64,
 }
 
 impl Budget {
-    /// What a throttle leaves of the rate; CUBIC's own factor. Together with the pause everybody who shares the quota
-    /// notices at once.
+    /// The share of the rate that is left after a throttle: CUBIC's own factor. Together with the pause it frees quota
+    /// at once for every other caller.
     const AFTER_THROTTLE: f64 = 0.7;
 
-    /// What a throttle leaves that comes again within `SOON`: what is allowed is far below, and to be found in
-    /// few steps.
+    /// The share of the rate that is left after another throttle within `SOON`. The allowed rate is then far below, and
+    /// must be found in few steps.
     pub const AFTER_ANOTHER: f64 = 0.5;
 
     /// A throttle this soon after another shows that the first back-off was not enough.
     const SOON: Duration = Duration::from_secs(10);
 
-    /// Nobody calls for so long after a throttle: the calls in flight come back, and the application finds the quota free.
+    /// The pause of all calls after a throttle. The calls in flight return, and the application finds the quota free.
     pub const PAUSE: Duration = Duration::from_secs(1);
 
-    /// The share of the ceiling to stay at. The throttle came above what is allowed, but not far.
+    /// The share of the ceiling at which the rate stays. The ceiling is a little above the allowed rate.
     const NEAR: f64 = 0.95;
 
-    /// When the rate has come back to there: steeply at first, and slowly where the ceiling may be lower by now.
+    /// The time from a throttle until the rate is back there. The curve is steep at first, and flat where the ceiling
+    /// may be lower by now.
     const BACK_AFTER: Duration = Duration::from_secs(20);
 
-    /// How long it stays there before it feels its way up. Longer, and a rate that is free again is found later; shorter,
-    /// and the application is disturbed more often.
+    /// The time from a throttle until the rate rises above the plateau. A longer time finds a rate that is free again
+    /// later. A shorter time disturbs the application more often.
     const PROBES_AFTER: Duration = Duration::from_secs(90);
 
-    /// How much of the limit the rate has risen above the plateau after as long again. It grows with the limit and not
-    /// with the ceiling, so that even the lowest ceiling is forgotten within four minutes.
+    /// The rise above the plateau, as a share of the limit, another `PROBES_AFTER` later. It grows with the limit and
+    /// not with the ceiling, so even the lowest ceiling is forgotten within four minutes.
     const PROBE: f64 = 0.3;
 
-    /// The lowest rate, where the limit is not lower: a quota that is used up altogether is asked every ten seconds.
+    /// The lowest rate, in calls per second, unless the limit is lower. A quota that is used up altogether gets a call
+    /// every ten seconds.
     const FLOOR_PER_SECOND: f64 = 0.1;
 
-    /// A call that starts late may be made up for within this time, or a timer's granularity would waste the budget.
+    /// The longest delay of a call that the next calls make up for. Without it a timer's granularity would waste
+    /// budget.
     const CATCH_UP: Duration = Duration::from_millis(100);
 
-    /// A budget of so many calls per second (above 0).
+    /// Makes a budget of `limit_per_second` calls per second (above 0).
     pub fn new(limit_per_second: f64) -> Self {
         let limit_per_second = limit_per_second.max(f64::MIN_POSITIVE);
         Self { limit_per_second, next: None, lesson: None, changes: 0 }
     }
 
-    /// Calls per second at `now`, after back-off.
+    /// The rate at `now`, in calls per second, with what throttles left of it.
     pub fn rate_per_second(&self, now: Instant) -> f64 {
         let Some(lesson) = &self.lesson else { return self.limit_per_second };
         let plateau = lesson.ceiling_per_second * Self::NEAR;
@@ -113,8 +118,8 @@ impl Budget {
         (plateau - below + above).max(Self::FLOOR_PER_SECOND).min(self.limit_per_second)
     }
 
-    /// Changes the limit (calls per second, above 0). Calls that wait for their time are reserved anew, one after the other at
-    /// the new rate; what throttles taught stays.
+    /// Changes the limit (calls per second, above 0). Reserved calls become void, and are to be reserved again at the
+    /// new rate. The latest throttle stays in effect.
     pub fn set_limit(&mut self, limit_per_second: f64, now: Instant) {
         let limit_per_second = limit_per_second.max(f64::MIN_POSITIVE);
         if limit_per_second.to_bits() == self.limit_per_second.to_bits() {
@@ -127,27 +132,28 @@ impl Budget {
         self.next = self.next.map(|next| next.min(soonest));
     }
 
-    /// When a call could start that were reserved now.
+    /// The time at which a call could start if it were reserved now.
     pub fn next_at(&self, now: Instant) -> Instant {
         self.next.map_or(now, |next| next.max(now))
     }
 
-    /// Reserves the next call. When its time has come the caller asks [`Budget::is_void`].
-    pub fn reserve(&mut self, now: Instant) -> Slot {
+    /// Reserves the next call. Before it starts, the caller must ask [`Budget::is_void`].
+    pub fn reserve(&mut self, now: Instant) -> CallSlot {
         let earliest = now.checked_sub(Self::CATCH_UP).unwrap_or(now);
         let at = self.next.map_or(now, |next| next.max(earliest));
         self.next = Some(at + self.spacing(now));
-        Slot { at: at.max(now), changes: self.changes }
+        CallSlot { at: at.max(now), changes: self.changes }
     }
 
-    /// Whether the rate has changed since this call was reserved: it is to be reserved anew, at the present one.
-    pub fn is_void(&self, slot: &Slot) -> bool {
+    /// Whether the rate has changed since this call was reserved. Then it must be reserved again, at the present rate.
+    pub fn is_void(&self, slot: &CallSlot) -> bool {
         slot.changes != self.changes
     }
 
-    /// Slows down after the throttle of a call that started at `started`: at once, and for everybody who shares the budget.
+    /// Slows down, at once and for every pool that shares the budget, after the throttle of a call that started at
+    /// `started`.
     pub fn throttled(&mut self, started: Instant, now: Instant) {
-        // Calls in flight together are throttled together: one lesson, not sixteen.
+        // Calls that are in flight together are throttled together. They count as one throttle.
         if self.lesson.is_some_and(|lesson| started <= lesson.at) {
             return;
         }
@@ -159,7 +165,7 @@ impl Budget {
         self.next = Some(now + Self::PAUSE.max(self.spacing(now)));
     }
 
-    /// From one call to the next; at most a day.
+    /// The time from one call to the next; at most a day.
     fn spacing(&self, now: Instant) -> Duration {
         Duration::from_secs_f64((1.0 / self.rate_per_second(now)).min(86_400.0))
     }

@@ -1,8 +1,8 @@
-//! The durable counters: which series there are, and by how much each sighting of an event moves them.
+//! The durable counters: their series, and by how much each sighting of an event moves them.
 //!
-//! Pure. The promise "each outcome is counted exactly once" has two halves: the ledger writes these deltas in the same
-//! atomic write as the cursor, and this module says what they are. A total belongs to a pool, whose id is kept beside the
-//! series; the metrics show the totals, and the ledger keeps them under [`Series::to_key`].
+//! Pure. Each outcome is counted exactly once. This module computes the deltas, and the ledger writes them in the same
+//! atomic write as the cursor. A total belongs to a pool, whose id is kept beside the series. The metrics show the
+//! totals, and the ledger keeps them under [`Series::to_key`].
 //!
 //! ```text
 //! sighting of a live event        events  superseded      risk events          compromised  challenges     feedback
@@ -11,7 +11,8 @@
 //! revision, outcome as before                             its tuple is another    true         it adds        or changed
 //! ```
 //!
-//! An event of history moves one counter, once. A watch that ends on an event still in progress counts it as unfinished.
+//! An event of history moves one counter, once. A watch that ends on an event still in progress counts the event as
+//! unfinished.
 
 use crate::event::{
     ChallengeName, ChallengeResponse, EventResponse, EventType, Facts, FeedbackValue, Label, Outcome, RiskDecision,
@@ -21,11 +22,11 @@ use crate::event::{
 /// One durable counter of a pool with its labels, in the order of the metrics' documentation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Series {
-    /// `cognito_auth_events_total`: outcomes met.
+    /// `cognito_auth_events_total`: outcomes that events reached.
     Events(Outcome),
-    /// `cognito_auth_superseded_outcomes_total`: outcomes that a revision left again.
+    /// `cognito_auth_superseded_outcomes_total`: outcomes that a revision replaced.
     Superseded(Outcome),
-    /// `cognito_auth_unfinished_events_total`: still in progress when the watch ended.
+    /// `cognito_auth_unfinished_events_total`: events still in progress when their watch ended.
     Unfinished {
         /// EventType.
         event_type: Label<EventType>,
@@ -43,21 +44,21 @@ pub enum Series {
         /// RiskDecision; never NoRisk, never absent.
         decision: Label<RiskDecision>,
     },
-    /// `cognito_auth_compromised_credentials_events_total`.
+    /// `cognito_auth_compromised_credentials_events_total`: events with credentials known to be compromised.
     Compromised {
         /// EventType.
         event_type: Label<EventType>,
         /// EventResponse when the credentials were first found compromised.
         response: Label<EventResponse>,
     },
-    /// `cognito_auth_challenges_total`.
+    /// `cognito_auth_challenges_total`: answered or pending challenges of events.
     Challenges {
         /// ChallengeName.
         name: Label<ChallengeName>,
         /// ChallengeResponse.
         response: Label<ChallengeResponse>,
     },
-    /// `cognito_auth_feedback_total`.
+    /// `cognito_auth_feedback_total`: feedback that was set or changed.
     Feedback {
         /// FeedbackValue; never absent.
         value: Label<FeedbackValue>,
@@ -66,10 +67,11 @@ pub enum Series {
     History,
 }
 
-/// By how much series move; each named once, in ascending order, by 1 or more.
+/// Series and the numbers by which they move. Each series is named once, in ascending order, with a number of 1 or
+/// more.
 pub type Deltas = Vec<(Series, u64)>;
 
-/// The deltas of an event's first sight. `live` is false for history.
+/// Computes the deltas of an event's first sight. `live` is false for history.
 pub fn first_sight(facts: &Facts, live: bool) -> Deltas {
     if !live {
         return sum([Series::History]);
@@ -83,7 +85,7 @@ pub fn first_sight(facts: &Facts, live: bool) -> Deltas {
     sum(seen)
 }
 
-/// The deltas of a revision: what `after` tells that `before` did not.
+/// Computes the deltas of a revision from `before` to `after`. A revision of history moves nothing.
 pub fn revision(before: &Facts, after: &Facts, live: bool) -> Deltas {
     if !live {
         return Deltas::new();
@@ -100,7 +102,7 @@ pub fn revision(before: &Facts, after: &Facts, live: bool) -> Deltas {
     sum(changed)
 }
 
-/// The deltas of a watch that ends; none unless the event is live and still in progress.
+/// Computes the deltas of a watch that ends. There are none unless the event is live and still in progress.
 pub fn unfinished(facts: &Facts, live: bool) -> Deltas {
     sum(still_in_progress(facts).filter(|_| live))
 }
@@ -109,7 +111,6 @@ fn risk_tuple(facts: &Facts) -> (Outcome, Label<RiskLevel>) {
     (facts.outcome(), facts.level)
 }
 
-/// A decision that this build does not know may be the gravest of all: it counts as a risk.
 fn risk(facts: &Facts) -> Option<Series> {
     is_risk(facts.decision).then_some(Series::Risk {
         event_type: facts.event_type,
@@ -119,6 +120,8 @@ fn risk(facts: &Facts) -> Option<Series> {
     })
 }
 
+/// Whether threat protection acted. A decision that this build does not know counts, because it may be the gravest of
+/// all.
 fn is_risk(decision: Label<RiskDecision>) -> bool {
     match decision {
         Label::Known(RiskDecision::AccountTakeover | RiskDecision::Block) | Label::Other => true,
@@ -134,8 +137,8 @@ fn challenge(&(name, response): &(Label<ChallengeName>, Label<ChallengeResponse>
     Series::Challenges { name, response }
 }
 
-/// The entries of `after` that `before` lacks, as multisets: the order of the entries tells nothing, a second equal entry
-/// is an entry, and an entry that changed is one that was added.
+/// The entries of `after` that `before` lacks, as multisets. The order of the entries means nothing. A second equal
+/// entry is an entry of its own, and an entry that changed is one that was added.
 fn added_challenges(before: &Facts, after: &Facts) -> impl Iterator<Item = Series> {
     let mut known = before.challenges.clone();
     after
@@ -160,7 +163,7 @@ fn still_in_progress(facts: &Facts) -> Option<Series> {
         .then_some(Series::Unfinished { event_type: facts.event_type, decision: facts.decision })
 }
 
-/// Adds up what moved: each series once, in ascending order.
+/// Adds up movements by 1: each series once, in ascending order.
 fn sum(moved: impl IntoIterator<Item = Series>) -> Deltas {
     let mut deltas = Deltas::new();
     for series in moved {
@@ -174,8 +177,8 @@ fn sum(moved: impl IntoIterator<Item = Series>) -> Deltas {
 }
 
 impl Series {
-    /// Every series that documented events can move, in ascending order within each counter: all of them exist at 0 from
-    /// the start. `other` is not among them; it appears when the API says something new.
+    /// Every series that documented events can move, in ascending order within each counter. All of them exist at 0
+    /// from the start. A series with the label `other` appears when the API sends a word that this build does not know.
     pub fn documented() -> impl Iterator<Item = Self> {
         let outcomes = || {
             Label::documented().flat_map(|event_type| {
@@ -231,8 +234,8 @@ impl Series {
         }
     }
 
-    /// Reads a stored key. None for one that this build does not know, such as a newer build's word: its total is to be
-    /// left where it is, for the build that knows it.
+    /// Reads a stored key. None for a key that this build does not know, such as one with a newer build's word. Its
+    /// total must stay where it is, for the build that knows it.
     pub fn from_key(key: &str) -> Option<Self> {
         let parts: Vec<&str> = key.split('/').collect();
         let series = match *parts.as_slice() {
@@ -281,7 +284,7 @@ mod tests {
 
     use super::*;
 
-    /// Facts as they read in a sentence: `facts("SignIn Pass NoRisk none")`, in the order type, response, decision, level.
+    /// Facts from words in the order type, response, decision, level: `facts("SignIn Pass NoRisk none")`.
     fn facts(words: &str) -> Facts {
         let words: Vec<&str> = words.split(' ').collect();
         let &[event_type, response, decision, level] = words.as_slice() else { panic!("four words") };
@@ -385,7 +388,7 @@ mod tests {
                 facts("SignIn InProgress other none"),
                 "events/SignIn/InProgress/other, superseded/SignIn/InProgress/NoRisk, risk/SignIn/InProgress/none/other",
             ),
-            // Compromised credentials count when first true.
+            // Compromised credentials count when they are first found.
             (&passed, compromised.clone(), "compromised/SignIn/Pass"),
             (&compromised, compromised.clone(), ""),
             (&compromised, passed.clone(), ""),
@@ -394,7 +397,7 @@ mod tests {
                 compromised.clone(),
                 "events/SignIn/Pass/NoRisk, superseded/SignIn/InProgress/NoRisk",
             ),
-            // An entry that changed is a new one; one that moved, stayed or vanished is not.
+            // A challenge that changed is a new one. One that moved, stayed or vanished is not.
             (
                 &challenged,
                 with(challenged.clone(), |facts| {
@@ -515,7 +518,7 @@ mod tests {
             }
         }
 
-        /// Whatever happens to events, outcomes met less outcomes left are the outcomes that stand.
+        /// Whatever happens to events, outcomes reached less outcomes replaced are the present outcomes.
         #[test]
         fn events_less_superseded_are_the_final_outcomes(
             lives in proptest::collection::vec(proptest::collection::vec(any_facts(), 1..6), 1..5)

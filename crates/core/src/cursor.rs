@@ -1,34 +1,35 @@
-//! What is known of one user's history: the state between two pages.
+//! A user's position in its history: the state between two pages.
 //!
-//! Pure. A history is taken in stretches of time. Everything at or above the [`Cursor`]'s *watermark* that was taken is
-//! remembered one by one, so that a late arrival there can be told from an old acquaintance; below the watermark everything
-//! counts as taken, except inside an [`OpenWalk`], a stretch that was begun and not finished:
+//! Pure. A history is taken in stretches of time. At or above the [`Cursor`]'s *watermark* every taken event is
+//! remembered one by one, so that a late arrival can be told from a known event. Below the watermark every event counts
+//! as taken, except inside an [`OpenWalk`], which is a stretch that was begun and not finished:
 //!
 //! ```text
 //!   newest                                                                   oldest
 //!   last_seen          watermark         lower edge     (open walk)      end
 //!   ----|-----------------|--------------|#########################|---------------->
-//!       taken, remembered     taken           not taken, but for      taken, or older than
-//!       one by one            and forgotten   what `seen` holds       anybody wants
+//!       taken, remembered     taken           not taken, except       taken, or older
+//!       one by one            and forgotten   events in `seen`        than wanted
 //! ```
 //!
-//! One table, `seen`, remembers single events, each under its [`EventKey`] alone. An event's CreationDate is no part of its
-//! identity: the service may show one event with two dates or with another date than before. So `seen` keeps the oldest and
-//! the newest date that each event was shown with. An event stays in `seen` for one of four reasons:
+//! One table, `seen`, remembers single events, each under its [`EventKey`] alone. An event's CreationDate is no part of
+//! its identity, because the service may show one event with two dates, or with another date than before. So `seen`
+//! keeps the oldest and the newest date of each event. An event stays in `seen` for one of four reasons:
 //!
 //! | reason | why |
 //! |---|---|
 //! | its newest date is at or above the watermark | a poll would take it for new |
-//! | its dates touch an open walk, or a stretch that is delivered again | that walk would take it for new, or must know its revision |
+//! | its dates touch an open walk, or a stretch that is delivered again | that walk would take it for new, or needs its revision |
 //! | it is watched for its outcome | the outcome is a revision |
 //! | it was shown without a date, as one of the last [`Cursor::UNDATED_MAX`] | no place in time says whether it was taken |
 //!
-//! The first two allow for a date that moves by up to [`Cursor::DATE_DRIFT`]. One that moves further after its event was
-//! forgotten makes it another event, and one that moves out of an open walk before its event was read hides it; no bounded
-//! memory can tell.
+//! The first two allow for a date that moves by up to [`Cursor::DATE_DRIFT`]. A date may move further after its event
+//! was forgotten; then the event counts as another one. A date may also move out of an open walk before its event was
+//! read; then the event is missed. A bounded memory cannot prevent either.
 //!
 //! No date is trusted. `last_seen` and the watermark never pass the time at which the history was read, as
-//! [`walk`](crate::walk) determines it. [`walk`](crate::walk) makes the moves; this file keeps what must hold between them.
+//! [`walk`](crate::walk) determines it. [`walk`](crate::walk) moves the cursor, and this module keeps the rules that
+//! hold between two moves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -39,23 +40,23 @@ use crate::page::PageToken;
 /// The newest event that was taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LastSeen {
-    /// Its CreationDate; the time of reading, where the CreationDate was ahead of that.
+    /// Its CreationDate, or the time of reading where the CreationDate was ahead of that.
     pub time: UnixMillis,
     /// Its EventId, where it had one.
     pub id: Option<String>,
 }
 
-/// The oldest and the newest CreationDate that an event was shown with; nearly always the same.
+/// The oldest and the newest CreationDate that an event was shown with. They are nearly always equal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Dates {
-    /// The oldest.
+    /// The oldest date.
     pub oldest: UnixMillis,
-    /// The newest.
+    /// The newest date.
     pub newest: UnixMillis,
 }
 
 impl Dates {
-    /// The dates of an event that was shown with this one only.
+    /// The dates of an event that was shown with this date only.
     pub fn of(date: UnixMillis) -> Self {
         Self { oldest: date, newest: date }
     }
@@ -65,29 +66,30 @@ impl Dates {
     }
 }
 
-/// What is remembered of one event that was taken.
+/// The remembered state of one event that was taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sighting {
-    /// The dates that it was shown with, if any.
+    /// The dates that it was shown with; None if it never had one.
     pub dates: Option<Dates>,
     /// Digest of its mutable part in its latest revision.
     pub digest: MutableDigest,
-    /// Digests of the revisions before, oldest first, at most [`Sighting::FORMER_MAX`]. The service may show one event in
-    /// two states at once; a state that was told is not told again.
+    /// Digests of the earlier revisions, oldest first, at most [`Sighting::FORMER_MAX`]. The service may show one event
+    /// in two states by turns, and a state that was told is not told again.
     pub former: Vec<MutableDigest>,
-    /// Revisions seen so far.
+    /// The number of revisions so far; 0 at first sight.
     pub revision: u32,
-    /// Whether it is counted live, decided at first sight for good: history stays history.
+    /// Whether it is counted as live. That is decided at first sight and never changes.
     pub live: bool,
-    /// What the counters know of it.
+    /// The event as the counters see it.
     pub facts: Facts,
-    /// Present while it is in progress and its outcome is awaited.
+    /// The wait for its outcome, while it is in progress.
     pub watch: Option<Watch>,
 }
 
 impl Sighting {
-    /// Former states that are remembered. An event has a handful: a sign-in's steps, its outcome, feedback. One that has
-    /// shown so many tells nothing more, which bounds what a history that never settles can make the exporter write.
+    /// The largest number of former states that are remembered. A normal event has a handful: the steps of a sign-in,
+    /// its outcome, feedback. An event with this many tells no further revisions, so a history that never settles
+    /// cannot make the exporter write without end.
     pub const FORMER_MAX: usize = 64;
 
     /// The revision in which this state was told, if it was.
@@ -99,13 +101,13 @@ impl Sighting {
         Some(self.revision.saturating_sub(u32::try_from(since).unwrap_or(u32::MAX).saturating_add(1)))
     }
 
-    /// Takes note of a date that the event was shown with.
+    /// Adds a date that the event was shown with.
     pub fn shown_at(&mut self, date: UnixMillis) {
         self.dates = Some(self.dates.map_or(Dates::of(date), |dates| dates.and(Dates::of(date))));
     }
 
-    /// One event that was remembered twice: by a build that told events apart by their dates, or under two names. Its state
-    /// is the newer one; both were told, so neither is told again.
+    /// Merges two sightings of one event, which was remembered under two names, or by a build that told events apart by
+    /// their dates. The newer state stays. Both states were told, so neither is told again.
     pub fn merged_with(self, other: Self) -> Self {
         let age = |sighting: &Self| {
             let has_ended = sighting.facts.response != Label::Known(EventResponse::InProgress);
@@ -134,26 +136,26 @@ impl Sighting {
 pub struct Watch {
     /// When the wait ends; the next look after it decides.
     pub until: UnixMillis,
-    /// When a poll shall reach down to the event again.
+    /// When a poll must reach down to the event again.
     pub next_look: UnixMillis,
-    /// Polls that set out for the look after `until` so far.
+    /// The number of polls so far that set out for the look after `until`.
     pub last_looks: u32,
 }
 
-/// A stretch of history that was begun and not finished: everything in it, from `end` to `lower_edge` inclusive, is still to be
-/// taken, except what the cursor has `seen`.
+/// A stretch of history that was begun and not finished. Every event in it, from `end` to `lower_edge` inclusive, is
+/// still to be taken, except the events that the cursor has `seen`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct OpenWalk {
-    /// Where Cognito's paging goes on; None: from the top again.
+    /// The token of Cognito's next page; None: from the top again.
     pub token: Option<PageToken>,
-    /// Time of the oldest event read so far. Others may share its millisecond.
+    /// The time of the oldest event read so far. Other events may share its millisecond.
     pub lower_edge: UnixMillis,
     /// The oldest time that belongs to the walk.
     pub end: UnixMillis,
 }
 
 impl OpenWalk {
-    /// Whether an event of this time may be one that the walk has yet to take.
+    /// Whether an event of this time lies in the walk, and so may still have to be taken.
     pub fn contains(&self, time: UnixMillis) -> bool {
         self.end <= time && time <= self.lower_edge
     }
@@ -169,33 +171,33 @@ impl OpenWalk {
 pub struct Cursor {
     /// Events at or after this time are live, older ones history.
     pub live_since: UnixMillis,
-    /// The newest event taken, in a poll from the top.
+    /// The newest event taken.
     pub last_seen: Option<LastSeen>,
-    /// Everything taken at or above this time is in `seen`. It never moves back, unless it was ahead of every clock.
+    /// Every event taken at or above this time is in `seen`. It never moves back, unless it was ahead of every clock.
     pub watermark: UnixMillis,
-    /// When a poll last read an overlap of several pages in full.
+    /// When a poll last began to read an overlap of several pages in full.
     pub reread_at: UnixMillis,
-    /// Events that are remembered one by one.
+    /// The events that are remembered one by one.
     pub seen: BTreeMap<EventKey, Sighting>,
-    /// Those of `seen` that were shown without a CreationDate, oldest acquaintance first, at most [`Cursor::UNDATED_MAX`].
+    /// The events of `seen` that were shown without a CreationDate, in the order of their first sight, at most
+    /// [`Cursor::UNDATED_MAX`].
     pub undated: VecDeque<EventKey>,
-    /// Stretches begun and not finished.
+    /// The stretches that were begun and not finished.
     pub open: Vec<OpenWalk>,
-    /// What is left of a stretch that was taken before and is to be logged again; see [`Cursor::rewind`].
+    /// The rest of a stretch that was taken before and is to be logged again; see [`Cursor::rewind`].
     pub redelivery: Option<OpenWalk>,
 }
 
 impl Cursor {
-    /// Events without a CreationDate that are remembered. The service has never been seen to send one; the bound keeps
-    /// the cursor small if it does.
+    /// The largest number of events without a CreationDate that are remembered. The service has never been seen to send
+    /// one. The bound keeps the cursor small if it does.
     pub const UNDATED_MAX: usize = 256;
 
-    /// How far a CreationDate may move, or two dates of one event may lie apart, at the edge of what is remembered. The
-    /// API's dates have milliseconds, Cognito's export cuts them to seconds, and a minute allows for two clocks.
+    /// How far a CreationDate may move, or two dates of one event may lie apart, just below the remembered events. The
+    /// API's dates have milliseconds, and Cognito's export cuts them to seconds. A minute also allows for two clocks.
     pub const DATE_DRIFT: Duration = Duration::from_mins(1);
 
-    /// A user of whom nothing is known: events from `live_since` on are live, and nothing older than `history_from` is
-    /// wanted.
+    /// The cursor of a new user. Events from `live_since` on are live, and events before `history_from` are not wanted.
     pub fn new(live_since: UnixMillis, history_from: UnixMillis) -> Self {
         Self {
             live_since,
@@ -209,7 +211,7 @@ impl Cursor {
         }
     }
 
-    /// Events at or after this time are live.
+    /// The time from which on events are live; older events are history.
     pub fn live_since(&self) -> UnixMillis {
         self.live_since
     }
@@ -224,31 +226,31 @@ impl Cursor {
         &self.open
     }
 
-    /// From this time on everything that was taken is remembered one by one.
+    /// The time from which on every taken event is remembered one by one.
     pub fn watermark(&self) -> UnixMillis {
         self.watermark
     }
 
-    /// How many events are remembered one by one.
+    /// The number of events that are remembered one by one.
     pub fn remembered(&self) -> usize {
         self.seen.len()
     }
 
-    /// How many events in progress are watched for their outcome.
+    /// The number of events in progress that are watched for their outcome.
     pub fn watched(&self) -> usize {
         self.watches().count()
     }
 
-    /// What is still to be logged again.
+    /// The stretch that is still to be logged again.
     pub fn redelivery(&self) -> Option<&OpenWalk> {
         self.redelivery.as_ref()
     }
 
-    /// Has everything that was taken from `from` on logged again; answers false if there is nothing.
+    /// Marks every event that was taken from `from` on to be logged again. Answers false if there is none.
     ///
-    /// Nothing is counted again, by this rule: *the walk over such a stretch moves no counter, and takes nothing that a poll
-    /// or an open walk has yet to take.* What was taken is below the watermark and outside every open walk, or it is
-    /// remembered in `seen`; so nothing else has to be marked, and every other rule stays as it is.
+    /// No event is counted again, by this rule: *the walk over such a stretch moves no counter, and takes no event that
+    /// a poll or an open walk has yet to take.* A taken event is below the watermark and outside every open walk, or it
+    /// is remembered in `seen`. So no other mark is needed, and every other rule stays as it is.
     pub fn rewind(&mut self, from: UnixMillis) -> bool {
         let newest = self.seen.values().filter_map(|sighting| sighting.dates).map(|dates| dates.newest).max();
         let Some(lower_edge) = newest.max(self.last_seen.as_ref().map(|last| last.time)) else { return false };
@@ -259,12 +261,12 @@ impl Cursor {
         end <= lower_edge
     }
 
-    /// When a poll shall look for the outcome of an event in progress, if any is watched.
+    /// When a poll must next look for the outcome of an event in progress; None if none is watched.
     pub fn next_look(&self) -> Option<UnixMillis> {
         self.watches().map(|(_, _, watch)| watch.next_look).min()
     }
 
-    /// The watched events, where they are to be looked for, and their watches.
+    /// The watched events, with the dates at which to look for them, and their watches.
     pub fn watches(&self) -> impl Iterator<Item = (EventKey, Option<Dates>, Watch)> {
         self.seen.iter().filter_map(|(key, sighting)| Some((*key, sighting.dates, sighting.watch?)))
     }
@@ -274,36 +276,37 @@ impl Cursor {
         self.open.iter().any(|walk| walk.contains(time))
     }
 
-    /// Keeps an event of `seen`, shown without a CreationDate, for as long as it is one of the latest of those.
+    /// Notes that an event of `seen` was shown without a CreationDate. It is kept while it is one of the last
+    /// [`Cursor::UNDATED_MAX`] of those.
     pub fn keep_undated(&mut self, key: EventKey) {
         if self.undated.contains(&key) {
             return;
         }
         if self.undated.len() >= Self::UNDATED_MAX {
-            // What dates it has may keep it; `prune` decides.
+            // It may still have a date that keeps it in `seen`; `prune` decides.
             self.undated.pop_front();
         }
         self.undated.push_back(key);
     }
 
-    /// Brings back what lies ahead of every clock: no time can have been read that had not come. `served` is the service's
-    /// time of an answer, `received` the local clock's.
+    /// Brings back a cursor that is ahead of every clock, because no time can have been read before it came. `served`
+    /// is the service's time of an answer, `received` the local clock's. Answers whether anything was ahead.
     ///
-    /// Nothing is remembered of the time between, so what comes from now on is taken, as it should be. What an older build
-    /// passed there is not found again.
+    /// No event is remembered from the time between, so every event that arrives from now on is taken. An event that an
+    /// older build passed there is not found again.
     ///
     /// | the cursor | comes from | is brought back to |
     /// |---|---|---|
     /// | has taken nothing | a local clock that is ahead: the user has joined in the service's future | as long before `served` as it was before `received` |
     /// | has taken something | a build that followed an event dated ahead | the later of both clocks |
     ///
-    /// The later of both, because the lower a watermark is brought, the more is taken again: one clock that is behind must not
-    /// do that alone. Answers whether anything was ahead.
+    /// The later of both counts, because a lower watermark makes more events be taken again. One clock that is behind
+    /// must not cause that.
     pub fn set_right(&mut self, served: UnixMillis, received: UnixMillis) -> bool {
         if self.last_seen.is_none() && self.seen.is_empty() && self.open.is_empty() {
             let is_ahead = self.live_since > served;
             if is_ahead {
-                // `served` is the end of a second: the answer may have been written at its beginning.
+                // `served` is the end of a second, and the answer may have been written at its beginning.
                 let joined = served.minus(received.since(self.live_since)).minus(Duration::from_secs(1));
                 let by = self.live_since.since(joined);
                 (self.live_since, self.watermark) = (joined, self.watermark.minus(by));
@@ -325,8 +328,8 @@ impl Cursor {
         self.watermark = self.watermark.max(watermark);
     }
 
-    /// What is known of a history that was followed twice: by this cursor, and later, from its own `live_since` on, by
-    /// `later`. What lies between the two is still to be taken.
+    /// Joins the cursors of a history that was followed twice: by this cursor, and later, from its own `live_since` on,
+    /// by `later`. The events between the two are still to be taken.
     ///
     /// ```text
     ///   newest                                                      oldest
@@ -336,7 +339,8 @@ impl Cursor {
     pub fn joined_by(mut self, later: Self) -> Self {
         let end = self.watermark;
         self.watermark = self.watermark.max(later.watermark);
-        // What `later` took below its live_since it did not count, and what is at or above the watermark is told one by one.
+        // Events below its live_since were not counted by `later`. Events at or above the watermark are remembered one
+        // by one.
         let lower_edge = UnixMillis(later.live_since.min(self.watermark).0.saturating_sub(1));
         if end <= lower_edge {
             self.open.push(OpenWalk { token: None, lower_edge, end });
@@ -358,11 +362,11 @@ impl Cursor {
         self
     }
 
-    /// What is known of somebody whose history began at `since`, under a name that was another's before: what a new cursor
-    /// knows, and what was taken of it already by polls that knew no better.
+    /// Extends the new cursor of a user whose history began at `since`, under a name that another user had `before`.
+    /// The new cursor takes over the events since then, which polls under that name have taken already.
     pub fn succeeding(mut self, before: Self, since: UnixMillis) -> Self {
         if before.last_seen.as_ref().is_none_or(|last| last.time < since) {
-            return self; // the newest that was taken was the other's
+            return self; // the newest event that was taken is the other user's
         }
         (self.last_seen, self.watermark, self.reread_at) = (before.last_seen, before.watermark, before.reread_at);
         let is_its_own = |sighting: &Sighting| sighting.dates.is_none_or(|dates| dates.newest >= since);
@@ -377,7 +381,7 @@ impl Cursor {
         self
     }
 
-    /// The newest events that are remembered, newest first; none of those without a date.
+    /// The remembered events that have a date, newest first.
     pub fn newest(&self) -> impl Iterator<Item = EventKey> {
         let dated = self.seen.iter().filter_map(|(key, sighting)| Some((sighting.dates?.newest, *key)));
         let mut newest: Vec<_> = dated.collect();
@@ -385,8 +389,8 @@ impl Cursor {
         newest.into_iter().map(|(_, key)| key)
     }
 
-    /// Takes what `other` remembers for taken, and nothing else that it says: whether all below its watermark was of this history
-    /// is not known.
+    /// Adds the events that `other` remembers, and nothing else of it. Whether the events below its watermark belong to
+    /// this history is not known.
     pub fn remember_with(&mut self, other: &Self) {
         for (key, sighting) in &other.seen {
             self.seen.entry(*key).or_insert_with(|| sighting.clone());
@@ -395,12 +399,13 @@ impl Cursor {
         self.prune();
     }
 
-    /// From this time on an event is remembered, whether it is watched or not.
+    /// The time from which on an event is remembered whether it is watched or not: [`Cursor::DATE_DRIFT`] below the
+    /// watermark.
     pub fn remembered_from(&self) -> UnixMillis {
         self.watermark.minus(Self::DATE_DRIFT)
     }
 
-    /// Forgets every event that no rule keeps.
+    /// Forgets every event that none of the four reasons keeps.
     pub fn prune(&mut self) {
         let (remembered_from, undated) = (self.remembered_from(), &self.undated);
         let walks = || self.open.iter().chain(&self.redelivery);

@@ -1,7 +1,7 @@
-//! One sighting of an event on its way out: what a log record is made of.
+//! One sighting of an event, as it is stored for delivery. A log record is made of it.
 //!
-//! The walk makes entries, the ledger keeps them in its outbox (or quarantine), the delivery task hands them to a sink. An entry
-//! is complete: nothing has to be looked up to deliver it, even after its pool has left the configuration.
+//! The walk makes entries, the ledger keeps them in its outbox (or quarantine), and the delivery task hands them to a
+//! sink. An entry is complete: its delivery needs nothing else, even after its pool has left the configuration.
 
 use std::sync::Arc;
 
@@ -21,10 +21,10 @@ pub struct PoolIdentity {
     pub account_id: Option<String>,
 }
 
-/// A user as records name it. Its Debug shows nothing of it.
+/// The user that an event belongs to, as its records name it. Its Debug shows no personal data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct UserIdentity {
-    /// The username that is followed; hashed or empty where the entry's modes say so.
+    /// The username that is polled; hashed or empty where the entry's modes say so.
     pub username: String,
     /// The user's `sub`, where a listing gave it.
     pub sub: Option<String>,
@@ -36,7 +36,7 @@ impl std::fmt::Debug for UserIdentity {
     }
 }
 
-/// An entry's place in the outbox. Entries become visible in the order of their ids, and an id is never used again.
+/// An entry's number in the outbox. Entries become visible in the order of their ids, and an id is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OutboxId(pub u64);
 
@@ -49,18 +49,18 @@ pub struct Entry {
     pub user: Arc<UserIdentity>,
     /// The event as it was seen.
     pub event: AuthEvent,
-    /// 0 at first sight, one more at each revision.
+    /// 0 at first sight, then 1 more for each revision.
     pub revision: u32,
     /// Whether the event happened before its user was followed.
     pub history: bool,
-    /// When the page was received.
+    /// When the page was received, by the local clock.
     pub observed: UnixMillis,
-    /// What has been done to its personal data.
+    /// The modes that were applied to its personal data.
     pub masked: Modes,
 }
 
 impl Entry {
-    /// What of it may be personal, as it would be quoted by somebody to whom it was sent.
+    /// The values that may be personal data, as a receiver's error message could quote them.
     pub fn personal(&self) -> impl Iterator<Item = &str> {
         let user = [Some(&self.user.username), self.user.sub.as_ref()];
         let context = self.event.context.as_ref().map(|context| {

@@ -1,8 +1,9 @@
-//! One auth event as Cognito tells it: its words, its times, its identity, and what of it may still change.
+//! One auth event as Cognito sends it: its words, its times, its identity, and its mutable part.
 //!
-//! Pure. Every member of an event is optional on the wire and every enum has been wrong for years, so each word is kept
-//! as it came ([`Word`]) and becomes a bounded label only where it is counted ([`Label`]). The adapter in `source`
-//! builds an [`AuthEvent`] once; everything behind it sees nothing else.
+//! Pure. Every member of an event is optional on the wire, and the documented enums have been incomplete for years. So
+//! each word is kept verbatim ([`Word`]), and becomes a bounded label only where it is counted ([`Label`]). The adapter
+//! in `source` builds an [`AuthEvent`] once, and the rest of the program uses only that. The documentation of the
+//! members is at <https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_AuthEventType.html>.
 
 use std::fmt;
 
@@ -18,12 +19,12 @@ impl UnixMillis {
     /// Later than every event.
     pub const MAX: Self = Self(i64::MAX);
 
-    /// The time `duration` later, held at the ends of the range.
+    /// The time `duration` later, at most [`UnixMillis::MAX`].
     pub fn plus(self, duration: std::time::Duration) -> Self {
         Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
 
-    /// The time `duration` earlier, held at the ends of the range.
+    /// The time `duration` earlier, at least [`UnixMillis::MIN`].
     pub fn minus(self, duration: std::time::Duration) -> Self {
         Self(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
     }
@@ -35,21 +36,22 @@ impl UnixMillis {
 
     /// Rounds a time in seconds and nanoseconds to the nearest millisecond.
     ///
-    /// The SDK reads the wire's floating point seconds and truncates: 1723136049.929 arrives as .928999 and must
+    /// The SDK reads the wire's floating point seconds and truncates them: 1723136049.929 arrives as .928999 and must
     /// become 929 again.
     pub fn from_secs_and_nanos(secs: i64, nanos: u32) -> Self {
         let millis = (i64::from(nanos) + 500_000) / 1_000_000;
         Self(secs.saturating_mul(1000).saturating_add(millis))
     }
 
-    /// Seconds since the epoch, as Prometheus's timestamps are.
+    /// Seconds since the epoch, as in Prometheus timestamps.
     #[expect(clippy::cast_precision_loss, reason = "a gauge of seconds; exact to the millisecond for 285,000 years")]
     pub fn as_secs_f64(self) -> f64 {
         self.0 as f64 / 1000.0
     }
 }
 
-/// RFC 3339 in UTC with milliseconds; a time outside the years 0 to 9999 shows as its number of milliseconds.
+/// Shows the time as RFC 3339 in UTC with milliseconds. A time outside the years 0 to 9999 shows as its number of
+/// milliseconds.
 impl fmt::Display for UnixMillis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const FORMAT: &[time::format_description::BorrowedFormatItem<'_>] =
@@ -64,7 +66,7 @@ impl fmt::Display for UnixMillis {
     }
 }
 
-/// A closed list of words, as the API documents it.
+/// A list of words that the API documents.
 pub trait Vocabulary: Copy + Eq + Ord + fmt::Debug + 'static {
     /// Every documented word, in the documentation's order.
     const ALL: &'static [Self];
@@ -89,35 +91,35 @@ macro_rules! vocabulary {
 }
 
 vocabulary! {
-    /// What the user did.
+    /// The action of the user.
     EventType { SignIn, SignUp, ForgotPassword, PasswordChange, ResendCode }
 }
 vocabulary! {
-    /// How it ended, or that it has not ended yet.
+    /// The result of the action, or that it has not ended yet.
     EventResponse { Pass, Fail, InProgress }
 }
 vocabulary! {
-    /// What threat protection decided.
+    /// The decision of threat protection.
     RiskDecision { NoRisk, AccountTakeover, Block }
 }
 vocabulary! {
-    /// How sure threat protection was; absent for NoRisk.
+    /// The risk that threat protection sees; absent for NoRisk.
     RiskLevel { Low, Medium, High }
 }
 vocabulary! {
-    /// What the user was asked for.
+    /// A challenge that the user was given.
     ChallengeName { Password, Mfa }
 }
 vocabulary! {
-    /// What came of being asked.
+    /// The result of a challenge.
     ChallengeResponse { Success, Failure }
 }
 vocabulary! {
-    /// What somebody said of the event afterwards.
+    /// The feedback of an administrator or the user.
     FeedbackValue { Valid, Invalid }
 }
 
-/// A word of the API's: one that this build knows, or any other, kept as it came.
+/// A word of the API: a documented one, or any other text, kept verbatim.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Word<V> {
     /// A documented word.
@@ -127,7 +129,7 @@ pub enum Word<V> {
 }
 
 impl<V: Vocabulary> Word<V> {
-    /// Reads a word; any text is one.
+    /// Reads a word. Every text is one.
     pub fn parse(text: &str) -> Self {
         V::ALL
             .iter()
@@ -135,7 +137,7 @@ impl<V: Vocabulary> Word<V> {
             .map_or_else(|| Self::Other(text.into()), |known| Self::Known(*known))
     }
 
-    /// The word as it came.
+    /// The word's text, as Cognito sent it.
     pub fn as_str(&self) -> &str {
         match self {
             Self::Known(known) => known.as_str(),
@@ -144,7 +146,7 @@ impl<V: Vocabulary> Word<V> {
     }
 }
 
-/// A word as a metric label: bounded, whatever Cognito sends.
+/// A word as a metric label. The number of labels is bounded, whatever Cognito sends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Label<V> {
     /// A documented word, shown as itself.
@@ -174,14 +176,14 @@ impl<V: Vocabulary> Label<V> {
         }
     }
 
-    /// Every label that a documented event can have: each word, and absence.
+    /// Every label that a documented event can have: each documented word, and [`Label::Absent`].
     pub fn documented() -> impl Iterator<Item = Self> {
         V::ALL.iter().map(|known| Self::Known(*known)).chain([Self::Absent])
     }
 
-    /// A small number that stands for this label in stored records: 0 absent, 1 other, then the words in order.
+    /// The number that stands for this label in stored records: 0 absent, 1 other, then the words in order.
     ///
-    /// Words may be added at a vocabulary's end, never moved.
+    /// A word may be added at a vocabulary's end. None may be moved or removed.
     pub fn code(self) -> u32 {
         match self {
             Self::Absent => 0,
@@ -193,7 +195,7 @@ impl<V: Vocabulary> Label<V> {
         }
     }
 
-    /// The label that a stored number stands for; a number of a newer build's word is `other`.
+    /// The label that a stored number stands for. A number that this build does not know is `other`.
     pub fn from_code(code: u32) -> Self {
         match code {
             0 => Self::Absent,
@@ -203,7 +205,7 @@ impl<V: Vocabulary> Label<V> {
     }
 }
 
-/// What threat protection found (`EventRisk`).
+/// The findings of threat protection (`EventRisk`).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct EventRisk {
     /// `RiskDecision`.
@@ -223,7 +225,7 @@ pub struct Challenge {
     pub response: Option<Word<ChallengeResponse>>,
 }
 
-/// From where and with what the user acted (`EventContextData`).
+/// The user's address, device and location (`EventContextData`). Its Debug shows nothing of them.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct EventContext {
     /// `IpAddress`.
@@ -232,9 +234,9 @@ pub struct EventContext {
     pub device_name: Option<String>,
     /// `Timezone`, such as "-07:00".
     pub timezone: Option<String>,
-    /// `City`; Cognito's "null" is absent here.
+    /// `City`. Cognito's text "null" is absent here.
     pub city: Option<String>,
-    /// `Country`, an English name; Cognito's "null" is absent here.
+    /// `Country`, an English name. Cognito's text "null" is absent here.
     pub country: Option<String>,
 }
 
@@ -244,7 +246,7 @@ impl fmt::Debug for EventContext {
     }
 }
 
-/// What somebody said of the event (`EventFeedback`).
+/// The feedback on an event (`EventFeedback`). Its Debug does not show the provider.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EventFeedback {
     /// `FeedbackValue`.
@@ -282,8 +284,8 @@ pub struct AuthEvent {
     pub feedback: Option<EventFeedback>,
 }
 
-/// An event's identity within its user pool: 128 bits of a digest of its EventId or, where it has none, of the part of
-/// it that cannot change. Of one size, whatever the service sends.
+/// An event's identity within its user pool: 128 bits of a SHA-256 of its EventId, or of its immutable part where it
+/// has no EventId. Its size does not depend on what the service sends.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventKey(pub [u8; 16]);
 
@@ -299,7 +301,7 @@ impl fmt::Display for EventKey {
     }
 }
 
-/// A digest of an event's mutable part. Two sightings with the same digest tell the same.
+/// A digest of an event's mutable part: 64 bits of a SHA-256. Two sightings of an event with the same digest are equal.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MutableDigest(pub u64);
 
@@ -335,7 +337,8 @@ impl AuthEvent {
         EventKey(digest.finish())
     }
 
-    /// A digest of what may change after the first sight: EventResponse, EventRisk, ChallengeResponses, EventFeedback.
+    /// A digest of the members that may change after the first sight: EventResponse, EventRisk, ChallengeResponses and
+    /// EventFeedback.
     pub fn mutable_digest(&self) -> MutableDigest {
         let mut digest = FieldDigest::new();
         digest.text(self.response.as_ref().map(Word::as_str));
@@ -357,7 +360,7 @@ impl AuthEvent {
         MutableDigest(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
     }
 
-    /// What the counters count of this event.
+    /// The event as the counters see it.
     pub fn facts(&self) -> Facts {
         let risk = self.risk.as_ref();
         Facts {
@@ -382,8 +385,8 @@ impl AuthEvent {
     }
 }
 
-/// An event as the counters see it: labels only, no personal data. Kept beside the cursor, so that a revision can tell
-/// which outcome it leaves.
+/// An event as the counters see it: labels only, no personal data. The cursor stores it, so that a revision can tell
+/// which outcome it replaces.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Facts {
     /// EventType.
@@ -394,7 +397,7 @@ pub struct Facts {
     pub decision: Label<RiskDecision>,
     /// RiskLevel.
     pub level: Label<RiskLevel>,
-    /// CompromisedCredentialsDetected, absent being false.
+    /// CompromisedCredentialsDetected; false where absent.
     pub compromised: bool,
     /// ChallengeResponses, at most [`Facts::CHALLENGES_MAX`].
     pub challenges: Vec<(Label<ChallengeName>, Label<ChallengeResponse>)>,
@@ -403,17 +406,17 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Entries of ChallengeResponses that are counted. A sign-in has two; the bound keeps a stored cursor small
-    /// whatever is sent.
+    /// The largest number of ChallengeResponses that are counted. A sign-in has two. The bound keeps a stored cursor
+    /// small, whatever Cognito sends.
     pub const CHALLENGES_MAX: usize = 16;
 
-    /// (EventType, EventResponse, RiskDecision): what the main counter counts once each.
+    /// The event's outcome: EventType, EventResponse and RiskDecision.
     pub fn outcome(&self) -> Outcome {
         Outcome { event_type: self.event_type, response: self.response, decision: self.decision }
     }
 }
 
-/// An event's outcome: what `cognito_auth_events_total` counts once.
+/// An event's outcome. `cognito_auth_events_total` counts each outcome of an event once.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Outcome {
     /// EventType.
@@ -424,7 +427,7 @@ pub struct Outcome {
     pub decision: Label<RiskDecision>,
 }
 
-/// A SHA-256 over fields, each with its presence and length, so that no two lists of fields run together.
+/// A SHA-256 over fields, each with its presence and length, so that no two lists of fields give the same input.
 struct FieldDigest(Sha256);
 
 impl FieldDigest {
@@ -478,6 +481,8 @@ mod tests {
     fn a_truncated_wire_time_comes_out_right_to_the_millisecond() {
         assert_eq!(UnixMillis::from_secs_and_nanos(1_723_136_049, 928_999_900), UnixMillis(1_723_136_049_929));
         assert_eq!(UnixMillis::from_secs_and_nanos(-2, 999_999_999), UnixMillis(-1000));
+        assert_eq!(UnixMillis::from_secs_and_nanos(1, 499_999), UnixMillis(1000));
+        assert_eq!(UnixMillis::from_secs_and_nanos(1, 500_000), UnixMillis(1001));
         assert_eq!(UnixMillis(1_723_136_049_929).to_string(), "2024-08-08T16:54:09.929Z");
         assert_eq!(UnixMillis(i64::MAX).to_string(), format!("{} ms", i64::MAX));
     }
@@ -496,6 +501,23 @@ mod tests {
             assert_eq!(Label::from_code(label.code()), label);
         }
         assert_eq!(Label::<EventType>::from_code(99), Label::Other);
+    }
+
+    #[test]
+    fn sixteen_challenges_of_an_event_are_counted_and_no_more() {
+        let mut event = sign_in();
+        event.challenges = vec![Challenge { name: Some(Word::parse("Mfa")), response: None }; 17];
+        assert_eq!(event.facts().challenges, vec![(Label::Known(ChallengeName::Mfa), Label::Absent); 16]);
+    }
+
+    #[test]
+    fn only_the_word_in_progress_waits_for_an_outcome() {
+        for (response, waits) in
+            [(Some("InProgress"), true), (Some("Pass"), false), (Some("Paused"), false), (None, false)]
+        {
+            let event = AuthEvent { response: response.map(Word::parse), ..sign_in() };
+            assert_eq!(event.in_progress(), waits, "{response:?}");
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use crate::entry::{Entry, PoolIdentity, UserIdentity};
 use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
 use crate::masking::Modes;
 
-/// An entry with every member that Cognito and the listings can give.
+/// Makes an entry with every member that Cognito and the listings can give.
 pub fn full_entry() -> Entry {
     Entry {
         pool: Arc::new(PoolIdentity {
@@ -50,7 +50,7 @@ pub fn full_entry() -> Entry {
     }
 }
 
-/// An entry of an event of which Cognito said nothing at all.
+/// Makes an entry of an event without any member.
 pub fn bare_entry() -> Entry {
     Entry {
         event: AuthEvent::default(),

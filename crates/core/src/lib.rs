@@ -1,7 +1,7 @@
-//! The pure core of cognito-auth-exporter: what is decided, without I/O, clock, runtime or log.
+//! The pure core of cognito-auth-exporter: every decision that needs no I/O, clock, runtime or log.
 //!
-//! Every function takes the time, the limits and the input as arguments and answers with a value. The modules stand in the
-//! order in which an event meets them.
+//! Every function takes the time, the limits and the input as arguments and answers with a value. The modules stand in
+//! the order in which an event passes them.
 
 pub mod budget;
 pub mod schedule;

@@ -1,9 +1,10 @@
-//! A record's body as an event of the Open Cybersecurity Schema Framework, for SIEMs that read nothing else.
+//! A record's body as an event of the Open Cybersecurity Schema Framework (OCSF), for SIEMs that read only that schema.
 //!
-//! Pure. Everything comes from the record's own attributes and the entry's words, so that a body tells neither more nor
-//! less than its record: what is absent there is absent here, and an attribute that the schema has no place for stands
-//! under its own name in `unmapped`. The profiles `cloud` and `security_control` are applied, `osint` is not: Cognito
-//! knows nothing of it. There is no `actor` either, because Cognito does not say who acted, only in whose name.
+//! Pure. All values come from the record's attributes and the entry's words, so a body tells neither more nor less than
+//! its record. An attribute that is absent there is absent here. An attribute without a place in the schema stands
+//! under its own name in `unmapped`. The profiles `cloud` and `security_control` are applied. The profile `osint` is
+//! not, because Cognito has no data for it. There is no `actor` either: Cognito names the account that was used, not
+//! the person who used it.
 
 use std::net::IpAddr;
 
@@ -13,29 +14,30 @@ use crate::event::{
 };
 use crate::record::{Pairs, Record, SERVICE_NAME, Severity, Value};
 
-/// The schema's version: <https://schema.ocsf.io/1.8.0/>. Its successor renames Account Change, so it is a step of its own.
+/// The schema's version: <https://schema.ocsf.io/1.8.0/>. The next version renames Account Change, which would change
+/// stored events.
 const VERSION: &str = "1.8.0";
 
 const PROFILES: &[&str] = &["cloud", "security_control"];
 
-/// An enumeration's number and its caption; the caption of [`OTHER`] is the source's own word.
-type Named<'a> = (i64, &'a str);
+/// A value of an OCSF enumeration: its number and its caption. The caption of [`OTHER`] is Cognito's own word.
+type OcsfEnum<'a> = (i64, &'a str);
 
-const UNKNOWN: Named<'static> = (0, "Unknown");
+const UNKNOWN: OcsfEnum<'static> = (0, "Unknown");
 const OTHER: i64 = 99;
 
-const CATEGORY: Named<'static> = (3, "Identity & Access Management");
-const ACCOUNT_CHANGE: Named<'static> = (3001, "Account Change");
-const AUTHENTICATION: Named<'static> = (3002, "Authentication");
+const CATEGORY: OcsfEnum<'static> = (3, "Identity & Access Management");
+const ACCOUNT_CHANGE: OcsfEnum<'static> = (3001, "Account Change");
+const AUTHENTICATION: OcsfEnum<'static> = (3002, "Authentication");
 
-/// The event that a record tells of.
+/// Makes the OCSF event of a record. `record` must be the record of `entry`.
 pub fn body<'a>(entry: &'a Entry, record: &Record<'a>) -> Value<'a> {
     let event = &entry.event;
     let risk = event.risk.as_ref();
     let (class, activity) = kind(event.event_type.as_ref());
     let (severity, is_alert) = severity(record.severity);
     let UnixMillis(observed) = entry.observed;
-    let mut body = Body(Vec::new());
+    let mut body = OcsfBody(Vec::new());
 
     body.name("category_uid", "category_name", Some(CATEGORY));
     body.name("class_uid", "class_name", Some(class));
@@ -56,7 +58,7 @@ pub fn body<'a>(entry: &'a Entry, record: &Record<'a>) -> Value<'a> {
     body.text("metadata.log_provider", SERVICE_NAME);
     body.set("metadata.processed_time", Value::Integer(observed));
     body.text("cloud.provider", "AWS");
-    // Where it is known whose pool it is, it is so of its account, too: a user has one even when the name is dropped.
+    // Every user has an account in the pool, even where the name is dropped.
     body.name("user.account.type_id", "user.account.type", Some((OTHER, "Cognito user pool")));
 
     let decision = risk.and_then(|risk| named(risk.decision.as_ref(), disposition));
@@ -91,10 +93,10 @@ pub fn body<'a>(entry: &'a Entry, record: &Record<'a>) -> Value<'a> {
     Value::Map(body.0)
 }
 
-/// What an endpoint is known by. The schema has none that is known by its location only.
+/// The attributes that identify an endpoint. The schema has no endpoint with a location only.
 const ENDPOINTS: [&str; 2] = ["client.address", "aws.cognito.client_address_hash"];
 
-/// Where an attribute stands in the event; nowhere: in `unmapped`.
+/// The paths at which an attribute stands in the event. An attribute without a path goes to `unmapped`.
 fn places(attribute: &str, value: &Value<'_>, has_endpoint: bool) -> &'static [&'static str] {
     match attribute {
         "log.record.uid" => &["metadata.uid"],
@@ -117,13 +119,14 @@ fn places(attribute: &str, value: &Value<'_>, has_endpoint: bool) -> &'static [&
     }
 }
 
-/// The schema's `ip` takes an address only, not a network nor whatever else may come.
+/// Whether a value is an IP address. The schema's `ip` accepts nothing else, not even a network.
 fn is_address(value: &Value<'_>) -> bool {
     matches!(value, Value::Text(text) if text.parse::<IpAddr>().is_ok())
 }
 
-/// Class and activity. A type that this build does not know is an authentication event: the service's name for them all.
-fn kind(event_type: Option<&Word<EventType>>) -> (Named<'static>, Named<'_>) {
+/// Class and activity of an event type. A type that this build does not know is an authentication event, as Cognito
+/// calls all of them.
+fn kind(event_type: Option<&Word<EventType>>) -> (OcsfEnum<'static>, OcsfEnum<'_>) {
     let class = match event_type {
         Some(Word::Known(EventType::SignIn) | Word::Other(_)) | None => AUTHENTICATION,
         Some(Word::Known(_)) => ACCOUNT_CHANGE,
@@ -138,8 +141,8 @@ fn kind(event_type: Option<&Word<EventType>>) -> (Named<'static>, Named<'_>) {
     (class, activity.unwrap_or(UNKNOWN))
 }
 
-/// How much the record matters, and whether somebody should look.
-fn severity(severity: Severity) -> (Named<'static>, bool) {
+/// The OCSF severity of a record, and whether it is an alert.
+fn severity(severity: Severity) -> (OcsfEnum<'static>, bool) {
     match severity {
         Severity::Info => ((1, "Informational"), false),
         Severity::Warn => ((3, "Medium"), true),
@@ -147,17 +150,18 @@ fn severity(severity: Severity) -> (Named<'static>, bool) {
     }
 }
 
-fn status(response: EventResponse) -> Named<'static> {
+fn status(response: EventResponse) -> OcsfEnum<'static> {
     match response {
         EventResponse::Pass => (1, "Success"),
         EventResponse::Fail => (2, "Failure"),
-        // Not unknown: known to be undecided.
+        // Not `UNKNOWN`: the event is known to be undecided.
         EventResponse::InProgress => (OTHER, response.as_str()),
     }
 }
 
-/// What threat protection did. It finds a takeover without saying what follows: a challenge, a mail, or nothing.
-fn disposition(decision: RiskDecision) -> Named<'static> {
+/// The reaction of threat protection. After a suspected takeover Cognito does not say whether a challenge or a mail
+/// followed.
+fn disposition(decision: RiskDecision) -> OcsfEnum<'static> {
     match decision {
         RiskDecision::NoRisk => (16, "No Action"),
         RiskDecision::AccountTakeover => (15, "Detected"),
@@ -165,8 +169,9 @@ fn disposition(decision: RiskDecision) -> Named<'static> {
     }
 }
 
-/// The action that a disposition of [`disposition`] is of. NoRisk is no permission: the password may be wrong.
-fn action((disposition, caption): Named<'_>) -> Named<'_> {
+/// The action that belongs to a disposition of [`disposition`]. NoRisk is not "Allowed", because the password may be
+/// wrong.
+fn action((disposition, caption): OcsfEnum<'_>) -> OcsfEnum<'_> {
     match disposition {
         2 => (2, "Denied"),
         15 | 16 => (3, "Observed"),
@@ -174,7 +179,7 @@ fn action((disposition, caption): Named<'_>) -> Named<'_> {
     }
 }
 
-fn risk_level(level: RiskLevel) -> Named<'static> {
+fn risk_level(level: RiskLevel) -> OcsfEnum<'static> {
     match level {
         RiskLevel::Low => (1, "Low"),
         RiskLevel::Medium => (2, "Medium"),
@@ -182,7 +187,8 @@ fn risk_level(level: RiskLevel) -> Named<'static> {
     }
 }
 
-/// Whether a second factor was asked for; None where challenges are absent, or one of them may have been it.
+/// Whether a second factor was asked for. None where there are no challenges, or where an unknown one may be a second
+/// factor.
 fn is_mfa(challenges: &[Challenge]) -> Option<bool> {
     let named = |name| move |challenge: &Challenge| challenge.name == Some(Word::Known(name));
     if challenges.iter().any(named(ChallengeName::Mfa)) {
@@ -196,16 +202,16 @@ fn is_mfa(challenges: &[Challenge]) -> Option<bool> {
 fn factor(challenge: &Challenge) -> Pairs<'_> {
     let factor = named(challenge.name.as_ref(), |name| match name {
         ChallengeName::Password => (11, "Password"),
-        // By message or by generator: Cognito does not say.
+        // Cognito does not say whether the code came by message or from a generator.
         ChallengeName::Mfa => (OTHER, name.as_str()),
     });
-    let mut pairs = Body(Vec::new());
+    let mut pairs = OcsfBody(Vec::new());
     pairs.name("factor_type_id", "factor_type", Some(factor.unwrap_or(UNKNOWN)));
     pairs.0
 }
 
-/// The number and caption of a word; an empty one is none.
-fn named<V: Vocabulary>(word: Option<&Word<V>>, known: impl Fn(V) -> Named<'static>) -> Option<Named<'_>> {
+/// The number and caption of a word. An empty word has none.
+fn named<V: Vocabulary>(word: Option<&Word<V>>, known: impl Fn(V) -> OcsfEnum<'static>) -> Option<OcsfEnum<'_>> {
     match word? {
         Word::Known(word) => Some(known(*word)),
         Word::Other(text) if text.is_empty() => None,
@@ -213,11 +219,11 @@ fn named<V: Vocabulary>(word: Option<&Word<V>>, known: impl Fn(V) -> Named<'stat
     }
 }
 
-/// Maps within maps, under construction.
-struct Body<'a>(Pairs<'a>);
+/// An OCSF event under construction: maps within maps.
+struct OcsfBody<'a>(Pairs<'a>);
 
-impl<'a> Body<'a> {
-    /// Sets what is at a path such as `metadata.uid`.
+impl<'a> OcsfBody<'a> {
+    /// Sets the value at a path such as `metadata.uid`.
     fn set(&mut self, path: &'static str, value: Value<'a>) {
         set(&mut self.0, path, value);
     }
@@ -226,13 +232,13 @@ impl<'a> Body<'a> {
         self.set(path, Value::Text(text.into()));
     }
 
-    fn id(&mut self, path: &'static str, named: Option<Named<'a>>) {
+    fn id(&mut self, path: &'static str, named: Option<OcsfEnum<'a>>) {
         if let Some((id, _)) = named {
             self.set(path, Value::Integer(id));
         }
     }
 
-    fn name(&mut self, id: &'static str, caption: &'static str, named: Option<Named<'a>>) {
+    fn name(&mut self, id: &'static str, caption: &'static str, named: Option<OcsfEnum<'a>>) {
         self.id(id, named);
         if let Some((_, text)) = named {
             self.text(caption, text);

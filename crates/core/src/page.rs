@@ -2,7 +2,8 @@
 
 use crate::event::{AuthEvent, UnixMillis};
 
-/// Cognito's `NextToken`: opaque, 1 to 131,072 characters, never made up by us.
+/// Cognito's `NextToken`: opaque, 1 to 131,072 characters
+/// (<https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_AdminListUserAuthEvents.html>).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PageToken(pub String);
 
@@ -11,7 +12,7 @@ pub struct PageToken(pub String);
 pub struct Page {
     /// The events, newest first as far as the service keeps that order (it promises none).
     pub events: Vec<AuthEvent>,
-    /// Where older events go on; None at the end of the history.
+    /// The token of the page with older events; None at the end of the history.
     pub next: Option<PageToken>,
     /// When the page was received, by the local clock, which may be wrong by any time.
     pub received: UnixMillis,
@@ -20,7 +21,8 @@ pub struct Page {
 }
 
 impl Page {
-    /// The time of reading, to hold against the events' dates: the service's, which dates them too, where it is known.
+    /// The time of reading, to compare the events' dates with. It is the service's own time where that is known,
+    /// because the service dates the events too.
     pub fn read_at(&self) -> UnixMillis {
         self.served.unwrap_or(self.received)
     }

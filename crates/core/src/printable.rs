@@ -1,14 +1,14 @@
-//! Texts from outside as they may be shown: without characters that move the reader's cursor or turn its line around.
+//! Removes control characters and changes of writing direction from texts that come from outside.
 //!
-//! A device's name comes from whoever signed in, a tier from a service, an error from a receiver. A terminal obeys control
-//! characters, and a bidirectional override makes a line read as another one.
+//! A device's name comes from the person who signs in, a tier from a service, an error from a receiver. A terminal
+//! obeys control characters, and a bidirectional override makes a line read as another one.
 
 use std::borrow::Cow;
 
-/// Stands for a character that is not shown.
+/// The replacement of a character that is not shown.
 const REPLACEMENT: char = char::REPLACEMENT_CHARACTER;
 
-/// A text with every character replaced that is not to be seen but to be obeyed. One line becomes one line.
+/// Replaces every character of a text that [is a command](is_commanding). Line breaks are replaced, too.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if text.chars().any(is_commanding) {
         text.chars().map(|char| if is_commanding(char) { REPLACEMENT } else { char }).collect()
@@ -17,8 +17,8 @@ pub fn printable(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The same with white space in place of control characters, without any at the ends, and not longer than `chars_max`: a
-/// message of several lines as one.
+/// Makes one line of a message of several lines, of at most `chars_max` characters. White space replaces control
+/// characters, and is trimmed at both ends.
 pub fn one_line(text: &str, chars_max: usize) -> String {
     let line = text.trim().chars().take(chars_max);
     line.map(|char| {
@@ -33,13 +33,13 @@ pub fn one_line(text: &str, chars_max: usize) -> String {
     .collect()
 }
 
-/// Whether a character is a command: a control character, a line's or paragraph's end, or one that changes the direction of
-/// writing (Unicode's `Bidi_Control`).
+/// Whether a character is a command: a control character, the end of a line or paragraph, or a change of the writing
+/// direction (Unicode's `Bidi_Control`).
 pub fn is_commanding(char: char) -> bool {
     char.is_control() || matches!(char, '\u{2028}' | '\u{2029}') || is_direction(char)
 }
 
-/// Whether a character is not seen, between letters that are: of no width, or a change of direction.
+/// Whether a character is invisible between letters: one of no width, or a change of the writing direction.
 pub fn is_unseen(char: char) -> bool {
     is_direction(char) || matches!(char, '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
 }

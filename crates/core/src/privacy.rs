@@ -1,15 +1,16 @@
-//! What becomes of personal data: kept, hashed, truncated or dropped, field by field.
+//! Applies the privacy settings: each field with personal data is kept, hashed, truncated or dropped.
 //!
-//! Pure. There is one place where an event is made private, [`Privacy::apply`], which every entry passes before it is
-//! stored; so outbox, quarantine, records, sinks and bodies have nothing to hide any more. And there is one way in which the
-//! ledger calls a user, [`Privacy::ledger_name`]: the username, or where that may not be stored a keyed hash of it.
+//! Pure. [`Privacy::apply`] is the only function that makes an event private, and every entry passes it before it is
+//! stored. So outbox, quarantine, records, sinks and bodies have nothing to hide any more. [`Privacy::ledger_name`] is
+//! the only name of a user in the ledger: the username, or a keyed hash where the username must not be stored.
 //!
-//! A hash is the first 128 bits of HMAC-SHA-256 in hexadecimal, of the text as Cognito sent it: whoever has the key finds a
-//! user's records by `printf %s NAME | openssl dgst -sha256 -mac HMAC -macopt hexkey:...`, and nobody else.
+//! A hash is the first 128 bits of HMAC-SHA-256, in hexadecimal, of the text as Cognito sent it. With the key, and only
+//! with it, an operator finds a user's records: `printf %s NAME | openssl dgst -sha256 -mac HMAC -macopt hexkey:...`.
 //!
-//! What is remembered of events ([`cursor`](crate::cursor)) are unkeyed digests, which stay the same whatever is hidden, so that
-//! nothing is counted again when that changes. Personal data goes into them in two places: a feedback's provider, among what may
-//! change, and address, device and place of an event that has no EventId. They tell nothing that is not guessed (SECURITY.md).
+//! The [`cursor`](crate::cursor) remembers unkeyed digests of events. They do not depend on the settings, so a change
+//! of these counts no event again. Personal data goes into the digests in two places: the provider of feedback, and the
+//! address, device and location of an event without an EventId. From a digest such data can only be guessed
+//! (SECURITY.md).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,19 +22,19 @@ use crate::entry::{Entry, UserIdentity};
 use crate::event::EventContext;
 use crate::masking::{Mode, Modes};
 
-/// A key of hashes. Its Debug shows its name, which tells nothing of it.
+/// A key for hashes. Its Debug shows only its name, which reveals nothing of the key.
 #[derive(Clone)]
 pub struct HashKey {
     mac: Hmac<Sha256>,
-    /// Eight hexadecimal digits by which the ledger tells whose hash it is.
+    /// Eight hexadecimal digits that tell the ledger which key a hash was made with.
     name: String,
 }
 
 impl HashKey {
-    /// Bytes that a key has at least: as many as its hash could be guessed by.
+    /// The least number of bytes of a key: the length of a SHA-256 hash. RFC 2104 (section 3) discourages shorter keys.
     pub const BYTES_MIN: usize = 32;
 
-    /// A key; None if it is too short.
+    /// Makes a key; None if it has fewer than [`HashKey::BYTES_MIN`] bytes.
     pub fn new(bytes: &[u8]) -> Option<Self> {
         if bytes.len() < Self::BYTES_MIN {
             return None;
@@ -44,19 +45,19 @@ impl HashKey {
         Some(key)
     }
 
-    /// The name by which the ledger knows it.
+    /// The name of the key in the ledger: eight hexadecimal digits.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The hash of a text.
+    /// The hash of a text: 32 hexadecimal digits.
     pub fn hash(&self, text: &str) -> String {
         let mut mac = self.mac.clone();
         mac.update(text.as_bytes());
         mac.finalize().into_bytes().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// How the ledger calls what may not be stored. It begins with a space, which no username holds.
+    /// The ledger's name for a text that must not be stored. It begins with a space, which no username contains.
     fn ledger_name(&self, text: &str) -> String {
         format!(" {} {}", self.name, self.hash(text))
     }
@@ -68,17 +69,17 @@ impl std::fmt::Debug for HashKey {
     }
 }
 
-/// What becomes of personal data. Clones share it.
+/// The privacy settings: modes and keys. Clones share the keys.
 #[derive(Clone, Debug, Default)]
 pub struct Privacy {
     modes: Modes,
     key: Option<Arc<HashKey>>,
-    /// A key that was used before: who is known by it is recognised.
+    /// A key that was used before, to recognise users that were stored with it.
     former_key: Option<Arc<HashKey>>,
 }
 
 impl Privacy {
-    /// Modes with the keys that they need; None if they need one and there is none.
+    /// Joins modes and keys; None if the modes need a key and there is none.
     pub fn new(modes: Modes, key: Option<HashKey>, former_key: Option<HashKey>) -> Option<Self> {
         let is_whole = key.is_some() || !modes.need_key();
         is_whole.then(|| Self { modes, key: key.map(Arc::new), former_key: former_key.map(Arc::new) })
@@ -89,7 +90,7 @@ impl Privacy {
         self.modes
     }
 
-    /// What a ledger that was made private notes: empty where everything is kept.
+    /// The ledger's note of the settings that it was stored under; empty where everything is kept.
     pub fn note(&self) -> String {
         let key = self.key.as_ref().filter(|_| self.modes.need_key());
         match (self.modes.keep_all(), key) {
@@ -98,7 +99,7 @@ impl Privacy {
         }
     }
 
-    /// How the ledger calls a user. What is a ledger's name already stays.
+    /// The ledger's name of a user. A text that already is such a name stays as it is.
     pub fn ledger_name(&self, username: &str) -> String {
         match &self.key {
             Some(key) if self.modes.hides_names() && !is_hidden(username) => key.ledger_name(username),
@@ -106,7 +107,7 @@ impl Privacy {
         }
     }
 
-    /// How the ledger may have called a user before, under other modes or another key.
+    /// The names that the ledger may have given a user before, under other modes or another key.
     pub fn former_names(&self, username: &str) -> Vec<String> {
         let keys = || [&self.key, &self.former_key].into_iter().flatten();
         if keys().next().is_none() || is_hidden(username) {
@@ -117,19 +118,20 @@ impl Privacy {
         [username.to_owned()].into_iter().chain(hidden).filter(|name| *name != now).collect()
     }
 
-    /// Whether a stored `sub` (or name) is this one's; one under an unknown key may be anybody's.
+    /// Whether a stored `sub` (or name) stands for this text. A name that was made with an unknown key never does.
     pub fn is_name_of(&self, stored: &str, text: &str) -> bool {
         stored == self.ledger_name(text) || self.former_names(text).iter().any(|name| stored == name)
     }
 
-    /// Whether a hidden name was hidden with a key that is given.
+    /// Whether a name is plain, or was hidden with one of the present keys.
     pub fn knows(&self, name: &str) -> bool {
         let Some(hidden) = name.strip_prefix(' ') else { return true };
         let keys = [&self.key, &self.former_key].into_iter().flatten();
         keys.into_iter().any(|key| hidden.starts_with(key.name()))
     }
 
-    /// Makes an entry private. What was done to it before stays done; done again, nothing changes.
+    /// Makes an entry private. A field that was hidden before stays hidden. Applying the same settings again changes
+    /// nothing.
     pub fn apply(&self, mut entry: Entry) -> Entry {
         let (done, wanted) = (entry.masked, self.modes);
         if done == wanted {
@@ -144,7 +146,7 @@ impl Privacy {
         if done.username == Mode::Keep && wanted.username != Mode::Keep || wanted.username == Mode::Drop {
             let username = text(done.username, wanted.username, Some(user.username.clone())).unwrap_or_default();
             let sub = user.sub.clone().map(|sub| match sub.strip_prefix(' ') {
-                // As the ledger has it: hashed already.
+                // The ledger's form, which is hashed already.
                 Some(hidden) => hidden.rsplit(' ').next().unwrap_or_default().to_owned(),
                 None => self.hash(&sub),
             });
@@ -182,17 +184,17 @@ impl Privacy {
     }
 
     fn hash(&self, text: &str) -> String {
-        // Without a key nothing is hashed, see `new`; if it were, better nothing than the text.
+        // `new` excludes modes that hash without a key. An empty text is safer than the plain one.
         self.key.as_ref().map(|key| key.hash(text)).unwrap_or_default()
     }
 }
 
-/// Whether a name is one that only the ledger uses.
+/// Whether a name is a hidden one, as only the ledger uses it.
 pub fn is_hidden(name: &str) -> bool {
     name.starts_with(' ')
 }
 
-/// The network of an address: /24 of an IPv4 one, /48 of an IPv6 one. What is no address has none.
+/// The network of an address: /24 of an IPv4 address, /48 of an IPv6 address. None for a text that is no address.
 fn network_of(address: &str) -> Option<String> {
     let network = match address.parse::<IpAddr>().ok()?.to_canonical() {
         IpAddr::V4(address) => {
@@ -263,6 +265,64 @@ mod tests {
         assert_eq!(other.apply(hashed.clone()), hashed);
         let bare = privacy(Mode::Hash).apply(bare_entry());
         assert_eq!(bare.event, bare_entry().event);
+    }
+
+    #[test]
+    fn a_key_has_thirty_two_bytes_or_more_and_a_name_that_ledgers_rely_on() {
+        assert!(HashKey::new(&[7; 31]).is_none() && HashKey::new(&[7; 32]).is_some());
+        assert_eq!(key(7).name(), "a86dadea");
+        assert_eq!(format!("{:?}", key(7)), "HashKey(a86dadea)");
+        assert_eq!(privacy(Mode::Hash).ledger_name("alice"), " a86dadea 6a8851c590ddeb5a2ea0a50374798bce");
+    }
+
+    #[test]
+    fn a_ledgers_note_names_the_modes_and_the_key_that_they_need() {
+        let addresses = Modes { ip_address: Mode::Drop, ..Modes::default() };
+        for (modes, note) in [
+            (Modes::default(), String::new()),
+            (addresses, "12 -".to_owned()),
+            (Modes { device: Mode::Hash, ..addresses }, format!("28 {}", key(7).name())),
+            (all(Mode::Drop), format!("255 {}", key(7).name())),
+        ] {
+            assert_eq!(Privacy::new(modes, Some(key(7)), Some(key(8))).unwrap().note(), note);
+        }
+        assert_eq!(Privacy::new(addresses, None, None).unwrap().note(), "12 -");
+    }
+
+    #[test]
+    fn each_mode_concerns_its_own_fields() {
+        let hashed = |text| Some(key(7).hash(text));
+        let apply = |modes| Privacy::new(modes, Some(key(7)), None).unwrap().apply(full_entry());
+        let plain = full_entry();
+
+        let entry = apply(Modes { username: Mode::Hash, ..Modes::default() });
+        assert_eq!((Some(&entry.user.username), &entry.user.sub), (hashed("alice").as_ref(), &hashed("sub-of-alice")));
+        assert_eq!(entry.event.feedback.unwrap().provider, hashed("Admin"));
+        assert_eq!(entry.event.context, plain.event.context);
+
+        let entry = apply(Modes { ip_address: Mode::Truncate, ..Modes::default() });
+        assert_eq!(entry.event.context.unwrap().ip_address.as_deref(), Some("192.0.2.0"));
+        assert_eq!((entry.user, entry.event.feedback), (plain.user, plain.event.feedback));
+
+        let context = apply(Modes { device: Mode::Hash, location: Mode::Drop, ..Modes::default() }).event.context;
+        let expected = EventContext {
+            device_name: hashed("Chrome 126, Windows 10"),
+            timezone: None,
+            city: None,
+            country: None,
+            ..plain.event.context.unwrap()
+        };
+        assert_eq!(context, Some(expected));
+    }
+
+    #[test]
+    fn an_empty_text_has_no_hash_and_a_hidden_sub_keeps_its_own() {
+        let mut entry = full_entry();
+        entry.user = Arc::new(UserIdentity { username: String::new(), sub: Some(" 0123abcd fedc".into()) });
+        entry.event.context = Some(EventContext { city: Some(String::new()), ..EventContext::default() });
+        let entry = privacy(Mode::Hash).apply(entry);
+        assert_eq!((entry.user.username.as_str(), entry.user.sub.as_deref()), ("", Some("fedc")));
+        assert_eq!(entry.event.context, Some(EventContext::default()));
     }
 
     #[test]

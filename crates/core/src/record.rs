@@ -1,8 +1,8 @@
-//! One log record, as every sink sends it: what an [`Entry`] becomes, independent of the format on the wire.
+//! The log record of an [`Entry`], independent of the format on the wire.
 //!
-//! Pure. The OTLP adapter and stdout are made from this one value, so they cannot disagree. The names follow the pattern of
-//! OpenTelemetry's semantic conventions (<https://opentelemetry.io/docs/specs/semconv/general/naming/>); `aws.cognito.*`
-//! is not registered there. What Cognito did not send is absent here: never an empty string.
+//! Pure. The OTLP sink and the stdout sink both encode this one value, so they cannot disagree. The names follow the
+//! pattern of OpenTelemetry's semantic conventions (<https://opentelemetry.io/docs/specs/semconv/general/naming/>);
+//! `aws.cognito.*` is not registered there. A value that Cognito did not send is absent, and never an empty string.
 
 use std::borrow::Cow;
 
@@ -15,17 +15,18 @@ mod sentence;
 
 /// The name of the instrumentation scope and, unless the operator chose another, of the service.
 pub const SERVICE_NAME: &str = "cognito-auth-exporter";
-/// The version of both.
+/// The version of the instrumentation scope and of the service.
 pub const SERVICE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// How much a record matters (OpenTelemetry's SeverityNumber).
+/// A record's severity. The values are OpenTelemetry's SeverityNumber
+/// (<https://opentelemetry.io/docs/specs/otel/logs/data-model/#field-severitynumber>).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Severity {
     /// Nothing out of the ordinary.
     Info = 9,
     /// Threat protection found something.
     Warn = 13,
-    /// Threat protection is sure, and the user may have come in all the same.
+    /// Threat protection is sure of an attack, and the sign-in may have succeeded all the same.
     Error = 17,
 }
 
@@ -47,7 +48,7 @@ pub enum Value<'a> {
     Text(Cow<'a, str>),
     /// A whole number.
     Integer(i64),
-    /// A truth.
+    /// True or false.
     Bool(bool),
     /// A fixed array of texts.
     Texts(&'static [&'static str]),
@@ -57,30 +58,30 @@ pub enum Value<'a> {
     Maps(Vec<Pairs<'a>>),
 }
 
-/// Names and their values, in a fixed order.
+/// Names and values, in a fixed order.
 pub type Pairs<'a> = Vec<(&'static str, Value<'a>)>;
 
-/// Which time an OTLP record carries as its Timestamp.
+/// The time that an OTLP record carries as its Timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TimestampSource {
     /// The event's CreationDate.
     Event,
-    /// When the event was read, for stores that refuse old records.
+    /// The time of reading, for stores that refuse old records.
     Observed,
 }
 
 /// A log record before it has a wire format.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
-    /// When the event happened; None where Cognito did not say.
+    /// The Timestamp, as [`TimestampSource`] says; None where Cognito sent no CreationDate.
     pub timestamp: Option<UnixMillis>,
-    /// When the exporter saw it.
+    /// When the exporter read the event, by the local clock.
     pub observed: UnixMillis,
     /// `aws.cognito.auth.<event type>`.
     pub event_name: &'static str,
-    /// How much it matters.
+    /// The severity, from the findings of threat protection.
     pub severity: Severity,
-    /// One sentence for people, or an event of another schema.
+    /// One sentence for people, or an event in another schema such as OCSF.
     pub body: Value<'a>,
     /// Attributes in a fixed order, each name at most once.
     pub attributes: Pairs<'a>,
@@ -103,7 +104,7 @@ impl<'a> Record<'a> {
     }
 }
 
-/// The name of a type's events; a type that this build does not know, or none at all, is `other`.
+/// The event name of an event type. An absent type, or one that this build does not know, is `other`.
 pub fn event_name(event_type: Option<&Word<EventType>>) -> &'static str {
     match event_type {
         Some(Word::Known(EventType::SignIn)) => "aws.cognito.auth.sign_in",
@@ -115,8 +116,13 @@ pub fn event_name(event_type: Option<&Word<EventType>>) -> &'static str {
     }
 }
 
-/// How much an event matters: ERROR for a sure finding that did not fail, WARN for any other decision or level worth a
-/// look, INFO for the rest.
+/// The severity of an event.
+///
+/// | severity | event |
+/// |---|---|
+/// | ERROR | of risk level High or with compromised credentials, and not failed |
+/// | WARN | any other of risk level High or Medium, or with the decision AccountTakeover or Block |
+/// | INFO | all others |
 pub fn severity(event: &AuthEvent) -> Severity {
     let risk = event.risk.clone().unwrap_or_default();
     let high = risk.level == Some(Word::Known(RiskLevel::High));
@@ -184,12 +190,12 @@ fn attributes(entry: &Entry) -> Pairs<'_> {
     list.0
 }
 
-/// A word as it came; an empty one is none.
+/// The text of a word; None for an empty one.
 fn word<V: Vocabulary>(word: Option<&Word<V>>) -> Option<&str> {
     word.map(Word::as_str).filter(|text| !text.is_empty())
 }
 
-/// Attributes under construction: absent and empty values stay out.
+/// Attributes under construction. Absent and empty values are left out.
 struct Attributes<'a>(Pairs<'a>);
 
 impl<'a> Attributes<'a> {

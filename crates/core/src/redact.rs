@@ -1,34 +1,34 @@
-//! Keeps what is personal out of texts for people: what others tell us of an error may quote what we sent them.
+//! Finds personal data in texts for people. A receiver's error message may quote the records that it was sent.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 mod encodings;
 
-/// Characters of a value that betray it: some receivers cut what they quote.
-const TELLING_CHARS: usize = 8;
+/// The number of characters at a value's beginning that count as a quotation. Some receivers cut their quotations.
+const QUOTATION_CHARS: usize = 8;
 
-/// The fewest characters of a value's part that betray the value.
-const PART_CHARS_MIN: usize = 4;
+/// The least number of bytes of a value's ASCII part that counts as a quotation.
+const PART_BYTES_MIN: usize = 4;
 
-/// Where in a text a value may stand to be a quotation.
+/// Where a value must stand in a text to count as a quotation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum QuotePosition {
     /// Anywhere, also within a word.
     Anywhere,
-    /// As words of their own. For texts of our own, which only a rare fault mixes with another's: a user called `a` must not
-    /// hide that a connection was refused.
+    /// As words of their own. This is for the exporter's own texts, which rarely contain another program's. A user
+    /// called `a` must not hide that a connection was refused.
     Words,
 }
 
-/// Whether a text has a word, as a whole word and in any case: a user called `user` costs a word, not half of `username`.
+/// Whether a text contains a word, as a whole word and in any case. `user` is not found in `username`.
 pub fn holds_word(text: &str, word: &str) -> bool {
-    is_in(&text.to_lowercase(), &word.to_lowercase(), Place::Words, Place::Words)
+    is_in(&text.to_lowercase(), &word.to_lowercase(), QuotePosition::Words, QuotePosition::Words)
 }
 
-/// Whether a text quotes one of these values: whole, or its beginning; in any case, and in any of the encodings in which a
-/// receiver may repeat it. In doubt it does.
-pub fn quotes<'a>(text: &str, values: impl IntoIterator<Item = &'a str>, place: Place) -> bool {
+/// Whether a text quotes one of these values, whole or by its beginning. Case does not matter, and every encoding that
+/// a receiver may use is decoded. A text with too many possible readings counts as a quotation.
+pub fn quotes<'a>(text: &str, values: impl IntoIterator<Item = &'a str>, position: QuotePosition) -> bool {
     let Some(readings) = encodings::readings(text) else {
         return true;
     };
@@ -37,34 +37,37 @@ pub fn quotes<'a>(text: &str, values: impl IntoIterator<Item = &'a str>, place: 
     let values: BTreeSet<&str> = values.into_iter().collect();
     values.into_iter().any(|value| {
         value.parse::<IpAddr>().is_ok_and(|address| addresses.contains(&address.to_canonical()))
-            || tellings(value).iter().any(|(telling, end)| folded.iter().any(|text| is_in(text, telling, place, *end)))
+            || quotable_parts(value)
+                .iter()
+                .any(|(quotation, end)| folded.iter().any(|text| is_in(text, quotation, position, *end)))
     })
 }
 
-/// Whether a text holds this code as it is written, in capital letters and as a word of its own.
+/// Whether a text contains this code, in the same case and as a word of its own.
 pub fn holds_code(text: &str, code: &str) -> bool {
-    encodings::readings(text).is_none_or(|texts| texts.iter().any(|text| is_in(text, code, Place::Words, Place::Words)))
+    encodings::readings(text)
+        .is_none_or(|texts| texts.iter().any(|text| is_in(text, code, QuotePosition::Words, QuotePosition::Words)))
 }
 
-/// What of a value betrays it, and whether a word has to end where that ends.
-fn tellings(value: &str) -> Vec<(String, Place)> {
+/// The parts of a value that count as quotations, and for each whether a word must end at its end.
+fn quotable_parts(value: &str) -> Vec<(String, QuotePosition)> {
     let value = folded(value);
     let value = value.trim();
-    let begin = |text: &str| match text.char_indices().nth(TELLING_CHARS) {
-        Some((end, _)) => (text[..end].to_owned(), Place::Anywhere),
-        None => (text.to_owned(), Place::Words),
+    let begin = |text: &str| match text.char_indices().nth(QUOTATION_CHARS) {
+        Some((end, _)) => (text[..end].to_owned(), QuotePosition::Anywhere),
+        None => (text.to_owned(), QuotePosition::Words),
     };
-    let mut tellings = vec![begin(value)];
+    let mut quotable_parts = vec![begin(value)];
     if !value.is_ascii() {
-        // What is left of it where another character set was assumed.
-        let parts = value.split(|char: char| !char.is_ascii()).filter(|part| part.len() >= PART_CHARS_MIN);
-        tellings.extend(parts.map(|part| (begin(part).0, Place::Anywhere)));
+        // Only the ASCII parts survive where another character set was assumed.
+        let parts = value.split(|char: char| !char.is_ascii()).filter(|part| part.len() >= PART_BYTES_MIN);
+        quotable_parts.extend(parts.map(|part| (begin(part).0, QuotePosition::Anywhere)));
     }
-    tellings.retain(|(telling, _)| !telling.is_empty());
-    tellings
+    quotable_parts.retain(|(quotation, _)| !quotation.is_empty());
+    quotable_parts
 }
 
-/// A text for comparison: without the difference between capital and small letters, of white space, and of what is not seen.
+/// A text for comparison: case is folded, runs of white space become one space, and invisible characters are removed.
 fn folded(text: &str) -> String {
     let mut folded = String::with_capacity(text.len());
     for char in text.chars().filter(|char| !crate::printable::is_unseen(*char)) {
@@ -87,14 +90,14 @@ fn addresses(text: &str) -> impl Iterator<Item = IpAddr> {
         .map(|address| address.to_canonical())
 }
 
-fn is_in(text: &str, part: &str, begins: Place, ends: Place) -> bool {
+fn is_in(text: &str, part: &str, begins: QuotePosition, ends: QuotePosition) -> bool {
     let inside = |edge: Option<char>| edge.is_some_and(char::is_alphanumeric);
     text.match_indices(part).any(|(at, _)| {
         let (before, after) = (&text[..at], &text[at + part.len()..]);
-        begins == Place::Anywhere
+        begins == QuotePosition::Anywhere
             || (!part.is_empty()
                 && !inside(before.chars().next_back())
-                && (ends == Place::Anywhere || !inside(after.chars().next())))
+                && (ends == QuotePosition::Anywhere || !inside(after.chars().next())))
     })
 }
 
@@ -148,7 +151,7 @@ mod tests {
             ("STRASSE", "straße"),
             ("offset -07:00", "-07:00"),
         ] {
-            assert!(quotes(text, [value], Place::Anywhere), "{text:?} quotes {value:?}");
+            assert!(quotes(text, [value], QuotePosition::Anywhere), "{text:?} quotes {value:?}");
         }
         for (text, value) in [
             ("service unavailable", "alice"),
@@ -157,15 +160,19 @@ mod tests {
             ("nothing", ""),
             ("nothing", " "),
         ] {
-            assert!(!quotes(text, [value], Place::Anywhere), "{text:?} quotes {value:?}");
+            assert!(!quotes(text, [value], QuotePosition::Anywhere), "{text:?} quotes {value:?}");
         }
     }
 
     #[test]
     fn our_own_words_are_searched_for_whole_words() {
-        assert!(!quotes("tcp connect error: connection refused", ["a", "conn"], Place::Words));
-        assert!(quotes("connection error received: (b\"alice\")", ["alice"], Place::Words));
-        assert!(quotes("connection error received: (b\"alice@example.co\")", ["alice@example.com"], Place::Words));
+        assert!(!quotes("tcp connect error: connection refused", ["a", "conn"], QuotePosition::Words));
+        assert!(quotes("connection error received: (b\"alice\")", ["alice"], QuotePosition::Words));
+        assert!(quotes(
+            "connection error received: (b\"alice@example.co\")",
+            ["alice@example.com"],
+            QuotePosition::Words
+        ));
     }
 
     #[test]
@@ -175,9 +182,9 @@ mod tests {
         assert!(!holds_code("tell us", "US"));
     }
 
-    /// How receivers write what they quote.
+    /// The encodings in which receivers quote a value.
     #[derive(Clone, Copy, Debug)]
-    enum Written {
+    enum QuoteEncoding {
         Plain,
         Upper,
         Json,
@@ -195,7 +202,7 @@ mod tests {
         Octal,
     }
 
-    fn write(value: &str, how: Written) -> String {
+    fn write(value: &str, how: QuoteEncoding) -> String {
         let bytes = |one: fn(&mut String, u8), spared: fn(u8) -> bool| {
             value.bytes().fold(String::new(), |mut text, byte| {
                 if spared(byte) {
@@ -207,43 +214,43 @@ mod tests {
             })
         };
         match how {
-            Written::Plain => value.to_owned(),
-            Written::Upper => value.to_uppercase(),
-            Written::Json => serde_json::to_string(value).unwrap(),
-            Written::JsonAscii => value.encode_utf16().fold(String::new(), |mut text, unit| {
+            QuoteEncoding::Plain => value.to_owned(),
+            QuoteEncoding::Upper => value.to_uppercase(),
+            QuoteEncoding::Json => serde_json::to_string(value).unwrap(),
+            QuoteEncoding::JsonAscii => value.encode_utf16().fold(String::new(), |mut text, unit| {
                 let _ = write!(text, "\\u{unit:04x}");
                 text
             }),
-            Written::Percent => {
+            QuoteEncoding::Percent => {
                 bytes(|text, byte| text.push_str(&format!("%{byte:02X}")), |byte| byte.is_ascii_alphanumeric())
             }
-            Written::PercentAll => bytes(|text, byte| text.push_str(&format!("%{byte:02x}")), |_| false),
-            Written::Form => bytes(
+            QuoteEncoding::PercentAll => bytes(|text, byte| text.push_str(&format!("%{byte:02x}")), |_| false),
+            QuoteEncoding::Form => bytes(
                 |text, byte| text.push_str(&format!("%{byte:02X}")),
                 |byte| byte.is_ascii_alphanumeric() || byte == b' ',
             )
             .replace(' ', "+"),
-            Written::Entities => {
+            QuoteEncoding::Entities => {
                 value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
             }
-            Written::EntitiesAll => value.chars().fold(String::new(), |mut text, char| {
+            QuoteEncoding::EntitiesAll => value.chars().fold(String::new(), |mut text, char| {
                 let _ = write!(text, "&#{};", u32::from(char));
                 text
             }),
-            Written::QuotedPrintable => bytes(
+            QuoteEncoding::QuotedPrintable => bytes(
                 |text, byte| text.push_str(&format!("={byte:02X}")),
                 |byte| byte.is_ascii_graphic() && byte != b'=',
             ),
-            Written::Base64 => BASE64_STANDARD.encode(value),
-            Written::Base64Url => BASE64_URL_SAFE_NO_PAD.encode(value),
-            Written::Hex => bytes(|text, byte| text.push_str(&format!("{byte:02x}")), |_| false),
-            Written::Rust => format!("{value:?}"),
-            Written::Octal => bytes(|text, byte| text.push_str(&format!("\\{byte:03o}")), |_| false),
+            QuoteEncoding::Base64 => BASE64_STANDARD.encode(value),
+            QuoteEncoding::Base64Url => BASE64_URL_SAFE_NO_PAD.encode(value),
+            QuoteEncoding::Hex => bytes(|text, byte| text.push_str(&format!("{byte:02x}")), |_| false),
+            QuoteEncoding::Rust => format!("{value:?}"),
+            QuoteEncoding::Octal => bytes(|text, byte| text.push_str(&format!("\\{byte:03o}")), |_| false),
         }
     }
 
-    fn written() -> impl Strategy<Value = Written> {
-        use Written::*;
+    fn written() -> impl Strategy<Value = QuoteEncoding> {
+        use QuoteEncoding::*;
         prop::sample::select(vec![
             Plain,
             Upper,
@@ -272,7 +279,7 @@ mod tests {
             how in written(),
         ) {
             let text = format!("{before}\"{}\"{after}", write(&value, how));
-            prop_assert!(quotes(&text, [value.as_str()], Place::Anywhere), "{} quotes {} as {:?}", text, value, how);
+            prop_assert!(quotes(&text, [value.as_str()], QuotePosition::Anywhere), "{} quotes {} as {:?}", text, value, how);
         }
 
         #[test]
@@ -281,17 +288,17 @@ mod tests {
             first in written(),
             second in written(),
         ) {
-            // Base64 in capital letters is no base64.
-            prop_assume!(!matches!(second, Written::Upper));
+            // Base64 in capital letters cannot be decoded.
+            prop_assume!(!matches!(second, QuoteEncoding::Upper));
             let text = write(&write(&value, first), second);
-            prop_assert!(quotes(&text, [value.as_str()], Place::Anywhere), "{} quotes {}", text, value);
+            prop_assert!(quotes(&text, [value.as_str()], QuotePosition::Anywhere), "{} quotes {}", text, value);
         }
 
         #[test]
         fn whatever_is_said_a_value_in_it_is_found(text in any::<String>(), from in 0_usize..20, chars in 1_usize..20) {
             let value: String = text.chars().skip(from).take(chars).collect();
             let expected = !folded(&value).trim().is_empty();
-            prop_assert_eq!(quotes(&text, [value.as_str()], Place::Anywhere) || !expected, true);
+            prop_assert_eq!(quotes(&text, [value.as_str()], QuotePosition::Anywhere) || !expected, true);
         }
     }
 }

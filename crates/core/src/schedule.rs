@@ -1,23 +1,26 @@
-//! Whom to ask next, and when again.
+//! Decides which user is polled next, and when.
 //!
-//! Calls are the scarce good, so they go where the delay is. If a user's events come at a rate λ and it was last polled an
-//! age ago, polling it now is worth λ·age²/2: the delay its unseen events have gathered, which would only go on growing.
-//! Whoever is worth most goes first. With known rates and a fixed budget this polls everybody in proportion to √λ, which is
-//! the optimum; with rates that are learnt (`activity`) from what polls find, against what is usual in the pool (`rate_prior`), it
-//! follows bursts as well. Nobody needs to know the budget: the worth at which users are served, the *price*, follows from it.
+//! Calls are scarce, so they go to the users whose events wait longest. Suppose that a user's events come at a rate λ,
+//! and that its *age* is the time since its last poll. A poll is then worth λ·age²/2, which is the delay that the
+//! user's unseen events have gathered. The user whose poll is worth most goes first. With known rates and a fixed
+//! budget this polls each user in proportion to √λ, which is the optimum. The rates are learnt from the events that
+//! polls find (`activity`) and from the pool's other users (`rate_prior`), so the schedule also follows bursts. The
+//! schedule does not know the budget. The worth at which users are polled, the *price*, follows from it.
 //!
-//! Users of about one rate stand on one rung of a rate_buckets, longest unseen first: the worthiest of a rung is its first, so that
-//! a decision compares some 50 firsts, however many users there are. `docs/scheduling.md` has the reasons and the figures.
+//! Users of about one rate share a bucket (`rate_buckets`), longest unseen first. The first user of a bucket is worth
+//! most in it. So a decision compares about 50 users, however many there are. `docs/scheduling.md` has the reasons and
+//! the figures.
 //!
-//! Around that stand five rules:
-//! - Nobody is polled more often than `min_interval`; but while anybody is due, a call is made.
-//! - Whoever was not seen for `max_interval` goes before the worthy, as long as the budget can keep that up for everybody.
+//! Five more rules hold:
+//! - No user is polled more often than `min_interval`. While any user is due, a call is made.
+//! - A user that was not polled for `max_interval` goes first, as long as the budget can keep that interval for all
+//!   users.
 //! - A look at an event in progress goes before its user's turn, in every other poll at most.
-//! - A crowd of newcomers takes half of the turns at most while anybody is due who was known before it came.
-//! - Backlog has a lane of its own that takes what is spare, and a quarter of the calls when nothing is.
+//! - A crowd of newcomers takes at most half of the turns while a user is due that was known before the crowd came.
+//! - Backlog has a lane of its own. It takes the spare calls, and a quarter of the calls when none are spare.
 //!
-//! A pool in trouble is held back as a whole, then probed by one user at a time, so that its failures cost the other pools
-//! nothing. Pure: time comes in as an argument; there is no chance in it, so that the same reports give the same decisions.
+//! A pool in trouble is held back as a whole, and then probed by one user at a time. So its failures cost the other
+//! pools nothing. Pure: time is an argument, and nothing is random. The same reports give the same decisions.
 
 mod activity;
 mod forecast;
@@ -31,96 +34,100 @@ mod user;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-pub use self::activity::{ActivityEstimate, Found};
+pub use self::activity::{ActivityEstimate, FoundEvent};
 pub use self::forecast::Forecast;
 use self::forecast::Limits;
 use self::pool_queue::{Few, PoolQueue};
 use self::rate_buckets::{Census, RateBuckets};
 use self::rate_prior::RatePrior;
 use self::ticks::{NEVER, Ticks, instant, nanos, seconds, ticks};
-use self::user::{Flags, State, User, Users};
+use self::user::{ScheduledUser, ScheduledUsers, SlotState, UserFlags};
 
-/// A user's place. Whoever gives places gives one to another user only after this one has left and its last turn has ended.
+/// A user's number in the schedule. The caller may give it to another user only after this user has left and its last
+/// turn has ended.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct UserSlot(pub u32);
 
-/// A pool's place among the pools that share this schedule.
+/// A pool's number among the pools that share this schedule.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PoolSlot(pub u32);
 
-/// What a user's turn is for.
+/// The purpose of a user's turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Lane {
     /// Poll the user from the top.
     Poll,
-    /// Go on with a stretch of its history.
+    /// Continue a stretch of its history.
     Backlog,
 }
 
-/// What is left open of a user's history.
+/// The open part of a user's history.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backlog {
     /// A stretch that holds live events.
     Live,
-    /// Only events from before the user was followed.
+    /// A stretch with events from before the user was followed only.
     History,
 }
 
-/// How a turn ended, as far as the schedule cares.
+/// The end of a turn, as the schedule needs it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Ended<'a> {
+pub enum TurnEnded<'a> {
     /// The service answered for this user.
-    Answered(Answer<'a>),
-    /// Nothing came of it through no fault of the user's (throttled, pool or endpoint in trouble): as it was before.
+    Answered(PollAnswer<'a>),
+    /// The turn failed for a reason other than the user: throttling, or a pool or endpoint in trouble. The user waits
+    /// as before.
     Postponed,
-    /// The user itself cannot be read: not again before this pause.
+    /// The user itself cannot be read, and is not polled again before this pause has passed.
     Failed {
-        /// How long to leave the user alone.
+        /// The length of the pause.
         pause: Duration,
     },
 }
 
-/// What a turn brought.
+/// The result of an answered turn.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Answer<'a> {
-    /// When an event in progress wants another look.
+pub struct PollAnswer<'a> {
+    /// When an event in progress needs another look.
     pub next_look: Option<Instant>,
-    /// What is left open.
+    /// The open part of the user's history.
     pub backlog: Option<Backlog>,
-    /// Calls it took.
+    /// The number of calls of the turn.
     pub calls: u32,
-    /// Of a poll: the events that were not known before. Of a user's first poll: every event of the page, history too.
-    pub found: &'a [Found],
-    /// Of a user's first poll: whether the page was the user's whole history.
+    /// The events of a poll that were not known before. For a user's first poll: every event of the page, with history.
+    pub found: &'a [FoundEvent],
+    /// For a user's first poll: whether the page was the user's whole history.
     pub whole: bool,
 }
 
-/// What may be begun at present.
+/// The turns that may begin at present.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Allowed {
-    /// Polls and backlog with live events.
+    /// Whether polls and backlog with live events may.
     pub live: bool,
-    /// Backlog of history.
+    /// Whether backlog of history may.
     pub history: bool,
 }
 
 /// How often users are polled.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Intervals {
-    /// No user more often than this (`poll.min_interval`).
+    /// The shortest time between two polls of a user (`poll.min_interval`).
     pub min: Duration,
-    /// The objective for everybody (`poll.max_interval`).
+    /// The longest time between two polls of a user, as far as the budget allows (`poll.max_interval`).
     pub max: Duration,
 }
 
+/// A pool as the schedule sees it.
 #[derive(Debug, Default)]
-struct Pool {
+struct ScheduledPool {
     rate_prior: RatePrior,
     census: Census,
+    /// The number of its users whose turn is under way.
     busy: usize,
     in_trouble: bool,
     held_until: Option<Ticks>,
-    /// Whether a call may be made for it: not while it is held, and while it is in trouble one at a time.
+    /// Whether no call may be made for it: while it is held, and in trouble while another call is under way.
     closed: bool,
 }
 
@@ -129,103 +136,106 @@ struct Pool {
 pub struct Schedule {
     min_interval: Ticks,
     max_interval: Ticks,
-    /// The first moment; everything is told from here.
+    /// The moment from which ticks are counted.
     first: Option<Instant>,
-    users: Users,
-    pools: BTreeMap<PoolSlot, Pool>,
-    /// Everybody who waits and is established.
-    rate_buckets: RateBuckets,
-    /// Everybody else who waits: newcomers, and those who came with the latest of them. They are one crowd until each was asked
-    /// once, so that those who were first do not count as others for those who follow.
+    users: ScheduledUsers,
+    pools: BTreeMap<PoolSlot, ScheduledPool>,
+    /// The waiting users that are established.
+    established: RateBuckets,
+    /// The other waiting users: newcomers, and the users that joined with the latest of them. They are one crowd until
+    /// each was polled once, so that the first of them do not count as established for the rest.
     crowd: RateBuckets,
-    /// Newcomers: nothing was known of them when they joined, and they were not asked yet.
+    /// The number of newcomers. Nothing was known of a newcomer when it joined, and it was not polled yet.
     newcomers: usize,
-    /// Those of them who have an event in progress to look at.
+    /// The waiting users that have an event in progress to look at.
     looks: PoolQueue<Few>,
     live_backlog: PoolQueue<Few>,
     history_backlog: PoolQueue<Few>,
     resting: BTreeSet<(Ticks, UserSlot)>,
     held: BTreeSet<(Ticks, PoolSlot)>,
     tickets: u32,
-    pace: Pace,
+    pace: BudgetPace,
     turns: Turns,
 }
 
-/// What the schedule has learnt of the budget, from its own decisions.
+/// The budget as the schedule has learnt it from its own decisions.
 #[derive(Debug, Default)]
-struct Pace {
-    /// Seconds between two polls that are not looks.
+struct BudgetPace {
+    /// The mean time between two polls that are not looks, in seconds.
     gap: f64,
-    /// √λ · age of those who are polled for their worth.
+    /// The mean √λ·age, in √seconds, of the users that are polled for their worth.
     price: f64,
     latest: Option<Ticks>,
     samples: f64,
 }
 
-/// Who went before whom, so that nobody always does.
+/// The latest kinds of turns, so that no kind always goes first.
 #[derive(Debug, Default)]
 struct Turns {
     look_was_last: bool,
-    /// The latest poll was the crowd's: the next is for those who are established, if one of them is due.
+    /// Whether the latest poll was of the crowd. The next is then of an established user, if one is due.
     crowd_was_last: bool,
-    /// Polls that the sleepers have coming.
+    /// The number of polls that are due to sleepers.
     sleepers_due: f64,
-    /// Polls of the oldest in a row.
+    /// The number of polls of the oldest user in a row.
     oldest_in_a_row: u32,
-    /// Polls that go before the next call for backlog.
+    /// The number of polls that go before the next call for backlog.
     backlog_debt: u32,
 }
 
-/// Why a user is polled.
+/// A user to poll, and the reason.
 #[derive(Clone, Copy, Debug)]
 enum Choice {
     Look(UserSlot),
     Oldest(UserSlot),
-    /// With √λ · age.
+    /// With its √λ·age.
     Worthiest(UserSlot, f64),
 }
 
 impl Schedule {
-    /// While polls are waiting, each call for backlog is followed by so many for polls.
+    /// The number of poll calls after each call for backlog, while polls are waiting.
     const POLLS_PER_BACKLOG: u32 = 3;
 
-    /// A long walk through backlog owes at most so many calls, or the lane would rest for hours after it.
+    /// The largest debt of the backlog lane, in calls. After a long walk the lane would otherwise rest for hours.
     const BACKLOG_DEBT_MAX: u32 = 1000;
 
-    /// How much more a newcomer is worth than an average user of its pool: its first page tells more than any later.
+    /// The rate of a newcomer, as a multiple of the pool's mean rate. Its first page tells more than any later page.
     const NEWCOMER: f64 = 4.0;
 
-    /// The part of the interval that is to be kept in which the sleepers have their round.
+    /// The length of the sleepers' round, as a share of the kept interval.
     const ROUND: f64 = 0.97;
 
-    /// The part of it after which the oldest goes first whatever the round: early enough for a call to be answered in time.
+    /// The age, as a share of the kept interval, from which on the oldest user goes first in any case. It leaves time
+    /// for the call to be answered.
     const LATE: f64 = 0.985;
 
-    /// The part of it before which the oldest need not be polled for the round's sake.
+    /// The age, as a share of the kept interval, before which the round does not poll the oldest user.
     const EARLY: f64 = 0.5;
 
-    /// While three quarters of the budget or less keep the interval, of so many who are late one lets the worthiest go before:
-    /// after a pause everybody is late.
+    /// The number of late users in a row after which the worthiest goes first, while three quarters of the budget or
+    /// less keep the interval. After a pause all users are late.
     const LATE_IN_A_ROW: u32 = 3;
 
-    /// Calls over which pace and price are averaged: a minute or so.
+    /// The number of calls over which gap and price are averaged: about a minute.
     const AVERAGED: f64 = 256.0;
 
-    /// A longer gap between two polls is a pause, not the budget.
+    /// The longest gap between two polls that counts, in seconds. A longer one is a pause and says nothing of the
+    /// budget.
     const GAP_MAX: f64 = 60.0;
 
-    /// Of an hour, what a user's poll teaches the pool: the time since its last, so that the active do not speak loudest.
+    /// The time since a user's last poll, in seconds, with which a poll counts as a whole lesson for the pool. A
+    /// shorter time counts less, so that active users do not dominate.
     const LESSON: f64 = 3600.0;
 
-    /// A schedule that keeps these intervals.
+    /// Makes an empty schedule that keeps these intervals.
     pub fn new(intervals: Intervals) -> Self {
         Self {
             min_interval: nanos(intervals.min),
             max_interval: nanos(intervals.max.max(intervals.min)),
             first: None,
-            users: Users::default(),
+            users: ScheduledUsers::default(),
             pools: BTreeMap::new(),
-            rate_buckets: RateBuckets::default(),
+            established: RateBuckets::default(),
             crowd: RateBuckets::default(),
             newcomers: 0,
             looks: PoolQueue::default(),
@@ -234,31 +244,31 @@ impl Schedule {
             resting: BTreeSet::new(),
             held: BTreeSet::new(),
             tickets: 0,
-            pace: Pace::default(),
+            pace: BudgetPace::default(),
             turns: Turns::default(),
         }
     }
 
-    /// Takes a user in at a place that is free; it is due at once. Its backlog, if any, is known after its first turn. What
-    /// was known of its activity is to be [aged](ActivityEstimate::aged) to the present.
+    /// Adds a user at a free slot. It is due at once. Its backlog, if any, is known after its first turn. A stored
+    /// `activity` must be [aged](ActivityEstimate::aged) to the present.
     pub fn join(&mut self, pool: PoolSlot, slot: UserSlot, activity: ActivityEstimate, now: Instant) {
         let now = self.ticks(now);
-        let Pool { rate_prior, census, .. } = self.pools.entry(pool).or_default();
+        let ScheduledPool { rate_prior, census, .. } = self.pools.entry(pool).or_default();
         if activity.is_known() {
             activity.teach(rate_prior, 1.0);
         }
-        let rung = Self::rung(&activity, rate_prior, self.pace.price);
-        census.join(rung);
+        let bucket = Self::bucket(&activity, rate_prior, self.pace.price);
+        census.join(bucket);
         self.newcomers += usize::from(!activity.is_known());
-        self.users.insert(slot, User::new(pool, activity, rung, now - self.min_interval));
+        self.users.insert(slot, ScheduledUser::new(pool, activity, bucket, now - self.min_interval));
         self.enqueue(slot);
     }
 
-    /// Takes a user out. A turn that is under way may end; its report is ignored.
+    /// Removes a user. A turn that is under way may still end; its report is ignored.
     pub fn leave(&mut self, slot: UserSlot) {
         match self.users.get_mut(slot) {
-            Some(user) if user.state == State::Busy => user.state = State::Gone,
-            Some(user) if user.state != State::Gone => {
+            Some(user) if user.state == SlotState::Busy => user.state = SlotState::Gone,
+            Some(user) if user.state != SlotState::Gone => {
                 self.dequeue(slot);
                 self.forget(slot);
             }
@@ -268,12 +278,12 @@ impl Schedule {
 
     fn forget(&mut self, slot: UserSlot) {
         if let Some(user) = self.users.remove(slot) {
-            self.newcomers -= usize::from(!user.flags.has(Flags::TRIED));
-            self.pools.entry(user.pool).or_default().census.leave(user.rung);
+            self.newcomers -= usize::from(!user.flags.has(UserFlags::TRIED));
+            self.pools.entry(user.pool).or_default().census.leave(user.bucket);
         }
     }
 
-    /// What a budget of so many calls a second gives.
+    /// Computes the round and the delays that a budget of `per_second` calls per second (above 0) gives.
     pub fn forecast(&self, per_second: f64) -> Forecast {
         let pools: Vec<_> = self.pools.iter().map(|(slot, pool)| (*slot, &pool.census)).collect();
         let share = count(self.users.len()) / per_second / seconds(self.max_interval);
@@ -281,21 +291,21 @@ impl Schedule {
         forecast::forecast(&pools, per_second, limits)
     }
 
-    /// What is known of a user at present, if nothing happened since its latest answered poll.
+    /// The activity of a user at `now`, if no event came since its latest answered poll. Unknown for an absent user.
     pub fn activity(&self, slot: UserSlot, now: Instant) -> ActivityEstimate {
         let (Some(first), Some(user)) = (self.first, self.users.get(slot)) else { return ActivityEstimate::UNKNOWN };
-        user.activity.aged(silence(user, ticks(first, now)))
+        user.activity.aged(user.silence(ticks(first, now)))
     }
 
-    /// How many new events to expect of a poll of this user. None while nobody can say since when: before its first answer, and
-    /// after a failure.
+    /// The mean number of new events to expect from a poll of this user. None before its first answer and after a
+    /// failure, because the time since its last poll is then unknown.
     pub fn expected(&self, slot: UserSlot, now: Instant) -> Option<f64> {
-        let user = self.users.get(slot).filter(|user| user.flags.has(Flags::ANSWERED))?;
+        let user = self.users.get(slot).filter(|user| user.flags.has(UserFlags::ANSWERED))?;
         let outlook = user.activity.expected(&self.pools.get(&user.pool)?.rate_prior);
-        Some(outlook.events_within(silence(user, ticks(self.first?, now)).as_secs_f64()))
+        Some(outlook.events_within(user.silence(ticks(self.first?, now)).as_secs_f64()))
     }
 
-    /// Decides whose turn it is. The user is busy until [`Schedule::ended`].
+    /// Decides which user has the next turn. The user is busy until [`Schedule::ended`].
     pub fn next(&mut self, now: Instant, allowed: Allowed) -> Option<(UserSlot, Lane)> {
         let now = self.ticks(now);
         self.wake(now);
@@ -309,17 +319,17 @@ impl Schedule {
         self.charge(lane, 1);
         self.dequeue(slot);
         let user = self.users.get_mut(slot)?;
-        user.state = State::Busy;
+        user.state = SlotState::Busy;
         let pool = user.pool;
         self.pools.entry(pool).or_default().busy += 1;
         self.settle(pool);
         Some((slot, lane))
     }
 
-    /// When somebody will be due, if nothing else happens before; None while nobody waits.
+    /// The time at which the next user will be due, if nothing else happens before; None while no user waits.
     pub fn next_at(&self, now: Instant, allowed: Allowed) -> Option<Instant> {
         let first = self.first?;
-        let oldest = self.rate_buckets().filter_map(RateBuckets::oldest_seen).min();
+        let oldest = self.all_buckets().filter_map(RateBuckets::oldest_seen).min();
         let due = oldest.map(|polled| polled + self.min_interval);
         let polls = [due, self.looks.first_key()].into_iter().filter(|_| allowed.live);
         let changes = [self.held.first().map(|(until, _)| *until), self.resting.first().map(|(until, _)| *until)];
@@ -329,44 +339,38 @@ impl Schedule {
     }
 
     /// Reports how a turn ended.
-    pub fn ended(&mut self, slot: UserSlot, lane: Lane, ended: Ended<'_>, now: Instant) {
+    pub fn ended(&mut self, slot: UserSlot, lane: Lane, ended: TurnEnded<'_>, now: Instant) {
         let first = *self.first.get_or_insert(now);
         let now = ticks(first, now);
-        let Some(user) = self.users.get_mut(slot).filter(|user| matches!(user.state, State::Busy | State::Gone)) else {
+        let Some(user) =
+            self.users.get_mut(slot).filter(|user| matches!(user.state, SlotState::Busy | SlotState::Gone))
+        else {
             return;
         };
         let pool_slot = user.pool;
         let pool = self.pools.entry(pool_slot).or_default();
         pool.busy = pool.busy.saturating_sub(1);
-        if !matches!(ended, Ended::Postponed) {
+        if !matches!(ended, TurnEnded::Postponed) {
             pool.in_trouble = false;
         }
-        if user.state == State::Gone {
+        if user.state == SlotState::Gone {
             self.forget(slot);
             return self.settle(pool_slot);
         }
-        user.state = State::Waiting;
-        if !matches!(ended, Ended::Postponed) {
-            self.newcomers -= usize::from(!user.flags.has(Flags::TRIED));
-            user.flags.set(Flags::TRIED, true);
+        user.state = SlotState::Waiting;
+        if !matches!(ended, TurnEnded::Postponed) {
+            self.newcomers -= usize::from(!user.flags.has(UserFlags::TRIED));
+            user.flags.set(UserFlags::TRIED, true);
             if self.newcomers == 0 {
-                user.flags.set(Flags::ESTABLISHED, true);
+                user.flags.set(UserFlags::ESTABLISHED, true);
             }
         }
         match ended {
-            Ended::Answered(answer) => {
+            TurnEnded::Answered(answer) => {
                 if lane == Lane::Poll {
-                    let silence = silence(user, now);
-                    let lesson = if user.activity.is_known() { silence.as_secs_f64() / Self::LESSON } else { 1.0 };
-                    user.activity.polled(silence, answer.found, answer.whole);
-                    user.activity.teach(&mut pool.rate_prior, lesson.min(1.0));
-                    pool.census.leave(user.rung);
-                    user.rung = Self::rung(&user.activity, &pool.rate_prior, self.pace.price);
-                    pool.census.join(user.rung);
-                    user.polled = now;
-                    user.flags.set(Flags::ANSWERED, true);
+                    pool.learn_from_poll(user, answer, self.pace.price, now);
                 }
-                // The minimum interval holds for looks too; being due, a look still goes before the round.
+                // The minimum interval holds for looks as well. A look that is due still goes before the round.
                 let earliest = user.polled + self.min_interval;
                 user.look = answer.next_look.map_or(NEVER, |look| ticks(first, look).max(earliest));
                 user.backlog = answer.backlog;
@@ -374,22 +378,14 @@ impl Schedule {
                 user.ticket = self.tickets;
                 self.charge(lane, answer.calls.saturating_sub(1));
             }
-            Ended::Postponed => {}
-            Ended::Failed { pause } => {
-                user.state = State::Resting;
-                // How long it was not asked stays known, though nothing was learnt in it.
-                user.activity = user.activity.aged(silence(user, now));
-                user.polled = now;
-                user.flags.set(Flags::ANSWERED, false);
-                user.look = now.saturating_add(nanos(pause).max(self.min_interval));
-                user.backlog = None;
-            }
+            TurnEnded::Postponed => {}
+            TurnEnded::Failed { pause } => user.rest(nanos(pause).max(self.min_interval), now),
         }
         self.settle(pool_slot);
         self.enqueue(slot);
     }
 
-    /// Holds a pool back; afterwards one user at a time probes it until one is answered.
+    /// Holds a pool back until a time. Afterwards one user at a time probes it, until one is answered.
     pub fn hold(&mut self, slot: PoolSlot, until: Instant) {
         let until = self.ticks(until);
         let pool = self.pools.entry(slot).or_default();
@@ -401,7 +397,7 @@ impl Schedule {
         self.settle(slot);
     }
 
-    /// Lets those go on whose time has come: pools that were held, users who rested.
+    /// Releases the held pools and the resting users whose time has come.
     fn wake(&mut self, now: Ticks) {
         while let Some(&(until, pool)) = self.held.first().filter(|(until, _)| *until <= now) {
             self.held.remove(&(until, pool));
@@ -411,47 +407,46 @@ impl Schedule {
         while let Some(&(until, user)) = self.resting.first().filter(|(until, _)| *until <= now) {
             self.resting.remove(&(until, user));
             if let Some(user) = self.users.get_mut(user) {
-                (user.state, user.look) = (State::Waiting, NEVER);
+                (user.state, user.look) = (SlotState::Waiting, NEVER);
             }
             self.enqueue(user);
         }
     }
 
-    /// Whom a poll would be for.
+    /// The user that a poll would be for.
     fn next_poll(&self, now: Ticks) -> Option<Choice> {
         let look =
             || self.looks.first(&self.users).filter(|(look, _)| *look <= now).map(|(_, user)| Choice::Look(user));
-        let turn = || self.turn(now, &[&self.rate_buckets, &self.crowd]);
+        let turn = || self.turn(now, &[&self.established, &self.crowd]);
         if self.is_turn_of_the_established()
-            && let Some(choice) = self.turn(now, &[&self.rate_buckets])
+            && let Some(choice) = self.turn(now, &[&self.established])
         {
             return Some(choice);
         }
         if self.turns.look_was_last { turn().or_else(look) } else { look().or_else(turn) }
     }
 
-    /// Whether the crowd has had its half.
+    /// Whether the crowd has had its half of the turns.
     fn is_turn_of_the_established(&self) -> bool {
         self.newcomers > 0 && self.turns.crowd_was_last
     }
 
-    /// Whose turn it is of those on these rate_buckets.
-    fn turn(&self, now: Ticks, rate_buckets: &[&RateBuckets]) -> Option<Choice> {
-        self.oldest(now, rate_buckets).or_else(|| self.worthiest(now, rate_buckets))
+    /// The user of these buckets that has the next turn.
+    fn turn(&self, now: Ticks, bucket_sets: &[&RateBuckets]) -> Option<Choice> {
+        self.oldest(now, bucket_sets).or_else(|| self.worthiest(now, bucket_sets))
     }
 
-    fn worthiest(&self, now: Ticks, rate_buckets: &[&RateBuckets]) -> Option<Choice> {
-        let worthiest = rate_buckets
-            .iter()
-            .filter_map(|rate_buckets| rate_buckets.worthiest(now, now - self.min_interval, &self.users));
+    fn worthiest(&self, now: Ticks, bucket_sets: &[&RateBuckets]) -> Option<Choice> {
+        let worthiest =
+            bucket_sets.iter().filter_map(|buckets| buckets.worthiest(now, now - self.min_interval, &self.users));
         let (user, worth) = worthiest.max_by(|(_, one), (_, other)| one.total_cmp(other))?;
         Some(Choice::Worthiest(user, worth))
     }
 
-    /// The oldest, if its turn has come: in the sleepers' round, which is spread evenly over the interval that is kept, or
-    /// because it would be too late for that.
-    fn oldest(&self, now: Ticks, rate_buckets: &[&RateBuckets]) -> Option<Choice> {
-        let (polled, user) = rate_buckets.iter().filter_map(|rate_buckets| rate_buckets.oldest(&self.users)).min()?;
+    /// The oldest user, if its turn has come: in the sleepers' round, which is spread evenly over the kept interval, or
+    /// because it would miss the kept interval.
+    fn oldest(&self, now: Ticks, bucket_sets: &[&RateBuckets]) -> Option<Choice> {
+        let (polled, user) = bucket_sets.iter().filter_map(|buckets| buckets.oldest(&self.users)).min()?;
         let age = now - polled;
         let part = seconds(age) / self.kept_interval(self.round_share());
         let may_be_late = self.turns.oldest_in_a_row >= Self::LATE_IN_A_ROW && self.round_share() <= 0.75;
@@ -460,27 +455,28 @@ impl Schedule {
         (due && age >= self.min_interval).then_some(Choice::Oldest(user))
     }
 
-    /// Seconds in which a budget can poll everybody of which a round takes this share: the objective, or when that is out of reach, an interval that takes
-    /// less and less of the budget, down to half: a round lasts twice as long then as if nothing else were done.
+    /// The kept interval in seconds, where a round through all users takes this share of the budget. It is
+    /// `max_interval` while that is within reach. Beyond it the round takes less and less of the budget, down to half,
+    /// and then lasts twice as long as it would alone.
     fn kept_interval(&self, share: f64) -> f64 {
         let objective = seconds(self.max_interval);
         if share <= 1.0 { objective } else { objective * share * share.min(2.0) }
     }
 
-    /// The part of the budget that polling everybody once in `max_interval` takes.
+    /// The share of the budget that polling each user once in `max_interval` takes.
     fn round_share(&self) -> f64 {
         count(self.users.len()) * self.pace.gap / seconds(self.max_interval)
     }
 
-    /// The part of the budget that it takes to poll those in time who would not be for their worth.
+    /// The share of the budget that polling the sleepers in time takes.
     fn sleepers_share(&self) -> f64 {
         let round = self.kept_interval(self.round_share()) * Self::ROUND;
-        let sleepers = self.rate_buckets().map(|rate_buckets| rate_buckets.sleepers(self.pace.price, round)).sum();
+        let sleepers = self.all_buckets().map(|buckets| buckets.sleepers(self.pace.price, round)).sum();
         count(sleepers) * self.pace.gap / round
     }
 
-    fn rate_buckets(&self) -> impl Iterator<Item = &RateBuckets> {
-        [&self.rate_buckets, &self.crowd].into_iter()
+    fn all_buckets(&self) -> impl Iterator<Item = &RateBuckets> {
+        [&self.established, &self.crowd].into_iter()
     }
 
     fn next_backlog(&self, allowed: Allowed) -> Option<UserSlot> {
@@ -489,11 +485,11 @@ impl Schedule {
         live().or_else(history).map(|(_, user)| user)
     }
 
-    /// Makes a note of a choice.
+    /// Accounts for a choice and answers with its user.
     fn chosen(&mut self, choice: Choice, now: Ticks) -> UserSlot {
         let (Choice::Worthiest(user, _) | Choice::Oldest(user) | Choice::Look(user)) = choice;
-        let is_established = self.users.get(user).is_some_and(|user| user.flags.has(Flags::ESTABLISHED));
-        // What the established get between two of the crowd does not change whether it is a look's turn there.
+        let is_established = self.users.get(user).is_some_and(|user| user.flags.has(UserFlags::ESTABLISHED));
+        // The turn of an established user between two of the crowd does not change whether a look is next in the crowd.
         if !(is_established && self.is_turn_of_the_established()) {
             self.turns.look_was_last = matches!(choice, Choice::Look(_));
         }
@@ -506,7 +502,7 @@ impl Schedule {
             pace.samples = (pace.samples + 1.0).min(Self::AVERAGED);
             pace.gap += (seconds(now - latest).clamp(0.0, Self::GAP_MAX) - pace.gap) / pace.samples;
         }
-        // What is due to the sleepers and cannot be given is not saved up.
+        // Polls that are due to the sleepers and cannot be made do not add up without end.
         self.turns.sleepers_due = (self.turns.sleepers_due + self.sleepers_share()).min(2.0);
         match choice {
             Choice::Worthiest(user, worth) => {
@@ -532,11 +528,11 @@ impl Schedule {
         };
     }
 
-    /// The rung for a user: by the rate that is expected of it until it will be served at this price.
-    fn rung(activity: &ActivityEstimate, rate_prior: &RatePrior, price: f64) -> u8 {
+    /// The bucket of a user, by the rate to expect until it will be polled at this price.
+    fn bucket(activity: &ActivityEstimate, rate_prior: &RatePrior, price: f64) -> u8 {
         let rate = if activity.is_known() {
             let outlook = activity.outlook(rate_prior);
-            // The interval depends on the rate and the rate on the interval; this settles within a rung in a few steps.
+            // The interval depends on the rate, and the rate on the interval. A few steps settle both within a bucket.
             let mut rate = outlook.rate_over(0.0);
             for _ in 0..6 {
                 rate = outlook.rate_over(price / rate.sqrt());
@@ -545,7 +541,7 @@ impl Schedule {
         } else {
             rate_prior.mean() * Self::NEWCOMER
         };
-        RateBuckets::rung(rate)
+        RateBuckets::bucket(rate)
     }
 
     /// Opens or closes a pool as its state demands.
@@ -554,45 +550,45 @@ impl Schedule {
         let closed = pool.held_until.is_some() || (pool.in_trouble && pool.busy > 0);
         if pool.closed != closed {
             pool.closed = closed;
-            self.rate_buckets.set_open(slot, !closed, &self.users);
+            self.established.set_open(slot, !closed, &self.users);
             self.crowd.set_open(slot, !closed, &self.users);
-            for line in [&mut self.looks, &mut self.live_backlog, &mut self.history_backlog] {
-                line.set_open(slot, !closed, &self.users);
+            for queue in [&mut self.looks, &mut self.live_backlog, &mut self.history_backlog] {
+                queue.set_open(slot, !closed, &self.users);
             }
         }
     }
 
     fn enqueue(&mut self, slot: UserSlot) {
-        self.lines(slot, true);
+        self.update_queues(slot, true);
     }
 
     fn dequeue(&mut self, slot: UserSlot) {
-        self.lines(slot, false);
+        self.update_queues(slot, false);
     }
 
-    /// Puts a user into every line it belongs in, or takes it out of them.
-    fn lines(&mut self, slot: UserSlot, put: bool) {
+    /// Puts a user into every queue that it belongs in, or removes it from them.
+    fn update_queues(&mut self, slot: UserSlot, put: bool) {
         let Some(user) = self.users.get(slot) else { return };
-        let &User { polled, look, ticket, pool, rung, state, backlog, flags, .. } = user;
-        if state == State::Resting {
+        let &ScheduledUser { polled, look, ticket, pool, bucket, state, backlog, flags, .. } = user;
+        if state == SlotState::Resting {
             let _changed = if put { self.resting.insert((look, slot)) } else { self.resting.remove(&(look, slot)) };
             return;
         }
         let open = self.pools.get(&pool).is_none_or(|pool| !pool.closed);
         let users = &mut self.users;
-        let change = if put { RateBuckets::put } else { RateBuckets::take };
-        // The flags change with turns only, so that a user is taken off the rate_buckets that it was put on.
-        let rate_buckets = if flags.has(Flags::ESTABLISHED) { &mut self.rate_buckets } else { &mut self.crowd };
-        change(rate_buckets, rung, (polled, pool, slot), open, users);
+        let change = if put { RateBuckets::put } else { RateBuckets::remove };
+        // The flags change only in turns, so a user is removed from the same buckets that it was put into.
+        let buckets = if flags.has(UserFlags::ESTABLISHED) { &mut self.established } else { &mut self.crowd };
+        change(buckets, bucket, (polled, pool, slot), open, users);
         let backlog = match backlog {
             Some(Backlog::Live) => Some(&mut self.live_backlog),
             Some(Backlog::History) => Some(&mut self.history_backlog),
             None => None,
         };
         let look = (look != NEVER).then_some((look, &mut self.looks));
-        let change = if put { PoolQueue::put } else { PoolQueue::take };
-        for (key, line) in look.into_iter().chain(backlog.map(|line| (ticket.into(), line))) {
-            change(line, (key, pool, slot), open, users);
+        let change = if put { PoolQueue::put } else { PoolQueue::remove };
+        for (key, queue) in look.into_iter().chain(backlog.map(|queue| (ticket.into(), queue))) {
+            change(queue, (key, pool, slot), open, users);
         }
     }
 
@@ -601,12 +597,22 @@ impl Schedule {
     }
 }
 
-/// How long a user was not heard of.
-fn silence(user: &User, now: Ticks) -> Duration {
-    Duration::from_nanos(u64::try_from(now - user.polled).unwrap_or(0))
+impl ScheduledPool {
+    /// Learns from a user's poll, for the user and for the pool, and moves the user to its new bucket.
+    fn learn_from_poll(&mut self, user: &mut ScheduledUser, answer: PollAnswer<'_>, price: f64, now: Ticks) {
+        let silence = user.silence(now);
+        let lesson = if user.activity.is_known() { silence.as_secs_f64() / Schedule::LESSON } else { 1.0 };
+        user.activity.polled(silence, answer.found, answer.whole);
+        user.activity.teach(&mut self.rate_prior, lesson.min(1.0));
+        self.census.leave(user.bucket);
+        user.bucket = Schedule::bucket(&user.activity, &self.rate_prior, price);
+        self.census.join(user.bucket);
+        user.polled = now;
+        user.flags.set(UserFlags::ANSWERED, true);
+    }
 }
 
-/// A number of users, as good as exact.
+/// A number of users as a float, exact up to 2^32.
 fn count(users: usize) -> f64 {
     f64::from(u32::try_from(users).unwrap_or(u32::MAX))
 }
@@ -619,8 +625,8 @@ mod tests {
     const ALL: Allowed = Allowed { live: true, history: true };
     const MIN_INTERVAL: Duration = Duration::from_secs(15);
     const MAX_INTERVAL: Duration = Duration::from_secs(3600);
-    const NOTHING: Answer = Answer { next_look: None, backlog: None, calls: 1, found: &[], whole: true };
-    const DONE: Ended = Ended::Answered(NOTHING);
+    const NOTHING: PollAnswer = PollAnswer { next_look: None, backlog: None, calls: 1, found: &[], whole: true };
+    const DONE: TurnEnded = TurnEnded::Answered(NOTHING);
 
     fn schedule(users: u32, now: Instant) -> Schedule {
         let mut schedule = Schedule::new(Intervals { min: MIN_INTERVAL, max: MAX_INTERVAL });
@@ -657,19 +663,19 @@ mod tests {
         let of_the_crowd = |schedule: &mut Schedule, after: u64, turns: u32| -> u32 {
             let now = start + seconds(after);
             let polls = (0..turns).map(|_| {
-                let (user, lane) = schedule.next(now, ALL).expect("somebody is due");
+                let (user, lane) = schedule.next(now, ALL).expect("a user is due");
                 schedule.ended(user, lane, DONE, now);
                 u32::from(user.0 >= 20)
             });
             polls.sum()
         };
-        // The first round, in which everybody is a newcomer, and one more.
+        // The first round, in which all users are newcomers, and one more.
         assert_eq!((of_the_crowd(&mut schedule, 0, 20), of_the_crowd(&mut schedule, 20, 20)), (0, 0));
         (20..120).for_each(|user| schedule.join(POOL, UserSlot(user), ActivityEstimate::UNKNOWN, start + seconds(20)));
-        assert_eq!(of_the_crowd(&mut schedule, 34, 10), 10, "nobody else is due");
+        assert_eq!(of_the_crowd(&mut schedule, 34, 10), 10, "no other user is due");
         assert_eq!(of_the_crowd(&mut schedule, 36, 40), 20, "every other turn");
-        assert_eq!(of_the_crowd(&mut schedule, 36, 20), 20, "nobody else is due any more");
-        // Who was asked once is of the crowd still, while some of it were not asked.
+        assert_eq!(of_the_crowd(&mut schedule, 36, 20), 20, "no other user is due any more");
+        // A user that was polled once stays in the crowd while others of it were not polled.
         assert_eq!(of_the_crowd(&mut schedule, 60, 40), 20);
     }
 
@@ -691,7 +697,7 @@ mod tests {
         let mut schedule = schedule(50, start);
         let (user, lane) = schedule.next(start, ALL).unwrap();
         let look = start + seconds(60);
-        schedule.ended(user, lane, Ended::Answered(Answer { next_look: Some(look), ..NOTHING }), start);
+        schedule.ended(user, lane, TurnEnded::Answered(PollAnswer { next_look: Some(look), ..NOTHING }), start);
         let now = start + seconds(61);
         let first_two = [schedule.next(now, ALL).unwrap().0, schedule.next(now, ALL).unwrap().0];
         assert!(first_two.contains(&user), "{first_two:?}");
@@ -703,7 +709,7 @@ mod tests {
         let start = Instant::now();
         let mut schedule = schedule(40, start);
         let (walker, lane) = schedule.next(start, ALL).unwrap();
-        let open = Ended::Answered(Answer { backlog: Some(Backlog::History), ..NOTHING });
+        let open = TurnEnded::Answered(PollAnswer { backlog: Some(Backlog::History), ..NOTHING });
         schedule.ended(walker, lane, open, start);
         let mut backlog = 0;
         for _ in 0..32 {
@@ -728,14 +734,14 @@ mod tests {
         schedule.join(PoolSlot(1), other, ActivityEstimate::UNKNOWN, start + seconds(1));
         let (failed, lane) = schedule.next(start, ALL).unwrap();
         schedule.hold(POOL, start + seconds(30));
-        schedule.ended(failed, lane, Ended::Postponed, start);
+        schedule.ended(failed, lane, TurnEnded::Postponed, start);
         assert_eq!(schedule.next(start + seconds(2), ALL), Some((other, Lane::Poll)));
         assert_eq!(schedule.next(start + seconds(29), ALL), None);
         let later = start + seconds(30);
         let (probe, lane) = schedule.next(later, ALL).unwrap();
         assert_eq!(schedule.next(later, ALL), None, "one probe at a time");
         schedule.ended(probe, lane, DONE, later);
-        assert!(schedule.next(later, ALL).is_some() && schedule.next(later, ALL).is_some(), "and then everybody");
+        assert!(schedule.next(later, ALL).is_some() && schedule.next(later, ALL).is_some(), "and then every user");
     }
 
     #[test]
@@ -747,7 +753,7 @@ mod tests {
         schedule.ended(user, lane, DONE, start);
         let (last, lane) = schedule.next(start, ALL).unwrap();
         assert_ne!(last, user);
-        schedule.ended(last, lane, Ended::Failed { pause: seconds(3600) }, start);
+        schedule.ended(last, lane, TurnEnded::Failed { pause: seconds(3600) }, start);
         assert_eq!(schedule.next(start + seconds(3599), ALL), None);
     }
 }

@@ -1,29 +1,30 @@
-//! Which share of the users an instance follows, and what a ledger remembers of the shares that it had.
+//! The share of the users that an instance polls, and the shares that a ledger had before.
 //!
-//! Pure. Every instance lists all users and keeps those that the jump consistent hash gives it (Lamping and Veach, "A Fast,
-//! Minimal Memory, Consistent Hash Algorithm", 2014): the shares are even, and when the count grows from m to n, only m/n of
-//! the users stay where they were and the others all go to the new shards; nobody moves between old ones. The key is a
-//! SHA-256 of pool and username, so that it is the same in every build, on every machine, for ever.
+//! Pure. Every instance lists all users and keeps those that the jump consistent hash gives it (Lamping and Veach, "A
+//! Fast, Minimal Memory, Consistent Hash Algorithm", 2014, <https://arxiv.org/abs/1406.2294>). The shares are even.
+//! When the count grows from m to n, m/n of the users stay where they were, and the others move to the new shards. No
+//! user moves between old shards. The key is a SHA-256 of pool and username, so it is the same in every build and on
+//! every machine.
 //!
-//! A shard knows nothing of the others. What it has to know when the count changes it can work out: [`Shares`] are those
-//! that its ledger had, and tell of every user since when it has been this ledger's without a break.
+//! A shard knows nothing about the others. When the count changes, it needs only the shares that its own ledger had
+//! ([`Shares`]). They tell for every user since when that user has been in this ledger's share without a break.
 //!
 //! ```text
 //!   ledger of shard 1     of 3         of 2         of 3
 //!   user a                ours -------------------------->   always ours: its cursor goes on
-//!   user b                ours         others'      ours ->   since the last change: what is stored of it is out of date,
-//!   user c                others'      ours ------------->   since the first change     others have counted meanwhile
+//!   user b                ours         others'      ours ->   since the last change: its stored cursor is stale
+//!   user c                others'      ours ------------->   since the first change: another shard had it before
 //! ```
 
 use sha2::{Digest as _, Sha256};
 
 use crate::event::UnixMillis;
 
-/// Most shards: at this number a shard of the default budget makes one call in three minutes.
+/// The largest number of shards. At this number a shard of the default budget makes one call in three minutes.
 pub const COUNT_MAX: u32 = 1000;
 
-/// Changes of a ledger's share that are remembered. Whoever was another's only before these
-/// counts as never moved: by then (`discovery.forget_after`) what was stored of it is forgotten.
+/// The number of changes of a ledger's share that are remembered. A user that was in another share only before these
+/// counts as never moved. By then its stored cursor is forgotten (`discovery.forget_after`).
 const REMEMBERED_MAX: usize = 32;
 
 /// One share of the users: `index` of `count`.
@@ -34,30 +35,30 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Everybody.
+    /// The share of a single instance: all users.
     pub const WHOLE: Self = Self { index: 0, count: 1 };
 
-    /// Share `index` of `count`; None unless `index` is below `count`, and that at most [`COUNT_MAX`].
+    /// Makes share `index` of `count`; None unless `index` is below `count`, and `count` is at most [`COUNT_MAX`].
     pub fn new(index: u32, count: u32) -> Option<Self> {
         (index < count && count <= COUNT_MAX).then_some(Self { index, count })
     }
 
-    /// Which share, from 0 on.
+    /// The share's number, from 0 to `count` - 1.
     pub fn index(self) -> u32 {
         self.index
     }
 
-    /// How many shares there are.
+    /// The number of shares, from 1 to [`COUNT_MAX`].
     pub fn count(self) -> u32 {
         self.count
     }
 
-    /// Whether it is everybody.
+    /// Whether the share holds all users.
     pub fn is_whole(self) -> bool {
         self.count == 1
     }
 
-    /// Whether a user is in it.
+    /// Whether a user is in the share.
     pub fn holds(self, pool_id: &str, username: &str) -> bool {
         self.is_whole() || self.holds_key(key(pool_id, username))
     }
@@ -66,7 +67,7 @@ impl Shard {
         jump(key, self.count) == self.index
     }
 
-    /// Its part of a rate that is for the whole deployment.
+    /// The share's part of a rate for the whole deployment, in the same unit.
     pub fn part_of(self, per_second: f64) -> f64 {
         per_second / f64::from(self.count)
     }
@@ -79,7 +80,7 @@ impl std::fmt::Display for Shard {
 }
 
 /// The number at the end of a StatefulSet pod's name, such as 2 of `exporter-2`: digits behind the last hyphen, without
-/// zeros before them.
+/// leading zeros. None for any other name.
 pub fn index_in(pod_name: &str) -> Option<u32> {
     let (name, ordinal) = pod_name.rsplit_once('-')?;
     let is_canonical = ordinal == "0" || !ordinal.starts_with('0');
@@ -87,13 +88,14 @@ pub fn index_in(pod_name: &str) -> Option<u32> {
     if name.is_empty() || !is_canonical || !is_number { None } else { ordinal.parse().ok() }
 }
 
-/// A pool id holds no zero byte, so no two users have the same text.
+/// The key of a user. A pool id contains no zero byte, so no two users hash the same text.
 fn key(pool_id: &str, username: &str) -> u64 {
     let digest = Sha256::new().chain_update(pool_id).chain_update([0]).chain_update(username).finalize();
     digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
-/// The paper's function, word for word: where the key jumps to as the count grows, the last time below `count`.
+/// The paper's function, word for word. As the count grows, the key jumps from share to share; the answer is the last
+/// one below `count`.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
@@ -110,27 +112,27 @@ fn jump(mut key: u64, count: u32) -> u32 {
     bucket as u32
 }
 
-/// The shares that a ledger had of a pool, the present one last, each with the time of the start that began it.
+/// The shares that a ledger had of a pool, the present one last, each with the time of the process start that began it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Shares(Vec<(Shard, UnixMillis)>);
 
 impl Shares {
-    /// Of a pool that is followed from `since` on.
+    /// Begins with the share of a pool that is followed from `since` on.
     pub fn begun(shard: Shard, since: UnixMillis) -> Self {
         Self(vec![(shard, since)])
     }
 
-    /// As they were remembered; None of none.
+    /// Restores the stored shares; None if there are none.
     pub fn remembered(shares: Vec<(Shard, UnixMillis)>) -> Option<Self> {
         (!shares.is_empty()).then_some(Self(shares))
     }
 
-    /// To be remembered.
+    /// The shares to store, oldest first.
     pub fn as_slice(&self) -> &[(Shard, UnixMillis)] {
         &self.0
     }
 
-    /// Takes note of the share at a start; whether it is another one.
+    /// Accounts for the share at a process start. Answers whether it differs from the latest one.
     pub fn go_on_with(&mut self, shard: Shard, now: UnixMillis) -> bool {
         let Some(&(latest, since)) = self.0.last() else { return false };
         if latest == shard {
@@ -139,19 +141,20 @@ impl Shares {
         if self.0.len() == REMEMBERED_MAX {
             self.0.remove(0);
         }
-        // A clock that went back must not put the change before what it follows.
+        // A clock that went back must not put the change before the one that it follows.
         self.0.push((shard, now.max(since)));
         true
     }
 
-    /// Since which change a user has been in this ledger's share without a break; None: as long as there is memory of it.
+    /// The time of the change since which a user has been in this ledger's share without a break. None if it has been
+    /// there for as long as the ledger remembers.
     pub fn moved_in(&self, pool_id: &str, username: &str) -> Option<UnixMillis> {
         if let [(shard, since)] = self.0.as_slice() {
             return (!shard.holds(pool_id, username)).then_some(*since);
         }
         let key = key(pool_id, username);
         let earlier = self.0.iter().rposition(|(shard, _)| !shard.holds_key(key))?;
-        // Of one who is not in the present share either, the latest change is the one that matters.
+        // For a user who is not in the present share either, the latest change counts.
         self.0.get(earlier + 1).or(self.0.last()).map(|(_, since)| *since)
     }
 }

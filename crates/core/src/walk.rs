@@ -1,6 +1,6 @@
-//! The rules of a walk: from a page and a cursor to what is new, what is revised, when to stop, and the next cursor.
+//! The rules of a walk: from a page and a cursor to the new events, the revisions, the end, and the next cursor.
 //!
-//! Pure; the first thing to get right. A walk reads down from the newest event until it meets what is known:
+//! Pure. A walk reads down from the newest event until it meets events that are known:
 //!
 //! | an event of the page | is |
 //! |---|---|
@@ -8,199 +8,143 @@
 //! | remembered, in progress, with an outcome that was told | known: an outcome is final |
 //! | remembered, in another state | a *revision* |
 //! | not remembered, from the walk's lower bound to its lower edge, or above it where every taken event is remembered | *new*: taken |
-//! | not remembered, elsewhere | taken before and forgotten, another walk's, or older than anybody wants: passed |
+//! | not remembered, elsewhere | taken before and forgotten, another walk's, or older than wanted: passed |
 //!
-//! An event is its [`EventKey`], whatever date it is shown with: the table asks for the key first and for the date only where
-//! the key is not remembered. A history that shows one event in several states, or with several dates, therefore gives at
-//! most one record for each state and then none.
+//! An event is its [`EventKey`], whatever date it is shown with. The table asks for the key first, and for the date
+//! only where the key is not remembered. So a history that shows one event in several states, or with several dates,
+//! gives at most one record for each state and then none.
 //!
-//! A poll starts with its lower edge above everything; its lower bound is the watermark. Each page is committed when it was read,
-//! and what is left of a walk that was cut short (crash, stop, error, page limit) is in the cursor as an [`OpenWalk`]. To
-//! resume it is to walk again with a lower lower edge: the same rules. A token that is refused, has expired or repeats itself
-//! is dropped: the walk goes down from the top again, passing what lies above its lower edge.
+//! A poll starts with its lower edge above everything, and its lower bound is the watermark. Each page is committed
+//! when it was read. A crash, a stop, an error or the page limit can cut a walk short. The cursor then holds the rest
+//! of it as an [`OpenWalk`]. To resume it is to walk again with a lower edge further down: the same rules hold. A token
+//! is dropped when it is refused, has expired or repeats itself. The walk then goes down from the top again, and passes
+//! everything above its lower edge.
 //!
-//! A stretch that an operator has rewound ([`Cursor::rewind`]) is walked the same way, with another table: what is
-//! remembered there, and what is below the watermark and outside every open walk, was taken; it is told *again*, to be logged
-//! and not counted. A revision is one, as everywhere. The rest is left to those who have yet to take it.
+//! A stretch that an operator has rewound ([`Cursor::rewind`]) is walked in the same way, with another table. Two kinds
+//! of events were taken there: those that are remembered, and those below the watermark and outside every open walk.
+//! They are told *again*, to be logged and not counted. A revision is one, as everywhere. All other events are left to
+//! the poll or open walk that has yet to take them.
 //!
-//! Nothing is trusted that is not promised: whole pages are judged, so order inside a page does not matter; a page out of
-//! order is counted and obliges to read one more; several events may share a millisecond; a page may be empty.
+//! The service promises no order. So whole pages are judged, and the order inside a page does not matter. A page out of
+//! order is counted, and one more page is read after it. Several events may share a millisecond, and a page may be
+//! empty.
 //!
-//! No date is trusted either. What an event's date would move is held at the *time of reading*, the time of the walk's first
-//! page ([`Page::read_at`]): an event dated ahead is taken and counted live, and moves neither the watermark nor the end of the
-//! next poll beyond that time. The time of reading is the service's own, where its answer says so, because it dates the
-//! events too. The local clock may be wrong by hours:
+//! No date is trusted either. An event's date moves nothing beyond the *time of reading*, which is the time of the
+//! walk's first page ([`Page::read_at`]). An event dated ahead is taken and counted live, and moves neither the
+//! watermark nor the end of the next poll beyond that time. The time of reading is the service's own where its answer
+//! says so, because the service dates the events too. The local clock may be wrong by hours:
 //!
 //! | local clock | alone | beside the service's |
 //! |---|---|---|
-//! | ahead | an event dated ahead could lift the watermark above events to come | has no say |
-//! | behind | the watermark stays low, and what is remembered grows | has no say |
+//! | ahead | an event dated ahead could lift the watermark above events to come | has no effect |
+//! | behind | the watermark stays low, and more events are remembered | has no effect |
 //!
-//! Only waiting is measured by the local clock, from the moment a page was received.
+//! The local clock measures only waiting, from the moment at which a page was received.
 
 pub mod page_size;
+mod page_span;
+mod rules;
+mod take;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use crate::cursor::{Cursor, Dates, LastSeen, OpenWalk, Sighting, Watch};
-use crate::event::{AuthEvent, EventKey, EventResponse, EventType, Facts, Label, MutableDigest, UnixMillis};
+use self::page_span::PageSpan;
+pub use self::rules::Rules;
+use crate::cursor::{Cursor, Dates, OpenWalk, Sighting};
+use crate::event::{AuthEvent, EventKey, Facts, UnixMillis};
 use crate::page::{Page, PageToken};
-
-/// What the operator may set of the rules.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rules {
-    /// How far behind the newest event a poll re-reads (`poll.overlap`).
-    pub overlap: Duration,
-    /// How long an event in progress is watched (`poll.settle`).
-    pub settle: Duration,
-    /// Events at or after this time are live, whatever the cursor says (`pools[].followed_since`).
-    pub followed_since: Option<UnixMillis>,
-}
-
-impl Rules {
-    /// An overlap of several pages is read in full at most this often: an attack of 3,000 events an hour would otherwise
-    /// cost 50 calls a poll.
-    pub const REREAD_EVERY: Duration = Duration::from_mins(5);
-
-    /// Open walks of one user. At the bound the user's next turn finishes one before it polls the top.
-    pub const OPEN_WALKS_MAX: usize = 4;
-
-    /// A sign-up code lives 24 hours, and the event waits for it.
-    const SIGN_UP_SETTLE: Duration = Duration::from_hours(25);
-
-    /// A code for a forgotten password lives one hour.
-    const FORGOT_PASSWORD_SETTLE: Duration = Duration::from_mins(65);
-
-    /// Ages at which a watched event is looked at; from the last on, each time that much later.
-    const LOOKS: [Duration; 5] = [
-        Duration::from_mins(1),
-        Duration::from_mins(2),
-        Duration::from_mins(5),
-        Duration::from_mins(15),
-        Duration::from_mins(30),
-    ];
-
-    /// Pause between looks for an event whose watch has ended but which no poll has reached yet.
-    const LAST_LOOK_EVERY: Duration = Duration::from_mins(5);
-
-    /// Polls that set out for a last look and did not get there before what is known is taken as final. Attempts, not
-    /// time: an exporter that was down for a day still looks.
-    pub const LAST_LOOKS_MAX: u32 = 12;
-
-    /// How long an event in progress is watched, from its creation on.
-    fn watch_for(&self, facts: &Facts) -> Duration {
-        match facts.event_type {
-            Label::Known(EventType::SignUp) => Self::SIGN_UP_SETTLE,
-            Label::Known(EventType::ForgotPassword) => Self::FORGOT_PASSWORD_SETTLE,
-            _ => self.settle,
-        }
-    }
-
-    /// The watch of an event at first sight. Its age is what the service's clock says, and none if its date is ahead; from
-    /// then on the local clock measures.
-    fn watch(&self, facts: &Facts, created: UnixMillis, page: &Page) -> Watch {
-        let until = page.received.minus(page.read_at().since(created)).plus(self.watch_for(facts));
-        Watch { until, next_look: self.next_look(facts, until, page.received), last_looks: 0 }
-    }
-
-    /// When a watched event is looked at next.
-    fn next_look(&self, facts: &Facts, until: UnixMillis, now: UnixMillis) -> UnixMillis {
-        if now >= until {
-            return now.plus(Self::LAST_LOOK_EVERY);
-        }
-        let age = now.since(until.minus(self.watch_for(facts)));
-        let [.., step] = Self::LOOKS;
-        let next_age = Self::LOOKS
-            .into_iter()
-            .find(|look| *look > age)
-            .unwrap_or_else(|| step * (u32::try_from(age.as_secs() / step.as_secs()).unwrap_or(u32::MAX - 1) + 1));
-        // From now on rather than from its creation: the clock may have been set back since.
-        now.plus(next_age.saturating_sub(age)).min(until)
-    }
-
-    /// Whether a look that was planned for `planned` is due. None is planned further ahead than the longest pause between
-    /// two; one that lies there was planned before the clock was set back, which must not put it off.
-    fn is_due(planned: UnixMillis, now: UnixMillis) -> bool {
-        let [.., longest_pause] = Self::LOOKS;
-        planned <= now || planned > now.plus(longest_pause)
-    }
-}
 
 /// One sighting that is to be logged and counted.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Finding {
-    /// The event as the page told it.
+    /// The event as the page shows it.
     pub event: AuthEvent,
-    /// 0 at first sight.
+    /// 0 at first sight, then 1 more for each revision.
     pub revision: u32,
     /// False for history, which is logged but never counted as live.
     pub live: bool,
-    /// What the counters know of it now.
+    /// The event as the counters see it now.
     pub facts: Facts,
-    /// What they knew before; None at first sight.
+    /// The event as the counters saw it before; None at first sight.
     pub before: Option<Facts>,
-    /// Whether a first sight came behind the newest event known, where everything had been read.
+    /// Whether a new event is older than the newest event known before, where everything had been read.
     pub late: bool,
 }
 
-/// What one page gave.
+/// The result of one page.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Taken {
     /// New events and revisions, in the page's order.
     pub findings: Vec<Finding>,
-    /// Events of a rewound stretch: to log once more, and to count nowhere.
+    /// Events of a rewound stretch, to be logged once more and not counted.
     pub again: Vec<Finding>,
     /// Live events whose watch ended while they were still in progress.
     pub unfinished: Vec<Facts>,
-    /// Events that told nothing new.
+    /// The number of events that told nothing new.
     pub known: usize,
     /// Whether the page was not newest first, in itself or against the page before.
     pub out_of_order: bool,
-    /// Whether the service gave back the token it was asked with; the walk has dropped it.
+    /// Whether the service gave back the token that it was asked with. The walk has dropped that token.
     pub token_repeated: bool,
-    /// Whether the cursor is another than before and must be written.
+    /// Whether the cursor differs from the one before and must be written.
     pub cursor_changed: bool,
     /// What to do next.
     pub next: Next,
 }
 
-/// What a walk wants after a page.
+impl Taken {
+    /// The result of a page on which nothing was found.
+    const NOTHING: Self = Self {
+        findings: Vec::new(),
+        again: Vec::new(),
+        unfinished: Vec::new(),
+        known: 0,
+        out_of_order: false,
+        token_repeated: false,
+        cursor_changed: false,
+        next: Next::Finished,
+    };
+}
+
+/// Whether a walk goes on after a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Next {
-    /// The next page, see [`Walk::token`]. The turn may also end here: what is left is in the cursor.
+    /// It goes on with the next page, see [`Walk::token`]. The turn may also end here, because the cursor holds the
+    /// rest of the walk.
     Page,
-    /// Nothing: the walk has met what is known.
+    /// It has met what is known, and is finished.
     Finished,
 }
 
-/// What a walk is for: decides its bounds and its lane.
+/// The purpose of a walk, which decides its bounds and its lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// From the top to what is known.
+    /// Reads from the top down to what is known.
     Poll,
-    /// On with a stretch that was cut short, in the lane for backlog.
+    /// Continues a stretch that was cut short, in the lane for backlog.
     Backlog,
-    /// Over a stretch that was taken before, to log it again; in the same lane, when nothing else is left there.
+    /// Reads a stretch that was taken before, to log it again. It uses the lane for backlog when no backlog is left
+    /// there.
     Redelivery,
 }
 
-/// A walk under way, from its first page to its last in one turn of its user. Dropping it at any moment is safe.
+/// A walk under way, from its first page to its last in one turn of its user. It may be dropped at any moment.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Walk {
     kind: Kind,
-    /// Where the next page starts; None: at the top.
+    /// The token of the next page; None: at the top.
     token: Option<PageToken>,
-    /// The oldest time that was read. Above it nothing is taken that may have been forgotten.
+    /// The oldest time that was read. Above it the walk takes no event that may have been forgotten.
     lower_edge: UnixMillis,
     lower_edge_before: UnixMillis,
-    /// Nothing below it is taken.
+    /// The walk takes no event below this time.
     lower_bound: UnixMillis,
-    /// What has to be read through. Above the lower bound only in a poll that leaves the overlap's depth for later.
+    /// The time down to which the walk has to read. It lies above the lower bound only in a poll that leaves the
+    /// overlap's depth for later.
     end: UnixMillis,
-    /// A poll whose end is the watermark.
+    /// Whether this is a poll that ends at the watermark.
     full: bool,
-    /// Watched events that this poll shall find, and the time down to which it reads for each.
+    /// The watched events that this poll looks for, and the time down to which it reads for each.
     looks: BTreeMap<EventKey, UnixMillis>,
     /// When its first page was read.
     read_at: UnixMillis,
@@ -208,7 +152,7 @@ pub struct Walk {
     newest_before: Option<UnixMillis>,
     /// The oldest time of the page before.
     previous_oldest: Option<UnixMillis>,
-    /// What the cursor holds of this walk.
+    /// The part of the cursor that holds this walk.
     stored: Option<OpenWalk>,
     pages: u32,
 }
@@ -251,7 +195,7 @@ impl Walk {
         }
     }
 
-    /// Goes on with the newest open walk, if there is one, or else with what is to be logged again.
+    /// Continues the newest open walk; without one, the stretch that is to be logged again. None if there is neither.
     pub fn resume(cursor: &Cursor) -> Option<Self> {
         let backlog = cursor.open.iter().max_by_key(|open| open.lower_edge).map(|open| (Kind::Backlog, open));
         let (kind, open) = backlog.or(cursor.redelivery.as_ref().map(|open| (Kind::Redelivery, open)))?;
@@ -272,12 +216,12 @@ impl Walk {
         })
     }
 
-    /// What this walk is for.
+    /// The purpose of this walk.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
-    /// Where the next page starts; None: at the top.
+    /// The token of the next page; None: at the top.
     pub fn token(&self) -> Option<&PageToken> {
         self.token.as_ref()
     }
@@ -287,9 +231,10 @@ impl Walk {
         self.pages
     }
 
-    /// How many remembered events a short first page has to show, to tell all that a full one would: those above the watermark.
-    /// None where only a full page will do, because something lies deeper that is remembered or still to be taken: a watched event,
-    /// an open walk, an event without a date.
+    /// The number of remembered events above the watermark, all of which a short first page has to show.
+    ///
+    /// None where only a full page tells everything, because something deeper is remembered or still to be taken: a
+    /// watched event, an open walk, an event without a date.
     pub fn known_above(&self, cursor: &Cursor) -> Option<usize> {
         let from_the_top = self.kind == Kind::Poll && self.pages == 0;
         let is_above =
@@ -298,36 +243,38 @@ impl Walk {
         (from_the_top && nothing_deeper).then_some(cursor.seen.len())
     }
 
-    /// Whether this page reaches below everything that the walk is about, which ends it. A short page that does not is not to be
-    /// taken: it says less than a full one, and its token may be good for no more than it held.
+    /// Whether this page reaches below everything that the walk is about, which ends the walk.
+    ///
+    /// A short page that does not must not be taken. It says less than a full page, and its token may be valid only for
+    /// its own size.
     pub fn ends_with(&self, page: &Page) -> bool {
-        // A full page might show what is remembered a little below, too.
+        // A full page might also show what is remembered a little below.
         let lowest = self.lower_bound.minus(Cursor::DATE_DRIFT);
         let deepest = self.deepest_look().map_or(lowest, |look| lowest.min(look));
-        Span::of(page, self.previous_oldest).reads_through(deepest)
+        PageSpan::of(page, self.previous_oldest).reads_through(deepest)
     }
 
     fn deepest_look(&self) -> Option<UnixMillis> {
         self.looks.values().min().copied()
     }
 
-    /// Whether it has met a date: until then there is nothing that it could leave open.
+    /// Whether the walk has met a date. Until then it has nothing to leave open.
     pub fn has_lower_edge(&self) -> bool {
         self.lower_edge < UnixMillis::MAX
     }
 
-    /// Whether this walk has read below where it began: on its way from the top it has not, for a while.
+    /// Whether this walk has read below its starting point. A walk that begins again at the top has not for a while.
     pub fn got_further(&self) -> bool {
         self.lower_edge < self.lower_edge_before
     }
 
-    /// Whether this poll is its user's first: all it can find behind the first page is history or backlog.
+    /// Whether this poll is its user's first. Behind its first page it can find only history and backlog.
     pub fn is_first(&self) -> bool {
         self.kind == Kind::Poll && self.newest_before.is_none()
     }
 
-    /// Drops a token that the service refused. Backlog goes on from the top, now and after a restart; a poll has to be
-    /// begun anew, and what it left open is in the cursor.
+    /// Drops a token that the service refused. Backlog goes on from the top, now and after a restart. A poll has to
+    /// begin anew; the cursor holds what it left open.
     ///
     /// Answers whether the walk can go on.
     pub fn token_refused(&mut self, cursor: &mut Cursor) -> bool {
@@ -341,291 +288,19 @@ impl Walk {
         }
         self.kind != Kind::Poll
     }
-
-    /// Judges every event of a page, moves the cursor, and says what to log and count.
-    ///
-    /// The cursor and what it accounts for are one commit; a page whose commit is lost is simply read again.
-    pub fn take(&mut self, cursor: &mut Cursor, page: &Page, rules: &Rules) -> Taken {
-        let before = cursor.clone();
-        let now = page.received;
-        let asked_with = self.token.clone();
-        let first_page = self.pages == 0;
-        self.pages = self.pages.saturating_add(1);
-        if let Some(stored) = self.stored.take() {
-            cursor.open.retain(|open| *open != stored);
-            cursor.redelivery.take_if(|open| *open == stored);
-        }
-
-        let mut taken = Taken {
-            findings: Vec::new(),
-            again: Vec::new(),
-            unfinished: Vec::new(),
-            known: 0,
-            out_of_order: false,
-            token_repeated: false,
-            cursor_changed: false,
-            next: Next::Finished,
-        };
-        if first_page {
-            self.read_at = page.read_at();
-            self.set_right(cursor, page);
-            self.count_the_attempt(cursor, now, rules, &mut taken);
-        }
-
-        for event in &page.events {
-            self.judge(cursor, event, page, rules, &mut taken);
-        }
-
-        // A lower edge is the time of an event; before the first one there is nothing to leave open.
-        let span = Span::of(page, self.previous_oldest);
-        taken.out_of_order = span.out_of_order;
-        self.lower_edge = self.lower_edge.min(span.lower_edge.unwrap_or(UnixMillis::MAX));
-        self.previous_oldest = span.lower_edge.or(self.previous_oldest);
-        taken.token_repeated = page.next.is_some() && page.next == asked_with;
-        self.token = page.next.clone().filter(|_| !taken.token_repeated);
-
-        let stretch_done = span.reads_through(self.end);
-        let looks_done = self.deepest_look().is_none_or(|look| span.reads_through(look));
-        if stretch_done && looks_done {
-            self.close_missed_looks(cursor, now, &mut taken);
-        } else {
-            taken.next = Next::Page;
-        }
-
-        if stretch_done {
-            self.cover(cursor, page.next.is_none());
-        } else if self.lower_edge < UnixMillis::MAX {
-            let open = OpenWalk { token: self.token.clone(), lower_edge: self.lower_edge, end: self.end };
-            match self.kind {
-                Kind::Poll | Kind::Backlog => cursor.open.push(open.clone()),
-                Kind::Redelivery => cursor.redelivery = Some(open.clone()),
-            }
-            self.stored = Some(open);
-        }
-        if self.kind == Kind::Poll {
-            if self.full && !stretch_done {
-                cursor.reread_at = now;
-            }
-            let is_through = stretch_done && (self.full || span.reads_through(self.lower_bound));
-            let is_left_open = self.full && self.stored.is_some();
-            if let (true, Some(last)) = (is_through || is_left_open, &cursor.last_seen) {
-                cursor.raise_watermark(last.time.minus(rules.overlap));
-            }
-        }
-        cursor.prune();
-        taken.cursor_changed = *cursor != before;
-        taken
-    }
-
-    /// Brings back what lies ahead of every clock, before anything is judged by it; see [`Cursor::set_right`].
-    fn set_right(&mut self, cursor: &mut Cursor, page: &Page) {
-        if self.kind != Kind::Poll {
-            return;
-        }
-        let Some(served) = page.served else { return };
-        if cursor.set_right(served, page.received) {
-            let begun_anew = Self::poll(cursor, page.received);
-            *self = Self { read_at: self.read_at, pages: self.pages, ..begun_anew };
-        }
-    }
-
-    /// Judges one event by the table above.
-    fn judge(&mut self, cursor: &mut Cursor, event: &AuthEvent, page: &Page, rules: &Rules, taken: &mut Taken) {
-        let (key, date) = (event.key(), date_of(event));
-        // A page may list an event below its place. At or above the watermark, and a little above the lower edge, an event that was
-        // taken is remembered, so one that is not is new. What is told again has a lower edge that is exact.
-        let is_forgotten = |time| time > self.lower_edge.plus(Cursor::DATE_DRIFT) && time < cursor.watermark;
-        let is_above = |time| time > self.lower_edge && (self.kind == Kind::Redelivery || is_forgotten(time));
-        let inside = date.map(|time| self.lower_bound <= time && !is_above(time));
-        if let Some(sighting) = cursor.seen.get_mut(&key) {
-            self.looks.remove(&key);
-            let digest = event.mutable_digest();
-            let is_revised = revise(sighting, digest, event, taken);
-            look(sighting, page.received, rules, taken);
-            if self.kind == Kind::Redelivery
-                && inside == Some(true)
-                && !is_revised
-                && let Some(revision) = sighting.revision_of(digest)
-            {
-                taken.again.push(again(event, revision, sighting.live, event.facts()));
-            }
-            match date {
-                Some(date) => sighting.shown_at(date),
-                None => cursor.keep_undated(key),
-            }
-            return;
-        }
-        if inside == Some(false) {
-            taken.known += 1;
-            return;
-        }
-        let is_open = date.is_some_and(|time| cursor.in_open_walk(time));
-        // An event without a CreationDate has no place in time: it is new unless remembered, and live.
-        let live_since = rules.followed_since.map_or(cursor.live_since, |since| since.min(cursor.live_since));
-        let live = date.is_none_or(|time| time >= live_since);
-        let facts = event.facts();
-        if self.kind == Kind::Redelivery {
-            taken.known += 1;
-            if date.is_some_and(|time| time < cursor.watermark) && !is_open {
-                taken.again.push(again(event, 0, live, facts));
-            }
-            return;
-        }
-        let late = self.kind == Kind::Poll
-            && self.newest_before.zip(date).is_some_and(|(newest, time)| time < newest)
-            && !is_open;
-        let mut sighting = Sighting {
-            dates: date.map(Dates::of),
-            digest: event.mutable_digest(),
-            former: Vec::new(),
-            revision: 0,
-            live,
-            facts: facts.clone(),
-            watch: None,
-        };
-        if let Some(created) = date.filter(|_| event.in_progress()) {
-            sighting.watch = Some(rules.watch(&facts, created, page));
-            look(&mut sighting, page.received, rules, taken);
-        }
-        taken.findings.push(Finding { event: event.clone(), revision: 0, live, facts, before: None, late });
-        cursor.seen.insert(key, sighting);
-        let Some(date) = date else { return cursor.keep_undated(key) };
-        // Only over events that were taken. What backlog passes on its way from the top was not, and a poll that took it for
-        // its end would leave it to the next full reading. And never beyond the time of reading, whatever the date says.
-        let time = date.min(self.read_at);
-        if cursor.last_seen.as_ref().is_none_or(|last| time > last.time) {
-            cursor.last_seen = Some(LastSeen { time, id: event.id.clone() });
-        }
-    }
-
-    /// At a poll's first page: puts off the looks it sets out for, so that one it cannot reach does not come at every
-    /// poll; and closes a watch whose last look was tried too often.
-    fn count_the_attempt(&mut self, cursor: &mut Cursor, now: UnixMillis, rules: &Rules, taken: &mut Taken) {
-        self.looks.retain(|key, _| {
-            let Some(sighting) = cursor.seen.get_mut(key) else { return false };
-            let Some(watch) = &mut sighting.watch else { return false };
-            watch.next_look = rules.next_look(&sighting.facts, watch.until, now);
-            watch.last_looks += u32::from(now >= watch.until);
-            if watch.last_looks > Rules::LAST_LOOKS_MAX {
-                close_watch(sighting, taken);
-                return false;
-            }
-            true
-        });
-    }
-
-    /// Watched events that were not where they should be: deleted, or expired. If their time is over, what is known of
-    /// them is final.
-    fn close_missed_looks(&mut self, cursor: &mut Cursor, now: UnixMillis, taken: &mut Taken) {
-        for (key, _) in std::mem::take(&mut self.looks) {
-            if let Some(sighting) = cursor.seen.get_mut(&key)
-                && sighting.watch.is_some_and(|watch| now >= watch.until)
-            {
-                close_watch(sighting, taken);
-            }
-        }
-    }
-
-    /// A poll that read through from the top to its end has finished every open walk inside that stretch.
-    fn cover(&self, cursor: &mut Cursor, end_of_history: bool) {
-        if self.kind == Kind::Poll {
-            let covered_from = if end_of_history { self.lower_bound } else { self.end };
-            cursor.open.retain(|open| open.end < covered_from);
-        }
-    }
 }
 
-/// How far down a page reaches.
-#[derive(Clone, Copy)]
-struct Span {
-    oldest: Option<UnixMillis>,
-    /// Above it nothing is left to read. The oldest time of a page in order. The newest of one that is not: an event dated
-    /// far behind says nothing of those that follow it, and a lower edge that is too high only makes more be remembered.
-    lower_edge: Option<UnixMillis>,
-    /// Not newest first, in itself or against the page before.
-    out_of_order: bool,
-    end_of_history: bool,
-}
-
-impl Span {
-    fn of(page: &Page, previous_oldest: Option<UnixMillis>) -> Self {
-        let times = || page.events.iter().filter_map(date_of);
-        let in_order = previous_oldest.into_iter().chain(times()).is_sorted_by(|newer, older| newer >= older);
-        let (oldest, newest) = (times().min(), times().max());
-        let lower_edge = if in_order { oldest } else { newest };
-        Self { oldest, lower_edge, out_of_order: !in_order, end_of_history: page.next.is_none() }
-    }
-
-    /// Whether nothing at or above `bound` is left to read.
-    fn reads_through(&self, bound: UnixMillis) -> bool {
-        self.end_of_history || (!self.out_of_order && self.oldest.is_some_and(|oldest| oldest < bound))
-    }
-}
-
-/// An event's CreationDate, below the end of the range, which stands for above every event.
-fn date_of(event: &AuthEvent) -> Option<UnixMillis> {
-    event.creation_date.map(|date| date.min(UnixMillis(i64::MAX - 1)))
-}
-
-/// The time down to which a watched event is looked for: a little below its date, which may move, and not above what was
-/// taken, where its date is ahead.
+/// The time down to which a poll reads for a watched event: a little below its date, which may move. Where the date is
+/// ahead of every taken event, the newest of those counts instead.
 fn look_down_to(dates: Option<Dates>, last_seen: Option<UnixMillis>) -> UnixMillis {
     let date = dates.map_or(UnixMillis::MAX, |dates| dates.newest);
     last_seen.map_or(date, |last| date.min(last)).minus(Cursor::DATE_DRIFT)
 }
 
-/// An event that is told once more: nothing of it has changed.
-fn again(event: &AuthEvent, revision: u32, live: bool, facts: Facts) -> Finding {
-    Finding { event: event.clone(), revision, live, before: Some(facts.clone()), facts, late: false }
-}
-
-/// Compares a remembered event with what the page says of it now; answers whether it is a revision.
-fn revise(sighting: &mut Sighting, digest: MutableDigest, event: &AuthEvent, taken: &mut Taken) -> bool {
-    let ended = matches!(sighting.facts.response, Label::Known(EventResponse::Pass | EventResponse::Fail))
-        && event.in_progress();
-    if ended || sighting.revision_of(digest).is_some() || sighting.former.len() >= Sighting::FORMER_MAX {
-        taken.known += 1;
-        return false;
-    }
-    let mut facts = event.facts();
-    // Counted when first true: what was found once stays found.
-    facts.compromised |= sighting.facts.compromised;
-    sighting.former.push(std::mem::replace(&mut sighting.digest, digest));
-    sighting.revision = sighting.revision.saturating_add(1);
-    if !event.in_progress() {
-        sighting.watch = None;
-    }
-    let before = std::mem::replace(&mut sighting.facts, facts);
-    taken.findings.push(Finding {
-        event: event.clone(),
-        revision: sighting.revision,
-        live: sighting.live,
-        facts: sighting.facts.clone(),
-        before: Some(before),
-        late: false,
-    });
-    true
-}
-
-/// A look at an event that is still watched, thus still in progress: waits on, or closes the watch when its time is over.
-fn look(sighting: &mut Sighting, now: UnixMillis, rules: &Rules, taken: &mut Taken) {
-    let Some(watch) = &mut sighting.watch else { return };
-    if now >= watch.until {
-        close_watch(sighting, taken);
-    } else if Rules::is_due(watch.next_look, now) {
-        watch.next_look = rules.next_look(&sighting.facts, watch.until, now);
-    }
-}
-
-fn close_watch(sighting: &mut Sighting, taken: &mut Taken) {
-    sighting.watch = None;
-    if sighting.live {
-        taken.unfinished.push(sighting.facts.clone());
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::event::Word;
 
@@ -740,6 +415,26 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_no_poll_reaches_is_unfinished_after_twelve_last_looks() {
+        let mut cursor = followed_user();
+        poll(&mut cursor, &page(NOON, &[event("a", NOON, "InProgress")], None));
+        let mut attempts = 0;
+        let unfinished = loop {
+            attempts += 1;
+            let now = NOON + 30 + attempts * 6;
+            // Each poll meets only newer events on its first page and is then cut short.
+            let mut walk = Walk::poll(&cursor, at(now));
+            let newer = event(&attempts.to_string(), now, "Pass");
+            let taken = walk.take(&mut cursor, &page(now, &[newer], Some("more")), &RULES);
+            cursor.open.clear();
+            if !taken.unfinished.is_empty() {
+                break taken.unfinished.len();
+            }
+        };
+        assert_eq!((attempts, unfinished), (13, 1));
+    }
+
+    #[test]
     fn a_page_out_of_order_is_judged_whole_and_obliges_to_read_on() {
         let mut cursor = followed_user();
         let events = [event("a", NOON - 700, "Pass"), event("b", NOON - 1, "Pass"), event("c", NOON - 2, "Pass")];
@@ -759,7 +454,7 @@ mod tests {
     #[test]
     fn a_short_page_will_do_that_shows_what_is_remembered_and_one_event_below() {
         let mut cursor = followed_user();
-        assert_eq!(known_above(&cursor, NOON), Some(0), "who never showed anything");
+        assert_eq!(known_above(&cursor, NOON), Some(0), "a user without any event so far");
         let events = [event("a", NOON - 1, "Pass"), event("b", NOON - 61, "Pass"), event("c", NOON - 90, "Pass")];
         poll(&mut cursor, &page(NOON, &events, None));
         assert_eq!(known_above(&cursor, NOON + 300), Some(2));
@@ -768,7 +463,7 @@ mod tests {
         assert!(ends(&events, Some("more")) && ends(&events[..2], None));
         assert!(!ends(&events[..2], Some("more")), "b lies at the watermark, and may be one of several");
         let [a, b, c] = events;
-        assert!(!ends(&[b, a, c], Some("more")), "who knows what follows, where order is not kept");
+        assert!(!ends(&[b, a, c], Some("more")), "without order, newer events may follow");
     }
 
     #[test]
@@ -796,7 +491,7 @@ mod tests {
         };
         assert_eq!(after(page(NOON, &[newest.clone(), event("a", NOON - 70, "Pass")], None)), Some(1));
         assert_eq!(after(page(NOON, &[newest.clone(), sign_up], None)), None, "it is watched");
-        assert_eq!(after(page(NOON, &[newest.clone(), undated], None)), None, "nobody knows where it stands");
+        assert_eq!(after(page(NOON, &[newest.clone(), undated], None)), None, "its place in time is unknown");
         assert_eq!(after(page(NOON, &[newest], Some("more"))), None, "a walk is open");
     }
 

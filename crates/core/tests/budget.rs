@@ -1,4 +1,5 @@
-//! The budget in virtual time: alone, and against the quota of the simulated Cognito with an application that calls, too.
+//! The budget in virtual time: alone, and against the quota of the simulated Cognito, which an application uses as
+//! well.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -7,12 +8,12 @@ use std::collections::BinaryHeap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use cognito_auth_core::budget::{Budget, Slot};
+use cognito_auth_core::budget::{Budget, CallSlot};
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_simulator::quota::{Category, Quotas};
 use proptest::prelude::*;
 
-/// Calls per second of virtual time, each made as soon as it may be, `late` after its slot.
+/// The number of calls in each second of virtual time. Each call starts `late` after its slot.
 fn run(budget: &mut Budget, start: Instant, seconds: u32, late: Duration) -> Vec<u32> {
     let mut made = vec![0; seconds as usize];
     let mut now = start;
@@ -84,6 +85,111 @@ fn it_comes_back_to_just_below_the_ceiling_stays_there_and_then_forgets_it() {
 }
 
 #[test]
+fn the_rate_follows_its_curve() {
+    let start = Instant::now();
+    let mut budget = Budget::new(100.0);
+    budget.throttled(start, start);
+    for (millis, expected) in [
+        (0, 70.0),
+        (10_000, 95.0 - 25.0 / 8.0),
+        (20_000, 95.0),
+        (90_000, 95.0),
+        (120_000, 95.0 + 30.0 / 27.0),
+        (135_000, 95.0 + 30.0 / 8.0),
+        (180_000, 100.0),
+    ] {
+        let rate = budget.rate_per_second(start + Duration::from_millis(millis));
+        assert!((rate - expected).abs() < 1e-9, "{rate} for {expected} after {millis} ms");
+    }
+}
+
+#[test]
+fn a_throttle_within_ten_seconds_of_another_halves_the_rate_and_a_later_one_leaves_seven_tenths() {
+    let start = Instant::now();
+    for (millis, left) in [(9_999, 0.5), (10_000, 0.7)] {
+        let mut budget = Budget::new(10.0);
+        budget.throttled(start, start);
+        let again = start + Duration::from_millis(millis);
+        let before = budget.rate_per_second(again);
+        budget.throttled(again, again);
+        let after = budget.rate_per_second(again);
+        assert!((after - before * left).abs() < 1e-9, "{after} of {before} after {millis} ms");
+    }
+}
+
+#[test]
+fn only_a_call_that_started_after_the_latest_throttle_can_be_another_one() {
+    let (start, ms) = (Instant::now(), Duration::from_millis(1));
+    let mut budget = Budget::new(10.0);
+    budget.throttled(start, start);
+    let slot = budget.reserve(start);
+    budget.throttled(start, start + 5 * ms);
+    assert!(!budget.is_void(&slot), "it was in flight");
+    budget.throttled(start + ms, start + 5 * ms);
+    assert!(budget.is_void(&slot));
+}
+
+#[test]
+fn a_throttle_is_followed_by_a_second_without_calls_or_by_the_usual_spacing_where_that_is_longer() {
+    let start = Instant::now();
+    for (limit, seconds) in [(10.0, 1.0), (0.5, 1.0 / 0.35)] {
+        let mut budget = Budget::new(limit);
+        budget.throttled(start, start);
+        let pause = budget.next_at(start).duration_since(start).as_secs_f64();
+        assert!((pause - seconds).abs() < 1e-6, "{pause} s at {limit}");
+    }
+}
+
+#[test]
+fn a_tenth_of_a_second_that_a_call_is_late_is_made_up_for_and_no_more() {
+    let start = Instant::now();
+    let at = |millis: u64| start + Duration::from_millis(millis);
+    for (late, start_of_next) in [(80, 200), (100, 200), (150, 250)] {
+        let mut budget = Budget::new(10.0);
+        budget.reserve(start);
+        let slot = budget.reserve(at(100 + late));
+        assert_eq!(slot.at, at(100 + late));
+        assert_eq!(budget.next_at(start), at(start_of_next), "{late} ms late");
+    }
+}
+
+#[test]
+fn no_throttle_lowers_the_rate_below_a_tenth_of_a_call_per_second_or_the_limit() {
+    let start = Instant::now();
+    for (limit, lowest) in [(5.0, 0.1), (0.1, 0.1), (0.05, 0.05)] {
+        let mut budget = Budget::new(limit);
+        for second in 0..20 {
+            let now = start + Duration::from_secs(second);
+            budget.throttled(now, now);
+        }
+        let rate = budget.rate_per_second(start + Duration::from_secs(19));
+        assert!((rate - lowest).abs() < 1e-9, "{rate} at {limit}");
+    }
+}
+
+#[test]
+fn a_budget_of_nothing_makes_a_call_a_day() {
+    let start = Instant::now();
+    let mut budget = Budget::new(0.0);
+    assert_eq!(budget.next_at(start), start);
+    budget.reserve(start);
+    assert_eq!(budget.next_at(start), start + Duration::from_hours(24));
+}
+
+#[test]
+fn another_limit_brings_the_next_call_forward_and_never_puts_it_off() {
+    let start = Instant::now();
+    for (before, after, seconds) in [(0.1, 2.0, 0.5), (2.0, 0.1, 0.5), (0.1, 0.2, 5.0)] {
+        let mut budget = Budget::new(before);
+        let slot = budget.reserve(start);
+        budget.set_limit(after, start);
+        assert!(budget.is_void(&slot));
+        let next = budget.next_at(start).duration_since(start).as_secs_f64();
+        assert!((next - seconds).abs() < 1e-6, "{next} s from {before} to {after}");
+    }
+}
+
+#[test]
 fn a_quota_that_is_used_up_costs_few_calls_and_is_found_again_when_it_is_free() {
     for limit in [0.05, 5.0, 50.0] {
         let start = Instant::now();
@@ -101,19 +207,19 @@ fn a_quota_that_is_used_up_costs_few_calls_and_is_found_again_when_it_is_free() 
     }
 }
 
-/// An account, its application, and an exporter that always has work; calls take 50 to 300 ms.
+/// An account, its application, and an exporter that always has work. A call takes 50 to 300 ms.
 #[derive(Clone, Copy, Debug)]
 struct Play {
     /// The account's limit, in requests per second.
     limit: u32,
-    /// What the application calls per second.
+    /// The application's calls per second.
     others: f64,
     /// The exporter's budget per second.
     budget: f64,
     seed: u64,
 }
 
-/// What came of a stretch of time.
+/// The result of one stretch of time.
 #[derive(Clone, Copy, Default, Debug)]
 struct Played {
     seconds: f64,
@@ -135,16 +241,16 @@ impl Played {
     }
 }
 
-/// What happens next, in milliseconds of virtual time.
+/// The next step of a worker. Times are in milliseconds of virtual time.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Step {
-    /// A worker wants to call; there are [`WORKERS`].
+enum CallStep {
+    /// A worker has work for a call; there are [`WORKERS`].
     Want,
     /// Its slot has come.
     Start(u64),
-    /// The call that started then reaches the service, and takes so long.
+    /// The call with this start reaches the service, and takes this long.
     Arrive(u64, u64),
-    /// It is answered: granted, or not.
+    /// The call with this start is answered: granted, or throttled.
     Answer(u64, bool),
 }
 
@@ -152,12 +258,13 @@ enum Step {
 const WORKERS: usize = 16;
 
 impl Play {
-    /// What the service allows the exporter.
+    /// The calls per second that the service allows the exporter.
     fn allowed(&self) -> f64 {
         (f64::from(self.limit) - self.others).min(self.budget)
     }
 
-    /// Plays to the end of the last of `stretches` (in seconds); `change` is told each second and may change the account.
+    /// Plays to the end of the last of `stretches` (in seconds). `change` is called for each second and may change the
+    /// account.
     fn play(&self, stretches: &[Range<u64>], mut change: impl FnMut(u64, &mut Quotas)) -> Vec<Played> {
         let start = Instant::now();
         let (at, ms) = (
@@ -172,7 +279,7 @@ impl Play {
         let mut played = vec![Played::default(); stretches.len()];
         let (mut second, mut in_second) = (0, 0);
         let mut slots = std::collections::HashMap::new();
-        let mut steps: BinaryHeap<_> = (0..WORKERS as u64).map(|worker| Reverse((0, worker, Step::Want))).collect();
+        let mut steps: BinaryHeap<_> = (0..WORKERS as u64).map(|worker| Reverse((0, worker, CallStep::Want))).collect();
         let end = stretches.iter().map(|stretch| stretch.end).max().unwrap_or_default() * 1000;
         while let Some(Reverse((now, worker, step))) = steps.pop() {
             if now >= end {
@@ -186,20 +293,20 @@ impl Play {
             let mut here: Vec<_> =
                 played.iter_mut().zip(stretches).filter(|(_, stretch)| stretch.contains(&second)).collect();
             let next = match step {
-                Step::Want => {
+                CallStep::Want => {
                     let slot = budget.reserve(at(now));
                     slots.insert(worker, slot);
-                    (ms(slot.at), Step::Start(0))
+                    (ms(slot.at), CallStep::Start(0))
                 }
-                Step::Start(_) if budget.is_void(&slots[&worker]) => (now, Step::Want),
-                Step::Start(_) => {
+                CallStep::Start(_) if budget.is_void(&slots[&worker]) => (now, CallStep::Want),
+                CallStep::Start(_) => {
                     in_second += 1;
                     here.iter_mut()
                         .for_each(|(played, _)| played.most_in_a_second = played.most_in_a_second.max(in_second));
                     let latency = random.u64(50..300);
-                    (now + latency / 2, Step::Arrive(now, latency))
+                    (now + latency / 2, CallStep::Arrive(now, latency))
                 }
-                Step::Arrive(started, latency) => {
+                CallStep::Arrive(started, latency) => {
                     let refused_before = quotas.other_calls_refused();
                     let time = UnixMillis(i64::try_from(now).unwrap());
                     let granted = quotas.take("account", "region", Category::UserResourceRead, time);
@@ -209,13 +316,13 @@ impl Play {
                         played.throttled += u32::from(!granted);
                         played.others_refused += quotas.other_calls_refused() - refused_before;
                     }
-                    (now + latency - latency / 2, Step::Answer(started, granted))
+                    (now + latency - latency / 2, CallStep::Answer(started, granted))
                 }
-                Step::Answer(started, granted) => {
+                CallStep::Answer(started, granted) => {
                     if !granted {
                         budget.throttled(at(started), at(now));
                     }
-                    (now, Step::Want)
+                    (now, CallStep::Want)
                 }
             };
             steps.push(Reverse((next.0, worker, next.1)));
@@ -288,8 +395,8 @@ proptest! {
     }
 }
 
-/// When so many callers (of however many pools) with endless work start their calls in virtual time, in order. `change` may
-/// set another limit before each step and then says so: those who wait are woken.
+/// The starts of all calls in virtual time, in order. Each of the `callers` always has another call to make. `change`
+/// may set another limit before each step, and then answers true; the waiting callers are woken.
 fn starts(
     budget: &mut Budget,
     callers: u64,
@@ -299,7 +406,7 @@ fn starts(
 ) -> Vec<Duration> {
     let (start, mut random) = (Instant::now(), fastrand::Rng::with_seed(seed));
     let mut steps: BinaryHeap<_> = (0..callers).map(|caller| Reverse((start, caller))).collect();
-    let mut slots: std::collections::HashMap<u64, Slot> = std::collections::HashMap::new();
+    let mut slots: std::collections::HashMap<u64, CallSlot> = std::collections::HashMap::new();
     let mut starts = Vec::new();
     while let Some(Reverse((now, caller))) = steps.pop() {
         if now - start >= Duration::from_secs(seconds) {
@@ -353,7 +460,7 @@ fn another_limit_holds_at_once_for_those_who_wait_and_no_second_has_more_than_it
         assert!(most_in_a_second(old) as f64 <= most(before) && most_in_a_second(new) as f64 <= most(after));
         assert!(most_in_a_second(&made) as f64 <= most(before.max(after)), "{before} to {after}");
         let used = new.len() as f64 / (60.0 - CHANGED.as_secs_f64()) / after;
-        // In this play somebody notices at the next step, which at 0.1/s may be ten seconds away.
+        // Here a new limit takes effect at the next step, which at 0.1/s may be ten seconds away.
         assert!(used >= if before < 1.0 { 0.7 } else { 0.97 }, "{used} of {after}, after {before}");
     }
 }

@@ -1,8 +1,9 @@
 //! The ISO 3166-1 alpha-2 code of a country that Cognito names in English.
 //!
-//! Cognito sends a geolocation database's display names ("South Korea", "DR Congo"), not ISO 3166's formal ones ("Korea,
-//! Republic of"), and crates of the standard know only the latter. So the names are a table of our own: the display names
-//! of Unicode CLDR, the forms that geolocation databases use, and ISO's. A name that is not in it has no code.
+//! Cognito sends the display names of a geolocation database ("South Korea", "DR Congo"). ISO 3166 has other names
+//! ("Korea, Republic of"), and crates of the standard know only those. So this module has its own table: the display
+//! names of Unicode CLDR, the forms that geolocation databases use, and the names of ISO. A name that is not in it has
+//! no code.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -1,4 +1,4 @@
-//! A record's body: one sentence that tells a person what happened. Machines read the attributes.
+//! A record's body: one sentence that describes the event for a person. Machines read the attributes.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -7,7 +7,7 @@ use crate::entry::Entry;
 use crate::event::{AuthEvent, EventResponse, EventRisk, EventType, RiskDecision, Word};
 use crate::masking::{Mode, Modes};
 
-/// Tells who did what, where, from where, how it ended and what threat protection made of it.
+/// Describes an entry: event type, user, pool, origin, outcome, and the findings of threat protection.
 pub(super) fn about(entry: &Entry) -> String {
     let mut sentence = format!(
         "{} of {} in {}{} {}",
@@ -39,7 +39,7 @@ fn deed(event: &AuthEvent) -> Cow<'_, str> {
     }
 }
 
-/// ` from 192.0.2.1 (Seattle, United States)`, as far as it is known.
+/// The origin, as far as it is known: ` from 192.0.2.1 (Seattle, United States)`.
 fn origin(event: &AuthEvent, masked: Modes) -> String {
     fn known(text: Option<&String>) -> Option<&str> {
         text.map(String::as_str).filter(|text| !text.is_empty())
@@ -48,7 +48,7 @@ fn origin(event: &AuthEvent, masked: Modes) -> String {
         return String::new();
     };
     let place: Vec<_> = [&context.city, &context.country].into_iter().filter_map(|it| known(it.as_ref())).collect();
-    // A hash tells a person nothing.
+    // A hash means nothing to a person.
     let place = if masked.location == Mode::Hash { String::new() } else { place.join(", ") };
     let address = known(context.ip_address.as_ref()).filter(|_| masked.ip_address != Mode::Hash);
     match (address, place.is_empty()) {

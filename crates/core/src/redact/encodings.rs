@@ -1,18 +1,19 @@
-//! The ways in which a text can be read: as it is, and with what is encoded in it decoded.
+//! The readings of a text: the text itself, and the text with its encoded parts decoded.
 //!
-//! Who repeats a value in an error message writes it in the message's own format: JSON, HTML, a URL, a mail, a debugger's
-//! escapes, base64. A message may hold several formats, and one within the other. So each decoder is applied to the text
-//! and to what the others made of it.
+//! An error message quotes a value in its own format: JSON, HTML, a URL, a mail, a debugger's escapes, base64. A
+//! message may hold several formats, and one within the other. So each decoder is applied to the text and to the
+//! results of the others.
 
 use std::borrow::Cow;
 
-/// How deep encodings may be nested and still be read: JSON in JSON in a page of HTML.
+/// The number of nested encodings that are decoded: JSON in JSON in a page of HTML.
 const DEPTH_MAX: usize = 3;
 
-/// The most readings that are compared. No message of a receiver's that means to be read comes near.
+/// The largest number of readings. The messages of real receivers stay far below it.
 const READINGS_MAX: usize = 200;
 
-/// HTML's names of the characters from U+00A0 to U+00FF, in their order.
+/// HTML's names of the characters from U+00A0 to U+00FF, in their order
+/// (<https://html.spec.whatwg.org/multipage/named-characters.html>).
 const LATIN_1: &str = "nbsp iexcl cent pound curren yen brvbar sect uml copy ordf laquo not shy reg macr deg plusmn sup2 \
     sup3 acute micro para middot cedil sup1 ordm raquo frac14 frac12 frac34 iquest Agrave Aacute Acirc Atilde Auml Aring \
     AElig Ccedil Egrave Eacute Ecirc Euml Igrave Iacute Icirc Iuml ETH Ntilde Ograve Oacute Ocirc Otilde Ouml times \
@@ -20,10 +21,10 @@ const LATIN_1: &str = "nbsp iexcl cent pound curren yen brvbar sect uml copy ord
     ecirc euml igrave iacute icirc iuml eth ntilde ograve oacute ocirc otilde ouml divide oslash ugrave uacute ucirc uuml \
     yacute thorn yuml";
 
-/// HTML's names of the characters that have to be escaped.
+/// HTML's names of the characters that must be escaped.
 const ESCAPED: [(&str, char); 5] = [("amp", '&'), ("lt", '<'), ("gt", '>'), ("quot", '"'), ("apos", '\'')];
 
-/// Every way to read a text, the text itself among them; None if there are too many.
+/// All readings of a text, the text itself first; None if there are more than [`READINGS_MAX`].
 pub(super) fn readings(text: &str) -> Option<Vec<String>> {
     const DECODERS: [fn(&str) -> String; 9] =
         [backslashes, percents, forms, entities, quoted_printable, base64, hexadecimal, byte_numbers, without_zeros];
@@ -46,14 +47,15 @@ pub(super) fn readings(text: &str) -> Option<Vec<String>> {
     Some(readings)
 }
 
-/// What an encoded character stands for.
+/// The meaning of an encoded character.
 enum Decoded {
     Byte(u8),
     Char(char),
     Nothing,
 }
 
-/// A text with every encoded character decoded. `decode` answers how many bytes the one at the text's beginning takes.
+/// Decodes every encoded character of a text. `decode` answers for the character at the text's beginning: the number of
+/// bytes that it takes, and its meaning.
 fn decoded(text: &str, decode: impl Fn(&str) -> Option<(usize, Decoded)>) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -69,7 +71,7 @@ fn decoded(text: &str, decode: impl Fn(&str) -> Option<(usize, Decoded)>) -> Str
     as_text(&bytes)
 }
 
-/// Bytes as text: UTF-8, and what is none of it Latin-1.
+/// Reads bytes as UTF-8, and those that are not as Latin-1.
 fn as_text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -79,7 +81,7 @@ fn as_text(bytes: &[u8]) -> String {
     text
 }
 
-/// `\u00eb`, `\u{eb}`, `\xc3\xab`, `\303\253`, `\"` and their kin, of JSON, C, Rust, Go and Python.
+/// Decodes the escapes of JSON, C, Rust, Go and Python: `\u00eb`, `\u{eb}`, `\xc3\xab`, `\303\253`, `\"` and others.
 fn backslashes(text: &str) -> String {
     decoded(text, |text| {
         let rest = text.strip_prefix('\\')?;
@@ -96,7 +98,7 @@ fn backslashes(text: &str) -> String {
                 if let Some(char) = char::from_u32(unit) {
                     return Some((6, Decoded::Char(char)));
                 }
-                // Half of a character beyond the first 65,536: the other half follows.
+                // The first half of a surrogate pair: the second half follows.
                 let low = number(digits.get(4..)?.strip_prefix("\\u")?.get(..4)?, 16)?;
                 let units = [u16::try_from(unit).ok()?, u16::try_from(low).ok()?];
                 let char = char::decode_utf16(units).next()?.ok()?;
@@ -114,12 +116,12 @@ fn backslashes(text: &str) -> String {
     })
 }
 
-/// `%C3%AB` and `%u00eb`, of URLs.
+/// Decodes `%C3%AB` and `%u00eb`, as in URLs.
 fn percents(text: &str) -> String {
     decoded(text, percent)
 }
 
-/// The same with `+` for a space, of forms.
+/// Decodes the same, and `+` as a space, as in HTML forms.
 fn forms(text: &str) -> String {
     decoded(text, |text| if text.starts_with('+') { Some((1, Decoded::Char(' '))) } else { percent(text) })
 }
@@ -132,9 +134,9 @@ fn percent(text: &str) -> Option<(usize, Decoded)> {
     }
 }
 
-/// `&#235;`, `&#xEB;`, `&euml;`, `&amp;`, of HTML and XML.
+/// Decodes `&#235;`, `&#xEB;`, `&euml;` and `&amp;`, as in HTML and XML.
 fn entities(text: &str) -> String {
-    /// The longest is U+10FFFF with some zeros in front.
+    /// The longest entity is U+10FFFF with some leading zeros.
     const LENGTH_MAX: usize = 16;
     decoded(text, |text| {
         let (name, _) = text.strip_prefix('&')?.split_once(';').filter(|(name, _)| name.len() <= LENGTH_MAX)?;
@@ -153,7 +155,7 @@ fn entities(text: &str) -> String {
     })
 }
 
-/// `=C3=AB`, and lines that go on after `=`, of mails.
+/// Decodes `=C3=AB`, and joins lines that end in `=`, as in mails.
 fn quoted_printable(text: &str) -> String {
     decoded(text, |text| {
         let rest = text.strip_prefix('=')?;
@@ -166,7 +168,7 @@ fn quoted_printable(text: &str) -> String {
     })
 }
 
-/// Everything that may be base64, in either alphabet and from each of the places where it may begin.
+/// Decodes every run of characters that may be base64, in both alphabets and from each possible start.
 fn base64(text: &str) -> String {
     fn sextet(char: char) -> Option<u32> {
         Some(match char {
@@ -181,14 +183,14 @@ fn base64(text: &str) -> String {
     of_runs(text, 6, 4, sextet)
 }
 
-/// Everything that may be bytes in hexadecimal digits.
+/// Decodes every run of hexadecimal digits.
 fn hexadecimal(text: &str) -> String {
     of_runs(text, 4, 2, |char| char.to_digit(16))
 }
 
-/// The bytes that runs of digits stand for, `bits` each; from each of the first `starts` digits on.
+/// Decodes runs of digits of `bits` bits each, from each of the first `starts` digits on.
 fn of_runs(text: &str, bits: u32, starts: usize, digit: impl Fn(char) -> Option<u32>) -> String {
-    // What is wrapped goes on in the next line.
+    // Wrapped text continues in the next line.
     let text = if text.contains('\n') { Cow::Owned(text.replace(['\r', '\n'], "")) } else { Cow::Borrowed(text) };
     let mut read = String::new();
     for run in text.split(|char| digit(char).is_none()) {
@@ -211,9 +213,9 @@ fn of_runs(text: &str, bits: u32, starts: usize, digit: impl Fn(char) -> Option<
     read
 }
 
-/// Bytes that are listed one by one, in decimal or hexadecimal numbers: `[122 111]`, `7a:6f`, `0x7a, 0x6f`.
+/// Decodes bytes that are listed as decimal or hexadecimal numbers: `[122 111]`, `7a:6f`, `0x7a, 0x6f`.
 fn byte_numbers(text: &str) -> String {
-    /// Fewer are dates, times and versions.
+    /// Shorter lists are dates, times and versions.
     const RUN_MIN: usize = 4;
     let words: Vec<&str> =
         text.split(|char: char| !char.is_ascii_alphanumeric()).filter(|word| !word.is_empty()).collect();
@@ -233,7 +235,7 @@ fn byte_numbers(text: &str) -> String {
     read
 }
 
-/// UTF-16 and UTF-32 of characters that take one byte, read byte by byte.
+/// Removes zero bytes. What remains is UTF-16 or UTF-32 text of one-byte characters that was read byte by byte.
 fn without_zeros(text: &str) -> String {
     if text.contains('\0') { text.replace('\0', "") } else { String::new() }
 }

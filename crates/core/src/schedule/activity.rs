@@ -1,64 +1,65 @@
-//! What is learnt of one user: how often it is active, as a rule and of late.
+//! The activity of one user, usually and recently, as learnt from its events.
 //!
-//! Events are counted in three windows that decay: a fortnight for what is usual, an hour and a half for what this time of day
-//! does to it, a quarter of an hour for bursts. A count, and the time its window has seen, are all that Poisson's likelihood
-//! wants; with the time since the last event, which tells who fell silent, six numbers are the whole memory. Silence needs no
-//! writing down: a activity stored at the last event and [aged](ActivityEstimate::aged) by the time since is the activity at present.
+//! Events are counted in three decaying windows: 14 days for the usual rate, 90 minutes for the effect of the time of
+//! day, and 15 minutes for bursts. A count and the time that its window has seen are sufficient for the Poisson
+//! likelihood. The time since the last event shows a user that became inactive. So six numbers are the whole memory.
+//! Silence need not be stored: an estimate that was stored at the last event and is [aged](ActivityEstimate::aged) by
+//! the time since is the present one.
 
 use std::time::Duration;
 
 use super::rate_prior::{RatePrior, shifted};
 
-/// How long an event counts: after each so many seconds for 1/e.
+/// The windows in seconds. After this time an event counts for 1/e.
 const WINDOWS: [f64; 3] = [14.0 * 86_400.0, 90.0 * 60.0, 15.0 * 60.0];
 
-/// How probable it is that a user does something else in a window than in the longer one before it.
+/// The probability that a user's rate in a window differs from its rate in the longer window before it.
 const CHANGED: [f64; 2] = [0.05, 0.02];
 
-/// How often a user falls silent for good, as far as anybody can tell: once in a hundred hours.
+/// The rate at which users become inactive, per second: once in a hundred hours.
 const FALLS_SILENT: f64 = 1.0 / (100.0 * 3600.0);
 
-/// Delay of a high-risk event counts as much as the delay of so many others: its user is polled twice as often.
+/// The weight of a high-risk event's delay. A user with only such events is polled twice as often.
 const RISK_WEIGHT: f64 = 4.0;
 
-/// A history that is read to its end is at least so many seconds long: a user is known for longer than its events tell.
+/// The least length of a whole history, in seconds. A user has existed for longer than its events show.
 const HISTORY_AT_LEAST: f64 = 3600.0;
 
 /// An event that a poll found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Found {
-    /// How long ago it was created.
+pub struct FoundEvent {
+    /// The time since its creation.
     pub age: Duration,
     /// Whether its risk level is high, or its credentials are compromised.
     pub high_risk: bool,
 }
 
-/// What is known of one user's activity, at one moment.
+/// The estimate of one user's activity at one moment.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct ActivityEstimate {
-    /// Seconds of its history that were seen.
+    /// The length of the history that was seen, in seconds.
     known: f32,
-    /// Seconds since its last event, or as many as are known.
+    /// The time since its last event in seconds, at most `known`.
     silent: f32,
-    /// Events in each window.
+    /// The decayed number of events in each window.
     counts: [f32; 3],
-    /// High-risk events in the middle window.
+    /// The decayed number of high-risk events in the middle window.
     high_risk: f32,
 }
 
 impl ActivityEstimate {
-    /// Of a user of whom nothing is known.
+    /// The estimate of a user of which nothing is known.
     pub const UNKNOWN: Self = Self { known: 0.0, silent: 0.0, counts: [0.0; 3], high_risk: 0.0 };
 
-    /// Bytes of the stored form.
+    /// The size of the stored form, in bytes.
     pub const STORED: usize = 12;
 
-    /// Whether anything was learnt yet.
+    /// Whether any history was seen.
     pub fn is_known(&self) -> bool {
         self.known > 0.0
     }
 
-    /// The activity after a time in which no event was found.
+    /// The estimate after a time in which no event was found.
     #[must_use]
     pub fn aged(mut self, silence: Duration) -> Self {
         if self.is_known() {
@@ -67,9 +68,10 @@ impl ActivityEstimate {
         self
     }
 
-    /// Takes in a poll: `silence` since the one before, and what it found. A first poll brings its whole page, and whether
-    /// that is the `whole` history. A walk that stores the activity with each page calls it for each page.
-    pub fn polled(&mut self, silence: Duration, found: &[Found], whole: bool) {
+    /// Learns from a poll: the time since the poll before, and the events that it found. A first poll brings its whole
+    /// page, and whether that is the `whole` history. A walk that stores the estimate with each page calls this for
+    /// each page.
+    pub fn polled(&mut self, silence: Duration, found: &[FoundEvent], whole: bool) {
         if self.is_known() {
             self.elapse(silence.as_secs_f64());
         } else {
@@ -105,13 +107,13 @@ impl ActivityEstimate {
         rate_prior.learn(count, exposure, weight);
     }
 
-    /// What to expect of this user, weighted by risk.
+    /// The expected rate of this user, weighted by risk.
     pub(super) fn outlook(&self, rate_prior: &RatePrior) -> Outlook {
         let risk = f64::from(self.high_risk) / (f64::from(self.counts[1]) + 1.0);
         self.expected(rate_prior).times(1.0 + (RISK_WEIGHT - 1.0) * risk)
     }
 
-    /// What to expect of this user.
+    /// The expected rate of this user.
     pub(super) fn expected(&self, rate_prior: &RatePrior) -> Outlook {
         let [usual, today, now] = self.windows();
         let usual = rate_prior.rate(usual.0, usual.1);
@@ -120,8 +122,8 @@ impl ActivityEstimate {
         Outlook { usual, excess: [today - usual, now - today] }.times(self.still_there(now, rate_prior))
     }
 
-    /// What silence leaves of a rate. Either nothing changed and no event happened to come, or the user fell silent at some
-    /// moment since its last event, and is now like anybody who was silent for as long.
+    /// The share of a rate that is left after a silence. Either the rate did not change and no event came by chance. Or
+    /// the user became inactive since its last event, and now has the rate of any user that was silent for as long.
     fn still_there(&self, rate: f64, rate_prior: &RatePrior) -> f64 {
         let silent = f64::from(self.silent);
         let unchanged = (-(FALLS_SILENT + rate) * silent).exp();
@@ -130,7 +132,7 @@ impl ActivityEstimate {
         there + (1.0 - there) * (rate_prior.rate(0.0, silent) / rate).min(1.0)
     }
 
-    /// Events and seconds seen, both decayed, in each window.
+    /// The number of events and the seconds seen in each window, both decayed.
     fn windows(&self) -> [(f64, f64); 3] {
         let known = f64::from(self.known);
         let mut counts = self.counts.iter().map(|count| f64::from(*count));
@@ -150,7 +152,8 @@ impl ActivityEstimate {
         bytes
     }
 
-    /// Reads the stored form. Numbers that cannot be are taken for nothing known: a activity is worth no more than a poll.
+    /// Reads the stored form. Impossible numbers give [`ActivityEstimate::UNKNOWN`], because an estimate is worth no
+    /// more than a poll.
     pub fn from_bytes(bytes: [u8; Self::STORED]) -> Self {
         let mut numbers = [0.0; 6];
         for (number, [high, low]) in numbers.iter_mut().zip(bytes.as_chunks().0) {
@@ -165,7 +168,7 @@ impl ActivityEstimate {
     }
 }
 
-/// A user's expected events per second: as usual in the long run, with two excesses (or lulls) that fade.
+/// A user's expected events per second: the usual rate, and two excesses (or deficits) that fade.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outlook {
     usual: f64,
@@ -177,7 +180,7 @@ impl Outlook {
         Self { usual: self.usual * factor, excess: self.excess.map(|excess| excess * factor) }
     }
 
-    /// Events in the next `span` seconds.
+    /// The mean number of events in the next `span` seconds.
     pub(super) fn events_within(&self, span: f64) -> f64 {
         let faded =
             self.excess.iter().zip(&WINDOWS[1..]).map(|(excess, window)| excess * window * -(-span / window).exp_m1());
@@ -191,12 +194,12 @@ impl Outlook {
     }
 }
 
-/// How much of an excess that fades with exp(-t) delay until `span` feels: ∫ (span - t) exp(-t) dt over span²/2.
+/// The effect of an excess that fades with exp(-t) on the delay until `span`: ∫ (span - t) exp(-t) dt over span²/2.
 fn fading(span: f64) -> f64 {
     if span < 1e-3 { 1.0 - span / 3.0 } else { 2.0 * (span - 1.0 + (-span).exp()) / (span * span) }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "seven digits are more than is known of anybody")]
+#[expect(clippy::cast_possible_truncation, reason = "seven digits are more than an estimate has")]
 fn narrow(number: f64) -> f32 {
     number as f32
 }
@@ -207,18 +210,18 @@ mod tests {
 
     const DAY: u64 = 86_400;
 
-    fn found(ages: impl IntoIterator<Item = u64>) -> Vec<Found> {
-        ages.into_iter().map(|age| Found { age: Duration::from_secs(age), high_risk: false }).collect()
+    fn found(ages: impl IntoIterator<Item = u64>) -> Vec<FoundEvent> {
+        ages.into_iter().map(|age| FoundEvent { age: Duration::from_secs(age), high_risk: false }).collect()
     }
 
-    /// Of a user with two events a day for ten days, an hour after it was polled last.
+    /// The estimate of a user with two events a day for ten days, an hour after its last poll.
     fn ordinary() -> ActivityEstimate {
         let mut activity = ActivityEstimate::UNKNOWN;
         activity.polled(Duration::ZERO, &found((0..20).map(|half_day| DAY / 4 + half_day * DAY / 2)), true);
         activity.aged(Duration::from_hours(1))
     }
 
-    /// Events an hour that are expected in the next ten minutes.
+    /// The expected rate in the next ten minutes, in events per hour.
     fn hourly(activity: ActivityEstimate) -> f64 {
         activity.outlook(&RatePrior::default()).rate_over(600.0) * 3600.0
     }
@@ -251,7 +254,7 @@ mod tests {
     #[test]
     fn high_risk_counts_fourfold() {
         let events = found([600, 1200, 1800, 2400]);
-        let risky: Vec<_> = events.iter().map(|event| Found { high_risk: true, ..*event }).collect();
+        let risky: Vec<_> = events.iter().map(|event| FoundEvent { high_risk: true, ..*event }).collect();
         let mut activity = [ordinary(), ordinary()];
         activity[0].polled(Duration::from_hours(1), &events, false);
         activity[1].polled(Duration::from_hours(1), &risky, false);

@@ -1,9 +1,8 @@
-//! What a budget gives: how long a round takes, and how long events wait to be seen.
+//! Forecasts for a budget how long a round takes, and how long events wait to be seen.
 //!
-//! It is the schedule's own rule, solved for a budget rather than followed. Everybody is polled every price/√λ seconds, but
-//! neither more often than the least interval nor more seldom than the one that is kept, and the price is the one at which
-//! the polls take the whole budget. An event waits for half of its user's interval on average. Looks, backlog and pages
-//! behind the first take calls too, and are not foreseen.
+//! The forecast solves the schedule's own rule for a budget. Each user is polled every price/√λ seconds, within the
+//! least and the kept interval. The price is the one at which the polls use the whole budget. An event waits for half
+//! of its user's interval on average. Calls for looks, backlog and second pages are not foreseen.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,16 +10,16 @@ use std::time::Duration;
 use super::PoolSlot;
 use super::rate_buckets::{Census, RateBuckets};
 
-/// What to expect of a budget, if everybody stays as active as they are thought to be.
+/// The forecast for a budget, if each user stays as active as its estimate says.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Forecast {
-    /// How long it takes to poll everybody of all pools once; None while there is nobody.
+    /// The time to poll each user of all pools once; None while there are no users.
     pub round: Option<Duration>,
-    /// The mean time from an event to its sighting, for each pool that has users.
+    /// The mean time from an event to its sighting, for each pool with users.
     pub delays: BTreeMap<PoolSlot, Duration>,
 }
 
-/// What the intervals between a user's polls are held between, in seconds.
+/// The least and the greatest interval between a user's polls, in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Limits {
     pub(super) least: f64,
@@ -33,20 +32,20 @@ impl Limits {
     }
 }
 
-/// Halvings of the range, in logarithm, in which the price lies: as exact as a double.
+/// The number of halvings, in logarithm, of the range of the price. After so many it is as exact as a double.
 const STEPS: u32 = 60;
 
 pub(super) fn forecast(pools: &[(PoolSlot, &Census)], per_second: f64, limits: Limits) -> Forecast {
-    let mut everybody = Census::default();
-    pools.iter().for_each(|(_, census)| everybody.add(census));
-    let users = everybody.len();
+    let mut all_users = Census::default();
+    pools.iter().for_each(|(_, census)| all_users.add(census));
+    let users = all_users.len();
     if users == 0.0 {
         return Forecast::default();
     }
-    let price = price(&everybody, per_second, limits);
+    let price = price(&all_users, per_second, limits);
     let delay = |census: &Census| {
-        // Of each rung, so many events a second wait for half the interval.
-        let (events, waiting) = census.rungs().fold((0.0, 0.0), |(events, waiting), (root, users)| {
+        // In each bucket, `rate` events per second wait for half of the interval.
+        let (events, waiting) = census.buckets().fold((0.0, 0.0), |(events, waiting), (root, users)| {
             let rate = users * root * root;
             (events + rate, waiting + rate * limits.interval(price, root) / 2.0)
         });
@@ -58,12 +57,12 @@ pub(super) fn forecast(pools: &[(PoolSlot, &Census)], per_second: f64, limits: L
     }
 }
 
-/// The price at which the polls take the budget: the more a poll has to be worth, the fewer there are.
-fn price(everybody: &Census, per_second: f64, limits: Limits) -> f64 {
+/// The price at which the polls use the whole budget. The higher the price, the fewer polls there are.
+fn price(all_users: &Census, per_second: f64, limits: Limits) -> f64 {
     let calls =
-        |price: f64| -> f64 { everybody.rungs().map(|(root, users)| users / limits.interval(price, root)).sum() };
+        |price: f64| -> f64 { all_users.buckets().map(|(root, users)| users / limits.interval(price, root)).sum() };
     let (mut low, mut high) =
-        (limits.least * RateBuckets::root(0), limits.kept * RateBuckets::root(RateBuckets::RUNGS - 1));
+        (limits.least * RateBuckets::root(0), limits.kept * RateBuckets::root(RateBuckets::BUCKETS - 1));
     for _ in 0..STEPS {
         let middle = f64::sqrt(low * high);
         *if calls(middle) > per_second { &mut low } else { &mut high } = middle;
@@ -84,7 +83,7 @@ mod tests {
 
     fn census(users: &[(u8, u32)]) -> Census {
         let mut census = Census::default();
-        users.iter().for_each(|(rung, users)| (0..*users).for_each(|_| census.join(*rung)));
+        users.iter().for_each(|(bucket, users)| (0..*users).for_each(|_| census.join(*bucket)));
         census
     }
 

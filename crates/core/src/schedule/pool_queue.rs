@@ -1,56 +1,56 @@
-//! Users in order, pool by pool, so that a closed pool is passed over at once.
+//! Users in order, pool by pool, so that a closed pool is skipped at once.
 //!
-//! Each pool keeps its own order; in front stands the first of every open pool. Whoever is first of all is found in one step
-//! however many pools there are, and closing a pool of a million users moves one of them.
+//! Each pool keeps its own order, and the first users of the open pools form a second order. So the first user of all
+//! is found in one step, however many pools there are. Closing a pool of a million users moves one of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::heap::{Heap, Places};
+use super::heap::{Heap, HeapPositions};
 use super::{PoolSlot, UserSlot};
 
-/// What keeps one pool's users in order.
-pub(super) trait Order<Users> {
-    fn put(&mut self, key: i64, user: UserSlot, users: &mut Users);
-    fn take(&mut self, key: i64, user: UserSlot, users: &mut Users);
-    fn first(&self, users: &Users) -> Option<(i64, UserSlot)>;
+/// A collection that keeps one pool's users in order, least key first.
+pub(super) trait Order<U> {
+    fn put(&mut self, key: i64, user: UserSlot, users: &mut U);
+    fn remove(&mut self, key: i64, user: UserSlot, users: &mut U);
+    fn first(&self, users: &U) -> Option<(i64, UserSlot)>;
 }
 
-/// A few users, in any number of lines at once.
+/// An order for a few users, each of which may be in several queues at once.
 pub(super) type Few = BTreeSet<(i64, UserSlot)>;
 
-impl<Users> Order<Users> for Few {
-    fn put(&mut self, key: i64, user: UserSlot, _: &mut Users) {
+impl<U> Order<U> for Few {
+    fn put(&mut self, key: i64, user: UserSlot, _: &mut U) {
         self.insert((key, user));
     }
 
-    fn take(&mut self, key: i64, user: UserSlot, _: &mut Users) {
+    fn remove(&mut self, key: i64, user: UserSlot, _: &mut U) {
         self.remove(&(key, user));
     }
 
-    fn first(&self, _: &Users) -> Option<(i64, UserSlot)> {
+    fn first(&self, _: &U) -> Option<(i64, UserSlot)> {
         BTreeSet::first(self).copied()
     }
 }
 
-impl<Users: Places> Order<Users> for Heap {
-    fn put(&mut self, _: i64, user: UserSlot, users: &mut Users) {
+impl<U: HeapPositions> Order<U> for Heap {
+    fn put(&mut self, _: i64, user: UserSlot, users: &mut U) {
         self.push(user.0, users);
     }
 
-    fn take(&mut self, _: i64, user: UserSlot, users: &mut Users) {
+    fn remove(&mut self, _: i64, user: UserSlot, users: &mut U) {
         self.remove(user.0, users);
     }
 
-    fn first(&self, users: &Users) -> Option<(i64, UserSlot)> {
+    fn first(&self, users: &U) -> Option<(i64, UserSlot)> {
         self.first().map(|slot| (users.key(slot), UserSlot(slot)))
     }
 }
 
-/// The users of all pools who wait for one thing.
+/// The users of all pools that wait for one kind of turn.
 #[derive(Debug)]
 pub(super) struct PoolQueue<O> {
     pools: BTreeMap<PoolSlot, O>,
-    /// The first of each open pool.
+    /// The key of the first user of each open pool.
     fronts: BTreeSet<(i64, PoolSlot)>,
     len: usize,
 }
@@ -70,12 +70,12 @@ impl<O: Default> PoolQueue<O> {
         self.change(pool, open, users, |order, users| order.put(key, user, users));
     }
 
-    pub(super) fn take<U>(&mut self, (key, pool, user): (i64, PoolSlot, UserSlot), open: bool, users: &mut U)
+    pub(super) fn remove<U>(&mut self, (key, pool, user): (i64, PoolSlot, UserSlot), open: bool, users: &mut U)
     where
         O: Order<U>,
     {
         self.len -= 1;
-        self.change(pool, open, users, |order, users| order.take(key, user, users));
+        self.change(pool, open, users, |order, users| order.remove(key, user, users));
     }
 
     fn change<U>(&mut self, pool: PoolSlot, open: bool, users: &mut U, change: impl FnOnce(&mut O, &mut U))
@@ -92,7 +92,7 @@ impl<O: Default> PoolQueue<O> {
         }
     }
 
-    /// A pool was closed, or opened again.
+    /// Closes a pool, or opens it again.
     pub(super) fn set_open<U>(&mut self, pool: PoolSlot, open: bool, users: &U)
     where
         O: Order<U>,
@@ -115,7 +115,7 @@ impl<O: Default> PoolQueue<O> {
         self.pools.get(pool)?.first(users)
     }
 
-    /// Users of all pools, open or closed.
+    /// The number of users of all pools, open or closed.
     pub(super) fn len(&self) -> usize {
         self.len
     }

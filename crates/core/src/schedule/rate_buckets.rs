@@ -1,111 +1,128 @@
-//! Users by their rate of events: a rung for each 1.4 times the rate below it, and on every rung the longest unseen first.
+//! Users by their rate of events. Each bucket has 1.4 times the rate of the one below it, and holds its longest unseen
+//! user first.
 //!
-//! What polling a user is worth changes with every second, in another measure for everybody, so no queue could hold them in
-//! order. But among users of one rate the longest unseen is always the worthiest: the first of each rung are all that has to
-//! be compared.
+//! The worth of a poll changes every second, and differently for each user, so no queue could hold the users in that
+//! order. But among users of one rate the longest unseen user is always worth most. So only the first user of each
+//! bucket has to be compared.
 
 use super::heap::Heap;
 use super::pool_queue::PoolQueue;
 use super::ticks::{Ticks, seconds};
-use super::user::Users;
+use super::user::ScheduledUsers;
 use super::{PoolSlot, UserSlot};
 
-/// Everybody who waits for a poll.
+/// Users that wait for a poll, by rate.
 #[derive(Debug)]
-pub(super) struct RateBuckets(Vec<Rung>);
+pub(super) struct RateBuckets(Vec<RateBucket>);
 
+/// The waiting users of about one rate.
 #[derive(Debug)]
-struct Rung {
-    /// √λ, in events per second.
+struct RateBucket {
+    /// √λ, with λ in events per second.
     root: f64,
-    line: PoolQueue<Heap>,
+    queue: PoolQueue<Heap>,
 }
 
 impl RateBuckets {
-    /// Each for √2 times the rate: a rate is taken to 19 %, which costs less than half a percent of the optimum.
-    pub(super) const RUNGS: u8 = 48;
+    /// The number of buckets. Each has √2 times the rate of the one below it. So a rate is rounded by at most 19 %,
+    /// which costs less than half a percent of the optimum.
+    pub(super) const BUCKETS: u8 = 48;
 
-    /// Rate of the lowest rung: one event in 193 days. The highest is more than one in two seconds.
+    /// The rate of the lowest bucket, in events per second: one event in 193 days. The highest rate is more than one in
+    /// two seconds.
     const LOWEST: f64 = 6e-8;
 
-    /// The rung for a rate in events per second.
-    pub(super) fn rung(rate: f64) -> u8 {
-        let rung = (2.0 * (rate / Self::LOWEST).log2()).round().clamp(0.0, f64::from(Self::RUNGS - 1));
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the rungs")]
-        let rung = rung as u8;
-        rung
+    /// The bucket for a rate in events per second.
+    pub(super) fn bucket(rate: f64) -> u8 {
+        let bucket = (2.0 * (rate / Self::LOWEST).log2()).round().clamp(0.0, f64::from(Self::BUCKETS - 1));
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to the buckets")]
+        let bucket = bucket as u8;
+        bucket
     }
 
-    /// √λ of a rung, in events per second.
-    pub(super) fn root(rung: u8) -> f64 {
-        (Self::LOWEST * (f64::from(rung) / 2.0).exp2()).sqrt()
+    /// √λ of a bucket, with λ in events per second.
+    pub(super) fn root(bucket: u8) -> f64 {
+        (Self::LOWEST * (f64::from(bucket) / 2.0).exp2()).sqrt()
     }
 
-    /// Puts a user on a rung.
-    pub(super) fn put(&mut self, rung: u8, user: (Ticks, PoolSlot, UserSlot), open: bool, users: &mut Users) {
-        self.0[usize::from(rung)].line.put(user, open, users);
+    /// Puts a user into a bucket.
+    pub(super) fn put(
+        &mut self,
+        bucket: u8,
+        user: (Ticks, PoolSlot, UserSlot),
+        open: bool,
+        users: &mut ScheduledUsers,
+    ) {
+        self.0[usize::from(bucket)].queue.put(user, open, users);
     }
 
-    /// Takes it off again.
-    pub(super) fn take(&mut self, rung: u8, user: (Ticks, PoolSlot, UserSlot), open: bool, users: &mut Users) {
-        self.0[usize::from(rung)].line.take(user, open, users);
+    /// Removes a user from a bucket.
+    pub(super) fn remove(
+        &mut self,
+        bucket: u8,
+        user: (Ticks, PoolSlot, UserSlot),
+        open: bool,
+        users: &mut ScheduledUsers,
+    ) {
+        self.0[usize::from(bucket)].queue.remove(user, open, users);
     }
 
-    /// A pool was closed, or opened again.
-    pub(super) fn set_open(&mut self, pool: PoolSlot, open: bool, users: &Users) {
-        self.0.iter_mut().for_each(|rung| rung.line.set_open(pool, open, users));
+    /// Closes a pool, or opens it again.
+    pub(super) fn set_open(&mut self, pool: PoolSlot, open: bool, users: &ScheduledUsers) {
+        self.0.iter_mut().for_each(|bucket| bucket.queue.set_open(pool, open, users));
     }
 
-    /// Who gathers most delay, and √λ times its age in seconds: which orders users as λ·age²/2 does. Nobody seen after
-    /// `latest`.
-    pub(super) fn worthiest(&self, now: Ticks, latest: Ticks, users: &Users) -> Option<(UserSlot, f64)> {
-        let firsts = self.0.iter().filter_map(|rung| Some((rung.root, rung.line.first(users)?)));
+    /// The user that is worth most, and its √λ·age with the age in seconds, which orders users as λ·age²/2 does. Users
+    /// seen after `latest` are left out.
+    pub(super) fn worthiest(&self, now: Ticks, latest: Ticks, users: &ScheduledUsers) -> Option<(UserSlot, f64)> {
+        let firsts = self.0.iter().filter_map(|bucket| Some((bucket.root, bucket.queue.first(users)?)));
         firsts
             .filter(|(_, (polled, _))| *polled <= latest)
             .map(|(root, (polled, user))| (user, root * seconds(now - polled)))
             .max_by(|(_, one), (_, other)| one.total_cmp(other))
     }
 
-    /// Who was not seen for longest, and when it was.
-    pub(super) fn oldest(&self, users: &Users) -> Option<(Ticks, UserSlot)> {
-        self.0.iter().filter_map(|rung| rung.line.first(users)).min()
+    /// The user that was not seen for longest, and when it was seen.
+    pub(super) fn oldest(&self, users: &ScheduledUsers) -> Option<(Ticks, UserSlot)> {
+        self.0.iter().filter_map(|bucket| bucket.queue.first(users)).min()
     }
 
-    /// When the oldest was seen.
+    /// When the user that was not seen for longest was seen.
     pub(super) fn oldest_seen(&self) -> Option<Ticks> {
-        self.0.iter().filter_map(|rung| rung.line.first_key()).min()
+        self.0.iter().filter_map(|bucket| bucket.queue.first_key()).min()
     }
 
-    /// How many would not be polled within so many seconds at this price, which is a worth.
+    /// The number of users that would not be polled for their worth within `within` seconds, at this price.
     pub(super) fn sleepers(&self, price: f64, within: f64) -> usize {
-        self.0.iter().filter(|rung| rung.root * within < price).map(|rung| rung.line.len()).sum()
+        self.0.iter().filter(|bucket| bucket.root * within < price).map(|bucket| bucket.queue.len()).sum()
     }
 }
 
 impl Default for RateBuckets {
     fn default() -> Self {
-        let rungs = (0..Self::RUNGS).map(|rung| Rung { root: Self::root(rung), line: PoolQueue::default() });
-        Self(rungs.collect())
+        let buckets =
+            (0..Self::BUCKETS).map(|bucket| RateBucket { root: Self::root(bucket), queue: PoolQueue::default() });
+        Self(buckets.collect())
     }
 }
 
-/// How many users belong on each rung, waiting or not.
+/// The number of users of each bucket, waiting or not.
 #[derive(Debug)]
-pub(super) struct Census([u32; RateBuckets::RUNGS as usize]);
+pub(super) struct Census([u32; RateBuckets::BUCKETS as usize]);
 
 impl Default for Census {
     fn default() -> Self {
-        Self([0; RateBuckets::RUNGS as usize])
+        Self([0; RateBuckets::BUCKETS as usize])
     }
 }
 
 impl Census {
-    pub(super) fn join(&mut self, rung: u8) {
-        self.0[usize::from(rung)] += 1;
+    pub(super) fn join(&mut self, bucket: u8) {
+        self.0[usize::from(bucket)] += 1;
     }
 
-    pub(super) fn leave(&mut self, rung: u8) {
-        self.0[usize::from(rung)] -= 1;
+    pub(super) fn leave(&mut self, bucket: u8) {
+        self.0[usize::from(bucket)] -= 1;
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -116,8 +133,8 @@ impl Census {
         self.0.iter().map(|users| f64::from(*users)).sum()
     }
 
-    /// √λ of each rung, and its users.
-    pub(super) fn rungs(&self) -> impl Iterator<Item = (f64, f64)> {
-        (0..).zip(self.0).map(|(rung, users)| (RateBuckets::root(rung), f64::from(users)))
+    /// √λ of each bucket, and its number of users.
+    pub(super) fn buckets(&self) -> impl Iterator<Item = (f64, f64)> {
+        (0..).zip(self.0).map(|(bucket, users)| (RateBuckets::root(bucket), f64::from(users)))
     }
 }

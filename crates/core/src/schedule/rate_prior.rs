@@ -1,27 +1,29 @@
-//! How active the users of a pool are: the prior that its users share.
+//! The distribution of the users' rates in a pool, which is the prior for each of its users.
 //!
-//! Users are very unequal: most sleep, some sign in daily, a few services sign in every minute. No family of curves fits every
-//! pool, so the distribution is a histogram over rates, each twice the one before, learnt as the pool is polled. What one user
-//! shows, so many events in so much time, then gives the rate to expect of it by Bayes' rule: two events in an hour mean much
-//! in a pool of sleepers and little in one of machines.
+//! Users are very unequal: most are dormant, some sign in daily, a few services sign in every minute. No family of
+//! distributions fits every pool. So the prior is a histogram over rates, each twice the one before, and is learnt as
+//! the pool is polled. A user's events in a time then give its rate by Bayes' rule. Two events in an hour mean much in
+//! a pool of dormant users, and little in a pool of machines.
 //!
-//! Learning is Newton's predictive recursion: each user's posterior is mixed into the histogram, a little of what was there
-//! is forgotten. (M. A. Newton, On a nonparametric recursive estimator of the mixing distribution, Sankhya A 64, 2002.)
+//! The histogram is learnt by Newton's predictive recursion: each user's posterior is mixed into it, and the earlier
+//! content loses a little weight. (M. A. Newton, On a nonparametric recursive estimator of the mixing distribution,
+//! Sankhya A 64, 2002.)
 
-/// Rates that are told apart.
+/// The number of rates in the histogram.
 const RATES: usize = RATE_COUNT as usize;
 const RATE_COUNT: u8 = 24;
 
-/// Events per second of the slowest: one in 128 days. The fastest is one in a little more than a second.
+/// The lowest rate, in events per second: one event in 128 days. The highest is one in a little more than a second.
 const SLOWEST: f64 = 1.0 / (128.0 * 86_400.0);
 
-/// What is assumed of a pool of which nothing is known counts as much as so many of its users.
+/// The weight of the assumed distribution of a new pool, in users.
 const ASSUMED: f64 = 8.0;
 
-/// The histogram speaks of about so many latest lessons: enough to be smooth, few enough to follow a pool that changes.
+/// The number of latest lessons that the histogram averages over. It is enough for a smooth histogram, and few enough
+/// to follow a pool that changes.
 const LESSONS: f64 = 4096.0;
 
-/// The distribution of its users' rates, as far as a pool has shown it.
+/// The distribution of the rates of a pool's users, as learnt so far.
 #[derive(Clone, Debug)]
 pub(super) struct RatePrior {
     shares: [f64; RATES],
@@ -29,7 +31,7 @@ pub(super) struct RatePrior {
 }
 
 impl Default for RatePrior {
-    /// Of two rates the double one is 1.4 times rarer: mostly sleepers, and one event an hour on average.
+    /// Assumes mostly dormant users, and one event an hour on average. Twice the rate is 1.4 times rarer.
     fn default() -> Self {
         let mut shares = [0.0; RATES];
         let mut share = 1.0;
@@ -43,17 +45,18 @@ impl Default for RatePrior {
 }
 
 impl RatePrior {
-    /// Events per second of an average user.
+    /// The mean rate of the users, in events per second.
     pub(super) fn mean(&self) -> f64 {
         mean(&self.shares)
     }
 
-    /// Events per second to expect of a user who had `count` events in `exposure` seconds. Both may have decayed.
+    /// The rate to expect of a user with `count` events in `exposure` seconds, in events per second. Both may have
+    /// decayed.
     pub(super) fn rate(&self, count: f64, exposure: f64) -> f64 {
         mean(&self.posterior(count, exposure))
     }
 
-    /// Takes in what a user showed, as `weight` (0 to 1) of a lesson.
+    /// Learns from a user with `count` events in `exposure` seconds, with a `weight` from 0 to 1.
     pub(super) fn learn(&mut self, count: f64, exposure: f64, weight: f64) {
         let posterior = self.posterior(count, exposure);
         self.lessons = (self.lessons + weight).min(LESSONS);
@@ -68,10 +71,11 @@ impl RatePrior {
     }
 }
 
-/// Events per second to expect of a user whose rate is `usual`, unless it changed of late, which it has with a probability
-/// of `changed`, then to any rate; `count` and `exposure` are what was seen of late.
+/// The recent rate to expect of a user whose rate is `usual`, in events per second. With the probability `changed` it
+/// has changed to any rate. `count` events in `exposure` seconds were seen recently.
 pub(super) fn shifted(usual: f64, changed: f64, count: f64, exposure: f64) -> f64 {
-    // Unchanged in front, then every rate alike, as likelihoods relative to "unchanged" so that nothing overflows.
+    // First the unchanged rate, then every rate with equal weight. Likelihoods are relative to "unchanged", so that
+    // none overflows.
     let any = changed / f64::from(RATE_COUNT);
     let (mut evidence, mut rate_sum) = (1.0 - changed, (1.0 - changed) * usual);
     for rate in rates() {
@@ -96,10 +100,10 @@ fn weigh(prior: &[f64; RATES], count: f64, exposure: f64) -> [f64; RATES] {
     for (place, rate) in posterior.iter_mut().zip(rates()) {
         *place = count * rate.ln() - rate * exposure;
     }
-    // Measured from the likeliest, or all of them could underflow.
+    // Relative to the likeliest rate, because all likelihoods could underflow.
     let top = posterior.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     for (place, prior) in posterior.iter_mut().zip(prior) {
-        // A share that was lost would be lost for good.
+        // A share of zero could never grow again.
         *place = prior.max(1e-9) * (*place - top).exp();
     }
     normalise(&mut posterior);
@@ -115,7 +119,8 @@ fn normalise(shares: &mut [f64; RATES]) {
 mod tests {
     use super::*;
 
-    /// A pool of which one in so many has an event a minute, and the rest sleeps; each was seen for an hour.
+    /// A pool in which one user of `one_in` has an event a minute, and the others are dormant. Each was seen for an
+    /// hour.
     fn pool(one_in: u32) -> RatePrior {
         let mut rate_prior = RatePrior::default();
         for user in 0..3000 {
@@ -126,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_pool_teaches_its_mean_rate() {
-        // Of rates that are told apart by a factor of two, the nearer one is found.
+        // The histogram's rates differ by a factor of two, and the nearer one is found.
         let mean = pool(10).mean() * 60.0;
         assert!((0.07..0.14).contains(&mean), "{mean} a minute");
     }
@@ -134,7 +139,7 @@ mod tests {
     #[test]
     fn an_event_means_more_in_a_pool_where_the_active_are_very_active() {
         let (sleepers, mixed) = (pool(1000), pool(2));
-        assert!(sleepers.rate(0.0, 600.0) < 0.05 * mixed.mean(), "who shows nothing is a sleeper");
+        assert!(sleepers.rate(0.0, 600.0) < 0.05 * mixed.mean(), "a user without events is dormant");
         assert!(mixed.rate(1.0, 60.0) > 1.5 * sleepers.rate(1.0, 600.0));
     }
 

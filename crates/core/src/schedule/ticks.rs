@@ -1,11 +1,12 @@
-//! Time as the schedule keeps it: nanoseconds since its first ticks. Eight bytes where an `Instant` takes sixteen.
+//! Time as the schedule keeps it: nanoseconds since its first moment. A tick count takes eight bytes, an `Instant`
+//! sixteen.
 
 use std::time::{Duration, Instant};
 
-/// Nanoseconds since the schedule's first moment, or before it.
+/// Nanoseconds since the schedule's first moment; negative before it.
 pub(super) type Ticks = i64;
 
-/// Later than everything that happens.
+/// A time later than every event.
 pub(super) const NEVER: Ticks = Ticks::MAX;
 
 pub(super) fn ticks(first: Instant, at: Instant) -> Ticks {
@@ -21,7 +22,7 @@ pub(super) fn instant(first: Instant, ticks: Ticks) -> Instant {
     instant.unwrap_or(first)
 }
 
-/// Held at a quarter of the range, 73 years, so that moments can be added.
+/// A duration in nanoseconds, at most a quarter of the range (73 years), so that times can be added.
 pub(super) fn nanos(duration: Duration) -> Ticks {
     Ticks::try_from(duration.as_nanos()).unwrap_or(NEVER).min(NEVER / 4)
 }

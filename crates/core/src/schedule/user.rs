@@ -1,52 +1,55 @@
-//! What the schedule keeps of each user: 56 bytes, and four or eight more for its place on the rate_buckets.
+//! The schedule's state of each user: 56 bytes, and four or eight more in the heap of its bucket.
 
-use super::heap::Places;
+use std::time::Duration;
+
+use super::heap::HeapPositions;
 use super::ticks::{NEVER, Ticks};
 use super::{ActivityEstimate, Backlog, PoolSlot, UserSlot};
 
-/// What a user is doing.
+/// The state of a user's slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum State {
-    /// Nobody has this slot.
+pub(super) enum SlotState {
+    /// No user has this slot.
     Vacant,
-    /// On its rung, and in the lines for what else it waits for.
+    /// The user is in its bucket, and in the queues for its look and its backlog.
     Waiting,
-    /// Its turn is under way.
+    /// The user's turn is under way.
     Busy,
-    /// It left during its turn.
+    /// The user left during its turn.
     Gone,
-    /// It failed, and is left alone until [`User::look`].
+    /// The user's turn failed, and it is not polled until [`ScheduledUser::look`].
     Resting,
 }
 
+/// A user as the schedule sees it.
 #[derive(Clone, Debug)]
-pub(super) struct User {
-    /// When its age began: the latest answer.
+pub(super) struct ScheduledUser {
+    /// The beginning of its age: the latest answer or failure.
     pub(super) polled: Ticks,
-    /// When an event in progress wants a look, or a rest is over; [`NEVER`].
+    /// When an event in progress needs a look, or when a rest ends; [`NEVER`] if neither.
     pub(super) look: Ticks,
     pub(super) activity: ActivityEstimate,
     pub(super) pool: PoolSlot,
-    /// Its number in the lines for backlog, where who came first is first.
+    /// Its number in the queues for backlog, which serve the lowest number first.
     pub(super) ticket: u32,
-    /// Where it stands on its rung.
-    pub(super) place: u32,
-    pub(super) rung: u8,
-    pub(super) state: State,
+    /// Its position in the heap of its bucket.
+    pub(super) position: u32,
+    pub(super) bucket: u8,
+    pub(super) state: SlotState,
     pub(super) backlog: Option<Backlog>,
-    pub(super) flags: Flags,
+    pub(super) flags: UserFlags,
 }
 
-/// What a user has been through, in a byte.
+/// Facts about a user's past, as bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Flags(u8);
+pub(super) struct UserFlags(u8);
 
-impl Flags {
-    /// `polled` is the time of an answer: not before the first, nor after a failure.
+impl UserFlags {
+    /// `polled` is the time of an answer. It is not before the first answer and after a failure.
     pub(super) const ANSWERED: u8 = 1;
-    /// Something was known of it when it joined, or it was asked once. Else it is a newcomer.
+    /// Its activity was known when it joined, or it was polled once. Otherwise it is a newcomer.
     pub(super) const TRIED: u8 = 2;
-    /// It was known when no newcomer waited: it is not of the present crowd.
+    /// It was known at a time without newcomers, and so is not in the present crowd.
     pub(super) const ESTABLISHED: u8 = 4;
 
     pub(super) fn has(self, flag: u8) -> bool {
@@ -58,83 +61,100 @@ impl Flags {
     }
 }
 
-impl User {
+impl ScheduledUser {
     const VACANT: Self = Self {
         polled: 0,
         look: NEVER,
         activity: ActivityEstimate::UNKNOWN,
         pool: PoolSlot(0),
         ticket: 0,
-        place: 0,
-        rung: 0,
-        state: State::Vacant,
+        position: 0,
+        bucket: 0,
+        state: SlotState::Vacant,
         backlog: None,
-        flags: Flags(0),
+        flags: UserFlags(0),
     };
 
-    pub(super) fn new(pool: PoolSlot, activity: ActivityEstimate, rung: u8, polled: Ticks) -> Self {
-        let flags = Flags(if activity.is_known() { Flags::TRIED | Flags::ESTABLISHED } else { 0 });
-        Self { polled, activity, pool, rung, state: State::Waiting, flags, ..Self::VACANT }
+    pub(super) fn new(pool: PoolSlot, activity: ActivityEstimate, bucket: u8, polled: Ticks) -> Self {
+        let flags = UserFlags(if activity.is_known() { UserFlags::TRIED | UserFlags::ESTABLISHED } else { 0 });
+        Self { polled, activity, pool, bucket, state: SlotState::Waiting, flags, ..Self::VACANT }
+    }
+
+    /// The time since the beginning of its age.
+    pub(super) fn silence(&self, now: Ticks) -> Duration {
+        Duration::from_nanos(u64::try_from(now - self.polled).unwrap_or(0))
+    }
+
+    /// Leaves the user alone for a time after its turn failed.
+    pub(super) fn rest(&mut self, pause: Ticks, now: Ticks) {
+        self.state = SlotState::Resting;
+        // The time until the failure counts as silence, although no answer confirmed it.
+        self.activity = self.activity.aged(self.silence(now));
+        self.polled = now;
+        self.flags.set(UserFlags::ANSWERED, false);
+        self.look = now.saturating_add(pause);
+        self.backlog = None;
     }
 }
 
 /// All users, each at its slot.
 #[derive(Debug, Default)]
-pub(super) struct Users {
-    slots: Vec<User>,
+pub(super) struct ScheduledUsers {
+    slots: Vec<ScheduledUser>,
     len: usize,
 }
 
-impl Users {
-    /// Users for whom room is made at once, beside an eighth of those there are: doubling would waste up to half.
+impl ScheduledUsers {
+    /// The number of users for which room is made at once, beside an eighth of the present users. Doubling would waste
+    /// up to half of the memory.
     const ROOM: usize = 64;
 
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn insert(&mut self, UserSlot(slot): UserSlot, user: User) {
+    pub(super) fn insert(&mut self, UserSlot(slot): UserSlot, user: ScheduledUser) {
         let missing = (index(slot) + 1).saturating_sub(self.slots.len());
         if missing > self.slots.capacity() - self.slots.len() {
             self.slots.reserve_exact(missing + self.slots.len() / 8 + Self::ROOM);
         }
-        self.slots.extend(std::iter::repeat_n(User::VACANT, missing));
-        debug_assert_eq!(self.slots[index(slot)].state, State::Vacant, "a place is one user's");
+        self.slots.extend(std::iter::repeat_n(ScheduledUser::VACANT, missing));
+        debug_assert_eq!(self.slots[index(slot)].state, SlotState::Vacant, "a slot belongs to one user");
         self.slots[index(slot)] = user;
         self.len += 1;
     }
 
-    pub(super) fn remove(&mut self, slot: UserSlot) -> Option<User> {
-        let user = std::mem::replace(self.get_mut(slot)?, User::VACANT);
+    pub(super) fn remove(&mut self, slot: UserSlot) -> Option<ScheduledUser> {
+        let user = std::mem::replace(self.get_mut(slot)?, ScheduledUser::VACANT);
         self.len -= 1;
         Some(user)
     }
 
-    pub(super) fn get(&self, slot: UserSlot) -> Option<&User> {
-        self.slots.get(index(slot.0)).filter(|user| user.state != State::Vacant)
+    pub(super) fn get(&self, slot: UserSlot) -> Option<&ScheduledUser> {
+        self.slots.get(index(slot.0)).filter(|user| user.state != SlotState::Vacant)
     }
 
-    pub(super) fn get_mut(&mut self, slot: UserSlot) -> Option<&mut User> {
-        self.slots.get_mut(index(slot.0)).filter(|user| user.state != State::Vacant)
+    pub(super) fn get_mut(&mut self, slot: UserSlot) -> Option<&mut ScheduledUser> {
+        self.slots.get_mut(index(slot.0)).filter(|user| user.state != SlotState::Vacant)
     }
 }
 
-impl Places for Users {
+impl HeapPositions for ScheduledUsers {
     fn key(&self, slot: u32) -> i64 {
         self.slots[index(slot)].polled
     }
 
-    fn place(&self, slot: u32) -> u32 {
-        self.slots[index(slot)].place
+    fn position(&self, slot: u32) -> u32 {
+        self.slots[index(slot)].position
     }
 
-    fn set_place(&mut self, slot: u32, place: u32) {
-        self.slots[index(slot)].place = place;
+    fn set_position(&mut self, slot: u32, position: u32) {
+        self.slots[index(slot)].position = position;
     }
 }
 
 fn index(slot: u32) -> usize {
-    usize::try_from(slot).expect("a slot is a place in memory")
+    usize::try_from(slot).expect("a slot fits in memory")
 }
 
 #[cfg(test)]
@@ -143,10 +163,10 @@ mod tests {
 
     #[test]
     fn a_million_users_take_less_than_sixty_four_bytes_each() {
-        assert_eq!(size_of::<User>(), 56);
-        let mut users = Users::default();
+        assert_eq!(size_of::<ScheduledUser>(), 56);
+        let mut users = ScheduledUsers::default();
         for slot in 0..1_000_000 {
-            users.insert(UserSlot(slot), User::new(PoolSlot(0), ActivityEstimate::UNKNOWN, 0, 0));
+            users.insert(UserSlot(slot), ScheduledUser::new(PoolSlot(0), ActivityEstimate::UNKNOWN, 0, 0));
         }
         assert!(users.slots.capacity() < 1_126_000, "{}", users.slots.capacity());
     }

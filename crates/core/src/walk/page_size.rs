@@ -1,7 +1,8 @@
 //! How many events to ask for at the top of a user's history.
 //!
-//! Pure. A poll reads what it knows again and ends below its watermark ([`cursor`](crate::cursor)). So its page has to hold what is
-//! new, what is remembered, and one event more; a full page shows only more of what lies below, which is known unseen:
+//! Pure. A poll reads again what it knows, and ends below its watermark ([`cursor`](crate::cursor)). So its page has to
+//! hold the new events, the remembered events, and one event more. A full page shows only more of the events below,
+//! which are all known:
 //!
 //! ```text
 //!   newest                  watermark                            oldest
@@ -9,41 +10,39 @@
 //!      estimated       counted
 //! ```
 //!
-//! An estimate can be wrong. A short page that does not reach below the watermark is dropped as if it had never been asked for,
-//! and the walk begins with a full one: that costs a call and loses nothing. Its token is not used, because whether a token
-//! may be presented with another MaxResults is documented nowhere. What such calls may add up to is bounded ([`Credit`]).
+//! An estimate can be wrong. A short page that does not reach below the watermark is dropped, and the walk begins with
+//! a full page. That costs a call and loses nothing. The short page's token is not used, because no documentation says
+//! whether a token may be presented with another MaxResults. [`Credit`] bounds the number of such calls.
 
-/// How probable it may be that an estimate is surpassed: a call (its signature, its way, its part of the quota) is
-/// worth that of a hundred pages which are an event longer.
+/// The probability that there are more new events than estimated. One more call (its signature, its round trip, its
+/// part of the quota) costs as much as a hundred pages that are one event longer.
 const SURPASSED: f64 = 0.01;
 
-/// The shortest page: no estimate foresees who wakes up, and room for a few more events costs less than the rest of a call. Of 1, 5 and
-/// 8 the first that stays clear of 2 % more calls where everybody is another every eight hours and asked every two and a half.
+/// The shortest page, in events. No estimate foresees which user becomes active, and room for a few more events costs
+/// less than the rest of a call. Of 1, 5 and 8, this is the smallest that adds clearly less than 2 % of calls in the
+/// hardest measured case: every user's activity changes every eight hours, and a user is polled every two and a half hours.
 const LEAST: u8 = 8;
 
-/// How many events to ask for, `full` at most, where so many are remembered and so many new ones are `expected`.
+/// How many events to ask for: from 1 to `full`. `remembered` events are known already, and `expected` is the mean
+/// number of new ones.
 pub fn page_size(remembered: usize, expected: f64, full: u8) -> u8 {
     let size = likely(expected).saturating_add(remembered).saturating_add(1);
     u8::try_from(size).unwrap_or(u8::MAX).max(LEAST).min(full)
 }
 
-/// How many there are at most, where so many are expected, but for one time in a hundred.
+/// The number of events that is surpassed with the probability [`SURPASSED`], where `expected` is the mean.
 ///
-/// Sign-ins come in clusters and a rate is an estimate, so the counts of Poisson's distribution are too small. The geometric
-/// one allows for both: it is Poisson's with a rate of which only the average is known.
+/// Sign-ins come in clusters and a rate is an estimate, so the counts of a Poisson distribution are too small. The
+/// geometric distribution allows for both: it is a Poisson distribution whose rate is known only on average.
 fn likely(expected: f64) -> usize {
     let most = (-SURPASSED.ln() / (1.0 / expected).ln_1p()).ceil() - 1.0;
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "it saturates, and nothing is expected of NaN"
-    )]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates, and NaN becomes 0")]
     let most = most as usize;
     most
 }
 
-/// What a pool's short pages may still cost. Every turn earns a fiftieth of a call, and a page that was too short spends one: that
-/// makes 2 % more calls at most, whatever the estimates are worth.
+/// The number of calls that a pool's short pages may still cost. Every turn earns a fiftieth of a call, and a page that
+/// was too short spends one. So short pages add at most 2 % of calls, however wrong the estimates are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Credit {
     hundredths: i32,
@@ -53,13 +52,14 @@ impl Credit {
     const EARNED: i32 = 2;
     const CALL: i32 = 100;
 
-    /// What is saved up for a time when many wake up at once.
+    /// The most that is saved, for a time when many users become active at once.
     const MOST: i32 = 10 * Self::CALL;
 
-    /// After a page that was not newest first: in the next 10,000 turns full pages show more of what the order is like.
+    /// The credit after a page that was not newest first. Full pages follow for 10,000 turns, because only they show
+    /// whether the order is kept.
     const DOUBT: i32 = -10_000 * Self::EARNED;
 
-    /// Of a pool whose pages were all as they should be.
+    /// The credit of a pool whose pages were all long enough and in order.
     pub const FULL: Self = Self { hundredths: Self::MOST };
 
     /// Whether a short page may be asked for.
@@ -67,7 +67,7 @@ impl Credit {
         self.hundredths >= Self::CALL
     }
 
-    /// Takes in a turn.
+    /// Accounts for a turn.
     pub fn spend(&mut self, fit: Fit) {
         match fit {
             Fit::Enough => {}
@@ -78,15 +78,15 @@ impl Credit {
     }
 }
 
-/// How the size of a turn's first page did.
+/// Whether the size of a turn's first page was right.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Fit {
     /// It was full, or long enough.
     #[default]
     Enough,
-    /// It was short and did not reach what is known.
+    /// It was short and did not reach below what is known.
     TooShort,
-    /// Some page was not newest first.
+    /// A page was not newest first.
     OutOfOrder,
 }
 

@@ -1,0 +1,312 @@
+//! One step of a walk: from a page and a cursor to the findings and the next cursor.
+//!
+//! [`Walk::take`] is the whole step. The functions below it stand in the order in which it calls them.
+
+use std::mem;
+
+use super::page_span::{PageSpan, date_of};
+use super::{Finding, Kind, Next, Rules, Taken, Walk};
+use crate::cursor::{Cursor, Dates, LastSeen, OpenWalk, Sighting};
+use crate::event::{AuthEvent, EventKey, EventResponse, Facts, Label, MutableDigest, UnixMillis};
+use crate::page::Page;
+
+impl Walk {
+    /// Judges every event of a page, moves the cursor, and answers with the findings to log and count.
+    ///
+    /// The caller commits the cursor and the findings together. A page whose commit is lost is read again.
+    pub fn take(&mut self, cursor: &mut Cursor, page: &Page, rules: &Rules) -> Taken {
+        let before = cursor.clone();
+        let mut taken = Taken::NOTHING;
+        self.withdraw_from(cursor);
+        let first_page = self.pages == 0;
+        self.pages = self.pages.saturating_add(1);
+        if first_page {
+            self.read_at = page.read_at();
+            self.set_right(cursor, page);
+            self.count_attempts(cursor, page.received, rules, &mut taken);
+        }
+
+        for event in &page.events {
+            self.judge(cursor, event, page, rules, &mut taken);
+        }
+
+        let span = PageSpan::of(page, self.previous_oldest);
+        taken.out_of_order = span.out_of_order;
+        taken.token_repeated = self.advance(page, span);
+        let end_reached = span.reads_through(self.end);
+        if end_reached && self.deepest_look().is_none_or(|look| span.reads_through(look)) {
+            self.close_missed_looks(cursor, page.received, &mut taken);
+        } else {
+            taken.next = Next::Page;
+        }
+        if end_reached {
+            self.close_covered_walks(cursor, page);
+        } else {
+            self.store_in(cursor);
+        }
+        self.raise_watermark(cursor, span, end_reached, page.received, rules);
+        cursor.prune();
+        taken.cursor_changed = *cursor != before;
+        taken
+    }
+
+    /// Removes this walk from the cursor. [`Walk::store_in`] puts the rest of it back after the page.
+    fn withdraw_from(&mut self, cursor: &mut Cursor) {
+        if let Some(stored) = self.stored.take() {
+            cursor.open.retain(|open| *open != stored);
+            cursor.redelivery.take_if(|open| *open == stored);
+        }
+    }
+
+    /// Brings back a cursor that is ahead of every clock, before any event is judged by it. See [`Cursor::set_right`].
+    fn set_right(&mut self, cursor: &mut Cursor, page: &Page) {
+        if self.kind != Kind::Poll {
+            return;
+        }
+        let Some(served) = page.served else { return };
+        if cursor.set_right(served, page.received) {
+            let begun_anew = Self::poll(cursor, page.received);
+            *self = Self { read_at: self.read_at, pages: self.pages, ..begun_anew };
+        }
+    }
+
+    /// Counts a poll's first page as an attempt at each of its looks. Every look is put off, so that one which the poll
+    /// cannot reach does not come at every poll. A watch whose last look was tried too often is closed.
+    fn count_attempts(&mut self, cursor: &mut Cursor, now: UnixMillis, rules: &Rules, taken: &mut Taken) {
+        self.looks.retain(|key, _| {
+            let Some(sighting) = cursor.seen.get_mut(key) else { return false };
+            let Some(watch) = &mut sighting.watch else { return false };
+            watch.next_look = rules.next_look(&sighting.facts, watch.until, now);
+            watch.last_looks += u32::from(now >= watch.until);
+            if watch.last_looks > Rules::LAST_LOOKS_MAX {
+                close_watch(sighting, taken);
+                return false;
+            }
+            true
+        });
+    }
+
+    /// Judges one event by the table of [`walk`](super).
+    fn judge(&mut self, cursor: &mut Cursor, event: &AuthEvent, page: &Page, rules: &Rules, taken: &mut Taken) {
+        let (key, date) = (event.key(), date_of(event));
+        let inside = date.map(|time| self.covers(time, cursor.watermark));
+        if let Some(sighting) = cursor.seen.get_mut(&key) {
+            self.looks.remove(&key);
+            let digest = event.mutable_digest();
+            let is_revised = revise(sighting, digest, event, taken);
+            look(sighting, page.received, rules, taken);
+            if self.kind == Kind::Redelivery && inside == Some(true) && !is_revised {
+                deliver_again(sighting, digest, event, taken);
+            }
+            match date {
+                Some(date) => sighting.shown_at(date),
+                None => cursor.keep_undated(key),
+            }
+        } else if inside == Some(false) {
+            taken.known += 1;
+        } else if self.kind == Kind::Redelivery {
+            deliver_forgotten_again(cursor, event, rules, taken);
+        } else {
+            self.take_new(cursor, key, event, page, rules, taken);
+        }
+    }
+
+    /// Whether this walk may take an event of this time that is not remembered.
+    ///
+    /// A page may list an event below its place in time. At or above the watermark every taken event is remembered, and
+    /// so it is up to [`Cursor::DATE_DRIFT`] above the lower edge. There an event that is not remembered is new. The
+    /// lower edge of a redelivery is exact.
+    fn covers(&self, time: UnixMillis, watermark: UnixMillis) -> bool {
+        let may_be_forgotten = time > self.lower_edge.plus(Cursor::DATE_DRIFT) && time < watermark;
+        let is_above = time > self.lower_edge && (self.kind == Kind::Redelivery || may_be_forgotten);
+        self.lower_bound <= time && !is_above
+    }
+
+    /// Takes an event that is not remembered: tells it as a finding, and remembers it.
+    fn take_new(
+        &self,
+        cursor: &mut Cursor,
+        key: EventKey,
+        event: &AuthEvent,
+        page: &Page,
+        rules: &Rules,
+        taken: &mut Taken,
+    ) {
+        let (date, facts) = (date_of(event), event.facts());
+        let live = is_live(date, cursor, rules);
+        let mut sighting = Sighting {
+            dates: date.map(Dates::of),
+            digest: event.mutable_digest(),
+            former: Vec::new(),
+            revision: 0,
+            live,
+            facts: facts.clone(),
+            watch: None,
+        };
+        if let Some(created) = date.filter(|_| event.in_progress()) {
+            sighting.watch = Some(rules.watch(&facts, created, page));
+            look(&mut sighting, page.received, rules, taken);
+        }
+        let late = self.is_late(date, cursor);
+        taken.findings.push(Finding { event: event.clone(), revision: 0, live, facts, before: None, late });
+        cursor.seen.insert(key, sighting);
+        match date {
+            Some(date) => self.raise_last_seen(cursor, date, event),
+            None => cursor.keep_undated(key),
+        }
+    }
+
+    /// Whether a new event is older than the newest event that was known before, where everything had been read.
+    fn is_late(&self, date: Option<UnixMillis>, cursor: &Cursor) -> bool {
+        self.kind == Kind::Poll
+            && self.newest_before.zip(date).is_some_and(|(newest, time)| time < newest)
+            && !date.is_some_and(|time| cursor.in_open_walk(time))
+    }
+
+    /// Moves `last_seen` up to an event that was taken, and never beyond the time of reading.
+    ///
+    /// Only taken events move it. Backlog on its way from the top passes events that it does not take. If they moved
+    /// `last_seen`, the next poll would end at them and leave them to the next full reading.
+    fn raise_last_seen(&self, cursor: &mut Cursor, date: UnixMillis, event: &AuthEvent) {
+        let time = date.min(self.read_at);
+        if cursor.last_seen.as_ref().is_none_or(|last| time > last.time) {
+            cursor.last_seen = Some(LastSeen { time, id: event.id.clone() });
+        }
+    }
+
+    /// Moves the walk below a page. Answers whether the service gave back the token that it was asked with, which the
+    /// walk then drops.
+    fn advance(&mut self, page: &Page, span: PageSpan) -> bool {
+        // A lower edge is the time of an event. Before the first event there is nothing to leave open.
+        self.lower_edge = self.lower_edge.min(span.lower_edge.unwrap_or(UnixMillis::MAX));
+        self.previous_oldest = span.lower_edge.or(self.previous_oldest);
+        let token_repeated = page.next.is_some() && page.next == self.token;
+        self.token = page.next.clone().filter(|_| !token_repeated);
+        token_repeated
+    }
+
+    /// Gives up the looks at watched events that were not where they should be, because they were deleted or have
+    /// expired. Where a watch has ended, the event's known state becomes final.
+    fn close_missed_looks(&mut self, cursor: &mut Cursor, now: UnixMillis, taken: &mut Taken) {
+        for (key, _) in mem::take(&mut self.looks) {
+            if let Some(sighting) = cursor.seen.get_mut(&key)
+                && sighting.watch.is_some_and(|watch| now >= watch.until)
+            {
+                close_watch(sighting, taken);
+            }
+        }
+    }
+
+    /// Removes the open walks that this poll has read as well, from the top down to its end or the end of the history.
+    fn close_covered_walks(&self, cursor: &mut Cursor, page: &Page) {
+        if self.kind == Kind::Poll {
+            let covered_from = if page.next.is_none() { self.lower_bound } else { self.end };
+            cursor.open.retain(|open| open.end < covered_from);
+        }
+    }
+
+    /// Stores the rest of this walk in the cursor, so that a crash or the end of the turn loses nothing of it.
+    fn store_in(&mut self, cursor: &mut Cursor) {
+        if !self.has_lower_edge() {
+            return;
+        }
+        let open = OpenWalk { token: self.token.clone(), lower_edge: self.lower_edge, end: self.end };
+        match self.kind {
+            Kind::Poll | Kind::Backlog => cursor.open.push(open.clone()),
+            Kind::Redelivery => cursor.redelivery = Some(open.clone()),
+        }
+        self.stored = Some(open);
+    }
+
+    /// Moves the watermark after a poll's page to the overlap below the newest event. It moves only if the poll has
+    /// read through to the old watermark, or has left an open walk that will.
+    fn raise_watermark(&self, cursor: &mut Cursor, span: PageSpan, end_reached: bool, now: UnixMillis, rules: &Rules) {
+        if self.kind != Kind::Poll {
+            return;
+        }
+        if self.full && !end_reached {
+            cursor.reread_at = now;
+        }
+        let is_through = end_reached && (self.full || span.reads_through(self.lower_bound));
+        let is_left_open = self.full && self.stored.is_some();
+        if let (true, Some(last)) = (is_through || is_left_open, &cursor.last_seen) {
+            cursor.raise_watermark(last.time.minus(rules.overlap));
+        }
+    }
+}
+
+/// Whether an event that is not remembered is live. An event without a CreationDate is, because it has no place in
+/// time.
+fn is_live(date: Option<UnixMillis>, cursor: &Cursor, rules: &Rules) -> bool {
+    let live_since = rules.followed_since.map_or(cursor.live_since, |since| since.min(cursor.live_since));
+    date.is_none_or(|time| time >= live_since)
+}
+
+/// Compares a remembered event with its state on the page. Answers whether that is a revision.
+fn revise(sighting: &mut Sighting, digest: MutableDigest, event: &AuthEvent, taken: &mut Taken) -> bool {
+    let falls_back = matches!(sighting.facts.response, Label::Known(EventResponse::Pass | EventResponse::Fail))
+        && event.in_progress();
+    if falls_back || sighting.revision_of(digest).is_some() || sighting.former.len() >= Sighting::FORMER_MAX {
+        taken.known += 1;
+        return false;
+    }
+    let mut facts = event.facts();
+    // Compromised credentials are counted when they are first found, and stay found.
+    facts.compromised |= sighting.facts.compromised;
+    sighting.former.push(mem::replace(&mut sighting.digest, digest));
+    sighting.revision = sighting.revision.saturating_add(1);
+    if !event.in_progress() {
+        sighting.watch = None;
+    }
+    let before = mem::replace(&mut sighting.facts, facts);
+    taken.findings.push(Finding {
+        event: event.clone(),
+        revision: sighting.revision,
+        live: sighting.live,
+        facts: sighting.facts.clone(),
+        before: Some(before),
+        late: false,
+    });
+    true
+}
+
+/// Looks at an event that is still watched, and so is still in progress: plans the next look, or closes the watch when
+/// its time is over.
+fn look(sighting: &mut Sighting, now: UnixMillis, rules: &Rules, taken: &mut Taken) {
+    let Some(watch) = &mut sighting.watch else { return };
+    if now >= watch.until {
+        close_watch(sighting, taken);
+    } else if Rules::is_due(watch.next_look, now) {
+        watch.next_look = rules.next_look(&sighting.facts, watch.until, now);
+    }
+}
+
+/// Ends the watch of an event that is still in progress.
+fn close_watch(sighting: &mut Sighting, taken: &mut Taken) {
+    sighting.watch = None;
+    if sighting.live {
+        taken.unfinished.push(sighting.facts.clone());
+    }
+}
+
+/// Tells a remembered event of a rewound stretch again, if its state was told before.
+fn deliver_again(sighting: &Sighting, digest: MutableDigest, event: &AuthEvent, taken: &mut Taken) {
+    if let Some(revision) = sighting.revision_of(digest) {
+        taken.again.push(unchanged(event, revision, sighting.live, event.facts()));
+    }
+}
+
+/// Tells an event of a rewound stretch again that was taken and forgotten: one below the watermark and outside every
+/// open walk. Any other is left to the poll or open walk that has yet to take it.
+fn deliver_forgotten_again(cursor: &Cursor, event: &AuthEvent, rules: &Rules, taken: &mut Taken) {
+    taken.known += 1;
+    let date = date_of(event);
+    if date.is_some_and(|time| time < cursor.watermark && !cursor.in_open_walk(time)) {
+        taken.again.push(unchanged(event, 0, is_live(date, cursor, rules), event.facts()));
+    }
+}
+
+/// A finding of an event of which nothing has changed.
+fn unchanged(event: &AuthEvent, revision: u32, live: bool, facts: Facts) -> Finding {
+    Finding { event: event.clone(), revision, live, before: Some(facts.clone()), facts, late: false }
+}
