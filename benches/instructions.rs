@@ -1,15 +1,20 @@
-//! Instructions from an answer's bytes to the ledger's batch, and from the outbox to the receiver:
-//! `cargo bench --profile dev --bench instructions`
+//! Instructions from an answer's bytes to the ledger's batch, and from the outbox to the receiver: `cargo bench
+//! --profile dev --bench instructions`
 //!
-//! Time on a shared machine says nothing about a few percent; instructions under valgrind's callgrind are the same within a
-//! tenth of one percent at every run, and do not ask which processor it is (valgrind shows every program the same one). What [`path`] runs is
-//! counted and compared with `benches/instructions.toml`. A part that takes 3 % more is an error; one that takes 3 % less wants its
-//! gain written down: `cargo bench --profile dev --bench instructions -- --renew` does, and so does a change that is worth its price.
+//! Times on a shared machine vary by more than a few percent. Instructions under valgrind's callgrind are the same
+//! within a tenth of one percent in every run, and do not depend on the processor (valgrind shows every program the
+//! same one). The parts in [`path`] are counted and compared with `benches/instructions.toml`. A part that takes 3 %
+//! more is an error. After a part takes 3 % less, or a change is worth its cost, write the new counts down: `cargo
+//! bench --profile dev --bench instructions -- --renew`.
 //!
-//! It is the tests' build that is counted, which costs no other one: what it cannot tell is what the optimiser makes of it. Exports
-//! are not compressed, for compression would be most of what is counted.
+//! The benchmark counts the tests' build, which needs no further build. It does not show the effect of the optimiser.
+//! Exports are not compressed, because compression would be most of the count.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark speaks, and one that cannot go on fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints its results, and one that cannot go on fails"
+)]
 
 #[path = "instructions/path.rs"]
 mod path;
@@ -25,34 +30,34 @@ use serde::Deserialize;
 
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/benches/instructions.toml");
 
-/// Percent that a part may take more. Between two runs of one build lie less than 0.1.
+/// The percentage that a part may take more. Two runs of one build differ by less than 0.1 %.
 const TOLERANCE: f64 = 3.0;
 
-/// Percent that it may take more where another compiler, which makes other instructions, was used for the baseline.
+/// The percentage with another compiler than the baseline's, because it generates other instructions.
 const TOLERANCE_OF_OTHER_COMPILER: f64 = 10.0;
 
-/// Where counting begins and ends, and a part's count is written down.
+/// The function where counting begins and ends, and a part's count is written.
 const COUNTED: &str = "instructions::path::Path::counted";
 
-/// What the ledger's thread does before it hands a batch to sled: counted, too. (No name may begin as another's here:
-/// callgrind 3.19 forgets one of them.)
+/// The work of the ledger's thread before it hands a batch to sled, which is counted too. No name may be the beginning
+/// of another: callgrind 3.19 forgets one of them.
 const STAGED: &str = "cognito_auth_exporter::ledger::writer_state::WriterState::stage";
 
-/// A part of the path, and by what it is told.
+/// A part of the path, and the name by which it is recognised.
 struct Part {
     name: &'static str,
     each: &'static str,
     of: usize,
 }
 
-/// In the order in which they run.
+/// In the order of execution.
 const PARTS: [Part; 3] = [
     Part { name: "catch_up", each: "new event", of: NEW_EVENTS },
     Part { name: "poll_in_vain", each: "empty poll", of: EMPTY_POLLS },
     Part { name: "deliver", each: "record", of: NEW_EVENTS },
 ];
 
-/// What a part took.
+/// The cost of a part.
 #[derive(Clone, Copy)]
 struct Cost {
     instructions: u64,
@@ -94,8 +99,8 @@ fn count() -> Option<Vec<Cost>> {
     valgrind.args(["--tool=callgrind", &format!("--callgrind-out-file={}", out.display())]);
     valgrind.args([format!("--toggle-collect={COUNTED}"), format!("--dump-after={COUNTED}")]);
     valgrind.arg(format!("--toggle-collect={STAGED}"));
-    // Valgrind runs one thread at a time. sled's threads wait for one another in loops, which never end if the thread that
-    // loops is the one that is always chosen.
+    // Valgrind runs one thread at a time. sled's threads wait for each other in loops. Such a loop never ends if the
+    // looping thread is always chosen.
     valgrind.arg("--fair-sched=yes");
     valgrind.arg(std::env::current_exe().unwrap()).arg("--counted").stderr(Stdio::piped());
     let done = match valgrind.output() {
@@ -104,7 +109,7 @@ fn count() -> Option<Vec<Cost>> {
     };
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let keep = std::env::var_os("CALLGRIND_OUT").map(std::path::PathBuf::from);
-    // The first is the preparation.
+    // The first dump is the preparation.
     Some(
         (2..)
             .zip(&PARTS)
@@ -119,7 +124,7 @@ fn count() -> Option<Vec<Cost>> {
     )
 }
 
-/// Reads what callgrind has written: the sum of all, and the calls of the allocator
+/// Parses callgrind's output: the sum of all instructions, and the calls of the allocator
 /// (<https://valgrind.org/docs/manual/cl-format.html>).
 fn cost(dump: &str) -> Cost {
     const ALLOCATORS: [&str; 4] = ["malloc", "calloc", "realloc", "posix_memalign"];

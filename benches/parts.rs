@@ -1,7 +1,7 @@
-//! What the parts of the way from an answer to a log record cost, each for itself: time and allocations.
+//! The cost of each part between an answer and a log record, in time and allocations.
 //!
-//! `cargo bench --bench parts`, or `-- sdk` for those whose names hold it. Two of them are the floor, which nobody who uses
-//! AWS's SDK and OTLP can get under: `sdk::call` and `otlp::encode`. docs/performance.md says what follows from the figures.
+//! `cargo bench --bench parts`, or `-- sdk` for the parts with that text in their names. Two of them are the minimum
+//! for any program with AWS's SDK and OTLP: `sdk::call` and `otlp::encode`. docs/performance.md discusses the figures.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
 
@@ -18,9 +18,9 @@ use cognito_auth_core::masking::Modes;
 use cognito_auth_core::walk::Rules;
 use cognito_auth_exporter::source::Page;
 use cognito_auth_simulator::quota::Quotas;
-use cognito_auth_simulator::world::{Clock, World};
+use cognito_auth_simulator::world::{World, WorldClock};
 
-/// Counts what each part allocates, beside its time.
+/// Counts the allocations of each part, beside its time.
 #[global_allocator]
 static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
 
@@ -30,7 +30,7 @@ const HOUR_MS: i64 = 3_600_000;
 
 const POOL: &str = "eu-west-1_Parts";
 
-/// Records of one export, as `otlp.batch_size` is by default.
+/// The records of one export: the default of `otlp.batch_size`.
 const BATCH: usize = 512;
 
 fn main() {
@@ -39,7 +39,7 @@ fn main() {
 
 /// Events of one user, newest first, seven hours apart.
 fn events(count: usize) -> Vec<AuthEvent> {
-    let mut world = World::new(Clock::Manual(NOW), 1, Quotas::unlimited());
+    let mut world = World::new(WorldClock::Manual(NOW), 1, Quotas::unlimited());
     (0..count).map(|age| world.sign_in(UnixMillis(NOW.0 - (1 + 7 * age as i64) * HOUR_MS))).collect()
 }
 
@@ -51,7 +51,7 @@ fn rules() -> Rules {
     Rules { overlap: Duration::from_hours(1), settle: Duration::from_mins(30), followed_since: None }
 }
 
-/// The cursor of a user whom nothing is known of, and all of whose events are live.
+/// The cursor of a new user, all of whose events are live.
 fn unknown() -> Cursor {
     Cursor::new(UnixMillis(0), UnixMillis(0))
 }
@@ -80,7 +80,7 @@ fn entries(count: usize) -> Vec<Entry> {
     events(count).into_iter().map(entry).collect()
 }
 
-/// A call of AWS's SDK whose answer is there already: signed, sent to nowhere, decoded.
+/// A call of AWS's SDK with a prepared answer: signed, not sent, decoded.
 mod sdk {
     use aws_credential_types::Credentials;
     use aws_sdk_cognitoidentityprovider::config::retry::RetryConfig;
@@ -137,7 +137,7 @@ mod sdk {
         bencher.bench_local(|| runtime.block_on(asked(&client)));
     }
 
-    /// From the SDK's shapes to the core's.
+    /// From the SDK's types to the core's.
     #[divan::bench(args = [5, 60])]
     fn convert(bencher: Bencher<'_, '_>, events: usize) {
         let output = runtime().block_on(asked(&client(events)));
@@ -153,7 +153,7 @@ mod walk {
 
     use crate::{NOW, page, rules, unknown};
 
-    /// A page on which nothing is new.
+    /// A page without new events.
     #[divan::bench(args = [5, 60])]
     fn known(bencher: Bencher<'_, '_>, events: usize) {
         let (page, rules, mut cursor) = (page(events), rules(), unknown());
@@ -161,7 +161,7 @@ mod walk {
         bencher.bench_local(|| Walk::begin(&cursor, NOW).take(&mut cursor, &page, &rules));
     }
 
-    /// A page on which everything is.
+    /// A page with only new events.
     #[divan::bench(args = [60])]
     fn new(bencher: Bencher<'_, '_>, events: usize) {
         let (page, rules) = (page(events), rules());
@@ -180,8 +180,8 @@ mod ledger {
 
     use crate::{NOW, POOL, entries, identity, unknown};
 
-    /// A page of new events with its records and cursor, until it is on the disk: one in memory where there is one, because
-    /// what a disk takes is the disk's.
+    /// The commit of a page of new events with its records and cursor, up to the sync. It uses a disk in memory if
+    /// there is one, because the time of a real disk is not the exporter's.
     #[divan::bench(args = [1, 60])]
     fn commit(bencher: Bencher<'_, '_>, events: usize) {
         let memory = Path::new("/dev/shm");
@@ -227,7 +227,7 @@ mod otlp {
         Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
     }
 
-    /// What the exporter sends for a batch.
+    /// The request for a batch.
     fn request() -> ExportLogsServiceRequest {
         let runtime = runtime();
         let collector = runtime.block_on(Collector::start());
@@ -262,7 +262,8 @@ mod otlp {
         });
     }
 
-    /// All of it, to a receiver that counts the records and says so: its time is in this one's.
+    /// The whole delivery, to a receiver that counts the records and acknowledges them. The result includes the
+    /// receiver's time.
     #[divan::bench]
     fn deliver(bencher: Bencher<'_, '_>) {
         let runtime = runtime();

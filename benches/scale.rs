@@ -1,8 +1,8 @@
-//! A million users: what the built binary takes of memory, time and disk for them, against a simulated Cognito.
+//! The memory, time and disk space that the built binary needs for a million users, against a simulated Cognito.
 //!
-//! `cargo bench --bench scale` prints a table (docs/scale.md holds one); `-- 10000 100000` measures these numbers of users.
-//! Each number is measured twice: *cold*, with an empty ledger, while everybody is listed and polled as fast as the
-//! configuration allows; then *warm*, with the ledger of the first run and next to nothing to do.
+//! `cargo bench --bench scale` prints a table (docs/scale.md has one); `-- 10000 100000` measures these numbers of
+//! users. Each number is measured twice. *Cold* is with an empty ledger, while all users are listed and polled as fast
+//! as the configuration allows. *Warm* is with the ledger of the first run and almost no work.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
@@ -14,40 +14,40 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
 use cognito_auth_simulator::quota::Quotas;
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation};
 use exporter::Exporter;
 
-/// One pool in each: listings have 30 requests a second in an account and region at most, and nobody wants to wait for nine
-/// minutes.
+/// One pool in each region. Listings have 30 requests per second in an account and region at most, so that one region
+/// alone would take nine minutes.
 const REGIONS: [&str; 8] =
     ["eu-west-1", "eu-west-2", "eu-central-1", "us-east-1", "us-east-2", "us-west-2", "ap-south-1", "ap-northeast-1"];
 
-/// One user in so many has an event.
+/// One user in this many has an event.
 const EVENT_OF_EVERY: usize = 10;
 
-/// Time for what was freed to be given back, and for sled to write.
+/// The time in which freed memory is returned and sled writes.
 const SETTLE: Duration = Duration::from_secs(5);
 
-/// Scrapes that a percentile is taken of, at least.
+/// The least number of scrapes for a percentile.
 const SCRAPES_MIN: usize = 200;
 
 const SCRAPE_EVERY: Duration = Duration::from_millis(40);
 
-/// Nothing measured here takes longer.
+/// Longer than any measurement here.
 const PATIENCE: Duration = Duration::from_secs(900);
 
-/// Listing at the quota and 2,000 polls a second.
+/// Listing at the quota, and 2,000 polls per second.
 const BUSY: &str = "[poll]\nrequests_per_second = 250\nconcurrency = 64\nfirst_run = \"none\"\nmin_interval = \"15s\"\n\
                     [discovery]\ninterval = \"1d\"\nrequests_per_second = 30\n";
 
-/// One poll a second in each region, and no listing that would get anywhere.
+/// One poll per second in each region, and no listing that completes.
 const IDLE: &str = "[poll]\nrequests_per_second = 1\nfirst_run = \"none\"\n\
                     [discovery]\ninterval = \"1d\"\nrequests_per_second = 0.01\n";
 
-struct Measured {
+struct ScaleFigures {
     users: usize,
     start_cold: Duration,
     listed: Duration,
@@ -71,7 +71,7 @@ fn main() {
     print(&measured);
 }
 
-fn measure(runtime: &tokio::runtime::Runtime, users: usize) -> Measured {
+fn measure(runtime: &tokio::runtime::Runtime, users: usize) -> ScaleFigures {
     let options = Options { quotas: Quotas::unlimited(), ..Options::default() };
     let simulation = runtime.block_on(Simulation::start(options)).unwrap();
     simulation.world(|world| populate(world, users));
@@ -111,9 +111,10 @@ fn measure(runtime: &tokio::runtime::Runtime, users: usize) -> Measured {
     }
     assert!(warm.stop().success());
 
-    // Another selection: the ledger is opened and nobody followed, until a listing that does not come.
+    // With another selection, the ledger is opened and no user is followed until a listing completes, which does not
+    // happen.
     simulation.world(|world| {
-        world.inject(Fault::new(Misfortune::Hang).on("ListUsers"));
+        world.inject(InjectedFault::new(FaultKind::Hang).on("ListUsers"));
     });
     let other = configure(directory.path(), IDLE);
     let text = std::fs::read_to_string(&other).unwrap();
@@ -124,7 +125,7 @@ fn measure(runtime: &tokio::runtime::Runtime, users: usize) -> Measured {
     nobody.kill();
     let ledger_bytes = size(&directory.path().join("state"));
     runtime.block_on(simulation.stop());
-    Measured {
+    ScaleFigures {
         users,
         start_cold,
         listed: listed.unwrap(),
@@ -140,11 +141,11 @@ fn measure(runtime: &tokio::runtime::Runtime, users: usize) -> Measured {
     }
 }
 
-/// Usernames of 36 characters, as Cognito makes them where users sign in with an address.
+/// Adds users with names of 36 characters, which Cognito generates if users sign in with an address.
 fn populate(world: &mut World, users: usize) {
     for (number, region) in REGIONS.iter().enumerate() {
         let pool = id(region);
-        world.add_pool(Pool::new(&pool));
+        world.add_pool(SimulatedPool::new(&pool));
         let before = UnixMillis(world.now().0 - 86_400_000);
         for user in (number..users).step_by(REGIONS.len()) {
             let username = world.new_id();
@@ -168,7 +169,7 @@ fn configure(directory: &Path, pace: &str) -> std::path::PathBuf {
     exporter::configure(directory, &format!("{pools}{pace}"))
 }
 
-/// Scrapes once; answers how many users there are.
+/// Scrapes once. Returns the number of users.
 fn scrape(exporter: &Exporter, took: &mut Vec<Duration>) -> usize {
     let began = Instant::now();
     let scrape = exporter.scrape();
@@ -193,8 +194,8 @@ fn percentile(took: &[Duration], percent: usize) -> f64 {
     took[(took.len() * percent / 100).min(took.len() - 1)].as_secs_f64() * 1e3
 }
 
-fn print(measured: &[Measured]) {
-    let row = |what: &str, value: &dyn Fn(&Measured) -> String| {
+fn print(measured: &[ScaleFigures]) {
+    let row = |what: &str, value: &dyn Fn(&ScaleFigures) -> String| {
         let cells: Vec<_> = measured.iter().map(value).collect();
         println!("| {what} | {} |", cells.join(" | "));
     };
@@ -216,7 +217,7 @@ fn print(measured: &[Measured]) {
         format!("{:.1}, {:.1} ms", percentile(&m.busy, 50), percentile(&m.busy, 99))
     });
     for pair in measured.windows(2) {
-        let slope = |bytes: fn(&Measured) -> u64| {
+        let slope = |bytes: fn(&ScaleFigures) -> u64| {
             (bytes(&pair[1]) as f64 - bytes(&pair[0]) as f64) / (pair[1].users - pair[0].users) as f64
         };
         println!(

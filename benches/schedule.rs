@@ -1,9 +1,10 @@
-//! Whom to ask next, measured: the daemon's schedule against round-robin and against the square-root rule that is told what the
-//! schedule has to learn. `cargo bench --bench schedule` prints the table of docs/scheduling.md and draws its plots.
+//! The schedule, measured: the daemon's schedule against round-robin and against the square-root rule, which knows the
+//! rates that the schedule has to learn. `cargo bench --bench schedule` prints the table of docs/scheduling.md and
+//! draws its plots.
 //!
-//! Time is virtual and every trace is seeded: the figures do not depend on the machine.
+//! Time is virtual and every trace is seeded, so the figures do not depend on the machine.
 
-#![expect(clippy::print_stdout, reason = "the table is what it is for")]
+#![expect(clippy::print_stdout, reason = "the benchmark prints a table")]
 
 #[path = "schedule/plot.rs"]
 mod plot;
@@ -14,18 +15,18 @@ mod schedule_sim;
 use std::time::Instant;
 
 use plot::{Bars, Curve, Curves};
-use schedule_sim::{Delays, HOUR, Shape, Terms, contestants, mean, quantile, run, trace};
+use schedule_sim::{Delays, HOUR, SimTerms, TraceShape, contestants, mean, quantile, run, trace};
 
 const USERS: u32 = 5000;
 const SEEDS: u64 = 10;
 
-/// How long a round of everybody takes, in minutes: a third of `max_interval`, and two and a half times as long as it. And from
-/// which hour on events are measured: from the first moment, when nothing is known yet, or after the first round.
+/// The time of one round through all users, in minutes: a third of `max_interval`, and two and a half times it. And the
+/// hour from which events are measured: the start, when nothing is known yet, or after the first round.
 const CASES: [(f64, f64); 3] = [(20.0, 0.0), (150.0, 0.0), (150.0, 6.0)];
 
 const NAMES: [&str; 4] = ["round-robin", "known rates", "foreseen rates", "learnt"];
 
-/// What is told of one run.
+/// The figures of one run.
 #[derive(Clone, Copy)]
 struct Figures {
     mean: f64,
@@ -48,7 +49,7 @@ impl Figures {
 }
 
 fn main() {
-    // Cargo's test runner builds and runs benchmarks too, and does not say so.
+    // Cargo's test runner also builds and runs benchmarks, without this argument.
     if !std::env::args().any(|argument| argument == "--bench") {
         return println!("run it with: cargo bench --bench schedule");
     }
@@ -64,7 +65,7 @@ fn main() {
         );
         println!("|---|---|--:|--:|--:|--:|--:|--:|--:|");
         let mut bars = vec![];
-        for shape in Shape::ALL {
+        for shape in TraceShape::ALL {
             let runs: Vec<[Figures; 4]> = (0..SEEDS).map(|seed| duel(shape, &terms, from_hour, seed)).collect();
             let median = |who: usize, what: fn(&Figures) -> f64| median(runs.iter().map(|run| what(&run[who])));
             let row = |mean: fn(&Figures) -> f64, late: fn(&Figures) -> f64| {
@@ -90,12 +91,12 @@ fn main() {
     println!("\n{:.0} s", began.elapsed().as_secs_f64());
 }
 
-fn terms(round_minutes: f64) -> Terms {
-    Terms { calls_per_second: f64::from(USERS) / (round_minutes * 60.0), min_interval: 15.0, max_interval: HOUR }
+fn terms(round_minutes: f64) -> SimTerms {
+    SimTerms { calls_per_second: f64::from(USERS) / (round_minutes * 60.0), min_interval: 15.0, max_interval: HOUR }
 }
 
-/// All contestants on one trace of a day.
-fn duel(shape: Shape, terms: &Terms, from_hour: f64, seed: u64) -> [Figures; 4] {
+/// All policies on one trace of a day.
+fn duel(shape: TraceShape, terms: &SimTerms, from_hour: f64, seed: u64) -> [Figures; 4] {
     let mut trace = trace(shape, USERS, 24.0 * HOUR, terms.kept_interval(USERS as usize) * 1.5, seed);
     trace.measured.start = from_hour * HOUR;
     contestants(&trace, terms, seed).map(|mut policy| Figures::of(run(&trace, terms, policy.as_mut())))
@@ -106,10 +107,10 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
     quantile(&mut values, 0.5)
 }
 
-/// What part of the events is found within a time.
+/// The share of events that are found within a time.
 fn distribution() -> String {
     let terms = terms(CASES[0].0);
-    let trace = trace(Shape::Dormant, USERS, 24.0 * HOUR, HOUR * 1.5, 0);
+    let trace = trace(TraceShape::Dormant, USERS, 24.0 * HOUR, HOUR * 1.5, 0);
     let curves = contestants(&trace, &terms, 0).into_iter().zip(NAMES).filter(|(_, name)| *name != "foreseen rates");
     let curves: Vec<Curve> = curves
         .map(|(mut policy, name)| {
@@ -130,11 +131,11 @@ fn distribution() -> String {
     .draw()
 }
 
-/// How often an attacked user is polled, before, in and after the attack.
+/// How often an attacked user is polled before, during and after the attack.
 fn attack() -> String {
     let terms = terms(CASES[0].0);
-    let trace = trace(Shape::Attacks, USERS, 24.0 * HOUR, HOUR * 1.5, 0);
-    // Of those who are attacked, who is quietest otherwise, with room before and behind.
+    let trace = trace(TraceShape::Attacks, USERS, 24.0 * HOUR, HOUR * 1.5, 0);
+    // The attacked user with the fewest other events, and with time before and after the attack.
     let attacks = trace.rates.iter().zip(&trace.users).enumerate().filter(|(_, (rate, _))| rate.foreseen > rate.known);
     let in_view = attacks.filter_map(|(user, (rate, events))| {
         let first = events.iter().find(|(_, high_risk)| *high_risk)?.0;
@@ -150,7 +151,7 @@ fn attack() -> String {
             let polls = run(&trace, &terms, policy.as_mut()).polls;
             let times: Vec<f64> =
                 polls.iter().filter(|(_, who)| *who as usize == user).map(|(time, _)| *time).collect();
-            // The age of what is known of the user: a saw.
+            // The age of the known state of the user: a sawtooth.
             let teeth = times.windows(2).flat_map(|pair| [(pair[0], 0.0), (pair[1], (pair[1] - pair[0]) / 60.0)]);
             let points =
                 teeth.map(|(time, age)| ((time - from) / HOUR, age)).filter(|(hour, _)| (0.0..=10.0).contains(hour));

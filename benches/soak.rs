@@ -1,11 +1,15 @@
-//! A soak: the built binary follows 20,000 lively users while its receiver goes down, up, down and up, and its memory is
-//! watched. `cargo bench --bench soak`
+//! A soak test: the built binary follows 20,000 active users while its receiver goes down, up, down and up, and its
+//! memory is watched. `cargo bench --bench soak`
 //!
-//! Fails if the process ever takes more than is stated here, or if at the end an event is missing, counted otherwise than it
-//! is, or delivered more often than the outages explain. Cognito and the receiver live in this process, the exporter in its
-//! own, so that only the exporter's memory counts. `SOAK_SECONDS` and `SOAK_USERS` change the size.
+//! It fails if the process ever exceeds the limit below. It also fails if at the end an event is missing, counted
+//! wrongly, or delivered more often than the outages explain. Cognito and the receiver run in this process and the
+//! exporter in its own, so only the exporter's memory is measured. `SOAK_SECONDS` and `SOAK_USERS` change the size.
 
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark speaks, and one that cannot go on fails")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark prints its results, and one that cannot go on fails"
+)]
 
 #[path = "../tests/support/exporter.rs"]
 mod exporter;
@@ -19,26 +23,26 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::event::{EventResponse, UnixMillis, Word};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use exporter::Exporter;
 use test_env::{MINUTE, TestEnv, counted, now, outcomes, sign_ins};
 
-/// What the process may take at 20,000 users: 64 MiB of sled's cache, and as much again for everything else, twice.
+/// The limit of the process at 20,000 users: 64 MiB of sled's cache, and twice as much for everything else.
 const RESIDENT_MAX: u64 = 192 << 20;
 
 const POOL: &str = "eu-west-1_Soak";
 
-/// Arrivals, all users together. Cognito's default quota for sign-ins is 120 a second.
+/// New events per second of all users together. Cognito's default quota for sign-ins is 120 per second.
 const EVENTS_PER_SECOND: u32 = 120;
 
 const TICK: Duration = Duration::from_millis(100);
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 const ROW_EVERY: Duration = Duration::from_secs(10);
 
-/// How long what is left may take after the last arrival: rounds through everybody on a machine that is busy.
+/// The longest time to finish after the last event: rounds through all users on a busy machine.
 const SETTLE_MAX: Duration = Duration::from_secs(600);
 
-/// A batch in flight at each outage may come again.
+/// One batch in flight at each outage may be repeated.
 const REPEATS_MAX: usize = 2 * 512;
 
 fn main() -> ExitCode {
@@ -56,7 +60,7 @@ async fn soak(seconds: u32, users: u32) -> ExitCode {
          [discovery]\nrequests_per_second = 30\n"
     );
     let env = TestEnv::set(&config, |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         for user in 0..users {
             let name = format!("user-{user}");
             world.add_user(POOL, &name);
@@ -73,8 +77,8 @@ async fn soak(seconds: u32, users: u32) -> ExitCode {
         "seconds", "receiver", "RSS MiB", "anon MiB", "events", "outbox"
     );
 
-    let mut life = Life { random: fastrand::Rng::with_seed(1), users, in_progress: VecDeque::new() };
-    let mut watch = Watch::new(exporter);
+    let mut life = SoakLife { random: fastrand::Rng::with_seed(1), users, in_progress: VecDeque::new() };
+    let mut watch = MemoryWatch::new(exporter);
     for quarter in 0..4 {
         if quarter % 2 == 0 {
             env.receiver.stop().await;
@@ -100,8 +104,8 @@ async fn soak(seconds: u32, users: u32) -> ExitCode {
     if is_small && conserved && stopped.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Waits until everything is counted and delivered; whether it came to that, and not too often.
-async fn settle(env: &TestEnv, watch: &mut Watch) -> bool {
+/// Waits until every event is counted and delivered. Returns whether that happened, and without too many repeats.
+async fn settle(env: &TestEnv, watch: &mut MemoryWatch) -> bool {
     let truth = env.truth(&[POOL]);
     let (ids, outcomes) = (truth.iter().map(|event| event.id.clone().unwrap()), outcomes(truth.iter()));
     let ids: BTreeSet<_> = ids.collect();
@@ -111,7 +115,7 @@ async fn settle(env: &TestEnv, watch: &mut Watch) -> bool {
         let is_counted = counted(&watch.exporter.scrape(), &[POOL]) == outcomes;
         let waiting = watch.exporter.scrape().sum("cognito_exporter_outbox_records", &[]);
         if is_counted && waiting < 0.5 {
-            // The gauge is a second old: once more, and it is of now.
+            // The gauge is a second old, so it is read once more.
             tokio::time::sleep(SAMPLE_EVERY * 2).await;
             let records = env.receiver.records();
             let uids: BTreeSet<_> = records.iter().map(|record| record.uid()).collect();
@@ -127,18 +131,18 @@ async fn settle(env: &TestEnv, watch: &mut Watch) -> bool {
     }
 }
 
-/// What people do: few sign in often, some need a second step.
-struct Life {
+/// The users' actions: few sign in often, some need a second factor.
+struct SoakLife {
     random: fastrand::Rng,
     users: u32,
-    /// Whose event has not come to its end, oldest first.
+    /// The events in progress, oldest first, with their users.
     in_progress: VecDeque<(String, String)>,
 }
 
-impl Life {
+impl SoakLife {
     fn tick(&mut self, world: &mut World) {
         for _ in 0..EVENTS_PER_SECOND / 10 {
-            // The cube makes a tenth of the users come half of the time.
+            // With the cube, a tenth of the users make half of the sign-ins.
             let user = self.random.f64().powi(3) * f64::from(self.users);
             let name = format!("user-{user:.0}", user = user.floor());
             let mut event = world.sign_in(now());
@@ -148,7 +152,7 @@ impl Life {
             }
             world.arrive(POOL, &name, &event);
         }
-        // Those of a while ago.
+        // The older ones end.
         while self.in_progress.len() > 200 {
             self.finish_one(world);
         }
@@ -167,8 +171,8 @@ impl Life {
     }
 }
 
-/// The exporter's memory as it was seen.
-struct Watch {
+/// The exporter's memory over time.
+struct MemoryWatch {
     exporter: Exporter,
     began: Instant,
     sampled: Instant,
@@ -178,13 +182,13 @@ struct Watch {
     anonymous_max: u64,
 }
 
-impl Watch {
+impl MemoryWatch {
     fn new(exporter: Exporter) -> Self {
         let began = Instant::now();
         Self { exporter, began, sampled: began, shown: None, receiver: "up", resident_max: 0, anonymous_max: 0 }
     }
 
-    /// Samples, and shows a row, where it is time.
+    /// Samples, and prints a row when it is time.
     fn look(&mut self) {
         if self.sampled.elapsed() < SAMPLE_EVERY {
             return;

@@ -1,5 +1,6 @@
-//! The whole program beside what people write instead: the built binary and a script on boto3, opentelemetry-python and
-//! prometheus_client (`peer/peer.py`), as processes, by turns, against the same simulated Cognito and the same receiver.
+//! The whole program beside the usual alternative: the built binary, and a script with boto3, opentelemetry-python and
+//! prometheus_client (`peer/peer.py`). They run as processes, in turn, against the same simulated Cognito and the same
+//! receiver.
 //!
 //! ```text
 //! pip install -r benches/peer/requirements.txt
@@ -7,9 +8,9 @@
 //! RUNS=9 cargo bench --bench whole -- catch-up  # one case of: catch-up, nothing-new, mix, scrape, idle
 //! ```
 //!
-//! docs/performance.md holds one run's tables. Cognito and the receiver live in this process, so that what is told of a
-//! process is its own: the kernel's account of its processor time from the moment it is ready until its work is done.
-//! `EXPORTER` names another binary to measure; `PART=10` measures with a tenth of the users.
+//! docs/performance.md has the tables of one run. Cognito and the receiver run in this process, so the figures of the
+//! other process are its own: the kernel's count of its processor time from ready until its work is done. `EXPORTER`
+//! names another binary to measure; `PART=10` measures with a tenth of the users.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
@@ -29,41 +30,42 @@ use std::time::{Duration, Instant};
 
 use cast::{Contender, Field, READ, Run, Start, Variant, Work};
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use exporter::Exporter;
 use process::{usage, waits};
-use table::{Table, mib};
+use table::{FigureTable, mib};
 
-/// Several accounts' worth of budget: one has 1,000 calls a second at most, and nobody wants to wait for 100,000.
+/// Several accounts' worth of budget. One account has at most 1,000 calls per second, so that 100,000 polls would take
+/// long.
 const POOLS: [&str; 4] = ["eu-west-1_Whole", "eu-west-2_Whole", "us-east-1_Whole", "us-west-2_Whole"];
 
-/// The pool of the cases in which the script takes part, which reads one.
+/// The pool of the cases with the script, which reads one pool.
 const POOL: &str = POOLS[0];
 
-/// Somebody signs in every seven hours: 60 events are two and a half weeks.
+/// The time between sign-ins of one user: seven hours, so that 60 events take two and a half weeks.
 const BETWEEN_EVENTS_MS: i64 = 7 * 3_600_000;
 
-/// What each user of a catch-up has behind them: two full pages.
+/// The events of each user in a catch-up: two full pages.
 const CATCH_UP_EVENTS: usize = 120;
 
-/// What each user of a round has behind them: a full page.
+/// The events of each user in a round: a full page.
 const PAST_EVENTS: usize = 60;
 
-/// Of the mix: one user in so many has signed in since the last round, up to three times.
+/// In the mix, one user in this many has signed in since the last round, up to three times.
 const LIVELY_OF: usize = 10;
 
-/// When the exporter polls somebody again: as soon as it may, or not while it is measured.
+/// The interval after which the exporter polls a user again: at once, or not during the measurement.
 const AT_ONCE: &str = "1s";
 const NEVER_AGAIN: &str = "1d";
 
-/// How much is measured.
+/// The size of the measurements.
 struct Plan {
     runs: usize,
     /// Users of a catch-up.
     backward: usize,
     /// Users of a round.
     many: usize,
-    /// Users of a round that the script makes, too: it would take half an hour for so many.
+    /// Users of a round that the script makes, too. For `many` users it would take half an hour.
     few: usize,
 }
 
@@ -99,7 +101,7 @@ fn main() {
     case("idle", idle);
 }
 
-/// 2,000 users with 120 events each, nothing of which is known.
+/// 2,000 new users with 120 events each.
 fn catch_up(plan: &Plan) {
     let field = Field::new(|world| populate(world, &[POOL], plan.backward, CATCH_UP_EVENTS));
     let work = Work { warm_up: false, polls: plan.backward as u64, events: plan.backward * CATCH_UP_EVENTS };
@@ -108,13 +110,13 @@ fn catch_up(plan: &Plan) {
     compare(&contenders, &measured, "event", 100_000, |run| run.events as f64);
 }
 
-/// Everybody once more, and nobody has done anything since.
+/// One more poll of every user, without new events.
 fn nothing_new(plan: &Plan) {
     let field = Field::new(|world| populate(world, &[POOL], plan.few, PAST_EVENTS));
     let mut contenders = contenders(AT_ONCE, &[60]);
     let work = Work { warm_up: true, polls: plan.few as u64, events: 0 };
     let run = |contender: &Contender| field.run(contender, Start::Skipping, work, |_| {});
-    // Once to learn which pages the exporter asks for: the script is to ask for them, too.
+    // One run to learn the page size of the exporter, which the script is to use, too.
     let page_size = run(&contenders[0]).page_size;
     contenders.extend(Some(Contender::peer(POOL, page_size)).filter(Contender::is_here));
     let mut measured = by_turns(plan.runs, &contenders, run);
@@ -131,7 +133,7 @@ fn nothing_new(plan: &Plan) {
     compare(&contenders, &measured, "poll", 1_000, |run| run.calls as f64);
 }
 
-/// Everybody once more; every tenth user has signed in since, up to three times.
+/// One more poll of every user; every tenth user has signed in since, up to three times.
 fn mix(plan: &Plan) {
     let lively = || (0..plan.few).step_by(LIVELY_OF);
     let sign_ins = |user: usize| 1 + (user / LIVELY_OF) % 3;
@@ -146,16 +148,16 @@ fn mix(plan: &Plan) {
     let contenders = contenders(AT_ONCE, &[60]);
     let work = Work { warm_up: true, polls: plan.few as u64, events: lively().map(sign_ins).sum() };
     let measured = by_turns(plan.runs, &contenders, |contender| {
-        // Another one each time, because the events stay.
+        // A new environment each time, because the events stay.
         let field = Field::new(|world| populate(world, &[POOL], plan.few, PAST_EVENTS));
         field.run(contender, Start::Skipping, work, sign_in)
     });
     compare(&contenders, &measured, "poll", 1_000, |run| run.calls as f64);
 }
 
-/// Prints what contenders took for each of the `done` things, `many` of them at a time.
+/// Prints the cost for each of the `done` things, `many` of them at a time.
 fn compare(contenders: &[Contender], measured: &[Vec<Run>], thing: &str, many: u32, done: fn(&Run) -> f64) {
-    let mut table = Table::new(contenders);
+    let mut table = FigureTable::new(contenders);
     let cpu = format!("CPU seconds per {many} {thing}s");
     table.row(&cpu, measured, |run| run.cpu_per(done(run)) * f64::from(many));
     table.row(&format!("{thing}s/s"), measured, |run| done(run) / run.wall.as_secs_f64());
@@ -194,15 +196,15 @@ fn scrape(plan: &Plan) {
         })
         .collect();
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
-    let mut table = Table::new(&[contender]);
+    let mut table = FigureTable::new(&[contender]);
     table.plain("median time of a scrape, ms", &measured.iter().map(|run| milliseconds(run.0)).collect::<Vec<_>>());
     table.plain("CPU milliseconds of a scrape", &measured.iter().map(|run| milliseconds(run.1)).collect::<Vec<_>>());
     table.plain("KiB of a scrape", &measured.iter().map(|run| run.2 as f64 / 1024.0).collect::<Vec<_>>());
     table.print();
 }
 
-/// A hundred users, and nothing to do: memory, and what wakes the process. Once after it has taken all there is, and once
-/// after a start at which it knew everybody.
+/// A hundred users without new events: memory and wake-ups. Measured once after the first reading of all events, and
+/// once after a start with a complete ledger.
 fn idle(_: &Plan) {
     const WATCHED: Duration = Duration::from_secs(60);
     let field = Field::new(|world| populate(world, &[POOL], 100, PAST_EVENTS));
@@ -237,7 +239,8 @@ fn idle(_: &Plan) {
     }
 }
 
-/// The exporter, which polls everybody again after `again`, its variants, and the script with each of these page sizes.
+/// The exporter, which polls every user again after `again`, its variants, and the script with each of these page
+/// sizes.
 fn contenders(again: &str, page_sizes: &[u8]) -> Vec<Contender> {
     let variants = std::iter::once(Variant::default()).chain(Variant::asked_for());
     let exporters = variants.map(|variant| Contender::exporter(&[POOL], again, variant));
@@ -245,7 +248,7 @@ fn contenders(again: &str, page_sizes: &[u8]) -> Vec<Contender> {
     all.filter(Contender::is_here).collect()
 }
 
-/// Measures every contender `runs` times, by turns: what the machine does beside concerns all of them.
+/// Measures every contender `runs` times, in turn, so that other load on the machine affects all of them.
 fn by_turns(runs: usize, contenders: &[Contender], mut run: impl FnMut(&Contender) -> Run) -> Vec<Vec<Run>> {
     let mut measured = vec![Vec::with_capacity(runs); contenders.len()];
     for _ in 0..runs {
@@ -256,17 +259,17 @@ fn by_turns(runs: usize, contenders: &[Contender], mut run: impl FnMut(&Contende
     measured
 }
 
-/// Users by their number, spread over the pools, with so many sign-ins each.
+/// Adds users by number, spread over the pools, with this many sign-ins each.
 fn populate(world: &mut World, pools: &[&str], users: usize, events: usize) {
     for pool in pools {
-        world.add_pool(Pool::new(pool));
+        world.add_pool(SimulatedPool::new(pool));
     }
     let now = world.now().0;
     for user in 0..users {
         let pool = pools[user % pools.len()];
         let name = name(user);
         world.add_user_with(pool, &name, |user| user.created = UnixMillis(now - 2 * 365 * 86_400_000));
-        // The newest is one to seven hours old. Oldest first: events arrive at the cheap end.
+        // The newest is one to seven hours old. Oldest first, because appending is cheap.
         let newest = now - 3_600_000 - (user as i64 * 7_919) % (BETWEEN_EVENTS_MS - 3_600_000);
         for event in (0..events).rev() {
             let event = world.sign_in(UnixMillis(newest - event as i64 * BETWEEN_EVENTS_MS));
@@ -275,7 +278,7 @@ fn populate(world: &mut World, pools: &[&str], users: usize, events: usize) {
     }
 }
 
-/// 36 characters, as Cognito makes names where users sign in with an address.
+/// A name of 36 characters, as Cognito generates it if users sign in with an address.
 fn name(user: usize) -> String {
     format!("{user:08x}-7b1c-4c6e-9f0a-{user:012x}")
 }

@@ -1,5 +1,6 @@
-//! A high-risk sign-in on its whole way: Cognito, the built binary, a real Prometheus with the published rules, a real
-//! Alertmanager, and the webhook that wakes somebody. With defaults where they matter: the exporter waits to be scraped.
+//! The whole path of a high-risk sign-in: simulated Cognito, the built binary, a real Prometheus with the published
+//! rules, a real Alertmanager, and its webhook. The defaults that matter are kept: the exporter waits for its first
+//! scrape.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener};
@@ -8,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cognito_auth_core::event::{AuthEvent, EventRisk, UnixMillis, Word};
 use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation};
 use serde_json::Value;
 
@@ -20,7 +21,7 @@ use crate::rules;
 
 const POOL: &str = "eu-west-1_Alerting1";
 
-/// Whoever is woken: an HTTP server that hands on every notification.
+/// The webhook of Alertmanager: an HTTP server that passes on every notification.
 fn webhook() -> (SocketAddr, mpsc::Receiver<Value>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -51,7 +52,7 @@ fn webhook() -> (SocketAddr, mpsc::Receiver<Value>) {
     (address, told)
 }
 
-/// A sign-in that passed and that threat protection is sure of.
+/// A sign-in that passed although threat protection is sure of an account takeover.
 fn taken_over(world: &mut World, at: UnixMillis) -> AuthEvent {
     let mut event = world.sign_in(at);
     event.risk = Some(EventRisk {
@@ -71,9 +72,9 @@ async fn the_very_first_high_risk_sign_in_wakes_somebody_and_history_does_not() 
     let simulation = Simulation::start(Options::default()).await.unwrap();
     let now = Clock::system().now();
     simulation.world(|world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, "ann");
-        // Once taken over, an hour before she was followed.
+        // Taken over an hour before the user was followed.
         let event = taken_over(world, now.minus(Duration::from_secs(3600)));
         world.arrive(POOL, "ann", &event);
     });
@@ -81,7 +82,7 @@ async fn the_very_first_high_risk_sign_in_wakes_somebody_and_history_does_not() 
         "[[pools]]\nid = {POOL:?}\nusernames = [\"ann\"]\n[poll]\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n"
     );
     let config = exporter::configure(directory.path(), &text);
-    // The default wait for a scrape: without it, the first event could be there before the first zero.
+    // This restores the default wait for a scrape. Without it, the first event could precede the first scraped zero.
     let text = std::fs::read_to_string(&config).unwrap().replace("first_scrape_wait = \"0s\"\n", "");
     std::fs::write(&config, text).unwrap();
 
@@ -92,7 +93,7 @@ async fn the_very_first_high_risk_sign_in_wakes_somebody_and_history_does_not() 
     let target = exporter.listens().unwrap();
     let prometheus = Server::prometheus(directory.path(), &[target], &[&rules], Some(alertmanager.address()));
 
-    // History is read, counted as such, evaluated, and nobody is woken.
+    // History is read, counted as history and evaluated, and it causes no alert.
     prometheus.until("cognito_auth_history_events_total == 1");
     prometheus.until("pool_index:cognito_high_risk_takeovers:total == 0");
     assert_eq!(prometheus.query("ALERTS{alertname=\"CognitoAccountTakeover\"}").unwrap(), Vec::<Value>::new());
@@ -117,7 +118,7 @@ async fn the_very_first_high_risk_sign_in_wakes_somebody_and_history_does_not() 
     assert_eq!(alert["labels"]["severity"], "critical");
     assert!(alert["annotations"]["summary"].as_str().unwrap().contains(POOL), "{alert}");
     assert!(alert["annotations"]["runbook_url"].as_str().unwrap().ends_with("#cognitoaccounttakeover"), "{alert}");
-    // It says of whom nothing: that is in the logs.
+    // The alert names no user; the logs do.
     assert!(!alert.to_string().contains("ann\""), "{alert}");
     exporter.until("one takeover", |scrape| {
         (scrape.sum("cognito_auth_risk_events_total", &["risk_level=\"High\""]) - 1.0).abs() < 0.5

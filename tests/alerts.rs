@@ -1,4 +1,4 @@
-//! The alerting rules: what they say, that their unit tests hold, and that these tests could fail.
+//! The alerting rules: their annotations, their unit tests, and that each unit test can fail.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,10 +11,10 @@ use serde::Deserialize;
 
 const RUNBOOKS: &str = include_str!("../docs/runbooks.md");
 
-/// What promtool runs against the rules.
+/// The files of unit tests that promtool runs against the rules.
 const TESTS: [&str; 3] = ["security.yml", "baselines.yml", "health.yml"];
 
-/// Alerts about what happens in a pool, whose first event of all has to be seen.
+/// Alerts on events of a pool. They must see the first event of all.
 const OF_EVENTS: [&str; 5] = [
     "CognitoAccountTakeover",
     "CognitoBlockedByThreatProtection",
@@ -28,7 +28,7 @@ fn alerts() -> BTreeMap<String, Rule> {
     rules::all().into_iter().filter_map(|rule| Some((rule.alert.clone()?, rule))).collect()
 }
 
-/// Runs promtool; what it says, if it is not content.
+/// Runs promtool. The error is its output.
 fn promtool(arguments: &[&str], directory: &Path) -> Result<(), String> {
     let output = Command::new("promtool").args(arguments).current_dir(directory).output().unwrap();
     let said = [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
@@ -41,7 +41,7 @@ fn the_rules_are_sound_and_their_unit_tests_hold() {
         return;
     }
     promtool(&["check", "rules", "rules.yml"], &rules::folder()).unwrap();
-    // Side by side, because each takes some seconds.
+    // In parallel, because each run takes some seconds.
     std::thread::scope(|scope| {
         for file in TESTS {
             scope.spawn(move || {
@@ -64,7 +64,7 @@ fn the_operators_rules_are_the_plain_ones() {
     assert_eq!(parsed.kind, "PrometheusRule");
     assert_eq!(parsed.spec, rules::rules());
 
-    // Comments included: whoever changes one file is told to change the other.
+    // The comments must agree too: they tell readers to change both files together.
     let plain = fs::read_to_string(rules::folder().join("rules.yml")).unwrap();
     let (_, plain) = plain.split_once("\ngroups:\n").unwrap();
     let indented: Vec<String> =
@@ -92,7 +92,7 @@ fn every_alert_says_what_it_is_and_has_a_runbook() {
     assert_eq!(sections, alerts().len(), "a section for each alert, and none for an alert that is not there");
 }
 
-/// A file of unit tests: the head that names the rules, and each test as its name and its text.
+/// A file of unit tests: the head that names the rules, and the name and text of each test.
 fn unit_tests(file: &str) -> (String, Vec<(String, String)>) {
     let text = fs::read_to_string(rules::folder().join("tests").join(file)).unwrap();
     let mut parts = text.split("\n  - name: ");
@@ -121,7 +121,7 @@ fn every_alert_has_unit_tests_of_every_kind() {
         };
         let (fires, does_not) = (of_alert("fires"), of_alert("does not fire"));
         assert!(does_not.contains("restart"), "{alert} is not tested with a restart");
-        // Nobody answers under a new name where nobody answers.
+        // These alerts also fire when nothing reports under the new name.
         if !["CognitoExporterGone", "CognitoShardMissing"].contains(&alert.as_str()) {
             assert!(fires.contains("instance label"), "{alert} is not tested to fire under a new instance label");
         }
@@ -132,7 +132,7 @@ fn every_alert_has_unit_tests_of_every_kind() {
     }
 }
 
-/// A rule that never fires, and one that always does, instead of the real one: its own tests have to notice both.
+/// Replaces each rule by one that never fires and by one that always fires. The rule's unit tests have to notice both.
 #[test]
 fn unit_tests_notice_a_rule_that_never_fires_or_always_does() {
     if !peers::has("promtool") {

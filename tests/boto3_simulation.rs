@@ -1,10 +1,10 @@
-//! The simulated Cognito, as boto3 sees it: a client that shares no line of code with the exporter's.
+//! The simulated Cognito as seen by boto3, a client that shares no code with the exporter's client.
 
 use std::process::Stdio;
 
 use cognito_auth_core::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
-use cognito_auth_simulator::fault::Fault;
-use cognito_auth_simulator::world::{Pool, Role, World};
+use cognito_auth_simulator::fault::InjectedFault;
+use cognito_auth_simulator::world::{Role, SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation, wire};
 use serde_json::{Value, json};
 
@@ -15,9 +15,9 @@ const USER: &str = "ada";
 const ROLE: &str = "arn:aws:iam::444455556666:role/reader";
 const NOW: UnixMillis = UnixMillis(1_750_000_000_123);
 
-/// 200 events of every shape, some within the same millisecond, and 119 other users.
+/// Adds 200 events of every shape, some within the same millisecond, and 119 other users.
 fn populate(world: &mut World) {
-    world.add_pool(Pool::new(POOL));
+    world.add_pool(SimulatedPool::new(POOL));
     world.add_user(POOL, USER);
     for number in 0..200_i64 {
         let mut event = world.sign_in(UnixMillis(NOW.0 - (number / 3) * 86_399_989));
@@ -46,8 +46,8 @@ fn populate(world: &mut World) {
         world.add_to_group(POOL, "everybody", &name);
     }
     world.add_role(Role { arn: ROLE.into(), external_id: Some("shibboleth".into()) });
-    world.inject(Fault::throttle().for_user("throttled"));
-    world.inject(Fault::internal_error().for_user("failing"));
+    world.inject(InjectedFault::throttle().for_user("throttled"));
+    world.inject(InjectedFault::internal_error().for_user("failing"));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! `check` against a simulated Cognito and a real receiver: every failure is a line that says what to do.
+//! `check` against a simulated Cognito and a real receiver. Every failure is a line that names the remedy.
 
 use std::fs::Permissions;
 use std::net::TcpListener;
@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use cognito_auth_core::privacy::HashKey;
 use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
 use cognito_auth_simulator::quota::Category;
-use cognito_auth_simulator::world::{Pool, Role, World};
+use cognito_auth_simulator::world::{Role, SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation};
 use tempfile::TempDir;
 
@@ -23,23 +23,23 @@ use crate::receiver::{Receiver, Reply};
 const POOL: &str = "eu-west-1_Check1";
 const ARN: &str = "arn:aws:cognito-idp:eu-west-1:*:userpool/eu-west-1_Check1";
 
-/// A pool of three users, one of whom has an event, and a directory.
-struct TestEnv {
+/// A pool of three users, one of them with an event, and a directory.
+struct CheckEnv {
     simulation: Simulation,
     directory: TempDir,
 }
 
-/// What `check` said and how it ended.
+/// The output and the exit status of `check`.
 struct Said {
     code: Option<i32>,
     text: String,
 }
 
-impl TestEnv {
+impl CheckEnv {
     async fn set(change: impl FnOnce(&mut World)) -> Self {
         let simulation = Simulation::start(Options::default()).await.unwrap();
         simulation.world(|world| {
-            world.add_pool(Pool::new(POOL));
+            world.add_pool(SimulatedPool::new(POOL));
             for user in ["ann-secret", "bob-secret", "cy-secret"] {
                 world.add_user(POOL, user);
                 world.add_to_group(POOL, "staff", user);
@@ -55,7 +55,7 @@ impl TestEnv {
         exporter::configure(self.directory.path(), text)
     }
 
-    /// Checks the pool with these keys and what else is given.
+    /// Checks the pool with these keys and further lines.
     fn check(&self, pool: &str, rest: &str) -> Said {
         self.check_with(pool, rest, |_| {})
     }
@@ -82,7 +82,7 @@ impl Said {
         Self { code: output.status.code(), text }
     }
 
-    /// Fails unless exactly so many steps failed, one of them in these words.
+    /// Fails unless exactly this many steps failed, one of them with this cause and remedy.
     #[track_caller]
     fn fails(&self, failed: usize, cause: &str, remedy: &str) {
         assert_eq!(self.code, Some(1), "{}", self.text);
@@ -102,7 +102,7 @@ impl Said {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
-    let env = TestEnv::set(|_| {}).await;
+    let env = CheckEnv::set(|_| {}).await;
     let receiver = Receiver::http().await;
     let names = env.directory.path().join("names");
     std::fs::write(&names, "# by hand\ndee-secret\n").unwrap();
@@ -148,8 +148,8 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_permission_is_named_with_the_pool() {
     for operation in ["DescribeUserPool", "ListUsers", "ListUsersInGroup", "AdminListUserAuthEvents"] {
-        let env = TestEnv::set(|world| {
-            world.inject(Fault::access_denied().on(operation));
+        let env = CheckEnv::set(|world| {
+            world.inject(InjectedFault::access_denied().on(operation));
         })
         .await;
         let said = env.check("all_users = true\ngroups = [\"staff\"]", "");
@@ -164,7 +164,7 @@ async fn a_missing_permission_is_named_with_the_pool() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn which_names_count_is_said_and_what_is_missing_where_the_pool_may_not_be_described() {
-    let env = TestEnv::set(|world| {
+    let env = CheckEnv::set(|world| {
         let pool = world.pool_mut(POOL);
         (pool.alias_attributes, pool.case_sensitive) = (vec!["email".into()], Some(false));
     })
@@ -172,7 +172,7 @@ async fn which_names_count_is_said_and_what_is_missing_where_the_pool_may_not_be
     env.check("all_users = true", "").says(&format!(
         "ok    pool {POOL} names of users: usernames and subs, verified email addresses; case does not matter"
     ));
-    env.simulation.world(|world| world.inject(Fault::access_denied().on("DescribeUserPool")));
+    env.simulation.world(|world| world.inject(InjectedFault::access_denied().on("DescribeUserPool")));
     let said = env.check("filter = 'email ^= \"a\"'", "");
     said.says(&format!(
         "note  pool {POOL} names of users: usernames and subs only, as written; allow cognito-idp:DescribeUserPool so that \
@@ -187,7 +187,7 @@ async fn which_names_count_is_said_and_what_is_missing_where_the_pool_may_not_be
 async fn a_pool_without_the_plan_or_without_threat_protection_is_told_what_to_set() {
     const REMEDY: &str = "set the pool's feature plan to Plus and threat protection to audit-only or full-function";
     for (tier, mode) in [("ESSENTIALS", "OFF"), ("PLUS", "OFF"), ("LITE", "AUDIT")] {
-        let env = TestEnv::set(|world| {
+        let env = CheckEnv::set(|world| {
             let pool = world.pool_mut(POOL);
             (pool.tier, pool.threat_protection) = (tier.to_owned(), mode.to_owned());
         })
@@ -201,7 +201,7 @@ async fn a_pool_without_the_plan_or_without_threat_protection_is_told_what_to_se
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_that_are_missing_or_unknown_are_told_apart() {
-    let env = TestEnv::set(|_| {}).await;
+    let env = CheckEnv::set(|_| {}).await;
     let said = env.check_with("all_users = true", "", |command| {
         command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
     });
@@ -212,7 +212,7 @@ async fn credentials_that_are_missing_or_unknown_are_told_apart() {
     );
     assert_eq!(env.simulation.world(|world| world.calls().total()), 0, "nothing is asked without credentials");
 
-    env.simulation.world(|world| world.inject(Fault::unrecognized_client().on("DescribeUserPool")));
+    env.simulation.world(|world| world.inject(InjectedFault::unrecognized_client().on("DescribeUserPool")));
     env.check("all_users = true", "").fails(
         1,
         &format!("pool {POOL} DescribeUserPool: DescribeUserPool: UnrecognizedClientException"),
@@ -223,7 +223,7 @@ async fn credentials_that_are_missing_or_unknown_are_told_apart() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_is_assumed_for_real() {
     let role = "arn:aws:iam::111122223333:role/reader";
-    let env = TestEnv::set(|world| {
+    let env = CheckEnv::set(|world| {
         world.add_role(Role { arn: role.to_owned(), external_id: Some("tenant-7".to_owned()) });
     })
     .await;
@@ -243,7 +243,7 @@ async fn a_role_is_assumed_for_real() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_a_group_or_a_file_that_is_not_there_is_named() {
-    let env = TestEnv::set(|_| {}).await;
+    let env = CheckEnv::set(|_| {}).await;
     env.check("groups = [\"nobody\"]", "").fails(
         1,
         &format!(
@@ -268,7 +268,7 @@ async fn a_pool_a_group_or_a_file_that_is_not_there_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receiver_that_is_down_wants_credentials_or_is_something_else_is_told_so() {
     const WRONG: &str = "check the endpoint's port and path, and otlp.protocol: something else answers there";
-    let env = TestEnv::set(|_| {}).await;
+    let env = CheckEnv::set(|_| {}).await;
     let check = |endpoint: &str| env.check("all_users = true", &format!("[otlp]\nendpoint = {endpoint:?}\n"));
 
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
@@ -296,7 +296,7 @@ async fn a_receiver_that_is_down_wants_credentials_or_is_something_else_is_told_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_directory_that_cannot_be_written_to_is_told_apart_from_one_in_use() {
-    let env = TestEnv::set(|_| {}).await;
+    let env = CheckEnv::set(|_| {}).await;
     std::fs::write(env.state(), "a file in the directory's place").unwrap();
     env.check("all_users = true", "").fails(
         1,
@@ -319,7 +319,7 @@ async fn a_state_directory_that_cannot_be_written_to_is_told_apart_from_one_in_u
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_hashes_is_read_and_one_that_is_none_is_named() {
-    let env = TestEnv::set(|_| {}).await;
+    let env = CheckEnv::set(|_| {}).await;
     let file = |name: &str| env.directory.path().join(name);
     let check = |key: &str, former: &str| {
         let privacy = format!("hash_key_file = {:?}\nformer_hash_key_file = {:?}", file(key), file(former));
@@ -354,7 +354,7 @@ async fn a_key_of_hashes_is_read_and_one_that_is_none_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_address_that_is_taken_is_named() {
-    let env = TestEnv::set(|_| {}).await;
+    let env = CheckEnv::set(|_| {}).await;
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     env.check_with("all_users = true", "", |command| {
@@ -369,8 +369,8 @@ async fn an_address_that_is_taken_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_step_takes_longer_than_its_timeout() {
-    let env = TestEnv::set(|world| {
-        world.inject(Misfortune::Hang);
+    let env = CheckEnv::set(|world| {
+        world.inject(FaultKind::Hang);
     })
     .await;
     let receiver = Receiver::http().await;
@@ -390,9 +390,9 @@ async fn no_step_takes_longer_than_its_timeout() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pools_of_one_account_and_region_share_a_budget_and_an_objective_out_of_reach_is_said() {
-    let env = TestEnv::set(|world| {
+    let env = CheckEnv::set(|world| {
         for (pool, users) in [("eu-west-1_Check2", 50), ("us-east-1_Check3", 200)] {
-            world.add_pool(Pool::new(pool));
+            world.add_pool(SimulatedPool::new(pool));
             (0..users).for_each(|user| world.add_user(pool, &format!("user-{user}-secret")));
         }
     })
@@ -421,14 +421,14 @@ async fn pools_of_one_account_and_region_share_a_budget_and_an_objective_out_of_
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_the_accounts_limit_is_tried_and_who_may_not_ask_is_told_what_to_allow() {
     const SHARE: &str = "[poll]\nrequests_per_second = \"10%\"\n";
-    let env = TestEnv::set(|world| world.quotas().set_limit(Category::UserResourceRead, Some(200))).await;
+    let env = CheckEnv::set(|world| world.quotas().set_limit(Category::UserResourceRead, Some(200))).await;
     let said = env.check("all_users = true", SHARE);
     said.says(&format!("ok    pool {POOL} GetProvisionedLimit: the account's limit is 200 requests/s"));
     assert!(said.text.contains("about 3 users take 1s at 20 requests/s"), "{}", said.text);
     assert_eq!(said.code, Some(0), "{}", said.text);
 
-    env.simulation.world(|world| world.inject(Fault::access_denied().on("GetProvisionedLimit")));
-    // One of two shards: half of the rate, and of the users those that are its own.
+    env.simulation.world(|world| world.inject(InjectedFault::access_denied().on("GetProvisionedLimit")));
+    // One of two shards has half of the rate, and its own share of the users.
     let said = env.check("all_users = true", &format!("{SHARE}[shard]\nindex = 0\ncount = 2\n"));
     let note = format!("note  pool {POOL} GetProvisionedLimit: GetProvisionedLimit: AccessDeniedException: ");
     let line = said.text.lines().find(|line| line.starts_with(&note)).unwrap();
@@ -443,7 +443,7 @@ async fn a_bar_shows_on_a_terminal_where_the_lines_go_to_a_file() {
     if !peers::has("script") {
         return;
     }
-    let env = TestEnv::set(|_| {}).await;
+    let env = CheckEnv::set(|_| {}).await;
     let plain = env.check("all_users = true", "").text.replace("created, and can", "can");
     let file = env.directory.path().join("said");
     let config = env.config(&format!("[[pools]]\nid = {POOL:?}\nall_users = true\n"));

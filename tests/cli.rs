@@ -1,9 +1,9 @@
-//! The command line as a new user meets it: clear messages on stderr, data on stdout, exit codes that mean something.
+//! The command line for a new user: clear messages on stderr, data on stdout, and meaningful exit codes.
 
 use std::process::Output;
 
-use cognito_auth_simulator::fault::Fault;
-use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::fault::InjectedFault;
+use cognito_auth_simulator::world::SimulatedPool;
 use cognito_auth_simulator::{Options, Simulation};
 
 use crate::exporter;
@@ -82,7 +82,7 @@ fn the_demo_needs_nothing_and_leaves_nothing_behind() {
 async fn world() -> Simulation {
     let simulation = Simulation::start(Options::default()).await.unwrap();
     simulation.world(|world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, "somebody");
     });
     simulation
@@ -132,14 +132,14 @@ async fn check_tries_everything_and_names_the_remedy() {
     assert!(said.contains("AdminListUserAuthEvents") && said.contains("max_interval"), "{said}");
     assert!(!said.contains("somebody"), "no username: {said}");
 
-    simulation.world(|world| world.inject(Fault::access_denied()));
+    simulation.world(|world| world.inject(InjectedFault::access_denied()));
     let denied = run(&simulation.url(), directory.path(), &["check"]);
     let said = stdout(&denied);
     assert_eq!(denied.status.code(), Some(1), "{said}");
     assert!(said.contains("FAIL") && said.contains("cognito-idp:ListUsers"), "{said}");
 
     simulation.world(|world| {
-        world.cure_all();
+        world.remove_all_faults();
         world.pool_mut(POOL).threat_protection = "OFF".into();
     });
     let planless = run(&simulation.url(), directory.path(), &["check"]);

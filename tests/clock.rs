@@ -1,10 +1,10 @@
-//! A wall clock that jumps: the built binary under libfaketime, with its monotonic clock left alone, as the kernel has it.
-//! Cognito's own clock is right all the time.
+//! A wall clock that jumps: the built binary under libfaketime. Its monotonic clock is left alone, as the kernel leaves
+//! it. Cognito's own clock is always right.
 
 use std::path::Path;
 
 use cognito_auth_core::event::{EventResponse, UnixMillis, Word};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 
 use crate::exporter::Exporter;
 use crate::peers;
@@ -12,10 +12,10 @@ use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Clock";
 const USERS: usize = 5;
-/// Milliseconds of two days.
+/// Two days in milliseconds.
 const TWO_DAYS: i64 = 2 * 24 * 60 * MINUTE;
 
-/// Somebody's sign-in begins.
+/// Adds a sign-in in progress.
 fn begins(world: &mut World, user: &str) -> String {
     let mut event = world.sign_in(now());
     event.response = Some(Word::Known(EventResponse::InProgress));
@@ -23,13 +23,13 @@ fn begins(world: &mut World, user: &str) -> String {
     event.id.unwrap()
 }
 
-/// Sets the exporter's clock this far off, and waits until it goes by it.
+/// Sets the exporter's clock off by this much, and waits until the exporter uses it.
 async fn set_clock(env: &TestEnv, exporter: &Exporter, off_ms: i64) {
     env.file("clock", &format!("{:+}s\n", off_ms / 1000));
     let what = format!("a clock {} s off", off_ms / 1000);
     exporter.until(&what, |scrape| {
         let oldest = scrape.sum("cognito_exporter_last_progress_timestamp_seconds", &["stage=\"poll\""]);
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds of this age fit")]
+        #[expect(clippy::cast_precision_loss, reason = "current times in milliseconds fit")]
         let off = oldest * 1000.0 - now().0 as f64;
         (off - off_ms as f64).abs() < MINUTE as f64
     });
@@ -56,7 +56,7 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
          [poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nsettle = \"10s\"\n"
     );
     let env = TestEnv::set(&config, |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         for number in 0..USERS {
             world.add_user(POOL, &user(number));
             sign_ins(world, POOL, &user(number), 70, UnixMillis(now().0 - MINUTE));
@@ -75,7 +75,7 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
 
     let mut abandoned = 0.0;
     for off in [TWO_DAYS, 0, -TWO_DAYS, 0] {
-        // Sign-ins that began before the jump and end after it, that begin and end after it, and that nobody ends.
+        // Sign-ins of three kinds: begun before the jump and ended after it, begun and ended after it, and never ended.
         let before: Vec<_> = env
             .simulation
             .world(|world| (0..USERS).map(|number| (user(number), begins(world, &user(number)))).collect());
@@ -93,12 +93,13 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
                 sign_ins(world, POOL, user, 1, now());
             }
         });
-        // Counted, delivered, and everybody polled again: within a test's patience, and not after two days.
+        // Everything is counted and delivered, and every user is polled again, within a test's patience and not after
+        // two days.
         env.conserved(&exporter, &[POOL]).await;
         exporter
             .until("everybody well", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], USERS as f64));
     }
-    // What nobody ended is unfinished, once each; a jump ahead may have ended the wait for others, too.
+    // Each sign-in that never ended is unfinished once. A jump ahead may have ended the wait for others, too.
     let scrape =
         exporter.until("unfinished", |scrape| scrape.sum("cognito_auth_unfinished_events_total", &[]) >= abandoned);
     let unfinished = scrape.sum("cognito_auth_unfinished_events_total", &[]);
@@ -108,7 +109,7 @@ async fn a_clock_that_jumps_by_days_and_back_loses_nothing_counts_nothing_twice_
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert_eq!(said(&exporter.log(), &["ERROR"]), Vec::<String>::new());
 
-    // A restart by a clock that has been set back opens the ledger as it was.
+    // After a restart with a clock that was set back, the ledger opens as it was.
     set_clock(&env, &exporter, TWO_DAYS).await;
     env.simulation.world(|world| sign_ins(world, POOL, "user-0", 3, now()));
     env.conserved(&exporter, &[POOL]).await;

@@ -1,4 +1,4 @@
-//! What a user sees of the configuration: what loads and as what, and the exact words for what does not.
+//! The configuration as a user sees it: the values that load, and the exact messages for those that do not.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,7 +17,7 @@ use proptest::prelude::*;
 const POOL: &str = "[[pools]]\nid = \"eu-west-1_Abc123\"\nusernames = [\"alice\"]\n";
 const POOLS_JSON: &str = r#"[{"id": "eu-west-1_Abc123", "usernames": ["alice"]}]"#;
 
-/// Loads `text` as a file with these variables; the file's name in mistakes is `config.toml`.
+/// Loads `text` as a file, with these environment variables. Error messages call the file `config.toml`.
 fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
@@ -33,17 +33,17 @@ fn load(text: &str) -> Result<Config, String> {
     load_with(text, &[])
 }
 
-/// What is wrong with these lines after a good pool.
+/// The error for these lines after a valid pool.
 fn wrong(lines: &str) -> String {
     load(&format!("{POOL}{lines}")).unwrap_err()
 }
 
-/// What is wrong with these lines in a pool with the given id.
+/// The error for these lines in a pool with the given id.
 fn wrong_pool(lines: &str) -> String {
     load(&format!("[[pools]]\nid = \"eu-west-1_Abc123\"\n{lines}")).unwrap_err()
 }
 
-/// The receiver that these lines and variables make.
+/// The receiver that these lines and variables configure.
 fn otlp(lines: &str, environment: &[(&str, &str)]) -> Option<OtlpConfig> {
     load_with(&format!("{POOL}[otlp]\n{lines}"), environment).unwrap().otlp
 }
@@ -85,7 +85,7 @@ fn a_mistake_names_its_key_and_origin_for_programs_too() {
     assert!(errors.mistakes().iter().all(|mistake| mistake.origin == variable));
 }
 
-// Where settings come from.
+// Sources of settings.
 
 #[test]
 fn the_environment_alone_will_do() {
@@ -262,7 +262,7 @@ fn a_variable_that_is_not_text_is_told_and_a_foreign_one_ignored() {
     );
 }
 
-// What is wrong in general.
+// General errors.
 
 #[test]
 fn unknown_keys_are_told_with_what_was_meant() {
@@ -740,7 +740,7 @@ fn a_receivers_mistakes_are_told() {
     }
 }
 
-/// What the specification's variables set aside, a line each, and the configuration.
+/// The warnings about ignored variables of the specification, one per line, and the configuration.
 fn set_aside(lines: &str, environment: &[(&str, &str)]) -> (String, OtlpConfig) {
     let config = load_with(&format!("{POOL}[otlp]\n{lines}"), environment).unwrap();
     let told: Vec<_> = config.set_aside.iter().map(ToString::to_string).collect();
@@ -793,7 +793,7 @@ fn what_is_wrong_with_the_specifications_variables_is_set_aside() {
         Duration::from_millis(2500),
         "the variable for every signal counts where that for logs cannot"
     );
-    // What was meant for this program alone stays strict.
+    // Variables of this program alone are still strict.
     for variable in ["COGNITO_EXPORTER_OTLP__TIMEOUT", "COGNITO_EXPORTER_OTLP__HEADERS"] {
         assert!(load_with(&format!("{POOL}[otlp]\n{http}"), &[(variable, "ten")]).is_err(), "{variable}");
     }
@@ -849,7 +849,7 @@ fn an_endpoint_is_a_plain_url() {
     }
 }
 
-/// Whatever is wrong around a secret, its value is not told.
+/// Whatever is wrong around a secret, no message contains its value.
 #[test]
 fn secrets_are_never_echoed() {
     let endpoint = "endpoint = \"http://localhost\"\n";
@@ -918,15 +918,15 @@ fn a_pool_shows_nobody_in_its_debug() {
     assert!(!["alice", "bob", "carol"].iter().any(|name| shown.contains(name)), "{shown}");
 }
 
-// Whatever is written.
+// Arbitrary input.
 
-/// A key that exists, or almost.
+/// A key that exists or nearly exists.
 fn any_key() -> impl Strategy<Value = String> {
     let known = proptest::sample::select(config::keys());
     prop_oneof![8 => known, 1 => "[a-z_]{0,8}\\.[a-z_]{0,8}", 1 => "\\PC{0,12}"]
 }
 
-/// A value as TOML or JSON or an environment variable might have it, or not.
+/// A value as in TOML, JSON or an environment variable, or an invalid one.
 fn any_value() -> impl Strategy<Value = String> {
     let likely = [
         "0",
@@ -1011,7 +1011,7 @@ fn any_environment() -> impl Strategy<Value = BTreeMap<String, String>> {
 }
 
 proptest! {
-    // PROPTEST_CASES asks for more.
+    // Set PROPTEST_CASES for more cases.
     #![proptest_config(ProptestConfig {
         cases: ProptestConfig::default().cases.max(512),
         failure_persistence: None,

@@ -1,4 +1,5 @@
-//! config.example.toml is the reference of all keys: it loads, misses none, invents none, and shows the true defaults.
+//! config.example.toml is the reference of all keys. It loads, has every key and no unknown key, and shows the true
+//! defaults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -7,27 +8,27 @@ use cognito_auth_exporter::config::{self, Config, ConfigErrors};
 
 const EXAMPLE: &str = include_str!("../config.example.toml");
 
-/// What a line of the example says of its key.
+/// How a line of the example shows its key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Role {
+enum KeyRole {
     Set,
     Default,
     Example,
 }
 
-/// A line `key = value`, whatever comment sign is before it.
-fn setting(line: &str) -> Option<(Role, &str)> {
-    let (role, rest) = [("# Example: ", Role::Example), ("# ", Role::Default)]
+/// Reads a line `key = value`, with or without a comment sign.
+fn setting(line: &str) -> Option<(KeyRole, &str)> {
+    let (role, rest) = [("# Example: ", KeyRole::Example), ("# ", KeyRole::Default)]
         .into_iter()
         .find_map(|(sign, role)| Some((role, line.strip_prefix(sign)?)))
-        .unwrap_or((Role::Set, line));
+        .unwrap_or((KeyRole::Set, line));
     let (key, _) = rest.split_once(" = ")?;
     let is_key = !key.is_empty() && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     is_key.then_some((role, rest))
 }
 
-/// The example with the lines of these roles put in force.
-fn example_with(roles: &[Role]) -> String {
+/// The example with the lines of these roles uncommented.
+fn example_with(roles: &[KeyRole]) -> String {
     let lines = EXAMPLE.lines().map(|line| match setting(line) {
         Some((role, rest)) if roles.contains(&role) => rest,
         _ => line,
@@ -35,8 +36,8 @@ fn example_with(roles: &[Role]) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// Every key that the example mentions, and as what.
-fn mentioned() -> Vec<(String, Role)> {
+/// Every key in the example, with its role.
+fn mentioned() -> Vec<(String, KeyRole)> {
     let mut section = String::new();
     let mut mentioned = Vec::new();
     for line in EXAMPLE.lines() {
@@ -79,21 +80,21 @@ fn the_example_mentions_every_key_once_and_no_other() {
 
 #[test]
 fn the_defaults_that_the_example_shows_are_the_defaults() {
-    assert_eq!(load(&example_with(&[Role::Default])), load(EXAMPLE));
+    assert_eq!(load(&example_with(&[KeyRole::Default])), load(EXAMPLE));
 }
 
 #[test]
 fn the_defaults_of_a_receiver_are_what_the_example_shows() {
     let endpoint = "[otlp]\nendpoint = \"http://localhost:4318\"";
     let silent = load(&EXAMPLE.replace("[otlp]", endpoint)).unwrap();
-    let explicit = load(&example_with(&[Role::Default]).replace("[otlp]", endpoint)).unwrap();
+    let explicit = load(&example_with(&[KeyRole::Default]).replace("[otlp]", endpoint)).unwrap();
     assert_eq!(silent, explicit);
     assert_eq!(silent.otlp, Some(config::OtlpConfig::new("http://localhost:4318")));
 }
 
 #[test]
 fn the_examples_load_all_together() {
-    let config = load(&example_with(&[Role::Default, Role::Example])).unwrap();
+    let config = load(&example_with(&[KeyRole::Default, KeyRole::Example])).unwrap();
     let pool = &config.pools[0];
     assert_eq!(pool.external_id.as_deref(), Some("0123456789"));
     assert_eq!(pool.filter.as_deref(), Some("status = \"Enabled\""));
@@ -103,12 +104,12 @@ fn the_examples_load_all_together() {
     assert_eq!(otlp.key_file, Some(PathBuf::from("/etc/ssl/otlp-client.key")));
 }
 
-/// The order of mistakes is promised to be the example's.
+/// Errors are promised to come in the order of the example.
 #[test]
 fn mistakes_come_in_the_order_of_the_example() {
-    let broken = example_with(&[Role::Default]);
+    let broken = example_with(&[KeyRole::Default]);
     let broken = broken.lines().map(|line| match setting(line) {
-        Some((Role::Set, rest)) if !rest.starts_with("id = ") => {
+        Some((KeyRole::Set, rest)) if !rest.starts_with("id = ") => {
             let (key, _) = rest.split_once(" = ").unwrap();
             format!("{key} = {{ wrong = true }}")
         }
@@ -117,14 +118,14 @@ fn mistakes_come_in_the_order_of_the_example() {
     let errors = load(&broken.collect::<Vec<_>>().join("\n")).unwrap_err();
     let in_order: Vec<String> = mentioned()
         .into_iter()
-        .filter(|(key, role)| matches!(role, Role::Set | Role::Default) && key != "pools[].id")
+        .filter(|(key, role)| matches!(role, KeyRole::Set | KeyRole::Default) && key != "pools[].id")
         .map(|(key, _)| key.replace("[]", "[0]"))
         .collect();
     let told: Vec<&str> = errors.mistakes().iter().map(|mistake| mistake.key.as_str()).collect();
     assert_eq!(told, in_order);
 }
 
-/// The mistake that a value of the wrong type is, for each key.
+/// The error for a value of the wrong type, for each key.
 fn wrong_types() -> impl Iterator<Item = (String, String)> {
     config::keys().into_iter().map(|key| {
         let (section, leaf) = key.rsplit_once('.').unwrap();

@@ -1,13 +1,14 @@
-//! A crash loses no event and repeats no count: the built binary between a simulated Cognito and a real receiver, dying at
-//! every step that has a name, and killed at random moments.
+//! A crash loses no event and counts none twice. The built binary runs between a simulated Cognito and a real receiver.
+//! It dies at every named step, and is killed at random moments.
 //!
-//! Meanwhile life goes on ([`Life`]): history over several pages, arrivals, outcomes, feedback, late arrivals, ties, users who
-//! join, records that the receiver refuses. What must hold after any number of deaths is [`TestEnv::conserved_on`]: each
-//! outcome counted as often as the pools hold it, history too, every revision delivered, what was refused in quarantine.
-//! Counters that somebody has seen never go back. Records come again at most as often as [`Play::repeats_max`] says.
+//! Meanwhile events go on ([`Life`]): history over several pages, arrivals, outcomes, feedback, late arrivals, ties,
+//! new users, and records that the receiver refuses. [`TestEnv::conserved_on`] checks the state after any number of
+//! deaths. Each outcome is counted as often as the pools hold it, history too. Every revision is delivered, and refused
+//! records are in quarantine. Counters that a scrape has seen never go back. Records are repeated at most as often as
+//! [`CrashTest::repeats_max`] allows.
 //!
-//! The random loops take their length from the variable `KILLS` (12 by default; CI runs 100) and begin with a seed that they
-//! print; `SEED` repeats it, as far as timing lets anything be repeated.
+//! The variable `KILLS` sets the length of the random loops (12 by default; CI runs 100). They print their seed, and
+//! `SEED` repeats it as far as timing allows.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt as _;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use cognito_auth_core::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
 use cognito_auth_exporter::failpoint::Step;
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use tonic::Code;
 
 use crate::exporter;
@@ -29,17 +30,17 @@ use crate::test_env::{MINUTE, READ, Terms, TestEnv, now, sign_ins};
 
 const POOLS: [&str; 2] = ["eu-west-1_Crashes", "eu-west-1_CrashesToo"];
 
-/// Records of one export. Small, so that there are many batches to die in, and few records in flight.
+/// The records of one export. The number is small, so that there are many batches to die in and few records in flight.
 const BATCH_SIZE: usize = 20;
 
-/// Between two beats of life.
+/// The pause between two beats of [`Life`].
 const BEAT: Duration = Duration::from_millis(20);
 
-/// Events of a user in whom something still changes. All of them are on the first page, so each poll sees each change; what
-/// changes further down is seen when a watch or a full reading comes to it, minutes later.
+/// The events of a user that can still change. All are on the first page, so each poll sees each change. A change
+/// further down is seen minutes later, by a watch or a full reading.
 const CHANGEABLE_MAX: usize = 50;
 
-/// EventIds that begin like this are refused by the receiver.
+/// The receiver refuses EventIds with this prefix.
 const POISON: &str = "poison-";
 
 fn config() -> String {
@@ -52,38 +53,38 @@ fn config() -> String {
     )
 }
 
-/// What happens in the pools, a beat at a time.
+/// The events in the pools, one beat at a time.
 ///
-/// What is live is known beforehand: history lies before the test began, and a user does nothing new before somebody was
-/// asked about it, because then it is among the followed users, durably. Who is created later is live from the first moment; nobody is
-/// created before the pool is known to be followed.
+/// The test knows beforehand which events are live. History is older than the test. An existing user has new events
+/// only after the first poll of this user, when the user is durably followed. A user created later is live from the
+/// first event; users are created only once the pool is known to be followed.
 struct Life {
     random: fastrand::Rng,
     began: UnixMillis,
     /// The time of the newest event.
     newest: UnixMillis,
-    users: Vec<User>,
+    users: Vec<LifeUser>,
     poisons: usize,
 }
 
-struct User {
+struct LifeUser {
     pool: &'static str,
     name: String,
-    /// Whether what it does is live.
+    /// Whether new events of this user are live.
     live: bool,
-    /// Does much at once, and none of it changes.
+    /// Whether this user has many events at once, none of which changes.
     busy: bool,
-    /// Its live events: id, time, whether it is in progress.
+    /// The live events: id, time, and whether in progress.
     events: Vec<(String, UnixMillis, bool)>,
 }
 
 impl Life {
-    /// Two pools of users with a past, the longest of six pages.
+    /// Creates two pools of users with history. The longest history has six pages.
     fn begin(seed: u64, world: &mut World) -> Self {
         let began = now();
         let mut life = Self { random: fastrand::Rng::with_seed(seed), began, newest: began, users: vec![], poisons: 0 };
         POOLS.iter().for_each(|pool| {
-            world.add_pool(Pool::new(pool));
+            world.add_pool(SimulatedPool::new(pool));
         });
         for (pool, busy, past) in [(0, false, 0), (0, false, 40), (0, false, 190), (0, true, 130), (0, true, 350)] {
             life.join(world, POOLS[pool], busy, past);
@@ -93,23 +94,23 @@ impl Life {
         life
     }
 
-    /// A user with a past, which no exporter has seen.
+    /// Adds a user with history that no exporter has seen.
     fn join(&mut self, world: &mut World, pool: &'static str, busy: bool, past: i64) {
         let name = format!("user-{}", self.users.len());
         let long_ago = UnixMillis(self.began.0 - MINUTE);
         world.add_user_with(pool, &name, |user| user.created = long_ago);
         sign_ins(world, pool, &name, past, long_ago);
-        self.users.push(User { pool, name, live: false, busy, events: vec![] });
+        self.users.push(LifeUser { pool, name, live: false, busy, events: vec![] });
     }
 
-    /// A user who did not exist before.
+    /// Adds a user that did not exist before.
     fn sign_up(&mut self, world: &mut World, pool: &'static str) {
         let name = format!("user-{}", self.users.len());
         world.add_user(pool, &name);
-        self.users.push(User { pool, name, live: true, busy: false, events: vec![] });
+        self.users.push(LifeUser { pool, name, live: true, busy: false, events: vec![] });
     }
 
-    /// Something happens to somebody.
+    /// Makes a random change.
     fn beat(&mut self, world: &mut World) {
         let asked: BTreeSet<(Option<String>, Option<String>)> =
             world.calls().of(READ).map(|call| (call.pool.clone(), call.user.clone())).collect();
@@ -132,7 +133,7 @@ impl Life {
         }
     }
 
-    /// Somebody signs in.
+    /// Adds a sign-in of a random user.
     fn go_on(&mut self, world: &mut World) {
         let event = world.sign_in(self.tick());
         if let Some(user) = self.users.iter().find(|user| user.busy && user.live) {
@@ -140,19 +141,19 @@ impl Life {
         }
     }
 
-    /// The receiver will refuse this one.
+    /// Adds an event that the receiver will refuse.
     fn poison(&mut self, world: &mut World) {
         let id = format!("{POISON}{}", self.poisons);
         let at = self.tick();
         let event = AuthEvent { id: Some(id), ..world.sign_in(at) };
-        // What is in quarantine would not come with its revisions: it has none.
+        // A busy user, because its events have no revisions: a quarantined record would lack them.
         if let Some(user) = self.users.iter().find(|user| user.busy && user.live) {
             world.arrive(user.pool, &user.name, &event);
             self.poisons += 1;
         }
     }
 
-    /// More than a page at once, some of it within one millisecond.
+    /// Adds more than a page at once, some of it within one millisecond.
     fn burst(&mut self, world: &mut World) {
         let busy: Vec<usize> = (0..self.users.len()).filter(|&user| self.users[user].busy).collect();
         let user = busy[self.random.usize(..busy.len())];
@@ -167,7 +168,7 @@ impl Life {
         }
     }
 
-    /// An event, an outcome, feedback, or an event that comes late.
+    /// Adds an event, an outcome, feedback, or an event that arrives late.
     fn change(&mut self, world: &mut World) {
         let changeable: Vec<usize> = (0..self.users.len()).filter(|&user| self.users[user].is_changeable()).collect();
         if changeable.is_empty() {
@@ -183,7 +184,7 @@ impl Life {
                 world.feedback(user.pool, &user.name, id, value, "an administrator");
             }
             (2..5, Some(some)) => {
-                // One of those that wait for their outcome.
+                // An event that waits for its outcome.
                 let waiting = user.events.iter_mut().skip(some).find(|(.., waits)| *waits);
                 if let Some((id, _, waits)) = waiting {
                     *waits = false;
@@ -200,14 +201,14 @@ impl Life {
         }
     }
 
-    /// When the next event happens: now, and not before any other.
+    /// The time of the next event: now, and not before any other event.
     fn tick(&mut self) -> UnixMillis {
         self.newest = now().max(UnixMillis(self.newest.0 + i64::from(self.random.bool())));
         self.newest
     }
 }
 
-impl User {
+impl LifeUser {
     fn is_changeable(&self) -> bool {
         self.live && !self.busy && self.events.len() < CHANGEABLE_MAX
     }
@@ -220,32 +221,32 @@ impl User {
     }
 }
 
-/// How the process dies.
+/// The moment at which the process dies.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Death {
-    /// Before it says that it runs.
+    /// Before it reports that it runs.
     Starting,
-    /// At work.
+    /// While it runs.
     Running,
     /// After SIGTERM.
     Stopping,
 }
 
-/// A env, what happens on it, and what is known of the exporters that were there.
-struct Play {
+/// An environment, the events in it, and what is known of the earlier exporters.
+struct CrashTest {
     env: TestEnv,
     life: Life,
-    /// The durable counters as they were last seen.
+    /// The durable counters at the last scrape.
     seen: BTreeMap<String, f64>,
     deaths: BTreeMap<Death, usize>,
-    /// Records of the batches whose answer was lost.
+    /// The number of records in batches whose answer was lost.
     lost: Arc<AtomicUsize>,
     starts: usize,
     repeats: usize,
 }
 
-impl Play {
-    /// Sets the env. One answer in eight is lost if `answers_are_lost`.
+impl CrashTest {
+    /// Sets up the environment. One answer in eight is lost if `answers_are_lost`.
     async fn set(seed: u64, answers_are_lost: bool) -> Self {
         let mut life = None;
         let env = TestEnv::set(&config(), |world| life = Some(Life::begin(seed, world))).await;
@@ -266,12 +267,12 @@ impl Play {
         Self { env, life: life.unwrap(), seen, deaths, lost, starts: 0, repeats: 0 }
     }
 
-    /// The delivery task has one batch in flight, so a death repeats at most that; a lost answer repeats what it was for.
+    /// Delivery has one batch in flight, so a death repeats at most one batch. A lost answer repeats its own batch.
     fn repeats_max(&self) -> usize {
         self.deaths.values().sum::<usize>() * BATCH_SIZE + self.lost.load(Ordering::Relaxed)
     }
 
-    /// Life goes on, and whoever looks at the counters sees none go back.
+    /// Makes a change, and checks that no counter went back.
     async fn beat(&mut self, exporter: Option<&Exporter>) {
         self.env.simulation.world(|world| self.life.beat(world));
         if let Some(scrape) = exporter.and_then(Exporter::try_scrape) {
@@ -304,7 +305,7 @@ impl Play {
         }
     }
 
-    /// Beats until the exporter has died of itself at this step; SIGTERM comes once it has delivered something, if `stop`.
+    /// Beats until the exporter has died at this step. With `stop`, SIGTERM comes once it has delivered something.
     async fn until_dead(&mut self, step: Step, count: u64, stop: bool) {
         let at = format!("{}:{count}", step.name());
         let mut exporter = self.start(|command| {
@@ -358,12 +359,12 @@ impl Play {
         *self.deaths.entry(death).or_default() += 1;
     }
 
-    /// Starts an exporter, lets it come to rest, and holds what it counted and delivered against what happened.
+    /// Starts an exporter, waits until it is idle, and compares its counts and deliveries with the events.
     async fn conserve(&mut self) {
         let mut exporter = self.start(|_| {});
         self.until_running(&mut exporter).await;
         self.see(&exporter.scrape());
-        // What is refused goes to the quarantine once the receiver has taken another one.
+        // A refused record goes to the quarantine once the receiver has accepted another one.
         let deadline = Instant::now() + exporter::PATIENCE;
         let poisons = self.life.poisons as f64;
         while exporter.scrape().sum("cognito_exporter_quarantined_records", &[]) < poisons && Instant::now() < deadline
@@ -371,7 +372,7 @@ impl Play {
             self.env.simulation.world(|world| self.life.go_on(world));
             tokio::time::sleep(BEAT).await;
         }
-        // Answers are lost until the end: the bound is known then.
+        // Answers are lost until the end, so the bound is known only then.
         let terms = Terms { live_since: self.life.began, repeats_max: usize::MAX, quarantined: self.life.poisons };
         self.repeats = self.env.conserved_on(&exporter, &POOLS, terms).await;
         assert!(self.repeats <= self.repeats_max(), "too many repeats: {}", self.told());
@@ -397,7 +398,7 @@ fn is_poison(record: &Received) -> bool {
     record.text("aws.cognito.event.id").starts_with(POISON)
 }
 
-/// Counters that survive.
+/// Counters that survive a crash.
 const DURABLE: [&str; 8] = [
     "cognito_auth_events_total",
     "cognito_auth_superseded_outcomes_total",
@@ -409,28 +410,29 @@ const DURABLE: [&str; 8] = [
     "cognito_auth_history_events_total",
 ];
 
-/// What a process dies of that ends itself at once.
+/// The signal of a process that aborts itself.
 const SIGABRT: i32 = 6;
 
-/// The deaths at one step, one after the other in the same state: how often the step is reached before, and whether only a
-/// stop leads there so often.
+/// The deaths at one step, one after the other in the same state: how often the step is reached before, and whether
+/// only a stop reaches it so often.
 fn deaths(step: Step) -> &'static [(u64, bool)] {
     const AT_WORK: bool = false;
     const AT_STOP: bool = true;
     match step {
-        // Once for each of the two pools, in the first runs.
+        // Reached once for each of the two pools, in the first runs.
         Step::PoolRecorded => &[(1, AT_WORK), (1, AT_WORK)],
-        // Once for each pool in every run, until the next listing.
+        // Reached once for each pool in every run, until the next listing.
         Step::UsersEnrolled | Step::PollerTold => &[(1, AT_WORK), (2, AT_WORK), (1, AT_WORK)],
         Step::PageRead | Step::MetricsShown => &[(1, AT_WORK), (9, AT_WORK), (4, AT_WORK)],
-        // The first ones make the store, record the pools, enrol the users.
+        // The first requests create the store, record the pools and enrol the users.
         Step::LedgerAsked
         | Step::LedgerApplied
         | Step::LedgerFlushed
         | Step::LedgerSynced
         | Step::LedgerPublished
         | Step::LedgerAnswered => &[(1, AT_WORK), (2, AT_WORK), (4, AT_WORK), (9, AT_WORK), (23, AT_WORK)],
-        // When a new store is opened, at the first write, as its writes double, every ten seconds, and at the end.
+        // Reached when a new store is opened, at the first write, as the number of writes doubles, every ten seconds,
+        // and at the end.
         Step::NoteDrafted | Step::NoteRenamed => &[(1, AT_WORK), (2, AT_STOP), (1, AT_WORK)],
         Step::BatchCollected | Step::BatchAnswered | Step::BatchSettled => &[(1, AT_WORK), (6, AT_WORK), (2, AT_WORK)],
         Step::QuarantineSettled => &[(1, AT_WORK), (2, AT_WORK)],
@@ -438,7 +440,7 @@ fn deaths(step: Step) -> &'static [(u64, bool)] {
     }
 }
 
-/// Scenarios at a time. They wait more than they work.
+/// The number of scenarios that run at a time. They wait more than they work.
 const AT_ONCE: usize = 4;
 
 #[test]
@@ -450,7 +452,7 @@ fn a_process_that_dies_at_any_step_loses_no_event_and_repeats_no_count() {
         for _ in 0..AT_ONCE {
             scope.spawn(|| {
                 while let Some(step) = next() {
-                    // A thread of this name: a failure says which step it is.
+                    // The thread's name makes a failure name its step.
                     let thread = std::thread::Builder::new().name(step.name().to_owned());
                     let played = thread.spawn_scoped(scope, move || {
                         let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -467,7 +469,7 @@ fn a_process_that_dies_at_any_step_loses_no_event_and_repeats_no_count() {
 
 async fn dying_at(step: Step) -> String {
     let began = Instant::now();
-    let mut play = Play::set(step as u64, false).await;
+    let mut play = CrashTest::set(step as u64, false).await;
     let deaths = if long::is_thorough() { deaths(step) } else { &deaths(step)[..1] };
     for (count, stop) in deaths {
         play.until_dead(step, *count, *stop).await;
@@ -492,17 +494,17 @@ async fn kills_mixed_with_lost_answers_lose_no_event_and_repeat_no_count() {
     killed_at_random(true).await;
 }
 
-/// Deaths between two looks at the whole.
+/// The number of deaths between two checks of everything.
 const DEATHS_PER_LOOK: usize = 6;
 
-#[expect(clippy::print_stdout, reason = "a failure is shown with the seed, and a success with what it went through")]
+#[expect(clippy::print_stdout, reason = "the output shows the seed and the sequence of deaths")]
 async fn killed_at_random(answers_are_lost: bool) {
     let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
     let (kills, seed) = (number("KILLS").unwrap_or(12), number("SEED").unwrap_or_else(|| fastrand::u64(..1_000_000)));
-    // Shown with every failure, as whatever a test prints.
+    // Shown with every failure, like all output of a test.
     println!("SEED={seed} KILLS={kills}");
     let began = Instant::now();
-    let mut play = Play::set(seed, answers_are_lost).await;
+    let mut play = CrashTest::set(seed, answers_are_lost).await;
 
     let mut exporter = play.start(|_| {});
     play.until_running(&mut exporter).await;

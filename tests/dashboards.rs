@@ -1,4 +1,5 @@
-//! The dashboards and rules ask for what the built binary shows: by name, and answered by a real Prometheus that scrapes it.
+//! The dashboards and rules use metrics and labels that the built binary exports, and a real Prometheus answers their
+//! queries.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -24,7 +25,7 @@ const POOL: &str = "eu-west-1_Dashboard";
 
 const DASHBOARDS: [&str; 2] = ["sign-in-security.json", "exporter-health.json"];
 
-/// Labels that Prometheus puts on what it scrapes.
+/// Labels that Prometheus adds to each scraped series.
 const OF_PROMETHEUS: [&str; 2] = ["job", "instance"];
 
 fn folder() -> PathBuf {
@@ -40,7 +41,7 @@ fn panels(dashboard: &Value) -> Vec<Value> {
     all.iter().filter(|panel| panel["type"] != "row").cloned().collect()
 }
 
-/// Every query of a kind, with the panel that asks it.
+/// Every query of a kind, with its panel.
 fn queries(kind: &str) -> Vec<(String, String)> {
     let mut queries = vec![];
     for panel in DASHBOARDS.iter().flat_map(|file| panels(&dashboard(file))) {
@@ -54,7 +55,7 @@ fn queries(kind: &str) -> Vec<(String, String)> {
     queries
 }
 
-/// A query as Grafana would send it, for a few seconds of scrapes.
+/// A query as Grafana would send it, with intervals for a few seconds of scrapes.
 fn interpolated(expr: &str) -> String {
     let expr = expr.replace("$__rate_interval", "10s").replace("$__range", "5m");
     expr.replace("$pool", ".*").replace("$job", ".*")
@@ -103,9 +104,9 @@ fn the_dashboards_have_no_field_that_grafana_does_not_know() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// What a query names.
+/// The metrics and labels in a query.
 #[derive(Default)]
-struct Named {
+struct QueryNames {
     metrics: BTreeSet<String>,
     /// Labels matched, by metric.
     matched: Vec<(String, String)>,
@@ -113,7 +114,7 @@ struct Named {
     grouped: BTreeSet<String>,
 }
 
-impl Named {
+impl QueryNames {
     fn selector(&mut self, selector: &VectorSelector) {
         let name = selector.name.clone().expect("a query names its metric");
         let matchers = selector.matchers.matchers.iter();
@@ -126,7 +127,7 @@ impl Named {
     }
 }
 
-impl ExprVisitor for Named {
+impl ExprVisitor for QueryNames {
     type Error = Infallible;
 
     fn pre_visit(&mut self, expr: &Expr) -> Result<bool, Infallible> {
@@ -152,7 +153,7 @@ impl ExprVisitor for Named {
     }
 }
 
-/// An exporter that shows all it can: a lively pool, and a receiver that is not there.
+/// An exporter with as many series as possible: an active pool, and a receiver that is unreachable.
 async fn busy_exporter(directory: &Path) -> (Simulation, Exporter) {
     let simulation = Simulation::start(Options { quotas: Quotas::unlimited(), ..Options::default() }).await.unwrap();
     let mut people = Population::lively(1, 60);
@@ -173,7 +174,7 @@ async fn busy_exporter(directory: &Path) -> (Simulation, Exporter) {
     (simulation, exporter)
 }
 
-/// Each metric with its labels, as the text format has them.
+/// Each exported metric with its labels, read from the text format.
 fn shown(exporter: &Exporter) -> BTreeMap<String, BTreeSet<String>> {
     let mut shown: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for line in exporter.get("/metrics").lines().filter(|line| !line.starts_with('#')) {
@@ -185,13 +186,13 @@ fn shown(exporter: &Exporter) -> BTreeMap<String, BTreeSet<String>> {
     shown
 }
 
-/// Every PromQL there is, and who asks it: rules, panels, variables, the README.
+/// Every PromQL query, with its place: rules, panels, variables, the README.
 fn asked() -> Vec<(String, String)> {
     let of_rules = rules::all().into_iter().map(|rule| (rule.alert.or(rule.record).unwrap(), rule.expr));
     let of_variables = DASHBOARDS.iter().flat_map(|file| {
         let variables = dashboard(file)["templating"]["list"].as_array().unwrap().clone();
         variables.into_iter().filter_map(|variable| {
-            // label_values(metric, label): the same as grouping by it.
+            // label_values(metric, label) counts as grouping by the label.
             let query = variable["query"]["query"].as_str()?;
             let (metric, of) = query.strip_prefix("label_values(")?.trim_end_matches(')').split_once(", ")?;
             Some((query.to_owned(), format!("group by ({of}) ({metric})")))
@@ -205,11 +206,11 @@ fn asked() -> Vec<(String, String)> {
 async fn every_query_names_only_metrics_and_labels_that_the_binary_shows() {
     let asked = asked();
     assert!(asked.len() > 80, "{}", asked.len());
-    let named: Vec<(String, Named)> = asked
+    let named: Vec<(String, QueryNames)> = asked
         .into_iter()
         .map(|(who, expr)| {
             let parsed = parser::parse(&interpolated(&expr)).unwrap_or_else(|error| panic!("{who}: {error}: {expr}"));
-            let mut named = Named::default();
+            let mut named = QueryNames::default();
             walk_expr(&mut named, &parsed).unwrap();
             (who, named)
         })
@@ -235,12 +236,12 @@ async fn every_query_names_only_metrics_and_labels_that_the_binary_shows() {
     for (who, named) in named {
         for (metric, name) in &named.matched {
             let has_label = |labels: &BTreeSet<String>| labels.contains(name) || OF_PROMETHEUS.contains(&name.as_str());
-            // What a rule records has labels of what it is made of.
+            // A recorded metric has the labels of the metrics in its expression.
             let is_there = shown.get(metric).map_or(every_label.contains(name.as_str()), has_label);
             assert!(is_there, "{who}: {metric} has no label {name}");
         }
         for name in &named.grouped {
-            // `shards` is made by the rule that groups by it.
+            // The rule that groups by `shards` creates this label.
             assert!(every_label.contains(name.as_str()) || name == "shards", "{who}: nothing has a label {name}");
         }
     }
@@ -252,8 +253,8 @@ fn readme_alert() -> String {
     expr.unwrap().to_owned()
 }
 
-/// The part of a query that has an answer in the first minute: without the condition that there was any; None where it
-/// compares with yesterday.
+/// The part of a query that has a result within the first minute, without the condition that data existed before. None
+/// for a comparison with yesterday.
 fn answered_at_once(expr: &str) -> Option<&str> {
     let part = expr.split(" and sum by ").next()?;
     let part = part.strip_suffix(" > 0").unwrap_or(part);
@@ -282,7 +283,8 @@ async fn a_real_prometheus_answers_every_query_of_the_dashboards_and_evaluates_e
     }
 }
 
-/// A service's name is what OTEL_SERVICE_NAME says: with another than the default the panels of the logs were blank.
+/// OTEL_SERVICE_NAME sets the name of the service. With a name other than the default, the panels of the logs were once
+/// blank.
 #[test]
 fn the_service_of_the_logs_can_be_chosen_and_is_ours_by_default() {
     for file in DASHBOARDS {
@@ -299,7 +301,7 @@ fn the_service_of_the_logs_can_be_chosen_and_is_ours_by_default() {
     }
 }
 
-/// The attributes that LogQL filters and groups by are those of a record, as Loki writes them.
+/// LogQL filters and groups by attributes of a record, under the names that Loki gives them.
 #[test]
 fn every_query_of_logs_names_attributes_that_records_have() {
     let page = include_str!("../docs/log-records.md");
@@ -309,7 +311,7 @@ fn every_query_of_logs_names_attributes_that_records_have() {
         let cell = row.split('|').nth(1).unwrap();
         let mut stem = "";
         for name in cell.split('`').skip(1).step_by(2) {
-            // `.level` goes on from the name before it.
+            // `.level` continues the name before it.
             let full = if name.starts_with('.') { format!("{stem}{name}") } else { name.to_owned() };
             if !name.starts_with('.') {
                 stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
@@ -317,7 +319,7 @@ fn every_query_of_logs_names_attributes_that_records_have() {
             documented.insert(full.replace('.', "_"));
         }
     }
-    // Where privacy says so, in the place of what they stand for.
+    // The hashed attributes, which privacy settings put in place of the plain ones.
     documented.extend(["user_hash", "aws_cognito_client_address_hash"].map(str::to_owned));
     let asked = queries("loki");
     assert!(asked.len() > 5);

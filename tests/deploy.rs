@@ -1,5 +1,5 @@
-//! What deploy/ holds is what Kubernetes, Helm, AWS and systemd would take, and what the exporter would: rendered by the
-//! real programs, checked against the real schemas, and loaded by the real configuration.
+//! The files in deploy/ are valid for Kubernetes, Helm, AWS, systemd and the exporter. The real programs render them,
+//! the real schemas check them, and the real configuration loads them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -19,11 +19,11 @@ const NAME: &str = "cognito-auth-exporter";
 const STATE: &str = "/var/lib/cognito-auth-exporter";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Every directory that is for `kubectl apply -k`.
+/// Every directory for `kubectl apply -k`.
 const KUSTOMIZATIONS: [&str; 5] =
     ["base", "overlays/deployment", "overlays/eks", "overlays/sharded", "overlays/sidecar"];
 
-/// A kustomization, and the chart's values that are to give the same.
+/// A kustomization, and the values with which the chart gives the same documents.
 const TWINS: [(&str, &[&str]); 4] = [
     ("base", &[]),
     ("overlays/deployment", &["kind=Deployment"]),
@@ -37,7 +37,7 @@ const TWINS: [(&str, &[&str]); 4] = [
     ("overlays/sharded", &["shards=3"]),
 ];
 
-/// Values that use what the twins leave out.
+/// Values for the settings that the twins leave out.
 const FURTHER_VALUES: [&[&str]; 2] = [
     &["podMonitor.enabled=true", "podMonitor.labels.release=prometheus", "image.tag=1.2.3", "podLabels.team=identity"],
     &[
@@ -66,10 +66,10 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// kubectl, helm, a Python that knows Kubernetes' schemas; and what they make of everything there is, rendered once.
+/// kubectl, helm, and a Python with Kubernetes' schemas; and all documents, rendered once.
 struct Tools {
     python: PathBuf,
-    /// Every way to deploy: what it is, and its documents.
+    /// Every way to deploy: its name and its documents.
     all: BTreeMap<String, Vec<Value>>,
 }
 
@@ -101,13 +101,13 @@ impl Tools {
         serde_json::from_slice(&succeeded("documents", self.python("documents", yaml)).stdout).unwrap()
     }
 
-    /// What the API server would say of documents.
+    /// Validates documents as the API server would.
     fn validate(&self, documents: &Value) -> Output {
         self.python("validate", &documents.to_string())
     }
 }
 
-/// The tools; None and a line that says so where they are not installed.
+/// The tools. None, with a line on stderr, if they are not installed.
 fn tools() -> Option<&'static Tools> {
     TOOLS.as_ref()
 }
@@ -126,7 +126,7 @@ fn peer(python: &Path, command: &str, input: &str) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // It reads all of it before it says anything.
+    // The program reads all of its input before it writes.
     child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
     child.wait_with_output().unwrap()
 }
@@ -145,7 +145,7 @@ fn kustomize(path: &str) -> String {
     text(Command::new("kubectl").arg("kustomize").arg(directory).output().unwrap())
 }
 
-/// Runs helm without anybody's own settings, from the repository's root.
+/// Runs helm without the user's settings, from the repository's root.
 fn helm(arguments: &[&str]) -> Output {
     Command::new("helm").args(arguments).current_dir(root()).env_remove("HELM_NAMESPACE").output().unwrap()
 }
@@ -156,7 +156,7 @@ fn template(release: &str, values: &[&str]) -> Output {
     helm(&arguments)
 }
 
-/// The pod in a document, if there is one.
+/// The pod in a document, if it has one.
 fn pod(document: &Value) -> Option<&Value> {
     match document["kind"].as_str().unwrap() {
         "Deployment" | "StatefulSet" => Some(&document["spec"]["template"]["spec"]),
@@ -173,7 +173,7 @@ fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     items(pod, "initContainers").chain(items(pod, "containers"))
 }
 
-/// The container that is the exporter, running as a daemon.
+/// The container that runs the exporter as a daemon.
 fn daemon(pod: &Value) -> Option<&Value> {
     containers(pod).find(|container| container["args"] == json!(["run"]))
 }
@@ -182,7 +182,7 @@ fn of_kind<'a>(documents: &'a [Value], kind: &str) -> Vec<&'a Value> {
     documents.iter().filter(|document| document["kind"] == kind).collect()
 }
 
-/// What runs the daemon: the one workload that there is.
+/// The only workload: the one that runs the daemon.
 fn workload(documents: &[Value]) -> &Value {
     let mut running = documents.iter().filter(|document| pod(document).and_then(daemon).is_some());
     let workload = running.next().unwrap();
@@ -231,7 +231,8 @@ fn what_kubernetes_would_refuse_is_found() {
     }
 }
 
-/// The restricted profile (<https://kubernetes.io/docs/concepts/security/pod-security-standards/>), and what goes beyond it.
+/// The restricted profile (<https://kubernetes.io/docs/concepts/security/pod-security-standards/>), and stricter
+/// settings.
 #[test]
 fn every_pod_is_restricted() {
     let Some(tools) = tools() else { return };
@@ -276,7 +277,7 @@ fn the_daemon_is_probed_where_it_answers_and_has_time_to_stop() {
     for (what, documents) in &tools.all {
         let pod = pod(workload(documents)).unwrap();
         let daemon = daemon(pod).unwrap();
-        // It drains for up to 20 s.
+        // The exporter drains for up to 20 s.
         assert!(pod["terminationGracePeriodSeconds"].as_i64().unwrap() > 20, "{what}");
         assert_eq!(daemon["livenessProbe"]["httpGet"], json!({ "path": "/livez", "port": "metrics" }), "{what}");
         if what != "overlays/sidecar" {
@@ -321,7 +322,7 @@ fn there_is_never_a_second_pod_beside_the_first() {
     }
 }
 
-/// The configuration that a daemon would find: its file from the ConfigMap that is mounted, its variables.
+/// The configuration that a daemon would load: the file from the mounted ConfigMap, and the variables.
 fn load(what: &str, documents: &[Value]) -> Config {
     let pod = pod(workload(documents)).unwrap();
     let daemon = daemon(pod).unwrap();
@@ -348,7 +349,7 @@ fn the_exporter_would_take_every_configuration() {
         assert!(config.otlp.is_some(), "{what}");
         let replicas = workload(documents)["spec"]["replicas"].as_u64().unwrap();
         assert_eq!(u64::from(config.shard.count()), replicas, "{what}");
-        // Of the pod that `load` makes it: the third, if there is one.
+        // `load` makes it the third pod, if there is one.
         assert_eq!(config.shard.index(), if replicas > 1 { 2 } else { 0 }, "{what}");
         let daemon = daemon(pod(workload(documents)).unwrap()).unwrap();
         let port = json!([{ "name": "metrics", "containerPort": config.http.listen.port() }]);
@@ -359,7 +360,7 @@ fn the_exporter_would_take_every_configuration() {
     }
 }
 
-/// A document as both tools mean it: without what each adds of its own.
+/// A document without the additions of either tool.
 fn normalised(mut document: Value) -> Value {
     const HELMS: [&str; 4] =
         ["app.kubernetes.io/instance", "app.kubernetes.io/version", "app.kubernetes.io/managed-by", "helm.sh/chart"];
@@ -371,7 +372,7 @@ fn normalised(mut document: Value) -> Value {
                 for key in ["checksum/config", "helm.sh/resource-policy"] {
                     map.remove(key);
                 }
-                // Kubernetes' default.
+                // The default of Kubernetes.
                 if map.get("imagePullPolicy") == Some(&json!("IfNotPresent")) {
                     map.remove("imagePullPolicy");
                 }
@@ -379,7 +380,7 @@ fn normalised(mut document: Value) -> Value {
             }
             Value::Array(list) => list.iter_mut().for_each(visit),
             Value::String(text) => {
-                // The name that Kustomize gives the ConfigMap ends in a digest of ten characters.
+                // Kustomize appends a digest of ten characters to the name of the ConfigMap.
                 let digest = text.strip_prefix("cognito-auth-exporter-").filter(|rest| rest.len() == 10);
                 if digest.is_some_and(|digest| digest.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())) {
                     NAME.clone_into(text);
@@ -441,7 +442,7 @@ fn the_chart_refuses_values_that_are_wrong() {
     }
 }
 
-/// The chart's test is `check`, with the very configuration, user and volumes of the daemon.
+/// The chart's test runs `check` with the same configuration, user and volumes as the daemon.
 #[test]
 fn helm_test_checks_what_the_daemon_would_use() {
     let Some(tools) = tools() else { return };
@@ -453,7 +454,7 @@ fn helm_test_checks_what_the_daemon_would_use() {
     for key in ["image", "env", "volumeMounts"] {
         assert_eq!(container[key], daemon[key], "{key}");
     }
-    // No selector takes it for one of the daemon's pods.
+    // No selector of the daemon's pods selects it.
     let service = of_kind(documents, "Service")[0];
     assert_ne!(
         check["metadata"]["labels"]["app.kubernetes.io/name"],
@@ -461,7 +462,7 @@ fn helm_test_checks_what_the_daemon_would_use() {
     );
 }
 
-/// The statements of a policy document with the pool's ARN in place of what an account's own template says.
+/// The statements of a policy document. The pool's ARN replaces the parameters of the account's template.
 fn statements(policy: &Value, pool: &Value) -> Vec<Value> {
     assert_eq!(policy["Version"], "2012-10-17");
     let statements = policy["Statement"].as_array().unwrap().iter().cloned();
@@ -500,7 +501,7 @@ fn json_cloudformation_and_terraform_allow_the_same() {
 fn cloudformation_would_take_the_template() {
     let Some(python) = peers::python_with("cfnlint") else { return };
     let template = root().join("deploy/iam/cloudformation.yaml");
-    // W3037 asks whether an action exists, of a list as old as cfn-lint: GetProvisionedLimit is newer than some.
+    // W3037 checks actions against a list that is as old as cfn-lint. GetProvisionedLimit is newer than some lists.
     let lint =
         Command::new(python.with_file_name("cfn-lint")).args(["--ignore-checks", "W3037", "--"]).arg(template).output();
     let output = lint.unwrap();
@@ -588,7 +589,7 @@ fn compose_mounts_what_is_there_and_starts_what_starts() {
     }
 }
 
-/// What compose starts: the demo, with a receiver.
+/// Compose starts the demo with a receiver.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_demo_delivers_to_the_receiver_that_it_is_told_of() {
     let receiver = receiver::Receiver::http().await;
@@ -599,7 +600,7 @@ async fn the_demo_delivers_to_the_receiver_that_it_is_told_of() {
     assert!(!receiver.records().is_empty());
 }
 
-/// Every line of the shell blocks of the pages that say how to deploy, continued lines joined.
+/// Every line of the shell blocks in the deployment pages, with continued lines joined.
 fn commands() -> Vec<String> {
     let mut commands = Vec::new();
     for page in ["docs/installation.md", "deploy/README.md"] {

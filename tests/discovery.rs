@@ -1,5 +1,5 @@
-//! The followed users of the built binary: it starts with what is stored, streams what is listed, and lets go only of those whom a
-//! complete round did not meet.
+//! The followed users of the built binary. It starts with the stored users and follows each listed page at once. It
+//! drops a user only after a complete listing without the user.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_simulator::calls::Call;
-use cognito_auth_simulator::fault::{Fault, Misfortune};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 
 use crate::exporter::{Exporter, Scrape};
 use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
@@ -16,7 +16,7 @@ use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
 const POOL: &str = "eu-west-1_Roster";
 const LIST: &str = "ListUsers";
 
-/// Quick, listing every ten seconds, and without history.
+/// Fast polling, a listing every ten seconds, and no history.
 const QUICK: &str = "[poll]\nrequests_per_second = 800\nmin_interval = \"1s\"\nfirst_run = \"none\"\n\
                      [discovery]\ninterval = \"10s\"\nrequests_per_second = 30\n";
 
@@ -24,9 +24,9 @@ fn everybody() -> String {
     format!("[[pools]]\nid = {POOL:?}\nall_users = true\n{QUICK}")
 }
 
-/// A pool of users who are older than anybody's interest in them.
+/// Adds a pool of users that were created long before they are followed.
 fn pool_of(world: &mut World, users: usize) {
-    world.add_pool(Pool::new(POOL));
+    world.add_pool(SimulatedPool::new(POOL));
     (0..users).for_each(|user| {
         world.add_user_with(POOL, &name(user), |user| user.created = UnixMillis(now().0 - 100 * MINUTE));
     });
@@ -36,7 +36,7 @@ fn name(user: usize) -> String {
     format!("user-{user:03}")
 }
 
-/// Whether so many are followed, whatever their state.
+/// Whether this many users are followed, in any state.
 fn followed(scrape: &Scrape, users: usize) -> bool {
     is(scrape, "cognito_exporter_users", &[], users as f64)
 }
@@ -45,7 +45,7 @@ fn until_followed(exporter: &Exporter, users: usize) {
     exporter.until(&format!("{users} followed"), |scrape| followed(scrape, users));
 }
 
-/// Waits until so many live events were counted, and checks that it was no more, and no history.
+/// Waits until this many live events are counted, and checks that there are no more, and no history.
 fn until_counted(exporter: &Exporter, events: usize) {
     let scrape = exporter.until(&format!("{events} events"), |scrape| {
         scrape.sum("cognito_auth_events_total", &[]) > events as f64 - 0.5
@@ -58,7 +58,7 @@ fn listings(world: &World) -> Vec<Call> {
     world.calls().of(LIST).cloned().collect()
 }
 
-/// Waits until everybody's sign-in was asked for once more, so that what was counted twice would show.
+/// Waits until every user's events were read once more, so that an event counted twice would show.
 async fn another_look(env: &TestEnv, users: &BTreeSet<String>) {
     env.forget_calls();
     env.until_all_polled(POOL, users).await;
@@ -74,16 +74,16 @@ async fn the_stored_roster_is_polled_while_listing_is_denied_throttled_or_hangs(
     env.until_all_polled(POOL, &(0..3).map(name).collect()).await;
     assert!(exporter.stop().success());
 
-    let hang = Fault::new(Misfortune::Hang);
-    for (round, fault) in (1..).zip([Fault::access_denied(), Fault::throttle(), hang]) {
+    let hang = InjectedFault::new(FaultKind::Hang);
+    for (round, fault) in (1..).zip([InjectedFault::access_denied(), InjectedFault::throttle(), hang]) {
         env.simulation.world(|world| {
-            world.cure_all();
+            world.remove_all_faults();
             world.calls_mut().clear();
             world.inject(fault.on(LIST));
             (0..3).for_each(|user| sign_ins(world, POOL, &name(user), 1, now()));
         });
         let exporter = env.exporter();
-        // What happened while it was down is live.
+        // Events during the downtime are live.
         until_counted(&exporter, 3 * round);
         env.until("a listing", |world| world.calls().count(LIST) > 0).await;
         env.until_polled(POOL, &name(0), 2).await;
@@ -98,11 +98,11 @@ async fn a_listing_that_breaks_off_removes_nobody_and_goes_on_where_it_was() {
     let env = TestEnv::set(&everybody(), |world| pool_of(world, USERS)).await;
     let exporter = env.exporter();
     until_followed(&exporter, USERS);
-    // One on the first page is deleted, and the second page fails twice.
+    // A user on the first page is deleted, and the second page fails twice.
     env.simulation.world(|world| {
         world.calls_mut().clear();
         world.delete_user(POOL, &name(7));
-        world.inject(Fault::internal_error().on(LIST).after(1).times(2));
+        world.inject(InjectedFault::internal_error().on(LIST).after(1).times(2));
     });
     env.until("a page that fails", |world| listings(world).len() >= 2).await;
     exporter.until("the deleted one, missing and followed", |scrape| {
@@ -119,7 +119,7 @@ async fn a_listing_that_breaks_off_removes_nobody_and_goes_on_where_it_was() {
     let tokens: Vec<_> =
         env.simulation.world(|world| listings(world).into_iter().map(|call| call.token.unwrap_or_default()).collect());
     assert_eq!(tokens[..5], ["", "users-60", "users-60", "users-60", "users-120"], "each page as often as it failed");
-    // And it is not polled any more.
+    // The deleted user is not polled any more.
     let others: BTreeSet<_> = (0..USERS).map(name).filter(|other| *other != name(7)).collect();
     another_look(&env, &others).await;
     assert_eq!(env.polled(POOL), others);
@@ -131,8 +131,8 @@ async fn a_refused_token_begins_its_listing_again_and_removes_nobody() {
     const USERS: usize = 130;
     let env = TestEnv::set(&everybody(), |world| {
         pool_of(world, USERS);
-        let refused = cognito_auth_simulator::fault::Refusal::new("InvalidParameterException", "Invalid token");
-        world.inject(Fault::from(refused).on(LIST).after(2).times(1));
+        let refused = cognito_auth_simulator::fault::AwsError::new("InvalidParameterException", "Invalid token");
+        world.inject(InjectedFault::from(refused).on(LIST).after(2).times(1));
     })
     .await;
     let exporter = env.exporter();
@@ -158,7 +158,7 @@ async fn who_comes_back_goes_on_who_is_another_begins_anew_and_a_newcomers_event
     env.simulation.world(|world| (0..3).for_each(|user| sign_ins(world, POOL, &name(user), 1, now())));
     until_counted(&exporter, 3);
 
-    // One leaves the group; of another, somebody else has the name now; and somebody new comes.
+    // One user leaves the group, another is deleted and its name taken by a new user, and a new user joins.
     env.simulation.world(|world| {
         world.remove_from_group(POOL, "staff", &name(0));
         world.recreate_user(POOL, &name(1));
@@ -170,14 +170,15 @@ async fn who_comes_back_goes_on_who_is_another_begins_anew_and_a_newcomers_event
         }
     });
     until_counted(&exporter, 5);
-    // The other's first sign-in may have been taken under the former one's record: it is known, and not counted again.
+    // The first sign-in of the new user may have been taken under the record of the former user. Then it is known, and
+    // not counted again.
     exporter.until("both newcomers, listed", |scrape| {
         is(scrape, "cognito_exporter_discovery_delay_seconds_count", &[], 2.0) && followed(scrape, 3)
     });
     another_look(&env, &[name(1), name(2), "new".into()].into()).await;
     until_counted(&exporter, 5);
 
-    // Who left is polled no more, until it is back; across a restart, too.
+    // A user that has left is not polled until it is back, also across a restart.
     env.simulation.world(|world| sign_ins(world, POOL, &name(0), 1, now()));
     env.forget_calls();
     env.until_polled(POOL, "new", 3).await;
@@ -223,13 +224,14 @@ async fn an_alias_that_was_followed_as_given_is_counted_once_when_its_user_is_li
     const ALIAS: &str = "ann@example.com";
     let config = format!("[[pools]]\nid = {POOL:?}\nall_users = true\nusernames = [{ALIAS:?}]\n{QUICK}");
     let env = TestEnv::set(&config, |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user_with(POOL, "ann", |user| {
             user.set_attribute("email", ALIAS);
-            // To the exporter she is a newcomer, all of whose events are live: counted again, unless her cursor comes along.
+            // By her dates she is a new user, all of whose events are live. They would be counted again if her cursor
+            // were not kept.
             user.created = UnixMillis(now().0 + 60 * MINUTE);
         });
-        world.inject(Fault::access_denied().on(LIST));
+        world.inject(InjectedFault::access_denied().on(LIST));
     })
     .await;
     let exporter = env.exporter();
@@ -238,7 +240,7 @@ async fn an_alias_that_was_followed_as_given_is_counted_once_when_its_user_is_li
         (0..3).for_each(|event| sign_ins(world, POOL, "ann", 1, UnixMillis(now().0 + event)));
     });
     until_counted(&exporter, 3);
-    env.simulation.world(World::cure_all);
+    env.simulation.world(World::remove_all_faults);
     env.until_polled(POOL, "ann", 2).await;
     env.simulation.world(|world| sign_ins(world, POOL, "ann", 1, now()));
     until_counted(&exporter, 4);
@@ -269,7 +271,7 @@ async fn another_selection_waits_for_its_listing_and_follows_nobody_else() {
     env.reconfigure(&format!("[[pools]]\nid = {POOL:?}\ngroups = [\"staff\"]\n{QUICK}"));
     env.simulation.world(|world| {
         world.calls_mut().clear();
-        world.inject(Fault::access_denied().on(LIST_GROUP));
+        world.inject(InjectedFault::access_denied().on(LIST_GROUP));
     });
     let exporter = env.exporter();
     env.until("two attempts", |world| world.calls().count(LIST_GROUP) >= 2).await;
@@ -278,7 +280,7 @@ async fn another_selection_waits_for_its_listing_and_follows_nobody_else() {
 
     env.simulation.world(|world| {
         world.calls_mut().clear();
-        world.cure_all();
+        world.remove_all_faults();
     });
     let exporter = env.exporter();
     env.until_polled(POOL, &name(1), 3).await;
@@ -298,14 +300,14 @@ async fn killed_in_the_middle_of_enrolling_and_of_retiring_it_goes_on_from_there
     const USERS: usize = 1200;
     let env = TestEnv::set(&everybody(), |world| {
         pool_of(world, USERS);
-        world.inject(Fault::new(Misfortune::Hang).on(LIST).after(2));
+        world.inject(InjectedFault::new(FaultKind::Hang).on(LIST).after(2));
     })
     .await;
     let exporter = env.exporter();
     until_followed(&exporter, 120);
     exporter.kill();
 
-    // Those who were enrolled are polled, whatever becomes of the listing.
+    // Enrolled users are polled, whether or not the listing completes.
     env.simulation.world(|world| {
         world.calls_mut().clear();
         (0..USERS).for_each(|user| sign_ins(world, POOL, &name(user), 1, now()));
@@ -313,12 +315,12 @@ async fn killed_in_the_middle_of_enrolling_and_of_retiring_it_goes_on_from_there
     let exporter = env.exporter();
     until_counted(&exporter, 120);
     assert_eq!(env.polled(POOL), (0..120).map(name).collect());
-    env.simulation.world(World::cure_all);
+    env.simulation.world(World::remove_all_faults);
     exporter.kill();
     let exporter = env.exporter();
     until_followed(&exporter, USERS);
 
-    // Most are deleted; it dies while it notes them.
+    // Most users are deleted, and the exporter dies while it stores this.
     env.simulation.world(|world| (100..USERS).for_each(|user| world.delete_user(POOL, &name(user))));
     exporter.until("some who are gone", |scrape| scrape.sum("cognito_exporter_users", &[]) < USERS as f64 - 0.5);
     exporter.kill();
@@ -330,7 +332,7 @@ async fn killed_in_the_middle_of_enrolling_and_of_retiring_it_goes_on_from_there
     until_followed(&exporter, 100);
     another_look(&env, &(0..100).map(name).collect()).await;
     assert_eq!(env.polled(POOL), (0..100).map(name).collect());
-    // The first 120 had one event while they were followed, those of the last moment another.
+    // The first 120 users had one event while they were followed, and the remaining 100 another.
     until_counted(&exporter, 220);
     assert!(exporter.stop().success());
 }
@@ -344,7 +346,7 @@ async fn a_name_that_is_not_listed_waits_for_a_complete_round_and_then_is_follow
         pool_of(world, 70);
         (2..70).for_each(|user| world.add_to_group(POOL, "staff", &name(user)));
         world.change_user(POOL, &name(69), |user| user.set_attribute("email", "b@example.com"));
-        world.inject(Fault::new(Misfortune::Slow(Duration::from_secs(2))).on("ListUsersInGroup").after(1));
+        world.inject(InjectedFault::new(FaultKind::Slow(Duration::from_secs(2))).on("ListUsersInGroup").after(1));
     })
     .await;
     let exporter = env.exporter();

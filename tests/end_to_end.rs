@@ -1,10 +1,10 @@
-//! The built binary between a simulated Cognito and a real OTLP receiver: everything the pool holds comes out, and is
+//! The built binary between a simulated Cognito and a real OTLP receiver. Every event of the pool is delivered, and is
 //! counted once, over crashes.
 
 use std::collections::BTreeSet;
 
 use cognito_auth_core::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use serde_json::{Value, json};
 
 use crate::exporter::{Exporter, Scrape};
@@ -14,12 +14,12 @@ use crate::test_env::{MINUTE, Terms, TestEnv, ids, is, now, sign_ins};
 
 const POOL: &str = "eu-west-1_EndToEnd1";
 
-/// A configuration with one pool, which is followed as `pool` says.
+/// A configuration with one pool and the selection `pool`.
 fn following(pool: &str) -> String {
     format!("[[pools]]\nid = {POOL:?}\n{pool}\n{QUICK}")
 }
 
-/// The poll of tests: quick, and all of the history.
+/// Fast polling with all of the history.
 const QUICK: &str =
     "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"all\"\n";
 
@@ -34,7 +34,7 @@ fn sign_in(world: &mut World, user: &str, at: UnixMillis, response: &str) -> Aut
 async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_arrivals_and_kills() {
     let began = now();
     let env = TestEnv::set(&following("all_users = true"), |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         for user in 0..12_i64 {
             let name = format!("user-{user}");
             world.add_user(POOL, &name);
@@ -44,7 +44,7 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
     .await;
     let history = env.truth(&[POOL]);
 
-    // The first run: history is delivered and counted as such; nothing is live; every counter is there at 0.
+    // The first run delivers history and counts it as history. Nothing is live, and every counter is there at 0.
     let exporter = env.exporter();
     let scrape = exporter.scrape();
     assert_eq!(scrape.count("cognito_auth_events_total", &[]), 6 * 4 * 4, "zero-initialised");
@@ -76,7 +76,7 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
     exporter.until("the live events", |scrape| everything(scrape, "cognito_auth_events_total", 142));
     exporter.kill();
 
-    // While it is down: outcomes, feedback, new events, and some that belong before what it has seen.
+    // While the exporter is down: outcomes, feedback, new events, and events older than the newest it has seen.
     env.simulation.world(|world| {
         for (name, id) in &in_progress[..9] {
             world.revise(POOL, name, id, |event| event.response = Some(Word::parse("Pass")));
@@ -88,7 +88,7 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
     let exporter = env.exporter();
     exporter.until("what happened meanwhile", |scrape| everything(scrape, "cognito_auth_events_total", 142 + 9 + 12));
 
-    // Kills in the middle of the work.
+    // Kills while the exporter works.
     let mut exporter = Some(exporter);
     for round in 0..4_i64 {
         let now = now();
@@ -108,7 +108,7 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
     }
     let exporter = exporter.unwrap();
 
-    // At rest: only what was in flight at a kill came out again.
+    // Once idle: only records in flight at a kill were delivered again.
     let batch_size = 512;
     let terms = Terms { live_since: began, repeats_max: 5 * batch_size, quarantined: 0 };
     env.conserved_on(&exporter, &[POOL], terms).await;
@@ -119,7 +119,7 @@ async fn every_event_is_delivered_and_counted_once_over_history_revisions_late_a
         assert_eq!(told, BTreeSet::from(["InProgress".to_owned(), "Pass".to_owned()]), "a revision is delivered");
     }
 
-    // The program's own log names no user, and nobody was made billable.
+    // The program's own log names no user, and no call has made a user billable.
     assert!(!exporter.log().contains("user-"), "{}", exporter.log());
     env.simulation.world(|world| assert!(world.calls().iter().all(|call| call.operation != "AdminGetUser")));
     assert!(exporter.stop().success());
@@ -137,7 +137,7 @@ fn response(record: &Received) -> String {
 async fn counters_survive_a_kill_without_a_new_event() {
     let config = following("usernames = [\"ann\"]\nfollowed_since = \"2020-01-01T00:00:00Z\"");
     let env = TestEnv::set(&config, |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, "ann");
         sign_ins(world, POOL, "ann", 5, now());
     })
@@ -145,7 +145,7 @@ async fn counters_survive_a_kill_without_a_new_event() {
     let exporter = env.exporter();
     exporter.until("five events", |scrape| scrape.sum("cognito_auth_events_total", &[]) > 4.5);
     exporter.kill();
-    // Nobody answers any more: what is shown can only come from the ledger.
+    // Cognito is unreachable, so the counters can only come from the ledger.
     let exporter = Exporter::started(env.command_against("http://127.0.0.1:9"));
     let scrape = exporter.scrape();
     assert!(is(&scrape, "cognito_auth_events_total", &[], 5.0), "{}", scrape.interesting());
@@ -158,10 +158,10 @@ async fn memory_stays_flat_while_walking_a_user_with_fifty_thousand_events() {
         return;
     }
     let now = now();
-    // A receiver that keeps fifty thousand records in a debug build may take its time to answer.
+    // With fifty thousand stored records, a receiver in a debug build may answer slowly.
     let config = format!("timeout = \"60s\"\n{}", following("usernames = [\"ann\"]"));
     let env = TestEnv::set(&config, |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, "ann");
         for event in 0..50_000 {
             sign_in(world, "ann", UnixMillis(now.0 - MINUTE - event * MINUTE / 2), "Pass");
@@ -177,7 +177,7 @@ async fn memory_stays_flat_while_walking_a_user_with_fifty_thousand_events() {
     }
     let late = exporter.resident_bytes();
     println!("resident: {} KiB after 5,000 events, {} KiB after 50,000", early / 1024, late / 1024);
-    // Most of what is there is sled's cache (64 MiB at most), which fills as it is used.
+    // Most of this memory is sled's cache (64 MiB at most), which fills with use.
     assert!(late < early + 100 * 1024 * 1024, "{early} bytes became {late}");
     env.conserved_on(&exporter, &[POOL], Terms { live_since: now, ..Terms::default() }).await;
     assert!(exporter.stop().success());

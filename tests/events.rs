@@ -1,12 +1,13 @@
-//! `events` as a person meets it: the built program, its exit codes, what it says where, and as whom it calls.
+//! `events` as its user sees it: the built program, its exit codes, its output on stdout and stderr, and its
+//! credentials.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Output, Stdio};
 
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_simulator::fault::Fault;
-use cognito_auth_simulator::world::{Pool, Role};
+use cognito_auth_simulator::fault::InjectedFault;
+use cognito_auth_simulator::world::{Role, SimulatedPool};
 use cognito_auth_simulator::{Options, Simulation};
 
 use crate::peers;
@@ -15,11 +16,11 @@ const POOL: &str = "eu-west-1_Example";
 const USER: &str = "ada-lovelace";
 const ROLE: &str = "arn:aws:iam::444455556666:role/reader";
 
-/// A simulated user with so many events, a minute apart.
+/// A simulated user with this many events, a minute apart.
 async fn ada(events: i64) -> Simulation {
     let simulation = Simulation::start(Options::default()).await.unwrap();
     simulation.world(|world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, USER);
         for minutes in 1..=events {
             let event = world.sign_in(UnixMillis(world.now().0 - minutes * 60_000));
@@ -30,7 +31,7 @@ async fn ada(events: i64) -> Simulation {
     simulation
 }
 
-/// The program with an environment of its own: no credentials, no endpoint.
+/// The program with an environment of its own, without credentials and endpoint.
 fn bare(options: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_cognito-auth-exporter"));
     command.args(["events", "--user-pool-id", POOL, "--username", USER]).args(options);
@@ -47,7 +48,7 @@ fn isolate(command: &mut Command) {
         .stdin(Stdio::null());
 }
 
-/// The program as the simulation's client.
+/// The program as a client of the simulation.
 fn events(simulation: &Simulation, options: &[&str]) -> Command {
     let mut command = bare(options);
     make_client(&mut command, simulation);
@@ -130,19 +131,19 @@ async fn a_bar_shows_on_a_terminal_alone_and_not_where_events_are_printed() {
         make_client(&mut command, &simulation);
         command
     };
-    // To a file: the bar, and the same events as without a terminal.
+    // Into a file: the progress bar, and the same events as without a terminal.
     let (code, shown, _) = said(&output(on_terminal(&format!(" >{file:?}"))).await);
     assert!(code == 0 && shown.concat().contains("events read"), "{shown:?}");
     let plain = events(&simulation, &[]);
     let (code, lines, error) = said(&output(plain).await);
     assert_eq!((code, lines.len(), error.as_str()), (0, 150, ""));
     assert_eq!(fs::read_to_string(&file).unwrap().lines().collect::<Vec<_>>(), lines);
-    // To the terminal itself, or to a program that may write to it: no bar in between.
+    // To the terminal, or to a program that may write to it: no progress bar between the events.
     for rest in ["", " | cat"] {
         let (code, shown, _) = said(&output(on_terminal(rest)).await);
         assert_eq!((code, shown), (0, lines.clone()));
     }
-    // No terminal: nothing, wherever the events go.
+    // Without a terminal there is no bar, wherever the events go.
     let mut to_file = events(&simulation, &[]);
     to_file.stdout(fs::File::create(&file).unwrap()).stderr(Stdio::piped());
     let ended =
@@ -154,11 +155,14 @@ async fn a_bar_shows_on_a_terminal_alone_and_not_where_events_are_printed() {
 async fn a_failure_says_what_to_do_and_a_wrong_argument_is_another_exit_code() {
     let simulation = ada(1).await;
     for (fault, told) in [
-        (Fault::access_denied(), "allow cognito-idp:AdminListUserAuthEvents on arn:aws:cognito-idp:eu-west-1:*:"),
-        (Fault::expired_token(), "renew the credentials"),
+        (
+            InjectedFault::access_denied(),
+            "allow cognito-idp:AdminListUserAuthEvents on arn:aws:cognito-idp:eu-west-1:*:",
+        ),
+        (InjectedFault::expired_token(), "renew the credentials"),
     ] {
         simulation.world(|world| {
-            world.cure_all();
+            world.remove_all_faults();
             world.inject(fault);
         });
         let (code, lines, error) = said(&output(events(&simulation, &[])).await);
@@ -173,7 +177,7 @@ async fn a_failure_says_what_to_do_and_a_wrong_argument_is_another_exit_code() {
 #[tokio::test]
 async fn a_throttle_is_waited_out() {
     let simulation = ada(1).await;
-    simulation.world(|world| world.inject(Fault::throttle().times(1)));
+    simulation.world(|world| world.inject(InjectedFault::throttle().times(1)));
     let (code, lines, error) = said(&output(events(&simulation, &[])).await);
     assert_eq!((code, lines.len()), (0, 1), "{error}");
 }

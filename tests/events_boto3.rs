@@ -1,5 +1,4 @@
-//! `events` and boto3's paginator, side by side: the same events in the same order, and tokens that either takes from the
-//! other.
+//! `events` beside boto3's paginator. Both give the same events in the same order, and each accepts the other's tokens.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -9,9 +8,9 @@ use clap::Parser as _;
 use cognito_auth_core::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
 use cognito_auth_exporter::cli::events::{EventsArgs, run};
 use cognito_auth_exporter::source::cognito::Clients;
-use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
 use cognito_auth_simulator::paging::{LastToken, TokenStyle};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
@@ -23,10 +22,10 @@ const USER: &str = "ada";
 const NOW: UnixMillis = UnixMillis(1_750_000_000_123);
 const EVENTS: i64 = 130;
 
-/// Events of every shape, some within the same millisecond, with what the service sends and nobody wants: City "null",
-/// unknown words, members missing.
+/// Adds events of every shape, some within the same millisecond. They include the unusual values of the service: City
+/// "null", unknown words, missing members.
 fn populate(world: &mut World) {
-    world.add_pool(Pool::new(POOL));
+    world.add_pool(SimulatedPool::new(POOL));
     world.add_user(POOL, USER);
     for number in 0..EVENTS {
         let mut event = world.sign_in(UnixMillis(NOW.0 - (number / 3) * 86_399_989));
@@ -60,27 +59,27 @@ async fn ada() -> Simulation {
 
 /// A PaginationConfig.
 #[derive(Clone, Debug, Default)]
-struct Asked {
+struct PaginationConfig {
     max_items: Option<u64>,
     page_size: Option<u8>,
     starting_token: Option<String>,
 }
 
-/// What came of it.
+/// The result of a request.
 #[derive(Clone, PartialEq, Debug)]
-struct Told {
+struct PaginationResult {
     events: Vec<Value>,
     token: Option<String>,
     failed: bool,
 }
 
 #[derive(clap::Parser)]
-struct Line {
+struct CommandLine {
     #[command(flatten)]
     args: EventsArgs,
 }
 
-async fn ours(simulation: &Simulation, asked: &Asked) -> Told {
+async fn ours(simulation: &Simulation, asked: &PaginationConfig) -> PaginationResult {
     let mut line = vec!["events".to_owned(), "--user-pool-id".into(), POOL.into(), "--username".into(), USER.into()];
     let options = [
         ("--max-items", asked.max_items.map(|items| items.to_string())),
@@ -90,22 +89,22 @@ async fn ours(simulation: &Simulation, asked: &Asked) -> Told {
     for (option, value) in options {
         line.extend(value.into_iter().flat_map(|value| [option.to_owned(), value]));
     }
-    let Ok(Line { args }) = Line::try_parse_from(line) else {
-        return Told { events: vec![], token: None, failed: true };
+    let Ok(CommandLine { args }) = CommandLine::try_parse_from(line) else {
+        return PaginationResult { events: vec![], token: None, failed: true };
     };
     let source = args.source(&Clients::simulated(simulation.url()));
     let (mut out, mut err) = (vec![], vec![]);
     let result = run(&args, &source, &mut out, &mut err).await;
     let lines = String::from_utf8(out).unwrap();
     let said = String::from_utf8(err).unwrap();
-    Told {
+    PaginationResult {
         events: lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
         token: said.strip_prefix("NextToken: ").map(|token| token.trim_end().to_owned()),
         failed: result.is_err(),
     }
 }
 
-async fn boto3(python: &Path, simulation: &Simulation, asked: &[Asked]) -> Vec<Told> {
+async fn boto3(python: &Path, simulation: &Simulation, asked: &[PaginationConfig]) -> Vec<PaginationResult> {
     let configs: Vec<Value> = asked
         .iter()
         .map(|asked| {
@@ -140,7 +139,7 @@ async fn boto3(python: &Path, simulation: &Simulation, asked: &[Asked]) -> Vec<T
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let told: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     told.into_iter()
-        .map(|told| Told {
+        .map(|told| PaginationResult {
             events: told["Events"].as_array().unwrap().clone(),
             token: told["NextToken"].as_str().map(str::to_owned),
             failed: !told["Error"].is_null(),
@@ -148,8 +147,8 @@ async fn boto3(python: &Path, simulation: &Simulation, asked: &[Asked]) -> Vec<T
         .collect()
 }
 
-/// Asks both the same, and gives what both said.
-async fn both(python: &Path, simulation: &Simulation, asked: &[Asked]) -> Vec<Told> {
+/// Asks both programs the same, and returns both results.
+async fn both(python: &Path, simulation: &Simulation, asked: &[PaginationConfig]) -> Vec<PaginationResult> {
     let theirs = boto3(python, simulation, asked).await;
     assert_eq!(theirs.len(), asked.len());
     for (asked, theirs) in asked.iter().zip(&theirs) {
@@ -159,16 +158,16 @@ async fn both(python: &Path, simulation: &Simulation, asked: &[Asked]) -> Vec<To
     theirs
 }
 
-fn summary(told: &Told) -> String {
+fn summary(told: &PaginationResult) -> String {
     let first = told.events.first().map(Value::to_string).unwrap_or_default();
     format!("{} events, token {:?}, failed {}, {first}", told.events.len(), told.token, told.failed)
 }
 
-fn every_way_to_ask() -> Vec<Asked> {
+fn every_way_to_ask() -> Vec<PaginationConfig> {
     let mut asked = vec![];
     for page_size in [None, Some(7), Some(60)] {
         for max_items in [None, Some(0), Some(1), Some(59), Some(60), Some(61), Some(126), Some(130), Some(131)] {
-            asked.push(Asked { max_items, page_size, starting_token: None });
+            asked.push(PaginationConfig { max_items, page_size, starting_token: None });
         }
     }
     asked
@@ -192,7 +191,11 @@ async fn both_yield_the_same_however_they_are_cut_and_go_on_with_each_others_tok
         let mut before = vec![];
         for (asked, begun) in first.iter().zip(&begun).filter(|(_, begun)| begun.token.is_some()) {
             for max_items in [None, Some(5)] {
-                second.push(Asked { max_items, starting_token: begun.token.clone(), page_size: asked.page_size });
+                second.push(PaginationConfig {
+                    max_items,
+                    starting_token: begun.token.clone(),
+                    page_size: asked.page_size,
+                });
                 before.push(begun.events.len());
             }
         }
@@ -209,7 +212,7 @@ async fn both_yield_the_same_however_they_are_cut_and_go_on_with_each_others_tok
 async fn both_take_the_same_for_a_token() {
     let Some(python) = peers::python_with("boto3") else { return };
     let simulation = ada().await;
-    let page = ours(&simulation, &Asked { max_items: Some(60), ..Asked::default() }).await;
+    let page = ours(&simulation, &PaginationConfig { max_items: Some(60), ..PaginationConfig::default() }).await;
     let of_service = ours_service_token(&simulation, page.token.as_deref().unwrap()).await;
     let tokens = [
         of_service.clone(),
@@ -227,9 +230,9 @@ async fn both_take_the_same_for_a_token() {
         "eyJQYWdpbmF0aW9uVG9rZW4iOiAiYSJ9".into(), // {"PaginationToken": "a"}
         "W10=".into(),                             // []
     ];
-    let asked: Vec<Asked> = tokens
+    let asked: Vec<PaginationConfig> = tokens
         .into_iter()
-        .map(|token| Asked { starting_token: Some(token), max_items: Some(70), page_size: None })
+        .map(|token| PaginationConfig { starting_token: Some(token), max_items: Some(70), page_size: None })
         .collect();
     let told = both(&python, &simulation, &asked).await;
     let failed: Vec<bool> = told.iter().map(|told| told.failed).collect();
@@ -237,9 +240,13 @@ async fn both_take_the_same_for_a_token() {
     assert_eq!(failed, [f, f, t, t, f, f, t, t, t, f, f, f, t, t]);
 }
 
-/// The service's own token, taken from the call that resuming made.
+/// The service's token, taken from the call after resuming.
 async fn ours_service_token(simulation: &Simulation, resume: &str) -> String {
-    ours(simulation, &Asked { starting_token: Some(resume.to_owned()), max_items: Some(1), page_size: None }).await;
+    ours(
+        simulation,
+        &PaginationConfig { starting_token: Some(resume.to_owned()), max_items: Some(1), page_size: None },
+    )
+    .await;
     simulation.world(|world| world.calls().iter().next_back().unwrap().token.clone().unwrap())
 }
 
@@ -249,11 +256,11 @@ async fn both_stop_at_a_token_that_comes_twice() {
     let simulation = ada().await;
     let misled = |simulation: &Simulation| {
         simulation.world(|world| {
-            world.cure_all();
-            world.inject(Fault::new(Misfortune::RepeatToken).after(1));
+            world.remove_all_faults();
+            world.inject(InjectedFault::new(FaultKind::RepeatToken).after(1));
         });
     };
-    let asked = Asked { page_size: Some(10), ..Asked::default() };
+    let asked = PaginationConfig { page_size: Some(10), ..PaginationConfig::default() };
     misled(&simulation);
     let theirs = boto3(&python, &simulation, std::slice::from_ref(&asked)).await.remove(0);
     misled(&simulation);

@@ -1,12 +1,13 @@
-//! Failures stay where they are, and bad input loses nothing: the built binary against a simulated Cognito that errs.
+//! Faults affect only the pools and users that they concern, and bad input loses nothing. The built binary runs against
+//! a simulated Cognito with faults.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::event::{AuthEvent, UnixMillis, Word};
-use cognito_auth_simulator::fault::{Fault, Misfortune, Refusal};
+use cognito_auth_simulator::fault::{AwsError, FaultKind, InjectedFault};
 use cognito_auth_simulator::paging::{LastToken, TokenStyle};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use serde_json::Value;
 
 use crate::exporter;
@@ -15,18 +16,18 @@ use crate::long;
 use crate::receiver::Received;
 use crate::test_env::{MINUTE, READ, TestEnv, is, now, of, populate, said, sign_ins};
 
-/// Quick, and everything is live.
+/// Fast polling, and all events are live.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n\
                      first_run = \"none\"\ntimeout = \"1s\"\n";
 
-/// A configuration that follows all users of these pools, as if it always had.
+/// A configuration that follows all users of these pools, as if from the beginning.
 fn following(pools: &[&str]) -> String {
     let pool =
         |id: &&str| format!("[[pools]]\nid = {id:?}\nall_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n");
     pools.iter().map(pool).chain([QUICK.to_owned()]).collect()
 }
 
-/// Something new happens to everybody.
+/// Adds a new event for every user.
 fn go_on(env: &TestEnv, pools: &[&str]) {
     env.simulation.world(|world| {
         for pool in pools {
@@ -46,17 +47,17 @@ fn ended(exporter: &Exporter, pool: &str) -> usize {
 
 const WELL: &str = "eu-west-1_Well";
 
-/// What `/status` says of a pool.
+/// The entry of a pool in `/status`.
 fn status(exporter: &Exporter, pool: &str) -> Value {
     let status: Value = serde_json::from_str(&exporter.get("/status")).unwrap();
     status["pools"].as_array().unwrap().iter().find(|known| known["id"] == pool).unwrap().clone()
 }
 
-/// Whether the latest error that `/status` tells of a pool holds `words`, with plausible times.
+/// Whether the latest error of a pool in `/status` contains `words`, with plausible times.
 fn told_of(exporter: &Exporter, pool: &str, words: &str) -> bool {
     let status = status(exporter, pool);
     let Some(latest) = status["last_errors"].as_array().unwrap().first() else { return false };
-    // RFC 3339 in UTC orders as text.
+    // RFC 3339 times in UTC sort as text.
     let [first, last] = ["first", "last"].map(|time| latest[time].as_str().unwrap().to_owned());
     let hour_ago = UnixMillis(now().0 - 60 * MINUTE).to_string();
     assert!(hour_ago < first && first <= last && last <= now().to_string(), "{latest}");
@@ -64,13 +65,13 @@ fn told_of(exporter: &Exporter, pool: &str, words: &str) -> bool {
     latest["cause"].as_str().unwrap().contains(words)
 }
 
-/// How many users of a pool are in each state: ok, missing, failing.
+/// The number of users of a pool in each state: ok, missing, failing.
 fn states(scrape: &Scrape, pool: &str) -> [f64; 3] {
     ["ok", "missing", "failing"]
         .map(|state| scrape.sum("cognito_exporter_users", &[&of(pool), &format!("state={state:?}")]))
 }
 
-/// Whether a pool is said to be up; None while nothing is said.
+/// Whether a pool is reported as up; None if nothing is reported.
 fn up(scrape: &Scrape, pool: &str) -> Option<bool> {
     let labels: &[&str] = &[&of(pool)];
     (scrape.count("cognito_exporter_pool_up", labels) > 0).then(|| is(scrape, "cognito_exporter_pool_up", labels, 1.0))
@@ -79,13 +80,13 @@ fn up(scrape: &Scrape, pool: &str) -> Option<bool> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_fails_in_any_way_is_told_once_stops_nobody_else_and_loses_nothing() {
     let ill = [
-        ("eu-west-1_Error", Fault::internal_error(), "InternalErrorException"),
-        ("eu-west-1_Reset", Misfortune::Reset.into(), "connection"),
-        ("eu-west-1_CutJson", Misfortune::CutJson.into(), "cannot be read (status 200, application/x-amz-json-1.1, "),
-        ("eu-west-1_CutAnswer", Misfortune::CutConnection.into(), "AdminListUserAuthEvents: "),
-        ("eu-west-1_BadGateway", Misfortune::Html(502).into(), "status 502, text/html"),
-        ("eu-west-1_Portal", Misfortune::Html(200).into(), "status 200, text/html"),
-        ("eu-west-1_Hang", Misfortune::Hang.into(), "timed out"),
+        ("eu-west-1_Error", InjectedFault::internal_error(), "InternalErrorException"),
+        ("eu-west-1_Reset", FaultKind::Reset.into(), "connection"),
+        ("eu-west-1_CutJson", FaultKind::CutJson.into(), "cannot be read (status 200, application/x-amz-json-1.1, "),
+        ("eu-west-1_CutAnswer", FaultKind::CutConnection.into(), "AdminListUserAuthEvents: "),
+        ("eu-west-1_BadGateway", FaultKind::Html(502).into(), "status 502, text/html"),
+        ("eu-west-1_Portal", FaultKind::Html(200).into(), "status 200, text/html"),
+        ("eu-west-1_Hang", FaultKind::Hang.into(), "timed out"),
     ];
     let causes = ill.clone().map(|(pool, _, cause)| (pool, cause));
     let ill_pools = causes.map(|(pool, _)| pool);
@@ -114,7 +115,7 @@ async fn an_endpoint_that_fails_in_any_way_is_told_once_stops_nobody_else_and_lo
     assert_eq!(status(&exporter, WELL)["last_errors"], Value::Array(vec![]));
     assert_eq!((up(&scrape, WELL), states(&scrape, WELL)), (Some(true), [6.0, 0.0, 0.0]));
 
-    env.simulation.world(World::cure_all);
+    env.simulation.world(World::remove_all_faults);
     env.conserved(&exporter, &pools).await;
     exporter.until("everybody well", |scrape| {
         is(scrape, "cognito_exporter_users", &["state=\"ok\""], 6.0 * pools.len() as f64)
@@ -128,7 +129,7 @@ async fn an_endpoint_that_fails_in_any_way_is_told_once_stops_nobody_else_and_lo
     assert!(exporter.stop().success());
 }
 
-/// The way to an endpoint, which can be closed: then it refuses connections, and those that were open are reset.
+/// A forwarder to an endpoint. When closed, it refuses connections and resets the open ones.
 struct Way {
     at: SocketAddr,
     to: SocketAddr,
@@ -136,7 +137,7 @@ struct Way {
 }
 
 impl Way {
-    /// A way that is closed yet. Its port is its own: it is bound once, so that nobody else is given it.
+    /// Creates a closed forwarder. Its port is bound once, so that no other process gets it.
     fn to(endpoint: SocketAddr) -> Self {
         let free = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         Self { at: free.local_addr().unwrap(), to: endpoint, open: None }
@@ -153,13 +154,13 @@ impl Way {
         socket.bind(self.at).unwrap();
         let (listener, to) = (socket.listen(1024).unwrap(), self.to);
         self.open = Some(tokio::spawn(async move {
-            // They end with the task that owns them.
+            // The connections end with the task that owns them.
             let mut connections = tokio::task::JoinSet::new();
             loop {
                 let (mut from, _) = listener.accept().await.unwrap();
                 connections.spawn(async move {
                     let mut to = tokio::net::TcpStream::connect(to).await.unwrap();
-                    // Either end may be gone already.
+                    // Either end may already be closed.
                     let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
                 });
             }
@@ -185,7 +186,7 @@ async fn an_endpoint_that_refuses_connections_is_down_after_a_minute_and_up_with
         })
         .await
     };
-    // One finds the endpoint closed when it starts, the other loses it.
+    // One exporter finds the endpoint closed when it starts, and the other loses it.
     let (early, late) = (populated().await, populated().await);
     let (mut early_way, mut late_way) = (Way::to(early.simulation.addr()), Way::to(late.simulation.addr()));
     late_way.open().await;
@@ -197,7 +198,7 @@ async fn an_endpoint_that_refuses_connections_is_down_after_a_minute_and_up_with
     go_on(&late, &pools);
     for (exporter, begins) in [(&early_one, "cannot be reached yet"), (&late_one, "cannot be polled")] {
         for pool in pools {
-            // Longer than others: a minute has to pass before it may be down.
+            // A longer deadline than usual: a pool may be reported as down only after a minute.
             let deadline = closed + exporter::PATIENCE + Duration::from_mins(1);
             while up(&exporter.scrape(), pool) != Some(false) {
                 assert!(Instant::now() < deadline, "{pool} is not down\n{}", exporter.log());
@@ -238,11 +239,11 @@ async fn a_pool_or_a_caller_that_is_refused_is_down_and_told_once_until_it_is_cu
     let pools = [no_plus, denied, expired, WELL];
     let everyone = [no_plus, denied, expired, unknown, WELL];
     let env = TestEnv::set(&following(&everyone), |world| {
-        // More users than calls in flight: a burst of refusals is one.
+        // There are more users than concurrent calls, because a burst of refusals counts as one.
         pools.iter().for_each(|pool| populate(world, pool, 20, 2));
         world.pool_mut(no_plus).tier = "ESSENTIALS".to_owned();
-        world.inject(Fault::access_denied().on(READ).in_pool(denied));
-        world.inject(Fault::expired_token().on(READ).in_pool(expired));
+        world.inject(InjectedFault::access_denied().on(READ).in_pool(denied));
+        world.inject(InjectedFault::expired_token().on(READ).in_pool(expired));
     })
     .await;
     let exporter = env.exporter();
@@ -261,7 +262,7 @@ async fn a_pool_or_a_caller_that_is_refused_is_down_and_told_once_until_it_is_cu
         assert!(told_of(&exporter, pool, cause), "{pool}: {}", status(&exporter, pool));
         assert_eq!(status(&exporter, pool)["up"], Value::Bool(false));
     }
-    // The user's fault it is not.
+    // The users are not marked as failing.
     assert!(ill.iter().all(|pool| states(&exporter.scrape(), pool) == [20.0, 0.0, 0.0]));
     for pool in ill {
         assert_eq!(begun(&exporter, pool), 1, "{}", exporter.log());
@@ -271,7 +272,7 @@ async fn a_pool_or_a_caller_that_is_refused_is_down_and_told_once_until_it_is_cu
 
     go_on(&env, &pools);
     env.simulation.world(|world| {
-        world.cure_all();
+        world.remove_all_faults();
         world.pool_mut(no_plus).tier = "PLUS".to_owned();
         populate(world, unknown, 20, 2);
     });
@@ -297,7 +298,7 @@ async fn a_user_who_is_missing_or_cannot_be_read_concerns_nobody_else() {
     );
     let env = TestEnv::set(&config, |world| {
         populate(world, WELL, 3, 5);
-        world.inject(Fault::from(Misfortune::CutJson).on(READ).for_user("user-1"));
+        world.inject(InjectedFault::from(FaultKind::CutJson).on(READ).for_user("user-1"));
     })
     .await;
     let exporter = env.exporter();
@@ -305,11 +306,11 @@ async fn a_user_who_is_missing_or_cannot_be_read_concerns_nobody_else() {
     exporter.until("the others' events", |scrape| is(scrape, "cognito_auth_events_total", &[], 10.0));
     assert_eq!(up(&exporter.scrape(), WELL), Some(true));
 
-    // Somebody signs up under the missing name; the history becomes readable.
+    // A user signs up with the missing name, and the unreadable history becomes readable.
     env.simulation.world(|world| {
         world.add_user(WELL, "user-gone");
         sign_ins(world, WELL, "user-gone", 1, now());
-        world.cure_all();
+        world.remove_all_faults();
     });
     env.conserved(&exporter, &[WELL]).await;
     exporter.until("everybody well", |scrape| states(scrape, WELL) == [4.0, 0.0, 0.0]);
@@ -329,7 +330,7 @@ async fn a_malformed_event_blocks_nobody_and_what_can_be_read_of_it_is_delivered
     ];
     let env = TestEnv::set(&following(&[WELL]), |world| {
         populate(world, WELL, 3, 5);
-        // The user's history has several pages, and such events are on the first and on the last of them.
+        // The user's history has several pages, with such events on the first and on the last.
         sign_ins(world, WELL, "user-1", 150, UnixMillis(now().0 - 10 * MINUTE));
         for json in malformed {
             world.arrive_raw(WELL, "user-1", json);
@@ -344,7 +345,7 @@ async fn a_malformed_event_blocks_nobody_and_what_can_be_read_of_it_is_delivered
     .await;
     let exporter = env.exporter();
     env.conserved(&exporter, &[WELL]).await;
-    // It goes on while they stand there, and another one comes.
+    // Polling goes on while these events exist, and another one arrives.
     go_on(&env, &[WELL]);
     env.simulation
         .world(|world| world.arrive_raw(WELL, "user-2", r#"{"EventId":"null","EventResponse":null,"EventType":[]}"#));
@@ -371,13 +372,13 @@ async fn a_throttle_lowers_the_budget_which_recovers_and_nothing_is_lost() {
     const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
     let env = TestEnv::set(&following(&[WELL]).replace("timeout = \"1s\"", "timeout = \"30s\""), |world| {
         populate(world, WELL, 10, 150);
-        // One: after another the ceiling would be what is left of it, and it would stay there for longer than a test waits.
-        world.inject(Fault::throttle().on(READ).after(20).with_probability(0.2).times(1));
+        // Only one: after a second one the ceiling would stay low for longer than the test waits.
+        world.inject(InjectedFault::throttle().on(READ).after(20).with_probability(0.2).times(1));
     })
     .await;
     let exporter = env.exporter();
     let budget = |scrape: &Scrape| scrape.sum(BUDGET, &[]);
-    // How fast it recovers is the budget's own tests' business.
+    // The budget's own tests check how fast it recovers.
     exporter.until("a lower budget", |scrape| scrape.count(BUDGET, &[]) > 0 && budget(scrape) < 385.0);
     exporter.until("nearly all of it again", |scrape| budget(scrape) > 370.0);
     env.conserved(&exporter, &[WELL]).await;
@@ -394,32 +395,32 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
     let (dying, offsets, always) = ("eu-west-1_Dying", "eu-west-1_Offsets", "eu-west-1_Always");
     let (same_token, same_page) = ("eu-west-1_SameToken", "eu-west-1_SamePage");
     let spoilt = [
-        (same_page, Misfortune::RepeatPage),
-        ("eu-west-1_Empty", Misfortune::EmptyPage),
-        ("eu-west-1_Shuffled", Misfortune::Shuffle),
+        (same_page, FaultKind::RepeatPage),
+        ("eu-west-1_Empty", FaultKind::EmptyPage),
+        ("eu-west-1_Shuffled", FaultKind::Shuffle),
     ];
     let pools: Vec<_> = spoilt.iter().map(|(pool, _)| *pool).chain([dying, offsets, always, same_token]).collect();
     let env = TestEnv::set(&following(&pools), |world| {
         pools.iter().for_each(|pool| populate(world, pool, 3, 200));
-        // A token that is dead when it is used: nobody gets further than the first page.
+        // Each token has expired when it is used, so no walk gets beyond the first page.
         world.pool_mut(dying).token_style = opaque(Duration::ZERO);
         world.pool_mut(offsets).token_style = TokenStyle::Offset;
         world.pool_mut(always).last_token = LastToken::Always;
         for user in ["user-0", "user-1", "user-2"] {
-            // On the second page: the first without a token would be a history that ends there.
-            let second_page = Fault::new(Misfortune::RepeatToken).on(READ).in_pool(same_token).for_user(user);
+            // Only on the second page: a first page without a token would end the history.
+            let second_page = InjectedFault::new(FaultKind::RepeatToken).on(READ).in_pool(same_token).for_user(user);
             world.inject(second_page.after(1).times(1));
-            // Once for sure, whatever chance does.
-            let second_page = Fault::new(Misfortune::RepeatPage).on(READ).in_pool(same_page).for_user(user);
+            // Once for certain, in addition to the random faults.
+            let second_page = InjectedFault::new(FaultKind::RepeatPage).on(READ).in_pool(same_page).for_user(user);
             world.inject(second_page.after(1).times(1));
         }
-        for (pool, misfortune) in spoilt.clone() {
-            world.inject(Fault::new(misfortune).on(READ).in_pool(pool).with_probability(0.5));
+        for (pool, fault) in spoilt.clone() {
+            world.inject(InjectedFault::new(fault).on(READ).in_pool(pool).with_probability(0.5));
         }
     })
     .await;
     let exporter = env.exporter();
-    // Arrivals between the pages: offsets shift, walks meet what they have taken.
+    // New events arrive between the pages, so offsets shift and walks meet known events.
     for _ in 0..3 {
         go_on(&env, &pools);
         env.forget_calls();
@@ -432,7 +433,7 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
         |call: &cognito_auth_simulator::calls::Call| call.pool.as_deref() == Some(dying) && call.token.is_some();
     env.until("a dead token", |world| world.calls().of(READ).any(refused)).await;
     env.simulation.world(|world| {
-        world.cure_all();
+        world.remove_all_faults();
         world.pool_mut(dying).token_style = opaque(Duration::from_mins(5));
     });
     go_on(&env, &pools);
@@ -446,7 +447,7 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
         assert!(counted("cognito_exporter_order_violations_total", pool) < 0.5, "{pool} {}", scrape.interesting());
     }
     for pool in &pools {
-        // All came in their order; those that a walk met on its way down were not late.
+        // All events arrived in order. Events that a walk met on its way down were not late.
         assert!(counted("cognito_exporter_late_events_total", pool) < 0.5, "{pool} {}", scrape.interesting());
     }
     for pool in &pools {
@@ -460,7 +461,7 @@ async fn pages_and_tokens_of_every_bad_kind_cost_time_and_no_event() {
 async fn whatever_an_event_holds_it_is_delivered_as_it_is_and_counted_under_a_known_label() {
     let strange = ["zoë", "日本語・ユーザー", "a\"b\\c{}", "🦀"];
     let env = TestEnv::set(&following(&[WELL]), |world| {
-        world.add_pool(Pool::new(WELL));
+        world.add_pool(SimulatedPool::new(WELL));
         strange.iter().chain(&["words", "huge", "moment", "bare"]).for_each(|name| world.add_user(WELL, name));
         let at = UnixMillis(now().0 - MINUTE);
         for name in strange {
@@ -505,7 +506,7 @@ async fn whatever_an_event_holds_it_is_delivered_as_it_is_and_counted_under_a_kn
     let labels = ["event_type=\"other\"", "event_response=\"other\"", "risk_decision=\"other\""];
     let scrape = exporter.scrape();
     assert!(is(&scrape, "cognito_auth_events_total", &labels, 1.0), "{}", scrape.interesting());
-    // But for what no device is called: it is cut, and told.
+    // The exception is the device name, which is cut and reported.
     assert_eq!(one("huge").text("aws.cognito.device.name").len(), 64 << 10);
     assert_eq!(one("undated").timestamp, 0);
     assert_eq!(one("undated").attributes["aws.cognito.event.history"], Value::Bool(false));
@@ -533,9 +534,9 @@ async fn whatever_an_event_holds_it_is_delivered_as_it_is_and_counted_under_a_kn
 async fn a_listing_that_breaks_off_is_begun_again_and_told_once() {
     let env = TestEnv::set(&following(&[WELL]), |world| {
         populate(world, WELL, 65, 1);
-        // The first page comes, the second does not.
-        world.inject(Fault::internal_error().on("ListUsers").after(1).times(1));
-        world.inject(Fault::from(Refusal::throttled()).on("ListUsers").times(1));
+        // The first page is answered and the second is not.
+        world.inject(InjectedFault::internal_error().on("ListUsers").after(1).times(1));
+        world.inject(InjectedFault::from(AwsError::throttled()).on("ListUsers").times(1));
     })
     .await;
     let exporter = env.exporter();
@@ -555,7 +556,7 @@ async fn an_event_that_becomes_visible_behind_the_newest_is_delivered_once_and_c
     env.simulation.world(|world| {
         let late = world.sign_in(UnixMillis(now().0 - 30 * MINUTE));
         world.arrive(WELL, "user-0", &late);
-        // Two of one millisecond, and one of them is late.
+        // Two events of one millisecond, one of which is late.
         let same = world.history(WELL, "user-1")[0].creation_date.unwrap();
         let newest = world.sign_in(same);
         world.arrive(WELL, "user-1", &newest);
@@ -577,7 +578,7 @@ async fn a_name_that_another_person_has_now_keeps_neither_ones_events_back_and_c
     );
     let env = TestEnv::set(&config, |world| {
         for pool in [WELL, by_hand] {
-            world.add_pool(Pool::new(pool));
+            world.add_pool(SimulatedPool::new(pool));
             world.add_user(pool, "ben");
             sign_ins(world, pool, "ben", 70, UnixMillis(now().0 - 10_000));
         }
@@ -588,8 +589,8 @@ async fn a_name_that_another_person_has_now_keeps_neither_ones_events_back_and_c
     let sub = |world: &World| world.pool(WELL).unwrap().user("ben").unwrap().sub.clone();
     let (first, second) = env.simulation.world(|world| {
         let first = sub(world);
-        // Whoever takes over the name is polled before a listing tells that it is somebody else.
-        world.inject(Fault::internal_error().on("ListUsers"));
+        // The user that takes over the name is polled before a listing shows that the user is another.
+        world.inject(InjectedFault::internal_error().on("ListUsers"));
         for pool in [WELL, by_hand] {
             world.recreate_user(pool, "ben");
             for at in [now(), now()] {
@@ -602,7 +603,7 @@ async fn a_name_that_another_person_has_now_keeps_neither_ones_events_back_and_c
     assert_ne!(first, second);
     exporter.until("the second one's events", |scrape| is(scrape, "cognito_auth_events_total", &[], 144.0));
 
-    env.simulation.world(World::cure_all);
+    env.simulation.world(World::remove_all_faults);
     let changes = said(&exporter.log(), &["followed users changed"]).len();
     exporter.until("the listing", |_| said(&exporter.log(), &["followed users changed"]).len() > changes);
     env.simulation.world(|world| {
@@ -637,16 +638,16 @@ async fn users_who_vanish_in_mid_walk_or_are_disabled_lose_nothing_that_can_stil
     let config = format!("[discovery]\ninterval = \"10s\"\n{}", following(&[WELL]));
     let env = TestEnv::set(&config, |world| {
         populate(world, WELL, 3, 150);
-        // Not found on the second page: eventually consistent, or gone and back.
-        let not_found = Refusal::new("UserNotFoundException", "User does not exist.");
-        world.inject(Fault::from(not_found).on(READ).for_user("user-0").after(1).times(1));
+        // The second page reports the user as not found: eventually consistent, or deleted and created again.
+        let not_found = AwsError::new("UserNotFoundException", "User does not exist.");
+        world.inject(InjectedFault::from(not_found).on(READ).for_user("user-0").after(1).times(1));
     })
     .await;
     let exporter = env.exporter();
     exporter.until("a user missed", |scrape| states(scrape, WELL) == [2.0, 1.0, 0.0]);
     env.conserved(&exporter, &[WELL]).await;
 
-    // Disabled users leave the followed users; what happens to them meanwhile is found when they are back.
+    // Disabled users are no longer followed. Their events of the meantime are found when they are enabled again.
     env.simulation.world(|world| world.change_user(WELL, "user-1", |user| user.enabled = false));
     exporter.until("one less", |scrape| states(scrape, WELL) == [2.0, 0.0, 0.0]);
     go_on(&env, &[WELL]);
@@ -654,7 +655,7 @@ async fn users_who_vanish_in_mid_walk_or_are_disabled_lose_nothing_that_can_stil
     env.conserved(&exporter, &[WELL]).await;
     exporter.until("everybody", |scrape| states(scrape, WELL) == [3.0, 0.0, 0.0]);
 
-    // Gone for good: one of them in the middle of a long walk, and nobody else is disturbed.
+    // Users are deleted, one of them in the middle of a long walk. No other user is affected.
     env.simulation.world(|world| {
         sign_ins(world, WELL, "user-2", 50, now());
         world.delete_user(WELL, "user-2");
@@ -679,9 +680,9 @@ async fn a_user_who_leaves_and_comes_back_while_a_call_is_under_way_is_not_asked
     env.file("names", "user-0\nuser-1\n");
     let exporter = env.exporter();
     env.conserved(&exporter, &[WELL]).await;
-    // The answer with the event takes so long that the file can be changed twice, and looked at each time.
+    // The answer with the event takes so long that the file can change twice and is read each time.
     env.simulation.world(|world| {
-        world.inject(Fault::new(Misfortune::Slow(SLOW)).on(READ).for_user("user-0").times(1));
+        world.inject(InjectedFault::new(FaultKind::Slow(SLOW)).on(READ).for_user("user-0").times(1));
         sign_ins(world, WELL, "user-0", 1, now());
         world.calls_mut().clear();
     });

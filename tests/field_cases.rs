@@ -1,6 +1,5 @@
-//! Cases from the field: small inputs, taken from public reports about exporters of this kind and from the ways in which
-//! user pools are attacked. Each test names its origin. The cases run the built binary against a simulated Cognito and a
-//! real receiver.
+//! Cases from the field: small inputs from public reports about exporters of this kind, and from attacks on user pools.
+//! Each test names its origin. The tests run the built binary against a simulated Cognito and a real receiver.
 
 mod aws;
 mod history;

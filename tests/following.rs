@@ -1,17 +1,18 @@
-//! Who is followed, from where, as whom and how often: the built binary against a simulated Cognito.
+//! The selection of users, the start of their history, the credentials and the rate of calls: the built binary against
+//! a simulated Cognito.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cognito_auth_core::event::{FeedbackValue, UnixMillis};
-use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
 use cognito_auth_simulator::paging::LastToken;
-use cognito_auth_simulator::world::{ACCOUNT_ID, Pool, Role, World};
+use cognito_auth_simulator::world::{ACCOUNT_ID, Role, SimulatedPool, World};
 
 use crate::receiver::Received;
 use crate::test_env::{MINUTE, READ, TestEnv, all_live, ids, is, now, of, populate, said, sign_ins};
 
-/// Quick, and without history.
+/// Fast polling without history.
 const QUICK: &str = "[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nfirst_run = \"none\"\n";
 
 const POOL: &str = "eu-west-1_Following";
@@ -25,12 +26,12 @@ async fn a_name_added_to_the_file_begins_to_be_followed_and_one_removed_is_not_p
     let config =
         format!("[[pools]]\nid = {POOL:?}\nusernames = [\"ann\"]\nusernames_file = \"{{directory}}/names\"\n{QUICK}");
     let env = TestEnv::set(&config, |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         ["ann", "ben", "cat"].iter().for_each(|name| world.add_user(POOL, name));
     })
     .await;
 
-    // Without the file, the names of the configuration are followed all the same.
+    // Without the file, the names in the configuration are still followed.
     let exporter = env.exporter();
     env.until_polled(POOL, "ann", 2).await;
     assert_eq!(said(&exporter.log(), &["WARN", "usernames_file cannot be read"]).len(), 1, "{}", exporter.log());
@@ -45,7 +46,7 @@ async fn a_name_added_to_the_file_begins_to_be_followed_and_one_removed_is_not_p
         is(scrape, "cognito_exporter_users", &["state=\"ok\""], 2.0)
             && is(scrape, "cognito_exporter_users", &["state=\"missing\""], 1.0)
     });
-    // A call that was under way when the name was removed has been made by the next poll of the others.
+    // A call that had begun when the name was removed is finished by the next poll of the other users.
     env.until_polled(POOL, "ann", 2).await;
     env.forget_calls();
     env.until_polled(POOL, "ann", 2).await;
@@ -74,7 +75,7 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
     let pools = [GROUPS, FILTER, ALL, INCLUDED, ALIAS];
     let env = TestEnv::set(&config, |world| {
         for pool in pools {
-            world.add_pool(Pool::new(pool));
+            world.add_pool(SimulatedPool::new(pool));
             for name in ["ann", "ben", "cat", "dan", "off", "google_1"] {
                 world.add_user_with(pool, name, |user| {
                     user.set_attribute("email", &format!("{name}@example.com"));
@@ -90,7 +91,7 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
         {
             world.add_to_group(GROUPS, group, name);
         }
-        // More than a page of a listing.
+        // More users than a page of a listing.
         for more in 0..70 {
             world.add_user_with(FILTER, &format!("more-{more:02}"), |user| {
                 user.set_attribute("email", &format!("a{more}@example.com"));
@@ -104,7 +105,7 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
         (FILTER, many.into_iter().chain(["ann".to_owned()]).collect(), 0.0),
         (ALL, names(&["ann", "dan"]), 0.0),
         (INCLUDED, names(&["ann", "ben", "cat", "dan", "off", "google_1"]), 0.0),
-        // Who is named is followed, also if disabled; "zoe" is nobody.
+        // A user named in the configuration is followed, also if disabled. "zoe" does not exist.
         (ALIAS, names(&["ann", "ben", "cat", "dan", "off", "zoe"]), 1.0),
     ];
     let exporter = env.exporter();
@@ -119,7 +120,7 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
         assert_eq!(env.polled(pool), *users, "{pool}");
     }
 
-    // What they do now is live and comes once, under the name that Cognito has.
+    // New events are live and delivered once, under the username in Cognito.
     let began = now();
     env.simulation.world(|world| {
         for (pool, users, _) in &expected {
@@ -143,7 +144,7 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
 async fn a_user_created_after_the_pool_was_first_followed_has_no_history() {
     let config = format!("[[pools]]\nid = {POOL:?}\nall_users = true\n{QUICK}");
     let env = TestEnv::set(&config, |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         for name in ["ann", "ben"] {
             world.add_user_with(POOL, name, |user| user.created = UnixMillis(now().0 - 100 * MINUTE));
             sign_ins(world, POOL, name, 5, UnixMillis(now().0 - MINUTE));
@@ -156,7 +157,8 @@ async fn a_user_created_after_the_pool_was_first_followed_has_no_history() {
     assert!(exporter.stop().success());
     assert_eq!(env.receiver.records(), []);
 
-    // While it is down somebody signs up, and somebody else takes a name over: what they did before they joined counts.
+    // While the exporter is down, a user signs up and another takes over a name. Their events before they were followed
+    // count.
     env.simulation.world(|world| {
         world.add_user(POOL, "new");
         world.recreate_user(POOL, "ben");
@@ -185,8 +187,8 @@ fn role() -> Role {
     Role { arn: format!("arn:aws:iam::{THERE}:role/reader"), external_id: Some("right".to_owned()) }
 }
 
-fn pool_of(account: &str, id: &str) -> Pool {
-    let mut pool = Pool::new(id);
+fn pool_of(account: &str, id: &str) -> SimulatedPool {
+    let mut pool = SimulatedPool::new(id);
     account.clone_into(&mut pool.account_id);
     pool
 }
@@ -259,7 +261,7 @@ async fn pools_of_two_regions_and_two_accounts_are_followed_as_themselves_and_a_
     assert!(exporter.stop().success());
 }
 
-/// The most calls in any stretch of so many seconds.
+/// The highest number of calls within any period of this many seconds.
 fn busiest(calls: &[cognito_auth_simulator::calls::Call], seconds: i64) -> usize {
     let at: Vec<i64> = calls.iter().map(|call| call.at.0).collect();
     let from = |begin: &i64| at.iter().filter(|at| (*begin..*begin + seconds * 1000).contains(*at)).count();
@@ -267,7 +269,7 @@ fn busiest(calls: &[cognito_auth_simulator::calls::Call], seconds: i64) -> usize
 }
 
 fn crowd(world: &mut World, pool: &str, users: usize) {
-    world.add_pool(Pool::new(pool));
+    world.add_pool(SimulatedPool::new(pool));
     (0..users).for_each(|user| world.add_user(pool, &format!("user-{user}")));
 }
 
@@ -284,7 +286,7 @@ async fn two_pools_of_one_account_and_region_share_one_budget() {
     let exporter = env.exporter();
     env.until("six seconds' calls", |world| world.calls().count(READ) >= 6 * RATE).await;
     let calls = env.reads(|_| true);
-    // Over three seconds, so that a stall of this machine, which lets calls bunch on their way, is no matter.
+    // Over three seconds, so that a short stall of the machine, which bunches calls, does not matter.
     assert!(busiest(&calls, 3) <= 3 * RATE * 12 / 10 + 1, "{}", busiest(&calls, 3));
     for pool in [ONE, TWO] {
         let share = calls.iter().filter(|call| call.pool.as_deref() == Some(pool)).count();
@@ -304,7 +306,7 @@ async fn no_more_calls_are_in_flight_than_allowed_over_all_accounts_and_regions(
     );
     let env = TestEnv::set(&config, |world| {
         [ONE, TWO].iter().for_each(|pool| crowd(world, pool, 30));
-        world.inject(Fault::new(Misfortune::Slow(Duration::from_millis(100))).on(READ));
+        world.inject(InjectedFault::new(FaultKind::Slow(Duration::from_millis(100))).on(READ));
     })
     .await;
     let exporter = env.exporter();
@@ -331,7 +333,7 @@ async fn calls_that_had_to_wait_for_others_in_flight_do_not_break_the_budget_aft
     let env = TestEnv::set(&config, |world| {
         crowd(world, STUCK, 8);
         crowd(world, WELL, 40);
-        world.inject(Fault::new(Misfortune::Hang).on(READ).in_pool(STUCK));
+        world.inject(InjectedFault::new(FaultKind::Hang).on(READ).in_pool(STUCK));
     })
     .await;
     let exporter = env.exporter();
@@ -358,7 +360,7 @@ async fn first_run_says_how_much_history_is_wanted_and_followed_since_makes_it_l
         );
         let env = TestEnv::set(&config, |world| {
             for pool in [PLAIN, SINCE] {
-                world.add_pool(Pool::new(pool));
+                world.add_pool(SimulatedPool::new(pool));
                 world.add_user_with(pool, "ann", |user| user.created = UnixMillis(began.0 - 700 * 24 * 60 * MINUTE));
                 for (_, age) in ages {
                     sign_ins(world, pool, "ann", 1, UnixMillis(began.0 - age));
@@ -398,19 +400,19 @@ async fn first_run_says_how_much_history_is_wanted_and_followed_since_makes_it_l
 #[tokio::test(flavor = "multi_thread")]
 async fn who_was_active_before_a_restart_is_the_first_to_be_asked_after_it() {
     const USERS: usize = 30;
-    // Nobody's neighbour in any order.
+    // A user that is neither first nor last in any order.
     const BUSY: usize = 17;
     let name = |user: usize| format!("user-{user:02}");
     let config = format!("[[pools]]\nid = {POOL:?}\nall_users = true\n{QUICK}");
     let env = TestEnv::set(&config, |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         (0..USERS).for_each(|user| world.add_user(POOL, &name(user)));
         sign_ins(world, POOL, &name(BUSY), 20, now());
     })
     .await;
     let exporter = env.exporter();
     env.until_all_polled(POOL, &(0..USERS).map(name).collect()).await;
-    // A second poll says that what the first one brought was written.
+    // A second poll shows that the results of the first were written.
     env.forget_calls();
     env.until_all_polled(POOL, &(0..USERS).map(name).collect()).await;
     assert!(exporter.stop().success());
@@ -421,10 +423,10 @@ async fn who_was_active_before_a_restart_is_the_first_to_be_asked_after_it() {
     }
     ledger.close().await;
 
-    // One call a second, so that the first is the first; and nobody but the stored users to ask.
+    // One call per second, so that the order of calls is exact; and only stored users can be polled.
     env.reconfigure(&config.replace("requests_per_second = 400", "requests_per_second = 1"));
     env.simulation.world(|world| {
-        world.inject(Fault::new(Misfortune::Hang).on("ListUsers"));
+        world.inject(InjectedFault::new(FaultKind::Hang).on("ListUsers"));
     });
     env.forget_calls();
     let exporter = env.exporter();
@@ -440,7 +442,7 @@ async fn a_poll_asks_for_little_where_little_is_likely_and_finds_a_burst_all_the
         world.arrive(POOL, "ann", &event);
     };
     let env = TestEnv::set(&all_live(POOL), |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, "ann");
         (1..=150).rev().for_each(|event| arrive(world, 120 * event));
     })
@@ -462,7 +464,7 @@ async fn a_poll_asks_for_little_where_little_is_likely_and_finds_a_burst_all_the
     let room = |(token, size): &(bool, i64)| !token && (31..60).contains(size);
     assert!(asked().iter().all(room), "thirty or more are remembered: {:?}", asked());
 
-    // What Cognito sends is judged no otherwise than before: a revision in the midst of what is remembered is seen.
+    // The judgement of events is the same: a revision among the remembered events is seen.
     env.simulation.world(|world| {
         let id = world.history(POOL, "ann")[20].id.clone().unwrap();
         world.feedback(POOL, "ann", &id, FeedbackValue::Invalid, "an administrator");
@@ -474,7 +476,8 @@ async fn a_poll_asks_for_little_where_little_is_likely_and_finds_a_burst_all_the
     assert!(exporter.stop().success());
 }
 
-/// A service may give a token with whatever it sends: then no short page of a history that lies within the overlap tells its end.
+/// A service may give a token with every page. Then no short page shows the end of a history that lies within the
+/// overlap.
 #[tokio::test(flavor = "multi_thread")]
 async fn where_short_pages_are_never_enough_they_are_given_up_before_they_cost_much() {
     const USERS: usize = 20;
@@ -488,7 +491,7 @@ async fn where_short_pages_are_never_enough_they_are_given_up_before_they_cost_m
     env.until("300 calls", enough).await;
     let sizes: Vec<_> = env.reads(|_| true).into_iter().filter_map(|call| call.max_results).collect();
     let short = sizes.iter().filter(|size| **size < 60).count();
-    // Ten, a fiftieth of the turns, and what sixteen turns at once do not know of each other.
+    // The allowance is ten, plus a fiftieth of the turns, plus sixteen for turns that run at the same time.
     assert!((5..=10 + sizes.len() / 50 + 16).contains(&short), "{short} of {}", sizes.len());
     env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());

@@ -21,13 +21,13 @@ use tokio_util::sync::CancellationToken;
 const POOL: &str = "eu-west-1_Abc123";
 
 /// A server that runs beside the test, as a service of a lifecycle.
-struct World {
+struct ServerUnderTest {
     address: SocketAddr,
     router: Router,
     lifecycle: Lifecycle,
 }
 
-impl World {
+impl ServerUnderTest {
     async fn new() -> Self {
         let start = UnixMillis(1_723_136_049_929);
         let router = Router {
@@ -54,28 +54,28 @@ impl World {
         TcpStream::connect(self.address).await.unwrap()
     }
 
-    /// Sends one request on a connection of its own and reads to the connection's end.
-    async fn ask(&self, method: &str, path: &str, headers: &str) -> Reply {
+    /// Sends one request on a new connection and reads until the connection ends.
+    async fn ask(&self, method: &str, path: &str, headers: &str) -> HttpReply {
         let mut stream = self.connect().await;
         let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut bytes = vec![];
         stream.read_to_end(&mut bytes).await.unwrap();
-        Reply::parse(&bytes)
+        HttpReply::parse(&bytes)
     }
 
-    async fn get(&self, path: &str) -> Reply {
+    async fn get(&self, path: &str) -> HttpReply {
         self.ask("GET", path, "").await
     }
 }
 
-struct Reply {
+struct HttpReply {
     status: u16,
     headers: String,
     body: Vec<u8>,
 }
 
-impl Reply {
+impl HttpReply {
     fn parse(bytes: &[u8]) -> Self {
         let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").expect("a whole head");
         let head = std::str::from_utf8(&bytes[..end]).unwrap();
@@ -98,7 +98,7 @@ impl Reply {
 
 #[tokio::test]
 async fn metrics_come_in_the_text_format_with_its_content_type() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let reply = world.get("/metrics").await;
     assert_eq!(reply.status, 200);
     assert_eq!(reply.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
@@ -110,7 +110,7 @@ async fn metrics_come_in_the_text_format_with_its_content_type() {
 
 #[tokio::test]
 async fn metrics_are_compressed_for_those_who_ask() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let reply = world.ask("GET", "/metrics", "Accept-Encoding: deflate, gzip;q=0.8\r\n").await;
     assert_eq!(reply.header("content-encoding"), Some("gzip"));
     let mut text = String::new();
@@ -124,7 +124,7 @@ async fn metrics_are_compressed_for_those_who_ask() {
 
 #[tokio::test]
 async fn readiness_follows_the_board_and_liveness_does_not_mind_starting() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     world.router.board.starting("opening the ledger");
     let reply = world.get("/readyz").await;
     assert_eq!((reply.status, reply.text()), (503, "opening the ledger\n"));
@@ -141,7 +141,7 @@ async fn readiness_follows_the_board_and_liveness_does_not_mind_starting() {
 
 #[tokio::test]
 async fn the_page_and_the_status_tell_the_same_and_the_page_takes_no_markup_from_elsewhere() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let metrics = &world.router.metrics;
     metrics.users(POOL, UserCounts { ok: 1200, missing: 30, failing: 4 });
     metrics.outbox(OutboxSize { records: 17, bytes: 20480, oldest: None });
@@ -170,7 +170,7 @@ async fn the_page_and_the_status_tell_the_same_and_the_page_takes_no_markup_from
 
 #[tokio::test]
 async fn head_has_the_headers_of_get_and_no_body() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     for path in ["/", "/status", "/healthz", "/readyz"] {
         let get = world.get(path).await;
         let head = world.ask("HEAD", path, "").await;
@@ -185,7 +185,7 @@ async fn head_has_the_headers_of_get_and_no_body() {
 
 #[tokio::test]
 async fn another_method_is_told_which_there_are_and_another_path_too() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
         let reply = world.ask(method, "/metrics", "Content-Length: 0\r\n").await;
         assert_eq!((reply.status, reply.header("allow")), (405, Some("get, head")), "{method}");
@@ -202,7 +202,7 @@ async fn another_method_is_told_which_there_are_and_another_path_too() {
 
 #[tokio::test]
 async fn a_scrape_wakes_who_waits_for_one_and_nothing_else_does() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let mut scraped = std::pin::pin!(world.router.scrapes.next());
     let mut is_over = || {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -217,7 +217,7 @@ async fn a_scrape_wakes_who_waits_for_one_and_nothing_else_does() {
 
 #[tokio::test]
 async fn one_connection_carries_many_requests() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let mut stream = world.connect().await;
     for _ in 0..3 {
         stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
@@ -230,7 +230,7 @@ async fn one_connection_carries_many_requests() {
 
 #[tokio::test]
 async fn headers_without_end_are_refused() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let long = format!("X-Long: {}\r\n", "x".repeat(20_000));
     assert_eq!(world.ask("GET", "/healthz", &long).await.status, 431);
     let many = "X-Many: x\r\n".repeat(200);
@@ -239,7 +239,7 @@ async fn headers_without_end_are_refused() {
 
 #[tokio::test]
 async fn what_is_not_http_harms_nobody() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let mut stream = world.connect().await;
     stream.write_all(b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n").await.unwrap();
     let mut answer = vec![];
@@ -247,7 +247,7 @@ async fn what_is_not_http_harms_nobody() {
     assert_eq!(world.get("/healthz").await.status, 200);
 }
 
-/// Asks on a connection that stays open; whether it was answered.
+/// Sends a request on a connection that stays open. Returns whether it was answered.
 async fn is_answered(stream: &mut TcpStream) -> bool {
     let mut seen = vec![];
     let asked = stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n").await.is_ok();
@@ -261,7 +261,7 @@ async fn is_answered(stream: &mut TcpStream) -> bool {
 
 #[tokio::test]
 async fn beyond_the_limit_the_oldest_connection_gives_way_and_no_other() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let mut held = vec![];
     for _ in 0..64 {
         let mut stream = world.connect().await;
@@ -275,15 +275,15 @@ async fn beyond_the_limit_the_oldest_connection_gives_way_and_no_other() {
     }
 }
 
-/// That it need not wait for their time to be over is shown above.
+/// The test above shows that the metrics need not wait until the time of these requests is over.
 #[tokio::test]
 async fn a_crowd_that_never_finishes_its_requests_keeps_nobody_from_the_metrics() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let mut crowd = vec![];
     for number in 0..300 {
         let mut stream = world.connect().await;
         let beginning = &b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n"[..number % 40];
-        // It may have been sent away already.
+        // The server may have closed the connection.
         let _ = stream.write_all(beginning).await;
         crowd.push(stream);
         if number % 100 == 99 {
@@ -294,7 +294,7 @@ async fn a_crowd_that_never_finishes_its_requests_keeps_nobody_from_the_metrics(
 
 #[tokio::test]
 async fn the_server_serves_while_work_drains_and_ends_cleanly_after_it() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let (finish, finished) = oneshot::channel::<()>();
     let draining = world.lifecycle.stops(Duty::Deliver).soft.clone();
     let drain = draining.clone();
@@ -325,7 +325,7 @@ async fn the_server_serves_while_work_drains_and_ends_cleanly_after_it() {
 
 #[tokio::test]
 async fn a_port_in_use_is_named_with_what_to_do() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let error = HttpServer::bind(world.address).await.unwrap_err();
     assert_eq!(
         error.to_string(),
@@ -339,11 +339,11 @@ async fn a_port_in_use_is_named_with_what_to_do() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_never_ends_is_cut() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let mut stream = world.connect().await;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: loc").await.unwrap();
     let mut answer = vec![];
-    // The runtime's time is paused and runs on by itself: ten seconds pass as soon as nothing else can happen.
+    // The runtime's clock is paused and advances by itself: ten seconds pass as soon as every task waits.
     let began = tokio::time::Instant::now();
     let _ = stream.read_to_end(&mut answer).await;
     assert!(began.elapsed() <= Duration::from_secs(11), "{:?}", began.elapsed());
@@ -351,7 +351,7 @@ async fn a_request_that_never_ends_is_cut() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_lets_go_of_a_client_that_does_not_finish_its_request() {
-    let world = World::new().await;
+    let world = ServerUnderTest::new().await;
     let server = HttpServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let mut slow = TcpStream::connect(server.local_addr().unwrap()).await.unwrap();
     let stop = CancellationToken::new();
@@ -368,7 +368,7 @@ async fn a_stop_lets_go_of_a_client_that_does_not_finish_its_request() {
     assert!(stopped.elapsed() < Duration::from_secs(3), "{:?}", stopped.elapsed());
 }
 
-/// Pieces of requests, whole ones among them, in any order: pipelined, broken off, smuggled, or no HTTP at all.
+/// Parts of requests and whole requests, in any order: pipelined, cut off, smuggled, or not HTTP.
 fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
     let pieces: [&[u8]; 24] = [
         b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -408,15 +408,15 @@ fn any_bytes() -> impl Strategy<Value = Vec<u8>> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A panic in a connection would end that connection alone, so the panic itself is looked for.
+    /// A panic in a connection would end only that connection, so the test counts panics.
     #[test]
     fn whatever_is_sent_is_answered_in_http_or_not_at_all_and_the_next_is_served(bytes in any_bytes()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let panics = panics_within(|| runtime.block_on(async {
-            let world = World::new().await;
+            let world = ServerUnderTest::new().await;
             let mut stream = world.connect().await;
             let answer = tokio::time::timeout(PATIENCE, async {
-                // The server may have seen enough and closed.
+                // The server may have closed the connection already.
                 let _ = stream.write_all(&bytes).await;
                 let _ = stream.shutdown().await;
                 let mut answer = vec![];
@@ -431,10 +431,10 @@ proptest! {
     }
 }
 
-/// Nothing takes this long unless it is broken.
+/// Longer than anything takes, unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often this thread panicked, caught or not.
+/// The number of panics of this thread, caught or not.
 fn panics_within(work: impl FnOnce()) -> usize {
     thread_local!(static PANICS: Cell<usize> = const { Cell::new(0) });
     static HOOK: Once = Once::new();

@@ -1,9 +1,10 @@
-//! A budget that is a share of the account's limit: the built binary against an account that says what its limit is, one
-//! that does not, and an endpoint that does not know the question. How the budget follows for hours: `src/app/limit.rs`.
+//! A budget that is a share of the account's limit. The built binary runs against an account that reports its limit,
+//! one that does not, and an endpoint without that operation. `src/app/limit.rs` tests how the budget follows the limit
+//! for hours.
 
-use cognito_auth_simulator::fault::{Fault, Refusal};
+use cognito_auth_simulator::fault::{AwsError, InjectedFault};
 use cognito_auth_simulator::quota::{Category, Quotas};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use serde_json::Value;
 
 use crate::exporter::Exporter;
@@ -13,14 +14,14 @@ const POOLS: [&str; 2] = ["eu-west-1_Limit", "eu-west-1_Other"];
 const ASK: &str = "GetProvisionedLimit";
 const BUDGET: &str = "cognito_exporter_api_budget_requests_per_second";
 
-/// Two pools of an account that may make 200 calls a second.
+/// Two pools of an account that may make 200 calls per second.
 async fn env(change: impl FnOnce(&mut World)) -> TestEnv {
     let config = POOLS.map(|pool| format!("[[pools]]\nid = {pool:?}\nusernames = [\"ann\"]\n")).concat();
     TestEnv::set(&format!("{config}[poll]\nrequests_per_second = \"20%\"\nmin_interval = \"1s\"\n"), |world| {
         *world.quotas() = Quotas::documented();
         world.quotas().set_limit(Category::UserResourceRead, Some(200));
         for pool in POOLS {
-            world.add_pool(Pool::new(pool));
+            world.add_pool(SimulatedPool::new(pool));
             world.add_user(pool, "ann");
         }
         change(world);
@@ -32,7 +33,7 @@ fn until_budget(exporter: &Exporter, per_second: f64) {
     exporter.until(&format!("a budget of {per_second}"), |scrape| is(scrape, BUDGET, &[], per_second));
 }
 
-/// The account's limit as `/status` tells it, of both pools, and whether it was read.
+/// The account's limit in `/status` for both pools, and whether it was read.
 fn limit(exporter: &Exporter) -> [(Option<f64>, bool); 2] {
     let status: Value = serde_json::from_str(&exporter.get("/status")).unwrap();
     [0, 1].map(|pool| {
@@ -57,7 +58,7 @@ async fn a_share_of_the_limit_is_a_share_of_what_aws_says() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_not_ask_has_a_share_of_the_documented_limit_and_is_told_once() {
-    let env = env(|world| _ = world.inject(Fault::access_denied().on(ASK))).await;
+    let env = env(|world| _ = world.inject(InjectedFault::access_denied().on(ASK))).await;
     let exporter = env.exporter();
     exporter.until_said("the account's limit cannot be read");
     until_budget(&exporter, 10.0);
@@ -74,8 +75,8 @@ async fn who_may_not_ask_has_a_share_of_the_documented_limit_and_is_told_once() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_that_does_not_know_the_question_is_asked_again_and_the_budget_follows_its_answer() {
-    let unknown = Refusal::new("UnknownOperationException", "");
-    let env = env(|world| _ = world.inject(Fault::from(unknown).on(ASK).times(1))).await;
+    let unknown = AwsError::new("UnknownOperationException", "");
+    let env = env(|world| _ = world.inject(InjectedFault::from(unknown).on(ASK).times(1))).await;
     let exporter = env.exporter();
     exporter.until_said("the account's limit cannot be read");
     until_budget(&exporter, 10.0);

@@ -1,5 +1,5 @@
-//! Every test but those of single functions, which stand beside them: one program, so that it is linked once and its tests wait
-//! beside one another.
+//! All integration tests in one program, so that it is linked once and the tests wait at the same time. Unit tests are
+//! in the files of the code.
 //!
 //! `cargo test` runs all of them; `cargo test crashes::` runs those of one file.
 

@@ -1,4 +1,4 @@
-//! Bodies of `otlp.schema = "ocsf"` against the published schema: whatever Cognito tells, the event is a valid one.
+//! Bodies of `otlp.schema = "ocsf"` against the published schema. Whatever Cognito sends, the OCSF event is valid.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use cognito_auth_core::record::TimestampSource;
 use cognito_auth_exporter::sink::stdout::JsonValue;
 use serde_json::{Map, Value, json};
 
-/// The two classes and the objects that bodies hold, each with all its attributes; the file names its source.
+/// The two classes and the objects in bodies, each with all its attributes. The file names its source.
 fn schema() -> Value {
     serde_json::from_str(include_str!("ocsf-1.8.0.json")).unwrap()
 }
 
-/// A word of every kind: none, an empty one, each that is documented, and one that is not.
+/// A word of every kind: none, empty, each documented one, and an unknown one.
 fn words<V: Vocabulary>() -> Vec<Option<Word<V>>> {
     let known = V::ALL.iter().map(|known| Some(Word::Known(*known)));
     known.chain([None, Some(Word::parse("")), Some(Word::parse("Novel"))]).collect()
@@ -84,7 +84,7 @@ fn body(entry: &Entry) -> Value {
     serde_json::to_value(JsonValue(&record.body)).unwrap()
 }
 
-/// What is wrong with an event, by its class's definition.
+/// The faults of an event by the definition of its class.
 fn faults(schema: &Value, event: &Value) -> Vec<String> {
     let class = &schema["classes"][event["class_uid"].to_string()];
     if class.is_null() {
@@ -146,7 +146,8 @@ fn examine(schema: &Value, definition: &Value, object: &Value, at: &str, faults:
     }
 }
 
-/// A number is one of the enumeration's, and its sibling has the caption; beside 99 ("Other") it has the source's word.
+/// A number is one of the enumeration's, and its sibling has the caption. Beside 99 ("Other") the sibling has the
+/// source's word.
 fn examine_enumeration(
     attribute: &Value,
     object: &Map<String, Value>,
@@ -220,7 +221,7 @@ fn an_event_is_valid_whatever_of_it_is_absent() {
     }
 }
 
-/// In each mode, alone and with all others dropped, the event is a valid one and tells nothing of what may not be told.
+/// In each mode, alone and with all others dropped, the event is valid and contains nothing that privacy hides.
 #[test]
 fn an_event_is_valid_and_tells_only_what_privacy_allows() {
     let schema = schema();
@@ -254,7 +255,7 @@ fn an_event_is_valid_and_tells_only_what_privacy_allows() {
         }
     }
     assert_eq!(examined, 2 * 4 * 4);
-    // A hash stands where the schema has a place for it.
+    // A hash appears where the schema has a place for it.
     let all = Modes { username: Mode::Hash, ip_address: Mode::Hash, device: Mode::Hash, location: Mode::Hash };
     let hashed = body(&Privacy::new(all, Some(key()), None).unwrap().apply(entry(full_event())));
     assert_eq!(hashed["user"]["name"], key().hash("alice"));
@@ -356,7 +357,7 @@ fn a_second_factor_is_told_only_where_it_is_known() {
     }
 }
 
-/// Every text, number and truth in a value.
+/// Every text, number and boolean in a value.
 fn leaves(value: &Value, found: &mut Vec<Value>) {
     match value {
         Value::Array(values) => values.iter().for_each(|value| leaves(value, found)),

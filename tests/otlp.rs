@@ -1,12 +1,10 @@
-//! The OTLP sink against a real receiver on loopback: what arrives, and what each answer becomes.
+//! The OTLP sink against a real receiver on loopback: the delivered records, and the meaning of each answer.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use cognito_auth_core::answer::Answer;
-use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
-use cognito_auth_core::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
-use cognito_auth_core::masking::Modes;
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::fixtures::{bare_entry, full_entry};
 use cognito_auth_core::ocsf;
 use cognito_auth_core::record::Record;
 use cognito_auth_core::record::TimestampSource;
@@ -56,62 +54,16 @@ async fn pair(protocol: OtlpProtocol) -> (Receiver, OtlpSink) {
     (receiver, sink)
 }
 
-fn full_entry() -> Entry {
-    Entry {
-        pool: Arc::new(PoolIdentity {
-            id: "eu-west-1_Abc123".into(),
-            name: "customers".into(),
-            region: "eu-west-1".into(),
-            account_id: Some("111122223333".into()),
-        }),
-        user: Arc::new(UserIdentity { username: "alice".into(), sub: Some("sub-of-alice".into()) }),
-        event: AuthEvent {
-            id: Some("4ad59ba8-0df1-4b1c-9a3e-3f2b5bf0d5ce".into()),
-            event_type: Some(Word::parse("SignIn")),
-            creation_date: Some(UnixMillis(1_723_136_049_929)),
-            response: Some(Word::parse("Pass")),
-            risk: Some(EventRisk {
-                decision: Some(Word::parse("AccountTakeover")),
-                level: Some(Word::parse("High")),
-                compromised_credentials: Some(true),
-            }),
-            challenges: vec![
-                Challenge { name: Some(Word::parse("Password")), response: Some(Word::parse("Success")) },
-                Challenge { name: Some(Word::parse("Mfa")), response: Some(Word::parse("Failure")) },
-            ],
-            context: Some(EventContext {
-                ip_address: Some("192.0.2.1".into()),
-                device_name: Some("Chrome 126, Windows 10".into()),
-                timezone: Some("-07:00".into()),
-                city: Some("Saint-Étienne".into()),
-                country: Some("France".into()),
-            }),
-            feedback: Some(EventFeedback {
-                value: Some(Word::parse("Invalid")),
-                provider: Some("Admin".into()),
-                date: Some(UnixMillis(1_723_136_100_000)),
-            }),
-        },
-        revision: 1,
-        history: false,
-        observed: UnixMillis(1_723_136_200_123),
-        masked: Modes::default(),
-    }
-}
-
-fn bare_entry() -> Entry {
-    let mut entry = full_entry();
-    entry.event = AuthEvent::default();
-    entry
-}
-
 fn accepted() -> Answer {
     Answer::Accepted { rejected: 0, message: None }
 }
 
 #[tokio::test]
 async fn every_attribute_arrives_over_every_protocol() {
-    let entry = full_entry();
+    let mut entry = full_entry();
+    entry.observed = UnixMillis(1_723_136_200_123);
+    let context = entry.event.context.as_mut().unwrap();
+    (context.city, context.country) = (Some("Saint-Étienne".into()), Some("France".into()));
     for protocol in [Grpc, HttpProtobuf, HttpJson] {
         let (receiver, mut sink) = pair(protocol).await;
         assert_eq!(sink.deliver(&[entry.clone(), bare_entry()]).await, accepted());
@@ -127,7 +79,7 @@ async fn every_attribute_arrives_over_every_protocol() {
         assert_eq!(
             full.body,
             "Sign-in of alice in customers from 192.0.2.1 (Saint-Étienne, France) passed, \
-             account takeover suspected (risk High), credentials known to be compromised."
+             account takeover suspected (risk High)."
         );
         assert_eq!(
             serde_json::to_value(&full.attributes).unwrap(),
@@ -141,14 +93,14 @@ async fn every_attribute_arrives_over_every_protocol() {
                 "aws.cognito.event.type": "SignIn",
                 "aws.cognito.event.response": "Pass",
                 "aws.cognito.event.creation_date": "2024-08-08T16:54:09.929Z",
-                "aws.cognito.event.revision": 1,
+                "aws.cognito.event.revision": 2,
                 "aws.cognito.event.history": false,
                 "aws.cognito.risk.decision": "AccountTakeover",
                 "aws.cognito.risk.level": "High",
-                "aws.cognito.risk.compromised_credentials": true,
+                "aws.cognito.risk.compromised_credentials": false,
                 "aws.cognito.challenges": [
                     {"name": "Password", "response": "Success"},
-                    {"name": "Mfa", "response": "Failure"},
+                    {"name": "Mfa"},
                 ],
                 "user.name": "alice",
                 "user.id": "sub-of-alice",
@@ -257,7 +209,8 @@ async fn headers_go_along_and_the_file_is_read_anew() {
     }
 }
 
-/// opentelemetry-otlp reads the environment by itself, after the configuration has weighed it against the file.
+/// opentelemetry-otlp reads the environment by itself, although the configuration has already combined it with the
+/// file.
 #[test]
 fn the_environment_does_not_overrule_the_configuration() {
     let status = std::process::Command::new(std::env::current_exe().unwrap())
@@ -273,9 +226,9 @@ fn the_environment_does_not_overrule_the_configuration() {
     assert!(status.status.success() && out.contains("2 passed"), "{out}");
 }
 
-/// An answer without its texts.
+/// An answer without its text.
 #[derive(Debug, PartialEq)]
-enum Kind {
+enum AnswerKind {
     Accepted(u64),
     Retry(Option<Duration>),
     TooLarge,
@@ -283,13 +236,13 @@ enum Kind {
     Refused,
 }
 
-fn kind(answer: &Answer) -> Kind {
+fn kind(answer: &Answer) -> AnswerKind {
     match answer {
-        Answer::Accepted { rejected, .. } => Kind::Accepted(*rejected),
-        Answer::Retry { after, .. } => Kind::Retry(*after),
-        Answer::TooLarge { .. } => Kind::TooLarge,
-        Answer::Invalid { .. } => Kind::Invalid,
-        Answer::Refused { .. } => Kind::Refused,
+        Answer::Accepted { rejected, .. } => AnswerKind::Accepted(*rejected),
+        Answer::Retry { after, .. } => AnswerKind::Retry(*after),
+        Answer::TooLarge { .. } => AnswerKind::TooLarge,
+        Answer::Invalid { .. } => AnswerKind::Invalid,
+        Answer::Refused { .. } => AnswerKind::Refused,
     }
 }
 
@@ -308,27 +261,27 @@ async fn each_grpc_answer_is_what_the_table_says() {
     let (receiver, mut sink) = pair(Grpc).await;
     let seven = Some(Duration::from_secs(7));
     for (reply, expected, message) in [
-        (Reply::Ok, Kind::Accepted(0), ""),
-        (Reply::Partial(1, "too old"), Kind::Accepted(1), "too old"),
-        (Reply::Partial(0, "mind the gap"), Kind::Accepted(0), "mind the gap"),
-        (Reply::Code(Code::Unavailable, "restarting"), Kind::Retry(None), "restarting"),
-        (Reply::RetryInfo(Code::Unavailable, seven), Kind::Retry(seven), "later"),
-        (Reply::RetryInfo(Code::ResourceExhausted, seven), Kind::Retry(seven), "later"),
-        (Reply::RetryInfo(Code::ResourceExhausted, None), Kind::Retry(None), "later"),
+        (Reply::Ok, AnswerKind::Accepted(0), ""),
+        (Reply::Partial(1, "too old"), AnswerKind::Accepted(1), "too old"),
+        (Reply::Partial(0, "mind the gap"), AnswerKind::Accepted(0), "mind the gap"),
+        (Reply::Code(Code::Unavailable, "restarting"), AnswerKind::Retry(None), "restarting"),
+        (Reply::RetryInfo(Code::Unavailable, seven), AnswerKind::Retry(seven), "later"),
+        (Reply::RetryInfo(Code::ResourceExhausted, seven), AnswerKind::Retry(seven), "later"),
+        (Reply::RetryInfo(Code::ResourceExhausted, None), AnswerKind::Retry(None), "later"),
         (
             Reply::Code(Code::ResourceExhausted, "data refused due to high memory usage"),
-            Kind::Retry(None),
+            AnswerKind::Retry(None),
             "high memory",
         ),
-        (Reply::Code(Code::ResourceExhausted, "message larger than max"), Kind::TooLarge, "larger than max"),
-        (Reply::Code(Code::InvalidArgument, "bad"), Kind::Invalid, "bad"),
-        (Reply::Code(Code::Unauthenticated, "who?"), Kind::Refused, "who?"),
-        (Reply::Code(Code::Unimplemented, "what?"), Kind::Refused, "what?"),
-        (Reply::Code(Code::Internal, "oops"), Kind::Refused, "oops"),
-        (Reply::Code(Code::Unknown, "oops"), Kind::Refused, "oops"),
-        (Reply::Close, Kind::Retry(None), "no answer"),
-        (Reply::Lost, Kind::Retry(None), "no answer"),
-        (Reply::Ok, Kind::Accepted(0), ""),
+        (Reply::Code(Code::ResourceExhausted, "message larger than max"), AnswerKind::TooLarge, "larger than max"),
+        (Reply::Code(Code::InvalidArgument, "bad"), AnswerKind::Invalid, "bad"),
+        (Reply::Code(Code::Unauthenticated, "who?"), AnswerKind::Refused, "who?"),
+        (Reply::Code(Code::Unimplemented, "what?"), AnswerKind::Refused, "what?"),
+        (Reply::Code(Code::Internal, "oops"), AnswerKind::Refused, "oops"),
+        (Reply::Code(Code::Unknown, "oops"), AnswerKind::Refused, "oops"),
+        (Reply::Close, AnswerKind::Retry(None), "no answer"),
+        (Reply::Lost, AnswerKind::Retry(None), "no answer"),
+        (Reply::Ok, AnswerKind::Accepted(0), ""),
     ] {
         receiver.answer_next(reply.clone());
         let answer = sink.deliver(&[full_entry()]).await;
@@ -344,24 +297,24 @@ async fn each_http_answer_is_what_the_table_says() {
     for protocol in [HttpProtobuf, HttpJson] {
         let (receiver, mut sink) = pair(protocol).await;
         for (reply, expected, message) in [
-            (Reply::Ok, Kind::Accepted(0), ""),
-            (Reply::Partial(1, "too old"), Kind::Accepted(1), "too old"),
-            (raw(204, vec![], ""), Kind::Accepted(0), ""),
-            (raw(200, vec![("content-type", "text/html")], "<html>Log in</html>"), Kind::Refused, "Log in"),
-            (raw(302, vec![("location", "/login")], ""), Kind::Refused, "redirects are not followed"),
-            (Reply::Status(400, "bad"), Kind::Invalid, "bad"),
-            (Reply::Status(401, "who?"), Kind::Refused, "who?"),
-            (Reply::Status(404, "where?"), Kind::Refused, "where?"),
-            (Reply::Status(413, "20 MiB"), Kind::TooLarge, "20 MiB"),
-            (Reply::Status(422, "bad"), Kind::Invalid, "bad"),
-            (Reply::Status(429, "slow"), Kind::Retry(None), "slow"),
-            (raw(429, later.clone(), ""), Kind::Retry(Some(Duration::from_secs(7))), "429"),
-            (Reply::Status(500, "oops"), Kind::Refused, "oops"),
-            (Reply::Status(502, "proxy"), Kind::Retry(None), "proxy"),
-            (Reply::Status(503, "busy"), Kind::Retry(None), "busy"),
-            (Reply::Close, Kind::Retry(None), "no answer"),
-            (Reply::Lost, Kind::Retry(None), "no answer"),
-            (Reply::Ok, Kind::Accepted(0), ""),
+            (Reply::Ok, AnswerKind::Accepted(0), ""),
+            (Reply::Partial(1, "too old"), AnswerKind::Accepted(1), "too old"),
+            (raw(204, vec![], ""), AnswerKind::Accepted(0), ""),
+            (raw(200, vec![("content-type", "text/html")], "<html>Log in</html>"), AnswerKind::Refused, "Log in"),
+            (raw(302, vec![("location", "/login")], ""), AnswerKind::Refused, "redirects are not followed"),
+            (Reply::Status(400, "bad"), AnswerKind::Invalid, "bad"),
+            (Reply::Status(401, "who?"), AnswerKind::Refused, "who?"),
+            (Reply::Status(404, "where?"), AnswerKind::Refused, "where?"),
+            (Reply::Status(413, "20 MiB"), AnswerKind::TooLarge, "20 MiB"),
+            (Reply::Status(422, "bad"), AnswerKind::Invalid, "bad"),
+            (Reply::Status(429, "slow"), AnswerKind::Retry(None), "slow"),
+            (raw(429, later.clone(), ""), AnswerKind::Retry(Some(Duration::from_secs(7))), "429"),
+            (Reply::Status(500, "oops"), AnswerKind::Refused, "oops"),
+            (Reply::Status(502, "proxy"), AnswerKind::Retry(None), "proxy"),
+            (Reply::Status(503, "busy"), AnswerKind::Retry(None), "busy"),
+            (Reply::Close, AnswerKind::Retry(None), "no answer"),
+            (Reply::Lost, AnswerKind::Retry(None), "no answer"),
+            (Reply::Ok, AnswerKind::Accepted(0), ""),
         ] {
             receiver.answer_next(reply.clone());
             let answer = sink.deliver(&[full_entry()]).await;
@@ -381,12 +334,12 @@ async fn a_receiver_that_hangs_or_is_gone_gives_no_answer_and_the_next_export_ar
 
         receiver.answer_next(Reply::Hang);
         let answer = sink.deliver(&[bare_entry()]).await;
-        assert_eq!(kind(&answer), Kind::Retry(None));
+        assert_eq!(kind(&answer), AnswerKind::Retry(None));
         assert_eq!(text(&answer), "no answer: timed out after 300ms");
 
         receiver.stop().await;
         let answer = sink.deliver(&[bare_entry()]).await;
-        assert_eq!(kind(&answer), Kind::Retry(None), "{answer:?}");
+        assert_eq!(kind(&answer), AnswerKind::Retry(None), "{answer:?}");
 
         receiver.start().await;
         assert_eq!(sink.deliver(&[bare_entry()]).await, accepted(), "{protocol:?}");
@@ -406,7 +359,8 @@ async fn connections_that_the_receiver_closed_between_two_exports_cost_neither()
     }
 }
 
-/// A receiver may say of every record why it rejects it. If that were no answer, the batch would come again for ever.
+/// A receiver may give a reason for each rejected record. If its answer could not be read, the batch would be sent
+/// again without end.
 #[tokio::test]
 async fn a_partial_success_with_a_very_long_message_is_one() {
     let message: &'static str = "line too old; ".repeat(40_000).leak();
@@ -414,7 +368,7 @@ async fn a_partial_success_with_a_very_long_message_is_one() {
         let (receiver, mut sink) = pair(protocol).await;
         receiver.answer_next(Reply::Partial(2, message));
         let answer = sink.deliver(&[bare_entry(), full_entry()]).await;
-        assert_eq!(kind(&answer), Kind::Accepted(2), "{protocol:?}");
+        assert_eq!(kind(&answer), AnswerKind::Accepted(2), "{protocol:?}");
         assert!(text(&answer).len() < 3000, "as much as is looked through");
         assert!(text(&answer.redacted([])).len() < 1000);
     }
@@ -426,12 +380,12 @@ async fn an_answer_that_breaks_off_is_none() {
         let (receiver, mut sink) = pair(protocol).await;
         receiver.answer_next(Reply::Cut);
         let answer = sink.deliver(&[bare_entry()]).await;
-        assert_eq!(kind(&answer), Kind::Retry(None), "{answer:?}");
+        assert_eq!(kind(&answer), AnswerKind::Retry(None), "{answer:?}");
     }
 }
 
-/// A server that refuses a message by its length does not read it: the answer comes while it is being sent, and the
-/// connection ends. Taken for a lost connection, the message would be sent again for ever.
+/// A server that refuses a message by its length does not read it. The answer comes while the message is being sent,
+/// and the connection ends. If this counted as a lost connection, the message would be sent again without end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_that_is_refused_unread_is_too_large() {
     let mut entry = full_entry();
@@ -448,14 +402,14 @@ async fn a_message_that_is_refused_unread_is_too_large() {
         let mut sink = OtlpSink::connect(&config, "i").unwrap();
         for _ in 0..3 {
             let answer = sink.deliver(&[entry.clone()]).await;
-            assert_eq!(kind(&answer), Kind::TooLarge, "{protocol:?}: {answer:?}");
+            assert_eq!(kind(&answer), AnswerKind::TooLarge, "{protocol:?}: {answer:?}");
         }
         assert_eq!(sink.deliver(&[full_entry()]).await, accepted());
     }
 }
 
-/// The address of a server that speaks HTTP/2 but no gRPC, and answers this page to everything.
-#[expect(clippy::unwrap_used, reason = "a test that cannot set up its server is to fail")]
+/// The address of a server that supports HTTP/2 but not gRPC, and answers every request with this page.
+#[expect(clippy::unwrap_used, reason = "a test that cannot set up its server fails")]
 #[expect(clippy::disallowed_methods, reason = "a test's server; the test's runtime ends it")]
 async fn web_server(status: u16) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -477,17 +431,17 @@ async fn web_server(status: u16) -> String {
 #[tokio::test]
 async fn a_proxys_page_in_place_of_a_grpc_answer_is_judged_by_its_status() {
     for (status, expected) in [
-        (200, Kind::Refused),
-        (204, Kind::Refused),
-        (302, Kind::Refused),
-        (401, Kind::Refused),
-        (404, Kind::Refused),
-        (400, Kind::Refused),
-        (413, Kind::TooLarge),
-        (429, Kind::Retry(None)),
-        (500, Kind::Refused),
-        (502, Kind::Retry(None)),
-        (503, Kind::Retry(None)),
+        (200, AnswerKind::Refused),
+        (204, AnswerKind::Refused),
+        (302, AnswerKind::Refused),
+        (401, AnswerKind::Refused),
+        (404, AnswerKind::Refused),
+        (400, AnswerKind::Refused),
+        (413, AnswerKind::TooLarge),
+        (429, AnswerKind::Retry(None)),
+        (500, AnswerKind::Refused),
+        (502, AnswerKind::Retry(None)),
+        (503, AnswerKind::Retry(None)),
     ] {
         let mut sink = OtlpSink::connect(&config(Grpc, web_server(status).await), "i").unwrap();
         let answer = sink.deliver(&[full_entry()]).await;
@@ -524,7 +478,7 @@ async fn a_connection_without_the_right_tls_says_what_is_wrong() {
             let config = OtlpConfig { ca_file: Some(ca), ..config(protocol, endpoint) };
             let mut sink = OtlpSink::connect(&config, "i").unwrap();
             let answer = sink.deliver(&[full_entry()]).await;
-            assert_eq!(kind(&answer), Kind::Retry(None), "{answer:?}");
+            assert_eq!(kind(&answer), AnswerKind::Retry(None), "{answer:?}");
             assert!(text(&answer).contains(words), "{protocol:?}, {words}: {answer:?}");
         }
     }
@@ -535,13 +489,13 @@ async fn a_receiver_of_the_other_transport_is_no_acknowledgement() {
     let http = Receiver::http().await;
     let mut sink = OtlpSink::connect(&config(Grpc, http.endpoint()), "i").unwrap();
     let answer = sink.deliver(&[bare_entry()]).await;
-    assert_eq!(kind(&answer), Kind::Retry(None));
+    assert_eq!(kind(&answer), AnswerKind::Retry(None));
     assert!(text(&answer).contains("speak gRPC"), "{answer:?}");
 
     let grpc = Receiver::grpc().await;
     let mut sink = OtlpSink::connect(&config(HttpProtobuf, grpc.endpoint()), "i").unwrap();
     let answer = sink.deliver(&[bare_entry()]).await;
-    assert_eq!(kind(&answer), Kind::Retry(None));
+    assert_eq!(kind(&answer), AnswerKind::Retry(None));
     assert!(text(&answer).contains("port for gRPC"), "{answer:?}");
 }
 
@@ -585,7 +539,7 @@ async fn tls_is_trusted_by_the_file_and_by_nothing_else() {
         config.ca_file = Some(other.ca_file());
         let mut sink = OtlpSink::connect(&config, "i").unwrap();
         let answer = sink.deliver(&[full_entry()]).await;
-        assert_eq!(kind(&answer), Kind::Retry(None), "{answer:?}");
+        assert_eq!(kind(&answer), AnswerKind::Retry(None), "{answer:?}");
         assert!(text(&answer).contains("certificate"), "{answer:?}");
         assert_eq!(receiver.records().len(), 1);
     }
@@ -603,7 +557,7 @@ async fn mutual_tls_shows_who_we_are() {
         config.ca_file = Some(pki.ca_file());
         let mut stranger = OtlpSink::connect(&config, "i").unwrap();
         let answer = stranger.deliver(&[full_entry()]).await;
-        assert_eq!(kind(&answer), Kind::Retry(None), "{answer:?}");
+        assert_eq!(kind(&answer), AnswerKind::Retry(None), "{answer:?}");
         assert_eq!(receiver.records().len(), 0);
 
         config.cert_file = Some(pki.cert_file());

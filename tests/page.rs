@@ -1,5 +1,5 @@
-//! The status page as a browser shows it: chromium finds nothing to refuse, nothing hangs over the edge of a telephone, and
-//! every word can be read in the light and in the dark.
+//! The status page in a browser: chromium blocks nothing, nothing is wider than a telephone, and every text is readable
+//! in light and dark mode.
 //!
 //! `SCREENSHOTS=docs/images cargo test page::` draws the pictures of the documentation.
 
@@ -19,15 +19,15 @@ use cognito_auth_exporter::status::StatusBoard;
 
 use crate::peers;
 
-/// Two sizes of a window: a desk's and a telephone's.
+/// Two window sizes: a desktop's and a telephone's.
 const DESK: (u32, u32) = (1280, 1560);
 const PHONE: (u32, u32) = (390, 2400);
 
-/// When the last hour began.
+/// The start of the last hour.
 const START: UnixMillis = UnixMillis(1_795_600_800_000);
 
-/// An exporter of an eventful hour.
-struct World {
+/// An exporter after an hour with many events.
+struct BusyExporter {
     address: SocketAddr,
     router: Router,
     _lifecycle: Lifecycle,
@@ -47,7 +47,7 @@ fn risk() -> Series {
     Series::documented().find(found).unwrap()
 }
 
-impl World {
+impl BusyExporter {
     async fn new(with_trouble: bool) -> Self {
         let clock = Clock::manual(START);
         let router = Router {
@@ -95,7 +95,7 @@ fn live_an_hour(router: &Router, with_trouble: bool) {
     for tick in 0..=720_u64 {
         let now = START.plus(Duration::from_secs(tick * 5));
         clock.set(now);
-        // A morning that gets busier, with somebody trying passwords in the middle of it.
+        // A morning with growing traffic and a password attack in the middle.
         let wave = 4 + tick / 120 + (tick * 7919 % 11) / 3;
         let attack = if with_trouble && (330..390).contains(&tick) { 9 + tick % 7 } else { 0 };
         let [customers, partners] = &mut totals;
@@ -154,10 +154,10 @@ fn live_an_hour(router: &Router, with_trouble: bool) {
     }
 }
 
-/// Runs chromium in an empty profile; answers its output and what it complained of.
+/// Runs chromium with an empty profile. Returns its output and its errors.
 fn chromium(size: (u32, u32), dark: bool, arguments: &[&str]) -> (String, String) {
     let profile = tempfile::tempdir().unwrap();
-    // As the page's own preference, not as a filter over it.
+    // This sets the page's preferred colour scheme. It does not filter the colours.
     let scheme = format!("--blink-settings=preferredColorScheme={}", u32::from(!dark));
     let output = Command::new("chromium")
         .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"])
@@ -176,7 +176,7 @@ fn chromium(size: (u32, u32), dark: bool, arguments: &[&str]) -> (String, String
     (text(output.stdout), text(output.stderr))
 }
 
-/// Width and height that a PNG says it has.
+/// The width and height in the header of a PNG.
 fn png_size(file: &Path) -> (u32, u32) {
     let bytes = std::fs::read(file).unwrap();
     assert!(bytes.starts_with(b"\x89PNG"));
@@ -198,7 +198,7 @@ async fn a_browser_shows_the_page_and_finds_nothing_to_refuse() {
         ("status-phone.png", true, PHONE, false),
         ("status-well.png", false, (DESK.0, 1060), false),
     ] {
-        let world = World::new(trouble).await;
+        let world = BusyExporter::new(trouble).await;
         let file = folder.join(name);
         let shot = format!("--screenshot={}", file.display());
         let (_, said) = chromium(size, dark, &[&shot, &world.url("/?still")]);
@@ -212,8 +212,8 @@ async fn a_browser_shows_the_page_and_finds_nothing_to_refuse() {
     }
 }
 
-/// What a browser measures: by how much the page is wider than its window, and the texts whose contrast with what is behind
-/// them is below what WCAG 2.2 asks for (1.4.3: 4.5 to 1).
+/// Measurements in the browser: by how much the page is wider than its window, and the texts whose contrast with their
+/// background is below WCAG 2.2 (1.4.3: 4.5 to 1).
 const MEASURE: &str = r#"<script>
 const rgb = text => (text.match(/[\d.]+/g) || []).map(Number);
 const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
@@ -232,12 +232,12 @@ async fn nothing_is_cut_off_on_a_telephone_and_every_word_can_be_read_in_the_lig
     if !peers::has("chromium") {
         return;
     }
-    let world = World::new(true).await;
+    let world = BusyExporter::new(true).await;
     let page = page(&world).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("page.html");
     std::fs::write(&file, page.replace("</body>", &format!("{MEASURE}</body>"))).unwrap();
-    // A window is at least 500 wide, whatever is asked for: the page is measured in a frame.
+    // A window is at least 500 pixels wide. So the page is measured in a frame.
     let frame = folder.path().join("frame.html");
     for (width, dark) in [(360, false), (360, true), (1200, false)] {
         let listen = "onmessage = event => document.body.textContent = `measured ${JSON.stringify(event.data)} so far`";
@@ -252,7 +252,7 @@ async fn nothing_is_cut_off_on_a_telephone_and_every_word_can_be_read_in_the_lig
 }
 
 /// The page's text, over a socket.
-async fn page(world: &World) -> String {
+async fn page(world: &BusyExporter) -> String {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let mut stream = tokio::net::TcpStream::connect(world.address).await.unwrap();
     stream.write_all(b"GET /?still HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();

@@ -1,5 +1,5 @@
-//! Privacy from outside: whatever the built binary has ever written (logs at debug, state files, HTTP, OTLP, stdout, the
-//! commands' output) is searched for planted personal data; and a change of mode or key loses and recounts nothing.
+//! Privacy of every output of the built binary (logs at debug, state files, HTTP, OTLP, stdout, the commands' output):
+//! none contains planted personal data. A change of mode or key loses nothing and counts nothing again.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use cognito_auth_core::event::{EventContext, FeedbackValue, UnixMillis};
 use cognito_auth_core::privacy::HashKey;
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use tonic::Code;
 
 use crate::exporter::{Exporter, PATIENCE, Scrape};
@@ -22,7 +22,8 @@ const POOL: &str = "eu-west-1_Privacy";
 const USERS: usize = 4;
 const EVENTS: usize = 15;
 
-/// Everybody is listed, one is also named by hand, and so is one whom nobody knows. Created before the pool was followed.
+/// All users are listed, one is also named, and so is one that does not exist. The users are created before the
+/// exporter follows the pool.
 const CONFIG: &str = r#"
 [[pools]]
 id = "eu-west-1_Privacy"
@@ -38,7 +39,7 @@ first_run = "none"
 level = "debug"
 "#;
 
-/// Whatever is personal of the planted events; the subs are added by who searches.
+/// The personal texts of the planted events. The searching functions add the subs.
 const PLANTED: [&str; 8] = [
     "planted-user",
     "planted-nobody",
@@ -58,7 +59,7 @@ fn name(user: usize) -> String {
 }
 
 fn populate(world: &mut World) {
-    world.add_pool(Pool::new(POOL));
+    world.add_pool(SimulatedPool::new(POOL));
     for user in 0..USERS {
         world.add_user_with(POOL, &name(user), |user| user.created = UnixMillis(now().0 - 600 * MINUTE));
         for event in 0..EVENTS {
@@ -81,7 +82,7 @@ fn populate(world: &mut World) {
     }
 }
 
-/// The env with keys in files.
+/// An environment with keys in files.
 async fn env() -> TestEnv {
     let env = TestEnv::set(CONFIG, populate).await;
     for (number, key) in KEYS.iter().enumerate() {
@@ -90,7 +91,7 @@ async fn env() -> TestEnv {
     env
 }
 
-/// The configuration with this section of privacy; `key-N` are paths.
+/// The configuration with this privacy section; `key-N` are paths.
 fn private(env: &TestEnv, section: &str) -> String {
     let mut section = section.to_owned();
     for number in 0..KEYS.len() {
@@ -107,7 +108,7 @@ fn subs(env: &TestEnv) -> Vec<String> {
     env.simulation.world(|world| world.pool(POOL).unwrap().users().map(|user| user.sub.clone()).collect())
 }
 
-/// Fails if any of `texts` is in `bytes`.
+/// Fails if `bytes` contains any of `texts`.
 fn clean(bytes: &[u8], texts: &[String], what: &str) {
     for text in texts {
         let found = bytes.windows(text.len()).position(|part| part == text.as_bytes());
@@ -144,7 +145,7 @@ fn started(env: &TestEnv) -> Exporter {
     Exporter::started(command)
 }
 
-/// Searches all that an exporter shows while it runs.
+/// Searches everything that an exporter shows while it runs.
 fn shows_nothing(exporter: &Exporter, texts: &[String]) {
     for path in ["/", "/status", "/metrics", "/readyz", "/healthz"] {
         clean(exporter.answer(path).as_bytes(), texts, path);
@@ -167,7 +168,7 @@ fn as_float(count: usize) -> f64 {
     count as f64
 }
 
-/// Waits until everybody was polled since the exporter was started.
+/// Waits until every user was polled since the start of the exporter.
 fn everybody_is_polled(env: &TestEnv, exporter: &Exporter) {
     let everybody: BTreeSet<_> = (0..USERS).map(name).collect();
     exporter.until("everybody polled", |scrape| env.polled(POOL).is_superset(&everybody) && counted(scrape));
@@ -177,13 +178,13 @@ fn is_poison(record: &Received) -> bool {
     record.text("aws.cognito.event.id") == "event-1-5"
 }
 
-/// Runs through outage, refusal and delivery, and searches everything.
+/// Runs through outage, refusal and delivery, and searches every output.
 async fn nothing_planted_is_ever_written(section: &str) -> TestEnv {
     let env = env().await;
     env.reconfigure(&private(&env, section));
     let texts: Vec<String> = PLANTED.iter().map(|&text| text.to_owned()).chain(subs(&env)).collect();
 
-    // In the outbox at rest.
+    // The records are in the outbox.
     env.receiver.answer_always(Reply::Code(Code::Unavailable, "later"));
     let exporter = started(&env);
     exporter.until("all counted and waiting", |scrape| {
@@ -196,7 +197,7 @@ async fn nothing_planted_is_ever_written(section: &str) -> TestEnv {
     exporter.kill();
     state_is_clean(&env, &texts);
 
-    // In quarantine, in records, and on stdout.
+    // Records are in quarantine, delivered, and on stdout.
     env.receiver.answer_by(|records| {
         if records.iter().any(is_poison) { Reply::Code(Code::InvalidArgument, "bad") } else { Reply::Ok }
     });
@@ -206,7 +207,7 @@ async fn nothing_planted_is_ever_written(section: &str) -> TestEnv {
             && is(scrape, "cognito_exporter_outbox_records", &[], 0.0)
     });
     everybody_is_polled(&env, &exporter);
-    // Somebody more is named, and then there is a mistake beside the names.
+    // First another name is added, then an error beside the names.
     let more = private(&env, section).replace("\"planted-nobody\"", "\"planted-nobody\", \"planted-user-none\"");
     for (config, told) in
         [(more.clone(), "is in force"), (more.replace("usernames = [", "usernames = [1, "), "of no use")]
@@ -256,7 +257,7 @@ async fn what_is_hashed_is_written_nowhere_and_can_still_be_told_apart() {
         assert!(!record.text("user.id").is_empty() && record.text("user.name").is_empty());
         assert!(record.body.starts_with("Sign-in of a user in"), "{}", record.body);
     }
-    // A user is found by its name, for whoever has the key.
+    // A holder of the key can find a user by name.
     let shown = env.run(&["state", "show", "--user-pool-id", POOL, "--username", &name(1)]);
     assert!(shown.status.success(), "{shown:?}");
 }
@@ -304,11 +305,11 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
         });
         assert!(exporter.stop().success());
         if number < 4 {
-            // Also what the store had held before.
+            // This includes earlier content of the store.
             state_is_clean(&env, &texts);
         }
         if number == 2 {
-            // Nobody could be recognised under a key of which nothing is known.
+            // With an unknown key, no user could be recognised.
             let other = format!("{ALL_HASHED}hash_key_file = \"key-2\"");
             env.reconfigure(&private(&env, &other));
             for section in [other.as_str(), ""] {
@@ -329,7 +330,7 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
     let records = env.receiver.records();
     let ids: BTreeSet<_> = records.iter().map(|record| record.text("aws.cognito.event.id")).collect();
     assert_eq!((ids.len(), records.len()), (USERS * EVENTS, USERS * EVENTS), "each once");
-    // What was made private is not public again.
+    // Redacted data stays redacted.
     clean(format!("{records:?}").as_bytes(), &texts, "what was received");
 }
 
@@ -365,7 +366,7 @@ async fn a_change_that_dies_anywhere_leaves_the_one_ledger_or_the_other() {
         }
         let survived = exporter.is_running();
         if survived {
-            // With -D the process is the exporter itself, and not its tracer.
+            // With -D the process is the exporter itself, not its tracer.
             exporter.kill();
             assert!(found.len() > 1, "{found:?}");
             break;
@@ -404,7 +405,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Whether strace may trace here.
+/// Whether strace can trace here.
 fn strace_works() -> bool {
     peers::has_that_says("strace", &["-qq", "-o", "/dev/null", "true"])
 }

@@ -1,5 +1,5 @@
-//! The quarantine from a user's side: the built binary against a receiver that refuses some records, and the commands that
-//! look at them, put them back, and drop them.
+//! The quarantine from a user's side: the built binary against a receiver that refuses some records, and the commands
+//! that show them, put them back, and drop them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,7 +30,7 @@ use crate::test_env::{MINUTE, TestEnv, all_live, ids, is, now, populate, said, s
 
 const POOL: &str = "eu-west-1_Quarantine";
 
-/// A sign-in by whose id a receiver knows that it is not to be taken.
+/// Adds a sign-in that the receiver refuses by its id.
 fn poison(world: &mut World, id: &str, device: String) {
     let mut event = AuthEvent { id: Some(id.into()), ..world.sign_in(UnixMillis(now().0 - MINUTE)) };
     event.context.as_mut().unwrap().device_name = Some(device);
@@ -62,13 +62,13 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The output of a command that has to end with this code.
+/// The output of a command that must exit with this code.
 fn expecting(code: i32, output: Output) -> Output {
     assert_eq!(output.status.code(), Some(code), "{}{}", stdout(&output), stderr(&output));
     output
 }
 
-/// The quarantine as machines read it.
+/// The quarantine as JSON.
 fn listed(env: &TestEnv) -> Vec<Value> {
     let output = expecting(0, env.run(&["quarantine", "list", "--output", "json"]));
     stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
@@ -79,7 +79,7 @@ fn empties(env: &TestEnv) {
     assert_eq!((stdout(&output).as_str(), stderr(&output).trim()), ("", "the quarantine is empty"));
 }
 
-/// The durable counters, as they are exposed.
+/// The durable counters, as exposed.
 fn durable(exporter: &Exporter) -> BTreeSet<String> {
     let metrics = exporter.get("/metrics");
     let durable = metrics.lines().filter(|line| line.starts_with("cognito_auth_") && line.contains("_total{"));
@@ -94,8 +94,8 @@ fn sent(scrape: &Scrape, outcome: &str, records: f64) -> bool {
     is(scrape, "cognito_exporter_otlp_records_total", &[&format!("outcome={outcome:?}")], records)
 }
 
-/// A receiver refuses one record among two thousand; everything else reaches it exactly once, and the record lies in
-/// quarantine. Answers the record as it is listed, and the durable counters then.
+/// The receiver refuses one record among two thousand. All others arrive exactly once, and the record is in quarantine.
+/// Returns the record as listed, and the durable counters.
 async fn one_guilty_among_two_thousand(env: &TestEnv, refusal: Reply, reason: &str) -> (Value, BTreeSet<String>) {
     refuse_poison(&env.receiver, refusal);
     let exporter = env.exporter();
@@ -125,7 +125,7 @@ async fn one_guilty_among_two_thousand(env: &TestEnv, refusal: Reply, reason: &s
     (record, counted)
 }
 
-/// A env with two thousand events, one of which is poison.
+/// An environment with two thousand events, one of which the receiver refuses.
 async fn two_thousand(receiver: Receiver, protocol: &str) -> TestEnv {
     TestEnv::set_for(receiver, protocol, &all_live(POOL), |world| {
         populate(world, POOL, 40, 50);
@@ -135,7 +135,7 @@ async fn two_thousand(receiver: Receiver, protocol: &str) -> TestEnv {
     .await
 }
 
-/// Puts the record back, cures the receiver, and sees it arrive as the same record while the counters stay.
+/// Puts the record back and lets the receiver accept it. The same record arrives, and the counters do not change.
 async fn retried_after_the_cure(env: &TestEnv, (record, counted): (Value, BTreeSet<String>)) {
     let number = record["number"].as_u64().unwrap();
     let unknown = (number + 1).to_string();
@@ -203,7 +203,7 @@ async fn what_an_http_receiver_refuses_with_422_can_be_dropped_and_never_comes()
 
     env.receiver.answer_always(Reply::Ok);
     let exporter = env.exporter();
-    // Something new arrives behind it.
+    // A new event follows it.
     env.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
     env.until_received(|records| records.len() > 1999).await;
     exporter.until("an empty outbox", outbox_is_empty);
@@ -211,7 +211,7 @@ async fn what_an_http_receiver_refuses_with_422_can_be_dropped_and_never_comes()
     assert!(exporter.stop().success());
 }
 
-/// Signs in on and on until the condition holds: what is refused waits until the receiver has taken another one.
+/// Adds sign-ins until the condition holds. A refused record waits until the receiver has accepted another one.
 fn go_on_until(env: &TestEnv, exporter: &Exporter, what: &str, condition: impl Fn(&Scrape) -> bool) -> Scrape {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -220,7 +220,7 @@ fn go_on_until(env: &TestEnv, exporter: &Exporter, what: &str, condition: impl F
             return scrape;
         }
         assert!(Instant::now() < deadline, "{what} did not come\n{}\n{}", exporter.log(), scrape.interesting());
-        // With an outbox that is not empty nothing is lacking but time.
+        // While the outbox is not empty, it needs only time.
         if scrape.sum("cognito_exporter_outbox_records", &[]) < 3.5 {
             env.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
         }
@@ -322,7 +322,7 @@ async fn a_damaged_record_of_the_outbox_is_put_aside_and_the_rest_is_delivered()
     empties(&env);
 }
 
-/// What is in a directory.
+/// The entries of a directory.
 fn inventory(directory: &Path) -> BTreeSet<String> {
     fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
 }
@@ -356,14 +356,14 @@ fn without_a_sound_ledger_nothing_is_made_and_bad_usage_is_told() {
     assert!(inventory(&state).iter().all(|name| name == "ledger" || name == "lock"), "{:?}", inventory(&state));
 }
 
-/// Records that the kills below find: six writes' worth. strace counts a thread's calls, and the thread that opens the
-/// ledger makes the first four.
+/// The number of records during the kills below: enough for six writes. strace counts a thread's calls, and the thread
+/// that opens the ledger makes the first four.
 const QUARANTINED: u64 = 300;
 
-/// Records that one write puts back.
+/// The number of records that one write puts back.
 const PUT_BACK_AT_ONCE: usize = 50;
 
-/// A ledger of its own in `state`, with all its records in quarantine.
+/// A separate ledger in `state` with all its records in quarantine.
 async fn quarantined(state: &StateConfig) {
     let ledger = Ledger::open(state, now()).unwrap().ledger;
     let pool =
@@ -387,7 +387,7 @@ async fn quarantined(state: &StateConfig) {
     ledger.close().await;
 }
 
-/// Events in the outbox and in quarantine; none is in both, none in neither.
+/// The numbers of events in the outbox and in quarantine. Each event is in exactly one of them.
 async fn where_they_are(state: &StateConfig) -> (usize, usize) {
     let ledger = Ledger::open_existing(state, &Privacy::default(), now()).unwrap();
     let id = |entry: Entry| entry.event.id.unwrap();
@@ -417,8 +417,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Whether strace may trace here. In CI it has to.
-#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+/// Whether strace can trace here. In CI it must.
+#[expect(clippy::print_stdout, reason = "a skipped test prints the reason")]
 fn strace_works() -> bool {
     let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_ok_and(|it| it.success());
     let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
@@ -455,7 +455,7 @@ async fn a_retry_killed_at_any_write_leaves_each_record_in_one_place() {
             break;
         }
         assert_eq!(status.signal(), Some(9));
-        // Asked again it goes on from there.
+        // A second request continues from there.
         let mut again = exporter::command("http://127.0.0.1:9");
         expecting(0, again.args(["quarantine", "retry", "--all", "--config"]).arg(&config).output().unwrap());
         assert_eq!(where_they_are(&state(&path)).await, (usize::try_from(QUARANTINED).unwrap(), 0));

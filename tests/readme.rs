@@ -1,4 +1,4 @@
-//! What README.md and docs/ show is what there is: configuration, keys, policy, metrics, tests, links.
+//! The content of README.md and docs/ is true: configuration, keys, policy, metrics, tests, links.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use cognito_auth_exporter::config;
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::source::Operation;
-use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::world::SimulatedPool;
 use cognito_auth_simulator::{Options, Simulation};
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ const EXAMPLE: &str = include_str!("../config.example.toml");
 const SECURITY: &str = include_str!("../SECURITY.md");
 const POOL: &str = "eu-west-1_Readme1";
 
-/// A newcomer reads README.md in five minutes; the rest is in docs/.
+/// A newcomer reads README.md in five minutes. The rest is in docs/.
 const README_BYTES_MAX: usize = 8 * 1024;
 
 /// The text of a page's first block in this language.
@@ -33,7 +33,7 @@ fn block(page: &'static str, language: &str) -> &'static str {
     rest.split_once("```").unwrap().0
 }
 
-/// What is called in any configuration, and what only a budget that is a share of the account's limit calls.
+/// The operations that any configuration calls, and one that only a budget as a share of the account's limit calls.
 const CALLED: [Operation; 4] = [
     Operation::AdminListUserAuthEvents,
     Operation::ListUsers,
@@ -68,7 +68,7 @@ fn the_policy_allows_exactly_what_is_called() {
     }
 }
 
-/// Metrics that the table in docs/metrics.md names.
+/// The metrics in the table of docs/metrics.md.
 fn documented() -> BTreeSet<String> {
     let (_, section) = METRICS.split_once("\n## Names and labels\n").unwrap();
     let rows = section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
@@ -76,7 +76,7 @@ fn documented() -> BTreeSet<String> {
     quoted.filter(|name| !name.ends_with('*')).map(str::to_owned).collect()
 }
 
-/// Metrics that a scrape's TYPE lines name, without the Prometheus client's own.
+/// The metrics in a scrape's TYPE lines, without those of the Prometheus client.
 fn exposed(metrics: &str) -> BTreeSet<String> {
     let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let names = types.filter_map(|line| line.split(' ').next());
@@ -87,13 +87,13 @@ fn exposed(metrics: &str) -> BTreeSet<String> {
 async fn every_metric_is_documented_and_every_documented_one_is_there() {
     let simulation = Simulation::start(Options::default()).await.unwrap();
     simulation.world(|world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, "ann");
         let event = world.sign_in(Clock::system().now());
         world.arrive(POOL, "ann", &event);
     });
     let directory = tempfile::tempdir().unwrap();
-    // Nobody takes the records: that something waits is shown, too.
+    // The receiver is unreachable, so the metrics of waiting records appear too.
     let text = format!("[[pools]]\nid = {POOL:?}\nall_users = true\n[otlp]\nendpoint = \"http://127.0.0.1:9\"\n");
     let exporter = Exporter::start(&exporter::configure(directory.path(), &text), &simulation.url());
     let began = Instant::now();
@@ -117,7 +117,8 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
     assert_eq!(called, CALLED.iter().chain([&OPTIONAL]).map(|operation| operation.as_str()).collect());
 }
 
-/// Everything between backticks that is a file of ours, or could be the name of a test: words joined by many underscores.
+/// Everything between backticks that is a file of the project, or could be the name of a test: words joined by several
+/// underscores.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     let quoted = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
     quoted.filter(|name| name.ends_with(".rs") || (name.matches('_').count() > 4 && !name.starts_with("cognito_")))
@@ -141,7 +142,7 @@ fn every_test_that_is_said_to_show_something_is_there() {
     }
 }
 
-/// The text of every file of code below a folder.
+/// Adds the text of every code file below a folder.
 fn gather(folder: &Path, code: &mut String) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -238,7 +239,7 @@ fn every_link_of_the_documents_leads_to_a_file() {
     assert!(links > 60, "only {links} links were found");
 }
 
-/// What a heading is called in a link.
+/// The anchor of a heading.
 fn slug(title: &str) -> String {
     let kept = title.to_lowercase().replace(' ', "-");
     kept.chars().filter(|char| char.is_alphanumeric() || matches!(char, '-' | '_')).collect()

@@ -1,6 +1,6 @@
-//! Whatever the OTLP receiver answers, or does not, nothing is lost, nothing is counted twice, the counters stay live, and
-//! people are told: the built binary against a simulated Cognito and a receiver that errs, over gRPC and over HTTP, each
-//! scenario ending in the conservation of events.
+//! Whatever the OTLP receiver answers, nothing is lost or counted twice, the counters stay current, and the fault is
+//! reported. The built binary runs against a simulated Cognito and a receiver with faults, over gRPC and over HTTP.
+//! Each scenario ends with a check that all events are conserved.
 
 use std::time::{Duration, Instant};
 
@@ -18,7 +18,7 @@ const USERS: usize = 5;
 
 const EVENTS: &str = "cognito_auth_events_total";
 
-/// Something new happens to everybody: it is counted at once, and waits in the outbox with all that was not delivered.
+/// Adds a new event for every user. It is counted at once, and waits in the outbox with all undelivered records.
 fn go_on_counting(env: &TestEnv, exporter: &Exporter, delivered: usize) {
     go_on(env, POOL, USERS);
     let events = env.truth(&[POOL]).len() as f64;
@@ -27,18 +27,18 @@ fn go_on_counting(env: &TestEnv, exporter: &Exporter, delivered: usize) {
             && is(scrape, "cognito_exporter_outbox_records", &[], events - delivered as f64)
             && scrape.sum("cognito_exporter_outbox_oldest_timestamp_seconds", &[]) > 0.0
     });
-    // The receiver is of no concern to whoever restarts pods or sends traffic.
+    // Liveness and readiness do not depend on the receiver.
     for path in ["/healthz", "/readyz"] {
         assert_eq!(exporter.ask(path).0, 200, "{path}");
     }
 }
 
-/// When there last was progress at a stage.
+/// The time of the last progress of a stage.
 fn progress(exporter: &Exporter, stage: &str) -> f64 {
     exporter.scrape().sum("cognito_exporter_last_progress_timestamp_seconds", &[&format!("stage={stage:?}")])
 }
 
-/// Checks that people were told so often that delivery fails and that it works again. What was said is read a little later.
+/// Checks how often the log reports that delivery fails and that it works again. The lines may appear a little later.
 fn told(exporter: &Exporter, begun: usize, ended: usize) {
     let deadline = Instant::now() + PATIENCE;
     let times = || (said(&exporter.log(), &[BEGUN]).len(), said(&exporter.log(), &["INFO", ENDED]).len());
@@ -48,7 +48,7 @@ fn told(exporter: &Exporter, begun: usize, ended: usize) {
     assert_eq!(times(), (begun, ended), "{}", exporter.log());
 }
 
-/// Checks that the latest beginning was told at this level and in these words, in the log as on `/status`.
+/// Checks the level and the text of the latest reported fault, in the log and in `/status`.
 fn told_why(exporter: &Exporter, level: &str, words: &str) {
     exporter.until_said(BEGUN);
     let line = said(&exporter.log(), &[BEGUN]).pop().unwrap();
@@ -77,7 +77,7 @@ fn a_receiver_that_is_down_costs_nothing_but_time() {
         Came { accepted: 0, ..Came::default() }.check(&exporter);
         told(&exporter, 1, 0);
 
-        // Nor does it cost anything to die meanwhile.
+        // A restart in the meantime costs nothing, either.
         exporter.kill();
         let exporter = env.exporter();
         until_requests(&exporter, "retry", 1.0);
@@ -89,7 +89,7 @@ fn a_receiver_that_is_down_costs_nothing_but_time() {
         assert!(progress(&exporter, "deliver") > stuck);
         told(&exporter, 1, 1);
 
-        // Down once more, in the middle of its life.
+        // The receiver is stopped once more while the exporter runs.
         env.receiver.stop().await;
         go_on_counting(&env, &exporter, delivered);
         told(&exporter, 2, 1);
@@ -105,7 +105,7 @@ fn a_receiver_that_is_down_costs_nothing_but_time() {
 #[test]
 fn a_receiver_that_hangs_is_given_up_on_and_one_that_is_slow_is_not() {
     for_each(Over::BOTH, async |over| {
-        // Less, and a machine that is busy would pass for a receiver that hangs.
+        // With a shorter timeout, a busy machine would count as a receiver that hangs.
         let env =
             over.env(None, "timeout = \"10s\"\nbatch_size = 10\n", POOL, |world| populate(world, POOL, USERS, 5)).await;
         env.receiver.answer_always(Reply::Slow(Duration::from_secs(1)));
@@ -132,8 +132,8 @@ fn no_request_comes_before_the_time_that_the_receiver_named() {
     for_each(Over::BOTH, async |over| {
         let raw = |status, headers| Reply::Raw { status, headers, body: "slow down" };
         let seconds = Duration::from_secs;
-        // What it answers in turn, and the wait that it names: longer than the exporter's own would be. To "now" and to
-        // nothing at all, its own is at least half of its first.
+        // The answers in turn, and the wait that each names, which is longer than the exporter's own. For "now" and for
+        // no wait, the exporter's own is at least half of its first.
         let (answers, words) = match over {
             Over::Grpc => (
                 vec![
@@ -189,7 +189,7 @@ fn a_lost_answer_repeats_its_batch_under_the_same_uids_and_nothing_else() {
         let lost = env.receiver.exports()[..losses.len()].iter().map(|export| export.records).sum();
         let terms = Terms { repeats_max: lost, ..Terms::default() };
         assert_eq!(env.conserved_on(&exporter, &[POOL], terms).await, lost, "each lost answer costs its batch once");
-        // What is counted as accepted was acknowledged.
+        // Records that count as accepted were acknowledged.
         Came { accepted: env.receiver.records().len() - lost, ..Came::default() }.check(&exporter);
         told_why(&exporter, "WARN", "no answer");
         told(&exporter, 1, 1);
@@ -238,7 +238,7 @@ fn what_only_a_person_can_cure_is_loud_outlives_a_restart_and_everything_comes_a
         told_why(&exporter, "ERROR", words);
         go_on_counting(&env, &exporter, 0);
         told(&exporter, 1, 0);
-        // A stop does not wait for a person.
+        // A stop does not wait until the fault is repaired.
         assert!(exporter.stop().success());
 
         let before = env.receiver.exports().len();

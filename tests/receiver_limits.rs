@@ -1,6 +1,6 @@
-//! What a receiver will not take as it is: messages too large, records it calls invalid, TLS that does not fit, more than
-//! the outbox holds, and all faults by turns. The built binary against a simulated Cognito and a receiver that errs, each
-//! scenario over gRPC and over HTTP, and each ending in the conservation of events.
+//! Batches that the receiver does not accept: messages too large, invalid records, TLS errors, more than the outbox
+//! holds, and all faults in turn. The built binary runs against a simulated Cognito and a receiver with faults, over
+//! gRPC and over HTTP. Each scenario ends with a check that all events are conserved.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cognito_auth_core::batch_splitter::{REFUSED_FIRST, SET_ASIDE_MAX};
 use cognito_auth_core::event::{AuthEvent, Challenge, Facts, UnixMillis, Word};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use serde_json::{Value, json};
 use tonic::Code;
 
@@ -24,7 +24,7 @@ const USERS: usize = 10;
 const EVENTS: &str = "cognito_auth_events_total";
 const WAITING: &str = "cognito_exporter_outbox_records";
 
-/// How a transport says what it says of a batch.
+/// The refusals of each transport.
 trait Refusals {
     fn invalid(self, message: &'static str) -> Reply;
     fn too_large(self, message: &'static str) -> Reply;
@@ -39,7 +39,7 @@ impl Refusals for Over {
         }
     }
 
-    /// RESOURCE_EXHAUSTED in such words is how gRPC for Go and C++ call a message too large.
+    /// gRPC for Go and C++ reports a too large message as RESOURCE_EXHAUSTED with such a text.
     fn too_large(self, message: &'static str) -> Reply {
         match self {
             Self::Grpc => Reply::Code(Code::ResourceExhausted, message),
@@ -55,14 +55,14 @@ impl Refusals for Over {
     }
 }
 
-/// A sign-in from a device whose name makes its record this large.
+/// Adds a sign-in whose device name makes its record this large.
 fn broad(world: &mut World, user: &str, at: UnixMillis, bytes: usize) {
     let mut event = world.sign_in(at);
     event.context.as_mut().unwrap().device_name = Some("D".repeat(bytes));
     world.arrive(POOL, user, &event);
 }
 
-/// A sign-in whose record is larger than a mebibyte, in texts that are exported whole.
+/// Adds a sign-in whose record is larger than a mebibyte, in texts that are exported whole.
 fn broadest(world: &mut World, user: &str, at: UnixMillis) {
     let mut event = world.sign_in(at);
     let text = "C".repeat(40_000);
@@ -71,18 +71,18 @@ fn broadest(world: &mut World, user: &str, at: UnixMillis) {
     world.arrive(POOL, user, &event);
 }
 
-/// Waits until every event is counted, whatever becomes of its record.
+/// Waits until every event is counted, delivered or not.
 fn until_counted(env: &TestEnv, exporter: &Exporter) -> Scrape {
     let events = env.truth(&[POOL]).len() as f64;
     exporter.until("every event, counted", |scrape| is(scrape, EVENTS, &[], events))
 }
 
-/// The lines that say that delivery fails.
+/// The log lines that report that delivery fails.
 fn begun(exporter: &Exporter) -> Vec<String> {
     said(&exporter.log(), &[BEGUN])
 }
 
-/// The lines that say that delivery works again.
+/// The log lines that report that delivery works again.
 fn ended(exporter: &Exporter) -> Vec<String> {
     said(&exporter.log(), &["INFO", ENDED])
 }
@@ -91,14 +91,14 @@ fn status(exporter: &Exporter) -> Value {
     serde_json::from_str(&exporter.get("/status")).unwrap()
 }
 
-/// What `/status` says that went wrong, with how often.
+/// The errors in `/status` with their counts.
 fn errors(exporter: &Exporter) -> BTreeMap<String, u64> {
     let status = status(exporter);
     let errors = status["delivery"]["last_errors"].as_array().unwrap().iter();
     errors.map(|error| (error["cause"].as_str().unwrap().to_owned(), error["count"].as_u64().unwrap())).collect()
 }
 
-/// Checks that people were told of the latest fault at this level and in these words, in the log as on `/status`.
+/// Checks the level and the text of the latest reported fault, in the log and in `/status`.
 fn told(exporter: &Exporter, level: &str, words: &str) {
     let begun = begun(exporter);
     let last = begun.last().unwrap();
@@ -107,14 +107,14 @@ fn told(exporter: &Exporter, level: &str, words: &str) {
     assert!(errors.keys().any(|cause| cause.contains(words)), "{words}: {errors:?}");
 }
 
-/// The receiver is of no concern to whoever restarts pods or sends traffic.
+/// Liveness and readiness do not depend on the receiver.
 fn stays_live_and_ready(exporter: &Exporter) {
     for path in ["/healthz", "/readyz"] {
         assert_eq!(exporter.ask(path).0, 200, "{}", exporter.answer(path));
     }
 }
 
-/// Puts all of the quarantine back, of a stopped exporter.
+/// Puts the whole quarantine of a stopped exporter back.
 fn retried(env: &TestEnv, records: usize) {
     let output = env.run(&["quarantine", "retry", "--all"]);
     let said = String::from_utf8(output.stderr).unwrap();
@@ -142,7 +142,7 @@ fn a_batch_that_is_too_large_is_split_until_it_fits_and_one_line_says_so() {
         let split = || said(&exporter.log(), &["WARN", "finds exports too large; they are split", "larger than max"]);
         assert_eq!(split().len(), 1, "{}", exporter.log());
 
-        // Cured. What is one page is one batch.
+        // The receiver accepts everything again. A page is a batch.
         env.receiver.answer_always(Reply::Ok);
         env.simulation.world(|world| (0..60).for_each(|_| sign_ins(world, POOL, "user-0", 1, now())));
         env.conserved(&exporter, &[POOL]).await;
@@ -169,7 +169,7 @@ fn what_alone_is_too_large_is_quarantined_and_comes_when_the_limit_is_raised() {
         Came { accepted: 150, quarantined: 2, ..Came::default() }.check(&exporter);
         assert!(env.receiver.exports().iter().all(|export| export.bytes <= BYTES_MAX));
         let scrape = exporter.scrape();
-        // Whoever closes a connection unread may take the answer back with it: then the same comes again.
+        // Closing a connection unread may lose the answer, and then the batch is sent again.
         assert!(requests(&scrape, "refused") > requests(&scrape, "retry"), "{}", scrape.interesting());
         assert!(errors(&exporter).keys().any(|cause| cause.contains("too large")), "{:?}", errors(&exporter));
         let aside = said(&exporter.log(), &["WARN", "records are in quarantine", "too large"]);
@@ -203,14 +203,14 @@ fn a_receiver_that_refuses_each_record_gets_none_into_quarantine_and_all_of_them
         let refused = env.receiver.exports().len();
         assert!(refused >= SET_ASIDE_MAX, "{refused}");
 
-        // The counters go on, and the outbox holds all of it.
+        // The counters continue, and the outbox holds all records.
         go_on(&env, POOL, USERS);
         until_counted(&env, &exporter);
         let scrape = exporter.until("the outbox", |scrape| is(scrape, WAITING, &[], 210.0));
         assert!(is(&scrape, "cognito_exporter_quarantined_records", &[], 0.0), "{}", scrape.interesting());
         stays_live_and_ready(&exporter);
 
-        // It tries on, slowly, and finds it cured.
+        // It keeps trying slowly, and finds that the receiver works.
         env.receiver.answer_always(Reply::Ok);
         env.conserved(&exporter, &[POOL]).await;
         let exports = env.receiver.exports();
@@ -224,7 +224,7 @@ fn a_receiver_that_refuses_each_record_gets_none_into_quarantine_and_all_of_them
     });
 }
 
-/// While nothing can be delivered, everything is counted and waits, and people are told once, in these words.
+/// While nothing can be delivered, every event is counted and waits, and the fault is reported once with this text.
 fn waits_and_is_told(env: &TestEnv, exporter: &Exporter, times: usize, words: &str) {
     let before = exporter.scrape();
     go_on(env, POOL, USERS);
@@ -314,7 +314,7 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
         let history = FEW * 300;
         let env = over
             .env(None, "", POOL, |world| {
-                world.add_pool(Pool::new(POOL));
+                world.add_pool(SimulatedPool::new(POOL));
                 for user in 0..FEW {
                     let name = format!("user-{user}");
                     world.add_user(POOL, &name);
@@ -329,7 +329,7 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
         let exporter = || {
             let mut command = env.command();
             command.env("COGNITO_EXPORTER_STATE__OUTBOX_LIMIT", "1MiB");
-            // A page each is what four turns may be above a limit.
+            // Four concurrent turns may exceed a limit by one page each.
             command.env("COGNITO_EXPORTER_POLL__PAGE_SIZE", "20");
             command.env("COGNITO_EXPORTER_POLL__FIRST_RUN", "all");
             let pools = json!([{"id": POOL, "all_users": true, "followed_since": rfc3339(live_since)}]);
@@ -343,7 +343,7 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
             });
         };
 
-        // Half of it is for live events: they come, and history stands still meanwhile.
+        // Half of the outbox is for live events: they are read, and history waits.
         let mut scrape = first.until("half an outbox", |scrape| scrape.sum(BYTES, &[]) >= LIMIT / 2.0);
         let (deadline, mut alive) = (Instant::now() + PATIENCE, 0);
         loop {
@@ -360,7 +360,7 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
         assert!(is(&scrape, "cognito_exporter_catching_up", &[], 1.0), "{}", scrape.interesting());
         assert!(is(&scrape, PAUSED, &[], 0.0) && scrape.sum(BYTES, &[]) < LIMIT, "{}", scrape.interesting());
 
-        // All of it is full: polling waits, and says so. So few are left then that there will be no second pause.
+        // The whole outbox is full: polling pauses and reports it. So few records remain that there is no second pause.
         let scrape = first
             .until("the gauges", |scrape| is(scrape, WAITING, &[], scrape.sum(HISTORY, &[]) + scrape.sum(EVENTS, &[])));
         let mean = scrape.sum(BYTES, &[]) / scrape.sum(WAITING, &[]);
@@ -373,7 +373,7 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
         let pauses = |exporter: &Exporter| said(&exporter.log(), &["WARN", "outbox_full", "polling pauses"]).len();
         first.until("the word of it", |_| pauses(&first) == 1);
         stays_live_and_ready(&first);
-        // The turns that were under way end. Then there is none for as long as an attempt to deliver takes.
+        // The open turns end. Then there is none for as long as an attempt to deliver takes.
         let deadline = Instant::now() + PATIENCE;
         loop {
             env.forget_calls();
@@ -388,7 +388,7 @@ fn a_full_outbox_pauses_history_then_polling_and_loses_nothing() {
         assert!(errors(&first).values().sum::<u64>() >= 2, "{:?}", errors(&first));
         first.kill();
 
-        // Nor does it poll when it is started on a full outbox.
+        // Nor does it poll when it starts with a full outbox.
         env.forget_calls();
         let second = exporter();
         second.until("the word of it", |_| pauses(&second) == 1);
@@ -416,7 +416,7 @@ fn rfc3339(time: UnixMillis) -> String {
     time.format(&time::format_description::well_known::Rfc3339).unwrap()
 }
 
-/// A random sequence of everything that a receiver may do. `SEED` repeats one.
+/// A random sequence of all answers of a receiver. `SEED` repeats one.
 #[test]
 fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
     for_each(Over::BOTH, async |over| {
@@ -444,7 +444,7 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
         env.receiver.answer_by(move |records| {
             exports += 1;
             let poisoned = records.iter().any(is_poison);
-            // What fails costs a wait of half a second or more, what is split costs none.
+            // A failure costs a wait of half a second or more, and a split costs none.
             match if exports > EXPORTS { 0 } else { random.u32(0..100) } {
                 97.. if hangs < HANGS_MAX => {
                     hangs += 1;
@@ -463,7 +463,7 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
             }
         });
         let exporter = env.exporter();
-        // It goes on happening meanwhile, and twice the receiver is gone altogether.
+        // Events continue, and twice the receiver is down altogether.
         let mut outages = [EXPORTS / 3, 2 * EXPORTS / 3].into_iter().peekable();
         let mut cut = 0;
         while env.receiver.exports().len() < EXPORTS {
@@ -480,7 +480,7 @@ fn a_flapping_receiver_gets_everything_and_each_lost_answer_once_more() {
             env.receiver.wait_for_exports(seen + 1).await;
         }
         exporter.until("an empty outbox", |scrape| is(scrape, WAITING, &[], 0.0));
-        // The answer that an outage cut off is lost, too.
+        // The answer that an outage interrupted is lost, too.
         let repeats_max = lost.load(Ordering::SeqCst) + cut * BATCH;
         env.conserved_on(&exporter, &[POOL], Terms { repeats_max, quarantined: POISONED, ..Terms::default() }).await;
         Came { accepted: env.truth(&[POOL]).len() - POISONED, quarantined: POISONED, ..Came::default() }

@@ -1,8 +1,8 @@
-//! The configuration of a running exporter: what is changed comes into force as a whole, without a restart, and nothing is
+//! The configuration of a running exporter. A change takes effect as a whole, without a restart, and no event is
 //! counted twice or lost by it.
 
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 
 use crate::exporter::Exporter;
 use crate::test_env::{MINUTE, TestEnv, is, now, of, said, sign_ins};
@@ -13,7 +13,7 @@ const SECOND: &str = "eu-west-1_Second";
 const SUCCESSFUL: &str = "cognito_exporter_config_last_reload_successful";
 const SUCCESS: &str = "cognito_exporter_config_last_reload_success_timestamp_seconds";
 
-/// As quick as it goes, with everything counted.
+/// The fastest polling, with every event counted.
 fn poll(more: &str) -> String {
     format!("[poll]\nrequests_per_second = 500\nmin_interval = \"1s\"\nfirst_run = \"none\"\n{more}\n")
 }
@@ -25,7 +25,7 @@ fn following(id: &str, users: &[&str]) -> String {
 
 fn people(world: &mut World) {
     for pool in [FIRST, SECOND] {
-        world.add_pool(Pool::new(pool));
+        world.add_pool(SimulatedPool::new(pool));
         for user in ["ann", "ben", "cat"] {
             world.add_user(pool, user);
             sign_ins(world, pool, user, 5, UnixMillis(now().0 - MINUTE));
@@ -33,7 +33,7 @@ fn people(world: &mut World) {
     }
 }
 
-/// Has it read the configuration again, and waits until it has.
+/// Makes the exporter read the configuration again, and waits until it has.
 fn reload(env: &TestEnv, exporter: &Exporter, config: &str) -> String {
     env.reconfigure(config);
     reload_what_is_there(exporter)
@@ -65,7 +65,7 @@ async fn a_pool_that_is_added_is_followed_and_one_that_is_removed_is_neither_pol
     env.until_polled(SECOND, "ann", 3).await;
     assert!(env.polled(FIRST).is_empty());
     assert!(!exporter.get("/status").contains(FIRST));
-    // What comes meanwhile is found when it is followed again, and its totals go on from where they were.
+    // Events of the meantime are found when the pool is followed again, and its totals continue.
     env.simulation.world(|world| sign_ins(world, FIRST, "ben", 3, now()));
     reload(&env, &exporter, &(following(SECOND, &all) + &following(FIRST, &all) + &poll("")));
     env.conserved(&exporter, &[FIRST, SECOND]).await;
@@ -99,7 +99,7 @@ async fn a_reload_before_the_first_scrape_does_not_end_the_wait_for_it() {
     };
     wait("");
     let exporter = Exporter::start(env.config(), &env.simulation.url());
-    // The second time shows what those who were followed anew did meanwhile.
+    // The second change shows the events of the users that are followed anew.
     for (overlap, times) in [("overlap = \"2h\"", 2), ("overlap = \"3h\"", 3)] {
         wait(overlap);
         let described = |world: &World| world.calls().count("DescribeUserPool") >= times;
@@ -221,7 +221,7 @@ async fn a_budget_that_is_a_share_of_the_limit_goes_on_when_the_pool_that_asked_
     env.conserved(&exporter, &[FIRST]).await;
 }
 
-/// Everything that a reload can do, over and over, while events come.
+/// Every kind of change, repeatedly, while events arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_is_lost_or_counted_twice_while_everything_changes() {
     let all = ["ann", "ben", "cat"];

@@ -1,4 +1,4 @@
-//! A receiver that others wrote: rotel, over gRPC and HTTP, takes what the built binary sends, and says what it took.
+//! A third-party receiver: rotel accepts the records of the built binary over gRPC and HTTP, and prints them.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use cognito_auth_core::event::{UnixMillis, Word};
 use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::world::SimulatedPool;
 use cognito_auth_simulator::{Options, Simulation};
 
 use crate::exporter;
@@ -54,7 +54,7 @@ impl Rotel {
         Self { child, output, grpc, http }
     }
 
-    /// Waits until what it has printed holds every one of `texts`.
+    /// Waits until its output contains every one of `texts`.
     fn until_it_says(&self, texts: &[String]) -> String {
         let deadline = Instant::now() + exporter::PATIENCE;
         loop {
@@ -68,7 +68,7 @@ impl Rotel {
     }
 }
 
-/// A port that was free a moment ago: rotel cannot be asked which one it chose.
+/// A port that was free a moment ago. rotel does not report a port that it has chosen.
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -81,7 +81,7 @@ async fn rotel_takes_every_event(protocol: &str, endpoint: impl Fn(&Rotel) -> St
     let now = Clock::system().now();
     let mut ids = vec![];
     simulation.world(|world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, "zoë");
         for event in 0..70 {
             let mut event = world.sign_in(UnixMillis(now.0 - 1000 * event));

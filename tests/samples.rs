@@ -1,4 +1,4 @@
-//! The published samples, through the built binary: right to the millisecond, in log records and counters.
+//! The published samples through the built binary: exact to the millisecond, in log records and counters.
 
 use std::path::Path;
 
@@ -17,7 +17,7 @@ fn of<'a>(records: &'a [Received], user: &str, time: &str) -> &'a Received {
     records.iter().find(found).unwrap_or_else(|| panic!("no record of {user} at {time}: {records:#?}"))
 }
 
-/// The samples, delivered in a schema by an exporter that is still running.
+/// The samples, delivered in a schema by an exporter that still runs.
 struct Delivered {
     records: Vec<Received>,
     exporter: Exporter,
@@ -50,7 +50,7 @@ async fn deliver(schema: &str) -> Delivered {
     Delivered { records, exporter, _receiver: receiver, _simulation: simulation, _directory: directory }
 }
 
-/// Records as a golden file has them: all that does not depend on when the test runs.
+/// Records in the form of a golden file, without the values that depend on the time of the test.
 fn lasting(records: &[Received]) -> Value {
     let mut lasting: Vec<Value> = records
         .iter()
@@ -72,7 +72,7 @@ fn lasting(records: &[Received]) -> Value {
     lasting.into()
 }
 
-/// What receivers have come to rely on. After a change that is meant: `GOLDEN=write cargo test samples::`.
+/// Receivers rely on these records. After an intended change: `GOLDEN=write cargo test samples::`.
 #[tokio::test(flavor = "multi_thread")]
 async fn records_are_in_either_schema_what_the_golden_files_say() {
     for schema in ["cognito", "ocsf"] {
@@ -144,7 +144,7 @@ async fn the_published_samples_come_out_right() {
         ("cognito_auth_risk_events_total", vec![pass, "risk_level=\"Low\"", takeover], 1.0),
         ("cognito_auth_risk_events_total", vec![], 3.0),
         ("cognito_auth_challenges_total", vec!["challenge_name=\"Password\"", "challenge_response=\"Success\""], 4.0),
-        // Two months old and still in progress: nobody will finish it.
+        // Two months old and still in progress: it will not be finished.
         ("cognito_auth_unfinished_events_total", vec![sign_in, takeover], 1.0),
         ("cognito_auth_history_events_total", vec![], 0.0),
         ("cognito_auth_superseded_outcomes_total", vec![], 0.0),

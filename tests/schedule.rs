@@ -1,4 +1,4 @@
-//! Whom to ask next: the schedule's promises, and that it is as good as docs/scheduling.md says. In virtual time; the figures
+//! The schedule's promises, and that it is as good as docs/scheduling.md says. The tests use virtual time. The figures
 //! are ratios between policies on the same seeded trace, so they do not depend on the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,7 +11,8 @@ use cognito_auth_core::schedule::{
 use fastrand::Rng;
 
 use crate::schedule_sim::{
-    Delays, HOUR, Learnt, Policy, Report, RoundRobin, Shape, ShortPages, Terms, contestants, mean, run, trace,
+    Delays, HOUR, Learnt, Policy, RoundRobin, ShortPages, SimReport, SimTerms, TraceShape, contestants, mean, run,
+    trace,
 };
 
 const ALL: Allowed = Allowed { live: true, history: true };
@@ -22,13 +23,14 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// A budget with which a round of `users` takes so many minutes.
-fn terms(users: u32, round_minutes: f64) -> Terms {
-    Terms { calls_per_second: f64::from(users) / (round_minutes * 60.0), min_interval: 15.0, max_interval: HOUR }
+/// A budget with which one round of `users` takes this many minutes.
+fn terms(users: u32, round_minutes: f64) -> SimTerms {
+    SimTerms { calls_per_second: f64::from(users) / (round_minutes * 60.0), min_interval: 15.0, max_interval: HOUR }
 }
 
-/// Mean delays of all and of high-risk events: round-robin, square-root rule with known and with foreseen rates, learnt.
-fn delays(shape: Shape) -> [(f64, f64); 4] {
+/// The mean delays of all and of high-risk events: round-robin, square-root rule with known and with foreseen rates,
+/// and the daemon's schedule.
+fn delays(shape: TraceShape) -> [(f64, f64); 4] {
     let terms = terms(400, 20.0);
     let trace = trace(shape, 400, 24.0 * HOUR, 1.5 * HOUR, 7);
     contestants(&trace, &terms, 7).map(|mut policy| {
@@ -39,20 +41,20 @@ fn delays(shape: Shape) -> [(f64, f64); 4] {
 
 #[test]
 fn with_steady_rates_it_comes_close_to_the_rule_that_knows_them() {
-    let [(round_robin, _), (known, _), _, (learnt, _)] = delays(Shape::Dormant);
+    let [(round_robin, _), (known, _), _, (learnt, _)] = delays(TraceShape::Dormant);
     assert!(learnt < 1.25 * known, "{learnt:.0} s against {known:.0} s");
     assert!(2.5 * learnt < round_robin, "{learnt:.0} s against {round_robin:.0} s");
 }
 
 #[test]
 fn with_everybody_alike_it_is_round_robin() {
-    let [(round_robin, _), _, _, (learnt, _)] = delays(Shape::Uniform);
+    let [(round_robin, _), _, _, (learnt, _)] = delays(TraceShape::Uniform);
     assert!(learnt < 1.08 * round_robin, "{learnt:.0} s against {round_robin:.0} s");
 }
 
 #[test]
 fn an_attack_is_seen_far_sooner_than_with_the_rates_that_were_known() {
-    let [(_, round_robin_risk), (known, known_risk), _, (learnt, learnt_risk)] = delays(Shape::Attacks);
+    let [(_, round_robin_risk), (known, known_risk), _, (learnt, learnt_risk)] = delays(TraceShape::Attacks);
     assert!(learnt < 0.8 * known, "{learnt:.0} s against {known:.0} s");
     assert!(learnt_risk < 0.4 * known_risk, "{learnt_risk:.0} s against {known_risk:.0} s");
     assert!(learnt_risk < 0.5 * round_robin_risk, "{learnt_risk:.0} s against {round_robin_risk:.0} s");
@@ -60,14 +62,14 @@ fn an_attack_is_seen_far_sooner_than_with_the_rates_that_were_known() {
 
 #[test]
 fn rates_that_change_are_followed() {
-    let [_, (known, _), (foreseen, _), (learnt, _)] = delays(Shape::Shifting);
+    let [_, (known, _), (foreseen, _), (learnt, _)] = delays(TraceShape::Shifting);
     assert!(learnt < 0.7 * known, "{learnt:.0} s against {known:.0} s");
     assert!(learnt < 1.25 * foreseen, "{learnt:.0} s against {foreseen:.0} s");
 }
 
 #[test]
 fn nobody_gets_older_than_the_maximum_interval_while_the_budget_can_prevent_it() {
-    for (shape, round_minutes) in [(Shape::Dormant, 15.0), (Shape::Zipf, 30.0), (Shape::Attacks, 40.0)] {
+    for (shape, round_minutes) in [(TraceShape::Dormant, 15.0), (TraceShape::Zipf, 30.0), (TraceShape::Attacks, 40.0)] {
         let terms = terms(300, round_minutes);
         let trace = trace(shape, 300, 8.0 * HOUR, 1.5 * HOUR, 3);
         let delays = run(&trace, &terms, &mut Learnt::new(&trace, &terms));
@@ -79,7 +81,7 @@ fn nobody_gets_older_than_the_maximum_interval_while_the_budget_can_prevent_it()
 #[test]
 fn a_budget_that_is_too_small_delays_everybodys_round_to_its_double_at_most() {
     let terms = terms(300, 150.0);
-    let trace = trace(Shape::Dormant, 300, 24.0 * HOUR, 8.0 * HOUR, 3);
+    let trace = trace(TraceShape::Dormant, 300, 24.0 * HOUR, 8.0 * HOUR, 3);
     let delays = run(&trace, &terms, &mut Learnt::new(&trace, &terms));
     assert!(delays.oldest <= 2.0 * 150.0 * 60.0, "{:.0} s", delays.oldest);
     let round_robin = run(&trace, &terms, &mut RoundRobin::new(&trace));
@@ -89,7 +91,7 @@ fn a_budget_that_is_too_small_delays_everybodys_round_to_its_double_at_most() {
 #[test]
 fn the_same_reports_give_the_same_decisions() {
     let terms = terms(300, 20.0);
-    let trace = trace(Shape::Attacks, 300, 6.0 * HOUR, HOUR, 5);
+    let trace = trace(TraceShape::Attacks, 300, 6.0 * HOUR, HOUR, 5);
     let polls = || run(&trace, &terms, &mut Learnt::new(&trace, &terms)).polls;
     assert_eq!(polls(), polls());
 }
@@ -106,7 +108,7 @@ fn a_wave_of_sign_ups_leaves_those_who_were_known_before_half_of_the_calls() {
     join(&mut schedule, 0..ESTABLISHED, start);
     let mut polled: BTreeMap<u32, Instant> = BTreeMap::new();
     let (mut oldest, mut of_newcomers) = (Duration::ZERO, BTreeSet::new());
-    // A minute before they come, and as long as it takes to ask each of them: twice as long as it would without the others.
+    // The new users join after a minute. Polling each of them takes twice as long as it would without the others.
     let wave = start + seconds(60);
     let mut now = start;
     while of_newcomers.len() < NEWCOMERS as usize {
@@ -114,7 +116,7 @@ fn a_wave_of_sign_ups_leaves_those_who_were_known_before_half_of_the_calls() {
             join(&mut schedule, ESTABLISHED..ESTABLISHED + NEWCOMERS, now);
         }
         if let Some((user, lane)) = schedule.next(now, ALL) {
-            // A sign-up waits for its code, and is looked at.
+            // A sign-up waits for its code, and gets a look.
             let is_new = user.0 >= ESTABLISHED;
             let found = [FoundEvent { age: seconds(30), high_risk: false }];
             let next_look = is_new.then_some(now + seconds(60));
@@ -128,11 +130,11 @@ fn a_wave_of_sign_ups_leaves_those_who_were_known_before_half_of_the_calls() {
         now += call;
         assert!(now < wave + seconds(900), "{} were asked", of_newcomers.len());
     }
-    // They are due in bunches of five seconds, which take ten at half of the calls.
+    // They are due in groups of five seconds, which take ten seconds at half of the calls.
     assert!(oldest <= seconds(21), "{oldest:?}");
 }
 
-/// A schedule whose process ends in the middle, and what the next one knows.
+/// A schedule whose process ends in the middle, and the stored state for the next process.
 struct Restarted {
     schedule: Learnt,
     users: u32,
@@ -157,7 +159,7 @@ impl Policy for Restarted {
     fn next_at(&self, now: f64) -> f64 {
         self.schedule.next_at(now)
     }
-    fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64) {
+    fn ended(&mut self, user: u32, lane: Lane, report: &SimReport, now: f64) {
         self.schedule.ended(user, lane, report, now);
     }
 }
@@ -166,7 +168,7 @@ impl Policy for Restarted {
 fn what_was_learnt_outlives_a_restart() {
     let terms = terms(500, 40.0);
     let begin = 8.0 * HOUR;
-    let mut trace = trace(Shape::Dormant, 500, 10.0 * HOUR, 1.5 * HOUR, 11);
+    let mut trace = trace(TraceShape::Dormant, 500, 10.0 * HOUR, 1.5 * HOUR, 11);
     trace.measured.start = begin;
     let run = |mut policy: Box<dyn Policy>| -> (f64, BTreeMap<u32, u32>) {
         let delays: Delays = run(&trace, &terms, policy.as_mut());
@@ -187,7 +189,7 @@ fn what_was_learnt_outlives_a_restart() {
     let (forgetting, _) = run(restarted(false));
     assert!(remembering < 1.1 * undisturbed, "{remembering:.0} s against {undisturbed:.0} s");
     assert!(forgetting > 1.2 * undisturbed, "or the test could not tell: {forgetting:.0} s against {undisturbed:.0} s");
-    // And it asks the same users as often as before.
+    // The same users are polled as often as before.
     let moved: u32 = (0..500)
         .map(|user| {
             let count = |polls: &BTreeMap<u32, u32>| polls.get(&user).copied().unwrap_or(0);
@@ -217,7 +219,7 @@ fn backlog_has_a_quarter_of_the_calls_while_polls_wait_however_long_its_turns_ar
 
 #[test]
 fn a_decision_does_not_look_at_everybody_nor_at_every_pool() {
-    // Were it otherwise, this would take hours.
+    // With a slower algorithm this would take hours.
     const USERS: u32 = 50_000;
     const POOLS: u32 = 1_000;
     let start = Instant::now();
@@ -238,11 +240,11 @@ fn a_decision_does_not_look_at_everybody_nor_at_every_pool() {
     assert_eq!(seen.len(), 25_000, "everybody of the open pools had a turn");
 }
 
-/// What a model knows of a user.
+/// The model's knowledge of a user.
 #[derive(Clone, Copy, Debug)]
-struct Known {
+struct ModelUser {
     pool: u32,
-    /// Not to be chosen before.
+    /// The user may not be chosen earlier.
     not_before: Instant,
     waits: bool,
 }
@@ -254,7 +256,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
         let start = Instant::now();
         let mut now = start;
         let mut schedule = Schedule::new(INTERVALS);
-        let mut users: BTreeMap<UserSlot, Known> = BTreeMap::new();
+        let mut users: BTreeMap<UserSlot, ModelUser> = BTreeMap::new();
         let mut gone: BTreeSet<UserSlot> = BTreeSet::new();
         let mut turns: Vec<(UserSlot, Lane)> = vec![];
         let mut held = [start; 3];
@@ -266,7 +268,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
                     let taken = |user: &UserSlot| users.contains_key(user) || gone.contains(user);
                     let user = (0..).map(UserSlot).find(|user| !taken(user)).unwrap();
                     schedule.join(PoolSlot(pool), user, ActivityEstimate::UNKNOWN, now);
-                    users.insert(user, Known { pool, not_before: now, waits: true });
+                    users.insert(user, ModelUser { pool, not_before: now, waits: true });
                 }
                 1 if !users.is_empty() && rng.u8(0..4) == 0 => {
                     let user = *users.keys().nth(rng.usize(0..users.len())).unwrap();
@@ -282,7 +284,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
                 }
                 3..=11 if turns.len() < 16 => {
                     let choice = schedule.next(now, ALL);
-                    let ready = |known: &Known| known.waits && known.not_before <= now;
+                    let ready = |known: &ModelUser| known.waits && known.not_before <= now;
                     match choice {
                         Some((user, lane)) => {
                             let known = users.get_mut(&user).unwrap();
@@ -293,7 +295,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
                             turns.push((user, lane));
                         }
                         None => {
-                            let open = |known: &&Known| {
+                            let open = |known: &&ModelUser| {
                                 let pool = known.pool as usize;
                                 // A pool that was held may be waiting for its probe.
                                 held[pool] == start
@@ -335,7 +337,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
         for (user, lane) in turns {
             schedule.ended(user, lane, TurnEnded::Postponed, now);
         }
-        // Everybody who is left has a turn before long.
+        // Every remaining user has a turn before long.
         let mut waiting: BTreeSet<UserSlot> = users.keys().copied().collect();
         for _ in 0..2000 {
             now += seconds(5);
@@ -350,7 +352,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
     }
 }
 
-/// Polls of each of two users in an hour of a call every ten seconds, among 200 who do nothing.
+/// The polls of each of two users in an hour with a call every ten seconds, among 200 users without events.
 fn polls_of(first: &[FoundEvent], second: &[FoundEvent]) -> [usize; 2] {
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
@@ -417,9 +419,12 @@ fn a_stored_activity_that_is_damaged_is_no_activity() {
 
 #[test]
 fn the_delay_that_is_forecast_is_the_delay_that_comes() {
-    for (shape, users, round_minutes) in
-        [(Shape::Uniform, 300, 20.0), (Shape::Zipf, 400, 20.0), (Shape::Dormant, 400, 20.0), (Shape::Dormant, 400, 5.0)]
-    {
+    for (shape, users, round_minutes) in [
+        (TraceShape::Uniform, 300, 20.0),
+        (TraceShape::Zipf, 400, 20.0),
+        (TraceShape::Dormant, 400, 20.0),
+        (TraceShape::Dormant, 400, 5.0),
+    ] {
         let terms = terms(users, round_minutes);
         let mut trace = trace(shape, users, 24.0 * HOUR, 8.0 * HOUR, 7);
         trace.measured = 6.0 * HOUR..24.0 * HOUR;
@@ -443,10 +448,9 @@ fn what_to_expect_of_a_user_grows_with_the_time_since_its_answer_and_is_unknown_
         [60, 600, 1200].map(|later| schedule.expected(user, at + seconds(later)))
     };
     assert_eq!(turn(start, TurnEnded::Postponed), [None; 3]);
-    // Four an hour, for five hours.
+    // Four events per hour, for five hours.
     let found: Vec<_> = (0..20).map(|event| FoundEvent { age: seconds(300 + 900 * event), high_risk: true }).collect();
-    let [soon, later, last] =
-        turn(start, TurnEnded::Answered(PollAnswer { found: &found, ..NOTHING })).map(Option::unwrap);
+    let [soon, later, last] = turn(start, TurnEnded::Answered(PollAnswer { found: &found, ..NOTHING })).map(Option::unwrap);
     assert!((0.03..0.15).contains(&soon), "{soon} in a minute");
     assert!(
         (0.3..1.5).contains(&later) && later < last && last < 2.1 * later,
@@ -458,7 +462,7 @@ fn what_to_expect_of_a_user_grows_with_the_time_since_its_answer_and_is_unknown_
     assert!(again.is_some_and(|again| again > 0.0));
 }
 
-/// Bytes of an event as the simulated Cognito sends it, and of the rest of an answer's body.
+/// The bytes of an event as the simulated Cognito sends it, and of the rest of an answer's body.
 const EVENT_BYTES: f64 = 432.0;
 const BODY_BYTES: f64 = 92.0;
 
@@ -469,9 +473,10 @@ fn short_pages_hold_a_fraction_of_the_events_and_cost_next_to_no_calls() {
         "| trace | a round takes | polls | events a poll | with short pages | kB a poll | with short pages | calls |"
     );
     println!("|---|--:|--:|--:|--:|--:|--:|--:|");
-    // While the budget suffices for the objective, and while it is far from that and nobody knows what happened in hours.
+    // First with enough budget for the objective. Then with far too little, when hours pass between the polls of a
+    // user.
     for (round_minutes, least) in [(20.0, 4.0), (150.0, 3.0)] {
-        for shape in Shape::ALL {
+        for shape in TraceShape::ALL {
             let users = 200;
             let terms = terms(users, round_minutes);
             let trace = trace(shape, users, 24.0 * HOUR, 1.5 * terms.kept_interval(users as usize), 7);

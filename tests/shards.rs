@@ -1,5 +1,5 @@
-//! Several instances of the built binary, each with its share of one pool's users: together they follow everybody once and
-//! count every event once, and when their number changes what is counted is exactly what docs/sizing.md says.
+//! Several instances of the built binary, each with its share of one pool's users. Together they follow each user once
+//! and count each event once. When their number changes, the counts are exactly those of docs/sizing.md.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, Permissions};
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::shard::Shard;
-use cognito_auth_simulator::fault::{Fault, Misfortune};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use serde_json::Value;
 
 use crate::exporter::{Exporter, PATIENCE};
@@ -19,10 +19,11 @@ const POOL: &str = "eu-west-1_Shards";
 const EVENTS: &str = "cognito_auth_events_total";
 const HISTORY: &str = "cognito_auth_history_events_total";
 
-/// The users there are from the start.
+/// The number of users at the start.
 const USERS: usize = 48;
 
-/// The configuration of each of so many shards, with more of its pool or more sections. The rates are for all of them.
+/// The configuration of each of this many shards, with further lines for its pool or further sections. The rates are
+/// the total of all shards.
 fn config(shards: u32, more: &str) -> String {
     format!(
         "[poll]\nrequests_per_second = 600\nmin_interval = \"1s\"\nfirst_run = \"1h\"\n\
@@ -44,7 +45,7 @@ fn home(user: &str, shards: u32) -> u32 {
     (0..shards).find(|index| Shard::new(*index, shards).unwrap().holds(POOL, user)).unwrap()
 }
 
-/// A deployment of some shards, and everybody in its pool.
+/// A deployment of some shards, and all users of its pool.
 struct Deployment<'a> {
     env: &'a TestEnv,
     shards: Vec<Exporter>,
@@ -52,12 +53,12 @@ struct Deployment<'a> {
 }
 
 impl<'a> Deployment<'a> {
-    /// Starts so many shards, each with a state and a key of its own, and waits until each follows its share.
+    /// Starts this many shards, each with a state and a key of its own, and waits until each follows its share.
     fn start(env: &'a TestEnv, count: u32, more: &str, users: &BTreeSet<String>) -> Self {
         Self::start_while(env, count, more, users, |_| {})
     }
 
-    /// The same; something happens after their start, and most likely before anybody is listed.
+    /// The same, with an action after the start, which most likely precedes the first listing.
     fn start_while(
         env: &'a TestEnv,
         count: u32,
@@ -66,13 +67,13 @@ impl<'a> Deployment<'a> {
         happens: impl FnOnce(&Self),
     ) -> Self {
         env.reconfigure(&config(count, more));
-        let slow = Fault::new(Misfortune::Slow(Duration::from_secs(2))).on("ListUsers");
+        let slow = InjectedFault::new(FaultKind::Slow(Duration::from_secs(2))).on("ListUsers");
         let slow = env.simulation.world(|world| world.inject(slow));
         let shards = (0..count).map(|index| {
             let mut command = env.command();
             command.env("COGNITO_EXPORTER_STATE__PATH", env.path(&format!("state-{index}")));
             command.env("AWS_ACCESS_KEY_ID", format!("key-of-{index}"));
-            // As Kubernetes tells it, in every way that there is.
+            // Each way in which Kubernetes can pass the index.
             match index {
                 0 => command.env("POD_NAME", "exporter-0").env("HOSTNAME", "another-7"),
                 1 => command.env("HOSTNAME", "exporter-1"),
@@ -82,7 +83,7 @@ impl<'a> Deployment<'a> {
         });
         let started = Self { env, shards: shards.collect(), users: users.clone() };
         happens(&started);
-        env.simulation.world(|world| world.cure(slow));
+        env.simulation.world(|world| world.remove_fault(slow));
         for (index, shard) in (0..).zip(&started.shards) {
             let own = users.iter().filter(|user| home(user, count) == index).count();
             shard.until(&format!("{own} followed by {index}"), |scrape| {
@@ -93,18 +94,18 @@ impl<'a> Deployment<'a> {
         started
     }
 
-    /// A sign-in of everybody, now.
+    /// Adds a sign-in of every user, now.
     fn everybody_signs_in(&self) {
         self.env.simulation.world(|world| self.users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
     }
 
-    /// What a counter says, over all shards.
+    /// The sum of a counter over all shards.
     fn sum(&self, metric: &str) -> f64 {
         self.shards.iter().map(|shard| shard.scrape().sum(metric, &[])).sum()
     }
 
-    /// Waits until so many live and historical events were counted, and checks after two more polls of everybody that it
-    /// were no more.
+    /// Waits until this many live and historical events are counted. After two more polls of every user, checks that
+    /// there are no more.
     async fn counted(&self, live: usize, history: usize) {
         let deadline = Instant::now() + PATIENCE;
         let reached = |metric: &str, events: usize| self.sum(metric) > events as f64 - 0.5;
@@ -121,7 +122,7 @@ impl<'a> Deployment<'a> {
         assert_eq!(sums, [live, history], "live and history");
     }
 
-    /// Checks that each user is polled by the one shard whose it is.
+    /// Checks that only the shard of each user polls it.
     fn everybody_is_polled_by_one(&self) {
         let mut askers: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for call in self.env.reads(|call| call.pool.as_deref() == Some(POOL)) {
@@ -132,7 +133,7 @@ impl<'a> Deployment<'a> {
         assert_eq!(askers, self.users.iter().map(own).collect());
     }
 
-    /// Stops all shards; nobody was warned of anything.
+    /// Stops all shards, and checks that they logged no warning.
     fn stop(self) {
         for shard in self.shards {
             assert_eq!(said(&shard.log(), &["WARN"]), Vec::<String>::new());
@@ -142,7 +143,7 @@ impl<'a> Deployment<'a> {
 }
 
 fn populate(world: &mut World) -> BTreeSet<String> {
-    world.add_pool(Pool::new(POOL));
+    world.add_pool(SimulatedPool::new(POOL));
     let users: BTreeSet<_> = (0..USERS).map(name).collect();
     for user in &users {
         world.add_user_with(POOL, user, |user| user.created = UnixMillis(now().0 - 1000 * MINUTE));
@@ -150,7 +151,7 @@ fn populate(world: &mut World) -> BTreeSet<String> {
     users
 }
 
-/// How many users are of one share of so many.
+/// The number of users in one share of this many.
 fn share(users: &BTreeSet<String>, index: u32, count: u32) -> usize {
     users.iter().filter(|user| home(user, count) == index).count()
 }
@@ -160,7 +161,7 @@ async fn shards_count_every_event_once_and_a_change_leaves_uncounted_what_nobody
     changes_count_nothing_twice(["", "", ""]).await;
 }
 
-/// Who comes over is told by what is stored of it, and that lies under a name of another key until it is recognised.
+/// A moved user is recognised by its stored record, which is under a name of another key until then.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_change_repeats_nothing_of_users_known_by_hashes_under_a_key_that_changes_with_it() {
     let hashed = "[privacy]\nusername = \"hash\"\nhash_key_file = \"{directory}/key-";
@@ -169,7 +170,7 @@ async fn a_change_repeats_nothing_of_users_known_by_hashes_under_a_key_that_chan
     changes_count_nothing_twice([&first, &second, &second]).await;
 }
 
-/// Two shards become three and two again, with `more` of configuration each time.
+/// Two shards become three and then two again, with `more` configuration each time.
 async fn changes_count_nothing_twice(more: [&str; 3]) {
     let mut users = BTreeSet::new();
     let env = TestEnv::set(&config(2, ""), |world| users = populate(world)).await;
@@ -196,15 +197,15 @@ async fn changes_count_nothing_twice(more: [&str; 3]) {
     }
     two.stop();
 
-    // All of them sign in while nothing runs. Who stays with a ledger is counted; who moves has it in the history, with what
-    // the former shard had counted.
+    // Every user signs in while nothing runs. The events of a user that stays with its ledger are counted. A user that
+    // moves has them in the history, with the events that the former shard counted.
     env.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
-    // From the start on everything is counted, also what happens before its user is listed.
+    // From the start on every event is counted, also before its user is listed.
     let three = Deployment::start_while(&env, 3, more[1], &users, Deployment::everybody_signs_in);
     let (mut live, mut history) = (USERS + (USERS - moved) + USERS, 2 * moved);
     three.counted(live, history).await;
     three.everybody_is_polled_by_one();
-    // Of somebody who is born here, too.
+    // Events of a user that is created here are counted, too.
     let newborn = (0..).map(|number| format!("newborn-{number}")).find(|user| home(user, 3) == 2).unwrap();
     env.simulation.world(|world| world.add_user(POOL, &newborn));
     users.insert(newborn);
@@ -215,8 +216,8 @@ async fn changes_count_nothing_twice(more: [&str; 3]) {
     let of_third = three.shards[2].scrape();
     three.stop();
 
-    // Two again, on the ledgers that they had: what the third has counted is not counted again, also not of those whom the
-    // first two knew before, nor of the newborn. They have it as history.
+    // Two again, with their former ledgers. The events that the third shard counted are not counted again, neither
+    // those of users that the first two knew before, nor those of the new user. They are history.
     let two = Deployment::start_while(&env, 2, more[2], &users, Deployment::everybody_signs_in);
     live -= count(of_third.sum(EVENTS, &[]));
     live += USERS + 1;
@@ -227,7 +228,7 @@ async fn changes_count_nothing_twice(more: [&str; 3]) {
     two.everybody_is_polled_by_one();
     two.stop();
 
-    // Whatever came twice came under the same name.
+    // Each repeated record has the same uid.
     let uids: BTreeSet<_> = env.receiver.records().iter().map(|record| record.uid().to_owned()).collect();
     assert_eq!(uids.len(), env.truth(&[POOL]).len());
 }
@@ -249,11 +250,11 @@ async fn with_followed_since_a_change_loses_nothing_and_repeats_what_movers_did_
     env.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
     let since = format!("followed_since = \"{since}\"");
     let three = Deployment::start(&env, 3, &since, &users);
-    // What happened while nothing ran is counted; so is, again, what movers did after `since` and before the stop.
+    // Events of the downtime are counted. Events of moved users between `since` and the stop are counted again.
     three.counted(3 * USERS + moved, moved).await;
     three.stop();
 
-    // It may stay: a restart repeats nothing.
+    // `since` may stay in the configuration: a restart repeats nothing.
     let three = Deployment::start(&env, 3, &since, &users);
     three.everybody_signs_in();
     three.counted(4 * USERS + moved, moved).await;
@@ -265,14 +266,14 @@ async fn a_name_that_may_be_an_alias_waits_until_every_shard_has_met_everybody()
     let alias = (0..).map(|number| format!("alias-{number}@example.com")).find(|alias| home(alias, 2) == 0).unwrap();
     let user = (0..).map(|number| format!("person-{number}")).find(|user| home(user, 2) == 1).unwrap();
     let env = TestEnv::set("", |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user_with(POOL, &user, |user| user.set_attribute("email", &alias));
         world.add_to_group(POOL, "staff", &user);
     })
     .await;
     let pools = format!(r#"[{{"id": "{POOL}", "groups": ["staff"], "usernames": ["{alias}"]}}]"#);
     env.reconfigure(&config(2, ""));
-    let denied = env.simulation.world(|world| world.inject(Fault::access_denied().on("ListUsersInGroup")));
+    let denied = env.simulation.world(|world| world.inject(InjectedFault::access_denied().on("ListUsersInGroup")));
     let shards = [0, 1].map(|index| {
         let mut command = env.command();
         command.env("COGNITO_EXPORTER_STATE__PATH", env.path(&format!("state-{index}")));
@@ -286,7 +287,7 @@ async fn a_name_that_may_be_an_alias_waits_until_every_shard_has_met_everybody()
     env.until("two attempts each", |world| [0, 1].iter().all(|index| attempts(world, format!("key-of-{index}")) >= 2))
         .await;
     assert_eq!(env.polled(POOL), BTreeSet::new());
-    env.simulation.world(|world| world.cure(denied));
+    env.simulation.world(|world| world.remove_fault(denied));
     env.until_polled(POOL, &user, 2).await;
     assert_eq!(env.polled(POOL), BTreeSet::from([user]));
     for shard in shards {

@@ -1,4 +1,4 @@
-//! The simulated Cognito, as the real AWS client sees it.
+//! The simulated Cognito as seen by the real AWS client.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use aws_sdk_cognitoidentityprovider::operation::admin_list_user_auth_events::{
 };
 use aws_sdk_cognitoidentityprovider::types::AuthEventType;
 use cognito_auth_core::event::{AuthEvent, UnixMillis, Word};
-use cognito_auth_simulator::calls::Outcome;
-use cognito_auth_simulator::fault::{Fault, Misfortune};
+use cognito_auth_simulator::calls::CallResult;
+use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
 use cognito_auth_simulator::paging::{LastToken, TokenStyle};
 use cognito_auth_simulator::population::Population;
 use cognito_auth_simulator::quota::{Category, Quotas};
-use cognito_auth_simulator::world::{Pool, Role};
+use cognito_auth_simulator::world::{Role, SimulatedPool};
 use cognito_auth_simulator::{Options, Simulation};
 
 use crate::cognito;
@@ -23,18 +23,18 @@ use crate::cognito;
 const POOL: &str = "eu-west-1_Example";
 const NOW: UnixMillis = UnixMillis(1_750_000_000_000);
 
-/// A still world with one pool and one user, and a client of it.
+/// A world with a stopped clock, one pool and one user, and a client for it.
 async fn ada() -> (Simulation, Client) {
     let simulation = Simulation::start(Options::still(NOW)).await.unwrap();
     simulation.world(|world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, "ada");
     });
     let client = cognito::client(&simulation.url(), "eu-west-1", "AKIAEXAMPLE");
     (simulation, client)
 }
 
-/// `count` events of ada's, one a second, up to now.
+/// Adds `count` events of ada, one per second, up to now.
 fn live_through(simulation: &Simulation, count: i64) {
     simulation.world(|world| {
         for second in 0..count {
@@ -51,7 +51,7 @@ async fn page(client: &Client, token: Option<&str>) -> PageResult {
     call.set_next_token(token.map(str::to_owned)).send().await
 }
 
-/// The error's name, also where the SDK has no type for it.
+/// The error's name, also for errors without a type in the SDK.
 async fn error_of(client: &Client, token: Option<&str>) -> String {
     page(client, token).await.unwrap_err().code().unwrap_or("none").to_owned()
 }
@@ -224,7 +224,7 @@ async fn a_user_answers_to_sub_and_alias() {
 async fn the_quota_throttles_and_the_client_has_a_type_for_it() {
     let simulation = Simulation::start(Options { quotas: Quotas::documented(), ..Options::still(NOW) }).await.unwrap();
     simulation.world(|world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, "ada");
     });
     let client = cognito::client(&simulation.url(), "eu-west-1", "AKIAEXAMPLE");
@@ -354,7 +354,7 @@ async fn a_call_that_makes_users_billable_is_refused_and_remembered() {
     simulation.world(|world| {
         let call = world.calls().of("AdminGetUser").next().unwrap();
         assert_eq!((call.user.as_deref(), call.access_key.as_deref()), (Some("ada"), Some("AKIAEXAMPLE")));
-        assert_eq!(call.outcome, Outcome::Refused("UnknownOperationException".into()));
+        assert_eq!(call.outcome, CallResult::Refused("UnknownOperationException".into()));
     });
 }
 
@@ -363,34 +363,30 @@ async fn every_misfortune_reaches_the_client_and_passes() {
     let (simulation, client) = ada().await;
     live_through(&simulation, 3);
     for (fault, name) in [
-        (Fault::throttle(), "TooManyRequestsException"),
-        (Fault::internal_error(), "InternalErrorException"),
-        (Fault::access_denied(), "AccessDeniedException"),
-        (Fault::expired_token(), "ExpiredTokenException"),
-        (Fault::unrecognized_client(), "UnrecognizedClientException"),
+        (InjectedFault::throttle(), "TooManyRequestsException"),
+        (InjectedFault::internal_error(), "InternalErrorException"),
+        (InjectedFault::access_denied(), "AccessDeniedException"),
+        (InjectedFault::expired_token(), "ExpiredTokenException"),
+        (InjectedFault::unrecognized_client(), "UnrecognizedClientException"),
     ] {
         simulation.world(|world| world.inject(fault.times(1)));
         assert_eq!(error_of(&client, None).await, name);
     }
-    for misfortune in [
-        Misfortune::Reset,
-        Misfortune::CutJson,
-        Misfortune::CutConnection,
-        Misfortune::Html(502),
-        Misfortune::Html(200),
-    ] {
-        simulation.world(|world| world.inject(Fault::new(misfortune.clone()).times(1)));
+    for fault in
+        [FaultKind::Reset, FaultKind::CutJson, FaultKind::CutConnection, FaultKind::Html(502), FaultKind::Html(200)]
+    {
+        simulation.world(|world| world.inject(InjectedFault::new(fault.clone()).times(1)));
         let error = page(&client, None).await.unwrap_err();
-        assert!(!matches!(error, SdkError::TimeoutError(_)), "{misfortune:?}: {error:?}");
+        assert!(!matches!(error, SdkError::TimeoutError(_)), "{fault:?}: {error:?}");
     }
-    simulation.world(|world| world.inject(Fault::new(Misfortune::Slow(Duration::from_millis(1))).times(1)));
+    simulation.world(|world| world.inject(InjectedFault::new(FaultKind::Slow(Duration::from_millis(1))).times(1)));
     assert_eq!(page(&client, None).await.unwrap().auth_events().len(), 3);
 }
 
 #[tokio::test]
 async fn a_hanging_answer_ends_with_the_clients_patience_or_the_simulation() {
     let (simulation, client) = ada().await;
-    simulation.world(|world| world.inject(Misfortune::Hang));
+    simulation.world(|world| world.inject(FaultKind::Hang));
     let impatient = tokio::time::timeout(Duration::from_millis(50), page(&client, None)).await;
     assert!(impatient.is_err());
     let hanging = page(&client, None);
@@ -407,34 +403,34 @@ async fn pages_can_mislead() {
     let (simulation, client) = ada().await;
     live_through(&simulation, 150);
     let all = history_ids(&simulation);
-    let misled = async |misfortune: Misfortune, token: Option<String>| {
-        simulation.world(|world| world.inject(Fault::new(misfortune).times(1)));
+    let misled = async |fault: FaultKind, token: Option<String>| {
+        simulation.world(|world| world.inject(InjectedFault::new(fault).times(1)));
         let output = page(&client, token.as_deref()).await.unwrap();
         (ids(output.auth_events()), output.next_token().map(str::to_owned))
     };
     let first = page(&client, None).await.unwrap();
     let token = first.next_token().map(str::to_owned);
 
-    let (none, again) = misled(Misfortune::EmptyPage, None).await;
+    let (none, again) = misled(FaultKind::EmptyPage, None).await;
     assert!(none.is_empty());
     assert_eq!(ids(page(&client, again.as_deref()).await.unwrap().auth_events()), all[..60]);
-    let (none, again) = misled(Misfortune::EmptyPage, token.clone()).await;
+    let (none, again) = misled(FaultKind::EmptyPage, token.clone()).await;
     assert!(none.is_empty());
     assert_eq!(ids(page(&client, again.as_deref()).await.unwrap().auth_events()), all[60..120]);
 
-    let (events, same) = misled(Misfortune::RepeatToken, token.clone()).await;
+    let (events, same) = misled(FaultKind::RepeatToken, token.clone()).await;
     assert_eq!((events.as_slice(), &same), (&all[60..120], &token));
-    let (events, next) = misled(Misfortune::RepeatPage, token.clone()).await;
+    let (events, next) = misled(FaultKind::RepeatPage, token.clone()).await;
     assert_eq!((events.as_slice(), &next), (&all[..60], &token));
 
-    let (mut events, next) = misled(Misfortune::Shuffle, None).await;
+    let (mut events, next) = misled(FaultKind::Shuffle, None).await;
     assert_ne!(events, all[..60]);
     events.sort_unstable();
     let mut sorted = all[..60].to_vec();
     sorted.sort_unstable();
     assert_eq!((events, &next), (sorted, &token));
 
-    simulation.world(|world| world.inject(Fault::new(Misfortune::Huge).times(1)));
+    simulation.world(|world| world.inject(InjectedFault::new(FaultKind::Huge).times(1)));
     let huge = page(&client, None).await.unwrap();
     let device = huge.auth_events()[0].event_context_data().unwrap().device_name().unwrap();
     assert_eq!(device.len(), 100_000);
@@ -464,7 +460,7 @@ async fn a_population_lives_in_the_world_as_its_time_goes_on() {
     assert_eq!(users.users().len(), 21);
     simulation.enliven(population, Duration::from_millis(1));
     simulation.world(|world| world.advance(Duration::from_secs(60)));
-    // Sixty seconds make somebody sign up.
+    // Within sixty seconds a user signs up.
     simulation.until(|world| world.pool(POOL).unwrap().users().len() > 21).await;
     simulation.stop().await;
 }
@@ -484,9 +480,9 @@ async fn answers_carry_a_request_id_and_the_worlds_date() {
 
 const ROLE: &str = "arn:aws:iam::444455556666:role/reader";
 
-/// A client that acts as [`ROLE`].
+/// A client with the credentials of [`ROLE`].
 async fn assumed(simulation: &Simulation, external_id: &str) -> Client {
-    // Region and credentials are given, so that nothing is asked of the machine.
+    // Region and credentials are given, so that the SDK does not look for them on the machine.
     let sdk = aws_config::defaults(aws_config::BehaviorVersion::latest())
         .endpoint_url(simulation.url())
         .region(aws_config::Region::new("eu-west-1"))
@@ -513,12 +509,12 @@ async fn assumed(simulation: &Simulation, external_id: &str) -> Client {
 
 #[tokio::test]
 async fn a_role_opens_the_pools_of_its_account_and_no_others() {
-    // Credentials have a real expiry, which the client compares with its own clock.
+    // The real clock: credentials have a real expiry, which the client compares with its own clock.
     let simulation = Simulation::start(Options::default()).await.unwrap();
     simulation.world(|world| {
         world.home_account = Some("111122223333".into());
         world.add_role(Role { arn: ROLE.into(), external_id: Some("shibboleth".into()) });
-        let pool = world.add_pool(Pool::new(POOL));
+        let pool = world.add_pool(SimulatedPool::new(POOL));
         pool.account_id = "444455556666".into();
         world.add_user(POOL, "ada");
     });
@@ -528,7 +524,7 @@ async fn a_role_opens_the_pools_of_its_account_and_no_others() {
     let wrong = assumed(&simulation, "wrong").await;
     assert!(page(&wrong, None).await.is_err());
     let denied = simulation.world(|world| world.calls().of("AssumeRole").next().unwrap().outcome.clone());
-    assert_eq!(denied, Outcome::Refused("AccessDenied".into()));
+    assert_eq!(denied, CallResult::Refused("AccessDenied".into()));
 
     let right = assumed(&simulation, "shibboleth").await;
     assert!(page(&right, None).await.is_ok());

@@ -1,4 +1,4 @@
-//! The AWS adapter against the simulated Cognito and, for answers that no Cognito gives, against bytes on a socket.
+//! The AWS adapter against the simulated Cognito, and against a raw socket for answers that Cognito never gives.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
@@ -9,8 +9,8 @@ use cognito_auth_exporter::source::cognito::{Clients, Cognito, Connection};
 use cognito_auth_exporter::source::{
     CallOutcome, Listing, PageToken, PoolDescription, RefusalCause, SignInNames, Source as _, SourceError,
 };
-use cognito_auth_simulator::fault::{Fault, Misfortune, Refusal as Refused};
-use cognito_auth_simulator::world::{Pool, Role};
+use cognito_auth_simulator::fault::{AwsError, FaultKind, InjectedFault};
+use cognito_auth_simulator::world::{Role, SimulatedPool};
 use cognito_auth_simulator::{Options, Simulation};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -18,7 +18,7 @@ const POOL: &str = "eu-west-1_Example";
 const USER: &str = "ada-lovelace";
 const NOW: UnixMillis = UnixMillis(1_750_000_000_000);
 const PATIENCE: Duration = Duration::from_secs(20);
-/// For calls that are to end in vain.
+/// The timeout of calls that are expected to time out.
 const IMPATIENCE: Duration = Duration::from_millis(200);
 
 fn here() -> Connection {
@@ -32,14 +32,14 @@ fn source(url: &str, timeout: Duration) -> Cognito {
 async fn ada() -> (Simulation, Cognito) {
     let simulation = Simulation::start(Options::still(NOW)).await.unwrap();
     simulation.world(|world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, USER);
     });
     let source = source(&simulation.url(), PATIENCE);
     (simulation, source)
 }
 
-/// It is moved into each future around it, and into the task, at every turn.
+/// The future is moved into each future around it and into the task, for every turn.
 #[test]
 fn the_future_of_a_call_is_small() {
     let source = source("http://cognito.invalid", PATIENCE);
@@ -47,7 +47,7 @@ fn the_future_of_a_call_is_small() {
     assert!(bytes < 8 << 10, "{bytes} bytes");
 }
 
-/// The error without its text, as a word.
+/// The kind of an error, as a word.
 fn kind(error: &SourceError) -> String {
     match error {
         SourceError::Throttled(_) => "throttled".into(),
@@ -60,7 +60,7 @@ fn kind(error: &SourceError) -> String {
     }
 }
 
-/// Answers every connection with `response` (and, `trickling`, never ends it), until dropped.
+/// Answers every connection with `response`, until dropped. With `trickling`, the response never ends.
 struct Responder {
     url: String,
     task: tokio::task::JoinHandle<()>,
@@ -157,8 +157,8 @@ async fn every_error_of_the_service_is_cut_by_what_it_means() {
         ] {
             simulation.world(|world| {
                 world.prefixed_errors = prefixed;
-                let refusal = Refused { status, ..Refused::new(name, format!("Not for {USER}")) };
-                world.inject(Fault::from(refusal).times(1));
+                let refusal = AwsError { status, ..AwsError::new(name, format!("Not for {USER}")) };
+                world.inject(InjectedFault::from(refusal).times(1));
             });
             let error = source.page(USER, None, 60).await.unwrap_err();
             assert_eq!((kind(&error).as_str(), error.outcome()), (expected, outcome), "{name}");
@@ -212,7 +212,7 @@ async fn a_page_with_a_malformed_event_is_a_page() {
         (r#"{"EventId":"challenge","ChallengeResponses":[null]}"#, Some("challenge")),
         (r#"{"EventId":"half","EventContextData":{"City":"\ud83d"}}"#, Some("half")),
         ("7", None),
-        // Not malformed, and yet not what it seems: the SDK fills in what is missing.
+        // Well-formed but incomplete: the SDK fills in the missing members.
         (r#"{"EventId":"empty","EventFeedback":{"FeedbackValue":"Valid"}}"#, Some("empty")),
     ] {
         let page = format!(r#"{{"AuthEvents":[{malformed},{good}],"NextToken":"older"}}"#);
@@ -232,20 +232,16 @@ async fn a_page_with_a_malformed_event_is_a_page() {
 #[tokio::test]
 async fn what_is_no_answer_of_cognitos_passes() {
     let (simulation, source) = ada().await;
-    for misfortune in [
-        Misfortune::Reset,
-        Misfortune::CutJson,
-        Misfortune::CutConnection,
-        Misfortune::Html(502),
-        Misfortune::Html(200),
-    ] {
+    for fault in
+        [FaultKind::Reset, FaultKind::CutJson, FaultKind::CutConnection, FaultKind::Html(502), FaultKind::Html(200)]
+    {
         simulation.world(|world| {
             let event = world.sign_in(NOW);
             world.arrive(POOL, USER, &event);
-            world.inject(Fault::new(misfortune.clone()).times(1));
+            world.inject(InjectedFault::new(fault.clone()).times(1));
         });
         let error = source.page(USER, None, 60).await.unwrap_err();
-        assert_eq!(kind(&error), "passing", "{misfortune:?}: {error}");
+        assert_eq!(kind(&error), "passing", "{fault:?}: {error}");
         assert!(error.to_string().starts_with("AdminListUserAuthEvents: "), "{error}");
         assert!(!error.to_string().contains('<') && !error.to_string().contains("EventId"), "{error}");
     }
@@ -255,8 +251,8 @@ async fn what_is_no_answer_of_cognitos_passes() {
 async fn a_call_that_hangs_or_trickles_ends_in_time() {
     let simulation = Simulation::start(Options::still(NOW)).await.unwrap();
     simulation.world(|world| {
-        world.add_pool(Pool::new(POOL));
-        world.inject(Misfortune::Hang)
+        world.add_pool(SimulatedPool::new(POOL));
+        world.inject(FaultKind::Hang)
     });
     let head = b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n".to_vec();
     let trickle = Responder::start(head, true).await;
@@ -323,13 +319,13 @@ async fn an_endpoint_that_is_not_there_is_named_by_its_cause() {
 #[tokio::test]
 async fn nothing_is_tried_twice() {
     let (simulation, source) = ada().await;
-    simulation.world(|world| world.inject(Fault::throttle()));
+    simulation.world(|world| world.inject(InjectedFault::throttle()));
     source.page(USER, None, 60).await.unwrap_err();
     assert_eq!(simulation.world(|world| world.calls().total()), 1);
     let patient = Clients::simulated(simulation.url()).with_attempts(3);
     simulation.world(|world| {
-        world.cure_all();
-        world.inject(Fault::throttle().times(1));
+        world.remove_all_faults();
+        world.inject(InjectedFault::throttle().times(1));
     });
     patient.connect(POOL, here(), PATIENCE, Clock::manual(NOW)).page(USER, None, 60).await.unwrap();
     assert_eq!(simulation.world(|world| world.calls().total()), 3);
@@ -432,11 +428,11 @@ async fn a_pool_is_described() {
 async fn a_role_is_assumed_once_for_all_its_pools_and_again_for_another_external_id() {
     const ROLE: &str = "arn:aws:iam::444455556666:role/reader";
     const POOLS: [&str; 3] = ["eu-west-1_One", "eu-west-1_Two", "eu-west-1_Three"];
-    // In real time: the SDK goes by the machine's clock when it judges whether a session is over.
+    // In real time, because the SDK uses the machine's clock to check whether a session has expired.
     let simulation = Simulation::start(Options::default()).await.unwrap();
     simulation.world(|world| {
         for pool in POOLS {
-            world.add_pool(Pool::new(pool)).account_id = "444455556666".into();
+            world.add_pool(SimulatedPool::new(pool)).account_id = "444455556666".into();
         }
         world.add_role(Role { arn: ROLE.into(), external_id: Some("shibboleth".into()) });
     });
@@ -470,8 +466,8 @@ async fn an_sts_that_fails_for_now_is_no_refusal() {
     let role = Connection { role_arn: Some("arn:aws:iam::444455556666:role/reader".into()), ..here() };
     let source = Clients::simulated(simulation.url()).connect(POOL, role, PATIENCE, Clock::system());
     simulation.world(|world| {
-        let unavailable = Refused { status: 503, ..Refused::new("ServiceUnavailable", "later") };
-        world.inject(Fault::from(unavailable).on("AssumeRole"));
+        let unavailable = AwsError { status: 503, ..AwsError::new("ServiceUnavailable", "later") };
+        world.inject(InjectedFault::from(unavailable).on("AssumeRole"));
     });
     let error = source.describe().await.unwrap_err();
     assert_eq!(kind(&error), "passing", "{error}");

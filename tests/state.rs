@@ -1,5 +1,5 @@
-//! The state commands from a user's side: the built binary on the ledger of an exporter that is stopped, between runs of the
-//! exporter against a simulated Cognito; and killed at every write.
+//! The state commands from a user's side: the built binary on the ledger of a stopped exporter, between runs against a
+//! simulated Cognito, and killed at every write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use serde_json::Value;
 
 use crate::exporter;
@@ -20,7 +20,7 @@ use crate::test_env::{MINUTE, TestEnv, is, now, sign_ins};
 
 const POOL: &str = "eu-west-1_State";
 
-/// Quick; what happened before the test is history, and part of it is wanted.
+/// Fast polling. Events before the test are history, of which a part is exported.
 const CONFIG: &str = r#"
 [[pools]]
 id = "eu-west-1_State"
@@ -34,14 +34,14 @@ first_run = "2h"
 
 const HOUR: i64 = 60 * MINUTE;
 
-/// Everything is live.
+/// A configuration in which all events are live.
 fn live() -> String {
     CONFIG.replace("all_users", "followed_since = \"2020-01-01T00:00:00Z\"\nall_users")
 }
 
 /// Users with `events` events each, a minute apart.
 fn populate(world: &mut World, users: usize, events: i64) {
-    world.add_pool(Pool::new(POOL));
+    world.add_pool(SimulatedPool::new(POOL));
     for user in 0..users {
         let name = format!("user-{user}");
         world.add_user_with(POOL, &name, |user| user.created = UnixMillis(now().0 - 30 * HOUR));
@@ -57,7 +57,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// The output of a command that has to end with this code.
+/// The output of a command that must exit with this code.
 fn expecting(code: i32, output: Output) -> Output {
     assert_eq!(output.status.code(), Some(code), "{}{}", stdout(&output), stderr(&output));
     output
@@ -75,7 +75,7 @@ fn state(env: &TestEnv, arguments: &[&str]) -> Output {
     env.run(&[&["state"], arguments].concat())
 }
 
-/// The durable counters, as they are exposed.
+/// The durable counters, as exposed.
 fn durable(exporter: &Exporter) -> BTreeSet<String> {
     let metrics = exporter.get("/metrics");
     let durable = metrics.lines().filter(|line| line.starts_with("cognito_auth_") && line.contains("_total{"));
@@ -86,7 +86,7 @@ fn idle(scrape: &Scrape) -> bool {
     is(scrape, "cognito_exporter_outbox_records", &[], 0.0) && is(scrape, "cognito_exporter_catching_up", &[], 0.0)
 }
 
-/// Runs until this many events are counted, live and history, and delivered; answers the counters then.
+/// Runs until this many events are counted, live and history, and delivered. Returns the counters.
 fn run_until_counted(env: &TestEnv, live: f64, history: f64) -> BTreeSet<String> {
     let exporter = env.exporter();
     exporter.until("all counted and delivered", |scrape| {
@@ -99,7 +99,7 @@ fn run_until_counted(env: &TestEnv, live: f64, history: f64) -> BTreeSet<String>
     counted
 }
 
-/// How often each event came, by its id.
+/// How often each event was delivered, by its id.
 fn times_received(env: &TestEnv) -> BTreeMap<String, usize> {
     let mut times = BTreeMap::new();
     for record in env.receiver.records() {
@@ -111,7 +111,7 @@ fn times_received(env: &TestEnv) -> BTreeMap<String, usize> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rewind_delivers_again_and_counts_nothing_again() {
     let env = TestEnv::set(&live(), |world| populate(world, 3, 200)).await;
-    // More than an overlap, and more than a page, of which the older part is forgotten one by one.
+    // More than an overlap and more than a page. The older part is not remembered event by event.
     let before = run_until_counted(&env, 600.0, 0.0);
     assert!(times_received(&env).values().all(|times| *times == 1));
 
@@ -136,11 +136,11 @@ async fn a_rewind_delivers_again_and_counts_nothing_again() {
             expected.insert(event.id.unwrap(), if again { 2 } else { 1 });
         }
     }
-    // Something new lies in the rewound stretch, and is counted once.
+    // A new event within the rewound time is counted once.
     let old: BTreeSet<_> = expected.keys().cloned().collect();
     env.simulation.world(|world| sign_ins(world, POOL, "user-0", 5, UnixMillis(now().0 - 2 * MINUTE)));
     let new = env.simulation.world(|world| world.history(POOL, "user-0"));
-    // The poll that takes it comes first, so that it is known when the stretch is walked, and told again.
+    // It is delivered first by the poll that takes it, and again by the walk over the rewound time.
     expected.extend(new.into_iter().map(|event| event.id.unwrap()).filter(|id| !old.contains(id)).map(|id| (id, 2)));
     let coming = expected.values().sum::<usize>() - 600;
     assert!((250..=310).contains(&coming), "{coming}");
@@ -160,7 +160,7 @@ async fn a_rewind_delivers_again_and_counts_nothing_again() {
     assert!(is(&scrape, "cognito_exporter_fetched_events_total", &["result=\"new\""], 5.0), "{}", scrape.interesting());
     assert_eq!(times_received(&env), expected);
     assert!(exporter.stop().success());
-    // What is remembered one by one, or was never revised, is the same record again.
+    // An event that is remembered or was never revised gives the same record again.
     let uids: BTreeSet<_> = env.receiver.records().iter().map(|record| record.uid().to_owned()).collect();
     assert_eq!(uids.len(), expected.len());
     let show = ["show", "--user-pool-id", POOL, "--username", "user-0", "--output", "json"];
@@ -282,7 +282,7 @@ async fn verify_names_what_is_damaged_and_what_to_do_and_the_rest_is_sound() {
     expecting(0, state(&env, &["forget", "--user-pool-id", POOL, "--username", "user-1", "--yes"]));
     expecting(0, state(&env, &["verify"]));
 
-    // What everything hangs on: the other commands refuse the ledger, and it can be read nevertheless.
+    // The totals: the other commands refuse the ledger, but it can still be read.
     damage(&env, |key| key.starts_with(b"t/"));
     says(&expecting(1, state(&env, &["list"])), &["the ledger is damaged", "left in its place", "state verify"]);
     let found = expecting(1, state(&env, &["verify"]));
@@ -290,7 +290,7 @@ async fn verify_names_what_is_damaged_and_what_to_do_and_the_rest_is_sound() {
     says(&found, &["the ledger is damaged: a total", "puts a damaged ledger aside"]);
 }
 
-/// Flips a bit of every record whose key is wanted.
+/// Flips a bit of every record whose key is selected.
 fn damage(env: &TestEnv, wanted: impl Fn(&[u8]) -> bool) {
     let store = store::open(&env.ledger());
     for (key, value) in store.iter().map(Result::unwrap).filter(|(key, _)| wanted(key)).collect::<Vec<_>>() {
@@ -324,7 +324,7 @@ async fn a_bar_shows_on_a_terminal_unless_more_is_printed_there_meanwhile() {
     assert_eq!(stderr(&quiet), "every record is sound\n");
 }
 
-/// An export without the line that says when.
+/// An export without the line with its time.
 fn exported(env: &TestEnv) -> Vec<String> {
     let output = expecting(0, state(env, &["export"]));
     stdout(&output).lines().skip(1).filter(|line| line.starts_with("{\"record\":")).map(str::to_owned).collect()
@@ -333,7 +333,7 @@ fn exported(env: &TestEnv) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
     let env = TestEnv::set(&live(), |world| populate(world, 3, 100)).await;
-    // Some of it waits for delivery.
+    // Some of the records wait for delivery.
     env.receiver.answer_always(receiver::Reply::Code(tonic::Code::Unavailable, "later"));
     let exporter = env.exporter();
     exporter.until("all counted", |scrape| {
@@ -351,7 +351,7 @@ async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
     let path = env.path("export.jsonl");
     let path = path.to_str().unwrap();
 
-    // What is not whole, or not ours, changes nothing.
+    // An incomplete or foreign file changes nothing.
     let half: String = text.lines().take(20).map(|line| format!("{line}\n")).collect();
     let other = text.replacen("\"value\":\"A", "\"value\":\"B", 1);
     let newer = text.replacen("\"version\":1", "\"version\":2", 1);
@@ -376,7 +376,7 @@ async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
     let replaced = expecting(0, state(&env, &["import", path, "--yes"]));
     says(&replaced, &["imported: ", "ledger.replaced-1"]);
     assert_eq!(exported(&env), records);
-    // On another disk nothing has to be confirmed.
+    // On another disk nothing needs confirmation.
     fs::remove_dir_all(env.state()).unwrap();
     expecting(0, state(&env, &["import", path]));
     assert_eq!(exported(&env), records);
@@ -386,7 +386,7 @@ async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
     exporter.until("what waited delivered", |scrape| {
         is(scrape, "cognito_exporter_otlp_records_total", &["outcome=\"accepted\""], 300.0) && idle(scrape)
     });
-    // Everybody has been polled again.
+    // Every user has been polled again.
     env.forget_calls();
     exporter.until("everybody polled", |_| env.polled(POOL).len() == 3);
     assert_eq!(durable(&exporter), before);
@@ -409,13 +409,13 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// Whether strace may trace here.
+/// Whether strace can trace here.
 fn strace_works() -> bool {
     peers::has_that_says("strace", &["-qq", "-o", "/dev/null", "true"])
 }
 
-/// Runs a state command on a copy of the same state again and again, each time dying a step later, until it comes through;
-/// `check` is told what is exported after each death. `die` makes the command that dies at its n-th step.
+/// Runs a state command repeatedly on copies of the same state. Each run dies one step later, until the command
+/// succeeds. `check` receives the export after each death. `die` makes the command that dies at its n-th step.
 fn dying_everywhere(env: &TestEnv, arguments: &[&str], die: impl Fn(u32) -> Command, mut check: impl FnMut(&[String])) {
     let original = env.path("original");
     copy(&env.state(), &original);
@@ -430,7 +430,7 @@ fn dying_everywhere(env: &TestEnv, arguments: &[&str], die: impl Fn(u32) -> Comm
             assert!(step > 3, "it died {step} times");
             break;
         }
-        // Asked again it comes through, or finds that it had.
+        // A repeated command succeeds, or finds that the work is done.
         let again = state(env, arguments);
         assert!(again.status.success() || stderr(&again).contains("nothing is kept of a pool"), "{again:?}");
     }
@@ -470,7 +470,7 @@ async fn an_import_killed_anywhere_leaves_the_one_ledger_or_the_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rewind_or_a_forgetting_that_dies_anywhere_is_done_for_whole_users() {
-    // Three writes' worth.
+    // Enough for three writes.
     let env = TestEnv::set(&live(), |world| populate(world, 250, 1)).await;
     run_until_counted(&env, 250.0, 0.0);
     let listed = |exported: &[String]| exported.iter().filter(|line| line.contains("\"record\":\"user\"")).count();
@@ -497,6 +497,6 @@ async fn a_rewind_or_a_forgetting_that_dies_anywhere_is_done_for_whole_users() {
         copy(&original, &env.state());
     }
     assert_eq!(rewound, [0, 100, 200, 250].into());
-    // The pool goes last: as long as it is there, all of it can be asked again.
+    // The pool is removed last: while it exists, the command can be repeated.
     assert_eq!(left, [(0, false), (0, true), (50, true), (100, true), (150, true), (200, true), (250, true)].into());
 }

@@ -1,10 +1,10 @@
-//! The built binary is stopped in every state: it exits 0 within Kubernetes' patience, and nothing is lost. A second signal
-//! ends it at once, and nothing is lost either.
+//! The built binary is stopped in every state. It exits with 0 within Kubernetes' grace period, and nothing is lost. A
+//! second signal ends it at once, and nothing is lost either.
 
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test that cannot go on fails, and says how long a stop took"
+    reason = "a test that cannot go on fails, and the time of each stop is printed"
 )]
 
 use std::fs::File;
@@ -16,23 +16,23 @@ use std::time::{Duration, Instant};
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_exporter::config::StateConfig;
 use cognito_auth_exporter::ledger::{Ledger, OutboxState};
-use cognito_auth_simulator::fault::{Fault, Misfortune};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 
 use crate::exporter;
 use crate::exporter::{Exporter, Scrape};
 use crate::receiver::Reply;
 use crate::test_env::{MINUTE, READ, Terms, TestEnv, is, now, sign_ins};
 
-/// `terminationGracePeriodSeconds`, unless somebody sets it: then Kubernetes kills.
+/// The default of `terminationGracePeriodSeconds`. Afterwards Kubernetes kills the process.
 const KUBERNETES_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is said when something had to be cut.
+/// The log line when unfinished work was cut off.
 const CUT: &str = "not everything could be finished in time";
 
 const POOL: &str = "eu-west-1_Stopping";
 
-/// Quick, everything is live, and batches are small, so that there are many.
+/// Fast polling with all events live, and small batches, so that there are many.
 fn config(rest: &str) -> String {
     format!(
         "batch_size = 10\n{rest}\n\
@@ -43,7 +43,7 @@ fn config(rest: &str) -> String {
 
 async fn env(users: usize, events: i64, rest: &str) -> TestEnv {
     TestEnv::set(&config(rest), |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         for user in 0..users {
             let name = format!("user-{user}");
             world.add_user(POOL, &name);
@@ -53,14 +53,14 @@ async fn env(users: usize, events: i64, rest: &str) -> TestEnv {
     .await
 }
 
-/// An exporter with one setting changed.
+/// Starts an exporter with one changed setting.
 fn exporter_with(env: &TestEnv, variable: &str, value: &str) -> Exporter {
     let mut command = env.command();
     command.env(format!("COGNITO_EXPORTER_{variable}"), value);
     Exporter::started(command)
 }
 
-/// Something new happens to everybody.
+/// Adds new events for every user.
 fn go_on(env: &TestEnv, events: i64) {
     env.simulation.world(|world| {
         let names: Vec<_> = world.pool(POOL).unwrap().users().map(|user| user.username.clone()).collect();
@@ -68,11 +68,11 @@ fn go_on(env: &TestEnv, events: i64) {
     });
 }
 
-fn inject(env: &TestEnv, fault: Fault) {
+fn inject(env: &TestEnv, fault: InjectedFault) {
     env.simulation.world(|world| world.inject(fault));
 }
 
-/// Stops it well; gives what it said.
+/// Stops the exporter, checks its exit, and returns its log.
 fn stop(state: &str, mut exporter: Exporter, signal: &str) -> String {
     let began = Instant::now();
     exporter.signal(signal);
@@ -84,13 +84,13 @@ fn stop(state: &str, mut exporter: Exporter, signal: &str) -> String {
     exporter.log()
 }
 
-/// Stops it well, with nothing that had to be cut.
+/// Stops the exporter, and checks that no work was cut off.
 fn stop_without_a_cut(state: &str, exporter: Exporter) {
     let log = stop(state, exporter, "TERM");
     assert!(!log.contains(CUT), "{state}\n{log}");
 }
 
-/// What a stopped exporter has left in its outbox.
+/// The records in the outbox of a stopped exporter.
 async fn left(env: &TestEnv) -> OutboxState {
     let state = StateConfig { path: env.state(), ..StateConfig::default() };
     let ledger = Ledger::open(&state, now()).unwrap().ledger;
@@ -99,7 +99,7 @@ async fn left(env: &TestEnv) -> OutboxState {
     left
 }
 
-/// Starts it again: everything is there, once.
+/// Starts the exporter again, and checks that everything is delivered once.
 async fn nothing_is_lost(env: &TestEnv, terms: Terms) {
     let exporter = env.exporter();
     env.conserved_on(&exporter, &[POOL], terms).await;
@@ -137,9 +137,9 @@ async fn waiting_for_its_first_scrape() {
 #[tokio::test(flavor = "multi_thread")]
 async fn at_full_speed_with_a_willing_receiver_everything_committed_is_delivered() {
     let env = env(20, 150, "").await;
-    // Again and again, in the middle of the work.
+    // Repeatedly, while it works.
     for round in 1..=4 {
-        // Large batches: a machine that does much else at once has time for these, too.
+        // Large batches, so that a busy machine also has time for them.
         let exporter = exporter_with(&env, "OTLP__BATCH_SIZE", "100");
         exporter.until("some more", |scrape| taken(scrape) >= f64::from(round) * 600.0);
         stop_without_a_cut("walking long histories", exporter);
@@ -151,14 +151,14 @@ async fn at_full_speed_with_a_willing_receiver_everything_committed_is_delivered
 #[tokio::test(flavor = "multi_thread")]
 async fn while_pages_are_on_their_way_none_is_committed_that_nobody_delivers() {
     let env = env(20, 100, "").await;
-    inject(&env, Fault::new(Misfortune::Slow(Duration::from_secs(1))).on(READ));
+    inject(&env, InjectedFault::new(FaultKind::Slow(Duration::from_secs(1))).on(READ));
     for round in 1..=2 {
         let exporter = env.exporter();
         env.until("calls under way", |world| world.calls().count(READ) >= round * 16).await;
         stop_without_a_cut("source slow", exporter);
         assert_eq!(left(&env).await, OutboxState::default(), "round {round}");
     }
-    env.simulation.world(World::cure_all);
+    env.simulation.world(World::remove_all_faults);
     nothing_is_lost(&env, Terms::default()).await;
 }
 
@@ -166,7 +166,7 @@ async fn while_pages_are_on_their_way_none_is_committed_that_nobody_delivers() {
 async fn waiting_for_its_budget() {
     let env = env(1, 300, "").await;
     let exporter = exporter_with(&env, "POLL__REQUESTS_PER_SECOND", "0.1");
-    // The first call is a poll, the second goes on from there, and then its turn waits ten seconds for the third.
+    // The first call is a poll, the second continues it, and then its turn waits ten seconds for the third.
     exporter.until("the second page", |scrape| taken(scrape) > 60.5);
     stop_without_a_cut("waiting for its budget", exporter);
     nothing_is_lost(&env, Terms::default()).await;
@@ -175,43 +175,43 @@ async fn waiting_for_its_budget() {
 #[tokio::test(flavor = "multi_thread")]
 async fn while_the_source_hangs() {
     let env = env(20, 100, "").await;
-    inject(&env, Fault::new(Misfortune::Hang).on(READ).after(10));
-    // More calls than may be in flight: some wait for their turn to hang.
+    inject(&env, InjectedFault::new(FaultKind::Hang).on(READ).after(10));
+    // More calls than may be concurrent: some wait until others have ended, and then hang.
     let exporter = exporter_with(&env, "POLL__TIMEOUT", "60s");
     env.until("calls that hang", |world| world.calls().count(READ) >= 20).await;
     stop_without_a_cut("source hanging", exporter);
-    env.simulation.world(World::cure_all);
+    env.simulation.world(World::remove_all_faults);
     nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_a_listing_hangs_or_the_source_throttles() {
     let env = env(20, 100, "").await;
-    inject(&env, Fault::new(Misfortune::Hang).on("ListUsers"));
+    inject(&env, InjectedFault::new(FaultKind::Hang).on("ListUsers"));
     let exporter = exporter_with(&env, "POLL__TIMEOUT", "60s");
     env.until("a listing that hangs", |world| world.calls().count("ListUsers") > 0).await;
     stop_without_a_cut("listing hanging", exporter);
 
-    env.simulation.world(World::cure_all);
-    inject(&env, Fault::throttle().on(READ).after(10));
+    env.simulation.world(World::remove_all_faults);
+    inject(&env, InjectedFault::throttle().on(READ).after(10));
     let exporter = env.exporter();
     let throttled = ["outcome=\"throttled\""];
     exporter.until("throttles", |scrape| scrape.sum("cognito_exporter_api_requests_total", &throttled) > 3.5);
     stop_without_a_cut("source throttling", exporter);
 
-    env.simulation.world(World::cure_all);
+    env.simulation.world(World::remove_all_faults);
     nothing_is_lost(&env, Terms::default()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn starting_up_against_a_pool_that_cannot_be_described() {
     let env = env(3, 5, "").await;
-    for misfortune in [Misfortune::Hang, Misfortune::Reset] {
-        inject(&env, Fault::new(misfortune).on("DescribeUserPool"));
+    for fault in [FaultKind::Hang, FaultKind::Reset] {
+        inject(&env, InjectedFault::new(fault).on("DescribeUserPool"));
         let exporter = exporter_with(&env, "POLL__TIMEOUT", "60s");
         env.until("a question", |world| world.calls().count("DescribeUserPool") > 0).await;
         stop_without_a_cut("pool cannot be described", exporter);
-        env.simulation.world(World::cure_all);
+        env.simulation.world(World::remove_all_faults);
         env.forget_calls();
     }
     nothing_is_lost(&env, Terms::default()).await;
@@ -246,7 +246,7 @@ async fn while_the_receiver_hangs_and_at_once_by_a_second_signal() {
         exporter.until_said("a second signal exits at once");
         let began = Instant::now();
         exporter.signal(second);
-        // Only the second signal ends it with 1: the drain alone would have ended it with 0.
+        // Only the second signal ends it with 1. The drain alone would have ended it with 0.
         assert_eq!(exporter.ended().code(), Some(1), "{}", exporter.log());
         println!("second signal: ended in {:.2} s", began.elapsed().as_secs_f64());
     }
@@ -265,7 +265,7 @@ async fn while_the_receiver_is_slow_as_much_as_can_be_is_delivered() {
     assert!(log.contains(CUT), "200 records at 10 in 2 s are more than can be drained\n{log}");
     let (after, left) = (env.receiver.records().len(), left(&env).await.records);
     assert!(after > before, "{before} records before the stop, {after} after it");
-    // The batch in flight at the cut was kept, and its answer is lost: it comes again.
+    // The receiver kept the batch in flight at the cut, and its answer is lost. So it is sent again.
     assert!((200 - after as u64..=210 - after as u64).contains(&left), "{after} came, {left} are left");
     env.receiver.answer_always(Reply::Ok);
     nothing_is_lost(&env, Terms { repeats_max: 10, ..Terms::default() }).await;
@@ -280,7 +280,7 @@ async fn a_drain_can_be_watched_and_is_not_ready() {
     assert_eq!(exporter.ask("/readyz"), (200, "ok\n".to_owned()));
     exporter.signal("TERM");
     exporter.until_said("a second signal exits at once");
-    // It is announced before anything ends.
+    // Readiness changes before anything ends.
     while exporter.ask("/readyz") != (503, "stopping\n".to_owned()) {
         assert!(!exporter.log().contains(CUT), "{}", exporter.log());
     }
@@ -291,7 +291,7 @@ async fn a_drain_can_be_watched_and_is_not_ready() {
     assert_eq!((status, &json["ready"], &json["reason"]), (200, &false.into(), &"stopping".into()));
     assert_eq!(exporter.ask("/healthz").0, 200);
 
-    // The receiver comes to its senses: the drain goes on to its end.
+    // The receiver accepts records again, and the drain completes.
     env.receiver.answer_always(Reply::Ok);
     assert!(exporter.ended().success(), "{}", exporter.log());
     assert!(!exporter.log().contains(CUT), "{}", exporter.log());
@@ -307,7 +307,7 @@ async fn while_the_outbox_is_full() {
     let reason = ["reason=\"outbox_full\""];
     exporter.until("a full outbox", |scrape| is(scrape, "cognito_exporter_paused", &reason, 1.0));
     let waiting = exporter.scrape().sum("cognito_exporter_outbox_bytes", &[]);
-    // The pages in flight may go above the limit: 16 of 60 events.
+    // The open pages may exceed the limit: 16 with 60 events each.
     assert!(waiting < f64::from((1 << 20) + 16 * 60 * 1024), "{waiting} bytes");
     stop("outbox full", exporter, "TERM");
     env.receiver.start().await;
@@ -336,13 +336,13 @@ async fn while_the_ledger_fails_for_want_of_room() {
     nothing_is_lost(&env, Terms::default()).await;
 }
 
-/// A disk of a few megabytes in memory, mounted for a test.
+/// A tmpfs of a few megabytes, mounted for a test.
 struct SmallDisk(PathBuf);
 
 impl SmallDisk {
     const BYTES: u64 = 48 << 20;
 
-    /// Mounts it, where we may. In CI we have to.
+    /// Mounts it, if permitted. In CI it must be.
     fn mount(at: &Path) -> Option<Self> {
         std::fs::create_dir_all(at).unwrap();
         let size = format!("size={}", Self::BYTES);
@@ -371,7 +371,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a test that failed may have left an exporter behind that is about to be killed.
+        // A lazy unmount, because a failed test may leave an exporter that is about to be killed.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }

@@ -1,28 +1,28 @@
-//! The application's own calls come first: the built binary against the documented quotas, with an application that needs
-//! most of them. What the budget does over hours is played in virtual time in `src/budget/tests.rs`.
+//! Other applications have priority: the built binary against the documented quotas, beside an application that uses
+//! most of them. `src/budget/tests.rs` tests the budget over hours in virtual time.
 
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_simulator::calls::{Call, Outcome};
+use cognito_auth_simulator::calls::{Call, CallResult};
 use cognito_auth_simulator::quota::{Category, Quotas};
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 
 use crate::test_env::{MINUTE, READ, TestEnv, is, now, said, sign_ins};
 
 const POOL: &str = "eu-west-1_Busy";
 
-/// What the application calls of the 50 requests per second that the account has.
+/// The application's calls, of the account's 50 requests per second.
 const OTHERS_PER_SECOND: f64 = 40.0;
 
-/// What that leaves.
+/// The remaining calls.
 const ALLOWED_PER_SECOND: f64 = 10.0;
 
-/// Seconds in which the exporter may find out, and those in which it is measured.
+/// The seconds in which the exporter adapts, and those in which it is measured.
 const LEARNS: i64 = 10;
 const MEASURED: i64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_exporter_that_may_have_less_than_its_budget_finds_out_uses_it_and_loses_nothing() {
-    // More work than the account has calls, at five times what it may have.
+    // More work than the account has calls, with a configured rate of five times the remaining calls.
     let config = format!(
         "[[pools]]\nid = {POOL:?}\nall_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n\
          [poll]\nrequests_per_second = 50\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n"
@@ -30,7 +30,7 @@ async fn an_exporter_that_may_have_less_than_its_budget_finds_out_uses_it_and_lo
     let env = TestEnv::set(&config, |world| {
         *world.quotas() = Quotas::documented();
         world.quotas().set_other_calls_per_second(Category::UserResourceRead, OTHERS_PER_SECOND);
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         for user in 0..60 {
             world.add_user(POOL, &format!("user-{user}"));
             sign_ins(world, POOL, &format!("user-{user}"), 2, UnixMillis(now().0 - MINUTE));
@@ -50,7 +50,7 @@ async fn an_exporter_that_may_have_less_than_its_budget_finds_out_uses_it_and_lo
         env.simulation.world(|world| (span(world).unwrap().0, world.quotas().other_calls_refused()));
     let measured =
         |call: &Call| ((begin.0 + LEARNS * 1000)..(begin.0 + (LEARNS + MEASURED) * 1000)).contains(&call.at.0);
-    let throttled = |call: &&Call| call.outcome == Outcome::Refused("TooManyRequestsException".to_owned());
+    let throttled = |call: &&Call| call.outcome == CallResult::Refused("TooManyRequestsException".to_owned());
     let (all, adapted) = (env.reads(|_| true), env.reads(measured));
     let [in_all, after] =
         [&all, &adapted].map(|calls| calls.iter().filter(throttled).count() as f64 / calls.len() as f64);
@@ -67,7 +67,7 @@ async fn an_exporter_that_may_have_less_than_its_budget_finds_out_uses_it_and_lo
     );
     assert!(in_all < 0.1, "{in_all}");
     assert!(after < 0.05, "{after}");
-    // A little more than is allowed where the bucket had something left.
+    // Slightly more than the remaining calls if the bucket was not empty.
     assert!((0.9..1.2).contains(&used), "{used}");
 
     let scrape = exporter.scrape();

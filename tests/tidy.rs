@@ -1,9 +1,10 @@
-//! Style that a compiler does not check: which module may know which, and what a file looks like.
+//! Style that a compiler does not check: the allowed imports between modules, and the form of a file.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is pure beside the core: no runtime, no I/O, no clock, no logging, and of this crate only what is pure itself or a port.
+/// Pure modules outside the core: no runtime, no I/O, no clock, no logging. Of this crate they import only pure modules
+/// and ports.
 const PURE: &[&str] = &[
     "poller/history_progress",
     "poller/health",
@@ -16,10 +17,10 @@ const PURE: &[&str] = &[
     "targets/listing_pass",
 ];
 
-/// Traits and plain data between the core and the outside; pure but for the futures in their signatures.
+/// Traits and plain data between the core and the outside. They are pure except for the futures in their signatures.
 const PORTS: &[&str] = &["sink", "source"];
 
-/// What pure code may not name. Of the core the compiler checks the crates, and this list the standard library.
+/// Names that pure code may not use. In the core the compiler checks the crates, and this list the standard library.
 const IMPURE: &[&str] = &[
     "tokio",
     "tracing",
@@ -37,7 +38,7 @@ const IMPURE: &[&str] = &[
     "println!",
 ];
 
-/// The adapters, and who besides themselves may know them.
+/// The adapters, and the modules that may import each of them.
 const ADAPTERS: &[(&str, &[&str])] = &[
     ("source::cognito", &["app", "cli"]),
     ("sink::otlp", &["app", "cli"]),
@@ -47,7 +48,7 @@ const ADAPTERS: &[(&str, &[&str])] = &[
     ("cognito_auth_simulator", &["cli"]),
 ];
 
-/// Crates that one module keeps to itself.
+/// Crates that only one module may use.
 const KEPT: &[(&str, &str)] = &[
     ("sled::", "ledger"),
     ("prometheus::", "metrics"),
@@ -55,21 +56,22 @@ const KEPT: &[(&str, &str)] = &[
     ("aws_sdk_cognitoidentityprovider", "source"),
 ];
 
-struct Source {
-    /// Path below `src` without `.rs`, such as `sink/otlp`; of the other packages with their folder, such as `crates/core/walk`.
+struct SourceFile {
+    /// The path below `src` without `.rs`, such as `sink/otlp`. For the other packages it includes the folder, such as
+    /// `crates/core/walk`.
     module: String,
-    /// The code in front of the tests, without comments.
+    /// The code before the tests, without comments.
     code: String,
     text: String,
 }
 
-impl Source {
+impl SourceFile {
     fn within(&self, module: &str) -> bool {
         self.module == module || self.module.strip_prefix(module).is_some_and(|rest| rest.starts_with('/'))
     }
 }
 
-fn sources() -> Vec<Source> {
+fn sources() -> Vec<SourceFile> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files = vec![];
     for folder in ["src", "crates/core/src", "crates/simulator/src"] {
@@ -84,7 +86,7 @@ fn sources() -> Vec<Source> {
             Err(_) => module.iter().filter(|folder| *folder != "src").collect(),
         };
         let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap_or_default();
-        Source {
+        SourceFile {
             module: module.to_str().unwrap().to_owned(),
             code: code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n"),
             text,
@@ -104,7 +106,7 @@ fn gather(folder: &Path, files: &mut Vec<PathBuf>) {
     }
 }
 
-/// Fails with every finding at once.
+/// Fails with all findings at once.
 fn none(findings: &[String]) {
     assert!(findings.is_empty(), "\n{}", findings.join("\n"));
 }
@@ -112,7 +114,7 @@ fn none(findings: &[String]) {
 #[test]
 fn every_file_says_what_it_is_and_none_is_called_mod() {
     let mut findings = vec![];
-    for Source { module, text, .. } in sources() {
+    for SourceFile { module, text, .. } in sources() {
         if !text.starts_with("//! ") {
             findings.push(format!("{module}: does not begin with a `//!` that says what it is"));
         }
@@ -126,7 +128,7 @@ fn every_file_says_what_it_is_and_none_is_called_mod() {
 #[test]
 fn a_lint_is_expected_with_a_reason_and_never_just_allowed() {
     let mut findings = vec![];
-    for Source { module, code, .. } in sources() {
+    for SourceFile { module, code, .. } in sources() {
         if code.contains("#[allow(") || code.contains("#![allow(") {
             findings.push(format!("{module}: #[expect(.., reason = \"..\")] in place of #[allow(..)]"));
         }

@@ -1,14 +1,14 @@
 //! A model of one user's history and of everything that may happen to a walk through it.
 //!
-//! proptest makes up a life (events, ties, late arrivals, outcomes, feedback, tokens of four kinds that die, polls and
-//! backlog cut or crashed at any step, short pages, commits that are lost) and drives the real walk and cursor through it.
-//! Events are odd, too: dated far ahead or far behind or not at all, with a date that moves, or shown twice, with two dates
-//! and in two states. The local clock may be hours wrong either way, and may jump.
+//! proptest generates a sequence of steps (events, ties, late arrivals, outcomes, feedback, tokens of four kinds that
+//! expire, polls and backlog cut or crashed at any step, short pages, lost commits) and applies them to the real walk
+//! and cursor. Some events are odd: dated far ahead, far behind or not at all, with a date that moves, or shown twice
+//! with two dates and in two states. The local clock may be hours wrong either way, and may jump.
 //!
-//! After every step: nothing counted twice, no state told twice, no outcome taken back, revisions in sequence, bounds kept, no
-//! watermark ahead of the service's time, and a short page that was enough told all that a full one tells. At the end, when
-//! the service has told everything: nothing missing, every outcome known, every unfinished event closed once, nothing more to
-//! tell; and what was rewound was told again.
+//! After every step: nothing is counted twice, no state is told twice, no outcome is taken back, revisions are in
+//! sequence, bounds hold, no watermark is ahead of the service's time, and a short page that was enough told all that a
+//! full one tells. At the end, when the service has shown everything: nothing is missing, every outcome is known, every
+//! unfinished event was closed once, nothing more is told, and rewound events were told again.
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_wrap, reason = "a test")]
 
@@ -26,15 +26,15 @@ use crate::long;
 
 const MINUTE: i64 = 60_000;
 const OVERLAP: i64 = 20 * MINUTE;
-/// Longer than the overlap, as a sign-up's: a watched event sinks below the watermark.
+/// Longer than the overlap, as for a sign-up, so that a watched event sinks below the watermark.
 const SETTLE: i64 = 45 * MINUTE;
 const START: i64 = 1_000_000 * MINUTE;
 const HOUR: i64 = 60 * MINUTE;
-/// So far that no case ever gets there.
+/// So far ahead that no case gets there.
 const FAR_AHEAD: i64 = 24_000 * HOUR;
-/// Older than anybody wants.
+/// Older than any wanted event.
 const FAR_BEHIND: i64 = -2 * START;
-/// As [`Cursor::DATE_DRIFT`].
+/// The same as [`Cursor::DATE_DRIFT`].
 const DRIFT: i64 = MINUTE;
 
 fn rules() -> Rules {
@@ -43,29 +43,29 @@ fn rules() -> Rules {
     Rules { overlap: millis(OVERLAP), settle: millis(SETTLE), followed_since: None }
 }
 
-/// How the service's tokens behave.
+/// The kind of the service's tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Tokens {
-    /// `id#time`: go on below that event, wherever it is now.
+    /// `id#time`: the page continues below that event, wherever it is now.
     Key,
-    /// A place counted from the top: arrivals shift the pages.
+    /// A position counted from the newest event. Arrivals shift the pages.
     Offset,
-    /// As `Key`, but every token dies when the operation says so.
+    /// As `Key`, but every token expires when the operation says so.
     Opaque,
-    /// A number of pages to skip: with pages of another size it leads elsewhere.
+    /// A number of pages to skip. With another page size it leads elsewhere.
     Pages,
 }
 
-/// What is odd about an event.
+/// How an event is odd.
 #[derive(Clone, Debug, PartialEq)]
 enum Odd {
     Nothing,
-    /// Its date is so far off.
+    /// Its date is wrong by this much.
     Dated(i64),
     Undated,
-    /// Its date moves by so much when it ends, or goes.
+    /// Its date moves by this much when it ends, or disappears.
     Moves(Option<i64>),
-    /// It is shown a second time, dated so far off or not at all; as it is, or as one that has ended.
+    /// It is shown a second time, with a date wrong by this much or without a date; unchanged, or as an ended event.
     Twice {
         off: Option<i64>,
         ended: bool,
@@ -77,7 +77,7 @@ struct Happening {
     id: usize,
     time: i64,
     visible_at: i64,
-    /// When it leaves InProgress, if it ever began there; None: it never does.
+    /// When it leaves InProgress. None: it never was in progress. Some(None): it never leaves it.
     in_progress_until: Option<Option<i64>>,
     feedback_at: Option<i64>,
     odd: Odd,
@@ -104,14 +104,14 @@ impl Happening {
         1 + usize::from(matches!(self.odd, Odd::Twice { .. }))
     }
 
-    /// Every date that it may be shown with.
+    /// All dates that it may be shown with.
     fn dates(&self) -> Vec<Option<i64>> {
         let moments = [i64::MIN, i64::MAX].into_iter();
         moments.flat_map(|now| (0..self.copies()).map(move |copy| self.date(copy, now))).collect()
     }
 
-    /// Newest first; events of one millisecond in an order of the service's own.
-    fn place(&self, copy: usize, now: i64) -> Place {
+    /// Newest first; events of one millisecond in the service's own order.
+    fn place(&self, copy: usize, now: i64) -> PlaceKey {
         (Reverse(self.date(copy, now).unwrap_or(self.time)), (self.id * 7919) % 104_729, copy)
     }
 
@@ -133,35 +133,35 @@ impl Happening {
     }
 }
 
-type Place = (Reverse<i64>, usize, usize);
+type PlaceKey = (Reverse<i64>, usize, usize);
 
-/// What was logged and counted of one event: the durable side of the commits.
+/// The logged and counted state of one event: the durable result of the commits.
 #[derive(Clone, Debug, Default)]
-struct Account {
+struct ModelAccount {
     first_sights: u32,
     live: bool,
     unfinished: u32,
     revisions: u32,
     told: BTreeMap<MutableDigest, u32>,
     last_in_progress: bool,
-    /// The number of the commit that told of it last.
+    /// The number of the last commit that told it.
     told_in: u64,
 }
 
-/// What was taken when the cursor was rewound, and is to be told by a later commit.
+/// An event that was taken before the cursor was rewound, and must be told by a later commit.
 struct Rewound {
     taken: BTreeSet<String>,
     commits: u64,
 }
 
-struct World {
+struct WalkModel {
     now: i64,
     tokens: Tokens,
     full_page: usize,
     history: Vec<Happening>,
     /// The ledger: replaced as a whole by a commit, untouched by a crash.
     cursor: Cursor,
-    accounts: BTreeMap<String, Account>,
+    accounts: BTreeMap<String, ModelAccount>,
     commits: u64,
     findings: usize,
     rewound: Vec<Rewound>,
@@ -170,47 +170,47 @@ struct World {
     joined_ahead: bool,
     /// Whether the local clock may jump.
     jumps: bool,
-    /// What is waited for is waited for by the local clock: one that jumps ends a wait too soon.
+    /// Waits use the local clock, so a clock that jumps ends a wait too soon.
     clock_jumped: bool,
 }
 
-/// By what clocks pages are read.
+/// The clocks when a page is read.
 #[derive(Clone, Copy, Debug)]
 struct Clocks {
-    /// How far the local one is ahead of the service's.
+    /// How far the local clock is ahead of the service's.
     local: i64,
-    /// Whether the service says what time it is.
+    /// Whether the service sends its time.
     served: bool,
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum ModelStep {
     /// The local clock is set.
     Clock {
         local: i64,
     },
-    /// Events happen, each some time after the one before; a tie when zero.
+    /// Events happen, each this long after the one before; zero is a tie.
     Happen {
         events: Vec<Arrival>,
     },
     Wait {
         minutes: i64,
     },
-    /// A user's turn: events that its first page may hold, pages at most, crash before the commit of a page, arrivals between
-    /// pages.
+    /// A turn of the user: the size of its first page, the most pages, the page before whose commit it crashes, and
+    /// arrivals between pages.
     Turn {
         first_page: usize,
         pages_max: u32,
         crash_at: Option<u32>,
         between: Vec<Arrival>,
     },
-    /// A turn in the lane for backlog; the token may have died.
+    /// A turn for backlog. The token may have expired.
     Backlog {
         pages_max: u32,
         crash_at: Option<u32>,
         token_died: bool,
     },
-    /// An operator wants the last minutes logged again.
+    /// An operator rewinds the last minutes.
     Rewind {
         minutes: i64,
     },
@@ -225,9 +225,9 @@ struct Arrival {
     odd: Odd,
 }
 
-impl World {
+impl WalkModel {
     fn new(tokens: Tokens, full_page: usize, history_from: i64, clocks: Clocks, jumps: bool) -> Self {
-        // It joins by the local clock, and learns at its first poll how far that is ahead.
+        // It joins by the local clock, and learns at its first poll how far that clock is ahead.
         let ahead = clocks.local.max(0);
         Self {
             now: START,
@@ -270,14 +270,14 @@ impl World {
             odd: match &arrival.odd {
                 // A clock that jumps may end the wait, so that the event is forgotten before its date moves far.
                 Odd::Moves(off) if self.jumps && off.is_none_or(|off| off.abs() > DRIFT) => Odd::Nothing,
-                // By tokens that count, the events below move up across the edge of a page, and no walk can tell.
+                // With tokens that count, the events below move up across the edge of a page, and no walk can tell.
                 Odd::Moves(Some(..0)) if matches!(self.tokens, Tokens::Offset | Tokens::Pages) => Odd::Nothing,
                 odd => odd.clone(),
             },
         });
     }
 
-    fn visible(&self) -> Vec<(Place, &Happening)> {
+    fn visible(&self) -> Vec<(PlaceKey, &Happening)> {
         let visible = self.history.iter().filter(|event| event.visible_at <= self.now);
         let mut visible: Vec<_> = visible
             .flat_map(|event| (0..event.copies()).map(move |copy| (event.place(copy, self.now), event)))
@@ -322,8 +322,8 @@ impl World {
         self.history[id.parse::<usize>().unwrap()].odd == Odd::Nothing
     }
 
-    /// One turn of the poller, as poller/turn.rs does it, but that any page from the top may be short; a crash drops what was
-    /// not committed.
+    /// One turn of the poller, as in poller/turn.rs, but any page from the top may be short. A crash drops uncommitted
+    /// pages.
     fn turn(&mut self, mut walk: Walk, first_page: usize, pages_max: u32, crash_at: Option<u32>, between: &[Arrival]) {
         let mut between = between.iter();
         let mut size = if walk.token().is_none() { first_page.min(self.full_page) } else { self.full_page };
@@ -357,7 +357,7 @@ impl World {
         }
     }
 
-    /// What a full page would have told in the place of a short one that ends the walk.
+    /// Checks a short page that ends the walk against the full page in its place.
     fn check_the_short_page(&self, walk: &Walk, short: &Page) {
         let full = self.page(None, self.full_page);
         if !full.events.iter().skip(short.events.len()).all(|event| self.is_plain(event)) {
@@ -416,7 +416,7 @@ impl World {
         self.findings += taken.findings.len();
         for again in &taken.again {
             let is_plain = self.is_plain(&again.event);
-            // Older than anybody wanted, it may not have been told before.
+            // An event older than wanted may not have been told before.
             let Some(account) = self.accounts.get_mut(again.event.id.as_ref().unwrap()) else {
                 let is_older = again.event.creation_date < Some(UnixMillis(START));
                 assert!(is_older || !is_plain, "told again before it was counted");
@@ -427,27 +427,27 @@ impl World {
             assert!(again.revision <= account.revisions);
             account.told_in = self.commits + 1;
         }
-        // The model's events differ only in what the facts hold, so an unfinished one is found by being in progress:
-        // count them; which they are is checked at the end.
+        // The model's events differ only in what the facts contain. So an unfinished event is found by being in
+        // progress: count them here, and check their identity at the end.
         let unfinished = self.accounts.entry("unfinished".into()).or_default();
         unfinished.unfinished += u32::try_from(taken.unfinished.len()).unwrap();
         self.cursor = cursor;
         self.commits += 1;
     }
 
-    fn step(&mut self, step: &Step) {
+    fn step(&mut self, step: &ModelStep) {
         match step {
-            Step::Happen { events } => events.iter().for_each(|arrival| self.happen(arrival)),
-            Step::Wait { minutes } => self.now += minutes * MINUTE,
-            Step::Turn { first_page, pages_max, crash_at, between } => {
+            ModelStep::Happen { events } => events.iter().for_each(|arrival| self.happen(arrival)),
+            ModelStep::Wait { minutes } => self.now += minutes * MINUTE,
+            ModelStep::Turn { first_page, pages_max, crash_at, between } => {
                 let walk = Walk::begin(&self.cursor, self.local());
                 self.turn(walk, *first_page, *pages_max, *crash_at, between);
             }
-            Step::Backlog { pages_max, crash_at, token_died } => {
+            ModelStep::Backlog { pages_max, crash_at, token_died } => {
                 self.backlog(*pages_max, *crash_at, *token_died || self.tokens == Tokens::Opaque);
             }
-            Step::Rewind { minutes } => self.rewind(*minutes),
-            Step::Clock { local } => {
+            ModelStep::Rewind { minutes } => self.rewind(*minutes),
+            ModelStep::Clock { local } => {
                 if self.clocks.served {
                     self.clock_jumped |= self.clocks.local != *local;
                     self.clocks.local = *local;
@@ -456,14 +456,14 @@ impl World {
         }
     }
 
-    /// Lets the service tell everything, and the walks end.
+    /// Lets the service show everything, and completes the walks.
     fn come_to_rest(&mut self) {
         self.now += OVERLAP + SETTLE;
         for _ in 0..4 {
             self.read_everything();
             self.now += 6 * MINUTE;
         }
-        // What is dated ahead is waited for from its first sight on.
+        // An event dated ahead is waited for from its first sight on.
         while self.cursor.next_look().is_some() {
             self.now += 6 * MINUTE;
             assert!(self.now < START + 500 * HOUR, "every watch ends");
@@ -491,9 +491,9 @@ impl World {
         for event in &self.history {
             let told = self.accounts.get(&format!("event-{}", event.id));
             let dates = event.dates();
-            // Without a date it has its place where it happened.
+            // An event without a date has the place of its time.
             let is_wanted = |date: &Option<i64>| date.unwrap_or(event.time) >= oldest_wanted;
-            // What joined by a clock that was ahead is known to the second.
+            // An event that joined by a clock that was ahead is known to the second.
             let is_close = |date: &i64| {
                 [oldest_wanted, START].into_iter().any(|edge| (-1000..0).contains(&date.saturating_sub(edge)))
             };
@@ -505,7 +505,7 @@ impl World {
                 continue;
             }
             let Some(told) = told else {
-                // One that was still to be read in an open walk may have moved above it.
+                // An event that was still to be read in an open walk may have moved above it.
                 let moved_up = matches!(event.odd, Odd::Moves(Some(off)) if off > 0);
                 assert!(moved_up || !dates.iter().all(is_wanted), "missed: {event:?}");
                 continue;
@@ -518,14 +518,14 @@ impl World {
             }
             let waits_for_ever = event.in_progress_until == Some(None);
             let has_ended = !waits_for_ever || matches!(event.odd, Odd::Twice { ended: true, .. });
-            // Nobody looks for what has no place.
+            // No walk looks for an event without a place.
             let is_certain = dates.iter().all(|date| date.is_some() && is_wanted(date)) && !self.clock_jumped;
             if is_certain {
                 assert_eq!(told.last_in_progress, !has_ended, "the outcome is known: {event:?}");
             }
             if told.live && event.in_progress_until.is_some() {
                 let is_unfinished = waits_for_ever && is_certain && !has_ended;
-                // One that moves above a poll that is between two pages is missed by it; its outcome comes with the next.
+                // A poll between two pages misses an event that moves above it. Its outcome comes with the next poll.
                 let may_be = waits_for_ever || !is_certain || matches!(event.odd, Odd::Moves(_));
                 unfinished_live =
                     unfinished_live.start() + u32::from(is_unfinished)..=unfinished_live.end() + u32::from(may_be);
@@ -571,7 +571,7 @@ fn odd() -> impl Strategy<Value = Odd> {
     ]
 }
 
-/// Where the service does not say what time it is, a local clock that is ahead cannot be told from events dated behind.
+/// Without the service's time, a local clock that is ahead cannot be told from events dated behind.
 fn clocks() -> impl Strategy<Value = Clocks> {
     let clocks = |local, served| Just(Clocks { local, served });
     prop_oneof![
@@ -583,24 +583,24 @@ fn clocks() -> impl Strategy<Value = Clocks> {
     ]
 }
 
-fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = ModelStep> {
     let crash = || prop_oneof![3 => Just(None), 1 => (0..10u32).prop_map(Some)];
     prop_oneof![
-        4 => proptest::collection::vec(arrival(), 1..4).prop_map(|events| Step::Happen { events }),
-        1 => proptest::collection::vec(arrival(), 5..20).prop_map(|events| Step::Happen { events }),
-        3 => (1..12i64).prop_map(|minutes| Step::Wait { minutes }),
-        1 => Just(Step::Wait { minutes: 90 }),
+        4 => proptest::collection::vec(arrival(), 1..4).prop_map(|events| ModelStep::Happen { events }),
+        1 => proptest::collection::vec(arrival(), 5..20).prop_map(|events| ModelStep::Happen { events }),
+        3 => (1..12i64).prop_map(|minutes| ModelStep::Wait { minutes }),
+        1 => Just(ModelStep::Wait { minutes: 90 }),
         5 => (1..14usize, 1..6u32, crash(), proptest::collection::vec(arrival(), 0..3)).prop_map(
-            |(first_page, pages_max, crash_at, between)| Step::Turn { first_page, pages_max, crash_at, between }
+            |(first_page, pages_max, crash_at, between)| ModelStep::Turn { first_page, pages_max, crash_at, between }
         ),
         3 => (1..6u32, crash(), any::<bool>())
-            .prop_map(|(pages_max, crash_at, token_died)| Step::Backlog { pages_max, crash_at, token_died }),
-        1 => prop_oneof![0..150i64, Just(100_000)].prop_map(|minutes| Step::Rewind { minutes }),
-        1 => prop_oneof![Just(0), Just(5 * HOUR), Just(-5 * HOUR)].prop_map(|local| Step::Clock { local }),
+            .prop_map(|(pages_max, crash_at, token_died)| ModelStep::Backlog { pages_max, crash_at, token_died }),
+        1 => prop_oneof![0..150i64, Just(100_000)].prop_map(|minutes| ModelStep::Rewind { minutes }),
+        1 => prop_oneof![Just(0), Just(5 * HOUR), Just(-5 * HOUR)].prop_map(|local| ModelStep::Clock { local }),
     ]
 }
 
-/// Each takes about 10 ms.
+/// Each case takes about 10 ms.
 fn cases() -> u32 {
     if long::is_thorough() { 3000 } else { 1000 }
 }
@@ -618,17 +618,17 @@ proptest! {
         jumps in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..45),
     ) {
-        let mut world = World::new(tokens, full_page, history_from, clocks, jumps);
+        let mut world = WalkModel::new(tokens, full_page, history_from, clocks, jumps);
         world.now = START - 90 * MINUTE;
         for arrival in &past {
             world.happen(arrival);
         }
         world.now = world.now.max(START);
         if clocks.local > 0 {
-            world.step(&Step::Turn { first_page: full_page, pages_max: 1, crash_at: None, between: vec![] });
+            world.step(&ModelStep::Turn { first_page: full_page, pages_max: 1, crash_at: None, between: vec![] });
         }
         for step in &steps {
-            if jumps || !matches!(step, Step::Clock { .. }) {
+            if jumps || !matches!(step, ModelStep::Clock { .. }) {
                 world.step(step);
             }
         }

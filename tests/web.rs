@@ -1,5 +1,5 @@
-//! TLS and authentication as real clients meet them: curl and Prometheus against the server, and the server while its
-//! certificates and users change.
+//! TLS and authentication as real clients use them: curl and Prometheus against the server, while its certificates and
+//! users change.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -12,7 +12,7 @@ use cognito_auth_exporter::http::{HttpServer, Router, Scrapes, Web};
 use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle};
 use cognito_auth_exporter::metrics::Metrics;
 use cognito_auth_exporter::status::StatusBoard;
-use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::world::SimulatedPool;
 use cognito_auth_simulator::{Options, Simulation};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use tempfile::TempDir;
@@ -24,12 +24,13 @@ use crate::exporter::{Exporter, PATIENCE};
 use crate::peers;
 use crate::prometheus::Server;
 
-/// The cheapest there is.
+/// The lowest bcrypt cost.
 const COST: u32 = 4;
 
 const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 
-/// A folder with an authority `ca.pem`, a server's certificate for `localhost`, a client's, and one of another authority.
+/// A folder with an authority `ca.pem`, a server certificate for `localhost`, a client certificate, and one of another
+/// authority.
 fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let issuer = authority(folder.path(), "ca.pem");
@@ -65,14 +66,14 @@ fn users(pairs: &[(&str, &str)]) -> String {
 }
 
 /// A server that runs beside the test.
-struct World {
+struct WebServer {
     address: SocketAddr,
     folder: TempDir,
     web: Web,
     lifecycle: Lifecycle,
 }
 
-impl World {
+impl WebServer {
     async fn new(text: &str) -> Self {
         Self::within(folder(), text).await
     }
@@ -98,7 +99,7 @@ impl World {
         Self { address, folder, web, lifecycle }
     }
 
-    /// Asks for a path as curl does; answers the status, 000 where the connection came to nothing, and head and body.
+    /// Requests a path with curl. Returns the status (000 without a connection), and head and body.
     fn curl(&self, scheme: &str, path: &str, arguments: &[&str]) -> (String, String) {
         let port = self.address.port();
         let output = Command::new("curl")
@@ -118,7 +119,7 @@ impl World {
         self.curl("https", "/metrics", arguments).0
     }
 
-    /// Waits until asking with these arguments is answered with this status.
+    /// Waits until a request with these arguments has this status.
     async fn until(&self, status: &str, arguments: &[&str]) {
         let deadline = Instant::now() + PATIENCE;
         while self.status(arguments) != status {
@@ -137,7 +138,7 @@ async fn curl_is_served_over_tls_by_who_the_certificate_says() {
     if !peers::has("curl") {
         return;
     }
-    let world = World::new(TLS).await;
+    let world = WebServer::new(TLS).await;
     let (status, answer) = world.curl("https", "/metrics", &[]);
     assert_eq!(status, "200", "{answer}");
     assert!(answer.contains("cognito_exporter_build_info"));
@@ -155,12 +156,12 @@ async fn versions_and_ciphers_are_those_that_were_chosen() {
     if !peers::has("curl") {
         return;
     }
-    let world = World::new(&format!("{TLS}  min_version: TLS13\n  curve_preferences: [CurveP256]\n")).await;
+    let world = WebServer::new(&format!("{TLS}  min_version: TLS13\n  curve_preferences: [CurveP256]\n")).await;
     assert_eq!(world.status(&[]), "200");
     assert_eq!(world.status(&["--tls-max", "1.2"]), "000");
     assert_eq!(world.status(&["--curves", "X25519"]), "000");
     let one = "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384";
-    let world = World::new(&format!("{TLS}  max_version: TLS12\n  cipher_suites: [{one}]\n")).await;
+    let world = WebServer::new(&format!("{TLS}  max_version: TLS12\n  cipher_suites: [{one}]\n")).await;
     assert_eq!(world.status(&["--ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384"]), "200");
     assert_eq!(world.status(&["--ciphers", "ECDHE-ECDSA-AES128-GCM-SHA256"]), "000");
     assert_eq!(world.status(&["--tlsv1.3"]), "000");
@@ -174,9 +175,9 @@ async fn a_client_without_a_certificate_of_our_authority_is_sent_away() {
     let ours = ["--cert", "client.pem", "--key", "client.key"];
     let strange = ["--cert", "stranger.pem", "--key", "stranger.key"];
     let asked = |kind: &str| format!("{TLS}  client_auth_type: {kind}\n  client_ca_file: ca.pem\n");
-    let world = World::new(&asked("RequireAndVerifyClientCert")).await;
+    let world = WebServer::new(&asked("RequireAndVerifyClientCert")).await;
     assert_eq!([world.status(&ours), world.status(&strange), world.status(&[])], ["200", "000", "000"]);
-    let world = World::new(&asked("VerifyClientCertIfGiven")).await;
+    let world = WebServer::new(&asked("VerifyClientCertIfGiven")).await;
     assert_eq!([world.status(&ours), world.status(&strange), world.status(&[])], ["200", "000", "200"]);
 }
 
@@ -188,7 +189,7 @@ async fn every_path_asks_for_a_password_and_headers_go_with_every_answer() {
     let headers = "http_server_config:\n  http2: false\n  headers:\n    Strict-Transport-Security: max-age=60\n    \
                    X-Frame-Options: deny\n    Content-Security-Policy: \"\"\n";
     let world =
-        World::new(&format!("{TLS}{headers}{}", users(&[("prometheus", "s:cret ü"), ("ann", "her own")]))).await;
+        WebServer::new(&format!("{TLS}{headers}{}", users(&[("prometheus", "s:cret ü"), ("ann", "her own")]))).await;
     for path in ["/", "/status", "/metrics", "/livez", "/healthz", "/readyz", "/nothing"] {
         let (status, answer) = world.curl("https", path, &[]);
         assert_eq!(status, "401", "{path}");
@@ -210,7 +211,7 @@ async fn a_new_certificate_and_another_password_come_into_force_and_broken_files
     if !peers::has("curl") {
         return;
     }
-    let world = World::new(&format!("{TLS}{}", users(&[("ann", "first")]))).await;
+    let world = WebServer::new(&format!("{TLS}{}", users(&[("ann", "first")]))).await;
     assert_eq!(world.status(&["--user", "ann:first"]), "200");
     let issuer = authority(world.folder.path(), "new-ca.pem");
     issue(&issuer, world.folder.path(), "server", "localhost");
@@ -236,7 +237,7 @@ async fn a_new_certificate_and_another_password_come_into_force_and_broken_files
 #[tokio::test(flavor = "multi_thread")]
 async fn who_may_no_longer_ask_may_not_on_an_open_connection_either() {
     let folder = folder();
-    let world = World::within(folder, &users(&[("ann", "first")])).await;
+    let world = WebServer::within(folder, &users(&[("ann", "first")])).await;
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     let mut ask = async || {
         use tokio::io::AsyncWriteExt as _;
@@ -278,7 +279,7 @@ async fn a_reload_never_removes_tls_client_certificates_or_passwords() {
         assert!(load(to).allows(&load(from)).is_ok(), "more protection is always welcome");
     }
     assert!(load(&whole).allows(&Web::default()).is_err());
-    // A reload by itself goes the same way.
+    // An automatic reload does the same.
     let web = load(&whole);
     std::fs::write(&file, "{}\n").unwrap();
     web.look();
@@ -290,7 +291,8 @@ async fn guesses_without_a_password_use_up_nobodys_requests() {
     if !peers::has("curl") {
         return;
     }
-    let world = World::new(&format!("rate_limit:\n  interval: 1h\n  burst: 2\n{}", users(&[("ann", "first")]))).await;
+    let world =
+        WebServer::new(&format!("rate_limit:\n  interval: 1h\n  burst: 2\n{}", users(&[("ann", "first")]))).await;
     let status = |arguments: &[&str]| world.curl("http", "/metrics", arguments).0;
     (0..3).for_each(|_| assert_eq!(status(&["--user", "ann:wrong"]), "401"));
     (0..3).for_each(|_| assert_eq!(status(&[]), "401"));
@@ -303,7 +305,7 @@ async fn a_crowd_that_never_finishes_its_handshakes_keeps_nobody_from_the_metric
     if !peers::has("curl") {
         return;
     }
-    let world = World::new(TLS).await;
+    let world = WebServer::new(TLS).await;
     let mut crowd = vec![];
     for number in 0..300_usize {
         let stream = TcpStream::connect(world.address).await.unwrap();
@@ -315,10 +317,10 @@ async fn a_crowd_that_never_finishes_its_handshakes_keeps_nobody_from_the_metric
     }
 }
 
-/// Time is paused and runs on by itself as soon as nothing else can happen: it is the server that ends this.
+/// The runtime's clock is paused and advances by itself as soon as every task waits. The server ends the handshake.
 #[tokio::test(start_paused = true)]
 async fn a_handshake_that_never_ends_is_cut() {
-    let world = World::new(TLS).await;
+    let world = WebServer::new(TLS).await;
     let mut stream = TcpStream::connect(world.address).await.unwrap();
     let began = tokio::time::Instant::now();
     let _ = stream.read_to_end(&mut vec![]).await;
@@ -331,12 +333,12 @@ async fn more_requests_than_the_limit_are_told_to_wait() {
     if !peers::has("curl") {
         return;
     }
-    let world = World::new("rate_limit:\n  interval: 1h\n  burst: 2\n").await;
+    let world = WebServer::new("rate_limit:\n  interval: 1h\n  burst: 2\n").await;
     let status = || world.curl("http", "/metrics", &[]).0;
     assert_eq!([status(), status(), status()], ["200", "200", "429"]);
 }
 
-/// Waits until a Prometheus says of its target what it is to say.
+/// Waits until the condition holds for the target in Prometheus.
 fn until(prometheus: &Server, what: &str, is_so: impl Fn(&str, &str) -> bool) {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -360,7 +362,7 @@ async fn prometheus_scrapes_the_built_exporter_with_a_certificate_and_a_password
     std::fs::write(folder.path().join("web.yml"), web).unwrap();
     let simulation = Simulation::start(Options::default()).await.unwrap();
     simulation.world(|world| {
-        world.add_pool(Pool::new("eu-west-1_Web1"));
+        world.add_pool(SimulatedPool::new("eu-west-1_Web1"));
     });
     let text = "[[pools]]\nid = \"eu-west-1_Web1\"\nall_users = true\n";
     let config = exporter::configure(folder.path(), text);
@@ -383,7 +385,7 @@ async fn prometheus_scrapes_the_built_exporter_with_a_certificate_and_a_password
     assert!(!exporter.log().contains("secret"));
 }
 
-/// What is wrong with a web configuration.
+/// The error for a web configuration.
 fn wrong(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.yml");

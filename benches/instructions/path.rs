@@ -1,8 +1,8 @@
-//! The path itself, on one thread, under a fixed load: a function for each part that is counted.
+//! The path of an event, on one thread, under a fixed load: a function for each counted part.
 //!
-//! The pages are real JSON behind the SDK's own decoder; there is no socket in front of it, no TLS, and time stands still. The
-//! ledger is a real one. It writes in a thread of its own, of which only the filling of a batch is counted: what sled
-//! does with it, and when, differs from run to run. The receiver is a thread, too, and is not counted.
+//! The pages are real JSON for the SDK's own decoder. There is no socket and no TLS, and the clock is stopped. The
+//! ledger is a real one. It writes in a thread of its own, of which only the filling of a batch is counted: sled's work
+//! differs from run to run. The receiver is a thread that is not counted.
 
 use std::collections::HashMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -51,23 +51,23 @@ const MINUTE: i64 = 60_000;
 
 /// Users, each with the same history of two pages.
 const USERS: usize = 20;
-/// Events of a history, 20 minutes apart: a few lie within the overlap.
+/// Events of a history, 20 minutes apart. A few are within the overlap.
 const EVENTS: usize = 120;
 /// Polls of each user that find nothing.
 const ROUNDS: usize = 5;
 
-/// How long an answer may take: valgrind is slow.
+/// The longest wait for an answer: valgrind is slow.
 const PATIENCE: Duration = Duration::from_mins(10);
 
-/// New events that the schedule expects of each of these: a round of 20 minutes at an event an hour or so.
+/// New events that the schedule expects of each user: a round of 20 minutes at about an event per hour.
 const EXPECTED: f64 = 0.3;
 
-/// Events that are taken, and delivered.
+/// The number of events that are taken and delivered.
 pub(crate) const NEW_EVENTS: usize = USERS * EVENTS;
-/// Polls with nothing new.
+/// The number of polls without a new event.
 pub(crate) const EMPTY_POLLS: usize = USERS * ROUNDS;
 
-/// The program's parts on the path, put together for one thread.
+/// The program's parts on the path, assembled for one thread.
 pub(crate) struct Path {
     runtime: Runtime,
     means: Means,
@@ -94,7 +94,7 @@ impl Path {
         metrics.add_pool(&identity);
         let clock = Clock::manual(NOW);
         let connection = Connection { region: REGION.into(), profile: None, role_arn: None, external_id: None };
-        let clients = Clients::simulated_through(History::of_everybody().into_shared());
+        let clients = Clients::simulated_through(HistoryService::of_everybody().into_shared());
         let source = clients.connect(POOL, connection, PATIENCE, clock.clone());
         let unlimited = || RateLimiter::new(1e9);
         let pool = Pool {
@@ -116,13 +116,13 @@ impl Path {
         Self { runtime, means, pool, receiver: accept_everything(), _directory: directory }
     }
 
-    /// Does a part of the work, and is what valgrind counts.
+    /// Runs a part of the work. Valgrind counts this function.
     #[inline(never)]
     pub(crate) fn counted(&self, part: impl Future<Output = ()>) {
         self.runtime.block_on(part);
     }
 
-    /// Enrols everybody. One user more goes all the way, so that what is made once has been made.
+    /// Enrols all users. One extra user takes the whole path first, so that one-time work is done.
     pub(crate) async fn prepare(&self) {
         let (ledger, metrics) = (&self.means.ledger, self.means.metrics.clone());
         ledger.show_totals(move |pool_id, totals| metrics.totals(pool_id, totals)).await.unwrap();
@@ -138,21 +138,21 @@ impl Path {
         self.deliver().await;
     }
 
-    /// Everybody's history: pages to turns, turns to the outbox.
+    /// Reads the history of all users: from pages to turns, from turns to the outbox.
     pub(crate) async fn catch_up(&self) {
         for user in 0..USERS {
             self.take_history(user).await;
         }
     }
 
-    /// Everybody again and again, with nothing new.
+    /// Polls all users repeatedly, without new events.
     pub(crate) async fn poll_in_vain(&self) {
         for user in (0..USERS).cycle().take(EMPTY_POLLS) {
             self.poll(user).await;
         }
     }
 
-    /// The outbox to the receiver, as the delivery task does it when the process stops: all that is there.
+    /// Delivers the outbox to the receiver, as the delivery task does at a stop: all records.
     pub(crate) async fn deliver(&self) {
         let ledger = &self.means.ledger;
         let config =
@@ -166,7 +166,7 @@ impl Path {
         assert_eq!(ledger.outbox_state().records, 0, "all is delivered");
     }
 
-    /// A first poll, and what it leaves to the lane for backlog.
+    /// A first poll, and then the rest of the history as backlog.
     async fn take_history(&self, user: usize) {
         let waiting = || self.means.ledger.outbox_state().records;
         let before = waiting();
@@ -193,15 +193,16 @@ fn username(user: usize) -> String {
     format!("c0ffee00-1111-4222-8333-{user:012}")
 }
 
-/// A Cognito of which every user has the same history, as an HTTP client of the SDK. Renders a page when it is first asked for.
+/// A Cognito in which every user has the same history, as an HTTP client of the SDK. A page is rendered at its first
+/// request.
 #[derive(Clone, Debug)]
-struct History {
+struct HistoryService {
     /// Newest first.
     events: Arc<[String]>,
     pages: Arc<Mutex<HashMap<(usize, usize), Bytes>>>,
 }
 
-impl History {
+impl HistoryService {
     fn of_everybody() -> Self {
         let events = (0..EVENTS).map(|number| event_json(&event(number))).collect();
         Self { events, pages: Arc::default() }
@@ -217,7 +218,7 @@ impl History {
     }
 }
 
-impl HttpConnector for History {
+impl HttpConnector for HistoryService {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let body = std::str::from_utf8(request.body().bytes().unwrap()).unwrap();
         let number = |member: &str| -> Option<usize> {
@@ -232,13 +233,13 @@ impl HttpConnector for History {
     }
 }
 
-impl HttpClient for History {
+impl HttpClient for HistoryService {
     fn http_connector(&self, _: &HttpConnectorSettings, _: &RuntimeComponents) -> SharedHttpConnector {
         self.clone().into_shared()
     }
 }
 
-/// An event of a history, the newest being number 0: most pass without risk, some fail, few are suspicious.
+/// An event of a history; the newest has number 0. Most pass without risk, some fail, few are suspicious.
 fn event(number: usize) -> AuthEvent {
     fn word<V: Vocabulary>(text: &str) -> Option<Word<V>> {
         Some(Word::parse(text))
@@ -271,7 +272,7 @@ fn event(number: usize) -> AuthEvent {
     }
 }
 
-/// A receiver in a thread of its own that reads requests and takes what they hold; answers its URL.
+/// A receiver in its own thread that reads requests and accepts their records. Returns its URL.
 fn accept_everything() -> String {
     fn serve(connection: &TcpStream) -> Option<()> {
         let mut reader = BufReader::new(connection);
@@ -304,7 +305,7 @@ fn accept_everything() -> String {
     url
 }
 
-/// Tells nobody what the delivery task does.
+/// Ignores the reports of the delivery task.
 struct Quiet;
 
 impl DeliveryObserver for Quiet {

@@ -1,11 +1,12 @@
-"""What people write instead: the same job with boto3, opentelemetry-python and prometheus_client.
+"""The usual alternative: the same work with boto3, opentelemetry-python and prometheus_client.
 
-Lists a pool's users, walks each one's auth events back to the last-seen id, exports every new event as an OTLP log record, and
-once the receiver has acknowledged them counts them and stores the cursors. Written to be cheap: one thread, one connection
-to each server, records of many users in one export, cursors of many users in one transaction, nothing looked up twice.
+Lists a pool's users, reads each user's auth events back to the last-seen id, and exports every new event as an OTLP log
+record. Once the receiver has acknowledged them, it counts them and stores the cursors. The script is efficient: one
+thread, one connection to each server, records of many users in one export, cursors of many users in one transaction, and
+nothing looked up twice.
 
-It does less than the exporter: no revisions, no late arrivals, no quarantine, no outbox, no budget, no back-off. It stops where
-an export fails, and what was exported before that and not stored is exported and counted again.
+It does less than the exporter: no revisions, no late arrivals, no quarantine, no outbox, no budget, no back-off. It stops
+when an export fails. Events that were exported before that and not stored are exported and counted again.
 """
 
 import argparse
@@ -35,7 +36,7 @@ SCOPE = InstrumentationScope("peer")
 
 
 def attributes(pool, user, event):
-    """The attributes of a log record that the event has values for."""
+    """The attributes of the log record for which the event has values."""
     risk = event.get("EventRisk", {})
     context = event.get("EventContextData", {})
     feedback = event.get("EventFeedback", {})
@@ -92,7 +93,7 @@ class Peer:
         self.store.execute("PRAGMA synchronous=FULL")
         self.store.execute("CREATE TABLE IF NOT EXISTS seen (user TEXT PRIMARY KEY, event TEXT NOT NULL)")
         self.seen = dict(self.store.execute("SELECT user, event FROM seen"))
-        # What waits to be exported: pairs of user and event, and the cursors that are true afterwards.
+        # The pending export: pairs of user and event, and the cursors after it.
         self.waiting, self.cursors = [], {}
         self.calls = self.events = 0
 
@@ -127,7 +128,7 @@ class Peer:
             self.flush()
 
     def flush(self):
-        """Exports what waits, then counts it and stores the cursors."""
+        """Exports the pending events, then counts them and stores the cursors."""
         for start in range(0, len(self.waiting), BATCH_SIZE):
             batch = [record(self.pool, user, event) for user, event in self.waiting[start : start + BATCH_SIZE]]
             if self.exporter.export(batch) is not LogRecordExportResult.SUCCESS:

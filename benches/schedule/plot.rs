@@ -1,4 +1,4 @@
-//! Plots as plain SVG: middle tones without a background, to be read on light and on dark.
+//! Plots as plain SVG: medium colours without a background, readable in light and dark mode.
 
 use std::fmt::Write;
 
@@ -12,7 +12,7 @@ const BOTTOM: f64 = 40.0;
 const INK: &str = "#808890";
 const COLOURS: [&str; 4] = ["#9aa3ab", "#4a8fe7", "#8a6fd1", "#e08030"];
 
-/// The colour that a contestant has in every plot.
+/// The colour of a policy in every plot.
 fn colour(name: &str) -> &'static str {
     match name {
         "round-robin" => COLOURS[0],
@@ -94,7 +94,7 @@ impl Curves<'_> {
     }
 }
 
-/// The head of a drawing: its title and what the colours mean.
+/// The head of a plot: its title and the legend of colours.
 fn frame(title: &str, names: &[&str]) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" fill=\"{INK}\">\n\

@@ -1,4 +1,4 @@
-//! The field on which contenders work, and one run of one of them.
+//! The contenders, their environment, and one run of one of them.
 
 use std::collections::HashSet;
 use std::io::{BufRead as _, BufReader, Lines};
@@ -20,30 +20,30 @@ use crate::process::{Usage, usage};
 /// The operation that reads a user's history.
 pub(crate) const READ: &str = "AdminListUserAuthEvents";
 
-/// Nothing measured here takes longer.
+/// Longer than any measurement here.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
-/// For what is in hand when the last call is answered or the last record acknowledged.
+/// The time to finish after the last answered call or acknowledged record.
 const SETTLE: Duration = Duration::from_millis(500);
 
-/// What the script rests between two rounds: longer than [`SETTLE`].
+/// The script's pause between two rounds, longer than [`SETTLE`].
 const PAUSE: Duration = Duration::from_secs(2);
 
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
-/// Where to work: Cognito and a receiver.
+/// The environment of all contenders: Cognito and a receiver.
 pub(crate) struct Field {
     simulation: Simulation,
     collector: Collector,
 }
 
-/// Who works.
+/// A program that is measured.
 pub(crate) enum Contender {
     Exporter {
         config: String,
         variant: Variant,
     },
-    /// The script, which reads one pool; None without an interpreter that can run it.
+    /// The script, which reads one pool. None without a suitable interpreter.
     Peer {
         python: Option<PathBuf>,
         pool: String,
@@ -51,7 +51,7 @@ pub(crate) enum Contender {
     },
 }
 
-/// How an exporter differs from the one that was built beside this benchmark.
+/// A difference to the exporter that was built with this benchmark.
 #[derive(Clone, Default)]
 pub(crate) struct Variant {
     name: String,
@@ -60,15 +60,15 @@ pub(crate) struct Variant {
 }
 
 impl Variant {
-    /// Those that `VARIANTS` names, as in `MALLOC_ARENA_MAX=1; EXPORTER=/path/to/another`: each by its assignments, `EXPORTER`
-    /// being the binary and everything else its environment.
+    /// The variants in `VARIANTS`, as in `MALLOC_ARENA_MAX=1; EXPORTER=/path/to/another`: each by its assignments.
+    /// `EXPORTER` is the binary, and all others are its environment.
     pub(crate) fn asked_for() -> Vec<Self> {
         let variants = std::env::var("VARIANTS").unwrap_or_default();
         let named = variants.split(';').map(str::trim).filter(|name| !name.is_empty());
         named.map(Self::of).collect()
     }
 
-    /// No other one, under another name.
+    /// The same exporter under another name.
     pub(crate) fn named(name: &str) -> Self {
         Self { name: name.to_owned(), ..Self::default() }
     }
@@ -85,56 +85,56 @@ impl Variant {
     }
 }
 
-/// What a contender knows when it begins.
+/// A contender's state at the start.
 #[derive(Clone, Copy)]
 pub(crate) enum Start<'a> {
-    /// Nothing: everything is to be exported.
+    /// Empty, and all events are exported.
     Anew,
-    /// Nothing, and what it finds at first is not to be exported.
+    /// Empty, and the events of the first polls are not exported.
     Skipping,
-    /// What it knew when it was prepared.
-    From(&'a Known),
+    /// The state after a preparation.
+    From(&'a StoredState),
 }
 
-/// What a contender knows.
-pub(crate) struct Known(TempDir);
+/// The stored state of a contender.
+pub(crate) struct StoredState(TempDir);
 
-/// What there is to do: a run is over when so many histories were asked for and so many records acknowledged.
+/// The work of a run: it ends after this many polls and this many acknowledged records.
 #[derive(Clone, Copy)]
 pub(crate) struct Work {
-    /// Whether everybody is polled once before anything is measured.
+    /// Whether every user is polled once before the measurement.
     pub(crate) warm_up: bool,
     pub(crate) polls: u64,
     pub(crate) events: usize,
 }
 
-/// One run, from ready, or from the end of its warm-up, to done.
+/// One run, from ready (or from the end of its warm-up) to the end of its work.
 #[derive(Clone, Copy)]
 pub(crate) struct Run {
     /// Calls for histories.
     pub(crate) calls: u64,
-    /// MaxResults of most of them.
+    /// The MaxResults of most of them.
     pub(crate) page_size: u8,
     pub(crate) events: usize,
     pub(crate) cpu: Duration,
     pub(crate) wall: Duration,
     pub(crate) peak_bytes: u64,
-    /// From the start of the process until it said that it is ready, and until its first call for a history.
+    /// From the start of the process until it is ready, and until its first call for a history.
     pub(crate) ready: Duration,
     pub(crate) first_poll: Duration,
-    /// Processor time of the field in the same time, which is nobody's.
+    /// The processor time of the environment in the same time, which belongs to no contender.
     pub(crate) field_cpu: Duration,
 }
 
 impl Run {
-    /// Seconds of processor time for each of so many things done.
+    /// Seconds of processor time per unit of work.
     pub(crate) fn cpu_per(&self, done: f64) -> f64 {
         self.cpu.as_secs_f64() / done
     }
 }
 
 impl Contender {
-    /// The exporter as it is installed, as fast as may be; who was polled is polled again after `again`, such as "1d".
+    /// The exporter with the fastest settings. A polled user is polled again after `again`, such as "1d".
     pub(crate) fn exporter(pools: &[&str], again: &str, variant: Variant) -> Self {
         let pools: String = pools.iter().map(|pool| format!("[[pools]]\nid = {pool:?}\nall_users = true\n")).collect();
         let config = format!(
@@ -153,7 +153,7 @@ impl Contender {
         Self::Peer { python, pool: pool.to_owned(), page_size }
     }
 
-    /// What it is called in a table.
+    /// The name in a table.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Exporter { variant, .. } if variant.name.is_empty() => "exporter".to_owned(),
@@ -162,12 +162,12 @@ impl Contender {
         }
     }
 
-    /// Whether it can be run.
+    /// Whether it is available.
     pub(crate) fn is_here(&self) -> bool {
         !matches!(self, Self::Peer { python: None, .. })
     }
 
-    /// The name of the folder in which it keeps what it knows.
+    /// The name of the folder with its state.
     fn folder(&self) -> &'static str {
         match self {
             Self::Exporter { .. } => "state",
@@ -176,15 +176,15 @@ impl Contender {
     }
 }
 
-/// A place for one run of one contender.
-pub(crate) struct TestEnv<'a> {
+/// The environment of one run of one contender.
+pub(crate) struct RunEnv<'a> {
     contender: &'a Contender,
     start: Start<'a>,
     directory: TempDir,
 }
 
 impl Field {
-    /// A field with a populated Cognito without quotas. To be called within a runtime.
+    /// An environment with a populated Cognito without quotas. Must be called within a runtime.
     pub(crate) fn new(populate: impl FnOnce(&mut World)) -> Self {
         let options = Options { quotas: Quotas::unlimited(), ..Options::default() };
         let start = async { (Simulation::start(options).await.unwrap(), Collector::start().await) };
@@ -198,12 +198,12 @@ impl Field {
         self.simulation.world(change)
     }
 
-    /// How often an operation was called.
+    /// The number of calls of an operation.
     pub(crate) fn calls(&self, operation: &str) -> u64 {
         self.world(|world| world.calls().total_of(operation))
     }
 
-    /// Waits until something is so.
+    /// Waits until the condition holds.
     pub(crate) fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let began = Instant::now();
         while !condition(self) {
@@ -212,7 +212,7 @@ impl Field {
         }
     }
 
-    /// Waits until so many users were asked for: some are polled again before others are among the followed users.
+    /// Waits until this many users were polled. Some are polled again before others are followed.
     fn until_all_polled(&self, users: u64) {
         let polled = |world: &mut World| world.calls().of(READ).map(|call| &call.user).collect::<HashSet<_>>().len();
         let began = Instant::now();
@@ -222,9 +222,9 @@ impl Field {
         }
     }
 
-    /// Lets the exporter see everybody once, without exporting what it sees, and keeps what it knows then.
-    pub(crate) fn prepare(&self, contender: &Contender) -> Known {
-        let known = Known(tempfile::tempdir().unwrap());
+    /// Lets the exporter read every user once without exporting, and keeps its state.
+    pub(crate) fn prepare(&self, contender: &Contender) -> StoredState {
+        let known = StoredState(tempfile::tempdir().unwrap());
         let users: usize = self.world(|world| world.pools().map(|pool| pool.users().len()).sum());
         let env = self.env(contender, Start::Skipping);
         let before = self.calls(READ);
@@ -236,19 +236,19 @@ impl Field {
     }
 
     /// Prepares a run.
-    pub(crate) fn env<'a>(&self, contender: &'a Contender, start: Start<'a>) -> TestEnv<'a> {
+    pub(crate) fn env<'a>(&self, contender: &'a Contender, start: Start<'a>) -> RunEnv<'a> {
         let directory = tempfile::tempdir().unwrap();
         let state = directory.path().join(contender.folder());
         match start {
-            Start::From(Known(known)) if known.path().join(contender.folder()).exists() => {
+            Start::From(StoredState(known)) if known.path().join(contender.folder()).exists() => {
                 copy(&known.path().join(contender.folder()), &state);
             }
             _ => std::fs::create_dir(state).unwrap(),
         }
-        TestEnv { contender, start, directory }
+        RunEnv { contender, start, directory }
     }
 
-    /// Runs a contender until its work is done. `meanwhile` is what happens before it is measured.
+    /// Runs a contender until its work is done. `meanwhile` runs before the measurement.
     pub(crate) fn run(
         &self,
         contender: &Contender,
@@ -298,7 +298,7 @@ impl Field {
     }
 }
 
-/// MaxResults of most of the newest calls for histories.
+/// The MaxResults of most of the newest calls for histories.
 fn usual_page(world: &World) -> u8 {
     let mut asked: Vec<_> = world.calls().of(READ).filter_map(|call| call.max_results).collect();
     asked.sort_unstable();
@@ -322,7 +322,7 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-impl TestEnv<'_> {
+impl RunEnv<'_> {
     fn start(&self, field: &Field) -> Process {
         match self.contender {
             Contender::Exporter { .. } => Process::Exporter(self.exporter(field)),
@@ -333,7 +333,7 @@ impl TestEnv<'_> {
     /// Starts the exporter and waits until it is ready.
     pub(crate) fn exporter(&self, field: &Field) -> Exporter {
         let Contender::Exporter { config, variant } = self.contender else { panic!("another contender") };
-        // Of what is new nothing is history; of what is to be known already nothing is exported.
+        // New events are not history, and events of a known state are not exported.
         let first_run = match self.start {
             Start::Anew => "all",
             Start::Skipping | Start::From(_) => "none",
@@ -392,7 +392,7 @@ impl Process {
         }
     }
 
-    /// Waits until the work is done: what is seen of it on the field, and the script's own word.
+    /// Waits until the work is done: by the calls and records in the environment, and by the script's own report.
     fn wait_for(&mut self, field: &Field, is_done: &dyn Fn(&Field) -> bool) {
         if let Self::Peer(peer) = self {
             peer.said();
@@ -400,7 +400,7 @@ impl Process {
         field.until("the work done", is_done);
     }
 
-    /// Checks that it has counted what it exported, and ends it.
+    /// Checks that it has counted the exported events, and ends it.
     fn end(self, work: Work) {
         match self {
             Self::Exporter(exporter) => {
@@ -424,7 +424,7 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
-    /// The next line that it says: when it is ready, and after every round.
+    /// The next line of its output: when it is ready, and after every round.
     pub(crate) fn said(&mut self) -> Value {
         serde_json::from_str(&self.lines.next().expect("the script goes on").unwrap()).unwrap()
     }

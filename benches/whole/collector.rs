@@ -1,4 +1,4 @@
-//! An OTLP receiver that costs little: it decodes what it is sent, counts the records, and acknowledges them.
+//! A fast OTLP receiver: it decodes requests, counts the records, and acknowledges them.
 
 #![allow(dead_code, reason = "shared by benchmarks, each of which uses its own part")]
 
@@ -21,21 +21,21 @@ use tokio::net::TcpListener;
 /// The receiver, for HTTP with protobuf on any path.
 pub(crate) struct Collector {
     address: SocketAddr,
-    received: Arc<Received>,
+    received: Arc<CollectorState>,
 }
 
 #[derive(Default)]
-struct Received {
+struct CollectorState {
     records: AtomicUsize,
     last: Mutex<Vec<u8>>,
 }
 
 impl Collector {
-    /// Serves for as long as the runtime lives.
+    /// Serves until the runtime ends.
     #[expect(clippy::disallowed_methods, reason = "a benchmark's server; its runtime ends it")]
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, received) = (listener.local_addr().unwrap(), Arc::<Received>::default());
+        let (address, received) = (listener.local_addr().unwrap(), Arc::<CollectorState>::default());
         let shared = received.clone();
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
@@ -53,7 +53,7 @@ impl Collector {
         format!("http://{}", self.address)
     }
 
-    /// How many records were acknowledged so far.
+    /// The number of acknowledged records so far.
     pub(crate) fn records(&self) -> usize {
         self.received.records.load(Ordering::SeqCst)
     }
@@ -64,7 +64,7 @@ impl Collector {
     }
 }
 
-async fn take(received: Arc<Received>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn take(received: Arc<CollectorState>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     let is_gzip = request.headers().get("content-encoding").is_some_and(|value| value == "gzip");
     let body = request.into_body().collect().await.unwrap().to_bytes();
     let mut plain = Vec::new();
@@ -77,7 +77,7 @@ async fn take(received: Arc<Received>, request: Request<Incoming>) -> Result<Res
     let scopes = request.resource_logs.iter().flat_map(|resource| &resource.scope_logs);
     received.records.fetch_add(scopes.map(|scope| scope.log_records.len()).sum(), Ordering::SeqCst);
     *received.last.lock().unwrap() = plain;
-    // An answer of success has no members.
+    // A success response has no members.
     let mut response = Response::new(Full::new(Bytes::new()));
     response.headers_mut().insert("content-type", http::HeaderValue::from_static("application/x-protobuf"));
     Ok(response)

@@ -1,27 +1,27 @@
-//! What a process has used, as the kernel says.
+//! The resources that a process has used, as the kernel reports them.
 
 use std::time::Duration;
 
-/// What a process has used so far.
+/// The resources that a process has used so far.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Usage {
-    /// Processor time of all its threads, those that ended too, in user and kernel mode. The kernel adds it up exactly and
-    /// shows it in hundredths of a second.
+    /// The processor time of all its threads, including ended ones, in user and kernel mode. The kernel counts it
+    /// exactly and shows it in hundredths of a second.
     pub(crate) cpu: Duration,
     /// The most memory that was resident since the program was loaded, in bytes.
     pub(crate) peak_bytes: u64,
-    /// Memory that is resident now, in bytes; and the part of it that is no file's.
+    /// The resident memory in bytes now, and the anonymous part of it.
     pub(crate) resident_bytes: u64,
     pub(crate) anonymous_bytes: u64,
 }
 
-/// Units of /proc/PID/stat: the kernel's USER_HZ, which is 100 whatever its own clock.
+/// The unit of /proc/PID/stat: the kernel's USER_HZ, which is 100 on every kernel.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What a process that runs has used.
+/// The usage of a running process.
 pub(crate) fn usage(pid: u32) -> Usage {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // Behind the name, which may hold anything: state is the third field, utime and stime are 14 and 15.
+    // The fields after the name, which may contain anything: state is the third field, utime and stime are 14 and 15.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let ticks: u32 = fields[11..=12].iter().map(|ticks| ticks.parse::<u32>().unwrap()).sum();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -37,7 +37,7 @@ pub(crate) fn usage(pid: u32) -> Usage {
     }
 }
 
-/// How often each thread of a process that runs has waited for something, by the thread's name and number.
+/// The number of waits of each thread of a running process, by the thread's name and number.
 pub(crate) fn waits(pid: u32) -> Vec<(String, u64)> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let waits = threads.filter_map(|thread| {

@@ -1,11 +1,11 @@
-//! Figures of several runs as a table: the least, the median and the most of each.
+//! A table with the figures of several runs: the minimum, the median and the maximum of each.
 
 use std::time::Duration;
 
 use crate::cast::{Contender, Run};
 
 /// A table in Markdown, a column for each contender.
-pub(crate) struct Table {
+pub(crate) struct FigureTable {
     columns: Vec<String>,
     rows: Vec<(String, Vec<String>)>,
 }
@@ -15,7 +15,7 @@ pub(crate) fn mib(bytes: u64) -> f64 {
     bytes as f64 / f64::from(1 << 20)
 }
 
-impl Table {
+impl FigureTable {
     pub(crate) fn new(columns: &[Contender]) -> Self {
         Self { columns: columns.iter().map(Contender::name).collect(), rows: vec![] }
     }
@@ -31,7 +31,7 @@ impl Table {
         self.rows.push((what.to_owned(), vec![cell(figures.to_vec())]));
     }
 
-    /// A row of how often the first contender's figure goes into each other's, run by run.
+    /// A row with the ratio of each contender's figure to the first contender's, run by run.
     pub(crate) fn ratio(&mut self, what: &str, measured: &[Vec<Run>], figure: impl Fn(&Run) -> f64) {
         let [first, others @ ..] = measured else { return };
         let of =
@@ -40,7 +40,7 @@ impl Table {
         self.rows.push((what.to_owned(), cells));
     }
 
-    /// What is told of every case.
+    /// The rows that every case has.
     pub(crate) fn common_rows(&mut self, measured: &[Vec<Run>]) {
         let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
         self.row("calls", measured, |run| run.calls as f64);
@@ -70,7 +70,7 @@ fn cell(mut figures: Vec<f64>) -> String {
     format!("{} / {} / {}", digits(*least), digits(median), digits(*most))
 }
 
-/// Three digits that count.
+/// A figure with three significant digits.
 fn digits(figure: f64) -> String {
     match figure.abs() {
         0.0 => "0".to_owned(),

@@ -1,12 +1,12 @@
-//! Calling AWS: credentials, proxies, certificates, and answers of absurd size.
+//! Calling AWS: credentials, proxies, certificates, and very large answers.
 
 use std::net::Ipv4Addr;
 use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use cognito_auth_simulator::fault::{Fault, Misfortune};
-use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
+use cognito_auth_simulator::world::SimulatedPool;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -17,20 +17,20 @@ use crate::test_env::{READ, TestEnv, all_live, go_on, populate, said};
 
 const POOL: &str = "eu-west-1_Aws";
 
-/// The role that a pool is asked as, where one is configured.
+/// The role for the calls of a pool, if one is configured.
 const ROLE: &str = "arn:aws:iam::111122223333:role/reader";
 
-/// Memory that an exporter of a few users never needs.
+/// More memory than an exporter of a few users ever needs.
 const MEMORY_BYTES_MAX: u64 = 300 << 20;
 
-/// A server on loopback that answers each connection's first request; asked for more, it is connected to again.
-struct Server {
+/// A server on loopback that answers the first request of each connection and then closes it.
+struct OneShotServer {
     address: String,
     requests: Arc<Mutex<Vec<String>>>,
     task: JoinHandle<()>,
 }
 
-impl Server {
+impl OneShotServer {
     /// Answers every request with this status and JSON.
     #[expect(clippy::disallowed_methods, reason = "a test's server; the guard aborts it")]
     async fn answering(status: &str, json: &str) -> Self {
@@ -46,14 +46,14 @@ impl Server {
                 let mut request = vec![0; 16_384];
                 let read = stream.read(&mut request).await.unwrap_or_default();
                 seen.lock().unwrap().push(String::from_utf8_lossy(&request[..read]).into_owned());
-                // Who asked may have gone.
+                // The client may have disconnected.
                 let _ = stream.write_all(answer.as_bytes()).await;
             }
         });
         Self { address, requests, task }
     }
 
-    /// Speaks TLS as `localhost` in front of a server without.
+    /// Terminates TLS as `localhost` in front of a plain server.
     #[expect(clippy::disallowed_methods, reason = "a test's server; the guard aborts it")]
     async fn tls(pki: &Pki, behind: &str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
@@ -64,7 +64,7 @@ impl Server {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (acceptor, behind) = (acceptor.clone(), behind.clone());
                 tokio::spawn(async move {
-                    // A client that trusts nobody hangs up in the handshake.
+                    // A client that does not trust the certificate disconnects during the handshake.
                     let Ok(mut stream) = acceptor.accept(stream).await else { return };
                     let mut behind = TcpStream::connect(behind).await.unwrap();
                     let _ = tokio::io::copy_bidirectional(&mut stream, &mut behind).await;
@@ -83,25 +83,25 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for OneShotServer {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// An address at which nobody listens.
+/// An address without a listener.
 async fn nobody() -> String {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     listener.local_addr().unwrap().to_string()
 }
 
-/// A env with one user, whose pool has these further keys.
+/// An environment with one user and a pool with these further keys.
 async fn env(keys: &str) -> TestEnv {
     let config = all_live(POOL).replacen("all_users = true", &format!("all_users = true\n{keys}"), 1);
     TestEnv::set_for(Receiver::http().await, "http/protobuf", &config, |world| populate(world, POOL, 1, 1)).await
 }
 
-/// Runs a command of the exporter in the simulation's environment, changed.
+/// Runs a command of the exporter in the simulation's environment, with changes.
 fn run(env: &TestEnv, command: &str, change: impl FnOnce(&mut Command)) -> String {
     let mut exporter = crate::exporter::command(&env.simulation.url());
     exporter.arg(command).arg("--config").arg(env.config());
@@ -110,12 +110,12 @@ fn run(env: &TestEnv, command: &str, change: impl FnOnce(&mut Command)) -> Strin
     String::from_utf8(stdout).unwrap() + &String::from_utf8(stderr).unwrap()
 }
 
-/// Without the keys that the environment has by default.
+/// Removes the access keys of the default environment.
 fn without_keys(command: &mut Command) -> &mut Command {
     command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY")
 }
 
-/// The cause of a step that failed, and what to do about it.
+/// The cause of a failed step, and its remedy.
 #[track_caller]
 fn failed(text: &str, step: &str) -> (String, String) {
     let mut lines = text.lines().skip_while(|line| !(line.starts_with("FAIL") && line.contains(step)));
@@ -123,19 +123,19 @@ fn failed(text: &str, step: &str) -> (String, String) {
     (cause.to_owned(), lines.next().unwrap_or_default().to_owned())
 }
 
-/// An attack: who answers in Cognito's place (a proxy, an emulator) sends 33 MB of events or challenges without members,
-/// each of three bytes, and the client makes a value of every one.
+/// An attack: a server in Cognito's place (a proxy, an emulator) sends 33 MB of events or challenges without members.
+/// Each has three bytes, and the client makes a value of each.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_of_millions_of_values_costs_neither_memory_nor_an_event() {
     const FLOOD: usize = 11_000_000;
     let env = TestEnv::set(&all_live(POOL), |world| {
         populate(world, POOL, 3, 5);
-        world.inject(Fault::new(Misfortune::EmptyEvents(FLOOD)).on(READ).for_user("user-0").times(2));
-        world.inject(Fault::new(Misfortune::EmptyChallenges(FLOOD)).on(READ).for_user("user-1").times(2));
+        world.inject(InjectedFault::new(FaultKind::EmptyEvents(FLOOD)).on(READ).for_user("user-0").times(2));
+        world.inject(InjectedFault::new(FaultKind::EmptyChallenges(FLOOD)).on(READ).for_user("user-1").times(2));
     })
     .await;
     let exporter = env.exporter();
-    // Everything that the refused pages held comes with the next ones: no cursor has moved past it.
+    // The next pages bring all events of the refused pages, because no cursor has moved past them.
     env.conserved(&exporter, &[POOL]).await;
     go_on(&env, POOL, 3);
     env.conserved(&exporter, &[POOL]).await;
@@ -146,20 +146,20 @@ async fn an_answer_of_millions_of_values_costs_neither_memory_nor_an_event() {
     }
 }
 
-/// The most bytes that a process has had in memory, where the kernel says so.
+/// The peak memory of a process in bytes, if the kernel reports it.
 fn most_memory(exporter: &Exporter) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{}/status", exporter.pid())).ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
-/// An attack of the same kind: challenges and texts beyond all measure that still fit into an answer.
+/// A similar attack: an answer of acceptable size with far too many challenges and far too long texts.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_holds_more_than_is_exported_is_cut_told_once_and_counted_once() {
     let env = TestEnv::set(&all_live(POOL), |world| {
         populate(world, POOL, 2, 2);
-        world.inject(Fault::new(Misfortune::EmptyChallenges(1_000)).on(READ).for_user("user-0"));
-        world.inject(Fault::new(Misfortune::Huge).on(READ).for_user("user-1"));
+        world.inject(InjectedFault::new(FaultKind::EmptyChallenges(1_000)).on(READ).for_user("user-0"));
+        world.inject(InjectedFault::new(FaultKind::Huge).on(READ).for_user("user-1"));
     })
     .await;
     let exporter = env.exporter();
@@ -174,12 +174,12 @@ async fn an_event_that_holds_more_than_is_exported_is_cut_told_once_and_counted_
     assert!(exporter.scrape().sum("cognito_exporter_cut_events_total", &[]) > 0.0);
 }
 
-/// Public reports about exporters in EKS: with HTTP_PROXY set, Pod Identity's endpoint is asked through the proxy, which
-/// does not know it. Other clients of AWS ask it directly.
+/// Public reports about exporters in EKS: with HTTP_PROXY set, the requests for Pod Identity credentials go through the
+/// proxy, which does not know the endpoint. Other AWS clients send them directly.
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_of_this_host_are_asked_for_without_a_proxy_and_cognito_with_it() {
     let env = env("").await;
-    let endpoint = Server::answering(
+    let endpoint = OneShotServer::answering(
         "200 OK",
         r#"{"AccessKeyId":"ASIACONTAINER","SecretAccessKey":"s","Token":"t","Expiration":"2099-01-01T00:00:00Z"}"#,
     )
@@ -196,7 +196,7 @@ async fn credentials_of_this_host_are_asked_for_without_a_proxy_and_cognito_with
     let asked = endpoint.asked();
     assert!(!asked.is_empty() && asked.iter().all(|request| request.starts_with("GET /creds ")), "{asked:?}");
 
-    // The simulation as the proxy of a Cognito that only it knows.
+    // The simulation is the proxy for a Cognito that only it can reach.
     let text = run(&env, "check", |command| {
         without_keys(command)
             .env("AWS_CONTAINER_CREDENTIALS_FULL_URI", endpoint.url("/creds"))
@@ -207,11 +207,12 @@ async fn credentials_of_this_host_are_asked_for_without_a_proxy_and_cognito_with
     assert!(text.contains(&format!("ok    pool {POOL} ListUsers: 1 users")), "{text}");
 }
 
-/// Public reports: a profile of IAM Identity Center fails with the name of a compiler's feature that no user can switch on.
+/// Public reports: a profile of IAM Identity Center fails with an error that names a compile-time feature, which no
+/// user can enable.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_profile_signs_in_with_a_login_to_iam_identity_center_and_says_when_it_is_over() {
     let env = env("profile = \"company\"").await;
-    let portal = Server::answering(
+    let portal = OneShotServer::answering(
         "200 OK",
         r#"{"roleCredentials":{"accessKeyId":"ASIASSO","secretAccessKey":"s","sessionToken":"t","expiration":4070908800000}}"#,
     )
@@ -238,7 +239,7 @@ async fn a_profile_signs_in_with_a_login_to_iam_identity_center_and_says_when_it
         assert!(remedy.contains("aws sso login") && !remedy.contains("clock"), "{text}");
     };
     over(&check());
-    // SHA-1 of the session's name.
+    // The SHA-1 of the session's name.
     let token = cache.join("71b21161ffa1e6516bcc072aaf5ef38cbe85b511.json");
     let login = |until: &str| {
         let url = "https://company.awsapps.com/start";
@@ -254,12 +255,13 @@ async fn a_profile_signs_in_with_a_login_to_iam_identity_center_and_says_when_it
     assert!(portal.asked()[0].starts_with("GET /federation/credentials?"), "{:?}", portal.asked());
 }
 
-/// Public reports about companies whose proxy inspects TLS: AWS_CA_BUNDLE, which the AWS CLI and boto3 know, is ignored.
+/// Public reports about companies whose proxy inspects TLS: a client ignores AWS_CA_BUNDLE, which the AWS CLI and boto3
+/// support.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_certificates_of_aws_ca_bundle_are_trusted_in_place_of_the_systems() {
     let env = env("").await;
     let (pki, other) = (Pki::new(false), Pki::new(false));
-    let https = Server::tls(&pki, &env.simulation.url()).await;
+    let https = OneShotServer::tls(&pki, &env.simulation.url()).await;
     let with = |command: &str, variables: &[(&str, std::path::PathBuf)]| {
         run(&env, command, |command| {
             command.env("AWS_ENDPOINT_URL", format!("https://{}", https.address)).envs(variables.iter().cloned());
@@ -292,12 +294,12 @@ async fn the_certificates_of_aws_ca_bundle_are_trusted_in_place_of_the_systems()
     }
 }
 
-/// Public reports: AWS_ENDPOINT_URL, set for a VPC's endpoint of Cognito, also redirects STS, which then seems to refuse the
-/// credentials.
+/// Public reports: AWS_ENDPOINT_URL, set for a VPC endpoint of Cognito, also redirects STS, which then seems to refuse
+/// the credentials.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_role_that_is_asked_for_at_cognitos_endpoint_leads_to_the_variable_and_not_to_the_clock() {
     let env = env(&format!("role_arn = {ROLE:?}")).await;
-    let cognito = Server::answering("400 Bad Request", r#"{"__type":"UnknownOperationException"}"#).await;
+    let cognito = OneShotServer::answering("400 Bad Request", r#"{"__type":"UnknownOperationException"}"#).await;
     let text = run(&env, "check", |command| {
         command.env("AWS_ENDPOINT_URL", cognito.url(""));
     });
@@ -306,7 +308,7 @@ async fn a_role_that_is_asked_for_at_cognitos_endpoint_leads_to_the_variable_and
     assert!(!text.contains("clock"), "{text}");
     assert!(cognito.asked()[0].contains("Action=AssumeRole"), "{:?}", cognito.asked());
 
-    // Where STS has an endpoint of its own, the variable is not to blame; and a role that may be assumed is.
+    // If STS has an endpoint of its own, the variable is not the cause; and a role that may be assumed works.
     let text = run(&env, "check", |command| {
         command.env("AWS_ENDPOINT_URL_STS", cognito.url(""));
     });
@@ -315,8 +317,8 @@ async fn a_role_that_is_asked_for_at_cognitos_endpoint_leads_to_the_variable_and
     assert!(failed(&text, "role_arn").1.contains("allow sts:AssumeRole"), "{text}");
 }
 
-/// Public reports about Nix and ConfigMaps: a file of usernames is replaced by another of the same size and date, and the
-/// new names are not followed.
+/// Public reports about Nix and ConfigMaps: a file of usernames is replaced by another with the same size and date, and
+/// the new names are not followed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_usernames_is_read_again_under_the_same_date_and_size() {
     let config = format!(
@@ -324,7 +326,7 @@ async fn a_file_of_usernames_is_read_again_under_the_same_date_and_size() {
          [poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n"
     );
     let env = TestEnv::set(&config, |world| {
-        world.add_pool(Pool::new(POOL));
+        world.add_pool(SimulatedPool::new(POOL));
         ["ann", "ben"].into_iter().for_each(|user| world.add_user(POOL, user));
     })
     .await;

@@ -1,4 +1,4 @@
-//! One event is one EventId, and no date is trusted.
+//! One EventId is one event, and no date is trusted.
 
 use cognito_auth_core::event::{AuthEvent, EventRisk, UnixMillis, Word};
 use cognito_auth_simulator::world::World;
@@ -13,7 +13,7 @@ fn id_of(event: &AuthEvent) -> String {
     event.id.clone().unwrap()
 }
 
-/// How many records came of an event.
+/// The number of delivered records of an event.
 fn records_of(env: &TestEnv, id: &str) -> usize {
     env.receiver.records().iter().filter(|record| record.text("aws.cognito.event.id") == id).count()
 }
@@ -32,7 +32,8 @@ fn events_total(scrape: &Scrape) -> f64 {
     scrape.sum("cognito_auth_events_total", &[])
 }
 
-/// Waits until so many events are counted, and all their records came; checks that it stays so over three more polls.
+/// Waits until this many events are counted and all their records are delivered. Checks that nothing changes over three
+/// more polls.
 async fn settled(env: &TestEnv, exporter: &Exporter, events: f64) -> Scrape {
     exporter.until("every event, counted", |scrape| events_total(scrape) >= events);
     env.until_polled(POOL, USER, 4).await;
@@ -41,8 +42,8 @@ async fn settled(env: &TestEnv, exporter: &Exporter, events: f64) -> Scrape {
     scrape
 }
 
-/// From a report about a collector of another kind: one record with a time in the future moved its position ahead, and
-/// nothing was collected until that time had come. An attacker's sign-ins would go unseen for as long.
+/// From a report about another kind of collector: one record with a time in the future moved its position ahead, and
+/// nothing was collected until then. An attacker's sign-ins would be missed for as long.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_dated_three_hours_ahead_hides_no_takeover() {
     let env = TestEnv::set(&all_live(POOL), |world| populate(world, POOL, 1, 1)).await;
@@ -63,7 +64,7 @@ async fn an_event_dated_three_hours_ahead_hides_no_takeover() {
     env.conserved(&exporter, &[POOL]).await;
 }
 
-/// From a report about pages that overlap: an entry was listed twice, once before and once after it changed, and the client
+/// From a report about pages that overlap: an entry was listed twice, before and after a change, and the client
 /// exported it again at every poll.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_id_in_two_states_on_a_page_is_at_most_two_records_and_then_silence() {
@@ -79,7 +80,7 @@ async fn one_id_in_two_states_on_a_page_is_at_most_two_records_and_then_silence(
     });
     env.until_received(|records| records.iter().any(|record| record.text("aws.cognito.event.id") == id)).await;
     env.until_polled(POOL, USER, 6).await;
-    // What would come of those polls is delivered before the next event.
+    // The records of those polls are delivered before the next event.
     go_on(&env, POOL, 1);
     env.until_received(|records| records.len() >= 3).await;
     let scrape = exporter.scrape();
@@ -89,8 +90,8 @@ async fn one_id_in_two_states_on_a_page_is_at_most_two_records_and_then_silence(
     assert!(records_of(&env, &id) <= 2);
 }
 
-/// From published samples, in which one event's dates differ by seconds between two sources: its date is no part of what an
-/// event is.
+/// From published samples in which the dates of one event differ by seconds between two sources. The date does not
+/// identify an event.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_outcome_that_comes_with_a_moved_date_is_a_revision() {
     let env = TestEnv::set(&all_live(POOL), |world| populate(world, POOL, 1, 1)).await;
@@ -114,12 +115,12 @@ async fn an_outcome_that_comes_with_a_moved_date_is_a_revision() {
     env.conserved(&exporter, &[POOL]).await;
 }
 
-/// From reports about clocks that nobody sets: the exporter's is five hours wrong from its first start on, either way. Here
-/// the service's clock is the other one, which is the same to both, and its answers say what time it is.
+/// From reports about clocks that are never set: the exporter's clock is five hours wrong, ahead or behind, from its
+/// first start on. Here the service's clock is moved instead, which has the same effect. Its answers carry its time.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_hours_wrong_from_the_first_start_on_loses_and_repeats_nothing() {
     for hours in [-5, 5] {
-        // Nothing says since when they are followed but the exporter's clock.
+        // Only the exporter's clock tells since when the users are followed.
         let config = all_live(POOL).replace("followed_since = \"2020-01-01T00:00:00Z\"\n", "");
         let env = TestEnv::set(&config, |world| {
             world.set_ahead(hours * 60 * MINUTE);
@@ -148,7 +149,8 @@ async fn a_clock_that_is_hours_wrong_from_the_first_start_on_loses_and_repeats_n
     }
 }
 
-/// The same where a proxy takes the Date header out, and where it is two days behind: with a right clock beside it.
+/// The same with a proxy that removes the Date header, and with a Date header that is two days behind, beside a right
+/// clock.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_date_header_that_is_missing_or_behind_repeats_nothing() {
     for header in [None, Some(-2 * 24 * 60 * MINUTE)] {

@@ -1,10 +1,10 @@
-//! Whom a pool's configuration selects, when users choose their own attributes.
+//! The users that a pool's configuration selects, when users choose their own attributes.
 
 use std::collections::BTreeSet;
 
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_simulator::fault::Fault;
-use cognito_auth_simulator::world::{Pool, User, World};
+use cognito_auth_simulator::fault::InjectedFault;
+use cognito_auth_simulator::world::{PoolUser, SimulatedPool, World};
 
 use crate::exporter::Exporter;
 use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
@@ -12,7 +12,7 @@ use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
 const POOL: &str = "eu-west-1_Names1";
 const DESCRIBE: &str = "DescribeUserPool";
 
-/// Quick, listing every ten seconds, and without history.
+/// Fast polling, a listing every ten seconds, and no history.
 const QUICK: &str = "[poll]\nrequests_per_second = 800\nmin_interval = \"1s\"\nfirst_run = \"none\"\n\
                      [discovery]\ninterval = \"10s\"\nrequests_per_second = 30\n";
 
@@ -22,14 +22,14 @@ fn config(pool: &str) -> String {
 
 /// A pool that accepts these attributes for sign-in.
 fn pool(world: &mut World, accepted: &[&str], case_sensitive: Option<bool>) {
-    let mut pool = Pool::new(POOL);
+    let mut pool = SimulatedPool::new(POOL);
     pool.alias_attributes = accepted.iter().map(|attribute| (*attribute).to_owned()).collect();
     pool.case_sensitive = case_sensitive;
     world.add_pool(pool);
 }
 
-/// A user who is older than anybody's interest in it.
-fn add(world: &mut World, username: &str, change: impl FnOnce(&mut User)) {
+/// Adds a user that was created long before it is followed.
+fn add(world: &mut World, username: &str, change: impl FnOnce(&mut PoolUser)) {
     world.add_user_with(POOL, username, |user| {
         user.created = UnixMillis(now().0 - 100 * MINUTE);
         change(user);
@@ -44,7 +44,7 @@ fn until_followed(exporter: &Exporter, users: usize) {
     exporter.until(&format!("{users} followed"), |scrape| is(scrape, "cognito_exporter_users", &[], users as f64));
 }
 
-/// Who is in the ledger of an exporter that has stopped.
+/// The users in the ledger of a stopped exporter.
 async fn stored(env: &TestEnv) -> Vec<String> {
     let ledger = env.opened_ledger();
     let usernames = ledger.usernames(POOL).collect::<Result<_, _>>().unwrap();
@@ -52,7 +52,7 @@ async fn stored(env: &TestEnv) -> Vec<String> {
     usernames
 }
 
-/// Waits until so many live events were counted, and everybody was asked again; checks that it was no more.
+/// Waits until this many live events are counted and every user is read again. Checks that there are no more.
 async fn until_counted(env: &TestEnv, exporter: &Exporter, events: usize, users: &[&str]) {
     exporter.until(&format!("{events} events"), |scrape| {
         scrape.sum("cognito_auth_events_total", &[]) > events as f64 - 0.5
@@ -66,14 +66,14 @@ async fn until_counted(env: &TestEnv, exporter: &Exporter, events: usize, users:
     assert!(is(&scrape, "cognito_auth_events_total", &[], events as f64), "{}", scrape.interesting());
 }
 
-/// Waits until a listing that begins from now on has been read and settled.
+/// Waits until a listing that begins after this call has been read and applied.
 async fn another_round(env: &TestEnv, operation: &str) {
     let listings = |world: &World| world.calls().total_of(operation);
     let before = env.simulation.world(|world| listings(world));
     env.until("two more listings", |world| listings(world) >= before + 2).await;
 }
 
-/// An attack: a user takes the name that the administrator excludes, in an attribute that users write.
+/// An attack: a user writes the username that the administrator excludes into an attribute of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_leaves_the_roster_by_writing_an_excluded_name_into_an_attribute() {
     for accepted in [&[][..], &["preferred_username"]] {
@@ -88,7 +88,7 @@ async fn nobody_leaves_the_roster_by_writing_an_excluded_name_into_an_attribute(
         sign_in(&env, &["mallory"]);
         until_counted(&env, &exporter, 1, &["mallory"]).await;
         assert_eq!(env.polled(POOL), ["mallory".to_owned()].into());
-        // Who signs in with another's name is worth a line; who merely carries it is not.
+        // A user that can sign in with another's name is logged; a user that only has the name in an attribute is not.
         if accepted.is_empty() {
             assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
         } else {
@@ -98,7 +98,7 @@ async fn nobody_leaves_the_roster_by_writing_an_excluded_name_into_an_attribute(
     }
 }
 
-/// An attack: a listed user takes the name of a user who is followed by hand and in no listing.
+/// An attack: a listed user takes the name of a user that is configured by name and in no listing.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_whose_name_another_takes_is_followed_on_and_so_is_the_other() {
     let env = TestEnv::set(&config("usernames = [\"ceo\"]\ngroups = [\"staff\"]"), |world| {
@@ -125,7 +125,7 @@ async fn a_user_whose_name_another_takes_is_followed_on_and_so_is_the_other() {
     assert!(!warnings[0].contains("ceo") && !warnings[0].contains("mallory"), "{warnings:?}");
     until_followed(&exporter, 3);
 
-    // She leaves the listing, and takes nothing with her.
+    // The attacker leaves the listing, and the other user is still followed.
     env.simulation.world(|world| world.remove_from_group(POOL, "staff", "mallory"));
     until_followed(&exporter, 2);
     sign_in(&env, &["ceo"]);
@@ -134,7 +134,7 @@ async fn a_user_whose_name_another_takes_is_followed_on_and_so_is_the_other() {
     assert!(exporter.stop().success());
 }
 
-/// A kind of report: a name in another case than the directory has it is a second target for the same history.
+/// A kind of report: a name whose case differs from the directory's is polled as a second user with the same history.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_name_in_another_case_is_the_same_user_where_the_pool_ignores_case() {
     let env = TestEnv::set(&config("usernames = [\"Alice\"]\ngroups = [\"staff\"]"), |world| {
@@ -157,7 +157,7 @@ async fn a_name_in_another_case_is_the_same_user_where_the_pool_ignores_case() {
     assert!(exporter.stop().success());
 }
 
-/// The counterpart: where the pool tells cases apart, `Alice` and `alice` are two users.
+/// The counterpart: where names are case-sensitive, `Alice` and `alice` are two users.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_in_two_cases_are_two_users_where_the_pool_tells_them_apart() {
     let env = TestEnv::set(&config("usernames = [\"Alice\"]\ngroups = [\"staff\"]\nexclude = [\"BOB\"]"), |world| {
@@ -174,14 +174,15 @@ async fn names_in_two_cases_are_two_users_where_the_pool_tells_them_apart() {
     assert!(exporter.stop().success());
 }
 
-/// A kind of report: an exclusion by address in another case is ignored, and the monitoring account fills the counters.
+/// A kind of report: an exclusion by an address in another case is ignored, and the monitoring account fills the
+/// counters.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_verified_sign_in_address_excludes_its_user_as_the_pool_compares_it() {
     let env = TestEnv::set(&config("all_users = true\nexclude = [\"Synthetic@Example.com\"]"), |world| {
         pool(world, &["email"], Some(false));
         add(world, "0b0e1f5c", |user| user.set_attribute("email", "synthetic@example.com"));
         add(world, "ann", |_| {});
-        // Not verified: anybody could write it.
+        // An unverified address: any user could write it.
         add(world, "mallory", |user| {
             user.set_attribute("email_verified", "false");
             user.set_attribute("email", "synthetic@example.com");
@@ -197,7 +198,7 @@ async fn a_verified_sign_in_address_excludes_its_user_as_the_pool_compares_it() 
     assert!(exporter.stop().success());
 }
 
-/// An attack, or two stale pages: two users have one excluded address. Neither may be lost.
+/// An attack, or two stale pages: two users have one excluded address. Both must still be followed.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_excluded_address_that_two_users_have_excludes_neither() {
     let env = TestEnv::set(&config("all_users = true\nexclude = [\"shared@example.com\"]"), |world| {
@@ -215,8 +216,8 @@ async fn an_excluded_address_that_two_users_have_excludes_neither() {
     assert!(exporter.stop().success());
 }
 
-/// A kind of report: a role without DescribeUserPool. Names are compared as written until the permission comes, and then
-/// the two names of one user become one.
+/// A kind of report: a role without DescribeUserPool. Names are compared as written until the permission is granted.
+/// Then the two names of one user become one.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_that_are_learnt_later_join_what_was_followed_under_each() {
     let settings = "usernames = [\"Ann@example.com\"]\ngroups = [\"staff\"]";
@@ -224,7 +225,7 @@ async fn names_that_are_learnt_later_join_what_was_followed_under_each() {
         pool(world, &["email"], Some(false));
         add(world, "ann", |user| user.set_attribute("email", "ann@example.com"));
         world.add_to_group(POOL, "staff", "ann");
-        world.inject(Fault::access_denied().on(DESCRIBE));
+        world.inject(InjectedFault::access_denied().on(DESCRIBE));
     })
     .await;
     let exporter = env.exporter();
@@ -235,8 +236,8 @@ async fn names_that_are_learnt_later_join_what_was_followed_under_each() {
     another_round(&env, "ListUsersInGroup").await;
     assert_eq!(env.simulation.world(|world| world.calls().total_of(DESCRIBE)), asked as u64, "no call a round");
 
-    // The permission comes, and with it a change of the configuration, which asks again.
-    env.simulation.world(World::cure_all);
+    // The permission is granted. A change of the configuration makes the exporter ask again.
+    env.simulation.world(World::remove_all_faults);
     env.reconfigure(&config(settings).replace("interval = \"10s\"", "interval = \"11s\""));
     exporter.until_said("it is known what names users");
     until_followed(&exporter, 1);
@@ -244,8 +245,8 @@ async fn names_that_are_learnt_later_join_what_was_followed_under_each() {
     until_counted(&env, &exporter, 1, &["ann"]).await;
     assert_eq!(env.polled(POOL), ["ann".to_owned()].into());
 
-    // Once known it stays known: nobody is dropped or doubled by a denial later on.
-    env.simulation.world(|world| world.inject(Fault::access_denied().on(DESCRIBE)));
+    // The answer is kept: a later denial neither drops nor doubles a user.
+    env.simulation.world(|world| world.inject(InjectedFault::access_denied().on(DESCRIBE)));
     env.reconfigure(&config(settings));
     another_round(&env, "ListUsersInGroup").await;
     sign_in(&env, &["ann"]);
@@ -255,24 +256,24 @@ async fn names_that_are_learnt_later_join_what_was_followed_under_each() {
     assert_eq!(stored(&env).await, ["ann"]);
 }
 
-/// The same where nothing could be listed: what was counted under the name given is not counted again.
+/// The same where nothing could be listed: events counted under the configured name are not counted again.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_counted_under_a_name_is_not_counted_again_when_its_user_is_found() {
     let settings = "usernames = [\"ANN\"]\nall_users = true";
     let env = TestEnv::set(&config(settings), |world| {
         pool(world, &[], Some(false));
         world.add_user_with(POOL, "ann", |user| {
-            // All her events would be live to a newcomer.
+            // For a new user, all of her events would be live.
             user.created = UnixMillis(now().0 + 60 * MINUTE);
         });
-        world.inject(Fault::access_denied().on("ListUsers"));
+        world.inject(InjectedFault::access_denied().on("ListUsers"));
     })
     .await;
     let exporter = env.exporter();
     env.until_polled(POOL, "ANN", 1).await;
     sign_in(&env, &["ann"]);
     until_counted(&env, &exporter, 1, &["ANN"]).await;
-    env.simulation.world(World::cure_all);
+    env.simulation.world(World::remove_all_faults);
     env.until_polled(POOL, "ann", 2).await;
     sign_in(&env, &["ann"]);
     until_counted(&env, &exporter, 2, &["ann"]).await;
@@ -281,7 +282,7 @@ async fn what_was_counted_under_a_name_is_not_counted_again_when_its_user_is_fou
     assert_eq!(stored(&env).await, ["ann"]);
 }
 
-/// Names are compared before they are hidden.
+/// Names are compared before they are hashed.
 #[tokio::test(flavor = "multi_thread")]
 async fn names_are_compared_in_clear_where_the_ledger_knows_hashes() {
     let key = "0123456789abcdef".repeat(4);

@@ -1,13 +1,13 @@
-//! Calls and users: one user under two names, a pool that refuses while others are throttled, a limit that is nonsense,
-//! a crowd of newcomers.
+//! Calls and users: one user under two names, a pool that refuses while another is throttled, an absurd limit, and many
+//! new users.
 
 use std::collections::BTreeSet;
 
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_exporter::failpoint::Step;
-use cognito_auth_simulator::fault::{Fault, Refusal};
+use cognito_auth_simulator::fault::{AwsError, InjectedFault};
 use cognito_auth_simulator::quota::{Category, Quotas};
-use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::world::SimulatedPool;
 
 use crate::exporter::Exporter;
 use crate::receiver::Received;
@@ -19,7 +19,7 @@ const EVENTS: &str = "cognito_auth_events_total";
 const USERS: &str = "cognito_exporter_users";
 const TWICE: &str = "eu-west-1_Twice";
 
-/// A reported limit of 2^31 - 1 requests/s: a service model whose number means "unlimited", as proxies and emulators send it.
+/// A reported limit of 2^31 - 1 requests/s. Proxies and emulators send this number for "unlimited".
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_an_absurd_limit_is_a_rate_that_could_be_configured() {
     const POOL: &str = "eu-west-1_Unlimited";
@@ -33,7 +33,7 @@ async fn a_share_of_an_absurd_limit_is_a_rate_that_could_be_configured() {
         let env = TestEnv::set(&config, |world| {
             *world.quotas() = Quotas::documented();
             world.quotas().report_limit(Category::UserResourceRead, reported);
-            world.add_pool(Pool::new(POOL));
+            world.add_pool(SimulatedPool::new(POOL));
             world.add_user(POOL, "ann");
         })
         .await;
@@ -45,8 +45,8 @@ async fn a_share_of_an_absurd_limit_is_a_rate_that_could_be_configured() {
     }
 }
 
-/// Public reports of exporters that take any answer for a sign of life: a pool without the Plus plan beside one that works,
-/// in an account that is throttled later. Missing users are in both pools.
+/// Public reports about exporters that take any answer as a sign of health: a pool without the Plus plan beside one
+/// that works, in an account that is throttled later. Both pools have missing users.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pool_that_refuses_stays_down_while_its_account_is_throttled() {
     const REFUSES: &str = "eu-west-1_NoPlus";
@@ -57,13 +57,13 @@ async fn a_pool_that_refuses_stays_down_while_its_account_is_throttled() {
          [poll]\nrequests_per_second = 200\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n"
     );
     let env = TestEnv::set(&config, |world| {
-        world.add_pool(Pool::new(REFUSES));
+        world.add_pool(SimulatedPool::new(REFUSES));
         world.add_user(REFUSES, "ann");
         world.add_user(REFUSES, "ben");
-        world.add_pool(Pool::new(BUSY));
+        world.add_pool(SimulatedPool::new(BUSY));
         world.add_user(BUSY, "cat");
-        let plan = Refusal::new("UserPoolAddOnNotEnabledException", "User pool add-on is not enabled.");
-        world.inject(Fault::from(plan).on(READ).in_pool(REFUSES));
+        let plan = AwsError::new("UserPoolAddOnNotEnabledException", "User pool add-on is not enabled.");
+        world.inject(InjectedFault::from(plan).on(READ).in_pool(REFUSES));
     })
     .await;
     let exporter = env.exporter();
@@ -71,10 +71,10 @@ async fn a_pool_that_refuses_stays_down_while_its_account_is_throttled() {
     exporter.until("one pool up, one down", |scrape| {
         is(scrape, UP, &[&of(REFUSES)], 0.0) && is(scrape, UP, &[&of(BUSY)], 1.0)
     });
-    // Faults met first are those that were injected first: the pool's next probe is throttled like everything else.
+    // Faults apply in the order of injection. So the pool's next probe is throttled like every other call.
     env.simulation.world(|world| {
-        world.cure_all();
-        world.inject(Fault::throttle().on(READ));
+        world.remove_all_faults();
+        world.inject(InjectedFault::throttle().on(READ));
         world.calls_mut().clear();
     });
     env.until_polled(REFUSES, "ann", 0).await;
@@ -82,7 +82,7 @@ async fn a_pool_that_refuses_stays_down_while_its_account_is_throttled() {
         world.calls().of(READ).any(|call| call.pool.as_deref() == Some(REFUSES))
     })
     .await;
-    // Two scrapes that follow each other: the answer to the probe is in the second.
+    // Two consecutive scrapes: the second contains the answer to the probe.
     exporter.until("the throttle, counted", |scrape| {
         scrape.sum("cognito_exporter_api_requests_total", &["outcome=\"throttled\""]) > 1.5
     });
@@ -97,7 +97,7 @@ async fn a_pool_that_refuses_stays_down_while_its_account_is_throttled() {
     assert!(exporter.stop().success());
 }
 
-/// `alice` and `ben`, the first under two names.
+/// A configuration of `alice` and `ben`, the first under two names.
 fn twice(names: &[&str]) -> String {
     format!(
         "[[pools]]\nid = {TWICE:?}\nusernames = {names:?}\nfollowed_since = \"2020-01-01T00:00:00Z\"\n\
@@ -105,8 +105,8 @@ fn twice(names: &[&str]) -> String {
     )
 }
 
-/// Waits until the events of `names` in the simulation are counted and delivered, each once but for repeats after a crash, and
-/// these users are followed.
+/// Waits until the events of `names` are counted and delivered, each once except for repeats after a crash, and these
+/// users are followed.
 async fn each_once(env: &TestEnv, exporter: &Exporter, names: &[&str], repeats_max: usize) {
     let there: BTreeSet<_> = env.simulation.world(|world| {
         let events = names.iter().flat_map(|name| world.history(TWICE, name));
@@ -116,7 +116,7 @@ async fn each_once(env: &TestEnv, exporter: &Exporter, names: &[&str], repeats_m
     exporter.until("every event, counted", |scrape| scrape.sum(EVENTS, &[]) > count - 0.5);
     exporter.until("each user once", |scrape| is(scrape, USERS, &[], names.len() as f64));
     env.until_received(|records| records.len() >= there.len()).await;
-    // Whoever is there is polled twice more: nothing else comes of it.
+    // Every followed user is polled twice more, and nothing changes.
     let calls = env.reads(|_| true).len();
     env.until("more polls", |world| world.calls().of(READ).count() >= calls + 3 * names.len()).await;
     let scrape = exporter.scrape();
@@ -128,16 +128,16 @@ async fn each_once(env: &TestEnv, exporter: &Exporter, names: &[&str], repeats_m
     assert!(records.len() <= there.len() + repeats_max, "{} records of {} events", records.len(), there.len());
 }
 
-/// Public reports of lists that hold each user's name and email address, without the permission to list users. Cognito takes
-/// either for the Username.
+/// Public reports about lists with each user's name and email address, without the permission to list users. Cognito
+/// accepts either as the Username.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_user_who_is_listed_by_hand_under_two_names_is_followed_and_counted_once() {
     let names = ["alice", "alice@example.com", "ben"];
     let env = TestEnv::set(&twice(&names), |world| {
-        world.add_pool(Pool::new(TWICE));
+        world.add_pool(SimulatedPool::new(TWICE));
         world.add_user_with(TWICE, "alice", |user| user.set_attribute("email", "alice@example.com"));
         world.add_user(TWICE, "ben");
-        // More than a page, and more than what is remembered one by one.
+        // More than a page, and more events than are remembered one by one.
         sign_ins(world, TWICE, "alice", 150, UnixMillis(now().0 - MINUTE));
         sign_ins(world, TWICE, "ben", 2, UnixMillis(now().0 - MINUTE));
     })
@@ -148,7 +148,7 @@ async fn a_user_who_is_listed_by_hand_under_two_names_is_followed_and_counted_on
     assert!(told.len() == 1 && told[0].contains("names=1"), "{told:?}");
     assert!(!exporter.log().contains("alice"), "{}", exporter.log());
     exporter.kill();
-    // What comes while nobody looks is more than a page.
+    // The events during the downtime are more than a page.
     env.simulation.world(|world| {
         for event in 0..100 {
             let event = world.sign_in(UnixMillis(now().0 - event * 100));
@@ -158,7 +158,7 @@ async fn a_user_who_is_listed_by_hand_under_two_names_is_followed_and_counted_on
     let exporter = env.exporter();
     each_once(&env, &exporter, &["alice", "ben"], 0).await;
     assert_eq!(said(&exporter.log(), &["configured names"]), Vec::<String>::new(), "it was known");
-    // Whichever of the names stays, the user does.
+    // Either name alone is enough to keep the user.
     for left in ["alice", "alice@example.com"] {
         let reloads = || said(&exporter.log(), &["the configuration was read again"]).len();
         let before = reloads();
@@ -172,13 +172,13 @@ async fn a_user_who_is_listed_by_hand_under_two_names_is_followed_and_counted_on
     assert!(exporter.stop().success());
 }
 
-/// The same with a death at each step of the writes in which it is found out.
+/// The same with a death at each step of the writes that join the two names.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_names_of_a_user_are_one_wherever_the_process_dies() {
     for (step, counts) in [(Step::PageRead, 2..=2), (Step::LedgerApplied, 3..=5), (Step::LedgerAnswered, 3..=5)] {
         for count in counts {
             let env = TestEnv::set(&twice(&["alice", "alice@example.com"]), |world| {
-                world.add_pool(Pool::new(TWICE));
+                world.add_pool(SimulatedPool::new(TWICE));
                 world.add_user_with(TWICE, "alice", |user| user.set_attribute("email", "alice@example.com"));
                 sign_ins(world, TWICE, "alice", 3, UnixMillis(now().0 - MINUTE));
             })

@@ -1,4 +1,4 @@
-//! Receivers under pressure, and addresses behind which there is no receiver.
+//! Receivers under load, and addresses without a receiver.
 
 use std::process::Output;
 
@@ -14,7 +14,7 @@ use crate::transports::{BEGUN, Came, ENDED, Over, for_each, requests, until_requ
 const POOL: &str = "eu-west-1_Receivers";
 const USERS: usize = 6;
 const EVENTS: i64 = 50;
-/// All of them: 300.
+/// The number of all records: 300.
 const RECORDS: usize = USERS * 50;
 
 const QUARANTINED: &str = "cognito_exporter_quarantined_records";
@@ -28,13 +28,13 @@ fn http(status: u16, content_type: &'static str, body: &'static str) -> Reply {
     Reply::Raw { status, headers: vec![("content-type", content_type)], body }
 }
 
-/// Waits until all of it waits, and checks that nothing of it was put away.
+/// Waits until all records wait, and checks that none is in quarantine.
 fn all_waits(exporter: &Exporter) {
     let scrape = exporter.until("all of them waiting", |scrape| is(scrape, WAITING, &[], RECORDS as f64));
     assert!(is(&scrape, QUARANTINED, &[], 0.0) && requests(&scrape, "ok") < 0.5, "{}", scrape.interesting());
 }
 
-/// The receiver is well again: everything is delivered once, nothing is in quarantine, and the end of the fault was told.
+/// Checks the recovery: everything is delivered once, the quarantine is empty, and the end of the fault is logged.
 async fn all_comes_after_the_cure(env: &TestEnv, exporter: Exporter) {
     env.receiver.answer_always(Reply::Ok);
     env.conserved(&exporter, &[POOL]).await;
@@ -43,7 +43,7 @@ async fn all_comes_after_the_cure(env: &TestEnv, exporter: Exporter) {
     assert!(exporter.stop().success());
 }
 
-/// Checks what people are told first of a fault: the level, the words, and what to do.
+/// Checks the first report of a fault: its level, its text and its remedy.
 fn told(exporter: &Exporter, level: &str, words: &str, remedy: &str) {
     exporter.until_said(BEGUN);
     let line = said(&exporter.log(), &[BEGUN]).remove(0);
@@ -58,8 +58,8 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout)
 }
 
-/// The Collector's memory limiter over gRPC, as users report it: RESOURCE_EXHAUSTED, without RetryInfo. Good records went to the
-/// quarantine.
+/// The Collector's memory limiter over gRPC, from reports: RESOURCE_EXHAUSTED without RetryInfo. Good records went to
+/// the quarantine.
 #[test]
 fn a_receiver_short_of_memory_is_waited_for_and_its_batches_stay_whole() {
     for_each(["data refused due to high memory usage", "sending queue is full", "quota exceeded"], async |words| {
@@ -76,7 +76,8 @@ fn a_receiver_short_of_memory_is_waited_for_and_its_batches_stay_whole() {
     });
 }
 
-/// nginx on a port for TLS, and a Go server: the usual mistakes with http:// and https://. Good records went to the quarantine.
+/// nginx on a port for TLS, and a Go server: the usual mistakes with http:// and https://. Good records went to the
+/// quarantine.
 #[test]
 fn a_server_that_wants_tls_has_refused_no_record_and_https_is_the_remedy() {
     const NGINX: &str = "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n<body>\r\n\
@@ -92,13 +93,13 @@ fn a_server_that_wants_tls_has_refused_no_record_and_https_is_the_remedy() {
         all_waits(&exporter);
         told(&exporter, "ERROR", words, "https://");
         all_comes_after_the_cure(&env, exporter).await;
-        // Each was one request of a whole batch.
+        // Each export was one request with a whole batch.
         let exports = env.receiver.exports();
         assert!(exports.iter().filter(|export| export.records < exports[0].records).count() <= 1, "it was split");
     });
 }
 
-/// Gateways and stores answer 200 to what they throw away. Such records were taken for delivered, and lost.
+/// Gateways and stores that answer 200 to records that they drop. Such records counted as delivered, and were lost.
 #[test]
 fn a_success_in_other_words_than_otlps_acknowledges_nothing() {
     let json = "application/json";
@@ -121,7 +122,8 @@ fn a_success_in_other_words_than_otlps_acknowledges_nothing() {
     });
 }
 
-/// A receiver that stores records and says "OK": they came again for ever, and nothing named a way out.
+/// A receiver that stores records and answers "OK". The records were sent again without end, and no message named a
+/// remedy.
 #[test]
 fn a_receiver_that_says_ok_is_believed_if_the_configuration_says_so_and_a_web_page_is_not() {
     for_each([("text/plain", "OK", true), ("text/html", "<html>OK</html>", false)], async |(kind, body, is_taken)| {
@@ -144,7 +146,7 @@ fn a_receiver_that_says_ok_is_believed_if_the_configuration_says_so_and_a_web_pa
     });
 }
 
-/// Receivers that write JSON with a protobuf library's other names.
+/// Receivers that write JSON with the other field names of a protobuf library.
 #[test]
 fn a_partial_success_in_snake_case_is_one() {
     for_each([Over::Http], async |over| {
@@ -162,8 +164,8 @@ fn a_partial_success_in_snake_case_is_one() {
     });
 }
 
-/// A proxy that rewrites or joins `grpc-status-details-bin`, or a receiver that writes it in base64url: the library panicked over it,
-/// and the process ended, at each start again.
+/// A proxy that rewrites or joins `grpc-status-details-bin`, or a receiver that writes it in base64url. The library
+/// panicked, and the process ended, also after each restart.
 #[test]
 fn details_of_a_status_that_are_not_base64_are_no_answer_and_end_nothing() {
     let places = [false, true];
@@ -175,7 +177,8 @@ fn details_of_a_status_that_are_not_base64_are_no_answer_and_end_nothing() {
     ];
     for_each(places, async |in_trailers| {
         for (details, code) in cases {
-            // An OK without a message in the headers is an error of the library's own, before it looks at details.
+            // The library treats an OK without a message in the headers as an error of its own, before it reads the
+            // details.
             if code == Code::Ok && !in_trailers {
                 continue;
             }
@@ -195,8 +198,9 @@ fn details_of_a_status_that_are_not_base64_are_no_answer_and_end_nothing() {
     });
 }
 
-/// A receiver that gives its reasons for each record, in more than the 4 MiB that gRPC takes by default: the library's own error
-/// about the answer was read as the receiver's about the request, and all records went to the quarantine.
+/// A receiver that gives reasons for each record, in more than the 4 MiB that gRPC accepts by default. The library's
+/// own error about the answer was read as the receiver's error about the request, and all records went to the
+/// quarantine.
 #[test]
 fn an_answer_that_is_too_large_to_read_is_no_verdict_on_records() {
     let reasons: &'static str = Box::leak("no such field; ".repeat(400_000).into_boxed_str());
@@ -209,7 +213,7 @@ fn an_answer_that_is_too_large_to_read_is_no_verdict_on_records() {
         assert!(requests(&scrape, "refused") + requests(&scrape, "ok") < 0.5, "{}", scrape.interesting());
         assert!(is(&scrape, QUARANTINED, &[], 0.0), "{}", scrape.interesting());
         told(&exporter, "WARN", "answer cannot be read", "");
-        // It kept them each time, and said so in vain.
+        // The receiver kept the records each time, and its answer could not be read.
         env.receiver.answer_always(Reply::Ok);
         env.conserved_on(&exporter, &[POOL], Terms { repeats_max: usize::MAX, ..Terms::default() }).await;
         assert!(exporter.stop().success());
@@ -225,8 +229,8 @@ fn poison(world: &mut World) {
     world.arrive(POOL, "user-0", &event);
 }
 
-/// A quiet pool and one record that the receiver calls invalid: whether it is the record's fault nobody knows until the receiver has
-/// taken another one. A process that dies meanwhile tries it again.
+/// A quiet pool, and one record that the receiver calls invalid. Whether the record is the cause is unknown until the
+/// receiver has accepted another one. A process that restarts meanwhile tries the record again.
 #[test]
 fn a_record_that_is_refused_alone_is_quarantined_once_the_receiver_has_taken_another_one() {
     for_each(Over::BOTH, async |over| {

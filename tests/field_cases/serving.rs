@@ -1,4 +1,4 @@
-//! The exporter's own HTTP server under strange clients and broken configuration files.
+//! The exporter's own HTTP server with unusual clients and broken configuration files.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::io::{Read as _, Write as _};
@@ -6,15 +6,15 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use cognito_auth_simulator::world::Pool;
+use cognito_auth_simulator::world::SimulatedPool;
 
 use crate::exporter::{Exporter, PATIENCE};
 use crate::test_env::{TestEnv, said};
 
-/// Many pools make large answers.
+/// The number of pools. Many pools make large answers.
 const POOLS: usize = 200;
 
-/// Scrapes beside a crowd.
+/// The number of scrapes beside the crowd.
 const SCRAPES: usize = 8;
 
 const PASSWORD: &str = "basic_auth_users:\n  ann: ";
@@ -25,21 +25,21 @@ async fn env(pools: usize) -> TestEnv {
     let config = format!("{config}[poll]\nrequests_per_second = 70\nmin_interval = \"1s\"\nfirst_run = \"none\"\n");
     TestEnv::set(&config, |world| {
         for id in &ids {
-            world.add_pool(Pool::new(id));
+            world.add_pool(SimulatedPool::new(id));
             world.add_user(id, "ann");
         }
     })
     .await
 }
 
-/// An exporter that shows every pool.
+/// Starts an exporter, and waits until it shows every pool.
 fn with_all_pools(env: &TestEnv) -> Exporter {
     let exporter = env.exporter();
     exporter.until("all pools", |scrape| scrape.count("cognito_auth_history_events_total", &[]) == POOLS);
     exporter
 }
 
-/// Sends a request on a connection of its own.
+/// Sends a request on a new connection.
 fn send(address: SocketAddr, path: &str) -> std::io::Result<TcpStream> {
     let mut stream = TcpStream::connect(address)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -47,7 +47,7 @@ fn send(address: SocketAddr, path: &str) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Asks for a path and reads all of it; None where the connection ends before that.
+/// Requests a path and reads the whole answer; None if the connection ends before.
 fn get(address: SocketAddr, path: &str) -> Option<String> {
     let mut answer = String::new();
     send(address, path).ok()?.read_to_string(&mut answer).ok()?;
@@ -65,17 +65,17 @@ fn until(what: &str, exporter: &Exporter, condition: impl Fn() -> bool) {
     }
 }
 
-/// Has the file say this, and waits until the running exporter has something to say about it.
+/// Writes this text to the file, and waits until the running exporter logs something about it.
 fn rewrite(env: &TestEnv, exporter: &Exporter, text: &str) {
     let told = || said(&exporter.log(), &["web configuration"]).len();
     let before = told();
-    // Not in one step: a full disk and some editors leave a part of it.
+    // Not in one step: a full disk and some editors leave a part of the file.
     std::fs::write(env.path("web.yml"), text).unwrap();
     until("a word about the file", exporter, || told() > before);
 }
 
-/// Reported of exporters of this format: an editor, a template without values or a full disk leaves the file of passwords
-/// empty, and the reload that follows lets everybody in.
+/// Reports about exporters with this file format: an editor, a template without values or a full disk leaves the file
+/// of passwords empty, and the following reload admits everyone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_passwords_that_becomes_empty_lets_nobody_in() {
     let env = env(1).await;
@@ -92,7 +92,7 @@ async fn a_file_of_passwords_that_becomes_empty_lets_nobody_in() {
     }
     let told = said(&exporter.log(), &["ERROR", "web configuration", "restart"]);
     assert!(told.iter().any(|line| line.contains("basic_auth_users")), "{}", exporter.log());
-    // The key that names the file goes: the same.
+    // The key that names the file is removed, with the same result.
     std::fs::write(env.config(), &config).unwrap();
     exporter.signal("HUP");
     until("a reload that failed", &exporter, || !said(&exporter.log(), &["ERROR", "nothing was changed"]).is_empty());
@@ -100,13 +100,13 @@ async fn a_file_of_passwords_that_becomes_empty_lets_nobody_in() {
     std::fs::write(env.config(), &named).unwrap();
     rewrite(&env, &exporter, &good.replace("ann", "ben"));
     assert_eq!(exporter.ask("/metrics").0, 401);
-    // On purpose, a restart takes the passwords away.
+    // A restart applies the removal of the passwords.
     assert!(exporter.stop().success());
     std::fs::write(env.path("web.yml"), "{}\n").unwrap();
     assert_eq!(env.exporter().ask("/metrics").0, 200);
 }
 
-/// The same at a start: the file that was to hold the passwords is there and holds nothing.
+/// The same at a start: the file for the passwords exists and is empty.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_with_an_empty_file_of_passwords_is_refused() {
     let env = env(1).await;
@@ -128,7 +128,7 @@ async fn a_start_with_an_empty_file_of_passwords_is_refused() {
     }
 }
 
-/// Many dashboards left open, or an anonymous visitor in a loop: the page is rendered anew for each and polling slows.
+/// Many open dashboards, or an anonymous visitor in a loop: the page is rendered anew for each, and polling slows.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_crowd_at_the_status_page_is_answered_from_few_renderings() {
     let env = env(POOLS).await;
@@ -136,7 +136,7 @@ async fn a_crowd_at_the_status_page_is_answered_from_few_renderings() {
     let address = exporter.address();
     let ask = |requests: usize| -> Vec<String> {
         let bodies = (0..requests).map(|_| get(address, "/status").expect("an answer"));
-        // Each rendering says when it was.
+        // Each rendering contains its time.
         bodies.map(|body| body.split("\"now\": ").nth(1).unwrap().lines().next().unwrap().to_owned()).collect()
     };
     let crowd: Vec<String> = std::thread::scope(|scope| {
@@ -147,14 +147,14 @@ async fn a_crowd_at_the_status_page_is_answered_from_few_renderings() {
     assert!(renderings.len() * 4 <= crowd.len(), "{} renderings for {} answers", renderings.len(), crowd.len());
 }
 
-/// A scanner that opens and closes connections pushes the scrapes out.
+/// A scanner that opens and closes connections displaces the scrapes.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_scrape_gets_through_beside_connections_that_come_and_go() {
     let env = env(POOLS).await;
     let exporter = with_all_pools(&env);
     let address = exporter.address();
     let (over, opened) = (AtomicBool::new(false), AtomicUsize::new(0));
-    // 200 connections in all: three times as many as there are places. One that has been pushed out is opened again.
+    // 200 connections in all: three times as many as there are places. A displaced one is opened again.
     let come_and_go = |which: usize| {
         let mut held = VecDeque::new();
         while !over.load(Ordering::Relaxed) {
@@ -181,7 +181,7 @@ async fn every_scrape_gets_through_beside_connections_that_come_and_go() {
     assert_eq!(through, SCRAPES, "beside {} connections", opened.load(Ordering::Relaxed));
 }
 
-/// Clients that ask for the largest page and do not read it: each holds its own copy in memory.
+/// Clients that request the largest page and do not read it: each has its own copy in memory.
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_do_not_read_share_what_they_wait_for() {
     if !crate::long::are_wanted() {
@@ -198,20 +198,20 @@ async fn clients_that_do_not_read_share_what_they_wait_for() {
     let mut crowd = vec![];
     for _ in 0..64 {
         let mut stream = send(address, "/metrics").unwrap();
-        // It has begun to answer, and will not go on.
+        // The server has begun to answer, and the client reads no more.
         let _ = stream.read_exact(&mut [0; 64]);
         crowd.push(stream);
     }
     let grown = exporter.resident_bytes().saturating_sub(before);
-    // Half of what a copy for each would take. What waits is bounded by 64 MiB; where the rest lies is not known, and it
-    // came to as much again on a busy machine.
+    // Half of the memory that one copy for each client would take. The bound for waiting data is 64 MiB. The rest is
+    // unexplained, and was as much again on a busy machine.
     assert!(grown < 64 * body / 2, "{grown} bytes for 64 clients; a body has {body}");
-    // They keep nobody out.
+    // They displace no other client.
     assert!(get(address, "/metrics").is_some());
     drop(crowd);
 }
 
-/// A cluster with IPv6 alone, and one with both: probes and scrapes come over either.
+/// A cluster with IPv6 alone, and one with both: probes and scrapes use either.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_address_is_of_both_families_and_one_address_is_that_one_alone() {
     let has_ipv6 = std::net::TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();

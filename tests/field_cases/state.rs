@@ -12,7 +12,7 @@ use crate::test_env::{TestEnv, all_live, go_on, is, populate, said, sign_ins};
 const POOL: &str = "eu-west-1_State";
 const USERS: usize = 4;
 
-/// A user and group that are nobody's on this machine, as in the image.
+/// A user and group that do not exist on this machine, as in the image.
 const NOBODY: u32 = 65532;
 
 async fn set() -> TestEnv {
@@ -27,7 +27,7 @@ fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).unwrap().mode() & 0o777
 }
 
-/// Every path below a directory, links not followed.
+/// Every path below a directory, without following links.
 fn tree(directory: &Path) -> Vec<PathBuf> {
     let mut paths = vec![];
     for entry in fs::read_dir(directory).unwrap() {
@@ -40,7 +40,7 @@ fn tree(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Starts an exporter that is expected to refuse to run; answers what it says.
+/// Starts an exporter that is expected to refuse to run, and returns its output.
 fn refused(env: &TestEnv) -> String {
     let mut exporter = Exporter::spawned(env.command());
     let status = exporter.ended();
@@ -52,7 +52,7 @@ fn refused(env: &TestEnv) -> String {
     exporter.log()
 }
 
-#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+#[expect(clippy::print_stdout, reason = "a skipped test prints the reason")]
 fn is_root() -> bool {
     let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
     if !is_root {
@@ -68,7 +68,7 @@ async fn a_state_directory_that_was_open_to_others_becomes_the_exporters_alone()
         let env = set().await;
         fs::create_dir(env.state()).unwrap();
         change_mode(&env.state(), open);
-        // What is not the exporter's stays what it is.
+        // A file of another program keeps its permissions.
         fs::write(env.state().join("notes.txt"), "somebody's").unwrap();
         change_mode(&env.state().join("notes.txt"), 0o644);
         let exporter = env.exporter();
@@ -81,7 +81,7 @@ async fn a_state_directory_that_was_open_to_others_becomes_the_exporters_alone()
             let open_to_others = mode(&path) & 0o077 != 0;
             assert_eq!(open_to_others, path.ends_with("notes.txt"), "{} is {:o}", path.display(), mode(&path));
         }
-        // It is said once.
+        // The change is logged once.
         let exporter = env.exporter();
         env.conserved(&exporter, &[POOL]).await;
         assert_eq!(said(&exporter.log(), &["was open to other users"]).len(), 0, "{}", exporter.log());
@@ -89,8 +89,8 @@ async fn a_state_directory_that_was_open_to_others_becomes_the_exporters_alone()
     }
 }
 
-/// From attacks on files that a privileged process writes under a predictable name: a link there has it overwrite the file of
-/// somebody else, or use a ledger that somebody else made.
+/// From attacks on files that a privileged process writes under a predictable name. A link in that place makes it
+/// overwrite another file, or use a ledger of another user.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_link_in_the_state_directory_is_followed() {
     let files = ["lock", "probe", "last-commit", "last-commit.new", "lost-since", "lost-since.new"];
@@ -138,7 +138,7 @@ async fn no_link_in_the_state_directory_is_followed() {
     assert!(exporter.stop().success());
 }
 
-/// From the same attacks: a complete ledger of somebody else under the name of one that was imported.
+/// From the same attacks: a complete ledger of another user under the name of an imported one.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_somebody_else_has_put_there_takes_nobodys_place() {
     if !is_root() {
@@ -156,7 +156,7 @@ async fn a_ledger_that_somebody_else_has_put_there_takes_nobodys_place() {
     let log = refused(&env);
     assert_eq!(said(&log, &["will not use", "ledger.imported", "belongs to user 65532"]).len(), 1, "{log}");
     assert!(planted.exists() && !env.state().join("ledger.replaced-1").exists());
-    // The directory itself, of somebody else.
+    // The directory itself belongs to another user.
     fs::remove_dir_all(&planted).unwrap();
     chown(env.state(), Some(NOBODY), None).unwrap();
     let log = refused(&env);
@@ -167,15 +167,15 @@ async fn a_ledger_that_somebody_else_has_put_there_takes_nobodys_place() {
     assert!(exporter.stop().success());
 }
 
-/// From Kubernetes: a volume with `fsGroup` is root's, of mode 2775, and its group is one of the pod's; volumes of some
-/// provisioners are root's and everybody may write to them.
+/// From Kubernetes: a volume with `fsGroup` belongs to root, has mode 2775, and has one of the pod's groups. The
+/// volumes of some provisioners belong to root and are writable for everyone.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_of_root_is_used_and_a_warning_says_when_others_may_write_to_it() {
     if !is_root() {
         return;
     }
     let env = set().await;
-    // Where others can reach the program and the configuration.
+    // A directory where other users can reach the program and the configuration.
     let program = env.path("exporter");
     fs::copy(env!("CARGO_BIN_EXE_cognito-auth-exporter"), &program).unwrap();
     for path in [env.path(""), program.clone(), env.config().to_owned()] {
@@ -197,7 +197,7 @@ async fn a_volume_of_root_is_used_and_a_warning_says_when_others_may_write_to_it
         assert_eq!(fs::metadata(env.state()).unwrap().mode() & 0o7777, 0o2775);
         assert_eq!(mode(&env.ledger()), 0o700);
         if round == 0 {
-            // As the kubelet leaves it at the next mount, under another user of the same group.
+            // The kubelet leaves it like this at the next mount, under another user of the same group.
             for path in tree(&env.state()) {
                 change_mode(&path, if path.is_dir() { 0o2770 } else { 0o660 });
                 chown(&path, Some(NOBODY - 1), Some(NOBODY)).unwrap();
@@ -219,25 +219,25 @@ async fn a_volume_of_root_is_used_and_a_warning_says_when_others_may_write_to_it
         assert_eq!(said(&log, &["WARN", "others can write to it", "a directory below it"]).len(), 1, "{log}");
         assert!(exporter.stop().success());
     }
-    // What another user has put there is no ledger of the exporter's.
+    // A ledger that another user has put there is not the exporter's.
     chown(env.ledger(), Some(NOBODY - 1), Some(NOBODY)).unwrap();
     let mut exporter = Exporter::spawned(command());
     assert_eq!(exporter.ended().code(), Some(1));
     exporter.until_said("will not use");
 }
 
-/// From disks that fail early, and from volumes that are detached while they are written: a ledger is damaged within its first
-/// seconds, before the note beside it was renewed. It was taken for a fresh one, and everything for history.
+/// From disks that fail early, and from volumes that are detached during writes: a ledger is damaged within its first
+/// seconds, before the note beside it was renewed. It was taken for a new one, and all events for history.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ledger_that_is_damaged_in_its_first_seconds_is_rebuilt_and_said_to_be() {
-    // Nothing makes an event live but the ledger's own memory of when it began.
+    // Only the ledger's own record of its start makes an event live.
     let config = format!(
         "[[pools]]\nid = {POOL:?}\nall_users = true\n[discovery]\ninterval = \"10s\"\n[poll]\n\
          requests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\nfirst_run = \"none\"\n"
     );
     let env = TestEnv::set(&config, |world| populate(world, POOL, USERS, 0)).await;
     let exporter = env.exporter();
-    // Nobody does anything before everybody is followed: all of it is live.
+    // No event happens before every user is followed, so all events are live.
     exporter.until("everybody", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], USERS as f64));
     env.simulation.world(|world| {
         let now = crate::test_env::now();
@@ -259,7 +259,7 @@ async fn a_ledger_that_is_damaged_in_its_first_seconds_is_rebuilt_and_said_to_be
         exporter.until("everybody", |scrape| is(scrape, "cognito_exporter_users", &["state=\"ok\""], USERS as f64));
         let scrape = exporter.scrape();
         let told = said(&exporter.log(), &["ERROR", "the ledger was damaged", "moved_to="]).len();
-        // Either it lost nothing, or it says so and begins at 0.
+        // Either nothing was lost, or the loss is logged and the counters begin at 0.
         let expected = if told == 0 { live } else { 0.0 };
         assert!(is(&scrape, "cognito_auth_events_total", &[], expected), "{part}: {}", scrape.interesting());
         assert!(is(&scrape, "cognito_exporter_state_rebuilds_total", &[], told as f64), "{part}: {}", exporter.log());
@@ -300,7 +300,7 @@ async fn a_damaged_configuration_file_of_the_engine_is_put_aside_and_costs_nothi
         assert!(exporter.stop().success());
         assert!(fs::read(&conf).unwrap() == sound, "{case}");
     }
-    // What another engine has written, checksum and all, is another matter: it is left as it is.
+    // A file that another engine has written, with a valid checksum, is left as it is.
     let text = String::from_utf8(sound[..sound.len() - 4].to_vec()).unwrap().replace("0.34", "0.99");
     let other = [text.as_bytes(), &crc32fast::hash(text.as_bytes()).to_le_bytes()].concat();
     fs::write(&conf, &other).unwrap();

@@ -1,10 +1,10 @@
-//! The way to the receiver: certificates, proxies, variables meant for other programs, and texts that quote records.
+//! The connection to the receiver: certificates, proxies, variables for other programs, and texts that quote records.
 
 use std::process::Output;
 use std::sync::{Arc, Mutex};
 
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tonic::Code;
@@ -15,10 +15,10 @@ use crate::test_env::{MINUTE, TestEnv, all_live, now, said};
 
 const POOL: &str = "eu-west-1_Transport";
 
-/// The user whose record is quoted.
+/// The user of the quoted record.
 const USER: &str = "zoë.ünal@example.com";
 
-/// What of the record no output may hold, as it is and as JSON or a URL may write it.
+/// The parts of the record that no output may contain, plain and as JSON or a URL may encode them.
 const QUOTED: [&str; 10] = [
     "zoë",
     "zo\\u00eb",
@@ -32,9 +32,9 @@ const QUOTED: [&str; 10] = [
     "em/Dqy",
 ];
 
-/// A user with one event, whose every personal member is a word that occurs nowhere else.
+/// Adds a user with one event. Each personal member is a text that occurs nowhere else.
 fn populate(world: &mut World) {
-    world.add_pool(Pool::new(POOL));
+    world.add_pool(SimulatedPool::new(POOL));
     world.add_user(POOL, USER);
     arrive(world, USER);
 }
@@ -50,17 +50,17 @@ fn arrive(world: &mut World, user: &str) {
     world.arrive(POOL, user, &event);
 }
 
-/// A text that lives as long as the test.
+/// A text with the lifetime of the test.
 fn leaked(text: String) -> &'static str {
     Box::leak(text.into_boxed_str())
 }
 
-/// Ways in which receivers quote a record.
+/// The ways in which receivers quote a record.
 fn quotations() -> Vec<&'static str> {
     vec![
         "user.name zoë.ünal@example.com of Zweibrücken, Absurdistan, at 203.0.113.77 (-11:37) with Telephone of Zoë",
         r#"{"error":"no such label: zo\u00eb.\u00fcnal@example.com"}"#,
-        // The value stands where a text is cut.
+        // The value is where a long text is cut.
         leaked(format!("{}zoë.ünal@example.com{}", "x".repeat(250), "y".repeat(500))),
         "/push?user=zo%C3%AB.%C3%BCnal%40example.com",
         "payload: em/Dqy7DvG5hbEBleGFtcGxlLmNvbQ==",
@@ -74,8 +74,8 @@ fn shows_nothing(of: &str, text: &str) {
     }
 }
 
-/// From reports of log stores that repeat the refused line in their error, also in a 503 or a 429 of a gateway: the error
-/// was in the exporter's log and on its page, with the user's name and city in it.
+/// From reports about log stores that repeat the refused line in their error, also in a 503 or a 429 of a gateway. The
+/// error was in the exporter's log and on its page, with the user's name and city.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_receivers_text_that_quotes_a_record_is_shown_nowhere_at_any_answer() {
     let grpc = |text| [Reply::Code(Code::Unavailable, text), Reply::Code(Code::ResourceExhausted, text)];
@@ -87,7 +87,7 @@ async fn a_receivers_text_that_quotes_a_record_is_shown_nowhere_at_any_answer() 
                 if over_grpc { (Receiver::grpc().await, "grpc") } else { (Receiver::http().await, "http/protobuf") };
             for (quotation, index) in quotations.iter().zip(0..) {
                 let replies = if over_grpc { grpc(quotation) } else { http(quotation) };
-                // RESOURCE_EXHAUSTED may mean the record's size, which is another matter.
+                // RESOURCE_EXHAUSTED may mean the record's size, which another test covers.
                 receiver.answer_next(replies[if over_grpc { 0 } else { index % 2 }].clone());
             }
             receiver.answer_always(last.clone());
@@ -104,7 +104,7 @@ async fn a_receivers_text_that_quotes_a_record_is_shown_nowhere_at_any_answer() 
     }
 }
 
-/// From the same reports: the refused record's reason, kept with it for people, named the user.
+/// From the same reports: the stored reason of a refused record named the user.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_reason_of_a_quarantined_record_quotes_nothing_of_it() {
     let env = TestEnv::set(&all_live(POOL), |world| {
@@ -119,7 +119,7 @@ async fn the_reason_of_a_quarantined_record_quotes_nothing_of_it() {
     });
     let exporter = env.exporter();
     env.receiver.wait_for_exports(1).await;
-    // The receiver takes another record, so that the refusal is of this one.
+    // The receiver accepts another record, so the refusal concerns this one.
     env.simulation.world(|world| arrive(world, "other"));
     exporter.until("one in quarantine", |scrape| scrape.sum("cognito_exporter_quarantined_records", &[]) > 0.5);
     shows_nothing("the log", &exporter.log());
@@ -135,7 +135,8 @@ fn text(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap() + std::str::from_utf8(&output.stderr).unwrap()
 }
 
-/// A env whose receiver speaks TLS and asks for a certificate; the exporter's files lie beside its configuration.
+/// An environment whose receiver uses TLS and requires a client certificate. The exporter's files are beside its
+/// configuration.
 async fn secured(over_grpc: bool, pki: &Pki) -> TestEnv {
     let (receiver, protocol) = if over_grpc {
         (Receiver::grpc_tls(pki).await, "grpc")
@@ -149,15 +150,15 @@ async fn secured(over_grpc: bool, pki: &Pki) -> TestEnv {
     env
 }
 
-/// Replaces the exporter's files, one after the other.
+/// Replaces the exporter's certificate files, one after the other.
 fn provide(env: &TestEnv, pki: &Pki) {
     for (name, from) in [("ca.pem", pki.ca_file()), ("tls.crt", pki.cert_file()), ("tls.key", pki.key_file())] {
         env.file(name, &std::fs::read_to_string(from).unwrap());
     }
 }
 
-/// From reports about clients that read their certificate once: it is renewed every day, and the receiver refuses the old
-/// one from some hour on until somebody restarts the client.
+/// From reports about clients that read their certificate once. It is renewed every day, and from some hour on the
+/// receiver refuses the old one until a restart of the client.
 #[tokio::test(flavor = "multi_thread")]
 async fn renewed_certificate_files_are_used_without_a_restart() {
     for over_grpc in [true, false] {
@@ -165,7 +166,7 @@ async fn renewed_certificate_files_are_used_without_a_restart() {
         let env = secured(over_grpc, &before).await;
         let exporter = env.exporter();
         env.receiver.wait_for(1).await;
-        // Everything is another: authority, server, client.
+        // Everything is replaced: authority, server certificate, client certificate.
         env.receiver.restart_as(Some(&after)).await;
         env.simulation.world(|world| arrive(world, USER));
         exporter.until_said("takes no records");
@@ -176,7 +177,7 @@ async fn renewed_certificate_files_are_used_without_a_restart() {
     }
 }
 
-/// From the same reports, where the renewal wrote a file that is no certificate: the client stopped.
+/// From the same reports, where the renewal wrote an invalid certificate file: the client stopped.
 #[tokio::test(flavor = "multi_thread")]
 async fn unusable_certificate_files_are_told_once_and_the_last_ones_stay() {
     for over_grpc in [true, false] {
@@ -186,7 +187,7 @@ async fn unusable_certificate_files_are_told_once_and_the_last_ones_stay() {
         env.receiver.wait_for(1).await;
         env.file("tls.crt", "renewal failed");
         let told = || said(&exporter.log(), &["ERROR", "cannot be used", "otlp.cert_file"]).len();
-        // The files are looked at before exports, and each event is one.
+        // The files are read before each export, and each event is one export.
         for record in 2.. {
             env.simulation.world(|world| arrive(world, USER));
             env.receiver.wait_for(record).await;
@@ -206,8 +207,8 @@ async fn unusable_certificate_files_are_told_once_and_the_last_ones_stay() {
     }
 }
 
-/// From reports about pods whose platform sets OTEL_* variables for every program: one that this program cannot read sent
-/// it into a crash loop.
+/// From reports about pods whose platform sets OTEL_* variables for every program. One variable that this program could
+/// not parse made it restart in a loop.
 #[tokio::test(flavor = "multi_thread")]
 async fn malformed_variables_of_the_specification_are_left_out_with_a_warning_each() {
     const VARIABLES: [(&str, &str); 9] = [
@@ -242,7 +243,7 @@ async fn malformed_variables_of_the_specification_are_left_out_with_a_warning_ea
     }
 }
 
-/// What the exporter's own file says stays strict, and so does an endpoint: without one no record would leave.
+/// The exporter's own file is still strict, and so is an endpoint: without one no record would be sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_malformed_endpoint_and_a_malformed_file_end_the_start() {
     let env = TestEnv::set(&all_live(POOL), populate).await;
@@ -257,13 +258,13 @@ async fn a_malformed_endpoint_and_a_malformed_file_end_the_start() {
     }
 }
 
-/// A proxy on loopback, which keeps the head of each request.
-struct Proxy {
+/// A proxy on loopback that keeps the head of each request.
+struct LoopbackProxy {
     url: String,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
-impl Proxy {
+impl LoopbackProxy {
     #[expect(clippy::disallowed_methods, reason = "a test's proxy; the test's runtime ends it")]
     async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -283,7 +284,7 @@ impl Proxy {
     }
 }
 
-/// Carries one connection: a tunnel, or requests with whole URLs, all of them to one place.
+/// Forwards one connection: a tunnel, or requests with absolute URLs, all to one target.
 async fn relay(mut client: TcpStream, heads: Arc<Mutex<Vec<String>>>) -> Option<()> {
     let mut read = Vec::new();
     while !read.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -304,7 +305,8 @@ async fn relay(mut client: TcpStream, heads: Arc<Mutex<Vec<String>>>) -> Option<
     Some(())
 }
 
-/// From reports about networks whose only way out is a proxy: AWS was reached through it, the receiver was not.
+/// From reports about networks that allow outgoing connections only through a proxy: AWS was reached through it, and
+/// the receiver was not.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_receiver_is_reached_through_the_environments_proxy() {
     let pki = Pki::new(false);
@@ -320,10 +322,10 @@ async fn the_receiver_is_reached_through_the_environments_proxy() {
             (_, true) => Receiver::http_tls(&pki).await,
             (_, false) => Receiver::http().await,
         };
-        let proxy = Proxy::start().await;
+        let proxy = LoopbackProxy::start().await;
         let ca = if is_secure { format!("ca_file = {:?}\n", pki.ca_file()) } else { String::new() };
         let env = TestEnv::set_for(receiver, protocol, &format!("{ca}{}", all_live(POOL)), populate).await;
-        // The simulated Cognito is at this address, the receiver at a name.
+        // The simulated Cognito is at this address, and the receiver at a host name.
         let start = |no_proxy: &str| {
             let mut command = env.command();
             command.env(variable, &proxy.url).env("NO_PROXY", no_proxy);
@@ -339,7 +341,7 @@ async fn the_receiver_is_reached_through_the_environments_proxy() {
         assert!(log.contains("proxy=\"http://127.0.0.1:") && !log.contains("hunter2"), "{log}");
         assert!(exporter.stop().success());
 
-        // Loopback or not: who is spared is NO_PROXY's to say.
+        // NO_PROXY alone decides which hosts bypass the proxy, loopback or not.
         let spared = start("127.0.0.1, localhost");
         env.simulation.world(|world| arrive(world, USER));
         env.receiver.wait_for(2).await;
@@ -355,7 +357,7 @@ async fn connections_of_a_former_certificate_are_left() {
         let pki = Pki::new(true);
         let env = secured(over_grpc, &pki).await;
         // Each connection is a tunnel, and so can be counted.
-        let proxy = Proxy::start().await;
+        let proxy = LoopbackProxy::start().await;
         let mut command = env.command();
         command.env("HTTPS_PROXY", &proxy.url);
         let exporter = Exporter::started(command);
@@ -377,8 +379,8 @@ async fn connections_of_a_former_certificate_are_left() {
     }
 }
 
-/// From reports about receivers whose URL holds a token, printed into a pipeline's public log; and from attacks on terminals
-/// by names that a service repeats.
+/// From reports about receivers whose URL contains a token that was printed into a pipeline's public log; and from
+/// attacks on terminals through names that a service repeats.
 #[tokio::test(flavor = "multi_thread")]
 async fn check_prints_no_token_of_a_url_and_nothing_that_commands_a_terminal() {
     let env = TestEnv::set_for(Receiver::http().await, "http/protobuf", &all_live(POOL), |world| {

@@ -2,8 +2,8 @@
 
 Usage: boto3_events.py URL POOL USER < PAGINATION_CONFIGS
 
-Reads a JSON list of PaginationConfigs and prints a JSON list: for each what the paginator yielded and where it would go
-on, or the name of the exception that it ended with.
+Reads a JSON list of PaginationConfigs and prints a JSON list. For each it prints the pages and the resume token, or the
+name of the exception.
 """
 
 import datetime

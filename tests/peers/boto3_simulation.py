@@ -1,4 +1,4 @@
-"""Reads the simulated Cognito with boto3, AWS's own client, and prints what it read as one JSON document.
+"""Reads the simulated Cognito with boto3, AWS's own client, and prints the results as one JSON document.
 
 Usage: boto3_simulation.py URL POOL USER ROLE_ARN EXTERNAL_ID
 """
@@ -20,7 +20,7 @@ def client(service, **credentials):
 
 
 def error_of(call, **parameters):
-    """The code of the error that a call ends with."""
+    """The error code of a call."""
     try:
         call(**parameters)
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""Reads dashboards with Grafana's own types and writes them again: what is lost on the way is a field that Grafana does not have.
+"""Reads dashboards with Grafana's own types and writes them again. A lost field is one that Grafana does not have.
 
 Usage: grafana_dashboards.py FILE...
 """
@@ -12,7 +12,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 
 def lost(before, after, path):
-    """Where the two differ; what is empty may be left out."""
+    """The differences between the two. Empty values may be missing."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name, value in before.items():
             if name in after:

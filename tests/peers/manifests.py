@@ -1,9 +1,9 @@
-"""Reads manifests as the programs that they are for do, for tests/deploy.rs.
+"""Reads manifests like the programs that use them, for tests/deploy.rs.
 
 documents   YAML on stdin, as a JSON list of its documents on stdout
 rendered    a JSON object of YAML texts on stdin, as one of lists of documents on stdout
 hcl         Terraform on stdin: its role's policy and its locals, as JSON on stdout
-validate    what `rendered` answers on stdin, against the API's own schemas (strictly) and the Prometheus Operator's models
+validate    the output of `rendered` on stdin, against the API's own schemas (strictly) and the Prometheus Operator's models
 """
 
 import json
@@ -19,7 +19,7 @@ def documents(text):
 
 
 def unquoted(value):
-    """What an HCL expression of constants is; a reference stays its own text."""
+    """The value of a constant HCL expression. A reference keeps its text."""
     if isinstance(value, dict):
         return {unquoted(key): unquoted(item) for key, item in value.items() if not key.startswith("__")}
     if isinstance(value, list):
@@ -40,7 +40,7 @@ def hcl():
 
 
 def refusal(document):
-    """What is wrong with a document; None if nothing is."""
+    """The fault of a document; None if it is valid."""
     import kubernetes_validate
     from cloudcoil.models.prometheus_operator import v1
 

@@ -1,4 +1,4 @@
-//! The real AWS client, pointed at a simulation: dummy keys, no retries, nothing asked of the machine it runs on.
+//! The real AWS client for a simulation: dummy keys, no retries, and no settings of the machine.
 
 use aws_credential_types::Credentials;
 use aws_sdk_cognitoidentityprovider::config::retry::RetryConfig;

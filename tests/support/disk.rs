@@ -1,4 +1,4 @@
-//! A small disk of a test's own, which can be full, and a system whose calls fail: real faults for the state directory.
+//! A small disk for a test, which can be full, and failing system calls: real faults for the state directory.
 
 use std::fs;
 use std::io::{ErrorKind, Write as _};
@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Nothing a test waits for takes this long unless it is broken.
+/// Longer than any wait of a test, unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A tmpfs of a few MiB, unmounted when dropped.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    /// Mounts one at `path`, which is made. Without the privilege, None and a line that says so; in CI a failure.
+    /// Mounts a tmpfs at `path`, which is created. Without the privilege, returns None and prints a line; in CI it
+    /// fails.
     pub(crate) fn mount(path: &Path, mib: u32) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let mount = Command::new("mount")
@@ -24,7 +25,7 @@ impl Disk {
         has(mount.is_ok_and(|status| status.success()), "the privilege to mount a tmpfs").then(|| Self(path.to_owned()))
     }
 
-    /// Fills it to the last byte.
+    /// Fills it completely.
     pub(crate) fn fill(&self) {
         let mut filler = fs::File::create(self.0.join("filler")).unwrap();
         let full = loop {
@@ -35,12 +36,12 @@ impl Disk {
         assert_eq!(full.kind(), ErrorKind::StorageFull);
     }
 
-    /// Gives the space back.
+    /// Frees the space.
     pub(crate) fn free(&self) {
         fs::remove_file(self.0.join("filler")).unwrap();
     }
 
-    /// Makes it read-only, or writable again. The system refuses the first while a file is open for writing.
+    /// Makes it read-only, or writable again. The kernel refuses the former while a file is open for writing.
     pub(crate) fn make_read_only(&self, read_only: bool) {
         let options = if read_only { "remount,ro" } else { "remount,rw" };
         let remount = Command::new("mount").args(["-o", options]).arg(&self.0).status().unwrap();
@@ -50,16 +51,16 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: a process that is being killed may still have files open.
+        // A lazy unmount, because a process that is being killed may still have open files.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
-/// A process under strace, which spoils some of its system calls or notes them. Dropped, it lets the process go on well.
+/// A process under strace, which makes some of its system calls fail or logs them. Dropping it detaches strace.
 pub(crate) struct Tracer(Child);
 
 impl Tracer {
-    /// Attaches to a process and all its threads. Without strace, None and a line that says so; in CI a failure.
+    /// Attaches to a process and all its threads. Without strace, returns None and prints a line; in CI it fails.
     pub(crate) fn attach(pid: u32, arguments: &[&str]) -> Option<Self> {
         if !has_strace() {
             return None;
@@ -83,7 +84,7 @@ impl Tracer {
 /// Whether every thread of a process is traced.
 fn is_traced(pid: u32) -> bool {
     fs::read_dir(format!("/proc/{pid}/task")).unwrap().all(|task| {
-        // A thread that has just ended is none.
+        // A thread that has just ended counts as traced.
         let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap_or_default();
         status.lines().all(|line| line.strip_prefix("TracerPid:").is_none_or(|tracer| tracer.trim() != "0"))
     })
@@ -91,7 +92,7 @@ fn is_traced(pid: u32) -> bool {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // On SIGTERM strace detaches; killed, it would take the process along in places.
+        // On SIGTERM strace detaches. If it were killed, the process could die with it.
         let _ = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
         let _ = self.0.wait();
     }
@@ -103,7 +104,7 @@ pub(crate) fn has_strace() -> bool {
     has(version.is_ok_and(|status| status.success()), "strace")
 }
 
-#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+#[expect(clippy::print_stdout, reason = "a skipped test prints the reason")]
 fn has(there: bool, what: &str) -> bool {
     let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
     assert!(there || !is_ci, "{what} has to be there in CI");

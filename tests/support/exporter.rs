@@ -1,7 +1,7 @@
 //! The built binary as a process: started, scraped, stopped, killed.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot start its exporter is to fail")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot start its exporter fails")]
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -11,10 +11,10 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-/// Nothing a test waits for takes this long unless it is broken.
+/// Longer than any wait of a test, unless something is broken.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What it says when it runs, and where it listens.
+/// The log line with the listen address, at the end of the start.
 const RUNNING: &str = "is running";
 
 /// A running exporter. Dropping it kills it.
@@ -30,22 +30,22 @@ struct Log {
 }
 
 impl Exporter {
-    /// Starts `run` on a configuration, against a Cognito at `cognito`, and waits until it says where it listens.
+    /// Starts `run` with a configuration, against a Cognito at `cognito`, and waits until it listens.
     pub fn start(config: &Path, cognito: &str) -> Self {
         let mut command = command(cognito);
         command.arg("run").arg("--config").arg(config);
         Self::started(command)
     }
 
-    /// Starts a command that is `run` in one way or another (with more environment, under another program) and waits until
-    /// it says where it listens.
+    /// Starts a command that runs the exporter (with more environment, or under another program), and waits until it
+    /// listens.
     pub fn started(command: Command) -> Self {
         let exporter = Self::spawned(command);
         exporter.log.wait_for(RUNNING);
         exporter
     }
 
-    /// Starts a command and does not wait: it may die before it listens.
+    /// Starts a command without waiting: it may die before it listens.
     pub fn spawned(mut command: Command) -> Self {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         let log = Arc::new(Log::default());
@@ -60,24 +60,24 @@ impl Exporter {
         Self { child, log }
     }
 
-    /// Waits until it says this.
+    /// Waits until its log contains this text.
     pub fn until_said(&self, text: &str) {
         self.log.wait_for(text);
     }
 
-    /// Where it listens, once it says so.
+    /// The listen address, once it is logged.
     pub fn listens(&self) -> Option<SocketAddr> {
         let said = self.log.find(RUNNING)?;
         let listen = said.split("listen=").nth(1).and_then(|rest| rest.split_whitespace().next());
         Some(listen.unwrap().parse().unwrap())
     }
 
-    /// Where it listens.
+    /// The listen address.
     pub fn address(&self) -> SocketAddr {
         self.listens().unwrap()
     }
 
-    /// Whether it has said that it runs.
+    /// Whether it has logged that it runs.
     pub fn is_running(&self) -> bool {
         self.listens().is_some()
     }
@@ -87,7 +87,7 @@ impl Exporter {
         Scrape::parse(&self.get("/metrics"))
     }
 
-    /// Reads `/metrics` of an exporter that may not listen yet, or die over it: the whole text or nothing.
+    /// Reads `/metrics` of an exporter that may not listen yet or may die meanwhile: the whole text or None.
     pub fn try_scrape(&self) -> Option<Scrape> {
         let answer = request(self.listens()?, "/metrics").ok()?;
         let (head, body) = answer.split_once("\r\n\r\n")?;
@@ -96,19 +96,19 @@ impl Exporter {
         (announced == Some(body.len())).then(|| Scrape::parse(body))
     }
 
-    /// Reads a path's body.
+    /// The body of a path.
     pub fn get(&self, path: &str) -> String {
         self.ask(path).1
     }
 
-    /// Reads a path's status and body.
+    /// The status and body of a path.
     pub fn ask(&self, path: &str) -> (u16, String) {
         let answer = self.answer(path);
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// Reads all that a path answers, from the status line on.
+    /// The whole answer of a path, including the status line.
     pub fn answer(&self, path: &str) -> String {
         request(self.listens().unwrap(), path).unwrap()
     }
@@ -126,13 +126,13 @@ impl Exporter {
         }
     }
 
-    /// kill -9.
+    /// Kills it with SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// SIGTERM; answers how it ended.
+    /// Stops it with SIGTERM. Returns its exit status.
     pub fn stop(mut self) -> ExitStatus {
         self.signal("TERM");
         self.ended()
@@ -144,7 +144,7 @@ impl Exporter {
         assert!(Command::new("sh").args(["-c", &format!("kill -{name} {pid}")]).status().unwrap().success());
     }
 
-    /// Waits until it has ended, however it does.
+    /// Waits until it has ended, for whatever reason.
     pub fn ended(&mut self) -> ExitStatus {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -156,22 +156,22 @@ impl Exporter {
         }
     }
 
-    /// The process's number.
+    /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// How it has ended, if it has.
+    /// Its exit status, if it has ended.
     pub fn try_ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().unwrap()
     }
 
-    /// Resident memory in bytes, as the kernel says.
+    /// The resident memory in bytes, as the kernel reports it.
     pub fn resident_bytes(&self) -> u64 {
         self.memory("status", "VmRSS:")
     }
 
-    /// Memory in bytes that is no file's: what the program has asked for and touched.
+    /// The anonymous resident memory in bytes, which the program has allocated and used.
     pub fn anonymous_bytes(&self) -> u64 {
         self.memory("smaps_rollup", "Anonymous:")
     }
@@ -182,7 +182,7 @@ impl Exporter {
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
     }
 
-    /// Everything it has said so far.
+    /// Its log so far.
     pub fn log(&self) -> String {
         self.log.lines.lock().unwrap().join("\n")
     }
@@ -196,11 +196,11 @@ impl Drop for Exporter {
     }
 }
 
-/// Renderings that clients share are no older than this when they are asked for (`AGE_MAX`).
+/// The oldest rendering that the server shares between clients (`AGE_MAX`).
 const AGE_MAX: Duration = Duration::from_secs(1);
 
-/// Asks for a path; answers head and body, which show what there is now or later: an answer that was gathered for another
-/// client is asked for again.
+/// Requests a path and returns head and body. An answer that was rendered earlier for another client is requested
+/// again, so the result is as of now or later.
 fn request(address: SocketAddr, path: &str) -> std::io::Result<String> {
     let began = Instant::now();
     loop {
@@ -237,12 +237,12 @@ impl Log {
     }
 }
 
-/// The binary with an environment of its own.
+/// The binary in an isolated environment.
 pub fn command(cognito: &str) -> Command {
     isolated(Path::new(env!("CARGO_BIN_EXE_cognito-auth-exporter")), cognito)
 }
 
-/// A program with an environment of its own: nothing of the machine's, nothing that leaves it.
+/// A program in an isolated environment: no settings of the machine, and no connection to other machines.
 pub fn isolated(program: &Path, cognito: &str) -> Command {
     let mut command = Command::new(program);
     command
@@ -268,13 +268,13 @@ pub fn configure(directory: &Path, text: &str) -> PathBuf {
     path
 }
 
-/// The value of a label in a series as the text writes it; empty if it is not there.
+/// The value of a label in a series of the text format; empty if it has no such label.
 pub fn label<'a>(series: &'a str, name: &str) -> &'a str {
     let value = series.split_once(&format!("{name}=\"")).map(|(_, rest)| rest);
     value.and_then(|rest| rest.split_once('"')).map_or("", |(value, _)| value)
 }
 
-/// What `/metrics` said: value by series, a series as the text writes it.
+/// The values in `/metrics`, by series as in the text format.
 #[derive(Clone, Debug)]
 pub struct Scrape(BTreeMap<String, f64>);
 
@@ -284,17 +284,17 @@ impl Scrape {
         Self(samples.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect())
     }
 
-    /// The sum of a metric's series that hold every one of `labels`, such as `event_type="SignIn"`.
+    /// The sum of the series of a metric with all of `labels`, such as `event_type="SignIn"`.
     pub fn sum(&self, metric: &str, labels: &[&str]) -> f64 {
         self.matching(metric, labels).map(|(_, value)| value).sum()
     }
 
-    /// How many series of a metric hold every one of `labels`.
+    /// The number of series of a metric with all of `labels`.
     pub fn count(&self, metric: &str, labels: &[&str]) -> usize {
         self.matching(metric, labels).count()
     }
 
-    /// A metric's series that hold every one of `labels`, with their values.
+    /// The series of a metric with all of `labels`, with their values.
     pub fn matching(&self, metric: &str, labels: &[&str]) -> impl Iterator<Item = (&str, f64)> {
         self.0
             .iter()
@@ -305,7 +305,7 @@ impl Scrape {
             .map(|(series, value)| (series.as_str(), *value))
     }
 
-    /// What is not 0, for a failing test's message.
+    /// The values other than 0, for the message of a failing test.
     pub fn interesting(&self) -> String {
         let lines = self.0.iter().filter(|(series, value)| **value != 0.0 && !series.contains("bucket"));
         lines.map(|(series, value)| format!("{series} {value}")).collect::<Vec<_>>().join("\n")

@@ -1,9 +1,9 @@
-//! Programs that others wrote, to test against: used where they are installed, and in CI they have to be.
+//! Third-party programs to test against. They are used if installed; in CI they must be.
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-/// A Python that has `module`: the one that PEERS_PYTHON names, else `python3`.
+/// A Python interpreter with `module`: the one in PEERS_PYTHON, else `python3`.
 pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
     let python = PathBuf::from(std::env::var_os("PEERS_PYTHON").unwrap_or_else(|| "python3".into()));
     let has_module = Command::new(&python)
@@ -15,18 +15,18 @@ pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
     is_here(has_module, &format!("{module} for {}", python.display())).then_some(python)
 }
 
-/// Whether a program is installed: whether it says its version, when asked so.
+/// Whether a program is installed, that is, prints its version.
 pub(crate) fn has(program: &str) -> bool {
     has_that_says(program, &["--version"])
 }
 
-/// The same for one that is asked otherwise.
+/// The same for a program with another option for its version.
 pub(crate) fn has_that_says(program: &str, version: &[&str]) -> bool {
     let answer = Command::new(program).args(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
     is_here(answer.is_ok_and(|status| status.success()), program)
 }
 
-/// A library to preload that fakes the time of day.
+/// A library to preload that changes the time of day.
 pub(crate) fn faketime() -> Option<PathBuf> {
     let library = |folder: &str| PathBuf::from(folder).join("faketime/libfaketimeMT.so.1");
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
@@ -35,9 +35,9 @@ pub(crate) fn faketime() -> Option<PathBuf> {
     found
 }
 
-/// Passes on whether something is there. Where it is not, a line says that the test skips; in CI (CI=true) that is a
-/// failure, so that nothing is skipped unseen.
-#[expect(clippy::print_stdout, reason = "a skipped test says so where tests speak")]
+/// Returns whether a program is available. If not, prints that the test skips. In CI (CI=true) this is a failure, so
+/// that no test is skipped unnoticed.
+#[expect(clippy::print_stdout, reason = "a skipped test prints the reason")]
 fn is_here(is_here: bool, what: &str) -> bool {
     let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
     assert!(is_here || !is_ci, "{what} has to be installed in CI");
@@ -47,7 +47,7 @@ fn is_here(is_here: bool, what: &str) -> bool {
     is_here
 }
 
-/// A command line on a terminal of its own, which is what comes out of stdout; for where [`has`] finds `script`.
+/// A command line on a terminal of its own, whose output goes to stdout. Needs `script`: see [`has`].
 pub(crate) fn on_terminal(line: &str) -> Command {
     let mut command = Command::new("script");
     command.args(["--quiet", "--return", "--command", line, "/dev/null"]).stdin(Stdio::null());

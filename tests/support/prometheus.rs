@@ -12,17 +12,18 @@ use serde_json::Value;
 
 use crate::exporter::PATIENCE;
 
-/// Between two questions of one who waits for an answer.
+/// The pause between two requests while waiting for an answer.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A server of the Prometheus family, which writes where it listens. Dropping it kills it.
+/// A server of the Prometheus family, which logs its listen address. Dropping it kills it.
 pub(crate) struct Server {
     child: Child,
     address: SocketAddr,
 }
 
 impl Server {
-    /// A Prometheus that scrapes `targets` (as `job`) and evaluates every second, with these rule files, and sends what fires to `alertmanager`.
+    /// A Prometheus that scrapes `targets` (as `job`), evaluates these rule files every second, and sends alerts to
+    /// `alertmanager`.
     pub(crate) fn prometheus(
         directory: &Path,
         targets: &[SocketAddr],
@@ -42,7 +43,7 @@ impl Server {
         Self::prometheus_with(directory, &config)
     }
 
-    /// A Prometheus with a configuration of its own; its paths are relative to the directory.
+    /// A Prometheus with its own configuration. Paths in it are relative to the directory.
     pub(crate) fn prometheus_with(directory: &Path, config: &str) -> Self {
         let file = directory.join("prometheus.yml");
         std::fs::write(&file, config).unwrap();
@@ -50,7 +51,7 @@ impl Server {
         command.arg(format!("--config.file={}", file.display()));
         command.arg(format!("--storage.tsdb.path={}", directory.join("prometheus").display()));
         let server = Self::started(command);
-        // It listens before it answers.
+        // It listens before it can answer.
         let deadline = Instant::now() + PATIENCE;
         while !get(server.address, "/-/ready").contains("is Ready") {
             assert!(Instant::now() < deadline, "Prometheus does not become ready");
@@ -59,7 +60,7 @@ impl Server {
         server
     }
 
-    /// An Alertmanager that tells a webhook of every alert at once.
+    /// An Alertmanager that notifies a webhook of every alert at once.
     pub(crate) fn alertmanager(directory: &Path, webhook: SocketAddr) -> Self {
         let file = directory.join("alertmanager.yml");
         let config = format!(
@@ -83,7 +84,7 @@ impl Server {
             .unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let (tell, told) = mpsc::channel();
-        // Reads on until it ends, so that it never waits for a reader.
+        // Reads the output until it ends, so that the server never waits for a reader.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
                 let _ = tell.send(line);
@@ -97,12 +98,12 @@ impl Server {
         Self { child, address: listens }
     }
 
-    /// Where it listens.
+    /// The listen address.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The result of an instant query now, as the HTTP API has it: a list of `metric` and `value`.
+    /// The result of an instant query now, in the form of the HTTP API: a list of `metric` and `value`.
     pub(crate) fn query(&self, expr: &str) -> Result<Vec<Value>, String> {
         let mut path = "/api/v1/query?query=".to_owned();
         for byte in expr.bytes() {
@@ -119,7 +120,7 @@ impl Server {
         Ok(answer["data"]["result"].as_array().cloned().unwrap_or_default())
     }
 
-    /// What it says of its first target: its health, and the last error.
+    /// The health of its first target, and the last error.
     pub(crate) fn target(&self) -> Option<(String, String)> {
         let answer = self.ask("/api/v1/targets");
         let target = &answer["data"]["activeTargets"][0];
@@ -130,7 +131,7 @@ impl Server {
         serde_json::from_str(&get(self.address, path)).unwrap()
     }
 
-    /// Asks until the answer is not empty.
+    /// Queries until the result is not empty.
     pub(crate) fn until(&self, expr: &str) -> Vec<Value> {
         let deadline = Instant::now() + PATIENCE;
         loop {
@@ -151,7 +152,7 @@ impl Drop for Server {
     }
 }
 
-/// Waits for the line that says it; all that was said instead, if it does not come.
+/// Waits for the line with the listen address. The error is all other output.
 fn where_it_listens(told: &mpsc::Receiver<String>) -> Result<SocketAddr, String> {
     let deadline = Instant::now() + PATIENCE;
     let mut said = String::new();
@@ -165,7 +166,7 @@ fn where_it_listens(told: &mpsc::Receiver<String>) -> Result<SocketAddr, String>
     Err(said)
 }
 
-/// HTTP/1.0, so that the body is not cut into chunks.
+/// HTTP/1.0, so that the body is not chunked.
 fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();

@@ -1,4 +1,4 @@
-//! A real OTLP receiver on loopback that keeps what it is sent and answers as it is told.
+//! A real OTLP receiver on loopback that keeps the records it receives and gives the answers that a test sets.
 //!
 //! ```ignore
 //! let receiver = Receiver::http().await;                  // or grpc(), http_tls(&pki), grpc_tls(&pki)
@@ -16,7 +16,7 @@
 //! gRPC is tonic's server, HTTP is hyper's. Both take protobuf and gzip, HTTP takes JSON too.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its receiver is to fail")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its receiver fails")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::convert::Infallible;
@@ -54,15 +54,15 @@ use tonic::codec::CompressionEncoding;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-/// How long [`Receiver::wait_for`] waits before it fails the test.
+/// The timeout of [`Receiver::wait_for`], which then fails the test.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the receiver does with a request.
+/// The receiver's reaction to a request.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// Keeps the records and says so.
+    /// Keeps the records and acknowledges them.
     Ok,
-    /// Keeps the records and says that it rejected so many, and why.
+    /// Keeps the records, and answers that it rejected this many with this reason.
     Partial(i64, &'static str),
     /// gRPC: this code and message; keeps nothing.
     Code(Code, &'static str),
@@ -74,12 +74,12 @@ pub enum Reply {
         code: Code,
         /// The header's value, as it is.
         details: &'static str,
-        /// Where.
+        /// Whether it is in the trailers.
         in_trailers: bool,
     },
     /// HTTP: this status with this text; keeps nothing.
     Status(u16, &'static str),
-    /// HTTP: anything; keeps nothing.
+    /// HTTP: this response; keeps nothing.
     Raw {
         /// The status.
         status: u16,
@@ -88,7 +88,7 @@ pub enum Reply {
         /// The body.
         body: &'static str,
     },
-    /// Keeps the records and says so, after a while.
+    /// Keeps the records and acknowledges them after this delay.
     Slow(Duration),
     /// HTTP: keeps the records and closes the connection in the middle of the answer.
     Cut,
@@ -100,7 +100,7 @@ pub enum Reply {
     Lost,
 }
 
-/// A log record as it came, with what it came under.
+/// A received log record, with its resource and scope.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Received {
     /// Nanoseconds since 1970, 0 for none.
@@ -124,7 +124,7 @@ pub struct Received {
 }
 
 impl Received {
-    /// The attribute as text; empty if it is not there.
+    /// An attribute as text; empty if it is missing.
     pub fn text(&self, name: &str) -> &str {
         self.attributes.get(name).and_then(Value::as_str).unwrap_or_default()
     }
@@ -135,50 +135,50 @@ impl Received {
     }
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub struct Export {
     /// HTTP headers, or gRPC metadata.
     pub headers: HeaderMap,
     /// HTTP: path and query.
     pub path: String,
-    /// How many records it carried.
+    /// The number of its records.
     pub records: usize,
     /// Bytes of its message after decompression, in protobuf.
     pub bytes: usize,
-    /// When it came.
+    /// The time of arrival.
     pub at: Instant,
 }
 
 type Judge = Box<dyn FnMut(&[Received]) -> Reply + Send>;
 
 #[derive(Default)]
-struct State {
+struct ReceiverState {
     records: Vec<Received>,
     exports: Vec<Export>,
     next: VecDeque<Reply>,
     judge: Option<Judge>,
 }
 
-struct Shared {
-    state: Mutex<State>,
-    /// Goes up with every request.
+struct SharedReceiver {
+    state: Mutex<ReceiverState>,
+    /// The number of requests so far.
     seen: watch::Sender<usize>,
-    /// Most bytes of a message.
+    /// The most bytes of a message.
     limit: AtomicUsize,
-    /// Connections that are open.
+    /// The number of open connections.
     open: watch::Sender<usize>,
-    /// Goes up when connections that are not used are to be closed.
+    /// Increases when idle connections are to be closed.
     close_idle: watch::Sender<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum Transport {
+enum ReceiverTransport {
     Grpc,
     Http,
 }
 
-impl Transport {
+impl ReceiverTransport {
     fn alpn(self) -> &'static [u8] {
         match self {
             Self::Grpc => b"h2",
@@ -187,12 +187,12 @@ impl Transport {
     }
 }
 
-/// The receiver. Stops when dropped.
+/// The receiver. Dropping it stops it.
 pub struct Receiver {
-    shared: Arc<Shared>,
-    transport: Transport,
+    shared: Arc<SharedReceiver>,
+    transport: ReceiverTransport,
     tls: Mutex<Option<TlsAcceptor>>,
-    /// Of [`Receiver::endpoint`]: as it began.
+    /// The scheme of [`Receiver::endpoint`].
     scheme: &'static str,
     address: SocketAddr,
     server: tokio::sync::Mutex<JoinSet<()>>,
@@ -201,22 +201,22 @@ pub struct Receiver {
 impl Receiver {
     /// Serves gRPC.
     pub async fn grpc() -> Self {
-        Self::serve(Transport::Grpc, None).await
+        Self::serve(ReceiverTransport::Grpc, None).await
     }
 
     /// Serves HTTP, with protobuf and JSON, on any path.
     pub async fn http() -> Self {
-        Self::serve(Transport::Http, None).await
+        Self::serve(ReceiverTransport::Http, None).await
     }
 
-    /// Serves gRPC over TLS; asks for a certificate of the client's if the PKI says so.
+    /// Serves gRPC over TLS. Requires a client certificate if the PKI says so.
     pub async fn grpc_tls(pki: &Pki) -> Self {
-        Self::serve(Transport::Grpc, Some(pki.acceptor(Transport::Grpc.alpn()))).await
+        Self::serve(ReceiverTransport::Grpc, Some(pki.acceptor(ReceiverTransport::Grpc.alpn()))).await
     }
 
-    /// Serves HTTP over TLS; asks for a certificate of the client's if the PKI says so.
+    /// Serves HTTP over TLS. Requires a client certificate if the PKI says so.
     pub async fn http_tls(pki: &Pki) -> Self {
-        Self::serve(Transport::Http, Some(pki.acceptor(Transport::Http.alpn()))).await
+        Self::serve(ReceiverTransport::Http, Some(pki.acceptor(ReceiverTransport::Http.alpn()))).await
     }
 
     /// The base URL, without a path.
@@ -225,32 +225,32 @@ impl Receiver {
         format!("{}://localhost:{}", self.scheme, self.address.port())
     }
 
-    /// Answers the next request like this. Calls queue up.
+    /// Sets the answer to the next request. Several calls queue up.
     pub fn answer_next(&self, reply: Reply) {
         self.state(|state| state.next.push_back(reply));
     }
 
-    /// Answers every request like this, after those that were queued.
+    /// Sets the answer to every request after the queued ones.
     pub fn answer_always(&self, reply: Reply) {
         self.answer_by(move |_| reply.clone());
     }
 
-    /// Answers every request by its records, after those replies that were queued.
+    /// Sets the answer by the records of each request, after the queued answers.
     pub fn answer_by(&self, judge: impl FnMut(&[Received]) -> Reply + Send + 'static) {
         self.state(|state| state.judge = Some(Box::new(judge)));
     }
 
-    /// Every record that was kept, in order of arrival.
+    /// The kept records, in order of arrival.
     pub fn records(&self) -> Vec<Received> {
         self.state(|state| state.records.clone())
     }
 
-    /// Every request that came, kept or not.
+    /// The received requests, kept or not.
     pub fn exports(&self) -> Vec<Export> {
         self.state(|state| state.exports.clone())
     }
 
-    /// Waits until at least `records` were kept, and gives them.
+    /// Waits until at least `records` records were kept, and returns all.
     ///
     /// # Panics
     /// After [`PATIENCE`].
@@ -259,7 +259,7 @@ impl Receiver {
         self.records()
     }
 
-    /// Waits until at least `exports` requests came.
+    /// Waits until at least `exports` requests were received.
     ///
     /// # Panics
     /// After [`PATIENCE`].
@@ -273,7 +273,7 @@ impl Receiver {
         self.server.lock().await.shutdown().await;
     }
 
-    /// Closes every connection as servers do with those that are not used (HTTP/2: GOAWAY), and waits until they are gone.
+    /// Closes every connection as servers close idle ones (HTTP/2: GOAWAY), and waits until they are closed.
     pub async fn close_idle(&self) {
         self.shared.close_idle.send_modify(|times| *times += 1);
         let mut open = self.shared.open.subscribe();
@@ -281,8 +281,8 @@ impl Receiver {
         closed.expect("connections are closed in good time").expect("the receiver holds the sender");
     }
 
-    /// Refuses messages of more bytes, over HTTP as they are sent, over gRPC decompressed. Neither reads such a message, and
-    /// HTTP closes its connection.
+    /// Refuses messages of more than this many bytes: for HTTP as sent, for gRPC decompressed. It does not read such a
+    /// message, and for HTTP it closes the connection.
     pub async fn limit_messages(&self, bytes: usize) {
         self.shared.limit.store(bytes, Ordering::SeqCst);
         self.close_idle().await;
@@ -290,7 +290,7 @@ impl Receiver {
 
     /// Serves again, at the same address.
     pub async fn start(&self) {
-        // A process that is just being started holds a copy of the old listener until it is another program.
+        // A process that is just being started has a copy of the old listener until it runs its program.
         let bound = tokio::time::timeout(PATIENCE, async {
             loop {
                 match TcpListener::bind(self.address).await {
@@ -309,10 +309,10 @@ impl Receiver {
         self.start().await;
     }
 
-    async fn serve(transport: Transport, tls: Option<TlsAcceptor>) -> Self {
+    async fn serve(transport: ReceiverTransport, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a free port");
         let receiver = Self {
-            shared: Arc::new(Shared {
+            shared: Arc::new(SharedReceiver {
                 state: Mutex::default(),
                 seen: watch::Sender::new(0),
                 limit: AtomicUsize::new(usize::MAX),
@@ -349,11 +349,11 @@ impl Receiver {
         });
     }
 
-    fn state<T>(&self, look: impl FnOnce(&mut State) -> T) -> T {
+    fn state<T>(&self, look: impl FnOnce(&mut ReceiverState) -> T) -> T {
         look(&mut self.shared.state.lock().unwrap())
     }
 
-    async fn wait_until(&self, what: &str, reached: impl Fn(&State) -> bool) {
+    async fn wait_until(&self, what: &str, reached: impl Fn(&ReceiverState) -> bool) {
         let mut seen = self.shared.seen.subscribe();
         let waiting = async {
             while !self.state(|state| reached(state)) {
@@ -370,15 +370,15 @@ impl Receiver {
 /// Serves one connection until it ends or a reply closes it.
 async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    shared: Arc<Shared>,
-    transport: Transport,
+    shared: Arc<SharedReceiver>,
+    transport: ReceiverTransport,
 ) {
     let close = CancellationToken::new();
     let io = TokioIo::new(stream);
     let desk = Desk { shared: shared.clone(), close: close.clone() };
     let mut close_idle = shared.close_idle.subscribe();
     let _open = Open::begin(shared.clone());
-    /// Drives a connection to its end, which `close_idle` brings about without cutting a request short.
+    /// Serves a connection until it ends. `close_idle` ends it without interrupting a request.
     macro_rules! serve {
         ($connection:expr) => {{
             let mut connection = std::pin::pin!($connection);
@@ -394,11 +394,11 @@ async fn connection(
         }};
     }
     match transport {
-        Transport::Http => {
+        ReceiverTransport::Http => {
             let service = service_fn(move |request| http_export(desk.clone(), request));
             serve!(hyper::server::conn::http1::Builder::new().serve_connection(io, service));
         }
-        Transport::Grpc => {
+        ReceiverTransport::Grpc => {
             let service = LogsServiceServer::new(desk)
                 .accept_compressed(CompressionEncoding::Gzip)
                 .send_compressed(CompressionEncoding::Gzip)
@@ -413,11 +413,11 @@ async fn connection(
     }
 }
 
-/// A connection, as long as it is open.
-struct Open(Arc<Shared>);
+/// An open connection.
+struct Open(Arc<SharedReceiver>);
 
 impl Open {
-    fn begin(shared: Arc<Shared>) -> Self {
+    fn begin(shared: Arc<SharedReceiver>) -> Self {
         shared.open.send_modify(|open| *open += 1);
         Self(shared)
     }
@@ -429,15 +429,15 @@ impl Drop for Open {
     }
 }
 
-/// Where a connection's requests are looked at.
+/// The handler of a connection's requests.
 #[derive(Clone)]
 struct Desk {
-    shared: Arc<Shared>,
+    shared: Arc<SharedReceiver>,
     close: CancellationToken,
 }
 
 impl Desk {
-    /// Notes a request and says what to answer; for replies without an answer, never.
+    /// Stores a request and returns the reply. For replies without an answer it never returns.
     async fn take(&self, request: ExportLogsServiceRequest, headers: HeaderMap, path: String) -> Reply {
         let records = received(&request);
         let reply = {
@@ -505,12 +505,12 @@ impl LogsService for Desk {
     }
 }
 
-/// What [`Reply::Details`] is noted as, because tonic writes only details that are well-formed.
+/// The header that stands for [`Reply::Details`], because tonic writes only well-formed details.
 const DETAILS_IN_HEADERS: &str = "x-details-in-headers";
 /// See [`DETAILS_IN_HEADERS`].
 const DETAILS_IN_TRAILERS: &str = "x-details-in-trailers";
 
-/// The response with the details that it is to have, where it is to have them.
+/// Puts the details into the response, in its headers or trailers.
 fn with_details(mut response: Response<tonic::body::Body>) -> Response<tonic::body::Body> {
     const DETAILS: &str = "grpc-status-details-bin";
     if let Some(details) = response.headers_mut().remove(DETAILS_IN_HEADERS) {
@@ -530,7 +530,7 @@ fn with_details(mut response: Response<tonic::body::Body>) -> Response<tonic::bo
     response
 }
 
-/// A body that breaks off.
+/// A body that ends in the middle.
 struct HalfAnAnswer(bool);
 
 impl hyper::body::Body for HalfAnAnswer {
@@ -545,10 +545,10 @@ impl hyper::body::Body for HalfAnAnswer {
     }
 }
 
-/// A body, or as much of one as comes.
-type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+/// A body, or a part of one.
+type ReceiverBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
-async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<ReceiverBody>, Infallible> {
     let (parts, body) = request.into_parts();
     if body.size_hint().lower() > desk.shared.limit.load(Ordering::SeqCst) as u64 {
         desk.shared.seen.send_modify(|seen| *seen += 1);
@@ -587,7 +587,7 @@ async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<
     })
 }
 
-fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Body> {
+fn answer(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<ReceiverBody> {
     let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed_unsync());
     *response.status_mut() = StatusCode::from_u16(status).expect("a test's status is one");
     for (name, value) in headers {
@@ -642,7 +642,7 @@ fn plain(value: &Option<AnyValue>) -> Value {
     }
 }
 
-/// Certificates of a test's own: an authority, a server `localhost`, a client. Their files live as long as this.
+/// A test's own certificates: an authority, a server `localhost`, a client. Their files exist as long as this value.
 pub struct Pki {
     folder: tempfile::TempDir,
     server: (Vec<u8>, Vec<u8>),
@@ -651,12 +651,12 @@ pub struct Pki {
 }
 
 impl Pki {
-    /// Makes certificates; `asks_client` makes receivers demand the client's.
+    /// Creates certificates. With `asks_client`, receivers require the client's.
     pub fn new(asks_client: bool) -> Self {
         Self::made(asks_client, 4096)
     }
 
-    /// Makes certificates of which the server's has expired long ago.
+    /// Creates certificates. The server's expired long ago.
     pub fn expired() -> Self {
         Self::made(false, 1999)
     }

@@ -1,4 +1,4 @@
-//! The rules in deploy/prometheus, read.
+//! The rules in deploy/prometheus, parsed.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use serde::Deserialize;
 #[derive(Deserialize, PartialEq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RuleFile {
-    /// In their order.
+    /// In the order of the file.
     pub(crate) groups: Vec<Group>,
 }
 
-/// Rules that are evaluated one after the other.
+/// Rules that are evaluated in sequence.
 #[derive(Deserialize, PartialEq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Group {
-    /// What it is called.
+    /// The group's name.
     pub(crate) name: String,
-    /// In their order.
+    /// In the order of the file.
     pub(crate) rules: Vec<Rule>,
 }
 
@@ -27,28 +27,28 @@ pub(crate) struct Group {
 #[derive(Deserialize, PartialEq, Debug)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rule {
-    /// The series that it records.
+    /// The series of a recording rule.
     pub(crate) record: Option<String>,
-    /// The alert that it raises.
+    /// The name of an alerting rule.
     pub(crate) alert: Option<String>,
     /// PromQL.
     pub(crate) expr: String,
-    /// How long it holds before it fires.
+    /// How long the expression must hold before the alert fires.
     pub r#for: Option<String>,
     /// The alert's own labels.
     #[serde(default)]
     pub(crate) labels: BTreeMap<String, String>,
-    /// What people are told.
+    /// The alert's texts for people.
     #[serde(default)]
     pub(crate) annotations: BTreeMap<String, String>,
 }
 
-/// Where they lie.
+/// The directory of the rules.
 pub(crate) fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus")
 }
 
-/// The plain rules.
+/// The rules in rules.yml.
 pub(crate) fn rules() -> RuleFile {
     serde_saphyr::from_str(&std::fs::read_to_string(folder().join("rules.yml")).unwrap()).unwrap()
 }

@@ -1,8 +1,8 @@
-//! An schedule_sim for policies of whom to ask next: seeded traces of users' events, a budget of calls, and virtual time.
+//! A simulation that compares schedules: seeded traces of users' events, a budget of calls, and virtual time.
 //!
-//! It has the service's semantics: a poll finds every event since the user's last, at most 60 a page, each page a call; a
-//! user's first page shows what happened before it was followed, here an hour of it. The [`Learnt`] contestant is the
-//! schedule that the daemon runs; [`ShortPages`] asks it how large the pages need be, as the daemon does.
+//! It has the service's semantics. A poll finds every event since the user's last poll, at most 60 a page, and each
+//! page is a call. A user's first page shows the events of the last hour before it was followed. The policy [`Learnt`]
+//! is the schedule that the daemon runs. [`ShortPages`] also asks it for the size of the pages, as the daemon does.
 
 #![allow(
     dead_code,
@@ -31,46 +31,47 @@ use fastrand::Rng;
 pub const PAGE: usize = 60;
 pub const HOUR: f64 = 3600.0;
 
-/// How much of the past the first pages show.
+/// The age of the oldest events that count on the first pages.
 const HISTORY: f64 = HOUR;
 
-/// How far behind the newest event that was found a poll re-reads.
+/// How far a poll reads back before the newest known event.
 const OVERLAP: f64 = HOUR;
 
-/// What Cognito keeps. Nobody is shown what is older than [`HISTORY`], but pages are full of it.
+/// How long Cognito keeps events. Events older than [`HISTORY`] do not count, but they fill pages.
 const KEPT: f64 = 2.0 * 365.0 * 24.0 * HOUR;
 
-/// Seconds since the start, and whether the risk is high.
+/// The time in seconds since the start, and whether the risk is high.
 pub type Event = (f64, bool);
 
-/// What happens to every user.
+/// The events of all users.
 pub struct Trace {
-    /// In order of time.
+    /// The events of each user in order of time.
     pub users: Vec<Vec<Event>>,
     /// Events per second of each user.
-    pub rates: Vec<Rate>,
-    /// Events of this time are measured; the trace goes on, so that they can be found in the same conditions.
+    pub rates: Vec<UserRate>,
+    /// Events of this time are measured. The trace continues after it, so that all of them can be found under the same
+    /// conditions.
     pub measured: Range<f64>,
 }
 
-/// Events per second of one user. Only [`SquareRoot`] is told.
+/// Events per second of one user. Only [`SquareRoot`] knows it.
 #[derive(Clone, Copy)]
-pub struct Rate {
-    /// What can be known of it when the trace begins; of a cycle, its average.
+pub struct UserRate {
+    /// The rate that can be known at the start of the trace; of a cycle, its average.
     pub known: f64,
-    /// What it will have been on average over the time that is measured.
+    /// The average rate over the measured time.
     pub foreseen: f64,
 }
 
-impl Rate {
+impl UserRate {
     fn steady(rate: f64) -> Self {
         Self { known: rate, foreseen: rate }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Shape {
-    /// Everybody alike.
+pub enum TraceShape {
+    /// All users have the same rate.
     Uniform,
     /// The n-th busiest has 1/n of the busiest's events.
     Zipf,
@@ -78,14 +79,14 @@ pub enum Shape {
     Dormant,
     /// The same, each by day and in one of three time zones.
     Daily,
-    /// The same, and 2 % of the users, whoever they are, are attacked once: for four hours with an event every two minutes,
-    /// most of high risk.
+    /// The same, and 2 % of the users, chosen at random, are attacked once: for four hours with an event every two
+    /// minutes, most of high risk.
     Attacks,
-    /// The same, but everybody becomes another user every eight hours or so.
+    /// The same, but every user changes its rate about every eight hours.
     Shifting,
 }
 
-impl Shape {
+impl TraceShape {
     pub const ALL: [Self; 6] = [Self::Uniform, Self::Zipf, Self::Dormant, Self::Daily, Self::Attacks, Self::Shifting];
 
     pub fn name(self) -> &'static str {
@@ -100,31 +101,32 @@ impl Shape {
     }
 }
 
-/// What an average user does in all traces.
+/// The events per second of an average user in all traces.
 const MEAN_RATE: f64 = 0.5 / HOUR;
 const DORMANT_SHARE: f64 = 0.6;
 const DORMANT_RATE: f64 = 1.0 / (60.0 * 24.0 * HOUR);
-/// Of the logarithm of the rate: the busiest of a hundred has ten times the events of the average.
+/// The standard deviation of the logarithm of the rate: the busiest of a hundred users has ten times the events of the
+/// average.
 const SIGMA: f64 = 1.5;
 const ATTACK: f64 = 4.0 * HOUR;
 const ATTACK_RATE: f64 = 30.0 / HOUR;
 
-pub fn trace(shape: Shape, users: u32, measured: f64, tail: f64, seed: u64) -> Trace {
+pub fn trace(shape: TraceShape, users: u32, measured: f64, tail: f64, seed: u64) -> Trace {
     let mut rng = Rng::with_seed(seed);
     let end = measured + tail;
     let harmonic: f64 = (1..=users).map(|rank| 1.0 / f64::from(rank)).sum();
     let mut trace = Trace { users: vec![], rates: vec![], measured: 0.0..measured };
     for rank in 1..=users {
         let (events, rate) = match shape {
-            Shape::Uniform => steady(&mut rng, MEAN_RATE, end),
-            Shape::Zipf => steady(&mut rng, MEAN_RATE * f64::from(users) / harmonic / f64::from(rank), end),
-            Shape::Dormant => {
+            TraceShape::Uniform => steady(&mut rng, MEAN_RATE, end),
+            TraceShape::Zipf => steady(&mut rng, MEAN_RATE * f64::from(users) / harmonic / f64::from(rank), end),
+            TraceShape::Dormant => {
                 let rate = somebody(&mut rng);
                 steady(&mut rng, rate, end)
             }
-            Shape::Daily => daily(&mut rng, measured, end),
-            Shape::Attacks => attacked(&mut rng, measured, end),
-            Shape::Shifting => shifting(&mut rng, measured, end),
+            TraceShape::Daily => daily(&mut rng, measured, end),
+            TraceShape::Attacks => attacked(&mut rng, measured, end),
+            TraceShape::Shifting => shifting(&mut rng, measured, end),
         };
         trace.users.push(events);
         trace.rates.push(rate);
@@ -132,7 +134,7 @@ pub fn trace(shape: Shape, users: u32, measured: f64, tail: f64, seed: u64) -> T
     trace
 }
 
-/// A rate out of the log-normal population with its dormant part.
+/// A random rate of the log-normal population with its dormant part.
 fn somebody(rng: &mut Rng) -> f64 {
     if rng.f64() < DORMANT_SHARE {
         return DORMANT_RATE;
@@ -156,21 +158,21 @@ fn poisson(rng: &mut Rng, rate: f64, (from, to): (f64, f64), shape: impl Fn(f64)
     }
 }
 
-fn steady(rng: &mut Rng, rate: f64, end: f64) -> (Vec<Event>, Rate) {
-    (poisson(rng, rate, (-HISTORY, end), |_| 1.0), Rate::steady(rate))
+fn steady(rng: &mut Rng, rate: f64, end: f64) -> (Vec<Event>, UserRate) {
+    (poisson(rng, rate, (-HISTORY, end), |_| 1.0), UserRate::steady(rate))
 }
 
-fn daily(rng: &mut Rng, measured: f64, end: f64) -> (Vec<Event>, Rate) {
+fn daily(rng: &mut Rng, measured: f64, end: f64) -> (Vec<Event>, UserRate) {
     let rate = somebody(rng);
     let zone = f64::from(rng.u8(0..3)) / 3.0;
     let cycle = move |time: f64| (1.0 + 0.9 * (std::f64::consts::TAU * (time / (24.0 * HOUR) + zone)).sin()) / 1.9;
     let steps = 96;
     let mean = (0..steps).map(|step| 1.9 * cycle(measured * (f64::from(step) + 0.5) / f64::from(steps))).sum::<f64>()
         / f64::from(steps);
-    (poisson(rng, rate * 1.9, (-HISTORY, end), cycle), Rate { known: rate, foreseen: rate * mean })
+    (poisson(rng, rate * 1.9, (-HISTORY, end), cycle), UserRate { known: rate, foreseen: rate * mean })
 }
 
-fn attacked(rng: &mut Rng, measured: f64, end: f64) -> (Vec<Event>, Rate) {
+fn attacked(rng: &mut Rng, measured: f64, end: f64) -> (Vec<Event>, UserRate) {
     let (mut events, rate) = steady_somebody(rng, end);
     if rng.f64() >= 0.02 {
         return (events, rate);
@@ -180,15 +182,15 @@ fn attacked(rng: &mut Rng, measured: f64, end: f64) -> (Vec<Event>, Rate) {
     attack.iter_mut().for_each(|(_, high_risk)| *high_risk = rng.f64() < 0.8);
     events.extend(attack);
     events.sort_by(|one, other| one.0.total_cmp(&other.0));
-    (events, Rate { foreseen: rate.known + ATTACK_RATE * ATTACK / measured, ..rate })
+    (events, UserRate { foreseen: rate.known + ATTACK_RATE * ATTACK / measured, ..rate })
 }
 
-fn steady_somebody(rng: &mut Rng, end: f64) -> (Vec<Event>, Rate) {
+fn steady_somebody(rng: &mut Rng, end: f64) -> (Vec<Event>, UserRate) {
     let rate = somebody(rng);
     steady(rng, rate, end)
 }
 
-fn shifting(rng: &mut Rng, measured: f64, end: f64) -> (Vec<Event>, Rate) {
+fn shifting(rng: &mut Rng, measured: f64, end: f64) -> (Vec<Event>, UserRate) {
     let (mut events, mut known, mut foreseen) = (vec![], 0.0, 0.0);
     let mut from = -HISTORY;
     while from < end {
@@ -201,27 +203,28 @@ fn shifting(rng: &mut Rng, measured: f64, end: f64) -> (Vec<Event>, Rate) {
         foreseen += rate * (to.min(measured) - from.max(0.0)).max(0.0) / measured;
         from = to;
     }
-    (events, Rate { known, foreseen })
+    (events, UserRate { known, foreseen })
 }
 
-/// What the contestants have to work with.
+/// The conditions for all policies.
 #[derive(Clone, Copy)]
-pub struct Terms {
+pub struct SimTerms {
     pub calls_per_second: f64,
     pub min_interval: f64,
     pub max_interval: f64,
 }
 
-impl Terms {
-    /// The interval that can be kept for everybody, as `docs/scheduling.md` defines it; the same for all contestants.
+impl SimTerms {
+    /// The interval that can be kept for every user, as `docs/scheduling.md` defines it. It is the same for all
+    /// policies.
     pub fn kept_interval(&self, users: usize) -> f64 {
         let share = users as f64 / self.calls_per_second / self.max_interval;
         if share <= 1.0 { self.max_interval } else { self.max_interval * share * share.min(2.0) }
     }
 }
 
-/// What a turn brought.
-pub struct Report {
+/// The result of a turn.
+pub struct SimReport {
     pub found: Vec<FoundEvent>,
     pub whole: bool,
     pub calls: u32,
@@ -230,16 +233,16 @@ pub struct Report {
 
 pub trait Policy {
     fn next(&mut self, now: f64) -> Option<(u32, Lane)>;
-    /// Asked after `next` had nobody.
+    /// The next time at which a user is due. Called after `next` returned none.
     fn next_at(&self, now: f64) -> f64;
-    fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64);
-    /// Events to ask for at the top of a user of whom so many are remembered.
+    fn ended(&mut self, user: u32, lane: Lane, report: &SimReport, now: f64);
+    /// The number of events to ask for on the first page of a user of whom this many are remembered.
     fn page_size(&self, _user: u32, _known: usize, _now: f64) -> usize {
         PAGE
     }
 }
 
-/// Longest unseen first.
+/// Polls the user that was not polled for the longest time.
 pub struct RoundRobin {
     queue: VecDeque<(f64, u32)>,
 }
@@ -261,14 +264,15 @@ impl Policy for RoundRobin {
     fn next_at(&self, _: f64) -> f64 {
         self.queue.front().map_or(f64::INFINITY, |(due, _)| *due)
     }
-    fn ended(&mut self, user: u32, _: Lane, _: &Report, now: f64) {
+    fn ended(&mut self, user: u32, _: Lane, _: &SimReport, now: f64) {
         self.queue.push_back((now + 15.0, user));
     }
 }
 
-/// The square-root rule, told every user's rate: evenly spaced polls, frequencies in proportion to the square root
-/// of the rate, held between those of the two intervals, and such that the budget is used up. Who is due earliest is next,
-/// also before its time if nobody is due; the first polls are spread over each user's interval.
+/// The square-root rule with every user's rate known. Polls are evenly spaced, and frequencies are in proportion to the
+/// square root of the rate. They are limited by the two intervals, and scaled so that the budget is used up. The user
+/// that is due earliest is next, also before its time if no user is due. The first polls are spread over each user's
+/// interval.
 pub struct SquareRoot {
     intervals: Vec<f64>,
     min_interval: f64,
@@ -277,7 +281,7 @@ pub struct SquareRoot {
 }
 
 impl SquareRoot {
-    pub fn new(rates: &[f64], terms: &Terms, seed: u64) -> Self {
+    pub fn new(rates: &[f64], terms: &SimTerms, seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed ^ 0x5eed);
         let intervals = Self::intervals(rates, terms);
         let due = intervals.iter().zip(0..).map(|(interval, user)| Reverse((micros(interval * rng.f64()), user)));
@@ -289,7 +293,7 @@ impl SquareRoot {
         }
     }
 
-    fn intervals(rates: &[f64], terms: &Terms) -> Vec<f64> {
+    fn intervals(rates: &[f64], terms: &SimTerms) -> Vec<f64> {
         let kept = terms.kept_interval(rates.len());
         let at = |price: f64| rates.iter().map(move |rate| (price / rate.sqrt()).clamp(terms.min_interval, kept));
         let (mut low, mut high) = (1e-6, 1e9);
@@ -313,7 +317,7 @@ impl Policy for SquareRoot {
     fn next_at(&self, _: f64) -> f64 {
         self.due.peek().map_or(f64::INFINITY, |Reverse((_, user))| self.polled[*user as usize] + self.min_interval)
     }
-    fn ended(&mut self, user: u32, _: Lane, _: &Report, now: f64) {
+    fn ended(&mut self, user: u32, _: Lane, _: &SimReport, now: f64) {
         self.polled[user as usize] = now;
         self.due.push(Reverse((micros(now + self.intervals[user as usize]), user)));
     }
@@ -332,7 +336,7 @@ pub struct Learnt {
 impl Learnt {
     const ALL: Allowed = Allowed { live: true, history: true };
 
-    pub fn new(trace: &Trace, terms: &Terms) -> Self {
+    pub fn new(trace: &Trace, terms: &SimTerms) -> Self {
         let start = Instant::now();
         let seconds = Duration::from_secs_f64;
         let intervals = Intervals { min: seconds(terms.min_interval), max: seconds(terms.max_interval) };
@@ -356,7 +360,7 @@ impl Policy for Learnt {
         let at = self.schedule.next_at(self.at(now), Self::ALL);
         at.map_or(f64::INFINITY, |at| at.duration_since(self.start).as_secs_f64())
     }
-    fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64) {
+    fn ended(&mut self, user: u32, lane: Lane, report: &SimReport, now: f64) {
         let answer = PollAnswer {
             next_look: None,
             backlog: report.more.then_some(Backlog::Live),
@@ -369,7 +373,7 @@ impl Policy for Learnt {
     }
 }
 
-/// The daemon's schedule, and pages as short as it makes likely.
+/// The daemon's schedule, with pages as short as it finds likely to suffice.
 pub struct ShortPages(pub Learnt);
 
 impl Policy for ShortPages {
@@ -379,7 +383,7 @@ impl Policy for ShortPages {
     fn next_at(&self, now: f64) -> f64 {
         self.0.next_at(now)
     }
-    fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64) {
+    fn ended(&mut self, user: u32, lane: Lane, report: &SimReport, now: f64) {
         self.0.ended(user, lane, report, now);
     }
     fn page_size(&self, user: u32, known: usize, now: f64) -> usize {
@@ -388,12 +392,12 @@ impl Policy for ShortPages {
     }
 }
 
-/// What polls read.
+/// The calls and events of polls.
 #[derive(Clone, Copy, Default)]
 pub struct Pages {
     pub calls: u64,
     pub events: u64,
-    /// Of these calls, short pages that did not reach what is known, and full ones followed.
+    /// The number of these calls whose short page did not reach a known event. A full page followed.
     pub missed: u64,
 }
 
@@ -404,17 +408,17 @@ impl Pages {
     }
 }
 
-/// How long events waited to be found.
+/// The waiting times of events until they were found.
 #[derive(Default)]
 pub struct Delays {
     pub all: Vec<f64>,
     pub high_risk: Vec<f64>,
     /// The longest time between two polls of one user.
     pub oldest: f64,
-    /// The shortest.
+    /// The shortest time between two polls of one user.
     pub closest: f64,
     pub calls: u64,
-    /// What polls read, first ones aside, and what the same polls would have read of full pages.
+    /// The calls and events of polls except first ones, and those of the same polls with full pages.
     pub pages: [Pages; 2],
     /// Each poll: time and user.
     pub polls: Vec<(f64, u32)>,
@@ -431,9 +435,9 @@ impl Delays {
     }
 }
 
-/// The four, in the order of the table.
-pub fn contestants(trace: &Trace, terms: &Terms, seed: u64) -> [Box<dyn Policy>; 4] {
-    let told = |rate: fn(&Rate) -> f64| trace.rates.iter().map(rate).collect::<Vec<_>>();
+/// The four policies, in the order of the table.
+pub fn contestants(trace: &Trace, terms: &SimTerms, seed: u64) -> [Box<dyn Policy>; 4] {
+    let told = |rate: fn(&UserRate) -> f64| trace.rates.iter().map(rate).collect::<Vec<_>>();
     [
         Box::new(RoundRobin::new(trace)),
         Box::new(SquareRoot::new(&told(|rate| rate.known), terms, seed)),
@@ -446,26 +450,26 @@ pub fn mean(delays: &[f64]) -> f64 {
     delays.iter().sum::<f64>() / delays.len().max(1) as f64
 }
 
-/// The value that a share of the delays stay below; sorts them.
+/// The value below which this share of the delays is. Sorts the delays.
 pub fn quantile(delays: &mut [f64], share: f64) -> f64 {
     delays.sort_by(f64::total_cmp);
     delays.get((delays.len() as f64 * share) as usize).or(delays.last()).copied().unwrap_or_default()
 }
 
-/// What was read of one user.
+/// The part of a user's events that was read.
 #[derive(Clone, Copy, Default)]
 struct Read {
-    /// Events up to here are found, but for the open ones.
+    /// Events before this index are found, except the open ones.
     next: usize,
-    /// Behind the first page.
+    /// Events after the first page, still to be read.
     open: usize,
     polled: Option<f64>,
-    /// Nothing that is remembered is older.
+    /// All remembered events are at least this new.
     watermark: f64,
 }
 
-/// Runs a contestant through a trace until what is measured is found.
-pub fn run(trace: &Trace, terms: &Terms, policy: &mut dyn Policy) -> Delays {
+/// Runs a policy through a trace until all measured events are found.
+pub fn run(trace: &Trace, terms: &SimTerms, policy: &mut dyn Policy) -> Delays {
     let mut delays = Delays { closest: f64::INFINITY, ..Delays::default() };
     let mut read = vec![Read::default(); trace.users.len()];
     let expected: usize = trace.users.iter().flatten().filter(|(created, _)| trace.measured.contains(created)).count();
@@ -474,13 +478,13 @@ pub fn run(trace: &Trace, terms: &Terms, policy: &mut dyn Policy) -> Delays {
     let mut now = 0.0;
     while now < end && delays.all.len() < expected {
         let Some((user, lane)) = policy.next(now) else {
-            // A hair later: the clocks of the contestants round.
+            // Slightly later, because the policies' clocks round.
             now = policy.next_at(now).max(now) + 1e-6;
             continue;
         };
         let events = &trace.users[user as usize];
         let state = &mut read[user as usize];
-        let mut report = Report { found: vec![], whole: false, calls: 1, more: false };
+        let mut report = SimReport { found: vec![], whole: false, calls: 1, more: false };
         if lane == Lane::Backlog {
             let taken = state.open.min(PAGE);
             events[state.open - taken..state.open].iter().for_each(|event| delays.add(trace, *event, now));
@@ -495,7 +499,7 @@ pub fn run(trace: &Trace, terms: &Terms, policy: &mut dyn Policy) -> Delays {
                 delays.add(trace, events[event], now + (place / PAGE) as f64 * call);
                 report.found.push(FoundEvent { age: Duration::from_secs_f64((now - created).max(0.0)), high_risk });
             }
-            // A page that is full does not reach what is known: one more call.
+            // A full page does not reach a known event and costs one more call.
             let full_pages = 1 + if first { 0 } else { fresh / PAGE };
             report.calls = full_pages as u32;
             if !first {
@@ -533,7 +537,7 @@ pub fn run(trace: &Trace, terms: &Terms, policy: &mut dyn Policy) -> Delays {
         policy.ended(user, lane, &report, now);
         now += f64::from(report.calls) * call;
     }
-    // What was never found has waited until now at least.
+    // An event that was never found has waited at least until now.
     for (state, events) in read.iter().zip(&trace.users) {
         let unread = events[state.next..].iter().chain(&events[..state.open]);
         unread.filter(|(created, _)| *created < now).for_each(|event| delays.add(trace, *event, now));

@@ -1,13 +1,13 @@
-//! The ledger's store as the engine has it, opened behind the exporter's back.
+//! The ledger's store, opened directly with the engine.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// Nothing a test waits for takes this long unless it is broken.
+/// Longer than any wait of a test, unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Opens the store in a directory, once it is free: the engine's threads let go of its file some time after it was dropped, and
-/// so does a process some time after it was killed.
+/// Opens the store in a directory once it is free. The engine's threads hold its file for a moment after a drop, and so
+/// does a process after a kill.
 pub(crate) fn open(directory: &Path) -> sled::Db {
     let deadline = Instant::now() + PATIENCE;
     loop {

@@ -1,8 +1,8 @@
-//! A simulated Cognito, a receiver, and a place for configuration and state: what a test plays on. The exporter comes and
-//! goes.
+//! The environment of a test: a simulated Cognito, a receiver, and a directory for configuration and state. Exporters
+//! start and stop in it.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its environment is to fail")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its environment fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -15,32 +15,32 @@ use cognito_auth_exporter::ledger::Ledger;
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_simulator::calls::Call;
 use cognito_auth_simulator::quota::Quotas;
-use cognito_auth_simulator::world::{Pool, World};
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation};
 use tempfile::TempDir;
 
 use crate::exporter::{self, Exporter, Scrape};
 use crate::receiver::{Received, Receiver};
 
-/// Milliseconds of a minute.
+/// A minute in milliseconds.
 pub const MINUTE: i64 = 60_000;
 
 /// The operation that reads a user's history.
 pub const READ: &str = "AdminListUserAuthEvents";
 
-/// What the exporter plays with.
+/// The environment of an exporter.
 pub struct TestEnv {
-    /// Cognito.
+    /// The simulated Cognito.
     pub simulation: Simulation,
-    /// Where the records go.
+    /// The receiver of the records.
     pub receiver: Receiver,
     config: PathBuf,
     directory: TempDir,
 }
 
 impl TestEnv {
-    /// Sets the env: `config` is the configuration but for the receiver, the state and the listener; `{directory}` in it
-    /// is where [`TestEnv::file`] writes.
+    /// Sets up the environment. `config` is the configuration without the receiver, the state and the listener.
+    /// `{directory}` in it is the directory of [`TestEnv::file`].
     pub async fn set(config: &str, populate: impl FnOnce(&mut World)) -> Self {
         Self::set_for(Receiver::grpc().await, "grpc", config, populate).await
     }
@@ -55,12 +55,12 @@ impl TestEnv {
         Self { simulation, receiver, config, directory }
     }
 
-    /// Changes the configuration for the exporters to come, of a env with a receiver over gRPC.
+    /// Changes the configuration of later exporters, for an environment with a receiver over gRPC.
     pub fn reconfigure(&self, config: &str) {
         configure(&self.receiver, "grpc", self.directory.path(), config);
     }
 
-    /// Opens the ledger of an exporter that is not running.
+    /// Opens the ledger of a stopped exporter.
     pub fn opened_ledger(&self) -> Ledger {
         let state = StateConfig { path: self.state(), ..StateConfig::default() };
         Ledger::open(&state, now()).unwrap().ledger
@@ -71,41 +71,41 @@ impl TestEnv {
         Exporter::started(self.command())
     }
 
-    /// The command that starts one, to be changed.
+    /// The command that starts an exporter.
     pub fn command(&self) -> Command {
         self.command_against(&self.simulation.url())
     }
 
-    /// The command that starts one against another Cognito.
+    /// The command that starts an exporter against another Cognito.
     pub fn command_against(&self, cognito: &str) -> Command {
         let mut command = exporter::command(cognito);
         command.arg("run").arg("--config").arg(&self.config);
         command
     }
 
-    /// Writes a file as careful people do: whole, or not at all.
+    /// Writes a file atomically.
     pub fn file(&self, name: &str, text: &str) {
         let (draft, path) = (self.path("draft"), self.path(name));
         std::fs::write(&draft, text).unwrap();
         std::fs::rename(draft, path).unwrap();
     }
 
-    /// Where the exporter keeps its state.
+    /// The state directory.
     pub fn state(&self) -> PathBuf {
         self.path("state")
     }
 
-    /// The store in it.
+    /// The ledger's directory.
     pub fn ledger(&self) -> PathBuf {
         self.state().join("ledger")
     }
 
-    /// The configuration that it is started with.
+    /// The configuration file.
     pub fn config(&self) -> &Path {
         &self.config
     }
 
-    /// Runs another command on the configuration, to its end.
+    /// Runs another command with the configuration, and waits for its end.
     pub fn run(&self, arguments: &[&str]) -> Output {
         exporter::command(&self.simulation.url()).args(arguments).arg("--config").arg(&self.config).output().unwrap()
     }
@@ -115,7 +115,7 @@ impl TestEnv {
         Path::join(self.directory.path(), name)
     }
 
-    /// Every event of every user of some pools, as they hold it now.
+    /// Every event of every user of some pools, in its present state.
     pub fn truth(&self, pools: &[&str]) -> Vec<AuthEvent> {
         self.simulation.world(|world| {
             let names = |pool: &str| -> Vec<_> {
@@ -127,28 +127,28 @@ impl TestEnv {
         })
     }
 
-    /// Whose history of a pool was asked for since the calls were last forgotten.
+    /// The users of a pool whose history was read since the calls were last forgotten.
     pub fn polled(&self, pool: &str) -> BTreeSet<String> {
         self.reads(|call| call.pool.as_deref() == Some(pool)).into_iter().filter_map(|call| call.user).collect()
     }
 
-    /// The calls for histories that are `wanted`, oldest first.
+    /// The calls for histories that `wanted` selects, oldest first.
     pub fn reads(&self, wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
         self.simulation.world(|world| world.calls().of(READ).filter(|call| wanted(call)).cloned().collect())
     }
 
-    /// Forgets the calls so far.
+    /// Clears the log of calls.
     pub fn forget_calls(&self) {
         self.simulation.world(|world| world.calls_mut().clear());
     }
 
-    /// Waits until the world is as wanted.
+    /// Waits until the condition holds for the world.
     pub async fn until(&self, what: &str, condition: impl FnMut(&World) -> bool) {
         let waiting = self.simulation.until(condition);
         assert!(tokio::time::timeout(exporter::PATIENCE, waiting).await.is_ok(), "{what} did not come");
     }
 
-    /// Waits until a user was asked about `times` more.
+    /// Waits until a user was polled `times` more times.
     pub async fn until_polled(&self, pool: &str, user: &str, times: usize) {
         let asked = |world: &World| {
             let of_user = |call: &&Call| call.pool.as_deref() == Some(pool) && call.user.as_deref() == Some(user);
@@ -158,7 +158,7 @@ impl TestEnv {
         self.until(&format!("a poll of {user}"), |world| asked(world) >= before + times).await;
     }
 
-    /// Waits until all these users were asked about since the calls were last forgotten.
+    /// Waits until all these users were polled since the calls were last forgotten.
     pub async fn until_all_polled(&self, pool: &str, users: &BTreeSet<String>) {
         let polled = |world: &World| {
             let of_pool = |call: &&Call| call.pool.as_deref() == Some(pool);
@@ -169,14 +169,15 @@ impl TestEnv {
         self.until(&format!("a round through {pool}"), polled).await;
     }
 
-    /// The conservation of events, all of them live: see [`TestEnv::conserved_on`].
+    /// Checks the conservation of events, all of them live: see [`TestEnv::conserved_on`].
     pub async fn conserved(&self, exporter: &Exporter, pools: &[&str]) {
         self.conserved_on(exporter, pools, Terms::default()).await;
     }
 
-    /// Waits until everything that some pools hold is delivered or in quarantine: every outcome counted as often as the
-    /// pools hold it, every event come as it is now after each of its revisions, and nothing more often than the terms
-    /// allow. Checks that all of it stays so while every user is polled again. Answers how many records came again.
+    /// Waits until all events of some pools are delivered or in quarantine. Every outcome must be counted as often as
+    /// the pools hold it. Every event must be delivered in its present state after each of its revisions, and not more
+    /// often than the terms allow. Checks that nothing changes while every user is polled again. Returns the number of
+    /// repeated records.
     pub async fn conserved_on(&self, exporter: &Exporter, pools: &[&str], terms: Terms) -> usize {
         let truth = self.truth(pools);
         let is_live = |event: &AuthEvent| event.creation_date.is_none_or(|created| created >= terms.live_since);
@@ -190,11 +191,11 @@ impl TestEnv {
         let is_quarantined =
             |scrape: &Scrape| is(scrape, "cognito_exporter_quarantined_records", &[], terms.quarantined as f64);
         exporter.until("every event, counted", is_counted);
-        // What changes no outcome, as feedback, comes with a later poll than the counts.
+        // A change without a new outcome, such as feedback, may come with a later poll than the counts.
         self.until_all_came(&truth, pools, terms).await;
         exporter.until("an empty outbox", |scrape| scrape.sum("cognito_exporter_outbox_records", &[]) < 0.5);
         exporter.until("the quarantine", is_quarantined);
-        // Who is polled a second time has been polled once, answered and committed.
+        // When a user is polled a second time, its first poll is answered and committed.
         for _ in 0..2 {
             self.forget_calls();
             for pool in pools {
@@ -210,7 +211,7 @@ impl TestEnv {
         self.until_all_came(&truth, pools, terms).await
     }
 
-    /// Waits until what came is what there is. Answers how many records came again.
+    /// Waits until the delivered records match the events. Returns the number of repeated records.
     async fn until_all_came(&self, truth: &[AuthEvent], pools: &[&str], terms: Terms) -> usize {
         let deadline = Instant::now() + exporter::PATIENCE;
         loop {
@@ -221,12 +222,12 @@ impl TestEnv {
                 Ok(repeats) => return repeats,
                 Err(wrong) => assert!(Instant::now() < deadline, "{wrong}"),
             }
-            // Many records take a while to look at, and meanwhile the receiver is to answer.
+            // Checking many records takes a while, and the receiver needs time to answer.
             tokio::time::sleep(Duration::from_millis(50).max(began.elapsed() * 4)).await;
         }
     }
 
-    /// Waits until what the receiver holds is enough.
+    /// Waits until the condition holds for the received records.
     pub async fn until_received(&self, enough: impl Fn(&[Received]) -> bool) {
         let deadline = Instant::now() + exporter::PATIENCE;
         while !enough(&self.receiver.records()) {
@@ -236,7 +237,7 @@ impl TestEnv {
     }
 }
 
-/// Writes the configuration: what [`TestEnv::set`] is given, and what it adds.
+/// Writes the configuration: the given text, and the additions of [`TestEnv::set`].
 fn configure(receiver: &Receiver, protocol: &str, directory: &Path, config: &str) -> PathBuf {
     let text = format!(
         "[otlp]\nendpoint = {:?}\nprotocol = {protocol:?}\nbatch_delay = \"50ms\"\n{}",
@@ -246,14 +247,14 @@ fn configure(receiver: &Receiver, protocol: &str, directory: &Path, config: &str
     exporter::configure(directory, &text)
 }
 
-/// On what terms events are conserved: by default each one is live, and delivered once.
+/// The terms of the conservation of events. By default each event is live and delivered once.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     /// Events before this time are history.
     pub live_since: UnixMillis,
-    /// Records that may have come again: those in flight at a kill, or whose answer was lost.
+    /// The most repeated records: those in flight at a kill, or whose answer was lost.
     pub repeats_max: usize,
-    /// Events that are in quarantine in place of having come.
+    /// The number of events that are in quarantine instead of delivered.
     pub quarantined: usize,
 }
 
@@ -263,10 +264,11 @@ impl Default for Terms {
     }
 }
 
-/// Holds what came against what there is: every event as it is now, after each of its revisions, and no more. Answers how
-/// many records came again, or what is still to come. What never comes right again fails at once.
+/// Compares the delivered records with the events: every event in its present state, after each of its revisions, and
+/// no more. Returns the number of repeated records, or the missing event. An error that cannot be resolved later fails
+/// at once.
 fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) -> Result<usize, String> {
-    // By event: its digest in each revision.
+    // The digest of each revision, by event.
     let mut came: BTreeMap<&str, BTreeMap<u32, &str>> = BTreeMap::new();
     let mut uids = BTreeSet::new();
     for uid in records.iter().map(Received::uid) {
@@ -279,7 +281,7 @@ fn all_came(records: &[Received], truth: &[AuthEvent], terms: Terms) -> Result<u
     assert!(repeats <= terms.repeats_max, "{repeats} repeats, {} allowed", terms.repeats_max);
     let mut missing = 0;
     for event in truth {
-        // What an event without an id is called is the exporter's business; it has to be called something.
+        // The exporter chooses the key of an event without an id.
         let id = event.id.clone().unwrap_or_else(|| event.key().to_string());
         let Some(revisions) = came.remove(id.as_str()) else {
             missing += 1;
@@ -307,12 +309,12 @@ fn parts(uid: &str) -> (&str, u32, &str) {
     (id, revision.parse().unwrap(), digest)
 }
 
-/// What time it is.
+/// The current time.
 pub fn now() -> UnixMillis {
     Clock::system().now()
 }
 
-/// A configuration that follows everybody of a pool, quickly, and takes everything that ever happened there as live.
+/// A configuration that follows all users of a pool with fast polling, and with all events live.
 pub fn all_live(pool: &str) -> String {
     format!(
         "[[pools]]\nid = {pool:?}\nall_users = true\nfollowed_since = \"2020-01-01T00:00:00Z\"\n\
@@ -320,9 +322,9 @@ pub fn all_live(pool: &str) -> String {
     )
 }
 
-/// A pool of `users` users, `user-0` and on, with `events` sign-ins each, the newest a minute ago.
+/// Adds a pool of `users` users, `user-0` and on, with `events` sign-ins each, the newest a minute ago.
 pub fn populate(world: &mut World, pool: &str, users: usize, events: i64) {
-    world.add_pool(Pool::new(pool));
+    world.add_pool(SimulatedPool::new(pool));
     for user in 0..users {
         let name = format!("user-{user}");
         world.add_user(pool, &name);
@@ -330,14 +332,14 @@ pub fn populate(world: &mut World, pool: &str, users: usize, events: i64) {
     }
 }
 
-/// One more sign-in of each of them.
+/// Adds one more sign-in of each user.
 pub fn go_on(env: &TestEnv, pool: &str, users: usize) {
     env.simulation.world(|world| {
         (0..users).for_each(|user| sign_ins(world, pool, &format!("user-{user}"), 1, now()));
     });
 }
 
-/// `count` sign-ins of a user, the newest at `newest`, a minute apart.
+/// Adds `count` sign-ins of a user, a minute apart, the newest at `newest`.
 pub fn sign_ins(world: &mut World, pool: &str, user: &str, count: i64, newest: UnixMillis) {
     for event in 0..count {
         let event = world.sign_in(UnixMillis(newest.0 - event * MINUTE));
@@ -345,7 +347,7 @@ pub fn sign_ins(world: &mut World, pool: &str, user: &str, count: i64, newest: U
     }
 }
 
-/// Ids of the records of some pools, where they have one.
+/// The event ids of the records of some pools, without events that have none.
 pub fn ids(records: &[Received], pools: &[&str]) -> BTreeSet<String> {
     let ids = of_pools(records, pools).map(|record| record.text("aws.cognito.event.id").to_owned());
     ids.filter(|id| !id.is_empty()).collect()
@@ -356,10 +358,10 @@ fn of_pools<'a>(records: &'a [Received], pools: &[&str]) -> impl Iterator<Item =
 }
 
 /// The values of event_type, event_response and risk_decision.
-pub type Outcome = [String; 3];
+pub type OutcomeLabels = [String; 3];
 
-/// Events by their outcome.
-pub fn outcomes<'a>(events: impl Iterator<Item = &'a AuthEvent>) -> BTreeMap<Outcome, i64> {
+/// The number of events by outcome.
+pub fn outcomes<'a>(events: impl Iterator<Item = &'a AuthEvent>) -> BTreeMap<OutcomeLabels, i64> {
     let mut outcomes = BTreeMap::new();
     for event in events {
         let outcome = event.facts().outcome();
@@ -369,8 +371,8 @@ pub fn outcomes<'a>(events: impl Iterator<Item = &'a AuthEvent>) -> BTreeMap<Out
     outcomes
 }
 
-/// The same as the counters say: events less superseded; without those that there are none of.
-pub fn counted(scrape: &Scrape, pools: &[&str]) -> BTreeMap<Outcome, i64> {
+/// The same from the counters: events minus superseded ones, without zeros.
+pub fn counted(scrape: &Scrape, pools: &[&str]) -> BTreeMap<OutcomeLabels, i64> {
     let mut counted = BTreeMap::new();
     for (metric, sign) in [("cognito_auth_events_total", 1), ("cognito_auth_superseded_outcomes_total", -1)] {
         for (series, value) in scrape.matching(metric, &[]) {
@@ -387,17 +389,17 @@ pub fn counted(scrape: &Scrape, pools: &[&str]) -> BTreeMap<Outcome, i64> {
     counted
 }
 
-/// A pool's label.
+/// The pool's label in metrics.
 pub fn of(pool: &str) -> String {
     format!("user_pool_id=\"{pool}\"")
 }
 
-/// Whether a metric's series of these labels add up to this whole number.
+/// Whether the series of a metric with these labels add up to this whole number.
 pub fn is(scrape: &Scrape, metric: &str, labels: &[&str], value: f64) -> bool {
     scrape.count(metric, labels) > 0 && (scrape.sum(metric, labels) - value).abs() < 0.5
 }
 
-/// The lines of a log that hold all of `words`.
+/// The lines of a log that contain all of `words`.
 pub fn said(log: &str, words: &[&str]) -> Vec<String> {
     let says = |line: &&str| words.iter().all(|word| line.contains(word));
     log.lines().filter(says).map(str::to_owned).collect()

@@ -1,4 +1,4 @@
-//! The two transports of OTLP: the same scenario over each, at once, and what the exporter says of its requests.
+//! The two transports of OTLP: the same scenario over each, in parallel, and the exporter's counts of its requests.
 
 use cognito_auth_simulator::world::World;
 
@@ -6,12 +6,12 @@ use crate::exporter::{Exporter, Scrape};
 use crate::receiver::{Pki, Receiver};
 use crate::test_env::{TestEnv, all_live, is};
 
-/// What people are told when delivery fails, and when it works again.
+/// The log line when delivery fails.
 pub(crate) const BEGUN: &str = "the OTLP receiver takes no records";
-/// See [`BEGUN`].
+/// The log line when delivery works again.
 pub(crate) const ENDED: &str = "the OTLP receiver takes records again";
 
-/// How a scenario's receiver is spoken to.
+/// The transport of a scenario's receiver.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) enum Over {
     Grpc,
@@ -19,11 +19,11 @@ pub(crate) enum Over {
 }
 
 impl Over {
-    /// Both of them.
+    /// Both transports.
     pub(crate) const BOTH: [Self; 2] = [Self::Grpc, Self::Http];
 
-    /// A env on which all of a pool's events are live, whose receiver speaks TLS or does not; `otlp` are further lines of
-    /// its section.
+    /// An environment on which all of a pool's events are live, with a receiver with or without TLS; `otlp` are further
+    /// lines of its section.
     pub(crate) async fn env(
         self,
         pki: Option<&Pki>,
@@ -41,7 +41,7 @@ impl Over {
     }
 }
 
-/// Plays a scenario for all of these at once: most of the time they wait.
+/// Runs a scenario for all of these in parallel, because most of the time they wait.
 pub(crate) fn for_each<T: Send>(casts: impl IntoIterator<Item = T>, scenario: impl AsyncFn(T) + Sync) {
     let play = |cast| tokio::runtime::Runtime::new().unwrap().block_on(scenario(cast));
     std::thread::scope(|threads| {
@@ -51,17 +51,17 @@ pub(crate) fn for_each<T: Send>(casts: impl IntoIterator<Item = T>, scenario: im
     });
 }
 
-/// Requests that ended so.
+/// The number of requests with this outcome.
 pub(crate) fn requests(scrape: &Scrape, outcome: &str) -> f64 {
     scrape.sum("cognito_exporter_otlp_requests_total", &[&format!("outcome={outcome:?}")])
 }
 
-/// Waits until so many requests ended so.
+/// Waits until this many requests have this outcome.
 pub(crate) fn until_requests(exporter: &Exporter, outcome: &str, least: f64) -> Scrape {
     exporter.until(&format!("{least} {outcome}"), |scrape| requests(scrape, outcome) >= least)
 }
 
-/// How many records came to which end.
+/// The number of records by their end.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Came {
     pub(crate) accepted: usize,
@@ -70,7 +70,7 @@ pub(crate) struct Came {
 }
 
 impl Came {
-    /// Checks that it is what the exporter says.
+    /// Checks that the exporter's metrics agree.
     pub(crate) fn check(self, exporter: &Exporter) {
         let scrape = exporter.scrape();
         let Self { accepted, rejected, quarantined } = self;

@@ -1,15 +1,15 @@
-//! The log of what was asked, for assertions: who called what, when, and what came of it.
+//! The log of calls, for assertions in tests: operation, caller, time and result of each call.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use cognito_auth_core::event::UnixMillis;
 
-use super::fault::{Misfortune, Refusal};
+use super::fault::{AwsError, FaultKind};
 
-/// One request, answered or not.
+/// One call, answered or not.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Call {
-    /// Such as `AdminListUserAuthEvents`; also one that the simulation does not know.
+    /// The operation, such as `AdminListUserAuthEvents`. It can be one that the simulation does not know.
     pub operation: String,
     /// `UserPoolId`.
     pub pool: Option<String>,
@@ -19,40 +19,40 @@ pub struct Call {
     pub token: Option<String>,
     /// `MaxResults` or `Limit`.
     pub max_results: Option<i64>,
-    /// The world's time.
+    /// The time of the call, by the world's clock.
     pub at: UnixMillis,
-    /// The access key that signed it.
+    /// The access key of the signature.
     pub access_key: Option<String>,
-    /// What came of it.
-    pub outcome: Outcome,
+    /// The result.
+    pub outcome: CallResult,
 }
 
-/// What came of a call.
+/// The result of a call.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Outcome {
-    /// It was answered, perhaps badly: a fault that spoils an answer's content counts here.
+pub enum CallResult {
+    /// It was answered. This includes answers whose content a fault has changed.
     Answered,
-    /// It was refused with the error of this name.
+    /// It was answered with the error of this name.
     Refused(String),
-    /// No proper answer was given: a reset, a hang, a page of HTML, half an answer.
+    /// It was not answered properly: reset, hang, HTML, or half an answer.
     Broken,
 }
 
-impl Outcome {
-    pub(super) fn of(answered: &Result<String, Refusal>, misfortune: Option<&Misfortune>) -> Self {
-        use Misfortune::{CutConnection, CutJson, Hang, Html, Reset};
-        match (misfortune, answered) {
+impl CallResult {
+    pub(super) fn of(answered: &Result<String, AwsError>, fault: Option<&FaultKind>) -> Self {
+        use FaultKind::{CutConnection, CutJson, Hang, Html, Reset};
+        match (fault, answered) {
             (Some(CutConnection | CutJson | Hang | Html(_) | Reset), _) => Self::Broken,
-            (_, Err(refusal)) => Self::Refused(refusal.name.clone()),
+            (_, Err(error)) => Self::Refused(error.name.clone()),
             (_, Ok(_)) => Self::Answered,
         }
     }
 }
 
-/// Calls that are kept at most, the newest; a benchmark makes millions.
+/// The most calls that are kept, the newest ones. A benchmark makes millions of calls.
 const KEPT_MAX: usize = 100_000;
 
-/// The newest calls and the number of all.
+/// The newest calls, and the number of all calls.
 #[derive(Debug, Default)]
 pub struct CallLog {
     kept: VecDeque<Call>,
@@ -81,22 +81,22 @@ impl CallLog {
         self.iter().filter(move |call| call.operation == operation)
     }
 
-    /// How many calls of one operation are kept.
+    /// The number of kept calls of one operation.
     pub fn count(&self, operation: &str) -> usize {
         self.of(operation).count()
     }
 
-    /// How many calls there were since the start, whatever was kept or forgotten.
+    /// The number of calls since the start, kept or not.
     pub fn total(&self) -> u64 {
         self.totals.values().sum()
     }
 
-    /// How many of them were calls of one operation.
+    /// The number of calls of one operation since the start, kept or not.
     pub fn total_of(&self, operation: &str) -> u64 {
         self.totals.get(operation).copied().unwrap_or_default()
     }
 
-    /// Forgets the calls so far.
+    /// Removes the kept calls. The totals stay.
     pub fn clear(&mut self) {
         self.kept.clear();
     }

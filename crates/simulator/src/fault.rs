@@ -1,25 +1,25 @@
-//! What can go wrong, on request: a fault says what, for whom, from when on and how often.
+//! Faults that tests inject: the kind, the calls that it applies to, from which call on, and how often.
 
 use std::time::Duration;
 
-/// An error that the service answers with.
+/// An error response of the service.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Refusal {
-    /// HTTP status.
+pub struct AwsError {
+    /// The HTTP status.
     pub status: u16,
     /// The error's name, such as `TooManyRequestsException`.
     pub name: String,
-    /// Its message.
+    /// The error's message.
     pub message: String,
 }
 
-impl Refusal {
-    /// An error with status 400, as nearly all are.
+impl AwsError {
+    /// An error with status 400, the status of nearly all errors.
     pub fn new(name: &str, message: impl Into<String>) -> Self {
         Self { status: 400, name: name.to_owned(), message: message.into() }
     }
 
-    /// The quota's.
+    /// TooManyRequestsException: a quota is used up.
     pub fn throttled() -> Self {
         Self::new("TooManyRequestsException", "Rate exceeded")
     }
@@ -29,187 +29,187 @@ impl Refusal {
     }
 }
 
-/// What goes wrong.
+/// The kind of a fault.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Misfortune {
-    /// An error in place of the answer.
-    Refuse(Refusal),
-    /// The connection is reset in place of the answer.
+pub enum FaultKind {
+    /// The answer is an error.
+    Refuse(AwsError),
+    /// The connection is reset without an answer.
     Reset,
-    /// There never is an answer.
+    /// The answer never comes.
     Hang,
     /// The answer comes late.
     Slow(Duration),
-    /// A proper HTTP response whose JSON ends in the middle.
+    /// The HTTP response is complete, but its JSON ends in the middle.
     CutJson,
     /// The connection ends in the middle of the response.
     CutConnection,
-    /// A page of HTML with this status: 502 as proxies send it, or 200 as captive portals do.
+    /// The answer is HTML with this status: 502 as from a proxy, or 200 as from a captive portal.
     Html(u16),
-    /// No event, and a token that leads to where this page should have begun.
+    /// The page has no events. Its token leads to the start of the same page.
     EmptyPage,
-    /// The right page, with the token that asked for it (or none, for the first) as its next.
+    /// The page is right, but its token is the token of the request (none for the first page).
     RepeatToken,
-    /// The first page again, whatever token was sent.
+    /// The page is the first page, whatever the token.
     RepeatPage,
-    /// The right events in a wrong order.
+    /// The events are right, in a random order.
     Shuffle,
-    /// Texts of 100,000 characters in every event.
+    /// Every event has texts of 100,000 characters.
     Huge,
-    /// So many events without a member in place of the right ones, before the right token.
+    /// The page has this many empty events in place of the right ones. Its token is right.
     EmptyEvents(usize),
-    /// The right events, the newest of them with so many challenges without a member.
+    /// The events are right, but the newest has this many empty challenges.
     EmptyChallenges(usize),
 }
 
-/// A misfortune and whom it meets: everybody, until narrowed.
+/// A fault of some kind, and the calls that it applies to: all calls, unless limited.
 #[derive(Clone, PartialEq, Debug)]
-pub struct Fault {
-    pub(super) misfortune: Misfortune,
+pub struct InjectedFault {
+    kind: FaultKind,
     operation: Option<String>,
     pool: Option<String>,
     user: Option<String>,
     probability: f64,
-    spared: u64,
+    skipped: u64,
     left: u64,
 }
 
-impl From<Misfortune> for Fault {
-    fn from(misfortune: Misfortune) -> Self {
-        Self::new(misfortune)
+impl From<FaultKind> for InjectedFault {
+    fn from(kind: FaultKind) -> Self {
+        Self::new(kind)
     }
 }
 
-impl From<Refusal> for Fault {
-    fn from(refusal: Refusal) -> Self {
-        Self::new(Misfortune::Refuse(refusal))
+impl From<AwsError> for InjectedFault {
+    fn from(error: AwsError) -> Self {
+        Self::new(FaultKind::Refuse(error))
     }
 }
 
-impl Fault {
-    /// A fault that meets every call.
-    pub fn new(misfortune: Misfortune) -> Self {
-        Self { misfortune, operation: None, pool: None, user: None, probability: 1.0, spared: 0, left: u64::MAX }
+impl InjectedFault {
+    /// A fault that applies to every call.
+    pub fn new(kind: FaultKind) -> Self {
+        Self { kind, operation: None, pool: None, user: None, probability: 1.0, skipped: 0, left: u64::MAX }
     }
 
     /// TooManyRequestsException.
     pub fn throttle() -> Self {
-        Refusal::throttled().into()
+        AwsError::throttled().into()
     }
 
     /// InternalErrorException, with status 500.
     pub fn internal_error() -> Self {
-        Self::from(Refusal { status: 500, ..Refusal::new("InternalErrorException", "Something went wrong") })
+        Self::from(AwsError { status: 500, ..AwsError::new("InternalErrorException", "Something went wrong") })
     }
 
-    /// The caller may not: AccessDeniedException, which is in no operation's model.
+    /// AccessDeniedException: the caller has no permission. This error is in no operation's model.
     pub fn access_denied() -> Self {
-        Self::from(Refusal::new(
+        Self::from(AwsError::new(
             "AccessDeniedException",
             "User is not authorized to perform this action because no identity-based policy allows it",
         ))
     }
 
-    /// The caller's session is over.
+    /// ExpiredTokenException: the caller's session has expired.
     pub fn expired_token() -> Self {
-        Self::from(Refusal::new("ExpiredTokenException", "The security token included in the request is expired"))
+        Self::from(AwsError::new("ExpiredTokenException", "The security token included in the request is expired"))
     }
 
-    /// The caller's key is not known.
+    /// UnrecognizedClientException: the caller's access key is unknown.
     pub fn unrecognized_client() -> Self {
-        Self::from(Refusal::new(
+        Self::from(AwsError::new(
             "UnrecognizedClientException",
             "The security token included in the request is invalid.",
         ))
     }
 
-    /// Only calls of this operation, such as `ListUsers`.
+    /// Limits the fault to calls of this operation, such as `ListUsers`.
     pub fn on(mut self, operation: &str) -> Self {
         self.operation = Some(operation.to_owned());
         self
     }
 
-    /// Only calls for this pool.
+    /// Limits the fault to calls for this pool.
     pub fn in_pool(mut self, pool: &str) -> Self {
         self.pool = Some(pool.to_owned());
         self
     }
 
-    /// Only calls for this username.
+    /// Limits the fault to calls for this username.
     pub fn for_user(mut self, user: &str) -> Self {
         self.user = Some(user.to_owned());
         self
     }
 
-    /// Only so many times, then never again.
+    /// Limits the fault to this many calls.
     pub fn times(mut self, times: u64) -> Self {
         self.left = times;
         self
     }
 
-    /// Not the first so many of the calls that it would meet.
-    pub fn after(mut self, spared: u64) -> Self {
-        self.spared = spared;
+    /// Skips the first `calls` of the calls that the fault would apply to.
+    pub fn after(mut self, calls: u64) -> Self {
+        self.skipped = calls;
         self
     }
 
-    /// By chance, with this probability (0 to 1), as the world's seed has it.
+    /// Applies the fault with this probability (0 to 1). The result follows from the world's seed.
     pub fn with_probability(mut self, probability: f64) -> Self {
         self.probability = probability;
         self
     }
 
-    fn concerns(&self, operation: &str, pool: Option<&str>, user: Option<&str>) -> bool {
+    fn matches(&self, operation: &str, pool: Option<&str>, user: Option<&str>) -> bool {
         let fits =
             |wanted: &Option<String>, is: Option<&str>| wanted.as_deref().is_none_or(|wanted| is == Some(wanted));
         fits(&self.operation, Some(operation)) && fits(&self.pool, pool) && fits(&self.user, user)
     }
 }
 
-/// Names an injected fault, to take it back.
+/// The id of an injected fault, to remove it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FaultId(u64);
 
-/// The faults in force, oldest first.
+/// The injected faults, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Faults {
-    injected: Vec<(FaultId, Fault)>,
+pub(super) struct InjectedFaults {
+    injected: Vec<(FaultId, InjectedFault)>,
     next_id: u64,
 }
 
-impl Faults {
-    pub(super) fn inject(&mut self, fault: Fault) -> FaultId {
+impl InjectedFaults {
+    pub(super) fn inject(&mut self, fault: InjectedFault) -> FaultId {
         let id = FaultId(self.next_id);
         self.next_id += 1;
         self.injected.push((id, fault));
         id
     }
 
-    pub(super) fn cure(&mut self, id: FaultId) {
+    pub(super) fn remove(&mut self, id: FaultId) {
         self.injected.retain(|(injected, _)| *injected != id);
     }
 
-    pub(super) fn cure_all(&mut self) {
+    pub(super) fn remove_all(&mut self) {
         self.injected.clear();
     }
 
-    /// What meets this call: the first fault that concerns it and is not spent.
-    pub(super) fn strike(
+    /// The first fault that applies to this call and has calls left. Counts the call.
+    pub(super) fn fault_for_call(
         &mut self,
         operation: &str,
         pool: Option<&str>,
         user: Option<&str>,
         random: &mut fastrand::Rng,
-    ) -> Option<Misfortune> {
+    ) -> Option<FaultKind> {
         for (_, fault) in &mut self.injected {
-            if fault.left == 0 || !fault.concerns(operation, pool, user) {
+            if fault.left == 0 || !fault.matches(operation, pool, user) {
                 continue;
             }
-            if fault.spared > 0 {
-                fault.spared -= 1;
+            if fault.skipped > 0 {
+                fault.skipped -= 1;
             } else if fault.probability >= 1.0 || random.f64() < fault.probability {
                 fault.left -= 1;
-                return Some(fault.misfortune.clone());
+                return Some(fault.kind.clone());
             }
         }
         None
@@ -220,34 +220,34 @@ impl Faults {
 mod tests {
     use super::*;
 
-    fn strikes(fault: Fault, calls: &[(&str, &str, &str)]) -> Vec<bool> {
-        let mut faults = Faults::default();
+    fn faulty(fault: InjectedFault, calls: &[(&str, &str, &str)]) -> Vec<bool> {
+        let mut faults = InjectedFaults::default();
         faults.inject(fault);
         let mut random = fastrand::Rng::with_seed(1);
-        let mut strike = |(operation, pool, user): &(&str, &str, &str)| {
-            faults.strike(operation, Some(pool), Some(user), &mut random).is_some()
+        let mut is_faulty = |(operation, pool, user): &(&str, &str, &str)| {
+            faults.fault_for_call(operation, Some(pool), Some(user), &mut random).is_some()
         };
-        calls.iter().map(&mut strike).collect()
+        calls.iter().map(&mut is_faulty).collect()
     }
 
     #[test]
     fn a_fault_meets_whom_it_names() {
-        let fault = Fault::throttle().on("A").in_pool("p").for_user("u");
+        let fault = InjectedFault::throttle().on("A").in_pool("p").for_user("u");
         let calls = [("A", "p", "u"), ("B", "p", "u"), ("A", "q", "u"), ("A", "p", "v")];
-        assert_eq!(strikes(fault, &calls), [true, false, false, false]);
+        assert_eq!(faulty(fault, &calls), [true, false, false, false]);
     }
 
     #[test]
     fn a_fault_spares_the_first_and_is_spent_after_the_last() {
-        let fault = Fault::throttle().after(1).times(2);
-        assert_eq!(strikes(fault, &[("A", "p", "u"); 5]), [false, true, true, false, false]);
+        let fault = InjectedFault::throttle().after(1).times(2);
+        assert_eq!(faulty(fault, &[("A", "p", "u"); 5]), [false, true, true, false, false]);
     }
 
     #[test]
     fn a_cured_fault_meets_nobody() {
-        let mut faults = Faults::default();
-        let id = faults.inject(Fault::throttle());
-        faults.cure(id);
-        assert_eq!(faults.strike("A", None, None, &mut fastrand::Rng::with_seed(1)), None);
+        let mut faults = InjectedFaults::default();
+        let id = faults.inject(InjectedFault::throttle());
+        faults.remove(id);
+        assert_eq!(faults.fault_for_call("A", None, None, &mut fastrand::Rng::with_seed(1)), None);
     }
 }

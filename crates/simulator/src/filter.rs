@@ -2,9 +2,9 @@
 //!
 //! <https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_ListUsers.html>
 
-use super::world::User;
+use super::world::PoolUser;
 
-/// The attributes that can be searched for; custom ones cannot.
+/// The attributes that a filter can name. Custom attributes are not searchable.
 const SEARCHABLE: [&str; 10] = [
     "username",
     "email",
@@ -18,7 +18,7 @@ const SEARCHABLE: [&str; 10] = [
     "sub",
 ];
 
-/// A filter, understood.
+/// A parsed filter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Filter {
     attribute: &'static str,
@@ -27,7 +27,7 @@ pub(super) struct Filter {
 }
 
 impl Filter {
-    /// Reads a filter; None is one that the service refuses.
+    /// Parses a filter. None means that the service refuses it.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let at = text.find(['=', '^'])?;
         let (attribute, rest) = text.split_at(at);
@@ -49,8 +49,8 @@ impl Filter {
         Some(Self { attribute, is_prefix, value })
     }
 
-    /// Whether it selects this user.
-    pub(super) fn selects(&self, user: &User) -> bool {
+    /// Whether the filter selects this user.
+    pub(super) fn selects(&self, user: &PoolUser) -> bool {
         let fits = |text: &str| match self.is_prefix {
             true => text.starts_with(&self.value),
             false => text == self.value,
@@ -74,8 +74,8 @@ mod tests {
 
     use super::*;
 
-    fn ada() -> User {
-        let mut user = User::new("ada", "3b994cfd-0b07-4581-be46-3c82f9a70c90", UnixMillis(0));
+    fn ada() -> PoolUser {
+        let mut user = PoolUser::new("ada", "3b994cfd-0b07-4581-be46-3c82f9a70c90", UnixMillis(0));
         user.set_attribute("email", "ada@example.com");
         user.set_attribute("name", "Ada \"Countess\" Lovelace");
         user

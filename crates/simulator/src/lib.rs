@@ -1,19 +1,23 @@
-//! A simulated Cognito on loopback: the one that stands behind `demo`, the tests and the benchmarks.
+//! A simulated Cognito on loopback for `demo`, the tests and the benchmarks.
 //!
-//! It speaks what the exporter's AWS client speaks (AWS JSON 1.1 for Cognito, the query protocol for STS) and is faithful
-//! in what the exporter depends on: pages newest first, tokens that look like the service's, times in scientific notation,
-//! the errors' names and shapes, quotas shared by an account's pools. Where the service's behaviour is unknown it is a
-//! switch, so that tests can show that either way is right; where it may fail, it fails on request ([`fault`]).
+//! It supports the protocols of the exporter's AWS client: AWS JSON 1.1 for Cognito, and the query protocol for STS. It
+//! imitates the behaviour that the exporter depends on: pages newest first, tokens that look like the service's, times
+//! in scientific notation, the names and forms of errors, and quotas that an account's pools share. Where the service's
+//! behaviour is unknown, the simulation has a setting for it, so that tests can cover each possibility. Tests inject
+//! failures with [`fault`].
 //!
-//! Everything that is decided is decided in [`world`] and `service`, without I/O, under a lock that no I/O is awaited
-//! with. This file is only the HTTP server around them.
+//! [`world`] and `service` hold all the rules and do no I/O. A mutex protects the world, and it is never held across an
+//! await. This file is the HTTP server around them.
 
+mod caller;
 pub mod calls;
 pub mod fault;
 mod filter;
+mod history;
 pub mod paging;
 pub mod population;
 pub mod quota;
+mod reply;
 mod service;
 mod sts;
 pub mod wire;
@@ -37,32 +41,33 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use population::Population;
 use quota::Quotas;
-use service::{Reply, Request, Transmission};
+use reply::{ServiceReply, Transmission};
+use service::ServiceRequest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use world::{Clock, World};
+use world::{World, WorldClock};
 
-/// The largest request that is read, in bytes. A token alone may have 131,072.
+/// The largest request body, in bytes. A token alone can have 131,072 characters.
 const REQUEST_BYTES_MAX: usize = 1 << 20;
 
-/// How long a stop waits for a client that is in the middle of its request.
+/// The longest wait for open requests at a stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The pause after a connection that could not be accepted.
+/// The pause after an error of `accept`.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 
-/// How a simulation starts.
+/// The options of a simulation.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Where to listen; a free port of 127.0.0.1 by default.
+    /// The listen address; by default a free port of 127.0.0.1.
     pub listen: SocketAddr,
-    /// The world's time.
-    pub clock: Clock,
-    /// What every id and every chance follows from.
+    /// The source of the world's time.
+    pub clock: WorldClock,
+    /// The seed of all ids and random numbers.
     pub seed: u64,
-    /// The account's limits; the documented ones by default.
+    /// The request-rate quotas; by default the documented ones.
     pub quotas: Quotas,
 }
 
@@ -70,7 +75,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            clock: Clock::Real,
+            clock: WorldClock::Real,
             seed: 1,
             quotas: Quotas::documented(),
         }
@@ -78,45 +83,45 @@ impl Default for Options {
 }
 
 impl Options {
-    /// A world for tests: its time stands at `now` until it is moved, and no quota is in the way.
+    /// Options for tests: the clock is stopped at `now`, and there are no quotas.
     pub fn still(now: UnixMillis) -> Self {
-        Self { clock: Clock::Manual(now), quotas: Quotas::unlimited(), ..Self::default() }
+        Self { clock: WorldClock::Manual(now), quotas: Quotas::unlimited(), ..Self::default() }
     }
 }
 
-/// A running simulation. Dropping it stops it.
+/// A running simulation. Dropping it stops the simulation.
 pub struct Simulation {
     addr: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<ServedWorld>,
     tasks: TaskTracker,
 }
 
-/// What the connections share.
-struct Shared {
+/// The state that the connections share.
+struct ServedWorld {
     world: Mutex<World>,
-    /// Told after every call and every look at the world through [`Simulation::world`].
+    /// Notified after every call and every use of [`Simulation::world`].
     changed: Notify,
     stop: CancellationToken,
     in_flight: AtomicUsize,
     most_in_flight: AtomicUsize,
 }
 
-impl Shared {
+impl ServedWorld {
     fn world(&self) -> MutexGuard<'_, World> {
-        // A test's panic inside `world(..)` must not hide itself behind a second one here.
+        // If a test panics inside `world(..)`, a second panic here would hide the first.
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Simulation {
-    /// Binds the listener and starts to answer. Needs a Tokio runtime.
+    /// Binds the listener and starts to answer. Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// When the address cannot be bound.
     pub async fn start(options: Options) -> io::Result<Self> {
         let listener = TcpListener::bind(options.listen).await?;
         let addr = listener.local_addr()?;
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(ServedWorld {
             world: Mutex::new(World::new(options.clock, options.seed, options.quotas)),
             changed: Notify::new(),
             stop: CancellationToken::new(),
@@ -128,28 +133,28 @@ impl Simulation {
         Ok(Self { addr, shared, tasks })
     }
 
-    /// The endpoint to give to a client, without a slash at its end.
+    /// The endpoint URL for clients, without a trailing slash.
     pub fn url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// The address that it listens on.
+    /// The listen address.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// Looks at the world, or changes it, between two requests.
-    pub fn world<R>(&self, look: impl FnOnce(&mut World) -> R) -> R {
-        let result = look(&mut self.shared.world());
+    /// Reads or changes the world between two requests.
+    pub fn world<R>(&self, access: impl FnOnce(&mut World) -> R) -> R {
+        let result = access(&mut self.shared.world());
         self.shared.changed.notify_waiters();
         result
     }
 
-    /// Waits until the world is as `condition` wants it: looked at now, and after every call and every change.
+    /// Waits until `condition` holds. It is checked now, and after every call and every change.
     pub async fn until(&self, mut condition: impl FnMut(&World) -> bool) {
         loop {
             let mut changed = std::pin::pin!(self.shared.changed.notified());
-            // Enabled before looking: a change between the look and the wait is not missed.
+            // Enabled before the check, so that a change between the check and the wait is not missed.
             changed.as_mut().enable();
             if condition(&self.shared.world()) {
                 return;
@@ -158,7 +163,7 @@ impl Simulation {
         }
     }
 
-    /// Lets a population live in the world, with a pause between its ticks, until the simulation stops.
+    /// Runs a population in the world, with a pause between its ticks, until the simulation stops.
     pub fn enliven(&self, mut population: Population, pause: Duration) {
         let shared = Arc::clone(&self.shared);
         self.tasks.spawn(async move {
@@ -177,12 +182,12 @@ impl Simulation {
         });
     }
 
-    /// The most requests that were ever being answered at once.
+    /// The highest number of concurrent requests so far.
     pub fn most_in_flight(&self) -> usize {
         self.shared.most_in_flight.load(Ordering::Relaxed)
     }
 
-    /// Stops listening, lets the answers under way finish (hung ones are dropped), and waits for that.
+    /// Stops listening, and waits until the open requests are answered. Requests that hang are dropped.
     pub async fn stop(self) {
         self.shared.stop.cancel();
         self.tasks.close();
@@ -202,24 +207,24 @@ impl std::fmt::Debug for Simulation {
     }
 }
 
-async fn accept(listener: TcpListener, shared: Arc<Shared>, tasks: TaskTracker) {
+async fn accept(listener: TcpListener, shared: Arc<ServedWorld>, tasks: TaskTracker) {
     loop {
         tokio::select! {
             () = shared.stop.cancelled() => return,
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => { tasks.spawn(serve(stream, Arc::clone(&shared))); }
-                // Out of descriptors, or the peer was gone already: the next one may do better.
+                // Out of file descriptors, or the client has already disconnected. A later attempt can succeed.
                 Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
             },
         }
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
-    // Small answers must not wait for the peer's acknowledgement; without it they merely do.
+async fn serve(stream: TcpStream, shared: Arc<ServedWorld>) {
+    // Without delay, small answers do not wait for the client's acknowledgement. An error only makes them slower.
     let _ = stream.set_nodelay(true);
     let service = service_fn(|request| respond(Arc::clone(&shared), request));
-    // The world says what its answers are dated, hyper's clock does not.
+    // The Date header follows the world's clock, not hyper's.
     let mut connection = http1::Builder::new().auto_date_header(false).serve_connection(TokioIo::new(stream), service);
     let result = tokio::select! {
         result = &mut connection => result,
@@ -232,45 +237,48 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
         }
     };
     if result.is_err() {
-        // Closed with nothing lingering, the peer sees a reset rather than an end.
+        // A linger time of zero makes the close a reset for the client.
         let _ = connection.into_parts().io.into_inner().set_zero_linger();
     }
 }
 
-/// The connection ends here, unanswered.
+/// The error that makes hyper close a connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("connection reset on request")]
-struct Reset;
+struct ConnectionReset;
 
-async fn respond(shared: Arc<Shared>, request: hyper::Request<Incoming>) -> Result<hyper::Response<Content>, Reset> {
+async fn respond(
+    shared: Arc<ServedWorld>,
+    request: hyper::Request<Incoming>,
+) -> Result<hyper::Response<ReplyBody>, ConnectionReset> {
     let _in_flight = InFlight::enter(&shared);
     let (head, body) = request.into_parts();
-    let body = Limited::new(body, REQUEST_BYTES_MAX).collect().await.map_err(|_| Reset)?.to_bytes();
+    let body = Limited::new(body, REQUEST_BYTES_MAX).collect().await.map_err(|_| ConnectionReset)?.to_bytes();
     let header = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
     let reply = service::answer(
         &mut shared.world(),
-        &Request { target: header("x-amz-target"), authorization: header("authorization"), body: &body },
+        &ServiceRequest { target: header("x-amz-target"), authorization: header("authorization"), body: &body },
     );
     shared.changed.notify_waiters();
-    match reply.delivery {
+    match reply.transmission {
         Transmission::Whole | Transmission::CutShort => {}
-        Transmission::Reset => return Err(Reset),
+        Transmission::Reset => return Err(ConnectionReset),
         Transmission::After(delay) => tokio::select! {
             () = tokio::time::sleep(delay) => {}
-            () = shared.stop.cancelled() => return Err(Reset),
+            () = shared.stop.cancelled() => return Err(ConnectionReset),
         },
         Transmission::Never => {
             shared.stop.cancelled().await;
-            return Err(Reset);
+            return Err(ConnectionReset);
         }
     }
     Ok(response(reply))
 }
 
-fn response(reply: Reply) -> hyper::Response<Content> {
-    let mut response = hyper::Response::new(Content {
+fn response(reply: ServiceReply) -> hyper::Response<ReplyBody> {
+    let mut response = hyper::Response::new(ReplyBody {
         length: reply.body.len() as u64,
-        breaks_off: reply.delivery == Transmission::CutShort,
+        is_cut: reply.transmission == Transmission::CutShort,
         rest: Some(Bytes::from(reply.body)),
     });
     *response.status_mut() = hyper::StatusCode::from_u16(reply.status).unwrap_or(hyper::StatusCode::IM_A_TEAPOT);
@@ -288,11 +296,11 @@ fn response(reply: Reply) -> hyper::Response<Content> {
     response
 }
 
-/// Counts a request while it is being answered, also when its client goes away.
-struct InFlight<'a>(&'a Shared);
+/// Counts a request until it is answered or its client disconnects.
+struct InFlight<'a>(&'a ServedWorld);
 
 impl<'a> InFlight<'a> {
-    fn enter(shared: &'a Shared) -> Self {
+    fn enter(shared: &'a ServedWorld) -> Self {
         let now = shared.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
         shared.most_in_flight.fetch_max(now, Ordering::Relaxed);
         Self(shared)
@@ -305,29 +313,32 @@ impl Drop for InFlight<'_> {
     }
 }
 
-/// An answer's body, whole, or broken off in the middle although its full length was announced.
-struct Content {
+/// A response body: whole, or cut in the middle although the header announces the full length.
+struct ReplyBody {
     rest: Option<Bytes>,
     length: u64,
-    breaks_off: bool,
+    is_cut: bool,
 }
 
-impl Body for Content {
+impl Body for ReplyBody {
     type Data = Bytes;
-    type Error = Reset;
+    type Error = ConnectionReset;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Reset>>> {
-        let breaks_off = self.breaks_off;
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ConnectionReset>>> {
+        let is_cut = self.is_cut;
         Poll::Ready(match self.rest.take() {
-            Some(rest) if breaks_off => Some(Ok(Frame::data(rest.slice(..rest.len() / 2)))),
+            Some(rest) if is_cut => Some(Ok(Frame::data(rest.slice(..rest.len() / 2)))),
             Some(rest) => Some(Ok(Frame::data(rest))),
-            None if breaks_off => Some(Err(Reset)),
+            None if is_cut => Some(Err(ConnectionReset)),
             None => None,
         })
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_none() && !self.breaks_off
+        self.rest.is_none() && !self.is_cut
     }
 
     fn size_hint(&self) -> SizeHint {

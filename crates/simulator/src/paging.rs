@@ -1,73 +1,74 @@
-//! Tokens: where in a user's history a page goes on.
+//! Pagination of a user's history: pages, and the tokens that lead to the next page.
 //!
-//! The published samples show one kind, a key that needs no memory (`<EventId>#<CreationDate>`). Nothing promises it, so a
-//! pool can be told to hand out others, down to the worst that a client has to survive.
+//! The published samples show one style of token, a key without server state (`<EventId>#<CreationDate>`). AWS does not
+//! promise this style, so a pool can use others, including the most difficult ones for a client.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
 use cognito_auth_core::event::UnixMillis;
 
-use super::world::StoredEvent;
+use super::history::HistoryEvent;
+use super::wire;
 
-/// The kind of token that a pool hands out.
+/// The style of a pool's tokens.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum TokenStyle {
-    /// `<EventId>#<CreationDate>`, as in the samples: arrivals shift nothing, and it never expires. An id that is not
-    /// there (any more) falls back to its time.
+    /// `<EventId>#<CreationDate>`, as in the samples. New events do not shift the pages, and the token never expires.
+    /// If the event no longer exists, the page begins at the token's time.
     #[default]
     Key,
-    /// A word without meaning, remembered for a while and refused afterwards.
+    /// A random text. It is valid for `lifetime` and refused afterwards.
     Opaque {
-        /// How long it is remembered.
+        /// How long the token is valid.
         lifetime: Duration,
     },
-    /// A number of events to skip: every arrival shifts the pages.
+    /// A number of events to skip. Each new event shifts the pages.
     Offset,
 }
 
-/// Whether the last page carries a token, one that leads to an empty page.
+/// Whether the last page has a token. That token leads to an empty page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LastToken {
     /// Never.
     Never,
-    /// When the page is full, like a store that does not look ahead. The samples with one event and a token were asked
-    /// for one event, as far as one can tell.
+    /// When the page is full, like a store that does not look ahead. In the published samples, pages of one event have
+    /// a token; the requests apparently asked for one event.
     #[default]
     WhenFull,
-    /// Whenever the page holds an event.
+    /// When the page contains an event.
     Always,
 }
 
-/// Where a page begins.
+/// The start of a page in a history.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Position {
     /// At the newest event.
-    Top,
-    /// Behind (older than) this one.
-    Behind { key: String, time: UnixMillis },
-    /// After so many events.
-    After(usize),
+    Newest,
+    /// After (older than) this event.
+    AfterEvent { key: String, time: UnixMillis },
+    /// After this many events.
+    AfterCount(usize),
 }
 
-/// Tokens that are remembered at most; beyond, the oldest are forgotten, as if expired.
+/// The most opaque tokens that are remembered. At the limit, the expired tokens are forgotten; if none is expired, all.
 const REMEMBERED_MAX: usize = 100_000;
 
-/// The opaque tokens that were handed out.
+/// The opaque tokens that were issued.
 #[derive(Debug, Default)]
 pub(super) struct TokenTable {
-    remembered: HashMap<String, Remembered>,
+    remembered: HashMap<String, IssuedToken>,
 }
 
 #[derive(Debug)]
-struct Remembered {
+struct IssuedToken {
     owner: (String, String),
     position: Position,
     expires: UnixMillis,
 }
 
 impl TokenTable {
-    /// Writes the token that leads to `position` in the history of `owner` (pool, user).
+    /// Issues the token that leads to `position` in the history of `owner` (pool, user).
     pub(super) fn issue(
         &mut self,
         style: TokenStyle,
@@ -77,11 +78,13 @@ impl TokenTable {
         random: impl FnOnce() -> String,
     ) -> String {
         match (style, position) {
-            // A key that is newer than every event leads to the top.
-            (TokenStyle::Key, Position::Top | Position::After(_)) => format!("{}#9999-12-31T23:59:59.999Z", random()),
-            (TokenStyle::Key, Position::Behind { key, time }) => format!("{key}#{time}"),
-            (TokenStyle::Offset, Position::After(count)) => format!("offset-{count}"),
-            (TokenStyle::Offset, Position::Top | Position::Behind { .. }) => "offset-0".to_owned(),
+            // A key that is newer than every event leads to the first page.
+            (TokenStyle::Key, Position::Newest | Position::AfterCount(_)) => {
+                format!("{}#9999-12-31T23:59:59.999Z", random())
+            }
+            (TokenStyle::Key, Position::AfterEvent { key, time }) => format!("{key}#{time}"),
+            (TokenStyle::Offset, Position::AfterCount(count)) => format!("offset-{count}"),
+            (TokenStyle::Offset, Position::Newest | Position::AfterEvent { .. }) => "offset-0".to_owned(),
             (TokenStyle::Opaque { lifetime }, _) => {
                 if self.remembered.len() >= REMEMBERED_MAX {
                     self.remembered.retain(|_, token| token.expires > now);
@@ -90,7 +93,7 @@ impl TokenTable {
                     self.remembered.clear();
                 }
                 let token = random();
-                let remembered = Remembered {
+                let remembered = IssuedToken {
                     owner: (owner.0.to_owned(), owner.1.to_owned()),
                     position: position.clone(),
                     expires: now.plus(lifetime),
@@ -101,7 +104,7 @@ impl TokenTable {
         }
     }
 
-    /// Reads a token; None is one that the service refuses.
+    /// Reads a token. None means that the service refuses it.
     pub(super) fn redeem(
         &self,
         style: TokenStyle,
@@ -112,10 +115,10 @@ impl TokenTable {
         match style {
             TokenStyle::Key => {
                 let (key, time) = token.rsplit_once('#')?;
-                let time = super::wire::parse_rfc3339(time)?;
-                (!key.is_empty()).then(|| Position::Behind { key: key.to_owned(), time })
+                let time = wire::parse_rfc3339(time)?;
+                (!key.is_empty()).then(|| Position::AfterEvent { key: key.to_owned(), time })
             }
-            TokenStyle::Offset => Some(Position::After(token.strip_prefix("offset-")?.parse().ok()?)),
+            TokenStyle::Offset => Some(Position::AfterCount(token.strip_prefix("offset-")?.parse().ok()?)),
             TokenStyle::Opaque { .. } => self
                 .remembered
                 .get(token)
@@ -125,26 +128,27 @@ impl TokenTable {
     }
 }
 
-/// A page of a history, and where the next one begins.
+/// A page of a history, and the start of the next page.
 #[derive(Debug)]
-pub(super) struct Slice<'a> {
-    pub(super) events: Vec<&'a StoredEvent>,
+pub(super) struct HistoryPage<'a> {
+    pub(super) events: Vec<&'a HistoryEvent>,
     pub(super) next: Option<Position>,
 }
 
-/// Cuts a page of at most `max` events (not 0) out of a history that is stored oldest first. Only what is visible exists.
-pub(super) fn cut<'a>(
-    oldest_first: &'a [StoredEvent],
-    from: &Position,
+/// Reads a page of at most `max` events (at least 1) from a history that is stored oldest first. Only events that are
+/// visible at `now` count.
+pub(super) fn page<'a>(
+    oldest_first: &'a [HistoryEvent],
+    start: &Position,
     max: usize,
     style: TokenStyle,
     last: LastToken,
     now: UnixMillis,
-) -> Slice<'a> {
-    let (end, skip) = match from {
-        Position::Top => (oldest_first.len(), 0),
-        Position::After(count) => (oldest_first.len(), *count),
-        Position::Behind { key, time } => {
+) -> HistoryPage<'a> {
+    let (end, skip) = match start {
+        Position::Newest => (oldest_first.len(), 0),
+        Position::AfterCount(count) => (oldest_first.len(), *count),
+        Position::AfterEvent { key, time } => {
             let begin_of_time = oldest_first.partition_point(|event| event.time < *time);
             let end_of_time = oldest_first.partition_point(|event| event.time <= *time);
             let found = (begin_of_time..end_of_time).find(|index| oldest_first[*index].key == *key);
@@ -159,10 +163,12 @@ pub(super) fn cut<'a>(
         LastToken::Always => !events.is_empty(),
     };
     let next = events.last().filter(|_| more).map(|event| match style {
-        TokenStyle::Offset => Position::After(skip + events.len()),
-        TokenStyle::Key | TokenStyle::Opaque { .. } => Position::Behind { key: event.key.clone(), time: event.time },
+        TokenStyle::Offset => Position::AfterCount(skip + events.len()),
+        TokenStyle::Key | TokenStyle::Opaque { .. } => {
+            Position::AfterEvent { key: event.key.clone(), time: event.time }
+        }
     });
-    Slice { events, next }
+    HistoryPage { events, next }
 }
 
 #[cfg(test)]
@@ -171,8 +177,8 @@ mod tests {
 
     const NOW: UnixMillis = UnixMillis(1_000_000);
 
-    fn history(times: &[i64]) -> Vec<StoredEvent> {
-        let stored = |(index, time): (usize, &i64)| StoredEvent {
+    fn history(times: &[i64]) -> Vec<HistoryEvent> {
+        let stored = |(index, time): (usize, &i64)| HistoryEvent {
             key: format!("event-{index}"),
             time: UnixMillis(*time),
             visible_at: UnixMillis(*time),
@@ -181,24 +187,24 @@ mod tests {
         times.iter().enumerate().map(stored).collect()
     }
 
-    /// Every key of a history in the order of its pages, each token written and read on the way.
-    fn walk(events: &[StoredEvent], max: usize, style: TokenStyle, last: LastToken) -> Vec<Vec<String>> {
+    /// The keys of each page of a history. Each token is issued and redeemed on the way.
+    fn walk(events: &[HistoryEvent], max: usize, style: TokenStyle, last: LastToken) -> Vec<Vec<String>> {
         let mut table = TokenTable::default();
         let mut pages = vec![];
-        let mut from = Position::Top;
+        let mut start = Position::Newest;
         loop {
-            let slice = cut(events, &from, max, style, last, NOW);
-            pages.push(slice.events.iter().map(|event| event.key.clone()).collect());
-            let Some(next) = slice.next else { return pages };
+            let page = page(events, &start, max, style, last, NOW);
+            pages.push(page.events.iter().map(|event| event.key.clone()).collect());
+            let Some(next) = page.next else { return pages };
             let random = || format!("random-{}", pages.len());
             let token = table.issue(style, ("pool", "user"), &next, NOW, random);
-            from = table.redeem(style, ("pool", "user"), &token, NOW).unwrap();
+            start = table.redeem(style, ("pool", "user"), &token, NOW).unwrap();
         }
     }
 
     #[test]
     fn every_kind_of_token_walks_to_the_end_and_repeats_nothing() {
-        // Three events share a time, across the page's edge.
+        // Three events have the same time, and some page sizes separate them.
         let events = history(&[1, 2, 5, 5, 5, 7, 9]);
         let newest_first: Vec<_> = events.iter().rev().map(|event| event.key.clone()).collect();
         let opaque = TokenStyle::Opaque { lifetime: Duration::from_secs(1) };
@@ -224,20 +230,20 @@ mod tests {
     #[test]
     fn a_key_whose_event_is_gone_falls_back_to_its_time() {
         let events = history(&[1, 2, 3]);
-        let from =
+        let start =
             TokenTable::default().redeem(TokenStyle::Key, ("p", "u"), "gone#1970-01-01T00:00:00.002Z", NOW).unwrap();
-        let slice = cut(&events, &from, 60, TokenStyle::Key, LastToken::Never, NOW);
-        assert_eq!(slice.events.len(), 2);
+        let page = page(&events, &start, 60, TokenStyle::Key, LastToken::Never, NOW);
+        assert_eq!(page.events.len(), 2);
     }
 
     #[test]
     fn arrivals_shift_offsets_and_nothing_else() {
         let mut events = history(&[1, 2, 3, 4]);
         let style = TokenStyle::Offset;
-        let first = cut(&events, &Position::Top, 2, style, LastToken::Never, NOW);
+        let first = page(&events, &Position::Newest, 2, style, LastToken::Never, NOW);
         let next = first.next.unwrap();
         events.extend(history(&[10]));
-        let second = cut(&events, &next, 2, style, LastToken::Never, NOW);
+        let second = page(&events, &next, 2, style, LastToken::Never, NOW);
         assert_eq!(second.events[0].time, UnixMillis(3), "taken before");
     }
 
@@ -245,9 +251,9 @@ mod tests {
     fn an_opaque_token_dies_and_belongs_to_one_user() {
         let style = TokenStyle::Opaque { lifetime: Duration::from_millis(10) };
         let mut table = TokenTable::default();
-        let token = table.issue(style, ("p", "u"), &Position::Top, NOW, || "t".into());
+        let token = table.issue(style, ("p", "u"), &Position::Newest, NOW, || "t".into());
         let redeem = |owner, at| table.redeem(style, owner, &token, UnixMillis(at));
-        assert_eq!(redeem(("p", "u"), NOW.0 + 9), Some(Position::Top));
+        assert_eq!(redeem(("p", "u"), NOW.0 + 9), Some(Position::Newest));
         assert_eq!(redeem(("p", "u"), NOW.0 + 10), None);
         assert_eq!(redeem(("p", "other"), NOW.0), None);
     }

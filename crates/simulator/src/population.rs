@@ -1,8 +1,8 @@
-//! Lively users for the demo: a pool full of people with a past, and a present in which something happens every second.
+//! Simulated users for the demo: a pool with users that have a history, and in which something happens every second.
 //!
-//! An agenda of deeds, each with the time at which it falls due: a deed makes events and puts what follows from it on the
-//! agenda (a sign-in its second factor, a breach the administrator's feedback). Everything follows from the seed and the
-//! times that [`Population::tick`] is given. What an event of somebody's looks like is in `person`.
+//! The population keeps an agenda of actions, each with its due time. An action adds events to the world and plans its
+//! consequences: a sign-in plans its second factor, a breach plans the administrator's feedback. Everything follows
+//! from the seed and the times that [`Population::tick`] receives. `simulated_user` makes the events.
 
 mod profiles;
 mod simulated_user;
@@ -13,157 +13,160 @@ use std::time::Duration;
 use cognito_auth_core::event::{AuthEvent, EventResponse, EventType, FeedbackValue, RiskLevel, UnixMillis, Word};
 use fastrand::Rng;
 use profiles::pick;
-use simulated_user::{Origin, SimulatedUser};
+use simulated_user::{AttackOrigin, SimulatedUser};
 
 use super::wire;
-use super::world::{Pool, World};
+use super::world::{SimulatedPool, World};
 
-/// The group that everybody is in, and the one that few are in.
+/// The groups: the first has all users, the second has few.
 pub const GROUPS: [&str; 2] = ["customers", "administrators"];
 
-/// Sign-ins of all users together, per second: a demo that is looked at for ten seconds shows some of each kind.
+/// Sign-ins per second of all users together. At this rate, ten seconds of the demo show some events of each kind.
 const SIGN_INS_PER_SECOND: f64 = 4.0;
-/// Mean pauses between what users do beside signing in, between new users, and between attacks.
+/// The mean pauses between errands (events other than sign-ins), between new users, and between attacks.
 const ERRAND_PAUSE: Duration = Duration::from_secs(12);
 const SIGN_UP_PAUSE: Duration = Duration::from_secs(40);
 const ATTACK_PAUSE: Duration = Duration::from_secs(120);
-/// The first attack, soon enough for somebody who only has a look.
+/// The delay before the first attack, short enough for a quick look at the demo.
 const FIRST_ATTACK_AFTER: Duration = Duration::from_secs(3);
-/// Mean time from a password to the second factor.
+/// The mean time from a password to the second factor.
 const SECOND_FACTOR_AFTER: Duration = Duration::from_secs(2);
-/// The longest past that a user starts with: three pages.
+/// The most events that a user has at the start: three pages.
 const PAST_EVENTS_MAX: usize = 150;
-/// Users who remember their whole past; among more, each remembers less, so that a large demo fits into memory.
-const REMEMBERING_MAX: f64 = 1000.0;
-/// How far the past reaches back.
+/// Up to this many users have a full history at the start. With more users, each has a shorter history, so that a large
+/// demo fits into memory.
+const FULL_HISTORY_USERS_MAX: f64 = 1000.0;
+/// The age of the oldest event at the start.
 const PAST: Duration = Duration::from_secs(60 * 86_400);
-/// Events of one user that are kept, so that a demo left running stays small. A real history is cut after two years.
+/// The most events of one user that are kept, so that a long demo stays small. Cognito deletes events after two years.
 const KEPT_EVENTS_MAX: usize = 300;
-/// Users who signed up and are still there; beyond, the first of them is deleted. Deletion is life, too.
+/// The most users that have signed up. Beyond it, the oldest of them is deleted, which also shows a deletion.
 const NEWCOMERS_MAX: usize = 40;
-/// Deeds in one tick, for a machine that wakes up after a night.
-const DEEDS_PER_TICK_MAX: usize = 10_000;
+/// The most actions in one tick, for a machine that has slept for hours.
+const ACTIONS_PER_TICK_MAX: usize = 10_000;
 
-/// People and what they are going to do.
+/// Simulated users and their planned actions.
 #[derive(Debug)]
 pub struct Population {
     random: Rng,
-    residents: usize,
+    initial_users: usize,
     pool: String,
-    people: BTreeMap<u64, SimulatedUser>,
+    /// By user number.
+    users: BTreeMap<u64, SimulatedUser>,
     next_user: u64,
-    /// By time, then in the order of being put there.
-    agenda: BTreeMap<(UnixMillis, u64), Deed>,
-    next_deed: u64,
+    /// By due time, then in the order of planning.
+    agenda: BTreeMap<(UnixMillis, u64), PlannedAction>,
+    next_action: u64,
 }
 
 #[derive(Clone, Debug)]
-enum Deed {
-    /// A visit; a usual one is followed by the next.
+enum PlannedAction {
+    /// A sign-in. A regular one plans the next.
     SignIn {
-        person: u64,
-        usual: bool,
+        user: u64,
+        regular: bool,
     },
-    /// What has begun comes to its end: the event as it is then.
+    /// An event in progress gets its final state.
     Finish {
-        person: u64,
+        user: u64,
         event: Box<AuthEvent>,
     },
-    /// Somebody does something beside signing in.
+    /// A random user does something other than signing in.
     Errand,
     SignUp,
-    /// A burst of attempts on some users.
+    /// A burst of sign-in attempts on some users.
     Attack,
     Attempt {
-        person: u64,
-        origin: Origin,
+        user: u64,
+        origin: AttackOrigin,
     },
     Feedback {
-        person: u64,
+        user: u64,
         event_id: String,
         value: FeedbackValue,
     },
 }
 
 impl Population {
-    /// A population of `users` (at least one), whose life follows from `seed`. It lives nowhere until it moves in.
+    /// A population of `users` users (at least one), whose behaviour follows from `seed`. It needs a pool: see
+    /// [`Population::move_in`].
     pub fn lively(seed: u64, users: usize) -> Self {
         Self {
             random: Rng::with_seed(seed),
-            residents: users.max(1),
+            initial_users: users.max(1),
             pool: String::new(),
-            people: BTreeMap::new(),
+            users: BTreeMap::new(),
             next_user: 1,
             agenda: BTreeMap::new(),
-            next_deed: 0,
+            next_action: 0,
         }
     }
 
-    /// Moves into `pool`, which is created if it is not there, with everybody's past before `now`.
+    /// Adds the users to `pool`, with their history before `now`. Creates the pool if it does not exist.
     pub fn move_in(&mut self, world: &mut World, pool: &str, now: UnixMillis) {
         self.pool = pool.to_owned();
         if world.pool(pool).is_none() {
-            world.add_pool(Pool::new(pool));
+            world.add_pool(SimulatedPool::new(pool));
         }
-        // Few visit often and most seldom, with a fifth who never come any more.
-        let weights: Vec<f64> = (0..self.residents)
+        // Few users sign in often, most seldom, and a fifth never.
+        let weights: Vec<f64> = (0..self.initial_users)
             .map(|_| if self.chance(0.2) { 0.0 } else { (1.0 - self.random.f64()).powf(-0.8).min(50.0) })
             .collect();
         let total: f64 = weights.iter().sum();
         for weight in weights {
-            let visits_per_second = SIGN_INS_PER_SECOND * weight / total;
-            let pause = Duration::try_from_secs_f64(1.0 / visits_per_second).ok();
-            let person = self.settle(world, pause, now);
-            self.remember(world, person, weight, now);
+            let sign_ins_per_second = SIGN_INS_PER_SECOND * weight / total;
+            let pause = Duration::try_from_secs_f64(1.0 / sign_ins_per_second).ok();
+            let user = self.add_user(world, pause, now);
+            self.add_history(world, user, weight, now);
             if pause.is_some() {
-                self.plan_visit(person, now);
+                self.plan_sign_in(user, now);
             }
         }
-        self.plan(now, Duration::ZERO, Deed::Errand);
-        self.plan(now, SIGN_UP_PAUSE / 4, Deed::SignUp);
-        self.plan(now, FIRST_ATTACK_AFTER, Deed::Attack);
+        self.plan(now, Duration::ZERO, PlannedAction::Errand);
+        self.plan(now, SIGN_UP_PAUSE / 4, PlannedAction::SignUp);
+        self.plan(now, FIRST_ATTACK_AFTER, PlannedAction::Attack);
     }
 
-    /// Lets everything happen that has fallen due by `now`, each deed at its own time. Returns how many deeds it was.
+    /// Performs the actions that are due by `now`, each at its own time. Returns the number of actions.
     pub fn tick(&mut self, world: &mut World, now: UnixMillis) -> usize {
-        let mut done = 0;
-        while done < DEEDS_PER_TICK_MAX {
+        let mut performed = 0;
+        while performed < ACTIONS_PER_TICK_MAX {
             match self.agenda.first_entry() {
                 Some(first) if first.key().0 <= now => {
-                    let ((due, _), deed) = first.remove_entry();
-                    self.perform(world, deed, due);
-                    done += 1;
+                    let ((due, _), action) = first.remove_entry();
+                    self.perform(world, action, due);
+                    performed += 1;
                 }
                 _ => break,
             }
         }
-        done
+        performed
     }
 
-    fn perform(&mut self, world: &mut World, deed: Deed, now: UnixMillis) {
-        match deed {
-            Deed::SignIn { person, usual } => {
-                self.sign_in(world, person, now);
-                if usual {
-                    self.plan_visit(person, now);
+    fn perform(&mut self, world: &mut World, action: PlannedAction, now: UnixMillis) {
+        match action {
+            PlannedAction::SignIn { user, regular } => {
+                self.sign_in(world, user, now);
+                if regular {
+                    self.plan_sign_in(user, now);
                 }
             }
-            Deed::Finish { person, event } => self.finish(world, person, *event),
-            Deed::Errand => {
+            PlannedAction::Finish { user, event } => self.finish(world, user, *event),
+            PlannedAction::Errand => {
                 self.errand(world, now);
-                self.plan_about(now, ERRAND_PAUSE, Deed::Errand);
+                self.plan_about(now, ERRAND_PAUSE, PlannedAction::Errand);
             }
-            Deed::SignUp => {
+            PlannedAction::SignUp => {
                 self.sign_up(world, now);
-                self.plan_about(now, SIGN_UP_PAUSE, Deed::SignUp);
+                self.plan_about(now, SIGN_UP_PAUSE, PlannedAction::SignUp);
             }
-            Deed::Attack => {
-                self.attack(now);
-                self.plan_about(now, ATTACK_PAUSE, Deed::Attack);
+            PlannedAction::Attack => {
+                self.plan_attack(now);
+                self.plan_about(now, ATTACK_PAUSE, PlannedAction::Attack);
             }
-            Deed::Attempt { person, origin } => self.attempt(world, person, &origin, now),
-            Deed::Feedback { person, event_id, value } => {
-                if let Some(name) = self.name_of(world, person)
+            PlannedAction::Attempt { user, origin } => self.attempt(world, user, &origin, now),
+            PlannedAction::Feedback { user, event_id, value } => {
+                if let Some(name) = self.username(world, user)
                     && world.has_event(&self.pool, &name, &event_id)
                 {
                     world.feedback(&self.pool, &name, &event_id, value, "Admin");
@@ -172,19 +175,19 @@ impl Population {
         }
     }
 
-    /// Somebody gets a home, a device and an account. Without a pause, they never sign in again.
-    fn settle(&mut self, world: &mut World, pause: Option<Duration>, now: UnixMillis) -> u64 {
+    /// Adds a user. Without a pause, the user never signs in.
+    fn add_user(&mut self, world: &mut World, pause: Option<Duration>, now: UnixMillis) -> u64 {
         let number = self.next_user;
         self.next_user += 1;
-        let mut person = SimulatedUser::new(&mut self.random, number, pause);
-        // Those who never come: some because they may not, some because they sign in elsewhere.
+        let mut user = SimulatedUser::new(&mut self.random, number, pause);
+        // Some of the users without sign-ins are disabled, and some sign in with another provider.
         let is_dormant = pause.is_none();
         let (is_federated, is_disabled) = (is_dormant && self.chance(0.2), is_dormant && self.chance(0.1));
         let is_administrator = self.chance(0.05);
-        person.is_federated = is_federated;
+        user.is_federated = is_federated;
         let created = now.minus(PAST).minus(self.about(PAST));
         let sub = wire::uuid(&mut self.random);
-        let name = &person.username;
+        let name = &user.username;
         world.add_user_with(&self.pool, name, |user| {
             user.sub = sub;
             user.created = created;
@@ -200,144 +203,145 @@ impl Population {
         if is_administrator {
             world.add_to_group(&self.pool, GROUPS[1], name);
         }
-        self.people.insert(number, person);
+        self.users.insert(number, user);
         number
     }
 
-    /// A past of many events for those who come often, of few or none for those who do not.
-    fn remember(&mut self, world: &mut World, person: u64, weight: f64, now: UnixMillis) {
-        let Some(resident) = self.people.get(&person).filter(|person| !person.is_federated).cloned() else {
+    /// Adds a user's events before `now`: many for a user that signs in often, few or none for the others.
+    fn add_history(&mut self, world: &mut World, user: u64, weight: f64, now: UnixMillis) {
+        let Some(user) = self.users.get(&user).filter(|user| !user.is_federated).cloned() else {
             return;
         };
-        let share = (REMEMBERING_MAX / self.residents as f64).min(1.0);
+        let share = (FULL_HISTORY_USERS_MAX / self.initial_users as f64).min(1.0);
         let often = share * (weight * 12.0).min(PAST_EVENTS_MAX as f64) / PAST_EVENTS_MAX as f64;
-        let visits = (0..PAST_EVENTS_MAX).filter(|_| self.chance(often)).count().max(self.random.usize(..4));
-        for _ in 0..visits {
-            // Denser towards now, as a life is remembered.
+        let sign_ins = (0..PAST_EVENTS_MAX).filter(|_| self.chance(often)).count().max(self.random.usize(..4));
+        for _ in 0..sign_ins {
+            // The third power makes recent events more frequent than old ones.
             let ago = PAST.mul_f64(self.random.f64().powi(3)) + Duration::from_secs(60);
-            let event = resident.sign_in(&mut self.random, now.minus(ago));
-            world.arrive(&self.pool, &resident.username, &event);
+            let event = user.sign_in(&mut self.random, now.minus(ago));
+            world.arrive(&self.pool, &user.username, &event);
         }
     }
 
-    fn sign_in(&mut self, world: &mut World, person: u64, now: UnixMillis) {
-        let Some(event) = self.people.get(&person).map(|resident| resident.sign_in(&mut self.random, now)) else {
+    fn sign_in(&mut self, world: &mut World, user: u64, now: UnixMillis) {
+        let Some(event) = self.users.get(&user).map(|user| user.sign_in(&mut self.random, now)) else {
             return;
         };
         if event.challenges.len() == 2 {
-            self.begin(world, person, event, SECOND_FACTOR_AFTER);
+            self.begin(world, user, event, SECOND_FACTOR_AFTER);
         } else {
             if event.response == Some(Word::Known(EventResponse::Fail)) {
-                self.plan_about(now, Duration::from_secs(8), Deed::SignIn { person, usual: false });
+                self.plan_about(now, Duration::from_secs(8), PlannedAction::SignIn { user, regular: false });
             }
-            self.tell(world, person, &event);
+            self.add_event(world, user, &event);
         }
     }
 
-    /// Resetting or changing a password, or asking for a code again.
+    /// A random user resets or changes a password, or asks for a code again.
     fn errand(&mut self, world: &mut World, now: UnixMillis) {
-        let everybody: Vec<u64> = self.people.keys().copied().collect();
-        let person = *pick(&mut self.random, &everybody);
-        let Some(resident) = self.people.get(&person).cloned() else {
+        let numbers: Vec<u64> = self.users.keys().copied().collect();
+        let number = *pick(&mut self.random, &numbers);
+        let Some(user) = self.users.get(&number).cloned() else {
             return;
         };
-        let outcome = if self.chance(0.1) { EventResponse::Fail } else { EventResponse::Pass };
-        let (kind, outcome) = match self.random.u8(..4) {
+        let response = if self.chance(0.1) { EventResponse::Fail } else { EventResponse::Pass };
+        let (kind, response) = match self.random.u8(..4) {
             0 => (EventType::ResendCode, EventResponse::Pass),
-            1 => (EventType::PasswordChange, outcome),
-            _ => (EventType::ForgotPassword, outcome),
+            1 => (EventType::PasswordChange, response),
+            _ => (EventType::ForgotPassword, response),
         };
-        let event = resident.act(&mut self.random, kind, outcome, now);
+        let event = user.other_event(&mut self.random, kind, response, now);
         if kind == EventType::ForgotPassword {
-            self.begin(world, person, event, Duration::from_secs(30));
+            self.begin(world, number, event, Duration::from_secs(30));
         } else {
-            self.tell(world, person, &event);
+            self.add_event(world, number, &event);
         }
     }
 
-    /// A new user, who confirms soon and then comes often; when there are too many, the first of them is deleted.
+    /// Adds a user that confirms soon and then signs in often. If there are too many such users, the oldest is deleted.
     fn sign_up(&mut self, world: &mut World, now: UnixMillis) {
         let newcomers: Vec<u64> =
-            self.people.iter().filter(|(_, person)| person.is_newcomer).map(|(number, _)| *number).collect();
+            self.users.iter().filter(|(_, user)| user.is_newcomer).map(|(number, _)| *number).collect();
         if newcomers.len() >= NEWCOMERS_MAX {
-            if let Some(name) = self.name_of(world, newcomers[0]) {
+            if let Some(name) = self.username(world, newcomers[0]) {
                 world.delete_user(&self.pool, &name);
             }
-            self.people.remove(&newcomers[0]);
+            self.users.remove(&newcomers[0]);
         }
-        let number = self.settle(world, Some(Duration::from_secs(300)), now);
-        let Some(person) = self.people.get_mut(&number) else {
+        let number = self.add_user(world, Some(Duration::from_secs(300)), now);
+        let Some(user) = self.users.get_mut(&number) else {
             return;
         };
-        person.is_newcomer = true;
-        let person = person.clone();
-        world.change_user(&self.pool, &person.username, |user| {
+        user.is_newcomer = true;
+        let user = user.clone();
+        world.change_user(&self.pool, &user.username, |user| {
             user.created = now;
             user.last_modified = now;
             user.listed_from = now;
             user.enabled = true;
             user.status = "UNCONFIRMED".to_owned();
         });
-        let event = person.act(&mut self.random, EventType::SignUp, EventResponse::Pass, now);
+        let event = user.other_event(&mut self.random, EventType::SignUp, EventResponse::Pass, now);
         self.begin(world, number, event, Duration::from_secs(25));
-        self.plan_visit(number, now.plus(Duration::from_secs(60)));
+        self.plan_sign_in(number, now.plus(Duration::from_secs(60)));
     }
 
-    /// Credential stuffing: for about twenty seconds, three attempts a second on a dozen users from a few addresses.
-    fn attack(&mut self, now: UnixMillis) {
-        let everybody: Vec<u64> = self.people.keys().copied().collect();
-        let victims: Vec<u64> = (0..12).map(|_| *pick(&mut self.random, &everybody)).collect();
-        let origins: Vec<Origin> = (0..3).map(|_| Origin::new(&mut self.random)).collect();
+    /// Plans credential stuffing: three attempts per second for about twenty seconds, on a dozen users from a few
+    /// addresses.
+    fn plan_attack(&mut self, now: UnixMillis) {
+        let numbers: Vec<u64> = self.users.keys().copied().collect();
+        let victims: Vec<u64> = (0..12).map(|_| *pick(&mut self.random, &numbers)).collect();
+        let origins: Vec<AttackOrigin> = (0..3).map(|_| AttackOrigin::new(&mut self.random)).collect();
         for attempt in 0..60 {
             let origin = pick(&mut self.random, &origins).clone();
-            let person = *pick(&mut self.random, &victims);
+            let user = *pick(&mut self.random, &victims);
             let within = Duration::from_millis(attempt * 333 + self.random.u64(..300));
-            self.plan(now, within, Deed::Attempt { person, origin });
+            self.plan(now, within, PlannedAction::Attempt { user, origin });
         }
     }
 
-    fn attempt(&mut self, world: &mut World, person: u64, origin: &Origin, now: UnixMillis) {
+    fn attempt(&mut self, world: &mut World, user: u64, origin: &AttackOrigin, now: UnixMillis) {
         let event = origin.attempt(&mut self.random, now);
         let is_breach = event.response == Some(Word::Known(EventResponse::Pass));
         let is_doubtful =
             event.risk.as_ref().and_then(|risk| risk.level.clone()) == Some(Word::Known(RiskLevel::Medium));
-        self.tell(world, person, &event);
+        self.add_event(world, user, &event);
         if let Some(event_id) = event.id
             && (is_breach || self.chance(0.1))
         {
             let value = FeedbackValue::Invalid;
-            self.plan_about(now, Duration::from_secs(30), Deed::Feedback { person, event_id, value });
+            self.plan_about(now, Duration::from_secs(30), PlannedAction::Feedback { user, event_id, value });
         } else if is_doubtful && self.chance(0.2) {
-            // It was the user after all, says the user.
-            self.vouch(world, person, now);
+            // The user says that the attempt was the user's own.
+            self.plan_valid_feedback(world, user, now);
         }
     }
 
-    /// An administrator finds a user's newest event to be in order.
-    fn vouch(&mut self, world: &World, person: u64, now: UnixMillis) {
+    /// Plans the administrator's feedback that a user's newest event is valid.
+    fn plan_valid_feedback(&mut self, world: &World, user: u64, now: UnixMillis) {
         let newest = self
-            .name_of(world, person)
+            .username(world, user)
             .and_then(|name| world.history(&self.pool, &name).into_iter().find_map(|event| event.id));
         if let Some(event_id) = newest {
             let value = FeedbackValue::Valid;
-            self.plan_about(now, Duration::from_secs(30), Deed::Feedback { person, event_id, value });
+            self.plan_about(now, Duration::from_secs(30), PlannedAction::Feedback { user, event_id, value });
         }
     }
 
-    /// An event that is seen InProgress first, and mostly comes to its end after a while.
-    fn begin(&mut self, world: &mut World, person: u64, end: AuthEvent, after: Duration) {
+    /// Adds an event as InProgress, and usually plans its final state.
+    fn begin(&mut self, world: &mut World, user: u64, end: AuthEvent, after: Duration) {
         let mut start = end.clone();
         start.response = Some(Word::Known(EventResponse::InProgress));
         start.challenges.truncate(1);
-        self.tell(world, person, &start);
+        self.add_event(world, user, &start);
         let is_abandoned = self.chance(0.04);
         if let (false, Some(at)) = (is_abandoned, end.creation_date) {
-            self.plan_about(at, after, Deed::Finish { person, event: Box::new(end) });
+            self.plan_about(at, after, PlannedAction::Finish { user, event: Box::new(end) });
         }
     }
 
-    fn finish(&mut self, world: &mut World, person: u64, end: AuthEvent) {
-        let Some(name) = self.name_of(world, person) else {
+    fn finish(&mut self, world: &mut World, user: u64, end: AuthEvent) {
+        let Some(name) = self.username(world, user) else {
             return;
         };
         let Some(id) = end.id.clone().filter(|id| world.has_event(&self.pool, &name, id)) else {
@@ -349,10 +353,10 @@ impl Population {
         world.revise(&self.pool, &name, &id, |event| *event = end);
     }
 
-    /// The event comes into the history: mostly at once, sometimes some seconds late.
-    fn tell(&mut self, world: &mut World, person: u64, event: &AuthEvent) {
-        let is_federated = self.people.get(&person).is_some_and(|person| person.is_federated);
-        let Some(name) = self.name_of(world, person).filter(|_| !is_federated) else {
+    /// Adds an event to the world: usually visible at once, sometimes some seconds late.
+    fn add_event(&mut self, world: &mut World, user: u64, event: &AuthEvent) {
+        let is_federated = self.users.get(&user).is_some_and(|user| user.is_federated);
+        let Some(name) = self.username(world, user).filter(|_| !is_federated) else {
             return;
         };
         let delay = if self.chance(0.15) { self.random.u64(1000..8000) } else { 0 };
@@ -361,31 +365,32 @@ impl Population {
         world.keep_newest(&self.pool, &name, KEPT_EVENTS_MAX);
     }
 
-    /// A person's username, while the world has the user.
-    fn name_of(&self, world: &World, person: u64) -> Option<String> {
-        let name = &self.people.get(&person)?.username;
+    /// A user's username; None when the world no longer has the user.
+    fn username(&self, world: &World, user: u64) -> Option<String> {
+        let name = &self.users.get(&user)?.username;
         world.pool(&self.pool)?.user(name).map(|user| user.username.clone())
     }
 
-    fn plan_visit(&mut self, person: u64, now: UnixMillis) {
-        if let Some(pause) = self.people.get(&person).map(|person| person.pause) {
-            self.plan_about(now, pause, Deed::SignIn { person, usual: true });
+    fn plan_sign_in(&mut self, user: u64, now: UnixMillis) {
+        if let Some(pause) = self.users.get(&user).map(|user| user.pause) {
+            self.plan_about(now, pause, PlannedAction::SignIn { user, regular: true });
         }
     }
 
-    /// After a pause of about this length: exponential, as independent arrivals are.
-    fn plan_about(&mut self, now: UnixMillis, mean: Duration, deed: Deed) {
+    /// Plans an action after a random pause with this mean.
+    fn plan_about(&mut self, now: UnixMillis, mean: Duration, action: PlannedAction) {
         let after = self.about(mean);
-        self.plan(now, after, deed);
+        self.plan(now, after, action);
     }
 
-    fn plan(&mut self, now: UnixMillis, after: Duration, deed: Deed) {
-        // Never at once: a tick that makes its own work would not end.
+    fn plan(&mut self, now: UnixMillis, after: Duration, action: PlannedAction) {
+        // The pause is never zero: otherwise an action that plans the next one would keep a tick from ending.
         let due = now.plus(after.max(Duration::from_millis(1)));
-        self.agenda.insert((due, self.next_deed), deed);
-        self.next_deed += 1;
+        self.agenda.insert((due, self.next_action), action);
+        self.next_action += 1;
     }
 
+    /// A random duration with this mean, exponentially distributed as the pauses of independent arrivals are.
     fn about(&mut self, mean: Duration) -> Duration {
         let factor = -(1.0 - self.random.f64()).ln();
         Duration::try_from_secs_f64(mean.as_secs_f64() * factor).unwrap_or(mean)
@@ -404,13 +409,13 @@ mod tests {
 
     use super::*;
     use crate::quota::Quotas;
-    use crate::world::Clock;
+    use crate::world::WorldClock;
 
     const POOL: &str = "eu-west-1_Demo";
     const START: UnixMillis = UnixMillis(1_750_000_000_000);
 
     fn moved_in(seed: u64) -> (World, Population) {
-        let mut world = World::new(Clock::Manual(START), 1, Quotas::unlimited());
+        let mut world = World::new(WorldClock::Manual(START), 1, Quotas::unlimited());
         let mut population = Population::lively(seed, 200);
         population.move_in(&mut world, POOL, START);
         (world, population)
@@ -445,7 +450,7 @@ mod tests {
         let federated = pool.users().find(|user| user.status == "EXTERNAL_PROVIDER").unwrap();
         assert!(world.history(POOL, &federated.username).is_empty());
         assert!(pool.users().any(|user| !user.enabled));
-        assert!(GROUPS.iter().all(|group| pool.members_behind(group, None).unwrap().count() > 0));
+        assert!(GROUPS.iter().all(|group| pool.members_after(group, None).unwrap().count() > 0));
         assert!(everything(&world).iter().all(|event| event.creation_date.unwrap() < START));
     }
 
@@ -511,7 +516,7 @@ mod tests {
     #[test]
     fn a_user_whom_somebody_deletes_is_left_in_peace() {
         let (mut world, mut population) = moved_in(8);
-        let names: Vec<_> = population.people.values().map(|person| person.username.clone()).collect();
+        let names: Vec<_> = population.users.values().map(|user| user.username.clone()).collect();
         names.iter().for_each(|name| world.delete_user(POOL, name));
         live(&mut world, &mut population, 60);
     }

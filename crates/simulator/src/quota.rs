@@ -1,16 +1,16 @@
-//! The request-rate quotas of an account: one bucket per (account, region, category), shared by all pools and with the
-//! application's own calls, as AWS counts them.
+//! The request-rate quotas of an account, as AWS counts them.
 //!
-//! Pure: the time is an argument. <https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html>
+//! Each account, region and category has one bucket. All pools share it, and so do the calls of other applications. The
+//! time is an argument. <https://docs.aws.amazon.com/cognito/latest/developerguide/quotas.html>
 
 use std::collections::BTreeMap;
 
 use cognito_auth_core::event::UnixMillis;
 
-/// A category of operations that share one limit.
+/// A category of operations with a common limit.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Category {
-    /// AdminListUserAuthEvents, and calls that end users wait for.
+    /// AdminListUserAuthEvents, and calls of applications that end users wait for.
     UserResourceRead,
     /// ListUsers and ListUsersInGroup.
     UserList,
@@ -21,7 +21,7 @@ pub enum Category {
 }
 
 impl Category {
-    /// Every category that is simulated.
+    /// All simulated categories.
     pub const ALL: [Self; 4] = [Self::UserResourceRead, Self::UserList, Self::UserPoolRead, Self::LimitManagement];
 
     /// The category's name in GetProvisionedLimit.
@@ -45,32 +45,32 @@ impl Category {
     }
 }
 
-/// The limits and how far they are used.
+/// The limits, and the use of each.
 #[derive(Clone, Debug, Default)]
 pub struct Quotas {
-    /// Requests per second; a category that is missing is unlimited.
+    /// Requests per second. A category without an entry is unlimited.
     limits: BTreeMap<Category, u32>,
-    /// What GetProvisionedLimit says of a category in place of its limit.
+    /// The limit that GetProvisionedLimit reports, where it differs from `limits`.
     reported: BTreeMap<Category, i64>,
-    /// Requests per second that the application itself makes, in every account and region.
+    /// Requests per second of other applications, in every account and region.
     others: BTreeMap<Category, f64>,
-    buckets: BTreeMap<(String, String, Category), Bucket>,
+    buckets: BTreeMap<(String, String, Category), QuotaBucket>,
 }
 
-/// How much of the past the application's calls are played back for, in milliseconds, when nobody asked for longer. A
-/// bucket forgets within a second.
+/// The longest past for which the calls of other applications are simulated, in milliseconds. A bucket is full again
+/// after a second, so older calls make no difference.
 const PLAYBACK_MS_MAX: i64 = 10_000;
 
-/// A second's worth of calls, refilled at the limit's rate.
+/// A token bucket. Its capacity is the calls of one second, and it refills at the rate of the limit.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
+struct QuotaBucket {
     left: f64,
     at_ms: f64,
     next_other_at_ms: f64,
     others_refused: u64,
 }
 
-impl Bucket {
+impl QuotaBucket {
     fn full(limit: f64, now: UnixMillis) -> Self {
         Self { left: limit, at_ms: now.0 as f64, next_other_at_ms: now.0 as f64, others_refused: 0 }
     }
@@ -81,7 +81,7 @@ impl Bucket {
     }
 
     fn take(&mut self) -> bool {
-        // Many small refills must add up to a whole call.
+        // The tolerance makes many small refills add up to a whole call.
         let granted = self.left >= 1.0 - 1e-6;
         if granted {
             self.left -= 1.0;
@@ -89,8 +89,8 @@ impl Bucket {
         granted
     }
 
-    /// Lets the application make the calls that fell due until `now_ms`, one by one.
-    fn let_others_call(&mut self, limit: f64, others: f64, now_ms: f64) {
+    /// Takes the calls that other applications have made until `now_ms`, one by one.
+    fn take_other_calls(&mut self, limit: f64, others: f64, now_ms: f64) {
         if others <= 0.0 {
             self.next_other_at_ms = now_ms;
             return;
@@ -107,7 +107,7 @@ impl Bucket {
 }
 
 impl Quotas {
-    /// The documented limits, with nobody else calling.
+    /// The documented limits, without other applications.
     pub fn documented() -> Self {
         Self { limits: Category::ALL.map(|category| (category, category.documented_limit())).into(), ..Self::default() }
     }
@@ -117,12 +117,12 @@ impl Quotas {
         Self::default()
     }
 
-    /// A category's limit in requests per second; None is unlimited.
+    /// A category's limit in requests per second. None is unlimited.
     pub fn limit(&self, category: Category) -> Option<u32> {
         self.limits.get(&category).copied()
     }
 
-    /// Changes a category's limit, in requests per second, in every account; None is unlimited.
+    /// Sets a category's limit, in requests per second, in every account. None is unlimited.
     pub fn set_limit(&mut self, category: Category, requests_per_second: Option<u32>) {
         match requests_per_second {
             Some(limit) => self.limits.insert(category, limit),
@@ -130,28 +130,28 @@ impl Quotas {
         };
     }
 
-    /// Has GetProvisionedLimit say this of a category, whatever is enforced.
+    /// Sets the limit that GetProvisionedLimit reports. The enforced limit stays.
     pub fn report_limit(&mut self, category: Category, requests_per_second: i64) {
         self.reported.insert(category, requests_per_second);
     }
 
-    /// What GetProvisionedLimit says of a category; None for one that has no limit.
+    /// The limit that GetProvisionedLimit reports. None for a category without a limit.
     pub fn reported_limit(&self, category: Category) -> Option<i64> {
         self.reported.get(&category).copied().or_else(|| self.limit(category).map(i64::from))
     }
 
-    /// Sets what the application itself calls in a category, in requests per second. It takes its calls as they come and
-    /// is refused like anybody when the bucket is empty.
+    /// Sets the calls of other applications in a category, in requests per second. They are evenly spaced, and are
+    /// refused when the bucket is empty.
     pub fn set_other_calls_per_second(&mut self, category: Category, requests_per_second: f64) {
         self.others.insert(category, requests_per_second.max(0.0));
     }
 
-    /// How many of the application's own calls were refused so far: the harm that an exporter can do.
+    /// The number of refused calls of other applications so far. This is the harm that an exporter can do.
     pub fn other_calls_refused(&self) -> u64 {
         self.buckets.values().map(|bucket| bucket.others_refused).sum()
     }
 
-    /// Takes one call out of its bucket; false when the call is to be refused.
+    /// Takes one call from its bucket. False means that the call is refused.
     pub fn take(&mut self, account_id: &str, region: &str, category: Category, now: UnixMillis) -> bool {
         let Some(limit) = self.limit(category).map(f64::from) else {
             return true;
@@ -160,8 +160,8 @@ impl Quotas {
         let bucket = self
             .buckets
             .entry((account_id.to_owned(), region.to_owned(), category))
-            .or_insert_with(|| Bucket::full(limit, now));
-        bucket.let_others_call(limit, others, now.0 as f64);
+            .or_insert_with(|| QuotaBucket::full(limit, now));
+        bucket.take_other_calls(limit, others, now.0 as f64);
         bucket.refill(limit, now.0 as f64);
         bucket.take()
     }
@@ -171,7 +171,7 @@ impl Quotas {
 mod tests {
     use super::*;
 
-    /// Calls granted when `asked` per second are made, evenly, for ten seconds.
+    /// The number of granted calls of `asked` calls per second, evenly spaced, for ten seconds.
     fn granted(quotas: &mut Quotas, account: &str, asked: i64) -> usize {
         (0..asked * 10)
             .filter(|call| {

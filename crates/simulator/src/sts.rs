@@ -1,33 +1,36 @@
-//! STS on the same port: AssumeRole and GetCallerIdentity in the query protocol, as far as an AWS client needs them to act
-//! in another account. Its credentials name their role, so that the world can tell who calls.
+//! STS on the same port: AssumeRole and GetCallerIdentity in the query protocol.
+//!
+//! It supports the parts that an AWS client needs to act in another account. The world remembers the role of each
+//! access key, so it can tell the account of a later call.
 
 use cognito_auth_core::event::UnixMillis;
 
-use super::calls::{Call, Outcome};
-use super::fault::{Misfortune, Refusal};
-use super::service::{Caller, Reply, Transmission};
+use super::caller::Caller;
+use super::calls::{Call, CallResult};
+use super::fault::{AwsError, FaultKind};
+use super::reply::{ServiceReply, Transmission};
 use super::world::{ACCOUNT_ID, Session, World};
 
 const NAMESPACE: &str = "https://sts.amazonaws.com/doc/2011-06-15/";
 
-/// How long credentials live when nothing is asked for, in seconds, and the bounds of what may be asked for.
+/// The lifetime of credentials in seconds: the default, and the bounds of `DurationSeconds`.
 const DURATION_SECONDS: i64 = 3600;
 const DURATION_SECONDS_MIN: i64 = 900;
 const DURATION_SECONDS_MAX: i64 = 43_200;
 
-/// Sessions that are remembered at most; beyond, all are forgotten and their keys become plain ones.
+/// The most sessions that are remembered. At the limit all are forgotten, and their keys count as plain keys.
 const SESSIONS_MAX: usize = 10_000;
 
 /// Answers a query.
-pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
+pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> ServiceReply {
     let form = Form::read(body);
     let operation = form.get("Action").unwrap_or_default().to_owned();
-    let misfortune = world.strike(&operation, None, None);
-    let answered = match (&misfortune, operation.as_str()) {
-        (Some(Misfortune::Refuse(refusal)), _) => Err(refusal.clone()),
+    let fault = world.fault_for_call(&operation, None, None);
+    let answered = match (&fault, operation.as_str()) {
+        (Some(FaultKind::Refuse(refusal)), _) => Err(refusal.clone()),
         (_, "AssumeRole") => assume_role(world, caller, &form),
         (_, "GetCallerIdentity") => caller_identity(world, caller),
-        (_, unknown) => Err(Refusal::new("InvalidAction", format!("Could not find operation {unknown}"))),
+        (_, unknown) => Err(AwsError::new("InvalidAction", format!("Could not find operation {unknown}"))),
     };
     let at = world.now();
     world.calls_mut().push(Call {
@@ -38,9 +41,9 @@ pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
         max_results: None,
         at,
         access_key: caller.access_key.clone(),
-        outcome: Outcome::of(&answered, misfortune.as_ref()),
+        outcome: CallResult::of(&answered, fault.as_ref()),
     });
-    let (request_id, date) = (world.new_id(), world.answer_date());
+    let (request_id, date) = (world.new_id(), world.date_header_time());
     let (status, body) = match answered {
         Ok(result) => {
             let body = format!(
@@ -49,7 +52,7 @@ pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
             );
             (200, body)
         }
-        Err(Refusal { status, name, message }) => {
+        Err(AwsError { status, name, message }) => {
             let (name, message) = (escaped(&name), escaped(&message));
             let body = format!(
                 "<ErrorResponse xmlns=\"{NAMESPACE}\"><Error><Type>Sender</Type><Code>{name}</Code>\
@@ -58,22 +61,22 @@ pub(super) fn answer(world: &mut World, caller: &Caller, body: &[u8]) -> Reply {
             (status, body)
         }
     };
-    let mut reply = Reply {
+    let mut reply = ServiceReply {
         status,
         content_type: "text/xml",
         error_type: None,
         request_id,
         date,
         body,
-        delivery: Transmission::Whole,
+        transmission: Transmission::Whole,
     };
-    reply.spoil(misfortune.as_ref());
+    reply.apply_fault(fault.as_ref());
     reply
 }
 
-fn assume_role(world: &mut World, caller: &Caller, form: &Form) -> Result<String, Refusal> {
+fn assume_role(world: &mut World, caller: &Caller, form: &Form) -> Result<String, AwsError> {
     let required = |name| {
-        form.get(name).ok_or_else(|| Refusal::new("ValidationError", format!("Value at '{name}' must not be null")))
+        form.get(name).ok_or_else(|| AwsError::new("ValidationError", format!("Value at '{name}' must not be null")))
     };
     let (arn, session_name) = (required("RoleArn")?, required("RoleSessionName")?);
     let seconds = match form.get("DurationSeconds") {
@@ -82,9 +85,9 @@ fn assume_role(world: &mut World, caller: &Caller, form: &Form) -> Result<String
             .parse()
             .ok()
             .filter(|seconds| (DURATION_SECONDS_MIN..=DURATION_SECONDS_MAX).contains(seconds))
-            .ok_or_else(|| Refusal::new("ValidationError", "Value at 'durationSeconds' is out of range"))?,
+            .ok_or_else(|| AwsError::new("ValidationError", "Value at 'durationSeconds' is out of range"))?,
     };
-    // STS does not say which it was: no such role, or the wrong ExternalId.
+    // STS gives the same error for an unknown role and for a wrong ExternalId.
     let assumable = world.roles.iter().any(|role| {
         role.arn == arn && (role.external_id.is_none() || role.external_id.as_deref() == form.get("ExternalId"))
     });
@@ -93,7 +96,7 @@ fn assume_role(world: &mut World, caller: &Caller, form: &Form) -> Result<String
             "User: {} is not authorized to perform: sts:AssumeRole on resource: {arn}",
             identity(world, caller).1
         );
-        return Err(Refusal { status: 403, ..Refusal::new("AccessDenied", message) });
+        return Err(AwsError { status: 403, ..AwsError::new("AccessDenied", message) });
     }
     let access_key = format!("ASIA{}", key_text(world, 16));
     let (secret, token) = (key_text(world, 40), key_text(world, 200));
@@ -112,11 +115,11 @@ fn assume_role(world: &mut World, caller: &Caller, form: &Form) -> Result<String
     ))
 }
 
-fn caller_identity(world: &World, caller: &Caller) -> Result<String, Refusal> {
+fn caller_identity(world: &World, caller: &Caller) -> Result<String, AwsError> {
     if caller.access_key.is_none() {
-        return Err(Refusal {
+        return Err(AwsError {
             status: 403,
-            ..Refusal::new("MissingAuthenticationToken", "Request is missing Authentication Token")
+            ..AwsError::new("MissingAuthenticationToken", "Request is missing Authentication Token")
         });
     }
     let (account, arn) = identity(world, caller);
@@ -143,7 +146,7 @@ fn account_of(arn: &str) -> &str {
     arn.split(':').nth(4).unwrap_or_default()
 }
 
-/// Random characters such as access keys are made of.
+/// Random characters from the alphabet of access keys.
 fn key_text(world: &mut World, length: usize) -> String {
     const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
     let random = world.random();
@@ -154,7 +157,7 @@ fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// A form's fields, decoded.
+/// The decoded fields of a form.
 struct Form(Vec<(String, String)>);
 
 impl Form {
@@ -170,7 +173,7 @@ impl Form {
     }
 }
 
-/// Undoes percent-encoding; what is not well encoded stays as it is.
+/// Decodes percent-encoding. An invalid sequence stays as it is.
 fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

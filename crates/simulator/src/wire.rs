@@ -1,7 +1,7 @@
 //! Events and times in the JSON of the wire.
 //!
-//! Members stand in the order of the published samples and times are Java's `Double.toString` of seconds
-//! (`1.723136049929E9`), because that is what clients have to read. Nothing here knows users or pages.
+//! Clients must read what the service sends. So members have the order of the published samples, and times are Java's
+//! `Double.toString` of seconds (`1.723136049929E9`).
 
 use std::fmt::Write as _;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Writes an event as the service does. A member that is None is left out.
+/// Writes an event as the service does, without the members that are None.
 pub fn event_json(event: &AuthEvent) -> String {
     // The published events have 300 to 450 bytes.
     let mut out = String::with_capacity(512);
@@ -55,7 +55,7 @@ pub fn event_json(event: &AuthEvent) -> String {
     out
 }
 
-/// Reads an event as [`event_json`] writes it, or as a sample has it. A member of another shape than documented is None.
+/// Reads an event as [`event_json`] or a published sample has it. A member of an undocumented type becomes None.
 pub fn read_event(event: &Value) -> AuthEvent {
     let text = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
     AuthEvent {
@@ -93,8 +93,8 @@ pub fn read_event(event: &Value) -> AuthEvent {
     }
 }
 
-/// Reads a time: seconds as the wire has them, or RFC 3339 as the AWS CLI renders them.
-#[expect(clippy::cast_possible_truncation, reason = "rounded, and saturating where absurd")]
+/// Reads a time: seconds as on the wire, or RFC 3339 as in the output of the AWS CLI.
+#[expect(clippy::cast_possible_truncation, reason = "the value is rounded, and the cast saturates")]
 pub fn read_time(value: &Value) -> Option<UnixMillis> {
     match value {
         Value::Number(seconds) => Some(UnixMillis((seconds.as_f64()? * 1000.0).round() as i64)),
@@ -103,20 +103,20 @@ pub fn read_time(value: &Value) -> Option<UnixMillis> {
     }
 }
 
-/// A random UUIDv4, as EventIds, subs and request ids are.
+/// A random UUIDv4, for EventIds, subs and request ids.
 pub(super) fn uuid(random: &mut fastrand::Rng) -> String {
     let mut bytes = [0; 16];
     random.fill(&mut bytes);
     uuid::Builder::from_random_bytes(bytes).into_uuid().to_string()
 }
 
-/// Reads RFC 3339, to the millisecond.
+/// Reads RFC 3339, rounded down to the millisecond.
 pub(super) fn parse_rfc3339(text: &str) -> Option<UnixMillis> {
     let time = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     i64::try_from(time.unix_timestamp_nanos().div_euclid(1_000_000)).ok().map(UnixMillis)
 }
 
-/// The `Date` header's form (RFC 9110, section 5.6.7).
+/// Writes a time in the form of the `Date` header (RFC 9110, section 5.6.7).
 pub(super) fn http_date(at: UnixMillis) -> String {
     const FORMAT: &[time::format_description::BorrowedFormatItem<'_>] = time::macros::format_description!(
         "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
@@ -145,10 +145,10 @@ pub(super) fn list<T>(out: &mut String, items: impl IntoIterator<Item = T>, mut 
 
 /// Writes a JSON string with its quotes.
 pub(super) fn string(out: &mut String, text: &str) {
-    write!(out, "{}", Value::from(text)).expect("a String takes all that is written to it");
+    write!(out, "{}", Value::from(text)).expect("writing to a String cannot fail");
 }
 
-/// Writes a time as `Double.toString` of its seconds: scientific from ten million on, which is all times since April 1970.
+/// Writes a time as Java's `Double.toString` of its seconds. From ten million seconds (April 1970) on it is scientific.
 fn seconds(out: &mut String, time: UnixMillis) {
     const SCIENTIFIC_FROM_MS: u64 = 10_000_000_000;
     let sign = if time.0 < 0 { "-" } else { "" };
@@ -159,19 +159,19 @@ fn seconds(out: &mut String, time: UnixMillis) {
     } else {
         let digits = millis.to_string();
         let (first, rest) = digits.split_at(1);
-        // Three of the digits are milliseconds, and one stands before the point.
+        // Three digits are milliseconds, and one digit is before the point.
         write!(out, "{sign}{first}.{}E{}", significant(rest), digits.len() - 4)
     };
-    written.expect("a String takes all that is written to it");
+    written.expect("writing to a String cannot fail");
 }
 
-/// The digits after a decimal point without idle zeros; at least one digit.
+/// The digits after a decimal point without trailing zeros; at least one digit.
 fn significant(digits: &str) -> &str {
     let trimmed = digits.trim_end_matches('0');
     if trimmed.is_empty() { "0" } else { trimmed }
 }
 
-/// A JSON object being written.
+/// Writes a JSON object, member by member.
 pub(super) struct Object<'a> {
     out: &'a mut String,
     empty: bool,
@@ -183,13 +183,13 @@ impl<'a> Object<'a> {
         Self { out, empty: true }
     }
 
-    /// Writes a member's name; its value is the caller's next write.
+    /// Writes a member's name. The caller writes its value next.
     pub(super) fn key(&mut self, name: &str) -> &mut String {
         if !self.empty {
             self.out.push(',');
         }
         self.empty = false;
-        write!(self.out, "\"{name}\":").expect("a String takes all that is written to it");
+        write!(self.out, "\"{name}\":").expect("writing to a String cannot fail");
         self.out
     }
 

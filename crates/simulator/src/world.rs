@@ -1,9 +1,10 @@
-//! What exists: pools, users, groups, roles, and every user's events; and what a test or a demo does to it.
+//! The state of the simulation: pools, users, groups, roles, and every user's events. Tests and the demo change it
+//! here.
 //!
-//! Pure but for the real [`Clock`], which the simulation reads for itself so that it shares none with the exporter. An
-//! event is kept as the JSON that goes over the wire, because that is what it is asked for; whatever is not visible yet by
-//! the world's time does not exist for a client. Operations that name a pool, a user or an event that is not there panic:
-//! they are a mistake of the test that makes them.
+//! It does no I/O, except that [`WorldClock`] may read the machine's clock: the simulation does not share a clock with
+//! the exporter. Events are stored as the JSON that clients receive. A client does not see an event before the event's
+//! `visible_at` by the world's time. A method panics when its pool, user or event does not exist: that is a mistake in
+//! the test.
 
 mod pool;
 
@@ -14,35 +15,32 @@ use cognito_auth_core::event::{
     AuthEvent, Challenge, ChallengeName, ChallengeResponse, EventContext, EventFeedback, EventResponse, EventRisk,
     EventType, FeedbackValue, RiskDecision, UnixMillis, Word,
 };
-pub(super) use pool::StoredEvent;
-pub use pool::{Pool, User};
+pub use pool::{ACCOUNT_ID, PoolUser, SimulatedPool};
 use serde_json::Value;
 
 use super::calls::CallLog;
-use super::fault::{Fault, FaultId, Faults};
+use super::fault::{FaultId, FaultKind, InjectedFault, InjectedFaults};
+use super::history::HistoryEvent;
 use super::paging::TokenTable;
 use super::quota::Quotas;
 use super::wire;
 
-/// The account of every pool that is not given another.
-pub const ACCOUNT_ID: &str = "111122223333";
-
-/// Where the world's time comes from.
+/// The source of the world's time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Clock {
+pub enum WorldClock {
     /// The machine's clock.
     Real,
-    /// A clock that is so many milliseconds ahead of the machine's.
+    /// The machine's clock plus this many milliseconds.
     Ahead(i64),
-    /// A clock that stands still until it is moved.
+    /// A stopped clock, which tests move.
     Manual(UnixMillis),
 }
 
-impl Clock {
+impl WorldClock {
     #[expect(
         clippy::disallowed_methods,
         clippy::cast_possible_truncation,
-        reason = "the service has a clock of its own, which the exporter must not be able to rely on; milliseconds fit"
+        reason = "the service has its own clock, on which the exporter must not rely; milliseconds fit"
     )]
     fn now(self) -> UnixMillis {
         match self {
@@ -57,16 +55,16 @@ impl Clock {
     }
 }
 
-/// A role that STS gives credentials for.
+/// A role that callers can assume through STS.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Role {
-    /// Such as `arn:aws:iam::444455556666:role/reader`; its account is where its credentials are good.
+    /// Such as `arn:aws:iam::444455556666:role/reader`. Its credentials are valid in the account of this ARN.
     pub arn: String,
-    /// The ExternalId that whoever assumes it must name.
+    /// The ExternalId that AssumeRole requires.
     pub external_id: Option<String>,
 }
 
-/// Credentials that STS gave out.
+/// Credentials that STS issued.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Session {
     pub(super) role_arn: String,
@@ -74,30 +72,30 @@ pub(super) struct Session {
     pub(super) expires: UnixMillis,
 }
 
-/// Everything that exists in the simulation.
+/// The complete state of the simulation.
 #[derive(Debug)]
 pub struct World {
-    /// The account of callers with plain keys. When set, a call for a pool of another account, as AWS has it, finds no such
-    /// pool; when not, plain keys may call everywhere. Credentials of a role are always confined to the role's account.
+    /// The account of callers with plain keys. If set, such a caller does not find pools of other accounts, as on AWS.
+    /// If not set, plain keys may call every account. Credentials of a role are always limited to the role's account.
     pub home_account: Option<String>,
-    /// Whether errors are written as `prefix#Name`.
+    /// Whether error names have the form `prefix#Name`.
     pub prefixed_errors: bool,
-    /// The Date header of answers: how far it is ahead of the world's time, in milliseconds; None: there is none.
+    /// How far the Date header of responses is ahead of the world's time, in milliseconds. None leaves the header out.
     pub date_header: Option<i64>,
-    clock: Clock,
+    clock: WorldClock,
     random: fastrand::Rng,
-    pools: BTreeMap<String, Pool>,
+    pools: BTreeMap<String, SimulatedPool>,
     pub(super) roles: Vec<Role>,
     pub(super) sessions: HashMap<String, Session>,
     tokens: TokenTable,
     quotas: Quotas,
-    faults: Faults,
+    faults: InjectedFaults,
     calls: CallLog,
 }
 
 impl World {
     /// An empty world.
-    pub fn new(clock: Clock, seed: u64, quotas: Quotas) -> Self {
+    pub fn new(clock: WorldClock, seed: u64, quotas: Quotas) -> Self {
         Self {
             home_account: None,
             prefixed_errors: false,
@@ -109,7 +107,7 @@ impl World {
             sessions: HashMap::new(),
             tokens: TokenTable::default(),
             quotas,
-            faults: Faults::default(),
+            faults: InjectedFaults::default(),
             calls: CallLog::default(),
         }
     }
@@ -119,76 +117,76 @@ impl World {
         self.clock.now()
     }
 
-    /// What the Date header of an answer says now.
-    pub(super) fn answer_date(&self) -> Option<UnixMillis> {
+    /// The time for the Date header of a response.
+    pub(super) fn date_header_time(&self) -> Option<UnixMillis> {
         Some(UnixMillis(self.now().0.saturating_add(self.date_header?)))
     }
 
-    /// Goes by a clock that is so many milliseconds ahead of the machine's.
+    /// Sets the clock to run this many milliseconds ahead of the machine's.
     pub fn set_ahead(&mut self, by: i64) {
-        self.clock = Clock::Ahead(by);
+        self.clock = WorldClock::Ahead(by);
     }
 
     /// Stops the clock at `now`.
     pub fn set_now(&mut self, now: UnixMillis) {
-        self.clock = Clock::Manual(now);
+        self.clock = WorldClock::Manual(now);
     }
 
-    /// Moves time on, and stops it there.
+    /// Moves the clock forward and stops it there.
     pub fn advance(&mut self, by: Duration) {
         self.set_now(self.now().plus(by));
     }
 
-    /// Adds a pool; one of the same id is replaced.
-    pub fn add_pool(&mut self, pool: Pool) -> &mut Pool {
+    /// Adds a pool. It replaces a pool with the same id.
+    pub fn add_pool(&mut self, pool: SimulatedPool) -> &mut SimulatedPool {
         let id = pool.id.clone();
         self.pools.insert(id.clone(), pool);
         self.pool_mut(&id)
     }
 
-    /// A pool, if it is there.
-    pub fn pool(&self, id: &str) -> Option<&Pool> {
+    /// The pool with this id.
+    pub fn pool(&self, id: &str) -> Option<&SimulatedPool> {
         self.pools.get(id)
     }
 
-    /// Every pool.
-    pub fn pools(&self) -> impl ExactSizeIterator<Item = &Pool> {
+    /// All pools.
+    pub fn pools(&self) -> impl ExactSizeIterator<Item = &SimulatedPool> {
         self.pools.values()
     }
 
-    /// A pool, to change it.
+    /// The pool with this id, to change it.
     ///
     /// # Panics
-    /// When it is not there.
+    /// When the pool does not exist.
     #[track_caller]
-    pub fn pool_mut(&mut self, id: &str) -> &mut Pool {
+    pub fn pool_mut(&mut self, id: &str) -> &mut SimulatedPool {
         match self.pools.get_mut(id) {
             Some(pool) => pool,
             None => panic!("the simulation has no pool {id}"),
         }
     }
 
-    /// Takes a pool away, with all that is in it.
+    /// Removes a pool with its users and events.
     pub fn remove_pool(&mut self, id: &str) {
         self.pools.remove(id);
     }
 
-    /// Adds a confirmed, enabled user, created now.
+    /// Adds a confirmed, enabled user with the creation date of now.
     ///
     /// # Panics
-    /// When the pool is not there, or has a user of this name.
+    /// When the pool does not exist, or has a user with this username.
     #[track_caller]
     pub fn add_user(&mut self, pool: &str, username: &str) {
         self.add_user_with(pool, username, |_| {});
     }
 
-    /// Adds a user and lets `change` say what is special about it.
+    /// Adds a user and applies `change` to it.
     ///
     /// # Panics
-    /// When the pool is not there, or has a user of this name.
+    /// When the pool does not exist, or has a user with this username.
     #[track_caller]
-    pub fn add_user_with(&mut self, pool: &str, username: &str, change: impl FnOnce(&mut User)) {
-        let mut user = User::new(username, &self.new_id(), self.now());
+    pub fn add_user_with(&mut self, pool: &str, username: &str, change: impl FnOnce(&mut PoolUser)) {
+        let mut user = PoolUser::new(username, &self.new_id(), self.now());
         change(&mut user);
         let pool = self.pool_mut(pool);
         let is_free = pool.user(username).is_none_or(|user| user.username != username);
@@ -199,39 +197,39 @@ impl World {
     /// Changes a user's attributes, state or dates.
     ///
     /// # Panics
-    /// When pool or user is not there.
+    /// When the pool or the user does not exist.
     #[track_caller]
-    pub fn change_user(&mut self, pool: &str, name: &str, change: impl FnOnce(&mut User)) {
+    pub fn change_user(&mut self, pool: &str, name: &str, change: impl FnOnce(&mut PoolUser)) {
         let now = self.now();
         let (ordinal, user) = self.user_mut(pool, name);
         user.last_modified = now;
         self.pool_mut(pool).change(ordinal, change);
     }
 
-    /// Deletes a user with its events and memberships.
+    /// Deletes a user with its events and group memberships.
     ///
     /// # Panics
-    /// When pool or user is not there.
+    /// When the pool or the user does not exist.
     #[track_caller]
     pub fn delete_user(&mut self, pool: &str, name: &str) {
         let (ordinal, _) = self.user_mut(pool, name);
         self.pool_mut(pool).remove(ordinal);
     }
 
-    /// Deletes a user and creates another of the same name: new sub, no events, in no group.
+    /// Deletes a user and creates another with the same username: new sub, no events, no groups.
     ///
     /// # Panics
-    /// When pool or user is not there.
+    /// When the pool or the user does not exist.
     #[track_caller]
     pub fn recreate_user(&mut self, pool: &str, name: &str) {
         self.delete_user(pool, name);
         self.add_user(pool, name);
     }
 
-    /// Puts a user into a group, which is created if it is not there.
+    /// Adds a user to a group. Creates the group if it does not exist.
     ///
     /// # Panics
-    /// When pool or user is not there.
+    /// When the pool or the user does not exist.
     #[track_caller]
     pub fn add_to_group(&mut self, pool: &str, group: &str, name: &str) {
         let (ordinal, _) = self.user_mut(pool, name);
@@ -242,16 +240,16 @@ impl World {
     /// Adds an empty group.
     ///
     /// # Panics
-    /// When the pool is not there.
+    /// When the pool does not exist.
     #[track_caller]
     pub fn add_group(&mut self, pool: &str, group: &str) {
         self.pool_mut(pool).groups.entry(group.to_owned()).or_default();
     }
 
-    /// Takes a user out of a group.
+    /// Removes a user from a group.
     ///
     /// # Panics
-    /// When pool or user is not there.
+    /// When the pool or the user does not exist.
     #[track_caller]
     pub fn remove_from_group(&mut self, pool: &str, group: &str, name: &str) {
         let (ordinal, _) = self.user_mut(pool, name);
@@ -260,17 +258,17 @@ impl World {
         }
     }
 
-    /// A UUIDv4 out of the world's seed.
+    /// A new UUIDv4 from the world's random numbers.
     pub fn new_id(&mut self) -> String {
         wire::uuid(&mut self.random)
     }
 
-    /// The world's chance.
+    /// The world's random numbers, which follow from its seed.
     pub(super) fn random(&mut self) -> &mut fastrand::Rng {
         &mut self.random
     }
 
-    /// A successful sign-in without risk, with an id of its own: what most events are, and where tests begin.
+    /// A successful sign-in without risk, with a new id. Most events look like this, and tests change it as needed.
     pub fn sign_in(&mut self, at: UnixMillis) -> AuthEvent {
         AuthEvent {
             id: Some(self.new_id()),
@@ -297,22 +295,22 @@ impl World {
         }
     }
 
-    /// An event arrives and can be seen at once. Its place in the history is its CreationDate's.
+    /// Adds an event that clients see at once. Its place in the history follows from its CreationDate.
     ///
     /// # Panics
-    /// When pool or user is not there.
+    /// When the pool or the user does not exist.
     #[track_caller]
     pub fn arrive(&mut self, pool: &str, name: &str, event: &AuthEvent) {
         self.arrive_late(pool, name, event, UnixMillis::MIN);
     }
 
-    /// An event that cannot be seen before `visible_at`.
+    /// Adds an event that clients see from `visible_at` on.
     ///
     /// # Panics
-    /// When pool or user is not there.
+    /// When the pool or the user does not exist.
     #[track_caller]
     pub fn arrive_late(&mut self, pool: &str, name: &str, event: &AuthEvent, visible_at: UnixMillis) {
-        let stored = StoredEvent {
+        let stored = HistoryEvent {
             key: event.id.clone().unwrap_or_else(|| self.new_id()),
             time: event.creation_date.unwrap_or_else(|| self.now()),
             visible_at,
@@ -321,16 +319,16 @@ impl World {
         self.user_mut(pool, name).1.insert(stored);
     }
 
-    /// Any JSON in an event's place: unknown members, wrong types, no object at all. It lies at its CreationDate if it has
-    /// one, else at its arrival.
+    /// Adds any JSON as an event: unknown members, wrong types, or no object at all. Its place in the history follows
+    /// from its CreationDate, or from its arrival if it has none.
     ///
     /// # Panics
-    /// When pool or user is not there, or the text is no JSON.
+    /// When the pool or the user does not exist, or the text is not JSON.
     #[track_caller]
     pub fn arrive_raw(&mut self, pool: &str, name: &str, json: &str) {
         let value: Value = serde_json::from_str(json).expect("a raw event is JSON");
         let event = wire::read_event(&value);
-        let stored = StoredEvent {
+        let stored = HistoryEvent {
             key: event.id.unwrap_or_else(|| self.new_id()),
             time: event.creation_date.unwrap_or_else(|| self.now()),
             visible_at: UnixMillis::MIN,
@@ -339,25 +337,25 @@ impl World {
         self.user_mut(pool, name).1.insert(stored);
     }
 
-    /// Changes an event in its place, as Cognito does when a sign-in goes on.
+    /// Changes an event in place, as Cognito does when a sign-in continues.
     ///
     /// # Panics
-    /// When pool, user or event is not there.
+    /// When the pool, the user or the event does not exist.
     #[track_caller]
     pub fn revise(&mut self, pool: &str, name: &str, event_id: &str, change: impl FnOnce(&mut AuthEvent)) {
         let user = self.user_mut(pool, name).1;
         let Some(index) = user.find(event_id) else {
             panic!("the simulation has no event {event_id}");
         };
-        let mut event = user.events[index].read();
+        let mut event = user.events[index].parse();
         change(&mut event);
         user.events[index].json = wire::event_json(&event);
     }
 
-    /// Somebody says of an event what it was.
+    /// Sets the feedback of an event, dated now.
     ///
     /// # Panics
-    /// When pool, user or event is not there.
+    /// When the pool, the user or the event does not exist.
     #[track_caller]
     pub fn feedback(&mut self, pool: &str, name: &str, event_id: &str, value: FeedbackValue, provider: &str) {
         let now = self.now();
@@ -370,35 +368,35 @@ impl World {
         });
     }
 
-    /// Takes an event away, as Cognito does after two years.
+    /// Removes an event, as Cognito does after two years.
     ///
     /// # Panics
-    /// When pool or user is not there.
+    /// When the pool or the user does not exist.
     #[track_caller]
     pub fn expire_event(&mut self, pool: &str, name: &str, event_id: &str) {
         self.user_mut(pool, name).1.events.retain(|event| event.key != event_id);
     }
 
-    /// Takes all but the newest `count` events of a user away.
+    /// Removes all events of a user except the newest `count`.
     ///
     /// # Panics
-    /// When pool or user is not there.
+    /// When the pool or the user does not exist.
     #[track_caller]
     pub fn keep_newest(&mut self, pool: &str, name: &str, count: usize) {
         let events = &mut self.user_mut(pool, name).1.events;
         events.drain(..events.len().saturating_sub(count));
     }
 
-    /// Whether a user's history holds this event, visible or not yet.
+    /// Whether a user's history contains this event, visible or not.
     pub fn has_event(&self, pool: &str, name: &str, event_id: &str) -> bool {
         let user = self.pool(pool).and_then(|pool| pool.user(name));
         user.is_some_and(|user| user.find(event_id).is_some())
     }
 
-    /// A user's history as a client can see it now, newest first.
+    /// The part of a user's history that is visible now, newest first.
     ///
     /// # Panics
-    /// When pool or user is not there.
+    /// When the pool or the user does not exist.
     #[track_caller]
     pub fn history(&self, pool: &str, name: &str) -> Vec<AuthEvent> {
         let now = self.now();
@@ -406,13 +404,13 @@ impl World {
             panic!("the simulation has no user {name} in pool {pool}");
         };
         let visible = user.events.iter().rev().filter(|event| event.visible_at <= now);
-        visible.map(StoredEvent::read).collect()
+        visible.map(HistoryEvent::parse).collect()
     }
 
-    /// Loads a published page of events into a user's history. Pool and user are created where they are missing.
+    /// Adds the events of a published page to a user's history. Creates the pool and the user if they do not exist.
     ///
     /// # Panics
-    /// When the text is no page of events.
+    /// When the text is not a page of events.
     #[track_caller]
     pub fn load_sample(&mut self, pool: &str, name: &str, json: &str) {
         let page: Value = serde_json::from_str(json).expect("a sample is JSON");
@@ -427,10 +425,10 @@ impl World {
         }
     }
 
-    /// Loads a published page of ListUsers. The pool is created where it is missing.
+    /// Adds the users of a published page of ListUsers. Creates the pool if it does not exist.
     ///
     /// # Panics
-    /// When the text is no page of users.
+    /// When the text is not a page of users.
     #[track_caller]
     pub fn load_users_sample(&mut self, pool: &str, json: &str) {
         let page: Value = serde_json::from_str(json).expect("a sample is JSON");
@@ -455,63 +453,64 @@ impl World {
         }
     }
 
-    /// Adds a role that can be assumed.
+    /// Adds a role.
     pub fn add_role(&mut self, role: Role) {
         self.roles.push(role);
     }
 
     /// Injects a fault.
-    pub fn inject(&mut self, fault: impl Into<Fault>) -> FaultId {
+    pub fn inject(&mut self, fault: impl Into<InjectedFault>) -> FaultId {
         self.faults.inject(fault.into())
     }
 
-    /// Takes a fault back.
-    pub fn cure(&mut self, id: FaultId) {
-        self.faults.cure(id);
+    /// Removes a fault.
+    pub fn remove_fault(&mut self, id: FaultId) {
+        self.faults.remove(id);
     }
 
-    /// Takes every fault back.
-    pub fn cure_all(&mut self) {
-        self.faults.cure_all();
+    /// Removes all faults.
+    pub fn remove_all_faults(&mut self) {
+        self.faults.remove_all();
     }
 
-    /// What answering for a pool's user takes: the pool, the tokens given out, and chance.
-    pub(super) fn open(&mut self, pool: &str) -> Option<(&Pool, &mut TokenTable, &mut fastrand::Rng)> {
+    /// Borrows together what a page of events needs: the pool, the issued tokens, and the random numbers.
+    pub(super) fn page_parts(&mut self, pool: &str) -> Option<(&SimulatedPool, &mut TokenTable, &mut fastrand::Rng)> {
         Some((self.pools.get(pool)?, &mut self.tokens, &mut self.random))
     }
 
-    pub(super) fn strike(
+    /// The fault that applies to this call, if any. Counts it as applied.
+    pub(super) fn fault_for_call(
         &mut self,
         operation: &str,
         pool: Option<&str>,
         user: Option<&str>,
-    ) -> Option<super::fault::Misfortune> {
-        self.faults.strike(operation, pool, user, &mut self.random)
+    ) -> Option<FaultKind> {
+        self.faults.fault_for_call(operation, pool, user, &mut self.random)
     }
 
-    /// The account's limits, to read or change.
+    /// The quotas of all accounts, to read or change.
     pub fn quotas(&mut self) -> &mut Quotas {
         &mut self.quotas
     }
 
-    /// What was asked so far.
+    /// The log of calls.
     pub fn calls(&self) -> &CallLog {
         &self.calls
     }
 
-    /// What was asked so far, to forget it.
+    /// The log of calls, to clear it.
     pub fn calls_mut(&mut self) -> &mut CallLog {
         &mut self.calls
     }
 
     fn ensure_pool(&mut self, id: &str) {
         if !self.pools.contains_key(id) {
-            self.add_pool(Pool::new(id));
+            self.add_pool(SimulatedPool::new(id));
         }
     }
 
     #[track_caller]
-    fn user_mut(&mut self, pool: &str, name: &str) -> (u64, &mut User) {
+    fn user_mut(&mut self, pool: &str, name: &str) -> (u64, &mut PoolUser) {
         let found = self.pool_mut(pool);
         let ordinal = found.ordinal(name);
         match ordinal.and_then(|ordinal| Some((ordinal, found.users.get_mut(&ordinal)?))) {
@@ -529,8 +528,8 @@ mod tests {
     const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
 
     fn world() -> World {
-        let mut world = World::new(Clock::Manual(NOW), 7, Quotas::unlimited());
-        world.add_pool(Pool::new(POOL));
+        let mut world = World::new(WorldClock::Manual(NOW), 7, Quotas::unlimited());
+        world.add_pool(SimulatedPool::new(POOL));
         world.add_user(POOL, "ada");
         world
     }
@@ -591,7 +590,7 @@ mod tests {
         let pool = world.pool(POOL).unwrap();
         assert_ne!(pool.user("ada").unwrap().sub, sub);
         assert!(pool.user(&sub).is_none());
-        assert_eq!(pool.members_behind("admins", None).unwrap().count(), 0);
+        assert_eq!(pool.members_after("admins", None).unwrap().count(), 0);
     }
 
     #[test]
@@ -610,7 +609,7 @@ mod tests {
     #[test]
     fn an_alias_is_a_name_only_where_the_pool_accepts_it_and_an_address_only_if_verified() {
         let mut world = world();
-        let mut pool = Pool::new("eu-west-1_Plain");
+        let mut pool = SimulatedPool::new("eu-west-1_Plain");
         (pool.alias_attributes, pool.case_sensitive) = (vec!["email".into()], Some(false));
         world.add_pool(pool);
         world.add_user_with("eu-west-1_Plain", "Ada", |user| user.set_attribute("email", "Ada@example.com"));
@@ -644,7 +643,7 @@ mod tests {
     #[test]
     fn an_arn_names_its_partition() {
         assert_eq!(
-            Pool::new("cn-north-1_Abc").arn(),
+            SimulatedPool::new("cn-north-1_Abc").arn(),
             "arn:aws-cn:cognito-idp:cn-north-1:111122223333:userpool/cn-north-1_Abc"
         );
     }

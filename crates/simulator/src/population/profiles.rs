@@ -1,5 +1,5 @@
-//! Who lives in a demo, where, and with what: material without behaviour. Addresses are from the ranges that are reserved
-//! for documentation (RFC 5737, RFC 3849), mail from example.com (RFC 2606).
+//! Names, cities, devices and addresses of simulated users. Addresses are from the ranges that are reserved for
+//! documentation (RFC 5737, RFC 3849), and e-mail domains are example.com (RFC 2606).
 
 use fastrand::Rng;
 
@@ -10,32 +10,32 @@ const ANIMALS: [&str; 16] = [
     "puffin", "quail", "stoat", "wren",
 ];
 
-/// A city, its country as Cognito names it, and its time zone as Cognito writes it.
-pub(super) struct Place {
-    pub(super) city: &'static str,
+/// A city with its country and its time zone, both as Cognito writes them.
+pub(super) struct City {
+    pub(super) name: &'static str,
     pub(super) country: &'static str,
     pub(super) timezone: &'static str,
 }
 
-const fn place(city: &'static str, country: &'static str, timezone: &'static str) -> Place {
-    Place { city, country, timezone }
+const fn city(name: &'static str, country: &'static str, timezone: &'static str) -> City {
+    City { name, country, timezone }
 }
 
-pub(super) const PLACES: [Place; 14] = [
-    place("Seattle", "United States", "-07:00"),
-    place("Chicago", "United States", "-05:00"),
-    place("New York", "United States", "-04:00"),
-    place("Toronto", "Canada", "-04:00"),
-    place("São Paulo", "Brazil", "-03:00"),
-    place("Loughborough", "United Kingdom", "+01:00"),
-    place("Dublin", "Ireland", "+01:00"),
-    place("Berlin", "Germany", "+02:00"),
-    place("Madrid", "Spain", "+02:00"),
-    place("Warsaw", "Poland", "+02:00"),
-    place("Nairobi", "Kenya", "+03:00"),
-    place("Pune", "India", "+05:30"),
-    place("Osaka", "Japan", "+09:00"),
-    place("Sydney", "Australia", "+10:00"),
+pub(super) const CITIES: [City; 14] = [
+    city("Seattle", "United States", "-07:00"),
+    city("Chicago", "United States", "-05:00"),
+    city("New York", "United States", "-04:00"),
+    city("Toronto", "Canada", "-04:00"),
+    city("São Paulo", "Brazil", "-03:00"),
+    city("Loughborough", "United Kingdom", "+01:00"),
+    city("Dublin", "Ireland", "+01:00"),
+    city("Berlin", "Germany", "+02:00"),
+    city("Madrid", "Spain", "+02:00"),
+    city("Warsaw", "Poland", "+02:00"),
+    city("Nairobi", "Kenya", "+03:00"),
+    city("Pune", "India", "+05:30"),
+    city("Osaka", "Japan", "+09:00"),
+    city("Sydney", "Australia", "+10:00"),
 ];
 
 pub(super) const DEVICES: [&str; 8] = [
@@ -49,13 +49,13 @@ pub(super) const DEVICES: [&str; 8] = [
     "Other, Other",
 ];
 
-/// A name that nobody has had in this demo, because of its number.
+/// A username that is unique because it contains `number`.
 pub(super) fn username(random: &mut Rng, number: u64) -> String {
     let (colour, animal) = (pick(random, &COLOURS), pick(random, &ANIMALS));
     format!("{colour}-{animal}-{number:03}")
 }
 
-/// An address that an honest user may have.
+/// A random address of a user.
 pub(super) fn address(random: &mut Rng) -> String {
     match random.u8(..10) {
         0..5 => format!("192.0.2.{}", random.u8(1..255)),
@@ -64,12 +64,12 @@ pub(super) fn address(random: &mut Rng) -> String {
     }
 }
 
-/// An address that an attacker has.
+/// A random address of an attacker.
 pub(super) fn attacker_address(random: &mut Rng) -> String {
     format!("203.0.113.{}", random.u8(1..255))
 }
 
-/// One of several, by chance.
+/// Picks one of the choices at random.
 pub(super) fn pick<'a, T>(random: &mut Rng, choices: &'a [T]) -> &'a T {
     &choices[random.usize(..choices.len())]
 }

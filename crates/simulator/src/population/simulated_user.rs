@@ -1,6 +1,6 @@
-//! One person, or one attacker, and what an event of theirs looks like.
+//! A simulated user or attacker, and the events of each.
 //!
-//! A sign-in is made as it will have been in the end; whether it is seen before that is the population's business.
+//! A sign-in has its final response here. The population decides whether it is first shown as InProgress.
 
 use std::time::Duration;
 
@@ -10,33 +10,33 @@ use cognito_auth_core::event::{
 };
 use fastrand::Rng;
 
-use super::profiles::{self, DEVICES, PLACES, pick};
+use super::profiles::{self, CITIES, DEVICES, pick};
 use crate::wire;
 
-/// Somebody with an account.
+/// A user with an account.
 #[derive(Clone, Debug)]
 pub(super) struct SimulatedUser {
     pub(super) username: String,
-    /// Index into the places.
+    /// The usual city, as an index into `CITIES`.
     home: usize,
     device: &'static str,
     address: String,
     has_mfa: bool,
     /// Whether Cognito knows the city of the address.
     city_known: bool,
-    /// Mean pause between sign-ins.
+    /// The mean pause between sign-ins.
     pub(super) pause: Duration,
     pub(super) is_newcomer: bool,
-    /// Whether they sign in elsewhere, where threat protection sees nothing of them.
+    /// Whether the user signs in with another provider. Threat protection records no events of such a user.
     pub(super) is_federated: bool,
 }
 
 impl SimulatedUser {
-    /// Somebody new, whose name ends in `number`; without a pause, they never sign in.
+    /// A new user whose username ends in `number`. Without a pause, the user never signs in.
     pub(super) fn new(random: &mut Rng, number: u64, pause: Option<Duration>) -> Self {
         Self {
             username: profiles::username(random, number),
-            home: random.usize(..PLACES.len()),
+            home: random.usize(..CITIES.len()),
             device: DEVICES[random.usize(..DEVICES.len())],
             address: profiles::address(random),
             has_mfa: random.bool(),
@@ -47,11 +47,11 @@ impl SimulatedUser {
         }
     }
 
-    /// A sign-in, mostly from home with the usual device, sometimes not, which is what risk is assessed by.
+    /// A sign-in, usually from the usual city with the usual device. The risk follows from another city or device.
     pub(super) fn sign_in(&self, random: &mut Rng, at: UnixMillis) -> AuthEvent {
         let (has_new_device, travels) = (random.f64() < 0.05, random.f64() < 0.03);
-        let place = if travels { random.usize(..PLACES.len()) } else { self.home };
-        let mut context = self.context(random, place);
+        let city = if travels { random.usize(..CITIES.len()) } else { self.home };
+        let mut context = self.context(random, city);
         if has_new_device {
             context.device_name = Some((*pick(random, &DEVICES)).to_owned());
         }
@@ -75,38 +75,44 @@ impl SimulatedUser {
         AuthEvent { risk: Some(risk), challenges, ..event(random, EventType::SignIn, response, context, at) }
     }
 
-    /// Anything else, from home.
-    pub(super) fn act(&self, random: &mut Rng, kind: EventType, response: EventResponse, at: UnixMillis) -> AuthEvent {
+    /// Another event than a sign-in, from the usual city.
+    pub(super) fn other_event(
+        &self,
+        random: &mut Rng,
+        kind: EventType,
+        response: EventResponse,
+        at: UnixMillis,
+    ) -> AuthEvent {
         let context = self.context(random, self.home);
         event(random, kind, response, context, at)
     }
 
-    /// This person at a place, with what Cognito fails to learn missing or "null".
-    fn context(&self, random: &mut Rng, place: usize) -> EventContext {
-        let place = &PLACES[place];
+    /// The context of an event in a city. Some members are missing or "null", as in Cognito's events.
+    fn context(&self, random: &mut Rng, city: usize) -> EventContext {
+        let city = &CITIES[city];
         EventContext {
             ip_address: Some(self.address.clone()),
             device_name: (random.f64() >= 0.1).then(|| self.device.to_owned()),
-            timezone: (random.f64() >= 0.3).then(|| place.timezone.to_owned()),
-            city: Some(if self.city_known { place.city } else { "null" }.to_owned()),
-            country: Some(place.country.to_owned()),
+            timezone: (random.f64() >= 0.3).then(|| city.timezone.to_owned()),
+            city: Some(if self.city_known { city.name } else { "null" }.to_owned()),
+            country: Some(city.country.to_owned()),
         }
     }
 }
 
-/// Where an attack comes from.
+/// The address and country of an attacker.
 #[derive(Clone, Debug)]
-pub(super) struct Origin {
+pub(super) struct AttackOrigin {
     address: String,
     country: &'static str,
 }
 
-impl Origin {
+impl AttackOrigin {
     pub(super) fn new(random: &mut Rng) -> Self {
-        Self { address: profiles::attacker_address(random), country: pick(random, &PLACES).country }
+        Self { address: profiles::attacker_address(random), country: pick(random, &CITIES).country }
     }
 
-    /// An attempt with a password from somebody's list: mostly wrong or blocked, one in twenty gets through.
+    /// A sign-in attempt with a stolen password. Most attempts fail or are blocked; one in twenty succeeds.
     pub(super) fn attempt(&self, random: &mut Rng, at: UnixMillis) -> AuthEvent {
         let (response, decision, level) = match random.u8(..100) {
             0..45 => (EventResponse::Fail, RiskDecision::Block, RiskLevel::High),

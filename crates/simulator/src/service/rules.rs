@@ -1,41 +1,41 @@
-//! The service's rules for parameters, and the errors of those who break them.
+//! The service's rules for parameters, and the errors for invalid ones.
 //!
 //! <https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/API_AdminListUserAuthEvents.html>
 
-use crate::fault::Refusal;
+use crate::fault::AwsError;
 
-/// Results on a page at most, and when nothing is asked for.
+/// The largest page, and the default.
 const PAGE_MAX: usize = 60;
 const POOL_ID_CHARS_MAX: usize = 55;
 const NAME_CHARS_MAX: usize = 128;
 const TOKEN_CHARS_MAX: usize = 131_072;
 
-fn constraint(member: &str, rule: &str) -> Refusal {
-    Refusal::invalid(format!("1 validation error detected: Value at '{member}' failed to satisfy constraint: {rule}"))
+fn constraint(member: &str, rule: &str) -> AwsError {
+    AwsError::invalid(format!("1 validation error detected: Value at '{member}' failed to satisfy constraint: {rule}"))
 }
 
-/// A token that was never given out, or is remembered no more.
-pub(super) fn bad_token() -> Refusal {
-    Refusal::invalid("Invalid pagination token")
+/// The error for a token that was never issued or has expired.
+pub(super) fn bad_token() -> AwsError {
+    AwsError::invalid("Invalid pagination token")
 }
 
-/// A required pool id.
-pub(super) fn pool_id<'a>(member: &str, id: Option<&'a str>) -> Result<&'a str, Refusal> {
+/// Checks a required pool id.
+pub(super) fn pool_id<'a>(member: &str, id: Option<&'a str>) -> Result<&'a str, AwsError> {
     text(member, id, POOL_ID_CHARS_MAX, is_pool_id)
 }
 
-/// A required name of a user or group.
-pub(super) fn name<'a>(member: &str, name: Option<&'a str>) -> Result<&'a str, Refusal> {
+/// Checks a required name of a user or group.
+pub(super) fn name<'a>(member: &str, name: Option<&'a str>) -> Result<&'a str, AwsError> {
     text(member, name, NAME_CHARS_MAX, is_not_blank)
 }
 
-/// A required text, within its length and of its form.
+/// Checks a required text: its length and its form.
 fn text<'a>(
     member: &str,
     value: Option<&'a str>,
     chars_max: usize,
     is_well_formed: impl Fn(&str) -> bool,
-) -> Result<&'a str, Refusal> {
+) -> Result<&'a str, AwsError> {
     let value = value.ok_or_else(|| constraint(member, "Member must not be null"))?;
     let chars = value.chars().count();
     if chars == 0 {
@@ -61,16 +61,18 @@ fn is_pool_id(text: &str) -> bool {
     })
 }
 
-/// `\S+`; usernames and group names have a longer rule to the same effect.
+/// `\S+`. The documented patterns of usernames and group names are longer and have the same effect.
 fn is_not_blank(text: &str) -> bool {
     !text.contains(char::is_whitespace)
 }
 
-pub(super) fn token<'a>(member: &str, token: Option<&'a str>) -> Result<Option<&'a str>, Refusal> {
+/// Checks an optional token.
+pub(super) fn token<'a>(member: &str, token: Option<&'a str>) -> Result<Option<&'a str>, AwsError> {
     token.map(|token| text(member, Some(token), TOKEN_CHARS_MAX, is_not_blank)).transpose()
 }
 
-pub(super) fn listing_token(member: &str, token: Option<&str>) -> Result<Option<u64>, Refusal> {
+/// Reads the token of a listing: the ordinal of the last user of the page before.
+pub(super) fn listing_token(member: &str, token: Option<&str>) -> Result<Option<u64>, AwsError> {
     let Some(given) = self::token(member, token)? else {
         return Ok(None);
     };
@@ -78,8 +80,8 @@ pub(super) fn listing_token(member: &str, token: Option<&str>) -> Result<Option<
     last.map(Some).ok_or_else(bad_token)
 }
 
-/// 0 to 60, where 0 and nothing mean 60.
-pub(super) fn page_size(member: &str, asked: Option<i64>) -> Result<usize, Refusal> {
+/// Checks the size of a page: 0 to 60. 0 and None mean 60.
+pub(super) fn page_size(member: &str, asked: Option<i64>) -> Result<usize, AwsError> {
     match asked {
         None | Some(0) => Ok(PAGE_MAX),
         Some(asked) if asked < 0 => Err(constraint(member, "Member must have value greater than or equal to 0")),

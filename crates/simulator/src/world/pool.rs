@@ -1,53 +1,55 @@
-//! A user pool: its settings, its users under all their names, its groups, and the events of each user.
+//! A user pool: its settings, its users with all their names, its groups, and the events of each user.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 
-use cognito_auth_core::event::{AuthEvent, UnixMillis};
+use cognito_auth_core::event::UnixMillis;
 
-use super::ACCOUNT_ID;
+use crate::history::HistoryEvent;
 use crate::paging::{LastToken, TokenStyle};
-use crate::wire;
+
+/// The default account of a pool.
+pub const ACCOUNT_ID: &str = "111122223333";
 
 /// A user pool.
 #[derive(Debug)]
-pub struct Pool {
-    /// Such as `eu-west-1_Example`.
+pub struct SimulatedPool {
+    /// `Id`, such as `eu-west-1_Example`.
     pub id: String,
-    /// For people.
+    /// `Name`.
     pub name: String,
-    /// The id's prefix.
+    /// The part of the id before the underscore.
     pub region: String,
-    /// Twelve digits.
+    /// The AWS account, twelve digits.
     pub account_id: String,
     /// `UserPoolTier`: LITE, ESSENTIALS or PLUS.
     pub tier: String,
     /// `AdvancedSecurityMode`: OFF, AUDIT or ENFORCED.
     pub threat_protection: String,
-    /// The kind of its tokens.
+    /// The style of its pagination tokens.
     pub token_style: TokenStyle,
-    /// Whether the last page has one.
+    /// Whether the last page has a token.
     pub last_token: LastToken,
-    /// `AliasAttributes`: by default every attribute that can be one. As the next two, to be set before the first user is
-    /// there.
+    /// `AliasAttributes`; by default every attribute that can be an alias. Set this and the next two fields before the
+    /// first user is added.
     pub alias_attributes: Vec<String>,
     /// `UsernameAttributes`.
     pub username_attributes: Vec<String>,
-    /// `UsernameConfiguration.CaseSensitive`; None is a pool without UsernameConfiguration, which is case-sensitive.
+    /// `UsernameConfiguration.CaseSensitive`. A pool without UsernameConfiguration (None) is case-sensitive.
     pub case_sensitive: Option<bool>,
-    /// Users by the order of their creation.
-    pub(super) users: BTreeMap<u64, User>,
-    /// Username, and `sub`, to user.
+    /// Users by ordinal: the order of their creation.
+    pub(super) users: BTreeMap<u64, PoolUser>,
+    /// From username and `sub` to ordinal.
     names: HashMap<String, u64>,
-    /// What the pool accepts beside them to user.
+    /// From alias to ordinal.
     aliases: HashMap<String, u64>,
     pub(super) groups: BTreeMap<String, BTreeSet<u64>>,
     next_user: u64,
 }
 
-impl Pool {
-    /// A pool on the Plus plan with threat protection, in the region that its id names.
+impl SimulatedPool {
+    /// A pool on the Plus plan with threat protection, in the region of its id.
     pub fn new(id: &str) -> Self {
         Self {
             id: id.to_owned(),
@@ -58,7 +60,7 @@ impl Pool {
             threat_protection: "ENFORCED".to_owned(),
             token_style: TokenStyle::default(),
             last_token: LastToken::default(),
-            alias_attributes: User::ALIASES.map(str::to_owned).into(),
+            alias_attributes: PoolUser::ALIASES.map(str::to_owned).into(),
             username_attributes: vec![],
             case_sensitive: None,
             users: BTreeMap::new(),
@@ -80,60 +82,64 @@ impl Pool {
         format!("arn:{partition}:cognito-idp:{region}:{account}:userpool/{id}")
     }
 
-    /// Whether threat protection keeps its users' events.
+    /// Whether threat protection stores the users' events.
     pub fn keeps_events(&self) -> bool {
         self.tier == "PLUS" && self.threat_protection != "OFF"
     }
 
-    /// The user of this name: username, sub, or alias.
-    pub fn user(&self, name: &str) -> Option<&User> {
+    /// The user with this username, sub or alias.
+    pub fn user(&self, name: &str) -> Option<&PoolUser> {
         self.users.get(&self.ordinal(name)?)
     }
 
     /// The users in the order of their creation.
-    pub fn users(&self) -> impl ExactSizeIterator<Item = &User> {
+    pub fn users(&self) -> impl ExactSizeIterator<Item = &PoolUser> {
         self.users.values()
     }
 
-    /// Users of one listing behind `last` (an ordinal), with their ordinals.
-    pub(crate) fn users_behind(&self, last: Option<u64>) -> impl Iterator<Item = (u64, &User)> {
+    /// The users after the ordinal `last`, with their ordinals.
+    pub(crate) fn users_after(&self, last: Option<u64>) -> impl Iterator<Item = (u64, &PoolUser)> {
         let begin = last.map_or(Bound::Unbounded, Bound::Excluded);
         self.users.range((begin, Bound::Unbounded)).map(|(ordinal, user)| (*ordinal, user))
     }
 
-    /// Members of a group behind `last`; None when there is no such group.
-    pub(crate) fn members_behind(&self, group: &str, last: Option<u64>) -> Option<impl Iterator<Item = (u64, &User)>> {
+    /// The members of a group after the ordinal `last`; None when the group does not exist.
+    pub(crate) fn members_after(
+        &self,
+        group: &str,
+        last: Option<u64>,
+    ) -> Option<impl Iterator<Item = (u64, &PoolUser)>> {
         let begin = last.map_or(Bound::Unbounded, Bound::Excluded);
         let members = self.groups.get(group)?.range((begin, Bound::Unbounded));
         Some(members.filter_map(|ordinal| Some((*ordinal, self.users.get(ordinal)?))))
     }
 
-    /// The ordinal of the user of this name.
+    /// The ordinal of the user with this username, sub or alias.
     pub(super) fn ordinal(&self, name: &str) -> Option<u64> {
-        let name = self.as_compared(name);
+        let name = self.folded(name);
         self.names.get(&*name).or_else(|| self.aliases.get(&*name)).copied()
     }
 
-    /// A name as the pool compares it.
-    fn as_compared<'a>(&self, name: &'a str) -> Cow<'a, str> {
+    /// A name in the form in which the pool compares names.
+    fn folded<'a>(&self, name: &'a str) -> Cow<'a, str> {
         if self.case_sensitive == Some(false) { name.to_lowercase().into() } else { name.into() }
     }
 
-    /// Whether the pool accepts an attribute for sign-in.
+    /// Whether users can sign in with this attribute.
     fn accepts(&self, attribute: &str) -> bool {
         self.alias_attributes.iter().chain(&self.username_attributes).any(|accepted| accepted == attribute)
     }
 
-    /// Adds a user behind all others.
-    pub(super) fn add(&mut self, user: User) {
+    /// Adds a user after all others.
+    pub(super) fn add(&mut self, user: PoolUser) {
         let ordinal = self.next_user;
         self.next_user += 1;
         self.index(ordinal, &user);
         self.users.insert(ordinal, user);
     }
 
-    /// Changes a user; its names follow.
-    pub(super) fn change(&mut self, ordinal: u64, change: impl FnOnce(&mut User)) {
+    /// Changes a user and updates the index of names.
+    pub(super) fn change(&mut self, ordinal: u64, change: impl FnOnce(&mut PoolUser)) {
         if let Some(mut user) = self.users.remove(&ordinal) {
             self.unindex(ordinal, &user);
             change(&mut user);
@@ -142,7 +148,7 @@ impl Pool {
         }
     }
 
-    /// Deletes a user and all that was its own.
+    /// Deletes a user, its names and its group memberships.
     pub(super) fn remove(&mut self, ordinal: u64) {
         if let Some(user) = self.users.remove(&ordinal) {
             self.unindex(ordinal, &user);
@@ -152,23 +158,23 @@ impl Pool {
         }
     }
 
-    fn index(&mut self, ordinal: u64, user: &User) {
+    fn index(&mut self, ordinal: u64, user: &PoolUser) {
         for name in [&user.username, &user.sub] {
-            self.names.insert(self.as_compared(name).into_owned(), ordinal);
+            self.names.insert(self.folded(name).into_owned(), ordinal);
         }
         let accepted: Vec<_> = user.aliases().filter(|(attribute, _)| self.accepts(attribute)).collect();
         for (_, alias) in accepted {
-            self.aliases.insert(self.as_compared(alias).into_owned(), ordinal);
+            self.aliases.insert(self.folded(alias).into_owned(), ordinal);
         }
     }
 
-    fn unindex(&mut self, ordinal: u64, user: &User) {
+    fn unindex(&mut self, ordinal: u64, user: &PoolUser) {
         for name in [&user.username, &user.sub] {
-            self.names.remove(&*self.as_compared(name));
+            self.names.remove(&*self.folded(name));
         }
         for (_, alias) in user.aliases() {
-            let alias = self.as_compared(alias).into_owned();
-            // An alias goes to whoever took it last.
+            let alias = self.folded(alias).into_owned();
+            // The user that took the alias last keeps it.
             if self.aliases.get(&alias) == Some(&ordinal) {
                 self.aliases.remove(&alias);
             }
@@ -178,10 +184,10 @@ impl Pool {
 
 /// A user of a pool.
 #[derive(Clone, Debug)]
-pub struct User {
+pub struct PoolUser {
     /// `Username`.
     pub username: String,
-    /// A UUID that no other user ever has.
+    /// A UUID, unique to this user.
     pub sub: String,
     /// `Enabled`.
     pub enabled: bool,
@@ -191,18 +197,18 @@ pub struct User {
     pub created: UnixMillis,
     /// `UserLastModifiedDate`.
     pub last_modified: UnixMillis,
-    /// When listings begin to show the user; they are only eventually consistent.
+    /// The time from which listings show the user. Listings are eventually consistent.
     pub listed_from: UnixMillis,
     attributes: Vec<(String, String)>,
-    /// Oldest first: events arrive at the cheap end.
-    pub(super) events: Vec<StoredEvent>,
+    /// Oldest first: most events are appended.
+    pub(super) events: Vec<HistoryEvent>,
 }
 
-impl User {
-    /// Attributes that are names to sign in with.
+impl PoolUser {
+    /// Attributes that can be aliases.
     const ALIASES: [&str; 3] = ["email", "phone_number", "preferred_username"];
 
-    /// Those of them that are verified.
+    /// The aliases that must be verified.
     const ADDRESSES: [&str; 2] = ["email", "phone_number"];
 
     pub(crate) fn new(username: &str, sub: &str, now: UnixMillis) -> Self {
@@ -228,8 +234,8 @@ impl User {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Sets an attribute, such as `email`. An address is verified unless `email_verified` or `phone_number_verified` says
-    /// otherwise.
+    /// Sets an attribute, such as `email`. An address counts as verified unless `email_verified` or
+    /// `phone_number_verified` has another value than `true`.
     pub fn set_attribute(&mut self, name: &str, value: &str) {
         self.attributes.retain(|(known, _)| known != name);
         self.attributes.push((name.to_owned(), value.to_owned()));
@@ -249,42 +255,23 @@ impl User {
         std::iter::once(("sub", self.sub.as_str())).chain(others)
     }
 
-    pub(crate) fn events_oldest_first(&self) -> &[StoredEvent] {
+    pub(crate) fn events_oldest_first(&self) -> &[HistoryEvent] {
         &self.events
     }
 
-    /// The attributes that a pool may accept for sign-in, with their values: addresses only where they are verified.
+    /// The possible aliases with their values. Addresses are included only if verified.
     fn aliases(&self) -> impl Iterator<Item = (&'static str, &str)> {
         let verified = Self::ALIASES.into_iter().filter(|name| self.is_verified(name));
         verified.filter_map(|name| Some((name, self.attribute(name)?)))
     }
 
-    pub(super) fn insert(&mut self, event: StoredEvent) {
+    pub(super) fn insert(&mut self, event: HistoryEvent) {
         let at = self.events.partition_point(|known| known.time <= event.time);
         self.events.insert(at, event);
     }
 
     pub(super) fn find(&self, event_id: &str) -> Option<usize> {
-        // The wanted event is nearly always a recent one.
+        // Most searches are for a recent event.
         self.events.iter().rposition(|event| event.key == event_id)
-    }
-}
-
-/// An event as it lies in a history.
-#[derive(Clone, Debug)]
-pub(crate) struct StoredEvent {
-    /// Its EventId, or a word of the simulation's own for an event without one.
-    pub(crate) key: String,
-    /// Its place in the order: CreationDate, or its arrival for an event without one.
-    pub(crate) time: UnixMillis,
-    pub(crate) visible_at: UnixMillis,
-    /// What goes over the wire.
-    pub(crate) json: String,
-}
-
-impl StoredEvent {
-    /// The event that its JSON tells.
-    pub(crate) fn read(&self) -> AuthEvent {
-        serde_json::from_str(&self.json).map_or_else(|_| AuthEvent::default(), |value| wire::read_event(&value))
     }
 }
