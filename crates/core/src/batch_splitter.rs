@@ -30,6 +30,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::answer::Answer;
+use crate::backoff::{Backoff, with_jitter};
 use crate::entry::OutboxId;
 
 /// The first wait after a passing failure; it doubles.
@@ -48,16 +49,16 @@ pub const SET_ASIDE_MAX: usize = 100;
 /// Bytes of a record from which on it may itself be too large. Receivers take messages of 1 MiB (nginx) to 4 MiB (gRPC).
 pub const RECORD_LARGE_BYTES: usize = 1024 * 1024;
 
-/// How often in a row it failed, and what wait follows.
+/// The waits after failures in a row. A failure of another pace begins with the first wait of its own.
 #[derive(Debug, Default)]
-pub struct Backoff {
-    failures: Option<(Pace, u32)>,
+pub struct SendBackoff {
+    latest: Option<(Pace, Backoff)>,
 }
 
 /// What a receiver's answers so far say about the receiver itself. Lives as long as the delivery task.
 #[derive(Debug, Default)]
 pub struct Standing {
-    backoff: Backoff,
+    backoff: SendBackoff,
     /// Exports of which it took something.
     accepted: u64,
     /// Records that it refused alone.
@@ -135,25 +136,30 @@ pub struct BatchSplitter {
     parts: Vec<Range<usize>>,
 }
 
-impl Backoff {
-    /// The wait after one more failure, not before `after` if the receiver named a time; `jitter` is from 0 to 1.
+impl Pace {
+    fn backoff(self) -> Backoff {
+        match self {
+            Self::Passing => Backoff::doubling(RETRY_FIRST, RETRY_MAX),
+            Self::Lasting => Backoff::doubling(REFUSED_FIRST, REFUSED_MAX),
+        }
+    }
+}
+
+impl SendBackoff {
+    /// Counts a failure, and returns the wait. It is not before `after` if the receiver named a time. `jitter` is from 0 to 1.
     pub fn failed(&mut self, pace: Pace, after: Option<Duration>, jitter: f64) -> Wait {
         // "In no time" (a date that is past, a RetryInfo of 0) names none: the own back-off spares the receiver.
         let after = after.filter(|after| !after.is_zero());
-        let failures = match self.failures {
-            Some((before, failures)) if before == pace => failures.saturating_add(1),
-            _ => 0,
+        let mut backoff = match self.latest {
+            Some((latest, backoff)) if latest == pace => backoff,
+            _ => pace.backoff(),
         };
-        self.failures = Some((pace, failures));
-        let (first, max) = match pace {
-            Pace::Passing => (RETRY_FIRST, RETRY_MAX),
-            Pace::Lasting => (REFUSED_FIRST, REFUSED_MAX),
-        };
-        let jitter = jitter.clamp(0.0, 1.0);
+        let own = backoff.failed();
+        self.latest = Some((pace, backoff));
         let delay = match after {
             // Never before the time that was named, and spread a little after it.
-            Some(after) => after.clamp(RETRY_FIRST, AFTER_MAX).mul_f64(1.0 + jitter / 10.0),
-            None => first.saturating_mul(2_u32.saturating_pow(failures)).min(max).mul_f64(0.5 + jitter / 2.0),
+            Some(after) => after.clamp(RETRY_FIRST, AFTER_MAX).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0),
+            None => with_jitter(own, jitter),
         };
         Wait { delay, pace, asked: after.is_some() }
     }
@@ -183,7 +189,7 @@ impl Standing {
 
     /// The wait before records that were set aside are tried again, without evidence; `jitter` is from 0 to 1.
     pub fn again(jitter: f64) -> Duration {
-        REFUSED_MAX.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+        with_jitter(REFUSED_MAX, jitter)
     }
 
     /// Whether the receiver took another record since the refusal.
@@ -192,7 +198,7 @@ impl Standing {
     }
 
     fn accepted(&mut self, parcels: &[Parcel], rejected: u64) {
-        self.backoff = Backoff::default();
+        self.backoff = SendBackoff::default();
         // A receiver that has rejected all of it has taken no record.
         if rejected < parcels.len() as u64 {
             self.accepted += 1;
@@ -273,14 +279,14 @@ impl BatchSplitter {
         };
         let is_alone = part.len() == 1;
         if is_alone && standing.refused_alone(self.parcels[part.start].id, suspicion) {
-            standing.backoff = Backoff::default();
+            standing.backoff = SendBackoff::default();
             return self.settled(Fate::Quarantined { reason: reason.to_owned() });
         }
         if standing.lost_credit() {
             let wait = standing.backoff.failed(Pace::Lasting, None, jitter);
             return Step { fate: Some((self.pass_over(part), Fate::Held)), wait: Some(wait) };
         }
-        standing.backoff = Backoff::default();
+        standing.backoff = SendBackoff::default();
         if is_alone {
             return self.settled(Fate::SetAside);
         }
@@ -383,7 +389,7 @@ mod tests {
 
     #[test]
     fn jitter_halves_the_wait_at_most() {
-        let wait = Backoff::default().failed(Pace::Passing, None, 0.0);
+        let wait = SendBackoff::default().failed(Pace::Passing, None, 0.0);
         assert_eq!(wait.delay, Duration::from_millis(500));
     }
 
@@ -391,7 +397,7 @@ mod tests {
     fn a_named_time_is_honoured_within_reason_and_never_undercut() {
         for (after, least, most) in [(7, 7.0, 7.7), (300, 300.0, 330.0), (999_999, 3600.0, 3960.0)] {
             for jitter in [0.0, 0.5, 1.0] {
-                let wait = Backoff::default().failed(Pace::Passing, Some(Duration::from_secs(after)), jitter);
+                let wait = SendBackoff::default().failed(Pace::Passing, Some(Duration::from_secs(after)), jitter);
                 let delay = wait.delay.as_secs_f64();
                 assert!((least..=most).contains(&delay), "{after} {jitter}: {delay}");
                 assert!(wait.asked);
@@ -402,7 +408,7 @@ mod tests {
     #[test]
     fn a_time_that_is_now_or_past_names_none() {
         assert_eq!(waits(&vec![retry(Some(0)); 4]), [1.0, 2.0, 4.0, 8.0]);
-        assert!(!Backoff::default().failed(Pace::Passing, Some(Duration::ZERO), 0.5).asked);
+        assert!(!SendBackoff::default().failed(Pace::Passing, Some(Duration::ZERO), 0.5).asked);
     }
 
     #[test]
