@@ -231,7 +231,12 @@ mod otlp {
     fn request() -> ExportLogsServiceRequest {
         let runtime = runtime();
         let collector = runtime.block_on(Collector::start());
-        let mut sink = OtlpSink::connect(&OtlpConfig::new(collector.endpoint()), "parts").unwrap();
+        let mut sink = OtlpSink::connect(
+            &OtlpConfig::new(collector.endpoint()),
+            "parts",
+            &cognito_auth_exporter::lifecycle::Clock::system(),
+        )
+        .unwrap();
         assert!(matches!(runtime.block_on(sink.deliver(&entries(BATCH))), Answer::Accepted { rejected: 0, .. }));
         ExportLogsServiceRequest::decode(&*collector.last()).unwrap()
     }
@@ -268,7 +273,12 @@ mod otlp {
     fn deliver(bencher: Bencher<'_, '_>) {
         let runtime = runtime();
         let collector = runtime.block_on(Collector::start());
-        let mut sink = OtlpSink::connect(&OtlpConfig::new(collector.endpoint()), "parts").unwrap();
+        let mut sink = OtlpSink::connect(
+            &OtlpConfig::new(collector.endpoint()),
+            "parts",
+            &cognito_auth_exporter::lifecycle::Clock::system(),
+        )
+        .unwrap();
         let entries = entries(BATCH);
         bencher.bench_local(|| runtime.block_on(sink.deliver(&entries)));
     }

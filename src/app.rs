@@ -113,7 +113,8 @@ impl App {
     /// A receiver's settings cannot be used.
     pub async fn run(self, next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
         let Self { config, clock, lifecycle, metrics, status, http, web, ledger, clients, pools, reloads } = self;
-        let receiver = config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id())).transpose()?;
+        let receiver =
+            config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id(), &clock)).transpose()?;
         let timestamp = config.otlp.as_ref().map_or(TimestampSource::Event, |otlp| otlp.timestamp);
         let printer = config.stdout_enabled.then(|| StdoutSink::new(timestamp));
         let queue = receiver.is_some() || printer.is_some();

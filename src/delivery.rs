@@ -1,17 +1,22 @@
-//! Takes entries from the outbox to the sinks, and settles what became of them.
+//! Delivers entries from the outbox to the sinks, and removes settled entries from the outbox.
 //!
-//! A loop of four steps: *collect* a batch, *print* it (standard output), *export* it (OTLP), *settle*. An entry leaves the
-//! outbox when every configured sink has taken it, or the receiver has refused it and takes others, or it cannot be read: the
-//! latter two are quarantined. Nothing is dropped by age or number: while a receiver is down the loop waits, and the outbox's
-//! own limit is the ledger's matter.
+//! The loop has four steps: *collect* a batch, *print* it (standard output), *export* it (OTLP), *settle* it. An entry
+//! leaves the outbox in one of three cases:
+//! - Every configured sink has accepted it.
+//! - The receiver refuses it and accepts others. It goes to the quarantine.
+//! - It cannot be read. It goes to the quarantine.
 //!
-//! What is refused without evidence against it is passed over, stays in the outbox, and is offered again in a *second look*: as
-//! soon as the receiver takes something, and otherwise twice a minute at most. New entries do not wait for that.
+//! No entry is dropped by age or number. While a receiver is down the loop waits, and the ledger limits the outbox.
 //!
-//! What an answer leads to is decided in [`batch_splitter`](cognito_auth_core::batch_splitter), without I/O; this file asks, awaits and tells.
+//! A record that is refused without evidence against it stays in the outbox and is passed over. A *second look* offers
+//! it again: as soon as the receiver accepts something, and otherwise at most twice a minute. New entries do not wait
+//! for that.
 //!
-//! Repeats: a crash between a sink's answer and the settlement's write repeats at most the batch in flight. In a process
-//! that lives on, nothing is printed twice, however often its export fails.
+//! [`batch_splitter`](cognito_auth_core::batch_splitter) decides without I/O what follows from an answer. This file
+//! sends, waits, settles and logs.
+//!
+//! A crash between a sink's answer and the settlement's write repeats at most the batch in flight. While the process
+//! runs, no entry is printed twice, however often its export fails.
 
 use std::time::Duration;
 
@@ -30,26 +35,26 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-use cognito_auth_core::batch_splitter::{Backoff, BatchSplitter, FailureKind, Fate, Parcel, ReceiverStanding, Wait};
+use cognito_auth_core::batch_splitter::{BatchSplitter, Fate, FailureKind, Parcel, SendBackoff, ReceiverStanding, Wait};
 use fault::FaultLog;
-pub use outbox::{DeliveryObserver, Outbox, RequestOutcome, Settlement, Unreadable, Waiting};
+pub use outbox::{DeliveryObserver, Outbox, OutboxEntry, RequestOutcome, Settlement, Unreadable};
 
-/// Most bytes of one export before compression. Receivers' usual limit for a message is 4 MiB.
+/// The most bytes of one export before compression. Receivers' usual limit for a message is 4 MiB.
 pub const BATCH_BYTES_MAX: usize = 3 * 1024 * 1024;
 
-/// How often an idle delivery task says that it has nothing to do, so that "no progress" can be told from "no work".
+/// The interval at which an idle delivery task reports progress, so that "no progress" differs from "no work".
 const IDLE_REPORT: Duration = Duration::from_secs(10);
 
-/// The most entries and the longest wait of a batch.
+/// The limits of a batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BatchLimits {
-    /// Records, at least 1.
+    /// The most records, at least 1.
     pub records: usize,
-    /// How long a batch that is not full waits for more.
+    /// The longest wait of a batch that is not full.
     pub delay: Duration,
 }
 
-/// The delivery task: one outbox, up to two sinks.
+/// The delivery task: one outbox and up to two sinks.
 #[derive(Debug)]
 pub struct Delivery<O, P, S, R> {
     outbox: O,
@@ -60,33 +65,33 @@ pub struct Delivery<O, P, S, R> {
     standing: ReceiverStanding,
     /// The last entry that was printed.
     printed: Option<OutboxId>,
-    /// The entries of the last batch: a receiver's text may be about one of them.
+    /// The entries of the last batch. A receiver's text may quote one of them.
     before: Vec<Entry>,
-    /// The last entry that was offered to the receiver: what waits in the outbox up to it was passed over.
+    /// The last entry that was offered to the receiver. Entries in the outbox up to it were passed over.
     offered: Option<OutboxId>,
-    /// Whether entries were passed over that say nothing about themselves: the receiver had no credit.
+    /// Whether entries were passed over because the receiver had lost its credit.
     held: bool,
-    /// What the receiver said of the last record that it refused alone, and what to do about it.
+    /// The receiver's message about the last record that it refused alone, and the remedy.
     refusal: (String, Option<&'static str>),
-    /// When what was set aside is offered again without evidence.
+    /// The time at which records that were set aside are offered again without evidence.
     again: Option<Instant>,
     second_look: Option<SecondLook>,
     /// Bytes of the smallest export that the receiver found too large.
     too_large_bytes: Option<usize>,
-    stops: Stops,
-    faults: Faults,
+    stops: DeliveryStops,
+    faults: DeliveryFaults,
 }
 
 #[derive(Debug)]
-struct Stops {
-    /// End when the outbox is empty.
+struct DeliveryStops {
+    /// Tells the task to end when the outbox is empty.
     drain: CancellationToken,
-    /// End now.
+    /// Tells the task to end at once.
     halt: CancellationToken,
 }
 
 #[derive(Debug)]
-struct Faults {
+struct DeliveryFaults {
     outbox: FaultLog,
     printer: FaultLog,
     receiver: FaultLog,
@@ -95,28 +100,28 @@ struct Faults {
     set_aside: FaultLog,
 }
 
-/// A pass through what was passed over.
+/// A pass through the entries that were passed over.
 #[derive(Clone, Copy, Debug)]
 struct SecondLook {
-    /// The last entry that it has offered again.
+    /// The last entry that was offered again.
     read_to: Option<OutboxId>,
-    /// Whether it takes what there is no evidence against, too.
+    /// Whether it offers entries without evidence against them, too.
     all: bool,
 }
 
-/// The delivery task was told to end, or what it waits for cannot come before the end.
+/// The task was told to end, or waits for something that cannot happen before the end.
 #[derive(Debug)]
 struct Stopped;
 
-/// Entries on their way. What has a fate is in the settlement.
+/// A batch in delivery. Entries with a known fate are in the settlement.
 #[derive(Debug, Default)]
 struct Batch {
-    /// The last id that was looked at.
+    /// The last id that was read.
     read_to: Option<OutboxId>,
     ids: Vec<OutboxId>,
     sizes: Vec<usize>,
     entries: Vec<Entry>,
-    /// Those between them that are damaged, with the reason.
+    /// The damaged entries, with the reason.
     unreadable: Vec<(OutboxId, String)>,
     bytes: usize,
     full: bool,
@@ -140,7 +145,8 @@ where
     S: Sink,
     R: DeliveryObserver,
 {
-    /// A delivery task from `outbox` to a printer and a receiver. With neither, entries would wait for ever: run none.
+    /// Makes a delivery task from `outbox` to a printer and a receiver. At least one sink is required: without any,
+    /// entries would wait for ever.
     pub fn new(outbox: O, printer: Option<P>, receiver: Option<S>, report: R, limits: BatchLimits) -> Self {
         Self {
             outbox,
@@ -157,9 +163,12 @@ where
             again: None,
             second_look: None,
             too_large_bytes: None,
-            stops: Stops { drain: CancellationToken::new(), halt: CancellationToken::new() },
-            faults: Faults {
-                outbox: FaultLog::new("the outbox fails", "the outbox works again"),
+            stops: DeliveryStops { drain: CancellationToken::new(), halt: CancellationToken::new() },
+            faults: DeliveryFaults {
+                outbox: FaultLog::new(
+                    "the outbox cannot be read or written",
+                    "the outbox can be read and written again",
+                ),
                 printer: FaultLog::new("standard output takes no records", "standard output takes records again"),
                 receiver: FaultLog::new("the OTLP receiver takes no records", "the OTLP receiver takes records again"),
                 rejections: FaultLog::new(
@@ -167,28 +176,30 @@ where
                     "the OTLP receiver takes records without reservations again",
                 ),
                 sizes: FaultLog::new(
-                    "the OTLP receiver finds exports too large; they are split, and a lower otlp.batch_size would save that",
+                    "the OTLP receiver finds exports too large; they are split, and a lower otlp.batch_size would avoid \
+                     that",
                     "the OTLP receiver takes exports of that size again",
                 ),
                 set_aside: FaultLog::new(
-                    "the OTLP receiver refuses records each alone; they wait in the outbox and go to the quarantine only once it has \
-                     taken another one",
-                    "no record waits that the OTLP receiver has refused",
+                    "the OTLP receiver refuses single records; they wait in the outbox and go to the quarantine once it \
+                     has accepted another record",
+                    "no refused record waits for the OTLP receiver any more",
                 ),
             },
         }
     }
 
-    /// Delivers until told to end. From `drain` on it delivers what is in the outbox, without waiting for more or for what
-    /// a person must cure, and ends; at `halt` it ends at once. What is not settled then is delivered after the next start.
+    /// Delivers until told to end. After `drain` it delivers the rest of the outbox and ends. Then it waits neither for
+    /// more entries nor for a fault that a person must fix. After `halt` it ends at once. Entries that are not settled
+    /// then are delivered after the next start.
     pub async fn run(mut self, drain: CancellationToken, halt: CancellationToken) {
-        self.stops = Stops { drain, halt };
+        self.stops = DeliveryStops { drain, halt };
         let mut changes = self.outbox.changes();
         while let Ok(mut batch) = self.collect(&mut changes).await {
             failpoint::reached(Step::BatchCollected);
-            let carried = self.carry(&mut batch, &mut changes).await;
+            let delivered = self.deliver(&mut batch, &mut changes).await;
             let settled = self.settle(&mut batch).await;
-            if carried.and(settled).is_err() {
+            if delivered.and(settled).is_err() {
                 return;
             }
             match &mut self.second_look {
@@ -199,7 +210,8 @@ where
         }
     }
 
-    /// Waits for a batch: full, or past its delay. In a drain, whatever is there; nothing ends it.
+    /// Waits for a batch that is full or past its delay. In a drain it returns the entries that are there; with none,
+    /// it ends.
     async fn collect(&mut self, changes: &mut watch::Receiver<u64>) -> Result<Batch, Stopped> {
         let mut batch = Batch::default();
         let mut due = None;
@@ -215,7 +227,7 @@ where
                     batch = Batch::default();
                     continue;
                 }
-                // While the receiver has no credit every refusal waits, so that this does not turn idly.
+                // While the receiver has no credit every refusal waits, so this is not a busy loop.
                 if self.held || self.is_second_look_due() {
                     self.begin_second_look(true);
                     continue;
@@ -238,11 +250,12 @@ where
         }
     }
 
+    /// Returns whether records that were set aside are due without evidence.
     fn is_second_look_due(&self) -> bool {
         self.again.is_some_and(|again| Instant::now() >= again)
     }
 
-    /// Begins a second look, at all that was passed over or at what is worth a try.
+    /// Begins a second look at all entries that were passed over, or at those that are worth a try.
     fn begin_second_look(&mut self, all: bool) {
         self.second_look = Some(SecondLook { read_to: None, all });
         if all {
@@ -251,10 +264,10 @@ where
         self.held = false;
     }
 
-    /// Begins a second look if there is a reason for one, and tells of what waits without.
+    /// Begins a second look if there is a reason for one. Otherwise logs whether refused records wait.
     fn look_again(&mut self) {
         let has_credit = !self.standing.lost_credit();
-        // Without credit every refusal waits, so what was never offered goes first: one that is taken gives credit back.
+        // Without credit every refusal waits, so new entries go first. One that is accepted restores the credit.
         let is_due = has_credit && self.is_second_look_due();
         let is_cured = self.held && has_credit;
         if self.second_look.is_none() && (is_due || is_cured || self.standing.has_evidence()) {
@@ -267,19 +280,20 @@ where
             self.faults.set_aside.succeeded();
         } else if !self.standing.lost_credit() {
             let (message, remedy) = &self.refusal;
-            self.faults.set_aside.failed_unless(FailureKind::Lasting, message, *remedy);
+            self.faults.set_aside.failed_with_remedy(FailureKind::Lasting, message, *remedy);
         }
     }
 
-    /// Adds what the outbox holds beyond the batch, up to the limits.
+    /// Adds entries of the outbox to the batch, up to the limits.
     async fn top_up(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
         while !batch.full && self.read_more(batch).await? {}
         Ok(())
     }
 
-    /// The same of one reading. Answers whether another one may find more at once: all of this one was left out.
+    /// Adds the entries of one reading. Returns whether another reading may find more at once, because some were left
+    /// out.
     async fn read_more(&mut self, batch: &mut Batch) -> Result<bool, Stopped> {
-        let mut failures = Backoff::default();
+        let mut failures = SendBackoff::default();
         let more = loop {
             let after = batch.read_to.or(self.second_look.map_or(self.offered, |look| look.read_to));
             match self.outbox.read(after, self.limits.records - batch.len()) {
@@ -292,7 +306,7 @@ where
         for (id, entry) in more {
             if let Some(look) = self.second_look {
                 if Some(id) > self.offered {
-                    // It goes at once.
+                    // The batch goes at once.
                     batch.full = !batch.is_empty();
                     return Ok(false);
                 }
@@ -315,7 +329,7 @@ where
                 (None, Some(printer)) => printer.size_of(&entry),
                 (None, None) => 0,
             };
-            // One that is larger than a batch may be goes alone.
+            // An entry above the limit of a batch is sent alone.
             if !batch.ids.is_empty() && batch.bytes + size > BATCH_BYTES_MAX {
                 batch.full = true;
                 break;
@@ -328,26 +342,30 @@ where
         }
         batch.full |= batch.len() >= self.limits.records || batch.bytes >= BATCH_BYTES_MAX;
         if !left_out {
-            // A second look waits for nothing more.
+            // A second look does not wait for more entries.
             batch.full |= self.second_look.is_some() && !batch.is_empty();
         }
         Ok(left_out)
     }
 
-    /// Takes a batch to every sink, and what is damaged to the quarantine.
-    async fn carry(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
+    /// Sends a batch to every sink, and its damaged entries to the quarantine.
+    async fn deliver(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
         self.print(batch).await?;
         if self.receiver.is_none() {
             batch.settlement.delivered.append(&mut batch.ids);
         } else {
             self.export(batch, changes).await?;
         }
-        // Last, because it may have to wait for room.
-        self.put_aside(batch, changes).await
+        // Last, because it may have to wait for room in the quarantine.
+        self.quarantine_unreadable(batch, changes).await
     }
 
-    /// Gives up what cannot be read, so that it does not lie in the way for ever.
-    async fn put_aside(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
+    /// Moves unreadable entries to the quarantine, so that they do not block the outbox for ever.
+    async fn quarantine_unreadable(
+        &mut self,
+        batch: &mut Batch,
+        changes: &mut watch::Receiver<u64>,
+    ) -> Result<(), Stopped> {
         let Some((_, reason)) = batch.unreadable.first() else { return Ok(()) };
         tracing::error!(
             records = batch.unreadable.len(),
@@ -359,7 +377,8 @@ where
         Ok(())
     }
 
-    /// Prints what of the batch was not printed before. A printer has no opinion of records: any failure is its own.
+    /// Prints the entries of the batch that were not printed before. A failure never concerns the records, only the
+    /// printer.
     async fn print(&mut self, batch: &Batch) -> Result<(), Stopped> {
         let Some(printer) = &mut self.printer else {
             return Ok(());
@@ -367,7 +386,7 @@ where
         let printed = self.printed;
         let from = batch.ids.partition_point(|id| Some(*id) <= printed);
         let fresh = &batch.entries[from..];
-        let mut failures = Backoff::default();
+        let mut failures = SendBackoff::default();
         while !fresh.is_empty() {
             let answer = unless(&self.stops.halt, printer.deliver(fresh)).await?;
             let (message, pace) = match answer {
@@ -387,25 +406,25 @@ where
         Ok(())
     }
 
-    /// Exports a batch until every entry's fate is known. What is known so far is settled before every wait.
+    /// Exports a batch until every entry's fate is known. Entries with a known fate are settled before every wait.
     async fn export(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
         let parcels = batch.ids.iter().zip(&batch.sizes).map(|(id, bytes)| Parcel { id: *id, bytes: *bytes });
         let mut splitter = BatchSplitter::of(parcels.collect());
         while let (Some(part), Some(receiver)) = (splitter.part(), &mut self.receiver) {
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
             failpoint::reached(Step::BatchAnswered);
-            // Before anything is withheld of what it follows from.
+            // The remedy depends on texts that the redaction may remove.
             let remedy = answer.remedy();
-            // Of all that is under way: an answer may speak of what was sent before this part.
+            // An answer may quote entries that were sent before this part.
             let answer = answer.redacted(batch.entries.iter().chain(&self.before));
             let step = splitter.answered(&answer, &mut self.standing, fastrand::f64());
-            self.tell(&answer, remedy, &batch.entries[part]);
+            self.report_answer(&answer, remedy, &batch.entries[part]);
             match step.fate {
                 Some((part, Fate::Delivered)) => {
                     batch.settlement.delivered.extend_from_slice(&batch.ids[part]);
                 }
                 Some((part, Fate::Quarantined { reason })) => {
-                    // There is evidence that it takes others, so it is not the receiver that fails.
+                    // The receiver has accepted other records, so the fault is the record's.
                     self.faults.receiver.succeeded();
                     self.await_quarantine(batch, changes).await?;
                     let refused = batch.ids[part].iter().map(|id| (*id, reason.clone()));
@@ -425,12 +444,12 @@ where
         Ok(())
     }
 
-    /// Reports an answer, and logs what is new about it.
-    fn tell(&mut self, answer: &Answer, remedy: Option<&'static str>, sent: &[Entry]) {
+    /// Reports an answer, and logs changes of the receiver's faults.
+    fn report_answer(&mut self, answer: &Answer, remedy: Option<&'static str>, sent: &[Entry]) {
         let bytes = || sent.iter().map(|entry| self.receiver.as_ref().map_or(0, |it| it.size_of(entry))).sum::<usize>();
         let outcome = match answer {
             Answer::Accepted { rejected, message } => {
-                // Twice, because the sum of its records' sizes may be half as much again as an export's.
+                // Twice, because the sum of the records' sizes may exceed the export's size by half.
                 if self.too_large_bytes.is_some_and(|least| bytes() >= 2 * least) {
                     self.too_large_bytes = None;
                     self.faults.sizes.succeeded();
@@ -441,7 +460,8 @@ where
                 self.faults.receiver.succeeded();
                 match message.as_deref() {
                     reason if rejected > 0 => {
-                        let what = format!("it rejects some for good: {}", reason.unwrap_or("no reason given"));
+                        let what =
+                            format!("it rejects some records permanently: {}", reason.unwrap_or("no reason given"));
                         self.faults.rejections.failed(FailureKind::Lasting, &what);
                     }
                     Some(warning) => self.faults.rejections.failed(FailureKind::Passing, warning),
@@ -451,12 +471,12 @@ where
             }
             Answer::Retry { message, .. } => {
                 self.report.failed(message);
-                self.faults.receiver.failed_unless(FailureKind::Passing, message, remedy);
+                self.faults.receiver.failed_with_remedy(FailureKind::Passing, message, remedy);
                 RequestOutcome::Retry
             }
             Answer::Refused { message } => {
                 self.report.failed(message);
-                self.faults.receiver.failed_unless(FailureKind::Lasting, message, remedy);
+                self.faults.receiver.failed_with_remedy(FailureKind::Lasting, message, remedy);
                 RequestOutcome::Refused
             }
             Answer::TooLarge { message } | Answer::Invalid { message } => {
@@ -470,8 +490,8 @@ where
                     self.refusal = (message.clone(), remedy);
                 }
                 if self.standing.lost_credit() {
-                    let what = format!("it refuses each one, so none is quarantined: {message}");
-                    self.faults.receiver.failed_unless(FailureKind::Lasting, &what, remedy);
+                    let what = format!("it refuses every record, so none is quarantined: {message}");
+                    self.faults.receiver.failed_with_remedy(FailureKind::Lasting, &what, remedy);
                 }
                 RequestOutcome::Refused
             }
@@ -479,8 +499,8 @@ where
         self.report.request(outcome);
     }
 
-    /// Waits until the quarantine has room for one more. What is about to go there counts when it is written, so a batch
-    /// may pass the limit.
+    /// Waits until the quarantine has room for one more record. Records count when they are written, so one batch may
+    /// exceed the limit.
     async fn await_quarantine(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
         if !self.outbox.quarantine_full() {
             return Ok(());
@@ -503,9 +523,9 @@ where
         Ok(())
     }
 
-    /// Writes what has become of entries, until it is written or the delivery task must end.
+    /// Writes the settlement. Repeats the write until it succeeds or the task must end.
     async fn settle(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
-        let mut failures = Backoff::default();
+        let mut failures = SendBackoff::default();
         while !batch.settlement.is_empty() {
             match self.outbox.settle(batch.settlement.clone()).await {
                 Ok(()) => {
@@ -516,7 +536,8 @@ where
                         tracing::warn!(
                             records = quarantined,
                             reason,
-                            "records are in quarantine; `cognito-auth-exporter quarantine list` shows them once this process is stopped"
+                            "records are in quarantine; `cognito-auth-exporter quarantine list` shows them once this \
+                             process is stopped"
                         );
                         self.report.quarantined(quarantined);
                     }
@@ -530,18 +551,18 @@ where
         Ok(())
     }
 
-    async fn outbox_failed(&mut self, error: &O::Error, failures: &mut Backoff) -> Result<(), Stopped> {
+    async fn outbox_failed(&mut self, error: &O::Error, failures: &mut SendBackoff) -> Result<(), Stopped> {
         self.faults.outbox.failed(FailureKind::Passing, &error.to_string());
         let wait = failures.failed(FailureKind::Passing, None, fastrand::f64());
         self.stops.pause(wait).await
     }
 }
 
-impl Stops {
+impl DeliveryStops {
     /// Waits for a change of the outbox, the time `until`, or the beginning of the drain.
     async fn await_change(&self, changes: &mut watch::Receiver<u64>, until: Instant) -> Result<(), Stopped> {
         let changed = async {
-            // An outbox that tells of no changes any more is looked at by the clock.
+            // If the outbox reports no changes any more, only the time counts.
             if changes.changed().await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -556,7 +577,8 @@ impl Stops {
         unless(&self.halt, waited).await
     }
 
-    /// Waits after a failure. A drain cuts short what the receiver did not ask for, and does not wait for a person.
+    /// Waits after a failure. A drain shortens a wait that the receiver did not ask for, and does not wait for a
+    /// person.
     async fn pause(&self, wait: Wait) -> Result<(), Stopped> {
         let draining = self.drain.is_cancelled();
         if draining && wait.failure == FailureKind::Lasting {
@@ -578,7 +600,7 @@ impl Stops {
     }
 }
 
-/// Does `work` unless `halt` comes first.
+/// Runs `work` to its end, unless `halt` comes first.
 async fn unless<T>(halt: &CancellationToken, work: impl Future<Output = T>) -> Result<T, Stopped> {
     tokio::select! {
         biased;

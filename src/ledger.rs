@@ -55,7 +55,7 @@ pub use self::transfer::Import;
 use self::writer::{Access, BATCH_PLACES_MAX, Reply, Request, Shared, TimeOfDay, WAITING_MAX, Writer};
 use self::writer_state::{WriteRequest, WriterState};
 use crate::config::StateConfig;
-use crate::delivery::{Outbox, Settlement, Unreadable, Waiting};
+use crate::delivery::{Outbox, OutboxEntry, Settlement, Unreadable};
 
 /// The durable state. A cheap handle; one process at a time has it open.
 #[derive(Clone)]
@@ -826,10 +826,10 @@ impl Iterator for Usernames {
 impl Outbox for Ledger {
     type Error = LedgerError;
 
-    fn read(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<Waiting>, LedgerError> {
+    fn read(&self, after: Option<OutboxId>, limit: usize) -> Result<Vec<OutboxEntry>, LedgerError> {
         let first = after.map_or(0, |after| after.0.saturating_add(1));
         let end = self.0.shared.published.borrow().end;
-        let mut entries: Vec<Waiting> = Vec::new();
+        let mut entries: Vec<OutboxEntry> = Vec::new();
         for (id, value) in self.numbered(keys::outbox_between(first, end), limit)? {
             let mut entry = StoredEntry::examine(&value)?.map(Entry::from);
             // Most neighbours are of one pool.
@@ -1084,7 +1084,7 @@ mod tests {
         let waiting = ledger.read(None, 100).unwrap();
         let (sound, unreadable): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(id, _)| id.0 % 2 == 0);
         assert!(sound.iter().all(|(_, entry)| *entry == Ok(known_entry())));
-        let aside = |(id, entry): &Waiting| (*id, entry.clone().unwrap_err().to_string());
+        let aside = |(id, entry): &OutboxEntry| (*id, entry.clone().unwrap_err().to_string());
         let quarantined: Vec<_> = unreadable.iter().map(aside).collect();
         assert_eq!((sound.len(), quarantined.len()), (damaged.len() + 1, damaged.len()));
         // The first is damaged from here on, and nothing stands still.

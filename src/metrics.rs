@@ -1,11 +1,13 @@
-//! Every metric, declared once, and the verbs by which the stages report what happened.
+//! Declares every metric once, and has the methods by which the stages report their work.
 //!
-//! The rule for what is shown: a counter exists at 0 from the start, so that its first increase can be seen; a gauge is
-//! absent until it is known. The durable `cognito_auth_*` totals are the ledger's: [`Metrics::totals`] is told their absolute
-//! values when they are durable, and takes the larger of shown and told, so that nothing here counts on its own account, and
-//! nothing falls, in whatever order it is told.
+//! A counter exists at 0 from the start, so that its first increase is visible. A gauge is absent until its value is
+//! known.
 //!
-//! A verb about a pool that is not shown (it has just left the configuration) does nothing.
+//! The ledger owns the durable `cognito_auth_*` totals. [`Metrics::totals`] receives their absolute values after they
+//! are on disk, and keeps the larger of the present and the new value. So nothing is counted twice, and no counter
+//! falls, in whatever order the reports come.
+//!
+//! A report about a pool that is not shown (it has just left the configuration) does nothing.
 
 mod calls;
 mod exporter;
@@ -18,6 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use cognito_auth_core::call::{CallOutcome, Operation};
 use cognito_auth_core::counters::Series;
 use cognito_auth_core::entry::PoolIdentity;
 use cognito_auth_core::event::UnixMillis;
@@ -27,14 +30,13 @@ use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 pub use self::calls::AccountLimit;
-use self::calls::Calls;
-use self::exporter::Exporter;
+use self::calls::CallMetrics;
+use self::exporter::ExporterMetrics;
 use self::family::Exposition;
 pub use self::labels::{Fetched, LabelValue, PauseReason, RecordOutcome, RequestOutcome, Stage, UserState};
 pub use self::pool::DELAY_BOUNDS_SECS;
-use self::pool::Pool;
-pub use self::snapshot::{Counts, ExporterSnapshot, PoolSnapshot};
-use crate::source::{CallOutcome, Operation};
+use self::pool::PoolMetrics;
+pub use self::snapshot::{ExporterSnapshot, PoolCounters, PoolSnapshot};
 
 /// The text format's content type (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -42,190 +44,191 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// The release, as `build_info` and `/status` show it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The commit that was built, where the build told it (`BUILD_REVISION` in the compiler's environment).
+/// The commit that was built, if the build names it (`BUILD_REVISION` in the compiler's environment).
 pub const REVISION: &str = match option_env!("BUILD_REVISION") {
     Some(revision) => revision,
     None => "unknown",
 };
 
-/// What the events of one page turned out to be.
+/// The numbers of a page's events, by kind.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PageEvents {
-    /// First seen, live.
+    /// Live events, seen for the first time.
     pub new: u64,
-    /// Seen before, with another mutable part.
+    /// Events seen before with another mutable part.
     pub revisions: u64,
-    /// Seen before, as they were.
+    /// Events seen before, unchanged.
     pub known: u64,
-    /// First seen, from before their user was followed.
+    /// Events seen for the first time, from before their user was followed.
     pub history: u64,
-    /// Of all these, those taken behind the newest known event.
+    /// Of all these, the events taken behind the newest known event.
     pub late: u64,
     /// Whether the page was not newest first.
     pub out_of_order: bool,
 }
 
-/// How many users are in each state; every user is in one.
+/// The number of users in each state. Every user is in one state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, serde::Serialize)]
 pub struct UserCounts {
-    /// The latest answer was a page.
+    /// Users whose latest answer was a page.
     pub ok: u64,
-    /// Cognito does not know them.
+    /// Users that Cognito does not know.
     pub missing: u64,
-    /// The latest answers were errors of theirs.
+    /// Users whose latest answers were errors about them.
     pub failing: u64,
 }
 
-/// What the present budget gives for a pool; of what cannot be said, None.
+/// The forecast for a pool at the present budget. A value that cannot be forecast is None.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct PollForecast {
-    /// How long it takes to poll every user of all pools that share the budget once.
+    /// The time to poll every user of all pools that share the budget once.
     pub round: Option<Duration>,
     /// The mean time from an event to its first sight.
     pub event_delay: Option<Duration>,
-    /// Requests per second that it takes to keep the objective for all users of the pool.
+    /// The requests per second that are needed to meet the objective for all users of the pool.
     pub required_per_second: Option<f64>,
 }
 
-/// What waits for delivery.
+/// The size of the outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct OutboxSize {
-    /// Records waiting.
+    /// The number of waiting records.
     pub records: u64,
     /// Their size in bytes.
     pub bytes: u64,
-    /// When the oldest was observed; None while none waits.
+    /// The time at which the oldest record was observed; None if none waits.
     pub oldest: Option<UnixMillis>,
 }
 
 /// All metrics of the process. Clones share them.
 #[derive(Clone)]
 pub struct Metrics {
-    shown: Arc<Shown>,
+    values: Arc<MetricValues>,
     registry: Registry,
 }
 
-/// The values behind the metrics. Locks are held for moments and never two at a time.
-struct Shown {
-    exporter: Mutex<Exporter>,
-    pools: Mutex<BTreeMap<String, Arc<Mutex<Pool>>>>,
-    calls: Mutex<Calls>,
+/// The values behind the metrics. A lock is held briefly, and never two at a time.
+struct MetricValues {
+    exporter: Mutex<ExporterMetrics>,
+    pools: Mutex<BTreeMap<String, Arc<Mutex<PoolMetrics>>>>,
+    calls: Mutex<CallMetrics>,
 }
 
 impl Metrics {
-    /// Makes the metrics of a process whose configuration was loaded at `loaded`.
+    /// Makes the metrics of a process that loaded its configuration at `loaded`.
     pub fn new(loaded: UnixMillis) -> Self {
-        let shown = Arc::new(Shown {
-            exporter: Mutex::new(Exporter::new(loaded)),
+        let values = Arc::new(MetricValues {
+            exporter: Mutex::new(ExporterMetrics::new(loaded)),
             pools: Mutex::default(),
             calls: Mutex::default(),
         });
         let registry = Registry::new();
         registry
-            .register(Box::new(ShownCollector(shown.clone())))
-            .expect("the registry is new, and the collector describes nothing that could clash");
+            .register(Box::new(ValuesCollector(values.clone())))
+            .expect("the registry is new, and the collector describes no metric that could clash");
         #[cfg(target_os = "linux")]
         registry
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("the registry has no other process collector");
-        Self { shown, registry }
+        Self { values, registry }
     }
 
-    /// Every metric in the text format 0.0.4.
+    /// Returns every metric in the text format 0.0.4.
     pub fn render(&self) -> String {
-        TextEncoder::new()
-            .encode_to_string(&self.registry.gather())
-            .expect("every family has a name, the registry drops those without samples, and a String takes all")
+        TextEncoder::new().encode_to_string(&self.registry.gather()).expect(
+            "every family has a name, the registry drops families without samples, and writing to a String cannot fail",
+        )
     }
 
-    /// Shows a pool, all its counters at 0; of one that is shown already, only what it is called changes.
+    /// Shows a pool with all its counters at 0. If the pool is shown already, only its identity is replaced.
     pub fn add_pool(&self, identity: &PoolIdentity) {
         {
-            let mut pools = lock(&self.shown.pools);
+            let mut pools = lock(&self.values.pools);
             match pools.get(&identity.id) {
                 Some(pool) => lock(pool).identity = identity.clone(),
                 None => {
-                    let pool = Arc::new(Mutex::new(Pool::new(identity.clone())));
+                    let pool = Arc::new(Mutex::new(PoolMetrics::new(identity.clone())));
                     pools.insert(identity.id.clone(), pool);
                 }
             }
         }
-        let mut calls = lock(&self.shown.calls);
+        let mut calls = lock(&self.values.calls);
         calls.account(identity.account_id.as_deref(), &identity.region);
         calls.durations(&identity.region);
     }
 
-    /// Stops showing a pool: all its series go.
+    /// Stops showing a pool, and removes all its series.
     pub fn remove_pool(&self, pool: &str) {
-        lock(&self.shown.pools).remove(pool);
+        lock(&self.values.pools).remove(pool);
     }
 
-    /// The ledger holds these durable totals of a pool; a scrape sees all of them or nothing.
+    /// Sets the durable totals of a pool in the ledger. A scrape sees all of them or none.
     pub fn totals(&self, pool: &str, totals: &[(Series, u64)]) {
-        self.with_pool(pool, |pool| pool.reach(totals));
+        self.with_pool(pool, |pool| pool.raise_totals(totals));
     }
 
-    /// A live event was first seen `delay` after its creation date.
+    /// Observes the delay from a live event's creation date to its first sight.
     pub fn event_delay(&self, pool: &str, delay: Duration) {
         self.with_pool(pool, |pool| pool.event_delay(delay));
     }
 
-    /// A page was read and judged.
+    /// Counts the events of a page.
     pub fn page_taken(&self, pool: &str, events: PageEvents) {
         self.with_pool(pool, |pool| pool.page_taken(events));
     }
 
-    /// The pool answers, or does not.
+    /// Sets whether the pool answers.
     pub fn pool_up(&self, pool: &str, up: bool) {
         self.with_pool(pool, |pool| pool.up = Some(up));
     }
 
-    /// The pool's users were counted by state.
+    /// Sets the numbers of the pool's users by state.
     pub fn users(&self, pool: &str, counts: UserCounts) {
         self.with_pool(pool, |pool| pool.users = Some(counts));
     }
 
-    /// When the pool's least recently polled user was polled, or joined; None while there is no user.
+    /// Sets the time at which the pool's least recently polled user was polled or joined; None if there is no user.
     pub fn oldest_poll(&self, pool: &str, oldest: Option<UnixMillis>) {
         self.with_pool(pool, |pool| pool.oldest_poll = oldest);
     }
 
-    /// The longest time that a user of the pool should go without a poll.
+    /// Sets the longest time that a user of the pool should go without a poll.
     pub fn poll_objective(&self, pool: &str, objective: Duration) {
         self.with_pool(pool, |pool| pool.objective = Some(objective));
     }
 
-    /// What the present budget gives for the pool.
+    /// Sets the forecast for the pool at the present budget.
     pub fn forecast(&self, pool: &str, forecast: PollForecast) {
         self.with_pool(pool, |pool| pool.forecast = forecast);
     }
 
-    /// The pool's users were listed to the end.
+    /// Sets the time at which the pool's users were last listed to the end.
     pub fn discovery_succeeded(&self, pool: &str, now: UnixMillis) {
         self.with_pool(pool, |pool| pool.discovery = Some(now));
     }
 
-    /// So many users were met in the pool's present round of listings.
+    /// Sets the number of users met in the pool's present round of listings.
     pub fn discovery_progress(&self, pool: &str, met: u64) {
         self.with_pool(pool, |pool| pool.met = Some(met));
     }
 
-    /// So many events were cut so far to what is kept of one, once for each time that they were read.
+    /// Sets the number of events that were cut so far. An event counts each time it is read.
     pub fn events_cut(&self, pool: &str, cut: u64) {
         self.with_pool(pool, |pool| pool.cut = pool.cut.max(cut));
     }
 
-    /// A user who was created after its pool was first followed has joined the followed users, `delay` later.
+    /// Observes the delay from a user's creation until it was followed. Only users created after their pool was first
+    /// followed count.
     pub fn discovery_delay(&self, pool: &str, delay: Duration) {
         self.with_pool(pool, |pool| pool.discovery_delay(delay));
     }
 
-    /// Backlog or history of the pool is being worked off, or no longer.
+    /// Sets whether backlog or history of the pool is being worked off.
     pub fn catching_up(&self, pool: &str, catching_up: bool) {
         self.with_pool(pool, |pool| pool.catching_up = Some(catching_up));
     }
 
-    /// A call to Cognito has ended. `account` is None while it is not known.
+    /// Counts a call to Cognito and its duration. `account` is None while it is not known.
     pub fn api_request(
         &self,
         account: Option<&str>,
@@ -234,82 +237,82 @@ impl Metrics {
         outcome: CallOutcome,
         took: Duration,
     ) {
-        let mut calls = lock(&self.shown.calls);
+        let mut calls = lock(&self.values.calls);
         *calls.account(account, region).requests.of(operation).of(outcome) += 1;
         calls.durations(region).of(operation).observe(took.as_secs_f64());
     }
 
-    /// The budget for AdminListUserAuthEvents of an account and region at present, in requests per second.
+    /// Sets the present budget of an account and region for AdminListUserAuthEvents, in requests per second.
     pub fn api_budget(&self, account: Option<&str>, region: &str, per_second: f64) {
-        lock(&self.shown.calls).account(account, region).budget_per_second = Some(per_second);
+        lock(&self.values.calls).account(account, region).budget_per_second = Some(per_second);
     }
 
-    /// The budget of an account and region is a share of this limit.
+    /// Sets the limit of an account and region. Its budget is a share of it.
     pub fn api_limit(&self, account: Option<&str>, region: &str, limit: AccountLimit) {
-        lock(&self.shown.calls).account(account, region).limit = Some(limit);
+        lock(&self.values.calls).account(account, region).limit = Some(limit);
     }
 
-    /// The limit of an account and region, as far as it was told.
+    /// Returns the limit of an account and region, if it was set.
     pub fn known_limit(&self, account: Option<&str>, region: &str) -> Option<AccountLimit> {
-        lock(&self.shown.calls).account(account, region).limit
+        lock(&self.values.calls).account(account, region).limit
     }
 
-    /// No budget is a share of a limit any more.
+    /// Removes all limits: no budget is a share of one any more.
     pub fn forget_limits(&self) {
-        lock(&self.shown.calls).accounts.values_mut().for_each(|account| account.limit = None);
+        lock(&self.values.calls).accounts.values_mut().for_each(|account| account.limit = None);
     }
 
-    /// A stage has finished work, or found none to do.
+    /// Sets the time at which a stage last finished work, or found none to do.
     pub fn progress(&self, stage: Stage, now: UnixMillis) {
         self.exporter().progress.insert(stage, now);
     }
 
-    /// The outbox holds this much.
+    /// Sets the size of the outbox.
     pub fn outbox(&self, size: OutboxSize) {
         self.exporter().outbox = Some(size);
     }
 
-    /// At this many bytes in the outbox polling pauses.
+    /// Sets the size of the outbox, in bytes, at which polling pauses.
     pub fn outbox_limit(&self, bytes: u64) {
         self.exporter().outbox_limit_bytes = Some(bytes);
     }
 
-    /// The receiver has answered a batch, or has not.
+    /// Counts an OTLP request.
     pub fn otlp_request(&self, outcome: RequestOutcome) {
         *self.exporter().otlp_requests.of(outcome) += 1;
     }
 
-    /// Records have left the outbox.
+    /// Counts records that left the outbox.
     pub fn otlp_records(&self, outcome: RecordOutcome, records: u64) {
         *self.exporter().otlp_records.of(outcome) += records;
     }
 
-    /// The quarantine holds this many records.
+    /// Sets the number of records in the quarantine.
     pub fn quarantined_records(&self, records: u64) {
         self.exporter().quarantined = Some(records);
     }
 
-    /// Work pauses for a reason, or no longer.
+    /// Sets whether work pauses for a reason.
     pub fn paused(&self, reason: PauseReason, paused: bool) {
         *self.exporter().paused.of(reason) = paused;
     }
 
-    /// The ledger has this size on disk.
+    /// Sets the ledger's size on disk, in bytes.
     pub fn state_size(&self, bytes: u64) {
         self.exporter().state_size_bytes = Some(bytes);
     }
 
-    /// A corrupt ledger was moved aside and begun anew.
+    /// Counts a corrupt ledger that was moved aside and begun anew.
     pub fn state_rebuilt(&self) {
         self.exporter().state_rebuilds += 1;
     }
 
-    /// This instance follows this share of the users.
+    /// Sets the share of the users that this instance follows.
     pub fn shard(&self, shard: Shard) {
         self.exporter().shard = shard;
     }
 
-    /// The configuration was loaded again, or could not be.
+    /// Sets whether the latest reload of the configuration succeeded, and when one last did.
     pub fn config_reloaded(&self, successful: bool, now: UnixMillis) {
         let mut exporter = self.exporter();
         exporter.reload_successful = successful;
@@ -318,28 +321,28 @@ impl Metrics {
         }
     }
 
-    fn exporter(&self) -> MutexGuard<'_, Exporter> {
-        lock(&self.shown.exporter)
+    fn exporter(&self) -> MutexGuard<'_, ExporterMetrics> {
+        lock(&self.values.exporter)
     }
 
-    fn with_pool(&self, pool: &str, tell: impl FnOnce(&mut Pool)) {
-        let pool = lock(&self.shown.pools).get(pool).cloned();
+    fn with_pool(&self, pool: &str, change: impl FnOnce(&mut PoolMetrics)) {
+        let pool = lock(&self.values.pools).get(pool).cloned();
         if let Some(pool) = pool {
-            tell(&mut lock(&pool));
+            change(&mut lock(&pool));
         }
     }
 }
 
-/// A panic elsewhere does not make numbers wrong that are whole after every step.
+/// Locks a mutex even after a panic elsewhere: the values are consistent after every step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Hands the values to the registry. It describes nothing beforehand: the families are constants, and a test holds them
-/// against the documented table.
-struct ShownCollector(Arc<Shown>);
+/// Gives the values to the registry. It describes nothing beforehand: the families are constants, and a test compares
+/// them with the documented table.
+struct ValuesCollector(Arc<MetricValues>);
 
-impl Collector for ShownCollector {
+impl Collector for ValuesCollector {
     fn desc(&self) -> Vec<&Desc> {
         vec![]
     }

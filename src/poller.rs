@@ -15,6 +15,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cognito_auth_core::backoff::Backoff;
 use cognito_auth_core::schedule::{
     ActivityEstimate, Intervals, Lane, PollAnswer, PoolSlot, Schedule, TurnEnded, UserSlot,
 };
@@ -76,7 +77,7 @@ pub struct Pace {
 impl Pace {
     /// How long a user is left alone that could not be read so often in a row.
     fn after_failures(&self, failures: u8) -> Duration {
-        self.min_interval.saturating_mul(1 << failures.min(16)).min(self.max_interval)
+        Backoff::doubling(self.min_interval, self.max_interval).wait_after(1 + u32::from(failures.min(16)))
     }
 }
 

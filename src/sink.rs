@@ -1,6 +1,6 @@
-//! Port: delivers a batch of entries to a receiver and says what the receiver answered.
+//! Port: sends a batch of entries to a receiver and returns its answer.
 //!
-//! A sink neither retries nor forgets: it tries once and reports. What follows from the answer is the delivery task's business.
+//! A sink does not retry and keeps no entries. The delivery task decides what follows from the answer.
 
 use std::future::Future;
 
@@ -12,9 +12,10 @@ pub mod stdout;
 
 /// A receiver of log records.
 pub trait Sink: Send + 'static {
-    /// Tries once to deliver `batch` (never empty). Returns within the sink's own timeout and keeps nothing of the batch.
+    /// Tries once to deliver `batch` (never empty). Returns within the sink's own timeout.
     fn deliver(&mut self, batch: &[Entry]) -> impl Future<Output = Answer> + Send;
 
-    /// Bytes that `entry` takes in an encoded batch, before compression: what a batch's bound is reckoned with.
+    /// Returns the bytes of `entry` in an encoded batch, before compression. The bound of a batch is computed from
+    /// these.
     fn size_of(&self, entry: &Entry) -> usize;
 }

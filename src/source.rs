@@ -1,4 +1,4 @@
-//! Port: one page of one user's history, and the lists of users; what can go wrong, cut by what it means for the caller.
+//! Port: reads one page of a user's history or of a list of users. Its errors are divided by what the caller can do.
 
 pub mod cognito;
 pub mod metered;
@@ -7,37 +7,38 @@ mod remedy;
 use std::fmt;
 use std::future::Future;
 
+pub use cognito_auth_core::call::{CallOutcome, Operation};
 use cognito_auth_core::event::UnixMillis;
 pub use cognito_auth_core::page::{Page, PageToken};
 
-/// Why a call gave nothing. The texts name operation and cause, never a user; they are fit for the log.
+/// Why a call failed. The texts name the operation and the cause, never a user, so they can be logged.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum SourceError {
-    /// Too many requests: the whole account and region must slow down.
+    /// Too many requests: every pool of the account and region must slow down.
     #[error("throttled: {0}")]
     Throttled(String),
-    /// The user is gone, or never was: concerns this user only.
+    /// The user was deleted or never existed. This concerns this user only.
     #[error("user not found")]
     UserNotFound,
-    /// The parameters were refused: a token that expired, or a username that the service does not accept.
+    /// The parameters were refused: an expired token, or a username that the service does not accept.
     #[error("parameters refused: {0}")]
     InvalidParameter(String),
-    /// The pool cannot answer for anyone: no threat protection, or no such pool.
+    /// The pool cannot answer for any user: it has no threat protection, or does not exist.
     #[error("{0}")]
     Pool(Refusal),
-    /// The caller may not, or its credentials are missing, wrong or expired.
+    /// The caller is not allowed to, or its credentials are missing, wrong or expired.
     #[error("{0}")]
     Caller(Refusal),
     /// No answer in time.
     #[error("timed out: {0}")]
     Timeout(String),
-    /// Passing: a server error, a reset, an unreachable endpoint, an answer that cannot be read.
+    /// A failure that may pass: a server error, a reset, an unreachable endpoint, or an unreadable answer.
     #[error("{0}")]
     Passing(String),
 }
 
 impl SourceError {
-    /// How a call that failed so is counted.
+    /// Returns the outcome under which a call with this error is counted.
     pub fn outcome(&self) -> CallOutcome {
         match self {
             Self::Throttled(_) => CallOutcome::Throttled,
@@ -49,12 +50,12 @@ impl SourceError {
     }
 }
 
-/// A refusal that does not pass by itself: a person must act.
+/// A refusal that lasts until a person acts.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {
-    /// What is refused, as far as known: what the person must do follows from it.
+    /// The cause, as far as it is known. The remedy follows from it.
     pub cause: RefusalCause,
-    /// Operation and cause, fit for the log.
+    /// The operation and the cause, as text for the log.
     pub text: String,
 }
 
@@ -64,14 +65,14 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// A refusal of which only the text is known.
+/// Makes a refusal with a text and no known cause.
 impl From<&str> for Refusal {
     fn from(text: &str) -> Self {
         Self { cause: RefusalCause::Other, text: text.to_owned() }
     }
 }
 
-/// Why a pool or the service refuses, for as long as nobody changes anything.
+/// Why a pool or the service refuses a call until its setup changes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum RefusalCause {
     /// The pool does not exist in this account and region.
@@ -80,104 +81,27 @@ pub enum RefusalCause {
     NoThreatProtection,
     /// The pool's configuration does not allow the operation.
     NotEnabled,
-    /// There are no credentials to call with.
+    /// No credentials were found.
     NoCredentials,
-    /// What is configured to give credentials does not give them.
+    /// The configured source of credentials does not provide any.
     CredentialsSource,
-    /// The login to IAM Identity Center that a profile uses is over.
+    /// The IAM Identity Center login of the profile has expired.
     LoginOver,
     /// The credentials are wrong, unknown or expired.
     BadCredentials,
-    /// The calls are signed by a clock that is wrong.
+    /// The calls are signed with the time of a wrong clock.
     ClockSkew,
-    /// STS is asked at an endpoint that is set for every service.
+    /// STS is called at an endpoint that is set for every service.
     StsRedirected,
-    /// The configured role may not be assumed with these credentials.
+    /// These credentials are not allowed to assume the configured role.
     RoleNotAssumable,
-    /// The caller is known and may not do this.
+    /// The caller is known but not allowed to make the call.
     NotAllowed,
     /// None of these.
     Other,
 }
 
-/// The `outcome` label of `cognito_exporter_api_requests_total`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum CallOutcome {
-    /// An answer.
-    Ok,
-    /// TooManyRequestsException.
-    Throttled,
-    /// The caller or the pool's plan was refused.
-    Denied,
-    /// UserNotFoundException or ResourceNotFoundException.
-    NotFound,
-    /// No answer in time.
-    Timeout,
-    /// Everything else.
-    Error,
-}
-
-/// The operations that the exporter calls; none of them makes a user billable (AdminGetUser would, and is never called).
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Operation {
-    /// One user's history. Quota category UserResourceRead.
-    AdminListUserAuthEvents,
-    /// Every user. Quota category UserList.
-    ListUsers,
-    /// A group's members. Quota category UserList.
-    ListUsersInGroup,
-    /// The pool's ARN, plan and sign-in names. Quota category UserPoolRead.
-    DescribeUserPool,
-    /// What the account may call. Quota category LimitManagement.
-    GetProvisionedLimit,
-}
-
-impl Operation {
-    /// The operation's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::AdminListUserAuthEvents => "AdminListUserAuthEvents",
-            Self::ListUsers => "ListUsers",
-            Self::ListUsersInGroup => "ListUsersInGroup",
-            Self::DescribeUserPool => "DescribeUserPool",
-            Self::GetProvisionedLimit => "GetProvisionedLimit",
-        }
-    }
-
-    /// The IAM action that allows it, such as `cognito-idp:ListUsers`.
-    pub fn iam_action(self) -> String {
-        format!("cognito-idp:{}", self.as_str())
-    }
-}
-
-impl fmt::Display for Operation {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The operation, and of which group; a filter may name people.
-impl fmt::Display for Listing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let operation = self.operation();
-        match self {
-            Self::Users { .. } => write!(f, "{operation}"),
-            Self::Group(group) => write!(f, "{operation} {group}"),
-        }
-    }
-}
-
-impl Listing {
-    /// The operation that reads it.
-    pub fn operation(&self) -> Operation {
-        match self {
-            Self::Users { .. } => Operation::ListUsers,
-            Self::Group(_) => Operation::ListUsersInGroup,
-        }
-    }
-}
-
-/// A user as a listing tells it. Its Debug shows nothing of it.
+/// A user as a listing shows it. Its Debug shows no personal data.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ListedUser {
     /// `Username`.
@@ -188,13 +112,13 @@ pub struct ListedUser {
     pub email: Option<Address>,
     /// Attributes `phone_number` and `phone_number_verified`.
     pub phone_number: Option<Address>,
-    /// Attribute `preferred_username`, which the user writes.
+    /// Attribute `preferred_username`, which the user can set.
     pub preferred_username: Option<String>,
     /// `UserCreateDate`.
     pub created: Option<UnixMillis>,
     /// `Enabled`.
     pub enabled: bool,
-    /// Whether `UserStatus` is EXTERNAL_PROVIDER: a federated user, whom threat protection does not cover.
+    /// Whether `UserStatus` is EXTERNAL_PROVIDER: a federated user. Threat protection does not cover those.
     pub federated: bool,
 }
 
@@ -204,12 +128,12 @@ impl fmt::Debug for ListedUser {
     }
 }
 
-/// An email address or telephone number of a user. The user writes it; AWS says whether it is verified.
+/// An email address or telephone number of a user. The user sets it; AWS reports whether it is verified.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Address {
     /// The address.
     pub value: String,
-    /// Whether the user has shown that messages to it arrive.
+    /// Whether the user has confirmed that messages to it arrive.
     pub is_verified: bool,
 }
 
@@ -219,8 +143,8 @@ impl fmt::Debug for Address {
     }
 }
 
-/// The names that a pool accepts for sign-in beside username and `sub`, and how it compares names. A pool keeps them from
-/// its creation on.
+/// The names that a pool accepts for sign-in beside username and `sub`, and how it compares names. They are fixed when
+/// the pool is created.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SignInNames {
     /// Whether `email` is in UsernameAttributes or AliasAttributes.
@@ -233,10 +157,10 @@ pub struct SignInNames {
     pub case_sensitive: bool,
 }
 
-/// What to list.
+/// A list of users to read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Listing {
-    /// Every user, or those that a ListUsers filter selects.
+    /// Every user, or the users that a ListUsers filter selects.
     Users {
         /// Such as `status = "Enabled"` or `email ^= "a"`.
         filter: Option<String>,
@@ -245,19 +169,40 @@ pub enum Listing {
     Group(String),
 }
 
+/// Shows the operation and the group. The filter is left out, because it may name people.
+impl fmt::Display for Listing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operation = self.operation();
+        match self {
+            Self::Users { .. } => write!(f, "{operation}"),
+            Self::Group(group) => write!(f, "{operation} {group}"),
+        }
+    }
+}
+
+impl Listing {
+    /// Returns the operation that reads it.
+    pub fn operation(&self) -> Operation {
+        match self {
+            Self::Users { .. } => Operation::ListUsers,
+            Self::Group(_) => Operation::ListUsersInGroup,
+        }
+    }
+}
+
 /// One page of a listing, at most 60 users.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct UserPage {
     /// The users.
     pub users: Vec<ListedUser>,
-    /// Where the listing goes on; None at its end.
+    /// Token of the next page; None at the end.
     pub next: Option<PageToken>,
 }
 
-/// What DescribeUserPool says of a pool.
+/// The answer of DescribeUserPool about a pool.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct PoolDescription {
-    /// From the pool's ARN.
+    /// The account id in the pool's ARN.
     pub account_id: Option<String>,
     /// `UserPoolTier`, such as PLUS.
     pub tier: Option<String>,
@@ -265,12 +210,12 @@ pub struct PoolDescription {
     pub threat_protection: Option<String>,
     /// `EstimatedNumberOfUsers`.
     pub estimated_users: Option<u64>,
-    /// `UsernameAttributes`, `AliasAttributes` and `UsernameConfiguration`; None where the answer describes no pool.
+    /// `UsernameAttributes`, `AliasAttributes` and `UsernameConfiguration`; None if the answer describes no pool.
     pub sign_in_names: Option<SignInNames>,
 }
 
-/// One user pool, as the exporter asks it. Every method is one call: no retry, no paging, no budget; the deadline is the
-/// adapter's.
+/// The calls that the exporter makes to one user pool. Every method is one call: no retry, no paging, no budget. The
+/// adapter sets the deadline.
 pub trait Source: Send + Sync + 'static {
     /// Reads one page of a user's history, newest events first. `max_results` is 1 to 60.
     fn page(
@@ -290,10 +235,10 @@ pub trait Source: Send + Sync + 'static {
     /// Reads the pool's ARN, plan and sign-in names.
     fn describe(&self) -> impl Future<Output = Result<PoolDescription, SourceError>> + Send;
 
-    /// Reads what the pool's account may call in the pool's region in the quota category UserResourceRead, in requests per
-    /// second (above 0): the category of [`Source::page`].
+    /// Reads the account's limit in the pool's region for the quota category UserResourceRead, in requests per second
+    /// (above 0). [`Source::page`] belongs to that category.
     fn read_limit(&self) -> impl Future<Output = Result<f64, SourceError>> + Send;
 
-    /// How often so far an event of a page was cut to what is kept of one.
+    /// Returns how many events of pages were cut to the exported size so far. An event counts each time it is read.
     fn events_cut(&self) -> u64;
 }

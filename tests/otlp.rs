@@ -9,6 +9,7 @@ use cognito_auth_core::ocsf;
 use cognito_auth_core::record::Record;
 use cognito_auth_core::record::TimestampSource;
 use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Proxies, Schema, Secret};
+use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::sink::Sink;
 use cognito_auth_exporter::sink::otlp::{OtlpSetupError, OtlpSink};
 use cognito_auth_exporter::sink::stdout::JsonValue;
@@ -49,8 +50,8 @@ async fn receiver_of(protocol: OtlpProtocol) -> Receiver {
 
 async fn pair(protocol: OtlpProtocol) -> (Receiver, OtlpSink) {
     let receiver = receiver_of(protocol).await;
-    let sink =
-        OtlpSink::connect(&config(protocol, receiver.endpoint()), "instance-1").expect("the configuration is good");
+    let sink = OtlpSink::connect(&config(protocol, receiver.endpoint()), "instance-1", &Clock::system())
+        .expect("the configuration is good");
     (receiver, sink)
 }
 
@@ -140,7 +141,7 @@ async fn an_ocsf_body_is_the_same_map_over_every_protocol() {
     for protocol in [Grpc, HttpProtobuf, HttpJson] {
         let receiver = receiver_of(protocol).await;
         let config = OtlpConfig { schema: Schema::Ocsf, ..config(protocol, receiver.endpoint()) };
-        let mut sink = OtlpSink::connect(&config, "instance-1").unwrap();
+        let mut sink = OtlpSink::connect(&config, "instance-1", &Clock::system()).unwrap();
         assert_eq!(sink.deliver(std::slice::from_ref(&entry)).await, accepted());
         let body: serde_json::Value = serde_json::from_str(&receiver.records()[0].body).unwrap();
         assert_eq!(body, serde_json::to_value(JsonValue(&made.body)).unwrap(), "{protocol:?}");
@@ -155,7 +156,7 @@ async fn both_compressions_arrive_and_the_answer_is_the_same() {
             let receiver = receiver_of(protocol).await;
             let mut config = config(protocol, receiver.endpoint());
             config.compression = compression;
-            let mut sink = OtlpSink::connect(&config, "i").unwrap();
+            let mut sink = OtlpSink::connect(&config, "i", &Clock::system()).unwrap();
             assert_eq!(sink.deliver(&[full_entry()]).await, accepted());
             let export = &receiver.exports()[0];
             let name = if protocol == Grpc { "grpc-encoding" } else { "content-encoding" };
@@ -177,7 +178,7 @@ async fn the_path_is_appended_unless_the_endpoint_is_exact() {
     ] {
         let mut config = config(HttpProtobuf, receiver.endpoint() + path);
         config.endpoint_is_exact = exact;
-        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+        let mut sink = OtlpSink::connect(&config, "i", &Clock::system()).unwrap();
         assert_eq!(sink.deliver(&[bare_entry()]).await, accepted());
         assert_eq!(receiver.exports().last().unwrap().path, expected);
     }
@@ -193,7 +194,7 @@ async fn headers_go_along_and_the_file_is_read_anew() {
         let mut config = config(protocol, receiver.endpoint());
         config.headers = vec![("x-tenant".into(), Secret::new("a"))];
         config.headers_file = Some(path.clone());
-        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+        let mut sink = OtlpSink::connect(&config, "i", &Clock::system()).unwrap();
         assert_eq!(sink.deliver(&[bare_entry()]).await, accepted());
         std::fs::write(&path, "authorization=Bearer%20two\n").unwrap();
         assert_eq!(sink.deliver(&[bare_entry()]).await, accepted());
@@ -330,7 +331,7 @@ async fn a_receiver_that_hangs_or_is_gone_gives_no_answer_and_the_next_export_ar
         let receiver = receiver_of(protocol).await;
         let mut config = config(protocol, receiver.endpoint());
         config.timeout = Duration::from_millis(300);
-        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+        let mut sink = OtlpSink::connect(&config, "i", &Clock::system()).unwrap();
 
         receiver.answer_next(Reply::Hang);
         let answer = sink.deliver(&[bare_entry()]).await;
@@ -399,7 +400,7 @@ async fn a_message_that_is_refused_unread_is_too_large() {
         let receiver = receiver_of(protocol).await;
         receiver.limit_messages(50_000).await;
         let config = OtlpConfig { compression, ..config(protocol, receiver.endpoint()) };
-        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+        let mut sink = OtlpSink::connect(&config, "i", &Clock::system()).unwrap();
         for _ in 0..3 {
             let answer = sink.deliver(&[entry.clone()]).await;
             assert_eq!(kind(&answer), AnswerKind::TooLarge, "{protocol:?}: {answer:?}");
@@ -443,7 +444,7 @@ async fn a_proxys_page_in_place_of_a_grpc_answer_is_judged_by_its_status() {
         (502, AnswerKind::Retry(None)),
         (503, AnswerKind::Retry(None)),
     ] {
-        let mut sink = OtlpSink::connect(&config(Grpc, web_server(status).await), "i").unwrap();
+        let mut sink = OtlpSink::connect(&config(Grpc, web_server(status).await), "i", &Clock::system()).unwrap();
         let answer = sink.deliver(&[full_entry()]).await;
         assert_eq!(kind(&answer), expected, "{status}: {answer:?}");
     }
@@ -476,7 +477,7 @@ async fn a_connection_without_the_right_tls_says_what_is_wrong() {
             (tls.endpoint().replace("https:", "http:"), pki.ca_file(), "TLS"),
         ] {
             let config = OtlpConfig { ca_file: Some(ca), ..config(protocol, endpoint) };
-            let mut sink = OtlpSink::connect(&config, "i").unwrap();
+            let mut sink = OtlpSink::connect(&config, "i", &Clock::system()).unwrap();
             let answer = sink.deliver(&[full_entry()]).await;
             assert_eq!(kind(&answer), AnswerKind::Retry(None), "{answer:?}");
             assert!(text(&answer).contains(words), "{protocol:?}, {words}: {answer:?}");
@@ -487,13 +488,13 @@ async fn a_connection_without_the_right_tls_says_what_is_wrong() {
 #[tokio::test]
 async fn a_receiver_of_the_other_transport_is_no_acknowledgement() {
     let http = Receiver::http().await;
-    let mut sink = OtlpSink::connect(&config(Grpc, http.endpoint()), "i").unwrap();
+    let mut sink = OtlpSink::connect(&config(Grpc, http.endpoint()), "i", &Clock::system()).unwrap();
     let answer = sink.deliver(&[bare_entry()]).await;
     assert_eq!(kind(&answer), AnswerKind::Retry(None));
     assert!(text(&answer).contains("speak gRPC"), "{answer:?}");
 
     let grpc = Receiver::grpc().await;
-    let mut sink = OtlpSink::connect(&config(HttpProtobuf, grpc.endpoint()), "i").unwrap();
+    let mut sink = OtlpSink::connect(&config(HttpProtobuf, grpc.endpoint()), "i", &Clock::system()).unwrap();
     let answer = sink.deliver(&[bare_entry()]).await;
     assert_eq!(kind(&answer), AnswerKind::Retry(None));
     assert!(text(&answer).contains("port for gRPC"), "{answer:?}");
@@ -532,12 +533,12 @@ async fn tls_is_trusted_by_the_file_and_by_nothing_else() {
         };
         let mut config = config(protocol, receiver.endpoint());
         config.ca_file = Some(pki.ca_file());
-        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+        let mut sink = OtlpSink::connect(&config, "i", &Clock::system()).unwrap();
         assert_eq!(sink.deliver(&[full_entry()]).await, accepted(), "{protocol:?}");
 
         let other = Pki::new(false);
         config.ca_file = Some(other.ca_file());
-        let mut sink = OtlpSink::connect(&config, "i").unwrap();
+        let mut sink = OtlpSink::connect(&config, "i", &Clock::system()).unwrap();
         let answer = sink.deliver(&[full_entry()]).await;
         assert_eq!(kind(&answer), AnswerKind::Retry(None), "{answer:?}");
         assert!(text(&answer).contains("certificate"), "{answer:?}");
@@ -555,14 +556,14 @@ async fn mutual_tls_shows_who_we_are() {
         };
         let mut config = config(protocol, receiver.endpoint());
         config.ca_file = Some(pki.ca_file());
-        let mut stranger = OtlpSink::connect(&config, "i").unwrap();
+        let mut stranger = OtlpSink::connect(&config, "i", &Clock::system()).unwrap();
         let answer = stranger.deliver(&[full_entry()]).await;
         assert_eq!(kind(&answer), AnswerKind::Retry(None), "{answer:?}");
         assert_eq!(receiver.records().len(), 0);
 
         config.cert_file = Some(pki.cert_file());
         config.key_file = Some(pki.key_file());
-        let mut known = OtlpSink::connect(&config, "i").unwrap();
+        let mut known = OtlpSink::connect(&config, "i", &Clock::system()).unwrap();
         assert_eq!(known.deliver(&[full_entry()]).await, accepted(), "{protocol:?}");
     }
 }
@@ -577,7 +578,7 @@ async fn what_cannot_work_is_said_at_once_and_says_what_to_change() {
         let connect = |change: &dyn Fn(&mut OtlpConfig)| {
             let mut config = config(protocol, "https://localhost:4318".into());
             change(&mut config);
-            OtlpSink::connect(&config, "i").unwrap_err()
+            OtlpSink::connect(&config, "i", &Clock::system()).unwrap_err()
         };
         for endpoint in ["", "localhost:4317", "ftp://localhost", "http://", "not a url"] {
             let error = connect(&|config| config.endpoint = endpoint.into());

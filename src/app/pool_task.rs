@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use cognito_auth_core::backoff::Backoff;
 use cognito_auth_core::entry::PoolIdentity;
 use cognito_auth_core::schedule::PoolSlot;
 use cognito_auth_core::walk::Rules;
@@ -29,8 +30,8 @@ use crate::targets::discovery::{Discovery, Wishes};
 use crate::targets::names::NamingRules;
 use crate::targets::selection::Joining;
 
-/// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
-const DESCRIBE_AGAIN: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
+/// Waits between attempts to describe a pool whose endpoint cannot be reached.
+const DESCRIBE_AGAIN: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(15));
 
 /// Whether polling waits for a scrape, so that the first increase can be seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,7 +136,7 @@ impl<S: Source> PoolTask<S> {
     /// Learns the pool's account, whose quota its calls count in, and what names its users. A caller who may not ask goes
     /// without.
     async fn identify(&self, source: &S) -> (PoolIdentity, NamingRules) {
-        let (mut again_in, again_max) = DESCRIBE_AGAIN;
+        let mut again = DESCRIBE_AGAIN;
         let mut told = false;
         let began = Instant::now();
         loop {
@@ -164,7 +165,7 @@ impl<S: Source> PoolTask<S> {
                     return (known, NamingRules::new(description.sign_in_names));
                 }
                 // Others have used the quota up for a moment; more than that is news.
-                Err(SourceError::Throttled(_)) if again_in == DESCRIBE_AGAIN.0 => {}
+                Err(SourceError::Throttled(_)) if again.failures() == 0 => {}
                 Err(error @ (SourceError::Throttled(_) | SourceError::Timeout(_) | SourceError::Passing(_))) => {
                     self.status.pool_error(&self.config.id, &error.to_string(), self.means.clock.now());
                     if !std::mem::replace(&mut told, true) {
@@ -190,8 +191,7 @@ impl<S: Source> PoolTask<S> {
                     return (known, NamingRules::default());
                 }
             }
-            tokio::time::sleep(again_in).await;
-            again_in = (again_in * 2).min(again_max);
+            tokio::time::sleep(again.failed()).await;
         }
     }
 

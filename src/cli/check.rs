@@ -243,7 +243,7 @@ async fn receiver(config: &Config, findings: &mut Findings) {
     };
     let by = otlp.proxy().map(|proxy| format!(" by the proxy {proxy}")).unwrap_or_default();
     let what = format!("otlp.endpoint {}{by}", otlp.origin());
-    let answer = match OtlpSink::connect(otlp, "check") {
+    let answer = match OtlpSink::connect(otlp, "check", &Clock::system()) {
         Ok(mut sink) => sink.probe().await,
         Err(error) => {
             let error = anyhow::Error::from(error);

@@ -1,38 +1,39 @@
-//! What the log says of a fault that lasts: that it began, that it changed, that it ended; once each.
+//! Logs a fault that lasts: once when it begins, when it changes and when it ends.
 
 use std::time::Duration;
 
 use cognito_auth_core::batch_splitter::FailureKind;
 use tokio::time::Instant;
 
-/// How often a fault that goes on may say that it says something else now: some put a time or a number in each message.
+/// The shortest time between two log lines about another message of the same fault. Some messages contain a time or a
+/// number.
 const CHANGES_EVERY: Duration = Duration::from_secs(60);
 
-/// A fault that may be going on, and how the log tells of it.
+/// A fault that may last, and its log messages.
 #[derive(Debug)]
 pub(super) struct FaultLog {
-    /// What to say while it lasts.
+    /// The message while it lasts.
     lasts: &'static str,
-    /// What to say when it is over.
-    over: &'static str,
-    fault: Option<Fault>,
+    /// The message at its end.
+    ended: &'static str,
+    fault: Option<OngoingFault>,
 }
 
 impl FaultLog {
-    pub(super) fn new(lasts: &'static str, over: &'static str) -> Self {
-        Self { lasts, over, fault: None }
+    pub(super) fn new(lasts: &'static str, ended: &'static str) -> Self {
+        Self { lasts, ended, fault: None }
     }
 
-    /// It failed. An error if a person must act, else a warning; nothing if it was said before.
+    /// Notes a failure. Logs it if it is news: as an error if a person must act, and otherwise as a warning.
     pub(super) fn failed(&mut self, pace: FailureKind, error: &str) {
-        self.failed_unless(pace, error, None);
+        self.failed_with_remedy(pace, error, None);
     }
 
-    /// The same of what a remedy helps against.
-    pub(super) fn failed_unless(&mut self, pace: FailureKind, error: &str, remedy: Option<&str>) {
+    /// Notes a failure that has a remedy.
+    pub(super) fn failed_with_remedy(&mut self, pace: FailureKind, error: &str, remedy: Option<&str>) {
         let now = Instant::now();
         let (fault, news) = match self.fault.take() {
-            None => (Fault::begun(pace, error, now), true),
+            None => (OngoingFault::begun(pace, error, now), true),
             Some(fault) => fault.again(pace, error, now),
         };
         match pace {
@@ -43,33 +44,33 @@ impl FaultLog {
         self.fault = Some(fault);
     }
 
-    /// It works.
+    /// Notes a success. Logs the end of the fault, if there was one.
     pub(super) fn succeeded(&mut self) {
         if let Some(fault) = self.fault.take() {
             let seconds = fault.began.elapsed().as_secs();
-            tracing::info!(seconds, times = fault.times, "{}", self.over);
+            tracing::info!(seconds, times = fault.times, "{}", self.ended);
         }
     }
 }
 
 #[derive(Debug)]
-struct Fault {
+struct OngoingFault {
     pace: FailureKind,
     error: String,
     began: Instant,
-    told: Instant,
+    logged: Instant,
     times: u64,
 }
 
-impl Fault {
+impl OngoingFault {
     fn begun(pace: FailureKind, error: &str, now: Instant) -> Self {
-        Self { pace, error: error.to_owned(), began: now, told: now, times: 1 }
+        Self { pace, error: error.to_owned(), began: now, logged: now, times: 1 }
     }
 
-    /// One more failure, and whether it is news.
+    /// Counts one more failure. Returns whether it is news.
     fn again(self, pace: FailureKind, error: &str, now: Instant) -> (Self, bool) {
         let times = self.times + 1;
-        let news = self.pace != pace || (self.error != error && now - self.told >= CHANGES_EVERY);
+        let news = self.pace != pace || (self.error != error && now - self.logged >= CHANGES_EVERY);
         let fault = if news {
             Self { began: self.began, times, ..Self::begun(pace, error, now) }
         } else {
@@ -86,15 +87,15 @@ mod tests {
     #[test]
     fn a_fault_is_news_when_it_changes_its_kind_or_after_a_while_its_words() {
         let start = Instant::now();
-        let mut fault = Fault::begun(FailureKind::Passing, "busy", start);
+        let mut fault = OngoingFault::begun(FailureKind::Passing, "busy", start);
         for (seconds, pace, error, expected) in [
             (1, FailureKind::Passing, "busy", false),
             (2, FailureKind::Passing, "busy since 2 s", false),
             (70, FailureKind::Passing, "busy", false),
             (71, FailureKind::Passing, "busy since 71 s", true),
             (72, FailureKind::Passing, "busy since 72 s", false),
-            (73, FailureKind::Lasting, "who are you?", true),
-            (3600, FailureKind::Lasting, "who are you?", false),
+            (73, FailureKind::Lasting, "unauthorized", true),
+            (3600, FailureKind::Lasting, "unauthorized", false),
             (3601, FailureKind::Passing, "busy", true),
         ] {
             let news;

@@ -1,4 +1,4 @@
-//! The delivery task against an outbox in memory and sinks that answer as they are told, in paused time.
+//! Tests of the delivery task with an outbox in memory, sinks with scripted answers, and paused time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -11,19 +11,19 @@ use cognito_auth_core::fixtures::bare_entry;
 use super::*;
 
 #[derive(Default)]
-struct Stored {
+struct StoredOutbox {
     waiting: BTreeMap<OutboxId, Entry>,
     quarantine: Vec<(OutboxId, String)>,
     quarantine_max: Option<usize>,
     damaged: BTreeSet<OutboxId>,
     settlements: usize,
-    /// So many writes fail from now on, after or before they were done.
+    /// The number of next writes that fail.
     failures: usize,
 }
 
 #[derive(Clone)]
 struct MemoryOutbox {
-    stored: Arc<Mutex<Stored>>,
+    stored: Arc<Mutex<StoredOutbox>>,
     changes: watch::Sender<u64>,
 }
 
@@ -40,7 +40,7 @@ impl MemoryOutbox {
         });
     }
 
-    fn edit<T>(&self, edit: impl FnOnce(&mut Stored) -> T) -> T {
+    fn edit<T>(&self, edit: impl FnOnce(&mut StoredOutbox) -> T) -> T {
         let done = edit(&mut self.stored.lock().unwrap());
         self.changes.send_modify(|version| *version += 1);
         done
@@ -58,7 +58,7 @@ impl MemoryOutbox {
 impl Outbox for MemoryOutbox {
     type Error = io::Error;
 
-    fn read(&self, after: Option<OutboxId>, limit: usize) -> io::Result<Vec<Waiting>> {
+    fn read(&self, after: Option<OutboxId>, limit: usize) -> io::Result<Vec<OutboxEntry>> {
         let stored = self.stored.lock().unwrap();
         let beyond = stored.waiting.iter().filter(|(id, _)| Some(**id) > after);
         let waiting = beyond.take(limit).map(|(id, entry)| match stored.damaged.contains(id) {
@@ -107,7 +107,7 @@ fn id_of(entry: &Entry) -> u64 {
 type Judge = Box<dyn FnMut(&[u64]) -> Answer + Send>;
 type Offer = (Instant, Vec<u64>);
 
-/// A sink that notes what it was given and when it took it.
+/// A sink that records the batches it was given and their times.
 #[derive(Clone)]
 struct TestSink {
     offered: Arc<Mutex<Vec<Offer>>>,
@@ -162,12 +162,12 @@ impl Sink for TestSink {
     }
 }
 
-/// What was reported.
+/// Records the delivery task's reports.
 #[derive(Clone, Default)]
-struct RecordingReport(Arc<Mutex<Counts>>);
+struct RecordingReport(Arc<Mutex<ReportedCounts>>);
 
 #[derive(Default, Clone, Debug, PartialEq)]
-struct Counts {
+struct ReportedCounts {
     causes: Vec<String>,
     ok: u64,
     retry: u64,
@@ -180,7 +180,7 @@ struct Counts {
 }
 
 impl RecordingReport {
-    fn counts(&self) -> Counts {
+    fn counts(&self) -> ReportedCounts {
         self.0.lock().unwrap().clone()
     }
 }
@@ -236,8 +236,8 @@ fn refused() -> Answer {
 
 const LIMITS: BatchLimits = BatchLimits { records: 8, delay: Duration::from_secs(1) };
 
-/// Runs a delivery task that drains from the start, to its end.
-async fn drained(outbox: &MemoryOutbox, printer: Option<&TestSink>, receiver: Option<&TestSink>) -> Counts {
+/// Runs a delivery task that drains from the start, until it ends.
+async fn drained(outbox: &MemoryOutbox, printer: Option<&TestSink>, receiver: Option<&TestSink>) -> ReportedCounts {
     let (report, drain) = (RecordingReport::default(), CancellationToken::new());
     drain.cancel();
     Delivery::new(outbox.clone(), printer.cloned(), receiver.cloned(), report.clone(), LIMITS)
@@ -246,13 +246,13 @@ async fn drained(outbox: &MemoryOutbox, printer: Option<&TestSink>, receiver: Op
     report.counts()
 }
 
-/// Runs a delivery task for a while, then drops it where it stands, as kill -9 would.
+/// Runs a delivery task for `time`, then drops it, as kill -9 would.
 async fn killed_after(
     outbox: &MemoryOutbox,
     printer: Option<&TestSink>,
     receiver: Option<&TestSink>,
     time: Duration,
-) -> Counts {
+) -> ReportedCounts {
     let report = RecordingReport::default();
     let delivery = Delivery::new(outbox.clone(), printer.cloned(), receiver.cloned(), report.clone(), LIMITS);
     let _ = tokio::time::timeout(time, delivery.run(CancellationToken::new(), CancellationToken::new())).await;
@@ -384,7 +384,7 @@ async fn a_full_quarantine_stops_delivery_until_it_has_room() {
         ids if ids.contains(&3) || ids.contains(&6) => invalid(),
         _ => accepted(),
     });
-    // Of one batch both may go: what is not yet written does not count. The next one stops.
+    // Both records of one batch may go, because unwritten ones do not count. The next batch stops.
     killed_after(&outbox, None, Some(&receiver), Duration::from_secs(100)).await;
     assert_eq!(outbox.quarantined(), [3, 6]);
     outbox.add([9, 10, 11]);
@@ -444,7 +444,7 @@ async fn damaged_entries_go_to_quarantine_as_they_are_and_the_rest_goes_on() {
 }
 
 /// Runs a delivery task as long as `life` lasts.
-async fn while_it_runs(outbox: &MemoryOutbox, receiver: &TestSink, life: impl Future<Output = ()>) -> Counts {
+async fn while_it_runs(outbox: &MemoryOutbox, receiver: &TestSink, life: impl Future<Output = ()>) -> ReportedCounts {
     let report = RecordingReport::default();
     let delivery = Delivery::new(outbox.clone(), None::<TestSink>, Some(receiver.clone()), report.clone(), LIMITS);
     tokio::select! {
@@ -474,7 +474,7 @@ async fn a_receiver_that_refuses_everything_fills_no_quarantine_and_gets_everyth
         assert!((60..=120).contains(&sends), "{sends} sends in an hour");
         receiver.now_answering(|ids| if ids.contains(&200) { invalid() } else { accepted() });
         sleep(Duration::from_mins(5)).await;
-        // What is guilty may be all that is left, and waits for another one.
+        // The guilty record may be the only one left. Then it waits for another one.
         outbox.add([301]);
         sleep(Duration::from_mins(1)).await;
     };
@@ -495,7 +495,7 @@ async fn a_receiver_of_any_temper_that_takes_nothing_gets_nothing_into_quarantin
         let mut random = fastrand::Rng::with_seed(seed);
         let entries = random.u64(1..300);
         let outbox = MemoryOutbox::holding(entries);
-        // Each temper has its favourite.
+        // Each temper has a favourite answer.
         let favourite = random.u8(0..5);
         let mut receiver =
             TestSink::answering(move |_| match if random.bool() { favourite } else { random.u8(0..5) } {
@@ -510,7 +510,7 @@ async fn a_receiver_of_any_temper_that_takes_nothing_gets_nothing_into_quarantin
             let calm = receiver.offered().len();
             sleep(Duration::from_hours(1)).await;
             let sends = receiver.offered().len() - calm;
-            // Those that are set aside, each alone, twice a minute.
+            // Records that are set aside are sent twice a minute, each alone.
             assert!((30..=2 * batch_splitter::SET_ASIDE_MAX * 150).contains(&sends), "{sends} sends in an hour");
             assert_eq!((outbox.quarantined().len(), outbox.waiting().len() as u64), (0, entries), "seed {seed}");
             receiver.now_answering(|_| accepted());
@@ -546,7 +546,7 @@ async fn a_record_that_is_refused_with_nothing_else_to_send_waits_until_another_
         assert_eq!((outbox.waiting(), outbox.quarantined()), (vec![1], vec![]));
         let tries = receiver.offered().len();
         assert!((60..=121).contains(&tries), "{tries} tries in an hour");
-        // The new one goes with its batch's delay and waits for nothing else.
+        // The new record waits only for its batch's delay.
         outbox.add([2]);
         sleep(LIMITS.delay + Duration::from_millis(1)).await;
         assert_eq!((outbox.waiting(), outbox.quarantined()), (vec![], vec![1]));
@@ -718,14 +718,14 @@ async fn killed_at_any_moment_the_delivery_loses_nothing_and_repeats_at_most_a_b
         });
         let (mut kills, mut last) = (0, entries);
         while !outbox.waiting().is_empty() {
-            // Something new for each life: what is refused waits for it.
+            // Each run gets a new record: refused records wait for one.
             last += 1;
             outbox.add([last]);
             outbox.edit(|stored| {
                 stored.failures = random.usize(0..2);
                 stored.damaged = [OutboxId(9), OutboxId(10)].into();
             });
-            // Most kills fall between two steps of the work, which takes no time here.
+            // Most kills fall between two steps, because the work takes no time here.
             let delivery = Delivery::new(
                 outbox.clone(),
                 Some(printer.clone()),

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::backoff::Backoff;
 use cognito_auth_core::counters::Series;
 use cognito_auth_core::event::UnixMillis;
 use tokio::sync::mpsc::error::TryRecvError;
@@ -42,8 +43,8 @@ const NOTE_EVERY: Duration = Duration::from_secs(10);
 /// A write that takes longer is taken for a disk that does not answer. A busy one has been seen to take seconds.
 pub(super) const WRITE_MAX: Duration = Duration::from_secs(30);
 
-/// Pause before the store is opened again after a failure: first and longest.
-const REOPEN_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// Waits before the store is opened again after a failure.
+const REOPEN_AFTER: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(30));
 
 /// Where the answer goes.
 pub(super) type Reply = oneshot::Sender<Result<(), LedgerError>>;
@@ -314,9 +315,9 @@ impl Writer {
 
     /// Tries to open the store again until it works; meanwhile refuses what comes. Ends early (Err) if asked to close.
     fn reopen(&mut self) -> Result<(Engine, WriterState), Option<Reply>> {
-        let (mut pause, longest) = REOPEN_AFTER;
+        let mut backoff = REOPEN_AFTER;
         loop {
-            self.refuse_for(pause)?;
+            self.refuse_for(backoff.failed())?;
             match self.reopen_once() {
                 Ok((engine, writer_state, published)) => {
                     // A page whose write failed may be there after all, and nobody else would show it.
@@ -327,7 +328,6 @@ impl Writer {
                 }
                 Err(error) => self.shared.set(Access::failed(&error)),
             }
-            pause = (pause * 2).min(longest);
         }
     }
 

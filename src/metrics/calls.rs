@@ -1,13 +1,13 @@
-//! What is shown of the calls to Cognito: by account and region, because that is where AWS counts them.
+//! The metrics of calls to Cognito, by account and region, because AWS counts calls there.
 
 use std::collections::BTreeMap;
 
+use cognito_auth_core::call::{CallOutcome, Operation};
 use cognito_auth_core::event::UnixMillis;
 use prometheus::Histogram;
 
 use super::family::{Counter, Distribution, Exposition, Family, Gauge};
 use super::labels::PerLabel;
-use crate::source::{CallOutcome, Operation};
 
 const API_REQUESTS: Family<Counter, 4> = Family::new(
     "cognito_exporter_api_requests_total",
@@ -30,32 +30,33 @@ const API_DURATION_BUCKETS_SECS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
 /// `account_id` of calls made before the account is known.
 const UNKNOWN_ACCOUNT: &str = "unknown";
 
-/// The calls made, by account and region, because that is where AWS counts them.
+/// The metrics of the calls made.
 #[derive(Default)]
-pub(super) struct Calls {
-    pub(super) accounts: BTreeMap<(String, String), Account>,
+pub(super) struct CallMetrics {
+    pub(super) accounts: BTreeMap<(String, String), AccountCalls>,
     pub(super) durations: BTreeMap<String, PerLabel<Operation, Histogram>>,
 }
 
-pub(super) struct Account {
+/// The metrics of one account and region.
+pub(super) struct AccountCalls {
     pub(super) requests: PerLabel<Operation, PerLabel<CallOutcome, u64>>,
     pub(super) budget_per_second: Option<f64>,
     pub(super) limit: Option<AccountLimit>,
 }
 
-/// What AWS lets an account call in a region, where a budget is a share of it.
+/// The limit of an account in a region, if the budget is a share of it.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct AccountLimit {
     /// Requests per second in the category UserResourceRead.
     pub per_second: f64,
-    /// When AWS said so; None while it is only the documented default.
+    /// The time at which AWS gave the limit; None if it is the documented default.
     pub read: Option<UnixMillis>,
 }
 
-impl Calls {
-    pub(super) fn account(&mut self, account: Option<&str>, region: &str) -> &mut Account {
+impl CallMetrics {
+    pub(super) fn account(&mut self, account: Option<&str>, region: &str) -> &mut AccountCalls {
         let key = (account.unwrap_or(UNKNOWN_ACCOUNT).to_owned(), region.to_owned());
-        self.accounts.entry(key).or_insert_with(|| Account {
+        self.accounts.entry(key).or_insert_with(|| AccountCalls {
             requests: PerLabel::new(|| PerLabel::new(|| 0)),
             budget_per_second: None,
             limit: None,

@@ -1,4 +1,4 @@
-//! What is shown of the exporter as a whole: its stages, its outbox and its sink, its state, its build.
+//! The metrics of the exporter as a whole: its stages, outbox, sink, state and build.
 
 use std::collections::BTreeMap;
 
@@ -66,8 +66,8 @@ const RELOAD_SUCCESS_TIME: Family<Gauge, 0> = Family::new(
 const BUILD_INFO: Family<Gauge, 2> =
     Family::new("cognito_exporter_build_info", "The build that is running.", ["version", "revision"]);
 
-/// What is shown of the process as a whole.
-pub(super) struct Exporter {
+/// The values of the exporter's metrics. A gauge without a value is None and not shown.
+pub(super) struct ExporterMetrics {
     pub(super) progress: BTreeMap<Stage, UnixMillis>,
     pub(super) outbox: Option<OutboxSize>,
     pub(super) outbox_limit_bytes: Option<u64>,
@@ -82,7 +82,7 @@ pub(super) struct Exporter {
     pub(super) reload_success: UnixMillis,
 }
 
-impl Exporter {
+impl ExporterMetrics {
     pub(super) fn new(loaded: UnixMillis) -> Self {
         Self {
             progress: BTreeMap::new(),

@@ -1,9 +1,9 @@
-//! A metric family as a constant whose type holds its kind and its number of labels: filling one with a value of another
-//! kind, or with a label too few, does not compile.
+//! A metric family: a constant whose type holds its kind and its number of labels. A value of another kind or a missing
+//! label does not compile.
 //!
-//! The `prometheus` crate's own vectors check the number of labels when they are used, and tell their children apart by
-//! a hash of the label values run together, in which ("a", "bc") and ("ab", "c") are one. Here the values are plain data
-//! (see [`super::pool`]) and become samples only when they are asked for, all of a pool's in one moment.
+//! The `prometheus` crate's own vectors check the number of labels at run time. They identify their children by a hash
+//! of the joined label values, in which ("a", "bc") and ("ab", "c") are equal. Here the values are plain data (see
+//! [`super::pool`]). They become samples only for a scrape, all of a pool's at one time.
 
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
@@ -26,14 +26,14 @@ pub(super) struct Gauge;
 /// A distribution; its value is the crate's histogram.
 pub(super) struct Distribution;
 
-/// What kind of metric a family is.
-pub(super) trait Kind {
+/// The kind of a metric family.
+pub(super) trait MetricKind {
     const TYPE: MetricType;
     type Value<'a>;
     fn sample(value: Self::Value<'_>) -> proto::Metric;
 }
 
-impl Kind for Counter {
+impl MetricKind for Counter {
     const TYPE: MetricType = MetricType::COUNTER;
     type Value<'a> = u64;
     fn sample(value: u64) -> proto::Metric {
@@ -45,7 +45,7 @@ impl Kind for Counter {
     }
 }
 
-impl Kind for Gauge {
+impl MetricKind for Gauge {
     const TYPE: MetricType = MetricType::GAUGE;
     type Value<'a> = f64;
     fn sample(value: f64) -> proto::Metric {
@@ -55,7 +55,7 @@ impl Kind for Gauge {
     }
 }
 
-impl Kind for Distribution {
+impl MetricKind for Distribution {
     const TYPE: MetricType = MetricType::HISTOGRAM;
     type Value<'a> = &'a prometheus::Histogram;
     fn sample(value: &prometheus::Histogram) -> proto::Metric {
@@ -73,7 +73,7 @@ impl<K, const LABELS: usize> Family<K, LABELS> {
 impl Family<Distribution, 1> {
     /// Makes the distribution of a one-label family. `buckets` are upper bounds in seconds, ascending.
     pub(super) fn distribution(buckets: &[f64]) -> prometheus::Histogram {
-        // The name and help given here are never shown: a sample takes the family's.
+        // The name and help given here are never shown: a sample has the family's.
         prometheus::Histogram::with_opts(prometheus::HistogramOpts::new("unnamed", "unnamed").buckets(buckets.to_vec()))
             .expect("the buckets are constants that ascend")
     }
@@ -85,7 +85,7 @@ pub(super) struct Exposition(BTreeMap<&'static str, MetricFamily>);
 
 impl Exposition {
     /// Adds one sample.
-    pub(super) fn put<K: Kind, const LABELS: usize>(
+    pub(super) fn put<K: MetricKind, const LABELS: usize>(
         &mut self,
         family: &Family<K, LABELS>,
         labels: [&str; LABELS],
@@ -106,7 +106,7 @@ impl Exposition {
             .push(sample);
     }
 
-    /// Adds a gauge if its value is known: what is not known is absent rather than 0.
+    /// Adds a gauge if its value is known. An unknown value is absent rather than 0.
     pub(super) fn put_known<const LABELS: usize>(
         &mut self,
         family: &Family<Gauge, LABELS>,
@@ -118,7 +118,7 @@ impl Exposition {
         }
     }
 
-    /// The families in ascending order of their names.
+    /// Returns the families in ascending order of their names.
     pub(super) fn into_families(self) -> Vec<MetricFamily> {
         self.0.into_values().collect()
     }

@@ -1,12 +1,12 @@
-//! The label values that the exporter's own metrics can have: closed lists, so that no series can come from outside data.
+//! The label values of the exporter's own metrics: closed lists, so that outside data cannot create series.
 
-use crate::source::{CallOutcome, Operation};
+use cognito_auth_core::call::{CallOutcome, Operation};
 
 /// A closed list of label values.
 pub trait LabelValue: Copy + PartialEq + 'static {
-    /// Every value; each has its series at 0 from the start.
+    /// Every value. Each has its series at 0 from the start.
     const ALL: &'static [Self];
-    /// The value as it is shown.
+    /// Returns the value as it is shown.
     fn as_str(self) -> &'static str;
 }
 
@@ -46,15 +46,15 @@ label_value! { Operation {
 } }
 
 label_value! {
-    /// What an event of a page turned out to be: `result` of `cognito_exporter_fetched_events_total`.
+    /// The kind of an event of a page: `result` of `cognito_exporter_fetched_events_total`.
     pub enum Fetched {
-        /// First seen, live.
+        /// A live event, seen for the first time.
         New = "new",
-        /// Seen before, with another mutable part.
+        /// An event seen before with another mutable part.
         Revision = "revision",
-        /// Seen before, as it was.
+        /// An event seen before, unchanged.
         Known = "known",
-        /// First seen, from before its user was followed.
+        /// An event seen for the first time, from before its user was followed.
         History = "history",
     }
 }
@@ -72,13 +72,13 @@ label_value! {
 }
 
 label_value! {
-    /// What became of a user: `state` of `cognito_exporter_users`.
+    /// The state of a user: `state` of `cognito_exporter_users`.
     pub enum UserState {
         /// The latest answer was a page.
         Ok = "ok",
         /// Cognito does not know the user.
         Missing = "missing",
-        /// The latest answers were errors of this user's.
+        /// The latest answers were errors about this user.
         Failing = "failing",
     }
 }
@@ -86,23 +86,23 @@ label_value! {
 label_value! {
     /// The receiver's answer to one batch: `outcome` of `cognito_exporter_otlp_requests_total`.
     pub enum RequestOutcome {
-        /// Taken, at least in part.
+        /// Accepted, at least in part.
         Ok = "ok",
         /// To be sent again.
         Retry = "retry",
-        /// Refused in a way that only a person can cure, or for its content.
+        /// Refused in a way that only a person can fix, or for its content.
         Refused = "refused",
     }
 }
 
 label_value! {
-    /// What became of a record: `outcome` of `cognito_exporter_otlp_records_total`.
+    /// The fate of a record: `outcome` of `cognito_exporter_otlp_records_total`.
     pub enum RecordOutcome {
-        /// The receiver has it.
+        /// The receiver accepted it.
         Accepted = "accepted",
-        /// The receiver refused it in a partial success: lost.
+        /// The receiver rejected it in a partial success. It is lost.
         Rejected = "rejected",
-        /// Refused as invalid and kept aside.
+        /// The receiver refused it as invalid, and it is kept in the quarantine.
         Quarantined = "quarantined",
     }
 }
@@ -119,7 +119,7 @@ label_value! {
     }
 }
 
-/// One value of T for each value of a label.
+/// One `T` for each value of a label.
 #[derive(Clone, Debug)]
 pub(super) struct PerLabel<L, T>(Vec<T>, std::marker::PhantomData<L>);
 

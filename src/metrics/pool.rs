@@ -1,7 +1,7 @@
-//! What is shown of one user pool: its durable totals, and what its stages have reported.
+//! The metrics of one user pool: its durable totals and the reports of its stages.
 //!
-//! Plain data behind one lock, read in one moment: a scrape sees all of a commit's totals or none, so that events less
-//! superseded outcomes is right in every scrape. A pool that leaves takes all its series with it.
+//! They are plain data behind one lock. A scrape sees all of a commit's totals or none, so events minus superseded
+//! outcomes is right in every scrape. When a pool leaves, all its series are removed.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -136,12 +136,12 @@ const DISCOVERY_DELAY: Family<Distribution, 1> = Family::new(
 const CATCHING_UP: Family<Gauge, 1> =
     Family::new("cognito_exporter_catching_up", "Whether backlog or history is being worked off.", ["user_pool_id"]);
 
-/// From a few seconds, which takes a lively user and luck, to a day, which an outage takes.
+/// Upper bounds of the delay buckets. A few seconds is the best case of an active user; a day follows an outage.
 pub const DELAY_BOUNDS_SECS: [f64; 12] =
     [5.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0];
 
-/// One pool's values. A gauge that nobody has reported yet is None and is not shown.
-pub(super) struct Pool {
+/// The values of one pool's metrics. A gauge without a value is None and not shown.
+pub(super) struct PoolMetrics {
     pub(super) identity: PoolIdentity,
     totals: BTreeMap<Series, u64>,
     delay: Histogram,
@@ -160,7 +160,7 @@ pub(super) struct Pool {
     pub(super) catching_up: Option<bool>,
 }
 
-impl Pool {
+impl PoolMetrics {
     pub(super) fn new(identity: PoolIdentity) -> Self {
         Self {
             identity,
@@ -182,10 +182,11 @@ impl Pool {
         }
     }
 
-    pub(super) fn reach(&mut self, totals: &[(Series, u64)]) {
-        for (series, told) in totals {
+    /// Raises the totals to these values. No total falls.
+    pub(super) fn raise_totals(&mut self, totals: &[(Series, u64)]) {
+        for (series, total) in totals {
             let shown = self.totals.entry(*series).or_default();
-            *shown = (*shown).max(*told);
+            *shown = (*shown).max(*total);
         }
     }
 
@@ -197,7 +198,7 @@ impl Pool {
         self.delay.observe(delay.as_secs_f64());
     }
 
-    /// How many delays fell into each bucket, and above the last.
+    /// Returns the number of delays in each bucket, and above the last.
     pub(super) fn delays(&self) -> [u64; DELAY_BOUNDS_SECS.len() + 1] {
         let metric = self.delay.metric();
         let histogram = metric.get_histogram();

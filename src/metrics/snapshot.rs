@@ -1,7 +1,8 @@
-//! The values behind the metrics as plain data, for `/status`: what it shows cannot disagree with `/metrics`.
+//! Snapshots of the values behind the metrics, for `/status`, which so always agrees with `/metrics`.
 
 use std::time::Duration;
 
+use cognito_auth_core::call::{CallOutcome, Operation};
 use cognito_auth_core::counters::Series;
 use cognito_auth_core::entry::PoolIdentity;
 use cognito_auth_core::event::UnixMillis;
@@ -9,89 +10,88 @@ use cognito_auth_core::shard::Shard;
 
 use super::calls::AccountLimit;
 use super::labels::LabelValue as _;
-use super::pool::{DELAY_BOUNDS_SECS, Pool};
+use super::pool::{DELAY_BOUNDS_SECS, PoolMetrics};
 use super::{Metrics, OutboxSize, PollForecast, UserCounts, lock};
-use crate::source::{CallOutcome, Operation};
 
-/// One pool. What has not been reported yet is None.
+/// A snapshot of one pool. A value that was not reported yet is None.
 #[derive(Clone, PartialEq, Debug)]
 pub struct PoolSnapshot {
-    /// Which pool.
+    /// The pool.
     pub identity: PoolIdentity,
     /// Whether it answers.
     pub up: Option<bool>,
-    /// Its users by state.
+    /// The numbers of its users by state.
     pub users: Option<UserCounts>,
-    /// When its least recently polled user was polled or joined.
+    /// The time at which its least recently polled user was polled or joined.
     pub oldest_poll: Option<UnixMillis>,
     /// The longest time that a user should go without a poll.
     pub objective: Option<Duration>,
-    /// What the present budget gives.
+    /// The forecast at the present budget.
     pub forecast: PollForecast,
-    /// When its users were last listed to the end.
+    /// The time at which its users were last listed to the end.
     pub discovery: Option<UnixMillis>,
     /// Whether backlog or history is being worked off.
     pub catching_up: Option<bool>,
-    /// The present budget of its account and region, in requests per second; other pools may share it.
+    /// The present budget of its account and region, in requests per second. Other pools may share it.
     pub budget_per_second: Option<f64>,
-    /// The account's own limit there, where the budget is a share of it.
+    /// The limit of its account and region, if the budget is a share of it.
     pub limit: Option<AccountLimit>,
-    /// Live events: outcomes less those superseded.
+    /// The number of live events: outcomes minus superseded outcomes.
     pub events: u64,
-    /// Live events that threat protection acted on.
+    /// The number of live events that threat protection acted on.
     pub risk_events: u64,
-    /// Events from before their user was followed.
+    /// The number of events from before their user was followed.
     pub history_events: u64,
-    /// What has ever been counted, for whoever compares two moments.
-    pub counts: Counts,
+    /// The counters, for a comparison of two times.
+    pub counts: PoolCounters,
 }
 
-/// Counters of one pool and of its account and region; each only grows.
+/// Counters of one pool and of its account and region. Each only grows.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Counts {
+pub struct PoolCounters {
     /// Live outcomes `Pass`.
     pub passed: u64,
     /// Live outcomes `Fail`.
     pub failed: u64,
     /// Events that threat protection acted on.
     pub risk: u64,
-    /// Calls for histories, of all pools of the account and region.
+    /// Calls for histories by all pools of the account and region.
     pub calls: u64,
-    /// Those of them that were throttled.
+    /// Throttled calls among them.
     pub throttled: u64,
-    /// Live events by their delay: as many as [`DELAY_BOUNDS_SECS`], and one for those above.
+    /// Live events by their delay: one number for each of [`DELAY_BOUNDS_SECS`], and one for longer delays.
     pub delays: [u64; DELAY_BOUNDS_SECS.len() + 1],
 }
 
-/// The exporter as a whole.
+/// A snapshot of the exporter as a whole.
 #[derive(Clone, PartialEq, Debug)]
 pub struct ExporterSnapshot {
-    /// What waits for delivery; None without a sink.
+    /// The size of the outbox; None without a sink.
     pub outbox: Option<OutboxSize>,
-    /// At this size polling pauses.
+    /// The size of the outbox at which polling pauses.
     pub outbox_limit_bytes: Option<u64>,
-    /// Records kept aside.
+    /// The number of records in the quarantine.
     pub quarantined: Option<u64>,
-    /// Why work pauses, in the words of `cognito_exporter_paused`; empty while it does not.
+    /// The reasons why work pauses, in the words of `cognito_exporter_paused`; empty if it does not pause.
     pub paused: Vec<&'static str>,
-    /// Which stage last finished work, or found none to do, and when.
+    /// The stages and the time at which each last finished work, or found none to do.
     pub progress: Vec<(&'static str, UnixMillis)>,
     /// The ledger's size on disk.
     pub state_size_bytes: Option<u64>,
-    /// Times that a corrupt ledger was begun anew.
+    /// The number of times that a corrupt ledger was begun anew.
     pub state_rebuilds: u64,
     /// Whether the latest attempt to load the configuration succeeded.
     pub reload_successful: bool,
-    /// Whose users are followed.
+    /// The share of the users that is followed.
     pub shard: Shard,
 }
 
 impl Metrics {
-    /// The pools at present, in ascending order of their ids.
+    /// Returns a snapshot of every pool, in ascending order of their ids.
     pub fn pools(&self) -> Vec<PoolSnapshot> {
-        let pools: Vec<_> = lock(&self.shown.pools).values().cloned().collect();
+        let pools: Vec<_> = lock(&self.values.pools).values().cloned().collect();
         let mut snapshots: Vec<PoolSnapshot> = pools.iter().map(|pool| snapshot(&lock(pool))).collect();
-        let mut calls = lock(&self.shown.calls);
+        let mut calls = lock(&self.values.calls);
         for pool in &mut snapshots {
             let account = calls.account(pool.identity.account_id.as_deref(), &pool.identity.region);
             pool.budget_per_second = account.budget_per_second;
@@ -103,7 +103,7 @@ impl Metrics {
         snapshots
     }
 
-    /// The exporter at present.
+    /// Returns a snapshot of the exporter.
     pub fn exporter_now(&self) -> ExporterSnapshot {
         let exporter = self.exporter();
         ExporterSnapshot {
@@ -120,9 +120,9 @@ impl Metrics {
     }
 }
 
-fn snapshot(pool: &Pool) -> PoolSnapshot {
+fn snapshot(pool: &PoolMetrics) -> PoolSnapshot {
     let (mut met, mut left, mut risk_events, mut history_events) = (0, 0, 0, 0);
-    let mut counts = Counts { delays: pool.delays(), ..Counts::default() };
+    let mut counts = PoolCounters { delays: pool.delays(), ..PoolCounters::default() };
     for (series, total) in pool.totals() {
         match series {
             Series::Events(outcome) => {
@@ -156,6 +156,6 @@ fn snapshot(pool: &Pool) -> PoolSnapshot {
         events: u64::saturating_sub(met, left),
         risk_events,
         history_events,
-        counts: Counts { risk: risk_events, ..counts },
+        counts: PoolCounters { risk: risk_events, ..counts },
     }
 }

@@ -16,7 +16,7 @@ fn identity() -> PoolIdentity {
     }
 }
 
-/// The table of the documentation: name, type, labels, and whether it is there before anything was reported.
+/// The documented metrics: name, type, labels, and whether the metric is there before the first report.
 const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
     ("cognito_auth_challenges_total", "counter", "user_pool_id,challenge_name,challenge_response", true),
     ("cognito_auth_compromised_credentials_events_total", "counter", "user_pool_id,event_type,event_response", true),
@@ -74,7 +74,7 @@ fn fresh() -> Metrics {
     metrics
 }
 
-/// Metrics of which everything that can be reported was.
+/// Makes metrics for which everything was reported.
 fn told() -> Metrics {
     let metrics = fresh();
     let now = UnixMillis(1_723_136_050_000);
@@ -106,7 +106,7 @@ fn told() -> Metrics {
     metrics
 }
 
-/// The exposition read back: of each family its type, and of each of its samples the value.
+/// The parsed exposition: the type of each family and the value of each sample.
 struct Exposed {
     types: BTreeMap<String, String>,
     samples: BTreeMap<String, f64>,
@@ -129,7 +129,7 @@ fn exposed(metrics: &Metrics) -> Exposed {
 }
 
 impl Exposed {
-    /// The label names of a family's samples, in their order, without a histogram's `le`.
+    /// Returns the label names of a family's samples, in their order, without a histogram's `le`.
     fn labels(&self, family: &str) -> BTreeSet<String> {
         self.of(family)
             .map(|(series, _)| {
@@ -192,10 +192,10 @@ fn a_counter_is_there_from_the_start_and_a_gauge_once_it_is_known() {
     }
 }
 
-/// A label and its words.
+/// A label and its values.
 type Words = (&'static str, &'static [&'static str]);
 
-/// Every combination of the words given, as the text format writes it.
+/// Returns every combination of the values, as the text format writes it.
 fn combinations(name: &str, labels: &[Words]) -> BTreeSet<String> {
     let mut rows = vec![String::new()];
     for (label, words) in labels {
@@ -286,7 +286,7 @@ fn totals_are_what_the_ledger_says_and_never_fall() {
     assert_eq!(exposed_before.value(&signed_in_name("other")), Some(1.0));
     assert_eq!(exposed_before.value(&signed_in_name("Fail")), Some(0.0));
 
-    // Told again, and told late.
+    // Reported again, and reported late.
     metrics.totals(POOL, &[(passed, 42), (unknown, 1)]);
     metrics.totals(POOL, &[(passed, 41)]);
     let exposed_after = exposed(&metrics);

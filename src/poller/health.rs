@@ -4,6 +4,8 @@
 
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::backoff::Backoff;
+
 use crate::source::{RefusalCause, SourceError};
 
 /// What people are to be told.
@@ -164,8 +166,8 @@ impl Health {
         if !refused && self.failures < Self::STREAK {
             return (Blame::User, None);
         }
-        let doublings = if refused { self.failures - 1 } else { self.failures - Self::STREAK };
-        let hold = first.saturating_mul(1 << doublings.min(10)).min(longest);
+        let counted = if refused { self.failures } else { self.failures - Self::STREAK + 1 };
+        let hold = Backoff::doubling(first, longest).wait_after(counted);
         self.held_until = Some(now + hold);
         (Blame::Pool { hold }, notice(&mut self.told))
     }

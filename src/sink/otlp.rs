@@ -1,8 +1,11 @@
-//! Sink: an OTLP receiver, over gRPC, HTTP with protobuf or HTTP with JSON.
+//! Sink: exports to an OTLP receiver over gRPC, HTTP with protobuf, or HTTP with JSON.
 //!
-//! One export at a time, one attempt each, with a deadline around all of it; what the receiver answered is judged by
-//! `answer`. The parts: `payload` (what is sent), `over_http` and `over_grpc` (how), `connector` (which way), `headers` and `tls` (as
-//! whom), `answer` (what it means). Waiting and trying again are the delivery task's business.
+//! It makes one export at a time and one attempt for each, within a deadline. The delivery task waits and retries. The
+//! parts:
+//! - `payload` makes the request, and `size` computes its size.
+//! - `over_http` and `over_grpc` are the transports; both connect through `connector`.
+//! - `headers` and `tls` read the headers, certificates and keys.
+//! - `answer` interprets the receiver's answer.
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,26 +35,29 @@ mod payload;
 mod size;
 mod tls;
 
-use answer::Reply;
+use answer::HttpReply;
 use headers::Headers;
 use over_grpc::GrpcTransport;
 use over_http::HttpTransport;
 use payload::Packer;
 use tls::TlsFiles;
 
-/// How long a connection may take to be made, within the export's own timeout.
+/// The longest time to connect, within the export's own timeout.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Bytes of an answer that are read: gRPC's usual limit. A receiver that rejects a batch may give its reason for every
-/// record, and an acknowledgement that is not read to its end is none: the batch would come again for ever.
+/// The most bytes of an answer that are read: gRPC's usual limit. A receiver that rejects a batch may give a reason for
+/// every record. An acknowledgement counts only when it is read to its end; otherwise the batch would be sent again for
+/// ever.
 const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 const USER_AGENT_VALUE: &str = concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION"));
 
-/// Why a receiver cannot even be tried. Every text says what to change.
+/// Why the sink cannot be set up. Every text says what to change.
 #[derive(Debug, thiserror::Error)]
 pub enum OtlpSetupError {
-    /// The endpoint is no URL that can be used.
+    /// The endpoint is not a usable URL.
     #[error("otlp.endpoint must be a URL such as http://localhost:4318 or https://logs.example:4317")]
     Endpoint,
     /// A file cannot be read.
@@ -64,20 +70,20 @@ pub enum OtlpSetupError {
         /// Why.
         source: std::io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file has the wrong content.
     #[error("{key} {what}")]
     Unusable {
         /// The configuration's key.
         key: &'static str,
-        /// What is wrong.
+        /// The fault, as the end of a sentence about the key.
         what: &'static str,
     },
-    /// A header cannot be sent, or its pair in the file is not of the right form.
+    /// A header cannot be sent, or its pair has the wrong form.
     #[error("{key}: pair {pair} is not a header's name and value, as in name=value")]
     Header {
         /// The configuration's key.
         key: &'static str,
-        /// Which pair, counted from 1; its value may be a secret.
+        /// The number of the pair, from 1. The pair itself is not shown, because its value may be a secret.
         pair: usize,
     },
     /// The system has no certificate authorities.
@@ -85,14 +91,15 @@ pub enum OtlpSetupError {
     NoRoots,
     /// TLS cannot be set up with these files.
     #[error("otlp: TLS cannot be set up; do otlp.cert_file and otlp.key_file belong together?")]
-    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Tls(#[source] BoxError),
     /// The exporter cannot be built.
     #[error("otlp: the exporter cannot be built; look at otlp.* and OTEL_EXPORTER_OTLP_*")]
-    Exporter(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Exporter(#[source] BoxError),
 }
 
-/// An attempt panicked: a fault of this program or of a library. Its words may quote a record, so they go no further.
-const PANICKED: &str = "the exporter panicked over this export; report it with the panic's lines on standard error";
+/// The message after a panic, a fault of this program or of a library. The panic's own text is left out, because it may
+/// quote a record.
+const PANICKED: &str = "the export panicked; report it with the panic's lines on standard error";
 
 impl OtlpSetupError {
     fn tls(error: impl std::error::Error + Send + Sync + 'static) -> Self {
@@ -104,17 +111,17 @@ impl OtlpSetupError {
     }
 }
 
-/// Delivers to an OTLP receiver.
+/// A sink that exports to an OTLP receiver.
 #[derive(Debug)]
 pub struct OtlpSink {
     packer: Packer,
     headers: Headers,
-    /// None where the endpoint has no TLS.
+    /// None if the endpoint has no TLS.
     tls: Option<TlsFiles>,
     transport: Transport,
     timeout: Duration,
     json: bool,
-    /// Bytes of a request around its records.
+    /// The bytes of a request without its records.
     envelope: usize,
 }
 
@@ -125,7 +132,7 @@ enum Transport {
 }
 
 impl Transport {
-    /// Leaves connections for new ones.
+    /// Drops the connections, so that new ones are made.
     fn reconnect(&mut self) {
         match self {
             Self::Grpc(grpc) => grpc.reconnect(),
@@ -135,24 +142,25 @@ impl Transport {
 }
 
 impl OtlpSink {
-    /// Prepares to deliver, as the service instance `instance_id`. The connection is made with the first export.
+    /// Makes a sink that exports as the service instance `instance_id`. The first export connects. `clock` dates the
+    /// answers.
     ///
     /// # Errors
-    /// If the endpoint is no URL, or a file that the configuration names cannot be read or used.
-    pub fn connect(config: &OtlpConfig, instance_id: &str) -> Result<Self, OtlpSetupError> {
+    /// The endpoint is not a URL, or a configured file cannot be read or used.
+    pub fn connect(config: &OtlpConfig, instance_id: &str, clock: &Clock) -> Result<Self, OtlpSetupError> {
         let packer = Packer::new(instance_id, &config.resource_attributes, config.timestamp, config.schema);
         let headers = Headers::open(&config.headers, config.headers_file.clone())?;
         let alpn: &[&[u8]] = if config.protocol == OtlpProtocol::Grpc { &[b"h2"] } else { &[] };
         let is_secure = base_url(config)?.scheme_str() == Some("https");
-        // Otherwise no certificate is asked for: an image without the system's roots exports to a neighbour over plain HTTP.
+        // Plain HTTP requires no certificates, so it works in an image without the system's roots.
         let tls = is_secure.then(|| TlsFiles::open(config, alpn)).transpose()?;
         let in_force = tls.as_ref().map(TlsFiles::in_force);
         let http = |protocol| {
-            let transport = HttpTransport::new(config, protocol, packer.resource(), in_force.clone());
+            let transport = HttpTransport::new(config, protocol, packer.resource(), in_force.clone(), clock.clone());
             transport.map(Box::new).map(Transport::Http)
         };
         let transport = match config.protocol {
-            OtlpProtocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(config, in_force)?)),
+            OtlpProtocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(config, in_force, clock.clone())?)),
             OtlpProtocol::HttpProtobuf => http(Protocol::HttpBinary)?,
             OtlpProtocol::HttpJson => http(Protocol::HttpJson)?,
         };
@@ -167,7 +175,7 @@ impl OtlpSink {
         })
     }
 
-    /// Asks the receiver with an export of no records whether it would take some.
+    /// Sends an export without records, to check that the receiver accepts exports.
     pub async fn probe(&mut self) -> Answer {
         self.export(&[]).await.redacted([])
     }
@@ -182,7 +190,7 @@ impl OtlpSink {
                 return answer::no_answer(&format!("timed out after {:?}", self.timeout));
             }
         }
-        // What a panic leaves behind of a connection is not used again.
+        // A connection is not used again after a panic.
         self.transport.reconnect();
         answer::no_answer(PANICKED)
     }
@@ -209,10 +217,10 @@ impl Sink for OtlpSink {
         self.export(batch).await
     }
 
-    /// The size of a request with this entry alone, or a few bytes more: a batch is smaller than the sum.
+    /// Returns the size of a request with this entry alone, or a few bytes more. A batch is smaller than the sum.
     fn size_of(&self, entry: &Entry) -> usize {
         if self.json {
-            // As the exporter writes it.
+            // The exporter writes indented JSON.
             let records = self.packer.records(std::slice::from_ref(entry));
             let request = self.packer.request(&LogBatch::new(&self.packer.scoped(&records)));
             serde_json::to_vec_pretty(&request).map_or(0, |text| text.len())
@@ -222,11 +230,11 @@ impl Sink for OtlpSink {
     }
 }
 
-/// A future panicked while it was polled.
+/// The error of a future that panicked while it was polled.
 struct Panicked;
 
-/// What becomes of `attempt`. A receiver can bring a library to panic with what it answers, and that is to end no process. `attempt`
-/// and what it borrows may be left half done.
+/// Runs `attempt` and catches a panic. A receiver's answer can make a library panic, and that must not end the process.
+/// After a panic `attempt` and the values that it borrows may be half done.
 async fn caught<T>(attempt: impl Future<Output = T>) -> Result<T, Panicked> {
     let mut attempt = pin!(attempt);
     poll_fn(|context| {
@@ -236,15 +244,15 @@ async fn caught<T>(attempt: impl Future<Output = T>) -> Result<T, Panicked> {
     .await
 }
 
-/// The endpoint as a URL with scheme and host.
+/// Returns the endpoint as a URL with scheme and host.
 fn base_url(config: &OtlpConfig) -> Result<Uri, OtlpSetupError> {
     let url: Uri = config.endpoint.trim().parse().map_err(|_| OtlpSetupError::Endpoint)?;
     let usable = matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some_and(|host| !host.is_empty());
     usable.then_some(url).ok_or(OtlpSetupError::Endpoint)
 }
 
-/// Reads a response, its body up to the bound; what is beyond it is left, and the connection with it.
-async fn read<B>(response: http::Response<B>) -> Result<Reply, B::Error>
+/// Reads a response, and its body up to [`REPLY_BYTES_MAX`]. The rest of a longer body is dropped with its connection.
+async fn read<B>(response: http::Response<B>, clock: &Clock) -> Result<HttpReply, B::Error>
 where
     B: hyper::body::Body<Data = Bytes> + Unpin,
 {
@@ -259,7 +267,7 @@ where
             break;
         }
     }
-    Ok(Reply { at: Clock::system().now(), status: parts.status, headers: parts.headers, body: read.into() })
+    Ok(HttpReply { at: clock.now(), status: parts.status, headers: parts.headers, body: read.into() })
 }
 
 #[cfg(test)]

@@ -1,22 +1,20 @@
-//! Sink: each record as one line of JSON on a writer, which is standard output but in tests.
+//! Sink: writes each record as one line of JSON to standard output, or to another writer in tests.
 //!
-//! The line is made from the same [`Record`] as the OTLP record, in its order, with times in RFC 3339; its body is the
-//! sentence, whatever schema the receiver wants, because people read it. A batch is written
-//! and flushed as a whole before it counts as taken, on a
-//! thread where a slow reader blocks nothing else.
+//! The line is made from the same [`Record`] as the OTLP record, in the same order, with times in RFC 3339. Its body is
+//! always the sentence, because people read it; the configured schema concerns the receiver only. A batch is accepted
+//! when all of it is written and flushed. Writing runs on a thread of its own, so a slow reader blocks nothing else.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cognito_auth_core::answer::Answer;
 use cognito_auth_core::entry::Entry;
-use cognito_auth_core::record::TimestampSource;
-use cognito_auth_core::record::{Record, Value};
+use cognito_auth_core::record::{Record, TimestampSource, Value};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::sink::Sink;
 
-/// Prints records to a writer.
+/// A sink that prints records to a writer.
 #[derive(Debug)]
 pub struct StdoutSink<W = std::io::Stdout> {
     out: Arc<Mutex<W>>,
@@ -24,14 +22,14 @@ pub struct StdoutSink<W = std::io::Stdout> {
 }
 
 impl StdoutSink {
-    /// Prints to standard output.
+    /// Makes a sink that prints to standard output.
     pub fn new(timestamp: TimestampSource) -> Self {
         Self::to(std::io::stdout(), timestamp)
     }
 }
 
 impl<W: Write> StdoutSink<W> {
-    /// Prints to any writer.
+    /// Makes a sink that prints to `out`.
     pub fn to(out: W, timestamp: TimestampSource) -> Self {
         Self { out: Arc::new(Mutex::new(out)), timestamp }
     }
@@ -39,7 +37,7 @@ impl<W: Write> StdoutSink<W> {
     fn lines(&self, batch: &[Entry]) -> serde_json::Result<Vec<u8>> {
         let mut text = Vec::new();
         for entry in batch {
-            serde_json::to_writer(&mut text, &Line(Record::of(entry, self.timestamp)))?;
+            serde_json::to_writer(&mut text, &JsonLine(Record::of(entry, self.timestamp)))?;
             text.push(b'\n');
         }
         Ok(text)
@@ -64,23 +62,23 @@ impl<W: Write + Send + 'static> Sink for StdoutSink<W> {
     async fn deliver(&mut self, batch: &[Entry]) -> Answer {
         match self.print(batch).await {
             Ok(()) => Answer::Accepted { rejected: 0, message: None },
-            // A closed pipe stays closed; a full disk or a slow reader may not.
+            // A closed pipe stays closed. A full disk may be cleared.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                Answer::Refused { message: "nobody reads standard output any more".into() }
+                Answer::Refused { message: "standard output was closed by its reader".into() }
             }
             Err(error) => Answer::Retry { after: None, message: format!("standard output: {error}") },
         }
     }
 
     fn size_of(&self, entry: &Entry) -> usize {
-        serde_json::to_vec(&Line(Record::of(entry, self.timestamp))).map_or(0, |line| line.len())
+        serde_json::to_vec(&JsonLine(Record::of(entry, self.timestamp))).map_or(0, |line| line.len())
     }
 }
 
-/// A record as JSON.
-struct Line<'a>(Record<'a>);
+/// A record that serializes as one JSON object.
+struct JsonLine<'a>(Record<'a>);
 
-impl Serialize for Line<'_> {
+impl Serialize for JsonLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let record = &self.0;
         let mut line = serializer.serialize_map(None)?;

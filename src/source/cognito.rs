@@ -1,9 +1,13 @@
-//! The AWS adapter: one user pool through Amazon's own SDK.
+//! The AWS adapter: calls one user pool through Amazon's own SDK.
 //!
-//! One method, one call: what the service says goes through [`wire`] (the SDK's shapes as plain values) and `convert`
-//! (what they mean), what goes wrong through `errors`. A page that the SDK cannot read goes through `lenient` instead;
-//! `answer` keeps from the SDK what is too much. Which client makes the call, and as whom, is [`Clients`]'s business, how it
-//! gets there `transport`'s. No call made here turns a user into a billable one: AdminGetUser, which would, is never called.
+//! One method makes one call:
+//! - [`wire`] holds the SDK's shapes as plain values, and `convert` turns them into the exporter's types.
+//! - `lenient` reads a page that the SDK cannot read.
+//! - `errors` turns the SDK's errors into the port's.
+//! - `answer` refuses an oversized or empty answer before the SDK reads it.
+//! - [`Clients`] chooses the client and its credentials, and `transport` the certificates and proxies.
+//!
+//! No call makes a user billable: AdminGetUser would, and is never called.
 
 mod answer;
 mod clients;
@@ -24,7 +28,7 @@ use aws_sdk_cognitoidentityprovider::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cognitoidentityprovider::types::{LimitClass, LimitDefinitionType};
 use tracing::{debug, warn};
 
-use self::clients::{Account, Credentials};
+use self::clients::{AwsClient, Credentials};
 pub use self::clients::{Clients, Connection};
 use self::date::DateOfAnswer;
 use self::errors::Situation;
@@ -36,11 +40,12 @@ use crate::lifecycle::Clock;
 /// Users on a page of a listing, the most that ListUsers and ListUsersInGroup give.
 const LISTING_PAGE: i32 = 60;
 
-/// The same, where they are counted. More are refused whole: a listing that is short of some would have them leave.
+/// The same number, for comparison with a length. A larger page is refused whole. If it were shortened, the users left
+/// out would seem to have left the pool.
 const USERS_MAX: usize = 60;
 
-/// Events on a page of a history, the most that AdminListUserAuthEvents gives. More are no page of Cognito's: it is refused
-/// whole, since its token leads on below all of it, and what was left out would never be seen again.
+/// Events on a page of a history, the most that AdminListUserAuthEvents gives. A larger page is refused whole. Its
+/// token continues below all of its events, so events that were left out would never be read again.
 const EVENTS_MAX: usize = 60;
 
 /// The quota category of AdminListUserAuthEvents
@@ -51,23 +56,22 @@ const MALFORMED: &str = "an event is not as documented: what can be read of it i
 
 const EXCESS: &str = "an event holds more than is exported of it: 16 challenges, and 64 KiB of each text";
 
-/// Which faults of a pool's pages people were told of.
+/// The faults of a pool's pages that were logged, and the number of events cut.
 #[derive(Default)]
-struct Told {
-    of_malformed: AtomicBool,
-    of_excess: AtomicBool,
-    /// Events that were cut, once for each time that they were read.
-    cut: AtomicU64,
+struct PageWarnings {
+    malformed_logged: AtomicBool,
+    excess_logged: AtomicBool,
+    /// Events that were cut. An event counts each time it is read.
+    events_cut: AtomicU64,
 }
 
 /// One user pool, asked through the SDK. Clones share everything.
 #[derive(Clone)]
 pub struct Cognito {
-    account: Arc<Account>,
+    client: Arc<AwsClient>,
     pool_id: String,
     clock: Clock,
-    /// What people were told of its pages.
-    told: Arc<Told>,
+    warnings: Arc<PageWarnings>,
 }
 
 impl Cognito {
@@ -81,10 +85,10 @@ impl Cognito {
         token: Option<&str>,
         max_results: Option<u8>,
     ) -> Result<WirePage, SourceError> {
-        let call = self.client().await.admin_list_user_auth_events().user_pool_id(&self.pool_id).username(username);
+        let call = self.sdk_client().await.admin_list_user_auth_events().user_pool_id(&self.pool_id).username(username);
         let date = DateOfAnswer::default();
         let call = call.set_next_token(token.map(str::to_owned)).set_max_results(max_results.map(i32::from));
-        // Boxed, because it is large: every turn's future would have room for it, and move it along.
+        // Boxed, because it is large: otherwise every turn's future would hold it and move it.
         let answer = Box::pin(call.customize().interceptor(date.clone()).send()).await;
         let personal = [username, token.unwrap_or_default()];
         let operation = Operation::AdminListUserAuthEvents;
@@ -92,7 +96,7 @@ impl Cognito {
             Ok(page) => page.into(),
             Err(error) => match errors::unreadable_answer(&error).and_then(lenient::page) {
                 Some(page) => {
-                    self.tell(&self.told.of_malformed, MALFORMED);
+                    self.warn_once(&self.warnings.malformed_logged, MALFORMED);
                     page
                 }
                 None => return Err(errors::source_error(self.situation().await, operation, &error, &personal)),
@@ -103,33 +107,33 @@ impl Cognito {
         }
         let cut = page.events.iter().filter(|event| convert::exceeds(event)).count();
         if cut > 0 {
-            self.told.cut.fetch_add(cut as u64, Ordering::Relaxed);
-            self.tell(&self.told.of_excess, EXCESS);
+            self.warnings.events_cut.fetch_add(cut as u64, Ordering::Relaxed);
+            self.warn_once(&self.warnings.excess_logged, EXCESS);
         }
         Ok(WirePage { served: date.get(), ..page })
     }
 
-    /// One line for each pool and fault. There is none for the end: it comes when the last of such events has expired.
-    fn tell(&self, told: &AtomicBool, what: &str) {
-        if told.swap(true, Ordering::Relaxed) {
-            debug!(pool = self.pool_id, "{what}");
+    /// Logs one warning for each pool and fault. The end is not logged: it comes when the last such event expires.
+    fn warn_once(&self, logged: &AtomicBool, message: &str) {
+        if logged.swap(true, Ordering::Relaxed) {
+            debug!(pool = self.pool_id, "{message}");
         } else {
-            warn!(pool = self.pool_id, "{what}");
+            warn!(pool = self.pool_id, "{message}");
         }
     }
 
-    /// Gets credentials as a call would, past every cache, and gives their access key id, which is no secret.
+    /// Gets credentials as a call would, without any cache, and returns their access key id, which is not secret.
     ///
     /// # Errors
-    /// There are none ([`SourceError::Caller`]), or they could not be got now.
+    /// There are no credentials ([`SourceError::Caller`]), or they could not be loaded now.
     pub async fn check_credentials(&self) -> Result<String, SourceError> {
-        let Credentials { provider, timeout, .. } = self.account.credentials().await;
+        let Credentials { provider, timeout, .. } = self.client.credentials().await;
         errors::credentials(self.situation().await, *timeout, provider).await
     }
 
-    /// How a call is made now.
+    /// Returns the circumstances of a call that is made now.
     async fn situation(&self) -> Situation {
-        Situation { now: self.clock.now(), sts_is_redirected: self.account.credentials().await.sts_is_redirected }
+        Situation { now: self.clock.now(), sts_is_redirected: self.client.credentials().await.sts_is_redirected }
     }
 
     async fn listing_error<E>(
@@ -144,8 +148,8 @@ impl Cognito {
         errors::listing_error(self.situation().await, listing, error, token)
     }
 
-    async fn client(&self) -> &Client {
-        self.account.client().await
+    async fn sdk_client(&self) -> &Client {
+        self.client.sdk_client().await
     }
 }
 
@@ -168,7 +172,7 @@ impl Source for Cognito {
 
     async fn users(&self, listing: &Listing, token: Option<&PageToken>) -> Result<UserPage, SourceError> {
         let token = token.map(|token| token.0.clone());
-        let client = self.client().await;
+        let client = self.sdk_client().await;
         let (users, next) = match listing {
             Listing::Users { filter } => {
                 let call = client.list_users().user_pool_id(&self.pool_id).limit(LISTING_PAGE);
@@ -194,7 +198,7 @@ impl Source for Cognito {
     }
 
     async fn describe(&self) -> Result<PoolDescription, SourceError> {
-        let answer = self.client().await.describe_user_pool().user_pool_id(&self.pool_id).send().await;
+        let answer = self.sdk_client().await.describe_user_pool().user_pool_id(&self.pool_id).send().await;
         match answer {
             Ok(answer) => Ok(answer.user_pool.map(|pool| convert::pool_description(&pool)).unwrap_or_default()),
             Err(error) => Err(errors::source_error(self.situation().await, Operation::DescribeUserPool, &error, &[])),
@@ -202,7 +206,7 @@ impl Source for Cognito {
     }
 
     fn events_cut(&self) -> u64 {
-        self.told.cut.load(Ordering::Relaxed)
+        self.warnings.events_cut.load(Ordering::Relaxed)
     }
 
     async fn read_limit(&self) -> Result<f64, SourceError> {
@@ -210,10 +214,10 @@ impl Source for Cognito {
             .limit_class(LimitClass::ApiCategory)
             .attributes("Category", READ_CATEGORY)
             .build()
-            .expect("class and attributes are all that a definition asks for");
-        let answer = self.client().await.get_provisioned_limit().limit_definition(definition).send().await;
+            .expect("a definition requires only class and attributes");
+        let answer = self.sdk_client().await.get_provisioned_limit().limit_definition(definition).send().await;
         match answer {
-            // What is missing in the answer reads as 0, and no account has that limit.
+            // The SDK reads a missing member as 0, and no account has that limit.
             Ok(answer) => match answer.limit().map(|limit| limit.provisioned_limit_value()) {
                 Some(limit) if limit > 0 => Ok(f64::from(limit)),
                 limit => {

@@ -1,16 +1,15 @@
-//! A source whose every call is measured, and whose throttles slow down those who share its quota.
+//! A source that measures every call. A throttled call slows down all pools that share its quota.
 
 use std::sync::Arc;
 
 use cognito_auth_core::entry::PoolIdentity;
 use tokio::time::Instant;
 
-use super::{Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
+use super::{CallOutcome, Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
 use crate::metrics::Metrics;
 use crate::rate_limiter::RateLimiter;
-use crate::source::CallOutcome;
 
-/// A source with its pool's labels and its account's rate_limiters.
+/// A source with its pool's labels and its account's rate limiters.
 pub struct Metered<S> {
     source: S,
     pool: Arc<PoolIdentity>,
@@ -22,17 +21,17 @@ pub struct Metered<S> {
 }
 
 impl<S: Source> Metered<S> {
-    /// Measures the calls of one pool.
+    /// Makes a source that measures the calls of one pool.
     pub fn new(source: S, pool: Arc<PoolIdentity>, metrics: Metrics, reads: RateLimiter, lists: RateLimiter) -> Self {
         Self { source, pool, metrics, reads, lists }
     }
 
-    /// The rate_limiter of a user's history.
+    /// Returns the rate limiter of calls for a user's history.
     pub fn reads(&self) -> &RateLimiter {
         &self.reads
     }
 
-    /// The rate_limiter of listings.
+    /// Returns the rate limiter of calls for listings.
     pub fn lists(&self) -> &RateLimiter {
         &self.lists
     }
@@ -63,11 +62,7 @@ impl<S: Source> Source for Metered<S> {
     async fn users(&self, listing: &Listing, token: Option<&PageToken>) -> Result<UserPage, SourceError> {
         let started = Instant::now();
         let result = self.source.users(listing, token).await;
-        let operation = match listing {
-            Listing::Users { .. } => Operation::ListUsers,
-            Listing::Group(_) => Operation::ListUsersInGroup,
-        };
-        self.measure(operation, started, &result);
+        self.measure(listing.operation(), started, &result);
         result
     }
 

@@ -1,19 +1,19 @@
-//! What a person can do about an error: the second half of a line of `check`.
+//! The remedy of an error: the second half of a line of `check`.
 
 use super::{Operation, Refusal, RefusalCause, SourceError};
 
-/// How rustls says that it does not trust who answers.
+/// rustls's words for a server certificate that it does not trust.
 const UNTRUSTED: &str = "invalid peer certificate";
 
 impl SourceError {
-    /// What to do when `operation` failed so for the pool, in the imperative.
+    /// Returns what to do about this error of `operation`, in the imperative.
     pub fn remedy(&self, operation: Operation, pool_id: &str) -> String {
         match self {
             Self::Throttled(_) => {
                 "wait, lower poll.requests_per_second, or ask AWS for a higher quota: the pool's applications share it"
                     .into()
             }
-            Self::UserNotFound => "check the username and its case; of one who was deleted nothing is kept".into(),
+            Self::UserNotFound => "check the username and its case; Cognito keeps nothing of a deleted user".into(),
             Self::InvalidParameter(_) => match operation {
                 Operation::ListUsers => "check the pool's filter".into(),
                 Operation::ListUsersInGroup => "check the pool's groups".into(),
@@ -26,7 +26,7 @@ impl SourceError {
                  system's"
                     .into()
             }
-            Self::Passing(_) => "try again; if it stays so, check region, proxy and endpoint variables".into(),
+            Self::Passing(_) => "try again; if the error persists, check region, proxy and endpoint variables".into(),
         }
     }
 }
@@ -44,8 +44,8 @@ impl Refusal {
                     .into()
             }
             RefusalCause::CredentialsSource => {
-                "correct what gives the credentials, as the message says: variables, profile, credential_process, or the \
-                 endpoint of task, pod or instance"
+                "correct the source of the credentials, as the message says: variables, profile, credential_process, or \
+                 the endpoint of task, pod or instance"
                     .into()
             }
             RefusalCause::LoginOver => "sign in again: `aws sso login` with the pool's profile".into(),
@@ -72,12 +72,12 @@ impl Refusal {
     }
 }
 
-/// What an IAM policy allows an operation on. A limit is the account's, not a pool's.
+/// Returns the resource of an IAM policy that allows `operation`. A limit belongs to the account, not to a pool.
 fn resource(operation: Operation, pool_id: &str) -> String {
     if operation == Operation::GetProvisionedLimit { "*".to_owned() } else { pool_arn(pool_id) }
 }
 
-/// The pool's ARN, with a wildcard for the account that an IAM policy accepts in its place.
+/// Returns the pool's ARN, with a wildcard for the account. IAM policies accept the wildcard.
 fn pool_arn(pool_id: &str) -> String {
     let region = pool_id.split_once('_').map_or("*", |(region, _)| region);
     let partition = match region {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use cognito_auth_core::event::UnixMillis;
 use serde::Serialize;
 
-use crate::metrics::{Counts, DELAY_BOUNDS_SECS};
+use crate::metrics::{DELAY_BOUNDS_SECS, PoolCounters};
 
 /// The length of a slot.
 pub const SLOT: Duration = Duration::from_secs(30);
@@ -37,7 +37,7 @@ pub struct Slot {
 /// One pool's last hour.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    last: Option<Counts>,
+    last: Option<PoolCounters>,
     /// The number of the newest slot since 1970.
     newest: i64,
     /// The newest last.
@@ -46,7 +46,7 @@ pub struct History {
 
 impl History {
     /// Notes the totals at `now`. A clock that is set back goes on in the newest slot; one that leaps leaves empty ones.
-    pub fn note(&mut self, now: UnixMillis, counts: &Counts) {
+    pub fn note(&mut self, now: UnixMillis, counts: &PoolCounters) {
         let number = now.0.div_euclid(i64::try_from(SLOT.as_millis()).unwrap_or(i64::MAX));
         if self.slots.is_empty() {
             self.newest = number;
@@ -84,7 +84,7 @@ impl History {
 }
 
 impl Slot {
-    fn add(&mut self, before: &Counts, after: &Counts) {
+    fn add(&mut self, before: &PoolCounters, after: &PoolCounters) {
         // A pool that left and came back begins at 0.
         let grown = |before: u64, after: u64| after.saturating_sub(before);
         self.passed += grown(before.passed, after.passed);
@@ -127,8 +127,8 @@ fn as_f64(count: u64) -> f64 {
 mod tests {
     use super::*;
 
-    fn counts(passed: u64) -> Counts {
-        Counts { passed, ..Counts::default() }
+    fn counts(passed: u64) -> PoolCounters {
+        PoolCounters { passed, ..PoolCounters::default() }
     }
 
     fn passed(history: &History) -> Vec<u64> {

@@ -14,7 +14,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cognito_auth_core::backoff::Backoff;
 use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::lasting_fault::LastingFault;
 use cognito_auth_core::privacy;
 use cognito_auth_core::schedule::ActivityEstimate;
 use cognito_auth_core::shard::Shard;
@@ -113,9 +115,8 @@ struct Known {
     /// The names of `usernames_file`, as last read.
     in_file: Vec<String>,
     file_content: Option<usernames_file::Content>,
-    file_trouble: Option<String>,
-    /// What people were told of.
-    listing_trouble: Option<Trouble>,
+    file_trouble: LastingFault<String>,
+    listing_trouble: LastingFault<Trouble>,
     /// Whether anybody is followed.
     anybody: bool,
     /// Whether anybody may be followed whom a listing gave: a name that is not known may be an alias of theirs.
@@ -178,7 +179,7 @@ impl<S: Source> Discovery<S> {
             self.learn_rules(&mut known).await;
             let by_hand = self.config.usernames.iter().chain(&known.in_file).cloned();
             let round = ListingPass::begin(&selection, self.rules, by_hand);
-            let may_remove = known.file_trouble.is_none();
+            let may_remove = !known.file_trouble.lasts();
             if let Some(complete) = self.read_to_its_end(&selection, round, &mut known).await {
                 self.settle(complete, may_remove, &selection, &mut known).await;
                 self.forget(&mut known).await;
@@ -227,7 +228,7 @@ impl<S: Source> Discovery<S> {
         (self.interval, self.forget_after) = (wishes.interval, wishes.forget_after);
         self.joining.first_run = wishes.first_run;
         if wishes.config.usernames_file != self.config.usernames_file {
-            (known.in_file, known.file_content, known.file_trouble) = (Vec::new(), None, None);
+            (known.in_file, known.file_content, known.file_trouble) = (Vec::new(), None, LastingFault::default());
         }
         self.config = wishes.config;
         // Whoever changed the configuration may have changed the role.
@@ -310,13 +311,13 @@ impl<S: Source> Discovery<S> {
         mut round: ListingPass<'_>,
         known: &mut Known,
     ) -> Option<Complete> {
-        let mut retry_after = RETRY_AFTER;
+        let mut backoff = Backoff::doubling(RETRY_AFTER, self.interval);
         loop {
             let met = round.met();
             let result = self.read_on(&mut round, known).await;
             self.tell_how_it_went(round.listings() > 0, known, result).await;
             if round.met() > met {
-                retry_after = RETRY_AFTER;
+                backoff.succeeded();
             }
             round = match round.complete(|name| self.was_listed(name)) {
                 Ok(complete) => return Some(complete),
@@ -329,10 +330,9 @@ impl<S: Source> Discovery<S> {
             }
             self.tell_of_changes(round.met(), known);
             self.forget(known).await;
-            if self.pause(retry_after.min(self.interval), known).await {
+            if self.pause(backoff.failed(), known).await {
                 return None;
             }
-            retry_after *= 2;
         }
     }
 
@@ -659,13 +659,13 @@ impl<S: Source> Discovery<S> {
             Ok(None) => false,
             Ok(Some((names, content))) => {
                 known.file_content = Some(content);
-                known.file_trouble = None;
+                known.file_trouble.succeeded();
                 known.in_file = names;
                 true
             }
             Err(cause) => {
                 // Said once for each state of the file; the names read before stay.
-                if known.file_trouble.as_ref() != Some(&cause) {
+                if known.file_trouble.failed(cause.clone()) {
                     warn!(
                         pool = self.pool.identity.id,
                         file = %path.display(),
@@ -673,7 +673,6 @@ impl<S: Source> Discovery<S> {
                         remedy = "it has to be there, be text, and be readable by the exporter's user",
                         "usernames_file cannot be read; the names read before stay followed"
                     );
-                    known.file_trouble = Some(cause);
                     // When it can be read again it counts as changed, whatever it holds.
                     known.file_content = None;
                 }
@@ -737,15 +736,18 @@ impl<S: Source> Discovery<S> {
         let trouble = result.as_ref().err().map(|(_, error)| Trouble::of(error).unwrap_or(Trouble::Unanswered));
         // What the polls meet too is theirs to tell: one line for one cause.
         let trouble = trouble.filter(|trouble| !(has_users && trouble.meets_every_call()));
+        let is_news = match trouble {
+            Some(trouble) => known.listing_trouble.failed(trouble),
+            None => known.listing_trouble.succeeded(),
+        };
         match &result {
-            Err((listing, error)) if trouble.is_some() && trouble != known.listing_trouble => {
+            Err((listing, error)) if is_news && trouble.is_some() => {
                 let remedy = error.remedy(listing.operation(), pool);
                 warn!(pool, %listing, cause = %error, remedy, "users cannot be listed; those known stay followed");
             }
-            Ok(()) if known.listing_trouble.is_some() => info!(pool, "users can be listed again"),
+            Ok(()) if is_news => info!(pool, "users can be listed again"),
             _ => {}
         }
-        known.listing_trouble = trouble;
         if let Err((_, error)) = &result {
             self.status.pool_error(pool, &error.to_string(), self.clock.now());
         }
@@ -762,4 +764,101 @@ fn stored(standing: &Standing) -> Stored<'_> {
 /// Whether it is the record that cannot be read, and not the ledger.
 fn is_unreadable(error: &LedgerError) -> bool {
     matches!(error, LedgerError::Corrupt { .. } | LedgerError::NewerVersion { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use cognito_auth_core::entry::PoolIdentity;
+    use cognito_auth_core::schedule::PoolSlot;
+    use cognito_auth_core::shard::Shares;
+    use cognito_auth_core::walk::Rules;
+
+    use super::*;
+    use crate::config::StateConfig;
+    use crate::rate_limiter::RateLimiter;
+    use crate::source::metered::Metered;
+    use crate::source::{Page, PageToken, PoolDescription, UserPage};
+
+    const POOL: &str = "eu-west-1_Denied";
+    const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+
+    /// A pool that refuses every listing, and reports the call.
+    struct Denied(mpsc::Sender<Instant>);
+
+    impl Source for Denied {
+        async fn page(&self, _: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
+            unreachable!("no user is known")
+        }
+
+        async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {
+            self.0.try_send(Instant::now()).unwrap();
+            Err(SourceError::Caller("not authorized".into()))
+        }
+
+        async fn describe(&self) -> Result<PoolDescription, SourceError> {
+            Ok(PoolDescription::default())
+        }
+
+        fn events_cut(&self) -> u64 {
+            0
+        }
+
+        async fn read_limit(&self) -> Result<f64, SourceError> {
+            unreachable!("no limit is read")
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listings_that_are_always_refused_are_tried_again_after_each_interval() {
+        let directory = tempfile::tempdir().unwrap();
+        let state = StateConfig { path: directory.path().to_owned(), ..StateConfig::default() };
+        let ledger = Ledger::open(&state, NOW).unwrap().ledger;
+        let identity =
+            Arc::new(PoolIdentity { id: POOL.into(), name: POOL.into(), region: "eu-west-1".into(), account_id: None });
+        let metrics = Metrics::new(NOW);
+        metrics.add_pool(&identity);
+        let (sender, mut calls) = mpsc::channel(8);
+        let unlimited = || RateLimiter::new(1e9);
+        let source = Metered::new(Denied(sender), identity.clone(), metrics.clone(), unlimited(), unlimited());
+        let rules = Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None };
+        let config = PoolConfig { all_users: true, ..PoolConfig::new(POOL) };
+        let (interval, forget_after, first_run) = (Duration::from_secs(10), Duration::from_hours(24), FirstRun::None);
+        let (poller, mut messages) = mpsc::channel(1);
+        let (_keeps, wishes) = watch::channel(Wishes { config: config.clone(), interval, forget_after, first_run });
+        let discovery = Discovery {
+            config,
+            shard: Shard::WHOLE,
+            pool: Arc::new(Pool { slot: PoolSlot(0), identity, source, rules }),
+            record: PoolRecord {
+                followed_since: NOW,
+                lost_since: None,
+                selection: None,
+                shares: Shares::begun(Shard::WHOLE, NOW),
+            },
+            rules: NamingRules::new(PoolDescription::default().sign_in_names),
+            joining: Joining { pool_followed_since: NOW, lost_since: None, configured_since: None, first_run },
+            interval,
+            forget_after,
+            ledger,
+            metrics,
+            status: StatusBoard::new(NOW),
+            clock: Clock::runtime(NOW),
+            poller,
+            wishes,
+        };
+        let reads = async { while messages.recv().await.is_some() {} };
+        let tries = async {
+            let mut before = calls.recv().await.unwrap();
+            for expected in std::iter::once(5).chain([10; 100]) {
+                let now = calls.recv().await.unwrap();
+                assert_eq!((now - before).as_secs(), expected);
+                before = now;
+            }
+        };
+        tokio::select! {
+            () = discovery.run(CancellationToken::new()) => panic!("nothing stopped it"),
+            () = reads => panic!("it has let the poller go"),
+            () = tries => {}
+        }
+    }
 }

@@ -235,7 +235,7 @@ async fn a_profile_signs_in_with_a_login_to_iam_identity_center_and_says_when_it
     };
     let over = |text: &str| {
         let (cause, remedy) = failed(text, "credentials");
-        assert!(cause.contains("the login to IAM Identity Center is over"), "{text}");
+        assert!(cause.contains("the IAM Identity Center login has expired"), "{text}");
         assert!(remedy.contains("aws sso login") && !remedy.contains("clock"), "{text}");
     };
     over(&check());

@@ -244,7 +244,7 @@ fn a_record_that_is_refused_alone_is_quarantined_once_the_receiver_has_taken_ano
         for _ in 0..2 {
             let exporter = env.exporter();
             until_requests(&exporter, "refused", 1.0);
-            exporter.until_said("refuses records each alone");
+            exporter.until_said("refuses single records");
             let scrape = exporter.until("the record waiting", |scrape| is(scrape, WAITING, &[], 1.0));
             assert!(is(&scrape, QUARANTINED, &[], 0.0), "{}", scrape.interesting());
             exporter.kill();
@@ -254,7 +254,7 @@ fn a_record_that_is_refused_alone_is_quarantined_once_the_receiver_has_taken_ano
         env.simulation.world(|world| sign_ins(world, POOL, "user-1", 1, now()));
         env.conserved_on(&exporter, &[POOL], Terms { quarantined: 1, ..Terms::default() }).await;
         Came { accepted: 1, quarantined: 1, ..Came::default() }.check(&exporter);
-        exporter.until_said("no record waits that the OTLP receiver has refused");
+        exporter.until_said("no refused record waits for the OTLP receiver any more");
         assert!(exporter.stop().success());
     });
 }

@@ -31,6 +31,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::answer::Answer;
+use crate::backoff::{Backoff, with_jitter};
 use crate::entry::OutboxId;
 
 /// The first wait after a passing failure. It doubles with each further failure.
@@ -51,17 +52,17 @@ pub const SET_ASIDE_MAX: usize = 100;
 /// (gRPC).
 pub const RECORD_LARGE_BYTES: usize = 1024 * 1024;
 
-/// The failures in a row, from which the next wait follows.
+/// The waits after failures in a row. A failure of another failure begins with the first wait of its own.
 #[derive(Debug, Default)]
-pub struct Backoff {
-    failures: Option<(FailureKind, u32)>,
+pub struct SendBackoff {
+    latest: Option<(FailureKind, Backoff)>,
 }
 
 /// What is known about a receiver from its answers so far. It lives as long as the delivery task.
 #[derive(Debug, Default)]
 pub struct ReceiverStanding {
-    backoff: Backoff,
-    /// The number of exports of which it accepted at least one record.
+    backoff: SendBackoff,
+    /// Exports of which it took something.
     accepted: u64,
     /// The records that it refused alone.
     set_aside: BTreeMap<OutboxId, Suspicion>,
@@ -139,27 +140,30 @@ pub struct BatchSplitter {
     parts: Vec<Range<usize>>,
 }
 
-impl Backoff {
-    /// Accounts for one more failure and answers with the wait after it. `after` is the time that the receiver named.
-    /// `jitter` is from 0 to 1.
+impl FailureKind {
+    fn backoff(self) -> Backoff {
+        match self {
+            Self::Passing => Backoff::doubling(RETRY_FIRST, RETRY_MAX),
+            Self::Lasting => Backoff::doubling(REFUSED_FIRST, REFUSED_MAX),
+        }
+    }
+}
+
+impl SendBackoff {
+    /// Counts a failure, and returns the wait. It is not before `after` if the receiver named a time. `jitter` is from 0 to 1.
     pub fn failed(&mut self, failure: FailureKind, after: Option<Duration>, jitter: f64) -> Wait {
-        // A wait of zero (a date that is past, a RetryInfo of 0) counts as none, so that the back-off protects the
-        // receiver.
+        // "In no time" (a date that is past, a RetryInfo of 0) names none: the own back-off spares the receiver.
         let after = after.filter(|after| !after.is_zero());
-        let failures = match self.failures {
-            Some((before, failures)) if before == failure => failures.saturating_add(1),
-            _ => 0,
+        let mut backoff = match self.latest {
+            Some((latest, backoff)) if latest == failure => backoff,
+            _ => failure.backoff(),
         };
-        self.failures = Some((failure, failures));
-        let (first, max) = match failure {
-            FailureKind::Passing => (RETRY_FIRST, RETRY_MAX),
-            FailureKind::Lasting => (REFUSED_FIRST, REFUSED_MAX),
-        };
-        let jitter = jitter.clamp(0.0, 1.0);
+        let own = backoff.failed();
+        self.latest = Some((failure, backoff));
         let delay = match after {
-            // Never before the named time, and spread a little after it.
-            Some(after) => after.clamp(RETRY_FIRST, AFTER_MAX).mul_f64(1.0 + jitter / 10.0),
-            None => first.saturating_mul(2_u32.saturating_pow(failures)).min(max).mul_f64(0.5 + jitter / 2.0),
+            // Never before the time that was named, and spread a little after it.
+            Some(after) => after.clamp(RETRY_FIRST, AFTER_MAX).mul_f64(1.0 + jitter.clamp(0.0, 1.0) / 10.0),
+            None => with_jitter(own, jitter),
         };
         Wait { delay, failure, asked: after.is_some() }
     }
@@ -189,7 +193,7 @@ impl ReceiverStanding {
 
     /// The wait before records that were set aside are tried again, without evidence; `jitter` is from 0 to 1.
     pub fn again(jitter: f64) -> Duration {
-        REFUSED_MAX.mul_f64(0.5 + jitter.clamp(0.0, 1.0) / 2.0)
+        with_jitter(REFUSED_MAX, jitter)
     }
 
     /// Whether the receiver has accepted another record since the refusal.
@@ -198,8 +202,8 @@ impl ReceiverStanding {
     }
 
     fn accepted(&mut self, parcels: &[Parcel], rejected: u64) {
-        self.backoff = Backoff::default();
-        // A receiver that has rejected all records of the part has accepted none.
+        self.backoff = SendBackoff::default();
+        // A receiver that has rejected all of it has taken no record.
         if rejected < parcels.len() as u64 {
             self.accepted += 1;
         }
@@ -285,14 +289,14 @@ impl BatchSplitter {
         };
         let is_alone = part.len() == 1;
         if is_alone && standing.refused_alone(self.parcels[part.start].id, suspicion) {
-            standing.backoff = Backoff::default();
+            standing.backoff = SendBackoff::default();
             return self.settled(Fate::Quarantined { reason: reason.to_owned() });
         }
         if standing.lost_credit() {
             let wait = standing.backoff.failed(FailureKind::Lasting, None, jitter);
             return SplitStep { fate: Some((self.pass_over(part), Fate::Held)), wait: Some(wait) };
         }
-        standing.backoff = Backoff::default();
+        standing.backoff = SendBackoff::default();
         if is_alone {
             return self.settled(Fate::SetAside);
         }
@@ -396,7 +400,7 @@ mod tests {
 
     #[test]
     fn jitter_halves_the_wait_at_most() {
-        let wait = Backoff::default().failed(FailureKind::Passing, None, 0.0);
+        let wait = SendBackoff::default().failed(FailureKind::Passing, None, 0.0);
         assert_eq!(wait.delay, Duration::from_millis(500));
     }
 
@@ -404,7 +408,7 @@ mod tests {
     fn a_named_time_is_honoured_within_reason_and_never_undercut() {
         for (after, least, most) in [(7, 7.0, 7.7), (300, 300.0, 330.0), (999_999, 3600.0, 3960.0)] {
             for jitter in [0.0, 0.5, 1.0] {
-                let wait = Backoff::default().failed(FailureKind::Passing, Some(Duration::from_secs(after)), jitter);
+                let wait = SendBackoff::default().failed(FailureKind::Passing, Some(Duration::from_secs(after)), jitter);
                 let delay = wait.delay.as_secs_f64();
                 assert!((least..=most).contains(&delay), "{after} {jitter}: {delay}");
                 assert!(wait.asked);
@@ -415,7 +419,7 @@ mod tests {
     #[test]
     fn a_time_that_is_now_or_past_names_none() {
         assert_eq!(waits(&vec![retry(Some(0)); 4]), [1.0, 2.0, 4.0, 8.0]);
-        assert!(!Backoff::default().failed(FailureKind::Passing, Some(Duration::ZERO), 0.5).asked);
+        assert!(!SendBackoff::default().failed(FailureKind::Passing, Some(Duration::ZERO), 0.5).asked);
     }
 
     #[test]
@@ -437,7 +441,7 @@ mod tests {
     #[test]
     fn jitter_outside_its_range_is_held_at_the_ends() {
         for (jitter, millis) in [(-1.0, 500), (0.0, 500), (1.0, 1000), (2.0, 1000)] {
-            let wait = Backoff::default().failed(FailureKind::Passing, None, jitter);
+            let wait = SendBackoff::default().failed(FailureKind::Passing, None, jitter);
             assert_eq!(wait.delay, Duration::from_millis(millis), "{jitter}");
             assert!(!wait.asked);
         }

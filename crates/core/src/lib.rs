@@ -7,6 +7,7 @@ pub mod budget;
 pub mod schedule;
 pub mod shard;
 
+pub mod call;
 pub mod event;
 pub mod page;
 
@@ -22,7 +23,9 @@ pub mod ocsf;
 pub mod record;
 
 pub mod answer;
+pub mod backoff;
 pub mod batch_splitter;
+pub mod lasting_fault;
 pub mod printable;
 pub mod redact;
 

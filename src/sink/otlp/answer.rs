@@ -1,9 +1,10 @@
-//! What a receiver's answer means, as the OTLP specification has it
+//! Interprets a receiver's answer by the OTLP specification
 //! (<https://opentelemetry.io/docs/specs/otlp/#failures>, "OTLP/gRPC Throttling", "OTLP/HTTP Response").
 //!
-//! Pure: an answer in, an [`Answer`] out. The transports only carry. Where the specification leaves a choice, nothing is
-//! taken for an acknowledgement that does not look like one: a login page with status 200 has stored no record. Nor is
-//! anything taken for a verdict on records that a receiver of records would not say: a web page, or a receiver's limit of memory.
+//! Pure: it converts an HTTP or gRPC answer to an [`Answer`]. The specification leaves choices, and these are made
+//! here:
+//! - Only an answer that looks like an acknowledgement is one. A login page with status 200 has stored no record.
+//! - A web page, or a receiver's memory limit, says nothing about the records.
 
 use std::error::Error;
 use std::time::Duration;
@@ -24,21 +25,21 @@ use tonic_types::StatusExt as _;
 
 use crate::config::origin;
 
-/// An HTTP response, read as far as its bound.
+/// An HTTP response with the beginning of its body.
 #[derive(Clone, Debug)]
-pub(super) struct Reply {
-    /// When it came, by our clock.
+pub(super) struct HttpReply {
+    /// The local time at which it arrived.
     pub(super) at: UnixMillis,
     /// The status.
     pub(super) status: StatusCode,
     /// The headers.
     pub(super) headers: HeaderMap,
-    /// The body's beginning.
+    /// The body, up to the bound.
     pub(super) body: Bytes,
 }
 
-/// Judges an HTTP response. `accept_any_2xx` is the configuration's key.
-pub(super) fn of_http(reply: &Reply, accept_any_2xx: bool) -> Answer {
+/// Interprets an HTTP response. `accept_any_2xx` is the configuration's key.
+pub(super) fn of_http(reply: &HttpReply, accept_any_2xx: bool) -> Answer {
     if reply.status.is_success() {
         return of_success(reply, accept_any_2xx);
     }
@@ -52,36 +53,37 @@ pub(super) fn of_http(reply: &Reply, accept_any_2xx: bool) -> Answer {
     };
     match reply.status.as_u16() {
         429 | 502 | 503 | 504 => Answer::Retry { after: retry_after(reply), message },
-        // A proxy's limit, too: half a batch may pass.
+        // Also if a proxy answers so: half a batch may be below its limit.
         413 => Answer::TooLarge { message },
-        // What serves web pages, or TLS where none was spoken, has read no records.
+        // A server that sends a web page, or requires TLS, has read no records.
         400 | 422 if !is_html(reply) && !asks_for_tls(reply) => Answer::Invalid { message },
         _ => Answer::Refused { message },
     }
 }
 
-/// Where a redirect points to, without path and query: they may hold what is secret.
+/// Returns the target of a redirect without path and query, which may hold secrets.
 fn place_of(location: &HeaderValue) -> String {
     let url = location.to_str().ok().and_then(|url| url.parse::<Uri>().ok());
     url.as_ref().and_then(origin).unwrap_or_else(|| "another path".to_owned())
 }
 
-/// Judges an HTTP response in place of a gRPC one: the receiver has not spoken, so it calls no records invalid.
-pub(super) fn of_page(reply: &Reply) -> Answer {
+/// Interprets an HTTP response that came instead of a gRPC answer. The receiver has not answered, so no record is
+/// invalid.
+pub(super) fn of_page(reply: &HttpReply) -> Answer {
     match of_http(reply, false) {
         Answer::Invalid { message } => Answer::Refused { message },
         answer => answer,
     }
 }
 
-/// Judges a gRPC answer. `from_receiver` is whether the receiver sent a status other than OK: tonic makes some of its own, of
-/// answers that it cannot read, in the words and with the codes that receivers use of requests.
+/// Interprets a gRPC answer. `from_receiver` is whether the receiver sent a status other than OK. tonic makes statuses
+/// of its own for answers that it cannot read. They have the words and codes that receivers use for requests.
 pub(super) fn of_grpc(result: Result<ExportLogsServiceResponse, Status>, from_receiver: bool) -> Answer {
     let status = match result {
         Ok(response) => return accepted(&response),
         Err(status) => status,
     };
-    // A status with a source was made on this side, of a connection that broke or never was: nothing was answered.
+    // A status with a source was made on this side, after a connection failed. The receiver has not answered.
     if let Some(source) = status.source() {
         return no_answer(&chain(source));
     }
@@ -91,7 +93,7 @@ pub(super) fn of_grpc(result: Result<ExportLogsServiceResponse, Status>, from_re
         Code::OutOfRange | Code::ResourceExhausted | Code::InvalidArgument if !from_receiver => {
             no_answer(&format!("the receiver's answer cannot be read: {}", status.message()))
         }
-        // Sent again whole, the batch would be in the way for ever.
+        // If the whole batch were sent again, it would block the queue for ever.
         Code::OutOfRange | Code::ResourceExhausted if retry_info.is_none() && is_about_size(status.message()) => {
             Answer::TooLarge { message }
         }
@@ -107,8 +109,8 @@ pub(super) fn of_grpc(result: Result<ExportLogsServiceResponse, Status>, from_re
     }
 }
 
-/// What implementations of gRPC say, in lower case, of a message that is larger than they take. "Memory", "quota" and "rate" are
-/// not among it: less of the same would not help against them.
+/// Words of gRPC implementations about a message above their size limit, in lower case. "Memory", "quota" and "rate"
+/// are not among them, because a smaller message would not help.
 const SIZE_WORDS: &[&str] = &[
     // grpc-go, C-core (and what wraps it), grpc-js.
     "message larger than max",
@@ -121,7 +123,7 @@ const SIZE_WORDS: &[&str] = &[
     // tonic, with OUT_OF_RANGE and, of what is compressed, RESOURCE_EXHAUSTED.
     "message length too large",
     "exceeded while decompressing message",
-    // What receivers say of their own accord.
+    // Receivers' own words.
     "message too large",
     "message is too large",
     "request too large",
@@ -133,38 +135,39 @@ const SIZE_WORDS: &[&str] = &[
     "payload too large",
 ];
 
-/// Whether a receiver speaks of its message's size.
+/// Returns whether a receiver's words are about the size of a message.
 fn is_about_size(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     SIZE_WORDS.iter().any(|words| message.contains(words))
 }
 
-/// The answer to a batch that got none.
+/// Makes the [`Answer`] for a batch that got no answer.
 pub(super) fn no_answer(why: &str) -> Answer {
     let advice = ADVICE.iter().find(|(words, _)| why.contains(words)).map_or("", |(_, advice)| advice);
     Answer::Retry { after: None, message: bounded(&format!("{NO_ANSWER}: {why}{advice}")) }
 }
 
-/// A receiver that closes connections says no more.
+/// The advice after a closed connection, where the receiver gives no reason.
 const CLOSED: &str =
-    "; if it goes on: does the receiver speak gRPC on this port, does it speak TLS, does it ask for otlp.cert_file?";
+    "; if it persists: does the receiver speak gRPC on this port, does it speak TLS, does it require otlp.cert_file?";
 
-/// What to look at where a library's words do not say it.
+/// Advice for library messages that do not give the cause.
 const ADVICE: &[(&str, &str)] = &[
-    ("invalid peer certificate", "; look at otlp.ca_file, the name in otlp.endpoint, and the receiver's certificate"),
-    ("CertificateRequired", "; the receiver asks for otlp.cert_file and otlp.key_file"),
+    ("invalid peer certificate", "; check otlp.ca_file, the name in otlp.endpoint, and the receiver's certificate"),
+    ("CertificateRequired", "; the receiver requires otlp.cert_file and otlp.key_file"),
     ("alert: UnknownCA", "; the receiver does not trust otlp.cert_file"),
     ("alert: DecryptError", "; the receiver does not trust otlp.cert_file"),
     ("alert: BadCertificate", "; the receiver does not trust otlp.cert_file"),
-    ("InvalidContentType", "; if the receiver speaks no TLS, otlp.endpoint begins with http://"),
+    ("InvalidContentType", "; if the receiver does not speak TLS, otlp.endpoint must begin with http://"),
     ("invalid HTTP version", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
     ("unexpected message from connection", "; does the receiver speak TLS (https://), or is this its port for gRPC?"),
     (
         "proxy authorization required",
         "; give the proxy its user name and password in HTTPS_PROXY (http://user:password@host)",
     ),
-    ("tunnel error", "; look at HTTPS_PROXY, and at NO_PROXY if no proxy is meant"),
-    // What may be left of the alerts above, or of TLS that one side does not speak, once the connection is closed.
+    ("tunnel error", "; check HTTPS_PROXY, or set NO_PROXY to use no proxy"),
+    // Messages that may replace the alerts above, or that follow if only one side speaks TLS, after the connection is
+    // closed.
     ("stream closed because of a broken pipe", CLOSED),
     ("operation was canceled: connection closed", CLOSED),
     ("frame with invalid size", CLOSED),
@@ -172,7 +175,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("Broken pipe", CLOSED),
 ];
 
-/// An error and its causes, as one line. A cause that only repeats what was said is left out.
+/// Returns an error and its causes as one line. A cause that only repeats earlier text is left out.
 pub(super) fn chain(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut cause = error.source();
@@ -187,7 +190,7 @@ pub(super) fn chain(error: &dyn Error) -> String {
     line
 }
 
-/// Cuts a message from outside to what is looked at. [`Answer::redacted`] makes of it what is shown.
+/// Cuts a message from outside to a bounded length. [`Answer::redacted`] later removes what must not be shown.
 pub(super) fn bounded(message: &str) -> String {
     message.trim().chars().take(MESSAGE_CHARS_KEPT).collect()
 }
@@ -202,26 +205,27 @@ fn accepted(response: &ExportLogsServiceResponse) -> Answer {
 
 /// The body's format, by its content type.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
+enum BodyFormat {
     Protobuf,
     Json,
     Html,
     Other,
 }
 
-fn format(reply: &Reply) -> Format {
+fn format(reply: &HttpReply) -> BodyFormat {
     let content_type = text_header(&reply.headers, &CONTENT_TYPE).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     match media_type.as_str() {
-        _ if is_html(reply) => Format::Html,
-        "application/x-protobuf" | "application/protobuf" => Format::Protobuf,
-        "application/json" => Format::Json,
-        _ => Format::Other,
+        _ if is_html(reply) => BodyFormat::Html,
+        "application/x-protobuf" | "application/protobuf" => BodyFormat::Protobuf,
+        "application/json" => BodyFormat::Json,
+        _ => BodyFormat::Other,
     }
 }
 
-/// Whether the body begins as a TLS server's does that was spoken to without: what it may quote of a record comes later.
-fn asks_for_tls(reply: &Reply) -> bool {
+/// Returns whether the body begins like a TLS server's answer to plain HTTP. Only the beginning counts, because the
+/// rest may quote a record.
+fn asks_for_tls(reply: &HttpReply) -> bool {
     let words: [&[u8]; 2] = [
         b"Client sent an HTTP request to an HTTPS server",
         b"Bad Request\nThis combination of host and port requires TLS",
@@ -229,8 +233,8 @@ fn asks_for_tls(reply: &Reply) -> bool {
     words.iter().any(|words| reply.body.starts_with(words))
 }
 
-/// Whether the body is a web page, whatever it is called.
-fn is_html(reply: &Reply) -> bool {
+/// Returns whether the body is a web page, by its content type or its beginning.
+fn is_html(reply: &HttpReply) -> bool {
     let content_type = text_header(&reply.headers, &CONTENT_TYPE).unwrap_or_default().trim().to_ascii_lowercase();
     let begins_as = |words: &[u8]| {
         let body = reply.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&reply.body).trim_ascii_start();
@@ -240,26 +244,27 @@ fn is_html(reply: &Reply) -> bool {
     (called && !reply.body.is_empty()) || begins_as(b"<!doctype html") || begins_as(b"<html")
 }
 
-/// An empty body is an empty response message; Loki answers 204. Anything else must be an OTLP response: what it looks like counts
-/// and not what it is called, but for protobuf, which nearly anything looks like.
-fn of_success(reply: &Reply, accept_any_2xx: bool) -> Answer {
+/// Interprets a success. An empty body is an empty response message; Loki answers 204. Any other body must be an OTLP
+/// response. JSON is recognised by its content, and protobuf by its content type, because nearly any bytes parse as
+/// protobuf.
+fn of_success(reply: &HttpReply, accept_any_2xx: bool) -> Answer {
     if reply.body.is_empty() {
         return accepted(&ExportLogsServiceResponse::default());
     }
     let format = format(reply);
     let response = match format {
-        Format::Protobuf => protobuf_response(&reply.body),
-        Format::Json | Format::Other => json_response(&reply.body),
-        Format::Html => None,
+        BodyFormat::Protobuf => protobuf_response(&reply.body),
+        BodyFormat::Json | BodyFormat::Other => json_response(&reply.body),
+        BodyFormat::Html => None,
     };
     match response {
         Some(response) => accepted(&response),
-        None if accept_any_2xx && format != Format::Html => accepted(&ExportLogsServiceResponse::default()),
+        None if accept_any_2xx && format != BodyFormat::Html => accepted(&ExportLogsServiceResponse::default()),
         None => Answer::Refused {
             message: bounded(&format!(
                 "{} with {} ({}): {}",
                 reply.status,
-                if format == Format::Html { "a web page" } else { NO_OTLP_RESPONSE },
+                if format == BodyFormat::Html { "a web page" } else { NO_OTLP_RESPONSE },
                 text_header(&reply.headers, &CONTENT_TYPE).unwrap_or("no content type"),
                 body_text(reply)
             )),
@@ -267,7 +272,7 @@ fn of_success(reply: &Reply, accept_any_2xx: bool) -> Answer {
     }
 }
 
-/// ExportLogsServiceResponse in protobuf. Another message with fields of its own, such as a google.rpc.Status, is none.
+/// Parses an ExportLogsServiceResponse in protobuf; None for a message with other fields, such as a google.rpc.Status.
 fn protobuf_response(body: &[u8]) -> Option<ExportLogsServiceResponse> {
     use prost::encoding::{DecodeContext, decode_key, skip_field};
     let mut rest = body;
@@ -284,8 +289,8 @@ fn protobuf_response(body: &[u8]) -> Option<ExportLogsServiceResponse> {
 /// The number of `partial_success`, the only field of ExportLogsServiceResponse.
 const PARTIAL_SUCCESS_TAG: u32 = 1;
 
-/// ExportLogsServiceResponse in JSON. Names may be in snake_case, as parsers of ProtoJSON take them, and null is absent. What else is
-/// in it tells that something else is meant.
+/// ExportLogsServiceResponse in JSON. As in ProtoJSON, names may be in snake_case, and null means absent. Other members
+/// show that it is another message.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsonResponse<'a> {
@@ -296,7 +301,7 @@ struct JsonResponse<'a> {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct JsonPartialSuccess<'a> {
-    /// An int64 is a text in ProtoJSON, and a number in what many write.
+    /// An int64 is a text in ProtoJSON. Many implementations write a number.
     #[serde(borrow, rename = "rejectedLogRecords", alias = "rejected_log_records")]
     rejected_log_records: Option<&'a RawValue>,
     #[serde(rename = "errorMessage", alias = "error_message")]
@@ -320,7 +325,7 @@ fn json_response(body: &[u8]) -> Option<ExportLogsServiceResponse> {
     })
 }
 
-/// serde takes an array for a struct, too.
+/// Parses a JSON object. serde alone would accept an array for a struct, too.
 fn json_object<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Option<T> {
     text.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(text).ok())?
 }
@@ -330,27 +335,27 @@ fn json_integer(raw: &RawValue) -> Option<i64> {
     text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text).parse().ok()
 }
 
-/// The status and what the body says: a google.rpc.Status, or text.
-fn failure_message(reply: &Reply) -> String {
+/// Returns the status and the message in the body, which is a google.rpc.Status or text.
+fn failure_message(reply: &HttpReply) -> String {
     #[derive(Deserialize)]
     struct JsonStatus {
         message: String,
     }
-    let said = match format(reply) {
-        Format::Protobuf => tonic_types::pb::Status::decode(&*reply.body).ok().map(|status| status.message),
-        Format::Json => serde_json::from_slice(&reply.body).ok().map(|status: JsonStatus| status.message),
-        Format::Html | Format::Other => None,
+    let message = match format(reply) {
+        BodyFormat::Protobuf => tonic_types::pb::Status::decode(&*reply.body).ok().map(|status| status.message),
+        BodyFormat::Json => serde_json::from_slice(&reply.body).ok().map(|status: JsonStatus| status.message),
+        BodyFormat::Html | BodyFormat::Other => None,
     };
-    let said = said.unwrap_or_else(|| body_text(reply));
-    if said.trim().is_empty() {
+    let message = message.unwrap_or_else(|| body_text(reply));
+    if message.trim().is_empty() {
         reply.status.to_string()
     } else {
-        bounded(&format!("{}: {}", reply.status, said.trim()))
+        bounded(&format!("{}: {}", reply.status, message.trim()))
     }
 }
 
-/// The body as text; of a web page what a browser would show, more or less.
-fn body_text(reply: &Reply) -> String {
+/// Returns the body as text. A web page is reduced roughly to the text that a browser would show.
+fn body_text(reply: &HttpReply) -> String {
     let text = String::from_utf8_lossy(&reply.body);
     if !is_html(reply) {
         return text.into_owned();
@@ -361,9 +366,9 @@ fn body_text(reply: &Reply) -> String {
     std::iter::once(first).chain(shown).flat_map(str::split_whitespace).collect::<Vec<_>>().join(" ")
 }
 
-/// Retry-After: seconds, or a date, which is reckoned from the answer's own Date, if it has one, so that no clocks need to
-/// agree.
-fn retry_after(reply: &Reply) -> Option<Duration> {
+/// Returns the wait in Retry-After: seconds or a date. The wait until a date is computed from the answer's own Date, if
+/// there is one, so the two clocks need not agree.
+fn retry_after(reply: &HttpReply) -> Option<Duration> {
     let value = text_header(&reply.headers, &RETRY_AFTER)?.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
@@ -391,11 +396,11 @@ mod tests {
 
     use super::*;
 
-    /// When every reply of these tests comes: Wed, 21 Oct 2015 07:28:00 GMT.
+    /// The arrival time of every reply in these tests: Wed, 21 Oct 2015 07:28:00 GMT.
     const AT: UnixMillis = UnixMillis(1_445_412_480_999);
 
-    fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Reply {
-        Reply {
+    fn reply(status: u16, headers: &[(&str, &str)], body: impl Into<Bytes>) -> HttpReply {
+        HttpReply {
             at: AT,
             status: StatusCode::from_u16(status).unwrap(),
             headers: headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect(),
@@ -416,7 +421,7 @@ mod tests {
         Answer::Accepted { rejected, message: message.map(Into::into) }
     }
 
-    /// An answer without its message.
+    /// The kind of an answer, without its message.
     fn class(answer: &Answer) -> &'static str {
         match answer {
             Answer::Accepted { .. } => "accepted",
@@ -538,13 +543,13 @@ mod tests {
             assert_eq!(class(&answer), "refused", "{answer:?}");
             assert_eq!(answer.remedy().unwrap().contains("https://"), names_tls, "{answer:?}");
         }
-        // What a receiver quotes of a record decides nothing.
+        // Text that may quote a record does not decide.
         let quoted = reply(400, &[], "no such device: Client sent an HTTP request to an HTTPS server <html>");
         assert_eq!(class(&of_http(&quoted, false)), "invalid");
-        // Proxies say so, and half of it may pass.
+        // A proxy may answer so, and half the batch may be below its limit.
         assert_eq!(class(&of_http(&reply(413, HTML, "<html>413 Request Entity Too Large</html>"), false)), "too large");
         assert_eq!(class(&of_http(&reply(503, HTML, "<html>503</html>"), false)), "retry");
-        // In place of gRPC nobody has looked at a record.
+        // An HTTP response instead of gRPC says nothing about records.
         assert_eq!(class(&of_page(&reply(400, &[], "no"))), "refused");
     }
 

@@ -1,4 +1,4 @@
-//! The way to the receiver: a TCP connection, through a proxy where the environment has one, with TLS where the endpoint says
+//! Connects to the receiver: over TCP, through a proxy if the environment has one, and with TLS if the endpoint says
 //! so.
 //!
 //! ```text
@@ -8,7 +8,7 @@
 //! http://    HTTP     plain      plain, to the proxy, with the whole URL in the request (`is_forwarded`)
 //! ```
 //!
-//! Both transports make their connections here, so a proxy and a renewed certificate mean the same to both.
+//! Both transports connect through here, so proxies and renewed certificates apply to both.
 
 use std::future::Future;
 use std::io;
@@ -29,13 +29,12 @@ use tokio_rustls::TlsConnector;
 use tower_service::Service;
 
 use super::tls::{self, TlsInForce};
-use super::{CONNECT_TIMEOUT, OtlpSetupError};
+use super::{BoxError, CONNECT_TIMEOUT, OtlpSetupError};
 use crate::config::{OtlpConfig, origin};
 
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Connecting<T> = Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>;
 
-/// Makes connections to one endpoint, whatever URL it is called with.
+/// Makes connections to one endpoint. The URL of a call is ignored.
 #[derive(Clone)]
 pub(super) struct Connector {
     endpoint: Uri,
@@ -47,13 +46,13 @@ pub(super) struct Connector {
 #[derive(Clone)]
 struct Proxy {
     intercept: Intercept,
-    /// What a proxy that is spoken to over TLS has to prove.
+    /// The TLS configuration of connections to the proxy itself, if its URL is https.
     tls: Option<Arc<ClientConfig>>,
     is_forwarding: bool,
 }
 
 impl Connector {
-    /// The way to `endpoint`. `can_forward`: the requests are of HTTP/1, which a proxy understands.
+    /// Makes a connector to `endpoint`. `can_forward` is whether the requests are HTTP/1, which a proxy can forward.
     pub(super) fn new(
         config: &OtlpConfig,
         endpoint: &Uri,
@@ -75,7 +74,7 @@ impl Connector {
         Ok(Self { endpoint: endpoint.clone(), tcp, proxy, tls })
     }
 
-    /// What a proxy that forwards requests has to be shown with each.
+    /// Returns the credentials that each request to a forwarding proxy must carry.
     pub(super) fn proxy_authorization(&self) -> Option<&HeaderValue> {
         self.proxy.as_ref().filter(|proxy| proxy.is_forwarding)?.intercept.basic_auth()
     }
@@ -133,7 +132,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-/// One connection to whoever is next: the receiver or a proxy.
+/// One connection to the receiver or to a proxy.
 #[derive(Clone)]
 struct Hop {
     tcp: HttpConnector,
@@ -173,7 +172,7 @@ async fn over_tls(config: Arc<ClientConfig>, to: &Uri, io: Io) -> Result<Io, Box
     Ok(TokioIo::new(Box::new(stream)))
 }
 
-/// A URL with its port, also where that is its scheme's own: a tunnel's default is that of https.
+/// Returns the URL with an explicit port, also for the scheme's default. The tunnel's own default is the port of https.
 fn with_port(url: &Uri) -> Result<Uri, BoxError> {
     let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
     let authority = format!("{}:{port}", url.host().unwrap_or_default());
@@ -181,7 +180,7 @@ fn with_port(url: &Uri) -> Result<Uri, BoxError> {
     Ok(Uri::builder().scheme(scheme).authority(authority).path_and_query("/").build()?)
 }
 
-/// What TLS and plain connections have in common.
+/// A TLS or plain connection.
 trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}

@@ -1,18 +1,19 @@
-//! The headers that go with every export: those of the configuration and, over them, those of a file that is read again
-//! before each export, so that a rotated token needs no restart.
+//! The headers of every export: those of the configuration, overridden by those of a file. The file is read before each
+//! export, so a rotated token needs no restart.
 //!
-//! The file's format is that of OTEL_EXPORTER_OTLP_HEADERS, `name=value` pairs with percent-encoded values between commas
-//! (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/#specifying-headers-via-environment-variables>), and
-//! pairs may stand on lines of their own.
+//! The file has the format of OTEL_EXPORTER_OTLP_HEADERS: `name=value` pairs with percent-encoded values, between
+//! commas (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/#specifying-headers-via-environment-variables>).
+//! Pairs may also be on separate lines.
 
 use std::path::PathBuf;
 
+use cognito_auth_core::lasting_fault::LastingFault;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::OtlpSetupError;
 use crate::config::Secret;
 
-/// Headers of the configuration and of its file. Debug shows no value.
+/// The headers of the configuration and of its file. Debug shows no value.
 pub(super) struct Headers {
     fixed: HeaderMap,
     file: Option<HeadersFile>,
@@ -20,13 +21,13 @@ pub(super) struct Headers {
 
 struct HeadersFile {
     path: PathBuf,
-    /// What the file held when it could last be read.
+    /// The headers that were read last.
     last: HeaderMap,
-    /// Why it is of no use now, as the log was told.
-    fault: Option<String>,
+    /// The present fault of the file.
+    fault: LastingFault<String>,
 }
 
-/// The place of a pair that is no header, counted from 1.
+/// The number of a pair that is not a header, from 1.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Malformed(usize);
 
@@ -39,8 +40,8 @@ impl Headers {
         Ok(Self { fixed: fixed.collect::<Result<_, _>>()?, file: file.map(HeadersFile::open).transpose()? })
     }
 
-    /// The headers as they are now. While the file cannot be read, those that it last held go on: the receiver says
-    /// whether they are still good.
+    /// Returns the present headers. While the file cannot be read, the last ones are used: the receiver decides whether
+    /// they are still valid.
     pub(super) async fn current(&mut self) -> HeaderMap {
         let mut headers = self.fixed.clone();
         if let Some(file) = &mut self.file {
@@ -60,7 +61,7 @@ impl HeadersFile {
             Ok(text) => Ok(Self {
                 last: parse(&text).map_err(|Malformed(pair)| OtlpSetupError::Header { key: KEY, pair })?,
                 path,
-                fault: None,
+                fault: LastingFault::default(),
             }),
             Err(source) => Err(OtlpSetupError::Unreadable { key: KEY, path, source }),
         }
@@ -71,20 +72,19 @@ impl HeadersFile {
             Ok(text) => parse(&text).map_err(|Malformed(pair)| format!("pair {pair} is not of the form name=value")),
             Err(error) => Err(error.to_string()),
         };
-        let fault = match read {
+        let path = self.path.display();
+        match read {
             Ok(headers) => {
                 self.last = headers;
-                None
+                if self.fault.succeeded() {
+                    tracing::info!(%path, "otlp.headers_file can be used again");
+                }
             }
-            Err(fault) => Some(fault),
-        };
-        if fault != self.fault {
-            let path = self.path.display();
-            match &fault {
-                Some(fault) => tracing::warn!(%path, fault, "otlp.headers_file is of no use: its last headers go on"),
-                None => tracing::info!(%path, "otlp.headers_file is of use again"),
+            Err(fault) => {
+                if self.fault.failed(fault.clone()) {
+                    tracing::warn!(%path, fault, "otlp.headers_file cannot be used; keeping its last headers");
+                }
             }
-            self.fault = fault;
         }
     }
 }

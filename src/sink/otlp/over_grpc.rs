@@ -1,7 +1,7 @@
 //! OTLP over gRPC: opentelemetry-proto's client on a channel of our own.
 //!
-//! opentelemetry-otlp's exporter is not used here: what it answers is one string, without the code and RetryInfo, and
-//! nothing can be put under it that would see them.
+//! opentelemetry-otlp's exporter is not used here. It returns one string without the code and RetryInfo, and no layer
+//! under it can see them.
 
 use std::error::Error as _;
 use std::pin::Pin;
@@ -26,13 +26,12 @@ use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 
-use super::answer::Reply;
+use super::answer::HttpReply;
 use super::connector::Connector;
 use super::tls::TlsInForce;
-use super::{CONNECT_TIMEOUT, OtlpSetupError, REPLY_BYTES_MAX, USER_AGENT_VALUE, answer};
+use super::{BoxError, CONNECT_TIMEOUT, OtlpSetupError, REPLY_BYTES_MAX, USER_AGENT_VALUE, answer};
 use crate::config::{Compression, OtlpConfig};
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
+use crate::lifecycle::Clock;
 
 /// Exports over gRPC.
 #[derive(Debug)]
@@ -40,16 +39,17 @@ pub(super) struct GrpcTransport {
     endpoint: Endpoint,
     connector: Connector,
     compression: Compression,
-    seen: Seen,
+    status: StatusWatch,
+    clock: Clock,
     client: LogsServiceClient<GrpcChannel>,
 }
 
 impl GrpcTransport {
-    /// Prepares to export; connects with the first export, and again whenever the connection is lost.
-    pub(super) fn new(config: &OtlpConfig, tls: Option<TlsInForce>) -> Result<Self, OtlpSetupError> {
+    /// Makes the transport. It connects with the first export, and again when the connection is lost.
+    pub(super) fn new(config: &OtlpConfig, tls: Option<TlsInForce>, clock: Clock) -> Result<Self, OtlpSetupError> {
         let url = super::base_url(config)?;
         let connector = Connector::new(config, &url, tls, false)?;
-        // TLS is the connector's, and tonic takes no https:// without its own; the requests name the true scheme.
+        // The connector does TLS, and tonic accepts https:// only with its own TLS. The requests name the true scheme.
         let mut plain = url.clone().into_parts();
         plain.scheme = Some(Scheme::HTTP);
         let plain = Uri::from_parts(plain).map_err(|_| OtlpSetupError::Endpoint)?;
@@ -58,44 +58,47 @@ impl GrpcTransport {
             .user_agent(USER_AGENT_VALUE)
             .map_err(OtlpSetupError::exporter)?
             .connect_timeout(CONNECT_TIMEOUT);
-        let seen = Seen::default();
-        let client = client(&endpoint, &connector, config.compression, &seen);
-        Ok(Self { endpoint, connector, compression: config.compression, seen, client })
+        let status = StatusWatch::default();
+        let client = client(&endpoint, &connector, config.compression, &status, &clock);
+        Ok(Self { endpoint, connector, compression: config.compression, status, clock, client })
     }
 
-    /// Leaves the connection for a new one. To be called after an export that got no answer: a connection may swallow
-    /// everything (a dropped NAT entry, a vanished peer), which TCP notices after a quarter of an hour. Pings would notice it
-    /// too, but gRPC servers allow one in five minutes and close the connection of a client that sends more.
+    /// Drops the connection, so that a new one is made. Called after an export without an answer. A connection may lose
+    /// everything that is sent (a dropped NAT entry, a vanished peer), and TCP notices that after a quarter of an hour.
+    /// Pings would notice it too, but gRPC servers allow one in five minutes and close the connection of a client that
+    /// sends more.
     pub(super) fn reconnect(&mut self) {
-        self.client = client(&self.endpoint, &self.connector, self.compression, &self.seen);
+        self.client = client(&self.endpoint, &self.connector, self.compression, &self.status, &self.clock);
     }
 
-    /// Exports a request with `headers`, and judges the answer. Has no timeout of its own.
+    /// Exports a request with `headers`, and interprets the answer. Has no timeout of its own.
     pub(super) async fn export(&mut self, request: ExportLogsServiceRequest, headers: HeaderMap) -> Answer {
         let mut request = tonic::Request::new(request);
         *request.metadata_mut() = MetadataMap::from_headers(headers);
-        self.seen.forget();
+        self.status.reset();
         let result = self.client.export(request).await.map(tonic::Response::into_inner);
         let page = result.as_ref().err().and_then(|status| status.source()?.downcast_ref());
         match page {
-            Some(Page(reply)) => answer::of_page(reply),
-            // Nobody knows what else of it is not as the receiver wrote it.
-            None if self.seen.malformed() => answer::no_answer(MALFORMED),
-            None => answer::of_grpc(result, self.seen.failure()),
+            Some(PlainHttpResponse(reply)) => answer::of_page(reply),
+            // Other parts of the answer may have been altered, too.
+            None if self.status.malformed() => answer::no_answer(MALFORMED),
+            None => answer::of_grpc(result, self.status.failure()),
         }
     }
 }
 
 const MALFORMED: &str =
-    "the answer's grpc-status-details-bin is not base64; look at what stands between here and the receiver";
+    "the answer's grpc-status-details-bin is not base64; check the proxies between the exporter and the receiver";
 
 fn client(
     endpoint: &Endpoint,
     connector: &Connector,
     compression: Compression,
-    seen: &Seen,
+    status: &StatusWatch,
+    clock: &Clock,
 ) -> LogsServiceClient<GrpcChannel> {
-    let channel = GrpcChannel { channel: endpoint.connect_with_connector_lazy(connector.clone()), seen: seen.clone() };
+    let channel = endpoint.connect_with_connector_lazy(connector.clone());
+    let channel = GrpcChannel { channel, status: status.clone(), clock: clock.clone() };
     let client = LogsServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
     match compression {
         Compression::Gzip => {
@@ -105,43 +108,47 @@ fn client(
     }
 }
 
-/// A channel that looks at answers before tonic does, which reads all of them as gRPC: it finds protocol errors where there is a
-/// 502 that will pass or a 413 that asks for less, it does not tell its own statuses from the receiver's, and it panics at
-/// details of a status that are not base64.
+/// A channel that reads the answer's status before tonic does. tonic reads every answer as gRPC, with three
+/// consequences:
+/// - A 502 that will pass or a 413 that asks for less becomes a protocol error.
+/// - tonic's own statuses cannot be told from the receiver's.
+/// - Status details that are not base64 make tonic panic.
 #[derive(Clone, Debug)]
 struct GrpcChannel {
     channel: Channel,
-    seen: Seen,
+    status: StatusWatch,
+    clock: Clock,
 }
 
-/// What was seen of the latest answer's status, in its headers or trailers.
+/// Flags about the status of the latest answer, from its headers or trailers. Clones share them.
 #[derive(Clone, Debug, Default)]
-struct Seen(Arc<Flags>);
+struct StatusWatch(Arc<StatusFlags>);
 
 #[derive(Debug, Default)]
-struct Flags {
+struct StatusFlags {
     failure: AtomicBool,
     malformed: AtomicBool,
 }
 
-impl Seen {
-    fn forget(&self) {
+impl StatusWatch {
+    /// Clears the flags before the next export.
+    fn reset(&self) {
         self.0.failure.store(false, Ordering::Relaxed);
         self.0.malformed.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the receiver sent a status other than OK.
+    /// Returns whether the receiver sent a status other than OK.
     fn failure(&self) -> bool {
         self.0.failure.load(Ordering::Relaxed)
     }
 
-    /// Whether its details could not be read.
+    /// Returns whether the status details could not be read.
     fn malformed(&self) -> bool {
         self.0.malformed.load(Ordering::Relaxed)
     }
 
-    /// Notes what headers or trailers say, and takes out of them what tonic would panic at.
-    fn look(&self, headers: &mut HeaderMap) {
+    /// Sets the flags from headers or trailers, and removes details at which tonic would panic.
+    fn read(&self, headers: &mut HeaderMap) {
         if headers.get(Status::GRPC_STATUS).is_some_and(|code| code != "0") {
             self.0.failure.store(true, Ordering::Relaxed);
         }
@@ -151,9 +158,9 @@ impl Seen {
         }
     }
 
-    fn look_at_frame<D>(&self, mut frame: Frame<D>) -> Frame<D> {
+    fn read_frame<D>(&self, mut frame: Frame<D>) -> Frame<D> {
         if let Some(trailers) = frame.trailers_mut() {
-            self.look(trailers);
+            self.read(trailers);
         }
         frame
     }
@@ -161,16 +168,16 @@ impl Seen {
 
 const STATUS_DETAILS: &str = "grpc-status-details-bin";
 
-/// As tonic decodes a status's details: with padding or without it.
+/// Decodes status details as tonic does: with padding or without it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// An HTTP response in place of a gRPC one.
+/// An HTTP response that came instead of a gRPC answer.
 #[derive(Debug, thiserror::Error)]
-#[error("an HTTP response that is none of gRPC: {}", .0.status)]
-struct Page(Reply);
+#[error("an HTTP response that is not gRPC: {}", .0.status)]
+struct PlainHttpResponse(HttpReply);
 
 impl GrpcService<Body> for GrpcChannel {
     type ResponseBody = Body;
@@ -183,15 +190,15 @@ impl GrpcService<Body> for GrpcChannel {
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
         let response = GrpcService::call(&mut self.channel, request);
-        let seen = self.seen.clone();
+        let (status, clock) = (self.status.clone(), self.clock.clone());
         Box::pin(async move {
             let mut response = response.await?;
-            seen.look(response.headers_mut());
-            // A success that is none is tonic's to find: here it could pass for an acknowledgement.
+            status.read(response.headers_mut());
+            // tonic rejects a success that is not gRPC. Here it could be mistaken for an acknowledgement.
             if response.status().is_success() || response.headers().contains_key(Status::GRPC_STATUS) {
-                return Ok(response.map(|body| Body::new(body.map_frame(move |frame| seen.look_at_frame(frame)))));
+                return Ok(response.map(|body| Body::new(body.map_frame(move |frame| status.read_frame(frame)))));
             }
-            Err(Page(super::read(response).await?).into())
+            Err(PlainHttpResponse(super::read(response, &clock).await?).into())
         })
     }
 }

@@ -1,10 +1,10 @@
 //! OTLP over HTTP: opentelemetry-otlp's exporter on an HTTP client of our own.
 //!
-//! The exporter encodes, compresses and addresses. It cannot be asked what came of it: it answers Ok to a partial success
-//! and to a page of HTML, and its error is one string. So the client under it keeps the receiver's whole answer, which is
-//! judged in place of the exporter's. The exporter also reads `OTEL_EXPORTER_OTLP_*` by itself; the configuration has
-//! already weighed those against the file, so the client sends the configuration's headers and compression whatever the
-//! exporter made of the environment.
+//! The exporter encodes, compresses and addresses the request. Its result is not usable: it is Ok for a partial success
+//! and for a page of HTML, and its error is one string. So the client under it keeps the receiver's whole answer, which
+//! is interpreted instead. The exporter also reads `OTEL_EXPORTER_OTLP_*` by itself. The configuration has already
+//! merged those variables with its file, so the client replaces the exporter's headers and compression by the
+//! configuration's.
 
 use std::fmt;
 use std::io::Read as _;
@@ -25,36 +25,38 @@ use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{LogExporter, Protocol, RetryPolicy, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::logs::{LogBatch, LogExporter as _};
 
-use super::answer::{self, Reply};
+use super::answer::{self, HttpReply};
 use super::connector::Connector;
 use super::tls::TlsInForce;
 use super::{OtlpSetupError, USER_AGENT_VALUE};
 use crate::config::{Compression, OtlpConfig};
+use crate::lifecycle::Clock;
 
-/// How long an unused connection is kept: less than the minute after which common proxies close theirs.
+/// The time for which an unused connection is kept: less than the minute after which common proxies close theirs.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// Exports over HTTP.
 pub(super) struct HttpTransport {
     exporter: LogExporter,
-    wire: Arc<Wire>,
+    client: Arc<RecordingClient>,
     accept_any_2xx: bool,
 }
 
 impl HttpTransport {
-    /// Prepares to export; connects with the first export.
+    /// Makes the transport. It connects with the first export.
     pub(super) fn new(
         config: &OtlpConfig,
         protocol: Protocol,
         resource: &opentelemetry_sdk::Resource,
         tls: Option<TlsInForce>,
+        clock: Clock,
     ) -> Result<Self, OtlpSetupError> {
         let endpoint = endpoint(config)?;
         let connector = Connector::new(config, &endpoint, tls, true)?;
-        let wire = Arc::new(Wire::new(connector, config.compression));
+        let client = Arc::new(RecordingClient::new(connector, config.compression, clock));
         let mut builder = LogExporter::builder()
             .with_http()
-            .with_shared_http_client(wire.clone())
+            .with_shared_http_client(client.clone())
             .with_endpoint(endpoint.to_string())
             .with_protocol(protocol)
             .with_timeout(config.timeout)
@@ -64,22 +66,22 @@ impl HttpTransport {
         }
         let mut exporter = builder.build().map_err(OtlpSetupError::exporter)?;
         exporter.set_resource(resource);
-        Ok(Self { exporter, wire, accept_any_2xx: config.accept_any_2xx })
+        Ok(Self { exporter, client, accept_any_2xx: config.accept_any_2xx })
     }
 
-    /// Leaves connections for new ones.
+    /// Drops the connections, so that new ones are made.
     pub(super) fn reconnect(&self) {
-        *self.wire.client() = client(&self.wire.connector);
+        *self.client.inner() = client(&self.client.connector);
     }
 
-    /// Exports a batch with `headers`, and judges the answer. Has no timeout of its own.
+    /// Exports a batch with `headers`, and interprets the answer. Has no timeout of its own.
     pub(super) async fn export(&self, batch: LogBatch<'_>, headers: HeaderMap) -> Answer {
-        self.wire.begin(headers);
+        self.client.begin(headers);
         let exported = self.exporter.export(batch).await;
-        match (self.wire.end(), exported) {
+        match (self.client.end(), exported) {
             (Some(Ok(reply)), _) => answer::of_http(&reply, self.accept_any_2xx),
             (Some(Err(failure)), _) => answer::no_answer(&failure),
-            // The exporter gave up before it asked the client.
+            // The exporter failed before it called the client.
             (None, Err(error)) => Answer::Refused { message: answer::bounded(&answer::chain(&error)) },
             (None, Ok(())) => answer::no_answer("nothing was sent"),
         }
@@ -88,12 +90,12 @@ impl HttpTransport {
 
 impl fmt::Debug for HttpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The exporter's own Debug prints the Authorization header.
+        // The exporter's own Debug shows the Authorization header.
         f.write_str("HttpTransport")
     }
 }
 
-/// The URL that records are posted to: `/v1/logs` under the base, before its query.
+/// Returns the URL that records are posted to: `/v1/logs` under the base URL, before its query.
 fn endpoint(config: &OtlpConfig) -> Result<Uri, OtlpSetupError> {
     let base = super::base_url(config)?;
     if config.endpoint_is_exact {
@@ -106,17 +108,18 @@ fn endpoint(config: &OtlpConfig) -> Result<Uri, OtlpSetupError> {
     Uri::from_parts(parts).map_err(|_| OtlpSetupError::Endpoint)
 }
 
-type HttpClientOf = Client<Connector, Full<Bytes>>;
+type HyperClient = Client<Connector, Full<Bytes>>;
 
 /// The client under the exporter: sends one request and keeps its answer for [`HttpTransport::export`].
-struct Wire {
+struct RecordingClient {
     connector: Connector,
-    client: Mutex<HttpClientOf>,
+    inner: Mutex<HyperClient>,
     compression: Compression,
+    clock: Clock,
     exchange: Mutex<Exchange>,
 }
 
-fn client(connector: &Connector) -> HttpClientOf {
+fn client(connector: &Connector) -> HyperClient {
     Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)
@@ -126,24 +129,24 @@ fn client(connector: &Connector) -> HttpClientOf {
 #[derive(Default)]
 struct Exchange {
     headers: HeaderMap,
-    outcome: Option<Result<Reply, String>>,
+    outcome: Option<Result<HttpReply, String>>,
 }
 
-impl Wire {
-    fn new(connector: Connector, compression: Compression) -> Self {
-        let client = Mutex::new(client(&connector));
-        Self { connector, client, compression, exchange: Mutex::default() }
+impl RecordingClient {
+    fn new(connector: Connector, compression: Compression, clock: Clock) -> Self {
+        let inner = Mutex::new(client(&connector));
+        Self { connector, inner, compression, clock, exchange: Mutex::default() }
     }
 
-    fn client(&self) -> std::sync::MutexGuard<'_, HttpClientOf> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> std::sync::MutexGuard<'_, HyperClient> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn begin(&self, headers: HeaderMap) {
         *self.exchange() = Exchange { headers, outcome: None };
     }
 
-    fn end(&self) -> Option<Result<Reply, String>> {
+    fn end(&self) -> Option<Result<HttpReply, String>> {
         std::mem::take(&mut *self.exchange()).outcome
     }
 
@@ -151,8 +154,8 @@ impl Wire {
         self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The exporter's request with the configuration's headers and compression.
-    fn ours(&self, request: Request<Bytes>) -> Result<Request<Full<Bytes>>, HttpError> {
+    /// Gives the exporter's request the configuration's headers and compression.
+    fn configured(&self, request: Request<Bytes>) -> Result<Request<Full<Bytes>>, HttpError> {
         let (mut parts, mut body) = request.into_parts();
         let made = std::mem::replace(&mut parts.headers, self.exchange().headers.clone());
         parts.headers.entry(USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT_VALUE));
@@ -165,7 +168,7 @@ impl Wire {
                 parts.headers.insert(name, value.clone());
             }
         }
-        // Without a compression of its own the exporter takes the environment's.
+        // Without a compression of its own the exporter uses the environment's.
         if self.compression == Compression::None && parts.headers.remove(CONTENT_ENCODING).is_some() {
             let mut plain = Vec::new();
             GzDecoder::new(&*body).read_to_end(&mut plain)?;
@@ -174,15 +177,15 @@ impl Wire {
         Ok(Request::from_parts(parts, Full::new(body)))
     }
 
-    async fn send(&self, request: Request<Bytes>) -> Result<Reply, HttpError> {
-        let client = self.client().clone();
-        let response = client.request(self.ours(request)?).await?;
-        Ok(super::read(response).await?)
+    async fn send(&self, request: Request<Bytes>) -> Result<HttpReply, HttpError> {
+        let client = self.inner().clone();
+        let response = client.request(self.configured(request)?).await?;
+        Ok(super::read(response, &self.clock).await?)
     }
 }
 
 #[async_trait]
-impl HttpClient for Wire {
+impl HttpClient for RecordingClient {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let outcome = self.send(request).await;
         self.exchange().outcome = Some(match &outcome {
@@ -196,7 +199,7 @@ impl HttpClient for Wire {
     }
 }
 
-impl fmt::Debug for Wire {
+impl fmt::Debug for RecordingClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(SERVICE_NAME)
     }

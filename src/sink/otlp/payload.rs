@@ -1,7 +1,8 @@
-//! From entries to what OTLP carries: the SDK's log records, a resource, a scope.
+//! Converts entries to OTLP: the SDK's log records, a resource and a scope.
 //!
-//! The SDK's record type has no constructor, and `LogBatch::new` is documented as one that may become private; both are
-//! used here only. The transform to protobuf is opentelemetry-proto's for both transports, so gRPC and HTTP cannot differ.
+//! The SDK's record type has no constructor, and the documentation of `LogBatch::new` says that it may become private.
+//! Only this file uses both. Both transports use opentelemetry-proto's conversion to protobuf, so gRPC and HTTP cannot
+//! differ.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, SystemTime};
@@ -9,8 +10,7 @@ use std::time::{Duration, SystemTime};
 use cognito_auth_core::entry::Entry;
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::ocsf;
-use cognito_auth_core::record::TimestampSource;
-use cognito_auth_core::record::{Pairs, Record, SERVICE_NAME, SERVICE_VERSION, Severity, Value};
+use cognito_auth_core::record::{Pairs, Record, SERVICE_NAME, SERVICE_VERSION, Severity, TimestampSource, Value};
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity as OtelSeverity};
 use opentelemetry::{InstrumentationScope, KeyValue};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
@@ -22,10 +22,10 @@ use prost::Message as _;
 
 use crate::config::Schema;
 
-/// Makes payloads.
+/// Makes the payloads of exports.
 #[derive(Debug)]
 pub(super) struct Packer {
-    /// Makes empty records; has no processor and emits nothing.
+    /// Makes empty records. It has no processor and emits nothing.
     logger: SdkLogger,
     scope: InstrumentationScope,
     resource: Resource,
@@ -35,7 +35,7 @@ pub(super) struct Packer {
 }
 
 impl Packer {
-    /// Packs under a resource: the service and its instance, and over them what the operator gave.
+    /// Makes a packer. Its resource has the service and its instance, overridden by the operator's attributes.
     pub(super) fn new(
         instance_id: &str,
         operator: &[(String, String)],
@@ -48,7 +48,7 @@ impl Packer {
             ("service.instance.id", instance_id),
         ];
         let operator = operator.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        // A map, because a resource names each attribute once and the later one wins.
+        // A map, because a resource has each attribute once. The later value wins.
         let attributes: BTreeMap<&str, &str> = own.into_iter().chain(operator).collect();
         let resource = Resource::builder_empty()
             .with_attributes(
@@ -65,25 +65,25 @@ impl Packer {
         }
     }
 
-    /// Bytes of a request around its records, at most: those around a record that holds nothing, and its own eleven, because the
-    /// lengths around a large batch are longer.
+    /// Returns the most bytes of a request without its records. It is the size of a request with one empty record. The
+    /// eleven bytes of that record make up for the longer lengths around a large batch.
     pub(super) fn envelope(&self) -> usize {
         let mut nothing = self.logger.create_log_record();
         nothing.set_observed_timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
         self.request(&LogBatch::new(&self.scoped(&[nothing]))).encoded_len()
     }
 
-    /// The resource.
+    /// Returns the resource.
     pub(super) fn resource(&self) -> &Resource {
         &self.resource
     }
 
-    /// The SDK's records of entries.
+    /// Makes the SDK's records of entries.
     pub(super) fn records(&self, entries: &[Entry]) -> Vec<SdkLogRecord> {
         entries.iter().map(|entry| self.record(entry)).collect()
     }
 
-    /// Records with their scope, as [`LogBatch::new`] wants them.
+    /// Pairs records with their scope, as [`LogBatch::new`] requires.
     pub(super) fn scoped<'a>(
         &'a self,
         records: &'a [SdkLogRecord],
@@ -91,12 +91,12 @@ impl Packer {
         records.iter().map(|record| (record, &self.scope)).collect()
     }
 
-    /// The request that carries a batch.
+    /// Makes the request for a batch.
     pub(super) fn request(&self, batch: &LogBatch<'_>) -> ExportLogsServiceRequest {
         ExportLogsServiceRequest { resource_logs: group_logs_by_resource_and_scope(batch, &self.wire_resource) }
     }
 
-    /// The record of an entry, before it has a wire format.
+    /// Makes the record of an entry, independent of the wire format.
     pub(super) fn made<'a>(&self, entry: &'a Entry) -> Record<'a> {
         let mut record = Record::of(entry, self.timestamp);
         if self.schema == Schema::Ocsf {
@@ -111,7 +111,7 @@ impl Packer {
         if let Some(timestamp) = made.timestamp.and_then(system_time) {
             record.set_timestamp(timestamp);
         }
-        // The transform panics without an observed time.
+        // The conversion panics without an observed time.
         record.set_observed_timestamp(system_time(made.observed).unwrap_or(SystemTime::UNIX_EPOCH));
         record.set_event_name(made.event_name);
         record.set_severity_number(match made.severity {
@@ -126,7 +126,7 @@ impl Packer {
     }
 }
 
-/// A time that OTLP can carry: nanoseconds since 1970 in 64 bits, up to the year 2554.
+/// Converts a time if OTLP can carry it: nanoseconds since 1970 in 64 bits, up to the year 2554.
 fn system_time(time: UnixMillis) -> Option<SystemTime> {
     let millis = u64::try_from(time.0).ok()?;
     millis.checked_mul(1_000_000)?;
@@ -187,7 +187,7 @@ mod tests {
         }
     }
 
-    /// Without times and with them, in both schemas, with texts and numbers on both sides of where a length takes another byte.
+    /// Checks records with and without times, in both schemas, with lengths just below and above one more length byte.
     #[test]
     fn a_records_size_is_known_before_it_is_written() {
         for schema in [Schema::Cognito, Schema::Ocsf] {

@@ -1,15 +1,17 @@
-//! How large a record is on the wire, without writing it.
+//! Computes the size of an encoded record without encoding it.
 //!
-//! Protobuf's arithmetic (<https://protobuf.dev/programming-guides/encoding/>) over the fields of `opentelemetry/proto/logs/v1` and
-//! `common/v1`: a tag of one byte, as all their numbers are below 16, and before whatever is nested its length.
+//! It follows protobuf's encoding (<https://protobuf.dev/programming-guides/encoding/>) of
+//! `opentelemetry/proto/logs/v1` and `common/v1`. A tag has one byte, because all field numbers are below 16. A nested
+//! message has its length in front.
 
 use cognito_auth_core::record::{Pairs, Record, Value};
 use prost::length_delimiter_len;
 
-/// A tag and the 64 bits behind it, as times have.
+/// The bytes of a time: a tag and 64 bits.
 const FIXED64: usize = 1 + 8;
 
-/// Bytes that a record adds to a request, its own tag and length included, or up to 18 fewer: a time that is not there takes none.
+/// Returns the bytes that a record adds to a request, with its own tag and length. A record without times has up to 18
+/// fewer.
 pub(super) fn record(record: &Record<'_>) -> usize {
     let times = 2 * FIXED64;
     let severity = number(record.severity as i64) + nested(record.severity.as_str().len());
@@ -18,7 +20,7 @@ pub(super) fn record(record: &Record<'_>) -> usize {
     )
 }
 
-/// A text, or a message, of so many bytes.
+/// Returns the size of a text or message of so many bytes, with tag and length.
 fn nested(bytes: usize) -> usize {
     1 + length_delimiter_len(bytes) + bytes
 }
@@ -27,12 +29,12 @@ fn number(number: i64) -> usize {
     1 + prost::encoding::encoded_len_varint(number.cast_unsigned())
 }
 
-/// Repeated KeyValue.
+/// Returns the size of a repeated KeyValue.
 fn repeated(pairs: &Pairs<'_>) -> usize {
     pairs.iter().map(|(name, it)| nested(nested(name.len()) + nested(value(it)))).sum()
 }
 
-/// An AnyValue.
+/// Returns the size of an AnyValue.
 fn value(it: &Value<'_>) -> usize {
     match it {
         Value::Text(text) => nested(text.len()),

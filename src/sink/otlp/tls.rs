@@ -1,9 +1,10 @@
-//! TLS towards the receiver: whom to trust, and who we are; as the files say that the configuration names, now.
+//! TLS to the receiver: the trusted certificates and the client's own, from the files that the configuration names.
 //!
-//! Certificates are renewed while the exporter runs, so the files are looked at again before exports. What a new connection
-//! is made with is one whole reading of all files. One that is of no use changes nothing but the log.
+//! Certificates are renewed while the exporter runs, so the files are read again before exports. All files are read
+//! together, and a new connection uses one such reading. A reading that cannot be used is logged and changes nothing
+//! else.
 //!
-//! opentelemetry-otlp implements neither `OTEL_EXPORTER_OTLP_CERTIFICATE` nor the client's key and certificate, so both
+//! opentelemetry-otlp implements neither `OTEL_EXPORTER_OTLP_CERTIFICATE` nor the client's key and certificate. Both
 //! transports get them here, from the same files.
 
 use std::path::PathBuf;
@@ -21,14 +22,14 @@ use tokio::time::Instant;
 use super::OtlpSetupError;
 use crate::config::OtlpConfig;
 
-/// How often the files are looked at for a change, at most: a few small files before an export.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The shortest time between two readings of the files. They are a few small files, read before an export.
+const READ_EVERY: Duration = Duration::from_secs(5);
 
 const CA: &str = "otlp.ca_file";
 const CERT: &str = "otlp.cert_file";
 const KEY: &str = "otlp.key_file";
 
-/// What new connections are made with. Clones share it.
+/// The TLS configuration of new connections. Clones share it.
 #[derive(Clone, Debug)]
 pub(super) struct TlsInForce(Arc<Mutex<Arc<ClientConfig>>>);
 
@@ -42,27 +43,27 @@ impl TlsInForce {
     }
 }
 
-/// The files, and what came of them.
+/// The certificate files and the configuration that was made from them.
 #[derive(Debug)]
 pub(super) struct TlsFiles {
     paths: Paths,
-    /// The protocols that are spoken over TLS, in ALPN's words.
+    /// The ALPN protocol names.
     alpn: Vec<Vec<u8>>,
     in_force: TlsInForce,
-    /// Of what the files held that is in force.
+    /// The digest of the files' content that is in force.
     digest: [u8; 32],
-    looked: Instant,
-    fault: Fault,
+    read_at: Instant,
+    fault: CertificateFault,
 }
 
-/// Why what the files hold is of no use.
+/// The fault of the files' content, if there is one.
 #[derive(Debug)]
-enum Fault {
+enum CertificateFault {
     None,
-    /// Seen once: they may be about to be written.
-    Seen(String),
-    /// Seen again, and told to the log.
-    Told(String),
+    /// Found once: the files may be in the middle of a change.
+    Found(String),
+    /// Found again, and logged.
+    Logged(String),
 }
 
 #[derive(Clone, Debug)]
@@ -71,11 +72,11 @@ struct Paths {
     identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// What the files hold, PEM.
+/// The files' content, in PEM.
 struct Contents {
-    /// What to trust in place of the system's roots.
+    /// Certificates to trust instead of the system's roots.
     ca: Option<Vec<u8>>,
-    /// Our certificate chain and its key.
+    /// The client's certificate chain and its key.
     identity: Option<(Vec<u8>, Vec<u8>)>,
 }
 
@@ -92,67 +93,75 @@ impl TlsFiles {
         let alpn: Vec<Vec<u8>> = alpn.iter().map(|protocol| protocol.to_vec()).collect();
         let contents = paths.read()?;
         let in_force = TlsInForce(Arc::new(Mutex::new(contents.client_config(&alpn)?)));
-        Ok(Self { paths, alpn, in_force, digest: contents.digest(), looked: Instant::now(), fault: Fault::None })
+        Ok(Self {
+            paths,
+            alpn,
+            in_force,
+            digest: contents.digest(),
+            read_at: Instant::now(),
+            fault: CertificateFault::None,
+        })
     }
 
     pub(super) fn in_force(&self) -> TlsInForce {
         self.in_force.clone()
     }
 
-    /// Looks at the files again, if that is due; answers whether another configuration is in force: connections that were
-    /// made with the former are to be left.
+    /// Reads the files again, if that is due. Returns whether another configuration is in force; then older connections
+    /// must be dropped.
     pub(super) async fn renewed(&mut self) -> bool {
         let has_files = self.paths.ca.is_some() || self.paths.identity.is_some();
-        if !has_files || self.looked.elapsed() < LOOK_EVERY {
+        if !has_files || self.read_at.elapsed() < READ_EVERY {
             return false;
         }
-        self.looked = Instant::now();
+        self.read_at = Instant::now();
         let (paths, alpn, digest) = (self.paths.clone(), self.alpn.clone(), self.digest);
         let reading = move || -> Result<Renewal, OtlpSetupError> {
             let contents = paths.read()?;
             let now = contents.digest();
             if now == digest { Ok(None) } else { Ok(Some((now, contents.client_config(&alpn)?))) }
         };
-        // On a thread for blocking work: a file system that hangs costs this export, and not the runtime.
+        // On a thread for blocking work: a file system that hangs delays this export and not the runtime.
         let read = tokio::task::spawn_blocking(reading).await;
         match read.unwrap_or_else(|panic| Err(OtlpSetupError::tls(panic))) {
             Ok(None) => {
-                if let Fault::Told(_) = std::mem::replace(&mut self.fault, Fault::None) {
+                if let CertificateFault::Logged(_) = std::mem::replace(&mut self.fault, CertificateFault::None) {
                     tracing::info!("the certificate files of the OTLP receiver can be used again");
                 }
                 false
             }
             Ok(Some((digest, config))) => {
-                self.fault = Fault::None;
+                self.fault = CertificateFault::None;
                 self.digest = digest;
                 self.in_force.replace(config);
                 tracing::info!("the certificate files of the OTLP receiver have changed; new connections use them");
                 true
             }
             Err(error) => {
-                self.fault_seen(super::answer::chain(&error));
+                self.fault_found(super::answer::chain(&error));
                 false
             }
         }
     }
 
-    fn fault_seen(&mut self, fault: String) {
-        self.fault = match std::mem::replace(&mut self.fault, Fault::None) {
-            Fault::Told(before) if before == fault => Fault::Told(before),
-            Fault::Seen(before) if before == fault => {
+    /// Logs a fault when it is found a second time in a row.
+    fn fault_found(&mut self, fault: String) {
+        self.fault = match std::mem::replace(&mut self.fault, CertificateFault::None) {
+            CertificateFault::Logged(before) if before == fault => CertificateFault::Logged(before),
+            CertificateFault::Found(before) if before == fault => {
                 tracing::error!(
                     fault,
-                    remedy = "correct the files; until then connections use what they held before",
+                    remedy = "correct the files; until then connections use their previous content",
                     "the certificate files of the OTLP receiver have changed and cannot be used"
                 );
-                Fault::Told(fault)
+                CertificateFault::Logged(fault)
             }
-            _ => Fault::Seen(fault),
+            _ => CertificateFault::Found(fault),
         };
     }
 }
 
-/// A configuration that trusts the system's authorities and shows no certificate, such as for a proxy.
+/// Makes a configuration that trusts the system's authorities and has no client certificate, for proxies.
 pub(super) fn of_the_system() -> Result<Arc<ClientConfig>, OtlpSetupError> {
     Contents { ca: None, identity: None }.client_config(&[])
 }
@@ -202,7 +211,7 @@ impl Contents {
     }
 }
 
-/// What changed files hold; None where they have not changed.
+/// The digest and configuration of changed files; None if they have not changed.
 type Renewal = Option<([u8; 32], Arc<ClientConfig>)>;
 
 type Chain = Vec<CertificateDer<'static>>;

@@ -1,8 +1,8 @@
-//! What of an answer reaches the SDK: no more than Cognito's own bounds allow, and no less than a body.
+//! Refuses an oversized or empty answer before the SDK reads it.
 //!
-//! The SDK reads a body whole and then makes a value of each thing in it, so that 33 MB of `{},` would become gigabytes of
-//! events. Here the body is measured while it arrives. An answer that exceeds a bound is refused whole, as if it had not
-//! come: nothing of it is judged, so no cursor moves past what it held, and the next poll asks for the same page again.
+//! The SDK reads a body whole and makes a value of each element, so 33 MB of `{},` would become gigabytes of events.
+//! Here the body is measured while it arrives. An answer that exceeds a bound is refused whole, as if it had not
+//! arrived. No cursor moves past its events, and the next poll asks for the same page again.
 
 use std::fmt;
 use std::pin::Pin;
@@ -18,25 +18,26 @@ use aws_smithy_types::body::SdkBody;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 
-/// The most bytes that an answer may have. A page of 60 events has about 27 KB; one of 60 users with 50 attributes of
-/// 2,048 characters each would have 6 MB; 16 calls in flight (`poll.concurrency`) with the worst must fit into memory.
+/// The most bytes that an answer may have. A page of 60 events has about 27 KB. A page of 60 users with 50 attributes
+/// of 2,048 characters each would have 6 MB. Sixteen calls in flight (`poll.concurrency`) with the largest answer must
+/// fit into memory.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
-/// The most values (members, elements) that an answer may have, where an object counts with the comma behind it as two. A
-/// page of 60 events has at most 4,200; one of 60 users with 72 attributes each has 14,000. In the SDK's shapes a value takes
-/// up to a kilobyte.
+/// The most values (members, elements) that an answer may have. An object and the comma behind it count as two. A page
+/// of 60 events has at most 4,200, and a page of 60 users with 72 attributes each has 14,000. In the SDK's shapes a
+/// value takes up to a kilobyte.
 const ANSWER_VALUES_MAX: usize = 32_768;
 
-/// How deep the values of an answer may be nested. Cognito's are at most 5 deep.
+/// The most levels of nesting that an answer may have. Cognito's answers have at most 5.
 const ANSWER_DEPTH_MAX: usize = 64;
 
-/// An answer whose announced length is no more than this cannot have too many values, and is not measured.
+/// Bytes up to which an answer with an announced length is not measured: it cannot hold too many values.
 const SMALL_BYTES: u64 = 64 << 10;
 
-const _: () = assert!(SMALL_BYTES / 2 <= ANSWER_VALUES_MAX as u64, "a value and what parts it from the next");
+const _: () = assert!(SMALL_BYTES / 2 <= ANSWER_VALUES_MAX as u64, "a value and its separator take two bytes");
 
-/// Refuses what the SDK would take for an answer: one that does not end, one that holds too much, and one that never
-/// began. An empty body reads as an empty page without a token, and so as the end of a history.
+/// Refuses an answer that does not end, that holds too much, or that has no body. The SDK would read an empty body as
+/// an empty page without a token, which means the end of a history.
 #[derive(Debug)]
 pub(super) struct SoundAnswer;
 
@@ -55,7 +56,7 @@ impl Intercept for SoundAnswer {
         let body = context.response_mut().body_mut();
         if body.content_length().is_none_or(|bytes| bytes > SMALL_BYTES) {
             let whole = std::mem::replace(body, SdkBody::taken());
-            *body = SdkBody::from_body_1_x(Measured { whole, scan: Scan::default() });
+            *body = SdkBody::from_body_1_x(MeasuredBody { whole, scan: JsonScan::default() });
         }
         Ok(())
     }
@@ -95,12 +96,12 @@ impl fmt::Display for Excess {
 impl std::error::Error for Excess {}
 
 /// A body that fails where it exceeds a bound.
-struct Measured {
+struct MeasuredBody {
     whole: SdkBody,
-    scan: Scan,
+    scan: JsonScan,
 }
 
-impl Body for Measured {
+impl Body for MeasuredBody {
     type Data = Bytes;
     type Error = BoxError;
 
@@ -120,10 +121,10 @@ impl Body for Measured {
     }
 }
 
-/// Measures JSON that comes in pieces, cut anywhere, without keeping any of it. What is no JSON is measured, too: whatever
-/// the pieces are, a parser makes no more values of them than were counted.
+/// Measures JSON that arrives in pieces, without keeping any of it. It measures other text, too: a parser never makes
+/// more values of the pieces than were counted.
 #[derive(Clone, Default, Debug)]
-struct Scan {
+struct JsonScan {
     bytes: usize,
     values: usize,
     depth: usize,
@@ -131,7 +132,7 @@ struct Scan {
     is_escaped: bool,
 }
 
-impl Scan {
+impl JsonScan {
     fn read(&mut self, piece: &[u8]) -> Result<(), Excess> {
         self.bytes = self.bytes.saturating_add(piece.len());
         if self.bytes > ANSWER_BYTES_MAX {
@@ -165,8 +166,8 @@ mod tests {
 
     use super::*;
 
-    fn scanned(pieces: &[&[u8]]) -> (Result<(), Excess>, Scan) {
-        let mut scan = Scan::default();
+    fn scanned(pieces: &[&[u8]]) -> (Result<(), Excess>, JsonScan) {
+        let mut scan = JsonScan::default();
         let result = pieces.iter().try_for_each(|piece| scan.read(piece));
         (result, scan)
     }
@@ -211,7 +212,7 @@ mod tests {
             assert_eq!(scanned(&[piece.as_bytes()]).0, Err(excess));
         }
         let piece = vec![b'x'; 1 << 20];
-        let mut scan = Scan::default();
+        let mut scan = JsonScan::default();
         assert_eq!((0..32).try_for_each(|_| scan.read(&piece)), Ok(()));
         assert_eq!(scan.read(b"x"), Err(Excess::Bytes));
     }

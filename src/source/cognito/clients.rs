@@ -1,7 +1,7 @@
-//! Which client asks a pool, and as whom: region, profile, role; deadlines; one HTTP client for all.
+//! Builds the SDK clients of pools: region, profile, role and deadlines, over one shared HTTP client.
 //!
-//! Pools that are asked in the same way share one client, so that STS is asked once for a role and not once for a pool.
-//! A client is built at its first call: building one reads the environment and the shared configuration files.
+//! Pools with the same connection share one client, so STS is called once for a role and not once for each pool. A
+//! client is built at its first call, because building one reads the environment and the shared configuration files.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -26,19 +26,19 @@ use super::transport::{self, TransportError};
 use crate::config::PoolConfig;
 use crate::lifecycle::Clock;
 
-/// The name of the sessions in which a role is assumed; CloudTrail shows it.
+/// The session name under which a role is assumed. CloudTrail shows it.
 const SESSION_NAME: &str = "cognito-auth-exporter";
 
-/// Where a pool is and as whom it is asked.
+/// The region of a pool and the credentials to call it with.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Connection {
     /// AWS region.
     pub region: String,
-    /// A profile of the shared configuration files, whatever credentials the environment holds.
+    /// A profile of the shared configuration files. It wins over credentials in the environment.
     pub profile: Option<String>,
     /// A role to assume.
     pub role_arn: Option<String>,
-    /// What the role's owner asks to be told.
+    /// The external id that the role's trust policy requires.
     pub external_id: Option<String>,
 }
 
@@ -55,61 +55,61 @@ impl From<&PoolConfig> for Connection {
 
 /// Builds the pools' clients.
 pub struct Clients {
-    origin: Origin,
+    origin: ClientOrigin,
     attempts: u32,
     http: SharedHttpClient,
-    accounts: Mutex<HashMap<(Connection, Duration), Arc<Account>>>,
+    clients: Mutex<HashMap<(Connection, Duration), Arc<AwsClient>>>,
 }
 
-/// Where endpoint and credentials come from.
+/// Where the endpoint and the credentials come from.
 #[derive(Clone, Debug)]
-enum Origin {
+enum ClientOrigin {
     Environment,
-    /// A simulation at this URL, which takes any credentials.
+    /// A simulation at this URL. It accepts any credentials.
     Simulation(String),
 }
 
 impl Clients {
-    /// Clients as the environment and the shared configuration files have them: AWS's default chain of credentials,
-    /// AWS_ENDPOINT_URL and its kin, proxies, AWS_CA_BUNDLE.
+    /// Makes clients that follow the environment and the shared configuration files: AWS's default chain of
+    /// credentials, AWS_ENDPOINT_URL and the other endpoint variables, proxies, and AWS_CA_BUNDLE.
     ///
     /// # Errors
-    /// AWS_CA_BUNDLE names something that is no bundle of certificates.
+    /// The file in AWS_CA_BUNDLE is not a bundle of certificates.
     pub fn from_environment() -> Result<Self, TransportError> {
-        Ok(Self::new(Origin::Environment, transport::of_environment()?))
+        Ok(Self::new(ClientOrigin::Environment, transport::of_environment()?))
     }
 
-    /// Clients of a simulated Cognito (and STS), with credentials that are none.
+    /// Makes clients of a simulated Cognito and STS, with invented credentials.
     pub fn simulated(url: impl Into<String>) -> Self {
-        Self::new(Origin::Simulation(url.into()), aws_smithy_http_client::Builder::new().build_http())
+        Self::new(ClientOrigin::Simulation(url.into()), aws_smithy_http_client::Builder::new().build_http())
     }
 
-    /// Clients of a simulated Cognito that is asked through `http` and needs no network.
+    /// Makes clients of a simulated Cognito that is called through `http`, without a network.
     pub fn simulated_through(http: SharedHttpClient) -> Self {
-        Self::new(Origin::Simulation("http://cognito.invalid".into()), http)
+        Self::new(ClientOrigin::Simulation("http://cognito.invalid".into()), http)
     }
 
-    fn new(origin: Origin, http: SharedHttpClient) -> Self {
-        Self { origin, attempts: 1, http, accounts: Mutex::default() }
+    fn new(origin: ClientOrigin, http: SharedHttpClient) -> Self {
+        Self { origin, attempts: 1, http, clients: Mutex::default() }
     }
 
-    /// Lets the SDK try a call this often, with its own pauses. The exporter wants every throttle at once, and tries
-    /// again within its budget; a person who asks for one user's history would rather wait.
+    /// Lets the SDK try a call this many times, with its own pauses. The daemon does not use this: it must see every
+    /// throttle at once and retries within its budget. The `events` command does, because its user prefers to wait.
     #[must_use]
     pub fn with_attempts(self, attempts: u32) -> Self {
         Self { attempts: attempts.max(1), ..self }
     }
 
-    /// The pool's source. `timeout` is for one attempt of a call, everything included.
+    /// Makes the pool's source. `timeout` bounds one attempt of a call, with everything in it.
     pub fn pool(&self, pool: &PoolConfig, timeout: Duration, clock: Clock) -> Cognito {
         self.connect(&pool.id, Connection::from(pool), timeout, clock)
     }
 
-    /// A pool's source, by the pool's id.
+    /// Makes the source of the pool with this id.
     pub fn connect(&self, pool_id: &str, connection: Connection, timeout: Duration, clock: Clock) -> Cognito {
-        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
-        let account = accounts.entry((connection, timeout)).or_insert_with_key(|(connection, timeout)| {
-            Arc::new(Account {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let client = clients.entry((connection, timeout)).or_insert_with_key(|(connection, timeout)| {
+            Arc::new(AwsClient {
                 origin: self.origin.clone(),
                 attempts: self.attempts,
                 http: self.http.clone(),
@@ -118,7 +118,7 @@ impl Clients {
                 built: OnceCell::new(),
             })
         });
-        Cognito { account: account.clone(), pool_id: pool_id.to_owned(), clock, told: Arc::default() }
+        Cognito { client: client.clone(), pool_id: pool_id.to_owned(), clock, warnings: Arc::default() }
     }
 }
 
@@ -128,9 +128,9 @@ impl fmt::Debug for Clients {
     }
 }
 
-/// A connection and, after its first call, its client.
-pub(super) struct Account {
-    origin: Origin,
+/// A connection and, after its first call, its SDK client.
+pub(super) struct AwsClient {
+    origin: ClientOrigin,
     attempts: u32,
     http: SharedHttpClient,
     connection: Connection,
@@ -138,16 +138,16 @@ pub(super) struct Account {
     built: OnceCell<(Client, Credentials)>,
 }
 
-/// What gives an account's credentials, and how long that may take.
+/// The provider of a client's credentials, and its deadline.
 pub(super) struct Credentials {
     pub(super) provider: Option<SharedCredentialsProvider>,
     pub(super) timeout: Duration,
-    /// A role is assumed at an endpoint that is set for every service.
+    /// Whether a role is assumed at an endpoint that is set for every service.
     pub(super) sts_is_redirected: bool,
 }
 
-impl Account {
-    pub(super) async fn client(&self) -> &Client {
+impl AwsClient {
+    pub(super) async fn sdk_client(&self) -> &Client {
         &self.built().await.0
     }
 
@@ -156,7 +156,7 @@ impl Account {
     }
 
     async fn built(&self) -> &(Client, Credentials) {
-        // Boxed, because it is large and needed once: every turn's future would have room for it, and move it along.
+        // Boxed, because it is large and needed once: otherwise every turn's future would hold it and move it.
         self.built.get_or_init(|| Box::pin(self.build())).await
     }
 
@@ -182,8 +182,8 @@ impl Account {
     /// The configuration before any role is assumed.
     async fn own(&self) -> SdkConfig {
         match &self.origin {
-            Origin::Environment => self.of_environment().load().await,
-            Origin::Simulation(url) => self.of_simulation(url),
+            ClientOrigin::Environment => self.of_environment().load().await,
+            ClientOrigin::Simulation(url) => self.of_simulation(url),
         }
     }
 
@@ -193,11 +193,11 @@ impl Account {
             .region(region.clone())
             .http_client(self.http.clone())
             .timeout_config(self.deadlines(1))
-            // The deadline of an attempt holds for its body, too.
+            // The deadline of an attempt covers its body, too.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .app_name(AppName::new(SESSION_NAME).expect("letters and hyphens are an app name"));
         if let Some(profile) = &self.connection.profile {
-            // The default chain would prefer the environment's keys, but a profile that was asked for is meant.
+            // The default chain would prefer the environment's keys over the configured profile.
             let means = ProviderConfig::default().with_region(Some(region)).with_http_client(self.http.clone());
             let credentials = ProfileFileCredentialsProvider::builder().configure(&means).profile_name(profile);
             loader = loader.profile_name(profile).credentials_provider(credentials.build());
@@ -205,7 +205,8 @@ impl Account {
         loader
     }
 
-    /// Without the loader, which would read the machine's profiles and variables: a simulation has nothing to do with them.
+    /// Builds the configuration for a simulation without the loader, which would read the machine's profiles and
+    /// variables.
     fn of_simulation(&self, url: &str) -> SdkConfig {
         let nobody = aws_credential_types::Credentials::new("AKIASIMULATION", "none", None, None, "simulation");
         let mut config = SdkConfig::builder()
@@ -216,23 +217,23 @@ impl Account {
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .endpoint_url(url)
             .credentials_provider(SharedCredentialsProvider::new(nobody));
-        // The system's clock, which assuming a role asks for; the loader would have set it.
+        // Assuming a role requires a time source. The loader would have set the system's clock.
         config.set_time_source(Some(Default::default()));
         config.build()
     }
 
-    /// Whether STS is asked where somebody meant Cognito to be: AWS_ENDPOINT_URL and a profile's `endpoint_url` apply to
-    /// every service that has none of its own.
+    /// Returns whether calls to STS go to an endpoint that was meant for Cognito. AWS_ENDPOINT_URL and a profile's
+    /// `endpoint_url` apply to every service without an endpoint of its own.
     fn redirects_sts(&self, own: &SdkConfig) -> bool {
         let has_its_own = std::env::var_os("AWS_ENDPOINT_URL_STS").is_some_and(|url| !url.is_empty());
-        matches!(self.origin, Origin::Environment) && own.endpoint_url().is_some() && !has_its_own
+        matches!(self.origin, ClientOrigin::Environment) && own.endpoint_url().is_some() && !has_its_own
     }
 
     fn region(&self) -> Region {
         Region::new(self.connection.region.clone())
     }
 
-    /// The configuration as the role, if there is one.
+    /// Returns the configuration with the role's credentials, if there is a role.
     async fn assumed(&self, config: SdkConfig) -> SdkConfig {
         let Some(role) = &self.connection.role_arn else { return config };
         let mut assume = AssumeRoleProvider::builder(role).configure(&config).session_name(SESSION_NAME);
@@ -243,7 +244,7 @@ impl Account {
         config.into_builder().credentials_provider(provider).build()
     }
 
-    /// None of these has a default in the SDK that would end a call which hangs.
+    /// Returns the timeouts of a call. By default the SDK would let a call hang.
     fn deadlines(&self, attempts: u32) -> TimeoutConfig {
         TimeoutConfig::builder()
             .connect_timeout(self.timeout)

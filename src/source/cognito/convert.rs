@@ -1,5 +1,5 @@
-//! What the service's shapes mean to the exporter: texts that say nothing become absent, attributes become a user, an ARN
-//! becomes an account. Pure.
+//! Converts the service's shapes to the exporter's types: empty texts become absent, attributes become a user, and an
+//! ARN becomes an account id. Pure.
 
 use aws_sdk_cognitoidentityprovider::types as sdk;
 use cognito_auth_core::event::{
@@ -9,15 +9,15 @@ use cognito_auth_core::event::{
 use super::wire::{WireContext, WireEvent, WireFeedback, WireRisk, millis};
 use crate::source::{Address, ListedUser, PageToken, PoolDescription, SignInNames, UserPage};
 
-/// The latest time that a CreationDate can mean, 2200-01-01. Milliseconds in the place of seconds would be 50,000 years
-/// ahead: no date, rather than one that every receiver refuses.
+/// The first time that is too late for a CreationDate, 2200-01-01. Milliseconds sent as seconds would be 50,000 years
+/// ahead. Such a date is absent, because every receiver would refuse it.
 const LATEST: UnixMillis = UnixMillis(7_258_118_400_000);
 
-/// The most bytes of a text that are kept; the rest is cut off. Cognito's own have some dozens. With all of an event's texts
-/// at their longest its record stays below what receivers take (1 MiB).
+/// The most bytes of a text that are kept; the rest is cut off. Cognito's texts have some dozens. A record whose texts
+/// all have this length stays below the limit of receivers (1 MiB).
 const TEXT_BYTES_MAX: usize = 64 << 10;
 
-/// Whether an event holds more than is kept of it.
+/// Returns whether an event exceeds a limit, so that part of it is cut off.
 pub(super) fn exceeds(event: &WireEvent) -> bool {
     let challenges = event.challenge_responses.as_deref().unwrap_or_default();
     let context = event.event_context_data.iter();
@@ -34,7 +34,7 @@ pub(super) fn exceeds(event: &WireEvent) -> bool {
 impl From<WireEvent> for AuthEvent {
     fn from(event: WireEvent) -> Self {
         Self {
-            // Half an id could be another event's.
+            // Half an id could equal another event's.
             id: said(event.event_id).filter(|id| id.len() <= TEXT_BYTES_MAX),
             event_type: word(event.event_type),
             creation_date: event.creation_date.filter(|time| *time < LATEST),
@@ -82,12 +82,12 @@ fn feedback(feedback: WireFeedback) -> EventFeedback {
     }
 }
 
-/// A text that says something.
+/// Returns a text that is not empty.
 fn said(member: Option<String>) -> Option<String> {
     member.filter(|text| !text.is_empty())
 }
 
-/// The same, as much of it as is kept.
+/// Returns a text that is not empty, cut to [`TEXT_BYTES_MAX`].
 fn text(member: Option<String>) -> Option<String> {
     let mut text = said(member)?;
     if text.len() > TEXT_BYTES_MAX {
@@ -97,7 +97,7 @@ fn text(member: Option<String>) -> Option<String> {
     Some(text)
 }
 
-/// A text about where and with what the user was: Cognito writes the word "null" for a city that it does not know.
+/// Returns a text about the user's place or device. Cognito writes the word "null" for an unknown city.
 fn place(member: Option<String>) -> Option<String> {
     text(member).filter(|text| text != "null")
 }
@@ -106,7 +106,7 @@ fn word<V: Vocabulary>(member: Option<String>) -> Option<Word<V>> {
     text(member).map(|text| Word::parse(&text))
 }
 
-/// A page of a listing. A user without a username, whom nobody could ask about, is left out.
+/// Converts a page of a listing. A user without a username is left out, because no call could name it.
 pub(super) fn user_page(users: Option<Vec<sdk::UserType>>, next: Option<String>) -> UserPage {
     UserPage { users: users.into_iter().flatten().filter_map(listed_user).collect(), next: said(next).map(PageToken) }
 }
@@ -140,7 +140,7 @@ fn listed_user(user: sdk::UserType) -> Option<ListedUser> {
     Some(listed)
 }
 
-/// What is said of a pool.
+/// Converts the description of a pool.
 pub(super) fn pool_description(pool: &sdk::UserPoolType) -> PoolDescription {
     let mode = pool.user_pool_add_ons.as_ref().map(|add_ons| add_ons.advanced_security_mode.as_str().to_owned());
     PoolDescription {
@@ -159,12 +159,12 @@ fn sign_in_names(pool: &sdk::UserPoolType) -> SignInNames {
         email: aliases.contains(&Alias::Email) || in_place.contains(&InPlace::Email),
         phone_number: aliases.contains(&Alias::PhoneNumber) || in_place.contains(&InPlace::PhoneNumber),
         preferred_username: aliases.contains(&Alias::PreferredUsername),
-        // AWS's model requires the member; where an answer lacks it all the same, the SDK reads false.
+        // AWS's model requires the member. The SDK reads a missing one as false.
         case_sensitive: pool.username_configuration().is_none_or(|configuration| configuration.case_sensitive()),
     }
 }
 
-/// The account in an ARN such as `arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_Example`.
+/// Returns the account in an ARN such as `arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_Example`.
 fn account_of(arn: &str) -> Option<String> {
     let account = arn.split(':').nth(4)?;
     (account.len() == 12 && account.bytes().all(|digit| digit.is_ascii_digit())).then(|| account.to_owned())
@@ -214,10 +214,10 @@ mod tests {
             let event = AuthEvent::from(event);
             assert_eq!(event.context.unwrap().device_name.unwrap().len(), kept);
         }
-        // A character is cut nowhere.
+        // No character is cut in half.
         let event = AuthEvent::from(with_device(Some("x".to_owned() + &"ü".repeat(TEXT_BYTES_MAX))));
         assert_eq!(event.context.unwrap().device_name.unwrap().len(), TEXT_BYTES_MAX - 1);
-        // Half an id could be another event's.
+        // Half an id could equal another event's.
         let event = WireEvent { event_id: long(TEXT_BYTES_MAX + 2), ..WireEvent::default() };
         assert!(exceeds(&event) && AuthEvent::from(event).id.is_none());
 

@@ -1,9 +1,11 @@
-//! When the service answered, by its own clock: the Date header, which the SDK does not hand on.
+//! Reads the time at which the service answered, by the service's clock. It is in the Date header, which the SDK hides.
 //!
-//! The header has whole seconds, so the answer was written before the end of the second it names: that end is what counts.
-//! An event of the same second is then never taken for one dated ahead. A header that is missing or cannot be read is none.
-//! A date that cannot be the service's is none either, and the SDK does not get to see it: it adds what such a date is off to its
-//! own clock, and panics where that is out of range.
+//! The header has whole seconds, so the answer was written before the end of that second. That end is the time used
+//! here: an event of the same second is then never dated ahead of it. A header that is missing or unreadable gives no
+//! time.
+//!
+//! A date that cannot be the service's gives no time either, and is removed before the SDK reads it. The SDK adds the
+//! difference to its own clock, and panics if the sum is out of range.
 
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
@@ -20,10 +22,10 @@ use cognito_auth_core::event::UnixMillis;
 
 use super::wire::millis;
 
-/// What is left of the second that a Date header names.
+/// The time from the beginning to the end of the second that a Date header names.
 const REST_OF_THE_SECOND: Duration = Duration::from_millis(999);
 
-/// When the service may have answered, in seconds since the epoch: from 2020, before this was written, to 2100.
+/// The plausible times of an answer, in seconds since the epoch: from 2020, before this was written, to 2100.
 const PLAUSIBLE_SECONDS: Range<i64> = 1_577_836_800..4_102_444_800;
 
 /// Reads the Date header of one call's answer. Clones share what was read.
@@ -31,7 +33,7 @@ const PLAUSIBLE_SECONDS: Range<i64> = 1_577_836_800..4_102_444_800;
 pub(super) struct DateOfAnswer(Arc<OnceLock<UnixMillis>>);
 
 impl DateOfAnswer {
-    /// The end of the second in which the service answered, if the answer says so.
+    /// Returns the end of the second in which the service answered, if the answer has a date.
     pub(super) fn get(&self) -> Option<UnixMillis> {
         self.0.get().copied()
     }
@@ -50,7 +52,7 @@ impl Intercept for DateOfAnswer {
         _: &mut ConfigBag,
     ) -> Result<(), BoxError> {
         if let Some(served) = context.response().headers().get("date").and_then(end_of_second) {
-            // Of several attempts the first that has a date counts: they are seconds apart.
+            // The first attempt with a date counts: attempts are seconds apart.
             let _ = self.0.set(served);
         }
         Ok(())

@@ -1,12 +1,12 @@
-//! What went wrong with a call, cut by what the caller can do.
+//! Turns the SDK's errors into a [`SourceError`], which says what the caller can do.
 //!
-//! The SDK's errors are first boiled down to a [`Failure`], which `classify`, a pure table, turns into a [`SourceError`].
-//! The rules are those of the service's error tables
-//! (<https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/CommonErrors.html>, and the operations'
-//! own), read generously: any code that an AWS front end answers with can come, whatever the operation's model says.
+//! The SDK's errors are first reduced to a [`Failure`], which the pure function `classify` turns into a
+//! [`SourceError`]. The rules follow the service's error tables
+//! (<https://docs.aws.amazon.com/cognito-user-identity-pools/latest/APIReference/CommonErrors.html> and the operations'
+//! own). They accept any code of an AWS front end, also codes that the operation's model does not list.
 //!
-//! The texts go to the log. They never hold a raw answer, and nothing of a user: the service quotes parameters back, so
-//! that a message which holds one is withheld.
+//! The texts go to the log. They never contain a raw answer or a user's data. The service quotes parameters back, so a
+//! message that contains one is withheld.
 
 use std::error::Error;
 use std::time::Duration;
@@ -27,35 +27,35 @@ use super::answer::Excess;
 use super::wire::millis;
 use crate::source::{Listing, Operation, Refusal, RefusalCause, SourceError};
 
-/// Characters of a text at most; a line of a log should stay one.
+/// The most characters of a text, so that a log line stays one line.
 const TEXT_CHARS_MAX: usize = 300;
 
-/// How far a clock may be off. AWS takes signatures of five minutes before and after.
+/// The largest clock difference that AWS accepts in a signature: five minutes in either direction.
 const SKEW_MAX: Duration = Duration::from_mins(5);
 
-/// How a call was made, as far as its failure may follow from it.
+/// The circumstances of a call that may explain its failure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Situation {
     /// This host's time.
     pub(super) now: UnixMillis,
-    /// A role is assumed, and an endpoint that was meant for Cognito applies to STS, too.
+    /// Whether a role is assumed and an endpoint that was meant for Cognito applies to STS, too.
     pub(super) sts_is_redirected: bool,
 }
 
-/// What happened to a call, as far as it matters.
+/// A failed call, reduced to what its classification needs.
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Failure {
-    /// The service, or something before it, answered with an error.
+    /// The service, or a proxy in front of it, answered with an error.
     Refused { status: u16, code: Option<String>, message: Option<String>, dated: Option<UnixMillis> },
-    /// Something answered that cannot be read.
+    /// An answer came that cannot be read.
     Unreadable { status: u16, content_type: Option<String>, bytes: Option<usize> },
-    /// Something answered with more than the service ever says.
+    /// An answer came that is larger than any answer of the service.
     Excessive(Excess),
-    /// There was no answer in time.
+    /// No answer came in time.
     TimedOut(String),
-    /// There were no credentials to call with, or they could not be got.
+    /// There were no credentials, or they could not be loaded.
     NoCredentials(CredentialsFault, String),
-    /// There was no answer.
+    /// No answer came.
     Unanswered(String),
 }
 
@@ -63,25 +63,25 @@ enum Failure {
 enum CredentialsFault {
     /// Nothing is configured.
     Missing,
-    /// What is configured to give them is wrong, or does not give them.
+    /// The configured source is wrong, or does not provide credentials.
     Source,
-    /// They were given, and are not accepted.
+    /// The credentials were loaded and are not accepted.
     Bad,
-    /// Whoever signed in with IAM Identity Center has to do so again.
+    /// The IAM Identity Center login has to be repeated.
     LoginOver,
-    /// The clock that they were used by is wrong.
+    /// The clock of this host is wrong.
     Clock,
     /// The role may not be assumed.
     RoleRefused,
-    /// STS was asked for at an endpoint that is not its own.
+    /// STS was called at an endpoint that is not its own.
     RoleMisdirected,
-    /// They did not come in time.
+    /// The credentials did not come in time.
     TimedOut,
-    /// Their source cannot be reached, or fails for now.
+    /// The source cannot be reached, or fails temporarily.
     Passing,
 }
 
-/// Says what an operation's error means. `personal` are the parameters that must not be shown.
+/// Classifies an operation's error. `personal` are the parameters that must not be shown.
 pub(super) fn source_error<E>(
     situation: Situation,
     operation: Operation,
@@ -94,12 +94,12 @@ where
     classify(situation, operation, &failure(situation, error), personal)
 }
 
-/// Refuses a page with more than `max` of `what`. It is refused whole, so that nothing moves past what was too much.
+/// Returns the error for a page with more than `max` of `what`. The page is refused whole, so no cursor moves past it.
 pub(super) fn too_many(operation: Operation, what: &str, max: usize) -> SourceError {
     SourceError::Passing(format!("{operation}: answer exceeds the {max} {what} of a page"))
 }
 
-/// The body of an answer that is a success by its status and that the SDK could not read.
+/// Returns the body of an answer with a success status that the SDK could not read.
 pub(super) fn unreadable_answer<E>(error: &SdkError<E, HttpResponse>) -> Option<&[u8]> {
     match error {
         SdkError::ResponseError(unreadable) if unreadable.raw().status().is_success() => {
@@ -109,7 +109,7 @@ pub(super) fn unreadable_answer<E>(error: &SdkError<E, HttpResponse>) -> Option<
     }
 }
 
-/// Says what a listing's error means.
+/// Classifies a listing's error.
 pub(super) fn listing_error<E>(
     situation: Situation,
     listing: &Listing,
@@ -126,7 +126,7 @@ where
     source_error(situation, listing.operation(), error, &[asked, token.unwrap_or_default()])
 }
 
-/// Gets credentials within `timeout` and gives their access key id.
+/// Loads credentials within `timeout` and returns their access key id.
 pub(super) async fn credentials(
     situation: Situation,
     timeout: Duration,
@@ -172,7 +172,7 @@ where
     }
 }
 
-/// The service's time when it answered.
+/// Returns the service's time when it answered.
 fn dated(answer: &HttpResponse) -> Option<UnixMillis> {
     DateTime::from_str(answer.headers().get("date")?, Format::HttpDate).ok().map(millis)
 }
@@ -180,7 +180,7 @@ fn dated(answer: &HttpResponse) -> Option<UnixMillis> {
 fn credentials_failure(situation: Situation, error: &CredentialsError) -> Failure {
     if let Some(sts) = sts_failure(situation, error) {
         return match sts {
-            // Those to ask STS with.
+            // The credentials for the call to STS itself.
             Failure::NoCredentials(..) => sts,
             Failure::Refused { status, code, message, dated } => {
                 let code = code.as_deref();
@@ -217,7 +217,7 @@ fn credentials_failure(situation: Situation, error: &CredentialsError) -> Failur
         },
     };
     if told.contains("credentials-login") {
-        // The SDK names a feature of its own, which is nothing that its user could switch on.
+        // The SDK's text names a compile-time feature, which its user cannot enable.
         return Failure::NoCredentials(
             fault,
             "the profile is one of `aws login`, which the exporter cannot use".into(),
@@ -226,7 +226,7 @@ fn credentials_failure(situation: Situation, error: &CredentialsError) -> Failur
     Failure::NoCredentials(fault, told)
 }
 
-/// What happened to the call to STS that credentials come from, if there was one.
+/// Returns the failure of the call to STS that provides credentials, if there was one.
 fn sts_failure(situation: Situation, error: &CredentialsError) -> Option<Failure> {
     let role = find::<SdkError<AssumeRoleError, HttpResponse>>(error).map(|error| failure(situation, error));
     let web = || find::<SdkError<AssumeRoleWithWebIdentityError, HttpResponse>>(error);
@@ -246,12 +246,12 @@ fn refused_by_sts(situation: Situation, status: u16, code: Option<&str>, is_skew
     }
 }
 
-/// Whether a login has to be done again: the SDK's words about a token of IAM Identity Center, or the service's.
+/// Returns whether the text asks for a new login: the SDK's words about an IAM Identity Center token, or the service's.
 fn tells_of_a_login(told: &str) -> bool {
     told.contains("SSO token") || told.contains("UnauthorizedException")
 }
 
-/// What shows that a refusal is the clock's fault: the service's words for it, or its Date. None if nothing does.
+/// Returns a text about the clock if a refusal is its fault, by the service's words or its Date; None otherwise.
 fn skew(situation: Situation, code: &str, message: Option<&str>, dated: Option<UnixMillis>) -> Option<String> {
     let says_so = matches!(code, "RequestExpired" | "RequestTimeTooSkewed" | "RequestInTheFuture")
         || message.is_some_and(|message| {
@@ -323,12 +323,12 @@ impl CredentialsFault {
     fn as_str(self) -> &'static str {
         match self {
             Self::Missing => "no AWS credentials found",
-            Self::Source => "AWS credentials are configured and do not come",
+            Self::Source => "AWS credentials are configured but cannot be loaded",
             Self::Bad | Self::Clock => "AWS credentials cannot be used",
-            Self::LoginOver => "the login to IAM Identity Center is over",
+            Self::LoginOver => "the IAM Identity Center login has expired",
             Self::RoleRefused | Self::RoleMisdirected => "the role cannot be assumed",
             Self::TimedOut => "AWS credentials did not come in time",
-            Self::Passing => "AWS credentials cannot be got now",
+            Self::Passing => "AWS credentials cannot be loaded at the moment",
         }
     }
 }
@@ -349,7 +349,7 @@ fn refused(operation: Option<Operation>, status: u16, code: &str, message: Optio
         "OperationNotEnabledException" | "InvalidUserPoolConfigurationException" => {
             pool(RefusalCause::NotEnabled, text)
         }
-        // The same name for a pool and for a group; a missing group is a mistake in one listing.
+        // The code is the same for a pool and for a group. A missing group is a mistake in one listing.
         "ResourceNotFoundException"
             if operation == Some(Operation::ListUsersInGroup)
                 && message.is_some_and(|message| message.starts_with("Group")) =>
@@ -367,7 +367,7 @@ fn refused(operation: Option<Operation>, status: u16, code: &str, message: Optio
     }
 }
 
-/// What a status says where no code does: a proxy or a firewall in front of the service has no other words.
+/// Classifies an answer without a code by its status: a proxy or a firewall in front of the service sends no code.
 fn by_status(status: u16, text: String) -> SourceError {
     match status {
         401 | 403 | 407 => SourceError::Caller(Refusal { cause: RefusalCause::Other, text }),
@@ -376,7 +376,7 @@ fn by_status(status: u16, text: String) -> SourceError {
     }
 }
 
-/// Whether a code says that the credentials are wrong, unknown or expired.
+/// Returns whether a code means that the credentials are wrong, unknown or expired.
 fn is_of_credentials(code: &str) -> bool {
     matches!(
         code,
@@ -420,11 +420,11 @@ fn coded(code: Option<&str>, message: Option<&str>) -> String {
     }
 }
 
-/// A message of the service's without what it quotes of the request. What follows from the personal parameters alone is
-/// looked for by whole words: a user called `user` costs the text, not the secret.
+/// Returns the service's message without the values that it quotes from the request. Personal parameters are searched
+/// as whole words. For a user called `user` that withholds harmless texts, but it never reveals a name.
 fn redacted(message: &str, parameters: &[&str]) -> String {
-    // "2 validation errors detected: Value 'x' at 'username' failed ...; Value 'y' at 'nextToken' failed ...": quotes
-    // inside a value are not escaped, so everything between the first value and the last name goes.
+    // "2 validation errors detected: Value 'x' at 'username' failed ...; Value 'y' at 'nextToken' failed ..."
+    // Quotes inside a value are not escaped, so everything between the first value and the last name is removed.
     let quoted = message.find("Value '").zip(message.rfind("' at '")).filter(|(from, to)| from < to);
     let unquoted = match quoted {
         Some((from, to)) => format!("{}Value (withheld){}", &message[..from], &message[to + 1..]),
@@ -436,7 +436,7 @@ fn redacted(message: &str, parameters: &[&str]) -> String {
     unquoted
 }
 
-/// One line, not too long.
+/// Returns the text as one line of at most [`TEXT_CHARS_MAX`] characters.
 fn bounded(text: &str) -> String {
     let mut line = String::new();
     let mut chars = 0;
@@ -454,12 +454,12 @@ fn bounded(text: &str) -> String {
     line
 }
 
-/// What the SDK's error stands for: its own words ("dispatch failure") say nothing.
+/// Returns the causes of an SDK error. Its own text ("dispatch failure") says nothing.
 fn causes(error: &(dyn Error + 'static)) -> String {
     error.source().map_or_else(|| error.to_string(), chain)
 }
 
-/// What an error and its sources say, each once.
+/// Returns the texts of an error and its sources, each once.
 fn chain(error: &(dyn Error + 'static)) -> String {
     let mut said: Vec<String> = vec![];
     for cause in std::iter::successors(Some(error), |&error| error.source()) {

@@ -1,12 +1,12 @@
-//! A page that the SDK cannot read, read member by member. Pure.
+//! Reads a page that the SDK cannot read, member by member. Pure.
 //!
-//! The SDK reads a page whole or not at all, so that one event with a number for an EventId would hide all the others from
-//! the exporter for as long as it stands on the page, which may be two years. Here each event gives what can be read of it:
-//! a member of another type than documented is absent, and so is a member inside it. An event of which nothing can be read
-//! is still one; identity and order take care of the rest, as for any event that lacks a member.
+//! The SDK reads a page whole or not at all. One event with a number as its EventId would hide all other events of the
+//! page for as long as it is there, which may be two years. Here each event keeps the members that can be read. A
+//! member of another type than documented is absent, with everything inside it. An event without any readable member is
+//! still an event, and is handled like any event that lacks members.
 //!
-//! What leads on must be sound: a body that is no JSON or was cut off, no list of events, a NextToken that is no text are
-//! errors as ever. To guess there would be to take half a page for the end of a history.
+//! The members that lead to the next page must be sound. A body that is cut off or not JSON, a missing list of events,
+//! and a NextToken that is not a text remain errors. A guess there could mistake half a page for the end of a history.
 
 use std::collections::BTreeMap;
 
@@ -18,14 +18,14 @@ use time::format_description::well_known::Rfc3339;
 
 use super::wire::{WireChallenge, WireContext, WireEvent, WireFeedback, WirePage, WireRisk};
 
-/// An object's members, none of them read yet. Of two with one name the last counts.
+/// An object's members, not yet parsed. Of two members with one name the last counts.
 #[derive(Deserialize, Default)]
 #[serde(transparent)]
 struct Members<'a>(#[serde(borrow)] BTreeMap<String, &'a RawValue>);
 
-/// Reads the body of an answer; None is no page.
+/// Reads the body of an answer; None if it is not a page.
 pub(super) fn page(body: &[u8]) -> Option<WirePage> {
-    // A broken character is one text's trouble, not the page's.
+    // A broken character damages one text, not the page.
     let text = String::from_utf8_lossy(body);
     let page: Members<'_> = serde_json::from_str(&text).ok()?;
     let events: Vec<&RawValue> = page.sound("AuthEvents")?.unwrap_or_default();
@@ -39,12 +39,12 @@ impl<'a> Members<'a> {
         serde_json::from_str(object.get()).unwrap_or_default()
     }
 
-    /// A member that has to be right or absent; None if it is neither.
+    /// Returns a member that must be valid or absent; None if it is neither.
     fn sound<T: Deserialize<'a>>(&self, name: &str) -> Option<Option<T>> {
         self.0.get(name).map_or(Some(None), |member| serde_json::from_str(member.get()).ok())
     }
 
-    /// A member, if it can be read.
+    /// Returns a member, if it can be read.
     fn get<T: Deserialize<'a>>(&self, name: &str) -> Option<T> {
         self.sound(name).flatten()
     }
@@ -53,7 +53,7 @@ impl<'a> Members<'a> {
         self.get(name)
     }
 
-    /// Seconds since 1970, as documented; or RFC 3339, which says the same.
+    /// Returns a time, given as seconds since 1970, as documented, or in RFC 3339.
     #[expect(clippy::cast_possible_truncation, reason = "rounded to the millisecond, and saturating where absurd")]
     fn time(&self, name: &str) -> Option<UnixMillis> {
         let seconds: Option<f64> = self.get(name);
@@ -111,7 +111,7 @@ mod tests {
         super::page(page.to_string().as_bytes())
     }
 
-    /// What an event of this JSON is when it stands between two good ones, which both come out whole.
+    /// Reads an event with this JSON from between two valid events, and checks that those are read whole.
     fn between_good_ones(json: &str) -> WireEvent {
         let good = |id: &str| format!(r#"{{"EventId":{id:?},"EventType":"SignIn","CreationDate":1.723136049929E9}}"#);
         let text = format!(r#"{{"AuthEvents":[{},{json},{}],"NextToken":"t"}}"#, good("a"), good("b"));
@@ -263,11 +263,13 @@ mod tests {
             *after.pointer_mut(place).unwrap() = json.clone();
             let whole = read(&before).unwrap();
             let Some(page) = read(&after) else {
-                // Nothing but what leads on may cost the page.
+                // Only the members that lead to the next page may cost the page.
                 prop_assert!(["", "/AuthEvents", "/NextToken"].contains(&place.as_str()), "{place} {json}");
                 return Ok(());
             };
-            let there = after["AuthEvents"].as_array().map_or(0, |events| events.iter().filter(|event| !event.is_null()).count());
+            let there = after["AuthEvents"]
+                .as_array()
+                .map_or(0, |events| events.iter().filter(|event| !event.is_null()).count());
             prop_assert_eq!(page.events.len(), there);
             for (index, event) in whole.events.iter().enumerate() {
                 if place.starts_with("/AuthEvents/") && !place.starts_with(&format!("/AuthEvents/{index}")) {

@@ -1,9 +1,9 @@
-//! How AWS is reached where the environment says it: which certificates to trust, and what a proxy is not asked for.
+//! Builds the HTTP client to AWS from the environment: trusted certificates and proxies.
 //!
-//! `AWS_CA_BUNDLE` stands in place of the system's roots, as for the AWS CLI and boto3; without it the system's are
-//! trusted, which `SSL_CERT_FILE` and `SSL_CERT_DIR` can name. Proxies are those of `HTTPS_PROXY`, `HTTP_PROXY`,
-//! `ALL_PROXY` and `NO_PROXY`. No proxy is asked for what is reached from this host alone: the loopback addresses, and the
-//! link-local ones at which AWS gives credentials. A proxy would ask its own host for them.
+//! `AWS_CA_BUNDLE` replaces the system's root certificates, as in the AWS CLI and boto3. Without it the system's roots
+//! are trusted, which `SSL_CERT_FILE` and `SSL_CERT_DIR` can name. Proxies come from `HTTPS_PROXY`, `HTTP_PROXY`,
+//! `ALL_PROXY` and `NO_PROXY`. Loopback addresses and the link-local addresses of AWS credentials are reached without a
+//! proxy: a proxy would connect to its own host instead.
 
 use std::env;
 use std::fs::File;
@@ -27,13 +27,13 @@ use rustls_pki_types::pem::PemObject as _;
 
 const CA_BUNDLE: &str = "AWS_CA_BUNDLE";
 
-/// Bytes of a bundle at most. A system's own has about 220 KB.
+/// The most bytes of a bundle. A system's own bundle has about 220 KB.
 const BUNDLE_BYTES_MAX: u64 = 4 << 20;
 
 /// The variables that name a proxy.
 const PROXIES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
-/// The link-local addresses at which AWS gives credentials to who runs on its hosts: tasks of ECS, pods of EKS, instances.
+/// The link-local addresses at which AWS provides credentials to ECS tasks, EKS pods and EC2 instances.
 const AWS_LINK_LOCAL: [IpAddr; 5] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 2)),
     IpAddr::V4(Ipv4Addr::new(169, 254, 170, 23)),
@@ -42,7 +42,7 @@ const AWS_LINK_LOCAL: [IpAddr; 5] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
 ];
 
-/// What makes the environment's way to AWS unusable.
+/// Why the environment's HTTP client to AWS cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
     /// The file cannot be read.
@@ -53,26 +53,26 @@ pub enum TransportError {
         /// Why.
         source: io::Error,
     },
-    /// The file is no bundle of certificates.
+    /// The file is not a bundle of certificates.
     #[error("AWS_CA_BUNDLE {} {what}", .path.display())]
     Unusable {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault, as the end of a sentence about the file.
         what: &'static str,
     },
 }
 
 impl TransportError {
-    /// What to do about it, in the imperative.
+    /// The remedy, in the imperative.
     pub const REMEDY: &str =
         "name a file of certificates in PEM format that the exporter's user can read, or unset AWS_CA_BUNDLE";
 }
 
-/// The HTTP client of the environment.
+/// Builds the HTTP client that the environment describes.
 ///
 /// # Errors
-/// `AWS_CA_BUNDLE` names something that is no bundle of certificates.
+/// The file in `AWS_CA_BUNDLE` is not a bundle of certificates.
 pub(super) fn of_environment() -> Result<SharedHttpClient, TransportError> {
     let bundle = env::var_os(CA_BUNDLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     let trust = bundle.as_deref().map(trusted).transpose()?.unwrap_or_default();
@@ -81,11 +81,11 @@ pub(super) fn of_environment() -> Result<SharedHttpClient, TransportError> {
         return Ok(direct);
     }
     let proxied = client(trust, ProxyConfig::from_env());
-    Ok(SharedHttpClient::new(Fork { direct, proxied }))
+    Ok(SharedHttpClient::new(DirectOrProxied { direct, proxied }))
 }
 
 fn client(trust: TrustStore, proxy: ProxyConfig) -> SharedHttpClient {
-    let tls = TlsContext::builder().with_trust_store(trust).build().expect("a trust store is all that TLS asks for");
+    let tls = TlsContext::builder().with_trust_store(trust).build().expect("TLS requires only a trust store");
     aws_smithy_http_client::Builder::new().build_with_connector_fn(move |settings, components| {
         let mut connector = Connector::builder();
         connector.set_connector_settings(settings.cloned());
@@ -96,7 +96,8 @@ fn client(trust: TrustStore, proxy: ProxyConfig) -> SharedHttpClient {
     })
 }
 
-/// The certificates of a bundle. One that rustls cannot use costs the others nothing: systems' bundles hold some.
+/// Reads the certificates of a bundle. Certificates that rustls cannot use are left out: some systems' bundles hold
+/// such.
 fn trusted(path: &Path) -> Result<TrustStore, TransportError> {
     let unusable = |what| TransportError::Unusable { path: path.to_owned(), what };
     let mut text = Vec::new();
@@ -110,7 +111,7 @@ fn trusted(path: &Path) -> Result<TrustStore, TransportError> {
         .collect::<Result<_, _>>()
         .map_err(|_| unusable("holds something that is no certificate in PEM format"))?;
     let is_usable = |certificate: &&CertificateDer<'_>| RootCertStore::empty().add((*certificate).clone()).is_ok();
-    // The SDK takes PEM, and panics over a certificate that rustls refuses.
+    // The SDK requires PEM, and panics at a certificate that rustls refuses.
     let usable: String = certificates.iter().filter(is_usable).map(pem).collect();
     if usable.is_empty() {
         return Err(unusable("holds no certificate that can be used"));
@@ -124,16 +125,16 @@ fn pem(certificate: &CertificateDer<'_>) -> String {
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
-/// Two clients, one of which knows no proxy.
+/// A client that uses the proxied client for other hosts and the direct client for this host.
 #[derive(Debug)]
-struct Fork {
+struct DirectOrProxied {
     direct: SharedHttpClient,
     proxied: SharedHttpClient,
 }
 
-impl HttpClient for Fork {
+impl HttpClient for DirectOrProxied {
     fn http_connector(&self, settings: &HttpConnectorSettings, components: &RuntimeComponents) -> SharedHttpConnector {
-        SharedHttpConnector::new(ForkedConnector {
+        SharedHttpConnector::new(DirectOrProxiedConnector {
             direct: self.direct.http_connector(settings, components),
             proxied: self.proxied.http_connector(settings, components),
         })
@@ -141,12 +142,12 @@ impl HttpClient for Fork {
 }
 
 #[derive(Debug)]
-struct ForkedConnector {
+struct DirectOrProxiedConnector {
     direct: SharedHttpConnector,
     proxied: SharedHttpConnector,
 }
 
-impl HttpConnector for ForkedConnector {
+impl HttpConnector for DirectOrProxiedConnector {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let uri: Result<Uri, _> = request.uri().parse();
         let is_here = uri.is_ok_and(|uri| uri.host().is_some_and(is_of_this_host));
@@ -154,7 +155,7 @@ impl HttpConnector for ForkedConnector {
     }
 }
 
-/// Whether a URL's host can be reached from this host alone.
+/// Returns whether a URL's host can be reached only from this host.
 fn is_of_this_host(host: &str) -> bool {
     let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     match address.map(|address| address.to_canonical()) {
@@ -228,7 +229,7 @@ mod tests {
         }
         let absent = trusted(&folder.path().join("absent")).unwrap_err();
         assert!(absent.to_string().starts_with("cannot read AWS_CA_BUNDLE "), "{absent}");
-        // Every certificate that is let through is one that the SDK can take.
+        // The SDK accepts every certificate that passes.
         std::fs::write(&path, &one).unwrap();
         client(trusted(&path).unwrap(), ProxyConfig::disabled());
     }

@@ -1,7 +1,7 @@
-//! What the service sent, and nothing else: the SDK's shapes as plain values, in the API's own names.
+//! The service's answer as plain values, in the API's own names.
 //!
-//! No word is judged and no member cleaned: City "null" stays "null". The command `events` shows this; the exporter
-//! goes on to `AuthEvent`. Only here are the SDK's event types touched.
+//! No value is interpreted or cleaned: City "null" stays "null". The command `events` shows these values; the daemon
+//! converts them to `AuthEvent`. Only this file uses the SDK's event types.
 
 use std::fmt;
 
@@ -11,14 +11,14 @@ use aws_sdk_cognitoidentityprovider::types as sdk;
 use cognito_auth_core::event::UnixMillis;
 use serde::{Serialize, Serializer};
 
-/// One answer of AdminListUserAuthEvents. Its Debug, like every Debug here, shows nothing of a user.
+/// One answer of AdminListUserAuthEvents. Like every Debug here, its Debug shows no personal data.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct WirePage {
     /// `AuthEvents`, in the order sent.
     pub events: Vec<WireEvent>,
-    /// `NextToken`; one without characters is none.
+    /// `NextToken`; None if it is empty.
     pub next: Option<String>,
-    /// When the service answered, by its own clock: the end of the second that the Date header names.
+    /// The time at which the service answered, by its own clock: the end of the second that the Date header names.
     pub served: Option<UnixMillis>,
 }
 
@@ -28,7 +28,8 @@ impl fmt::Debug for WirePage {
     }
 }
 
-/// `AuthEventType`. Serialized, it is what the API documents, with times in RFC 3339 and absent members absent.
+/// `AuthEventType`. Its serialized form is the API's documented one, with times in RFC 3339. Absent members are left
+/// out.
 #[derive(Clone, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[expect(missing_docs, reason = "the members are the API's own")]
@@ -111,7 +112,7 @@ pub struct WireFeedback {
     pub feedback_date: Option<UnixMillis>,
 }
 
-#[expect(clippy::ref_option, reason = "serde hands the member over as it is")]
+#[expect(clippy::ref_option, reason = "serde passes a reference to the member")]
 fn rfc3339<S: Serializer>(time: &Option<UnixMillis>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
         Some(time) => serializer.collect_str(time),
@@ -119,12 +120,12 @@ fn rfc3339<S: Serializer>(time: &Option<UnixMillis>, serializer: S) -> Result<S:
     }
 }
 
-/// The SDK's time, which it cut off below nanoseconds, as the millisecond that was sent.
+/// Converts the SDK's time, which is truncated to nanoseconds, to the millisecond that the service sent.
 pub(super) fn millis(time: DateTime) -> UnixMillis {
     UnixMillis::from_secs_and_nanos(time.secs(), time.subsec_nanos())
 }
 
-/// An enum's word as it was sent: the SDK keeps unknown ones.
+/// Gives an enum's word as the service sent it. The SDK keeps unknown words.
 macro_rules! word {
     ($member:expr) => {
         $member.map(|word| word.as_str().to_owned())
@@ -171,7 +172,7 @@ impl From<sdk::AuthEventType> for WireEvent {
             }),
             event_feedback: event.event_feedback.map(|feedback| WireFeedback {
                 feedback_value: Some(feedback.feedback_value.as_str().to_owned()),
-                // The SDK fills in an empty provider where none was sent.
+                // The SDK sets an empty provider if none was sent.
                 provider: Some(feedback.provider).filter(|provider| !provider.is_empty()),
                 feedback_date: feedback.feedback_date.map(millis),
             }),
