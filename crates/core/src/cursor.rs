@@ -546,6 +546,7 @@ mod tests {
             before
         };
         assert_eq!(fresh.clone().succeeding(before(), UnixMillis(701)), fresh);
+        assert_eq!(times(&fresh.clone().succeeding(before(), UnixMillis(700))), [700]);
         let successor = fresh.succeeding(before(), UnixMillis(600));
         assert_eq!(times(&successor), [600, 700]);
         assert_eq!(successor.live_since, UnixMillis::MIN);
