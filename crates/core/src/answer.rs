@@ -176,6 +176,45 @@ mod tests {
     }
 
     #[test]
+    fn each_answer_has_the_remedy_of_its_status() {
+        let retry = |message: &str| Answer::Retry { after: None, message: message.into() };
+        let too_large = |message: &str| Answer::TooLarge { message: message.into() };
+        let invalid = |message: &str| Answer::Invalid { message: message.into() };
+        let refused = |message: &str| Answer::Refused { message: message.into() };
+        for (answers, expected) in [
+            (vec![retry("429 Too Many Requests"), retry("ResourceExhausted: full")], "raise what the receiver allows"),
+            (vec![retry("503 Service Unavailable"), retry("no answer: timed out")], "start the receiver"),
+            (
+                vec![too_large("413 Payload Too Large"), too_large("OutOfRange: 4 MiB"), refused("413 Too Large: x")],
+                "raise the receiver's limit",
+            ),
+            (
+                vec![invalid("400 Bad Request"), invalid("422 Unprocessable: x"), invalid("InvalidArgument: x")],
+                "compare what the receiver says",
+            ),
+            (
+                ["401 Unauthorized", "403 Forbidden", "407 Proxy: x", "Unauthenticated: x", "PermissionDenied: x"]
+                    .map(refused)
+                    .to_vec(),
+                "give the receiver the credentials",
+            ),
+            (["500 Error", "Internal: x", "Unknown: x"].map(refused).to_vec(), "look at the receiver's own log"),
+            (vec![refused("404 Not Found"), refused("Unimplemented: x")], "check the endpoint's port and path"),
+            (vec![refused(&format!("200 OK with {NO_OTLP_RESPONSE}: hello"))], "check that otlp.endpoint is"),
+            (
+                vec![refused("400 Bad Request: The plain HTTP request was sent to HTTPS port")],
+                "begin otlp.endpoint with https://",
+            ),
+        ] {
+            for answer in answers {
+                let remedy = answer.remedy().unwrap();
+                assert!(remedy.starts_with(expected), "{answer:?}: {remedy}");
+            }
+        }
+        assert_eq!(Answer::Accepted { rejected: 1, message: Some("401".into()) }.remedy(), None);
+    }
+
+    #[test]
     fn of_a_text_that_quotes_a_record_the_status_is_left() {
         let (ours, said) = ("503 Service Unavailable", "no such label: alice");
         for (answer, expected) in [

@@ -452,6 +452,74 @@ mod tests {
     }
 
     #[test]
+    fn an_event_is_remembered_down_to_a_minute_below_the_watermark() {
+        let mut cursor = taken(0, 100_000, &[39_999, 40_000, 100_000]);
+        cursor.prune();
+        assert_eq!(times(&cursor), [40_000, 100_000]);
+        assert_eq!(cursor.remembered_from(), UnixMillis(40_000));
+    }
+
+    #[test]
+    fn an_open_walk_holds_both_of_its_ends() {
+        let walk = OpenWalk { token: None, lower_edge: UnixMillis(20), end: UnixMillis(10) };
+        for (time, inside) in [(9, false), (10, true), (20, true), (21, false)] {
+            assert_eq!(walk.contains(UnixMillis(time)), inside, "{time}");
+        }
+    }
+
+    #[test]
+    fn the_latest_two_hundred_and_fifty_six_events_without_a_date_are_remembered() {
+        let times: Vec<i64> = (0..257).collect();
+        let mut cursor = taken(0, 1_000_000, &times);
+        let keys: Vec<EventKey> = cursor.seen.keys().copied().collect();
+        keys.iter().for_each(|key| cursor.keep_undated(*key));
+        keys[1..].iter().for_each(|key| cursor.keep_undated(*key));
+        cursor.prune();
+        assert_eq!(cursor.remembered(), 256);
+        assert!(!cursor.seen.contains_key(&keys[0]), "the first is forgotten");
+    }
+
+    #[test]
+    fn a_user_who_joined_in_the_services_future_has_joined_as_long_ago_by_its_clock() {
+        let mut cursor = Cursor::new(UnixMillis(100_000), UnixMillis(40_000));
+        let before = cursor.clone();
+        assert!(!cursor.set_right(UnixMillis(100_000), UnixMillis(110_000)));
+        assert_eq!(cursor, before);
+        // Ten seconds after joining by the local clock, and a second for the rounding of the service's.
+        assert!(cursor.set_right(UnixMillis(50_000), UnixMillis(110_000)));
+        assert_eq!((cursor.live_since, cursor.watermark), (UnixMillis(39_000), UnixMillis(-21_000)));
+    }
+
+    #[test]
+    fn a_state_has_the_revision_in_which_it_was_told() {
+        let mut cursor = taken(0, 0, &[10]);
+        let sighting = cursor.seen.values_mut().next().unwrap();
+        sighting.former = vec![MutableDigest(1), MutableDigest(2)];
+        (sighting.digest, sighting.revision) = (MutableDigest(3), 2);
+        for (digest, revision) in [(1, Some(0)), (2, Some(1)), (3, Some(2)), (4, None)] {
+            assert_eq!(sighting.revision_of(MutableDigest(digest)), revision, "{digest}");
+        }
+    }
+
+    #[test]
+    fn of_two_sightings_of_one_event_the_one_with_an_outcome_stays_and_no_state_is_told_again() {
+        let sighting = |response: &str, time: i64, digest: u64| Sighting {
+            dates: Some(Dates::of(UnixMillis(time))),
+            digest: MutableDigest(digest),
+            former: vec![],
+            revision: 0,
+            live: true,
+            facts: AuthEvent { response: Some(crate::event::Word::parse(response)), ..AuthEvent::default() }.facts(),
+            watch: None,
+        };
+        let (ended, waiting) = (sighting("Pass", 10, 1), sighting("InProgress", 20, 2));
+        for merged in [ended.clone().merged_with(waiting.clone()), waiting.merged_with(ended)] {
+            assert_eq!((merged.digest, merged.former.as_slice()), (MutableDigest(1), [MutableDigest(2)].as_slice()));
+            assert_eq!(merged.dates, Some(Dates { oldest: UnixMillis(10), newest: UnixMillis(20) }));
+        }
+    }
+
+    #[test]
     fn a_history_followed_twice_is_taken_in_between_and_nowhere_else() {
         let joined = taken(100, 900, &[950, 1000]).joined_by(taken(5000, 5900, &[5950, 6000]));
         assert_eq!(joined.open, [OpenWalk { token: None, lower_edge: UnixMillis(4999), end: UnixMillis(900) }]);
@@ -478,6 +546,7 @@ mod tests {
             before
         };
         assert_eq!(fresh.clone().succeeding(before(), UnixMillis(701)), fresh);
+        assert_eq!(times(&fresh.clone().succeeding(before(), UnixMillis(700))), [700]);
         let successor = fresh.succeeding(before(), UnixMillis(600));
         assert_eq!(times(&successor), [600, 700]);
         assert_eq!(successor.live_since, UnixMillis::MIN);

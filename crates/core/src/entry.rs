@@ -81,3 +81,23 @@ impl Entry {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::fixtures::{bare_entry, full_entry};
+
+    #[test]
+    fn a_uid_is_the_events_id_or_key_the_revision_and_the_digest() {
+        assert_eq!(full_entry().uid(), "4ad59ba8-0df1-4b1c-9a3e-3f2b5bf0d5ce.2.b1fea028ec2a5ff2");
+        assert_eq!(bare_entry().uid(), "af5570f5a1810b7af78caf4bc70a660f.0.df3f619804a92fdb");
+    }
+
+    #[test]
+    fn every_personal_value_is_named() {
+        let entry = full_entry();
+        let values: Vec<_> = entry.personal().collect();
+        let location = ["-07:00", "Seattle", "United States"];
+        let others = ["alice", "sub-of-alice", "192.0.2.1", "Chrome 126, Windows 10"];
+        assert_eq!(values, [others.as_slice(), &location, &["Admin"]].concat());
+    }
+}

@@ -14,8 +14,8 @@ use crate::event::{
 };
 use crate::record::{Pairs, Record, SERVICE_NAME, Severity, Value};
 
-/// The schema's version: <https://schema.ocsf.io/1.8.0/>. The next version renames Account Change, which would change
-/// stored events.
+/// The schema's version: <https://schema.ocsf.io/1.8.0/>. The next version renames Account Change, so moving to it is a
+/// change of its own.
 const VERSION: &str = "1.8.0";
 
 const PROFILES: &[&str] = &["cloud", "security_control"];

@@ -263,6 +263,9 @@ mod tests {
         let hashed = privacy(Mode::Hash).apply(full_entry());
         let other = Privacy::new(all(Mode::Hash), Some(key(8)), Some(key(7))).unwrap();
         assert_eq!(other.apply(hashed.clone()), hashed);
+        let names = Privacy::new(Modes { username: Mode::Hash, ..Modes::default() }, Some(key(7)), None).unwrap();
+        let once = names.apply(full_entry());
+        assert_eq!(privacy(Mode::Hash).apply(once.clone()).user, once.user, "other fields are hashed later");
         let bare = privacy(Mode::Hash).apply(bare_entry());
         assert_eq!(bare.event, bare_entry().event);
     }

@@ -145,6 +145,7 @@ mod tests {
             ("alice@ex... is too long", "alice@example.com"),
             ("Saint-Ã‰tienne", "Saint-Étienne"),
             ("Saint-?tienne", "Saint-Étienne"),
+            ("?abel", "Çabel"),
             ("from 2001:0db8:0:0::1", "2001:db8::1"),
             ("from [::ffff:203.0.113.9]:443", "203.0.113.9"),
             ("al\u{200b}ice", "alice"),
@@ -157,6 +158,7 @@ mod tests {
             ("service unavailable", "alice"),
             ("100% of the queue=full & waiting", "alice"),
             ("from 198.51.100.10", "203.0.113.2"),
+            ("?abe", "Çabe"),
             ("nothing", ""),
             ("nothing", " "),
         ] {

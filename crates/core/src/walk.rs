@@ -302,7 +302,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::event::Word;
+    use crate::event::{EventRisk, Word};
 
     const RULES: Rules =
         Rules { overlap: Duration::from_hours(1), settle: Duration::from_mins(30), followed_since: None };
@@ -371,6 +371,39 @@ mod tests {
         let before = taken.findings[0].before.as_ref().unwrap();
         assert_eq!((before.response.as_str(), taken.findings[0].facts.response.as_str()), ("InProgress", "Pass"));
         assert_eq!(cursor.next_look(), None);
+    }
+
+    #[test]
+    fn credentials_that_were_found_compromised_stay_so() {
+        let mut cursor = followed_user();
+        let risk = |found| Some(EventRisk { compromised_credentials: Some(found), ..EventRisk::default() });
+        let begun = AuthEvent { risk: risk(true), ..event("a", NOON, "InProgress") };
+        let ended = AuthEvent { risk: risk(false), ..event("a", NOON, "Pass") };
+        poll(&mut cursor, &page(NOON, &[begun], None));
+        let (_, taken) = poll(&mut cursor, &page(NOON + 1, &[ended], None));
+        assert!(taken.findings[0].facts.compromised && taken.findings[0].before.as_ref().unwrap().compromised);
+    }
+
+    #[test]
+    fn an_event_in_an_open_walk_is_not_late_and_the_overlap_is_read_in_full_every_five_minutes() {
+        let mut cursor = followed_user();
+        let newest = event("a", NOON, "Pass");
+        poll(&mut cursor, &page(NOON, std::slice::from_ref(&newest), Some("more")));
+        for (minute, full) in [(-1, true), (0, false), (4, false), (5, true)] {
+            assert_eq!(Walk::poll(&cursor, at(NOON + minute)).full, full, "{minute} minutes later");
+        }
+        let (found, taken) = poll(&mut cursor, &page(NOON + 1, &[newest, event("b", NOON - 5, "Pass")], None));
+        assert!(found == ["b.0"] && !taken.findings[0].late);
+    }
+
+    #[test]
+    fn a_poll_that_reads_to_the_end_of_an_open_walk_closes_it() {
+        let mut cursor = followed_user();
+        let old = event("a", NOON - 590, "Pass");
+        poll(&mut cursor, &page(NOON, std::slice::from_ref(&old), Some("more")));
+        assert_eq!(cursor.open_walks().len(), 1);
+        poll(&mut cursor, &page(NOON + 6, &[old], None));
+        assert_eq!(cursor.open_walks(), []);
     }
 
     #[test]

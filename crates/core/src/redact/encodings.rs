@@ -264,6 +264,13 @@ mod tests {
     }
 
     #[test]
+    fn three_nested_encodings_are_decoded() {
+        for (text, expected) in [("zo%C3%AB", true), ("zo%2525C3%2525AB", true), ("zo%252525C3%252525AB", false)] {
+            assert_eq!(readings(text).unwrap().contains(&"zoë".to_owned()), expected, "{text}");
+        }
+    }
+
+    #[test]
     fn each_encoding_is_decoded() {
         for (decoder, text, expected) in [
             (
