@@ -10,7 +10,8 @@ use cognito_auth_core::schedule::{
 use fastrand::Rng;
 
 use crate::schedule_sim::{
-    Delays, HOUR, Learnt, Policy, Report, RoundRobin, ShortPages, SimTerms, TraceShape, contestants, mean, run, trace,
+    Delays, HOUR, Learnt, Policy, RoundRobin, ShortPages, SimReport, SimTerms, TraceShape, contestants, mean, run,
+    trace,
 };
 
 const ALL: Allowed = Allowed { live: true, history: true };
@@ -157,7 +158,7 @@ impl Policy for Restarted {
     fn next_at(&self, now: f64) -> f64 {
         self.schedule.next_at(now)
     }
-    fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64) {
+    fn ended(&mut self, user: u32, lane: Lane, report: &SimReport, now: f64) {
         self.schedule.ended(user, lane, report, now);
     }
 }
@@ -350,7 +351,7 @@ fn whatever_happens_the_rules_hold_and_nobody_is_forgotten() {
     }
 }
 
-/// Polls of each of two users in an hour of a call every ten seconds, among 200 who do nothing.
+/// The polls of each of two users in an hour with a call every ten seconds, among 200 users without events.
 fn polls_of(first: &[Found], second: &[Found]) -> [usize; 2] {
     let start = Instant::now();
     let mut schedule = Schedule::new(INTERVALS);
@@ -446,7 +447,7 @@ fn what_to_expect_of_a_user_grows_with_the_time_since_its_answer_and_is_unknown_
         [60, 600, 1200].map(|later| schedule.expected(user, at + seconds(later)))
     };
     assert_eq!(turn(start, Ended::Postponed), [None; 3]);
-    // Four an hour, for five hours.
+    // Four events per hour, for five hours.
     let found: Vec<_> = (0..20).map(|event| Found { age: seconds(300 + 900 * event), high_risk: true }).collect();
     let [soon, later, last] = turn(start, Ended::Answered(Answer { found: &found, ..NOTHING })).map(Option::unwrap);
     assert!((0.03..0.15).contains(&soon), "{soon} in a minute");

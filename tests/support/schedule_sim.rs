@@ -222,8 +222,8 @@ impl SimTerms {
     }
 }
 
-/// What a turn brought.
-pub struct Report {
+/// The result of a turn.
+pub struct SimReport {
     pub found: Vec<Found>,
     pub whole: bool,
     pub calls: u32,
@@ -234,7 +234,7 @@ pub trait Policy {
     fn next(&mut self, now: f64) -> Option<(u32, Lane)>;
     /// The next time at which a user is due. Called after `next` returned none.
     fn next_at(&self, now: f64) -> f64;
-    fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64);
+    fn ended(&mut self, user: u32, lane: Lane, report: &SimReport, now: f64);
     /// The number of events to ask for on the first page of a user of whom this many are remembered.
     fn page_size(&self, _user: u32, _known: usize, _now: f64) -> usize {
         PAGE
@@ -263,7 +263,7 @@ impl Policy for RoundRobin {
     fn next_at(&self, _: f64) -> f64 {
         self.queue.front().map_or(f64::INFINITY, |(due, _)| *due)
     }
-    fn ended(&mut self, user: u32, _: Lane, _: &Report, now: f64) {
+    fn ended(&mut self, user: u32, _: Lane, _: &SimReport, now: f64) {
         self.queue.push_back((now + 15.0, user));
     }
 }
@@ -316,7 +316,7 @@ impl Policy for SquareRoot {
     fn next_at(&self, _: f64) -> f64 {
         self.due.peek().map_or(f64::INFINITY, |Reverse((_, user))| self.polled[*user as usize] + self.min_interval)
     }
-    fn ended(&mut self, user: u32, _: Lane, _: &Report, now: f64) {
+    fn ended(&mut self, user: u32, _: Lane, _: &SimReport, now: f64) {
         self.polled[user as usize] = now;
         self.due.push(Reverse((micros(now + self.intervals[user as usize]), user)));
     }
@@ -359,7 +359,7 @@ impl Policy for Learnt {
         let at = self.schedule.next_at(self.at(now), Self::ALL);
         at.map_or(f64::INFINITY, |at| at.duration_since(self.start).as_secs_f64())
     }
-    fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64) {
+    fn ended(&mut self, user: u32, lane: Lane, report: &SimReport, now: f64) {
         let answer = Answer {
             next_look: None,
             backlog: report.more.then_some(Backlog::Live),
@@ -382,7 +382,7 @@ impl Policy for ShortPages {
     fn next_at(&self, now: f64) -> f64 {
         self.0.next_at(now)
     }
-    fn ended(&mut self, user: u32, lane: Lane, report: &Report, now: f64) {
+    fn ended(&mut self, user: u32, lane: Lane, report: &SimReport, now: f64) {
         self.0.ended(user, lane, report, now);
     }
     fn page_size(&self, user: u32, known: usize, now: f64) -> usize {
@@ -483,7 +483,7 @@ pub fn run(trace: &Trace, terms: &SimTerms, policy: &mut dyn Policy) -> Delays {
         };
         let events = &trace.users[user as usize];
         let state = &mut read[user as usize];
-        let mut report = Report { found: vec![], whole: false, calls: 1, more: false };
+        let mut report = SimReport { found: vec![], whole: false, calls: 1, more: false };
         if lane == Lane::Backlog {
             let taken = state.open.min(PAGE);
             events[state.open - taken..state.open].iter().for_each(|event| delays.add(trace, *event, now));
