@@ -29,7 +29,7 @@ async fn set_clock(env: &TestEnv, exporter: &Exporter, off_ms: i64) {
     let what = format!("a clock {} s off", off_ms / 1000);
     exporter.until(&what, |scrape| {
         let oldest = scrape.sum("cognito_exporter_last_progress_timestamp_seconds", &["stage=\"poll\""]);
-        #[expect(clippy::cast_precision_loss, reason = "current times in milliseconds fit")]
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds of this age fit")]
         let off = oldest * 1000.0 - now().0 as f64;
         (off - off_ms as f64).abs() < MINUTE as f64
     });

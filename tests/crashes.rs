@@ -305,7 +305,7 @@ impl CrashTest {
         }
     }
 
-    /// Beats until the exporter has died at this step. With `stop`, SIGTERM comes once it has delivered something.
+    /// Beats until the exporter has died of itself at this step; SIGTERM comes once it has delivered something, if `stop`.
     async fn until_dead(&mut self, step: Step, count: u64, stop: bool) {
         let at = format!("{}:{count}", step.name());
         let mut exporter = self.start(|command| {
@@ -413,26 +413,25 @@ const DURABLE: [&str; 8] = [
 /// The signal of a process that aborts itself.
 const SIGABRT: i32 = 6;
 
-/// The deaths at one step, one after the other in the same state: how often the step is reached before, and whether
-/// only a stop reaches it so often.
+/// The deaths at one step, one after the other in the same state: how often the step is reached before, and whether only a
+/// stop leads there so often.
 fn deaths(step: Step) -> &'static [(u64, bool)] {
     const AT_WORK: bool = false;
     const AT_STOP: bool = true;
     match step {
-        // Reached once for each of the two pools, in the first runs.
+        // Once for each of the two pools, in the first runs.
         Step::PoolRecorded => &[(1, AT_WORK), (1, AT_WORK)],
-        // Reached once for each pool in every run, until the next listing.
+        // Once for each pool in every run, until the next listing.
         Step::UsersEnrolled | Step::PollerTold => &[(1, AT_WORK), (2, AT_WORK), (1, AT_WORK)],
         Step::PageRead | Step::MetricsShown => &[(1, AT_WORK), (9, AT_WORK), (4, AT_WORK)],
-        // The first requests create the store, record the pools and enrol the users.
+        // The first ones make the store, record the pools, enrol the users.
         Step::LedgerAsked
         | Step::LedgerApplied
         | Step::LedgerFlushed
         | Step::LedgerSynced
         | Step::LedgerPublished
         | Step::LedgerAnswered => &[(1, AT_WORK), (2, AT_WORK), (4, AT_WORK), (9, AT_WORK), (23, AT_WORK)],
-        // Reached when a new store is opened, at the first write, as the number of writes doubles, every ten seconds,
-        // and at the end.
+        // When a new store is opened, at the first write, as its writes double, every ten seconds, and at the end.
         Step::NoteDrafted | Step::NoteRenamed => &[(1, AT_WORK), (2, AT_STOP), (1, AT_WORK)],
         Step::BatchCollected | Step::BatchAnswered | Step::BatchSettled => &[(1, AT_WORK), (6, AT_WORK), (2, AT_WORK)],
         Step::QuarantineSettled => &[(1, AT_WORK), (2, AT_WORK)],

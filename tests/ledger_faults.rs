@@ -1,5 +1,4 @@
-//! The built binary on a disk that is full, read-only, failing or damaged. It reports the fault and waits, and it loses
-//! and repeats nothing.
+//! The built binary on a disk that is full, read-only, failing or damaged: it says so, waits, and loses and repeats nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +17,7 @@ use crate::test_env::{MINUTE, TestEnv, go_on, is, now, populate, said, sign_ins}
 const POOL: &str = "eu-west-1_Disk";
 const USERS: usize = 6;
 
-/// Fast polling, and all events are live.
+/// Quick, and everything is live.
 const QUICK: &str = "all_users = true\n[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n\
                      first_run = \"none\"\n";
 
@@ -30,7 +29,7 @@ async fn set() -> TestEnv {
     TestEnv::set(&config, |world| populate(world, POOL, USERS, 20)).await
 }
 
-/// Adds events until polling pauses, and checks that the pause is reported.
+/// Lets things happen until polling pauses, and checks that everybody is told.
 async fn until_it_pauses(env: &TestEnv, exporter: &Exporter) {
     exporter.until("a pause", |scrape| {
         let pauses = is(scrape, PAUSED, &[STATE_ERROR], 1.0);
@@ -43,14 +42,13 @@ async fn until_it_pauses(env: &TestEnv, exporter: &Exporter) {
     let first = exporter.answer("/readyz");
     assert!(first.contains("cannot use the ledger: "), "{first}");
     assert!(exporter.answer("/healthz").starts_with("HTTP/1.1 200 "));
-    // It tries to open the store, which fails for a different reason that it does not log.
+    // It tries to open the store, and has other words for why that fails, which it keeps to itself.
     exporter.until("another try", |_| exporter.answer("/readyz") != first);
-    // New events wait in Cognito.
+    // What happens meanwhile waits in Cognito.
     go_on(env, POOL, USERS);
 }
 
-/// Waits until polling continues. Checks that nothing was lost or repeated, and that the `times`th fault was logged
-/// once.
+/// Waits until polling goes on, and checks that nothing was lost or repeated, and that the `times`th fault was told once.
 async fn until_it_goes_on(env: &TestEnv, exporter: &Exporter, times: usize) {
     exporter.until("no pause", |scrape| is(scrape, PAUSED, &[STATE_ERROR], 0.0));
     env.conserved(exporter, &[POOL]).await;
@@ -84,7 +82,7 @@ async fn system_calls_that_fail_pause_polling_and_cost_nothing_once_they_work_ag
     env.conserved(&exporter, &[POOL]).await;
     let faults: [&[&str]; 3] = [
         &["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"],
-        // The errors of a file system that the kernel has made read-only during use.
+        // As when the system has made a file system read-only under those who write to it.
         &["-e", "trace=pwrite64,fsync,rename", "-e", "inject=pwrite64,fsync,rename:error=EROFS"],
         &["-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EIO"],
     ];
@@ -97,7 +95,7 @@ async fn system_calls_that_fail_pause_polling_and_cost_nothing_once_they_work_ag
     assert!(exporter.stop().success());
 }
 
-/// Starts the exporter, which fails. Returns its exit code and its output.
+/// The exporter as it starts and fails: its exit code, and what it said.
 fn start_in_vain(env: &TestEnv) -> (Option<i32>, String) {
     let mut command = exporter::command(&env.simulation.url());
     let output = command.arg("run").arg("--config").arg(env.config()).output().unwrap();
@@ -165,7 +163,7 @@ async fn a_torn_snapshot_of_the_engine_costs_nothing() {
     assert!(exporter.stop().success());
 }
 
-/// Every file of a directory with its content.
+/// Every file of a directory, with all its bytes.
 #[derive(PartialEq, Eq, Debug)]
 struct Files(BTreeMap<PathBuf, Vec<u8>>);
 
@@ -191,7 +189,7 @@ impl Files {
 
 /// A record as the ledger stores it.
 fn sealed(version: u8, payload: &[u8]) -> Vec<u8> {
-    // From version 2 on, the checksum also covers the version.
+    // From version 2 on the checksum is of the version, too.
     let checked = if version > 1 { [&[version], payload].concat() } else { payload.to_vec() };
     [&[version], crc32fast::hash(&checked).to_le_bytes().as_slice(), payload].concat()
 }
@@ -199,7 +197,7 @@ fn sealed(version: u8, payload: &[u8]) -> Vec<u8> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_newer_version_has_written_is_refused_and_left_as_it_is_to_the_byte() {
     let newer: [(&[u8], Vec<u8>, &str); 4] = [
-        // Field 1 is the number 99.
+        // Field 1, a number: 99.
         (b"m/format", sealed(1, &[0x08, 99]), "the format in the ledger has version 99"),
         (b"t/eu-west-1_Disk/history", sealed(99, b"who knows"), "a total in the ledger has version 99"),
         (b"o/\0\0\0\0\0\0\xff\xff", sealed(99, b"who knows"), "has version 99"),
@@ -212,7 +210,7 @@ async fn what_a_newer_version_has_written_is_refused_and_left_as_it_is_to_the_by
     let store = || store::open(&env.ledger());
     for (key, value, words) in newer {
         let before = store().insert(key, value).unwrap();
-        // The engine tidies its files at the next opening after a write.
+        // The engine itself tidies its files after a write, at the next opening.
         drop(store());
         let files = Files::of(&env.state());
         for _ in 0..2 {
@@ -226,7 +224,7 @@ async fn what_a_newer_version_has_written_is_refused_and_left_as_it_is_to_the_by
             None => store().remove(key).unwrap(),
         };
     }
-    // Only the record of the newer build is removed.
+    // The newer build's record is gone: nothing else was.
     go_on(&env, POOL, USERS);
     let exporter = env.exporter();
     env.conserved(&exporter, &[POOL]).await;
@@ -258,7 +256,7 @@ async fn a_users_record_that_cannot_be_read_leaves_out_that_user_alone() {
         assert!(!log.contains("user-"), "{log}");
         assert!(exporter.stop().success());
 
-        // A build that can read the store finds it unchanged.
+        // For a build that can read it, it is as it was.
         assert!(put(&before) == unreadable);
         let exporter = env.exporter();
         env.conserved(&exporter, &[POOL]).await;
@@ -266,7 +264,7 @@ async fn a_users_record_that_cannot_be_read_leaves_out_that_user_alone() {
     }
 }
 
-/// The ids of the delivered records after the first `came`, for history or for live events.
+/// Ids of the records that were delivered behind the first `came`, as history or not.
 fn delivered(env: &TestEnv, came: usize, history: bool) -> BTreeSet<String> {
     let is_history = |record: &&Received| record.attributes["aws.cognito.event.history"] == Value::Bool(history);
     let records = env.receiver.records();
@@ -302,7 +300,7 @@ async fn a_damaged_ledger_is_rebuilt_and_what_happened_while_it_was_down_is_live
         assert!(exporter.stop().success());
         let before = all_ids(&env);
 
-        // While the exporter is down: every user signs in, a new user too, and the disk breaks.
+        // While it is down: everybody signs in, somebody new too, and the disk breaks.
         go_on(&env, POOL, USERS);
         env.simulation.world(|world| {
             world.add_user(POOL, "user-new");
@@ -326,7 +324,7 @@ async fn a_damaged_ledger_is_rebuilt_and_what_happened_while_it_was_down_is_live
         let beside = fs::read_dir(env.state()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
         assert_eq!(beside.filter(|name| name.starts_with("ledger.corrupt-")).count(), 1);
 
-        // The followed users are complete. A further user that is not new in the pool has history, as always.
+        // The followed users is complete: who comes now and is not new in the pool has a history, as always.
         env.simulation.world(|world| {
             world.add_user_with(POOL, "user-old", |user| user.created = UnixMillis(now().0 - 100_000 * MINUTE));
             sign_ins(world, POOL, "user-old", 3, now());

@@ -33,7 +33,7 @@ fn go_on_counting(env: &TestEnv, exporter: &Exporter, delivered: usize) {
     }
 }
 
-/// The time of the last progress of a stage.
+/// When there last was progress at a stage.
 fn progress(exporter: &Exporter, stage: &str) -> f64 {
     exporter.scrape().sum("cognito_exporter_last_progress_timestamp_seconds", &[&format!("stage={stage:?}")])
 }

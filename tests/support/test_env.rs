@@ -2,7 +2,7 @@
 //! start and stop in it.
 
 #![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up its environment fails")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its environment is to fail")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

@@ -108,7 +108,7 @@ struct ServedWorld {
 
 impl ServedWorld {
     fn world(&self) -> MutexGuard<'_, World> {
-        // If a test panics inside `world(..)`, a second panic here would hide the first.
+        // A test's panic inside `world(..)` must not hide itself behind a second one here.
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
