@@ -199,7 +199,7 @@ fn a_receiver_that_refuses_each_record_gets_none_into_quarantine_and_all_of_them
         let exporter = env.exporter();
         exporter.until("the word of it", |_| !begun(&exporter).is_empty());
         told(&exporter, "ERROR", "unknown tenant");
-        assert!(begun(&exporter)[0].contains("it refuses each one"), "{:?}", begun(&exporter));
+        assert!(begun(&exporter)[0].contains("it refuses every record"), "{:?}", begun(&exporter));
         let refused = env.receiver.exports().len();
         assert!(refused >= SET_ASIDE_MAX, "{refused}");
 
@@ -248,7 +248,7 @@ fn a_certificate_that_does_not_fit_is_named_and_everything_comes_once_it_does() 
         let env = over.env(Some(&pki), &ca, POOL, |world| populate(world, POOL, USERS, 5)).await;
         let exporter = env.exporter();
         env.conserved(&exporter, &[POOL]).await;
-        let faces = [(Some(&strangers), "look at otlp.ca_file"), (None, "otlp.endpoint begins with http://")];
+        let faces = [(Some(&strangers), "check otlp.ca_file"), (None, "otlp.endpoint must begin with http://")];
         for (times, (face, words)) in (1..).zip(faces) {
             env.receiver.restart_as(face).await;
             waits_and_is_told(&env, &exporter, times, words);

@@ -69,7 +69,7 @@ fn place_of(location: &HeaderValue) -> String {
 
 /// Interprets an HTTP response that came instead of a gRPC answer. The receiver has not answered, so no record is
 /// invalid.
-pub(super) fn of_page(reply: &HttpReply) -> Answer {
+pub(super) fn of_plain_http(reply: &HttpReply) -> Answer {
     match of_http(reply, false) {
         Answer::Invalid { message } => Answer::Refused { message },
         answer => answer,
@@ -550,7 +550,7 @@ mod tests {
         assert_eq!(class(&of_http(&reply(413, HTML, "<html>413 Request Entity Too Large</html>"), false)), "too large");
         assert_eq!(class(&of_http(&reply(503, HTML, "<html>503</html>"), false)), "retry");
         // An HTTP response instead of gRPC says nothing about records.
-        assert_eq!(class(&of_page(&reply(400, &[], "no"))), "refused");
+        assert_eq!(class(&of_plain_http(&reply(400, &[], "no"))), "refused");
     }
 
     #[test]

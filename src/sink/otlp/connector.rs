@@ -65,7 +65,7 @@ impl Connector {
         tcp.set_connect_timeout(Some(CONNECT_TIMEOUT));
         let proxy = match config.proxies.for_url(endpoint) {
             Some(intercept) => Some(Proxy {
-                tls: (intercept.uri().scheme_str() == Some("https")).then(tls::of_the_system).transpose()?,
+                tls: (intercept.uri().scheme_str() == Some("https")).then(tls::system_config).transpose()?,
                 is_forwarding: can_forward && tls.is_none(),
                 intercept,
             }),

@@ -79,7 +79,7 @@ impl GrpcTransport {
         let result = self.client.export(request).await.map(tonic::Response::into_inner);
         let page = result.as_ref().err().and_then(|status| status.source()?.downcast_ref());
         match page {
-            Some(PlainHttpResponse(reply)) => answer::of_page(reply),
+            Some(PlainHttpResponse(reply)) => answer::of_plain_http(reply),
             // Other parts of the answer may have been altered, too.
             None if self.status.malformed() => answer::no_answer(MALFORMED),
             None => answer::of_grpc(result, self.status.failure()),

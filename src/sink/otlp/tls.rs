@@ -162,7 +162,7 @@ impl TlsFiles {
 }
 
 /// Makes a configuration that trusts the system's authorities and has no client certificate, for proxies.
-pub(super) fn of_the_system() -> Result<Arc<ClientConfig>, OtlpSetupError> {
+pub(super) fn system_config() -> Result<Arc<ClientConfig>, OtlpSetupError> {
     Contents { ca: None, identity: None }.client_config(&[])
 }
 

@@ -76,7 +76,7 @@ impl Clients {
     /// # Errors
     /// The file in AWS_CA_BUNDLE is not a bundle of certificates.
     pub fn from_environment() -> Result<Self, TransportError> {
-        Ok(Self::new(ClientOrigin::Environment, transport::of_environment()?))
+        Ok(Self::new(ClientOrigin::Environment, transport::from_environment()?))
     }
 
     /// Makes clients of a simulated Cognito and STS, with invented credentials.

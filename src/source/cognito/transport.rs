@@ -73,7 +73,7 @@ impl TransportError {
 ///
 /// # Errors
 /// The file in `AWS_CA_BUNDLE` is not a bundle of certificates.
-pub(super) fn of_environment() -> Result<SharedHttpClient, TransportError> {
+pub(super) fn from_environment() -> Result<SharedHttpClient, TransportError> {
     let bundle = env::var_os(CA_BUNDLE).filter(|path| !path.is_empty()).map(PathBuf::from);
     let trust = bundle.as_deref().map(trusted).transpose()?.unwrap_or_default();
     let direct = client(trust.clone(), ProxyConfig::disabled());
