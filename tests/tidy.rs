@@ -49,7 +49,7 @@ const ADAPTERS: &[(&str, &[&str])] = &[
 
 /// Crates that one module keeps to itself.
 const KEPT: &[(&str, &str)] = &[
-    ("sled::", "ledger"),
+    ("sled::", "ledger/engine"),
     ("prometheus::", "metrics"),
     ("figment::", "config"),
     ("aws_sdk_cognitoidentityprovider", "source"),
