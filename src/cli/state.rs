@@ -227,8 +227,8 @@ async fn forget(ledger: &Ledger, selection: &UserSelection, gone: bool, yes: boo
     if !yes {
         let still = if followed > 0 {
             format!(
-                "; {followed} of them are not gone: if they are still selected, they join again, and the events of those \
-                 created after the pool was first followed are counted again"
+                "; {followed} of them are not gone: if they are still selected, they join again, and the events of \
+                 those created after the pool was first followed are counted again"
             )
         } else {
             String::new()

@@ -38,8 +38,8 @@ pub(super) async fn open_ledger(config: Config, now: UnixMillis) -> anyhow::Resu
     let opened = blocking(move || Ok(Ledger::open_existing(&config.state, &privacy, now))).await?;
     opened.map_err(|error| match error {
         LedgerError::Corrupt { .. } => anyhow!(
-            "{error}; it was left in its place: `state verify` reads what can be read, `run` puts a damaged ledger aside \
-             and begins a new one"
+            "{error}; it was left in its place: `state verify` reads what can be read, `run` puts a damaged ledger \
+             aside and begins a new one"
         ),
         error => error.into(),
     })
@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     #[derive(Serialize)]
-    struct Named {
+    struct NamedRecord {
         name: String,
     }
 
@@ -154,8 +154,8 @@ mod tests {
         let mut printer = RecordPrinter::new(format, [("Name", 6), ("Length", 0)]);
         let mut out = vec![];
         for page in pages {
-            let page: Vec<_> = page.iter().map(|name| Named { name: (*name).to_owned() }).collect();
-            let row = |named: &Named| vec![named.name.clone(), named.name.len().to_string()];
+            let page: Vec<_> = page.iter().map(|name| NamedRecord { name: (*name).to_owned() }).collect();
+            let row = |named: &NamedRecord| vec![named.name.clone(), named.name.len().to_string()];
             printer.print(&page, row, &mut out).unwrap();
         }
         String::from_utf8(out).unwrap()

@@ -6,8 +6,8 @@
 //! - **Reopening.** A store that was closed, or whose process died, opens again with every durable batch. A store that
 //!   cannot keep this promise, because its files are damaged, answers `Corrupt`.
 //!
-//! `store/conformance.rs` tests these promises for any engine. `engine` has the one that the ledger uses; to replace it
-//! is to write that file anew, with these traits and with the functions that look after its files.
+//! `store/conformance.rs` tests these promises for any engine. `engine.rs` has the engine that the ledger uses. A
+//! replacement of that file implements these traits, and the functions that manage the engine's files.
 
 use std::ops::Range;
 use std::path::Path;

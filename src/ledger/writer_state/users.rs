@@ -84,7 +84,7 @@ pub(super) fn merge_user(
     Ok(())
 }
 
-/// Notes one of two names of one user as the other's other name, and joins what both remember.
+/// Notes that one of two names is another name of the other's user, and joins what both remember.
 ///
 /// - If `first` is gone, `one` is followed with the cursor that has seen more.
 /// - Else the name that has been followed for longer is followed, or `first` if both are as old. The other record stays
