@@ -12,6 +12,7 @@ mod progress;
 pub mod quarantine;
 pub mod run;
 pub mod state;
+mod state_command;
 mod table;
 
 use std::path::PathBuf;

@@ -1,4 +1,5 @@
-//! The ledger on a real disk: what was acknowledged survives a kill, damage is told from trouble, nothing is half done.
+//! The ledger on a real disk: acknowledged writes survive a kill, damage differs from a passing failure, and no write
+//! is half done.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -40,14 +41,14 @@ fn open(path: &Path) -> Ledger {
     ledger
 }
 
-/// A directory for the state, which the ledger makes itself.
+/// A path for the state directory, which the ledger makes.
 fn place() -> (TempDir, std::path::PathBuf) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("state");
     (directory, path)
 }
 
-/// A user of whom `number` pages have been committed.
+/// The record of a user after `number` committed pages.
 fn record(number: i64) -> UserRecord {
     UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), UnixMillis(0)), activity: None }
 }
@@ -73,14 +74,14 @@ fn entry(username: &str, event_id: String) -> Entry {
     }
 }
 
-/// The `number`th page of a user: one event, of history.
-/// A pool of which this ledger had one share and has another.
+/// The record of a pool of which this ledger had one share and has another.
 fn pool_record(followed_since: UnixMillis, lost_since: Option<UnixMillis>) -> PoolRecord {
     let mut shares = Shares::begun(Shard::WHOLE, followed_since);
     assert!(shares.go_on_with(Shard::new(2, 3).unwrap(), UnixMillis(followed_since.0 + 1)));
     PoolRecord { followed_since, lost_since, selection: None, shares }
 }
 
+/// The `number`th page of a user, with one event of history.
 fn page(username: &str, number: i64) -> Commit {
     Commit {
         pool: pool(POOL),
@@ -91,7 +92,7 @@ fn page(username: &str, number: i64) -> Commit {
     }
 }
 
-/// Puts a user among the followed users; one who is there stays as it is.
+/// Enrols a user. A user who is enrolled already keeps its record.
 async fn enroll(ledger: &Ledger, username: &str) {
     ledger.enroll(POOL, vec![(username.into(), record(0))]).await.unwrap();
 }
@@ -170,7 +171,7 @@ async fn enrolling_a_user_again_keeps_the_cursor_unless_another_person_has_the_n
     enroll(&ledger, "ann").await;
     ledger.commit(page("ann", 5)).await.unwrap();
     let with_sub = |joined| UserRecord { joined, sub: Some("sub".into()), ..record(1) };
-    // The page and the older record meet in one group, or not: the same comes of it.
+    // The page and the older record may be in one batch or in two: the result is the same.
     let (committed, enrolled) =
         tokio::join!(ledger.commit(page("ann", 6)), ledger.enroll(POOL, vec![("ann".into(), with_sub(NOW))]));
     committed.unwrap();
@@ -214,7 +215,7 @@ async fn a_page_of_somebody_who_was_forgotten_or_replaced_meanwhile_is_refused_a
     ledger.commit(page("ann", 1)).await.unwrap();
 
     let another = UserRecord { joined: UnixMillis(NOW.0 + 1), ..record(0) };
-    // In one group, or not: whoever has the name first, the page of the one before does not come over it.
+    // In one batch or in two, in either order: the former user's page does not overwrite the new record.
     let renamed = ledger.enroll(POOL, vec![("ann".into(), another.clone())]);
     let (renamed, late) = tokio::join!(renamed, ledger.commit(page("ann", 2)));
     renamed.unwrap();
@@ -245,7 +246,7 @@ async fn a_hundred_users_at_once_lose_nothing() {
             enroll(&ledger, &username).await;
             for number in 1..=5 {
                 ledger.commit(page(&username, number)).await.unwrap();
-                // Whoever was answered finds what it wrote.
+                // A caller that has its answer can read what it wrote.
                 assert_eq!(ledger.user(POOL, &username), Ok(Some(record(number))));
                 assert!(event_ids(&ledger).contains(&format!("{username}-{number}")));
             }
@@ -296,7 +297,7 @@ async fn a_settlement_removes_and_puts_aside_in_one_write_and_may_be_repeated() 
     let standing = ledger.quarantine_state();
     ledger.close().await;
 
-    // Numbers go on, although the outbox was empty.
+    // Numbers continue, although the outbox was empty.
     let ledger = open(&path);
     assert_eq!(ledger.quarantine_state(), standing);
     ledger.commit(page("ann", 5)).await.unwrap();
@@ -325,7 +326,7 @@ async fn the_outbox_is_read_in_steps_of_bounded_size() {
     assert_eq!(ledger.read(Some(OutboxId(rest[0].0.0 + 1)), 100), Ok(vec![]));
     ledger.close().await;
 
-    // What is this large lies outside the engine's log: it is there nevertheless.
+    // A value of this size is outside the engine's log, and durable like the others.
     let ledger = open(&path);
     assert_eq!(ledger.read(None, 1).unwrap()[0].1, Ok(huge(1).entries[0].clone()));
     ledger.close().await;
@@ -346,7 +347,7 @@ async fn a_second_opener_is_told_so_and_a_closed_ledger_says_so() {
     open(&path).close().await;
 }
 
-/// Overwrites a part of a file, counted in hundredths.
+/// Overwrites a part of a file. Its position and length are in hundredths.
 fn damage(file: &Path, from: usize, to: usize) {
     let mut bytes = fs::read(file).unwrap();
     let len = bytes.len();
@@ -392,7 +393,7 @@ async fn a_damaged_ledger_is_moved_aside_and_reported_and_a_third_one_waits_for_
     }
 }
 
-/// Replaces a damaged ledger with a process that dies after so many steps, as `home.rs` draws them.
+/// Replaces a damaged ledger with a process that dies after so many steps, as `state_dir.rs` draws them.
 async fn die_replacing(path: &Path, steps: usize) {
     let aside = path.join("ledger.corrupt-20261124T120000Z");
     let last_commit = fs::read_to_string(path.join("last-commit")).unwrap();
@@ -408,7 +409,7 @@ async fn die_replacing(path: &Path, steps: usize) {
         fs::remove_file(path.join("last-commit")).unwrap();
     }
     if steps >= 4 {
-        // A file of the engine's, and nothing in it.
+        // An empty file of the engine.
         fs::create_dir(path.join("ledger")).unwrap();
         fs::write(path.join("ledger/db"), "").unwrap();
     }
@@ -431,7 +432,7 @@ async fn whoever_dies_while_a_damaged_ledger_is_replaced_the_next_one_ends_in_th
         die_replacing(&path, steps).await;
 
         let Opened { ledger, rebuilt } = Ledger::open(&state(&path), UnixMillis(NOW.0 + 1000)).unwrap();
-        // After the last step it was told already.
+        // After the last step the loss was reported already.
         assert_eq!(rebuilt.is_some(), steps < 6, "{steps}");
         let lost_since = ledger.lost_since().unwrap().unwrap();
         assert!(noted.starts_with(&format!("{lost_since} ")), "{steps}: {lost_since} is not of {noted}");
@@ -443,7 +444,7 @@ async fn whoever_dies_while_a_damaged_ledger_is_replaced_the_next_one_ends_in_th
         assert!(!path.join("lost-since").exists());
         ledger.close().await;
 
-        // It is known until every pool has it.
+        // The loss is known until every pool has it in its record.
         let ledger = open(&path);
         assert_eq!(ledger.lost_since(), Ok(Some(lost_since)));
         let record = pool_record(lost_since, Some(lost_since));
@@ -484,7 +485,7 @@ async fn a_loss_of_which_no_time_is_known_is_told_so() {
 
 #[tokio::test]
 async fn damage_that_cost_anything_never_passes_for_a_recovery() {
-    // sled reads up to the first thing that it does not understand: most of these stores open, as they were some time ago.
+    // The engine reads up to the first damage. Most of these stores open, in an older state.
     for (from, to) in [(0, 1), (0, 30), (1, 2), (3, 10), (20, 60), (50, 51), (90, 100)] {
         let (_directory, path) = place();
         filled(&path).await;
@@ -497,7 +498,7 @@ async fn damage_that_cost_anything_never_passes_for_a_recovery() {
     }
 }
 
-/// A copy of a state directory, as a kill at this moment would leave it.
+/// Copies a state directory, as a kill at this moment would leave it.
 fn killed(path: &Path, copy: &Path) {
     fs::create_dir_all(copy).unwrap();
     for entry in fs::read_dir(path).unwrap() {
@@ -506,7 +507,7 @@ fn killed(path: &Path, copy: &Path) {
         if path.is_dir() {
             killed(&path, &place);
         } else {
-            // The engine renames and removes files of its own meanwhile.
+            // Meanwhile the engine may rename and remove its files.
             let copied = fs::copy(&path, &place);
             assert!(copied.as_ref().err().is_none_or(|error| error.kind() == ErrorKind::NotFound), "{copied:?}");
         }
@@ -517,7 +518,7 @@ fn killed(path: &Path, copy: &Path) {
 async fn damage_never_passes_for_a_recovery_in_a_ledgers_first_seconds_either() {
     let (directory, path) = place();
     let ledger = open(&path);
-    // Killed before it has written anything but itself, and after every commit.
+    // Killed before the first commit, and after every commit.
     killed(&path, &directory.path().join("0"));
     for number in 1..=8 {
         let username = format!("user-{number}");
@@ -538,7 +539,7 @@ async fn damage_never_passes_for_a_recovery_in_a_ledgers_first_seconds_either() 
             let counted = if rebuilt.is_some() { 0 } else { number };
             let total: u64 = ledger.totals(POOL).unwrap().iter().map(|(_, total)| total).sum();
             assert_eq!(total, counted, "{number} commits, cut at {part}/10");
-            // Since when it is lost is known, also of one that had no commit yet.
+            // The time of the loss is known, also for a ledger without commits.
             assert!(rebuilt.is_none_or(|rebuilt| rebuilt.last_commit.is_some()), "{number}, {part}");
             ledger.close().await;
             fs::remove_dir_all(&path).unwrap();
@@ -580,7 +581,7 @@ async fn a_ledger_that_was_put_in_or_made_private_does_not_pass_for_a_new_one() 
     }
     importing.finish().unwrap();
     assert_eq!(noted(), format!("unknown {group}\n"));
-    // A note of which only the time is not known is a note.
+    // A note with an unknown time is a note.
     fs::write(path.join("ledger/db"), "").unwrap();
     let Opened { ledger, rebuilt } = Ledger::open(&state(&path), NOW).unwrap();
     assert_eq!(rebuilt.unwrap().last_commit, None);
@@ -599,7 +600,7 @@ async fn a_ledger_that_was_put_in_or_made_private_does_not_pass_for_a_new_one() 
 async fn a_torn_snapshot_costs_nothing() {
     let (_directory, path) = place();
     filled(&path).await;
-    // An opening writes a snapshot of what it found.
+    // Opening the store writes a snapshot.
     open(&path).close().await;
     let snapshots: Vec<_> = fs::read_dir(path.join("ledger"))
         .unwrap()
@@ -640,7 +641,7 @@ async fn trouble_is_not_taken_for_damage() {
 const CHILD: &str = "LEDGER_TEST_CHILD";
 const CHILDS_USERS: usize = 4;
 
-/// Not a test by itself: what `everything_acknowledged_survives_a_kill` runs in another process.
+/// Not a test by itself: `everything_acknowledged_survives_a_kill` runs it in another process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn commits_until_killed() {
     let Some(path) = std::env::var_os(CHILD) else { return };
@@ -665,7 +666,7 @@ async fn commits_until_killed() {
 /// Pages that [`commits_a_few`] commits, one after the other.
 const A_FEW: i64 = 40;
 
-/// Not a test by itself: what `every_commit_is_synced_before_it_is_acknowledged` watches.
+/// Not a test by itself: `every_commit_is_synced_before_it_is_acknowledged` runs it under strace.
 #[tokio::test]
 async fn commits_a_few() {
     let Some(path) = std::env::var_os(CHILD) else { return };
@@ -678,7 +679,7 @@ async fn commits_a_few() {
     ledger.close().await;
 }
 
-/// A system call, as strace tells of it: between which of its lines.
+/// A system call, with the lines of strace's output between which it ran.
 struct SystemCall {
     name: String,
     arguments: String,
@@ -687,7 +688,7 @@ struct SystemCall {
 }
 
 impl SystemCall {
-    /// Reads what `strace -f` wrote: calls of several threads, some told in two parts. Failed ones are left out.
+    /// Reads the output of `strace -f`: calls of several threads, some in two parts. Leaves out failed calls.
     fn all(trace: &str) -> Vec<Self> {
         let mut under_way: BTreeMap<&str, Self> = BTreeMap::new();
         let mut calls = Vec::new();
@@ -745,7 +746,7 @@ fn every_commit_is_synced_before_it_is_acknowledged() {
             .iter()
             .find(|call| call.name == "write" && call.arguments.contains(&format!("acknowledged {number}.")));
         let acknowledged = acknowledged.unwrap();
-        // The event's id, as the outbox's entry holds it, and no digit behind it.
+        // The event's id in the outbox's entry, without a digit after it.
         let id = format!("ann-{number}");
         let holds = |call: &&SystemCall| {
             call.arguments.split(&id).skip(1).any(|rest| !rest.starts_with(|next: char| next.is_ascii_digit()))
@@ -807,7 +808,7 @@ async fn everything_acknowledged_survives_a_kill() {
             assert!(number >= acknowledged.get(&username).copied().unwrap_or(0));
             expected.extend((1..=number).map(|number| format!("{username}-{number}")));
         }
-        // Cursors, totals and outbox agree, whatever was not acknowledged.
+        // Cursors, totals and outbox agree, also for commits that were not acknowledged.
         let ids = event_ids(&ledger);
         assert_eq!(ids.len(), expected.len());
         assert_eq!(BTreeSet::from_iter(ids), expected);

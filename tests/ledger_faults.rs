@@ -1,4 +1,5 @@
-//! The built binary on a disk that is full, read-only, failing or damaged: it says so, waits, and loses and repeats nothing.
+//! The built binary on a disk that is full, read-only, failing or damaged. It reports the fault, waits, and loses and
+//! repeats nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +18,7 @@ use crate::test_env::{MINUTE, TestEnv, go_on, is, now, populate, said, sign_ins}
 const POOL: &str = "eu-west-1_Disk";
 const USERS: usize = 6;
 
-/// Quick, and everything is live.
+/// A configuration that polls quickly, with only live events.
 const QUICK: &str = "all_users = true\n[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n\
                      first_run = \"none\"\n";
 
@@ -29,7 +30,7 @@ async fn set() -> TestEnv {
     TestEnv::set(&config, |world| populate(world, POOL, USERS, 20)).await
 }
 
-/// Lets things happen until polling pauses, and checks that everybody is told.
+/// Lets users sign in until polling pauses, and checks that metrics and /readyz show the pause.
 async fn until_it_pauses(env: &TestEnv, exporter: &Exporter) {
     exporter.until("a pause", |scrape| {
         let pauses = is(scrape, PAUSED, &[STATE_ERROR], 1.0);
@@ -42,13 +43,14 @@ async fn until_it_pauses(env: &TestEnv, exporter: &Exporter) {
     let first = exporter.answer("/readyz");
     assert!(first.contains("cannot use the ledger: "), "{first}");
     assert!(exporter.answer("/healthz").starts_with("HTTP/1.1 200 "));
-    // It tries to open the store, and has other words for why that fails, which it keeps to itself.
+    // It tries to open the store again, which fails with another error.
     exporter.until("another try", |_| exporter.answer("/readyz") != first);
-    // What happens meanwhile waits in Cognito.
+    // Meanwhile events wait in Cognito.
     go_on(env, POOL, USERS);
 }
 
-/// Waits until polling goes on, and checks that nothing was lost or repeated, and that the `times`th fault was told once.
+/// Waits until polling continues. Checks that nothing was lost or repeated, and that each of `times` faults was logged
+/// once.
 async fn until_it_goes_on(env: &TestEnv, exporter: &Exporter, times: usize) {
     exporter.until("no pause", |scrape| is(scrape, PAUSED, &[STATE_ERROR], 0.0));
     env.conserved(exporter, &[POOL]).await;
@@ -82,7 +84,7 @@ async fn system_calls_that_fail_pause_polling_and_cost_nothing_once_they_work_ag
     env.conserved(&exporter, &[POOL]).await;
     let faults: [&[&str]; 3] = [
         &["-e", "trace=fsync", "-e", "inject=fsync:error=EIO"],
-        // As when the system has made a file system read-only under those who write to it.
+        // As when the kernel has remounted the file system read-only.
         &["-e", "trace=pwrite64,fsync,rename", "-e", "inject=pwrite64,fsync,rename:error=EROFS"],
         &["-e", "trace=pwrite64", "-e", "inject=pwrite64:error=EIO"],
     ];
@@ -95,7 +97,7 @@ async fn system_calls_that_fail_pause_polling_and_cost_nothing_once_they_work_ag
     assert!(exporter.stop().success());
 }
 
-/// The exporter as it starts and fails: its exit code, and what it said.
+/// Starts an exporter that fails at once. Returns its exit code and its messages.
 fn start_in_vain(env: &TestEnv) -> (Option<i32>, String) {
     let mut command = exporter::command(&env.simulation.url());
     let output = command.arg("run").arg("--config").arg(env.config()).output().unwrap();
@@ -187,9 +189,9 @@ impl Files {
     }
 }
 
-/// A record as the ledger stores it.
+/// Seals a record as the ledger does.
 fn sealed(version: u8, payload: &[u8]) -> Vec<u8> {
-    // From version 2 on the checksum is of the version, too.
+    // From version 2 on the checksum covers the version, too.
     let checked = if version > 1 { [&[version], payload].concat() } else { payload.to_vec() };
     [&[version], crc32fast::hash(&checked).to_le_bytes().as_slice(), payload].concat()
 }
@@ -210,7 +212,7 @@ async fn what_a_newer_version_has_written_is_refused_and_left_as_it_is_to_the_by
     let store = || store::open(&env.ledger());
     for (key, value, words) in newer {
         let before = store().insert(key, value).unwrap();
-        // The engine itself tidies its files after a write, at the next opening.
+        // After a write, the engine changes its files once more at the next opening.
         drop(store());
         let files = Files::of(&env.state());
         for _ in 0..2 {
@@ -224,7 +226,7 @@ async fn what_a_newer_version_has_written_is_refused_and_left_as_it_is_to_the_by
             None => store().remove(key).unwrap(),
         };
     }
-    // The newer build's record is gone: nothing else was.
+    // Without the newer build's record the ledger is as before.
     go_on(&env, POOL, USERS);
     let exporter = env.exporter();
     env.conserved(&exporter, &[POOL]).await;
@@ -256,7 +258,7 @@ async fn a_users_record_that_cannot_be_read_leaves_out_that_user_alone() {
         assert!(!log.contains("user-"), "{log}");
         assert!(exporter.stop().success());
 
-        // For a build that can read it, it is as it was.
+        // A build that can read the record finds it unchanged.
         assert!(put(&before) == unreadable);
         let exporter = env.exporter();
         env.conserved(&exporter, &[POOL]).await;
@@ -264,7 +266,7 @@ async fn a_users_record_that_cannot_be_read_leaves_out_that_user_alone() {
     }
 }
 
-/// Ids of the records that were delivered behind the first `came`, as history or not.
+/// Ids of the records that were delivered after the first `came`, as history or not.
 fn delivered(env: &TestEnv, came: usize, history: bool) -> BTreeSet<String> {
     let is_history = |record: &&Received| record.attributes["aws.cognito.event.history"] == Value::Bool(history);
     let records = env.receiver.records();
@@ -300,7 +302,7 @@ async fn a_damaged_ledger_is_rebuilt_and_what_happened_while_it_was_down_is_live
         assert!(exporter.stop().success());
         let before = all_ids(&env);
 
-        // While it is down: everybody signs in, somebody new too, and the disk breaks.
+        // While it is down, all users and a new one sign in, and the disk fails.
         go_on(&env, POOL, USERS);
         env.simulation.world(|world| {
             world.add_user(POOL, "user-new");
@@ -324,7 +326,7 @@ async fn a_damaged_ledger_is_rebuilt_and_what_happened_while_it_was_down_is_live
         let beside = fs::read_dir(env.state()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
         assert_eq!(beside.filter(|name| name.starts_with("ledger.corrupt-")).count(), 1);
 
-        // The followed users is complete: who comes now and is not new in the pool has a history, as always.
+        // The enrolment is complete: a user who is added now and is old in the pool has a history, as always.
         env.simulation.world(|world| {
             world.add_user_with(POOL, "user-old", |user| user.created = UnixMillis(now().0 - 100_000 * MINUTE));
             sign_ins(world, POOL, "user-old", 3, now());

@@ -243,9 +243,9 @@ async fn what_is_kept_is_shown_and_what_is_forgotten_is_gone() {
         expecting(2, state(&env, arguments));
     }
 
-    says(&expecting(0, state(&env, &["forget", "--user-pool-id", POOL, "--gone", "--yes"])), &["nobody is gone"]);
+    says(&expecting(0, state(&env, &["forget", "--user-pool-id", POOL, "--gone", "--yes"])), &["no user is gone"]);
     let one = ["forget", "--user-pool-id", POOL, "--username", "user-3"];
-    says(&expecting(2, state(&env, &one)), &["would forget 1 user", "1 of them not gone", "counted once more"]);
+    says(&expecting(2, state(&env, &one)), &["would forget 1 user", "1 of them are not gone", "counted again"]);
     expecting(0, state(&env, &[&one[..], &["--yes"]].concat()));
     let pools = json(&expecting(0, state(&env, &["list", "--output", "json"])));
     assert_eq!((&pools[0]["users"], &pools[0]["events"]), (&3.into(), &40.into()), "totals stay");
@@ -359,7 +359,7 @@ async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
     for (text, words) in [
         (half.as_str(), &["nothing was imported", "cut short"][..]),
         (&other, &["nothing was imported", "line 2 of the export"]),
-        (&changed, &["nothing was imported", "its checksum is another"]),
+        (&changed, &["nothing was imported", "its checksum does not match"]),
         (&newer, &["version 2", "run the newer build again"]),
         ("", &["is no export"]),
         ("{}\n", &["is no export"]),
@@ -372,7 +372,7 @@ async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
     }
 
     let hesitant = expecting(2, state(&env, &["import", path]));
-    says(&hesitant, &["would put what version", "in the place of the ledger in", "add --yes"]);
+    says(&hesitant, &["would replace the ledger in", "by the export of version", "add --yes"]);
     let replaced = expecting(0, state(&env, &["import", path, "--yes"]));
     says(&replaced, &["imported: ", "ledger.replaced-1"]);
     assert_eq!(exported(&env), records);

@@ -50,7 +50,7 @@ const ADAPTERS: &[(&str, &[&str])] = &[
 
 /// Crates that only one module may use.
 const KEPT: &[(&str, &str)] = &[
-    ("sled::", "ledger"),
+    ("sled::", "ledger/engine"),
     ("prometheus::", "metrics"),
     ("figment::", "config"),
     ("aws_sdk_cognitoidentityprovider", "source"),

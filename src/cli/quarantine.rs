@@ -1,83 +1,74 @@
-//! `quarantine`: what a receiver refused, or what cannot be read, is looked at, put back, or dropped.
+//! `quarantine`: lists, retries or drops the entries that a receiver refused or that cannot be read.
 //!
-//! It works on the state of an exporter that is stopped, as it is: it makes no ledger, and repairs none. No personal data is
-//! shown unasked, and the reasons are the receiver's own words only where they quote nothing of it.
+//! It works on the ledger of a stopped exporter, as it is: it makes none, and repairs none. It prints personal data
+//! only with `--personal`. A receiver's words are printed only if they quote no personal data.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow, bail};
-use clap::{Args, Subcommand, ValueEnum};
+use anyhow::{Context as _, anyhow};
+use clap::{Args, Subcommand};
 use cognito_auth_core::answer::shown_reason;
 use cognito_auth_core::entry::OutboxId;
 use serde::Serialize;
 
 use super::ConfigArgs;
-use super::table::{cell, line, widen};
-use crate::app::hash_keys;
+use super::state_command::{
+    OutputFormat, PAGE_RECORDS, RecordPrinter, close_ledger, counted, open_ledger, require_yes, say, select_named,
+};
+use super::table::cell;
 use crate::config::Config;
 use crate::delivery::Unreadable;
-use crate::ledger::{Ledger, LedgerError, Quarantined};
+use crate::ledger::{Ledger, Quarantined};
 use crate::lifecycle::Clock;
 
-/// Records of one reading: memory stays small whatever the quarantine's size.
-const AT_ONCE: usize = 512;
-
-/// What to do with the quarantine.
+/// The arguments of `quarantine`.
 #[derive(Args, Debug)]
 pub struct QuarantineArgs {
     #[command(subcommand)]
-    action: Action,
+    action: QuarantineAction,
     #[command(flatten)]
     pub(super) config: ConfigArgs,
 }
 
 #[derive(Subcommand, Debug)]
-enum Action {
-    /// Print the records in quarantine, each with its number, the reason, and when it came there.
+enum QuarantineAction {
+    /// Print the records in quarantine, each with its number, the reason, and the time at which it was put aside.
     ///
-    /// Without personal data: a reason in which a receiver quotes some is withheld. Exits 0, also for an empty quarantine.
+    /// It prints no personal data, and withholds a reason in which a receiver quotes some. Exits with 0, also for an
+    /// empty quarantine.
     List {
         /// A table for people, or one JSON object a line.
-        #[arg(long, value_enum, default_value_t = Output::Table)]
-        output: Output,
+        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
+        output: OutputFormat,
         /// Also print the username, the IP address and the device.
         #[arg(long)]
         personal: bool,
     },
     /// Put records back into the outbox, to be delivered when the exporter runs again.
     ///
-    /// They get new numbers and keep their log.record.uid; counters are not touched. Interrupted at any moment, each record
-    /// is in exactly one of the two places. What cannot be read stays, and makes the exit code 1. If a number is not in
-    /// quarantine, nothing is done (exit code 1).
-    Retry(Selection),
-    /// Forget records for good: they are never delivered.
+    /// They get new numbers and keep their log.record.uid. Counters do not change. If it is interrupted, each record is
+    /// in exactly one of the two places. A record that cannot be read stays, and the exit code is 1. If a number is not
+    /// in quarantine, it does nothing and exits with 1.
+    Retry(RecordSelection),
+    /// Remove records from the quarantine. They are never delivered.
     ///
-    /// Without --yes it says what it would do, does nothing, and exits with 2. If a number is not in quarantine, nothing is
-    /// done (exit code 1).
+    /// Without --yes it prints what it would do, does nothing, and exits with 2. If a number is not in quarantine, it
+    /// does nothing and exits with 1.
     Drop {
         #[command(flatten)]
-        selection: Selection,
+        selection: RecordSelection,
         /// Really drop them.
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Form of what is printed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-enum Output {
-    /// Aligned columns.
-    Table,
-    /// One JSON object a line.
-    Json,
-}
-
-/// Which records.
+/// The records to work on.
 #[derive(Args, Debug)]
-struct Selection {
-    /// The records' numbers, as `quarantine list` has them.
+struct RecordSelection {
+    /// The records' numbers, as `quarantine list` prints them.
     #[arg(value_name = "NUMBER", required_unless_present = "all", conflicts_with = "all", value_parser = number)]
     numbers: Vec<u64>,
     /// Every record in quarantine.
@@ -85,135 +76,113 @@ struct Selection {
     all: bool,
 }
 
-/// The quarantine's records by number; why one cannot be read.
-type Held = BTreeMap<OutboxId, Option<Unreadable>>;
+/// The records in quarantine by number, and why one cannot be read.
+type QuarantinedIds = BTreeMap<OutboxId, Option<Unreadable>>;
 
-/// Does what the arguments say.
+/// Runs a `quarantine` command.
 ///
 /// # Errors
-/// There is no ledger, it is in use or damaged, a number is not in quarantine; each says what to do.
+/// There is no ledger, it is in use or damaged, or a number is not in quarantine. Each error says what to do.
 pub async fn main(args: QuarantineArgs, config: Config) -> anyhow::Result<ExitCode> {
-    let now = Clock::system().now();
-    let privacy = hash_keys::privacy(&config.privacy)?;
-    let opening = tokio::task::spawn_blocking(move || Ledger::open_existing(&config.state, &privacy, now));
-    let ledger = opening.await.context("open the ledger")?.map_err(|error| match error {
-        LedgerError::Corrupt { .. } => {
-            anyhow!("{error}; it was left in its place: `run` puts a damaged ledger aside and begins a new one")
-        }
-        error => error.into(),
-    })?;
+    let ledger = open_ledger(config, Clock::system().now()).await?;
     let done = match &args.action {
-        Action::List { output, personal } => list(&ledger, *output, *personal, &mut BufWriter::new(io::stdout())),
-        Action::Retry(selection) => retry(&ledger, selection).await,
-        Action::Drop { selection, yes } => drop_for_good(&ledger, selection, *yes).await,
+        QuarantineAction::List { output, personal } => {
+            list(&ledger, *output, *personal, &mut BufWriter::new(io::stdout()))
+        }
+        QuarantineAction::Retry(selection) => retry(&ledger, selection).await,
+        QuarantineAction::Drop { selection, yes } => drop_for_good(&ledger, selection, *yes).await,
     };
-    ledger.close().await;
-    done
+    close_ledger(ledger, done).await
 }
 
-fn list(ledger: &Ledger, output: Output, personal: bool, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+fn list(ledger: &Ledger, output: OutputFormat, personal: bool, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     if ledger.quarantine_state().0 == 0 {
         return Ok(nothing_there());
     }
-    let mut printer = Printer::new(output, personal);
-    let printed = each_page(ledger, |page| Ok(printer.print(page, out)?)).and_then(|()| Ok(out.flush()?));
-    match printed {
-        // A reader who has seen enough.
-        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
-        printed => printed.map(|()| ExitCode::SUCCESS),
-    }
+    let mut printer = RecordPrinter::new(output, columns(personal));
+    each_page(ledger, |page| {
+        let rows: Vec<_> = page.into_iter().map(|(id, record)| QuarantinedRow::of(id, record, personal)).collect();
+        Ok(printer.print(&rows, |row| row.cells(personal), out)?)
+    })?;
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
 }
 
-async fn retry(ledger: &Ledger, selection: &Selection) -> anyhow::Result<ExitCode> {
-    let chosen = selection.of(held(ledger)?)?;
+async fn retry(ledger: &Ledger, selection: &RecordSelection) -> anyhow::Result<ExitCode> {
+    let chosen = selection.of(quarantined(ledger)?)?;
     if chosen.is_empty() {
         return Ok(nothing_there());
     }
     let readable: Vec<_> = chosen.iter().filter(|(_, unreadable)| unreadable.is_none()).map(|(id, _)| *id).collect();
     ledger.retry(&readable).await.context(INTERRUPTED)?;
-    tell(&format!("back in the outbox: {}", records(readable.len())));
+    say(&format!("back in the outbox: {}", counted(readable.len(), "record")));
     let mut code = ExitCode::SUCCESS;
     for (OutboxId(number), unreadable) in chosen {
         if let Some(unreadable) = unreadable {
-            tell(&format!(
-                "record {number} {unreadable}; it would come straight back and stays in quarantine: drop it"
-            ));
+            say(&format!("record {number} {unreadable}; it would come straight back and stays in quarantine: drop it"));
             code = ExitCode::from(1);
         }
     }
     Ok(code)
 }
 
-async fn drop_for_good(ledger: &Ledger, selection: &Selection, yes: bool) -> anyhow::Result<ExitCode> {
-    let chosen: Vec<_> = selection.of(held(ledger)?)?.into_keys().collect();
+async fn drop_for_good(ledger: &Ledger, selection: &RecordSelection, yes: bool) -> anyhow::Result<ExitCode> {
+    let chosen: Vec<_> = selection.of(quarantined(ledger)?)?.into_keys().collect();
     if chosen.is_empty() {
         return Ok(nothing_there());
     }
     if !yes {
-        tell(&format!("would drop {} for good, never delivered; nothing was done: add --yes", records(chosen.len())));
-        return Ok(ExitCode::from(2));
+        let records = counted(chosen.len(), "record");
+        return Ok(require_yes(&format!("would drop {records} for good, never delivered")));
     }
     ledger.drop_quarantined(&chosen).await.context(INTERRUPTED)?;
-    tell(&format!("dropped: {}", records(chosen.len())));
+    say(&format!("dropped: {}", counted(chosen.len(), "record")));
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a failure in the middle leaves behind.
+/// The state after a failure in the middle.
 const INTERRUPTED: &str =
     "some of the records may have left the quarantine; `quarantine list` has those that are there";
 
-impl Selection {
-    /// The records that are meant: all of those that were named, or none.
-    fn of(&self, mut held: Held) -> anyhow::Result<Held> {
+impl RecordSelection {
+    /// Returns the selected records: all records, or all of the named ones.
+    fn of(&self, mut quarantined: QuarantinedIds) -> anyhow::Result<QuarantinedIds> {
         if self.all {
-            return Ok(held);
+            return Ok(quarantined);
         }
-        let mut unknown = Vec::new();
-        let mut chosen = Held::new();
-        for number in &self.numbers {
-            match held.remove_entry(&OutboxId(*number)) {
-                Some((id, unreadable)) => {
-                    chosen.insert(id, unreadable);
-                }
-                None if chosen.contains_key(&OutboxId(*number)) => {}
-                None => unknown.push(number.to_string()),
-            }
-        }
-        if !unknown.is_empty() {
-            bail!("not in quarantine: {}; nothing was done (`quarantine list` has the numbers)", unknown.join(", "));
-        }
-        Ok(chosen)
+        let missing = |absent: &[OutboxId]| {
+            let numbers: Vec<_> = absent.iter().map(|OutboxId(number)| number.to_string()).collect();
+            anyhow!("not in quarantine: {}; nothing was done (`quarantine list` has the numbers)", numbers.join(", "))
+        };
+        let ids: Vec<_> = self.numbers.iter().map(|number| OutboxId(*number)).collect();
+        let selected = select_named(&ids, |id| Ok(quarantined.contains_key(id)), missing)?;
+        quarantined.retain(|id, _| selected.contains(id));
+        Ok(quarantined)
     }
 }
 
-fn held(ledger: &Ledger) -> anyhow::Result<Held> {
-    let mut held = Held::new();
+/// Reads the numbers of all records in quarantine.
+fn quarantined(ledger: &Ledger) -> anyhow::Result<QuarantinedIds> {
+    let mut ids = QuarantinedIds::new();
     each_page(ledger, |page| {
-        held.extend(page.into_iter().map(|(id, quarantined)| (id, quarantined.entry.err())));
+        ids.extend(page.into_iter().map(|(id, quarantined)| (id, quarantined.entry.err())));
         Ok(())
     })?;
-    Ok(held)
+    Ok(ids)
 }
 
+/// Reads the quarantine page by page.
 fn each_page(
     ledger: &Ledger,
     mut see: impl FnMut(Vec<(OutboxId, Quarantined)>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let mut after = None;
     loop {
-        let page = ledger.read_quarantine(after, AT_ONCE)?;
+        let page = ledger.read_quarantine(after, PAGE_RECORDS)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         after = Some(*last);
         see(page)?;
     }
-}
-
-/// Prints the quarantine page by page.
-struct Printer {
-    output: Output,
-    personal: bool,
-    widths: Vec<usize>,
-    headed: bool,
 }
 
 /// The table's columns, with the width that most values need.
@@ -228,45 +197,21 @@ const COLUMNS: [(&str, usize); 6] = [
 const PERSONAL: [(&str, usize); 3] = [("Username", 20), ("IpAddress", 15), ("DeviceName", 24)];
 const REASON: (&str, usize) = ("Reason", 0);
 
-impl Printer {
-    fn new(output: Output, personal: bool) -> Self {
-        let widths = columns(personal).map(|(_, width)| width).collect();
-        Self { output, personal, widths, headed: false }
-    }
-
-    /// Prints one page; of a table, also the head before the first.
-    fn print(&mut self, page: Vec<(OutboxId, Quarantined)>, out: &mut impl Write) -> io::Result<()> {
-        let lines: Vec<_> = page.into_iter().map(|(id, record)| Line::of(id, record, self.personal)).collect();
-        if self.output == Output::Json {
-            return lines.iter().try_for_each(|line| {
-                serde_json::to_writer(&mut *out, line)?;
-                out.write_all(b"\n")
-            });
-        }
-        let rows: Vec<_> = lines.iter().map(|line| line.row(self.personal)).collect();
-        rows.iter().for_each(|row| widen(&mut self.widths, row));
-        if !std::mem::replace(&mut self.headed, true) {
-            let head: Vec<_> = columns(self.personal).map(|(name, _)| name.to_owned()).collect();
-            writeln!(out, "{}", line(&head, &self.widths))?;
-        }
-        rows.iter().try_for_each(|row| writeln!(out, "{}", line(row, &self.widths)))
-    }
-}
-
+/// Returns the table's columns.
 fn columns(personal: bool) -> impl Iterator<Item = (&'static str, usize)> {
     let personal = if personal { PERSONAL.as_slice() } else { &[] };
     COLUMNS.into_iter().chain(personal.iter().copied()).chain([REASON])
 }
 
-/// A record in quarantine as machines read it. What is not known is absent.
+/// A record in quarantine, for people and programs. Members that are not known are absent.
 #[derive(Serialize, Default)]
-struct Line {
+struct QuarantinedRow {
     number: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     quarantined_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
-    /// Why the record cannot be read; the members below are absent then.
+    /// Why the record cannot be read. The members below are absent then.
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
     #[serde(flatten)]
@@ -275,6 +220,7 @@ struct Line {
     personal: Option<PersonalMembers>,
 }
 
+/// The members of a record that can be read.
 #[derive(Serialize)]
 struct EventMembers {
     log_record_uid: String,
@@ -289,6 +235,7 @@ struct EventMembers {
     history: bool,
 }
 
+/// The members that `--personal` adds.
 #[derive(Serialize)]
 struct PersonalMembers {
     username: String,
@@ -298,7 +245,7 @@ struct PersonalMembers {
     device_name: Option<String>,
 }
 
-impl Line {
+impl QuarantinedRow {
     fn of(OutboxId(number): OutboxId, Quarantined { entry, refusal }: Quarantined, personal: bool) -> Self {
         let (quarantined_at, reason) = refusal.map(|refusal| (refusal.at.to_string(), refusal.reason)).unzip();
         let line = Self { number, quarantined_at, reason, ..Self::default() };
@@ -306,7 +253,7 @@ impl Line {
             Ok(entry) => entry,
             Err(unreadable) => return Self { unreadable: Some(unreadable.to_string()), ..line },
         };
-        // An earlier version may have stored a reason that this one would have withheld.
+        // An earlier version may have stored a reason with personal data, which this version withholds.
         let line = Self { reason: line.reason.map(|reason| shown_reason(&reason, &entry)), ..line };
         let event = EventMembers {
             log_record_uid: entry.uid(),
@@ -326,7 +273,7 @@ impl Line {
         Self { event: Some(event), personal, ..line }
     }
 
-    fn row(&self, personal: bool) -> Vec<String> {
+    fn cells(&self, personal: bool) -> Vec<String> {
         let event = self.event.as_ref();
         let mut row = vec![
             self.number.to_string(),
@@ -344,7 +291,7 @@ impl Line {
                 cell(personal.and_then(|personal| personal.device_name.as_deref())),
             ]);
         }
-        // What lay unread in the outbox has this very reason.
+        // A record that could not be read in the outbox has the damage as its reason.
         let unreadable = self.unreadable.as_deref().filter(|why| self.reason.as_deref() != Some(why));
         let reasons: Vec<_> = [unreadable, self.reason.as_deref()].into_iter().flatten().collect();
         row.push(cell(Some(&reasons.join("; "))));
@@ -353,25 +300,11 @@ impl Line {
 }
 
 fn nothing_there() -> ExitCode {
-    tell("the quarantine is empty");
+    say("the quarantine is empty");
     ExitCode::SUCCESS
 }
 
-/// `1 record`, `2 records`.
-fn records(count: usize) -> String {
-    format!("{count} record{}", if count == 1 { "" } else { "s" })
-}
-
-/// Says something to whoever started the program.
-fn tell(text: &str) {
-    // With nobody to read it there is nothing left to do.
-    let _ = writeln!(io::stderr(), "{text}");
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
+/// Parses a number on the command line.
 fn number(text: &str) -> Result<u64, &'static str> {
     text.parse().map_err(|_| "not a number as `quarantine list` shows them")
 }

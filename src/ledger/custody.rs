@@ -1,23 +1,24 @@
-//! Whose files the state directory holds. The ledger uses what nobody else could have put there, and follows no link.
+//! Custody of the state directory: the ledger uses only files that no other user could have put there, and follows no
+//! link.
 //!
 //! ```text
-//!  the directory belongs to   others may write to it               then
-//!   the exporter's user        no, or yes                           it becomes the exporter's alone, mode 0700
-//!   root                       no, or a group of the exporter's     it is used, and its group trusted as its owner
+//!  the directory's owner      other users may write to it          result
+//!   the exporter's user        no, or yes                           it is closed to others, mode 0700
+//!   root                       no, or a group of the exporter's     it is used, and its group trusted like its owner
 //!   root                       another group, or everybody          it is used, with a warning
-//!   somebody else                                                   refused
+//!   another user                                                    it is refused
 //! ```
 //!
-//! The third row is a volume of Kubernetes with `fsGroup`: root's, mode 2775, its group one of the pod's. What lies in such a
-//! directory may be of any user of the group. Everywhere else it has to be of the exporter's user or of root. So the fourth row,
-//! a volume of a provisioner that gives everybody mode 0777, cannot have anything planted in it either. Other users can remove or
-//! rename what is there: that is what the warning says.
+//! The second row is also a volume of Kubernetes with `fsGroup`: owned by root, mode 2775, with a group of the pod.
+//! Files in such a directory may belong to any user of the group. In any other directory they must belong to the
+//! exporter's user or root. So other users cannot plant files in a directory of the third row, such as a volume with
+//! mode 0777. They can remove or rename files there, and the warning says so.
 //!
-//! The exporter's user is the effective one, and also the one to whom a file belongs that the exporter makes there: file
+//! The exporter's user is the effective user, and also the owner of a file that the exporter makes there, because file
 //! servers map users.
 //!
-//! The path of the directory itself may lead over links: whoever configures it chooses them (systemd does, for its
-//! `DynamicUser`). Below it there are none. `ledger` may be a mount.
+//! The path of the directory itself may have links, because the operator chooses it (systemd makes one for
+//! `DynamicUser`). Below it links are refused. `ledger` may be a mount.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read as _};
@@ -33,17 +34,17 @@ use super::error::LedgerError;
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 
-/// Bytes that are read of a small file.
+/// The largest part of a small file that is read, in bytes.
 const SMALL_FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// What users other than a directory's owner may do, as its mode says.
+/// Mode bits: all rights of users other than the owner, and the rights to write of the group and of everybody.
 const OTHERS: u32 = 0o077;
 const GROUP_WRITES: u32 = 0o020;
 const EVERYBODY_WRITES: u32 = 0o002;
 
 const ROOT: u32 = 0;
 
-/// Who the exporter is, on one file system.
+/// The exporter's users and groups on one file system.
 #[derive(Clone, PartialEq, Eq, Debug)]
 struct Us {
     users: Vec<u32>,
@@ -52,36 +53,36 @@ struct Us {
 
 /// Owner, group and mode of a directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Found {
+struct DirectoryOwner {
     owner: u32,
     group: u32,
     mode: u32,
 }
 
-/// What follows from whose a directory is.
+/// The result of judging a directory.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
-    /// It is ours, and may have to become ours alone.
+    /// It belongs to the exporter's user.
     Ours,
-    /// It is root's, and only root or our group can write to it: is the group trusted?
+    /// It belongs to root, and only root or our group can write to it. `any_owner`: the group is trusted.
     Roots { any_owner: bool },
-    /// Root's, and writable by others.
+    /// It belongs to root, and other users can write to it.
     Open,
-    /// It belongs to this user.
+    /// It belongs to this other user.
     Strangers(u32),
 }
 
-/// The state directory, looked at.
+/// The state directory after its check.
 #[derive(Clone, Debug)]
 pub(super) struct Custody {
     us: Us,
-    /// Whether only those whom we trust could have put anything there, whoever owns it.
+    /// Only trusted users could have put files there, so files may have any owner.
     any_owner: bool,
 }
 
 impl Us {
-    fn judge(&self, found: Found) -> Verdict {
-        let Found { owner, group, mode } = found;
+    fn judge(&self, found: DirectoryOwner) -> Verdict {
+        let DirectoryOwner { owner, group, mode } = found;
         if self.users.contains(&owner) {
             return Verdict::Ours;
         }
@@ -101,31 +102,31 @@ impl Us {
 }
 
 impl Custody {
-    /// Makes the state directory if it is not there, for the exporter alone, and looks at it and at those entries whose
-    /// names are the ledger's. One that belongs to the exporter and is open to others is closed.
+    /// Makes the state directory if it is not there, for the exporter alone. Checks the directory and the entries that
+    /// the ledger uses. Closes a directory of the exporter's user that is open to others.
     ///
     /// # Errors
-    /// `Untrusted`: others could have put something there. `Storage`: it cannot be made or looked at.
+    /// `Untrusted`: other users could have put files there. `Storage`: it cannot be made or read.
     pub(super) fn of(path: &Path, is_ours: impl Fn(&str) -> bool) -> Result<Self, LedgerError> {
         make_directory(path)?;
         let failed = |error: io::Error| LedgerError::io("cannot look at", path, &error);
         let directory = File::open(path).map_err(failed)?;
-        let found = Found::of(&directory).map_err(failed)?;
+        let found = DirectoryOwner::of(&directory).map_err(failed)?;
         let mut us = Us::effective().map_err(failed)?;
         if !us.owns(found.owner) {
-            // Of a file that has no name, so that nothing can be in its way.
+            // The owner of a new file. It has no name, so that no other file can be in its way.
             us.users.extend(tempfile::tempfile_in(path).and_then(|file| file.metadata()).map(|file| file.uid()));
         }
         let any_owner = match us.judge(found) {
             Verdict::Ours => {
                 if close(&directory, found, path)? {
-                    tell_that_it_was_open(path, found);
+                    log_open_directory(path, found);
                 }
                 false
             }
             Verdict::Roots { any_owner } => any_owner,
             Verdict::Open => {
-                tell_that_others_write(path, found);
+                log_writable_directory(path, found);
                 false
             }
             Verdict::Strangers(owner) => {
@@ -141,21 +142,20 @@ impl Custody {
         Ok(custody)
     }
 
-    /// Looks at a directory of a store in the state directory, and at those entries whose names are the
-    /// engine's.
+    /// Checks a store's directory in the state directory, and the entries that the engine uses.
     ///
     /// # Errors
     /// As [`Custody::of`].
     pub(super) fn check(&self, path: &Path, is_ours: impl Fn(&str) -> bool) -> Result<(), LedgerError> {
         let directory = open_directory(path)?;
-        let found = Found::of(&directory).map_err(|error| LedgerError::io("cannot look at", path, &error))?;
+        let found = DirectoryOwner::of(&directory).map_err(|error| LedgerError::io("cannot look at", path, &error))?;
         match self.us.judge(found) {
             Verdict::Ours => {
                 close(&directory, found, path)?;
             }
-            // Whatever others could have put there is looked at one by one.
+            // Each entry is checked below.
             Verdict::Roots { .. } | Verdict::Open => {}
-            // A volume's group is trusted with what lies in it.
+            // The volume's group is trusted.
             Verdict::Strangers(_) if self.any_owner && found.mode & EVERYBODY_WRITES == 0 => {}
             Verdict::Strangers(owner) => return Err(strange(path, owner)),
         }
@@ -172,14 +172,14 @@ impl Custody {
             let path = entry.path();
             let found = match fs::symlink_metadata(&path) {
                 Ok(found) => found,
-                // Another process that has the state removes what it needs no more.
+                // Another process that uses the state has removed it.
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 Err(error) => return Err(failed(error)),
             };
             if found.is_symlink() {
                 return Err(linked(&path));
             }
-            // To open a named pipe may take for ever.
+            // Opening a named pipe could block.
             if !found.is_file() && !found.is_dir() {
                 let problem = "it is neither a file nor a directory";
                 return Err(LedgerError::untrusted(&path, problem, "look at what it is, and remove it"));
@@ -200,13 +200,13 @@ impl Us {
     }
 }
 
-impl Found {
+impl DirectoryOwner {
     fn of(directory: &File) -> io::Result<Self> {
         let found = directory.metadata()?;
         Ok(Self { owner: found.uid(), group: found.gid(), mode: found.mode() & 0o7777 })
     }
 
-    /// Who else can write to it.
+    /// Names the other users who can write to the directory.
     fn writers(self) -> &'static str {
         if self.mode & EVERYBODY_WRITES != 0 { "everybody" } else { "a group that is not the exporter's" }
     }
@@ -216,12 +216,13 @@ impl Found {
     }
 }
 
-/// Makes a directory of the exporter's user the exporter's alone; answers whether that was needed.
-fn close(directory: &File, found: Found, path: &Path) -> Result<bool, LedgerError> {
+/// Closes a directory of the exporter's user to other users. Returns whether that was needed.
+fn close(directory: &File, found: DirectoryOwner, path: &Path) -> Result<bool, LedgerError> {
     if found.mode & OTHERS == 0 {
         return Ok(false);
     }
-    let closed = directory.set_permissions(Permissions::from_mode(DIRECTORY_MODE)).and_then(|()| Found::of(directory));
+    let closed =
+        directory.set_permissions(Permissions::from_mode(DIRECTORY_MODE)).and_then(|()| DirectoryOwner::of(directory));
     match closed {
         Ok(closed) if !closed.others_write() => Ok(true),
         Ok(_) => Err(LedgerError::untrusted(
@@ -229,13 +230,13 @@ fn close(directory: &File, found: Found, path: &Path) -> Result<bool, LedgerErro
             "others can write to it, and its mode cannot be changed",
             "mount it so that only the exporter's user can",
         )),
-        // Some file systems have no modes to change. Nobody else can put anything there.
+        // Some file systems have no modes to change. Other users cannot write there.
         Err(_) if !found.others_write() => Ok(false),
         Err(error) => Err(LedgerError::io("cannot change the mode of", path, &error)),
     }
 }
 
-fn tell_that_it_was_open(path: &Path, found: Found) {
+fn log_open_directory(path: &Path, found: DirectoryOwner) {
     const CLOSED: &str = "the state directory was open to other users; it is the exporter's alone now";
     let (path, mode) = (path.display(), format!("{:o}", found.mode));
     if found.others_write() {
@@ -245,7 +246,7 @@ fn tell_that_it_was_open(path: &Path, found: Found) {
     }
 }
 
-fn tell_that_others_write(path: &Path, found: Found) {
+fn log_writable_directory(path: &Path, found: DirectoryOwner) {
     tracing::warn!(
         path = %path.display(),
         mode = format!("{:o}", found.mode),
@@ -277,7 +278,7 @@ pub(super) fn make_directory(path: &Path) -> Result<(), LedgerError> {
     made.map_err(|error| LedgerError::io("cannot make the directory", path, &error))
 }
 
-/// How files of the state are opened: through no link, and made for the exporter alone.
+/// Options to open files of the state: they follow no link, and new files are for the exporter alone.
 pub(super) fn options() -> OpenOptions {
     let mut options = File::options();
     options.mode(FILE_MODE).custom_flags(flags(OFlags::NOFOLLOW));
@@ -294,7 +295,7 @@ fn open_directory(path: &Path) -> Result<File, LedgerError> {
     options.open(path).map_err(|error| unopened("cannot open", path, &error))
 }
 
-/// The error of an opening by [`options`].
+/// Makes the error of a file that could not be opened with [`options`].
 pub(super) fn unopened(doing: &str, path: &Path, error: &io::Error) -> LedgerError {
     if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) {
         linked(path)
@@ -303,7 +304,7 @@ pub(super) fn unopened(doing: &str, path: &Path, error: &io::Error) -> LedgerErr
     }
 }
 
-/// Makes a file that is new. What lies there (a process died before it was done) is removed.
+/// Makes a new file. Removes a file that is there, which a process left when it died.
 pub(super) fn new_file(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
@@ -312,7 +313,7 @@ pub(super) fn new_file(path: &Path) -> io::Result<File> {
     options().write(true).create_new(true).open(path)
 }
 
-/// Reads a small file.
+/// Reads a small file, up to its largest part.
 pub(super) fn read_small(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     options().read(true).open(path)?.take(SMALL_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
@@ -339,7 +340,7 @@ mod tests {
             (1000, 2000, 0o700, Verdict::Strangers(1000)),
             (1000, 65532, 0o2775, Verdict::Strangers(1000)),
         ] {
-            assert_eq!(us.judge(Found { owner, group, mode }), verdict, "{owner} {group} {mode:o}");
+            assert_eq!(us.judge(DirectoryOwner { owner, group, mode }), verdict, "{owner} {group} {mode:o}");
         }
     }
 }

@@ -1,25 +1,28 @@
-//! The storage engine: the one file that names sled 0.34, and knows where it bites.
+//! The storage engine: the only file that names sled 0.34. It implements [`Store`], and works around these properties:
 //!
-//! - `flush` hands the log to the operating system and no further (upstream issue 1452). [`Engine::write`] therefore
-//!   calls fsync on a handle of its own of the same file: fsync concerns the file, whichever handle asks.
-//! - A page beyond 128 KiB (a quarter of a segment) lies in a file of its own under `blobs`, which sled never syncs; without
-//!   it, recovery skips the page. New ones are synced, and their directory, before a write counts as durable.
-//! - Damage can panic anywhere inside: every call is guarded.
-//! - So can closing it, when an fsync fails (`Log::drop`), and it waits for ever for a thread of its that has panicked: it
-//!   is closed by a thread of its own ([`Store`]), and not waited for any longer than that takes when all is well.
-//! - After an I/O error sled refuses every write for good: whoever holds an engine drops it and opens another. Before that
-//!   [`write_again`] makes good what a failed fsync may have left behind.
-//! - The cache is set, because its default is 1 GiB, and to a sixth, because it takes more than it counts.
-//!   `mode` changes nothing in this version.
-//! - Its file `conf` says how the others are written, the same for every store of ours. It is never synced, and one that is
-//!   damaged may make every opening fail ([`put_damaged_conf_aside`]).
-//! - A thread of its flushes and collects garbage every [`COLLECT_EVERY`], and calls fsync each time, also when nobody wrote:
-//!   at its default of half a second an idle disk is told to empty its cache twice a second.
+//! - `flush` hands the log to the operating system, but does not sync it (upstream issue 1452). [`Engine::sync`]
+//!   therefore calls fsync on its own handle of the same file. An fsync concerns the file, whichever handle asks for
+//!   it.
+//! - A page beyond 128 KiB (a quarter of a segment) is a file of its own under `blobs`, which sled never syncs.
+//!   Recovery skips the page if that file is missing. New files there are synced, and their directory, before a batch
+//!   counts as durable.
+//! - Damaged files can cause a panic in any call. Every call is guarded.
+//! - Closing panics when an fsync fails (`Log::drop`), and hangs when a thread of sled's has panicked. A separate
+//!   thread closes the store ([`OpenDb`]), and the caller waits for it no longer than [`CLOSING_MAX`].
+//! - After an I/O error sled refuses every later write. The caller drops the engine and opens another one. Before that,
+//!   [`Engine::rewrite_files`](Store::rewrite_files) repairs the effects of a failed fsync.
+//! - The cache defaults to 1 GiB and takes more than it counts. It is set to a sixth of the configured size. The
+//!   setting `mode` has no effect in this version.
+//! - The file `conf` describes the others, and is the same for every store that this engine makes. sled never syncs it,
+//!   and a damaged one can make every opening fail ([`put_damaged_conf_aside`]).
+//! - A thread of sled's flushes, collects garbage and calls fsync every [`COLLECT_EVERY`], also when nothing was
+//!   written. At its default of half a second, an idle disk would empty its cache twice a second.
 
+use std::any::Any;
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -29,69 +32,69 @@ use std::time::Duration;
 
 use super::custody;
 use super::error::LedgerError;
+use super::store::{Change, Store, StoreReader};
 use crate::failpoint::{self, Step};
 
-/// One change of a write: a key and its new value, or none to remove it.
-pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
-
-/// How long closing the store may take. It writes what it has in hand, at most a few segments of 512 KiB.
+/// The longest time that closing the store may take. It writes at most a few segments of 512 KiB.
 const CLOSING_MAX: Duration = Duration::from_secs(10);
 
-/// Memory that a byte of sled's cache takes, about, at the default of 64 MiB with a million users. It counts pages as they
-/// lie on the disk; in memory every key and value is an allocation, which makes two of one, and it looks at what was used
-/// only after 64 times in each of 256 parts, by when 30 to 40 MiB more may be there (docs/scale.md).
+/// Memory that a byte of sled's cache takes, about, at the default of 64 MiB with a million users. sled counts pages as
+/// they are on the disk. In memory every key and value is an allocation, which doubles their size. sled checks the limit
+/// only after 64 accesses in each of 256 parts. By then, 30 to 40 MiB more may be in use (docs/scale.md).
 const CACHE_TAKES: u64 = 6;
 
-/// Bytes that are written again at once: few enough to hold, enough to be quick.
-const WRITTEN_AGAIN_BYTES: usize = 1 << 20;
+/// Bytes that are rewritten at once: few enough to hold in memory, enough to be quick.
+const REWRITTEN_BYTES: usize = 1 << 20;
 
-/// How often garbage is collected. It may take half of the time, so the share of it is the same for any pause; meanwhile the
-/// log grows by what is written, at most some 10 MB a second.
+/// The pause between two garbage collections. A collection may take as long as the pause, so a longer pause costs no
+/// less. Meanwhile the log grows by what is written, at most some 10 MB a second.
 const COLLECT_EVERY: Duration = Duration::from_secs(2);
 
-/// What errors call the store as a whole.
+/// The name of the store as a whole in errors.
 const WHAT: &str = "the store";
 
-/// Where the engine puts large pages.
+/// The file with the log of all records.
+pub(super) const DB: &str = "db";
+
+/// The directory of large pages.
 pub(super) const BLOBS: &str = "blobs";
 
-/// The engine's file, and how the names begin of those from which it only starts faster.
-const DB: &str = "db";
+/// The prefix of snapshot files, which only make opening faster.
 const SNAPSHOT: &str = "snap.";
 
-/// Says how the other files are written; its last bytes are a checksum.
+/// The file that describes the others. It ends with a checksum.
 const CONF: &str = "conf";
 const CONF_CHECKSUM_BYTES: usize = 4;
 
-/// Whether the engine opens what has this name in a store's directory.
+/// Returns whether the engine opens an entry with this name in a store's directory.
 pub(super) fn is_ours(name: &str) -> bool {
     matches!(name, DB | CONF | BLOBS) || name.starts_with(SNAPSHOT)
 }
 
-/// The store, open for reading. Clones share it; it stays open until the last is gone.
+/// The open store, for reading.
 #[derive(Clone)]
-pub(super) struct Reader(Arc<Store>);
+pub(super) struct Reader(Arc<OpenDb>);
 
-/// The open store; None only while it is being dropped.
-struct Store(Option<sled::Db>);
-
-/// The store, open for writing, by one thread.
+/// The open store, for writing.
 pub(super) struct Engine {
     reader: Reader,
     directory: PathBuf,
-    /// An own handle of sled's file.
+    /// Our own handle of sled's file.
     file: File,
     /// Blobs that are on the disk already.
     synced_blobs: HashSet<OsString>,
 }
 
-impl Store {
+/// The open database; None only while it is dropped.
+struct OpenDb(Option<sled::Db>);
+
+impl OpenDb {
     fn db(&self) -> &sled::Db {
-        self.0.as_ref().expect("the store is taken out of here when nobody has it any more")
+        self.0.as_ref().expect("the database is taken out only by drop")
     }
 }
 
-impl Drop for Store {
+impl Drop for OpenDb {
     fn drop(&mut self) {
         let db = self.0.take();
         let (closed, told) = mpsc::channel();
@@ -107,31 +110,19 @@ impl Drop for Store {
     }
 }
 
-impl Reader {
-    /// The value of one key.
-    pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
+impl StoreReader for Reader {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, LedgerError> {
         guarded(|| Ok(self.0.db().get(key)?.map(|value| value.to_vec())))
     }
 
-    /// At most `limit` keys of a range, in order.
-    pub(super) fn keys(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Vec<u8>>, LedgerError> {
+    fn keys(&self, range: Range<Vec<u8>>, limit: usize) -> Result<Vec<Vec<u8>>, LedgerError> {
         guarded(|| {
             let keys = self.0.db().range(range).keys().take(limit);
             keys.map(|key| key.map(|key| key.to_vec())).collect()
         })
     }
 
-    /// Shows every record of a range to `see`, in order, until it objects.
-    pub(super) fn each(
-        &self,
-        range: Range<Vec<u8>>,
-        mut see: impl FnMut(&[u8], &[u8]) -> Result<(), LedgerError>,
-    ) -> Result<(), LedgerError> {
-        self.each_while(range, |key, value| see(key, value).map(|()| true))
-    }
-
-    /// Shows the records of a range to `see`, in order, while it answers true.
-    pub(super) fn each_while(
+    fn each_while(
         &self,
         range: Range<Vec<u8>>,
         mut see: impl FnMut(&[u8], &[u8]) -> Result<bool, LedgerError>,
@@ -150,18 +141,15 @@ impl Reader {
         seen.map(|_| ())
     }
 
-    /// Bytes on the disk.
-    pub(super) fn size_bytes(&self) -> Result<u64, LedgerError> {
+    fn size_bytes(&self) -> Result<u64, LedgerError> {
         guarded(|| self.0.db().size_on_disk())
     }
 }
 
-impl Engine {
-    /// Opens the store in `directory`, which exists.
-    ///
-    /// # Errors
-    /// `Locked`: this or another process has it. `Corrupt`: it cannot be read. `Storage`: anything else.
-    pub(super) fn open(directory: &Path, cache_bytes: u64) -> Result<Self, LedgerError> {
+impl Store for Engine {
+    type Reader = Reader;
+
+    fn open(directory: &Path, cache_bytes: u64) -> Result<Self, LedgerError> {
         let config = sled::Config::new()
             .path(directory)
             .cache_capacity(cache_bytes / CACHE_TAKES)
@@ -181,25 +169,43 @@ impl Engine {
         let file = custody::options().read(true).open(&path);
         let file = file.map_err(|error| custody::unopened("cannot open", &path, &error))?;
         let mut engine = Self {
-            reader: Reader(Arc::new(Store(Some(db)))),
+            reader: Reader(Arc::new(OpenDb(Some(db)))),
             directory: directory.to_owned(),
             file,
             synced_blobs: HashSet::new(),
         };
-        // What was recovered may have reached the operating system only, and new files no directory yet.
+        // Recovered records may be in the operating system's cache only, and new files in no directory on the disk.
         engine.sync()?;
         sync_directory(directory)?;
         Ok(engine)
     }
 
-    /// The store, for reading.
-    pub(super) fn reader(&self) -> &Reader {
+    /// After a failed fsync the operating system may call pages clean that never reached the disk
+    /// (<https://lwn.net/Articles/752063/>): they can be read, the next fsync succeeds, and a power cut loses them.
+    fn rewrite_files(directory: &Path) -> Result<(), LedgerError> {
+        let path = directory.join(DB);
+        let failed = |error: &io::Error| custody::unopened("cannot write again", &path, error);
+        let open = |path: &Path| custody::options().read(true).write(true).open(path);
+        let mut db = open(&path).map_err(|error| failed(&error))?;
+        match db.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked(directory.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed(&error)),
+        }
+        let mut written = write_over_itself(&mut db);
+        for blob in fs::read_dir(directory.join(BLOBS)).into_iter().flatten() {
+            let blob = blob.and_then(|blob| open(&blob.path()));
+            written = written.and(blob.and_then(|mut blob| write_over_itself(&mut blob)));
+        }
+        // Closing the file does not unlock it while a child process has a copy of the handle, between fork and exec.
+        written.and(db.unlock()).map_err(|error| failed(&error))
+    }
+
+    fn reader(&self) -> &Reader {
         &self.reader
     }
 
-    /// Makes the changes, all or none, the last one of a key winning; they are on the disk when this answers Ok. After
-    /// an error nobody knows: drop the engine and look at what another one finds.
-    pub(super) fn write(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
+    fn apply(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
         #[cfg(test)]
         self.fail_if_asked("before it")?;
         let mut batch = sled::Batch::default();
@@ -209,23 +215,22 @@ impl Engine {
                 None => batch.remove(key),
             }
         }
-        guarded(|| self.reader.0.db().apply_batch(batch))?;
-        failpoint::reached(Step::LedgerApplied);
-        self.sync()?;
+        guarded(|| self.reader.0.db().apply_batch(batch))
+    }
+
+    fn sync(&mut self) -> Result<(), LedgerError> {
+        guarded(|| self.reader.0.db().flush())?;
+        failpoint::reached(Step::LedgerFlushed);
+        // Blobs first: the log refers to them.
+        self.sync_blobs()?;
+        self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join(DB), &error))?;
         #[cfg(test)]
         self.fail_if_asked("after it")?;
         Ok(())
     }
+}
 
-    /// Puts everything written so far on the disk.
-    pub(super) fn sync(&mut self) -> Result<(), LedgerError> {
-        guarded(|| self.reader.0.db().flush())?;
-        failpoint::reached(Step::LedgerFlushed);
-        // Blobs first: the log points at them.
-        self.sync_blobs()?;
-        self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join(DB), &error))
-    }
-
+impl Engine {
     fn sync_blobs(&mut self) -> Result<(), LedgerError> {
         let blobs = self.directory.join(BLOBS);
         let failed = |error| LedgerError::io("cannot sync", &blobs, &error);
@@ -235,7 +240,7 @@ impl Engine {
             if !self.synced_blobs.contains(&name) {
                 match custody::options().read(true).open(blobs.join(&name)).and_then(|file| file.sync_all()) {
                     Ok(()) => {}
-                    // sled removes a blob when its page is written anew.
+                    // sled removes a blob when it writes its page again.
                     Err(error) if error.kind() == ErrorKind::NotFound => continue,
                     Err(error) => return Err(failed(error)),
                 }
@@ -250,7 +255,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Fails once if a test has put a file beside the store that says so, and whether the write is to have been done.
+    /// Fails once if a test has put a file in the directory. Its text says whether to fail before or after the write.
     #[cfg(test)]
     fn fail_if_asked(&self, when: &str) -> Result<(), LedgerError> {
         let asked = self.directory.join("fail-next-write");
@@ -261,33 +266,8 @@ impl Engine {
     }
 }
 
-/// Writes what the store's files hold over itself, and syncs it. After a failed fsync the operating system may call pages
-/// clean that never reached the disk (<https://lwn.net/Articles/752063/>): they can be read, the next fsync succeeds, and a
-/// power cut takes them. What a store that is opened again shows is to be on the disk.
-///
-/// # Errors
-/// `Locked`: an engine still has the store.
-pub(super) fn write_again(directory: &Path) -> Result<(), LedgerError> {
-    let path = directory.join(DB);
-    let failed = |error: &std::io::Error| custody::unopened("cannot write again", &path, error);
-    let open = |path: &Path| custody::options().read(true).write(true).open(path);
-    let mut db = open(&path).map_err(|error| failed(&error))?;
-    match db.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(LedgerError::Locked(directory.to_owned())),
-        Err(TryLockError::Error(error)) => return Err(failed(&error)),
-    }
-    let mut written = write_over_itself(&mut db);
-    for blob in fs::read_dir(directory.join(BLOBS)).into_iter().flatten() {
-        let blob = blob.and_then(|blob| open(&blob.path()));
-        written = written.and(blob.and_then(|mut blob| write_over_itself(&mut blob)));
-    }
-    // To close the file is not enough: a child process has a copy of it between fork and exec.
-    written.and(db.unlock()).map_err(|error| failed(&error))
-}
-
-fn write_over_itself(file: &mut File) -> std::io::Result<()> {
-    let mut part = vec![0; WRITTEN_AGAIN_BYTES];
+fn write_over_itself(file: &mut File) -> io::Result<()> {
+    let mut part = vec![0; REWRITTEN_BYTES];
     let mut at = 0;
     loop {
         let len = file.read(&mut part)?;
@@ -300,7 +280,7 @@ fn write_over_itself(file: &mut File) -> std::io::Result<()> {
     }
 }
 
-/// Removes sled's snapshots, from which it only starts faster. A torn one makes every opening fail.
+/// Removes snapshot files. They only make opening faster, and a torn one makes every opening fail.
 pub(super) fn remove_snapshots(directory: &Path) -> Result<(), LedgerError> {
     let failed = |error| LedgerError::io("cannot remove the snapshots in", directory, &error);
     for file in fs::read_dir(directory).map_err(failed)? {
@@ -312,7 +292,8 @@ pub(super) fn remove_snapshots(directory: &Path) -> Result<(), LedgerError> {
     Ok(())
 }
 
-/// Puts a damaged configuration file aside: sled writes a new one, the same as for every store of ours.
+/// Renames a damaged configuration file. sled then writes a new one, the same as for every store that this engine
+/// makes.
 pub(super) fn put_damaged_conf_aside(directory: &Path) -> Result<(), LedgerError> {
     if !conf_is_damaged(directory)? {
         return Ok(());
@@ -321,11 +302,11 @@ pub(super) fn put_damaged_conf_aside(directory: &Path) -> Result<(), LedgerError
     fs::rename(&conf, &aside).map_err(|error| LedgerError::io("cannot rename", &conf, &error))?;
     sync_directory(directory)?;
     let moved_to = aside.display();
-    tracing::warn!(%moved_to, "the storage engine's configuration file was damaged; it is written anew");
+    tracing::warn!(%moved_to, "the storage engine's configuration file was damaged; a new one is written");
     Ok(())
 }
 
-/// Whether the configuration file is there, and not as it was written. One that is sound may be of another version.
+/// Returns whether the configuration file is there and damaged. A sound one may be of another version of sled.
 fn conf_is_damaged(directory: &Path) -> Result<bool, LedgerError> {
     let path = directory.join(CONF);
     let conf = match custody::read_small(&path) {
@@ -339,23 +320,23 @@ fn conf_is_damaged(directory: &Path) -> Result<bool, LedgerError> {
     Ok(!sound)
 }
 
-/// Puts a directory's own entries on the disk.
+/// Syncs a directory: its list of entries is on the disk when this answers Ok.
 pub(super) fn sync_directory(directory: &Path) -> Result<(), LedgerError> {
     File::open(directory)
         .and_then(|opened| opened.sync_all())
         .map_err(|error| LedgerError::io("cannot sync", directory, &error))
 }
 
-/// Calls the engine; a panic of its becomes an error.
+/// Calls sled, and turns a panic into an error.
 fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> Result<T, LedgerError> {
-    // Whatever state a panic leaves behind is thrown away with the engine.
+    // The caller drops the engine after an error, with any state that a panic left behind.
     match catch_unwind(AssertUnwindSafe(call)) {
         Ok(result) => Ok(result?),
         Err(panic) => Err(LedgerError::Storage(panicked(panic.as_ref()))),
     }
 }
 
-fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
+fn panicked(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     format!("the storage engine panicked: {}", text.unwrap_or("no message"))
 }
@@ -363,17 +344,28 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> String {
 impl From<sled::Error> for LedgerError {
     fn from(error: sled::Error) -> Self {
         match error {
-            // The log ends in the middle of what it promises.
+            // The log ends in the middle of a record.
             sled::Error::Io(error) if matches!(error.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData) => {
                 Self::corrupt(WHAT, error.to_string())
             }
             sled::Error::Io(error) => Self::Storage(error.to_string()),
             sled::Error::Unsupported(why) => Self::Storage(why),
             error @ sled::Error::Corruption { .. } => Self::corrupt(WHAT, error.to_string()),
-            // "Bugs" that sled reports are states that its own files should not have led to.
+            // sled reports a bug of its own where its files hold what it never writes.
             sled::Error::ReportableBug(what) => Self::corrupt(WHAT, what),
-            // Its Display shows the collection's name; there is only the default one.
+            // Its Display shows the collection's name, and there is only the default one.
             sled::Error::CollectionNotFound(_) => Self::corrupt(WHAT, "the tree is missing"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Engine;
+    use crate::ledger::store::conformance;
+
+    #[test]
+    fn the_engine_keeps_every_promise_of_a_store() {
+        conformance::test::<Engine>();
     }
 }

@@ -1,29 +1,30 @@
-//! How a record lies in the store: `[version, 1 byte][CRC-32, 4 bytes][payload, protobuf]`. The checksum is of the payload,
-//! and from version 2 on of version and payload.
+//! The envelope of stored records: `[version, 1 byte][CRC-32, 4 bytes][payload, protobuf]`. The checksum covers the
+//! payload, and from version 2 on the version, too.
 //!
-//! Protobuf grows compatibly: a member that this build does not know is skipped. The version is for the day when that is
-//! not enough: an older record is migrated when it is read, and written as the newest the next time; a newer one is
-//! refused, never guessed at.
+//! Protobuf grows compatibly: a build skips members that it does not know. A change beyond that raises the version. A
+//! record of an older version is migrated when it is read, and has the newest version when it is written next. A record
+//! of a newer version is refused.
 //!
-//! The header is the same for ever, so that a newer record, whose checksum is right, can be told from a damaged one. To
-//! change it is to change the ledger's [`Format`].
+//! The header never changes, so that a newer record with a correct checksum differs from a damaged one. Changing the
+//! header would need a new [`StoreFormat`].
 
 use super::error::LedgerError;
 use crate::delivery::Unreadable;
 
-/// A kind of record.
-pub(super) trait Record: prost::Message + Default {
-    /// What errors call it; says nothing of whose it is.
+/// A kind of stored record.
+pub(super) trait StoredRecord: prost::Message + Default {
+    /// The kind's name in errors, without a user's name.
     const WHAT: &'static str;
-    /// The version that this build writes, and the newest that it reads. Whoever raises it writes [`Record::migrate`].
+    /// The version that this build writes, and the newest that it reads. Raising it needs a new arm in
+    /// [`StoredRecord::migrate`].
     const VERSION: u8 = 1;
 
-    /// The record as it is stored.
+    /// Encodes the record with its header.
     fn seal(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEADER_BYTES + self.encoded_len());
         bytes.push(Self::VERSION);
         bytes.extend([0; HEADER_BYTES - 1]);
-        // Into a Vec, which grows: cannot run out of room.
+        // A Vec grows, so the encoder cannot run out of room.
         let encoded = self.encode(&mut bytes);
         debug_assert!(encoded.is_ok());
         let (header, payload) = bytes.split_at_mut(HEADER_BYTES);
@@ -31,7 +32,7 @@ pub(super) trait Record: prost::Message + Default {
         bytes
     }
 
-    /// Reads what `seal` wrote, in this build or in an older one.
+    /// Decodes a record that this build or an older one has sealed.
     fn open(bytes: &[u8]) -> Result<Self, LedgerError> {
         match Self::verify(bytes)? {
             (version, payload) if version == Self::VERSION => decode(Self::WHAT, payload),
@@ -39,12 +40,13 @@ pub(super) trait Record: prost::Message + Default {
         }
     }
 
-    /// Reads the payload of an older version. A record that has had some has an arm for each.
+    /// Decodes the payload of an older version.
     fn migrate(version: u8, _payload: &[u8]) -> Result<Self, LedgerError> {
-        Err(never_was(Self::WHAT, version))
+        Err(unknown_version(Self::WHAT, version))
     }
 
-    /// Like `open`, with damage as a finding: for records whose damage concerns nothing else.
+    /// Decodes a record like `open`, but returns damage as a value: the damage of such a record affects no other
+    /// record.
     fn examine(bytes: &[u8]) -> Result<Result<Self, Unreadable>, LedgerError> {
         match Self::open(bytes) {
             Ok(record) => Ok(Ok(record)),
@@ -53,7 +55,7 @@ pub(super) trait Record: prost::Message + Default {
         }
     }
 
-    /// Refuses what a newer build has written, and leaves damage to whoever examines the record.
+    /// Refuses a record that a newer build has written. Damage is no error here: `examine` finds it later.
     fn refuse_newer(bytes: &[u8]) -> Result<(), LedgerError> {
         match Self::verify(bytes) {
             Ok(_) | Err(LedgerError::Corrupt { .. }) => Ok(()),
@@ -61,12 +63,12 @@ pub(super) trait Record: prost::Message + Default {
         }
     }
 
-    /// Checks checksum and version without reading the record; answers its version and payload.
+    /// Checks checksum and version without decoding the record. Returns its version and payload.
     fn verify(bytes: &[u8]) -> Result<(u8, &[u8]), LedgerError> {
         let Some(([version, checksum @ ..], payload)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
             return Err(LedgerError::corrupt(Self::WHAT, "it is cut short"));
         };
-        // The checksum first: a damaged record may seem to have any version.
+        // The checksum comes first, because a damaged record may seem to have any version.
         if checksum_of(*version, payload) != u32::from_le_bytes(*checksum) {
             return Err(LedgerError::corrupt(Self::WHAT, "its checksum is wrong"));
         }
@@ -81,7 +83,8 @@ pub(super) trait Record: prost::Message + Default {
     }
 }
 
-/// Version 1 left itself out of the checksum; from version 2 on a damaged version is damage, and not another version.
+/// Computes the checksum of a record. Version 1 does not cover the version byte. From version 2 on, a damaged version
+/// byte is found as damage.
 fn checksum_of(version: u8, payload: &[u8]) -> u32 {
     let mut checksum = crc32fast::Hasher::new();
     if version > 1 {
@@ -91,26 +94,26 @@ fn checksum_of(version: u8, payload: &[u8]) -> u32 {
     checksum.finalize()
 }
 
-/// The record as a build of another version would have written it.
+/// Seals a sealed record again, as a build of another version would.
 #[cfg(test)]
 pub(super) fn in_version(version: u8, record: &[u8]) -> Vec<u8> {
     let payload = &record[HEADER_BYTES..];
     [&[version], &checksum_of(version, payload).to_le_bytes()[..], payload].concat()
 }
 
-/// A record of which a test holds what an older build wrote.
+/// Decodes hexadecimal digits: tests keep records of older builds in this form.
 #[cfg(test)]
 pub(super) fn unhex(digits: &str) -> Vec<u8> {
     let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
     (0..digits.len()).step_by(2).map(byte).collect()
 }
 
-/// What `migrate` answers to a version that no build has written.
-pub(super) fn never_was(what: &'static str, version: u8) -> LedgerError {
-    LedgerError::corrupt(what, format!("it has version {version}, which never was"))
+/// Makes the error that `migrate` returns for a version that no build has written.
+pub(super) fn unknown_version(what: &'static str, version: u8) -> LedgerError {
+    LedgerError::corrupt(what, format!("it has version {version}, which no build has written"))
 }
 
-/// Reads a payload whose checksum is right.
+/// Decodes a payload whose checksum is correct.
 pub(super) fn decode<M: prost::Message + Default>(what: &'static str, payload: &[u8]) -> Result<M, LedgerError> {
     M::decode(payload).map_err(|error| LedgerError::corrupt(what, error.to_string()))
 }
@@ -119,70 +122,70 @@ const HEADER_BYTES: usize = 5;
 
 /// The ledger's format, raised when keys or their meaning change.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct Format {
+pub(super) struct StoreFormat {
     #[prost(uint32, tag = "1")]
     pub(super) number: u32,
 }
 
-impl Format {
+impl StoreFormat {
     /// The newest format of this build, in which users may be known by hashes.
     pub(super) const NUMBER: u32 = 2;
     /// The format in which users are known by their names.
     pub(super) const NUMBER_PLAIN: u32 = 1;
 }
 
-impl Record for Format {
+impl StoredRecord for StoreFormat {
     const WHAT: &'static str = "the format";
 }
 
-/// The UUID that names this installation.
+/// The UUID of this installation.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct Instance {
     #[prost(string, tag = "1")]
     pub(super) id: String,
 }
 
-impl Record for Instance {
+impl StoredRecord for Instance {
     const WHAT: &'static str = "the instance id";
 }
 
-/// A number: a total, or the outbox's next sequence number.
+/// A number: a total, the outbox's next sequence number, or the number of batches.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct Count {
     #[prost(uint64, tag = "1")]
     pub(super) value: u64,
 }
 
-impl Record for Count {
+impl StoredRecord for Count {
     const WHAT: &'static str = "a total";
 }
 
-/// What may be stored of users, as [`Privacy::note`](cognito_auth_core::privacy::Privacy::note) says it.
+/// The privacy settings of the ledger, as [`Privacy::note`](cognito_auth_core::privacy::Privacy::note) writes them.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct PrivacyNote {
     #[prost(string, tag = "1")]
     pub(super) note: String,
 }
 
-impl Record for PrivacyNote {
+impl StoredRecord for PrivacyNote {
     const WHAT: &'static str = "the note on privacy";
 }
 
-/// When a pool was first followed.
+/// A pool that is followed.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-pub(super) struct Pool {
+pub(super) struct StoredPool {
     #[prost(sint64, tag = "1")]
     pub(super) followed_since: i64,
     #[prost(sint64, optional, tag = "2")]
     pub(super) lost_since: Option<i64>,
     #[prost(fixed64, optional, tag = "3")]
     pub(super) selection: Option<u64>,
-    /// Empty in the record of a build that knew no shards.
+    /// Empty in records of builds without shards.
     #[prost(message, repeated, tag = "4")]
     pub(super) shares: Vec<Share>,
 }
 
-/// A share of the users that the ledger had, and since when.
+/// A share of the pool's users that the ledger had, and since when.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(super) struct Share {
     #[prost(uint32, tag = "1")]
@@ -193,44 +196,44 @@ pub(super) struct Share {
     pub(super) since: i64,
 }
 
-impl Record for Pool {
+impl StoredRecord for StoredPool {
     const WHAT: &'static str = "a pool";
 }
 
-/// Since when a user is gone.
+/// The note that a user is gone, and since when.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct Gone {
     #[prost(sint64, tag = "1")]
     pub(super) since: i64,
 }
 
-impl Record for Gone {
+impl StoredRecord for Gone {
     const WHAT: &'static str = "a user who is gone";
 }
 
-/// Whose other name a name is.
+/// The note that a name is another name of a followed user.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct OtherName {
     /// The name under which the user is followed, as the ledger has it.
     #[prost(string, tag = "1")]
     pub(super) of: String,
-    /// When both names showed the same history last.
+    /// When both names last showed the same history.
     #[prost(sint64, tag = "2")]
     pub(super) seen: i64,
 }
 
-impl Record for OtherName {
+impl StoredRecord for OtherName {
     const WHAT: &'static str = "another name of a user";
 }
 
-/// When the ledger that was here before last wrote something.
+/// When the former ledger, which was lost, was last written.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct LostSince {
     #[prost(sint64, tag = "1")]
     pub(super) time: i64,
 }
 
-impl Record for LostSince {
+impl StoredRecord for LostSince {
     const WHAT: &'static str = "the time of a loss";
 }
 
@@ -276,6 +279,8 @@ mod tests {
         assert_eq!(found.to_string(), "cannot be read: its checksum is wrong");
         let mut oldest = Count { value: 300 }.seal();
         oldest[0] = 0;
-        assert!(Count::open(&oldest).unwrap_err().to_string().ends_with("it has version 0, which never was"));
+        assert!(
+            Count::open(&oldest).unwrap_err().to_string().ends_with("it has version 0, which no build has written")
+        );
     }
 }

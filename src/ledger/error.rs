@@ -1,43 +1,43 @@
-//! What can go wrong with the ledger, cut by what the caller can do about it.
+//! The ledger's errors, divided by what the caller can do about them.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why the ledger did not do what it was asked. Clonable, because one failed write fails everybody who waited for it.
+/// Why the ledger did not do what it was asked. It is `Clone` because one failed write fails all requests of its batch.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum LedgerError {
-    /// Somebody else has it: only a person can tell which of the two shall go on.
+    /// Another process has the state open. Only a person can decide which of the two continues.
     #[error(
         "the state in {} is in use by another process: stop that one, or give this one another state.path",
         .0.display()
     )]
     Locked(PathBuf),
-    /// Somebody else could have put there what the ledger would use: only a person can tell what it is.
+    /// Another user could have put a file there that the ledger would use. Only a person can decide what it is.
     #[error("will not use {}: {problem}; {remedy}", .path.display())]
     Untrusted {
         /// The directory or file.
         path: PathBuf,
-        /// Why not.
+        /// Why it is not used.
         problem: String,
-        /// What to do.
+        /// The remedy.
         remedy: String,
     },
-    /// Nobody has kept a state there.
+    /// There is no ledger in the directory.
     #[error("there is no ledger in {}: is it the state.path of an exporter that has run?", .0.display())]
     Absent(PathBuf),
-    /// The disk is full, a permission is missing, the device fails. Passing: while the process runs, the ledger tries to
-    /// open itself anew, and what was refused may be tried again from what is stored then.
+    /// The disk is full, a permission is missing, or the device fails. This error is passing: while the process runs,
+    /// the ledger tries to open its store again. Callers then read what is stored and try again.
     #[error("cannot use the ledger: {0}")]
     Storage(String),
-    /// A stored record is not what was written.
+    /// A stored record or the store is damaged.
     #[error("the ledger is damaged: {what}: {problem}")]
     Corrupt {
-        /// The kind of record; never whose it is.
+        /// The kind of record, without a user's name.
         what: &'static str,
-        /// What is wrong with it.
+        /// The damage.
         problem: String,
     },
-    /// A newer build has written this; it has been left as it is.
+    /// A newer build has written this record. It is unchanged.
     #[error(
         "{what} in the ledger has version {found}, this build knows versions up to {known}: run the newer build again"
     )]
@@ -49,21 +49,21 @@ pub enum LedgerError {
         /// The newest version that this build reads.
         known: u32,
     },
-    /// The ledger is damaged, and so many damaged ones lie beside it already that a person has to look.
+    /// The ledger is damaged, and no more damaged ledgers are kept beside it. A person has to look.
     #[error(
         "the ledger is damaged ({problem}), and {kept} damaged ones are kept already: look at {} and remove what is not \
          needed",
         beside.display()
     )]
     DamagedAgain {
-        /// What is wrong this time.
+        /// The damage of the present ledger.
         problem: String,
-        /// Damaged ledgers that are kept.
+        /// Number of damaged ledgers that are kept.
         kept: usize,
-        /// Where they lie.
+        /// The directory that has them.
         beside: PathBuf,
     },
-    /// Users are known by hashes that nobody here can tell.
+    /// The ledger has users hashed with a key that is not given.
     #[error(
         "users in the ledger are known by hashes under the key {key}, which is not given: give it as \
          privacy.former_hash_key_file until every user was listed again; without it they would be counted again"
@@ -72,8 +72,8 @@ pub enum LedgerError {
         /// The key's name.
         key: String,
     },
-    /// A page of a user who has been forgotten meanwhile, or whose name another person has now. Nothing of it was written,
-    /// and nothing of it is to be: it was read for somebody else.
+    /// The page's user was forgotten meanwhile, or another person has the name now. Nothing of the page was written,
+    /// and the caller drops it.
     #[error("the user of this page is not enrolled any more")]
     NotEnrolled,
     /// The ledger has been closed: the process is stopping.
@@ -82,7 +82,7 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// The storage's own words, with what was being done, and what to do where that is known.
+    /// Makes a `Storage` error with the operation, its path, the system's error, and a remedy where one is known.
     pub(super) fn io(doing: &str, path: &Path, error: &io::Error) -> Self {
         let remedy = match error.kind() {
             io::ErrorKind::PermissionDenied
@@ -97,12 +97,12 @@ impl LedgerError {
         Self::Storage(format!("{doing} {}: {error}{remedy}", path.display()))
     }
 
-    /// A directory or file that somebody else could have put there.
+    /// Makes the error of a directory or file that another user could have put there.
     pub(super) fn untrusted(path: &Path, problem: &str, remedy: &str) -> Self {
         Self::Untrusted { path: path.to_owned(), problem: problem.to_owned(), remedy: remedy.to_owned() }
     }
 
-    /// A record whose bytes make no sense.
+    /// Makes the error of a damaged record.
     pub(super) fn corrupt(what: &'static str, problem: impl Into<String>) -> Self {
         Self::Corrupt { what, problem: problem.into() }
     }

@@ -1,17 +1,17 @@
-//! The ledger's keys: one tree, a letter for each kind of record.
+//! The ledger's keys: one ordered map, with a letter for each kind of record.
 //!
 //! ```text
-//! m/<name>               what concerns the whole ledger
+//! m/<name>               a record of the whole ledger
 //! p/<pool>               a pool that is followed
-//! t/<pool>/<series>      a durable counter
+//! t/<pool>/<series>      a total: a durable counter
 //! u/<pool>/<username>    a user and its cursor
-//! a/<pool>/<username>    whose other name this is, of a user who is followed under two names; absent for everybody else
-//! g/<pool>/<username>    since when a user is gone whose record is kept; absent for those who are followed
-//! o/<sequence, 8 bytes>  outbox, in the order of delivery
-//! q/<sequence, 8 bytes>  quarantine, under the number that the entry had in the outbox
+//! a/<pool>/<username>    a note that this is another name of a followed user; absent for other names
+//! g/<pool>/<username>    a note that the user is gone, and since when; absent for followed users
+//! o/<sequence, 8 bytes>  an entry of the outbox, in the order of delivery
+//! q/<sequence, 8 bytes>  an entry of the quarantine, under its number from the outbox
 //! ```
 //!
-//! A pool id holds no `/` (`[\w-]+_[0-9a-zA-Z]+`), a username may: the first `/` after the pool ends it.
+//! A pool id has no `/` (`[\w-]+_[0-9a-zA-Z]+`), a username may have some. The first `/` after the pool id ends it.
 
 use std::ops::Range;
 
@@ -19,20 +19,20 @@ use std::ops::Range;
 pub(super) const FORMAT: &[u8] = b"m/format";
 /// The instance id.
 pub(super) const INSTANCE: &[u8] = b"m/instance";
-/// The next number that the outbox gives.
+/// The number of the next entry in the outbox.
 pub(super) const SEQUENCE: &[u8] = b"m/sequence";
-/// How many groups have been written.
+/// The number of batches that have been written.
 pub(super) const GROUPS: &[u8] = b"m/groups";
-/// What may be stored of users; absent where all may.
+/// The privacy settings; absent if everything may be stored.
 pub(super) const PRIVACY: &[u8] = b"m/privacy";
-/// Since when events are live although this ledger was begun later, in the place of a damaged one.
+/// Since when the former ledger is lost, in a ledger that replaced a damaged one. Events since then are live.
 pub(super) const LOST_SINCE: &[u8] = b"m/lost-since";
 
 pub(super) fn pool(pool_id: &str) -> Vec<u8> {
     [b"p/", pool_id.as_bytes()].concat()
 }
 
-/// Every pool.
+/// All pools.
 pub(super) fn pools() -> Range<Vec<u8>> {
     prefix(b"p/")
 }
@@ -41,12 +41,12 @@ pub(super) fn total(pool_id: &str, series: &str) -> Vec<u8> {
     within(b't', pool_id, series)
 }
 
-/// Every total of one pool; without a pool, of all.
+/// All totals of one pool, or, without a pool, of all pools.
 pub(super) fn totals(pool_id: Option<&str>) -> Range<Vec<u8>> {
     pool_id.map_or_else(|| prefix(b"t/"), |pool_id| prefix(&within(b't', pool_id, "")))
 }
 
-/// Pool and series of a total.
+/// Returns the pool and the series in a total's key.
 pub(super) fn total_of(key: &[u8]) -> Option<(&str, &str)> {
     std::str::from_utf8(key).ok()?.strip_prefix("t/")?.split_once('/')
 }
@@ -55,18 +55,18 @@ pub(super) fn user(pool_id: &str, username: &str) -> Vec<u8> {
     within(b'u', pool_id, username)
 }
 
-/// Every user of one pool.
+/// All users of one pool.
 pub(super) fn users(pool_id: &str) -> Range<Vec<u8>> {
     prefix(&within(b'u', pool_id, ""))
 }
 
-/// Everybody of one pool who is gone.
+/// The notes on all gone users of one pool.
 pub(super) fn gone_users(pool_id: &str) -> Range<Vec<u8>> {
     prefix(&within(b'g', pool_id, ""))
 }
 
-/// Where it is noted that the user with this key is gone. In a record of its own, because the user's is written by turns
-/// that know nothing of who is followed.
+/// The key of the note that the user with this key is gone. It is a record of its own, because turns write the user's
+/// record and do not know who is gone.
 pub(super) fn gone(user: &[u8]) -> Vec<u8> {
     debug_assert!(user.starts_with(b"u/"), "a user's key");
     let mut key = user.to_vec();
@@ -76,8 +76,8 @@ pub(super) fn gone(user: &[u8]) -> Vec<u8> {
     key
 }
 
-/// Where it is noted that the user with this key is followed under another name. In a record of its own, because the user's is
-/// written by discovery, which does not know.
+/// The key of the note that this name is another name of a followed user. It is a record of its own, because discovery
+/// writes the user's record and does not know of the other name.
 pub(super) fn other_name(user: &[u8]) -> Vec<u8> {
     debug_assert!(user.starts_with(b"u/"), "a user's key");
     let mut key = user.to_vec();
@@ -95,12 +95,12 @@ pub(super) fn quarantine(sequence: u64) -> Vec<u8> {
     [b"q/".as_slice(), &sequence.to_be_bytes()].concat()
 }
 
-/// Every key.
+/// All records.
 pub(super) fn everything() -> Range<Vec<u8>> {
     Vec::new()..vec![0xff]
 }
 
-/// What the outbox holds from `first` on, up to `end` exclusive.
+/// The outbox from `first` on, up to `end` exclusive.
 pub(super) fn outbox_between(first: u64, end: u64) -> Range<Vec<u8>> {
     outbox(first)..outbox(end.max(first))
 }
@@ -115,7 +115,7 @@ pub(super) fn quarantine_from(first: u64) -> Range<Vec<u8>> {
     quarantine(first)..prefix(b"q/").end
 }
 
-/// The number in an outbox's or quarantine's key.
+/// Returns the number in a key of the outbox or the quarantine.
 pub(super) fn sequence_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(2..)?.try_into().ok()?))
 }
@@ -125,7 +125,7 @@ fn within(kind: u8, pool_id: &str, rest: &str) -> Vec<u8> {
     [&[kind, b'/'], pool_id.as_bytes(), b"/", rest.as_bytes()].concat()
 }
 
-/// Everything that begins with `prefix`, which ends in an ASCII character.
+/// All keys that begin with `prefix`, which ends with an ASCII character.
 fn prefix(prefix: &[u8]) -> Range<Vec<u8>> {
     let mut end = prefix.to_vec();
     if let Some(last) = end.last_mut() {

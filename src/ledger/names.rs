@@ -1,21 +1,23 @@
-//! What each record of the ledger is called outside it: in an export, and where a damaged one is named.
+//! The names of the ledger's records outside it: in exports, and in reports of damage.
 //!
-//! A name and a key say the same: the one for people and for files, the other for the store.
+//! A name has the same information as the record's key, in a form for people and files.
 
 use serde::{Deserialize, Serialize};
 
 use super::UserRecord;
-use super::envelope::{Count, Format, Gone, Instance, LostSince, OtherName, Pool, PrivacyNote, Record as _};
+use super::envelope::{
+    Count, Gone, Instance, LostSince, OtherName, PrivacyNote, StoreFormat, StoredPool, StoredRecord as _,
+};
 use super::error::LedgerError;
 use super::keys;
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
 
-/// Which record of the ledger.
+/// The name of a record of the ledger.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(tag = "record", rename_all = "snake_case")]
 pub enum RecordName {
-    /// What concerns the whole ledger.
+    /// A record of the whole ledger.
     Ledger {
         /// `format`, `instance`, `sequence`, `groups`, `lost-since` or `privacy`.
         name: String,
@@ -39,42 +41,42 @@ pub enum RecordName {
         /// The user.
         username: String,
     },
-    /// Since when a user is gone.
+    /// A note that a user is gone.
     Gone {
         /// The pool's id.
         user_pool_id: String,
         /// The user.
         username: String,
     },
-    /// Whose other name this is.
+    /// A note that a name is another name of a followed user.
     OtherName {
         /// The pool's id.
         user_pool_id: String,
         /// The other name.
         username: String,
     },
-    /// An entry that waits for delivery.
+    /// An entry of the outbox.
     Outbox {
-        /// Its place.
+        /// Its number, which is its place in the order.
         number: u64,
     },
-    /// An entry that was put aside.
+    /// An entry of the quarantine.
     Quarantine {
         /// Its number.
         number: u64,
     },
 }
 
-/// Names and values of whole-ledger records, in the order in which they are written.
+/// The keys of the records of the whole ledger.
 const OF_THE_LEDGER: [&[u8]; 6] =
     [keys::FORMAT, keys::INSTANCE, keys::SEQUENCE, keys::GROUPS, keys::LOST_SINCE, keys::PRIVACY];
 
 impl RecordName {
-    /// The kinds, in the order of the ledger's map.
+    /// The kinds of records.
     pub const KINDS: [&'static str; 8] =
         ["ledger", "pool", "total", "user", "gone", "other_name", "outbox", "quarantine"];
 
-    /// Its kind, one of [`RecordName::KINDS`].
+    /// Returns the record's kind, one of [`RecordName::KINDS`].
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Ledger { .. } => "ledger",
@@ -88,7 +90,7 @@ impl RecordName {
         }
     }
 
-    /// The name of what lies under a key; None for a key that no build writes.
+    /// Returns the name of the record with this key; None for a key that no build writes.
     pub(super) fn of(key: &[u8]) -> Option<Self> {
         let (kind, rest) = key.split_at_checked(2)?;
         let text = || std::str::from_utf8(rest).ok().map(str::to_owned);
@@ -106,7 +108,7 @@ impl RecordName {
         })
     }
 
-    /// The key of what has this name; None for a name that no build gives.
+    /// Returns the key of the record with this name; None for a name that no build gives.
     pub(super) fn key(&self) -> Option<Vec<u8>> {
         let key = match self {
             Self::Ledger { name } => [b"m/", name.as_bytes()].concat(),
@@ -124,27 +126,29 @@ impl RecordName {
             Self::Outbox { number } => keys::outbox(*number),
             Self::Quarantine { number } => keys::quarantine(*number),
         };
-        // A pool id with a slash would be another's key.
+        // A pool id with a slash would make another record's key.
         (Self::of(&key).as_ref() == Some(self)).then_some(key)
     }
 
-    /// Reads a record whole.
+    /// Decodes a whole record, to find damage.
     ///
     /// # Errors
-    /// It is damaged, or a newer build has written it.
+    /// The record is damaged, or a newer build has written it.
     pub(super) fn check(&self, value: &[u8]) -> Result<(), LedgerError> {
         match self {
             Self::Ledger { name } => match name.as_str() {
-                "format" => match Format::open(value)?.number {
-                    known if known <= Format::NUMBER => Ok(()),
-                    found => Err(LedgerError::NewerVersion { what: Format::WHAT, found, known: Format::NUMBER }),
+                "format" => match StoreFormat::open(value)?.number {
+                    known if known <= StoreFormat::NUMBER => Ok(()),
+                    found => {
+                        Err(LedgerError::NewerVersion { what: StoreFormat::WHAT, found, known: StoreFormat::NUMBER })
+                    }
                 },
                 "instance" => Instance::open(value).map(drop),
                 "lost-since" => LostSince::open(value).map(drop),
                 "privacy" => PrivacyNote::open(value).map(drop),
                 _ => Count::open(value).map(drop),
             },
-            Self::Pool { .. } => Pool::open(value).map(drop),
+            Self::Pool { .. } => StoredPool::open(value).map(drop),
             Self::Total { .. } => Count::open(value).map(drop),
             Self::User { .. } => UserRecord::try_from(StoredUser::open(value)?).map(drop),
             Self::Gone { .. } => Gone::open(value).map(drop),

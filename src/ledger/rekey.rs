@@ -1,34 +1,36 @@
-//! A change of what may be stored: the ledger is made private anew, whole, before anybody uses it.
+//! Rewriting the ledger when the privacy settings have changed. The whole ledger is rewritten before its first use.
 //!
 //! ```text
-//!  kept ------> hashed     names are in the ledger: each user goes on under its hash, at once
-//!  hashed ----> kept       names are not: each goes on under its name when a listing gives it, see `Ledger::recognise`
-//!  hashed ----> other key  the same, as long as the former key is given; without it the ledger is refused, because users
-//!                          who are not recognised would begin anew, and be counted again
+//!  kept ------> hashed     the ledger has the names: each user's record moves to the hash at once
+//!  hashed ----> kept       the ledger has no names: a record moves when a listing gives the name
+//!                          (`Ledger::recognise`)
+//!  hashed ----> other key  the same, while the former key is given; without it the ledger is refused, because
+//!                          users who are not recognised would start as new users, and be counted again
 //! ```
 //!
-//! Cursors and totals are copied as they are; only names and entries change. The new store is built beside the old one, takes
-//! its place in one step, and the old one is removed with all that it held: a process that dies leaves the one or the other
-//! (see [`state_dir`](super::state_dir)). What lies in a damaged ledger that was moved aside stays as it was.
+//! Cursors and totals are copied as they are. Only names and entries change. The new store is built beside the old one
+//! and replaces it in one step, and the old one is removed with all its data. A process that dies leaves the one or the
+//! other (see [`state_dir`](super::state_dir)). A damaged ledger that was moved aside is not rewritten.
 
 use cognito_auth_core::entry::Entry;
 use cognito_auth_core::privacy::{self, Privacy};
 
 use super::UserRecord;
-use super::engine::{Change, Engine, Reader};
-use super::envelope::{Format, PrivacyNote, Record as _};
+use super::engine::{Engine, Reader};
+use super::envelope::{PrivacyNote, StoreFormat, StoredRecord as _};
 use super::error::LedgerError;
 use super::keys;
 use super::names::RecordName;
 use super::state_dir::StateDir;
+use super::store::{Change, Store as _, StoreReader as _};
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
 use super::writer_state::WriterState;
 
-/// Records of one write: hashed names come in no order, and the engine's memory grows with random keys.
+/// Records of one write. Hashed names come in no order, and the engine's memory grows with random keys.
 const AT_ONCE: usize = 100;
 
-/// Makes the store private as it is to be, if it is not.
+/// Rewrites the store if it was stored under other privacy settings.
 pub(super) fn make_private(
     state_dir: &mut StateDir,
     mut engine: Engine,
@@ -45,7 +47,7 @@ pub(super) fn make_private(
         engine.write(notes(privacy))?;
         return Ok((engine, writer_state));
     }
-    tracing::info!("the ledger is made private anew, because the settings have changed; this takes a while");
+    tracing::info!("the ledger is rewritten, because the privacy settings have changed; this takes a while");
     let mut private = state_dir.begin_import()?;
     let mut changes = Vec::new();
     reader.each(keys::everything(), |key, value| {
@@ -61,16 +63,17 @@ pub(super) fn make_private(
     drop((private, engine, writer_state));
     state_dir.complete_private()?;
     let (engine, writer_state) = state_dir.open_existing()?;
-    state_dir.note_opened(writer_state.groups, noted.and_then(|noted| noted.time))?;
+    state_dir.note_opened(writer_state.batches, noted.and_then(|noted| noted.time))?;
     Ok((engine, writer_state))
 }
 
-/// What the ledger says of its privacy. Where names are hidden, an older build would take everybody for new.
+/// The records that note the privacy settings. Where names are hashed the format is newer, because an older build would
+/// take all users for new ones.
 fn notes(privacy: &Privacy) -> Vec<Change> {
     let note = privacy.note();
-    let number = if note.is_empty() { Format::NUMBER_PLAIN } else { Format::NUMBER };
+    let number = if note.is_empty() { StoreFormat::NUMBER_PLAIN } else { StoreFormat::NUMBER };
     let note = (!note.is_empty()).then(|| PrivacyNote { note }.seal());
-    vec![(keys::PRIVACY.to_vec(), note), (keys::FORMAT.to_vec(), Some(Format { number }.seal()))]
+    vec![(keys::PRIVACY.to_vec(), note), (keys::FORMAT.to_vec(), Some(StoreFormat { number }.seal()))]
 }
 
 fn is_empty(reader: &Reader) -> Result<bool, LedgerError> {
@@ -82,7 +85,8 @@ fn is_empty(reader: &Reader) -> Result<bool, LedgerError> {
     Ok(is_empty)
 }
 
-/// Hidden names lie in front of a pool's others, and those of one key together: one look for each key.
+/// Refuses a ledger with names hashed under a key that is not given. Hashed names come first in a pool's range, and
+/// those of one key are neighbours, so one read for each key is enough.
 fn refuse_unknown_keys(reader: &Reader, privacy: &Privacy) -> Result<(), LedgerError> {
     for pool in reader.keys(keys::pools(), usize::MAX)? {
         let Some(RecordName::Pool { user_pool_id }) = RecordName::of(&pool) else { continue };
@@ -103,7 +107,7 @@ fn refuse_unknown_keys(reader: &Reader, privacy: &Privacy) -> Result<(), LedgerE
     Ok(())
 }
 
-/// A record as it may be stored. What cannot be read stays as it lies: it is nobody's to change.
+/// Returns a record as it may be stored. A record that cannot be read is copied as it is.
 fn made_private(key: &[u8], value: &[u8], privacy: &Privacy) -> Change {
     let as_it_is = || (key.to_vec(), Some(value.to_vec()));
     match RecordName::of(key) {
@@ -119,7 +123,7 @@ fn made_private(key: &[u8], value: &[u8], privacy: &Privacy) -> Change {
         Some(RecordName::Gone { user_pool_id, username }) => {
             (keys::gone(&keys::user(&user_pool_id, &privacy.ledger_name(&username))), Some(value.to_vec()))
         }
-        // It says another user's name. It is found out again by the first page that both names show.
+        // It has another user's name in it. The first page that both names show makes it again.
         Some(RecordName::OtherName { .. }) => (key.to_vec(), None),
         Some(RecordName::Outbox { .. }) => {
             entry(value, privacy).map_or_else(as_it_is, |entry| (key.to_vec(), Some(entry)))
@@ -136,6 +140,7 @@ fn made_private(key: &[u8], value: &[u8], privacy: &Privacy) -> Change {
     }
 }
 
+/// Returns an entry as it may be stored; None if it cannot be read.
 fn entry(value: &[u8], privacy: &Privacy) -> Option<Vec<u8>> {
     let entry = privacy.apply(Entry::from(StoredEntry::open(value).ok()?));
     Some(StoredEntry::from(entry).seal())

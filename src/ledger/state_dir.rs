@@ -1,46 +1,46 @@
-//! Where the ledger lives: `<state.path>`, its lock, the store inside, and what is beside it.
+//! The state directory: `<state.path>`, its lock, the store in it, and the files beside the store.
 //!
 //! ```text
-//! <state.path>/lock                           held while a process uses the state
+//! <state.path>/lock                           locked while a process uses the state
 //! <state.path>/ledger/                        the store
-//! <state.path>/ledger.corrupt-20261124T...Z/  a damaged one, moved aside: at most two, removed by people only
-//! <state.path>/ledger.replaced-1/             one in whose place another was imported, removed by people only
-//! <state.path>/last-commit                    time and number of a late durable write, for the day when the store is lost
-//! <state.path>/lost-since                     while a damaged store is replaced: what the new one has to know
+//! <state.path>/ledger.corrupt-20261124T...Z/  a damaged store, moved aside: at most two, removed by people only
+//! <state.path>/ledger.replaced-1/             a store that an import replaced, removed by people only
+//! <state.path>/last-commit                    time and number of a recent durable write, read when the store is lost
+//! <state.path>/lost-since                     while a damaged store is replaced: the loss, for the new store
 //! ```
 //!
-//! `last-commit` is also how a loss is noticed: a damaged store may well open, as it was some time ago. It is there before the
-//! first commit, is written over in its place with every commit before anybody hears of that, and anew, to the disk, every
-//! [`NOTE_EVERY`](super::writer): whatever is damaged after a kill is noticed to the last commit, and after a power cut to those
-//! of the last seconds.
+//! `last-commit` also reveals a loss: a damaged store may open in an older state. The file is there before the first
+//! commit. Every commit overwrites it in place before its callers are answered. Every [`NOTE_EVERY`](super::writer) it
+//! is written as a new file and synced. So a store that lost writes is noticed: after a kill, if it lost any commit;
+//! after a power cut, if it lost more than those of the last seconds.
 //!
-//! A damaged store is replaced in steps, and a process that dies between any two of them leaves the rest to the next:
+//! A damaged store is replaced in steps. If the process dies between two of them, the next start does the rest:
 //!
 //! ```text
-//!                                      on the disk                          a start that finds this
+//!   step                              on the disk                          a start that finds this
 //!   the time of the last commit is    damaged store, last-commit           begins with the first step
 //!     written to lost-since           damaged store, lost-since            begins with the first step
-//!   the store is moved aside          no store, lost-since                 makes the new one
-//!   a new one is made, in one write   new store that knows, lost-since     removes the file, and tells of the loss
-//!     with what lost-since says
-//!   the file is removed               new store that knows                 goes on
+//!   the store is moved aside          no store, lost-since                 makes the new store
+//!   a new store is made, with the     new store with the loss, lost-since  removes the file, and reports the loss
+//!     loss in its first write
+//!   the file is removed               new store with the loss              continues
 //! ```
 //!
-//! A store that is imported takes the place of the one that is there, and whoever enters finishes what was begun:
+//! An imported store replaces the present one in steps. The next process that enters the directory does the rest:
 //!
 //! ```text
-//!                                      on the disk                          who enters finds this, and
-//!   it is built                       ledger?, ledger.importing            goes on with the ledger; an import begins anew
+//!   step                              on the disk                          a process that finds this
+//!   the new store is built            ledger?, ledger.importing            uses the ledger; an import starts again
 //!   it is renamed: now it counts      ledger?, ledger.imported             does the following steps
-//!   the notes on the old one go       ledger?, ledger.imported             does the following steps
-//!   the old one is moved aside        ledger.replaced-1, ledger.imported   does the last step
-//!   it is renamed                     ledger.replaced-1, ledger            goes on
+//!   the old store's notes go          ledger?, ledger.imported             does the following steps
+//!   the old store is moved aside      ledger.replaced-1, ledger.imported   does the last step
+//!   the new store is renamed          ledger.replaced-1, ledger            continues
 //! ```
 //!
-//! One that was made private anew (`ledger.private`) takes the same way, but for the old one: that becomes `ledger.outdated`,
-//! and whoever enters removes it.
+//! A store that was rewritten for other privacy settings (`ledger.private`) takes the same steps, except that the old
+//! store becomes `ledger.outdated` and is removed.
 //!
-//! Who else may have written to the directory, and what follows, is told in [`custody`](super::custody).
+//! [`custody`](super::custody) checks which other users could have written to the directory.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind, Write as _};
@@ -54,65 +54,71 @@ use time::format_description::well_known::Rfc3339;
 
 use super::custody::{self, Custody, make_directory, read_small};
 use super::engine::{self, Engine};
-use super::envelope::{Format, Record as _};
+use super::envelope::{StoreFormat, StoredRecord as _};
 use super::error::LedgerError;
 use super::keys;
+use super::store::{Store as _, StoreReader as _};
 use super::writer_state::WriterState;
 use crate::config::StateConfig;
 use crate::failpoint::{self, Step};
 
-/// Damaged ledgers that are kept. One would be overwritten by the second accident of an afternoon, many would fill a disk.
+/// Damaged ledgers that are kept. With one, a second accident on the same day would need its place; many would fill a
+/// disk.
 const DAMAGED_MAX: usize = 2;
 
-/// A store that is being built by an import; one that is complete, and is to take the ledger's place; and, in front of a
-/// number, one whose place was taken, which people remove.
+/// A store that an import is building.
 const IMPORTING: &str = "ledger.importing";
+
+/// An imported store that is complete and replaces the ledger.
 const IMPORTED: &str = "ledger.imported";
+
+/// The prefix, before a number, of a store that an import replaced. People remove it.
 const REPLACED: &str = "ledger.replaced-";
 
-/// One that was made private anew, and is to take the ledger's place; and the former one, which is removed.
+/// A store that was rewritten for other privacy settings and replaces the ledger.
 const PRIVATE: &str = "ledger.private";
+
+/// The store that `ledger.private` replaced, until it is removed.
 const OUTDATED: &str = "ledger.outdated";
 
-/// How long a store that this very process has just left may take to let go of its files: sled's threads end after it,
-/// and a child process has copies of them between fork and exec. On a busy machine seconds were seen.
-const LET_GO: Duration = Duration::from_secs(20);
+/// How long a store that this process has closed may keep its files locked. The engine's threads end later than it, and
+/// a child process has copies of the files between fork and exec. On a busy machine this took seconds.
+const UNLOCK_MAX: Duration = Duration::from_secs(20);
 
-/// Written and removed again before a store is called damaged: a full disk must not be taken for one.
+/// Bytes that are written and removed before a store counts as damaged, so that a full disk does not look like damage.
 const PROBE_BYTES: usize = 1 << 20;
 
-/// The state directory, held against other processes until dropped.
+/// The state directory, locked against other processes until this is dropped.
 pub(super) struct StateDir {
     path: PathBuf,
     cache_bytes: u64,
     lock: File,
     custody: Custody,
-    /// The note of the last commit, to be written over in its place; None until this process has written it anew.
+    /// The open file `last-commit`; None until this process has written a new one.
     note: Option<File>,
 }
 
-/// A store that was damaged and has been replaced by a new one.
+/// The loss of a store that was damaged and has been replaced by a new one.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Rebuilt {
-    /// Where the damaged one lies.
+    /// The directory to which the damaged store was moved.
     pub moved_to: PathBuf,
-    /// What was wrong with it.
+    /// The damage.
     pub problem: String,
-    /// When something was last made durable in it, to about ten seconds; None if that is not known.
+    /// When the damaged store was last written, to about ten seconds; None if that is not known.
     pub last_commit: Option<UnixMillis>,
 }
 
-/// The time of a durable batch, and its number.
+/// The time and the number of a durable batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct LastCommit {
-    /// None if that is not known: the store was put in from elsewhere.
+    /// None if that is not known: the store was imported.
     pub(super) time: Option<UnixMillis>,
     pub(super) batch: u64,
 }
 
 impl StateDir {
-    /// Makes the directory (for the owner alone) if it is not there, makes sure that nobody else's files are in it, and takes
-    /// its lock.
+    /// Makes the directory if it is not there, checks that no other user could have put files in it, and locks it.
     pub(super) fn enter(state: &StateConfig) -> Result<Self, LedgerError> {
         let path = &state.path;
         let custody = Self::look(state)?;
@@ -134,20 +140,20 @@ impl StateDir {
         Ok(state_dir)
     }
 
-    /// Makes the directory if it is not there, and makes sure that nobody else's files are in it.
+    /// Makes the directory if it is not there, and checks that no other user could have put files in it.
     pub(super) fn look(state: &StateConfig) -> Result<Custody, LedgerError> {
         Custody::of(&state.path, is_ours)
     }
 
-    /// Takes the lock of a state directory that has a store; makes none.
+    /// Locks a state directory that has a store. Makes none.
     pub(super) fn enter_existing(state: &StateConfig) -> Result<Self, LedgerError> {
         if Self::is_inhabited(state)? { Self::enter(state) } else { Err(LedgerError::Absent(state.path.clone())) }
     }
 
-    /// Whether there is a store, or one that has only to be put in its place.
+    /// Returns whether there is a store, or a complete one that has yet to be renamed.
     pub(super) fn is_inhabited(state: &StateConfig) -> Result<bool, LedgerError> {
         for name in ["ledger", IMPORTED, PRIVATE] {
-            let store = state.path.join(name).join("db");
+            let store = state.path.join(name).join(engine::DB);
             match store.try_exists() {
                 Ok(true) => return Ok(true),
                 Ok(false) => {}
@@ -157,7 +163,7 @@ impl StateDir {
         Ok(false)
     }
 
-    /// Begins a new store beside the one that is there.
+    /// Makes a new store beside the present one.
     pub(super) fn begin_import(&self) -> Result<Engine, LedgerError> {
         self.abandon_import()?;
         let importing = self.path.join(IMPORTING);
@@ -166,7 +172,7 @@ impl StateDir {
         Engine::open(&importing, self.cache_bytes)
     }
 
-    /// Removes what an import has built, if it is not complete.
+    /// Removes the store of an import that did not finish.
     pub(super) fn abandon_import(&self) -> Result<(), LedgerError> {
         let importing = self.path.join(IMPORTING);
         match fs::remove_dir_all(&importing) {
@@ -177,19 +183,19 @@ impl StateDir {
         }
     }
 
-    /// Has a store of so many groups that is built, synced and closed take the place of the one that is there; answers where
-    /// that one lies.
-    pub(super) fn complete_import(&mut self, groups: u64) -> Result<Option<PathBuf>, LedgerError> {
+    /// Replaces the present store by an imported one, which is built, synced and closed and has so many batches.
+    /// Returns the directory of the replaced store.
+    pub(super) fn complete_import(&mut self, batches: u64) -> Result<Option<PathBuf>, LedgerError> {
         self.rename(&self.path.join(IMPORTING), &self.path.join(IMPORTED))?;
         let replaced = self.put_imported_in_place()?;
-        // It is in its place already, and noted by whoever opens it first.
-        if let Err(error) = self.note_anew(LastCommit { time: None, batch: groups }) {
+        // Not an error: the store is in its place, and the first process that opens it notes it.
+        if let Err(error) = self.note_anew(LastCommit { time: None, batch: batches }) {
             tracing::debug!(%error, "an imported ledger cannot be noted");
         }
         Ok(replaced)
     }
 
-    /// Has a store that was made private, as above, take the place of the one that is there, which is removed.
+    /// Replaces the present store by one that was rewritten for other privacy settings, and removes the present one.
     pub(super) fn complete_private(&self) -> Result<(), LedgerError> {
         self.rename(&self.path.join(IMPORTING), &self.path.join(PRIVATE))?;
         self.put_private_in_place()
@@ -217,8 +223,7 @@ impl StateDir {
         engine::sync_directory(&self.path)
     }
 
-    /// Removes what is noted beside the store. It tells of the one that leaves: by its note, the new one would be taken for one
-    /// that has lost writes.
+    /// Removes the notes on the store that is replaced. Measured by them, the new store would seem to have lost writes.
     fn forget_notes(&self) -> Result<(), LedgerError> {
         remove_if_there(&self.last_commit_path())?;
         remove_if_there(&self.loss_path())?;
@@ -243,8 +248,8 @@ impl StateDir {
         Ok(replaced)
     }
 
-    /// Opens the store and reads its writer_state; replaces it by a new one if it is damaged beyond doubt. The store is noted: from
-    /// then on it does not pass for a new one.
+    /// Opens the store and reads the writer's state. Replaces a store that is certainly damaged by a new one. Notes the
+    /// store, so that it cannot pass for a new one later.
     pub(super) fn open(&mut self, now: UnixMillis) -> Result<(Engine, WriterState, Option<Rebuilt>), LedgerError> {
         let (engine, writer_state) = match self.open_or_begin() {
             Err(LedgerError::Corrupt { what, problem }) => {
@@ -254,32 +259,32 @@ impl StateDir {
             }
             opened => opened?,
         };
-        // Of a store that could be opened after all, a file may tell that was never moved.
+        // The file may report a loss that did not happen: the store was never moved, and could be opened after all.
         let rebuilt = self.loss()?.filter(|rebuilt| rebuilt.moved_to.exists());
-        // Before the file is removed: a store that is lost again has to know since when the first one was.
+        // Noted before the file is removed: if this store is lost, too, the time of the first loss is still known.
         let time = match &rebuilt {
             Some(rebuilt) => rebuilt.last_commit,
-            // A store that is new has missed nothing before; of another one nobody knows.
-            None => (writer_state.groups == 0).then_some(now),
+            // A new store has lost nothing. For any other store the time is not known.
+            None => (writer_state.batches == 0).then_some(now),
         };
-        self.note_opened(writer_state.groups, time)?;
+        self.note_opened(writer_state.batches, time)?;
         remove_if_there(&self.loss_path())?;
         Ok((engine, writer_state, rebuilt))
     }
 
-    /// Notes a store that was opened, which has so many groups; `time` is for one of which nothing is noted.
-    pub(super) fn note_opened(&mut self, groups: u64, time: Option<UnixMillis>) -> Result<(), LedgerError> {
+    /// Notes an opened store that has so many batches. `time` is for a store that was not noted before.
+    pub(super) fn note_opened(&mut self, batches: u64, time: Option<UnixMillis>) -> Result<(), LedgerError> {
         match self.last_commit() {
-            // What was noted before remains older than the truth.
-            Some(noted) if noted.batch < groups => {
-                // A full disk shows soon enough where it matters.
-                if let Err(error) = self.remember(LastCommit { batch: groups, ..noted }) {
+            // The noted time stays: it is older than the last write, which is safe.
+            Some(noted) if noted.batch < batches => {
+                // Not an error: a full disk fails the next write, too.
+                if let Err(error) = self.remember(LastCommit { batch: batches, ..noted }) {
                     tracing::debug!(%error, "the number of the last commit cannot be noted");
                 }
                 Ok(())
             }
             Some(_) => Ok(()),
-            None => self.note_anew(LastCommit { time, batch: groups }),
+            None => self.note_anew(LastCommit { time, batch: batches }),
         }
     }
 
@@ -288,26 +293,26 @@ impl StateDir {
         engine::sync_directory(&self.path)
     }
 
-    /// Opens the store again that this process had open, and in which at least `groups_known` groups were written. Another
-    /// one, or none (the volume is gone), will not do: nothing is begun anew under a process that runs.
-    pub(super) fn reopen(&self, groups_known: u64) -> Result<(Engine, WriterState), LedgerError> {
+    /// Opens the store again that this process had open, and which has at least `batches_known` batches. Fails with
+    /// another store or without one (the volume is gone): a running process never continues on a new store.
+    pub(super) fn reopen(&self, batches_known: u64) -> Result<(Engine, WriterState), LedgerError> {
         if !self.is_begun() {
             return Err(LedgerError::Storage(format!("there is no store in {}", self.store().display())));
         }
-        // A store that was opened on a full disk would fail again with its first write.
+        // On a full disk the store would fail again with its first write.
         self.probe()?;
-        self.patiently(|| engine::write_again(&self.store()))?;
-        self.open_store(Some(groups_known), None)
+        self.patiently(|| Engine::rewrite_files(&self.store()))?;
+        self.open_store(Some(batches_known), None)
     }
 
-    /// Opens the store as it is, or makes a new one if there is none.
+    /// Opens the store, or makes a new one if there is none.
     fn open_or_begin(&self) -> Result<(Engine, WriterState), LedgerError> {
         if !self.is_begun() {
-            if self.store().exists() && self.groups_noted().is_some() && self.loss()?.is_none() {
-                // Its directory is made only after the note on the one before was removed.
+            if self.store().exists() && self.batches_noted().is_some() && self.loss()?.is_none() {
+                // A new store's directory is made only after the former store's note was removed.
                 return Err(LedgerError::corrupt("the store", "its file is missing"));
             }
-            // A new store knows nothing of the one before.
+            // The note is the former store's.
             remove_if_there(&self.last_commit_path())?;
             make_directory(&self.store())?;
             engine::sync_directory(&self.path)?;
@@ -315,10 +320,10 @@ impl StateDir {
         self.open_store(None, self.loss()?.and_then(|loss| loss.last_commit))
     }
 
-    /// Opens the store and reads its writer_state. Only what is redundant is removed if that helps.
+    /// Opens the store and reads the writer's state. Removes redundant files if the store does not open with them.
     fn open_store(
         &self,
-        groups_known: Option<u64>,
+        batches_known: Option<u64>,
         lost_since: Option<UnixMillis>,
     ) -> Result<(Engine, WriterState), LedgerError> {
         let store = self.store();
@@ -330,30 +335,32 @@ impl StateDir {
             }
             opened => opened?,
         };
-        // sled reads a log up to the first thing that it does not understand, and calls that a recovery.
-        WriterState::of(engine, self.groups_noted().max(groups_known), lost_since)
+        // The engine recovers a log only up to its first damage, without an error: the number of batches reveals the
+        // loss.
+        WriterState::of(engine, self.batches_noted().max(batches_known), lost_since)
     }
 
     fn is_begun(&self) -> bool {
-        self.store().join("db").exists()
+        self.store().join(engine::DB).exists()
     }
 
-    /// Opens the store that is there, as it is, and reads its writer_state: makes and removes nothing. (To open is to recover for
-    /// sled: it ends a damaged log where it stops understanding it, here as everywhere.)
+    /// Opens the store that is there and reads the writer's state. Makes and removes nothing, except that the engine
+    /// ends a damaged log at its first damage, as always.
     pub(super) fn open_existing(&self) -> Result<(Engine, WriterState), LedgerError> {
         let engine = self.open_engine()?;
         if engine.reader().get(keys::FORMAT)?.is_none() {
-            return Err(LedgerError::corrupt(Format::WHAT, "it is missing"));
+            return Err(LedgerError::corrupt(StoreFormat::WHAT, "it is missing"));
         }
-        WriterState::of(engine, self.groups_noted(), None)
+        WriterState::of(engine, self.batches_noted(), None)
     }
 
-    /// How many groups the store must have. Where something was noted there was something, also if the note cannot be read
-    /// any more.
-    fn groups_noted(&self) -> Option<u64> {
+    /// Returns how many batches the store must have; None if no store was noted. A note that cannot be read still shows
+    /// that there was a store.
+    fn batches_noted(&self) -> Option<u64> {
         self.last_commit_path().exists().then(|| self.last_commit().map_or(0, |last| last.batch))
     }
 
+    /// Checks who could have put files in the store's directory, and opens the store.
     pub(super) fn open_engine(&self) -> Result<Engine, LedgerError> {
         self.custody.check(&self.store(), engine::is_ours)?;
         let blobs = self.store().join(engine::BLOBS);
@@ -363,14 +370,15 @@ impl StateDir {
         self.patiently(|| Engine::open(&self.store(), self.cache_bytes))
     }
 
-    /// Does what needs the store's files for itself.
+    /// Repeats a call while it finds the store locked by this process.
     fn patiently<T>(&self, enter: impl Fn() -> Result<T, LedgerError>) -> Result<T, LedgerError> {
         const PAUSE: Duration = Duration::from_millis(20);
         let mut waited = Duration::ZERO;
         loop {
             match enter() {
-                // Our lock says that no other process is here: it is what we ourselves closed a moment ago.
-                Err(LedgerError::Locked(_)) if waited < LET_GO => {
+                // No other process is here, because we have the state directory's lock. This process closed it a moment
+                // ago.
+                Err(LedgerError::Locked(_)) if waited < UNLOCK_MAX => {
                     std::thread::sleep(PAUSE);
                     waited += PAUSE;
                 }
@@ -394,7 +402,7 @@ impl StateDir {
         self.path.join("lost-since")
     }
 
-    /// Shows that the disk takes new data, so that what cannot be read is damaged and not in want of room.
+    /// Checks that the disk takes new data, so that a store that cannot be read is damaged, and not short of room.
     fn probe(&self) -> Result<(), LedgerError> {
         let path = self.path.join("probe");
         let written = custody::new_file(&path).and_then(|mut file| {
@@ -405,6 +413,7 @@ impl StateDir {
         written.and(removed).map_err(|error| LedgerError::io("cannot write", &path, &error))
     }
 
+    /// Writes `lost-since`, and moves the damaged store aside.
     fn move_aside(&self, problem: &str, now: UnixMillis) -> Result<(), LedgerError> {
         const PREFIX: &str = "ledger.corrupt-";
         let failed = |error| LedgerError::io("cannot move the damaged ledger aside in", &self.path, &error);
@@ -424,7 +433,7 @@ impl StateDir {
         engine::sync_directory(&self.path)
     }
 
-    /// What `lost-since` tells, if a damaged store was being replaced.
+    /// Reads `lost-since`; None if no damaged store is being replaced.
     fn loss(&self) -> Result<Option<Rebuilt>, LedgerError> {
         let text = match read_small(&self.loss_path()) {
             Ok(text) => String::from_utf8_lossy(&text).into_owned(),
@@ -440,7 +449,7 @@ impl StateDir {
         }))
     }
 
-    /// What was last made durable, as the small file beside the store has it: older than the truth, never newer.
+    /// Reads the note of the last commit. It may be older than the last durable write, never newer.
     pub(super) fn last_commit(&self) -> Option<LastCommit> {
         let text = String::from_utf8(read_small(&self.last_commit_path()).ok()?).ok()?;
         let (time, batch) = text.trim().split_once(' ')?;
@@ -448,18 +457,18 @@ impl StateDir {
         Some(LastCommit { time, batch: batch.parse().ok()? })
     }
 
-    /// Remembers what was last made durable, on the disk.
+    /// Notes the last commit in a new file, and syncs it.
     pub(super) fn remember(&mut self, last: LastCommit) -> io::Result<()> {
-        // Whatever happens, the former file is written to no more.
+        // Even if this fails, nothing may be written to the former file.
         self.note = None;
         self.note = Some(write_whole(&self.last_commit_path(), &last.text())?);
         Ok(())
     }
 
-    /// Remembers what was last made durable, so that a kill cannot take it back. It costs no access to the disk.
+    /// Notes the last commit in the present file, without a sync. A kill cannot take it back, a power cut can.
     pub(super) fn jot(&mut self, last: LastCommit) -> io::Result<()> {
         match &self.note {
-            // A write of so few bytes is whole or not at all, but for a power cut. The next text is never shorter.
+            // A kill cannot tear a write of so few bytes. The next text is never shorter.
             Some(note) => note.write_all_at(last.text().as_bytes(), 0),
             None => self.remember(last),
         }
@@ -474,12 +483,12 @@ impl LastCommit {
 
 impl Drop for StateDir {
     fn drop(&mut self) {
-        // To close the file is not enough: a child process has a copy of it between fork and exec.
+        // Closing the file does not unlock it while a child process has a copy of the handle, between fork and exec.
         let _ = self.lock.unlock();
     }
 }
 
-/// `20261124T123556Z`.
+/// Formats a time as `20261124T123556Z`.
 fn compact(time: UnixMillis) -> String {
     time.to_string().split('.').next().unwrap_or_default().replace(['-', ':'], "") + "Z"
 }
@@ -489,21 +498,21 @@ fn parse_time(text: &str) -> Option<UnixMillis> {
     Some(UnixMillis::from_secs_and_nanos(time.unix_timestamp(), time.nanosecond()))
 }
 
-/// What stands for a time that is not known.
+/// The text for a time that is not known.
 const UNKNOWN: &str = "unknown";
 
 fn time_text(time: Option<UnixMillis>) -> String {
     time.map_or_else(|| UNKNOWN.to_owned(), |time| time.to_string())
 }
 
-/// Whether the ledger may open, move or remove what has this name in the state directory.
+/// Returns whether the ledger may open, move or remove an entry with this name in the state directory.
 fn is_ours(name: &str) -> bool {
     matches!(name, "lock" | "probe" | "last-commit" | "last-commit.new" | "lost-since" | "lost-since.new")
         || name == "ledger"
         || name.starts_with("ledger.")
 }
 
-/// Writes a small file that is whole at any moment: the old one or the new one. Answers the new one, still open.
+/// Replaces a small file in one step, so that a crash leaves the old text or the new one. Returns the new file, open.
 fn write_whole(path: &Path, text: &str) -> io::Result<File> {
     let draft = path.with_extension("new");
     let mut file = custody::new_file(&draft)?;

@@ -1,4 +1,4 @@
-//! An entry of the outbox or the quarantine as it is stored: the whole event, every word as it came.
+//! The stored form of an entry of the outbox or the quarantine: the whole event, with every word as Cognito sent it.
 
 use std::sync::Arc;
 
@@ -8,14 +8,15 @@ use cognito_auth_core::event::{
 };
 use cognito_auth_core::masking::Modes;
 
-use super::envelope::{self, Record};
+use super::envelope::{self, StoredRecord};
 use super::error::LedgerError;
 
+/// An entry of the outbox.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct StoredEntry {
     #[prost(string, tag = "1")]
     pool_id: String,
-    /// Absent where it is the id.
+    /// Absent if it equals the id.
     #[prost(string, optional, tag = "2")]
     pool_name: Option<String>,
     #[prost(string, tag = "3")]
@@ -39,11 +40,12 @@ pub(super) struct StoredEntry {
     masked: u32,
 }
 
-impl Record for StoredEntry {
+impl StoredRecord for StoredEntry {
     const WHAT: &'static str = "an entry of the outbox";
 }
 
-/// What lies in the quarantine: the outbox's value as it lay there, so that nothing is lost of one that cannot be read.
+/// An entry of the quarantine. It has the stored value from the outbox unchanged, so that a value that cannot be read
+/// is not lost.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct StoredRefusal {
     /// Why it was put aside.
@@ -52,24 +54,24 @@ pub(super) struct StoredRefusal {
     /// When it was put aside.
     #[prost(sint64, tag = "3")]
     pub(super) at: i64,
-    /// A sealed `StoredEntry`, or what was in its place. (1 was the entry itself.)
+    /// A sealed `StoredEntry`, or damaged bytes. (Tag 1 was the decoded entry.)
     #[prost(bytes = "vec", tag = "4")]
     pub(super) value: Vec<u8>,
 }
 
-impl Record for StoredRefusal {
+impl StoredRecord for StoredRefusal {
     const WHAT: &'static str = "an entry of the quarantine";
     const VERSION: u8 = 2;
 
     fn migrate(version: u8, payload: &[u8]) -> Result<Self, LedgerError> {
         match version {
             1 => Ok(envelope::decode::<StoredRefusal1>(Self::WHAT, payload)?.into()),
-            _ => Err(envelope::never_was(Self::WHAT, version)),
+            _ => Err(envelope::unknown_version(Self::WHAT, version)),
         }
     }
 }
 
-/// Version 1 kept the entry, decoded.
+/// Version 1 of [`StoredRefusal`], with the entry decoded.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct StoredRefusal1 {
     #[prost(message, optional, tag = "1")]
@@ -272,7 +274,7 @@ pub(super) mod tests {
 
     use super::*;
 
-    /// [`known_entry`] as version 1 of the outbox's record was written.
+    /// [`known_entry`] in version 1 of the outbox's record.
     const ENTRY_1: &str = "\
         010d59f4eb0a1065752d776573742d315f476f6c64656e1209637573746f6d6572731a0965752d776573742d31220c313233\
         3435363738393031322a047a6fc3ab322430623065366630632d356130652d346333392d396135332d306633653561386637\
@@ -282,7 +284,7 @@ pub(super) mod tests {
         20313022046e756c6c2a074972656c616e6442150a0556616c6964120561646d696e18c09ad2aea664400248015080b5deae\
         a664";
 
-    /// The same as it was put aside in version 1 of the quarantine's, for [`REASON`] at [`AT`].
+    /// The same entry in version 1 of the quarantine's record, put aside for [`REASON`] at [`AT`].
     const REFUSAL_1: &str = "\
         011e7e22500aa9020a1065752d776573742d315f476f6c64656e1209637573746f6d6572731a0965752d776573742d31220c\
         3132333435363738393031322a047a6fc3ab322430623065366630632d356130652d346333392d396135332d306633653561\
@@ -292,13 +294,13 @@ pub(super) mod tests {
         6f777320313022046e756c6c2a074972656c616e6442150a0556616c6964120561646d696e18c09ad2aea664400248015080\
         b5deaea664121d696e76616c69643a20612074696d65206f66207468652066757475726518b8ccdeaea664";
 
-    /// One without an entry, which was damage to version 1 already.
+    /// A record without an entry, which version 1 already called damaged.
     const EMPTY_REFUSAL_1: &str = "0140e1bd8112017818b8ccdeaea664";
 
     pub(in crate::ledger) const REASON: &str = "invalid: a time of the future";
     pub(in crate::ledger) const AT: UnixMillis = UnixMillis(1_723_136_201_500);
 
-    /// An entry in quarantine as the first builds wrote it.
+    /// An entry of the quarantine, as the first builds wrote it.
     pub(in crate::ledger) fn refusal_of_version_1() -> Vec<u8> {
         envelope::unhex(REFUSAL_1)
     }
@@ -380,7 +382,7 @@ pub(super) mod tests {
         }
     }
 
-    /// Every member has a value.
+    /// An entry with a value in every member.
     pub(in crate::ledger) fn known_entry() -> Entry {
         let pool = PoolIdentity {
             id: "eu-west-1_Golden".into(),

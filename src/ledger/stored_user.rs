@@ -1,25 +1,26 @@
-//! A user and its cursor as they are stored. Compact, because there may be a million of them, and because an attack fills
-//! a cursor with thousands of sightings: about 40 bytes each, of which 24 are digests.
+//! The stored form of a user and its cursor. It is compact: there may be a million users, and an attack fills a cursor
+//! with thousands of sightings. A sighting takes about 40 bytes, of which 24 are digests.
 //!
-//! Times are differences to a time that is stored before them, zigzag and variable in length; they wrap, so that the ends
-//! of the range come back as they were. Labels are packed, five bits each.
+//! Each time is stored as the difference to a time before it, zigzag-encoded and of variable length. Differences wrap,
+//! so that every time can be restored. Labels are packed, five bits each.
 //!
 //! | version | what is new in it |
 //! |---|---|
 //! | 1 | |
 //! | 2 | the activity |
-//! | 3 | an event is remembered once, with all its dates and former states; versions 1 and 2 may hold it once for each date |
+//! | 3 | an event is remembered once, with all its dates and former states; versions 1 and 2 may have it once for each date |
 
 use std::collections::{BTreeMap, VecDeque};
 
 use cognito_auth_core::cursor::{Cursor, Dates, LastSeen, OpenWalk, Sighting, Watch};
 use cognito_auth_core::event::{EventKey, Facts, Label, MutableDigest, UnixMillis, Vocabulary};
 
-use super::envelope::{self, Record};
+use super::envelope::{self, StoredRecord};
 use super::error::LedgerError;
-use super::{ActivityAt, Standing, UserRecord};
+use super::{ActivityAt, UserRecord, UserStanding};
 use crate::source::PageToken;
 
+/// A user's record. Times are differences to the time that their comment names.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct StoredUser {
     #[prost(sint64, tag = "1")]
@@ -40,38 +41,39 @@ pub(super) struct StoredUser {
     /// In order of their newest dates.
     #[prost(message, repeated, tag = "7")]
     seen: Vec<StoredSighting>,
-    /// Shown without a date, oldest acquaintance first.
+    /// Events shown without a date, in the order in which they were first seen.
     #[prost(message, repeated, tag = "8")]
     undated: Vec<StoredSighting>,
     #[prost(message, repeated, tag = "9")]
     open: Vec<StoredWalk>,
     #[prost(message, optional, tag = "10")]
     activity: Option<StoredActivity>,
-    /// Apart from the open walks: a build that does not know it forgets it, and takes nothing for new that was counted.
+    /// Not among the open walks: a build that does not know this member drops it, and counts nothing again.
     #[prost(message, optional, tag = "15")]
     redelivery: Option<StoredWalk>,
 }
 
-impl Record for StoredUser {
+impl StoredRecord for StoredUser {
     const WHAT: &'static str = "a user";
     const VERSION: u8 = 3;
 
     fn migrate(version: u8, payload: &[u8]) -> Result<Self, LedgerError> {
         match version {
-            // What they do not have reads as absent, and one event that they hold twice becomes one when it is read.
+            // Members that they do not have are absent. An event that they hold twice becomes one in
+            // `UserRecord::try_from`.
             1 | 2 => envelope::decode(Self::WHAT, payload),
-            _ => Err(envelope::never_was(Self::WHAT, version)),
+            _ => Err(envelope::unknown_version(Self::WHAT, version)),
         }
     }
 }
 
 impl StoredUser {
-    /// How a stored user stands, as one who is not gone; the cursor is not read.
-    pub(super) fn standing(bytes: &[u8]) -> Result<Standing, LedgerError> {
+    /// Decodes a user's standing without the cursor. The result has no `gone_since`, which another record has.
+    pub(super) fn standing(bytes: &[u8]) -> Result<UserStanding, LedgerError> {
         let (_version, payload) = Self::verify(bytes)?;
-        let Head { joined, sub, activity } = envelope::decode(Self::WHAT, payload)?;
+        let StoredUserHead { joined, sub, activity } = envelope::decode(Self::WHAT, payload)?;
         let joined = UnixMillis(joined);
-        Ok(Standing {
+        Ok(UserStanding {
             sub,
             joined,
             gone_since: None,
@@ -80,9 +82,9 @@ impl StoredUser {
     }
 }
 
-/// A [`StoredUser`] of which everything else is passed over.
+/// The members of a [`StoredUser`] that make a [`UserStanding`].
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-struct Head {
+struct StoredUserHead {
     #[prost(sint64, tag = "1")]
     joined: i64,
     #[prost(string, optional, tag = "2")]
@@ -105,7 +107,7 @@ impl StoredActivity {
         Self { bytes: activity.bytes.to_vec(), at: less(activity.at, joined) }
     }
 
-    /// None for what no build has written: it is learnt again by the next poll.
+    /// Returns the estimate; None for bytes that no build has written. The next poll makes a new estimate.
     fn activity(self, joined: UnixMillis) -> Option<ActivityAt> {
         Some(ActivityAt { bytes: self.bytes.try_into().ok()?, at: plus(self.at, joined) })
     }
@@ -122,7 +124,7 @@ struct StoredLastSeen {
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 struct StoredSighting {
-    /// Its newest date less that of the sighting before; of the first, less the watermark. Of an undated event, 0.
+    /// Its newest date less that of the sighting before, or, for the first, less the watermark. 0 for an undated event.
     #[prost(sint64, tag = "1")]
     time: i64,
     #[prost(bytes = "vec", tag = "2")]
@@ -145,7 +147,7 @@ struct StoredSighting {
     /// Eight bytes for each.
     #[prost(bytes = "vec", tag = "9")]
     former: Vec<u8>,
-    /// Of an undated event that was shown with a date, too: its newest date less the watermark.
+    /// For an undated event that was also shown with a date: its newest date less the watermark.
     #[prost(sint64, optional, tag = "10")]
     dated: Option<i64>,
 }
@@ -230,7 +232,7 @@ impl TryFrom<StoredUser> for UserRecord {
         let watermark = plus(stored.watermark, live_since);
         let mut seen = BTreeMap::new();
         let mut remember = |key: EventKey, sighting: Sighting| {
-            // Older versions told events apart by their dates.
+            // Older versions stored an event once for each of its dates.
             let sighting = match seen.remove(&key) {
                 Some(before) => Sighting::merged_with(before, sighting),
                 None => sighting,
@@ -287,7 +289,7 @@ impl StoredWalk {
 }
 
 impl StoredSighting {
-    /// All but its newest date, `time`; of an undated event, [`UNDATED`].
+    /// Makes the stored form without the newest date. `time` is that date, or [`UNDATED`].
     fn of(key: EventKey, sighting: &Sighting, time: UnixMillis) -> Self {
         let code = |code: u32| u8::try_from(code).unwrap_or(OTHER);
         Self {
@@ -313,7 +315,7 @@ impl StoredSighting {
         }
     }
 
-    /// The sighting of an event whose newest date is this.
+    /// Restores the sighting of an event with this newest date.
     fn sighting(self, newest: Option<UnixMillis>) -> Result<(EventKey, Sighting), LedgerError> {
         let time = newest.unwrap_or(UNDATED);
         let Ok(key) = self.key.try_into() else {
@@ -347,16 +349,16 @@ impl StoredSighting {
     }
 }
 
-/// An undated event's watch, which it never has, would be told from here.
+/// The base of times for an undated event.
 const UNDATED: UnixMillis = UnixMillis(0);
 
 const LABEL_BITS: u32 = 5;
 
-/// The code of [`Label::Other`], which also stands for a word beyond what five bits can tell.
+/// The code of [`Label::Other`], also for a label whose code does not fit into five bits.
 const OTHER: u8 = 1;
 
-/// From the lowest bit: live, compromised, then five bits each for EventType, EventResponse, RiskDecision, RiskLevel and
-/// FeedbackValue.
+/// Packs facts. From the lowest bit: live, compromised, then five bits each for EventType, EventResponse, RiskDecision,
+/// RiskLevel and FeedbackValue.
 fn pack(live: bool, facts: &Facts) -> u32 {
     let label = |code: u32| if code < 1 << LABEL_BITS { code } else { OTHER.into() };
     let labels = [
@@ -370,7 +372,7 @@ fn pack(live: bool, facts: &Facts) -> u32 {
     labels << 2 | u32::from(facts.compromised) << 1 | u32::from(live)
 }
 
-/// Whether the event is live, and its facts but for the challenges.
+/// Returns whether the event is live, and its facts without the challenges.
 fn unpack(packed: u32) -> (bool, Facts) {
     fn label<V: Vocabulary>(packed: u32, place: u32) -> Label<V> {
         Label::from_code(packed >> (2 + LABEL_BITS * place) & ((1 << LABEL_BITS) - 1))
@@ -479,7 +481,7 @@ pub(super) mod tests {
             .prop_map(|(live_since, last_seen, watermark, reread_at, seen, open, redelivery)| {
                 let mut cursor = Cursor { last_seen, open, redelivery, ..Cursor::new(live_since, watermark) };
                 (cursor.watermark, cursor.reread_at) = (watermark, reread_at);
-                // Shown with dates, without one, or both.
+                // Shown with dates, without a date, or both.
                 for (key, (mut sighting, without)) in seen.into_iter().rev() {
                     if without > 0 {
                         cursor.undated.push_back(key);
@@ -513,7 +515,7 @@ pub(super) mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in vec(any::<u8>(), 0..300)) {
             let _ = opened(&bytes);
-            // Behind a valid envelope too.
+            // The same bytes in a valid envelope.
             for version in [1, 2, 3] {
                 let _ = opened(&envelope::in_version(version, &[&[0; 5], &*bytes].concat()));
             }
@@ -544,7 +546,7 @@ pub(super) mod tests {
         assert!(words.into_iter().all(|words| words + 2 <= 1 << LABEL_BITS));
     }
 
-    /// Sign-ins `spacing_ms` apart, passed after a password and a second factor.
+    /// A user with sign-ins `spacing_ms` apart, which passed after a password and a second factor.
     fn busy(sightings: u32, spacing_ms: i64) -> UserRecord {
         let start = 1_764_000_000_000;
         let mut cursor = Cursor::new(UnixMillis(start - 86_400_000), UnixMillis(start - 172_800_000));
@@ -591,15 +593,15 @@ pub(super) mod tests {
         assert!(attacked < 3600 * 48, "{attacked} bytes");
     }
 
-    /// As version 1 wrote it: [`busy`] with one sign-in that is watched, an event without a date and an open walk.
+    /// A record in version 1: [`busy`] with one watched sign-in, an event without a date, and an open walk.
     const USER_1: &str = "\
         0126b54bde0880b08c97d666122430623065366630632d356130652d346333392d396135332d3066336535613866376332322080f0b252\
         28809bee023226122434623166366630632d356130652d346333392d396135332d3066336535613866376331313a331210000000000000\
         0000000000000000000019ffffffffffffffff20012889423204020202023a0b0880dddb0110c0a9071801422612100000000000000000\
         000000000000000019ffffffffffffffff20012889423204020202024a0a0a026f6e108f4e18bf3e";
 
-    /// As version 2 wrote it: [`busy`] with one sign-in that came back 3 s younger with its outcome, an event without a date,
-    /// an open walk and one that is delivered again.
+    /// A record in version 2: [`busy`] with one sign-in, an event without a date, an open walk, and a redelivery. The
+    /// sign-in came again with a date 3 s later and its outcome.
     const USER_2: &str = "\
         0201d02e860880b08c97d666122430623065366630632d356130652d346333392d396135332d3066336535613866376332322080f0b252\
         28809bee023226122434623166366630632d356130652d346333392d396135332d3066336535613866376331313a311210000000000000\
@@ -607,7 +609,7 @@ pub(super) mod tests {
         00000000000000000019ffffffffffffffff2001288942320402020202422612100909090909090909090909090909090919ffffffffff\
         ffffff20012889423204020202024a0a0a026f6e108f4e18bf3e52130a0c4242424242424242424242421080f0b2527a0418cf8c01";
 
-    /// As this version writes it: the same user.
+    /// The same user in the present version.
     const USER_3: &str = "\
         032aeca90a0880b08c97d666122430623065366630632d356130652d346333392d396135332d3066336535613866376332322080f0b252\
         28809bee023226122434623166366630632d356130652d346333392d396135332d3066336535613866376331313a3608f02e1210000000\
@@ -615,7 +617,7 @@ pub(super) mod tests {
         090909090909090909090919ffffffffffffffff20012889423204020202024a0a0a026f6e108f4e18bf3e52130a0c4242424242424242\
         424242421080f0b2527a0418cf8c01";
 
-    /// [`USER_2`] as it is meant: one event, with both dates and both states.
+    /// The user of [`USER_2`]: its sign-in is one event, with both dates and both states.
     fn moved() -> UserRecord {
         let mut user = busy(1, 0);
         let (key, sighting) = user.cursor.seen.pop_first().unwrap();
@@ -635,7 +637,7 @@ pub(super) mod tests {
         let mut user = UserRecord { activity: None, ..busy(1, 0) };
         let (key, mut sighting) = user.cursor.seen.pop_first().unwrap();
         let start = sighting.dates.unwrap().newest;
-        // It holds one event twice, with a date and without.
+        // The record has one event twice, with a date and without.
         user.cursor.undated.push_back(key);
         let (until, next_look) = (UnixMillis(start.0 + 1_800_000), UnixMillis(start.0 + 60_000));
         sighting.watch = Some(Watch { until, next_look, last_looks: 1 });

@@ -1,38 +1,39 @@
-//! Taking a whole ledger out and putting one in, record by record; and reading one whole, to say what is damaged.
+//! A whole ledger, record by record: for export, for import, and to find damaged records.
 //!
-//! What is put in is built beside the ledger that is there and takes its place in one step, see [`state_dir`](super::state_dir): a
-//! process that dies leaves the one or the other, never something between.
+//! An import builds a new store beside the present one and then replaces that in one step (see
+//! [`state_dir`](super::state_dir)). A process that dies leaves the one or the other.
 
 use std::path::PathBuf;
 
 use super::Ledger;
-use super::engine::{Change, Engine};
+use super::engine::Engine;
 use super::error::LedgerError;
 use super::keys;
 use super::names::RecordName;
 use super::state_dir::StateDir;
+use super::store::{Change, Store as _, StoreReader as _};
 use super::writer_state::WriterState;
 use crate::config::StateConfig;
 
-/// Records of one write of an import. They come in the order of their keys, so that a large write is cheap; and few enough
-/// to hold, of users under attack too.
+/// Records of one write of an import. They come in the order of their keys, so that a large write is cheap. They fit in
+/// memory even when the users are under attack.
 const AT_ONCE: usize = 500;
 
-/// Bytes after which an import writes, however few the records are.
+/// Bytes after which an import writes, even with fewer records.
 const AT_ONCE_BYTES: usize = 8 << 20;
 
-/// A ledger that is being put in.
+/// An import in progress.
 pub struct Import {
     state_dir: StateDir,
-    /// None when it is complete, and between two writes never.
+    /// The new store; None once it is complete.
     engine: Option<Engine>,
     waiting: Vec<Change>,
     waiting_bytes: usize,
 }
 
 impl Ledger {
-    /// Shows every record to `see`, in the order of the keys, as it lies: name, value, and what is wrong with it. What no
-    /// build writes has no name. `see` may stop it.
+    /// Calls `see` with every record in the order of the keys: its name, its stored value, and its damage. A record
+    /// that no build writes has no name. `see` answers whether to continue.
     ///
     /// # Errors
     /// The ledger has failed or is closed.
@@ -49,11 +50,11 @@ impl Ledger {
         })
     }
 
-    /// Reads a ledger whole that may not even open: shows every record to `see` as [`Ledger::each_record`] does, then answers
-    /// what is wrong with the ledger as a whole.
+    /// Reads a whole ledger that may be too damaged to open. Calls `see` like [`Ledger::each_record`], then returns the
+    /// damage of the ledger as a whole.
     ///
     /// # Errors
-    /// There is none, it is in use, or the store itself cannot be read.
+    /// There is no ledger, it is in use, or its store cannot be read.
     pub fn examine(
         state: &StateConfig,
         mut see: impl FnMut(Option<RecordName>, Option<LedgerError>),
@@ -70,7 +71,7 @@ impl Ledger {
         Ok(state_dir.open_existing().err())
     }
 
-    /// Begins to put a ledger in: beside the one that is there, if there is one.
+    /// Begins an import, beside the ledger that is there, if there is one.
     ///
     /// # Errors
     /// The state is in use, or cannot be written.
@@ -82,10 +83,10 @@ impl Ledger {
 }
 
 impl Import {
-    /// Takes a record.
+    /// Adds a record.
     ///
     /// # Errors
-    /// It is damaged, or a newer build has written it, or cannot be written here.
+    /// The record is damaged, a newer build has written it, or it cannot be written here.
     pub fn add(&mut self, name: &RecordName, value: Vec<u8>) -> Result<(), LedgerError> {
         let Some(key) = name.key() else { return Err(LedgerError::corrupt("a name", "no ledger has such a record")) };
         name.check(&value)?;
@@ -100,25 +101,25 @@ impl Import {
         self.engine.as_mut().map_or(Ok(()), |engine| engine.write(waiting))
     }
 
-    /// Puts the ledger in its place; answers where the one lies that was there.
+    /// Replaces the ledger by the imported one, and returns the directory of the replaced one.
     ///
     /// # Errors
-    /// What was added is no whole ledger, or cannot be written. The ledger that was there is there still.
+    /// The records are no complete ledger, or cannot be written. The ledger that was there is unchanged.
     pub fn finish(mut self) -> Result<Option<PathBuf>, LedgerError> {
         self.write()?;
-        let mut groups = 0;
+        let mut batches = 0;
         if let Some(engine) = self.engine.take() {
             let (engine, writer_state) = WriterState::of(engine, Some(0), None)?;
-            groups = writer_state.groups;
+            batches = writer_state.batches;
             drop(engine);
         }
-        self.state_dir.complete_import(groups)
+        self.state_dir.complete_import(batches)
     }
 }
 
 impl Drop for Import {
     fn drop(&mut self) {
-        // Closed first; what cannot be removed now is removed by the next import.
+        // The store is closed first. If it cannot be removed now, the next import removes it.
         if self.engine.take().is_some() {
             let _ = self.state_dir.abandon_import();
         }

@@ -1,18 +1,18 @@
-//! The one writer: a thread that gathers what waits into a batch, writes it at once, and answers everybody only when it
-//! is on the disk.
+//! The writer: the thread that makes every change of the ledger. It collects waiting requests into a batch, writes the
+//! batch, and answers the callers when the batch is on the disk.
 //!
 //! ```text
 //!             first request          batch on the disk
-//!   waiting --------------> collecting --------------> waiting, everybody answered
+//!   waiting --------------> collecting --------------> waiting, every caller answered
 //!      ^                        | write failed
-//!      +---- failed: reopening, 1 s to 30 s apart; everybody is told to try again from what is stored then
+//!      +---- failed: opens the store again, 1 s to 30 s apart; callers get errors, and continue from what is stored
 //! ```
 //!
-//! A thread, because every step blocks on the disk. One, because then totals and the outbox's order need no locks, and one
-//! fsync serves all who wait.
+//! It is a thread, because every step blocks on the disk. It is only one, so that totals and the outbox's order need no
+//! locks, and one fsync serves all requests of a batch.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -26,50 +26,56 @@ use tracing::{debug, error, info};
 use super::engine::{Engine, Reader};
 use super::error::LedgerError;
 use super::state_dir::{LastCommit, StateDir};
+use super::store::Store as _;
 use super::writer_state::{Published, WriteBatch, WriteRequest, WriterState};
 use crate::failpoint::{self, Step};
 
-/// Requests that wait for the writer. Beyond it callers wait to be heard: a poller has at most as many turns at once.
+/// Messages that wait for the writer. Beyond this, senders wait. A poller has at most as many turns at once.
 pub(super) const WAITING_MAX: usize = 256;
 
-/// Places in the store that one batch touches, unless a single request has more: sled's memory grows with a batch's random keys
-/// (measured: 114 MB at 100 keys, 3 GB at 1,000, a million users).
+/// Places in the store that one batch touches, unless a single request has more. The engine's memory grows with a
+/// batch's random keys (measured with a million users: 114 MB at 100 keys, 3 GB at 1,000).
 pub(super) const BATCH_PLACES_MAX: usize = 100;
 
-/// How often the last commit is noted beside the store so that a power cut cannot take the note back; a young store's more
-/// often, whenever it has twice as many groups as were noted. It matters only after the store was lost.
+/// How often the note of the last commit is synced, so that a power cut cannot take it back. For a young store it is
+/// synced more often: whenever the number of batches has doubled. The note matters only after the store was lost.
 const NOTE_EVERY: Duration = Duration::from_secs(10);
 
-/// A write that takes longer is taken for a disk that does not answer. A busy one has been seen to take seconds.
+/// A write that takes longer counts as a disk that does not answer. A busy disk has been seen to take seconds.
 pub(super) const WRITE_MAX: Duration = Duration::from_secs(30);
 
-/// Waits before the store is opened again after a failure.
-const REOPEN_AFTER: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(30));
+/// The first and the longest pause before the store is opened again after a failure.
+const REOPEN_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 
-/// Where the answer goes.
-pub(super) type Reply = oneshot::Sender<Result<(), LedgerError>>;
+/// Where the writer sends the result of a message.
+pub(super) type ReplySender = oneshot::Sender<Result<(), LedgerError>>;
 
-/// Shows totals of a pool as they are on the disk.
+/// A callback that shows a pool's durable totals.
 pub(super) type ShowTotals = Box<dyn Fn(&str, &[(Series, u64)]) + Send>;
 
-/// What a caller sends.
-pub(super) enum Request {
-    Write(Box<WriteRequest>, Reply),
-    /// From now on, beginning with all of them.
-    Show(ShowTotals, Reply),
-    Close(Reply),
+/// A message to the writer.
+pub(super) enum WriterMessage {
+    /// Make a change.
+    Write(Box<WriteRequest>, ReplySender),
+    /// Show all totals now, and from now on those that grow.
+    Show(ShowTotals, ReplySender),
+    /// Close the store and end.
+    Close(ReplySender),
 }
 
-/// The store as readers find it.
-pub(super) enum Access {
+/// The store as readers see it.
+pub(super) enum StoreAccess {
+    /// It can be read.
     Open(Reader),
-    /// It failed and is being opened again; why.
+    /// It failed with this error and is being opened again.
     Failed(LedgerError),
+    /// The ledger was closed.
     Closed,
 }
 
-impl Access {
-    /// Whatever the store as a whole cannot do is passing to those who ask for a record: it says nothing of that.
+impl StoreAccess {
+    /// Turns any failure of the store into a passing one. For a caller who asks for one record, `Corrupt` would mean
+    /// that this record is damaged.
     fn failed(error: &LedgerError) -> Self {
         Self::Failed(match error {
             LedgerError::Storage(_) => error.clone(),
@@ -78,21 +84,21 @@ impl Access {
     }
 }
 
-/// What the writer shares with the ledger's handles.
-pub(super) struct Shared {
-    /// Written only when the store fails, is open again, or closes. Held by readers while they read, so that an engine
-    /// that is dropped is really gone.
-    pub(super) access: RwLock<Access>,
+/// The state that the writer shares with the ledger's handles.
+pub(super) struct WriterShared {
+    /// Changes only when the store fails, is open again, or closes. Readers hold the lock while they read, so that
+    /// nothing uses an engine after it was dropped.
+    pub(super) access: RwLock<StoreAccess>,
     pub(super) published: watch::Sender<Published>,
-    /// Since when a write is under way.
+    /// When the present write began.
     pub(super) writing: Mutex<Option<Instant>>,
-    /// Moves with what is published, and with the access.
+    /// Incremented when `published` or `access` changes.
     pub(super) changes: watch::Sender<u64>,
 }
 
-impl Shared {
-    pub(super) fn set(&self, access: Access) {
-        let mut place = self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+impl WriterShared {
+    pub(super) fn set(&self, access: StoreAccess) {
+        let mut place = self.access.write().unwrap_or_else(PoisonError::into_inner);
         *place = access;
         drop(place);
         self.changed();
@@ -103,12 +109,12 @@ impl Shared {
     }
 
     pub(super) fn set_writing(&self, since: Option<Instant>) {
-        *self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
+        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = since;
     }
 
-    /// The error of a disk that does not answer: nobody knows when a write ends that takes this long.
+    /// Returns the error of a disk that does not answer, if the present write has taken too long.
     pub(super) fn overdue(&self) -> Option<LedgerError> {
-        let since = *self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let since = *self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let seconds = since.map(|since| since.elapsed()).filter(|took| *took >= WRITE_MAX)?.as_secs();
         Some(LedgerError::Storage(format!("a write has not ended for {seconds} s")))
     }
@@ -128,7 +134,7 @@ pub(super) struct TimeOfDay {
 }
 
 impl TimeOfDay {
-    /// It is `now`: to be asked at once, because opening a store takes its time.
+    /// Starts at `now`. Callers do this before they open a store, which may take long.
     pub(super) fn from(now: UnixMillis) -> Self {
         Self { opened: now, at: Instant::now() }
     }
@@ -138,39 +144,42 @@ impl TimeOfDay {
     }
 }
 
+/// The writer, before and while it runs.
 pub(super) struct Writer {
     state_dir: StateDir,
-    shared: Arc<Shared>,
-    requests: mpsc::Receiver<Request>,
-    /// Did not fit the last batch.
-    put_back: Option<Request>,
+    shared: Arc<WriterShared>,
+    messages: mpsc::Receiver<WriterMessage>,
+    /// A message that did not fit the last batch.
+    put_back: Option<WriterMessage>,
     show_totals: ShowTotals,
-    /// The number of the last batch that is on the disk.
+    /// The number of the last durable batch.
     durable: u64,
     time: TimeOfDay,
-    /// When the last commit was noted to the disk, and its batch; and the one since then that is to be noted next.
+    /// When the note of the last commit was synced, and the batch in it.
     noted: Option<(Instant, u64)>,
+    /// The commit that is to be noted and synced next.
     unnoted: Option<LastCommit>,
 }
 
 /// Why the writer stopped serving.
-enum Ended {
-    /// Somebody asked for it, or (None) nobody is left.
-    Closed(Option<Reply>),
+enum ServeEnd {
+    /// A caller closed the ledger, or (None) dropped the last handle.
+    Closed(Option<ReplySender>),
+    /// The store failed.
     Failed(LedgerError),
 }
 
 impl Writer {
     pub(super) fn new(
         state_dir: StateDir,
-        shared: Arc<Shared>,
-        requests: mpsc::Receiver<Request>,
+        shared: Arc<WriterShared>,
+        messages: mpsc::Receiver<WriterMessage>,
         time: TimeOfDay,
     ) -> Self {
         Self {
             state_dir,
             shared,
-            requests,
+            messages,
             put_back: None,
             show_totals: Box::new(|_, _| ()),
             durable: 0,
@@ -180,13 +189,13 @@ impl Writer {
         }
     }
 
-    /// Serves until closed.
+    /// Serves until the ledger is closed.
     pub(super) fn run(mut self, engine: Engine, writer_state: WriterState) {
         let mut open = (engine, writer_state);
         let closed = loop {
             let error = match self.serve(open.0, open.1) {
-                Ended::Closed(reply) => break reply,
-                Ended::Failed(error) => error,
+                ServeEnd::Closed(reply) => break reply,
+                ServeEnd::Failed(error) => error,
             };
             error!(%error, "the ledger failed; polling and delivery wait while it is opened again");
             self.note_last_commit();
@@ -197,8 +206,8 @@ impl Writer {
             info!("the ledger is open again");
         };
         self.note_last_commit();
-        self.shared.set(Access::Closed);
-        // With the lock: whoever is answered may open the ledger again.
+        self.shared.set(StoreAccess::Closed);
+        // This releases the state directory's lock: a caller who gets the reply may open the ledger again.
         drop(self);
         failpoint::reached(Step::LedgerClosed);
         if let Some(reply) = closed {
@@ -206,24 +215,24 @@ impl Writer {
         }
     }
 
-    /// WriteBatch after batch. The engine is gone when this returns.
-    fn serve(&mut self, mut engine: Engine, mut writer_state: WriterState) -> Ended {
-        self.durable = writer_state.groups;
+    /// Writes batch after batch until the store fails or is closed. The engine is dropped when this returns.
+    fn serve(&mut self, mut engine: Engine, mut writer_state: WriterState) -> ServeEnd {
+        self.durable = writer_state.batches;
         loop {
-            let request = self.put_back.take().or_else(|| self.requests.blocking_recv());
-            let (work, reply) = match request {
-                Some(Request::Write(work, reply)) => (*work, reply),
-                Some(Request::Show(show_totals, reply)) => {
+            let message = self.put_back.take().or_else(|| self.messages.blocking_recv());
+            let (request, reply) = match message {
+                Some(WriterMessage::Write(request, reply)) => (*request, reply),
+                Some(WriterMessage::Show(show_totals, reply)) => {
                     self.show_totals = show_totals;
                     self.show(writer_state.totals());
                     answer(vec![reply], &Ok(()));
                     continue;
                 }
-                Some(Request::Close(reply)) => return self.last_words(engine, Some(reply)),
-                None => return self.last_words(engine, None),
+                Some(WriterMessage::Close(reply)) => return self.finish(engine, Some(reply)),
+                None => return self.finish(engine, None),
             };
             let mut replies = Vec::new();
-            let mut batch = self.gather(work, reply, &mut writer_state, engine.reader(), &mut replies);
+            let mut batch = self.collect(request, reply, &mut writer_state, engine.reader(), &mut replies);
             let counted = std::mem::take(&mut batch.counted);
             failpoint::reached(Step::LedgerAsked);
             let written = if batch.changes.is_empty() {
@@ -238,9 +247,9 @@ impl Writer {
             match written.and_then(|()| writer_state.publish(engine.reader())) {
                 Ok(published) => {
                     failpoint::reached(Step::LedgerSynced);
-                    self.durable = writer_state.groups;
+                    self.durable = writer_state.batches;
                     self.jot_last_commit();
-                    // Readable and shown first, answered then: whoever was answered finds what it wrote.
+                    // Replies come last: a caller who has its reply can read what it wrote.
                     self.shared.publish(published);
                     self.show(writer_state.totals_of(&counted));
                     failpoint::reached(Step::LedgerPublished);
@@ -248,45 +257,45 @@ impl Writer {
                     failpoint::reached(Step::LedgerAnswered);
                     if self
                         .noted
-                        .is_none_or(|(at, batch)| at.elapsed() >= NOTE_EVERY || writer_state.groups / 2 >= batch)
+                        .is_none_or(|(at, batch)| at.elapsed() >= NOTE_EVERY || writer_state.batches / 2 >= batch)
                     {
                         self.note_last_commit();
                     }
                 }
                 Err(error) => {
-                    // Callers look here before they try again.
-                    self.shared.set(Access::failed(&error));
+                    // Before the replies: callers look here before they try again.
+                    self.shared.set(StoreAccess::failed(&error));
                     answer(replies, &Err(error.clone()));
-                    return Ended::Failed(error);
+                    return ServeEnd::Failed(error);
                 }
             }
         }
     }
 
-    /// Stages the first request, and what waits behind it while there is room.
-    fn gather(
+    /// Stages the first request, and the requests that wait behind it while the batch has room.
+    fn collect(
         &mut self,
         first: WriteRequest,
-        reply: Reply,
+        reply: ReplySender,
         writer_state: &mut WriterState,
         reader: &Reader,
-        replies: &mut Vec<Reply>,
+        replies: &mut Vec<ReplySender>,
     ) -> WriteBatch {
         let now = self.time.now();
         let mut batch = WriteBatch::default();
         let mut places = first.places();
         let mut next = Some((first, reply));
-        while let Some((work, reply)) = next.take() {
-            match writer_state.stage(work, now, reader, &mut batch) {
+        while let Some((request, reply)) = next.take() {
+            match writer_state.stage(request, now, reader, &mut batch) {
                 Ok(()) => replies.push(reply),
                 Err(error) => {
                     let _ = reply.send(Err(error));
                 }
             }
-            next = match self.requests.try_recv() {
-                Ok(Request::Write(work, reply)) if places + work.places() <= BATCH_PLACES_MAX => {
-                    places += work.places();
-                    Some((*work, reply))
+            next = match self.messages.try_recv() {
+                Ok(WriterMessage::Write(request, reply)) if places + request.places() <= BATCH_PLACES_MAX => {
+                    places += request.places();
+                    Some((*request, reply))
                 }
                 Ok(other) => {
                     self.put_back = Some(other);
@@ -298,13 +307,14 @@ impl Writer {
         batch
     }
 
-    fn last_words(&self, mut engine: Engine, reply: Option<Reply>) -> Ended {
-        // Everything that was answered is on the disk already.
+    /// Syncs the store a last time before it is closed.
+    fn finish(&self, mut engine: Engine, reply: Option<ReplySender>) -> ServeEnd {
+        // A failure loses nothing: every batch that was answered is on the disk.
         if let Err(error) = engine.sync() {
             debug!(%error, "a last sync of the ledger failed");
         }
-        self.shared.set(Access::Closed);
-        Ended::Closed(reply)
+        self.shared.set(StoreAccess::Closed);
+        ServeEnd::Closed(reply)
     }
 
     fn show(&self, totals: BTreeMap<&str, Vec<(Series, u64)>>) {
@@ -313,27 +323,28 @@ impl Writer {
         }
     }
 
-    /// Tries to open the store again until it works; meanwhile refuses what comes. Ends early (Err) if asked to close.
-    fn reopen(&mut self) -> Result<(Engine, WriterState), Option<Reply>> {
-        let mut backoff = REOPEN_AFTER;
+    /// Tries to open the store again until it works, and meanwhile refuses requests. Ends early (Err) when the ledger
+    /// is closed.
+    fn reopen(&mut self) -> Result<(Engine, WriterState), Option<ReplySender>> {
+        let (mut pause, longest) = REOPEN_AFTER;
         loop {
             self.refuse_for(backoff.failed())?;
             match self.reopen_once() {
                 Ok((engine, writer_state, published)) => {
-                    // A page whose write failed may be there after all, and nobody else would show it.
+                    // A page whose write failed may be there after all, and nothing else would show its totals.
                     self.show(writer_state.totals());
                     self.shared.publish(published);
-                    self.shared.set(Access::Open(engine.reader().clone()));
+                    self.shared.set(StoreAccess::Open(engine.reader().clone()));
                     return Ok((engine, writer_state));
                 }
-                Err(error) => self.shared.set(Access::failed(&error)),
+                Err(error) => self.shared.set(StoreAccess::failed(&error)),
             }
         }
     }
 
     fn reopen_once(&self) -> Result<(Engine, WriterState, Published), LedgerError> {
         let (mut engine, mut writer_state) = self.state_dir.reopen(self.durable)?;
-        // An open store is one that takes a write.
+        // The store counts as open only once it has taken a write.
         let mut batch = WriteBatch::default();
         writer_state.number(&mut batch);
         engine.write(batch.changes)?;
@@ -342,26 +353,26 @@ impl Writer {
     }
 
     /// Refuses every request for this long. Senders unpark this thread.
-    fn refuse_for(&mut self, pause: Duration) -> Result<(), Option<Reply>> {
+    fn refuse_for(&mut self, pause: Duration) -> Result<(), Option<ReplySender>> {
         let begun = Instant::now();
         loop {
             loop {
-                let request = match self.put_back.take() {
-                    Some(request) => request,
-                    None => match self.requests.try_recv() {
-                        Ok(request) => request,
+                let message = match self.put_back.take() {
+                    Some(message) => message,
+                    None => match self.messages.try_recv() {
+                        Ok(message) => message,
                         Err(TryRecvError::Empty) => break,
                         Err(TryRecvError::Disconnected) => return Err(None),
                     },
                 };
-                match request {
-                    Request::Write(_, reply) => answer(vec![reply], &Err(self.failure())),
-                    Request::Show(show_totals, reply) => {
-                        // They are shown when the store is open again.
+                match message {
+                    WriterMessage::Write(_, reply) => answer(vec![reply], &Err(self.failure())),
+                    WriterMessage::Show(show_totals, reply) => {
+                        // It gets the totals when the store is open again.
                         self.show_totals = show_totals;
                         answer(vec![reply], &Ok(()));
                     }
-                    Request::Close(reply) => return Err(Some(reply)),
+                    WriterMessage::Close(reply) => return Err(Some(reply)),
                 }
             }
             let left = pause.saturating_sub(begun.elapsed());
@@ -373,14 +384,15 @@ impl Writer {
     }
 
     fn failure(&self) -> LedgerError {
-        let access = self.shared.access.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let access = self.shared.access.read().unwrap_or_else(PoisonError::into_inner);
         match &*access {
-            Access::Failed(error) => error.clone(),
-            Access::Open(_) | Access::Closed => LedgerError::Closed,
+            StoreAccess::Failed(error) => error.clone(),
+            StoreAccess::Open(_) | StoreAccess::Closed => LedgerError::Closed,
         }
     }
 
-    /// Notes what is durable before anybody hears of it: a store that is damaged after a kill must not pass for an older one.
+    /// Notes the last commit without a sync, before its replies are sent. A store that lost it, damaged after a kill,
+    /// must not pass for a complete one.
     fn jot_last_commit(&mut self) {
         let last = LastCommit { time: Some(self.time.now()), batch: self.durable };
         self.unnoted = Some(last);
@@ -389,19 +401,20 @@ impl Writer {
         }
     }
 
+    /// Notes the last commit, and syncs the note.
     fn note_last_commit(&mut self) {
         let Some(last) = self.unnoted.take() else { return };
         self.noted = Some((Instant::now(), last.batch));
-        // A full disk shows soon enough where it matters.
+        // Not an error: a full disk fails the next write, too.
         if let Err(error) = self.state_dir.remember(last) {
             debug!(%error, "the time of the last commit cannot be noted");
         }
     }
 }
 
-fn answer(replies: Vec<Reply>, result: &Result<(), LedgerError>) {
+fn answer(replies: Vec<ReplySender>, result: &Result<(), LedgerError>) {
     for reply in replies {
-        // Who does not wait any more (a turn that was stopped) finds out from what is stored.
+        // A caller that no longer waits, such as a turn that was stopped, reads what is stored.
         let _ = reply.send(result.clone());
     }
 }

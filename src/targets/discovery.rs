@@ -31,7 +31,7 @@ use super::selection::{Joining, Meeting, Selection, Stored};
 use super::usernames_file;
 use crate::config::{FirstRun, PoolConfig};
 use crate::failpoint::{self, Step};
-use crate::ledger::{Ledger, LedgerError, PoolRecord, Standing, UserRecord};
+use crate::ledger::{Ledger, LedgerError, PoolRecord, UserRecord, UserStanding};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
 use crate::poller::Message;
@@ -487,13 +487,13 @@ impl<S: Source> Discovery<S> {
     }
 
     /// Whether another shard has followed a user since what is stored of it here.
-    fn is_outdated(&self, username: &str, standing: &Standing) -> bool {
+    fn is_outdated(&self, username: &str, standing: &UserStanding) -> bool {
         let moved_in = self.record.shares.moved_in(&self.pool.identity.id, username);
         moved_in.is_some_and(|moved_in| standing.joined < moved_in)
     }
 
     /// What is known of a user's activity at present.
-    fn activity(&self, standing: Option<&Standing>) -> ActivityEstimate {
+    fn activity(&self, standing: Option<&UserStanding>) -> ActivityEstimate {
         let activity = standing.and_then(|standing| standing.activity);
         activity.map_or(ActivityEstimate::UNKNOWN, |activity| activity.aged(self.clock.now()))
     }
@@ -757,7 +757,7 @@ impl<S: Source> Discovery<S> {
     }
 }
 
-fn stored(standing: &Standing) -> Stored<'_> {
+fn stored(standing: &UserStanding) -> Stored<'_> {
     Stored { sub: standing.sub.as_deref(), gone: standing.gone_since.is_some() }
 }
 

@@ -1,4 +1,4 @@
-//! `state list` and `state show`.
+//! `state list` and `state show`: print pools, users and the ledger as a whole.
 
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
@@ -8,28 +8,28 @@ use cognito_auth_core::counters::Series;
 use cognito_auth_core::event::UnixMillis;
 use serde::Serialize;
 
-use super::super::table::{cell, line, widen};
-use super::{Output, pool};
+use super::super::state_command::{OutputFormat, PAGE_RECORDS, RecordPrinter};
+use super::super::table::cell;
+use super::require_pool;
 use crate::ledger::{Ledger, LedgerError, UserRecord};
 
-/// Rows whose widths are known before the first of them is printed.
-const AT_ONCE: usize = 512;
-
+/// A pool, for people and programs.
 #[derive(Serialize)]
-struct PoolLine {
+struct PoolRow {
     user_pool_id: String,
     followed_since: Option<String>,
-    /// Those who are followed.
+    /// Followed users.
     users: u64,
-    /// Those who are gone and not forgotten.
+    /// Users who are gone and not forgotten.
     gone: u64,
     /// Counted events.
     events: u64,
     history_events: u64,
 }
 
+/// A user, or why its record cannot be read.
 #[derive(Serialize)]
-struct UserLine {
+struct UserRow {
     username: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
@@ -37,7 +37,7 @@ struct UserLine {
     user: Option<UserMembers>,
 }
 
-/// What is kept of a user, for people and machines.
+/// A user's record, for people and programs.
 #[derive(Serialize)]
 struct UserMembers {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -49,25 +49,26 @@ struct UserMembers {
     live_since: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     last_seen: Option<String>,
-    /// From here on events are remembered one by one.
+    /// Events since then are remembered one by one.
     watermark: String,
     remembered: usize,
     /// Events in progress that wait for their outcome.
     watched: usize,
-    /// Stretches that are still to be taken.
+    /// Parts of the history that are still to be read.
     open_walks: Vec<Stretch>,
-    /// What is left to be logged again.
+    /// The part of the history that is still to be logged again.
     #[serde(skip_serializing_if = "Option::is_none")]
     rewound: Option<Stretch>,
 }
 
+/// A part of a history.
 #[derive(Serialize)]
 struct Stretch {
     from: String,
     to: String,
 }
 
-impl PoolLine {
+impl PoolRow {
     fn of(ledger: &Ledger, pool_id: String) -> Result<Self, LedgerError> {
         let totals = ledger.totals(&pool_id)?;
         let sum = |wanted: fn(&Series) -> bool| {
@@ -95,8 +96,8 @@ impl PoolLine {
     }
 }
 
-impl UserLine {
-    /// None if there is nobody of this name.
+impl UserRow {
+    /// Reads a user; None if the ledger has no such user.
     fn of(ledger: &Ledger, pool_id: &str, username: String) -> Result<Option<Self>, LedgerError> {
         let read = ledger.user(pool_id, &username).and_then(|user| Ok((user, ledger.standing(pool_id, &username)?)));
         match read {
@@ -150,7 +151,7 @@ impl UserMembers {
     }
 }
 
-/// The ends of the range stand for the beginning and the end of time.
+/// Formats a time. The lowest one stands for the beginning of the history.
 fn time(time: UnixMillis) -> String {
     match time {
         UnixMillis::MIN => "ever".to_owned(),
@@ -162,55 +163,52 @@ fn count<T>(mut records: impl Iterator<Item = Result<T, LedgerError>>) -> Result
     records.try_fold(0, |count, record| record.map(|_| count + 1))
 }
 
-pub(super) fn list_pools(ledger: &Ledger, output: Output) -> anyhow::Result<ExitCode> {
-    let lines = ledger.pools()?.into_iter().map(|pool_id| Ok(PoolLine::of(ledger, pool_id)?));
-    let columns = ["UserPoolId", "FollowedSince", "Users", "Gone", "Events", "HistoryEvents"];
-    print(lines, &columns, &[20, 24, 5, 4, 6, 0], PoolLine::row, output)
+pub(super) fn list_pools(ledger: &Ledger, output: OutputFormat) -> anyhow::Result<ExitCode> {
+    const COLUMNS: [(&str, usize); 6] =
+        [("UserPoolId", 20), ("FollowedSince", 24), ("Users", 5), ("Gone", 4), ("Events", 6), ("HistoryEvents", 0)];
+    let pools = ledger.pools()?.into_iter().map(|pool_id| Ok(PoolRow::of(ledger, pool_id)?));
+    print(pools, &COLUMNS, PoolRow::row, output)
 }
 
-pub(super) fn list_users(ledger: &Ledger, pool_id: &str, output: Output) -> anyhow::Result<ExitCode> {
-    pool(ledger, pool_id)?;
-    let lines = ledger.usernames(pool_id).filter_map(|username| {
-        let line = username.and_then(|username| UserLine::of(ledger, pool_id, username));
-        Some(line.transpose()?.map_err(anyhow::Error::from))
+pub(super) fn list_users(ledger: &Ledger, pool_id: &str, output: OutputFormat) -> anyhow::Result<ExitCode> {
+    const COLUMNS: [(&str, usize); 8] = [
+        ("Username", 20),
+        ("Joined", 24),
+        ("LastSeen", 24),
+        ("Remembered", 10),
+        ("Watched", 7),
+        ("OpenWalks", 9),
+        ("RewoundTo", 24),
+        ("GoneSince", 0),
+    ];
+    require_pool(ledger, pool_id)?;
+    let users = ledger.usernames(pool_id).filter_map(|username| {
+        let user = username.and_then(|username| UserRow::of(ledger, pool_id, username));
+        Some(user.transpose()?.map_err(anyhow::Error::from))
     });
-    let columns = ["Username", "Joined", "LastSeen", "Remembered", "Watched", "OpenWalks", "RewoundTo", "GoneSince"];
-    print(lines, &columns, &[20, 24, 24, 10, 7, 9, 24, 0], UserLine::row, output)
+    print(users, &COLUMNS, UserRow::row, output)
 }
 
+/// Prints records page by page.
 fn print<T: Serialize>(
-    mut lines: impl Iterator<Item = anyhow::Result<T>>,
-    columns: &[&str],
-    widths: &[usize],
+    mut records: impl Iterator<Item = anyhow::Result<T>>,
+    columns: &[(&'static str, usize)],
     row: fn(&T) -> Vec<String>,
-    output: Output,
+    output: OutputFormat,
 ) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut widths = widths.to_vec();
-    let mut headed = false;
+    let mut printer = RecordPrinter::new(output, columns.iter().copied());
     loop {
-        let page = lines.by_ref().take(AT_ONCE).collect::<anyhow::Result<Vec<T>>>()?;
-        if output == Output::Json {
-            for line in &page {
-                serde_json::to_writer(&mut out, line).map_err(io::Error::from)?;
-                out.write_all(b"\n")?;
-            }
-        } else {
-            let rows: Vec<_> = page.iter().map(row).collect();
-            rows.iter().for_each(|row| widen(&mut widths, row));
-            if !std::mem::replace(&mut headed, true) {
-                let head: Vec<_> = columns.iter().map(|name| (*name).to_owned()).collect();
-                writeln!(out, "{}", line(&head, &widths))?;
-            }
-            rows.iter().try_for_each(|row| writeln!(out, "{}", line(row, &widths)))?;
-        }
-        if page.len() < AT_ONCE {
+        let page = records.by_ref().take(PAGE_RECORDS).collect::<anyhow::Result<Vec<T>>>()?;
+        printer.print(&page, row, &mut out)?;
+        if page.len() < PAGE_RECORDS {
             out.flush()?;
             return Ok(ExitCode::SUCCESS);
         }
     }
 }
 
+/// The ledger as a whole, for people and programs.
 #[derive(Serialize)]
 struct LedgerMembers {
     instance_id: String,
@@ -224,7 +222,7 @@ struct LedgerMembers {
     quarantined_bytes: u64,
 }
 
-pub(super) fn show_ledger(ledger: &Ledger, output: Output) -> anyhow::Result<ExitCode> {
+pub(super) fn show_ledger(ledger: &Ledger, output: OutputFormat) -> anyhow::Result<ExitCode> {
     let outbox = ledger.outbox_state();
     let (quarantined_records, quarantined_bytes) = ledger.quarantine_state();
     show(
@@ -242,34 +240,39 @@ pub(super) fn show_ledger(ledger: &Ledger, output: Output) -> anyhow::Result<Exi
     )
 }
 
-pub(super) fn show_pool(ledger: &Ledger, pool_id: &str, output: Output) -> anyhow::Result<ExitCode> {
+pub(super) fn show_pool(ledger: &Ledger, pool_id: &str, output: OutputFormat) -> anyhow::Result<ExitCode> {
     #[derive(Serialize)]
-    struct Shown {
+    struct PoolMembers {
         #[serde(flatten)]
-        pool: PoolLine,
-        /// By the ledger's own name of each counter and its labels; those that are 0 are left out.
+        pool: PoolRow,
+        /// Totals that are not 0, by the ledger's name of the counter and its labels.
         totals: std::collections::BTreeMap<String, u64>,
     }
-    pool(ledger, pool_id)?;
+    require_pool(ledger, pool_id)?;
     let totals = ledger.totals(pool_id)?.into_iter().map(|(series, total)| (series.to_key(), total)).collect();
-    show(&Shown { pool: PoolLine::of(ledger, pool_id.to_owned())?, totals }, output)
+    show(&PoolMembers { pool: PoolRow::of(ledger, pool_id.to_owned())?, totals }, output)
 }
 
-pub(super) fn show_user(ledger: &Ledger, pool_id: &str, username: &str, output: Output) -> anyhow::Result<ExitCode> {
-    pool(ledger, pool_id)?;
-    let user = UserLine::of(ledger, pool_id, username.to_owned())?
+pub(super) fn show_user(
+    ledger: &Ledger,
+    pool_id: &str,
+    username: &str,
+    output: OutputFormat,
+) -> anyhow::Result<ExitCode> {
+    require_pool(ledger, pool_id)?;
+    let user = UserRow::of(ledger, pool_id, username.to_owned())?
         .ok_or_else(|| anyhow!("nothing is kept of {username:?} in {pool_id}"))?;
     let code = if user.unreadable.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS };
     show(&user, output)?;
     Ok(code)
 }
 
-/// Prints the members of a value: as JSON, or each on a line of its own.
-fn show(value: &impl Serialize, output: Output) -> anyhow::Result<ExitCode> {
+/// Prints the members of a value: as JSON, or one a line.
+fn show(value: &impl Serialize, output: OutputFormat) -> anyhow::Result<ExitCode> {
     let value = serde_json::to_value(value)?;
     let mut out = BufWriter::new(io::stdout().lock());
     match (&value, output) {
-        (serde_json::Value::Object(members), Output::Table) => {
+        (serde_json::Value::Object(members), OutputFormat::Table) => {
             for (name, value) in members {
                 write_member(&mut out, name, value, 0)?;
             }

@@ -1,4 +1,4 @@
-//! `state export` and `state import`: a whole ledger as JSON Lines.
+//! `state export` and `state import`: a whole ledger as JSON ExportReader.
 //!
 //! ```text
 //! {"export":"cognito-auth-exporter state","version":1,"exporter":"0.1.0","exported_at":"2026-11-25T12:00:00.000Z"}
@@ -8,9 +8,9 @@
 //! {"records":2,"sha256":"..."}
 //! ```
 //!
-//! `value` is the record as the ledger has it, in base64: with its own version and checksum, so that what an older build
-//! exported is migrated as its ledger would be. The last line has the SHA-256 of everything in front of it, in hexadecimal;
-//! without that line, or with another sum, the export is not whole and is refused.
+//! `value` is the stored record in base64, with its own version and checksum. So an export of an older build is
+//! migrated like a ledger of that build. The last line has the number of records and the SHA-256 of all lines before
+//! it, in hexadecimal. An export without that line, or with another sum, is incomplete and is refused.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
@@ -25,49 +25,52 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::super::progress::Progress;
-use super::{hesitate, tell};
+use super::super::state_command::{require_yes, say};
 use crate::config::StateConfig;
 use crate::ledger::{Ledger, RecordName};
 
-/// What the first line says it is.
+/// The member `export` of the first line, which identifies the file.
 const EXPORT: &str = "cognito-auth-exporter state";
 
-/// The version of the form; of what is in the records these know themselves.
+/// The version of the file format. Each record has its own version.
 const VERSION: u32 = 1;
 
-/// The longest line that is read, in bytes. A user under attack has some hundred thousand, an event with every member as
-/// long as Cognito allows fewer.
+/// The longest line that is read, in bytes. The record of a user under attack has some hundred thousand bytes. An event
+/// with every member as long as Cognito allows has fewer.
 const LINE_BYTES_MAX: u64 = 64 << 20;
 
+/// The first line.
 #[derive(Serialize, Deserialize)]
-struct Head {
+struct ExportHeader {
     export: String,
     version: u32,
     exporter: String,
     exported_at: String,
 }
 
+/// The line of a record.
 #[derive(Serialize, Deserialize)]
-struct Line {
+struct ExportedRecord {
     #[serde(flatten)]
     name: RecordName,
     value: String,
 }
 
+/// The last line.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct LowerEdge {
+struct ExportFooter {
     records: u64,
     sha256: String,
 }
 
-/// What is written, summed.
-struct Summed<W> {
+/// Writes the lines of an export, and computes their checksum.
+struct ExportWriter<W> {
     out: W,
     sum: Sha256,
 }
 
-impl<W: Write> Summed<W> {
+impl<W: Write> ExportWriter<W> {
     fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
         let mut text = serde_json::to_vec(line)?;
         text.push(b'\n');
@@ -77,8 +80,8 @@ impl<W: Write> Summed<W> {
 }
 
 pub(super) fn export(ledger: &Ledger, now: UnixMillis) -> anyhow::Result<ExitCode> {
-    let mut out = Summed { out: BufWriter::new(io::stdout().lock()), sum: Sha256::new() };
-    out.line(&Head {
+    let mut out = ExportWriter { out: BufWriter::new(io::stdout().lock()), sum: Sha256::new() };
+    out.line(&ExportHeader {
         export: EXPORT.to_owned(),
         version: VERSION,
         exporter: env!("CARGO_PKG_VERSION").to_owned(),
@@ -91,7 +94,7 @@ pub(super) fn export(ledger: &Ledger, now: UnixMillis) -> anyhow::Result<ExitCod
         match (name, wrong) {
             (Some(name), None) => {
                 records += 1;
-                written = out.line(&Line { name, value: BASE64_STANDARD.encode(value) });
+                written = out.line(&ExportedRecord { name, value: BASE64_STANDARD.encode(value) });
             }
             _ => left_out += 1,
         }
@@ -99,56 +102,56 @@ pub(super) fn export(ledger: &Ledger, now: UnixMillis) -> anyhow::Result<ExitCod
     })?;
     drop(progress);
     written?;
-    let lower_edge = LowerEdge { records, sha256: hexadecimal(out.sum.clone()) };
-    out.line(&lower_edge)?;
+    let footer = ExportFooter { records, sha256: hexadecimal(out.sum.clone()) };
+    out.line(&footer)?;
     out.out.flush()?;
-    tell(&format!("exported: {records} records; the file holds personal data"));
+    say(&format!("exported: {records} records; the file holds personal data"));
     if left_out > 0 {
-        tell(&format!("left out, because they are damaged: {left_out} records (see `state verify`)"));
+        say(&format!("left out, because they are damaged: {left_out} records (see `state verify`)"));
         return Ok(ExitCode::from(1));
     }
     Ok(ExitCode::SUCCESS)
 }
 
 pub(super) fn import(state: &StateConfig, file: &Path, yes: bool) -> anyhow::Result<ExitCode> {
-    let mut lines: Lines<Box<dyn BufRead>> = if file == Path::new("-") {
-        Lines::of(Box::new(BufReader::new(io::stdin())))
+    let mut lines: ExportReader<Box<dyn BufRead>> = if file == Path::new("-") {
+        ExportReader::of(Box::new(BufReader::new(io::stdin())))
     } else {
         let opened = File::open(file).with_context(|| format!("cannot open {}", file.display()))?;
-        Lines::of(Box::new(BufReader::new(opened)))
+        ExportReader::of(Box::new(BufReader::new(opened)))
     };
-    let head = lines.next()?.and_then(|line| serde_json::from_slice::<Head>(&line).ok());
-    let head = head.filter(|head| head.export == EXPORT).ok_or_else(|| {
+    let header = lines.next()?.and_then(|line| serde_json::from_slice::<ExportHeader>(&line).ok());
+    let header = header.filter(|header| header.export == EXPORT).ok_or_else(|| {
         anyhow!("{} is no export: its first line does not say {EXPORT:?}; nothing was done", file.display())
     })?;
-    if head.version > VERSION {
+    if header.version > VERSION {
         bail!(
             "the export has version {}, this build knows {VERSION}: run the newer build again; nothing was done",
-            head.version
+            header.version
         );
     }
-    let from = format!("what version {} exported at {}", head.exporter, head.exported_at);
+    let from = format!("the export of version {} of {}", header.exporter, header.exported_at);
     if !yes && Ledger::exists(state)? {
-        return Ok(hesitate(&format!(
-            "would put {from} in the place of the ledger in {}, which is moved aside and kept",
+        return Ok(require_yes(&format!(
+            "would replace the ledger in {}, which is moved aside and kept, by {from}",
             state.path.display()
         )));
     }
     let mut import = Ledger::import(state)?;
     let mut progress = Progress::of("records imported", None);
     let mut records = 0;
-    let lower_edge = loop {
+    let footer = loop {
         let number = lines.number + 1;
         let sum = hexadecimal(lines.sum.clone());
         let line = lines.next()?.ok_or_else(|| anyhow!("the export is cut short: its last line is missing"));
         let line = line.context(UNTOUCHED)?;
-        if let Ok(lower_edge) = serde_json::from_slice::<LowerEdge>(&line) {
-            if lower_edge.sha256 != sum || lower_edge.records != records {
-                bail!("{UNTOUCHED}: the export is not what was exported: its checksum is another");
+        if let Ok(footer) = serde_json::from_slice::<ExportFooter>(&line) {
+            if footer.sha256 != sum || footer.records != records {
+                bail!("{UNTOUCHED}: the export was changed: its checksum does not match");
             }
-            break lower_edge;
+            break footer;
         }
-        let read = serde_json::from_slice::<Line>(&line).map_err(anyhow::Error::from).and_then(|line| {
+        let read = serde_json::from_slice::<ExportedRecord>(&line).map_err(anyhow::Error::from).and_then(|line| {
             let value = BASE64_STANDARD.decode(&line.value)?;
             Ok(import.add(&line.name, value)?)
         });
@@ -158,24 +161,24 @@ pub(super) fn import(state: &StateConfig, file: &Path, yes: bool) -> anyhow::Res
     };
     drop(progress);
     let replaced = import.finish().context(UNTOUCHED)?;
-    tell(&format!("imported: {} records, {from}", lower_edge.records));
+    say(&format!("imported: {} records, {from}", footer.records));
     if let Some(replaced) = replaced {
-        tell(&format!("the ledger that was there lies in {}: remove it when it is not needed", replaced.display()));
+        say(&format!("the replaced ledger is kept in {}: remove it when it is not needed", replaced.display()));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// What a mistake leaves behind.
+/// The state after a failed import.
 const UNTOUCHED: &str = "nothing was imported, and the ledger that is there is untouched";
 
-/// Lines that are read, summed.
-struct Lines<R> {
+/// Reads the lines of an export, and computes their checksum.
+struct ExportReader<R> {
     read: R,
     sum: Sha256,
     number: u64,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> ExportReader<R> {
     fn of(read: R) -> Self {
         Self { read, sum: Sha256::new(), number: 0 }
     }

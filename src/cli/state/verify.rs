@@ -1,4 +1,4 @@
-//! `state verify`: every record read, and what is damaged named, with what follows from it.
+//! `state verify`: reads every record, and reports the damaged ones, each with its consequence and the remedy.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -7,34 +7,36 @@ use std::process::ExitCode;
 use serde::Serialize;
 
 use super::super::progress::Progress;
+use super::super::state_command::{OutputFormat, say};
 use super::super::table::cell;
-use super::{Output, tell};
 use crate::config::StateConfig;
 use crate::ledger::{Ledger, LedgerError, RecordName};
 
-/// Damaged records that are named one by one; of a ledger that is damaged all over, more say nothing.
+/// Damaged records that are reported one by one. For a ledger that is damaged all over, more would not help.
 const NAMED_MAX: u64 = 1000;
 
+/// A damaged record, for people and programs.
 #[derive(Serialize)]
-struct Found {
+struct DamagedRecord {
     #[serde(flatten)]
     name: Option<RecordName>,
     problem: String,
     what_to_do: &'static str,
 }
 
+/// The result for the whole ledger.
 #[derive(Serialize)]
 struct Summary {
     /// Records read, by their kind.
     records: BTreeMap<&'static str, u64>,
     damaged: u64,
-    /// What is wrong with the ledger as a whole.
+    /// The damage of the ledger as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     ledger: Option<String>,
     sound: bool,
 }
 
-pub(super) fn verify(state: &StateConfig, output: Output, personal: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn verify(state: &StateConfig, output: OutputFormat, personal: bool) -> anyhow::Result<ExitCode> {
     let mut records: BTreeMap<_, _> = RecordName::KINDS.into_iter().map(|kind| (kind, 0)).collect();
     let mut damaged = 0;
     let mut found = Vec::new();
@@ -45,13 +47,13 @@ pub(super) fn verify(state: &StateConfig, output: Output, personal: bool) -> any
         let problem = match (&name, wrong) {
             (_, Some(LedgerError::Corrupt { problem, .. })) => problem,
             (_, Some(error)) => error.to_string(),
-            (None, None) => "its key is none of this build's".to_owned(),
+            (None, None) => "no build writes its key".to_owned(),
             (Some(_), None) => return,
         };
         damaged += 1;
         if damaged <= NAMED_MAX {
             let what_to_do = what_to_do(name.as_ref());
-            found.push(Found { name: name.map(|name| shown(name, personal)), problem, what_to_do });
+            found.push(DamagedRecord { name: name.map(|name| shown(name, personal)), problem, what_to_do });
         }
     });
     drop(progress);
@@ -63,15 +65,15 @@ pub(super) fn verify(state: &StateConfig, output: Output, personal: bool) -> any
     let summary = Summary { sound: damaged == 0 && whole.is_none(), records, damaged, ledger: whole };
     let mut out = BufWriter::new(io::stdout().lock());
     match output {
-        Output::Json => {
+        OutputFormat::Json => {
             for found in &found {
                 writeln!(out, "{}", serde_json::to_string(found)?)?;
             }
             writeln!(out, "{}", serde_json::to_string(&summary)?)?;
         }
-        Output::Table => {
+        OutputFormat::Table => {
             for found in &found {
-                let Found { name, problem, what_to_do } = found;
+                let DamagedRecord { name, problem, what_to_do } = found;
                 writeln!(out, "damaged: {}: {}: {what_to_do}", described(name.as_ref()), cell(Some(problem)))?;
             }
             for (kind, count) in &summary.records {
@@ -81,27 +83,28 @@ pub(super) fn verify(state: &StateConfig, output: Output, personal: bool) -> any
     }
     out.flush()?;
     if damaged > NAMED_MAX {
-        tell(&format!("{} more damaged records are not named", damaged - NAMED_MAX));
+        say(&format!("{} more damaged records are not named", damaged - NAMED_MAX));
     }
     if let Some(problem) = &summary.ledger {
-        tell(&format!("{problem}; `run` puts a damaged ledger aside, keeps it, and begins a new one"));
+        say(&format!("{problem}; `run` puts a damaged ledger aside, keeps it, and begins a new one"));
     }
-    tell(&match (summary.sound, damaged) {
+    say(&match (summary.sound, damaged) {
         (true, _) => "every record is sound".to_owned(),
         (false, damaged) => format!("damaged records: {damaged}"),
     });
     Ok(if summary.sound { ExitCode::SUCCESS } else { ExitCode::from(1) })
 }
 
-/// What follows from the damage, and what to do about it.
+/// Returns the consequence of the damage, and the remedy.
 fn what_to_do(name: Option<&RecordName>) -> &'static str {
     match name {
-        None => "nobody reads it",
+        None => "it is never read",
         Some(RecordName::Ledger { .. } | RecordName::Pool { .. } | RecordName::Total { .. }) => {
             "`run` puts the ledger aside and begins a new one; better: `state import` what was exported before"
         }
         Some(RecordName::User { .. }) => {
-            "the user is not polled; `state forget` lets it join anew (see its --help), `state verify --personal` names it"
+            "the user is not polled; `state forget` lets the user join again (see its --help), `state verify --personal` \
+             prints the name"
         }
         Some(RecordName::Gone { .. } | RecordName::OtherName { .. }) => "`state forget` the user",
         Some(RecordName::Outbox { .. }) => "`run` puts it into quarantine and delivers the rest",
@@ -109,7 +112,7 @@ fn what_to_do(name: Option<&RecordName>) -> &'static str {
     }
 }
 
-/// A name without the user, unless it was asked for.
+/// Returns a record's name without the username, unless `--personal` was given.
 fn shown(name: RecordName, personal: bool) -> RecordName {
     let hidden = || "(personal)".to_owned();
     match name {
@@ -122,9 +125,10 @@ fn shown(name: RecordName, personal: bool) -> RecordName {
     }
 }
 
+/// Describes a record for people.
 fn described(name: Option<&RecordName>) -> String {
     match name {
-        None => "a record of no kind".to_owned(),
+        None => "a record of unknown kind".to_owned(),
         Some(RecordName::Ledger { name }) => format!("the ledger's {name}"),
         Some(RecordName::Pool { user_pool_id }) => format!("pool {user_pool_id}"),
         Some(RecordName::Total { user_pool_id, series }) => format!("total {series} of {user_pool_id}"),

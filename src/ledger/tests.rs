@@ -1,0 +1,434 @@
+//! The ledger with writes that fail, damaged records, and records of older and newer builds.
+
+use cognito_auth_core::counters::Series;
+use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::entry::{OutboxId, PoolIdentity};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::envelope::{Count, Gone, Instance, LostSince, Share, StoreFormat, StoredPool, StoredRecord};
+use super::stored_entry::tests::{AT, REASON, known_entry, refusal_of_version_1};
+use super::stored_entry::{StoredEntry, StoredRefusal};
+use super::stored_user::StoredUser;
+use super::*;
+use crate::delivery::{Outbox as _, Settlement, Unreadable, Waiting};
+use crate::metrics::Metrics;
+
+const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
+const POOL: &str = "eu-west-1_Test";
+
+fn state(directory: &TempDir) -> StateConfig {
+    StateConfig {
+        path: directory.path().to_owned(),
+        cache_bytes: 16 << 20,
+        outbox_limit_bytes: 1 << 30,
+        quarantine_limit_bytes: 100 << 20,
+    }
+}
+
+fn open(directory: &TempDir) -> Ledger {
+    let opened = Ledger::open(&state(directory), NOW).unwrap();
+    assert_eq!(opened.rebuilt, None);
+    opened.ledger
+}
+
+/// Opens a ledger and enrolls ann in it.
+async fn with_ann(directory: &TempDir) -> Ledger {
+    let ledger = open(directory);
+    ledger.enroll(POOL, vec![("ann".into(), page(0).record)]).await.unwrap();
+    ledger
+}
+
+/// Makes the next write fail, before or after it is done.
+fn fail_next_write(directory: &TempDir, when: &str) {
+    std::fs::write(directory.path().join("ledger/fail-next-write"), when).unwrap();
+}
+
+fn until_it_is_open_again(ledger: &Ledger) {
+    // The writer opens the store again, a second later.
+    while ledger.failure().is_some() {
+        thread::park_timeout(std::time::Duration::from_millis(10));
+    }
+}
+
+fn page(number: i64) -> Commit {
+    Commit {
+        pool: Arc::new(PoolIdentity {
+            id: POOL.into(),
+            name: POOL.into(),
+            region: "eu-west-1".into(),
+            account_id: None,
+        }),
+        username: "ann".into(),
+        record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW), activity: None },
+        totals: vec![(Series::History, 1)],
+        entries: vec![],
+    }
+}
+
+/// Writes to the store of a closed ledger.
+fn tamper(directory: &TempDir, key: &[u8], value: Vec<u8>) {
+    let state_dir = StateDir::enter(&state(directory)).unwrap();
+    let (mut engine, _) = state_dir.reopen(0).unwrap();
+    engine.write(vec![(key.to_vec(), Some(value))]).unwrap();
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "it takes the place of what it is given")]
+fn newer(record: Vec<u8>) -> Vec<u8> {
+    envelope::in_version(record[0] + 1, &record)
+}
+
+#[tokio::test]
+async fn a_failed_write_is_told_and_cured_and_the_writer_state_are_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    ledger.commit(page(1)).await.unwrap();
+    fail_next_write(&directory, "before it");
+    let failed = ledger.commit(page(2)).await.unwrap_err();
+    assert!(matches!(failed, LedgerError::Storage(_)), "{failed}");
+    assert!(ledger.failure().is_some());
+    assert!(matches!(ledger.user(POOL, "ann"), Err(LedgerError::Storage(_))));
+    assert!(matches!(ledger.commit(page(2)).await, Err(LedgerError::Storage(_))));
+
+    until_it_is_open_again(&ledger);
+    assert_eq!(ledger.user(POOL, "ann").unwrap(), Some(page(1).record));
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 1)]));
+    ledger.commit(page(2)).await.unwrap();
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 2)]));
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_does_not_answer_is_a_failure_until_it_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    let before = std::time::Instant::now().checked_sub(writer::WRITE_MAX).unwrap();
+    ledger.0.shared.set_writing(Some(before));
+    let refused = ledger.commit(page(1)).await.unwrap_err();
+    assert_eq!(refused.to_string(), "cannot use the ledger: a write has not ended for 30 s");
+    assert_eq!(ledger.failure(), Some(refused.to_string()));
+    assert_eq!(ledger.user(POOL, "ann"), Ok(Some(page(0).record)), "stored records can be read");
+    ledger.0.shared.set_writing(None);
+    ledger.commit(page(1)).await.unwrap();
+    assert_eq!(ledger.failure(), None);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn a_ledger_that_has_failed_can_be_closed_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    fail_next_write(&directory, "before it");
+    ledger.commit(page(1)).await.unwrap_err();
+    ledger.close().await;
+    open(&directory).close().await;
+}
+
+#[tokio::test]
+async fn totals_shown_are_the_ledgers_also_after_a_failed_write_that_was_done() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    ledger.commit(page(1)).await.unwrap();
+    let metrics = Metrics::new(NOW);
+    metrics.add_pool(&page(0).pool);
+    let shown = metrics.clone();
+    ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await.unwrap();
+    let shows = |count: u64| {
+        let series = format!("cognito_auth_history_events_total{{user_pool_id=\"{POOL}\"}} {count}\n");
+        assert!(metrics.render().contains(&series), "{series}{}", metrics.render());
+    };
+    shows(1);
+    ledger.commit(page(2)).await.unwrap();
+    shows(2);
+    // The totals of a write with an unknown result are shown once the result is known.
+    for (when, held) in [("after it", 3), ("before it", 3), ("after it", 4)] {
+        fail_next_write(&directory, when);
+        ledger.commit(page(3)).await.unwrap_err();
+        until_it_is_open_again(&ledger);
+        assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, held)]), "{when}");
+        shows(held);
+    }
+    // The totals of a commit count even if its caller does not wait for the reply. (On a busy machine it has the
+    // reply.)
+    tokio::select! {
+        biased;
+        answered = ledger.commit(page(4)) => answered.unwrap(),
+        () = std::future::ready(()) => {}
+    }
+    ledger.commit(page(5)).await.unwrap();
+    shows(6);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn what_a_newer_build_has_written_is_refused_and_left_as_it_is() {
+    let format = StoreFormat { number: StoreFormat::NUMBER + 1 };
+    let total = keys::total(POOL, &Series::History.to_key());
+    let newer_entry = StoredRefusal { value: newer(Count { value: 1 }.seal()), ..StoredRefusal::default() };
+    let newer_things = [
+        (keys::quarantine(1), newer_entry.seal()),
+        (keys::FORMAT.to_vec(), format.seal()),
+        (total, newer(Count { value: 1 }.seal())),
+        (keys::outbox(1), newer(Count { value: 1 }.seal())),
+    ];
+    for (key, value) in newer_things {
+        let directory = tempfile::tempdir().unwrap();
+        open(&directory).close().await;
+        tamper(&directory, &key, value.clone());
+        for _ in 0..2 {
+            let refused = Ledger::open(&state(&directory), NOW).err().unwrap();
+            let is_newer = matches!(refused, LedgerError::NewerVersion { found, known, .. } if found == known + 1);
+            assert!(is_newer, "{refused}");
+        }
+        let store = engine::Engine::open(&directory.path().join("ledger"), 1 << 20).unwrap();
+        assert_eq!(store.reader().get(&key), Ok(Some(value)));
+    }
+}
+
+#[tokio::test]
+async fn a_user_of_a_newer_build_or_a_damaged_one_concerns_nobody_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    ledger.commit(page(1)).await.unwrap();
+    ledger.close().await;
+    let sealed = StoredUser::from(&page(1).record).seal();
+    tamper(&directory, &keys::user(POOL, "ben"), newer(sealed.clone()));
+    tamper(&directory, &keys::user(POOL, "cy"), sealed[..9].to_vec());
+    let ledger = open(&directory);
+    assert_eq!(ledger.user(POOL, "ann"), Ok(Some(page(1).record)));
+    assert!(matches!(ledger.user(POOL, "ben"), Err(LedgerError::NewerVersion { what: "a user", .. })));
+    let damaged = ledger.user(POOL, "cy").unwrap_err();
+    assert!(matches!(damaged, LedgerError::Corrupt { what: "a user", .. }));
+    assert!(!damaged.to_string().contains("cy"), "{damaged}");
+    ledger.close().await;
+}
+
+/// Values that make an entry unreadable, one for each kind of damage.
+fn damaged_values() -> Vec<Vec<u8>> {
+    let sealed = StoredEntry::from(known_entry()).seal();
+    let no_protobuf = [0xff; 9];
+    let sealed_no_protobuf = [&[1], &crc32fast::hash(&no_protobuf).to_le_bytes()[..], &no_protobuf].concat();
+    let mut of_version_0 = sealed.clone();
+    of_version_0[0] = 0;
+    vec![vec![], sealed[..sealed.len() - 1].to_vec(), vec![0xa5; 300], sealed_no_protobuf, of_version_0]
+}
+
+#[tokio::test]
+async fn damaged_entries_condemn_nothing_and_can_be_put_aside_as_they_are_and_dropped() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    // There is a sound entry before each damaged one, and one after the last.
+    let damaged = damaged_values();
+    let mut commit = page(1);
+    commit.entries = vec![known_entry(); 2 * damaged.len() + 1];
+    ledger.commit(commit).await.unwrap();
+    ledger.close().await;
+    for (number, value) in (0..).zip(&damaged) {
+        tamper(&directory, &keys::outbox(2 * number + 1), value.clone());
+    }
+
+    let ledger = open(&directory);
+    let waiting = ledger.read(None, 100).unwrap();
+    let (sound, unreadable): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(id, _)| id.0 % 2 == 0);
+    assert!(sound.iter().all(|(_, entry)| *entry == Ok(known_entry())));
+    let aside = |(id, entry): &Waiting| (*id, entry.clone().unwrap_err().to_string());
+    let quarantined: Vec<_> = unreadable.iter().map(aside).collect();
+    assert_eq!((sound.len(), quarantined.len()), (damaged.len() + 1, damaged.len()));
+    // From here on the first entry is damaged, and the state of the outbox is still published.
+    ledger.settle(Settlement { delivered: vec![sound[0].0], quarantined: vec![] }).await.unwrap();
+    assert_eq!(ledger.outbox_state().oldest, Some(known_entry().observed));
+    let delivered = sound.iter().map(|(id, _)| *id).collect();
+    ledger.settle(Settlement { delivered, quarantined: vec![] }).await.unwrap();
+    assert_eq!((ledger.outbox_state().records, ledger.outbox_state().oldest), (damaged.len() as u64, None));
+    ledger.settle(Settlement { delivered: vec![], quarantined: quarantined.clone() }).await.unwrap();
+    assert_eq!(ledger.outbox_state(), OutboxState::default());
+    let sizes = ledger.quarantine_state();
+    ledger.close().await;
+
+    let ledger = open(&directory);
+    assert_eq!((ledger.outbox_state(), ledger.quarantine_state()), (OutboxState::default(), sizes));
+    let listed = ledger.read_quarantine(None, 100).unwrap();
+    assert_eq!(listed.len(), damaged.len());
+    for ((id, found), (asked, reason)) in listed.iter().zip(&quarantined) {
+        assert_eq!((id, &found.refusal.as_ref().unwrap().reason), (asked, reason));
+        assert_eq!(&found.entry.as_ref().unwrap_err().to_string(), reason);
+        let stored = ledger.reading(|reader| reader.get(&keys::quarantine(id.0))).unwrap().unwrap();
+        assert_eq!(StoredRefusal::open(&stored).unwrap().value, damaged[usize::try_from(id.0 / 2).unwrap()]);
+        assert!(matches!(ledger.retry(&[*id]).await, Err(LedgerError::Corrupt { .. })), "it would come back");
+    }
+    assert_eq!((ledger.outbox_state(), ledger.quarantine_state()), (OutboxState::default(), sizes));
+    let ids: Vec<_> = listed.iter().map(|(id, _)| *id).collect();
+    ledger.drop_quarantined(&ids).await.unwrap();
+    assert_eq!(ledger.quarantine_state(), (0, 0));
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn the_quarantine_of_an_older_build_is_read_retried_and_written_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    open(&directory).close().await;
+    tamper(&directory, keys::SEQUENCE, Count { value: 8 }.seal());
+    tamper(&directory, &keys::quarantine(7), refusal_of_version_1());
+    // The record in quarantine can be damaged, too.
+    tamper(&directory, &keys::quarantine(6), vec![2, 0, 0, 0]);
+    let ledger = open(&directory);
+    let refusal = Some(QuarantineReason { reason: REASON.into(), at: AT });
+    let listed = ledger.read_quarantine(None, 10).unwrap();
+    let damaged = Quarantined { entry: Err(Unreadable("it is cut short".into())), refusal: None };
+    assert_eq!(listed[0], (OutboxId(6), damaged));
+    assert_eq!(listed[1], (OutboxId(7), Quarantined { entry: Ok(known_entry()), refusal }));
+
+    ledger.retry(&[OutboxId(7)]).await.unwrap();
+    assert!(ledger.retry(&[OutboxId(6)]).await.is_err());
+    ledger.drop_quarantined(&[OutboxId(6)]).await.unwrap();
+    assert_eq!(ledger.quarantine_state(), (0, 0));
+    assert_eq!(ledger.read(None, 10), Ok(vec![(OutboxId(8), Ok(known_entry()))]));
+    ledger.settle(Settlement { delivered: vec![], quarantined: vec![(OutboxId(8), "again".into())] }).await.unwrap();
+    let stored = ledger.reading(|reader| reader.get(&keys::quarantine(8))).unwrap().unwrap();
+    assert_eq!(stored[0], StoredRefusal::VERSION);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn what_is_asked_for_twice_leaves_the_quarantine_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    let mut commit = page(1);
+    commit.entries = vec![known_entry(); 70];
+    ledger.commit(commit).await.unwrap();
+    let before = ledger.outbox_state();
+    let ids: Vec<_> = (0..70).map(OutboxId).collect();
+    let quarantined = ids.iter().map(|id| (*id, "bad".to_owned())).collect();
+    ledger.settle(Settlement { delivered: vec![], quarantined }).await.unwrap();
+    let twice: Vec<_> = ids.iter().chain(&ids).copied().collect();
+    let (retried, again, dropped) =
+        tokio::join!(ledger.retry(&twice), ledger.retry(&ids), ledger.drop_quarantined(&ids));
+    retried.and(again).and(dropped).unwrap();
+    // Any request may have come first, but each entry moved once, and the writer's state is correct.
+    assert_eq!(ledger.quarantine_state(), (0, 0));
+    let waiting = ledger.read(None, 1000).unwrap();
+    assert!(waiting.iter().all(|(id, _)| id.0 >= 70), "an id is never used again");
+    assert!((1..=70).contains(&waiting.len()), "{}", waiting.len());
+    let (records, bytes) = (ledger.outbox_state().records, ledger.outbox_state().bytes);
+    assert_eq!(records, waiting.len() as u64);
+    assert_eq!(bytes, before.bytes / 70 * records);
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn what_is_there_is_opened_as_it_is_or_not_at_all() {
+    let directory = tempfile::tempdir().unwrap();
+    let entries = || std::fs::read_dir(directory.path()).unwrap().count();
+    let absent = LedgerError::Absent(directory.path().to_owned());
+    assert_eq!(Ledger::open_existing(&state(&directory), &Privacy::default(), NOW).err(), Some(absent));
+    assert_eq!(entries(), 0);
+
+    let ledger = with_ann(&directory).await;
+    ledger.commit(page(1)).await.unwrap();
+    let locked = LedgerError::Locked(directory.path().to_owned());
+    assert_eq!(Ledger::open_existing(&state(&directory), &Privacy::default(), NOW).err(), Some(locked));
+    ledger.close().await;
+    let ledger = Ledger::open_existing(&state(&directory), &Privacy::default(), NOW).unwrap();
+    assert_eq!(ledger.totals(POOL), Ok(vec![(Series::History, 1)]));
+    ledger.close().await;
+
+    tamper(&directory, &keys::total(POOL, "history"), vec![1, 2, 3]);
+    let before = entries();
+    for _ in 0..2 {
+        let damaged = Ledger::open_existing(&state(&directory), &Privacy::default(), NOW).err().unwrap();
+        assert!(matches!(damaged, LedgerError::Corrupt { what: "a total", .. }), "{damaged}");
+    }
+    assert_eq!(entries(), before);
+}
+
+#[tokio::test]
+async fn a_damaged_total_is_damage_of_the_ledger() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    ledger.commit(page(1)).await.unwrap();
+    ledger.close().await;
+    tamper(&directory, &keys::total(POOL, "history"), vec![1, 2, 3]);
+    let opened = Ledger::open(&state(&directory), NOW).unwrap();
+    assert!(opened.rebuilt.unwrap().problem.starts_with("a total"));
+    opened.ledger.close().await;
+}
+
+/// Damage of a stored record.
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip(Vec<(prop::sample::Index, u8)>),
+    Cut(prop::sample::Index),
+    Insert(prop::sample::Index, Vec<u8>),
+    Replace(prop::sample::Index, Vec<u8>),
+    Append(Vec<u8>),
+}
+
+impl Damage {
+    fn any() -> impl Strategy<Value = Self> {
+        let bytes = || vec(any::<u8>(), 1..20);
+        prop_oneof![
+            vec((any::<prop::sample::Index>(), any::<u8>()), 1..5).prop_map(Self::Flip),
+            any::<prop::sample::Index>().prop_map(Self::Cut),
+            (any::<prop::sample::Index>(), bytes()).prop_map(|(at, bytes)| Self::Insert(at, bytes)),
+            (any::<prop::sample::Index>(), bytes()).prop_map(|(at, bytes)| Self::Replace(at, bytes)),
+            bytes().prop_map(Self::Append),
+        ]
+    }
+
+    fn done_to(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        let len = bytes.len();
+        if len == 0 {
+            return bytes;
+        }
+        match self {
+            Self::Flip(flips) => flips.iter().for_each(|(at, bits)| bytes[at.index(len)] ^= bits),
+            Self::Cut(at) => bytes.truncate(at.index(len)),
+            Self::Insert(at, more) => drop(bytes.splice(at.index(len)..at.index(len), more.iter().copied())),
+            Self::Replace(at, other) => {
+                let at = at.index(len);
+                drop(bytes.splice(at..len.min(at + other.len()), other.iter().copied()));
+            }
+            Self::Append(more) => bytes.extend(more),
+        }
+        bytes
+    }
+}
+
+/// Checks that a record can be read as it was written, and is refused after any damage.
+fn only_what_was_written<R: StoredRecord + PartialEq + std::fmt::Debug>(record: &R, damage: &[Damage], bytes: &[u8]) {
+    let sealed = record.seal();
+    assert_eq!(R::open(&sealed).as_ref(), Ok(record));
+    let damaged = damage.iter().fold(sealed.clone(), |bytes, damage| damage.done_to(&bytes));
+    assert!(damaged == sealed || R::open(&damaged).is_err(), "{damaged:?} passes for {sealed:?}");
+    let _ = (R::open(bytes), StoredUser::standing(bytes), StoredUser::standing(&damaged));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_record_of_any_kind_is_what_was_written_or_refused(
+        (number, time, text) in (any::<u64>(), any::<i64>(), ".{0,40}"),
+        user in stored_user::tests::record(),
+        entry in stored_entry::tests::any_entry(),
+        damage in vec(Damage::any(), 1..3),
+        bytes in vec(any::<u8>(), 0..64),
+    ) {
+        only_what_was_written(&StoreFormat { number: u32::try_from(number >> 32).unwrap() }, &damage, &bytes);
+        only_what_was_written(&Instance { id: text.clone() }, &damage, &bytes);
+        only_what_was_written(&Count { value: number }, &damage, &bytes);
+        let shares = vec![Share { index: 1, count: 2, since: time }];
+        let pool = StoredPool { followed_since: time, lost_since: Some(time), selection: Some(number), shares };
+        only_what_was_written(&pool, &damage, &bytes);
+        only_what_was_written(&LostSince { time }, &damage, &bytes);
+        only_what_was_written(&Gone { since: time }, &damage, &bytes);
+        only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
+        let standing = UserStanding { sub: user.sub.clone(), joined: user.joined, gone_since: None, activity: user.activity };
+        prop_assert_eq!(StoredUser::standing(&StoredUser::from(&user).seal()), Ok(standing));
+        let entry = StoredEntry::from(entry);
+        only_what_was_written(&entry, &damage, &bytes);
+        only_what_was_written(&StoredRefusal { value: entry.seal(), reason: text, at: time }, &damage, &bytes);
+    }
+}
