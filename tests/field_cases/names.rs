@@ -238,7 +238,7 @@ async fn names_that_are_learnt_later_join_what_was_followed_under_each() {
     // The permission comes, and with it a change of the configuration, which asks again.
     env.simulation.world(World::cure_all);
     env.reconfigure(&config(settings).replace("interval = \"10s\"", "interval = \"11s\""));
-    exporter.until_said("it is known what names users");
+    exporter.until_said("sign-in names of the pool known");
     until_followed(&exporter, 1);
     sign_in(&env, &["ann"]);
     until_counted(&env, &exporter, 1, &["ann"]).await;
