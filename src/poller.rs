@@ -366,7 +366,7 @@ impl<S: Source> Poller<S> {
             return;
         }
         match result {
-            Ok(report) => self.after_answer(pool, place, report, now),
+            Ok(report) => self.after_answer(pool, place, &report, now),
             Err(TurnError::Source(error)) => self.after_error(pool, place, &error, now),
             Err(error @ TurnError::NotEnrolled) => self.after_missing_record(pool, place, &error, now),
             // The ledger logs its own trouble. The page is read again when that is over, or after a start.
@@ -381,7 +381,7 @@ impl<S: Source> Poller<S> {
     }
 
     /// The service answered: the schedule learns from the findings.
-    fn after_answer(&mut self, pool: PoolSlot, place: TurnPlace, report: TurnReport, now: StdInstant) {
+    fn after_answer(&mut self, pool: PoolSlot, place: TurnPlace, report: &TurnReport, now: StdInstant) {
         let Some(polled) = self.pools.get_mut(&pool) else { return };
         let wall = self.context.clock.now();
         let polled_at = (place.lane == Lane::Poll).then_some(wall);
