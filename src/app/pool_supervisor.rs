@@ -293,8 +293,8 @@ pub(super) async fn pool_records(
         let record = match ledger.pool(&pool.id)? {
             Some(mut record) => {
                 if record.shares.go_on_with(config.shard, now) {
-                    // In one write: from now on users that come over can be told from users that were here, and the
-                    // stored users are not trusted.
+                    // In one write: from now on users that come over can be distinguished from users that were here,
+                    // and the stored users are not trusted.
                     record.lost_since = Some(record.lost_since.map_or(now, |lost| lost.min(now)));
                     record.selection = None;
                     ledger.follow_pool(&pool.id, record.clone()).await?;

@@ -2,7 +2,7 @@
 //!
 //! Pure. A first run may take days, so its progress is logged at every tenth, at most once a minute, and at the end.
 //! The first end is always logged; a single user that joins later is not. A user that was not read since the process
-//! started counts as not walked, because only its cursor tells.
+//! started counts as not walked, because only its cursor shows it.
 
 use std::time::{Duration, Instant};
 
