@@ -209,7 +209,7 @@ async fn nothing_planted_is_ever_written(section: &str) -> TestEnv {
     // Somebody more is named, and then there is a mistake beside the names.
     let more = private(&env, section).replace("\"planted-nobody\"", "\"planted-nobody\", \"planted-user-none\"");
     for (config, told) in
-        [(more.clone(), "is in force"), (more.replace("usernames = [", "usernames = [1, "), "of no use")]
+        [(more.clone(), "configuration reloaded"), (more.replace("usernames = [", "usernames = [1, "), "configuration reload failed")]
     {
         env.reconfigure(&config);
         exporter.signal("HUP");

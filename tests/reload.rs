@@ -251,7 +251,7 @@ async fn no_event_is_lost_or_counted_twice_while_everything_changes() {
                 _ => following(SECOND, &all[..2]) + &following(FIRST, &all),
             };
             let told = reload(&env, &exporter, &(pools + change));
-            assert!(told.contains("is in force"), "{told}");
+            assert!(told.contains("configuration reloaded"), "{told}");
         }
     }
     reload(&env, &exporter, &(both + &poll("")));
