@@ -208,9 +208,10 @@ async fn nothing_planted_is_ever_written(section: &str) -> TestEnv {
     everybody_is_polled(&env, &exporter);
     // Somebody more is named, and then there is a mistake beside the names.
     let more = private(&env, section).replace("\"planted-nobody\"", "\"planted-nobody\", \"planted-user-none\"");
-    for (config, told) in
-        [(more.clone(), "configuration reloaded"), (more.replace("usernames = [", "usernames = [1, "), "configuration reload failed")]
-    {
+    for (config, told) in [
+        (more.clone(), "configuration reloaded"),
+        (more.replace("usernames = [", "usernames = [1, "), "configuration reload failed"),
+    ] {
         env.reconfigure(&config);
         exporter.signal("HUP");
         exporter.until_said(told);
