@@ -1,9 +1,11 @@
-//! Builds every stage, spawns it, runs until a stop, drains. The one place that knows all of them.
+//! The application: it builds and spawns every stage, runs until a stop, and drains. Only this module knows all stages.
 
 mod delivery_report;
+pub(crate) mod discovery_settings;
 mod gauges;
 pub mod hash_keys;
 mod limit;
+mod poller_users;
 mod pool_supervisor;
 mod pool_task;
 mod quota_groups;
@@ -19,7 +21,7 @@ use tracing::{error, info};
 
 use self::delivery_report::DeliveryReport;
 use self::gauges::Gauges;
-use self::pool_supervisor::{PoolSupervisor, Shared, pool_records};
+use self::pool_supervisor::{AppServices, PoolSupervisor, pool_records};
 use self::pool_task::identity;
 use self::reload::Reloader;
 pub use self::reload::{ConfigFiles, Reloads};
@@ -34,7 +36,7 @@ use crate::sink::stdout::StdoutSink;
 use crate::source::cognito::Clients;
 use crate::status::StatusBoard;
 
-/// Records on stdout alone: at once, and as many as there are.
+/// Batches without an OTLP receiver: records go to stdout at once, as many as there are.
 const STDOUT_BATCHES: BatchLimits = BatchLimits { records: 512, delay: Duration::ZERO };
 
 /// The exporter, built and ready to run.
@@ -93,7 +95,7 @@ impl App {
         })
     }
 
-    /// Reads the configuration again while it runs.
+    /// Lets the exporter read its configuration again while it runs.
     #[must_use]
     pub fn reloading(self, reloads: Reloads) -> Self {
         Self { reloads: Some(reloads), ..self }
@@ -154,7 +156,7 @@ impl App {
             lifecycle.spawn(Duty::Deliver, "delivery", delivery.run(stops.soft, stops.hard));
         }
 
-        let shared = Shared {
+        let services = AppServices {
             ledger: ledger.clone(),
             metrics: metrics.clone(),
             status: status.clone(),
@@ -165,7 +167,7 @@ impl App {
             queue,
         };
         let (followed, shard) = (config.pools.len(), config.shard);
-        let supervisor = PoolSupervisor::begin(shared, &config, pools);
+        let supervisor = PoolSupervisor::begin(services, &config, pools);
         if let Some(reloads) = reloads {
             let reloader = Reloader { reloads, supervisor, web, metrics, clock };
             let stop = lifecycle.stops(Duty::Gather).soft.clone();
@@ -183,7 +185,7 @@ impl App {
     }
 }
 
-/// Says what became of a damaged ledger.
+/// Logs a damaged ledger that was moved aside, and answers the ledger.
 fn settle_in(opened: Opened, metrics: &Metrics) -> Ledger {
     if let Some(rebuilt) = opened.rebuilt {
         metrics.state_rebuilt();
@@ -201,7 +203,7 @@ fn settle_in(opened: Opened, metrics: &Metrics) -> Ledger {
     opened.ledger
 }
 
-/// Has the ledger show its totals, all of them now and each when it has grown.
+/// Lets the ledger show its totals: all of them now, and each when it has grown.
 async fn show_totals(ledger: &Ledger, metrics: &Metrics) -> Result<(), LedgerError> {
     let shown = metrics.clone();
     ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await

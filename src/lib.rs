@@ -26,6 +26,7 @@ pub mod targets;
 pub mod poller;
 pub mod pool;
 pub mod rate_limiter;
+mod trouble;
 
 pub mod source;
 

@@ -1,10 +1,12 @@
-//! The loop: due users -> pages -> walk -> ledger.
+//! The loop that polls: it takes a due user from the schedule, runs its turn, and schedules the user again.
 //!
-//! One [`Poller`] for each account and region: its pools share one budget, hence one schedule. It owns who is followed and
-//! how they fare; a turn ([`turn`]) is a task of its own that only reports back. So the loop decides and the turns wait.
+//! One [`Poller`] for each account and region: its pools share one budget, and therefore one schedule. The poller owns
+//! the table of followed users. A turn ([`turn`]) is a task of its own that only reports back, so the loop decides and
+//! the turns wait. Follow a user through `begin_turn`, [`turn::run`], `turn_ended` and `settle_turn`.
 
 pub mod health;
 pub mod history_progress;
+mod log;
 pub mod names;
 pub mod turn;
 pub mod twins;
@@ -13,59 +15,60 @@ pub mod user_table;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant as StdInstant};
 
 use cognito_auth_core::backoff::Backoff;
 use cognito_auth_core::schedule::{
-    ActivityEstimate, Intervals, Lane, PollAnswer, PoolSlot, Schedule, TurnEnded, UserSlot,
+    ActivityEstimate, PollAnswer, TurnEnded, Forecast, Intervals, Lane, PoolSlot, Schedule, UserSlot,
 };
 use cognito_auth_core::walk::page_size::Credit;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
-use tracing::{info, warn};
+use tracing::warn;
 
-use self::health::{Blame, Health, Notice};
-use self::history_progress::{HistoryProgress, Standing, Told};
-use self::names::Names;
-use self::turn::{Known, Means, Report, TurnError};
+use self::health::{Blame, PoolHealth};
+use self::history_progress::HistoryProgress;
+use self::names::PoolSightings;
+use self::turn::{ExpectedActivity, TurnContext, TurnError, TurnReport, TurnRequest};
 use self::twins::Twins;
 use self::user_table::{AfterTurn, Left, UserTable};
+use crate::ledger::Twin;
 use crate::metrics::{PollForecast, Stage, UserCounts};
 use crate::pool::Pool;
 use crate::rate_limiter::RateLimiter;
-use crate::source::{Operation, Source, SourceError};
-use crate::status::StatusBoard;
+use crate::source::{Source, SourceError};
+use crate::status::{HistoryWalks, StatusBoard};
 
-/// How often the gauges are refreshed, and a pause is looked at again.
+/// How often the gauges are refreshed, and a pause is checked.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// The same while nothing happens: whoever is not used does not wake up for it.
+/// The same while no turn or message comes: an idle process does not wake up for it.
 const IDLE_REPORT_EVERY: Duration = Duration::from_secs(10);
 
-/// Turns of a user in a row that found no record of it, after which people are told. Before, discovery is about to say
-/// where it is.
-const NOT_ENROLLED_TOLD_AT: u8 = 3;
+/// Turns of a user in a row without a record in the ledger, after which it is logged. Before that, discovery is about
+/// to report the user's change.
+const NOT_ENROLLED_LOGGED_AT: u8 = 3;
 
-/// What the poller is told by discovery. Pools and users come in before their first turn and in this order.
-pub enum Message<S> {
-    /// A pool is to be followed.
+/// A message to the poller. Pools and users come before their first turn, in this order.
+pub enum PollerMessage<S> {
+    /// Follow a pool.
     Follow(Arc<Pool<S>>),
-    /// A pool is followed no longer, nor is anybody in it. When that is so the guard is dropped, which cuts the calls under way,
-    /// and nothing of them is told.
+    /// Follow a pool and its users no longer. The guard is dropped after that, which ends the calls under way; their
+    /// answers are ignored.
     Unfollow(PoolSlot, DropGuard),
-    /// Users joined the followed users; their records are in the ledger.
+    /// Follow these users; their records are in the ledger.
     Joined(PoolSlot, Vec<(String, ActivityEstimate)>),
-    /// Users left it. One who leaves and joins is due at once.
+    /// Follow these users no longer. A user that leaves and joins again is due at once.
     Left(PoolSlot, Vec<String>),
-    /// A pool of whom nobody is followed yet was asked for its users: no poll can say whether it answers.
+    /// A pool without followed users was asked for its users. No poll can say whether such a pool answers.
     Listed(PoolSlot, Result<(), SourceError>),
 }
 
-/// What the operator may set of the loop.
+/// The settings of the loop.
 #[derive(Clone, Copy, Debug)]
-pub struct Pace {
+pub struct PollPace {
     /// `poll.concurrency`.
     pub turns_max: usize,
     /// `poll.min_interval`.
@@ -74,58 +77,91 @@ pub struct Pace {
     pub max_interval: Duration,
 }
 
-impl Pace {
-    /// How long a user is left alone that could not be read so often in a row.
+impl PollPace {
+    /// How long a user is not polled after failures in a row.
     fn after_failures(&self, failures: u8) -> Duration {
         Backoff::doubling(self.min_interval, self.max_interval).wait_after(1 + u32::from(failures.min(16)))
     }
 }
 
-struct Followed<S> {
+/// A pool that is polled.
+struct PolledPool<S> {
     pool: Arc<Pool<S>>,
-    health: Health,
+    health: PoolHealth,
     /// Whether its users may be asked for short pages.
     short_pages: Credit,
     history_progress: HistoryProgress,
-    /// Whether people were told of users who are missing.
-    any_missing: bool,
-    names: Names,
+    sightings: PoolSightings,
     twins: Twins,
-    /// Names that began to wait as other names of users, and those that were found to be other users', since people were told.
+    logged: PoolLogState,
+}
+
+/// The state of the log about a pool, and the counts for its next lines.
+#[derive(Default)]
+struct PoolLogState {
+    /// Whether the log has users as missing.
+    any_missing: bool,
+    /// Names that began to wait as other names of users.
     merged: u64,
+    /// Names that were found to belong to other users.
     parted: u64,
 }
 
-struct TurnEnd {
-    user: UserSlot,
-    lane: Lane,
-    result: Result<Report, TurnError>,
-    /// Other names of its that were looked at, and whether they still are.
-    looked_at: Vec<(String, Result<bool, TurnError>)>,
+impl<S> PolledPool<S> {
+    fn new(pool: Arc<Pool<S>>) -> Self {
+        Self {
+            pool,
+            health: PoolHealth::default(),
+            short_pages: Credit::FULL,
+            history_progress: HistoryProgress::default(),
+            sightings: PoolSightings::default(),
+            twins: Twins::default(),
+            logged: PoolLogState::default(),
+        }
+    }
+
+    fn id(&self) -> &str {
+        &self.pool.identity.id
+    }
 }
 
-/// The loop of one account and region.
+/// A turn that has ended.
+struct FinishedTurn {
+    place: TurnPlace,
+    result: Result<TurnReport, TurnError>,
+    /// Other names of the user that were checked, and whether they still are.
+    checked: Vec<(String, Result<bool, TurnError>)>,
+}
+
+/// The place of a turn in the schedule.
+#[derive(Clone, Copy)]
+struct TurnPlace {
+    user: UserSlot,
+    lane: Lane,
+}
+
+/// The poller of one account and region.
 pub struct Poller<S> {
-    means: Arc<Means>,
-    pace: Pace,
+    context: Arc<TurnContext>,
+    pace: PollPace,
     rate_limiter: RateLimiter,
     status: StatusBoard,
     schedule: Schedule,
-    pools: HashMap<PoolSlot, Followed<S>>,
+    pools: HashMap<PoolSlot, PolledPool<S>>,
     users: UserTable,
-    turns: JoinSet<TurnEnd>,
+    turns: JoinSet<FinishedTurn>,
     paused: Option<&'static str>,
     reported: Instant,
-    /// Whether there was a turn or a message since.
+    /// Whether a turn or a message came since the latest report.
     stirred: bool,
 }
 
 impl<S: Source> Poller<S> {
-    /// A poller without pools.
-    pub fn new(means: Arc<Means>, pace: Pace, rate_limiter: RateLimiter, status: StatusBoard) -> Self {
+    /// Makes a poller without pools.
+    pub fn new(context: Arc<TurnContext>, pace: PollPace, rate_limiter: RateLimiter, status: StatusBoard) -> Self {
         Self {
             schedule: Schedule::new(Intervals { min: pace.min_interval, max: pace.max_interval }),
-            means,
+            context,
             pace,
             rate_limiter,
             status,
@@ -138,10 +174,10 @@ impl<S: Source> Poller<S> {
         }
     }
 
-    /// Polls until the soft stop, the first time not before `may_begin`; then lets the turns under way end:
-    /// they wait for nothing but their commits.
-    pub async fn run(mut self, mut messages: mpsc::Receiver<Message<S>>, may_begin: impl Future<Output = ()>) {
-        let stop = self.means.stop.clone();
+    /// Polls until the soft stop, the first time not before `may_begin`. Then it lets the turns under way end, which
+    /// wait only for their commits.
+    pub async fn run(mut self, mut messages: mpsc::Receiver<PollerMessage<S>>, may_begin: impl Future<Output = ()>) {
+        let stop = self.context.stop.clone();
         self.report();
         let mut may_begin = std::pin::pin!(may_begin);
         let mut begun = false;
@@ -152,17 +188,267 @@ impl<S: Source> Poller<S> {
                 biased;
                 () = stop.cancelled() => break,
                 () = &mut may_begin, if !begun => begun = true,
-                Some(end) = self.turns.join_next() => self.turn_ended(end),
+                Some(turn) = self.turns.join_next() => self.turn_ended(turn),
                 () = tokio::time::sleep_until(report_at) => self.report(),
                 () = tokio::time::sleep_until(begin_at.unwrap_or_else(Instant::now)), if begin_at.is_some() => self.begin_turn(),
                 // Last: a million names in a row do not hold up the polls, which the budget bounds.
-                Some(message) = messages.recv() => self.told(message),
+                Some(message) = messages.recv() => self.receive(message),
             }
         }
-        while let Some(end) = self.turns.join_next().await {
-            self.turn_ended(end);
+        while let Some(turn) = self.turns.join_next().await {
+            self.turn_ended(turn);
         }
         self.report();
+    }
+
+    fn receive(&mut self, message: PollerMessage<S>) {
+        self.stirred = true;
+        match message {
+            PollerMessage::Follow(pool) => _ = self.pools.insert(pool.slot, PolledPool::new(pool)),
+            PollerMessage::Unfollow(pool, _calls_may_go_on) => {
+                self.users.names_of(pool).iter().for_each(|username| self.remove_user(pool, username));
+                self.pools.remove(&pool);
+            }
+            PollerMessage::Joined(pool, users) => {
+                users.iter().for_each(|(username, activity)| self.add_user(pool, username, *activity));
+            }
+            PollerMessage::Left(pool, names) => names.iter().for_each(|username| self.user_left(pool, username)),
+            PollerMessage::Listed(pool, result) => self.pool_listed(pool, result),
+        }
+    }
+
+    /// Takes note of whether a pool answers. Discovery has logged the result.
+    fn pool_listed(&mut self, pool: PoolSlot, result: Result<(), SourceError>) {
+        let Some(polled) = self.pools.get_mut(&pool) else { return };
+        let now = Instant::now().into_std();
+        let _logged_already = match result {
+            Ok(()) => polled.health.answered(now),
+            Err(error) => polled.health.failed(&error, now).1,
+        };
+    }
+
+    /// Adds a user to the table and the schedule. A name that waits as another name of a user stays where it is.
+    fn add_user(&mut self, pool: PoolSlot, username: &str, activity: ActivityEstimate) {
+        if self.pools.get(&pool).is_some_and(|polled| polled.twins.holds(username)) {
+            return;
+        }
+        if let Some(slot) = self.users.join(pool, username, self.context.clock.now()) {
+            self.schedule.join(pool, slot, activity, Instant::now().into_std());
+        }
+    }
+
+    fn remove_user(&mut self, pool: PoolSlot, username: &str) {
+        if let Some(slot) = self.users.leave(pool, username) {
+            self.schedule.leave(slot);
+        }
+    }
+
+    /// Removes a user that is wanted no longer. Names that waited as other names of it are polled by themselves again.
+    fn user_left(&mut self, pool: PoolSlot, username: &str) {
+        self.remove_user(pool, username);
+        let Some(polled) = self.pools.get_mut(&pool) else { return };
+        polled.twins.remove(username);
+        let stored = self.context.ledger.privacy().ledger_name(username);
+        for name in polled.twins.release(&stored) {
+            self.add_user(pool, &name, ActivityEstimate::UNKNOWN);
+        }
+    }
+
+    /// When the next turn may begin: a user is due, the budget allows a call, and nothing pauses.
+    fn begin_at(&self) -> Option<Instant> {
+        if self.turns.len() >= self.pace.turns_max {
+            return None;
+        }
+        let due = self.schedule.next_at(Instant::now().into_std(), self.context.allowed())?;
+        Some(self.rate_limiter.next_at().max(due.into()))
+    }
+
+    /// Takes the next due user from the schedule and spawns its turn.
+    fn begin_turn(&mut self) {
+        self.stirred = true;
+        let now = Instant::now().into_std();
+        let Some((user, lane)) = self.schedule.next(now, self.context.allowed()) else { return };
+        let Some((pool, username)) = self.users.begin(user) else { return self.schedule.leave(user) };
+        let Some(polled) = self.pools.get(&pool) else { return self.schedule.leave(user) };
+        let new_events = self.schedule.expected(user, now).filter(|_| polled.short_pages.suffices());
+        let expected = ExpectedActivity { activity: self.schedule.activity(user, now), new_events };
+        let to_check = if lane == Lane::Poll { self.names_to_check(polled, &username) } else { vec![] };
+        let (context, pool, sightings) = (self.context.clone(), polled.pool.clone(), polled.sightings.clone());
+        let start = self.rate_limiter.reserve();
+        let request = TurnRequest { username: username.clone(), lane, expected, start };
+        self.turns.spawn(async move {
+            let result = turn::run(&context, &pool, &sightings, request).await;
+            // A name that belongs to no user any more has other names that may still belong to one.
+            let answered = matches!(result, Ok(_) | Err(TurnError::Source(SourceError::UserNotFound)));
+            let mut checked = vec![];
+            for name in to_check.into_iter().filter(|_| answered) {
+                let is_still = names::is_still(&context, &pool, &username, &name).await;
+                checked.push((name, is_still));
+            }
+            FinishedTurn { place: TurnPlace { user, lane }, result, checked }
+        });
+    }
+
+    /// Other names of a user that are to be checked after its poll.
+    fn names_to_check(&self, polled: &PolledPool<S>, username: &str) -> Vec<String> {
+        if polled.twins.is_empty() {
+            return vec![];
+        }
+        polled.twins.due(&self.context.ledger.privacy().ledger_name(username), self.context.clock.now())
+    }
+
+    /// Takes a finished turn, unless its user has left meanwhile.
+    fn turn_ended(&mut self, turn: Result<FinishedTurn, JoinError>) {
+        self.stirred = true;
+        let Some(turn) = unless_cancelled(turn) else { return };
+        let now = Instant::now().into_std();
+        match self.users.ended(turn.place.user) {
+            AfterTurn::Stays(pool) => self.settle_turn(pool, turn, now),
+            AfterTurn::Left => self.postpone(turn.place, now),
+            AfterTurn::Back(pool, username) => {
+                self.postpone(turn.place, now);
+                if self.pools.contains_key(&pool) {
+                    self.add_user(pool, &username, ActivityEstimate::UNKNOWN);
+                }
+            }
+        }
+    }
+
+    /// Applies the result of a turn to its user and its pool.
+    fn settle_turn(&mut self, pool: PoolSlot, turn: FinishedTurn, now: StdInstant) {
+        let FinishedTurn { place, result, checked } = turn;
+        match result {
+            Err(TurnError::Gone(username)) => {
+                self.user_left(pool, &username);
+                self.postpone(place, now);
+            }
+            Err(TurnError::OtherName { username, twin, anew }) => {
+                self.remove_user(pool, &username);
+                self.postpone(place, now);
+                self.let_name_wait(pool, &username, &twin, anew);
+            }
+            result => {
+                self.names_checked(pool, checked);
+                self.schedule_again(pool, place, result, now);
+            }
+        }
+    }
+
+    /// Lets a name wait that is another name of a followed user.
+    fn let_name_wait(&mut self, pool: PoolSlot, username: &str, twin: &Twin, anew: bool) {
+        let Some(polled) = self.pools.get_mut(&pool) else { return };
+        let stored = self.context.ledger.privacy().ledger_name(username);
+        polled.twins.wait(username, &stored, &twin.of, twin.seen);
+        polled.logged.merged += u64::from(anew);
+    }
+
+    /// Takes note of checked names. A name that could not be checked is checked again as late as one that could.
+    fn names_checked(&mut self, pool: PoolSlot, names: Vec<(String, Result<bool, TurnError>)>) {
+        for (name, is_still) in names {
+            let Some(polled) = self.pools.get_mut(&pool) else { return };
+            if !matches!(is_still, Ok(false)) {
+                polled.twins.checked(&name, self.context.clock.now());
+            } else if polled.twins.remove(&name) {
+                polled.logged.parted += 1;
+                self.add_user(pool, &name, ActivityEstimate::UNKNOWN);
+            }
+        }
+    }
+
+    /// Schedules the next turn of a user that is still followed, by the result of this one.
+    fn schedule_again(
+        &mut self,
+        pool: PoolSlot,
+        place: TurnPlace,
+        result: Result<TurnReport, TurnError>,
+        now: StdInstant,
+    ) {
+        if !self.pools.contains_key(&pool) {
+            return;
+        }
+        match result {
+            Ok(report) => self.after_answer(pool, place, &report, now),
+            Err(TurnError::Source(error)) => self.after_error(pool, place, &error, now),
+            Err(error @ TurnError::NotEnrolled) => self.after_missing_record(pool, place, &error, now),
+            // The ledger logs its own trouble. The page is read again when that is over, or after a start.
+            Err(
+                TurnError::Ledger(_)
+                | TurnError::Stopped
+                | TurnError::Gone(_)
+                | TurnError::OtherName { .. }
+                | TurnError::Joined,
+            ) => self.postpone(place, now),
+        }
+    }
+
+    /// The service answered: the schedule learns from the findings.
+    fn after_answer(&mut self, pool: PoolSlot, place: TurnPlace, report: &TurnReport, now: StdInstant) {
+        let Some(polled) = self.pools.get_mut(&pool) else { return };
+        let wall = self.context.clock.now();
+        let polled_at = (place.lane == Lane::Poll).then_some(wall);
+        let left = Left { catching_up: report.backlog.is_some(), unwalked: report.history };
+        self.users.answered(place.user, polled_at, left);
+        polled.short_pages.spend(report.findings.fit);
+        if let Some(notice) = polled.health.answered(now) {
+            log::health(polled.id(), &notice);
+        }
+        let answer = PollAnswer {
+            next_look: report.next_look.map(|look| now + look.since(wall)),
+            backlog: report.backlog,
+            calls: report.findings.pages,
+            found: &report.findings.found,
+            whole: report.findings.whole,
+        };
+        self.schedule.ended(place.user, place.lane, TurnEnded::Answered(answer), now);
+    }
+
+    /// The service gave no page: the error concerns the user, the pool or the quota.
+    fn after_error(&mut self, pool: PoolSlot, place: TurnPlace, error: &SourceError, now: StdInstant) {
+        let Some(polled) = self.pools.get_mut(&pool) else { return };
+        let (blame, notice) = polled.health.failed(error, now);
+        if let Some(notice) = notice {
+            log::health(polled.id(), &notice);
+        }
+        let wall = self.context.clock.now();
+        self.status.pool_error(polled.id(), &error.to_string(), wall);
+        match blame {
+            Blame::Quota => self.postpone(place, now),
+            Blame::Pool { hold } => {
+                self.schedule.hold(pool, now + hold);
+                self.postpone(place, now);
+            }
+            Blame::User => {
+                let missing = *error == SourceError::UserNotFound;
+                let failures = self.users.failed(place.user, missing.then_some(wall));
+                let pause = if missing { self.pace.max_interval } else { self.pace.after_failures(failures) };
+                self.pause_user(pool, place, pause, now);
+            }
+        }
+    }
+
+    /// The ledger has no record of the user.
+    fn after_missing_record(&mut self, pool: PoolSlot, place: TurnPlace, error: &TurnError, now: StdInstant) {
+        let Some(polled) = self.pools.get(&pool) else { return };
+        let failures = self.users.failed(place.user, None);
+        if failures == NOT_ENROLLED_LOGGED_AT {
+            warn!(pool = polled.id(), %error, "a user is left out until it joins again");
+        }
+        self.pause_user(pool, place, self.pace.after_failures(failures), now);
+    }
+
+    /// Ends a turn without a result: the user is due as before.
+    fn postpone(&mut self, place: TurnPlace, now: StdInstant) {
+        self.schedule.ended(place.user, place.lane, TurnEnded::Postponed, now);
+    }
+
+    /// Ends a turn of a user that could not be read, and pauses the user. An answer about one user releases a refused
+    /// pool for its other users only if it shows that the refusal is over; otherwise the pool stays on hold.
+    fn pause_user(&mut self, pool: PoolSlot, place: TurnPlace, pause: Duration, now: StdInstant) {
+        let refused_until = self.pools.get(&pool).and_then(|polled| polled.health.refused_until());
+        self.schedule.ended(place.user, place.lane, TurnEnded::Failed { pause }, now);
+        if let Some(until) = refused_until {
+            self.schedule.hold(pool, until.max(now));
+        }
     }
 
     fn report_at(&self) -> Instant {
@@ -170,334 +456,97 @@ impl<S: Source> Poller<S> {
         self.reported + if soon { REPORT_EVERY } else { IDLE_REPORT_EVERY }
     }
 
-    fn told(&mut self, message: Message<S>) {
-        self.stirred = true;
-        match message {
-            Message::Follow(pool) => {
-                let (health, history_progress) = (Health::default(), HistoryProgress::default());
-                self.pools.insert(
-                    pool.slot,
-                    Followed {
-                        pool,
-                        health,
-                        short_pages: Credit::FULL,
-                        history_progress,
-                        any_missing: false,
-                        names: Names::default(),
-                        twins: Twins::default(),
-                        merged: 0,
-                        parted: 0,
-                    },
-                );
-            }
-            Message::Unfollow(pool, _calls_may_go_on) => {
-                self.users.names_of(pool).iter().for_each(|username| self.leave(pool, username));
-                self.pools.remove(&pool);
-            }
-            Message::Joined(pool, users) => users.iter().for_each(|(user, activity)| self.join(pool, user, *activity)),
-            Message::Left(pool, usernames) => usernames.iter().for_each(|username| self.left(pool, username)),
-            Message::Listed(pool, result) => self.listed(pool, result),
-        }
-    }
-
-    fn listed(&mut self, pool: PoolSlot, result: Result<(), SourceError>) {
-        let Some(followed) = self.pools.get_mut(&pool) else { return };
-        let now = Instant::now().into_std();
-        // Discovery has told people already.
-        let _notice = match result {
-            Ok(()) => followed.health.answered(now),
-            Err(error) => followed.health.failed(&error, now).1,
-        };
-    }
-
-    /// A name that waits as another name of a user stays where it is.
-    fn join(&mut self, pool: PoolSlot, username: &str, activity: ActivityEstimate) {
-        if self.pools.get(&pool).is_some_and(|followed| followed.twins.holds(username)) {
-            return;
-        }
-        if let Some(slot) = self.users.join(pool, username, self.means.clock.now()) {
-            self.schedule.join(pool, slot, activity, Instant::now().into_std());
-        }
-    }
-
-    fn leave(&mut self, pool: PoolSlot, username: &str) {
-        if let Some(slot) = self.users.leave(pool, username) {
-            self.schedule.leave(slot);
-        }
-    }
-
-    /// A name is wanted no longer. Those that waited as other names of its go on by themselves.
-    fn left(&mut self, pool: PoolSlot, username: &str) {
-        self.leave(pool, username);
-        let Some(followed) = self.pools.get_mut(&pool) else { return };
-        followed.twins.remove(username);
-        let stored = self.means.ledger.privacy().ledger_name(username);
-        for name in followed.twins.release(&stored) {
-            self.join(pool, &name, ActivityEstimate::UNKNOWN);
-        }
-    }
-
-    /// When the next turn may begin: somebody is due, the budget allows a call, and nothing pauses.
-    fn begin_at(&self) -> Option<Instant> {
-        if self.turns.len() >= self.pace.turns_max {
-            return None;
-        }
-        let due = self.schedule.next_at(Instant::now().into_std(), self.means.allowed())?;
-        Some(self.rate_limiter.next_at().max(due.into()))
-    }
-
-    fn begin_turn(&mut self) {
-        self.stirred = true;
-        let now = Instant::now().into_std();
-        let Some((user, lane)) = self.schedule.next(now, self.means.allowed()) else { return };
-        let Some((pool, username)) = self.users.begin(user) else { return self.schedule.leave(user) };
-        let Some(followed) = self.pools.get(&pool) else { return self.schedule.leave(user) };
-        let (means, pool) = (self.means.clone(), followed.pool.clone());
-        let expected = self.schedule.expected(user, now).filter(|_| followed.short_pages.suffices());
-        let known = Known { activity: self.schedule.activity(user, now), expected };
-        let start = self.rate_limiter.reserve();
-        let (shown, mut others) = (followed.names.clone(), vec![]);
-        if lane == Lane::Poll && !followed.twins.is_empty() {
-            others = followed.twins.due(&means.ledger.privacy().ledger_name(&username), means.clock.now());
-        }
-        self.turns.spawn(async move {
-            let result = turn::take(&means, &pool, username.clone(), lane, known, &shown, start).await;
-            let mut looked_at = vec![];
-            // Also if this name is nobody's any more: the others may be somebody's.
-            if matches!(result, Ok(_) | Err(TurnError::Source(SourceError::UserNotFound))) {
-                for other in others {
-                    let is_still = names::is_still(&means, &pool, &username, &other).await;
-                    looked_at.push((other, is_still));
-                }
-            }
-            TurnEnd { user, lane, result, looked_at }
-        });
-    }
-
-    fn turn_ended(&mut self, end: Result<TurnEnd, tokio::task::JoinError>) {
-        self.stirred = true;
-        let end = match end {
-            Ok(end) => end,
-            // A turn that panicked is a fault of the program: the process stops rather than forget the user.
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_cancelled) => return,
-            },
-        };
-        let now = Instant::now().into_std();
-        let pool = match self.users.ended(end.user) {
-            AfterTurn::Stays(pool) => pool,
-            AfterTurn::Left => return self.schedule.ended(end.user, end.lane, TurnEnded::Postponed, now),
-            AfterTurn::Back(pool, username) => {
-                self.schedule.ended(end.user, end.lane, TurnEnded::Postponed, now);
-                if self.pools.contains_key(&pool) {
-                    self.join(pool, &username, ActivityEstimate::UNKNOWN);
-                }
-                return;
-            }
-        };
-        match &end.result {
-            Err(TurnError::Gone(username)) => {
-                self.left(pool, username);
-                return self.schedule.ended(end.user, end.lane, TurnEnded::Postponed, now);
-            }
-            Err(TurnError::OtherName { username, twin, anew }) => {
-                self.leave(pool, username);
-                self.schedule.ended(end.user, end.lane, TurnEnded::Postponed, now);
-                if let Some(followed) = self.pools.get_mut(&pool) {
-                    let stored = self.means.ledger.privacy().ledger_name(username);
-                    followed.twins.wait(username, &stored, &twin.of, twin.seen);
-                    followed.merged += u64::from(*anew);
-                }
-                return;
-            }
-            _ => self.looked_at(pool, end.looked_at),
-        }
-        let Some(followed) = self.pools.get_mut(&pool) else { return };
-        let findings;
-        let (ended, notice) = match end.result {
-            Ok(report) => {
-                let wall = self.means.clock.now();
-                let polled = (end.lane == Lane::Poll).then_some(wall);
-                let left = Left { catching_up: report.backlog.is_some(), unwalked: report.history };
-                self.users.answered(end.user, polled, left);
-                let next_look = report.next_look.map(|look| now + look.since(wall));
-                findings = report.findings;
-                followed.short_pages.spend(findings.fit);
-                let answer = PollAnswer {
-                    next_look,
-                    backlog: report.backlog,
-                    calls: findings.pages,
-                    found: &findings.found,
-                    whole: findings.whole,
-                };
-                (TurnEnded::Answered(answer), followed.health.answered(now))
-            }
-            Err(TurnError::Source(error)) => {
-                let (blame, notice) = followed.health.failed(&error, now);
-                self.status.pool_error(&followed.pool.identity.id, &error.to_string(), self.means.clock.now());
-                let ended = match blame {
-                    Blame::Quota => TurnEnded::Postponed,
-                    Blame::Pool { hold } => {
-                        self.schedule.hold(pool, now + hold);
-                        TurnEnded::Postponed
-                    }
-                    Blame::User => {
-                        let missing = error == SourceError::UserNotFound;
-                        let failures = self.users.failed(end.user, missing.then(|| self.means.clock.now()));
-                        let pause = if missing { self.pace.max_interval } else { self.pace.after_failures(failures) };
-                        TurnEnded::Failed { pause }
-                    }
-                };
-                (ended, notice)
-            }
-            // The ledger's own trouble is told by the ledger; the page is read again when it is over, or after a start.
-            Err(
-                TurnError::Ledger(_)
-                | TurnError::Stopped
-                | TurnError::Gone(_)
-                | TurnError::OtherName { .. }
-                | TurnError::Joined,
-            ) => (TurnEnded::Postponed, None),
-            Err(error @ TurnError::NotEnrolled) => {
-                let failures = self.users.failed(end.user, None);
-                if failures == NOT_ENROLLED_TOLD_AT {
-                    warn!(pool = followed.pool.identity.id, %error, "a user is left out until it joins again");
-                }
-                (TurnEnded::Failed { pause: self.pace.after_failures(failures) }, None)
-            }
-        };
-        tell(&followed.pool.identity.id, notice.as_ref());
-        let refused_until = followed.health.refused_until();
-        self.schedule.ended(end.user, end.lane, ended, now);
-        // What the service says of one user opens the pool to the others only if it shows that the refusal is over.
-        if let (TurnEnded::Failed { .. }, Some(until)) = (ended, refused_until) {
-            self.schedule.hold(pool, until.max(now));
-        }
-    }
-
-    /// Takes note of what became of names that wait. One that could not be read is looked at again as late as one that could.
-    fn looked_at(&mut self, pool: PoolSlot, names: Vec<(String, Result<bool, TurnError>)>) {
-        for (name, is_still) in names {
-            let Some(followed) = self.pools.get_mut(&pool) else { return };
-            if !matches!(is_still, Ok(false)) {
-                followed.twins.looked_at(&name, self.means.clock.now());
-            } else if followed.twins.remove(&name) {
-                followed.parted += 1;
-                self.join(pool, &name, ActivityEstimate::UNKNOWN);
-            }
-        }
-    }
-
-    /// Refreshes what people see of every pool.
+    /// Refreshes the gauges, the status and the log of every pool.
     fn report(&mut self) {
         (self.reported, self.stirred) = (Instant::now(), false);
-        self.tell_of_pause();
-        let (now, wall) = (Instant::now().into_std(), self.means.clock.now());
+        self.report_pause();
+        let (now, wall) = (Instant::now().into_std(), self.context.clock.now());
         let per_second = self.rate_limiter.per_second();
         // All pools of the account wait for the same budget.
         let forecast = self.schedule.forecast(per_second);
-        for (slot, followed) in &mut self.pools {
-            let counts = self.users.counts(*slot);
-            let identity = &followed.pool.identity;
-            let metrics = &self.means.metrics;
-            if let Some(up) = followed.health.up(now) {
-                metrics.pool_up(&identity.id, up);
-            }
-            self.status.pool_down(&identity.id, followed.health.down_because(now).map(ToString::to_string));
-            let (ok, missing, failing) = (counts.ok, counts.missing, counts.failing);
-            metrics.users(&identity.id, UserCounts { ok, missing, failing });
-            metrics.oldest_poll(&identity.id, counts.oldest);
-            metrics.poll_objective(&identity.id, self.pace.max_interval);
-            #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
-            let users = (ok + missing + failing) as f64;
-            let forecast = PollForecast {
-                round: forecast.round,
-                event_delay: forecast.delays.get(slot).copied(),
-                required_per_second: Some(users / self.pace.max_interval.as_secs_f64()),
-            };
-            metrics.forecast(&identity.id, forecast);
-            metrics.catching_up(&identity.id, counts.catching_up > 0);
-            metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
-            self.status.backlog_walks(&identity.id, counts.catching_up);
-            let (standing, told) = followed.history_progress.look(ok + missing + failing, counts.unwalked, now);
-            self.status.history_walks(&identity.id, standing);
-            tell_of_history(&identity.id, standing, told);
-            tell_of_missing(&identity.id, missing, &mut followed.any_missing);
-            tell_of_names(&identity.id, &mut followed.merged, &mut followed.parted);
+        let slots: Vec<_> = self.pools.keys().copied().collect();
+        for slot in slots {
+            self.report_users(slot, &forecast, per_second);
+            self.report_health(slot, now);
+            self.report_progress(slot, now);
         }
-        if self.schedule.next_at(now, self.means.allowed()).is_some_and(|at| at > now) {
-            self.means.metrics.progress(Stage::Poll, wall);
+        if self.schedule.next_at(now, self.context.allowed()).is_some_and(|at| at > now) {
+            self.context.metrics.progress(Stage::Poll, wall);
         }
     }
 
-    fn tell_of_pause(&mut self) {
-        let reason = match (self.means.ledger.failure(), self.means.allowed().live) {
+    fn report_pause(&mut self) {
+        let reason = match (self.context.ledger.failure(), self.context.allowed().live) {
             (Some(_), _) => Some("state_error"),
             (None, false) => Some("outbox_full"),
             (None, true) => None,
         };
         if reason != self.paused {
-            match reason {
-                Some(reason) => warn!(reason, "polling pauses; nothing is lost, Cognito keeps its history"),
-                None => info!("polling goes on"),
-            }
+            log::paused(reason);
             self.paused = reason;
         }
     }
-}
 
-/// One line when trouble begins, changes or ends.
-fn tell(pool: &str, notice: Option<&Notice>) {
-    match notice {
-        Some(Notice::Trouble(cause)) => {
-            let remedy = cause.remedy(Operation::AdminListUserAuthEvents, pool);
-            warn!(pool, %cause, remedy, "the pool cannot be polled; other pools go on");
+    /// Shows the numbers of a pool's users and how often they are polled.
+    fn report_users(&self, slot: PoolSlot, forecast: &Forecast, per_second: f64) {
+        let Some(polled) = self.pools.get(&slot) else { return };
+        let (counts, metrics, identity) = (self.users.counts(slot), &self.context.metrics, &polled.pool.identity);
+        let (ok, missing, failing) = (counts.ok, counts.missing, counts.failing);
+        metrics.users(&identity.id, UserCounts { ok, missing, failing });
+        metrics.oldest_poll(&identity.id, counts.oldest);
+        metrics.poll_objective(&identity.id, self.pace.max_interval);
+        #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
+        let users = (ok + missing + failing) as f64;
+        let forecast = PollForecast {
+            round: forecast.round,
+            event_delay: forecast.delays.get(&slot).copied(),
+            required_per_second: Some(users / self.pace.max_interval.as_secs_f64()),
+        };
+        metrics.forecast(&identity.id, forecast);
+        metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
+    }
+
+    /// Shows whether a pool answers.
+    fn report_health(&self, slot: PoolSlot, now: StdInstant) {
+        let Some(polled) = self.pools.get(&slot) else { return };
+        if let Some(up) = polled.health.up(now) {
+            self.context.metrics.pool_up(polled.id(), up);
         }
-        Some(Notice::Recovered(after)) => {
-            info!(pool, after_seconds = after.as_secs(), "the pool can be polled again");
+        self.status.pool_down(polled.id(), polled.health.down_because(now).map(ToString::to_string));
+    }
+
+    /// Shows how far a pool's histories are read, and logs what has changed among its users.
+    fn report_progress(&mut self, slot: PoolSlot, now: StdInstant) {
+        let Some(polled) = self.pools.get_mut(&slot) else { return };
+        let counts = self.users.counts(slot);
+        let users = counts.ok + counts.missing + counts.failing;
+        let (standing, notice) = polled.history_progress.look(users, counts.unwalked, now);
+        let id = &polled.pool.identity.id;
+        self.context.metrics.catching_up(id, counts.catching_up > 0);
+        self.status.backlog_walks(id, counts.catching_up);
+        let walks = HistoryWalks {
+            users_done: standing.walked,
+            users: standing.users,
+            seconds_left_estimate: standing.left.map(|left| left.as_secs()),
+        };
+        self.status.history_walks(id, walks);
+        if let Some(notice) = notice {
+            log::history(id, standing, notice);
         }
-        None => {}
+        let PoolLogState { any_missing, merged, parted } = &mut polled.logged;
+        log::missing_users(id, counts.missing, any_missing);
+        log::names(id, merged, parted);
     }
 }
 
-/// One line when users are missing, and one when none is any more; however many they are, and whoever.
-fn tell_of_missing(pool: &str, users: u64, told: &mut bool) {
-    match (std::mem::replace(told, users > 0), users) {
-        (false, 1..) => {
-            info!(
-                pool,
-                users, "users are followed who are not in the pool: a name given by hand is wrong, or they left"
-            );
-        }
-        (true, 0) => info!(pool, "every user who is followed is in the pool"),
-        _ => {}
-    }
-}
-
-/// One line for all names that began to wait since the latest, and one for those that wait no longer.
-fn tell_of_names(pool: &str, merged: &mut u64, parted: &mut u64) {
-    if let names @ 1.. = std::mem::take(merged) {
-        info!(
-            pool,
-            names, "configured names belong to users who are followed under another name; each is followed once"
-        );
-    }
-    if let names @ 1.. = std::mem::take(parted) {
-        info!(pool, names, "configured names belong to other users than before; these are followed too");
-    }
-}
-
-/// One line now and then while histories are walked, and one when they are.
-fn tell_of_history(pool: &str, standing: Standing, told: Option<Told>) {
-    let Standing { walked, users, left } = standing;
-    match told {
-        Some(Told::Further) => {
-            info!(pool, walked, users, left_seconds = left.map(|left| left.as_secs()), "walking the users' histories");
-        }
-        Some(Told::Done(after)) => {
-            info!(pool, users, after_seconds = after.as_secs(), "the users' histories are walked to their ends");
-        }
-        None => {}
+/// The turn, or None for one that was cancelled. A turn that panicked is a fault of the program: the process stops
+/// rather than forget the user.
+fn unless_cancelled(turn: Result<FinishedTurn, JoinError>) -> Option<FinishedTurn> {
+    match turn {
+        Ok(turn) => Some(turn),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_cancelled) => None,
+        },
     }
 }

@@ -1,4 +1,4 @@
-//! A followed pool: what every stage needs to know of it. Never changes while the pool is followed.
+//! A followed pool, as every stage uses it. It never changes while the pool is followed.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use crate::source::metered::Metered;
 pub struct Pool<S> {
     /// Its place in the schedule.
     pub slot: PoolSlot,
-    /// What records and metrics call it.
+    /// Its identity in records and metrics.
     pub identity: Arc<PoolIdentity>,
-    /// Where its pages come from.
+    /// The source of its pages.
     pub source: Metered<S>,
-    /// How its users are walked.
+    /// The rules for walking its users' histories.
     pub rules: Rules,
 }

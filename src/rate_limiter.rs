@@ -1,6 +1,6 @@
-//! Waits until the budget allows the next call: the shell around [`Budget`].
+//! The rate limiter: waits until the budget allows the next call. It is the shell around [`Budget`].
 //!
-//! One rate_limiter for each account, region and quota category. Whoever makes a call passes it first, and tells it of throttles.
+//! There is one for each account, region and quota category. Every call acquires it first, and reports throttles to it.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,24 +8,24 @@ use cognito_auth_core::budget::Budget;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// A budget that tasks share. Clones are the same rate_limiter.
+/// A budget that tasks share. Clones share it, too.
 #[derive(Clone, Debug)]
-pub struct RateLimiter(Arc<Shared>);
+pub struct RateLimiter(Arc<SharedBudget>);
 
 #[derive(Debug)]
-struct Shared {
+struct SharedBudget {
     budget: Mutex<Budget>,
-    /// Told when there is another limit: who waits for a slot of the old one may go sooner.
+    /// Notified when there is another limit, because calls that wait for a slot of the old one may go sooner.
     limit_set: Notify,
 }
 
 impl RateLimiter {
-    /// A rate_limiter that lets so many calls per second pass (above 0).
+    /// Makes a rate limiter for `per_second` calls per second (above 0).
     pub fn new(per_second: f64) -> Self {
-        Self(Arc::new(Shared { budget: Mutex::new(Budget::new(per_second)), limit_set: Notify::new() }))
+        Self(Arc::new(SharedBudget { budget: Mutex::new(Budget::new(per_second)), limit_set: Notify::new() }))
     }
 
-    /// Waits for the next call's time; if the rate changes meanwhile, for the time that the new one gives.
+    /// Waits for the next call's time. If the rate changes meanwhile, it waits for the time that the new rate gives.
     pub async fn acquire(&self) {
         loop {
             let mut limit_set = std::pin::pin!(self.0.limit_set.notified());
@@ -42,22 +42,22 @@ impl RateLimiter {
         }
     }
 
-    /// Reserves the next call, to be made at the time answered or later.
+    /// Reserves the next call, and answers the time from which on it may be made.
     pub fn reserve(&self) -> Instant {
         self.budget().reserve(Instant::now().into_std()).at.into()
     }
 
-    /// When a call could start that were reserved now.
+    /// The start of a call that would be reserved now.
     pub fn next_at(&self) -> Instant {
         self.budget().next_at(Instant::now().into_std()).into()
     }
 
-    /// Slows everybody down who shares the rate_limiter, after the throttle of a call that started at `started`.
+    /// Slows all later calls down, after the throttle of a call that started at `started`.
     pub fn throttled(&self, started: Instant) {
         self.budget().throttled(started.into_std(), Instant::now().into_std());
     }
 
-    /// Changes the limit to so many calls per second (above 0), for everybody who shares the rate_limiter.
+    /// Changes the limit to `per_second` calls per second (above 0), for all clones.
     pub fn set_limit(&self, per_second: f64) {
         self.budget().set_limit(per_second, Instant::now().into_std());
         self.0.limit_set.notify_waiters();

@@ -23,7 +23,6 @@ use tokio::time::Instant;
 pub use self::history::{History, SLOT, SLOTS_MAX, Slot};
 pub use self::verdict::{Finding, Severity};
 use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
-use crate::poller::history_progress::Standing;
 
 /// How long the ledger may be out of reach, and reopening it fail, before the process asks to be restarted: long enough
 /// for a volume that comes back.
@@ -60,7 +59,7 @@ enum Phase {
 struct PoolNotes {
     down_because: Option<String>,
     backlog_walks: u64,
-    history_walks: Standing,
+    history_walks: HistoryWalks,
     history: History,
     errors: Errors,
 }
@@ -151,8 +150,8 @@ impl StatusBoard {
     }
 
     /// How far the histories of a pool's users are walked.
-    pub fn history_walks(&self, pool: &str, standing: Standing) {
-        self.board().notes(pool).history_walks = standing;
+    pub fn history_walks(&self, pool: &str, walks: HistoryWalks) {
+        self.board().notes(pool).history_walks = walks;
     }
 
     /// Looks at what the pools have counted by `now`, for what happened in the last hour. To be called every few seconds.
@@ -377,7 +376,7 @@ pub struct PoolStatus {
 }
 
 /// How far a pool's users' histories are walked. Who was not read since the start counts as not walked.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct HistoryWalks {
     /// Users of whose history nothing is left.
     pub users_done: u64,
@@ -385,13 +384,6 @@ pub struct HistoryWalks {
     pub users: u64,
     /// How long the rest takes at the pace of the last minutes; null without one.
     pub seconds_left_estimate: Option<u64>,
-}
-
-impl HistoryWalks {
-    fn of(standing: Standing) -> Self {
-        let Standing { walked, users, left } = standing;
-        Self { users_done: walked, users, seconds_left_estimate: left.map(|left| left.as_secs()) }
-    }
 }
 
 /// What happened in the last hour.
@@ -514,7 +506,7 @@ impl PoolStatus {
             account_limit_read: pool.limit.and_then(|limit| limit.read),
             catching_up: pool.catching_up,
             backlog_walks: notes.map_or(0, |notes| notes.backlog_walks),
-            history_walks: HistoryWalks::of(notes.map(|notes| notes.history_walks).unwrap_or_default()),
+            history_walks: notes.map(|notes| notes.history_walks).unwrap_or_default(),
             discovery_last_success: pool.discovery,
             events: pool.events,
             risk_events: pool.risk_events,
@@ -632,7 +624,7 @@ mod tests {
         metrics.api_budget(None, "eu-west-1", 2.5);
         board.pool_error("eu-west-1_A", "not authorized", START);
         board.backlog_walks("eu-west-1_B", 4);
-        board.history_walks("eu-west-1_B", Standing { walked: 1, users: 3, left: Some(Duration::from_secs(90)) });
+        board.history_walks("eu-west-1_B", HistoryWalks { users_done: 1, users: 3, seconds_left_estimate: Some(90) });
         board.delivered(START);
 
         let report = board.report(&metrics, START.plus(Duration::from_secs(60)));

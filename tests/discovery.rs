@@ -210,7 +210,7 @@ async fn who_has_been_gone_for_long_is_forgotten_and_nobody_else() {
     ledger.close().await;
     let exporter = env.exporter();
     until_followed(&exporter, 1);
-    exporter.until_said("gone for long");
+    exporter.until_said("state of users removed");
     assert!(exporter.stop().success());
 
     let ledger = env.opened_ledger();

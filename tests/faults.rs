@@ -314,8 +314,8 @@ async fn a_user_who_is_missing_or_cannot_be_read_concerns_nobody_else() {
     });
     env.conserved(&exporter, &[WELL]).await;
     exporter.until("everybody well", |scrape| states(scrape, WELL) == [4.0, 0.0, 0.0]);
-    exporter.until_said("every user who is followed is in the pool");
-    assert_eq!(said(&exporter.log(), &["users are followed who are not in the pool", "users=1"]).len(), 1);
+    exporter.until_said("all followed users found in the pool");
+    assert_eq!(said(&exporter.log(), &["followed users not found in the pool", "users=1"]).len(), 1);
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
     assert!(!exporter.log().contains("user-"), "{}", exporter.log());
     assert!(exporter.stop().success());

@@ -209,9 +209,10 @@ async fn nothing_planted_is_ever_written(section: &str) -> TestEnv {
     everybody_is_polled(&env, &exporter);
     // First another name is added, then an error beside the names.
     let more = private(&env, section).replace("\"planted-nobody\"", "\"planted-nobody\", \"planted-user-none\"");
-    for (config, told) in
-        [(more.clone(), "is in force"), (more.replace("usernames = [", "usernames = [1, "), "of no use")]
-    {
+    for (config, told) in [
+        (more.clone(), "configuration reloaded"),
+        (more.replace("usernames = [", "usernames = [1, "), "configuration reload failed"),
+    ] {
         env.reconfigure(&config);
         exporter.signal("HUP");
         exporter.until_said(told);

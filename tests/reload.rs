@@ -40,10 +40,10 @@ fn reload(env: &TestEnv, exporter: &Exporter, config: &str) -> String {
 }
 
 fn reload_what_is_there(exporter: &Exporter) -> String {
-    let before = said(&exporter.log(), &["the configuration was read again"]).len();
+    let before = said(&exporter.log(), &["configuration reload"]).len();
     exporter.signal("HUP");
-    exporter.until("a reload", |_| said(&exporter.log(), &["the configuration was read again"]).len() > before);
-    said(&exporter.log(), &["the configuration was read again"]).pop().unwrap()
+    exporter.until("a reload", |_| said(&exporter.log(), &["configuration reload"]).len() > before);
+    said(&exporter.log(), &["configuration reload"]).pop().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -133,7 +133,9 @@ async fn a_mistake_changes_nothing_and_is_told_and_so_is_its_end() {
     assert!(is(&scrape, SUCCESSFUL, &[], 1.0));
     let loaded = scrape.sum(SUCCESS, &[]);
     let told = reload(&env, &exporter, &(following(SECOND, &["ann"]) + &poll("overlapp = \"1h\"\npage_size = 61")));
-    for part in ["ERROR", "poll.overlapp; did you mean poll.overlap?", "poll.page_size is 61", "nothing was changed"] {
+    for part in
+        ["ERROR", "poll.overlapp; did you mean poll.overlap?", "poll.page_size is 61", "keeping the current one"]
+    {
         assert!(told.contains(part), "{told}");
     }
     let scrape = exporter.scrape();
@@ -156,13 +158,13 @@ async fn what_failed_for_what_the_file_names_comes_into_force_when_that_is_there
     let exporter = Exporter::started(command);
     std::fs::write(&web, "no_such_key: 1\n").unwrap();
     let told = reload(&env, &exporter, &(following(FIRST, &["ann", "ben"]) + &poll("")));
-    assert!(told.contains("web.yml") && told.contains("nothing was changed"), "{told}");
+    assert!(told.contains("web.yml") && told.contains("keeping the current one"), "{told}");
     assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 0.0));
     std::fs::write(web, "{}\n").unwrap();
     exporter.until_said("it failed before");
     env.until_polled(FIRST, "ben", 1).await;
     assert!(is(&exporter.scrape(), SUCCESSFUL, &[], 1.0));
-    assert_eq!(said(&exporter.log(), &["nothing was changed"]).len(), 1, "{}", exporter.log());
+    assert_eq!(said(&exporter.log(), &["keeping the current one"]).len(), 1, "{}", exporter.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -188,7 +190,7 @@ async fn a_file_that_has_changed_is_read_without_a_signal() {
     env.reconfigure(&(following(FIRST, &["ann", "ben"]) + &poll("")));
     exporter.until_said("the file has changed");
     env.until_polled(FIRST, "ben", 1).await;
-    let reloads = said(&exporter.log(), &["the configuration was read again"]).len();
+    let reloads = said(&exporter.log(), &["configuration reload"]).len();
     assert_eq!(reloads, 1, "{}", exporter.log());
 }
 
@@ -203,7 +205,7 @@ async fn the_level_of_the_log_changes_at_once() {
     exporter.until("a reload", |scrape| scrape.sum(SUCCESS, &[]) > loaded);
     let told = reload(&env, &exporter, &text);
     assert!(told.contains("INFO"));
-    assert_eq!(said(&exporter.log(), &["the configuration was read again"]).len(), 1, "{}", exporter.log());
+    assert_eq!(said(&exporter.log(), &["configuration reload"]).len(), 1, "{}", exporter.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -249,7 +251,7 @@ async fn no_event_is_lost_or_counted_twice_while_everything_changes() {
                 _ => following(SECOND, &all[..2]) + &following(FIRST, &all),
             };
             let told = reload(&env, &exporter, &(pools + change));
-            assert!(told.contains("is in force"), "{told}");
+            assert!(told.contains("configuration reloaded"), "{told}");
         }
     }
     reload(&env, &exporter, &(both + &poll("")));

@@ -30,8 +30,8 @@ use cognito_auth_exporter::delivery::{BatchLimits, Delivery, DeliveryObserver, R
 use cognito_auth_exporter::ledger::{Ledger, UserRecord};
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::metrics::Metrics;
-use cognito_auth_exporter::poller::names::Names;
-use cognito_auth_exporter::poller::turn::{self, Known, Means};
+use cognito_auth_exporter::poller::names::PoolSightings;
+use cognito_auth_exporter::poller::turn::{self, ExpectedActivity, TurnContext, TurnRequest};
 use cognito_auth_exporter::pool::Pool;
 use cognito_auth_exporter::rate_limiter::RateLimiter;
 use cognito_auth_exporter::sink::otlp::OtlpSink;
@@ -70,7 +70,7 @@ pub(crate) const EMPTY_POLLS: usize = USERS * ROUNDS;
 /// The program's parts on the path, assembled for one thread.
 pub(crate) struct Path {
     runtime: Runtime,
-    means: Means,
+    context: TurnContext,
     pool: Pool<Cognito>,
     /// The receiver's URL.
     receiver: String,
@@ -103,7 +103,7 @@ impl Path {
             identity,
             rules: Rules { overlap: Duration::from_hours(1), settle: Duration::from_mins(30), followed_since: None },
         };
-        let means = Means {
+        let context = TurnContext {
             ledger,
             metrics,
             calls: Arc::new(Semaphore::new(16)),
@@ -113,7 +113,7 @@ impl Path {
             outbox_limit_bytes: u64::MAX,
             stop: CancellationToken::new(),
         };
-        Self { runtime, means, pool, receiver: accept_everything(), _directory: directory }
+        Self { runtime, context, pool, receiver: accept_everything(), _directory: directory }
     }
 
     /// Runs a part of the work. Valgrind counts this function.
@@ -124,7 +124,7 @@ impl Path {
 
     /// Enrols all users. One extra user takes the whole path first, so that one-time work is done.
     pub(crate) async fn prepare(&self) {
-        let (ledger, metrics) = (&self.means.ledger, self.means.metrics.clone());
+        let (ledger, metrics) = (&self.context.ledger, self.context.metrics.clone());
         ledger.show_totals(move |pool_id, totals| metrics.totals(pool_id, totals)).await.unwrap();
         let record = || UserRecord {
             joined: UnixMillis(0),
@@ -154,7 +154,7 @@ impl Path {
 
     /// Delivers the outbox to the receiver, as the delivery task does at a stop: all records.
     pub(crate) async fn deliver(&self) {
-        let ledger = &self.means.ledger;
+        let ledger = &self.context.ledger;
         let config =
             OtlpConfig { timeout: PATIENCE, compression: Compression::None, ..OtlpConfig::new(&self.receiver) };
         let receiver = OtlpSink::connect(&config, ledger.instance_id(), &self.means.clock).unwrap();
@@ -168,24 +168,25 @@ impl Path {
 
     /// A first poll, and then the rest of the history as backlog.
     async fn take_history(&self, user: usize) {
-        let waiting = || self.means.ledger.outbox_state().records;
+        let waiting = || self.context.ledger.outbox_state().records;
         let before = waiting();
         for lane in [Lane::Poll, Lane::Backlog] {
-            self.turn(user, lane, Known { activity: ActivityEstimate::UNKNOWN, expected: None }).await;
+            self.turn(user, lane, ExpectedActivity { activity: ActivityEstimate::UNKNOWN, new_events: None }).await;
         }
         assert_eq!(waiting() - before, EVENTS as u64, "all is new");
     }
 
     async fn poll(&self, user: usize) {
-        let before = self.means.ledger.outbox_state();
-        let known = self.means.ledger.standing(POOL, &username(user)).unwrap().unwrap().activity.unwrap();
-        self.turn(user, Lane::Poll, Known { activity: known.aged(NOW), expected: Some(EXPECTED) }).await;
-        assert_eq!(self.means.ledger.outbox_state(), before, "nothing is new");
+        let before = self.context.ledger.outbox_state();
+        let known = self.context.ledger.standing(POOL, &username(user)).unwrap().unwrap().activity.unwrap();
+        let expected = ExpectedActivity { activity: known.aged(NOW), new_events: Some(EXPECTED) };
+        self.turn(user, Lane::Poll, expected).await;
+        assert_eq!(self.context.ledger.outbox_state(), before, "nothing is new");
     }
 
-    async fn turn(&self, user: usize, lane: Lane, known: Known) {
-        let names = Names::default();
-        turn::take(&self.means, &self.pool, username(user), lane, known, &names, Instant::now()).await.unwrap();
+    async fn turn(&self, user: usize, lane: Lane, expected: ExpectedActivity) {
+        let request = TurnRequest { username: username(user), lane, expected, start: Instant::now() };
+        turn::run(&self.context, &self.pool, &PoolSightings::default(), request).await.unwrap();
     }
 }
 

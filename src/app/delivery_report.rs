@@ -1,10 +1,11 @@
-//! Shows what the delivery task does.
+//! The metrics and status of the delivery task.
 
 use crate::delivery::{DeliveryObserver, RequestOutcome};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PauseReason, RecordOutcome, Stage};
 use crate::status::StatusBoard;
 
+/// Reports what the delivery task does.
 pub(super) struct DeliveryReport {
     pub(super) metrics: Metrics,
     pub(super) status: StatusBoard,

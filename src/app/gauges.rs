@@ -1,5 +1,5 @@
-//! Shows how full and how large the state is, and why work pauses: read from the ledger when it changes, at most once a
-//! second.
+//! The gauges of the ledger: how full and how large it is, and why work pauses. They follow the ledger's changes, at
+//! most once a second.
 
 use std::time::Duration;
 
@@ -12,17 +12,19 @@ use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, OutboxSize, PauseReason};
 use crate::status::StatusBoard;
 
+/// The least time between two updates.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Looked at all the same while nothing changes: a disk that does not answer changes nothing.
+/// The longest time between two updates without a change: a disk that does not answer reports no change.
 const IDLE_EVERY: Duration = Duration::from_secs(10);
 
-/// Asking the file system for the ledger's size is dear.
+/// How often the ledger's size is read, which is slow.
 const SIZE_EVERY: Duration = Duration::from_secs(30);
 
-/// A slot of the status page is half a minute.
+/// How often the counts of the status page are noted: a slot of it is half a minute.
 const COUNTS_EVERY: Duration = Duration::from_secs(5);
 
+/// Updates the gauges of the ledger.
 pub(super) struct Gauges {
     pub(super) metrics: Metrics,
     pub(super) status: StatusBoard,
@@ -52,7 +54,7 @@ impl Gauges {
                 self.status.note_counts(&self.metrics, self.clock.now());
             }
             sleep(EVERY).await;
-            // No change in that time is none; a ledger that is closed will not change.
+            // An error means that the time is over, or that the ledger is closed; both lead to the next update.
             let _ = timeout(IDLE_EVERY - EVERY, changes.changed()).await;
         }
     }
@@ -61,7 +63,7 @@ impl Gauges {
         let outbox = self.ledger.outbox_state();
         let (quarantined, _bytes) = self.ledger.quarantine_state();
         let size = OutboxSize { records: outbox.records, bytes: outbox.bytes, oldest: outbox.oldest };
-        // What an earlier configuration left there is shown, though nothing takes it.
+        // Entries that an earlier configuration left are shown even without a sink.
         if self.queue || size.records > 0 {
             self.metrics.outbox(size);
         }

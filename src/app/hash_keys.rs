@@ -1,4 +1,4 @@
-//! The keys of hashes, from their files. They are read at a start, and at no other time.
+//! The hash keys, read from their files at the start and at no other time.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read as _};
@@ -10,17 +10,17 @@ use tracing::warn;
 
 use crate::config::PrivacyConfig;
 
-/// Bytes of a key file at most: more than any key, and not a disk image given by mistake.
+/// Largest key file, in bytes: more than any key, and less than a file that is named by mistake.
 const FILE_BYTES_MAX: u64 = 4096;
 
-/// What to do about a key that others may read.
+/// The warning about a key that other users of the machine may read.
 pub const TOO_OPEN: &str = "every user of this machine may read the key of the hashes: chmod o= it";
 
-/// A key as it lies in its file.
+/// A key and the permissions of its file.
 pub struct KeyFile {
     /// The key.
     pub key: HashKey,
-    /// Whether every user of the machine may read it.
+    /// Whether every user of the machine may read the file.
     pub is_open: bool,
 }
 
@@ -55,7 +55,7 @@ pub fn read(path: &Path) -> anyhow::Result<KeyFile> {
         }
         metadata => metadata.with_context(|| format!("cannot open {shown}"))?,
     };
-    // A pipe could wait for ever, and a device never end.
+    // Reading a pipe could wait for ever, and reading a device never end.
     if !metadata.is_file() {
         bail!("{shown} is not a regular file");
     }

@@ -1,34 +1,35 @@
-//! Keeps a budget that is a share of the account's limit: asks AWS for the limit, and goes on with what it last said.
+//! The watch over an account's limit, for a budget that is a share of it: it asks AWS for the limit, and keeps the last
+//! answer.
 //!
-//! One for each account and region. While AWS has never said (the caller may not ask, or the endpoint does not know the
-//! question) the limit is the documented default, which no account is below; people are told when that begins and ends.
+//! There is one for each account and region. Until AWS has answered, the limit is the documented default, which no
+//! account is below. AWS may never answer: the caller may lack the permission, or the endpoint may not know the call.
+//! The log says when that begins and ends.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use cognito_auth_core::budget::{DEFAULT_READ_LIMIT, RATE_MAX_PER_SECOND};
-use cognito_auth_core::lasting_fault::LastingFault;
 use cognito_auth_core::shard::Shard;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::lifecycle::Clock;
 use crate::metrics::{AccountLimit, Metrics};
-use crate::poller::health::Trouble;
 use crate::pool::Pool;
 use crate::source::{Source, SourceError};
 use crate::status::StatusBoard;
+use crate::trouble::Trouble;
 
-/// How often the limit is read: a limit that was bought is used five minutes later, for 288 calls a day in a category of
-/// which nothing else is called. After an error it is the same: a permission is given in minutes.
+/// How often the limit is read. A raised limit is used five minutes later, for 288 calls a day in a category that the
+/// exporter uses for nothing else. After an error the pause is the same: a permission is given in minutes.
 const READ_EVERY: Duration = Duration::from_mins(5);
 
-/// Pause after an error that passes by itself, while nothing is known yet.
+/// Pause after an error that passes by itself, while the limit is not known yet.
 const RETRY_AFTER: Duration = Duration::from_secs(15);
 
 /// The watch over an account's limit in a region.
 pub(super) struct LimitWatch<S> {
-    /// The pool that is asked with; the limit is its account's.
+    /// The pool through which AWS is asked; the limit is its account's.
     pub(super) pool: Arc<Pool<S>>,
     /// The deployment's share of the limit.
     pub(super) share: f64,
@@ -47,21 +48,21 @@ impl<S: Source> LimitWatch<S> {
 
     async fn keep(self) {
         let identity = &self.pool.identity;
-        // Another watch before this one may have been told.
+        // An earlier watch may have read the limit.
         let known = self.metrics.known_limit(identity.account_id.as_deref(), &identity.region);
         let mut known = known.unwrap_or(AccountLimit { per_second: DEFAULT_READ_LIMIT, read: None });
-        let mut trouble = LastingFault::default();
+        let mut logged = None;
         loop {
             let answer = self.pool.source.read_limit().await;
             let may_pass =
                 matches!(answer, Err(SourceError::Throttled(_) | SourceError::Timeout(_) | SourceError::Passing(_)));
-            self.take(answer, &mut known, &mut trouble);
+            self.take(answer, &mut known, &mut logged);
             let soon = may_pass && known.read.is_none();
             tokio::time::sleep(if soon { RETRY_AFTER } else { READ_EVERY }).await;
         }
     }
 
-    fn take(&self, answer: Result<f64, SourceError>, known: &mut AccountLimit, lasting: &mut LastingFault<Trouble>) {
+    fn take(&self, answer: Result<f64, SourceError>, known: &mut AccountLimit, logged: &mut Option<Trouble>) {
         let identity = &self.pool.identity;
         let (account, region) = (identity.account_id.as_deref(), identity.region.as_str());
         let name = account.unwrap_or("unknown");
@@ -69,7 +70,7 @@ impl<S: Source> LimitWatch<S> {
             Ok(per_second) => {
                 let is_news = known.read.is_none() || known.per_second.to_bits() != per_second.to_bits();
                 *known = AccountLimit { per_second, read: Some(self.clock.now()) };
-                lasting.succeeded();
+                *logged = None;
                 let wanted = self.share * per_second;
                 let budget = self.shard.part_of(wanted.min(RATE_MAX_PER_SECOND));
                 self.pool.source.reads().set_limit(budget);
@@ -90,14 +91,15 @@ impl<S: Source> LimitWatch<S> {
             }
             Err(error) => {
                 self.status.pool_error(&identity.id, &error.to_string(), self.clock.now());
-                // A throttle is of no kind of trouble: it is told like no answer.
+                // A throttle has no kind of trouble: it is logged like a missing answer.
                 let trouble = Trouble::of(&error).unwrap_or(Trouble::Unanswered);
-                // What every call meets is told by those that matter.
-                if lasting.failed(trouble) && !trouble.meets_every_call() {
+                // The polls log a fault that meets every call.
+                if *logged != Some(trouble) && !trouble.meets_every_call() {
                     let limit = known.per_second;
                     let why = if known.read.is_some() { "what it was before" } else { "the documented default" };
                     warn!(account = name, region, cause = %error, limit, "the account's limit cannot be read; taking {why}");
                 }
+                *logged = Some(trouble);
             }
         }
         self.metrics.api_limit(account, region, *known);
@@ -121,7 +123,7 @@ mod tests {
     const POOL: &str = "eu-west-1_Limit";
     const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
 
-    /// An account of which only the limit is asked.
+    /// A source that answers only for the limit.
     #[derive(Clone)]
     struct Aws(Arc<Mutex<Result<f64, SourceError>>>);
 

@@ -1,8 +1,9 @@
-//! Who is followed at present, and how that changes while the process runs.
+//! The followed pools, and how they change while the process runs.
 //!
-//! A pool is the unit: one is let go, one is added, and the others notice nothing. What all pools share (intervals, what a
-//! call may take, how histories are read) is changed for all of them at once, by letting all of them go and following them
-//! anew, as a start does, with the budgets as they were. Whoever is let go is waited for: a pool is never followed twice.
+//! A pool is the unit: pools are unfollowed and added without effect on the others. All pools share some settings:
+//! intervals, the timeout of a call, how histories are read. When one of these changes, all pools are unfollowed and
+//! followed anew, as at a start, and keep their budgets. The supervisor waits for each pool that it unfollows, so no
+//! pool is followed twice.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::discovery_settings::discovery_settings;
 use super::pool_task::{Begin, Leaving, PoolTask, identity};
 use super::quota_groups::{QuotaGroups, RateLimiters};
 use super::show_totals;
@@ -23,13 +25,13 @@ use crate::http::Scrapes;
 use crate::ledger::{Ledger, LedgerError, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle};
 use crate::metrics::Metrics;
-use crate::poller::turn::Means;
+use crate::poller::turn::TurnContext;
 use crate::source::cognito::{Clients, Cognito};
 use crate::status::StatusBoard;
-use crate::targets::discovery::Wishes;
+use crate::targets::discovery::DiscoverySettings;
 
-/// What every pool is followed with, whatever the configuration says.
-pub(super) struct Shared {
+/// The parts of the program that every pool uses, under every configuration.
+pub(super) struct AppServices {
     pub(super) ledger: Ledger,
     pub(super) metrics: Metrics,
     pub(super) status: StatusBoard,
@@ -43,37 +45,38 @@ pub(super) struct Shared {
 
 /// The pools that are followed.
 pub(super) struct PoolSupervisor {
-    shared: Shared,
+    services: AppServices,
     config: Arc<Config>,
     rate_limiters: RateLimiters,
     groups: Arc<QuotaGroups<Leaving<Cognito>>>,
-    means: Arc<Means>,
-    pools: BTreeMap<String, Followed>,
+    turn_context: Arc<TurnContext>,
+    pools: BTreeMap<String, FollowedPool>,
     next_slot: u32,
 }
 
-struct Followed {
+/// A pool that is followed.
+struct FollowedPool {
     config: PoolConfig,
     stop: CancellationToken,
-    /// Nobody calls for it any more.
+    /// Cancelled when no call for the pool can be made any more.
     gone: CancellationToken,
-    wishes: watch::Sender<Wishes>,
+    settings: watch::Sender<DiscoverySettings>,
 }
 
-/// What a change came to, for people.
+/// The pools that a change of the configuration concerned.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Changed {
     pub(super) added: usize,
     pub(super) removed: usize,
     pub(super) changed: usize,
-    /// All pools are followed anew.
+    /// Whether all pools are followed anew.
     pub(super) anew: bool,
 }
 
-impl Shared {
-    /// Nobody is followed yet.
-    fn means(&self, config: &Config) -> Arc<Means> {
-        Arc::new(Means {
+impl AppServices {
+    /// The context of all turns under a configuration.
+    fn turn_context(&self, config: &Config) -> Arc<TurnContext> {
+        Arc::new(TurnContext {
             ledger: self.ledger.clone(),
             metrics: self.metrics.clone(),
             clock: self.clock.clone(),
@@ -87,12 +90,19 @@ impl Shared {
 }
 
 impl PoolSupervisor {
-    /// Follows every pool of a configuration. `records` are theirs, in its order.
-    pub(super) fn begin(shared: Shared, config: &Arc<Config>, records: Vec<PoolRecord>) -> Self {
+    /// Follows every pool of a configuration. `records` has the pools' records in the same order.
+    pub(super) fn begin(services: AppServices, config: &Arc<Config>, records: Vec<PoolRecord>) -> Self {
         let rate_limiters = RateLimiters::new(config);
-        let (groups, means) = (QuotaGroups::new(rate_limiters.clone()), shared.means(config));
-        let mut supervisor =
-            Self { shared, config: config.clone(), rate_limiters, groups, means, pools: BTreeMap::new(), next_slot: 0 };
+        let (groups, turn_context) = (QuotaGroups::new(rate_limiters.clone()), services.turn_context(config));
+        let mut supervisor = Self {
+            services,
+            config: config.clone(),
+            rate_limiters,
+            groups,
+            turn_context,
+            pools: BTreeMap::new(),
+            next_slot: 0,
+        };
         for (pool, record) in config.pools.iter().zip(records) {
             supervisor.follow(pool, record, Begin::WithThePoller);
         }
@@ -104,81 +114,105 @@ impl PoolSupervisor {
         &self.config
     }
 
-    /// Follows what another configuration asks for; to be dropped half way only when everything stops.
+    /// Applies another configuration. The future may be dropped before its end only when the process stops.
     ///
     /// # Errors
-    /// The ledger cannot note since when a new pool is followed: then nothing has changed.
+    /// The ledger cannot store since when a new pool is followed; then nothing has changed.
     pub(super) async fn change(&mut self, config: Config) -> Result<Changed, LedgerError> {
-        let records = pool_records(&self.shared.ledger, &config, self.shared.clock.now()).await?;
+        let records = pool_records(&self.services.ledger, &config, self.services.clock.now()).await?;
         let config = Arc::new(config);
         let before = std::mem::replace(&mut self.config, config.clone());
         self.rate_limiters.change(&before, &config);
         if before.poll.requests_per_second != config.poll.requests_per_second {
-            self.shared.metrics.forget_limits();
+            self.services.metrics.forget_limits();
         }
-        let wanted: BTreeMap<&String, &PoolConfig> = config.pools.iter().map(|pool| (&pool.id, pool)).collect();
-        let is_left = |id: &String, followed: &Followed| {
-            wanted.get(id).is_none_or(|pool| !is_followed_alike(&followed.config, pool))
-        };
-        // Where the budget is a share of the account's limit, one pool asks for it on behalf of all.
-        let asks = matches!(before.poll.requests_per_second, Rate::ShareOfLimit(_));
-        let anew =
-            must_begin_anew(&before, &config) || asks && self.pools.iter().any(|(id, followed)| is_left(id, followed));
-        let must_leave = |id: &String, followed: &Followed| anew || is_left(id, followed);
+        let (leaving, anew) = self.stop_pools(&before, &config);
         let mut changed = Changed { anew, ..Changed::default() };
-        let leaving: BTreeMap<_, _> = self.pools.extract_if(.., |id, followed| must_leave(id, followed)).collect();
-        leaving.values().for_each(|followed| followed.stop.cancel());
-        if changed.anew {
-            self.means.stop.cancel();
+        changed.removed = self.wait_for_stopped(&leaving, &config).await;
+        if anew {
+            self.groups = QuotaGroups::new(self.rate_limiters.clone());
+            self.turn_context = self.services.turn_context(&config);
         }
-        for (id, followed) in &leaving {
-            followed.gone.cancelled().await;
-            if !wanted.contains_key(id) {
-                self.shared.metrics.remove_pool(id);
-                self.shared.status.remove_pool(id);
-                changed.removed += 1;
-            }
-        }
-        if changed.anew {
-            (self.groups, self.means) = (QuotaGroups::new(self.rate_limiters.clone()), self.shared.means(&config));
-        }
-
         for (pool, record) in config.pools.iter().zip(records) {
-            match (self.pools.get_mut(&pool.id), leaving.get(&pool.id)) {
-                (Some(followed), _) => {
-                    changed.changed += usize::from(followed.config != *pool);
-                    followed.config = pool.clone();
-                    let wishes = wishes(&config, pool);
-                    followed.wishes.send_if_modified(|present| {
-                        let is_another = *present != wishes;
-                        *present = wishes;
-                        is_another
-                    });
-                }
-                (None, Some(before)) => {
-                    changed.changed += usize::from(before.config != *pool);
-                    // Its discovery may have written meanwhile; a ledger that cannot be read pauses everything anyway.
-                    let record = self.shared.ledger.pool(&pool.id).ok().flatten().unwrap_or(record);
-                    // Where none was shown yet, the process has only just begun.
-                    let was_shown = self.shared.scrapes.any();
-                    self.follow(pool, record, if was_shown { Begin::AtOnce } else { Begin::AfterItsScrape });
-                }
-                (None, None) => {
-                    changed.added += 1;
-                    self.shared.metrics.add_pool(&identity(pool, None));
-                    // If it was followed before, its totals go on.
-                    let _closed = show_totals(&self.shared.ledger, &self.shared.metrics).await;
-                    self.follow(pool, record, Begin::AfterItsScrape);
-                }
-            }
+            self.apply_pool(pool, record, leaving.get(&pool.id), &mut changed).await;
         }
         Ok(changed)
     }
 
+    /// Stops the pools that the configuration has no longer or calls in another way, or all pools if their shared
+    /// settings differ. Answers the stopped pools, and whether these are all.
+    fn stop_pools(&mut self, before: &Config, after: &Config) -> (BTreeMap<String, FollowedPool>, bool) {
+        let wanted: BTreeMap<&String, &PoolConfig> = after.pools.iter().map(|pool| (&pool.id, pool)).collect();
+        let must_stop = |id: &String, followed: &FollowedPool| {
+            wanted.get(id).is_none_or(|pool| !is_followed_alike(&followed.config, pool))
+        };
+        // Where the budget is a share of the account's limit, one pool asks for the limit on behalf of all.
+        let asks = matches!(before.poll.requests_per_second, Rate::ShareOfLimit(_));
+        let any_must_stop = self.pools.iter().any(|(id, followed)| must_stop(id, followed));
+        let anew = must_begin_anew(before, after) || asks && any_must_stop;
+        let leaving: BTreeMap<_, _> =
+            self.pools.extract_if(.., |id, followed| anew || must_stop(id, followed)).collect();
+        leaving.values().for_each(|followed| followed.stop.cancel());
+        if anew {
+            self.turn_context.stop.cancel();
+        }
+        (leaving, anew)
+    }
+
+    /// Waits for stopped pools, and removes the series of those that the configuration has no longer; answers how many
+    /// these are.
+    async fn wait_for_stopped(&self, leaving: &BTreeMap<String, FollowedPool>, after: &Config) -> usize {
+        let mut removed = 0;
+        for (id, followed) in leaving {
+            followed.gone.cancelled().await;
+            if after.pools.iter().all(|pool| pool.id != *id) {
+                self.services.metrics.remove_pool(id);
+                self.services.status.remove_pool(id);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Applies the configuration of one pool: sends new settings to its discovery, or follows it. `stopped` is the pool
+    /// as it was followed until now, if it was stopped for this configuration.
+    async fn apply_pool(
+        &mut self,
+        pool: &PoolConfig,
+        record: PoolRecord,
+        stopped: Option<&FollowedPool>,
+        changed: &mut Changed,
+    ) {
+        if let Some(followed) = self.pools.get_mut(&pool.id) {
+            changed.changed += usize::from(followed.config != *pool);
+            followed.config = pool.clone();
+            let settings = discovery_settings(&self.config, pool);
+            followed.settings.send_if_modified(|present| {
+                let is_another = *present != settings;
+                *present = settings;
+                is_another
+            });
+        } else if let Some(before) = stopped {
+            changed.changed += usize::from(before.config != *pool);
+            // Its discovery may have written the record meanwhile. A ledger that cannot be read pauses everything
+            // anyway.
+            let record = self.services.ledger.pool(&pool.id).ok().flatten().unwrap_or(record);
+            // Without a scrape so far, the process has only just begun.
+            let was_scraped = self.services.scrapes.any();
+            self.follow(pool, record, if was_scraped { Begin::AtOnce } else { Begin::AfterItsScrape });
+        } else {
+            changed.added += 1;
+            self.services.metrics.add_pool(&identity(pool, None));
+            // A pool that was followed before goes on with its totals.
+            let _closed = show_totals(&self.services.ledger, &self.services.metrics).await;
+            self.follow(pool, record, Begin::AfterItsScrape);
+        }
+    }
+
     fn follow(&mut self, pool: &PoolConfig, record: PoolRecord, begin: Begin) {
-        let stop = self.means.stop.child_token();
+        let stop = self.turn_context.stop.child_token();
         let (calls, gone) = (CancellationToken::new(), CancellationToken::new());
-        let (wishes, wished) = watch::channel(wishes(&self.config, pool));
+        let (settings, new_settings) = watch::channel(discovery_settings(&self.config, pool));
         let slot = PoolSlot(self.next_slot);
         self.next_slot += 1;
         let pool_task = PoolTask {
@@ -187,32 +221,23 @@ impl PoolSupervisor {
             record,
             begin,
             calls: calls.clone(),
-            wishes: wished,
+            new_settings,
             groups: self.groups.clone(),
-            means: self.means.clone(),
+            turn_context: self.turn_context.clone(),
             app: self.config.clone(),
-            status: self.shared.status.clone(),
-            lifecycle: self.shared.lifecycle.clone(),
-            scrapes: self.shared.scrapes.clone(),
+            status: self.services.status.clone(),
+            lifecycle: self.services.lifecycle.clone(),
+            scrapes: self.services.scrapes.clone(),
         };
-        let source = self.shared.clients.pool(pool, self.config.poll.timeout, self.shared.clock.clone());
+        let source = self.services.clients.pool(pool, self.config.poll.timeout, self.services.clock.clone());
         let source = Leaving::new(source, calls, gone.clone());
         let task = pool_task.run(source, stop.clone());
-        self.shared.lifecycle.spawn_part(Duty::Gather, format!("pool {}", pool.id), stop.clone(), task);
-        self.pools.insert(pool.id.clone(), Followed { config: pool.clone(), stop, gone, wishes });
+        self.services.lifecycle.spawn_part(Duty::Gather, format!("pool {}", pool.id), stop.clone(), task);
+        self.pools.insert(pool.id.clone(), FollowedPool { config: pool.clone(), stop, gone, settings });
     }
 }
 
-fn wishes(config: &Config, pool: &PoolConfig) -> Wishes {
-    Wishes {
-        config: pool.clone(),
-        interval: config.discovery.interval,
-        forget_after: config.discovery.forget_after,
-        first_run: config.poll.first_run,
-    }
-}
-
-/// Whether what was changed of a pool is only whom to follow, which its discovery can take up.
+/// Whether only the selection of a pool's users differs, which its discovery can apply while it runs.
 fn is_followed_alike(before: &PoolConfig, after: &PoolConfig) -> bool {
     let PoolConfig {
         usernames,
@@ -255,8 +280,8 @@ fn must_begin_anew(before: &Config, after: &Config) -> bool {
     poll != after.poll
 }
 
-/// Since when each pool is followed, in the configuration's order. A pool that is new begins now; in a rebuilt ledger, when
-/// the lost one ended.
+/// Reads the record of each pool, in the configuration's order. A new pool is followed from now on; in a rebuilt
+/// ledger, from the last write of the lost one on.
 pub(super) async fn pool_records(
     ledger: &Ledger,
     config: &Config,
@@ -268,11 +293,12 @@ pub(super) async fn pool_records(
         let record = match ledger.pool(&pool.id)? {
             Some(mut record) => {
                 if record.shares.go_on_with(config.shard, now) {
-                    // In one write: whoever comes over is told from whoever was here, and the followed users is no more than a memory.
+                    // In one write: from now on users that come over can be distinguished from users that were here,
+                    // and the stored users are not trusted.
                     record.lost_since = Some(record.lost_since.map_or(now, |lost| lost.min(now)));
                     record.selection = None;
                     ledger.follow_pool(&pool.id, record.clone()).await?;
-                    info!(pool = pool.id, shard = %config.shard, "another share of the users than before");
+                    info!(pool = pool.id, shard = %config.shard, "shard assignment changed");
                 }
                 record
             }
@@ -280,7 +306,7 @@ pub(super) async fn pool_records(
                 let followed_since = lost_since.unwrap_or(now);
                 let record = PoolRecord {
                     followed_since,
-                    // Of several shards, each may have been added to others that had its users until now.
+                    // Until now, other shards may have had the users of this one.
                     lost_since: lost_since.or((!config.shard.is_whole()).then_some(now)),
                     selection: None,
                     shares: Shares::begun(config.shard, followed_since),
@@ -292,7 +318,7 @@ pub(super) async fn pool_records(
         };
         records.push(record);
     }
-    // Not before each pool has it in its own record: one that is added later is simply new.
+    // Only when each pool has the loss in its own record: a pool that is added later is simply new.
     if lost_since.is_some() {
         ledger.forget_loss().await?;
     }

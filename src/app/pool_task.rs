@@ -1,4 +1,5 @@
-//! Brings a pool from its configuration to its poller, and keeps its followed users, until it is asked to let go.
+//! The task of one pool: it learns the pool's account, adds the pool to a poller, and runs its discovery until it is
+//! stopped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,49 +13,51 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
+use super::discovery_settings::discovery_settings;
 use super::limit::LimitWatch;
-use super::quota_groups::{QuotaGroupKey, QuotaGroups};
+use super::poller_users::PollerUsers;
+use super::quota_groups::{QuotaGroup, QuotaGroupKey, QuotaGroups};
 use crate::config::{Config, PoolConfig, Rate};
 use crate::http::Scrapes;
 use crate::ledger::PoolRecord;
 use crate::lifecycle::{Duty, Lifecycle};
-use crate::poller::health::{Health, Trouble};
-use crate::poller::turn::Means;
-use crate::poller::{Message, Pace, Poller};
+use crate::poller::health::PoolHealth;
+use crate::poller::turn::TurnContext;
+use crate::poller::{PollPace, Poller, PollerMessage};
 use crate::pool::Pool;
 use crate::rate_limiter::RateLimiter;
 use crate::source::metered::Metered;
 use crate::source::{CallOutcome, Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
 use crate::status::StatusBoard;
-use crate::targets::discovery::{Discovery, Wishes};
+use crate::targets::discovery::{DiscoveredPool, Discovery, DiscoveryServices, DiscoverySettings};
 use crate::targets::names::NamingRules;
-use crate::targets::selection::Joining;
+use crate::trouble::Trouble;
 
-/// Waits between attempts to describe a pool whose endpoint cannot be reached.
+/// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
 const DESCRIBE_AGAIN: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(15));
 
-/// Whether polling waits for a scrape, so that the first increase can be seen.
+/// Whether polling waits for a scrape, so that Prometheus sees the first increase.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Begin {
-    /// The pollers do, each once: the process has just started, and every pool is shown already.
+    /// Each poller waits once: the process has just started, and the series of every pool exist.
     WithThePoller,
-    /// The pool does: it was added to a process that runs, or begins anew before anybody has looked.
+    /// The pool waits: it was added to a running process, or begins anew before the first scrape.
     AfterItsScrape,
-    /// Nobody does: it has been shown all along.
+    /// Polling begins at once: the pool's series were scraped before.
     AtOnce,
 }
 
-/// Brings a pool from its configuration to its poller, and keeps its followed users.
+/// The task of one pool.
 pub(super) struct PoolTask<S> {
     pub(super) slot: PoolSlot,
     pub(super) config: PoolConfig,
     pub(super) record: PoolRecord,
     pub(super) begin: Begin,
-    /// Cuts the calls of its turns.
+    /// Ends the calls of its turns.
     pub(super) calls: CancellationToken,
-    pub(super) wishes: watch::Receiver<Wishes>,
+    pub(super) new_settings: watch::Receiver<DiscoverySettings>,
     pub(super) groups: Arc<QuotaGroups<S>>,
-    pub(super) means: Arc<Means>,
+    pub(super) turn_context: Arc<TurnContext>,
     pub(super) app: Arc<Config>,
     pub(super) status: StatusBoard,
     pub(super) lifecycle: Lifecycle,
@@ -65,31 +68,15 @@ impl<S: Source> PoolTask<S> {
     pub(super) async fn run(self, source: S, stop: CancellationToken) {
         let Some((identity, rules)) = stop.run_until_cancelled(self.identify(&source)).await else { return };
         let identity = Arc::new(identity);
-        self.means.metrics.add_pool(&identity);
+        self.turn_context.metrics.add_pool(&identity);
         if self.begin == Begin::AfterItsScrape && stop.run_until_cancelled(self.scraped()).await.is_none() {
             return;
         }
         let group = self.groups.group(QuotaGroupKey::of(&identity, &self.config), |rate_limiter, messages| {
             self.begin_poller(&identity, rate_limiter, messages);
         });
-        let rate_limiters = (group.reads.clone(), group.lists.clone());
-        let pool = Arc::new(Pool {
-            slot: self.slot,
-            source: Metered::new(
-                source,
-                identity.clone(),
-                self.means.metrics.clone(),
-                rate_limiters.0,
-                rate_limiters.1,
-            ),
-            identity,
-            rules: Rules {
-                overlap: self.app.poll.overlap,
-                settle: self.app.poll.settle,
-                followed_since: self.config.followed_since,
-            },
-        });
-        if group.poller.send(Message::Follow(pool.clone())).await.is_err() {
+        let pool = self.pool(identity, source, &group);
+        if group.poller.send(PollerMessage::Follow(pool.clone())).await.is_err() {
             return; // the poller has stopped, and so will everything
         }
         if let Rate::ShareOfLimit(share) = self.app.poll.requests_per_second
@@ -97,35 +84,47 @@ impl<S: Source> PoolTask<S> {
         {
             self.begin_limit_watch(pool.clone(), share);
         }
-        let discovery = Discovery {
-            joining: Joining {
-                pool_followed_since: self.record.followed_since,
-                lost_since: self.record.lost_since,
-                configured_since: self.config.followed_since,
-                first_run: self.app.poll.first_run,
-            },
-            config: self.config,
-            shard: self.app.shard,
-            pool,
-            record: self.record,
-            rules,
-            forget_after: self.app.discovery.forget_after,
-            interval: self.app.discovery.interval,
-            ledger: self.means.ledger.clone(),
-            metrics: self.means.metrics.clone(),
-            status: self.status,
-            clock: self.means.clock.clone(),
-            poller: group.poller,
-            wishes: self.wishes,
-        };
-        let poller = discovery.poller.clone();
-        let (slot, calls) = (self.slot, self.calls);
-        discovery.run(stop).await;
-        // Where everything stops the poller does, too, and needs not be told.
-        let _ = poller.send(Message::Unfollow(slot, calls.drop_guard())).await;
+        let (slot, calls) = (self.slot, self.calls.clone());
+        self.discovery(pool, rules, group.poller.clone()).run(stop).await;
+        // At a stop of the whole process the poller stops, too, and needs no message.
+        let _ = group.poller.send(PollerMessage::Unfollow(slot, calls.drop_guard())).await;
     }
 
-    /// Waits until the pool's series were scraped as they are now, but not for ever.
+    /// The pool as every stage sees it.
+    fn pool(&self, identity: Arc<PoolIdentity>, source: S, group: &QuotaGroup<S>) -> Arc<Pool<S>> {
+        let metrics = self.turn_context.metrics.clone();
+        Arc::new(Pool {
+            slot: self.slot,
+            source: Metered::new(source, identity.clone(), metrics, group.reads.clone(), group.lists.clone()),
+            identity,
+            rules: Rules {
+                overlap: self.app.poll.overlap,
+                settle: self.app.poll.settle,
+                followed_since: self.config.followed_since,
+            },
+        })
+    }
+
+    /// The discovery of the pool's users, which reports them to the poller.
+    fn discovery(
+        self,
+        pool: Arc<Pool<S>>,
+        naming_rules: NamingRules,
+        poller: mpsc::Sender<PollerMessage<S>>,
+    ) -> Discovery<S, PollerUsers<S>> {
+        let settings = discovery_settings(&self.app, &self.config);
+        let services = DiscoveryServices {
+            ledger: self.turn_context.ledger.clone(),
+            metrics: self.turn_context.metrics.clone(),
+            status: self.status,
+            clock: self.turn_context.clock.clone(),
+            followed: PollerUsers { slot: self.slot, poller },
+        };
+        let discovered = DiscoveredPool { pool, record: self.record, naming_rules };
+        Discovery::new(discovered, settings, self.new_settings, services)
+    }
+
+    /// Waits until the pool's series were scraped as they are now, at most for `http.first_scrape_wait`.
     fn scraped(&self) -> impl Future<Output = ()> + Send + use<S> {
         let (scraped, wait_max) = (self.scrapes.next(), self.app.http.first_scrape_wait);
         async move {
@@ -133,11 +132,11 @@ impl<S: Source> PoolTask<S> {
         }
     }
 
-    /// Learns the pool's account, whose quota its calls count in, and what names its users. A caller who may not ask goes
-    /// without.
+    /// Learns the pool's account, in whose quota its calls count, and its sign-in names. Without the permission to
+    /// describe the pool both stay unknown.
     async fn identify(&self, source: &S) -> (PoolIdentity, NamingRules) {
         let mut again = DESCRIBE_AGAIN;
-        let mut told = false;
+        let mut logged = false;
         let began = Instant::now();
         loop {
             let asked = Instant::now();
@@ -145,7 +144,7 @@ impl<S: Source> PoolTask<S> {
             let account = described.as_ref().ok().and_then(|pool| pool.account_id.clone());
             let known = identity(&self.config, account);
             let outcome = described.as_ref().err().map_or(CallOutcome::Ok, SourceError::outcome);
-            self.means.metrics.api_request(
+            self.turn_context.metrics.api_request(
                 known.account_id.as_deref(),
                 &known.region,
                 Operation::DescribeUserPool,
@@ -154,7 +153,7 @@ impl<S: Source> PoolTask<S> {
             );
             match described {
                 Ok(description) => {
-                    if told {
+                    if logged {
                         info!(
                             pool = self.config.id,
                             after_seconds = began.elapsed().as_secs(),
@@ -164,21 +163,21 @@ impl<S: Source> PoolTask<S> {
                     warn_of_plan(&self.config.id, &description);
                     return (known, NamingRules::new(description.sign_in_names));
                 }
-                // Others have used the quota up for a moment; more than that is news.
+                // One throttle may come from other programs' calls; only further ones are logged.
                 Err(SourceError::Throttled(_)) if again.failures() == 0 => {}
                 Err(error @ (SourceError::Throttled(_) | SourceError::Timeout(_) | SourceError::Passing(_))) => {
-                    self.status.pool_error(&self.config.id, &error.to_string(), self.means.clock.now());
-                    if !std::mem::replace(&mut told, true) {
+                    self.status.pool_error(&self.config.id, &error.to_string(), self.turn_context.clock.now());
+                    if !std::mem::replace(&mut logged, true) {
                         let remedy = error.remedy(Operation::DescribeUserPool, &self.config.id);
                         warn!(pool = self.config.id, %error, remedy, "the pool cannot be reached yet; trying on");
                     }
                     let is_throttled = matches!(error, SourceError::Throttled(_));
-                    if !is_throttled && began.elapsed() >= Health::UNREACHABLE_AFTER {
-                        self.means.metrics.pool_up(&self.config.id, false);
+                    if !is_throttled && began.elapsed() >= PoolHealth::UNREACHABLE_AFTER {
+                        self.turn_context.metrics.pool_up(&self.config.id, false);
                     }
                 }
                 Err(error) => {
-                    // What every call meets is told by those that matter.
+                    // The polls log a fault that meets every call.
                     if !Trouble::of(&error).is_some_and(Trouble::meets_every_call) {
                         warn!(
                             pool = self.config.id,
@@ -199,21 +198,27 @@ impl<S: Source> PoolTask<S> {
     fn begin_limit_watch(&self, pool: Arc<Pool<S>>, share: f64) {
         let account = pool.identity.account_id.as_deref().unwrap_or("unknown");
         let name = format!("limit of {account} {}", pool.identity.region);
-        let (metrics, status, clock) = (self.means.metrics.clone(), self.status.clone(), self.means.clock.clone());
+        let (metrics, status, clock) =
+            (self.turn_context.metrics.clone(), self.status.clone(), self.turn_context.clock.clone());
         let watch = LimitWatch { pool, share, shard: self.app.shard, metrics, status, clock };
-        let stop = self.means.stop.clone();
+        let stop = self.turn_context.stop.clone();
         self.lifecycle.spawn_part(Duty::Gather, name, stop.clone(), watch.run(stop));
     }
 
-    fn begin_poller(&self, identity: &PoolIdentity, rate_limiter: RateLimiter, messages: mpsc::Receiver<Message<S>>) {
-        let pace = Pace {
+    fn begin_poller(
+        &self,
+        identity: &PoolIdentity,
+        rate_limiter: RateLimiter,
+        messages: mpsc::Receiver<PollerMessage<S>>,
+    ) {
+        let pace = PollPace {
             turns_max: self.app.poll.concurrency,
             min_interval: self.app.poll.min_interval,
             max_interval: self.app.poll.max_interval,
         };
-        let poller = Poller::new(self.means.clone(), pace, rate_limiter, self.status.clone());
+        let poller = Poller::new(self.turn_context.clone(), pace, rate_limiter, self.status.clone());
         let begin = self.begin;
-        // A series first scraped at 1 is invisible to increase(): Prometheus has to see the zeros first.
+        // increase() ignores the first value of a series, so Prometheus has to see the zeros first.
         let scraped = self.scraped();
         let may_begin = async move {
             if begin == Begin::WithThePoller {
@@ -222,16 +227,16 @@ impl<S: Source> PoolTask<S> {
         };
         let account = identity.account_id.as_deref().unwrap_or("unknown");
         let hard = self.lifecycle.stops(Duty::Gather).hard.clone();
-        let stop = self.means.stop.clone();
+        let stop = self.turn_context.stop.clone();
         let name = format!("poller {account} {}", identity.region);
         self.lifecycle.spawn_part(Duty::Gather, name, stop, async move {
-            // Cut, it drops the turns that still wait for their commits: written or not, these are whole.
+            // The hard stop drops the turns that still wait for their commits: each commit is whole, written or not.
             hard.run_until_cancelled(poller.run(messages, may_begin)).await;
         });
     }
 }
 
-/// What a pool is called before its account is known: a role names its account, everything else does not.
+/// The identity of a pool. While its account is not known, the account of its role is taken, if it has one.
 pub(super) fn identity(pool: &PoolConfig, account_id: Option<String>) -> PoolIdentity {
     let of_role = || pool.role_arn.as_ref().and_then(|arn| arn.split(':').nth(4)).map(str::to_owned);
     PoolIdentity {
@@ -252,8 +257,8 @@ fn warn_of_plan(pool: &str, description: &PoolDescription) {
     }
 }
 
-/// The source of a pool that may be let go. The calls of turns are cut then, and when the last who could make one has gone,
-/// that is known: before, nobody else may follow the pool, for two turns of a user at once would take an event twice.
+/// The source of a pool that may be unfollowed. The calls of turns are ended then. `gone` is cancelled when no call can
+/// be made any more. Only then may the pool be followed again: two turns of a user at once would take an event twice.
 pub(super) struct Leaving<S> {
     source: S,
     calls: CancellationToken,
@@ -261,7 +266,7 @@ pub(super) struct Leaving<S> {
 }
 
 impl<S: Source> Leaving<S> {
-    /// Calls until `calls` is cancelled; `gone` is cancelled when nobody is left to call.
+    /// A source that calls until `calls` is cancelled, and that cancels `gone` when it is dropped.
     pub(super) fn new(source: S, calls: CancellationToken, gone: CancellationToken) -> Self {
         Self { source, calls, _gone: gone.drop_guard() }
     }
@@ -273,7 +278,7 @@ impl<S: Source> Source for Leaving<S> {
         page.unwrap_or_else(|| Err(SourceError::Passing("the pool is followed no longer".into())))
     }
 
-    // Who lists and describes is dropped as a whole.
+    // Discovery, which lists and describes, is dropped as a whole.
     async fn users(&self, listing: &Listing, token: Option<&PageToken>) -> Result<UserPage, SourceError> {
         self.source.users(listing, token).await
     }

@@ -1,4 +1,4 @@
-//! The pollers that run, one for each account and region, begun when their first pool is ready.
+//! The running pollers, one for each account and region. The first pool that is ready starts its poller.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,14 +9,14 @@ use cognito_auth_core::entry::PoolIdentity;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, PoolConfig, Rate};
-use crate::poller::Message;
+use crate::poller::PollerMessage;
 use crate::rate_limiter::RateLimiter;
 
-/// Messages to a poller that may wait. Discovery sends users in thousands, so this is plenty.
+/// Messages that may wait for a poller. One message has hundreds of users, so a few messages are enough.
 const MESSAGES_MAX: usize = 64;
 
-/// Whose quota a call counts in: an account's in a region. While the account is not known, pools that call with the same
-/// credentials share, which is never more than they may.
+/// The quota that a call counts in: an account's in a region. While the account is not known, pools with the same
+/// credentials share one budget, which is never above their quota.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(super) struct QuotaGroupKey {
     payer: Payer,
@@ -39,19 +39,19 @@ impl QuotaGroupKey {
     }
 }
 
-/// What a pool needs of its account and region.
+/// The poller and the budgets of one account and region.
 pub(super) struct QuotaGroup<S> {
-    pub(super) poller: mpsc::Sender<Message<S>>,
+    pub(super) poller: mpsc::Sender<PollerMessage<S>>,
     /// The budget for AdminListUserAuthEvents.
     pub(super) reads: RateLimiter,
     /// The budget for listings.
     pub(super) lists: RateLimiter,
-    /// Whether somebody keeps the first budget at its share of the account's limit.
+    /// Whether a watch keeps the first budget at its share of the account's limit.
     is_watched: Arc<AtomicBool>,
 }
 
 impl<S> QuotaGroup<S> {
-    /// Whether the account's limit is yet to be watched; from now on it is.
+    /// Answers whether the account's limit is not yet watched, and marks it as watched.
     pub(super) fn begin_watch(&self) -> bool {
         !self.is_watched.swap(true, Ordering::Relaxed)
     }
@@ -68,15 +68,15 @@ impl<S> Clone for QuotaGroup<S> {
     }
 }
 
-/// The budgets, by whose quota they are a part of. They outlive the pollers: what was called is called, and what a throttle
-/// taught is true, whoever calls next. Clones are the same.
+/// The budgets of every quota. They outlive the pollers, because calls that were made and throttles that were met count
+/// for the next poller, too. Clones share them.
 #[derive(Clone)]
 pub(super) struct RateLimiters(Arc<Mutex<Budgets>>);
 
 struct Budgets {
     reads_per_second: f64,
     lists_per_second: f64,
-    /// For AdminListUserAuthEvents, and for listings.
+    /// The rate limiters for AdminListUserAuthEvents, and for listings.
     rate_limiters: HashMap<QuotaGroupKey, (RateLimiter, RateLimiter)>,
 }
 
@@ -86,8 +86,8 @@ impl RateLimiters {
         Self(Arc::new(Mutex::new(Budgets { reads_per_second, lists_per_second, rate_limiters: HashMap::new() })))
     }
 
-    /// Changes all of them from the next call on, as far as another configuration differs. What AWS said of a limit stays where
-    /// the share of it does.
+    /// Changes all budgets from the next call on, where the configuration differs. While the share of the account's
+    /// limit stays the same, the limit that AWS last gave stays, too.
     pub(super) fn change(&self, before: &Config, after: &Config) {
         let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         [budgets.reads_per_second, budgets.lists_per_second] = rates(after);
@@ -110,8 +110,8 @@ impl RateLimiters {
     }
 }
 
-/// Calls for histories and for listings. The configured rates are for the whole deployment: an instance has its shard's part
-/// of them.
+/// Calls per second for histories and for listings. The configured rates are for the whole deployment, and an instance
+/// has its shard's part of them.
 fn rates(config: &Config) -> [f64; 2] {
     let reads_per_second = match config.poll.requests_per_second {
         Rate::PerSecond(rate) => rate,
@@ -121,7 +121,7 @@ fn rates(config: &Config) -> [f64; 2] {
     [reads_per_second, config.discovery.requests_per_second].map(|rate| config.shard.part_of(rate))
 }
 
-/// Every group there is.
+/// The quota groups in use.
 pub(super) struct QuotaGroups<S> {
     rate_limiters: RateLimiters,
     groups: Mutex<HashMap<QuotaGroupKey, QuotaGroup<S>>>,
@@ -136,7 +136,7 @@ impl<S> QuotaGroups<S> {
     pub(super) fn group(
         &self,
         key: QuotaGroupKey,
-        begin: impl FnOnce(RateLimiter, mpsc::Receiver<Message<S>>),
+        begin: impl FnOnce(RateLimiter, mpsc::Receiver<PollerMessage<S>>),
     ) -> QuotaGroup<S> {
         let (reads, lists) = self.rate_limiters.of(&key);
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,17 +1,17 @@
-//! The configuration read again while the process runs: on SIGHUP, and when its file has changed.
+//! Reloading: reads the configuration again while the process runs, on SIGHUP and when its file has changed.
 //!
-//! It is validated as at a start, and then comes into force as a whole or not at all; a mistake, or a key that only a start
-//! can change, leaves everything as it was and says so in one line. So what is in force is always what one version of the
-//! file said.
+//! The configuration is validated as at a start, and comes into force as a whole or not at all. A mistake, or a key
+//! that only a start can change, leaves everything as it was and is logged in one line. So the configuration in force
+//! is always that of one version of the file.
 //!
-//! | what changes | how it comes into force |
+//! | change | effect |
 //! |---|---|
 //! | a pool is added, removed, or called in another way | this pool is followed anew or no longer |
-//! | whom to follow of a pool; `discovery.interval`, `forget_after`; `poll.first_run` | from its next round of listings on |
+//! | the selected users of a pool; `discovery.interval`, `forget_after`; `poll.first_run` | from its next pass over the listings on |
 //! | `poll.requests_per_second` as a number, `discovery.requests_per_second` | from the next call on |
-//! | all else in `[poll]` | all pools are followed anew, within the budgets as they stand |
+//! | all else in `[poll]` | all pools are followed anew, with the budgets as they are |
 //! | `http.web_config_file`, `http.first_scrape_wait`, `log.level` | at once; TLS, client certificates and passwords are not taken away |
-//! | everything else | not: it needs a restart |
+//! | everything else | none before a restart |
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt as _;
@@ -28,15 +28,15 @@ use crate::http::Web;
 use crate::lifecycle::{Clock, Hangups};
 use crate::metrics::Metrics;
 
-/// How often the file is looked at for a change, which is taken up when two looks see the same: what is written meanwhile
-/// may be half of it, and half of it may be valid.
+/// How often the file is checked for a change. A change is applied when two checks in a row see the same. A file that
+/// is being written may be half there, and half of it may be valid.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// How a configuration is read again.
 pub struct Reloads {
     /// SIGHUP.
     pub hangups: Hangups,
-    /// The files, as they were before the configuration in force was read.
+    /// The files, as they were just before the configuration in force was read.
     pub files: ConfigFiles,
     /// Reads and validates all of it.
     pub load: Arc<dyn Fn() -> Result<Config, ConfigErrors> + Send + Sync>,
@@ -44,7 +44,7 @@ pub struct Reloads {
     pub set_level: Box<dyn Fn(Level) + Send + Sync>,
 }
 
-/// What brings a configuration into force.
+/// Applies new configurations.
 pub(super) struct Reloader {
     pub(super) reloads: Reloads,
     pub(super) supervisor: PoolSupervisor,
@@ -53,25 +53,26 @@ pub(super) struct Reloader {
     pub(super) clock: Clock,
 }
 
-/// Where a configuration is, and what the file system says of it.
+/// The files of a configuration, and their stamps.
 #[derive(Debug)]
 pub struct ConfigFiles {
     paths: Vec<PathBuf>,
-    seen: Seen,
+    seen: FileStamps,
 }
 
-/// What a file system says of the files there are: it differs when one was written, replaced or removed.
-type Seen = Vec<Option<(SystemTime, u64, u64)>>;
+/// Date, size and inode of each file; None for a file that is not there. They differ after a file was written, replaced
+/// or removed.
+type FileStamps = Vec<Option<(SystemTime, u64, u64)>>;
 
 impl ConfigFiles {
-    /// The file that was named, or without one those that are looked for, as they are now.
+    /// Stamps the named file, or without one the default files, as they are now.
     pub fn look(named: Option<&Path>) -> Self {
         let paths = named.map_or_else(|| DEFAULT_FILES.map(PathBuf::from).to_vec(), |file| vec![file.to_owned()]);
         let seen = paths.iter().map(|path| stamp(&std::fs::metadata(path).ok()?)).collect();
         Self { paths, seen }
     }
 
-    async fn look_again(&self) -> Seen {
+    async fn look_again(&self) -> FileStamps {
         let mut seen = Vec::with_capacity(self.paths.len());
         for path in &self.paths {
             seen.push(tokio::fs::metadata(path).await.ok().and_then(|metadata| stamp(&metadata)));
@@ -92,7 +93,7 @@ impl Reloader {
 
     async fn keep(mut self) {
         let mut last = self.reloads.files.seen.clone();
-        // Why the latest attempt failed.
+        // The fault of the latest attempt.
         let mut fault = None;
         loop {
             let reason = tokio::select! {
@@ -103,31 +104,32 @@ impl Reloader {
             let is_settled = now == std::mem::replace(&mut last, now.clone());
             let is_another = is_settled && now != self.reloads.files.seen;
             if let Some(reason) = reason.or(is_another.then_some("the file has changed")) {
-                // What is seen before it is read: a later change is another one.
+                // Stamped before it is read, so that a later change counts as another one.
                 self.reloads.files.seen = now;
                 fault = self.reload(reason, None).await;
             } else if fault.is_some() {
-                // It may lie in what the file names (a certificate, a secret that is mounted later), or pass by itself.
+                // The fault may lie in a file that it names (a certificate, a secret that is mounted later), or pass by
+                // itself.
                 fault = self.reload("it failed before", fault).await;
             }
         }
     }
 
-    /// Answers why it failed; the same again is not told again.
+    /// Reloads once and answers the fault, if there is one. The same fault as `before` is not logged again.
     async fn reload(&mut self, reason: &'static str, before: Option<String>) -> Option<String> {
         let outcome = self.try_reload().await;
         self.metrics.config_reloaded(outcome.is_ok(), self.clock.now());
         match &outcome {
-            Ok(what) => info!(reason, what, "the configuration was read again and is in force"),
+            Ok(what) => info!(reason, what, "configuration reloaded"),
             Err(fault) if before.as_ref() == Some(fault) => {}
             Err(fault) => {
-                error!(reason, fault, "the configuration was read again and is of no use: nothing was changed");
+                error!(reason, fault, "configuration reload failed; keeping the current one");
             }
         }
         outcome.err()
     }
 
-    /// Answers what has changed, or why nothing has.
+    /// Reads and applies the configuration. Answers a text about what has changed, or the fault for which nothing has.
     async fn try_reload(&mut self) -> Result<String, String> {
         let load = self.reloads.load.clone();
         let config = blocking(move || load()).await?.map_err(|errors| errors.to_string().replace('\n', "; "))?;
@@ -143,7 +145,7 @@ impl Reloader {
             self.web.take_over(&door);
             return Ok("nothing has changed".to_owned());
         }
-        let (level, told) = (config.log.level, config.poll != before.poll);
+        let (level, rates_differ) = (config.log.level, config.poll != before.poll);
         let changed = self.supervisor.change(config).await.map_err(|error| error.to_string())?;
         self.web.take_over(&door);
         (self.reloads.set_level)(level);
@@ -155,20 +157,20 @@ impl Reloader {
                 .collect();
         if changed.anew {
             what.push("all pools are followed anew".to_owned());
-        } else if told {
+        } else if rates_differ {
             what.push("rates".to_owned());
         }
         Ok(if what.is_empty() { "settings".to_owned() } else { what.join(", ") })
     }
 }
 
-/// Reads on a thread for blocking work: a file system that hangs holds up nothing but the reload.
+/// Reads on a thread for blocking work, so that a file system that hangs holds up only the reload.
 async fn blocking<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Result<T, String> {
     tokio::task::spawn_blocking(read).await.map_err(|panic| panic.to_string())
 }
 
-/// The keys that differ and that a running process cannot change. A key is missing here only if another place takes it up:
-/// the patterns name every one.
+/// The keys that differ and that need a restart. The patterns name every key, so that none is forgotten: keys that are
+/// ignored here are applied elsewhere.
 fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
     let Config {
         pools: _,
@@ -193,7 +195,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("[otlp]", *otlp != after.otlp),
         ("stdout.enabled", *stdout_enabled != after.stdout_enabled),
         ("http.listen", *listen != after.http.listen),
-        // The ledger is rewritten for it, before anybody uses it.
+        // A start rewrites the ledger for it, before the ledger is used.
         ("[privacy]", *privacy != after.privacy),
         ("log.format", *format != after.log.format),
         ("[shard]", *shard != after.shard),

@@ -20,6 +20,7 @@ use cognito_auth_core::printable::printable;
 use cognito_auth_core::shard::Shard;
 
 use super::progress::Progress;
+use crate::app::discovery_settings::selection_rules;
 use crate::app::hash_keys::{self, KeyFile};
 use crate::config::{Config, PoolConfig, Rate, StateConfig};
 use crate::http::{HttpServer, Web};
@@ -287,8 +288,10 @@ impl PoolCheck<'_> {
     /// Answers whose budget the pool's calls count in, and how many users they are for.
     async fn run(&mut self, timeout: Duration) -> (String, Following) {
         let by_hand = self.by_hand(timeout).await;
-        let unlisted =
-            Following { users: by_hand.len() as u64, or_more: !Selection::of(self.pool).listings().is_empty() };
+        let unlisted = Following {
+            users: by_hand.len() as u64,
+            or_more: !Selection::of(&selection_rules(self.pool)).listings().is_empty(),
+        };
         if !self.credentials().await {
             return (self.payer(None), unlisted); // everything else would only say the same
         }
@@ -393,7 +396,7 @@ impl PoolCheck<'_> {
     /// Reads each listing's first page; answers one of those who are followed, and how many they are.
     async fn listings(&mut self, by_hand: &[String], pool: &PoolDescription) -> (Option<String>, Following) {
         let estimated = pool.estimated_users;
-        let selection = Selection::of(self.pool).in_shard(self.shard);
+        let selection = Selection::of(&selection_rules(self.pool)).in_shard(self.shard);
         let mut round = ListingPass::begin(&selection, NamingRules::new(pool.sign_in_names), by_hand.iter().cloned());
         let mut wanted = BTreeSet::new();
         let mut unseen = Following::default();

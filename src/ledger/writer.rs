@@ -44,8 +44,8 @@ const NOTE_EVERY: Duration = Duration::from_secs(10);
 /// A write that takes longer counts as a disk that does not answer. A busy disk has been seen to take seconds.
 pub(super) const WRITE_MAX: Duration = Duration::from_secs(30);
 
-/// The first and the longest pause before the store is opened again after a failure.
-const REOPEN_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+/// The waits before the store is opened again after a failure.
+const REOPEN_AFTER: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(30));
 
 /// Where the writer sends the result of a message.
 pub(super) type ReplySender = oneshot::Sender<Result<(), LedgerError>>;
@@ -326,7 +326,7 @@ impl Writer {
     /// Tries to open the store again until it works, and meanwhile refuses requests. Ends early (Err) when the ledger
     /// is closed.
     fn reopen(&mut self) -> Result<(Engine, WriterState), Option<ReplySender>> {
-        let (mut pause, longest) = REOPEN_AFTER;
+        let mut backoff = REOPEN_AFTER;
         loop {
             self.refuse_for(backoff.failed())?;
             match self.reopen_once() {

@@ -1,125 +1,81 @@
-//! Whether a pool answers: what its latest calls say, when to leave it alone, and what to tell people.
+//! The health of a pool: whether it answers, how long to leave it alone, and what to log about it.
 //!
-//! Pure. One line when trouble begins, when its cause changes and when it ends; never one for each user or attempt.
+//! Pure. The log gets one line when trouble begins, when its cause changes and when it ends, and none for each user or
+//! attempt.
 
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::backoff::Backoff;
 
 use crate::source::{RefusalCause, SourceError};
+use crate::trouble::Trouble;
 
-/// What people are to be told.
+/// A change of a pool's health that is to be logged.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notice {
     /// Trouble has begun, or has another cause.
     Trouble(SourceError),
-    /// It is over, after so long.
+    /// The trouble is over, after this time.
     Recovered(Duration),
 }
 
-/// What an error means for whoever was asked about.
+/// The part that a failed call concerns: the user, the pool or the quota.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Blame {
-    /// The user alone: others may be asked.
+    /// The user alone: other users may be polled.
     User,
-    /// The pool, the caller or the way there; not to be asked before this pause.
+    /// The pool, the caller or the connection: no user of the pool is polled during this pause.
     Pool {
         /// How long to leave the pool alone.
         hold: Duration,
     },
-    /// The quota: the budget has slowed down already.
+    /// The quota: the rate limiter has slowed down already.
     Quota,
-}
-
-/// What kind of trouble an error is. Two texts of one kind (other sizes, other times, a reset after a timeout) are no news.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trouble {
-    /// The pool refuses.
-    Pool(RefusalCause),
-    /// The caller is refused.
-    Caller(RefusalCause),
-    /// A parameter is refused.
-    Parameter,
-    /// No proper answer.
-    Unanswered,
-}
-
-impl Trouble {
-    /// The kind of an error; None for one that concerns neither pool nor caller nor the way there.
-    pub fn of(error: &SourceError) -> Option<Self> {
-        match error {
-            SourceError::Pool(refusal) => Some(Self::Pool(refusal.cause)),
-            SourceError::Caller(refusal) => Some(Self::Caller(refusal.cause)),
-            SourceError::InvalidParameter(_) => Some(Self::Parameter),
-            SourceError::Timeout(_) | SourceError::Passing(_) => Some(Self::Unanswered),
-            SourceError::Throttled(_) | SourceError::UserNotFound => None,
-        }
-    }
-
-    /// Whether every operation on the pool meets it, so that telling it of one is telling it of all.
-    pub fn meets_every_call(self) -> bool {
-        use RefusalCause::{
-            BadCredentials, ClockSkew, CredentialsSource, LoginOver, NoCredentials, NoSuchPool, RoleNotAssumable,
-            StsRedirected,
-        };
-        match self {
-            Self::Pool(cause) => cause == NoSuchPool,
-            Self::Caller(cause) => matches!(
-                cause,
-                NoCredentials
-                    | CredentialsSource
-                    | LoginOver
-                    | BadCredentials
-                    | ClockSkew
-                    | RoleNotAssumable
-                    | StsRedirected
-            ),
-            Self::Parameter | Self::Unanswered => false,
-        }
-    }
 }
 
 /// A pool's health.
 #[derive(Clone, Debug, Default)]
-pub struct Health {
+pub struct PoolHealth {
     answered_before: bool,
-    /// Errors of the pool, the caller or the way there since the last answer.
+    /// Errors of the pool, the caller or the connection since the latest answer.
     failures: u32,
     failing_since: Option<Instant>,
-    /// What people were told of.
-    told: Option<Trouble>,
+    /// The trouble that is in the log.
+    logged: Option<Trouble>,
     held_until: Option<Instant>,
-    /// The error in force: the refusal that was the latest answer, or else the latest error of the way there.
+    /// The error in force: the refusal that was the latest answer, or else the latest connection error.
     cause: Option<SourceError>,
 }
 
-impl Health {
-    /// So many errors of the way there in a row, over all users, are no coincidence.
+impl PoolHealth {
+    /// Connection errors in a row, over all users, that count as trouble of the pool.
     const STREAK: u32 = 5;
 
     /// An endpoint that cannot be reached for this long is down (INTERFACE: `cognito_exporter_pool_up`).
     pub const UNREACHABLE_AFTER: Duration = Duration::from_mins(1);
 
-    /// First pause after a refusal; a role or a plan changes in minutes, not in seconds.
+    /// First pause after a refusal: a role or a plan changes in minutes, not in seconds.
     const REFUSED_HOLD: Duration = Duration::from_secs(15);
 
-    /// Longest pause: how late a cure may be noticed.
+    /// Longest pause after refusals: it bounds how late a repair is noticed.
     const HOLD_MAX: Duration = Duration::from_mins(5);
 
-    /// First pause of an endpoint that cannot be reached, and the longest: an outage ends any second, and one call for a
-    /// pool in this time is nothing.
+    /// First pause while an endpoint cannot be reached. An outage may end in any second, and one call in this time
+    /// costs nothing.
     const UNREACHABLE_HOLD: Duration = Duration::from_secs(1);
+
+    /// Longest pause while an endpoint cannot be reached.
     const UNREACHABLE_HOLD_MAX: Duration = Duration::from_secs(15);
 
     /// Takes note of an answer.
     pub fn answered(&mut self, now: Instant) -> Option<Notice> {
-        let trouble = self.told.take().and(self.failing_since);
+        let trouble = self.logged.take().and(self.failing_since);
         *self = Self { answered_before: true, ..Self::default() };
         trouble.map(|since| Notice::Recovered(now.saturating_duration_since(since)))
     }
 
-    /// Takes note of an error about one user. It ends a trouble only if a service in that trouble could not have given it:
-    /// nobody knows whether the service looks for the user before it looks at the pool's plan.
+    /// Takes note of an error about one user. It ends a trouble only if a service in that trouble could not have
+    /// answered so. It is not documented whether the service looks for the user before it checks the pool's plan.
     fn answered_for_a_user(&mut self, error: &SourceError, now: Instant) -> Option<Notice> {
         let is_disproved = match (self.refusal(), error) {
             (None, _) => true,
@@ -132,14 +88,14 @@ impl Health {
         if is_disproved { self.answered(now) } else { None }
     }
 
-    /// Takes note of an error. A throttle is about the quota that all pools of the account share, and says nothing of this one.
+    /// Takes note of an error. A throttle concerns the quota that all pools of the account share, and not this pool.
     pub fn failed(&mut self, error: &SourceError, now: Instant) -> (Blame, Option<Notice>) {
         match error {
             SourceError::Throttled(_) => return (Blame::Quota, None),
             SourceError::UserNotFound | SourceError::InvalidParameter(_) => {
                 return (Blame::User, self.answered_for_a_user(error, now));
             }
-            // No answer: the latest one stays the refusal.
+            // There was no answer, so the refusal stays the latest one.
             SourceError::Timeout(_) | SourceError::Passing(_) if self.refusal().is_some() => {}
             _ => self.cause = Some(error.clone()),
         }
@@ -151,16 +107,16 @@ impl Health {
         };
         self.failing_since.get_or_insert(now);
         let trouble = self.cause.as_ref().and_then(Trouble::of);
-        let notice = |told: &mut Option<Trouble>| {
-            let is_news = *told != trouble;
-            *told = trouble;
+        let notice = |logged: &mut Option<Trouble>| {
+            let is_news = *logged != trouble;
+            *logged = trouble;
             is_news.then(|| Notice::Trouble(error.clone()))
         };
-        // Calls in flight together fail together: one lesson, not sixteen.
+        // Calls that were in flight together fail together, and count as one failure.
         if let Some(left) =
             self.held_until.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero())
         {
-            return (Blame::Pool { hold: left }, notice(&mut self.told));
+            return (Blame::Pool { hold: left }, notice(&mut self.logged));
         }
         self.failures = self.failures.saturating_add(1);
         if !refused && self.failures < Self::STREAK {
@@ -169,10 +125,10 @@ impl Health {
         let counted = if refused { self.failures } else { self.failures - Self::STREAK + 1 };
         let hold = Backoff::doubling(first, longest).wait_after(counted);
         self.held_until = Some(now + hold);
-        (Blame::Pool { hold }, notice(&mut self.told))
+        (Blame::Pool { hold }, notice(&mut self.logged))
     }
 
-    /// From when on the pool may be asked again, by one user at a time, while it or the caller is refused.
+    /// When the pool may be asked again, one user at a time, while it or the caller is refused.
     pub fn refused_until(&self) -> Option<Instant> {
         self.refusal().and(self.held_until)
     }
@@ -208,7 +164,7 @@ mod tests {
     #[test]
     fn trouble_is_told_when_it_begins_changes_and_ends_and_not_in_between() {
         let start = Instant::now();
-        let mut health = Health::default();
+        let mut health = PoolHealth::default();
         let denied = SourceError::Caller("denied".into());
         assert_eq!(health.up(start), None, "nothing is known yet");
         assert_eq!(
@@ -229,10 +185,10 @@ mod tests {
     #[test]
     fn a_single_reset_is_the_users_bad_luck_and_a_streak_is_the_endpoint() {
         let start = Instant::now();
-        let mut health = Health::default();
+        let mut health = PoolHealth::default();
         health.answered(start);
         let reset = SourceError::Passing("connection reset".into());
-        for _ in 1..Health::STREAK {
+        for _ in 1..PoolHealth::STREAK {
             assert_eq!(health.failed(&reset, start), (Blame::User, None));
         }
         let (blame, notice) = health.failed(&reset, start);
@@ -253,7 +209,7 @@ mod tests {
     #[test]
     fn a_missing_user_is_up_and_a_throttle_says_nothing() {
         let start = Instant::now();
-        let mut health = Health::default();
+        let mut health = PoolHealth::default();
         assert_eq!(health.failed(&throttled(), start), (Blame::Quota, None));
         assert_eq!(health.up(start), None, "the pool has not answered yet");
         assert_eq!(health.failed(&SourceError::UserNotFound, start), (Blame::User, None));
@@ -283,7 +239,7 @@ mod tests {
             (denied(), timeout(), false),
         ] {
             let start = Instant::now();
-            let mut health = Health::default();
+            let mut health = PoolHealth::default();
             health.answered(start);
             assert!(health.failed(&trouble, start).1.is_some());
             let later = start + seconds(20);
@@ -304,8 +260,8 @@ mod tests {
             [(throttled(), false), (SourceError::UserNotFound, true), (SourceError::InvalidParameter("x".into()), true)]
         {
             let start = Instant::now();
-            let mut health = Health::default();
-            (0..Health::STREAK).for_each(|_| drop(health.failed(&reset, start)));
+            let mut health = PoolHealth::default();
+            (0..PoolHealth::STREAK).for_each(|_| drop(health.failed(&reset, start)));
             assert_eq!(health.failed(&then, start + seconds(60)).1.is_some(), ends, "{then}");
             assert_eq!(health.up(start + seconds(60)), Some(ends), "{then}");
         }
@@ -314,16 +270,16 @@ mod tests {
     #[test]
     fn pauses_grow_to_their_bound() {
         let start = Instant::now();
-        let mut health = Health::default();
+        let mut health = PoolHealth::default();
         let denied = SourceError::Caller("denied".into());
         let holds: Vec<_> = (0..40).map(|hour| health.failed(&denied, start + seconds(hour * 3600)).0).collect();
-        assert_eq!(holds[39], Blame::Pool { hold: Health::HOLD_MAX });
+        assert_eq!(holds[39], Blame::Pool { hold: PoolHealth::HOLD_MAX });
     }
 
     #[test]
     fn calls_in_flight_together_that_fail_together_are_one_failure() {
         let start = Instant::now();
-        let mut health = Health::default();
+        let mut health = PoolHealth::default();
         let denied = SourceError::Caller("denied".into());
         (0..15).for_each(|_| drop(health.failed(&denied, start)));
         assert_eq!(health.failed(&denied, start + seconds(5)), (Blame::Pool { hold: seconds(10) }, None));
@@ -333,7 +289,7 @@ mod tests {
     #[test]
     fn the_same_trouble_in_other_words_is_no_news() {
         let start = Instant::now();
-        let mut health = Health::default();
+        let mut health = PoolHealth::default();
         let unreadable = |bytes: u64| SourceError::Passing(format!("answer cannot be read ({bytes} bytes)"));
         let told = (0..50).filter(|hour| health.failed(&unreadable(*hour), start + seconds(hour * 3600)).1.is_some());
         assert_eq!(told.count(), 1);

@@ -1,34 +1,35 @@
-//! How far a pool's users' histories are walked, and what the log says of it when.
+//! The progress of reading the histories of a pool's users, and when to log it.
 //!
-//! Pure. A first run may take days, so people are told where it stands: at every tenth, but once a minute at most, and at
-//! the end. The first end is always told; somebody who joins later is no news. Whoever was not read since the process started counts as not walked:
-//! only the first look into its cursor tells.
+//! Pure. A first run may take days, so its progress is logged at every tenth, at most once a minute, and at the end.
+//! The first end is always logged; a single user that joins later is not. A user that was not read since the process
+//! started counts as not walked, because only its cursor shows it.
 
 use std::time::{Duration, Instant};
 
-/// What a pace is measured over, at least; it is half as much again on average. A budget that was changed shows in that time.
+/// The least time that a pace is measured over; on average it is half as much again. A changed budget shows after this
+/// time.
 const WINDOW: Duration = Duration::from_mins(5);
 
-/// Lines are so far apart at least.
-const TOLD_EVERY: Duration = Duration::from_mins(1);
+/// The least time between two log lines.
+const LOG_EVERY: Duration = Duration::from_mins(1);
 
-/// Where the walks of a pool's histories stand.
+/// The progress of a pool at one time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Standing {
-    /// Users of whom nothing of the history is left.
+pub struct HistoryStanding {
+    /// Users whose history is read to its end.
     pub walked: u64,
-    /// Users.
+    /// All users.
     pub users: u64,
-    /// How long the rest takes at the present pace; None while there is none.
+    /// How long the rest takes at the present pace; None while there is no pace.
     pub left: Option<Duration>,
 }
 
-/// What the log is to say.
+/// A line for the log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Told {
-    /// Another tenth.
+pub enum HistoryNotice {
+    /// Another tenth of the histories is read.
     Further,
-    /// Nothing is left, after so long.
+    /// All histories are read, after this time.
     Done(Duration),
 }
 
@@ -38,20 +39,21 @@ struct Mark {
     walked: u64,
 }
 
-/// A stretch of time in which histories are left.
+/// A time in which some histories are not read to their ends.
 #[derive(Clone, Copy, Debug)]
 struct Walking {
     began: Instant,
-    /// What the pace is measured from, and what it will be when that is two windows old.
+    /// The mark that the pace is measured from.
     from: Mark,
+    /// The mark that takes its place when it is two windows old.
     next: Mark,
-    told_at: Instant,
-    told_tenths: u64,
-    /// People were told of it, and want to know that it has ended.
-    is_known: bool,
+    logged_at: Instant,
+    logged_tenths: u64,
+    /// Whether the log has a line about it, so that its end is logged, too.
+    is_logged: bool,
 }
 
-/// A pool's history_progress.
+/// The history progress of a pool.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HistoryProgress {
     walking: Option<Walking>,
@@ -59,19 +61,19 @@ pub struct HistoryProgress {
 }
 
 impl HistoryProgress {
-    /// Looks at how many users there are, and how many of their histories are left.
-    pub fn look(&mut self, users: u64, left: u64, now: Instant) -> (Standing, Option<Told>) {
+    /// Measures the progress: `left` of `users` histories are not read to their ends.
+    pub fn look(&mut self, users: u64, left: u64, now: Instant) -> (HistoryStanding, Option<HistoryNotice>) {
         let walked = users.saturating_sub(left);
-        let mut standing = Standing { walked, users, left: None };
+        let mut standing = HistoryStanding { walked, users, left: None };
         if left == 0 {
             standing.left = (users > 0).then_some(Duration::ZERO);
             let ended = self.walking.take();
             let is_first = users > 0 && !self.walked_before;
             self.walked_before |= is_first;
-            let is_news = users > 0 && (is_first || ended.is_some_and(|walking| walking.is_known));
-            // None: it began and ended between two looks.
+            let is_news = users > 0 && (is_first || ended.is_some_and(|walking| walking.is_logged));
+            // Without a beginning, it began and ended between two measurements.
             let took = ended.map_or(Duration::ZERO, |walking| now.saturating_duration_since(walking.began));
-            return (standing, is_news.then_some(Told::Done(took)));
+            return (standing, is_news.then_some(HistoryNotice::Done(took)));
         }
         let tenths = walked.saturating_mul(10) / users.max(1);
         let mark = Mark { at: now, walked };
@@ -79,9 +81,9 @@ impl HistoryProgress {
             began: now,
             from: mark,
             next: mark,
-            told_at: now,
-            told_tenths: tenths,
-            is_known: false,
+            logged_at: now,
+            logged_tenths: tenths,
+            is_logged: false,
         });
         if now.saturating_duration_since(walking.next.at) >= WINDOW {
             (walking.from, walking.next) = (walking.next, mark);
@@ -91,19 +93,19 @@ impl HistoryProgress {
             let left = left as f64;
             Duration::try_from_secs_f64(left / pace).ok()
         });
-        // Users who join put it back.
-        walking.told_tenths = walking.told_tenths.min(tenths);
-        let is_time = now.saturating_duration_since(walking.told_at) >= TOLD_EVERY;
-        let is_further = is_time && tenths > walking.told_tenths;
+        // Users that join set the progress back.
+        walking.logged_tenths = walking.logged_tenths.min(tenths);
+        let is_time = now.saturating_duration_since(walking.logged_at) >= LOG_EVERY;
+        let is_further = is_time && tenths > walking.logged_tenths;
         if is_further {
-            (walking.told_at, walking.told_tenths, walking.is_known) = (now, tenths, true);
+            (walking.logged_at, walking.logged_tenths, walking.is_logged) = (now, tenths, true);
         }
-        (standing, is_further.then_some(Told::Further))
+        (standing, is_further.then_some(HistoryNotice::Further))
     }
 }
 
 impl Mark {
-    /// Users a second from here to there; None if there were none.
+    /// Users a second from this mark to a later one; None if there were none.
     fn pace(self, there: Self) -> Option<f64> {
         let walked = there.walked.checked_sub(self.walked).filter(|walked| *walked > 0)?;
         let seconds = there.at.saturating_duration_since(self.at).as_secs_f64();
@@ -119,13 +121,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Looks at a pool once a second while `left` of its users says how many are left; answers what was told at which second.
-    fn told(
+    /// Measures a pool once a second, with `left` histories to read; answers the log lines and their seconds.
+    fn logged(
         history_progress: &mut HistoryProgress,
         users: u64,
         seconds: u64,
         left: impl Fn(u64) -> u64,
-    ) -> Vec<(u64, Told)> {
+    ) -> Vec<(u64, HistoryNotice)> {
         let start = Instant::now();
         let look = |second: u64| {
             let now = start + Duration::from_secs(second);
@@ -137,42 +139,49 @@ mod tests {
     #[test]
     fn a_long_walk_is_told_at_every_tenth_and_at_the_end() {
         let left = |second: u64| 3000_u64.saturating_sub(second);
-        let further = (1..10).map(|tenth| (tenth * 300, Told::Further));
-        let expected: Vec<_> = further.chain([(3000, Told::Done(SECOND * 3000))]).collect();
-        assert_eq!(told(&mut HistoryProgress::default(), 3000, 4000, left), expected);
+        let further = (1..10).map(|tenth| (tenth * 300, HistoryNotice::Further));
+        let expected: Vec<_> = further.chain([(3000, HistoryNotice::Done(SECOND * 3000))]).collect();
+        assert_eq!(logged(&mut HistoryProgress::default(), 3000, 4000, left), expected);
     }
 
     #[test]
     fn a_quick_walk_is_told_once_a_minute_and_at_the_end() {
         let left = |second: u64| 150_u64.saturating_sub(second);
-        let expected = [(60, Told::Further), (120, Told::Further), (150, Told::Done(SECOND * 150))];
-        assert_eq!(told(&mut HistoryProgress::default(), 150, 300, left), expected);
+        let expected =
+            [(60, HistoryNotice::Further), (120, HistoryNotice::Further), (150, HistoryNotice::Done(SECOND * 150))];
+        assert_eq!(logged(&mut HistoryProgress::default(), 150, 300, left), expected);
     }
 
     #[test]
     fn a_walk_that_stands_still_is_not_told_over_and_over() {
-        assert_eq!(told(&mut HistoryProgress::default(), 100, 10_000, |_| 45), []);
+        assert_eq!(logged(&mut HistoryProgress::default(), 100, 10_000, |_| 45), []);
     }
 
     #[test]
     fn who_joins_later_is_no_news_unless_there_are_many() {
         let mut history_progress = HistoryProgress::default();
-        assert_eq!(told(&mut history_progress, 5, 2, |second| u64::from(second < 2)), [(2, Told::Done(SECOND * 2))]);
-        assert_eq!(told(&mut history_progress, 6, 90, |second| u64::from(second < 80)), []);
-        let many = told(&mut history_progress, 1000, 200, |second| 800_u64.saturating_sub(second * 5));
-        assert_eq!(many, [(60, Told::Further), (120, Told::Further), (160, Told::Done(SECOND * 160))]);
+        assert_eq!(
+            logged(&mut history_progress, 5, 2, |second| u64::from(second < 2)),
+            [(2, HistoryNotice::Done(SECOND * 2))]
+        );
+        assert_eq!(logged(&mut history_progress, 6, 90, |second| u64::from(second < 80)), []);
+        let many = logged(&mut history_progress, 1000, 200, |second| 800_u64.saturating_sub(second * 5));
+        assert_eq!(
+            many,
+            [(60, HistoryNotice::Further), (120, HistoryNotice::Further), (160, HistoryNotice::Done(SECOND * 160))]
+        );
     }
 
     #[test]
     fn a_pool_of_nobody_has_nothing_to_tell() {
         let mut history_progress = HistoryProgress::default();
-        assert_eq!(history_progress.look(0, 0, Instant::now()), (Standing::default(), None));
-        // All have left before they were read.
+        assert_eq!(history_progress.look(0, 0, Instant::now()), (HistoryStanding::default(), None));
+        // All users have left before they were read.
         history_progress.look(9, 9, Instant::now());
-        assert_eq!(history_progress.look(0, 0, Instant::now()), (Standing::default(), None));
+        assert_eq!(history_progress.look(0, 0, Instant::now()), (HistoryStanding::default(), None));
         assert_eq!(
-            told(&mut history_progress, 2, 9, |_| 0),
-            [(0, Told::Done(Duration::ZERO))],
+            logged(&mut history_progress, 2, 9, |_| 0),
+            [(0, HistoryNotice::Done(Duration::ZERO))],
             "read between two looks"
         );
     }
@@ -189,7 +198,7 @@ mod tests {
         // A tenth of the budget: the pace of before is forgotten within two windows.
         assert_eq!(left_after(600, 6_700), Some(SECOND * 6_700));
         assert_eq!(left_after(900, 6_400), Some(SECOND * 6_400));
-        // At a standstill nobody knows.
+        // At a standstill there is no estimate.
         assert_eq!((left_after(1050, 6_400), left_after(1500, 6_400)), (Some(SECOND * 9_600), None));
         assert_eq!(left_after(1501, 0), Some(Duration::ZERO));
     }

@@ -1,66 +1,66 @@
-//! One user's turn: page after page through the walk into the ledger.
+//! One user's turn: reads page after page, gives each to the walk, and commits it.
 //!
-//! Every page is one commit, so the turn may end between any two pages and the process may die inside one: what is left
-//! open is in the cursor, and a page whose commit is lost is read again.
+//! [`run`] is the whole turn. It reads the user's record, begins a walk, and reads pages until the turn must end. Every
+//! page is one commit, so a turn may end between any two pages, and the process may die inside one. The cursor holds
+//! the parts that are still to be read. A page whose commit is lost is read again.
 
-use std::collections::BTreeMap;
+mod findings;
+mod page_commit;
+
 use std::sync::Arc;
-use std::time::Duration;
 
-use cognito_auth_core::counters::{self, Series};
 use cognito_auth_core::cursor::Cursor;
-use cognito_auth_core::entry::{Entry, UserIdentity};
-use cognito_auth_core::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
-use cognito_auth_core::masking::Modes;
-use cognito_auth_core::schedule::{ActivityEstimate, Allowed, Backlog, FoundEvent, Lane};
+use cognito_auth_core::entry::UserIdentity;
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::schedule::{ActivityEstimate, Allowed, Backlog, Lane};
 use cognito_auth_core::walk::page_size::{Fit, page_size};
 use cognito_auth_core::walk::{Kind, Next, Taken, Walk};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use self::findings::TurnFindings;
+use self::page_commit::commit_page;
 use crate::failpoint::{self, Step};
-use crate::ledger::{ActivityAt, Commit, Ledger, LedgerError, Twin, UserRecord};
+use crate::ledger::{ActivityAt, Ledger, LedgerError, Twin, UserRecord};
 use crate::lifecycle::Clock;
-use crate::metrics::{Metrics, PageEvents, Stage};
-use crate::poller::names::{self, Names};
+use crate::metrics::Metrics;
+use crate::poller::names::{self, PoolSightings};
 use crate::pool::Pool;
 use crate::source::{Page, Source, SourceError};
 
-/// Pages of one poll. What is left goes to the lane for backlog, so that one busy user cannot hold up the others.
+/// Pages of one poll. The lane for backlog reads the rest, so that one busy user does not hold up the others.
 const POLL_PAGES_MAX: u32 = 20;
 
 /// Pages of one turn in the lane for backlog, once it has got further.
 const BACKLOG_PAGES_MAX: u32 = 50;
 
-/// Pages of one turn in all: the way from the top down to a lower edge, when a token has died.
+/// Pages of any turn: the way from the top down to a lower edge, after a token has expired.
 const TURN_PAGES_MAX: u32 = 5000;
 
-/// How long Cognito keeps an event.
-const KEPT: Duration = Duration::from_hours(2 * 365 * 24);
-
-/// What every turn needs.
-pub struct Means {
-    /// Where cursors are read and commits go.
+/// The parts of the program that every turn uses.
+pub struct TurnContext {
+    /// The store of cursors, to which pages are committed.
     pub ledger: Ledger,
-    /// Where what happened is shown, after it is durable; the totals not, which the ledger shows.
+    /// Shows what is durable. The ledger itself shows the durable counters.
     pub metrics: Metrics,
     /// Calls in flight, over all pools (`poll.concurrency`).
     pub calls: Arc<Semaphore>,
     /// `poll.page_size`.
     pub page_size: u8,
-    /// What time it is for the walk.
+    /// The clock of the walk.
     pub clock: Clock,
-    /// Whether there is a sink: without one nothing is queued.
+    /// Whether there is a sink. Without one no entry is queued.
     pub queue: bool,
-    /// `state.outbox_limit`: polling pauses; history at half of it. What is in flight then may go above it, a page each.
+    /// `state.outbox_limit`, in bytes. Polling pauses there, and history at half of it. Each page in flight may add to
+    /// it.
     pub outbox_limit_bytes: u64,
-    /// The soft stop: no further page, and no waiting for one.
+    /// The soft stop: no turn reads or waits for a further page.
     pub stop: CancellationToken,
 }
 
-impl Means {
-    /// What may be begun at present: a turn, and each of its pages.
+impl TurnContext {
+    /// The kinds of turns that may begin, or go on to another page, at present.
     pub fn allowed(&self) -> Allowed {
         let waiting = self.ledger.outbox_state().bytes;
         let open = self.ledger.failure().is_none();
@@ -71,60 +71,63 @@ impl Means {
     }
 }
 
-/// How a turn went, when the service answered.
+/// A turn that the schedule wants.
+pub struct TurnRequest {
+    /// The user.
+    pub username: String,
+    /// Whether to poll from the top or to go on with backlog.
+    pub lane: Lane,
+    /// The activity that the schedule expects.
+    pub expected: ExpectedActivity,
+    /// The time of the first call, as reserved at the rate limiter.
+    pub start: Instant,
+}
+
+/// The activity that the schedule expects of a user before its turn.
+#[derive(Clone, Copy, Debug)]
+pub struct ExpectedActivity {
+    /// The estimate of the user's activity. The turn commits the estimate that follows from its findings.
+    pub activity: ActivityEstimate,
+    /// The number of new events to expect, where a poll may ask for a short page.
+    pub new_events: Option<f64>,
+}
+
+impl ExpectedActivity {
+    /// How many events to ask for first.
+    fn page_size(&self, walk: &Walk, cursor: &Cursor, full: u8) -> u8 {
+        let known_above = self.new_events.zip(walk.known_above(cursor));
+        known_above.map_or(full, |(new_events, known)| page_size(known, new_events, full))
+    }
+}
+
+/// The result of a turn for which the service answered.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Report {
-    /// When an event in progress wants another look.
+pub struct TurnReport {
+    /// When an event in progress is to be read again.
     pub next_look: Option<UnixMillis>,
-    /// What is left open.
+    /// The kind of backlog that is still to be read.
     pub backlog: Option<Backlog>,
-    /// Whether something of the history is left open.
+    /// Whether a part of the history is still to be read.
     pub history: bool,
-    /// What it tells of the user's findings.
-    pub findings: Findings,
+    /// The findings that the schedule learns from.
+    pub findings: TurnFindings,
 }
 
-/// What a turn tells of how active its user is: the schedule learns from it.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Findings {
-    /// Pages asked for, short ones that did not do included.
-    pub pages: u32,
-    /// Of a poll: the events that were not known before. Of somebody whom the schedule does not know: all of the first page.
-    pub found: Vec<FoundEvent>,
-    /// Whether the first page of somebody whom the schedule does not know was the whole history.
-    pub whole: bool,
-    /// How the size of its first page did.
-    pub fit: Fit,
-}
-
-impl Findings {
-    /// Takes a page of somebody whom the schedule does not know.
-    fn meet(&mut self, page: &Page) {
-        self.whole = page.next.is_none();
-        self.found = page.events.iter().filter_map(|event| found(event, &event.facts(), page.read_at())).collect();
-    }
-
-    /// What this makes of a activity.
-    fn after(&self, mut activity: ActivityEstimate) -> ActivityEstimate {
-        activity.polled(Duration::ZERO, &self.found, self.whole);
-        activity
-    }
-
-    /// Takes what a page of a poll brought that was not known.
-    fn add(&mut self, taken: &Taken, read_at: UnixMillis) {
-        let new = taken.findings.iter().filter(|finding| finding.before.is_none());
-        self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, read_at)));
+impl TurnReport {
+    fn of(cursor: &Cursor, findings: TurnFindings) -> Self {
+        let history = cursor.open_walks().iter().any(|open| open.lower_edge < cursor.live_since());
+        Self { next_look: cursor.next_look(), backlog: backlog(cursor), history, findings }
     }
 }
 
-/// An event dated ahead has no age yet, and one dated far behind none beyond what Cognito keeps: a date may say anything,
-/// and one event is not to say how active its user was.
-fn found(event: &AuthEvent, facts: &Facts, read_at: UnixMillis) -> Option<FoundEvent> {
-    let high_risk = facts.compromised || facts.level == Label::Known(RiskLevel::High);
-    Some(FoundEvent { age: read_at.since(event.creation_date?).min(KEPT), high_risk })
+fn backlog(cursor: &Cursor) -> Option<Backlog> {
+    let live = cursor.open_walks().iter().any(|open| open.lower_edge >= cursor.live_since());
+    let backlog = if live { Backlog::Live } else { Backlog::History };
+    let is_left = !cursor.open_walks().is_empty() || cursor.redelivery().is_some();
+    is_left.then_some(backlog)
 }
 
-/// Why a turn came to nothing.
+/// Why a turn ended without a report.
 #[derive(Debug, thiserror::Error)]
 pub enum TurnError {
     /// The service gave no page.
@@ -133,28 +136,29 @@ pub enum TurnError {
     /// The ledger could not be read or written.
     #[error(transparent)]
     Ledger(LedgerError),
-    /// The process stops: what the turn waited for it did without, and nothing of it was committed.
+    /// The process stops. The turn stopped waiting for a call or its page, and committed nothing of it.
     #[error("the process stops")]
     Stopped,
-    /// The user has no record in the ledger, or another than the turn began with: it goes on under another name, or another
-    /// person has its name now, and the poller is about to be told. Or somebody emptied the ledger.
+    /// The user has no record in the ledger, or another record than the turn began with. The user goes on under another
+    /// name, or the name belongs to another person now, and discovery is about to report it. Or the ledger was emptied.
     #[error("the user has no record in the ledger")]
     NotEnrolled,
-    /// The name is another name of a user who is followed, whether that is known just now (`anew`) or was stored. Nothing of
-    /// the page is written.
+    /// The name is another name of a followed user. Nothing of the page was committed.
     #[error("the name is another name of a user who is followed")]
     OtherName {
         /// The name.
         username: String,
-        /// Whose.
+        /// The user that has it.
         twin: Twin,
-        /// Whether it was not known before.
+        /// Whether this turn found it; otherwise it was stored.
         anew: bool,
     },
-    /// The user was followed under another name too, whose events it knows now: the page is to be read again.
+    /// The user was followed under another name too. Its record has the events of both now, so the page is to be read
+    /// again.
     #[error("the user was followed under another name too")]
     Joined,
-    /// The user with this name has left the followed users. Where the ledger has no names, nobody else can say so.
+    /// The user with this name has left the followed users. Where the ledger stores hashed names, only the turn finds
+    /// that.
     #[error("the user is no longer followed")]
     Gone(String),
 }
@@ -168,160 +172,226 @@ impl From<LedgerError> for TurnError {
     }
 }
 
-/// What the schedule knows of a user before its turn.
-#[derive(Clone, Copy, Debug)]
-pub struct Known {
-    /// How active it is. What a turn finds is written with the activity that it makes of this one.
-    pub activity: ActivityEstimate,
-    /// New events to expect, where a poll may ask for a short page.
-    pub expected: Option<f64>,
-}
-
-impl Known {
-    /// How many events to ask for first.
-    fn page_size(&self, walk: &Walk, cursor: &Cursor, full: u8) -> u8 {
-        let known_above = self.expected.zip(walk.known_above(cursor));
-        known_above.map_or(full, |(expected, known)| page_size(known, expected, full))
-    }
-}
-
-/// Walks one user's history for one turn, its first call not before `start`. A first page tells how active somebody is of whom
-/// nothing was known.
-pub async fn take<S: Source>(
-    means: &Means,
+/// Runs one turn: walks a user's history, with the first call not before the requested start.
+///
+/// # Errors
+/// The user is not followed under this name, the service gave no page, the ledger failed, or the process stops. Pages
+/// that were committed before stay committed.
+pub async fn run<S: Source>(
+    context: &TurnContext,
     pool: &Pool<S>,
-    username: String,
-    lane: Lane,
-    known: Known,
-    names: &Names,
-    start: Instant,
-) -> Result<Report, TurnError> {
-    let (activity, pool_id) = (known.activity, &pool.identity.id);
-    let mut record = means.ledger.user(&pool.identity.id, &username)?.ok_or(TurnError::NotEnrolled)?;
-    if means.ledger.privacy().modes().hides_names() {
-        let standing = means.ledger.standing(&pool.identity.id, &username)?;
-        if standing.is_some_and(|standing| standing.gone_since.is_some()) {
-            return Err(TurnError::Gone(username));
-        }
-    }
-    if let Some(twin) = names::twin(&means.ledger, pool_id, &username)? {
-        if names::is_followed(means, pool_id, &twin.of)? {
-            return Err(TurnError::OtherName { username, twin, anew: false });
-        }
-        means.ledger.part(pool_id, &username, &twin.of).await?;
-        record = means.ledger.user(pool_id, &username)?.ok_or(TurnError::NotEnrolled)?;
-    }
-    // Whoever is listed has one name.
-    let given = record.sub.is_none().then(|| means.ledger.privacy().ledger_name(&username));
-    if given.is_some() {
-        names.known(&means.ledger, pool_id).await?;
-    }
-    let user = &Arc::new(UserIdentity { username, sub: record.sub.clone() });
+    sightings: &PoolSightings,
+    request: TurnRequest,
+) -> Result<TurnReport, TurnError> {
+    let TurnRequest { username, lane, expected, start } = request;
+    let record = followed_record(context, &pool.identity.id, &username).await?;
+    let given_name = name_to_compare(context, &pool.identity.id, &username, &record, sightings).await?;
     let walk = match lane {
-        Lane::Poll => Some(Walk::begin(&record.cursor, means.clock.now())),
+        Lane::Poll => Some(Walk::begin(&record.cursor, context.clock.now())),
         Lane::Backlog => Walk::resume(&record.cursor),
     };
-    let mut findings = Findings::default();
-    let Some(mut walk) = walk else { return Ok(report(&record, findings)) };
-    unless_stopped(means, tokio::time::sleep_until(start)).await?;
-    let mut tokens_refused = 0;
-    let mut page_size = known.page_size(&walk, &record.cursor, means.page_size);
-    loop {
-        let page = match unless_stopped(means, read(means, pool, user, &walk, page_size)).await? {
+    let Some(walk) = walk else { return Ok(TurnReport::of(&record.cursor, TurnFindings::default())) };
+    unless_stopped(context, tokio::time::sleep_until(start)).await?;
+    let mut turn = UserTurn {
+        context,
+        pool,
+        sightings,
+        given_name,
+        user: Arc::new(UserIdentity { username, sub: record.sub.clone() }),
+        activity: expected.activity,
+        page_size: expected.page_size(&walk, &record.cursor, context.page_size),
+        record,
+        walk,
+        token_refused: false,
+        findings: TurnFindings::default(),
+    };
+    while turn.read_next_page().await? == AfterPage::ReadOn {
+        unless_stopped(context, pool.source.reads().acquire()).await?;
+    }
+    Ok(TurnReport::of(&turn.record.cursor, turn.findings))
+}
+
+/// Reads the record of a user that is followed under this name.
+async fn followed_record(context: &TurnContext, pool_id: &str, username: &str) -> Result<UserRecord, TurnError> {
+    let ledger = &context.ledger;
+    let record = ledger.user(pool_id, username)?.ok_or(TurnError::NotEnrolled)?;
+    if ledger.privacy().modes().hides_names() {
+        let standing = ledger.standing(pool_id, username)?;
+        if standing.is_some_and(|standing| standing.gone_since.is_some()) {
+            return Err(TurnError::Gone(username.to_owned()));
+        }
+    }
+    let Some(twin) = names::twin(ledger, pool_id, username)? else { return Ok(record) };
+    if names::is_followed(context, pool_id, &twin.of)? {
+        return Err(TurnError::OtherName { username: username.to_owned(), twin, anew: false });
+    }
+    ledger.part(pool_id, username, &twin.of).await?;
+    ledger.user(pool_id, username)?.ok_or(TurnError::NotEnrolled)
+}
+
+/// The ledger's name of a user that no listing gives, whose pages are compared with those of other such names. A listed
+/// user has one name.
+async fn name_to_compare(
+    context: &TurnContext,
+    pool_id: &str,
+    username: &str,
+    record: &UserRecord,
+    sightings: &PoolSightings,
+) -> Result<Option<String>, TurnError> {
+    if record.sub.is_some() {
+        return Ok(None);
+    }
+    sightings.load(&context.ledger, pool_id).await?;
+    Ok(Some(context.ledger.privacy().ledger_name(username)))
+}
+
+/// The step after a page.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum AfterPage {
+    /// Another page is to be read.
+    ReadOn,
+    /// The turn ends.
+    End,
+}
+
+/// A turn that reads pages.
+struct UserTurn<'a, S> {
+    context: &'a TurnContext,
+    pool: &'a Pool<S>,
+    sightings: &'a PoolSightings,
+    /// The ledger's name of the user, if its pages are compared with those of other names.
+    given_name: Option<String>,
+    user: Arc<UserIdentity>,
+    /// The activity estimate before the turn.
+    activity: ActivityEstimate,
+    /// How many events to ask for.
+    page_size: u8,
+    record: UserRecord,
+    walk: Walk,
+    /// Whether a paging token was refused in this turn.
+    token_refused: bool,
+    findings: TurnFindings,
+}
+
+impl<S: Source> UserTurn<'_, S> {
+    /// Reads the next page, gives it to the walk, and commits it.
+    async fn read_next_page(&mut self) -> Result<AfterPage, TurnError> {
+        let page = match unless_stopped(self.context, self.request_page()).await? {
             Ok(page) => page,
-            // Expired or refused: from the top, once. Nothing was committed of it, and nothing needs to be.
-            Err(SourceError::InvalidParameter(_)) if walk.token().is_some() && tokens_refused == 0 => {
-                tokens_refused += 1;
-                if walk.token_refused(&mut record.cursor) {
-                    unless_stopped(means, pool.source.reads().acquire()).await?;
-                    continue;
-                }
-                return Ok(report(&record, findings));
-            }
-            Err(error) => return Err(error.into()),
+            Err(error) => return self.after_refusal(error),
         };
         failpoint::reached(Step::PageRead);
-        findings.pages += 1;
-        if page_size < means.page_size && !walk.ends_with(&page) {
-            (findings.fit, page_size) = (Fit::TooShort, means.page_size);
-            unless_stopped(means, pool.source.reads().acquire()).await?;
-            continue;
+        self.findings.pages += 1;
+        if self.page_size < self.context.page_size && !self.walk.ends_with(&page) {
+            // The page was too short: it is dropped, and a full one is read.
+            (self.findings.fit, self.page_size) = (Fit::TooShort, self.context.page_size);
+            return Ok(AfterPage::ReadOn);
         }
-        let taken = walk.take(&mut record.cursor, &page, &pool.rules);
-        while let Some(name) = &given
-            && let Some(first) = names.show(name, &page, &record.cursor)
-        {
-            match means.ledger.merge(pool_id, name, &first, page.received).await {
-                Ok(()) => {
-                    let username = user.username.clone();
-                    let twin = means.ledger.twin(pool_id, &username)?;
-                    names.merged(means, pool_id, if twin.is_some() { (name, &first) } else { (&first, name) })?;
-                    return Err(twin.map_or(TurnError::Joined, |twin| TurnError::OtherName {
-                        username,
-                        twin,
-                        anew: true,
-                    }));
-                }
-                // There is no record of that one any more.
-                Err(LedgerError::NotEnrolled) => names.forget(&first),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        if taken.out_of_order {
-            findings.fit = Fit::OutOfOrder;
-        }
-        match walk.kind() {
-            Kind::Poll if findings.pages == 1 && !activity.is_known() => findings.meet(&page),
-            Kind::Poll => findings.add(&taken, page.read_at()),
-            Kind::Backlog | Kind::Redelivery => {}
-        }
-        // Without a change only once: that nobody forgets who showed nothing.
-        let changed = taken.cursor_changed || (walk.kind() == Kind::Poll && record.activity.is_none());
-        if walk.kind() == Kind::Poll {
-            record.activity = Some(ActivityAt::new(findings.after(activity), page.received));
-        }
+        let taken = self.walk.take(&mut self.record.cursor, &page, &self.pool.rules);
+        self.compare_with_other_names(&page).await?;
+        self.note_findings(&taken, &page);
         let (next, token_repeated) = (taken.next, taken.token_repeated);
-        commit(means, pool, user, changed.then_some(&record), taken, &page).await?;
+        self.commit(taken, &page).await?;
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
-        let may_go_on = match backlog(&record) {
-            Some(Backlog::History) => means.allowed().history,
-            Some(Backlog::Live) | None => means.allowed().live,
+        Ok(self.after_page(next))
+    }
+
+    /// Asks for a page, when a call may be in flight.
+    async fn request_page(&self) -> Result<Page, SourceError> {
+        let calls = &self.context.calls;
+        let _in_flight = match calls.try_acquire() {
+            Ok(free) => Some(free),
+            Err(_) => {
+                let free = calls.acquire().await.ok();
+                // The reserved time of this call has passed. Without another one, all waiting calls would start at
+                // once, above the budget.
+                self.pool.source.reads().acquire().await;
+                free
+            }
         };
-        if next == Next::Finished || is_enough(&walk) || means.stop.is_cancelled() || !may_go_on {
-            return Ok(report(&record, findings));
+        self.pool.source.page(&self.user.username, self.walk.token(), self.page_size).await
+    }
+
+    /// Decides how to go on after a refused call. A paging token may have expired: then the walk begins again from the
+    /// top, once in a turn. Nothing of it was committed, and nothing needs to be.
+    fn after_refusal(&mut self, error: SourceError) -> Result<AfterPage, TurnError> {
+        let is_of_token = matches!(error, SourceError::InvalidParameter(_)) && self.walk.token().is_some();
+        if !is_of_token || std::mem::replace(&mut self.token_refused, true) {
+            return Err(error.into());
         }
-        unless_stopped(means, pool.source.reads().acquire()).await?;
+        let begins_again = self.walk.token_refused(&mut self.record.cursor);
+        Ok(if begins_again { AfterPage::ReadOn } else { AfterPage::End })
+    }
+
+    /// Compares a page with what other names of the pool have shown. If one has shown an event of it, both are names of
+    /// one user: the ledger merges them, and the turn ends without a commit of the page.
+    async fn compare_with_other_names(&self, page: &Page) -> Result<(), TurnError> {
+        let Some(name) = &self.given_name else { return Ok(()) };
+        while let Some(first) = self.sightings.show(name, page, &self.record.cursor) {
+            match self.context.ledger.merge(&self.pool.identity.id, name, &first, page.received).await {
+                Ok(()) => return Err(self.after_merge(name, &first)?),
+                // The other name has no record any more.
+                Err(LedgerError::NotEnrolled) => self.sightings.forget(&first),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Why the turn ends after its name and the name `first` were merged. The ledger has decided which of them is
+    /// followed.
+    fn after_merge(&self, name: &str, first: &str) -> Result<TurnError, LedgerError> {
+        let pool_id = &self.pool.identity.id;
+        let username = self.user.username.clone();
+        let twin = self.context.ledger.twin(pool_id, &username)?;
+        let (waits, kept) = if twin.is_some() { (name, first) } else { (first, name) };
+        self.sightings.merged(self.context, pool_id, waits, kept)?;
+        Ok(twin.map_or(TurnError::Joined, |twin| TurnError::OtherName { username, twin, anew: true }))
+    }
+
+    fn note_findings(&mut self, taken: &Taken, page: &Page) {
+        if taken.out_of_order {
+            self.findings.fit = Fit::OutOfOrder;
+        }
+        match self.walk.kind() {
+            Kind::Poll if self.findings.pages == 1 && !self.activity.is_known() => self.findings.add_first_page(page),
+            Kind::Poll => self.findings.add_new_events(taken, page.read_at()),
+            Kind::Backlog | Kind::Redelivery => {}
+        }
+    }
+
+    async fn commit(&mut self, taken: Taken, page: &Page) -> Result<(), LedgerError> {
+        let is_poll = self.walk.kind() == Kind::Poll;
+        // The first poll is committed even without a change, so that the activity of a silent user is stored.
+        let changed = taken.cursor_changed || (is_poll && self.record.activity.is_none());
+        if is_poll {
+            let activity = self.findings.activity_after(self.activity);
+            self.record.activity = Some(ActivityAt::new(activity, page.received));
+        }
+        commit_page(self.context, self.pool, &self.user, changed.then_some(&self.record), taken, page).await
+    }
+
+    fn after_page(&self, next: Next) -> AfterPage {
+        let allowed = self.context.allowed();
+        let may_go_on = match backlog(&self.record.cursor) {
+            Some(Backlog::History) => allowed.history,
+            Some(Backlog::Live) | None => allowed.live,
+        };
+        let ends = next == Next::Finished || is_enough(&self.walk) || self.context.stop.is_cancelled() || !may_go_on;
+        if ends { AfterPage::End } else { AfterPage::ReadOn }
     }
 }
 
-/// Waits for a call's time or its page, but not beyond the soft stop: whatever hangs there, nothing is lost by leaving it.
-/// Commits are not waited for like this: one that was sent may be written.
-pub(super) async fn unless_stopped<T>(means: &Means, wait: impl Future<Output = T>) -> Result<T, TurnError> {
-    means.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
+/// Waits for a call's time or its page, but not beyond the soft stop: Cognito keeps what was not read. Commits are not
+/// awaited like this, because a commit that was sent may be written.
+pub(super) async fn unless_stopped<T>(context: &TurnContext, wait: impl Future<Output = T>) -> Result<T, TurnError> {
+    context.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
 }
 
-async fn read<S: Source>(
-    means: &Means,
-    pool: &Pool<S>,
-    user: &UserIdentity,
-    walk: &Walk,
-    page_size: u8,
-) -> Result<Page, SourceError> {
-    let _in_flight = match means.calls.try_acquire() {
-        Ok(free) => Some(free),
-        Err(_) => {
-            let free = means.calls.acquire().await.ok();
-            // The time this call had is over: all who waited with it would start at once now, above the budget.
-            pool.source.reads().acquire().await;
-            free
-        }
-    };
-    pool.source.page(&user.username, walk.token(), page_size).await
-}
-
-/// A user's first poll leaves all but its newest page to the lane for backlog: the others' newest come first.
+/// Whether the turn has read enough pages. A user's first poll leaves all but its newest page to the lane for backlog,
+/// so that the newest events of other users come first.
 fn is_enough(walk: &Walk) -> bool {
     let pages_max = match walk.kind() {
         Kind::Poll if !walk.has_lower_edge() => TURN_PAGES_MAX,
@@ -333,102 +403,10 @@ fn is_enough(walk: &Walk) -> bool {
     walk.pages() >= pages_max
 }
 
-fn report(record: &UserRecord, findings: Findings) -> Report {
-    let cursor = &record.cursor;
-    let history = cursor.open_walks().iter().any(|open| open.lower_edge < cursor.live_since());
-    Report { next_look: cursor.next_look(), backlog: backlog(record), history, findings }
-}
-
-fn backlog(record: &UserRecord) -> Option<Backlog> {
-    let cursor = &record.cursor;
-    let live = cursor.open_walks().iter().any(|open| open.lower_edge >= cursor.live_since());
-    let backlog = if live { Backlog::Live } else { Backlog::History };
-    let is_left = !cursor.open_walks().is_empty() || cursor.redelivery().is_some();
-    is_left.then_some(backlog)
-}
-
-/// Writes a page's cursor, if it has changed, with what it accounts for. The ledger itself shows the totals once they are durable, whatever
-/// becomes of the turn.
-async fn commit<S: Source>(
-    means: &Means,
-    pool: &Pool<S>,
-    user: &Arc<UserIdentity>,
-    record: Option<&UserRecord>,
-    taken: Taken,
-    page: &Page,
-) -> Result<(), LedgerError> {
-    let observed = page.received;
-    let events = page_events(&taken);
-    let delays: Vec<_> = taken
-        .findings
-        .iter()
-        .filter(|finding| finding.live && finding.before.is_none())
-        .filter_map(|finding| finding.event.creation_date)
-        .map(|created| page.read_at().since(created))
-        .collect();
-    if let Some(record) = record {
-        let totals = totals(&taken);
-        let entry = |finding: cognito_auth_core::walk::Finding| Entry {
-            pool: pool.identity.clone(),
-            user: user.clone(),
-            event: finding.event,
-            revision: finding.revision,
-            history: !finding.live,
-            observed,
-            masked: Modes::default(),
-        };
-        means
-            .ledger
-            .commit(Commit {
-                pool: pool.identity.clone(),
-                username: user.username.clone(),
-                record: record.clone(),
-                totals,
-                entries: taken.findings.into_iter().chain(taken.again).filter(|_| means.queue).map(entry).collect(),
-            })
-            .await?;
-    }
-    means.metrics.page_taken(&pool.identity.id, events);
-    delays.into_iter().for_each(|delay| means.metrics.event_delay(&pool.identity.id, delay));
-    means.metrics.progress(Stage::Poll, observed);
-    means.metrics.progress(Stage::Commit, observed);
-    failpoint::reached(Step::MetricsShown);
-    Ok(())
-}
-
-/// By how much a page moves its pool's durable counters.
-fn totals(taken: &Taken) -> Vec<(Series, u64)> {
-    let mut totals = BTreeMap::new();
-    let seen = taken.findings.iter().flat_map(|finding| match &finding.before {
-        None => counters::first_sight(&finding.facts, finding.live),
-        Some(before) => counters::revision(before, &finding.facts, finding.live),
-    });
-    let unfinished = taken.unfinished.iter().flat_map(|facts| counters::unfinished(facts, true));
-    for (series, increment) in seen.chain(unfinished) {
-        *totals.entry(series).or_default() += increment;
-    }
-    totals.into_iter().collect()
-}
-
-fn page_events(taken: &Taken) -> PageEvents {
-    let mut events = PageEvents {
-        known: u64::try_from(taken.known).unwrap_or(u64::MAX),
-        out_of_order: taken.out_of_order,
-        ..PageEvents::default()
-    };
-    for finding in &taken.findings {
-        match (&finding.before, finding.live) {
-            (Some(_), _) => events.revisions += 1,
-            (None, true) => events.new += 1,
-            (None, false) => events.history += 1,
-        }
-        events.late += u64::from(finding.late);
-    }
-    events
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use cognito_auth_core::entry::PoolIdentity;
     use cognito_auth_core::event::AuthEvent;
     use cognito_auth_core::schedule::PoolSlot;
@@ -442,9 +420,9 @@ mod tests {
 
     const POOL: &str = "eu-west-1_Turn";
     const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
-    const NOBODY: Known = Known { activity: ActivityEstimate::UNKNOWN, expected: None };
+    const UNKNOWN: ExpectedActivity = ExpectedActivity { activity: ActivityEstimate::UNKNOWN, new_events: None };
 
-    /// While it answers for ann, something happens to her place among the followed users.
+    /// A service that changes the record of ann in the ledger before it answers for her.
     struct Meanwhile {
         ledger: Ledger,
         enrolled: Option<UserRecord>,
@@ -506,7 +484,7 @@ mod tests {
             let shown = metrics.clone();
             ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await.unwrap();
             let none_counted = metrics.render();
-            let means = Means {
+            let context = TurnContext {
                 ledger: ledger.clone(),
                 metrics: metrics.clone(),
                 calls: Arc::new(Semaphore::new(1)),
@@ -524,8 +502,9 @@ mod tests {
                 identity,
                 rules: Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None },
             };
-            let names = Names::default();
-            let turn = take(&means, &pool, "ann".to_owned(), Lane::Poll, NOBODY, &names, Instant::now()).await;
+            let request =
+                TurnRequest { username: "ann".to_owned(), lane: Lane::Poll, expected: UNKNOWN, start: Instant::now() };
+            let turn = run(&context, &pool, &PoolSightings::default(), request).await;
             let counters = |text: &str| -> Vec<String> {
                 let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
                 text.lines().filter(durable).map(str::to_owned).collect()

@@ -1,9 +1,9 @@
-//! Who is among the followed users, and how each fares: a table for a million users.
+//! The followed users and their state: a table for a million users.
 //!
-//! Pure. Memory is what bounds how many users one process can follow, so a user is a row of 24 bytes, its name lies in an
-//! arena with all the others, and the index from name to row holds nothing but the row's number: about 75 bytes a user with
-//! a name of 36. What people want to know of them all is kept up to date rather than counted: the states as numbers, and
-//! the least recently polled as the head of a list that every poll moves its user to the end of.
+//! Pure. Memory bounds how many users one process can follow. So a user is a row of 24 bytes, and all names lie in one
+//! byte buffer. The index from name to row holds only the row's number. A user with a name of 36 bytes takes about 75
+//! bytes. Numbers for people are kept up to date rather than counted. The states are counters, and the least recently
+//! polled user is the head of a list, to the end of which every poll moves its user.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -13,41 +13,41 @@ use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::schedule::{PoolSlot, UserSlot};
 use hashbrown::HashTable;
 
-/// Failures of its own after which a user counts as failing: one may be bad luck.
+/// Failures in a row after which a user counts as failing: a single one may be chance.
 const FAILING_AFTER: u8 = 3;
 
 /// No row.
 const NONE: u32 = u32::MAX;
 
-/// How many users of a pool are in each state, and who of them waits.
+/// The numbers of a pool's users by state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PoolCounts {
-    /// The latest answer was a page.
+    /// Users whose latest answer was a page.
     pub ok: u64,
-    /// The service does not know them.
+    /// Users that the service does not know.
     pub missing: u64,
-    /// The latest answers were errors of theirs.
+    /// Users whose latest answers were errors that concern them alone.
     pub failing: u64,
-    /// Those with backlog.
+    /// Users with backlog.
     pub catching_up: u64,
-    /// Those of whose history something is left, or who were not read yet.
+    /// Users whose history is not read to its end, or that were not read yet.
     pub unwalked: u64,
-    /// When the least recently polled was polled, or joined.
+    /// When the least recently polled user was polled, or joined.
     pub oldest: Option<UnixMillis>,
 }
 
-/// What is left to read of a user.
+/// The parts of a user's events that are still to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Left {
-    /// Anything: backlog or history.
+    /// Whether backlog or history is to be read.
     pub catching_up: bool,
-    /// Something of what happened before it was followed.
+    /// Whether a part of its history is to be read.
     pub unwalked: bool,
 }
 
-/// How a user fares.
+/// The state of a user, by its latest answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum State {
+enum UserHealth {
     Ok,
     Missing,
     Failing,
@@ -55,11 +55,11 @@ enum State {
 
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    /// Where its name begins in the arena.
+    /// The place of its name in the name buffer.
     name: u32,
-    /// Whole seconds, of when it was polled or joined.
+    /// When it was polled or joined, in whole seconds.
     polled_secs: u32,
-    /// Neighbours in its pool's list, longest unpolled first. Of a free row, `after` is the next free one.
+    /// Neighbours in its pool's list, the least recently polled first. In a free row, `after` is the next free one.
     before: u32,
     after: u32,
     pool: u32,
@@ -70,14 +70,15 @@ struct Row {
 impl Row {
     const MISSING: u8 = 1;
     const CATCHING_UP: u8 = 2;
-    /// A turn of its is under way.
+    /// A turn of the user is under way.
     const BUSY: u8 = 4;
-    /// It has left while its turn was under way: the row is free when that has ended, and not before, or the turn's end
-    /// would be taken for that of whoever has the row then.
+    /// The user has left while its turn was under way. The row is freed only when the turn has ended; otherwise the end
+    /// would count for another user that has the row then.
     const LEFT: u8 = 8;
-    /// It has left and is back, and joins when that turn has ended: two turns at once would take an event twice.
+    /// The user has left and is back. It joins when that turn has ended, because two turns at once would take an event
+    /// twice.
     const BACK: u8 = 16;
-    /// Something of its history is left, or nobody has looked yet.
+    /// A part of the user's history is to be read, or it was not read yet.
     const UNWALKED: u8 = 32;
 
     fn has(self, flag: u8) -> bool {
@@ -88,47 +89,48 @@ impl Row {
         self.flags = if on { self.flags | flag } else { self.flags & !flag };
     }
 
-    fn state(self) -> State {
+    fn state(self) -> UserHealth {
         if self.has(Self::MISSING) {
-            State::Missing
+            UserHealth::Missing
         } else if self.failures >= FAILING_AFTER {
-            State::Failing
+            UserHealth::Failing
         } else {
-            State::Ok
+            UserHealth::Ok
         }
     }
 }
 
-/// What becomes of a user whose turn has ended.
+/// Whether a user is still there when its turn has ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum AfterTurn {
-    /// It is there, in this pool.
+    /// The user is still there, in this pool.
     Stays(PoolSlot),
-    /// It has left meanwhile.
+    /// The user has left meanwhile.
     Left,
-    /// It has left meanwhile and is back: now it may join.
+    /// The user has left meanwhile and is back: now it may join.
     Back(PoolSlot, String),
 }
 
+/// The counts of a pool, and both ends of its list.
 #[derive(Debug)]
-struct Pool {
+struct PoolRows {
     counts: PoolCounts,
     first: u32,
     last: u32,
 }
 
-/// The table.
+/// The table of all followed users.
 #[derive(Debug)]
 pub struct UserTable {
     rows: Vec<Row>,
     free: u32,
     len: usize,
     by_name: HashTable<u32>,
-    /// Rows of those who have left while their turns are under way: never more than there are turns.
+    /// Rows of users that have left while their turns are under way: never more than there are turns.
     leaving: Vec<u32>,
     hasher: RandomState,
-    names: Names,
-    pools: HashMap<PoolSlot, Pool>,
+    names: PackedNames,
+    pools: HashMap<PoolSlot, PoolRows>,
 }
 
 impl Default for UserTable {
@@ -140,24 +142,24 @@ impl Default for UserTable {
             by_name: HashTable::new(),
             leaving: Vec::new(),
             hasher: RandomState::new(),
-            names: Names::default(),
+            names: PackedNames::default(),
             pools: HashMap::new(),
         }
     }
 }
 
 impl UserTable {
-    /// How many there are.
+    /// The number of users.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether there is nobody.
+    /// Whether there is no user.
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Takes a user in; None for one who is there, or will be when the turn of when it left has ended.
+    /// Adds a user. Answers None for a user that is there, or that will be when its earlier turn has ended.
     pub fn join(&mut self, pool: PoolSlot, username: &str, now: UnixMillis) -> Option<UserSlot> {
         if self.find(pool, username).is_some() {
             return None;
@@ -192,7 +194,7 @@ impl UserTable {
         Some(UserSlot(slot))
     }
 
-    /// Takes a user out; None for one who is not there.
+    /// Removes a user. Answers None for a user that is not there.
     pub fn leave(&mut self, pool: PoolSlot, username: &str) -> Option<UserSlot> {
         if let Some(row) = self.find_leaving(pool, username) {
             row.set(Row::BACK, false);
@@ -223,14 +225,14 @@ impl UserTable {
         rows.map(|row| self.names.get(row.name).to_owned()).collect()
     }
 
-    /// A user's pool and name, whose turn begins now; it has one at a time.
+    /// Begins a user's turn, of which it has one at a time; answers its pool and name.
     pub fn begin(&mut self, slot: UserSlot) -> Option<(PoolSlot, String)> {
         let row = self.rows.get_mut(slot.0 as usize).filter(|row| row.name != NONE && !row.has(Row::LEFT))?;
         row.set(Row::BUSY, true);
         Some((PoolSlot(row.pool), self.names.get(row.name).to_owned()))
     }
 
-    /// The turn has ended.
+    /// Ends a user's turn.
     pub fn ended(&mut self, slot: UserSlot) -> AfterTurn {
         let row = self.rows.get_mut(slot.0 as usize).filter(|row| row.has(Row::BUSY));
         let Some(row) = row else { return AfterTurn::Left };
@@ -245,7 +247,7 @@ impl UserTable {
         back.map_or(AfterTurn::Left, |username| AfterTurn::Back(pool, username))
     }
 
-    /// The service answered for a user; `polled` is when it was polled from the top.
+    /// Takes note that the service answered for a user. `polled` is when it was polled from the top.
     pub fn answered(&mut self, slot: UserSlot, polled: Option<UnixMillis>, left: Left) {
         self.note_state(slot.0, |row| {
             row.failures = 0;
@@ -255,7 +257,7 @@ impl UserTable {
         polled.into_iter().for_each(|now| self.polled(slot.0, now));
     }
 
-    /// The user itself could not be read; answers how often in a row. A missing one was polled all the same.
+    /// Takes note that a user itself could not be read; answers how often in a row. A missing user counts as polled.
     pub fn failed(&mut self, slot: UserSlot, missing_at: Option<UnixMillis>) -> u8 {
         self.note_state(slot.0, |row| {
             row.failures = row.failures.saturating_add(1);
@@ -269,7 +271,7 @@ impl UserTable {
         self.rows[slot.0 as usize].failures
     }
 
-    /// What is to be told of a pool.
+    /// The counts of a pool.
     pub fn counts(&self, pool: PoolSlot) -> PoolCounts {
         let Some(pool) = self.pools.get(&pool) else { return PoolCounts::default() };
         let oldest = self.rows.get(pool.first as usize).map(|row| row.polled_secs);
@@ -304,19 +306,19 @@ impl UserTable {
         }
     }
 
-    fn pool(&mut self, slot: u32) -> &mut Pool {
+    fn pool(&mut self, slot: u32) -> &mut PoolRows {
         let pool = PoolSlot(self.rows[slot as usize].pool);
-        self.pools.entry(pool).or_insert_with(|| Pool { counts: PoolCounts::default(), first: NONE, last: NONE })
+        self.pools.entry(pool).or_insert_with(|| PoolRows { counts: PoolCounts::default(), first: NONE, last: NONE })
     }
 
-    /// The number that a user is counted in.
+    /// The counter of a user's state.
     fn state_count(&mut self, slot: u32) -> &mut u64 {
         let state = self.rows[slot as usize].state();
         let counts = &mut self.pool(slot).counts;
         match state {
-            State::Ok => &mut counts.ok,
-            State::Missing => &mut counts.missing,
-            State::Failing => &mut counts.failing,
+            UserHealth::Ok => &mut counts.ok,
+            UserHealth::Missing => &mut counts.missing,
+            UserHealth::Failing => &mut counts.failing,
         }
     }
 
@@ -369,20 +371,21 @@ fn seconds(time: UnixMillis) -> u32 {
     u32::try_from(time.0.max(0) / 1000).unwrap_or(u32::MAX)
 }
 
-/// Names one behind the other, each behind its length. Those of users who left stay as holes, until they are the most.
+/// All names in one buffer, each behind its length. Names of users that left stay as holes until half of the buffer is
+/// holes.
 #[derive(Debug, Default)]
-struct Names {
+struct PackedNames {
     bytes: Vec<u8>,
     holes: usize,
 }
 
-impl Names {
+impl PackedNames {
     const LENGTH_BYTES: usize = 2;
 
-    /// Holes below this are not worth the copying.
+    /// Bytes of holes below which copying does not pay.
     const HOLES_MIN: usize = 64 * 1024;
 
-    /// Keeps a name; None when there is no room in 4 GiB, or the name has 64 KiB, which no username has.
+    /// Adds a name. Answers None if 4 GiB are full, or if the name has 64 KiB, which no username has.
     fn keep(&mut self, name: &str) -> Option<u32> {
         let at = u32::try_from(self.bytes.len()).ok().filter(|at| *at != NONE)?;
         self.bytes.extend(u16::try_from(name.len()).ok()?.to_le_bytes());
@@ -410,7 +413,7 @@ impl Names {
         self.holes > Self::HOLES_MIN && self.holes > self.bytes.len() / 2
     }
 
-    /// Moves the names that are still somebody's together.
+    /// Moves the names in use together.
     fn compact<'a>(&mut self, places: impl Iterator<Item = &'a mut u32>) {
         let mut packed = Self { bytes: Vec::with_capacity(self.bytes.len() - self.holes), holes: 0 };
         for place in places {
@@ -486,7 +489,7 @@ mod tests {
     }
 
     #[derive(Clone, Debug)]
-    enum Step {
+    enum TableStep {
         Join(u8, u8),
         Leave(u8, u8),
         Begin(u8, u8),
@@ -499,20 +502,20 @@ mod tests {
         any::<(bool, bool)>().prop_map(|(catching_up, unwalked)| Left { catching_up, unwalked })
     }
 
-    fn step() -> impl Strategy<Value = Step> {
+    fn step() -> impl Strategy<Value = TableStep> {
         let who = || (0..2_u8, 0..12_u8);
         prop_oneof![
-            4 => who().prop_map(|(pool, name)| Step::Join(pool, name)),
-            2 => who().prop_map(|(pool, name)| Step::Leave(pool, name)),
-            2 => who().prop_map(|(pool, name)| Step::Begin(pool, name)),
-            2 => who().prop_map(|(pool, name)| Step::End(pool, name)),
-            4 => (who(), any::<bool>(), left()).prop_map(|((p, n), polled, left)| Step::Answered(p, n, polled, left)),
-            3 => (who(), any::<bool>()).prop_map(|((pool, name), missing)| Step::Failed(pool, name, missing)),
+            4 => who().prop_map(|(pool, name)| TableStep::Join(pool, name)),
+            2 => who().prop_map(|(pool, name)| TableStep::Leave(pool, name)),
+            2 => who().prop_map(|(pool, name)| TableStep::Begin(pool, name)),
+            2 => who().prop_map(|(pool, name)| TableStep::End(pool, name)),
+            4 => (who(), any::<bool>(), left()).prop_map(|((p, n), polled, left)| TableStep::Answered(p, n, polled, left)),
+            3 => (who(), any::<bool>()).prop_map(|((pool, name), missing)| TableStep::Failed(pool, name, missing)),
         ]
     }
 
     #[derive(Clone, Copy)]
-    struct Known {
+    struct TableUser {
         slot: UserSlot,
         polled: i64,
         failures: u8,
@@ -521,7 +524,7 @@ mod tests {
         busy: bool,
     }
 
-    impl Known {
+    impl TableUser {
         fn joined(slot: UserSlot, polled: i64) -> Self {
             Self {
                 slot,
@@ -535,40 +538,40 @@ mod tests {
     }
 
     proptest! {
-        /// A plain map says the same, after every step.
+        /// A plain map gives the same answers after every step.
         #[test]
         fn what_is_kept_up_to_date_is_what_counting_would_say(steps in prop::collection::vec(step(), 0..200)) {
             let mut users = UserTable::default();
-            let mut model: BTreeMap<(u8, u8), Known> = BTreeMap::new();
-            // Who has left while a turn was under way: its place, and whether it is back.
+            let mut model: BTreeMap<(u8, u8), TableUser> = BTreeMap::new();
+            // Users that have left while a turn was under way: the row, and whether the user is back.
             let mut leaving: BTreeMap<(u8, u8), (UserSlot, bool)> = BTreeMap::new();
             let name = |name: u8| format!("{}-{name}", "x".repeat(usize::from(name) * 3));
             for (time, step) in (1..).zip(steps) {
                 match step {
-                    Step::Join(pool, user) => {
+                    TableStep::Join(pool, user) => {
                         let slot = users.join(PoolSlot(pool.into()), &name(user), at(time));
                         let is_there = model.contains_key(&(pool, user)) || leaving.contains_key(&(pool, user));
                         prop_assert_eq!(slot.is_none(), is_there);
                         leaving.entry((pool, user)).and_modify(|(_, back)| *back = true);
                         if let Some(slot) = slot {
                             prop_assert!(leaving.values().all(|(leaving, _)| *leaving != slot));
-                            model.insert((pool, user), Known::joined(slot, time));
+                            model.insert((pool, user), TableUser::joined(slot, time));
                         }
                     }
-                    Step::Leave(pool, user) => {
+                    TableStep::Leave(pool, user) => {
                         let left = users.leave(PoolSlot(pool.into()), &name(user));
                         leaving.entry((pool, user)).and_modify(|(_, back)| *back = false);
                         let known = model.remove(&(pool, user));
                         prop_assert_eq!(left, known.map(|known| known.slot));
-                        if let Some(Known { slot, busy: true, .. }) = known {
+                        if let Some(TableUser { slot, busy: true, .. }) = known {
                             leaving.insert((pool, user), (slot, false));
                         }
                     }
-                    Step::Begin(pool, user) => if let Some(known) = model.get_mut(&(pool, user)) {
+                    TableStep::Begin(pool, user) => if let Some(known) = model.get_mut(&(pool, user)) {
                         prop_assert_eq!(users.begin(known.slot), Some((PoolSlot(pool.into()), name(user))));
                         known.busy = true;
                     },
-                    Step::End(pool, user) => {
+                    TableStep::End(pool, user) => {
                         let of = PoolSlot(pool.into());
                         if let Some((slot, back)) = leaving.remove(&(pool, user)) {
                             let after = if back { AfterTurn::Back(of, name(user)) } else { AfterTurn::Left };
@@ -578,12 +581,12 @@ mod tests {
                             known.busy = false;
                         }
                     }
-                    Step::Answered(pool, user, polled, left) => if let Some(known) = model.get_mut(&(pool, user)) {
+                    TableStep::Answered(pool, user, polled, left) => if let Some(known) = model.get_mut(&(pool, user)) {
                         users.answered(known.slot, polled.then(|| at(time)), left);
                         let polled = if polled { time } else { known.polled };
-                        *known = Known { polled, failures: 0, missing: false, left, ..*known };
+                        *known = TableUser { polled, failures: 0, missing: false, left, ..*known };
                     },
-                    Step::Failed(pool, user, missing) => if let Some(known) = model.get_mut(&(pool, user)) {
+                    TableStep::Failed(pool, user, missing) => if let Some(known) = model.get_mut(&(pool, user)) {
                         users.failed(known.slot, missing.then(|| at(time)));
                         known.failures += 1;
                         known.missing = missing;
@@ -596,8 +599,8 @@ mod tests {
                 prop_assert_eq!(users.len(), model.len());
                 for pool in 0..2_u8 {
                     let of_pool: Vec<_> = model.iter().filter(|((of, _), _)| *of == pool).map(|(_, known)| known).collect();
-                    let count = |wanted: &dyn Fn(&Known) -> bool| of_pool.iter().filter(|known| wanted(known)).count() as u64;
-                    let failing = |known: &Known| !known.missing && known.failures >= FAILING_AFTER;
+                    let count = |wanted: &dyn Fn(&TableUser) -> bool| of_pool.iter().filter(|known| wanted(known)).count() as u64;
+                    let failing = |known: &TableUser| !known.missing && known.failures >= FAILING_AFTER;
                     let counted = PoolCounts {
                         ok: count(&|known| !known.missing && !failing(known)),
                         missing: count(&|known| known.missing),
@@ -613,7 +616,7 @@ mod tests {
 
         #[test]
         fn names_survive_the_packing(kept in prop::collection::vec("[a-zé]{0,40}", 1..40)) {
-            let mut names = Names::default();
+            let mut names = PackedNames::default();
             let mut places: Vec<_> = kept.iter().map(|name| names.keep(name).unwrap()).collect();
             let gone = names.keep("gone").unwrap();
             names.forget(gone);

@@ -1,8 +1,8 @@
-//! Who is left out of a round by `exclude`, and who is not after all.
+//! The users that `exclude` leaves out of a pass.
 //!
 //! Pure. An entry that is a user's username or `sub`, as written, leaves that user out. By any other name (a verified
-//! address; a username in another case) an entry leaves its user out only while nobody else claims it: who was left out
-//! before another claimant was met is given back. What a user merely states leaves nobody out.
+//! address; a username in another case) an entry leaves its user out only while no other user claims it. When a second
+//! user claims it, a user that was left out by it joins again. A name that a user only states leaves no user out.
 
 use std::collections::HashMap;
 
@@ -10,32 +10,33 @@ use super::listing_pass::Wanted;
 use super::names::{Claim, NamingRules};
 use crate::source::ListedUser;
 
-/// The entries of `exclude` and who was met under each.
+/// The entries of `exclude`, with the users that were met under each.
 #[derive(Debug)]
 pub(super) struct Exclusions {
     rules: NamingRules,
     /// By the entry as the pool compares it.
-    entries: HashMap<String, Entry>,
+    entries: HashMap<String, ExcludedName>,
 }
 
 #[derive(Debug, Default)]
-struct Entry {
+struct ExcludedName {
     /// Its places in `exclude`, counted from 1.
     positions: Vec<usize>,
-    /// How it is written.
+    /// Its spellings.
     spellings: Vec<String>,
-    /// The username of whom it names.
+    /// The username of the user that it names.
     owner: Option<String>,
-    /// Whether a second user claims it, or states it.
+    /// Whether a second user claims it.
     is_contested: bool,
+    /// Whether another user states it.
     is_stated: bool,
-    /// The owner, if it is left out by this entry and wanted otherwise.
+    /// The owner, if this entry leaves it out and it is wanted otherwise.
     held: Option<Wanted>,
 }
 
 impl Exclusions {
     pub(super) fn new(entries: &[String], rules: NamingRules) -> Self {
-        let mut by_key = HashMap::<_, Entry>::with_capacity(entries.len());
+        let mut by_key = HashMap::<_, ExcludedName>::with_capacity(entries.len());
         for (index, name) in entries.iter().enumerate() {
             let entry = by_key.entry(rules.key(name).into_owned()).or_default();
             entry.positions.push(index + 1);
@@ -44,14 +45,14 @@ impl Exclusions {
         Self { rules, entries: by_key }
     }
 
-    /// Whether a name that no listing knows is left out.
+    /// Whether a name is left out that no listing gives.
     pub(super) fn has(&self, name: &str) -> bool {
         self.entries.contains_key(&*self.rules.key(name))
     }
 
-    /// Judges a user who was met; `wanted` is what it is among the followed users unless it is left out. Answers who is to join: this
-    /// one, and whoever was left out before by an entry that this one claims too.
-    pub(super) fn pass(&mut self, user: &ListedUser, wanted: Option<Wanted>) -> Vec<Wanted> {
+    /// Judges a user that was met. `wanted` is how it joins unless it is left out. Answers the users that join: this
+    /// user, and users that an entry left out before and that this user claims too.
+    pub(super) fn apply(&mut self, user: &ListedUser, wanted: Option<Wanted>) -> Vec<Wanted> {
         if self.entries.is_empty() {
             return wanted.into_iter().collect();
         }
@@ -89,7 +90,7 @@ impl Exclusions {
         given_back
     }
 
-    /// Places in `exclude` of the entries that leave not everybody out who claims them.
+    /// The places in `exclude` of entries that some user claims and that do not leave it out.
     pub(super) fn contested(&self) -> Vec<usize> {
         let contested = self.entries.values().filter(|entry| entry.is_contested || entry.is_stated);
         let mut positions: Vec<_> = contested.flat_map(|entry| entry.positions.iter().copied()).collect();
@@ -129,7 +130,7 @@ mod tests {
     }
 
     fn passed(exclusions: &mut Exclusions, user: &ListedUser) -> Vec<String> {
-        let passed = exclusions.pass(user, Some(Wanted::as_given(&user.username)));
+        let passed = exclusions.apply(user, Some(Wanted::as_given(&user.username)));
         passed.into_iter().map(|user| user.username).collect()
     }
 
@@ -142,7 +143,7 @@ mod tests {
         let eve = ListedUser { preferred_username: Some("cat".into()), ..user("fay", "fay@example.com") };
         assert_eq!(passed(&mut exclusions, &eve), ["fay"]);
         assert!(exclusions.has("EVE") && !exclusions.has("fay"));
-        assert_eq!(exclusions.contested(), [3], "somebody states another's name");
+        assert_eq!(exclusions.contested(), [3], "a user states another's name");
     }
 
     #[test]

@@ -1,17 +1,18 @@
-//! One round of a pool's listings: pages in, who is wanted out, and at the end of them all who is not.
+//! One pass over a pool's listings: it takes pages, answers which users are wanted, and at the end which are not.
 //!
-//! Pure. Two types for two phases: a [`ListingPass`] that is being read can only say who is there; only a [`Complete`] one, of
-//! which every listing came to its end, can say who is not. So whatever breaks off, in whatever order, removes nobody.
+//! Pure. Two types for two phases: a [`ListingPass`] that is being read can only say which users are there. Only a
+//! [`Complete`] pass, of which every listing came to its end, can say which are not. So a listing that breaks off never
+//! removes a user.
 //!
 //! ```text
-//!                page: who is wanted            every listing at its end
-//!    ListingPass::begin -----> ListingPass ---------------------------------------> Complete: who is not
-//!                        |  ^ broke off: the same page again
-//!                        +--+ token refused or repeated: that listing from its top
+//!                       page: wanted users            every listing at its end
+//!    ListingPass::begin -----> ListingPass ---------------------------------------> Complete: unwanted users
+//!                                 |  ^ broke off: the same page again
+//!                                 +--+ token refused or repeated: that listing from its top
 //! ```
 //!
-//! A listing that begins again meets users twice, which does no harm; what it met before stays met. Whoever is deleted
-//! meanwhile is found gone by the next round.
+//! A listing that begins again meets users twice, which does no harm. Users that were met stay met: a user that is
+//! deleted meanwhile is found gone by the next pass.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -27,11 +28,11 @@ use super::names::{Claim, NamingRules};
 use super::selection::Selection;
 use crate::source::{ListedUser, Listing, PageToken, UserPage};
 
-/// Pages of one listing in a row: sixty million users, more than a pool can have (40 million). A listing that is longer
-/// goes in circles.
+/// Pages of one listing in a row: sixty million users, while a pool can have 40 million. A longer listing goes in
+/// circles.
 const PAGES_MAX: u32 = 1_000_000;
 
-/// A listed user who is wanted.
+/// A wanted user.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Wanted {
     /// `Username`.
@@ -40,12 +41,12 @@ pub struct Wanted {
     pub sub: Option<String>,
     /// `UserCreateDate`, where a listing gave it.
     pub created: Option<UnixMillis>,
-    /// Names listed by hand that are others of its names.
+    /// Names listed by hand that are other names of the user.
     pub aliases: Vec<String>,
 }
 
 impl Wanted {
-    /// Somebody of whom nothing but the name is known.
+    /// A user of which only the name is known.
     pub fn as_given(name: &str) -> Self {
         Self { username: name.to_owned(), sub: None, created: None, aliases: vec![] }
     }
@@ -57,66 +58,66 @@ impl std::fmt::Debug for Wanted {
     }
 }
 
-/// What a page brought.
+/// The result of a listed page.
 #[derive(Debug)]
-pub struct Taken {
-    /// Who of it is wanted.
+pub struct ListedPage {
+    /// The users that join because of this page.
     pub wanted: Vec<Wanted>,
     /// Whether the listing goes in circles; it begins again.
     pub token_repeated: bool,
 }
 
-/// Where a listing stands.
+/// How far a listing is read.
 #[derive(Debug)]
-enum Place {
+enum ListingPosition {
     At { token: Option<PageToken>, pages: u32 },
     Ended,
 }
 
-impl Place {
+impl ListingPosition {
     const TOP: Self = Self::At { token: None, pages: 0 };
 }
 
-/// A round under way.
+/// A pass under way.
 #[derive(Debug)]
 pub struct ListingPass<'a> {
     selection: &'a Selection,
     rules: NamingRules,
     /// In the selection's order.
-    places: Vec<Place>,
-    /// The names listed by hand, as the pool compares them, and who of the listed was met under each.
-    names: HashMap<String, Named>,
+    positions: Vec<ListingPosition>,
+    /// The names listed by hand, as the pool compares them, with the listed users that were met under each.
+    names: HashMap<String, NameByHand>,
     exclusions: Exclusions,
     marks: Marks,
 }
 
 /// A name listed by hand.
 #[derive(Debug, Default)]
-struct Named {
+struct NameByHand {
     /// Its first place among the names listed by hand, counted from 1.
     position: usize,
-    /// How it is written; empty where that is as the pool compares it.
+    /// Its spellings; empty where the only one is as the pool compares it.
     spellings: Vec<String>,
-    /// The username of the first who was met whose name it is.
+    /// The username of the first user that was met and has this name.
     owner: Option<String>,
-    /// The username of the first who was met and merely says so.
+    /// The username of the first user that was met and only states this name.
     stated_by: Option<String>,
-    /// Whether it is a second user's, too.
+    /// Whether a second user has this name, too.
     is_shared: bool,
-    /// Whether a second user claims it in whatever way.
+    /// Whether a second user claims it in any way.
     is_contested: bool,
-    /// Whether it may belong to a listed user who is wanted.
+    /// Whether it may belong to a listed and wanted user.
     is_possible: bool,
 }
 
-impl Named {
-    /// The ways in which it is written.
+impl NameByHand {
+    /// All its spellings.
     fn spellings<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
         let as_key = self.spellings.is_empty().then_some(key);
         as_key.into_iter().chain(self.spellings.iter().map(String::as_str))
     }
 
-    /// The one way in which it is followed as given.
+    /// The spelling under which it is followed as given.
     fn as_given<'a>(&'a self, key: &'a str) -> &'a str {
         self.spellings.first().map_or(key, String::as_str)
     }
@@ -142,27 +143,27 @@ impl Named {
     }
 }
 
-/// What a user's names mean for the names listed by hand.
+/// The names listed by hand that a listed user has.
 #[derive(Default)]
 struct Naming {
     is_named: bool,
-    /// Names listed by hand that are others of its names.
+    /// Other names of the user.
     aliases: Vec<String>,
-    /// Keys of names that may be its own.
+    /// Keys of names that may be the user's.
     possible: Vec<String>,
 }
 
 impl<'a> ListingPass<'a> {
-    /// A round in which nobody was met yet.
+    /// Begins a pass in which no user was met yet. `by_hand` are the names listed by hand.
     pub fn begin(selection: &'a Selection, rules: NamingRules, by_hand: impl IntoIterator<Item = String>) -> Self {
-        let mut names = HashMap::<String, Named>::new();
+        let mut names = HashMap::<String, NameByHand>::new();
         for (index, name) in by_hand.into_iter().enumerate() {
             let named = names.entry(rules.key(&name).into_owned());
             let is_as_key = *named.key() == name;
             match named {
                 Entry::Vacant(place) => {
                     let spellings = if is_as_key { vec![] } else { vec![name] };
-                    place.insert(Named { position: index + 1, spellings, ..Named::default() });
+                    place.insert(NameByHand { position: index + 1, spellings, ..NameByHand::default() });
                 }
                 Entry::Occupied(mut place) => {
                     let key = place.key().clone();
@@ -177,70 +178,70 @@ impl<'a> ListingPass<'a> {
         Self {
             selection,
             rules,
-            places: selection.listings().iter().map(|_| Place::TOP).collect(),
+            positions: selection.listings().iter().map(|_| ListingPosition::TOP).collect(),
             names,
             exclusions: Exclusions::new(selection.exclude(), rules),
             marks: Marks::default(),
         }
     }
 
-    /// How many listings there are.
+    /// The number of listings.
     pub fn listings(&self) -> usize {
-        self.places.len()
+        self.positions.len()
     }
 
-    /// The page of a listing that is to be read next; None when it has come to its end.
+    /// The next page of a listing to read; None at its end.
     pub fn next(&self, listing: usize) -> Option<(&'a Listing, Option<&PageToken>)> {
-        match self.places.get(listing)? {
-            Place::At { token, .. } => Some((self.selection.listings().get(listing)?, token.as_ref())),
-            Place::Ended => None,
+        match self.positions.get(listing)? {
+            ListingPosition::At { token, .. } => Some((self.selection.listings().get(listing)?, token.as_ref())),
+            ListingPosition::Ended => None,
         }
     }
 
     /// Takes a listing's next page.
-    pub fn take(&mut self, listing: usize, page: UserPage) -> Taken {
+    pub fn take(&mut self, listing: usize, page: UserPage) -> ListedPage {
         let mut token_repeated = false;
-        if let Some(place) = self.places.get_mut(listing) {
-            *place = match (mem::replace(place, Place::TOP), page.next) {
-                (_, None) => Place::Ended,
-                (Place::At { token, pages }, next) if next != token && pages < PAGES_MAX => {
-                    Place::At { token: next, pages: pages + 1 }
+        if let Some(position) = self.positions.get_mut(listing) {
+            *position = match (mem::replace(position, ListingPosition::TOP), page.next) {
+                (_, None) => ListingPosition::Ended,
+                (ListingPosition::At { token, pages }, next) if next != token && pages < PAGES_MAX => {
+                    ListingPosition::At { token: next, pages: pages + 1 }
                 }
                 _ => {
                     token_repeated = true;
-                    Place::TOP
+                    ListingPosition::TOP
                 }
             };
         }
-        Taken { wanted: page.users.iter().flat_map(|user| self.meet(user)).collect(), token_repeated }
+        ListedPage { wanted: page.users.iter().flat_map(|user| self.meet(user)).collect(), token_repeated }
     }
 
-    /// The token of a listing's next page was refused: it begins again.
+    /// Begins a listing again, because the token of its next page was refused.
     pub fn from_the_top(&mut self, listing: usize) {
-        if let Some(place) = self.places.get_mut(listing) {
-            *place = Place::TOP;
+        if let Some(position) = self.positions.get_mut(listing) {
+            *position = ListingPosition::TOP;
         }
     }
 
-    /// Names listed by hand under which nobody was met so far, and who are wanted.
+    /// The wanted names listed by hand under which no user was met so far.
     pub fn unmet(&self) -> impl Iterator<Item = Wanted> {
         let unmet = self.names.iter().filter(|(_, named)| named.is_unmet());
         unmet.filter_map(|(key, named)| self.as_given(key, named))
     }
 
-    /// How many users were met so far, about.
+    /// About how many users were met so far.
     pub fn met(&self) -> usize {
         self.marks.0.len()
     }
 
-    /// The round, complete, if every listing came to its end; else as it is. `was_listed` says whether a name that is not
-    /// listed now is followed as the username of somebody who was.
+    /// Completes the pass if every listing came to its end. `was_listed` says whether a name that is not listed now is
+    /// followed as the username of a user that was.
     ///
     /// # Errors
-    /// A listing is not at its end.
-    #[expect(clippy::result_large_err, reason = "what comes back is the round, once for each time a listing broke off")]
+    /// A listing is not at its end; the pass comes back as it is.
+    #[expect(clippy::result_large_err, reason = "the pass comes back, once for each time a listing broke off")]
     pub fn complete(mut self, was_listed: impl Fn(&str) -> bool) -> Result<Complete, Self> {
-        if !self.places.iter().all(|place| matches!(place, Place::Ended)) {
+        if !self.positions.iter().all(|position| matches!(position, ListingPosition::Ended)) {
             return Err(self);
         }
         let everybody_is_listed = self.selection.lists_everybody();
@@ -252,7 +253,7 @@ impl<'a> ListingPass<'a> {
                     owners.extend(named.spellings(key).map(|name| (name.to_owned(), owner.clone())));
                 }
                 Some(_) => {}
-                // Nobody has this username, so that there is nobody else whom the name could mean.
+                // A listing of all users has no such username, so the name can mean no other user.
                 None if !named.is_unmet() && everybody_is_listed && !was_listed(named.as_given(key)) => {}
                 None => {
                     is_contested |= named.stated_by.is_some();
@@ -270,8 +271,8 @@ impl<'a> ListingPass<'a> {
         Ok(Complete { marks: self.marks, as_given, owners, contested, privacy: self.selection.privacy().clone() })
     }
 
-    /// Somebody who is followed by a name listed by hand, unless it is left out or another shard's.
-    fn as_given(&self, key: &str, named: &Named) -> Option<Wanted> {
+    /// The user that is followed by a name listed by hand, unless the name is excluded or another shard's.
+    fn as_given(&self, key: &str, named: &NameByHand) -> Option<Wanted> {
         let name = named.as_given(key);
         let is_wanted = !self.exclusions.has(name) && self.selection.is_ours(name);
         is_wanted.then(|| Wanted {
@@ -280,7 +281,8 @@ impl<'a> ListingPass<'a> {
         })
     }
 
-    /// Who joins because this user was met: the user, and whoever was left out until then.
+    /// Meets a user. Answers the users that join because of it: the user itself, and users that it ends an exclusion
+    /// of.
     fn meet(&mut self, user: &ListedUser) -> Vec<Wanted> {
         let Naming { is_named, aliases, possible } = self.naming(user);
         let is_wanted = self.selection.wants(user, is_named);
@@ -295,14 +297,14 @@ impl<'a> ListingPass<'a> {
             created: user.created,
             aliases,
         });
-        let joining = self.exclusions.pass(user, wanted);
+        let joining = self.exclusions.apply(user, wanted);
         joining.iter().for_each(|user| self.marks.add(&self.selection.privacy().ledger_name(&user.username)));
         joining
     }
 
     fn naming(&mut self, user: &ListedUser) -> Naming {
         let mut naming = Naming::default();
-        // The strongest claim to a name comes first, and is the user's.
+        // Of several claims to one name only the first counts, which is the strongest.
         let mut claimed: Vec<Cow<'_, str>> = vec![];
         for (name, claim) in self.rules.claims(user) {
             let key = self.rules.key(name);
@@ -314,7 +316,7 @@ impl<'a> ListingPass<'a> {
             match claim {
                 Claim::Own | Claim::Proven => {
                     named.note_owner(&user.username);
-                    // The first who is met under a name goes on with what is known of it.
+                    // The first user that is met under a name takes its cursor over.
                     if named.owner.as_ref() == Some(&user.username) {
                         let others = named.spellings(&key).filter(|name| *name != user.username);
                         naming.aliases.extend(others.map(str::to_owned));
@@ -329,7 +331,7 @@ impl<'a> ListingPass<'a> {
     }
 }
 
-/// A round of which every listing came to its end.
+/// A pass of which every listing came to its end.
 #[derive(Debug)]
 pub struct Complete {
     marks: Marks,
@@ -339,34 +341,34 @@ pub struct Complete {
     privacy: Privacy,
 }
 
-/// Names that more than one user claims, by their places in the configuration, counted from 1. Everybody who claims one is
-/// followed.
+/// The names that more than one user claims, by their places in the configuration, counted from 1. All users that claim
+/// one are followed.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Contested {
-    /// Among the names listed by hand: `usernames`, then those of `usernames_file`.
+    /// Places among the names listed by hand: `usernames`, then those of `usernames_file`.
     pub by_hand: Vec<usize>,
-    /// In `exclude`.
+    /// Places in `exclude`.
     pub exclude: Vec<usize>,
 }
 
 impl Complete {
-    /// Whether a user, by its name or the ledger's name for it, is wanted: met, or named by hand and no other name of
-    /// anybody's.
+    /// Whether a user is wanted, given by its name or by the ledger's name for it. A user is wanted if it was met, or
+    /// if it is followed as given.
     pub fn wants(&self, username: &str) -> bool {
         self.marks.hold(&self.privacy.ledger_name(username))
     }
 
-    /// How many are wanted.
+    /// The number of wanted users.
     pub fn len(&self) -> usize {
         self.marks.0.len()
     }
 
-    /// Whether nobody is wanted.
+    /// Whether no user is wanted.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Names listed by hand that are to be followed as given.
+    /// The names listed by hand that are to be followed as given.
     pub fn as_given(&self) -> &[Wanted] {
         &self.as_given
     }
@@ -376,20 +378,21 @@ impl Complete {
         &self.contested
     }
 
-    /// Names listed by hand, and the username of the one user whose each is.
+    /// The names listed by hand that have one owner, with its username.
     pub fn into_owners(self) -> HashMap<String, String> {
         self.owners
     }
 }
 
-/// Who was met: a hash of the ledger's name for each. Two names with one hash would keep somebody among the followed users who is gone, until the
-/// next start; among a million users that is one case in thirty million rounds.
+/// The users that were met: a hash of the ledger's name for each. Two names with one hash would keep a user that is
+/// gone among the followed users until the next start. Among a million users that happens once in thirty million
+/// passes.
 #[derive(Debug, Default)]
 struct Marks(Vec<u64>, RandomState);
 
 impl Marks {
     fn add(&mut self, username: &str) {
-        // Members of several groups are met several times: thrown out before the table grows.
+        // A member of several groups is met several times. Repetitions are removed before the table grows.
         if self.0.len() == self.0.capacity() && !self.0.is_empty() {
             self.settle();
             if self.0.len() > self.0.capacity() / 2 {
@@ -417,8 +420,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::config::PoolConfig;
     use crate::source::{Address, SignInNames};
+    use crate::targets::selection::SelectionRules;
 
     const RULES: SignInNames =
         SignInNames { email: true, phone_number: true, preferred_username: true, case_sensitive: true };
@@ -427,12 +430,12 @@ mod tests {
         ListingPass::begin(selection, NamingRules::new(Some(RULES)), names(by_hand))
     }
 
-    fn completed(round: ListingPass<'_>) -> Complete {
-        round.complete(|_| false).expect("every listing came to its end")
+    fn completed(pass: ListingPass<'_>) -> Complete {
+        pass.complete(|_| false).expect("every listing came to its end")
     }
 
-    fn as_given(round: &Complete) -> Vec<&str> {
-        let mut names: Vec<_> = round.as_given().iter().map(|user| user.username.as_str()).collect();
+    fn as_given(pass: &Complete) -> Vec<&str> {
+        let mut names: Vec<_> = pass.as_given().iter().map(|user| user.username.as_str()).collect();
         names.sort_unstable();
         names
     }
@@ -450,11 +453,11 @@ mod tests {
         }
     }
 
-    fn selection(change: impl FnOnce(&mut PoolConfig)) -> Selection {
-        let mut pool = PoolConfig::new("eu-west-1_Test");
-        pool.all_users = true;
-        change(&mut pool);
-        Selection::of(&pool)
+    fn selection(change: impl FnOnce(&mut SelectionRules)) -> Selection {
+        let pool_id = "eu-west-1_Test".to_owned();
+        let mut rules = SelectionRules { pool_id, all_users: true, ..SelectionRules::default() };
+        change(&mut rules);
+        Selection::of(&rules)
     }
 
     fn page(users: &[&str], next: Option<&str>) -> UserPage {
@@ -471,125 +474,125 @@ mod tests {
     #[test]
     fn a_user_met_under_two_names_is_wanted_once_under_the_username() {
         let selection = selection(|_| {});
-        let mut round = begin(&selection, &["ann@example.com", "sub-of-ben", "ben", "zoë"]);
-        let wanted = round.take(0, page(&["ann", "ben", "cat"], None)).wanted;
+        let mut pass = begin(&selection, &["ann@example.com", "sub-of-ben", "ben", "zoë"]);
+        let wanted = pass.take(0, page(&["ann", "ben", "cat"], None)).wanted;
         assert_eq!(wanted.iter().map(|user| user.username.as_str()).collect::<Vec<_>>(), ["ann", "ben", "cat"]);
         assert_eq!(wanted[0].aliases, ["ann@example.com"]);
         assert_eq!(wanted[1].aliases, ["sub-of-ben"]);
-        let round = completed(round);
-        assert_eq!(as_given(&round), ["zoë"]);
-        assert!(["ann", "ben", "cat", "zoë"].iter().all(|name| round.wants(name)));
-        assert!(["ann@example.com", "sub-of-ben", "dan"].iter().all(|name| !round.wants(name)));
-        assert_eq!(*round.contested(), Contested::default());
-        assert_eq!(round.into_owners()["ann@example.com"], "ann");
+        let pass = completed(pass);
+        assert_eq!(as_given(&pass), ["zoë"]);
+        assert!(["ann", "ben", "cat", "zoë"].iter().all(|name| pass.wants(name)));
+        assert!(["ann@example.com", "sub-of-ben", "dan"].iter().all(|name| !pass.wants(name)));
+        assert_eq!(*pass.contested(), Contested::default());
+        assert_eq!(pass.into_owners()["ann@example.com"], "ann");
     }
 
     #[test]
     fn two_who_claim_one_name_are_both_followed_and_told_of() {
-        let selection = selection(|pool| pool.include_disabled = false);
+        let selection = selection(|rules| rules.include_disabled = false);
         let states = |name: &str| ListedUser { preferred_username: Some(name.into()), ..user("mallory") };
         let verified = |name: &str| Some(Address { value: name.into(), is_verified: true });
         let disabled = |name: &str| ListedUser { enabled: false, email: verified("shared@example.com"), ..user(name) };
-        let mut round = begin(&selection, &["zoë", "ceo", "shared@example.com"]);
+        let mut pass = begin(&selection, &["zoë", "ceo", "shared@example.com"]);
         let users = vec![states("ceo"), disabled("ann"), disabled("ben"), user("ceo")];
-        let wanted = round.take(0, UserPage { users, next: None }).wanted;
+        let wanted = pass.take(0, UserPage { users, next: None }).wanted;
         let usernames: Vec<_> = wanted.iter().map(|user| (user.username.as_str(), user.aliases.len())).collect();
         assert_eq!(usernames, [("mallory", 0), ("ann", 1), ("ben", 0), ("ceo", 0)]);
-        let round = completed(round);
-        assert_eq!(as_given(&round), ["zoë"]);
-        assert_eq!(*round.contested(), Contested { by_hand: vec![2, 3], exclude: vec![] });
-        let owners = round.into_owners();
+        let pass = completed(pass);
+        assert_eq!(as_given(&pass), ["zoë"]);
+        assert_eq!(*pass.contested(), Contested { by_hand: vec![2, 3], exclude: vec![] });
+        let owners = pass.into_owners();
         assert!(owners["ceo"] == "ceo" && !owners.contains_key("shared@example.com"));
     }
 
     #[test]
     fn a_name_that_somebody_only_states_is_followed_too_unless_everybody_is_listed() {
         let states = || ListedUser { preferred_username: Some("ceo".into()), ..user("mallory") };
-        let of_group = selection(|pool| (pool.all_users, pool.groups) = (false, vec!["staff".into()]));
+        let of_group = selection(|rules| (rules.all_users, rules.groups) = (false, vec!["staff".into()]));
         let of_all = selection(|_| {});
         for (selection, was_listed, followed) in [(&of_group, false, 1), (&of_all, true, 1), (&of_all, false, 0)] {
-            let mut round = begin(selection, &["ceo"]);
-            let wanted = round.take(0, UserPage { users: vec![states()], next: None }).wanted;
+            let mut pass = begin(selection, &["ceo"]);
+            let wanted = pass.take(0, UserPage { users: vec![states()], next: None }).wanted;
             assert!(wanted.len() == 1 && wanted[0].aliases.is_empty(), "what is known of the name is not hers");
-            let round = round.complete(|name| name == "ceo" && was_listed).unwrap();
-            assert!(round.wants("mallory"));
-            assert_eq!((round.as_given().len(), round.contested().by_hand.len()), (followed, followed));
-            assert!(!round.into_owners().contains_key("ceo"));
+            let pass = pass.complete(|name| name == "ceo" && was_listed).unwrap();
+            assert!(pass.wants("mallory"));
+            assert_eq!((pass.as_given().len(), pass.contested().by_hand.len()), (followed, followed));
+            assert!(!pass.into_owners().contains_key("ceo"));
         }
     }
 
     #[test]
     fn spellings_of_one_name_are_one_user_where_case_does_not_matter() {
-        let selection = selection(|pool| pool.exclude = vec!["CAT".into()]);
+        let selection = selection(|rules| rules.exclude = vec!["CAT".into()]);
         let rules = NamingRules::new(Some(SignInNames { case_sensitive: false, ..RULES }));
         let by_hand = names(&["Ann", "ANN", "zoe", "Zoe", "cat"]);
-        let mut round = ListingPass::begin(&selection, rules, by_hand);
-        let mut aliases: Vec<_> = round.unmet().map(|user| (user.username, user.aliases)).collect();
+        let mut pass = ListingPass::begin(&selection, rules, by_hand);
+        let mut aliases: Vec<_> = pass.unmet().map(|user| (user.username, user.aliases)).collect();
         aliases.sort_unstable();
         assert_eq!(aliases, [("Ann".into(), names(&["ANN"])), ("zoe".into(), names(&["Zoe"]))]);
-        let wanted = round.take(0, page(&["ann", "cat"], None)).wanted;
+        let wanted = pass.take(0, page(&["ann", "cat"], None)).wanted;
         assert_eq!((wanted.len(), wanted[0].aliases.clone()), (1, names(&["Ann", "ANN"])));
-        let round = completed(round);
-        assert_eq!(as_given(&round), ["zoe"]);
-        assert!(round.wants("ann") && round.wants("zoe") && !round.wants("Ann") && !round.wants("Zoe"));
+        let pass = completed(pass);
+        assert_eq!(as_given(&pass), ["zoe"]);
+        assert!(pass.wants("ann") && pass.wants("zoe") && !pass.wants("Ann") && !pass.wants("Zoe"));
     }
 
     #[test]
     fn while_the_rules_are_unknown_names_are_usernames_and_what_a_full_listing_knows_is_not_asked_for_twice() {
-        let of_group = selection(|pool| (pool.all_users, pool.groups) = (false, vec!["staff".into()]));
+        let of_group = selection(|rules| (rules.all_users, rules.groups) = (false, vec!["staff".into()]));
         let of_all = selection(|_| {});
         let disabled = || ListedUser { enabled: false, ..user("ben") };
-        // Where everybody is listed, the user whom a name may mean is followed in its place, and is named by hand then.
+        // Where all users are listed, the user that may have a name is followed in its place, as if named by hand.
         for (selection, listed, followed) in
             [(&of_group, 1, vec!["ann@example.com", "ben@example.com"]), (&of_all, 2, vec![])]
         {
-            let mut round =
+            let mut pass =
                 ListingPass::begin(selection, NamingRules::default(), names(&["ann@example.com", "ben@example.com"]));
-            let wanted = round.take(0, UserPage { users: vec![user("ann"), disabled()], next: None }).wanted;
+            let wanted = pass.take(0, UserPage { users: vec![user("ann"), disabled()], next: None }).wanted;
             assert!(wanted.len() == listed && wanted.iter().all(|user| user.aliases.is_empty()));
-            let round = completed(round);
-            assert_eq!(as_given(&round), followed);
-            assert_eq!(*round.contested(), Contested::default());
+            let pass = completed(pass);
+            assert_eq!(as_given(&pass), followed);
+            assert_eq!(*pass.contested(), Contested::default());
         }
     }
 
     #[test]
     fn a_round_is_complete_when_every_listing_came_to_its_end() {
-        let selection = selection(|pool| pool.groups = vec!["staff".into()]);
-        let mut round = begin(&selection, &[]);
-        assert!(round.next(0).is_some_and(|(_, token)| token.is_none()));
-        round.take(0, page(&["ann"], Some("2")));
-        assert_eq!(round.next(0).unwrap().1, Some(&PageToken("2".into())));
-        round.take(1, page(&["ben"], None));
-        let mut round = round.complete(|_| false).expect_err("the first listing has another page");
-        assert!(round.next(1).is_none());
-        round.take(0, page(&[], None));
-        let round = completed(round);
-        assert!(round.wants("ann") && round.wants("ben") && round.len() == 2);
+        let selection = selection(|rules| rules.groups = vec!["staff".into()]);
+        let mut pass = begin(&selection, &[]);
+        assert!(pass.next(0).is_some_and(|(_, token)| token.is_none()));
+        pass.take(0, page(&["ann"], Some("2")));
+        assert_eq!(pass.next(0).unwrap().1, Some(&PageToken("2".into())));
+        pass.take(1, page(&["ben"], None));
+        let mut pass = pass.complete(|_| false).expect_err("the first listing has another page");
+        assert!(pass.next(1).is_none());
+        pass.take(0, page(&[], None));
+        let pass = completed(pass);
+        assert!(pass.wants("ann") && pass.wants("ben") && pass.len() == 2);
     }
 
     #[test]
     fn a_listing_that_repeats_its_token_begins_again() {
         let selection = selection(|_| {});
-        let mut round = begin(&selection, &[]);
-        assert!(!round.take(0, page(&["ann"], Some("2"))).token_repeated);
-        let taken = round.take(0, page(&["ben"], Some("2")));
+        let mut pass = begin(&selection, &[]);
+        assert!(!pass.take(0, page(&["ann"], Some("2"))).token_repeated);
+        let taken = pass.take(0, page(&["ben"], Some("2")));
         assert!(taken.token_repeated && taken.wanted.len() == 1);
-        assert_eq!(round.next(0).unwrap().1, None);
-        let round = round.complete(|_| false).expect_err("it has come to no end");
-        assert_eq!(round.met(), 2);
+        assert_eq!(pass.next(0).unwrap().1, None);
+        let pass = pass.complete(|_| false).expect_err("it is not at its end");
+        assert_eq!(pass.met(), 2);
     }
 
     #[test]
     fn without_listings_a_round_is_complete_at_once() {
-        let selection = selection(|pool| (pool.all_users, pool.exclude) = (false, vec!["ben".into()]));
-        let round = completed(begin(&selection, &["ann", "ben"]));
-        assert!(round.wants("ann") && !round.wants("ben"));
-        assert_eq!(as_given(&round), ["ann"]);
+        let selection = selection(|rules| (rules.all_users, rules.exclude) = (false, vec!["ben".into()]));
+        let pass = completed(begin(&selection, &["ann", "ben"]));
+        assert!(pass.wants("ann") && !pass.wants("ben"));
+        assert_eq!(as_given(&pass), ["ann"]);
     }
 
     #[derive(Clone, Copy, Debug)]
-    enum Fate {
+    enum PageFate {
         Answered,
         BrokeOff,
         Refused,
@@ -597,48 +600,48 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever befalls its pages: everybody who is listed is wanted in the end, nobody else is, and before the end nobody
+        /// Whatever happens to its pages: at the end exactly the listed users are wanted, and before the end no user
         /// can be missing.
         #[test]
         fn only_who_is_in_no_listing_is_missing_at_the_end(
             listings in prop::collection::vec(prop::collection::vec(prop::collection::vec(0..40_u8, 0..5), 1..5), 0..4),
             fates in prop::collection::vec(prop_oneof![
-                4 => Just(Fate::Answered), 2 => Just(Fate::BrokeOff), 1 => Just(Fate::Refused), 1 => Just(Fate::Repeated)
+                4 => Just(PageFate::Answered), 2 => Just(PageFate::BrokeOff), 1 => Just(PageFate::Refused), 1 => Just(PageFate::Repeated)
             ], 0..60),
             by_hand in prop::collection::btree_set(0..60_u8, 0..6),
         ) {
             let name = |user: &u8| format!("user-{user}");
             let alias = |user: &u8| format!("user-{user}@example.com");
-            let selection = selection(|pool| {
-                pool.all_users = false;
-                pool.groups = (0..listings.len()).map(|group| group.to_string()).collect();
+            let selection = selection(|rules| {
+                rules.all_users = false;
+                rules.groups = (0..listings.len()).map(|group| group.to_string()).collect();
             });
-            let mut round = ListingPass::begin(&selection, NamingRules::new(Some(RULES)), by_hand.iter().map(alias));
+            let mut pass = ListingPass::begin(&selection, NamingRules::new(Some(RULES)), by_hand.iter().map(alias));
             let mut fates = fates.into_iter();
-            'round: loop {
+            'pass: loop {
                 for (index, pages) in listings.iter().enumerate() {
-                    while let Some((_, token)) = round.next(index) {
+                    while let Some((_, token)) = pass.next(index) {
                         let at = token.map_or(0, |token| token.0.parse::<usize>().unwrap());
                         let next = (at + 1 < pages.len()).then(|| PageToken((at + 1).to_string()));
                         let users = pages[at].iter().map(|user_number| user(&name(user_number))).collect();
-                        match fates.next().unwrap_or(Fate::Answered) {
-                            Fate::Answered => drop(round.take(index, UserPage { users, next })),
-                            Fate::BrokeOff => break,
-                            Fate::Refused => round.from_the_top(index),
-                            Fate::Repeated => {
+                        match fates.next().unwrap_or(PageFate::Answered) {
+                            PageFate::Answered => drop(pass.take(index, UserPage { users, next })),
+                            PageFate::BrokeOff => break,
+                            PageFate::Refused => pass.from_the_top(index),
+                            PageFate::Repeated => {
                                 let next = token.cloned();
                                 let ends = next.is_none();
                                 // At the top there is no token to repeat: it would be the end.
                                 if !ends {
-                                    let taken = round.take(index, UserPage { users, next });
+                                    let taken = pass.take(index, UserPage { users, next });
                                     prop_assert!(taken.token_repeated);
                                 }
                             }
                         }
                     }
                 }
-                let at_end = (0..listings.len()).all(|index| round.next(index).is_none());
-                match round.complete(|_| false) {
+                let at_end = (0..listings.len()).all(|index| pass.next(index).is_none());
+                match pass.complete(|_| false) {
                     Ok(complete) => {
                         prop_assert!(at_end);
                         let listed: BTreeSet<u8> = listings.iter().flatten().flatten().copied().collect();
@@ -647,11 +650,11 @@ mod tests {
                             let as_given = by_hand.contains(&user) && !listed.contains(&user);
                             prop_assert_eq!(complete.wants(&alias(&user)), as_given);
                         }
-                        break 'round;
+                        break 'pass;
                     }
                     Err(unfinished) => {
                         prop_assert!(!at_end);
-                        round = unfinished;
+                        pass = unfinished;
                     }
                 }
             }

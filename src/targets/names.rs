@@ -1,9 +1,9 @@
-//! What names a user: how names are compared, and how far AWS vouches for each.
+//! The names of a user: how they are compared, and how far AWS vouches for each.
 //!
-//! Pure. AWS says who a user is; the user does not. Users write their own attributes, so an attribute may add to the set of
-//! followed users, and only what AWS vouches for may take from it:
+//! Pure. Only AWS identifies a user. Users write their own attributes, so an attribute may add a user to the followed
+//! users. Only a name that AWS vouches for may remove one:
 //!
-//! | what the listing says | claim | follows its user by hand | excludes its user | replaces a name followed as given |
+//! | name in the listing | claim | follows its user by hand | excludes its user | replaces a name followed as given |
 //! |---|---|---|---|---|
 //! | username (as the pool compares names), `sub` | own | yes | yes | yes |
 //! | verified email or telephone number, accepted for sign-in | proven | yes | unless another user claims it too | yes |
@@ -11,8 +11,8 @@
 //! | any of these while the pool's sign-in names are unknown | possible | no | no | after a listing of everybody |
 //! | everything else | none | no | no | no |
 //!
-//! A federated user signs in elsewhere, and its provider says what is verified. No pool keeps somebody from choosing another
-//! user's username as preferred_username.
+//! A federated user signs in elsewhere, and its provider says what is verified. No pool prevents a user from choosing
+//! another user's username as preferred_username.
 
 use std::borrow::Cow;
 
@@ -21,32 +21,32 @@ use crate::source::{Address, ListedUser, SignInNames};
 /// How far AWS vouches for a name of a user; the weakest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Claim {
-    /// It may be one, as far as known.
+    /// It may be a name of the user; the pool's sign-in names are unknown.
     Possible,
-    /// The user says so, in an attribute that the pool accepts.
+    /// The user states it in an attribute that the pool accepts.
     Stated,
     /// AWS has verified it, and gives it to one user at a time.
     Proven,
-    /// Username or `sub`.
+    /// It is the username or `sub`.
     Own,
 }
 
-/// What names the users of a pool.
+/// The names that a pool accepts for its users.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NamingRules(Option<SignInNames>);
 
 impl NamingRules {
-    /// The rules of a pool, or of one of which nothing is known: then usernames and `sub`s count, as written.
+    /// The rules of a pool. If its sign-in names are unknown, only usernames and `sub`s count, as written.
     pub fn new(accepted: Option<SignInNames>) -> Self {
         Self(accepted)
     }
 
-    /// Whether the pool has said what names its users.
+    /// Whether the pool's sign-in names are known.
     pub fn are_known(&self) -> bool {
         self.0.is_some()
     }
 
-    /// A name as the pool compares it: two names are the same if these are.
+    /// A name as the pool compares it. Two names with the same key are one name.
     pub fn key<'a>(&self, name: &'a str) -> Cow<'a, str> {
         match self.0 {
             // Most names are in lower case already.
@@ -57,7 +57,7 @@ impl NamingRules {
         }
     }
 
-    /// What a user may be called by, the strongest claims first.
+    /// The names of a user, the strongest claims first.
     pub fn claims<'a>(&self, user: &'a ListedUser) -> impl Iterator<Item = (&'a str, Claim)> + use<'a> {
         let rules = self.0;
         let own = [Some(user.username.as_str()), user.sub.as_deref()];

@@ -1,8 +1,10 @@
-//! Who is wanted of a pool, what meeting a user means, and what of its events is live.
+//! The selection of a pool's users, what meeting a user means, and which of its events are live.
 //!
 //! Pure.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use cognito_auth_core::cursor::Cursor;
 use cognito_auth_core::event::UnixMillis;
@@ -10,10 +12,32 @@ use cognito_auth_core::privacy::Privacy;
 use cognito_auth_core::shard::Shard;
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{FirstRun, PoolConfig};
 use crate::source::{ListedUser, Listing};
 
-/// Whom a pool's configuration selects.
+/// The users that a pool's configuration names: the keys of `[[pools]]` that select users.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct SelectionRules {
+    /// `id`.
+    pub pool_id: String,
+    /// `usernames`.
+    pub usernames: Vec<String>,
+    /// `usernames_file`.
+    pub usernames_file: Option<PathBuf>,
+    /// `groups`.
+    pub groups: Vec<String>,
+    /// `all_users`.
+    pub all_users: bool,
+    /// `filter`.
+    pub filter: Option<String>,
+    /// `exclude`.
+    pub exclude: Vec<String>,
+    /// `include_disabled`.
+    pub include_disabled: bool,
+    /// `include_federated`.
+    pub include_federated: bool,
+}
+
+/// The users of a pool that are wanted.
 #[derive(Clone, Debug)]
 pub struct Selection {
     pool_id: String,
@@ -27,32 +51,34 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// The selection of a pool.
-    pub fn of(pool: &PoolConfig) -> Self {
-        let users = (pool.all_users || pool.filter.is_some()).then(|| Listing::Users { filter: pool.filter.clone() });
+    /// The selection by these rules, of all shards.
+    pub fn of(rules: &SelectionRules) -> Self {
+        let users =
+            (rules.all_users || rules.filter.is_some()).then(|| Listing::Users { filter: rules.filter.clone() });
         Self {
-            pool_id: pool.id.clone(),
-            listings: users.into_iter().chain(pool.groups.iter().cloned().map(Listing::Group)).collect(),
-            excluded: pool.exclude.clone(),
-            include_disabled: pool.include_disabled,
-            include_federated: pool.include_federated,
+            pool_id: rules.pool_id.clone(),
+            listings: users.into_iter().chain(rules.groups.iter().cloned().map(Listing::Group)).collect(),
+            excluded: rules.exclude.clone(),
+            include_disabled: rules.include_disabled,
+            include_federated: rules.include_federated,
             shard: Shard::WHOLE,
-            digest: digest(pool),
+            digest: digest(rules),
             privacy: Privacy::default(),
         }
     }
 
-    /// The same, of users who are told apart by the ledger's names for them.
+    /// The same selection; users are compared by the names that the ledger has for them.
     pub fn named_by(self, privacy: Privacy) -> Self {
         Self { privacy, ..self }
     }
 
-    /// What the ledger calls users.
+    /// The privacy settings that give the ledger's names of users.
     pub fn privacy(&self) -> &Privacy {
         &self.privacy
     }
 
-    /// Of the selection, those who are in this share. A list of users that was stored under another share is another selection's.
+    /// The part of the selection that is in this shard's share. Another share has another digest, so users that were
+    /// stored under it are not trusted.
     #[must_use]
     pub fn in_shard(self, shard: Shard) -> Self {
         if shard.is_whole() {
@@ -63,56 +89,58 @@ impl Selection {
         Self { shard, digest, ..self }
     }
 
-    /// Whether a user is in the share: every newcomer passes here, listed or named; who does not is not enrolled, and is gone
-    /// if it was.
+    /// Whether a user is in the share. Every user that joins is checked here, listed or named by hand. A user outside
+    /// is not enrolled, and is gone if it was.
     pub fn is_ours(&self, username: &str) -> bool {
         self.shard.holds(&self.pool_id, username)
     }
 
-    /// Whether the share is everybody.
+    /// Whether the share is all users.
     pub fn is_whole(&self) -> bool {
         self.shard.is_whole()
     }
 
-    /// What has to be listed; nothing if all users are named by hand.
+    /// The listings to read; none if all users are named by hand.
     pub fn listings(&self) -> &[Listing] {
         &self.listings
     }
 
-    /// The same for the same selection. The names in `usernames_file` are not part of it: they change while the process runs.
+    /// A digest that differs for every other selection. The names in `usernames_file` are not part of it, because they
+    /// change while the process runs.
     pub fn digest(&self) -> u64 {
         self.digest
     }
 
-    /// Whether one of the listings names every user of the pool.
+    /// Whether one of the listings names every user of the rules.
     pub fn lists_everybody(&self) -> bool {
         self.listings.contains(&Listing::Users { filter: None })
     }
 
-    /// Whom to leave out, as written: see `targets::exclusion`.
+    /// The names to leave out, as written: see `targets::exclusion`.
     pub fn exclude(&self) -> &[String] {
         &self.excluded
     }
 
-    /// Whether a listed user is wanted who is not left out by name. Who is named by hand is wanted also if disabled or
-    /// federated.
+    /// Whether a listed user is wanted, unless an exclusion leaves it out. A user named by hand is wanted even if it is
+    /// disabled or federated.
     pub fn wants(&self, user: &ListedUser, is_named: bool) -> bool {
         let kind = (user.enabled || self.include_disabled) && (!user.federated || self.include_federated);
         (kind || is_named) && self.is_ours(&user.username)
     }
 }
 
-/// Every part with its length in front, so that no two selections read the same; lists in order, each name once.
-fn digest(pool: &PoolConfig) -> u64 {
+/// Digests rules. Every part has its length in front, so that no two selections have the same bytes. Lists are sorted
+/// and hold each name once.
+fn digest(rules: &SelectionRules) -> u64 {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    part(&[pool.all_users, pool.include_disabled, pool.include_federated, pool.filter.is_some()].map(u8::from));
-    part(pool.filter.as_deref().unwrap_or_default().as_bytes());
-    let file = pool.usernames_file.as_ref().map(|path| path.to_string_lossy().into_owned());
-    for list in [&pool.usernames, &pool.groups, &pool.exclude, &file.into_iter().collect()] {
+    part(&[rules.all_users, rules.include_disabled, rules.include_federated, rules.filter.is_some()].map(u8::from));
+    part(rules.filter.as_deref().unwrap_or_default().as_bytes());
+    let file = rules.usernames_file.as_ref().map(|path| path.to_string_lossy().into_owned());
+    for list in [&rules.usernames, &rules.groups, &rules.exclude, &file.into_iter().collect()] {
         let list: BTreeSet<_> = list.iter().collect();
         part(&(list.len() as u64).to_le_bytes());
         list.into_iter().for_each(|name| part(name.as_bytes()));
@@ -124,48 +152,48 @@ fn first_of(digest: &[u8]) -> u64 {
     digest.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
 }
 
-/// What is stored of a user's place among the followed users.
+/// The stored facts that tell whether a met user is the same as before.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stored<'a> {
+pub struct EnrolledUser<'a> {
     /// Its `sub`, where a listing gave it.
     pub sub: Option<&'a str>,
     /// Whether it is noted as gone.
     pub gone: bool,
 }
 
-/// What it means that a wanted user was met.
+/// The meaning of meeting a wanted user.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Meeting {
-    /// Followed already, as it was.
+    /// The user is followed already.
     Known,
-    /// Known, but not by its `sub` until now.
+    /// The user is followed already; its `sub` was unknown until now.
     Recognised,
-    /// It was gone, and goes on where it was.
+    /// The user was gone and goes on with its cursor.
     Back,
-    /// Never followed.
+    /// The user was never followed.
     New,
-    /// Another person has the name now: nothing of the former one is known of it.
+    /// The name belongs to another person now, and nothing stored applies to that person.
     Another,
 }
 
 impl Meeting {
     /// Judges by what is stored under the username.
-    pub fn of(stored: Option<Stored<'_>>, sub: Option<&str>) -> Self {
+    pub fn of(stored: Option<EnrolledUser<'_>>, sub: Option<&str>) -> Self {
         match stored {
             None => Self::New,
-            Some(Stored { sub: Some(stored), .. }) if sub.is_some_and(|sub| sub != stored) => Self::Another,
-            Some(Stored { gone: true, .. }) => Self::Back,
-            Some(Stored { sub: None, .. }) if sub.is_some() => Self::Recognised,
+            Some(EnrolledUser { sub: Some(stored), .. }) if sub.is_some_and(|sub| sub != stored) => Self::Another,
+            Some(EnrolledUser { gone: true, .. }) => Self::Back,
+            Some(EnrolledUser { sub: None, .. }) if sub.is_some() => Self::Recognised,
             Some(_) => Self::Known,
         }
     }
 }
 
-/// Characters of a username at most (API reference).
+/// Longest username, in characters (Cognito API reference, `UsernameType`).
 const USERNAME_CHARS_MAX: usize = 128;
 
-/// The usernames in a file's text, one a line, with or without a byte order mark before them; empty lines and lines that
-/// begin with `#` are left out, and so is what nobody can be called.
+/// Reads the usernames in a file's text, one on each line, after an optional byte order mark. Empty lines, lines that
+/// begin with `#` and names that are too long are left out.
 pub fn names_in(text: &str) -> Vec<String> {
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     let is_name =
@@ -173,33 +201,44 @@ pub fn names_in(text: &str) -> Vec<String> {
     lines.filter(is_name).map(str::to_owned).collect()
 }
 
-/// When a pool's users are live, and how far back their history goes.
+/// How far back the history of a user is read that joins: `poll.first_run`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Joining {
+pub enum HistoryDepth {
+    /// No history.
+    None,
+    /// This far.
+    Last(Duration),
+    /// As far as Cognito keeps it: two years.
+    All,
+}
+
+/// The rules for the cursor of a user that joins: when its events are live, and how far back its history goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct JoiningRules {
     /// When the pool was first followed.
     pub pool_followed_since: UnixMillis,
-    /// Present while the users of a lost ledger come back (when it was last written), or those of other shards come over
-    /// (when this one began with its present share).
+    /// Present while users are enrolled again. For users of a lost ledger it is the time of its last write. For users
+    /// of other shards it is the time when this shard began with its present share.
     pub lost_since: Option<UnixMillis>,
     /// `pools[].followed_since`.
     pub configured_since: Option<UnixMillis>,
     /// `poll.first_run`.
-    pub first_run: FirstRun,
+    pub history: HistoryDepth,
 }
 
-impl Joining {
-    /// Whether a user was created after its pool was first followed, and after it came over from another shard (`moved_in`).
+impl JoiningRules {
+    /// Whether a user was created after its pool was first followed, and after it came from another shard (`moved_in`).
     pub fn is_newborn(&self, created: Option<UnixMillis>, moved_in: Option<UnixMillis>) -> bool {
         let ours_since = moved_in.map_or(self.pool_followed_since, |moved_in| moved_in.max(self.pool_followed_since));
         created.is_some_and(|created| created >= ours_since)
     }
 
-    /// The cursor of a user who joins the followed users at `now`, after it came over from another shard if `moved_in` says so.
+    /// The cursor of a user that joins the followed users at `now`. `moved_in` is when it came from another shard.
     ///
-    /// History is what happened before the user was first among the followed users, not before the first poll, which may be hours
-    /// later. A user who was created after the pool was first followed has none: all its events are live. While the users of
-    /// a lost ledger come back, everybody is taken for one of them. What happened before a user came over is another shard's
-    /// to count.
+    /// History is the events before the user joined, and not before its first poll, which may be hours later. A user
+    /// that was created after the pool was first followed has no history: all its events are live. While the users of a
+    /// lost ledger are enrolled again, every user counts as one of them. Events from before a user came over are
+    /// counted by the other shard.
     pub fn cursor(&self, created: Option<UnixMillis>, moved_in: Option<UnixMillis>, now: UnixMillis) -> Cursor {
         if self.is_newborn(created, moved_in) {
             return Cursor::new(UnixMillis::MIN, UnixMillis::MIN);
@@ -207,10 +246,10 @@ impl Joining {
         let lost_since = self.lost_since.map(|lost| moved_in.map_or(lost, |moved_in| lost.max(moved_in)));
         let earlier = lost_since.into_iter().chain(self.configured_since);
         let live_since = earlier.fold(now, UnixMillis::min);
-        let history_from = match self.first_run {
-            FirstRun::None => live_since,
-            FirstRun::Last(duration) => live_since.minus(duration),
-            FirstRun::All => UnixMillis::MIN,
+        let history_from = match self.history {
+            HistoryDepth::None => live_since,
+            HistoryDepth::Last(duration) => live_since.minus(duration),
+            HistoryDepth::All => UnixMillis::MIN,
         };
         Cursor::new(live_since, history_from)
     }
@@ -219,7 +258,6 @@ impl Joining {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
-    use std::time::Duration;
 
     use proptest::prelude::*;
 
@@ -238,91 +276,73 @@ mod tests {
         }
     }
 
-    fn pool() -> PoolConfig {
-        PoolConfig {
-            id: "eu-west-1_Test".into(),
-            name: "test".into(),
-            region: "eu-west-1".into(),
-            profile: None,
-            role_arn: None,
-            external_id: None,
-            usernames: vec![],
-            usernames_file: None,
-            groups: vec![],
-            all_users: true,
-            filter: None,
-            exclude: vec![],
-            include_disabled: false,
-            include_federated: false,
-            followed_since: None,
-        }
+    fn rules() -> SelectionRules {
+        SelectionRules { pool_id: "eu-west-1_Test".into(), all_users: true, ..SelectionRules::default() }
     }
 
     #[test]
     fn disabled_and_federated_users_are_left_out_unless_wanted_or_named() {
         let disabled = ListedUser { enabled: false, ..user("disabled") };
         let federated = ListedUser { federated: true, ..user("federated") };
-        let mut pool = pool();
-        let selection = Selection::of(&pool);
+        let mut rules = rules();
+        let selection = Selection::of(&rules);
         assert!(!selection.wants(&disabled, false) && !selection.wants(&federated, false));
         assert!(selection.wants(&disabled, true) && selection.wants(&federated, true));
-        (pool.include_disabled, pool.include_federated) = (true, true);
-        let selection = Selection::of(&pool);
+        (rules.include_disabled, rules.include_federated) = (true, true);
+        let selection = Selection::of(&rules);
         assert!(selection.wants(&disabled, false) && selection.wants(&federated, false));
     }
 
     #[test]
     fn a_listing_is_asked_for_only_where_the_configuration_wants_one() {
-        let mut pool = pool();
-        pool.all_users = false;
-        assert_eq!(Selection::of(&pool).listings(), []);
-        pool.groups = vec!["staff".into()];
-        pool.filter = Some("email ^= \"a\"".into());
-        let listings = [Listing::Users { filter: pool.filter.clone() }, Listing::Group("staff".into())];
-        assert_eq!(Selection::of(&pool).listings(), listings);
+        let mut rules = rules();
+        rules.all_users = false;
+        assert_eq!(Selection::of(&rules).listings(), []);
+        rules.groups = vec!["staff".into()];
+        rules.filter = Some("email ^= \"a\"".into());
+        let listings = [Listing::Users { filter: rules.filter.clone() }, Listing::Group("staff".into())];
+        assert_eq!(Selection::of(&rules).listings(), listings);
     }
 
     #[test]
     fn every_change_of_the_selection_is_another_digest_and_nothing_else_is() {
-        let mut same = pool();
-        (same.name, same.followed_since) = ("renamed".into(), Some(UnixMillis(1)));
-        assert_eq!(Selection::of(&same).digest(), Selection::of(&pool()).digest());
-        let changes: [fn(&mut PoolConfig); 12] = [
+        assert_eq!(Selection::of(&rules()).digest(), Selection::of(&rules()).digest());
+        let changes: [fn(&mut SelectionRules); 12] = [
             |_| {},
-            |pool| pool.all_users = false,
-            |pool| pool.filter = Some(String::new()),
-            |pool| pool.filter = Some("a".into()),
-            |pool| pool.groups = vec!["a".into()],
-            |pool| pool.usernames = vec!["a".into()],
-            |pool| pool.usernames = vec!["a".into(), "b".into()],
-            |pool| pool.usernames_file = Some("a".into()),
-            |pool| pool.exclude = vec!["a".into()],
-            |pool| pool.include_disabled = true,
-            |pool| pool.include_federated = true,
-            |pool| (pool.usernames, pool.groups) = (vec!["a".into()], vec!["a".into()]),
+            |rules| rules.all_users = false,
+            |rules| rules.filter = Some(String::new()),
+            |rules| rules.filter = Some("a".into()),
+            |rules| rules.groups = vec!["a".into()],
+            |rules| rules.usernames = vec!["a".into()],
+            |rules| rules.usernames = vec!["a".into(), "b".into()],
+            |rules| rules.usernames_file = Some("a".into()),
+            |rules| rules.exclude = vec!["a".into()],
+            |rules| rules.include_disabled = true,
+            |rules| rules.include_federated = true,
+            |rules| (rules.usernames, rules.groups) = (vec!["a".into()], vec!["a".into()]),
         ];
         let digests = changes.map(|change| {
-            let mut pool = pool();
-            change(&mut pool);
-            Selection::of(&pool).digest()
+            let mut rules = rules();
+            change(&mut rules);
+            Selection::of(&rules).digest()
         });
         assert_eq!(digests.into_iter().collect::<HashSet<_>>().len(), digests.len());
         let of = |names: [&str; 2]| {
-            let mut pool = pool();
-            pool.usernames = names.map(str::to_owned).into();
-            Selection::of(&pool).digest()
+            let mut rules = rules();
+            rules.usernames = names.map(str::to_owned).into();
+            Selection::of(&rules).digest()
         };
         assert_eq!(of(["a", "b"]), of(["b", "a"]), "their order does not matter");
         let shards = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3)];
         let digests =
-            shards.map(|(index, count)| Selection::of(&pool()).in_shard(Shard::new(index, count).unwrap()).digest());
+            shards.map(|(index, count)| Selection::of(&rules()).in_shard(Shard::new(index, count).unwrap()).digest());
         assert_eq!(digests.into_iter().collect::<HashSet<_>>().len(), digests.len());
-        assert_eq!(digests[0], Selection::of(&pool()).digest(), "everybody is what it was before there were shards");
+        assert_eq!(digests[0], Selection::of(&rules()).digest(), "everybody is what it was before there were shards");
     }
 
     #[test]
     fn a_shard_wants_its_own_and_the_shards_together_want_everybody_once() {
-        let shards = [0, 1, 2].map(|index| Selection::of(&pool()).in_shard(Shard::new(index, 3).unwrap()));
+        let shards = [0, 1, 2].map(|index| Selection::of(&rules()).in_shard(Shard::new(index, 3).unwrap()));
         for number in 0..100 {
             let listed = user(&format!("user-{number}"));
             let wanting: Vec<_> = shards.iter().filter(|shard| shard.wants(&listed, false)).collect();
@@ -333,7 +353,7 @@ mod tests {
 
     #[test]
     fn a_user_is_who_it_was_unless_another_has_its_name() {
-        let stored = |sub, gone| Some(Stored { sub, gone });
+        let stored = |sub, gone| Some(EnrolledUser { sub, gone });
         for (stored, sub, meeting) in [
             (None, Some("a"), Meeting::New),
             (stored(Some("a"), false), Some("a"), Meeting::Known),
@@ -352,31 +372,31 @@ mod tests {
     #[test]
     fn a_newcomers_history_is_what_happened_before_it_joined() {
         let now = UnixMillis(10_000_000);
-        let joining = |first_run, configured_since| Joining {
+        let joining = |history, configured_since| JoiningRules {
             pool_followed_since: UnixMillis(5_000_000),
             lost_since: None,
             configured_since,
-            first_run,
+            history,
         };
         let hour = Duration::from_hours(1);
         let old = Some(UnixMillis(1000));
-        assert_eq!(joining(FirstRun::None, None).cursor(old, None, now), Cursor::new(now, now));
-        assert_eq!(joining(FirstRun::Last(hour), None).cursor(old, None, now), Cursor::new(now, now.minus(hour)));
-        assert_eq!(joining(FirstRun::All, None).cursor(None, None, now), Cursor::new(now, UnixMillis::MIN));
+        assert_eq!(joining(HistoryDepth::None, None).cursor(old, None, now), Cursor::new(now, now));
+        assert_eq!(joining(HistoryDepth::Last(hour), None).cursor(old, None, now), Cursor::new(now, now.minus(hour)));
+        assert_eq!(joining(HistoryDepth::All, None).cursor(None, None, now), Cursor::new(now, UnixMillis::MIN));
         let since = UnixMillis(7_000_000);
-        assert_eq!(joining(FirstRun::None, Some(since)).cursor(old, None, now), Cursor::new(since, since));
-        let newborn = joining(FirstRun::None, None).cursor(Some(UnixMillis(5_000_000)), None, now);
+        assert_eq!(joining(HistoryDepth::None, Some(since)).cursor(old, None, now), Cursor::new(since, since));
+        let newborn = joining(HistoryDepth::None, None).cursor(Some(UnixMillis(5_000_000)), None, now);
         assert_eq!(newborn, Cursor::new(UnixMillis::MIN, UnixMillis::MIN), "all its events are live");
     }
 
     #[test]
     fn after_a_loss_what_happened_since_then_is_live_for_everybody_who_comes_back() {
         let lost = UnixMillis(5_000_000);
-        let joining = |configured_since| Joining {
+        let joining = |configured_since| JoiningRules {
             pool_followed_since: lost,
             lost_since: Some(lost),
             configured_since,
-            first_run: FirstRun::Last(Duration::from_secs(1)),
+            history: HistoryDepth::Last(Duration::from_secs(1)),
         };
         let (old, now) = (Some(UnixMillis(1000)), UnixMillis(10_000_000));
         assert_eq!(joining(None).cursor(old, None, now), Cursor::new(lost, UnixMillis(4_999_000)));
@@ -392,13 +412,14 @@ mod tests {
     #[test]
     fn what_happened_before_a_user_came_over_is_another_shards_to_count() {
         let (old, moved_in, now) = (UnixMillis(5_000_000), UnixMillis(8_000_000), UnixMillis(10_000_000));
-        let joining = |lost_since, configured_since| Joining {
+        let joining = |lost_since, configured_since| JoiningRules {
             pool_followed_since: UnixMillis(4_000_000),
             lost_since,
             configured_since,
-            first_run: FirstRun::None,
+            history: HistoryDepth::None,
         };
-        let live_since = |joining: Joining, created| joining.cursor(Some(created), Some(moved_in), now).live_since();
+        let live_since =
+            |joining: JoiningRules, created| joining.cursor(Some(created), Some(moved_in), now).live_since();
         assert_eq!(live_since(joining(Some(moved_in), None), old), moved_in, "since the start that brought it here");
         let earlier = Some(UnixMillis(6_000_000));
         assert_eq!(live_since(joining(earlier, None), old), moved_in, "not since an earlier loss or change");

@@ -1,6 +1,7 @@
-//! One user of a pool writes what it likes into its attributes. Whatever that is, everybody else is followed as before.
+//! Property tests: one user of a pool writes any text into its attributes, and all other users are followed as before.
 //!
-//! The model is a pool as AWS has it: usernames and `sub`s are unique, and a user proves only the addresses that are its own.
+//! The model is a pool as AWS has it: usernames and `sub`s are unique, and a user proves only the addresses that are
+//! its own.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +10,7 @@ use proptest::sample::Index;
 
 use super::listing_pass::ListingPass;
 use super::names::NamingRules;
-use super::selection::Selection;
-use crate::config::PoolConfig;
+use super::selection::{Selection, SelectionRules};
 use crate::source::{Address, ListedUser, SignInNames, UserPage};
 
 const USERS: usize = 5;
@@ -31,7 +31,7 @@ fn number(user: usize) -> String {
     format!("+1555010{user}")
 }
 
-/// Everything that a name can be in this world: two of them are nobody's.
+/// Every name of the model; two of them belong to no user.
 fn vocabulary() -> Vec<String> {
     let of_users = (0..USERS).flat_map(|user| {
         [username(user), username(user).to_lowercase(), sub(user), mailbox(user), number(user), format!("nick-{user}")]
@@ -39,9 +39,9 @@ fn vocabulary() -> Vec<String> {
     of_users.chain(["ghost".into(), "ghost@example.com".into()]).collect()
 }
 
-/// A user's attributes, and what its administrators say of it.
+/// A user's attributes, and its state that administrators set.
 #[derive(Clone, Debug)]
-struct Person {
+struct ModelUser {
     email: Option<String>,
     phone_number: Option<String>,
     preferred_username: Option<String>,
@@ -51,8 +51,8 @@ struct Person {
 }
 
 #[derive(Clone, Debug)]
-struct World {
-    people: Vec<Person>,
+struct ModelPool {
+    people: Vec<ModelUser>,
     accepted: SignInNames,
 }
 
@@ -67,17 +67,17 @@ struct Configured {
     page: usize,
 }
 
-/// What a round came to.
+/// The result of a pass.
 #[derive(Debug)]
-struct Followed {
+struct PassResult {
     usernames: BTreeSet<usize>,
     as_given: BTreeSet<String>,
-    /// Names under which somebody was followed, and who goes on with what is known of each.
+    /// Names under which a user was followed, and the user that takes each one's cursor over.
     aliases: BTreeMap<String, usize>,
     owners: BTreeMap<String, String>,
 }
 
-impl World {
+impl ModelPool {
     fn listed(&self, user: usize) -> ListedUser {
         let person = &self.people[user];
         let address = |value: &Option<String>, own: String| {
@@ -108,16 +108,16 @@ impl World {
             || proves(self.accepted.phone_number, &person.phone_number, number(user))
     }
 
-    fn round(&self, configured: &Configured) -> Followed {
-        let mut pool = PoolConfig::new("eu-west-1_Test");
-        pool.all_users = configured.all_users;
-        pool.groups = vec!["staff".into()];
-        pool.exclude = configured.exclude.iter().cloned().collect();
-        if configured.all_users {
-            pool.groups.clear();
-        }
-        let selection = Selection::of(&pool);
-        let mut round = ListingPass::begin(&selection, self.rules(configured), configured.by_hand.iter().cloned());
+    fn pass(&self, configured: &Configured) -> PassResult {
+        let rules = SelectionRules {
+            pool_id: "eu-west-1_Test".to_owned(),
+            all_users: configured.all_users,
+            groups: if configured.all_users { vec![] } else { vec!["staff".into()] },
+            exclude: configured.exclude.iter().cloned().collect(),
+            ..SelectionRules::default()
+        };
+        let selection = Selection::of(&rules);
+        let mut pass = ListingPass::begin(&selection, self.rules(configured), configured.by_hand.iter().cloned());
         let listed = configured.order.iter().filter(|user| configured.all_users || self.people[**user].in_group);
         let listed: Vec<_> = listed.copied().collect();
         let mut aliases = BTreeMap::new();
@@ -127,12 +127,12 @@ impl World {
         let number_of = |name: &str| (0..USERS).find(|user| username(*user) == name).unwrap();
         let tokens = (0..pages.len()).map(|page| Some(crate::source::PageToken(page.to_string())));
         for (users, next) in pages.into_iter().zip(tokens).chain([(last, None)]) {
-            for wanted in round.take(0, UserPage { users, next }).wanted {
+            for wanted in pass.take(0, UserPage { users, next }).wanted {
                 aliases.extend(wanted.aliases.iter().map(|alias| (alias.clone(), number_of(&wanted.username))));
             }
         }
-        let complete = round.complete(|_| false).unwrap();
-        Followed {
+        let complete = pass.complete(|_| false).unwrap();
+        PassResult {
             usernames: listed.into_iter().filter(|user| complete.wants(&username(*user))).collect(),
             as_given: complete.as_given().iter().map(|user| user.username.clone()).collect(),
             aliases,
@@ -145,10 +145,10 @@ impl World {
     }
 }
 
-impl Followed {
+impl PassResult {
     /// Whether a user is followed under a name that AWS vouches for.
-    fn follows(&self, user: usize, world: &World, rules: &NamingRules) -> bool {
-        self.usernames.contains(&user) || self.as_given.iter().any(|name| world.is_name_of(name, user, rules))
+    fn follows(&self, user: usize, pool: &ModelPool, rules: &NamingRules) -> bool {
+        self.usernames.contains(&user) || self.as_given.iter().any(|name| pool.is_name_of(name, user, rules))
     }
 }
 
@@ -156,9 +156,9 @@ fn name() -> impl Strategy<Value = String> {
     any::<Index>().prop_map(|index| index.get(&vocabulary()).clone())
 }
 
-fn honest(user: usize) -> impl Strategy<Value = Person> {
+fn honest(user: usize) -> impl Strategy<Value = ModelUser> {
     (any::<[bool; 3]>(), prop::bool::weighted(0.8), prop::bool::weighted(0.2), any::<bool>()).prop_map(
-        move |([email, phone, nick], enabled, federated, in_group)| Person {
+        move |([email, phone, nick], enabled, federated, in_group)| ModelUser {
             email: email.then(|| mailbox(user)),
             phone_number: phone.then(|| number(user)),
             preferred_username: nick.then(|| format!("nick-{user}")),
@@ -169,11 +169,11 @@ fn honest(user: usize) -> impl Strategy<Value = Person> {
     )
 }
 
-fn worlds() -> impl Strategy<Value = World> {
+fn pools() -> impl Strategy<Value = ModelPool> {
     let accepted = any::<[bool; 4]>().prop_map(|[email, phone_number, preferred_username, case_sensitive]| {
         SignInNames { email, phone_number, preferred_username, case_sensitive }
     });
-    ((0..USERS).map(honest).collect::<Vec<_>>(), accepted).prop_map(|(people, accepted)| World { people, accepted })
+    ((0..USERS).map(honest).collect::<Vec<_>>(), accepted).prop_map(|(people, accepted)| ModelPool { people, accepted })
 }
 
 fn configurations() -> impl Strategy<Value = Configured> {
@@ -197,22 +197,22 @@ fn configurations() -> impl Strategy<Value = Configured> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Nobody else is missed, doubled, or followed with another's cursor; and nobody leaves by what it writes itself.
+    /// No other user is missed, doubled, or followed with another's cursor. No user leaves by what it writes itself.
     #[test]
     fn whatever_a_user_writes_everybody_else_is_followed_as_before(
-        world in worlds(),
+        pool in pools(),
         configured in configurations(),
         rogue in 0..USERS,
         written in prop::array::uniform3(prop::option::weighted(0.8, name())),
     ) {
-        let mut attacked = world.clone();
+        let mut attacked = pool.clone();
         let [email, phone_number, preferred_username] = written;
-        attacked.people[rogue] = Person { email, phone_number, preferred_username, ..world.people[rogue].clone() };
-        let rules = world.rules(&configured);
-        let (before, after) = (world.round(&configured), attacked.round(&configured));
+        attacked.people[rogue] = ModelUser { email, phone_number, preferred_username, ..pool.people[rogue].clone() };
+        let rules = pool.rules(&configured);
+        let (before, after) = (pool.pass(&configured), attacked.pass(&configured));
 
         for user in (0..USERS).filter(|user| *user != rogue) {
-            let follows = before.follows(user, &world, &rules);
+            let follows = before.follows(user, &pool, &rules);
             prop_assert_eq!(follows, after.follows(user, &attacked, &rules), "user {}", user);
             prop_assert_eq!(before.usernames.contains(&user), after.usernames.contains(&user), "user {}", user);
             // Under one name only.
@@ -222,7 +222,7 @@ proptest! {
                 }
             }
         }
-        // What is known of a name goes over to whose it is, as before.
+        // The cursor of a name goes over to its user, as before.
         for (name, user) in &after.aliases {
             prop_assert!(attacked.is_name_of(name, *user, &rules), "{} is not user {}", name, user);
             prop_assert!(*user == rogue || before.aliases.get(name) == Some(user));
@@ -230,13 +230,14 @@ proptest! {
         for (name, owner) in before.owners.iter().filter(|(_, owner)| **owner != username(rogue)) {
             prop_assert_eq!(after.owners.get(name), Some(owner));
         }
-        // A name that is given up is nobody else's.
+        // A name that is given up belongs to no other user.
         for name in before.as_given.difference(&after.as_given) {
             for user in (0..USERS).filter(|user| *user != rogue) {
                 prop_assert!(!attacked.is_name_of(name, user, &rules), "{} is user {}", name, user);
             }
         }
-        // Whoever is selected, by username, sub or listing, and not excluded by a name that AWS vouches for, is followed.
+        // Every user is followed that is selected by username, sub or listing, and not excluded by a name that AWS
+        // vouches for.
         for user in 0..USERS {
             let person = &attacked.people[user];
             let is_excluded = configured.exclude.iter().any(|name| attacked.is_name_of(name, user, &rules));

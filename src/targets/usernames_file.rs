@@ -1,63 +1,121 @@
-//! A pool's `usernames_file`: read again when it holds something else.
+//! A pool's `usernames_file`, read again when its bytes change.
 //!
-//! What it holds is compared, not its date and size: Kubernetes, Nix and `cp --preserve` write other names under the same.
-//! Reading is bounded, and what is no regular file is not read at all.
+//! Its bytes are compared and not its date and size: Kubernetes, Nix and `cp --preserve` write other names with the
+//! same date and size. Reading is bounded, and only a regular file is read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tracing::warn;
 
 use super::selection;
 
 /// Bytes of a file of usernames: half a million names of full length.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// Bytes that are read at once to see whether anything has changed.
+/// Bytes that are read at once to compare a file's digest.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// A digest of what a file held.
+/// The digest of a file's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Content([u8; 32]);
+pub(crate) struct FileDigest([u8; 32]);
 
-/// The names in a file, and what it held.
-pub(crate) type Names = (Vec<String>, Content);
+/// The configured file of a pool, and the names that were last read from it.
+pub(super) struct UsernamesFile {
+    path: Option<PathBuf>,
+    names: Vec<String>,
+    digest: Option<FileDigest>,
+    /// Why the file cannot be read, as logged.
+    fault: Option<String>,
+}
 
-/// Reads the names in a file.
+impl UsernamesFile {
+    pub(super) fn new(path: Option<PathBuf>) -> Self {
+        Self { path, names: Vec::new(), digest: None, fault: None }
+    }
+
+    /// Names another file. Its names are unknown until it is read.
+    pub(super) fn set_path(&mut self, path: Option<&Path>) {
+        if path != self.path.as_deref() {
+            *self = Self::new(path.map(Path::to_owned));
+        }
+    }
+
+    /// The names that were last read.
+    pub(super) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Whether the file cannot be read at present.
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.fault.is_some()
+    }
+
+    /// Reads the file if there is one and it has changed; answers whether the names may have changed.
+    pub(super) async fn refresh(&mut self, pool_id: &str) -> bool {
+        let Some(path) = &self.path else { return false };
+        match read_if_changed(path, self.digest).await {
+            Ok(None) => false,
+            Ok(Some((names, digest))) => {
+                (self.names, self.digest, self.fault) = (names, Some(digest), None);
+                true
+            }
+            Err(cause) => {
+                // One line for each cause; the names read before stay.
+                if self.fault.as_ref() != Some(&cause) {
+                    warn!(
+                        pool = pool_id,
+                        file = %path.display(),
+                        cause,
+                        remedy = "it has to be there, be text, and be readable by the exporter's user",
+                        "usernames_file cannot be read; the names read before stay followed"
+                    );
+                    self.fault = Some(cause);
+                    // Once it can be read again it counts as changed, even with the same names.
+                    self.digest = None;
+                }
+                false
+            }
+        }
+    }
+}
+
+/// Reads the names in a file, and the digest of its bytes.
 ///
 /// # Errors
 /// It cannot be read, is no text, is no regular file, or is too large.
-pub(crate) async fn read(path: &Path) -> Result<Names, String> {
+pub(crate) async fn read(path: &Path) -> Result<(Vec<String>, FileDigest), String> {
     let mut text = Vec::new();
     open(path).await?.read_to_end(&mut text).await.map_err(|error| error.to_string())?;
     // It may have grown since it was opened.
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(too_large());
     }
-    let content = Content(Sha256::digest(&text).into());
+    let digest = FileDigest(Sha256::digest(&text).into());
     let text = std::str::from_utf8(&text).map_err(|error| error.to_string())?;
-    Ok((selection::names_in(text), content))
+    Ok((selection::names_in(text), digest))
 }
 
-/// Reads the names in a file if it holds something else than `known`; None if it does not.
+/// Reads the names in a file if its digest is not `known`; answers None if it is.
 ///
 /// # Errors
 /// Those of [`read`].
-pub(crate) async fn read_if_changed(path: &Path, known: Option<Content>) -> Result<Option<Names>, String> {
-    if known.is_some() && Some(content(path).await?) == known {
+async fn read_if_changed(path: &Path, known: Option<FileDigest>) -> Result<Option<(Vec<String>, FileDigest)>, String> {
+    if known.is_some() && Some(digest_of(path).await?) == known {
         return Ok(None);
     }
-    let (names, content) = read(path).await?;
-    Ok(Some((names, content)).filter(|_| Some(content) != known))
+    let (names, digest) = read(path).await?;
+    Ok(Some((names, digest)).filter(|_| Some(digest) != known))
 }
 
-/// What a file holds, of which no more than a piece is in memory.
-async fn content(path: &Path) -> Result<Content, String> {
+/// Digests a file. No more than a piece of it is in memory.
+async fn digest_of(path: &Path) -> Result<FileDigest, String> {
     let (mut file, mut digest, mut piece) = (open(path).await?, Sha256::new(), vec![0; PIECE_BYTES]);
     loop {
         match file.read(&mut piece).await.map_err(|error| error.to_string())? {
-            0 => return Ok(Content(digest.finalize().into())),
+            0 => return Ok(FileDigest(digest.finalize().into())),
             bytes => digest.update(&piece[..bytes]),
         }
     }
@@ -66,7 +124,7 @@ async fn content(path: &Path) -> Result<Content, String> {
 async fn open(path: &Path) -> Result<impl AsyncRead + Unpin + use<>, String> {
     let metadata = tokio::fs::metadata(path).await.map_err(|error| error.to_string())?;
     if !metadata.is_file() {
-        // A pipe could wait for ever, and a device never end.
+        // Reading a pipe could wait for ever, and reading a device never end.
         return Err("it is not a regular file".to_owned());
     }
     if metadata.len() > FILE_BYTES_MAX {
@@ -97,11 +155,11 @@ mod tests {
             std::fs::File::options().write(true).open(&path).unwrap().set_modified(date).unwrap();
         };
         write("ann\nben\n");
-        let (names, content) = read_if_changed(&path, None).await.unwrap().unwrap();
+        let (names, digest) = read_if_changed(&path, None).await.unwrap().unwrap();
         assert_eq!(names, ["ann", "ben"]);
-        assert_eq!(read_if_changed(&path, Some(content)).await, Ok(None));
+        assert_eq!(read_if_changed(&path, Some(digest)).await, Ok(None));
         write("ann\ncyd\n");
-        let (names, changed) = read_if_changed(&path, Some(content)).await.unwrap().unwrap();
+        let (names, changed) = read_if_changed(&path, Some(digest)).await.unwrap().unwrap();
         assert_eq!(names, ["ann", "cyd"]);
         assert_eq!(read_if_changed(&path, Some(changed)).await, Ok(None));
         std::fs::File::options().write(true).open(&path).unwrap().set_modified(date + Duration::from_secs(1)).unwrap();
@@ -113,7 +171,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (pipe, large) = (folder.path().join("pipe"), folder.path().join("large"));
         assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
-        let known = Some(Content([0; 32]));
+        let known = Some(FileDigest([0; 32]));
         for path in [folder.path(), &pipe, Path::new("/dev/zero")] {
             for known in [None, known] {
                 let told = read_if_changed(path, known).await;

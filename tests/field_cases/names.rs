@@ -239,7 +239,7 @@ async fn names_that_are_learnt_later_join_what_was_followed_under_each() {
     // The permission is granted. A change of the configuration makes the exporter ask again.
     env.simulation.world(World::remove_all_faults);
     env.reconfigure(&config(settings).replace("interval = \"10s\"", "interval = \"11s\""));
-    exporter.until_said("it is known what names users");
+    exporter.until_said("sign-in names of the pool known");
     until_followed(&exporter, 1);
     sign_in(&env, &["ann"]);
     until_counted(&env, &exporter, 1, &["ann"]).await;

@@ -160,7 +160,7 @@ async fn a_user_who_is_listed_by_hand_under_two_names_is_followed_and_counted_on
     assert_eq!(said(&exporter.log(), &["configured names"]), Vec::<String>::new(), "it was known");
     // Either name alone is enough to keep the user.
     for left in ["alice", "alice@example.com"] {
-        let reloads = || said(&exporter.log(), &["the configuration was read again"]).len();
+        let reloads = || said(&exporter.log(), &["configuration reload"]).len();
         let before = reloads();
         env.reconfigure(&twice(&[left, "ben"]));
         exporter.signal("HUP");

@@ -1,0 +1,66 @@
+//! The log lines of the poller about a pool. Each lasting fault has one line when it begins, changes and ends.
+
+use tracing::{info, warn};
+
+use super::health::Notice;
+use super::history_progress::{HistoryNotice, HistoryStanding};
+use crate::source::Operation;
+
+/// Logs that polling pauses or goes on, over all pools.
+pub(super) fn paused(reason: Option<&'static str>) {
+    match reason {
+        Some(reason) => warn!(reason, "polling pauses; nothing is lost, Cognito keeps its history"),
+        None => info!("polling goes on"),
+    }
+}
+
+/// Logs a change of a pool's health.
+pub(super) fn health(pool: &str, notice: &Notice) {
+    match notice {
+        Notice::Trouble(cause) => {
+            let remedy = cause.remedy(Operation::AdminListUserAuthEvents, pool);
+            warn!(pool, %cause, remedy, "the pool cannot be polled; other pools go on");
+        }
+        Notice::Recovered(after) => info!(pool, after_seconds = after.as_secs(), "the pool can be polled again"),
+    }
+}
+
+/// Logs when some followed users are missing in the pool, and when none is any more. `logged` is whether the log has
+/// them as missing.
+pub(super) fn missing_users(pool: &str, users: u64, logged: &mut bool) {
+    match (std::mem::replace(logged, users > 0), users) {
+        (false, 1..) => info!(
+            pool,
+            users, "followed users not found in the pool; a configured name is wrong, or the users were deleted"
+        ),
+        (true, 0) => info!(pool, "all followed users found in the pool"),
+        _ => {}
+    }
+}
+
+/// Logs names that began to wait as other names of users, and names that were found to belong to other users, since the
+/// latest call.
+pub(super) fn names(pool: &str, merged: &mut u64, parted: &mut u64) {
+    if let names @ 1.. = std::mem::take(merged) {
+        info!(
+            pool,
+            names, "configured names belong to users who are followed under another name; each is followed once"
+        );
+    }
+    if let names @ 1.. = std::mem::take(parted) {
+        info!(pool, names, "configured names belong to other users than before; these are followed too");
+    }
+}
+
+/// Logs the progress of reading histories, and its end.
+pub(super) fn history(pool: &str, standing: HistoryStanding, notice: HistoryNotice) {
+    let HistoryStanding { walked, users, left } = standing;
+    match notice {
+        HistoryNotice::Further => {
+            info!(pool, walked, users, left_seconds = left.map(|left| left.as_secs()), "walking the users' histories");
+        }
+        HistoryNotice::Done(after) => {
+            info!(pool, users, after_seconds = after.as_secs(), "the users' histories are walked to their ends");
+        }
+    }
+}

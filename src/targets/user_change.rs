@@ -1,0 +1,26 @@
+//! The port through which discovery reports which users to follow.
+//!
+//! The application translates a [`UserChange`] for the poller, so discovery and the poller do not know each other.
+
+use std::future::Future;
+
+use cognito_auth_core::schedule::ActivityEstimate;
+
+use crate::source::SourceError;
+
+/// A change of a pool's followed users.
+#[derive(Debug)]
+pub enum UserChange {
+    /// These users are followed from now on; their records are in the ledger. Each has an estimate of its activity.
+    Joined(Vec<(String, ActivityEstimate)>),
+    /// These users are no longer followed. A user that leaves and joins again is polled at once.
+    Left(Vec<String>),
+    /// A pool without followed users was listed, with this result. No poll can say whether such a pool answers.
+    Listed(Result<(), SourceError>),
+}
+
+/// Receives the changes of one pool's followed users, in order.
+pub trait FollowedUsers: Send + Sync + 'static {
+    /// Applies a change.
+    fn apply(&self, change: UserChange) -> impl Future<Output = ()> + Send;
+}
