@@ -21,7 +21,7 @@ use clap::{Args, Parser, Subcommand};
 use cognito_auth_core::printable::printable;
 
 use crate::app::ConfigFiles;
-use crate::config::{Config, ConfigErrors, Origin};
+use crate::config::{Config, ConfigErrors, SettingOrigin};
 
 /// What `--help` and the manual say behind the options.
 const MORE: &str = "\
@@ -161,7 +161,7 @@ fn bad_configuration(errors: &ConfigErrors) -> ExitCode {
         [one] => complain(&one.to_string()),
         many => complain(&format!("{} mistakes in the configuration\n{errors}", many.len())),
     }
-    if mistakes.iter().any(|mistake| mistake.origin == Origin::Nowhere) {
+    if mistakes.iter().any(|mistake| mistake.origin == SettingOrigin::Nowhere) {
         complain("begin with config.example.toml, which has every key; `cognito-auth-exporter demo` needs none");
     }
     ExitCode::from(2)

@@ -7,7 +7,7 @@
 //! The way from one to the other, a file each:
 //!
 //! ```text
-//! file, environment ==> Settings ==> Table ==> sections ==> Config
+//! file, environment ==> Settings ==> SettingsTable ==> sections ==> Config
 //!   (environment)      (settings)   (reader)  (sections)      |
 //!                       layers, and  collects  every key,     +- or ConfigErrors (mistakes)
 //!                       who said it  mistakes  its shape (shapes) and its range
@@ -39,7 +39,7 @@ use cognito_auth_core::shard::Shard;
 use http::Uri;
 
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
-pub use self::mistakes::{ConfigErrors, Mistake, Origin};
+pub use self::mistakes::{ConfigErrors, Mistake, SettingOrigin};
 pub use self::proxies::Proxies;
 pub use self::settings::DEFAULT_FILES;
 pub use self::web::{ClientAuth, Pem, RateLimit, TlsServerConfig, TlsVersion, WebConfig, load_web};

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 use crate::sink::Sink;
 
 mod fault;
@@ -185,7 +185,7 @@ where
         self.stops = Stops { drain, halt };
         let mut changes = self.outbox.changes();
         while let Ok(mut batch) = self.collect(&mut changes).await {
-            failpoint::reached(Step::BatchCollected);
+            failpoint::reached(Failpoint::BatchCollected);
             let carried = self.carry(&mut batch, &mut changes).await;
             let settled = self.settle(&mut batch).await;
             if carried.and(settled).is_err() {
@@ -393,7 +393,7 @@ where
         let mut splitter = BatchSplitter::of(parcels.collect());
         while let (Some(part), Some(receiver)) = (splitter.part(), &mut self.receiver) {
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
-            failpoint::reached(Step::BatchAnswered);
+            failpoint::reached(Failpoint::BatchAnswered);
             // Before anything is withheld of what it follows from.
             let remedy = answer.remedy();
             // Of all that is under way: an answer may speak of what was sent before this part.
@@ -509,10 +509,10 @@ where
         while !batch.settlement.is_empty() {
             match self.outbox.settle(batch.settlement.clone()).await {
                 Ok(()) => {
-                    failpoint::reached(Step::BatchSettled);
+                    failpoint::reached(Failpoint::BatchSettled);
                     let quarantined = batch.settlement.quarantined.len() as u64;
                     if let Some((_, reason)) = batch.settlement.quarantined.first() {
-                        failpoint::reached(Step::QuarantineSettled);
+                        failpoint::reached(Failpoint::QuarantineSettled);
                         tracing::warn!(
                             records = quarantined,
                             reason,

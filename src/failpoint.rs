@@ -2,19 +2,19 @@
 //!
 //! In a build with debug assertions the process dies, as by kill -9, when it reaches for the n-th time the step that
 //! `COGNITO_EXPORTER_TEST_STOP_AT` names (`ledger-applied:3`): nothing unwinds, nothing is flushed, no thread is asked. In
-//! any other build this is nothing at all. `tests/crashes.rs` goes through [`Step::ALL`]: a step that is added here is
+//! any other build this is nothing at all. `tests/crashes.rs` goes through [`Failpoint::ALL`]: a step that is added here is
 //! killed there, or the test does not compile.
 
-/// Declares the steps once, so that none can be missing from [`Step::ALL`].
+/// Declares the steps once, so that none can be missing from [`Failpoint::ALL`].
 macro_rules! steps {
     ($($(#[$doc:meta])+ $step:ident = $name:literal,)+) => {
         /// A moment on an event's way, and on the way to being ready for it.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum Step {
+        pub enum Failpoint {
             $($(#[$doc])+ $step,)+
         }
 
-        impl Step {
+        impl Failpoint {
             /// Every step.
             pub const ALL: &[Self] = &[$(Self::$step,)+];
 
@@ -69,7 +69,7 @@ steps! {
 
 /// Dies here if a test wants it.
 #[inline]
-pub fn reached(step: Step) {
+pub fn reached(step: Failpoint) {
     #[cfg(debug_assertions)]
     armed::reached(step);
     #[cfg(not(debug_assertions))]
@@ -82,7 +82,7 @@ mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use super::Step;
+    use super::Failpoint;
 
     const VARIABLE: &str = "COGNITO_EXPORTER_TEST_STOP_AT";
 
@@ -97,7 +97,7 @@ mod armed {
     });
 
     struct Armed {
-        step: Step,
+        step: Failpoint,
         count: u64,
         reached: AtomicU64,
     }
@@ -105,12 +105,12 @@ mod armed {
     impl Armed {
         fn parse(text: &str) -> Option<Self> {
             let (name, count) = text.split_once(':')?;
-            let step = *Step::ALL.iter().find(|step| step.name() == name)?;
+            let step = *Failpoint::ALL.iter().find(|step| step.name() == name)?;
             Some(Self { step, count: count.parse().ok()?, reached: AtomicU64::new(0) })
         }
     }
 
-    pub(super) fn reached(step: Step) {
+    pub(super) fn reached(step: Failpoint) {
         if let Some(armed) = &*ARMED
             && armed.step == step
             && armed.reached.fetch_add(1, Ordering::Relaxed) + 1 == armed.count
@@ -131,11 +131,11 @@ mod armed {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::Step;
+    use super::Failpoint;
 
     #[test]
     fn each_step_has_a_name_of_its_own() {
-        let names: BTreeSet<_> = Step::ALL.iter().map(|step| step.name()).collect();
-        assert_eq!(names.len(), Step::ALL.len());
+        let names: BTreeSet<_> = Failpoint::ALL.iter().map(|step| step.name()).collect();
+        assert_eq!(names.len(), Failpoint::ALL.len());
     }
 }

@@ -5,15 +5,15 @@
 //! not long, and not at the cost of the work.
 
 mod access;
+mod basic_auth;
 mod body;
+mod connections;
 mod gzip;
 mod page;
-mod places;
 mod renderings;
 mod router;
 mod scrapes;
 mod tls;
-mod users;
 mod watched;
 
 use std::convert::Infallible;
@@ -35,7 +35,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::{Web, WebError};
-use self::places::{Place, Places};
+use self::connections::{ConnectionSlot, ConnectionSlots};
 use self::renderings::Renderings;
 pub use self::router::Router;
 pub use self::scrapes::Scrapes;
@@ -134,7 +134,7 @@ impl HttpServer {
     /// Serves until `stop`, then lets the answers under way be read.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let Self { listener, web } = self;
-        let (places, renderings) = (Places::default(), Renderings::default());
+        let (places, renderings) = (ConnectionSlots::default(), Renderings::default());
         // The connections are this task's own: they end with it, at the latest.
         let mut connections = JoinSet::new();
         // Accepted, and waiting for a place; whoever comes after it waits in the system's queue.
@@ -228,7 +228,7 @@ struct Serving {
 }
 
 /// Serves one connection to its end, or until another takes its place.
-async fn at(place: Arc<Place>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
+async fn at(place: Arc<ConnectionSlot>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
     tokio::select! {
         () = place.cut() => {}
         () = welcome(place.clone(), stream, serving, stop) => {}
@@ -237,7 +237,7 @@ async fn at(place: Arc<Place>, stream: TcpStream, serving: Serving, stop: Cancel
 
 /// Serves one connection to its end, over TLS where that is spoken. What a client does wrong is the client's concern: nothing
 /// is logged.
-async fn welcome(place: Arc<Place>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
+async fn welcome(place: Arc<ConnectionSlot>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
     let Some(tls) = serving.web.now().tls.clone() else {
         return connection(Watched { stream, place }, serving, stop).await;
     };

@@ -94,24 +94,24 @@ struct Tasks {
     /// The names of the tasks that run, in the order in which they were spawned.
     running: Mutex<Vec<Arc<str>>>,
     /// The first task that died.
-    fault: Mutex<Option<Fault>>,
+    fault: Mutex<Option<TaskFault>>,
     died: Notify,
 }
 
 /// How a run ended.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum RunOutcome {
     /// As asked: every task has ended. What could not be drained in time waits in the ledger.
     Stopped,
     /// A second signal came: the process is to exit at once, whatever still runs.
     Interrupted,
     /// Through a fault of the program.
-    Failed(Fault),
+    Failed(TaskFault),
 }
 
 /// What went wrong with a task.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Fault {
+pub enum TaskFault {
     /// It ended without having been asked to.
     #[error("task {0} ended before it was asked to")]
     Ended(Arc<str>),
@@ -172,7 +172,7 @@ impl Lifecycle {
         mut next_signal: impl AsyncFnMut() -> &'static str,
         announce: impl FnOnce(),
         close: impl Future<Output = ()>,
-    ) -> Outcome {
+    ) -> RunOutcome {
         tokio::select! {
             name = next_signal() => tracing::info!(signal = name, "stopping; a second signal exits at once"),
             () = self.tasks.died.notified() => {}
@@ -182,13 +182,13 @@ impl Lifecycle {
             outcome = self.stop(close) => outcome,
             name = next_signal() => {
                 tracing::warn!(signal = name, "exiting at once; what is not delivered waits in the ledger");
-                Outcome::Interrupted
+                RunOutcome::Interrupted
             }
         }
     }
 
     /// Stops one duty after the other, then closes.
-    async fn stop(&self, close: impl Future<Output = ()>) -> Outcome {
+    async fn stop(&self, close: impl Future<Output = ()>) -> RunOutcome {
         let begun = Instant::now();
         for duty in Duty::IN_ORDER {
             let crew = self.crew(duty);
@@ -210,14 +210,14 @@ impl Lifecycle {
         };
         let stuck = match timeout_at(begun + END_MAX, ended).await {
             Ok(()) => None,
-            Err(_) => Some(Fault::Stuck(self.tasks.running().clone())),
+            Err(_) => Some(TaskFault::Stuck(self.tasks.running().clone())),
         };
         if timeout_at(begun + STOP_MAX, close).await.is_err() {
             tracing::warn!("the disk is too slow for a last sync; what was acknowledged is on it already");
         }
         match self.tasks.fault().take().or(stuck) {
-            Some(fault) => Outcome::Failed(fault),
-            None => Outcome::Stopped,
+            Some(fault) => RunOutcome::Failed(fault),
+            None => RunOutcome::Stopped,
         }
     }
 }
@@ -227,7 +227,7 @@ impl Tasks {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn fault(&self) -> MutexGuard<'_, Option<Fault>> {
+    fn fault(&self) -> MutexGuard<'_, Option<TaskFault>> {
         self.fault.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -247,9 +247,9 @@ impl Drop for Ending {
         }
         drop(running);
         let fault = if std::thread::panicking() {
-            Fault::Panicked(self.name.clone())
+            TaskFault::Panicked(self.name.clone())
         } else if !self.stop.is_cancelled() {
-            Fault::Ended(self.name.clone())
+            TaskFault::Ended(self.name.clone())
         } else {
             return;
         };
@@ -366,7 +366,7 @@ mod tests {
     use super::*;
 
     /// A lifecycle with signals that the test sends, and what happened, in order.
-    struct World {
+    struct TestLifecycle {
         lifecycle: Lifecycle,
         signal: mpsc::Sender<&'static str>,
         signals: mpsc::Receiver<&'static str>,
@@ -387,7 +387,7 @@ mod tests {
     const NAMES: [(Duty, &str); 3] =
         [(Duty::Gather, "gatherer"), (Duty::Deliver, "delivery"), (Duty::Serve, "service")];
 
-    impl World {
+    impl TestLifecycle {
         fn new() -> Self {
             let (signal, signals) = mpsc::channel(2);
             let (lifecycle, diary) = (Lifecycle::new(), Diary::default());
@@ -414,7 +414,7 @@ mod tests {
         }
 
         /// Runs to the end; with how many seconds that took. To close takes `close_secs`.
-        async fn run(&mut self, close_secs: u64) -> (Outcome, u64) {
+        async fn run(&mut self, close_secs: u64) -> (RunOutcome, u64) {
             let Self { lifecycle, signals, started, diary, .. } = self;
             let next_signal = async || match signals.recv().await {
                 Some(name) => name,
@@ -435,9 +435,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_signal_stops_the_duties_one_after_the_other_in_the_order_of_the_flow() {
-        let mut world = World::with_tasks([2, 3, 1]);
+        let mut world = TestLifecycle::with_tasks([2, 3, 1]);
         world.signal().await;
-        assert_eq!(world.run(1).await, (Outcome::Stopped, 7));
+        assert_eq!(world.run(1).await, (RunOutcome::Stopped, 7));
         assert_eq!(
             world.happened(),
             [
@@ -455,9 +455,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_takes_too_long_is_cut_so_that_the_whole_stop_ends_in_time_and_still_well() {
-        let mut world = World::with_tasks([3600; 3]);
+        let mut world = TestLifecycle::with_tasks([3600; 3]);
         world.signal().await;
-        assert_eq!(world.run(3600).await, (Outcome::Stopped, STOP_MAX.as_secs()));
+        assert_eq!(world.run(3600).await, (RunOutcome::Stopped, STOP_MAX.as_secs()));
         assert_eq!(
             world.happened(),
             [
@@ -474,46 +474,46 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_duty_that_is_done_soon_leaves_its_time_to_the_next() {
-        let mut world = World::with_tasks([0, 14, 0]);
+        let mut world = TestLifecycle::with_tasks([0, 14, 0]);
         world.signal().await;
-        assert_eq!(world.run(0).await, (Outcome::Stopped, 14));
+        assert_eq!(world.run(0).await, (RunOutcome::Stopped, 14));
         assert!(world.happened().contains(&"14 delivery has finished".to_owned()), "{:?}", world.happened());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_ignores_the_hard_stop_is_named_and_the_rest_is_closed() {
-        let mut world = World::new();
+        let mut world = TestLifecycle::new();
         world.lifecycle.spawn(Duty::Gather, "deaf", pending());
         world.signal().await;
         let (outcome, secs) = world.run(1).await;
-        assert_eq!(outcome, Outcome::Failed(Fault::Stuck(vec!["deaf".into()])));
+        assert_eq!(outcome, RunOutcome::Failed(TaskFault::Stuck(vec!["deaf".into()])));
         assert_eq!((secs, world.happened()), (19, vec!["0 announced".to_owned(), "19 closed".to_owned()]));
-        let Outcome::Failed(fault) = outcome else { unreachable!() };
+        let RunOutcome::Failed(fault) = outcome else { unreachable!() };
         assert_eq!(fault.to_string(), "did not end within 18 s of the stop: deaf");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_second_signal_ends_the_stop_at_once_whatever_it_waits_for() {
         for duty in Duty::IN_ORDER {
-            let mut world = World::new();
+            let mut world = TestLifecycle::new();
             world.lifecycle.spawn(duty, "slow", pending());
             world.signal().await;
             world.signal().await;
-            assert_eq!(world.run(0).await, (Outcome::Interrupted, 0));
+            assert_eq!(world.run(0).await, (RunOutcome::Interrupted, 0));
         }
-        let mut world = World::new();
+        let mut world = TestLifecycle::new();
         world.signal().await;
         world.signal().await;
-        assert_eq!(world.run(1).await, (Outcome::Interrupted, 0), "closing is cut too");
+        assert_eq!(world.run(1).await, (RunOutcome::Interrupted, 0), "closing is cut too");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_ends_early_stops_the_others_as_a_signal_does_and_is_named() {
         for (duty, _) in NAMES {
-            let mut world = World::with_tasks([0; 3]);
+            let mut world = TestLifecycle::with_tasks([0; 3]);
             world.lifecycle.spawn(duty, "brief", async {});
             let (outcome, _) = world.run(0).await;
-            assert_eq!(outcome, Outcome::Failed(Fault::Ended("brief".into())));
+            assert_eq!(outcome, RunOutcome::Failed(TaskFault::Ended("brief".into())));
             assert_eq!((&*world.happened()[0], world.happened().len()), ("0 announced", 8), "{:?}", world.happened());
         }
     }
@@ -521,18 +521,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_delivery_or_service_that_ends_before_its_turn_to_stop_is_a_fault() {
         for duty in [Duty::Deliver, Duty::Serve] {
-            let mut world = World::with_tasks([1, 1, 0]);
+            let mut world = TestLifecycle::with_tasks([1, 1, 0]);
             let first = world.lifecycle.stops(Duty::Gather).soft.clone();
             world.lifecycle.spawn(duty, "hasty", async move { first.cancelled().await });
             world.signal().await;
             let (outcome, _) = world.run(0).await;
-            assert_eq!(outcome, Outcome::Failed(Fault::Ended("hasty".into())));
+            assert_eq!(outcome, RunOutcome::Failed(TaskFault::Ended("hasty".into())));
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_anywhere_is_a_failure_even_while_stopping() {
-        let mut world = World::new();
+        let mut world = TestLifecycle::new();
         let stop = world.lifecycle.stops(Duty::Gather).soft.clone();
         world.lifecycle.spawn(Duty::Gather, "clumsy", async move {
             stop.cancelled().await;
@@ -540,12 +540,12 @@ mod tests {
         });
         world.signal().await;
         let (outcome, _) = world.run(0).await;
-        assert_eq!(outcome, Outcome::Failed(Fault::Panicked("clumsy".into())));
+        assert_eq!(outcome, RunOutcome::Failed(TaskFault::Panicked("clumsy".into())));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_is_spawned_while_its_duty_stops_is_waited_for() {
-        let mut world = World::with_tasks([2, 0, 0]);
+        let mut world = TestLifecycle::with_tasks([2, 0, 0]);
         let (lifecycle, diary, started) = (world.lifecycle.clone(), world.diary.clone(), world.started);
         world.lifecycle.spawn(Duty::Gather, "parent", async move {
             lifecycle.stops(Duty::Gather).soft.cancelled().await;
@@ -555,7 +555,7 @@ mod tests {
             });
         });
         world.signal().await;
-        assert_eq!(world.run(0).await, (Outcome::Stopped, 3));
+        assert_eq!(world.run(0).await, (RunOutcome::Stopped, 3));
         assert!(world.happened().contains(&"3 delivery stops".to_owned()), "{:?}", world.happened());
     }
 

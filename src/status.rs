@@ -20,8 +20,8 @@ use cognito_auth_core::event::UnixMillis;
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
-pub use self::history::{History, SLOT, SLOTS_MAX, Slot};
-pub use self::verdict::{Finding, Severity};
+pub use self::history::{History, HistorySlot, SLOT, SLOTS_MAX};
+pub use self::verdict::{FindingSeverity, StatusFinding};
 use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
 use crate::poller::history_progress::Standing;
 
@@ -93,7 +93,7 @@ impl Errors {
 }
 
 /// Whether the process is live or ready; if not, why not.
-pub type Health = Result<(), String>;
+pub type ProbeResult = Result<(), String>;
 
 impl StatusBoard {
     /// The board of a process that starts at `now`.
@@ -183,7 +183,7 @@ impl StatusBoard {
     ///
     /// # Errors
     /// Why not, for people.
-    pub fn live(&self) -> Health {
+    pub fn live(&self) -> ProbeResult {
         match &self.board().stuck {
             Some((reason, since)) if since.elapsed() >= STUCK_MAX => {
                 Err(format!("stuck for {} s: {reason}", since.elapsed().as_secs()))
@@ -196,7 +196,7 @@ impl StatusBoard {
     ///
     /// # Errors
     /// Why not, for people.
-    pub fn is_ready(&self) -> Health {
+    pub fn is_ready(&self) -> ProbeResult {
         let board = self.board();
         match (board.phase, &board.stuck) {
             (Phase::Starting(doing), _) => Err(doing.to_owned()),
@@ -247,7 +247,8 @@ impl StatusBoard {
             config_reload_successful: exporter.reload_successful,
         };
         report.findings = verdict::findings(&report);
-        report.flowing = report.ready && report.findings.iter().all(|finding| finding.severity < Severity::Error);
+        report.flowing =
+            report.ready && report.findings.iter().all(|finding| finding.severity < FindingSeverity::Error);
         report
     }
 
@@ -268,7 +269,7 @@ pub struct StatusReport {
     /// Whether events flow from every pool to every sink, as far as can be seen from here.
     pub flowing: bool,
     /// What a person should know, the worst first.
-    pub findings: Vec<Finding>,
+    pub findings: Vec<StatusFinding>,
     /// The release.
     pub version: &'static str,
     /// The commit that was built.
@@ -408,7 +409,7 @@ pub struct LastHour {
     /// The length of a slot.
     pub slot_seconds: u64,
     /// What happened, the newest last; at most an hour.
-    pub slots: Vec<Slot>,
+    pub slots: Vec<HistorySlot>,
 }
 
 impl LastHour {

@@ -45,12 +45,12 @@ const DISK_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// What was tried, a line each.
 #[derive(Default)]
-struct Findings {
+struct CheckReport {
     tried: usize,
     failed: usize,
 }
 
-impl Findings {
+impl CheckReport {
     fn ok(&mut self, what: &str, found: impl Display) {
         self.tried += 1;
         say("ok    ", format_args!("{what}: {found}"));
@@ -92,7 +92,7 @@ fn say(mark: &str, text: std::fmt::Arguments<'_>) {
 /// # Errors
 /// There are none: a failure is a line.
 pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
-    let mut findings = Findings::default();
+    let mut findings = CheckReport::default();
     let pools = config.pools.len();
     findings.ok("configuration", format_args!("{pools} pool{}", if pools == 1 { "" } else { "s" }));
     for mistake in &config.set_aside {
@@ -134,13 +134,13 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum State {
+enum StateDirUse {
     Created,
     There,
     InUse,
 }
 
-async fn state(path: &Path, findings: &mut Findings) -> Option<State> {
+async fn state(path: &Path, findings: &mut CheckReport) -> Option<StateDirUse> {
     const REMEDY: &str = "state.path must be a directory that the exporter's user can write to, on a disk with room";
     let what = format!("state.path {}", path.display());
     let look = tokio::task::spawn_blocking({
@@ -150,9 +150,9 @@ async fn state(path: &Path, findings: &mut Findings) -> Option<State> {
     match tokio::time::timeout(DISK_WAIT_MAX, look).await {
         Ok(Ok(Ok(state))) => {
             match state {
-                State::Created => findings.ok(&what, "created, and can be written to"),
-                State::There => findings.ok(&what, "can be written to"),
-                State::InUse => {
+                StateDirUse::Created => findings.ok(&what, "created, and can be written to"),
+                StateDirUse::There => findings.ok(&what, "can be written to"),
+                StateDirUse::InUse => {
                     findings
                         .note(&what, "in use by a running exporter; a second one cannot start until that one stops");
                 }
@@ -166,7 +166,7 @@ async fn state(path: &Path, findings: &mut Findings) -> Option<State> {
     None
 }
 
-fn look_at_state(path: &Path) -> anyhow::Result<State> {
+fn look_at_state(path: &Path) -> anyhow::Result<StateDirUse> {
     let was_there = path.is_dir();
     DirBuilder::new().recursive(true).mode(0o700).create(path).context("cannot be created")?;
     Ledger::look_at_directory(&StateConfig { path: path.to_owned(), ..StateConfig::default() })?;
@@ -179,22 +179,22 @@ fn look_at_state(path: &Path) -> anyhow::Result<State> {
     // The ledger's engine holds a lock on its file for as long as it runs.
     match File::options().read(true).write(true).open(path.join("ledger").join("db")) {
         Ok(ledger) => match ledger.try_lock() {
-            Ok(()) => Ok(State::There),
-            Err(TryLockError::WouldBlock) => Ok(State::InUse),
+            Ok(()) => Ok(StateDirUse::There),
+            Err(TryLockError::WouldBlock) => Ok(StateDirUse::InUse),
             Err(TryLockError::Error(error)) => Err(error).context("the ledger in it cannot be locked"),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(if was_there { State::There } else { State::Created })
+            Ok(if was_there { StateDirUse::There } else { StateDirUse::Created })
         }
         Err(error) => Err(error).context("the ledger in it cannot be opened"),
     }
 }
 
-async fn listen(config: &Config, state: Option<State>, findings: &mut Findings) {
+async fn listen(config: &Config, state: Option<StateDirUse>, findings: &mut CheckReport) {
     let what = format!("http.listen {}", config.http.listen);
     match HttpServer::bind(config.http.listen).await {
         Ok(_released_at_once) => findings.ok(&what, "free"),
-        Err(error) if state == Some(State::InUse) && error.source.kind() == io::ErrorKind::AddrInUse => {
+        Err(error) if state == Some(StateDirUse::InUse) && error.source.kind() == io::ErrorKind::AddrInUse => {
             findings.note(&what, "in use, most likely by the exporter that has the state");
         }
         Err(error) => {
@@ -203,7 +203,7 @@ async fn listen(config: &Config, state: Option<State>, findings: &mut Findings) 
     }
 }
 
-async fn web(config: &Config, findings: &mut Findings) {
+async fn web(config: &Config, findings: &mut CheckReport) {
     let Some(path) = config.http.web_config_file.clone() else { return };
     let what = format!("http.web_config_file {}", path.display());
     let remedy = "the certificates and keys that it names must be there and be readable by the exporter's user";
@@ -214,7 +214,7 @@ async fn web(config: &Config, findings: &mut Findings) {
     }
 }
 
-async fn hash_keys(config: &Config, findings: &mut Findings) {
+async fn hash_keys(config: &Config, findings: &mut CheckReport) {
     let privacy = &config.privacy;
     let keys = [("hash_key_file", &privacy.hash_key_file), ("former_hash_key_file", &privacy.former_hash_key_file)];
     for (key, path) in keys {
@@ -236,7 +236,7 @@ async fn hash_keys(config: &Config, findings: &mut Findings) {
     }
 }
 
-async fn receiver(config: &Config, findings: &mut Findings) {
+async fn receiver(config: &Config, findings: &mut CheckReport) {
     let Some(otlp) = &config.otlp else {
         let sinks = if config.stdout_enabled { "records go to stdout only" } else { "only metrics are exported" };
         return findings.note("otlp.endpoint", format_args!("none: {sinks}"));
@@ -280,7 +280,7 @@ struct PoolCheck<'a> {
     pool: &'a PoolConfig,
     shard: Shard,
     source: Cognito,
-    findings: &'a mut Findings,
+    findings: &'a mut CheckReport,
 }
 
 impl PoolCheck<'_> {
@@ -481,7 +481,7 @@ impl PoolCheck<'_> {
 }
 
 /// Says how long a round will take, and what `poll.max_interval` would need.
-fn say_round(config: &Config, payer: &str, following: Following, limit: f64, findings: &Findings) {
+fn say_round(config: &Config, payer: &str, following: Following, limit: f64, findings: &CheckReport) {
     let per_second = config.shard.part_of(match config.poll.requests_per_second {
         Rate::PerSecond(rate) => rate,
         Rate::ShareOfLimit(share) => share * limit,

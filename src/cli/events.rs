@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum, value_parser};
 
-use self::output::Printer;
+use self::output::EventsPrinter;
 use self::paginate::{Pagination, StartingToken, Then};
 use super::progress::Progress;
 use super::run::clients;
@@ -49,8 +49,8 @@ pub struct EventsArgs {
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     starting_token: Option<StartingToken>,
     /// One JSON object a line, or a table for people.
-    #[arg(long, value_enum, default_value_t = Output::Jsonl)]
-    output: Output,
+    #[arg(long, value_enum, default_value_t = EventsOutput::Jsonl)]
+    output: EventsOutput,
     /// AWS region; by default the one that the pool's id begins with.
     #[arg(long)]
     region: Option<String>,
@@ -67,7 +67,7 @@ pub struct EventsArgs {
 
 /// Form of what is printed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Output {
+pub enum EventsOutput {
     /// One JSON object a line, in the API's own field names.
     Jsonl,
     /// Aligned columns.
@@ -119,7 +119,7 @@ pub async fn run(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let mut printer = Printer::new(args.output);
+    let mut printer = EventsPrinter::new(args.output);
     let mut pagination = Pagination::new(args.starting_token.clone(), args.max_items);
     let mut progress = Progress::beside_output("events read", None);
     loop {
@@ -180,13 +180,13 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct EventsCommandLine {
         #[command(flatten)]
         args: EventsArgs,
     }
 
     fn parse(line: &str) -> Result<EventsArgs, clap::Error> {
-        Line::try_parse_from(format!("events {line}").split(' ')).map(|line| line.args)
+        EventsCommandLine::try_parse_from(format!("events {line}").split(' ')).map(|line| line.args)
     }
 
     #[test]

@@ -17,12 +17,12 @@ const TOLD_EVERY: Duration = Duration::from_mins(1);
 /// Work under way, told on stderr. A bar goes away when this is dropped.
 pub(super) struct Progress {
     began: Instant,
-    shown: Shown,
+    shown: ProgressDisplay,
 }
 
-enum Shown {
+enum ProgressDisplay {
     Bar(ProgressBar),
-    Lines(Lines),
+    Lines(ProgressLines),
     Nothing,
 }
 
@@ -41,9 +41,9 @@ impl Progress {
 
     fn shown(bar_is_apart: bool, done: &'static str, steps: Option<u64>) -> Self {
         let shown = match (io::stderr().is_terminal(), bar_is_apart) {
-            (true, true) => Shown::Bar(bar(done, steps)),
-            (true, false) => Shown::Nothing,
-            (false, _) => Shown::Lines(Lines { done, steps, count: 0, told: Duration::ZERO }),
+            (true, true) => ProgressDisplay::Bar(bar(done, steps)),
+            (true, false) => ProgressDisplay::Nothing,
+            (false, _) => ProgressDisplay::Lines(ProgressLines { done, steps, count: 0, told: Duration::ZERO }),
         };
         Self { began: Instant::now(), shown }
     }
@@ -51,18 +51,18 @@ impl Progress {
     /// That many steps more are done.
     pub(super) fn advance(&mut self, steps: u64) {
         match &mut self.shown {
-            Shown::Bar(bar) => bar.inc(steps),
-            Shown::Lines(lines) => {
+            ProgressDisplay::Bar(bar) => bar.inc(steps),
+            ProgressDisplay::Lines(lines) => {
                 lines.advance(steps, self.began.elapsed()).iter().for_each(|line| super::complain(line));
             }
-            Shown::Nothing => {}
+            ProgressDisplay::Nothing => {}
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if let Shown::Bar(bar) = &self.shown {
+        if let ProgressDisplay::Bar(bar) = &self.shown {
             bar.finish_and_clear();
         }
     }
@@ -94,14 +94,14 @@ fn output_is_out_of_sight() -> bool {
 
 /// What is said where no bar can be drawn.
 #[derive(Debug)]
-struct Lines {
+struct ProgressLines {
     done: &'static str,
     steps: Option<u64>,
     count: u64,
     told: Duration,
 }
 
-impl Lines {
+impl ProgressLines {
     /// The line that is due, so long after the beginning.
     fn advance(&mut self, steps: u64, elapsed: Duration) -> Option<String> {
         self.count = self.count.saturating_add(steps);
@@ -121,14 +121,14 @@ mod tests {
 
     #[test]
     fn a_line_a_minute_says_how_far_it_is() {
-        let mut lines = Lines { done: "events read", steps: None, count: 0, told: Duration::ZERO };
+        let mut lines = ProgressLines { done: "events read", steps: None, count: 0, told: Duration::ZERO };
         let told: Vec<_> = (1..=130).filter_map(|second| lines.advance(60, Duration::from_secs(second))).collect();
         assert_eq!(told, ["events read: 3600 after 1m", "events read: 7200 after 2m"]);
     }
 
     #[test]
     fn where_the_number_of_steps_is_known_it_is_said() {
-        let mut lines = Lines { done: "pools checked", steps: Some(40), count: 0, told: Duration::ZERO };
+        let mut lines = ProgressLines { done: "pools checked", steps: Some(40), count: 0, told: Duration::ZERO };
         assert_eq!(lines.advance(1, Duration::from_secs(59)), None);
         assert_eq!(lines.advance(1, Duration::from_secs(75)), Some("pools checked: 2 of 40 after 1m 15s".to_owned()));
     }

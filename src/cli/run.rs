@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use super::{ConfigArgs, logging};
 use crate::app::{App, ConfigFiles, Reloads};
 use crate::config::Config;
-use crate::lifecycle::{Hangups, Outcome, Signals};
+use crate::lifecycle::{Hangups, RunOutcome, Signals};
 use crate::source::cognito::{Clients, TransportError};
 
 /// Runs until a signal or a fault.
@@ -37,11 +37,11 @@ pub(super) async fn run(args: ConfigArgs, files: ConfigFiles, config: Config) ->
 }
 
 /// A stop is a success, a task that died is not.
-pub(super) fn exit_code(outcome: &Outcome) -> ExitCode {
+pub(super) fn exit_code(outcome: &RunOutcome) -> ExitCode {
     match outcome {
-        Outcome::Stopped => ExitCode::SUCCESS,
-        Outcome::Interrupted => ExitCode::from(1),
-        Outcome::Failed(fault) => {
+        RunOutcome::Stopped => ExitCode::SUCCESS,
+        RunOutcome::Interrupted => ExitCode::from(1),
+        RunOutcome::Failed(fault) => {
             error!(%fault, "stopped by a fault of the program; please report it");
             ExitCode::from(1)
         }

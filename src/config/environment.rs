@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::keys::Keys;
-use super::mistakes::{Mistake, Origin};
+use super::mistakes::{Mistake, SettingOrigin};
 
 /// What the names of the exporter's own variables begin with.
 pub const ENVIRONMENT_PREFIX: &str = "COGNITO_EXPORTER_";
@@ -98,7 +98,7 @@ impl Environment {
         }
         mistakes.extend(wrong.into_iter().map(|(name, text)| Mistake {
             key: file_key(&name),
-            origin: Origin::Variable(printable(&name)),
+            origin: SettingOrigin::Variable(printable(&name)),
             text,
         }));
         Self(picked)

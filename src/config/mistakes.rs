@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 /// Where a setting was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// In this file.
     File(PathBuf),
     /// In this environment variable.
@@ -14,7 +14,7 @@ pub enum Origin {
     Nowhere,
 }
 
-impl Origin {
+impl SettingOrigin {
     /// Whether this is a variable of the OpenTelemetry specification's, which other programs of the same environment may be
     /// meant by. A mistake in an endpoint is not set aside: nothing would be delivered, and nobody would notice.
     pub(super) fn is_of_the_specification(&self) -> bool {
@@ -22,7 +22,7 @@ impl Origin {
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
@@ -36,7 +36,7 @@ impl fmt::Display for Origin {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mistake {
     /// Where it was made.
-    pub origin: Origin,
+    pub origin: SettingOrigin,
     /// The key, such as `pools[1].usernames_file`; empty where the mistake is not about one key.
     pub key: String,
     /// What is wrong and what would be accepted, in one line that names the key.

@@ -9,7 +9,7 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::Secret;
-use super::mistakes::{Mistake, Origin};
+use super::mistakes::{Mistake, SettingOrigin};
 
 /// Names of the variables that hold a proxy's URL; the first of each that is there counts, empty or not.
 const ALL: [&str; 2] = ["ALL_PROXY", "all_proxy"];
@@ -23,13 +23,13 @@ const CGI: &str = "REQUEST_METHOD";
 /// The proxies, as they are written. Debug shows none: people write passwords into URLs.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Proxies {
-    all: Written,
-    http: Written,
-    https: Written,
-    no: Written,
+    all: ProxyVariable,
+    http: ProxyVariable,
+    https: ProxyVariable,
+    no: ProxyVariable,
 }
 
-type Written = Option<(&'static str, Secret)>;
+type ProxyVariable = Option<(&'static str, Secret)>;
 
 impl Proxies {
     /// Picks the proxies out of the environment.
@@ -47,7 +47,7 @@ impl Proxies {
 
     /// The proxy through which a URL is reached, if there is one.
     pub fn for_url(&self, url: &Uri) -> Option<Intercept> {
-        let text = |written: &Written| written.as_ref().map_or("", |(_, text)| text.reveal()).to_owned();
+        let text = |written: &ProxyVariable| written.as_ref().map_or("", |(_, text)| text.reveal()).to_owned();
         let matcher = Matcher::builder().all(text(&self.all)).http(text(&self.http)).https(text(&self.https));
         matcher.no(text(&self.no)).build().intercept(url)
     }
@@ -58,7 +58,7 @@ impl Proxies {
         [&self.all, &self.http, &self.https].into_iter().flatten().filter_map(move |(name, url)| {
             let is_read = Matcher::builder().all(url.reveal()).build().intercept(&somewhere).is_some();
             (!is_read && !url.reveal().is_empty()).then(|| Mistake {
-                origin: Origin::Variable((*name).to_owned()),
+                origin: SettingOrigin::Variable((*name).to_owned()),
                 key: String::new(),
                 text: "not the URL of a proxy; accepted: such as \"http://proxy.example:3128\"".to_owned(),
             })

@@ -1,4 +1,4 @@
-//! Reads settings key by key: a [`Table`] hands out values of the shape that is asked for, and notes every mistake with
+//! Reads settings key by key: a [`SettingsTable`] hands out values of the shape that is asked for, and notes every mistake with
 //! its key and origin while reading goes on.
 //!
 //! A table knows its keys by being asked for them; what is left over when it closes is unknown. So a key cannot be read
@@ -7,13 +7,13 @@
 use figment::value::{Dict, Value};
 
 use super::keys::Keys;
-use super::mistakes::{Mistake, Origin};
+use super::mistakes::{Mistake, SettingOrigin};
 use super::settings::Settings;
 use super::shapes::{Given, Shape};
 
 /// What reading found out, beside the values.
 #[derive(Default)]
-pub(super) struct Findings {
+pub(super) struct SettingsFindings {
     pub(super) mistakes: Vec<Mistake>,
     /// What is wrong with members of variables that are set aside where they are wrong.
     pub(super) set_aside: Vec<Mistake>,
@@ -22,11 +22,11 @@ pub(super) struct Findings {
 }
 
 /// One table of the settings, possibly absent: then every key in it is.
-pub(super) struct Table<'a> {
+pub(super) struct SettingsTable<'a> {
     settings: &'a Settings,
-    findings: &'a mut Findings,
+    findings: &'a mut SettingsFindings,
     values: Option<&'a Dict>,
-    origin: Origin,
+    origin: SettingOrigin,
     /// Where the table is, such as `pools[1]`; empty at the root.
     path: String,
     /// The same for every table of a list: `pools[]`.
@@ -34,14 +34,14 @@ pub(super) struct Table<'a> {
     asked: Vec<&'static str>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> SettingsTable<'a> {
     /// Reads all settings.
     pub(super) fn read_root<T>(
         settings: &'a Settings,
-        findings: &'a mut Findings,
-        read: impl FnOnce(&mut Table<'_>) -> T,
+        findings: &'a mut SettingsFindings,
+        read: impl FnOnce(&mut SettingsTable<'_>) -> T,
     ) -> T {
-        let root = Table {
+        let root = SettingsTable {
             settings,
             findings,
             values: Some(&settings.values),
@@ -58,7 +58,7 @@ impl<'a> Table<'a> {
     }
 
     /// Reads a table within this one.
-    pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Table<'_>) -> T) -> T {
+    pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut SettingsTable<'_>) -> T) -> T {
         self.asked.push(key);
         let value = self.value(key);
         let (path, pattern) = (self.path_of(key), self.pattern_of(key));
@@ -71,7 +71,7 @@ impl<'a> Table<'a> {
         &mut self,
         key: &'static str,
         missing: &str,
-        mut read: impl FnMut(&mut Table<'_>) -> Option<T>,
+        mut read: impl FnMut(&mut SettingsTable<'_>) -> Option<T>,
     ) -> Vec<Option<T>> {
         self.asked.push(key);
         let (list, pattern) = (self.path_of(key), format!("{}[]", self.pattern_of(key)));
@@ -80,7 +80,7 @@ impl<'a> Table<'a> {
             Some(Value::Array(_, elements)) => elements,
             Some(other) => {
                 let accepted = match self.settings.origin(other.tag()) {
-                    Origin::Variable(_) => "a list of objects".to_owned(),
+                    SettingOrigin::Variable(_) => "a list of objects".to_owned(),
                     _ => format!("a list of tables, each begun with [[{list}]]"),
                 };
                 self.refuse(&list, other, &accepted, false);
@@ -107,13 +107,13 @@ impl<'a> Table<'a> {
         value: Option<&'a Value>,
         path: String,
         pattern: String,
-        read: impl FnOnce(&mut Table<'_>) -> T,
+        read: impl FnOnce(&mut SettingsTable<'_>) -> T,
     ) -> T {
         let values = value.and_then(|value| self.as_given(value).table());
         if let (Some(value), None) = (value, values) {
             self.refuse(&path, value, "a table", false);
         }
-        let child = Table {
+        let child = SettingsTable {
             settings: self.settings,
             findings: self.findings,
             values,
@@ -125,7 +125,7 @@ impl<'a> Table<'a> {
         child.finish(read)
     }
 
-    fn finish<T>(mut self, read: impl FnOnce(&mut Table<'_>) -> T) -> T {
+    fn finish<T>(mut self, read: impl FnOnce(&mut SettingsTable<'_>) -> T) -> T {
         let result = read(&mut self);
         for (key, value) in self.values.into_iter().flatten() {
             if !self.asked.contains(&key.as_str()) {
@@ -225,7 +225,7 @@ impl<'a> Table<'a> {
     }
 
     /// Who set a key; who made the table where the key is not set.
-    pub(super) fn origin_of(&self, key: &str) -> Origin {
+    pub(super) fn origin_of(&self, key: &str) -> SettingOrigin {
         self.value(key).map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag()))
     }
 
@@ -270,14 +270,18 @@ impl<'a> Table<'a> {
     /// The same of a variable that belongs to no key.
     pub(super) fn set_aside_of_variable(&mut self, name: &str, wrong: &[String]) {
         if !wrong.is_empty() {
-            let origin = Origin::Variable(name.to_owned());
+            let origin = SettingOrigin::Variable(name.to_owned());
             self.findings.set_aside.push(Mistake { origin, key: String::new(), text: wrong.join(", ") });
         }
     }
 
     /// Notes a mistake about a variable that belongs to no key.
     pub(super) fn reject_variable(&mut self, name: &str, text: String) {
-        self.findings.mistakes.push(Mistake { origin: Origin::Variable(name.to_owned()), key: String::new(), text });
+        self.findings.mistakes.push(Mistake {
+            origin: SettingOrigin::Variable(name.to_owned()),
+            key: String::new(),
+            text,
+        });
     }
 
     fn refuse(&mut self, path: &str, value: &Value, accepted: &str, secret: bool) {
@@ -321,7 +325,7 @@ impl<'a> Table<'a> {
     }
 
     fn as_given(&self, value: &'a Value) -> Given<'a> {
-        Given { value, from_variable: matches!(self.settings.origin(value.tag()), Origin::Variable(_)) }
+        Given { value, from_variable: matches!(self.settings.origin(value.tag()), SettingOrigin::Variable(_)) }
     }
 
     fn pattern_of(&self, key: &str) -> String {

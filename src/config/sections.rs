@@ -14,8 +14,8 @@ use http::{HeaderName, HeaderValue, Uri};
 
 use super::environment::{LOGS_ENDPOINT, POD_NAMES, RESOURCE_ATTRIBUTES, SERVICE_NAME, variable_name};
 use super::keys::Keys;
-use super::mistakes::{Mistake, Origin};
-use super::reader::{Findings, Table};
+use super::mistakes::{Mistake, SettingOrigin};
+use super::reader::{SettingsFindings, SettingsTable};
 use super::settings::{DEFAULT_FILES, Settings};
 use super::shapes::{
     Given, Shape, duration, flag, line, moment, name, number, parsed, path, percentage, size, socket_address, text,
@@ -27,7 +27,7 @@ use super::{
 };
 
 /// What came of reading settings.
-pub(super) struct Reading {
+pub(super) struct ConfigReading {
     pub(super) config: Config,
     /// What is wrong.
     pub(super) mistakes: Vec<Mistake>,
@@ -36,20 +36,20 @@ pub(super) struct Reading {
 }
 
 /// Reads the whole configuration, and lists what is wrong with it.
-pub(super) fn read(settings: &Settings) -> Reading {
-    let mut findings = Findings::default();
-    let config = Table::read_root(settings, &mut findings, config);
-    Reading { config, mistakes: findings.mistakes, set_aside: findings.set_aside }
+pub(super) fn read(settings: &Settings) -> ConfigReading {
+    let mut findings = SettingsFindings::default();
+    let config = SettingsTable::read_root(settings, &mut findings, config);
+    ConfigReading { config, mistakes: findings.mistakes, set_aside: findings.set_aside }
 }
 
 /// Every key there is: all that reading asks for.
 pub(super) fn keys() -> Keys {
-    let mut findings = Findings::default();
-    Table::read_root(&Settings::blank(), &mut findings, config);
+    let mut findings = SettingsFindings::default();
+    SettingsTable::read_root(&Settings::blank(), &mut findings, config);
     findings.asked
 }
 
-fn config(root: &mut Table<'_>) -> Config {
+fn config(root: &mut SettingsTable<'_>) -> Config {
     let mut config = Config {
         pools: pools(root),
         poll: root.table("poll", poll),
@@ -67,9 +67,9 @@ fn config(root: &mut Table<'_>) -> Config {
     config
 }
 
-fn pools(root: &mut Table<'_>) -> Vec<PoolConfig> {
+fn pools(root: &mut SettingsTable<'_>) -> Vec<PoolConfig> {
     let file = match root.origin_of("pools") {
-        Origin::Nowhere => format!(" in {}", DEFAULT_FILES.join(" or ")),
+        SettingOrigin::Nowhere => format!(" in {}", DEFAULT_FILES.join(" or ")),
         _ => ", such as in config.example.toml".to_owned(),
     };
     let missing = format!("a [[pools]] table or more{file}, or JSON in {}", variable_name("pools"));
@@ -86,7 +86,7 @@ fn pools(root: &mut Table<'_>) -> Vec<PoolConfig> {
     pools.into_iter().flatten().collect()
 }
 
-fn pool(pool: &mut Table<'_>) -> Option<PoolConfig> {
+fn pool(pool: &mut SettingsTable<'_>) -> Option<PoolConfig> {
     let id = pool.required("id", &pool_id());
     let default = PoolConfig::new(id.clone().unwrap_or_default());
     let config = PoolConfig {
@@ -113,7 +113,7 @@ fn pool(pool: &mut Table<'_>) -> Option<PoolConfig> {
 /// The keys that select users.
 const CHOICES: [&str; 5] = ["usernames", "usernames_file", "groups", "all_users", "filter"];
 
-fn reject_contradictions_of_pool(pool: &mut Table<'_>, config: &PoolConfig) {
+fn reject_contradictions_of_pool(pool: &mut SettingsTable<'_>, config: &PoolConfig) {
     let key = |name: &str| pool.path_of(name);
     let mut contradictions: Vec<(&[&str], String)> = Vec::new();
     if !config.id.is_empty() && !pool.is_set("region") && !is_region(&config.region) {
@@ -146,7 +146,7 @@ fn reject_contradictions_of_pool(pool: &mut Table<'_>, config: &PoolConfig) {
     }
 }
 
-fn poll(poll: &mut Table<'_>) -> PollConfig {
+fn poll(poll: &mut SettingsTable<'_>) -> PollConfig {
     let default = PollConfig::default();
     let config = PollConfig {
         requests_per_second: poll.or("requests_per_second", default.requests_per_second, &rate()),
@@ -170,7 +170,7 @@ fn poll(poll: &mut Table<'_>) -> PollConfig {
     config
 }
 
-fn discovery(discovery: &mut Table<'_>) -> DiscoveryConfig {
+fn discovery(discovery: &mut SettingsTable<'_>) -> DiscoveryConfig {
     let default = DiscoveryConfig::default();
     DiscoveryConfig {
         interval: discovery.or("interval", default.interval, &duration("10s", "1d")),
@@ -179,7 +179,7 @@ fn discovery(discovery: &mut Table<'_>) -> DiscoveryConfig {
     }
 }
 
-fn state(state: &mut Table<'_>) -> StateConfig {
+fn state(state: &mut SettingsTable<'_>) -> StateConfig {
     let default = StateConfig::default();
     StateConfig {
         path: state.or("path", default.path, &path()),
@@ -189,8 +189,8 @@ fn state(state: &mut Table<'_>) -> StateConfig {
     }
 }
 
-fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
-    let is_exact = otlp.origin_of("endpoint") == Origin::Variable(LOGS_ENDPOINT.to_owned());
+fn otlp(otlp: &mut SettingsTable<'_>) -> Option<OtlpConfig> {
+    let is_exact = otlp.origin_of("endpoint") == SettingOrigin::Variable(LOGS_ENDPOINT.to_owned());
     let endpoint = otlp.optional("endpoint", &endpoint(is_exact));
     let is_wanted = otlp.is_set("endpoint");
     let default = OtlpConfig::new(endpoint.unwrap_or_default());
@@ -235,7 +235,7 @@ fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
     is_wanted.then_some(config)
 }
 
-fn http(http: &mut Table<'_>) -> HttpConfig {
+fn http(http: &mut SettingsTable<'_>) -> HttpConfig {
     let default = HttpConfig::default();
     HttpConfig {
         listen: http.or("listen", default.listen, &socket_address()),
@@ -244,7 +244,7 @@ fn http(http: &mut Table<'_>) -> HttpConfig {
     }
 }
 
-fn privacy(privacy: &mut Table<'_>) -> PrivacyConfig {
+fn privacy(privacy: &mut SettingsTable<'_>) -> PrivacyConfig {
     let config = PrivacyConfig {
         modes: Modes {
             username: privacy.or("username", Mode::Keep, &word(MODES)),
@@ -277,7 +277,7 @@ fn privacy(privacy: &mut Table<'_>) -> PrivacyConfig {
     config
 }
 
-fn shard(shard: &mut Table<'_>) -> Shard {
+fn shard(shard: &mut SettingsTable<'_>) -> Shard {
     let index = shard.optional("index", &shard_index());
     let count = shard.or("count", 1, &whole(1..=shard::COUNT_MAX));
     if shard.is_misread("index") || shard.is_misread("count") {
@@ -299,7 +299,7 @@ fn shard(shard: &mut Table<'_>) -> Shard {
 }
 
 /// The share of a StatefulSet's pod, by its name.
-fn shard_of_pod(shard: &mut Table<'_>, count: u32, accepted: &str) -> Shard {
+fn shard_of_pod(shard: &mut SettingsTable<'_>, count: u32, accepted: &str) -> Shard {
     let environment = &shard.settings().environment;
     let named = POD_NAMES.iter().find_map(|variable| Some((variable, shard::index_in(environment.get(variable)?)?)));
     match named.map(|(variable, index)| (variable, index, Shard::new(index, count))) {
@@ -323,7 +323,7 @@ fn shard_index() -> Shape<u32> {
     whole(0..=most).or(of_name)
 }
 
-fn log(log: &mut Table<'_>) -> LogConfig {
+fn log(log: &mut SettingsTable<'_>) -> LogConfig {
     let default = LogConfig::default();
     LogConfig {
         level: log.or("level", default.level, &word(LEVELS)),
@@ -475,7 +475,7 @@ fn fault_of_path(config: &OtlpConfig) -> Option<&'static str> {
 
 /// Header names and values: a table in the file, pairs in a variable. No value is ever shown, nor a name that is none. Of a
 /// variable of the specification's the headers that are well-formed count.
-fn headers(otlp: &mut Table<'_>) -> Vec<(String, Secret)> {
+fn headers(otlp: &mut SettingsTable<'_>) -> Vec<(String, Secret)> {
     let Some(given) = otlp.given("headers") else {
         return Vec::new();
     };
@@ -532,7 +532,7 @@ fn written_headers(given: Given<'_>) -> Vec<Result<(String, Option<String>), Str
 }
 
 /// The resource's attributes, of which OTEL_SERVICE_NAME wins over a service.name among OTEL_RESOURCE_ATTRIBUTES.
-fn resource_attributes(otlp: &mut Table<'_>) -> Vec<(String, String)> {
+fn resource_attributes(otlp: &mut SettingsTable<'_>) -> Vec<(String, String)> {
     let environment = &otlp.settings().environment;
     let mut attributes: Vec<(String, String)> = Vec::new();
     let mut set = |key: String, value: String| {

@@ -14,7 +14,7 @@ use figment::{Figment, Metadata, Profile, Provider, Source};
 
 use super::environment::{Environment, POOLS, Variable};
 use super::keys::Keys;
-use super::mistakes::{ConfigErrors, Mistake, Origin};
+use super::mistakes::{ConfigErrors, Mistake, SettingOrigin};
 
 /// Where the file is looked for when none is named; the first that exists is read.
 pub const DEFAULT_FILES: [&str; 2] = ["./config.toml", "/etc/cognito-auth-exporter/config.toml"];
@@ -28,7 +28,7 @@ pub(super) struct Settings {
     /// The merged values.
     pub(super) values: Dict,
     /// The file; nowhere if there is none.
-    pub(super) home: Origin,
+    pub(super) home: SettingOrigin,
     /// What it says.
     written: Dict,
     /// The pools that the environment gives.
@@ -72,17 +72,18 @@ impl Settings {
     /// The same without the variables in which these mistakes were made.
     pub(super) fn without(self, mistakes: &[Mistake]) -> Self {
         let file = match self.home {
-            Origin::File(path) => Some((path, self.written)),
+            SettingOrigin::File(path) => Some((path, self.written)),
             _ => None,
         };
-        let is_meant = |name: &str| mistakes.iter().any(|it| matches!(&it.origin, Origin::Variable(it) if it == name));
+        let is_meant =
+            |name: &str| mistakes.iter().any(|it| matches!(&it.origin, SettingOrigin::Variable(it) if it == name));
         Self::merge(file, self.pools, self.environment.without(is_meant), self.known)
     }
 
     fn merge(file: Option<(PathBuf, Dict)>, pools: Option<Value>, environment: Environment, known: Keys) -> Self {
         let (home, values) = match file {
-            Some((path, values)) => (Origin::File(path), values),
-            None => (Origin::Nowhere, Dict::new()),
+            Some((path, values)) => (SettingOrigin::File(path), values),
+            None => (SettingOrigin::Nowhere, Dict::new()),
         };
         let overrides: Vec<Layer> = environment
             .overrides()
@@ -106,10 +107,10 @@ impl Settings {
     }
 
     /// Who said a value.
-    pub(super) fn origin(&self, tag: Tag) -> Origin {
+    pub(super) fn origin(&self, tag: Tag) -> SettingOrigin {
         match self.layers.get_metadata(tag).and_then(|metadata| metadata.source.as_ref()) {
-            Some(Source::File(path)) => Origin::File(path.clone()),
-            Some(Source::Custom(variable)) => Origin::Variable(variable.clone()),
+            Some(Source::File(path)) => SettingOrigin::File(path.clone()),
+            Some(Source::Custom(variable)) => SettingOrigin::Variable(variable.clone()),
             _ => self.home.clone(),
         }
     }
@@ -117,18 +118,18 @@ impl Settings {
 
 /// Values of one origin.
 struct Layer {
-    origin: Origin,
+    origin: SettingOrigin,
     values: Dict,
 }
 
 impl Layer {
     fn of_pools(pools: Value) -> Self {
-        Self { origin: Origin::Variable(POOLS.to_owned()), values: Dict::from([("pools".to_owned(), pools)]) }
+        Self { origin: SettingOrigin::Variable(POOLS.to_owned()), values: Dict::from([("pools".to_owned(), pools)]) }
     }
 
     fn of_variable(variable: Variable<'_>) -> Self {
         Self {
-            origin: Origin::Variable(variable.name.to_owned()),
+            origin: SettingOrigin::Variable(variable.name.to_owned()),
             values: Dict::from([(variable.section, Dict::from([(variable.key, variable.text.into())]).into())]),
         }
     }
@@ -137,9 +138,9 @@ impl Layer {
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
         match &self.origin {
-            Origin::File(path) => Metadata::from("file", path.as_path()),
-            Origin::Variable(name) => Metadata::from("variable", name.as_str()),
-            Origin::Nowhere => Metadata::named("nothing"),
+            SettingOrigin::File(path) => Metadata::from("file", path.as_path()),
+            SettingOrigin::Variable(name) => Metadata::from("variable", name.as_str()),
+            SettingOrigin::Nowhere => Metadata::named("nothing"),
         }
     }
 
@@ -152,7 +153,7 @@ impl Provider for Layer {
 /// mistake, not passed over: another file would take its place unnoticed.
 fn found(named: Option<&Path>, others: &[&Path]) -> Result<Option<(PathBuf, Dict)>, Mistake> {
     for &path in named.as_slice().iter().chain(others) {
-        let mistake = |text: String| Mistake { origin: Origin::File(path.to_owned()), key: String::new(), text };
+        let mistake = |text: String| Mistake { origin: SettingOrigin::File(path.to_owned()), key: String::new(), text };
         match read_text(path) {
             Ok(text) => {
                 let values = parse(&text).map_err(mistake)?;
@@ -208,7 +209,7 @@ fn pools(environment: &Environment) -> Result<Option<Value>, Mistake> {
         return Ok(None);
     };
     serde_json::from_str(text).map(Some).map_err(|error| Mistake {
-        origin: Origin::Variable(POOLS.to_owned()),
+        origin: SettingOrigin::Variable(POOLS.to_owned()),
         key: "pools".to_owned(),
         text: format!("pools is not JSON: {error}; accepted: {ACCEPTED}"),
     })

@@ -20,8 +20,8 @@ use rustls::{CipherSuite, NamedGroup};
 
 use super::Secret;
 use super::keys::Keys;
-use super::mistakes::{ConfigErrors, Mistake, Origin};
-use super::reader::{Findings, Table};
+use super::mistakes::{ConfigErrors, Mistake, SettingOrigin};
+use super::reader::{SettingsFindings, SettingsTable};
 use super::settings::Settings;
 use super::shapes::{Shape, flag, parsed, path, text, whole, word};
 
@@ -131,20 +131,20 @@ impl WebConfig {
 /// Everything that is wrong, all at once.
 pub fn load_web(file: &Path) -> Result<WebConfig, ConfigErrors> {
     let values = values(file).map_err(|text| ConfigErrors(vec![mistake(file, text)]))?;
-    let mut findings = Findings::default();
+    let mut findings = SettingsFindings::default();
     let folder = file.parent().unwrap_or(Path::new("")).to_owned();
     let settings = Settings::of_file(file.to_owned(), values, keys());
-    let config = Table::read_root(&settings, &mut findings, |root| web(root, &folder));
+    let config = SettingsTable::read_root(&settings, &mut findings, |root| web(root, &folder));
     ConfigErrors::none_or(findings.mistakes).map(|()| config)
 }
 
 fn mistake(file: &Path, text: String) -> Mistake {
-    Mistake { origin: Origin::File(file.to_owned()), key: String::new(), text }
+    Mistake { origin: SettingOrigin::File(file.to_owned()), key: String::new(), text }
 }
 
 fn keys() -> Keys {
-    let mut findings = Findings::default();
-    Table::read_root(&Settings::blank(), &mut findings, |root| web(root, Path::new("")));
+    let mut findings = SettingsFindings::default();
+    SettingsTable::read_root(&Settings::blank(), &mut findings, |root| web(root, Path::new("")));
     findings.asked
 }
 
@@ -186,7 +186,7 @@ fn not_yaml(error: &serde_saphyr::Error) -> String {
     format!("{place}{kind}")
 }
 
-fn web(root: &mut Table<'_>, folder: &Path) -> WebConfig {
+fn web(root: &mut SettingsTable<'_>, folder: &Path) -> WebConfig {
     for key in ["tls_server_config", "basic_auth_users"] {
         if root.is_blank(key) {
             let text =
@@ -208,7 +208,7 @@ fn web(root: &mut Table<'_>, folder: &Path) -> WebConfig {
     }
 }
 
-fn tls_server(tls: &mut Table<'_>, folder: &Path) -> Option<TlsServerConfig> {
+fn tls_server(tls: &mut SettingsTable<'_>, folder: &Path) -> Option<TlsServerConfig> {
     let is_wanted = tls.is_there();
     let mut pem = |inline: &'static str, file: &'static str, needed: bool| {
         let text = tls.optional(inline, &pem_text()).map(|text| Pem::Inline(Secret::new(text)));
@@ -264,7 +264,7 @@ fn tls_server(tls: &mut Table<'_>, folder: &Path) -> Option<TlsServerConfig> {
     })
 }
 
-fn headers(headers: &mut Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
+fn headers(headers: &mut SettingsTable<'_>) -> Vec<(HeaderName, HeaderValue)> {
     // A blank value means that the header is not to be set.
     HEADERS
         .iter()
@@ -276,7 +276,7 @@ fn headers(headers: &mut Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
         .collect()
 }
 
-fn users(root: &mut Table<'_>) -> BTreeMap<String, Secret> {
+fn users(root: &mut SettingsTable<'_>) -> BTreeMap<String, Secret> {
     let Some(given) = root.given("basic_auth_users") else { return BTreeMap::new() };
     let Some(table) = given.table() else {
         let text =
@@ -316,7 +316,7 @@ fn is_affordable(hash: &str) -> bool {
     hash.parse::<HashParts>().is_ok_and(|parts| (4..=COST_MAX).contains(&parts.get_cost()))
 }
 
-fn rate_limit(limit: &mut Table<'_>) -> Option<RateLimit> {
+fn rate_limit(limit: &mut SettingsTable<'_>) -> Option<RateLimit> {
     let interval = limit.optional("interval", &interval());
     let burst = limit.or("burst", 0, &whole(0..=1_000_000));
     let interval = interval.filter(|interval| !interval.is_zero())?;

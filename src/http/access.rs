@@ -16,11 +16,11 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::places::Place;
+use super::basic_auth::BasicAuthUsers;
+use super::connections::ConnectionSlot;
 use super::renderings::Renderings;
-use super::router::{self, Answer, Router};
+use super::router::{self, Router, RouterResponse};
 use super::tls::{self, TlsError};
-use super::users::Users;
 use crate::config::{ConfigErrors, Pem, RateLimit, TlsServerConfig, WebConfig, load_web};
 
 /// How often the files are looked at for a change. A certificate is renewed days before it ends, and a person who took
@@ -52,13 +52,13 @@ pub enum WebError {
 
 /// The web configuration in force. Clones share it.
 #[derive(Clone)]
-pub struct Web(Arc<Mutex<Reading>>);
+pub struct Web(Arc<Mutex<LoadedWebConfig>>);
 
 /// What was read last.
 #[derive(Clone)]
-struct Reading {
+struct LoadedWebConfig {
     path: Option<PathBuf>,
-    access: Arc<Access>,
+    access: Arc<AccessControl>,
     stamp: Stamp,
     /// Why what the files hold now is of no use, as the log was told.
     fault: Option<String>,
@@ -89,8 +89,8 @@ impl Stamp {
 impl Default for Web {
     /// Plain HTTP for everybody.
     fn default() -> Self {
-        let access = Arc::new(Access::of(WebConfig::default(), None));
-        Self(Arc::new(Mutex::new(Reading { path: None, access, stamp: Stamp::default(), fault: None })))
+        let access = Arc::new(AccessControl::of(WebConfig::default(), None));
+        Self(Arc::new(Mutex::new(LoadedWebConfig { path: None, access, stamp: Stamp::default(), fault: None })))
     }
 }
 
@@ -107,10 +107,10 @@ impl Web {
     /// Everything that is wrong with it.
     pub fn load(path: Option<&Path>) -> Result<Self, WebError> {
         let (access, stamp) = match path {
-            Some(path) => Access::load(path)?,
-            None => (Access::of(WebConfig::default(), None), Stamp::default()),
+            Some(path) => AccessControl::load(path)?,
+            None => (AccessControl::of(WebConfig::default(), None), Stamp::default()),
         };
-        let reading = Reading { path: path.map(Path::to_owned), access: Arc::new(access), stamp, fault: None };
+        let reading = LoadedWebConfig { path: path.map(Path::to_owned), access: Arc::new(access), stamp, fault: None };
         Ok(Self(Arc::new(Mutex::new(reading))))
     }
 
@@ -135,11 +135,11 @@ impl Web {
     }
 
     /// What is in force.
-    pub(super) fn now(&self) -> Arc<Access> {
+    pub(super) fn now(&self) -> Arc<AccessControl> {
         self.reading().access.clone()
     }
 
-    fn reading(&self) -> MutexGuard<'_, Reading> {
+    fn reading(&self) -> MutexGuard<'_, LoadedWebConfig> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,7 +169,7 @@ impl Web {
         if fault.is_none() && stamp.is_of_now() {
             return;
         }
-        let read = Access::load(&path);
+        let read = AccessControl::load(&path);
         let mut reading = self.reading();
         if reading.path.as_ref() != Some(&path) {
             return; // another has been put in force meanwhile
@@ -178,7 +178,7 @@ impl Web {
             Ok((access, stamp)) => {
                 let (tls, users) = (access.tls.is_some(), access.users.are_listed());
                 tracing::info!(path = %path.display(), tls, users, "the web configuration was read again");
-                *reading = Reading { path: Some(path), access: Arc::new(access), stamp, fault: None };
+                *reading = LoadedWebConfig { path: Some(path), access: Arc::new(access), stamp, fault: None };
             }
             Err(error) => {
                 let error = error.to_string();
@@ -196,19 +196,19 @@ impl Web {
 }
 
 /// One whole reading of the files.
-pub(super) struct Access {
+pub(super) struct AccessControl {
     config: WebConfig,
     pub(super) tls: Option<Arc<ServerConfig>>,
-    users: Users,
-    bucket: Option<Mutex<Bucket>>,
+    users: BasicAuthUsers,
+    bucket: Option<Mutex<TokenBucket>>,
 }
 
-impl Access {
+impl AccessControl {
     fn of(config: WebConfig, tls: Option<Arc<ServerConfig>>) -> Self {
         Self {
             tls,
-            users: Users::new(config.users.clone()),
-            bucket: config.rate_limit.map(|limit| Mutex::new(Bucket::full(limit, Instant::now()))),
+            users: BasicAuthUsers::new(config.users.clone()),
+            bucket: config.rate_limit.map(|limit| Mutex::new(TokenBucket::full(limit, Instant::now()))),
             config,
         }
     }
@@ -240,8 +240,8 @@ impl Access {
         request: Request<B>,
         router: &Router,
         renderings: &Renderings,
-        place: &Arc<Place>,
-    ) -> Answer {
+        place: &Arc<ConnectionSlot>,
+    ) -> RouterResponse {
         let mut answer = if !self.users.allow(request.headers()).await {
             let challenge = "Basic realm=\"cognito-auth-exporter\", charset=\"UTF-8\"";
             router::refusal(StatusCode::UNAUTHORIZED, "unauthorized\n", WWW_AUTHENTICATE, challenge)
@@ -267,13 +267,13 @@ impl Access {
 }
 
 /// A bucket of tokens.
-struct Bucket {
+struct TokenBucket {
     limit: RateLimit,
     tokens: f64,
     at: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn full(limit: RateLimit, now: Instant) -> Self {
         Self { limit, tokens: f64::from(limit.burst), at: now }
     }
@@ -297,7 +297,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_may_pass_and_then_one_each_interval() {
         let limit = RateLimit { interval: Duration::from_secs(2), burst: 3 };
-        let mut bucket = Bucket::full(limit, Instant::now());
+        let mut bucket = TokenBucket::full(limit, Instant::now());
         assert_eq!([(); 4].map(|()| bucket.take(Instant::now())), [true, true, true, false]);
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!([(); 2].map(|()| bucket.take(Instant::now())), [true, false]);

@@ -11,40 +11,40 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::places::Place;
-use super::scrapes::Seen;
+use super::connections::ConnectionSlot;
+use super::scrapes::PendingScrape;
 
 /// Bytes handed over at a time.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 
 /// All of it is in memory.
-pub(super) struct Body {
+pub(super) struct MemoryBody {
     rest: Bytes,
     /// Who has to be told that it was read.
-    seen: Option<Seen>,
+    seen: Option<PendingScrape>,
     /// The place of the connection that writes it.
-    place: Option<Arc<Place>>,
+    place: Option<Arc<ConnectionSlot>>,
 }
 
-impl Body {
+impl MemoryBody {
     pub(super) fn new(bytes: Bytes) -> Self {
         Self { rest: bytes, seen: None, place: None }
     }
 
     /// A body that counts as a scrape when it is written.
-    pub(super) fn seen(mut self, seen: Seen) -> Self {
+    pub(super) fn seen(mut self, seen: PendingScrape) -> Self {
         self.seen = Some(seen);
         self
     }
 
     /// Tells the place of the connection how far the writing has come.
-    pub(super) fn written_at(&mut self, place: &Arc<Place>) {
+    pub(super) fn written_at(&mut self, place: &Arc<ConnectionSlot>) {
         place.writing(self.rest.clone(), self.seen.take());
         self.place = Some(place.clone());
     }
 }
 
-impl hyper::body::Body for Body {
+impl hyper::body::Body for MemoryBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -66,7 +66,7 @@ impl hyper::body::Body for Body {
     }
 }
 
-impl Drop for Body {
+impl Drop for MemoryBody {
     fn drop(&mut self) {
         if let Some(place) = &self.place {
             place.body_taken();

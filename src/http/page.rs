@@ -15,7 +15,7 @@ use cognito_auth_core::event::UnixMillis;
 use sha2::{Digest as _, Sha256};
 
 use self::chart::{Bar, Outcomes};
-use crate::status::{ErrorStatus, Finding, HistoryWalks, PoolStatus, Severity, StatusReport};
+use crate::status::{ErrorStatus, FindingSeverity, HistoryWalks, PoolStatus, StatusFinding, StatusReport};
 
 /// How often an open page reads itself anew.
 const REFRESH_SECS: u64 = 15;
@@ -58,8 +58,8 @@ fn write(html: &mut String, report: &StatusReport, still: bool) -> fmt::Result {
          <nav aria-label=\"Elsewhere\"><a href=\"metrics\">metrics</a><a href=\"status\">JSON</a>{other}</nav></header>\n<main>\n",
         if report.flowing { "" } else { "(!) " },
         Escaped(report.version),
-        Span(now.since(report.started)),
-        Moment(now),
+        ShownDuration(now.since(report.started)),
+        ShownTime(now),
     )?;
     write_verdict(html, report)?;
     report.pools.iter().try_for_each(|pool| write_pool(html, pool, now))?;
@@ -70,11 +70,11 @@ fn write(html: &mut String, report: &StatusReport, still: bool) -> fmt::Result {
 
 fn write_verdict(html: &mut String, report: &StatusReport) -> fmt::Result {
     let worst = report.findings.first().map(|finding| finding.severity);
-    let starts = !report.ready && worst < Some(Severity::Error);
+    let starts = !report.ready && worst < Some(FindingSeverity::Error);
     let (class, sign, words) = match worst {
-        Some(Severity::Error) => ("bad", CROSS, "Sign-in events do not all flow"),
+        Some(FindingSeverity::Error) => ("bad", CROSS, "Sign-in events do not all flow"),
         _ if starts => ("warn", MARK, "Not ready"),
-        Some(Severity::Warning) => ("warn", MARK, "Sign-in events flow, with a caveat"),
+        Some(FindingSeverity::Warning) => ("warn", MARK, "Sign-in events flow, with a caveat"),
         None => ("good", CHECK, "Sign-in events flow"),
     };
     let totals = &report.totals;
@@ -106,10 +106,10 @@ fn write_verdict(html: &mut String, report: &StatusReport) -> fmt::Result {
     Ok(())
 }
 
-fn write_finding(html: &mut String, finding: &Finding, report: &StatusReport) -> fmt::Result {
+fn write_finding(html: &mut String, finding: &StatusFinding, report: &StatusReport) -> fmt::Result {
     let (class, word) = match finding.severity {
-        Severity::Error => ("bad", "Error"),
-        Severity::Warning => ("warn", "Warning"),
+        FindingSeverity::Error => ("bad", "Error"),
+        FindingSeverity::Warning => ("warn", "Warning"),
     };
     write!(html, "<li><b class=\"{class}\">{word}:</b> ")?;
     let pool = finding.pool.as_ref().and_then(|id| report.pools.iter().find(|pool| pool.id == *id));
@@ -157,15 +157,17 @@ fn write_figures(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::
             tile(html, "Users followed", Grouped(all), missing.into_iter().chain(failing))?;
         }
     }
-    let objective = pool.objective_seconds.map(|secs| ("", format!("objective {}", Span(Duration::from_secs(secs)))));
+    let objective =
+        pool.objective_seconds.map(|secs| ("", format!("objective {}", ShownDuration(Duration::from_secs(secs)))));
     write!(html, "<div><dt>Oldest poll</dt><dd>{}</dd>", Ago(pool.oldest_poll, now))?;
     if let (Some(oldest), Some(secs)) = (pool.oldest_poll, pool.objective_seconds.filter(|secs| *secs > 0)) {
         write!(html, "{}", Bar(now.since(oldest).div_duration_f64(Duration::from_secs(secs))))?;
     }
     notes(html, objective)?;
     html.push_str("</div>");
-    let round =
-        pool.round_seconds_estimate.map(|secs| ("", format!("a round takes {}", Span(Duration::from_secs(secs)))));
+    let round = pool
+        .round_seconds_estimate
+        .map(|secs| ("", format!("a round takes {}", ShownDuration(Duration::from_secs(secs)))));
     let hour = &pool.last_hour;
     let throttled = (hour.throttled > 0)
         .then(|| ("warn", format!("{} of {} calls throttled", Grouped(hour.throttled), Grouped(hour.calls))));
@@ -180,7 +182,8 @@ fn write_figures(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::
     }
     let p95 = hour.delay_p95_seconds.map(|secs| ("", format!("95 % within {}", About(secs))));
     let expected = pool.event_delay_seconds_estimate;
-    let expected = expected.map(|secs| ("", format!("{} to expect on average", Span(Duration::from_secs(secs)))));
+    let expected =
+        expected.map(|secs| ("", format!("{} to expect on average", ShownDuration(Duration::from_secs(secs)))));
     match hour.delay_median_seconds {
         None => {
             tile(html, "Delay", '–', [("", "no live event in the last hour".to_owned())].into_iter().chain(expected))?;
@@ -193,7 +196,7 @@ fn write_figures(html: &mut String, pool: &PoolStatus, now: UnixMillis) -> fmt::
     let listed = pool.discovery_last_success.map(|_| ("", format!("listed {}", Ago(pool.discovery_last_success, now))));
     let HistoryWalks { users_done, users, seconds_left_estimate } = pool.history_walks;
     let walked = (users_done < users).then(|| {
-        let left = seconds_left_estimate.map(|secs| format!(", {} left", Span(Duration::from_secs(secs))));
+        let left = seconds_left_estimate.map(|secs| format!(", {} left", ShownDuration(Duration::from_secs(secs))));
         ("", format!("history of {} of {} walked{}", Grouped(users_done), Grouped(users), left.unwrap_or_default()))
     });
     match (pool.catching_up, pool.backlog_walks) {
@@ -327,9 +330,9 @@ impl Display for Grouped {
 }
 
 /// A time of day, to the second.
-struct Moment(UnixMillis);
+struct ShownTime(UnixMillis);
 
-impl Display for Moment {
+impl Display for ShownTime {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let text = self.0.to_string();
         match text.split_once('T') {
@@ -346,7 +349,9 @@ impl Display for Ago {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self(None, _) => f.write_char('–'),
-            Self(Some(time), now) => write!(f, "<time datetime=\"{time}\">{} ago</time>", Span(now.since(*time))),
+            Self(Some(time), now) => {
+                write!(f, "<time datetime=\"{time}\">{} ago</time>", ShownDuration(now.since(*time)))
+            }
         }
     }
 }
@@ -356,14 +361,14 @@ struct About(f64);
 
 impl Display for About {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        if self.0 < 10.0 { write!(f, "{:.1} s", self.0) } else { Span(Duration::from_secs_f64(self.0)).fmt(f) }
+        if self.0 < 10.0 { write!(f, "{:.1} s", self.0) } else { ShownDuration(Duration::from_secs_f64(self.0)).fmt(f) }
     }
 }
 
 /// A duration in its two largest units, as far as they matter.
-struct Span(Duration);
+struct ShownDuration(Duration);
 
-impl Display for Span {
+impl Display for ShownDuration {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let secs = self.0.as_secs();
         let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
@@ -398,7 +403,7 @@ mod tests {
             (90_000, "1 d 1 h"),
         ];
         for (secs, text) in table {
-            assert_eq!(Span(Duration::from_secs(secs)).to_string(), text);
+            assert_eq!(ShownDuration(Duration::from_secs(secs)).to_string(), text);
         }
     }
 

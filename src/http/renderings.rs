@@ -28,7 +28,7 @@ static RENDERINGS: Semaphore = Semaphore::const_new(RENDERINGS_MAX);
 
 /// What is rendered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum RenderingKind {
     /// `/metrics`.
     Metrics,
     /// The same, compressed.
@@ -43,15 +43,15 @@ pub(super) enum Kind {
 
 /// The latest rendering of each kind, while it is fresh. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Renderings(Arc<[Slot; 5]>);
+pub(super) struct Renderings(Arc<[RenderingSlot; 5]>);
 
-struct Slot {
+struct RenderingSlot {
     latest: Mutex<Option<Rendering>>,
     /// Who renders; the others wait, and take what was rendered.
     turn: Arc<Semaphore>,
 }
 
-impl Default for Slot {
+impl Default for RenderingSlot {
     fn default() -> Self {
         Self { latest: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
     }
@@ -85,7 +85,7 @@ impl Renderings {
     /// rendering failed.
     pub(super) async fn get(
         &self,
-        kind: Kind,
+        kind: RenderingKind,
         asked: Instant,
         since: Scrape,
         render: impl FnOnce() -> (Vec<u8>, Scrape) + Send + 'static,
@@ -125,12 +125,12 @@ impl Renderings {
         is_left
     }
 
-    fn slot(&self, kind: Kind) -> &Slot {
+    fn slot(&self, kind: RenderingKind) -> &RenderingSlot {
         &self.0[kind as usize]
     }
 }
 
-impl Slot {
+impl RenderingSlot {
     fn latest(&self) -> MutexGuard<'_, Option<Rendering>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -183,7 +183,8 @@ mod tests {
                     rendered.fetch_add(1, Ordering::Relaxed);
                     (vec![7; 1000], Scrape::default())
                 };
-                renderings.get(Kind::Status, asked, Scrape::default(), render).await.unwrap().bytes.as_ptr() as usize
+                renderings.get(RenderingKind::Status, asked, Scrape::default(), render).await.unwrap().bytes.as_ptr()
+                    as usize
             });
         }
         let bytes = crowd.join_all().await;
@@ -191,7 +192,7 @@ mod tests {
         assert!(bytes.iter().all(|one| *one == bytes[0]), "not a copy");
         assert!(renderings.forget_stale(asked));
         assert!(!renderings.forget_stale(asked + AGE_MAX * 2));
-        assert!(renderings.slot(Kind::Status).latest().is_none(), "nothing is kept that is not shown again");
+        assert!(renderings.slot(RenderingKind::Status).latest().is_none(), "nothing is kept that is not shown again");
     }
 
     #[tokio::test(start_paused = true)]
@@ -201,7 +202,7 @@ mod tests {
         let get = async || {
             let begins = scrapes.clone();
             let render = move || (vec![], begins.begin());
-            renderings.get(Kind::Metrics, asked, scrapes.awaited(), render).await.unwrap().scrape
+            renderings.get(RenderingKind::Metrics, asked, scrapes.awaited(), render).await.unwrap().scrape
         };
         let first = get().await;
         assert_eq!(get().await, first);
@@ -215,10 +216,11 @@ mod tests {
     async fn a_rendering_that_fails_holds_nobody_up() {
         let renderings = Renderings::default();
         for _ in 0..RENDERINGS_MAX + 1 {
-            let failed = renderings.get(Kind::Page, Instant::now(), Scrape::default(), || panic!("for the test")).await;
+            let failed =
+                renderings.get(RenderingKind::Page, Instant::now(), Scrape::default(), || panic!("for the test")).await;
             assert!(failed.is_none());
         }
         let render = || (vec![1], Scrape::default());
-        assert!(renderings.get(Kind::Page, Instant::now(), Scrape::default(), render).await.is_some());
+        assert!(renderings.get(RenderingKind::Page, Instant::now(), Scrape::default(), render).await.is_some());
     }
 }

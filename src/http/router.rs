@@ -8,16 +8,16 @@ use http::header::{
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::body::Body;
-use super::renderings::{Kind, Rendering, Renderings};
-use super::scrapes::{Scrape, Seen};
+use super::body::MemoryBody;
+use super::renderings::{Rendering, RenderingKind, Renderings};
+use super::scrapes::{PendingScrape, Scrape};
 use super::{Scrapes, gzip, page};
 use crate::lifecycle::Clock;
 use crate::metrics::{self, Metrics};
-use crate::status::{Health, StatusBoard, StatusReport};
+use crate::status::{ProbeResult, StatusBoard, StatusReport};
 
 /// An answer, all of it in memory.
-pub(super) type Answer = Response<Body>;
+pub(super) type RouterResponse = Response<MemoryBody>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -46,7 +46,7 @@ pub struct Router {
 }
 
 #[derive(Clone, Copy)]
-enum Path {
+enum Route {
     Metrics,
     Health,
     Ready,
@@ -54,7 +54,7 @@ enum Path {
     Page,
 }
 
-impl Path {
+impl Route {
     fn of(path: &str) -> Option<Self> {
         Some(match path {
             "/metrics" => Self::Metrics,
@@ -69,8 +69,8 @@ impl Path {
 
 impl Router {
     /// Answers a request. What it carries is not looked at, and the body of an answer to HEAD is the server's to leave out.
-    pub(super) async fn answer<B>(&self, request: Request<B>, renderings: &Renderings) -> Answer {
-        let mut answer = match (Path::of(request.uri().path()), request.method()) {
+    pub(super) async fn answer<B>(&self, request: Request<B>, renderings: &Renderings) -> RouterResponse {
+        let mut answer = match (Route::of(request.uri().path()), request.method()) {
             (None, _) => plain(StatusCode::NOT_FOUND, NOT_FOUND.to_owned()),
             (Some(path), &Method::GET | &Method::HEAD) => self.get(path, &request, renderings).await,
             (Some(_), _) => {
@@ -82,24 +82,24 @@ impl Router {
         answer
     }
 
-    async fn get<B>(&self, path: Path, request: &Request<B>, renderings: &Renderings) -> Answer {
+    async fn get<B>(&self, path: Route, request: &Request<B>, renderings: &Renderings) -> RouterResponse {
         match path {
-            Path::Metrics => {
+            Route::Metrics => {
                 // A scrape that shows nothing is none.
                 let counts = request.method() == Method::GET;
                 self.metrics(request.headers(), counts, renderings).await
             }
-            Path::Health => health(self.board.live()),
-            Path::Ready => health(self.board.is_ready()),
-            Path::Status => {
+            Route::Health => health(self.board.live()),
+            Route::Ready => health(self.board.is_ready()),
+            Route::Status => {
                 let render = |report: &StatusReport| {
                     serde_json::to_vec_pretty(report).expect("a report is maps with text keys, and a Vec takes all")
                 };
-                self.report(Kind::Status, JSON, renderings, render).await
+                self.report(RenderingKind::Status, JSON, renderings, render).await
             }
-            Path::Page => {
+            Route::Page => {
                 let still = request.uri().query() == Some("still");
-                let kind = if still { Kind::StillPage } else { Kind::Page };
+                let kind = if still { RenderingKind::StillPage } else { RenderingKind::Page };
                 let render = move |report: &StatusReport| page::render(report, still).into_bytes();
                 let page = self.report(kind, HTML, renderings, render).await;
                 with(page, CONTENT_SECURITY_POLICY, page::policy())
@@ -107,9 +107,9 @@ impl Router {
         }
     }
 
-    async fn metrics(&self, headers: &HeaderMap, counts: bool, renderings: &Renderings) -> Answer {
+    async fn metrics(&self, headers: &HeaderMap, counts: bool, renderings: &Renderings) -> RouterResponse {
         let gzip = gzip::wanted(headers);
-        let kind = if gzip { Kind::CompressedMetrics } else { Kind::Metrics };
+        let kind = if gzip { RenderingKind::CompressedMetrics } else { RenderingKind::Metrics };
         let (metrics, scrapes) = (self.metrics.clone(), self.scrapes.clone());
         let render = move || {
             let scrape = scrapes.begin();
@@ -122,7 +122,7 @@ impl Router {
         };
         let mut answer = with(rendered(&rendering, asked, metrics::CONTENT_TYPE), VARY, "Accept-Encoding");
         if counts {
-            let seen = Seen { scrapes: self.scrapes.clone(), scrape: rendering.scrape };
+            let seen = PendingScrape { scrapes: self.scrapes.clone(), scrape: rendering.scrape };
             answer = answer.map(|body| body.seen(seen));
         }
         if gzip { with(answer, CONTENT_ENCODING, "gzip") } else { answer }
@@ -130,11 +130,11 @@ impl Router {
 
     async fn report(
         &self,
-        kind: Kind,
+        kind: RenderingKind,
         content_type: &'static str,
         renderings: &Renderings,
         render: impl FnOnce(&StatusReport) -> Vec<u8> + Send + 'static,
-    ) -> Answer {
+    ) -> RouterResponse {
         let router = self.clone();
         let render = move || {
             let report = router.board.report(&router.metrics, router.clock.now());
@@ -149,7 +149,7 @@ impl Router {
 }
 
 /// A rendering as an answer. `Age` says that it was made for somebody else, and how many seconds ago (RFC 9111).
-fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -> Answer {
+fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -> RouterResponse {
     let mut answer = body(StatusCode::OK, content_type, rendering.bytes.clone());
     if let Some(age) = rendering.shared_age(asked) {
         answer.headers_mut().insert(AGE, age.as_secs().into());
@@ -157,7 +157,7 @@ fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -
     answer
 }
 
-fn failed() -> Answer {
+fn failed() -> RouterResponse {
     plain(
         StatusCode::INTERNAL_SERVER_ERROR,
         "rendering the answer failed; please report what the log says\n".to_owned(),
@@ -165,36 +165,36 @@ fn failed() -> Answer {
 }
 
 /// The answer to a request that does not reach the router, with a header that says what would.
-pub(super) fn refusal(status: StatusCode, text: &str, name: HeaderName, value: &'static str) -> Answer {
+pub(super) fn refusal(status: StatusCode, text: &str, name: HeaderName, value: &'static str) -> RouterResponse {
     let mut answer = with(plain(status, text.to_owned()), name, value);
     harden(&mut answer);
     answer
 }
 
-fn harden(answer: &mut Answer) {
+fn harden(answer: &mut RouterResponse) {
     let headers = answer.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-fn health(health: Health) -> Answer {
+fn health(health: ProbeResult) -> RouterResponse {
     match health {
         Ok(()) => plain(StatusCode::OK, "ok\n".to_owned()),
         Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
-fn plain(status: StatusCode, text: String) -> Answer {
+fn plain(status: StatusCode, text: String) -> RouterResponse {
     body(status, TEXT, text.into_bytes().into())
 }
 
-fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Answer {
-    let mut answer = Response::new(Body::new(bytes));
+fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> RouterResponse {
+    let mut answer = Response::new(MemoryBody::new(bytes));
     *answer.status_mut() = status;
     with(answer, CONTENT_TYPE, content_type)
 }
 
-fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
+fn with(mut answer: RouterResponse, name: HeaderName, value: &'static str) -> RouterResponse {
     answer.headers_mut().insert(name, HeaderValue::from_static(value));
     answer
 }

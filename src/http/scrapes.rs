@@ -9,10 +9,10 @@ use tokio::sync::watch;
 
 /// The scrapes of this process. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Scrapes(Arc<Counts>);
+pub struct Scrapes(Arc<ScrapeCounts>);
 
 #[derive(Debug)]
-struct Counts {
+struct ScrapeCounts {
     begun: AtomicU64,
     /// The earliest that somebody waits for, or has waited for.
     awaited: AtomicU64,
@@ -25,12 +25,12 @@ struct Counts {
 pub(super) struct Scrape(u64);
 
 /// A scrape that counts once its answer is written.
-pub(super) struct Seen {
+pub(super) struct PendingScrape {
     pub(super) scrapes: Scrapes,
     pub(super) scrape: Scrape,
 }
 
-impl Seen {
+impl PendingScrape {
     /// All of the answer is written.
     pub(super) fn answered(self) {
         self.scrapes.answered(self.scrape);
@@ -46,7 +46,11 @@ impl Default for Scrapes {
 impl Scrapes {
     /// None yet.
     pub fn new() -> Self {
-        Self(Arc::new(Counts { begun: AtomicU64::new(0), awaited: AtomicU64::new(0), answered: watch::Sender::new(0) }))
+        Self(Arc::new(ScrapeCounts {
+            begun: AtomicU64::new(0),
+            awaited: AtomicU64::new(0),
+            answered: watch::Sender::new(0),
+        }))
     }
 
     /// Resolves once a scrape that begins after this call (not: after the first poll of what it returns) was answered:

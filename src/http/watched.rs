@@ -1,4 +1,4 @@
-//! A connection's stream that tells its [`Place`] what the client takes.
+//! A connection's stream that tells its [`ConnectionSlot`] what the client takes.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,12 +7,12 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::places::Place;
+use super::connections::ConnectionSlot;
 
 /// A stream at a place.
 pub(super) struct Watched<S> {
     pub(super) stream: S,
-    pub(super) place: Arc<Place>,
+    pub(super) place: Arc<ConnectionSlot>,
 }
 
 impl<S: Unpin> Watched<S> {

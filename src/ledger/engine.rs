@@ -29,7 +29,7 @@ use std::time::Duration;
 
 use super::custody;
 use super::error::LedgerError;
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 
 /// One change of a write: a key and its new value, or none to remove it.
 pub(super) type Change = (Vec<u8>, Option<Vec<u8>>);
@@ -210,7 +210,7 @@ impl Engine {
             }
         }
         guarded(|| self.reader.0.db().apply_batch(batch))?;
-        failpoint::reached(Step::LedgerApplied);
+        failpoint::reached(Failpoint::LedgerApplied);
         self.sync()?;
         #[cfg(test)]
         self.fail_if_asked("after it")?;
@@ -220,7 +220,7 @@ impl Engine {
     /// Puts everything written so far on the disk.
     pub(super) fn sync(&mut self) -> Result<(), LedgerError> {
         guarded(|| self.reader.0.db().flush())?;
-        failpoint::reached(Step::LedgerFlushed);
+        failpoint::reached(Failpoint::LedgerFlushed);
         // Blobs first: the log points at them.
         self.sync_blobs()?;
         self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join(DB), &error))

@@ -59,7 +59,7 @@ use super::error::LedgerError;
 use super::keys;
 use super::writer_state::WriterState;
 use crate::config::StateConfig;
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 
 /// Damaged ledgers that are kept. One would be overwritten by the second accident of an afternoon, many would fill a disk.
 const DAMAGED_MAX: usize = 2;
@@ -509,9 +509,9 @@ fn write_whole(path: &Path, text: &str) -> io::Result<File> {
     let mut file = custody::new_file(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    failpoint::reached(Step::NoteDrafted);
+    failpoint::reached(Failpoint::NoteDrafted);
     fs::rename(draft, path)?;
-    failpoint::reached(Step::NoteRenamed);
+    failpoint::reached(Failpoint::NoteRenamed);
     Ok(file)
 }
 

@@ -26,7 +26,7 @@ use super::engine::{Engine, Reader};
 use super::error::LedgerError;
 use super::state_dir::{LastCommit, StateDir};
 use super::writer_state::{Published, WriteBatch, WriteRequest, WriterState};
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 
 /// Requests that wait for the writer. Beyond it callers wait to be heard: a poller has at most as many turns at once.
 pub(super) const WAITING_MAX: usize = 256;
@@ -199,7 +199,7 @@ impl Writer {
         self.shared.set(Access::Closed);
         // With the lock: whoever is answered may open the ledger again.
         drop(self);
-        failpoint::reached(Step::LedgerClosed);
+        failpoint::reached(Failpoint::LedgerClosed);
         if let Some(reply) = closed {
             let _ = reply.send(Ok(()));
         }
@@ -224,7 +224,7 @@ impl Writer {
             let mut replies = Vec::new();
             let mut batch = self.gather(work, reply, &mut writer_state, engine.reader(), &mut replies);
             let counted = std::mem::take(&mut batch.counted);
-            failpoint::reached(Step::LedgerAsked);
+            failpoint::reached(Failpoint::LedgerAsked);
             let written = if batch.changes.is_empty() {
                 Ok(())
             } else {
@@ -236,15 +236,15 @@ impl Writer {
             };
             match written.and_then(|()| writer_state.publish(engine.reader())) {
                 Ok(published) => {
-                    failpoint::reached(Step::LedgerSynced);
+                    failpoint::reached(Failpoint::LedgerSynced);
                     self.durable = writer_state.groups;
                     self.jot_last_commit();
                     // Readable and shown first, answered then: whoever was answered finds what it wrote.
                     self.shared.publish(published);
                     self.show(writer_state.totals_of(&counted));
-                    failpoint::reached(Step::LedgerPublished);
+                    failpoint::reached(Failpoint::LedgerPublished);
                     answer(replies, &Ok(()));
-                    failpoint::reached(Step::LedgerAnswered);
+                    failpoint::reached(Failpoint::LedgerAnswered);
                     if self
                         .noted
                         .is_none_or(|(at, batch)| at.elapsed() >= NOTE_EVERY || writer_state.groups / 2 >= batch)

@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 use crate::ledger::{ActivityAt, Commit, Ledger, LedgerError, Twin, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::{Metrics, PageEvents, Stage};
@@ -240,7 +240,7 @@ pub async fn take<S: Source>(
             }
             Err(error) => return Err(error.into()),
         };
-        failpoint::reached(Step::PageRead);
+        failpoint::reached(Failpoint::PageRead);
         findings.pages += 1;
         if page_size < means.page_size && !walk.ends_with(&page) {
             (findings.fit, page_size) = (Fit::TooShort, means.page_size);
@@ -392,7 +392,7 @@ async fn commit<S: Source>(
     delays.into_iter().for_each(|delay| means.metrics.event_delay(&pool.identity.id, delay));
     means.metrics.progress(Stage::Poll, observed);
     means.metrics.progress(Stage::Commit, observed);
-    failpoint::reached(Step::MetricsShown);
+    failpoint::reached(Failpoint::MetricsShown);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub const SLOTS_MAX: usize = 120;
 
 /// What happened within one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Slot {
+pub struct HistorySlot {
     /// Live outcomes `Pass`.
     pub passed: u64,
     /// Live outcomes `Fail`.
@@ -41,7 +41,7 @@ pub struct History {
     /// The number of the newest slot since 1970.
     newest: i64,
     /// The newest last.
-    slots: VecDeque<Slot>,
+    slots: VecDeque<HistorySlot>,
 }
 
 impl History {
@@ -50,12 +50,12 @@ impl History {
         let number = now.0.div_euclid(i64::try_from(SLOT.as_millis()).unwrap_or(i64::MAX));
         if self.slots.is_empty() {
             self.newest = number;
-            self.slots.push_back(Slot::default());
+            self.slots.push_back(HistorySlot::default());
         }
         let ahead = usize::try_from(number.saturating_sub(self.newest)).unwrap_or(0);
         if ahead > 0 {
             self.newest = number;
-            self.slots.extend(std::iter::repeat_n(Slot::default(), ahead.min(SLOTS_MAX)));
+            self.slots.extend(std::iter::repeat_n(HistorySlot::default(), ahead.min(SLOTS_MAX)));
             self.slots.drain(..self.slots.len().saturating_sub(SLOTS_MAX));
         }
         let before = self.last.replace(counts.clone());
@@ -65,13 +65,13 @@ impl History {
     }
 
     /// The slots, the newest last.
-    pub fn slots(&self) -> impl ExactSizeIterator<Item = &Slot> {
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = &HistorySlot> {
         self.slots.iter()
     }
 
     /// The sum of all slots.
-    pub fn sum(&self) -> Slot {
-        self.slots.iter().fold(Slot::default(), |mut sum, slot| {
+    pub fn sum(&self) -> HistorySlot {
+        self.slots.iter().fold(HistorySlot::default(), |mut sum, slot| {
             sum.passed += slot.passed;
             sum.failed += slot.failed;
             sum.risk += slot.risk;
@@ -83,7 +83,7 @@ impl History {
     }
 }
 
-impl Slot {
+impl HistorySlot {
     fn add(&mut self, before: &Counts, after: &Counts) {
         // A pool that left and came back begins at 0.
         let grown = |before: u64, after: u64| after.saturating_sub(before);
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_prometheus() {
-        let mut slot = Slot::default();
+        let mut slot = HistorySlot::default();
         assert_eq!(slot.delay_quantile(0.5), None);
         // Ten up to 5 s, ten up to 15 s, and one in more than a day.
         (slot.delays[0], slot.delays[1], slot.delays[12]) = (10, 10, 1);

@@ -23,7 +23,7 @@ const WAITING_MAX: Duration = Duration::from_secs(60);
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
+pub enum FindingSeverity {
     /// Events flow; somebody should look when there is time.
     Warning,
     /// Events do not flow, or will not for long.
@@ -32,9 +32,9 @@ pub enum Severity {
 
 /// Something that a person should know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Finding {
+pub struct StatusFinding {
     /// How bad it is.
-    pub severity: Severity,
+    pub severity: FindingSeverity,
     /// The pool that it concerns; null if all of them.
     pub pool: Option<String>,
     /// What it is.
@@ -42,16 +42,16 @@ pub struct Finding {
 }
 
 /// What is to be said of a report, the worst first.
-pub(super) fn findings(report: &StatusReport) -> Vec<Finding> {
+pub(super) fn findings(report: &StatusReport) -> Vec<StatusFinding> {
     let mut findings = Vec::new();
     let mut find = |severity, pool: Option<&PoolStatus>, text: String| {
-        findings.push(Finding { severity, pool: pool.map(|pool| pool.id.clone()), text });
+        findings.push(StatusFinding { severity, pool: pool.map(|pool| pool.id.clone()), text });
     };
     if let Some(reason) = report.reason.as_ref().filter(|_| report.now.since(report.started) > WARM_UP) {
-        find(Severity::Error, None, format!("the exporter is not ready: {reason}"));
+        find(FindingSeverity::Error, None, format!("the exporter is not ready: {reason}"));
     }
     for reason in &report.paused {
-        find(Severity::Error, None, paused(reason).to_owned());
+        find(FindingSeverity::Error, None, paused(reason).to_owned());
     }
     for pool in &report.pools {
         of_pool(pool, report, &mut |severity, text| find(severity, Some(pool), text));
@@ -61,15 +61,15 @@ pub(super) fn findings(report: &StatusReport) -> Vec<Finding> {
     if report.quarantined_records.unwrap_or(0) > 0 {
         let text =
             "records that the receiver refused are in quarantine; `cognito-auth-exporter quarantine list` shows why";
-        find(Severity::Warning, None, text.to_owned());
+        find(FindingSeverity::Warning, None, text.to_owned());
     }
     if report.state.rebuilds > 0 {
         let text = "the ledger was damaged and begun anew when this process started; its log says what was moved where";
-        find(Severity::Warning, None, text.to_owned());
+        find(FindingSeverity::Warning, None, text.to_owned());
     }
     if !report.config_reload_successful {
         let text = "the configuration was changed and cannot be used: the one before it is in force; the log says why";
-        find(Severity::Warning, None, text.to_owned());
+        find(FindingSeverity::Warning, None, text.to_owned());
     }
     findings.sort_by_key(|finding| Reverse(finding.severity));
     findings
@@ -85,16 +85,16 @@ fn paused(reason: &str) -> &'static str {
     }
 }
 
-fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
+fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(FindingSeverity, String)) {
     let users = pool.users.unwrap_or_default();
     match pool.up {
         Some(false) => {
             let reason = pool.reason.as_deref().unwrap_or("the log says why");
-            find(Severity::Error, format!("the pool cannot be read: {reason}"));
+            find(FindingSeverity::Error, format!("the pool cannot be read: {reason}"));
             return; // everything else follows from it
         }
         None if report.now.since(report.started) > WARM_UP => {
-            find(Severity::Warning, "the pool has not answered yet".to_owned());
+            find(FindingSeverity::Warning, "the pool has not answered yet".to_owned());
         }
         None | Some(true) => {}
     }
@@ -103,19 +103,19 @@ fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Sever
         if age > Duration::from_secs(objective).mul_f64(OBJECTIVE_SLACK) {
             let text =
                 "users wait longer for their poll than poll.max_interval says; a larger budget or fewer users help";
-            find(Severity::Warning, text.to_owned());
+            find(FindingSeverity::Warning, text.to_owned());
         }
     }
     if users.failing > 0 {
         find(
-            Severity::Warning,
+            FindingSeverity::Warning,
             format!("{} users cannot be read; Cognito answers with errors of theirs", users.failing),
         );
     }
 }
 
 /// Said once for all pools that share the quota.
-fn of_quota(report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
+fn of_quota(report: &StatusReport, find: &mut impl FnMut(FindingSeverity, String)) {
     let throttled = report.pools.iter().filter(|pool| pool.last_hour.throttled > 0);
     let quotas: BTreeSet<_> = throttled.map(|pool| (pool.account_id.as_deref(), pool.region.as_str())).collect();
     for (account, region) in quotas {
@@ -123,17 +123,17 @@ fn of_quota(report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
         let text = format!(
             "Cognito throttled calls in the last hour ({whose}): others use the same quota, and the budget steps back for them"
         );
-        find(Severity::Warning, text);
+        find(FindingSeverity::Warning, text);
     }
 }
 
-fn of_delivery(report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
+fn of_delivery(report: &StatusReport, find: &mut impl FnMut(FindingSeverity, String)) {
     let Some(outbox) = &report.outbox else { return };
     let waits = outbox.oldest.is_some_and(|oldest| report.now.since(oldest) > WAITING_MAX);
     let latest = report.delivery.last_errors.first();
     let is_failing = |at: UnixMillis| report.delivery.last_success.is_none_or(|success| success < at);
     if let Some(error) = latest.filter(|error| waits && is_failing(error.last)) {
-        find(Severity::Error, format!("the receiver does not take records: {}", error.cause));
+        find(FindingSeverity::Error, format!("the receiver does not take records: {}", error.cause));
     }
 }
 
@@ -162,7 +162,7 @@ mod tests {
         (metrics, board)
     }
 
-    fn found(metrics: &Metrics, board: &StatusBoard) -> (bool, Vec<(Severity, String)>) {
+    fn found(metrics: &Metrics, board: &StatusBoard) -> (bool, Vec<(FindingSeverity, String)>) {
         let report = board.report(metrics, START.plus(Duration::from_hours(2)));
         (report.flowing, report.findings.into_iter().map(|finding| (finding.severity, finding.text)).collect())
     }
@@ -180,7 +180,7 @@ mod tests {
         metrics.users(POOL, UserCounts { ok: 1, missing: 1, failing: 2 });
         metrics.oldest_poll(POOL, Some(START));
         let (flowing, warnings) = found(&metrics, &board);
-        assert!(flowing && warnings.iter().all(|(severity, _)| *severity == Severity::Warning));
+        assert!(flowing && warnings.iter().all(|(severity, _)| *severity == FindingSeverity::Warning));
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         for break_it in [
             (|metrics, board| {
@@ -198,7 +198,7 @@ mod tests {
             metrics.oldest_poll(POOL, Some(START));
             break_it(&metrics, &board);
             let (flowing, findings) = found(&metrics, &board);
-            assert!(!flowing && findings[0].0 == Severity::Error, "{findings:?}");
+            assert!(!flowing && findings[0].0 == FindingSeverity::Error, "{findings:?}");
         }
     }
 

@@ -28,7 +28,7 @@ use super::names::NamingRules;
 use super::selection::{Joining, Meeting, Selection, Stored};
 use super::usernames_file;
 use crate::config::{FirstRun, PoolConfig};
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 use crate::ledger::{Ledger, LedgerError, PoolRecord, Standing, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
@@ -415,11 +415,11 @@ impl<S: Source> Discovery<S> {
         if joined > 0 {
             self.ledger.enroll(pool_id, records).await?;
         }
-        failpoint::reached(Step::UsersEnrolled);
+        failpoint::reached(Failpoint::UsersEnrolled);
         if !names.is_empty() {
             self.tell(Message::Joined(self.pool.slot, names)).await;
         }
-        failpoint::reached(Step::PollerTold);
+        failpoint::reached(Failpoint::PollerTold);
         known.joined += joined + succeeded + came_over;
         known.left += succeeded;
         // After a loss everybody is new to the ledger, and nobody to the pool.

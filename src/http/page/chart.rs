@@ -3,7 +3,7 @@
 use std::fmt::{self, Display, Formatter, Write as _};
 
 use super::{Grouped, plural};
-use crate::status::{LastHour, SLOTS_MAX, Slot};
+use crate::status::{HistorySlot, LastHour, SLOTS_MAX};
 
 /// Height of the plot in its own units; one slot is as wide as four of them.
 const HEIGHT: u64 = 100;
@@ -18,7 +18,7 @@ pub(super) struct Outcomes<'a>(pub(super) &'a LastHour);
 impl Display for Outcomes<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         let slots = &self.0.slots;
-        let sum = |of: fn(&Slot) -> u64| slots.iter().map(of).sum::<u64>();
+        let sum = |of: fn(&HistorySlot) -> u64| slots.iter().map(of).sum::<u64>();
         let (passed, failed, risk) = (sum(|slot| slot.passed), sum(|slot| slot.failed), sum(|slot| slot.risk));
         if passed + failed + risk == 0 {
             return f.write_str("<figure><figcaption><b>Last hour</b><span>no events</span></figcaption></figure>");

@@ -13,8 +13,8 @@
 //! 3. otherwise none: a client that is being answered is not cut, and the newcomer waits until a place is free.
 //!
 //! So a client that opens connections, or does not read, keeps nobody out for long: a newcomer has time to send its request,
-//! and the 1024 connections that may wait in the system's queue have their turn within four seconds. The rules are [`Table`]'s, which takes
-//! the time as an argument; a [`Place`] is one connection's share in it.
+//! and the 1024 connections that may wait in the system's queue have their turn within four seconds. The rules are [`ConnectionTable`]'s, which takes
+//! the time as an argument; a [`ConnectionSlot`] is one connection's share in it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::scrapes::Seen;
+use super::scrapes::PendingScrape;
 
 /// Connections at a time. A pair of Prometheus servers, the probes and a few people need ten.
 const CONNECTIONS_MAX: usize = 64;
@@ -46,30 +46,30 @@ const STALLED_MIN: Duration = Duration::from_millis(250);
 
 /// The places of a server. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Places(Arc<Shared>);
+pub(super) struct ConnectionSlots(Arc<SharedConnections>);
 
 #[derive(Default)]
-struct Shared {
-    table: Mutex<Table>,
+struct SharedConnections {
+    table: Mutex<ConnectionTable>,
     /// A connection is doing something else now.
     changed: Notify,
 }
 
 /// The place of one connection. It is free again when the last clone of it is gone.
-pub(super) struct Place {
+pub(super) struct ConnectionSlot {
     number: u64,
-    places: Places,
+    places: ConnectionSlots,
     cut: CancellationToken,
 }
 
-impl Places {
+impl ConnectionSlots {
     /// A place for a newcomer.
     ///
     /// # Errors
     /// None is free, nor can be made free before this time unless a connection [changes](Self::changed).
-    pub(super) fn enter(&self) -> Result<Arc<Place>, Instant> {
+    pub(super) fn enter(&self) -> Result<Arc<ConnectionSlot>, Instant> {
         let (number, cut) = self.table().enter(Instant::now())?;
-        Ok(Arc::new(Place { number, places: self.clone(), cut }))
+        Ok(Arc::new(ConnectionSlot { number, places: self.clone(), cut }))
     }
 
     /// Resolves when a connection does something else than it did.
@@ -87,12 +87,12 @@ impl Places {
         self.table().cut_overdue(Instant::now());
     }
 
-    fn table(&self) -> MutexGuard<'_, Table> {
+    fn table(&self) -> MutexGuard<'_, ConnectionTable> {
         self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Place {
+impl ConnectionSlot {
     /// Resolves when the connection has to end.
     pub(super) async fn cut(&self) {
         self.cut.cancelled().await;
@@ -104,7 +104,7 @@ impl Place {
     }
 
     /// The answer is there, and its body is this.
-    pub(super) fn writing(&self, body: Bytes, seen: Option<Seen>) {
+    pub(super) fn writing(&self, body: Bytes, seen: Option<PendingScrape>) {
         self.tell(|table, number| table.writing(number, body, seen, Instant::now()));
     }
 
@@ -127,13 +127,13 @@ impl Place {
         }
     }
 
-    fn tell(&self, what: impl FnOnce(&mut Table, u64)) {
+    fn tell(&self, what: impl FnOnce(&mut ConnectionTable, u64)) {
         what(&mut self.places.table(), self.number);
         self.places.0.changed.notify_one();
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.tell(|table, number| table.leave(number));
     }
@@ -151,22 +151,22 @@ enum Doing {
     },
 }
 
-struct Held {
+struct ConnectionState {
     doing: Doing,
     since: Instant,
     body: Bytes,
-    seen: Option<Seen>,
+    seen: Option<PendingScrape>,
     cut: CancellationToken,
 }
 
 /// Who has a place, and what for.
 #[derive(Default)]
-struct Table {
-    places: BTreeMap<u64, Held>,
+struct ConnectionTable {
+    places: BTreeMap<u64, ConnectionState>,
     next: u64,
 }
 
-impl Table {
+impl ConnectionTable {
     fn enter(&mut self, now: Instant) -> Result<(u64, CancellationToken), Instant> {
         if self.places.len() >= CONNECTIONS_MAX {
             let (from, number) = self.next_to_give_way(now).ok_or(now + WRITE_MAX)?;
@@ -177,7 +177,8 @@ impl Table {
         }
         let (number, cut) = (self.next, CancellationToken::new());
         self.next += 1;
-        let held = Held { doing: Doing::Waiting, since: now, body: Bytes::new(), seen: None, cut: cut.clone() };
+        let held =
+            ConnectionState { doing: Doing::Waiting, since: now, body: Bytes::new(), seen: None, cut: cut.clone() };
         self.places.insert(number, held);
         Ok((number, cut))
     }
@@ -194,7 +195,7 @@ impl Table {
     }
 
     /// Of those whose answers are being written, the one whose client has taken nothing for the longest time.
-    fn slowest(&self, counts: impl Fn(&Held) -> bool) -> Option<(Instant, u64)> {
+    fn slowest(&self, counts: impl Fn(&ConnectionState) -> bool) -> Option<(Instant, u64)> {
         let writing = self.places.iter().filter_map(|(number, held)| match held.doing {
             Doing::Writing { moved, .. } if counts(held) => Some((moved, *number)),
             _ => None,
@@ -214,7 +215,7 @@ impl Table {
         }
     }
 
-    fn writing(&mut self, number: u64, body: Bytes, seen: Option<Seen>, now: Instant) {
+    fn writing(&mut self, number: u64, body: Bytes, seen: Option<PendingScrape>, now: Instant) {
         self.become_(number, Doing::Writing { moved: now, is_taken: false }, now);
         let own = body.as_ptr();
         if let Some(held) = self.places.get_mut(&number) {
@@ -235,18 +236,18 @@ impl Table {
     }
 
     fn moved(&mut self, number: u64, now: Instant) {
-        if let Some(Held { doing: Doing::Writing { moved, .. }, .. }) = self.places.get_mut(&number) {
+        if let Some(ConnectionState { doing: Doing::Writing { moved, .. }, .. }) = self.places.get_mut(&number) {
             *moved = now;
         }
     }
 
     fn body_taken(&mut self, number: u64) {
-        if let Some(Held { doing: Doing::Writing { is_taken, .. }, .. }) = self.places.get_mut(&number) {
+        if let Some(ConnectionState { doing: Doing::Writing { is_taken, .. }, .. }) = self.places.get_mut(&number) {
             *is_taken = true;
         }
     }
 
-    fn flushed(&mut self, number: u64, now: Instant) -> Option<Seen> {
+    fn flushed(&mut self, number: u64, now: Instant) -> Option<PendingScrape> {
         let held = self.places.get_mut(&number)?;
         let Doing::Writing { is_taken: true, .. } = held.doing else { return None };
         let seen = held.seen.take();
@@ -255,7 +256,7 @@ impl Table {
     }
 
     fn cut_overdue(&mut self, now: Instant) {
-        let is_overdue = |held: &Held| {
+        let is_overdue = |held: &ConnectionState| {
             matches!(held.doing, Doing::Writing { .. }) && now.saturating_duration_since(held.since) >= WRITE_MAX
         };
         let overdue: Vec<u64> =
@@ -275,8 +276,8 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     /// A full table, its connections entered one second after the other; the time of the last.
-    fn full(begin: Instant) -> (Table, Instant) {
-        let mut table = Table::default();
+    fn full(begin: Instant) -> (ConnectionTable, Instant) {
+        let mut table = ConnectionTable::default();
         let mut now = begin;
         for _ in 0..CONNECTIONS_MAX {
             now += SECOND;
@@ -285,12 +286,12 @@ mod tests {
         (table, now)
     }
 
-    fn write(table: &mut Table, number: u64, body: &Bytes, now: Instant) {
+    fn write(table: &mut ConnectionTable, number: u64, body: &Bytes, now: Instant) {
         table.become_(number, Doing::Answering, now);
         table.writing(number, body.clone(), None, now);
     }
 
-    fn numbers(table: &Table) -> Vec<u64> {
+    fn numbers(table: &ConnectionTable) -> Vec<u64> {
         table.places.keys().copied().collect()
     }
 

@@ -21,22 +21,22 @@ use crate::config::Secret;
 const REMEMBERED_MAX: usize = 128;
 
 /// The users, and what is known of passwords that were tried. Nobody listed: everybody may ask.
-pub(super) struct Users {
+pub(super) struct BasicAuthUsers {
     hashes: BTreeMap<String, Secret>,
     /// Made anew by each process, and told to nobody.
     digest_key: [u8; 32],
-    seen: Mutex<Seen>,
+    seen: Mutex<RememberedPasswords>,
     /// Who compares; whoever waits for it holds one of the few connections.
     comparing: Arc<Semaphore>,
 }
 
 #[derive(Default)]
-struct Seen {
+struct RememberedPasswords {
     right: HashSet<[u8; 32]>,
     wrong: HashSet<[u8; 32]>,
 }
 
-impl Users {
+impl BasicAuthUsers {
     pub(super) fn new(hashes: BTreeMap<String, Secret>) -> Self {
         let mut digest_key = [0; 32];
         for half in digest_key.chunks_mut(16) {
@@ -101,7 +101,7 @@ impl Users {
         seen.insert(digest);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
+    fn lock(&self) -> MutexGuard<'_, RememberedPasswords> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -125,9 +125,9 @@ mod tests {
 
     use super::*;
 
-    fn users() -> Users {
+    fn users() -> BasicAuthUsers {
         let hash = |password: &str| Secret::new(bcrypt::hash(password, 4).unwrap());
-        Users::new([("ann".to_owned(), hash("right")), ("ben".to_owned(), hash("other"))].into())
+        BasicAuthUsers::new([("ann".to_owned(), hash("right")), ("ben".to_owned(), hash("other"))].into())
     }
 
     fn basic(text: &str) -> HeaderMap {
@@ -179,6 +179,6 @@ mod tests {
 
     #[tokio::test]
     async fn where_nobody_is_listed_everybody_may_ask() {
-        assert!(Users::new(BTreeMap::new()).allow(&HeaderMap::new()).await);
+        assert!(BasicAuthUsers::new(BTreeMap::new()).allow(&HeaderMap::new()).await);
     }
 }
