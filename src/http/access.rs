@@ -1,8 +1,10 @@
-//! Who may ask, and how: what a web configuration becomes, and its being read again when it or a certificate changes.
+//! Access control of the HTTP server: TLS, users and a rate limit from the web configuration, which is read again when
+//! it or a certificate changes.
 //!
-//! Everything is behind the same door, probes too, as in every exporter of this format. What is applied is one whole
-//! reading of all files; one that is of no use changes nothing but the log, which says so once. So does one that would take
-//! TLS, client certificates or passwords away: an emptied file looks like that, and only a restart means it.
+//! Access control applies to all paths, probes included, as in every exporter of this format. All files are read
+//! together and come into force together. If one of them has a mistake, the previous configuration stays in force, and
+//! the log says so once. The same holds for a configuration that removes TLS, client certificates or passwords: a file
+//! that was emptied by accident looks like that, so only a restart removes protection.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,25 +25,25 @@ use super::router::{self, Router, RouterResponse};
 use super::tls::{self, TlsError};
 use crate::config::{ConfigErrors, Pem, RateLimit, TlsServerConfig, WebConfig, load_web};
 
-/// How often the files are looked at for a change. A certificate is renewed days before it ends, and a person who took
-/// somebody's password away does not wait long.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Time between two checks of the files for a change. A certificate is renewed days before it expires, and an operator
+/// who removes a user expects an effect soon.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Why a web configuration cannot be served with.
+/// Error of a web configuration that cannot come into force.
 #[derive(Debug, thiserror::Error)]
 pub enum WebError {
-    /// It has mistakes.
+    /// The web configuration has mistakes.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// Its certificates have.
+    /// A certificate or key cannot be used.
     #[error("{}: {cause}", path.display())]
     Tls {
         /// The web configuration.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         cause: TlsError,
     },
-    /// Only a start may take protection away.
+    /// The web configuration removes protection, which only a restart may do.
     #[error(
         "{} would be removed from the web configuration, and a reload removes no protection; restore it, or restart the \
          exporter to serve without it",
@@ -54,17 +56,17 @@ pub enum WebError {
 #[derive(Clone)]
 pub struct Web(Arc<Mutex<LoadedWebConfig>>);
 
-/// What was read last.
+/// The last web configuration that was loaded.
 #[derive(Clone)]
 struct LoadedWebConfig {
     path: Option<PathBuf>,
     access: Arc<AccessControl>,
     stamp: Stamp,
-    /// Why what the files hold now is of no use, as the log was told.
+    /// The error of the last attempt to load it, as it was logged; None after a success.
     fault: Option<String>,
 }
 
-/// Every file that was read, and a digest of what they held.
+/// The files that were read, and a digest of their contents.
 #[derive(Clone, PartialEq, Default)]
 struct Stamp {
     files: Vec<PathBuf>,
@@ -87,7 +89,7 @@ impl Stamp {
 }
 
 impl Default for Web {
-    /// Plain HTTP for everybody.
+    /// Plain HTTP without users and limits.
     fn default() -> Self {
         let access = Arc::new(AccessControl::of(WebConfig::default(), None));
         Self(Arc::new(Mutex::new(LoadedWebConfig { path: None, access, stamp: Stamp::default(), fault: None })))
@@ -101,59 +103,58 @@ impl std::fmt::Debug for Web {
 }
 
 impl Web {
-    /// Reads a web configuration and all that it names. Blocks.
+    /// Reads a web configuration and the files that it names. Blocks.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// The web configuration has mistakes, all of which are listed, or its certificates cannot be used.
     pub fn load(path: Option<&Path>) -> Result<Self, WebError> {
         let (access, stamp) = match path {
             Some(path) => AccessControl::load(path)?,
             None => (AccessControl::of(WebConfig::default(), None), Stamp::default()),
         };
-        let reading = LoadedWebConfig { path: path.map(Path::to_owned), access: Arc::new(access), stamp, fault: None };
-        Ok(Self(Arc::new(Mutex::new(reading))))
+        let loaded = LoadedWebConfig { path: path.map(Path::to_owned), access: Arc::new(access), stamp, fault: None };
+        Ok(Self(Arc::new(Mutex::new(loaded))))
     }
 
-    /// Whether what another has read may be put in force in place of this while clients are served: it demands of them what
-    /// this demands.
+    /// Checks whether `other` may replace this configuration while clients are served: it must not remove protection.
     ///
     /// # Errors
-    /// What it no longer demands.
+    /// The keys of the protection that `other` removes.
     pub fn allows(&self, other: &Self) -> Result<(), WebError> {
         self.now().allows(&other.now())
     }
 
-    /// Puts what another has read in force in place of this.
+    /// Replaces this configuration with `other`.
     pub fn take_over(&self, other: &Self) {
-        let reading = other.reading().clone();
-        *self.reading() = reading;
+        let loaded = other.loaded().clone();
+        *self.loaded() = loaded;
     }
 
-    /// Whether TLS is spoken, for people.
+    /// Returns the scheme of the server's URLs, `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         if self.now().tls.is_some() { "https" } else { "http" }
     }
 
-    /// What is in force.
+    /// Returns the access control that is in force.
     pub(super) fn now(&self) -> Arc<AccessControl> {
-        self.reading().access.clone()
+        self.loaded().access.clone()
     }
 
-    fn reading(&self) -> MutexGuard<'_, LoadedWebConfig> {
+    fn loaded(&self) -> MutexGuard<'_, LoadedWebConfig> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads the files again whenever they change, until the stop.
+    /// Reads the files again whenever they change, until `stop`.
     pub async fn keep(self, stop: CancellationToken) {
         loop {
-            let pause = tokio::time::sleep(LOOK_EVERY);
+            let pause = tokio::time::sleep(CHECK_INTERVAL);
             if stop.run_until_cancelled(pause).await.is_none() {
                 return;
             }
             let web = self.clone();
-            // On a file system that hangs this look never ends, and what is in force stays so.
-            let look = tokio::task::spawn_blocking(move || web.look());
-            if stop.run_until_cancelled(look).await.is_none() {
+            // On a file system that hangs the check never ends, and the configuration in force stays.
+            let check = tokio::task::spawn_blocking(move || web.look());
+            if stop.run_until_cancelled(check).await.is_none() {
                 return;
             }
         }
@@ -162,23 +163,23 @@ impl Web {
     /// Reads the files again if they have changed. Blocks.
     pub fn look(&self) {
         let (path, stamp, fault) = {
-            let reading = self.reading();
-            let Some(path) = reading.path.clone() else { return };
-            (path, reading.stamp.clone(), reading.fault.clone())
+            let loaded = self.loaded();
+            let Some(path) = loaded.path.clone() else { return };
+            (path, loaded.stamp.clone(), loaded.fault.clone())
         };
         if fault.is_none() && stamp.is_of_now() {
             return;
         }
         let read = AccessControl::load(&path);
-        let mut reading = self.reading();
-        if reading.path.as_ref() != Some(&path) {
-            return; // another has been put in force meanwhile
+        let mut loaded = self.loaded();
+        if loaded.path.as_ref() != Some(&path) {
+            return; // another configuration came into force meanwhile
         }
-        match read.and_then(|(access, stamp)| reading.access.allows(&access).map(|()| (access, stamp))) {
+        match read.and_then(|(access, stamp)| loaded.access.allows(&access).map(|()| (access, stamp))) {
             Ok((access, stamp)) => {
                 let (tls, users) = (access.tls.is_some(), access.users.are_listed());
-                tracing::info!(path = %path.display(), tls, users, "the web configuration was read again");
-                *reading = LoadedWebConfig { path: Some(path), access: Arc::new(access), stamp, fault: None };
+                tracing::info!(path = %path.display(), tls, users, "web configuration reloaded");
+                *loaded = LoadedWebConfig { path: Some(path), access: Arc::new(access), stamp, fault: None };
             }
             Err(error) => {
                 let error = error.to_string();
@@ -186,16 +187,16 @@ impl Web {
                     tracing::error!(
                         path = %path.display(),
                         error,
-                        "the web configuration is of no use: the one before it stays in force"
+                        "web configuration reload failed; keeping the current one"
                     );
                 }
-                reading.fault = Some(error);
+                loaded.fault = Some(error);
             }
         }
     }
 }
 
-/// One whole reading of the files.
+/// The access control of one web configuration: TLS, users, rate limit and headers.
 pub(super) struct AccessControl {
     config: WebConfig,
     pub(super) tls: Option<Arc<ServerConfig>>,
@@ -213,7 +214,7 @@ impl AccessControl {
         }
     }
 
-    /// Whether clients of this may be served by another reading: it is not open to more of them by mistake.
+    /// Checks that `newer` does not remove protection.
     fn allows(&self, newer: &Self) -> Result<(), WebError> {
         let missing = self.config.demands_missing_in(&newer.config);
         if missing.is_empty() { Ok(()) } else { Err(WebError::Weaker(missing)) }
@@ -226,21 +227,21 @@ impl AccessControl {
             pems.into_iter().flatten().filter_map(|pem| if let Pem::File(path) = pem { Some(path) } else { None })
         };
         let files = config.tls.iter().flat_map(pems);
-        // Before the files are used: what changes in between is read again.
+        // The stamp is taken before the files are used, so that a change in between is noticed.
         let stamp = Stamp::of(std::iter::once(path.to_owned()).chain(files).collect());
         let tls = config.tls.as_ref().map(tls::server).transpose();
         let tls = tls.map_err(|cause| WebError::Tls { path: path.to_owned(), cause })?;
         Ok((Self::of(config, tls), stamp))
     }
 
-    /// Answers those who may ask. Only their requests count for the rate limit and for the connection's place: whoever has
-    /// no password uses up neither.
+    /// Answers a request that passes authentication and the rate limit, and refuses others. A request without a valid
+    /// password counts neither for the rate limit nor for the connection's slot.
     pub(super) async fn answer<B>(
         &self,
         request: Request<B>,
         router: &Router,
         renderings: &Renderings,
-        place: &Arc<ConnectionSlot>,
+        slot: &Arc<ConnectionSlot>,
     ) -> RouterResponse {
         let mut answer = if !self.users.allow(request.headers()).await {
             let challenge = "Basic realm=\"cognito-auth-exporter\", charset=\"UTF-8\"";
@@ -249,9 +250,9 @@ impl AccessControl {
             let text = "too many requests; rate_limit in the web configuration says how many there may be\n";
             router::refusal(StatusCode::TOO_MANY_REQUESTS, text, RETRY_AFTER, "1")
         } else {
-            place.answering();
+            slot.answering();
             let mut answer = router.answer(request, renderings).await;
-            answer.body_mut().written_at(place);
+            answer.body_mut().written_at(slot);
             answer
         };
         for (name, value) in &self.config.headers {
@@ -266,7 +267,7 @@ impl AccessControl {
     }
 }
 
-/// A bucket of tokens.
+/// A token bucket: each request takes a token, and a token comes back each interval.
 struct TokenBucket {
     limit: RateLimit,
     tokens: f64,

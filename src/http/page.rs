@@ -1,7 +1,7 @@
 //! `/`: the status report for people, as one page without scripts or anything from elsewhere.
 //!
-//! It answers one question at a glance, whether sign-in events flow, and then shows why one may believe it: a card for each
-//! pool, one for delivery. What is bad is a word and a colour, never a colour alone.
+//! It answers one question at a glance, whether sign-in events flow, and then shows why one may believe it: a card for
+//! each pool, one for delivery. What is bad is a word and a colour, never a colour alone.
 
 mod chart;
 

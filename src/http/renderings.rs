@@ -1,10 +1,10 @@
-//! Renderings that several clients are answered with: made on threads for blocking work, few at a time, and shared while
-//! they are fresh.
+//! Renderings of metrics, status and page: made on threads for blocking work, few at a time, and shared while they are
+//! fresh.
 //!
-//! With many pools a rendering takes tens of milliseconds. The runtime has one worker, and polling needs it; so nothing is
-//! rendered there. And whoever asks fast gets what others got: a rendering is shared for [`REST_FACTOR`] times as long as
-//! it took, [`AGE_MAX`] at most. So the renderings of one kind take a tenth of a processor, and somebody who asks now and
-//! then always has one of their own.
+//! With many pools a rendering takes tens of milliseconds. Polling needs the runtime's only worker, so renderings are
+//! made on other threads. A client that asks often gets shared renderings: each is shared for [`REST_FACTOR`] times as
+//! long as it took, and for [`AGE_MAX`] at most. So the renderings of one kind use at most a tenth of a processor, and
+//! a client that asks seldom always gets a new rendering.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,29 +15,29 @@ use tokio::time::Instant;
 
 use super::scrapes::Scrape;
 
-/// How old what is shown may be when it is asked for.
+/// Maximum age of a shared rendering at the time of the request.
 const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// A rendering is shared for this many times as long as it took.
 const REST_FACTOR: u32 = 9;
 
-/// Renderings at a time: of all kinds together they take no more of the machine.
+/// Maximum number of renderings at the same time, of all kinds together.
 const RENDERINGS_MAX: usize = 2;
 
 static RENDERINGS: Semaphore = Semaphore::const_new(RENDERINGS_MAX);
 
-/// What is rendered.
+/// The kinds of renderings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum RenderingKind {
     /// `/metrics`.
     Metrics,
-    /// The same, compressed.
+    /// `/metrics`, compressed.
     CompressedMetrics,
     /// `/status`.
     Status,
     /// `/`.
     Page,
-    /// `/`, for somebody who reads it at leisure.
+    /// `/?still`, which does not refresh itself.
     StillPage,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Renderings(Arc<[RenderingSlot; 5]>);
 
 struct RenderingSlot {
     latest: Mutex<Option<Rendering>>,
-    /// Who renders; the others wait, and take what was rendered.
+    /// Held by the request that renders. The others wait for it and share the result.
     turn: Arc<Semaphore>,
 }
 
@@ -57,32 +57,32 @@ impl Default for RenderingSlot {
     }
 }
 
-/// One rendering.
+/// A rendered answer, with the time at which it was begun and the time that it took.
 #[derive(Clone, Debug)]
 pub(super) struct Rendering {
-    /// What is sent.
+    /// The answer's body.
     pub(super) bytes: Bytes,
-    /// When it was begun, among the scrapes; of other kinds the first.
+    /// The scrape that the rendering belongs to; the default for kinds other than metrics.
     pub(super) scrape: Scrape,
     began: Instant,
     took: Duration,
 }
 
 impl Rendering {
-    /// Whether it may be shown to somebody who asked at `asked`.
+    /// Returns whether the rendering may answer a request of time `asked`.
     fn is_fresh(&self, asked: Instant) -> bool {
         asked.saturating_duration_since(self.began) <= AGE_MAX.min(self.took.saturating_mul(REST_FACTOR))
     }
 
-    /// How old it was when somebody asked at `asked`, if it was begun before.
+    /// Returns the rendering's age at time `asked`, if it was begun before.
     pub(super) fn shared_age(&self, asked: Instant) -> Option<Duration> {
         asked.checked_duration_since(self.began).filter(|age| !age.is_zero())
     }
 }
 
 impl Renderings {
-    /// A rendering of a kind that is fresh for somebody who asks now, and begun no earlier than `since`. None where the
-    /// rendering failed.
+    /// Returns a rendering that is fresh for a request of time `asked` and belongs to the scrape `since` or a later
+    /// one. None if the rendering failed.
     pub(super) async fn get(
         &self,
         kind: RenderingKind,
@@ -101,11 +101,12 @@ impl Renderings {
         let rendering = RENDERINGS.acquire().await.ok()?;
         let renderings = self.clone();
         let rendered = tokio::task::spawn_blocking(move || {
-            // Held here: a client that goes away does not let the next rendering run beside this one.
-            let _held = (turn, rendering);
+            // The permits are held here, so that a client that goes away does not let the next rendering run beside
+            // this one.
+            let _permits = (turn, rendering);
             let began = Instant::now();
             let (bytes, scrape) = render();
-            // Without the room that a growing buffer has to spare: clients that do not read would hold that, too.
+            // Without the spare capacity of a grown buffer, which clients that do not read would hold, too.
             let bytes = bytes.into_boxed_slice().into();
             let rendering = Rendering { bytes, scrape, began, took: began.elapsed() };
             *renderings.slot(kind).latest() = Some(rendering.clone());
@@ -114,15 +115,15 @@ impl Renderings {
         rendered.await.ok()
     }
 
-    /// Lets go of what is too old to be shown. Answers whether something is left that will be.
+    /// Drops the renderings that are too old to be shared. Returns whether a fresh one remains.
     pub(super) fn forget_stale(&self, now: Instant) -> bool {
-        let mut is_left = false;
+        let mut has_fresh = false;
         for slot in self.0.iter() {
             let mut latest = slot.latest();
             *latest = latest.take().filter(|rendering| rendering.is_fresh(now));
-            is_left |= latest.is_some();
+            has_fresh |= latest.is_some();
         }
-        is_left
+        has_fresh
     }
 
     fn slot(&self, kind: RenderingKind) -> &RenderingSlot {

@@ -1,4 +1,4 @@
-//! From a request to its answer, without a socket.
+//! The router: makes the answer to a request, without a socket.
 
 use bytes::Bytes;
 use http::header::{
@@ -16,7 +16,7 @@ use crate::lifecycle::Clock;
 use crate::metrics::{self, Metrics};
 use crate::status::{ProbeResult, StatusBoard, StatusReport};
 
-/// An answer, all of it in memory.
+/// An answer that is in memory as a whole.
 pub(super) type RouterResponse = Response<MemoryBody>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -32,16 +32,16 @@ not found; there are:
 /healthz  200 while the process can make progress; /livez is the same
 ";
 
-/// What the server answers from. Clones share it.
+/// The data that the server answers from. Clones share it.
 #[derive(Clone)]
 pub struct Router {
-    /// What `/metrics` shows.
+    /// The metrics, for `/metrics`, `/status` and the page.
     pub metrics: Metrics,
-    /// What `/status` adds to it.
+    /// The state that `/status` and the page add to the metrics.
     pub board: StatusBoard,
-    /// Who waits for a scrape.
+    /// The scrapes, which wake the pools that wait for one.
     pub scrapes: Scrapes,
-    /// What time it is.
+    /// The clock of reports.
     pub clock: Clock,
 }
 
@@ -68,7 +68,7 @@ impl Route {
 }
 
 impl Router {
-    /// Answers a request. What it carries is not looked at, and the body of an answer to HEAD is the server's to leave out.
+    /// Answers a request. The request's body is ignored, and the server leaves out the body of an answer to HEAD.
     pub(super) async fn answer<B>(&self, request: Request<B>, renderings: &Renderings) -> RouterResponse {
         let mut answer = match (Route::of(request.uri().path()), request.method()) {
             (None, _) => plain(StatusCode::NOT_FOUND, NOT_FOUND.to_owned()),
@@ -85,7 +85,7 @@ impl Router {
     async fn get<B>(&self, path: Route, request: &Request<B>, renderings: &Renderings) -> RouterResponse {
         match path {
             Route::Metrics => {
-                // A scrape that shows nothing is none.
+                // HEAD shows no metrics, so it does not count as a scrape.
                 let counts = request.method() == Method::GET;
                 self.metrics(request.headers(), counts, renderings).await
             }
@@ -122,8 +122,8 @@ impl Router {
         };
         let mut answer = with(rendered(&rendering, asked, metrics::CONTENT_TYPE), VARY, "Accept-Encoding");
         if counts {
-            let seen = PendingScrape { scrapes: self.scrapes.clone(), scrape: rendering.scrape };
-            answer = answer.map(|body| body.seen(seen));
+            let scrape = PendingScrape { scrapes: self.scrapes.clone(), scrape: rendering.scrape };
+            answer = answer.map(|body| body.counted_as(scrape));
         }
         if gzip { with(answer, CONTENT_ENCODING, "gzip") } else { answer }
     }
@@ -148,7 +148,8 @@ impl Router {
     }
 }
 
-/// A rendering as an answer. `Age` says that it was made for somebody else, and how many seconds ago (RFC 9111).
+/// Makes a rendering an answer. The header `Age` marks one that was made for an earlier request, with its age in
+/// seconds (RFC 9111).
 fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -> RouterResponse {
     let mut answer = body(StatusCode::OK, content_type, rendering.bytes.clone());
     if let Some(age) = rendering.shared_age(asked) {
@@ -160,11 +161,11 @@ fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -
 fn failed() -> RouterResponse {
     plain(
         StatusCode::INTERNAL_SERVER_ERROR,
-        "rendering the answer failed; please report what the log says\n".to_owned(),
+        "the answer could not be rendered; please report what the log says\n".to_owned(),
     )
 }
 
-/// The answer to a request that does not reach the router, with a header that says what would.
+/// Makes the answer to a request that access control refuses, with a header that tells the client what to do.
 pub(super) fn refusal(status: StatusCode, text: &str, name: HeaderName, value: &'static str) -> RouterResponse {
     let mut answer = with(plain(status, text.to_owned()), name, value);
     harden(&mut answer);

@@ -1,7 +1,7 @@
-//! What happened in the last hour, in slots of half a minute: what the status page draws.
+//! A pool's last hour in slots of half a minute, for the chart of the status page.
 //!
-//! Pure. It is told totals and keeps their growth, so it needs nothing from those who count. It begins with the process: the
-//! first total it is told is where the growth is counted from.
+//! The module is pure. It receives totals and keeps their increase in each slot. It begins with the process: the first
+//! totals are the base of the increase.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use crate::metrics::{Counts, DELAY_BOUNDS_SECS};
 /// The length of a slot.
 pub const SLOT: Duration = Duration::from_secs(30);
 
-/// How many slots are kept: an hour.
+/// Maximum number of slots: an hour.
 pub const SLOTS_MAX: usize = 120;
 
-/// What happened within one slot.
+/// Events and calls within one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct HistorySlot {
     /// Live outcomes `Pass`.
@@ -45,7 +45,8 @@ pub struct History {
 }
 
 impl History {
-    /// Notes the totals at `now`. A clock that is set back goes on in the newest slot; one that leaps leaves empty ones.
+    /// Notes the totals at `now`. If the clock is set back, the newest slot takes the increase. If it jumps ahead, the
+    /// slots in between are empty.
     pub fn note(&mut self, now: UnixMillis, counts: &Counts) {
         let number = now.0.div_euclid(i64::try_from(SLOT.as_millis()).unwrap_or(i64::MAX));
         if self.slots.is_empty() {
@@ -64,12 +65,12 @@ impl History {
         }
     }
 
-    /// The slots, the newest last.
+    /// Returns the slots, the newest last.
     pub fn slots(&self) -> impl ExactSizeIterator<Item = &HistorySlot> {
         self.slots.iter()
     }
 
-    /// The sum of all slots.
+    /// Returns the sum of all slots.
     pub fn sum(&self) -> HistorySlot {
         self.slots.iter().fold(HistorySlot::default(), |mut sum, slot| {
             sum.passed += slot.passed;
@@ -85,7 +86,7 @@ impl History {
 
 impl HistorySlot {
     fn add(&mut self, before: &Counts, after: &Counts) {
-        // A pool that left and came back begins at 0.
+        // The totals of a pool that left the configuration and came back begin at 0.
         let grown = |before: u64, after: u64| after.saturating_sub(before);
         self.passed += grown(before.passed, after.passed);
         self.failed += grown(before.failed, after.failed);
@@ -96,13 +97,13 @@ impl HistorySlot {
         self.delays.iter_mut().zip(delays).for_each(|(sum, (before, after))| *sum += grown(*before, after));
     }
 
-    /// Calls of the account and region.
+    /// Returns the number of calls of the account and region.
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// The delay in seconds that this share of the live events did not exceed, estimated as `histogram_quantile` does;
-    /// None without events.
+    /// Returns the delay in seconds that this share of the live events did not exceed, estimated as Prometheus's
+    /// `histogram_quantile` does. None without events.
     pub fn delay_quantile(&self, share: f64) -> Option<f64> {
         let total: u64 = self.delays.iter().sum();
         let rank = share * as_f64(total);

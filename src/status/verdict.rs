@@ -1,6 +1,7 @@
-//! Whether sign-in events flow, and what keeps them from it: what somebody who was woken wants to read first.
+//! The verdict of a status report: whether sign-in events flow, and the findings that a person on call needs first.
 //!
-//! Pure: it follows from the rest of the report. Each finding is one sentence for people that says what to look at.
+//! The module is pure: findings follow from the rest of the report. Each finding is one sentence for people, and it
+//! says what to look at.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -11,37 +12,37 @@ use serde::Serialize;
 
 use super::{PoolStatus, StatusReport};
 
-/// How long a process may take to get its first answers before that is worth a word.
+/// Time for a process to get its first answers. After it, missing answers are a finding.
 const WARM_UP: Duration = Duration::from_secs(2 * 60);
 
-/// By how much a poll may be later than its objective: the round that brings it takes its time.
+/// Factor by which a poll may be later than its objective, because a round takes time.
 const OBJECTIVE_SLACK: f64 = 1.1;
 
-/// How long records may wait while deliveries fail before that is worth a word; shorter is a hiccup.
+/// Time for which records may wait while deliveries fail. Shorter failures are no finding.
 const WAITING_MAX: Duration = Duration::from_secs(60);
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FindingSeverity {
-    /// Events flow; somebody should look when there is time.
+    /// Events flow. A person should look at it within days.
     Warning,
-    /// Events do not flow, or will not for long.
+    /// Events do not flow, or will soon stop.
     Error,
 }
 
 /// Something that a person should know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct StatusFinding {
-    /// How bad it is.
+    /// How severe it is.
     pub severity: FindingSeverity,
-    /// The pool that it concerns; null if all of them.
+    /// The pool that it concerns; null if it concerns all pools.
     pub pool: Option<String>,
-    /// What it is.
+    /// One sentence for people.
     pub text: String,
 }
 
-/// What is to be said of a report, the worst first.
+/// Returns the findings of a report, the worst first.
 pub(super) fn findings(report: &StatusReport) -> Vec<StatusFinding> {
     let mut findings = Vec::new();
     let mut find = |severity, pool: Option<&PoolStatus>, text: String| {
@@ -64,11 +65,11 @@ pub(super) fn findings(report: &StatusReport) -> Vec<StatusFinding> {
         find(FindingSeverity::Warning, None, text.to_owned());
     }
     if report.state.rebuilds > 0 {
-        let text = "the ledger was damaged and begun anew when this process started; its log says what was moved where";
+        let text = "the ledger was damaged and begun anew when this process started; the log names the files it moved";
         find(FindingSeverity::Warning, None, text.to_owned());
     }
     if !report.config_reload_successful {
-        let text = "the configuration was changed and cannot be used: the one before it is in force; the log says why";
+        let text = "the changed configuration cannot be used; the previous one stays in force, and the log says why";
         find(FindingSeverity::Warning, None, text.to_owned());
     }
     findings.sort_by_key(|finding| Reverse(finding.severity));
@@ -77,11 +78,9 @@ pub(super) fn findings(report: &StatusReport) -> Vec<StatusFinding> {
 
 fn paused(reason: &str) -> &'static str {
     match reason {
-        "outbox_full" => "polling pauses because the outbox is full: the receiver has to take records first",
-        "quarantine_full" => {
-            "delivery pauses because the quarantine is full: its records have to be retried or dropped"
-        }
-        _ => "work pauses because the ledger cannot be written: look at the disk",
+        "outbox_full" => "polling pauses because the outbox is full; it continues when the receiver takes records",
+        "quarantine_full" => "delivery pauses because the quarantine is full; retry or drop its records",
+        _ => "work pauses because the ledger cannot be written; check the disk",
     }
 }
 
@@ -91,7 +90,7 @@ fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Findi
         Some(false) => {
             let reason = pool.reason.as_deref().unwrap_or("the log says why");
             find(FindingSeverity::Error, format!("the pool cannot be read: {reason}"));
-            return; // everything else follows from it
+            return; // other findings of the pool follow from this one
         }
         None if report.now.since(report.started) > WARM_UP => {
             find(FindingSeverity::Warning, "the pool has not answered yet".to_owned());
@@ -101,27 +100,27 @@ fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Findi
     if let (Some(oldest), Some(objective)) = (pool.oldest_poll, pool.objective_seconds) {
         let age = report.now.since(oldest);
         if age > Duration::from_secs(objective).mul_f64(OBJECTIVE_SLACK) {
-            let text =
-                "users wait longer for their poll than poll.max_interval says; a larger budget or fewer users help";
+            let text = "users wait longer for a poll than poll.max_interval; a larger budget or fewer users help";
             find(FindingSeverity::Warning, text.to_owned());
         }
     }
     if users.failing > 0 {
         find(
             FindingSeverity::Warning,
-            format!("{} users cannot be read; Cognito answers with errors of theirs", users.failing),
+            format!("{} users cannot be read; Cognito answers calls for them with errors", users.failing),
         );
     }
 }
 
-/// Said once for all pools that share the quota.
+/// Adds one finding for all pools that share a quota.
 fn of_quota(report: &StatusReport, find: &mut impl FnMut(FindingSeverity, String)) {
     let throttled = report.pools.iter().filter(|pool| pool.last_hour.throttled > 0);
     let quotas: BTreeSet<_> = throttled.map(|pool| (pool.account_id.as_deref(), pool.region.as_str())).collect();
     for (account, region) in quotas {
-        let whose = account.map_or_else(|| region.to_owned(), |account| format!("account {account}, {region}"));
+        let quota = account.map_or_else(|| region.to_owned(), |account| format!("account {account}, {region}"));
         let text = format!(
-            "Cognito throttled calls in the last hour ({whose}): others use the same quota, and the budget steps back for them"
+            "Cognito throttled calls in the last hour ({quota}): other callers use the same quota, and the exporter \
+             calls less often"
         );
         find(FindingSeverity::Warning, text);
     }
