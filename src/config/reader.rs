@@ -1,8 +1,8 @@
-//! Reads settings key by key: a [`SettingsTable`] hands out values of the shape that is asked for, and notes every mistake with
-//! its key and origin while reading goes on.
+//! The reader of settings: a [`SettingsTable`] returns values of the requested shape, and collects every mistake with
+//! its key and origin.
 //!
-//! A table knows its keys by being asked for them; what is left over when it closes is unknown. So a key cannot be read
-//! without being known, nor known without being read.
+//! A table learns its keys from the requests. A key in the settings that was not requested is unknown. So the known
+//! keys are always those that are read.
 
 use figment::value::{Dict, Value};
 
@@ -11,27 +11,27 @@ use super::mistakes::{Mistake, SettingOrigin};
 use super::settings::Settings;
 use super::shapes::{Given, Shape};
 
-/// What reading found out, beside the values.
+/// The results of reading beside the values: mistakes and known keys.
 #[derive(Default)]
 pub(super) struct SettingsFindings {
     pub(super) mistakes: Vec<Mistake>,
-    /// What is wrong with members of variables that are set aside where they are wrong.
+    /// Mistakes in members of the specification's variables. Those members are ignored.
     pub(super) set_aside: Vec<Mistake>,
-    /// Every key that was asked for.
-    pub(super) asked: Keys,
+    /// Every key that was requested.
+    pub(super) requested: Keys,
 }
 
-/// One table of the settings, possibly absent: then every key in it is.
+/// A table of the settings. It may be absent, and then each key in it is absent.
 pub(super) struct SettingsTable<'a> {
     settings: &'a Settings,
     findings: &'a mut SettingsFindings,
     values: Option<&'a Dict>,
     origin: SettingOrigin,
-    /// Where the table is, such as `pools[1]`; empty at the root.
+    /// The path of the table, such as `pools[1]`; empty at the root.
     path: String,
-    /// The same for every table of a list: `pools[]`.
+    /// The path without indexes: `pools[]`.
     pattern: String,
-    asked: Vec<&'static str>,
+    requested: Vec<&'static str>,
 }
 
 impl<'a> SettingsTable<'a> {
@@ -48,7 +48,7 @@ impl<'a> SettingsTable<'a> {
             origin: settings.home.clone(),
             path: String::new(),
             pattern: String::new(),
-            asked: Vec::new(),
+            requested: Vec::new(),
         };
         root.finish(read)
     }
@@ -59,21 +59,21 @@ impl<'a> SettingsTable<'a> {
 
     /// Reads a table within this one.
     pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut SettingsTable<'_>) -> T) -> T {
-        self.asked.push(key);
+        self.requested.push(key);
         let value = self.value(key);
         let (path, pattern) = (self.path_of(key), self.pattern_of(key));
         self.child(value, path, pattern, read)
     }
 
-    /// Reads each table of a list within this one; without at least one table the list is `missing`. An element that
-    /// cannot be read is None, so that indexes stay what they are.
+    /// Reads each table of a list within this one. A list without tables is a mistake, which `missing` explains. An
+    /// element that cannot be read is None, so that the others keep their indexes.
     pub(super) fn tables<T>(
         &mut self,
         key: &'static str,
         missing: &str,
         mut read: impl FnMut(&mut SettingsTable<'_>) -> Option<T>,
     ) -> Vec<Option<T>> {
-        self.asked.push(key);
+        self.requested.push(key);
         let (list, pattern) = (self.path_of(key), format!("{}[]", self.pattern_of(key)));
         let elements = match self.value(key) {
             None => &[][..],
@@ -120,7 +120,7 @@ impl<'a> SettingsTable<'a> {
             origin: value.map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag())),
             path,
             pattern,
-            asked: Vec::new(),
+            requested: Vec::new(),
         };
         child.finish(read)
     }
@@ -128,7 +128,7 @@ impl<'a> SettingsTable<'a> {
     fn finish<T>(mut self, read: impl FnOnce(&mut SettingsTable<'_>) -> T) -> T {
         let result = read(&mut self);
         for (key, value) in self.values.into_iter().flatten() {
-            if !self.asked.contains(&key.as_str()) {
+            if !self.requested.contains(&key.as_str()) {
                 self.refuse_unknown(key, value);
             }
         }
@@ -145,12 +145,12 @@ impl<'a> SettingsTable<'a> {
         read
     }
 
-    /// Reads a value, or takes `default` where it is absent.
+    /// Reads a value, or returns `default` if it is absent.
     pub(super) fn or<T: 'static>(&mut self, key: &'static str, default: T, shape: &Shape<T>) -> T {
         self.optional(key, shape).unwrap_or(default)
     }
 
-    /// Reads a value that must be there.
+    /// Reads a value that must be present.
     pub(super) fn required<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Option<T> {
         let value = self.optional(key, shape);
         if !self.is_set(key) {
@@ -160,7 +160,7 @@ impl<'a> SettingsTable<'a> {
         value
     }
 
-    /// Reads a list of values; an absent one is empty.
+    /// Reads a list of values. An absent list is empty.
     pub(super) fn list<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Vec<T> {
         let Some(given) = self.given(key) else {
             return Vec::new();
@@ -180,8 +180,8 @@ impl<'a> SettingsTable<'a> {
         read
     }
 
-    /// Reads a key whose function this version does not have: only what changes nothing is accepted, and nothing is
-    /// accepted and then ignored.
+    /// Reads a key whose function this version does not have. Only a value that changes nothing is accepted, so that no
+    /// setting is ignored silently.
     pub(super) fn not_yet(&mut self, key: &'static str, accepted: &str, is_harmless: impl FnOnce(Given<'_>) -> bool) {
         let Some(given) = self.given(key) else {
             return;
@@ -194,19 +194,19 @@ impl<'a> SettingsTable<'a> {
         }
     }
 
-    /// The value of a key as it was written.
+    /// Returns the value of a key as it was written.
     pub(super) fn given(&mut self, key: &'static str) -> Option<Given<'a>> {
-        self.asked.push(key);
-        self.findings.asked.insert(self.pattern_of(key));
+        self.requested.push(key);
+        self.findings.requested.insert(self.pattern_of(key));
         self.value(key).map(|value| self.as_given(value))
     }
 
-    /// Whether a key has a value, right or wrong.
+    /// Returns whether a key has a value, right or wrong.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.value(key).is_some()
     }
 
-    /// Whether a key is written without a value, or with an empty table or list.
+    /// Returns whether a key is written without a value, or with an empty table or list.
     pub(super) fn is_blank(&self, key: &str) -> bool {
         self.values.and_then(|values| values.get(key)).is_some_and(|value| match value {
             Value::Empty(..) => true,
@@ -216,7 +216,7 @@ impl<'a> SettingsTable<'a> {
         })
     }
 
-    /// Whether reading a key, or one of its elements, found a mistake: then nothing can be concluded from it.
+    /// Returns whether reading a key or one of its elements found a mistake. Checks between keys then skip the key.
     pub(super) fn is_misread(&self, key: &str) -> bool {
         let path = self.path_of(key);
         let concerns =
@@ -224,28 +224,29 @@ impl<'a> SettingsTable<'a> {
         self.findings.mistakes.iter().any(concerns)
     }
 
-    /// Who set a key; who made the table where the key is not set.
+    /// Returns the origin of a key, or that of the table if the key is not set.
     pub(super) fn origin_of(&self, key: &str) -> SettingOrigin {
         self.value(key).map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag()))
     }
 
-    /// Whether the table itself is there, if only to be empty.
+    /// Returns whether the table is present. It may be empty.
     pub(super) fn is_there(&self) -> bool {
         self.values.is_some()
     }
 
-    /// Where the table is, such as `pools[1]`; empty at the root.
+    /// Returns the path of the table, such as `pools[1]`; empty at the root.
     pub(super) fn path(&self) -> &str {
         &self.path
     }
 
-    /// The key with the way to it, such as `pools[1].usernames`.
+    /// Returns the path of a key, such as `pools[1].usernames`.
     pub(super) fn path_of(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
-    /// Notes a mistake about one or more keys; its origin is that of one that a variable of the specification's
-    /// sets, or else of the first that is set: what the exporter itself was told counts more.
+    /// Notes a mistake about one or more keys. Its origin is that of a key that a variable of the specification sets,
+    /// or else that of the first key that is set. So the specification's variable is ignored rather than the exporter's
+    /// own setting.
     pub(super) fn reject(&mut self, keys: &[&str], text: String) {
         let set = || keys.iter().filter(|key| self.is_set(key));
         let foreign = set().find(|key| self.origin_of(key).is_of_the_specification());
@@ -256,8 +257,8 @@ impl<'a> SettingsTable<'a> {
         self.findings.mistakes.push(Mistake { origin, key, text });
     }
 
-    /// Notes what is wrong with members of a key's value, whose other members count: only for one of the specification's
-    /// variables. Answers whether that is where the value comes from.
+    /// Notes mistakes in members of a key's value, if the value comes from a variable of the specification. The other
+    /// members apply. Returns whether it comes from such a variable.
     pub(super) fn set_aside(&mut self, key: &str, wrong: &[String]) -> bool {
         let mistake = Mistake { origin: self.origin_of(key), key: self.path_of(key), text: wrong.join(", ") };
         let may_be = mistake.is_of_the_specification();
@@ -267,7 +268,7 @@ impl<'a> SettingsTable<'a> {
         may_be
     }
 
-    /// The same of a variable that belongs to no key.
+    /// Notes mistakes in members of a variable that belongs to no key.
     pub(super) fn set_aside_of_variable(&mut self, name: &str, wrong: &[String]) {
         if !wrong.is_empty() {
             let origin = SettingOrigin::Variable(name.to_owned());
@@ -302,7 +303,7 @@ impl<'a> SettingsTable<'a> {
         let path = self.path_of(key);
         let hint = match self.settings.known.nearest(&join(&self.pattern, key)) {
             Some(nearest) => format!("did you mean {}?", self.relative(nearest)),
-            None => format!("accepted here: {}", self.asked.join(", ")),
+            None => format!("accepted here: {}", self.requested.join(", ")),
         };
         self.findings.mistakes.push(Mistake {
             origin: self.settings.origin(value.tag()),
@@ -311,7 +312,7 @@ impl<'a> SettingsTable<'a> {
         });
     }
 
-    /// A known key as this table's reader would write it: with its own index in place of `[]`.
+    /// Returns a known key with this table's index in place of `[]`.
     fn relative(&self, known: &str) -> String {
         match known.strip_prefix(&self.pattern) {
             Some(rest) => format!("{}{rest}", self.path),
@@ -319,7 +320,7 @@ impl<'a> SettingsTable<'a> {
         }
     }
 
-    /// JSON's null counts as absent.
+    /// Returns the value of a key. JSON's null counts as absent.
     fn value(&self, key: &str) -> Option<&'a Value> {
         self.values?.get(key).filter(|value| !matches!(value, Value::Empty(..)))
     }
@@ -333,7 +334,7 @@ impl<'a> SettingsTable<'a> {
     }
 }
 
-/// A key behind the way to it; quoted, and cut short, where TOML would quote it.
+/// Appends a key to a path. A key that TOML would quote is quoted and shortened.
 fn join(path: &str, key: &str) -> String {
     const CHARACTERS_MAX: usize = 60;
     let key = if !key.is_empty() && key.len() <= CHARACTERS_MAX && key.chars().all(is_bare) {
@@ -344,7 +345,7 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
-/// The characters of keys that TOML does not want quoted.
+/// Returns whether TOML allows a character in an unquoted key.
 fn is_bare(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }

@@ -1,8 +1,8 @@
-//! Every key with its shape, its range and what contradicts it: settings as written become [`Config`] as meant.
+//! The sections of the configuration: every key with its shape, its range and its contradictions.
 //!
-//! One function a section, in the order of `config.example.toml`, which gives the reasons for the ranges. Defaults are
-//! those of the Config types. A mistake is noted by the reader and does not stop the reading; what is returned beside a
-//! mistake is a stand-in that nobody gets to see.
+//! Each section has a function, in the order of `config.example.toml`, which gives the reasons for the ranges. Defaults
+//! are those of the Config types. The reader notes a mistake and continues. The value that is returned beside a mistake
+//! is a placeholder, which no other module sees.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,27 +26,27 @@ use super::{
     PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, pairs,
 };
 
-/// What came of reading settings.
+/// The result of reading the settings.
 pub(super) struct ConfigReading {
     pub(super) config: Config,
-    /// What is wrong.
+    /// All mistakes.
     pub(super) mistakes: Vec<Mistake>,
-    /// What is wrong with members of the specification's variables, and is left out.
+    /// Mistakes in members of the specification's variables. Those members are ignored.
     pub(super) set_aside: Vec<Mistake>,
 }
 
-/// Reads the whole configuration, and lists what is wrong with it.
+/// Reads the whole configuration and collects its mistakes.
 pub(super) fn read(settings: &Settings) -> ConfigReading {
     let mut findings = SettingsFindings::default();
     let config = SettingsTable::read_root(settings, &mut findings, config);
     ConfigReading { config, mistakes: findings.mistakes, set_aside: findings.set_aside }
 }
 
-/// Every key there is: all that reading asks for.
+/// Returns every known key: those that reading requests.
 pub(super) fn keys() -> Keys {
     let mut findings = SettingsFindings::default();
     SettingsTable::read_root(&Settings::blank(), &mut findings, config);
-    findings.asked
+    findings.requested
 }
 
 fn config(root: &mut SettingsTable<'_>) -> Config {
@@ -210,7 +210,7 @@ fn otlp(otlp: &mut SettingsTable<'_>) -> Option<OtlpConfig> {
         timestamp: otlp.or("timestamp", default.timestamp, &word(TIMESTAMPS)),
         schema: otlp.or("schema", default.schema, &word(SCHEMAS)),
         resource_attributes: if is_wanted { resource_attributes(otlp) } else { Vec::new() },
-        // Those of the environment are no settings of ours.
+        // The proxies of the environment are added after reading.
         proxies: Proxies::default(),
         endpoint: default.endpoint,
     };
@@ -298,7 +298,7 @@ fn shard(shard: &mut SettingsTable<'_>) -> Shard {
     }
 }
 
-/// The share of a StatefulSet's pod, by its name.
+/// Returns the share of a StatefulSet's pod, from its name.
 fn shard_of_pod(shard: &mut SettingsTable<'_>, count: u32, accepted: &str) -> Shard {
     let environment = &shard.settings().environment;
     let named = POD_NAMES.iter().find_map(|variable| Some((variable, shard::index_in(environment.get(variable)?)?)));
@@ -359,11 +359,11 @@ fn rate() -> Shape<Rate> {
 }
 
 fn first_run() -> Shape<FirstRun> {
-    // Cognito keeps two years of events, a leap year among them at most.
+    // Cognito keeps two years of events, of which one may be a leap year.
     word(HISTORIES).or(duration("1s", "731d").map(FirstRun::Last))
 }
 
-/// AWS's form of a user pool id: `[\w-]+_[0-9a-zA-Z]+`, 1 to 55 characters.
+/// The form of a user pool id in AWS's API: `[\w-]+_[0-9a-zA-Z]+`, 1 to 55 characters.
 fn pool_id() -> Shape<String> {
     text("a user pool id, such as \"eu-west-1_Abc123\"", |id| {
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -381,7 +381,8 @@ fn region() -> Shape<String> {
     text("a region, such as \"eu-west-1\"", is_region)
 }
 
-/// Regions become part of a host name. A list of them would be out of date.
+/// Returns whether a text may be a region. A region becomes part of a host name. A list of regions would be out of
+/// date.
 fn is_region(text: &str) -> bool {
     let is_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=32).contains(&text.len()) && text.chars().all(is_label) && !text.starts_with('-') && !text.ends_with('-')
@@ -406,7 +407,7 @@ fn role_arn() -> Shape<String> {
     })
 }
 
-/// STS's form of an external id: `[\w+=,.@:\/-]*`, 2 to 1224 characters.
+/// The form of an external id in STS's API: `[\w+=,.@:\/-]*`, 2 to 1224 characters.
 fn external_id() -> Shape<String> {
     let accepted = "2 to 1224 letters, digits and characters of _+=,.@:/-";
     text(accepted, |id| {
@@ -415,7 +416,7 @@ fn external_id() -> Shape<String> {
     .secret()
 }
 
-/// ListUsers' form of a filter: an attribute, `=` or `^=`, and a value in quotes; at most 256 characters.
+/// The form of a filter in ListUsers: an attribute, `=` or `^=`, and a value in quotes; at most 256 characters.
 fn filter() -> Shape<String> {
     text(
         "a filter of ListUsers, such as 'status = \"Enabled\"' or 'email ^= \"a\"', 256 characters at most",
@@ -437,7 +438,7 @@ fn filter() -> Shape<String> {
     .secret()
 }
 
-/// A receiver's URL. It is not shown in a mistake: people write passwords into URLs.
+/// The form of a receiver's URL. A mistake does not show the URL, which may contain a password.
 fn endpoint(is_exact: bool) -> Shape<String> {
     let accepted = if is_exact {
         "an http:// or https:// URL without user name, password or fragment"
@@ -458,7 +459,7 @@ fn endpoint(is_exact: bool) -> Shape<String> {
     .secret()
 }
 
-/// What is wrong with a base URL's path, that every request would fail for.
+/// Returns the mistake in a base URL's path that would make every request fail, if there is one.
 fn fault_of_path(config: &OtlpConfig) -> Option<&'static str> {
     let url = config.endpoint.parse::<Uri>().ok().filter(|_| !config.endpoint_is_exact)?;
     match url.path().trim_end_matches('/') {
@@ -473,8 +474,8 @@ fn fault_of_path(config: &OtlpConfig) -> Option<&'static str> {
     }
 }
 
-/// Header names and values: a table in the file, pairs in a variable. No value is ever shown, nor a name that is none. Of a
-/// variable of the specification's the headers that are well-formed count.
+/// Reads header names and values: a table in the file, pairs in a variable. A mistake shows no value, and no text that
+/// is not a header name. The well-formed headers of a variable of the specification apply.
 fn headers(otlp: &mut SettingsTable<'_>) -> Vec<(String, Secret)> {
     let Some(given) = otlp.given("headers") else {
         return Vec::new();
@@ -498,7 +499,7 @@ fn headers(otlp: &mut SettingsTable<'_>) -> Vec<(String, Secret)> {
 }
 
 fn header(given: Given<'_>, name: &str, value: Option<String>, place: usize) -> Result<(String, Secret), String> {
-    // gRPC allows lower case only, and HTTP does not care.
+    // gRPC allows lower case only, and HTTP ignores the case.
     let header = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| format!("otlp.headers: name {place} is no header name; accepted: letters, digits and -_."))?;
     let value = value.filter(|value| HeaderValue::from_str(value).is_ok()).ok_or_else(|| {
@@ -512,7 +513,7 @@ fn place_of_header(given: Given<'_>, name: &str, place: usize) -> String {
     if given.from_variable { format!("otlp.headers: header {place}") } else { format!("otlp.headers.{name}") }
 }
 
-/// Names and values as they were written; a value is None where it is not text.
+/// Returns names and values as they were written. A value that is not text is None.
 fn written_headers(given: Given<'_>) -> Vec<Result<(String, Option<String>), String>> {
     if let (Some(text), true) = (given.text(), given.from_variable) {
         let pairs = pairs::parse_each(text).map(|pair| match pair {
@@ -531,7 +532,7 @@ fn written_headers(given: Given<'_>) -> Vec<Result<(String, Option<String>), Str
     table.iter().map(|(name, value)| Ok((name.clone(), value.as_str().map(str::to_owned)))).collect()
 }
 
-/// The resource's attributes, of which OTEL_SERVICE_NAME wins over a service.name among OTEL_RESOURCE_ATTRIBUTES.
+/// Returns the resource's attributes. OTEL_SERVICE_NAME overrides service.name in OTEL_RESOURCE_ATTRIBUTES.
 fn resource_attributes(otlp: &mut SettingsTable<'_>) -> Vec<(String, String)> {
     let environment = &otlp.settings().environment;
     let mut attributes: Vec<(String, String)> = Vec::new();

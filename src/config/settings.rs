@@ -1,7 +1,7 @@
-//! Settings as written: the layers laid over each other, each value still knowing who said it.
+//! Settings as written: the merged layers of file and environment, with the origin of each value.
 //!
-//! figment merges the layers and remembers which one a value came from; one layer per variable, so that a mistake can
-//! name it. What the values mean is not decided here.
+//! figment merges the layers and remembers the layer of each value. Each variable is a layer, so that a mistake can
+//! name it. This module does not interpret the values.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -16,33 +16,33 @@ use super::environment::{Environment, POOLS, Variable};
 use super::keys::Keys;
 use super::mistakes::{ConfigErrors, Mistake, SettingOrigin};
 
-/// Where the file is looked for when none is named; the first that exists is read.
+/// The files that are tried when none is named. The first that exists is read.
 pub const DEFAULT_FILES: [&str; 2] = ["./config.toml", "/etc/cognito-auth-exporter/config.toml"];
 
-/// Largest file that is read, in bytes: a hundred thousand users listed by hand fit four times.
+/// Maximum size of a file in bytes: four times the size of a hundred thousand users listed by hand.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// All layers merged. Made once a start, and forgotten when the configuration is read.
+/// The merged layers. They are dropped when the configuration is read.
 pub(super) struct Settings {
     layers: Figment,
     /// The merged values.
     pub(super) values: Dict,
-    /// The file; nowhere if there is none.
+    /// The origin of the file, or [`SettingOrigin::Nowhere`] without one.
     pub(super) home: SettingOrigin,
-    /// What it says.
+    /// The values of the file.
     written: Dict,
-    /// The pools that the environment gives.
+    /// The pools of the environment.
     pools: Option<Value>,
     pub(super) environment: Environment,
     pub(super) known: Keys,
 }
 
 impl Settings {
-    /// Gathers the file and the environment. What is wrong with single variables comes beside the settings, so that
-    /// what is wrong with the rest can be said too.
+    /// Reads the file and the environment. Mistakes in single variables are returned beside the settings, so that they
+    /// can be reported together with those of the rest.
     ///
     /// # Errors
-    /// The file or the JSON of the pools cannot be read at all.
+    /// The file or the JSON of the pools cannot be read.
     pub(super) fn gather(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -58,18 +58,18 @@ impl Settings {
         }
     }
 
-    /// No file and no variables, but one pool of which nothing is said: what is asked of it are all the keys there are.
+    /// Creates settings without file and variables, but with one empty pool, so that reading them requests every key.
     pub(super) fn blank() -> Self {
         let pools = Value::from(vec![Dict::new()]);
         Self::merge(None, Some(pools), Environment::default(), Keys::default())
     }
 
-    /// The settings of one file, which nothing overrides.
+    /// Creates the settings of one file without overrides.
     pub(super) fn of_file(path: PathBuf, values: Dict, known: Keys) -> Self {
         Self::merge(Some((path, values)), None, Environment::default(), known)
     }
 
-    /// The same without the variables in which these mistakes were made.
+    /// Removes the variables in which these mistakes were made.
     pub(super) fn without(self, mistakes: &[Mistake]) -> Self {
         let file = match self.home {
             SettingOrigin::File(path) => Some((path, self.written)),
@@ -87,26 +87,27 @@ impl Settings {
         };
         let overrides: Vec<Layer> = environment
             .overrides()
-            // Where the file has something else in a section's place, that is a mistake to be told, not to be hidden.
+            // If the file has another value in a section's place, that mistake must be reported, so it is not
+            // overridden.
             .filter(|variable| values.get(&variable.section).is_none_or(|section| section.as_dict().is_some()))
             .map(Layer::of_variable)
             .chain(pools.clone().map(Layer::of_pools))
             .collect();
         let file = Layer { origin: home.clone(), values: values.clone() };
         let mut layers = overrides.into_iter().fold(Figment::from(file), Figment::merge);
-        // Without a receiver the specification's variables are another program's concern.
+        // Without a receiver the specification's variables are meant for another program.
         let is_named = |variable: Variable<'_>| variable.key == "endpoint";
         if layers.contains("otlp.endpoint") || environment.otlp_fallbacks().any(is_named) {
             layers = environment.otlp_fallbacks().map(Layer::of_variable).fold(layers, Figment::join);
         }
-        // A layer is values in memory, which cannot fail, all of them in the default profile.
+        // A layer has values in memory, all in the default profile, so merging cannot fail.
         let mut profiles = layers.data().unwrap_or_default();
         let written = values;
         let values = profiles.remove(&Profile::Default).unwrap_or_default();
         Self { layers, values, home, written, pools, environment, known }
     }
 
-    /// Who said a value.
+    /// Returns the origin of a value.
     pub(super) fn origin(&self, tag: Tag) -> SettingOrigin {
         match self.layers.get_metadata(tag).and_then(|metadata| metadata.source.as_ref()) {
             Some(Source::File(path)) => SettingOrigin::File(path.clone()),
@@ -149,8 +150,8 @@ impl Provider for Layer {
     }
 }
 
-/// Reads the file that was named, or else the first of the others that exists. One that exists and cannot be read is a
-/// mistake, not passed over: another file would take its place unnoticed.
+/// Reads the named file, or else the first of the others that exists. A file that exists and cannot be read is a
+/// mistake. Skipping it would put another file in its place unnoticed.
 fn found(named: Option<&Path>, others: &[&Path]) -> Result<Option<(PathBuf, Dict)>, Mistake> {
     for &path in named.as_slice().iter().chain(others) {
         let mistake = |text: String| Mistake { origin: SettingOrigin::File(path.to_owned()), key: String::new(), text };
@@ -168,7 +169,7 @@ fn found(named: Option<&Path>, others: &[&Path]) -> Result<Option<(PathBuf, Dict
     Ok(None)
 }
 
-/// What to do about a file that cannot be read, as the end of a sentence.
+/// Returns the end of an error text: what to do about a file that cannot be read.
 fn remedy(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::NotFound => "; name a file that is there, or begin one with config.example.toml",
@@ -189,7 +190,8 @@ fn read_text(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Parses TOML. What the parser says is short, so what a line may be is said beside it; the error names the place but never quotes the line, which may hold a secret.
+/// Parses TOML. The parser's messages are short, so the error adds what a line may be. It has the place but does not
+/// quote the line, which may contain a secret.
 fn parse(text: &str) -> Result<Dict, String> {
     const ACCEPTED: &str =
         "each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes";
@@ -202,7 +204,7 @@ fn parse(text: &str) -> Result<Dict, String> {
     })
 }
 
-/// Reads the pools that the environment gives as JSON.
+/// Parses the pools of the environment, which are JSON.
 fn pools(environment: &Environment) -> Result<Option<Value>, Mistake> {
     const ACCEPTED: &str = r#"a list of objects, such as [{"id": "eu-west-1_Abc123", "all_users": true}]"#;
     let Some(text) = environment.get(POOLS) else {

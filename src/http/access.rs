@@ -216,7 +216,7 @@ impl AccessControl {
 
     /// Checks that `newer` does not remove protection.
     fn allows(&self, newer: &Self) -> Result<(), WebError> {
-        let missing = self.config.demands_missing_in(&newer.config);
+        let missing = self.config.protection_missing_in(&newer.config);
         if missing.is_empty() { Ok(()) } else { Err(WebError::Weaker(missing)) }
     }
 
