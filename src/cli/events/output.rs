@@ -1,4 +1,4 @@
-//! How events are printed: one JSON object a line for programs, aligned columns for people.
+//! The printer of events: one JSON object a line for programs, aligned columns for people.
 
 use std::io::{self, Write};
 
@@ -6,7 +6,7 @@ use super::EventsOutput;
 use crate::cli::table::{cell, line, widen};
 use crate::source::cognito::wire::{WireContext, WireEvent, WireRisk};
 
-/// The table's columns, with the width that most values need, so that pages of a long history stay aligned.
+/// The table's columns with the width of most values, so that the pages of a long history stay aligned.
 const COLUMNS: [(&str, usize); 10] = [
     ("CreationDate", 24),
     ("EventType", 14),
@@ -34,7 +34,7 @@ impl EventsPrinter {
         }
     }
 
-    /// Prints one page; of a table, also the head before the first.
+    /// Prints a page. A table gets its head before the first page.
     pub(super) fn print(&mut self, events: &[WireEvent], out: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Jsonl => events.iter().try_for_each(|event| {
