@@ -30,7 +30,7 @@ mod writer;
 mod writer_state;
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
 use std::thread;
 
 use cognito_auth_core::counters::Series;
@@ -41,6 +41,7 @@ use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::privacy::Privacy;
 use cognito_auth_core::schedule::ActivityEstimate;
 use cognito_auth_core::shard::{Shard, Shares};
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::engine::{Engine, Reader};
@@ -752,10 +753,8 @@ impl Ledger {
         }
     }
 
-    fn access(&self) -> std::sync::RwLockReadGuard<'_, Access> {
-        // Whoever panicked while reading has changed nothing.
-        let access = self.0.shared.access.read();
-        access.unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn access(&self) -> parking_lot::RwLockReadGuard<'_, Access> {
+        self.0.shared.access.read()
     }
 
     /// Values under numbers, as many as the limits allow.

@@ -8,11 +8,12 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
+use parking_lot::{Mutex, MutexGuard};
 use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
@@ -141,7 +142,7 @@ impl Web {
     }
 
     fn loaded(&self) -> MutexGuard<'_, LoadedWebConfig> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// Reads the files again whenever they change, until `stop`.
@@ -263,7 +264,7 @@ impl AccessControl {
 
     fn has_room(&self) -> bool {
         let Some(bucket) = &self.bucket else { return true };
-        bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
+        bucket.lock().take(Instant::now())
     }
 }
 

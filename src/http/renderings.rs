@@ -6,10 +6,11 @@
 //! long as it took, and for [`AGE_MAX`] at most. So the renderings of one kind use at most a tenth of a processor, and
 //! a client that asks seldom always gets a new rendering.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -133,7 +134,7 @@ impl Renderings {
 
 impl RenderingSlot {
     fn latest(&self) -> MutexGuard<'_, Option<Rendering>> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.latest.lock()
     }
 }
 

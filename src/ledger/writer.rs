@@ -12,12 +12,13 @@
 //! fsync serves all who wait.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::counters::Series;
 use cognito_auth_core::event::UnixMillis;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info};
@@ -91,7 +92,7 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn set(&self, access: Access) {
-        let mut place = self.access.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut place = self.access.write();
         *place = access;
         drop(place);
         self.changed();
@@ -102,12 +103,12 @@ impl Shared {
     }
 
     pub(super) fn set_writing(&self, since: Option<Instant>) {
-        *self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = since;
+        *self.writing.lock() = since;
     }
 
     /// The error of a disk that does not answer: nobody knows when a write ends that takes this long.
     pub(super) fn overdue(&self) -> Option<LedgerError> {
-        let since = *self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let since = *self.writing.lock();
         let seconds = since.map(|since| since.elapsed()).filter(|took| *took >= WRITE_MAX)?.as_secs();
         Some(LedgerError::Storage(format!("a write has not ended for {seconds} s")))
     }
@@ -373,7 +374,7 @@ impl Writer {
     }
 
     fn failure(&self) -> LedgerError {
-        let access = self.shared.access.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let access = self.shared.access.read();
         match &*access {
             Access::Failed(error) => error.clone(),
             Access::Open(_) | Access::Closed => LedgerError::Closed,

@@ -16,9 +16,10 @@
 //! tasks would look healthy and not be healthy, so the process stops and names the task.
 
 use std::future::Future;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -220,11 +221,11 @@ impl Lifecycle {
 
 impl RunningTasks {
     fn names(&self) -> MutexGuard<'_, Vec<Arc<str>>> {
-        self.names.lock().unwrap_or_else(PoisonError::into_inner)
+        self.names.lock()
     }
 
     fn fault(&self) -> MutexGuard<'_, Option<TaskFault>> {
-        self.fault.lock().unwrap_or_else(PoisonError::into_inner)
+        self.fault.lock()
     }
 }
 
@@ -278,7 +279,7 @@ mod tests {
 
     impl EventLog {
         fn note(&self, started: Instant, event: impl Into<String>) {
-            self.0.lock().unwrap().push((started.elapsed().as_secs(), event.into()));
+            self.0.lock().push((started.elapsed().as_secs(), event.into()));
         }
     }
 
@@ -331,7 +332,7 @@ mod tests {
         }
 
         fn happened(&self) -> Vec<String> {
-            self.log.0.lock().unwrap().iter().map(|(secs, what)| format!("{secs} {what}")).collect()
+            self.log.0.lock().iter().map(|(secs, what)| format!("{secs} {what}")).collect()
         }
     }
 

@@ -2,10 +2,11 @@
 //! looks at those that wait. The rules are in [`twins`](super::twins); this asks the ledger and the service.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cognito_auth_core::cursor::Cursor;
 use cognito_auth_core::event::AuthEvent;
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::turn::{Means, TurnError, unless_stopped};
@@ -79,7 +80,7 @@ impl Names {
 
     fn shown<T>(&self, use_it: impl FnOnce(&mut Shown) -> T) -> T {
         let (_, shown) = &*self.0;
-        use_it(&mut shown.lock().unwrap_or_else(PoisonError::into_inner))
+        use_it(&mut shown.lock())
     }
 }
 
@@ -159,7 +160,7 @@ mod tests {
     impl Service {
         /// Something happens to the user who has this name, at a minute.
         fn event(&self, name: &str, id: &str, minute: i64) {
-            let (histories, now) = &mut *self.0.lock().unwrap();
+            let (histories, now) = &mut *self.0.lock();
             *now = START + minute * MINUTE;
             let event =
                 AuthEvent { id: Some(id.into()), creation_date: Some(UnixMillis(*now)), ..AuthEvent::default() };
@@ -169,7 +170,7 @@ mod tests {
 
     impl Source for Service {
         async fn page(&self, name: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
-            let (histories, now) = &*self.0.lock().unwrap();
+            let (histories, now) = &*self.0.lock();
             let events = histories.get(name).cloned().ok_or(SourceError::UserNotFound)?;
             Ok(Page { events, next: None, received: UnixMillis(*now), served: None })
         }
@@ -270,7 +271,7 @@ mod tests {
         let look = async || is_still(&scene.means, &scene.pool, "ann", "ann@example.com").await.unwrap();
         assert!(look().await);
         // The address is another user's now, of whom something is older than the latest look.
-        service.0.lock().unwrap().0.remove("ann@example.com");
+        service.0.lock().0.remove("ann@example.com");
         assert!(look().await, "it is nobody's");
         service.event("ann@example.com", "old", 0);
         service.event("ann@example.com", "2", 5);

@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::io::Read as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{LogExporter, Protocol, RetryPolicy, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::logs::{LogBatch, LogExporter as _};
+use parking_lot::Mutex;
 
 use super::answer::{self, Reply};
 use super::connector::Connector;
@@ -135,8 +136,8 @@ impl Wire {
         Self { connector, client, compression, exchange: Mutex::default() }
     }
 
-    fn client(&self) -> std::sync::MutexGuard<'_, HttpClientOf> {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner)
+    fn client(&self) -> parking_lot::MutexGuard<'_, HttpClientOf> {
+        self.client.lock()
     }
 
     fn begin(&self, headers: HeaderMap) {
@@ -147,8 +148,8 @@ impl Wire {
         std::mem::take(&mut *self.exchange()).outcome
     }
 
-    fn exchange(&self) -> std::sync::MutexGuard<'_, Exchange> {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    fn exchange(&self) -> parking_lot::MutexGuard<'_, Exchange> {
+        self.exchange.lock()
     }
 
     /// The exporter's request with the configuration's headers and compression.
