@@ -149,7 +149,7 @@ impl ConfigArgs {
     /// Loads the configuration and checks the web configuration that it names. The server loads the latter again.
     fn load_all(&self) -> Result<Config, ConfigErrors> {
         let config = self.load()?;
-        config.http.web_config_file.as_deref().map(crate::config::load_web).transpose()?;
+        config.http.web_config_file.as_deref().map(crate::http::load_web_config).transpose()?;
         Ok(config)
     }
 }

@@ -23,8 +23,7 @@ mod proxies;
 mod reader;
 mod sections;
 mod settings;
-mod shapes;
-mod web;
+pub(crate) mod shapes;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -41,8 +40,9 @@ use http::Uri;
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
 pub use self::mistakes::{ConfigErrors, Mistake, SettingOrigin};
 pub use self::proxies::Proxies;
+pub(crate) use self::reader::{SettingsTable, read_file};
 pub use self::settings::DEFAULT_FILES;
-pub use self::web::{ClientAuth, Pem, RateLimit, TlsServerConfig, TlsVersion, WebConfig, load_web};
+pub(crate) use self::settings::Values;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

@@ -15,6 +15,7 @@ mod router;
 mod scrapes;
 mod tls;
 mod watched;
+mod web_config;
 
 use std::convert::Infallible;
 use std::io;
@@ -40,6 +41,7 @@ use self::renderings::Renderings;
 pub use self::router::Router;
 pub use self::scrapes::Scrapes;
 use self::watched::Watched;
+pub use self::web_config::{ClientAuth, Pem, RateLimit, TlsServerConfig, TlsVersion, WebConfig, load_web_config};
 
 /// Maximum size of a request's line and headers in bytes. Requests of Prometheus and of browsers have a few hundred.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;

@@ -1,7 +1,7 @@
 //! Mistakes in the settings, each with the place where it was made.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a setting was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,6 +66,11 @@ impl ConfigErrors {
     /// The mistakes.
     pub fn mistakes(&self) -> &[Mistake] {
         &self.0
+    }
+
+    /// Creates an error with one mistake about a whole file.
+    pub(crate) fn of_file(file: &Path, text: String) -> Self {
+        Self(vec![Mistake { origin: SettingOrigin::File(file.to_owned()), key: String::new(), text }])
     }
 
     /// Returns an error if there are mistakes.

@@ -4,11 +4,13 @@
 //! A table learns its keys from the requests. A key in the settings that was not requested is unknown. So the known
 //! keys are always those that are read.
 
+use std::path::Path;
+
 use figment::value::{Dict, Value};
 
 use super::keys::Keys;
-use super::mistakes::{Mistake, SettingOrigin};
-use super::settings::Settings;
+use super::mistakes::{ConfigErrors, Mistake, SettingOrigin};
+use super::settings::{Settings, Values};
 use super::shapes::{Given, Shape};
 
 /// The results of reading beside the values: mistakes and known keys.
@@ -21,8 +23,26 @@ pub(super) struct SettingsFindings {
     pub(super) requested: Keys,
 }
 
+/// Reads a file of settings that nothing overrides, with the same rules as the configuration. `read` runs first on empty
+/// settings, to learn the known keys.
+///
+/// # Errors
+/// All mistakes together.
+pub(crate) fn read_file<T>(
+    file: &Path,
+    values: Values,
+    read: impl Fn(&mut SettingsTable<'_>) -> T,
+) -> Result<T, ConfigErrors> {
+    let mut findings = SettingsFindings::default();
+    SettingsTable::read_root(&Settings::blank(), &mut findings, &read);
+    let settings = Settings::of_file(file.to_owned(), values, findings.requested);
+    let mut findings = SettingsFindings::default();
+    let config = SettingsTable::read_root(&settings, &mut findings, &read);
+    ConfigErrors::none_or(findings.mistakes).map(|()| config)
+}
+
 /// A table of the settings. It may be absent, and then each key in it is absent.
-pub(super) struct SettingsTable<'a> {
+pub(crate) struct SettingsTable<'a> {
     settings: &'a Settings,
     findings: &'a mut SettingsFindings,
     values: Option<&'a Dict>,
@@ -58,7 +78,7 @@ impl<'a> SettingsTable<'a> {
     }
 
     /// Reads a table within this one.
-    pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut SettingsTable<'_>) -> T) -> T {
+    pub(crate) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut SettingsTable<'_>) -> T) -> T {
         self.requested.push(key);
         let value = self.value(key);
         let (path, pattern) = (self.path_of(key), self.pattern_of(key));
@@ -136,7 +156,7 @@ impl<'a> SettingsTable<'a> {
     }
 
     /// Reads a value that may be absent.
-    pub(super) fn optional<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Option<T> {
+    pub(crate) fn optional<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Option<T> {
         let given = self.given(key)?;
         let read = shape.read(given);
         if read.is_none() {
@@ -146,7 +166,7 @@ impl<'a> SettingsTable<'a> {
     }
 
     /// Reads a value, or returns `default` if it is absent.
-    pub(super) fn or<T: 'static>(&mut self, key: &'static str, default: T, shape: &Shape<T>) -> T {
+    pub(crate) fn or<T: 'static>(&mut self, key: &'static str, default: T, shape: &Shape<T>) -> T {
         self.optional(key, shape).unwrap_or(default)
     }
 
@@ -161,7 +181,7 @@ impl<'a> SettingsTable<'a> {
     }
 
     /// Reads a list of values. An absent list is empty.
-    pub(super) fn list<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Vec<T> {
+    pub(crate) fn list<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Vec<T> {
         let Some(given) = self.given(key) else {
             return Vec::new();
         };
@@ -182,7 +202,7 @@ impl<'a> SettingsTable<'a> {
 
     /// Reads a key whose function this version does not have. Only a value that changes nothing is accepted, so that no
     /// setting is ignored silently.
-    pub(super) fn not_yet(&mut self, key: &'static str, accepted: &str, is_harmless: impl FnOnce(Given<'_>) -> bool) {
+    pub(crate) fn not_yet(&mut self, key: &'static str, accepted: &str, is_harmless: impl FnOnce(Given<'_>) -> bool) {
         let Some(given) = self.given(key) else {
             return;
         };
@@ -195,19 +215,19 @@ impl<'a> SettingsTable<'a> {
     }
 
     /// Returns the value of a key as it was written.
-    pub(super) fn given(&mut self, key: &'static str) -> Option<Given<'a>> {
+    pub(crate) fn given(&mut self, key: &'static str) -> Option<Given<'a>> {
         self.requested.push(key);
         self.findings.requested.insert(self.pattern_of(key));
         self.value(key).map(|value| self.as_given(value))
     }
 
     /// Returns whether a key has a value, right or wrong.
-    pub(super) fn is_set(&self, key: &str) -> bool {
+    pub(crate) fn is_set(&self, key: &str) -> bool {
         self.value(key).is_some()
     }
 
     /// Returns whether a key is written without a value, or with an empty table or list.
-    pub(super) fn is_blank(&self, key: &str) -> bool {
+    pub(crate) fn is_blank(&self, key: &str) -> bool {
         self.values.and_then(|values| values.get(key)).is_some_and(|value| match value {
             Value::Empty(..) => true,
             Value::Dict(_, table) => table.is_empty(),
@@ -217,7 +237,7 @@ impl<'a> SettingsTable<'a> {
     }
 
     /// Returns whether reading a key or one of its elements found a mistake. Checks between keys then skip the key.
-    pub(super) fn is_misread(&self, key: &str) -> bool {
+    pub(crate) fn is_misread(&self, key: &str) -> bool {
         let path = self.path_of(key);
         let concerns =
             |mistake: &Mistake| mistake.key.strip_prefix(&path).is_some_and(|rest| !rest.starts_with(is_bare));
@@ -230,7 +250,7 @@ impl<'a> SettingsTable<'a> {
     }
 
     /// Returns whether the table is present. It may be empty.
-    pub(super) fn is_there(&self) -> bool {
+    pub(crate) fn is_there(&self) -> bool {
         self.values.is_some()
     }
 
@@ -240,14 +260,14 @@ impl<'a> SettingsTable<'a> {
     }
 
     /// Returns the path of a key, such as `pools[1].usernames`.
-    pub(super) fn path_of(&self, key: &str) -> String {
+    pub(crate) fn path_of(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
     /// Notes a mistake about one or more keys. Its origin is that of a key that a variable of the specification sets,
     /// or else that of the first key that is set. So the specification's variable is ignored rather than the exporter's
     /// own setting.
-    pub(super) fn reject(&mut self, keys: &[&str], text: String) {
+    pub(crate) fn reject(&mut self, keys: &[&str], text: String) {
         let set = || keys.iter().filter(|key| self.is_set(key));
         let foreign = set().find(|key| self.origin_of(key).is_of_the_specification());
         let Some(key) = foreign.or_else(|| set().chain(keys).next()) else {

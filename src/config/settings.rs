@@ -16,6 +16,9 @@ use super::environment::{Environment, POOLS, Variable};
 use super::keys::Keys;
 use super::mistakes::{ConfigErrors, Mistake, SettingOrigin};
 
+/// The parsed values of a file.
+pub(crate) type Values = Dict;
+
 /// The files that are tried when none is named. The first that exists is read.
 pub const DEFAULT_FILES: [&str; 2] = ["./config.toml", "/etc/cognito-auth-exporter/config.toml"];
 

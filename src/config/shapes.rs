@@ -19,13 +19,13 @@ const TOML_DATE: &str = "$__toml_private_datetime";
 
 /// A value as it was written. A value from the environment is always text.
 #[derive(Clone, Copy)]
-pub(super) struct Given<'a> {
+pub(crate) struct Given<'a> {
     pub(super) value: &'a Value,
     pub(super) from_variable: bool,
 }
 
 impl<'a> Given<'a> {
-    pub(super) fn text(self) -> Option<&'a str> {
+    pub(crate) fn text(self) -> Option<&'a str> {
         self.value.as_str()
     }
 
@@ -37,7 +37,7 @@ impl<'a> Given<'a> {
         self.value.to_bool().or_else(|| self.variable_text()?.parse().ok())
     }
 
-    pub(super) fn whole(self) -> Option<u64> {
+    pub(crate) fn whole(self) -> Option<u64> {
         match self.value {
             Value::Num(_, number) => u64::try_from(number.to_u128_lossy()?).ok(),
             _ => self.variable_text()?.parse().ok(),
@@ -57,12 +57,12 @@ impl<'a> Given<'a> {
     }
 
     /// Returns the value if it is a table. A date does not count as one.
-    pub(super) fn table(self) -> Option<&'a Dict> {
+    pub(crate) fn table(self) -> Option<&'a Dict> {
         self.value.as_dict().filter(|dict| !dict.contains_key(TOML_DATE))
     }
 
     /// Returns the kind of the value, for a mistake that must not show the value.
-    pub(super) fn kind(self) -> &'static str {
+    pub(crate) fn kind(self) -> &'static str {
         match self.value {
             Value::String(..) | Value::Char(..) => "text",
             Value::Bool(..) => "a flag",
@@ -97,7 +97,7 @@ fn whole_text(number: Num) -> Option<String> {
 }
 
 /// A shape of values: its description, and the function that reads it.
-pub(super) struct Shape<T> {
+pub(crate) struct Shape<T> {
     /// The description, as a phrase.
     pub(super) accepted: String,
     /// Whether a mistake must not show the value.
@@ -111,7 +111,7 @@ impl<T: 'static> Shape<T> {
     }
 
     /// Makes mistakes hide the value, for secrets and people's names.
-    pub(super) fn secret(self) -> Self {
+    pub(crate) fn secret(self) -> Self {
         Self { secret: true, ..self }
     }
 
@@ -136,12 +136,12 @@ impl<T: 'static> Shape<T> {
 }
 
 /// Text that `read` parses.
-pub(super) fn parsed<T: 'static>(accepted: impl Into<String>, read: impl Fn(&str) -> Option<T> + 'static) -> Shape<T> {
+pub(crate) fn parsed<T: 'static>(accepted: impl Into<String>, read: impl Fn(&str) -> Option<T> + 'static) -> Shape<T> {
     Shape::new(accepted, move |given| read(given.text()?))
 }
 
 /// Text that `is_fine`.
-pub(super) fn text(accepted: impl Into<String>, is_fine: impl Fn(&str) -> bool + 'static) -> Shape<String> {
+pub(crate) fn text(accepted: impl Into<String>, is_fine: impl Fn(&str) -> bool + 'static) -> Shape<String> {
     parsed(accepted, move |text| is_fine(text).then(|| text.to_owned()))
 }
 
@@ -160,12 +160,12 @@ pub(super) fn line(most: usize) -> Shape<String> {
     })
 }
 
-pub(super) fn flag() -> Shape<bool> {
+pub(crate) fn flag() -> Shape<bool> {
     Shape::new("true or false", |given| given.flag())
 }
 
 /// A whole number of the type that the range has.
-pub(super) fn whole<N>(range: RangeInclusive<N>) -> Shape<N>
+pub(crate) fn whole<N>(range: RangeInclusive<N>) -> Shape<N>
 where
     N: TryFrom<u64> + PartialOrd + Display + 'static,
 {
@@ -187,7 +187,7 @@ pub(super) fn percentage() -> Shape<f64> {
 }
 
 /// One of these words.
-pub(super) fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Shape<T> {
+pub(crate) fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Shape<T> {
     let quoted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
     parsed(quoted.join(", "), |text| words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning))
 }
@@ -218,7 +218,7 @@ fn parse_size(text: &str) -> Option<u64> {
     text.trim().parse().ok().map(|ByteSize(bytes)| bytes)
 }
 
-pub(super) fn path() -> Shape<PathBuf> {
+pub(crate) fn path() -> Shape<PathBuf> {
     parsed("a path", |text| (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text)))
 }
 

@@ -24,7 +24,8 @@ use super::connections::ConnectionSlot;
 use super::renderings::Renderings;
 use super::router::{self, Router, RouterResponse};
 use super::tls::{self, TlsError};
-use crate::config::{ConfigErrors, Pem, RateLimit, TlsServerConfig, WebConfig, load_web};
+use super::web_config::{Pem, RateLimit, TlsServerConfig, WebConfig, load_web_config};
+use crate::config::ConfigErrors;
 
 /// Time between two checks of the files for a change. A certificate is renewed days before it expires, and an operator
 /// who removes a user expects an effect soon.
@@ -222,7 +223,7 @@ impl AccessControl {
     }
 
     fn load(path: &Path) -> Result<(Self, Stamp), WebError> {
-        let config = load_web(path)?;
+        let config = load_web_config(path)?;
         let pems = |tls: &TlsServerConfig| {
             let pems = [Some(tls.cert.clone()), Some(tls.key.clone()), tls.client_ca.clone()];
             pems.into_iter().flatten().filter_map(|pem| if let Pem::File(path) = pem { Some(path) } else { None })

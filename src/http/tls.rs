@@ -10,7 +10,7 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::{ClientAuth, Pem, TlsServerConfig, TlsVersion};
+use super::web_config::{ClientAuth, Pem, TlsServerConfig, TlsVersion};
 
 /// Error of the TLS configuration. It names the key and the file, and shows nothing of the file's contents.
 #[derive(Debug, thiserror::Error)]

@@ -16,16 +16,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bcrypt::HashParts;
-use figment::value::Dict;
 use http::{HeaderName, HeaderValue};
 use rustls::{CipherSuite, NamedGroup};
 
-use super::Secret;
-use super::keys::Keys;
-use super::mistakes::{ConfigErrors, Mistake, SettingOrigin};
-use super::reader::{SettingsFindings, SettingsTable};
-use super::settings::Settings;
-use super::shapes::{Shape, flag, parsed, path, text, whole, word};
+use crate::config::shapes::{Shape, flag, parsed, path, text, whole, word};
+use crate::config::{ConfigErrors, Secret, SettingsTable, Values, read_file};
 
 /// Maximum size of the file in bytes. Ten users take a kilobyte.
 const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -131,26 +126,14 @@ impl WebConfig {
 ///
 /// # Errors
 /// All mistakes together.
-pub fn load_web(file: &Path) -> Result<WebConfig, ConfigErrors> {
-    let values = values(file).map_err(|text| ConfigErrors(vec![mistake(file, text)]))?;
-    let mut findings = SettingsFindings::default();
-    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
-    let settings = Settings::of_file(file.to_owned(), values, keys());
-    let config = SettingsTable::read_root(&settings, &mut findings, |root| web(root, &folder));
-    ConfigErrors::none_or(findings.mistakes).map(|()| config)
+pub fn load_web_config(file: &Path) -> Result<WebConfig, ConfigErrors> {
+    let values = values(file).map_err(|text| ConfigErrors::of_file(file, text))?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    read_file(file, values, |root| web(root, folder))
 }
 
-fn mistake(file: &Path, text: String) -> Mistake {
-    Mistake { origin: SettingOrigin::File(file.to_owned()), key: String::new(), text }
-}
-
-fn keys() -> Keys {
-    let mut findings = SettingsFindings::default();
-    SettingsTable::read_root(&Settings::blank(), &mut findings, |root| web(root, Path::new("")));
-    findings.requested
-}
-
-fn values(file: &Path) -> Result<Dict, String> {
+/// Reads the file and parses its YAML.
+fn values(file: &Path) -> Result<Values, String> {
     let mut text = String::new();
     let read = File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
     match read {
@@ -170,7 +153,8 @@ fn values(file: &Path) -> Result<Dict, String> {
     }
     // A snippet of the text could contain a hash or a key.
     let options = serde_saphyr::options! { with_snippet: false };
-    let values: Option<Dict> = serde_saphyr::from_str_with_options(&text, options).map_err(|error| not_yaml(&error))?;
+    let values: Option<Values> =
+        serde_saphyr::from_str_with_options(&text, options).map_err(|error| not_yaml(&error))?;
     // An editor or a full disk may have emptied the file. An empty file must not turn TLS and passwords off.
     values.ok_or_else(|| {
         "the web configuration is empty; accepted: TLS, users or limits in it, or `{}` for plain HTTP to everybody"
