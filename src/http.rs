@@ -1,7 +1,7 @@
 //! The HTTP server: `/metrics`, `/healthz`, `/readyz`, `/status` and a page for people.
 //!
 //! The server answers from memory and makes no calls, so it keeps answering while AWS, the receiver or the disk fail.
-//! The [`Router`] makes the answers. This module has the socket and its limits: a client can hold a connection, but not
+//! The [`Router`] makes the answers. This module has the socket and its limits. A client can hold a connection, but not
 //! many connections, not for long, and not at the cost of polling.
 
 mod access;

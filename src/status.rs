@@ -2,7 +2,7 @@
 //!
 //! The report takes its numbers from the same source as `/metrics` ([`Metrics::pools`]), so the two cannot disagree.
 //! The [`StatusBoard`] adds the texts of the last errors, which a metric cannot hold. The report contains no personal
-//! data: it has pools, counts, times and error texts, and an error text names an operation and a cause, never a user.
+//! data: it has pools, counts, times and error texts. An error text names an operation and a cause, never a user.
 //!
 //! ```text
 //! starting --ready()--> ready --stopping()--> stopping      /readyz is 200 in the phase "ready", unless stuck

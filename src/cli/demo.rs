@@ -1,6 +1,6 @@
 //! `demo`: runs the exporter without an AWS account.
 //!
-//! It starts a simulated Cognito on loopback with a few hundred active users, and the same exporter as `run`, with a
+//! It starts a simulated Cognito on loopback with a few hundred active users. The exporter is that of `run`, with a
 //! temporary state directory, records on stdout and short intervals. It reads no configuration and leaves no files. Its
 //! only connection to another machine is to the receiver that an argument names.
 

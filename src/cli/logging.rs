@@ -1,7 +1,7 @@
 //! The program's own log on stderr: text for people or JSON for machines.
 //!
-//! Texts from outside cannot control the reader's terminal. tracing escapes their control characters when it makes a
-//! line, and this module replaces characters that change the direction of writing.
+//! Texts from outside cannot control the reader's terminal. The tracing library escapes their control characters when
+//! it makes a line. This module replaces characters that change the direction of writing.
 //!
 //! Libraries log from WARN on. Their INFO is about connections and may contain names that the log must not show.
 

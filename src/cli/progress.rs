@@ -33,8 +33,8 @@ impl Progress {
         Self::new(true, done, steps)
     }
 
-    /// The progress of work that prints as it goes. If the output goes to the terminal, or to a pipe that may end
-    /// there, there is no bar, because it would be drawn into the output.
+    /// The progress of work that prints as it goes. There is no bar if the output goes to the terminal, or to a pipe
+    /// that may end there. The bar would be drawn into the output.
     pub(super) fn beside_output(done: &'static str, steps: Option<u64>) -> Self {
         Self::new(output_is_out_of_sight(), done, steps)
     }

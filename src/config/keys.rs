@@ -24,8 +24,8 @@ impl Keys {
         self.0.contains(key)
     }
 
-    /// Returns the key or section that `unknown` most likely means: one that is a few typing errors away, or a key of
-    /// the same name in another section.
+    /// Returns the key or section that `unknown` most likely means. It is a few typing errors away, or it has the same
+    /// name in another section.
     pub(super) fn nearest(&self, unknown: &str) -> Option<&str> {
         if unknown.len() > COMPARED_MAX {
             return None;

@@ -23,8 +23,8 @@ pub(super) struct SettingsFindings {
     pub(super) requested: Keys,
 }
 
-/// Reads a file of settings that nothing overrides, with the same rules as the configuration. `read` runs first on empty
-/// settings, to learn the known keys.
+/// Reads a file of settings that nothing overrides, with the same rules as the configuration. `read` runs first on
+/// empty settings, to learn the known keys.
 ///
 /// # Errors
 /// All mistakes together.

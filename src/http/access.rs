@@ -3,8 +3,8 @@
 //!
 //! Access control applies to all paths, probes included, as in every exporter of this format. All files are read
 //! together and come into force together. If one of them has a mistake, the previous configuration stays in force, and
-//! the log says so once. The same holds for a configuration that removes TLS, client certificates or passwords: a file
-//! that was emptied by accident looks like that, so only a restart removes protection.
+//! the log says so once. The same holds for a configuration that removes TLS, client certificates or passwords, because
+//! a file that was emptied by accident looks like that. Only a restart removes protection.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,8 +47,8 @@ pub enum WebError {
     },
     /// The web configuration removes protection, which only a restart may do.
     #[error(
-        "{} would be removed from the web configuration, and a reload removes no protection; restore it, or restart the \
-         exporter to serve without it",
+        "{} would be removed from the web configuration, and a reload removes no protection; restore it, or restart \
+         the exporter to serve without it",
         .0.join(", ")
     )]
     Weaker(Vec<&'static str>),

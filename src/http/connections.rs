@@ -1,12 +1,12 @@
-//! The slots of connections: how many connections there may be, which one is cut for a new one, and how long a client
-//! may take to read its answer.
+//! The slots of connections: they limit the number of connections, choose the one that is cut for a new one, and limit
+//! the time in which a client reads its answer.
 //!
 //! ```text
 //! waiting --a request is admitted--> answering --its answer is there--> writing --all of it is written--> waiting
 //! ```
 //!
-//! A connection is *waiting* while the server owes it no answer: during the handshake, an incomplete head, the
-//! comparison of a password, or while it is idle. When all slots are taken, a new connection gets the slot of
+//! A connection is *waiting* while the server owes it no answer. That is during the handshake, an incomplete head or
+//! the comparison of a password, and while it is idle. When all slots are taken, a new connection gets the slot of
 //!
 //! 1. the connection that has been waiting for the longest time, if that is at least [`WAITING_MIN`];
 //! 2. otherwise the connection whose client has read nothing for the longest time, if that is at least [`STALLED_MIN`];

@@ -1,7 +1,7 @@
 //! The status page: the status report for people, as one page without scripts and without resources from elsewhere.
 //!
-//! It answers first whether sign-in events flow, and then gives the evidence: a card for each pool, and one for delivery. A
-//! fault is shown by a word and a colour, never by a colour alone.
+//! It answers first whether sign-in events flow, and then gives the evidence: a card for each pool, and one for
+//! delivery. A fault is shown by a word and a colour, never by a colour alone.
 
 mod chart;
 
@@ -76,16 +76,16 @@ pub(super) fn render(report: &StatusReport, still: bool) -> String {
 fn verdict(report: &StatusReport) -> Markup {
     let worst = report.findings.first().map(|finding| finding.severity);
     let starts = !report.ready && worst < Some(FindingSeverity::Error);
-    let (class, sign, words) = match worst {
-        Some(FindingSeverity::Error) => ("bad", CROSS, "Sign-in events do not all flow"),
-        _ if starts => ("warn", MARK, "Not ready"),
-        Some(FindingSeverity::Warning) => ("warn", MARK, "Sign-in events flow, with a caveat"),
-        None => ("good", CHECK, "Sign-in events flow"),
+    let (class, words) = match worst {
+        Some(FindingSeverity::Error) => ("bad", "Sign-in events do not all flow"),
+        _ if starts => ("warn", "Not ready"),
+        Some(FindingSeverity::Warning) => ("warn", "Sign-in events flow, with a caveat"),
+        None => ("good", "Sign-in events flow"),
     };
     let totals = &report.totals;
     html! {
         section class={ "verdict " (class) } aria-labelledby="verdict" {
-            (PreEscaped(sign))
+            (sign(class))
             h2 id="verdict" class=(class) { (words) }
             p {
                 (Grouped(totals.users.ok + totals.users.missing + totals.users.failing)) " users in "
@@ -341,15 +341,27 @@ fn bytes(count: u64) -> String {
     bytesize::ByteSize(count).display().iec().to_string()
 }
 
-const CHECK: &str = "<svg class=\"good\" viewBox=\"0 0 24 24\" aria-hidden=\"true\"><circle cx=\"12\" cy=\"12\" r=\"11\" \
-    fill=\"currentColor\" opacity=\".15\"/><path d=\"M6.5 12.5l3.7 3.7 7.3-8\" fill=\"none\" stroke=\"currentColor\" \
-    stroke-width=\"2.4\" stroke-linecap=\"round\" stroke-linejoin=\"round\"/></svg>";
-const MARK: &str = "<svg class=\"warn\" viewBox=\"0 0 24 24\" aria-hidden=\"true\"><path d=\"M12 2.5l10.5 18.5h-21z\" \
-    fill=\"currentColor\" opacity=\".15\"/><path d=\"M12 9v5.5M12 17.6v.4\" fill=\"none\" stroke=\"currentColor\" \
-    stroke-width=\"2.4\" stroke-linecap=\"round\"/></svg>";
-const CROSS: &str = "<svg class=\"bad\" viewBox=\"0 0 24 24\" aria-hidden=\"true\"><circle cx=\"12\" cy=\"12\" r=\"11\" \
-    fill=\"currentColor\" opacity=\".15\"/><path d=\"M8 8l8 8M16 8l-8 8\" fill=\"none\" stroke=\"currentColor\" \
-    stroke-width=\"2.4\" stroke-linecap=\"round\"/></svg>";
+/// Renders the sign of a verdict: a check mark, a warning triangle or a cross.
+fn sign(class: &str) -> Markup {
+    html! {
+        svg class=(class) viewBox="0 0 24 24" aria-hidden="true" {
+            @if class == "warn" {
+                path d="M12 2.5l10.5 18.5h-21z" fill="currentColor" opacity=".15" {}
+                path d="M12 9v5.5M12 17.6v.4" fill="none" stroke="currentColor" stroke-width="2.4"
+                    stroke-linecap="round" {}
+            } @else {
+                circle cx="12" cy="12" r="11" fill="currentColor" opacity=".15" {}
+                @if class == "good" {
+                    path d="M6.5 12.5l3.7 3.7 7.3-8" fill="none" stroke="currentColor" stroke-width="2.4"
+                        stroke-linecap="round" stroke-linejoin="round" {}
+                } @else {
+                    path d="M8 8l8 8M16 8l-8 8" fill="none" stroke="currentColor" stroke-width="2.4"
+                        stroke-linecap="round" {}
+                }
+            }
+        }
+    }
+}
 
 /// A whole number with separated thousands.
 struct Grouped(u64);

@@ -1,7 +1,7 @@
 //! The web configuration: TLS and authentication of the HTTP server, in the format that Prometheus's exporters share
 //! (<https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md>).
 //!
-//! It is read like the configuration itself: all mistakes are reported together, each with its key and what would be
+//! It is read like the configuration itself. All mistakes are reported together, each with its key and what would be
 //! accepted, and no secret is shown.
 //!
 //! Settings of the format that this server does not support are refused rather than ignored, because an operator relies
@@ -146,8 +146,8 @@ fn values(file: &Path) -> Result<Values, String> {
         }
         Err(error) => {
             return Err(format!(
-                "cannot read the web configuration: {error}; http.web_config_file has to name a file that the exporter's \
-                 user can read"
+                "cannot read the web configuration: {error}; http.web_config_file has to name a file that the \
+                 exporter's user can read"
             ));
         }
     }
@@ -215,8 +215,8 @@ fn tls_server(tls: &mut SettingsTable<'_>, folder: &Path) -> Option<TlsServerCon
     let client_auth = tls.or("client_auth_type", ClientAuth::None, &word(CLIENT_AUTHS));
     let has_ca = tls.is_set("client_ca") || tls.is_set("client_ca_file");
     if client_auth != ClientAuth::None && !has_ca {
-        let text = "tls_server_config.client_auth_type asks for certificates, but there is no authority to verify them; \
-                    accepted: tls_server_config.client_ca_file beside it";
+        let text = "tls_server_config.client_auth_type asks for certificates, but there is no authority to verify \
+                    them; accepted: tls_server_config.client_ca_file beside it";
         tls.reject(&["client_auth_type"], text.to_owned());
     }
     if client_auth == ClientAuth::None && has_ca && !tls.is_misread("client_auth_type") {
