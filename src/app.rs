@@ -29,7 +29,7 @@ use crate::config::Config;
 use crate::delivery::{BatchLimits, Delivery};
 use crate::http::{HttpServer, Router, Scrapes, Web};
 use crate::ledger::{Ledger, LedgerError, Opened, PoolRecord};
-use crate::lifecycle::{Clock, Duty, Lifecycle, Outcome};
+use crate::lifecycle::{Clock, Duty, Lifecycle, RunOutcome};
 use crate::metrics::Metrics;
 use crate::sink::otlp::OtlpSink;
 use crate::sink::stdout::StdoutSink;
@@ -113,7 +113,7 @@ impl App {
     ///
     /// # Errors
     /// A receiver's settings cannot be used.
-    pub async fn run(self, next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<Outcome> {
+    pub async fn run(self, next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<RunOutcome> {
         let Self { config, clock, lifecycle, metrics, status, http, web, ledger, clients, pools, reloads } = self;
         let receiver =
             config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id(), &clock)).transpose()?;

@@ -1,7 +1,7 @@
 //! The commands.
 //!
-//! Messages for people go to stderr, data to stdout. Exit 0 on success, 1 on a failure at work, 2 on bad usage or
-//! configuration. What a command says of itself here is its help, its manual and what shells complete.
+//! Messages for people go to stderr, data to stdout. The exit status is 0 on success, 1 on a failure at work, and 2 on
+//! bad usage or configuration. The doc comments of commands and arguments are their help, manual and completion texts.
 
 pub mod check;
 pub mod demo;
@@ -22,28 +22,28 @@ use clap::{Args, Parser, Subcommand};
 use cognito_auth_core::printable::printable;
 
 use crate::app::ConfigFiles;
-use crate::config::{Config, ConfigErrors, Origin};
+use crate::config::{Config, ConfigErrors, SettingOrigin};
 
-/// What `--help` and the manual say behind the options.
+/// The text behind the options in `--help` and the manual.
 const MORE: &str = "\
 Exit status:
   0  success; `run` and `demo`: stopped as asked
-  1  a failure at work: a dependency of `check` is not as it has to be, a call was refused, a state directory is in use
+  1  a failure at work: a dependency failed in `check`, a call was refused, a state directory is in use
   2  bad usage or configuration; every mistake is listed with its key and where it was written
 
 Signals of `run`:
-  SIGTERM, SIGINT  stop polling, deliver what can be delivered within 20 s, exit; a second one exits at once
-  SIGHUP           read the configuration again and bring all of it into force, or nothing
+  SIGTERM, SIGINT  stop polling, deliver records for up to 20 s, exit; a second signal exits at once
+  SIGHUP           reload the configuration; all of it comes into force, or nothing
 
 Files:
-  ./config.toml, /etc/cognito-auth-exporter/config.toml  the configuration, where --config names no other
-  <state.path>/ledger                                    everything that must survive: cursors, totals, records that wait
+  ./config.toml, /etc/cognito-auth-exporter/config.toml  the configuration, unless --config names another file
+  <state.path>/ledger                                    the durable state: cursors, totals, undelivered records
 
 Environment:
   COGNITO_EXPORTER_<SECTION>__<KEY>  overrides a key of the file, such as COGNITO_EXPORTER_POLL__TIMEOUT=5s
   COGNITO_EXPORTER_POOLS             the pools as JSON, in place of the file's
-  OTEL_EXPORTER_OTLP_*               apply where [otlp] is silent; what is malformed is left out with a warning
-  HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  the way to AWS and to the receiver
+  OTEL_EXPORTER_OTLP_*               apply where [otlp] is silent; malformed parts are ignored with a warning
+  HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  the proxies for AWS and for the receiver
   AWS_*                              as in every AWS SDK
 
 Data goes to stdout, everything else to stderr.
@@ -53,8 +53,8 @@ Begin with: cognito-auth-exporter demo
 
 /// Exports Amazon Cognito's user auth events as OTLP log records and Prometheus counters.
 ///
-/// It walks every followed user's sign-in history, counts each outcome exactly once, and delivers each event at least once.
-/// New here? `cognito-auth-exporter demo` shows everything without an AWS account.
+/// It walks every followed user's sign-in history, counts each outcome exactly once, and delivers each event at least
+/// once. New here? `cognito-auth-exporter demo` shows everything without an AWS account.
 #[derive(Parser, Debug)]
 #[command(
     name = "cognito-auth-exporter",
@@ -73,45 +73,45 @@ pub struct Arguments {
 enum Command {
     /// Run the exporter until it is stopped (SIGTERM or SIGINT).
     Run(ConfigArgs),
-    /// Validate the configuration and try every dependency for real, one line each with what to do.
+    /// Validate the configuration and try every dependency, with one line each and a remedy for each failure.
     Check(ConfigArgs),
-    /// Show the whole thing with no AWS account: a simulated Cognito on loopback with lively users.
+    /// Run the exporter without an AWS account, against a simulated Cognito on loopback.
     Demo(demo::DemoArgs),
     /// Print one user's auth events, newest first, one a line.
     Events(events::EventsArgs),
-    /// Look at the records that the receiver refused or that cannot be read, put them back, or drop them.
+    /// Show, retry or drop the records that the receiver refused or that cannot be read.
     ///
-    /// Works on the state of an exporter that is stopped, and changes nothing but what it is asked for.
+    /// Works on the state of a stopped exporter, and changes only what it is asked to change.
     Quarantine(quarantine::QuarantineArgs),
-    /// Look at the stored state, rewind or forget users, verify it, take it out and put it in.
+    /// Show, verify, export or import the stored state, and rewind or forget users.
     ///
-    /// Works on the state of an exporter that is stopped, and changes nothing but what it is asked for.
+    /// Works on the state of a stopped exporter, and changes only what it is asked to change.
     State(state::StateArgs),
-    /// Print what a shell reads to complete this command line.
+    /// Print the completion script of a shell.
     ///
-    /// Such as: cognito-auth-exporter completions bash >/etc/bash_completion.d/cognito-auth-exporter
+    /// Example: cognito-auth-exporter completions bash >/etc/bash_completion.d/cognito-auth-exporter
     Completions(pages::CompletionsArgs),
-    /// Print the manual page of the whole, or of one command.
+    /// Print the manual page of the program or of one command.
     ///
-    /// Such as: cognito-auth-exporter man | man -l -
+    /// Example: cognito-auth-exporter man | man -l -
     Man(pages::ManArgs),
 }
 
-/// Where the configuration is.
+/// The argument that names the configuration.
 #[derive(Args, Debug)]
 struct ConfigArgs {
-    /// Configuration file. Without it: ./config.toml if there, then /etc/cognito-auth-exporter/config.toml; the
-    /// environment alone (COGNITO_EXPORTER_...) will do.
+    /// Configuration file. By default ./config.toml, or else /etc/cognito-auth-exporter/config.toml. The environment
+    /// alone (COGNITO_EXPORTER_...) suffices, too.
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 
 impl Arguments {
-    /// Does what the command line asks.
+    /// Executes the command.
     pub async fn execute(self) -> ExitCode {
         let result = match self.command {
             Command::Run(args) => {
-                // Before it is read: what is written meanwhile is a change.
+                // The files are looked at before they are read, so that a write in between counts as a change.
                 let files = ConfigFiles::look(args.config.as_deref());
                 match args.load_all() {
                     Ok(config) => run::run(args, files, config).await,
@@ -147,31 +147,31 @@ impl ConfigArgs {
         crate::config::load(self.config.as_deref(), std::env::vars_os())
     }
 
-    /// The same with the web configuration that it names, which is read again by whoever serves with it.
+    /// Loads the configuration and checks the web configuration that it names. The server loads the latter again.
     fn load_all(&self) -> Result<Config, ConfigErrors> {
         let config = self.load()?;
-        config.http.web_config_file.as_deref().map(crate::config::load_web).transpose()?;
+        config.http.web_config_file.as_deref().map(crate::http::load_web_config).transpose()?;
         Ok(config)
     }
 }
 
-/// Every mistake a line, and for somebody who has no configuration at all where to begin.
+/// Prints every mistake on a line, and a hint if there is no configuration at all.
 fn bad_configuration(errors: &ConfigErrors) -> ExitCode {
     let mistakes = errors.mistakes();
     match mistakes {
         [one] => complain(&one.to_string()),
         many => complain(&format!("{} mistakes in the configuration\n{errors}", many.len())),
     }
-    if mistakes.iter().any(|mistake| mistake.origin == Origin::Nowhere) {
-        complain("begin with config.example.toml, which has every key; `cognito-auth-exporter demo` needs none");
+    if mistakes.iter().any(|mistake| mistake.origin == SettingOrigin::Nowhere) {
+        complain("begin with config.example.toml, which has every key, or try `cognito-auth-exporter demo`");
     }
     ExitCode::from(2)
 }
 
-/// Says what went wrong to whoever started the program.
+/// Prints a message for people on stderr.
 fn complain(text: &str) {
     use std::io::Write as _;
     let lines: Vec<_> = text.split('\n').map(printable).collect();
-    // With nobody to read it there is nothing left to do.
+    // If stderr cannot be written, there is no other place for the message.
     let _ = writeln!(std::io::stderr(), "cognito-auth-exporter: {}", lines.join("\n"));
 }

@@ -1,19 +1,19 @@
-//! What the operator asked for: settings as written, [`Config`] as meant.
+//! The configuration: settings as the operator wrote them become a valid [`Config`].
 //!
-//! Every other module sees only [`Config`]: parsed, in range, free of contradictions. What is wrong with the settings
-//! is said all at once, each mistake with its key and its origin (file or environment variable), and without the value
-//! of anything secret.
+//! Other modules see only [`Config`], which is parsed, in range and free of contradictions. All mistakes in the
+//! settings are reported together. Each has its key and its origin (file or environment variable), and none shows a
+//! secret value.
 //!
-//! The way from one to the other, a file each:
+//! Each step has a file:
 //!
 //! ```text
-//! file, environment ==> Settings ==> Table ==> sections ==> Config
-//!   (environment)      (settings)   (reader)  (sections)      |
-//!                       layers, and  collects  every key,     +- or ConfigErrors (mistakes)
-//!                       who said it  mistakes  its shape (shapes) and its range
+//! file, environment ==> Settings ==> SettingsTable ==> sections ==> Config
+//!   (environment)      (settings)      (reader)       (sections)      |
+//!                      layers and      collects       every key,      +- or ConfigErrors (mistakes)
+//!                      origins         mistakes       its shape (shapes) and its range
 //! ```
 //!
-//! The keys are not listed anywhere but in `sections`, which reads them: what it never asks for is unknown.
+//! `sections` is the only list of keys: it reads them, and a key that it does not read is unknown.
 
 mod environment;
 mod keys;
@@ -23,8 +23,7 @@ mod proxies;
 mod reader;
 mod sections;
 mod settings;
-mod shapes;
-mod web;
+pub(crate) mod shapes;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -39,25 +38,27 @@ use cognito_auth_core::shard::Shard;
 use http::Uri;
 
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
-pub use self::mistakes::{ConfigErrors, Mistake, Origin};
+pub use self::mistakes::{ConfigErrors, Mistake, SettingOrigin};
 pub use self::proxies::Proxies;
+pub(crate) use self::reader::{SettingsTable, read_file};
 pub use self::settings::DEFAULT_FILES;
-pub use self::web::{ClientAuth, Pem, RateLimit, TlsServerConfig, TlsVersion, WebConfig, load_web};
+pub(crate) use self::settings::Values;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const MIB: u64 = 1 << 20;
 
-/// Loads the configuration from a TOML file and the environment; the caller hands over the latter
-/// (`std::env::vars_os()`), so that tests own it.
+/// Loads the configuration from a TOML file and the environment. The caller passes the environment
+/// (`std::env::vars_os()`), so that tests can choose it.
 ///
-/// Without `file` the first of [`DEFAULT_FILES`] that exists is read; where none does, the environment alone will do. A
-/// variable overrides the file; the `OTEL_*` variables apply where both are silent. They are written for many programs: what
-/// is wrong with them is in [`Config::set_aside`] and no error, but for an endpoint, without which no record would leave.
+/// Without `file` the first of [`DEFAULT_FILES`] that exists is read. If none exists, the environment alone suffices. A
+/// `COGNITO_EXPORTER_*` variable overrides the file. The `OTEL_*` variables apply if both are silent. Operators write
+/// them for many programs, so a mistake in one is listed in [`Config::set_aside`] and is no error. A mistake in an
+/// endpoint is an error, because without an endpoint no record would be delivered.
 ///
 /// # Errors
-/// Everything that is wrong, all at once.
+/// All mistakes together.
 pub fn load<Name, Value>(
     file: Option<&Path>,
     environment: impl IntoIterator<Item = (Name, Value)>,
@@ -71,7 +72,7 @@ where
     let proxies = Proxies::of_environment(&environment);
     let known = sections::keys();
     let (mut settings, mut mistakes) = settings::Settings::gather(file, environment, &known)?;
-    // What the specification's variables say is set aside where it is of no use, as if they said nothing.
+    // A variable of the OpenTelemetry specification that has a mistake is ignored.
     let mut set_aside: Vec<Mistake> = mistakes.extract_if(.., |mistake| mistake.is_of_the_specification()).collect();
     let reading = loop {
         let mut reading = sections::read(&settings);
@@ -91,13 +92,13 @@ where
         set_aside.extend(proxies.unusable());
         otlp.proxies = proxies;
     }
-    let mut told = BTreeSet::new();
-    set_aside.retain(|mistake| told.insert(mistake.origin.to_string()));
+    let mut listed = BTreeSet::new();
+    set_aside.retain(|mistake| listed.insert(mistake.origin.to_string()));
     config.set_aside = set_aside;
     Ok(config)
 }
 
-/// Lists every key that a file may hold, such as `poll.page_size` and `pools[].id`, in alphabetical order.
+/// Returns every key that a file may contain, such as `poll.page_size` and `pools[].id`, in alphabetical order.
 pub fn keys() -> Vec<String> {
     sections::keys().into_names()
 }
@@ -111,9 +112,9 @@ pub struct Config {
     pub poll: PollConfig,
     /// How users are listed.
     pub discovery: DiscoveryConfig,
-    /// Where the ledger lives, and what it may take.
+    /// The directory of the ledger, and its limits.
     pub state: StateConfig,
-    /// None: no OTLP delivery.
+    /// OTLP delivery, if it is configured.
     pub otlp: Option<OtlpConfig>,
     /// Whether each record is also printed on stdout as one JSON line.
     pub stdout_enabled: bool,
@@ -121,19 +122,19 @@ pub struct Config {
     pub http: HttpConfig,
     /// The program's own log.
     pub log: LogConfig,
-    /// What becomes of personal data.
+    /// How personal data is stored and delivered.
     pub privacy: PrivacyConfig,
-    /// Whose users these are: this instance's share of them.
+    /// This instance's share of the users.
     pub shard: Shard,
-    /// What is wrong with variables that are written for many programs; they count as far as nothing is wrong with them. One
-    /// for each variable.
+    /// Mistakes in variables that are written for many programs, one for each variable. The valid parts of the
+    /// variables apply.
     pub set_aside: Vec<Mistake>,
 }
 
-/// What becomes of personal data.
+/// How personal data is stored and delivered.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct PrivacyConfig {
-    /// A mode for each kind of it.
+    /// The mode for each kind of personal data.
     pub modes: Modes,
     /// The file with the key of hashes; present if the modes need one.
     pub hash_key_file: Option<PathBuf>,
@@ -142,7 +143,7 @@ pub struct PrivacyConfig {
 }
 
 impl Config {
-    /// The configuration that follows `pools` and leaves everything else at its default.
+    /// Creates a configuration with these pools and defaults for everything else.
     pub fn for_pools(pools: Vec<PoolConfig>) -> Self {
         Self {
             pools,
@@ -160,20 +161,20 @@ impl Config {
     }
 }
 
-/// One user pool: where it is, as whom to call, and whom to follow.
+/// A user pool: its region, the credentials of calls, and the users to follow.
 #[derive(Clone, PartialEq)]
 pub struct PoolConfig {
     /// User pool id, such as `eu-west-1_Abc123`.
     pub id: String,
-    /// Name for people; the id where none was given.
+    /// Name for people; the id by default.
     pub name: String,
-    /// AWS region; the id's prefix where none was given.
+    /// AWS region; the id's prefix by default.
     pub region: String,
     /// Profile of the shared AWS configuration files.
     pub profile: Option<String>,
     /// Role to assume for every call.
     pub role_arn: Option<String>,
-    /// What the role's trust policy asks for; only with `role_arn`.
+    /// External id that the role's trust policy requires; only with `role_arn`.
     pub external_id: Option<String>,
     /// Users to follow, each 1 to 128 characters without white space.
     pub usernames: Vec<String>,
@@ -185,19 +186,19 @@ pub struct PoolConfig {
     pub all_users: bool,
     /// ListUsers filter whose users are followed, such as `status = "Enabled"`.
     pub filter: Option<String>,
-    /// Users to leave out, however they were selected.
+    /// Users to exclude, however they were selected.
     pub exclude: Vec<String>,
     /// Whether listed users who are disabled are followed.
     pub include_disabled: bool,
     /// Whether listed users of status EXTERNAL_PROVIDER are followed.
     pub include_federated: bool,
-    /// An event at or after it is live, whatever the ledger says.
+    /// Events from this time on count as live, regardless of the times in the ledger.
     pub followed_since: Option<UnixMillis>,
 }
 
 impl PoolConfig {
-    /// The pool with this id in the region that the id names, called with the SDK's default credentials; nobody is
-    /// followed yet.
+    /// Creates the pool with this id, in the region that the id names, with the SDK's default credentials and without
+    /// users to follow.
     pub fn new(id: impl Into<String>) -> Self {
         let id = id.into();
         Self {
@@ -219,7 +220,7 @@ impl PoolConfig {
         }
     }
 
-    /// Whether anybody at all can be followed.
+    /// Returns whether the pool's settings select any users.
     pub fn selects_somebody(&self) -> bool {
         !self.usernames.is_empty()
             || self.usernames_file.is_some()
@@ -229,7 +230,7 @@ impl PoolConfig {
     }
 }
 
-/// Shows how many users are named, never which, nor a filter, which may hold an address.
+/// Shows the number of listed users but no name, and no filter, which may contain an address.
 impl std::fmt::Debug for PoolConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("PoolConfig")
@@ -262,11 +263,11 @@ pub enum Rate {
 /// `poll.first_run`: how far back a newly followed user's history is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirstRun {
-    /// Not at all.
+    /// No history.
     None,
-    /// This far, 1 s to 731 d.
+    /// The history of this duration, 1 s to 731 d.
     Last(Duration),
-    /// As far as Cognito keeps it: two years.
+    /// All that Cognito keeps: two years.
     All,
 }
 
@@ -275,36 +276,36 @@ pub enum FirstRun {
 pub struct PollConfig {
     /// Budget for AdminListUserAuthEvents per account and region.
     pub requests_per_second: Rate,
-    /// Calls in flight, 1 to 1000.
+    /// Maximum number of calls in flight, 1 to 1000.
     pub concurrency: usize,
     /// Largest MaxResults, 1 to 60.
     pub page_size: u8,
-    /// No user is polled more often; 1 s to 1 d, at most `max_interval`.
+    /// Minimum time between two polls of a user; 1 s to 1 d, at most `max_interval`.
     pub min_interval: Duration,
-    /// The objective for the least active user; 10 s to 30 d.
+    /// Objective for the longest time between two polls of a user; 10 s to 30 d.
     pub max_interval: Duration,
-    /// How far behind the newest known event a poll re-reads; 0 to 7 d.
+    /// How far below the newest known event a poll reads again; 0 to 7 d.
     pub overlap: Duration,
     /// How long an InProgress event is watched; 0 to 7 d.
     pub settle: Duration,
-    /// What a newly followed user's history yields.
+    /// How far back the history of a newly followed user is logged.
     pub first_run: FirstRun,
-    /// For one API call; 1 to 60 s.
+    /// Timeout of one API call; 1 to 60 s.
     pub timeout: Duration,
 }
 
 impl Default for PollConfig {
     fn default() -> Self {
         Self {
-            // A tenth of the account's default limit of 50/s: end users wait for calls of the same category.
+            // A tenth of the account's default limit of 50/s, because end users wait for calls of the same category.
             requests_per_second: Rate::PerSecond(5.0),
-            // At 5/s even calls of three seconds each do not hold the budget up.
+            // Enough for 5/s even if each call takes three seconds.
             concurrency: 16,
-            // The service's maximum: fewest calls.
+            // The service's maximum, which needs the fewest calls.
             page_size: 60,
             min_interval: Duration::from_secs(15),
             max_interval: HOUR,
-            // How late events become visible is documented nowhere: generous.
+            // AWS does not document how late events become visible, so this is generous.
             overlap: HOUR,
             // Twice the longest sign-in session (15 min).
             settle: Duration::from_secs(30 * 60),
@@ -317,11 +318,11 @@ impl Default for PollConfig {
 /// How users are listed. Ranges and reasons: `config.example.toml`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DiscoveryConfig {
-    /// Pause after one listing before the next; 10 s to 1 d.
+    /// Pause between two listings; 10 s to 1 d.
     pub interval: Duration,
-    /// Budget for ListUsers and ListUsersInGroup, 0.01 to 30: the quota, which cannot be raised.
+    /// Budget for ListUsers and ListUsersInGroup, 0.01 to 30. The upper bound is the quota, which cannot be raised.
     pub requests_per_second: f64,
-    /// When the state of a user who is gone is removed; 1 to 731 d.
+    /// Time after which the state of a user who is gone is removed; 1 to 731 d.
     pub forget_after: Duration,
 }
 
@@ -329,23 +330,23 @@ impl Default for DiscoveryConfig {
     fn default() -> Self {
         Self {
             interval: 10 * MINUTE,
-            // A sixth of the quota of 30/s: a million users in an hour.
+            // A sixth of the quota of 30/s, which lists a million users in an hour.
             requests_per_second: 5.0,
             forget_after: 30 * DAY,
         }
     }
 }
 
-/// Where the ledger lives, and what it may take.
+/// The directory of the ledger, and its limits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateConfig {
-    /// Folder that holds the folder `ledger`.
+    /// Directory that contains the directory `ledger`.
     pub path: PathBuf,
-    /// The engine's page cache in bytes, 8 MiB to 64 GiB.
+    /// Size of the engine's page cache in bytes, 8 MiB to 64 GiB.
     pub cache_bytes: u64,
-    /// Bytes waiting for delivery before polling pauses, 1 MiB to 1 TiB.
+    /// Size of the outbox in bytes at which polling pauses, 1 MiB to 1 TiB.
     pub outbox_limit_bytes: u64,
-    /// Bytes of refused records before delivery stops, 1 MiB to 1 TiB.
+    /// Size of the quarantine in bytes at which delivery pauses, 1 MiB to 1 TiB.
     pub quarantine_limit_bytes: u64,
 }
 
@@ -362,7 +363,7 @@ impl Default for StateConfig {
     }
 }
 
-/// How records travel to an OTLP receiver.
+/// The protocol of an OTLP receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OtlpProtocol {
     /// OTLP/gRPC.
@@ -373,16 +374,16 @@ pub enum OtlpProtocol {
     HttpJson,
 }
 
-/// How requests to an OTLP receiver are compressed.
+/// The compression of requests to an OTLP receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// No compression.
     None,
     /// gzip.
     Gzip,
 }
 
-/// What an OTLP record's body is. Its attributes are the same in either.
+/// The form of an OTLP record's body. The attributes are the same in both forms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Schema {
     /// A sentence for people.
@@ -391,22 +392,23 @@ pub enum Schema {
     Ocsf,
 }
 
-/// Where and how records are delivered. Debug of this type never shows header values.
+/// How records are delivered to an OTLP receiver. Debug of this type never shows header values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OtlpConfig {
-    /// Base URL as the operator gave it, http or https; `/v1/logs` is appended over HTTP unless `endpoint_is_exact`.
+    /// Base URL as the operator gave it, http or https. Over HTTP `/v1/logs` is appended unless `endpoint_is_exact`.
     pub endpoint: String,
-    /// True when the endpoint came from OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, which the OTLP specification takes as it is.
+    /// Whether the endpoint came from OTEL_EXPORTER_OTLP_LOGS_ENDPOINT, to which the OTLP specification appends
+    /// nothing.
     pub endpoint_is_exact: bool,
-    /// How to speak to the receiver.
+    /// The receiver's protocol.
     pub protocol: OtlpProtocol,
     /// Valid header names in lower case, each once, and valid values.
     pub headers: Vec<(String, Secret)>,
-    /// File with further headers, re-read.
+    /// File with further headers, re-read on change.
     pub headers_file: Option<PathBuf>,
-    /// How requests are compressed.
+    /// The compression of requests.
     pub compression: Compression,
-    /// For one export; 100 ms to 5 min.
+    /// Timeout of one export; 100 ms to 5 min.
     pub timeout: Duration,
     /// PEM file of the authorities to trust in place of the system's; only with https.
     pub ca_file: Option<PathBuf>,
@@ -414,15 +416,15 @@ pub struct OtlpConfig {
     pub cert_file: Option<PathBuf>,
     /// PEM file of the client's key; only with https and `cert_file`.
     pub key_file: Option<PathBuf>,
-    /// Whether any answer of success counts, whatever its body says, but for web pages.
+    /// Whether every answer of status 2xx is a success, regardless of its body, unless the body is a web page.
     pub accept_any_2xx: bool,
-    /// Most records in one export, 1 to 10,000.
+    /// Maximum number of records in one export, 1 to 10,000.
     pub batch_size: usize,
     /// How long a part-filled batch waits; 0 to 1 min.
     pub batch_delay: Duration,
-    /// Which time a record carries as its Timestamp.
+    /// The source of a record's Timestamp.
     pub timestamp: TimestampSource,
-    /// What a record's body is.
+    /// The form of a record's body.
     pub schema: Schema,
     /// The environment's proxies.
     pub proxies: Proxies,
@@ -431,18 +433,18 @@ pub struct OtlpConfig {
 }
 
 impl OtlpConfig {
-    /// Scheme, host and port of the endpoint, for people: a path or query may hold a secret.
+    /// Returns scheme, host and port of the endpoint, for people. A path or query may contain a secret.
     pub fn origin(&self) -> String {
         let origin = self.endpoint.trim().parse().ok().as_ref().and_then(origin);
         origin.unwrap_or_else(|| "(not a URL)".to_owned())
     }
 
-    /// Scheme, host and port of the proxy through which the receiver is reached, if there is one, for people.
+    /// Returns scheme, host and port of the receiver's proxy, if there is one, for people.
     pub fn proxy(&self) -> Option<String> {
         origin(self.proxies.for_url(&self.endpoint.trim().parse().ok()?)?.uri())
     }
 
-    /// Delivery to the receiver at this base URL, everything else at its default.
+    /// Creates the configuration of delivery to this base URL, with defaults for everything else.
     pub fn new(endpoint: impl Into<String>) -> Self {
         Self {
             endpoint: endpoint.into(),
@@ -455,7 +457,7 @@ impl OtlpConfig {
             ca_file: None,
             cert_file: None,
             key_file: None,
-            // What answers in other words than OTLP's may have stored nothing.
+            // A receiver whose answer is not OTLP's may have stored nothing.
             accept_any_2xx: false,
             // The OpenTelemetry specification's own batch size and delay for logs.
             batch_size: 512,
@@ -468,7 +470,7 @@ impl OtlpConfig {
     }
 }
 
-/// Scheme, host and port of a URL, which is all of it that may be shown; None where it names no host.
+/// Returns scheme, host and port of a URL, the parts that may be shown. None if the URL has no host.
 pub fn origin(url: &Uri) -> Option<String> {
     let (scheme, host) = (url.scheme_str()?, url.host()?);
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
@@ -478,11 +480,11 @@ pub fn origin(url: &Uri) -> Option<String> {
 /// The server for metrics, health and status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpConfig {
-    /// Address to listen on; port 0 takes a free one. `[::]` is every address of both families.
+    /// Address to listen on. Port 0 takes a free one. `[::]` is every address of both families.
     pub listen: SocketAddr,
-    /// How long totals wait for their first scrape; 0 to 1 h.
+    /// How long a new pool waits for the first scrape of its counters; 0 to 1 h.
     pub first_scrape_wait: Duration,
-    /// File with TLS and authentication, read again when it changes; without it everybody may ask, in the clear.
+    /// File with TLS and authentication, re-read on change. Without it the server speaks plain HTTP to every client.
     pub web_config_file: Option<PathBuf>,
 }
 
@@ -497,12 +499,12 @@ impl Default for HttpConfig {
     }
 }
 
-/// How the program's own log is written.
+/// The format of the program's own log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// For machines.
+    /// JSON for machines.
     Json,
 }
 
@@ -511,7 +513,7 @@ pub enum LogFormat {
 pub struct LogConfig {
     /// The least important level that is logged.
     pub level: tracing::Level,
-    /// How a line is written.
+    /// The format of a line.
     pub format: LogFormat,
 }
 
@@ -521,17 +523,17 @@ impl Default for LogConfig {
     }
 }
 
-/// A value that is never shown: its Debug says only that it is there.
+/// A secret value. Its Debug shows `***`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Hides a value.
+    /// Wraps a value.
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }
 
-    /// Gives the value itself, for the one place that sends it.
+    /// Returns the value, for the code that sends or compares it.
     pub fn reveal(&self) -> &str {
         &self.0
     }

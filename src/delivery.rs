@@ -35,7 +35,9 @@ mod outbox;
 #[cfg(test)]
 mod tests;
 
-use cognito_auth_core::batch_splitter::{BatchSplitter, Fate, FailureKind, Parcel, SendBackoff, ReceiverStanding, Wait};
+use cognito_auth_core::batch_splitter::{
+    BatchSplitter, FailureKind, Fate, Parcel, ReceiverStanding, SendBackoff, Wait,
+};
 use fault::FaultLog;
 pub use outbox::{DeliveryObserver, Outbox, OutboxEntry, RequestOutcome, Settlement, Unreadable};
 
@@ -196,7 +198,7 @@ where
         self.stops = DeliveryStops { drain, halt };
         let mut changes = self.outbox.changes();
         while let Ok(mut batch) = self.collect(&mut changes).await {
-            failpoint::reached(Step::BatchCollected);
+            failpoint::reached(Failpoint::BatchCollected);
             let delivered = self.deliver(&mut batch, &mut changes).await;
             let settled = self.settle(&mut batch).await;
             if delivered.and(settled).is_err() {
@@ -412,7 +414,7 @@ where
         let mut splitter = BatchSplitter::of(parcels.collect());
         while let (Some(part), Some(receiver)) = (splitter.part(), &mut self.receiver) {
             let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
-            failpoint::reached(Step::BatchAnswered);
+            failpoint::reached(Failpoint::BatchAnswered);
             // The remedy depends on texts that the redaction may remove.
             let remedy = answer.remedy();
             // An answer may quote entries that were sent before this part.
@@ -529,10 +531,10 @@ where
         while !batch.settlement.is_empty() {
             match self.outbox.settle(batch.settlement.clone()).await {
                 Ok(()) => {
-                    failpoint::reached(Step::BatchSettled);
+                    failpoint::reached(Failpoint::BatchSettled);
                     let quarantined = batch.settlement.quarantined.len() as u64;
                     if let Some((_, reason)) = batch.settlement.quarantined.first() {
-                        failpoint::reached(Step::QuarantineSettled);
+                        failpoint::reached(Failpoint::QuarantineSettled);
                         tracing::warn!(
                             records = quarantined,
                             reason,

@@ -1,79 +1,79 @@
-//! The moments between which a crash must lose nothing, by name, so that a test can have the process die at each.
+//! Failpoints: named steps at which a test lets the process die, to show that a crash loses nothing.
 //!
-//! In a build with debug assertions the process dies, as by kill -9, when it reaches for the n-th time the step that
-//! `COGNITO_EXPORTER_TEST_STOP_AT` names (`ledger-applied:3`): nothing unwinds, nothing is flushed, no thread is asked. In
-//! any other build this is nothing at all. `tests/crashes.rs` goes through [`Step::ALL`]: a step that is added here is
-//! killed there, or the test does not compile.
+//! In a build with debug assertions, `COGNITO_EXPORTER_TEST_STOP_AT` names a failpoint and a count
+//! (`ledger-applied:3`). When the process reaches the failpoint for that time, it dies as by kill -9: nothing unwinds,
+//! nothing is flushed, and no thread continues. In other builds a failpoint does nothing. `tests/crashes.rs` covers
+//! [`Failpoint::ALL`]: it does not compile without a case for each failpoint.
 
-/// Declares the steps once, so that none can be missing from [`Step::ALL`].
-macro_rules! steps {
-    ($($(#[$doc:meta])+ $step:ident = $name:literal,)+) => {
-        /// A moment on an event's way, and on the way to being ready for it.
+/// Declares the failpoints once, so that none can be missing from [`Failpoint::ALL`].
+macro_rules! failpoints {
+    ($($(#[$doc:meta])+ $failpoint:ident = $name:literal,)+) => {
+        /// A step of starting, reading, writing, delivering or stopping.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum Step {
-            $($(#[$doc])+ $step,)+
+        pub enum Failpoint {
+            $($(#[$doc])+ $failpoint,)+
         }
 
-        impl Step {
-            /// Every step.
-            pub const ALL: &[Self] = &[$(Self::$step,)+];
+        impl Failpoint {
+            /// Every failpoint.
+            pub const ALL: &[Self] = &[$(Self::$failpoint,)+];
 
-            /// What it is called from outside.
+            /// Returns the name in `COGNITO_EXPORTER_TEST_STOP_AT`.
             pub fn name(self) -> &'static str {
                 match self {
-                    $(Self::$step => $name,)+
+                    $(Self::$failpoint => $name,)+
                 }
             }
         }
     };
 }
 
-steps! {
-    /// It is written since when a pool is followed.
+failpoints! {
+    /// The ledger has the time since which a pool is followed.
     PoolRecorded = "pool-recorded",
-    /// Users are among the followed users in the ledger; the poller knows nothing of them.
+    /// The ledger has newly followed users, and the poller does not have them yet.
     UsersEnrolled = "users-enrolled",
-    /// The poller knows of the users, too.
+    /// The poller has the newly followed users, too.
     PollerTold = "poller-told",
-    /// A page was read; nothing follows from it yet.
+    /// A page was read and is not evaluated yet.
     PageRead = "page-read",
-    /// A page's commit (or another request) has come to the ledger's writer, which has written nothing.
+    /// The ledger's writer has received a page's commit or another request, and has written nothing yet.
     LedgerAsked = "ledger-asked",
     /// A group of requests is in the store's memory.
     LedgerApplied = "ledger-applied",
-    /// The operating system has what the store knows.
+    /// The store has flushed the group to the operating system.
     LedgerFlushed = "ledger-flushed",
-    /// The disk has it.
+    /// The group is on disk.
     LedgerSynced = "ledger-synced",
-    /// Readers see it; who asked for it does not know.
+    /// Readers see the group, and the callers have no answer yet.
     LedgerPublished = "ledger-published",
-    /// Who asked for it knows.
+    /// The callers have their answers.
     LedgerAnswered = "ledger-answered",
-    /// The counters show what a page held.
+    /// The counters show a page's events.
     MetricsShown = "metrics-shown",
-    /// The note of the last commit is written beside the one before.
+    /// The note of the last commit is written beside the previous one.
     NoteDrafted = "note-drafted",
-    /// It has taken its place.
+    /// The note has replaced the previous one.
     NoteRenamed = "note-renamed",
     /// A batch is ready for the receiver.
     BatchCollected = "batch-collected",
-    /// The receiver has answered; the ledger does not know.
+    /// The receiver has answered, and the ledger does not have the answer yet.
     BatchAnswered = "batch-answered",
-    /// The ledger has forgotten what was delivered.
+    /// The ledger has removed the delivered entries.
     BatchSettled = "batch-settled",
-    /// The ledger has moved to the quarantine what was refused.
+    /// The ledger has moved the refused entries to the quarantine.
     QuarantineSettled = "quarantine-settled",
-    /// The ledger is closed, for a stop.
+    /// The ledger is closed by a stop.
     LedgerClosed = "ledger-closed",
 }
 
-/// Dies here if a test wants it.
+/// Dies here if the test's variable names this failpoint.
 #[inline]
-pub fn reached(step: Step) {
+pub fn reached(failpoint: Failpoint) {
     #[cfg(debug_assertions)]
-    armed::reached(step);
+    armed::reached(failpoint);
     #[cfg(not(debug_assertions))]
-    let _ = step;
+    let _ = failpoint;
 }
 
 #[cfg(debug_assertions)]
@@ -82,22 +82,22 @@ mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use super::Step;
+    use super::Failpoint;
 
     const VARIABLE: &str = "COGNITO_EXPORTER_TEST_STOP_AT";
 
-    /// Where to die, in this process.
+    /// The failpoint at which this process dies.
     static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {
         let text = std::env::var(VARIABLE).ok()?;
         let armed = Armed::parse(&text);
         if armed.is_none() {
-            die(&format!("{VARIABLE}={text} names no step and count"));
+            die(&format!("{VARIABLE}={text} names no failpoint and count"));
         }
         armed
     });
 
     struct Armed {
-        step: Step,
+        failpoint: Failpoint,
         count: u64,
         reached: AtomicU64,
     }
@@ -105,23 +105,23 @@ mod armed {
     impl Armed {
         fn parse(text: &str) -> Option<Self> {
             let (name, count) = text.split_once(':')?;
-            let step = *Step::ALL.iter().find(|step| step.name() == name)?;
-            Some(Self { step, count: count.parse().ok()?, reached: AtomicU64::new(0) })
+            let failpoint = *Failpoint::ALL.iter().find(|failpoint| failpoint.name() == name)?;
+            Some(Self { failpoint, count: count.parse().ok()?, reached: AtomicU64::new(0) })
         }
     }
 
-    pub(super) fn reached(step: Step) {
+    pub(super) fn reached(failpoint: Failpoint) {
         if let Some(armed) = &*ARMED
-            && armed.step == step
+            && armed.failpoint == failpoint
             && armed.reached.fetch_add(1, Ordering::Relaxed) + 1 == armed.count
         {
-            die(&format!("died at {}:{}, as {VARIABLE} asks", step.name(), armed.count));
+            die(&format!("died at {}:{}, as {VARIABLE} asks", failpoint.name(), armed.count));
         }
     }
 
-    /// Says why, and ends the process without another step of any thread.
+    /// Prints the reason, and ends the process without another step of any thread.
     fn die(why: &str) -> ! {
-        // To whom it cannot be said is no reason to live on.
+        // The process dies even if stderr cannot be written.
         let _ = writeln!(std::io::stderr(), "{why}");
         std::process::abort()
     }
@@ -131,11 +131,11 @@ mod armed {
 mod tests {
     use std::collections::BTreeSet;
 
-    use super::Step;
+    use super::Failpoint;
 
     #[test]
     fn each_step_has_a_name_of_its_own() {
-        let names: BTreeSet<_> = Step::ALL.iter().map(|step| step.name()).collect();
-        assert_eq!(names.len(), Step::ALL.len());
+        let names: BTreeSet<_> = Failpoint::ALL.iter().map(|failpoint| failpoint.name()).collect();
+        assert_eq!(names.len(), Failpoint::ALL.len());
     }
 }

@@ -1,20 +1,21 @@
 //! The HTTP server: `/metrics`, `/healthz`, `/readyz`, `/status` and a page for people.
 //!
-//! It answers from memory and asks nobody, so that it answers while AWS, the receiver or the disk do not. What it answers
-//! is the [`Router`]'s; here are the socket and its limits: whoever can reach the port can hold a connection, but not many,
-//! not long, and not at the cost of the work.
+//! The server answers from memory and makes no calls, so it keeps answering while AWS, the receiver or the disk fail.
+//! The [`Router`] makes the answers. This module has the socket and its limits. A client can hold a connection, but not
+//! many connections, not for long, and not at the cost of polling.
 
 mod access;
+mod basic_auth;
 mod body;
+mod connections;
 mod gzip;
 mod page;
-mod places;
 mod renderings;
 mod router;
 mod scrapes;
 mod tls;
-mod users;
 mod watched;
+mod web_config;
 
 use std::convert::Infallible;
 use std::io;
@@ -35,56 +36,57 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use self::access::{Web, WebError};
-use self::places::{Place, Places};
+use self::connections::{ConnectionSlot, ConnectionSlots};
 use self::renderings::Renderings;
 pub use self::router::Router;
 pub use self::scrapes::Scrapes;
 use self::watched::Watched;
+pub use self::web_config::{ClientAuth, Pem, RateLimit, TlsServerConfig, TlsVersion, WebConfig, load_web_config};
 
-/// Bytes of a request's line and headers; ours have a few hundred.
+/// Maximum size of a request's line and headers in bytes. Requests of Prometheus and of browsers have a few hundred.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
 
-/// Bytes buffered of a connection; a larger answer is written from where it lies.
+/// Maximum bytes that are buffered for a connection. A larger answer is written without a copy.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
-/// How long a request's headers may take to arrive.
+/// Maximum time for a request's headers to arrive.
 const HEADERS_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// How long a TLS handshake may take; whoever does not finish it holds one of the connections meanwhile.
+/// Maximum time for a TLS handshake. An unfinished handshake holds one of the connections.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
-/// What a client is told that does not speak TLS where it is spoken. It would see a broken connection otherwise.
+/// Answer to a client that speaks plain HTTP on a TLS port. Without it the client would see a broken connection.
 const SPEAK_TLS: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
     this port speaks TLS: use https://\n";
 
-/// How long a connection may serve, so that one that nobody reads does not keep its place for ever. Prometheus keeps one
-/// open and opens another when it ends.
+/// Maximum age of a connection, so that a connection without a reader ends at some time. Prometheus keeps one
+/// connection open and opens another when it ends.
 const CONNECTION_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// How long an answer under way may take to be read when its connection is to end. Less than a process has to end.
+/// Maximum time for a client to read its last answer when the connection ends. It is less than a stop may take.
 const CONNECTION_END_MAX: Duration = Duration::from_secs(2);
 
-/// Connections that the system accepts for us and that wait to be taken up.
+/// Connections that the system accepts in advance and that wait for a slot.
 const BACKLOG_MAX: i32 = 1024;
 
-/// Newcomers that enter at once, a part of all places. Then they get to read what their clients have sent, before others can
-/// take their places.
-const ENTER_AT_ONCE_MAX: usize = 16;
+/// New connections that are admitted before the server yields. The yield lets them read their requests before other
+/// connections can take their slots. It is a part of all slots.
+const ADMITTED_AT_ONCE_MAX: usize = 16;
 
-/// How often it is looked for answers that are not read in time, while there are answers to be read.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between two checks for answers that are not read in time. The checks run only while there are such answers.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Pause after the system refused a connection, mostly for want of file descriptors: time for some to close.
+/// Pause after the system refused a connection. The usual cause is a lack of file descriptors; in the pause some close.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Why nothing listens, and what to do about it.
+/// Error of [`HttpServer::bind`]. Its text says what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} (http.listen): {}", advice(source.kind()))]
 pub struct BindError {
     /// The address asked for.
     pub address: SocketAddr,
-    /// What the system said.
+    /// The system's error.
     pub source: io::Error,
 }
 
@@ -97,7 +99,7 @@ fn advice(kind: io::ErrorKind) -> &'static str {
     }
 }
 
-/// A server that has its port.
+/// A server that is bound to its port.
 #[derive(Debug)]
 pub struct HttpServer {
     listener: TcpListener,
@@ -105,11 +107,11 @@ pub struct HttpServer {
 }
 
 impl HttpServer {
-    /// Takes the port. Before anything else is begun: a second exporter on the machine shall fail here. `[::]` is every
-    /// address of the machine, of both families, and of IPv4 alone where there is no IPv6; any other address is that one.
+    /// Binds the port. Call it before any other work, so that a second exporter on the machine fails here. `[::]` binds
+    /// every address of both families, or of IPv4 alone on a machine without IPv6. Any other address binds that one.
     ///
     /// # Errors
-    /// Where the port cannot be had.
+    /// The port cannot be bound.
     pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
         match bind_with(address, listen) {
             Ok(listener) => Ok(Self { listener, web: Web::default() }),
@@ -117,63 +119,63 @@ impl HttpServer {
         }
     }
 
-    /// The same, open to those only whom a web configuration lets in.
+    /// Puts the server behind a web configuration: its TLS, users and limits.
     #[must_use]
     pub fn behind(self, web: Web) -> Self {
         Self { web, ..self }
     }
 
-    /// Where it listens; the port that the system chose where 0 was asked for.
+    /// Returns the address that the server listens on. Port 0 is replaced by the port that the system chose.
     ///
     /// # Errors
-    /// Where the system does not say.
+    /// The system does not tell the address.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop`, then lets the answers under way be read.
+    /// Serves until `stop`, then waits until clients have read the answers under way.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let Self { listener, web } = self;
-        let (places, renderings) = (Places::default(), Renderings::default());
-        // The connections are this task's own: they end with it, at the latest.
+        let (slots, renderings) = (ConnectionSlots::default(), Renderings::default());
+        // The connections belong to this task and end with it at the latest.
         let mut connections = JoinSet::new();
-        // Accepted, and waiting for a place; whoever comes after it waits in the system's queue.
+        // The connection that is accepted and waits for a slot. Later connections wait in the system's queue.
         let mut newcomer = None;
-        let mut entered = 0_usize;
+        let mut admitted = 0_usize;
         let mut refused = false;
-        // Answers are to be read in time, and renderings let go of.
-        let (mut is_watching, mut next_look) = (false, Instant::now());
+        // While this is set, answers are cut that are not read in time, and stale renderings are dropped.
+        let (mut is_watching, mut next_check) = (false, Instant::now());
         loop {
             if let Some(stream) = newcomer.take() {
-                match places.enter() {
-                    Ok(place) => {
+                match slots.admit() {
+                    Ok(slot) => {
                         let serving =
                             Serving { web: web.clone(), router: router.clone(), renderings: renderings.clone() };
-                        connections.spawn(at(place, stream, serving, stop.clone()));
-                        entered += 1;
-                        if entered.is_multiple_of(ENTER_AT_ONCE_MAX) {
+                        connections.spawn(serve_slot(slot, stream, serving, stop.clone()));
+                        admitted += 1;
+                        if admitted.is_multiple_of(ADMITTED_AT_ONCE_MAX) {
                             tokio::task::yield_now().await;
                         }
                     }
                     Err(until) => {
                         newcomer = Some(stream);
-                        (is_watching, next_look) = (true, next_look.min(until));
+                        (is_watching, next_check) = (true, next_check.min(until));
                     }
                 }
             }
             tokio::select! {
                 () = stop.cancelled() => break,
                 Some(_) = connections.join_next() => {}
-                () = places.changed() => is_watching = true,
-                () = tokio::time::sleep_until(next_look), if is_watching => {
-                    next_look = Instant::now() + LOOK_EVERY;
-                    places.cut_overdue();
-                    is_watching = renderings.forget_stale(Instant::now()) | places.are_busy() | newcomer.is_some();
+                () = slots.changed() => is_watching = true,
+                () = tokio::time::sleep_until(next_check), if is_watching => {
+                    next_check = Instant::now() + CHECK_INTERVAL;
+                    slots.cut_overdue();
+                    is_watching = renderings.forget_stale(Instant::now()) | slots.are_busy() | newcomer.is_some();
                 }
                 accepted = listener.accept(), if newcomer.is_none() => match accepted {
                     Ok((stream, _)) => {
                         if std::mem::take(&mut refused) {
-                            tracing::info!("connections are accepted again");
+                            tracing::info!("accepting connections again");
                         }
                         newcomer = Some(stream);
                     }
@@ -194,10 +196,10 @@ impl HttpServer {
     }
 }
 
-/// Binds an address; in place of every IPv6 address every IPv4 address, where a machine has no IPv6.
+/// Binds an address. On a machine without IPv6, `[::]` becomes `0.0.0.0`.
 fn bind_with<L>(address: SocketAddr, listen: impl Fn(SocketAddr) -> io::Result<L>) -> io::Result<L> {
     listen(address).or_else(|error| {
-        // What the system says where there is no IPv6 differs; these two it says only where there is.
+        // Systems report a lack of IPv6 in different ways. These two errors occur only where there is IPv6.
         let is_there = matches!(error.kind(), io::ErrorKind::AddrInUse | io::ErrorKind::PermissionDenied);
         if is_there || address.ip() != IpAddr::from(Ipv6Addr::UNSPECIFIED) {
             return Err(error);
@@ -209,10 +211,10 @@ fn bind_with<L>(address: SocketAddr, listen: impl Fn(SocketAddr) -> io::Result<L
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) {
-        // Whatever the system's default is (net.ipv6.bindv6only).
+        // Do not depend on the system's default (net.ipv6.bindv6only).
         socket.set_only_v6(false)?;
     }
-    // As every server does: a restart does not wait for connections that the former process has closed.
+    // As servers do: a restart does not wait for connections that the former process has closed.
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG_MAX)?;
@@ -220,26 +222,25 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// What a connection is served with.
+/// Everything that one connection is served with.
 struct Serving {
     web: Web,
     router: Router,
     renderings: Renderings,
 }
 
-/// Serves one connection to its end, or until another takes its place.
-async fn at(place: Arc<Place>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
+/// Serves one connection to its end, or until its slot is given to another connection.
+async fn serve_slot(slot: Arc<ConnectionSlot>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
     tokio::select! {
-        () = place.cut() => {}
-        () = welcome(place.clone(), stream, serving, stop) => {}
+        () = slot.cut() => {}
+        () = serve_stream(slot.clone(), stream, serving, stop) => {}
     }
 }
 
-/// Serves one connection to its end, over TLS where that is spoken. What a client does wrong is the client's concern: nothing
-/// is logged.
-async fn welcome(place: Arc<Place>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
+/// Serves one connection to its end, over TLS if that is configured. Errors of a client are not logged.
+async fn serve_stream(slot: Arc<ConnectionSlot>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
     let Some(tls) = serving.web.now().tls.clone() else {
-        return connection(Watched { stream, place }, serving, stop).await;
+        return serve_http(Watched { stream, slot }, serving, stop).await;
     };
     let handshake = async {
         let mut first = [0];
@@ -254,19 +255,19 @@ async fn welcome(place: Arc<Place>, stream: TcpStream, serving: Serving, stop: C
     };
     let handshake = tokio::time::timeout(HANDSHAKE_MAX, handshake);
     if let Some(Ok(Some(stream))) = stop.run_until_cancelled(handshake).await {
-        connection(Watched { stream, place }, serving, stop).await;
+        serve_http(Watched { stream, slot }, serving, stop).await;
     }
 }
 
-async fn connection<C>(stream: Watched<C>, serving: Serving, stop: CancellationToken)
+async fn serve_http<C>(stream: Watched<C>, serving: Serving, stop: CancellationToken)
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (serving, place) = (&serving, &stream.place.clone());
-    // Asked for each request: who may no longer ask may not on a connection that is open, either.
+    let (serving, slot) = (&serving, &stream.slot.clone());
+    // The web configuration is read for each request, so that a change also applies to open connections.
     let service = service_fn(async |request| {
         let Serving { web, router, renderings } = serving;
-        Ok::<_, Infallible>(web.now().answer(request, router, renderings, place).await)
+        Ok::<_, Infallible>(web.now().answer(request, router, renderings, slot).await)
     });
     let mut served = pin!(
         http1::Builder::new()

@@ -46,11 +46,12 @@ mod writer_state;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::Arc;
 use std::thread;
 
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::privacy::Privacy;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::commits::Commit;
@@ -246,6 +247,6 @@ impl Ledger {
 
     fn access(&self) -> RwLockReadGuard<'_, StoreAccess> {
         // A panic while reading leaves nothing half changed.
-        self.0.shared.access.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.shared.access.read()
     }
 }

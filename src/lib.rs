@@ -1,21 +1,23 @@
-//! cognito-auth-exporter: Amazon Cognito's auth events in, OTLP log records and Prometheus counters out.
+//! cognito-auth-exporter: exports Amazon Cognito's auth events as OTLP log records and Prometheus counters.
 //!
-//! Cognito keeps each user's sign-in history for two years and hands it out one user at a time, newest first. That makes
-//! it at once the source and the durable queue, so the whole program is one flow, and the modules stand in its order:
+//! Cognito keeps each user's sign-in history for two years and returns it one user at a time, newest first. So Cognito
+//! is both the source and the durable queue. The program is one flow, and the modules are in its order:
 //!
 //! ```text
 //! config -> targets -> schedule -> poller <budget> -> source -> walk ==> ledger ==> delivery -> sink
-//!            (who)      (when)             (may I)    (a page)  (what's   |  one write  (OTLP, stdout)
-//!                                                                new)     +- cursor, totals, outbox
-//! beside: metrics <- totals and what the shell reports;  http <- metrics, status;  lifecycle -> every task
+//!           (users)     (when)           (rate)      (a page)  (new      |  one write  (OTLP, stdout)
+//!                                                              events)   +- cursor, counters, outbox
+//! beside: metrics <- counters and reports of the tasks;  http <- metrics, status;  lifecycle -> every task
 //! ```
 //!
-//! - A *walk* reads one user's history down from the newest event until it meets what is known ([`walk`](cognito_auth_core::walk), [`cursor`](cognito_auth_core::cursor)).
-//! - What a page held is written with the cursor, the counters and the outgoing records in *one atomic write*
-//!   ([`ledger`]): there is no unsafe moment to die.
-//! - Counting and delivering are separate: the write puts records into an *outbox*, and a [`delivery`] takes them to the
-//!   receiver. An outage of the log store never blinds the counters.
-//! - Calls are the scarce good: [`schedule`](cognito_auth_core::schedule) says which user to ask next, [`budget`](cognito_auth_core::budget) when.
+//! - A *walk* reads one user's history from the newest event down to the known ones ([`walk`](cognito_auth_core::walk),
+//!   [`cursor`](cognito_auth_core::cursor)).
+//! - The cursor, the counters and the outgoing records of a page are written in *one atomic write* ([`ledger`]), so a
+//!   crash at any moment loses nothing.
+//! - Counting and delivery are separate: the write puts records into an *outbox*, and [`delivery`] sends them to the
+//!   receiver. An outage of the receiver does not affect the counters.
+//! - Calls are scarce: [`schedule`](cognito_auth_core::schedule) chooses the next user, and
+//!   [`budget`](cognito_auth_core::budget) the time of the call.
 //!
 //! ARCHITECTURE.md has the map and the invariants.
 

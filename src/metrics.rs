@@ -17,7 +17,7 @@ mod pool;
 mod snapshot;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cognito_auth_core::call::{CallOutcome, Operation};
@@ -25,6 +25,7 @@ use cognito_auth_core::counters::Series;
 use cognito_auth_core::entry::PoolIdentity;
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::shard::Shard;
+use parking_lot::{Mutex, MutexGuard};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
@@ -335,7 +336,7 @@ impl Metrics {
 
 /// Locks a mutex even after a panic elsewhere: the values are consistent after every step.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    mutex.lock()
 }
 
 /// Gives the values to the registry. It describes nothing beforehand: the families are constants, and a test compares

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant as StdInstant};
 
 use cognito_auth_core::backoff::Backoff;
 use cognito_auth_core::schedule::{
-    ActivityEstimate, PollAnswer, TurnEnded, Forecast, Intervals, Lane, PoolSlot, Schedule, UserSlot,
+    ActivityEstimate, Forecast, Intervals, Lane, PollAnswer, PoolSlot, Schedule, TurnEnded, UserSlot,
 };
 use cognito_auth_core::walk::page_size::Credit;
 use tokio::sync::mpsc;

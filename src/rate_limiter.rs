@@ -2,9 +2,10 @@
 //!
 //! There is one for each account, region and quota category. Every call acquires it first, and reports throttles to it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use cognito_auth_core::budget::Budget;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -70,7 +71,7 @@ impl RateLimiter {
 
     fn budget(&self) -> MutexGuard<'_, Budget> {
         // A panic elsewhere cannot leave a number half written.
-        self.0.budget.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.budget.lock()
     }
 }
 

@@ -1,40 +1,41 @@
-//! What `/status` and `/` tell, and whether the process is live and ready.
+//! The status report of `/status` and `/`, and the probes of liveness and readiness.
 //!
-//! The numbers are those behind `/metrics` ([`Metrics::pools`]), so that the two cannot disagree; the [`StatusBoard`] adds
-//! what a metric cannot hold: the words of the last errors. Nothing here is personal data: pools, counts, times, and error
-//! texts, which name operations and causes and never a user.
+//! The report takes its numbers from the same source as `/metrics` ([`Metrics::pools`]), so the two cannot disagree.
+//! The [`StatusBoard`] adds the texts of the last errors, which a metric cannot hold. The report contains no personal
+//! data: it has pools, counts, times and error texts. An error text names an operation and a cause, never a user.
 //!
 //! ```text
-//! starting --ready()--> ready --stopping()--> stopping      ready for work: in the second only, and not while stuck
-//! stuck(reason) .. unstuck() at any time                    live: unless stuck for five minutes
+//! starting --ready()--> ready --stopping()--> stopping      /readyz is 200 in the phase "ready", unless stuck
+//! stuck(reason) .. unstuck() at any time                    /healthz is 200 unless stuck for five minutes
 //! ```
 
 mod history;
 mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cognito_auth_core::event::UnixMillis;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
-pub use self::history::{History, SLOT, SLOTS_MAX, Slot};
-pub use self::verdict::{Finding, Severity};
+pub use self::history::{History, HistorySlot, SLOT, SLOTS_MAX};
+pub use self::verdict::{FindingSeverity, StatusFinding};
 use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
 
-/// How long the ledger may be out of reach, and reopening it fail, before the process asks to be restarted: long enough
-/// for a volume that comes back.
+/// Time for which the ledger may be unreachable before `/healthz` fails, so that the process is restarted. It is long
+/// enough for a volume that comes back.
 pub const STUCK_MAX: Duration = Duration::from_secs(5 * 60);
 
-/// Different errors remembered of each pool, and of delivery.
+/// Maximum number of different errors that are remembered for each pool, and for delivery.
 const ERRORS_MAX: usize = 5;
 
-/// Longest error text shown, in characters; a receiver may answer with a whole page.
+/// Maximum length of an error text in characters. A receiver may answer with a whole page.
 const ERROR_CHARS_MAX: usize = 300;
 
-/// Where the stages put what `/status` shows. Clones share it.
+/// The state that the stages report for `/status`. Clones share it.
 #[derive(Clone, Debug)]
 pub struct StatusBoard(Arc<Mutex<Board>>);
 
@@ -64,7 +65,7 @@ struct PoolNotes {
     errors: Errors,
 }
 
-/// The latest errors, one entry for each text, the latest last.
+/// The latest errors, with one entry for each text, in the order of their last occurrence.
 #[derive(Debug, Default)]
 struct Errors(VecDeque<ErrorStatus>);
 
@@ -91,11 +92,11 @@ impl Errors {
     }
 }
 
-/// Whether the process is live or ready; if not, why not.
-pub type Health = Result<(), String>;
+/// The result of a probe. The error is the reason, for people.
+pub type ProbeResult = Result<(), String>;
 
 impl StatusBoard {
-    /// The board of a process that starts at `now`.
+    /// Creates the board of a process that starts at `now`.
     pub fn new(now: UnixMillis) -> Self {
         Self(Arc::new(Mutex::new(Board {
             started: now,
@@ -107,54 +108,56 @@ impl StatusBoard {
         })))
     }
 
-    /// The process does this on its way to being ready, such as "opening the ledger".
+    /// Reports a step of the start, such as "opening the ledger".
     pub fn starting(&self, doing: &'static str) {
         self.board().phase = Phase::Starting(doing);
     }
 
-    /// State is open, counters are restored and zero-initialised.
+    /// Reports that the ledger is open, and that counters are restored and zero-initialised.
     pub fn ready(&self) {
         self.board().phase = Phase::Ready;
     }
 
-    /// The process was asked to stop.
+    /// Reports that the process was asked to stop.
     pub fn stopping(&self) {
         self.board().phase = Phase::Stopping;
     }
 
-    /// The process can make no progress: the ledger cannot be written. Said again, only the reason changes.
+    /// Reports that the process makes no progress, because the ledger cannot be written. A repeated call changes only
+    /// the reason.
     pub fn stuck(&self, reason: &str) {
         let mut board = self.board();
         let since = board.stuck.as_ref().map_or_else(Instant::now, |(_, since)| *since);
         board.stuck = Some((reason.to_owned(), since));
     }
 
-    /// The process can make progress again.
+    /// Reports that the process makes progress again.
     pub fn unstuck(&self) {
         self.board().stuck = None;
     }
 
-    /// Something went wrong for a pool. `cause` names no user.
+    /// Reports an error of a pool. `cause` names no user.
     pub fn pool_error(&self, pool: &str, cause: &str, now: UnixMillis) {
         self.board().notes(pool).errors.note(cause, now);
     }
 
-    /// Why a pool is down, if it is: what its users' calls met, whatever else goes wrong for it.
+    /// Sets the reason why a pool is down, or None if it is up. The reason is an error of the calls for its users;
+    /// other errors of the pool are reported by [`Self::pool_error`].
     pub fn pool_down(&self, pool: &str, cause: Option<String>) {
         self.board().notes(pool).down_because = cause;
     }
 
-    /// So many walks of a pool's users wait to be finished.
+    /// Sets the number of walks of a pool's users that wait to be finished.
     pub fn backlog_walks(&self, pool: &str, walks: u64) {
         self.board().notes(pool).backlog_walks = walks;
     }
 
-    /// How far the histories of a pool's users are walked.
+    /// Sets how far the histories of a pool's users are walked.
     pub fn history_walks(&self, pool: &str, walks: HistoryWalks) {
         self.board().notes(pool).history_walks = walks;
     }
 
-    /// Looks at what the pools have counted by `now`, for what happened in the last hour. To be called every few seconds.
+    /// Notes the pools' counts at `now`, for the last hour. Call it every few seconds.
     pub fn note_counts(&self, metrics: &Metrics, now: UnixMillis) {
         let pools = metrics.pools();
         let mut board = self.board();
@@ -163,26 +166,26 @@ impl StatusBoard {
         }
     }
 
-    /// A pool has left the configuration.
+    /// Removes a pool that has left the configuration.
     pub fn remove_pool(&self, pool: &str) {
         self.board().pools.remove(pool);
     }
 
-    /// The receiver has acknowledged a batch.
+    /// Reports that the receiver has acknowledged a batch.
     pub fn delivered(&self, now: UnixMillis) {
         self.board().delivered = Some(now);
     }
 
-    /// A batch could not be delivered. `cause` is the receiver's answer.
+    /// Reports that a batch could not be delivered. `cause` is the receiver's answer.
     pub fn delivery_error(&self, cause: &str, now: UnixMillis) {
         self.board().delivery_errors.note(cause, now);
     }
 
-    /// Whether the process can make progress at all (`/healthz`, `/livez`). AWS and the receiver have no say in it.
+    /// Checks whether the process can make progress (`/healthz`, `/livez`). It does not depend on AWS and the receiver.
     ///
     /// # Errors
-    /// Why not, for people.
-    pub fn live(&self) -> Health {
+    /// The reason why the process makes no progress, for people.
+    pub fn live(&self) -> ProbeResult {
         match &self.board().stuck {
             Some((reason, since)) if since.elapsed() >= STUCK_MAX => {
                 Err(format!("stuck for {} s: {reason}", since.elapsed().as_secs()))
@@ -191,11 +194,11 @@ impl StatusBoard {
         }
     }
 
-    /// Whether the process is ready (`/readyz`).
+    /// Checks whether the process is ready (`/readyz`).
     ///
     /// # Errors
-    /// Why not, for people.
-    pub fn is_ready(&self) -> Health {
+    /// The reason why the process is not ready, for people.
+    pub fn is_ready(&self) -> ProbeResult {
         let board = self.board();
         match (board.phase, &board.stuck) {
             (Phase::Starting(doing), _) => Err(doing.to_owned()),
@@ -205,11 +208,11 @@ impl StatusBoard {
         }
     }
 
-    /// Everything that there is to tell at `now`.
+    /// Makes the report at `now`.
     pub fn report(&self, metrics: &Metrics, now: UnixMillis) -> StatusReport {
         let (live, ready) = (self.live(), self.is_ready());
         let exporter = metrics.exporter_now();
-        // The board is held for one pool at a time: whoever polls writes on it.
+        // The board is locked for one pool at a time, because pollers write to it.
         let pools: Vec<PoolStatus> = metrics
             .pools()
             .into_iter()
@@ -246,12 +249,13 @@ impl StatusBoard {
             config_reload_successful: exporter.reload_successful,
         };
         report.findings = verdict::findings(&report);
-        report.flowing = report.ready && report.findings.iter().all(|finding| finding.severity < Severity::Error);
+        report.flowing =
+            report.ready && report.findings.iter().all(|finding| finding.severity < FindingSeverity::Error);
         report
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -261,13 +265,13 @@ impl Board {
     }
 }
 
-/// What `/status` says. Times are RFC 3339 in UTC; what is not known is null.
+/// The status report as `/status` shows it. Times are RFC 3339 in UTC. Unknown values are null.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct StatusReport {
-    /// Whether events flow from every pool to every sink, as far as can be seen from here.
+    /// Whether events flow from every pool to every sink, as far as the exporter knows.
     pub flowing: bool,
-    /// What a person should know, the worst first.
-    pub findings: Vec<Finding>,
+    /// Findings that a person should know, the worst first.
+    pub findings: Vec<StatusFinding>,
     /// The release.
     pub version: &'static str,
     /// The commit that was built.
@@ -275,30 +279,30 @@ pub struct StatusReport {
     /// When the process started.
     #[serde(serialize_with = "time")]
     pub started: UnixMillis,
-    /// When this was said.
+    /// When the report was made.
     #[serde(serialize_with = "time")]
     pub now: UnixMillis,
-    /// Whose users this instance follows.
+    /// The share of the users that this instance follows.
     pub shard: ShardStatus,
-    /// As `/healthz` says.
+    /// The result of `/healthz`.
     pub live: bool,
-    /// As `/readyz` says.
+    /// The result of `/readyz`.
     pub ready: bool,
-    /// Why it is not live or not ready.
+    /// The reason why the process is not live or not ready.
     pub reason: Option<String>,
-    /// Why work pauses, in the words of `cognito_exporter_paused`.
+    /// The reasons why work pauses, in the words of `cognito_exporter_paused`.
     pub paused: Vec<&'static str>,
     /// The pools' sums.
     pub totals: Totals,
     /// The pools, in ascending order of their ids.
     pub pools: Vec<PoolStatus>,
-    /// What waits for delivery; null without a sink.
+    /// The records that wait for delivery; null without a sink.
     pub outbox: Option<OutboxStatus>,
-    /// Records that the receiver refused as invalid.
+    /// The number of records that the receiver refused as invalid.
     pub quarantined_records: Option<u64>,
-    /// How delivery goes.
+    /// The state of delivery.
     pub delivery: DeliveryStatus,
-    /// When each stage last finished work, or found none to do.
+    /// When each stage last finished work, or had none to do.
     pub progress: BTreeMap<&'static str, Time>,
     /// The ledger.
     pub state: StateStatus,
@@ -309,13 +313,13 @@ pub struct StatusReport {
 /// This instance's share of the users.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct ShardStatus {
-    /// Which, from 0 on.
+    /// The number of this instance, from 0 on.
     pub index: u32,
-    /// Of how many.
+    /// The number of instances.
     pub count: u32,
 }
 
-/// A time in a map of them.
+/// A time as a value of a map.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct Time(#[serde(serialize_with = "time")] pub UnixMillis);
 
@@ -332,7 +336,7 @@ pub struct PoolStatus {
     pub account_id: Option<String>,
     /// Whether it answers; null before its first answer.
     pub up: Option<bool>,
-    /// Why it does not answer.
+    /// The reason why it does not answer.
     pub reason: Option<String>,
     /// Its users by state.
     pub users: Option<UserCounts>,
@@ -343,18 +347,18 @@ pub struct PoolStatus {
     pub objective_seconds: Option<u64>,
     /// How long it takes to poll every user once at the present budget.
     pub round_seconds_estimate: Option<u64>,
-    /// The mean time from an event to its first sight to expect at the present budget.
+    /// The expected mean time from an event to its first sight at the present budget.
     pub event_delay_seconds_estimate: Option<u64>,
-    /// The part of the budget that it takes to keep the objective for all its users.
+    /// The requests per second that are needed to keep the objective for all its users.
     pub required_requests_per_second: Option<f64>,
     /// The present budget of its account and region, which other pools may share.
     pub budget_requests_per_second: Option<f64>,
-    /// What AWS lets the account call there, where the budget is a share of it.
+    /// The account's limit there, if the budget is a share of it.
     pub account_limit_requests_per_second: Option<f64>,
-    /// When AWS said so; null while it is the documented default, or not asked.
+    /// When the limit was read from AWS; null while it is the documented default, or while it is not needed.
     #[serde(serialize_with = "optional_time")]
     pub account_limit_read: Option<UnixMillis>,
-    /// Whether backlog or history is being worked off.
+    /// Whether the poller reads backlog or history.
     pub catching_up: Option<bool>,
     /// Walks that wait to be finished.
     pub backlog_walks: u64,
@@ -365,42 +369,42 @@ pub struct PoolStatus {
     pub discovery_last_success: Option<UnixMillis>,
     /// Live events seen.
     pub events: u64,
-    /// Times that threat protection acted on one.
+    /// Live events that threat protection acted on.
     pub risk_events: u64,
     /// Events from before their user was followed.
     pub history_events: u64,
-    /// The last hour, or as much of it as the process has seen.
+    /// The last hour, or the time since the process started.
     pub last_hour: LastHour,
     /// The latest errors, the latest first.
     pub last_errors: Vec<ErrorStatus>,
 }
 
-/// How far a pool's users' histories are walked. Who was not read since the start counts as not walked.
+/// How far the histories of a pool's users are walked. A user who was not read since the start counts as not walked.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct HistoryWalks {
-    /// Users of whose history nothing is left.
+    /// Users whose history is read to its end.
     pub users_done: u64,
-    /// Of so many.
+    /// All users.
     pub users: u64,
-    /// How long the rest takes at the pace of the last minutes; null without one.
+    /// How long the rest takes at the pace of the last minutes; null if there is no pace yet.
     pub seconds_left_estimate: Option<u64>,
 }
 
-/// What happened in the last hour.
+/// Events and calls of the last hour.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct LastHour {
-    /// Seconds from a live event's creation to its first sight that half of them did not exceed.
+    /// Median of the seconds from a live event's creation to its first sight.
     pub delay_median_seconds: Option<f64>,
-    /// The same for 95 of 100.
+    /// 95th percentile of the same seconds.
     pub delay_p95_seconds: Option<f64>,
     /// Calls for histories, of all pools of the account and region.
     pub calls: u64,
-    /// Those of them that were throttled.
+    /// The throttled ones among those calls.
     pub throttled: u64,
     /// The length of a slot.
     pub slot_seconds: u64,
-    /// What happened, the newest last; at most an hour.
-    pub slots: Vec<Slot>,
+    /// The slots, the newest last; at most an hour.
+    pub slots: Vec<HistorySlot>,
 }
 
 impl LastHour {
@@ -417,17 +421,17 @@ impl LastHour {
     }
 }
 
-/// One error and its repetitions.
+/// An error and its repetitions.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ErrorStatus {
-    /// What went wrong.
+    /// The error's text.
     pub cause: String,
-    /// How often.
+    /// The number of occurrences.
     pub count: u64,
-    /// The first time.
+    /// The time of the first occurrence.
     #[serde(serialize_with = "time")]
     pub first: UnixMillis,
-    /// The latest time.
+    /// The time of the last occurrence.
     #[serde(serialize_with = "time")]
     pub last: UnixMillis,
 }
@@ -435,7 +439,7 @@ pub struct ErrorStatus {
 /// The pools' sums.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
 pub struct Totals {
-    /// Pools.
+    /// The number of pools.
     pub pools: u64,
     /// Pools that do not answer.
     pub pools_down: u64,
@@ -443,7 +447,7 @@ pub struct Totals {
     pub users: UserCounts,
     /// Live events seen.
     pub events: u64,
-    /// Times that threat protection acted on one.
+    /// Live events that threat protection acted on.
     pub risk_events: u64,
     /// Events from before their user was followed.
     pub history_events: u64,
@@ -451,21 +455,21 @@ pub struct Totals {
     pub backlog_walks: u64,
 }
 
-/// What waits for delivery.
+/// The records that wait for delivery.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 pub struct OutboxStatus {
-    /// Records.
+    /// The number of records.
     pub records: u64,
-    /// Their size.
+    /// Their size in bytes.
     pub bytes: u64,
-    /// At this size polling pauses.
+    /// The size in bytes at which polling pauses.
     pub limit_bytes: Option<u64>,
-    /// When the oldest was observed; null while none waits.
+    /// When the oldest record was observed; null if none waits.
     #[serde(serialize_with = "optional_time")]
     pub oldest: Option<UnixMillis>,
 }
 
-/// How delivery goes.
+/// The state of delivery.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct DeliveryStatus {
     /// When the receiver last acknowledged a batch.
@@ -480,7 +484,7 @@ pub struct DeliveryStatus {
 pub struct StateStatus {
     /// Its size on disk.
     pub size_bytes: Option<u64>,
-    /// Times that it was found corrupt and begun anew.
+    /// The number of times that it was found damaged and begun anew.
     pub rebuilds: u64,
 }
 

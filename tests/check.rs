@@ -179,7 +179,7 @@ async fn which_names_count_is_said_and_what_is_missing_where_the_pool_may_not_be
          the pool's sign-in names count, or list and exclude users by username or sub"
     ));
     said.says(&format!(
-        "note  pool {POOL} filter: users who write another email are followed no longer; filter by status, or use groups"
+        "note  pool {POOL} filter: users who change their email are no longer followed; filter by status, or use groups"
     ));
 }
 
@@ -363,7 +363,7 @@ async fn an_address_that_is_taken_is_named() {
     .fails(
         1,
         &format!("http.listen {address}: Address already in use"),
-        "choose an address of this machine and a port that nobody listens on",
+        "choose an address of this machine and a free port",
     );
 }
 

@@ -81,7 +81,7 @@ fn a_mistake_names_its_key_and_origin_for_programs_too() {
     let errors = config::load(None, [("COGNITO_EXPORTER_POOLS", "[{}]")]).unwrap_err();
     let keys: Vec<&str> = errors.mistakes().iter().map(|mistake| mistake.key.as_str()).collect();
     assert_eq!(keys, ["pools[0].id", "pools[0].usernames"]);
-    let variable = config::Origin::Variable("COGNITO_EXPORTER_POOLS".to_owned());
+    let variable = config::SettingOrigin::Variable("COGNITO_EXPORTER_POOLS".to_owned());
     assert!(errors.mistakes().iter().all(|mistake| mistake.origin == variable));
 }
 

@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
-use cognito_auth_exporter::failpoint::Step;
+use cognito_auth_exporter::failpoint::Failpoint;
 use cognito_auth_simulator::world::{SimulatedPool, World};
 use tonic::Code;
 
@@ -306,7 +306,7 @@ impl CrashTest {
     }
 
     /// Beats until the exporter has died of itself at this step; SIGTERM comes once it has delivered something, if `stop`.
-    async fn until_dead(&mut self, step: Step, count: u64, stop: bool) {
+    async fn until_dead(&mut self, step: Failpoint, count: u64, stop: bool) {
         let at = format!("{}:{count}", step.name());
         let mut exporter = self.start(|command| {
             command.env("COGNITO_EXPORTER_TEST_STOP_AT", &at);
@@ -415,27 +415,29 @@ const SIGABRT: i32 = 6;
 
 /// The deaths at one step, one after the other in the same state: how often the step is reached before, and whether only a
 /// stop leads there so often.
-fn deaths(step: Step) -> &'static [(u64, bool)] {
+fn deaths(step: Failpoint) -> &'static [(u64, bool)] {
     const AT_WORK: bool = false;
     const AT_STOP: bool = true;
     match step {
         // Once for each of the two pools, in the first runs.
-        Step::PoolRecorded => &[(1, AT_WORK), (1, AT_WORK)],
+        Failpoint::PoolRecorded => &[(1, AT_WORK), (1, AT_WORK)],
         // Once for each pool in every run, until the next listing.
-        Step::UsersEnrolled | Step::PollerTold => &[(1, AT_WORK), (2, AT_WORK), (1, AT_WORK)],
-        Step::PageRead | Step::MetricsShown => &[(1, AT_WORK), (9, AT_WORK), (4, AT_WORK)],
+        Failpoint::UsersEnrolled | Failpoint::PollerTold => &[(1, AT_WORK), (2, AT_WORK), (1, AT_WORK)],
+        Failpoint::PageRead | Failpoint::MetricsShown => &[(1, AT_WORK), (9, AT_WORK), (4, AT_WORK)],
         // The first ones make the store, record the pools, enrol the users.
-        Step::LedgerAsked
-        | Step::LedgerApplied
-        | Step::LedgerFlushed
-        | Step::LedgerSynced
-        | Step::LedgerPublished
-        | Step::LedgerAnswered => &[(1, AT_WORK), (2, AT_WORK), (4, AT_WORK), (9, AT_WORK), (23, AT_WORK)],
+        Failpoint::LedgerAsked
+        | Failpoint::LedgerApplied
+        | Failpoint::LedgerFlushed
+        | Failpoint::LedgerSynced
+        | Failpoint::LedgerPublished
+        | Failpoint::LedgerAnswered => &[(1, AT_WORK), (2, AT_WORK), (4, AT_WORK), (9, AT_WORK), (23, AT_WORK)],
         // When a new store is opened, at the first write, as its writes double, every ten seconds, and at the end.
-        Step::NoteDrafted | Step::NoteRenamed => &[(1, AT_WORK), (2, AT_STOP), (1, AT_WORK)],
-        Step::BatchCollected | Step::BatchAnswered | Step::BatchSettled => &[(1, AT_WORK), (6, AT_WORK), (2, AT_WORK)],
-        Step::QuarantineSettled => &[(1, AT_WORK), (2, AT_WORK)],
-        Step::LedgerClosed => &[(1, AT_STOP), (1, AT_STOP)],
+        Failpoint::NoteDrafted | Failpoint::NoteRenamed => &[(1, AT_WORK), (2, AT_STOP), (1, AT_WORK)],
+        Failpoint::BatchCollected | Failpoint::BatchAnswered | Failpoint::BatchSettled => {
+            &[(1, AT_WORK), (6, AT_WORK), (2, AT_WORK)]
+        }
+        Failpoint::QuarantineSettled => &[(1, AT_WORK), (2, AT_WORK)],
+        Failpoint::LedgerClosed => &[(1, AT_STOP), (1, AT_STOP)],
     }
 }
 
@@ -445,7 +447,7 @@ const AT_ONCE: usize = 4;
 #[test]
 #[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
 fn a_process_that_dies_at_any_step_loses_no_event_and_repeats_no_count() {
-    let steps = std::sync::Mutex::new(Step::ALL.iter().copied());
+    let steps = std::sync::Mutex::new(Failpoint::ALL.iter().copied());
     let next = || steps.lock().unwrap().next();
     std::thread::scope(|scope| {
         for _ in 0..AT_ONCE {
@@ -466,7 +468,7 @@ fn a_process_that_dies_at_any_step_loses_no_event_and_repeats_no_count() {
     });
 }
 
-async fn dying_at(step: Step) -> String {
+async fn dying_at(step: Failpoint) -> String {
     let began = Instant::now();
     let mut play = CrashTest::set(step as u64, false).await;
     let deaths = if long::is_thorough() { deaths(step) } else { &deaths(step)[..1] };

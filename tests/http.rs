@@ -9,7 +9,7 @@ use std::time::Duration;
 use cognito_auth_core::entry::PoolIdentity;
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_exporter::http::{HttpServer, Router, Scrapes};
-use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle, Outcome};
+use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle, RunOutcome};
 use cognito_auth_exporter::metrics::{Metrics, OutboxSize, UserCounts};
 use cognito_auth_exporter::status::StatusBoard;
 use proptest::prelude::*;
@@ -318,7 +318,7 @@ async fn the_server_serves_while_work_drains_and_ends_cleanly_after_it() {
         finish.send(()).unwrap();
     };
     let (outcome, ()) = tokio::join!(run, watch);
-    assert_eq!(outcome, Outcome::Stopped);
+    assert_eq!(outcome, RunOutcome::Stopped);
     assert!(TcpStream::connect(world.address).await.is_err(), "the port is free again");
     drop(idle);
 }

@@ -450,7 +450,8 @@ fn what_to_expect_of_a_user_grows_with_the_time_since_its_answer_and_is_unknown_
     assert_eq!(turn(start, TurnEnded::Postponed), [None; 3]);
     // Four events per hour, for five hours.
     let found: Vec<_> = (0..20).map(|event| FoundEvent { age: seconds(300 + 900 * event), high_risk: true }).collect();
-    let [soon, later, last] = turn(start, TurnEnded::Answered(PollAnswer { found: &found, ..NOTHING })).map(Option::unwrap);
+    let [soon, later, last] =
+        turn(start, TurnEnded::Answered(PollAnswer { found: &found, ..NOTHING })).map(Option::unwrap);
     assert!((0.03..0.15).contains(&soon), "{soon} in a minute");
     assert!(
         (0.3..1.5).contains(&later) && later < last && last < 2.1 * later,

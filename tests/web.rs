@@ -7,8 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_exporter::config::{self, ClientAuth};
-use cognito_auth_exporter::http::{HttpServer, Router, Scrapes, Web};
+use cognito_auth_exporter::http::{ClientAuth, HttpServer, Pem, Router, Scrapes, Web, WebConfig, load_web_config};
 use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle};
 use cognito_auth_exporter::metrics::Metrics;
 use cognito_auth_exporter::status::StatusBoard;
@@ -390,7 +389,7 @@ fn wrong(text: &str) -> String {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.yml");
     std::fs::write(&file, text).unwrap();
-    let errors = config::load_web(&file).unwrap_err().to_string();
+    let errors = load_web_config(&file).unwrap_err().to_string();
     errors.replace(&format!("{}: ", file.display()), "")
 }
 
@@ -399,7 +398,7 @@ fn a_web_configuration_says_what_it_means() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("web.yml");
     std::fs::write(&file, "{}\n").unwrap();
-    assert_eq!(config::load_web(&file).unwrap(), config::WebConfig::default());
+    assert_eq!(load_web_config(&file).unwrap(), WebConfig::default());
     let whole = format!(
         "{TLS}  client_auth_type: RequireAndVerifyClientCert\n  client_ca_file: /etc/ca.pem\n  min_version: TLS12\n  \
          cipher_suites:\n  - TLS_AES_128_GCM_SHA256\n  - TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256\n{}rate_limit:\n  \
@@ -407,10 +406,10 @@ fn a_web_configuration_says_what_it_means() {
         users(&[("alice", "a"), ("bob", "b")])
     );
     std::fs::write(&file, whole).unwrap();
-    let web = config::load_web(&file).unwrap();
+    let web = load_web_config(&file).unwrap();
     let tls = web.tls.unwrap();
-    assert_eq!(tls.cert, config::Pem::File(folder.path().join("server.pem")));
-    assert_eq!(tls.client_ca, Some(config::Pem::File("/etc/ca.pem".into())));
+    assert_eq!(tls.cert, Pem::File(folder.path().join("server.pem")));
+    assert_eq!(tls.client_ca, Some(Pem::File("/etc/ca.pem".into())));
     assert_eq!(tls.client_auth, ClientAuth::Required);
     assert_eq!(tls.cipher_suites.len(), 1, "TLS 1.3 is always there");
     assert!(web.users.keys().eq(["alice", "bob"]));

@@ -108,12 +108,12 @@ impl<S: Source> LimitWatch<S> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
 
     use cognito_auth_core::entry::PoolIdentity;
     use cognito_auth_core::event::UnixMillis;
     use cognito_auth_core::schedule::PoolSlot;
     use cognito_auth_core::walk::Rules;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::rate_limiter::RateLimiter;
@@ -145,7 +145,7 @@ mod tests {
         }
 
         async fn read_limit(&self) -> Result<f64, SourceError> {
-            self.0.lock().unwrap().clone()
+            self.0.lock().clone()
         }
     }
 
@@ -169,7 +169,7 @@ mod tests {
         let watch = LimitWatch { pool, share, shard, metrics: metrics.clone(), status: status.clone(), clock };
         let acted = async {
             let budget_of = async |answer: Result<f64, SourceError>, after: Duration| {
-                *aws.0.lock().unwrap() = answer;
+                *aws.0.lock() = answer;
                 tokio::time::sleep(after + Duration::from_secs(1)).await;
                 rate_limiter.per_second()
             };

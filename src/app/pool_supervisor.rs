@@ -20,7 +20,7 @@ use super::pool_task::{Begin, Leaving, PoolTask, identity};
 use super::quota_groups::{QuotaGroups, RateLimiters};
 use super::show_totals;
 use crate::config::{Config, PoolConfig, Rate};
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 use crate::http::Scrapes;
 use crate::ledger::{Ledger, LedgerError, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle};
@@ -312,7 +312,7 @@ pub(super) async fn pool_records(
                     shares: Shares::begun(config.shard, followed_since),
                 };
                 ledger.follow_pool(&pool.id, record.clone()).await?;
-                failpoint::reached(Step::PoolRecorded);
+                failpoint::reached(Failpoint::PoolRecorded);
                 record
             }
         };

@@ -1,11 +1,12 @@
 //! The running pollers, one for each account and region. The first pool that is ready starts its poller.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use cognito_auth_core::budget::DEFAULT_READ_LIMIT;
 use cognito_auth_core::entry::PoolIdentity;
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, PoolConfig, Rate};
@@ -89,7 +90,7 @@ impl RateLimiters {
     /// Changes all budgets from the next call on, where the configuration differs. While the share of the account's
     /// limit stays the same, the limit that AWS last gave stays, too.
     pub(super) fn change(&self, before: &Config, after: &Config) {
-        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budgets = self.0.lock();
         [budgets.reads_per_second, budgets.lists_per_second] = rates(after);
         for (reads, lists) in budgets.rate_limiters.values() {
             if before.poll.requests_per_second != after.poll.requests_per_second {
@@ -100,7 +101,7 @@ impl RateLimiters {
     }
 
     fn of(&self, key: &QuotaGroupKey) -> (RateLimiter, RateLimiter) {
-        let mut budgets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budgets = self.0.lock();
         let (reads, lists) = (budgets.reads_per_second, budgets.lists_per_second);
         budgets
             .rate_limiters
@@ -139,7 +140,7 @@ impl<S> QuotaGroups<S> {
         begin: impl FnOnce(RateLimiter, mpsc::Receiver<PollerMessage<S>>),
     ) -> QuotaGroup<S> {
         let (reads, lists) = self.rate_limiters.of(&key);
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut groups = self.groups.lock();
         groups
             .entry(key)
             .or_insert_with(|| {

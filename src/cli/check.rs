@@ -1,8 +1,8 @@
-//! `check`: the configuration and every dependency, tried for real; each failure with what to do about it.
+//! `check`: validates the configuration and tries every dependency, with a remedy for each failure.
 //!
-//! It changes nothing that matters: it makes the state directory where there is none, sends the receiver an export of no
-//! records, and asks Cognito only to read. A ledger is not opened, for opening may repair; nobody is named. Steps are
-//! taken one by one, and none takes longer than its dependency's own timeout.
+//! It changes almost nothing: it creates a missing state directory, sends the receiver an export without records, and
+//! makes only reading calls to Cognito. It does not open the ledger, because opening may repair it, and it prints no
+//! user's name. Steps run one after the other, and each has its dependency's own timeout.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -34,24 +34,24 @@ use crate::targets::names::NamingRules;
 use crate::targets::selection::Selection;
 use crate::targets::usernames_file;
 
-/// What a filter can ask for and users can write.
+/// Attributes that a filter may name and that users can write.
 const WRITTEN_BY_USERS: [&str; 6] =
     ["email", "phone_number", "name", "given_name", "family_name", "preferred_username"];
 
-/// A name that nobody has: being told so shows that asking is allowed.
+/// A name that no user has. The error "user not found" shows that the call is allowed.
 const NOBODY: &str = "cognito-auth-exporter-check";
 
-/// How long a file system may take; one that hangs is not one to keep state on.
+/// Maximum time for a file system operation. A file system that hangs cannot hold the state.
 const DISK_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// What was tried, a line each.
+/// Prints a line for each step, and counts steps and failures.
 #[derive(Default)]
-struct Findings {
+struct CheckReport {
     tried: usize,
     failed: usize,
 }
 
-impl Findings {
+impl CheckReport {
     fn ok(&mut self, what: &str, found: impl Display) {
         self.tried += 1;
         say("ok    ", format_args!("{what}: {found}"));
@@ -82,42 +82,42 @@ impl Findings {
     }
 }
 
-/// Prints one line. Part of it comes from a service, a receiver or a file.
+/// Prints one line without control characters, because parts of it come from a service, a receiver or a file.
 fn say(mark: &str, text: std::fmt::Arguments<'_>) {
-    // With nobody to read it there is only the exit code left.
+    // If stdout cannot be written, the exit code still tells the result.
     let _ = writeln!(io::stdout(), "{mark}{}", printable(&text.to_string()));
 }
 
-/// Tries everything that `run` will need. Exit code 1 if anything failed.
+/// Tries everything that `run` needs. The exit code is 1 if anything failed.
 ///
 /// # Errors
-/// There are none: a failure is a line.
+/// None: a failure is a line.
 pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
-    let mut findings = Findings::default();
+    let mut report = CheckReport::default();
     let pools = config.pools.len();
-    findings.ok("configuration", format_args!("{pools} pool{}", if pools == 1 { "" } else { "s" }));
+    report.ok("configuration", format_args!("{pools} pool{}", if pools == 1 { "" } else { "s" }));
     for mistake in &config.set_aside {
-        findings.note("environment", format_args!("{mistake}; what is wrong with it is left out"));
+        report.note("environment", format_args!("{mistake}; the malformed part is ignored"));
     }
-    let state = state(&config.state.path, &mut findings).await;
-    listen(&config, state, &mut findings).await;
-    web(&config, &mut findings).await;
-    hash_keys(&config, &mut findings).await;
-    receiver(&config, &mut findings).await;
+    let state = state(&config.state.path, &mut report).await;
+    listen(&config, state, &mut report).await;
+    web(&config, &mut report).await;
+    hash_keys(&config, &mut report).await;
+    receiver(&config, &mut report).await;
     let clients = match Clients::from_environment() {
         Ok(clients) => clients,
         Err(error) => {
-            // Without it no call of AWS can be tried.
-            findings.failed("AWS_CA_BUNDLE", format_args!("{:#}", anyhow::Error::from(error)), TransportError::REMEDY);
-            return Ok(findings.conclude());
+            // Without the CA bundle no call to AWS can be tried.
+            report.failed("AWS_CA_BUNDLE", format_args!("{:#}", anyhow::Error::from(error)), TransportError::REMEDY);
+            return Ok(report.conclude());
         }
     };
-    // By payer: how many users, and the account's limit.
+    // For each account and region: the users, and the account's limit.
     let mut budgets = BTreeMap::<String, (Following, f64)>::new();
     let mut progress = Progress::beside_output("pools checked", Some(config.pools.len() as u64));
     for pool in &config.pools {
         let source = clients.pool(pool, config.poll.timeout, Clock::system());
-        let mut pool = PoolCheck { pool, shard: config.shard, source, findings: &mut findings };
+        let mut pool = PoolCheck { pool, shard: config.shard, source, report: &mut report };
         let (payer, following) = pool.run(config.poll.timeout).await;
         let limit = match config.poll.requests_per_second {
             Rate::ShareOfLimit(_) if !budgets.contains_key(&payer) => pool.limit().await,
@@ -129,19 +129,19 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     }
     drop(progress);
     for (payer, (following, limit)) in budgets {
-        say_round(&config, &payer, following, limit, &findings);
+        say_round(&config, &payer, following, limit, &report);
     }
-    Ok(findings.conclude())
+    Ok(report.conclude())
 }
 
 #[derive(Clone, Copy, PartialEq)]
-enum State {
+enum StateDirUse {
     Created,
     There,
     InUse,
 }
 
-async fn state(path: &Path, findings: &mut Findings) -> Option<State> {
+async fn state(path: &Path, report: &mut CheckReport) -> Option<StateDirUse> {
     const REMEDY: &str = "state.path must be a directory that the exporter's user can write to, on a disk with room";
     let what = format!("state.path {}", path.display());
     let look = tokio::task::spawn_blocking({
@@ -151,23 +151,22 @@ async fn state(path: &Path, findings: &mut Findings) -> Option<State> {
     match tokio::time::timeout(DISK_WAIT_MAX, look).await {
         Ok(Ok(Ok(state))) => {
             match state {
-                State::Created => findings.ok(&what, "created, and can be written to"),
-                State::There => findings.ok(&what, "can be written to"),
-                State::InUse => {
-                    findings
-                        .note(&what, "in use by a running exporter; a second one cannot start until that one stops");
+                StateDirUse::Created => report.ok(&what, "created, and can be written to"),
+                StateDirUse::There => report.ok(&what, "can be written to"),
+                StateDirUse::InUse => {
+                    report.note(&what, "in use by a running exporter; a second one cannot start until that one stops");
                 }
             }
             return Some(state);
         }
-        Ok(Ok(Err(error))) => findings.failed(&what, format_args!("{error:#}"), REMEDY),
-        Ok(Err(panic)) => findings.failed(&what, panic, "please report this"),
-        Err(_) => findings.failed(&what, format_args!("no answer within {DISK_WAIT_MAX:?}"), REMEDY),
+        Ok(Ok(Err(error))) => report.failed(&what, format_args!("{error:#}"), REMEDY),
+        Ok(Err(panic)) => report.failed(&what, panic, "please report this"),
+        Err(_) => report.failed(&what, format_args!("no answer within {DISK_WAIT_MAX:?}"), REMEDY),
     }
     None
 }
 
-fn look_at_state(path: &Path) -> anyhow::Result<State> {
+fn look_at_state(path: &Path) -> anyhow::Result<StateDirUse> {
     let was_there = path.is_dir();
     DirBuilder::new().recursive(true).mode(0o700).create(path).context("cannot be created")?;
     Ledger::look_at_directory(&StateConfig { path: path.to_owned(), ..StateConfig::default() })?;
@@ -177,45 +176,45 @@ fn look_at_state(path: &Path) -> anyhow::Result<State> {
         trial.as_file().sync_all()
     };
     write().context("cannot be written to")?;
-    // The ledger's engine holds a lock on its file for as long as it runs.
+    // The ledger's engine holds a lock on its file while it runs.
     match File::options().read(true).write(true).open(path.join("ledger").join("db")) {
         Ok(ledger) => match ledger.try_lock() {
-            Ok(()) => Ok(State::There),
-            Err(TryLockError::WouldBlock) => Ok(State::InUse),
+            Ok(()) => Ok(StateDirUse::There),
+            Err(TryLockError::WouldBlock) => Ok(StateDirUse::InUse),
             Err(TryLockError::Error(error)) => Err(error).context("the ledger in it cannot be locked"),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Ok(if was_there { State::There } else { State::Created })
+            Ok(if was_there { StateDirUse::There } else { StateDirUse::Created })
         }
         Err(error) => Err(error).context("the ledger in it cannot be opened"),
     }
 }
 
-async fn listen(config: &Config, state: Option<State>, findings: &mut Findings) {
+async fn listen(config: &Config, state: Option<StateDirUse>, report: &mut CheckReport) {
     let what = format!("http.listen {}", config.http.listen);
     match HttpServer::bind(config.http.listen).await {
-        Ok(_released_at_once) => findings.ok(&what, "free"),
-        Err(error) if state == Some(State::InUse) && error.source.kind() == io::ErrorKind::AddrInUse => {
-            findings.note(&what, "in use, most likely by the exporter that has the state");
+        Ok(_released_at_once) => report.ok(&what, "free"),
+        Err(error) if state == Some(StateDirUse::InUse) && error.source.kind() == io::ErrorKind::AddrInUse => {
+            report.note(&what, "in use, most likely by the exporter that has the state");
         }
         Err(error) => {
-            findings.failed(&what, error.source, "choose an address of this machine and a port that nobody listens on");
+            report.failed(&what, error.source, "choose an address of this machine and a free port");
         }
     }
 }
 
-async fn web(config: &Config, findings: &mut Findings) {
+async fn web(config: &Config, report: &mut CheckReport) {
     let Some(path) = config.http.web_config_file.clone() else { return };
     let what = format!("http.web_config_file {}", path.display());
     let remedy = "the certificates and keys that it names must be there and be readable by the exporter's user";
     match tokio::task::spawn_blocking(move || Web::load(Some(&path))).await {
-        Ok(Ok(web)) => findings.ok(&what, format_args!("can be served with, over {}", web.scheme())),
-        Ok(Err(error)) => findings.failed(&what, error, remedy),
-        Err(panic) => findings.failed(&what, panic, "please report this"),
+        Ok(Ok(web)) => report.ok(&what, format_args!("can be served with, over {}", web.scheme())),
+        Ok(Err(error)) => report.failed(&what, error, remedy),
+        Err(panic) => report.failed(&what, panic, "please report this"),
     }
 }
 
-async fn hash_keys(config: &Config, findings: &mut Findings) {
+async fn hash_keys(config: &Config, report: &mut CheckReport) {
     let privacy = &config.privacy;
     let keys = [("hash_key_file", &privacy.hash_key_file), ("former_hash_key_file", &privacy.former_hash_key_file)];
     for (key, path) in keys {
@@ -225,22 +224,22 @@ async fn hash_keys(config: &Config, findings: &mut Findings) {
         let read = tokio::task::spawn_blocking(move || hash_keys::read(&path));
         match tokio::time::timeout(DISK_WAIT_MAX, read).await {
             Ok(Ok(Ok(KeyFile { key, is_open }))) => {
-                findings.ok(&what, format_args!("key {}", key.name()));
+                report.ok(&what, format_args!("key {}", key.name()));
                 if is_open {
-                    findings.note(&what, hash_keys::TOO_OPEN);
+                    report.note(&what, hash_keys::TOO_OPEN);
                 }
             }
-            Ok(Ok(Err(error))) => findings.failed(&what, format_args!("{error:#}"), remedy),
-            Ok(Err(panic)) => findings.failed(&what, panic, "please report this"),
-            Err(_) => findings.failed(&what, format_args!("no answer within {DISK_WAIT_MAX:?}"), remedy),
+            Ok(Ok(Err(error))) => report.failed(&what, format_args!("{error:#}"), remedy),
+            Ok(Err(panic)) => report.failed(&what, panic, "please report this"),
+            Err(_) => report.failed(&what, format_args!("no answer within {DISK_WAIT_MAX:?}"), remedy),
         }
     }
 }
 
-async fn receiver(config: &Config, findings: &mut Findings) {
+async fn receiver(config: &Config, report: &mut CheckReport) {
     let Some(otlp) = &config.otlp else {
         let sinks = if config.stdout_enabled { "records go to stdout only" } else { "only metrics are exported" };
-        return findings.note("otlp.endpoint", format_args!("none: {sinks}"));
+        return report.note("otlp.endpoint", format_args!("none: {sinks}"));
     };
     let by = otlp.proxy().map(|proxy| format!(" by the proxy {proxy}")).unwrap_or_default();
     let what = format!("otlp.endpoint {}{by}", otlp.origin());
@@ -248,24 +247,24 @@ async fn receiver(config: &Config, findings: &mut Findings) {
         Ok(mut sink) => sink.probe().await,
         Err(error) => {
             let error = anyhow::Error::from(error);
-            return findings.failed(&what, format_args!("{error:#}"), "correct what this names");
+            return report.failed(&what, format_args!("{error:#}"), "correct what this names");
         }
     };
     let remedy = answer.remedy().unwrap_or_default();
     match answer {
-        Answer::Accepted { .. } => findings.ok(&what, "takes exports"),
+        Answer::Accepted { .. } => report.ok(&what, "takes exports"),
         Answer::Retry { message, .. }
         | Answer::Refused { message }
         | Answer::Invalid { message }
-        | Answer::TooLarge { message } => findings.failed(&what, message, remedy),
+        | Answer::TooLarge { message } => report.failed(&what, message, remedy),
     }
 }
 
-/// How many users are followed, as far as known.
+/// The number of followed users, as far as known.
 #[derive(Default, Clone, Copy)]
 struct Following {
     users: u64,
-    /// A listing has more than its first page, and nobody says how many.
+    /// Whether a listing has an unknown number of users after its first page.
     or_more: bool,
 }
 
@@ -276,16 +275,16 @@ impl Following {
     }
 }
 
-/// Everything of one pool.
+/// The steps of one pool.
 struct PoolCheck<'a> {
     pool: &'a PoolConfig,
     shard: Shard,
     source: Cognito,
-    findings: &'a mut Findings,
+    report: &'a mut CheckReport,
 }
 
 impl PoolCheck<'_> {
-    /// Answers whose budget the pool's calls count in, and how many users they are for.
+    /// Runs the steps. Returns the account and region that the pool's calls count for, and the number of users.
     async fn run(&mut self, timeout: Duration) -> (String, Following) {
         let by_hand = self.by_hand(timeout).await;
         let unlisted = Following {
@@ -293,7 +292,7 @@ impl PoolCheck<'_> {
             or_more: !Selection::of(&selection_rules(self.pool)).listings().is_empty(),
         };
         if !self.credentials().await {
-            return (self.payer(None), unlisted); // everything else would only say the same
+            return (self.payer(None), unlisted); // the other steps would fail for the same reason
         }
         let description = self.describe().await;
         self.filter();
@@ -309,10 +308,10 @@ impl PoolCheck<'_> {
         let read = tokio::time::timeout(timeout, usernames_file::read(path)).await;
         match read.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}"))) {
             Ok((read, _)) => {
-                self.findings.ok(&what, format_args!("{} names", read.len()));
+                self.report.ok(&what, format_args!("{} names", read.len()));
                 names.extend(read);
             }
-            Err(error) => self.findings.failed(
+            Err(error) => self.report.failed(
                 &what,
                 error,
                 "the file must be there, be text, and be readable by the exporter's user",
@@ -327,10 +326,10 @@ impl PoolCheck<'_> {
             None => self.what("credentials"),
         };
         match self.source.check_credentials().await {
-            Ok(access_key) => self.findings.ok(&what, format_args!("access key {access_key}")),
+            Ok(access_key) => self.report.ok(&what, format_args!("access key {access_key}")),
             Err(error) => {
                 let remedy = error.remedy(Operation::DescribeUserPool, &self.pool.id);
-                self.findings.failed(&what, error, remedy);
+                self.report.failed(&what, error, remedy);
                 return false;
             }
         }
@@ -343,7 +342,7 @@ impl PoolCheck<'_> {
             Ok(description) => {
                 let account = description.account_id.as_deref().unwrap_or("unknown");
                 let users = description.estimated_users.unwrap_or_default();
-                self.findings.ok(&what, format_args!("account {account}, about {users} users"));
+                self.report.ok(&what, format_args!("account {account}, about {users} users"));
                 self.plan(&description);
                 self.names(NamingRules::new(description.sign_in_names));
                 description
@@ -356,29 +355,29 @@ impl PoolCheck<'_> {
         }
     }
 
-    /// Says that users can leave a filter's selection, if they can.
+    /// Notes that users can leave a filter's selection, if they can.
     fn filter(&self) {
         let attribute = self.pool.filter.as_deref().and_then(|filter| filter.split(['=', '^']).next());
         if let Some(attribute) = attribute.map(str::trim).filter(|attribute| WRITTEN_BY_USERS.contains(attribute)) {
             let what = self.what("filter");
             let found = format_args!(
-                "users who write another {attribute} are followed no longer; filter by status, or use groups"
+                "users who change their {attribute} are no longer followed; filter by status, or use groups"
             );
-            self.findings.note(&what, found);
+            self.report.note(&what, found);
         }
     }
 
-    /// Says what names users in `usernames` and `exclude`.
+    /// Notes which names may stand for users in `usernames` and `exclude`.
     fn names(&mut self, rules: NamingRules) {
         let what = self.what("names of users");
         if rules.are_known() {
-            return self.findings.ok(&what, rules);
+            return self.report.ok(&what, rules);
         }
         let remedy = format!(
             "allow {} so that the pool's sign-in names count, or list and exclude users by username or sub",
             Operation::DescribeUserPool.iam_action()
         );
-        self.findings.note(&what, format_args!("{rules}; {remedy}"));
+        self.report.note(&what, format_args!("{rules}; {remedy}"));
     }
 
     fn plan(&mut self, description: &PoolDescription) {
@@ -386,14 +385,14 @@ impl PoolCheck<'_> {
         let (tier, mode) = (description.tier.as_deref(), description.threat_protection.as_deref());
         let found = format!("{}, threat protection {}", tier.unwrap_or("unknown"), mode.unwrap_or("unknown"));
         if tier.is_none_or(|tier| tier == "PLUS") && mode != Some("OFF") {
-            return self.findings.ok(&what, found);
+            return self.report.ok(&what, found);
         }
         let cause = RefusalCause::NoThreatProtection;
         let off = SourceError::Pool(Refusal { cause, text: format!("{found}: Cognito keeps no auth events") });
         self.fail(&what, Operation::AdminListUserAuthEvents, &off);
     }
 
-    /// Reads each listing's first page; answers one of those who are followed, and how many they are.
+    /// Reads each listing's first page. Returns one of the followed users, and their number.
     async fn listings(&mut self, by_hand: &[String], pool: &PoolDescription) -> (Option<String>, Following) {
         let estimated = pool.estimated_users;
         let selection = Selection::of(&selection_rules(self.pool)).in_shard(self.shard);
@@ -406,7 +405,7 @@ impl PoolCheck<'_> {
                 Ok(page) => {
                     let more = page.next.is_some();
                     let and_more = if more { " and more" } else { "" };
-                    self.findings.ok(&what, format_args!("{} users{and_more}", page.users.len()));
+                    self.report.ok(&what, format_args!("{} users{and_more}", page.users.len()));
                     if more && *listing == (Listing::Users { filter: None }) && estimated.is_some() {
                         let unlisted = estimated.unwrap_or_default().saturating_sub(page.users.len() as u64);
                         unseen.users = unlisted.div_ceil(self.shard.count().into());
@@ -431,23 +430,23 @@ impl PoolCheck<'_> {
         let what = self.what(operation);
         match self.source.page(somebody.unwrap_or(NOBODY), None, 1).await {
             Ok(page) if page.events.is_empty() => {
-                self.findings.ok(&what, "allowed; the user who was asked for has no events");
+                self.report.ok(&what, "allowed; the user who was asked for has no events");
             }
-            Ok(_) => self.findings.ok(&what, "allowed, and there are events"),
+            Ok(_) => self.report.ok(&what, "allowed, and there are events"),
             Err(SourceError::UserNotFound) => {
-                self.findings.ok(&what, "allowed; the user who was asked for does not exist");
+                self.report.ok(&what, "allowed; the user who was asked for does not exist");
             }
             Err(error) => self.fail(&what, operation, &error),
         }
     }
 
-    /// Reads the account's limit. It is optional, so that an error is a note.
+    /// Reads the account's limit. The limit is optional, so an error is a note.
     async fn limit(&mut self) -> Option<f64> {
         let operation = Operation::GetProvisionedLimit;
         let what = self.what(operation);
         match self.source.read_limit().await {
             Ok(limit) => {
-                self.findings.ok(&what, format_args!("the account's limit is {limit} requests/s"));
+                self.report.ok(&what, format_args!("the account's limit is {limit} requests/s"));
                 Some(limit)
             }
             Err(error) => {
@@ -457,7 +456,7 @@ impl PoolCheck<'_> {
                 };
                 let default =
                     format_args!("{error}; the default of {DEFAULT_READ_LIMIT} requests/s is taken; {remedy}");
-                self.findings.note(&what, default);
+                self.report.note(&what, default);
                 None
             }
         }
@@ -468,10 +467,10 @@ impl PoolCheck<'_> {
     }
 
     fn fail(&mut self, what: &str, operation: Operation, error: &SourceError) {
-        self.findings.failed(what, error, error.remedy(operation, &self.pool.id));
+        self.report.failed(what, error, error.remedy(operation, &self.pool.id));
     }
 
-    /// The account and region; where the account is not known, pools of the same credentials share a budget.
+    /// Returns the account and region. If the account is unknown, pools with the same credentials share a budget.
     fn payer(&self, account_id: Option<String>) -> String {
         let PoolConfig { region, profile, role_arn, .. } = self.pool;
         let of_role = || role_arn.as_ref().and_then(|arn| arn.split(':').nth(4)).map(str::to_owned);
@@ -483,8 +482,8 @@ impl PoolCheck<'_> {
     }
 }
 
-/// Says how long a round will take, and what `poll.max_interval` would need.
-fn say_round(config: &Config, payer: &str, following: Following, limit: f64, findings: &Findings) {
+/// Notes the expected time of a round, and the requests per second that `poll.max_interval` needs.
+fn say_round(config: &Config, payer: &str, following: Following, limit: f64, report: &CheckReport) {
     let per_second = config.shard.part_of(match config.poll.requests_per_second {
         Rate::PerSecond(rate) => rate,
         Rate::ShareOfLimit(share) => share * limit,
@@ -497,16 +496,17 @@ fn say_round(config: &Config, payer: &str, following: Following, limit: f64, fin
     let max_interval = config.poll.max_interval;
     let needed = (calls / max_interval.as_secs_f64() * 100.0).ceil() / 100.0;
     let what = format!("round of {payer}");
-    findings.note(
+    report.note(
         &what,
         format_args!(
-            "{about} {users} users take {} at {per_second} requests/s; a poll.max_interval of {} needs {needed} requests/s",
+            "{about} {users} users take {} at {per_second} requests/s; a poll.max_interval of {} needs {needed} \
+             requests/s",
             humantime::format_duration(round),
             humantime::format_duration(max_interval),
         ),
     );
     if needed > per_second {
         let remedy = "raise poll.requests_per_second or poll.max_interval, or follow fewer users";
-        findings.note(&what, format_args!("poll.max_interval cannot be kept: {remedy}"));
+        report.note(&what, format_args!("poll.max_interval cannot be kept: {remedy}"));
     }
 }

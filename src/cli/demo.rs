@@ -1,8 +1,8 @@
-//! `demo`: the whole thing with no AWS account.
+//! `demo`: runs the exporter without an AWS account.
 //!
-//! A simulated Cognito on loopback with a few hundred lively users, and the very exporter that `run` runs, against it:
-//! with a temporary state, records on stdout, and quick intervals. It reads no configuration, talks to nobody outside this
-//! machine but the receiver that it is told of, and leaves nothing behind.
+//! It starts a simulated Cognito on loopback with a few hundred active users. The exporter is that of `run`, with a
+//! temporary state directory, records on stdout and short intervals. It reads no configuration and leaves no files. Its
+//! only connection to another machine is to the receiver that an argument names.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -27,25 +27,25 @@ use crate::source::cognito::Clients;
 /// The demo's pool.
 const POOL: &str = "eu-west-1_DemoPool1";
 
-/// How often the simulated people act.
+/// Time between two activities of the simulated users.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What the demo may be told.
+/// Arguments of `demo`.
 #[derive(Args, Debug)]
 pub struct DemoArgs {
-    /// Users of the simulated pool.
+    /// Number of users in the simulated pool.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     users: u32,
-    /// What every id and every chance follows from.
+    /// Seed of all random ids and decisions.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Where `/` and `/metrics` are served.
+    /// Address that serves `/` and `/metrics`.
     #[arg(long, default_value = "127.0.0.1:10588")]
     listen: SocketAddr,
     /// Also deliver the records to an OTLP receiver over HTTP, such as "http://localhost:4318".
     #[arg(long)]
     otlp_endpoint: Option<String>,
-    /// Stop by itself after this long, such as "30s"; without it, Ctrl-C ends the demo.
+    /// Stop after this time, such as "30s". Without it the demo runs until Ctrl-C.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
 }
@@ -60,7 +60,7 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let config = configuration(args, state.path());
     let _set_level = logging::start(&config.log);
 
-    // Its quotas are out of the way: nobody shares this Cognito.
+    // No other client shares this Cognito, so it needs no quotas.
     let options = Options { seed: args.seed, quotas: Quotas::unlimited(), ..Options::default() };
     let simulation = Simulation::start(options).await?;
     let mut people = Population::lively(args.seed, args.users as usize);
@@ -83,13 +83,14 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     Ok(exit_code(&app.run(stop).await?))
 }
 
-/// Quick where `run` is considerate: a demo has a minute, and its Cognito is its own.
+/// Makes the demo's configuration. Its intervals are shorter than the defaults of `run`, because a demo lasts a minute
+/// and has a Cognito of its own.
 fn configuration(args: &DemoArgs, state: &Path) -> Config {
     let mut pool = PoolConfig::new(POOL);
     pool.name = "demo".into();
     pool.all_users = true;
     let mut config = Config::for_pools(vec![pool]);
-    // The default number of users in two seconds, so that what is in progress is mostly seen before it has its outcome.
+    // Polls the default number of users in two seconds, so that most events in progress are seen before their outcome.
     config.poll.requests_per_second = Rate::PerSecond(150.0);
     config.poll.min_interval = Duration::from_secs(1);
     config.poll.first_run = FirstRun::Last(Duration::from_mins(10));
@@ -107,10 +108,10 @@ fn configuration(args: &DemoArgs, state: &Path) -> Config {
 
 fn greet(args: &DemoArgs, at: SocketAddr) {
     let users = args.users;
-    // With nobody to read it the demo goes on.
+    // The demo goes on if stderr cannot be written.
     let _ = writeln!(
         std::io::stderr(),
-        "\n  A simulated Cognito pool with {users} lively users, and the exporter against it.\n\
+        "\n  A simulated Cognito pool with {users} active users, and the exporter that reads it.\n\
          \n  status   http://{at}/\
          \n  metrics  http://{at}/metrics\
          \n  records  one JSON line each, on stdout\n\

@@ -1,7 +1,7 @@
-//! `events`: one user's history on the command line, newest first, as the service sends it.
+//! `events`: prints one user's auth events, newest first, as the service sends them.
 //!
-//! It yields what boto3's paginator of AdminListUserAuthEvents yields for the same MaxItems, PageSize and StartingToken,
-//! in the same order, and its tokens are boto3's: one may begin and the other go on.
+//! It yields the same events in the same order as boto3's paginator of AdminListUserAuthEvents for the same MaxItems,
+//! PageSize and StartingToken. The tokens are those of boto3, so either program can continue the work of the other.
 
 mod output;
 pub mod paginate;
@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, ValueEnum, value_parser};
 
-use self::output::Printer;
+use self::output::EventsPrinter;
 use self::paginate::{Pagination, StartingToken, Then};
 use super::progress::Progress;
 use super::run::clients;
@@ -22,36 +22,37 @@ use crate::lifecycle::Clock;
 use crate::source::cognito::{Clients, Cognito, Connection};
 use crate::source::{Operation, SourceError};
 
-/// How long one attempt of a call may take, and how many there are (boto3's number).
+/// Timeout of one attempt of a call.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Maximum number of attempts of a call, the same as boto3's.
 const ATTEMPTS: u32 = 5;
 
 /// The service's bounds (API reference, AdminListUserAuthEvents).
 const POOL_ID_CHARS_MAX: usize = 55;
 const USERNAME_CHARS_MAX: usize = 128;
 
-/// What to print, and how.
+/// Arguments of `events`.
 #[derive(Args)]
 pub struct EventsArgs {
     /// User pool id, such as eu-west-1_Abc123.
     #[arg(long, value_name = "ID", value_parser = pool_id)]
     user_pool_id: String,
-    /// Whose events: a username, or an alias or sub that Cognito takes in its place.
+    /// The user: a username, or an alias or sub that Cognito accepts in its place.
     #[arg(long, value_name = "NAME", value_parser = username)]
     username: String,
-    /// Events asked for at once, 1 to 60; the service's default is 60.
+    /// Events per call, 1 to 60. The service's default is 60.
     #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=60))]
     page_size: Option<u8>,
-    /// Print this many events at most, and where to go on as `NextToken: <token>` on stderr.
+    /// Print at most this many events, and on stderr the token of the rest as `NextToken: <token>`.
     #[arg(long, value_name = "N")]
     max_items: Option<u64>,
-    /// Go on where an earlier call stopped: its token, one of boto3's paginator, or the service's own.
+    /// Continue at this token: one that an earlier call printed, one of boto3's paginator, or the service's own.
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     starting_token: Option<StartingToken>,
-    /// One JSON object a line, or a table for people.
-    #[arg(long, value_enum, default_value_t = Output::Jsonl)]
-    output: Output,
-    /// AWS region; by default the one that the pool's id begins with.
+    /// Output format: one JSON object a line, or a table for people.
+    #[arg(long, value_enum, default_value_t = EventsOutput::Jsonl)]
+    output: EventsOutput,
+    /// AWS region. By default the prefix of the pool's id.
     #[arg(long)]
     region: Option<String>,
     /// Profile of the shared AWS configuration files.
@@ -65,16 +66,16 @@ pub struct EventsArgs {
     external_id: Option<String>,
 }
 
-/// Form of what is printed.
+/// The output format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum Output {
+pub enum EventsOutput {
     /// One JSON object a line, in the API's own field names.
     Jsonl,
     /// Aligned columns.
     Table,
 }
 
-/// Shows nobody's name.
+/// Shows no username.
 impl fmt::Debug for EventsArgs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventsArgs").field("user_pool_id", &self.user_pool_id).finish_non_exhaustive()
@@ -82,7 +83,7 @@ impl fmt::Debug for EventsArgs {
 }
 
 impl EventsArgs {
-    /// The user's pool, as the arguments say where it is.
+    /// Connects to the user's pool.
     pub fn source(&self, clients: &Clients) -> Cognito {
         let region = match (&self.region, self.user_pool_id.split_once('_')) {
             (Some(region), _) => region.clone(),
@@ -99,17 +100,17 @@ impl EventsArgs {
     }
 }
 
-/// Prints on stdout, talks on stderr.
+/// Prints the events on stdout and messages on stderr.
 ///
 /// # Errors
-/// The call failed, with what to do about it; stdout cannot be written.
+/// A call failed; the text has the remedy. Or stdout cannot be written.
 pub async fn main(args: EventsArgs) -> anyhow::Result<ExitCode> {
     let source = args.source(&clients()?.with_attempts(ATTEMPTS));
     run(&args, &source, &mut BufWriter::new(io::stdout()), &mut io::stderr()).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints the events page by page. A reader of `out` who has seen enough and closes it ends this well.
+/// Prints the events page by page. If the reader of `out` closes it, this ends without an error.
 ///
 /// # Errors
 /// Those of [`main`].
@@ -119,20 +120,20 @@ pub async fn run(
     out: &mut impl Write,
     err: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let mut printer = Printer::new(args.output);
+    let mut printer = EventsPrinter::new(args.output);
     let mut pagination = Pagination::new(args.starting_token.clone(), args.max_items);
     let mut progress = Progress::beside_output("events read", None);
     loop {
         let page = source.history(&args.username, pagination.token(), args.page_size).await.map_err(|error| {
             let remedy = match (&error, &args.starting_token) {
                 (SourceError::InvalidParameter(_), Some(_)) => {
-                    "check --starting-token: a token is of one pool and user, and may expire".to_owned()
+                    "check --starting-token: a token belongs to one pool and user, and it may expire".to_owned()
                 }
                 _ => error.remedy(Operation::AdminListUserAuthEvents, &args.user_pool_id),
             };
             anyhow!("{error} ({remedy})")
         })?;
-        let (events, then) = pagination.take(page.events, page.next);
+        let (events, then) = pagination.accept(page.events, page.next);
         match printer.print(&events, out).and_then(|()| out.flush()) {
             Err(closed) if closed.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             written => written.context("write to stdout")?,
@@ -142,10 +143,10 @@ pub async fn run(
             Then::Ask => {}
             Then::End => return Ok(()),
             Then::Cut(token) => {
-                drop(progress); // the bar's line
+                drop(progress); // clears the bar's line
                 return writeln!(err, "NextToken: {token}").context("write to stderr");
             }
-            Then::Repeated => bail!("the service sent the same NextToken twice: going on would never end"),
+            Then::Repeated => bail!("the service sent the same NextToken twice, so the listing would never end"),
         }
     }
 }
@@ -180,13 +181,13 @@ mod tests {
     use super::*;
 
     #[derive(Parser)]
-    struct Line {
+    struct EventsCommandLine {
         #[command(flatten)]
         args: EventsArgs,
     }
 
     fn parse(line: &str) -> Result<EventsArgs, clap::Error> {
-        Line::try_parse_from(format!("events {line}").split(' ')).map(|line| line.args)
+        EventsCommandLine::try_parse_from(format!("events {line}").split(' ')).map(|line| line.args)
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! The program's own log: on stderr, text for people or JSON for machines.
+//! The program's own log on stderr: text for people or JSON for machines.
 //!
-//! What comes from outside does not command the reader's terminal: its control characters are escaped where a line is made,
-//! and changes of the direction of writing are replaced here.
+//! Texts from outside cannot control the reader's terminal. The tracing library escapes their control characters when
+//! it makes a line. This module replaces characters that change the direction of writing.
 //!
-//! Libraries speak up from WARN only: their INFO is about connections, and may name what ours must not.
+//! Libraries log from WARN on. Their INFO is about connections and may contain names that the log must not show.
 
 use std::io::{self, Write};
 
@@ -16,7 +16,7 @@ use tracing_subscriber::{Layer as _, fmt, reload};
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts the log; answers what sets its level. Does nothing if there is one already.
+/// Starts the log, and returns a function that sets its level. If a log exists already, it stays.
 pub fn start(config: &LogConfig) -> impl Fn(Level) + Send + Sync + use<> {
     let (levels, handle) = reload::Layer::new(levels(config.level));
     let layer = fmt::layer().with_writer(|| Visible(std::io::stderr()));
@@ -28,20 +28,20 @@ pub fn start(config: &LogConfig) -> impl Fn(Level) + Send + Sync + use<> {
     };
     // A second call, in a process that embeds two, keeps the first log.
     let _ = tracing_subscriber::registry().with(layer.with_filter(levels)).try_init();
-    // Fails only for a log that is gone, and then nobody reads it.
+    // This fails only if the log is gone, which needs no level then.
     move |level| drop(handle.reload(self::levels(level)))
 }
 
 fn levels(level: Level) -> Targets {
     Targets::new()
         .with_default(LevelFilter::WARN.min(LevelFilter::from_level(level)))
-        // The SDK warns of every attempt; ours are told once, by pool and cause.
+        // The SDK warns of every attempt. The exporter logs an error once, by pool and cause.
         .with_target("aws", LevelFilter::ERROR)
         .with_target("cognito_auth_exporter", level)
 }
 
-/// Writes lines without the characters that command their reader; the colours of a terminal, which only the log itself
-/// writes, and the ends of lines stay.
+/// Writes lines and replaces characters that control the terminal. The escape sequences of colours, which only the log
+/// itself writes, and the ends of lines stay.
 struct Visible<W>(W);
 
 impl<W: Write> Write for Visible<W> {

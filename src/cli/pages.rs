@@ -1,4 +1,4 @@
-//! `completions` and `man`: what shells and manuals say of the command line, from the same source as `--help`.
+//! `completions` and `man`: completion scripts and manual pages, from the same source as `--help`.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -12,24 +12,24 @@ use super::{Arguments, complain};
 /// The program's name on the command line.
 const NAME: &str = "cognito-auth-exporter";
 
-/// Which shell.
+/// Arguments of `completions`.
 #[derive(Args, Debug)]
 pub struct CompletionsArgs {
-    /// The shell that is to complete.
+    /// The shell.
     shell: Shell,
 }
 
-/// Which page.
+/// Arguments of `man`.
 #[derive(Args, Debug)]
 pub struct ManArgs {
-    /// The command whose page it is; without one, the page of the whole.
+    /// The command; without one, the page of the program.
     command: Option<String>,
 }
 
-/// Prints what a shell reads to complete our command line.
+/// Prints the completion script of a shell.
 ///
 /// # Errors
-/// Nobody reads it.
+/// Stdout cannot be written.
 pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Arguments::command(), NAME, &mut script);
@@ -39,7 +39,7 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
 /// Prints a page for `man -l -`.
 ///
 /// # Errors
-/// Nobody reads it.
+/// Stdout cannot be written.
 pub fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
     let mut whole = Arguments::command();
     whole.build();

@@ -1,4 +1,4 @@
-//! `run`: the daemon.
+//! `run`: runs the exporter as a daemon.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 use super::{ConfigArgs, logging};
 use crate::app::{App, ConfigFiles, Reloads};
 use crate::config::Config;
-use crate::lifecycle::{Hangups, Outcome, Signals};
+use crate::lifecycle::{Hangups, RunOutcome, Signals};
 use crate::source::cognito::{Clients, TransportError};
 
 /// Runs until a signal or a fault.
@@ -20,7 +20,7 @@ pub(super) async fn run(args: ConfigArgs, files: ConfigFiles, config: Config) ->
     let set_level = Box::new(logging::start(&config.log));
     for mistake in &config.set_aside {
         let (variable, reason) = (mistake.origin.to_string(), mistake.text.as_str());
-        warn!(variable, reason, "an environment variable is malformed; what is wrong with it is left out");
+        warn!(variable, reason, "malformed environment variable; ignoring the malformed part");
     }
     let hangups = Hangups::catch()?;
     let mut signals = Signals::catch()?;
@@ -28,7 +28,7 @@ pub(super) async fn run(args: ConfigArgs, files: ConfigFiles, config: Config) ->
     let app = tokio::select! {
         app = App::build(config, clients) => app?,
         signal = signals.next() => {
-            info!(signal, "stopped before it had begun");
+            info!(signal, "stopped during startup");
             return Ok(ExitCode::SUCCESS);
         }
     };
@@ -36,22 +36,22 @@ pub(super) async fn run(args: ConfigArgs, files: ConfigFiles, config: Config) ->
     Ok(exit_code(&app.run(async || signals.next().await).await?))
 }
 
-/// A stop is a success, a task that died is not.
-pub(super) fn exit_code(outcome: &Outcome) -> ExitCode {
+/// Returns the exit code: success for a stop as asked, 1 for a second signal or a fault.
+pub(super) fn exit_code(outcome: &RunOutcome) -> ExitCode {
     match outcome {
-        Outcome::Stopped => ExitCode::SUCCESS,
-        Outcome::Interrupted => ExitCode::from(1),
-        Outcome::Failed(fault) => {
-            error!(%fault, "stopped by a fault of the program; please report it");
+        RunOutcome::Stopped => ExitCode::SUCCESS,
+        RunOutcome::Interrupted => ExitCode::from(1),
+        RunOutcome::Failed(fault) => {
+            error!(%fault, "stopped by an internal fault; please report it");
             ExitCode::from(1)
         }
     }
 }
 
-/// The environment's clients, or what to do so that there are some.
+/// Creates the clients for AWS from the environment.
 ///
 /// # Errors
-/// The environment's way to AWS cannot be used.
+/// The environment's certificates or proxies cannot be used; the text has the remedy.
 pub(super) fn clients() -> anyhow::Result<Clients> {
     Clients::from_environment().map_err(|error| anyhow!("{:#}; {}", anyhow!(error), TransportError::REMEDY))
 }

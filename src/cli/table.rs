@@ -1,13 +1,13 @@
-//! Aligned columns for people, in pages: a column is as wide as its values so far.
+//! Tables for people: aligned columns, each as wide as its longest value so far.
 
 use std::fmt::Write as _;
 
 use cognito_auth_core::printable::printable;
 
-/// The longest that a column gets, in characters; longer values stick out of their line alone.
+/// Maximum width of a column in characters. A longer value shifts only the rest of its line.
 const WIDTH_MAX: usize = 48;
 
-/// A value as people see it.
+/// Formats a value for people.
 pub(super) fn cell(value: Option<&str>) -> String {
     match value {
         None | Some("") => "-".to_owned(),
@@ -15,18 +15,18 @@ pub(super) fn cell(value: Option<&str>) -> String {
     }
 }
 
-/// Makes room for a row.
+/// Widens the columns for a row.
 pub(super) fn widen(widths: &mut [usize], row: &[String]) {
     for (width, cell) in widths.iter_mut().zip(row) {
         *width = cell.chars().count().min(WIDTH_MAX).max(*width);
     }
 }
 
-/// A row, without white space at its end.
+/// Formats a row without white space at its end.
 pub(super) fn line(cells: &[String], widths: &[usize]) -> String {
     let mut line = String::new();
     for (cell, width) in cells.iter().zip(widths) {
-        let _ = write!(line, "{cell:<width$}  "); // a String takes everything
+        let _ = write!(line, "{cell:<width$}  "); // writing into a String does not fail
     }
     line.truncate(line.trim_end().len());
     line

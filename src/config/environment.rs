@@ -1,34 +1,35 @@
-//! The environment variables that are settings: `COGNITO_EXPORTER_<SECTION>__<KEY>`, the pools as JSON, and what the
-//! OpenTelemetry specification has for an OTLP exporter of logs
+//! The environment variables that are settings: `COGNITO_EXPORTER_<SECTION>__<KEY>`, the pools as JSON, and the
+//! variables of the OpenTelemetry specification for an OTLP exporter of logs
 //! (<https://opentelemetry.io/docs/specs/otel/protocol/exporter/>).
 //!
-//! Values are text here and stay text: what the text means is up to the key that asks for it. An empty variable counts
-//! as not set, as the OpenTelemetry specification has it.
+//! Values are text, and the key that reads a value interprets it. An empty variable counts as not set, as the
+//! OpenTelemetry specification requires.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
 use super::keys::Keys;
-use super::mistakes::{Mistake, Origin};
+use super::mistakes::{Mistake, SettingOrigin};
 
-/// What the names of the exporter's own variables begin with.
+/// The prefix of the exporter's own variables.
 pub const ENVIRONMENT_PREFIX: &str = "COGNITO_EXPORTER_";
 
 /// The variable that holds all pools, as a JSON list of objects.
 pub(super) const POOLS: &str = "COGNITO_EXPORTER_POOLS";
 
-/// A variable of our shape, for mistakes about others.
+/// An example of a variable, for error messages.
 const EXAMPLE: &str = "COGNITO_EXPORTER_POLL__PAGE_SIZE";
 
-/// The endpoint that is used as it is, with nothing appended.
+/// The variable of an endpoint to which nothing is appended.
 pub(super) const LOGS_ENDPOINT: &str = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
 pub(super) const SERVICE_NAME: &str = "OTEL_SERVICE_NAME";
 pub(super) const RESOURCE_ATTRIBUTES: &str = "OTEL_RESOURCE_ATTRIBUTES";
 
-/// Where a StatefulSet pod's name is found: what the pod is told by its manifest (`metadata.name`), and its host's name.
+/// The variables that hold the name of a StatefulSet's pod: one that the manifest sets from `metadata.name`, and the
+/// host's name.
 pub(super) const POD_NAMES: [&str; 2] = ["POD_NAME", "HOSTNAME"];
 
-/// The specification's variables for the keys of `otlp`; those for logs first, which win over those for every signal.
+/// The specification's variables for the keys of `otlp`. Those for logs come first and override those for every signal.
 const OTLP: [(&str, &str); 16] = [
     (LOGS_ENDPOINT, "endpoint"),
     ("OTEL_EXPORTER_OTLP_LOGS_PROTOCOL", "protocol"),
@@ -48,7 +49,7 @@ const OTLP: [(&str, &str); 16] = [
     ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "key_file"),
 ];
 
-/// Gives the variable that overrides a key: COGNITO_EXPORTER_POLL__PAGE_SIZE for `poll.page_size`, and
+/// Returns the variable that overrides a key: COGNITO_EXPORTER_POLL__PAGE_SIZE for `poll.page_size`, and
 /// COGNITO_EXPORTER_POOLS for every key of a pool.
 pub fn variable_name(key: &str) -> String {
     if key.starts_with("pools") {
@@ -57,7 +58,7 @@ pub fn variable_name(key: &str) -> String {
     format!("{ENVIRONMENT_PREFIX}{}", key.to_ascii_uppercase().replace('.', "__"))
 }
 
-/// One variable that stands for one key.
+/// A variable that sets one key.
 #[derive(Clone, Debug)]
 pub(super) struct Variable<'a> {
     pub(super) name: &'a str,
@@ -66,13 +67,14 @@ pub(super) struct Variable<'a> {
     pub(super) text: String,
 }
 
-/// The variables that are settings, none empty, all of them text.
+/// The variables that are settings. None is empty.
 #[derive(Default)]
 pub(super) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Picks what concerns the exporter. A variable of our shape without a key of that name is a mistake; any other
-    /// with our prefix is not ours: Kubernetes makes such for a Service of our name.
+    /// Picks the variables that are settings. A variable `COGNITO_EXPORTER_<SECTION>__<KEY>` of an unknown key is a
+    /// mistake. Other variables with the prefix are ignored, because Kubernetes sets such variables for a Service named
+    /// `cognito-exporter`.
     pub(super) fn pick(
         all: impl IntoIterator<Item = (OsString, OsString)>,
         known: &Keys,
@@ -82,7 +84,7 @@ impl Environment {
         let mut wrong = BTreeMap::new();
         for (name, value) in all {
             let name = name.to_string_lossy().into_owned();
-            if is_of_our_shape(&name) {
+            if is_own(&name) {
                 if let Some(text) = unknown_variable(&name, known) {
                     wrong.insert(name, text);
                     continue;
@@ -98,13 +100,13 @@ impl Environment {
         }
         mistakes.extend(wrong.into_iter().map(|(name, text)| Mistake {
             key: file_key(&name),
-            origin: Origin::Variable(printable(&name)),
+            origin: SettingOrigin::Variable(printable(&name)),
             text,
         }));
         Self(picked)
     }
 
-    /// The same without some variables.
+    /// Removes some variables.
     pub(super) fn without(mut self, is_left_out: impl Fn(&str) -> bool) -> Self {
         self.0.retain(|name, _| !is_left_out(name));
         self
@@ -114,7 +116,7 @@ impl Environment {
         self.0.get(name).map(String::as_str)
     }
 
-    /// The variables that override the file, except the pools'.
+    /// Returns the variables that override the file, except that of the pools.
     pub(super) fn overrides(&self) -> impl Iterator<Item = Variable<'_>> {
         self.0.iter().filter_map(|(name, text)| {
             let (section, key) = name.strip_prefix(ENVIRONMENT_PREFIX)?.split_once("__")?;
@@ -127,11 +129,12 @@ impl Environment {
         })
     }
 
-    /// The specification's variables, which apply where everything else is silent; earlier ones win.
+    /// Returns the specification's variables, which apply if neither the file nor an own variable sets the key. Earlier
+    /// ones override later ones.
     pub(super) fn otlp_fallbacks(&self) -> impl Iterator<Item = Variable<'_>> {
         OTLP.iter().filter_map(|&(name, key)| {
             let text = self.get(name)?;
-            // The specification counts a timeout in milliseconds, without a unit.
+            // The specification's timeout is in milliseconds without a unit.
             let in_millis = key == "timeout" && text.bytes().all(|byte| byte.is_ascii_digit());
             Some(Variable {
                 name,
@@ -143,7 +146,7 @@ impl Environment {
     }
 }
 
-fn is_of_our_shape(name: &str) -> bool {
+fn is_own(name: &str) -> bool {
     name == POOLS || name.starts_with(ENVIRONMENT_PREFIX) && name.contains("__")
 }
 
@@ -151,13 +154,13 @@ fn is_of_the_specification(name: &str) -> bool {
     [SERVICE_NAME, RESOURCE_ATTRIBUTES].contains(&name) || OTLP.iter().any(|(known, _)| *known == name)
 }
 
-/// The key that a variable of our shape speaks of, as a file would write it.
+/// Returns the key that an own variable sets, as a file would write it.
 fn file_key(name: &str) -> String {
     let rest = name.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or_default();
     printable(&rest.to_ascii_lowercase().replace("__", "."))
 }
 
-/// What is wrong with the name of a variable of our shape; None if nothing is.
+/// Returns the mistake in the name of an own variable, if there is one.
 fn unknown_variable(name: &str, known: &Keys) -> Option<String> {
     let key = file_key(name);
     if name == POOLS || known.contains(&key) && variable_name(&key) == name {
@@ -174,7 +177,7 @@ fn unknown_variable(name: &str, known: &Keys) -> Option<String> {
     })
 }
 
-/// Keeps a name on one line and short.
+/// Shortens a name and escapes its control characters.
 fn printable(name: &str) -> String {
     const CHARACTERS_MAX: usize = 128;
     name.chars().take(CHARACTERS_MAX).flat_map(char::escape_debug).collect()

@@ -1,12 +1,14 @@
-//! The keys that exist, and the one that a mistyped key was meant to be.
+//! The known keys, and the suggestion for an unknown one.
 
 use std::collections::BTreeSet;
 
-/// Every key that is ever read, dotted: `poll.page_size`, `pools[].id`.
+use strsim::levenshtein;
+
+/// Every known key with its path: `poll.page_size`, `pools[].id`.
 #[derive(Clone, Default, Debug)]
 pub(super) struct Keys(BTreeSet<String>);
 
-/// Longest key that a suggestion is sought for, in bytes: comparing takes the product of both lengths.
+/// Maximum length in bytes of a key that gets a suggestion, because a comparison takes the product of both lengths.
 const COMPARED_MAX: usize = 64;
 
 impl Keys {
@@ -22,8 +24,8 @@ impl Keys {
         self.0.contains(key)
     }
 
-    /// The key or section that `unknown` was most likely meant to be: a slip of the pen away, or of the same name in
-    /// another section.
+    /// Returns the key or section that `unknown` most likely means. It is a few typing errors away, or it has the same
+    /// name in another section.
     pub(super) fn nearest(&self, unknown: &str) -> Option<&str> {
         if unknown.len() > COMPARED_MAX {
             return None;
@@ -31,13 +33,13 @@ impl Keys {
         let sections: BTreeSet<&str> = self.0.iter().filter_map(|key| section(key)).collect();
         let keys = self.0.iter().map(String::as_str);
         keys.filter_map(|key| Some((unlikeness(unknown, key)?, key)))
-            .chain(sections.into_iter().filter_map(|section| Some((slip(unknown, section)?, section))))
+            .chain(sections.into_iter().filter_map(|section| Some((typo(unknown, section)?, section))))
             .min()
             .map(|(_, known)| known)
     }
 }
 
-/// The section of a key; `[]`, which stands for an index, is no part of its name.
+/// Returns the section of a key, without the `[]` that stands for an index.
 fn section(key: &str) -> Option<&str> {
     key.rsplit_once('.').map(|(section, _)| section.trim_end_matches("[]"))
 }
@@ -46,41 +48,26 @@ fn leaf(key: &str) -> &str {
     key.rsplit_once('.').map_or(key, |(_, leaf)| leaf)
 }
 
-/// How unlikely a meaning is, the least first: a slip of the pen comes before a misplaced key.
+/// How unlikely a meaning is, in ascending order: a typing error is more likely than a key in the wrong section.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Unlikeness {
-    Slip(usize),
+    Typo(usize),
     Misplaced(usize),
 }
 
-/// How unlikely it is that `unknown` was meant to be the key `known`; None where it is out of the question.
+/// Returns how unlikely it is that `unknown` means the key `known`. None if it cannot mean it.
 fn unlikeness(unknown: &str, known: &str) -> Option<Unlikeness> {
-    slip(unknown, known).or_else(|| {
+    typo(unknown, known).or_else(|| {
         let is_within = unknown.strip_prefix(known).is_some_and(|rest| rest.starts_with('.'));
         let is_misplaced = is_within || leaf(unknown) == leaf(known);
-        is_misplaced.then(|| Unlikeness::Misplaced(edit_distance(unknown, known)))
+        is_misplaced.then(|| Unlikeness::Misplaced(levenshtein(unknown, known)))
     })
 }
 
-/// The same where only the pen may have slipped: twice, or once every five letters.
-fn slip(unknown: &str, known: &str) -> Option<Unlikeness> {
-    let slips = edit_distance(unknown, known);
-    (slips <= 2.max(unknown.len() / 5) && slips < unknown.len()).then_some(Unlikeness::Slip(slips))
-}
-
-/// Levenshtein's distance in bytes: how many insertions, removals and replacements lie between two texts.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, byte_a) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, byte_b) in b.bytes().enumerate() {
-            let replaced = diagonal + usize::from(byte_a != byte_b);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
+/// Returns the unlikeness of typing errors alone: at most two, or one for every five letters.
+fn typo(unknown: &str, known: &str) -> Option<Unlikeness> {
+    let errors = levenshtein(unknown, known);
+    (errors <= 2.max(unknown.len() / 5) && errors < unknown.len()).then_some(Unlikeness::Typo(errors))
 }
 
 #[cfg(test)]
@@ -116,13 +103,5 @@ mod tests {
         assert_eq!(keys().nearest("tracing.sampler"), None);
         assert_eq!(keys().nearest(""), None);
         assert_eq!(keys().nearest(&"x".repeat(1_000_000)), None);
-    }
-
-    #[test]
-    fn edit_distances_are_levenshteins() {
-        for (a, b, distance) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("flaw", "lawn", 2)] {
-            assert_eq!(edit_distance(a, b), distance);
-            assert_eq!(edit_distance(b, a), distance);
-        }
     }
 }

@@ -1,28 +1,29 @@
-//! What is wrong with the settings: each mistake with where it was made, all of them together.
+//! Mistakes in the settings, each with the place where it was made.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Where a setting was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Origin {
+pub enum SettingOrigin {
     /// In this file.
     File(PathBuf),
     /// In this environment variable.
     Variable(String),
-    /// Nowhere: there is no file, and no variable speaks of it.
+    /// Nowhere: there is no file, and no variable sets it.
     Nowhere,
 }
 
-impl Origin {
-    /// Whether this is a variable of the OpenTelemetry specification's, which other programs of the same environment may be
-    /// meant by. A mistake in an endpoint is not set aside: nothing would be delivered, and nobody would notice.
+impl SettingOrigin {
+    /// Returns whether this is a variable of the OpenTelemetry specification, which may be meant for other programs of
+    /// the same environment. An endpoint does not count: if a mistake in it were ignored, nothing would be delivered,
+    /// and the operator would not notice.
     pub(super) fn is_of_the_specification(&self) -> bool {
         matches!(self, Self::Variable(name) if name.starts_with("OTEL_") && !name.ends_with("_ENDPOINT"))
     }
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(path) => write!(f, "{}", path.display()),
@@ -32,19 +33,19 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong. Shows itself on one line: the origin, then what is wrong and what would be accepted.
+/// A mistake in the settings. Display shows it on one line: the origin, the mistake, and what would be accepted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Mistake {
     /// Where it was made.
-    pub origin: Origin,
-    /// The key, such as `pools[1].usernames_file`; empty where the mistake is not about one key.
+    pub origin: SettingOrigin,
+    /// The key, such as `pools[1].usernames_file`; empty if the mistake is not about one key.
     pub key: String,
-    /// What is wrong and what would be accepted, in one line that names the key.
+    /// The mistake and what would be accepted, in one line that names the key.
     pub text: String,
 }
 
 impl Mistake {
-    /// Whether it was made in such a variable.
+    /// Returns whether the mistake was made in a variable of the OpenTelemetry specification.
     pub(super) fn is_of_the_specification(&self) -> bool {
         self.origin.is_of_the_specification()
     }
@@ -56,8 +57,8 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Everything that is wrong with the settings; at least one mistake. Shows one mistake a line, in the order in which
-/// `config.example.toml` has the keys.
+/// All mistakes in the settings, at least one. Display shows one mistake a line, in the order of the keys in
+/// `config.example.toml`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigErrors(pub(super) Vec<Mistake>);
 
@@ -67,6 +68,12 @@ impl ConfigErrors {
         &self.0
     }
 
+    /// Creates an error with one mistake about a whole file.
+    pub(crate) fn of_file(file: &Path, text: String) -> Self {
+        Self(vec![Mistake { origin: SettingOrigin::File(file.to_owned()), key: String::new(), text }])
+    }
+
+    /// Returns an error if there are mistakes.
     pub(super) fn none_or(mistakes: Vec<Mistake>) -> Result<(), Self> {
         if mistakes.is_empty() { Ok(()) } else { Err(Self(mistakes)) }
     }

@@ -1,11 +1,11 @@
-//! `key=value` pairs in one environment variable, as the OpenTelemetry specification writes headers and resource
+//! `key=value` pairs in an environment variable, the OpenTelemetry specification's form of headers and resource
 //! attributes: separated by commas, with percent-encoded values (W3C Baggage without properties).
 
-/// What such a text should look like.
+/// The accepted form, for error messages.
 pub(super) const ACCEPTED: &str = "key=value pairs separated by commas, with percent-encoded values";
 
-/// Reads the pairs in their order; white space around keys and values does not count, nor do empty pairs. Each that is none
-/// says what is wrong with it, without a word of its content: it may be secret.
+/// Parses the pairs in their order. White space around keys and values and empty pairs are ignored. The error of a
+/// malformed pair shows none of its content, which may be secret.
 pub(super) fn parse_each(text: &str) -> impl Iterator<Item = Result<(String, String), String>> {
     text.split(',')
         .map(str::trim)
@@ -24,7 +24,7 @@ fn parse_pair(pair: &str) -> Result<(String, String), &'static str> {
     Ok((key, decode(value)?))
 }
 
-/// Decodes `%41` to `A`; None where two hexadecimal digits are missing or the result is not UTF-8.
+/// Decodes `%41` to `A`. None if two hexadecimal digits are missing or the result is not UTF-8.
 fn percent_decode(text: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(text.len());
     let mut bytes = text.bytes();

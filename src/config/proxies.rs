@@ -1,7 +1,7 @@
-//! The proxies of the environment: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, in capital or small letters, as curl and
-//! the AWS client read them. They hold for the OTLP receiver as they do for AWS.
+//! The proxies of the environment: HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY, in upper or lower case, as curl and
+//! the AWS client read them. They apply to the OTLP receiver as they do to AWS.
 //!
-//! A loopback address is spared only if NO_PROXY says so.
+//! A loopback address is also reached through the proxy, unless NO_PROXY excludes it.
 
 use std::ffi::{OsStr, OsString};
 
@@ -9,30 +9,32 @@ use http::Uri;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 
 use super::Secret;
-use super::mistakes::{Mistake, Origin};
+use super::mistakes::{Mistake, SettingOrigin};
 
-/// Names of the variables that hold a proxy's URL; the first of each that is there counts, empty or not.
+/// Names of the variables. The first that is set counts, even if it is empty.
 const ALL: [&str; 2] = ["ALL_PROXY", "all_proxy"];
 const HTTP: [&str; 2] = ["HTTP_PROXY", "http_proxy"];
 const HTTPS: [&str; 2] = ["HTTPS_PROXY", "https_proxy"];
 const NO: [&str; 2] = ["NO_PROXY", "no_proxy"];
 
-/// The variable that a server sets for a CGI program, for which a client may set HTTP_PROXY by a header.
+/// A variable that a web server sets for a CGI program. A client of such a program can set HTTP_PROXY by a header, so
+/// all proxies are ignored.
 const CGI: &str = "REQUEST_METHOD";
 
-/// The proxies, as they are written. Debug shows none: people write passwords into URLs.
+/// The proxies as they are written. Debug shows none of the URLs, which may contain passwords.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Proxies {
-    all: Written,
-    http: Written,
-    https: Written,
-    no: Written,
+    all: ProxyVariable,
+    http: ProxyVariable,
+    https: ProxyVariable,
+    no: ProxyVariable,
 }
 
-type Written = Option<(&'static str, Secret)>;
+/// The name and the value of the variable that is set.
+type ProxyVariable = Option<(&'static str, Secret)>;
 
 impl Proxies {
-    /// Picks the proxies out of the environment.
+    /// Reads the proxies from the environment.
     pub fn of_environment(environment: &[(OsString, OsString)]) -> Self {
         let value =
             |name: &str| environment.iter().find(|(known, _)| known == OsStr::new(name)).map(|(_, value)| value);
@@ -45,20 +47,20 @@ impl Proxies {
         Self { all: first(ALL), http: first(HTTP), https: first(HTTPS), no: first(NO) }
     }
 
-    /// The proxy through which a URL is reached, if there is one.
+    /// Returns the proxy through which a URL is reached, if there is one.
     pub fn for_url(&self, url: &Uri) -> Option<Intercept> {
-        let text = |written: &Written| written.as_ref().map_or("", |(_, text)| text.reveal()).to_owned();
+        let text = |written: &ProxyVariable| written.as_ref().map_or("", |(_, text)| text.reveal()).to_owned();
         let matcher = Matcher::builder().all(text(&self.all)).http(text(&self.http)).https(text(&self.https));
         matcher.no(text(&self.no)).build().intercept(url)
     }
 
-    /// What is written where a proxy's URL should be, and is none: nobody uses it.
+    /// Returns a mistake for each value that is not the URL of a proxy. Such a value is ignored.
     pub(super) fn unusable(&self) -> impl Iterator<Item = Mistake> {
         let somewhere = Uri::from_static("http://logs.invalid");
         [&self.all, &self.http, &self.https].into_iter().flatten().filter_map(move |(name, url)| {
             let is_read = Matcher::builder().all(url.reveal()).build().intercept(&somewhere).is_some();
             (!is_read && !url.reveal().is_empty()).then(|| Mistake {
-                origin: Origin::Variable((*name).to_owned()),
+                origin: SettingOrigin::Variable((*name).to_owned()),
                 key: String::new(),
                 text: "not the URL of a proxy; accepted: such as \"http://proxy.example:3128\"".to_owned(),
             })

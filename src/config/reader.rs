@@ -1,54 +1,74 @@
-//! Reads settings key by key: a [`Table`] hands out values of the shape that is asked for, and notes every mistake with
-//! its key and origin while reading goes on.
+//! The reader of settings: a [`SettingsTable`] returns values of the requested shape, and collects every mistake with
+//! its key and origin.
 //!
-//! A table knows its keys by being asked for them; what is left over when it closes is unknown. So a key cannot be read
-//! without being known, nor known without being read.
+//! A table learns its keys from the requests. A key in the settings that was not requested is unknown. So the known
+//! keys are always those that are read.
+
+use std::path::Path;
 
 use figment::value::{Dict, Value};
 
 use super::keys::Keys;
-use super::mistakes::{Mistake, Origin};
-use super::settings::Settings;
+use super::mistakes::{ConfigErrors, Mistake, SettingOrigin};
+use super::settings::{Settings, Values};
 use super::shapes::{Given, Shape};
 
-/// What reading found out, beside the values.
+/// The results of reading beside the values: mistakes and known keys.
 #[derive(Default)]
-pub(super) struct Findings {
+pub(super) struct SettingsFindings {
     pub(super) mistakes: Vec<Mistake>,
-    /// What is wrong with members of variables that are set aside where they are wrong.
+    /// Mistakes in members of the specification's variables. Those members are ignored.
     pub(super) set_aside: Vec<Mistake>,
-    /// Every key that was asked for.
-    pub(super) asked: Keys,
+    /// Every key that was requested.
+    pub(super) requested: Keys,
 }
 
-/// One table of the settings, possibly absent: then every key in it is.
-pub(super) struct Table<'a> {
+/// Reads a file of settings that nothing overrides, with the same rules as the configuration. `read` runs first on
+/// empty settings, to learn the known keys.
+///
+/// # Errors
+/// All mistakes together.
+pub(crate) fn read_file<T>(
+    file: &Path,
+    values: Values,
+    read: impl Fn(&mut SettingsTable<'_>) -> T,
+) -> Result<T, ConfigErrors> {
+    let mut findings = SettingsFindings::default();
+    SettingsTable::read_root(&Settings::blank(), &mut findings, &read);
+    let settings = Settings::of_file(file.to_owned(), values, findings.requested);
+    let mut findings = SettingsFindings::default();
+    let config = SettingsTable::read_root(&settings, &mut findings, &read);
+    ConfigErrors::none_or(findings.mistakes).map(|()| config)
+}
+
+/// A table of the settings. It may be absent, and then each key in it is absent.
+pub(crate) struct SettingsTable<'a> {
     settings: &'a Settings,
-    findings: &'a mut Findings,
+    findings: &'a mut SettingsFindings,
     values: Option<&'a Dict>,
-    origin: Origin,
-    /// Where the table is, such as `pools[1]`; empty at the root.
+    origin: SettingOrigin,
+    /// The path of the table, such as `pools[1]`; empty at the root.
     path: String,
-    /// The same for every table of a list: `pools[]`.
+    /// The path without indexes: `pools[]`.
     pattern: String,
-    asked: Vec<&'static str>,
+    requested: Vec<&'static str>,
 }
 
-impl<'a> Table<'a> {
+impl<'a> SettingsTable<'a> {
     /// Reads all settings.
     pub(super) fn read_root<T>(
         settings: &'a Settings,
-        findings: &'a mut Findings,
-        read: impl FnOnce(&mut Table<'_>) -> T,
+        findings: &'a mut SettingsFindings,
+        read: impl FnOnce(&mut SettingsTable<'_>) -> T,
     ) -> T {
-        let root = Table {
+        let root = SettingsTable {
             settings,
             findings,
             values: Some(&settings.values),
             origin: settings.home.clone(),
             path: String::new(),
             pattern: String::new(),
-            asked: Vec::new(),
+            requested: Vec::new(),
         };
         root.finish(read)
     }
@@ -58,29 +78,29 @@ impl<'a> Table<'a> {
     }
 
     /// Reads a table within this one.
-    pub(super) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Table<'_>) -> T) -> T {
-        self.asked.push(key);
+    pub(crate) fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut SettingsTable<'_>) -> T) -> T {
+        self.requested.push(key);
         let value = self.value(key);
         let (path, pattern) = (self.path_of(key), self.pattern_of(key));
         self.child(value, path, pattern, read)
     }
 
-    /// Reads each table of a list within this one; without at least one table the list is `missing`. An element that
-    /// cannot be read is None, so that indexes stay what they are.
+    /// Reads each table of a list within this one. A list without tables is a mistake, which `missing` explains. An
+    /// element that cannot be read is None, so that the others keep their indexes.
     pub(super) fn tables<T>(
         &mut self,
         key: &'static str,
         missing: &str,
-        mut read: impl FnMut(&mut Table<'_>) -> Option<T>,
+        mut read: impl FnMut(&mut SettingsTable<'_>) -> Option<T>,
     ) -> Vec<Option<T>> {
-        self.asked.push(key);
+        self.requested.push(key);
         let (list, pattern) = (self.path_of(key), format!("{}[]", self.pattern_of(key)));
         let elements = match self.value(key) {
             None => &[][..],
             Some(Value::Array(_, elements)) => elements,
             Some(other) => {
                 let accepted = match self.settings.origin(other.tag()) {
-                    Origin::Variable(_) => "a list of objects".to_owned(),
+                    SettingOrigin::Variable(_) => "a list of objects".to_owned(),
                     _ => format!("a list of tables, each begun with [[{list}]]"),
                 };
                 self.refuse(&list, other, &accepted, false);
@@ -107,28 +127,28 @@ impl<'a> Table<'a> {
         value: Option<&'a Value>,
         path: String,
         pattern: String,
-        read: impl FnOnce(&mut Table<'_>) -> T,
+        read: impl FnOnce(&mut SettingsTable<'_>) -> T,
     ) -> T {
         let values = value.and_then(|value| self.as_given(value).table());
         if let (Some(value), None) = (value, values) {
             self.refuse(&path, value, "a table", false);
         }
-        let child = Table {
+        let child = SettingsTable {
             settings: self.settings,
             findings: self.findings,
             values,
             origin: value.map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag())),
             path,
             pattern,
-            asked: Vec::new(),
+            requested: Vec::new(),
         };
         child.finish(read)
     }
 
-    fn finish<T>(mut self, read: impl FnOnce(&mut Table<'_>) -> T) -> T {
+    fn finish<T>(mut self, read: impl FnOnce(&mut SettingsTable<'_>) -> T) -> T {
         let result = read(&mut self);
         for (key, value) in self.values.into_iter().flatten() {
-            if !self.asked.contains(&key.as_str()) {
+            if !self.requested.contains(&key.as_str()) {
                 self.refuse_unknown(key, value);
             }
         }
@@ -136,7 +156,7 @@ impl<'a> Table<'a> {
     }
 
     /// Reads a value that may be absent.
-    pub(super) fn optional<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Option<T> {
+    pub(crate) fn optional<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Option<T> {
         let given = self.given(key)?;
         let read = shape.read(given);
         if read.is_none() {
@@ -145,12 +165,12 @@ impl<'a> Table<'a> {
         read
     }
 
-    /// Reads a value, or takes `default` where it is absent.
-    pub(super) fn or<T: 'static>(&mut self, key: &'static str, default: T, shape: &Shape<T>) -> T {
+    /// Reads a value, or returns `default` if it is absent.
+    pub(crate) fn or<T: 'static>(&mut self, key: &'static str, default: T, shape: &Shape<T>) -> T {
         self.optional(key, shape).unwrap_or(default)
     }
 
-    /// Reads a value that must be there.
+    /// Reads a value that must be present.
     pub(super) fn required<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Option<T> {
         let value = self.optional(key, shape);
         if !self.is_set(key) {
@@ -160,8 +180,8 @@ impl<'a> Table<'a> {
         value
     }
 
-    /// Reads a list of values; an absent one is empty.
-    pub(super) fn list<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Vec<T> {
+    /// Reads a list of values. An absent list is empty.
+    pub(crate) fn list<T: 'static>(&mut self, key: &'static str, shape: &Shape<T>) -> Vec<T> {
         let Some(given) = self.given(key) else {
             return Vec::new();
         };
@@ -180,9 +200,9 @@ impl<'a> Table<'a> {
         read
     }
 
-    /// Reads a key whose function this version does not have: only what changes nothing is accepted, and nothing is
-    /// accepted and then ignored.
-    pub(super) fn not_yet(&mut self, key: &'static str, accepted: &str, is_harmless: impl FnOnce(Given<'_>) -> bool) {
+    /// Reads a key whose function this version does not have. Only a value that changes nothing is accepted, so that no
+    /// setting is ignored silently.
+    pub(crate) fn not_yet(&mut self, key: &'static str, accepted: &str, is_harmless: impl FnOnce(Given<'_>) -> bool) {
         let Some(given) = self.given(key) else {
             return;
         };
@@ -194,20 +214,20 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// The value of a key as it was written.
-    pub(super) fn given(&mut self, key: &'static str) -> Option<Given<'a>> {
-        self.asked.push(key);
-        self.findings.asked.insert(self.pattern_of(key));
+    /// Returns the value of a key as it was written.
+    pub(crate) fn given(&mut self, key: &'static str) -> Option<Given<'a>> {
+        self.requested.push(key);
+        self.findings.requested.insert(self.pattern_of(key));
         self.value(key).map(|value| self.as_given(value))
     }
 
-    /// Whether a key has a value, right or wrong.
-    pub(super) fn is_set(&self, key: &str) -> bool {
+    /// Returns whether a key has a value, right or wrong.
+    pub(crate) fn is_set(&self, key: &str) -> bool {
         self.value(key).is_some()
     }
 
-    /// Whether a key is written without a value, or with an empty table or list.
-    pub(super) fn is_blank(&self, key: &str) -> bool {
+    /// Returns whether a key is written without a value, or with an empty table or list.
+    pub(crate) fn is_blank(&self, key: &str) -> bool {
         self.values.and_then(|values| values.get(key)).is_some_and(|value| match value {
             Value::Empty(..) => true,
             Value::Dict(_, table) => table.is_empty(),
@@ -216,37 +236,38 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// Whether reading a key, or one of its elements, found a mistake: then nothing can be concluded from it.
-    pub(super) fn is_misread(&self, key: &str) -> bool {
+    /// Returns whether reading a key or one of its elements found a mistake. Checks between keys then skip the key.
+    pub(crate) fn is_misread(&self, key: &str) -> bool {
         let path = self.path_of(key);
         let concerns =
             |mistake: &Mistake| mistake.key.strip_prefix(&path).is_some_and(|rest| !rest.starts_with(is_bare));
         self.findings.mistakes.iter().any(concerns)
     }
 
-    /// Who set a key; who made the table where the key is not set.
-    pub(super) fn origin_of(&self, key: &str) -> Origin {
+    /// Returns the origin of a key, or that of the table if the key is not set.
+    pub(super) fn origin_of(&self, key: &str) -> SettingOrigin {
         self.value(key).map_or_else(|| self.origin.clone(), |value| self.settings.origin(value.tag()))
     }
 
-    /// Whether the table itself is there, if only to be empty.
-    pub(super) fn is_there(&self) -> bool {
+    /// Returns whether the table is present. It may be empty.
+    pub(crate) fn is_there(&self) -> bool {
         self.values.is_some()
     }
 
-    /// Where the table is, such as `pools[1]`; empty at the root.
+    /// Returns the path of the table, such as `pools[1]`; empty at the root.
     pub(super) fn path(&self) -> &str {
         &self.path
     }
 
-    /// The key with the way to it, such as `pools[1].usernames`.
-    pub(super) fn path_of(&self, key: &str) -> String {
+    /// Returns the path of a key, such as `pools[1].usernames`.
+    pub(crate) fn path_of(&self, key: &str) -> String {
         join(&self.path, key)
     }
 
-    /// Notes a mistake about one or more keys; its origin is that of one that a variable of the specification's
-    /// sets, or else of the first that is set: what the exporter itself was told counts more.
-    pub(super) fn reject(&mut self, keys: &[&str], text: String) {
+    /// Notes a mistake about one or more keys. Its origin is that of a key that a variable of the specification sets,
+    /// or else that of the first key that is set. So the specification's variable is ignored rather than the exporter's
+    /// own setting.
+    pub(crate) fn reject(&mut self, keys: &[&str], text: String) {
         let set = || keys.iter().filter(|key| self.is_set(key));
         let foreign = set().find(|key| self.origin_of(key).is_of_the_specification());
         let Some(key) = foreign.or_else(|| set().chain(keys).next()) else {
@@ -256,8 +277,8 @@ impl<'a> Table<'a> {
         self.findings.mistakes.push(Mistake { origin, key, text });
     }
 
-    /// Notes what is wrong with members of a key's value, whose other members count: only for one of the specification's
-    /// variables. Answers whether that is where the value comes from.
+    /// Notes mistakes in members of a key's value, if the value comes from a variable of the specification. The other
+    /// members apply. Returns whether it comes from such a variable.
     pub(super) fn set_aside(&mut self, key: &str, wrong: &[String]) -> bool {
         let mistake = Mistake { origin: self.origin_of(key), key: self.path_of(key), text: wrong.join(", ") };
         let may_be = mistake.is_of_the_specification();
@@ -267,17 +288,21 @@ impl<'a> Table<'a> {
         may_be
     }
 
-    /// The same of a variable that belongs to no key.
+    /// Notes mistakes in members of a variable that belongs to no key.
     pub(super) fn set_aside_of_variable(&mut self, name: &str, wrong: &[String]) {
         if !wrong.is_empty() {
-            let origin = Origin::Variable(name.to_owned());
+            let origin = SettingOrigin::Variable(name.to_owned());
             self.findings.set_aside.push(Mistake { origin, key: String::new(), text: wrong.join(", ") });
         }
     }
 
     /// Notes a mistake about a variable that belongs to no key.
     pub(super) fn reject_variable(&mut self, name: &str, text: String) {
-        self.findings.mistakes.push(Mistake { origin: Origin::Variable(name.to_owned()), key: String::new(), text });
+        self.findings.mistakes.push(Mistake {
+            origin: SettingOrigin::Variable(name.to_owned()),
+            key: String::new(),
+            text,
+        });
     }
 
     fn refuse(&mut self, path: &str, value: &Value, accepted: &str, secret: bool) {
@@ -298,7 +323,7 @@ impl<'a> Table<'a> {
         let path = self.path_of(key);
         let hint = match self.settings.known.nearest(&join(&self.pattern, key)) {
             Some(nearest) => format!("did you mean {}?", self.relative(nearest)),
-            None => format!("accepted here: {}", self.asked.join(", ")),
+            None => format!("accepted here: {}", self.requested.join(", ")),
         };
         self.findings.mistakes.push(Mistake {
             origin: self.settings.origin(value.tag()),
@@ -307,7 +332,7 @@ impl<'a> Table<'a> {
         });
     }
 
-    /// A known key as this table's reader would write it: with its own index in place of `[]`.
+    /// Returns a known key with this table's index in place of `[]`.
     fn relative(&self, known: &str) -> String {
         match known.strip_prefix(&self.pattern) {
             Some(rest) => format!("{}{rest}", self.path),
@@ -315,13 +340,13 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// JSON's null counts as absent.
+    /// Returns the value of a key. JSON's null counts as absent.
     fn value(&self, key: &str) -> Option<&'a Value> {
         self.values?.get(key).filter(|value| !matches!(value, Value::Empty(..)))
     }
 
     fn as_given(&self, value: &'a Value) -> Given<'a> {
-        Given { value, from_variable: matches!(self.settings.origin(value.tag()), Origin::Variable(_)) }
+        Given { value, from_variable: matches!(self.settings.origin(value.tag()), SettingOrigin::Variable(_)) }
     }
 
     fn pattern_of(&self, key: &str) -> String {
@@ -329,7 +354,7 @@ impl<'a> Table<'a> {
     }
 }
 
-/// A key behind the way to it; quoted, and cut short, where TOML would quote it.
+/// Appends a key to a path. A key that TOML would quote is quoted and shortened.
 fn join(path: &str, key: &str) -> String {
     const CHARACTERS_MAX: usize = 60;
     let key = if !key.is_empty() && key.len() <= CHARACTERS_MAX && key.chars().all(is_bare) {
@@ -340,7 +365,7 @@ fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key } else { format!("{path}.{key}") }
 }
 
-/// The characters of keys that TOML does not want quoted.
+/// Returns whether TOML allows a character in an unquoted key.
 fn is_bare(c: char) -> bool {
     c.is_ascii_alphanumeric() || c == '_' || c == '-'
 }

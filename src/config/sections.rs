@@ -1,8 +1,8 @@
-//! Every key with its shape, its range and what contradicts it: settings as written become [`Config`] as meant.
+//! The sections of the configuration: every key with its shape, its range and its contradictions.
 //!
-//! One function a section, in the order of `config.example.toml`, which gives the reasons for the ranges. Defaults are
-//! those of the Config types. A mistake is noted by the reader and does not stop the reading; what is returned beside a
-//! mistake is a stand-in that nobody gets to see.
+//! Each section has a function, in the order of `config.example.toml`, which gives the reasons for the ranges. Defaults
+//! are those of the Config types. The reader notes a mistake and continues. The value that is returned beside a mistake
+//! is a placeholder, which no other module sees.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,8 +14,8 @@ use http::{HeaderName, HeaderValue, Uri};
 
 use super::environment::{LOGS_ENDPOINT, POD_NAMES, RESOURCE_ATTRIBUTES, SERVICE_NAME, variable_name};
 use super::keys::Keys;
-use super::mistakes::{Mistake, Origin};
-use super::reader::{Findings, Table};
+use super::mistakes::{Mistake, SettingOrigin};
+use super::reader::{SettingsFindings, SettingsTable};
 use super::settings::{DEFAULT_FILES, Settings};
 use super::shapes::{
     Given, Shape, duration, flag, line, moment, name, number, parsed, path, percentage, size, socket_address, text,
@@ -26,30 +26,30 @@ use super::{
     PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, pairs,
 };
 
-/// What came of reading settings.
-pub(super) struct Reading {
+/// The result of reading the settings.
+pub(super) struct ConfigReading {
     pub(super) config: Config,
-    /// What is wrong.
+    /// All mistakes.
     pub(super) mistakes: Vec<Mistake>,
-    /// What is wrong with members of the specification's variables, and is left out.
+    /// Mistakes in members of the specification's variables. Those members are ignored.
     pub(super) set_aside: Vec<Mistake>,
 }
 
-/// Reads the whole configuration, and lists what is wrong with it.
-pub(super) fn read(settings: &Settings) -> Reading {
-    let mut findings = Findings::default();
-    let config = Table::read_root(settings, &mut findings, config);
-    Reading { config, mistakes: findings.mistakes, set_aside: findings.set_aside }
+/// Reads the whole configuration and collects its mistakes.
+pub(super) fn read(settings: &Settings) -> ConfigReading {
+    let mut findings = SettingsFindings::default();
+    let config = SettingsTable::read_root(settings, &mut findings, config);
+    ConfigReading { config, mistakes: findings.mistakes, set_aside: findings.set_aside }
 }
 
-/// Every key there is: all that reading asks for.
+/// Returns every known key: those that reading requests.
 pub(super) fn keys() -> Keys {
-    let mut findings = Findings::default();
-    Table::read_root(&Settings::blank(), &mut findings, config);
-    findings.asked
+    let mut findings = SettingsFindings::default();
+    SettingsTable::read_root(&Settings::blank(), &mut findings, config);
+    findings.requested
 }
 
-fn config(root: &mut Table<'_>) -> Config {
+fn config(root: &mut SettingsTable<'_>) -> Config {
     let mut config = Config {
         pools: pools(root),
         poll: root.table("poll", poll),
@@ -67,9 +67,9 @@ fn config(root: &mut Table<'_>) -> Config {
     config
 }
 
-fn pools(root: &mut Table<'_>) -> Vec<PoolConfig> {
+fn pools(root: &mut SettingsTable<'_>) -> Vec<PoolConfig> {
     let file = match root.origin_of("pools") {
-        Origin::Nowhere => format!(" in {}", DEFAULT_FILES.join(" or ")),
+        SettingOrigin::Nowhere => format!(" in {}", DEFAULT_FILES.join(" or ")),
         _ => ", such as in config.example.toml".to_owned(),
     };
     let missing = format!("a [[pools]] table or more{file}, or JSON in {}", variable_name("pools"));
@@ -86,7 +86,7 @@ fn pools(root: &mut Table<'_>) -> Vec<PoolConfig> {
     pools.into_iter().flatten().collect()
 }
 
-fn pool(pool: &mut Table<'_>) -> Option<PoolConfig> {
+fn pool(pool: &mut SettingsTable<'_>) -> Option<PoolConfig> {
     let id = pool.required("id", &pool_id());
     let default = PoolConfig::new(id.clone().unwrap_or_default());
     let config = PoolConfig {
@@ -113,7 +113,7 @@ fn pool(pool: &mut Table<'_>) -> Option<PoolConfig> {
 /// The keys that select users.
 const CHOICES: [&str; 5] = ["usernames", "usernames_file", "groups", "all_users", "filter"];
 
-fn reject_contradictions_of_pool(pool: &mut Table<'_>, config: &PoolConfig) {
+fn reject_contradictions_of_pool(pool: &mut SettingsTable<'_>, config: &PoolConfig) {
     let key = |name: &str| pool.path_of(name);
     let mut contradictions: Vec<(&[&str], String)> = Vec::new();
     if !config.id.is_empty() && !pool.is_set("region") && !is_region(&config.region) {
@@ -146,7 +146,7 @@ fn reject_contradictions_of_pool(pool: &mut Table<'_>, config: &PoolConfig) {
     }
 }
 
-fn poll(poll: &mut Table<'_>) -> PollConfig {
+fn poll(poll: &mut SettingsTable<'_>) -> PollConfig {
     let default = PollConfig::default();
     let config = PollConfig {
         requests_per_second: poll.or("requests_per_second", default.requests_per_second, &rate()),
@@ -170,7 +170,7 @@ fn poll(poll: &mut Table<'_>) -> PollConfig {
     config
 }
 
-fn discovery(discovery: &mut Table<'_>) -> DiscoveryConfig {
+fn discovery(discovery: &mut SettingsTable<'_>) -> DiscoveryConfig {
     let default = DiscoveryConfig::default();
     DiscoveryConfig {
         interval: discovery.or("interval", default.interval, &duration("10s", "1d")),
@@ -179,7 +179,7 @@ fn discovery(discovery: &mut Table<'_>) -> DiscoveryConfig {
     }
 }
 
-fn state(state: &mut Table<'_>) -> StateConfig {
+fn state(state: &mut SettingsTable<'_>) -> StateConfig {
     let default = StateConfig::default();
     StateConfig {
         path: state.or("path", default.path, &path()),
@@ -189,8 +189,8 @@ fn state(state: &mut Table<'_>) -> StateConfig {
     }
 }
 
-fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
-    let is_exact = otlp.origin_of("endpoint") == Origin::Variable(LOGS_ENDPOINT.to_owned());
+fn otlp(otlp: &mut SettingsTable<'_>) -> Option<OtlpConfig> {
+    let is_exact = otlp.origin_of("endpoint") == SettingOrigin::Variable(LOGS_ENDPOINT.to_owned());
     let endpoint = otlp.optional("endpoint", &endpoint(is_exact));
     let is_wanted = otlp.is_set("endpoint");
     let default = OtlpConfig::new(endpoint.unwrap_or_default());
@@ -210,7 +210,7 @@ fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
         timestamp: otlp.or("timestamp", default.timestamp, &word(TIMESTAMPS)),
         schema: otlp.or("schema", default.schema, &word(SCHEMAS)),
         resource_attributes: if is_wanted { resource_attributes(otlp) } else { Vec::new() },
-        // Those of the environment are no settings of ours.
+        // The proxies of the environment are added after reading.
         proxies: Proxies::default(),
         endpoint: default.endpoint,
     };
@@ -235,7 +235,7 @@ fn otlp(otlp: &mut Table<'_>) -> Option<OtlpConfig> {
     is_wanted.then_some(config)
 }
 
-fn http(http: &mut Table<'_>) -> HttpConfig {
+fn http(http: &mut SettingsTable<'_>) -> HttpConfig {
     let default = HttpConfig::default();
     HttpConfig {
         listen: http.or("listen", default.listen, &socket_address()),
@@ -244,7 +244,7 @@ fn http(http: &mut Table<'_>) -> HttpConfig {
     }
 }
 
-fn privacy(privacy: &mut Table<'_>) -> PrivacyConfig {
+fn privacy(privacy: &mut SettingsTable<'_>) -> PrivacyConfig {
     let config = PrivacyConfig {
         modes: Modes {
             username: privacy.or("username", Mode::Keep, &word(MODES)),
@@ -277,7 +277,7 @@ fn privacy(privacy: &mut Table<'_>) -> PrivacyConfig {
     config
 }
 
-fn shard(shard: &mut Table<'_>) -> Shard {
+fn shard(shard: &mut SettingsTable<'_>) -> Shard {
     let index = shard.optional("index", &shard_index());
     let count = shard.or("count", 1, &whole(1..=shard::COUNT_MAX));
     if shard.is_misread("index") || shard.is_misread("count") {
@@ -298,8 +298,8 @@ fn shard(shard: &mut Table<'_>) -> Shard {
     }
 }
 
-/// The share of a StatefulSet's pod, by its name.
-fn shard_of_pod(shard: &mut Table<'_>, count: u32, accepted: &str) -> Shard {
+/// Returns the share of a StatefulSet's pod, from its name.
+fn shard_of_pod(shard: &mut SettingsTable<'_>, count: u32, accepted: &str) -> Shard {
     let environment = &shard.settings().environment;
     let named = POD_NAMES.iter().find_map(|variable| Some((variable, shard::index_in(environment.get(variable)?)?)));
     match named.map(|(variable, index)| (variable, index, Shard::new(index, count))) {
@@ -323,7 +323,7 @@ fn shard_index() -> Shape<u32> {
     whole(0..=most).or(of_name)
 }
 
-fn log(log: &mut Table<'_>) -> LogConfig {
+fn log(log: &mut SettingsTable<'_>) -> LogConfig {
     let default = LogConfig::default();
     LogConfig {
         level: log.or("level", default.level, &word(LEVELS)),
@@ -359,11 +359,11 @@ fn rate() -> Shape<Rate> {
 }
 
 fn first_run() -> Shape<FirstRun> {
-    // Cognito keeps two years of events, a leap year among them at most.
+    // Cognito keeps two years of events, of which one may be a leap year.
     word(HISTORIES).or(duration("1s", "731d").map(FirstRun::Last))
 }
 
-/// AWS's form of a user pool id: `[\w-]+_[0-9a-zA-Z]+`, 1 to 55 characters.
+/// The form of a user pool id in AWS's API: `[\w-]+_[0-9a-zA-Z]+`, 1 to 55 characters.
 fn pool_id() -> Shape<String> {
     text("a user pool id, such as \"eu-west-1_Abc123\"", |id| {
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
@@ -381,7 +381,8 @@ fn region() -> Shape<String> {
     text("a region, such as \"eu-west-1\"", is_region)
 }
 
-/// Regions become part of a host name. A list of them would be out of date.
+/// Returns whether a text may be a region. A region becomes part of a host name. A list of regions would be out of
+/// date.
 fn is_region(text: &str) -> bool {
     let is_label = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     (1..=32).contains(&text.len()) && text.chars().all(is_label) && !text.starts_with('-') && !text.ends_with('-')
@@ -406,7 +407,7 @@ fn role_arn() -> Shape<String> {
     })
 }
 
-/// STS's form of an external id: `[\w+=,.@:\/-]*`, 2 to 1224 characters.
+/// The form of an external id in STS's API: `[\w+=,.@:\/-]*`, 2 to 1224 characters.
 fn external_id() -> Shape<String> {
     let accepted = "2 to 1224 letters, digits and characters of _+=,.@:/-";
     text(accepted, |id| {
@@ -415,7 +416,7 @@ fn external_id() -> Shape<String> {
     .secret()
 }
 
-/// ListUsers' form of a filter: an attribute, `=` or `^=`, and a value in quotes; at most 256 characters.
+/// The form of a filter in ListUsers: an attribute, `=` or `^=`, and a value in quotes; at most 256 characters.
 fn filter() -> Shape<String> {
     text(
         "a filter of ListUsers, such as 'status = \"Enabled\"' or 'email ^= \"a\"', 256 characters at most",
@@ -437,7 +438,7 @@ fn filter() -> Shape<String> {
     .secret()
 }
 
-/// A receiver's URL. It is not shown in a mistake: people write passwords into URLs.
+/// The form of a receiver's URL. A mistake does not show the URL, which may contain a password.
 fn endpoint(is_exact: bool) -> Shape<String> {
     let accepted = if is_exact {
         "an http:// or https:// URL without user name, password or fragment"
@@ -458,7 +459,7 @@ fn endpoint(is_exact: bool) -> Shape<String> {
     .secret()
 }
 
-/// What is wrong with a base URL's path, that every request would fail for.
+/// Returns the mistake in a base URL's path that would make every request fail, if there is one.
 fn fault_of_path(config: &OtlpConfig) -> Option<&'static str> {
     let url = config.endpoint.parse::<Uri>().ok().filter(|_| !config.endpoint_is_exact)?;
     match url.path().trim_end_matches('/') {
@@ -473,9 +474,9 @@ fn fault_of_path(config: &OtlpConfig) -> Option<&'static str> {
     }
 }
 
-/// Header names and values: a table in the file, pairs in a variable. No value is ever shown, nor a name that is none. Of a
-/// variable of the specification's the headers that are well-formed count.
-fn headers(otlp: &mut Table<'_>) -> Vec<(String, Secret)> {
+/// Reads header names and values: a table in the file, pairs in a variable. A mistake shows no value, and no text that
+/// is not a header name. The well-formed headers of a variable of the specification apply.
+fn headers(otlp: &mut SettingsTable<'_>) -> Vec<(String, Secret)> {
     let Some(given) = otlp.given("headers") else {
         return Vec::new();
     };
@@ -498,7 +499,7 @@ fn headers(otlp: &mut Table<'_>) -> Vec<(String, Secret)> {
 }
 
 fn header(given: Given<'_>, name: &str, value: Option<String>, place: usize) -> Result<(String, Secret), String> {
-    // gRPC allows lower case only, and HTTP does not care.
+    // gRPC allows lower case only, and HTTP ignores the case.
     let header = HeaderName::from_bytes(name.as_bytes())
         .map_err(|_| format!("otlp.headers: name {place} is no header name; accepted: letters, digits and -_."))?;
     let value = value.filter(|value| HeaderValue::from_str(value).is_ok()).ok_or_else(|| {
@@ -512,7 +513,7 @@ fn place_of_header(given: Given<'_>, name: &str, place: usize) -> String {
     if given.from_variable { format!("otlp.headers: header {place}") } else { format!("otlp.headers.{name}") }
 }
 
-/// Names and values as they were written; a value is None where it is not text.
+/// Returns names and values as they were written. A value that is not text is None.
 fn written_headers(given: Given<'_>) -> Vec<Result<(String, Option<String>), String>> {
     if let (Some(text), true) = (given.text(), given.from_variable) {
         let pairs = pairs::parse_each(text).map(|pair| match pair {
@@ -531,8 +532,8 @@ fn written_headers(given: Given<'_>) -> Vec<Result<(String, Option<String>), Str
     table.iter().map(|(name, value)| Ok((name.clone(), value.as_str().map(str::to_owned)))).collect()
 }
 
-/// The resource's attributes, of which OTEL_SERVICE_NAME wins over a service.name among OTEL_RESOURCE_ATTRIBUTES.
-fn resource_attributes(otlp: &mut Table<'_>) -> Vec<(String, String)> {
+/// Returns the resource's attributes. OTEL_SERVICE_NAME overrides service.name in OTEL_RESOURCE_ATTRIBUTES.
+fn resource_attributes(otlp: &mut SettingsTable<'_>) -> Vec<(String, String)> {
     let environment = &otlp.settings().environment;
     let mut attributes: Vec<(String, String)> = Vec::new();
     let mut set = |key: String, value: String| {

@@ -1,7 +1,7 @@
-//! Settings as written: the layers laid over each other, each value still knowing who said it.
+//! Settings as written: the merged layers of file and environment, with the origin of each value.
 //!
-//! figment merges the layers and remembers which one a value came from; one layer per variable, so that a mistake can
-//! name it. What the values mean is not decided here.
+//! figment merges the layers and remembers the layer of each value. Each variable is a layer, so that a mistake can
+//! name it. This module does not interpret the values.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -14,35 +14,38 @@ use figment::{Figment, Metadata, Profile, Provider, Source};
 
 use super::environment::{Environment, POOLS, Variable};
 use super::keys::Keys;
-use super::mistakes::{ConfigErrors, Mistake, Origin};
+use super::mistakes::{ConfigErrors, Mistake, SettingOrigin};
 
-/// Where the file is looked for when none is named; the first that exists is read.
+/// The parsed values of a file.
+pub(crate) type Values = Dict;
+
+/// The files that are tried when none is named. The first that exists is read.
 pub const DEFAULT_FILES: [&str; 2] = ["./config.toml", "/etc/cognito-auth-exporter/config.toml"];
 
-/// Largest file that is read, in bytes: a hundred thousand users listed by hand fit four times.
+/// Maximum size of a file in bytes: four times the size of a hundred thousand users listed by hand.
 const FILE_BYTES_MAX: u64 = 16 << 20;
 
-/// All layers merged. Made once a start, and forgotten when the configuration is read.
+/// The merged layers. They are dropped when the configuration is read.
 pub(super) struct Settings {
     layers: Figment,
     /// The merged values.
     pub(super) values: Dict,
-    /// The file; nowhere if there is none.
-    pub(super) home: Origin,
-    /// What it says.
+    /// The origin of the file, or [`SettingOrigin::Nowhere`] without one.
+    pub(super) home: SettingOrigin,
+    /// The values of the file.
     written: Dict,
-    /// The pools that the environment gives.
+    /// The pools of the environment.
     pools: Option<Value>,
     pub(super) environment: Environment,
     pub(super) known: Keys,
 }
 
 impl Settings {
-    /// Gathers the file and the environment. What is wrong with single variables comes beside the settings, so that
-    /// what is wrong with the rest can be said too.
+    /// Reads the file and the environment. Mistakes in single variables are returned beside the settings, so that they
+    /// can be reported together with those of the rest.
     ///
     /// # Errors
-    /// The file or the JSON of the pools cannot be read at all.
+    /// The file or the JSON of the pools cannot be read.
     pub(super) fn gather(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -58,58 +61,60 @@ impl Settings {
         }
     }
 
-    /// No file and no variables, but one pool of which nothing is said: what is asked of it are all the keys there are.
+    /// Creates settings without file and variables, but with one empty pool, so that reading them requests every key.
     pub(super) fn blank() -> Self {
         let pools = Value::from(vec![Dict::new()]);
         Self::merge(None, Some(pools), Environment::default(), Keys::default())
     }
 
-    /// The settings of one file, which nothing overrides.
+    /// Creates the settings of one file without overrides.
     pub(super) fn of_file(path: PathBuf, values: Dict, known: Keys) -> Self {
         Self::merge(Some((path, values)), None, Environment::default(), known)
     }
 
-    /// The same without the variables in which these mistakes were made.
+    /// Removes the variables in which these mistakes were made.
     pub(super) fn without(self, mistakes: &[Mistake]) -> Self {
         let file = match self.home {
-            Origin::File(path) => Some((path, self.written)),
+            SettingOrigin::File(path) => Some((path, self.written)),
             _ => None,
         };
-        let is_meant = |name: &str| mistakes.iter().any(|it| matches!(&it.origin, Origin::Variable(it) if it == name));
+        let is_meant =
+            |name: &str| mistakes.iter().any(|it| matches!(&it.origin, SettingOrigin::Variable(it) if it == name));
         Self::merge(file, self.pools, self.environment.without(is_meant), self.known)
     }
 
     fn merge(file: Option<(PathBuf, Dict)>, pools: Option<Value>, environment: Environment, known: Keys) -> Self {
         let (home, values) = match file {
-            Some((path, values)) => (Origin::File(path), values),
-            None => (Origin::Nowhere, Dict::new()),
+            Some((path, values)) => (SettingOrigin::File(path), values),
+            None => (SettingOrigin::Nowhere, Dict::new()),
         };
         let overrides: Vec<Layer> = environment
             .overrides()
-            // Where the file has something else in a section's place, that is a mistake to be told, not to be hidden.
+            // If the file has another value in a section's place, that mistake must be reported, so it is not
+            // overridden.
             .filter(|variable| values.get(&variable.section).is_none_or(|section| section.as_dict().is_some()))
             .map(Layer::of_variable)
             .chain(pools.clone().map(Layer::of_pools))
             .collect();
         let file = Layer { origin: home.clone(), values: values.clone() };
         let mut layers = overrides.into_iter().fold(Figment::from(file), Figment::merge);
-        // Without a receiver the specification's variables are another program's concern.
+        // Without a receiver the specification's variables are meant for another program.
         let is_named = |variable: Variable<'_>| variable.key == "endpoint";
         if layers.contains("otlp.endpoint") || environment.otlp_fallbacks().any(is_named) {
             layers = environment.otlp_fallbacks().map(Layer::of_variable).fold(layers, Figment::join);
         }
-        // A layer is values in memory, which cannot fail, all of them in the default profile.
+        // A layer has values in memory, all in the default profile, so merging cannot fail.
         let mut profiles = layers.data().unwrap_or_default();
         let written = values;
         let values = profiles.remove(&Profile::Default).unwrap_or_default();
         Self { layers, values, home, written, pools, environment, known }
     }
 
-    /// Who said a value.
-    pub(super) fn origin(&self, tag: Tag) -> Origin {
+    /// Returns the origin of a value.
+    pub(super) fn origin(&self, tag: Tag) -> SettingOrigin {
         match self.layers.get_metadata(tag).and_then(|metadata| metadata.source.as_ref()) {
-            Some(Source::File(path)) => Origin::File(path.clone()),
-            Some(Source::Custom(variable)) => Origin::Variable(variable.clone()),
+            Some(Source::File(path)) => SettingOrigin::File(path.clone()),
+            Some(Source::Custom(variable)) => SettingOrigin::Variable(variable.clone()),
             _ => self.home.clone(),
         }
     }
@@ -117,18 +122,18 @@ impl Settings {
 
 /// Values of one origin.
 struct Layer {
-    origin: Origin,
+    origin: SettingOrigin,
     values: Dict,
 }
 
 impl Layer {
     fn of_pools(pools: Value) -> Self {
-        Self { origin: Origin::Variable(POOLS.to_owned()), values: Dict::from([("pools".to_owned(), pools)]) }
+        Self { origin: SettingOrigin::Variable(POOLS.to_owned()), values: Dict::from([("pools".to_owned(), pools)]) }
     }
 
     fn of_variable(variable: Variable<'_>) -> Self {
         Self {
-            origin: Origin::Variable(variable.name.to_owned()),
+            origin: SettingOrigin::Variable(variable.name.to_owned()),
             values: Dict::from([(variable.section, Dict::from([(variable.key, variable.text.into())]).into())]),
         }
     }
@@ -137,9 +142,9 @@ impl Layer {
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
         match &self.origin {
-            Origin::File(path) => Metadata::from("file", path.as_path()),
-            Origin::Variable(name) => Metadata::from("variable", name.as_str()),
-            Origin::Nowhere => Metadata::named("nothing"),
+            SettingOrigin::File(path) => Metadata::from("file", path.as_path()),
+            SettingOrigin::Variable(name) => Metadata::from("variable", name.as_str()),
+            SettingOrigin::Nowhere => Metadata::named("nothing"),
         }
     }
 
@@ -148,11 +153,11 @@ impl Provider for Layer {
     }
 }
 
-/// Reads the file that was named, or else the first of the others that exists. One that exists and cannot be read is a
-/// mistake, not passed over: another file would take its place unnoticed.
+/// Reads the named file, or else the first of the others that exists. A file that exists and cannot be read is a
+/// mistake. Skipping it would put another file in its place unnoticed.
 fn found(named: Option<&Path>, others: &[&Path]) -> Result<Option<(PathBuf, Dict)>, Mistake> {
     for &path in named.as_slice().iter().chain(others) {
-        let mistake = |text: String| Mistake { origin: Origin::File(path.to_owned()), key: String::new(), text };
+        let mistake = |text: String| Mistake { origin: SettingOrigin::File(path.to_owned()), key: String::new(), text };
         match read_text(path) {
             Ok(text) => {
                 let values = parse(&text).map_err(mistake)?;
@@ -167,7 +172,7 @@ fn found(named: Option<&Path>, others: &[&Path]) -> Result<Option<(PathBuf, Dict
     Ok(None)
 }
 
-/// What to do about a file that cannot be read, as the end of a sentence.
+/// Returns the end of an error text: what to do about a file that cannot be read.
 fn remedy(kind: io::ErrorKind) -> &'static str {
     match kind {
         io::ErrorKind::NotFound => "; name a file that is there, or begin one with config.example.toml",
@@ -188,7 +193,8 @@ fn read_text(path: &Path) -> io::Result<String> {
     }
 }
 
-/// Parses TOML. What the parser says is short, so what a line may be is said beside it; the error names the place but never quotes the line, which may hold a secret.
+/// Parses TOML. The parser's messages are short, so the error adds what a line may be. It has the place but does not
+/// quote the line, which may contain a secret.
 fn parse(text: &str) -> Result<Dict, String> {
     const ACCEPTED: &str =
         "each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes";
@@ -201,14 +207,14 @@ fn parse(text: &str) -> Result<Dict, String> {
     })
 }
 
-/// Reads the pools that the environment gives as JSON.
+/// Parses the pools of the environment, which are JSON.
 fn pools(environment: &Environment) -> Result<Option<Value>, Mistake> {
     const ACCEPTED: &str = r#"a list of objects, such as [{"id": "eu-west-1_Abc123", "all_users": true}]"#;
     let Some(text) = environment.get(POOLS) else {
         return Ok(None);
     };
     serde_json::from_str(text).map(Some).map_err(|error| Mistake {
-        origin: Origin::Variable(POOLS.to_owned()),
+        origin: SettingOrigin::Variable(POOLS.to_owned()),
         key: "pools".to_owned(),
         text: format!("pools is not JSON: {error}; accepted: {ACCEPTED}"),
     })

@@ -1,6 +1,6 @@
-//! What a value may look like: each shape says in one phrase what it accepts, and reads exactly that.
+//! The shapes of values. Each shape describes in one phrase what it accepts, and reads exactly that.
 //!
-//! The phrase and the reading stand side by side, so that a mistake's "accepted: ..." cannot differ from what is done.
+//! The phrase and the code that reads stand side by side, so that the "accepted: ..." of a mistake stays correct.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -14,18 +14,18 @@ use figment::value::{Dict, Num, Value};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// What a TOML date without quotes becomes: a table with this single key.
+/// The single key of the table that a TOML date without quotes becomes.
 const TOML_DATE: &str = "$__toml_private_datetime";
 
-/// A value as it was written. One from the environment is text, whatever it means.
+/// A value as it was written. A value from the environment is always text.
 #[derive(Clone, Copy)]
-pub(super) struct Given<'a> {
+pub(crate) struct Given<'a> {
     pub(super) value: &'a Value,
     pub(super) from_variable: bool,
 }
 
 impl<'a> Given<'a> {
-    pub(super) fn text(self) -> Option<&'a str> {
+    pub(crate) fn text(self) -> Option<&'a str> {
         self.value.as_str()
     }
 
@@ -37,7 +37,7 @@ impl<'a> Given<'a> {
         self.value.to_bool().or_else(|| self.variable_text()?.parse().ok())
     }
 
-    pub(super) fn whole(self) -> Option<u64> {
+    pub(crate) fn whole(self) -> Option<u64> {
         match self.value {
             Value::Num(_, number) => u64::try_from(number.to_u128_lossy()?).ok(),
             _ => self.variable_text()?.parse().ok(),
@@ -46,7 +46,7 @@ impl<'a> Given<'a> {
 
     fn number(self) -> Option<f64> {
         match self.value {
-            // The detour over text reads whole numbers of every width, exactly as far as a float can.
+            // The detour over text reads whole numbers of every width as exactly as a float can.
             Value::Num(_, number) => number.to_f64().or_else(|| whole_text(*number)?.parse().ok()),
             _ => self.variable_text()?.parse().ok(),
         }
@@ -56,13 +56,13 @@ impl<'a> Given<'a> {
         self.text().or_else(|| self.value.as_dict()?.get(TOML_DATE)?.as_str())
     }
 
-    /// A table, which a date is not.
-    pub(super) fn table(self) -> Option<&'a Dict> {
+    /// Returns the value if it is a table. A date does not count as one.
+    pub(crate) fn table(self) -> Option<&'a Dict> {
         self.value.as_dict().filter(|dict| !dict.contains_key(TOML_DATE))
     }
 
-    /// The kind of value, for a mistake that must not show it.
-    pub(super) fn kind(self) -> &'static str {
+    /// Returns the kind of the value, for a mistake that must not show the value.
+    pub(crate) fn kind(self) -> &'static str {
         match self.value {
             Value::String(..) | Value::Char(..) => "text",
             Value::Bool(..) => "a flag",
@@ -74,7 +74,7 @@ impl<'a> Given<'a> {
         }
     }
 
-    /// The value itself, on one line and cut short; for what is no single value, its kind.
+    /// Returns the value on one line, shortened. For a list or table it returns the kind.
     pub(super) fn shown(self) -> String {
         const CHARACTERS_MAX: usize = 60;
         match self.value {
@@ -96,9 +96,9 @@ fn whole_text(number: Num) -> Option<String> {
     unsigned.or_else(|| Some(number.to_i128()?.to_string()))
 }
 
-/// What a value may look like, and how it is read.
-pub(super) struct Shape<T> {
-    /// What is accepted, as a phrase.
+/// A shape of values: its description, and the function that reads it.
+pub(crate) struct Shape<T> {
+    /// The description, as a phrase.
     pub(super) accepted: String,
     /// Whether a mistake must not show the value.
     pub(super) secret: bool,
@@ -110,12 +110,12 @@ impl<T: 'static> Shape<T> {
         Self { accepted: accepted.into(), secret: false, read: Box::new(read) }
     }
 
-    /// The same, of a value that no mistake shows: secrets, and people's names.
-    pub(super) fn secret(self) -> Self {
+    /// Makes mistakes hide the value, for secrets and people's names.
+    pub(crate) fn secret(self) -> Self {
         Self { secret: true, ..self }
     }
 
-    /// The same, or what the other shape accepts.
+    /// Accepts also what the other shape accepts.
     pub(super) fn or(self, other: Self) -> Self {
         Self {
             accepted: format!("{}, or {}", self.accepted, other.accepted),
@@ -129,23 +129,23 @@ impl<T: 'static> Shape<T> {
         Shape { accepted: self.accepted, secret: self.secret, read: Box::new(move |given| read(given).map(&change)) }
     }
 
-    /// Reads a value; None if it is not of this shape.
+    /// Reads a value. None if it is not of this shape.
     pub(super) fn read(&self, given: Given<'_>) -> Option<T> {
         (self.read)(given)
     }
 }
 
-/// Text that `read` understands.
-pub(super) fn parsed<T: 'static>(accepted: impl Into<String>, read: impl Fn(&str) -> Option<T> + 'static) -> Shape<T> {
+/// Text that `read` parses.
+pub(crate) fn parsed<T: 'static>(accepted: impl Into<String>, read: impl Fn(&str) -> Option<T> + 'static) -> Shape<T> {
     Shape::new(accepted, move |given| read(given.text()?))
 }
 
 /// Text that `is_fine`.
-pub(super) fn text(accepted: impl Into<String>, is_fine: impl Fn(&str) -> bool + 'static) -> Shape<String> {
+pub(crate) fn text(accepted: impl Into<String>, is_fine: impl Fn(&str) -> bool + 'static) -> Shape<String> {
     parsed(accepted, move |text| is_fine(text).then(|| text.to_owned()))
 }
 
-/// Between one and `most` characters, none of them white space or control characters.
+/// Text of 1 to `most` characters without white space and control characters.
 pub(super) fn name(most: usize) -> Shape<String> {
     text(format!("1 to {most} characters without white space"), move |text| {
         let graphic = |c: char| !c.is_whitespace() && !c.is_control();
@@ -153,19 +153,19 @@ pub(super) fn name(most: usize) -> Shape<String> {
     })
 }
 
-/// Between one and `most` characters on one line, not only white space.
+/// Text of 1 to `most` characters on one line, not only white space.
 pub(super) fn line(most: usize) -> Shape<String> {
     text(format!("1 to {most} characters on one line"), move |text| {
         (1..=most).contains(&text.chars().count()) && !text.chars().any(char::is_control) && !text.trim().is_empty()
     })
 }
 
-pub(super) fn flag() -> Shape<bool> {
+pub(crate) fn flag() -> Shape<bool> {
     Shape::new("true or false", |given| given.flag())
 }
 
 /// A whole number of the type that the range has.
-pub(super) fn whole<N>(range: RangeInclusive<N>) -> Shape<N>
+pub(crate) fn whole<N>(range: RangeInclusive<N>) -> Shape<N>
 where
     N: TryFrom<u64> + PartialOrd + Display + 'static,
 {
@@ -187,12 +187,12 @@ pub(super) fn percentage() -> Shape<f64> {
 }
 
 /// One of these words.
-pub(super) fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Shape<T> {
+pub(crate) fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Shape<T> {
     let quoted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
     parsed(quoted.join(", "), |text| words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning))
 }
 
-/// A duration between these two, which are written as an operator would write them.
+/// A duration between two bounds, which are written as in the configuration.
 pub(super) fn duration(least: &'static str, most: &'static str) -> Shape<Duration> {
     const LITERAL: &str = "the bounds are literals of this crate, and a test reads every key";
     let range = parse_duration(least).expect(LITERAL)..=parse_duration(most).expect(LITERAL);
@@ -205,7 +205,7 @@ fn parse_duration(text: &str) -> Option<Duration> {
     humantime::parse_duration(text.trim()).ok()
 }
 
-/// A size in bytes between these two, which are written as an operator would write them.
+/// A size in bytes between two bounds, which are written as in the configuration.
 pub(super) fn size(least: &'static str, most: &'static str) -> Shape<u64> {
     const LITERAL: &str = "the bounds are literals of this crate, and a test reads every key";
     let range = parse_size(least).expect(LITERAL)..=parse_size(most).expect(LITERAL);
@@ -218,7 +218,7 @@ fn parse_size(text: &str) -> Option<u64> {
     text.trim().parse().ok().map(|ByteSize(bytes)| bytes)
 }
 
-pub(super) fn path() -> Shape<PathBuf> {
+pub(crate) fn path() -> Shape<PathBuf> {
     parsed("a path", |text| (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text)))
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use cognito_auth_core::batch_splitter;
 use cognito_auth_core::event::AuthEvent;
 use cognito_auth_core::fixtures::bare_entry;
+use parking_lot::Mutex;
 
 use super::*;
 
@@ -41,17 +42,17 @@ impl MemoryOutbox {
     }
 
     fn edit<T>(&self, edit: impl FnOnce(&mut StoredOutbox) -> T) -> T {
-        let done = edit(&mut self.stored.lock().unwrap());
+        let done = edit(&mut self.stored.lock());
         self.changes.send_modify(|version| *version += 1);
         done
     }
 
     fn waiting(&self) -> Vec<u64> {
-        self.stored.lock().unwrap().waiting.keys().map(|id| id.0).collect()
+        self.stored.lock().waiting.keys().map(|id| id.0).collect()
     }
 
     fn quarantined(&self) -> Vec<u64> {
-        self.stored.lock().unwrap().quarantine.iter().map(|(id, _)| id.0).collect()
+        self.stored.lock().quarantine.iter().map(|(id, _)| id.0).collect()
     }
 }
 
@@ -59,7 +60,7 @@ impl Outbox for MemoryOutbox {
     type Error = io::Error;
 
     fn read(&self, after: Option<OutboxId>, limit: usize) -> io::Result<Vec<OutboxEntry>> {
-        let stored = self.stored.lock().unwrap();
+        let stored = self.stored.lock();
         let beyond = stored.waiting.iter().filter(|(id, _)| Some(**id) > after);
         let waiting = beyond.take(limit).map(|(id, entry)| match stored.damaged.contains(id) {
             true => (*id, Err(Unreadable("torn".into()))),
@@ -91,7 +92,7 @@ impl Outbox for MemoryOutbox {
     }
 
     fn quarantine_full(&self) -> bool {
-        let stored = self.stored.lock().unwrap();
+        let stored = self.stored.lock();
         stored.quarantine_max.is_some_and(|max| stored.quarantine.len() >= max)
     }
 }
@@ -131,15 +132,15 @@ impl TestSink {
     }
 
     fn now_answering(&self, judge: impl FnMut(&[u64]) -> Answer + Send + 'static) {
-        *self.judge.lock().unwrap() = Box::new(judge);
+        *self.judge.lock() = Box::new(judge);
     }
 
     fn offered(&self) -> Vec<Vec<u64>> {
-        self.offered.lock().unwrap().iter().map(|(_, ids)| ids.clone()).collect()
+        self.offered.lock().iter().map(|(_, ids)| ids.clone()).collect()
     }
 
     fn taken(&self) -> Vec<u64> {
-        self.taken.lock().unwrap().clone()
+        self.taken.lock().clone()
     }
 }
 
@@ -148,10 +149,10 @@ impl Sink for TestSink {
         assert!(!batch.is_empty());
         tokio::task::yield_now().await;
         let ids: Vec<u64> = batch.iter().map(id_of).collect();
-        self.offered.lock().unwrap().push((Instant::now(), ids.clone()));
-        let answer = (self.judge.lock().unwrap())(&ids);
+        self.offered.lock().push((Instant::now(), ids.clone()));
+        let answer = (self.judge.lock())(&ids);
         if matches!(answer, Answer::Accepted { .. }) {
-            self.taken.lock().unwrap().extend(ids);
+            self.taken.lock().extend(ids);
         }
         tokio::task::yield_now().await;
         answer
@@ -181,17 +182,17 @@ struct ReportedCounts {
 
 impl RecordingReport {
     fn counts(&self) -> ReportedCounts {
-        self.0.lock().unwrap().clone()
+        self.0.lock().clone()
     }
 }
 
 impl DeliveryObserver for RecordingReport {
     fn failed(&self, cause: &str) {
-        self.0.lock().unwrap().causes.push(cause.to_owned());
+        self.0.lock().causes.push(cause.to_owned());
     }
 
     fn request(&self, outcome: RequestOutcome) {
-        let mut counts = self.0.lock().unwrap();
+        let mut counts = self.0.lock();
         match outcome {
             RequestOutcome::Ok => counts.ok += 1,
             RequestOutcome::Retry => counts.retry += 1,
@@ -200,21 +201,21 @@ impl DeliveryObserver for RecordingReport {
     }
 
     fn records(&self, accepted: u64, rejected: u64) {
-        let mut counts = self.0.lock().unwrap();
+        let mut counts = self.0.lock();
         counts.accepted += accepted;
         counts.rejected += rejected;
     }
 
     fn quarantined(&self, records: u64) {
-        self.0.lock().unwrap().quarantined += records;
+        self.0.lock().quarantined += records;
     }
 
     fn quarantine_full(&self, full: bool) {
-        self.0.lock().unwrap().full.push(full);
+        self.0.lock().full.push(full);
     }
 
     fn progress(&self) {
-        self.0.lock().unwrap().progress += 1;
+        self.0.lock().progress += 1;
     }
 }
 
@@ -332,7 +333,7 @@ async fn a_part_filled_batch_waits_for_its_delay_and_a_full_one_does_not() {
         () = delivery.run(CancellationToken::new(), CancellationToken::new()) => panic!("nothing stopped it"),
         () = feeding => {}
     }
-    let offered: Vec<_> = receiver.offered.lock().unwrap().clone();
+    let offered: Vec<_> = receiver.offered.lock().clone();
     let offered: Vec<_> = offered.iter().map(|(at, ids)| ((*at - began).as_millis(), ids.len())).collect();
     assert_eq!(offered, [(1000, 3), (10_610, 8)]);
 }
@@ -357,7 +358,7 @@ async fn the_guilty_record_goes_to_quarantine_and_the_rest_goes_through() {
     let receiver = TestSink::answering(|ids| if ids.contains(&5) { invalid() } else { accepted() });
     let counts = drained(&outbox, None, Some(&receiver)).await;
     assert!(outbox.waiting().is_empty());
-    assert_eq!(outbox.stored.lock().unwrap().quarantine, [(OutboxId(5), "malformed".to_owned())]);
+    assert_eq!(outbox.stored.lock().quarantine, [(OutboxId(5), "malformed".to_owned())]);
     let mut taken = receiver.taken();
     taken.sort_unstable();
     assert_eq!(taken, (1..=20).filter(|id| *id != 5).collect::<Vec<_>>());
@@ -426,7 +427,7 @@ async fn damaged_entries_go_to_quarantine_as_they_are_and_the_rest_goes_on() {
         let counts = drained(&outbox, printer, receiver).await;
         assert!(outbox.waiting().is_empty(), "{:?}", outbox.waiting());
         assert_eq!(outbox.quarantined(), (1..=60).filter(damaged).collect::<Vec<_>>());
-        assert_eq!(outbox.stored.lock().unwrap().quarantine[0].1, "cannot be read: torn");
+        assert_eq!(outbox.stored.lock().quarantine[0].1, "cannot be read: torn");
         assert_eq!(counts.quarantined, 26);
         let taken = printer.or(receiver).unwrap().taken();
         assert_eq!(taken, (1..=60).filter(|id| !damaged(id)).collect::<Vec<_>>());
@@ -670,7 +671,7 @@ async fn a_drain_that_begins_during_a_wait_tries_at_once_unless_the_receiver_nam
             Instant::now()
         };
         let (asked, ()) = tokio::join!(stopping, delivery.run(drain.clone(), CancellationToken::new()));
-        let (at, _) = receiver.offered.lock().unwrap()[1].clone();
+        let (at, _) = receiver.offered.lock()[1].clone();
         let waited = (at - asked).as_millis();
         assert!(expected_ms.contains(&waited), "{waited} ms");
         assert!(outbox.waiting().is_empty());

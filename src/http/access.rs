@@ -1,50 +1,54 @@
-//! Who may ask, and how: what a web configuration becomes, and its being read again when it or a certificate changes.
+//! Access control of the HTTP server: TLS, users and a rate limit from the web configuration, which is read again when
+//! it or a certificate changes.
 //!
-//! Everything is behind the same door, probes too, as in every exporter of this format. What is applied is one whole
-//! reading of all files; one that is of no use changes nothing but the log, which says so once. So does one that would take
-//! TLS, client certificates or passwords away: an emptied file looks like that, and only a restart means it.
+//! Access control applies to all paths, probes included, as in every exporter of this format. All files are read
+//! together and come into force together. If one of them has a mistake, the previous configuration stays in force, and
+//! the log says so once. The same holds for a configuration that removes TLS, client certificates or passwords, because
+//! a file that was emptied by accident looks like that. Only a restart removes protection.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
+use parking_lot::{Mutex, MutexGuard};
 use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::places::Place;
+use super::basic_auth::BasicAuthUsers;
+use super::connections::ConnectionSlot;
 use super::renderings::Renderings;
-use super::router::{self, Answer, Router};
+use super::router::{self, Router, RouterResponse};
 use super::tls::{self, TlsError};
-use super::users::Users;
-use crate::config::{ConfigErrors, Pem, RateLimit, TlsServerConfig, WebConfig, load_web};
+use super::web_config::{Pem, RateLimit, TlsServerConfig, WebConfig, load_web_config};
+use crate::config::ConfigErrors;
 
-/// How often the files are looked at for a change. A certificate is renewed days before it ends, and a person who took
-/// somebody's password away does not wait long.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Time between two checks of the files for a change. A certificate is renewed days before it expires, and an operator
+/// who removes a user expects an effect soon.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Why a web configuration cannot be served with.
+/// Error of a web configuration that cannot come into force.
 #[derive(Debug, thiserror::Error)]
 pub enum WebError {
-    /// It has mistakes.
+    /// The web configuration has mistakes.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
-    /// Its certificates have.
+    /// A certificate or key cannot be used.
     #[error("{}: {cause}", path.display())]
     Tls {
         /// The web configuration.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         cause: TlsError,
     },
-    /// Only a start may take protection away.
+    /// The web configuration removes protection, which only a restart may do.
     #[error(
-        "{} would be removed from the web configuration, and a reload removes no protection; restore it, or restart the \
-         exporter to serve without it",
+        "{} would be removed from the web configuration, and a reload removes no protection; restore it, or restart \
+         the exporter to serve without it",
         .0.join(", ")
     )]
     Weaker(Vec<&'static str>),
@@ -52,19 +56,19 @@ pub enum WebError {
 
 /// The web configuration in force. Clones share it.
 #[derive(Clone)]
-pub struct Web(Arc<Mutex<Reading>>);
+pub struct Web(Arc<Mutex<LoadedWebConfig>>);
 
-/// What was read last.
+/// The last web configuration that was loaded.
 #[derive(Clone)]
-struct Reading {
+struct LoadedWebConfig {
     path: Option<PathBuf>,
-    access: Arc<Access>,
+    access: Arc<AccessControl>,
     stamp: Stamp,
-    /// Why what the files hold now is of no use, as the log was told.
+    /// The error of the last attempt to load it, as it was logged; None after a success.
     fault: Option<String>,
 }
 
-/// Every file that was read, and a digest of what they held.
+/// The files that were read, and a digest of their contents.
 #[derive(Clone, PartialEq, Default)]
 struct Stamp {
     files: Vec<PathBuf>,
@@ -87,10 +91,10 @@ impl Stamp {
 }
 
 impl Default for Web {
-    /// Plain HTTP for everybody.
+    /// Plain HTTP without users and limits.
     fn default() -> Self {
-        let access = Arc::new(Access::of(WebConfig::default(), None));
-        Self(Arc::new(Mutex::new(Reading { path: None, access, stamp: Stamp::default(), fault: None })))
+        let access = Arc::new(AccessControl::of(WebConfig::default(), None));
+        Self(Arc::new(Mutex::new(LoadedWebConfig { path: None, access, stamp: Stamp::default(), fault: None })))
     }
 }
 
@@ -101,59 +105,58 @@ impl std::fmt::Debug for Web {
 }
 
 impl Web {
-    /// Reads a web configuration and all that it names. Blocks.
+    /// Reads a web configuration and the files that it names. Blocks.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// The web configuration has mistakes, all of which are listed, or its certificates cannot be used.
     pub fn load(path: Option<&Path>) -> Result<Self, WebError> {
         let (access, stamp) = match path {
-            Some(path) => Access::load(path)?,
-            None => (Access::of(WebConfig::default(), None), Stamp::default()),
+            Some(path) => AccessControl::load(path)?,
+            None => (AccessControl::of(WebConfig::default(), None), Stamp::default()),
         };
-        let reading = Reading { path: path.map(Path::to_owned), access: Arc::new(access), stamp, fault: None };
-        Ok(Self(Arc::new(Mutex::new(reading))))
+        let loaded = LoadedWebConfig { path: path.map(Path::to_owned), access: Arc::new(access), stamp, fault: None };
+        Ok(Self(Arc::new(Mutex::new(loaded))))
     }
 
-    /// Whether what another has read may be put in force in place of this while clients are served: it demands of them what
-    /// this demands.
+    /// Checks whether `other` may replace this configuration while clients are served: it must not remove protection.
     ///
     /// # Errors
-    /// What it no longer demands.
+    /// The keys of the protection that `other` removes.
     pub fn allows(&self, other: &Self) -> Result<(), WebError> {
         self.now().allows(&other.now())
     }
 
-    /// Puts what another has read in force in place of this.
+    /// Replaces this configuration with `other`.
     pub fn take_over(&self, other: &Self) {
-        let reading = other.reading().clone();
-        *self.reading() = reading;
+        let loaded = other.loaded().clone();
+        *self.loaded() = loaded;
     }
 
-    /// Whether TLS is spoken, for people.
+    /// Returns the scheme of the server's URLs, `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         if self.now().tls.is_some() { "https" } else { "http" }
     }
 
-    /// What is in force.
-    pub(super) fn now(&self) -> Arc<Access> {
-        self.reading().access.clone()
+    /// Returns the access control that is in force.
+    pub(super) fn now(&self) -> Arc<AccessControl> {
+        self.loaded().access.clone()
     }
 
-    fn reading(&self) -> MutexGuard<'_, Reading> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn loaded(&self) -> MutexGuard<'_, LoadedWebConfig> {
+        self.0.lock()
     }
 
-    /// Reads the files again whenever they change, until the stop.
+    /// Reads the files again whenever they change, until `stop`.
     pub async fn keep(self, stop: CancellationToken) {
         loop {
-            let pause = tokio::time::sleep(LOOK_EVERY);
+            let pause = tokio::time::sleep(CHECK_INTERVAL);
             if stop.run_until_cancelled(pause).await.is_none() {
                 return;
             }
             let web = self.clone();
-            // On a file system that hangs this look never ends, and what is in force stays so.
-            let look = tokio::task::spawn_blocking(move || web.look());
-            if stop.run_until_cancelled(look).await.is_none() {
+            // On a file system that hangs the check never ends, and the configuration in force stays.
+            let check = tokio::task::spawn_blocking(move || web.look());
+            if stop.run_until_cancelled(check).await.is_none() {
                 return;
             }
         }
@@ -162,23 +165,23 @@ impl Web {
     /// Reads the files again if they have changed. Blocks.
     pub fn look(&self) {
         let (path, stamp, fault) = {
-            let reading = self.reading();
-            let Some(path) = reading.path.clone() else { return };
-            (path, reading.stamp.clone(), reading.fault.clone())
+            let loaded = self.loaded();
+            let Some(path) = loaded.path.clone() else { return };
+            (path, loaded.stamp.clone(), loaded.fault.clone())
         };
         if fault.is_none() && stamp.is_of_now() {
             return;
         }
-        let read = Access::load(&path);
-        let mut reading = self.reading();
-        if reading.path.as_ref() != Some(&path) {
-            return; // another has been put in force meanwhile
+        let read = AccessControl::load(&path);
+        let mut loaded = self.loaded();
+        if loaded.path.as_ref() != Some(&path) {
+            return; // another configuration came into force meanwhile
         }
-        match read.and_then(|(access, stamp)| reading.access.allows(&access).map(|()| (access, stamp))) {
+        match read.and_then(|(access, stamp)| loaded.access.allows(&access).map(|()| (access, stamp))) {
             Ok((access, stamp)) => {
                 let (tls, users) = (access.tls.is_some(), access.users.are_listed());
-                tracing::info!(path = %path.display(), tls, users, "the web configuration was read again");
-                *reading = Reading { path: Some(path), access: Arc::new(access), stamp, fault: None };
+                tracing::info!(path = %path.display(), tls, users, "web configuration reloaded");
+                *loaded = LoadedWebConfig { path: Some(path), access: Arc::new(access), stamp, fault: None };
             }
             Err(error) => {
                 let error = error.to_string();
@@ -186,62 +189,62 @@ impl Web {
                     tracing::error!(
                         path = %path.display(),
                         error,
-                        "the web configuration is of no use: the one before it stays in force"
+                        "web configuration reload failed; keeping the current one"
                     );
                 }
-                reading.fault = Some(error);
+                loaded.fault = Some(error);
             }
         }
     }
 }
 
-/// One whole reading of the files.
-pub(super) struct Access {
+/// The access control of one web configuration: TLS, users, rate limit and headers.
+pub(super) struct AccessControl {
     config: WebConfig,
     pub(super) tls: Option<Arc<ServerConfig>>,
-    users: Users,
-    bucket: Option<Mutex<Bucket>>,
+    users: BasicAuthUsers,
+    bucket: Option<Mutex<TokenBucket>>,
 }
 
-impl Access {
+impl AccessControl {
     fn of(config: WebConfig, tls: Option<Arc<ServerConfig>>) -> Self {
         Self {
             tls,
-            users: Users::new(config.users.clone()),
-            bucket: config.rate_limit.map(|limit| Mutex::new(Bucket::full(limit, Instant::now()))),
+            users: BasicAuthUsers::new(config.users.clone()),
+            bucket: config.rate_limit.map(|limit| Mutex::new(TokenBucket::full(limit, Instant::now()))),
             config,
         }
     }
 
-    /// Whether clients of this may be served by another reading: it is not open to more of them by mistake.
+    /// Checks that `newer` does not remove protection.
     fn allows(&self, newer: &Self) -> Result<(), WebError> {
-        let missing = self.config.demands_missing_in(&newer.config);
+        let missing = self.config.protection_missing_in(&newer.config);
         if missing.is_empty() { Ok(()) } else { Err(WebError::Weaker(missing)) }
     }
 
     fn load(path: &Path) -> Result<(Self, Stamp), WebError> {
-        let config = load_web(path)?;
+        let config = load_web_config(path)?;
         let pems = |tls: &TlsServerConfig| {
             let pems = [Some(tls.cert.clone()), Some(tls.key.clone()), tls.client_ca.clone()];
             pems.into_iter().flatten().filter_map(|pem| if let Pem::File(path) = pem { Some(path) } else { None })
         };
         let files = config.tls.iter().flat_map(pems);
-        // Before the files are used: what changes in between is read again.
+        // The stamp is taken before the files are used, so that a change in between is noticed.
         let stamp = Stamp::of(std::iter::once(path.to_owned()).chain(files).collect());
         let tls = config.tls.as_ref().map(tls::server).transpose();
         let tls = tls.map_err(|cause| WebError::Tls { path: path.to_owned(), cause })?;
         Ok((Self::of(config, tls), stamp))
     }
 
-    /// Answers those who may ask. Only their requests count for the rate limit and for the connection's place: whoever has
-    /// no password uses up neither.
+    /// Answers a request that passes authentication and the rate limit, and refuses others. A request without a valid
+    /// password counts neither for the rate limit nor for the connection's slot.
     pub(super) async fn answer<B>(
         &self,
         request: Request<B>,
         router: &Router,
         renderings: &Renderings,
-        place: &Arc<Place>,
-    ) -> Answer {
+        slot: &Arc<ConnectionSlot>,
+    ) -> RouterResponse {
         let mut answer = if !self.users.allow(request.headers()).await {
             let challenge = "Basic realm=\"cognito-auth-exporter\", charset=\"UTF-8\"";
             router::refusal(StatusCode::UNAUTHORIZED, "unauthorized\n", WWW_AUTHENTICATE, challenge)
@@ -249,9 +252,9 @@ impl Access {
             let text = "too many requests; rate_limit in the web configuration says how many there may be\n";
             router::refusal(StatusCode::TOO_MANY_REQUESTS, text, RETRY_AFTER, "1")
         } else {
-            place.answering();
+            slot.answering();
             let mut answer = router.answer(request, renderings).await;
-            answer.body_mut().written_at(place);
+            answer.body_mut().written_at(slot);
             answer
         };
         for (name, value) in &self.config.headers {
@@ -262,18 +265,18 @@ impl Access {
 
     fn has_room(&self) -> bool {
         let Some(bucket) = &self.bucket else { return true };
-        bucket.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now())
+        bucket.lock().take(Instant::now())
     }
 }
 
-/// A bucket of tokens.
-struct Bucket {
+/// A token bucket: each request takes a token, and a token comes back each interval.
+struct TokenBucket {
     limit: RateLimit,
     tokens: f64,
     at: Instant,
 }
 
-impl Bucket {
+impl TokenBucket {
     fn full(limit: RateLimit, now: Instant) -> Self {
         Self { limit, tokens: f64::from(limit.burst), at: now }
     }
@@ -297,7 +300,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_may_pass_and_then_one_each_interval() {
         let limit = RateLimit { interval: Duration::from_secs(2), burst: 3 };
-        let mut bucket = Bucket::full(limit, Instant::now());
+        let mut bucket = TokenBucket::full(limit, Instant::now());
         assert_eq!([(); 4].map(|()| bucket.take(Instant::now())), [true, true, true, false]);
         tokio::time::advance(Duration::from_secs(2)).await;
         assert_eq!([(); 2].map(|()| bucket.take(Instant::now())), [true, false]);

@@ -1,7 +1,7 @@
-//! The body of an answer: bytes that other answers may share, handed to the connection piece by piece.
+//! The body of an answer: bytes that answers may share, given to the connection in pieces.
 //!
-//! A connection copies what it takes to write, at least under TLS, and a client that does not read makes it keep the copy.
-//! So it gets pieces: what waits for a client is one piece and the shared bytes.
+//! A connection copies the bytes that it writes, at least under TLS, and keeps the copy until the client reads it. With
+//! pieces, a slow client costs one piece and a reference to the shared bytes.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -11,40 +11,40 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use hyper::body::{Frame, SizeHint};
 
-use super::places::Place;
-use super::scrapes::Seen;
+use super::connections::ConnectionSlot;
+use super::scrapes::PendingScrape;
 
-/// Bytes handed over at a time.
+/// Maximum size of a piece in bytes.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 
-/// All of it is in memory.
-pub(super) struct Body {
+/// A body that is in memory as a whole.
+pub(super) struct MemoryBody {
     rest: Bytes,
-    /// Who has to be told that it was read.
-    seen: Option<Seen>,
-    /// The place of the connection that writes it.
-    place: Option<Arc<Place>>,
+    /// The scrape that is counted when the body is written.
+    scrape: Option<PendingScrape>,
+    /// The slot of the connection that writes the body.
+    slot: Option<Arc<ConnectionSlot>>,
 }
 
-impl Body {
+impl MemoryBody {
     pub(super) fn new(bytes: Bytes) -> Self {
-        Self { rest: bytes, seen: None, place: None }
+        Self { rest: bytes, scrape: None, slot: None }
     }
 
-    /// A body that counts as a scrape when it is written.
-    pub(super) fn seen(mut self, seen: Seen) -> Self {
-        self.seen = Some(seen);
+    /// Makes the body count as a scrape when it is written.
+    pub(super) fn counted_as(mut self, scrape: PendingScrape) -> Self {
+        self.scrape = Some(scrape);
         self
     }
 
-    /// Tells the place of the connection how far the writing has come.
-    pub(super) fn written_at(&mut self, place: &Arc<Place>) {
-        place.writing(self.rest.clone(), self.seen.take());
-        self.place = Some(place.clone());
+    /// Sets the slot of the connection that writes the body, and reports the progress of writing to it.
+    pub(super) fn written_at(&mut self, slot: &Arc<ConnectionSlot>) {
+        slot.writing(self.rest.clone(), self.scrape.take());
+        self.slot = Some(slot.clone());
     }
 }
 
-impl hyper::body::Body for Body {
+impl hyper::body::Body for MemoryBody {
     type Data = Bytes;
     type Error = Infallible;
 
@@ -66,10 +66,10 @@ impl hyper::body::Body for Body {
     }
 }
 
-impl Drop for Body {
+impl Drop for MemoryBody {
     fn drop(&mut self) {
-        if let Some(place) = &self.place {
-            place.body_taken();
+        if let Some(slot) = &self.slot {
+            slot.body_taken();
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Whether a client wants gzip, and gzip.
+//! gzip of answers: the negotiation with the client, and the compression.
 
 use std::io::Write as _;
 
@@ -7,9 +7,10 @@ use flate2::write::GzEncoder;
 use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
 
-/// Whether `Accept-Encoding` allows gzip and likes it no less than sending as it is (RFC 9110, section 12.5.3).
+/// Returns whether `Accept-Encoding` allows gzip and weighs it at least as high as `identity` (RFC 9110, section
+/// 12.5.3).
 ///
-/// Where the header is absent nothing is compressed: allowed, but a person's curl could not read it.
+/// Without the header nothing is compressed. The RFC would allow it, but curl does not decompress unless asked to.
 pub(super) fn wanted(headers: &HeaderMap) -> bool {
     let (mut gzip, mut any, mut identity) = (None, None, None);
     let elements = headers
@@ -33,7 +34,7 @@ pub(super) fn wanted(headers: &HeaderMap) -> bool {
     gzip > 0.0 && gzip >= identity.unwrap_or(0.0)
 }
 
-/// The weight of a parameter `q=`; one that is no weight refuses the coding rather than guess.
+/// Returns the weight of a parameter `q=`. An invalid weight counts as 0, which refuses the coding.
 fn quality(parameter: &str) -> Option<f32> {
     let (name, weight) = parameter.split_once('=')?;
     name.trim().eq_ignore_ascii_case("q").then(|| {
@@ -42,7 +43,7 @@ fn quality(parameter: &str) -> Option<f32> {
     })
 }
 
-/// Compresses, for speed rather than size: a scrape waits for it.
+/// Compresses a text with gzip, for speed rather than size, because a scrape waits for it.
 pub(super) fn compress(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(text.len() / 8), Compression::fast());
     encoder.write_all(text).and_then(|()| encoder.finish()).expect("writing into a Vec does not fail")

@@ -1,91 +1,92 @@
-//! Renderings that several clients are answered with: made on threads for blocking work, few at a time, and shared while
-//! they are fresh.
+//! Renderings of metrics, status and page: made on threads for blocking work, few at a time, and shared while they are
+//! fresh.
 //!
-//! With many pools a rendering takes tens of milliseconds. The runtime has one worker, and polling needs it; so nothing is
-//! rendered there. And whoever asks fast gets what others got: a rendering is shared for [`REST_FACTOR`] times as long as
-//! it took, [`AGE_MAX`] at most. So the renderings of one kind take a tenth of a processor, and somebody who asks now and
-//! then always has one of their own.
+//! With many pools a rendering takes tens of milliseconds. Polling needs the runtime's only worker, so renderings are
+//! made on other threads. A client that asks often gets shared renderings: each is shared for [`REST_FACTOR`] times as
+//! long as it took, and for [`AGE_MAX`] at most. So the renderings of one kind use at most a tenth of a processor, and
+//! a client that asks seldom always gets a new rendering.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::scrapes::Scrape;
 
-/// How old what is shown may be when it is asked for.
+/// Maximum age of a shared rendering at the time of the request.
 const AGE_MAX: Duration = Duration::from_secs(1);
 
 /// A rendering is shared for this many times as long as it took.
 const REST_FACTOR: u32 = 9;
 
-/// Renderings at a time: of all kinds together they take no more of the machine.
+/// Maximum number of renderings at the same time, of all kinds together.
 const RENDERINGS_MAX: usize = 2;
 
 static RENDERINGS: Semaphore = Semaphore::const_new(RENDERINGS_MAX);
 
-/// What is rendered.
+/// The kinds of renderings.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Kind {
+pub(super) enum RenderingKind {
     /// `/metrics`.
     Metrics,
-    /// The same, compressed.
+    /// `/metrics`, compressed.
     CompressedMetrics,
     /// `/status`.
     Status,
     /// `/`.
     Page,
-    /// `/`, for somebody who reads it at leisure.
+    /// `/?still`, which does not refresh itself.
     StillPage,
 }
 
 /// The latest rendering of each kind, while it is fresh. Clones share them.
 #[derive(Clone, Default)]
-pub(super) struct Renderings(Arc<[Slot; 5]>);
+pub(super) struct Renderings(Arc<[RenderingSlot; 5]>);
 
-struct Slot {
+struct RenderingSlot {
     latest: Mutex<Option<Rendering>>,
-    /// Who renders; the others wait, and take what was rendered.
+    /// Held by the request that renders. The others wait for it and share the result.
     turn: Arc<Semaphore>,
 }
 
-impl Default for Slot {
+impl Default for RenderingSlot {
     fn default() -> Self {
         Self { latest: Mutex::default(), turn: Arc::new(Semaphore::new(1)) }
     }
 }
 
-/// One rendering.
+/// A rendered answer, with the time at which it was begun and the time that it took.
 #[derive(Clone, Debug)]
 pub(super) struct Rendering {
-    /// What is sent.
+    /// The answer's body.
     pub(super) bytes: Bytes,
-    /// When it was begun, among the scrapes; of other kinds the first.
+    /// The scrape that the rendering belongs to; the default for kinds other than metrics.
     pub(super) scrape: Scrape,
     began: Instant,
     took: Duration,
 }
 
 impl Rendering {
-    /// Whether it may be shown to somebody who asked at `asked`.
+    /// Returns whether the rendering may answer a request of time `asked`.
     fn is_fresh(&self, asked: Instant) -> bool {
         asked.saturating_duration_since(self.began) <= AGE_MAX.min(self.took.saturating_mul(REST_FACTOR))
     }
 
-    /// How old it was when somebody asked at `asked`, if it was begun before.
+    /// Returns the rendering's age at time `asked`, if it was begun before.
     pub(super) fn shared_age(&self, asked: Instant) -> Option<Duration> {
         asked.checked_duration_since(self.began).filter(|age| !age.is_zero())
     }
 }
 
 impl Renderings {
-    /// A rendering of a kind that is fresh for somebody who asks now, and begun no earlier than `since`. None where the
-    /// rendering failed.
+    /// Returns a rendering that is fresh for a request of time `asked` and belongs to the scrape `since` or a later
+    /// one. None if the rendering failed.
     pub(super) async fn get(
         &self,
-        kind: Kind,
+        kind: RenderingKind,
         asked: Instant,
         since: Scrape,
         render: impl FnOnce() -> (Vec<u8>, Scrape) + Send + 'static,
@@ -101,11 +102,12 @@ impl Renderings {
         let rendering = RENDERINGS.acquire().await.ok()?;
         let renderings = self.clone();
         let rendered = tokio::task::spawn_blocking(move || {
-            // Held here: a client that goes away does not let the next rendering run beside this one.
-            let _held = (turn, rendering);
+            // The permits are held here, so that a client that goes away does not let the next rendering run beside
+            // this one.
+            let _permits = (turn, rendering);
             let began = Instant::now();
             let (bytes, scrape) = render();
-            // Without the room that a growing buffer has to spare: clients that do not read would hold that, too.
+            // Without the spare capacity of a grown buffer, which clients that do not read would hold, too.
             let bytes = bytes.into_boxed_slice().into();
             let rendering = Rendering { bytes, scrape, began, took: began.elapsed() };
             *renderings.slot(kind).latest() = Some(rendering.clone());
@@ -114,25 +116,25 @@ impl Renderings {
         rendered.await.ok()
     }
 
-    /// Lets go of what is too old to be shown. Answers whether something is left that will be.
+    /// Drops the renderings that are too old to be shared. Returns whether a fresh one remains.
     pub(super) fn forget_stale(&self, now: Instant) -> bool {
-        let mut is_left = false;
+        let mut has_fresh = false;
         for slot in self.0.iter() {
             let mut latest = slot.latest();
             *latest = latest.take().filter(|rendering| rendering.is_fresh(now));
-            is_left |= latest.is_some();
+            has_fresh |= latest.is_some();
         }
-        is_left
+        has_fresh
     }
 
-    fn slot(&self, kind: Kind) -> &Slot {
+    fn slot(&self, kind: RenderingKind) -> &RenderingSlot {
         &self.0[kind as usize]
     }
 }
 
-impl Slot {
+impl RenderingSlot {
     fn latest(&self) -> MutexGuard<'_, Option<Rendering>> {
-        self.latest.lock().unwrap_or_else(PoisonError::into_inner)
+        self.latest.lock()
     }
 }
 
@@ -183,7 +185,8 @@ mod tests {
                     rendered.fetch_add(1, Ordering::Relaxed);
                     (vec![7; 1000], Scrape::default())
                 };
-                renderings.get(Kind::Status, asked, Scrape::default(), render).await.unwrap().bytes.as_ptr() as usize
+                renderings.get(RenderingKind::Status, asked, Scrape::default(), render).await.unwrap().bytes.as_ptr()
+                    as usize
             });
         }
         let bytes = crowd.join_all().await;
@@ -191,7 +194,7 @@ mod tests {
         assert!(bytes.iter().all(|one| *one == bytes[0]), "not a copy");
         assert!(renderings.forget_stale(asked));
         assert!(!renderings.forget_stale(asked + AGE_MAX * 2));
-        assert!(renderings.slot(Kind::Status).latest().is_none(), "nothing is kept that is not shown again");
+        assert!(renderings.slot(RenderingKind::Status).latest().is_none(), "nothing is kept that is not shown again");
     }
 
     #[tokio::test(start_paused = true)]
@@ -201,7 +204,7 @@ mod tests {
         let get = async || {
             let begins = scrapes.clone();
             let render = move || (vec![], begins.begin());
-            renderings.get(Kind::Metrics, asked, scrapes.awaited(), render).await.unwrap().scrape
+            renderings.get(RenderingKind::Metrics, asked, scrapes.awaited(), render).await.unwrap().scrape
         };
         let first = get().await;
         assert_eq!(get().await, first);
@@ -215,10 +218,11 @@ mod tests {
     async fn a_rendering_that_fails_holds_nobody_up() {
         let renderings = Renderings::default();
         for _ in 0..RENDERINGS_MAX + 1 {
-            let failed = renderings.get(Kind::Page, Instant::now(), Scrape::default(), || panic!("for the test")).await;
+            let failed =
+                renderings.get(RenderingKind::Page, Instant::now(), Scrape::default(), || panic!("for the test")).await;
             assert!(failed.is_none());
         }
         let render = || (vec![1], Scrape::default());
-        assert!(renderings.get(Kind::Page, Instant::now(), Scrape::default(), render).await.is_some());
+        assert!(renderings.get(RenderingKind::Page, Instant::now(), Scrape::default(), render).await.is_some());
     }
 }

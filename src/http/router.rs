@@ -1,4 +1,4 @@
-//! From a request to its answer, without a socket.
+//! The router: makes the answer to a request, without a socket.
 
 use bytes::Bytes;
 use http::header::{
@@ -8,16 +8,16 @@ use http::header::{
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::body::Body;
-use super::renderings::{Kind, Rendering, Renderings};
-use super::scrapes::{Scrape, Seen};
+use super::body::MemoryBody;
+use super::renderings::{Rendering, RenderingKind, Renderings};
+use super::scrapes::{PendingScrape, Scrape};
 use super::{Scrapes, gzip, page};
 use crate::lifecycle::Clock;
 use crate::metrics::{self, Metrics};
-use crate::status::{Health, StatusBoard, StatusReport};
+use crate::status::{ProbeResult, StatusBoard, StatusReport};
 
-/// An answer, all of it in memory.
-pub(super) type Answer = Response<Body>;
+/// An answer that is in memory as a whole.
+pub(super) type RouterResponse = Response<MemoryBody>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -32,21 +32,21 @@ not found; there are:
 /healthz  200 while the process can make progress; /livez is the same
 ";
 
-/// What the server answers from. Clones share it.
+/// The data that the server answers from. Clones share it.
 #[derive(Clone)]
 pub struct Router {
-    /// What `/metrics` shows.
+    /// The metrics, for `/metrics`, `/status` and the page.
     pub metrics: Metrics,
-    /// What `/status` adds to it.
+    /// The state that `/status` and the page add to the metrics.
     pub board: StatusBoard,
-    /// Who waits for a scrape.
+    /// The scrapes, which wake the pools that wait for one.
     pub scrapes: Scrapes,
-    /// What time it is.
+    /// The clock of reports.
     pub clock: Clock,
 }
 
 #[derive(Clone, Copy)]
-enum Path {
+enum Route {
     Metrics,
     Health,
     Ready,
@@ -54,7 +54,7 @@ enum Path {
     Page,
 }
 
-impl Path {
+impl Route {
     fn of(path: &str) -> Option<Self> {
         Some(match path {
             "/metrics" => Self::Metrics,
@@ -68,9 +68,9 @@ impl Path {
 }
 
 impl Router {
-    /// Answers a request. What it carries is not looked at, and the body of an answer to HEAD is the server's to leave out.
-    pub(super) async fn answer<B>(&self, request: Request<B>, renderings: &Renderings) -> Answer {
-        let mut answer = match (Path::of(request.uri().path()), request.method()) {
+    /// Answers a request. The request's body is ignored, and the server leaves out the body of an answer to HEAD.
+    pub(super) async fn answer<B>(&self, request: Request<B>, renderings: &Renderings) -> RouterResponse {
+        let mut answer = match (Route::of(request.uri().path()), request.method()) {
             (None, _) => plain(StatusCode::NOT_FOUND, NOT_FOUND.to_owned()),
             (Some(path), &Method::GET | &Method::HEAD) => self.get(path, &request, renderings).await,
             (Some(_), _) => {
@@ -82,24 +82,24 @@ impl Router {
         answer
     }
 
-    async fn get<B>(&self, path: Path, request: &Request<B>, renderings: &Renderings) -> Answer {
+    async fn get<B>(&self, path: Route, request: &Request<B>, renderings: &Renderings) -> RouterResponse {
         match path {
-            Path::Metrics => {
-                // A scrape that shows nothing is none.
+            Route::Metrics => {
+                // HEAD shows no metrics, so it does not count as a scrape.
                 let counts = request.method() == Method::GET;
                 self.metrics(request.headers(), counts, renderings).await
             }
-            Path::Health => health(self.board.live()),
-            Path::Ready => health(self.board.is_ready()),
-            Path::Status => {
+            Route::Health => health(self.board.live()),
+            Route::Ready => health(self.board.is_ready()),
+            Route::Status => {
                 let render = |report: &StatusReport| {
                     serde_json::to_vec_pretty(report).expect("a report is maps with text keys, and a Vec takes all")
                 };
-                self.report(Kind::Status, JSON, renderings, render).await
+                self.report(RenderingKind::Status, JSON, renderings, render).await
             }
-            Path::Page => {
+            Route::Page => {
                 let still = request.uri().query() == Some("still");
-                let kind = if still { Kind::StillPage } else { Kind::Page };
+                let kind = if still { RenderingKind::StillPage } else { RenderingKind::Page };
                 let render = move |report: &StatusReport| page::render(report, still).into_bytes();
                 let page = self.report(kind, HTML, renderings, render).await;
                 with(page, CONTENT_SECURITY_POLICY, page::policy())
@@ -107,9 +107,9 @@ impl Router {
         }
     }
 
-    async fn metrics(&self, headers: &HeaderMap, counts: bool, renderings: &Renderings) -> Answer {
+    async fn metrics(&self, headers: &HeaderMap, counts: bool, renderings: &Renderings) -> RouterResponse {
         let gzip = gzip::wanted(headers);
-        let kind = if gzip { Kind::CompressedMetrics } else { Kind::Metrics };
+        let kind = if gzip { RenderingKind::CompressedMetrics } else { RenderingKind::Metrics };
         let (metrics, scrapes) = (self.metrics.clone(), self.scrapes.clone());
         let render = move || {
             let scrape = scrapes.begin();
@@ -122,19 +122,19 @@ impl Router {
         };
         let mut answer = with(rendered(&rendering, asked, metrics::CONTENT_TYPE), VARY, "Accept-Encoding");
         if counts {
-            let seen = Seen { scrapes: self.scrapes.clone(), scrape: rendering.scrape };
-            answer = answer.map(|body| body.seen(seen));
+            let scrape = PendingScrape { scrapes: self.scrapes.clone(), scrape: rendering.scrape };
+            answer = answer.map(|body| body.counted_as(scrape));
         }
         if gzip { with(answer, CONTENT_ENCODING, "gzip") } else { answer }
     }
 
     async fn report(
         &self,
-        kind: Kind,
+        kind: RenderingKind,
         content_type: &'static str,
         renderings: &Renderings,
         render: impl FnOnce(&StatusReport) -> Vec<u8> + Send + 'static,
-    ) -> Answer {
+    ) -> RouterResponse {
         let router = self.clone();
         let render = move || {
             let report = router.board.report(&router.metrics, router.clock.now());
@@ -148,8 +148,9 @@ impl Router {
     }
 }
 
-/// A rendering as an answer. `Age` says that it was made for somebody else, and how many seconds ago (RFC 9111).
-fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -> Answer {
+/// Makes a rendering an answer. The header `Age` marks one that was made for an earlier request, with its age in
+/// seconds (RFC 9111).
+fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -> RouterResponse {
     let mut answer = body(StatusCode::OK, content_type, rendering.bytes.clone());
     if let Some(age) = rendering.shared_age(asked) {
         answer.headers_mut().insert(AGE, age.as_secs().into());
@@ -157,44 +158,44 @@ fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -
     answer
 }
 
-fn failed() -> Answer {
+fn failed() -> RouterResponse {
     plain(
         StatusCode::INTERNAL_SERVER_ERROR,
-        "rendering the answer failed; please report what the log says\n".to_owned(),
+        "the answer could not be rendered; please report what the log says\n".to_owned(),
     )
 }
 
-/// The answer to a request that does not reach the router, with a header that says what would.
-pub(super) fn refusal(status: StatusCode, text: &str, name: HeaderName, value: &'static str) -> Answer {
+/// Makes the answer to a request that access control refuses, with a header that tells the client what to do.
+pub(super) fn refusal(status: StatusCode, text: &str, name: HeaderName, value: &'static str) -> RouterResponse {
     let mut answer = with(plain(status, text.to_owned()), name, value);
     harden(&mut answer);
     answer
 }
 
-fn harden(answer: &mut Answer) {
+fn harden(answer: &mut RouterResponse) {
     let headers = answer.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-fn health(health: Health) -> Answer {
+fn health(health: ProbeResult) -> RouterResponse {
     match health {
         Ok(()) => plain(StatusCode::OK, "ok\n".to_owned()),
         Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
-fn plain(status: StatusCode, text: String) -> Answer {
+fn plain(status: StatusCode, text: String) -> RouterResponse {
     body(status, TEXT, text.into_bytes().into())
 }
 
-fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> Answer {
-    let mut answer = Response::new(Body::new(bytes));
+fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> RouterResponse {
+    let mut answer = Response::new(MemoryBody::new(bytes));
     *answer.status_mut() = status;
     with(answer, CONTENT_TYPE, content_type)
 }
 
-fn with(mut answer: Answer, name: HeaderName, value: &'static str) -> Answer {
+fn with(mut answer: RouterResponse, name: HeaderName, value: &'static str) -> RouterResponse {
     answer.headers_mut().insert(name, HeaderValue::from_static(value));
     answer
 }

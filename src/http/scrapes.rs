@@ -1,5 +1,7 @@
-//! Who waits for Prometheus: a series first scraped at 1 is invisible to `increase()`, so a pool's totals are to be scraped
-//! once before polling moves them.
+//! Scrapes by Prometheus, which a new pool waits for before it polls.
+//!
+//! `increase()` does not see the first value of a series. So a pool's counters must be scraped once before polling
+//! increments them.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -9,29 +11,29 @@ use tokio::sync::watch;
 
 /// The scrapes of this process. Clones share them.
 #[derive(Clone, Debug)]
-pub struct Scrapes(Arc<Counts>);
+pub struct Scrapes(Arc<ScrapeCounts>);
 
 #[derive(Debug)]
-struct Counts {
+struct ScrapeCounts {
     begun: AtomicU64,
-    /// The earliest that somebody waits for, or has waited for.
+    /// The number of the scrape that the latest caller of [`Scrapes::next`] waits for.
     awaited: AtomicU64,
-    /// The latest begun of those that were answered.
+    /// The greatest number of the scrapes that were answered.
     answered: watch::Sender<u64>,
 }
 
-/// A scrape that has begun; a later one is greater. The default is before all of them.
+/// The number of a scrape that has begun. A later scrape has a greater one. The default comes before all scrapes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) struct Scrape(u64);
 
-/// A scrape that counts once its answer is written.
-pub(super) struct Seen {
+/// A scrape that counts as answered once its answer is written.
+pub(super) struct PendingScrape {
     pub(super) scrapes: Scrapes,
     pub(super) scrape: Scrape,
 }
 
-impl Seen {
-    /// All of the answer is written.
+impl PendingScrape {
+    /// Reports that the answer is written.
     pub(super) fn answered(self) {
         self.scrapes.answered(self.scrape);
     }
@@ -44,36 +46,40 @@ impl Default for Scrapes {
 }
 
 impl Scrapes {
-    /// None yet.
+    /// The scrapes of a process that has had none yet.
     pub fn new() -> Self {
-        Self(Arc::new(Counts { begun: AtomicU64::new(0), awaited: AtomicU64::new(0), answered: watch::Sender::new(0) }))
+        Self(Arc::new(ScrapeCounts {
+            begun: AtomicU64::new(0),
+            awaited: AtomicU64::new(0),
+            answered: watch::Sender::new(0),
+        }))
     }
 
-    /// Resolves once a scrape that begins after this call (not: after the first poll of what it returns) was answered:
-    /// what is shown now has then been seen. One that is under way may have missed it.
+    /// Resolves once a scrape has been answered that begins after this call, not after the first poll of the future.
+    /// Prometheus then has the values that are shown at the time of the call. A scrape under way may have missed them.
     pub fn next(&self) -> impl Future<Output = ()> + Send + use<> {
         let mut answered = self.0.answered.subscribe();
         let before = self.0.begun.load(Ordering::SeqCst);
         self.0.awaited.fetch_max(before + 1, Ordering::SeqCst);
         let counts = self.0.clone();
         async move {
-            // The sender lives in `counts`, so the channel cannot close while this waits.
+            // `counts` owns the sender, so the channel cannot close while this waits.
             let _ = answered.wait_for(|latest| *latest > before).await;
             drop(counts);
         }
     }
 
-    /// Whether there was one at all.
+    /// Returns whether any scrape has been answered.
     pub fn any(&self) -> bool {
         *self.0.answered.borrow() > 0
     }
 
-    /// A scrape begins: what is shown from now on is in it.
+    /// Begins a scrape. It shows all values that are set before this call.
     pub(super) fn begin(&self) -> Scrape {
         Scrape(self.0.begun.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    /// The earliest scrape that is of use to those who wait: what an earlier one shows is not shown again.
+    /// Returns the earliest scrape that may be answered: pools wait for it, so an earlier rendering is not shared.
     pub(super) fn awaited(&self) -> Scrape {
         Scrape(self.0.awaited.load(Ordering::SeqCst))
     }

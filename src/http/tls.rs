@@ -1,4 +1,4 @@
-//! TLS of the server: from the web configuration to what rustls serves with.
+//! TLS of the server: makes rustls's configuration from the web configuration.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,30 +10,30 @@ use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::config::{ClientAuth, Pem, TlsServerConfig, TlsVersion};
+use super::web_config::{ClientAuth, Pem, TlsServerConfig, TlsVersion};
 
-/// Why there is no TLS. Names the key and the file, and shows nothing of what is in it.
+/// Error of the TLS configuration. It names the key and the file, and shows nothing of the file's contents.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("{key}: cannot read {}: {cause}", path.display())]
     Unreadable {
-        /// The key that names it.
+        /// The key that names the file.
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         cause: io::Error,
     },
-    /// It holds something else.
+    /// A file or an inline value does not hold the expected PEM.
     #[error("{key} {what}")]
     Unusable {
-        /// The key that names it.
+        /// The key that names the file or has the value.
         key: &'static str,
-        /// What it should hold.
+        /// The requirement that is not met.
         what: &'static str,
     },
-    /// All of it together cannot be served.
+    /// rustls refuses the configuration as a whole.
     #[error("tls_server_config: {0}")]
     Refused(String),
 }
@@ -42,7 +42,7 @@ const CERT: &str = "tls_server_config.cert_file";
 const KEY: &str = "tls_server_config.key_file";
 const CA: &str = "tls_server_config.client_ca_file";
 
-/// Everything that a handshake needs.
+/// Makes the configuration of TLS handshakes.
 pub(super) fn server(tls: &TlsServerConfig) -> Result<Arc<ServerConfig>, TlsError> {
     let refused = |error: rustls::Error| {
         TlsError::Refused(match error {
@@ -86,7 +86,7 @@ pub(super) fn server(tls: &TlsServerConfig) -> Result<Arc<ServerConfig>, TlsErro
     Ok(Arc::new(config))
 }
 
-/// The ciphers and groups that are asked for, in that order; those of TLS 1.3 are always on.
+/// Returns a provider with the configured ciphers and groups in their order. The ciphers of TLS 1.3 are always on.
 fn provider(tls: &TlsServerConfig) -> CryptoProvider {
     let mut provider = ring::default_provider();
     if !tls.cipher_suites.is_empty() {

@@ -1,4 +1,4 @@
-//! A connection's stream that tells its [`Place`] what the client takes.
+//! A connection's stream that reports to its [`ConnectionSlot`] when the client reads.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,18 +7,18 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::places::Place;
+use super::connections::ConnectionSlot;
 
-/// A stream at a place.
+/// A stream with its slot.
 pub(super) struct Watched<S> {
     pub(super) stream: S,
-    pub(super) place: Arc<Place>,
+    pub(super) slot: Arc<ConnectionSlot>,
 }
 
 impl<S: Unpin> Watched<S> {
-    fn took(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn report(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(Ok(1..)) = written {
-            self.place.moved();
+            self.slot.progressed();
         }
         written
     }
@@ -37,7 +37,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Watched<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.took(written)
+        self.report(written)
     }
 
     fn poll_write_vectored(
@@ -46,7 +46,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
-        self.took(written)
+        self.report(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -55,7 +55,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(Pin::new(&mut self.stream).poll_flush(context))?;
-        self.place.flushed();
+        self.slot.flushed();
         Poll::Ready(Ok(()))
     }
 

@@ -220,7 +220,7 @@ impl Store for Engine {
 
     fn sync(&mut self) -> Result<(), LedgerError> {
         guarded(|| self.reader.0.db().flush())?;
-        failpoint::reached(Step::LedgerFlushed);
+        failpoint::reached(Failpoint::LedgerFlushed);
         // Blobs first: the log refers to them.
         self.sync_blobs()?;
         self.file.sync_all().map_err(|error| LedgerError::io("cannot sync", &self.directory.join(DB), &error))?;

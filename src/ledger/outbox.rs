@@ -12,7 +12,7 @@ use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::writer::BATCH_PLACES_MAX;
 use super::writer_state::WriteRequest;
 use super::{Ledger, LedgerError, keys};
-use crate::delivery::{Outbox, Settlement, Unreadable, OutboxEntry};
+use crate::delivery::{Outbox, OutboxEntry, Settlement, Unreadable};
 
 /// The number and size of the entries in the outbox.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -60,7 +60,7 @@ use super::keys;
 use super::store::{Store as _, StoreReader as _};
 use super::writer_state::WriterState;
 use crate::config::StateConfig;
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 
 /// Damaged ledgers that are kept. With one, a second accident on the same day would need its place; many would fill a
 /// disk.
@@ -518,9 +518,9 @@ fn write_whole(path: &Path, text: &str) -> io::Result<File> {
     let mut file = custody::new_file(&draft)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
-    failpoint::reached(Step::NoteDrafted);
+    failpoint::reached(Failpoint::NoteDrafted);
     fs::rename(draft, path)?;
-    failpoint::reached(Step::NoteRenamed);
+    failpoint::reached(Failpoint::NoteRenamed);
     Ok(file)
 }
 

@@ -82,7 +82,7 @@ pub(super) trait Store: Sized + Send + 'static {
     /// Applies a batch and syncs it.
     fn write(&mut self, changes: Vec<Change>) -> Result<(), LedgerError> {
         self.apply(changes)?;
-        failpoint::reached(Step::LedgerApplied);
+        failpoint::reached(Failpoint::LedgerApplied);
         self.sync()
     }
 }

@@ -12,13 +12,14 @@
 //! locks, and one fsync serves all requests of a batch.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::backoff::Backoff;
 use cognito_auth_core::counters::Series;
 use cognito_auth_core::event::UnixMillis;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info};
@@ -98,7 +99,7 @@ pub(super) struct WriterShared {
 
 impl WriterShared {
     pub(super) fn set(&self, access: StoreAccess) {
-        let mut place = self.access.write().unwrap_or_else(PoisonError::into_inner);
+        let mut place = self.access.write();
         *place = access;
         drop(place);
         self.changed();
@@ -109,12 +110,12 @@ impl WriterShared {
     }
 
     pub(super) fn set_writing(&self, since: Option<Instant>) {
-        *self.writing.lock().unwrap_or_else(PoisonError::into_inner) = since;
+        *self.writing.lock() = since;
     }
 
     /// Returns the error of a disk that does not answer, if the present write has taken too long.
     pub(super) fn overdue(&self) -> Option<LedgerError> {
-        let since = *self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = *self.writing.lock();
         let seconds = since.map(|since| since.elapsed()).filter(|took| *took >= WRITE_MAX)?.as_secs();
         Some(LedgerError::Storage(format!("a write has not ended for {seconds} s")))
     }
@@ -209,7 +210,7 @@ impl Writer {
         self.shared.set(StoreAccess::Closed);
         // This releases the state directory's lock: a caller who gets the reply may open the ledger again.
         drop(self);
-        failpoint::reached(Step::LedgerClosed);
+        failpoint::reached(Failpoint::LedgerClosed);
         if let Some(reply) = closed {
             let _ = reply.send(Ok(()));
         }
@@ -234,7 +235,7 @@ impl Writer {
             let mut replies = Vec::new();
             let mut batch = self.collect(request, reply, &mut writer_state, engine.reader(), &mut replies);
             let counted = std::mem::take(&mut batch.counted);
-            failpoint::reached(Step::LedgerAsked);
+            failpoint::reached(Failpoint::LedgerAsked);
             let written = if batch.changes.is_empty() {
                 Ok(())
             } else {
@@ -246,15 +247,15 @@ impl Writer {
             };
             match written.and_then(|()| writer_state.publish(engine.reader())) {
                 Ok(published) => {
-                    failpoint::reached(Step::LedgerSynced);
+                    failpoint::reached(Failpoint::LedgerSynced);
                     self.durable = writer_state.batches;
                     self.jot_last_commit();
                     // Replies come last: a caller who has its reply can read what it wrote.
                     self.shared.publish(published);
                     self.show(writer_state.totals_of(&counted));
-                    failpoint::reached(Step::LedgerPublished);
+                    failpoint::reached(Failpoint::LedgerPublished);
                     answer(replies, &Ok(()));
-                    failpoint::reached(Step::LedgerAnswered);
+                    failpoint::reached(Failpoint::LedgerAnswered);
                     if self
                         .noted
                         .is_none_or(|(at, batch)| at.elapsed() >= NOTE_EVERY || writer_state.batches / 2 >= batch)
@@ -384,7 +385,7 @@ impl Writer {
     }
 
     fn failure(&self) -> LedgerError {
-        let access = self.shared.access.read().unwrap_or_else(PoisonError::into_inner);
+        let access = self.shared.access.read();
         match &*access {
             StoreAccess::Failed(error) => error.clone(),
             StoreAccess::Open(_) | StoreAccess::Closed => LedgerError::Closed,

@@ -3,10 +3,11 @@
 //! The rules are in [`twins`](super::twins). This module asks the ledger and the service.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cognito_auth_core::cursor::Cursor;
 use cognito_auth_core::event::AuthEvent;
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::turn::{TurnContext, TurnError, unless_stopped};
@@ -86,7 +87,7 @@ impl PoolSightings {
 
     fn with<T>(&self, act: impl FnOnce(&mut NameSightings) -> T) -> T {
         let (_, sightings) = &*self.0;
-        act(&mut sightings.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut sightings.lock())
     }
 }
 
@@ -175,7 +176,7 @@ mod tests {
     impl Service {
         /// Adds an event to the history of a name, at a minute.
         fn event(&self, name: &str, id: &str, minute: i64) {
-            let (histories, now) = &mut *self.0.lock().unwrap();
+            let (histories, now) = &mut *self.0.lock();
             *now = START + minute * MINUTE;
             let event =
                 AuthEvent { id: Some(id.into()), creation_date: Some(UnixMillis(*now)), ..AuthEvent::default() };
@@ -185,7 +186,7 @@ mod tests {
 
     impl Source for Service {
         async fn page(&self, name: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
-            let (histories, now) = &*self.0.lock().unwrap();
+            let (histories, now) = &*self.0.lock();
             let events = histories.get(name).cloned().ok_or(SourceError::UserNotFound)?;
             Ok(Page { events, next: None, received: UnixMillis(*now), served: None })
         }
@@ -288,7 +289,7 @@ mod tests {
         let look = async || is_still(&test_pool.context, &test_pool.pool, "ann", "ann@example.com").await.unwrap();
         assert!(look().await);
         // The address belongs to another user now, with an event that is older than the latest check.
-        service.0.lock().unwrap().0.remove("ann@example.com");
+        service.0.lock().0.remove("ann@example.com");
         assert!(look().await, "no user has it");
         service.event("ann@example.com", "old", 0);
         service.event("ann@example.com", "2", 5);

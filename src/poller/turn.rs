@@ -280,7 +280,7 @@ impl<S: Source> UserTurn<'_, S> {
             Ok(page) => page,
             Err(error) => return self.after_refusal(error),
         };
-        failpoint::reached(Step::PageRead);
+        failpoint::reached(Failpoint::PageRead);
         self.findings.pages += 1;
         if self.page_size < self.context.page_size && !self.walk.ends_with(&page) {
             // The page was too short: it is dropped, and a full one is read.

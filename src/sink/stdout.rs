@@ -5,11 +5,12 @@
 //! when all of it is written and flushed. Writing runs on a thread of its own, so a slow reader blocks nothing else.
 
 use std::io::Write;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use cognito_auth_core::answer::Answer;
 use cognito_auth_core::entry::Entry;
 use cognito_auth_core::record::{Record, TimestampSource, Value};
+use parking_lot::Mutex;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::sink::Sink;
@@ -49,7 +50,7 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
         let text = self.lines(batch)?;
         let out = Arc::clone(&self.out);
         tokio::task::spawn_blocking(move || {
-            let mut out = out.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut out = out.lock();
             out.write_all(&text)?;
             out.flush()
         })
@@ -129,7 +130,7 @@ mod tests {
     async fn printed(batch: &[Entry]) -> String {
         let mut sink = StdoutSink::to(Vec::new(), TimestampSource::Event);
         assert!(matches!(sink.deliver(batch).await, Answer::Accepted { rejected: 0, .. }));
-        let text = sink.out.lock().unwrap().clone();
+        let text = sink.out.lock().clone();
         String::from_utf8(text).unwrap()
     }
 

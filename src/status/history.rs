@@ -1,7 +1,7 @@
-//! What happened in the last hour, in slots of half a minute: what the status page draws.
+//! A pool's last hour in slots of half a minute, for the chart of the status page.
 //!
-//! Pure. It is told totals and keeps their growth, so it needs nothing from those who count. It begins with the process: the
-//! first total it is told is where the growth is counted from.
+//! The module is pure. It receives totals and keeps their increase in each slot. It begins with the process: the first
+//! totals are the base of the increase.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,12 +14,12 @@ use crate::metrics::{DELAY_BOUNDS_SECS, PoolCounters};
 /// The length of a slot.
 pub const SLOT: Duration = Duration::from_secs(30);
 
-/// How many slots are kept: an hour.
+/// Maximum number of slots: an hour.
 pub const SLOTS_MAX: usize = 120;
 
-/// What happened within one slot.
+/// Events and calls within one slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
-pub struct Slot {
+pub struct HistorySlot {
     /// Live outcomes `Pass`.
     pub passed: u64,
     /// Live outcomes `Fail`.
@@ -41,21 +41,22 @@ pub struct History {
     /// The number of the newest slot since 1970.
     newest: i64,
     /// The newest last.
-    slots: VecDeque<Slot>,
+    slots: VecDeque<HistorySlot>,
 }
 
 impl History {
-    /// Notes the totals at `now`. A clock that is set back goes on in the newest slot; one that leaps leaves empty ones.
+    /// Notes the totals at `now`. If the clock is set back, the newest slot takes the increase. If it jumps ahead, the
+    /// slots in between are empty.
     pub fn note(&mut self, now: UnixMillis, counts: &PoolCounters) {
         let number = now.0.div_euclid(i64::try_from(SLOT.as_millis()).unwrap_or(i64::MAX));
         if self.slots.is_empty() {
             self.newest = number;
-            self.slots.push_back(Slot::default());
+            self.slots.push_back(HistorySlot::default());
         }
         let ahead = usize::try_from(number.saturating_sub(self.newest)).unwrap_or(0);
         if ahead > 0 {
             self.newest = number;
-            self.slots.extend(std::iter::repeat_n(Slot::default(), ahead.min(SLOTS_MAX)));
+            self.slots.extend(std::iter::repeat_n(HistorySlot::default(), ahead.min(SLOTS_MAX)));
             self.slots.drain(..self.slots.len().saturating_sub(SLOTS_MAX));
         }
         let before = self.last.replace(counts.clone());
@@ -64,14 +65,14 @@ impl History {
         }
     }
 
-    /// The slots, the newest last.
-    pub fn slots(&self) -> impl ExactSizeIterator<Item = &Slot> {
+    /// Returns the slots, the newest last.
+    pub fn slots(&self) -> impl ExactSizeIterator<Item = &HistorySlot> {
         self.slots.iter()
     }
 
-    /// The sum of all slots.
-    pub fn sum(&self) -> Slot {
-        self.slots.iter().fold(Slot::default(), |mut sum, slot| {
+    /// Returns the sum of all slots.
+    pub fn sum(&self) -> HistorySlot {
+        self.slots.iter().fold(HistorySlot::default(), |mut sum, slot| {
             sum.passed += slot.passed;
             sum.failed += slot.failed;
             sum.risk += slot.risk;
@@ -83,9 +84,9 @@ impl History {
     }
 }
 
-impl Slot {
+impl HistorySlot {
     fn add(&mut self, before: &PoolCounters, after: &PoolCounters) {
-        // A pool that left and came back begins at 0.
+        // The totals of a pool that left the configuration and came back begin at 0.
         let grown = |before: u64, after: u64| after.saturating_sub(before);
         self.passed += grown(before.passed, after.passed);
         self.failed += grown(before.failed, after.failed);
@@ -96,13 +97,13 @@ impl Slot {
         self.delays.iter_mut().zip(delays).for_each(|(sum, (before, after))| *sum += grown(*before, after));
     }
 
-    /// Calls of the account and region.
+    /// Returns the number of calls of the account and region.
     pub fn calls(&self) -> u64 {
         self.calls
     }
 
-    /// The delay in seconds that this share of the live events did not exceed, estimated as `histogram_quantile` does;
-    /// None without events.
+    /// Returns the delay in seconds that this share of the live events did not exceed, estimated as Prometheus's
+    /// `histogram_quantile` does. None without events.
     pub fn delay_quantile(&self, share: f64) -> Option<f64> {
         let total: u64 = self.delays.iter().sum();
         let rank = share * as_f64(total);
@@ -163,7 +164,7 @@ mod tests {
 
     #[test]
     fn quantiles_are_those_of_prometheus() {
-        let mut slot = Slot::default();
+        let mut slot = HistorySlot::default();
         assert_eq!(slot.delay_quantile(0.5), None);
         // Ten up to 5 s, ten up to 15 s, and one in more than a day.
         (slot.delays[0], slot.delays[1], slot.delays[12]) = (10, 10, 1);

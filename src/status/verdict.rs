@@ -1,6 +1,7 @@
-//! Whether sign-in events flow, and what keeps them from it: what somebody who was woken wants to read first.
+//! The verdict of a status report: whether sign-in events flow, and the findings that a person on call needs first.
 //!
-//! Pure: it follows from the rest of the report. Each finding is one sentence for people that says what to look at.
+//! The module is pure: findings follow from the rest of the report. Each finding is one sentence for people, and it
+//! says what to look at.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -11,47 +12,47 @@ use serde::Serialize;
 
 use super::{PoolStatus, StatusReport};
 
-/// How long a process may take to get its first answers before that is worth a word.
+/// Time for a process to get its first answers. After it, missing answers are a finding.
 const WARM_UP: Duration = Duration::from_secs(2 * 60);
 
-/// By how much a poll may be later than its objective: the round that brings it takes its time.
+/// Factor by which a poll may be later than its objective, because a round takes time.
 const OBJECTIVE_SLACK: f64 = 1.1;
 
-/// How long records may wait while deliveries fail before that is worth a word; shorter is a hiccup.
+/// Time for which records may wait while deliveries fail. Shorter failures are no finding.
 const WAITING_MAX: Duration = Duration::from_secs(60);
 
-/// How bad it is.
+/// The severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Severity {
-    /// Events flow; somebody should look when there is time.
+pub enum FindingSeverity {
+    /// Events flow. A person should look at it within days.
     Warning,
-    /// Events do not flow, or will not for long.
+    /// Events do not flow, or will soon stop.
     Error,
 }
 
 /// Something that a person should know.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
-pub struct Finding {
-    /// How bad it is.
-    pub severity: Severity,
-    /// The pool that it concerns; null if all of them.
+pub struct StatusFinding {
+    /// How severe it is.
+    pub severity: FindingSeverity,
+    /// The pool that it concerns; null if it concerns all pools.
     pub pool: Option<String>,
-    /// What it is.
+    /// One sentence for people.
     pub text: String,
 }
 
-/// What is to be said of a report, the worst first.
-pub(super) fn findings(report: &StatusReport) -> Vec<Finding> {
+/// Returns the findings of a report, the worst first.
+pub(super) fn findings(report: &StatusReport) -> Vec<StatusFinding> {
     let mut findings = Vec::new();
     let mut find = |severity, pool: Option<&PoolStatus>, text: String| {
-        findings.push(Finding { severity, pool: pool.map(|pool| pool.id.clone()), text });
+        findings.push(StatusFinding { severity, pool: pool.map(|pool| pool.id.clone()), text });
     };
     if let Some(reason) = report.reason.as_ref().filter(|_| report.now.since(report.started) > WARM_UP) {
-        find(Severity::Error, None, format!("the exporter is not ready: {reason}"));
+        find(FindingSeverity::Error, None, format!("the exporter is not ready: {reason}"));
     }
     for reason in &report.paused {
-        find(Severity::Error, None, paused(reason).to_owned());
+        find(FindingSeverity::Error, None, paused(reason).to_owned());
     }
     for pool in &report.pools {
         of_pool(pool, report, &mut |severity, text| find(severity, Some(pool), text));
@@ -61,15 +62,15 @@ pub(super) fn findings(report: &StatusReport) -> Vec<Finding> {
     if report.quarantined_records.unwrap_or(0) > 0 {
         let text =
             "records that the receiver refused are in quarantine; `cognito-auth-exporter quarantine list` shows why";
-        find(Severity::Warning, None, text.to_owned());
+        find(FindingSeverity::Warning, None, text.to_owned());
     }
     if report.state.rebuilds > 0 {
-        let text = "the ledger was damaged and begun anew when this process started; its log says what was moved where";
-        find(Severity::Warning, None, text.to_owned());
+        let text = "the ledger was damaged and begun anew when this process started; the log names the files it moved";
+        find(FindingSeverity::Warning, None, text.to_owned());
     }
     if !report.config_reload_successful {
-        let text = "the configuration was changed and cannot be used: the one before it is in force; the log says why";
-        find(Severity::Warning, None, text.to_owned());
+        let text = "the changed configuration cannot be used; the previous one stays in force, and the log says why";
+        find(FindingSeverity::Warning, None, text.to_owned());
     }
     findings.sort_by_key(|finding| Reverse(finding.severity));
     findings
@@ -77,63 +78,61 @@ pub(super) fn findings(report: &StatusReport) -> Vec<Finding> {
 
 fn paused(reason: &str) -> &'static str {
     match reason {
-        "outbox_full" => "polling pauses because the outbox is full: the receiver has to take records first",
-        "quarantine_full" => {
-            "delivery pauses because the quarantine is full: its records have to be retried or dropped"
-        }
-        _ => "work pauses because the ledger cannot be written: look at the disk",
+        "outbox_full" => "polling pauses because the outbox is full; it continues when the receiver takes records",
+        "quarantine_full" => "delivery pauses because the quarantine is full; retry or drop its records",
+        _ => "work pauses because the ledger cannot be written; check the disk",
     }
 }
 
-fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
+fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(FindingSeverity, String)) {
     let users = pool.users.unwrap_or_default();
     match pool.up {
         Some(false) => {
             let reason = pool.reason.as_deref().unwrap_or("the log says why");
-            find(Severity::Error, format!("the pool cannot be read: {reason}"));
-            return; // everything else follows from it
+            find(FindingSeverity::Error, format!("the pool cannot be read: {reason}"));
+            return; // other findings of the pool follow from this one
         }
         None if report.now.since(report.started) > WARM_UP => {
-            find(Severity::Warning, "the pool has not answered yet".to_owned());
+            find(FindingSeverity::Warning, "the pool has not answered yet".to_owned());
         }
         None | Some(true) => {}
     }
     if let (Some(oldest), Some(objective)) = (pool.oldest_poll, pool.objective_seconds) {
         let age = report.now.since(oldest);
         if age > Duration::from_secs(objective).mul_f64(OBJECTIVE_SLACK) {
-            let text =
-                "users wait longer for their poll than poll.max_interval says; a larger budget or fewer users help";
-            find(Severity::Warning, text.to_owned());
+            let text = "users wait longer for a poll than poll.max_interval; a larger budget or fewer users help";
+            find(FindingSeverity::Warning, text.to_owned());
         }
     }
     if users.failing > 0 {
         find(
-            Severity::Warning,
-            format!("{} users cannot be read; Cognito answers with errors of theirs", users.failing),
+            FindingSeverity::Warning,
+            format!("{} users cannot be read; Cognito answers calls for them with errors", users.failing),
         );
     }
 }
 
-/// Said once for all pools that share the quota.
-fn of_quota(report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
+/// Adds one finding for all pools that share a quota.
+fn of_quota(report: &StatusReport, find: &mut impl FnMut(FindingSeverity, String)) {
     let throttled = report.pools.iter().filter(|pool| pool.last_hour.throttled > 0);
     let quotas: BTreeSet<_> = throttled.map(|pool| (pool.account_id.as_deref(), pool.region.as_str())).collect();
     for (account, region) in quotas {
-        let whose = account.map_or_else(|| region.to_owned(), |account| format!("account {account}, {region}"));
+        let quota = account.map_or_else(|| region.to_owned(), |account| format!("account {account}, {region}"));
         let text = format!(
-            "Cognito throttled calls in the last hour ({whose}): others use the same quota, and the budget steps back for them"
+            "Cognito throttled calls in the last hour ({quota}): other callers use the same quota, and the exporter \
+             calls less often"
         );
-        find(Severity::Warning, text);
+        find(FindingSeverity::Warning, text);
     }
 }
 
-fn of_delivery(report: &StatusReport, find: &mut impl FnMut(Severity, String)) {
+fn of_delivery(report: &StatusReport, find: &mut impl FnMut(FindingSeverity, String)) {
     let Some(outbox) = &report.outbox else { return };
     let waits = outbox.oldest.is_some_and(|oldest| report.now.since(oldest) > WAITING_MAX);
     let latest = report.delivery.last_errors.first();
     let is_failing = |at: UnixMillis| report.delivery.last_success.is_none_or(|success| success < at);
     if let Some(error) = latest.filter(|error| waits && is_failing(error.last)) {
-        find(Severity::Error, format!("the receiver does not take records: {}", error.cause));
+        find(FindingSeverity::Error, format!("the receiver does not take records: {}", error.cause));
     }
 }
 
@@ -162,7 +161,7 @@ mod tests {
         (metrics, board)
     }
 
-    fn found(metrics: &Metrics, board: &StatusBoard) -> (bool, Vec<(Severity, String)>) {
+    fn found(metrics: &Metrics, board: &StatusBoard) -> (bool, Vec<(FindingSeverity, String)>) {
         let report = board.report(metrics, START.plus(Duration::from_hours(2)));
         (report.flowing, report.findings.into_iter().map(|finding| (finding.severity, finding.text)).collect())
     }
@@ -180,7 +179,7 @@ mod tests {
         metrics.users(POOL, UserCounts { ok: 1, missing: 1, failing: 2 });
         metrics.oldest_poll(POOL, Some(START));
         let (flowing, warnings) = found(&metrics, &board);
-        assert!(flowing && warnings.iter().all(|(severity, _)| *severity == Severity::Warning));
+        assert!(flowing && warnings.iter().all(|(severity, _)| *severity == FindingSeverity::Warning));
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         for break_it in [
             (|metrics, board| {
@@ -198,7 +197,7 @@ mod tests {
             metrics.oldest_poll(POOL, Some(START));
             break_it(&metrics, &board);
             let (flowing, findings) = found(&metrics, &board);
-            assert!(!flowing && findings[0].0 == Severity::Error, "{findings:?}");
+            assert!(!flowing && findings[0].0 == FindingSeverity::Error, "{findings:?}");
         }
     }
 

@@ -365,13 +365,13 @@ impl<S: Source, F: FollowedUsers> Discovery<S, F> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
 
     use cognito_auth_core::entry::PoolIdentity;
     use cognito_auth_core::event::UnixMillis;
     use cognito_auth_core::schedule::PoolSlot;
     use cognito_auth_core::shard::Shares;
     use cognito_auth_core::walk::Rules;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::config::StateConfig;
@@ -402,7 +402,7 @@ mod tests {
                 enabled: true,
                 federated: false,
             };
-            Ok(UserPage { users: self.0.lock().unwrap().iter().map(listed).collect(), next: None })
+            Ok(UserPage { users: self.0.lock().iter().map(listed).collect(), next: None })
         }
 
         async fn describe(&self) -> Result<PoolDescription, SourceError> {
@@ -484,7 +484,7 @@ mod tests {
         let stop = CancellationToken::new();
         let steps = async {
             recorded.wait_for(|changes| changes.len() == 2).await.unwrap();
-            listed.lock().unwrap().remove(0);
+            listed.lock().remove(0);
             let changes = recorded.wait_for(|changes| changes.len() == 3).await.unwrap().clone();
             stop.cancel();
             changes

@@ -17,7 +17,7 @@ use super::pool_users::{NAMES_AT_ONCE, PoolUsers, UnreadableUsers};
 use super::selection::{EnrolledUser, HistoryDepth, JoiningRules, Meeting, Selection};
 use super::user_change::FollowedUsers;
 use crate::failpoint::{self, Step};
-use crate::ledger::{LedgerError, UserStanding, UserRecord};
+use crate::ledger::{LedgerError, UserRecord, UserStanding};
 use crate::metrics::Metrics;
 
 /// Enrols the users of one pool.
@@ -154,11 +154,11 @@ impl<F: FollowedUsers> Enrolment<F> {
         if joined > 0 {
             self.users.ledger.enroll(&self.users.pool_id, batch.records).await?;
         }
-        failpoint::reached(Step::UsersEnrolled);
+        failpoint::reached(Failpoint::UsersEnrolled);
         if !batch.names.is_empty() {
             self.users.report_joined(batch.names).await;
         }
-        failpoint::reached(Step::PollerTold);
+        failpoint::reached(Failpoint::PollerTold);
         self.changes.joined += joined + batch.replaced + batch.came_over;
         self.changes.left += batch.replaced;
         self.show_delays(&batch.born);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_exporter::failpoint::Step;
+use cognito_auth_exporter::failpoint::Failpoint;
 use cognito_auth_simulator::fault::{AwsError, InjectedFault};
 use cognito_auth_simulator::quota::{Category, Quotas};
 use cognito_auth_simulator::world::SimulatedPool;
@@ -175,7 +175,9 @@ async fn a_user_who_is_listed_by_hand_under_two_names_is_followed_and_counted_on
 /// The same with a death at each step of the writes that join the two names.
 #[tokio::test(flavor = "multi_thread")]
 async fn two_names_of_a_user_are_one_wherever_the_process_dies() {
-    for (step, counts) in [(Step::PageRead, 2..=2), (Step::LedgerApplied, 3..=5), (Step::LedgerAnswered, 3..=5)] {
+    for (step, counts) in
+        [(Failpoint::PageRead, 2..=2), (Failpoint::LedgerApplied, 3..=5), (Failpoint::LedgerAnswered, 3..=5)]
+    {
         for count in counts {
             let env = TestEnv::set(&twice(&["alice", "alice@example.com"]), |world| {
                 world.add_pool(SimulatedPool::new(TWICE));

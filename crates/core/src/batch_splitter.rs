@@ -408,7 +408,8 @@ mod tests {
     fn a_named_time_is_honoured_within_reason_and_never_undercut() {
         for (after, least, most) in [(7, 7.0, 7.7), (300, 300.0, 330.0), (999_999, 3600.0, 3960.0)] {
             for jitter in [0.0, 0.5, 1.0] {
-                let wait = SendBackoff::default().failed(FailureKind::Passing, Some(Duration::from_secs(after)), jitter);
+                let wait =
+                    SendBackoff::default().failed(FailureKind::Passing, Some(Duration::from_secs(after)), jitter);
                 let delay = wait.delay.as_secs_f64();
                 assert!((least..=most).contains(&delay), "{after} {jitter}: {delay}");
                 assert!(wait.asked);

@@ -26,8 +26,8 @@ pub mod world;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -39,6 +39,7 @@ use hyper::header::HeaderValue;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use parking_lot::{Mutex, MutexGuard};
 use population::Population;
 use quota::Quotas;
 use reply::{ServiceReply, Transmission};
@@ -109,7 +110,7 @@ struct ServedWorld {
 impl ServedWorld {
     fn world(&self) -> MutexGuard<'_, World> {
         // A test's panic inside `world(..)` must not hide itself behind a second one here.
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+        self.world.lock()
     }
 }
 

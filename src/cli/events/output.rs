@@ -1,12 +1,12 @@
-//! How events are printed: one JSON object a line for programs, aligned columns for people.
+//! The printer of events: one JSON object a line for programs, aligned columns for people.
 
 use std::io::{self, Write};
 
-use super::Output;
+use super::EventsOutput;
 use crate::cli::table::{cell, line, widen};
 use crate::source::cognito::wire::{WireContext, WireEvent, WireRisk};
 
-/// The table's columns, with the width that most values need, so that pages of a long history stay aligned.
+/// The table's columns with the width of most values, so that the pages of a long history stay aligned.
 const COLUMNS: [(&str, usize); 10] = [
     ("CreationDate", 24),
     ("EventType", 14),
@@ -21,20 +21,20 @@ const COLUMNS: [(&str, usize); 10] = [
 ];
 
 /// Prints pages of events.
-pub(super) enum Printer {
+pub(super) enum EventsPrinter {
     Jsonl,
     Table { widths: [usize; COLUMNS.len()], headed: bool },
 }
 
-impl Printer {
-    pub(super) fn new(output: Output) -> Self {
+impl EventsPrinter {
+    pub(super) fn new(output: EventsOutput) -> Self {
         match output {
-            Output::Jsonl => Self::Jsonl,
-            Output::Table => Self::Table { widths: COLUMNS.map(|(_, width)| width), headed: false },
+            EventsOutput::Jsonl => Self::Jsonl,
+            EventsOutput::Table => Self::Table { widths: COLUMNS.map(|(_, width)| width), headed: false },
         }
     }
 
-    /// Prints one page; of a table, also the head before the first.
+    /// Prints a page. A table gets its head before the first page.
     pub(super) fn print(&mut self, events: &[WireEvent], out: &mut impl Write) -> io::Result<()> {
         match self {
             Self::Jsonl => events.iter().try_for_each(|event| {
@@ -79,8 +79,8 @@ mod tests {
 
     use super::*;
 
-    fn printed(output: Output, pages: &[Vec<WireEvent>]) -> String {
-        let (mut printer, mut out) = (Printer::new(output), vec![]);
+    fn printed(output: EventsOutput, pages: &[Vec<WireEvent>]) -> String {
+        let (mut printer, mut out) = (EventsPrinter::new(output), vec![]);
         for page in pages {
             printer.print(page, &mut out).unwrap();
         }
@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn columns_stay_aligned_over_pages_and_absent_values_are_dashes() {
-        let table = printed(Output::Table, &[vec![sign_in("Other, Other")], vec![sign_in("Chrome 126, Windows 10")]]);
+        let table =
+            printed(EventsOutput::Table, &[vec![sign_in("Other, Other")], vec![sign_in("Chrome 126, Windows 10")]]);
         let lines: Vec<&str> = table.lines().collect();
         let column = |line: &str, text: &str| line.find(text).unwrap();
         assert_eq!(lines.len(), 3);
@@ -111,13 +112,13 @@ mod tests {
 
     #[test]
     fn a_hostile_device_cannot_drive_the_terminal() {
-        let table = printed(Output::Table, &[vec![sign_in("\u{1b}[2Jgone\nforever")]]);
+        let table = printed(EventsOutput::Table, &[vec![sign_in("\u{1b}[2Jgone\nforever")]]);
         assert!(!table.contains('\u{1b}') && table.lines().count() == 2, "{table:?}");
     }
 
     #[test]
     fn without_events_there_is_a_head_or_nothing() {
-        assert_eq!(printed(Output::Table, &[vec![]]).lines().count(), 1);
-        assert_eq!(printed(Output::Jsonl, &[vec![]]), "");
+        assert_eq!(printed(EventsOutput::Table, &[vec![]]).lines().count(), 1);
+        assert_eq!(printed(EventsOutput::Jsonl, &[vec![]]), "");
     }
 }

@@ -1,7 +1,7 @@
-//! boto3's paginator as a pure state machine: page by page, which events are yielded, and where it goes on.
+//! boto3's paginator as a pure state machine: for each page, the events to yield and the place to continue.
 //!
-//! The rules and the tokens are those of botocore's `paginate.py` (1.44; stable since 2016), for an operation with one
-//! token, so that a token of one can be given to the other:
+//! The rules and tokens are those of botocore's `paginate.py` (1.44; stable since 2016), for an operation with one
+//! token. So a token of this program works in boto3 and the reverse:
 //!
 //! | after a page | then |
 //! |---|---|
@@ -18,26 +18,27 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use serde_json::Value;
 
-/// Characters of the service's token at most (API reference).
+/// Maximum length of the service's token in characters (API reference).
 const SERVICE_TOKEN_CHARS_MAX: usize = 131_072;
 
-/// Bytes of a starting token at most: a token of the greatest length, every character escaped for JSON, in base64.
+/// Maximum size of a starting token in bytes: a token of maximum length with every character escaped for JSON, in
+/// base64.
 const STARTING_TOKEN_BYTES_MAX: usize = 1 << 21;
 
 /// The keys of a token's JSON.
 const NEXT_TOKEN: &str = "NextToken";
 const TRUNCATE_AMOUNT: &str = "boto_truncate_amount";
 
-/// Where to begin: before a page of the service's, or inside one.
+/// The place to begin: before a page of the service, or inside one.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct StartingToken {
     /// The service's token of the page; None for the first.
     token: Option<String>,
-    /// How many of its events were yielded before.
+    /// The number of the page's events that were yielded before.
     skip: u64,
 }
 
-/// Why a text is no starting token. Its own text shows nothing of it.
+/// Error of a text that is no starting token. It shows nothing of the text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadToken {
     /// Longer than any token.
@@ -97,12 +98,12 @@ impl StartingToken {
     }
 }
 
-/// A token to send. The text `None` stands for none, since Python wrote it so.
+/// Returns the token to send. The text `None` stands for no token, because Python wrote it so.
 fn sent(token: String) -> Option<String> {
     Some(token).filter(|token| token != "None")
 }
 
-/// The JSON object in base64 that a paginator's token is.
+/// Decodes a paginator's token, which is a JSON object in base64.
 fn decode(text: &str) -> Option<serde_json::Map<String, Value>> {
     match serde_json::from_slice(&lenient_base64(text)?) {
         Ok(Value::Object(content)) => Some(content),
@@ -110,8 +111,8 @@ fn decode(text: &str) -> Option<serde_json::Map<String, Value>> {
     }
 }
 
-/// Base64 as Python's `b64decode` reads it: other characters (a line break from a terminal) are skipped, the padding ends
-/// the text, bits left over are dropped.
+/// Decodes base64 as Python's `b64decode` does. Other characters, such as a line break from a terminal, are skipped.
+/// The padding ends the text, and trailing bits are dropped.
 fn lenient_base64(text: &str) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &base64::alphabet::STANDARD,
@@ -139,15 +140,15 @@ fn lenient_base64(text: &str) -> Option<Vec<u8>> {
     if digits.len() % 4 == 0 { LENIENT.decode(digits).ok() } else { None }
 }
 
-/// Where a paginator that was cut short goes on. Shown, it is the token to give to the next one.
+/// The place at which a paginator was cut. Display shows the token for the next paginator.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ResumeToken {
     token: Option<String>,
-    /// How many of the page's events were yielded; None before the whole page.
+    /// The number of the page's events that were yielded; None before the page.
     yielded: Option<u64>,
 }
 
-/// To the byte what botocore's TokenEncoder makes: base64 of Python's `json.dumps`.
+/// Makes the same bytes as botocore's TokenEncoder: base64 of Python's `json.dumps`.
 impl fmt::Display for ResumeToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let token = self.token.as_deref().map_or("null".to_owned(), python_json);
@@ -159,7 +160,7 @@ impl fmt::Display for ResumeToken {
     }
 }
 
-/// A JSON text as Python writes it: everything but printable ASCII escaped.
+/// Writes a JSON text as Python does: everything but printable ASCII is escaped.
 fn python_json(text: &str) -> String {
     let mut json = String::with_capacity(text.len() + 2);
     json.push('"');
@@ -184,46 +185,46 @@ fn python_json(text: &str) -> String {
     json
 }
 
-/// What to do after a page.
+/// The step after a page.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Then {
     /// Ask for the next page, with [`Pagination::token`].
     Ask,
-    /// That was all.
+    /// The history has ended.
     End,
-    /// That was as much as was wanted; there may be more.
+    /// The requested number of events is reached, and there may be more.
     Cut(ResumeToken),
     /// The service sent the same token twice in a row.
     Repeated,
 }
 
-/// A walk over pages that yields at most so many events.
+/// A pagination that yields a limited number of events.
 #[derive(Clone, Debug)]
 pub struct Pagination {
-    /// What asks for the next page.
+    /// The token that asks for the next page.
     token: Option<String>,
-    /// Whether `token` came with a page, rather than from the caller.
+    /// Whether `token` came with a page rather than from the caller.
     from_page: bool,
-    /// Events of the next page that were yielded before.
+    /// The number of the next page's events that were yielded before.
     skip: u64,
-    /// Events that may still be yielded; None for all.
+    /// The number of events that may still be yielded; None for all.
     left: Option<u64>,
 }
 
 impl Pagination {
-    /// Begins at the top, or where `starting` says.
+    /// Begins at the newest event, or at `starting`.
     pub fn new(starting: Option<StartingToken>, max_items: Option<u64>) -> Self {
         let StartingToken { token, skip } = starting.unwrap_or_default();
         Self { token, from_page: false, skip, left: max_items }
     }
 
-    /// What to ask for the next page with; None for the first.
+    /// Returns the token that asks for the next page; None for the first page.
     pub fn token(&self) -> Option<&str> {
         self.token.as_deref()
     }
 
-    /// Takes the page that was asked for, and gives those of its events that are to be yielded.
-    pub fn take<T>(&mut self, mut events: Vec<T>, next: Option<String>) -> (Vec<T>, Then) {
+    /// Accepts the page that was asked for, and returns the events to yield and the next step.
+    pub fn accept<T>(&mut self, mut events: Vec<T>, next: Option<String>) -> (Vec<T>, Then) {
         let skipped = std::mem::take(&mut self.skip);
         events.drain(..usize::try_from(skipped).unwrap_or(usize::MAX).min(events.len()));
         if let Some(left) = &mut self.left {
@@ -265,7 +266,7 @@ mod tests {
 
     #[test]
     fn tokens_are_botocores_to_the_byte() {
-        // Made with botocore 1.44's TokenEncoder.
+        // The texts were made with botocore 1.44's TokenEncoder.
         for (token, yielded, text) in [
             (Some("abc"), None, "eyJOZXh0VG9rZW4iOiAiYWJjIn0="),
             (None, Some(0), "eyJOZXh0VG9rZW4iOiBudWxsLCAiYm90b190cnVuY2F0ZV9hbW91bnQiOiAwfQ=="),
@@ -312,18 +313,18 @@ mod tests {
     #[test]
     fn a_page_is_cut_in_its_middle_and_gone_on_with_there() {
         let mut first = Pagination::new(None, Some(3));
-        assert_eq!(first.take(vec![0, 1], Some("t".into())), (vec![0, 1], Then::Ask));
+        assert_eq!(first.accept(vec![0, 1], Some("t".into())), (vec![0, 1], Then::Ask));
         assert_eq!(first.token(), Some("t"));
-        let (events, Then::Cut(resume)) = first.take(vec![2, 3], Some("u".into())) else { panic!("not cut") };
+        let (events, Then::Cut(resume)) = first.accept(vec![2, 3], Some("u".into())) else { panic!("not cut") };
         assert_eq!(events, [2]);
         let mut second = Pagination::new(resume.to_string().parse().ok(), None);
         assert_eq!(second.token(), Some("t"));
-        assert_eq!(second.take(vec![2, 3], Some("u".into())), (vec![3], Then::Ask));
+        assert_eq!(second.accept(vec![2, 3], Some("u".into())), (vec![3], Then::Ask));
     }
 
     #[test]
     fn a_page_that_is_wanted_whole_is_cut_behind_it_and_the_last_one_not_at_all() {
-        let boundary = |next: Option<&str>| Pagination::new(None, Some(2)).take(vec![0, 1], next.map(str::to_owned));
+        let boundary = |next: Option<&str>| Pagination::new(None, Some(2)).accept(vec![0, 1], next.map(str::to_owned));
         let resume = ResumeToken { token: Some("t".into()), yielded: None };
         assert_eq!(boundary(Some("t")), (vec![0, 1], Then::Cut(resume)));
         assert_eq!(boundary(None), (vec![0, 1], Then::End));
@@ -333,20 +334,20 @@ mod tests {
     fn a_token_twice_in_a_row_is_an_error_unless_the_caller_gave_the_first() {
         let next = || Some("t".to_owned());
         let mut pagination = Pagination::new("t".parse().ok(), None);
-        assert_eq!(pagination.take(vec![0], next()).1, Then::Ask);
-        assert_eq!(pagination.take(vec![0], next()), (vec![0], Then::Repeated));
+        assert_eq!(pagination.accept(vec![0], next()).1, Then::Ask);
+        assert_eq!(pagination.accept(vec![0], next()), (vec![0], Then::Repeated));
     }
 
     #[test]
     fn nothing_wanted_is_a_token_back_to_the_same_place() {
         let mut pagination = Pagination::new("t___2".parse().ok(), Some(0));
-        let (events, Then::Cut(resume)) = pagination.take(vec![0, 1, 2], None) else { panic!("not cut") };
+        let (events, Then::Cut(resume)) = pagination.accept(vec![0, 1, 2], None) else { panic!("not cut") };
         assert!(events.is_empty());
         assert_eq!(starting(&resume.to_string()), at(Some("t"), 2));
     }
 
-    /// Walks pages of `pages` from `starting`; what was yielded, and where to go on.
-    fn walk(
+    /// Paginates over `pages` from `starting`. Returns the yielded events and the place to continue.
+    fn paginate(
         pages: &[Vec<u32>],
         starting: Option<StartingToken>,
         max_items: Option<u64>,
@@ -356,7 +357,7 @@ mod tests {
         loop {
             let index = pagination.token().map_or(0, |token| token.parse().unwrap());
             let next = (index + 1 < pages.len()).then(|| (index + 1).to_string());
-            let (events, then) = pagination.take(pages[index].clone(), next);
+            let (events, then) = pagination.accept(pages[index].clone(), next);
             all.extend(events);
             match then {
                 Then::Ask => {}
@@ -367,7 +368,7 @@ mod tests {
         }
     }
 
-    /// Tokens of every form, nearly of one, and of none.
+    /// Generates tokens of every form, almost valid ones, and other texts.
     fn any_starting_token() -> impl Strategy<Value = String> {
         let number = prop_oneof![
             (0_u64..6).prop_map(|number| number.to_string()),
@@ -410,7 +411,7 @@ mod tests {
             let mut all = vec![];
             let mut place = None;
             for cut in cuts.into_iter().map(Some).chain([None]) {
-                let (events, next) = walk(&pages, place, cut);
+                let (events, next) = paginate(&pages, place, cut);
                 prop_assert!(cut.is_none_or(|cut| events.len() as u64 <= cut));
                 all.extend(events);
                 match next {
@@ -443,7 +444,7 @@ mod tests {
             };
             let mut pagination = Pagination::new(Some(starting.clone()), max_items);
             prop_assert_eq!(pagination.token(), starting.token.as_deref());
-            let (events, then) = pagination.take(vec![0, 1, 2], None);
+            let (events, then) = pagination.accept(vec![0, 1, 2], None);
             let skipped = usize::try_from(starting.skip).unwrap_or(3).min(3);
             let wanted = max_items.map_or(3, |max| usize::try_from(max).unwrap_or(3).min(3)).min(3 - skipped);
             prop_assert_eq!(&events, &[0, 1, 2][skipped..skipped + wanted]);

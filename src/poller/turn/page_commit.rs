@@ -43,7 +43,7 @@ pub(super) async fn commit_page<S>(
     delays.into_iter().for_each(|delay| metrics.event_delay(&pool.identity.id, delay));
     metrics.progress(Stage::Poll, page.received);
     metrics.progress(Stage::Commit, page.received);
-    failpoint::reached(Step::MetricsShown);
+    failpoint::reached(Failpoint::MetricsShown);
     Ok(())
 }
 

@@ -8,7 +8,7 @@
 
 use std::fmt;
 use std::io::Read as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +24,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{LogExporter, Protocol, RetryPolicy, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_sdk::logs::{LogBatch, LogExporter as _};
+use parking_lot::Mutex;
 
 use super::answer::{self, HttpReply};
 use super::connector::Connector;
@@ -138,8 +139,8 @@ impl RecordingClient {
         Self { connector, inner, compression, clock, exchange: Mutex::default() }
     }
 
-    fn inner(&self) -> std::sync::MutexGuard<'_, HyperClient> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    fn inner(&self) -> parking_lot::MutexGuard<'_, HyperClient> {
+        self.inner.lock()
     }
 
     fn begin(&self, headers: HeaderMap) {
@@ -150,8 +151,8 @@ impl RecordingClient {
         std::mem::take(&mut *self.exchange()).outcome
     }
 
-    fn exchange(&self) -> std::sync::MutexGuard<'_, Exchange> {
-        self.exchange.lock().unwrap_or_else(PoisonError::into_inner)
+    fn exchange(&self) -> parking_lot::MutexGuard<'_, Exchange> {
+        self.exchange.lock()
     }
 
     /// Gives the exporter's request the configuration's headers and compression.

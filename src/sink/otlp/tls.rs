@@ -8,11 +8,12 @@
 //! transports get them here, from the same files.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
 use hyper_rustls::ConfigBuilderExt as _;
+use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -35,11 +36,11 @@ pub(super) struct TlsInForce(Arc<Mutex<Arc<ClientConfig>>>);
 
 impl TlsInForce {
     pub(super) fn now(&self) -> Arc<ClientConfig> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.lock().clone()
     }
 
     fn replace(&self, config: Arc<ClientConfig>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = config;
+        *self.0.lock() = config;
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -17,6 +17,7 @@ use aws_sdk_cognitoidentityprovider::Client;
 use aws_sdk_cognitoidentityprovider::config::retry::RetryConfig;
 use aws_sdk_cognitoidentityprovider::config::timeout::TimeoutConfig;
 use aws_sdk_cognitoidentityprovider::config::{Builder, SharedHttpClient, StalledStreamProtectionConfig};
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::Cognito;
@@ -107,7 +108,7 @@ impl Clients {
 
     /// Makes the source of the pool with this id.
     pub fn connect(&self, pool_id: &str, connection: Connection, timeout: Duration, clock: Clock) -> Cognito {
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients.lock();
         let client = clients.entry((connection, timeout)).or_insert_with_key(|(connection, timeout)| {
             Arc::new(AwsClient {
                 origin: self.origin.clone(),

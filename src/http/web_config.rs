@@ -1,10 +1,12 @@
 //! The web configuration: TLS and authentication of the HTTP server, in the format that Prometheus's exporters share
 //! (<https://github.com/prometheus/exporter-toolkit/blob/master/docs/web-configuration.md>).
 //!
-//! It is read like the configuration itself: every mistake at once, each with its key and what would be accepted, no
-//! secret shown. What the format allows and this server cannot do is refused rather than ignored, because an operator who
-//! asked for it relies on it: TLS before 1.2, ciphers without forward secrecy, and client certificates that are asked for
-//! and not verified. Two keys have no effect and are accepted: `http2` (HTTP/1.1 is spoken, which every client can), and
+//! It is read like the configuration itself. All mistakes are reported together, each with its key and what would be
+//! accepted, and no secret is shown.
+//!
+//! Settings of the format that this server does not support are refused rather than ignored, because an operator relies
+//! on them. These are TLS before 1.2, ciphers without forward secrecy, and client certificates that are requested and
+//! not verified. Two settings have no effect and are accepted: `http2` (every client also speaks HTTP/1.1), and the
 //! names of TLS 1.3 ciphers, which Go does not configure either.
 
 use std::collections::BTreeMap;
@@ -14,79 +16,74 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bcrypt::HashParts;
-use figment::value::Dict;
 use http::{HeaderName, HeaderValue};
 use rustls::{CipherSuite, NamedGroup};
 
-use super::Secret;
-use super::keys::Keys;
-use super::mistakes::{ConfigErrors, Mistake, Origin};
-use super::reader::{Findings, Table};
-use super::settings::Settings;
-use super::shapes::{Shape, flag, parsed, path, text, whole, word};
+use crate::config::shapes::{Shape, flag, parsed, path, text, whole, word};
+use crate::config::{ConfigErrors, Secret, SettingsTable, Values, read_file};
 
-/// Largest file that is read, in bytes; ten users have one kilobyte.
+/// Maximum size of the file in bytes. Ten users take a kilobyte.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
-/// Users that may be listed: who has more wants a proxy, says the format's own documentation.
+/// Maximum number of users. For more the format's documentation recommends a proxy.
 const USERS_MAX: usize = 100;
 
-/// Costliest password: a few seconds to compare, and nobody else's is compared meanwhile.
+/// Maximum bcrypt cost of a password. A comparison of this cost takes a few seconds, and delays all others.
 const COST_MAX: u32 = 16;
 
-/// What the file says. The default is what no file says: plain HTTP for everybody.
+/// The web configuration. The default is plain HTTP without users and limits.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct WebConfig {
-    /// None: plain HTTP.
+    /// TLS; None for plain HTTP.
     pub tls: Option<TlsServerConfig>,
-    /// Headers of every answer, in place of those that the server itself would give.
+    /// Headers of every answer, which replace the server's own of the same name.
     pub headers: Vec<(HeaderName, HeaderValue)>,
-    /// Who may ask, with the bcrypt hashes of their passwords; nobody listed: everybody.
+    /// The users with the bcrypt hashes of their passwords. Without users every request is allowed.
     pub users: BTreeMap<String, Secret>,
-    /// How often anything may be asked.
+    /// The limit on the rate of requests.
     pub rate_limit: Option<RateLimit>,
 }
 
 /// `tls_server_config`.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TlsServerConfig {
-    /// Our certificate and those between it and its authority.
+    /// The server's certificate and the intermediate certificates.
     pub cert: Pem,
-    /// Its key.
+    /// The key of the certificate.
     pub key: Pem,
-    /// The authorities that clients' certificates are to come from.
+    /// The authorities of clients' certificates.
     pub client_ca: Option<Pem>,
-    /// Whether clients are to show one.
+    /// Whether clients need a certificate.
     pub client_auth: ClientAuth,
-    /// The oldest version that is spoken.
+    /// The oldest accepted version.
     pub min_version: TlsVersion,
-    /// The newest.
+    /// The newest accepted version.
     pub max_version: TlsVersion,
-    /// The ciphers of TLS 1.2; all there are if empty.
+    /// The ciphers of TLS 1.2; empty for all.
     pub cipher_suites: Vec<CipherSuite>,
-    /// Whether the order above counts rather than the client's.
+    /// Whether the server's order of ciphers counts rather than the client's.
     pub prefer_server_cipher_suites: bool,
-    /// The groups of the key exchange in order of preference; all there are if empty.
+    /// The groups of the key exchange in order of preference; empty for all.
     pub curve_preferences: Vec<NamedGroup>,
 }
 
-/// Something in PEM format.
+/// Certificates or a key in PEM format.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Pem {
-    /// In a file of its own.
+    /// The path of a file.
     File(PathBuf),
-    /// In the web configuration itself.
+    /// PEM in the web configuration itself.
     Inline(Secret),
 }
 
-/// Whether clients show a certificate. One that is shown is always verified.
+/// Whether clients need a certificate. A certificate that a client sends is always verified.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ClientAuth {
-    /// They are not asked.
+    /// No certificate is requested.
     None,
-    /// They may.
+    /// A certificate is requested but optional.
     IfGiven,
-    /// They have to.
+    /// A certificate is required.
     Required,
 }
 
@@ -99,23 +96,23 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// `rate_limit`: a bucket of tokens, one for each request.
+/// `rate_limit`: a token bucket, from which each request takes a token.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RateLimit {
     /// Time in which a token comes back.
     pub interval: Duration,
-    /// Most tokens there are.
+    /// Maximum number of tokens.
     pub burst: u32,
 }
 
 impl WebConfig {
-    /// What this configuration demands of clients and `newer` no longer does, in the words of its keys.
-    pub fn demands_missing_in(&self, newer: &Self) -> Vec<&'static str> {
-        let asks_for_certificates =
+    /// Returns the keys of the protection that this configuration has and `newer` lacks.
+    pub fn protection_missing_in(&self, newer: &Self) -> Vec<&'static str> {
+        let requires_certificates =
             |config: &Self| config.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
         [
             ("tls_server_config", self.tls.is_some() && newer.tls.is_none()),
-            ("tls_server_config.client_auth_type", asks_for_certificates(self) && !asks_for_certificates(newer)),
+            ("tls_server_config.client_auth_type", requires_certificates(self) && !requires_certificates(newer)),
             ("basic_auth_users", !self.users.is_empty() && newer.users.is_empty()),
         ]
         .into_iter()
@@ -125,30 +122,18 @@ impl WebConfig {
     }
 }
 
-/// Loads a web configuration. Relative paths in it begin where it lies.
+/// Loads a web configuration. Relative paths in it start at its directory.
 ///
 /// # Errors
-/// Everything that is wrong, all at once.
-pub fn load_web(file: &Path) -> Result<WebConfig, ConfigErrors> {
-    let values = values(file).map_err(|text| ConfigErrors(vec![mistake(file, text)]))?;
-    let mut findings = Findings::default();
-    let folder = file.parent().unwrap_or(Path::new("")).to_owned();
-    let settings = Settings::of_file(file.to_owned(), values, keys());
-    let config = Table::read_root(&settings, &mut findings, |root| web(root, &folder));
-    ConfigErrors::none_or(findings.mistakes).map(|()| config)
+/// All mistakes together.
+pub fn load_web_config(file: &Path) -> Result<WebConfig, ConfigErrors> {
+    let values = values(file).map_err(|text| ConfigErrors::of_file(file, text))?;
+    let folder = file.parent().unwrap_or(Path::new(""));
+    read_file(file, values, |root| web(root, folder))
 }
 
-fn mistake(file: &Path, text: String) -> Mistake {
-    Mistake { origin: Origin::File(file.to_owned()), key: String::new(), text }
-}
-
-fn keys() -> Keys {
-    let mut findings = Findings::default();
-    Table::read_root(&Settings::blank(), &mut findings, |root| web(root, Path::new("")));
-    findings.asked
-}
-
-fn values(file: &Path) -> Result<Dict, String> {
+/// Reads the file and parses its YAML.
+fn values(file: &Path) -> Result<Values, String> {
     let mut text = String::new();
     let read = File::open(file).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text));
     match read {
@@ -161,22 +146,23 @@ fn values(file: &Path) -> Result<Dict, String> {
         }
         Err(error) => {
             return Err(format!(
-                "cannot read the web configuration: {error}; http.web_config_file has to name a file that the exporter's \
-                 user can read"
+                "cannot read the web configuration: {error}; http.web_config_file has to name a file that the \
+                 exporter's user can read"
             ));
         }
     }
-    // A snippet of the text could be a hash or a key.
+    // A snippet of the text could contain a hash or a key.
     let options = serde_saphyr::options! { with_snippet: false };
-    let values: Option<Dict> = serde_saphyr::from_str_with_options(&text, options).map_err(|error| not_yaml(&error))?;
-    // A file that an editor or a full disk has emptied says nothing, and is not to mean: no TLS and no passwords.
+    let values: Option<Values> =
+        serde_saphyr::from_str_with_options(&text, options).map_err(|error| not_yaml(&error))?;
+    // An editor or a full disk may have emptied the file. An empty file must not turn TLS and passwords off.
     values.ok_or_else(|| {
         "the web configuration is empty; accepted: TLS, users or limits in it, or `{}` for plain HTTP to everybody"
             .to_owned()
     })
 }
 
-/// The place of a fault and its kind. The parser's own words may quote what it found, and that may be a secret.
+/// Describes a syntax error by its place and kind. The parser's own text may quote the input, which may be secret.
 fn not_yaml(error: &serde_saphyr::Error) -> String {
     let place = error.location().map_or_else(String::new, |at| format!("line {}, column {}: ", at.line(), at.column()));
     let kind = match error.without_snippet() {
@@ -186,7 +172,7 @@ fn not_yaml(error: &serde_saphyr::Error) -> String {
     format!("{place}{kind}")
 }
 
-fn web(root: &mut Table<'_>, folder: &Path) -> WebConfig {
+fn web(root: &mut SettingsTable<'_>, folder: &Path) -> WebConfig {
     for key in ["tls_server_config", "basic_auth_users"] {
         if root.is_blank(key) {
             let text =
@@ -208,7 +194,7 @@ fn web(root: &mut Table<'_>, folder: &Path) -> WebConfig {
     }
 }
 
-fn tls_server(tls: &mut Table<'_>, folder: &Path) -> Option<TlsServerConfig> {
+fn tls_server(tls: &mut SettingsTable<'_>, folder: &Path) -> Option<TlsServerConfig> {
     let is_wanted = tls.is_there();
     let mut pem = |inline: &'static str, file: &'static str, needed: bool| {
         let text = tls.optional(inline, &pem_text()).map(|text| Pem::Inline(Secret::new(text)));
@@ -229,8 +215,8 @@ fn tls_server(tls: &mut Table<'_>, folder: &Path) -> Option<TlsServerConfig> {
     let client_auth = tls.or("client_auth_type", ClientAuth::None, &word(CLIENT_AUTHS));
     let has_ca = tls.is_set("client_ca") || tls.is_set("client_ca_file");
     if client_auth != ClientAuth::None && !has_ca {
-        let text = "tls_server_config.client_auth_type asks for certificates, but there is no authority to verify them; \
-                    accepted: tls_server_config.client_ca_file beside it";
+        let text = "tls_server_config.client_auth_type asks for certificates, but there is no authority to verify \
+                    them; accepted: tls_server_config.client_ca_file beside it";
         tls.reject(&["client_auth_type"], text.to_owned());
     }
     if client_auth == ClientAuth::None && has_ca && !tls.is_misread("client_auth_type") {
@@ -264,8 +250,8 @@ fn tls_server(tls: &mut Table<'_>, folder: &Path) -> Option<TlsServerConfig> {
     })
 }
 
-fn headers(headers: &mut Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
-    // A blank value means that the header is not to be set.
+fn headers(headers: &mut SettingsTable<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    // An empty value means that the header is not set.
     HEADERS
         .iter()
         .filter_map(|(written, values)| {
@@ -276,7 +262,7 @@ fn headers(headers: &mut Table<'_>) -> Vec<(HeaderName, HeaderValue)> {
         .collect()
 }
 
-fn users(root: &mut Table<'_>) -> BTreeMap<String, Secret> {
+fn users(root: &mut SettingsTable<'_>) -> BTreeMap<String, Secret> {
     let Some(given) = root.given("basic_auth_users") else { return BTreeMap::new() };
     let Some(table) = given.table() else {
         let text =
@@ -291,7 +277,7 @@ fn users(root: &mut Table<'_>) -> BTreeMap<String, Secret> {
     let mut users = BTreeMap::new();
     for (name, hash) in table {
         match hash.as_str().filter(|hash| is_affordable(hash)) {
-            // A name with a colon could not be sent.
+            // Basic authentication cannot send a name with a colon.
             Some(hash) if !name.is_empty() && !name.contains(':') => {
                 users.insert(name.clone(), Secret::new(hash));
             }
@@ -316,7 +302,7 @@ fn is_affordable(hash: &str) -> bool {
     hash.parse::<HashParts>().is_ok_and(|parts| (4..=COST_MAX).contains(&parts.get_cost()))
 }
 
-fn rate_limit(limit: &mut Table<'_>) -> Option<RateLimit> {
+fn rate_limit(limit: &mut SettingsTable<'_>) -> Option<RateLimit> {
     let interval = limit.optional("interval", &interval());
     let burst = limit.or("burst", 0, &whole(0..=1_000_000));
     let interval = interval.filter(|interval| !interval.is_zero())?;
@@ -327,10 +313,10 @@ fn rate_limit(limit: &mut Table<'_>) -> Option<RateLimit> {
     Some(RateLimit { interval, burst })
 }
 
-/// What a TLS 1.3 name stands for: they are always on, and cannot be chosen among.
+/// Stands for every cipher of TLS 1.3. They are always on.
 const OF_TLS13: CipherSuite = CipherSuite::TLS13_AES_128_GCM_SHA256;
 
-/// Go's names for those of its ciphers that keep past traffic secret when the key is lost.
+/// The ciphers with forward secrecy, by Go's names.
 const CIPHER_SUITES: &[(&str, CipherSuite)] = &[
     ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
     ("TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
@@ -351,7 +337,7 @@ const CLIENT_AUTHS: &[(&str, ClientAuth)] = &[
     ("RequireAndVerifyClientCert", ClientAuth::Required),
 ];
 
-/// The headers that the format knows, and their values where there are few.
+/// The headers of the format, with their accepted values. An empty list accepts every value.
 const HEADERS: &[(&str, &[&str])] = &[
     ("Content-Security-Policy", &[]),
     ("Strict-Transport-Security", &[]),
@@ -372,7 +358,7 @@ fn pem_text() -> Shape<String> {
     text("text in PEM format", |text| text.contains("-----BEGIN ")).secret()
 }
 
-/// A duration as Go writes it, and as this program does.
+/// A duration, which may be written as in Go or as in the exporter's own configuration.
 fn interval() -> Shape<Duration> {
     parsed("a duration from \"0s\" to \"1h\"", |text| {
         let text = text.trim();

@@ -1,73 +1,78 @@
-//! Basic authentication: who may ask, by name and the bcrypt hash of a password.
+//! Basic authentication by names and bcrypt hashes of passwords.
 //!
-//! bcrypt is slow on purpose, and Prometheus asks every few seconds. So what was compared once is remembered, as a keyed
-//! digest: what is looked up then tells nothing by the time it takes, and a memory dump holds no password. One password is
-//! compared at a time, so that guessing costs one thread and no more. A name that is not listed costs the comparison
-//! that a listed one costs.
+//! bcrypt is slow on purpose, and Prometheus asks every few seconds. So the result of a comparison is remembered under
+//! a keyed digest of name and password. The time of a lookup then reveals nothing, and a memory dump holds no password.
+//!
+//! One password is compared at a time, so that guessing costs at most one thread. A name that is not listed costs the
+//! same comparison as a listed one.
 
 use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use parking_lot::{Mutex, MutexGuard};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::config::Secret;
 
-/// Comparisons remembered of each kind; a few clients have a few passwords. A guesser pushes out wrong ones alone.
+/// Maximum number of remembered right passwords, and of wrong ones. A few clients have a few passwords. Guesses
+/// displace only other wrong passwords.
 const REMEMBERED_MAX: usize = 128;
 
-/// The users, and what is known of passwords that were tried. Nobody listed: everybody may ask.
-pub(super) struct Users {
+/// The users, with the passwords that were compared before. Without users every request is allowed.
+pub(super) struct BasicAuthUsers {
     hashes: BTreeMap<String, Secret>,
-    /// Made anew by each process, and told to nobody.
+    /// Random, and never stored or shown.
     digest_key: [u8; 32],
-    seen: Mutex<Seen>,
-    /// Who compares; whoever waits for it holds one of the few connections.
+    remembered: Mutex<RememberedPasswords>,
+    /// Held by the request whose password is compared. A request that waits for it holds one of the connections.
     comparing: Arc<Semaphore>,
 }
 
+/// Digests of names and passwords that were compared.
 #[derive(Default)]
-struct Seen {
+struct RememberedPasswords {
     right: HashSet<[u8; 32]>,
     wrong: HashSet<[u8; 32]>,
 }
 
-impl Users {
+impl BasicAuthUsers {
     pub(super) fn new(hashes: BTreeMap<String, Secret>) -> Self {
         let mut digest_key = [0; 32];
         for half in digest_key.chunks_mut(16) {
             half.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         }
-        Self { hashes, digest_key, seen: Mutex::default(), comparing: Arc::new(Semaphore::new(1)) }
+        Self { hashes, digest_key, remembered: Mutex::default(), comparing: Arc::new(Semaphore::new(1)) }
     }
 
-    /// Whether somebody has to be somebody.
+    /// Returns whether there are users, so that requests need a password.
     pub(super) fn are_listed(&self) -> bool {
         !self.hashes.is_empty()
     }
 
-    /// Whether a request's credentials allow it.
+    /// Returns whether a request's credentials are those of a user.
     pub(super) async fn allow(&self, headers: &HeaderMap) -> bool {
-        // Whose hash a name that is not listed is compared with.
-        let Some(nobodys) = self.hashes.values().next() else { return true };
+        // A name that is not listed is compared with this hash.
+        let Some(decoy) = self.hashes.values().next() else { return true };
         let Some((name, password)) = credentials(headers) else { return false };
         let digest = self.digest(&name, &password);
-        if let Some(known) = self.seen(&digest) {
+        if let Some(known) = self.known(&digest) {
             return known;
         }
         let Ok(turn) = self.comparing.clone().acquire_owned().await else { return false };
-        // Others may have brought the same, and have waited less.
-        if let Some(known) = self.seen(&digest) {
+        // Another request may have brought the same credentials meanwhile.
+        if let Some(known) = self.known(&digest) {
             return known;
         }
         let listed = self.hashes.get(&name);
-        let hash = listed.unwrap_or(nobodys).clone();
+        let hash = listed.unwrap_or(decoy).clone();
         let compared = tokio::task::spawn_blocking(move || {
-            // Held here: a client that goes away does not let the next one's comparison run beside this one.
+            // The permit is held here, so that a client that goes away does not let the next comparison run beside this
+            // one.
             let _turn = turn;
             bcrypt::verify(&password, hash.reveal()).unwrap_or(false)
         });
@@ -77,7 +82,8 @@ impl Users {
     }
 
     fn digest(&self, name: &str, password: &[u8]) -> [u8; 32] {
-        // The key in front and behind, and the name's length: nothing can be appended, or moved from name to password.
+        // The key stands before and after the input, so that nothing can be appended. The name's length separates name
+        // and password.
         let digest = Sha256::new()
             .chain_update(self.digest_key)
             .chain_update(name.len().to_le_bytes())
@@ -87,26 +93,27 @@ impl Users {
         digest.finalize().into()
     }
 
-    fn seen(&self, digest: &[u8; 32]) -> Option<bool> {
-        let seen = self.lock();
-        if seen.right.contains(digest) { Some(true) } else { seen.wrong.contains(digest).then_some(false) }
+    /// Returns the result of an earlier comparison, if it is remembered.
+    fn known(&self, digest: &[u8; 32]) -> Option<bool> {
+        let remembered = self.remembered();
+        if remembered.right.contains(digest) { Some(true) } else { remembered.wrong.contains(digest).then_some(false) }
     }
 
     fn remember(&self, digest: [u8; 32], is_right: bool) {
-        let mut seen = self.lock();
-        let seen = if is_right { &mut seen.right } else { &mut seen.wrong };
-        if seen.len() >= REMEMBERED_MAX {
-            seen.clear();
+        let mut remembered = self.remembered();
+        let digests = if is_right { &mut remembered.right } else { &mut remembered.wrong };
+        if digests.len() >= REMEMBERED_MAX {
+            digests.clear();
         }
-        seen.insert(digest);
+        digests.insert(digest);
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn remembered(&self) -> MutexGuard<'_, RememberedPasswords> {
+        self.remembered.lock()
     }
 }
 
-/// Name and password of `Authorization: Basic` (RFC 7617).
+/// Returns name and password of `Authorization: Basic` (RFC 7617).
 fn credentials(headers: &HeaderMap) -> Option<(String, Vec<u8>)> {
     let (scheme, encoded) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
     if !scheme.eq_ignore_ascii_case("Basic") {
@@ -125,9 +132,9 @@ mod tests {
 
     use super::*;
 
-    fn users() -> Users {
+    fn users() -> BasicAuthUsers {
         let hash = |password: &str| Secret::new(bcrypt::hash(password, 4).unwrap());
-        Users::new([("ann".to_owned(), hash("right")), ("ben".to_owned(), hash("other"))].into())
+        BasicAuthUsers::new([("ann".to_owned(), hash("right")), ("ben".to_owned(), hash("other"))].into())
     }
 
     fn basic(text: &str) -> HeaderMap {
@@ -173,12 +180,12 @@ mod tests {
         for guess in 0..REMEMBERED_MAX + 10 {
             assert!(!users.allow(&basic(&format!("ann:{guess}"))).await);
         }
-        assert!(users.lock().wrong.len() <= REMEMBERED_MAX);
-        assert_eq!(users.lock().right.len(), 1);
+        assert!(users.remembered().wrong.len() <= REMEMBERED_MAX);
+        assert_eq!(users.remembered().right.len(), 1);
     }
 
     #[tokio::test]
     async fn where_nobody_is_listed_everybody_may_ask() {
-        assert!(Users::new(BTreeMap::new()).allow(&HeaderMap::new()).await);
+        assert!(BasicAuthUsers::new(BTreeMap::new()).allow(&HeaderMap::new()).await);
     }
 }
