@@ -26,7 +26,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 use crate::sink::Sink;
 
 mod fault;

@@ -33,7 +33,7 @@ use std::time::Duration;
 use super::custody;
 use super::error::LedgerError;
 use super::store::{Change, Store, StoreReader};
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 
 /// The longest time that closing the store may take. It writes at most a few segments of 512 KiB.
 const CLOSING_MAX: Duration = Duration::from_secs(10);

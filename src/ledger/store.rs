@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use super::error::LedgerError;
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 
 #[cfg(test)]
 pub(super) mod conformance;

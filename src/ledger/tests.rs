@@ -12,7 +12,7 @@ use super::stored_entry::tests::{AT, REASON, known_entry, refusal_of_version_1};
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
 use super::*;
-use crate::delivery::{Outbox as _, Settlement, Unreadable, Waiting};
+use crate::delivery::{Outbox as _, OutboxEntry, Settlement, Unreadable};
 use crate::metrics::Metrics;
 
 const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
@@ -232,7 +232,7 @@ async fn damaged_entries_condemn_nothing_and_can_be_put_aside_as_they_are_and_dr
     let waiting = ledger.read(None, 100).unwrap();
     let (sound, unreadable): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|(id, _)| id.0 % 2 == 0);
     assert!(sound.iter().all(|(_, entry)| *entry == Ok(known_entry())));
-    let aside = |(id, entry): &Waiting| (*id, entry.clone().unwrap_err().to_string());
+    let aside = |(id, entry): &OutboxEntry| (*id, entry.clone().unwrap_err().to_string());
     let quarantined: Vec<_> = unreadable.iter().map(aside).collect();
     assert_eq!((sound.len(), quarantined.len()), (damaged.len() + 1, damaged.len()));
     // From here on the first entry is damaged, and the state of the outbox is still published.

@@ -29,7 +29,7 @@ use super::error::LedgerError;
 use super::state_dir::{LastCommit, StateDir};
 use super::store::Store as _;
 use super::writer_state::{Published, WriteBatch, WriteRequest, WriterState};
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 
 /// Messages that wait for the writer. Beyond this, senders wait. A poller has at most as many turns at once.
 pub(super) const WAITING_MAX: usize = 256;

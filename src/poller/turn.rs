@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::findings::TurnFindings;
 use self::page_commit::commit_page;
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 use crate::ledger::{ActivityAt, Ledger, LedgerError, Twin, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;

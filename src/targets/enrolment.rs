@@ -16,7 +16,7 @@ use super::listing_pass::{Complete, Wanted};
 use super::pool_users::{NAMES_AT_ONCE, PoolUsers, UnreadableUsers};
 use super::selection::{EnrolledUser, HistoryDepth, JoiningRules, Meeting, Selection};
 use super::user_change::FollowedUsers;
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 use crate::ledger::{LedgerError, UserRecord, UserStanding};
 use crate::metrics::Metrics;
 

@@ -11,7 +11,7 @@ use cognito_auth_core::masking::Modes;
 use cognito_auth_core::walk::{Finding, Taken};
 
 use super::TurnContext;
-use crate::failpoint::{self, Step};
+use crate::failpoint::{self, Failpoint};
 use crate::ledger::{Commit, LedgerError, UserRecord};
 use crate::metrics::{PageEvents, Stage};
 use crate::pool::Pool;
