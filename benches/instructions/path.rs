@@ -157,7 +157,7 @@ impl Path {
         let ledger = &self.context.ledger;
         let config =
             OtlpConfig { timeout: PATIENCE, compression: Compression::None, ..OtlpConfig::new(&self.receiver) };
-        let receiver = OtlpSink::connect(&config, ledger.instance_id(), &self.means.clock).unwrap();
+        let receiver = OtlpSink::connect(&config, ledger.instance_id(), &self.context.clock).unwrap();
         let limits = BatchLimits { records: config.batch_size, delay: Duration::ZERO };
         let delivery = Delivery::new(ledger.clone(), None::<OtlpSink>, Some(receiver), Quiet, limits);
         let drain = CancellationToken::new();
