@@ -235,7 +235,7 @@ async fn malformed_variables_of_the_specification_are_left_out_with_a_warning_ea
         let log = exporter.log();
         for (variable, _) in VARIABLES {
             let is_asked_for = variable != "OTEL_EXPORTER_OTLP_PROTOCOL";
-            let told = said(&log, &["WARN", "is malformed", &format!("variable={variable:?}")]);
+            let told = said(&log, &["WARN", "malformed environment variable", &format!("variable={variable:?}")]);
             assert_eq!(told.len(), usize::from(is_asked_for), "{variable}: {log}");
         }
         assert!(!log.contains("hunter2"), "{log}");
