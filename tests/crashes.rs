@@ -305,7 +305,8 @@ impl CrashTest {
         }
     }
 
-    /// Beats until the exporter has died of itself at this step; SIGTERM comes once it has delivered something, if `stop`.
+    /// Beats until the exporter has died of itself at this step; SIGTERM comes once it has delivered something, if
+    /// `stop`.
     async fn until_dead(&mut self, step: Failpoint, count: u64, stop: bool) {
         let at = format!("{}:{count}", step.name());
         let mut exporter = self.start(|command| {
@@ -413,8 +414,8 @@ const DURABLE: [&str; 8] = [
 /// The signal of a process that aborts itself.
 const SIGABRT: i32 = 6;
 
-/// The deaths at one step, one after the other in the same state: how often the step is reached before, and whether only a
-/// stop leads there so often.
+/// The deaths at one step, one after the other in the same state: how often the step is reached before, and whether
+/// only a stop leads there so often.
 fn deaths(step: Failpoint) -> &'static [(u64, bool)] {
     const AT_WORK: bool = false;
     const AT_STOP: bool = true;

@@ -208,3 +208,18 @@ fn prose_in_documents_wraps() {
     }
     none(&findings);
 }
+
+#[test]
+fn comments_wrap() {
+    let mut findings = vec![];
+    for Source { module, text, .. } in sources() {
+        for (number, line) in text.lines().enumerate() {
+            // A row of a table stays on one line.
+            let is_prose = line.trim_start().starts_with("//") && !line.contains('|');
+            if is_prose && line.chars().count() > COLUMNS_MAX {
+                findings.push(format!("{module}:{}: wrap at {COLUMNS_MAX} columns", number + 1));
+            }
+        }
+    }
+    none(&findings);
+}

@@ -39,8 +39,8 @@ use crate::failpoint::{self, Failpoint};
 const CLOSING_MAX: Duration = Duration::from_secs(10);
 
 /// Memory that a byte of sled's cache takes, about, at the default of 64 MiB with a million users. sled counts pages as
-/// they are on the disk. In memory every key and value is an allocation, which doubles their size. sled checks the limit
-/// only after 64 accesses in each of 256 parts. By then, 30 to 40 MiB more may be in use (docs/scale.md).
+/// they are on the disk. In memory every key and value is an allocation, which doubles their size. sled checks the
+/// limit only after 64 accesses in each of 256 parts. By then, 30 to 40 MiB more may be in use (docs/scale.md).
 const CACHE_TAKES: u64 = 6;
 
 /// Bytes that are rewritten at once: few enough to hold in memory, enough to be quick.

@@ -150,7 +150,8 @@ impl FailureKind {
 }
 
 impl SendBackoff {
-    /// Counts a failure, and returns the wait. It is not before `after` if the receiver named a time. `jitter` is from 0 to 1.
+    /// Counts a failure, and returns the wait. It is not before `after` if the receiver named a time. `jitter` is from
+    /// 0 to 1.
     pub fn failed(&mut self, failure: FailureKind, after: Option<Duration>, jitter: f64) -> Wait {
         // "In no time" (a date that is past, a RetryInfo of 0) names none: the own back-off spares the receiver.
         let after = after.filter(|after| !after.is_zero());

@@ -20,7 +20,8 @@ const SURPASSED: f64 = 0.01;
 
 /// The shortest page, in events. No estimate foresees which user becomes active, and room for a few more events costs
 /// less than the rest of a call. Of 1, 5 and 8, this is the smallest that adds clearly less than 2 % of calls in the
-/// hardest measured case: every user's activity changes every eight hours, and a user is polled every two and a half hours.
+/// hardest measured case: every user's activity changes every eight hours, and a user is polled every two and a half
+/// hours.
 const LEAST: u8 = 8;
 
 /// How many events to ask for: from 1 to `full`. `remembered` events are known already, and `expected` is the mean
