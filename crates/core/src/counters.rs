@@ -5,14 +5,14 @@
 //! totals, and the ledger keeps them under [`Series::to_key`].
 //!
 //! ```text
-//! sighting of a live event     events  superseded  risk events              compromised     challenges     feedback
-//! first                        +1 new              +1 if risky              +1 if true      +1 each entry  +1 if set
-//! revision, outcome changed    +1 new  +1 old      +1 if risky and changed  +1 if now true  +1 each added  +1 if changed
-//! revision, outcome as before                      +1 if risky and changed  +1 if now true  +1 each added  +1 if changed
+//! sighting of a live event    events superseded  risk events              compromised     challenges     feedback
+//! first                       +1 new             +1 if risky              +1 if true      +1 each entry  +1 if set
+//! revision, outcome changed   +1 new +1 old      +1 if risky and changed  +1 if now true  +1 each added  +1 if changed
+//! revision, outcome as before                    +1 if risky and changed  +1 if now true  +1 each added  +1 if changed
 //! ```
 //!
-//! A risk event has changed if its outcome or its risk level has. An event of history moves one counter, once. A watch that ends on an event still in progress counts the event as
-//! unfinished.
+//! A risk event has changed if its outcome or its risk level has. An event of history moves one counter, once. A watch
+//! that ends on an event still in progress counts the event as unfinished.
 
 use crate::event::{
     ChallengeName, ChallengeResponse, EventResponse, EventType, Facts, FeedbackValue, Label, Outcome, RiskDecision,
