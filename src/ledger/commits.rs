@@ -44,7 +44,7 @@ impl Ledger {
             user: (self.user_key(pool_id, &commit.username), StoredUser::from(&commit.record).seal()),
             joined: commit.record.joined,
             increments: increments.collect(),
-            // Privacy is applied here and nowhere else: personal data that may not be stored comes no further.
+            // Personal data that may not be stored comes no further. Only a change of settings (`rekey.rs`) hides more later.
             entries: commit.entries.into_iter().map(private).collect(),
         })
         .await
