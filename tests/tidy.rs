@@ -212,7 +212,7 @@ fn prose_in_documents_wraps() {
 #[test]
 fn comments_wrap() {
     let mut findings = vec![];
-    for Source { module, text, .. } in sources() {
+    for SourceFile { module, text, .. } in sources() {
         for (number, line) in text.lines().enumerate() {
             // A row of a table stays on one line.
             let is_prose = line.trim_start().starts_with("//") && !line.contains('|');
