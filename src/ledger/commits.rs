@@ -44,7 +44,8 @@ impl Ledger {
             user: (self.user_key(pool_id, &commit.username), StoredUser::from(&commit.record).seal()),
             joined: commit.record.joined,
             increments: increments.collect(),
-            // Personal data that may not be stored comes no further. Only a change of settings (`rekey.rs`) hides more later.
+            // Personal data that may not be stored comes no further. Only a change of settings (`rekey.rs`) hides more
+            // later.
             entries: commit.entries.into_iter().map(private).collect(),
         })
         .await

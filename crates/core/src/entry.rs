@@ -1,7 +1,8 @@
 //! One sighting of an event, as it is stored for delivery. A log record is made of it.
 //!
 //! The commit of a page makes entries, the ledger keeps them in its outbox (or quarantine), and the delivery task hands
-//! them to a sink. An entry is complete: its delivery needs nothing else, even after its pool has left the configuration.
+//! them to a sink. An entry is complete: its delivery needs nothing else, even after its pool has left the
+//! configuration.
 
 use std::sync::Arc;
 
