@@ -144,23 +144,23 @@ impl Metrics {
     /// Shows a pool with all its counters at 0. If the pool is shown already, only its identity is replaced.
     pub fn add_pool(&self, identity: &PoolIdentity) {
         {
-            let mut pools = lock(&self.values.pools);
+            let mut pools = self.values.pools.lock();
             match pools.get(&identity.id) {
-                Some(pool) => lock(pool).identity = identity.clone(),
+                Some(pool) => pool.lock().identity = identity.clone(),
                 None => {
                     let pool = Arc::new(Mutex::new(PoolMetrics::new(identity.clone())));
                     pools.insert(identity.id.clone(), pool);
                 }
             }
         }
-        let mut calls = lock(&self.values.calls);
+        let mut calls = self.values.calls.lock();
         calls.account(identity.account_id.as_deref(), &identity.region);
         calls.durations(&identity.region);
     }
 
     /// Stops showing a pool, and removes all its series.
     pub fn remove_pool(&self, pool: &str) {
-        lock(&self.values.pools).remove(pool);
+        self.values.pools.lock().remove(pool);
     }
 
     /// Sets the durable totals of a pool in the ledger. A scrape sees all of them or none.
@@ -238,29 +238,29 @@ impl Metrics {
         outcome: CallOutcome,
         took: Duration,
     ) {
-        let mut calls = lock(&self.values.calls);
+        let mut calls = self.values.calls.lock();
         *calls.account(account, region).requests.of(operation).of(outcome) += 1;
         calls.durations(region).of(operation).observe(took.as_secs_f64());
     }
 
     /// Sets the present budget of an account and region for AdminListUserAuthEvents, in requests per second.
     pub fn api_budget(&self, account: Option<&str>, region: &str, per_second: f64) {
-        lock(&self.values.calls).account(account, region).budget_per_second = Some(per_second);
+        self.values.calls.lock().account(account, region).budget_per_second = Some(per_second);
     }
 
     /// Sets the limit of an account and region. Its budget is a share of it.
     pub fn api_limit(&self, account: Option<&str>, region: &str, limit: AccountLimit) {
-        lock(&self.values.calls).account(account, region).limit = Some(limit);
+        self.values.calls.lock().account(account, region).limit = Some(limit);
     }
 
     /// Returns the limit of an account and region, if it was set.
     pub fn known_limit(&self, account: Option<&str>, region: &str) -> Option<AccountLimit> {
-        lock(&self.values.calls).account(account, region).limit
+        self.values.calls.lock().account(account, region).limit
     }
 
     /// Removes all limits: no budget is a share of one any more.
     pub fn forget_limits(&self) {
-        lock(&self.values.calls).accounts.values_mut().for_each(|account| account.limit = None);
+        self.values.calls.lock().accounts.values_mut().for_each(|account| account.limit = None);
     }
 
     /// Sets the time at which a stage last finished work, or found none to do.
@@ -323,20 +323,15 @@ impl Metrics {
     }
 
     fn exporter(&self) -> MutexGuard<'_, ExporterMetrics> {
-        lock(&self.values.exporter)
+        self.values.exporter.lock()
     }
 
     fn with_pool(&self, pool: &str, change: impl FnOnce(&mut PoolMetrics)) {
-        let pool = lock(&self.values.pools).get(pool).cloned();
+        let pool = self.values.pools.lock().get(pool).cloned();
         if let Some(pool) = pool {
-            change(&mut lock(&pool));
+            change(&mut pool.lock());
         }
     }
-}
-
-/// Locks a mutex even after a panic elsewhere: the values are consistent after every step.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 /// Gives the values to the registry. It describes nothing beforehand: the families are constants, and a test compares
@@ -350,12 +345,12 @@ impl Collector for ValuesCollector {
 
     fn collect(&self) -> Vec<MetricFamily> {
         let mut scrape = Exposition::default();
-        let pools: Vec<_> = lock(&self.0.pools).values().cloned().collect();
+        let pools: Vec<_> = self.0.pools.lock().values().cloned().collect();
         for pool in pools {
-            lock(&pool).put(&mut scrape);
+            pool.lock().put(&mut scrape);
         }
-        lock(&self.0.calls).put(&mut scrape);
-        lock(&self.0.exporter).put(&mut scrape);
+        self.0.calls.lock().put(&mut scrape);
+        self.0.exporter.lock().put(&mut scrape);
         scrape.into_families()
     }
 }

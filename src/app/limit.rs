@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cognito_auth_core::budget::{DEFAULT_READ_LIMIT, RATE_MAX_PER_SECOND};
+use cognito_auth_core::lasting_fault::LastingFault;
 use cognito_auth_core::shard::Shard;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -51,18 +52,18 @@ impl<S: Source> LimitWatch<S> {
         // An earlier watch may have read the limit.
         let known = self.metrics.known_limit(identity.account_id.as_deref(), &identity.region);
         let mut known = known.unwrap_or(AccountLimit { per_second: DEFAULT_READ_LIMIT, read: None });
-        let mut logged = None;
+        let mut fault = LastingFault::default();
         loop {
             let answer = self.pool.source.read_limit().await;
             let may_pass =
                 matches!(answer, Err(SourceError::Throttled(_) | SourceError::Timeout(_) | SourceError::Passing(_)));
-            self.take(answer, &mut known, &mut logged);
+            self.take(answer, &mut known, &mut fault);
             let soon = may_pass && known.read.is_none();
             tokio::time::sleep(if soon { RETRY_AFTER } else { READ_EVERY }).await;
         }
     }
 
-    fn take(&self, answer: Result<f64, SourceError>, known: &mut AccountLimit, logged: &mut Option<Trouble>) {
+    fn take(&self, answer: Result<f64, SourceError>, known: &mut AccountLimit, fault: &mut LastingFault<Trouble>) {
         let identity = &self.pool.identity;
         let (account, region) = (identity.account_id.as_deref(), identity.region.as_str());
         let name = account.unwrap_or("unknown");
@@ -70,7 +71,7 @@ impl<S: Source> LimitWatch<S> {
             Ok(per_second) => {
                 let is_news = known.read.is_none() || known.per_second.to_bits() != per_second.to_bits();
                 *known = AccountLimit { per_second, read: Some(self.clock.now()) };
-                *logged = None;
+                fault.succeeded();
                 let wanted = self.share * per_second;
                 let budget = self.shard.part_of(wanted.min(RATE_MAX_PER_SECOND));
                 self.pool.source.reads().set_limit(budget);
@@ -94,12 +95,11 @@ impl<S: Source> LimitWatch<S> {
                 // A throttle has no kind of trouble: it is logged like a missing answer.
                 let trouble = Trouble::of(&error).unwrap_or(Trouble::Unanswered);
                 // The polls log a fault that meets every call.
-                if *logged != Some(trouble) && !trouble.meets_every_call() {
+                if fault.failed(trouble) && !trouble.meets_every_call() {
                     let limit = known.per_second;
                     let why = if known.read.is_some() { "what it was before" } else { "the documented default" };
                     warn!(account = name, region, cause = %error, limit, "the account's limit cannot be read; taking {why}");
                 }
-                *logged = Some(trouble);
             }
         }
         self.metrics.api_limit(account, region, *known);
@@ -108,7 +108,6 @@ impl<S: Source> LimitWatch<S> {
 
 #[cfg(test)]
 mod tests {
-
     use cognito_auth_core::entry::PoolIdentity;
     use cognito_auth_core::event::UnixMillis;
     use cognito_auth_core::schedule::PoolSlot;

@@ -11,7 +11,7 @@ use cognito_auth_core::shard::Shard;
 use super::calls::AccountLimit;
 use super::labels::LabelValue as _;
 use super::pool::{DELAY_BOUNDS_SECS, PoolMetrics};
-use super::{Metrics, OutboxSize, PollForecast, UserCounts, lock};
+use super::{Metrics, OutboxSize, PollForecast, UserCounts};
 
 /// A snapshot of one pool. A value that was not reported yet is None.
 #[derive(Clone, PartialEq, Debug)]
@@ -89,9 +89,9 @@ pub struct ExporterSnapshot {
 impl Metrics {
     /// Returns a snapshot of every pool, in ascending order of their ids.
     pub fn pools(&self) -> Vec<PoolSnapshot> {
-        let pools: Vec<_> = lock(&self.values.pools).values().cloned().collect();
-        let mut snapshots: Vec<PoolSnapshot> = pools.iter().map(|pool| snapshot(&lock(pool))).collect();
-        let mut calls = lock(&self.values.calls);
+        let pools: Vec<_> = self.values.pools.lock().values().cloned().collect();
+        let mut snapshots: Vec<PoolSnapshot> = pools.iter().map(|pool| snapshot(&pool.lock())).collect();
+        let mut calls = self.values.calls.lock();
         for pool in &mut snapshots {
             let account = calls.account(pool.identity.account_id.as_deref(), &pool.identity.region);
             pool.budget_per_second = account.budget_per_second;

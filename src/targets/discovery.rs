@@ -365,13 +365,13 @@ impl<S: Source, F: FollowedUsers> Discovery<S, F> {
 
 #[cfg(test)]
 mod tests {
-
     use cognito_auth_core::entry::PoolIdentity;
     use cognito_auth_core::event::UnixMillis;
     use cognito_auth_core::schedule::PoolSlot;
     use cognito_auth_core::shard::Shares;
     use cognito_auth_core::walk::Rules;
     use parking_lot::Mutex;
+    use tokio::sync::mpsc;
 
     use super::*;
     use crate::config::StateConfig;
@@ -382,9 +382,19 @@ mod tests {
     const POOL: &str = "eu-west-1_Discovery";
     const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
 
-    /// A pool of which only the listing is read.
+    /// A pool of which only the listing is read. It reports each call.
     #[derive(Clone)]
-    struct ListingSource(Arc<Mutex<Vec<&'static str>>>);
+    struct ListingSource {
+        listed: Arc<Mutex<Result<Vec<&'static str>, SourceError>>>,
+        calls: mpsc::Sender<Instant>,
+    }
+
+    impl ListingSource {
+        fn of(listed: Result<Vec<&'static str>, SourceError>) -> (Self, mpsc::Receiver<Instant>) {
+            let (calls, called) = mpsc::channel(8);
+            (Self { listed: Arc::new(Mutex::new(listed)), calls }, called)
+        }
+    }
 
     impl Source for ListingSource {
         async fn page(&self, _: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
@@ -392,6 +402,8 @@ mod tests {
         }
 
         async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {
+            // Not every test takes the calls.
+            let _full = self.calls.try_send(Instant::now());
             let listed = |name: &&str| ListedUser {
                 username: (*name).to_owned(),
                 sub: Some(format!("sub-of-{name}")),
@@ -402,7 +414,8 @@ mod tests {
                 enabled: true,
                 federated: false,
             };
-            Ok(UserPage { users: self.0.lock().iter().map(listed).collect(), next: None })
+            let names = self.listed.lock().clone()?;
+            Ok(UserPage { users: names.iter().map(listed).collect(), next: None })
         }
 
         async fn describe(&self) -> Result<PoolDescription, SourceError> {
@@ -447,18 +460,19 @@ mod tests {
         }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_change_is_in_the_ledger_before_it_is_reported() {
-        let directory = tempfile::tempdir().unwrap();
-        let state = StateConfig { path: directory.path().to_owned(), ..StateConfig::default() };
-        let ledger = Ledger::open(&state, NOW).unwrap().ledger;
+    /// The discovery of every user of a pool, and the sender of later settings, which has to live as long.
+    fn discovery<F: FollowedUsers>(
+        source: ListingSource,
+        ledger: &Ledger,
+        interval: Duration,
+        followed: F,
+    ) -> (Discovery<ListingSource, F>, watch::Sender<DiscoverySettings>) {
         let identity =
             Arc::new(PoolIdentity { id: POOL.into(), name: POOL.into(), region: "eu-west-1".into(), account_id: None });
         let metrics = Metrics::new(NOW);
         metrics.add_pool(&identity);
-        let listed = Arc::new(Mutex::new(vec!["ann", "ben"]));
         let (reads, lists) = (RateLimiter::new(1000.0), RateLimiter::new(1000.0));
-        let source = Metered::new(ListingSource(listed.clone()), identity.clone(), metrics.clone(), reads, lists);
+        let source = Metered::new(source, identity.clone(), metrics.clone(), reads, lists);
         let rules = Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None };
         let pool = Arc::new(Pool { slot: PoolSlot(0), source, identity, rules });
         let shares = Shares::begun(Shard::WHOLE, NOW);
@@ -466,31 +480,68 @@ mod tests {
         let settings = DiscoverySettings {
             selection: SelectionRules { pool_id: POOL.into(), all_users: true, ..SelectionRules::default() },
             shard: Shard::WHOLE,
-            interval: Duration::from_mins(10),
+            interval,
             forget_after: Duration::from_hours(24),
             history: HistoryDepth::None,
         };
-        let (changes, mut recorded) = watch::channel(vec![]);
         let services = DiscoveryServices {
             ledger: ledger.clone(),
             metrics,
             status: StatusBoard::new(NOW),
             clock: Clock::manual(NOW),
-            followed: Recorder { ledger: ledger.clone(), changes },
+            followed,
         };
         let discovered = DiscoveredPool { pool, record, naming_rules: NamingRules::default() };
-        let (_settings, new_settings) = watch::channel(settings.clone());
-        let discovery = Discovery::new(discovered, settings, new_settings, services);
+        let (sender, new_settings) = watch::channel(settings.clone());
+        (Discovery::new(discovered, settings, new_settings, services), sender)
+    }
+
+    fn ledger(directory: &tempfile::TempDir) -> Ledger {
+        let state = StateConfig { path: directory.path().to_owned(), ..StateConfig::default() };
+        Ledger::open(&state, NOW).unwrap().ledger
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_in_the_ledger_before_it_is_reported() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = ledger(&directory);
+        let (source, _calls) = ListingSource::of(Ok(vec!["ann", "ben"]));
+        let listed = source.listed.clone();
+        let (changes, mut recorded) = watch::channel(vec![]);
+        let recorder = Recorder { ledger: ledger.clone(), changes };
+        let (discovery, _settings) = discovery(source, &ledger, Duration::from_mins(10), recorder);
         let stop = CancellationToken::new();
         let steps = async {
             recorded.wait_for(|changes| changes.len() == 2).await.unwrap();
-            listed.lock().remove(0);
+            *listed.lock() = Ok(vec!["ben"]);
             let changes = recorded.wait_for(|changes| changes.len() == 3).await.unwrap().clone();
             stop.cancel();
             changes
         };
         let ((), changes) = tokio::join!(discovery.run(stop.clone()), steps);
         assert_eq!(changes, ["ann joined", "ben joined", "ann left"]);
+        ledger.close().await;
+    }
+
+    /// More failures in a row than a pause can double.
+    #[tokio::test(start_paused = true)]
+    async fn listings_that_are_always_refused_are_tried_again_after_each_interval() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = ledger(&directory);
+        let (source, mut calls) = ListingSource::of(Err(SourceError::Caller("not authorized".into())));
+        let recorder = Recorder { ledger: ledger.clone(), changes: watch::channel(vec![]).0 };
+        let (discovery, _settings) = discovery(source, &ledger, Duration::from_secs(10), recorder);
+        let stop = CancellationToken::new();
+        let tries = async {
+            let mut before = calls.recv().await.unwrap();
+            for expected in std::iter::once(5).chain([10; 100]) {
+                let now = calls.recv().await.unwrap();
+                assert_eq!((now - before).as_secs(), expected);
+                before = now;
+            }
+            stop.cancel();
+        };
+        tokio::join!(discovery.run(stop.clone()), tries);
         ledger.close().await;
     }
 }

@@ -1,5 +1,6 @@
 //! The log lines, metrics and status of discovery. A lasting fault is logged when it begins, changes and ends.
 
+use cognito_auth_core::lasting_fault::LastingFault;
 use tracing::{info, warn};
 
 use super::enrolment::UserChangeCounts;
@@ -19,15 +20,21 @@ pub(super) struct DiscoveryReport {
     metrics: Metrics,
     status: StatusBoard,
     clock: Clock,
-    /// The trouble of the listings that is in the log.
-    listing_trouble: Option<Trouble>,
+    listing_trouble: LastingFault<Trouble>,
     /// The contested names that are in the log.
     contested: Contested,
 }
 
 impl DiscoveryReport {
     pub(super) fn new(pool_id: String, metrics: Metrics, status: StatusBoard, clock: Clock) -> Self {
-        Self { pool_id, metrics, status, clock, listing_trouble: None, contested: Contested::default() }
+        Self {
+            pool_id,
+            metrics,
+            status,
+            clock,
+            listing_trouble: LastingFault::default(),
+            contested: Contested::default(),
+        }
     }
 
     /// Reports how many users a pass has met so far.
@@ -80,15 +87,18 @@ impl DiscoveryReport {
         let pool = &self.pool_id;
         let trouble = result.as_ref().err().map(|(_, error)| Trouble::of(error).unwrap_or(Trouble::Unanswered));
         let trouble = trouble.filter(|trouble| !(has_users && trouble.meets_every_call()));
+        let is_news = match trouble {
+            Some(trouble) => self.listing_trouble.failed(trouble),
+            None => self.listing_trouble.succeeded(),
+        };
         match result {
-            Err((listing, error)) if trouble.is_some() && trouble != self.listing_trouble => {
+            Err((listing, error)) if is_news && trouble.is_some() => {
                 let remedy = error.remedy(listing.operation(), pool);
                 warn!(pool, %listing, cause = %error, remedy, "users cannot be listed; those known stay followed");
             }
-            Ok(()) if self.listing_trouble.is_some() => info!(pool, "users can be listed again"),
+            Ok(()) if is_news => info!(pool, "users can be listed again"),
             _ => {}
         }
-        self.listing_trouble = trouble;
         if let Err((_, error)) = result {
             self.status.pool_error(pool, &error.to_string(), self.clock.now());
         }

@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
+use cognito_auth_core::lasting_fault::LastingFault;
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt as _};
@@ -27,13 +28,13 @@ pub(super) struct UsernamesFile {
     path: Option<PathBuf>,
     names: Vec<String>,
     digest: Option<FileDigest>,
-    /// Why the file cannot be read, as logged.
-    fault: Option<String>,
+    /// Why the file cannot be read.
+    fault: LastingFault<String>,
 }
 
 impl UsernamesFile {
     pub(super) fn new(path: Option<PathBuf>) -> Self {
-        Self { path, names: Vec::new(), digest: None, fault: None }
+        Self { path, names: Vec::new(), digest: None, fault: LastingFault::default() }
     }
 
     /// Names another file. Its names are unknown until it is read.
@@ -50,7 +51,7 @@ impl UsernamesFile {
 
     /// Whether the file cannot be read at present.
     pub(super) fn is_unreadable(&self) -> bool {
-        self.fault.is_some()
+        self.fault.lasts()
     }
 
     /// Reads the file if there is one and it has changed; answers whether the names may have changed.
@@ -59,12 +60,13 @@ impl UsernamesFile {
         match read_if_changed(path, self.digest).await {
             Ok(None) => false,
             Ok(Some((names, digest))) => {
-                (self.names, self.digest, self.fault) = (names, Some(digest), None);
+                (self.names, self.digest) = (names, Some(digest));
+                self.fault.succeeded();
                 true
             }
             Err(cause) => {
                 // One line for each cause; the names read before stay.
-                if self.fault.as_ref() != Some(&cause) {
+                if self.fault.failed(cause.clone()) {
                     warn!(
                         pool = pool_id,
                         file = %path.display(),
@@ -72,7 +74,6 @@ impl UsernamesFile {
                         remedy = "it has to be there, be text, and be readable by the exporter's user",
                         "usernames_file cannot be read; the names read before stay followed"
                     );
-                    self.fault = Some(cause);
                     // Once it can be read again it counts as changed, even with the same names.
                     self.digest = None;
                 }
