@@ -43,6 +43,7 @@ pub use self::proxies::Proxies;
 pub(crate) use self::reader::{SettingsTable, read_file};
 pub use self::settings::DEFAULT_FILES;
 pub(crate) use self::settings::Values;
+use crate::targets::selection::HistoryDepth;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -260,17 +261,6 @@ pub enum Rate {
     ShareOfLimit(f64),
 }
 
-/// `poll.first_run`: how far back a newly followed user's history is logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FirstRun {
-    /// No history.
-    None,
-    /// The history of this duration, 1 s to 731 d.
-    Last(Duration),
-    /// All that Cognito keeps: two years.
-    All,
-}
-
 /// How users are polled. Ranges and reasons: `config.example.toml`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PollConfig {
@@ -289,7 +279,7 @@ pub struct PollConfig {
     /// How long an InProgress event is watched; 0 to 7 d.
     pub settle: Duration,
     /// How far back the history of a newly followed user is logged.
-    pub first_run: FirstRun,
+    pub first_run: HistoryDepth,
     /// Timeout of one API call; 1 to 60 s.
     pub timeout: Duration,
 }
@@ -309,7 +299,7 @@ impl Default for PollConfig {
             overlap: HOUR,
             // Twice the longest sign-in session (15 min).
             settle: Duration::from_secs(30 * 60),
-            first_run: FirstRun::Last(DAY),
+            first_run: HistoryDepth::Last(DAY),
             timeout: Duration::from_secs(10),
         }
     }

@@ -10,8 +10,9 @@ use cognito_auth_core::masking::{Mode, Modes};
 use cognito_auth_core::record::TimestampSource;
 use cognito_auth_core::shard::Shard;
 use cognito_auth_exporter::config::{
-    self, Compression, Config, ConfigErrors, FirstRun, LogFormat, OtlpConfig, OtlpProtocol, PoolConfig, Rate, Schema,
+    self, Compression, Config, ConfigErrors, LogFormat, OtlpConfig, OtlpProtocol, PoolConfig, Rate, Schema,
 };
+use cognito_auth_exporter::targets::selection::HistoryDepth;
 use proptest::prelude::*;
 
 const POOL: &str = "[[pools]]\nid = \"eu-west-1_Abc123\"\nusernames = [\"alice\"]\n";
@@ -107,7 +108,7 @@ fn the_environment_alone_will_do() {
     let mut expected = Config::for_pools(vec![pool]);
     expected.poll.requests_per_second = Rate::ShareOfLimit(0.2);
     expected.poll.page_size = 30;
-    expected.poll.first_run = FirstRun::All;
+    expected.poll.first_run = HistoryDepth::All;
     expected.discovery.requests_per_second = 2.0;
     expected.state.cache_bytes = 128 << 20;
     expected.stdout_enabled = true;

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_core::event::{
-    AuthEvent, Challenge, ChallengeName, EventContext, EventFeedback, EventResponse, EventRisk, EventType,
-    RiskDecision, RiskLevel, UnixMillis, Vocabulary, Word,
+    AuthEvent, Challenge, ChallengeName, EventContext, EventResponse, EventRisk, EventType, RiskDecision, RiskLevel,
+    UnixMillis, Vocabulary, Word,
 };
+use cognito_auth_core::fixtures::full_entry;
 use cognito_auth_core::masking::{Mode, Modes};
 use cognito_auth_core::ocsf;
 use cognito_auth_core::privacy::{HashKey, Privacy};
-use cognito_auth_core::record::Record;
-use cognito_auth_core::record::TimestampSource;
+use cognito_auth_core::record::{Record, TimestampSource};
 use cognito_auth_exporter::sink::stdout::JsonValue;
 use serde_json::{Map, Value, json};
 
@@ -27,47 +27,11 @@ fn words<V: Vocabulary>() -> Vec<Option<Word<V>>> {
 }
 
 fn entry(event: AuthEvent) -> Entry {
-    Entry {
-        pool: Arc::new(PoolIdentity {
-            id: "eu-west-1_Abc123".into(),
-            name: "customers".into(),
-            region: "eu-west-1".into(),
-            account_id: Some("111122223333".into()),
-        }),
-        user: Arc::new(UserIdentity { username: "alice".into(), sub: Some("sub-of-alice".into()) }),
-        event,
-        revision: 2,
-        history: false,
-        observed: UnixMillis(1_723_136_200_000),
-        masked: Modes::default(),
-    }
+    Entry { event, ..full_entry() }
 }
 
 fn full_event() -> AuthEvent {
-    AuthEvent {
-        id: Some("4ad59ba8-0df1-4b1c-9a3e-3f2b5bf0d5ce".into()),
-        event_type: Some(Word::parse("SignIn")),
-        creation_date: Some(UnixMillis(1_723_136_049_929)),
-        response: Some(Word::parse("Pass")),
-        risk: Some(EventRisk {
-            decision: Some(Word::parse("AccountTakeover")),
-            level: Some(Word::parse("High")),
-            compromised_credentials: Some(false),
-        }),
-        challenges: challenges(&[Some("Password"), Some("Mfa")]),
-        context: Some(EventContext {
-            ip_address: Some("192.0.2.1".into()),
-            device_name: Some("Chrome 126, Windows 10".into()),
-            timezone: Some("-07:00".into()),
-            city: Some("Seattle".into()),
-            country: Some("United States".into()),
-        }),
-        feedback: Some(EventFeedback {
-            value: Some(Word::parse("Invalid")),
-            provider: Some("Admin".into()),
-            date: Some(UnixMillis(1_723_136_100_000)),
-        }),
-    }
+    AuthEvent { challenges: challenges(&[Some("Password"), Some("Mfa")]), ..full_entry().event }
 }
 
 fn challenges(names: &[Option<&str>]) -> Vec<Challenge> {

@@ -1,8 +1,8 @@
 //! The configuration as discovery needs it, in plain values.
 
-use crate::config::{Config, FirstRun, PoolConfig};
+use crate::config::{Config, PoolConfig};
 use crate::targets::discovery::DiscoverySettings;
-use crate::targets::selection::{HistoryDepth, SelectionRules};
+use crate::targets::selection::SelectionRules;
 
 /// The settings of a pool's discovery.
 pub(super) fn discovery_settings(config: &Config, pool: &PoolConfig) -> DiscoverySettings {
@@ -11,11 +11,7 @@ pub(super) fn discovery_settings(config: &Config, pool: &PoolConfig) -> Discover
         shard: config.shard,
         interval: config.discovery.interval,
         forget_after: config.discovery.forget_after,
-        history: match config.poll.first_run {
-            FirstRun::None => HistoryDepth::None,
-            FirstRun::Last(duration) => HistoryDepth::Last(duration),
-            FirstRun::All => HistoryDepth::All,
-        },
+        history: config.poll.first_run,
     }
 }
 

@@ -19,10 +19,11 @@ use cognito_auth_simulator::{Options, Simulation};
 use super::logging;
 use super::run::exit_code;
 use crate::app::App;
-use crate::config::{Config, FirstRun, OtlpConfig, PoolConfig, Proxies, Rate};
+use crate::config::{Config, OtlpConfig, PoolConfig, Proxies, Rate};
 use crate::http::BindError;
 use crate::lifecycle::Signals;
 use crate::source::cognito::Clients;
+use crate::targets::selection::HistoryDepth;
 
 /// The demo's pool.
 const POOL: &str = "eu-west-1_DemoPool1";
@@ -93,7 +94,7 @@ fn configuration(args: &DemoArgs, state: &Path) -> Config {
     // Polls the default number of users in two seconds, so that most events in progress are seen before their outcome.
     config.poll.requests_per_second = Rate::PerSecond(150.0);
     config.poll.min_interval = Duration::from_secs(1);
-    config.poll.first_run = FirstRun::Last(Duration::from_mins(10));
+    config.poll.first_run = HistoryDepth::Last(Duration::from_mins(10));
     config.discovery.interval = Duration::from_secs(10);
     config.state.path = state.to_owned();
     config.stdout_enabled = true;

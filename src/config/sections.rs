@@ -22,9 +22,10 @@ use super::shapes::{
     whole, word,
 };
 use super::{
-    Compression, Config, DiscoveryConfig, FirstRun, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol,
-    PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, pairs,
+    Compression, Config, DiscoveryConfig, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol, PollConfig,
+    PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, pairs,
 };
+use crate::targets::selection::HistoryDepth;
 
 /// The result of reading the settings.
 pub(super) struct ConfigReading {
@@ -343,7 +344,7 @@ const SCHEMAS: &[(&str, Schema)] = &[("cognito", Schema::Cognito), ("ocsf", Sche
 const MODES: &[(&str, Mode)] = &[("keep", Mode::Keep), ("hash", Mode::Hash), ("drop", Mode::Drop)];
 const ADDRESS_MODES: &[(&str, Mode)] =
     &[("keep", Mode::Keep), ("hash", Mode::Hash), ("truncate", Mode::Truncate), ("drop", Mode::Drop)];
-const HISTORIES: &[(&str, FirstRun)] = &[("none", FirstRun::None), ("all", FirstRun::All)];
+const HISTORIES: &[(&str, HistoryDepth)] = &[("none", HistoryDepth::None), ("all", HistoryDepth::All)];
 const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: &[(&str, tracing::Level)] = &[
     ("error", tracing::Level::ERROR),
@@ -358,9 +359,9 @@ fn rate() -> Shape<Rate> {
     per_second.or(percentage().map(Rate::ShareOfLimit))
 }
 
-fn first_run() -> Shape<FirstRun> {
+fn first_run() -> Shape<HistoryDepth> {
     // Cognito keeps two years of events, of which one may be a leap year.
-    word(HISTORIES).or(duration("1s", "731d").map(FirstRun::Last))
+    word(HISTORIES).or(duration("1s", "731d").map(HistoryDepth::Last))
 }
 
 /// The form of a user pool id in AWS's API: `[\w-]+_[0-9a-zA-Z]+`, 1 to 55 characters.

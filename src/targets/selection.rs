@@ -201,12 +201,12 @@ pub fn names_in(text: &str) -> Vec<String> {
     lines.filter(is_name).map(str::to_owned).collect()
 }
 
-/// How far back the history of a user is read that joins: `poll.first_run`.
+/// `poll.first_run`: how far back the history of a user that joins is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HistoryDepth {
     /// No history.
     None,
-    /// This far.
+    /// The history of this duration, 1 s to 731 d.
     Last(Duration),
     /// As far as Cognito keeps it: two years.
     All,
