@@ -1,11 +1,11 @@
 //! Instructions from an answer's bytes to the ledger's batch, and from the outbox to the receiver: `cargo bench
-//! --profile dev --bench instructions`
+//! --profile test --bench instructions`
 //!
 //! Times on a shared machine vary by more than a few percent. Instructions under valgrind's callgrind are the same
 //! within a tenth of one percent in every run, and do not depend on the processor (valgrind shows every program the
 //! same one). The parts in [`path`] are counted and compared with `benches/instructions.toml`. A part that takes 3 %
 //! more is an error. After a part takes 3 % less, or a change is worth its cost, write the new counts down: `cargo
-//! bench --profile dev --bench instructions -- --renew`.
+//! bench --profile test --bench instructions -- --renew`.
 //!
 //! The benchmark counts the tests' build, which needs no further build. It does not show the effect of the optimiser.
 //! Exports are not compressed, because compression would be most of the count.
@@ -158,7 +158,7 @@ fn compiler() -> String {
 
 fn renew(compiler: &str, costs: &[Cost]) {
     let mut text = format!(
-        "# Written by `cargo bench --profile dev --bench instructions -- --renew`.\ncompiler = {compiler:?}\n\n[instructions]\n"
+        "# Written by `cargo bench --profile test --bench instructions -- --renew`.\ncompiler = {compiler:?}\n\n[instructions]\n"
     );
     for (part, cost) in PARTS.iter().zip(costs) {
         text.push_str(&format!("{} = {}\n", part.name, cost.instructions));
