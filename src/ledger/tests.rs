@@ -93,7 +93,7 @@ fn newer(record: Vec<u8>) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn a_failed_write_is_told_and_cured_and_the_writer_state_are_read_again() {
+async fn a_failed_write_is_told_and_cured_and_the_writers_state_is_read_again() {
     let directory = tempfile::tempdir().unwrap();
     let ledger = with_ann(&directory).await;
     ledger.commit(page(1)).await.unwrap();

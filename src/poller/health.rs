@@ -51,7 +51,7 @@ impl PoolHealth {
     /// Connection errors in a row, over all users, that count as trouble of the pool.
     const STREAK: u32 = 5;
 
-    /// An endpoint that cannot be reached for this long is down (INTERFACE: `cognito_exporter_pool_up`).
+    /// An endpoint that cannot be reached for this long is down (`cognito_exporter_pool_up`, docs/metrics.md).
     pub const UNREACHABLE_AFTER: Duration = Duration::from_mins(1);
 
     /// First pause after a refusal: a role or a plan changes in minutes, not in seconds.

@@ -1,32 +1,26 @@
 //! Waits that grow with each failure in a row.
 //!
 //! ```text
-//! failures in a row        1        2          3                  n
-//! wait                     first    first * f  first * f * f      first * f^(n-1), at most max
+//! failures in a row        1        2          3          n
+//! wait                     first    first * 2  first * 4  first * 2^(n-1), at most max
 //! ```
 //!
 //! The random part of a wait is an argument, so the core draws no random numbers.
 
 use std::time::Duration;
 
-/// The waits after failures in a row: the first wait, multiplied by a factor for each further failure, up to a maximum.
+/// The waits after failures in a row: the first wait, doubled for each further failure, up to a maximum.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Backoff {
     first: Duration,
-    factor: u32,
     max: Duration,
     failures: u32,
 }
 
 impl Backoff {
     /// Makes a backoff without failures. If `first` is above `max`, every wait is `max`.
-    pub const fn new(first: Duration, factor: u32, max: Duration) -> Self {
-        Self { first, factor, max, failures: 0 }
-    }
-
-    /// Makes a backoff whose waits double.
     pub const fn doubling(first: Duration, max: Duration) -> Self {
-        Self::new(first, 2, max)
+        Self { first, max, failures: 0 }
     }
 
     /// Returns the number of failures in a row.
@@ -47,8 +41,8 @@ impl Backoff {
 
     /// Returns the wait after so many failures in a row. Zero failures count as one.
     pub fn wait_after(&self, failures: u32) -> Duration {
-        let growth = self.factor.saturating_pow(failures.saturating_sub(1));
-        self.first.saturating_mul(growth).min(self.max)
+        let doublings = failures.saturating_sub(1);
+        self.first.saturating_mul(2_u32.saturating_pow(doublings)).min(self.max)
     }
 }
 
@@ -71,10 +65,9 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_by_the_factor_up_to_the_maximum() {
+    fn waits_double_up_to_the_maximum() {
         assert_eq!(waits(Backoff::doubling(SECOND, SECOND * 60), 8), [1, 2, 4, 8, 16, 32, 60, 60]);
-        assert_eq!(waits(Backoff::new(SECOND * 2, 3, SECOND * 50), 5), [2, 6, 18, 50, 50]);
-        assert_eq!(waits(Backoff::new(SECOND * 5, 1, SECOND * 60), 3), [5, 5, 5]);
+        assert_eq!(waits(Backoff::doubling(SECOND * 5, SECOND * 10), 4), [5, 10, 10, 10]);
         assert_eq!(waits(Backoff::doubling(SECOND * 90, SECOND * 60), 2), [60, 60]);
     }
 
@@ -98,10 +91,9 @@ mod tests {
         fn no_number_of_failures_overflows_or_shortens_the_wait(
             first in 0_u64..=u64::MAX,
             max in 0_u64..=u64::MAX,
-            factor in 1_u32..10,
             failures in 0_u32..=u32::MAX,
         ) {
-            let backoff = Backoff::new(Duration::from_secs(first), factor, Duration::from_secs(max));
+            let backoff = Backoff::doubling(Duration::from_secs(first), Duration::from_secs(max));
             let wait = backoff.wait_after(failures);
             prop_assert!(wait <= Duration::from_secs(max));
             prop_assert!(wait <= backoff.wait_after(failures.saturating_add(1)));
