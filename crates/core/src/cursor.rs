@@ -102,7 +102,7 @@ impl Sighting {
     }
 
     /// Adds a date that the event was shown with.
-    pub fn shown_at(&mut self, date: UnixMillis) {
+    pub(crate) fn shown_at(&mut self, date: UnixMillis) {
         self.dates = Some(self.dates.map_or(Dates::of(date), |dates| dates.and(Dates::of(date))));
     }
 
@@ -267,18 +267,18 @@ impl Cursor {
     }
 
     /// The watched events, with the dates at which to look for them, and their watches.
-    pub fn watches(&self) -> impl Iterator<Item = (EventKey, Option<Dates>, Watch)> {
+    pub(crate) fn watches(&self) -> impl Iterator<Item = (EventKey, Option<Dates>, Watch)> {
         self.seen.iter().filter_map(|(key, sighting)| Some((*key, sighting.dates, sighting.watch?)))
     }
 
     /// Whether an event of this time lies in a stretch that is still to be taken.
-    pub fn in_open_walk(&self, time: UnixMillis) -> bool {
+    pub(crate) fn in_open_walk(&self, time: UnixMillis) -> bool {
         self.open.iter().any(|walk| walk.contains(time))
     }
 
     /// Notes that an event of `seen` was shown without a CreationDate. It is kept while it is one of the last
     /// [`Cursor::UNDATED_MAX`] of those.
-    pub fn keep_undated(&mut self, key: EventKey) {
+    pub(crate) fn keep_undated(&mut self, key: EventKey) {
         if self.undated.contains(&key) {
             return;
         }
@@ -302,7 +302,7 @@ impl Cursor {
     ///
     /// The later of both counts, because a lower watermark makes more events be taken again. One clock that is behind
     /// must not cause that.
-    pub fn set_right(&mut self, served: UnixMillis, received: UnixMillis) -> bool {
+    pub(crate) fn set_right(&mut self, served: UnixMillis, received: UnixMillis) -> bool {
         if self.last_seen.is_none() && self.seen.is_empty() && self.open.is_empty() {
             let is_ahead = self.live_since > served;
             if is_ahead {
@@ -324,7 +324,7 @@ impl Cursor {
     }
 
     /// Moves the watermark up to `watermark`; it never moves down.
-    pub fn raise_watermark(&mut self, watermark: UnixMillis) {
+    pub(crate) fn raise_watermark(&mut self, watermark: UnixMillis) {
         self.watermark = self.watermark.max(watermark);
     }
 
@@ -401,12 +401,12 @@ impl Cursor {
 
     /// The time from which on an event is remembered whether it is watched or not: [`Cursor::DATE_DRIFT`] below the
     /// watermark.
-    pub fn remembered_from(&self) -> UnixMillis {
+    pub(crate) fn remembered_from(&self) -> UnixMillis {
         self.watermark.minus(Self::DATE_DRIFT)
     }
 
     /// Forgets every event that none of the four reasons keeps.
-    pub fn prune(&mut self) {
+    pub(crate) fn prune(&mut self) {
         let (remembered_from, undated) = (self.remembered_from(), &self.undated);
         let walks = || self.open.iter().chain(&self.redelivery);
         self.seen.retain(|key, sighting| {
