@@ -69,9 +69,9 @@ impl<S: Source> LimitWatch<S> {
         let name = account.unwrap_or("unknown");
         match answer {
             Ok(per_second) => {
-                let is_news = known.read.is_none() || known.per_second.to_bits() != per_second.to_bits();
+                let is_over = fault.succeeded();
+                let is_news = is_over || known.read.is_none() || known.per_second.to_bits() != per_second.to_bits();
                 *known = AccountLimit { per_second, read: Some(self.clock.now()) };
-                fault.succeeded();
                 let wanted = self.share * per_second;
                 let budget = self.shard.part_of(wanted.min(RATE_MAX_PER_SECOND));
                 self.pool.source.reads().set_limit(budget);
@@ -95,7 +95,7 @@ impl<S: Source> LimitWatch<S> {
                 // A throttle has no kind of trouble: it is logged like a missing answer.
                 let trouble = Trouble::of(&error).unwrap_or(Trouble::Unanswered);
                 // The polls log a fault that meets every call.
-                if fault.failed(trouble) && !trouble.meets_every_call() {
+                if !trouble.meets_every_call() && fault.failed(trouble) {
                     let limit = known.per_second;
                     let why = if known.read.is_some() { "what it was before" } else { "the documented default" };
                     warn!(account = name, region, cause = %error, limit, "the account's limit cannot be read; taking {why}");

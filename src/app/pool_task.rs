@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cognito_auth_core::backoff::Backoff;
 use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::lasting_fault::LastingFault;
 use cognito_auth_core::schedule::PoolSlot;
 use cognito_auth_core::walk::Rules;
 use tokio::sync::{mpsc, watch};
@@ -136,7 +137,7 @@ impl<S: Source> PoolTask<S> {
     /// describe the pool both stay unknown.
     async fn identify(&self, source: &S) -> (PoolIdentity, NamingRules) {
         let mut again = DESCRIBE_AGAIN;
-        let mut logged = false;
+        let mut fault = LastingFault::default();
         let began = Instant::now();
         loop {
             let asked = Instant::now();
@@ -153,7 +154,7 @@ impl<S: Source> PoolTask<S> {
             );
             match described {
                 Ok(description) => {
-                    if logged {
+                    if fault.succeeded() {
                         info!(
                             pool = self.config.id,
                             after_seconds = began.elapsed().as_secs(),
@@ -167,7 +168,8 @@ impl<S: Source> PoolTask<S> {
                 Err(SourceError::Throttled(_)) if again.failures() == 0 => {}
                 Err(error @ (SourceError::Throttled(_) | SourceError::Timeout(_) | SourceError::Passing(_))) => {
                     self.status.pool_error(&self.config.id, &error.to_string(), self.turn_context.clock.now());
-                    if !std::mem::replace(&mut logged, true) {
+                    // A throttle is logged like a missing answer.
+                    if fault.failed(Trouble::of(&error).unwrap_or(Trouble::Unanswered)) {
                         let remedy = error.remedy(Operation::DescribeUserPool, &self.config.id);
                         warn!(pool = self.config.id, %error, remedy, "the pool cannot be reached yet; trying on");
                     }

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use cognito_auth_core::lasting_fault::LastingFault;
 use tokio_util::sync::CancellationToken;
 use tracing::{Level, error, info};
 
@@ -93,8 +94,7 @@ impl Reloader {
 
     async fn keep(mut self) {
         let mut last = self.reloads.files.seen.clone();
-        // The fault of the latest attempt.
-        let mut fault = None;
+        let mut fault = LastingFault::default();
         loop {
             let reason = tokio::select! {
                 () = self.reloads.hangups.next() => Some("SIGHUP"),
@@ -106,27 +106,32 @@ impl Reloader {
             if let Some(reason) = reason.or(is_another.then_some("the file has changed")) {
                 // Stamped before it is read, so that a later change counts as another one.
                 self.reloads.files.seen = now;
-                fault = self.reload(reason, None).await;
-            } else if fault.is_some() {
+                // A person waits for the answer, also if it is the same fault again.
+                fault = LastingFault::default();
+                self.reload(reason, &mut fault).await;
+            } else if fault.lasts() {
                 // The fault may lie in a file that it names (a certificate, a secret that is mounted later), or pass by
                 // itself.
-                fault = self.reload("it failed before", fault).await;
+                self.reload("it failed before", &mut fault).await;
             }
         }
     }
 
-    /// Reloads once and answers the fault, if there is one. The same fault as `before` is not logged again.
-    async fn reload(&mut self, reason: &'static str, before: Option<String>) -> Option<String> {
+    /// Reloads once, and notes in `lasting` whether that failed.
+    async fn reload(&mut self, reason: &'static str, lasting: &mut LastingFault<String>) {
         let outcome = self.try_reload().await;
         self.metrics.config_reloaded(outcome.is_ok(), self.clock.now());
-        match &outcome {
-            Ok(what) => info!(reason, what, "configuration reloaded"),
-            Err(fault) if before.as_ref() == Some(fault) => {}
+        match outcome {
+            Ok(what) => {
+                lasting.succeeded();
+                info!(reason, what, "configuration reloaded");
+            }
             Err(fault) => {
-                error!(reason, fault, "configuration reload failed; keeping the current one");
+                if lasting.failed(fault.clone()) {
+                    error!(reason, fault, "configuration reload failed; keeping the current one");
+                }
             }
         }
-        outcome.err()
     }
 
     /// Reads and applies the configuration. Answers a text about what has changed, or the fault for which nothing has.

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cognito_auth_core::lasting_fault::LastingFault;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
 use parking_lot::{Mutex, MutexGuard};
@@ -64,8 +65,14 @@ struct LoadedWebConfig {
     path: Option<PathBuf>,
     access: Arc<AccessControl>,
     stamp: Stamp,
-    /// The error of the last attempt to load it, as it was logged; None after a success.
-    fault: Option<String>,
+    /// The error of the last attempt to load it, as it was logged.
+    fault: LastingFault<String>,
+}
+
+impl LoadedWebConfig {
+    fn new(path: Option<PathBuf>, access: AccessControl, stamp: Stamp) -> Self {
+        Self { path, access: Arc::new(access), stamp, fault: LastingFault::default() }
+    }
 }
 
 /// The files that were read, and a digest of their contents.
@@ -93,8 +100,8 @@ impl Stamp {
 impl Default for Web {
     /// Plain HTTP without users and limits.
     fn default() -> Self {
-        let access = Arc::new(AccessControl::of(WebConfig::default(), None));
-        Self(Arc::new(Mutex::new(LoadedWebConfig { path: None, access, stamp: Stamp::default(), fault: None })))
+        let access = AccessControl::of(WebConfig::default(), None);
+        Self(Arc::new(Mutex::new(LoadedWebConfig::new(None, access, Stamp::default()))))
     }
 }
 
@@ -114,7 +121,7 @@ impl Web {
             Some(path) => AccessControl::load(path)?,
             None => (AccessControl::of(WebConfig::default(), None), Stamp::default()),
         };
-        let loaded = LoadedWebConfig { path: path.map(Path::to_owned), access: Arc::new(access), stamp, fault: None };
+        let loaded = LoadedWebConfig::new(path.map(Path::to_owned), access, stamp);
         Ok(Self(Arc::new(Mutex::new(loaded))))
     }
 
@@ -164,12 +171,12 @@ impl Web {
 
     /// Reads the files again if they have changed. Blocks.
     pub fn look(&self) {
-        let (path, stamp, fault) = {
+        let (path, stamp, failed_before) = {
             let loaded = self.loaded();
             let Some(path) = loaded.path.clone() else { return };
-            (path, loaded.stamp.clone(), loaded.fault.clone())
+            (path, loaded.stamp.clone(), loaded.fault.lasts())
         };
-        if fault.is_none() && stamp.is_of_now() {
+        if !failed_before && stamp.is_of_now() {
             return;
         }
         let read = AccessControl::load(&path);
@@ -181,18 +188,17 @@ impl Web {
             Ok((access, stamp)) => {
                 let (tls, users) = (access.tls.is_some(), access.users.are_listed());
                 tracing::info!(path = %path.display(), tls, users, "web configuration reloaded");
-                *loaded = LoadedWebConfig { path: Some(path), access: Arc::new(access), stamp, fault: None };
+                *loaded = LoadedWebConfig::new(Some(path), access, stamp);
             }
             Err(error) => {
                 let error = error.to_string();
-                if fault.as_ref() != Some(&error) {
+                if loaded.fault.failed(error.clone()) {
                     tracing::error!(
                         path = %path.display(),
                         error,
                         "web configuration reload failed; keeping the current one"
                     );
                 }
-                loaded.fault = Some(error);
             }
         }
     }

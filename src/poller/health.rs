@@ -6,6 +6,7 @@
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::backoff::Backoff;
+use cognito_auth_core::lasting_fault::LastingFault;
 
 use crate::source::{RefusalCause, SourceError};
 use crate::trouble::Trouble;
@@ -41,7 +42,7 @@ pub struct PoolHealth {
     failures: u32,
     failing_since: Option<Instant>,
     /// The trouble that is in the log.
-    logged: Option<Trouble>,
+    logged: LastingFault<Trouble>,
     held_until: Option<Instant>,
     /// The error in force: the refusal that was the latest answer, or else the latest connection error.
     cause: Option<SourceError>,
@@ -69,9 +70,10 @@ impl PoolHealth {
 
     /// Takes note of an answer.
     pub fn answered(&mut self, now: Instant) -> Option<Notice> {
-        let trouble = self.logged.take().and(self.failing_since);
+        let is_over = self.logged.succeeded();
+        let began = self.failing_since.filter(|_| is_over);
         *self = Self { answered_before: true, ..Self::default() };
-        trouble.map(|since| Notice::Recovered(now.saturating_duration_since(since)))
+        began.map(|since| Notice::Recovered(now.saturating_duration_since(since)))
     }
 
     /// Takes note of an error about one user. It ends a trouble only if a service in that trouble could not have
@@ -107,9 +109,8 @@ impl PoolHealth {
         };
         self.failing_since.get_or_insert(now);
         let trouble = self.cause.as_ref().and_then(Trouble::of);
-        let notice = |logged: &mut Option<Trouble>| {
-            let is_news = *logged != trouble;
-            *logged = trouble;
+        let notice = |logged: &mut LastingFault<Trouble>| {
+            let is_news = trouble.is_some_and(|trouble| logged.failed(trouble));
             is_news.then(|| Notice::Trouble(error.clone()))
         };
         // Calls that were in flight together fail together, and count as one failure.
