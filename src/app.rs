@@ -1,7 +1,6 @@
 //! The application: it builds and spawns every stage, runs until a stop, and drains. Only this module knows all stages.
 
 mod delivery_report;
-pub(crate) mod discovery_settings;
 mod gauges;
 pub mod hash_keys;
 mod limit;

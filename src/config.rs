@@ -43,7 +43,7 @@ pub use self::proxies::Proxies;
 pub(crate) use self::reader::{SettingsTable, read_file};
 pub use self::settings::DEFAULT_FILES;
 pub(crate) use self::settings::Values;
-use crate::targets::selection::HistoryDepth;
+use crate::targets::selection::{HistoryDepth, SelectionRules};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -163,7 +163,7 @@ impl Config {
 }
 
 /// A user pool: its region, the credentials of calls, and the users to follow.
-#[derive(Clone, PartialEq)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct PoolConfig {
     /// User pool id, such as `eu-west-1_Abc123`.
     pub id: String,
@@ -177,22 +177,8 @@ pub struct PoolConfig {
     pub role_arn: Option<String>,
     /// External id that the role's trust policy requires; only with `role_arn`.
     pub external_id: Option<String>,
-    /// Users to follow, each 1 to 128 characters without white space.
-    pub usernames: Vec<String>,
-    /// File with one username a line, re-read on change.
-    pub usernames_file: Option<PathBuf>,
-    /// Groups whose members are followed.
-    pub groups: Vec<String>,
-    /// Whether every user is followed; never with `filter`.
-    pub all_users: bool,
-    /// ListUsers filter whose users are followed, such as `status = "Enabled"`.
-    pub filter: Option<String>,
-    /// Users to exclude, however they were selected.
-    pub exclude: Vec<String>,
-    /// Whether listed users who are disabled are followed.
-    pub include_disabled: bool,
-    /// Whether listed users of status EXTERNAL_PROVIDER are followed.
-    pub include_federated: bool,
+    /// The users to follow.
+    pub selection: SelectionRules,
     /// Events from this time on count as live, regardless of the times in the ledger.
     pub followed_since: Option<UnixMillis>,
 }
@@ -208,47 +194,10 @@ impl PoolConfig {
             profile: None,
             role_arn: None,
             external_id: None,
-            usernames: Vec::new(),
-            usernames_file: None,
-            groups: Vec::new(),
-            all_users: false,
-            filter: None,
-            exclude: Vec::new(),
-            include_disabled: false,
-            include_federated: false,
+            selection: SelectionRules::default(),
             followed_since: None,
             id,
         }
-    }
-
-    /// Returns whether the pool's settings select any users.
-    pub fn selects_somebody(&self) -> bool {
-        !self.usernames.is_empty()
-            || self.usernames_file.is_some()
-            || !self.groups.is_empty()
-            || self.all_users
-            || self.filter.is_some()
-    }
-}
-
-/// Shows the number of listed users but no name, and no filter, which may contain an address.
-impl std::fmt::Debug for PoolConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PoolConfig")
-            .field("id", &self.id)
-            .field("name", &self.name)
-            .field("region", &self.region)
-            .field("profile", &self.profile)
-            .field("role_arn", &self.role_arn)
-            .field("usernames", &self.usernames.len())
-            .field("usernames_file", &self.usernames_file)
-            .field("groups", &self.groups)
-            .field("all_users", &self.all_users)
-            .field("exclude", &self.exclude.len())
-            .field("include_disabled", &self.include_disabled)
-            .field("include_federated", &self.include_federated)
-            .field("followed_since", &self.followed_since)
-            .finish_non_exhaustive()
     }
 }
 

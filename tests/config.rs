@@ -12,7 +12,7 @@ use cognito_auth_core::shard::Shard;
 use cognito_auth_exporter::config::{
     self, Compression, Config, ConfigErrors, LogFormat, OtlpConfig, OtlpProtocol, PoolConfig, Rate, Schema,
 };
-use cognito_auth_exporter::targets::selection::HistoryDepth;
+use cognito_auth_exporter::targets::selection::{HistoryDepth, SelectionRules};
 use proptest::prelude::*;
 
 const POOL: &str = "[[pools]]\nid = \"eu-west-1_Abc123\"\nusernames = [\"alice\"]\n";
@@ -104,7 +104,7 @@ fn the_environment_alone_will_do() {
     ];
     let config = config::load(None, environment).unwrap();
     let mut pool = PoolConfig::new("eu-west-1_Abc123");
-    pool.usernames = vec!["alice".to_owned()];
+    pool.selection.usernames = vec!["alice".to_owned()];
     let mut expected = Config::for_pools(vec![pool]);
     expected.poll.requests_per_second = Rate::ShareOfLimit(0.2);
     expected.poll.page_size = 30;
@@ -144,7 +144,7 @@ fn digits_stay_text_where_text_is_meant() {
     ];
     let config = config::load(None, environment).unwrap();
     assert_eq!(config.pools[0].external_id.as_deref(), Some("0123"));
-    assert_eq!(config.pools[0].usernames, ["007"]);
+    assert_eq!(config.pools[0].selection.usernames, ["007"]);
     assert_eq!(config.state.path, PathBuf::from("0042"));
     assert_eq!(config.otlp.unwrap().headers[0].1.reveal(), "0099");
 }
@@ -500,14 +500,16 @@ fn a_pool_is_read_with_all_its_keys() {
         profile: Some("audit".to_owned()),
         role_arn: Some("arn:aws-us-gov:iam::123456789012:role/path/to/exporter".to_owned()),
         external_id: Some("0123".to_owned()),
-        usernames: vec!["alice".to_owned(), "bob@example.com".to_owned()],
-        usernames_file: Some(PathBuf::from("users.txt")),
-        groups: vec!["admins".to_owned()],
-        all_users: false,
-        filter: Some("email ^= \"a\"".to_owned()),
-        exclude: vec!["robot".to_owned()],
-        include_disabled: true,
-        include_federated: true,
+        selection: SelectionRules {
+            usernames: vec!["alice".to_owned(), "bob@example.com".to_owned()],
+            usernames_file: Some(PathBuf::from("users.txt")),
+            groups: vec!["admins".to_owned()],
+            all_users: false,
+            filter: Some("email ^= \"a\"".to_owned()),
+            exclude: vec!["robot".to_owned()],
+            include_disabled: true,
+            include_federated: true,
+        },
         followed_since: Some(UnixMillis(1_769_857_200_250)),
     };
     assert_eq!(load(text).unwrap().pools, [expected]);
@@ -1027,7 +1029,7 @@ proptest! {
         match config::load(Some(&file), environment) {
             Ok(config) => {
                 prop_assert!(!config.pools.is_empty());
-                prop_assert!(config.pools.iter().all(PoolConfig::selects_somebody));
+                prop_assert!(config.pools.iter().all(|pool| pool.selection.select_users()));
                 prop_assert!(config.poll.min_interval <= config.poll.max_interval);
                 prop_assert!((1..=60).contains(&config.poll.page_size));
             }

@@ -65,7 +65,7 @@ fn the_example_loads_as_it_stands() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.example.toml");
     let config = config::load(Some(&path), BTreeMap::<String, String>::new()).unwrap();
     let mut pool = config::PoolConfig::new("eu-west-1_Abc123");
-    pool.usernames = vec!["alice".to_owned(), "bob".to_owned()];
+    pool.selection.usernames = vec!["alice".to_owned(), "bob".to_owned()];
     assert_eq!(config, Config::for_pools(vec![pool]));
 }
 
@@ -97,7 +97,7 @@ fn the_examples_load_all_together() {
     let config = load(&example_with(&[KeyRole::Default, KeyRole::Example])).unwrap();
     let pool = &config.pools[0];
     assert_eq!(pool.external_id.as_deref(), Some("0123456789"));
-    assert_eq!(pool.filter.as_deref(), Some("status = \"Enabled\""));
+    assert_eq!(pool.selection.filter.as_deref(), Some("status = \"Enabled\""));
     assert_eq!(pool.followed_since.unwrap().to_string(), "2026-01-31T12:00:00.000Z");
     let otlp = config.otlp.unwrap();
     assert_eq!(otlp.headers[0].1.reveal(), "Bearer example");

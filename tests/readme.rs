@@ -50,7 +50,7 @@ fn the_configuration_loads_also_with_what_it_shows_commented_out() {
     for text in [shown.to_owned(), shown.replace("# all_users", "all_users").replace("# role", "role")] {
         std::fs::write(&file, text).unwrap();
         let config = config::load(Some(&file), Vec::<(String, String)>::new()).unwrap();
-        assert_eq!(config.pools[0].groups, ["staff"]);
+        assert_eq!(config.pools[0].selection.groups, ["staff"]);
         assert!(config.otlp.is_some());
     }
 }

@@ -15,8 +15,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::discovery_settings::discovery_settings;
-use super::pool_task::{Begin, Leaving, PoolTask, identity};
+use super::pool_task::{Begin, Leaving, PoolTask, discovery_settings, identity};
 use super::quota_groups::{QuotaGroups, RateLimiters};
 use super::show_totals;
 use crate::config::{Config, PoolConfig, Rate};
@@ -239,35 +238,7 @@ impl PoolSupervisor {
 
 /// Whether only the selection of a pool's users differs, which its discovery can apply while it runs.
 fn is_followed_alike(before: &PoolConfig, after: &PoolConfig) -> bool {
-    let PoolConfig {
-        usernames,
-        usernames_file,
-        groups,
-        all_users,
-        filter,
-        exclude,
-        include_disabled,
-        include_federated,
-        id: _,
-        name: _,
-        region: _,
-        profile: _,
-        role_arn: _,
-        external_id: _,
-        followed_since: _,
-    } = after.clone();
-    let selected = PoolConfig {
-        usernames,
-        usernames_file,
-        groups,
-        all_users,
-        filter,
-        exclude,
-        include_disabled,
-        include_federated,
-        ..before.clone()
-    };
-    selected == *after
+    PoolConfig { selection: after.selection.clone(), ..before.clone() } == *after
 }
 
 /// Whether what was changed concerns the pollers themselves.

@@ -14,7 +14,6 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
-use super::discovery_settings::discovery_settings;
 use super::limit::LimitWatch;
 use super::poller_users::PollerUsers;
 use super::quota_groups::{QuotaGroup, QuotaGroupKey, QuotaGroups};
@@ -235,6 +234,17 @@ impl<S: Source> PoolTask<S> {
             // The hard stop drops the turns that still wait for their commits: each commit is whole, written or not.
             hard.run_until_cancelled(poller.run(messages, may_begin)).await;
         });
+    }
+}
+
+/// The settings of a pool's discovery.
+pub(super) fn discovery_settings(config: &Config, pool: &PoolConfig) -> DiscoverySettings {
+    DiscoverySettings {
+        selection: pool.selection.clone(),
+        shard: config.shard,
+        interval: config.discovery.interval,
+        forget_after: config.discovery.forget_after,
+        history: config.poll.first_run,
     }
 }
 

@@ -20,7 +20,6 @@ use cognito_auth_core::printable::printable;
 use cognito_auth_core::shard::Shard;
 
 use super::progress::Progress;
-use crate::app::discovery_settings::selection_rules;
 use crate::app::hash_keys::{self, KeyFile};
 use crate::config::{Config, PoolConfig, Rate, StateConfig};
 use crate::http::{HttpServer, Web};
@@ -289,7 +288,7 @@ impl PoolCheck<'_> {
         let by_hand = self.by_hand(timeout).await;
         let unlisted = Following {
             users: by_hand.len() as u64,
-            or_more: !Selection::of(&selection_rules(self.pool)).listings().is_empty(),
+            or_more: !Selection::of(&self.pool.selection).listings().is_empty(),
         };
         if !self.credentials().await {
             return (self.payer(None), unlisted); // the other steps would fail for the same reason
@@ -302,8 +301,8 @@ impl PoolCheck<'_> {
     }
 
     async fn by_hand(&mut self, timeout: Duration) -> Vec<String> {
-        let mut names = self.pool.usernames.clone();
-        let Some(path) = &self.pool.usernames_file else { return names };
+        let mut names = self.pool.selection.usernames.clone();
+        let Some(path) = &self.pool.selection.usernames_file else { return names };
         let what = self.what(format_args!("usernames_file {}", path.display()));
         let read = tokio::time::timeout(timeout, usernames_file::read(path)).await;
         match read.unwrap_or_else(|_| Err(format!("no answer within {timeout:?}"))) {
@@ -357,7 +356,7 @@ impl PoolCheck<'_> {
 
     /// Notes that users can leave a filter's selection, if they can.
     fn filter(&self) {
-        let attribute = self.pool.filter.as_deref().and_then(|filter| filter.split(['=', '^']).next());
+        let attribute = self.pool.selection.filter.as_deref().and_then(|filter| filter.split(['=', '^']).next());
         if let Some(attribute) = attribute.map(str::trim).filter(|attribute| WRITTEN_BY_USERS.contains(attribute)) {
             let what = self.what("filter");
             let found = format_args!(
@@ -395,7 +394,7 @@ impl PoolCheck<'_> {
     /// Reads each listing's first page. Returns one of the followed users, and their number.
     async fn listings(&mut self, by_hand: &[String], pool: &PoolDescription) -> (Option<String>, Following) {
         let estimated = pool.estimated_users;
-        let selection = Selection::of(&selection_rules(self.pool)).in_shard(self.shard);
+        let selection = Selection::of(&self.pool.selection).in_shard(&self.pool.id, self.shard);
         let mut round = ListingPass::begin(&selection, NamingRules::new(pool.sign_in_names), by_hand.iter().cloned());
         let mut wanted = BTreeSet::new();
         let mut unseen = Following::default();

@@ -89,7 +89,7 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 fn configuration(args: &DemoArgs, state: &Path) -> Config {
     let mut pool = PoolConfig::new(POOL);
     pool.name = "demo".into();
-    pool.all_users = true;
+    pool.selection.all_users = true;
     let mut config = Config::for_pools(vec![pool]);
     // Polls the default number of users in two seconds, so that most events in progress are seen before their outcome.
     config.poll.requests_per_second = Rate::PerSecond(150.0);

@@ -25,7 +25,7 @@ use super::{
     Compression, Config, DiscoveryConfig, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol, PollConfig,
     PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, pairs,
 };
-use crate::targets::selection::HistoryDepth;
+use crate::targets::selection::{HistoryDepth, SelectionRules};
 
 /// The result of reading the settings.
 pub(super) struct ConfigReading {
@@ -96,6 +96,16 @@ fn pool(pool: &mut SettingsTable<'_>) -> Option<PoolConfig> {
         profile: pool.optional("profile", &line(128)),
         role_arn: pool.optional("role_arn", &role_arn()),
         external_id: pool.optional("external_id", &external_id()),
+        selection: selection(pool, default.selection),
+        followed_since: pool.optional("followed_since", &moment()),
+        id: default.id,
+    };
+    reject_contradictions_of_pool(pool, &config);
+    id.map(|_| config)
+}
+
+fn selection(pool: &mut SettingsTable<'_>, default: SelectionRules) -> SelectionRules {
+    SelectionRules {
         usernames: pool.list("usernames", &username()),
         usernames_file: pool.optional("usernames_file", &path()),
         groups: pool.list("groups", &name(128)),
@@ -104,11 +114,7 @@ fn pool(pool: &mut SettingsTable<'_>) -> Option<PoolConfig> {
         exclude: pool.list("exclude", &username()),
         include_disabled: pool.or("include_disabled", default.include_disabled, &flag()),
         include_federated: pool.or("include_federated", default.include_federated, &flag()),
-        followed_since: pool.optional("followed_since", &moment()),
-        id: default.id,
-    };
-    reject_contradictions_of_pool(pool, &config);
-    id.map(|_| config)
+    }
 }
 
 /// The keys that select users.
@@ -127,16 +133,17 @@ fn reject_contradictions_of_pool(pool: &mut SettingsTable<'_>, config: &PoolConf
         let text = format!("{} is given without {}; accepted: both, or neither", key("external_id"), key("role_arn"));
         contradictions.push((&["external_id"], text));
     }
-    if config.all_users && pool.is_set("filter") {
+    let SelectionRules { usernames, all_users, exclude, .. } = &config.selection;
+    if *all_users && pool.is_set("filter") {
         let text = format!("{} is true beside {}; accepted: one of them", key("all_users"), key("filter"));
         contradictions.push((&["all_users"], text));
     }
-    if !config.selects_somebody() && !CHOICES.iter().any(|choice| pool.is_misread(choice)) {
+    if !config.selection.select_users() && !CHOICES.iter().any(|choice| pool.is_misread(choice)) {
         let text = format!("{} selects nobody; accepted: at least one of {}", pool.path(), CHOICES.join(", "));
         contradictions.push((&CHOICES, text));
     }
-    let usernames: BTreeSet<&String> = config.usernames.iter().collect();
-    for (index, excluded) in config.exclude.iter().enumerate() {
+    let usernames: BTreeSet<&String> = usernames.iter().collect();
+    for (index, excluded) in exclude.iter().enumerate() {
         if usernames.contains(excluded) {
             let text = format!("{}[{index}] is also in {}; accepted: one of them", key("exclude"), key("usernames"));
             contradictions.push((&["exclude"], text));

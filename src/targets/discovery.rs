@@ -180,7 +180,7 @@ impl<S: Source, F: FollowedUsers> Discovery<S, F> {
     /// The present selection, among the users of this shard.
     fn selection(&self) -> Selection {
         let selection = Selection::of(&self.settings.selection);
-        selection.named_by(self.users.ledger.privacy().clone()).in_shard(self.settings.shard)
+        selection.named_by(self.users.ledger.privacy().clone()).in_shard(&self.users.pool_id, self.settings.shard)
     }
 
     /// Begins with the stored users if they were enrolled under this selection; otherwise notes that they cannot be
@@ -478,7 +478,7 @@ mod tests {
         let shares = Shares::begun(Shard::WHOLE, NOW);
         let record = PoolRecord { followed_since: NOW, lost_since: None, selection: None, shares };
         let settings = DiscoverySettings {
-            selection: SelectionRules { pool_id: POOL.into(), all_users: true, ..SelectionRules::default() },
+            selection: SelectionRules { all_users: true, ..SelectionRules::default() },
             shard: Shard::WHOLE,
             interval,
             forget_after: Duration::from_hours(24),

@@ -454,8 +454,7 @@ mod tests {
     }
 
     fn selection(change: impl FnOnce(&mut SelectionRules)) -> Selection {
-        let pool_id = "eu-west-1_Test".to_owned();
-        let mut rules = SelectionRules { pool_id, all_users: true, ..SelectionRules::default() };
+        let mut rules = SelectionRules { all_users: true, ..SelectionRules::default() };
         change(&mut rules);
         Selection::of(&rules)
     }

@@ -14,27 +14,51 @@ use sha2::{Digest as _, Sha256};
 
 use crate::source::{ListedUser, Listing};
 
-/// The users that a pool's configuration names: the keys of `[[pools]]` that select users.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+/// The keys of `[[pools]]` that select users. Each field has its key's name.
+#[derive(Clone, PartialEq, Eq, Default)]
 pub struct SelectionRules {
-    /// `id`.
-    pub pool_id: String,
-    /// `usernames`.
+    /// Users to follow, each 1 to 128 characters without white space.
     pub usernames: Vec<String>,
-    /// `usernames_file`.
+    /// File with one username a line, re-read on change.
     pub usernames_file: Option<PathBuf>,
-    /// `groups`.
+    /// Groups whose members are followed.
     pub groups: Vec<String>,
-    /// `all_users`.
+    /// Whether every user is followed; never with `filter`.
     pub all_users: bool,
-    /// `filter`.
+    /// ListUsers filter whose users are followed, such as `status = "Enabled"`.
     pub filter: Option<String>,
-    /// `exclude`.
+    /// Users to exclude, however they were selected.
     pub exclude: Vec<String>,
-    /// `include_disabled`.
+    /// Whether listed users who are disabled are followed.
     pub include_disabled: bool,
-    /// `include_federated`.
+    /// Whether listed users of status EXTERNAL_PROVIDER are followed.
     pub include_federated: bool,
+}
+
+impl SelectionRules {
+    /// Returns whether the rules select any users.
+    pub fn select_users(&self) -> bool {
+        !self.usernames.is_empty()
+            || self.usernames_file.is_some()
+            || !self.groups.is_empty()
+            || self.all_users
+            || self.filter.is_some()
+    }
+}
+
+/// Shows the number of listed users but no name, and no filter, which may contain an address.
+impl std::fmt::Debug for SelectionRules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SelectionRules")
+            .field("usernames", &self.usernames.len())
+            .field("usernames_file", &self.usernames_file)
+            .field("groups", &self.groups)
+            .field("all_users", &self.all_users)
+            .field("exclude", &self.exclude.len())
+            .field("include_disabled", &self.include_disabled)
+            .field("include_federated", &self.include_federated)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The users of a pool that are wanted.
@@ -56,7 +80,7 @@ impl Selection {
         let users =
             (rules.all_users || rules.filter.is_some()).then(|| Listing::Users { filter: rules.filter.clone() });
         Self {
-            pool_id: rules.pool_id.clone(),
+            pool_id: String::new(),
             listings: users.into_iter().chain(rules.groups.iter().cloned().map(Listing::Group)).collect(),
             excluded: rules.exclude.clone(),
             include_disabled: rules.include_disabled,
@@ -77,16 +101,16 @@ impl Selection {
         &self.privacy
     }
 
-    /// The part of the selection that is in this shard's share. Another share has another digest, so users that were
-    /// stored under it are not trusted.
+    /// The part of the selection that is in this shard's share of the pool. Another share has another digest, so users
+    /// that were stored under it are not trusted.
     #[must_use]
-    pub fn in_shard(self, shard: Shard) -> Self {
+    pub fn in_shard(self, pool_id: &str, shard: Shard) -> Self {
         if shard.is_whole() {
             return self;
         }
         let part = Sha256::new().chain_update(self.digest.to_le_bytes()).chain_update(shard.index().to_le_bytes());
         let digest = first_of(&part.chain_update(shard.count().to_le_bytes()).finalize());
-        Self { shard, digest, ..self }
+        Self { pool_id: pool_id.to_owned(), shard, digest, ..self }
     }
 
     /// Whether a user is in the share. Every user that joins is checked here, listed or named by hand. A user outside
@@ -277,7 +301,11 @@ mod tests {
     }
 
     fn rules() -> SelectionRules {
-        SelectionRules { pool_id: "eu-west-1_Test".into(), all_users: true, ..SelectionRules::default() }
+        SelectionRules { all_users: true, ..SelectionRules::default() }
+    }
+
+    fn in_shard(index: u32, count: u32) -> Selection {
+        Selection::of(&rules()).in_shard("eu-west-1_Test", Shard::new(index, count).unwrap())
     }
 
     #[test]
@@ -334,15 +362,14 @@ mod tests {
         };
         assert_eq!(of(["a", "b"]), of(["b", "a"]), "their order does not matter");
         let shards = [(0, 1), (0, 2), (1, 2), (0, 3), (1, 3)];
-        let digests =
-            shards.map(|(index, count)| Selection::of(&rules()).in_shard(Shard::new(index, count).unwrap()).digest());
+        let digests = shards.map(|(index, count)| in_shard(index, count).digest());
         assert_eq!(digests.into_iter().collect::<HashSet<_>>().len(), digests.len());
         assert_eq!(digests[0], Selection::of(&rules()).digest(), "everybody is what it was before there were shards");
     }
 
     #[test]
     fn a_shard_wants_its_own_and_the_shards_together_want_everybody_once() {
-        let shards = [0, 1, 2].map(|index| Selection::of(&rules()).in_shard(Shard::new(index, 3).unwrap()));
+        let shards = [0, 1, 2].map(|index| in_shard(index, 3));
         for number in 0..100 {
             let listed = user(&format!("user-{number}"));
             let wanting: Vec<_> = shards.iter().filter(|shard| shard.wants(&listed, false)).collect();

@@ -110,7 +110,6 @@ impl ModelPool {
 
     fn pass(&self, configured: &Configured) -> PassResult {
         let rules = SelectionRules {
-            pool_id: "eu-west-1_Test".to_owned(),
             all_users: configured.all_users,
             groups: if configured.all_users { vec![] } else { vec!["staff".into()] },
             exclude: configured.exclude.iter().cloned().collect(),
