@@ -1,5 +1,6 @@
 //! Style that a compiler does not check: the allowed imports between modules, and the form of a file.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -178,6 +179,52 @@ fn adapters_are_known_to_those_who_put_the_program_together() {
             if source.code.contains(kept) && !source.within(keeper) && !source.within("cli") {
                 findings.push(format!("{}: uses {kept}, which {keeper} keeps to itself", source.module));
             }
+        }
+    }
+    none(&findings);
+}
+
+/// What a file counts as in the order of imports: a pure module or a port by itself, everything else by its folder.
+fn unit(module: &str) -> String {
+    if PURE.contains(&module) || PORTS.contains(&module) {
+        return module.to_owned();
+    }
+    format!("{}/..", module.split('/').next().unwrap_or(module))
+}
+
+#[test]
+fn modules_import_one_another_in_no_circle() {
+    let sources = sources();
+    let mut findings = vec![];
+    for package in ["", "crates/core/", "crates/simulator/"] {
+        let of_package = sources.iter().filter(|source| package.is_empty() != source.module.starts_with("crates/"));
+        let files: BTreeMap<&str, &SourceFile> =
+            of_package.filter_map(|source| Some((source.module.strip_prefix(package)?, source))).collect();
+        let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for (module, source) in files.iter().filter(|(module, _)| !["lib", "main"].contains(*module)) {
+            for used in source.code.split("crate::").skip(1) {
+                let names = used.split(|char: char| !char.is_alphanumeric() && !"_:".contains(char)).next();
+                let mut path = names.unwrap_or_default().trim_end_matches(':').replace("::", "/");
+                // The file is named by the beginning of the path: the rest is an item.
+                while !files.contains_key(&*path) && path.contains('/') {
+                    path.truncate(path.rfind('/').unwrap_or_default());
+                }
+                if files.contains_key(&*path) && unit(&path) != unit(module) {
+                    imports.entry(unit(module)).or_default().insert(unit(&path));
+                }
+            }
+        }
+        // Removes what imports nothing that is left, and what nothing that is left imports. Circles remain.
+        while let Some(outside) = imports.keys().find(|unit| {
+            let imports_others = imports[*unit].iter().any(|used| imports.contains_key(used));
+            !imports_others || !imports.values().any(|used| used.contains(*unit))
+        }) {
+            let outside = outside.clone();
+            imports.remove(&outside);
+        }
+        for (unit, used) in &imports {
+            let used: Vec<_> = used.iter().filter(|used| imports.contains_key(*used)).map(String::as_str).collect();
+            findings.push(format!("{package}{unit}: is in a circle, by importing {}", used.join(", ")));
         }
     }
     none(&findings);
