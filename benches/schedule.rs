@@ -57,11 +57,13 @@ fn main() {
     for (round_minutes, from_hour) in CASES {
         let terms = terms(round_minutes);
         let kept = terms.kept_interval(USERS as usize) / 60.0;
-        println!("\n{USERS} users, a round takes {round_minutes} min, nobody older than {kept:.0} min.");
-        println!("Minutes, mean / 95 %; events of hours {from_hour} to 24; median of {SEEDS} seeds.\n");
+        let after = if from_hour == 0.0 { "" } else { ", after the first round" };
+        println!("\n### A round of {round_minutes} minutes{after}\n");
+        println!("The kept interval is {kept:.0} minutes. The events are those of hours {from_hour} to 24.\n");
         let mut oldest: f64 = 0.0;
         println!(
-            "| trace | events | round-robin | known rates | foreseen rates | learnt | of r.-r. | of known | of foreseen |"
+            "| trace | events | round-robin | known rates | foreseen rates | learnt | of r.-r. | of known | \
+             of foreseen |"
         );
         println!("|---|---|--:|--:|--:|--:|--:|--:|--:|");
         let mut bars = vec![];
@@ -80,7 +82,8 @@ fn main() {
             oldest = oldest.max(median(3, |figures| figures.oldest));
             bars.push((shape.name(), [0, 1, 2, 3].map(|who| median(who, |figures| figures.mean) / 60.0)));
         }
-        println!("\nWith what was learnt, nobody got older than {:.1} min.", oldest / 60.0);
+        let minutes = oldest / 60.0;
+        println!("\nWith the learnt schedule, the longest time between two polls of one user was {minutes:.1} min.");
         if from_hour == 0.0 {
             let title = format!("Mean delay of an event in minutes, a round takes {round_minutes} min");
             save(&format!("delay-{round_minutes}min.svg"), &Bars { title: &title, names: NAMES, groups: &bars }.draw());
