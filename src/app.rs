@@ -73,7 +73,7 @@ impl App {
             Ok(Ledger::open_private(&state, &privacy, opens_at.now())?)
         });
         let opened = opened.await.context("open the ledger")??;
-        let ledger = settle_in(opened, &metrics);
+        let ledger = report_opening(opened, &metrics);
         let pools = pool_records(&ledger, &config, clock.now()).await?;
         config.pools.iter().for_each(|pool| metrics.add_pool(&identity(pool, None)));
         show_totals(&ledger, &metrics).await?;
@@ -184,8 +184,8 @@ impl App {
     }
 }
 
-/// Logs a damaged ledger that was moved aside, and answers the ledger.
-fn settle_in(opened: Opened, metrics: &Metrics) -> Ledger {
+/// Logs a damaged ledger that was moved aside, and returns the ledger.
+fn report_opening(opened: Opened, metrics: &Metrics) -> Ledger {
     if let Some(rebuilt) = opened.rebuilt {
         metrics.state_rebuilt();
         let live = match rebuilt.last_commit {
@@ -195,8 +195,8 @@ fn settle_in(opened: Opened, metrics: &Metrics) -> Ledger {
         error!(
             problem = rebuilt.problem,
             moved_to = %rebuilt.moved_to.display(),
-            "the ledger was damaged and has been moved aside; it is rebuilt from Cognito's history, counters begin at 0, \
-             and {live}"
+            "the ledger was damaged and has been moved aside; it is rebuilt from Cognito's history, counters begin at \
+             0, and {live}"
         );
     }
     opened.ledger

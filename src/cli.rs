@@ -112,7 +112,7 @@ impl Arguments {
         let result = match self.command {
             Command::Run(args) => {
                 // The files are looked at before they are read, so that a write in between counts as a change.
-                let files = ConfigFiles::look(args.config.as_deref());
+                let files = ConfigFiles::stamped(args.config.as_deref());
                 match args.load_all() {
                     Ok(config) => run::run(args, files, config).await,
                     Err(errors) => return bad_configuration(&errors),

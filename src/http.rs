@@ -1,8 +1,8 @@
 //! The HTTP server: `/metrics`, `/healthz`, `/readyz`, `/status` and a page for people.
 //!
-//! The server answers from memory and makes no calls, so it keeps answering while AWS, the receiver or the disk fail.
-//! The [`Router`] makes the answers. This module has the socket and its limits. A client can hold a connection, but not
-//! many connections, not for long, and not at the cost of polling.
+//! The server responds from memory and makes no calls, so it works while AWS, the receiver or the disk fail.
+//! The [`Router`] makes the responses. This module has the socket and its limits. A client can hold a connection, but
+//! not many connections, not for long, and not at the cost of polling.
 
 mod access;
 mod basic_auth;
@@ -46,7 +46,7 @@ pub use self::web_config::{ClientAuth, Pem, RateLimit, TlsServerConfig, TlsVersi
 /// Maximum size of a request's line and headers in bytes. Requests of Prometheus and of browsers have a few hundred.
 const HEADERS_BYTES_MAX: usize = 16 * 1024;
 
-/// Maximum bytes that are buffered for a connection. A larger answer is written without a copy.
+/// Maximum bytes that are buffered for a connection. A larger response is written without a copy.
 const BUFFER_BYTES_MAX: usize = 64 * 1024;
 
 /// Maximum time for a request's headers to arrive.
@@ -55,7 +55,7 @@ const HEADERS_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Maximum time for a TLS handshake. An unfinished handshake holds one of the connections.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
 
-/// Answer to a client that speaks plain HTTP on a TLS port. Without it the client would see a broken connection.
+/// Response to a client that speaks plain HTTP on a TLS port. Without it the client would see a broken connection.
 const SPEAK_TLS: &[u8] =
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n\
     this port speaks TLS: use https://\n";
@@ -64,7 +64,7 @@ const SPEAK_TLS: &[u8] =
 /// connection open and opens another when it ends.
 const CONNECTION_MAX: Duration = Duration::from_secs(10 * 60);
 
-/// Maximum time for a client to read its last answer when the connection ends. It is less than a stop may take.
+/// Maximum time for a client to read its last response when the connection ends. It is less than a stop may take.
 const CONNECTION_END_MAX: Duration = Duration::from_secs(2);
 
 /// Connections that the system accepts in advance and that wait for a slot.
@@ -74,7 +74,7 @@ const BACKLOG_MAX: i32 = 1024;
 /// connections can take their slots. It is a part of all slots.
 const ADMITTED_AT_ONCE_MAX: usize = 16;
 
-/// Time between two checks for answers that are not read in time. The checks run only while there are such answers.
+/// Time between two checks for responses that are not read in time. The checks run only while there are such responses.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Pause after the system refused a connection. The usual cause is a lack of file descriptors; in the pause some close.
@@ -133,7 +133,7 @@ impl HttpServer {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop`, then waits until clients have read the answers under way.
+    /// Serves until `stop`, then waits until clients have read the responses under way.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
         let Self { listener, web } = self;
         let (slots, renderings) = (ConnectionSlots::default(), Renderings::default());
@@ -143,7 +143,7 @@ impl HttpServer {
         let mut newcomer = None;
         let mut admitted = 0_usize;
         let mut refused = false;
-        // While this is set, answers are cut that are not read in time, and stale renderings are dropped.
+        // While this is set, slow readers are cut and stale renderings are dropped.
         let (mut is_watching, mut next_check) = (false, Instant::now());
         loop {
             if let Some(stream) = newcomer.take() {
@@ -267,7 +267,7 @@ where
     // The web configuration is read for each request, so that a change also applies to open connections.
     let service = service_fn(async |request| {
         let Serving { web, router, renderings } = serving;
-        Ok::<_, Infallible>(web.now().answer(request, router, renderings, slot).await)
+        Ok::<_, Infallible>(web.now().respond(request, router, renderings, slot).await)
     });
     let mut served = pin!(
         http1::Builder::new()

@@ -20,7 +20,7 @@ pub(crate) enum Trouble {
 }
 
 impl Trouble {
-    /// Answers the kind of an error; None for one that concerns neither the pool nor the caller nor the connection.
+    /// Returns the kind of an error; None for one that concerns neither the pool nor the caller nor the connection.
     pub(crate) fn of(error: &SourceError) -> Option<Self> {
         match error {
             SourceError::Pool(refusal) => Some(Self::Pool(refusal.cause)),

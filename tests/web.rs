@@ -223,11 +223,11 @@ async fn a_new_certificate_and_another_password_come_into_force_and_broken_files
     assert_eq!(world.status(&new), "200");
     let key = std::fs::read_to_string(world.folder.path().join("server.key")).unwrap();
     world.write("server.key", "no key");
-    world.web.look();
+    world.web.reload_changed();
     assert_eq!(world.status(&new), "200", "what was in force stays");
     world.write("server.key", &key);
     world.write("web.yml", "tls_server_conf: {}\n");
-    world.web.look();
+    world.web.reload_changed();
     assert_eq!(world.status(&new), "200", "what was in force stays");
     world.write("web.yml", &format!("{TLS}{}", users(&[("ann", "third")])));
     world.until("200", &["--user", "ann:third", "--cacert", "new-ca.pem"]).await;
@@ -250,7 +250,7 @@ async fn who_may_no_longer_ask_may_not_on_an_open_connection_either() {
     };
     assert!(ask().await);
     world.write("web.yml", &users(&[("ann", "second")]));
-    world.web.look();
+    world.web.reload_changed();
     assert!(!ask().await);
 }
 
@@ -281,7 +281,7 @@ async fn a_reload_never_removes_tls_client_certificates_or_passwords() {
     // An automatic reload does the same.
     let web = load(&whole);
     std::fs::write(&file, "{}\n").unwrap();
-    web.look();
+    web.reload_changed();
     assert_eq!(web.scheme(), "https");
 }
 

@@ -57,13 +57,13 @@ impl<S: Source> LimitWatch<S> {
             let answer = self.pool.source.read_limit().await;
             let may_pass =
                 matches!(answer, Err(SourceError::Throttled(_) | SourceError::Timeout(_) | SourceError::Passing(_)));
-            self.take(answer, &mut known, &mut fault);
+            self.note(answer, &mut known, &mut fault);
             let soon = may_pass && known.read.is_none();
             tokio::time::sleep(if soon { RETRY_AFTER } else { READ_EVERY }).await;
         }
     }
 
-    fn take(&self, answer: Result<f64, SourceError>, known: &mut AccountLimit, fault: &mut LastingFault<Trouble>) {
+    fn note(&self, answer: Result<f64, SourceError>, known: &mut AccountLimit, fault: &mut LastingFault<Trouble>) {
         let identity = &self.pool.identity;
         let (account, region) = (identity.account_id.as_deref(), identity.region.as_str());
         let name = account.unwrap_or("unknown");
@@ -85,8 +85,7 @@ impl<S: Source> LimitWatch<S> {
                         region,
                         limit = per_second,
                         budget,
-                        "the account's limit is implausible: its share is above {most} requests/s, the most that \
-                         poll.requests_per_second may be; taking that"
+                        "the account's limit is implausible; using the largest poll.requests_per_second, {most}"
                     );
                 }
             }
@@ -98,7 +97,13 @@ impl<S: Source> LimitWatch<S> {
                 if !trouble.meets_every_call() && fault.failed(trouble) {
                     let limit = known.per_second;
                     let why = if known.read.is_some() { "what it was before" } else { "the documented default" };
-                    warn!(account = name, region, cause = %error, limit, "the account's limit cannot be read; taking {why}");
+                    warn!(
+                        account = name,
+                        region,
+                        cause = %error,
+                        limit,
+                        "the account's limit cannot be read; using {why}"
+                    );
                 }
             }
         }

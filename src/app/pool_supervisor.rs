@@ -139,7 +139,7 @@ impl PoolSupervisor {
     }
 
     /// Stops the pools that the configuration has no longer or calls in another way, or all pools if their shared
-    /// settings differ. Answers the stopped pools, and whether these are all.
+    /// settings differ. Returns the stopped pools, and whether these are all.
     fn stop_pools(&mut self, before: &Config, after: &Config) -> (BTreeMap<String, FollowedPool>, bool) {
         let wanted: BTreeMap<&String, &PoolConfig> = after.pools.iter().map(|pool| (&pool.id, pool)).collect();
         let must_stop = |id: &String, followed: &FollowedPool| {
@@ -158,7 +158,7 @@ impl PoolSupervisor {
         (leaving, anew)
     }
 
-    /// Waits for stopped pools, and removes the series of those that the configuration has no longer; answers how many
+    /// Waits for stopped pools, and removes the series of those that the configuration has no longer. Returns how many
     /// these are.
     async fn wait_for_stopped(&self, leaving: &BTreeMap<String, FollowedPool>, after: &Config) -> usize {
         let mut removed = 0;

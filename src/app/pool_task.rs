@@ -170,7 +170,7 @@ impl<S: Source> PoolTask<S> {
                     // A throttle is logged like a missing answer.
                     if fault.failed(Trouble::of(&error).unwrap_or(Trouble::Unanswered)) {
                         let remedy = error.remedy(Operation::DescribeUserPool, &self.config.id);
-                        warn!(pool = self.config.id, %error, remedy, "the pool cannot be reached yet; trying on");
+                        warn!(pool = self.config.id, %error, remedy, "the pool cannot be reached yet; retrying");
                     }
                     let is_throttled = matches!(error, SourceError::Throttled(_));
                     if !is_throttled && began.elapsed() >= PoolHealth::UNREACHABLE_AFTER {
@@ -184,8 +184,8 @@ impl<S: Source> PoolTask<S> {
                             pool = self.config.id,
                             %error,
                             remedy = error.remedy(Operation::DescribeUserPool, &self.config.id),
-                            "the pool cannot be described; its budget is shared with the pools of the same credentials, \
-                             and only usernames and subs name its users, as written"
+                            "the pool cannot be described; its budget is shared with the pools of the same \
+                             credentials, and only usernames and subs name its users, as written"
                         );
                     }
                     return (known, NamingRules::default());

@@ -52,7 +52,7 @@ pub(super) struct QuotaGroup<S> {
 }
 
 impl<S> QuotaGroup<S> {
-    /// Answers whether the account's limit is not yet watched, and marks it as watched.
+    /// Returns whether the account's limit is not yet watched, and marks it as watched.
     pub(super) fn begin_watch(&self) -> bool {
         !self.is_watched.swap(true, Ordering::Relaxed)
     }

@@ -29,9 +29,9 @@ use crate::http::Web;
 use crate::lifecycle::{Clock, Hangups};
 use crate::metrics::Metrics;
 
-/// How often the file is checked for a change. A change is applied when two checks in a row see the same. A file that
-/// is being written may be half there, and half of it may be valid.
-const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Time between two checks of the files for a change. A change is applied when two checks in a row see the same. A file
+/// that is being written may be half there, and half of it may be valid.
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How a configuration is read again.
 pub struct Reloads {
@@ -67,13 +67,13 @@ type FileStamps = Vec<Option<(SystemTime, u64, u64)>>;
 
 impl ConfigFiles {
     /// Stamps the named file, or without one the default files, as they are now.
-    pub fn look(named: Option<&Path>) -> Self {
+    pub fn stamped(named: Option<&Path>) -> Self {
         let paths = named.map_or_else(|| DEFAULT_FILES.map(PathBuf::from).to_vec(), |file| vec![file.to_owned()]);
         let seen = paths.iter().map(|path| stamp(&std::fs::metadata(path).ok()?)).collect();
         Self { paths, seen }
     }
 
-    async fn look_again(&self) -> FileStamps {
+    async fn stamps_now(&self) -> FileStamps {
         let mut seen = Vec::with_capacity(self.paths.len());
         for path in &self.paths {
             seen.push(tokio::fs::metadata(path).await.ok().and_then(|metadata| stamp(&metadata)));
@@ -98,15 +98,15 @@ impl Reloader {
         loop {
             let reason = tokio::select! {
                 () = self.reloads.hangups.next() => Some("SIGHUP"),
-                () = tokio::time::sleep(LOOK_EVERY) => None,
+                () = tokio::time::sleep(CHECK_INTERVAL) => None,
             };
-            let now = self.reloads.files.look_again().await;
-            let is_settled = now == std::mem::replace(&mut last, now.clone());
-            let is_another = is_settled && now != self.reloads.files.seen;
+            let now = self.reloads.files.stamps_now().await;
+            let is_stable = now == std::mem::replace(&mut last, now.clone());
+            let is_another = is_stable && now != self.reloads.files.seen;
             if let Some(reason) = reason.or(is_another.then_some("the file has changed")) {
                 // Stamped before it is read, so that a later change counts as another one.
                 self.reloads.files.seen = now;
-                // A person waits for the answer, also if it is the same fault again.
+                // A person waits for the result, so the same fault is logged again.
                 fault = LastingFault::default();
                 self.reload(reason, &mut fault).await;
             } else if fault.lasts() {
@@ -134,7 +134,7 @@ impl Reloader {
         }
     }
 
-    /// Reads and applies the configuration. Answers a text about what has changed, or the fault for which nothing has.
+    /// Reads and applies the configuration. Returns a text about what has changed, or the fault for which nothing has.
     async fn try_reload(&mut self) -> Result<String, String> {
         let load = self.reloads.load.clone();
         let config = blocking(move || load()).await?.map_err(|errors| errors.to_string().replace('\n', "; "))?;

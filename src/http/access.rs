@@ -162,7 +162,7 @@ impl Web {
             }
             let web = self.clone();
             // On a file system that hangs the check never ends, and the configuration in force stays.
-            let check = tokio::task::spawn_blocking(move || web.look());
+            let check = tokio::task::spawn_blocking(move || web.reload_changed());
             if stop.run_until_cancelled(check).await.is_none() {
                 return;
             }
@@ -170,7 +170,7 @@ impl Web {
     }
 
     /// Reads the files again if they have changed. Blocks.
-    pub fn look(&self) {
+    pub fn reload_changed(&self) {
         let (path, stamp, failed_before) = {
             let loaded = self.loaded();
             let Some(path) = loaded.path.clone() else { return };
@@ -242,31 +242,31 @@ impl AccessControl {
         Ok((Self::of(config, tls), stamp))
     }
 
-    /// Answers a request that passes authentication and the rate limit, and refuses others. A request without a valid
+    /// Responds to a request that passes authentication and the rate limit; refuses others. A request without a valid
     /// password counts neither for the rate limit nor for the connection's slot.
-    pub(super) async fn answer<B>(
+    pub(super) async fn respond<B>(
         &self,
         request: Request<B>,
         router: &Router,
         renderings: &Renderings,
         slot: &Arc<ConnectionSlot>,
     ) -> RouterResponse {
-        let mut answer = if !self.users.allow(request.headers()).await {
+        let mut response = if !self.users.allow(request.headers()).await {
             let challenge = "Basic realm=\"cognito-auth-exporter\", charset=\"UTF-8\"";
             router::refusal(StatusCode::UNAUTHORIZED, "unauthorized\n", WWW_AUTHENTICATE, challenge)
         } else if !self.has_room() {
             let text = "too many requests; rate_limit in the web configuration says how many there may be\n";
             router::refusal(StatusCode::TOO_MANY_REQUESTS, text, RETRY_AFTER, "1")
         } else {
-            slot.answering();
-            let mut answer = router.answer(request, renderings).await;
-            answer.body_mut().written_at(slot);
-            answer
+            slot.responding();
+            let mut response = router.respond(request, renderings).await;
+            response.body_mut().written_at(slot);
+            response
         };
         for (name, value) in &self.config.headers {
-            answer.headers_mut().insert(name.clone(), value.clone());
+            response.headers_mut().insert(name.clone(), value.clone());
         }
-        answer
+        response
     }
 
     fn has_room(&self) -> bool {

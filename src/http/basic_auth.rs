@@ -63,7 +63,7 @@ impl BasicAuthUsers {
         if let Some(known) = self.known(&digest) {
             return known;
         }
-        let Ok(turn) = self.comparing.clone().acquire_owned().await else { return false };
+        let Ok(permit) = self.comparing.clone().acquire_owned().await else { return false };
         // Another request may have brought the same credentials meanwhile.
         if let Some(known) = self.known(&digest) {
             return known;
@@ -73,7 +73,7 @@ impl BasicAuthUsers {
         let compared = tokio::task::spawn_blocking(move || {
             // The permit is held here, so that a client that goes away does not let the next comparison run beside this
             // one.
-            let _turn = turn;
+            let _permit = permit;
             bcrypt::verify(&password, hash.reveal()).unwrap_or(false)
         });
         let is_right = compared.await.unwrap_or(false) && listed.is_some();

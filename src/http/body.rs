@@ -1,4 +1,4 @@
-//! The body of an answer: bytes that answers may share, given to the connection in pieces.
+//! The body of a response: bytes that responses may share, given to the connection in pieces.
 //!
 //! A connection copies the bytes that it writes, at least under TLS, and keeps the copy until the client reads it. With
 //! pieces, a slow client costs one piece and a reference to the shared bytes.

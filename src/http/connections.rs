@@ -1,16 +1,16 @@
 //! The slots of connections: they limit the number of connections, choose the one that is cut for a new one, and limit
-//! the time in which a client reads its answer.
+//! the time in which a client reads its response.
 //!
 //! ```text
-//! waiting --a request is admitted--> answering --its answer is there--> writing --all of it is written--> waiting
+//! waiting --a request is admitted--> responding --its response is there--> writing --all of it is written--> waiting
 //! ```
 //!
-//! A connection is *waiting* while the server owes it no answer. That is during the handshake, an incomplete head or
+//! A connection is *waiting* while the server owes it no response. That is during the handshake, an incomplete head or
 //! the comparison of a password, and while it is idle. When all slots are taken, a new connection gets the slot of
 //!
 //! 1. the connection that has been waiting for the longest time, if that is at least [`WAITING_MIN`];
 //! 2. otherwise the connection whose client has read nothing for the longest time, if that is at least [`STALLED_MIN`];
-//! 3. otherwise none. The new connection waits until a slot is free, because a client that reads its answer is not cut.
+//! 3. otherwise none. The new connection waits until a slot is free: a client that reads its response is not cut.
 //!
 //! So a client that opens connections or does not read cannot keep other clients out for long. A new connection has
 //! time to send its request, and the 1024 connections of the system's queue are admitted within four seconds.
@@ -33,18 +33,18 @@ use super::scrapes::PendingScrape;
 /// Maximum number of connections. A pair of Prometheus servers, the probes and a few people need ten.
 const CONNECTIONS_MAX: usize = 64;
 
-/// Maximum bytes of answers that wait to be read. A body that several clients share counts once. Above it the client
-/// that has read nothing for the longest time is cut. It is room for ten answers of a deployment with 200 pools.
+/// Maximum bytes of responses that wait to be read. A body that several clients share counts once. Above it the client
+/// that has read nothing for the longest time is cut. It is room for ten responses of a deployment with 200 pools.
 const UNREAD_BYTES_MAX: usize = 64 << 20;
 
-/// Maximum time for writing an answer. Prometheus gives up after 10 s by default.
+/// Maximum time for writing a response. Prometheus gives up after 10 s by default.
 const WRITE_MAX: Duration = Duration::from_secs(30);
 
 /// A waiting connection may be cut for a new one after this time. It suffices for a handshake and a request over a
 /// distant network.
 const WAITING_MIN: Duration = Duration::from_millis(250);
 
-/// A client that has read nothing of its answer for this time may be cut for a new connection. It equals
+/// A client that has read nothing of its response for this time may be cut for a new connection. It equals
 /// [`WAITING_MIN`], so that clients that do not read block others no longer than clients that send no request.
 const STALLED_MIN: Duration = Duration::from_millis(250);
 
@@ -81,12 +81,12 @@ impl ConnectionSlots {
         self.0.changed.notified().await;
     }
 
-    /// Returns whether a client is being answered, so that [`Self::cut_overdue`] has to be called later.
+    /// Returns whether a client is being served, so that [`Self::cut_overdue`] has to be called later.
     pub(super) fn are_busy(&self) -> bool {
         self.table().slots.values().any(|connection| connection.phase != ConnectionPhase::Waiting)
     }
 
-    /// Cuts the connections whose answers have not been read in time.
+    /// Cuts the connections whose responses have not been read in time.
     pub(super) fn cut_overdue(&self) {
         self.table().cut_overdue(Instant::now());
     }
@@ -103,11 +103,11 @@ impl ConnectionSlot {
     }
 
     /// Reports that a request was admitted.
-    pub(super) fn answering(&self) {
-        self.update(|table, number| table.set_phase(number, ConnectionPhase::Answering, Instant::now()));
+    pub(super) fn responding(&self) {
+        self.update(|table, number| table.set_phase(number, ConnectionPhase::Responding, Instant::now()));
     }
 
-    /// Reports that the answer with this body is ready.
+    /// Reports that the response with this body is ready.
     pub(super) fn writing(&self, body: Bytes, scrape: Option<PendingScrape>) {
         self.update(|table, number| table.writing(number, body, scrape, Instant::now()));
     }
@@ -127,7 +127,7 @@ impl ConnectionSlot {
         let mut scrape = None;
         self.update(|table, number| scrape = table.flushed(number, Instant::now()));
         if let Some(scrape) = scrape {
-            scrape.answered();
+            scrape.served();
         }
     }
 
@@ -146,7 +146,7 @@ impl Drop for ConnectionSlot {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ConnectionPhase {
     Waiting,
-    Answering,
+    Responding,
     Writing {
         /// When the client last read some bytes.
         progressed: Instant,
@@ -203,7 +203,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Returns the connection whose client has read nothing of its answer for the longest time.
+    /// Returns the connection whose client has read nothing of its response for the longest time.
     fn slowest(&self, counts: impl Fn(&ConnectionState) -> bool) -> Option<(Instant, u64)> {
         let writing = self.slots.iter().filter_map(|(number, connection)| match connection.phase {
             ConnectionPhase::Writing { progressed, .. } if counts(connection) => Some((progressed, *number)),
@@ -301,7 +301,7 @@ mod tests {
     }
 
     fn write(table: &mut ConnectionTable, number: u64, body: &Bytes, now: Instant) {
-        table.set_phase(number, ConnectionPhase::Answering, now);
+        table.set_phase(number, ConnectionPhase::Responding, now);
         table.writing(number, body.clone(), None, now);
     }
 
@@ -317,7 +317,7 @@ mod tests {
         table.admit(now).unwrap();
         assert!(first.is_cancelled() && !table.slots.contains_key(&0));
         assert_eq!(table.slots.len(), CONNECTIONS_MAX);
-        // The next connection was answered meanwhile, so it has not waited for long.
+        // The next connection was served meanwhile, so it has not waited for long.
         write(&mut table, 1, &Bytes::from_static(b"x"), now + SECOND);
         table.body_taken(1);
         table.flushed(1, now + SECOND);
@@ -326,10 +326,10 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_is_being_answered_is_not_cut_and_the_newcomer_waits() {
+    fn a_connection_that_is_being_served_is_not_cut_and_the_newcomer_waits() {
         let (mut table, now) = full(Instant::now());
-        numbers(&table).into_iter().for_each(|number| table.set_phase(number, ConnectionPhase::Answering, now));
-        assert!(table.admit(now + WRITE_MAX * 2).is_err(), "it may take long to find an answer");
+        numbers(&table).into_iter().for_each(|number| table.set_phase(number, ConnectionPhase::Responding, now));
+        assert!(table.admit(now + WRITE_MAX * 2).is_err(), "it may take long to find a response");
         let body = Bytes::from_static(b"x");
         numbers(&table).into_iter().for_each(|number| table.writing(number, body.clone(), None, now));
         assert_eq!(table.admit(now + STALLED_MIN / 2).unwrap_err(), now + STALLED_MIN);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_waits_goes_before_one_that_is_being_answered_however_slowly() {
+    fn a_connection_that_waits_goes_before_one_that_is_being_served_however_slowly() {
         let (mut table, now) = full(Instant::now());
         write(&mut table, 7, &Bytes::from_static(b"x"), now - STALLED_MIN);
         table.admit(now).unwrap();
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_read_slowly_ends_in_time() {
+    fn a_response_that_is_read_slowly_ends_in_time() {
         let (mut table, now) = full(Instant::now());
         write(&mut table, 3, &Bytes::from_static(b"x"), now);
         table.progressed(3, now + WRITE_MAX - SECOND);
@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_out_when_its_body_was_taken_and_everything_is_flushed() {
+    fn a_response_is_out_when_its_body_was_taken_and_everything_is_flushed() {
         let (mut table, now) = full(Instant::now());
         write(&mut table, 5, &Bytes::from_static(b"x"), now);
         table.flushed(5, now);

@@ -1,4 +1,4 @@
-//! The router: makes the answer to a request, without a socket.
+//! The router: makes the response to a request, without a socket.
 
 use bytes::Bytes;
 use http::header::{
@@ -16,7 +16,7 @@ use crate::lifecycle::Clock;
 use crate::metrics::{self, Metrics};
 use crate::status::{ProbeResult, StatusBoard, StatusReport};
 
-/// An answer that is in memory as a whole.
+/// A response that is in memory as a whole.
 pub(super) type RouterResponse = Response<MemoryBody>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -32,7 +32,7 @@ not found; there are:
 /healthz  200 while the process can make progress; /livez is the same
 ";
 
-/// The data that the server answers from. Clones share it.
+/// The data of the responses. Clones share it.
 #[derive(Clone)]
 pub struct Router {
     /// The metrics, for `/metrics`, `/status` and the page.
@@ -68,9 +68,9 @@ impl Route {
 }
 
 impl Router {
-    /// Answers a request. The request's body is ignored, and the server leaves out the body of an answer to HEAD.
-    pub(super) async fn answer<B>(&self, request: Request<B>, renderings: &Renderings) -> RouterResponse {
-        let mut answer = match (Route::of(request.uri().path()), request.method()) {
+    /// Responds to a request. It ignores the request's body. The server leaves out the body of a response to HEAD.
+    pub(super) async fn respond<B>(&self, request: Request<B>, renderings: &Renderings) -> RouterResponse {
+        let mut response = match (Route::of(request.uri().path()), request.method()) {
             (None, _) => plain(StatusCode::NOT_FOUND, NOT_FOUND.to_owned()),
             (Some(path), &Method::GET | &Method::HEAD) => self.get(path, &request, renderings).await,
             (Some(_), _) => {
@@ -78,8 +78,8 @@ impl Router {
                 with(refused, ALLOW, "GET, HEAD")
             }
         };
-        harden(&mut answer);
-        answer
+        harden(&mut response);
+        response
     }
 
     async fn get<B>(&self, path: Route, request: &Request<B>, renderings: &Renderings) -> RouterResponse {
@@ -120,12 +120,12 @@ impl Router {
         let Some(rendering) = renderings.get(kind, asked, self.scrapes.awaited(), render).await else {
             return failed();
         };
-        let mut answer = with(rendered(&rendering, asked, metrics::CONTENT_TYPE), VARY, "Accept-Encoding");
+        let mut response = with(rendered(&rendering, asked, metrics::CONTENT_TYPE), VARY, "Accept-Encoding");
         if counts {
             let scrape = PendingScrape { scrapes: self.scrapes.clone(), scrape: rendering.scrape };
-            answer = answer.map(|body| body.counted_as(scrape));
+            response = response.map(|body| body.counted_as(scrape));
         }
-        if gzip { with(answer, CONTENT_ENCODING, "gzip") } else { answer }
+        if gzip { with(response, CONTENT_ENCODING, "gzip") } else { response }
     }
 
     async fn report(
@@ -148,32 +148,32 @@ impl Router {
     }
 }
 
-/// Makes a rendering an answer. The header `Age` marks one that was made for an earlier request, with its age in
+/// Makes a rendering a response. The header `Age` marks one that was made for an earlier request, with its age in
 /// seconds (RFC 9111).
 fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -> RouterResponse {
-    let mut answer = body(StatusCode::OK, content_type, rendering.bytes.clone());
+    let mut response = body(StatusCode::OK, content_type, rendering.bytes.clone());
     if let Some(age) = rendering.shared_age(asked) {
-        answer.headers_mut().insert(AGE, age.as_secs().into());
+        response.headers_mut().insert(AGE, age.as_secs().into());
     }
-    answer
+    response
 }
 
 fn failed() -> RouterResponse {
     plain(
         StatusCode::INTERNAL_SERVER_ERROR,
-        "the answer could not be rendered; please report what the log says\n".to_owned(),
+        "the response could not be rendered; please report what the log says\n".to_owned(),
     )
 }
 
-/// Makes the answer to a request that access control refuses, with a header that tells the client what to do.
+/// Makes the response to a request that access control refuses, with a header that tells the client what to do.
 pub(super) fn refusal(status: StatusCode, text: &str, name: HeaderName, value: &'static str) -> RouterResponse {
-    let mut answer = with(plain(status, text.to_owned()), name, value);
-    harden(&mut answer);
-    answer
+    let mut response = with(plain(status, text.to_owned()), name, value);
+    harden(&mut response);
+    response
 }
 
-fn harden(answer: &mut RouterResponse) {
-    let headers = answer.headers_mut();
+fn harden(response: &mut RouterResponse) {
+    let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
@@ -190,12 +190,12 @@ fn plain(status: StatusCode, text: String) -> RouterResponse {
 }
 
 fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> RouterResponse {
-    let mut answer = Response::new(MemoryBody::new(bytes));
-    *answer.status_mut() = status;
-    with(answer, CONTENT_TYPE, content_type)
+    let mut response = Response::new(MemoryBody::new(bytes));
+    *response.status_mut() = status;
+    with(response, CONTENT_TYPE, content_type)
 }
 
-fn with(mut answer: RouterResponse, name: HeaderName, value: &'static str) -> RouterResponse {
-    answer.headers_mut().insert(name, HeaderValue::from_static(value));
-    answer
+fn with(mut response: RouterResponse, name: HeaderName, value: &'static str) -> RouterResponse {
+    response.headers_mut().insert(name, HeaderValue::from_static(value));
+    response
 }

@@ -18,24 +18,24 @@ struct ScrapeCounts {
     begun: AtomicU64,
     /// The number of the scrape that the latest caller of [`Scrapes::next`] waits for.
     awaited: AtomicU64,
-    /// The greatest number of the scrapes that were answered.
-    answered: watch::Sender<u64>,
+    /// The greatest number of the scrapes that were served.
+    served: watch::Sender<u64>,
 }
 
 /// The number of a scrape that has begun. A later scrape has a greater one. The default comes before all scrapes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) struct Scrape(u64);
 
-/// A scrape that counts as answered once its answer is written.
+/// A scrape that counts as served once its response is written.
 pub(super) struct PendingScrape {
     pub(super) scrapes: Scrapes,
     pub(super) scrape: Scrape,
 }
 
 impl PendingScrape {
-    /// Reports that the answer is written.
-    pub(super) fn answered(self) {
-        self.scrapes.answered(self.scrape);
+    /// Reports that the response is written.
+    pub(super) fn served(self) {
+        self.scrapes.served(self.scrape);
     }
 }
 
@@ -51,27 +51,27 @@ impl Scrapes {
         Self(Arc::new(ScrapeCounts {
             begun: AtomicU64::new(0),
             awaited: AtomicU64::new(0),
-            answered: watch::Sender::new(0),
+            served: watch::Sender::new(0),
         }))
     }
 
-    /// Resolves once a scrape has been answered that begins after this call, not after the first poll of the future.
+    /// Resolves once a scrape has been served that begins after this call, not after the first poll of the future.
     /// Prometheus then has the values that are shown at the time of the call. A scrape under way may have missed them.
     pub fn next(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut answered = self.0.answered.subscribe();
+        let mut served = self.0.served.subscribe();
         let before = self.0.begun.load(Ordering::SeqCst);
         self.0.awaited.fetch_max(before + 1, Ordering::SeqCst);
         let counts = self.0.clone();
         async move {
             // `counts` owns the sender, so the channel cannot close while this waits.
-            let _ = answered.wait_for(|latest| *latest > before).await;
+            let _ = served.wait_for(|latest| *latest > before).await;
             drop(counts);
         }
     }
 
-    /// Returns whether any scrape has been answered.
+    /// Returns whether any scrape has been served.
     pub fn any(&self) -> bool {
-        *self.0.answered.borrow() > 0
+        *self.0.served.borrow() > 0
     }
 
     /// Begins a scrape. It shows all values that are set before this call.
@@ -79,13 +79,13 @@ impl Scrapes {
         Scrape(self.0.begun.fetch_add(1, Ordering::SeqCst) + 1)
     }
 
-    /// Returns the earliest scrape that may be answered: pools wait for it, so an earlier rendering is not shared.
+    /// Returns the earliest scrape that may be served: pools wait for it, so an earlier rendering is not shared.
     pub(super) fn awaited(&self) -> Scrape {
         Scrape(self.0.awaited.load(Ordering::SeqCst))
     }
 
-    fn answered(&self, scrape: Scrape) {
-        self.0.answered.send_modify(|latest| *latest = scrape.0.max(*latest));
+    fn served(&self, scrape: Scrape) {
+        self.0.served.send_modify(|latest| *latest = scrape.0.max(*latest));
     }
 }
 
@@ -104,11 +104,11 @@ mod tests {
         let under_way = scrapes.begin();
         let mut waiting = Box::pin(scrapes.next());
         assert!(!is_over(&mut waiting));
-        scrapes.answered(under_way);
+        scrapes.served(under_way);
         assert!(!is_over(&mut waiting));
         let next = scrapes.begin();
         assert!(!is_over(&mut waiting));
-        scrapes.answered(next);
+        scrapes.served(next);
         assert!(is_over(&mut waiting));
     }
 
@@ -123,14 +123,14 @@ mod tests {
     }
 
     #[test]
-    fn answers_out_of_order_wake_whom_they_concern() {
+    fn responses_out_of_order_wake_whom_they_concern() {
         let scrapes = Scrapes::new();
         let mut first = Box::pin(scrapes.next());
         let slow = scrapes.begin();
         let mut second = Box::pin(scrapes.next());
         let quick = scrapes.begin();
-        scrapes.answered(quick);
-        scrapes.answered(slow);
+        scrapes.served(quick);
+        scrapes.served(slow);
         assert!(is_over(&mut first) && is_over(&mut second));
     }
 }

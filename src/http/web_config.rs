@@ -36,7 +36,7 @@ const COST_MAX: u32 = 16;
 pub struct WebConfig {
     /// TLS; None for plain HTTP.
     pub tls: Option<TlsServerConfig>,
-    /// Headers of every answer, which replace the server's own of the same name.
+    /// Headers of every response, which replace the server's own of the same name.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The users with the bcrypt hashes of their passwords. Without users every request is allowed.
     pub users: BTreeMap<String, Secret>,

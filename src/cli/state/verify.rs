@@ -103,8 +103,8 @@ fn what_to_do(name: Option<&RecordName>) -> &'static str {
             "`run` puts the ledger aside and begins a new one; better: `state import` what was exported before"
         }
         Some(RecordName::User { .. }) => {
-            "the user is not polled; `state forget` lets the user join again (see its --help), `state verify --personal` \
-             prints the name"
+            "the user is not polled; `state forget` lets the user join again (see its --help), `state verify \
+             --personal` prints the name"
         }
         Some(RecordName::Gone { .. } | RecordName::OtherName { .. }) => "`state forget` the user",
         Some(RecordName::Outbox { .. }) => "`run` puts it into quarantine and delivers the rest",
