@@ -121,8 +121,8 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
              ok    pool {POOL} credentials: access key dummy\n\
              ok    pool {POOL} DescribeUserPool: account 111122223333, about 3 users\n\
              ok    pool {POOL} plan: PLUS, threat protection ENFORCED\n\
-             ok    pool {POOL} names of users: usernames and subs, verified email addresses, verified telephone numbers, \
-             preferred_username; case matters\n\
+             ok    pool {POOL} names of users: usernames and subs, verified email addresses, verified telephone \
+             numbers, preferred_username; case matters\n\
              ok    pool {POOL} ListUsers: 3 users\n\
              ok    pool {POOL} ListUsersInGroup staff: 3 users\n\
              ok    pool {POOL} AdminListUserAuthEvents: allowed, and there are events\n\
@@ -175,8 +175,8 @@ async fn which_names_count_is_said_and_what_is_missing_where_the_pool_may_not_be
     env.simulation.world(|world| world.inject(InjectedFault::access_denied().on("DescribeUserPool")));
     let said = env.check("filter = 'email ^= \"a\"'", "");
     said.says(&format!(
-        "note  pool {POOL} names of users: usernames and subs only, as written; allow cognito-idp:DescribeUserPool so that \
-         the pool's sign-in names count, or list and exclude users by username or sub"
+        "note  pool {POOL} names of users: usernames and subs only, as written; allow cognito-idp:DescribeUserPool so \
+         that the pool's sign-in names count, or list and exclude users by username or sub"
     ));
     said.says(&format!(
         "note  pool {POOL} filter: users who change their email are no longer followed; filter by status, or use groups"

@@ -135,7 +135,8 @@ fn pools_in_the_environment_replace_the_files_as_a_whole() {
 
 #[test]
 fn digits_stay_text_where_text_is_meant() {
-    let pools = r#"[{"id": "eu-west-1_123", "usernames": ["007"], "role_arn": "arn:aws:iam::000000000042:role/r", "external_id": "0123"}]"#;
+    let pools = r#"[{"id": "eu-west-1_123", "usernames": ["007"],
+        "role_arn": "arn:aws:iam::000000000042:role/r", "external_id": "0123"}]"#;
     let environment = [
         ("COGNITO_EXPORTER_POOLS", pools),
         ("COGNITO_EXPORTER_STATE__PATH", "0042"),
@@ -192,7 +193,8 @@ fn a_variable_of_our_shape_without_a_key_is_a_mistake() {
         ("COGNITO_EXPORTER_POOLS__ID", "there is no key pools.id; did you mean COGNITO_EXPORTER_POOLS?"),
         (
             "COGNITO_EXPORTER_TRACING__SAMPLER",
-            "there is no key tracing.sampler; accepted: COGNITO_EXPORTER_<SECTION>__<KEY>, such as COGNITO_EXPORTER_POLL__PAGE_SIZE",
+            "there is no key tracing.sampler; accepted: COGNITO_EXPORTER_<SECTION>__<KEY>, such as \
+             COGNITO_EXPORTER_POLL__PAGE_SIZE",
         ),
     ] {
         for value in ["1", ""] {
@@ -226,11 +228,13 @@ fn a_file_that_was_named_must_be_there() {
 fn a_file_that_is_not_toml_is_told_with_its_place_and_without_its_text() {
     assert_eq!(
         load("[otlp]\nheaders = { authorization = \"Bearer hunter2 }\n").unwrap_err(),
-        "config.toml: line 2, column 46: not TOML: invalid basic string; accepted: each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes"
+        "config.toml: line 2, column 46: not TOML: invalid basic string; accepted: each [section] once, [[pools]] for \
+         each pool, and lines of key = value, with text in quotes"
     );
     assert_eq!(
         load("[poll]\n[poll]\n").unwrap_err(),
-        "config.toml: line 2, column 1: not TOML: invalid table header, duplicate key `poll` in document root; accepted: each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes"
+        "config.toml: line 2, column 1: not TOML: invalid table header, duplicate key `poll` in document root; \
+         accepted: each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes"
     );
 }
 
@@ -239,9 +243,12 @@ fn a_broken_file_does_not_hide_what_is_wrong_with_variables() {
     let environment = [("COGNITO_EXPORTER_LOG__COLOUR", "red"), ("COGNITO_EXPORTER_POOLS", "[")];
     assert_eq!(
         load_with("=", &environment).unwrap_err(),
-        "COGNITO_EXPORTER_LOG__COLOUR: there is no key log.colour; accepted: COGNITO_EXPORTER_<SECTION>__<KEY>, such as COGNITO_EXPORTER_POLL__PAGE_SIZE\n\
-         config.toml: line 1, column 1: not TOML: invalid key; accepted: each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes\n\
-         COGNITO_EXPORTER_POOLS: pools is not JSON: EOF while parsing a list at line 1 column 1; accepted: a list of objects, such as [{\"id\": \"eu-west-1_Abc123\", \"all_users\": true}]"
+        "COGNITO_EXPORTER_LOG__COLOUR: there is no key log.colour; accepted: COGNITO_EXPORTER_<SECTION>__<KEY>, such \
+         as COGNITO_EXPORTER_POLL__PAGE_SIZE\n\
+         config.toml: line 1, column 1: not TOML: invalid key; accepted: each [section] once, [[pools]] for each pool, \
+         and lines of key = value, with text in quotes\n\
+         COGNITO_EXPORTER_POOLS: pools is not JSON: EOF while parsing a list at line 1 column 1; accepted: a list of \
+         objects, such as [{\"id\": \"eu-west-1_Abc123\", \"all_users\": true}]"
     );
 }
 
@@ -276,7 +283,8 @@ fn unknown_keys_are_told_with_what_was_meant() {
         ("[log]\n\"a\\nb\" = 1", "there is no key log.\"a\\nb\"; accepted here: level, format"),
         (
             "[tracing]\nsampler = 1",
-            "there is no key tracing; accepted here: pools, poll, discovery, state, otlp, stdout, http, log, privacy, shard",
+            "there is no key tracing; accepted here: pools, poll, discovery, state, otlp, stdout, http, log, privacy, \
+             shard",
         ),
     ] {
         assert_eq!(wrong(lines), format!("config.toml: {told}"), "{lines}");
@@ -312,7 +320,8 @@ fn values_of_the_wrong_type_or_out_of_range_are_told_with_what_is_accepted() {
         ("[stdout]\nenabled = 1", "stdout.enabled is 1; accepted: true or false"),
         (
             "[http]\nlisten = \":10588\"",
-            "http.listen is \":10588\"; accepted: an IP address and port, such as \"[::]:10588\" or \"127.0.0.1:10588\"",
+            "http.listen is \":10588\"; accepted: an IP address and port, such as \"[::]:10588\" or \
+             \"127.0.0.1:10588\"",
         ),
         (
             "[log]\nlevel = \"loud\"",
@@ -342,11 +351,13 @@ fn a_date_is_neither_a_table_nor_a_list_of_headers() {
 fn intervals_that_contradict_each_other_are_told_where_they_were_set() {
     assert_eq!(
         wrong("[poll]\nmin_interval = \"2h\""),
-        "config.toml: poll.min_interval (2h) is longer than poll.max_interval (1h); accepted: one that is at most as long"
+        "config.toml: poll.min_interval (2h) is longer than poll.max_interval (1h); accepted: one that is at most as \
+         long"
     );
     assert_eq!(
         load_with(POOL, &[("COGNITO_EXPORTER_POLL__MAX_INTERVAL", "10s")]).unwrap_err(),
-        "COGNITO_EXPORTER_POLL__MAX_INTERVAL: poll.min_interval (15s) is longer than poll.max_interval (10s); accepted: one that is at most as long"
+        "COGNITO_EXPORTER_POLL__MAX_INTERVAL: poll.min_interval (15s) is longer than poll.max_interval (10s); \
+         accepted: one that is at most as long"
     );
 }
 
@@ -377,15 +388,18 @@ fn what_becomes_of_personal_data_is_read_and_contradictions_are_told() {
     for (lines, told) in [
         (
             "username = \"hash\"",
-            "privacy.username is \"hash\", without privacy.hash_key_file; accepted: a file with a key of 32 bytes or more",
+            "privacy.username is \"hash\", without privacy.hash_key_file; accepted: a file with a key of 32 bytes or \
+             more",
         ),
         (
             "username = \"drop\"",
-            "privacy.username is \"drop\", and the ledger tells users apart by a hash, without privacy.hash_key_file; accepted: a file with a key of 32 bytes or more",
+            "privacy.username is \"drop\", and the ledger tells users apart by a hash, without privacy.hash_key_file; \
+             accepted: a file with a key of 32 bytes or more",
         ),
         (
             "location = \"hash\"",
-            "privacy.location is \"hash\", without privacy.hash_key_file; accepted: a file with a key of 32 bytes or more",
+            "privacy.location is \"hash\", without privacy.hash_key_file; accepted: a file with a key of 32 bytes or \
+             more",
         ),
         ("device = \"truncate\"", "privacy.device is \"truncate\"; accepted: \"keep\", \"hash\", \"drop\""),
         ("ip_address = 1", "privacy.ip_address is 1; accepted: \"keep\", \"hash\", \"truncate\", \"drop\""),
@@ -444,7 +458,8 @@ fn a_shard_that_cannot_be_is_a_mistake() {
     }
     assert_eq!(
         wrong("[shard]\nindex = 1"),
-        "config.toml: shard.index is 1 of a shard.count of 1; accepted: 0, or a pod's name that ends in it, such as \"exporter-0\""
+        "config.toml: shard.index is 1 of a shard.count of 1; accepted: 0, or a pod's name that ends in it, such as \
+         \"exporter-0\""
     );
     assert_eq!(
         load_with(&format!("{POOL}[shard]\ncount = 2"), &[("POD_NAME", "exporter-2")]).unwrap_err(),
@@ -456,13 +471,15 @@ fn a_shard_that_cannot_be_is_a_mistake() {
 
 #[test]
 fn a_configuration_without_pools_is_a_mistake() {
-    let told = "pools is missing; accepted: a [[pools]] table or more, such as in config.example.toml, or JSON in COGNITO_EXPORTER_POOLS";
+    let told = "pools is missing; accepted: a [[pools]] table or more, such as in config.example.toml, or JSON in \
+                COGNITO_EXPORTER_POOLS";
     assert_eq!(load("").unwrap_err(), format!("config.toml: {told}"));
     assert_eq!(load("pools = []").unwrap_err(), format!("config.toml: {told}"));
     let nothing: [(&str, &str); 0] = [];
     assert_eq!(
         config::load(None, nothing).unwrap_err().to_string(),
-        "no configuration file: pools is missing; accepted: a [[pools]] table or more in ./config.toml or /etc/cognito-auth-exporter/config.toml, or JSON in COGNITO_EXPORTER_POOLS"
+        "no configuration file: pools is missing; accepted: a [[pools]] table or more in ./config.toml or \
+         /etc/cognito-auth-exporter/config.toml, or JSON in COGNITO_EXPORTER_POOLS"
     );
     assert_eq!(
         load("[pools]\nid = \"eu-west-1_Abc123\"").unwrap_err(),
@@ -551,7 +568,8 @@ fn a_pools_mistakes_are_told() {
         ),
         (
             "usernames = \"alice\"",
-            "pools[0].usernames is not of the accepted form; accepted: a list in brackets, each 1 to 128 characters without white space",
+            "pools[0].usernames is not of the accepted form; accepted: a list in brackets, each 1 to 128 characters \
+             without white space",
         ),
         (
             "usernames = [\"alice\", \"bob smith\"]",
@@ -561,7 +579,8 @@ fn a_pools_mistakes_are_told() {
         ("groups = [\"\"]", "pools[0].groups[0] is \"\"; accepted: 1 to 128 characters without white space"),
         (
             "filter = \"status: Enabled\"",
-            "pools[0].filter is not of the accepted form; accepted: a filter of ListUsers, such as 'status = \"Enabled\"' or 'email ^= \"a\"', 256 characters at most",
+            "pools[0].filter is not of the accepted form; accepted: a filter of ListUsers, such as 'status = \
+             \"Enabled\"' or 'email ^= \"a\"', 256 characters at most",
         ),
         (
             "usernames = [\"alice\"]\nexclude = [\"bob\", \"alice\"]",
@@ -582,11 +601,13 @@ fn a_pools_mistakes_are_told() {
         ),
         (
             &format!("{all}role_arn = \"arn:aws:iam::1234:role/r\""),
-            "pools[0].role_arn is \"arn:aws:iam::1234:role/r\"; accepted: a role's ARN, such as \"arn:aws:iam::123456789012:role/exporter\"",
+            "pools[0].role_arn is \"arn:aws:iam::1234:role/r\"; accepted: a role's ARN, such as \
+             \"arn:aws:iam::123456789012:role/exporter\"",
         ),
         (
             &format!("{all}role_arn = \"arn:aws:iam::123456789012:user/u\""),
-            "pools[0].role_arn is \"arn:aws:iam::123456789012:user/u\"; accepted: a role's ARN, such as \"arn:aws:iam::123456789012:role/exporter\"",
+            "pools[0].role_arn is \"arn:aws:iam::123456789012:user/u\"; accepted: a role's ARN, such as \
+             \"arn:aws:iam::123456789012:role/exporter\"",
         ),
         (
             &format!("{all}followed_since = 2026-01-31"),
@@ -762,12 +783,14 @@ fn what_is_wrong_with_the_specifications_variables_is_set_aside() {
         (
             http,
             &[("OTEL_RESOURCE_ATTRIBUTES", "a=1,b")],
-            "OTEL_RESOURCE_ATTRIBUTES: pair 2 has no \"=\"; accepted: key=value pairs separated by commas, with percent-encoded values",
+            "OTEL_RESOURCE_ATTRIBUTES: pair 2 has no \"=\"; accepted: key=value pairs separated by commas, with \
+             percent-encoded values",
         ),
         (
             http,
             &[("OTEL_EXPORTER_OTLP_CERTIFICATE", "ca.pem")],
-            "OTEL_EXPORTER_OTLP_CERTIFICATE: otlp.ca_file is given, but otlp.endpoint has no TLS; accepted: an endpoint with https://",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE: otlp.ca_file is given, but otlp.endpoint has no TLS; accepted: an \
+             endpoint with https://",
         ),
         (
             "endpoint = \"https://localhost\"",
@@ -777,7 +800,8 @@ fn what_is_wrong_with_the_specifications_variables_is_set_aside() {
         (
             "endpoint = \"http://localhost/otlp\"",
             &[("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")],
-            "OTEL_EXPORTER_OTLP_PROTOCOL: otlp.endpoint has a path, which gRPC has none of; accepted: scheme, host and port",
+            "OTEL_EXPORTER_OTLP_PROTOCOL: otlp.endpoint has a path, which gRPC has none of; accepted: scheme, host and \
+             port",
         ),
     ] {
         let (aside, otlp) = set_aside(lines, environment);
@@ -843,7 +867,8 @@ fn an_endpoint_is_a_plain_url() {
     ] {
         assert_eq!(
             wrong(&format!("[otlp]\nendpoint = \"{url}\"")),
-            "config.toml: otlp.endpoint is not of the accepted form; accepted: an http:// or https:// URL without user name, password, query or fragment, such as \"http://localhost:4318\"",
+            "config.toml: otlp.endpoint is not of the accepted form; accepted: an http:// or https:// URL without user \
+             name, password, query or fragment, such as \"http://localhost:4318\"",
             "{url}"
         );
     }
@@ -888,7 +913,8 @@ fn secrets_are_never_echoed() {
     let in_variable = [
         (
             "hunter2",
-            "otlp.headers is not of the accepted form: pair 1 has no \"=\"; accepted: key=value pairs separated by commas, with percent-encoded values",
+            "otlp.headers is not of the accepted form: pair 1 has no \"=\"; accepted: key=value pairs separated by \
+             commas, with percent-encoded values",
         ),
         ("Bearer hunter2=", "otlp.headers: name 1 is no header name; accepted: letters, digits and -_."),
         (

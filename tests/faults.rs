@@ -673,7 +673,8 @@ async fn users_who_vanish_in_mid_walk_or_are_disabled_lose_nothing_that_can_stil
 async fn a_user_who_leaves_and_comes_back_while_a_call_is_under_way_is_not_asked_twice_at_once() {
     const SLOW: Duration = Duration::from_secs(20);
     let config = format!(
-        "[[pools]]\nid = {WELL:?}\nusernames_file = \"{{directory}}/names\"\nfollowed_since = \"2020-01-01T00:00:00Z\"\n{}",
+        "[[pools]]\nid = {WELL:?}\nusernames_file = \"{{directory}}/names\"\n\
+         followed_since = \"2020-01-01T00:00:00Z\"\n{}",
         QUICK.replace("\"1s\"\n", "\"60s\"\n").replace("min_interval = \"60s\"", "min_interval = \"1s\"")
     );
     let env = TestEnv::set(&config, |world| populate(world, WELL, 2, 3)).await;

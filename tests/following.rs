@@ -69,7 +69,8 @@ async fn every_way_to_select_users_follows_exactly_those_and_each_once() {
          [[pools]]\nid = {FILTER:?}\nfilter = 'email ^= \"a\"'\n\
          [[pools]]\nid = {ALL:?}\nall_users = true\nexclude = [\"ben@example.com\", \"cat\"]\n\
          [[pools]]\nid = {INCLUDED:?}\nall_users = true\ninclude_disabled = true\ninclude_federated = true\n\
-         [[pools]]\nid = {ALIAS:?}\nall_users = true\nusernames = [\"ann@example.com\", \"ben\", \"zoe\", \"off@example.com\"]\n\
+         [[pools]]\nid = {ALIAS:?}\nall_users = true\nusernames = [\"ann@example.com\", \"ben\", \"zoe\", \
+         \"off@example.com\"]\n\
          {QUICK}"
     );
     let pools = [GROUPS, FILTER, ALL, INCLUDED, ALIAS];
@@ -326,7 +327,8 @@ async fn calls_that_had_to_wait_for_others_in_flight_do_not_break_the_budget_aft
     let names = |count: usize| (0..count).map(|user| format!("user-{user}")).collect::<Vec<_>>();
     let config = format!(
         "[[pools]]\nid = {STUCK:?}\nusernames = {:?}\n[[pools]]\nid = {WELL:?}\nusernames = {:?}\n\
-         [poll]\nrequests_per_second = {RATE}\nconcurrency = 8\nmin_interval = \"1s\"\nfirst_run = \"none\"\ntimeout = \"5s\"\n",
+         [poll]\nrequests_per_second = {RATE}\nconcurrency = 8\nmin_interval = \"1s\"\nfirst_run = \"none\"\n\
+         timeout = \"5s\"\n",
         names(8),
         names(40),
     );

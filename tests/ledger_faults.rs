@@ -19,7 +19,8 @@ const POOL: &str = "eu-west-1_Disk";
 const USERS: usize = 6;
 
 /// A configuration that polls quickly, with only live events.
-const QUICK: &str = "all_users = true\n[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n\
+const QUICK: &str = "all_users = true\n[poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\n\
+                     max_interval = \"10s\"\n\
                      first_run = \"none\"\n";
 
 const PAUSED: &str = "cognito_exporter_paused";

@@ -220,8 +220,9 @@ const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .04045 ? 
   .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
 const ground = e => { for (; e; e = e.parentElement) { const c = rgb(getComputedStyle(e).backgroundColor);
   if (c.length == 3 || c[3] > 0) return c; } return [255, 255, 255]; };
-const faint = [...document.querySelectorAll("body *")].filter(e => [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()))
-  .filter(e => !e.closest("script,style")).map(e => { const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))];
+const faint = [...document.querySelectorAll("body *")].filter(e => !e.closest("script,style"))
+  .filter(e => [...e.childNodes].some(n => n.nodeType == 3 && n.data.trim()))
+  .map(e => { const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))];
   return [(Math.max(a, b) + .05) / (Math.min(a, b) + .05), e.textContent.trim()]; }).filter(([ratio]) => ratio < 4.5);
 const dark = matchMedia("(prefers-color-scheme: dark)").matches;
 parent.postMessage({ over: document.documentElement.scrollWidth - innerWidth, dark, faint }, "*");

@@ -39,7 +39,8 @@ async fn deliver(schema: &str) -> Delivered {
     let config = exporter::configure(
         directory.path(),
         &format!(
-            "[[pools]]\nid = {POOL:?}\nname = \"samples\"\nall_users = true\nfollowed_since = \"2024-01-01T00:00:00Z\"\n\
+            "[[pools]]\nid = {POOL:?}\nname = \"samples\"\nall_users = true\n\
+             followed_since = \"2024-01-01T00:00:00Z\"\n\
              [otlp]\nendpoint = {:?}\nschema = {schema:?}\n[poll]\nmin_interval = \"1s\"\n",
             receiver.endpoint()
         ),

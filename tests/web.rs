@@ -370,8 +370,8 @@ async fn prometheus_scrapes_the_built_exporter_with_a_certificate_and_a_password
     std::fs::write(&config, text).unwrap();
     let exporter = Exporter::start(&config, &simulation.url());
     let target = format!(
-        "  scheme: https\n  static_configs: [{{targets: ['{}']}}]\n  tls_config: {{ca_file: ca.pem, cert_file: client.pem, \
-         key_file: client.key, server_name: localhost}}\n",
+        "  scheme: https\n  static_configs: [{{targets: ['{}']}}]\n  \
+         tls_config: {{ca_file: ca.pem, cert_file: client.pem, key_file: client.key, server_name: localhost}}\n",
         exporter.address()
     );
     let with_password = |password: &str| {

@@ -214,7 +214,8 @@ async fn a_profile_signs_in_with_a_login_to_iam_identity_center_and_says_when_it
     let env = env("profile = \"company\"").await;
     let portal = OneShotServer::answering(
         "200 OK",
-        r#"{"roleCredentials":{"accessKeyId":"ASIASSO","secretAccessKey":"s","sessionToken":"t","expiration":4070908800000}}"#,
+        r#"{"roleCredentials": {"accessKeyId": "ASIASSO", "secretAccessKey": "s", "sessionToken": "t",
+            "expiration": 4070908800000}}"#,
     )
     .await;
     env.file(
@@ -322,7 +323,8 @@ async fn a_role_that_is_asked_for_at_cognitos_endpoint_leads_to_the_variable_and
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_usernames_is_read_again_under_the_same_date_and_size() {
     let config = format!(
-        "[[pools]]\nid = {POOL:?}\nusernames_file = \"{{directory}}/names\"\nfollowed_since = \"2020-01-01T00:00:00Z\"\n\
+        "[[pools]]\nid = {POOL:?}\nusernames_file = \"{{directory}}/names\"\n\
+         followed_since = \"2020-01-01T00:00:00Z\"\n\
          [poll]\nrequests_per_second = 400\nmin_interval = \"1s\"\nmax_interval = \"10s\"\n"
     );
     let env = TestEnv::set(&config, |world| {

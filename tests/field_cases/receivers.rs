@@ -80,7 +80,8 @@ fn a_receiver_short_of_memory_is_waited_for_and_its_batches_stay_whole() {
 /// quarantine.
 #[test]
 fn a_server_that_wants_tls_has_refused_no_record_and_https_is_the_remedy() {
-    const NGINX: &str = "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n<body>\r\n\
+    const NGINX: &str = "<html>\r\n<head><title>400 The plain HTTP request was sent to HTTPS port</title></head>\r\n\
+                         <body>\r\n\
         <center><h1>400 Bad Request</h1></center>\r\n<center>The plain HTTP request was sent to HTTPS port</center>\r\n\
         <hr><center>nginx</center>\r\n</body>\r\n</html>\r\n";
     const GO: &str = "Client sent an HTTP request to an HTTPS server.\n";

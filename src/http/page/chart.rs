@@ -49,8 +49,8 @@ pub(super) fn outcomes(hour: &LastHour) -> Markup {
                 span { i class="risk" {} (Grouped(risk)) " threat" (plural(risk)) }
             }
             svg class="plot" viewBox={ "0 0 " (width) " " (HEIGHT) } preserveAspectRatio="none" role="img" aria-label={
-                "Events of the last hour: " (Grouped(passed)) " passed, " (Grouped(failed)) " failed, threat protection \
-                 acted on " (Grouped(risk)) "; at most " (most) " in half a minute"
+                "Events of the last hour: " (Grouped(passed)) " passed, " (Grouped(failed)) " failed, "
+                "threat protection acted on " (Grouped(risk)) "; at most " (most) " in half a minute"
             } {
                 path class="grid" vector-effect="non-scaling-stroke"
                     d={ "M0 " (STRIP) "H" (width) "M0 " (HEIGHT) "H" (width) } {}
