@@ -7,14 +7,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use cognito_auth_core::event::{AuthEvent, EventRisk, UnixMillis, Word};
 use cognito_auth_exporter::lifecycle::Clock;
-use cognito_auth_simulator::world::{SimulatedPool, World};
+use cognito_auth_simulator::world::SimulatedPool;
 use cognito_auth_simulator::{Options, Simulation};
 use serde_json::Value;
 
 use crate::exporter;
 use crate::exporter::{Exporter, PATIENCE};
+use crate::histories::taken_over;
 use crate::peers;
 use crate::prometheus::Server;
 use crate::rules;
@@ -50,17 +50,6 @@ fn webhook() -> (SocketAddr, mpsc::Receiver<Value>) {
         }
     });
     (address, told)
-}
-
-/// A sign-in that passed although threat protection is sure of an account takeover.
-fn taken_over(world: &mut World, at: UnixMillis) -> AuthEvent {
-    let mut event = world.sign_in(at);
-    event.risk = Some(EventRisk {
-        decision: Some(Word::parse("AccountTakeover")),
-        level: Some(Word::parse("High")),
-        compromised_credentials: Some(false),
-    });
-    event
 }
 
 #[tokio::test(flavor = "multi_thread")]

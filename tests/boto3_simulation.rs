@@ -2,12 +2,13 @@
 
 use std::process::Stdio;
 
-use cognito_auth_core::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
+use cognito_auth_core::event::UnixMillis;
 use cognito_auth_simulator::fault::InjectedFault;
 use cognito_auth_simulator::world::{Role, SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation, wire};
 use serde_json::{Value, json};
 
+use crate::histories::events_of_every_shape;
 use crate::peers;
 
 const POOL: &str = "eu-west-1_Example";
@@ -19,27 +20,7 @@ const NOW: UnixMillis = UnixMillis(1_750_000_000_123);
 fn populate(world: &mut World) {
     world.add_pool(SimulatedPool::new(POOL));
     world.add_user(POOL, USER);
-    for number in 0..200_i64 {
-        let mut event = world.sign_in(UnixMillis(NOW.0 - (number / 3) * 86_399_989));
-        match number % 5 {
-            0 => event.response = Some(Word::parse("InProgress")),
-            1 => event.risk = Some(EventRisk::default()),
-            2 => {
-                event = AuthEvent {
-                    id: event.id,
-                    creation_date: event.creation_date,
-                    event_type: Some(Word::parse("Überraschung")),
-                    ..AuthEvent::default()
-                }
-            }
-            _ => event.challenges.clear(),
-        }
-        world.arrive(POOL, USER, &event);
-        if number % 7 == 0 {
-            let id = event.id.as_deref().unwrap_or_default();
-            world.feedback(POOL, USER, id, FeedbackValue::Invalid, "Admin");
-        }
-    }
+    events_of_every_shape(world, POOL, USER, 200, NOW);
     for number in 1..120 {
         let name = format!("user-{number}");
         world.add_user(POOL, &name);
@@ -57,17 +38,8 @@ async fn boto3_reads_what_the_world_holds() {
     };
     let simulation = Simulation::start(Options::still(NOW)).await.unwrap();
     simulation.world(populate);
-    let output = tokio::process::Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/boto3_simulation.py"))
+    let output = peers::boto3_script(&python, "boto3_simulation.py")
         .args([&simulation.url(), POOL, USER, ROLE, "shibboleth"])
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
-        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-        .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-        .env("NO_PROXY", "127.0.0.1")
-        .env_remove("AWS_PROFILE")
-        .env_remove("AWS_SESSION_TOKEN")
         .stdin(Stdio::null())
         .output()
         .await

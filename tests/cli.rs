@@ -8,20 +8,13 @@ use cognito_auth_simulator::{Options, Simulation};
 
 use crate::exporter;
 use crate::exporter::Exporter;
+use crate::outputs::{stderr, stdout};
 
 const POOL: &str = "eu-west-1_CommandLine";
 const NOWHERE: &str = "http://127.0.0.1:9";
 
 fn run(cognito: &str, directory: &std::path::Path, arguments: &[&str]) -> Output {
     exporter::command(cognito).current_dir(directory).args(arguments).output().unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 #[test]

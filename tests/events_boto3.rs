@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use clap::Parser as _;
-use cognito_auth_core::event::{AuthEvent, EventRisk, FeedbackValue, UnixMillis, Word};
+use cognito_auth_core::event::UnixMillis;
 use cognito_auth_exporter::cli::events::{EventsArgs, run};
 use cognito_auth_exporter::source::cognito::Clients;
 use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
@@ -15,6 +15,7 @@ use cognito_auth_simulator::{Options, Simulation};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
+use crate::histories::events_of_every_shape;
 use crate::peers;
 
 const POOL: &str = "eu-west-1_Example";
@@ -27,28 +28,7 @@ const EVENTS: i64 = 130;
 fn populate(world: &mut World) {
     world.add_pool(SimulatedPool::new(POOL));
     world.add_user(POOL, USER);
-    for number in 0..EVENTS {
-        let mut event = world.sign_in(UnixMillis(NOW.0 - (number / 3) * 86_399_989));
-        match number % 5 {
-            0 => event.response = Some(Word::parse("InProgress")),
-            1 => event.risk = Some(EventRisk::default()),
-            2 => {
-                event = AuthEvent {
-                    id: event.id,
-                    creation_date: event.creation_date,
-                    event_type: Some(Word::parse("Überraschung")),
-                    ..AuthEvent::default()
-                }
-            }
-            3 => event.context.as_mut().unwrap().city = Some("null".into()),
-            _ => event.challenges.clear(),
-        }
-        world.arrive(POOL, USER, &event);
-        if number % 7 == 0 {
-            let id = event.id.as_deref().unwrap();
-            world.feedback(POOL, USER, id, FeedbackValue::Invalid, "Admin");
-        }
-    }
+    events_of_every_shape(world, POOL, USER, EVENTS, NOW);
 }
 
 async fn ada() -> Simulation {
@@ -116,17 +96,8 @@ async fn boto3(python: &Path, simulation: &Simulation, asked: &[PaginationConfig
             )
         })
         .collect();
-    let mut child = tokio::process::Command::new(python)
-        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/boto3_events.py"))
+    let mut child = peers::boto3_script(python, "boto3_events.py")
         .args([&simulation.url(), POOL, USER])
-        .env("AWS_EC2_METADATA_DISABLED", "true")
-        .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
-        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
-        .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-        .env("NO_PROXY", "127.0.0.1")
-        .env_remove("AWS_PROFILE")
-        .env_remove("AWS_SESSION_TOKEN")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

@@ -11,8 +11,14 @@ mod cognito;
 mod disk;
 #[path = "support/exporter.rs"]
 mod exporter;
+#[path = "support/folders.rs"]
+mod folders;
+#[path = "support/histories.rs"]
+mod histories;
 #[path = "support/long.rs"]
 mod long;
+#[path = "support/outputs.rs"]
+mod outputs;
 #[path = "support/peers.rs"]
 mod peers;
 #[path = "support/prometheus.rs"]

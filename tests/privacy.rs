@@ -13,6 +13,7 @@ use cognito_auth_simulator::world::{SimulatedPool, World};
 use tonic::Code;
 
 use crate::exporter::{Exporter, PATIENCE, Scrape};
+use crate::folders::copy;
 use crate::long;
 use crate::peers;
 use crate::receiver::{Received, Reply};
@@ -153,12 +154,6 @@ fn shows_nothing(exporter: &Exporter, texts: &[String]) {
     clean(exporter.log().as_bytes(), texts, "the log");
 }
 
-fn durable(exporter: &Exporter) -> BTreeSet<String> {
-    let metrics = exporter.get("/metrics");
-    let durable = metrics.lines().filter(|line| line.starts_with("cognito_auth_") && line.contains("_total{"));
-    durable.map(str::to_owned).collect()
-}
-
 fn counted(scrape: &Scrape) -> bool {
     is(scrape, "cognito_auth_events_total", &[], as_float(USERS * EVENTS))
 }
@@ -283,7 +278,7 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
     let exporter = env.exporter();
     exporter.until("all counted", counted);
     exporter.until("the feedback counted", |scrape| scrape.sum("cognito_auth_feedback_total", &[]) > 0.0);
-    let before = durable(&exporter);
+    let before = exporter.durable_counters();
     assert!(exporter.stop().success());
 
     let texts: Vec<String> = PLANTED.iter().map(|&text| text.to_owned()).chain(subs(&env)).collect();
@@ -299,7 +294,7 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
         env.reconfigure(&private(&env, section));
         let exporter = started(&env);
         everybody_is_polled(&env, &exporter);
-        assert_eq!(durable(&exporter), before, "step {number}");
+        assert_eq!(exporter.durable_counters(), before, "step {number}");
         exporter.until("everybody well", |scrape| {
             is(scrape, "cognito_exporter_users", &["state=\"ok\""], as_float(USERS))
                 && is(scrape, "cognito_exporter_users", &["state=\"missing\""], 1.0)
@@ -326,7 +321,7 @@ async fn a_change_of_mode_or_key_loses_nothing_and_counts_nothing_again() {
     env.receiver.answer_always(Reply::Ok);
     let exporter = env.exporter();
     exporter.until("everything delivered", |scrape| is(scrape, "cognito_exporter_outbox_records", &[], 0.0));
-    assert_eq!(durable(&exporter), before);
+    assert_eq!(exporter.durable_counters(), before);
     assert!(exporter.stop().success());
     let records = env.receiver.records();
     let ids: BTreeSet<_> = records.iter().map(|record| record.text("aws.cognito.event.id")).collect();
@@ -340,12 +335,12 @@ async fn a_change_that_dies_anywhere_leaves_the_one_ledger_or_the_other() {
     let env = env().await;
     let exporter = env.exporter();
     exporter.until("all counted", counted);
-    let before = durable(&exporter);
+    let before = exporter.durable_counters();
     assert!(exporter.stop().success());
     env.reconfigure(&private(&env, &format!("{ALL_HASHED}hash_key_file = \"key-0\"")));
     let original = env.path("original");
     copy(&env.state(), &original);
-    if !strace_works() {
+    if !peers::strace_works() {
         return;
     }
     let mut found = BTreeSet::new();
@@ -388,27 +383,10 @@ async fn a_change_that_dies_anywhere_leaves_the_one_ledger_or_the_other() {
     copy(&original, &env.state());
     let exporter = started(&env);
     everybody_is_polled(&env, &exporter);
-    assert_eq!(durable(&exporter), before);
+    assert_eq!(exporter.durable_counters(), before);
     assert!(exporter.stop().success());
     let left: Vec<_> = fs::read_dir(env.state()).unwrap().map(|file| file.unwrap().file_name()).collect();
     assert!(left.iter().all(|name| ["lock", "ledger", "last-commit"].contains(&name.to_str().unwrap())), "{left:?}");
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
-/// Whether strace can trace here.
-fn strace_works() -> bool {
-    peers::has_that_says("strace", &["-qq", "-o", "/dev/null", "true"])
 }
 
 #[tokio::test(flavor = "multi_thread")]

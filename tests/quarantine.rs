@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,6 +24,9 @@ use tonic::Code;
 
 use crate::exporter;
 use crate::exporter::{Exporter, PATIENCE, Scrape};
+use crate::folders::{copy, inventory};
+use crate::outputs::{expecting, json_lines, stderr, stdout};
+use crate::peers;
 use crate::receiver::{Received, Receiver, Reply};
 use crate::store;
 use crate::test_env::{MINUTE, TestEnv, all_live, ids, is, now, populate, said, sign_ins};
@@ -54,36 +57,15 @@ fn refuse_poison(receiver: &Receiver, refusal: Reply) {
     receiver.answer_by(move |records| if records.iter().any(is_poison) { refusal.clone() } else { Reply::Ok });
 }
 
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// The output of a command that must exit with this code.
-fn expecting(code: i32, output: Output) -> Output {
-    assert_eq!(output.status.code(), Some(code), "{}{}", stdout(&output), stderr(&output));
-    output
-}
-
 /// The quarantine as JSON.
 fn listed(env: &TestEnv) -> Vec<Value> {
     let output = expecting(0, env.run(&["quarantine", "list", "--output", "json"]));
-    stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    json_lines(&output)
 }
 
 fn empties(env: &TestEnv) {
     let output = expecting(0, env.run(&["quarantine", "list"]));
     assert_eq!((stdout(&output).as_str(), stderr(&output).trim()), ("", "the quarantine is empty"));
-}
-
-/// The durable counters, as exposed.
-fn durable(exporter: &Exporter) -> BTreeSet<String> {
-    let metrics = exporter.get("/metrics");
-    let durable = metrics.lines().filter(|line| line.starts_with("cognito_auth_") && line.contains("_total{"));
-    durable.map(str::to_owned).collect()
 }
 
 fn outbox_is_empty(scrape: &Scrape) -> bool {
@@ -115,7 +97,7 @@ async fn one_guilty_among_two_thousand(env: &TestEnv, refusal: Reply, reason: &s
 
     let held = expecting(1, env.run(&["quarantine", "list"]));
     assert!(stderr(&held).contains("in use by another process: stop that one"), "{}", stderr(&held));
-    let counted = durable(&exporter);
+    let counted = exporter.durable_counters();
     assert!(exporter.stop().success());
 
     let [record] = <[Value; 1]>::try_from(listed(env)).unwrap();
@@ -154,7 +136,7 @@ async fn retried_after_the_cure(env: &TestEnv, (record, counted): (Value, BTreeS
     assert_eq!(Value::from(records.last().unwrap().uid()), record["log_record_uid"]);
     let scrape = exporter.scrape();
     assert!(is(&scrape, "cognito_exporter_quarantined_records", &[], 0.0), "{}", scrape.interesting());
-    assert_eq!(durable(&exporter), counted);
+    assert_eq!(exporter.durable_counters(), counted);
     assert!(exporter.stop().success());
 }
 
@@ -322,11 +304,6 @@ async fn a_damaged_record_of_the_outbox_is_put_aside_and_the_rest_is_delivered()
     empties(&env);
 }
 
-/// The entries of a directory.
-fn inventory(directory: &Path) -> BTreeSet<String> {
-    fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
-}
-
 #[test]
 fn without_a_sound_ledger_nothing_is_made_and_bad_usage_is_told() {
     let directory = tempfile::tempdir().unwrap();
@@ -405,33 +382,9 @@ async fn where_they_are(state: &StateConfig) -> (usize, usize) {
     sizes
 }
 
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
-/// Whether strace can trace here. In CI it must.
-#[expect(clippy::print_stdout, reason = "a skipped test prints the reason")]
-fn strace_works() -> bool {
-    let works = Command::new("strace").args(["-qq", "-o", "/dev/null", "true"]).status().is_ok_and(|it| it.success());
-    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-    assert!(works || !is_ci, "strace has to work in CI");
-    if !works {
-        println!("skipped: strace does not work here");
-    }
-    works
-}
-
 #[tokio::test]
 async fn a_retry_killed_at_any_write_leaves_each_record_in_one_place() {
-    if !strace_works() {
+    if !peers::strace_works() {
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -4,15 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
-use std::path::Path;
 use std::process::{Command, Output};
 
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_simulator::world::{SimulatedPool, World};
-use serde_json::Value;
 
 use crate::exporter;
-use crate::exporter::{Exporter, Scrape};
+use crate::exporter::Scrape;
+use crate::folders::{copy, inventory};
+use crate::outputs::{expecting, json_lines, stderr, stdout};
 use crate::peers;
 use crate::receiver;
 use crate::store;
@@ -49,37 +49,12 @@ fn populate(world: &mut World, users: usize, events: i64) {
     }
 }
 
-fn stdout(output: &Output) -> String {
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
-
-/// The output of a command that must exit with this code.
-fn expecting(code: i32, output: Output) -> Output {
-    assert_eq!(output.status.code(), Some(code), "{}{}", stdout(&output), stderr(&output));
-    output
-}
-
 fn says(output: &Output, words: &[&str]) {
     words.iter().for_each(|word| assert!(stderr(output).contains(word), "{word:?}: {}", stderr(output)));
 }
 
-fn json(output: &Output) -> Vec<Value> {
-    stdout(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 fn state(env: &TestEnv, arguments: &[&str]) -> Output {
     env.run(&[&["state"], arguments].concat())
-}
-
-/// The durable counters, as exposed.
-fn durable(exporter: &Exporter) -> BTreeSet<String> {
-    let metrics = exporter.get("/metrics");
-    let durable = metrics.lines().filter(|line| line.starts_with("cognito_auth_") && line.contains("_total{"));
-    durable.map(str::to_owned).collect()
 }
 
 fn idle(scrape: &Scrape) -> bool {
@@ -94,7 +69,7 @@ fn run_until_counted(env: &TestEnv, live: f64, history: f64) -> BTreeSet<String>
             && is(scrape, "cognito_auth_history_events_total", &[], history)
             && idle(scrape)
     });
-    let counted = durable(&exporter);
+    let counted = exporter.durable_counters();
     assert!(exporter.stop().success());
     counted
 }
@@ -120,12 +95,12 @@ async fn a_rewind_delivers_again_and_counts_nothing_again() {
     let ask = ["rewind", "--user-pool-id", POOL, "--username", "user-0", "--username", "user-1", "--to", &to_text];
     let hesitant = expecting(2, state(&env, &ask));
     says(&hesitant, &["would rewind 2 users", &to_text, "nothing was done: add --yes"]);
-    let shown = json(&expecting(0, state(&env, &["list", "--user-pool-id", POOL, "--output", "json"])));
+    let shown = json_lines(&expecting(0, state(&env, &["list", "--user-pool-id", POOL, "--output", "json"])));
     assert!(shown.iter().all(|user| user["rewound"].is_null()), "{shown:?}");
     let asked = [&ask[..], &["--yes"]].concat();
     says(&expecting(0, state(&env, &asked)), &["rewound 2 users"]);
     expecting(0, state(&env, &asked));
-    let shown = json(&expecting(0, state(&env, &["list", "--user-pool-id", POOL, "--output", "json"])));
+    let shown = json_lines(&expecting(0, state(&env, &["list", "--user-pool-id", POOL, "--output", "json"])));
     let rewound = shown.iter().filter(|user| user["rewound"]["from"] == to_text.as_str());
     assert_eq!(rewound.count(), 2, "{shown:?}");
 
@@ -164,7 +139,7 @@ async fn a_rewind_delivers_again_and_counts_nothing_again() {
     let uids: BTreeSet<_> = env.receiver.records().iter().map(|record| record.uid().to_owned()).collect();
     assert_eq!(uids.len(), expected.len());
     let show = ["show", "--user-pool-id", POOL, "--username", "user-0", "--output", "json"];
-    let shown = json(&expecting(0, state(&env, &show)));
+    let shown = json_lines(&expecting(0, state(&env, &show)));
     assert!(shown[0]["rewound"].is_null(), "{shown:?}");
     assert!(before.len() > 5);
 }
@@ -211,13 +186,13 @@ async fn what_is_kept_is_shown_and_what_is_forgotten_is_gone() {
     let table = stdout(&expecting(0, state(&env, &["list"])));
     assert!(table.lines().count() == 2 && table.starts_with("UserPoolId") && table.contains(POOL), "{table}");
     assert!(!table.contains("user-"), "no names unasked: {table}");
-    let pools = json(&expecting(0, state(&env, &["list", "--output", "json"])));
+    let pools = json_lines(&expecting(0, state(&env, &["list", "--output", "json"])));
     assert_eq!((&pools[0]["users"], &pools[0]["gone"], &pools[0]["events"]), (&4.into(), &0.into(), &40.into()));
     let users = stdout(&expecting(0, state(&env, &["list", "--user-pool-id", POOL])));
     assert_eq!(users.lines().filter(|line| line.starts_with("user-")).count(), 4, "{users}");
     let ledger = stdout(&expecting(0, state(&env, &["show"])));
     assert!(ledger.contains("outbox_records: 0") && ledger.contains("instance_id: "), "{ledger}");
-    let pool = json(&expecting(0, state(&env, &["show", "--user-pool-id", POOL, "--output", "json"])));
+    let pool = json_lines(&expecting(0, state(&env, &["show", "--user-pool-id", POOL, "--output", "json"])));
     let events = pool[0]["totals"].as_object().unwrap().iter().filter(|(series, _)| series.starts_with("events"));
     assert_eq!(events.map(|(_, total)| total.as_u64().unwrap()).sum::<u64>(), 40, "{pool:?}");
     let user = stdout(&expecting(0, state(&env, &["show", "--user-pool-id", POOL, "--username", "user-1"])));
@@ -247,12 +222,12 @@ async fn what_is_kept_is_shown_and_what_is_forgotten_is_gone() {
     let one = ["forget", "--user-pool-id", POOL, "--username", "user-3"];
     says(&expecting(2, state(&env, &one)), &["would forget 1 user", "1 of them are not gone", "counted again"]);
     expecting(0, state(&env, &[&one[..], &["--yes"]].concat()));
-    let pools = json(&expecting(0, state(&env, &["list", "--output", "json"])));
+    let pools = json_lines(&expecting(0, state(&env, &["list", "--output", "json"])));
     assert_eq!((&pools[0]["users"], &pools[0]["events"]), (&3.into(), &40.into()), "totals stay");
     let all = ["forget", "--user-pool-id", POOL, "--all"];
     says(&expecting(2, state(&env, &all)), &["would forget 3 users", "the pool's counters"]);
     expecting(0, state(&env, &[&all[..], &["--yes"]].concat()));
-    assert!(json(&expecting(0, state(&env, &["list", "--output", "json"]))).is_empty());
+    assert!(json_lines(&expecting(0, state(&env, &["list", "--output", "json"]))).is_empty());
     says(&expecting(0, state(&env, &["verify"])), &["every record is sound"]);
 }
 
@@ -260,7 +235,7 @@ async fn what_is_kept_is_shown_and_what_is_forgotten_is_gone() {
 async fn verify_names_what_is_damaged_and_what_to_do_and_the_rest_is_sound() {
     let env = TestEnv::set(&live(), |world| populate(world, 3, 10)).await;
     run_until_counted(&env, 30.0, 0.0);
-    let sound = json(&expecting(0, state(&env, &["verify", "--output", "json"])));
+    let sound = json_lines(&expecting(0, state(&env, &["verify", "--output", "json"])));
     assert_eq!((&sound[0]["sound"], &sound[0]["records"]["user"]), (&true.into(), &3.into()), "{sound:?}");
 
     damage(&env, |key| key.ends_with(b"user-1"));
@@ -269,7 +244,7 @@ async fn verify_names_what_is_damaged_and_what_to_do_and_the_rest_is_sound() {
     assert!(text.contains("damaged: user (personal)") && text.contains("`state forget`"), "{text}");
     assert!(!text.contains("user-1"), "{text}");
     says(&found, &["damaged records: 1"]);
-    let found = json(&expecting(1, state(&env, &["verify", "--output", "json", "--personal"])));
+    let found = json_lines(&expecting(1, state(&env, &["verify", "--output", "json", "--personal"])));
     assert_eq!((&found[0]["record"], &found[0]["username"]), (&"user".into(), &"user-1".into()), "{found:?}");
     assert_eq!(found[0]["problem"], "its checksum is wrong");
     let rewound = expecting(
@@ -341,7 +316,7 @@ async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
             && is(scrape, "cognito_exporter_outbox_records", &[], 300.0)
             && is(scrape, "cognito_exporter_catching_up", &[], 0.0)
     });
-    let before = durable(&exporter);
+    let before = exporter.durable_counters();
     assert!(exporter.stop().success());
     let output = expecting(0, state(&env, &["export"]));
     says(&output, &["exported: ", "personal data"]);
@@ -389,29 +364,8 @@ async fn an_export_is_imported_elsewhere_and_goes_on_without_counting_again() {
     // Every user has been polled again.
     env.forget_calls();
     exporter.until("everybody polled", |_| env.polled(POOL).len() == 3);
-    assert_eq!(durable(&exporter), before);
+    assert_eq!(exporter.durable_counters(), before);
     assert!(exporter.stop().success());
-}
-
-fn inventory(directory: &Path) -> BTreeSet<String> {
-    fs::read_dir(directory).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect()
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
-}
-
-/// Whether strace can trace here.
-fn strace_works() -> bool {
-    peers::has_that_says("strace", &["-qq", "-o", "/dev/null", "true"])
 }
 
 /// Runs a state command repeatedly on copies of the same state. Each run dies one step later, until the command
@@ -449,7 +403,7 @@ fn killed(call: u32) -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_import_killed_anywhere_leaves_the_one_ledger_or_the_other() {
-    if !strace_works() {
+    if !peers::strace_works() {
         return;
     }
     let env = TestEnv::set(&live(), |world| populate(world, 3, 20)).await;
@@ -487,7 +441,7 @@ async fn a_rewind_or_a_forgetting_that_dies_anywhere_is_done_for_whole_users() {
         let rewind = ["rewind", "--user-pool-id", POOL, "--all", "--to", "2020-01-01T00:00:00Z", "--yes"];
         dying_everywhere(&env, &rewind, die, |exported| {
             assert_eq!(listed(exported), 250);
-            let users = json(&expecting(0, state(&env, &["list", "--user-pool-id", POOL, "--output", "json"])));
+            let users = json_lines(&expecting(0, state(&env, &["list", "--user-pool-id", POOL, "--output", "json"])));
             rewound.insert(users.iter().filter(|user| !user["rewound"].is_null()).count());
         });
         dying_everywhere(&env, &["forget", "--user-pool-id", POOL, "--all", "--yes"], die, |exported| {

@@ -96,7 +96,7 @@ fn pool(pool: &mut SettingsTable<'_>) -> Option<PoolConfig> {
         profile: pool.optional("profile", &line(128)),
         role_arn: pool.optional("role_arn", &role_arn()),
         external_id: pool.optional("external_id", &external_id()),
-        selection: selection(pool, default.selection),
+        selection: selection(pool, &default.selection),
         followed_since: pool.optional("followed_since", &moment()),
         id: default.id,
     };
@@ -104,7 +104,7 @@ fn pool(pool: &mut SettingsTable<'_>) -> Option<PoolConfig> {
     id.map(|_| config)
 }
 
-fn selection(pool: &mut SettingsTable<'_>, default: SelectionRules) -> SelectionRules {
+fn selection(pool: &mut SettingsTable<'_>, default: &SelectionRules) -> SelectionRules {
     SelectionRules {
         usernames: pool.list("usernames", &username()),
         usernames_file: pool.optional("usernames_file", &path()),

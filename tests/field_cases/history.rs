@@ -1,9 +1,9 @@
 //! One EventId is one event, and no date is trusted.
 
-use cognito_auth_core::event::{AuthEvent, EventRisk, UnixMillis, Word};
-use cognito_auth_simulator::world::World;
+use cognito_auth_core::event::{AuthEvent, UnixMillis, Word};
 
 use crate::exporter::{Exporter, Scrape};
+use crate::histories::taken_over;
 use crate::test_env::{MINUTE, TestEnv, all_live, go_on, is, now, populate};
 
 const POOL: &str = "eu-west-1_History";
@@ -16,16 +16,6 @@ fn id_of(event: &AuthEvent) -> String {
 /// The number of delivered records of an event.
 fn records_of(env: &TestEnv, id: &str) -> usize {
     env.receiver.records().iter().filter(|record| record.text("aws.cognito.event.id") == id).count()
-}
-
-fn taken_over(world: &mut World, at: UnixMillis) -> AuthEvent {
-    let mut event = world.sign_in(at);
-    event.risk = Some(EventRisk {
-        decision: Some(Word::parse("AccountTakeover")),
-        level: Some(Word::parse("High")),
-        compromised_credentials: Some(false),
-    });
-    event
 }
 
 fn events_total(scrape: &Scrape) -> f64 {

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::exporter::{Exporter, PATIENCE};
+use crate::folders::copy;
 use crate::test_env::{TestEnv, all_live, go_on, is, populate, said, sign_ins};
 
 const POOL: &str = "eu-west-1_State";
@@ -314,18 +315,4 @@ async fn a_damaged_configuration_file_of_the_engine_is_put_aside_and_costs_nothi
     let exporter = env.exporter();
     env.conserved(&exporter, &[POOL]).await;
     assert!(exporter.stop().success());
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir(to).unwrap();
-    change_mode(to, 0o700);
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let place = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &place);
-        } else {
-            fs::copy(&path, &place).unwrap();
-        }
-    }
 }

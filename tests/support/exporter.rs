@@ -3,7 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "shared by test crates, each of which uses its own part")]
 #![expect(clippy::unwrap_used, reason = "a test that cannot start its exporter fails")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -99,6 +99,13 @@ impl Exporter {
     /// The body of a path.
     pub fn get(&self, path: &str) -> String {
         self.ask(path).1
+    }
+
+    /// The lines of `/metrics` that show durable counters.
+    pub fn durable_counters(&self) -> BTreeSet<String> {
+        let metrics = self.get("/metrics");
+        let durable = metrics.lines().filter(|line| line.starts_with("cognito_auth_") && line.contains("_total{"));
+        durable.map(str::to_owned).collect()
     }
 
     /// The status and body of a path.

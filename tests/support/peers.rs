@@ -1,6 +1,6 @@
 //! Third-party programs to test against. They are used if installed; in CI they must be.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// A Python interpreter with `module`: the one in PEERS_PYTHON, else `python3`.
@@ -24,6 +24,27 @@ pub(crate) fn has(program: &str) -> bool {
 pub(crate) fn has_that_says(program: &str, version: &[&str]) -> bool {
     let answer = Command::new(program).args(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
     is_here(answer.is_ok_and(|status| status.success()), program)
+}
+
+/// Whether strace can trace here.
+pub(crate) fn strace_works() -> bool {
+    has_that_says("strace", &["-qq", "-o", "/dev/null", "true"])
+}
+
+/// A command that runs a script of `tests/peers` with keys that any simulation accepts, and no settings of the machine.
+pub(crate) fn boto3_script(python: &Path, script: &str) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(python);
+    command
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(script))
+        .env("AWS_EC2_METADATA_DISABLED", "true")
+        .env("AWS_ACCESS_KEY_ID", "AKIAEXAMPLE")
+        .env("AWS_SECRET_ACCESS_KEY", "not-a-secret")
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env("NO_PROXY", "127.0.0.1")
+        .env_remove("AWS_PROFILE")
+        .env_remove("AWS_SESSION_TOKEN");
+    command
 }
 
 /// A library to preload that changes the time of day.
