@@ -212,8 +212,8 @@ async fn a_browser_shows_the_page_and_finds_nothing_to_refuse() {
     }
 }
 
-/// Measurements in the browser: by how much the page is wider than its window, and the texts whose contrast with their
-/// background is below WCAG 2.2 (1.4.3: 4.5 to 1).
+/// Measurements in the browser: the width by which the page exceeds its window, and texts of too little contrast with
+/// their background (WCAG 2.2, 1.4.3: 4.5 to 1).
 const MEASURE: &str = r#"<script>
 const rgb = text => (text.match(/[\d.]+/g) || []).map(Number);
 const light = ([r, g, b]) => [r, g, b].map(v => v / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)

@@ -1,5 +1,5 @@
-//! The quarantine from a user's side: the built binary against a receiver that refuses some records, and the commands
-//! that show them, put them back, and drop them.
+//! The quarantine from a user's side. The built binary runs against a receiver that refuses some records; commands show
+//! these records, put them back, and drop them.
 
 use std::collections::BTreeSet;
 use std::fs;

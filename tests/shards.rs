@@ -216,8 +216,8 @@ async fn changes_count_nothing_twice(more: [&str; 3]) {
     let of_third = three.shards[2].scrape();
     three.stop();
 
-    // Two again, with their former ledgers. The events that the third shard counted are not counted again, neither
-    // those of users that the first two knew before, nor those of the new user. They are history.
+    // Two again, with their former ledgers. The events that the third shard counted are history now, and are not counted
+    // again. That holds for users that the first two knew before and for the new user.
     let two = Deployment::start_while(&env, 2, more[2], &users, Deployment::everybody_signs_in);
     live -= count(of_third.sum(EVENTS, &[]));
     live += USERS + 1;

@@ -1,5 +1,5 @@
-//! The state commands from a user's side: the built binary on the ledger of a stopped exporter, between runs against a
-//! simulated Cognito, and killed at every write.
+//! The state commands from a user's side. The built binary works on the ledger of a stopped exporter, between runs
+//! against a simulated Cognito, and is killed at every write.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -27,7 +27,7 @@ use crate::test_env::{MINUTE, READ, Terms, TestEnv, is, now, sign_ins};
 /// The default of `terminationGracePeriodSeconds`. Afterwards Kubernetes kills the process.
 const KUBERNETES_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is said when something had to be cut.
+/// The log message when something had to be cut.
 const CUT: &str = "tasks did not finish in time";
 
 const POOL: &str = "eu-west-1_Stopping";

@@ -184,7 +184,7 @@ fn adapters_are_known_to_those_who_put_the_program_together() {
     none(&findings);
 }
 
-/// What a file counts as in the order of imports: a pure module or a port by itself, everything else by its folder.
+/// The unit of a file in the order of imports: itself for a pure module or a port, its folder for everything else.
 fn unit(module: &str) -> String {
     if PURE.contains(&module) || PORTS.contains(&module) {
         return module.to_owned();

@@ -1,9 +1,9 @@
-//! The watch over an account's limit, for a budget that is a share of it: it asks AWS for the limit, and keeps the last
-//! answer.
+//! The watch over an account's limit, for a budget that is a share of it. It asks AWS for the limit, and keeps the last
+//! one that it read.
 //!
-//! There is one for each account and region. Until AWS has answered, the limit is the documented default, which no
-//! account is below. AWS may never answer: the caller may lack the permission, or the endpoint may not know the call.
-//! The log says when that begins and ends.
+//! There is one watch for each account and region. Until AWS has answered, the limit is the documented default, which
+//! no account is below. AWS may never answer: the caller may lack the permission, or the endpoint may not know the
+//! call. The log says when this begins and ends.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The slots of connections: they limit the number of connections, choose the one that is cut for a new one, and limit
-//! the time in which a client reads its response.
+//! The slots of connections. They limit the number of connections, and the time in which a client reads its response.
+//! They choose the connection that is cut for a new one.
 //!
 //! ```text
 //! waiting --a request is admitted--> responding --its response is there--> writing --all of it is written--> waiting

@@ -1,4 +1,4 @@
-//! What a command printed, and its exit code.
+//! The output of a command: its texts and its exit code.
 
 use std::process::Output;
 
