@@ -24,6 +24,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cognito_auth_core::lasting_fault::LastingFault;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -142,7 +143,7 @@ impl HttpServer {
         // The connection that is accepted and waits for a slot. Later connections wait in the system's queue.
         let mut newcomer = None;
         let mut admitted = 0_usize;
-        let mut refused = false;
+        let mut fault = LastingFault::default();
         // While this is set, slow readers are cut and stale renderings are dropped.
         let (mut is_watching, mut next_check) = (false, Instant::now());
         loop {
@@ -174,13 +175,13 @@ impl HttpServer {
                 }
                 accepted = listener.accept(), if newcomer.is_none() => match accepted {
                     Ok((stream, _)) => {
-                        if std::mem::take(&mut refused) {
+                        if fault.succeeded() {
                             tracing::info!("accepting connections again");
                         }
                         newcomer = Some(stream);
                     }
                     Err(error) => {
-                        if !std::mem::replace(&mut refused, true) {
+                        if fault.failed(error.kind()) {
                             tracing::warn!(%error, "cannot accept connections");
                         }
                         tokio::select! {

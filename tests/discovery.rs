@@ -10,8 +10,8 @@ use cognito_auth_simulator::calls::Call;
 use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
 use cognito_auth_simulator::world::{SimulatedPool, World};
 
-use crate::exporter::{Exporter, Scrape};
-use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
+use crate::exporter::Exporter;
+use crate::test_env::{MINUTE, TestEnv, followed, is, now, said, sign_ins, until_followed};
 
 const POOL: &str = "eu-west-1_Roster";
 const LIST: &str = "ListUsers";
@@ -34,15 +34,6 @@ fn pool_of(world: &mut World, users: usize) {
 
 fn name(user: usize) -> String {
     format!("user-{user:03}")
-}
-
-/// Whether this many users are followed, in any state.
-fn followed(scrape: &Scrape, users: usize) -> bool {
-    is(scrape, "cognito_exporter_users", &[], users as f64)
-}
-
-fn until_followed(exporter: &Exporter, users: usize) {
-    exporter.until(&format!("{users} followed"), |scrape| followed(scrape, users));
 }
 
 /// Waits until this many live events are counted, and checks that there are no more, and no history.

@@ -17,7 +17,7 @@ use crate::folders::copy;
 use crate::long;
 use crate::peers;
 use crate::receiver::{Received, Reply};
-use crate::test_env::{MINUTE, TestEnv, is, now};
+use crate::test_env::{MINUTE, TestEnv, as_float, is, now};
 
 const POOL: &str = "eu-west-1_Privacy";
 const USERS: usize = 4;
@@ -156,11 +156,6 @@ fn shows_nothing(exporter: &Exporter, texts: &[String]) {
 
 fn counted(scrape: &Scrape) -> bool {
     is(scrape, "cognito_auth_events_total", &[], as_float(USERS * EVENTS))
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a count of a test")]
-fn as_float(count: usize) -> f64 {
-    count as f64
 }
 
 /// Waits until every user was polled since the start of the exporter.

@@ -16,7 +16,7 @@ use crate::outputs::{expecting, json_lines, stderr, stdout};
 use crate::peers;
 use crate::receiver;
 use crate::store;
-use crate::test_env::{MINUTE, TestEnv, is, now, sign_ins};
+use crate::test_env::{MINUTE, TestEnv, as_float, is, now, sign_ins};
 
 const POOL: &str = "eu-west-1_State";
 
@@ -142,11 +142,6 @@ async fn a_rewind_delivers_again_and_counts_nothing_again() {
     let shown = json_lines(&expecting(0, state(&env, &show)));
     assert!(shown[0]["rewound"].is_null(), "{shown:?}");
     assert!(before.len() > 5);
-}
-
-#[expect(clippy::cast_precision_loss, reason = "a count of a test")]
-fn as_float(count: usize) -> f64 {
-    count as f64
 }
 
 #[tokio::test(flavor = "multi_thread")]

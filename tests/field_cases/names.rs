@@ -7,7 +7,7 @@ use cognito_auth_simulator::fault::InjectedFault;
 use cognito_auth_simulator::world::{PoolUser, SimulatedPool, World};
 
 use crate::exporter::Exporter;
-use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins};
+use crate::test_env::{MINUTE, TestEnv, is, now, said, sign_ins, until_followed};
 
 const POOL: &str = "eu-west-1_Names1";
 const DESCRIBE: &str = "DescribeUserPool";
@@ -38,10 +38,6 @@ fn add(world: &mut World, username: &str, change: impl FnOnce(&mut PoolUser)) {
 
 fn sign_in(env: &TestEnv, users: &[&str]) {
     env.simulation.world(|world| users.iter().for_each(|user| sign_ins(world, POOL, user, 1, now())));
-}
-
-fn until_followed(exporter: &Exporter, users: usize) {
-    exporter.until(&format!("{users} followed"), |scrape| is(scrape, "cognito_exporter_users", &[], users as f64));
 }
 
 /// The users in the ledger of a stopped exporter.

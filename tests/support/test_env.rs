@@ -399,6 +399,22 @@ pub fn is(scrape: &Scrape, metric: &str, labels: &[&str], value: f64) -> bool {
     scrape.count(metric, labels) > 0 && (scrape.sum(metric, labels) - value).abs() < 0.5
 }
 
+/// A count as a metric shows it.
+#[expect(clippy::cast_precision_loss, reason = "a count of a test")]
+pub fn as_float(count: usize) -> f64 {
+    count as f64
+}
+
+/// Whether this many users are followed.
+pub fn followed(scrape: &Scrape, users: usize) -> bool {
+    is(scrape, "cognito_exporter_users", &[], as_float(users))
+}
+
+/// Waits until this many users are followed.
+pub fn until_followed(exporter: &Exporter, users: usize) {
+    exporter.until(&format!("{users} followed"), |scrape| followed(scrape, users));
+}
+
 /// The lines of a log that contain all of `words`.
 pub fn said(log: &str, words: &[&str]) -> Vec<String> {
     let says = |line: &&str| words.iter().all(|word| line.contains(word));
