@@ -1,4 +1,4 @@
-//! `state export` and `state import`: a whole ledger as JSON ExportReader.
+//! `state export` and `state import`: a whole ledger as JSON Lines.
 //!
 //! ```text
 //! {"export":"cognito-auth-exporter state","version":1,"exporter":"0.1.0","exported_at":"2026-11-25T12:00:00.000Z"}
