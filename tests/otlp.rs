@@ -1,10 +1,12 @@
 //! The OTLP sink against a real receiver on loopback: the delivered records, and the meaning of each answer.
 
+use std::path::Path;
 use std::time::Duration;
 
 use cognito_auth_core::answer::Answer;
-use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::event::{EventContext, UnixMillis, Word};
 use cognito_auth_core::fixtures::{bare_entry, full_entry};
+use cognito_auth_core::masking::Mode;
 use cognito_auth_core::ocsf;
 use cognito_auth_core::record::Record;
 use cognito_auth_core::record::TimestampSource;
@@ -13,7 +15,9 @@ use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::sink::Sink;
 use cognito_auth_exporter::sink::otlp::{OtlpSetupError, OtlpSink};
 use cognito_auth_exporter::sink::stdout::JsonValue;
-use serde_json::json;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
+use prost::Message as _;
+use serde_json::{Value, json};
 use tonic::Code;
 
 use crate::receiver::{Pki, Receiver, Reply};
@@ -143,9 +147,69 @@ async fn an_ocsf_body_is_the_same_map_over_every_protocol() {
         let config = OtlpConfig { schema: Schema::Ocsf, ..config(protocol, receiver.endpoint()) };
         let mut sink = OtlpSink::connect(&config, "instance-1", &Clock::system()).unwrap();
         assert_eq!(sink.deliver(std::slice::from_ref(&entry)).await, accepted());
-        let body: serde_json::Value = serde_json::from_str(&receiver.records()[0].body).unwrap();
+        let body: Value = serde_json::from_str(&receiver.records()[0].body).unwrap();
         assert_eq!(body, serde_json::to_value(JsonValue(&made.body)).unwrap(), "{protocol:?}");
         assert_eq!(body["type_uid"], 300_201);
+    }
+}
+
+/// A request as JSON. The order of attributes in a resource and of members in a map has no meaning, so they are sorted.
+fn sorted(request: &ExportLogsServiceRequest) -> Value {
+    fn sort(value: &mut Value) {
+        match value {
+            Value::Array(values) => values.iter_mut().for_each(sort),
+            Value::Object(members) => members.values_mut().for_each(sort),
+            _ => {}
+        }
+        let list = match value.pointer("/kvlistValue/values") {
+            Some(_) => value.pointer_mut("/kvlistValue/values"),
+            None => value.pointer_mut("/resource/attributes"),
+        };
+        if let Some(Value::Array(pairs)) = list {
+            pairs.sort_by_key(|pair| pair["key"].to_string());
+        }
+    }
+    let mut json = serde_json::to_value(request).unwrap();
+    sort(&mut json);
+    json
+}
+
+/// Receivers rely on these requests. After an intended change: `GOLDEN=write cargo test otlp::`. Every body is also
+/// what opentelemetry-proto makes of the same request, byte by byte.
+#[tokio::test]
+async fn requests_are_in_either_schema_what_the_golden_files_say() {
+    let mut sign_up = bare_entry();
+    sign_up.event.event_type = Some(Word::parse("SignUp"));
+    sign_up.event.context =
+        Some(EventContext {
+            device_name: Some("D".repeat(200)), country: Some("é".into()), ..EventContext::default()
+        });
+    sign_up.masked.username = Mode::Hash;
+    let batch = [full_entry(), bare_entry(), sign_up];
+    for (schema, name) in [(Schema::Cognito, "cognito"), (Schema::Ocsf, "ocsf")] {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/otlp-{name}.json"));
+        for protocol in [Grpc, HttpProtobuf, HttpJson] {
+            let receiver = receiver_of(protocol).await;
+            let config = OtlpConfig { schema, ..config(protocol, receiver.endpoint()) };
+            let mut sink = OtlpSink::connect(&config, "instance-1", &Clock::system()).unwrap();
+            assert_eq!(sink.deliver(&batch).await, accepted());
+
+            let body = receiver.exports().remove(0).body;
+            let request = if protocol == HttpJson {
+                let request = serde_json::from_slice(&body).unwrap();
+                assert!(serde_json::to_vec_pretty(&request).unwrap() == body, "{name}");
+                request
+            } else {
+                let request = ExportLogsServiceRequest::decode(&*body).unwrap();
+                assert!(request.encode_to_vec() == body, "{protocol:?} {name}");
+                request
+            };
+            let text = format!("{:#}\n", sorted(&request)).replace(env!("CARGO_PKG_VERSION"), "<version>");
+            if protocol == Grpc && std::env::var_os("GOLDEN").is_some_and(|word| word == "write") {
+                std::fs::write(&file, &text).unwrap();
+            }
+            assert_eq!(text, std::fs::read_to_string(&file).unwrap(), "{protocol:?} {name}");
+        }
     }
 }
 
