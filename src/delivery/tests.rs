@@ -145,10 +145,16 @@ impl TestSink {
 }
 
 impl Sink for TestSink {
-    async fn deliver(&mut self, batch: &[Entry]) -> Answer {
+    type Record = u64;
+
+    fn record(&self, entry: &Entry) -> u64 {
+        id_of(entry)
+    }
+
+    async fn deliver(&mut self, batch: &[u64]) -> Answer {
         assert!(!batch.is_empty());
         tokio::task::yield_now().await;
-        let ids: Vec<u64> = batch.iter().map(id_of).collect();
+        let ids = batch.to_vec();
         self.offered.lock().push((Instant::now(), ids.clone()));
         let answer = (self.judge.lock())(&ids);
         if matches!(answer, Answer::Accepted { .. }) {
@@ -158,7 +164,7 @@ impl Sink for TestSink {
         answer
     }
 
-    fn size_of(&self, _: &Entry) -> usize {
+    fn size_of(&self, _: &u64) -> usize {
         self.entry_bytes
     }
 }
@@ -683,10 +689,12 @@ async fn a_halt_ends_a_request_that_hangs_and_keeps_what_it_carries() {
     #[derive(Clone)]
     struct Hanging;
     impl Sink for Hanging {
-        async fn deliver(&mut self, _: &[Entry]) -> Answer {
+        type Record = ();
+        fn record(&self, _: &Entry) {}
+        async fn deliver(&mut self, _: &[()]) -> Answer {
             std::future::pending().await
         }
-        fn size_of(&self, _: &Entry) -> usize {
+        fn size_of(&self, (): &()) -> usize {
             1
         }
     }

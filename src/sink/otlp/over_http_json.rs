@@ -1,112 +1,141 @@
-//! Converts entries to OTLP: the SDK's log records, a resource and a scope.
+//! OTLP over HTTP with JSON: opentelemetry-otlp's exporter, with the SDK's records, on an HTTP client of our own.
+//!
+//! The exporter converts, encodes and compresses the batch. Its result is not usable: it is Ok for a partial success
+//! and for a page of HTML, and its error is one string. So the client under it keeps the receiver's whole answer, which
+//! is interpreted instead. The exporter also reads `OTEL_EXPORTER_OTLP_*` by itself. The configuration has already
+//! merged those variables with its file, so the client replaces the exporter's headers and compression by the
+//! configuration's.
 //!
 //! The SDK's record type has no constructor, and the documentation of `LogBatch::new` says that it may become private.
-//! Only this file uses both. Both transports use opentelemetry-proto's conversion to protobuf, so gRPC and HTTP cannot
-//! differ.
+//! Only this file uses both.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::fmt;
+use std::io::Read as _;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use cognito_auth_core::entry::Entry;
+use async_trait::async_trait;
+use bytes::Bytes;
+use cognito_auth_core::answer::Answer;
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_core::ocsf;
-use cognito_auth_core::record::{Pairs, Record, SERVICE_NAME, SERVICE_VERSION, Severity, TimestampSource, Value};
+use cognito_auth_core::record::{Pairs, Record, SERVICE_NAME, SERVICE_VERSION, Severity, Value};
+use flate2::read::GzDecoder;
+use http::header::{CONTENT_ENCODING, HeaderMap, HeaderValue};
+use http::{Request, Response};
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity as OtelSeverity};
 use opentelemetry::{InstrumentationScope, KeyValue};
+use opentelemetry_http::HttpError;
+use opentelemetry_otlp::{LogExporter, Protocol, RetryPolicy, WithExportConfig as _, WithHttpConfig as _};
 use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
 use opentelemetry_proto::transform::logs::tonic::group_logs_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::logs::{LogBatch, SdkLogRecord, SdkLogger, SdkLoggerProvider};
-use prost::Message as _;
+use opentelemetry_sdk::logs::{LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider};
+use parking_lot::Mutex;
 
-use crate::config::Schema;
+use super::OtlpSetupError;
+use super::answer::{self, HttpReply};
+use super::http_client::{HttpClient, HttpContent};
+use super::tls::TlsInForce;
+use crate::config::{Compression, OtlpConfig};
+use crate::lifecycle::Clock;
 
-/// Makes the payloads of exports.
-#[derive(Debug)]
-pub(super) struct Packer {
+/// Exports over HTTP with JSON.
+pub(super) struct HttpJsonTransport {
+    records: SdkRecords,
+    exporter: LogExporter,
+    client: Arc<RecordingClient>,
+    accept_any_2xx: bool,
+}
+
+impl HttpJsonTransport {
+    /// Makes the transport of a resource with these attributes. It connects with the first export.
+    pub(super) fn new<'a>(
+        config: &OtlpConfig,
+        resource: impl IntoIterator<Item = (&'a str, &'a str)>,
+        tls: Option<TlsInForce>,
+        clock: Clock,
+    ) -> Result<Self, OtlpSetupError> {
+        let records = SdkRecords::new(resource);
+        let client = Arc::new(RecordingClient {
+            client: HttpClient::new(config, tls, clock)?,
+            compression: config.compression,
+            exchange: Mutex::default(),
+        });
+        let mut builder = LogExporter::builder()
+            .with_http()
+            .with_shared_http_client(client.clone())
+            .with_endpoint(client.client.endpoint().to_string())
+            .with_protocol(Protocol::HttpJson)
+            .with_timeout(config.timeout)
+            .with_retry_policy(RetryPolicy::disabled());
+        if config.compression == Compression::Gzip {
+            builder = builder.with_compression(opentelemetry_otlp::Compression::Gzip);
+        }
+        let mut exporter = builder.build().map_err(OtlpSetupError::exporter)?;
+        exporter.set_resource(&records.resource);
+        Ok(Self { records, exporter, client, accept_any_2xx: config.accept_any_2xx })
+    }
+
+    /// Drops the connections, so that new ones are made.
+    pub(super) fn reconnect(&self) {
+        self.client.client.reconnect();
+    }
+
+    /// Makes the SDK's record of a record.
+    pub(super) fn record(&self, record: Record<'_>) -> SdkLogRecord {
+        self.records.record(record)
+    }
+
+    /// Returns the size of a request with this record alone. The exporter writes indented JSON.
+    pub(super) fn size_of(&self, record: &SdkLogRecord) -> usize {
+        let request = self.records.request(&[record]);
+        serde_json::to_vec_pretty(&request).map_or(0, |text| text.len())
+    }
+
+    /// Exports records with `headers`, and interprets the answer. Has no timeout of its own.
+    pub(super) async fn export(&self, records: &[&SdkLogRecord], headers: HeaderMap) -> Answer {
+        *self.client.exchange.lock() = Exchange { headers, outcome: None };
+        let exported = self.exporter.export(LogBatch::new(&self.records.scoped(records))).await;
+        let exchange = std::mem::take(&mut *self.client.exchange.lock());
+        match (exchange.outcome, exported) {
+            (Some(Ok(reply)), _) => answer::of_http(&reply, self.accept_any_2xx),
+            (Some(Err(failure)), _) => answer::no_answer(&failure),
+            // The exporter failed before it called the client.
+            (None, Err(error)) => Answer::Refused { message: answer::bounded(&answer::chain(&error)) },
+            (None, Ok(())) => answer::no_answer("nothing was sent"),
+        }
+    }
+}
+
+impl fmt::Debug for HttpJsonTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The exporter's own Debug shows the Authorization header.
+        f.write_str("HttpJsonTransport")
+    }
+}
+
+/// Makes the SDK's records, and what surrounds them in a request.
+pub(super) struct SdkRecords {
     /// Makes empty records. It has no processor and emits nothing.
     logger: SdkLogger,
     scope: InstrumentationScope,
     resource: Resource,
-    wire_resource: ResourceAttributesWithSchema,
-    timestamp: TimestampSource,
-    schema: Schema,
 }
 
-impl Packer {
-    /// Makes a packer. Its resource has the service and its instance, overridden by the operator's attributes.
-    pub(super) fn new(
-        instance_id: &str,
-        operator: &[(String, String)],
-        timestamp: TimestampSource,
-        schema: Schema,
-    ) -> Self {
-        let own = [
-            ("service.name", SERVICE_NAME),
-            ("service.version", SERVICE_VERSION),
-            ("service.instance.id", instance_id),
-        ];
-        let operator = operator.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        // A map, because a resource has each attribute once. The later value wins.
-        let attributes: BTreeMap<&str, &str> = own.into_iter().chain(operator).collect();
-        let resource = Resource::builder_empty()
-            .with_attributes(
-                attributes.into_iter().map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned())),
-            )
-            .build();
+impl SdkRecords {
+    /// Makes records of a resource with these attributes.
+    pub(super) fn new<'a>(attributes: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let attributes = attributes.into_iter().map(|(name, value)| KeyValue::new(name.to_owned(), value.to_owned()));
         Self {
             logger: SdkLoggerProvider::builder().build().logger(SERVICE_NAME),
             scope: InstrumentationScope::builder(SERVICE_NAME).with_version(SERVICE_VERSION).build(),
-            wire_resource: (&resource).into(),
-            resource,
-            timestamp,
-            schema,
+            resource: Resource::builder_empty().with_attributes(attributes).build(),
         }
     }
 
-    /// Returns the most bytes of a request without its records. It is the size of a request with one empty record. The
-    /// eleven bytes of that record make up for the longer lengths around a large batch.
-    pub(super) fn envelope(&self) -> usize {
-        let mut nothing = self.logger.create_log_record();
-        nothing.set_observed_timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(1));
-        self.request(&LogBatch::new(&self.scoped(&[nothing]))).encoded_len()
-    }
-
-    /// Returns the resource.
-    pub(super) fn resource(&self) -> &Resource {
-        &self.resource
-    }
-
-    /// Makes the SDK's records of entries.
-    pub(super) fn records(&self, entries: &[Entry]) -> Vec<SdkLogRecord> {
-        entries.iter().map(|entry| self.record(entry)).collect()
-    }
-
-    /// Pairs records with their scope, as [`LogBatch::new`] requires.
-    pub(super) fn scoped<'a>(
-        &'a self,
-        records: &'a [SdkLogRecord],
-    ) -> Vec<(&'a SdkLogRecord, &'a InstrumentationScope)> {
-        records.iter().map(|record| (record, &self.scope)).collect()
-    }
-
-    /// Makes the request for a batch.
-    pub(super) fn request(&self, batch: &LogBatch<'_>) -> ExportLogsServiceRequest {
-        ExportLogsServiceRequest { resource_logs: group_logs_by_resource_and_scope(batch, &self.wire_resource) }
-    }
-
-    /// Makes the record of an entry, independent of the wire format.
-    pub(super) fn made<'a>(&self, entry: &'a Entry) -> Record<'a> {
-        let mut record = Record::of(entry, self.timestamp);
-        if self.schema == Schema::Ocsf {
-            record.body = ocsf::body(entry, &record);
-        }
-        record
-    }
-
-    fn record(&self, entry: &Entry) -> SdkLogRecord {
-        let made = self.made(entry);
+    /// Makes the SDK's record of a record.
+    pub(super) fn record(&self, made: Record<'_>) -> SdkLogRecord {
         let mut record = self.logger.create_log_record();
         if let Some(timestamp) = made.timestamp.and_then(system_time) {
             record.set_timestamp(timestamp);
@@ -123,6 +152,18 @@ impl Packer {
         record.set_body(any_value(made.body));
         record.add_attributes(made.attributes.into_iter().map(|(name, value)| (name, any_value(value))));
         record
+    }
+
+    /// Makes the request that the exporter makes of records.
+    pub(super) fn request(&self, records: &[&SdkLogRecord]) -> ExportLogsServiceRequest {
+        let scoped = self.scoped(records);
+        let resource_logs = group_logs_by_resource_and_scope(&LogBatch::new(&scoped), &(&self.resource).into());
+        ExportLogsServiceRequest { resource_logs }
+    }
+
+    /// Pairs records with their scope, as [`LogBatch::new`] requires.
+    fn scoped<'a>(&'a self, records: &[&'a SdkLogRecord]) -> Vec<(&'a SdkLogRecord, &'a InstrumentationScope)> {
+        records.iter().map(|record| (*record, &self.scope)).collect()
     }
 }
 
@@ -153,76 +194,53 @@ fn map(pairs: Pairs<'_>) -> AnyValue {
     AnyValue::Map(Box::new(map))
 }
 
-#[cfg(test)]
-mod tests {
-    use cognito_auth_core::fixtures::{bare_entry, full_entry};
+/// The client under the exporter: sends one request and keeps its answer for [`HttpJsonTransport::export`].
+struct RecordingClient {
+    client: HttpClient,
+    compression: Compression,
+    exchange: Mutex<Exchange>,
+}
 
-    use super::*;
-    use crate::sink::otlp::size;
+#[derive(Default)]
+struct Exchange {
+    headers: HeaderMap,
+    outcome: Option<Result<HttpReply, String>>,
+}
 
-    fn packed(packer: &Packer, entries: &[Entry]) -> ExportLogsServiceRequest {
-        let records = packer.records(entries);
-        packer.request(&LogBatch::new(&packer.scoped(&records)))
-    }
-
-    #[test]
-    fn times_that_otlp_cannot_carry_are_absent_and_nothing_panics() {
-        let packer = Packer::new("i", &[], TimestampSource::Event, Schema::Cognito);
-        for (millis, nanos) in [
-            (0, 0),
-            (-1, 0),
-            (i64::MIN, 0),
-            (i64::MAX, 0),
-            (18_446_744_073_709, 18_446_744_073_709_000_000),
-            (18_446_744_073_710, 0),
-            (1, 1_000_000),
-        ] {
-            let mut entry = full_entry();
-            entry.event.creation_date = Some(UnixMillis(millis));
-            entry.observed = UnixMillis(millis);
-            let request = packed(&packer, &[entry]);
-            let record = &request.resource_logs[0].scope_logs[0].log_records[0];
-            assert_eq!(record.time_unix_nano, nanos, "{millis}");
-            assert_eq!(record.observed_time_unix_nano, nanos, "{millis}");
+impl RecordingClient {
+    /// Posts what the exporter made, with the configuration's headers and compression.
+    async fn send(&self, request: Request<Bytes>) -> Result<HttpReply, HttpError> {
+        let (made, mut body) = request.into_parts();
+        let mut is_gzip = made.headers.contains_key(CONTENT_ENCODING);
+        // Without a compression of its own the exporter uses the environment's.
+        if self.compression == Compression::None && is_gzip {
+            let mut plain = Vec::new();
+            GzDecoder::new(&*body).read_to_end(&mut plain)?;
+            (body, is_gzip) = (plain.into(), false);
         }
+        let content = HttpContent { media_type: HeaderValue::from_static("application/json"), is_gzip, body };
+        let headers = self.exchange.lock().headers.clone();
+        self.client.post(content, headers).await
     }
+}
 
-    /// Checks records with and without times, in both schemas, with lengths just below and above one more length byte.
-    #[test]
-    fn a_records_size_is_known_before_it_is_written() {
-        for schema in [Schema::Cognito, Schema::Ocsf] {
-            let packer = Packer::new("i", &[], TimestampSource::Event, schema);
-            for (name, revision) in [(1, 0), (90, 1), (127, 127), (128, 128), (16_383, 70_000), (16_384, u32::MAX)] {
-                let mut full = full_entry();
-                full.revision = revision;
-                full.event.context.as_mut().unwrap().device_name = Some("n".repeat(name));
-                for entry in [full, bare_entry()] {
-                    let without_time = if entry.event.creation_date.is_none() { 1 + 8 } else { 0 };
-                    let record =
-                        &packed(&packer, std::slice::from_ref(&entry)).resource_logs[0].scope_logs[0].log_records[0];
-                    let written = prost::encoding::message::encoded_len(2, record);
-                    assert_eq!(
-                        size::record(&packer.made(&entry)),
-                        written + without_time,
-                        "{schema:?} {name} {revision}"
-                    );
-                }
-            }
-        }
+#[async_trait]
+impl opentelemetry_http::HttpClient for RecordingClient {
+    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        let outcome = self.send(request).await;
+        self.exchange.lock().outcome = Some(match &outcome {
+            Ok(reply) => Ok(reply.clone()),
+            Err(error) => Err(answer::chain(&**error)),
+        });
+        let reply = outcome?;
+        let mut response = Response::new(reply.body);
+        *response.status_mut() = reply.status;
+        Ok(response)
     }
+}
 
-    #[test]
-    fn the_operators_resource_attributes_win() {
-        let operator = [("service.name".to_owned(), "mine".to_owned()), ("cloud.region".to_owned(), "r".to_owned())];
-        let packer = Packer::new("instance", &operator, TimestampSource::Event, Schema::Cognito);
-        let request = packed(&packer, &[bare_entry()]);
-        let resource = request.resource_logs[0].resource.as_ref().unwrap();
-        let names: std::collections::BTreeSet<_> = resource.attributes.iter().map(|pair| pair.key.as_str()).collect();
-        assert_eq!(
-            names.into_iter().collect::<Vec<_>>(),
-            ["cloud.region", "service.instance.id", "service.name", "service.version"]
-        );
-        let name = resource.attributes.iter().find(|pair| pair.key == "service.name").unwrap();
-        assert_eq!(name.value, Some(AnyValue::from("mine").into()));
+impl fmt::Debug for RecordingClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(SERVICE_NAME)
     }
 }
