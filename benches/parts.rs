@@ -234,7 +234,7 @@ mod otlp {
         OtlpSink::connect(&OtlpConfig::new(endpoint), "parts", &Clock::system()).unwrap()
     }
 
-    /// What delivery has the sink make of the entries that it reads.
+    /// Makes the records, as delivery has the sink make them.
     fn records(sink: &OtlpSink, entries: &[Entry]) -> Vec<OtlpRecord> {
         entries.iter().map(|entry| sink.record(entry)).collect()
     }

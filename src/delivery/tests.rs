@@ -111,6 +111,8 @@ type Offer = (Instant, Vec<u64>);
 /// A sink that records the batches it was given and their times.
 #[derive(Clone)]
 struct TestSink {
+    /// The entries whose records were made.
+    made: Arc<Mutex<Vec<u64>>>,
     offered: Arc<Mutex<Vec<Offer>>>,
     taken: Arc<Mutex<Vec<u64>>>,
     judge: Arc<Mutex<Judge>>,
@@ -120,6 +122,7 @@ struct TestSink {
 impl TestSink {
     fn answering(judge: impl FnMut(&[u64]) -> Answer + Send + 'static) -> Self {
         Self {
+            made: Arc::default(),
             offered: Arc::default(),
             taken: Arc::default(),
             judge: Arc::new(Mutex::new(Box::new(judge))),
@@ -148,7 +151,9 @@ impl Sink for TestSink {
     type Record = u64;
 
     fn record(&self, entry: &Entry) -> u64 {
-        id_of(entry)
+        let id = id_of(entry);
+        self.made.lock().push(id);
+        id
     }
 
     async fn deliver(&mut self, batch: &[u64]) -> Answer {
@@ -282,6 +287,17 @@ async fn a_single_sink_of_either_kind_is_enough() {
     assert_eq!(printer.taken(), [1, 2, 3]);
     assert!(outbox.waiting().is_empty());
     assert_eq!(counts.ok, 0, "printing is no OTLP request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_is_made_once_however_often_it_is_sent() {
+    let (outbox, printer) = (MemoryOutbox::holding(3), TestSink::willing());
+    let mut answers = vec![invalid(), retry(), retry()];
+    let receiver = TestSink::answering(move |_| answers.pop().unwrap_or_else(accepted));
+    drained(&outbox, Some(&printer), Some(&receiver)).await;
+    assert_eq!(receiver.offered()[..3], [[1, 2, 3], [1, 2, 3], [1, 2, 3]]);
+    assert!(receiver.offered().len() > 4, "the refused batch is sent in parts");
+    assert_eq!((printer.made.lock().clone(), receiver.made.lock().clone()), (vec![1, 2, 3], vec![1, 2, 3]));
 }
 
 #[tokio::test(start_paused = true)]

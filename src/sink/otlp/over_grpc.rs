@@ -1,7 +1,7 @@
 //! OTLP over gRPC: tonic's client on a channel of our own.
 //!
 //! opentelemetry-otlp's exporter is not used here. It returns one string without the code and RetryInfo, and no layer
-//! under it can see them. opentelemetry-proto's client is not used either: it takes no request that is encoded already.
+//! under it can see them. opentelemetry-proto's client accepts no request that is encoded already.
 
 use std::error::Error as _;
 use std::pin::Pin;
