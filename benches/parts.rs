@@ -1,7 +1,8 @@
 //! The cost of each part between an answer and a log record, in time and allocations.
 //!
-//! `cargo bench --bench parts`, or `-- sdk` for the parts with that text in their names. Two of them are the minimum
-//! for any program with AWS's SDK and OTLP: `sdk::call` and `otlp::encode`. docs/performance.md discusses the figures.
+//! `cargo bench --bench parts`, or `-- sdk` for the parts with that text in their names. `sdk::call` is the minimum
+//! for any program with AWS's SDK, and `otlp::encode` for one with opentelemetry-proto's types. docs/performance.md
+//! discusses the figures.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
 
@@ -208,11 +209,13 @@ mod otlp {
     use std::io::Write as _;
 
     use cognito_auth_core::answer::Answer;
+    use cognito_auth_core::entry::Entry;
     use cognito_auth_core::record::Record;
     use cognito_auth_core::record::TimestampSource;
     use cognito_auth_exporter::config::OtlpConfig;
+    use cognito_auth_exporter::lifecycle::Clock;
     use cognito_auth_exporter::sink::Sink as _;
-    use cognito_auth_exporter::sink::otlp::OtlpSink;
+    use cognito_auth_exporter::sink::otlp::{OtlpRecord, OtlpSink};
     use divan::Bencher;
     use flate2::Compression;
     use flate2::write::GzEncoder;
@@ -227,20 +230,26 @@ mod otlp {
         Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
     }
 
+    fn sink(endpoint: &str) -> OtlpSink {
+        OtlpSink::connect(&OtlpConfig::new(endpoint), "parts", &Clock::system()).unwrap()
+    }
+
+    /// Makes the records, as delivery has the sink make them.
+    fn records(sink: &OtlpSink, entries: &[Entry]) -> Vec<OtlpRecord> {
+        entries.iter().map(|entry| sink.record(entry)).collect()
+    }
+
     /// The request for a batch.
     fn request() -> ExportLogsServiceRequest {
         let runtime = runtime();
         let collector = runtime.block_on(Collector::start());
-        let mut sink = OtlpSink::connect(
-            &OtlpConfig::new(collector.endpoint()),
-            "parts",
-            &cognito_auth_exporter::lifecycle::Clock::system(),
-        )
-        .unwrap();
-        assert!(matches!(runtime.block_on(sink.deliver(&entries(BATCH))), Answer::Accepted { rejected: 0, .. }));
+        let mut sink = sink(&collector.endpoint());
+        let records = records(&sink, &entries(BATCH));
+        assert!(matches!(runtime.block_on(sink.deliver(&records)), Answer::Accepted { rejected: 0, .. }));
         ExportLogsServiceRequest::decode(&*collector.last()).unwrap()
     }
 
+    /// From entries to the core's records, which borrow from them.
     #[divan::bench]
     fn record(bencher: Bencher<'_, '_>) {
         let entries = entries(BATCH);
@@ -251,6 +260,14 @@ mod otlp {
         });
     }
 
+    /// From entries to the bytes of their records.
+    #[divan::bench]
+    fn write(bencher: Bencher<'_, '_>) {
+        let (sink, entries) = (sink("http://localhost:4318"), entries(BATCH));
+        bencher.bench_local(|| records(&sink, &entries));
+    }
+
+    /// prost alone, from the types of opentelemetry-proto. The exporter does not do this.
     #[divan::bench]
     fn encode(bencher: Bencher<'_, '_>) {
         let request = request();
@@ -267,20 +284,18 @@ mod otlp {
         });
     }
 
-    /// The whole delivery, to a receiver that counts the records and acknowledges them. The result includes the
+    /// From entries to the answer of a receiver that counts the records and acknowledges them. The result includes the
     /// receiver's time.
     #[divan::bench]
     fn deliver(bencher: Bencher<'_, '_>) {
         let runtime = runtime();
         let collector = runtime.block_on(Collector::start());
-        let mut sink = OtlpSink::connect(
-            &OtlpConfig::new(collector.endpoint()),
-            "parts",
-            &cognito_auth_exporter::lifecycle::Clock::system(),
-        )
-        .unwrap();
+        let mut sink = sink(&collector.endpoint());
         let entries = entries(BATCH);
-        bencher.bench_local(|| runtime.block_on(sink.deliver(&entries)));
+        bencher.bench_local(|| {
+            let records = records(&sink, &entries);
+            runtime.block_on(sink.deliver(&records))
+        });
     }
 }
 

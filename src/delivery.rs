@@ -116,13 +116,16 @@ struct SecondLook {
 struct Stopped;
 
 /// A batch in delivery. Entries with a known fate are in the settlement.
-#[derive(Debug, Default)]
-struct Batch {
+struct Batch<P: Sink, S: Sink> {
     /// The last id that was read.
     read_to: Option<OutboxId>,
     ids: Vec<OutboxId>,
     sizes: Vec<usize>,
     entries: Vec<Entry>,
+    /// The receiver's records of the entries.
+    records: Vec<S::Record>,
+    /// The printer's records of the entries that were not printed before.
+    lines: Vec<P::Record>,
     /// The damaged entries, with the reason.
     unreadable: Vec<(OutboxId, String)>,
     bytes: usize,
@@ -130,7 +133,24 @@ struct Batch {
     settlement: Settlement,
 }
 
-impl Batch {
+impl<P: Sink, S: Sink> Default for Batch<P, S> {
+    fn default() -> Self {
+        Self {
+            read_to: None,
+            ids: Vec::new(),
+            sizes: Vec::new(),
+            entries: Vec::new(),
+            records: Vec::new(),
+            lines: Vec::new(),
+            unreadable: Vec::new(),
+            bytes: 0,
+            full: false,
+            settlement: Settlement::default(),
+        }
+    }
+}
+
+impl<P: Sink, S: Sink> Batch<P, S> {
     fn len(&self) -> usize {
         self.ids.len() + self.unreadable.len()
     }
@@ -214,7 +234,7 @@ where
 
     /// Waits for a batch that is full or past its delay. In a drain it returns the entries that are there; with none,
     /// it ends.
-    async fn collect(&mut self, changes: &mut watch::Receiver<u64>) -> Result<Batch, Stopped> {
+    async fn collect(&mut self, changes: &mut watch::Receiver<u64>) -> Result<Batch<P, S>, Stopped> {
         let mut batch = Batch::default();
         let mut due = None;
         loop {
@@ -287,14 +307,14 @@ where
     }
 
     /// Adds entries of the outbox to the batch, up to the limits.
-    async fn top_up(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
+    async fn top_up(&mut self, batch: &mut Batch<P, S>) -> Result<(), Stopped> {
         while !batch.full && self.read_more(batch).await? {}
         Ok(())
     }
 
     /// Adds the entries of one reading. Returns whether another reading may find more at once, because some were left
     /// out.
-    async fn read_more(&mut self, batch: &mut Batch) -> Result<bool, Stopped> {
+    async fn read_more(&mut self, batch: &mut Batch<P, S>) -> Result<bool, Stopped> {
         let mut failures = SendBackoff::default();
         let more = loop {
             let after = batch.read_to.or(self.second_look.map_or(self.offered, |look| look.read_to));
@@ -326,9 +346,11 @@ where
                     continue;
                 }
             };
-            let size = match (&self.receiver, &self.printer) {
-                (Some(receiver), _) => receiver.size_of(&entry),
-                (None, Some(printer)) => printer.size_of(&entry),
+            let record = self.receiver.as_ref().map(|receiver| sized_record(receiver, &entry));
+            let printer = self.printer.as_ref().filter(|_| Some(id) > self.printed);
+            let line = printer.map(|printer| sized_record(printer, &entry));
+            let size = match (&record, &line) {
+                (Some((_, size)), _) | (None, Some((_, size))) => *size,
                 (None, None) => 0,
             };
             // An entry above the limit of a batch is sent alone.
@@ -340,6 +362,8 @@ where
             batch.ids.push(id);
             batch.sizes.push(size);
             batch.entries.push(entry);
+            batch.records.extend(record.map(|(record, _)| record));
+            batch.lines.extend(line.map(|(line, _)| line));
             batch.bytes += size;
         }
         batch.full |= batch.len() >= self.limits.records || batch.bytes >= BATCH_BYTES_MAX;
@@ -351,7 +375,7 @@ where
     }
 
     /// Sends a batch to every sink, and its damaged entries to the quarantine.
-    async fn deliver(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
+    async fn deliver(&mut self, batch: &mut Batch<P, S>, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
         self.print(batch).await?;
         if self.receiver.is_none() {
             batch.settlement.delivered.append(&mut batch.ids);
@@ -365,7 +389,7 @@ where
     /// Moves unreadable entries to the quarantine, so that they do not block the outbox for ever.
     async fn quarantine_unreadable(
         &mut self,
-        batch: &mut Batch,
+        batch: &mut Batch<P, S>,
         changes: &mut watch::Receiver<u64>,
     ) -> Result<(), Stopped> {
         let Some((_, reason)) = batch.unreadable.first() else { return Ok(()) };
@@ -381,16 +405,13 @@ where
 
     /// Prints the entries of the batch that were not printed before. A failure never concerns the records, only the
     /// printer.
-    async fn print(&mut self, batch: &Batch) -> Result<(), Stopped> {
+    async fn print(&mut self, batch: &Batch<P, S>) -> Result<(), Stopped> {
         let Some(printer) = &mut self.printer else {
             return Ok(());
         };
-        let printed = self.printed;
-        let from = batch.ids.partition_point(|id| Some(*id) <= printed);
-        let fresh = &batch.entries[from..];
         let mut failures = SendBackoff::default();
-        while !fresh.is_empty() {
-            let answer = unless(&self.stops.halt, printer.deliver(fresh)).await?;
+        while !batch.lines.is_empty() {
+            let answer = unless(&self.stops.halt, printer.deliver(&batch.lines)).await?;
             let (message, pace) = match answer {
                 Answer::Accepted { .. } => break,
                 Answer::Retry { message, .. } => (message, FailureKind::Passing),
@@ -409,18 +430,18 @@ where
     }
 
     /// Exports a batch until every entry's fate is known. Entries with a known fate are settled before every wait.
-    async fn export(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
+    async fn export(&mut self, batch: &mut Batch<P, S>, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
         let parcels = batch.ids.iter().zip(&batch.sizes).map(|(id, bytes)| Parcel { id: *id, bytes: *bytes });
         let mut splitter = BatchSplitter::of(parcels.collect());
         while let (Some(part), Some(receiver)) = (splitter.part(), &mut self.receiver) {
-            let answer = unless(&self.stops.halt, receiver.deliver(&batch.entries[part.clone()])).await?;
+            let answer = unless(&self.stops.halt, receiver.deliver(&batch.records[part.clone()])).await?;
             failpoint::reached(Failpoint::BatchAnswered);
             // The remedy depends on texts that the redaction may remove.
             let remedy = answer.remedy();
             // An answer may quote entries that were sent before this part.
             let answer = answer.redacted(batch.entries.iter().chain(&self.before));
             let step = splitter.answered(&answer, &mut self.standing, fastrand::f64());
-            self.report_answer(&answer, remedy, &batch.entries[part]);
+            self.report_answer(&answer, remedy, &batch.sizes[part]);
             match step.fate {
                 Some((part, Fate::Delivered)) => {
                     batch.settlement.delivered.extend_from_slice(&batch.ids[part]);
@@ -446,13 +467,14 @@ where
         Ok(())
     }
 
-    /// Reports an answer, and logs changes of the receiver's faults.
-    fn report_answer(&mut self, answer: &Answer, remedy: Option<&'static str>, sent: &[Entry]) {
-        let bytes = || sent.iter().map(|entry| self.receiver.as_ref().map_or(0, |it| it.size_of(entry))).sum::<usize>();
+    /// Reports an answer, and logs changes of the receiver's faults. `sent` are the sizes of the records that were
+    /// sent.
+    fn report_answer(&mut self, answer: &Answer, remedy: Option<&'static str>, sent: &[usize]) {
+        let bytes: usize = sent.iter().sum();
         let outcome = match answer {
             Answer::Accepted { rejected, message } => {
                 // Twice, because the sum of the records' sizes may exceed the export's size by half.
-                if self.too_large_bytes.is_some_and(|least| bytes() >= 2 * least) {
+                if self.too_large_bytes.is_some_and(|least| bytes >= 2 * least) {
                     self.too_large_bytes = None;
                     self.faults.sizes.succeeded();
                 }
@@ -484,7 +506,6 @@ where
             Answer::TooLarge { message } | Answer::Invalid { message } => {
                 self.report.failed(message);
                 if matches!(answer, Answer::TooLarge { .. }) && sent.len() > 1 {
-                    let bytes = bytes();
                     self.too_large_bytes = Some(self.too_large_bytes.map_or(bytes, |least| least.min(bytes)));
                     self.faults.sizes.failed(FailureKind::Passing, message);
                 }
@@ -503,7 +524,11 @@ where
 
     /// Waits until the quarantine has room for one more record. Records count when they are written, so one batch may
     /// exceed the limit.
-    async fn await_quarantine(&mut self, batch: &mut Batch, changes: &mut watch::Receiver<u64>) -> Result<(), Stopped> {
+    async fn await_quarantine(
+        &mut self,
+        batch: &mut Batch<P, S>,
+        changes: &mut watch::Receiver<u64>,
+    ) -> Result<(), Stopped> {
         if !self.outbox.quarantine_full() {
             return Ok(());
         }
@@ -526,7 +551,7 @@ where
     }
 
     /// Writes the settlement. Repeats the write until it succeeds or the task must end.
-    async fn settle(&mut self, batch: &mut Batch) -> Result<(), Stopped> {
+    async fn settle(&mut self, batch: &mut Batch<P, S>) -> Result<(), Stopped> {
         let mut failures = SendBackoff::default();
         while !batch.settlement.is_empty() {
             match self.outbox.settle(batch.settlement.clone()).await {
@@ -600,6 +625,13 @@ impl DeliveryStops {
         };
         unless(&self.halt, waited).await
     }
+}
+
+/// Makes a sink's record of an entry. Returns it with its size.
+fn sized_record<K: Sink>(sink: &K, entry: &Entry) -> (K::Record, usize) {
+    let record = sink.record(entry);
+    let size = sink.size_of(&record);
+    (record, size)
 }
 
 /// Runs `work` to its end, unless `halt` comes first.

@@ -12,10 +12,16 @@ pub mod stdout;
 
 /// A receiver of log records.
 pub trait Sink: Send + 'static {
-    /// Tries once to deliver `batch` (never empty). Returns within the sink's own timeout.
-    fn deliver(&mut self, batch: &[Entry]) -> impl Future<Output = Answer> + Send;
+    /// A log record in the form that the sink sends. It is made once, however often it is sent.
+    type Record: Send + Sync;
 
-    /// Returns the bytes of `entry` in an encoded batch, before compression. The bound of a batch is computed from
+    /// Makes the record of an entry.
+    fn record(&self, entry: &Entry) -> Self::Record;
+
+    /// Returns the bytes of `record` in an encoded batch, before compression. The bound of a batch is computed from
     /// these.
-    fn size_of(&self, entry: &Entry) -> usize;
+    fn size_of(&self, record: &Self::Record) -> usize;
+
+    /// Tries once to deliver `batch` (never empty). Returns within the sink's own timeout.
+    fn deliver(&mut self, batch: &[Self::Record]) -> impl Future<Output = Answer> + Send;
 }

@@ -11,7 +11,7 @@ const PURE: &[&str] = &[
     "poller/health",
     "poller/user_table",
     "poller/twins",
-    "sink/otlp/size",
+    "sink/otlp/protobuf",
     "targets/exclusion",
     "targets/names",
     "targets/selection",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use cognito_auth_core::batch_splitter::FailureKind;
+use cognito_auth_core::lasting_fault::LastingFault;
 use tokio::time::Instant;
 
 /// The shortest time between two log lines about another message of the same fault. Some messages contain a time or a
@@ -16,12 +17,19 @@ pub(super) struct FaultLog {
     lasts: &'static str,
     /// The message at its end.
     ended: &'static str,
-    fault: Option<OngoingFault>,
+    kind: LastingFault<FailureKind>,
+    /// The error that was logged last.
+    error: LastingFault<String>,
+    began: Instant,
+    logged: Instant,
+    times: u64,
 }
 
 impl FaultLog {
     pub(super) fn new(lasts: &'static str, ended: &'static str) -> Self {
-        Self { lasts, ended, fault: None }
+        let now = Instant::now();
+        let (kind, error) = (LastingFault::default(), LastingFault::default());
+        Self { lasts, ended, kind, error, began: now, logged: now, times: 0 }
     }
 
     /// Notes a failure. Logs it if it is news: as an error if a person must act, and otherwise as a warning.
@@ -31,52 +39,38 @@ impl FaultLog {
 
     /// Notes a failure that has a remedy.
     pub(super) fn failed_with_remedy(&mut self, pace: FailureKind, error: &str, remedy: Option<&str>) {
-        let now = Instant::now();
-        let (fault, news) = match self.fault.take() {
-            None => (OngoingFault::begun(pace, error, now), true),
-            Some(fault) => fault.again(pace, error, now),
-        };
+        let is_news = self.is_news(pace, error, Instant::now());
+        let times = self.times;
         match pace {
-            _ if !news => {}
-            FailureKind::Passing => tracing::warn!(error, remedy, times = fault.times, "{}", self.lasts),
-            FailureKind::Lasting => tracing::error!(error, remedy, times = fault.times, "{}", self.lasts),
+            _ if !is_news => {}
+            FailureKind::Passing => tracing::warn!(error, remedy, times, "{}", self.lasts),
+            FailureKind::Lasting => tracing::error!(error, remedy, times, "{}", self.lasts),
         }
-        self.fault = Some(fault);
     }
 
     /// Notes a success. Logs the end of the fault, if there was one.
     pub(super) fn succeeded(&mut self) {
-        if let Some(fault) = self.fault.take() {
-            let seconds = fault.began.elapsed().as_secs();
-            tracing::info!(seconds, times = fault.times, "{}", self.ended);
+        if self.kind.succeeded() {
+            self.error.succeeded();
+            let seconds = self.began.elapsed().as_secs();
+            tracing::info!(seconds, times = self.times, "{}", self.ended);
         }
     }
-}
 
-#[derive(Debug)]
-struct OngoingFault {
-    pace: FailureKind,
-    error: String,
-    began: Instant,
-    logged: Instant,
-    times: u64,
-}
-
-impl OngoingFault {
-    fn begun(pace: FailureKind, error: &str, now: Instant) -> Self {
-        Self { pace, error: error.to_owned(), began: now, logged: now, times: 1 }
-    }
-
-    /// Counts one more failure. Returns whether it is news.
-    fn again(self, pace: FailureKind, error: &str, now: Instant) -> (Self, bool) {
-        let times = self.times + 1;
-        let news = self.pace != pace || (self.error != error && now - self.logged >= CHANGES_EVERY);
-        let fault = if news {
-            Self { began: self.began, times, ..Self::begun(pace, error, now) }
-        } else {
-            Self { times, ..self }
-        };
-        (fault, news)
+    /// Counts a failure. Returns whether it is to be logged: it is the first, it is of another kind, or its words have
+    /// changed and the last ones are old enough.
+    fn is_news(&mut self, pace: FailureKind, error: &str, now: Instant) -> bool {
+        if !self.kind.lasts() {
+            (self.began, self.times) = (now, 0);
+        }
+        self.times += 1;
+        let is_other_kind = self.kind.failed(pace);
+        let may_change = is_other_kind || now - self.logged >= CHANGES_EVERY;
+        let is_news = may_change && self.error.failed(error.to_owned()) || is_other_kind;
+        if is_news {
+            self.logged = now;
+        }
+        is_news
     }
 }
 
@@ -87,8 +81,9 @@ mod tests {
     #[test]
     fn a_fault_is_news_when_it_changes_its_kind_or_after_a_while_its_words() {
         let start = Instant::now();
-        let mut fault = OngoingFault::begun(FailureKind::Passing, "busy", start);
+        let mut fault = FaultLog::new("it fails", "it works again");
         for (seconds, pace, error, expected) in [
+            (0, FailureKind::Passing, "busy", true),
             (1, FailureKind::Passing, "busy", false),
             (2, FailureKind::Passing, "busy since 2 s", false),
             (70, FailureKind::Passing, "busy", false),
@@ -98,10 +93,13 @@ mod tests {
             (3600, FailureKind::Lasting, "unauthorized", false),
             (3601, FailureKind::Passing, "busy", true),
         ] {
-            let news;
-            (fault, news) = fault.again(pace, error, start + Duration::from_secs(seconds));
+            let news = fault.is_news(pace, error, start + Duration::from_secs(seconds));
             assert_eq!(news, expected, "after {seconds} s");
         }
         assert_eq!((fault.began, fault.times), (start, 9));
+        fault.succeeded();
+        let later = start + Duration::from_secs(3602);
+        assert!(fault.is_news(FailureKind::Passing, "busy", later), "it has begun again");
+        assert_eq!((fault.began, fault.times), (later, 1));
     }
 }

@@ -111,6 +111,8 @@ type Offer = (Instant, Vec<u64>);
 /// A sink that records the batches it was given and their times.
 #[derive(Clone)]
 struct TestSink {
+    /// The entries whose records were made.
+    made: Arc<Mutex<Vec<u64>>>,
     offered: Arc<Mutex<Vec<Offer>>>,
     taken: Arc<Mutex<Vec<u64>>>,
     judge: Arc<Mutex<Judge>>,
@@ -120,6 +122,7 @@ struct TestSink {
 impl TestSink {
     fn answering(judge: impl FnMut(&[u64]) -> Answer + Send + 'static) -> Self {
         Self {
+            made: Arc::default(),
             offered: Arc::default(),
             taken: Arc::default(),
             judge: Arc::new(Mutex::new(Box::new(judge))),
@@ -145,10 +148,18 @@ impl TestSink {
 }
 
 impl Sink for TestSink {
-    async fn deliver(&mut self, batch: &[Entry]) -> Answer {
+    type Record = u64;
+
+    fn record(&self, entry: &Entry) -> u64 {
+        let id = id_of(entry);
+        self.made.lock().push(id);
+        id
+    }
+
+    async fn deliver(&mut self, batch: &[u64]) -> Answer {
         assert!(!batch.is_empty());
         tokio::task::yield_now().await;
-        let ids: Vec<u64> = batch.iter().map(id_of).collect();
+        let ids = batch.to_vec();
         self.offered.lock().push((Instant::now(), ids.clone()));
         let answer = (self.judge.lock())(&ids);
         if matches!(answer, Answer::Accepted { .. }) {
@@ -158,7 +169,7 @@ impl Sink for TestSink {
         answer
     }
 
-    fn size_of(&self, _: &Entry) -> usize {
+    fn size_of(&self, _: &u64) -> usize {
         self.entry_bytes
     }
 }
@@ -276,6 +287,17 @@ async fn a_single_sink_of_either_kind_is_enough() {
     assert_eq!(printer.taken(), [1, 2, 3]);
     assert!(outbox.waiting().is_empty());
     assert_eq!(counts.ok, 0, "printing is no OTLP request");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_is_made_once_however_often_it_is_sent() {
+    let (outbox, printer) = (MemoryOutbox::holding(3), TestSink::willing());
+    let mut answers = vec![invalid(), retry(), retry()];
+    let receiver = TestSink::answering(move |_| answers.pop().unwrap_or_else(accepted));
+    drained(&outbox, Some(&printer), Some(&receiver)).await;
+    assert_eq!(receiver.offered()[..3], [[1, 2, 3], [1, 2, 3], [1, 2, 3]]);
+    assert!(receiver.offered().len() > 4, "the refused batch is sent in parts");
+    assert_eq!((printer.made.lock().clone(), receiver.made.lock().clone()), (vec![1, 2, 3], vec![1, 2, 3]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -683,10 +705,12 @@ async fn a_halt_ends_a_request_that_hangs_and_keeps_what_it_carries() {
     #[derive(Clone)]
     struct Hanging;
     impl Sink for Hanging {
-        async fn deliver(&mut self, _: &[Entry]) -> Answer {
+        type Record = ();
+        fn record(&self, _: &Entry) {}
+        async fn deliver(&mut self, _: &[()]) -> Answer {
             std::future::pending().await
         }
-        fn size_of(&self, _: &Entry) -> usize {
+        fn size_of(&self, (): &()) -> usize {
             1
         }
     }

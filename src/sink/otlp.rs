@@ -2,11 +2,12 @@
 //!
 //! It makes one export at a time and one attempt for each, within a deadline. The delivery task waits and retries. The
 //! parts:
-//! - `payload` makes the request, and `size` computes its size.
-//! - `over_http` and `over_grpc` are the transports; both connect through `connector`.
+//! - `protobuf` writes records and requests.
+//! - `over_grpc`, `over_http` and `over_http_json` are the transports. They connect through `connector`.
 //! - `headers` and `tls` read the headers, certificates and keys.
 //! - `answer` interprets the receiver's answer.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -17,29 +18,32 @@ use std::time::Duration;
 use bytes::Bytes;
 use cognito_auth_core::answer::Answer;
 use cognito_auth_core::entry::Entry;
+use cognito_auth_core::ocsf;
+use cognito_auth_core::record::{Record, SERVICE_NAME, SERVICE_VERSION, TimestampSource};
 use http::Uri;
 use http_body_util::BodyExt as _;
-use opentelemetry_otlp::Protocol;
-use opentelemetry_sdk::logs::LogBatch;
+use opentelemetry_sdk::logs::SdkLogRecord;
 
-use crate::config::{OtlpConfig, OtlpProtocol};
+use crate::config::{OtlpConfig, OtlpProtocol, Schema};
 use crate::lifecycle::Clock;
 use crate::sink::Sink;
 
 mod answer;
 mod connector;
 mod headers;
+mod http_client;
 mod over_grpc;
 mod over_http;
-mod payload;
-mod size;
+mod over_http_json;
+mod protobuf;
 mod tls;
 
 use answer::HttpReply;
 use headers::Headers;
 use over_grpc::GrpcTransport;
 use over_http::HttpTransport;
-use payload::Packer;
+use over_http_json::HttpJsonTransport;
+use protobuf::RequestWriter;
 use tls::TlsFiles;
 
 /// The longest time to connect, within the export's own timeout.
@@ -114,21 +118,33 @@ impl OtlpSetupError {
 /// A sink that exports to an OTLP receiver.
 #[derive(Debug)]
 pub struct OtlpSink {
-    packer: Packer,
+    timestamp: TimestampSource,
+    schema: Schema,
+    requests: RequestWriter,
     headers: Headers,
     /// None if the endpoint has no TLS.
     tls: Option<TlsFiles>,
     transport: Transport,
     timeout: Duration,
-    json: bool,
-    /// The bytes of a request without its records.
-    envelope: usize,
+}
+
+/// A log record in the form that the sink's transport sends. All records of a sink have one form.
+#[derive(Debug)]
+pub struct OtlpRecord(RecordForm);
+
+#[derive(Debug)]
+enum RecordForm {
+    /// The bytes of protobuf.
+    Protobuf(Box<[u8]>),
+    /// The SDK's record, and its size in JSON.
+    Sdk(Box<SdkLogRecord>, usize),
 }
 
 #[derive(Debug)]
 enum Transport {
     Grpc(Box<GrpcTransport>),
     Http(Box<HttpTransport>),
+    HttpJson(Box<HttpJsonTransport>),
 }
 
 impl Transport {
@@ -137,6 +153,7 @@ impl Transport {
         match self {
             Self::Grpc(grpc) => grpc.reconnect(),
             Self::Http(http) => http.reconnect(),
+            Self::HttpJson(json) => json.reconnect(),
         }
     }
 }
@@ -148,30 +165,30 @@ impl OtlpSink {
     /// # Errors
     /// The endpoint is not a URL, or a configured file cannot be read or used.
     pub fn connect(config: &OtlpConfig, instance_id: &str, clock: &Clock) -> Result<Self, OtlpSetupError> {
-        let packer = Packer::new(instance_id, &config.resource_attributes, config.timestamp, config.schema);
         let headers = Headers::open(&config.headers, config.headers_file.clone())?;
         let alpn: &[&[u8]] = if config.protocol == OtlpProtocol::Grpc { &[b"h2"] } else { &[] };
         let is_secure = base_url(config)?.scheme_str() == Some("https");
         // Plain HTTP requires no certificates, so it works in an image without the system's roots.
         let tls = is_secure.then(|| TlsFiles::open(config, alpn)).transpose()?;
         let in_force = tls.as_ref().map(TlsFiles::in_force);
-        let http = |protocol| {
-            let transport = HttpTransport::new(config, protocol, packer.resource(), in_force.clone(), clock.clone());
-            transport.map(Box::new).map(Transport::Http)
-        };
+        let resource = resource(instance_id, &config.resource_attributes);
+        let requests = RequestWriter::new(resource.clone());
+        let clock = clock.clone();
         let transport = match config.protocol {
-            OtlpProtocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(config, in_force, clock.clone())?)),
-            OtlpProtocol::HttpProtobuf => http(Protocol::HttpBinary)?,
-            OtlpProtocol::HttpJson => http(Protocol::HttpJson)?,
+            OtlpProtocol::Grpc => Transport::Grpc(Box::new(GrpcTransport::new(config, in_force, clock)?)),
+            OtlpProtocol::HttpProtobuf => Transport::Http(Box::new(HttpTransport::new(config, in_force, clock)?)),
+            OtlpProtocol::HttpJson => {
+                Transport::HttpJson(Box::new(HttpJsonTransport::new(config, resource, in_force, clock)?))
+            }
         };
         Ok(Self {
-            envelope: packer.envelope(),
-            packer,
+            timestamp: config.timestamp,
+            schema: config.schema,
+            requests,
             headers,
             tls,
             transport,
             timeout: config.timeout,
-            json: config.protocol == OtlpProtocol::HttpJson,
         })
     }
 
@@ -180,8 +197,8 @@ impl OtlpSink {
         self.export(&[]).await.redacted([])
     }
 
-    async fn export(&mut self, entries: &[Entry]) -> Answer {
-        let attempt = tokio::time::timeout(self.timeout, caught(self.attempt(entries))).await;
+    async fn export(&mut self, records: &[OtlpRecord]) -> Answer {
+        let attempt = tokio::time::timeout(self.timeout, caught(self.attempt(records))).await;
         match attempt {
             Ok(Ok(answer)) => return answer,
             Ok(Err(Panicked)) => {}
@@ -195,39 +212,78 @@ impl OtlpSink {
         answer::no_answer(PANICKED)
     }
 
-    async fn attempt(&mut self, entries: &[Entry]) -> Answer {
-        let records = self.packer.records(entries);
-        let scoped = self.packer.scoped(&records);
-        let batch = LogBatch::new(&scoped);
+    async fn attempt(&mut self, records: &[OtlpRecord]) -> Answer {
         if let Some(tls) = &mut self.tls
             && tls.renewed().await
         {
             self.transport.reconnect();
         }
         let headers = self.headers.current().await;
+        let request = || self.requests.request(&records.iter().map(OtlpRecord::protobuf).collect::<Vec<_>>());
         match &mut self.transport {
-            Transport::Grpc(grpc) => grpc.export(self.packer.request(&batch), headers).await,
-            Transport::Http(http) => http.export(batch, headers).await,
+            Transport::Grpc(grpc) => grpc.export(request(), headers).await,
+            Transport::Http(http) => http.export(request(), headers).await,
+            Transport::HttpJson(json) => {
+                json.export(&records.iter().map(OtlpRecord::sdk).collect::<Vec<_>>(), headers).await
+            }
         }
     }
 }
 
 impl Sink for OtlpSink {
-    async fn deliver(&mut self, batch: &[Entry]) -> Answer {
-        self.export(batch).await
+    type Record = OtlpRecord;
+
+    fn record(&self, entry: &Entry) -> OtlpRecord {
+        let mut record = Record::of(entry, self.timestamp);
+        if self.schema == Schema::Ocsf {
+            record.body = ocsf::body(entry, &record);
+        }
+        OtlpRecord(match &self.transport {
+            Transport::Grpc(_) | Transport::Http(_) => RecordForm::Protobuf(protobuf::log_record(&record)),
+            Transport::HttpJson(json) => {
+                let record = json.record(record);
+                let bytes = json.size_of(&record);
+                RecordForm::Sdk(Box::new(record), bytes)
+            }
+        })
     }
 
-    /// Returns the size of a request with this entry alone, or a few bytes more. A batch is smaller than the sum.
-    fn size_of(&self, entry: &Entry) -> usize {
-        if self.json {
-            // The exporter writes indented JSON.
-            let records = self.packer.records(std::slice::from_ref(entry));
-            let request = self.packer.request(&LogBatch::new(&self.packer.scoped(&records)));
-            serde_json::to_vec_pretty(&request).map_or(0, |text| text.len())
-        } else {
-            self.envelope + size::record(&self.packer.made(entry))
+    /// Returns the size of a request with this record alone, or a few bytes more. A batch is smaller than the sum.
+    fn size_of(&self, record: &OtlpRecord) -> usize {
+        match &record.0 {
+            RecordForm::Protobuf(bytes) => self.requests.overhead_bytes_max() + bytes.len(),
+            RecordForm::Sdk(_, bytes) => *bytes,
         }
     }
+
+    async fn deliver(&mut self, batch: &[OtlpRecord]) -> Answer {
+        self.export(batch).await
+    }
+}
+
+impl OtlpRecord {
+    fn protobuf(&self) -> &[u8] {
+        match &self.0 {
+            RecordForm::Protobuf(bytes) => bytes,
+            RecordForm::Sdk(..) => unreachable!("a sink makes and sends records of one form"),
+        }
+    }
+
+    fn sdk(&self) -> &SdkLogRecord {
+        match &self.0 {
+            RecordForm::Sdk(record, _) => record,
+            RecordForm::Protobuf(_) => unreachable!("a sink makes and sends records of one form"),
+        }
+    }
+}
+
+/// Returns the resource's attributes: the service and its instance, overridden by the operator's attributes.
+fn resource<'a>(instance_id: &'a str, operator: &'a [(String, String)]) -> BTreeMap<&'a str, &'a str> {
+    let own =
+        [("service.name", SERVICE_NAME), ("service.version", SERVICE_VERSION), ("service.instance.id", instance_id)];
+    let operator = operator.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    // A map, because a resource has each attribute once. The later value wins.
+    own.into_iter().chain(operator).collect()
 }
 
 /// The error of a future that panicked while it was polled.
@@ -273,6 +329,18 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_operators_resource_attributes_win() {
+        let operator = [("service.name".to_owned(), "mine".to_owned()), ("cloud.region".to_owned(), "r".to_owned())];
+        let expected = [
+            ("cloud.region", "r"),
+            ("service.instance.id", "instance"),
+            ("service.name", "mine"),
+            ("service.version", SERVICE_VERSION),
+        ];
+        assert_eq!(resource("instance", &operator), expected.into());
+    }
 
     #[tokio::test]
     async fn a_panic_ends_the_attempt_and_nothing_else() {

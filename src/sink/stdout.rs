@@ -34,20 +34,10 @@ impl<W: Write> StdoutSink<W> {
     pub fn to(out: W, timestamp: TimestampSource) -> Self {
         Self { out: Arc::new(Mutex::new(out)), timestamp }
     }
-
-    fn lines(&self, batch: &[Entry]) -> serde_json::Result<Vec<u8>> {
-        let mut text = Vec::new();
-        for entry in batch {
-            serde_json::to_writer(&mut text, &JsonLine(Record::of(entry, self.timestamp)))?;
-            text.push(b'\n');
-        }
-        Ok(text)
-    }
 }
 
 impl<W: Write + Send + 'static> StdoutSink<W> {
-    async fn print(&self, batch: &[Entry]) -> std::io::Result<()> {
-        let text = self.lines(batch)?;
+    async fn print(&self, text: Vec<u8>) -> std::io::Result<()> {
         let out = Arc::clone(&self.out);
         tokio::task::spawn_blocking(move || {
             let mut out = out.lock();
@@ -60,8 +50,22 @@ impl<W: Write + Send + 'static> StdoutSink<W> {
 }
 
 impl<W: Write + Send + 'static> Sink for StdoutSink<W> {
-    async fn deliver(&mut self, batch: &[Entry]) -> Answer {
-        match self.print(batch).await {
+    type Record = PrintedRecord;
+
+    fn record(&self, entry: &Entry) -> PrintedRecord {
+        let line = serde_json::to_vec(&JsonLine(Record::of(entry, self.timestamp)));
+        let mut line = line.expect("the keys of a record are texts, and writing to a Vec does not fail");
+        line.push(b'\n');
+        PrintedRecord(line)
+    }
+
+    fn size_of(&self, record: &PrintedRecord) -> usize {
+        record.0.len()
+    }
+
+    async fn deliver(&mut self, batch: &[PrintedRecord]) -> Answer {
+        let lines: Vec<_> = batch.iter().map(|PrintedRecord(line)| &line[..]).collect();
+        match self.print(lines.concat()).await {
             Ok(()) => Answer::Accepted { rejected: 0, message: None },
             // A closed pipe stays closed. A full disk may be cleared.
             Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
@@ -70,11 +74,11 @@ impl<W: Write + Send + 'static> Sink for StdoutSink<W> {
             Err(error) => Answer::Retry { after: None, message: format!("standard output: {error}") },
         }
     }
-
-    fn size_of(&self, entry: &Entry) -> usize {
-        serde_json::to_vec(&JsonLine(Record::of(entry, self.timestamp))).map_or(0, |line| line.len())
-    }
 }
+
+/// A record as a line of JSON, with its end.
+#[derive(Debug)]
+pub struct PrintedRecord(Vec<u8>);
 
 /// A record that serializes as one JSON object.
 struct JsonLine<'a>(Record<'a>);
@@ -127,9 +131,14 @@ mod tests {
 
     use super::*;
 
+    async fn deliver<W: Write + Send + 'static>(sink: &mut StdoutSink<W>, batch: &[Entry]) -> Answer {
+        let records: Vec<_> = batch.iter().map(|entry| sink.record(entry)).collect();
+        sink.deliver(&records).await
+    }
+
     async fn printed(batch: &[Entry]) -> String {
         let mut sink = StdoutSink::to(Vec::new(), TimestampSource::Event);
-        assert!(matches!(sink.deliver(batch).await, Answer::Accepted { rejected: 0, .. }));
+        assert!(matches!(deliver(&mut sink, batch).await, Answer::Accepted { rejected: 0, .. }));
         let text = sink.out.lock().clone();
         String::from_utf8(text).unwrap()
     }
@@ -172,8 +181,8 @@ mod tests {
     #[tokio::test]
     async fn a_closed_pipe_needs_a_person_and_a_full_disk_may_pass() {
         let mut closed = StdoutSink::to(Failing(std::io::ErrorKind::BrokenPipe), TimestampSource::Event);
-        assert!(matches!(closed.deliver(&[full_entry()]).await, Answer::Refused { .. }));
+        assert!(matches!(deliver(&mut closed, &[full_entry()]).await, Answer::Refused { .. }));
         let mut full = StdoutSink::to(Failing(std::io::ErrorKind::StorageFull), TimestampSource::Event);
-        assert!(matches!(full.deliver(&[full_entry()]).await, Answer::Retry { .. }));
+        assert!(matches!(deliver(&mut full, &[full_entry()]).await, Answer::Retry { .. }));
     }
 }

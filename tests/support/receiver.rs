@@ -146,6 +146,8 @@ pub struct Export {
     pub records: usize,
     /// Bytes of its message after decompression, in protobuf.
     pub bytes: usize,
+    /// Its message after decompression; for gRPC, encoded again.
+    pub body: Bytes,
     /// The time of arrival.
     pub at: Instant,
 }
@@ -438,7 +440,7 @@ struct Desk {
 
 impl Desk {
     /// Stores a request and returns the reply. For replies without an answer it never returns.
-    async fn take(&self, request: ExportLogsServiceRequest, headers: HeaderMap, path: String) -> Reply {
+    async fn take(&self, request: ExportLogsServiceRequest, body: Bytes, headers: HeaderMap, path: String) -> Reply {
         let records = received(&request);
         let reply = {
             let mut state = self.shared.state.lock().unwrap();
@@ -448,7 +450,7 @@ impl Desk {
                 (None, None) => Reply::Ok,
             };
             let (count, bytes, at) = (records.len(), request.encoded_len(), Instant::now());
-            state.exports.push(Export { headers, path, records: count, bytes, at });
+            state.exports.push(Export { headers, path, records: count, bytes, body, at });
             if matches!(reply, Reply::Ok | Reply::Partial(..) | Reply::Slow(_) | Reply::Cut | Reply::Lost) {
                 state.records.extend(records);
             }
@@ -488,7 +490,8 @@ impl LogsService for Desk {
         request: tonic::Request<ExportLogsServiceRequest>,
     ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
-        match self.take(request, metadata.into_headers(), String::new()).await {
+        let body = request.encode_to_vec().into();
+        match self.take(request, body, metadata.into_headers(), String::new()).await {
             Reply::Code(code, message) => Err(Status::new(code, message)),
             Reply::Details { code, details, in_trailers } => {
                 let mut status = Status::new(code, "details");
@@ -570,7 +573,7 @@ async fn http_export(desk: Desk, request: Request<Incoming>) -> Result<Response<
         ExportLogsServiceRequest::decode(&*body).expect("the exporter sends OTLP protobuf where it says so")
     };
     let path = parts.uri.to_string();
-    Ok(match desk.take(request, parts.headers, path).await {
+    Ok(match desk.take(request, body.into(), parts.headers, path).await {
         Reply::Status(status, text) => answer(status, &[("content-type", "text/plain")], text),
         Reply::Raw { status, headers, body } => answer(status, &headers, body),
         Reply::Cut => Response::new(HalfAnAnswer(false).boxed_unsync()),

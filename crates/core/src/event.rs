@@ -59,9 +59,11 @@ impl fmt::Display for UnixMillis {
         let in_years = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(self.0) * 1_000_000)
             .ok()
             .filter(|time| (0..=9999).contains(&time.year()));
-        match in_years.and_then(|time| time.format(FORMAT).ok()) {
-            Some(text) => f.write_str(&text),
-            None => write!(f, "{} ms", self.0),
+        let mut text = [0; "2024-08-08T16:54:09.929Z".len()];
+        let is_written = in_years.is_some_and(|time| time.format_into(&mut &mut text[..], FORMAT).is_ok());
+        match std::str::from_utf8(&text) {
+            Ok(text) if is_written => f.write_str(text),
+            _ => write!(f, "{} ms", self.0),
         }
     }
 }

@@ -1,7 +1,7 @@
-//! OTLP over gRPC: opentelemetry-proto's client on a channel of our own.
+//! OTLP over gRPC: tonic's client on a channel of our own.
 //!
 //! opentelemetry-otlp's exporter is not used here. It returns one string without the code and RetryInfo, and no layer
-//! under it can see them.
+//! under it can see them. opentelemetry-proto's client accepts no request that is encoded already.
 
 use std::error::Error as _;
 use std::pin::Pin;
@@ -11,18 +11,19 @@ use std::task::{Context, Poll};
 
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use bytes::BufMut as _;
 use cognito_auth_core::answer::Answer;
 use http::Uri;
 use http::header::HeaderMap;
-use http::uri::Scheme;
+use http::uri::{PathAndQuery, Scheme};
 use http_body_util::BodyExt as _;
 use hyper::body::Frame;
-use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
-use opentelemetry_proto::tonic::collector::logs::v1::logs_service_client::LogsServiceClient;
+use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceResponse;
+use prost::Message as _;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::client::GrpcService;
-use tonic::codec::CompressionEncoding;
+use tonic::client::{Grpc, GrpcService};
+use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
 
@@ -41,7 +42,7 @@ pub(super) struct GrpcTransport {
     compression: Compression,
     status: StatusWatch,
     clock: Clock,
-    client: LogsServiceClient<GrpcChannel>,
+    client: Grpc<GrpcChannel>,
 }
 
 impl GrpcTransport {
@@ -71,12 +72,12 @@ impl GrpcTransport {
         self.client = client(&self.endpoint, &self.connector, self.compression, &self.status, &self.clock);
     }
 
-    /// Exports a request with `headers`, and interprets the answer. Has no timeout of its own.
-    pub(super) async fn export(&mut self, request: ExportLogsServiceRequest, headers: HeaderMap) -> Answer {
+    /// Exports an encoded request with `headers`, and interprets the answer. Has no timeout of its own.
+    pub(super) async fn export(&mut self, request: Vec<u8>, headers: HeaderMap) -> Answer {
         let mut request = tonic::Request::new(request);
         *request.metadata_mut() = MetadataMap::from_headers(headers);
         self.status.reset();
-        let result = self.client.export(request).await.map(tonic::Response::into_inner);
+        let result = self.call(request).await.map(tonic::Response::into_inner);
         let page = result.as_ref().err().and_then(|status| status.source()?.downcast_ref());
         match page {
             Some(PlainHttpResponse(reply)) => answer::of_plain_http(reply),
@@ -84,6 +85,57 @@ impl GrpcTransport {
             None if self.status.malformed() => answer::no_answer(MALFORMED),
             None => answer::of_grpc(result, self.status.failure()),
         }
+    }
+
+    async fn call(
+        &mut self,
+        request: tonic::Request<Vec<u8>>,
+    ) -> Result<tonic::Response<ExportLogsServiceResponse>, Status> {
+        let ready = self.client.ready().await;
+        ready.map_err(|error| Status::unknown(format!("Service was not ready: {error}")))?;
+        self.client.unary(request, PathAndQuery::from_static(EXPORT), ExportCodec).await
+    }
+}
+
+/// The path of LogsService's only method.
+const EXPORT: &str = "/opentelemetry.proto.collector.logs.v1.LogsService/Export";
+
+/// Sends requests that are encoded already, and decodes the answers.
+struct ExportCodec;
+
+impl Codec for ExportCodec {
+    type Encode = Vec<u8>;
+    type Decode = ExportLogsServiceResponse;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl Encoder for ExportCodec {
+    type Item = Vec<u8>;
+    type Error = Status;
+
+    fn encode(&mut self, request: Vec<u8>, bytes: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        bytes.put_slice(&request);
+        Ok(())
+    }
+}
+
+impl Decoder for ExportCodec {
+    type Item = ExportLogsServiceResponse;
+    type Error = Status;
+
+    fn decode(&mut self, bytes: &mut DecodeBuf<'_>) -> Result<Option<ExportLogsServiceResponse>, Status> {
+        // The code that opentelemetry-proto's client gives an answer that cannot be read.
+        let answer = ExportLogsServiceResponse::decode(bytes).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Some(answer))
     }
 }
 
@@ -96,10 +148,10 @@ fn client(
     compression: Compression,
     status: &StatusWatch,
     clock: &Clock,
-) -> LogsServiceClient<GrpcChannel> {
+) -> Grpc<GrpcChannel> {
     let channel = endpoint.connect_with_connector_lazy(connector.clone());
     let channel = GrpcChannel { channel, status: status.clone(), clock: clock.clone() };
-    let client = LogsServiceClient::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
+    let client = Grpc::new(channel).max_decoding_message_size(REPLY_BYTES_MAX);
     match compression {
         Compression::Gzip => {
             client.send_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Gzip)

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{fs, io};
 
+use cognito_auth_core::lasting_fault::LastingFault;
 use hyper_rustls::ConfigBuilderExt as _;
 use parking_lot::Mutex;
 use rustls::{ClientConfig, RootCertStore};
@@ -54,17 +55,10 @@ pub(super) struct TlsFiles {
     /// The digest of the files' content that is in force.
     digest: [u8; 32],
     read_at: Instant,
-    fault: CertificateFault,
-}
-
-/// The fault of the files' content, if there is one.
-#[derive(Debug)]
-enum CertificateFault {
-    None,
-    /// Found once: the files may be in the middle of a change.
-    Found(String),
-    /// Found again, and logged.
-    Logged(String),
+    /// The fault of the last reading. One that is found once may be due to a change that is not finished.
+    found: Option<String>,
+    /// The fault that was logged.
+    fault: LastingFault<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -100,7 +94,8 @@ impl TlsFiles {
             in_force,
             digest: contents.digest(),
             read_at: Instant::now(),
-            fault: CertificateFault::None,
+            found: None,
+            fault: LastingFault::default(),
         })
     }
 
@@ -126,13 +121,15 @@ impl TlsFiles {
         let read = tokio::task::spawn_blocking(reading).await;
         match read.unwrap_or_else(|panic| Err(OtlpSetupError::tls(panic))) {
             Ok(None) => {
-                if let CertificateFault::Logged(_) = std::mem::replace(&mut self.fault, CertificateFault::None) {
+                self.found = None;
+                if self.fault.succeeded() {
                     tracing::info!("the certificate files of the OTLP receiver can be used again");
                 }
                 false
             }
             Ok(Some((digest, config))) => {
-                self.fault = CertificateFault::None;
+                self.found = None;
+                self.fault.succeeded();
                 self.digest = digest;
                 self.in_force.replace(config);
                 tracing::info!("the certificate files of the OTLP receiver have changed; new connections use them");
@@ -147,18 +144,14 @@ impl TlsFiles {
 
     /// Logs a fault when it is found a second time in a row.
     fn fault_found(&mut self, fault: String) {
-        self.fault = match std::mem::replace(&mut self.fault, CertificateFault::None) {
-            CertificateFault::Logged(before) if before == fault => CertificateFault::Logged(before),
-            CertificateFault::Found(before) if before == fault => {
-                tracing::error!(
-                    fault,
-                    remedy = "correct the files; until then connections use their previous content",
-                    "the certificate files of the OTLP receiver have changed and cannot be used"
-                );
-                CertificateFault::Logged(fault)
-            }
-            _ => CertificateFault::Found(fault),
-        };
+        if self.found.as_ref() == Some(&fault) && self.fault.failed(fault.clone()) {
+            tracing::error!(
+                fault,
+                remedy = "correct the files; until then connections use their previous content",
+                "the certificate files of the OTLP receiver have changed and cannot be used"
+            );
+        }
+        self.found = Some(fault);
     }
 }
 
