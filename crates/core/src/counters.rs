@@ -1,7 +1,7 @@
 //! The durable counters: their series, and by how much each sighting of an event moves them.
 //!
-//! Pure. Each outcome is counted exactly once. [`page`] computes the deltas of a page, and the ledger writes them in the same
-//! atomic write as the cursor. A total belongs to a pool, whose id is kept beside the series. The metrics show the
+//! Pure. Each outcome is counted exactly once. [`page`] computes a page's deltas, and the ledger writes them in the
+//! same atomic write as the cursor. A total belongs to a pool, whose id is kept beside the series. The metrics show the
 //! totals, and the ledger keeps them under [`Series::to_key`].
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! What a turn does where its user may have two names: it follows one of them, and drops the pages of the other.
+//! A turn of a user that may have two names. It follows one of them, and drops the pages of the other.
 //!
 //! [`poller::names`](crate::poller::names) remembers what each name has shown. The ledger decides which name is
 //! followed.

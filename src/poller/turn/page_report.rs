@@ -1,4 +1,4 @@
-//! What a turn reports of a page to the metrics, beside the durable counters.
+//! A turn's report of a page to the metrics, beside the durable counters.
 
 use std::time::Duration;
 
