@@ -15,7 +15,7 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `users`, `pools`, `commits`, `outbox` | what callers do with the ledger, by subject |
+//! | `users`, `pools`, `commits`, `outbox`, `quarantine` | what callers do with the ledger, by subject |
 //! | `writer`, `writer_state`, `totals` | the thread that writes; its state in memory and how each request changes it |
 //! | `store`, `engine` | what the ledger needs of a storage engine; that engine, and the only file that names it |
 //! | `state_dir`, `custody` | the state directory and how a store in it is replaced; who may own the files there |
@@ -33,6 +33,7 @@ mod keys;
 mod names;
 mod outbox;
 mod pools;
+mod quarantine;
 mod rekey;
 mod state_dir;
 mod store;
@@ -59,8 +60,9 @@ pub use self::commits::Commit;
 use self::engine::{Engine, Reader};
 pub use self::error::LedgerError;
 pub use self::names::RecordName;
-pub use self::outbox::{OutboxState, QuarantineReason, Quarantined};
+pub use self::outbox::OutboxState;
 pub use self::pools::PoolRecord;
+pub use self::quarantine::{QuarantineReason, Quarantined};
 pub use self::state_dir::Rebuilt;
 use self::state_dir::StateDir;
 use self::store::{Store as _, StoreReader as _};

@@ -120,7 +120,7 @@ impl CommitRequest {
         }
         batch.changes.push((self.user, Some(self.record)));
         writer_state.totals.raise(self.pool_id, &self.totals, batch);
-        writer_state.outbox.queue(self.entries, batch);
+        batch.entries.extend(self.entries);
         Ok(())
     }
 }

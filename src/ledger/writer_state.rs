@@ -77,9 +77,9 @@ impl WriteRequest {
         }
     }
 
-    /// Estimates how many places neighbouring entries of the outbox take.
+    /// Estimates how many places neighbouring entries of the outbox take. A page of the store holds 8 to 16 segments.
     pub(super) fn places_of_entries(entries: usize) -> usize {
-        const ENTRIES_OF_A_PLACE: usize = 16;
+        const ENTRIES_OF_A_PLACE: usize = 64;
         entries / ENTRIES_OF_A_PLACE
     }
 }
@@ -90,6 +90,8 @@ pub(super) struct WriteBatch {
     pub(super) changes: Vec<Change>,
     /// The totals that the batch raises.
     pub(super) raised: RaisedTotals,
+    /// Sealed entries that the batch adds to the outbox, in order.
+    pub(super) entries: Vec<Vec<u8>>,
     /// Numbers of the entries that the batch removes from the outbox or the quarantine.
     leaving: HashSet<u64>,
 }
@@ -218,6 +220,7 @@ impl WriterState {
     /// Completes the batch that is written next: adds what its requests share, and numbers it.
     pub(super) fn complete(&mut self, batch: &mut WriteBatch) {
         batch.changes.extend(batch.raised.changes());
+        self.outbox.queue(batch);
         self.batches += 1;
         let batches = Count { value: self.batches };
         batch.changes.push((keys::GROUPS.to_vec(), Some(batches.seal())));
