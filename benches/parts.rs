@@ -175,33 +175,89 @@ mod walk {
 mod ledger {
     use std::path::Path;
 
+    use cognito_auth_core::counters::Series;
     use cognito_auth_exporter::config::StateConfig;
+    use cognito_auth_exporter::delivery::{Outbox as _, Settlement};
     use cognito_auth_exporter::ledger::{Commit, Ledger, UserRecord};
     use divan::Bencher;
+    use tempfile::TempDir;
+    use tokio::runtime::{Builder, Runtime};
+    use tokio::task::JoinSet;
 
-    use crate::{NOW, POOL, entries, identity, unknown};
+    use crate::{BATCH, NOW, POOL, entries, identity, unknown};
 
-    /// The commit of a page of new events with its records and cursor, up to the sync. It uses a disk in memory if
-    /// there is one, because the time of a real disk is not the exporter's.
+    /// An open ledger in which users are enrolled.
+    struct Enrolled {
+        ledger: Ledger,
+        runtime: Runtime,
+        record: UserRecord,
+        _directory: TempDir,
+    }
+
+    impl Enrolled {
+        /// Uses a disk in memory if there is one, because the time of a real disk is not the exporter's.
+        fn new(users: usize) -> Self {
+            let memory = Path::new("/dev/shm");
+            let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+            let state = StateConfig { path: directory.path().to_owned(), ..StateConfig::default() };
+            let ledger = Ledger::open(&state, NOW).unwrap().ledger;
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            let record = UserRecord { joined: NOW, sub: None, cursor: unknown(), activity: None };
+            let users = (0..users).map(|user| (user.to_string(), record.clone())).collect();
+            runtime.block_on(ledger.enroll(POOL, users)).unwrap();
+            Self { ledger, runtime, record, _directory: directory }
+        }
+
+        fn commit(&self, user: usize, events: usize) -> Commit {
+            Commit {
+                pool: identity(POOL),
+                username: user.to_string(),
+                record: self.record.clone(),
+                totals: vec![(Series::History, 1)],
+                entries: entries(events),
+            }
+        }
+
+        /// Reads and settles batches until the outbox is empty.
+        async fn drain(&self) {
+            loop {
+                let batch = self.ledger.read(None, BATCH).unwrap();
+                let delivered: Vec<_> = batch.into_iter().map(|(id, _)| id).collect();
+                if delivered.is_empty() {
+                    return;
+                }
+                self.ledger.settle(Settlement { delivered, quarantined: vec![] }).await.unwrap();
+            }
+        }
+    }
+
+    /// The commit of a page of new events with its records and cursor, up to the sync.
     #[divan::bench(args = [1, 60])]
     fn commit(bencher: Bencher<'_, '_>, events: usize) {
-        let memory = Path::new("/dev/shm");
-        let directory = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
-        let state = StateConfig { path: directory.path().to_owned(), ..StateConfig::default() };
-        let ledger = Ledger::open(&state, NOW).unwrap().ledger;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let record = UserRecord { joined: NOW, sub: None, cursor: unknown(), activity: None };
-        runtime.block_on(ledger.enroll(POOL, vec![("ada".to_owned(), record.clone())])).unwrap();
-        let commit = Commit {
-            pool: identity(POOL),
-            username: "ada".to_owned(),
-            record,
-            totals: vec![],
-            entries: entries(events),
-        };
+        let enrolled = Enrolled::new(1);
         bencher
-            .with_inputs(|| commit.clone())
-            .bench_local_values(|commit| runtime.block_on(ledger.commit(commit)).unwrap());
+            .with_inputs(|| enrolled.commit(0, events))
+            .bench_local_values(|commit| enrolled.runtime.block_on(enrolled.ledger.commit(commit)).unwrap());
+    }
+
+    /// As many pages of new events as one poller has in flight, committed together, and their delivery from the
+    /// outbox: all that the ledger does for them.
+    #[divan::bench(args = [1, 60])]
+    fn catch_up(bencher: Bencher<'_, '_>, events: usize) {
+        const IN_FLIGHT: usize = 16;
+        let enrolled = Enrolled::new(IN_FLIGHT);
+        let commits = || (0..IN_FLIGHT).map(|user| enrolled.commit(user, events)).collect();
+        bencher.with_inputs(commits).bench_local_values(|commits: Vec<Commit>| {
+            enrolled.runtime.block_on(async {
+                let mut written = JoinSet::new();
+                for commit in commits {
+                    let ledger = enrolled.ledger.clone();
+                    written.spawn(async move { ledger.commit(commit).await.unwrap() });
+                }
+                written.join_all().await;
+                enrolled.drain().await;
+            });
+        });
     }
 }
 

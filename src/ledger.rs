@@ -15,8 +15,8 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `users`, `pools`, `commits`, `outbox` | what callers do with the ledger, by subject |
-//! | `writer`, `writer_state` | the thread that writes; its state in memory and how each request changes it |
+//! | `users`, `pools`, `commits`, `outbox`, `quarantine` | what callers do with the ledger, by subject |
+//! | `writer`, `writer_state`, `totals` | the thread that writes; its state in memory and how each request changes it |
 //! | `store`, `engine` | what the ledger needs of a storage engine; that engine, and the only file that names it |
 //! | `state_dir`, `custody` | the state directory and how a store in it is replaced; who may own the files there |
 //! | `keys`, `names`, `envelope`, `stored_user`, `stored_entry` | keys, names outside the ledger, and stored formats |
@@ -33,11 +33,13 @@ mod keys;
 mod names;
 mod outbox;
 mod pools;
+mod quarantine;
 mod rekey;
 mod state_dir;
 mod store;
 mod stored_entry;
 mod stored_user;
+mod totals;
 mod transfer;
 mod users;
 mod writer;
@@ -58,15 +60,16 @@ pub use self::commits::Commit;
 use self::engine::{Engine, Reader};
 pub use self::error::LedgerError;
 pub use self::names::RecordName;
-pub use self::outbox::{OutboxState, QuarantineReason, Quarantined};
+pub use self::outbox::OutboxState;
 pub use self::pools::PoolRecord;
+pub use self::quarantine::{QuarantineReason, Quarantined};
 pub use self::state_dir::Rebuilt;
 use self::state_dir::StateDir;
 use self::store::{Store as _, StoreReader as _};
 pub use self::transfer::Import;
 pub use self::users::{ActivityAt, Twin, UserRecord, UserStanding};
-use self::writer::{ReplySender, StoreAccess, TimeOfDay, WAITING_MAX, Writer, WriterMessage, WriterShared};
-use self::writer_state::{WriteRequest, WriterState};
+use self::writer::{StoreAccess, TimeOfDay, WAITING_MAX, Writer, WriterMessage, WriterShared};
+use self::writer_state::WriterState;
 use crate::config::StateConfig;
 
 /// A handle of the durable state, cheap to clone. One process at a time has the state open.
@@ -216,24 +219,6 @@ impl Ledger {
             // An error means that another handle closed it first, and that the writer has ended.
             let _ = closed.await;
         }
-    }
-
-    /// Has the writer make a change, and waits until it is on the disk.
-    async fn write(&self, request: WriteRequest) -> Result<(), LedgerError> {
-        if let Some(error) = self.fault() {
-            return Err(error);
-        }
-        self.send(|reply| WriterMessage::Write(Box::new(request), reply)).await
-    }
-
-    /// Sends a message to the writer, and waits for the reply.
-    async fn send(&self, message: impl FnOnce(ReplySender) -> WriterMessage) -> Result<(), LedgerError> {
-        let (reply, answer) = oneshot::channel();
-        let sent = self.0.messages.send(message(reply)).await;
-        sent.map_err(|_| LedgerError::Closed)?;
-        self.0.writer.unpark();
-        // A writer that ends before it reads the message drops the reply.
-        answer.await.unwrap_or(Err(LedgerError::Closed))
     }
 
     /// Reads the store. The engine stays open until `read` returns.

@@ -1,16 +1,20 @@
 //! Commits: the atomic write of a page, and the totals that it increments.
+//!
+//! A caller encodes the commit ([`Ledger::commit`]). The writer's thread adds it to a batch ([`CommitRequest::stage`]).
 
 use std::sync::Arc;
 
-use cognito_auth_core::counters::Series;
+use cognito_auth_core::counters::{Deltas, Series};
 use cognito_auth_core::entry::{Entry, PoolIdentity};
+use cognito_auth_core::event::UnixMillis;
 
+use super::engine::Reader;
 use super::envelope::{Count, StoredRecord as _};
 use super::store::StoreReader as _;
 use super::stored_entry::StoredEntry;
 use super::stored_user::StoredUser;
 use super::writer::WriterMessage;
-use super::writer_state::WriteRequest;
+use super::writer_state::{WriteBatch, WriteRequest, WriterState};
 use super::{Ledger, LedgerError, UserRecord, keys};
 
 /// One atomic write: a page's cursor with everything that the page changes.
@@ -23,9 +27,22 @@ pub struct Commit {
     /// The user's record with the next cursor.
     pub record: UserRecord,
     /// Increments of the pool's totals.
-    pub totals: Vec<(Series, u64)>,
+    pub totals: Deltas,
     /// Entries for the outbox.
     pub entries: Vec<Entry>,
+}
+
+/// A commit on its way to the writer, encoded as far as that needs no state of the writer.
+pub(super) struct CommitRequest {
+    pool_id: String,
+    /// The user's key.
+    user: Vec<u8>,
+    /// The user's sealed record.
+    record: Vec<u8>,
+    joined: UnixMillis,
+    totals: Deltas,
+    /// Sealed entries.
+    entries: Vec<Vec<u8>>,
 }
 
 impl Ledger {
@@ -36,19 +53,19 @@ impl Ledger {
     /// error: all of it or nothing may have been written, because the ledger has failed or is closed. Read the user
     /// again.
     pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
-        let pool_id = &commit.pool.id;
+        let Commit { pool, username, record, totals, entries } = commit;
+        // Personal data that may not be stored comes no further. Only a change of settings (`rekey.rs`) hides more
+        // later.
         let private = |entry| StoredEntry::from(self.0.privacy.apply(entry)).seal();
-        let increments =
-            commit.totals.iter().map(|(series, increment)| (keys::total(pool_id, &series.to_key()), *increment));
-        self.write(WriteRequest::Commit {
-            user: (self.user_key(pool_id, &commit.username), StoredUser::from(&commit.record).seal()),
-            joined: commit.record.joined,
-            increments: increments.collect(),
-            // Personal data that may not be stored comes no further. Only a change of settings (`rekey.rs`) hides more
-            // later.
-            entries: commit.entries.into_iter().map(private).collect(),
-        })
-        .await
+        let request = CommitRequest {
+            user: self.user_key(&pool.id, &username),
+            record: StoredUser::from(&record).seal(),
+            joined: record.joined,
+            pool_id: pool.id.clone(),
+            totals,
+            entries: entries.into_iter().map(private).collect(),
+        };
+        self.write(WriteRequest::Commit(request)).await
     }
 
     /// Reads a pool's totals, without series that only another build knows.
@@ -79,5 +96,31 @@ impl Ledger {
     /// The ledger is closed.
     pub async fn show_totals(&self, show: impl Fn(&str, &[(Series, u64)]) + Send + 'static) -> Result<(), LedgerError> {
         self.send(|reply| WriterMessage::Show(Box::new(show), reply)).await
+    }
+}
+
+impl CommitRequest {
+    /// Estimates how many places in the store the commit touches. Entries of the outbox are neighbours.
+    pub(super) fn places(&self) -> usize {
+        1 + self.totals.len() + WriteRequest::places_of_entries(self.entries.len())
+    }
+
+    /// Adds the commit to the batch, if the enrolled user joined at the commit's time. Otherwise the user was forgotten
+    /// or replaced during the turn, and the page must not overwrite another record.
+    pub(super) fn stage(
+        self,
+        writer_state: &mut WriterState,
+        reader: &Reader,
+        batch: &mut WriteBatch,
+    ) -> Result<(), LedgerError> {
+        let stored = batch.stored(&self.user, reader)?;
+        let enrolled = stored.map(|stored| StoredUser::standing(&stored)).transpose()?;
+        if enrolled.map(|enrolled| enrolled.joined) != Some(self.joined) {
+            return Err(LedgerError::NotEnrolled);
+        }
+        batch.changes.push((self.user, Some(self.record)));
+        writer_state.totals.raise(self.pool_id, &self.totals, batch);
+        batch.entries.extend(self.entries);
+        Ok(())
     }
 }

@@ -21,15 +21,11 @@ pub(super) trait StoredRecord: prost::Message + Default {
 
     /// Encodes the record with its header.
     fn seal(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(HEADER_BYTES + self.encoded_len());
-        bytes.push(Self::VERSION);
-        bytes.extend([0; HEADER_BYTES - 1]);
-        // A Vec grows, so the encoder cannot run out of room.
-        let encoded = self.encode(&mut bytes);
-        debug_assert!(encoded.is_ok());
-        let (header, payload) = bytes.split_at_mut(HEADER_BYTES);
-        header[1..].copy_from_slice(&checksum_of(Self::VERSION, payload).to_le_bytes());
-        bytes
+        sealed(Self::VERSION, self.encoded_len(), |bytes| {
+            // A Vec grows, so the encoder cannot run out of room.
+            let encoded = self.encode(bytes);
+            debug_assert!(encoded.is_ok());
+        })
     }
 
     /// Decodes a record that this build or an older one has sealed.
@@ -65,22 +61,34 @@ pub(super) trait StoredRecord: prost::Message + Default {
 
     /// Checks checksum and version without decoding the record. Returns its version and payload.
     fn verify(bytes: &[u8]) -> Result<(u8, &[u8]), LedgerError> {
-        let Some(([version, checksum @ ..], payload)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
-            return Err(LedgerError::corrupt(Self::WHAT, "it is cut short"));
-        };
-        // The checksum comes first, because a damaged record may seem to have any version.
-        if checksum_of(*version, payload) != u32::from_le_bytes(*checksum) {
-            return Err(LedgerError::corrupt(Self::WHAT, "its checksum is wrong"));
-        }
-        if *version > Self::VERSION {
-            return Err(LedgerError::NewerVersion {
-                what: Self::WHAT,
-                found: (*version).into(),
-                known: Self::VERSION.into(),
-            });
-        }
-        Ok((*version, payload))
+        verify(Self::WHAT, Self::VERSION, bytes)
     }
+}
+
+/// Makes a record: the header, and the payload that `write` appends, of about this many bytes.
+pub(super) fn sealed(version: u8, payload_bytes: usize, write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(HEADER_BYTES + payload_bytes);
+    bytes.push(version);
+    bytes.extend([0; HEADER_BYTES - 1]);
+    write(&mut bytes);
+    let (header, payload) = bytes.split_at_mut(HEADER_BYTES);
+    header[1..].copy_from_slice(&checksum_of(version, payload).to_le_bytes());
+    bytes
+}
+
+/// Checks the checksum of a record, and that its version is at most `known`. Returns its version and payload.
+pub(super) fn verify<'a>(what: &'static str, known: u8, bytes: &'a [u8]) -> Result<(u8, &'a [u8]), LedgerError> {
+    let Some(([version, checksum @ ..], payload)) = bytes.split_first_chunk::<HEADER_BYTES>() else {
+        return Err(LedgerError::corrupt(what, "it is cut short"));
+    };
+    // The checksum comes first, because a damaged record may seem to have any version.
+    if checksum_of(*version, payload) != u32::from_le_bytes(*checksum) {
+        return Err(LedgerError::corrupt(what, "its checksum is wrong"));
+    }
+    if *version > known {
+        return Err(LedgerError::NewerVersion { what, found: (*version).into(), known: known.into() });
+    }
+    Ok((*version, payload))
 }
 
 /// Computes the checksum of a record. Version 1 does not cover the version byte. From version 2 on, a damaged version
@@ -118,7 +126,8 @@ pub(super) fn decode<M: prost::Message + Default>(what: &'static str, payload: &
     M::decode(payload).map_err(|error| LedgerError::corrupt(what, error.to_string()))
 }
 
-const HEADER_BYTES: usize = 5;
+/// The bytes of the header.
+pub(super) const HEADER_BYTES: usize = 5;
 
 /// The ledger's format, raised when keys or their meaning change.
 #[derive(Clone, PartialEq, Eq, prost::Message)]

@@ -10,6 +10,7 @@ use super::envelope::{
 };
 use super::error::LedgerError;
 use super::keys;
+use super::outbox;
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
 
@@ -55,9 +56,9 @@ pub enum RecordName {
         /// The other name.
         username: String,
     },
-    /// An entry of the outbox.
+    /// An entry of the outbox, or a segment of entries.
     Outbox {
-        /// Its number, which is its place in the order.
+        /// The number of the first entry, which is its place in the order.
         number: u64,
     },
     /// An entry of the quarantine.
@@ -153,7 +154,7 @@ impl RecordName {
             Self::User { .. } => UserRecord::try_from(StoredUser::open(value)?).map(drop),
             Self::Gone { .. } => Gone::open(value).map(drop),
             Self::OtherName { .. } => OtherName::open(value).map(drop),
-            Self::Outbox { .. } => StoredEntry::open(value).map(drop),
+            Self::Outbox { number } => outbox::check(*number, value),
             Self::Quarantine { .. } => StoredEntry::open(&StoredRefusal::open(value)?.value).map(drop),
         }
     }

@@ -21,6 +21,7 @@ use super::envelope::{PrivacyNote, StoreFormat, StoredRecord as _};
 use super::error::LedgerError;
 use super::keys;
 use super::names::RecordName;
+use super::outbox;
 use super::state_dir::StateDir;
 use super::store::{Change, Store as _, StoreReader as _};
 use super::stored_entry::{StoredEntry, StoredRefusal};
@@ -125,9 +126,8 @@ fn made_private(key: &[u8], value: &[u8], privacy: &Privacy) -> Change {
         }
         // It has another user's name in it. The first page that both names show makes it again.
         Some(RecordName::OtherName { .. }) => (key.to_vec(), None),
-        Some(RecordName::Outbox { .. }) => {
-            entry(value, privacy).map_or_else(as_it_is, |entry| (key.to_vec(), Some(entry)))
-        }
+        Some(RecordName::Outbox { number }) => outbox::rewritten(number, value, |sealed| entry(sealed, privacy))
+            .map_or_else(|_| as_it_is(), |record| (key.to_vec(), Some(record))),
         Some(RecordName::Quarantine { .. }) => {
             let refusal = StoredRefusal::open(value).ok();
             let private = refusal.and_then(|refusal| {

@@ -1,8 +1,10 @@
 //! The ledger with writes that fail, damaged records, and records of older and newer builds.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use cognito_auth_core::counters::Series;
 use cognito_auth_core::cursor::Cursor;
-use cognito_auth_core::entry::{OutboxId, PoolIdentity};
+use cognito_auth_core::entry::{Entry, OutboxId, PoolIdentity};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -11,6 +13,7 @@ use super::envelope::{Count, Gone, Instance, LostSince, Share, StoreFormat, Stor
 use super::stored_entry::tests::{AT, REASON, known_entry, refusal_of_version_1};
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
+use super::writer_state::WriteBatch;
 use super::*;
 use crate::delivery::{Outbox as _, OutboxEntry, Settlement, Unreadable};
 use crate::metrics::Metrics;
@@ -183,7 +186,7 @@ async fn what_a_newer_build_has_written_is_refused_and_left_as_it_is() {
         (keys::quarantine(1), newer_entry.seal()),
         (keys::FORMAT.to_vec(), format.seal()),
         (total, newer(Count { value: 1 }.seal())),
-        (keys::outbox(1), newer(Count { value: 1 }.seal())),
+        (keys::outbox(1), envelope::in_version(3, &Count { value: 1 }.seal())),
     ];
     for (key, value) in newer_things {
         let directory = tempfile::tempdir().unwrap();
@@ -231,12 +234,13 @@ fn damaged_values() -> Vec<Vec<u8>> {
 async fn damaged_entries_condemn_nothing_and_can_be_put_aside_as_they_are_and_dropped() {
     let directory = tempfile::tempdir().unwrap();
     let ledger = with_ann(&directory).await;
-    // There is a sound entry before each damaged one, and one after the last.
-    let damaged = damaged_values();
-    let mut commit = page(1);
-    commit.entries = vec![known_entry(); 2 * damaged.len() + 1];
-    ledger.commit(commit).await.unwrap();
     ledger.close().await;
+    // There is a sound entry before each damaged one, and one after the last, as an older build has stored them.
+    let damaged = damaged_values();
+    let sound = StoredEntry::from(known_entry()).seal();
+    for number in 0..=damaged.len() as u64 {
+        tamper(&directory, &keys::outbox(2 * number), sound.clone());
+    }
     for (number, value) in (0..).zip(&damaged) {
         tamper(&directory, &keys::outbox(2 * number + 1), value.clone());
     }
@@ -277,6 +281,217 @@ async fn damaged_entries_condemn_nothing_and_can_be_put_aside_as_they_are_and_dr
     ledger.close().await;
 }
 
+/// Numbers of the outbox with the revisions of their entries, where they can be read.
+type NumberedRevisions = Vec<(u64, Option<u32>)>;
+
+/// What waits in the outbox, and the sizes of the outbox and the quarantine.
+fn waiting(ledger: &Ledger) -> (NumberedRevisions, OutboxState, (u64, u64)) {
+    let read = ledger.read(None, 10_000).unwrap();
+    let revision = |(id, entry): OutboxEntry| (id.0, entry.ok().map(|entry| entry.revision));
+    (read.into_iter().map(revision).collect(), ledger.outbox_state(), ledger.quarantine_state())
+}
+
+/// A page of entries with these revisions.
+fn page_of(revisions: std::ops::Range<u32>) -> Commit {
+    let entry = |revision| Entry { revision, observed: UnixMillis(revision.into()), ..known_entry() };
+    Commit { entries: revisions.map(entry).collect(), ..page(1) }
+}
+
+fn delivered(numbers: impl IntoIterator<Item = u64>) -> Settlement {
+    Settlement { delivered: numbers.into_iter().map(OutboxId).collect(), quarantined: vec![] }
+}
+
+#[tokio::test]
+async fn the_outbox_of_an_older_build_is_delivered_before_the_segments_of_this_one() {
+    let directory = tempfile::tempdir().unwrap();
+    with_ann(&directory).await.close().await;
+    for revision in 0..4 {
+        let entry = StoredEntry::from(Entry { revision, ..known_entry() }).seal();
+        tamper(&directory, &keys::outbox(revision.into()), entry);
+    }
+    tamper(&directory, keys::SEQUENCE, Count { value: 4 }.seal());
+    let ledger = open(&directory);
+    ledger.commit(page_of(4..10)).await.unwrap();
+    let all: Vec<_> = (0..10).map(|number| (u64::from(number), Some(number))).collect();
+    assert_eq!(waiting(&ledger).0, all);
+    // A batch ends inside the segment.
+    ledger.settle(delivered(0..6)).await.unwrap();
+    assert_eq!(waiting(&ledger).0, all[6..]);
+    let revisions = |entries: Vec<OutboxEntry>| entries.into_iter().map(|(_, entry)| entry.unwrap().revision);
+    assert!(revisions(ledger.read(Some(OutboxId(7)), 1).unwrap()).eq([8]));
+    let keys = ledger.reading(|reader| reader.keys(keys::outbox_all(), 9)).unwrap();
+    assert_eq!(keys, [keys::outbox(4)]);
+    ledger.settle(delivered(0..10)).await.unwrap();
+    assert_eq!(ledger.outbox_state(), OutboxState::default());
+    ledger.close().await;
+}
+
+#[tokio::test]
+async fn entries_of_a_segment_keep_their_own_fates() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    ledger.commit(page_of(0..9)).await.unwrap();
+    assert_eq!(ledger.reading(|reader| reader.keys(keys::outbox_all(), 9)), Ok(vec![keys::outbox(0)]));
+    let refused = |number| Settlement { delivered: vec![], quarantined: vec![(OutboxId(number), "bad".to_owned())] };
+    // They may wait together, too, and two of them name one entry.
+    let settled = tokio::join!(
+        ledger.settle(delivered([8, 1, 4])),
+        ledger.settle(refused(3)),
+        ledger.settle(delivered([4, 5, 77])),
+    );
+    settled.0.and(settled.1).and(settled.2).unwrap();
+    let before = waiting(&ledger);
+    assert_eq!(before.0, [0, 2, 6, 7].map(|number| (number, Some(u32::try_from(number).unwrap()))));
+    assert_eq!(before.1.oldest, Some(UnixMillis(0)));
+    let (id, quarantined) = ledger.read_quarantine(None, 9).unwrap().remove(0);
+    assert_eq!((id, quarantined.entry.unwrap().revision), (OutboxId(3), 3));
+    ledger.close().await;
+    let ledger = open(&directory);
+    assert_eq!(waiting(&ledger), before, "the writer's state is what is stored");
+    ledger.settle(delivered([0])).await.unwrap();
+    assert_eq!(ledger.outbox_state().oldest, Some(UnixMillis(2)));
+    ledger.close().await;
+}
+
+#[test]
+fn what_commits_that_wait_together_bring_is_one_segment() {
+    let directory = tempfile::tempdir().unwrap();
+    let engine = Engine::open(directory.path(), 1 << 20).unwrap();
+    let (mut engine, mut writer_state) = WriterState::of(engine, None, None).unwrap();
+    let mut batch = WriteBatch::default();
+    for _ in 0..3 {
+        batch.entries.push(StoredEntry::from(known_entry()).seal());
+    }
+    writer_state.complete(&mut batch);
+    let outbox = batch.changes.iter().filter(|(key, _)| keys::outbox_all().contains(key)).count();
+    assert_eq!((outbox, batch.changes.len()), (1, 3), "beside it the next number, and the number of the batch");
+    engine.write(batch.changes).unwrap();
+    assert_eq!(writer_state.publish(engine.reader()).unwrap().outbox.records, 3);
+}
+
+#[tokio::test]
+async fn a_segment_with_a_damaged_table_is_put_aside_whole_and_one_with_a_damaged_entry_loses_that_entry() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    ledger.commit(page_of(0..3)).await.unwrap();
+    ledger.commit(page_of(3..6)).await.unwrap();
+    let stored = |first| ledger.reading(|reader| reader.get(&keys::outbox(first))).unwrap().unwrap();
+    let (mut table_damaged, mut entry_damaged) = (stored(0), stored(3));
+    ledger.close().await;
+    table_damaged[11] ^= 1;
+    *entry_damaged.last_mut().unwrap() ^= 1;
+    tamper(&directory, &keys::outbox(0), table_damaged.clone());
+    tamper(&directory, &keys::outbox(3), entry_damaged);
+
+    let ledger = open(&directory);
+    assert_eq!(waiting(&ledger).0, [(0, None), (3, Some(3)), (4, Some(4)), (5, None)]);
+    let quarantined = [0, 5].map(|number| (OutboxId(number), "damaged".to_owned())).to_vec();
+    ledger.settle(Settlement { delivered: vec![OutboxId(3)], quarantined }).await.unwrap();
+    assert_eq!(waiting(&ledger).0, [(4, Some(4))]);
+    assert_eq!(ledger.quarantine_state().0, 2);
+    let aside = ledger.reading(|reader| reader.get(&keys::quarantine(0))).unwrap().unwrap();
+    assert_eq!(StoredRefusal::open(&aside).unwrap().value, table_damaged, "nothing of it is lost");
+    assert!(ledger.retry(&[OutboxId(0)]).await.is_err());
+    ledger.close().await;
+    let ledger = open(&directory);
+    ledger.drop_quarantined(&[OutboxId(0), OutboxId(5)]).await.unwrap();
+    assert_eq!(ledger.quarantine_state(), (0, 0));
+    ledger.close().await;
+}
+
+/// A step of the model of the outbox. Indices choose among the entries that are there.
+#[derive(Clone, Debug)]
+enum OutboxStep {
+    Commit(u32),
+    Settle { delivered: Vec<prop::sample::Index>, quarantined: Vec<prop::sample::Index> },
+    Retry(prop::sample::Index),
+    Reopen,
+}
+
+impl OutboxStep {
+    fn any() -> impl Strategy<Value = Self> {
+        let some = || vec(any::<prop::sample::Index>(), 0..40);
+        prop_oneof![
+            4 => (0..90_u32).prop_map(Self::Commit),
+            4 => (some(), vec(any::<prop::sample::Index>(), 0..3))
+                .prop_map(|(delivered, quarantined)| Self::Settle { delivered, quarantined }),
+            1 => any::<prop::sample::Index>().prop_map(Self::Retry),
+            1 => Just(Self::Reopen),
+        ]
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    #[test]
+    fn the_outbox_is_a_map_of_entries_whatever_is_done_to_it(steps in vec(OutboxStep::any(), 1..14)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let directory = tempfile::tempdir().unwrap();
+            let mut ledger = with_ann(&directory).await;
+            let (mut outbox, mut quarantine) = (BTreeMap::new(), BTreeMap::new());
+            let (mut next, mut made) = (0_u64, 0_u32);
+            for step in steps {
+                match step {
+                    OutboxStep::Commit(entries) => {
+                        ledger.commit(page_of(made..made + entries)).await.unwrap();
+                        outbox.extend((next..).zip(made..made + entries));
+                        (next, made) = (next + u64::from(entries), made + entries);
+                    }
+                    OutboxStep::Settle { delivered, quarantined } => {
+                        let numbers: Vec<u64> = outbox.keys().copied().collect();
+                        if numbers.is_empty() {
+                            continue;
+                        }
+                        let delivered: BTreeSet<_> = delivered.iter().map(|index| *index.get(&numbers)).collect();
+                        let quarantined: BTreeSet<_> = quarantined.iter().map(|index| *index.get(&numbers)).collect();
+                        let refused: Vec<_> = quarantined.difference(&delivered).copied().collect();
+                        let settlement = Settlement {
+                            delivered: delivered.iter().copied().map(OutboxId).collect(),
+                            quarantined: refused.iter().map(|number| (OutboxId(*number), "bad".to_owned())).collect(),
+                        };
+                        ledger.settle(settlement).await.unwrap();
+                        outbox.retain(|number, _| !delivered.contains(number));
+                        quarantine.extend(refused.iter().map(|number| (*number, outbox.remove(number).unwrap())));
+                    }
+                    OutboxStep::Retry(index) => {
+                        let numbers: Vec<u64> = quarantine.keys().copied().collect();
+                        if numbers.is_empty() {
+                            continue;
+                        }
+                        let number = *index.get(&numbers);
+                        ledger.retry(&[OutboxId(number)]).await.unwrap();
+                        outbox.insert(next, quarantine.remove(&number).unwrap());
+                        next += 1;
+                    }
+                    OutboxStep::Reopen => {
+                        let before = waiting(&ledger);
+                        ledger.close().await;
+                        ledger = open(&directory);
+                        assert_eq!(waiting(&ledger), before);
+                    }
+                }
+                let (read, state, (quarantined, _)) = waiting(&ledger);
+                assert_eq!(read, outbox.iter().map(|(number, revision)| (*number, Some(*revision))).collect::<Vec<_>>());
+                assert_eq!((state.records, quarantined), (outbox.len() as u64, quarantine.len() as u64));
+                let first = outbox.first_key_value().map(|(_, revision)| UnixMillis((*revision).into()));
+                assert_eq!(state.oldest, first);
+                let sizes = ledger.reading(|reader| {
+                    let mut bytes = 0;
+                    reader.each(keys::outbox_all(), |key, value| {
+                        bytes += (key.len() + value.len()) as u64;
+                        Ok(())
+                    })?;
+                    Ok(bytes)
+                });
+                assert_eq!(sizes, Ok(state.bytes));
+            }
+            ledger.close().await;
+        });
+    }
+}
+
 #[tokio::test]
 async fn the_quarantine_of_an_older_build_is_read_retried_and_written_anew() {
     let directory = tempfile::tempdir().unwrap();
@@ -310,7 +525,6 @@ async fn what_is_asked_for_twice_leaves_the_quarantine_once() {
     let mut commit = page(1);
     commit.entries = vec![known_entry(); 70];
     ledger.commit(commit).await.unwrap();
-    let before = ledger.outbox_state();
     let ids: Vec<_> = (0..70).map(OutboxId).collect();
     let quarantined = ids.iter().map(|id| (*id, "bad".to_owned())).collect();
     ledger.settle(Settlement { delivered: vec![], quarantined }).await.unwrap();
@@ -323,9 +537,11 @@ async fn what_is_asked_for_twice_leaves_the_quarantine_once() {
     let waiting = ledger.read(None, 1000).unwrap();
     assert!(waiting.iter().all(|(id, _)| id.0 >= 70), "an id is never used again");
     assert!((1..=70).contains(&waiting.len()), "{}", waiting.len());
-    let (records, bytes) = (ledger.outbox_state().records, ledger.outbox_state().bytes);
-    assert_eq!(records, waiting.len() as u64);
-    assert_eq!(bytes, before.bytes / 70 * records);
+    let state = ledger.outbox_state();
+    assert_eq!(state.records, waiting.len() as u64);
+    ledger.close().await;
+    let ledger = open(&directory);
+    assert_eq!(ledger.outbox_state(), state);
     ledger.close().await;
 }
 

@@ -11,7 +11,6 @@
 //! It is a thread, because every step blocks on the disk. It is only one, so that totals and the outbox's order need no
 //! locks, and one fsync serves all requests of a batch.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +23,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{debug, error, info};
 
+use super::Ledger;
 use super::engine::{Engine, Reader};
 use super::error::LedgerError;
 use super::state_dir::{LastCommit, StateDir};
@@ -62,6 +62,26 @@ pub(super) enum WriterMessage {
     Show(ShowTotals, ReplySender),
     /// Close the store and end.
     Close(ReplySender),
+}
+
+impl Ledger {
+    /// Has the writer make a change, and waits until it is on the disk.
+    pub(super) async fn write(&self, request: WriteRequest) -> Result<(), LedgerError> {
+        if let Some(error) = self.fault() {
+            return Err(error);
+        }
+        self.send(|reply| WriterMessage::Write(Box::new(request), reply)).await
+    }
+
+    /// Sends a message to the writer, and waits for the reply.
+    pub(super) async fn send(&self, message: impl FnOnce(ReplySender) -> WriterMessage) -> Result<(), LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.0.messages.send(message(reply)).await;
+        sent.map_err(|_| LedgerError::Closed)?;
+        self.0.writer.unpark();
+        // A writer that ends before it reads the message drops the reply.
+        answer.await.unwrap_or(Err(LedgerError::Closed))
+    }
 }
 
 /// The store as readers see it.
@@ -225,7 +245,7 @@ impl Writer {
                 Some(WriterMessage::Write(request, reply)) => (*request, reply),
                 Some(WriterMessage::Show(show_totals, reply)) => {
                     self.show_totals = show_totals;
-                    self.show(writer_state.totals());
+                    writer_state.totals.each(&self.show_totals);
                     answer(vec![reply], &Ok(()));
                     continue;
                 }
@@ -234,14 +254,13 @@ impl Writer {
             };
             let mut replies = Vec::new();
             let mut batch = self.collect(request, reply, &mut writer_state, engine.reader(), &mut replies);
-            let counted = std::mem::take(&mut batch.counted);
             failpoint::reached(Failpoint::LedgerAsked);
             let written = if batch.changes.is_empty() {
                 Ok(())
             } else {
-                writer_state.number(&mut batch);
+                writer_state.complete(&mut batch);
                 self.shared.set_writing(Some(Instant::now()));
-                let written = engine.write(batch.changes);
+                let written = engine.write(std::mem::take(&mut batch.changes));
                 self.shared.set_writing(None);
                 written
             };
@@ -252,7 +271,7 @@ impl Writer {
                     self.jot_last_commit();
                     // Replies come last: a caller who has its reply can read what it wrote.
                     self.shared.publish(published);
-                    self.show(writer_state.totals_of(&counted));
+                    batch.raised.each(&self.show_totals);
                     failpoint::reached(Failpoint::LedgerPublished);
                     answer(replies, &Ok(()));
                     failpoint::reached(Failpoint::LedgerAnswered);
@@ -318,12 +337,6 @@ impl Writer {
         ServeEnd::Closed(reply)
     }
 
-    fn show(&self, totals: BTreeMap<&str, Vec<(Series, u64)>>) {
-        for (pool_id, totals) in totals {
-            (self.show_totals)(pool_id, &totals);
-        }
-    }
-
     /// Tries to open the store again until it works, and meanwhile refuses requests. Ends early (Err) when the ledger
     /// is closed.
     fn reopen(&mut self) -> Result<(Engine, WriterState), Option<ReplySender>> {
@@ -333,7 +346,7 @@ impl Writer {
             match self.reopen_once() {
                 Ok((engine, writer_state, published)) => {
                     // A page whose write failed may be there after all, and nothing else would show its totals.
-                    self.show(writer_state.totals());
+                    writer_state.totals.each(&self.show_totals);
                     self.shared.publish(published);
                     self.shared.set(StoreAccess::Open(engine.reader().clone()));
                     return Ok((engine, writer_state));
@@ -347,7 +360,7 @@ impl Writer {
         let (mut engine, mut writer_state) = self.state_dir.reopen(self.durable)?;
         // The store counts as open only once it has taken a write.
         let mut batch = WriteBatch::default();
-        writer_state.number(&mut batch);
+        writer_state.complete(&mut batch);
         engine.write(batch.changes)?;
         let published = writer_state.publish(engine.reader())?;
         Ok((engine, writer_state, published))

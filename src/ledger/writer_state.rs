@@ -1,24 +1,24 @@
-//! The state that the writer keeps in memory, and how each request changes it: totals, and the outbox's numbers and
-//! size.
+//! The state that the writer keeps in memory, and how each request changes it.
 //!
 //! While a batch is collected, this state is ahead of the disk. If the write fails, the state is dropped and read again
 //! from the store, so nothing has to be undone.
 
+mod outbox;
 mod users;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::HashSet;
 
-use cognito_auth_core::counters::Series;
 use cognito_auth_core::entry::OutboxId;
 use cognito_auth_core::event::UnixMillis;
 
+pub(super) use self::outbox::{OutboxIndex, Size};
+use super::commits::CommitRequest;
 use super::engine::{Engine, Reader};
 use super::envelope::{Count, Instance, LostSince, StoreFormat, StoredRecord as _};
 use super::error::LedgerError;
 use super::keys;
 use super::store::{Change, Store as _, StoreReader as _};
-use super::stored_entry::{StoredEntry, StoredRefusal};
-use super::stored_user::StoredUser;
+use super::totals::{RaisedTotals, Totals};
 use super::{OutboxState, UserRecord};
 use crate::delivery::Settlement;
 
@@ -38,9 +38,8 @@ pub(super) enum WriteRequest {
     StillMerged { user: Vec<u8>, of: String, seen: UnixMillis },
     /// A name that is no longer another name of the user with the key `of`.
     Part { user: Vec<u8>, of: Vec<u8> },
-    /// A page: the user's key and record, increments of totals, and entries for the outbox. It is refused unless the
-    /// enrolled user joined at this time.
-    Commit { user: (Vec<u8>, Vec<u8>), joined: UnixMillis, increments: Vec<(Vec<u8>, u64)>, entries: Vec<Vec<u8>> },
+    /// A page. It is refused unless its user is enrolled as before.
+    Commit(CommitRequest),
     /// Users whose events since a time are logged again.
     Rewind { users: Vec<Vec<u8>>, from: UnixMillis },
     /// A user who moves to the present name in the ledger, followed or gone as before.
@@ -59,7 +58,6 @@ impl WriteRequest {
     /// Estimates how many places in the store the request touches. Each key is a place, but entries of the outbox are
     /// neighbours.
     pub(super) fn places(&self) -> usize {
-        const ENTRIES_OF_A_PLACE: usize = 16;
         match self {
             Self::Put(changes) => changes.len(),
             Self::Enroll(users) => users.len(),
@@ -67,16 +65,22 @@ impl WriteRequest {
             Self::StillMerged { .. } => 1,
             Self::MergeUser { .. } | Self::Merge { .. } => 6,
             Self::Rename { .. } | Self::Part { .. } => 4,
-            Self::Commit { increments, entries, .. } => 1 + increments.len() + entries.len() / ENTRIES_OF_A_PLACE,
+            Self::Commit(commit) => commit.places(),
             Self::Rewind { users, .. } => users.len(),
             // Its totals are neighbours, and it is rare.
             Self::ForgetPool(_) => 1,
             Self::Settle(Settlement { delivered, quarantined }) => {
-                delivered.len() / ENTRIES_OF_A_PLACE + 2 * quarantined.len()
+                Self::places_of_entries(delivered.len()) + 2 * quarantined.len()
             }
             Self::Retry(ids) => 2 * ids.len(),
             Self::Drop(ids) => ids.len(),
         }
+    }
+
+    /// Estimates how many places neighbouring entries of the outbox take. A page of the store holds 8 to 16 segments.
+    pub(super) fn places_of_entries(entries: usize) -> usize {
+        const ENTRIES_OF_A_PLACE: usize = 64;
+        entries / ENTRIES_OF_A_PLACE
     }
 }
 
@@ -84,57 +88,28 @@ impl WriteRequest {
 #[derive(Default)]
 pub(super) struct WriteBatch {
     pub(super) changes: Vec<Change>,
-    /// Keys of the totals that the batch increments.
-    pub(super) counted: HashSet<Vec<u8>>,
+    /// The totals that the batch raises.
+    pub(super) raised: RaisedTotals,
+    /// Sealed entries that the batch adds to the outbox, in order.
+    pub(super) entries: Vec<Vec<u8>>,
     /// Numbers of the entries that the batch removes from the outbox or the quarantine.
     leaving: HashSet<u64>,
 }
 
 impl WriteBatch {
     /// Reads a key as it will be once the batch is written.
-    fn stored(&self, key: &[u8], reader: &Reader) -> Result<Option<Vec<u8>>, LedgerError> {
+    pub(super) fn stored(&self, key: &[u8], reader: &Reader) -> Result<Option<Vec<u8>>, LedgerError> {
         let waiting = self.changes.iter().rev().find(|(changed, _)| changed == key);
         waiting.map_or_else(|| reader.get(key), |(_, value)| Ok(value.clone()))
     }
-}
-
-/// A number of records, and their bytes with keys.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(super) struct Size {
-    pub(super) records: u64,
-    pub(super) bytes: u64,
-}
-
-impl Size {
-    fn add(&mut self, key: &[u8], value: &[u8]) {
-        self.records += 1;
-        self.bytes += bytes(key, value);
-    }
-
-    fn remove(&mut self, key: &[u8], value: &[u8]) {
-        self.records = self.records.saturating_sub(1);
-        self.bytes = self.bytes.saturating_sub(bytes(key, value));
-    }
-}
-
-fn bytes(key: &[u8], value: &[u8]) -> u64 {
-    u64::try_from(key.len() + value.len()).unwrap_or(u64::MAX)
 }
 
 /// The state that the writer keeps in memory.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct WriterState {
     pub(super) instance_id: String,
-    /// Totals by their keys.
-    totals: HashMap<Vec<u8>, u64>,
-    outbox: Size,
-    quarantine: Size,
-    /// A lower bound of the numbers in the outbox.
-    first: u64,
-    /// The number of the next entry.
-    next: u64,
-    /// When the first entry was observed.
-    oldest: Option<UnixMillis>,
+    pub(super) totals: Totals,
+    pub(super) outbox: OutboxIndex,
     /// Batches written so far. A store that has fewer than it once had has lost some.
     pub(super) batches: u64,
 }
@@ -200,35 +175,12 @@ impl WriterState {
             let stored = reader.get(key)?;
             stored.map_or(Ok(0), |count| Ok(Count::open(&count)?.value))
         };
-        let mut writer_state = Self {
+        Ok(Self {
             instance_id: Instance::open(&instance)?.id,
-            totals: HashMap::new(),
-            outbox: Size::default(),
-            quarantine: Size::default(),
-            first: 0,
-            next: count(keys::SEQUENCE)?,
-            oldest: None,
+            totals: Totals::read(reader)?,
+            outbox: OutboxIndex::read(count(keys::SEQUENCE)?, reader)?,
             batches: count(keys::GROUPS)?,
-        };
-        reader.each(keys::totals(None), |key, value| {
-            writer_state.totals.insert(key.to_vec(), Count::open(value)?.value);
-            Ok(())
-        })?;
-        reader.each(keys::outbox_all(), |key, value| {
-            StoredEntry::refuse_newer(value)?;
-            writer_state.outbox.add(key, value);
-            writer_state.next = writer_state.next.max(keys::sequence_of(key).unwrap_or_default().saturating_add(1));
-            Ok(())
-        })?;
-        reader.each(keys::quarantine_from(0), |key, value| {
-            if let Ok(refusal) = StoredRefusal::examine(value)? {
-                StoredEntry::refuse_newer(&refusal.value)?;
-            }
-            writer_state.quarantine.add(key, value);
-            Ok(())
-        })?;
-        writer_state.find_first(reader)?;
-        Ok(writer_state)
+        })
     }
 
     /// Adds a request to the batch: all of it, or nothing on an error.
@@ -251,157 +203,24 @@ impl WriterState {
             WriteRequest::Merge { keys: [one, first], seen } => users::merge(one, first, seen, reader, batch)?,
             WriteRequest::StillMerged { user, of, seen } => users::still_merged(&user, of, seen, reader, batch)?,
             WriteRequest::Part { user, of } => users::part(user, &of, reader, batch)?,
-            WriteRequest::Commit { user: (key, record), joined, increments, entries } => {
-                // The user may have been forgotten or replaced during the turn. The page must not overwrite another
-                // record.
-                let enrolled = batch.stored(&key, reader)?.map(|stored| StoredUser::standing(&stored)).transpose()?;
-                if enrolled.map(|enrolled| enrolled.joined) != Some(joined) {
-                    return Err(LedgerError::NotEnrolled);
-                }
-                batch.changes.push((key, Some(record)));
-                for (key, increment) in increments {
-                    self.count(key, increment, batch);
-                }
-                self.queue(entries, batch);
-            }
+            WriteRequest::Commit(commit) => commit.stage(self, reader, batch)?,
             WriteRequest::Rewind { users, from } => users::rewind(users, from, reader, batch)?,
             WriteRequest::Rename { from, to } => users::rename(from, to, reader, batch)?,
             WriteRequest::ForgetPool(pool_id) => {
-                let range = keys::totals(Some(&pool_id));
-                let totals = self.totals.extract_if(|key, _| range.contains(key));
-                batch.changes.extend(totals.map(|(key, _)| (key, None)));
+                self.totals.forget(&pool_id, batch);
                 batch.changes.push((keys::pool(&pool_id), None));
             }
-            WriteRequest::Settle(settlement) => self.settle(settlement, now, reader, batch)?,
-            WriteRequest::Retry(ids) => self.retry(ids, reader, batch)?,
-            WriteRequest::Drop(ids) => {
-                let leaving = self.quarantined(ids, reader, batch)?;
-                self.leave_quarantine(leaving, batch);
-            }
+            WriteRequest::Settle(settlement) => self.outbox.settle(settlement, now, reader, batch)?,
+            WriteRequest::Retry(ids) => self.outbox.retry(ids, reader, batch)?,
+            WriteRequest::Drop(ids) => self.outbox.drop_quarantined(ids, reader, batch)?,
         }
         Ok(())
     }
 
-    fn count(&mut self, key: Vec<u8>, increment: u64, batch: &mut WriteBatch) {
-        let total = self.totals.entry(key.clone()).or_default();
-        *total = total.saturating_add(increment);
-        batch.changes.push((key.clone(), Some(Count { value: *total }.seal())));
-        batch.counted.insert(key);
-    }
-
-    /// Returns all totals by pool, without series that only another build knows.
-    pub(super) fn totals(&self) -> BTreeMap<&str, Vec<(Series, u64)>> {
-        self.totals_of(self.totals.keys())
-    }
-
-    /// Returns the totals with these keys, by pool.
-    pub(super) fn totals_of<'a>(
-        &self,
-        keys: impl IntoIterator<Item = &'a Vec<u8>>,
-    ) -> BTreeMap<&'a str, Vec<(Series, u64)>> {
-        let mut totals: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for key in keys {
-            if let Some((pool_id, series)) = keys::total_of(key)
-                && let (Some(series), Some(total)) = (Series::from_key(series), self.totals.get(key))
-            {
-                totals.entry(pool_id).or_default().push((series, *total));
-            }
-        }
-        totals
-    }
-
-    /// Adds entries to the end of the outbox.
-    fn queue(&mut self, entries: Vec<Vec<u8>>, batch: &mut WriteBatch) {
-        if entries.is_empty() {
-            return;
-        }
-        for entry in entries {
-            let key = keys::outbox(self.next);
-            self.next += 1;
-            self.outbox.add(&key, &entry);
-            batch.changes.push((key, Some(entry)));
-        }
-        // Stored, so that no number is used twice, even when the outbox was empty at a restart.
-        let next = Count { value: self.next };
-        batch.changes.push((keys::SEQUENCE.to_vec(), Some(next.seal())));
-    }
-
-    /// Removes entries from the outbox. Skips those that are not there, so that a settlement may be repeated.
-    fn settle(
-        &mut self,
-        settlement: Settlement,
-        now: UnixMillis,
-        reader: &Reader,
-        batch: &mut WriteBatch,
-    ) -> Result<(), LedgerError> {
-        let delivered = settlement.delivered.into_iter().map(|id| (id, None));
-        let refused = settlement.quarantined.into_iter().map(|(id, reason)| (id, Some(reason)));
-        let mut leaving = Vec::new();
-        let mut numbers = HashSet::new();
-        for (OutboxId(number), reason) in delivered.chain(refused) {
-            let key = keys::outbox(number);
-            if batch.leaving.contains(&number) || !numbers.insert(number) {
-                continue;
-            }
-            let Some(value) = reader.get(&key)? else { continue };
-            leaving.push((number, key, value, reason));
-        }
-        for (number, key, value, reason) in leaving {
-            self.outbox.remove(&key, &value);
-            batch.leaving.insert(number);
-            batch.changes.push((key, None));
-            if let Some(reason) = reason {
-                let refusal = StoredRefusal { reason, at: now.0, value }.seal();
-                let key = keys::quarantine(number);
-                self.quarantine.add(&key, &refusal);
-                batch.changes.push((key, Some(refusal)));
-            }
-        }
-        Ok(())
-    }
-
-    /// Moves entries from the quarantine to the end of the outbox, under new numbers. Refuses an entry that cannot be
-    /// read: delivery would return it to the quarantine at once.
-    fn retry(&mut self, ids: Vec<OutboxId>, reader: &Reader, batch: &mut WriteBatch) -> Result<(), LedgerError> {
-        let leaving = self.quarantined(ids, reader, batch)?;
-        let mut entries = Vec::with_capacity(leaving.len());
-        for (_, stored) in &leaving {
-            let value = StoredRefusal::open(stored)?.value;
-            StoredEntry::open(&value)?;
-            entries.push(value);
-        }
-        self.leave_quarantine(leaving, batch);
-        self.queue(entries, batch);
-        Ok(())
-    }
-
-    /// Reads those of the entries that are in quarantine. Skips the others, so that a request may be repeated.
-    fn quarantined(
-        &self,
-        ids: Vec<OutboxId>,
-        reader: &Reader,
-        batch: &WriteBatch,
-    ) -> Result<Vec<(u64, Vec<u8>)>, LedgerError> {
-        let numbers: BTreeSet<_> = ids.into_iter().map(|OutboxId(number)| number).collect();
-        let mut stored = Vec::with_capacity(numbers.len());
-        for number in numbers.into_iter().filter(|number| !batch.leaving.contains(number)) {
-            stored.extend(reader.get(&keys::quarantine(number))?.map(|value| (number, value)));
-        }
-        Ok(stored)
-    }
-
-    /// Removes entries from the quarantine.
-    fn leave_quarantine(&mut self, leaving: Vec<(u64, Vec<u8>)>, batch: &mut WriteBatch) {
-        for (number, value) in leaving {
-            let key = keys::quarantine(number);
-            self.quarantine.remove(&key, &value);
-            batch.leaving.insert(number);
-            batch.changes.push((key, None));
-        }
-    }
-
-    /// Numbers the batch that is written next.
-    pub(super) fn number(&mut self, batch: &mut WriteBatch) {
+    /// Completes the batch that is written next: adds what its requests share, and numbers it.
+    pub(super) fn complete(&mut self, batch: &mut WriteBatch) {
+        batch.changes.extend(batch.raised.changes());
+        self.outbox.queue(batch);
         self.batches += 1;
         let batches = Count { value: self.batches };
         batch.changes.push((keys::GROUPS.to_vec(), Some(batches.seal())));
@@ -409,25 +228,6 @@ impl WriterState {
 
     /// Returns the state that is published once the batch is written.
     pub(super) fn publish(&mut self, reader: &Reader) -> Result<Published, LedgerError> {
-        self.find_first(reader)?;
-        Ok(Published {
-            outbox: OutboxState { records: self.outbox.records, bytes: self.outbox.bytes, oldest: self.oldest },
-            quarantine: self.quarantine,
-            end: self.next,
-        })
-    }
-
-    /// Finds the first entry of the outbox that can be read, and when it was observed.
-    fn find_first(&mut self, reader: &Reader) -> Result<(), LedgerError> {
-        let (mut first, mut oldest) = (self.next, None);
-        reader.each_while(keys::outbox_between(self.first, self.next), |key, value| {
-            first = first.min(keys::sequence_of(key).unwrap_or(first));
-            // The age of a damaged entry is unknown.
-            oldest = StoredEntry::examine(value)?.ok().map(|entry| UnixMillis(entry.observed));
-            Ok(oldest.is_none())
-        })?;
-        self.first = first;
-        self.oldest = oldest;
-        Ok(())
+        self.outbox.publish(reader)
     }
 }

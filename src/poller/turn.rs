@@ -5,12 +5,14 @@
 //! the parts that are still to be read. A page whose commit is lost is read again.
 
 mod findings;
-mod page_commit;
+mod other_names;
+mod page_report;
 
 use std::sync::Arc;
 
+use cognito_auth_core::counters;
 use cognito_auth_core::cursor::Cursor;
-use cognito_auth_core::entry::UserIdentity;
+use cognito_auth_core::entry::{Entry, UserIdentity};
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::schedule::{ActivityEstimate, Allowed, Backlog, Lane};
 use cognito_auth_core::walk::page_size::{Fit, page_size};
@@ -20,12 +22,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::findings::TurnFindings;
-use self::page_commit::commit_page;
+use self::other_names::{followed_record, name_to_compare};
+use self::page_report::PageReport;
 use crate::failpoint::{self, Failpoint};
-use crate::ledger::{ActivityAt, Ledger, LedgerError, Twin, UserRecord};
+use crate::ledger::{ActivityAt, Commit, Ledger, LedgerError, Twin, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
-use crate::poller::names::{self, PoolSightings};
+use crate::poller::names::PoolSightings;
 use crate::pool::Pool;
 use crate::source::{Page, Source, SourceError};
 
@@ -211,40 +214,6 @@ pub async fn run<S: Source>(
     Ok(TurnReport::of(&turn.record.cursor, turn.findings))
 }
 
-/// Reads the record of a user that is followed under this name.
-async fn followed_record(context: &TurnContext, pool_id: &str, username: &str) -> Result<UserRecord, TurnError> {
-    let ledger = &context.ledger;
-    let record = ledger.user(pool_id, username)?.ok_or(TurnError::NotEnrolled)?;
-    if ledger.privacy().modes().hides_names() {
-        let standing = ledger.standing(pool_id, username)?;
-        if standing.is_some_and(|standing| standing.gone_since.is_some()) {
-            return Err(TurnError::Gone(username.to_owned()));
-        }
-    }
-    let Some(twin) = names::twin(ledger, pool_id, username)? else { return Ok(record) };
-    if names::is_followed(context, pool_id, &twin.of)? {
-        return Err(TurnError::OtherName { username: username.to_owned(), twin, anew: false });
-    }
-    ledger.part(pool_id, username, &twin.of).await?;
-    ledger.user(pool_id, username)?.ok_or(TurnError::NotEnrolled)
-}
-
-/// The ledger's name of a user that no listing gives, whose pages are compared with those of other such names. A listed
-/// user has one name.
-async fn name_to_compare(
-    context: &TurnContext,
-    pool_id: &str,
-    username: &str,
-    record: &UserRecord,
-    sightings: &PoolSightings,
-) -> Result<Option<String>, TurnError> {
-    if record.sub.is_some() {
-        return Ok(None);
-    }
-    sightings.load(&context.ledger, pool_id).await?;
-    Ok(Some(context.ledger.privacy().ledger_name(username)))
-}
-
 /// The step after a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum AfterPage {
@@ -274,7 +243,7 @@ struct UserTurn<'a, S> {
 }
 
 impl<S: Source> UserTurn<'_, S> {
-    /// Reads the next page, gives it to the walk, and commits it.
+    /// Takes one step: requests the next page, judges it, and commits it.
     async fn read_next_page(&mut self) -> Result<AfterPage, TurnError> {
         let page = match unless_stopped(self.context, self.request_page()).await? {
             Ok(page) => page,
@@ -282,14 +251,13 @@ impl<S: Source> UserTurn<'_, S> {
         };
         failpoint::reached(Failpoint::PageRead);
         self.findings.pages += 1;
-        if self.page_size < self.context.page_size && !self.walk.ends_with(&page) {
-            // The page was too short: it is dropped, and a full one is read.
+        if self.is_too_short(&page) {
             (self.findings.fit, self.page_size) = (Fit::TooShort, self.context.page_size);
             return Ok(AfterPage::ReadOn);
         }
         let taken = self.walk.take(&mut self.record.cursor, &page, &self.pool.rules);
         self.compare_with_other_names(&page).await?;
-        self.note_findings(&taken, &page);
+        self.learn(&taken, &page);
         let (next, token_repeated) = (taken.next, taken.token_repeated);
         self.commit(taken, &page).await?;
         if token_repeated {
@@ -325,33 +293,13 @@ impl<S: Source> UserTurn<'_, S> {
         Ok(if begins_again { AfterPage::ReadOn } else { AfterPage::End })
     }
 
-    /// Compares a page with what other names of the pool have shown. If one has shown an event of it, both are names of
-    /// one user: the ledger merges them, and the turn ends without a commit of the page.
-    async fn compare_with_other_names(&self, page: &Page) -> Result<(), TurnError> {
-        let Some(name) = &self.given_name else { return Ok(()) };
-        while let Some(first) = self.sightings.show(name, page, &self.record.cursor) {
-            match self.context.ledger.merge(&self.pool.identity.id, name, &first, page.received).await {
-                Ok(()) => return Err(self.after_merge(name, &first)?),
-                // The other name has no record any more.
-                Err(LedgerError::NotEnrolled) => self.sightings.forget(&first),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+    /// Returns whether a short page did not show enough. It is dropped then, and a full one is read.
+    fn is_too_short(&self, page: &Page) -> bool {
+        self.page_size < self.context.page_size && !self.walk.ends_with(page)
     }
 
-    /// Why the turn ends after its name and the name `first` were merged. The ledger has decided which of them is
-    /// followed.
-    fn after_merge(&self, name: &str, first: &str) -> Result<TurnError, LedgerError> {
-        let pool_id = &self.pool.identity.id;
-        let username = self.user.username.clone();
-        let twin = self.context.ledger.twin(pool_id, &username)?;
-        let (waits, kept) = if twin.is_some() { (name, first) } else { (first, name) };
-        self.sightings.merged(self.context, pool_id, waits, kept)?;
-        Ok(twin.map_or(TurnError::Joined, |twin| TurnError::OtherName { username, twin, anew: true }))
-    }
-
-    fn note_findings(&mut self, taken: &Taken, page: &Page) {
+    /// Takes note of what a page says of the user's activity and of the page size.
+    fn learn(&mut self, taken: &Taken, page: &Page) {
         if taken.out_of_order {
             self.findings.fit = Fit::OutOfOrder;
         }
@@ -362,15 +310,38 @@ impl<S: Source> UserTurn<'_, S> {
         }
     }
 
+    /// Commits a page if it changes something, and then reports it. The ledger itself shows the durable counters, even
+    /// if the turn is dropped.
     async fn commit(&mut self, taken: Taken, page: &Page) -> Result<(), LedgerError> {
         let is_poll = self.walk.kind() == Kind::Poll;
         // The first poll is committed even without a change, so that the activity of a silent user is stored.
-        let changed = taken.cursor_changed || (is_poll && self.record.activity.is_none());
+        let is_changed = taken.cursor_changed || (is_poll && self.record.activity.is_none());
         if is_poll {
             let activity = self.findings.activity_after(self.activity);
             self.record.activity = Some(ActivityAt::new(activity, page.received));
         }
-        commit_page(self.context, self.pool, &self.user, changed.then_some(&self.record), taken, page).await
+        let report = PageReport::of(&taken, page);
+        if is_changed {
+            self.context.ledger.commit(self.consequences(taken, page)).await?;
+        }
+        report.show(&self.context.metrics, &self.pool.identity.id);
+        failpoint::reached(Failpoint::MetricsShown);
+        Ok(())
+    }
+
+    /// Everything that a page changes, in one write: the cursor, the counters, and the outgoing entries.
+    fn consequences(&self, taken: Taken, page: &Page) -> Commit {
+        let totals = counters::page(&taken);
+        let findings = taken.findings.into_iter().chain(taken.again).filter(|_| self.context.queue);
+        Commit {
+            pool: self.pool.identity.clone(),
+            username: self.user.username.clone(),
+            record: self.record.clone(),
+            totals,
+            entries: findings
+                .map(|finding| Entry::of(finding, &self.pool.identity, &self.user, page.received))
+                .collect(),
+        }
     }
 
     fn after_page(&self, next: Next) -> AfterPage {

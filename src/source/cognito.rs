@@ -1,7 +1,7 @@
 //! The AWS adapter: calls one user pool through Amazon's own SDK.
 //!
 //! One method makes one call:
-//! - [`wire`] holds the SDK's shapes as plain values, and `convert` turns them into the exporter's types.
+//! - [`wire`] converts an answer with events, and `directory` one about users or the pool.
 //! - `lenient` reads a page that the SDK cannot read.
 //! - `errors` turns the SDK's errors into the port's.
 //! - `answer` refuses an oversized or empty answer before the SDK reads it.
@@ -11,8 +11,8 @@
 
 mod answer;
 mod clients;
-mod convert;
 mod date;
+mod directory;
 mod errors;
 mod lenient;
 mod transport;
@@ -105,7 +105,7 @@ impl Cognito {
         if page.events.len() > EVENTS_MAX {
             return Err(errors::too_many(operation, "events", EVENTS_MAX));
         }
-        let cut = page.events.iter().filter(|event| convert::exceeds(event)).count();
+        let cut = page.events.iter().filter(|event| wire::exceeds(event)).count();
         if cut > 0 {
             self.warnings.events_cut.fetch_add(cut as u64, Ordering::Relaxed);
             self.warn_once(&self.warnings.excess_logged, EXCESS);
@@ -194,13 +194,13 @@ impl Source for Cognito {
         if users.as_ref().is_some_and(|users| users.len() > USERS_MAX) {
             return Err(errors::too_many(listing.operation(), "users", USERS_MAX));
         }
-        Ok(convert::user_page(users, next))
+        Ok(directory::user_page(users, next))
     }
 
     async fn describe(&self) -> Result<PoolDescription, SourceError> {
         let answer = self.sdk_client().await.describe_user_pool().user_pool_id(&self.pool_id).send().await;
         match answer {
-            Ok(answer) => Ok(answer.user_pool.map(|pool| convert::pool_description(&pool)).unwrap_or_default()),
+            Ok(answer) => Ok(answer.user_pool.map(|pool| directory::pool_description(&pool)).unwrap_or_default()),
             Err(error) => Err(errors::source_error(self.situation().await, Operation::DescribeUserPool, &error, &[])),
         }
     }

@@ -1,4 +1,5 @@
-//! A source that measures every call. A throttled call slows down all pools that share its quota.
+//! A source that measures every call. It hands on each answer unchanged. A throttled call slows down all pools that
+//! share its quota.
 
 use std::sync::Arc;
 
@@ -36,7 +37,14 @@ impl<S: Source> Metered<S> {
         &self.lists
     }
 
-    fn measure<T>(&self, operation: Operation, started: Instant, result: &Result<T, SourceError>) {
+    /// Makes a call: counts and times it, and slows its quota's rate limiter after a throttle.
+    async fn measured<T>(
+        &self,
+        operation: Operation,
+        call: impl Future<Output = Result<T, SourceError>>,
+    ) -> Result<T, SourceError> {
+        let started = Instant::now();
+        let result = call.await;
         let outcome = result.as_ref().err().map_or(CallOutcome::Ok, SourceError::outcome);
         let account = self.pool.account_id.as_deref();
         self.metrics.api_request(account, &self.pool.region, operation, outcome, started.elapsed());
@@ -47,30 +55,24 @@ impl<S: Source> Metered<S> {
                 Operation::DescribeUserPool | Operation::GetProvisionedLimit => {}
             }
         }
+        result
     }
 }
 
 impl<S: Source> Source for Metered<S> {
     async fn page(&self, username: &str, token: Option<&PageToken>, max_results: u8) -> Result<Page, SourceError> {
-        let started = Instant::now();
-        let result = self.source.page(username, token, max_results).await;
-        self.measure(Operation::AdminListUserAuthEvents, started, &result);
+        let call = self.source.page(username, token, max_results);
+        let page = self.measured(Operation::AdminListUserAuthEvents, call).await;
         self.metrics.events_cut(&self.pool.id, self.source.events_cut());
-        result
+        page
     }
 
     async fn users(&self, listing: &Listing, token: Option<&PageToken>) -> Result<UserPage, SourceError> {
-        let started = Instant::now();
-        let result = self.source.users(listing, token).await;
-        self.measure(listing.operation(), started, &result);
-        result
+        self.measured(listing.operation(), self.source.users(listing, token)).await
     }
 
     async fn describe(&self) -> Result<PoolDescription, SourceError> {
-        let started = Instant::now();
-        let result = self.source.describe().await;
-        self.measure(Operation::DescribeUserPool, started, &result);
-        result
+        self.measured(Operation::DescribeUserPool, self.source.describe()).await
     }
 
     fn events_cut(&self) -> u64 {
@@ -78,9 +80,6 @@ impl<S: Source> Source for Metered<S> {
     }
 
     async fn read_limit(&self) -> Result<f64, SourceError> {
-        let started = Instant::now();
-        let result = self.source.read_limit().await;
-        self.measure(Operation::GetProvisionedLimit, started, &result);
-        result
+        self.measured(Operation::GetProvisionedLimit, self.source.read_limit()).await
     }
 }

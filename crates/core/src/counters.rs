@@ -1,7 +1,7 @@
 //! The durable counters: their series, and by how much each sighting of an event moves them.
 //!
-//! Pure. Each outcome is counted exactly once. This module computes the deltas, and the ledger writes them in the same
-//! atomic write as the cursor. A total belongs to a pool, whose id is kept beside the series. The metrics show the
+//! Pure. Each outcome is counted exactly once. [`page`] computes a page's deltas, and the ledger writes them in the
+//! same atomic write as the cursor. A total belongs to a pool, whose id is kept beside the series. The metrics show the
 //! totals, and the ledger keeps them under [`Series::to_key`].
 //!
 //! ```text
@@ -18,6 +18,7 @@ use crate::event::{
     ChallengeName, ChallengeResponse, EventResponse, EventType, Facts, FeedbackValue, Label, Outcome, RiskDecision,
     RiskLevel, Vocabulary,
 };
+use crate::walk::Taken;
 
 /// One durable counter of a pool with its labels, in the order of the metrics' documentation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -71,8 +72,19 @@ pub enum Series {
 /// more.
 pub type Deltas = Vec<(Series, u64)>;
 
+/// Computes the deltas of a page: those of its findings, and of the watches that ended on it.
+pub fn page(taken: &Taken) -> Deltas {
+    let found = taken.findings.iter().flat_map(|finding| match &finding.before {
+        None => first_sight(&finding.facts, finding.live),
+        Some(before) => revision(before, &finding.facts, finding.live),
+    });
+    // The walk names only live events as unfinished.
+    let unfinished = taken.unfinished.iter().flat_map(|facts| unfinished(facts, true));
+    add_up(found.chain(unfinished))
+}
+
 /// Computes the deltas of an event's first sight. `live` is false for history.
-pub fn first_sight(facts: &Facts, live: bool) -> Deltas {
+fn first_sight(facts: &Facts, live: bool) -> Deltas {
     if !live {
         return sum([Series::History]);
     }
@@ -86,7 +98,7 @@ pub fn first_sight(facts: &Facts, live: bool) -> Deltas {
 }
 
 /// Computes the deltas of a revision from `before` to `after`. A revision of history moves nothing.
-pub fn revision(before: &Facts, after: &Facts, live: bool) -> Deltas {
+fn revision(before: &Facts, after: &Facts, live: bool) -> Deltas {
     if !live {
         return Deltas::new();
     }
@@ -103,7 +115,7 @@ pub fn revision(before: &Facts, after: &Facts, live: bool) -> Deltas {
 }
 
 /// Computes the deltas of a watch that ends. There are none unless the event is live and still in progress.
-pub fn unfinished(facts: &Facts, live: bool) -> Deltas {
+fn unfinished(facts: &Facts, live: bool) -> Deltas {
     sum(still_in_progress(facts).filter(|_| live))
 }
 
@@ -163,13 +175,18 @@ fn still_in_progress(facts: &Facts) -> Option<Series> {
         .then_some(Series::Unfinished { event_type: facts.event_type, decision: facts.decision })
 }
 
-/// Adds up movements by 1: each series once, in ascending order.
+/// Adds up movements by 1.
 fn sum(moved: impl IntoIterator<Item = Series>) -> Deltas {
+    add_up(moved.into_iter().map(|series| (series, 1)))
+}
+
+/// Adds up movements: each series once, in ascending order.
+fn add_up(moved: impl IntoIterator<Item = (Series, u64)>) -> Deltas {
     let mut deltas = Deltas::new();
-    for series in moved {
+    for (series, by) in moved {
         match deltas.iter_mut().find(|(known, _)| *known == series) {
-            Some((_, by)) => *by += 1,
-            None => deltas.push((series, 1)),
+            Some((_, total)) => *total += by,
+            None => deltas.push((series, by)),
         }
     }
     deltas.sort_unstable();

@@ -1,13 +1,14 @@
 //! One sighting of an event, as it is stored for delivery. A log record is made of it.
 //!
-//! The commit of a page makes entries, the ledger keeps them in its outbox (or quarantine), and the delivery task hands
-//! them to a sink. An entry is complete: its delivery needs nothing else, even after its pool has left the
+//! The turn makes entries of a page's findings. The ledger keeps them in its outbox (or quarantine), and the delivery
+//! task hands them to a sink. An entry is complete: its delivery needs nothing else, even after its pool has left the
 //! configuration.
 
 use std::sync::Arc;
 
 use crate::event::{AuthEvent, EventContext, UnixMillis};
 use crate::masking::Modes;
+use crate::walk::Finding;
 
 /// The pool that an event belongs to, as its records name it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,6 +62,19 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// Makes the entry of a finding. It hides nothing: [`Privacy::apply`](crate::privacy::Privacy::apply) does.
+    pub fn of(finding: Finding, pool: &Arc<PoolIdentity>, user: &Arc<UserIdentity>, observed: UnixMillis) -> Self {
+        Self {
+            pool: pool.clone(),
+            user: user.clone(),
+            event: finding.event,
+            revision: finding.revision,
+            history: !finding.live,
+            observed,
+            masked: Modes::default(),
+        }
+    }
+
     /// The values that may be personal data, as a receiver's error message could quote them.
     pub fn personal(&self) -> impl Iterator<Item = &str> {
         let user = [Some(&self.user.username), self.user.sub.as_ref()];

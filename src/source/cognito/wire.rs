@@ -1,14 +1,18 @@
-//! The service's answer as plain values, in the API's own names.
+//! An event on the wire, and how it becomes the exporter's: the SDK's output, then the [`WireEvent`], then the
+//! [`AuthEvent`]. Pure.
 //!
-//! No value is interpreted or cleaned: City "null" stays "null". The command `events` shows these values; the daemon
-//! converts them to `AuthEvent`. Only this file uses the SDK's event types.
+//! A [`WireEvent`] has the API's own names and the values as they were sent: City "null" stays "null". The command
+//! `events` shows it. The conversion to an [`AuthEvent`] interprets: empty texts become absent, and too long ones are
+//! cut. Only this file uses the SDK's event types.
 
 use std::fmt;
 
 use aws_sdk_cognitoidentityprovider::operation::admin_list_user_auth_events::AdminListUserAuthEventsOutput;
 use aws_sdk_cognitoidentityprovider::primitives::DateTime;
 use aws_sdk_cognitoidentityprovider::types as sdk;
-use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::event::{
+    AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, Facts, UnixMillis, Vocabulary, Word,
+};
 use serde::{Serialize, Serializer};
 
 /// One answer of AdminListUserAuthEvents. Like every Debug here, its Debug shows no personal data.
@@ -180,8 +184,107 @@ impl From<sdk::AuthEventType> for WireEvent {
     }
 }
 
+/// The first time that is too late for a CreationDate, 2200-01-01. Milliseconds sent as seconds would be 50,000 years
+/// ahead. Such a date is absent, because every receiver would refuse it.
+const LATEST: UnixMillis = UnixMillis(7_258_118_400_000);
+
+/// The most bytes of a text that are kept; the rest is cut off. Cognito's texts have some dozens. A record whose texts
+/// all have this length stays below the limit of receivers (1 MiB).
+const TEXT_BYTES_MAX: usize = 64 << 10;
+
+/// Returns whether an event exceeds a limit, so that part of it is cut off.
+pub(super) fn exceeds(event: &WireEvent) -> bool {
+    let challenges = event.challenge_responses.as_deref().unwrap_or_default();
+    let context = event.event_context_data.iter();
+    let context = context.flat_map(|it| [&it.ip_address, &it.device_name, &it.timezone, &it.city, &it.country]);
+    let risk = event.event_risk.iter().flat_map(|it| [&it.risk_decision, &it.risk_level]);
+    let feedback = event.event_feedback.iter().flat_map(|it| [&it.feedback_value, &it.provider]);
+    let kept = challenges.iter().take(Facts::CHALLENGES_MAX);
+    let kept = kept.flat_map(|it| [&it.challenge_name, &it.challenge_response]);
+    let own = [&event.event_id, &event.event_type, &event.event_response].into_iter();
+    let mut texts = own.chain(context).chain(risk).chain(feedback).chain(kept).flatten();
+    challenges.len() > Facts::CHALLENGES_MAX || texts.any(|text| text.len() > TEXT_BYTES_MAX)
+}
+
+impl From<WireEvent> for AuthEvent {
+    fn from(event: WireEvent) -> Self {
+        Self {
+            // Half an id could equal another event's.
+            id: said(event.event_id).filter(|id| id.len() <= TEXT_BYTES_MAX),
+            event_type: word(event.event_type),
+            creation_date: event.creation_date.filter(|time| *time < LATEST),
+            response: word(event.event_response),
+            risk: event.event_risk.map(risk),
+            challenges: event
+                .challenge_responses
+                .into_iter()
+                .flatten()
+                .take(Facts::CHALLENGES_MAX)
+                .map(|challenge| Challenge {
+                    name: word(challenge.challenge_name),
+                    response: word(challenge.challenge_response),
+                })
+                .collect(),
+            context: event.event_context_data.map(context),
+            feedback: event.event_feedback.map(feedback),
+        }
+    }
+}
+
+fn risk(risk: WireRisk) -> EventRisk {
+    EventRisk {
+        decision: word(risk.risk_decision),
+        level: word(risk.risk_level),
+        compromised_credentials: risk.compromised_credentials_detected,
+    }
+}
+
+fn context(context: WireContext) -> EventContext {
+    EventContext {
+        ip_address: place(context.ip_address),
+        device_name: place(context.device_name),
+        timezone: place(context.timezone),
+        city: place(context.city),
+        country: place(context.country),
+    }
+}
+
+fn feedback(feedback: WireFeedback) -> EventFeedback {
+    EventFeedback {
+        value: word(feedback.feedback_value),
+        provider: text(feedback.provider),
+        date: feedback.feedback_date,
+    }
+}
+
+/// Returns a text that is not empty.
+pub(super) fn said(member: Option<String>) -> Option<String> {
+    member.filter(|text| !text.is_empty())
+}
+
+/// Returns a text that is not empty, cut to [`TEXT_BYTES_MAX`].
+fn text(member: Option<String>) -> Option<String> {
+    let mut text = said(member)?;
+    if text.len() > TEXT_BYTES_MAX {
+        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
+        text.shrink_to_fit();
+    }
+    Some(text)
+}
+
+/// Returns a text about the user's place or device. Cognito writes the word "null" for an unknown city.
+fn place(member: Option<String>) -> Option<String> {
+    text(member).filter(|text| text != "null")
+}
+
+fn word<V: Vocabulary>(member: Option<String>) -> Option<Word<V>> {
+    text(member).map(|text| Word::parse(&text))
+}
+
 #[cfg(test)]
 mod tests {
+    use cognito_auth_core::event::{EventResponse, EventType};
+
     use super::*;
 
     #[test]
@@ -219,5 +322,68 @@ mod tests {
         };
         assert_eq!(WirePage::from(page(Some(""))).next, None);
         assert_eq!(WirePage::from(page(Some("t"))).next.as_deref(), Some("t"));
+    }
+
+    #[test]
+    fn what_says_nothing_is_absent_and_an_unknown_word_is_kept() {
+        let some = |text: &str| Some(text.to_owned());
+        let event = AuthEvent::from(WireEvent {
+            event_id: some(""),
+            event_type: some("SignIn"),
+            event_response: some("Maybe"),
+            event_context_data: Some(WireContext {
+                city: some("null"),
+                country: some(""),
+                device_name: some("Other, Other"),
+                ..WireContext::default()
+            }),
+            ..WireEvent::default()
+        });
+        assert_eq!(event.id, None);
+        assert_eq!(event.event_type, Some(Word::Known(EventType::SignIn)));
+        assert_eq!(event.response, Some(Word::<EventResponse>::Other("Maybe".into())));
+        let context = event.context.unwrap();
+        assert_eq!((context.city, context.country), (None, None));
+        assert_eq!(context.device_name.as_deref(), Some("Other, Other"));
+        assert_eq!((event.risk, event.feedback), (None, None));
+    }
+
+    #[test]
+    fn what_is_more_than_anybody_needs_is_cut_and_known_to_be() {
+        let long = |bytes| Some("ü".repeat(bytes / 2));
+        let with_device = |device_name| WireEvent {
+            event_id: Some("id".into()),
+            event_context_data: Some(WireContext { device_name, ..WireContext::default() }),
+            ..WireEvent::default()
+        };
+        for (bytes, kept) in [(TEXT_BYTES_MAX, TEXT_BYTES_MAX), (TEXT_BYTES_MAX + 2, TEXT_BYTES_MAX)] {
+            let event = with_device(long(bytes));
+            assert_eq!(exceeds(&event), bytes > kept);
+            let event = AuthEvent::from(event);
+            assert_eq!(event.context.unwrap().device_name.unwrap().len(), kept);
+        }
+        // No character is cut in half.
+        let event = AuthEvent::from(with_device(Some("x".to_owned() + &"ü".repeat(TEXT_BYTES_MAX))));
+        assert_eq!(event.context.unwrap().device_name.unwrap().len(), TEXT_BYTES_MAX - 1);
+        // Half an id could equal another event's.
+        let event = WireEvent { event_id: long(TEXT_BYTES_MAX + 2), ..WireEvent::default() };
+        assert!(exceeds(&event) && AuthEvent::from(event).id.is_none());
+
+        let challenged = |count| WireEvent {
+            challenge_responses: Some(vec![WireChallenge::default(); count]),
+            ..WireEvent::default()
+        };
+        assert!(!exceeds(&challenged(16)) && exceeds(&challenged(17)));
+        assert_eq!(AuthEvent::from(challenged(100_000)).challenges.len(), 16);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_meant_is_absent() {
+        let created = |millis| {
+            AuthEvent::from(WireEvent { creation_date: Some(UnixMillis(millis)), ..WireEvent::default() }).creation_date
+        };
+        assert_eq!(created(1_723_136_049_929), Some(UnixMillis(1_723_136_049_929)));
+        assert_eq!(created(1_723_136_049_929_000), None);
+        assert_eq!(created(i64::MAX), None);
     }
 }
