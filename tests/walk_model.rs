@@ -16,7 +16,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cognito_auth_core::cursor::Cursor;
+use cognito_auth_core::cursor::{Bookmark, Cursor};
 use cognito_auth_core::event::{AuthEvent, Challenge, MutableDigest, UnixMillis, Word};
 use cognito_auth_core::walk::{Kind, Next, Rules, Taken, Walk};
 use cognito_auth_exporter::source::{Page, PageToken};
@@ -34,6 +34,9 @@ const HOUR: i64 = 60 * MINUTE;
 const FAR_AHEAD: i64 = 24_000 * HOUR;
 /// Older than any wanted event.
 const FAR_BEHIND: i64 = -2 * START;
+/// Readings six minutes apart, after which every part of a deep overlap was read again: the overlap, the longest watch
+/// that is waited for, and the pause for each of 300 pages.
+const REST_ROUNDS: usize = 40;
 /// The same as [`Cursor::DATE_DRIFT`].
 const DRIFT: i64 = MINUTE;
 
@@ -389,6 +392,9 @@ impl WalkModel {
             "what is counted is remembered"
         );
         assert!(cursor.open_walks().len() <= Rules::OPEN_WALKS_MAX, "open walks are bounded");
+        assert!(cursor.bookmarks.len() <= Bookmark::KEPT_MAX, "bookmarks are bounded");
+        assert!(cursor.bookmarks.iter().all(|bookmark| bookmark.time > cursor.watermark()), "and above the watermark");
+        assert!(taken.cursor_changed || cursor == self.cursor, "a change is noticed");
         let time_of_reading =
             UnixMillis(if self.clocks.served { self.now + 999 } else { self.local().0.max(self.now) });
         assert!(cursor.watermark() <= time_of_reading, "the watermark is ahead");
@@ -459,7 +465,7 @@ impl WalkModel {
     /// Lets the service show everything, and completes the walks.
     fn come_to_rest(&mut self) {
         self.now += OVERLAP + SETTLE;
-        for _ in 0..4 {
+        for _ in 0..REST_ROUNDS {
             self.read_everything();
             self.now += 6 * MINUTE;
         }
@@ -476,13 +482,19 @@ impl WalkModel {
     }
 
     fn read_everything(&mut self) {
-        while let Some(walk) = Walk::resume(&self.cursor) {
-            self.turn(walk, self.full_page, u32::MAX, None, &[]);
-        }
+        self.read_backlog();
         let walk = Walk::begin(&self.cursor, self.local());
         assert_eq!(walk.kind(), Kind::Poll);
         self.turn(walk, self.full_page, u32::MAX, None, &[]);
+        // A poll leaves a deep part that is to be read again to the lane for backlog.
+        self.read_backlog();
         assert!(self.cursor.open_walks().is_empty());
+    }
+
+    fn read_backlog(&mut self) {
+        while let Some(walk) = Walk::resume(&self.cursor) {
+            self.turn(walk, self.full_page, u32::MAX, None, &[]);
+        }
     }
 
     fn check_the_whole(&self, history_from: i64) {
@@ -611,7 +623,7 @@ proptest! {
     #[test]
     fn nothing_is_lost_and_nothing_is_counted_twice(
         tokens in prop_oneof![Just(Tokens::Key), Just(Tokens::Offset), Just(Tokens::Opaque), Just(Tokens::Pages)],
-        full_page in prop_oneof![Just(3), Just(12)],
+        full_page in prop_oneof![Just(1), Just(3), Just(12)],
         past in proptest::collection::vec(arrival(), 0..25),
         history_from in prop_oneof![Just(START), Just(START - 40 * MINUTE), Just(0)],
         clocks in clocks(),

@@ -101,10 +101,12 @@ impl StormTerms {
         }
     }
 
-    /// The same after many restarts: the process is up for eight seconds and then down for 14.
+    /// The same after many restarts: the process is up for eight seconds and down for 14 by turns, and it is down for
+    /// the last 55 seconds of the storm.
     pub fn after_restarts(self) -> Self {
-        let down = (0..).map(|turn| turn * 22 * SECOND + 8 * SECOND).take_while(|from| *from < self.lasts);
-        let down: Vec<_> = down.map(|from| (from, (from + 14 * SECOND).min(self.lasts))).collect();
+        let last = self.lasts - 55 * SECOND;
+        let down = (0..).map(|turn| turn * 22 * SECOND + 8 * SECOND).take_while(|from| *from + 14 * SECOND < last);
+        let down = down.map(|from| (from, from + 14 * SECOND)).chain([(last, self.lasts)]).collect();
         Self { down, measured_from: self.lasts, ends: 2 * self.lasts, ..self }
     }
 
@@ -267,7 +269,7 @@ struct StormTurn {
     /// The cursor with pages that are not committed yet.
     cursor: Cursor,
     pending: Vec<Taken>,
-    page: Option<Page>,
+    pending_since: Millis,
     found: Vec<FoundEvent>,
     calls: u32,
 }
@@ -358,10 +360,10 @@ impl<'a> Storm<'a> {
 
     fn run(&mut self) {
         while let Some(Reverse((at, _, what))) = self.happenings.pop() {
+            self.now = at.min(self.terms.ends);
             if at > self.terms.ends {
                 break;
             }
-            self.now = at;
             match what {
                 Happening::Down => self.go_down(),
                 Happening::Up => self.go_up(),
@@ -377,6 +379,8 @@ impl<'a> Storm<'a> {
                 break;
             }
         }
+        self.figures.allowed =
+            (self.now - self.terms.measured_from) as f64 / SECOND as f64 * self.terms.calls_per_second;
         self.figures.unseen = self.unseen;
         self.figures.open_walks = self.open_walks();
         self.check_outcomes();
@@ -393,6 +397,7 @@ impl<'a> Storm<'a> {
     fn each_second(&mut self) {
         self.plan(self.now + SECOND, Happening::Second);
         self.show();
+        self.note_the_end();
         if self.now == self.terms.measured_from {
             self.figures = StormFigures {
                 unseen_at_first: self.unseen,
@@ -404,11 +409,12 @@ impl<'a> Storm<'a> {
             return;
         }
         self.figures.unseen_most = self.figures.unseen_most.max(self.unseen);
-        if self.figures.seconds.is_none() || self.terms.to_the_end {
-            self.figures.allowed += self.terms.calls_per_second;
-        }
-        let is_over = self.now >= self.terms.lasts && self.unseen == 0;
-        if is_over && self.figures.seconds.is_none() {
+    }
+
+    /// Notes when nothing is left to read.
+    fn note_the_end(&mut self) {
+        let every_shown = self.users.iter().all(|user| user.shown == user.history.len());
+        if self.unseen == 0 && self.now > self.terms.lasts && every_shown && self.figures.seconds.is_none() {
             self.figures.seconds = Some((self.now - self.terms.measured_from) as f64 / 1000.0);
         }
     }
@@ -481,7 +487,7 @@ impl<'a> Storm<'a> {
         };
         self.turn_number += 1;
         let number = self.turn_number;
-        let turn = StormTurn { user, lane, walk, cursor, pending: vec![], page: None, found: vec![], calls: 0 };
+        let turn = StormTurn { user, lane, walk, cursor, pending: vec![], pending_since: 0, found: vec![], calls: 0 };
         self.turns.push((number, turn));
         self.call(number);
     }
@@ -516,8 +522,15 @@ impl<'a> Storm<'a> {
             let age = |event: &AuthEvent| page.read_at().since(event.creation_date.unwrap_or_default());
             turn.found.extend(events.into_iter().map(|event| FoundEvent { age: age(event), high_risk: false }));
         }
-        turn.page = Some(page);
+        let goes_on = taken.next == Next::Page && !turn.walk.has_read_enough();
+        if turn.pending.is_empty() {
+            turn.pending_since = now;
+        }
         turn.pending.push(taken);
+        let waited = Duration::from_millis((now - turn.pending_since) as u64);
+        if goes_on && Walk::commit_may_wait(&turn.cursor, turn.pending.len(), waited) {
+            return self.call(number);
+        }
         self.waiting.push_back(number);
         self.write();
     }
@@ -555,13 +568,14 @@ impl<'a> Storm<'a> {
             let turn = &mut self.turns[index].1;
             let next = turn.pending.last().map(|taken| taken.next);
             turn.pending.clear();
-            if next == Some(Next::Page) && !is_enough(&turn.walk) {
+            if next == Some(Next::Page) && !turn.walk.has_read_enough() {
                 self.call(number);
             } else {
                 let (_, turn) = self.turns.remove(index);
                 self.report(turn.user, turn.lane, &turn.found, turn.calls);
             }
         }
+        self.note_the_end();
         self.write();
         self.begin_turns();
     }
@@ -625,15 +639,4 @@ impl<'a> Storm<'a> {
             }
         }
     }
-}
-
-fn is_enough(walk: &Walk) -> bool {
-    let pages_max = match walk.kind() {
-        Kind::Poll if !walk.has_lower_edge() => 5000,
-        Kind::Poll if walk.is_first() => 1,
-        Kind::Poll => 20,
-        Kind::Backlog | Kind::Redelivery if walk.got_further() => 50,
-        Kind::Backlog | Kind::Redelivery => 5000,
-    };
-    walk.pages() >= pages_max
 }
