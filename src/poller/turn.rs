@@ -1,9 +1,12 @@
 //! One user's turn: reads page after page, gives each to the walk, and commits it.
 //!
-//! [`run`] is the whole turn. It reads the user's record, begins a walk, and reads pages until the turn must end. Every
-//! page is one commit, so a turn may end between any two pages, and the process may die inside one. The cursor holds
-//! the parts that are still to be read. A page whose commit is lost is read again.
+//! [`run`] is the whole turn. It reads the user's record, begins a walk, and reads pages until the turn must end. A page
+//! is one commit; where the cursor remembers much, several pages are ([`Walk::commit_may_wait`]). So a turn may end
+//! between any two pages, and the process may die inside one. The cursor holds the parts that are still to be read. A
+//! page whose commit is lost is read again.
 
+#[cfg(test)]
+mod commit_tests;
 mod findings;
 mod page_commit;
 
@@ -20,7 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::findings::TurnFindings;
-use self::page_commit::commit_page;
+use self::page_commit::commit_pages;
 use crate::failpoint::{self, Failpoint};
 use crate::ledger::{ActivityAt, Ledger, LedgerError, Twin, UserRecord};
 use crate::lifecycle::Clock;
@@ -28,15 +31,6 @@ use crate::metrics::Metrics;
 use crate::poller::names::{self, PoolSightings};
 use crate::pool::Pool;
 use crate::source::{Page, Source, SourceError};
-
-/// Pages of one poll. The lane for backlog reads the rest, so that one busy user does not hold up the others.
-const POLL_PAGES_MAX: u32 = 20;
-
-/// Pages of one turn in the lane for backlog, once it has got further.
-const BACKLOG_PAGES_MAX: u32 = 50;
-
-/// Pages of any turn: the way from the top down to a lower edge, after a token has expired.
-const TURN_PAGES_MAX: u32 = 5000;
 
 /// The parts of the program that every turn uses.
 pub struct TurnContext {
@@ -204,10 +198,14 @@ pub async fn run<S: Source>(
         walk,
         token_refused: false,
         findings: TurnFindings::default(),
+        uncommitted: Vec::new(),
+        uncommitted_since: start,
     };
-    while turn.read_next_page().await? == AfterPage::ReadOn {
-        unless_stopped(context, pool.source.reads().acquire()).await?;
-    }
+    let read = turn.read_pages().await;
+    // Also after an error: what was read need not be read again.
+    let committed = turn.commit().await;
+    read?;
+    committed?;
     Ok(TurnReport::of(&turn.record.cursor, turn.findings))
 }
 
@@ -271,10 +269,21 @@ struct UserTurn<'a, S> {
     /// Whether a paging token was refused in this turn.
     token_refused: bool,
     findings: TurnFindings,
+    /// The pages that the walk has judged and that wait for their commit, and since when.
+    uncommitted: Vec<(Taken, Page)>,
+    uncommitted_since: Instant,
 }
 
 impl<S: Source> UserTurn<'_, S> {
-    /// Reads the next page, gives it to the walk, and commits it.
+    /// Reads pages until the turn must end.
+    async fn read_pages(&mut self) -> Result<(), TurnError> {
+        while self.read_next_page().await? == AfterPage::ReadOn {
+            unless_stopped(self.context, self.pool.source.reads().acquire()).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the next page, gives it to the walk, and commits it, unless the commit may wait.
     async fn read_next_page(&mut self) -> Result<AfterPage, TurnError> {
         let page = match unless_stopped(self.context, self.request_page()).await? {
             Ok(page) => page,
@@ -291,7 +300,13 @@ impl<S: Source> UserTurn<'_, S> {
         self.compare_with_other_names(&page).await?;
         self.note_findings(&taken, &page);
         let (next, token_repeated) = (taken.next, taken.token_repeated);
-        self.commit(taken, &page).await?;
+        if self.uncommitted.is_empty() {
+            self.uncommitted_since = Instant::now();
+        }
+        self.uncommitted.push((taken, page));
+        if next == Next::Finished || !self.commit_may_wait() {
+            self.commit().await?;
+        }
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
@@ -362,15 +377,28 @@ impl<S: Source> UserTurn<'_, S> {
         }
     }
 
-    async fn commit(&mut self, taken: Taken, page: &Page) -> Result<(), LedgerError> {
+    /// Whether the judged pages may wait for the next page. A name that is compared with other names commits each page,
+    /// because a match changes its record in the ledger.
+    fn commit_may_wait(&self) -> bool {
+        let waited = self.uncommitted_since.elapsed();
+        self.given_name.is_none()
+            && !self.walk.has_read_enough()
+            && Walk::commit_may_wait(&self.record.cursor, self.uncommitted.len(), waited)
+    }
+
+    /// Commits the judged pages, if there are any.
+    async fn commit(&mut self) -> Result<(), LedgerError> {
+        let pages = std::mem::take(&mut self.uncommitted);
+        let Some((_, newest)) = pages.last() else { return Ok(()) };
         let is_poll = self.walk.kind() == Kind::Poll;
         // The first poll is committed even without a change, so that the activity of a silent user is stored.
-        let changed = taken.cursor_changed || (is_poll && self.record.activity.is_none());
+        let changed =
+            pages.iter().any(|(taken, _)| taken.cursor_changed) || (is_poll && self.record.activity.is_none());
         if is_poll {
             let activity = self.findings.activity_after(self.activity);
-            self.record.activity = Some(ActivityAt::new(activity, page.received));
+            self.record.activity = Some(ActivityAt::new(activity, newest.received));
         }
-        commit_page(self.context, self.pool, &self.user, changed.then_some(&self.record), taken, page).await
+        commit_pages(self.context, self.pool, &self.user, changed.then_some(&self.record), pages).await
     }
 
     fn after_page(&self, next: Next) -> AfterPage {
@@ -379,7 +407,8 @@ impl<S: Source> UserTurn<'_, S> {
             Some(Backlog::History) => allowed.history,
             Some(Backlog::Live) | None => allowed.live,
         };
-        let ends = next == Next::Finished || is_enough(&self.walk) || self.context.stop.is_cancelled() || !may_go_on;
+        let ends =
+            next == Next::Finished || self.walk.has_read_enough() || self.context.stop.is_cancelled() || !may_go_on;
         if ends { AfterPage::End } else { AfterPage::ReadOn }
     }
 }
@@ -388,19 +417,6 @@ impl<S: Source> UserTurn<'_, S> {
 /// awaited like this, because a commit that was sent may be written.
 pub(super) async fn unless_stopped<T>(context: &TurnContext, wait: impl Future<Output = T>) -> Result<T, TurnError> {
     context.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
-}
-
-/// Whether the turn has read enough pages. A user's first poll leaves all but its newest page to the lane for backlog,
-/// so that the newest events of other users come first.
-fn is_enough(walk: &Walk) -> bool {
-    let pages_max = match walk.kind() {
-        Kind::Poll if !walk.has_lower_edge() => TURN_PAGES_MAX,
-        Kind::Poll if walk.is_first() => 1,
-        Kind::Poll => POLL_PAGES_MAX,
-        Kind::Backlog | Kind::Redelivery if walk.got_further() => BACKLOG_PAGES_MAX,
-        Kind::Backlog | Kind::Redelivery => TURN_PAGES_MAX,
-    };
-    walk.pages() >= pages_max
 }
 
 #[cfg(test)]

@@ -1,5 +1,4 @@
-//! The commit of one page: cursor, counter increments and outgoing entries in one write, and the numbers shown after
-//! it.
+//! The commit of pages: cursor, counter increments and outgoing entries in one write, and the numbers shown after it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,32 +16,38 @@ use crate::metrics::{PageEvents, Stage};
 use crate::pool::Pool;
 use crate::source::Page;
 
-/// Commits a page, then shows it. `record` is the user's record if its cursor has changed; without a change nothing is
+/// Commits pages, then shows them. `record` is the user's record if its cursor has changed; without a change nothing is
 /// written. The ledger itself shows the durable counters, even if the turn is dropped.
-pub(super) async fn commit_page<S>(
+pub(super) async fn commit_pages<S>(
     context: &TurnContext,
     pool: &Pool<S>,
     user: &Arc<UserIdentity>,
     record: Option<&UserRecord>,
-    taken: Taken,
-    page: &Page,
+    pages: Vec<(Taken, Page)>,
 ) -> Result<(), LedgerError> {
-    let (events, delays) = (page_events(&taken), live_delays(&taken, page));
+    let shown: Vec<_> =
+        pages.iter().map(|(taken, page)| (page.received, page_events(taken), live_delays(taken, page))).collect();
     if let Some(record) = record {
         let commit = Commit {
             pool: pool.identity.clone(),
             username: user.username.clone(),
             record: record.clone(),
-            totals: totals(&taken),
-            entries: if context.queue { entries(pool, user, taken, page) } else { vec![] },
+            totals: totals(pages.iter().map(|(taken, _)| taken)),
+            entries: pages
+                .into_iter()
+                .filter(|_| context.queue)
+                .flat_map(|(taken, page)| entries(pool, user, taken, &page))
+                .collect(),
         };
         context.ledger.commit(commit).await?;
     }
     let metrics = &context.metrics;
-    metrics.page_taken(&pool.identity.id, events);
-    delays.into_iter().for_each(|delay| metrics.event_delay(&pool.identity.id, delay));
-    metrics.progress(Stage::Poll, page.received);
-    metrics.progress(Stage::Commit, page.received);
+    for (received, events, delays) in shown {
+        metrics.page_taken(&pool.identity.id, events);
+        delays.into_iter().for_each(|delay| metrics.event_delay(&pool.identity.id, delay));
+        metrics.progress(Stage::Poll, received);
+        metrics.progress(Stage::Commit, received);
+    }
     failpoint::reached(Failpoint::MetricsShown);
     Ok(())
 }
@@ -62,15 +67,17 @@ fn entries<S>(pool: &Pool<S>, user: &Arc<UserIdentity>, taken: Taken, page: &Pag
 }
 
 /// The increments of the pool's durable counters.
-fn totals(taken: &Taken) -> Vec<(Series, u64)> {
+fn totals<'a>(pages: impl Iterator<Item = &'a Taken>) -> Vec<(Series, u64)> {
     let mut totals = BTreeMap::new();
-    let seen = taken.findings.iter().flat_map(|finding| match &finding.before {
-        None => counters::first_sight(&finding.facts, finding.live),
-        Some(before) => counters::revision(before, &finding.facts, finding.live),
-    });
-    let unfinished = taken.unfinished.iter().flat_map(|facts| counters::unfinished(facts, true));
-    for (series, increment) in seen.chain(unfinished) {
-        *totals.entry(series).or_default() += increment;
+    for taken in pages {
+        let seen = taken.findings.iter().flat_map(|finding| match &finding.before {
+            None => counters::first_sight(&finding.facts, finding.live),
+            Some(before) => counters::revision(before, &finding.facts, finding.live),
+        });
+        let unfinished = taken.unfinished.iter().flat_map(|facts| counters::unfinished(facts, true));
+        for (series, increment) in seen.chain(unfinished) {
+            *totals.entry(series).or_default() += increment;
+        }
     }
     totals.into_iter().collect()
 }
