@@ -556,7 +556,7 @@ impl WalkModel {
 fn arrival() -> impl Strategy<Value = Arrival> {
     let after =
         prop_oneof![4 => Just(0), 4 => 1..5i64, 4 => (0..5i64).prop_map(|m| m * MINUTE / 2), 1 => Just(30 * MINUTE)];
-    let late = prop_oneof![3 => Just(0), 1 => 0..=OVERLAP];
+    let late = prop_oneof![6 => Just(0), 1 => 0..=OVERLAP, 1 => Just(OVERLAP)];
     let in_progress =
         prop_oneof![3 => Just(None), 1 => Just(Some(None)), 2 => (0..=SETTLE).prop_map(|after| Some(Some(after)))];
     let feedback = prop_oneof![4 => Just(None), 1 => (0..2 * OVERLAP).prop_map(Some)];

@@ -627,6 +627,10 @@ pub(super) mod tests {
         let attacked = StoredUser::from(&busy(3600, 1000)).seal().len();
         assert!(typical < 300, "{typical} bytes with sub");
         assert!(attacked < 3600 * 48, "{attacked} bytes");
+        // A commit writes all of it: docs/scheduling.md.
+        let per_event =
+            [100, 1000, 10_000].map(|events| StoredUser::from(&busy(events, 1000)).seal().len() / events as usize);
+        assert!(per_event.iter().all(|bytes| (44..=48).contains(bytes)), "{per_event:?} bytes");
     }
 
     /// A record in version 1: [`busy`] with one watched sign-in, an event without a date, and an open walk.

@@ -21,8 +21,8 @@
 use std::time::Duration;
 
 use super::page_span::PageSpan;
-use super::{Kind, Rules, Walk};
-use crate::cursor::{Bookmark, Cursor, OpenWalk};
+use super::{Kind, Rules, Taken, Walk};
+use crate::cursor::{Bookmark, Cursor, OpenWalk, Sighting};
 use crate::event::UnixMillis;
 use crate::page::Page;
 
@@ -50,14 +50,14 @@ impl Depths {
 
 impl Walk {
     /// Decides on a poll's first page how deep it reads for what is known.
-    pub(super) fn bound_depth(&mut self, cursor: &mut Cursor, page: &Page, rules: &Rules) {
+    pub(super) fn bound_depth(&mut self, cursor: &mut Cursor, page: &Page, rules: &Rules, taken: &mut Taken) {
         // Where one page shows everything that is remembered, nothing is deep.
         if self.kind != Kind::Poll || cursor.seen.len() <= page.events.len() {
             return;
         }
         let depths = Depths::of(cursor, page);
         self.bound_rereading(cursor, &depths, page, rules);
-        self.bound_looks(cursor, &depths, page);
+        self.bound_looks(cursor, &depths, page, taken);
     }
 
     /// Turns a poll that would read a deep overlap again into one that ends at the newest known event, and leaves the
@@ -90,7 +90,7 @@ impl Walk {
             return None;
         }
         let settled = settled_before(page)?.minus(rules.overlap);
-        let is_waited_for = |sighting: &&crate::cursor::Sighting| {
+        let is_waited_for = |sighting: &&Sighting| {
             sighting.watch.is_some_and(|watch| watch.until > page.received)
                 && rules.watch_for(&sighting.facts) <= Rules::REREAD_WAITS_MAX
         };
@@ -103,7 +103,7 @@ impl Walk {
     }
 
     /// Keeps the looks that this poll goes down for, and puts the others off.
-    fn bound_looks(&mut self, cursor: &mut Cursor, depths: &Depths, page: &Page) {
+    fn bound_looks(&mut self, cursor: &mut Cursor, depths: &Depths, page: &Page, taken: &mut Taken) {
         let now = page.received;
         let oldest_shown = PageSpan::of(page, None).lower_edge.unwrap_or(UnixMillis::MAX);
         let read_anyway = self.end.min(oldest_shown);
@@ -125,6 +125,7 @@ impl Walk {
             }
             if let Some(watch) = cursor.seen.get_mut(key).and_then(|sighting| sighting.watch.as_mut()) {
                 watch.next_look = put_off_to.unwrap_or(now.plus(longest));
+                taken.cursor_changed = true;
             }
             false
         });
@@ -186,6 +187,7 @@ pub(super) fn settled_before(page: &Page) -> Option<UnixMillis> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cursor::Watch;
     use crate::event::{AuthEvent, Word};
     use crate::page::PageToken;
     use crate::walk::Next;
@@ -257,6 +259,11 @@ mod tests {
         fn poll(&mut self, now: i64) -> (u32, usize) {
             let walk = Walk::begin(&self.cursor, UnixMillis(START + now * SECOND));
             self.turn(walk, now)
+        }
+
+        /// The watch of an event in progress.
+        fn watch(&mut self) -> &mut Watch {
+            self.cursor.seen.values_mut().find_map(|sighting| sighting.watch.as_mut()).unwrap()
         }
 
         /// Polls every 15 seconds from one second to another. Answers with the sum of all turns.
@@ -361,6 +368,36 @@ mod tests {
         assert_eq!(user.cursor.watched(), 1);
         user.follow(600..3000);
         assert_eq!(user.cursor.watched(), 0, "its watch has ended after half an hour, and its part is older");
+    }
+
+    #[test]
+    fn a_poll_that_only_puts_looks_off_has_changed_the_cursor() {
+        let mut user = BusyUser::new(&[5]);
+        user.follow(0..600);
+        user.last = 600;
+        user.poll(602);
+        let now = UnixMillis(START + 603 * SECOND);
+        user.cursor.reread_at = now;
+        user.cursor.looks_from = now.plus(Duration::from_secs(60));
+        user.watch().next_look = now;
+        let (mut walk, page) = (Walk::begin(&user.cursor, now), user.page(None, 603));
+        let taken = walk.take(&mut user.cursor, &page, &RULES);
+        assert!(taken.cursor_changed && taken.findings.is_empty());
+        let looks_from = user.cursor.looks_from;
+        assert_eq!(user.watch().next_look, looks_from, "until the last descent is paid for");
+    }
+
+    #[test]
+    fn a_time_is_settled_only_by_both_clocks() {
+        let page = |served: Option<i64>, received: i64| Page {
+            events: vec![],
+            next: None,
+            received: UnixMillis(received),
+            served: served.map(UnixMillis),
+        };
+        assert_eq!(settled_before(&page(Some(5999), 9000)), Some(UnixMillis(4999)), "it may be the second's beginning");
+        assert_eq!(settled_before(&page(Some(5999), 3000)), Some(UnixMillis(2000)));
+        assert_eq!(settled_before(&page(None, 9000)), None);
     }
 
     #[test]

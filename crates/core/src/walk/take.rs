@@ -73,7 +73,7 @@ impl Walk {
         if first_page {
             (self.read_at, self.settled) = (page.read_at(), settled_before(page));
             self.set_right(cursor, page);
-            self.bound_depth(cursor, page, rules);
+            self.bound_depth(cursor, page, rules, &mut taken);
             self.count_attempts(cursor, page.received, rules, &mut taken);
         }
 
