@@ -657,8 +657,8 @@ pub(super) mod tests {
         090909090909090909090919ffffffffffffffff20012889423204020202024a0a0a026f6e108f4e18bf3e52130a0c4242424242424242\
         424242421080f0b2527a0418cf8c01";
 
-    /// The user of [`USER_3`] with a bookmark and the time of its next deep look. A build that does not know these members
-    /// reads the record as that of [`USER_3`].
+    /// The user of [`USER_3`] with bookmarks and the time of its next deep look. A build that does not know these
+    /// members reads the record as that of [`USER_3`].
     const USER_3_DEEP: &str = "\
         03f4497e410880b08c97d666122430623065366630632d356130652d346333392d396135332d3066336535613866376332322080f0b252\
         28809bee023226122434623166366630632d356130652d346333392d396135332d3066336535613866376331313a3608f02e1210000000\

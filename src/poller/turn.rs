@@ -1,9 +1,9 @@
 //! One user's turn: reads page after page, gives each to the walk, and commits it.
 //!
-//! [`run`] is the whole turn. It reads the user's record, begins a walk, and reads pages until the turn must end. A page
-//! is one commit; where the cursor remembers much, several pages are ([`Walk::commit_may_wait`]). So a turn may end
-//! between any two pages, and the process may die inside one. The cursor holds the parts that are still to be read. A
-//! page whose commit is lost is read again.
+//! [`run`] is the whole turn. It reads the user's record, begins a walk, and reads pages until the turn must end. A
+//! page is one commit; where the cursor remembers much, several pages are ([`Walk::commit_may_wait`]). So a turn may
+//! end between any two pages, and the process may die inside one. The cursor holds the parts that are still to be read.
+//! A page whose commit is lost is read again.
 
 #[cfg(test)]
 mod commit_tests;

@@ -22,8 +22,8 @@ impl Rules {
     /// would cost 50 calls a poll.
     pub const REREAD_EVERY: Duration = Duration::from_mins(5);
 
-    /// The largest overlap, in pages, that is read again whole every [`Rules::REREAD_EVERY`]. It costs a busy user a call
-    /// every 25 seconds.
+    /// The largest overlap, in pages, that is read again whole every [`Rules::REREAD_EVERY`]. It costs a busy user a
+    /// call every 25 seconds.
     pub const REREAD_PAGES: u32 = 12;
 
     /// The time that has to pass for each page of known events which a deep poll has read, before the next one. It is
