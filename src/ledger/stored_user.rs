@@ -12,7 +12,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use cognito_auth_core::cursor::{Cursor, Dates, LastSeen, OpenWalk, Sighting, Watch};
+use cognito_auth_core::cursor::{Bookmark, Cursor, Dates, LastSeen, OpenWalk, Sighting, Watch};
 use cognito_auth_core::event::{EventKey, Facts, Label, MutableDigest, UnixMillis, Vocabulary};
 
 use super::envelope::{self, StoredRecord};
@@ -48,6 +48,13 @@ pub(super) struct StoredUser {
     open: Vec<StoredWalk>,
     #[prost(message, optional, tag = "10")]
     activity: Option<StoredActivity>,
+    /// Places from which a deep overlap can be read again. A build that does not know this member drops it, and reads
+    /// such an overlap from the top.
+    #[prost(message, repeated, tag = "11")]
+    bookmarks: Vec<StoredBookmark>,
+    /// Less the watermark.
+    #[prost(sint64, optional, tag = "12")]
+    looks_from: Option<i64>,
     /// Not among the open walks: a build that does not know this member drops it, and counts nothing again.
     #[prost(message, optional, tag = "15")]
     redelivery: Option<StoredWalk>,
@@ -176,6 +183,15 @@ struct StoredWalk {
     end: i64,
 }
 
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredBookmark {
+    #[prost(string, tag = "1")]
+    token: String,
+    /// Less the watermark.
+    #[prost(sint64, tag = "2")]
+    time: i64,
+}
+
 impl From<&UserRecord> for StoredUser {
     fn from(record: &UserRecord) -> Self {
         let cursor = &record.cursor;
@@ -218,6 +234,15 @@ impl From<&UserRecord> for StoredUser {
                 .collect(),
             open: cursor.open.iter().map(|walk| StoredWalk::of(walk, cursor.watermark)).collect(),
             activity: record.activity.as_ref().map(|activity| StoredActivity::of(activity, record.joined)),
+            bookmarks: cursor
+                .bookmarks
+                .iter()
+                .map(|bookmark| StoredBookmark {
+                    token: bookmark.token.0.clone(),
+                    time: less(bookmark.time, cursor.watermark),
+                })
+                .collect(),
+            looks_from: (cursor.looks_from != UnixMillis::MIN).then(|| less(cursor.looks_from, cursor.watermark)),
             redelivery: cursor.redelivery.as_ref().map(|walk| StoredWalk::of(walk, cursor.watermark)),
         }
     }
@@ -264,6 +289,12 @@ impl TryFrom<StoredUser> for UserRecord {
                 last_seen: stored.last_seen.map(|last| LastSeen { time: plus(last.time, watermark), id: last.id }),
                 watermark,
                 reread_at: plus(stored.reread_at, watermark),
+                looks_from: stored.looks_from.map_or(UnixMillis::MIN, |from| plus(from, watermark)),
+                bookmarks: stored
+                    .bookmarks
+                    .into_iter()
+                    .map(|bookmark| Bookmark { token: PageToken(bookmark.token), time: plus(bookmark.time, watermark) })
+                    .collect(),
                 seen,
                 undated,
                 open,
@@ -479,7 +510,12 @@ pub(super) mod tests {
             of(walk()),
         )
             .prop_map(|(live_since, last_seen, watermark, reread_at, seen, open, redelivery)| {
-                let mut cursor = Cursor { last_seen, open, redelivery, ..Cursor::new(live_since, watermark) };
+                let bookmarks = open
+                    .iter()
+                    .filter_map(|walk: &OpenWalk| Some(Bookmark { token: walk.token.clone()?, time: walk.lower_edge }));
+                let (bookmarks, looks_from) = (bookmarks.collect(), live_since);
+                let fresh = Cursor::new(live_since, watermark);
+                let mut cursor = Cursor { last_seen, bookmarks, looks_from, open, redelivery, ..fresh };
                 (cursor.watermark, cursor.reread_at) = (watermark, reread_at);
                 // Shown with dates, without a date, or both.
                 for (key, (mut sighting, without)) in seen.into_iter().rev() {
@@ -591,6 +627,10 @@ pub(super) mod tests {
         let attacked = StoredUser::from(&busy(3600, 1000)).seal().len();
         assert!(typical < 300, "{typical} bytes with sub");
         assert!(attacked < 3600 * 48, "{attacked} bytes");
+        // A commit writes all of it: docs/scheduling.md.
+        let per_event =
+            [100, 1000, 10_000].map(|events| StoredUser::from(&busy(events, 1000)).seal().len() / events as usize);
+        assert!(per_event.iter().all(|bytes| (44..=48).contains(bytes)), "{per_event:?} bytes");
     }
 
     /// A record in version 1: [`busy`] with one watched sign-in, an event without a date, and an open walk.
@@ -616,6 +656,28 @@ pub(super) mod tests {
         0000000000000000000000000019ffffffffffffffff200128894232040202020240ef2e4a080000000000000007422612100909090909\
         090909090909090909090919ffffffffffffffff20012889423204020202024a0a0a026f6e108f4e18bf3e52130a0c4242424242424242\
         424242421080f0b2527a0418cf8c01";
+
+    /// The user of [`USER_3`] with bookmarks and the time of its next deep look. A build that does not know these
+    /// members reads the record as that of [`USER_3`].
+    const USER_3_DEEP: &str = "\
+        03f4497e410880b08c97d666122430623065366630632d356130652d346333392d396135332d3066336535613866376332322080f0b252\
+        28809bee023226122434623166366630632d356130652d346333392d396135332d3066336535613866376331313a3608f02e1210000000\
+        0000000000000000000000000019ffffffffffffffff200128894232040202020240ef2e4a080000000000000007422612100909090909\
+        090909090909090909090919ffffffffffffffff20012889423204020202024a0a0a026f6e108f4e18bf3e52130a0c4242424242424242\
+        424242421080f0b2525a090a0361233110e0a7125a090a0362233210c0cf2460d086037a0418cf8c01";
+
+    #[test]
+    fn bookmarks_are_stored_and_a_build_that_does_not_know_them_reads_the_rest() {
+        let mut user = moved();
+        let start = user.cursor.watermark;
+        let place = |token: &str, after| Bookmark { token: PageToken(token.into()), time: UnixMillis(start.0 + after) };
+        user.cursor.bookmarks = vec![place("a#1", 150_000), place("b#2", 300_000)];
+        user.cursor.looks_from = UnixMillis(start.0 + 25_000);
+        let stored = StoredUser::from(&user).seal();
+        assert_eq!(stored, envelope::unhex(USER_3_DEEP));
+        assert_eq!(opened(&stored), Ok(user));
+        assert_eq!(opened(&envelope::unhex(USER_3)), Ok(moved()), "a record of a build that did not know them");
+    }
 
     /// The user of [`USER_2`]: its sign-in is one event, with both dates and both states.
     fn moved() -> UserRecord {

@@ -300,7 +300,7 @@ impl Ledger {
             {
                 record.sub = Some(privacy.ledger_name(sub));
             }
-            return self.write(WriteRequest::Rename { from, to: (key, record) }).await;
+            return self.write(WriteRequest::Rename { from, to: (key, Box::new(record)) }).await;
         }
         Ok(())
     }

@@ -43,7 +43,7 @@ pub(super) enum WriteRequest {
     /// Users whose events since a time are logged again.
     Rewind { users: Vec<Vec<u8>>, from: UnixMillis },
     /// A user who moves to the present name in the ledger, followed or gone as before.
-    Rename { from: Vec<u8>, to: (Vec<u8>, UserRecord) },
+    Rename { from: Vec<u8>, to: (Vec<u8>, Box<UserRecord>) },
     /// A pool whose record and totals are removed.
     ForgetPool(String),
     /// Entries that leave the outbox.

@@ -1,9 +1,12 @@
 //! One user's turn: reads page after page, gives each to the walk, and commits it.
 //!
-//! [`run`] is the whole turn. It reads the user's record, begins a walk, and reads pages until the turn must end. Every
-//! page is one commit, so a turn may end between any two pages, and the process may die inside one. The cursor holds
-//! the parts that are still to be read. A page whose commit is lost is read again.
+//! [`run`] is the whole turn. It reads the user's record, begins a walk, and reads pages until the turn must end. A
+//! page is one commit; where the cursor remembers much, several pages are ([`Walk::commit_may_wait`]). So a turn may
+//! end between any two pages, and the process may die inside one. The cursor holds the parts that are still to be read.
+//! A page whose commit is lost is read again.
 
+#[cfg(test)]
+mod commit_tests;
 mod findings;
 mod other_names;
 mod page_report;
@@ -31,15 +34,6 @@ use crate::metrics::Metrics;
 use crate::poller::names::PoolSightings;
 use crate::pool::Pool;
 use crate::source::{Page, Source, SourceError};
-
-/// Pages of one poll. The lane for backlog reads the rest, so that one busy user does not hold up the others.
-const POLL_PAGES_MAX: u32 = 20;
-
-/// Pages of one turn in the lane for backlog, once it has got further.
-const BACKLOG_PAGES_MAX: u32 = 50;
-
-/// Pages of any turn: the way from the top down to a lower edge, after a token has expired.
-const TURN_PAGES_MAX: u32 = 5000;
 
 /// The parts of the program that every turn uses.
 pub struct TurnContext {
@@ -207,10 +201,14 @@ pub async fn run<S: Source>(
         walk,
         token_refused: false,
         findings: TurnFindings::default(),
+        uncommitted: Vec::new(),
+        uncommitted_since: start,
     };
-    while turn.read_next_page().await? == AfterPage::ReadOn {
-        unless_stopped(context, pool.source.reads().acquire()).await?;
-    }
+    let read = turn.read_pages().await;
+    // Also after an error: what was read need not be read again.
+    let committed = turn.commit().await;
+    read?;
+    committed?;
     Ok(TurnReport::of(&turn.record.cursor, turn.findings))
 }
 
@@ -240,10 +238,21 @@ struct UserTurn<'a, S> {
     /// Whether a paging token was refused in this turn.
     token_refused: bool,
     findings: TurnFindings,
+    /// The pages that the walk has judged and that wait for their commit, and since when.
+    uncommitted: Vec<(Taken, Page)>,
+    uncommitted_since: Instant,
 }
 
 impl<S: Source> UserTurn<'_, S> {
-    /// Takes one step: requests the next page, judges it, and commits it.
+    /// Reads pages until the turn must end.
+    async fn read_pages(&mut self) -> Result<(), TurnError> {
+        while self.read_next_page().await? == AfterPage::ReadOn {
+            unless_stopped(self.context, self.pool.source.reads().acquire()).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes one step: requests the next page, judges it, and commits it, unless the commit may wait.
     async fn read_next_page(&mut self) -> Result<AfterPage, TurnError> {
         let page = match unless_stopped(self.context, self.request_page()).await? {
             Ok(page) => page,
@@ -259,7 +268,13 @@ impl<S: Source> UserTurn<'_, S> {
         self.compare_with_other_names(&page).await?;
         self.learn(&taken, &page);
         let (next, token_repeated) = (taken.next, taken.token_repeated);
-        self.commit(taken, &page).await?;
+        if self.uncommitted.is_empty() {
+            self.uncommitted_since = Instant::now();
+        }
+        self.uncommitted.push((taken, page));
+        if next == Next::Finished || !self.commit_may_wait() {
+            self.commit().await?;
+        }
         if token_repeated {
             return Err(SourceError::Passing("the service repeated its paging token".into()).into());
         }
@@ -310,37 +325,50 @@ impl<S: Source> UserTurn<'_, S> {
         }
     }
 
-    /// Commits a page if it changes something, and then reports it. The ledger itself shows the durable counters, even
-    /// if the turn is dropped.
-    async fn commit(&mut self, taken: Taken, page: &Page) -> Result<(), LedgerError> {
+    /// Whether the judged pages may wait for the next page. A name that is compared with other names commits each page,
+    /// because a match changes its record in the ledger.
+    fn commit_may_wait(&self) -> bool {
+        let waited = self.uncommitted_since.elapsed();
+        self.given_name.is_none()
+            && !self.walk.has_read_enough()
+            && Walk::commit_may_wait(&self.record.cursor, self.uncommitted.len(), waited)
+    }
+
+    /// Commits the judged pages if they change something, and then reports them. The ledger itself shows the durable
+    /// counters, even if the turn is dropped.
+    async fn commit(&mut self) -> Result<(), LedgerError> {
+        let pages = std::mem::take(&mut self.uncommitted);
+        let Some((_, newest)) = pages.last() else { return Ok(()) };
         let is_poll = self.walk.kind() == Kind::Poll;
         // The first poll is committed even without a change, so that the activity of a silent user is stored.
-        let is_changed = taken.cursor_changed || (is_poll && self.record.activity.is_none());
+        let is_changed =
+            pages.iter().any(|(taken, _)| taken.cursor_changed) || (is_poll && self.record.activity.is_none());
         if is_poll {
             let activity = self.findings.activity_after(self.activity);
-            self.record.activity = Some(ActivityAt::new(activity, page.received));
+            self.record.activity = Some(ActivityAt::new(activity, newest.received));
         }
-        let report = PageReport::of(&taken, page);
+        let reports: Vec<_> = pages.iter().map(|(taken, page)| PageReport::of(taken, page)).collect();
         if is_changed {
-            self.context.ledger.commit(self.consequences(taken, page)).await?;
+            self.context.ledger.commit(self.consequences(pages)).await?;
         }
-        report.show(&self.context.metrics, &self.pool.identity.id);
+        reports.into_iter().for_each(|report| report.show(&self.context.metrics, &self.pool.identity.id));
         failpoint::reached(Failpoint::MetricsShown);
         Ok(())
     }
 
-    /// Everything that a page changes, in one write: the cursor, the counters, and the outgoing entries.
-    fn consequences(&self, taken: Taken, page: &Page) -> Commit {
-        let totals = counters::page(&taken);
-        let findings = taken.findings.into_iter().chain(taken.again).filter(|_| self.context.queue);
+    /// Everything that pages change, in one write: the cursor, the counters, and the outgoing entries.
+    fn consequences(&self, pages: Vec<(Taken, Page)>) -> Commit {
+        let totals = counters::pages(pages.iter().map(|(taken, _)| taken));
+        let entries = |(taken, page): (Taken, Page)| {
+            let findings = taken.findings.into_iter().chain(taken.again);
+            findings.map(move |finding| Entry::of(finding, &self.pool.identity, &self.user, page.received))
+        };
         Commit {
             pool: self.pool.identity.clone(),
             username: self.user.username.clone(),
             record: self.record.clone(),
             totals,
-            entries: findings
-                .map(|finding| Entry::of(finding, &self.pool.identity, &self.user, page.received))
-                .collect(),
+            entries: pages.into_iter().filter(|_| self.context.queue).flat_map(entries).collect(),
         }
     }
 
@@ -350,7 +378,8 @@ impl<S: Source> UserTurn<'_, S> {
             Some(Backlog::History) => allowed.history,
             Some(Backlog::Live) | None => allowed.live,
         };
-        let ends = next == Next::Finished || is_enough(&self.walk) || self.context.stop.is_cancelled() || !may_go_on;
+        let ends =
+            next == Next::Finished || self.walk.has_read_enough() || self.context.stop.is_cancelled() || !may_go_on;
         if ends { AfterPage::End } else { AfterPage::ReadOn }
     }
 }
@@ -359,19 +388,6 @@ impl<S: Source> UserTurn<'_, S> {
 /// awaited like this, because a commit that was sent may be written.
 pub(super) async fn unless_stopped<T>(context: &TurnContext, wait: impl Future<Output = T>) -> Result<T, TurnError> {
     context.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
-}
-
-/// Whether the turn has read enough pages. A user's first poll leaves all but its newest page to the lane for backlog,
-/// so that the newest events of other users come first.
-fn is_enough(walk: &Walk) -> bool {
-    let pages_max = match walk.kind() {
-        Kind::Poll if !walk.has_lower_edge() => TURN_PAGES_MAX,
-        Kind::Poll if walk.is_first() => 1,
-        Kind::Poll => POLL_PAGES_MAX,
-        Kind::Backlog | Kind::Redelivery if walk.got_further() => BACKLOG_PAGES_MAX,
-        Kind::Backlog | Kind::Redelivery => TURN_PAGES_MAX,
-    };
-    walk.pages() >= pages_max
 }
 
 #[cfg(test)]

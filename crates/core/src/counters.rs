@@ -72,15 +72,17 @@ pub enum Series {
 /// more.
 pub type Deltas = Vec<(Series, u64)>;
 
-/// Computes the deltas of a page: those of its findings, and of the watches that ended on it.
-pub fn page(taken: &Taken) -> Deltas {
-    let found = taken.findings.iter().flat_map(|finding| match &finding.before {
-        None => first_sight(&finding.facts, finding.live),
-        Some(before) => revision(before, &finding.facts, finding.live),
-    });
-    // The walk names only live events as unfinished.
-    let unfinished = taken.unfinished.iter().flat_map(|facts| unfinished(facts, true));
-    add_up(found.chain(unfinished))
+/// Computes the deltas of pages: those of their findings, and of the watches that ended on them.
+pub fn pages<'a>(pages: impl Iterator<Item = &'a Taken>) -> Deltas {
+    add_up(pages.flat_map(|taken| {
+        let found = taken.findings.iter().flat_map(|finding| match &finding.before {
+            None => first_sight(&finding.facts, finding.live),
+            Some(before) => revision(before, &finding.facts, finding.live),
+        });
+        // The walk names only live events as unfinished.
+        let unfinished = taken.unfinished.iter().flat_map(|facts| unfinished(facts, true));
+        found.chain(unfinished)
+    }))
 }
 
 /// Computes the deltas of an event's first sight. `live` is false for history.

@@ -166,6 +166,28 @@ impl OpenWalk {
     }
 }
 
+/// A place in a history that a walk has passed: the token of the page below it. A deep part of the history is read
+/// again from there, without the pages above.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Bookmark {
+    /// The token of the page below.
+    pub token: PageToken,
+    /// The time of the oldest event above.
+    pub time: UnixMillis,
+}
+
+impl Bookmark {
+    /// The largest number of bookmarks of one user. With the shortest spacing they reach over 80 minutes, and with the
+    /// longest overlap over four times that overlap.
+    pub const KEPT_MAX: usize = 32;
+
+    /// The shortest time between two bookmarks: half of the time between two re-readings.
+    pub const SPACING_MIN: Duration = Duration::from_secs(150);
+
+    /// The largest token that is kept, in bytes. AWS's samples have about 60, and the API allows 131,072.
+    pub const TOKEN_BYTES_MAX: usize = 512;
+}
+
 /// The state of one user's history between two pages. Written with what it accounts for, in one atomic write.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cursor {
@@ -177,6 +199,10 @@ pub struct Cursor {
     pub watermark: UnixMillis,
     /// When a poll last began to read an overlap of several pages in full.
     pub reread_at: UnixMillis,
+    /// From this time on a poll may again go deeper than it would, for events in progress.
+    pub looks_from: UnixMillis,
+    /// Places above the watermark from which a deep overlap can be read again, at most [`Bookmark::KEPT_MAX`].
+    pub bookmarks: Vec<Bookmark>,
     /// The events that are remembered one by one.
     pub seen: BTreeMap<EventKey, Sighting>,
     /// The events of `seen` that were shown without a CreationDate, in the order of their first sight, at most
@@ -204,6 +230,8 @@ impl Cursor {
             last_seen: None,
             watermark: history_from.min(live_since),
             reread_at: UnixMillis::MIN,
+            looks_from: UnixMillis::MIN,
+            bookmarks: Vec::new(),
             seen: BTreeMap::new(),
             undated: VecDeque::new(),
             open: Vec::new(),
@@ -326,6 +354,7 @@ impl Cursor {
     /// Moves the watermark up to `watermark`; it never moves down.
     pub(crate) fn raise_watermark(&mut self, watermark: UnixMillis) {
         self.watermark = self.watermark.max(watermark);
+        self.bookmarks.retain(|bookmark| bookmark.time > self.watermark);
     }
 
     /// Joins the cursors of a history that was followed twice: by this cursor, and later, from its own `live_since` on,
@@ -349,6 +378,9 @@ impl Cursor {
         self.live_since = self.live_since.min(later.live_since);
         self.last_seen = later.last_seen.or(self.last_seen);
         self.reread_at = self.reread_at.max(later.reread_at);
+        self.looks_from = self.looks_from.max(later.looks_from);
+        // A token belongs to the name that it was issued for.
+        self.bookmarks.clear();
         self.redelivery = self.redelivery.or(later.redelivery);
         for (key, sighting) in later.seen {
             let sighting = match self.seen.remove(&key) {
@@ -405,8 +437,9 @@ impl Cursor {
         self.watermark.minus(Self::DATE_DRIFT)
     }
 
-    /// Forgets every event that none of the four reasons keeps.
-    pub(crate) fn prune(&mut self) {
+    /// Forgets every event that none of the four reasons keeps. Answers whether it forgot any.
+    pub(crate) fn prune(&mut self) -> bool {
+        let remembered = self.seen.len();
         let (remembered_from, undated) = (self.remembered_from(), &self.undated);
         let walks = || self.open.iter().chain(&self.redelivery);
         self.seen.retain(|key, sighting| {
@@ -416,6 +449,7 @@ impl Cursor {
                     .is_some_and(|dates| dates.newest >= remembered_from || walks().any(|walk| walk.touches(dates)))
                 || undated.contains(key)
         });
+        self.seen.len() < remembered
     }
 }
 

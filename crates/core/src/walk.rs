@@ -41,12 +41,14 @@
 //!
 //! The local clock measures only waiting, from the moment at which a page was received.
 
+mod depth;
 pub mod page_size;
 mod page_span;
 mod rules;
 mod take;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use self::page_span::PageSpan;
 pub use self::rules::Rules;
@@ -144,10 +146,16 @@ pub struct Walk {
     end: UnixMillis,
     /// Whether this is a poll that ends at the watermark.
     full: bool,
+    /// The time since a poll last began to read a deep overlap again.
+    since_reread: Duration,
     /// The watched events that this poll looks for, and the time down to which it reads for each.
     looks: BTreeMap<EventKey, UnixMillis>,
+    /// The pages of known events that this poll may read for its looks, beyond those of any poll.
+    look_pages: u32,
     /// When its first page was read.
     read_at: UnixMillis,
+    /// A time before which everything was visible when its first page was read.
+    settled: Option<UnixMillis>,
     /// The newest event known when the walk began.
     newest_before: Option<UnixMillis>,
     /// The oldest time of the page before.
@@ -169,7 +177,8 @@ impl Walk {
     fn poll(cursor: &Cursor, now: UnixMillis) -> Self {
         let newest_before = cursor.last_seen.as_ref().map(|last| last.time);
         // A clock that was set back must not put the next full reading off.
-        let reread_due = now < cursor.reread_at || now >= cursor.reread_at.plus(Rules::REREAD_EVERY);
+        let since_reread = if now < cursor.reread_at { Duration::MAX } else { now.since(cursor.reread_at) };
+        let reread_due = since_reread >= Rules::REREAD_EVERY;
         let (end, full) = match newest_before {
             Some(newest) if !reread_due && newest > cursor.watermark => (newest, false),
             _ => (cursor.watermark, true),
@@ -182,12 +191,15 @@ impl Walk {
             lower_bound: cursor.watermark,
             end,
             full,
+            since_reread,
+            look_pages: 0,
             looks: cursor
                 .watches()
                 .filter(|(_, _, watch)| Rules::is_due(watch.next_look, now))
                 .map(|(key, dates, _)| (key, look_down_to(dates, newest_before)))
                 .collect(),
             read_at: UnixMillis::MAX,
+            settled: None,
             newest_before,
             previous_oldest: None,
             stored: None,
@@ -207,8 +219,11 @@ impl Walk {
             lower_bound: open.end,
             end: open.end,
             full: false,
+            since_reread: Duration::ZERO,
+            look_pages: 0,
             looks: BTreeMap::new(),
             read_at: UnixMillis::MAX,
+            settled: None,
             newest_before: cursor.last_seen.as_ref().map(|last| last.time),
             previous_oldest: None,
             stored: Some(open.clone()),

@@ -192,7 +192,7 @@ pub(super) fn rewind(
 /// Moves a user to the present name in the ledger. A user who is gone stays gone.
 pub(super) fn rename(
     from: Vec<u8>,
-    (key, record): (Vec<u8>, UserRecord),
+    (key, record): (Vec<u8>, Box<UserRecord>),
     reader: &Reader,
     batch: &mut WriteBatch,
 ) -> Result<(), LedgerError> {

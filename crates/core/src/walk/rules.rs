@@ -22,6 +22,40 @@ impl Rules {
     /// would cost 50 calls a poll.
     pub const REREAD_EVERY: Duration = Duration::from_mins(5);
 
+    /// The largest overlap, in pages, that is read again whole every [`Rules::REREAD_EVERY`]. It costs a busy user a
+    /// call every 25 seconds.
+    pub const REREAD_PAGES: u32 = 12;
+
+    /// The time that has to pass for each page of known events which a deep poll has read, before the next one. It is
+    /// [`Rules::REREAD_EVERY`] for [`Rules::REREAD_PAGES`].
+    pub const PAGE_EVERY: Duration = Duration::from_secs(25);
+
+    /// The deepest look, in pages of known events, for which a poll goes down. It keeps such a poll as short as any
+    /// other.
+    pub const LOOK_PAGES_MAX: u32 = Self::POLL_PAGES_MAX;
+
+    /// The longest watch for whose end the re-reading of a deep overlap waits: that of a forgotten password. Otherwise
+    /// its outcome would need a second reading. A user has one sign-up, which is not waited for.
+    pub const REREAD_WAITS_MAX: Duration = Self::FORGOT_PASSWORD_SETTLE;
+
+    /// Pages of one poll. The lane for backlog reads the rest, so that one busy user does not hold up the others.
+    pub const POLL_PAGES_MAX: u32 = 20;
+
+    /// The number of remembered events that may be written for each page: about 12 kB.
+    pub const REMEMBERED_A_PAGE: usize = 256;
+
+    /// The largest number of pages in one commit. They are in memory until then, and are read again after a crash.
+    pub const COMMIT_PAGES_MAX: usize = 16;
+
+    /// The longest time for which a page waits for further pages before their commit, as far as these come at once.
+    pub const COMMIT_WAIT_MAX: Duration = Duration::from_secs(2);
+
+    /// Pages of one turn in the lane for backlog, once it has got further.
+    pub const BACKLOG_PAGES_MAX: u32 = 50;
+
+    /// Pages of any turn: the way from the top down to a lower edge, after a token has expired.
+    pub const TURN_PAGES_MAX: u32 = 5000;
+
     /// The largest number of open walks of one user. At this bound the user's next turn finishes one before it polls
     /// the top.
     pub const OPEN_WALKS_MAX: usize = 4;
@@ -50,7 +84,7 @@ impl Rules {
     pub const LAST_LOOKS_MAX: u32 = 12;
 
     /// How long an event in progress is watched, from its creation on.
-    fn watch_for(&self, facts: &Facts) -> Duration {
+    pub(super) fn watch_for(&self, facts: &Facts) -> Duration {
         match facts.event_type {
             Label::Known(EventType::SignUp) => Self::SIGN_UP_SETTLE,
             Label::Known(EventType::ForgotPassword) => Self::FORGOT_PASSWORD_SETTLE,

@@ -2,27 +2,78 @@
 //!
 //! [`Walk::take`] is the whole step. The functions below it stand in the order in which it calls them.
 
+use std::collections::VecDeque;
 use std::mem;
 
+use super::depth::settled_before;
 use super::page_span::{PageSpan, date_of};
 use super::{Finding, Kind, Next, Rules, Taken, Walk};
 use crate::cursor::{Cursor, Dates, LastSeen, OpenWalk, Sighting};
 use crate::event::{AuthEvent, EventKey, EventResponse, Facts, Label, MutableDigest, UnixMillis};
 use crate::page::Page;
 
+/// The largest number of remembered events that are looked through after each page for those to forget.
+const PRUNED_ALWAYS: usize = 512;
+
+/// The pages after which a walk looks through more than that.
+const PRUNE_EVERY: u32 = 8;
+
+/// All of a cursor but the remembered events. What a page costs must not depend on how many these are.
+struct CursorHead {
+    live_since: UnixMillis,
+    last_seen: Option<LastSeen>,
+    watermark: UnixMillis,
+    reread_at: UnixMillis,
+    looks_from: UnixMillis,
+    bookmarks: usize,
+    undated: VecDeque<EventKey>,
+    open: Vec<OpenWalk>,
+    redelivery: Option<OpenWalk>,
+}
+
+impl CursorHead {
+    fn of(cursor: &Cursor) -> Self {
+        Self {
+            live_since: cursor.live_since,
+            last_seen: cursor.last_seen.clone(),
+            watermark: cursor.watermark,
+            reread_at: cursor.reread_at,
+            looks_from: cursor.looks_from,
+            bookmarks: cursor.bookmarks.len(),
+            undated: cursor.undated.clone(),
+            open: cursor.open.clone(),
+            redelivery: cursor.redelivery.clone(),
+        }
+    }
+
+    /// Whether the cursor still has this head. Bookmarks go only when the watermark rises, so their number tells.
+    fn is_of(&self, cursor: &Cursor) -> bool {
+        self.live_since == cursor.live_since
+            && self.last_seen == cursor.last_seen
+            && self.watermark == cursor.watermark
+            && self.reread_at == cursor.reread_at
+            && self.looks_from == cursor.looks_from
+            && self.bookmarks == cursor.bookmarks.len()
+            && self.undated == cursor.undated
+            && self.open == cursor.open
+            && self.redelivery == cursor.redelivery
+    }
+}
+
 impl Walk {
     /// Judges every event of a page, moves the cursor, and answers with the findings to log and count.
     ///
     /// The caller commits the cursor and the findings together. A page whose commit is lost is read again.
     pub fn take(&mut self, cursor: &mut Cursor, page: &Page, rules: &Rules) -> Taken {
-        let before = cursor.clone();
         let mut taken = Taken::NOTHING;
+        let before = CursorHead::of(cursor);
         self.withdraw_from(cursor);
         let first_page = self.pages == 0;
         self.pages = self.pages.saturating_add(1);
         if first_page {
-            self.read_at = page.read_at();
+            (self.read_at, self.settled) = (page.read_at(), settled_before(page));
             self.set_right(cursor, page);
+            self.bound_depth(cursor, page, rules, &mut taken);
             self.count_attempts(cursor, page.received, rules, &mut taken);
         }
 
@@ -33,6 +84,7 @@ impl Walk {
         let span = PageSpan::of(page, self.previous_oldest);
         taken.out_of_order = span.out_of_order;
         taken.token_repeated = self.advance(page, span);
+        self.bookmark(cursor, page, span, rules);
         let end_reached = span.reads_through(self.end);
         if end_reached && self.deepest_look().is_none_or(|look| span.reads_through(look)) {
             self.close_missed_looks(cursor, page.received, &mut taken);
@@ -44,9 +96,13 @@ impl Walk {
         } else {
             self.store_in(cursor);
         }
-        self.raise_watermark(cursor, span, end_reached, page.received, rules);
-        cursor.prune();
-        taken.cursor_changed = *cursor != before;
+        self.raise_watermark(cursor, span, end_reached, page, rules);
+        // Among many events, those that a page lets go are forgotten with those of the next pages.
+        let is_time = end_reached || cursor.watermark != before.watermark || self.pages.is_multiple_of(PRUNE_EVERY);
+        if is_time || cursor.seen.len() <= PRUNED_ALWAYS {
+            taken.cursor_changed |= cursor.prune();
+        }
+        taken.cursor_changed |= !before.is_of(cursor);
         taken
     }
 
@@ -66,7 +122,7 @@ impl Walk {
         let Some(served) = page.served else { return };
         if cursor.set_right(served, page.received) {
             let begun_anew = Self::poll(cursor, page.received);
-            *self = Self { read_at: self.read_at, pages: self.pages, ..begun_anew };
+            *self = Self { read_at: self.read_at, settled: self.settled, pages: self.pages, ..begun_anew };
         }
     }
 
@@ -78,6 +134,7 @@ impl Walk {
             let Some(watch) = &mut sighting.watch else { return false };
             watch.next_look = rules.next_look(&sighting.facts, watch.until, now);
             watch.last_looks += u32::from(now >= watch.until);
+            taken.cursor_changed = true;
             if watch.last_looks > Rules::LAST_LOOKS_MAX {
                 close_watch(sighting, taken);
                 return false;
@@ -92,15 +149,19 @@ impl Walk {
         let inside = date.map(|time| self.covers(time, cursor.watermark));
         if let Some(sighting) = cursor.seen.get_mut(&key) {
             self.looks.remove(&key);
+            let before = sighting.clone();
             let digest = event.mutable_digest();
             let is_revised = revise(sighting, digest, event, taken);
             look(sighting, page.received, rules, taken);
             if self.kind == Kind::Redelivery && inside == Some(true) && !is_revised {
                 deliver_again(sighting, digest, event, taken);
             }
-            match date {
-                Some(date) => sighting.shown_at(date),
-                None => cursor.keep_undated(key),
+            if let Some(date) = date {
+                sighting.shown_at(date);
+            }
+            taken.cursor_changed |= *sighting != before;
+            if date.is_none() {
+                cursor.keep_undated(key);
             }
         } else if inside == Some(false) {
             taken.known += 1;
@@ -150,6 +211,7 @@ impl Walk {
         let late = self.is_late(date, cursor);
         taken.findings.push(Finding { event: event.clone(), revision: 0, live, facts, before: None, late });
         cursor.seen.insert(key, sighting);
+        taken.cursor_changed = true;
         match date {
             Some(date) => self.raise_last_seen(cursor, date, event),
             None => cursor.keep_undated(key),
@@ -193,6 +255,7 @@ impl Walk {
                 && sighting.watch.is_some_and(|watch| now >= watch.until)
             {
                 close_watch(sighting, taken);
+                taken.cursor_changed = true;
             }
         }
     }
@@ -220,17 +283,22 @@ impl Walk {
 
     /// Moves the watermark after a poll's page to the overlap below the newest event. It moves only if the poll has
     /// read through to the old watermark, or has left an open walk that will.
-    fn raise_watermark(&self, cursor: &mut Cursor, span: PageSpan, end_reached: bool, now: UnixMillis, rules: &Rules) {
+    ///
+    /// A reading of several pages moves it up also by the time, so that it is not repeated while no event comes. A
+    /// reading of one page does not: it would have to be written, and costs nothing when it is repeated.
+    fn raise_watermark(&self, cursor: &mut Cursor, span: PageSpan, end_reached: bool, page: &Page, rules: &Rules) {
         if self.kind != Kind::Poll {
             return;
         }
         if self.full && !end_reached {
-            cursor.reread_at = now;
+            cursor.reread_at = page.received;
         }
         let is_through = end_reached && (self.full || span.reads_through(self.lower_bound));
         let is_left_open = self.full && self.stored.is_some();
         if let (true, Some(last)) = (is_through || is_left_open, &cursor.last_seen) {
-            cursor.raise_watermark(last.time.minus(rules.overlap));
+            let settled = self.settled.filter(|_| self.full && self.pages > 1);
+            let time = settled.map_or(last.time, |settled| settled.max(last.time));
+            cursor.raise_watermark(time.minus(rules.overlap));
         }
     }
 }
