@@ -71,5 +71,4 @@ mod state;
 mod stopping;
 mod throttling;
 mod tidy;
-mod walk_model;
 mod web;
