@@ -24,7 +24,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cognito_auth_core::event::{AuthEvent, EventKey, UnixMillis};
+use crate::event::{AuthEvent, EventKey, UnixMillis};
 
 /// How often a name that waits is checked. One call an hour for each name costs little. A user to whom the name is
 /// moved is followed that much later, and loses no event by it.

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cognito_auth_core::cursor::Cursor;
-use cognito_auth_core::event::UnixMillis;
-use cognito_auth_core::privacy::Privacy;
-use cognito_auth_core::shard::Shard;
 use sha2::{Digest as _, Sha256};
 
-use crate::source::{ListedUser, Listing};
+use crate::cursor::Cursor;
+use crate::event::UnixMillis;
+use crate::listing::{ListedUser, Listing};
+use crate::privacy::Privacy;
+use crate::shard::Shard;
 
 /// The users that a pool's configuration names: the keys of `[[pools]]` that select users.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -116,7 +116,7 @@ impl Selection {
         self.listings.contains(&Listing::Users { filter: None })
     }
 
-    /// The names to leave out, as written: see `targets::exclusion`.
+    /// The names to leave out, as written: see `users::exclusion`.
     pub fn exclude(&self) -> &[String] {
         &self.excluded
     }

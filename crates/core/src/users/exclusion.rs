@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::listing_pass::Wanted;
 use super::names::{Claim, NamingRules};
-use crate::source::ListedUser;
+use crate::listing::ListedUser;
 
 /// The entries of `exclude`, with the users that were met under each.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl Exclusions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Address, SignInNames};
+    use crate::listing::{Address, SignInNames};
 
     const RULES: SignInNames =
         SignInNames { email: true, phone_number: true, preferred_username: true, case_sensitive: false };

@@ -16,7 +16,7 @@
 
 use std::borrow::Cow;
 
-use crate::source::{Address, ListedUser, SignInNames};
+use crate::listing::{Address, ListedUser, SignInNames};
 
 /// How far AWS vouches for a name of a user; the weakest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

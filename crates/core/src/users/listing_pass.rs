@@ -20,13 +20,13 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
 
-use cognito_auth_core::event::UnixMillis;
-use cognito_auth_core::privacy::Privacy;
-
 use super::exclusion::Exclusions;
 use super::names::{Claim, NamingRules};
 use super::selection::Selection;
-use crate::source::{ListedUser, Listing, PageToken, UserPage};
+use crate::event::UnixMillis;
+use crate::listing::{ListedUser, Listing, UserPage};
+use crate::page::PageToken;
+use crate::privacy::Privacy;
 
 /// Pages of one listing in a row: sixty million users, while a pool can have 40 million. A longer listing goes in
 /// circles.
@@ -420,8 +420,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::source::{Address, SignInNames};
-    use crate::targets::selection::SelectionRules;
+    use crate::listing::{Address, SignInNames};
+    use crate::users::selection::SelectionRules;
 
     const RULES: SignInNames =
         SignInNames { email: true, phone_number: true, preferred_username: true, case_sensitive: true };
