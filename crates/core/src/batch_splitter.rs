@@ -225,8 +225,6 @@ impl ReceiverStanding {
                 self.set_aside.remove(&id);
                 return true;
             }
-            // The first refusal counts.
-            Some(Suspicion::Record { .. }) if suspicion != Suspicion::Limit => {}
             None if self.lost_credit() => {}
             _ => {
                 self.set_aside.insert(id, suspicion);
@@ -518,6 +516,8 @@ mod tests {
             (vec![too_large(), accepted(), invalid()], Fate::SetAside),
             (vec![too_large(), accepted(), invalid(), accepted(), invalid()], bad()),
             (vec![invalid(), accepted(), too_large()], Fate::SetAside),
+            // What it says of a limit takes the earlier refusal back.
+            (vec![invalid(), accepted(), too_large(), accepted(), invalid()], Fate::SetAside),
         ] {
             let mut standing = ReceiverStanding::default();
             let mut last = None;

@@ -279,6 +279,8 @@ mod tests {
                 "ë 😀 ë ë ë \" \\ \\q \\",
             ),
             (backslashes, r"\ud83d \u00 \uzzzz \x", r"\ud83d \u00 \uzzzz \x"),
+            (backslashes, r"zo\U000000eb", "zoë"),
+            (backslashes, r"Ann\nSmith\0\n\t\r\f\v.", "Ann Smith      ."),
             (percents, "%C3%AB %u00eb %zz % %1+1", "ë ë %zz % %1+1"),
             (forms, "a+%EB", "a ë"),
             (entities, "&euml;&#235;&#xEB;&amp;&nbsp;&yuml;&no;&", "ëëë&\u{a0}ÿ&no;&"),

@@ -170,6 +170,29 @@ mod tests {
     }
 
     #[test]
+    fn an_entry_that_is_a_username_as_written_leaves_that_user_out_whoever_claims_it_too() {
+        for (entry, first) in [("ann@example.com", vec![]), ("ANN@example.com", vec!["ann@example.com"])] {
+            let mut exclusions = exclusions(&[entry], Some(RULES));
+            let (ann, ben) = (user("ann@example.com", "other@example.com"), user("ben", "ann@example.com"));
+            assert_eq!(passed(&mut exclusions, &ann), Vec::<String>::new());
+            assert_eq!(passed(&mut exclusions, &ben), [first.clone(), vec!["ben"]].concat(), "{entry}");
+            assert_eq!(passed(&mut exclusions, &ann), first, "{entry}");
+        }
+    }
+
+    #[test]
+    fn who_states_a_name_of_its_own_or_is_left_out_anyway_contests_no_entry() {
+        let stating = |name: &str, user| ListedUser { preferred_username: Some(name.to_owned()), ..user };
+        let mut exclusions = exclusions(&["ann@example.com", "ben", "cat"], Some(RULES));
+        let ann = stating("ann@example.com", user("ann", "ann@example.com"));
+        let ben = stating("cat", user("ben", "ben@example.com"));
+        for user in [&ann, &ben] {
+            assert_eq!(passed(&mut exclusions, user), Vec::<String>::new());
+        }
+        assert_eq!(exclusions.contested(), [0; 0]);
+    }
+
+    #[test]
     fn as_long_as_the_rules_are_unknown_only_usernames_and_subs_exclude_as_written() {
         let mut exclusions = exclusions(&["ann@example.com", "Ben", "sub-of-cat"], None);
         assert_eq!(passed(&mut exclusions, &user("ann", "ann@example.com")), ["ann"]);

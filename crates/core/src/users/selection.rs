@@ -343,6 +343,7 @@ mod tests {
     #[test]
     fn a_shard_wants_its_own_and_the_shards_together_want_everybody_once() {
         let shards = [0, 1, 2].map(|index| Selection::of(&rules()).in_shard(Shard::new(index, 3).unwrap()));
+        assert!(Selection::of(&rules()).is_whole() && shards.iter().all(|shard| !shard.is_whole()));
         for number in 0..100 {
             let listed = user(&format!("user-{number}"));
             let wanting: Vec<_> = shards.iter().filter(|shard| shard.wants(&listed, false)).collect();
