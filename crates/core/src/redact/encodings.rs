@@ -198,7 +198,7 @@ fn of_runs(text: &str, bits: u32, starts: usize, digit: impl Fn(char) -> Option<
         for start in 0..starts.min(digits.len().saturating_sub(1)) {
             let (mut bytes, mut held, mut held_bits) = (Vec::new(), 0_u32, 0);
             for digit in &digits[start..] {
-                held = held << bits | digit;
+                held = (held << bits) + digit;
                 held_bits += bits;
                 if held_bits >= 8 {
                     held_bits -= 8;
