@@ -535,7 +535,7 @@ mod tests {
     #[test]
     fn a_large_record_is_quarantined_as_too_large_and_a_small_one_never() {
         let mut standing = ReceiverStanding::default();
-        for (bytes, quarantined) in [(RECORD_LARGE_BYTES, false), (RECORD_LARGE_BYTES + 1, true)] {
+        for (bytes, quarantined) in [(1_048_576, false), (1_048_577, true)] {
             for round in 0..3 {
                 let fate = fates(sized(7, &[bytes]), &mut standing, &[too_large()]);
                 let expected = match round {

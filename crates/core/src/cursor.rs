@@ -606,6 +606,14 @@ mod tests {
     }
 
     #[test]
+    fn the_newest_events_come_first_and_those_without_a_date_not_at_all() {
+        let mut cursor = taken(0, 0, &[20, 10, 30, 40]);
+        let key = |time: i64| AuthEvent { id: Some(time.to_string()), ..AuthEvent::default() }.key();
+        cursor.seen.get_mut(&key(40)).unwrap().dates = None;
+        assert_eq!(cursor.newest().collect::<Vec<_>>(), [30, 20, 10].map(key));
+    }
+
+    #[test]
     fn what_another_cursor_remembers_is_known_and_its_watermark_is_not() {
         let mut cursor = taken(100, 300_000, &[300_000]);
         let mut other = taken(0, 1_000_000, &[10, 240_000, 300_000]);

@@ -888,8 +888,9 @@ mod tests {
         let mut cursor = Cursor::new(at(NOON + 360), at(NOON + 300));
         let events = [event("b", NOON + 1, "Pass"), event("a", NOON - 1, "Pass"), event("old", NOON - 61, "Pass")];
         let page = Page { served: Some(at(NOON + 2)), ..page(NOON + 362, &events, None) };
-        let (found, taken) = poll(&mut cursor, &page);
-        assert_eq!(found, ["b.0", "a.0"]);
+        let mut walk = Walk::begin(&cursor, page.received);
+        let taken = walk.take(&mut cursor, &page, &RULES);
+        assert_eq!((names(&taken), walk.pages()), (vec!["b.0".to_owned(), "a.0".to_owned()], 1));
         assert!(taken.findings[0].live && !taken.findings[1].live);
     }
 
