@@ -43,7 +43,7 @@ pub use self::proxies::Proxies;
 pub(crate) use self::reader::{SettingsTable, read_file};
 pub use self::settings::DEFAULT_FILES;
 pub(crate) use self::settings::Values;
-use crate::targets::selection::{HistoryDepth, SelectionRules};
+use cognito_auth_core::users::selection::{HistoryDepth, SelectionRules};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);

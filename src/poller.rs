@@ -9,7 +9,6 @@ pub mod history_progress;
 mod log;
 pub mod names;
 pub mod turn;
-pub mod twins;
 pub mod user_table;
 
 use std::collections::HashMap;
@@ -21,6 +20,7 @@ use cognito_auth_core::backoff::Backoff;
 use cognito_auth_core::schedule::{
     ActivityEstimate, Forecast, Intervals, Lane, PollAnswer, PoolSlot, Schedule, TurnEnded, UserSlot,
 };
+use cognito_auth_core::users::twins::Twins;
 use cognito_auth_core::walk::page_size::Credit;
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
@@ -32,7 +32,6 @@ use self::health::{Blame, PoolHealth};
 use self::history_progress::HistoryProgress;
 use self::names::PoolSightings;
 use self::turn::{ExpectedActivity, TurnContext, TurnError, TurnReport, TurnRequest};
-use self::twins::Twins;
 use self::user_table::{AfterTurn, Left, UserTable};
 use crate::ledger::Twin;
 use crate::metrics::{PollForecast, Stage, UserCounts};

@@ -77,5 +77,4 @@ mod state;
 mod stopping;
 mod throttling;
 mod tidy;
-mod walk_model;
 mod web;

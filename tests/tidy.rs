@@ -6,18 +6,8 @@ use std::path::{Path, PathBuf};
 
 /// Pure modules outside the core: no runtime, no I/O, no clock, no logging. Of this crate they import only pure modules
 /// and ports.
-const PURE: &[&str] = &[
-    "poller/history_progress",
-    "poller/health",
-    "poller/user_table",
-    "poller/twins",
-    "sink/otlp/protobuf",
-    "targets/exclusion",
-    "targets/names",
-    "targets/selection",
-    "targets/listing_pass",
-    "trouble",
-];
+const PURE: &[&str] =
+    &["poller/history_progress", "poller/health", "poller/user_table", "sink/otlp/protobuf", "trouble"];
 
 /// Traits and plain data between the core and the outside. They are pure except for the futures in their signatures.
 const PORTS: &[&str] = &["sink", "source"];

@@ -25,7 +25,7 @@ use super::{
     Compression, Config, DiscoveryConfig, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol, PollConfig,
     PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, pairs,
 };
-use crate::targets::selection::{HistoryDepth, SelectionRules};
+use cognito_auth_core::users::selection::{HistoryDepth, SelectionRules};
 
 /// The result of reading the settings.
 pub(super) struct ConfigReading {

@@ -1,17 +1,17 @@
 //! Names listed by hand that no listing gives: finds two that are one user's, and checks names that wait.
 //!
-//! The rules are in [`twins`](super::twins). This module asks the ledger and the service.
+//! The rules are in [`twins`](cognito_auth_core::users::twins). This module asks the ledger and the service.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use cognito_auth_core::cursor::Cursor;
 use cognito_auth_core::event::AuthEvent;
+use cognito_auth_core::users::twins::NameSightings;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::turn::{TurnContext, TurnError, unless_stopped};
-use super::twins::NameSightings;
 use crate::ledger::{Ledger, LedgerError, Twin};
 use crate::pool::Pool;
 use crate::source::{Page, Source, SourceError};

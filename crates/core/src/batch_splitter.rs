@@ -225,8 +225,6 @@ impl ReceiverStanding {
                 self.set_aside.remove(&id);
                 return true;
             }
-            // The first refusal counts.
-            Some(Suspicion::Record { .. }) if suspicion != Suspicion::Limit => {}
             None if self.lost_credit() => {}
             _ => {
                 self.set_aside.insert(id, suspicion);
@@ -518,6 +516,8 @@ mod tests {
             (vec![too_large(), accepted(), invalid()], Fate::SetAside),
             (vec![too_large(), accepted(), invalid(), accepted(), invalid()], bad()),
             (vec![invalid(), accepted(), too_large()], Fate::SetAside),
+            // What it says of a limit takes the earlier refusal back.
+            (vec![invalid(), accepted(), too_large(), accepted(), invalid()], Fate::SetAside),
         ] {
             let mut standing = ReceiverStanding::default();
             let mut last = None;
@@ -535,7 +535,7 @@ mod tests {
     #[test]
     fn a_large_record_is_quarantined_as_too_large_and_a_small_one_never() {
         let mut standing = ReceiverStanding::default();
-        for (bytes, quarantined) in [(RECORD_LARGE_BYTES, false), (RECORD_LARGE_BYTES + 1, true)] {
+        for (bytes, quarantined) in [(1_048_576, false), (1_048_577, true)] {
             for round in 0..3 {
                 let fate = fates(sized(7, &[bytes]), &mut standing, &[too_large()]);
                 let expected = match round {

@@ -553,6 +553,120 @@ mod tests {
         }
     }
 
+    /// A sighting that was told in the states `former` and then `digest`.
+    fn told(former: &[u64], digest: u64) -> Sighting {
+        let mut cursor = taken(0, 0, &[10]);
+        let (_, sighting) = cursor.seen.pop_first().unwrap();
+        Sighting {
+            former: former.iter().copied().map(MutableDigest).collect(),
+            digest: MutableDigest(digest),
+            ..sighting
+        }
+    }
+
+    #[test]
+    fn of_two_sightings_of_one_event_every_state_is_remembered_once_and_at_most_sixty_four() {
+        let former = |sighting: Sighting| sighting.former.into_iter().map(|digest| digest.0).collect::<Vec<_>>();
+        let merged = told(&[1, 2], 3).merged_with(told(&[2, 4], 5));
+        assert_eq!((merged.digest, former(merged)), (MutableDigest(5), vec![1, 2, 3, 4]), "of equals the other stays");
+        assert_eq!(former(told(&[1, 5], 2).merged_with(told(&[], 5))), [1, 2], "the state that stays is no former one");
+        let many: Vec<u64> = (0..60).collect();
+        let merged = former(told(&many, 60).merged_with(told(&[61, 62, 63, 64], 65)));
+        assert_eq!(merged, (0..64).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn credentials_that_one_of_two_sightings_found_compromised_stay_so() {
+        let compromised = || {
+            let mut sighting = told(&[], 1);
+            sighting.facts.compromised = true;
+            sighting
+        };
+        assert!(compromised().merged_with(told(&[], 2)).facts.compromised);
+        assert!(told(&[], 2).merged_with(compromised()).facts.compromised);
+        assert!(!told(&[], 2).merged_with(told(&[], 3)).facts.compromised);
+    }
+
+    #[test]
+    fn an_event_whose_dates_touch_an_open_walk_or_a_rewound_stretch_is_remembered() {
+        let (edge, end, drift) = (500_000, 200_000, 60_000);
+        let around = [end - drift - 1, end - drift, edge + drift, edge + drift + 1];
+        let walk = OpenWalk { token: None, lower_edge: UnixMillis(edge), end: UnixMillis(end) };
+        for rewound in [false, true] {
+            let mut cursor = taken(0, 1_000_000, &around);
+            if rewound {
+                cursor.redelivery = Some(walk.clone());
+            } else {
+                cursor.open = vec![walk.clone()];
+            }
+            cursor.prune();
+            assert_eq!(times(&cursor), around[1..3]);
+            assert_eq!(cursor.redelivery(), rewound.then_some(&walk));
+        }
+    }
+
+    #[test]
+    fn watched_events_are_counted_and_remembered_wherever_they_lie() {
+        let mut cursor = taken(0, 1_000_000, &[10, 20, 30]);
+        let watch = Some(Watch { until: UnixMillis(50), next_look: UnixMillis(40), last_looks: 0 });
+        cursor.seen.values_mut().take(2).for_each(|sighting| sighting.watch = watch);
+        cursor.prune();
+        assert_eq!((cursor.watched(), cursor.remembered(), cursor.next_look()), (2, 2, Some(UnixMillis(40))));
+    }
+
+    #[test]
+    fn a_cursor_that_has_taken_something_is_brought_back_to_the_later_clock_and_only_from_ahead_of_it() {
+        let (served, received) = (UnixMillis(900), UnixMillis(1000));
+        let forgetful = |last: i64, watermark| {
+            let mut cursor = taken(2000, watermark, &[last]);
+            cursor.seen.clear();
+            cursor
+        };
+        for (last, watermark, is_ahead) in [(1000, 1000, false), (1001, 1000, true), (1000, 1001, true)] {
+            for mut cursor in [taken(2000, watermark, &[last]), forgetful(last, watermark)] {
+                assert_eq!(cursor.set_right(served, received), is_ahead, "{last} {watermark}");
+                assert_eq!((cursor.last_seen().unwrap().time, cursor.watermark()), (received, received));
+                assert_eq!(cursor.live_since(), UnixMillis(2000), "what was counted live stays live");
+            }
+        }
+        let mut undated = taken(2000, 1001, &[10]);
+        undated.last_seen = None;
+        let mut open = Cursor::new(UnixMillis(2000), UnixMillis(1001));
+        open.open = vec![OpenWalk { token: None, lower_edge: UnixMillis(20), end: UnixMillis(10) }];
+        for mut cursor in [undated, open] {
+            assert!(cursor.set_right(served, received));
+            assert_eq!((cursor.live_since(), cursor.watermark()), (UnixMillis(2000), received));
+        }
+    }
+
+    #[test]
+    fn the_newest_events_come_first_and_those_without_a_date_not_at_all() {
+        let mut cursor = taken(0, 0, &[20, 10, 30, 40]);
+        let key = |time: i64| AuthEvent { id: Some(time.to_string()), ..AuthEvent::default() }.key();
+        cursor.seen.get_mut(&key(40)).unwrap().dates = None;
+        assert_eq!(cursor.newest().collect::<Vec<_>>(), [30, 20, 10].map(key));
+    }
+
+    #[test]
+    fn what_another_cursor_remembers_is_known_and_its_watermark_is_not() {
+        let mut cursor = taken(100, 300_000, &[300_000]);
+        let mut other = taken(0, 1_000_000, &[10, 240_000, 300_000]);
+        let (undated, ours) = (UnixMillis(10), UnixMillis(300_000));
+        let key_of = |cursor: &Cursor, time| {
+            let is_it = |sighting: &Sighting| sighting.dates == Some(Dates::of(time));
+            cursor.seen.iter().find(|(_, sighting)| is_it(sighting)).map(|(key, _)| *key).unwrap()
+        };
+        let key = key_of(&other, undated);
+        other.keep_undated(key);
+        let shared = key_of(&other, ours);
+        other.seen.get_mut(&shared).unwrap().revision = 7;
+        let before = cursor.clone();
+        cursor.remember_with(&other);
+        assert_eq!(times(&cursor), [10, 240_000, 300_000]);
+        assert_eq!(cursor.seen[&shared], before.seen[&shared], "what was remembered already stays as it is");
+        assert_eq!(Cursor { seen: before.seen.clone(), undated: VecDeque::new(), ..cursor }, before);
+    }
+
     #[test]
     fn a_history_followed_twice_is_taken_in_between_and_nowhere_else() {
         let joined = taken(100, 900, &[950, 1000]).joined_by(taken(5000, 5900, &[5950, 6000]));

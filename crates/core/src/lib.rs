@@ -6,9 +6,11 @@
 pub mod budget;
 pub mod schedule;
 pub mod shard;
+pub mod users;
 
 pub mod call;
 pub mod event;
+pub mod listing;
 pub mod page;
 
 pub mod cursor;

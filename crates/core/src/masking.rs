@@ -32,7 +32,7 @@ impl Modes {
     /// everything.
     pub fn code(self) -> u32 {
         let modes = [self.username, self.ip_address, self.device, self.location];
-        modes.into_iter().rev().fold(0, |code, mode| code << 2 | mode as u32)
+        modes.into_iter().rev().fold(0, |code, mode| (code << 2) + mode as u32)
     }
 
     /// The modes that a stored number stands for. Bits beyond the lowest eight are ignored.

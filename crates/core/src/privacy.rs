@@ -109,11 +109,10 @@ impl Privacy {
 
     /// The names that the ledger may have given a user before, under other modes or another key.
     pub fn former_names(&self, username: &str) -> Vec<String> {
-        let keys = || [&self.key, &self.former_key].into_iter().flatten();
-        if keys().next().is_none() || is_hidden(username) {
+        if is_hidden(username) {
             return Vec::new();
         }
-        let hidden = keys().map(|key| key.ledger_name(username));
+        let hidden = [&self.key, &self.former_key].into_iter().flatten().map(|key| key.ledger_name(username));
         let now = self.ledger_name(username);
         [username.to_owned()].into_iter().chain(hidden).filter(|name| *name != now).collect()
     }
@@ -360,6 +359,8 @@ mod tests {
         assert!(is_hidden(&name) && !name.contains("alice"));
         assert_eq!(now.ledger_name(&name), name, "it stays what it is");
         assert_eq!(now.former_names("alice"), ["alice".to_owned(), before.ledger_name("alice")]);
+        assert_eq!(now.former_names(&name), [""; 0], "a hidden name stands for itself");
+        assert_eq!((now.modes(), before.modes()), (all(Mode::Drop), all(Mode::Hash)));
         let kept = Privacy::new(Modes::default(), None, Some(key(7))).unwrap();
         assert_eq!(kept.ledger_name("alice"), "alice");
         assert_eq!(kept.former_names("alice"), [before.ledger_name("alice")]);

@@ -116,6 +116,7 @@ mod tests {
         for (text, word, expected) in [
             ("bad user.name \"Ann\"!", "ann", true),
             ("annual planning", "ann", false),
+            ("joann is planning", "ann", false),
             ("of ann@example.com", "ann@example.com", true),
             ("nothing", "", false),
             ("ÜNAL", "ünal", true),
@@ -163,6 +164,14 @@ mod tests {
             ("nothing", " "),
         ] {
             assert!(!quotes(text, [value], QuotePosition::Anywhere), "{text:?} quotes {value:?}");
+        }
+    }
+
+    #[test]
+    fn white_space_and_control_characters_between_two_words_are_one_space() {
+        for text in ["Ann  Smith", "Ann\t\r\n Smith", "Ann\u{1}\u{2}Smith", "Ann \u{1}Smith"] {
+            assert_eq!(folded(text), "ann smith", "{text:?}");
+            assert!(quotes(text, ["Ann Smith"], QuotePosition::Anywhere), "{text:?}");
         }
     }
 

@@ -412,6 +412,62 @@ mod tests {
     }
 
     #[test]
+    fn only_a_full_reading_that_is_left_open_puts_the_next_one_off() {
+        let mut cursor = followed_user();
+        poll(&mut cursor, &page(NOON, &[event("a", NOON, "Pass")], None));
+        assert_eq!(cursor.reread_at, UnixMillis::MIN, "one page was enough");
+        poll(&mut cursor, &page(NOON + 1, &[event("b", NOON + 1, "Pass")], Some("more")));
+        assert_eq!(cursor.reread_at, at(NOON + 1));
+        poll(&mut cursor, &page(NOON + 2, &[event("c", NOON + 2, "Pass")], Some("more")));
+        assert_eq!(cursor.reread_at, at(NOON + 1), "a shallow poll that is cut short");
+    }
+
+    #[test]
+    fn a_shallow_poll_that_reads_below_the_watermark_all_the_same_moves_it() {
+        let mut cursor = followed_user();
+        poll(&mut cursor, &page(NOON, &[event("a", NOON, "Pass")], Some("more")));
+        assert_eq!(cursor.watermark(), at(NOON - 60));
+        poll(&mut cursor, &page(NOON + 3, &[event("b", NOON + 3, "Pass"), event("a", NOON, "Pass")], Some("more")));
+        assert_eq!(cursor.watermark(), at(NOON - 60), "it reads to the newest event only");
+        let deep = [event("c", NOON + 4, "Pass"), event("old", NOON - 90, "Pass")];
+        let mut walk = Walk::begin(&cursor, at(NOON + 4));
+        assert!(!walk.full);
+        walk.take(&mut cursor, &page(NOON + 4, &deep, Some("more")), &RULES);
+        assert_eq!(cursor.watermark(), at(NOON - 56));
+    }
+
+    #[test]
+    fn an_empty_page_at_the_top_moves_no_watermark() {
+        let mut cursor = followed_user();
+        poll(&mut cursor, &page(NOON, &[event("a", NOON, "Pass")], Some("more")));
+        poll(&mut cursor, &page(NOON + 3, &[event("b", NOON + 3, "Pass")], Some("more")));
+        let walk = Walk::begin(&cursor, at(NOON + 6));
+        assert!(walk.full && cursor.last_seen().unwrap().time == at(NOON + 3));
+        poll(&mut cursor, &page(NOON + 6, &[], Some("more")));
+        assert_eq!(cursor.watermark(), at(NOON - 60));
+    }
+
+    #[test]
+    fn what_was_taken_in_a_rewound_stretch_is_told_again_and_nothing_of_it_is_counted() {
+        let mut cursor = followed_user();
+        let events = [event("a", NOON, "Pass"), event("b", NOON - 120, "Pass"), event("c", NOON - 300, "Pass")];
+        poll(&mut cursor, &page(NOON, &events, None));
+        assert_eq!(cursor.remembered(), 1, "b and c are forgotten");
+        cursor.rewind(at(NOON - 200));
+        let [a, b, c] = events;
+        let shown = [a, event("late", NOON - 60, "Pass"), b, c];
+        let taken = Walk::resume(&cursor).unwrap().take(&mut cursor, &page(NOON, &shown, None), &RULES);
+        let again: Vec<_> = taken.again.iter().map(|again| again.event.id.as_deref().unwrap()).collect();
+        assert_eq!(
+            (again, taken.findings.len(), taken.known),
+            (vec!["a", "b"], 0, 4),
+            "a poll has yet to take the late"
+        );
+        assert!(taken.again.iter().all(|again| again.before.as_ref() == Some(&again.facts)));
+        assert_eq!(cursor.redelivery(), None);
+    }
+
+    #[test]
     fn a_poll_that_reads_to_the_end_of_an_open_walk_closes_it() {
         let mut cursor = followed_user();
         let old = event("a", NOON - 590, "Pass");
@@ -544,6 +600,105 @@ mod tests {
     }
 
     #[test]
+    fn a_short_page_is_enough_only_at_the_beginning_of_a_poll() {
+        let mut cursor = followed_user();
+        poll(&mut cursor, &page(NOON, &[event("a", NOON, "Pass")], None));
+        let mut walk = Walk::begin(&cursor, at(NOON + 1));
+        assert_eq!(walk.known_above(&cursor), Some(1));
+        walk.take(&mut cursor, &page(NOON + 1, &[], Some("more")), &RULES);
+        assert_eq!(walk.known_above(&cursor), None, "a poll under way");
+        cursor.rewind(at(NOON - 1));
+        let walk = Walk::resume(&cursor).unwrap();
+        assert_eq!((walk.kind(), walk.known_above(&cursor)), (Kind::Redelivery, None));
+    }
+
+    #[test]
+    fn a_user_is_polled_first_until_four_walks_are_open() {
+        let mut cursor = followed_user();
+        for minute in 0..4 {
+            let walk = Walk::begin(&cursor, at(NOON + minute));
+            assert_eq!(walk.kind(), Kind::Poll, "beside {minute} open walks");
+            let open = |minute| OpenWalk { token: None, lower_edge: at(minute), end: at(minute) };
+            cursor.open.push(open(NOON - 10 * minute));
+        }
+        let walk = Walk::begin(&cursor, at(NOON));
+        assert_eq!((walk.kind(), walk.lower_edge), (Kind::Backlog, at(NOON)), "the newest of the four goes first");
+    }
+
+    #[test]
+    fn without_an_overlap_a_poll_that_is_cut_short_leaves_the_rest_to_an_open_walk() {
+        let without_overlap = Rules { overlap: Duration::ZERO, ..RULES };
+        let mut cursor = followed_user();
+        let read = |cursor: &mut Cursor, minute: i64, next| {
+            let events = [event(&minute.to_string(), minute, "Pass")];
+            Walk::begin(cursor, at(minute)).take(cursor, &page(minute, &events, next), &without_overlap)
+        };
+        read(&mut cursor, NOON, None);
+        assert_eq!(cursor.watermark(), at(NOON));
+        for minute in 1..3 {
+            read(&mut cursor, NOON + minute, Some("more"));
+            assert_eq!(
+                (cursor.watermark(), cursor.open_walks().len()),
+                (at(NOON + minute), usize::try_from(minute).unwrap())
+            );
+        }
+    }
+
+    #[test]
+    fn a_users_first_poll_is_told_from_its_later_ones_and_from_backlog() {
+        let mut cursor = followed_user();
+        let mut walk = Walk::begin(&cursor, at(NOON));
+        assert!(walk.is_first() && walk.pages() == 0);
+        walk.take(&mut cursor, &page(NOON, &[event("a", NOON, "Pass")], Some("t")), &RULES);
+        walk.take(&mut cursor, &page(NOON, &[event("b", NOON - 1, "Pass")], Some("u")), &RULES);
+        assert!(walk.is_first() && walk.pages() == 2, "to its end");
+        assert!(!Walk::begin(&cursor, at(NOON + 1)).is_first());
+        cursor.last_seen = None;
+        assert!(!Walk::resume(&cursor).unwrap().is_first(), "backlog is no poll");
+    }
+
+    #[test]
+    fn backlog_that_begins_again_at_the_top_has_got_further_when_it_is_below_its_start() {
+        let mut cursor = followed_user();
+        let events = [event("a", NOON, "Pass"), event("b", NOON - 10, "Pass")];
+        poll(&mut cursor, &page(NOON, &events, Some("t")));
+        let mut walk = Walk::resume(&cursor).unwrap();
+        assert!(walk.token().is_some() && walk.token_refused(&mut cursor), "backlog goes on without its token");
+        assert_eq!((walk.token(), cursor.open_walks()[0].token.as_ref()), (None, None), "after a restart, too");
+        for (events, further) in [(&events, false), (&events.clone().map(|event| older(&event, 10)), true)] {
+            walk.take(&mut cursor, &page(NOON, events, Some("u")), &RULES);
+            assert_eq!(walk.got_further(), further);
+        }
+        assert!(!Walk::poll(&cursor, at(NOON)).token_refused(&mut cursor), "a poll begins anew");
+    }
+
+    fn older(event: &AuthEvent, minutes: u64) -> AuthEvent {
+        let date = event.creation_date.map(|date| date.minus(Duration::from_mins(minutes)));
+        AuthEvent { id: event.id.as_ref().map(|id| format!("older-{id}")), creation_date: date, ..event.clone() }
+    }
+
+    #[test]
+    fn a_poll_reads_to_a_minute_below_a_watched_event_or_below_the_newest_taken() {
+        let dates = |oldest, newest| Some(Dates { oldest: at(oldest), newest: at(newest) });
+        for (dates, last_seen, down_to) in [
+            (dates(NOON - 9, NOON - 5), Some(at(NOON)), at(NOON - 6)),
+            (dates(NOON, NOON + 5), Some(at(NOON)), at(NOON - 1)),
+            (dates(NOON, NOON), None, at(NOON - 1)),
+            (None, Some(at(NOON)), at(NOON - 1)),
+        ] {
+            assert_eq!(look_down_to(dates, last_seen), down_to);
+        }
+    }
+
+    #[test]
+    fn an_event_dated_at_the_end_of_time_leaves_a_walk_open() {
+        let mut cursor = followed_user();
+        let dated = AuthEvent { creation_date: Some(UnixMillis::MAX), ..event("a", NOON, "Pass") };
+        let (found, _) = poll(&mut cursor, &page(NOON, &[dated], Some("more")));
+        assert_eq!((found, cursor.open_walks().len()), (vec!["a.0".to_owned()], 1));
+    }
+
+    #[test]
     fn a_token_that_repeats_itself_is_dropped_and_the_stretch_stays_open() {
         let mut cursor = followed_user();
         let mut walk = Walk::begin(&cursor, at(NOON));
@@ -591,6 +746,35 @@ mod tests {
             let again = [above, [below[0].clone(), below[1].clone(), event("top", NOON, "Pass")]].concat();
             assert_eq!(poll(&mut cursor, &page(NOON + 1, &again, None)).0, Vec::<String>::new());
         }
+    }
+
+    #[test]
+    fn an_event_at_the_watermark_that_is_listed_a_page_below_its_place_is_new() {
+        let mut cursor = followed_user();
+        let mut walk = Walk::begin(&cursor, at(NOON));
+        let above = [event("top", NOON, "Pass"), event("a", NOON - 300, "Pass")];
+        walk.take(&mut cursor, &page(NOON, &above, Some("t")), &RULES);
+        assert_eq!(cursor.watermark(), at(NOON - 60));
+        let below = [event("b", NOON - 60, "Pass"), event("c", NOON - 61, "Pass")];
+        let taken = walk.take(&mut cursor, &page(NOON, &below, None), &RULES);
+        assert_eq!((names(&taken), taken.known), (vec!["b.0".to_owned()], 1), "c may have been forgotten");
+    }
+
+    #[test]
+    fn of_two_events_of_one_millisecond_the_first_that_was_taken_is_the_newest_and_the_other_is_not_late() {
+        let mut cursor = followed_user();
+        let (first, other) = (event("a", NOON, "Pass"), event("b", NOON, "Pass"));
+        poll(&mut cursor, &page(NOON, std::slice::from_ref(&first), None));
+        let (found, taken) = poll(&mut cursor, &page(NOON + 1, &[other, first], None));
+        assert!(found == ["b.0"] && !taken.findings[0].late);
+        assert_eq!(cursor.last_seen().unwrap().id.as_deref(), Some("a"));
+    }
+
+    #[test]
+    fn events_from_before_the_user_was_followed_tell_nothing_new() {
+        let old: Vec<_> = (601..604).map(|age| event(&age.to_string(), NOON - age, "Pass")).collect();
+        let (found, taken) = poll(&mut followed_user(), &page(NOON, &old, None));
+        assert_eq!((found.len(), taken.known, taken.again.len()), (0, 3, 0));
     }
 
     #[test]
@@ -719,8 +903,9 @@ mod tests {
         let mut cursor = Cursor::new(at(NOON + 360), at(NOON + 300));
         let events = [event("b", NOON + 1, "Pass"), event("a", NOON - 1, "Pass"), event("old", NOON - 61, "Pass")];
         let page = Page { served: Some(at(NOON + 2)), ..page(NOON + 362, &events, None) };
-        let (found, taken) = poll(&mut cursor, &page);
-        assert_eq!(found, ["b.0", "a.0"]);
+        let mut walk = Walk::begin(&cursor, page.received);
+        let taken = walk.take(&mut cursor, &page, &RULES);
+        assert_eq!((names(&taken), walk.pages()), (vec!["b.0".to_owned(), "a.0".to_owned()], 1));
         assert!(taken.findings[0].live && !taken.findings[1].live);
     }
 

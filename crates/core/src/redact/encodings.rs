@@ -198,7 +198,7 @@ fn of_runs(text: &str, bits: u32, starts: usize, digit: impl Fn(char) -> Option<
         for start in 0..starts.min(digits.len().saturating_sub(1)) {
             let (mut bytes, mut held, mut held_bits) = (Vec::new(), 0_u32, 0);
             for digit in &digits[start..] {
-                held = held << bits | digit;
+                held = (held << bits) + digit;
                 held_bits += bits;
                 if held_bits >= 8 {
                     held_bits -= 8;
@@ -279,6 +279,8 @@ mod tests {
                 "ë 😀 ë ë ë \" \\ \\q \\",
             ),
             (backslashes, r"\ud83d \u00 \uzzzz \x", r"\ud83d \u00 \uzzzz \x"),
+            (backslashes, r"zo\U000000eb", "zoë"),
+            (backslashes, r"Ann\nSmith\0\n\t\r\f\v.", "Ann Smith      ."),
             (percents, "%C3%AB %u00eb %zz % %1+1", "ë ë %zz % %1+1"),
             (forms, "a+%EB", "a ë"),
             (entities, "&euml;&#235;&#xEB;&amp;&nbsp;&yuml;&no;&", "ëëë&\u{a0}ÿ&no;&"),

@@ -171,6 +171,12 @@ mod tests {
     }
 
     #[test]
+    fn an_event_that_is_watched_for_ever_is_looked_at_all_the_same() {
+        let ages = Rules { settle: Duration::MAX, ..RULES };
+        assert_eq!(ages.next_look(&facts("SignIn"), UnixMillis(NOON.0 + 1), NOON), NOON, "at every poll");
+    }
+
+    #[test]
     fn a_look_is_due_when_its_time_has_come_or_lies_too_far_ahead() {
         for (ahead, due) in [(0, true), (1, false), (1_800_000, false), (1_800_001, true)] {
             assert_eq!(Rules::is_due(UnixMillis(NOON.0 + ahead), NOON), due, "{ahead} ms ahead");

@@ -10,7 +10,7 @@
 //! full one tells. At the end, when the service has shown everything: nothing is missing, every outcome is known, every
 //! unfinished event was closed once, nothing more is told, and rewound events were told again.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_wrap, reason = "a test")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,11 +19,9 @@ use std::time::Duration;
 
 use cognito_auth_core::cursor::{Bookmark, Cursor};
 use cognito_auth_core::event::{AuthEvent, Challenge, MutableDigest, UnixMillis, Word};
+use cognito_auth_core::page::{Page, PageToken};
 use cognito_auth_core::walk::{Kind, Next, Rules, Taken, Walk};
-use cognito_auth_exporter::source::{Page, PageToken};
 use proptest::prelude::*;
-
-use crate::long;
 
 const MINUTE: i64 = 60_000;
 const OVERLAP: i64 = 20 * MINUTE;
@@ -642,13 +640,24 @@ fn step() -> impl Strategy<Value = ModelStep> {
     ]
 }
 
-/// Each case takes about 10 ms.
-fn cases() -> u32 {
-    if long::is_thorough() { 3000 } else { 1000 }
+/// 1,000 cases of about 10 ms; three times as many where CI=true, LONG_TESTS=1 or KILLS ask for long tests. proptest's
+/// own variables (PROPTEST_CASES, PROPTEST_MAX_SHRINK_ITERS) have the last word.
+fn model_config() -> ProptestConfig {
+    let is_set = |name: &str| std::env::var_os(name).is_some();
+    let equals = |name: &str, value: &str| std::env::var_os(name).is_some_and(|set| set == value);
+    let is_thorough = equals("LONG_TESTS", "1") || equals("CI", "true") || is_set("KILLS");
+    let mut config = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if !is_set("PROPTEST_CASES") {
+        config.cases = if is_thorough { 3000 } else { 1000 };
+    }
+    if !is_set("PROPTEST_MAX_SHRINK_ITERS") {
+        config.max_shrink_iters = 20_000;
+    }
+    config
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(model_config())]
 
     #[test]
     fn nothing_is_lost_and_nothing_is_counted_twice(

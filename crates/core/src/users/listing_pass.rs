@@ -20,13 +20,13 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher as _, RandomState};
 use std::mem;
 
-use cognito_auth_core::event::UnixMillis;
-use cognito_auth_core::privacy::Privacy;
-
 use super::exclusion::Exclusions;
 use super::names::{Claim, NamingRules};
 use super::selection::Selection;
-use crate::source::{ListedUser, Listing, PageToken, UserPage};
+use crate::event::UnixMillis;
+use crate::listing::{ListedUser, Listing, UserPage};
+use crate::page::PageToken;
+use crate::privacy::Privacy;
 
 /// Pages of one listing in a row: sixty million users, while a pool can have 40 million. A longer listing goes in
 /// circles.
@@ -393,11 +393,9 @@ struct Marks(Vec<u64>, RandomState);
 impl Marks {
     fn add(&mut self, username: &str) {
         // A member of several groups is met several times. Repetitions are removed before the table grows.
-        if self.0.len() == self.0.capacity() && !self.0.is_empty() {
+        if self.0.len() == self.0.capacity() {
             self.settle();
-            if self.0.len() > self.0.capacity() / 2 {
-                self.0.reserve(self.0.len());
-            }
+            self.0.reserve(self.0.len());
         }
         self.0.push(self.1.hash_one(username));
     }
@@ -420,8 +418,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::source::{Address, SignInNames};
-    use crate::targets::selection::SelectionRules;
+    use crate::listing::{Address, SignInNames};
+    use crate::masking::{Mode, Modes};
+    use crate::privacy::HashKey;
+    use crate::users::selection::SelectionRules;
 
     const RULES: SignInNames =
         SignInNames { email: true, phone_number: true, preferred_username: true, case_sensitive: true };
@@ -505,6 +505,23 @@ mod tests {
     }
 
     #[test]
+    fn a_name_that_two_state_or_one_has_and_another_states_is_told_of_and_one_that_is_met_twice_is_not() {
+        let selection = selection(|_| {});
+        let states = |name: &str| ListedUser { preferred_username: Some("ceo".into()), ..user(name) };
+        for (users, contested) in [
+            (vec![states("ann"), states("ann")], vec![]),
+            (vec![states("ann"), states("ben")], vec![1]),
+            (vec![user("ceo"), states("ann")], vec![1]),
+            (vec![states("ann"), user("ceo")], vec![1]),
+            (vec![states("ceo"), states("ceo")], vec![]),
+        ] {
+            let mut pass = begin(&selection, &["ceo"]);
+            pass.take(0, UserPage { users, next: None });
+            assert_eq!(completed(pass).contested().by_hand, contested);
+        }
+    }
+
+    #[test]
     fn a_name_that_somebody_only_states_is_followed_too_unless_everybody_is_listed() {
         let states = || ListedUser { preferred_username: Some("ceo".into()), ..user("mallory") };
         let of_group = selection(|rules| (rules.all_users, rules.groups) = (false, vec!["staff".into()]));
@@ -580,6 +597,63 @@ mod tests {
         assert_eq!(pass.next(0).unwrap().1, None);
         let pass = pass.complete(|_| false).expect_err("it is not at its end");
         assert_eq!(pass.met(), 2);
+    }
+
+    #[test]
+    fn a_listing_whose_token_is_refused_is_read_from_its_top() {
+        let selection = selection(|rules| rules.groups = vec!["staff".into()]);
+        let mut pass = begin(&selection, &[]);
+        assert_eq!(pass.listings(), 2);
+        pass.take(0, page(&["ann"], Some("2")));
+        pass.take(1, page(&["ben"], Some("3")));
+        pass.from_the_top(0);
+        let token = |listing| pass.next(listing).unwrap().1.map(|token| token.0.as_str());
+        assert_eq!((token(0), token(1)), (None, Some("3")));
+    }
+
+    #[test]
+    fn a_listing_of_more_pages_than_a_pool_can_have_goes_in_circles() {
+        let selection = selection(|_| {});
+        let mut pass = begin(&selection, &[]);
+        pass.positions[0] = ListingPosition::At { token: None, pages: PAGES_MAX - 1 };
+        assert!(!pass.take(0, page(&["ann"], Some("the last"))).token_repeated);
+        assert!(pass.take(0, page(&["ben"], Some("one more"))).token_repeated);
+        assert_eq!(pass.next(0).unwrap().1, None);
+    }
+
+    #[test]
+    fn users_are_met_under_the_names_that_the_ledger_has_for_them() {
+        let hashed = Modes { username: Mode::Hash, ..Modes::default() };
+        let privacy = Privacy::new(hashed, HashKey::new(&[7; 32]), None).unwrap();
+        let selection = selection(|_| {}).named_by(privacy.clone());
+        assert_eq!(selection.privacy().modes(), hashed);
+        let mut pass = begin(&selection, &["zoë"]);
+        pass.take(0, page(&["ann"], None));
+        let pass = completed(pass);
+        assert!(["ann", "zoë"].iter().all(|name| pass.wants(name) && pass.wants(&privacy.ledger_name(name))));
+        assert!(!pass.wants(&privacy.ledger_name("ben")));
+    }
+
+    #[test]
+    fn a_pass_that_meets_nobody_wants_nobody() {
+        let selection = selection(|_| {});
+        for (users, is_empty) in [(&[][..], true), (&["ann"], false)] {
+            let mut pass = begin(&selection, &[]);
+            pass.take(0, page(users, None));
+            let pass = completed(pass);
+            assert_eq!((pass.is_empty(), pass.len()), (is_empty, users.len()));
+        }
+    }
+
+    #[test]
+    fn a_user_who_is_met_again_and_again_takes_the_memory_of_one() {
+        let mut marks = Marks::default();
+        (0..10_000).for_each(|time| marks.add(if time % 2 == 0 { "ann" } else { "ben" }));
+        assert!(marks.0.capacity() <= 8, "{}", marks.0.capacity());
+        (0..1000).for_each(|number: u32| marks.add(&number.to_string()));
+        assert!(marks.0.capacity() <= 4096, "{}", marks.0.capacity());
+        marks.settle();
+        assert_eq!(marks.0.len(), 1002);
     }
 
     #[test]

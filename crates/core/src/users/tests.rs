@@ -11,7 +11,8 @@ use proptest::sample::Index;
 use super::listing_pass::ListingPass;
 use super::names::NamingRules;
 use super::selection::{Selection, SelectionRules};
-use crate::source::{Address, ListedUser, SignInNames, UserPage};
+use crate::listing::{Address, ListedUser, SignInNames, UserPage};
+use crate::page::PageToken;
 
 const USERS: usize = 5;
 
@@ -124,7 +125,7 @@ impl ModelPool {
         let mut pages: Vec<Vec<_>> = pages.collect();
         let last = pages.pop().unwrap_or_default();
         let number_of = |name: &str| (0..USERS).find(|user| username(*user) == name).unwrap();
-        let tokens = (0..pages.len()).map(|page| Some(crate::source::PageToken(page.to_string())));
+        let tokens = (0..pages.len()).map(|page| Some(PageToken(page.to_string())));
         for (users, next) in pages.into_iter().zip(tokens).chain([(last, None)]) {
             for wanted in pass.take(0, UserPage { users, next }).wanted {
                 aliases.extend(wanted.aliases.iter().map(|alias| (alias.clone(), number_of(&wanted.username))));

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use super::listing_pass::Wanted;
 use super::names::{Claim, NamingRules};
-use crate::source::ListedUser;
+use crate::listing::ListedUser;
 
 /// The entries of `exclude`, with the users that were met under each.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl Exclusions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::{Address, SignInNames};
+    use crate::listing::{Address, SignInNames};
 
     const RULES: SignInNames =
         SignInNames { email: true, phone_number: true, preferred_username: true, case_sensitive: false };
@@ -167,6 +167,29 @@ mod tests {
         assert_eq!(passed(&mut exclusions, &ann), Vec::<String>::new());
         assert_eq!(passed(&mut exclusions, &user("ben", "shared@example.com")), ["ben"]);
         assert_eq!(passed(&mut exclusions, &ann), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_entry_that_is_a_username_as_written_leaves_that_user_out_whoever_claims_it_too() {
+        for (entry, first) in [("ann@example.com", vec![]), ("ANN@example.com", vec!["ann@example.com"])] {
+            let mut exclusions = exclusions(&[entry], Some(RULES));
+            let (ann, ben) = (user("ann@example.com", "other@example.com"), user("ben", "ann@example.com"));
+            assert_eq!(passed(&mut exclusions, &ann), Vec::<String>::new());
+            assert_eq!(passed(&mut exclusions, &ben), [first.clone(), vec!["ben"]].concat(), "{entry}");
+            assert_eq!(passed(&mut exclusions, &ann), first, "{entry}");
+        }
+    }
+
+    #[test]
+    fn who_states_a_name_of_its_own_or_is_left_out_anyway_contests_no_entry() {
+        let stating = |name: &str, user| ListedUser { preferred_username: Some(name.to_owned()), ..user };
+        let mut exclusions = exclusions(&["ann@example.com", "ben", "cat"], Some(RULES));
+        let ann = stating("ann@example.com", user("ann", "ann@example.com"));
+        let ben = stating("cat", user("ben", "ben@example.com"));
+        for user in [&ann, &ben] {
+            assert_eq!(passed(&mut exclusions, user), Vec::<String>::new());
+        }
+        assert_eq!(exclusions.contested(), [0; 0]);
     }
 
     #[test]

@@ -6,13 +6,13 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use cognito_auth_core::cursor::Cursor;
-use cognito_auth_core::event::UnixMillis;
-use cognito_auth_core::privacy::Privacy;
-use cognito_auth_core::shard::Shard;
 use sha2::{Digest as _, Sha256};
 
-use crate::source::{ListedUser, Listing};
+use crate::cursor::Cursor;
+use crate::event::UnixMillis;
+use crate::listing::{ListedUser, Listing};
+use crate::privacy::Privacy;
+use crate::shard::Shard;
 
 /// The keys of `[[pools]]` that select users. Each field has its key's name.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -140,7 +140,7 @@ impl Selection {
         self.listings.contains(&Listing::Users { filter: None })
     }
 
-    /// The names to leave out, as written: see `targets::exclusion`.
+    /// The names to leave out, as written: see `users::exclusion`.
     pub fn exclude(&self) -> &[String] {
         &self.excluded
     }
@@ -370,6 +370,7 @@ mod tests {
     #[test]
     fn a_shard_wants_its_own_and_the_shards_together_want_everybody_once() {
         let shards = [0, 1, 2].map(|index| in_shard(index, 3));
+        assert!(Selection::of(&rules()).is_whole() && shards.iter().all(|shard| !shard.is_whole()));
         for number in 0..100 {
             let listed = user(&format!("user-{number}"));
             let wanting: Vec<_> = shards.iter().filter(|shard| shard.wants(&listed, false)).collect();

@@ -24,7 +24,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cognito_auth_core::event::{AuthEvent, EventKey, UnixMillis};
+use crate::event::{AuthEvent, EventKey, UnixMillis};
 
 /// How often a name that waits is checked. One call an hour for each name costs little. A user to whom the name is
 /// moved is followed that much later, and loses no event by it.
@@ -182,7 +182,9 @@ mod tests {
     fn names_wait_with_the_user_who_is_followed_and_are_looked_at_again() {
         let (now, hour) = (UnixMillis(1_000_000), |hours: u32| CHECK_EVERY * hours);
         let mut twins = Twins::default();
+        assert!(twins.is_empty());
         twins.wait("ann@example.com", "ann@example.com", "ann", now);
+        assert!(!twins.is_empty());
         twins.wait("+1555", "+1555", "ann@example.com", now);
         assert_eq!((twins.len(), twins.holds("+1555"), twins.holds("ann")), (2, true, false));
         assert_eq!(twins.due("ann", now.plus(hour(1) / 2)), Vec::<String>::new());

@@ -16,7 +16,7 @@
 
 use std::borrow::Cow;
 
-use crate::source::{Address, ListedUser, SignInNames};
+use crate::listing::{Address, ListedUser, SignInNames};
 
 /// How far AWS vouches for a name of a user; the weakest first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -153,6 +153,13 @@ mod tests {
         assert_eq!((key(true, "Ann"), key(false, "Ann")), ("Ann".into(), "ann".into()));
         assert_eq!((key(false, "ann"), key(false, "ZOË")), ("ann".into(), "zoë".into()));
         assert_eq!(NamingRules::default().key("Ann"), "Ann");
+        let ignores_case = NamingRules::new(Some(SignInNames { case_sensitive: false, ..EVERYTHING }));
+        assert!(matches!(ignores_case.key("ann-1@example.com"), Cow::Borrowed(_)), "most names need no copy");
+    }
+
+    #[test]
+    fn a_pools_rules_are_known_when_it_was_described() {
+        assert!(NamingRules::new(Some(EVERYTHING)).are_known() && !NamingRules::new(None).are_known());
     }
 
     #[test]
