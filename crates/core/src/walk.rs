@@ -295,6 +295,8 @@ impl Walk {
     pub fn token_refused(&mut self, cursor: &mut Cursor) -> bool {
         self.token = None;
         self.previous_oldest = None;
+        // Older tokens are refused as well. Newer bookmarks are tried no sooner than they are older than the overlap.
+        cursor.bookmarks.clear();
         if let Some(stored) = &mut self.stored {
             for open in cursor.open.iter_mut().chain(&mut cursor.redelivery).filter(|open| *open == stored) {
                 open.token = None;

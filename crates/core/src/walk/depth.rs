@@ -8,11 +8,12 @@
 //! | the overlap has | it is read again |
 //! |---|---|
 //! | at most [`Rules::REREAD_PAGES`] | whole, every [`Rules::REREAD_EVERY`] |
-//! | more, and the cursor has a bookmark in it | once: each part when it is older than the overlap and its watches are over |
-//! | more, without a bookmark, or a bookmark that was waited for too long | whole, no sooner than [`Rules::PAGE_EVERY`] after the last time for each of its pages |
+//! | more, and has a bookmark | in parts, each once, when it is older than the overlap and its watches are over |
+//! | more, without a bookmark | whole, after [`Rules::PAGE_EVERY`] for each of its pages |
 //!
 //! A bookmark is the token of a place that a walk has passed. With it a part is read again from its top down, without
-//! the pages above. The part becomes an open walk, so all rules of open walks hold for it.
+//! the pages above. The part becomes an open walk, so all rules of open walks hold for it. A bookmark that does not
+//! come of age, because the local clock is behind, is not waited for without end.
 //!
 //! One descent serves every look that is due on its way. The next one waits for [`Rules::PAGE_EVERY`] for each page of
 //! the last. A look that lies deeper than [`Rules::LOOK_PAGES_MAX`] is left to the re-reading of its part, which waits
@@ -60,8 +61,8 @@ impl Walk {
         self.bound_looks(cursor, &depths, page, taken);
     }
 
-    /// Turns a poll that would read a deep overlap again into one that ends at the newest known event, and leaves the
-    /// part that is old enough to an open walk.
+    /// Bounds a poll that would read a deep overlap again: it ends at the newest known event. The part of the overlap
+    /// that is old enough becomes an open walk.
     fn bound_rereading(&mut self, cursor: &mut Cursor, depths: &Depths, page: &Page, rules: &Rules) {
         let Some(newest) = self.newest_before.filter(|newest| self.full && *newest > cursor.watermark) else { return };
         let pages = depths.pages_down_to(cursor.watermark);
@@ -111,14 +112,14 @@ impl Walk {
         let may_descend = cursor.looks_from <= now || cursor.looks_from > now.plus(longest);
         let put_off_to = if may_descend { None } else { Some(cursor.looks_from) };
         let mut deepest = 0;
-        let (watermark, is_full) = (cursor.watermark, self.full);
+        let watermark = cursor.watermark;
         self.looks.retain(|key, look| {
             if *look >= read_anyway {
                 return true;
             }
             let pages = depths.pages_down_to(*look);
             // A part above the watermark is read again later. Nothing else reaches an event below it.
-            let is_in_reach = pages <= Rules::LOOK_PAGES_MAX || (*look < watermark && !is_full);
+            let is_in_reach = pages <= Rules::LOOK_PAGES_MAX || *look < watermark;
             if may_descend && is_in_reach {
                 deepest = deepest.max(pages.min(Rules::LOOK_PAGES_MAX));
                 return true;
@@ -139,7 +140,10 @@ impl Walk {
     pub(super) fn bookmark(&self, cursor: &mut Cursor, page: &Page, span: PageSpan, rules: &Rules) {
         let (Some(token), Some(time)) = (&page.next, span.lower_edge) else { return };
         let deep = usize::try_from(Rules::REREAD_PAGES).unwrap_or(usize::MAX).saturating_mul(page.events.len());
+        // A walk that only passes on its way from the top had its token refused. Its bookmarks would be refused as well.
+        let is_passing = self.kind != Kind::Poll && !self.got_further();
         let is_of_use = self.kind != Kind::Redelivery
+            && !is_passing
             && !span.out_of_order
             && time > cursor.watermark
             && cursor.seen.len() > deep
@@ -368,6 +372,38 @@ mod tests {
         assert_eq!(user.cursor.watched(), 1);
         user.follow(600..3000);
         assert_eq!(user.cursor.watched(), 0, "its watch has ended after half an hour, and its part is older");
+    }
+
+    #[test]
+    fn watches_below_the_watermark_end_however_many_they_are() {
+        let waits: Vec<i64> = (0..300).collect();
+        let mut user = BusyUser::new(&waits);
+        user.last = 300;
+        user.follow(0..310);
+        assert_eq!(user.cursor.watched(), 300);
+        user.cursor.raise_watermark(UnixMillis(START + 3600 * SECOND));
+        user.follow(7200..7200 + 4 * 3600);
+        assert_eq!(user.cursor.watched(), 0);
+    }
+
+    #[test]
+    fn where_tokens_are_refused_the_way_from_the_top_is_taken_once_in_an_overlap() {
+        let mut user = BusyUser::new(&[]);
+        let mut refused = vec![];
+        for now in (0..3600).step_by(15) {
+            user.poll(now);
+            while let Some(mut walk) = Walk::resume(&user.cursor) {
+                // The token of a bookmark has expired, that of a page just read has not.
+                if walk.token().is_some() && refused.last() != Some(&now) {
+                    assert!(walk.token_refused(&mut user.cursor));
+                    refused.push(now);
+                }
+                user.turn(walk, now);
+            }
+        }
+        assert!((3..=5).contains(&refused.len()), "{refused:?}");
+        assert!(refused.windows(2).all(|pair| pair[1] - pair[0] >= 600), "{refused:?}");
+        assert!(user.cursor.remembered() < 1800, "{}", user.cursor.remembered());
     }
 
     #[test]
