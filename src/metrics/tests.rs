@@ -412,13 +412,12 @@ fn parsed_labels(mut text: &str) -> Vec<proto::LabelPair> {
         loop {
             match rest.next().unwrap() {
                 '"' => break,
-                '\\' => value.push(if let Some('n') = rest.clone().next() { '\n' } else { rest.clone().next().unwrap() }),
-                plain => {
-                    value.push(plain);
-                    continue;
+                '\\' => {
+                    let escaped = rest.next().unwrap();
+                    value.push(if escaped == 'n' { '\n' } else { escaped });
                 }
+                plain => value.push(plain),
             }
-            rest.next();
         }
         let mut label = proto::LabelPair::default();
         label.set_name(name.trim_start_matches(',').to_owned());
@@ -451,8 +450,8 @@ fn parsed(text: &str) -> Vec<MetricFamily> {
             });
             continue;
         }
-        let (series, value) = line.rsplit_once(' ').unwrap();
-        let value: f64 = value.parse().unwrap();
+        let (series, number) = line.rsplit_once(' ').unwrap();
+        let value: f64 = number.parse().unwrap();
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
         let mut labels = parsed_labels(&labels[..labels.len() - 1]);
         let family_type = family.get_field_type();
@@ -485,13 +484,13 @@ fn parsed(text: &str) -> Vec<MetricFamily> {
             Some(bound) => {
                 let mut bucket = proto::Bucket::default();
                 bucket.set_upper_bound(bound.value().parse().unwrap());
-                bucket.set_cumulative_count(value as u64);
+                bucket.set_cumulative_count(number.parse().unwrap());
                 let mut buckets = histogram.get_bucket().to_vec();
                 buckets.push(bucket);
                 histogram.set_bucket(buckets);
             }
             None if name.ends_with("_sum") => histogram.set_sample_sum(value),
-            None => histogram.set_sample_count(value as u64),
+            None => histogram.set_sample_count(number.parse().unwrap()),
         }
         samples.last_mut().unwrap().set_histogram(histogram);
     }
