@@ -1,7 +1,7 @@
 //! The memory, time and disk space that the built binary needs for a million users, against a simulated Cognito.
 //!
 //! `cargo bench --bench scale` prints a table (docs/scale.md has one); `-- 10000 100000` measures these numbers of
-//! users. Each number is measured twice. *Cold* is with an empty ledger, while all users are listed and polled as fast
+//! users, and `RUNS=5` measures all of them five times. Each number is measured twice. *Cold* is with an empty ledger, while all users are listed and polled as fast
 //! as the configuration allows. *Warm* is with the ledger of the first run and almost no work.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
@@ -67,8 +67,15 @@ fn main() {
     let _runtime = runtime.enter();
     let asked: Vec<usize> = std::env::args().filter_map(|argument| argument.parse().ok()).collect();
     let sizes = if asked.is_empty() { vec![10_000, 100_000, 1_000_000] } else { asked };
-    let measured: Vec<_> = sizes.into_iter().map(|users| measure(&runtime, users)).collect();
-    print(&measured);
+    let runs = std::env::var("RUNS").map_or(1, |text| text.parse().expect("a number"));
+    let measured: Vec<Vec<ScaleFigures>> = (0..runs)
+        .map(|_| {
+            let measured: Vec<_> = sizes.iter().map(|users| measure(&runtime, *users)).collect();
+            print(&measured);
+            measured
+        })
+        .collect();
+    print_slopes(&measured);
 }
 
 fn measure(runtime: &tokio::runtime::Runtime, users: usize) -> ScaleFigures {
@@ -216,14 +223,31 @@ fn print(measured: &[ScaleFigures]) {
     row("/metrics p50, p99 listing and polling", &|m| {
         format!("{:.1}, {:.1} ms", percentile(&m.busy, 50), percentile(&m.busy, 99))
     });
-    for pair in measured.windows(2) {
+}
+
+/// Prints what one more user costs between two numbers of users: the least, the median and the most of all runs.
+fn print_slopes(runs: &[Vec<ScaleFigures>]) {
+    let Some(first) = runs.first().filter(|run| run.len() > 1) else { return };
+    println!(
+        "\n| bytes a user, least / median / most of {} | after listing | after a warm start | ledger alone | on disk |",
+        runs.len()
+    );
+    println!("|---|---:|---:|---:|---:|");
+    for pair in 1..first.len() {
         let slope = |bytes: fn(&ScaleFigures) -> u64| {
-            (bytes(&pair[1]) as f64 - bytes(&pair[0]) as f64) / (pair[1].users - pair[0].users) as f64
+            let slope = |run: &Vec<ScaleFigures>| {
+                let (fewer, more) = (&run[pair - 1], &run[pair]);
+                (bytes(more) as f64 - bytes(fewer) as f64) / (more.users - fewer.users) as f64
+            };
+            let mut slopes: Vec<f64> = runs.iter().map(slope).collect();
+            slopes.sort_by(f64::total_cmp);
+            let median = slopes[slopes.len() / 2];
+            format!("{:.0} / {median:.0} / {:.0}", slopes[0], slopes[slopes.len() - 1])
         };
         println!(
-            "\n{} to {} users: {:.0} bytes a user after listing, {:.0} after a warm start, {:.0} with the ledger alone, {:.0} on disk",
-            pair[0].users,
-            pair[1].users,
+            "| {} to {} users | {} | {} | {} | {} |",
+            first[pair - 1].users,
+            first[pair].users,
             slope(|m| m.memory_cold),
             slope(|m| m.memory_warm),
             slope(|m| m.memory_ledger),

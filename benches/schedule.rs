@@ -1,6 +1,6 @@
 //! The schedule, measured: the daemon's schedule against round-robin and against the square-root rule, which knows the
-//! rates that the schedule has to learn. `cargo bench --bench schedule` prints the table of docs/scheduling.md and
-//! draws its plots.
+//! rates that the schedule has to learn. `cargo bench --bench schedule` prints the tables of docs/scheduling.md and
+//! draws its plots; `-- policies`, `-- turns` and `-- max-interval` are its parts.
 //!
 //! Time is virtual and every trace is seeded, so the figures do not depend on the machine.
 
@@ -12,13 +12,21 @@ mod plot;
 #[path = "../tests/support/schedule_sim.rs"]
 mod schedule_sim;
 
+#[path = "../tests/support/turn_sim.rs"]
+mod turn_sim;
+
 use std::time::Instant;
 
 use plot::{Bars, Curve, Curves};
-use schedule_sim::{Delays, HOUR, SimTerms, TraceShape, contestants, mean, quantile, run, trace};
+use schedule_sim::{Delays, HOUR, Learnt, SIEGE, SimTerms, TraceShape, contestants, mean, quantile, run, trace};
+use turn_sim::{InProgress, TurnTerms, add_history, run_turns};
 
 const USERS: u32 = 5000;
 const SEEDS: u64 = 10;
+const MAX_INTERVAL_SEEDS: u64 = 3;
+
+/// The past events of each user in the trace with history.
+const HISTORY: u32 = 300;
 
 /// The time of one round through all users, in minutes: a third of `max_interval`, and two and a half times it. And the
 /// hour from which events are measured: the start, when nothing is known yet, or after the first round.
@@ -54,6 +62,22 @@ fn main() {
         return println!("run it with: cargo bench --bench schedule");
     }
     let began = Instant::now();
+    let asked: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let is_asked = |part: &str| asked.is_empty() || asked.iter().any(|asked| asked == part);
+    if is_asked("policies") {
+        policies();
+    }
+    if is_asked("turns") {
+        turns();
+    }
+    if is_asked("max-interval") {
+        max_interval();
+    }
+    println!("\n{:.0} s", began.elapsed().as_secs_f64());
+}
+
+/// The schedule against round-robin and the square-root rule.
+fn policies() {
     for (round_minutes, from_hour) in CASES {
         let terms = terms(round_minutes);
         let kept = terms.kept_interval(USERS as usize) / 60.0;
@@ -91,7 +115,85 @@ fn main() {
     }
     save("distribution.svg", &distribution());
     save("attack.svg", &attack());
-    println!("\n{:.0} s", began.elapsed().as_secs_f64());
+}
+
+/// Prints the purposes of the calls of whole turns, and the delay beside its forecast.
+fn turns() {
+    println!(
+        "\n{USERS} users. The delay and its forecast are those of hours 8 to 20; of an attack at hours 12 to 16 also"
+    );
+    println!("those of hours 14 to 16, when it is known. Shares of all calls in percent.\n");
+    println!(
+        "| trace | a round takes | polls | looks | further pages | short pages dropped | backlog | delay, s | \
+         forecast / delay |"
+    );
+    println!("|---|--:|--:|--:|--:|--:|--:|--:|--:|");
+    let shapes = [
+        (TraceShape::Uniform, 0),
+        (TraceShape::Zipf, 0),
+        (TraceShape::Dormant, 0),
+        (TraceShape::Dormant, HISTORY),
+        (TraceShape::Daily, 0),
+        (TraceShape::Attacks, 0),
+        (TraceShape::Shifting, 0),
+        (TraceShape::Siege, 0),
+        (TraceShape::Flood, 0),
+    ];
+    for round_minutes in [20.0, 50.0] {
+        for (shape, history) in shapes {
+            let terms = TurnTerms {
+                terms: terms(round_minutes),
+                in_progress: InProgress { answered: 0.2, abandoned: 0.03 },
+                history: history > 0,
+                forecast_every: 60.0,
+            };
+            let mut trace = trace(shape, USERS, 20.0 * HOUR, 4.0 * HOUR, 1);
+            add_history(&mut trace, history);
+            let figures = run_turns(&trace, &terms, 3.0 * HOUR);
+            let calls = figures.calls;
+            let all = (calls.polls + calls.looks + calls.further + calls.backlog) as f64 / 100.0;
+            let further = calls.further - figures.dropped;
+            let shares = [calls.polls, calls.looks, further, figures.dropped, calls.backlog];
+            let shares = shares.map(|calls| format!("{:.1}", calls as f64 / all)).join(" | ");
+            let row = |name: &str, time| {
+                let (delay, forecast) = (figures.mean_delay(&time), figures.mean_forecast(&time));
+                println!("| {name} | {round_minutes} min | {shares} | {delay:.0} | {:.2} |", forecast / delay);
+            };
+            let name = if history > 0 {
+                format!("{}, {history} past events each", shape.name())
+            } else {
+                shape.name().to_owned()
+            };
+            row(&name, 8.0 * HOUR..20.0 * HOUR);
+            if matches!(shape, TraceShape::Siege | TraceShape::Flood) {
+                row("the same, while it lasts", SIEGE.start + 2.0 * HOUR..SIEGE.end);
+            }
+        }
+    }
+}
+
+/// The mean delay where `max_interval` is longer.
+fn max_interval() {
+    println!("\n{USERS} users, mean delay in minutes: all events / high risk; median of {MAX_INTERVAL_SEEDS} seeds.\n");
+    println!("| trace | a round takes | max_interval 1 h | 2 h | 4 h |");
+    println!("|---|--:|--:|--:|--:|");
+    for round_minutes in [20.0, 40.0, 55.0] {
+        for shape in TraceShape::ALL {
+            let delays = [1.0, 2.0, 4.0].map(|hours| {
+                let terms = SimTerms { max_interval: hours * HOUR, ..terms(round_minutes) };
+                let runs: Vec<(f64, f64)> = (0..MAX_INTERVAL_SEEDS)
+                    .map(|seed| {
+                        let trace = trace(shape, USERS, 24.0 * HOUR, 1.5 * terms.kept_interval(USERS as usize), seed);
+                        let delays = run(&trace, &terms, &mut Learnt::new(&trace, &terms));
+                        (mean(&delays.all), mean(&delays.high_risk))
+                    })
+                    .collect();
+                let minutes = |what: fn(&(f64, f64)) -> f64| median(runs.iter().map(what)) / 60.0;
+                format!("{:.1} / {:.1}", minutes(|run| run.0), minutes(|run| run.1))
+            });
+            println!("| {} | {round_minutes} min | {} |", shape.name(), delays.join(" | "));
+        }
+    }
 }
 
 fn terms(round_minutes: f64) -> SimTerms {

@@ -28,9 +28,9 @@ mod table;
 
 use std::time::{Duration, Instant};
 
-use cast::{Contender, Field, READ, Run, Start, Variant, Work};
+use cast::{Contender, Field, READ, Run, Start, Variant, Work, name, populate};
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_simulator::world::{SimulatedPool, World};
+use cognito_auth_simulator::world::World;
 use exporter::Exporter;
 use process::{usage, waits};
 use table::{FigureTable, mib};
@@ -41,9 +41,6 @@ const POOLS: [&str; 4] = ["eu-west-1_Whole", "eu-west-2_Whole", "us-east-1_Whole
 
 /// The pool of the cases with the script, which reads one pool.
 const POOL: &str = POOLS[0];
-
-/// The time between sign-ins of one user: seven hours, so that 60 events take two and a half weeks.
-const BETWEEN_EVENTS_MS: i64 = 7 * 3_600_000;
 
 /// The events of each user in a catch-up: two full pages.
 const CATCH_UP_EVENTS: usize = 120;
@@ -257,28 +254,4 @@ fn by_turns(runs: usize, contenders: &[Contender], mut run: impl FnMut(&Contende
         }
     }
     measured
-}
-
-/// Adds users by number, spread over the pools, with this many sign-ins each.
-fn populate(world: &mut World, pools: &[&str], users: usize, events: usize) {
-    for pool in pools {
-        world.add_pool(SimulatedPool::new(pool));
-    }
-    let now = world.now().0;
-    for user in 0..users {
-        let pool = pools[user % pools.len()];
-        let name = name(user);
-        world.add_user_with(pool, &name, |user| user.created = UnixMillis(now - 2 * 365 * 86_400_000));
-        // The newest is one to seven hours old. Oldest first, because appending is cheap.
-        let newest = now - 3_600_000 - (user as i64 * 7_919) % (BETWEEN_EVENTS_MS - 3_600_000);
-        for event in (0..events).rev() {
-            let event = world.sign_in(UnixMillis(newest - event as i64 * BETWEEN_EVENTS_MS));
-            world.arrive(pool, &name, &event);
-        }
-    }
-}
-
-/// A name of 36 characters, as Cognito generates it if users sign in with an address.
-fn name(user: usize) -> String {
-    format!("{user:08x}-7b1c-4c6e-9f0a-{user:012x}")
 }

@@ -15,6 +15,7 @@ mod family;
 mod labels;
 mod pool;
 mod snapshot;
+mod totals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,8 +27,6 @@ use cognito_auth_core::entry::PoolIdentity;
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::shard::Shard;
 use parking_lot::{Mutex, MutexGuard};
-use prometheus::core::{Collector, Desc};
-use prometheus::proto::MetricFamily;
 use prometheus::{Registry, TextEncoder};
 
 pub use self::calls::AccountLimit;
@@ -105,7 +104,8 @@ pub struct OutboxSize {
 #[derive(Clone)]
 pub struct Metrics {
     values: Arc<MetricValues>,
-    registry: Registry,
+    /// The metrics of the process itself, such as its memory.
+    process: Registry,
 }
 
 /// The values behind the metrics. A lock is held briefly, and never two at a time.
@@ -123,22 +123,28 @@ impl Metrics {
             pools: Mutex::default(),
             calls: Mutex::default(),
         });
-        let registry = Registry::new();
-        registry
-            .register(Box::new(ValuesCollector(values.clone())))
-            .expect("the registry is new, and the collector describes no metric that could clash");
+        let process = Registry::new();
         #[cfg(target_os = "linux")]
-        registry
+        process
             .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
             .expect("the registry has no other process collector");
-        Self { values, registry }
+        Self { values, process }
     }
 
     /// Returns every metric in the text format 0.0.4.
     pub fn render(&self) -> String {
-        TextEncoder::new().encode_to_string(&self.registry.gather()).expect(
+        let mut scrape = Exposition::default();
+        let pools: Vec<_> = self.values.pools.lock().values().cloned().collect();
+        for pool in pools {
+            pool.lock().put(&mut scrape);
+        }
+        self.values.calls.lock().put(&mut scrape);
+        self.values.exporter.lock().put(&mut scrape);
+        // The names of the process's metrics come after the exporter's.
+        let process = TextEncoder::new().encode_to_string(&self.process.gather()).expect(
             "every family has a name, the registry drops families without samples, and writing to a String cannot fail",
-        )
+        );
+        scrape.into_text(&process)
     }
 
     /// Shows a pool with all its counters at 0. If the pool is shown already, only its identity is replaced.
@@ -331,27 +337,6 @@ impl Metrics {
         if let Some(pool) = pool {
             change(&mut pool.lock());
         }
-    }
-}
-
-/// Gives the values to the registry. It describes nothing beforehand: the families are constants, and a test compares
-/// them with the documented table.
-struct ValuesCollector(Arc<MetricValues>);
-
-impl Collector for ValuesCollector {
-    fn desc(&self) -> Vec<&Desc> {
-        vec![]
-    }
-
-    fn collect(&self) -> Vec<MetricFamily> {
-        let mut scrape = Exposition::default();
-        let pools: Vec<_> = self.0.pools.lock().values().cloned().collect();
-        for pool in pools {
-            pool.lock().put(&mut scrape);
-        }
-        self.0.calls.lock().put(&mut scrape);
-        self.0.exporter.lock().put(&mut scrape);
-        scrape.into_families()
     }
 }
 

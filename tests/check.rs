@@ -128,6 +128,8 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
              ok    pool {POOL} AdminListUserAuthEvents: allowed, and there are events\n\
              note  round of account 111122223333 in eu-west-1: about 4 users take 1s at 5 requests/s; \
              a poll.max_interval of 1h needs 0.01 requests/s\n\
+             note  mean delay of account 111122223333 in eu-west-1: about 7s if most users are quiet; \
+             with a poll.max_interval of 2h about 7s, with 4h about 7s\n\
              all 12 steps succeeded\n",
             env.state(),
             receiver.endpoint(),
@@ -416,6 +418,11 @@ async fn pools_of_one_account_and_region_share_a_budget_and_an_objective_out_of_
         "{far}poll.max_interval cannot be kept: \
          raise poll.requests_per_second or poll.max_interval, or follow fewer users"
     ));
+    // An interval of 40 s is just within reach, and leaves no calls for the users with more events.
+    said.says(
+        "note  mean delay of account 111122223333 in us-east-1: about 6s if most users are quiet; \
+         with a poll.max_interval of 40s about 20s, with 1m 20s about 6s",
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

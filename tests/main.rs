@@ -35,6 +35,8 @@ mod store;
 mod test_env;
 #[path = "support/transports.rs"]
 mod transports;
+#[path = "support/turn_sim.rs"]
+mod turn_sim;
 
 mod alerting_end_to_end;
 mod alerts;

@@ -2,11 +2,12 @@
 //! are ratios between policies on the same seeded trace, so they do not depend on the machine.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use cognito_auth_core::schedule::{
-    ActivityEstimate, Allowed, Backlog, FoundEvent, Intervals, Lane, PollAnswer, PoolSlot, Schedule, TurnEnded,
-    UserSlot,
+    ActivityEstimate, Allowed, Backlog, CallUse, FoundEvent, Intervals, Lane, PollAnswer, PoolSlot, Schedule,
+    TurnEnded, UserSlot,
 };
 use fastrand::Rng;
 
@@ -14,6 +15,7 @@ use crate::schedule_sim::{
     Delays, HOUR, Learnt, Policy, RoundRobin, ShortPages, SimReport, SimTerms, TraceShape, contestants, mean, run,
     trace,
 };
+use crate::turn_sim::{InProgress, TurnFigures, TurnTerms, add_history, run_turns};
 
 const ALL: Allowed = Allowed { live: true, history: true };
 const NOTHING: PollAnswer = PollAnswer { next_look: None, backlog: None, calls: 1, found: &[], whole: true };
@@ -417,24 +419,56 @@ fn a_stored_activity_that_is_damaged_is_no_activity() {
     assert_eq!(ActivityEstimate::from_bytes(ActivityEstimate::UNKNOWN.to_bytes()), ActivityEstimate::UNKNOWN);
 }
 
+/// Runs whole turns of users, a fifth of whose sign-ins have a second factor and some of which are given up. Each has
+/// this many past events to be read.
+fn turns(shape: TraceShape, users: u32, past_events: u32, hours: f64) -> TurnFigures {
+    let terms = TurnTerms {
+        terms: terms(users, 20.0),
+        in_progress: InProgress { answered: 0.2, abandoned: 0.03 },
+        history: past_events > 0,
+        forecast_every: 60.0,
+    };
+    let mut trace = trace(shape, users, hours * HOUR, 3.0 * HOUR, 1);
+    add_history(&mut trace, past_events);
+    run_turns(&trace, &terms, 2.0 * HOUR)
+}
+
+/// The mean forecast of these hours, as a multiple of the mean delay of their events.
+fn forecast_of_the_truth(figures: &TurnFigures, hours: Range<f64>) -> f64 {
+    let time = hours.start * HOUR..hours.end * HOUR;
+    figures.mean_forecast(&time) / figures.mean_delay(&time)
+}
+
 #[test]
 fn the_delay_that_is_forecast_is_the_delay_that_comes() {
-    for (shape, users, round_minutes) in [
-        (TraceShape::Uniform, 300, 20.0),
-        (TraceShape::Zipf, 400, 20.0),
-        (TraceShape::Dormant, 400, 20.0),
-        (TraceShape::Dormant, 400, 5.0),
-    ] {
-        let terms = terms(users, round_minutes);
-        let mut trace = trace(shape, users, 24.0 * HOUR, 8.0 * HOUR, 7);
-        trace.measured = 6.0 * HOUR..24.0 * HOUR;
-        let mut policy = Learnt::new(&trace, &terms);
-        let delays = run(&trace, &terms, &mut policy);
-        let forecast = policy.schedule.forecast(terms.calls_per_second);
-        assert_eq!(forecast.round, Some(Duration::from_secs_f64(round_minutes * 60.0)));
-        let ratio = forecast.delays[&PoolSlot(0)].as_secs_f64() / mean(&delays.all);
-        assert!((0.9..1.1).contains(&ratio), "{shape:?}, round of {round_minutes} min: {ratio:.2} of the truth");
+    for shape in [TraceShape::Zipf, TraceShape::Dormant, TraceShape::Attacks] {
+        let figures = turns(shape, 1000, 0, 20.0);
+        let ratio = forecast_of_the_truth(&figures, 8.0..20.0);
+        assert!((0.95..1.05).contains(&ratio), "{shape:?}: {ratio:.3} of the truth");
     }
+}
+
+/// Nobody can foresee an attack on quiet users. Each of them is polled within the kept interval, an hour.
+#[test]
+fn an_attack_that_lasts_is_in_the_forecast() {
+    let figures = turns(TraceShape::Siege, 1500, 0, 17.0);
+    for hours in [8.0..12.0, 14.0..16.0] {
+        let ratio = forecast_of_the_truth(&figures, hours.clone());
+        assert!((0.95..1.05).contains(&ratio), "hours {hours:?}: {ratio:.3} of the truth");
+    }
+    let (quiet, attacked) = (8.0 * HOUR..12.0 * HOUR, 14.0 * HOUR..16.0 * HOUR);
+    let change = figures.mean_delay(&attacked) / figures.mean_delay(&quiet);
+    assert!(change < 0.9, "or the test could not tell: {change:.2}");
+}
+
+#[test]
+fn the_calls_for_backlog_are_in_the_forecast() {
+    let figures = turns(TraceShape::Dormant, 1000, 1500, 9.0);
+    let CallUse { polls, looks, further, backlog, .. } = figures.calls;
+    let share = backlog as f64 / (polls + looks + further + backlog) as f64;
+    assert!((0.2..0.3).contains(&share), "a quarter of the calls: {share:.2}");
+    let ratio = forecast_of_the_truth(&figures, 2.0..8.0);
+    assert!((0.95..1.05).contains(&ratio), "{ratio:.3} of the truth");
 }
 
 #[test]

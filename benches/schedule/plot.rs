@@ -1,5 +1,7 @@
 //! Plots as plain SVG: medium colours without a background, readable in light and dark mode.
 
+#![allow(dead_code, reason = "shared by two benchmarks, each of which uses its own part")]
+
 use std::fmt::Write;
 
 const WIDTH: f64 = 860.0;
@@ -12,6 +14,9 @@ const BOTTOM: f64 = 40.0;
 const INK: &str = "#808890";
 const COLOURS: [&str; 4] = ["#9aa3ab", "#4a8fe7", "#8a6fd1", "#e08030"];
 
+/// The colours of the curves of one [`Growth`].
+const GROWTH_COLOURS: [&str; 5] = ["#4a8fe7", "#e08030", "#8a6fd1", "#3fa36b", "#c94f6d"];
+
 /// The colour of a policy in every plot.
 fn colour(name: &str) -> &'static str {
     match name {
@@ -19,6 +24,51 @@ fn colour(name: &str) -> &'static str {
         "known rates" => COLOURS[1],
         "foreseen rates" => COLOURS[2],
         _ => COLOURS[3],
+    }
+}
+
+/// Curves over a plane whose axes are both logarithmic, each curve as a multiple of its first value.
+pub(super) struct Growth<'a> {
+    pub(super) title: &'a str,
+    pub(super) curves: &'a [Curve<'a>],
+}
+
+impl Growth<'_> {
+    pub(super) fn draw(&self) -> String {
+        let names: Vec<&str> = self.curves.iter().map(|curve| curve.name).collect();
+        let mut svg = frame_in(self.title, &names, |place, _| GROWTH_COLOURS[place % GROWTH_COLOURS.len()]);
+        let logs: Vec<Vec<(f64, f64)>> = self.curves.iter().map(Self::logarithms).collect();
+        let all = || logs.iter().flatten();
+        let range = |of: fn(&(f64, f64)) -> f64| {
+            let (least, most) =
+                all().map(of).fold((0.0_f64, 0.0_f64), |(least, most), at| (least.min(at), most.max(at)));
+            (least.floor(), most.ceil().max(least.floor() + 1.0))
+        };
+        let (left, right) = range(|point| point.0);
+        let (low, high) = range(|point| point.1);
+        let x = |at: f64| LEFT + (at - left) / (right - left) * (WIDTH - LEFT - RIGHT);
+        let y = |at: f64| HEIGHT - BOTTOM - (at - low) / (high - low) * (HEIGHT - TOP - BOTTOM);
+        let steps =
+            |from: f64, to: f64| std::iter::successors(Some(from), |at| Some(at + 1.0)).take_while(move |at| *at <= to);
+        for at in steps(left, right) {
+            text(&mut svg, (x(at), HEIGHT - BOTTOM + 18.0), "middle", 12, &format!("{}", 10_f64.powf(at)));
+        }
+        for at in steps(low, high) {
+            line(&mut svg, (LEFT, y(at)), (WIDTH - RIGHT, y(at)));
+            text(&mut svg, (LEFT - 8.0, y(at) + 4.0), "end", 12, &format!("{}", 10_f64.powf(at)));
+        }
+        for (place, points) in logs.iter().enumerate() {
+            let points: Vec<_> = points.iter().map(|(at, value)| format!("{:.1},{:.1}", x(*at), y(*value))).collect();
+            let (points, colour) = (points.join(" "), GROWTH_COLOURS[place % GROWTH_COLOURS.len()]);
+            let _ = writeln!(svg, r#"<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="1.8"/>"#);
+        }
+        svg + "</svg>\n"
+    }
+
+    /// The points in powers of ten, with the value as a multiple of the first.
+    fn logarithms(curve: &Curve<'_>) -> Vec<(f64, f64)> {
+        let first = curve.points.first().map_or(1.0, |(_, value)| *value);
+        curve.points.iter().map(|(at, value)| (at.max(1.0).log10(), (value / first).log10())).collect()
     }
 }
 
@@ -96,6 +146,10 @@ impl Curves<'_> {
 
 /// The head of a plot: its title and the legend of colours.
 fn frame(title: &str, names: &[&str]) -> String {
+    frame_in(title, names, |_, name| colour(name))
+}
+
+fn frame_in(title: &str, names: &[&str], colour: impl Fn(usize, &str) -> &'static str) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" font-family=\"sans-serif\" fill=\"{INK}\">\n\
          <title>{title}</title>\n"
@@ -103,7 +157,7 @@ fn frame(title: &str, names: &[&str]) -> String {
     text(&mut svg, (LEFT, 22.0), "start", 15, title);
     for (place, name) in names.iter().enumerate() {
         let at = LEFT + 150.0 * place as f64;
-        rect(&mut svg, (at, 34.0), (12.0, 12.0), colour(name), 1.0);
+        rect(&mut svg, (at, 34.0), (12.0, 12.0), colour(place, name), 1.0);
         text(&mut svg, (at + 18.0, 44.5), "start", 12, name);
     }
     svg

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::event::UnixMillis;
 use cognito_auth_simulator::quota::Quotas;
-use cognito_auth_simulator::world::World;
+use cognito_auth_simulator::world::{SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -30,6 +31,9 @@ const SETTLE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_secs(2);
 
 const LOOK_EVERY: Duration = Duration::from_millis(1);
+
+/// The time between sign-ins of one user: seven hours, so that 60 events take two and a half weeks.
+const BETWEEN_EVENTS_MS: i64 = 7 * 3_600_000;
 
 /// The environment of all contenders: Cognito and a receiver.
 pub(crate) struct Field {
@@ -98,6 +102,14 @@ pub(crate) enum Start<'a> {
 
 /// The stored state of a contender.
 pub(crate) struct StoredState(TempDir);
+
+impl StoredState {
+    /// Its size on disk.
+    #[allow(dead_code, reason = "only the benchmark of growth uses it")]
+    pub(crate) fn bytes(&self) -> u64 {
+        size(self.0.path())
+    }
+}
 
 /// The work of a run: it ends after this many polls and this many acknowledged records.
 #[derive(Clone, Copy)]
@@ -309,6 +321,13 @@ fn own_cpu() -> Duration {
     usage(std::process::id()).cpu
 }
 
+fn size(path: &Path) -> u64 {
+    if path.is_file() {
+        return path.metadata().unwrap().len();
+    }
+    std::fs::read_dir(path).unwrap().map(|entry| size(&entry.unwrap().path())).sum()
+}
+
 fn copy(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
@@ -436,4 +455,28 @@ impl Drop for Peer {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Adds users by number, spread over the pools, with this many sign-ins each.
+pub(crate) fn populate(world: &mut World, pools: &[&str], users: usize, events: usize) {
+    for pool in pools {
+        world.add_pool(SimulatedPool::new(pool));
+    }
+    let now = world.now().0;
+    for user in 0..users {
+        let pool = pools[user % pools.len()];
+        let name = name(user);
+        world.add_user_with(pool, &name, |user| user.created = UnixMillis(now - 2 * 365 * 86_400_000));
+        // The newest is one to seven hours old. Oldest first, because appending is cheap.
+        let newest = now - 3_600_000 - (user as i64 * 7_919) % (BETWEEN_EVENTS_MS - 3_600_000);
+        for event in (0..events).rev() {
+            let event = world.sign_in(UnixMillis(newest - event as i64 * BETWEEN_EVENTS_MS));
+            world.arrive(pool, &name, &event);
+        }
+    }
+}
+
+/// A name of 36 characters, as Cognito generates it if users sign in with an address.
+pub(crate) fn name(user: usize) -> String {
+    format!("{user:08x}-7b1c-4c6e-9f0a-{user:012x}")
 }

@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use cognito_auth_core::answer::Answer;
 use cognito_auth_core::budget::DEFAULT_READ_LIMIT;
 use cognito_auth_core::printable::printable;
+use cognito_auth_core::schedule::{Intervals, assumed_delay};
 use cognito_auth_core::shard::Shard;
 
 use super::progress::Progress;
@@ -481,7 +482,8 @@ impl PoolCheck<'_> {
     }
 }
 
-/// Notes the expected time of a round, and the requests per second that `poll.max_interval` needs.
+/// Notes the expected time of a round, the requests per second that `poll.max_interval` needs, and the mean delay with
+/// this and longer maximum intervals.
 fn say_round(config: &Config, payer: &str, following: Following, limit: f64, report: &CheckReport) {
     let per_second = config.shard.part_of(match config.poll.requests_per_second {
         Rate::PerSecond(rate) => rate,
@@ -508,4 +510,22 @@ fn say_round(config: &Config, payer: &str, following: Following, limit: f64, rep
         let remedy = "raise poll.requests_per_second or poll.max_interval, or follow fewer users";
         report.note(&what, format_args!("poll.max_interval cannot be kept: {remedy}"));
     }
+    let delay = |max: Duration| {
+        let delay = assumed_delay(users, per_second, Intervals { min: config.poll.min_interval, max })?;
+        Some(humantime::format_duration(Duration::from_secs(delay.as_secs().max(1))))
+    };
+    let [twice, four_times] = [2, 4].map(|times| max_interval.saturating_mul(times));
+    let (Some(now), Some(at_twice), Some(at_four_times)) = (delay(max_interval), delay(twice), delay(four_times))
+    else {
+        return;
+    };
+    report.note(
+        &format!("mean delay of {payer}"),
+        format_args!(
+            "about {now} if most users are quiet; with a poll.max_interval of {} about {at_twice}, with {} about \
+             {at_four_times}",
+            humantime::format_duration(twice),
+            humantime::format_duration(four_times),
+        ),
+    );
 }

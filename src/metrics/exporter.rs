@@ -101,8 +101,10 @@ impl ExporterMetrics {
     }
 
     pub(super) fn put(&self, scrape: &mut Exposition) {
-        for (stage, time) in &self.progress {
-            scrape.put(&LAST_PROGRESS, [stage.as_str()], time.as_secs_f64());
+        let mut progress: Vec<_> = self.progress.iter().map(|(stage, time)| (stage.as_str(), time)).collect();
+        progress.sort_unstable();
+        for (stage, time) in progress {
+            scrape.put(&LAST_PROGRESS, [stage], time.as_secs_f64());
         }
         if let Some(outbox) = self.outbox {
             scrape.put(&OUTBOX_RECORDS, [], outbox.records as f64);

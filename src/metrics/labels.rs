@@ -119,21 +119,23 @@ label_value! {
     }
 }
 
-/// One `T` for each value of a label.
+/// One `T` for each value of a label, in ascending order of the values' texts.
 #[derive(Clone, Debug)]
-pub(super) struct PerLabel<L, T>(Vec<T>, std::marker::PhantomData<L>);
+pub(super) struct PerLabel<L, T>(Vec<(L, T)>);
 
 impl<L: LabelValue, T> PerLabel<L, T> {
-    pub(super) fn new(make: impl FnMut() -> T) -> Self {
-        Self(std::iter::repeat_with(make).take(L::ALL.len()).collect(), std::marker::PhantomData)
+    pub(super) fn new(mut make: impl FnMut() -> T) -> Self {
+        let mut values: Vec<(L, T)> = L::ALL.iter().map(|label| (*label, make())).collect();
+        values.sort_unstable_by_key(|(label, _)| label.as_str());
+        Self(values)
     }
 
     pub(super) fn of(&mut self, label: L) -> &mut T {
-        let position = L::ALL.iter().position(|value| *value == label);
-        &mut self.0[position.expect("ALL is made by the macro that makes the type, or matches it exhaustively")]
+        let value = self.0.iter_mut().find(|(known, _)| *known == label);
+        &mut value.expect("ALL is made by the macro that makes the type, or matches it exhaustively").1
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &T)> {
-        L::ALL.iter().map(|label| label.as_str()).zip(&self.0)
+        self.0.iter().map(|(label, value)| (label.as_str(), value))
     }
 }

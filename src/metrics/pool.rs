@@ -3,7 +3,6 @@
 //! They are plain data behind one lock. A scrape sees all of a commit's totals or none, so events minus superseded
 //! outcomes is right in every scrape. When a pool leaves, all its series are removed.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cognito_auth_core::counters::Series;
@@ -14,48 +13,9 @@ use prometheus::core::Metric as _;
 
 use super::family::{Counter, Distribution, Exposition, Family, Gauge};
 use super::labels::{Fetched, LabelValue as _, PerLabel, UserState};
+use super::totals::Totals;
 use super::{PageEvents, PollForecast, UserCounts};
 
-const EVENTS: Family<Counter, 4> = Family::new(
-    "cognito_auth_events_total",
-    "Outcomes of auth events; one event adds 1 at first sight and 1 for each revision that changes its outcome.",
-    ["user_pool_id", "event_type", "event_response", "risk_decision"],
-);
-const SUPERSEDED: Family<Counter, 4> = Family::new(
-    "cognito_auth_superseded_outcomes_total",
-    "Outcomes that a revision left again; final outcomes are events minus these.",
-    ["user_pool_id", "event_type", "event_response", "risk_decision"],
-);
-const UNFINISHED: Family<Counter, 3> = Family::new(
-    "cognito_auth_unfinished_events_total",
-    "Auth events that were still InProgress when their watch ended.",
-    ["user_pool_id", "event_type", "risk_decision"],
-);
-const RISK: Family<Counter, 5> = Family::new(
-    "cognito_auth_risk_events_total",
-    "Auth events whose risk decision is AccountTakeover, Block or unknown; again when these labels change.",
-    ["user_pool_id", "event_type", "event_response", "risk_level", "risk_decision"],
-);
-const COMPROMISED: Family<Counter, 3> = Family::new(
-    "cognito_auth_compromised_credentials_events_total",
-    "Auth events in which compromised credentials were detected.",
-    ["user_pool_id", "event_type", "event_response"],
-);
-const CHALLENGES: Family<Counter, 3> = Family::new(
-    "cognito_auth_challenges_total",
-    "Challenge responses of auth events, counted when an entry first appears or changes.",
-    ["user_pool_id", "challenge_name", "challenge_response"],
-);
-const FEEDBACK: Family<Counter, 2> = Family::new(
-    "cognito_auth_feedback_total",
-    "Feedback on auth events, counted when set or changed while the event is watched.",
-    ["user_pool_id", "feedback_value"],
-);
-const HISTORY: Family<Counter, 1> = Family::new(
-    "cognito_auth_history_events_total",
-    "Auth events from before their user was followed; in no other cognito_auth counter.",
-    ["user_pool_id"],
-);
 const DELAY: Family<Distribution, 1> = Family::new(
     "cognito_auth_event_delay_seconds",
     "Time from an auth event's creation date to its first sight, live events.",
@@ -143,7 +103,7 @@ pub const DELAY_BOUNDS_SECS: [f64; 12] =
 /// The values of one pool's metrics. A gauge without a value is None and not shown.
 pub(super) struct PoolMetrics {
     pub(super) identity: PoolIdentity,
-    totals: BTreeMap<Series, u64>,
+    totals: Totals,
     delay: Histogram,
     fetched: PerLabel<Fetched, u64>,
     late: u64,
@@ -164,7 +124,7 @@ impl PoolMetrics {
     pub(super) fn new(identity: PoolIdentity) -> Self {
         Self {
             identity,
-            totals: Series::documented().map(|series| (series, 0)).collect(),
+            totals: Totals::new(),
             delay: Family::distribution(&DELAY_BOUNDS_SECS),
             fetched: PerLabel::new(|| 0),
             late: 0,
@@ -184,14 +144,11 @@ impl PoolMetrics {
 
     /// Raises the totals to these values. No total falls.
     pub(super) fn raise_totals(&mut self, totals: &[(Series, u64)]) {
-        for (series, total) in totals {
-            let shown = self.totals.entry(*series).or_default();
-            *shown = (*shown).max(*total);
-        }
+        totals.iter().for_each(|(series, total)| self.totals.raise(*series, *total));
     }
 
-    pub(super) fn totals(&self) -> &BTreeMap<Series, u64> {
-        &self.totals
+    pub(super) fn totals(&self) -> impl Iterator<Item = (Series, u64)> {
+        self.totals.iter()
     }
 
     pub(super) fn event_delay(&self, delay: Duration) {
@@ -229,9 +186,7 @@ impl PoolMetrics {
 
     pub(super) fn put(&self, scrape: &mut Exposition) {
         let id = self.identity.id.as_str();
-        for (series, total) in &self.totals {
-            put_total(scrape, id, *series, *total);
-        }
+        self.totals.put(scrape, id);
         scrape.put(&DELAY, [id], &self.delay);
         for (result, count) in self.fetched.iter() {
             scrape.put(&FETCHED, [id, result], *count);
@@ -243,7 +198,7 @@ impl PoolMetrics {
         scrape.put_known(&UP, [id], self.up.map(f64::from));
         if let Some(users) = self.users {
             for (state, count) in
-                [(UserState::Ok, users.ok), (UserState::Missing, users.missing), (UserState::Failing, users.failing)]
+                [(UserState::Failing, users.failing), (UserState::Missing, users.missing), (UserState::Ok, users.ok)]
             {
                 scrape.put(&USERS, [id, state.as_str()], count as f64);
             }
@@ -258,32 +213,5 @@ impl PoolMetrics {
         scrape.put_known(&MET, [id], self.met.map(|met| met as f64));
         scrape.put(&DISCOVERY_DELAY, [id], &self.discovery_delay);
         scrape.put_known(&CATCHING_UP, [id], self.catching_up.map(f64::from));
-    }
-}
-
-fn put_total(scrape: &mut Exposition, id: &str, series: Series, total: u64) {
-    match series {
-        Series::Events(outcome) => {
-            let (event_type, response, decision) = (outcome.event_type, outcome.response, outcome.decision);
-            scrape.put(&EVENTS, [id, event_type.as_str(), response.as_str(), decision.as_str()], total);
-        }
-        Series::Superseded(outcome) => {
-            let (event_type, response, decision) = (outcome.event_type, outcome.response, outcome.decision);
-            scrape.put(&SUPERSEDED, [id, event_type.as_str(), response.as_str(), decision.as_str()], total);
-        }
-        Series::Unfinished { event_type, decision } => {
-            scrape.put(&UNFINISHED, [id, event_type.as_str(), decision.as_str()], total);
-        }
-        Series::Risk { event_type, response, level, decision } => {
-            scrape.put(&RISK, [id, event_type.as_str(), response.as_str(), level.as_str(), decision.as_str()], total);
-        }
-        Series::Compromised { event_type, response } => {
-            scrape.put(&COMPROMISED, [id, event_type.as_str(), response.as_str()], total);
-        }
-        Series::Challenges { name, response } => {
-            scrape.put(&CHALLENGES, [id, name.as_str(), response.as_str()], total);
-        }
-        Series::Feedback { value } => scrape.put(&FEEDBACK, [id, value.as_str()], total),
-        Series::History => scrape.put(&HISTORY, [id], total),
     }
 }

@@ -2,6 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, Stdio};
 
 use cognito_auth_core::event::{EventResponse, EventType, Label, Outcome, RiskDecision};
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{self, MetricFamily, MetricType};
 
 use super::*;
 
@@ -387,4 +389,146 @@ fn promtool_finds_nothing_to_say() {
     let output = promtool.wait_with_output().unwrap();
     let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}
+
+/// Gives families to a registry.
+struct ParsedFamilies(Vec<MetricFamily>);
+
+impl Collector for ParsedFamilies {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        self.0.clone()
+    }
+}
+
+/// Reads the labels between the braces, with their escapes.
+fn parsed_labels(mut text: &str) -> Vec<proto::LabelPair> {
+    let mut labels = vec![];
+    while let Some((name, rest)) = text.split_once("=\"") {
+        let (mut value, mut rest) = (String::new(), rest.chars());
+        loop {
+            match rest.next().unwrap() {
+                '"' => break,
+                '\\' => {
+                    let escaped = rest.next().unwrap();
+                    value.push(if escaped == 'n' { '\n' } else { escaped });
+                }
+                plain => value.push(plain),
+            }
+        }
+        let mut label = proto::LabelPair::default();
+        label.set_name(name.trim_start_matches(',').to_owned());
+        label.set_value(value);
+        labels.push(label);
+        text = rest.as_str();
+    }
+    labels
+}
+
+/// Reads the text format into the crate's types. It knows what the exporter writes: no timestamps, no summaries.
+fn parsed(text: &str) -> Vec<MetricFamily> {
+    let mut families: Vec<MetricFamily> = vec![];
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            let (name, help) = help.split_once(' ').unwrap();
+            let mut family = MetricFamily::default();
+            family.set_name(name.to_owned());
+            family.set_help(help.to_owned());
+            families.push(family);
+            continue;
+        }
+        let family = families.last_mut().unwrap();
+        if let Some(named) = line.strip_prefix("# TYPE ") {
+            family.set_field_type(match named.split_once(' ').unwrap().1 {
+                "counter" => MetricType::COUNTER,
+                "gauge" => MetricType::GAUGE,
+                "histogram" => MetricType::HISTOGRAM,
+                other => panic!("{other}"),
+            });
+            continue;
+        }
+        let (series, number) = line.rsplit_once(' ').unwrap();
+        let value: f64 = number.parse().unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let mut labels = parsed_labels(&labels[..labels.len() - 1]);
+        let family_type = family.get_field_type();
+        let samples = family.mut_metric();
+        if family_type != MetricType::HISTOGRAM {
+            let mut sample = proto::Metric::default();
+            sample.set_label(labels);
+            if family_type == MetricType::COUNTER {
+                let mut counter = proto::Counter::default();
+                counter.set_value(value);
+                sample.set_counter(counter);
+            } else {
+                let mut gauge = proto::Gauge::default();
+                gauge.set_value(value);
+                sample.set_gauge(gauge);
+            }
+            samples.push(sample);
+            continue;
+        }
+        let bound = name.ends_with("_bucket").then(|| labels.pop().unwrap());
+        if samples.last().is_none_or(|last| last.get_label() != labels) {
+            let mut sample = proto::Metric::default();
+            sample.set_label(labels);
+            sample.set_histogram(proto::Histogram::default());
+            samples.push(sample);
+        }
+        let mut histogram = samples.last().unwrap().get_histogram().clone();
+        match bound {
+            Some(bound) if bound.value() == "+Inf" => {}
+            Some(bound) => {
+                let mut bucket = proto::Bucket::default();
+                bucket.set_upper_bound(bound.value().parse().unwrap());
+                bucket.set_cumulative_count(number.parse().unwrap());
+                let mut buckets = histogram.get_bucket().to_vec();
+                buckets.push(bucket);
+                histogram.set_bucket(buckets);
+            }
+            None if name.ends_with("_sum") => histogram.set_sample_sum(value),
+            None => histogram.set_sample_count(number.parse().unwrap()),
+        }
+        samples.last_mut().unwrap().set_histogram(histogram);
+    }
+    families
+}
+
+/// The crate's encoder and the sorting of its registry decide what is right, here with everything in reverse order.
+#[test]
+fn the_text_is_what_the_prometheus_crate_would_write() {
+    let metrics = told();
+    for (id, name) in [("r_AB", "c\\d\n\"e\""), ("r_A", "Bc"), ("r_A-", "x y"), ("r_A_", "!"), ("r_B", "\\n\\")] {
+        metrics.add_pool(&PoolIdentity { id: id.into(), name: name.into(), ..identity() });
+        let passed = signed_in(Label::Known(EventResponse::Pass));
+        metrics.totals(
+            id,
+            &[(signed_in(Label::Other), 7), (passed, u64::MAX), (Series::History, 1_723_136_049_929_000_001)],
+        );
+        metrics.event_delay(id, Duration::from_millis(7123));
+        metrics.users(id, UserCounts { ok: 3, missing: 2, failing: 1 });
+        metrics.page_taken(id, PageEvents { new: 1, revisions: 2, known: 3, history: 4, late: 5, out_of_order: true });
+    }
+    for stage in [Stage::Poll, Stage::Commit, Stage::Deliver] {
+        metrics.progress(stage, UnixMillis(1_723_136_050_123));
+    }
+    let took = Duration::from_millis(33);
+    metrics.api_request(None, "eu-west-2", Operation::ListUsers, CallOutcome::Throttled, took);
+    metrics.api_budget(Some("1"), "eu-west-2", 1e21);
+    metrics.api_budget(Some("2"), "eu-west-2", 1e-9);
+
+    let text = metrics.render();
+    let mut families = parsed(&text);
+    families.reverse();
+    families.iter_mut().for_each(|family| family.mut_metric().reverse());
+    let registry = Registry::new();
+    registry.register(Box::new(ParsedFamilies(families))).unwrap();
+    let expected = TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    for (line, expected) in text.lines().zip(expected.lines()) {
+        assert_eq!(line, expected);
+    }
+    assert_eq!(text.len(), expected.len());
 }

@@ -321,7 +321,8 @@ impl<S: Source> UserTurn<'_, S> {
         match self.walk.kind() {
             Kind::Poll if self.findings.pages == 1 && !self.activity.is_known() => self.findings.add_first_page(page),
             Kind::Poll => self.findings.add_new_events(taken, page.read_at()),
-            Kind::Backlog | Kind::Redelivery => {}
+            Kind::Backlog => self.findings.add_live_events(taken, page.read_at()),
+            Kind::Redelivery => {}
         }
     }
 

@@ -84,9 +84,14 @@ pub enum TraceShape {
     Attacks,
     /// The same, but every user changes its rate about every eight hours.
     Shifting,
+    /// As `Dormant`, but 2 % of the users are attacked at the same time ([`SIEGE`]), as in `Attacks`.
+    Siege,
+    /// As `Dormant`, but one user in a thousand is attacked at the same time, with an event every two seconds.
+    Flood,
 }
 
 impl TraceShape {
+    /// The shapes that the tables of the policies have.
     pub const ALL: [Self; 6] = [Self::Uniform, Self::Zipf, Self::Dormant, Self::Daily, Self::Attacks, Self::Shifting];
 
     pub fn name(self) -> &'static str {
@@ -97,6 +102,8 @@ impl TraceShape {
             Self::Daily => "daily cycle",
             Self::Attacks => "attacks",
             Self::Shifting => "rates that change",
+            Self::Siege => "2 % attacked at once",
+            Self::Flood => "0.1 % flooded at once",
         }
     }
 }
@@ -110,6 +117,9 @@ const DORMANT_RATE: f64 = 1.0 / (60.0 * 24.0 * HOUR);
 const SIGMA: f64 = 1.5;
 const ATTACK: f64 = 4.0 * HOUR;
 const ATTACK_RATE: f64 = 30.0 / HOUR;
+const FLOOD_RATE: f64 = 0.5;
+/// The time of the attack on several users at once.
+pub const SIEGE: Range<f64> = 12.0 * HOUR..16.0 * HOUR;
 
 pub fn trace(shape: TraceShape, users: u32, measured: f64, tail: f64, seed: u64) -> Trace {
     let mut rng = Rng::with_seed(seed);
@@ -127,6 +137,8 @@ pub fn trace(shape: TraceShape, users: u32, measured: f64, tail: f64, seed: u64)
             TraceShape::Daily => daily(&mut rng, measured, end),
             TraceShape::Attacks => attacked(&mut rng, measured, end),
             TraceShape::Shifting => shifting(&mut rng, measured, end),
+            TraceShape::Siege => besieged(&mut rng, (0.02, ATTACK_RATE), measured, end),
+            TraceShape::Flood => besieged(&mut rng, (0.001, FLOOD_RATE), measured, end),
         };
         trace.users.push(events);
         trace.rates.push(rate);
@@ -173,16 +185,32 @@ fn daily(rng: &mut Rng, measured: f64, end: f64) -> (Vec<Event>, UserRate) {
 }
 
 fn attacked(rng: &mut Rng, measured: f64, end: f64) -> (Vec<Event>, UserRate) {
-    let (mut events, rate) = steady_somebody(rng, end);
+    let user = steady_somebody(rng, end);
     if rng.f64() >= 0.02 {
-        return (events, rate);
+        return user;
     }
     let begin = rng.f64() * (measured - ATTACK);
-    let mut attack = poisson(rng, ATTACK_RATE, (begin, begin + ATTACK), |_| 1.0);
+    attack(rng, user, ATTACK_RATE, begin..begin + ATTACK, measured)
+}
+
+fn besieged(rng: &mut Rng, (share, rate): (f64, f64), measured: f64, end: f64) -> (Vec<Event>, UserRate) {
+    let user = steady_somebody(rng, end);
+    if rng.f64() < share { attack(rng, user, rate, SIEGE, measured) } else { user }
+}
+
+/// Adds the events of an attack to a user's.
+fn attack(
+    rng: &mut Rng,
+    (mut events, usual): (Vec<Event>, UserRate),
+    rate: f64,
+    time: Range<f64>,
+    measured: f64,
+) -> (Vec<Event>, UserRate) {
+    let mut attack = poisson(rng, rate, (time.start, time.end), |_| 1.0);
     attack.iter_mut().for_each(|(_, high_risk)| *high_risk = rng.f64() < 0.8);
     events.extend(attack);
     events.sort_by(|one, other| one.0.total_cmp(&other.0));
-    (events, UserRate { foreseen: rate.known + ATTACK_RATE * ATTACK / measured, ..rate })
+    (events, UserRate { foreseen: usual.known + rate * (time.end - time.start) / measured, ..usual })
 }
 
 fn steady_somebody(rng: &mut Rng, end: f64) -> (Vec<Event>, UserRate) {

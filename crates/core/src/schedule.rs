@@ -35,8 +35,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub use self::activity::{ActivityEstimate, FoundEvent};
-pub use self::forecast::Forecast;
-use self::forecast::Limits;
+use self::forecast::{Calibration, Limits};
+pub use self::forecast::{CallUse, Forecast, assumed_delay};
 use self::pool_queue::{Few, PoolQueue};
 use self::rate_buckets::{Census, RateBuckets};
 use self::rate_prior::RatePrior;
@@ -94,7 +94,8 @@ pub struct PollAnswer<'a> {
     pub backlog: Option<Backlog>,
     /// The number of calls of the turn.
     pub calls: u32,
-    /// The events of a poll that were not known before. For a user's first poll: every event of the page, with history.
+    /// The events that were not known before; of backlog only the live ones. For a user's first poll: every event of
+    /// the page, with history.
     pub found: &'a [FoundEvent],
     /// For a user's first poll: whether the page was the user's whole history.
     pub whole: bool,
@@ -123,6 +124,7 @@ pub struct Intervals {
 struct ScheduledPool {
     rate_prior: RatePrior,
     census: Census,
+    calibration: Calibration,
     /// The number of its users whose turn is under way.
     busy: usize,
     in_trouble: bool,
@@ -156,6 +158,7 @@ pub struct Schedule {
     tickets: u32,
     pace: BudgetPace,
     turns: Turns,
+    call_use: CallUse,
 }
 
 /// The budget as the schedule has learnt it from its own decisions.
@@ -246,6 +249,7 @@ impl Schedule {
             tickets: 0,
             pace: BudgetPace::default(),
             turns: Turns::default(),
+            call_use: CallUse::default(),
         }
     }
 
@@ -283,12 +287,23 @@ impl Schedule {
         }
     }
 
-    /// Computes the round and the delays that a budget of `per_second` calls per second (above 0) gives.
-    pub fn forecast(&self, per_second: f64) -> Forecast {
-        let pools: Vec<_> = self.pools.iter().map(|(slot, pool)| (*slot, &pool.census)).collect();
-        let share = count(self.users.len()) / per_second / seconds(self.max_interval);
+    /// Computes the round and the delays that a budget of `per_second` calls per second (above 0) gives. The delays of
+    /// the events that are found until the next forecast are compared with this one.
+    pub fn forecast(&mut self, per_second: f64) -> Forecast {
+        let for_polls = per_second * self.call_use.share_of_polls();
+        let share = count(self.users.len()) / for_polls / seconds(self.max_interval);
         let limits = Limits { least: seconds(self.min_interval), kept: self.kept_interval(share) };
-        forecast::forecast(&pools, per_second, limits)
+        let pools: Vec<_> = self.pools.iter().map(|(slot, pool)| (*slot, &pool.census)).collect();
+        let mut forecast = forecast::forecast(&pools, per_second, for_polls, limits);
+        for (slot, delay) in &mut forecast.delays {
+            *delay = self.pools.entry(*slot).or_default().calibration.calibrate(*delay);
+        }
+        forecast
+    }
+
+    /// The calls of all turns so far, by their purpose.
+    pub fn call_use(&self) -> CallUse {
+        self.call_use
     }
 
     /// The activity of a user at `now`, if no event came since its latest answered poll. Unknown for an absent user.
@@ -317,6 +332,11 @@ impl Schedule {
             (None, backlog) => (backlog?, Lane::Backlog),
         };
         self.charge(lane, 1);
+        match (lane, &poll) {
+            (Lane::Poll, Some(Choice::Look(_))) => self.call_use.look(),
+            (Lane::Poll, _) => self.call_use.poll(),
+            (Lane::Backlog, _) => self.call_use.backlog(1),
+        }
         self.dequeue(slot);
         let user = self.users.get_mut(slot)?;
         user.state = SlotState::Busy;
@@ -342,6 +362,8 @@ impl Schedule {
     pub fn ended(&mut self, slot: UserSlot, lane: Lane, ended: TurnEnded<'_>, now: Instant) {
         let first = *self.first.get_or_insert(now);
         let now = ticks(first, now);
+        // An event that has waited for longer was found after a pause, which says nothing of the delay that comes.
+        let counted_until = Duration::try_from_secs_f64(2.0 * self.kept_interval(self.round_share()));
         let Some(user) =
             self.users.get_mut(slot).filter(|user| matches!(user.state, SlotState::Busy | SlotState::Gone))
         else {
@@ -367,8 +389,16 @@ impl Schedule {
         }
         match ended {
             TurnEnded::Answered(answer) => {
+                let further_calls = answer.calls.saturating_sub(1);
+                // The first page of a user shows its past.
+                if lane == Lane::Backlog || user.flags.has(UserFlags::ANSWERED) {
+                    pool.calibration.found(answer.found, counted_until.unwrap_or(Duration::MAX), now);
+                }
                 if lane == Lane::Poll {
                     pool.learn_from_poll(user, answer, self.pace.price, now);
+                    self.call_use.further(further_calls);
+                } else {
+                    self.call_use.backlog(further_calls);
                 }
                 // The minimum interval holds for looks as well. A look that is due still goes before the round.
                 let earliest = user.polled + self.min_interval;
@@ -376,7 +406,7 @@ impl Schedule {
                 user.backlog = answer.backlog;
                 self.tickets = self.tickets.wrapping_add(1);
                 user.ticket = self.tickets;
-                self.charge(lane, answer.calls.saturating_sub(1));
+                self.charge(lane, further_calls);
             }
             TurnEnded::Postponed => {}
             TurnEnded::Failed { pause } => user.rest(nanos(pause).max(self.min_interval), now),
@@ -459,8 +489,7 @@ impl Schedule {
     /// `max_interval` while that is within reach. Beyond it the round takes less and less of the budget, down to half,
     /// and then lasts twice as long as it would alone.
     fn kept_interval(&self, share: f64) -> f64 {
-        let objective = seconds(self.max_interval);
-        if share <= 1.0 { objective } else { objective * share * share.min(2.0) }
+        forecast::kept_interval(seconds(self.max_interval), share)
     }
 
     /// The share of the budget that polling each user once in `max_interval` takes.

@@ -17,7 +17,8 @@ const KEPT: Duration = Duration::from_hours(2 * 365 * 24);
 pub struct TurnFindings {
     /// Pages that were read, including short pages that had to be read again in full.
     pub pages: u32,
-    /// The events of a poll that were not known before. For a user of unknown activity: all events of the first page.
+    /// The events that were not known before; of backlog only the live ones. For a user of unknown activity: all events
+    /// of the first page.
     pub found: Vec<FoundEvent>,
     /// Whether the first page of a user of unknown activity was its whole history.
     pub whole: bool,
@@ -35,6 +36,12 @@ impl TurnFindings {
     /// Takes the new events of a poll's page.
     pub(super) fn add_new_events(&mut self, taken: &Taken, read_at: UnixMillis) {
         let new = taken.findings.iter().filter(|finding| finding.before.is_none());
+        self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, read_at)));
+    }
+
+    /// Takes the live new events of a page of backlog.
+    pub(super) fn add_live_events(&mut self, taken: &Taken, read_at: UnixMillis) {
+        let new = taken.findings.iter().filter(|finding| finding.live && finding.before.is_none());
         self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, read_at)));
     }
 
