@@ -140,7 +140,7 @@ impl Walk {
     pub(super) fn bookmark(&self, cursor: &mut Cursor, page: &Page, span: PageSpan, rules: &Rules) {
         let (Some(token), Some(time)) = (&page.next, span.lower_edge) else { return };
         let deep = usize::try_from(Rules::REREAD_PAGES).unwrap_or(usize::MAX).saturating_mul(page.events.len());
-        // A walk that only passes on its way from the top had its token refused. Its bookmarks would be refused as well.
+        // A walk that only passes on its way from the top had its token refused. Its bookmarks would be refused, too.
         let is_passing = self.kind != Kind::Poll && !self.got_further();
         let is_of_use = self.kind != Kind::Redelivery
             && !is_passing
