@@ -102,6 +102,13 @@ impl Happening {
         off.map(|off| self.time.saturating_add(off))
     }
 
+    /// Whether it became visible later than the overlap after its date, because the date had moved down by then. Such an
+    /// event is not promised.
+    fn is_too_late(&self) -> bool {
+        let shown = (0..self.copies()).filter_map(|copy| self.date(copy, self.visible_at));
+        shown.max().is_some_and(|date| self.visible_at.saturating_sub(date) > OVERLAP)
+    }
+
     fn copies(&self) -> usize {
         1 + usize::from(matches!(self.odd, Odd::Twice { .. }))
     }
@@ -537,7 +544,7 @@ impl WalkModel {
             let Some(told) = told else {
                 // An event that was still to be read in an open walk may have moved above it.
                 let moved_up = matches!(event.odd, Odd::Moves(Some(off)) if off > 0);
-                assert!(moved_up || !dates.iter().all(is_wanted), "missed: {event:?}");
+                assert!(moved_up || event.is_too_late() || !dates.iter().all(is_wanted), "missed: {event:?}");
                 continue;
             };
             assert_eq!(told.first_sights, 1);
