@@ -1,6 +1,6 @@
 //! The durable counters: their series, and by how much each sighting of an event moves them.
 //!
-//! Pure. Each outcome is counted exactly once. [`page`] computes a page's deltas, and the ledger writes them in the
+//! Pure. Each outcome is counted exactly once. [`pages`] computes a page's deltas, and the ledger writes them in the
 //! same atomic write as the cursor. A total belongs to a pool, whose id is kept beside the series. The metrics show the
 //! totals, and the ledger keeps them under [`Series::to_key`].
 //!
