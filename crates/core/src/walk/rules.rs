@@ -34,6 +34,9 @@ impl Rules {
     /// other.
     pub const LOOK_PAGES_MAX: u32 = Self::POLL_PAGES_MAX;
 
+    /// The time from the beginning to the end of the second that a Date header names. The service's time is that end.
+    pub const REST_OF_THE_SECOND: Duration = Duration::from_millis(999);
+
     /// The longest watch for whose end the re-reading of a deep overlap waits: that of a forgotten password. Otherwise
     /// its outcome would need a second reading. A user has one sign-up, which is not waited for.
     pub const REREAD_WAITS_MAX: Duration = Self::FORGOT_PASSWORD_SETTLE;

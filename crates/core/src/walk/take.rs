@@ -298,7 +298,9 @@ impl Walk {
         if let (true, Some(last)) = (is_through || is_left_open, &cursor.last_seen) {
             let settled = self.settled.filter(|_| self.full && self.pages > 1);
             let time = settled.map_or(last.time, |settled| settled.max(last.time));
-            cursor.raise_watermark(time.minus(rules.overlap));
+            // The service's time is the end of a second, to which an event dated ahead has brought `last`.
+            let read_after = self.settled.map_or(self.read_at, |_| self.read_at.minus(Rules::REST_OF_THE_SECOND));
+            cursor.raise_watermark(time.min(read_after).minus(rules.overlap));
         }
     }
 }
