@@ -302,6 +302,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::event::AuthEvent;
+    use crate::walk::{Finding, Next};
 
     /// Facts from words in the order type, response, decision, level: `facts("SignIn Pass NoRisk none")`.
     fn facts(words: &str) -> Facts {
@@ -331,6 +333,42 @@ mod tests {
         (Label::Known(ChallengeName::Mfa), Label::Known(ChallengeResponse::Success));
     const VALID: Label<FeedbackValue> = Label::Known(FeedbackValue::Valid);
     const INVALID: Label<FeedbackValue> = Label::Known(FeedbackValue::Invalid);
+
+    /// A page with these live findings, each with the facts before it.
+    fn page_of(findings: &[(Option<&str>, &str)], unfinished: &[&str]) -> Taken {
+        let finding = |(before, after): &(Option<&str>, &str)| Finding {
+            event: AuthEvent::default(),
+            revision: u32::from(before.is_some()),
+            live: true,
+            facts: facts(after),
+            before: before.map(facts),
+            late: false,
+        };
+        Taken {
+            findings: findings.iter().map(finding).collect(),
+            again: vec![],
+            unfinished: unfinished.iter().map(|words| facts(words)).collect(),
+            known: 0,
+            out_of_order: false,
+            token_repeated: false,
+            cursor_changed: true,
+            next: Next::Page,
+        }
+    }
+
+    #[test]
+    fn pages_of_one_commit_move_each_series_by_their_sum() {
+        const WAITS: &str = "SignIn InProgress NoRisk none";
+        const PASSED: &str = "SignIn Pass NoRisk none";
+        let first = page_of(&[(None, WAITS), (None, PASSED)], &[]);
+        let second = page_of(&[(Some(WAITS), PASSED)], &[WAITS]);
+        let one_by_one = [first_sight(&facts(WAITS), true), first_sight(&facts(PASSED), true)];
+        let revised = [revision(&facts(WAITS), &facts(PASSED), true), unfinished(&facts(WAITS), true)];
+        let sum = add_up(one_by_one.into_iter().chain(revised).flatten());
+        assert_eq!(pages([&first, &second].into_iter()), sum);
+        assert!(sum.iter().any(|(_, count)| *count == 2), "two sign-ins passed");
+        assert_eq!(pages(std::iter::empty()), Deltas::new());
+    }
 
     fn told(deltas: &Deltas) -> String {
         let told: Vec<String> = deltas

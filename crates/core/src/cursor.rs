@@ -486,6 +486,14 @@ mod tests {
     }
 
     #[test]
+    fn pruning_says_whether_it_forgot_an_event() {
+        let mut cursor = taken(0, 1_000_000, &[1, 2_000_000]);
+        assert!(cursor.prune());
+        assert!(!cursor.prune(), "nothing is left to forget");
+        assert_eq!(cursor.remembered(), 1);
+    }
+
+    #[test]
     fn an_event_is_remembered_down_to_a_minute_below_the_watermark() {
         let mut cursor = taken(0, 100_000, &[39_999, 40_000, 100_000]);
         cursor.prune();
