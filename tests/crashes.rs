@@ -7,6 +7,9 @@
 //! records are in quarantine. Counters that a scrape has seen never go back. Records are repeated at most as often as
 //! [`CrashTest::repeats_max`] allows.
 //!
+//! [`Storm`] has one user with so many events that a commit takes several pages. Here the ledger is opened after every
+//! death: the cursor, the counters and the entries must hold the same events.
+//!
 //! The variable `KILLS` sets the length of the random loops (12 by default; CI runs 100). They print their seed, and
 //! `SEED` repeats it as far as timing allows.
 
@@ -14,10 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::counters::Series;
 use cognito_auth_core::event::{AuthEvent, FeedbackValue, UnixMillis, Word};
+use cognito_auth_exporter::delivery::Outbox as _;
 use cognito_auth_exporter::failpoint::Failpoint;
 use cognito_auth_simulator::world::{SimulatedPool, World};
 use tonic::Code;
@@ -26,7 +31,7 @@ use crate::exporter;
 use crate::exporter::{Exporter, PATIENCE, Scrape};
 use crate::long;
 use crate::receiver::{Received, Reply};
-use crate::test_env::{MINUTE, READ, Terms, TestEnv, now, sign_ins};
+use crate::test_env::{self, MINUTE, READ, Terms, TestEnv, now, sign_ins};
 
 const POOLS: [&str; 2] = ["eu-west-1_Crashes", "eu-west-1_CrashesToo"];
 
@@ -526,4 +531,226 @@ async fn killed_at_random(answers_are_lost: bool) {
     }
     play.conserve().await;
     println!("SEED={seed}: {} in {:?}", play.told(), began.elapsed());
+}
+
+const STORM_POOL: &str = "eu-west-1_Storm";
+const STORM_USER: &str = "user-0";
+
+/// The most events of a page. The number is small, so that a storm has many pages.
+const STORM_PAGE: usize = 20;
+
+/// One user with thousands of events in minutes, so that the cursor remembers all of them and a commit takes several
+/// pages. Every seventh event is in progress at first.
+struct Storm {
+    env: TestEnv,
+    random: fastrand::Rng,
+    newest: UnixMillis,
+    /// The events in progress: date and id.
+    in_progress: Vec<(UnixMillis, String)>,
+    events: usize,
+    /// The events in the ledger at the last death.
+    taken: usize,
+    /// The most whole pages that a death has kept from their commit.
+    uncommitted_max: usize,
+    deaths: usize,
+}
+
+impl Storm {
+    /// Sets up an environment with `events` events of the last minutes.
+    async fn set(seed: u64, events: usize) -> Self {
+        let config = format!("batch_size = {BATCH_SIZE}\n{}page_size = {STORM_PAGE}\n", test_env::all_live(STORM_POOL));
+        let env = TestEnv::set(&config, |world| test_env::populate(world, STORM_POOL, 1, 0)).await;
+        let newest = UnixMillis(now().0 - 3 * MINUTE);
+        let random = fastrand::Rng::with_seed(seed);
+        let in_progress = vec![];
+        let mut storm = Self { env, random, newest, in_progress, events: 0, taken: 0, uncommitted_max: 0, deaths: 0 };
+        storm.burst(events);
+        storm
+    }
+
+    /// Adds events between the newest one and now. Some are of one millisecond.
+    fn burst(&mut self, count: usize) {
+        let began = self.newest;
+        let passed = now().since(began).as_secs_f64() * 1000.0;
+        self.env.simulation.world(|world| {
+            for event in 1..=count {
+                #[expect(clippy::cast_possible_truncation, reason = "a part of the minutes of a test")]
+                let at = UnixMillis(began.0 + (passed * event as f64 / count as f64) as i64);
+                let mut event = world.sign_in(at);
+                self.events += 1;
+                if self.events.is_multiple_of(7) {
+                    event.response = Some(Word::parse("InProgress"));
+                    self.in_progress.push((at, event.id.clone().unwrap()));
+                }
+                world.arrive(STORM_POOL, STORM_USER, &event);
+                self.newest = at;
+            }
+        });
+    }
+
+    /// Gives an outcome to those events in progress that `wanted` selects.
+    fn end(&mut self, wanted: impl Fn(UnixMillis, &str) -> bool) {
+        let ending: Vec<_> = self.in_progress.extract_if(.., |(at, id)| wanted(*at, id)).collect();
+        self.env.simulation.world(|world| {
+            for (_, id) in ending {
+                let outcome = if self.random.bool() { "Pass" } else { "Fail" };
+                world.revise(STORM_POOL, STORM_USER, &id, |event| event.response = Some(Word::parse(outcome)));
+            }
+        });
+    }
+
+    fn start(&self, set: impl FnOnce(&mut Command)) -> Exporter {
+        let mut command = self.env.command();
+        set(&mut command);
+        self.env.forget_calls();
+        Exporter::spawned(command)
+    }
+
+    /// Runs an exporter until it dies of itself at this step. Then more events come.
+    async fn die_at(&mut self, step: Failpoint, count: u64) {
+        let at = format!("{}:{count}", step.name());
+        let mut exporter = self.start(|command| {
+            command.env("COGNITO_EXPORTER_TEST_STOP_AT", &at);
+        });
+        let deadline = Instant::now() + PATIENCE;
+        let status = loop {
+            if let Some(status) = exporter.try_ended() {
+                break status;
+            }
+            assert!(Instant::now() < deadline, "{at} was not reached\n{}", exporter.log());
+            tokio::time::sleep(BEAT).await;
+        };
+        assert_eq!(status.signal(), Some(SIGABRT), "{status}\n{}", exporter.log());
+        self.after_death(&at).await;
+    }
+
+    /// Runs an exporter until `calls` pages were requested, while events come, and kills it a moment later.
+    async fn kill_after(&mut self, calls: usize) {
+        let exporter = self.start(|_| {});
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let answered = self.env.reads(|_| true).len();
+            if answered >= calls {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{calls} calls did not come\n{}", exporter.log());
+            if answered > 0 && self.random.u8(..4) == 0 {
+                let some = self.random.usize(1..60);
+                self.burst(some);
+            }
+            tokio::time::sleep(Duration::from_millis(self.random.u64(..10))).await;
+        }
+        exporter.kill();
+        self.after_death(&format!("a kill after {calls} calls")).await;
+    }
+
+    /// Checks that the cursor, the counters and the entries in the ledger and at the receiver hold the same events.
+    /// Then the events in progress that were not taken get their outcome, and more events come.
+    async fn after_death(&mut self, death: &str) {
+        self.deaths += 1;
+        let ledger = self.env.opened_ledger();
+        let remembered = ledger.user(STORM_POOL, STORM_USER).unwrap().map_or(0, |user| user.cursor.remembered());
+        let counted = Arc::new(AtomicU64::new(0));
+        let shown = counted.clone();
+        let events = |series: &Series| matches!(series, Series::Events(_));
+        let show = move |_: &str, totals: &[(Series, u64)]| {
+            let sum: u64 = totals.iter().filter(|(series, _)| events(series)).map(|(_, total)| total).sum();
+            shown.fetch_add(sum, Ordering::Relaxed);
+        };
+        ledger.show_totals(show).await.unwrap();
+        let mut ids: BTreeSet<String> =
+            self.env.receiver.records().iter().map(|record| record.text("aws.cognito.event.id").to_owned()).collect();
+        let mut after = None;
+        loop {
+            let read = ledger.read(after, 1000).unwrap();
+            let Some((last, _)) = read.last() else { break };
+            after = Some(*last);
+            ids.extend(read.into_iter().map(|(_, entry)| entry.unwrap().event.id.unwrap()));
+        }
+        ledger.close().await;
+        let counted = usize::try_from(counted.load(Ordering::Relaxed)).unwrap();
+        let (counts, wanted) = ((remembered, counted, ids.len()), (remembered, remembered, remembered));
+        assert_eq!(counts, wanted, "{death}: remembered, counted, and delivered or waiting");
+        let pages = self.env.reads(|_| true).len();
+        let committed = (remembered - self.taken).div_ceil(STORM_PAGE);
+        self.taken = remembered;
+        // The first page may have been asked for twice.
+        self.uncommitted_max = self.uncommitted_max.max(pages.saturating_sub(committed + 1));
+        self.end(|_, id| !ids.contains(id));
+        self.burst(12 * STORM_PAGE);
+    }
+
+    /// Lets an exporter read everything, ends the newest events in progress, and compares its counts and deliveries
+    /// with the events.
+    async fn conserve(&mut self) {
+        let exporter = self.env.exporter();
+        let events = test_env::as_float(self.events);
+        exporter.until("all events, counted", |scrape| test_env::is(scrape, "cognito_auth_events_total", &[], events));
+        // Every poll shows the events of the first page.
+        self.burst(7);
+        let mut dates: Vec<_> = self.env.truth(&[STORM_POOL]).iter().filter_map(|event| event.creation_date).collect();
+        dates.sort_unstable();
+        let first_page = dates[dates.len() - STORM_PAGE / 2];
+        let events = test_env::as_float(self.events);
+        exporter
+            .until("the last events, counted", |scrape| test_env::is(scrape, "cognito_auth_events_total", &[], events));
+        self.end(|at, _| at >= first_page);
+        let terms = Terms { repeats_max: self.deaths * BATCH_SIZE, ..Terms::default() };
+        self.env.conserved_on(&exporter, &[STORM_POOL], terms).await;
+        assert!(exporter.stop().success());
+    }
+}
+
+/// How often a step is reached in a storm before the process dies there; None if no commit of pages leads there.
+fn death_in_storm(step: Failpoint) -> Option<u64> {
+    match step {
+        Failpoint::PageRead => Some(8),
+        Failpoint::LedgerAsked
+        | Failpoint::LedgerApplied
+        | Failpoint::LedgerFlushed
+        | Failpoint::LedgerSynced
+        | Failpoint::LedgerPublished
+        | Failpoint::LedgerAnswered => Some(4),
+        Failpoint::MetricsShown => Some(2),
+        Failpoint::BatchCollected | Failpoint::BatchAnswered | Failpoint::BatchSettled => Some(3),
+        Failpoint::PoolRecorded
+        | Failpoint::UsersEnrolled
+        | Failpoint::PollerTold
+        | Failpoint::NoteDrafted
+        | Failpoint::NoteRenamed
+        | Failpoint::QuarantineSettled
+        | Failpoint::LedgerClosed => None,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[cfg_attr(not(debug_assertions), ignore = "a release build has no failpoints")]
+async fn a_process_that_dies_at_any_step_of_a_commit_of_several_pages_loses_no_event_and_repeats_no_count() {
+    let mut storm = Storm::set(1, 1500).await;
+    // A commit takes several pages once the cursor remembers 512 events.
+    storm.die_at(Failpoint::PageRead, 70).await;
+    assert!(storm.taken > 1000, "{} events were taken", storm.taken);
+    storm.uncommitted_max = 0;
+    let rounds = if long::is_thorough() { 4 } else { 1 };
+    for round in 0..rounds {
+        for (step, count) in Failpoint::ALL.iter().filter_map(|step| Some((*step, death_in_storm(*step)?))) {
+            // Other rounds reach the step at other pages. A burst has twelve pages.
+            storm.die_at(step, count + round).await;
+        }
+    }
+    assert!(storm.uncommitted_max >= 2, "no death came between the pages of a commit");
+    storm.conserve().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_killed_while_it_reads_a_storm_loses_no_event_and_repeats_no_count() {
+    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let seed = number("SEED").unwrap_or_else(|| fastrand::u64(..1_000_000));
+    println!("SEED={seed}");
+    let mut storm = Storm::set(seed, 1500).await;
+    for _ in 0..if long::is_thorough() { number("KILLS").unwrap_or(12) } else { 4 } {
+        let calls = storm.random.usize(1..60);
+        storm.kill_after(calls).await;
+    }
+    storm.conserve().await;
 }

@@ -399,6 +399,37 @@ async fn a_segment_with_a_damaged_table_is_put_aside_whole_and_one_with_a_damage
     ledger.close().await;
 }
 
+#[tokio::test]
+async fn a_segment_that_is_damaged_after_its_first_entry_was_put_aside_does_not_take_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = with_ann(&directory).await;
+    ledger.commit(page_of(0..3)).await.unwrap();
+    let refused = |number| Settlement { delivered: vec![], quarantined: vec![(OutboxId(number), "bad".to_owned())] };
+    ledger.settle(refused(0)).await.unwrap();
+    let mut damaged = ledger.reading(|reader| reader.get(&keys::outbox(0))).unwrap().unwrap();
+    ledger.close().await;
+    damaged[11] ^= 1;
+    tamper(&directory, &keys::outbox(0), damaged.clone());
+
+    let ledger = open(&directory);
+    assert_eq!(waiting(&ledger).0, [(0, None)]);
+    ledger.settle(refused(0)).await.unwrap();
+    ledger.commit(page_of(3..4)).await.unwrap();
+    let quarantine = ledger.read_quarantine(None, 9).unwrap();
+    let entries: Vec<_> =
+        quarantine.iter().map(|(id, it)| (id.0, it.entry.as_ref().ok().map(|it| it.revision))).collect();
+    assert_eq!(entries, [(0, Some(0)), (3, None)]);
+    assert_eq!(ledger.quarantine_state().0, 2);
+    let aside = ledger.reading(|reader| reader.get(&keys::quarantine(3))).unwrap().unwrap();
+    assert_eq!(StoredRefusal::open(&aside).unwrap().value, damaged);
+    assert_eq!(waiting(&ledger).0, [(4, Some(3))]);
+    let before = (waiting(&ledger), quarantine);
+    ledger.close().await;
+    let ledger = open(&directory);
+    assert_eq!((waiting(&ledger), ledger.read_quarantine(None, 9).unwrap()), before);
+    ledger.close().await;
+}
+
 /// A step of the model of the outbox. Indices choose among the entries that are there.
 #[derive(Clone, Debug)]
 enum OutboxStep {

@@ -14,7 +14,7 @@ use crate::ledger::envelope::{Count, StoredRecord as _};
 use crate::ledger::error::LedgerError;
 use crate::ledger::keys;
 use crate::ledger::outbox;
-use crate::ledger::store::StoreReader as _;
+use crate::ledger::store::{Change, StoreReader as _};
 use crate::ledger::stored_entry::{StoredEntry, StoredRefusal};
 
 /// A number of entries, and their bytes with keys.
@@ -116,9 +116,13 @@ impl OutboxIndex {
             self.next += numbered.len() as u64;
             batch.changes.push((key, Some(value)));
         }
-        // Stored, so that no number is used twice, even when the outbox was empty at a restart.
-        let next = Count { value: self.next };
-        batch.changes.push((keys::SEQUENCE.to_vec(), Some(next.seal())));
+        batch.changes.push(self.sequence());
+    }
+
+    /// The number of the next entry as it is stored, so that no number is used twice, even when the outbox was empty at
+    /// a restart.
+    fn sequence(&self) -> Change {
+        (keys::SEQUENCE.to_vec(), Some(Count { value: self.next }.seal()))
     }
 
     /// Removes entries from the outbox. Skips those that are not there, so that a settlement may be repeated.
@@ -142,7 +146,7 @@ impl OutboxIndex {
             }
         }
         for record in records {
-            self.settle_record(&record, &fates, now, batch)?;
+            self.settle_record(&record, &fates, now, reader, batch)?;
         }
         Ok(())
     }
@@ -153,6 +157,7 @@ impl OutboxIndex {
         record: &StoredEntries,
         fates: &BTreeMap<u64, Option<String>>,
         now: UnixMillis,
+        reader: &Reader,
         batch: &mut WriteBatch,
     ) -> Result<(), LedgerError> {
         let key = keys::outbox(record.first);
@@ -176,12 +181,29 @@ impl OutboxIndex {
             batch.leaving.insert(number);
             if let Some(Some(reason)) = fates.get(&number) {
                 let refusal = StoredRefusal { reason: reason.clone(), at: now.0, value: entry.to_vec() }.seal();
-                let key = keys::quarantine(number);
+                let key = keys::quarantine(self.number_in_quarantine(number, reader, batch)?);
                 self.quarantine.add(Size::of(1, &key, refusal.len()));
                 batch.changes.push((key, Some(refusal)));
             }
         }
         Ok(())
+    }
+
+    /// Returns the number that an entry has in quarantine: its own, or the next free one where its own is taken. A
+    /// segment with a damaged table has the number of its first entry, which may have gone to the quarantine before.
+    fn number_in_quarantine(
+        &mut self,
+        number: u64,
+        reader: &Reader,
+        batch: &mut WriteBatch,
+    ) -> Result<u64, LedgerError> {
+        if reader.get(&keys::quarantine(number))?.is_none() {
+            return Ok(number);
+        }
+        let free = self.next;
+        self.next += 1;
+        batch.changes.push(self.sequence());
+        Ok(free)
     }
 
     /// Moves entries from the quarantine to the end of the outbox, under new numbers. Refuses an entry that cannot be
