@@ -32,8 +32,9 @@ use crate::delivery::{Outbox, OutboxEntry, Settlement};
 pub(super) const SEGMENT_ENTRIES_MAX: usize = 64;
 
 /// The most bytes of a segment's entries, unless there is only one. The engine divides a page when it has 17 values,
-/// whatever their size. A page beyond 128 KiB would be a file of its own, with an fsync of its own.
-const SEGMENT_BYTES_MAX: usize = 7 << 10;
+/// whatever their size, and holds several copies of a page while it changes. Twice as much would take 11 MiB more of
+/// memory on catch-up and save no CPU (docs/performance.md).
+const SEGMENT_BYTES_MAX: usize = 3 << 10;
 
 /// The version of a segment. A single entry has [`StoredEntry::VERSION`].
 const SEGMENT_VERSION: u8 = 2;
