@@ -6,7 +6,7 @@
 //!
 //! 1. The ledger says which users are followed. A user is in the ledger before its change is reported. At the start the
 //!    stored users are reported before any listing has answered.
-//! 2. Only a [`Complete`](listing_pass::Complete) pass says that a user is gone, and a pass is complete only at the end
+//! 2. Only a [`Complete`] pass says that a user is gone, and a pass is complete only at the end
 //!    of every listing.
 //! 3. A user that is gone is noted as gone and keeps its cursor until `discovery.forget_after`. A user that comes back
 //!    goes on with its cursor. A name that comes back with another `sub` belongs to another person and begins anew.
@@ -19,8 +19,11 @@
 //!    AWS vouches for replaces a name followed as given, or excludes its user (the core's `users/exclusion`). Two users
 //!    that claim one name are both followed.
 //! 7. Memory is one page, and eight bytes for each user of the pass.
-
-pub use cognito_auth_core::users::{listing_pass, names, selection};
+//!
+//! [`listing_pass`]: cognito_auth_core::users::listing_pass
+//! [`selection`]: cognito_auth_core::users::selection
+//! [`names`]: cognito_auth_core::users::names
+//! [`Complete`]: cognito_auth_core::users::listing_pass::Complete
 
 pub mod discovery;
 mod discovery_report;

@@ -9,10 +9,10 @@ use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::masking::{Mode, Modes};
 use cognito_auth_core::record::TimestampSource;
 use cognito_auth_core::shard::Shard;
+use cognito_auth_core::users::selection::{HistoryDepth, SelectionRules};
 use cognito_auth_exporter::config::{
     self, Compression, Config, ConfigErrors, LogFormat, OtlpConfig, OtlpProtocol, PoolConfig, Rate, Schema,
 };
-use cognito_auth_exporter::targets::selection::{HistoryDepth, SelectionRules};
 use proptest::prelude::*;
 
 const POOL: &str = "[[pools]]\nid = \"eu-west-1_Abc123\"\nusernames = [\"alice\"]\n";

@@ -30,8 +30,8 @@ use crate::source::metered::Metered;
 use crate::source::{CallOutcome, Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
 use crate::status::StatusBoard;
 use crate::targets::discovery::{DiscoveredPool, Discovery, DiscoveryServices, DiscoverySettings};
-use crate::targets::names::NamingRules;
 use crate::trouble::Trouble;
+use cognito_auth_core::users::names::NamingRules;
 
 /// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
 const DESCRIBE_AGAIN: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(15));

@@ -29,10 +29,10 @@ use crate::lifecycle::Clock;
 use crate::sink::otlp::OtlpSink;
 use crate::source::cognito::{Clients, Cognito, TransportError};
 use crate::source::{Listing, Operation, PoolDescription, Refusal, RefusalCause, Source, SourceError};
-use crate::targets::listing_pass::ListingPass;
-use crate::targets::names::NamingRules;
-use crate::targets::selection::Selection;
 use crate::targets::usernames_file;
+use cognito_auth_core::users::listing_pass::ListingPass;
+use cognito_auth_core::users::names::NamingRules;
+use cognito_auth_core::users::selection::Selection;
 
 /// Attributes that a filter may name and that users can write.
 const WRITTEN_BY_USERS: [&str; 6] =

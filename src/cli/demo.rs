@@ -23,7 +23,7 @@ use crate::config::{Config, OtlpConfig, PoolConfig, Proxies, Rate};
 use crate::http::BindError;
 use crate::lifecycle::Signals;
 use crate::source::cognito::Clients;
-use crate::targets::selection::HistoryDepth;
+use cognito_auth_core::users::selection::HistoryDepth;
 
 /// The demo's pool.
 const POOL: &str = "eu-west-1_DemoPool1";

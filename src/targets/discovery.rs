@@ -22,11 +22,8 @@ use tracing::{debug, info};
 
 use super::discovery_report::DiscoveryReport;
 use super::enrolment::{Enrolment, NewcomerRules};
-use super::listing_pass::{Complete, ListingPass};
-use super::names::NamingRules;
 use super::pool_users::{LEDGER_RETRY_AFTER, PoolUsers};
 use super::retirement::Retirement;
-use super::selection::{HistoryDepth, JoiningRules, Selection, SelectionRules};
 use super::user_change::{FollowedUsers, UserChange};
 use super::usernames_file::UsernamesFile;
 use crate::ledger::{Ledger, PoolRecord};
@@ -35,6 +32,9 @@ use crate::metrics::Metrics;
 use crate::pool::Pool;
 use crate::source::{Listing, Source, SourceError};
 use crate::status::StatusBoard;
+use cognito_auth_core::users::listing_pass::{Complete, ListingPass};
+use cognito_auth_core::users::names::NamingRules;
+use cognito_auth_core::users::selection::{HistoryDepth, JoiningRules, Selection, SelectionRules};
 
 /// How often the usernames file is checked for a change.
 const FILE_LOOK_EVERY: Duration = Duration::from_secs(5);

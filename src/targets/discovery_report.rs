@@ -4,12 +4,12 @@ use cognito_auth_core::lasting_fault::LastingFault;
 use tracing::{info, warn};
 
 use super::enrolment::UserChangeCounts;
-use super::listing_pass::{Complete, Contested};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
 use crate::source::{Listing, SourceError};
 use crate::status::StatusBoard;
 use crate::trouble::Trouble;
+use cognito_auth_core::users::listing_pass::{Complete, Contested};
 
 /// Places of contested names that one log line holds.
 const PLACES_LOGGED: usize = 10;

@@ -12,13 +12,13 @@ use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::schedule::ActivityEstimate;
 use cognito_auth_core::shard::Shares;
 
-use super::listing_pass::{Complete, Wanted};
 use super::pool_users::{NAMES_AT_ONCE, PoolUsers, UnreadableUsers};
-use super::selection::{EnrolledUser, HistoryDepth, JoiningRules, Meeting, Selection};
 use super::user_change::FollowedUsers;
 use crate::failpoint::{self, Failpoint};
 use crate::ledger::{LedgerError, UserRecord, UserStanding};
 use crate::metrics::Metrics;
+use cognito_auth_core::users::listing_pass::{Complete, Wanted};
+use cognito_auth_core::users::selection::{EnrolledUser, HistoryDepth, JoiningRules, Meeting, Selection};
 
 /// Enrols the users of one pool.
 pub(super) struct Enrolment<F> {

@@ -7,10 +7,10 @@ use cognito_auth_core::privacy;
 use tokio::time::Instant;
 use tracing::info;
 
-use super::listing_pass::Complete;
 use super::pool_users::{NAMES_AT_ONCE, PoolUsers};
 use super::user_change::FollowedUsers;
 use crate::ledger::LedgerError;
+use cognito_auth_core::users::listing_pass::Complete;
 
 /// How often state is looked for that is to be removed: `discovery.forget_after` is a day at least.
 const FORGET_EVERY: Duration = Duration::from_hours(1);

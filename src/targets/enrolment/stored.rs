@@ -9,8 +9,8 @@ use tracing::info;
 use super::Enrolment;
 use crate::ledger::LedgerError;
 use crate::targets::pool_users::{NAMES_AT_ONCE, UnreadableUsers};
-use crate::targets::selection::Selection;
 use crate::targets::user_change::FollowedUsers;
+use cognito_auth_core::users::selection::Selection;
 
 /// A stored user at the start.
 enum StoredAtStart {
