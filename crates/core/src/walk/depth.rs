@@ -191,8 +191,8 @@ pub(super) fn settled_before(page: &Page) -> Option<UnixMillis> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cursor::Watch;
-    use crate::event::{AuthEvent, Word};
+    use crate::cursor::{Dates, LastSeen, Watch};
+    use crate::event::{AuthEvent, EventKey, Word};
     use crate::page::PageToken;
     use crate::walk::Next;
 
@@ -202,6 +202,11 @@ mod tests {
     const MINUTE: i64 = 60 * SECOND;
     const START: i64 = 1_000_000 * MINUTE;
     const PAGE: usize = 10;
+    const MS: Duration = Duration::from_millis(1);
+
+    fn at(second: i64) -> UnixMillis {
+        UnixMillis(START + second * SECOND)
+    }
 
     /// A user with an event a second, of which some are in progress and never end.
     struct BusyUser {
@@ -221,6 +226,66 @@ mod tests {
                 has_date: true,
                 last: i64::MAX,
             }
+        }
+
+        /// A user whose last events are remembered, one of each second from zero on, above the watermark.
+        fn remembering(events: i64) -> Self {
+            let mut user = Self { last: events - 1, ..Self::new(&[]) };
+            for second in 0..events {
+                user.remember(second, "SignIn", None);
+            }
+            user.cursor.last_seen = Some(LastSeen { time: at(user.last), id: None });
+            user
+        }
+
+        fn remember(&mut self, second: i64, event_type: &str, watch: Option<Watch>) -> EventKey {
+            let event = AuthEvent { event_type: Some(Word::parse(event_type)), ..self.event(second) };
+            let sighting = Sighting {
+                dates: Some(Dates::of(at(second))),
+                digest: event.mutable_digest(),
+                former: vec![],
+                revision: 0,
+                live: true,
+                facts: event.facts(),
+                watch,
+            };
+            self.cursor.seen.insert(event.key(), sighting);
+            event.key()
+        }
+
+        fn bookmark_at(&mut self, time: UnixMillis) {
+            self.cursor.bookmarks.push(Bookmark { token: PageToken(time.0.to_string()), time });
+        }
+
+        /// Begins a poll that reads the overlap again, this long after the last one.
+        fn begin_rereading(&mut self, now: i64, since_reread: Duration) -> Walk {
+            let mut walk = Walk { since_reread, ..Walk::poll(&self.cursor, at(now)) };
+            let page = self.page(None, now);
+            let depths = Depths::of(&self.cursor, &page);
+            walk.bound_rereading(&mut self.cursor, &depths, &page, &RULES);
+            walk
+        }
+
+        /// The time of the bookmark from which the overlap is read again.
+        fn rereading_from(&self, now: i64) -> Option<UnixMillis> {
+            let walk = Walk::poll(&self.cursor, at(now));
+            walk.bookmark_for_rereading(&self.cursor, &self.page(None, now), &RULES).map(|bookmark| bookmark.time)
+        }
+
+        /// Begins a poll that leaves the overlap, unless `end` says how deep it reads, and looks down to these times.
+        /// Answers also whether the cursor was changed.
+        fn begin_looking(&mut self, now: i64, end: Option<UnixMillis>, looks: &[UnixMillis]) -> (Walk, bool) {
+            self.cursor.reread_at = at(now);
+            let mut walk = Walk::poll(&self.cursor, at(now));
+            walk.end = end.unwrap_or(walk.end);
+            for (second, time) in (0..).zip(looks) {
+                let watch = Watch { until: at(now), next_look: at(now), last_looks: 0 };
+                walk.looks.insert(self.remember(second, "SignIn", Some(watch)), *time);
+            }
+            let mut taken = Taken::NOTHING;
+            let page = self.page(None, now);
+            walk.bound_depth(&mut self.cursor, &page, &RULES, &mut taken);
+            (walk, taken.cursor_changed)
         }
 
         fn event(&self, second: i64) -> AuthEvent {
@@ -446,5 +511,371 @@ mod tests {
         user.follow(240..600);
         assert!(may_wait(&user, 1, 0) && !may_wait(&user, 2, 0), "{} are remembered", user.cursor.remembered());
         assert!(!may_wait(&user, 1, 2));
+    }
+
+    #[test]
+    fn an_event_too_many_costs_a_page_more_and_none_costs_none() {
+        let depths = Depths { dates: (0..21).map(at).collect(), page_events: PAGE };
+        let pages = [(21, 0), (20, 1), (11, 1), (10, 2), (1, 2), (0, 3), (-1, 3)];
+        assert_eq!(pages.map(|(second, _)| (second, depths.pages_down_to(at(second)))), pages);
+        assert_eq!(depths.pages_down_to(at(10).plus(MS)), 1);
+    }
+
+    #[test]
+    fn an_event_without_a_date_has_no_depth_and_an_empty_page_still_counts() {
+        let mut user = BusyUser::remembering(2);
+        let undated = user.remember(2, "SignIn", None);
+        user.cursor.seen.get_mut(&undated).unwrap().dates = None;
+        let page = Page { events: vec![], ..user.page(None, 2) };
+        let depths = Depths::of(&user.cursor, &page);
+        assert_eq!((depths.dates, depths.page_events), (vec![at(0), at(1)], 1));
+    }
+
+    #[test]
+    fn no_outcome_waits_where_one_page_shows_everything_that_is_remembered() {
+        for (events, is_kept) in [(10, true), (11, false)] {
+            let mut user = BusyUser::remembering(events);
+            user.cursor.looks_from = at(1001);
+            let (walk, changed) = user.begin_looking(1000, None, &[at(0).minus(MS)]);
+            assert_eq!((walk.looks.len() == 1, changed), (is_kept, !is_kept), "{events} events");
+        }
+    }
+
+    #[test]
+    fn an_overlap_of_a_page_too_many_takes_no_calls_from_new_events() {
+        for (events, is_whole) in [(120, true), (121, false)] {
+            let mut user = BusyUser::remembering(events);
+            let walk = user.begin_rereading(10_000, Duration::ZERO);
+            let end = if is_whole { at(0) } else { at(events - 1) };
+            assert_eq!((walk.full, walk.end), (is_whole, end), "{events} events");
+            assert!(user.cursor.open.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_poll_that_does_not_read_the_overlap_again_spends_no_bookmark() {
+        let mut user = BusyUser::remembering(130);
+        user.bookmark_at(at(50));
+        user.cursor.reread_at = at(10_000);
+        let before = user.cursor.clone();
+        let walk = user.begin_rereading(10_000, Duration::ZERO);
+        assert_eq!((walk.full, walk.end), (false, at(129)));
+        assert_eq!(user.cursor, before);
+    }
+
+    #[test]
+    fn a_late_arrival_is_found_where_the_newest_known_event_is_no_higher_than_the_watermark() {
+        // The events are dated ahead of the reading.
+        let mut user = BusyUser::remembering(130);
+        user.cursor.last_seen = Some(LastSeen { time: at(0), id: None });
+        let walk = user.begin_rereading(10_000, Duration::ZERO);
+        assert_eq!((walk.full, walk.end), (true, at(0)));
+    }
+
+    #[test]
+    fn a_late_arrival_waits_no_longer_than_the_pages_of_the_overlap_or_a_bookmark_need() {
+        // 13 pages are paid for in 325 seconds. A bookmark is waited for by the overlap and the longest watch.
+        let (paid, waited) = (Duration::from_secs(325), Duration::from_mins(75));
+        for (has_bookmark, has_date, wait) in
+            [(false, true, paid), (false, false, paid), (true, false, paid), (true, true, waited)]
+        {
+            for (since, is_whole) in [(wait.saturating_sub(MS), false), (wait, true)] {
+                let mut user = BusyUser { has_date, ..BusyUser::remembering(130) };
+                if has_bookmark {
+                    user.bookmark_at(at(10_000));
+                }
+                let walk = user.begin_rereading(10_000, since);
+                let end = if is_whole { at(0) } else { at(129) };
+                assert_eq!((walk.full, walk.end), (is_whole, end), "{has_bookmark} {has_date} {since:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_left_to_an_open_walk_is_lost_neither_to_it_nor_to_the_poll() {
+        let mut user = BusyUser::remembering(130);
+        for second in [40, 60, 9400] {
+            user.bookmark_at(at(second));
+        }
+        let walk = user.begin_rereading(10_000, Duration::MAX);
+        let open = OpenWalk { token: Some(PageToken(at(60).0.to_string())), lower_edge: at(60), end: at(0) };
+        assert_eq!(user.cursor.open, [open]);
+        assert_eq!((user.cursor.watermark, user.cursor.reread_at), (at(60), at(10_000)));
+        assert_eq!((walk.full, walk.end, walk.lower_bound), (false, at(129), at(60)));
+        let kept: Vec<_> = user.cursor.bookmarks.iter().map(|bookmark| bookmark.time).collect();
+        assert_eq!(kept, [at(9400)], "the bookmarks of parts that are left are dropped");
+    }
+
+    #[test]
+    fn a_re_reading_leaves_room_for_the_poll_that_may_stay_open_beside_it() {
+        for (walks, is_begun) in [(0, true), (2, true), (3, false), (4, false)] {
+            let mut user = BusyUser::remembering(130);
+            user.bookmark_at(at(50));
+            user.cursor.open = vec![OpenWalk { token: None, lower_edge: at(-1), end: at(-1) }; walks];
+            assert_eq!(user.rereading_from(10_000), is_begun.then_some(at(50)), "beside {walks} open walks");
+        }
+    }
+
+    #[test]
+    fn a_late_arrival_is_not_lost_below_a_bookmark_that_is_younger_than_the_overlap() {
+        // The answer may have been written a second earlier.
+        let settled = at(10_000 - 1 - 600);
+        let mut user = BusyUser::remembering(130);
+        user.bookmark_at(settled.plus(MS));
+        assert_eq!(user.rereading_from(10_000), None);
+        user.bookmark_at(settled.minus(MS));
+        user.bookmark_at(settled);
+        user.bookmark_at(at(50));
+        assert_eq!(user.rereading_from(10_000), Some(settled), "the newest that is old enough");
+        user.has_date = false;
+        assert_eq!(user.rereading_from(10_000), None);
+    }
+
+    #[test]
+    fn an_outcome_needs_no_second_reading_because_its_watch_is_waited_for() {
+        let now = at(10_000);
+        for (event_type, until, is_waited_for) in [
+            ("SignIn", now.minus(MS), false),
+            ("SignIn", now, false),
+            ("SignIn", now.plus(MS), true),
+            ("SignIn", now.plus(MS * 2), true),
+            ("ForgotPassword", now.plus(MS), true),
+            ("ForgotPassword", now.minus(MS), false),
+            ("SignUp", now.plus(MS), false),
+        ] {
+            let mut user = BusyUser::remembering(130);
+            user.bookmark_at(at(50));
+            user.remember(20, event_type, Some(Watch { until, next_look: until, last_looks: 0 }));
+            let from = (!is_waited_for).then_some(at(50));
+            assert_eq!(user.rereading_from(10_000), from, "{event_type} until {until}");
+        }
+    }
+
+    #[test]
+    fn a_late_arrival_waits_only_for_watches_in_the_part_below_the_bookmark() {
+        for (second, bookmark, is_ready) in [
+            (-1, at(50), true), // It lies below the watermark, where nothing is read again.
+            (0, at(50), false),
+            (50, at(50), false),
+            (50, at(50).plus(MS), false),
+            (50, at(50).minus(MS), true),
+            (80, at(50), true),
+        ] {
+            let mut user = BusyUser::remembering(130);
+            user.bookmark_at(bookmark);
+            let until = at(20_000);
+            user.remember(second, "SignIn", Some(Watch { until, next_look: until, last_looks: 0 }));
+            // The earliest watch counts.
+            user.remember(100, "SignIn", Some(Watch { until, next_look: until, last_looks: 0 }));
+            assert_eq!(user.rereading_from(10_000), is_ready.then_some(bookmark), "{second}: {bookmark}");
+        }
+    }
+
+    #[test]
+    fn no_calls_are_wasted_on_a_descent_before_the_last_is_paid_for() {
+        let (now, longest) = (at(1000), Duration::from_secs(500));
+        for (looks_from, is_begun) in [
+            (now, true),
+            (now.plus(MS), false),
+            (now.plus(longest), false),
+            // The clock was set back.
+            (now.plus(longest).plus(MS), true),
+        ] {
+            let mut user = BusyUser::remembering(300);
+            user.cursor.looks_from = looks_from;
+            // 200 events lie above.
+            let (walk, changed) = user.begin_looking(1000, None, &[at(100)]);
+            assert_eq!((walk.looks.len() == 1, changed), (is_begun, !is_begun), "{looks_from}");
+            let (next_look, pages, next_descent) =
+                if is_begun { (now, 20, now.plus(longest)) } else { (looks_from, 0, looks_from) };
+            assert_eq!((user.watch().next_look, walk.look_pages), (next_look, pages), "{looks_from}");
+            assert_eq!(user.cursor.looks_from, next_descent, "{looks_from}");
+        }
+    }
+
+    #[test]
+    fn an_outcome_too_deep_for_a_poll_is_looked_for_only_where_nothing_else_reaches_it() {
+        let (now, longest) = (at(1000), Duration::from_secs(500));
+        // 201 events lie above.
+        let look = at(99);
+        for (watermark, is_looked_for) in
+            [(look.minus(MS), false), (look, false), (look.plus(MS), true), (look.plus(MS * 2), true)]
+        {
+            let mut user = BusyUser::remembering(300);
+            user.cursor.watermark = watermark;
+            let (walk, changed) = user.begin_looking(1000, None, &[look]);
+            assert_eq!((walk.looks.len() == 1, changed), (is_looked_for, !is_looked_for), "{watermark}");
+            let next_look = if is_looked_for { now } else { now.plus(longest) };
+            assert_eq!(user.watch().next_look, next_look, "{watermark}");
+            let bounded = if is_looked_for { (20, now.plus(longest)) } else { (0, UnixMillis::MIN) };
+            assert_eq!((walk.look_pages, user.cursor.looks_from), bounded, "{watermark}");
+        }
+    }
+
+    #[test]
+    fn one_descent_costs_as_much_as_its_deepest_look() {
+        let mut user = BusyUser::remembering(300);
+        let (walk, changed) = user.begin_looking(1000, None, &[at(250), at(200), at(240)]);
+        assert_eq!((walk.looks.len(), walk.look_pages, changed), (3, 10, false));
+        assert_eq!(user.cursor.looks_from, at(1250));
+    }
+
+    #[test]
+    fn a_look_that_a_poll_reaches_anyway_is_never_put_off_and_costs_nothing() {
+        // The page shows the events from 290 on. A poll that reads the overlap again ends deeper.
+        for (end, reached) in [(None, at(290)), (Some(at(50)), at(50))] {
+            for (looks_from, look, is_kept) in [
+                (at(1001), reached, true),
+                (at(1001), reached.plus(MS), true),
+                (at(1001), reached.minus(MS), false),
+                (UnixMillis::MIN, reached, true),
+            ] {
+                let mut user = BusyUser::remembering(300);
+                user.cursor.looks_from = looks_from;
+                let (walk, changed) = user.begin_looking(1000, end, &[look]);
+                assert_eq!((walk.looks.len() == 1, changed), (is_kept, !is_kept), "{look}");
+                assert_eq!((walk.look_pages, user.cursor.looks_from), (0, looks_from), "{look}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_look_that_was_put_off_is_no_attempt_so_its_watch_does_not_end_unread() {
+        for (looks_from, attempts) in [(at(1001), 0), (at(1000), 1)] {
+            let mut user = BusyUser::remembering(200);
+            (user.cursor.looks_from, user.cursor.reread_at) = (looks_from, at(1000));
+            user.remember(0, "SignIn", Some(Watch { until: at(1000), next_look: at(1000), last_looks: 0 }));
+            let page = user.page(None, 1000);
+            Walk::poll(&user.cursor, at(1000)).take(&mut user.cursor, &page, &RULES);
+            assert_eq!(user.watch().last_looks, attempts);
+        }
+    }
+
+    /// Whether the end of a deep page is bookmarked, after a change of one thing.
+    fn is_bookmarked(change: impl FnOnce(&mut BusyUser, &mut Walk, &mut Page, &mut PageSpan)) -> bool {
+        let mut user = BusyUser::remembering(121);
+        let mut walk = Walk::poll(&user.cursor, at(120));
+        let mut page = user.page(None, 120);
+        let mut span = PageSpan::of(&page, None);
+        change(&mut user, &mut walk, &mut page, &mut span);
+        let before = user.cursor.bookmarks.len();
+        walk.bookmark(&mut user.cursor, &page, span, &RULES);
+        let added = user.cursor.bookmarks.split_off(before);
+        assert!(added.iter().all(|it| Some(it.time) == span.lower_edge && Some(&it.token) == page.next.as_ref()));
+        !added.is_empty()
+    }
+
+    #[test]
+    fn no_calls_are_lost_to_a_bookmark_that_is_of_no_use() {
+        assert!(is_bookmarked(|_, _, _, _| ()));
+        assert!(!is_bookmarked(|_, _, page, _| page.next = None));
+        assert!(!is_bookmarked(|_, _, _, span| span.lower_edge = None));
+        assert!(!is_bookmarked(|_, _, _, span| span.out_of_order = true));
+        assert!(!is_bookmarked(|user, _, _, _| user.cursor.watermark = at(111).plus(MS)));
+        assert!(!is_bookmarked(|user, _, _, _| user.cursor.watermark = at(111)));
+        assert!(is_bookmarked(|user, _, _, _| user.cursor.watermark = at(111).minus(MS)));
+        assert!(!is_bookmarked(|user, _, _, _| drop(user.cursor.seen.pop_last())), "twelve pages are read whole");
+        let token = |bytes| Some(PageToken("t".repeat(bytes)));
+        assert!(is_bookmarked(|_, _, page, _| page.next = token(512)));
+        assert!(!is_bookmarked(|_, _, page, _| page.next = token(513)));
+    }
+
+    #[test]
+    fn a_cursor_keeps_no_bookmark_too_many() {
+        for (bookmarks, is_kept) in [(30, true), (31, true), (32, false), (33, false)] {
+            let add = |user: &mut BusyUser| (1..=bookmarks).for_each(|far| user.bookmark_at(at(111 + 200 * far)));
+            assert_eq!(is_bookmarked(|user, _, _, _| add(user)), is_kept, "{bookmarks}");
+        }
+    }
+
+    #[test]
+    fn no_calls_are_wasted_on_tokens_of_a_walk_whose_own_token_was_refused() {
+        for (kind, before, is_kept) in [
+            (Kind::Poll, at(111), true),
+            (Kind::Poll, UnixMillis::MAX, true),
+            (Kind::Backlog, at(111), false),
+            (Kind::Backlog, at(112), true),
+            (Kind::Redelivery, at(111), false),
+            (Kind::Redelivery, at(112), false),
+        ] {
+            let is_kept_by = is_bookmarked(|_, walk, _, _| {
+                (walk.kind, walk.lower_edge, walk.lower_edge_before) = (kind, at(111), before);
+            });
+            assert_eq!(is_kept_by, is_kept, "{kind:?}, begun at {before}");
+        }
+    }
+
+    #[test]
+    fn bookmarks_keep_their_distance_on_both_sides_so_that_they_reach_over_the_overlap() {
+        // An eighth of the overlap, or two and a half minutes.
+        for (overlap, spacing) in [(10, 150), (20, 150), (40, 300)] {
+            let rules = Rules { overlap: Duration::from_mins(overlap), ..RULES };
+            let spacing = Duration::from_secs(spacing);
+            let time = at(111);
+            for (other, is_far) in [
+                (time.plus(spacing), true),
+                (time.plus(spacing).minus(MS), false),
+                (time.minus(spacing), true),
+                (time.minus(spacing).plus(MS), false),
+                (time, false),
+            ] {
+                let mut user = BusyUser::remembering(121);
+                user.cursor.watermark = at(-1000);
+                user.bookmark_at(other);
+                let (walk, page) = (Walk::poll(&user.cursor, at(120)), user.page(None, 120));
+                walk.bookmark(&mut user.cursor, &page, PageSpan::of(&page, None), &rules);
+                assert_eq!(user.cursor.bookmarks.len() == 2, is_far, "{other}, {spacing:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_commit_that_waits_for_a_page_too_many_would_read_it_again_after_a_crash() {
+        let limit = Rules::COMMIT_WAIT_MAX;
+        for (events, pages, waited, may_wait) in [
+            (255, 0, Duration::ZERO, false),
+            (256, 0, Duration::ZERO, true),
+            (511, 1, Duration::ZERO, false),
+            (512, 1, Duration::ZERO, true),
+            (512, 2, Duration::ZERO, false),
+            (512, 3, Duration::ZERO, false),
+            (512, 0, limit.saturating_sub(MS), true),
+            (512, 0, limit, false),
+            (512, 0, limit + MS, false),
+            (17 * 256, 15, Duration::ZERO, true),
+            (17 * 256, 16, Duration::ZERO, false),
+        ] {
+            let user = BusyUser::remembering(events);
+            let waits = Walk::commit_may_wait(&user.cursor, pages, waited);
+            assert_eq!(waits, may_wait, "{events} events, {pages} pages, {waited:?}");
+        }
+    }
+
+    #[test]
+    fn no_turn_takes_a_call_too_many_from_other_users_or_ends_before_it_got_further() {
+        let (old, new) = (UnixMillis::MAX, at(0));
+        for (kind, lower_edge, before, newest, pages_max) in [
+            (Kind::Poll, old, old, Some(new), 5000),
+            (Kind::Poll, old, old, None, 5000),
+            (Kind::Poll, new, old, None, 1),
+            (Kind::Poll, new, old, Some(new), 27),
+            (Kind::Backlog, new, new, None, 5000),
+            (Kind::Backlog, new, old, Some(new), 50),
+            (Kind::Redelivery, new, new, Some(new), 5000),
+            (Kind::Redelivery, new, old, Some(new), 50),
+        ] {
+            let mut walk = Walk {
+                kind,
+                lower_edge,
+                lower_edge_before: before,
+                newest_before: newest,
+                look_pages: 7,
+                ..Walk::poll(&BusyUser::new(&[]).cursor, new)
+            };
+            for (pages, is_enough) in [(pages_max - 1, false), (pages_max, true), (pages_max + 1, true)] {
+                walk.pages = pages;
+                assert_eq!(walk.has_read_enough(), is_enough, "{kind:?} after {pages} of {pages_max} pages");
+            }
+        }
     }
 }
