@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use cognito_auth_core::event::{AuthEvent, Facts, Label, RiskLevel, UnixMillis};
 use cognito_auth_core::schedule::{ActivityEstimate, FoundEvent};
-use cognito_auth_core::walk::Taken;
 use cognito_auth_core::walk::page_size::Fit;
+use cognito_auth_core::walk::{Finding, Taken};
 
 use crate::source::Page;
 
@@ -35,13 +35,16 @@ impl TurnFindings {
 
     /// Takes the new events of a poll's page.
     pub(super) fn add_new_events(&mut self, taken: &Taken, read_at: UnixMillis) {
-        let new = taken.findings.iter().filter(|finding| finding.before.is_none());
-        self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, read_at)));
+        self.add(taken, read_at, |_| true);
     }
 
     /// Takes the live new events of a page of backlog.
     pub(super) fn add_live_events(&mut self, taken: &Taken, read_at: UnixMillis) {
-        let new = taken.findings.iter().filter(|finding| finding.live && finding.before.is_none());
+        self.add(taken, read_at, |finding| finding.live);
+    }
+
+    fn add(&mut self, taken: &Taken, read_at: UnixMillis, is_wanted: impl Fn(&Finding) -> bool) {
+        let new = taken.findings.iter().filter(|finding| finding.before.is_none() && is_wanted(finding));
         self.found.extend(new.filter_map(|finding| found(&finding.event, &finding.facts, read_at)));
     }
 

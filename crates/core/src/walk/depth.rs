@@ -878,4 +878,37 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn what_a_page_lets_go_is_forgotten_at_once_or_among_many_events_when_it_pays() {
+        // Remembered events; whether the poll ends at the newest; whether the event far below is forgotten.
+        for (events, is_shallow, is_forgotten) in [
+            (500, false, true),  // few
+            (550, false, false), // many
+            (550, true, true),   // many, at the end of the walk
+            (700, false, true),  // many, but the watermark rises
+        ] {
+            let mut user = BusyUser::remembering(events);
+            let far_below = user.remember(-10_000, "SignIn", None);
+            if is_shallow {
+                user.cursor.reread_at = at(events);
+            }
+            let mut walk = Walk::poll(&user.cursor, at(events));
+            let page = user.page(None, events);
+            let taken = walk.take(&mut user.cursor, &page, &RULES);
+            assert_eq!(taken.next == Next::Finished, is_shallow);
+            assert_eq!(user.cursor.watermark > at(0), events == 700);
+            assert_eq!(!user.cursor.seen.contains_key(&far_below), is_forgotten, "{events} {is_shallow}");
+        }
+    }
+
+    #[test]
+    fn a_cursor_that_was_ahead_takes_no_part_of_a_second_from_the_overlap() {
+        let mut user = BusyUser::remembering(700);
+        user.cursor.last_seen = Some(LastSeen { time: at(10_000), id: None });
+        let mut walk = Walk::poll(&user.cursor, at(700));
+        let page = user.page(None, 700);
+        walk.take(&mut user.cursor, &page, &RULES);
+        assert_eq!(user.cursor.watermark, at(100), "ten minutes before the beginning of the second");
+    }
 }
