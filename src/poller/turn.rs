@@ -5,11 +5,11 @@
 //! end between any two pages, and the process may die inside one. The cursor holds the parts that are still to be read.
 //! A page whose commit is lost is read again.
 
-#[cfg(test)]
-mod commit_tests;
 mod findings;
 mod other_names;
 mod page_report;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -389,123 +389,4 @@ impl<S: Source> UserTurn<'_, S> {
 /// awaited like this, because a commit that was sent may be written.
 pub(super) async fn unless_stopped<T>(context: &TurnContext, wait: impl Future<Output = T>) -> Result<T, TurnError> {
     context.stop.run_until_cancelled(wait).await.ok_or(TurnError::Stopped)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use cognito_auth_core::entry::PoolIdentity;
-    use cognito_auth_core::event::AuthEvent;
-    use cognito_auth_core::schedule::PoolSlot;
-    use cognito_auth_core::walk::Rules;
-
-    use super::*;
-    use crate::config::StateConfig;
-    use crate::rate_limiter::RateLimiter;
-    use crate::source::metered::Metered;
-    use crate::source::{Listing, PageToken, PoolDescription, UserPage};
-
-    const POOL: &str = "eu-west-1_Turn";
-    const NOW: UnixMillis = UnixMillis(1_795_523_756_000);
-    const UNKNOWN: ExpectedActivity = ExpectedActivity { activity: ActivityEstimate::UNKNOWN, new_events: None };
-
-    /// A service that changes the record of ann in the ledger before it answers for her.
-    struct Meanwhile {
-        ledger: Ledger,
-        enrolled: Option<UserRecord>,
-    }
-
-    impl Source for Meanwhile {
-        async fn page(&self, _: &str, _: Option<&PageToken>, _: u8) -> Result<Page, SourceError> {
-            let happened = match self.enrolled.clone() {
-                Some(record) => self.ledger.enroll(POOL, vec![("ann".into(), record)]).await,
-                None => self.ledger.forget(POOL, vec!["ann".into()]).await,
-            };
-            happened.unwrap();
-            let event = AuthEvent { id: Some("hers".into()), creation_date: Some(NOW), ..AuthEvent::default() };
-            Ok(Page { events: vec![event], next: None, received: NOW, served: None })
-        }
-
-        async fn users(&self, _: &Listing, _: Option<&PageToken>) -> Result<UserPage, SourceError> {
-            unreachable!("a turn lists nobody")
-        }
-
-        async fn describe(&self) -> Result<PoolDescription, SourceError> {
-            unreachable!("a turn describes nothing")
-        }
-
-        fn events_cut(&self) -> u64 {
-            0
-        }
-
-        async fn read_limit(&self) -> Result<f64, SourceError> {
-            unreachable!("a turn asks for no limit")
-        }
-    }
-
-    fn joined(joined: UnixMillis) -> UserRecord {
-        UserRecord { joined, sub: None, cursor: Cursor::new(NOW, NOW), activity: None }
-    }
-
-    #[tokio::test]
-    async fn a_page_read_for_somebody_who_has_gone_meanwhile_is_neither_written_nor_counted_nor_queued() {
-        let another = joined(UnixMillis(NOW.0 + 1));
-        for (enrolled, taken) in [(Some(another), false), (None, false), (Some(joined(NOW)), true)] {
-            let directory = tempfile::tempdir().unwrap();
-            let state = StateConfig {
-                path: directory.path().to_owned(),
-                cache_bytes: 16 << 20,
-                outbox_limit_bytes: 1 << 30,
-                quarantine_limit_bytes: 1 << 30,
-            };
-            let ledger = Ledger::open(&state, NOW).unwrap().ledger;
-            ledger.enroll(POOL, vec![("ann".into(), joined(NOW))]).await.unwrap();
-            let identity = Arc::new(PoolIdentity {
-                id: POOL.into(),
-                name: POOL.into(),
-                region: "eu-west-1".into(),
-                account_id: None,
-            });
-            let metrics = Metrics::new(NOW);
-            metrics.add_pool(&identity);
-            let shown = metrics.clone();
-            ledger.show_totals(move |pool_id, totals| shown.totals(pool_id, totals)).await.unwrap();
-            let none_counted = metrics.render();
-            let context = TurnContext {
-                ledger: ledger.clone(),
-                metrics: metrics.clone(),
-                calls: Arc::new(Semaphore::new(1)),
-                page_size: 60,
-                clock: Clock::system(),
-                queue: true,
-                outbox_limit_bytes: u64::MAX,
-                stop: CancellationToken::new(),
-            };
-            let source = Meanwhile { ledger: ledger.clone(), enrolled: enrolled.clone() };
-            let (reads, lists) = (RateLimiter::new(1000.0), RateLimiter::new(1000.0));
-            let pool = Pool {
-                slot: PoolSlot(0),
-                source: Metered::new(source, identity.clone(), metrics.clone(), reads, lists),
-                identity,
-                rules: Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None },
-            };
-            let request =
-                TurnRequest { username: "ann".to_owned(), lane: Lane::Poll, expected: UNKNOWN, start: Instant::now() };
-            let turn = run(&context, &pool, &PoolSightings::default(), request).await;
-            let counters = |text: &str| -> Vec<String> {
-                let durable = |line: &&str| line.starts_with("cognito_auth_") || line.contains("fetched_events");
-                text.lines().filter(durable).map(str::to_owned).collect()
-            };
-            assert_eq!(turn.is_ok(), taken);
-            assert_eq!(counters(&metrics.render()) != counters(&none_counted), taken);
-            assert_eq!(ledger.outbox_state().records, u64::from(taken));
-            assert_eq!(ledger.failure(), None);
-            if !taken {
-                assert!(matches!(turn, Err(TurnError::NotEnrolled)));
-                assert_eq!(ledger.user(POOL, "ann"), Ok(enrolled));
-            }
-            ledger.close().await;
-        }
-    }
 }
