@@ -6,8 +6,7 @@
 //!
 //! 1. The ledger says which users are followed. A user is in the ledger before its change is reported. At the start the
 //!    stored users are reported before any listing has answered.
-//! 2. Only a [`Complete`] pass says that a user is gone, and a pass is complete only at the end
-//!    of every listing.
+//! 2. Only a [`Complete`] pass says that a user is gone, and a pass is complete only at the end of every listing.
 //! 3. A user that is gone is noted as gone and keeps its cursor until `discovery.forget_after`. A user that comes back
 //!    goes on with its cursor. A name that comes back with another `sub` belongs to another person and begins anew.
 //! 4. One history is followed under one name. A name listed by hand may be another name of a listed user ([`names`]).

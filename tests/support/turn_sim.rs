@@ -1,8 +1,8 @@
 //! A simulation of whole turns: the daemon's schedule and walk against a simulated service, in virtual time.
 //!
 //! [`schedule_sim`](crate::schedule_sim) only counts pages. Here every turn is the daemon's walk with its cursor. It
-//! reads the overlap again, looks at events in progress, drops short pages, and leaves backlog open. The loop is that of
-//! `poller/turn.rs`, without the ledger. So the shares of calls are those of the daemon.
+//! reads the overlap again, looks at events in progress, drops short pages, and leaves backlog open. The loop is that
+//! of `poller/turn.rs`, without the ledger. So the shares of calls are those of the daemon.
 
 #![allow(
     dead_code,
@@ -32,10 +32,6 @@ use cognito_auth_core::walk::{Kind, Next, Rules, Walk};
 use crate::schedule_sim::{Event, HOUR, SimTerms, Trace};
 
 const FULL_PAGE: u8 = 60;
-
-/// The pages of one turn, as in `poller/turn.rs`.
-const POLL_PAGES_MAX: u32 = 20;
-const BACKLOG_PAGES_MAX: u32 = 50;
 
 /// The virtual time of the trace's start.
 const START: UnixMillis = UnixMillis(1_795_523_756_000);
@@ -272,7 +268,7 @@ fn turn(
                 figures.delays.push((created, now - created));
             }
         }
-        if taken.next == Next::Finished || is_enough(&walk) {
+        if taken.next == Next::Finished || walk.has_read_enough() {
             user.known = true;
             return turn;
         }
@@ -283,15 +279,6 @@ fn found(event: &AuthEvent, age: impl Fn(UnixMillis) -> Duration) -> FoundEvent 
     let facts = event.facts();
     let high_risk = facts.level == cognito_auth_core::event::Label::Known(RiskLevel::High);
     FoundEvent { age: age(event.creation_date.expect("every event has a date")), high_risk }
-}
-
-fn is_enough(walk: &Walk) -> bool {
-    let pages_max = match walk.kind() {
-        Kind::Poll if walk.is_first() => 1,
-        Kind::Poll => POLL_PAGES_MAX,
-        Kind::Backlog | Kind::Redelivery => BACKLOG_PAGES_MAX,
-    };
-    walk.pages() >= pages_max
 }
 
 fn backlog(cursor: &Cursor) -> Option<Backlog> {
