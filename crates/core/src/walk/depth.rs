@@ -911,4 +911,15 @@ mod tests {
         walk.take(&mut user.cursor, &page, &RULES);
         assert_eq!(user.cursor.watermark, at(100), "ten minutes before the beginning of the second");
     }
+
+    #[test]
+    fn a_reading_of_several_pages_is_not_repeated_while_no_event_comes() {
+        let mut user = BusyUser::remembering(20);
+        let mut walk = Walk::poll(&user.cursor, at(2000));
+        for (events, watermark) in [(10, at(0)), (10, at(2000 - 600 - 1))] {
+            let page = user.page(walk.token(), 2000);
+            walk.take(&mut user.cursor, &page, &RULES);
+            assert_eq!((page.events.len(), user.cursor.watermark), (events, watermark));
+        }
+    }
 }
