@@ -35,7 +35,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cast::{Contender, Field, Start, Variant, Work, name, populate};
+use cast::{Contender, Field, ScrapeCost, Start, Variant, Work, name, populate};
 use cognito_auth_core::cursor::Cursor;
 use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
 use cognito_auth_core::event::{AuthEvent, UnixMillis};
@@ -61,8 +61,11 @@ const POOL: &str = POOLS[0];
 /// The polls over which the cost of one is measured.
 const POLLS: u64 = 5_000;
 
-/// The scrapes and commits of which the median is taken.
+/// The commits and walks of which the median is taken.
 const REPEATS: usize = 50;
+
+/// The scrapes of which the median is taken.
+const SCRAPES: u32 = 50;
 
 /// The events of a full page.
 const PAGE: usize = 60;
@@ -215,17 +218,10 @@ fn pools(part: usize) {
         let exporter = env.exporter(&field);
         let ready = began.elapsed();
         std::thread::sleep(Duration::from_secs(3));
-        let before = usage(exporter.pid()).cpu;
-        let times = (0..REPEATS).map(|_| {
-            let began = Instant::now();
-            exporter.get("/metrics");
-            began.elapsed()
-        });
-        let scrape = median(times.collect());
-        let cpu = usage(exporter.pid()).cpu.saturating_sub(before) / u32::try_from(REPEATS).unwrap();
-        table.add("scrape, ms", count, milliseconds(scrape));
-        table.add("CPU of a scrape, ms", count, milliseconds(cpu));
-        table.add("size of a scrape, KiB", count, exporter.get("/metrics").len() as f64 / 1024.0);
+        let scrape = ScrapeCost::of(&exporter, SCRAPES);
+        table.add("scrape, ms", count, milliseconds(scrape.median));
+        table.add("CPU of a scrape, ms", count, milliseconds(scrape.cpu));
+        table.add("size of a scrape, KiB", count, scrape.bytes as f64 / 1024.0);
         table.add("start to ready, ms", count, milliseconds(ready));
         table.add("memory, MiB", count, usage(exporter.pid()).resident_bytes as f64 / f64::from(1 << 20));
     }

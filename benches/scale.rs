@@ -1,8 +1,9 @@
 //! The memory, time and disk space that the built binary needs for a million users, against a simulated Cognito.
 //!
 //! `cargo bench --bench scale` prints a table (docs/scale.md has one); `-- 10000 100000` measures these numbers of
-//! users, and `RUNS=5` measures all of them five times. Each number is measured twice. *Cold* is with an empty ledger, while all users are listed and polled as fast
-//! as the configuration allows. *Warm* is with the ledger of the first run and almost no work.
+//! users, and `RUNS=5` measures all of them five times. Each number is measured twice. *Cold* is with an empty ledger,
+//! while all users are listed and polled as fast as the configuration allows. *Warm* is with the ledger of the first run
+//! and almost no work.
 
 #![expect(clippy::print_stdout, reason = "a benchmark prints what it measured")]
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on fails")]
@@ -18,7 +19,7 @@ use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
 use cognito_auth_simulator::quota::Quotas;
 use cognito_auth_simulator::world::{SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation};
-use exporter::Exporter;
+use exporter::{Exporter, Scrape};
 
 /// One pool in each region. Listings have 30 requests per second in an account and region at most, so that one region
 /// alone would take nine minutes.
@@ -179,8 +180,9 @@ fn configure(directory: &Path, pace: &str) -> std::path::PathBuf {
 /// Scrapes once. Returns the number of users.
 fn scrape(exporter: &Exporter, took: &mut Vec<Duration>) -> usize {
     let began = Instant::now();
-    let scrape = exporter.scrape();
+    let text = exporter.get("/metrics");
     took.push(began.elapsed());
+    let scrape = Scrape::parse(&text);
     std::thread::sleep(SCRAPE_EVERY);
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of users")]
     let users = scrape.sum("cognito_exporter_users", &[]) as usize;

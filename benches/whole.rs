@@ -26,9 +26,9 @@ mod process;
 #[path = "whole/table.rs"]
 mod table;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use cast::{Contender, Field, READ, Run, Start, Variant, Work, name, populate};
+use cast::{Contender, Field, READ, Run, ScrapeCost, Start, Variant, Work, name, populate};
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_simulator::world::World;
 use exporter::Exporter;
@@ -166,37 +166,26 @@ fn compare(contenders: &[Contender], measured: &[Vec<Run>], thing: &str, many: u
 
 /// `/metrics` of 50 pools.
 fn scrape(plan: &Plan) {
-    const SCRAPES: u32 = 200;
+    const SCRAPES: u32 = 50;
     let pools: Vec<String> = (0..50).map(|pool| format!("eu-west-1_Scrape{pool}")).collect();
     let pools: Vec<&str> = pools.iter().map(String::as_str).collect();
     let field = Field::new(|world| populate(world, &pools, 50 * 10, 5));
     let contender = Contender::exporter(&pools, NEVER_AGAIN, Variant::default());
-    let measured: Vec<(Duration, Duration, usize)> = (0..plan.runs)
+    let measured: Vec<ScrapeCost> = (0..plan.runs)
         .map(|_| {
             let env = field.env(&contender, Start::Anew);
             let exporter = env.exporter(&field);
             exporter
                 .until("everybody polled", |scrape| scrape.sum("cognito_exporter_users", &["state=\"ok\""]) > 499.5);
             std::thread::sleep(Duration::from_secs(2));
-            let before = usage(exporter.pid());
-            let mut took: Vec<Duration> = (0..SCRAPES)
-                .map(|_| {
-                    let began = Instant::now();
-                    exporter.get("/metrics");
-                    began.elapsed()
-                })
-                .collect();
-            let cpu = usage(exporter.pid()).cpu.saturating_sub(before.cpu) / SCRAPES;
-            took.sort_unstable();
-            let bytes = exporter.get("/metrics").len();
-            (took[took.len() / 2], cpu, bytes)
+            ScrapeCost::of(&exporter, SCRAPES)
         })
         .collect();
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let mut table = FigureTable::new(&[contender]);
-    table.plain("median time of a scrape, ms", &measured.iter().map(|run| milliseconds(run.0)).collect::<Vec<_>>());
-    table.plain("CPU milliseconds of a scrape", &measured.iter().map(|run| milliseconds(run.1)).collect::<Vec<_>>());
-    table.plain("KiB of a scrape", &measured.iter().map(|run| run.2 as f64 / 1024.0).collect::<Vec<_>>());
+    table.plain("median time of a scrape, ms", &measured.iter().map(|run| milliseconds(run.median)).collect::<Vec<_>>());
+    table.plain("CPU milliseconds of a scrape", &measured.iter().map(|run| milliseconds(run.cpu)).collect::<Vec<_>>());
+    table.plain("KiB of a scrape", &measured.iter().map(|run| run.bytes as f64 / 1024.0).collect::<Vec<_>>());
     table.print();
 }
 

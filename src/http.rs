@@ -178,6 +178,9 @@ impl HttpServer {
                         if fault.succeeded() {
                             tracing::info!("accepting connections again");
                         }
+                        // The end of a response does not wait for the client's acknowledgement. Without the option
+                        // it is late, not lost.
+                        let _ = stream.set_nodelay(true);
                         newcomer = Some(stream);
                     }
                     Err(error) => {

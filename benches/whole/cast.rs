@@ -32,6 +32,10 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 const LOOK_EVERY: Duration = Duration::from_millis(1);
 
+/// The pause before a scrape. The server shares a rendering for nine times as long as it took, and shares it for a
+/// second at most. A scraper that asks seldom always gets a rendering of its own.
+const SCRAPE_EVERY: Duration = Duration::from_millis(400);
+
 /// The time between sign-ins of one user: seven hours, so that 60 events take two and a half weeks.
 const BETWEEN_EVENTS_MS: i64 = 7 * 3_600_000;
 
@@ -307,6 +311,33 @@ impl Field {
         process.end(work);
         assert_eq!(run.events, work.events, "everything once");
         run
+    }
+}
+
+/// The cost of a scrape by a client that asks seldom.
+pub(crate) struct ScrapeCost {
+    /// The median time until the client has the whole answer.
+    pub(crate) median: Duration,
+    /// The mean processor time.
+    pub(crate) cpu: Duration,
+    /// The size of the last answer.
+    pub(crate) bytes: usize,
+}
+
+impl ScrapeCost {
+    /// Scrapes an idle exporter this many times.
+    pub(crate) fn of(exporter: &Exporter, scrapes: u32) -> Self {
+        let before = usage(exporter.pid()).cpu;
+        let (mut took, mut bytes) = (vec![], 0);
+        for _ in 0..scrapes {
+            std::thread::sleep(SCRAPE_EVERY);
+            let began = Instant::now();
+            bytes = exporter.get("/metrics").len();
+            took.push(began.elapsed());
+        }
+        let cpu = usage(exporter.pid()).cpu.saturating_sub(before) / scrapes;
+        took.sort_unstable();
+        Self { median: took[took.len() / 2], cpu, bytes }
     }
 }
 

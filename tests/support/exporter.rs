@@ -286,7 +286,7 @@ pub fn label<'a>(series: &'a str, name: &str) -> &'a str {
 pub struct Scrape(BTreeMap<String, f64>);
 
 impl Scrape {
-    fn parse(text: &str) -> Self {
+    pub fn parse(text: &str) -> Self {
         let samples = text.lines().filter(|line| !line.starts_with('#')).filter_map(|line| line.rsplit_once(' '));
         Self(samples.map(|(series, value)| (series.to_owned(), value.parse().unwrap())).collect())
     }
