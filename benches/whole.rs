@@ -183,7 +183,8 @@ fn scrape(plan: &Plan) {
         .collect();
     let milliseconds = |time: Duration| time.as_secs_f64() * 1e3;
     let mut table = FigureTable::new(&[contender]);
-    table.plain("median time of a scrape, ms", &measured.iter().map(|run| milliseconds(run.median)).collect::<Vec<_>>());
+    table
+        .plain("median time of a scrape, ms", &measured.iter().map(|run| milliseconds(run.median)).collect::<Vec<_>>());
     table.plain("CPU milliseconds of a scrape", &measured.iter().map(|run| milliseconds(run.cpu)).collect::<Vec<_>>());
     table.plain("KiB of a scrape", &measured.iter().map(|run| run.bytes as f64 / 1024.0).collect::<Vec<_>>());
     table.print();
