@@ -37,8 +37,9 @@ use std::time::{Duration, Instant};
 
 use cast::{Contender, Field, ScrapeCost, Start, Variant, Work, name, populate};
 use cognito_auth_core::cursor::Cursor;
-use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::entry::{Entry, EventSource, PoolIdentity, UserIdentity};
 use cognito_auth_core::event::{AuthEvent, UnixMillis};
+use cognito_auth_core::export::ExportDetails;
 use cognito_auth_core::masking::Modes;
 use cognito_auth_core::page::{Page, PageToken};
 use cognito_auth_core::walk::{Rules, Walk};
@@ -367,10 +368,12 @@ fn commit_of(record: UserRecord, events: Vec<AuthEvent>, now: UnixMillis) -> Com
         revision: 0,
         history: false,
         observed: now,
+        told_by: EventSource::default(),
+        details: ExportDetails::default(),
         masked: Modes::default(),
     };
     let entries = events.into_iter().map(entry).collect();
-    Commit { pool: pool.clone(), username: "ada".to_owned(), record, totals: vec![], entries }
+    Commit { pool: pool.clone(), username: "ada".to_owned(), record, totals: vec![], entries, told: vec![] }
 }
 
 /// The mean delay of users who share five calls per second, in virtual time.

@@ -13,8 +13,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cognito_auth_core::cursor::Cursor;
-use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::entry::{Entry, EventSource, PoolIdentity, UserIdentity};
 use cognito_auth_core::event::{AuthEvent, UnixMillis};
+use cognito_auth_core::export::ExportDetails;
 use cognito_auth_core::masking::Modes;
 use cognito_auth_core::walk::Rules;
 use cognito_auth_exporter::source::Page;
@@ -76,6 +77,8 @@ fn entries(count: usize) -> Vec<Entry> {
         revision: 0,
         history: false,
         observed: NOW,
+        told_by: EventSource::default(),
+        details: ExportDetails::default(),
         masked: Modes::default(),
     };
     events(count).into_iter().map(entry).collect()
@@ -215,6 +218,7 @@ mod ledger {
                 record: self.record.clone(),
                 totals: vec![(Series::History, 1)],
                 entries: entries(events),
+                told: vec![],
             }
         }
 

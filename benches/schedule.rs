@@ -1,6 +1,6 @@
 //! The schedule, measured: the daemon's schedule against round-robin and against the square-root rule, which knows the
 //! rates that the schedule has to learn. `cargo bench --bench schedule` prints the tables of docs/scheduling.md and
-//! draws its plots; `-- policies`, `-- turns` and `-- max-interval` are its parts.
+//! draws its plots; `-- policies`, `-- turns`, `-- max-interval` and `-- export` are its parts.
 //!
 //! Time is virtual and every trace is seeded, so the figures do not depend on the machine.
 
@@ -8,6 +8,9 @@
 
 #[path = "schedule/plot.rs"]
 mod plot;
+
+#[path = "../tests/support/export_sim.rs"]
+mod export_sim;
 
 #[path = "../tests/support/schedule_sim.rs"]
 mod schedule_sim;
@@ -17,6 +20,7 @@ mod turn_sim;
 
 use std::time::Instant;
 
+use export_sim::{ExportTerms, Sources, run_export};
 use plot::{Bars, Curve, Curves};
 use schedule_sim::{Delays, HOUR, Learnt, SIEGE, SimTerms, TraceShape, contestants, mean, quantile, run, trace};
 use turn_sim::{InProgress, TurnTerms, add_history, run_turns};
@@ -72,6 +76,9 @@ fn main() {
     }
     if is_asked("max-interval") {
         max_interval();
+    }
+    if is_asked("export") {
+        export();
     }
     println!("\n{:.0} s", began.elapsed().as_secs_f64());
 }
@@ -193,6 +200,76 @@ fn max_interval() {
             });
             println!("| {} | {round_minutes} min | {} |", shape.name(), delays.join(" | "));
         }
+    }
+}
+
+/// The delays of a large pool with Cognito's own export, and without it.
+fn export() {
+    const EXPORT_USERS: u32 = 50_000;
+    const PER_SECOND: f64 = 5.0;
+    println!("\n{EXPORT_USERS} users at {PER_SECOND} calls per second. The events are those of hours 3 to 15.\n");
+    println!(
+        "| trace | sources | lost by the export | delay of told events | of all events | median | 95 % | lost events \
+         found | calls/s |"
+    );
+    println!("|---|---|--:|--:|--:|--:|--:|--:|--:|");
+    let mut audits = vec![];
+    let none = 0.0..0.0;
+    let outage = 8.0 * HOUR..10.0 * HOUR;
+    let cases = [
+        ("polling", Sources::Polling, 1.0, "-", none.clone()),
+        ("export, sample", Sources::Sample(0.2), 0.0, "0", none.clone()),
+        ("export, sample", Sources::Sample(0.2), 0.005, "0.5 %", none.clone()),
+        ("export, sample", Sources::Sample(0.2), 0.005, "0.5 %, and an outage", outage.clone()),
+        ("export, sample of 1/s", Sources::Sample(1.0), 0.005, "0.5 %, and an outage", outage.clone()),
+        ("export and polling in full", Sources::Full, 0.005, "0.5 %", none),
+        ("export and polling in full", Sources::Full, 0.005, "0.5 %, and an outage", outage),
+    ];
+    for shape in [TraceShape::Uniform, TraceShape::Dormant] {
+        for (name, sources, loss, lost, outage) in cases.clone() {
+            let terms = SimTerms { calls_per_second: PER_SECOND, min_interval: 15.0, max_interval: HOUR };
+            let mut trace = trace(shape, EXPORT_USERS, 15.0 * HOUR, 6.0 * HOUR, 1);
+            trace.measured.start = 3.0 * HOUR;
+            let mut figures = run_export(&trace, &ExportTerms { terms, sources, loss, outage }, 6.0 * HOUR);
+            let told = if figures.told.is_empty() { "-".into() } else { format!("{:.0} s", mean(&figures.told)) };
+            println!(
+                "| {} | {name} | {lost} | {told} | {} | {} | {} | {:.0} % | {:.1} |",
+                shape.name(),
+                in_words(mean(&figures.all)),
+                in_words(quantile(&mut figures.all, 0.5)),
+                in_words(quantile(&mut figures.all, 0.95)),
+                100.0 * figures.lost_found,
+                figures.calls_per_second,
+            );
+            if let Some(share) = figures.loss.share() {
+                let (low, high) = figures.loss.interval();
+                let changes = figures
+                    .changes
+                    .iter()
+                    .map(|(at, is_up)| format!("{} after {:.0} min", if *is_up { "up" } else { "down" }, at / 60.0));
+                audits.push(format!(
+                    "| {} | {name} | {lost} | {:.1} % ({:.1} to {:.1} %) | {} | {} |",
+                    shape.name(),
+                    100.0 * share,
+                    100.0 * low,
+                    100.0 * high,
+                    changes.collect::<Vec<_>>().join(", "),
+                    if figures.in_outage.is_empty() { "-".into() } else { in_words(mean(&figures.in_outage)) },
+                ));
+            }
+        }
+    }
+    println!("\n| trace | sources | lost by the export | measured loss (95 %) | changes | delay of the outage |");
+    println!("|---|---|--:|--:|---|--:|");
+    audits.iter().for_each(|row| println!("{row}"));
+}
+
+/// A time in seconds, minutes or hours.
+fn in_words(seconds: f64) -> String {
+    match seconds {
+        ..100.0 => format!("{seconds:.0} s"),
+        100.0..6000.0 => format!("{:.0} min", seconds / 60.0),
+        _ => format!("{:.1} h", seconds / HOUR),
     }
 }
 

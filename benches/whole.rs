@@ -5,7 +5,7 @@
 //! ```text
 //! pip install -r benches/peer/requirements.txt
 //! cargo bench --bench whole                     # all of it; PEERS_PYTHON names another interpreter than python3
-//! RUNS=9 cargo bench --bench whole -- catch-up  # one case of: catch-up, nothing-new, mix, scrape, idle
+//! RUNS=9 cargo bench --bench whole -- catch-up  # some cases of: catch-up, intake, nothing-new, mix, scrape, idle
 //! ```
 //!
 //! docs/performance.md has the tables of one run. Cognito and the receiver run in this process, so the figures of the
@@ -21,6 +21,8 @@ mod cast;
 mod collector;
 #[path = "../tests/support/exporter.rs"]
 mod exporter;
+#[path = "whole/intake.rs"]
+mod intake;
 #[path = "whole/process.rs"]
 mod process;
 #[path = "whole/table.rs"]
@@ -32,6 +34,7 @@ use cast::{Contender, Field, READ, Run, ScrapeCost, Start, Variant, Work, name, 
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_simulator::world::World;
 use exporter::Exporter;
+use intake::Pass;
 use process::{usage, waits};
 use table::{FigureTable, mib};
 
@@ -60,6 +63,8 @@ struct Plan {
     runs: usize,
     /// Users of a catch-up.
     backward: usize,
+    /// Events that Data Firehose delivers.
+    delivered: usize,
     /// Users of a round.
     many: usize,
     /// Users of a round that the script makes, too. For `many` users it would take half an hour.
@@ -71,7 +76,7 @@ impl Plan {
         let number = |name, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
         let runs = number("RUNS", 5);
         let part = number("PART", 1);
-        Self { runs, backward: 2_000 / part, many: 100_000 / part, few: 2_500 / part }
+        Self { runs, backward: 2_000 / part, delivered: 240_000 / part, many: 100_000 / part, few: 2_500 / part }
     }
 }
 
@@ -92,6 +97,7 @@ fn main() {
         }
     };
     case("catch-up", catch_up);
+    case("intake", take_in);
     case("nothing-new", nothing_new);
     case("mix", mix);
     case("scrape", scrape);
@@ -105,6 +111,32 @@ fn catch_up(plan: &Plan) {
     let contenders = contenders(NEVER_AGAIN, &[60]);
     let measured = by_turns(plan.runs, &contenders, |contender| field.run(contender, Start::Anew, work, |_| {}));
     compare(&contenders, &measured, "event", 100_000, |run| run.events as f64);
+}
+
+/// Events that only the pool's export tells of, delivered by Data Firehose, and then delivered once more.
+fn take_in(plan: &Plan) {
+    let field = Field::new(|world| populate(world, &[POOL], 0, 0));
+    let requests = field.world(|world| intake::requests(world, POOL, plan.delivered));
+    let keys = tempfile::NamedTempFile::new().unwrap();
+    let contender = intake::contender(POOL, keys.path());
+    let runs: Vec<_> = (0..plan.runs).map(|_| intake::run(&field, &contender, &requests, plan.delivered)).collect();
+    let mut table = FigureTable::new(&[contender]);
+    for (number, events) in ["new", "known"].into_iter().enumerate() {
+        let mut row = |what: &str, figure: fn(&Pass) -> f64| {
+            let figures: Vec<_> = runs.iter().map(|run| figure(&run[number])).collect();
+            table.plain(&format!("{events} events: {what}"), &figures);
+        };
+        row("events/s until answered", |pass| pass.events as f64 / pass.answered.as_secs_f64());
+        row("events/s until delivered", |pass| pass.events as f64 / pass.delivered.as_secs_f64());
+        row("CPU seconds per 100000 events", |pass| pass.cpu_micros_per_event() / 10.0);
+        row("CPU microseconds per event", Pass::cpu_micros_per_event);
+        row("peak memory, MiB", |pass| mib(pass.peak_bytes));
+        row("requests sent again", |pass| pass.repeated as f64);
+        row("(the field's CPU per event, microseconds)", |pass| {
+            pass.field_cpu.as_secs_f64() * 1e6 / pass.events as f64
+        });
+    }
+    table.print();
 }
 
 /// One more poll of every user, without new events.

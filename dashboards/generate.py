@@ -23,6 +23,7 @@ COLOURS = {
     "outcome": {
         "ok": GREEN, "throttled": ORANGE, "denied": RED, "not_found": GREY, "timeout": PURPLE, "error": RED,
         "retry": ORANGE, "refused": RED, "accepted": GREEN, "rejected": ORANGE, "quarantined": RED,
+        "unauthorized": RED, "invalid": ORANGE, "busy": PURPLE,
     },
 }  # fmt: skip
 
@@ -311,7 +312,14 @@ def by_value(**texts):
     return [{"type": "value", "options": {value.strip("_"): text for value, text in texts.items()}}]
 
 
+def wilson(sign, missed, audited):
+    """An end of the 95 % interval of missed of audited (Wilson): z = 1.96, z²/2 = 1.92, z²/4 = 0.96."""
+    spread = f"1.96 * sqrt({missed} * ({audited} - {missed}) / {audited} + 0.96)"
+    return f"({missed} + 1.92 {sign} {spread}) / ({audited} + 3.84)"
+
+
 def exporter_health():
+    missed, audited = (f"sum(increase(cognito_exporter_export_{what}_events_total{{{POOL}}}[1d]))" for what in ("missed", "audited"))
     requests = "cognito_exporter_api_requests_total"
     up = by_value(_0={"text": "down", "color": RED, "index": 0}, _1={"text": "up", "color": GREEN, "index": 1})
     paused = by_value(_0={"text": "no", "color": GREEN, "index": 0}, _1={"text": "paused", "color": RED, "index": 1})
@@ -379,6 +387,27 @@ def exporter_health():
         table("Pools", "What each pool is called, and where it is.",
               target(f"max by (user_pool_id, user_pool_name, region) (cognito_exporter_pool_info{{{POOL}}})", instant=True, form="table"),
               renames={"user_pool_name": "Name", "user_pool_id": "Pool", "region": "Region"}, w=8),
+
+        row("Cognito's export"),
+        series("Export", "1 while it is up: it can be read, and what polls find has arrived. While it is down, polling runs in full.",
+               target(f"min by (user_pool_id) (cognito_exporter_export_up{{{POOL}}})", "{{user_pool_id}}"), w=8, maximum=1),
+        series("Exported records by result, per minute", "known: seen before. unselected: of a user who is not followed. late: older than export.replay. unreadable: in quarantine.",
+               target(per_minute("result", "cognito_exporter_export_records_total", POOL), "{{result}}"), w=8, stacked=True),
+        series("From event to arrival", "Delay of exported events: half of them, and all but a twentieth, are quicker than this.",
+               target(quantile(0.5, "", f"cognito_exporter_export_delay_seconds_bucket{{{POOL}}}"), "half"),
+               target(quantile(0.95, "", f"cognito_exporter_export_delay_seconds_bucket{{{POOL}}}"), "95 %"), w=8, unit="s"),
+        series("Audited and missed, per hour", "Events that polls found and looked up in the export, and those that had not arrived within export.grace.",
+               target(f"sum(increase(cognito_exporter_export_audited_events_total{{{POOL}}}[1h]))", "audited"),
+               target(f"sum(increase(cognito_exporter_export_missed_events_total{{{POOL}}}[1h]))", "missed"), w=8,
+               overrides=[coloured("audited", BLUE), coloured("missed", RED)]),
+        series("Loss, and its 95 % interval", "Share of the events audited in a day that the export missed. The wider the interval, the fewer events were audited.",
+               target(f"{missed} / {audited}", "loss"), target(wilson("-", missed, audited), "at least"),
+               target(wilson("+", missed, audited), "at most"), w=8, unit="percentunit", decimals=2,
+               overrides=[dashed("at least"), dashed("at most")]),
+        series("Log group read until", "How long ago that was. Nothing for a pool whose export arrives through Firehose.",
+               target(f"max by (user_pool_id) (time() - cognito_exporter_export_read_until_timestamp_seconds{{{POOL}}})", "{{user_pool_id}}"), w=8, unit="s"),
+        series("Firehose's requests by answer, per minute", "unauthorized: no key or a wrong one. busy: the endpoint stops, or the outbox is full, or the ledger fails; Firehose tries again.",
+               target(per_minute("outcome", "cognito_exporter_firehose_requests_total", JOB), "{{outcome}}"), w=24),
 
         row("Delivery"),
         series("Records waiting", "The outbox: what is counted and not yet acknowledged by the receiver.",

@@ -5,6 +5,7 @@ mod gauges;
 pub mod hash_keys;
 mod limit;
 mod poller_users;
+mod pool_export;
 mod pool_supervisor;
 mod pool_task;
 mod quota_groups;
@@ -26,6 +27,8 @@ use self::reload::Reloader;
 pub use self::reload::{ConfigFiles, Reloads};
 use crate::config::Config;
 use crate::delivery::{BatchLimits, Delivery};
+use crate::export::firehose::FirehoseServer;
+use crate::export::intake::{ExportIntake, IntakeServices};
 use crate::http::{HttpServer, Router, Scrapes, Web};
 use crate::ledger::{Ledger, LedgerError, Opened, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle, RunOutcome};
@@ -47,6 +50,8 @@ pub struct App {
     status: StatusBoard,
     http: HttpServer,
     web: Web,
+    /// The endpoint for Data Firehose, if it is configured.
+    firehose: Option<FirehoseServer>,
     ledger: Ledger,
     clients: Clients,
     /// When each pool was first followed, in the configuration's order.
@@ -67,6 +72,10 @@ impl App {
         let web = tokio::task::spawn_blocking(move || Web::load(web_config.as_deref()));
         let web = web.await.context("read the web configuration")??;
         let http = HttpServer::bind(config.http.listen).await?.behind(web.clone());
+        let firehose = match &config.firehose {
+            Some(firehose) => Some(FirehoseServer::bind(firehose).await?),
+            None => None,
+        };
         let (state, keys, opens_at) = (config.state.clone(), config.privacy.clone(), clock.clone());
         let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<Opened> {
             let privacy = hash_keys::privacy(&keys)?;
@@ -87,6 +96,7 @@ impl App {
             status,
             http,
             web,
+            firehose,
             ledger,
             clients,
             pools,
@@ -113,7 +123,8 @@ impl App {
     /// # Errors
     /// A receiver's settings cannot be used.
     pub async fn run(self, next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<RunOutcome> {
-        let Self { config, clock, lifecycle, metrics, status, http, web, ledger, clients, pools, reloads } = self;
+        let Self { config, clock, lifecycle, metrics, status, http, web, firehose, ledger, clients, pools, reloads } =
+            self;
         let receiver =
             config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id(), &clock)).transpose()?;
         let timestamp = config.otlp.as_ref().map_or(TimestampSource::Event, |otlp| otlp.timestamp);
@@ -155,6 +166,13 @@ impl App {
             lifecycle.spawn(Duty::Deliver, "delivery", delivery.run(stops.soft, stops.hard));
         }
 
+        let intake = ExportIntake::new(IntakeServices {
+            ledger: ledger.clone(),
+            metrics: metrics.clone(),
+            queue,
+            outbox_limit_bytes: config.state.outbox_limit_bytes,
+            stop: lifecycle.stops(Duty::Gather).soft.clone(),
+        });
         let services = AppServices {
             ledger: ledger.clone(),
             metrics: metrics.clone(),
@@ -164,9 +182,16 @@ impl App {
             scrapes,
             clients,
             queue,
+            intake: intake.clone(),
         };
         let (followed, shard) = (config.pools.len(), config.shard);
         let supervisor = PoolSupervisor::begin(services, &config, pools);
+        if let Some(firehose) = firehose {
+            info!(listen = %firehose.local_addr()?, scheme = firehose.scheme(), "Data Firehose can deliver");
+            let (metrics, stops) = (metrics.clone(), lifecycle.stops(Duty::Gather).clone());
+            let serve = firehose.serve(Arc::new(intake), metrics, clock.clone(), stops);
+            lifecycle.spawn(Duty::Gather, "firehose", serve);
+        }
         if let Some(reloads) = reloads {
             let reloader = Reloader { reloads, supervisor, web, metrics, clock };
             let stop = lifecycle.stops(Duty::Gather).soft.clone();

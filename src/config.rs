@@ -121,6 +121,8 @@ pub struct Config {
     pub stdout_enabled: bool,
     /// The server for metrics, health and status.
     pub http: HttpConfig,
+    /// The endpoint for Data Firehose, if it is configured.
+    pub firehose: Option<FirehoseConfig>,
     /// The program's own log.
     pub log: LogConfig,
     /// How personal data is stored and delivered.
@@ -154,6 +156,7 @@ impl Config {
             otlp: None,
             stdout_enabled: false,
             http: HttpConfig::default(),
+            firehose: None,
             log: LogConfig::default(),
             privacy: PrivacyConfig::default(),
             shard: Shard::WHOLE,
@@ -181,6 +184,8 @@ pub struct PoolConfig {
     pub selection: SelectionRules,
     /// Events from this time on count as live, regardless of the times in the ledger.
     pub followed_since: Option<UnixMillis>,
+    /// Cognito's own export of the pool's events, if the exporter reads it.
+    pub export: Option<ExportConfig>,
 }
 
 impl PoolConfig {
@@ -196,9 +201,69 @@ impl PoolConfig {
             external_id: None,
             selection: SelectionRules::default(),
             followed_since: None,
+            export: None,
             id,
         }
     }
+}
+
+/// Cognito's own export of a pool's events. Ranges and reasons: `config.example.toml`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ExportConfig {
+    /// Name or ARN of the log group to read.
+    pub log_group: Option<String>,
+    /// Pause between two reads of the log group; 1 s to 10 min.
+    pub read_interval: Duration,
+    /// How far each read of the log group goes back; 0 to 1 d.
+    pub overlap: Duration,
+    /// Whether the records arrive at the endpoint for Data Firehose.
+    pub firehose: bool,
+    /// What polling does beside the export.
+    pub audit: Audit,
+    /// Budget of the sample, 0.01 to 50 calls per second.
+    pub audit_requests_per_second: f64,
+    /// Time after which an event that a poll has found counts as missed by the export; 1 min to 1 d.
+    pub grace: Duration,
+    /// How long EventIds are remembered without an audit; 3 h to 31 d.
+    pub replay: Duration,
+}
+
+impl Default for ExportConfig {
+    fn default() -> Self {
+        Self {
+            log_group: None,
+            read_interval: Duration::from_secs(10),
+            overlap: 10 * MINUTE,
+            firehose: false,
+            audit: Audit::Sample,
+            audit_requests_per_second: 0.2,
+            grace: 15 * MINUTE,
+            // A backup may be replayed a day later, and Firehose retries for two hours.
+            replay: 26 * HOUR,
+        }
+    }
+}
+
+/// What polling does beside the export of a pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audit {
+    /// It reads a sample of the users, and so audits the export.
+    Sample,
+    /// It goes on as if there were no export.
+    Full,
+    /// Nothing: there is no listing and no polling.
+    Off,
+}
+
+/// The endpoint for Data Firehose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FirehoseConfig {
+    /// Address to listen on. Port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// File with one access key a line, re-read on change.
+    pub access_keys_file: PathBuf,
+    /// File with TLS, in the format of the server's web configuration, re-read on change.
+    pub web_config_file: Option<PathBuf>,
 }
 
 /// `poll.requests_per_second`: a rate, or a share of the account's limit.

@@ -11,6 +11,7 @@ mod connections;
 mod gzip;
 mod page;
 mod renderings;
+mod responder;
 mod router;
 mod scrapes;
 mod tls;
@@ -36,10 +37,15 @@ use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::access::WebScope;
 pub use self::access::{Web, WebError};
-use self::connections::{ConnectionSlot, ConnectionSlots};
+pub(crate) use self::body::MemoryBody;
+pub(crate) use self::connections::ConnectionSlot;
+use self::connections::ConnectionSlots;
 use self::renderings::Renderings;
+pub(crate) use self::responder::{ConnectionLimits, MemoryResponse, Responder};
 pub use self::router::Router;
+use self::router::StatusResponder;
 pub use self::scrapes::Scrapes;
 use self::watched::Watched;
 pub use self::web_config::{ClientAuth, Pem, RateLimit, TlsServerConfig, TlsVersion, WebConfig, load_web_config};
@@ -83,10 +89,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Error of [`HttpServer::bind`]. Its text says what to do about it.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {address} (http.listen): {}", advice(source.kind()))]
+#[error("cannot listen on {address} ({key}): {}", advice(source.kind()))]
 pub struct BindError {
     /// The address asked for.
     pub address: SocketAddr,
+    /// The key of the configuration that has the address.
+    pub key: &'static str,
     /// The system's error.
     pub source: io::Error,
 }
@@ -114,9 +122,17 @@ impl HttpServer {
     /// # Errors
     /// The port cannot be bound.
     pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        Self::bind_for("http.listen", address)
+    }
+
+    /// Binds the address that this key of the configuration has. Needs a runtime.
+    ///
+    /// # Errors
+    /// The port cannot be bound.
+    pub(crate) fn bind_for(key: &'static str, address: SocketAddr) -> Result<Self, BindError> {
         match bind_with(address, listen) {
             Ok(listener) => Ok(Self { listener, web: Web::default() }),
-            Err(source) => Err(BindError { address, source }),
+            Err(source) => Err(BindError { address, key, source }),
         }
     }
 
@@ -134,24 +150,28 @@ impl HttpServer {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop`, then waits until clients have read the responses under way.
+    /// Serves the exporter's own responses until `stop`, then waits until clients have read those under way.
     pub async fn serve(self, router: Router, stop: CancellationToken) {
+        self.serve_with(StatusResponder { router, renderings: Renderings::default() }, stop).await;
+    }
+
+    /// Serves the responses of `responder` until `stop`, then waits until clients have read those under way.
+    pub(crate) async fn serve_with<R: Responder>(self, responder: R, stop: CancellationToken) {
         let Self { listener, web } = self;
-        let (slots, renderings) = (ConnectionSlots::default(), Renderings::default());
+        let slots = ConnectionSlots::default();
         // The connections belong to this task and end with it at the latest.
         let mut connections = JoinSet::new();
         // The connection that is accepted and waits for a slot. Later connections wait in the system's queue.
         let mut newcomer = None;
         let mut admitted = 0_usize;
         let mut fault = LastingFault::default();
-        // While this is set, slow readers are cut and stale renderings are dropped.
+        // While this is set, slow readers are cut and what is stale is dropped.
         let (mut is_watching, mut next_check) = (false, Instant::now());
         loop {
             if let Some(stream) = newcomer.take() {
                 match slots.admit() {
                     Ok(slot) => {
-                        let serving =
-                            Serving { web: web.clone(), router: router.clone(), renderings: renderings.clone() };
+                        let serving = Serving { web: web.clone(), responder: responder.clone() };
                         connections.spawn(serve_slot(slot, stream, serving, stop.clone()));
                         admitted += 1;
                         if admitted.is_multiple_of(ADMITTED_AT_ONCE_MAX) {
@@ -171,7 +191,7 @@ impl HttpServer {
                 () = tokio::time::sleep_until(next_check), if is_watching => {
                     next_check = Instant::now() + CHECK_INTERVAL;
                     slots.cut_overdue();
-                    is_watching = renderings.forget_stale(Instant::now()) | slots.are_busy() | newcomer.is_some();
+                    is_watching = responder.forget_stale(Instant::now()) | slots.are_busy() | newcomer.is_some();
                 }
                 accepted = listener.accept(), if newcomer.is_none() => match accepted {
                     Ok((stream, _)) => {
@@ -227,14 +247,18 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Everything that one connection is served with.
-struct Serving {
+struct Serving<R> {
     web: Web,
-    router: Router,
-    renderings: Renderings,
+    responder: R,
 }
 
 /// Serves one connection to its end, or until its slot is given to another connection.
-async fn serve_slot(slot: Arc<ConnectionSlot>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
+async fn serve_slot<R: Responder>(
+    slot: Arc<ConnectionSlot>,
+    stream: TcpStream,
+    serving: Serving<R>,
+    stop: CancellationToken,
+) {
     tokio::select! {
         () = slot.cut() => {}
         () = serve_stream(slot.clone(), stream, serving, stop) => {}
@@ -242,9 +266,14 @@ async fn serve_slot(slot: Arc<ConnectionSlot>, stream: TcpStream, serving: Servi
 }
 
 /// Serves one connection to its end, over TLS if that is configured. Errors of a client are not logged.
-async fn serve_stream(slot: Arc<ConnectionSlot>, stream: TcpStream, serving: Serving, stop: CancellationToken) {
+async fn serve_stream<R: Responder>(
+    slot: Arc<ConnectionSlot>,
+    stream: TcpStream,
+    serving: Serving<R>,
+    stop: CancellationToken,
+) {
     let Some(tls) = serving.web.now().tls.clone() else {
-        return serve_http(Watched { stream, slot }, serving, stop).await;
+        return serve_http(Watched::new(stream, slot), serving, stop).await;
     };
     let handshake = async {
         let mut first = [0];
@@ -259,34 +288,41 @@ async fn serve_stream(slot: Arc<ConnectionSlot>, stream: TcpStream, serving: Ser
     };
     let handshake = tokio::time::timeout(HANDSHAKE_MAX, handshake);
     if let Some(Ok(Some(stream))) = stop.run_until_cancelled(handshake).await {
-        serve_http(Watched { stream, slot }, serving, stop).await;
+        serve_http(Watched::new(stream, slot), serving, stop).await;
     }
 }
 
-async fn serve_http<C>(stream: Watched<C>, serving: Serving, stop: CancellationToken)
+async fn serve_http<C, R>(stream: Watched<C>, serving: Serving<R>, stop: CancellationToken)
 where
     C: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    R: Responder,
 {
     let (serving, slot) = (&serving, &stream.slot.clone());
     // The web configuration is read for each request, so that a change also applies to open connections.
     let service = service_fn(async |request| {
-        let Serving { web, router, renderings } = serving;
-        Ok::<_, Infallible>(web.now().respond(request, router, renderings, slot).await)
+        let Serving { web, responder } = serving;
+        Ok::<_, Infallible>(web.now().respond(request, responder, slot).await)
     });
     let mut served = pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADERS_WAIT_MAX)
-            .max_header_size(HEADERS_BYTES_MAX)
-            .max_buf_size(BUFFER_BYTES_MAX)
+            .header_read_timeout(R::LIMITS.head_wait_max)
+            .max_header_size(R::LIMITS.head_bytes_max)
+            .max_buf_size(R::LIMITS.buffer_bytes_max)
             .serve_connection(TokioIo::new(stream), service)
     );
-    tokio::select! {
+    let is_stopping = tokio::select! {
         _ = served.as_mut() => return,
-        () = stop.cancelled() => {}
-        () = tokio::time::sleep(CONNECTION_MAX) => {}
-    }
+        () = stop.cancelled() => true,
+        () = tokio::time::sleep(CONNECTION_MAX) => false,
+    };
     served.as_mut().graceful_shutdown();
+    if !is_stopping {
+        let ended = stop.run_until_cancelled(tokio::time::timeout(R::LIMITS.last_request_max, served.as_mut()));
+        if ended.await.is_some() {
+            return;
+        }
+    }
     let _ = tokio::time::timeout(CONNECTION_END_MAX, served).await;
 }
 

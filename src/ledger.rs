@@ -15,7 +15,7 @@
 //!
 //! | file | contents |
 //! |---|---|
-//! | `users`, `pools`, `commits`, `outbox`, `quarantine` | what callers do with the ledger, by subject |
+//! | `users`, `pools`, `commits`, `told`, `export`, `outbox`, `quarantine` | what callers do with the ledger, by subject |
 //! | `writer`, `writer_state`, `totals` | the thread that writes; its state in memory and how each request changes it |
 //! | `store`, `engine` | what the ledger needs of a storage engine; that engine, and the only file that names it |
 //! | `state_dir`, `custody` | the state directory and how a store in it is replaced; who may own the files there |
@@ -29,6 +29,7 @@ mod custody;
 mod engine;
 mod envelope;
 mod error;
+mod export;
 mod keys;
 mod names;
 mod outbox;
@@ -39,6 +40,7 @@ mod state_dir;
 mod store;
 mod stored_entry;
 mod stored_user;
+mod told;
 mod totals;
 mod transfer;
 mod users;
@@ -59,6 +61,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::commits::Commit;
 use self::engine::{Engine, Reader};
 pub use self::error::LedgerError;
+pub use self::export::ReadPosition;
 pub use self::names::RecordName;
 pub use self::outbox::OutboxState;
 pub use self::pools::PoolRecord;
@@ -66,6 +69,7 @@ pub use self::quarantine::{QuarantineReason, Quarantined};
 pub use self::state_dir::Rebuilt;
 use self::state_dir::StateDir;
 use self::store::{Store as _, StoreReader as _};
+pub use self::told::{ArrivalKind, ArrivalResult, Arrivals, ExportedArrival, ToldChange, WaitingUsers};
 pub use self::transfer::Import;
 pub use self::users::{ActivityAt, Twin, UserRecord, UserStanding};
 use self::writer::{StoreAccess, TimeOfDay, WAITING_MAX, Writer, WriterMessage, WriterShared};

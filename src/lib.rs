@@ -37,6 +37,7 @@ pub mod ledger;
 pub mod delivery;
 pub mod sink;
 
+pub mod export;
 pub mod http;
 pub mod metrics;
 pub mod status;

@@ -10,6 +10,7 @@
 //! A report about a pool that is not shown (it has just left the configuration) does nothing.
 
 mod calls;
+mod export;
 mod exporter;
 mod family;
 mod labels;
@@ -31,9 +32,12 @@ use prometheus::{Registry, TextEncoder};
 
 pub use self::calls::AccountLimit;
 use self::calls::CallMetrics;
+use self::export::SharedExportMetrics;
 use self::exporter::ExporterMetrics;
 use self::family::Exposition;
-pub use self::labels::{Fetched, LabelValue, PauseReason, RecordOutcome, RequestOutcome, Stage, UserState};
+pub use self::labels::{
+    ExportResult, Fetched, FirehoseOutcome, LabelValue, PauseReason, RecordOutcome, RequestOutcome, Stage, UserState,
+};
 pub use self::pool::DELAY_BOUNDS_SECS;
 use self::pool::PoolMetrics;
 pub use self::snapshot::{ExporterSnapshot, PoolCounters, PoolSnapshot};
@@ -113,6 +117,7 @@ struct MetricValues {
     exporter: Mutex<ExporterMetrics>,
     pools: Mutex<BTreeMap<String, Arc<Mutex<PoolMetrics>>>>,
     calls: Mutex<CallMetrics>,
+    exports: Mutex<SharedExportMetrics>,
 }
 
 impl Metrics {
@@ -122,6 +127,7 @@ impl Metrics {
             exporter: Mutex::new(ExporterMetrics::new(loaded)),
             pools: Mutex::default(),
             calls: Mutex::default(),
+            exports: Mutex::default(),
         });
         let process = Registry::new();
         #[cfg(target_os = "linux")]
@@ -134,6 +140,7 @@ impl Metrics {
     /// Returns every metric in the text format 0.0.4.
     pub fn render(&self) -> String {
         let mut scrape = Exposition::default();
+        self.values.exports.lock().put(&mut scrape);
         let pools: Vec<_> = self.values.pools.lock().values().cloned().collect();
         for pool in pools {
             pool.lock().put(&mut scrape);

@@ -4,6 +4,7 @@
 //! the table of followed users. A turn ([`turn`]) is a task of its own that only reports back, so the loop decides and
 //! the turns wait. Follow a user through `begin_turn`, [`turn::run`], `turn_ended` and `settle_turn`.
 
+pub mod export_audit;
 pub mod health;
 pub mod history_progress;
 mod log;
@@ -16,9 +17,13 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant as StdInstant};
 
+use cognito_auth_core::arrival::HeardEvent;
+use cognito_auth_core::audit::AuditClock;
 use cognito_auth_core::backoff::Backoff;
+use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::schedule::{
-    ActivityEstimate, Forecast, Intervals, Lane, PollAnswer, PoolSlot, Schedule, TurnEnded, UserSlot,
+    ActivityEstimate, Forecast, FoundEvent, Intervals, Lane, PollAnswer, PollMode, PoolSlot, Schedule, TurnEnded,
+    UserSlot,
 };
 use cognito_auth_core::users::twins::Twins;
 use cognito_auth_core::walk::page_size::Credit;
@@ -28,6 +33,7 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 use tracing::warn;
 
+use self::export_audit::ExportAudit;
 use self::health::{Blame, PoolHealth};
 use self::history_progress::HistoryProgress;
 use self::names::PoolSightings;
@@ -53,7 +59,7 @@ const NOT_ENROLLED_LOGGED_AT: u8 = 3;
 /// A message to the poller. Pools and users come before their first turn, in this order.
 pub enum PollerMessage<S> {
     /// Follow a pool.
-    Follow(Arc<Pool<S>>),
+    Follow(Arc<Pool<S>>, Option<Box<ExportAudit>>),
     /// Follow a pool and its users no longer. The guard is dropped after that, which ends the calls under way; their
     /// answers are ignored.
     Unfollow(PoolSlot, DropGuard),
@@ -61,6 +67,10 @@ pub enum PollerMessage<S> {
     Joined(PoolSlot, Vec<(String, ActivityEstimate)>),
     /// Follow these users no longer. A user that leaves and joins again is due at once.
     Left(PoolSlot, Vec<String>),
+    /// The pool's export has told events of these users.
+    Heard(PoolSlot, Vec<HeardEvent>),
+    /// Exported events of these users wait for their outcome: a poll must look for each at this time.
+    Waiting(PoolSlot, Vec<(String, UnixMillis)>),
     /// A pool without followed users was asked for its users. No poll can say whether such a pool answers.
     Listed(PoolSlot, Result<(), SourceError>),
 }
@@ -92,6 +102,8 @@ struct PolledPool<S> {
     history_progress: HistoryProgress,
     sightings: PoolSightings,
     twins: Twins,
+    /// The audit of its export, if it has one.
+    export: Option<Box<ExportAudit>>,
     logged: PoolLogState,
 }
 
@@ -107,7 +119,7 @@ struct PoolLogState {
 }
 
 impl<S> PolledPool<S> {
-    fn new(pool: Arc<Pool<S>>) -> Self {
+    fn new(pool: Arc<Pool<S>>, export: Option<Box<ExportAudit>>) -> Self {
         Self {
             pool,
             health: PoolHealth::default(),
@@ -115,6 +127,7 @@ impl<S> PolledPool<S> {
             history_progress: HistoryProgress::default(),
             sightings: PoolSightings::default(),
             twins: Twins::default(),
+            export,
             logged: PoolLogState::default(),
         }
     }
@@ -203,20 +216,70 @@ impl<S: Source> Poller<S> {
     fn receive(&mut self, message: PollerMessage<S>) {
         self.stirred = true;
         match message {
-            PollerMessage::Follow(pool) => _ = self.pools.insert(pool.slot, PolledPool::new(pool)),
+            PollerMessage::Follow(pool, export) => self.follow(pool, export),
             PollerMessage::Unfollow(pool, _calls_may_go_on) => {
                 self.users.names_of(pool).iter().for_each(|username| self.remove_user(pool, username));
                 self.pools.remove(&pool);
+                let now = Instant::now().into_std();
+                self.schedule.set_mode(pool, PollMode::Full, now, now);
             }
             PollerMessage::Joined(pool, users) => {
                 users.iter().for_each(|(username, activity)| self.add_user(pool, username, *activity));
             }
             PollerMessage::Left(pool, names) => names.iter().for_each(|username| self.user_left(pool, username)),
+            PollerMessage::Heard(pool, events) => self.heard(pool, &events),
+            PollerMessage::Waiting(pool, users) => self.look_for(pool, &users),
             PollerMessage::Listed(pool, result) => self.pool_listed(pool, result),
         }
     }
 
     /// Takes note of whether a pool answers. Discovery has logged the result.
+    fn follow(&mut self, pool: Arc<Pool<S>>, mut export: Option<Box<ExportAudit>>) {
+        let (slot, now) = (pool.slot, Instant::now().into_std());
+        if let Some(export) = &mut export {
+            self.schedule.set_mode(slot, export.first_mode(), now, now);
+        }
+        self.pools.insert(slot, PolledPool::new(pool, export));
+    }
+
+    /// Learns from events that a pool's export has told.
+    fn heard(&mut self, pool: PoolSlot, events: &[HeardEvent]) {
+        let clock = self.audit_clock();
+        for event in events {
+            let Some(polled) = self.pools.get_mut(&pool) else { return };
+            let spares_polls = polled.export.as_ref().is_some_and(|export| export.spares_polls());
+            if let Some(export) = &mut polled.export {
+                export.heard(event, clock);
+            }
+            let Some(slot) = self.users.slot(pool, &event.username).filter(|_| event.is_new) else { continue };
+            let age = event.created.filter(|_| spares_polls).map(|created| clock.wall.since(created));
+            let found = age.map(|age| FoundEvent { age, high_risk: event.high_risk });
+            let look = event.next_look.map(|look| clock.now + look.since(clock.wall));
+            self.schedule.heard(slot, found.as_slice(), look, clock.now);
+        }
+    }
+
+    /// Plans looks at users whose exported events wait for their outcome.
+    fn look_for(&mut self, pool: PoolSlot, users: &[(String, UnixMillis)]) {
+        let clock = self.audit_clock();
+        let privacy = self.context.ledger.privacy();
+        // The ledger may know users by hashes only.
+        let names: HashMap<String, String> = if privacy.modes().hides_names() {
+            self.users.names_of(pool).into_iter().map(|name| (privacy.ledger_name(&name), name)).collect()
+        } else {
+            HashMap::new()
+        };
+        for (stored, look) in users {
+            let username = names.get(stored).unwrap_or(stored);
+            let Some(slot) = self.users.slot(pool, username) else { continue };
+            self.schedule.heard(slot, &[], Some(clock.now + look.since(clock.wall)), clock.now);
+        }
+    }
+
+    fn audit_clock(&self) -> AuditClock {
+        AuditClock { wall: self.context.clock.now(), now: Instant::now().into_std() }
+    }
+
     fn pool_listed(&mut self, pool: PoolSlot, result: Result<(), SourceError>) {
         let Some(polled) = self.pools.get_mut(&pool) else { return };
         let now = Instant::now().into_std();
@@ -388,6 +451,12 @@ impl<S: Source> Poller<S> {
         let left = Left { catching_up: report.backlog.is_some(), unwalked: report.history };
         self.users.answered(place.user, polled_at, left);
         polled.short_pages.spend(report.findings.fit);
+        if let Some(export) = &mut polled.export
+            && place.lane == Lane::Poll
+            && !self.schedule.is_look(place.user)
+        {
+            export.shown(&report.shown, AuditClock { wall, now });
+        }
         if let Some(notice) = polled.health.answered(now) {
             log::health(polled.id(), &notice);
         }
@@ -468,6 +537,7 @@ impl<S: Source> Poller<S> {
             self.report_users(slot, &forecast, per_second);
             self.report_health(slot, now);
             self.report_progress(slot, now);
+            self.report_export(slot, AuditClock { wall, now });
         }
         if self.schedule.next_at(now, self.context.allowed()).is_some_and(|at| at > now) {
             self.context.metrics.progress(Stage::Poll, wall);
@@ -497,7 +567,7 @@ impl<S: Source> Poller<S> {
         #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
         let users = (ok + missing + failing) as f64;
         let forecast = PollForecast {
-            round: forecast.round,
+            round: forecast.sample_rounds.get(&slot).copied().or(forecast.round),
             event_delay: forecast.delays.get(&slot).copied(),
             required_per_second: Some(users / self.pace.max_interval.as_secs_f64()),
         };
@@ -506,6 +576,20 @@ impl<S: Source> Poller<S> {
     }
 
     /// Shows whether a pool answers.
+    /// Judges a pool's export, and shows and logs the result.
+    fn report_export(&mut self, slot: PoolSlot, clock: AuditClock) {
+        let Some(polled) = self.pools.get_mut(&slot) else { return };
+        let Some(export) = &mut polled.export else { return };
+        let review = export.review(slot, &mut self.schedule, clock);
+        let (id, standing) = (&polled.pool.identity.id, export.standing());
+        self.context.metrics.export_audited(id, review.audited, review.missed);
+        self.context.metrics.export_up(id, standing.health.is_up());
+        if let Some(change) = &review.change {
+            log::export(id, change, standing.is_sampled);
+        }
+        self.status.export(id, &standing);
+    }
+
     fn report_health(&self, slot: PoolSlot, now: StdInstant) {
         let Some(polled) = self.pools.get(&slot) else { return };
         if let Some(up) = polled.health.up(now) {

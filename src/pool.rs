@@ -18,4 +18,6 @@ pub struct Pool<S> {
     pub source: Metered<S>,
     /// The rules for walking its users' histories.
     pub rules: Rules,
+    /// Whether the ledger has told events of the pool: its export is read, or was.
+    pub has_told: bool,
 }

@@ -1,6 +1,7 @@
 //! Port: reads one page of a user's history or of a list of users. Its errors are divided by what the caller can do.
 
 pub mod cognito;
+pub mod log_events;
 pub mod metered;
 mod remedy;
 
@@ -42,7 +43,10 @@ impl SourceError {
     pub fn outcome(&self) -> CallOutcome {
         match self {
             Self::Throttled(_) => CallOutcome::Throttled,
-            Self::UserNotFound | Self::Pool(Refusal { cause: RefusalCause::NoSuchPool, .. }) => CallOutcome::NotFound,
+            Self::UserNotFound => CallOutcome::NotFound,
+            Self::Pool(Refusal { cause: RefusalCause::NoSuchPool | RefusalCause::NoSuchLogGroup, .. }) => {
+                CallOutcome::NotFound
+            }
             Self::Pool(_) | Self::Caller(_) => CallOutcome::Denied,
             Self::Timeout(_) => CallOutcome::Timeout,
             Self::InvalidParameter(_) | Self::Passing(_) => CallOutcome::Error,
@@ -77,6 +81,8 @@ impl From<&str> for Refusal {
 pub enum RefusalCause {
     /// The pool does not exist in this account and region.
     NoSuchPool,
+    /// The log group does not exist in this account and region.
+    NoSuchLogGroup,
     /// The pool keeps no auth events: not on the Plus plan, or threat protection is off.
     NoThreatProtection,
     /// The pool's configuration does not allow the operation.

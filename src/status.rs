@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cognito_auth_core::audit::{ExportHealth, ExportStanding};
 use cognito_auth_core::event::UnixMillis;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Serialize, Serializer};
@@ -61,6 +62,7 @@ struct PoolNotes {
     down_because: Option<String>,
     backlog_walks: u64,
     history_walks: HistoryWalks,
+    export: Option<ExportStatus>,
     history: History,
     errors: Errors,
 }
@@ -155,6 +157,11 @@ impl StatusBoard {
     /// Sets how far the histories of a pool's users are walked.
     pub fn history_walks(&self, pool: &str, walks: HistoryWalks) {
         self.board().notes(pool).history_walks = walks;
+    }
+
+    /// Shows the audit of a pool's export.
+    pub fn export(&self, pool: &str, standing: &ExportStanding) {
+        self.board().notes(pool).export = Some(ExportStatus::of(standing));
     }
 
     /// Notes the pools' counts at `now`, for the last hour. Call it every few seconds.
@@ -364,6 +371,8 @@ pub struct PoolStatus {
     pub backlog_walks: u64,
     /// How far its users' histories are walked.
     pub history_walks: HistoryWalks,
+    /// The audit of its export; null in a pool whose export is not read, or not audited.
+    pub export: Option<ExportStatus>,
     /// When its users were last listed to the end.
     #[serde(serialize_with = "optional_time")]
     pub discovery_last_success: Option<UnixMillis>,
@@ -377,6 +386,46 @@ pub struct PoolStatus {
     pub last_hour: LastHour,
     /// The latest errors, the latest first.
     pub last_errors: Vec<ErrorStatus>,
+}
+
+/// The audit of a pool's export.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ExportStatus {
+    /// Whether the export can be relied on.
+    pub up: bool,
+    /// Why it cannot.
+    pub reason: Option<String>,
+    /// Whether polls only audit it at present: a sample of the users is polled.
+    pub sampled: bool,
+    /// The latest events that polls found and that were looked up in the export, at most 200.
+    pub audited: u64,
+    /// Those of them that it missed.
+    pub missed: u64,
+    /// The share that it misses, 0 to 1; null before the first audited event.
+    pub loss: Option<f64>,
+    /// The bounds of the 95 % confidence interval of that share (Wilson's).
+    pub loss_interval: [f64; 2],
+    /// The mean time from an event to its arrival by the export, over about a hundred events.
+    pub delay_seconds: Option<f64>,
+}
+
+impl ExportStatus {
+    fn of(standing: &ExportStanding) -> Self {
+        let (least, most) = standing.loss.interval();
+        Self {
+            up: standing.health.is_up(),
+            reason: match &standing.health {
+                ExportHealth::Up => None,
+                ExportHealth::Down(reason) => Some(reason.to_string()),
+            },
+            sampled: standing.is_sampled,
+            audited: standing.loss.audited,
+            missed: standing.loss.missed,
+            loss: standing.loss.share(),
+            loss_interval: [least, most],
+            delay_seconds: standing.delay_seconds,
+        }
+    }
 }
 
 /// How far the histories of a pool's users are walked. A user who was not read since the start counts as not walked.
@@ -511,6 +560,7 @@ impl PoolStatus {
             catching_up: pool.catching_up,
             backlog_walks: notes.map_or(0, |notes| notes.backlog_walks),
             history_walks: notes.map(|notes| notes.history_walks).unwrap_or_default(),
+            export: notes.and_then(|notes| notes.export.clone()),
             discovery_last_success: pool.discovery,
             events: pool.events,
             risk_events: pool.risk_events,

@@ -12,7 +12,7 @@ use serde::Deserialize;
 const RUNBOOKS: &str = include_str!("../docs/runbooks.md");
 
 /// The files of unit tests that promtool runs against the rules.
-const TESTS: [&str; 3] = ["security.yml", "baselines.yml", "health.yml"];
+const TESTS: [&str; 4] = ["security.yml", "baselines.yml", "health.yml", "export.yml"];
 
 /// Alerts on events of a pool. They must see the first event of all.
 const OF_EVENTS: [&str; 5] = [

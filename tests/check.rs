@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use cognito_auth_core::privacy::HashKey;
 use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_simulator::export::ExportSettings;
 use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
+use cognito_auth_simulator::logs::SimulatedLogGroup;
 use cognito_auth_simulator::quota::Category;
 use cognito_auth_simulator::world::{Role, SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation};
@@ -465,4 +467,76 @@ async fn a_bar_shows_on_a_terminal_where_the_lines_go_to_a_file() {
         let lines = if has_bar { std::fs::read_to_string(&file).unwrap() } else { shown.replace('\r', "") };
         assert_eq!(lines, plain);
     }
+}
+
+/// The log group of an export.
+const GROUP: &str = "/aws/vendedlogs/check";
+/// A pool's keys, with the export to read.
+const EXPORT: &str = "all_users = true\n[pools.export]\nlog_group = \"/aws/vendedlogs/check\"";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_pools_export_is_compared_with_the_configuration_and_its_log_group_is_read() {
+    let env = CheckEnv::set(|world| world.export_events(POOL, ExportSettings::to_log_group(GROUP))).await;
+    let said = env.check(EXPORT, "");
+    let arn = format!("arn:aws:logs:eu-west-1:111122223333:log-group:{GROUP}");
+    said.says(&format!(
+        "ok    pool {POOL} GetLogDeliveryConfiguration: userAuthEvents go to log group {arn}, as configured"
+    ));
+    said.says(&format!(
+        "ok    pool {POOL} FilterLogEvents {GROUP}: allowed; no log event of the last 24 hours is on the first page"
+    ));
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    env.simulation.world(|world| {
+        let event = world.sign_in(Clock::system().now());
+        world.arrive(POOL, "ann-secret", &event);
+    });
+    let by_arn = EXPORT.replace(GROUP, &format!("{arn}:*"));
+    let said = env.check(&by_arn, "");
+    said.says(&format!("ok    pool {POOL} FilterLogEvents {arn}: allowed, and there are log events"));
+    assert_eq!(said.code, Some(0), "{}", said.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_is_absent_or_goes_elsewhere_is_told_what_to_set() {
+    const SET: &str = "set the pool's log delivery (SetLogDeliveryConfiguration) for userAuthEvents to level INFO and \
+                       log group /aws/vendedlogs/check";
+    let env = CheckEnv::set(|world| {
+        world.add_log_group(SimulatedLogGroup::new(GROUP, "eu-west-1", "111122223333"));
+    })
+    .await;
+    let step = format!("pool {POOL} GetLogDeliveryConfiguration");
+    env.check(EXPORT, "").fails(1, &format!("{step}: the pool exports no userAuthEvents"), SET);
+    env.simulation.world(|world| world.export_events(POOL, ExportSettings::to_log_group("/aws/vendedlogs/other")));
+    let other = "arn:aws:logs:eu-west-1:111122223333:log-group:/aws/vendedlogs/other";
+    env.check(EXPORT, "").fails(
+        1,
+        &format!("{step}: userAuthEvents go to log group {other}, which the configuration does not read"),
+        &format!("{SET}, or correct pools[].export.log_group or pools[].export.firehose"),
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_group_that_cannot_be_read_is_told_with_its_permission() {
+    let env = CheckEnv::set(|world| world.export_events(POOL, ExportSettings::to_log_group(GROUP))).await;
+    let step = format!("pool {POOL} FilterLogEvents {GROUP}");
+    env.simulation.world(|world| world.inject(InjectedFault::access_denied().on("FilterLogEvents")));
+    env.check(EXPORT, "").fails(
+        1,
+        &format!("{step}: FilterLogEvents: AccessDeniedException"),
+        "allow logs:FilterLogEvents on arn:aws:logs:eu-west-1:*:log-group:/aws/vendedlogs/check:*",
+    );
+    env.simulation.world(|world| {
+        world.remove_all_faults();
+        world.inject(InjectedFault::access_denied().on("GetLogDeliveryConfiguration"));
+        world.remove_log_group(GROUP);
+    });
+    let said = env.check(EXPORT, "");
+    said.fails(
+        1,
+        &format!("{step}: FilterLogEvents: ResourceNotFoundException"),
+        "create the log group, or correct pools[].export.log_group; the group lies in the pool's region, and one of \
+         another account needs its ARN",
+    );
+    let note = format!("note  pool {POOL} GetLogDeliveryConfiguration: GetLogDeliveryConfiguration: AccessDenied");
+    assert!(said.text.lines().any(|line| line.starts_with(&note) && line.ends_with(ARN)), "{}", said.text);
 }

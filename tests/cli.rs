@@ -56,11 +56,22 @@ fn help_version_and_unknown_commands_are_as_everywhere() {
 
 #[test]
 fn the_demo_needs_nothing_and_leaves_nothing_behind() {
+    assert!(!demo(&[]).contains("log group"));
+}
+
+#[test]
+fn the_demo_can_export_its_events_to_a_log_group() {
+    assert!(demo(&["--export"]).contains("log group"));
+}
+
+/// Runs the demo for five seconds, and looks at its records. Returns what it says.
+fn demo(arguments: &[&str]) -> String {
     let directory = tempfile::tempdir().unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_cognito-auth-exporter"))
         .env_clear()
         .env("TMPDIR", directory.path())
         .args(["demo", "--duration", "5s", "--listen", "127.0.0.1:0", "--users", "60"])
+        .args(arguments)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
@@ -70,6 +81,7 @@ fn the_demo_needs_nothing_and_leaves_nothing_behind() {
     assert!(!records.is_empty());
     assert!(records.iter().all(|record| record["event_name"].as_str().unwrap().starts_with("aws.cognito.auth.")));
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing stays behind");
+    stderr(&output)
 }
 
 async fn world() -> Simulation {

@@ -283,7 +283,7 @@ fn unknown_keys_are_told_with_what_was_meant() {
         ("[log]\n\"a\\nb\" = 1", "there is no key log.\"a\\nb\"; accepted here: level, format"),
         (
             "[tracing]\nsampler = 1",
-            "there is no key tracing; accepted here: pools, poll, discovery, state, otlp, stdout, http, log, privacy, \
+            "there is no key tracing; accepted here: pools, poll, discovery, state, otlp, stdout, http, firehose, log, privacy, \
              shard",
         ),
     ] {
@@ -528,6 +528,7 @@ fn a_pool_is_read_with_all_its_keys() {
             include_federated: true,
         },
         followed_since: Some(UnixMillis(1_769_857_200_250)),
+        export: None,
     };
     assert_eq!(load(text).unwrap().pools, [expected]);
 }

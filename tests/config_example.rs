@@ -44,7 +44,8 @@ fn mentioned() -> Vec<(String, KeyRole)> {
         if let Some(name) = line.strip_prefix("[[").and_then(|rest| rest.strip_suffix("]]")) {
             section = format!("{name}[]");
         } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            section = name.to_owned();
+            // A table of the last pool.
+            section = name.replace("pools.", "pools[].");
         } else if let (Some((role, rest)), false) = (setting(line), section.is_empty()) {
             let (key, _) = rest.split_once(" = ").unwrap();
             mentioned.push((format!("{section}.{key}"), role));
@@ -131,6 +132,9 @@ fn wrong_types() -> impl Iterator<Item = (String, String)> {
         let (section, leaf) = key.rsplit_once('.').unwrap();
         let text = match section.strip_suffix("[]") {
             Some(list) => format!("[[{list}]]\n{leaf} = {{ wrong = true }}"),
+            None if section.starts_with("pools[].") => {
+                format!("[[pools]]\n[{}]\n{leaf} = {{ wrong = [true] }}", section.replace("[]", ""))
+            }
             None => format!("[{section}]\n{leaf} = {{ wrong = [true] }}"),
         };
         let errors = load(&text).unwrap_err();

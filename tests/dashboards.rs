@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_simulator::export::ExportSettings;
 use cognito_auth_simulator::population::Population;
 use cognito_auth_simulator::quota::Quotas;
 use cognito_auth_simulator::{Options, Simulation};
@@ -153,14 +154,27 @@ impl ExprVisitor for QueryNames {
     }
 }
 
-/// An exporter with as many series as possible: an active pool, and a receiver that is unreachable.
+/// Tables that give the last pool an export by both ways, which show the metrics of an export. Polling goes on in full.
+pub(crate) fn export_tables(directory: &Path) -> String {
+    let keys = directory.join("firehose-keys");
+    std::fs::write(&keys, "a key that no stream has, of 32 bytes or more\n").unwrap();
+    format!(
+        "[pools.export]\nlog_group = \"/aws/vendedlogs/cognito/of-a-test\"\nread_interval = \"1s\"\nfirehose = true\n\
+         audit = \"full\"\n[firehose]\nlisten = \"127.0.0.1:0\"\naccess_keys_file = {keys:?}\n"
+    )
+}
+
+/// An exporter with as many series as possible: an active pool with an export, and a receiver that is unreachable.
 async fn busy_exporter(directory: &Path) -> (Simulation, Exporter) {
     let simulation = Simulation::start(Options { quotas: Quotas::unlimited(), ..Options::default() }).await.unwrap();
     let mut people = Population::lively(1, 60);
     simulation.world(|world| people.move_in(world, POOL, Clock::system().now()));
     simulation.enliven(people, Duration::from_millis(200));
+    let group = ExportSettings::to_log_group("/aws/vendedlogs/cognito/of-a-test");
+    simulation.world(|world| world.export_events(POOL, group));
+    let export = export_tables(directory);
     let text = format!(
-        "[[pools]]\nid = {POOL:?}\nall_users = true\n[poll]\nrequests_per_second = 40\nmin_interval = \"1s\"\n\
+        "[[pools]]\nid = {POOL:?}\nall_users = true\n{export}[poll]\nrequests_per_second = 40\nmin_interval = \"1s\"\n\
          first_run = \"1h\"\n[otlp]\nendpoint = \"http://127.0.0.1:9\"\n"
     );
     let exporter = Exporter::start(&exporter::configure(directory, &text), &simulation.url());
@@ -169,6 +183,7 @@ async fn busy_exporter(directory: &Path) -> (Simulation, Exporter) {
         shown("cognito_exporter_outbox_oldest_timestamp_seconds")
             && shown("cognito_exporter_discovery_last_success_timestamp_seconds")
             && shown("cognito_exporter_pool_up")
+            && shown("cognito_exporter_export_read_until_timestamp_seconds")
             && scrape.sum("cognito_auth_events_total", &[]) > 0.5
     });
     (simulation, exporter)

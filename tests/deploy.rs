@@ -20,11 +20,17 @@ const STATE: &str = "/var/lib/cognito-auth-exporter";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Every directory for `kubectl apply -k`.
-const KUSTOMIZATIONS: [&str; 5] =
-    ["base", "overlays/deployment", "overlays/eks", "overlays/sharded", "overlays/sidecar"];
+const KUSTOMIZATIONS: [&str; 6] =
+    ["base", "overlays/deployment", "overlays/eks", "overlays/firehose", "overlays/sharded", "overlays/sidecar"];
+
+/// Keys for Firehose, while one replaces the other.
+const ACCESS_KEYS: [&str; 2] = [
+    "firehose.accessKeys[0]=0123456789abcdef0123456789abcdef",
+    "firehose.accessKeys[1]=fedcba9876543210fedcba9876543210",
+];
 
 /// A kustomization, and the values with which the chart gives the same documents.
-const TWINS: [(&str, &[&str]); 4] = [
+const TWINS: [(&str, &[&str]); 5] = [
     ("base", &[]),
     ("overlays/deployment", &["kind=Deployment"]),
     (
@@ -34,11 +40,22 @@ const TWINS: [(&str, &[&str]); 4] = [
             "serviceAccount.annotations.eks\\.amazonaws\\.com/role-arn=arn:aws:iam::123456789012:role/cognito-auth-exporter",
         ],
     ),
+    (
+        "overlays/firehose",
+        &[
+            "config=@deploy/kubernetes/overlays/firehose/config.toml",
+            "firehose.enabled=true",
+            "firehose.existingSecret=cognito-auth-exporter-firehose",
+            "firehose.ingress.className=nginx",
+            "firehose.ingress.host=firehose.example.com",
+            "firehose.ingress.tlsSecret=firehose-tls",
+        ],
+    ),
     ("overlays/sharded", &["shards=3"]),
 ];
 
-/// Values for the settings that the twins leave out.
-const FURTHER_VALUES: [&[&str]; 2] = [
+/// Values for the settings that the twins leave out. The second has them for everything that the chart's test uses.
+const FURTHER_VALUES: [&[&str]; 4] = [
     &["podMonitor.enabled=true", "podMonitor.labels.release=prometheus", "image.tag=1.2.3", "podLabels.team=identity"],
     &[
         "kind=Deployment",
@@ -55,7 +72,21 @@ const FURTHER_VALUES: [&[&str]; 2] = [
         "extraVolumes[0].secret.secretName=otlp-headers",
         "extraVolumeMounts[0].name=secrets",
         "extraVolumeMounts[0].mountPath=/run/secrets/otlp",
+        "firehose.enabled=true",
+        "firehose.existingSecret=own-keys",
+        "firehose.ingress.enabled=false",
     ],
+    &[
+        "firehose.enabled=true",
+        ACCESS_KEYS[0],
+        ACCESS_KEYS[1],
+        "firehose.ingress.className=alb",
+        "firehose.ingress.host=firehose.example.com",
+        "firehose.ingress.annotations.alb\\.ingress\\.kubernetes\\.io/scheme=internet-facing",
+        "firehose.ingress.annotations.alb\\.ingress\\.kubernetes\\.io/healthcheck-path=/readyz",
+        "firehose.networkPolicyFrom[0].ipBlock.cidr=10.0.0.0/16",
+    ],
+    &["kind=Deployment", "firehose.enabled=true", ACCESS_KEYS[0], "firehose.ingress.enabled=false"],
 ];
 
 fn root() -> &'static Path {
@@ -146,14 +177,21 @@ fn kustomize(path: &str) -> String {
 }
 
 /// Runs helm without the user's settings, from the repository's root.
-fn helm(arguments: &[&str]) -> Output {
+fn helm<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Output {
     Command::new("helm").args(arguments).current_dir(root()).env_remove("HELM_NAMESPACE").output().unwrap()
 }
 
 fn template(release: &str, values: &[&str]) -> Output {
-    let mut arguments = vec!["template", release, CHART];
-    arguments.extend(values.iter().flat_map(|value| ["--set", value]));
-    helm(&arguments)
+    helm(&with_values(&["template", release, CHART], values))
+}
+
+/// Arguments with values: `key=@file` is the content of a file.
+fn with_values(arguments: &[&str], values: &[&str]) -> Vec<String> {
+    let of_value = |value: &&str| match value.split_once("=@") {
+        Some((key, file)) => ["--set-file".to_owned(), format!("{key}={file}")],
+        None => ["--set".to_owned(), (*value).to_owned()],
+    };
+    arguments.iter().map(|argument| (*argument).to_owned()).chain(values.iter().flat_map(of_value)).collect()
 }
 
 /// The pod in a document, if it has one.
@@ -352,12 +390,75 @@ fn the_exporter_would_take_every_configuration() {
         // `load` makes it the third pod, if there is one.
         assert_eq!(config.shard.index(), if replicas > 1 { 2 } else { 0 }, "{what}");
         let daemon = daemon(pod(workload(documents)).unwrap()).unwrap();
-        let port = json!([{ "name": "metrics", "containerPort": config.http.listen.port() }]);
+        let firehose = config.firehose.map(|firehose| ("firehose", firehose.listen.port()));
+        let expected: Vec<Value> = [("metrics", config.http.listen.port())]
+            .into_iter()
+            .chain(firehose)
+            .map(|(name, port)| json!({ "name": name, "containerPort": port }))
+            .collect();
         let ports: Vec<Value> = items(daemon, "ports")
             .map(|port| json!({ "name": port["name"], "containerPort": port["containerPort"] }))
             .collect();
-        assert_eq!(Value::from(ports), port, "{what}");
+        assert_eq!(ports, expected, "{what}");
     }
+}
+
+/// Data Firehose reaches a ready pod and nothing but its endpoint, and a key that changes reaches the exporter.
+#[test]
+fn the_endpoint_for_firehose_has_a_service_keys_from_a_secret_and_a_way_in() {
+    let Some(tools) = tools() else { return };
+    let (mut endpoints, mut ingresses, mut secrets) = (0, 0, 0);
+    for (what, documents) in &tools.all {
+        let Some(firehose) = load(what, documents).firehose else {
+            assert!(of_kind(documents, "Ingress").is_empty(), "{what}");
+            continue;
+        };
+        endpoints += 1;
+        assert_eq!(workload(documents)["spec"]["replicas"], 1, "{what}");
+        let pod = pod(workload(documents)).unwrap();
+        let keys = firehose.access_keys_file.as_path();
+        let mount = items(daemon(pod).unwrap(), "volumeMounts")
+            .find(|mount| Some(Path::new(mount["mountPath"].as_str().unwrap())) == keys.parent())
+            .unwrap();
+        assert_eq!((&mount["readOnly"], &mount["subPath"]), (&json!(true), &Value::Null), "{what}");
+        let volume = items(pod, "volumes").find(|volume| volume["name"] == mount["name"]).unwrap();
+        let name = volume["secret"]["secretName"].as_str().unwrap();
+        for secret in of_kind(documents, "Secret") {
+            assert_eq!(secret["metadata"]["name"], name, "{what}");
+            let text = secret["stringData"][keys.file_name().unwrap().to_str().unwrap()].as_str().unwrap();
+            let given = ACCESS_KEYS.iter().filter(|key| what.contains(*key)).map(|key| key.split_once('=').unwrap().1);
+            assert_eq!(text.lines().collect::<Vec<_>>(), given.collect::<Vec<_>>(), "{what}");
+            secrets += 1;
+        }
+
+        let services = of_kind(documents, "Service");
+        let service = services.iter().find(|service| service["spec"]["clusterIP"].is_null()).unwrap();
+        assert_eq!(services.len(), 2, "{what}");
+        assert!(service["spec"]["publishNotReadyAddresses"].is_null(), "{what}");
+        let labels = &workload(documents)["spec"]["template"]["metadata"]["labels"];
+        assert!(service["spec"]["selector"].as_object().unwrap().iter().all(|(key, value)| labels[key] == *value));
+        let port = json!({ "name": "firehose", "port": firehose.listen.port(), "targetPort": "firehose" });
+        assert_eq!(service["spec"]["ports"], json!([port]), "{what}");
+        for ingress in of_kind(documents, "Ingress") {
+            let backend = &ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"];
+            assert_eq!(
+                *backend,
+                json!({ "name": service["metadata"]["name"], "port": { "name": "firehose" } }),
+                "{what}"
+            );
+            // A proxy's 413 would lose records.
+            assert!(ingress["metadata"]["annotations"].to_string().contains("proxy-body-size\":\"128m"), "{what}");
+            ingresses += 1;
+        }
+        for policy in of_kind(documents, "NetworkPolicy") {
+            let named = |port: &str| {
+                items(&policy["spec"], "ingress").filter(|rule| rule["ports"][0]["port"] == port).collect::<Vec<_>>()
+            };
+            assert_eq!((named("metrics").len(), named("firehose").len()), (1, 1), "{what}");
+            assert!(items(named("firehose")[0], "from").count() > 0, "{what}: everybody may reach the endpoint");
+        }
+    }
+    assert_eq!((endpoints, ingresses, secrets), (5, 3, 2));
 }
 
 /// A document without the additions of either tool.
@@ -393,22 +494,22 @@ fn normalised(mut document: Value) -> Value {
     document
 }
 
-fn by_kind(documents: &[Value]) -> BTreeMap<String, Value> {
-    let is_part = |document: &&Value| document["kind"] != "Pod"; // the chart's own test
-    let named = documents.iter().filter(is_part).cloned().map(normalised);
-    named.map(|document| (document["kind"].as_str().unwrap().to_owned(), document)).collect()
+/// Documents by kind and name, without the chart's own test.
+fn by_name(documents: &[Value]) -> BTreeMap<String, Value> {
+    let parts = documents.iter().filter(|document| document["kind"] != "Pod").cloned().map(normalised);
+    parts.map(|document| (format!("{} {}", document["kind"], document["metadata"]["name"]), document)).collect()
 }
 
 #[test]
 fn the_chart_gives_what_kustomize_gives() {
     let Some(tools) = tools() else { return };
     for (path, values) in TWINS {
-        let kustomized = by_kind(&tools.all[path]);
-        let templated = by_kind(&tools.all[&chart_with(values)]);
+        let kustomized = by_name(&tools.all[path]);
+        let templated = by_name(&tools.all[&chart_with(values)]);
         assert_eq!(kustomized.keys().collect::<Vec<_>>(), templated.keys().collect::<Vec<_>>(), "{path}");
-        for (kind, document) in &kustomized {
-            let (left, right) = (&templated[kind], document);
-            assert_eq!(left, right, "{path}: {kind} of the chart, and of Kustomize");
+        for (name, document) in &kustomized {
+            let (left, right) = (&templated[name], document);
+            assert_eq!(left, right, "{path}: {name} of the chart, and of Kustomize");
         }
     }
 }
@@ -417,9 +518,7 @@ fn the_chart_gives_what_kustomize_gives() {
 fn the_chart_passes_its_linter() {
     let Some(_tools) = tools() else { return };
     for values in TWINS.iter().map(|(_, values)| *values).chain(FURTHER_VALUES) {
-        let mut arguments = vec!["lint", "--strict", CHART];
-        arguments.extend(values.iter().flat_map(|value| ["--set", value]));
-        succeeded("helm lint", helm(&arguments));
+        succeeded("helm lint", helm(&with_values(&["lint", "--strict", CHART], values)));
     }
 }
 
@@ -435,6 +534,11 @@ fn the_chart_refuses_values_that_are_wrong() {
         (&["config="], "/config"),
         (&["persistence.size=lots"], "/persistence/size"),
         (&["serviceMonitor.enabled=true", "podMonitor.enabled=true"], "'not' failed"),
+        (&["firehose.enabled=true", ACCESS_KEYS[0], "firehose.ingress.host=a.example.com", "shards=2"], "/shards"),
+        (&["firehose.enabled=true", "firehose.ingress.host=a.example.com"], "/firehose"),
+        (&["firehose.enabled=true", ACCESS_KEYS[0]], "/firehose/ingress/host"),
+        (&["firehose.accessKeys[0]=short"], "/firehose/accessKeys/0"),
+        (&["firehose.listen=:10589"], "listen"),
     ] {
         let output = template(NAME, values);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -475,35 +579,181 @@ fn statements(policy: &Value, pool: &Value) -> Vec<Value> {
     resolved.collect()
 }
 
+/// The blocks of a Terraform file.
+fn terraform(python: &Path, path: &str) -> Value {
+    serde_json::from_slice(&succeeded("hcl", peer(python, "hcl", &read(path))).stdout).unwrap()
+}
+
+/// The CloudFormation template in a file.
+fn cloudformation(python: &Path, path: &str) -> Value {
+    let documents = succeeded("yaml", peer(python, "documents", &read(path)));
+    let documents: Vec<Value> = serde_json::from_slice(&documents.stdout).unwrap();
+    documents.into_iter().next().unwrap()
+}
+
+/// The only block of this type and name, such as a resource.
+fn block<'a>(terraform: &'a Value, kind: &str, labels: &[&str]) -> &'a Value {
+    let found: Vec<_> = items(terraform, kind)
+        .filter_map(|block| labels.iter().try_fold(block, |block, label| block.get(label)))
+        .collect();
+    assert_eq!(found.len(), 1, "{kind} {labels:?}");
+    found[0]
+}
+
 #[test]
 fn json_cloudformation_and_terraform_allow_the_same() {
     let Some(python) = peers::python_with("yaml, hcl2") else { return };
     let policy: Value = serde_json::from_str(&read("deploy/iam-policy.json")).unwrap();
     let expected = statements(&policy, &policy["Statement"][0]["Resource"]);
     assert_eq!(expected[0]["Resource"], "the pool");
+    let policy: Value = serde_json::from_str(&read("deploy/iam-policy-export.json")).unwrap();
+    let of_export = policy["Statement"].as_array().unwrap();
+    assert_eq!(of_export[1]["Resource"], *"arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_Example01");
 
-    let cloudformation = succeeded("yaml", peer(&python, "documents", &read("deploy/iam/cloudformation.yaml")));
-    let cloudformation: Vec<Value> = serde_json::from_slice(&cloudformation.stdout).unwrap();
-    let role = &cloudformation[0]["Resources"]["Role"]["Properties"];
+    let template = cloudformation(&python, "deploy/iam/cloudformation.yaml");
+    let role = &template["Resources"]["Role"]["Properties"];
     assert_eq!(role["Policies"].as_array().unwrap().len(), 1);
-    let arn = "arn:${AWS::Partition}:cognito-idp:${AWS::Region}:${AWS::AccountId}:userpool/${UserPoolId}";
-    assert_eq!(statements(&role["Policies"][0]["PolicyDocument"], &json!({ "Fn::Sub": arn })), expected);
+    let mut document = role["Policies"][0]["PolicyDocument"].clone();
+    let (optional, always): (Vec<Value>, Vec<Value>) = std::mem::take(document["Statement"].as_array_mut().unwrap())
+        .into_iter()
+        .partition(|statement| !statement["Fn::If"].is_null());
+    document["Statement"] = Value::from(always);
+    let pool = json!({ "Fn::Sub": "arn:${AWS::Partition}:cognito-idp:${AWS::Region}:${AWS::AccountId}:userpool/${UserPoolId}" });
+    let group = json!({ "Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${ExportLogGroup}:*" });
+    assert_eq!(statements(&document, &pool), expected);
+    let conditions = [("ReadsLogGroup", "ExportLogGroup", "", &group), ("ChecksExport", "CheckExport", "false", &pool)];
+    assert_eq!(optional.len(), conditions.len());
+    for ((statement, expected), (condition, parameter, off, resource)) in optional.iter().zip(of_export).zip(conditions)
+    {
+        let expected = json!({ "Effect": "Allow", "Action": expected["Action"], "Resource": resource });
+        assert_eq!(*statement, json!({ "Fn::If": [condition, expected, { "Ref": "AWS::NoValue" }] }));
+        assert!(template["Conditions"][condition].to_string().contains(&format!("\"Ref\":{parameter:?}")));
+        assert_eq!(template["Parameters"][parameter]["Default"], off);
+    }
     assert!(role["ManagedPolicyArns"].is_null());
 
-    let terraform = succeeded("hcl", peer(&python, "hcl", &read("deploy/iam/terraform/main.tf")));
-    let terraform: Value = serde_json::from_slice(&terraform.stdout).unwrap();
-    assert_eq!(statements(&terraform["policy"], &json!("local.user_pool")), expected);
+    let terraform = terraform(&python, "deploy/iam/terraform/main.tf");
+    let policy = |name: &str| block(&terraform, "resource", &["aws_iam_role_policy", name]);
+    assert_eq!(statements(&policy("exporter")["policy"], &json!("local.user_pool")), expected);
+    let [locals] = terraform["locals"].as_array().unwrap().as_slice() else { panic!("several blocks of locals") };
     let arn = "arn:${local.partition}:cognito-idp:${local.region}:${local.account}:userpool/${var.user_pool_id}";
-    assert_eq!(terraform["locals"]["user_pool"], arn);
+    assert_eq!(locals["user_pool"], arn);
+    assert!(
+        locals["log_group"]
+            .as_str()
+            .unwrap()
+            .starts_with("arn:${local.partition}:logs:${local.region}:${local.account}:log-group:${")
+    );
+    for ((name, resource), expected) in
+        [("export_log_group", "local.log_group"), ("check_export", "local.user_pool")].into_iter().zip(of_export)
+    {
+        let expected = json!([{ "Effect": "Allow", "Action": expected["Action"], "Resource": resource }]);
+        assert_eq!(policy(name)["policy"]["Statement"], expected);
+        let off = &block(&terraform, "variable", &[name])["default"];
+        assert!(off.is_null() || *off == json!(false) || off == "null" || off == "false", "{name}: {off}");
+        assert!(policy(name)["count"].as_str().unwrap().contains(&format!("var.{name} ")), "{name}");
+    }
+    assert_eq!(items(&terraform, "resource").filter(|block| !block["aws_iam_role_policy"].is_null()).count(), 3);
+}
+
+/// Both forms let Cognito export the events of sign-ins, to a log group that the exporter can read.
+#[test]
+fn cloudformation_and_terraform_export_to_the_same_log_group() {
+    let Some(python) = peers::python_with("yaml, hcl2") else { return };
+    let template = cloudformation(&python, "deploy/export/log-group/cloudformation.yaml");
+    let delivery = &template["Resources"]["Delivery"]["Properties"]["LogConfigurations"][0];
+    assert_eq!((&delivery["EventSource"], &delivery["LogLevel"]), (&json!("userAuthEvents"), &json!("INFO")));
+    let group = &template["Resources"]["LogGroup"]["Properties"];
+    assert!(group["LogGroupName"].to_string().contains("/aws/vendedlogs/cognito/${UserPoolId}"));
+    // Cognito delivers to no group with a key of KMS.
+    assert!(group["KmsKeyId"].is_null());
+
+    let terraform = terraform(&python, "deploy/export/log-group/terraform/main.tf");
+    let delivery = block(&terraform, "resource", &["aws_cognito_log_delivery_configuration", "export"]);
+    let delivery = &delivery["log_configurations"][0];
+    assert_eq!((&delivery["event_source"], &delivery["log_level"]), (&json!("userAuthEvents"), &json!("INFO")));
+    let other = block(&terraform, "resource", &["aws_cloudwatch_log_group", "export"]);
+    assert!(other["name"].to_string().contains("/aws/vendedlogs/cognito/${var.user_pool_id}"));
+    assert!(other["kms_key_id"].is_null());
+    assert_eq!(other["log_group_class"], group["LogGroupClass"]);
+    let days = &template["Parameters"]["RetentionDays"]["Default"];
+    assert_eq!(block(&terraform, "variable", &["retention_days"])["default"], *days);
+}
+
+/// Both forms keep the key to themselves, and what the endpoint does not take in a bucket that nobody else reads.
+#[test]
+fn cloudformation_and_terraform_make_the_same_stream() {
+    let Some(python) = peers::python_with("yaml, hcl2") else { return };
+    let template = cloudformation(&python, "deploy/export/firehose/cloudformation.yaml");
+    let resources = &template["Resources"];
+    let terraform = terraform(&python, "deploy/export/firehose/terraform/main.tf");
+    let resource = |kind: &str, name: &str| block(&terraform, "resource", &[kind, name]);
+
+    let stream = &resources["Stream"]["Properties"];
+    let endpoint = &stream["HttpEndpointDestinationConfiguration"];
+    let other = resource("aws_kinesis_firehose_delivery_stream", "export");
+    let other_endpoint = &other["http_endpoint_configuration"][0];
+    assert_eq!(endpoint["RequestConfiguration"]["ContentEncoding"], "GZIP");
+    assert_eq!(other_endpoint["request_configuration"][0]["content_encoding"], "GZIP");
+    assert_eq!(
+        (&endpoint["S3BackupMode"], &other_endpoint["s3_backup_mode"]),
+        (&json!("FailedDataOnly"), &json!("FailedDataOnly"))
+    );
+    assert_eq!(other_endpoint["buffering_size"], endpoint["BufferingHints"]["SizeInMBs"]);
+    assert_eq!(endpoint["EndpointConfiguration"]["AccessKey"], json!({ "Ref": "AccessKey" }));
+    assert_eq!(template["Parameters"]["AccessKey"]["NoEcho"], true);
+    assert_eq!(other_endpoint["access_key"], "var.access_key");
+    assert_eq!(block(&terraform, "variable", &["access_key"])["sensitive"], true);
+    for (parameter, variable) in
+        [("BufferSeconds", "buffer_seconds"), ("RetrySeconds", "retry_seconds"), ("BackupDays", "backup_days")]
+    {
+        let default = &template["Parameters"][parameter]["Default"];
+        assert_eq!(block(&terraform, "variable", &[variable])["default"], *default);
+    }
+    assert_eq!(stream["Tags"], json!([{ "Key": "LogDeliveryEnabled", "Value": "true" }]));
+    assert_eq!(other["tags"], json!({ "LogDeliveryEnabled": "true" }));
+
+    let delivery = &resources["Delivery"]["Properties"]["LogConfigurations"][0];
+    assert_eq!((&delivery["EventSource"], &delivery["LogLevel"]), (&json!("userAuthEvents"), &json!("INFO")));
+    let delivery = &resource("aws_cognito_log_delivery_configuration", "export")["log_configurations"][0];
+    assert_eq!((&delivery["event_source"], &delivery["log_level"]), (&json!("userAuthEvents"), &json!("INFO")));
+
+    let backup = &resources["Backup"];
+    assert_eq!((&backup["DeletionPolicy"], &backup["UpdateReplacePolicy"]), (&json!("Retain"), &json!("Retain")));
+    let blocked = backup["Properties"]["PublicAccessBlockConfiguration"].as_object().unwrap();
+    let other_blocked = resource("aws_s3_bucket_public_access_block", "backup").as_object().unwrap();
+    let are_true = |map: &serde_json::Map<String, Value>| map.values().filter(|value| **value == json!(true)).count();
+    assert_eq!((are_true(blocked), are_true(other_blocked)), (4, 4));
+    assert!(backup["Properties"]["BucketEncryption"].to_string().contains("AES256"));
+    assert!(resource("aws_s3_bucket_server_side_encryption_configuration", "backup").to_string().contains("AES256"));
+    assert_eq!(
+        backup["Properties"]["LifecycleConfiguration"]["Rules"][0]["ExpirationInDays"],
+        json!({ "Ref": "BackupDays" })
+    );
+    let rule = &resource("aws_s3_bucket_lifecycle_configuration", "backup")["rule"][0];
+    assert_eq!(rule["expiration"][0]["days"], "var.backup_days");
+
+    let actions = |statements: &Value| -> Vec<Value> {
+        statements.as_array().unwrap().iter().map(|statement| statement["Action"].clone()).collect()
+    };
+    let allowed = actions(&resources["Policy"]["Properties"]["PolicyDocument"]["Statement"]);
+    assert_eq!(actions(&resource("aws_iam_role_policy", "firehose")["policy"]["Statement"]), allowed);
+    let trust = &resources["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"][0];
+    let other_trust = &resource("aws_iam_role", "firehose")["assume_role_policy"]["Statement"][0];
+    assert_eq!((&trust["Principal"], &trust["Action"]), (&other_trust["Principal"], &other_trust["Action"]));
 }
 
 #[test]
-fn cloudformation_would_take_the_template() {
+fn cloudformation_would_take_the_templates() {
     let Some(python) = peers::python_with("cfnlint") else { return };
-    let template = root().join("deploy/iam/cloudformation.yaml");
+    let templates =
+        ["iam/cloudformation.yaml", "export/log-group/cloudformation.yaml", "export/firehose/cloudformation.yaml"];
+    let templates = templates.map(|path| root().join("deploy").join(path));
     // W3037 checks actions against a list that is as old as cfn-lint. GetProvisionedLimit is newer than some lists.
-    let lint =
-        Command::new(python.with_file_name("cfn-lint")).args(["--ignore-checks", "W3037", "--"]).arg(template).output();
+    let lint = Command::new(python.with_file_name("cfn-lint"))
+        .args(["--ignore-checks", "W3037", "--"])
+        .args(templates)
+        .output();
     let output = lint.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }

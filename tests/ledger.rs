@@ -11,14 +11,18 @@ use std::sync::Arc;
 use cognito_auth_core::counters::Series;
 use cognito_auth_core::cursor::Cursor;
 use cognito_auth_core::entry::OutboxId;
-use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::entry::{Entry, EventSource, PoolIdentity, UserIdentity};
 use cognito_auth_core::event::{AuthEvent, EventContext, UnixMillis, Word};
+use cognito_auth_core::export::ExportDetails;
+use cognito_auth_core::export::log_group::LogGroup;
 use cognito_auth_core::masking::{Mode, Modes};
 use cognito_auth_core::privacy::Privacy;
 use cognito_auth_core::shard::{Shard, Shares};
 use cognito_auth_exporter::config::StateConfig;
 use cognito_auth_exporter::delivery::{Outbox as _, Settlement};
-use cognito_auth_exporter::ledger::{Commit, Ledger, LedgerError, Opened, PoolRecord, UserRecord};
+use cognito_auth_exporter::ledger::{
+    Commit, Ledger, LedgerError, Opened, PoolRecord, ReadPosition, RecordName, UserRecord,
+};
 use tempfile::TempDir;
 
 use crate::disk;
@@ -70,6 +74,8 @@ fn entry(username: &str, event_id: String) -> Entry {
         revision: 0,
         history: true,
         observed: NOW,
+        told_by: EventSource::default(),
+        details: ExportDetails::default(),
         masked: Modes::default(),
     }
 }
@@ -89,6 +95,7 @@ fn page(username: &str, number: i64) -> Commit {
         record: record(number),
         totals: vec![(Series::History, 1)],
         entries: vec![entry(username, format!("{username}-{number}"))],
+        told: vec![],
     }
 }
 
@@ -817,4 +824,33 @@ async fn everything_acknowledged_survives_a_kill() {
         assert_eq!(ledger.outbox_state().records, count);
         ledger.close().await;
     }
+}
+
+#[tokio::test]
+async fn the_read_position_of_an_export_is_kept_until_its_pool_is_forgotten() {
+    let (_directory, path) = place();
+    let ledger = open(&path);
+    assert_eq!(ledger.read_position(POOL).unwrap(), None);
+    let position = |group: &str, millis| ReadPosition { log_group: LogGroup::new(group), position: UnixMillis(millis) };
+    ledger.move_read_position(POOL, position("/aws/vendedlogs/old", 5)).await.unwrap();
+    let other = position("other", -7);
+    ledger.move_read_position("eu-west-1_Other", other.clone()).await.unwrap();
+    ledger.move_read_position(POOL, position("/aws/vendedlogs/cognito", NOW.0)).await.unwrap();
+    ledger.close().await;
+
+    let ledger = open(&path);
+    assert_eq!(ledger.read_position(POOL).unwrap(), Some(position("/aws/vendedlogs/cognito", NOW.0)));
+    let mut records = vec![];
+    let see = |name: Option<RecordName>, _: &[u8], wrong: Option<LedgerError>| {
+        assert_eq!(wrong, None);
+        records.extend(name.filter(|name| name.kind() == "read_position"));
+        true
+    };
+    ledger.each_record(see).unwrap();
+    let named = |pool: &str| RecordName::ReadPosition { user_pool_id: pool.into() };
+    assert_eq!(records, [named("eu-west-1_Other"), named(POOL)]);
+    ledger.forget_pool(POOL).await.unwrap();
+    assert_eq!(ledger.read_position(POOL).unwrap(), None);
+    assert_eq!(ledger.read_position("eu-west-1_Other").unwrap(), Some(other));
+    ledger.close().await;
 }

@@ -9,6 +9,8 @@
 mod cognito;
 #[path = "support/disk.rs"]
 mod disk;
+#[path = "support/export_sim.rs"]
+mod export_sim;
 #[path = "support/exporter.rs"]
 mod exporter;
 #[path = "support/folders.rs"]
@@ -53,13 +55,17 @@ mod discovery;
 mod end_to_end;
 mod events;
 mod events_boto3;
+mod export;
+mod export_crashes;
 mod faults;
 mod field_cases;
+mod firehose;
 mod following;
 mod http;
 mod ledger;
 mod ledger_faults;
 mod limits;
+mod log_group;
 mod ocsf;
 mod otlp;
 mod page;

@@ -106,6 +106,7 @@ async fn every_attribute_arrives_over_every_protocol() {
                 "aws.cognito.event.creation_date": "2024-08-08T16:54:09.929Z",
                 "aws.cognito.event.revision": 2,
                 "aws.cognito.event.history": false,
+                "aws.cognito.event.source": "poll",
                 "aws.cognito.risk.decision": "AccountTakeover",
                 "aws.cognito.risk.level": "High",
                 "aws.cognito.risk.compromised_credentials": false,

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use cognito_auth_core::cursor::Cursor;
 use cognito_auth_core::entry::OutboxId;
-use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::entry::{Entry, EventSource, PoolIdentity, UserIdentity};
 use cognito_auth_core::event::{AuthEvent, Challenge, Facts, UnixMillis, Word};
+use cognito_auth_core::export::ExportDetails;
 use cognito_auth_core::masking::Modes;
 use cognito_auth_core::privacy::Privacy;
 use cognito_auth_exporter::config::StateConfig;
@@ -352,12 +353,14 @@ async fn quarantined(state: &StateConfig) {
         revision: 0,
         history: false,
         observed: now(),
+        told_by: EventSource::default(),
+        details: ExportDetails::default(),
         masked: Modes::default(),
     };
     let record = UserRecord { joined: now(), sub: None, cursor: Cursor::new(now(), now()), activity: None };
     let entries = (0..QUARANTINED).map(entry).collect();
     ledger.enroll(POOL, vec![("ann".into(), record.clone())]).await.unwrap();
-    let commit = Commit { pool: pool.clone(), username: "ann".into(), record, totals: vec![], entries };
+    let commit = Commit { pool: pool.clone(), username: "ann".into(), record, totals: vec![], entries, told: vec![] };
     ledger.commit(commit).await.unwrap();
     let quarantined = (0..QUARANTINED).map(|number| (OutboxId(number), "bad".to_owned())).collect();
     ledger.settle(Settlement { delivered: vec![], quarantined }).await.unwrap();

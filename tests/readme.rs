@@ -4,8 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::event::UnixMillis;
 use cognito_auth_exporter::config;
 use cognito_auth_exporter::lifecycle::Clock;
+use cognito_auth_exporter::metrics::Metrics;
 use cognito_auth_exporter::source::Operation;
 use cognito_auth_simulator::world::SimulatedPool;
 use cognito_auth_simulator::{Options, Simulation};
@@ -42,6 +45,9 @@ const CALLED: [Operation; 4] = [
 ];
 const OPTIONAL: Operation = Operation::GetProvisionedLimit;
 
+/// The operations for a pool whose own export is read.
+const FOR_EXPORTS: [Operation; 2] = [Operation::GetLogDeliveryConfiguration, Operation::FilterLogEvents];
+
 #[test]
 fn the_configuration_loads_also_with_what_it_shows_commented_out() {
     let directory = tempfile::tempdir().unwrap();
@@ -53,6 +59,18 @@ fn the_configuration_loads_also_with_what_it_shows_commented_out() {
         assert_eq!(config.pools[0].selection.groups, ["staff"]);
         assert!(config.otlp.is_some());
     }
+}
+
+#[test]
+fn the_policy_for_an_export_reads_its_log_group_and_its_configuration() {
+    let (_, rest) = PERMISSIONS.split_once("## An export's policy\n").unwrap();
+    let shown = rest.split_once("```json\n").unwrap().1.split_once("```").unwrap().0;
+    let policies: [Value; 2] =
+        [shown, include_str!("../deploy/iam-policy-export.json")].map(|text| serde_json::from_str(text).unwrap());
+    assert_eq!(policies[0], policies[1]);
+    let statements = policies[0]["Statement"].as_array().unwrap();
+    let allowed: Vec<_> = statements.iter().map(|statement| statement["Action"].as_str().unwrap()).collect();
+    assert_eq!(allowed, ["logs:FilterLogEvents", "cognito-idp:GetLogDeliveryConfiguration"]);
 }
 
 #[test]
@@ -68,12 +86,12 @@ fn the_policy_allows_exactly_what_is_called() {
     }
 }
 
-/// The metrics in the table of docs/metrics.md.
-fn documented() -> BTreeSet<String> {
-    let (_, section) = METRICS.split_once("\n## Names and labels\n").unwrap();
+/// The metrics in the table of a section of docs/metrics.md.
+fn documented(section: &str) -> BTreeSet<String> {
+    let (_, section) = METRICS.split_once(&format!("\n## {section}\n")).unwrap();
     let rows = section.split("\n## ").next().unwrap().lines().filter(|line| line.starts_with("| `"));
     let quoted = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
-    quoted.filter(|name| !name.ends_with('*')).map(str::to_owned).collect()
+    quoted.filter(|name| !name.ends_with('*') && !name.contains('.')).map(str::to_owned).collect()
 }
 
 /// The metrics in a scrape's TYPE lines, without those of the Prometheus client.
@@ -99,10 +117,10 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
     let began = Instant::now();
     let metrics = loop {
         let metrics = exporter.get("/metrics");
-        if exposed(&metrics) == documented() {
+        if exposed(&metrics) == documented("Names and labels") {
             break metrics;
         }
-        let (exposed, documented) = (exposed(&metrics), documented());
+        let (exposed, documented) = (exposed(&metrics), documented("Names and labels"));
         assert!(
             began.elapsed() < PATIENCE / 2,
             "documented, not there: {:?}\nthere, not documented: {:?}",
@@ -114,7 +132,23 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
     assert!(metrics.contains("\nprocess_"), "{metrics}");
     let called: BTreeSet<&str> =
         metrics.lines().filter_map(|line| line.split("operation=\"").nth(1)?.split('"').next()).collect();
-    assert_eq!(called, CALLED.iter().chain([&OPTIONAL]).map(|operation| operation.as_str()).collect());
+    let operations = CALLED.iter().chain([&OPTIONAL]).chain(&FOR_EXPORTS);
+    assert_eq!(called, operations.map(|operation| operation.as_str()).collect());
+}
+
+#[test]
+fn every_metric_of_an_export_is_documented_and_every_documented_one_is_there() {
+    let now = UnixMillis(1_723_136_049_929);
+    let metrics = Metrics::new(now);
+    let identity = PoolIdentity { id: POOL.into(), name: String::new(), region: "eu-west-1".into(), account_id: None };
+    metrics.add_pool(&identity);
+    let before = exposed(&metrics.render());
+    metrics.add_export(POOL);
+    metrics.add_firehose();
+    metrics.export_up(POOL, true);
+    metrics.export_read_until(POOL, now);
+    let added: BTreeSet<String> = exposed(&metrics.render()).difference(&before).cloned().collect();
+    assert_eq!(added, documented("Metrics of Cognito's own export"));
 }
 
 /// Everything between backticks that is a file of the project, or could be the name of a test: words joined by several
@@ -195,6 +229,8 @@ fn the_reference_has_every_key_once_with_the_default_of_the_example() {
     for (key, default) in reference() {
         let (section, leaf) = key.rsplit_once('.').unwrap();
         let section = section.strip_suffix("[]").map_or(format!("[{section}]"), |list| format!("[[{list}]]"));
+        // A table of a pool follows the pool in the example.
+        let section = section.replace("[].", ".");
         let (_, rest) = EXAMPLE.split_once(&format!("\n{section}\n")).unwrap();
         let own = rest.split("\n[").next().unwrap();
         let shown = own.lines().find_map(|line| line.strip_prefix(&format!("# {leaf} = ")));

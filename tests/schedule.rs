@@ -11,6 +11,7 @@ use cognito_auth_core::schedule::{
 };
 use fastrand::Rng;
 
+use crate::export_sim::{ExportFigures, ExportTerms, Sources, run_export};
 use crate::schedule_sim::{
     Delays, HOUR, Learnt, Policy, RoundRobin, ShortPages, SimReport, SimTerms, TraceShape, contestants, mean, run,
     trace,
@@ -533,4 +534,41 @@ fn short_pages_hold_a_fraction_of_the_events_and_cost_next_to_no_calls() {
             assert!(full_events >= least * events, "{shape:?}: {full_events:.1} and {events:.1} events a poll");
         }
     }
+}
+
+/// A pool whose round takes 2.8 hours, with an export of a mean delay of 20 s. The first round is over at the third
+/// hour.
+fn with_export(users: u32, sources: Sources, loss: f64, outage: Range<f64>) -> ExportFigures {
+    let terms = SimTerms { calls_per_second: f64::from(users) / 10_000.0, min_interval: 15.0, max_interval: HOUR };
+    let mut trace = trace(TraceShape::Uniform, users, outage.end.max(5.0 * HOUR), 2.0 * HOUR, 1);
+    trace.measured.start = 3.0 * HOUR;
+    run_export(&trace, &ExportTerms { terms, sources, loss, outage }, 2.0 * HOUR)
+}
+
+#[test]
+fn with_an_export_events_are_seen_within_half_a_minute_and_without_one_after_an_hour() {
+    // A tenth of the users at a tenth of the budget waits as long.
+    let polling = with_export(5_000, Sources::Polling, 0.0, 0.0..0.0);
+    assert!(mean(&polling.all) > 0.9 * HOUR, "{:.0} s", mean(&polling.all));
+    // 50,000 users at 5 calls per second.
+    let exported = with_export(50_000, Sources::Sample(0.2), 0.005, 0.0..0.0);
+    let (told, all) = (mean(&exported.told), mean(&exported.all));
+    assert!(told <= 30.0, "{told:.0} s");
+    // A lost event waits for a look at its user or for the sample. Half of the budget is left.
+    assert!(all <= 180.0, "{all:.0} s");
+    assert!(exported.calls_per_second < 2.5, "{:.1} calls per second", exported.calls_per_second);
+    let (low, high) = exported.loss.interval();
+    assert!(exported.changes.is_empty() && (low..=high).contains(&0.005), "{:?}", exported.loss);
+}
+
+#[test]
+fn an_export_that_stops_is_noticed_within_the_hour_and_what_it_lost_is_found() {
+    let (from, to) = (4.0 * HOUR, 6.0 * HOUR);
+    let polling = with_export(10_000, Sources::Polling, 0.0, from..to);
+    let exported = with_export(10_000, Sources::Sample(0.2), 0.005, from..to);
+    let [(down, false), (up, true)] = exported.changes[..] else { panic!("{:?}", exported.changes) };
+    assert!((from..from + 0.75 * HOUR).contains(&down), "{:.1} h", down / HOUR);
+    assert!((to..to + 1.75 * HOUR).contains(&up), "{:.1} h", up / HOUR);
+    let [exported, polling] = [mean(&exported.in_outage), mean(&polling.in_outage)];
+    assert!(exported < 1.25 * polling, "as soon as by polls alone: {exported:.0} s and {polling:.0} s");
 }

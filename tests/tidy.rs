@@ -6,11 +6,17 @@ use std::path::{Path, PathBuf};
 
 /// Pure modules outside the core: no runtime, no I/O, no clock, no logging. Of this crate they import only pure modules
 /// and ports.
-const PURE: &[&str] =
-    &["poller/history_progress", "poller/health", "poller/user_table", "sink/otlp/protobuf", "trouble"];
+const PURE: &[&str] = &[
+    "export/log_group/health",
+    "poller/history_progress",
+    "poller/health",
+    "poller/user_table",
+    "sink/otlp/protobuf",
+    "trouble",
+];
 
 /// Traits and plain data between the core and the outside. They are pure except for the futures in their signatures.
-const PORTS: &[&str] = &["sink", "source"];
+const PORTS: &[&str] = &["sink", "source", "source/log_events"];
 
 /// Names that pure code may not use. In the core the compiler checks the crates, and this list the standard library.
 const IMPURE: &[&str] = &[
@@ -35,6 +41,7 @@ const ADAPTERS: &[(&str, &[&str])] = &[
     ("source::cognito", &["app", "cli"]),
     ("sink::otlp", &["app", "cli"]),
     ("sink::stdout", &["app", "cli"]),
+    ("export::firehose", &["app", "cli"]),
     ("crate::app", &["cli"]),
     ("crate::cli", &[]),
     ("cognito_auth_simulator", &["cli"]),
@@ -46,6 +53,7 @@ const KEPT: &[(&str, &str)] = &[
     ("prometheus::", "metrics"),
     ("figment::", "config"),
     ("aws_sdk_cognitoidentityprovider", "source"),
+    ("aws_sdk_cloudwatchlogs", "source"),
 ];
 
 struct SourceFile {

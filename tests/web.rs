@@ -26,11 +26,11 @@ use crate::prometheus::Server;
 /// The lowest bcrypt cost.
 const COST: u32 = 4;
 
-const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
+pub(crate) const TLS: &str = "tls_server_config:\n  cert_file: server.pem\n  key_file: server.key\n";
 
 /// A folder with an authority `ca.pem`, a server certificate for `localhost`, a client certificate, and one of another
 /// authority.
-fn folder() -> TempDir {
+pub(crate) fn folder() -> TempDir {
     let folder = tempfile::tempdir().unwrap();
     let issuer = authority(folder.path(), "ca.pem");
     issue(&issuer, folder.path(), "server", "localhost");

@@ -102,6 +102,7 @@ impl Path {
             source: Metered::new(source, identity.clone(), metrics.clone(), unlimited(), unlimited()),
             identity,
             rules: Rules { overlap: Duration::from_hours(1), settle: Duration::from_mins(30), followed_since: None },
+            has_told: false,
         };
         let context = TurnContext {
             ledger,

@@ -214,6 +214,12 @@ impl Field {
         self.simulation.world(change)
     }
 
+    /// The number of records that the receiver has acknowledged.
+    #[allow(dead_code, reason = "only the benchmark of the whole uses it")]
+    pub(crate) fn records(&self) -> usize {
+        self.collector.records()
+    }
+
     /// The number of calls of an operation.
     pub(crate) fn calls(&self, operation: &str) -> u64 {
         self.world(|world| world.calls().total_of(operation))
@@ -348,7 +354,8 @@ fn usual_page(world: &World) -> u8 {
     asked.get(asked.len() / 2).map_or(60, |size| u8::try_from(*size).unwrap())
 }
 
-fn own_cpu() -> Duration {
+/// The processor time of this process, which is the environment.
+pub(crate) fn own_cpu() -> Duration {
     usage(std::process::id()).cpu
 }
 

@@ -167,7 +167,7 @@ mod tests {
         let source =
             Metered::new(aws.clone(), identity.clone(), metrics.clone(), rate_limiter.clone(), RateLimiter::new(1.0));
         let rules = Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None };
-        let pool = Arc::new(Pool { slot: PoolSlot(0), identity, source, rules });
+        let pool = Arc::new(Pool { slot: PoolSlot(0), identity, source, rules, has_told: false });
         let (status, clock) = (StatusBoard::new(NOW), Clock::manual(NOW));
         let (share, shard) = (0.2, Shard::new(0, 2).unwrap());
         let watch = LimitWatch { pool, share, shard, metrics: metrics.clone(), status: status.clone(), clock };

@@ -13,11 +13,19 @@ pub(super) struct PollerUsers<S> {
     pub(super) poller: mpsc::Sender<PollerMessage<S>>,
 }
 
+impl<S> Clone for PollerUsers<S> {
+    fn clone(&self) -> Self {
+        Self { slot: self.slot, poller: self.poller.clone() }
+    }
+}
+
 impl<S: Source> FollowedUsers for PollerUsers<S> {
     async fn apply(&self, change: UserChange) {
         let message = match change {
             UserChange::Joined(users) => PollerMessage::Joined(self.slot, users),
             UserChange::Left(usernames) => PollerMessage::Left(self.slot, usernames),
+            UserChange::Heard(events) => PollerMessage::Heard(self.slot, events),
+            UserChange::Waiting(users) => PollerMessage::Waiting(self.slot, users),
             UserChange::Listed(result) => PollerMessage::Listed(self.slot, result),
         };
         // Only a poller that stops closes its queue, and then the followed users are of no further use.

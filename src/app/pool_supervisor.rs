@@ -9,23 +9,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::export::log_group::LogGroup;
 use cognito_auth_core::schedule::PoolSlot;
 use cognito_auth_core::shard::Shares;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::poller_users::PollerUsers;
 use super::pool_task::{Begin, Leaving, PoolTask, discovery_settings, identity};
 use super::quota_groups::{QuotaGroups, RateLimiters};
 use super::show_totals;
 use crate::config::{Config, PoolConfig, Rate};
+use crate::export::intake::ExportIntake;
 use crate::failpoint::{self, Failpoint};
 use crate::http::Scrapes;
 use crate::ledger::{Ledger, LedgerError, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle};
 use crate::metrics::Metrics;
 use crate::poller::turn::TurnContext;
-use crate::source::cognito::{Clients, Cognito};
+use crate::source::cognito::{Clients, CloudWatchLogs, Cognito};
 use crate::status::StatusBoard;
 use crate::targets::discovery::DiscoverySettings;
 
@@ -40,6 +43,8 @@ pub(super) struct AppServices {
     pub(super) clients: Clients,
     /// Whether there is a sink.
     pub(super) queue: bool,
+    /// Takes the records of the pools' exports.
+    pub(super) intake: ExportIntake<PollerUsers<Leaving<Cognito>>>,
 }
 
 /// The pools that are followed.
@@ -164,6 +169,10 @@ impl PoolSupervisor {
         let mut removed = 0;
         for (id, followed) in leaving {
             followed.gone.cancelled().await;
+            if after.pools.iter().all(|pool| pool.id != *id || pool.export.is_none()) {
+                self.services.intake.remove_pool(id);
+                self.services.metrics.remove_export(id);
+            }
             if after.pools.iter().all(|pool| pool.id != *id) {
                 self.services.metrics.remove_pool(id);
                 self.services.status.remove_pool(id);
@@ -208,10 +217,21 @@ impl PoolSupervisor {
         }
     }
 
+    /// The reader of a pool's log group, if its export is in one.
+    fn log_group(&self, pool: &PoolConfig) -> Option<CloudWatchLogs> {
+        let log_group = LogGroup::new(pool.export.as_ref()?.log_group.as_ref()?);
+        let (timeout, clock) = (self.config.poll.timeout, self.services.clock.clone());
+        Some(self.services.clients.log_group(log_group, pool.into(), timeout, clock))
+    }
+
     fn follow(&mut self, pool: &PoolConfig, record: PoolRecord, begin: Begin) {
         let stop = self.turn_context.stop.child_token();
         let (calls, gone) = (CancellationToken::new(), CancellationToken::new());
         let (settings, new_settings) = watch::channel(discovery_settings(&self.config, pool));
+        if pool.export.is_some() {
+            self.services.intake.expect_pool(&pool.id);
+            self.services.metrics.add_export(&pool.id);
+        }
         let slot = PoolSlot(self.next_slot);
         self.next_slot += 1;
         let pool_task = PoolTask {
@@ -227,6 +247,8 @@ impl PoolSupervisor {
             status: self.services.status.clone(),
             lifecycle: self.services.lifecycle.clone(),
             scrapes: self.services.scrapes.clone(),
+            intake: self.services.intake.clone(),
+            log_group: self.log_group(pool),
         };
         let source = self.services.clients.pool(pool, self.config.poll.timeout, self.services.clock.clone());
         let source = Leaving::new(source, calls, gone.clone());
@@ -238,7 +260,9 @@ impl PoolSupervisor {
 
 /// Whether only the selection of a pool's users differs, which its discovery can apply while it runs.
 fn is_followed_alike(before: &PoolConfig, after: &PoolConfig) -> bool {
-    PoolConfig { selection: after.selection.clone(), ..before.clone() } == *after
+    // The intake of an export knows the selection, too.
+    let selects_alike = before.export.is_none() || before.selection == after.selection;
+    selects_alike && PoolConfig { selection: after.selection.clone(), ..before.clone() } == *after
 }
 
 /// Whether what was changed concerns the pollers themselves.

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use cognito_auth_core::backoff::Backoff;
 use cognito_auth_core::entry::PoolIdentity;
+use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::export::log_group::LogGroup;
 use cognito_auth_core::lasting_fault::LastingFault;
 use cognito_auth_core::schedule::PoolSlot;
 use cognito_auth_core::walk::Rules;
@@ -16,22 +18,30 @@ use tracing::{info, warn};
 
 use super::limit::LimitWatch;
 use super::poller_users::PollerUsers;
+use super::pool_export::{LogGroupSource, PoolExportTask, reading};
 use super::quota_groups::{QuotaGroup, QuotaGroupKey, QuotaGroups};
-use crate::config::{Config, PoolConfig, Rate};
+use crate::config::{Audit, Config, PoolConfig, Rate};
+use crate::export::intake::ExportIntake;
+use crate::export::log_group::LogGroupSettings;
 use crate::http::Scrapes;
-use crate::ledger::PoolRecord;
+use crate::ledger::{Ledger, LedgerError, PoolRecord};
 use crate::lifecycle::{Duty, Lifecycle};
+use crate::poller::export_audit::{ExportAudit, ExportReading};
 use crate::poller::health::PoolHealth;
 use crate::poller::turn::TurnContext;
 use crate::poller::{PollPace, Poller, PollerMessage};
 use crate::pool::Pool;
 use crate::rate_limiter::RateLimiter;
+use crate::source::cognito::CloudWatchLogs;
 use crate::source::metered::Metered;
 use crate::source::{CallOutcome, Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
 use crate::status::StatusBoard;
 use crate::targets::discovery::{DiscoveredPool, Discovery, DiscoveryServices, DiscoverySettings};
 use crate::trouble::Trouble;
 use cognito_auth_core::users::names::NamingRules;
+
+/// Pause between attempts to read the ledger.
+const LEDGER_AGAIN: Duration = Duration::from_secs(1);
 
 /// Pause between attempts to describe a pool whose endpoint cannot be reached: first and longest.
 const DESCRIBE_AGAIN: Backoff = Backoff::doubling(Duration::from_secs(1), Duration::from_secs(15));
@@ -62,21 +72,35 @@ pub(super) struct PoolTask<S> {
     pub(super) status: StatusBoard,
     pub(super) lifecycle: Lifecycle,
     pub(super) scrapes: Scrapes,
+    pub(super) intake: ExportIntake<PollerUsers<S>>,
+    /// Reads the log group of its export, if there is one.
+    pub(super) log_group: Option<CloudWatchLogs>,
 }
 
 impl<S: Source> PoolTask<S> {
-    pub(super) async fn run(self, source: S, stop: CancellationToken) {
+    pub(super) async fn run(mut self, source: S, stop: CancellationToken) {
         let Some((identity, rules)) = stop.run_until_cancelled(self.identify(&source)).await else { return };
         let identity = Arc::new(identity);
         self.turn_context.metrics.add_pool(&identity);
         if self.begin == Begin::AfterItsScrape && stop.run_until_cancelled(self.scraped()).await.is_none() {
             return;
         }
+        let Some(has_told) = stop.run_until_cancelled(self.begin_told()).await else { return };
+        if self.is_export_alone() {
+            let may_begin = self.may_take();
+            let log_group = self.log_group_source(&identity);
+            if let Some(export) = self.export(&identity, None, log_group) {
+                export.run(may_begin, stop).await;
+            }
+            return;
+        }
         let group = self.groups.group(QuotaGroupKey::of(&identity, &self.config), |rate_limiter, messages| {
             self.begin_poller(&identity, rate_limiter, messages);
         });
-        let pool = self.pool(identity, source, &group);
-        if group.poller.send(PollerMessage::Follow(pool.clone())).await.is_err() {
+        let pool = self.pool(identity, source, &group, has_told);
+        let log_group = self.log_group_source(&pool.identity);
+        let audit = self.export_audit(log_group.as_ref()).map(Box::new);
+        if group.poller.send(PollerMessage::Follow(pool.clone(), audit)).await.is_err() {
             return; // the poller has stopped, and so will everything
         }
         if let Rate::ShareOfLimit(share) = self.app.poll.requests_per_second
@@ -85,24 +109,146 @@ impl<S: Source> PoolTask<S> {
             self.begin_limit_watch(pool.clone(), share);
         }
         let (slot, calls) = (self.slot, self.calls.clone());
+        let followed = PollerUsers { slot, poller: group.poller.clone() };
+        if let Some(export) = self.export(&pool.identity, Some(followed), log_group) {
+            let name = format!("export of pool {}", pool.identity.id);
+            let task = export.run(self.may_take(), stop.clone());
+            self.lifecycle.spawn_part(Duty::Gather, name, stop.clone(), task);
+        }
         self.discovery(pool, rules, group.poller.clone()).run(stop).await;
         // At a stop of the whole process the poller stops, too, and needs no message.
         let _ = group.poller.send(PollerMessage::Unfollow(slot, calls.drop_guard())).await;
     }
 
     /// The pool as every stage sees it.
-    fn pool(&self, identity: Arc<PoolIdentity>, source: S, group: &QuotaGroup<S>) -> Arc<Pool<S>> {
+    fn pool(&self, identity: Arc<PoolIdentity>, source: S, group: &QuotaGroup<S>, has_told: bool) -> Arc<Pool<S>> {
         let metrics = self.turn_context.metrics.clone();
         Arc::new(Pool {
             slot: self.slot,
             source: Metered::new(source, identity.clone(), metrics, group.reads.clone(), group.lists.clone()),
             identity,
-            rules: Rules {
-                overlap: self.app.poll.overlap,
-                settle: self.app.poll.settle,
-                followed_since: self.config.followed_since,
-            },
+            rules: self.rules(),
+            has_told,
         })
+    }
+
+    fn rules(&self) -> Rules {
+        Rules {
+            overlap: self.app.poll.overlap,
+            settle: self.app.poll.settle,
+            followed_since: self.config.followed_since,
+        }
+    }
+
+    /// The audit of the pool's export by its polls, if it has one.
+    fn export_audit(&self, log_group: Option<&LogGroupSource>) -> Option<ExportAudit> {
+        let export = self.config.export.as_ref()?;
+        let sample = (export.audit == Audit::Sample)
+            .then(|| (self.app.shard.part_of(export.audit_requests_per_second), fastrand::u64(..)));
+        let state = log_group.map(|log_group| log_group.state.subscribe());
+        // An endpoint for Data Firehose is open while the process runs.
+        let read = move || state.as_ref().map_or(ExportReading::Readable, |state| reading(&state.borrow()));
+        Some(ExportAudit::new(export.grace, sample, read))
+    }
+
+    /// The log group of the pool's export, and how it is read.
+    fn log_group_source(&mut self, identity: &PoolIdentity) -> Option<LogGroupSource> {
+        let (source, export) = (self.log_group.take()?, self.config.export.as_ref()?);
+        let settings = LogGroupSettings {
+            log_group: LogGroup::new(export.log_group.as_ref()?),
+            read_interval: export.read_interval,
+            overlap: export.overlap,
+            first_position: self.record.lost_since.unwrap_or_else(|| self.turn_context.clock.now()),
+            replay: export.replay,
+        };
+        let rate_limiter = self.groups.log_reads(&QuotaGroupKey::of(identity, &self.config));
+        Some(LogGroupSource { source, settings, rate_limiter, state: watch::Sender::default() })
+    }
+
+    /// The pool's export, if it has one.
+    fn export(
+        &self,
+        identity: &Arc<PoolIdentity>,
+        followed: Option<PollerUsers<S>>,
+        reader: Option<LogGroupSource>,
+    ) -> Option<PoolExportTask<PollerUsers<S>>> {
+        Some(PoolExportTask {
+            config: self.config.export.clone()?,
+            identity: identity.clone(),
+            rules: self.rules(),
+            selection: self.config.selection.clone(),
+            shard: self.app.shard,
+            followed_since: self.record.followed_since.min(self.config.followed_since.unwrap_or(UnixMillis::MAX)),
+            followed,
+            intake: self.intake.clone(),
+            reader,
+            ledger: self.turn_context.ledger.clone(),
+            metrics: self.turn_context.metrics.clone(),
+            status: self.status.clone(),
+            clock: self.turn_context.clock.clone(),
+        })
+    }
+
+    /// Waits like the pool's poller until records may be taken: increase() ignores the first value of a series.
+    fn may_take(&self) -> impl Future<Output = ()> + Send + use<S> {
+        let (begin, scraped) = (self.begin, self.scraped());
+        async move {
+            if begin == Begin::WithThePoller {
+                scraped.await;
+            }
+        }
+    }
+
+    /// Whether the pool's events come from its export alone: nobody is listed or polled.
+    fn is_export_alone(&self) -> bool {
+        self.config.export.as_ref().is_some_and(|export| export.audit == Audit::Off)
+    }
+
+    /// Has the pool's users begin anew where polls read the pool again after the export alone was read. Meanwhile old
+    /// events were forgotten that no cursor has, and polls would count them again. So the pool counts as followed since
+    /// now, and older events are history. Every step can be repeated: the note comes last.
+    async fn begin_polling_again(&mut self, ledger: &Ledger, now: UnixMillis) -> Result<(), LedgerError> {
+        let pool_id = &self.config.id;
+        if self.is_export_alone() || !ledger.has_forgotten_unpolled(pool_id)? {
+            return Ok(());
+        }
+        info!(pool = pool_id, "polls read the pool again; its users begin anew, and events before now are history");
+        let users = ledger.usernames(pool_id).collect::<Result<Vec<_>, _>>()?;
+        ledger.forget(pool_id, users).await?;
+        self.record.followed_since = now;
+        self.record.selection = None;
+        ledger.follow_pool(pool_id, self.record.clone()).await?;
+        ledger.users_begin_anew(pool_id).await
+    }
+
+    /// Begins the table of told events, if the pool has an export, and answers whether it has a table. Tries until the
+    /// ledger answers.
+    async fn begin_told(&mut self) -> bool {
+        let (ledger, clock) = (self.turn_context.ledger.clone(), self.turn_context.clock.clone());
+        loop {
+            if let Err(error) = self.begin_polling_again(&ledger, clock.now()).await {
+                tracing::debug!(pool = self.config.id, %error, "the users of the pool cannot begin anew yet");
+                tokio::time::sleep(LEDGER_AGAIN).await;
+                continue;
+            }
+            let begun = match &self.config.export {
+                Some(_) if self.is_export_alone() && ledger.usernames(&self.config.id).next().is_none() => {
+                    // Nothing was told of the pool before, so every event since it is followed is new. A table covers
+                    // the events from two seconds after its beginning on.
+                    let since = self.record.followed_since.minus(Duration::from_secs(2));
+                    ledger.begin_told(&self.config.id, since).await
+                }
+                Some(_) => ledger.begin_told(&self.config.id, clock.now()).await,
+                None => Ok(()),
+            };
+            match begun.and_then(|()| ledger.told_since(&self.config.id)) {
+                Ok(since) => return since.is_some(),
+                Err(error) => {
+                    tracing::debug!(pool = self.config.id, %error, "the table of told events cannot be read yet");
+                    tokio::time::sleep(LEDGER_AGAIN).await;
+                }
+            }
+        }
     }
 
     /// The discovery of the pool's users, which reports them to the poller.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::config::{Config, PoolConfig, Rate};
+use crate::export::log_group;
 use crate::poller::PollerMessage;
 use crate::rate_limiter::RateLimiter;
 
@@ -75,51 +76,71 @@ impl<S> Clone for QuotaGroup<S> {
 pub(super) struct RateLimiters(Arc<Mutex<Budgets>>);
 
 struct Budgets {
-    reads_per_second: f64,
-    lists_per_second: f64,
-    /// The rate limiters for AdminListUserAuthEvents, and for listings.
-    rate_limiters: HashMap<QuotaGroupKey, (RateLimiter, RateLimiter)>,
+    rates: CallRates,
+    rate_limiters: HashMap<QuotaGroupKey, GroupLimiters>,
+}
+
+/// Calls per second of one quota group.
+#[derive(Clone, Copy, PartialEq, Debug)]
+struct CallRates {
+    /// AdminListUserAuthEvents.
+    reads: f64,
+    /// Listings.
+    lists: f64,
+    /// FilterLogEvents.
+    logs: f64,
+}
+
+/// The rate limiters of one quota group.
+#[derive(Clone)]
+struct GroupLimiters {
+    reads: RateLimiter,
+    lists: RateLimiter,
+    logs: RateLimiter,
 }
 
 impl RateLimiters {
     pub(super) fn new(config: &Config) -> Self {
-        let [reads_per_second, lists_per_second] = rates(config);
-        Self(Arc::new(Mutex::new(Budgets { reads_per_second, lists_per_second, rate_limiters: HashMap::new() })))
+        Self(Arc::new(Mutex::new(Budgets { rates: rates(config), rate_limiters: HashMap::new() })))
     }
 
     /// Changes all budgets from the next call on, where the configuration differs. While the share of the account's
     /// limit stays the same, the limit that AWS last gave stays, too.
     pub(super) fn change(&self, before: &Config, after: &Config) {
         let mut budgets = self.0.lock();
-        [budgets.reads_per_second, budgets.lists_per_second] = rates(after);
-        for (reads, lists) in budgets.rate_limiters.values() {
+        budgets.rates = rates(after);
+        let rates = budgets.rates;
+        for limiters in budgets.rate_limiters.values() {
             if before.poll.requests_per_second != after.poll.requests_per_second {
-                reads.set_limit(budgets.reads_per_second);
+                limiters.reads.set_limit(rates.reads);
             }
-            lists.set_limit(budgets.lists_per_second);
+            limiters.lists.set_limit(rates.lists);
         }
     }
 
-    fn of(&self, key: &QuotaGroupKey) -> (RateLimiter, RateLimiter) {
+    fn of(&self, key: &QuotaGroupKey) -> GroupLimiters {
         let mut budgets = self.0.lock();
-        let (reads, lists) = (budgets.reads_per_second, budgets.lists_per_second);
-        budgets
-            .rate_limiters
-            .entry(key.clone())
-            .or_insert_with(|| (RateLimiter::new(reads), RateLimiter::new(lists)))
-            .clone()
+        let CallRates { reads, lists, logs } = budgets.rates;
+        let new = || GroupLimiters {
+            reads: RateLimiter::new(reads),
+            lists: RateLimiter::new(lists),
+            logs: RateLimiter::new(logs),
+        };
+        budgets.rate_limiters.entry(key.clone()).or_insert_with(new).clone()
     }
 }
 
-/// Calls per second for histories and for listings. The configured rates are for the whole deployment, and an instance
-/// has its shard's part of them.
-fn rates(config: &Config) -> [f64; 2] {
+/// Calls per second for histories, listings and log groups. The rates are for the whole deployment, and an instance has
+/// its shard's part of them.
+fn rates(config: &Config) -> CallRates {
     let reads_per_second = match config.poll.requests_per_second {
         Rate::PerSecond(rate) => rate,
         // Until AWS says what the limit is.
         Rate::ShareOfLimit(share) => share * DEFAULT_READ_LIMIT,
     };
-    [reads_per_second, config.discovery.requests_per_second].map(|rate| config.shard.part_of(rate))
+    let [reads, lists, logs] = [reads_per_second, config.discovery.requests_per_second, log_group::CALLS_PER_SECOND]
+        .map(|rate| config.shard.part_of(rate));
+    CallRates { reads, lists, logs }
 }
 
 /// The quota groups in use.
@@ -133,13 +154,18 @@ impl<S> QuotaGroups<S> {
         Arc::new(Self { rate_limiters, groups: Mutex::default() })
     }
 
+    /// The rate limiter for reading log groups. It needs no poller, because a pool may have an export alone.
+    pub(super) fn log_reads(&self, key: &QuotaGroupKey) -> RateLimiter {
+        self.rate_limiters.of(key).logs
+    }
+
     /// The group of an account and region; `begin` starts its poller if it is the first time.
     pub(super) fn group(
         &self,
         key: QuotaGroupKey,
         begin: impl FnOnce(RateLimiter, mpsc::Receiver<PollerMessage<S>>),
     ) -> QuotaGroup<S> {
-        let (reads, lists) = self.rate_limiters.of(&key);
+        let GroupLimiters { reads, lists, .. } = self.rate_limiters.of(&key);
         let mut groups = self.groups.lock();
         groups
             .entry(key)
@@ -166,14 +192,17 @@ mod tests {
         Config { shard, ..Config::for_pools(vec![]) }
     }
 
-    fn group(groups: &QuotaGroups<Cognito>, account: Option<&str>, pool: &PoolConfig) -> QuotaGroup<Cognito> {
-        let identity = PoolIdentity {
+    fn identity(account: Option<&str>, pool: &PoolConfig) -> PoolIdentity {
+        PoolIdentity {
             id: pool.id.clone(),
             name: pool.name.clone(),
             region: pool.region.clone(),
             account_id: account.map(str::to_owned),
-        };
-        groups.group(QuotaGroupKey::of(&identity, pool), |_, _| {})
+        }
+    }
+
+    fn group(groups: &QuotaGroups<Cognito>, account: Option<&str>, pool: &PoolConfig) -> QuotaGroup<Cognito> {
+        groups.group(QuotaGroupKey::of(&identity(account, pool), pool), |_, _| {})
     }
 
     #[tokio::test(start_paused = true)]
@@ -194,13 +223,26 @@ mod tests {
         let took = began.elapsed();
         assert!(took >= Duration::from_millis(1700), "ten calls at 5/s over both pools, one after the other: {took:?}");
         assert!(others[1..].iter().all(|other| other.reads.next_at() <= Instant::now() && other.begin_watch()));
+        let log_reads =
+            known.map(|(account, pool)| groups.log_reads(&QuotaGroupKey::of(&identity(account, pool), pool)));
+        let began = Instant::now();
+        let second = groups.log_reads(&QuotaGroupKey::of(&identity(Some("1"), &two), &two));
+        for rate_limiter in [&log_reads[0], &second, &log_reads[0]] {
+            rate_limiter.acquire().await;
+        }
+        assert!(began.elapsed() >= Duration::from_millis(1900), "three reads of log groups at 1/s over both pools");
+        assert!(log_reads[1..].iter().all(|other| other.next_at() <= Instant::now()));
     }
 
     #[test]
     fn a_shard_has_its_part_of_every_rate() {
         let mut config = config(Shard::new(1, 4).unwrap());
-        assert_eq!(rates(&config), [1.25, 1.25]);
+        assert_eq!(rates(&config), CallRates { reads: 1.25, lists: 1.25, logs: 0.25 });
         config.poll.requests_per_second = Rate::ShareOfLimit(0.2);
-        assert_eq!(rates(&config), [2.5, 1.25], "of the documented limit, until AWS has said what it is");
+        assert_eq!(
+            rates(&config),
+            CallRates { reads: 2.5, lists: 1.25, logs: 0.25 },
+            "of the documented limit, until AWS has said what it is"
+        );
     }
 }

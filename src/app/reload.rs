@@ -185,6 +185,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         otlp,
         stdout_enabled,
         http,
+        firehose,
         privacy,
         log,
         shard,
@@ -200,6 +201,7 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("[otlp]", *otlp != after.otlp),
         ("stdout.enabled", *stdout_enabled != after.stdout_enabled),
         ("http.listen", *listen != after.http.listen),
+        ("[firehose]", *firehose != after.firehose),
         // A start rewrites the ledger for it, before the ledger is used.
         ("[privacy]", *privacy != after.privacy),
         ("log.format", *format != after.log.format),

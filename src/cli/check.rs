@@ -16,18 +16,22 @@ use std::time::Duration;
 use anyhow::Context as _;
 use cognito_auth_core::answer::Answer;
 use cognito_auth_core::budget::DEFAULT_READ_LIMIT;
+use cognito_auth_core::export::log_delivery::{DeliveryVerdict, LogDelivery};
+use cognito_auth_core::export::log_group::LogGroup;
+use cognito_auth_core::export::log_page::ReadingRange;
 use cognito_auth_core::printable::printable;
 use cognito_auth_core::schedule::{Intervals, assumed_delay};
 use cognito_auth_core::shard::Shard;
 
 use super::progress::Progress;
 use crate::app::hash_keys::{self, KeyFile};
-use crate::config::{Config, PoolConfig, Rate, StateConfig};
+use crate::config::{Config, ExportConfig, PoolConfig, Rate, StateConfig};
 use crate::http::{HttpServer, Web};
 use crate::ledger::Ledger;
 use crate::lifecycle::Clock;
 use crate::sink::otlp::OtlpSink;
-use crate::source::cognito::{Clients, Cognito, TransportError};
+use crate::source::cognito::{Clients, Cognito, Connection, TransportError};
+use crate::source::log_events::LogEvents as _;
 use crate::source::{Listing, Operation, PoolDescription, Refusal, RefusalCause, Source, SourceError};
 use crate::targets::usernames_file;
 use cognito_auth_core::users::listing_pass::ListingPass;
@@ -40,6 +44,9 @@ const WRITTEN_BY_USERS: [&str; 6] =
 
 /// A name that no user has. The error "user not found" shows that the call is allowed.
 const NOBODY: &str = "cognito-auth-exporter-check";
+
+/// How far back `check` looks for log events.
+const LOG_EVENTS_SINCE: Duration = Duration::from_hours(24);
 
 /// Maximum time for a file system operation. A file system that hangs cannot hold the state.
 const DISK_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -118,7 +125,7 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     for pool in &config.pools {
         let source = clients.pool(pool, config.poll.timeout, Clock::system());
         let mut pool = PoolCheck { pool, shard: config.shard, source, report: &mut report };
-        let (payer, following) = pool.run(config.poll.timeout).await;
+        let (payer, following) = pool.run(config.poll.timeout, &clients).await;
         let limit = match config.poll.requests_per_second {
             Rate::ShareOfLimit(_) if !budgets.contains_key(&payer) => pool.limit().await,
             _ => None,
@@ -285,7 +292,7 @@ struct PoolCheck<'a> {
 
 impl PoolCheck<'_> {
     /// Runs the steps. Returns the account and region that the pool's calls count for, and the number of users.
-    async fn run(&mut self, timeout: Duration) -> (String, Following) {
+    async fn run(&mut self, timeout: Duration, clients: &Clients) -> (String, Following) {
         let by_hand = self.by_hand(timeout).await;
         let unlisted = Following {
             users: by_hand.len() as u64,
@@ -298,6 +305,10 @@ impl PoolCheck<'_> {
         self.filter();
         let (somebody, following) = self.listings(&by_hand, &description).await;
         self.events(somebody.as_deref()).await;
+        if let Some(export) = &self.pool.export {
+            self.log_delivery(export).await;
+            self.log_group(export, clients, timeout).await;
+        }
         (self.payer(description.account_id), following)
     }
 
@@ -437,6 +448,74 @@ impl PoolCheck<'_> {
                 self.report.ok(&what, "allowed; the user who was asked for does not exist");
             }
             Err(error) => self.fail(&what, operation, &error),
+        }
+    }
+
+    /// Compares where the pool exports its users' activity with the configuration. The permission is optional, so a
+    /// refusal of the caller is a note.
+    async fn log_delivery(&mut self, export: &ExportConfig) {
+        let operation = Operation::GetLogDeliveryConfiguration;
+        let what = self.what(operation);
+        let found = match self.source.log_delivery().await {
+            Ok(found) => found,
+            Err(error @ SourceError::Caller(_)) => {
+                let remedy = error.remedy(operation, &self.pool.id);
+                let unknown = "whether the pool exports to the configured place is unknown";
+                return self.report.note(&what, format_args!("{error}; {unknown}; {remedy}"));
+            }
+            Err(error) => return self.fail(&what, operation, &error),
+        };
+        let log_group = export.log_group.as_deref().map(LogGroup::new);
+        let verdict = DeliveryVerdict::of(found.as_ref(), log_group.as_ref(), export.firehose);
+        let target = found.as_ref().and_then(|found| found.destination.as_ref());
+        let target = target.map_or_else(|| "nowhere".to_owned(), ToString::to_string);
+        let destination = match &log_group {
+            Some(group) => format!("log group {}", group.identifier()),
+            None => "a Firehose stream with the exporter's endpoint as its destination".to_owned(),
+        };
+        let set_up = format!(
+            "set the pool's log delivery (SetLogDeliveryConfiguration) for userAuthEvents to level INFO and {destination}"
+        );
+        match verdict {
+            DeliveryVerdict::Matches => {
+                self.report.ok(&what, format_args!("userAuthEvents go to {target}, as configured"));
+            }
+            DeliveryVerdict::BySubscription => self.report.note(
+                &what,
+                format_args!(
+                    "userAuthEvents go to {target}; they get to the Firehose endpoint only if a subscription of the \
+                     log group sends them to a Firehose stream"
+                ),
+            ),
+            DeliveryVerdict::Absent => self.report.failed(&what, "the pool exports no userAuthEvents", set_up),
+            DeliveryVerdict::Unusable => {
+                let level = found.map(|LogDelivery { level, .. }| level).unwrap_or_default();
+                self.report.failed(&what, format_args!("userAuthEvents of level {level} go to {target}"), set_up);
+            }
+            DeliveryVerdict::Elsewhere => {
+                let cause = format_args!("userAuthEvents go to {target}, which the configuration does not read");
+                let remedy = format!("{set_up}, or correct pools[].export.log_group or pools[].export.firehose");
+                self.report.failed(&what, cause, remedy);
+            }
+        }
+    }
+
+    /// Reads a log event, if a log group is to be read.
+    async fn log_group(&mut self, export: &ExportConfig, clients: &Clients, timeout: Duration) {
+        let Some(log_group) = export.log_group.as_deref().map(LogGroup::new) else { return };
+        let (operation, clock) = (Operation::FilterLogEvents, Clock::system());
+        let what = self.what(format_args!("{operation} {}", log_group.identifier()));
+        let now = clock.now();
+        let range = ReadingRange { start: now.minus(LOG_EVENTS_SINCE), end: now };
+        let source = clients.log_group(log_group.clone(), Connection::from(self.pool), timeout, clock);
+        match source.log_events(range, 1, None).await {
+            Ok(page) if !page.events.is_empty() => self.report.ok(&what, "allowed, and there are log events"),
+            // An empty page may have a token, and a page behind it may hold some.
+            Ok(_) => self.report.ok(&what, "allowed; no log event of the last 24 hours is on the first page"),
+            Err(error) => {
+                let remedy = error.remedy_for_logs(&log_group, &self.pool.id);
+                self.report.failed(&what, error, remedy);
+            }
         }
     }
 

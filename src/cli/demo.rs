@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use clap::Args;
+use cognito_auth_simulator::export::{ExportSettings, ExportSource};
 use cognito_auth_simulator::population::Population;
 use cognito_auth_simulator::quota::Quotas;
 use cognito_auth_simulator::{Options, Simulation};
@@ -19,7 +20,7 @@ use cognito_auth_simulator::{Options, Simulation};
 use super::logging;
 use super::run::exit_code;
 use crate::app::App;
-use crate::config::{Config, OtlpConfig, PoolConfig, Proxies, Rate};
+use crate::config::{Audit, Config, ExportConfig, OtlpConfig, PoolConfig, Proxies, Rate};
 use crate::http::BindError;
 use crate::lifecycle::Signals;
 use crate::source::cognito::Clients;
@@ -27,6 +28,12 @@ use cognito_auth_core::users::selection::HistoryDepth;
 
 /// The demo's pool.
 const POOL: &str = "eu-west-1_DemoPool1";
+
+/// The log group that receives the pool's export.
+const LOG_GROUP: &str = "/aws/vendedlogs/cognito/demo";
+
+/// Time after which the log group forgets a log event, so that a long demo stays small.
+const LOG_RETENTION: Duration = Duration::from_mins(30);
 
 /// Time between two activities of the simulated users.
 const TICK: Duration = Duration::from_millis(200);
@@ -43,6 +50,9 @@ pub struct DemoArgs {
     /// Address that serves `/` and `/metrics`.
     #[arg(long, default_value = "127.0.0.1:10588")]
     listen: SocketAddr,
+    /// Also let the simulated Cognito export its events to a simulated log group, and read them from there.
+    #[arg(long)]
+    export: bool,
     /// Also deliver the records to an OTLP receiver over HTTP, such as "http://localhost:4318".
     #[arg(long)]
     otlp_endpoint: Option<String>,
@@ -65,12 +75,19 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let options = Options { seed: args.seed, quotas: Quotas::unlimited(), ..Options::default() };
     let simulation = Simulation::start(options).await?;
     let mut people = Population::lively(args.seed, args.users as usize);
-    simulation.world(|world| people.move_in(world, POOL, world.now()));
+    simulation.world(|world| {
+        people.move_in(world, POOL, world.now());
+        if args.export {
+            // The export begins after the history: Cognito exports what happens from the activation on.
+            world.export_events(POOL, export());
+            world.log_group_mut(LOG_GROUP).retention = Some(LOG_RETENTION);
+        }
+    });
     simulation.enliven(people, TICK);
 
     let app =
         App::build(config, Clients::simulated(simulation.url())).await.map_err(|error| match error.downcast() {
-            Ok(BindError { address, source }) => {
+            Ok(BindError { address, source, .. }) => {
                 anyhow!("cannot listen on {address}: {source}; --listen 127.0.0.1:0 takes a free port")
             }
             Err(other) => other,
@@ -90,9 +107,19 @@ fn configuration(args: &DemoArgs, state: &Path) -> Config {
     let mut pool = PoolConfig::new(POOL);
     pool.name = "demo".into();
     pool.selection.all_users = true;
+    pool.export = args.export.then(|| ExportConfig {
+        log_group: Some(LOG_GROUP.to_owned()),
+        // Both sources are seen beside one another, and what the export loses is soon said.
+        audit: Audit::Full,
+        read_interval: Duration::from_secs(1),
+        overlap: Duration::from_mins(1),
+        grace: Duration::from_mins(1),
+        ..ExportConfig::default()
+    });
     let mut config = Config::for_pools(vec![pool]);
     // Polls the default number of users in two seconds, so that most events in progress are seen before their outcome.
-    config.poll.requests_per_second = Rate::PerSecond(150.0);
+    // With an export in twenty, so that polls come first for some events, and the export for others.
+    config.poll.requests_per_second = Rate::PerSecond(if args.export { 15.0 } else { 150.0 });
     config.poll.min_interval = Duration::from_secs(1);
     config.poll.first_run = HistoryDepth::Last(Duration::from_mins(10));
     config.discovery.interval = Duration::from_secs(10);
@@ -107,15 +134,29 @@ fn configuration(args: &DemoArgs, state: &Path) -> Config {
     config
 }
 
+/// Makes the settings of the simulated export. It is faster than Cognito's, and loses and repeats more.
+fn export() -> ExportSettings {
+    ExportSettings {
+        delay: Duration::from_secs(2)..=Duration::from_secs(6),
+        overtaken: 0.05,
+        extra_delay: Duration::from_secs(5)..=Duration::from_secs(20),
+        lost: 0.02,
+        repeated: 0.02,
+        source: ExportSource::Seen,
+        ..ExportSettings::to_log_group(LOG_GROUP)
+    }
+}
+
 fn greet(args: &DemoArgs, at: SocketAddr) {
     let users = args.users;
+    let export = if args.export { "\n  export   through a simulated log group, beside polling" } else { "" };
     // The demo goes on if stderr cannot be written.
     let _ = writeln!(
         std::io::stderr(),
         "\n  A simulated Cognito pool with {users} active users, and the exporter that reads it.\n\
          \n  status   http://{at}/\
          \n  metrics  http://{at}/metrics\
-         \n  records  one JSON line each, on stdout\n\
+         \n  records  one JSON line each, on stdout{export}\n\
          \n  Ctrl-C ends it; nothing stays behind.\n"
     );
 }

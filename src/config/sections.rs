@@ -22,8 +22,8 @@ use super::shapes::{
     whole, word,
 };
 use super::{
-    Compression, Config, DiscoveryConfig, HttpConfig, LogConfig, LogFormat, OtlpConfig, OtlpProtocol, PollConfig,
-    PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, pairs,
+    Audit, Compression, Config, DiscoveryConfig, ExportConfig, FirehoseConfig, HttpConfig, LogConfig, LogFormat,
+    OtlpConfig, OtlpProtocol, PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, pairs,
 };
 use cognito_auth_core::users::selection::{HistoryDepth, SelectionRules};
 
@@ -59,12 +59,14 @@ fn config(root: &mut SettingsTable<'_>) -> Config {
         otlp: root.table("otlp", otlp),
         stdout_enabled: root.table("stdout", |stdout| stdout.or("enabled", false, &flag())),
         http: root.table("http", http),
+        firehose: root.table("firehose", firehose),
         log: root.table("log", log),
         privacy: root.table("privacy", privacy),
         shard: Shard::WHOLE,
         set_aside: Vec::new(),
     };
     config.shard = root.table("shard", shard);
+    reject_contradictions_of_export(root, &config);
     config
 }
 
@@ -98,11 +100,40 @@ fn pool(pool: &mut SettingsTable<'_>) -> Option<PoolConfig> {
         external_id: pool.optional("external_id", &external_id()),
         selection: selection(pool, &default.selection),
         followed_since: pool.optional("followed_since", &moment()),
+        export: pool.table("export", export),
         id: default.id,
     };
     reject_contradictions_of_pool(pool, &config);
     id.map(|_| config)
 }
+
+fn export(export: &mut SettingsTable<'_>) -> Option<ExportConfig> {
+    let default = ExportConfig::default();
+    let config = ExportConfig {
+        log_group: export.optional("log_group", &log_group()),
+        read_interval: export.or("read_interval", default.read_interval, &duration("1s", "10m")),
+        overlap: export.or("overlap", default.overlap, &duration("0s", "1d")),
+        firehose: export.or("firehose", default.firehose, &flag()),
+        audit: export.or("audit", default.audit, &word(AUDITS)),
+        audit_requests_per_second: export.or(
+            "audit_requests_per_second",
+            default.audit_requests_per_second,
+            &number(0.01..=50.0),
+        ),
+        grace: export.or("grace", default.grace, &duration("1m", "1d")),
+        replay: export.or("replay", default.replay, &duration("3h", "31d")),
+    };
+    let has_source = config.log_group.is_some() || config.firehose;
+    let is_misread = ["log_group", "firehose"].iter().any(|key| export.is_misread(key));
+    if config != default && !has_source && !is_misread {
+        let [group, firehose] = ["log_group", "firehose"].map(|key| export.path_of(key));
+        let text = format!("{} names no source; accepted: {group}, or {firehose} = true", export.path());
+        export.reject(&["log_group"], text);
+    }
+    has_source.then_some(config)
+}
+
+const AUDITS: &[(&str, Audit)] = &[("sample", Audit::Sample), ("full", Audit::Full), ("off", Audit::Off)];
 
 fn selection(pool: &mut SettingsTable<'_>, default: &SelectionRules) -> SelectionRules {
     SelectionRules {
@@ -134,6 +165,16 @@ fn reject_contradictions_of_pool(pool: &mut SettingsTable<'_>, config: &PoolConf
         contradictions.push((&["external_id"], text));
     }
     let SelectionRules { usernames, all_users, exclude, .. } = &config.selection;
+    let selects_all =
+        *all_users && !["usernames", "usernames_file", "groups", "filter"].iter().any(|key| pool.is_set(key));
+    if config.export.as_ref().is_some_and(|export| export.audit == Audit::Off) && !selects_all {
+        let text = format!(
+            "{}.audit is \"off\", so no user is listed; accepted: {} = true and no other choice of users",
+            key("export"),
+            key("all_users")
+        );
+        contradictions.push((&["export"], text));
+    }
     if *all_users && pool.is_set("filter") {
         let text = format!("{} is true beside {}; accepted: one of them", key("all_users"), key("filter"));
         contradictions.push((&["all_users"], text));
@@ -249,6 +290,41 @@ fn http(http: &mut SettingsTable<'_>) -> HttpConfig {
         listen: http.or("listen", default.listen, &socket_address()),
         first_scrape_wait: http.or("first_scrape_wait", default.first_scrape_wait, &duration("0s", "1h")),
         web_config_file: http.optional("web_config_file", &path()),
+    }
+}
+
+fn firehose(firehose: &mut SettingsTable<'_>) -> Option<FirehoseConfig> {
+    let listen = firehose.optional("listen", &socket_address());
+    let access_keys_file = firehose.optional("access_keys_file", &path());
+    let web_config_file = firehose.optional("web_config_file", &path());
+    let keys = ["listen", "access_keys_file"];
+    if keys.iter().any(|key| firehose.is_misread(key)) {
+        return None;
+    }
+    if keys.iter().chain(&["web_config_file"]).any(|key| firehose.is_set(key)) {
+        for key in keys {
+            if !firehose.is_set(key) {
+                let text =
+                    format!("firehose.{key} is missing; accepted: both firehose.listen and firehose.access_keys_file");
+                firehose.reject(&[key], text);
+            }
+        }
+    }
+    Some(FirehoseConfig { listen: listen?, access_keys_file: access_keys_file?, web_config_file })
+}
+
+/// Rejects pools whose export arrives in a way that the other sections exclude.
+fn reject_contradictions_of_export(root: &mut SettingsTable<'_>, config: &Config) {
+    let by_firehose = |pool: &PoolConfig| pool.export.as_ref().is_some_and(|export| export.firehose);
+    let is_wanted = config.pools.iter().any(by_firehose);
+    if is_wanted && config.firehose.is_none() && !root.is_misread("firehose") {
+        let text = "pools[].export.firehose is true without firehose.listen and firehose.access_keys_file; accepted: all \
+                    three, or none";
+        root.reject(&["pools"], text.to_owned());
+    }
+    if is_wanted && !config.shard.is_whole() {
+        let text = "pools[].export.firehose is true with a shard.count above 1; accepted: one instance, or a log group";
+        root.reject(&["pools"], text.to_owned());
     }
 }
 
@@ -398,6 +474,30 @@ fn is_region(text: &str) -> bool {
 
 fn username() -> Shape<String> {
     name(128).secret()
+}
+
+/// The name or the ARN of a log group. Names have up to 512 letters, digits and `.-_/#` (the API's model).
+fn log_group() -> Shape<String> {
+    let accepted = "a log group's name, such as \"/aws/vendedlogs/cognito\", or its ARN, such as \
+                    \"arn:aws:logs:eu-west-1:123456789012:log-group:/aws/vendedlogs/cognito\"";
+    text(accepted, |text| {
+        let is_name = |name: &str| {
+            let is_fine = |c: char| c.is_ascii_alphanumeric() || ".-_/#".contains(c);
+            (1..=512).contains(&name.len()) && name.chars().all(is_fine)
+        };
+        let parts: Vec<&str> = text.splitn(7, ':').collect();
+        match parts.as_slice() {
+            [name] => is_name(name),
+            &["arn", partition, "logs", region, account, "log-group", name] => {
+                partition.starts_with("aws")
+                    && is_region(region)
+                    && account.len() == 12
+                    && account.chars().all(|c| c.is_ascii_digit())
+                    && is_name(name.strip_suffix(":*").unwrap_or(name))
+            }
+            _ => false,
+        }
+    })
 }
 
 fn role_arn() -> Shape<String> {

@@ -14,6 +14,7 @@ use std::time::Duration;
 use cognito_auth_core::lasting_fault::LastingFault;
 use http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{Request, StatusCode};
+use hyper::body::Incoming;
 use parking_lot::{Mutex, MutexGuard};
 use rustls::ServerConfig;
 use sha2::{Digest as _, Sha256};
@@ -22,8 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::basic_auth::BasicAuthUsers;
 use super::connections::ConnectionSlot;
-use super::renderings::Renderings;
-use super::router::{self, Router, RouterResponse};
+use super::responder::{MemoryResponse, Responder};
+use super::router;
 use super::tls::{self, TlsError};
 use super::web_config::{Pem, RateLimit, TlsServerConfig, WebConfig, load_web_config};
 use crate::config::ConfigErrors;
@@ -46,6 +47,19 @@ pub enum WebError {
         /// The cause.
         cause: TlsError,
     },
+    /// The web configuration holds settings that a server with a guard of its own cannot honour.
+    #[error(
+        "{}: {} cannot be used here, because {why}; accepted: tls_server_config and http_server_config",
+        path.display(), keys.join(", ")
+    )]
+    NotSupported {
+        /// The web configuration.
+        path: PathBuf,
+        /// The keys.
+        keys: Vec<&'static str>,
+        /// Why they cannot be used.
+        why: &'static str,
+    },
     /// The web configuration removes protection, which only a restart may do.
     #[error(
         "{} would be removed from the web configuration, and a reload removes no protection; restore it, or restart \
@@ -59,10 +73,20 @@ pub enum WebError {
 #[derive(Clone)]
 pub struct Web(Arc<Mutex<LoadedWebConfig>>);
 
+/// The settings of the format that a server supports.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum WebScope {
+    /// All settings.
+    All,
+    /// TLS and headers: users and rate limits are refused, for this reason.
+    TlsAndHeaders(&'static str),
+}
+
 /// The last web configuration that was loaded.
 #[derive(Clone)]
 struct LoadedWebConfig {
     path: Option<PathBuf>,
+    scope: WebScope,
     access: Arc<AccessControl>,
     stamp: Stamp,
     /// The error of the last attempt to load it, as it was logged.
@@ -70,8 +94,8 @@ struct LoadedWebConfig {
 }
 
 impl LoadedWebConfig {
-    fn new(path: Option<PathBuf>, access: AccessControl, stamp: Stamp) -> Self {
-        Self { path, access: Arc::new(access), stamp, fault: LastingFault::default() }
+    fn new(path: Option<PathBuf>, scope: WebScope, access: AccessControl, stamp: Stamp) -> Self {
+        Self { path, scope, access: Arc::new(access), stamp, fault: LastingFault::default() }
     }
 }
 
@@ -101,7 +125,7 @@ impl Default for Web {
     /// Plain HTTP without users and limits.
     fn default() -> Self {
         let access = AccessControl::of(WebConfig::default(), None);
-        Self(Arc::new(Mutex::new(LoadedWebConfig::new(None, access, Stamp::default()))))
+        Self(Arc::new(Mutex::new(LoadedWebConfig::new(None, WebScope::All, access, Stamp::default()))))
     }
 }
 
@@ -117,11 +141,19 @@ impl Web {
     /// # Errors
     /// The web configuration has mistakes, all of which are listed, or its certificates cannot be used.
     pub fn load(path: Option<&Path>) -> Result<Self, WebError> {
+        Self::load_scope(path, WebScope::All)
+    }
+
+    /// Reads a web configuration of which a server supports only a part. Blocks.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; and the web configuration holds settings that the server does not support.
+    pub(crate) fn load_scope(path: Option<&Path>, scope: WebScope) -> Result<Self, WebError> {
         let (access, stamp) = match path {
-            Some(path) => AccessControl::load(path)?,
+            Some(path) => AccessControl::load(path, scope)?,
             None => (AccessControl::of(WebConfig::default(), None), Stamp::default()),
         };
-        let loaded = LoadedWebConfig::new(path.map(Path::to_owned), access, stamp);
+        let loaded = LoadedWebConfig::new(path.map(Path::to_owned), scope, access, stamp);
         Ok(Self(Arc::new(Mutex::new(loaded))))
     }
 
@@ -171,15 +203,15 @@ impl Web {
 
     /// Reads the files again if they have changed. Blocks.
     pub fn reload_changed(&self) {
-        let (path, stamp, failed_before) = {
+        let (path, scope, stamp, failed_before) = {
             let loaded = self.loaded();
             let Some(path) = loaded.path.clone() else { return };
-            (path, loaded.stamp.clone(), loaded.fault.lasts())
+            (path, loaded.scope, loaded.stamp.clone(), loaded.fault.lasts())
         };
         if !failed_before && stamp.is_of_now() {
             return;
         }
-        let read = AccessControl::load(&path);
+        let read = AccessControl::load(&path, scope);
         let mut loaded = self.loaded();
         if loaded.path.as_ref() != Some(&path) {
             return; // another configuration came into force meanwhile
@@ -188,7 +220,7 @@ impl Web {
             Ok((access, stamp)) => {
                 let (tls, users) = (access.tls.is_some(), access.users.are_listed());
                 tracing::info!(path = %path.display(), tls, users, "web configuration reloaded");
-                *loaded = LoadedWebConfig::new(Some(path), access, stamp);
+                *loaded = LoadedWebConfig::new(Some(path), scope, access, stamp);
             }
             Err(error) => {
                 let error = error.to_string();
@@ -228,8 +260,15 @@ impl AccessControl {
         if missing.is_empty() { Ok(()) } else { Err(WebError::Weaker(missing)) }
     }
 
-    fn load(path: &Path) -> Result<(Self, Stamp), WebError> {
+    fn load(path: &Path, scope: WebScope) -> Result<(Self, Stamp), WebError> {
         let config = load_web_config(path)?;
+        if let WebScope::TlsAndHeaders(why) = scope {
+            let given = [("basic_auth_users", !config.users.is_empty()), ("rate_limit", config.rate_limit.is_some())];
+            let keys: Vec<_> = given.into_iter().filter(|(_, is_given)| *is_given).map(|(key, _)| key).collect();
+            if !keys.is_empty() {
+                return Err(WebError::NotSupported { path: path.to_owned(), keys, why });
+            }
+        }
         let pems = |tls: &TlsServerConfig| {
             let pems = [Some(tls.cert.clone()), Some(tls.key.clone()), tls.client_ca.clone()];
             pems.into_iter().flatten().filter_map(|pem| if let Pem::File(path) = pem { Some(path) } else { None })
@@ -242,15 +281,14 @@ impl AccessControl {
         Ok((Self::of(config, tls), stamp))
     }
 
-    /// Responds to a request that passes authentication and the rate limit; refuses others. A request without a valid
-    /// password counts neither for the rate limit nor for the connection's slot.
-    pub(super) async fn respond<B>(
+    /// Has `responder` respond to a request that passes authentication and the rate limit; refuses others. A request
+    /// without a valid password counts neither for the rate limit nor for the connection's slot.
+    pub(super) async fn respond(
         &self,
-        request: Request<B>,
-        router: &Router,
-        renderings: &Renderings,
+        request: Request<Incoming>,
+        responder: &impl Responder,
         slot: &Arc<ConnectionSlot>,
-    ) -> RouterResponse {
+    ) -> MemoryResponse {
         let mut response = if !self.users.allow(request.headers()).await {
             let challenge = "Basic realm=\"cognito-auth-exporter\", charset=\"UTF-8\"";
             router::refusal(StatusCode::UNAUTHORIZED, "unauthorized\n", WWW_AUTHENTICATE, challenge)
@@ -258,10 +296,7 @@ impl AccessControl {
             let text = "too many requests; rate_limit in the web configuration says how many there may be\n";
             router::refusal(StatusCode::TOO_MANY_REQUESTS, text, RETRY_AFTER, "1")
         } else {
-            slot.responding();
-            let mut response = router.respond(request, renderings).await;
-            response.body_mut().written_at(slot);
-            response
+            responder.respond(request, slot).await
         };
         for (name, value) in &self.config.headers {
             response.headers_mut().insert(name.clone(), value.clone());

@@ -18,7 +18,7 @@ use super::scrapes::PendingScrape;
 const PIECE_BYTES_MAX: usize = 64 * 1024;
 
 /// A body that is in memory as a whole.
-pub(super) struct MemoryBody {
+pub(crate) struct MemoryBody {
     rest: Bytes,
     /// The scrape that is counted when the body is written.
     scrape: Option<PendingScrape>,
@@ -27,7 +27,7 @@ pub(super) struct MemoryBody {
 }
 
 impl MemoryBody {
-    pub(super) fn new(bytes: Bytes) -> Self {
+    pub(crate) fn new(bytes: Bytes) -> Self {
         Self { rest: bytes, scrape: None, slot: None }
     }
 
@@ -38,7 +38,7 @@ impl MemoryBody {
     }
 
     /// Sets the slot of the connection that writes the body, and reports the progress of writing to it.
-    pub(super) fn written_at(&mut self, slot: &Arc<ConnectionSlot>) {
+    pub(crate) fn written_at(&mut self, slot: &Arc<ConnectionSlot>) {
         slot.writing(self.rest.clone(), self.scrape.take());
         self.slot = Some(slot.clone());
     }

@@ -20,6 +20,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -60,10 +61,12 @@ struct SharedConnections {
 }
 
 /// The slot of one connection. Dropping it frees the slot.
-pub(super) struct ConnectionSlot {
+pub(crate) struct ConnectionSlot {
     number: u64,
     slots: ConnectionSlots,
     cut: CancellationToken,
+    /// Whether a response was made before all of its request was read.
+    has_unread: AtomicBool,
 }
 
 impl ConnectionSlots {
@@ -73,7 +76,7 @@ impl ConnectionSlots {
     /// No slot is free, and none can be freed before the returned time unless a connection [changes](Self::changed).
     pub(super) fn admit(&self) -> Result<Arc<ConnectionSlot>, Instant> {
         let (number, cut) = self.table().admit(Instant::now())?;
-        Ok(Arc::new(ConnectionSlot { number, slots: self.clone(), cut }))
+        Ok(Arc::new(ConnectionSlot { number, slots: self.clone(), cut, has_unread: AtomicBool::new(false) }))
     }
 
     /// Resolves when a connection changes its phase or ends.
@@ -103,8 +106,18 @@ impl ConnectionSlot {
     }
 
     /// Reports that a request was admitted.
-    pub(super) fn responding(&self) {
+    pub(crate) fn responding(&self) {
         self.update(|table, number| table.set_phase(number, ConnectionPhase::Responding, Instant::now()));
+    }
+
+    /// Reports that the response is made before all of its request is read. The connection then ends with the response.
+    pub(crate) fn leave_unread(&self) {
+        self.has_unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns whether a response was made before all of its request was read.
+    pub(super) fn has_unread(&self) -> bool {
+        self.has_unread.load(Ordering::Relaxed)
     }
 
     /// Reports that the response with this body is ready.

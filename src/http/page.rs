@@ -16,7 +16,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, Render, display, html};
 use sha2::{Digest as _, Sha256};
 
 use crate::status::{
-    ErrorStatus, FindingSeverity, HistoryWalks, OutboxStatus, PoolStatus, StatusFinding, StatusReport,
+    ErrorStatus, ExportStatus, FindingSeverity, HistoryWalks, OutboxStatus, PoolStatus, StatusFinding, StatusReport,
 };
 
 /// Time between two refreshes of an open page, in seconds.
@@ -147,6 +147,7 @@ fn pool_figures(pool: &PoolStatus, now: UnixMillis) -> Markup {
         (budget_figure(pool))
         (delay_figure(pool))
         (events_figure(pool))
+        @if let Some(export) = &pool.export { (export_figure(export)) }
         (backlog_figure(pool, now))
     }
 }
@@ -206,6 +207,20 @@ fn events_figure(pool: &PoolStatus) -> Markup {
     let threats = note("", format!("{} threats", Grouped(pool.risk_events)));
     let history = (pool.history_events > 0).then(|| note("", format!("{} of history", Grouped(pool.history_events))));
     figure("Live events", display(Grouped(pool.events)), std::iter::once(threats).chain(history))
+}
+
+fn export_figure(export: &ExportStatus) -> Markup {
+    let [least, most] = export.loss_interval.map(|share| 100.0 * share);
+    let loss = export.loss.map(|loss| {
+        let text = format!("{:.1} % lost ({least:.1} to {most:.1} %, of {})", 100.0 * loss, Grouped(export.audited));
+        note("", text)
+    });
+    let loss = loss.or_else(|| Some(note("", "no event audited yet")));
+    let delay = export.delay_seconds.map(|seconds| note("", format!("{} to arrive on average", About(seconds))));
+    let polls = note("", if export.sampled { "polls audit a sample" } else { "every user is polled" });
+    let down = export.reason.as_ref().map(|reason| note("warn", reason));
+    let standing = if export.up { "up" } else { "down" };
+    figure("Export", standing, down.into_iter().chain(delay).chain(loss).chain([polls]))
 }
 
 fn backlog_figure(pool: &PoolStatus, now: UnixMillis) -> Markup {

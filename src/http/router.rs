@@ -1,23 +1,25 @@
 //! The router: makes the response to a request, without a socket.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{
     AGE, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, VARY,
     X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::body::MemoryBody;
+use super::connections::ConnectionSlot;
 use super::renderings::{Rendering, RenderingKind, Renderings};
+use super::responder::{ConnectionLimits, MemoryResponse, Responder};
 use super::scrapes::{PendingScrape, Scrape};
 use super::{Scrapes, gzip, page};
 use crate::lifecycle::Clock;
 use crate::metrics::{self, Metrics};
 use crate::status::{ProbeResult, StatusBoard, StatusReport};
-
-/// A response that is in memory as a whole.
-pub(super) type RouterResponse = Response<MemoryBody>;
 
 const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
@@ -45,6 +47,33 @@ pub struct Router {
     pub clock: Clock,
 }
 
+/// The router with the renderings that its responses share.
+#[derive(Clone)]
+pub(super) struct StatusResponder {
+    pub(super) router: Router,
+    pub(super) renderings: Renderings,
+}
+
+impl Responder for StatusResponder {
+    const LIMITS: ConnectionLimits = ConnectionLimits {
+        head_bytes_max: super::HEADERS_BYTES_MAX,
+        head_wait_max: super::HEADERS_WAIT_MAX,
+        buffer_bytes_max: super::BUFFER_BYTES_MAX,
+        last_request_max: super::CONNECTION_END_MAX,
+    };
+
+    async fn respond(&self, request: Request<Incoming>, slot: &Arc<ConnectionSlot>) -> MemoryResponse {
+        slot.responding();
+        let mut response = self.router.respond(request, &self.renderings).await;
+        response.body_mut().written_at(slot);
+        response
+    }
+
+    fn forget_stale(&self, now: Instant) -> bool {
+        self.renderings.forget_stale(now)
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Route {
     Metrics,
@@ -69,7 +98,7 @@ impl Route {
 
 impl Router {
     /// Responds to a request. It ignores the request's body. The server leaves out the body of a response to HEAD.
-    pub(super) async fn respond<B>(&self, request: Request<B>, renderings: &Renderings) -> RouterResponse {
+    pub(super) async fn respond<B>(&self, request: Request<B>, renderings: &Renderings) -> MemoryResponse {
         let mut response = match (Route::of(request.uri().path()), request.method()) {
             (None, _) => plain(StatusCode::NOT_FOUND, NOT_FOUND.to_owned()),
             (Some(path), &Method::GET | &Method::HEAD) => self.get(path, &request, renderings).await,
@@ -82,7 +111,7 @@ impl Router {
         response
     }
 
-    async fn get<B>(&self, path: Route, request: &Request<B>, renderings: &Renderings) -> RouterResponse {
+    async fn get<B>(&self, path: Route, request: &Request<B>, renderings: &Renderings) -> MemoryResponse {
         match path {
             Route::Metrics => {
                 // HEAD shows no metrics, so it does not count as a scrape.
@@ -107,7 +136,7 @@ impl Router {
         }
     }
 
-    async fn metrics(&self, headers: &HeaderMap, counts: bool, renderings: &Renderings) -> RouterResponse {
+    async fn metrics(&self, headers: &HeaderMap, counts: bool, renderings: &Renderings) -> MemoryResponse {
         let gzip = gzip::wanted(headers);
         let kind = if gzip { RenderingKind::CompressedMetrics } else { RenderingKind::Metrics };
         let (metrics, scrapes) = (self.metrics.clone(), self.scrapes.clone());
@@ -134,7 +163,7 @@ impl Router {
         content_type: &'static str,
         renderings: &Renderings,
         render: impl FnOnce(&StatusReport) -> Vec<u8> + Send + 'static,
-    ) -> RouterResponse {
+    ) -> MemoryResponse {
         let router = self.clone();
         let render = move || {
             let report = router.board.report(&router.metrics, router.clock.now());
@@ -150,7 +179,7 @@ impl Router {
 
 /// Makes a rendering a response. The header `Age` marks one that was made for an earlier request, with its age in
 /// seconds (RFC 9111).
-fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -> RouterResponse {
+fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -> MemoryResponse {
     let mut response = body(StatusCode::OK, content_type, rendering.bytes.clone());
     if let Some(age) = rendering.shared_age(asked) {
         response.headers_mut().insert(AGE, age.as_secs().into());
@@ -158,7 +187,7 @@ fn rendered(rendering: &Rendering, asked: Instant, content_type: &'static str) -
     response
 }
 
-fn failed() -> RouterResponse {
+fn failed() -> MemoryResponse {
     plain(
         StatusCode::INTERNAL_SERVER_ERROR,
         "the response could not be rendered; please report what the log says\n".to_owned(),
@@ -166,36 +195,36 @@ fn failed() -> RouterResponse {
 }
 
 /// Makes the response to a request that access control refuses, with a header that tells the client what to do.
-pub(super) fn refusal(status: StatusCode, text: &str, name: HeaderName, value: &'static str) -> RouterResponse {
+pub(super) fn refusal(status: StatusCode, text: &str, name: HeaderName, value: &'static str) -> MemoryResponse {
     let mut response = with(plain(status, text.to_owned()), name, value);
     harden(&mut response);
     response
 }
 
-fn harden(response: &mut RouterResponse) {
+fn harden(response: &mut MemoryResponse) {
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-fn health(health: ProbeResult) -> RouterResponse {
+fn health(health: ProbeResult) -> MemoryResponse {
     match health {
         Ok(()) => plain(StatusCode::OK, "ok\n".to_owned()),
         Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
     }
 }
 
-fn plain(status: StatusCode, text: String) -> RouterResponse {
+fn plain(status: StatusCode, text: String) -> MemoryResponse {
     body(status, TEXT, text.into_bytes().into())
 }
 
-fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> RouterResponse {
+fn body(status: StatusCode, content_type: &'static str, bytes: Bytes) -> MemoryResponse {
     let mut response = Response::new(MemoryBody::new(bytes));
     *response.status_mut() = status;
     with(response, CONTENT_TYPE, content_type)
 }
 
-fn with(mut response: RouterResponse, name: HeaderName, value: &'static str) -> RouterResponse {
+fn with(mut response: MemoryResponse, name: HeaderName, value: &'static str) -> MemoryResponse {
     response.headers_mut().insert(name, HeaderValue::from_static(value));
     response
 }

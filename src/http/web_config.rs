@@ -146,7 +146,7 @@ fn values(file: &Path) -> Result<Values, String> {
         }
         Err(error) => {
             return Err(format!(
-                "cannot read the web configuration: {error}; http.web_config_file has to name a file that the \
+                "cannot read the web configuration: {error}; web_config_file has to name a file that the \
                  exporter's user can read"
             ));
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cognito_auth_core::counters::{Deltas, Series};
 use cognito_auth_core::entry::{Entry, PoolIdentity};
-use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::event::{EventKey, UnixMillis};
 
 use super::engine::Reader;
 use super::envelope::{Count, StoredRecord as _};
@@ -15,7 +15,7 @@ use super::stored_entry::StoredEntry;
 use super::stored_user::StoredUser;
 use super::writer::WriterMessage;
 use super::writer_state::{WriteBatch, WriteRequest, WriterState};
-use super::{Ledger, LedgerError, UserRecord, keys};
+use super::{Ledger, LedgerError, ToldChange, UserRecord, keys, told};
 
 /// One atomic write: a page's cursor with everything that the page changes.
 #[derive(Clone)]
@@ -30,6 +30,8 @@ pub struct Commit {
     pub totals: Deltas,
     /// Entries for the outbox.
     pub entries: Vec<Entry>,
+    /// What the page tells of events that the pool's export may tell, too.
+    pub told: Vec<(EventKey, ToldChange)>,
 }
 
 /// A commit on its way to the writer, encoded as far as that needs no state of the writer.
@@ -43,17 +45,19 @@ pub(super) struct CommitRequest {
     totals: Deltas,
     /// Sealed entries.
     entries: Vec<Vec<u8>>,
+    told: Vec<(EventKey, ToldChange)>,
 }
 
 impl Ledger {
     /// Writes a page. All of it is on the disk when this answers Ok.
     ///
     /// # Errors
-    /// `NotEnrolled`: nothing was written, because no user with this name and time of joining is enrolled. Any other
+    /// `NotEnrolled`: nothing was written, because no user with this name and time of joining is enrolled.
+    /// `ToldMeanwhile`: nothing was written, because the pool's export has told one of the events since. Any other
     /// error: all of it or nothing may have been written, because the ledger has failed or is closed. Read the user
     /// again.
     pub async fn commit(&self, commit: Commit) -> Result<(), LedgerError> {
-        let Commit { pool, username, record, totals, entries } = commit;
+        let Commit { pool, username, record, totals, entries, told } = commit;
         // Personal data that may not be stored comes no further. Only a change of settings (`rekey.rs`) hides more
         // later.
         let private = |entry| StoredEntry::from(self.0.privacy.apply(entry)).seal();
@@ -64,6 +68,7 @@ impl Ledger {
             pool_id: pool.id.clone(),
             totals,
             entries: entries.into_iter().map(private).collect(),
+            told,
         };
         self.write(WriteRequest::Commit(request)).await
     }
@@ -102,7 +107,7 @@ impl Ledger {
 impl CommitRequest {
     /// Estimates how many places in the store the commit touches. Entries of the outbox are neighbours.
     pub(super) fn places(&self) -> usize {
-        1 + self.totals.len() + WriteRequest::places_of_entries(self.entries.len())
+        1 + self.totals.len() + self.told.len() + WriteRequest::places_of_entries(self.entries.len())
     }
 
     /// Adds the commit to the batch, if the enrolled user joined at the commit's time. Otherwise the user was forgotten
@@ -118,6 +123,7 @@ impl CommitRequest {
         if enrolled.map(|enrolled| enrolled.joined) != Some(self.joined) {
             return Err(LedgerError::NotEnrolled);
         }
+        told::stage_polled(&self.pool_id, self.told, reader, batch)?;
         batch.changes.push((self.user, Some(self.record)));
         writer_state.totals.raise(self.pool_id, &self.totals, batch);
         batch.entries.extend(self.entries);

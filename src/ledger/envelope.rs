@@ -209,6 +209,21 @@ impl StoredRecord for StoredPool {
     const WHAT: &'static str = "a pool";
 }
 
+/// How far the log group of a pool's export was read.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct StoredReadPosition {
+    /// The name or ARN of the log group.
+    #[prost(string, tag = "1")]
+    pub(super) log_group: String,
+    /// Milliseconds since the epoch, by the timestamps of the log events.
+    #[prost(sint64, tag = "2")]
+    pub(super) position: i64,
+}
+
+impl StoredRecord for StoredReadPosition {
+    const WHAT: &'static str = "the read position of an export";
+}
+
 /// The note that a user is gone, and since when.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct Gone {
@@ -244,6 +259,20 @@ pub(super) struct LostSince {
 
 impl StoredRecord for LostSince {
     const WHAT: &'static str = "the time of a loss";
+}
+
+/// The second from which on a pool's told events are complete.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct ToldSince {
+    #[prost(sint64, tag = "1")]
+    pub(super) second: i64,
+    /// Whether no poll reads the pool, so that old events are forgotten that no cursor has.
+    #[prost(bool, tag = "2")]
+    pub(super) unpolled: bool,
+}
+
+impl StoredRecord for ToldSince {
+    const WHAT: &'static str = "the time of the first told event";
 }
 
 #[cfg(test)]

@@ -76,6 +76,10 @@ pub enum LedgerError {
     /// and the caller drops it.
     #[error("the user of this page is not enrolled any more")]
     NotEnrolled,
+    /// The export has told an event of this page since the page was judged. Nothing of the page was written, and the
+    /// caller judges it again.
+    #[error("the export has told an event of this page meanwhile")]
+    ToldMeanwhile,
     /// The ledger has been closed: the process is stopping.
     #[error("the ledger is closed")]
     Closed,

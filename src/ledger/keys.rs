@@ -7,13 +7,19 @@
 //! u/<pool>/<username>    a user and its cursor
 //! a/<pool>/<username>    a note that this is another name of a followed user; absent for other names
 //! g/<pool>/<username>    a note that the user is gone, and since when; absent for followed users
+//! r/<pool>               how far the log group of the pool's export was read
 //! o/<sequence, 8 bytes>  an entry of the outbox, in the order of delivery
 //! q/<sequence, 8 bytes>  an entry of the quarantine, under its number from the outbox
+//! c/<pool>               the time from which on the pool's told events are complete; absent without an export
+//! e/<pool>/<second, 8 bytes><event, 16 bytes>
+//!                        a told event of a pool with an export, in the order of the dates
 //! ```
 //!
 //! A pool id has no `/` (`[\w-]+_[0-9a-zA-Z]+`), a username may have some. The first `/` after the pool id ends it.
 
 use std::ops::Range;
+
+use cognito_auth_core::event::EventKey;
 
 /// The ledger's format.
 pub(super) const FORMAT: &[u8] = b"m/format";
@@ -35,6 +41,10 @@ pub(super) fn pool(pool_id: &str) -> Vec<u8> {
 /// All pools.
 pub(super) fn pools() -> Range<Vec<u8>> {
     prefix(b"p/")
+}
+
+pub(super) fn read_position(pool_id: &str) -> Vec<u8> {
+    [b"r/", pool_id.as_bytes()].concat()
 }
 
 pub(super) fn total(pool_id: &str, series: &str) -> Vec<u8> {
@@ -120,6 +130,57 @@ pub(super) fn sequence_of(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(key.get(2..)?.try_into().ok()?))
 }
 
+/// The record that says from when on a pool's told events are complete.
+pub(super) fn told_since(pool_id: &str) -> Vec<u8> {
+    [b"c/", pool_id.as_bytes()].concat()
+}
+
+/// A told event. Seconds before 1970 sort first.
+pub(super) fn told(pool_id: &str, second: i64, event: EventKey) -> Vec<u8> {
+    let mut key = Vec::new();
+    put_told(&mut key, pool_id, second, event);
+    key
+}
+
+/// Makes the key of a told event in a place that is used again.
+pub(super) fn put_told(key: &mut Vec<u8>, pool_id: &str, second: i64, event: EventKey) {
+    debug_assert!(!pool_id.contains('/'), "a pool id holds no slash");
+    key.clear();
+    let parts = [b"e/".as_slice(), pool_id.as_bytes(), b"/", &ordered(second).to_be_bytes(), &event.0];
+    key.reserve_exact(parts.iter().map(|part| part.len()).sum());
+    parts.iter().for_each(|part| key.extend_from_slice(part));
+}
+
+/// The told events of one pool with dates in seconds above `after`, up to `until` inclusive.
+pub(super) fn told_between(pool_id: &str, after: i64, until: i64) -> Range<Vec<u8>> {
+    let bound = |second: i64| match second.checked_add(1) {
+        Some(next) => [within(b'e', pool_id, "").as_slice(), &ordered(next).to_be_bytes()].concat(),
+        None => prefix(&within(b'e', pool_id, "")).end,
+    };
+    bound(after)..bound(until.max(after))
+}
+
+/// All told events of one pool.
+pub(super) fn told_all(pool_id: &str) -> Range<Vec<u8>> {
+    prefix(&within(b'e', pool_id, ""))
+}
+
+/// Returns the pool, the second and the event in the key of a told event.
+pub(super) fn told_of(key: &[u8]) -> Option<(&str, i64, EventKey)> {
+    let (rest, event) = key.strip_prefix(b"e/")?.split_last_chunk()?;
+    let (pool_id, second) = rest.split_last_chunk()?;
+    let pool_id = std::str::from_utf8(pool_id.strip_suffix(b"/")?).ok()?;
+    let second = (u64::from_be_bytes(*second) ^ SIGN).cast_signed();
+    (!pool_id.contains('/')).then_some((pool_id, second, EventKey(*event)))
+}
+
+const SIGN: u64 = 1 << 63;
+
+/// A number that sorts like the second.
+fn ordered(second: i64) -> u64 {
+    second.cast_unsigned() ^ SIGN
+}
+
 fn within(kind: u8, pool_id: &str, rest: &str) -> Vec<u8> {
     debug_assert!(!pool_id.contains('/'), "a pool id holds no slash");
     [&[kind, b'/'], pool_id.as_bytes(), b"/", rest.as_bytes()].concat()
@@ -159,6 +220,22 @@ mod tests {
     fn a_total_says_whose_it_is() {
         assert_eq!(total_of(&total("eu-west-1_A", "events/a/b")), Some(("eu-west-1_A", "events/a/b")));
         assert_eq!(total_of(&user("eu-west-1_A", "ann")), None);
+    }
+
+    #[test]
+    fn told_events_are_in_the_order_of_their_seconds_and_stay_in_their_pool() {
+        let key = |second| told("eu-west-1_A", second, EventKey([7; 16]));
+        let seconds = [i64::MIN, -1, 0, 1, i64::MAX];
+        assert!(seconds.map(key).is_sorted());
+        for second in seconds {
+            assert_eq!(told_of(&key(second)), Some(("eu-west-1_A", second, EventKey([7; 16]))));
+            assert!(told_all("eu-west-1_A").contains(&key(second)) && !told_all("eu-west-1_").contains(&key(second)));
+        }
+        let range = told_between("eu-west-1_A", -1, 1);
+        assert_eq!(seconds.map(|second| range.contains(&key(second))), [false, false, true, true, false]);
+        assert!(told_between("eu-west-1_A", 1, i64::MAX).contains(&key(i64::MAX)));
+        assert!(told_between("eu-west-1_A", i64::MAX, i64::MAX).is_empty());
+        assert_eq!(told_of(b"e/short"), None);
     }
 
     #[test]

@@ -2,17 +2,20 @@
 //!
 //! A name has the same information as the record's key, in a form for people and files.
 
+use cognito_auth_core::event::EventKey;
 use serde::{Deserialize, Serialize};
 
 use super::UserRecord;
 use super::envelope::{
-    Count, Gone, Instance, LostSince, OtherName, PrivacyNote, StoreFormat, StoredPool, StoredRecord as _,
+    Count, Gone, Instance, LostSince, OtherName, PrivacyNote, StoreFormat, StoredPool, StoredReadPosition,
+    StoredRecord as _, ToldSince,
 };
 use super::error::LedgerError;
 use super::keys;
 use super::outbox;
-use super::stored_entry::{StoredEntry, StoredRefusal};
+use super::quarantine;
 use super::stored_user::StoredUser;
+use super::told::StoredTold;
 
 /// The name of a record of the ledger.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
@@ -56,10 +59,29 @@ pub enum RecordName {
         /// The other name.
         username: String,
     },
+    /// How far the log group of a pool's export was read.
+    ReadPosition {
+        /// The pool's id.
+        user_pool_id: String,
+    },
     /// An entry of the outbox, or a segment of entries.
     Outbox {
         /// The number of the first entry, which is its place in the order.
         number: u64,
+    },
+    /// The time from which on a pool's told events are complete.
+    ToldSince {
+        /// The pool's id.
+        user_pool_id: String,
+    },
+    /// A told event of a pool with an export.
+    Told {
+        /// The pool's id.
+        user_pool_id: String,
+        /// The second of its date, since 1970.
+        second: i64,
+        /// The digest of its EventId: 32 hexadecimal digits.
+        event: String,
     },
     /// An entry of the quarantine.
     Quarantine {
@@ -74,8 +96,19 @@ const OF_THE_LEDGER: [&[u8]; 6] =
 
 impl RecordName {
     /// The kinds of records.
-    pub const KINDS: [&'static str; 8] =
-        ["ledger", "pool", "total", "user", "gone", "other_name", "outbox", "quarantine"];
+    pub const KINDS: [&'static str; 11] = [
+        "ledger",
+        "pool",
+        "total",
+        "user",
+        "gone",
+        "other_name",
+        "told_since",
+        "told",
+        "read_position",
+        "outbox",
+        "quarantine",
+    ];
 
     /// Returns the record's kind, one of [`RecordName::KINDS`].
     pub fn kind(&self) -> &'static str {
@@ -86,6 +119,9 @@ impl RecordName {
             Self::User { .. } => "user",
             Self::Gone { .. } => "gone",
             Self::OtherName { .. } => "other_name",
+            Self::ToldSince { .. } => "told_since",
+            Self::Told { .. } => "told",
+            Self::ReadPosition { .. } => "read_position",
             Self::Outbox { .. } => "outbox",
             Self::Quarantine { .. } => "quarantine",
         }
@@ -103,6 +139,13 @@ impl RecordName {
             b"u/" => pair().map(|(user_pool_id, username)| Self::User { user_pool_id, username })?,
             b"a/" => pair().map(|(user_pool_id, username)| Self::OtherName { user_pool_id, username })?,
             b"g/" => pair().map(|(user_pool_id, username)| Self::Gone { user_pool_id, username })?,
+            b"c/" => Self::ToldSince { user_pool_id: text()? },
+            b"e/" => keys::told_of(key).map(|(pool_id, second, event)| Self::Told {
+                user_pool_id: pool_id.to_owned(),
+                second,
+                event: event.to_string(),
+            })?,
+            b"r/" => Self::ReadPosition { user_pool_id: text()? },
             b"o/" => Self::Outbox { number: keys::sequence_of(key)? },
             b"q/" => Self::Quarantine { number: keys::sequence_of(key)? },
             _ => return None,
@@ -124,6 +167,12 @@ impl RecordName {
             Self::OtherName { user_pool_id, username } => {
                 [b"a/", user_pool_id.as_bytes(), b"/", username.as_bytes()].concat()
             }
+            Self::ToldSince { user_pool_id } => keys::told_since(user_pool_id),
+            Self::Told { user_pool_id, second, event } => {
+                let digest = u128::from_str_radix(event, 16).ok()?;
+                keys::told(user_pool_id, *second, EventKey(digest.to_be_bytes()))
+            }
+            Self::ReadPosition { user_pool_id } => keys::read_position(user_pool_id),
             Self::Outbox { number } => keys::outbox(*number),
             Self::Quarantine { number } => keys::quarantine(*number),
         };
@@ -154,8 +203,11 @@ impl RecordName {
             Self::User { .. } => UserRecord::try_from(StoredUser::open(value)?).map(drop),
             Self::Gone { .. } => Gone::open(value).map(drop),
             Self::OtherName { .. } => OtherName::open(value).map(drop),
+            Self::ToldSince { .. } => ToldSince::open(value).map(drop),
+            Self::Told { .. } => StoredTold::check(value),
+            Self::ReadPosition { .. } => StoredReadPosition::open(value).map(drop),
             Self::Outbox { number } => outbox::check(*number, value),
-            Self::Quarantine { .. } => StoredEntry::open(&StoredRefusal::open(value)?.value).map(drop),
+            Self::Quarantine { .. } => quarantine::check(value),
         }
     }
 }
@@ -174,6 +226,9 @@ mod tests {
             keys::user("eu-west-1_A", "a/b"),
             keys::gone(&keys::user("eu-west-1_A", "ü")),
             keys::other_name(&keys::user("eu-west-1_A", "ü/b")),
+            keys::told_since("eu-west-1_A"),
+            keys::told("eu-west-1_A", -7, EventKey([3; 16])),
+            keys::read_position("eu-west-1_A"),
             keys::outbox(7),
             keys::quarantine(u64::MAX),
         ] {

@@ -64,12 +64,13 @@ impl Ledger {
         self.write(WriteRequest::Put(vec![(keys::pool(pool_id), Some(stored.seal()))])).await
     }
 
-    /// Removes a pool's record and totals, in one atomic write. Callers forget its users before; its entries in the
-    /// outbox stay.
+    /// Removes a pool's told events, and then its record, totals and read position in one atomic write. Callers forget
+    /// its users before; its entries in the outbox stay.
     ///
     /// # Errors
     /// They may still be there: the ledger has failed or is closed.
     pub async fn forget_pool(&self, pool_id: &str) -> Result<(), LedgerError> {
+        self.remove_told(pool_id).await?;
         self.write(WriteRequest::ForgetPool(pool_id.to_owned())).await
     }
 

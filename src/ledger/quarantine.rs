@@ -29,6 +29,15 @@ pub struct QuarantineReason {
     pub at: UnixMillis,
 }
 
+/// How the reason of an exported record begins that cannot be read. Its value is no entry and no damage.
+const UNREADABLE_EXPORT: &str = "an exported record that cannot be read";
+
+/// Checks a record of the quarantine.
+pub(super) fn check(bytes: &[u8]) -> Result<(), LedgerError> {
+    let refusal = StoredRefusal::open(bytes)?;
+    if refusal.reason.starts_with(UNREADABLE_EXPORT) { Ok(()) } else { StoredEntry::open(&refusal.value).map(drop) }
+}
+
 impl Quarantined {
     fn read(value: &[u8]) -> Result<Self, LedgerError> {
         Ok(match StoredRefusal::examine(value)? {
@@ -71,6 +80,23 @@ impl Ledger {
             })
         })?;
         Ok(quarantined)
+    }
+
+    /// Puts an exported record that cannot be read, and why, into the quarantine, as it came. Where personal data may
+    /// not be stored, only the reason is kept. Where the quarantine is half full, nothing is: senders of such records
+    /// must not stop delivery. Answers whether it was put there.
+    ///
+    /// # Errors
+    /// It may not have been written: the ledger has failed or is closed.
+    pub async fn quarantine_exported(&self, why: &str, bytes: Vec<u8>) -> Result<bool, LedgerError> {
+        let (_, waiting) = self.quarantine_state();
+        if waiting >= self.0.quarantine_limit_bytes / 2 {
+            return Ok(false);
+        }
+        let value = if self.0.privacy.modes().keep_all() { bytes } else { Vec::new() };
+        let reason = format!("{UNREADABLE_EXPORT}: {why}");
+        self.write(WriteRequest::PutAside { reason, value }).await?;
+        Ok(true)
     }
 
     /// Moves entries from the quarantine to the end of the outbox, under new numbers. Skips those that are not in

@@ -26,6 +26,7 @@ use super::state_dir::StateDir;
 use super::store::{Change, Store as _, StoreReader as _};
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
+use super::told::StoredTold;
 use super::writer_state::WriterState;
 
 /// Records of one write. Hashed names come in no order, and the engine's memory grows with random keys.
@@ -80,7 +81,10 @@ fn notes(privacy: &Privacy) -> Vec<Change> {
 fn is_empty(reader: &Reader) -> Result<bool, LedgerError> {
     let mut is_empty = true;
     reader.each_while(keys::everything(), |key, _| {
-        is_empty &= matches!(RecordName::of(key), Some(RecordName::Ledger { .. } | RecordName::Pool { .. }));
+        is_empty &= matches!(
+            RecordName::of(key),
+            Some(RecordName::Ledger { .. } | RecordName::Pool { .. } | RecordName::ReadPosition { .. })
+        );
         Ok(is_empty)
     })?;
     Ok(is_empty)
@@ -124,6 +128,9 @@ fn made_private(key: &[u8], value: &[u8], privacy: &Privacy) -> Change {
         Some(RecordName::Gone { user_pool_id, username }) => {
             (keys::gone(&keys::user(&user_pool_id, &privacy.ledger_name(&username))), Some(value.to_vec()))
         }
+        Some(RecordName::Told { .. }) => {
+            (key.to_vec(), Some(StoredTold::without_user(value).unwrap_or_else(|_| value.to_vec())))
+        }
         // It has another user's name in it. The first page that both names show makes it again.
         Some(RecordName::OtherName { .. }) => (key.to_vec(), None),
         Some(RecordName::Outbox { number }) => outbox::rewritten(number, value, |sealed| entry(sealed, privacy))
@@ -131,7 +138,8 @@ fn made_private(key: &[u8], value: &[u8], privacy: &Privacy) -> Change {
         Some(RecordName::Quarantine { .. }) => {
             let refusal = StoredRefusal::open(value).ok();
             let private = refusal.and_then(|refusal| {
-                let value = entry(&refusal.value, privacy)?;
+                // An exported record that cannot be read is no entry. It may name anybody.
+                let value = entry(&refusal.value, privacy).or_else(|| (!privacy.modes().keep_all()).then(Vec::new))?;
                 Some(StoredRefusal { value, ..refusal }.seal())
             });
             private.map_or_else(as_it_is, |refusal| (key.to_vec(), Some(refusal)))

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use cognito_auth_core::entry::{Entry, PoolIdentity, UserIdentity};
+use cognito_auth_core::entry::{Entry, EventSource, PoolIdentity, UserIdentity};
 use cognito_auth_core::event::{
     AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Vocabulary, Word,
 };
+use cognito_auth_core::export::ExportDetails;
 use cognito_auth_core::masking::Modes;
 
 use super::envelope::{self, StoredRecord};
@@ -38,6 +39,20 @@ pub(super) struct StoredEntry {
     /// See [`Modes::code`].
     #[prost(uint32, tag = "11")]
     masked: u32,
+    /// Present if the export told it.
+    #[prost(message, optional, tag = "12")]
+    exported: Option<StoredExportDetails>,
+}
+
+/// What only the export tells of an event.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct StoredExportDetails {
+    #[prost(string, optional, tag = "1")]
+    client_id: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    request_id: Option<String>,
+    #[prost(string, optional, tag = "3")]
+    idp_name: Option<String>,
 }
 
 impl StoredRecord for StoredEntry {
@@ -165,6 +180,11 @@ impl From<Entry> for StoredEntry {
             history: entry.history,
             observed: entry.observed.0,
             masked: entry.masked.code(),
+            exported: (entry.told_by == EventSource::Export).then_some(StoredExportDetails {
+                client_id: entry.details.client_id,
+                request_id: entry.details.request_id,
+                idp_name: entry.details.idp_name,
+            }),
         }
     }
 }
@@ -184,6 +204,12 @@ impl From<StoredEntry> for Entry {
             history: stored.history,
             observed: UnixMillis(stored.observed),
             masked: Modes::from_code(stored.masked),
+            told_by: if stored.exported.is_some() { EventSource::Export } else { EventSource::Poll },
+            details: stored.exported.map_or_else(ExportDetails::default, |details| ExportDetails {
+                client_id: details.client_id,
+                request_id: details.request_id,
+                idp_name: details.idp_name,
+            }),
         }
     }
 }
@@ -377,6 +403,8 @@ pub(super) mod tests {
                 revision,
                 history,
                 observed: UnixMillis(observed),
+                told_by: EventSource::default(),
+                details: ExportDetails::default(),
                 masked: Modes::from_code(masked),
             }
         }
@@ -423,6 +451,8 @@ pub(super) mod tests {
             revision: 2,
             history: true,
             observed: UnixMillis(1_723_136_200_000),
+            told_by: EventSource::default(),
+            details: ExportDetails::default(),
             masked: Modes::default(),
         }
     }

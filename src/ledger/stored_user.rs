@@ -78,12 +78,13 @@ impl StoredUser {
     /// Decodes a user's standing without the cursor. The result has no `gone_since`, which another record has.
     pub(super) fn standing(bytes: &[u8]) -> Result<UserStanding, LedgerError> {
         let (_version, payload) = Self::verify(bytes)?;
-        let StoredUserHead { joined, sub, activity } = envelope::decode(Self::WHAT, payload)?;
+        let StoredUserHead { joined, sub, live_since, activity } = envelope::decode(Self::WHAT, payload)?;
         let joined = UnixMillis(joined);
         Ok(UserStanding {
             sub,
             joined,
             gone_since: None,
+            live_since: plus(live_since, joined),
             activity: activity.and_then(|activity| activity.activity(joined)),
         })
     }
@@ -96,6 +97,9 @@ struct StoredUserHead {
     joined: i64,
     #[prost(string, optional, tag = "2")]
     sub: Option<String>,
+    /// Less `joined`.
+    #[prost(sint64, tag = "3")]
+    live_since: i64,
     #[prost(message, optional, tag = "10")]
     activity: Option<StoredActivity>,
 }
@@ -130,12 +134,12 @@ struct StoredLastSeen {
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
-struct StoredSighting {
+pub(super) struct StoredSighting {
     /// Its newest date less that of the sighting before, or, for the first, less the watermark. 0 for an undated event.
     #[prost(sint64, tag = "1")]
     time: i64,
     #[prost(bytes = "vec", tag = "2")]
-    key: Vec<u8>,
+    pub(super) key: Vec<u8>,
     #[prost(fixed64, tag = "3")]
     digest: u64,
     #[prost(uint32, tag = "4")]
@@ -321,7 +325,7 @@ impl StoredWalk {
 
 impl StoredSighting {
     /// Makes the stored form without the newest date. `time` is that date, or [`UNDATED`].
-    fn of(key: EventKey, sighting: &Sighting, time: UnixMillis) -> Self {
+    pub(super) fn of(key: EventKey, sighting: &Sighting, time: UnixMillis) -> Self {
         let code = |code: u32| u8::try_from(code).unwrap_or(OTHER);
         Self {
             time: 0,
@@ -347,7 +351,7 @@ impl StoredSighting {
     }
 
     /// Restores the sighting of an event with this newest date.
-    fn sighting(self, newest: Option<UnixMillis>) -> Result<(EventKey, Sighting), LedgerError> {
+    pub(super) fn sighting(self, newest: Option<UnixMillis>) -> Result<(EventKey, Sighting), LedgerError> {
         let time = newest.unwrap_or(UNDATED);
         let Ok(key) = self.key.try_into() else {
             return Err(LedgerError::corrupt(StoredUser::WHAT, "an event's key has not 16 bytes"));
@@ -381,7 +385,7 @@ impl StoredSighting {
 }
 
 /// The base of times for an undated event.
-const UNDATED: UnixMillis = UnixMillis(0);
+pub(super) const UNDATED: UnixMillis = UnixMillis(0);
 
 const LABEL_BITS: u32 = 5;
 

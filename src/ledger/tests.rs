@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cognito_auth_core::counters::Series;
 use cognito_auth_core::cursor::Cursor;
 use cognito_auth_core::entry::{Entry, OutboxId, PoolIdentity};
+use cognito_auth_core::masking::{Mode, Modes};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -67,6 +68,7 @@ fn page(number: i64) -> Commit {
         record: UserRecord { joined: NOW, sub: None, cursor: Cursor::new(UnixMillis(number), NOW), activity: None },
         totals: vec![(Series::History, 1)],
         entries: vec![],
+        told: vec![],
     }
 }
 
@@ -685,10 +687,35 @@ proptest! {
         only_what_was_written(&LostSince { time }, &damage, &bytes);
         only_what_was_written(&Gone { since: time }, &damage, &bytes);
         only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
-        let standing = UserStanding { sub: user.sub.clone(), joined: user.joined, gone_since: None, activity: user.activity };
+        let standing = UserStanding {
+            sub: user.sub.clone(),
+            joined: user.joined,
+            gone_since: None,
+            live_since: user.cursor.live_since(),
+            activity: user.activity,
+        };
         prop_assert_eq!(StoredUser::standing(&StoredUser::from(&user).seal()), Ok(standing));
         let entry = StoredEntry::from(entry);
         only_what_was_written(&entry, &damage, &bytes);
         only_what_was_written(&StoredRefusal { value: entry.seal(), reason: text, at: time }, &damage, &bytes);
     }
+}
+
+#[tokio::test]
+async fn an_unreadable_exported_record_keeps_no_personal_data_when_the_settings_forbid_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let ledger = open(&directory);
+    assert!(ledger.quarantine_exported("no date", b"a record of alice".to_vec()).await.unwrap());
+    ledger.close().await;
+    let modes = Modes { ip_address: Mode::Drop, ..Modes::default() };
+    let privacy = Privacy::new(modes, None, None).unwrap();
+    let ledger = Ledger::open_private(&state(&directory), &privacy, NOW).unwrap().ledger;
+    ledger
+        .each_record(|_, value, damage| {
+            assert!(damage.is_none() && !value.windows(5).any(|part| part == b"alice"));
+            true
+        })
+        .unwrap();
+    assert_eq!(ledger.read_quarantine(None, 10).unwrap().len(), 1, "the reason stays");
+    ledger.close().await;
 }

@@ -47,6 +47,8 @@ pub struct UserStanding {
     pub joined: UnixMillis,
     /// Since when the user is gone; None for a followed user.
     pub gone_since: Option<UnixMillis>,
+    /// Since when the user's events are live.
+    pub live_since: UnixMillis,
     /// How active the user was; None before the first estimate.
     pub activity: Option<ActivityAt>,
 }

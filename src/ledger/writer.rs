@@ -255,7 +255,7 @@ impl Writer {
             let mut replies = Vec::new();
             let mut batch = self.collect(request, reply, &mut writer_state, engine.reader(), &mut replies);
             failpoint::reached(Failpoint::LedgerAsked);
-            let written = if batch.changes.is_empty() {
+            let written = if batch.is_empty() {
                 Ok(())
             } else {
                 writer_state.complete(&mut batch);

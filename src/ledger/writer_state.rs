@@ -18,6 +18,7 @@ use super::envelope::{Count, Instance, LostSince, StoreFormat, StoredRecord as _
 use super::error::LedgerError;
 use super::keys;
 use super::store::{Change, Store as _, StoreReader as _};
+use super::told::{ArrivalRequest, ForgetTold, ToldOverlay};
 use super::totals::{RaisedTotals, Totals};
 use super::{OutboxState, UserRecord};
 use crate::delivery::Settlement;
@@ -38,16 +39,22 @@ pub(super) enum WriteRequest {
     StillMerged { user: Vec<u8>, of: String, seen: UnixMillis },
     /// A name that is no longer another name of the user with the key `of`.
     Part { user: Vec<u8>, of: Vec<u8> },
+    /// Exported events.
+    Arrive(Box<ArrivalRequest>),
+    /// Told events that are forgotten.
+    ForgetTold(ForgetTold),
     /// A page. It is refused unless its user is enrolled as before.
     Commit(CommitRequest),
     /// Users whose events since a time are logged again.
     Rewind { users: Vec<Vec<u8>>, from: UnixMillis },
     /// A user who moves to the present name in the ledger, followed or gone as before.
     Rename { from: Vec<u8>, to: (Vec<u8>, Box<UserRecord>) },
-    /// A pool whose record and totals are removed.
+    /// A pool whose record, totals and read position are removed.
     ForgetPool(String),
     /// Entries that leave the outbox.
     Settle(Settlement),
+    /// A value for the quarantine that was never in the outbox.
+    PutAside { reason: String, value: Vec<u8> },
     /// Entries that move from the quarantine back to the outbox.
     Retry(Vec<OutboxId>),
     /// Entries that are removed from the quarantine.
@@ -66,12 +73,15 @@ impl WriteRequest {
             Self::MergeUser { .. } | Self::Merge { .. } => 6,
             Self::Rename { .. } | Self::Part { .. } => 4,
             Self::Commit(commit) => commit.places(),
+            Self::Arrive(arrivals) => arrivals.places(),
+            Self::ForgetTold(forget) => forget.places(),
             Self::Rewind { users, .. } => users.len(),
             // Its totals are neighbours, and it is rare.
             Self::ForgetPool(_) => 1,
             Self::Settle(Settlement { delivered, quarantined }) => {
                 Self::places_of_entries(delivered.len()) + 2 * quarantined.len()
             }
+            Self::PutAside { .. } => 1,
             Self::Retry(ids) => 2 * ids.len(),
             Self::Drop(ids) => ids.len(),
         }
@@ -90,6 +100,8 @@ pub(super) struct WriteBatch {
     pub(super) changes: Vec<Change>,
     /// The totals that the batch raises.
     pub(super) raised: RaisedTotals,
+    /// The told events that the batch changes.
+    pub(super) told: ToldOverlay,
     /// Sealed entries that the batch adds to the outbox, in order.
     pub(super) entries: Vec<Vec<u8>>,
     /// Numbers of the entries that the batch removes from the outbox or the quarantine.
@@ -97,6 +109,11 @@ pub(super) struct WriteBatch {
 }
 
 impl WriteBatch {
+    /// Whether there is nothing to write.
+    pub(super) fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.told.is_empty() && self.entries.is_empty()
+    }
+
     /// Reads a key as it will be once the batch is written.
     pub(super) fn stored(&self, key: &[u8], reader: &Reader) -> Result<Option<Vec<u8>>, LedgerError> {
         let waiting = self.changes.iter().rev().find(|(changed, _)| changed == key);
@@ -204,13 +221,16 @@ impl WriterState {
             WriteRequest::StillMerged { user, of, seen } => users::still_merged(&user, of, seen, reader, batch)?,
             WriteRequest::Part { user, of } => users::part(user, &of, reader, batch)?,
             WriteRequest::Commit(commit) => commit.stage(self, reader, batch)?,
+            WriteRequest::Arrive(arrivals) => arrivals.stage(self, reader, batch)?,
+            WriteRequest::ForgetTold(forget) => forget.stage(reader, batch)?,
             WriteRequest::Rewind { users, from } => users::rewind(users, from, reader, batch)?,
             WriteRequest::Rename { from, to } => users::rename(from, to, reader, batch)?,
             WriteRequest::ForgetPool(pool_id) => {
                 self.totals.forget(&pool_id, batch);
-                batch.changes.push((keys::pool(&pool_id), None));
+                batch.changes.extend([(keys::pool(&pool_id), None), (keys::read_position(&pool_id), None)]);
             }
             WriteRequest::Settle(settlement) => self.outbox.settle(settlement, now, reader, batch)?,
+            WriteRequest::PutAside { reason, value } => self.outbox.put_aside(reason, value, now, batch),
             WriteRequest::Retry(ids) => self.outbox.retry(ids, reader, batch)?,
             WriteRequest::Drop(ids) => self.outbox.drop_quarantined(ids, reader, batch)?,
         }
@@ -220,6 +240,7 @@ impl WriterState {
     /// Completes the batch that is written next: adds what its requests share, and numbers it.
     pub(super) fn complete(&mut self, batch: &mut WriteBatch) {
         batch.changes.extend(batch.raised.changes());
+        batch.changes.extend(batch.told.changes());
         self.outbox.queue(batch);
         self.batches += 1;
         let batches = Count { value: self.batches };

@@ -1,4 +1,4 @@
-//! The metrics of calls to Cognito, by account and region, because AWS counts calls there.
+//! The metrics of calls to AWS, by account and region, because AWS counts calls there.
 
 use std::collections::BTreeMap;
 
@@ -11,12 +11,12 @@ use super::labels::PerLabel;
 
 const API_REQUESTS: Family<Counter, 4> = Family::new(
     "cognito_exporter_api_requests_total",
-    "Calls to Cognito, by operation and outcome.",
+    "Calls to AWS, by operation and outcome.",
     ["account_id", "region", "operation", "outcome"],
 );
 const API_DURATION: Family<Distribution, 2> = Family::new(
     "cognito_exporter_api_request_duration_seconds",
-    "Time that calls to Cognito took, whatever their outcome.",
+    "Time that calls to AWS took, whatever their outcome.",
     ["region", "operation"],
 );
 const API_BUDGET: Family<Gauge, 2> = Family::new(

@@ -43,6 +43,8 @@ label_value! { Operation {
     ListUsersInGroup = "ListUsersInGroup",
     DescribeUserPool = "DescribeUserPool",
     GetProvisionedLimit = "GetProvisionedLimit",
+    GetLogDeliveryConfiguration = "GetLogDeliveryConfiguration",
+    FilterLogEvents = "FilterLogEvents",
 } }
 
 label_value! {
@@ -56,6 +58,38 @@ label_value! {
         Known = "known",
         /// An event seen for the first time, from before its user was followed.
         History = "history",
+    }
+}
+
+label_value! {
+    /// What a record of a pool's export is: `result` of `cognito_exporter_export_records_total`.
+    pub enum ExportResult {
+        /// An event that neither source has told before.
+        New = "new",
+        /// An event told before with another mutable part.
+        Revision = "revision",
+        /// An event told before, unchanged.
+        Known = "known",
+        /// An event of a user who is not selected.
+        Unselected = "unselected",
+        /// An event that is too old to know whether it was told before.
+        Late = "late",
+        /// A record that cannot be read. It is in the quarantine.
+        Unreadable = "unreadable",
+    }
+}
+
+label_value! {
+    /// The answer to a request of Data Firehose: `outcome` of `cognito_exporter_firehose_requests_total`.
+    pub enum FirehoseOutcome {
+        /// The records are on the disk.
+        Ok = "ok",
+        /// The access key is wrong or missing.
+        Unauthorized = "unauthorized",
+        /// The request is malformed or oversized.
+        Invalid = "invalid",
+        /// The records cannot be taken at present.
+        Busy = "busy",
     }
 }
 

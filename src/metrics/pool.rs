@@ -11,6 +11,7 @@ use cognito_auth_core::event::UnixMillis;
 use prometheus::Histogram;
 use prometheus::core::Metric as _;
 
+use super::export::ExportMetrics;
 use super::family::{Counter, Distribution, Exposition, Family, Gauge};
 use super::labels::{Fetched, LabelValue as _, PerLabel, UserState};
 use super::totals::Totals;
@@ -118,6 +119,8 @@ pub(super) struct PoolMetrics {
     pub(super) met: Option<u64>,
     discovery_delay: Histogram,
     pub(super) catching_up: Option<bool>,
+    /// None without an export.
+    pub(super) export: Option<ExportMetrics>,
 }
 
 impl PoolMetrics {
@@ -139,6 +142,7 @@ impl PoolMetrics {
             met: None,
             discovery_delay: Family::distribution(&DELAY_BOUNDS_SECS),
             catching_up: None,
+            export: None,
         }
     }
 
@@ -213,5 +217,8 @@ impl PoolMetrics {
         scrape.put_known(&MET, [id], self.met.map(|met| met as f64));
         scrape.put(&DISCOVERY_DELAY, [id], &self.discovery_delay);
         scrape.put_known(&CATCHING_UP, [id], self.catching_up.map(f64::from));
+        if let Some(export) = &self.export {
+            export.put(scrape, id);
+        }
     }
 }

@@ -46,7 +46,14 @@ const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
     ("cognito_exporter_discovery_last_success_timestamp_seconds", "gauge", "user_pool_id", false),
     ("cognito_exporter_discovery_listed_users", "gauge", "user_pool_id", false),
     ("cognito_exporter_event_delay_seconds_estimate", "gauge", "user_pool_id", false),
+    ("cognito_exporter_export_audited_events_total", "counter", "user_pool_id", true),
+    ("cognito_exporter_export_delay_seconds", "histogram", "user_pool_id", true),
+    ("cognito_exporter_export_missed_events_total", "counter", "user_pool_id", true),
+    ("cognito_exporter_export_read_until_timestamp_seconds", "gauge", "user_pool_id", false),
+    ("cognito_exporter_export_records_total", "counter", "user_pool_id,result", true),
+    ("cognito_exporter_export_up", "gauge", "user_pool_id", false),
     ("cognito_exporter_fetched_events_total", "counter", "user_pool_id,result", true),
+    ("cognito_exporter_firehose_requests_total", "counter", "outcome", true),
     ("cognito_exporter_last_progress_timestamp_seconds", "gauge", "stage", false),
     ("cognito_exporter_late_events_total", "counter", "user_pool_id", true),
     ("cognito_exporter_oldest_poll_timestamp_seconds", "gauge", "user_pool_id", false),
@@ -73,6 +80,8 @@ const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
 fn fresh() -> Metrics {
     let metrics = Metrics::new(UnixMillis(1_723_136_049_929));
     metrics.add_pool(&identity());
+    metrics.add_export(POOL);
+    metrics.add_firehose();
     metrics
 }
 
@@ -97,6 +106,9 @@ fn told() -> Metrics {
     metrics.discovery_progress(POOL, 6);
     metrics.discovery_delay(POOL, Duration::from_secs(70));
     metrics.catching_up(POOL, false);
+    metrics.export_up(POOL, true);
+    metrics.export_delay(POOL, Duration::from_secs(3));
+    metrics.export_read_until(POOL, now);
     let took = Duration::from_millis(80);
     metrics.api_request(Some("123456789012"), "eu-west-1", Operation::ListUsers, CallOutcome::Ok, took);
     metrics.api_budget(Some("123456789012"), "eu-west-1", 2.5);
@@ -245,6 +257,8 @@ fn every_documented_combination_is_there_at_zero() {
                         "ListUsersInGroup",
                         "DescribeUserPool",
                         "GetProvisionedLimit",
+                        "GetLogDeliveryConfiguration",
+                        "FilterLogEvents",
                     ],
                 ),
                 ("outcome", &["ok", "throttled", "denied", "not_found", "timeout", "error"]),
@@ -253,11 +267,22 @@ fn every_documented_combination_is_there_at_zero() {
         ("cognito_exporter_otlp_requests_total", &[("outcome", &["ok", "retry", "refused"])]),
         ("cognito_exporter_otlp_records_total", &[("outcome", &["accepted", "rejected", "quarantined"])]),
         ("cognito_exporter_paused", &[("reason", &["outbox_full", "quarantine_full", "state_error"])]),
+        (
+            "cognito_exporter_export_records_total",
+            &[pool, ("result", &["new", "revision", "known", "unselected", "late", "unreadable"])],
+        ),
+        ("cognito_exporter_export_audited_events_total", &[pool]),
+        ("cognito_exporter_export_missed_events_total", &[pool]),
+        ("cognito_exporter_firehose_requests_total", &[("outcome", &["ok", "unauthorized", "invalid", "busy"])]),
     ];
     let exposed = exposed(&fresh());
     for (name, labels) in table {
         let there: BTreeSet<String> = exposed.of(name).map(|(series, _)| series.to_owned()).collect();
-        assert_eq!(there, combinations(name, labels), "{name}");
+        let mut documented = combinations(name, labels);
+        if *name == "cognito_exporter_export_records_total" {
+            documented.insert(format!("{name}{{user_pool_id=\"\",result=\"unreadable\"}}"));
+        }
+        assert_eq!(there, documented, "{name}");
         assert!(exposed.of(name).all(|(_, value)| value == 0.0), "{name}");
     }
 }
@@ -303,6 +328,57 @@ fn a_pool_that_leaves_takes_its_series_with_it_and_reports_about_it_do_nothing()
     metrics.totals(POOL, &[(signed_in(Label::Absent), 1)]);
     metrics.pool_up(POOL, false);
     assert!(!metrics.render().contains(POOL));
+}
+
+#[test]
+fn a_pool_without_an_export_shows_nothing_of_one() {
+    let metrics = Metrics::new(UnixMillis(0));
+    metrics.add_pool(&identity());
+    metrics.export_up(POOL, true);
+    metrics.export_records(POOL, ExportResult::New, 1);
+    metrics.firehose_request(FirehoseOutcome::Ok);
+    let shows = |metrics: &Metrics| {
+        let text = metrics.render();
+        (text.contains("cognito_exporter_export_"), text.contains("cognito_exporter_firehose_"))
+    };
+    assert_eq!(shows(&metrics), (false, false));
+    metrics.add_export(POOL);
+    assert_eq!(shows(&metrics), (true, false));
+    metrics.add_firehose();
+    assert_eq!(shows(&metrics), (true, true));
+}
+
+#[test]
+fn the_reports_of_an_export_add_up_until_it_leaves() {
+    let metrics = fresh();
+    for _ in 0..2 {
+        metrics.add_export(POOL);
+        metrics.add_firehose();
+        metrics.export_records(POOL, ExportResult::Known, 3);
+        metrics.export_records("", ExportResult::Unreadable, 2);
+        metrics.export_audited(POOL, 20, 1);
+        metrics.export_up(POOL, false);
+        metrics.export_delay(POOL, Duration::from_secs(40));
+        metrics.firehose_request(FirehoseOutcome::Busy);
+    }
+    let exposed_before = exposed(&metrics);
+    for (series, value) in [
+        ("export_records_total{user_pool_id=\"eu-west-1_Abc123\",result=\"known\"}", 6.0),
+        ("export_records_total{user_pool_id=\"\",result=\"unreadable\"}", 4.0),
+        ("export_audited_events_total{user_pool_id=\"eu-west-1_Abc123\"}", 40.0),
+        ("export_missed_events_total{user_pool_id=\"eu-west-1_Abc123\"}", 2.0),
+        ("export_up{user_pool_id=\"eu-west-1_Abc123\"}", 0.0),
+        ("export_delay_seconds_bucket{user_pool_id=\"eu-west-1_Abc123\",le=\"30\"}", 0.0),
+        ("export_delay_seconds_bucket{user_pool_id=\"eu-west-1_Abc123\",le=\"60\"}", 2.0),
+        ("firehose_requests_total{outcome=\"busy\"}", 2.0),
+    ] {
+        assert_eq!(exposed_before.value(&format!("cognito_exporter_{series}")), Some(value), "{series}");
+    }
+    metrics.remove_export(POOL);
+    let exposed_after = exposed(&metrics);
+    assert_eq!(exposed_after.of("cognito_exporter_export_up").count(), 0);
+    let records: Vec<_> = exposed_after.of("cognito_exporter_export_records_total").collect();
+    assert_eq!(records.len(), 1, "what belongs to no pool stays: {records:?}");
 }
 
 #[test]
@@ -509,6 +585,9 @@ fn the_text_is_what_the_prometheus_crate_would_write() {
             &[(signed_in(Label::Other), 7), (passed, u64::MAX), (Series::History, 1_723_136_049_929_000_001)],
         );
         metrics.event_delay(id, Duration::from_millis(7123));
+        metrics.add_export(id);
+        metrics.export_records(id, ExportResult::Late, 2);
+        metrics.export_audited(id, 2, 1);
         metrics.users(id, UserCounts { ok: 3, missing: 2, failing: 1 });
         metrics.page_taken(id, PageEvents { new: 1, revisions: 2, known: 3, history: 4, late: 5, out_of_order: true });
     }

@@ -1,5 +1,6 @@
 //! The log lines of the poller about a pool. Each lasting fault has one line when it begins, changes and ends.
 
+use cognito_auth_core::audit::ExportHealth;
 use tracing::{info, warn};
 
 use super::health::Notice;
@@ -62,5 +63,16 @@ pub(super) fn history(pool: &str, standing: HistoryStanding, notice: HistoryNoti
         HistoryNotice::Done(after) => {
             info!(pool, users, after_seconds = after.as_secs(), "the users' histories are walked to their ends");
         }
+    }
+}
+
+/// Logs that a pool's export cannot be relied on, or can again.
+pub(super) fn export(pool: &str, health: &ExportHealth, is_sampled: bool) {
+    match health {
+        ExportHealth::Down(reason) => {
+            warn!(pool, %reason, "the export is down; every user is polled until it is up again");
+        }
+        ExportHealth::Up if is_sampled => info!(pool, "the export is up again; polls audit a sample of the users"),
+        ExportHealth::Up => info!(pool, "the export is up again; the users are polled once more each"),
     }
 }

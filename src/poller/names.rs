@@ -250,7 +250,7 @@ mod tests {
                 outbox_limit_bytes: u64::MAX,
                 stop: CancellationToken::new(),
             };
-            let pool = Pool { slot: PoolSlot(0), identity, source, rules };
+            let pool = Pool { slot: PoolSlot(0), identity, source, rules, has_told: false };
             Self { context, pool, sightings: PoolSightings::default(), _directory: directory }
         }
 

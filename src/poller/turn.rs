@@ -6,11 +6,13 @@
 //! A page whose commit is lost is read again.
 
 mod findings;
+mod judged;
 mod other_names;
 mod page_report;
 #[cfg(test)]
 mod tests;
 
+use std::mem;
 use std::sync::Arc;
 
 use cognito_auth_core::counters;
@@ -25,15 +27,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use self::findings::TurnFindings;
+use self::judged::{JudgedPage, told_changes};
 use self::other_names::{followed_record, name_to_compare};
 use self::page_report::PageReport;
 use crate::failpoint::{self, Failpoint};
 use crate::ledger::{ActivityAt, Commit, Ledger, LedgerError, Twin, UserRecord};
 use crate::lifecycle::Clock;
 use crate::metrics::Metrics;
+use crate::poller::export_audit::ShownEvent;
 use crate::poller::names::PoolSightings;
 use crate::pool::Pool;
 use crate::source::{Page, Source, SourceError};
+
+/// The largest number of times that pages are judged for one commit. Events of one user seldom arrive between a page
+/// and its commit.
+const JUDGED_MAX: u32 = 8;
 
 /// The parts of the program that every turn uses.
 pub struct TurnContext {
@@ -108,12 +116,14 @@ pub struct TurnReport {
     pub history: bool,
     /// The findings that the schedule learns from.
     pub findings: TurnFindings,
+    /// The events on the pages of a poll, in a pool whose export is audited.
+    pub shown: Vec<ShownEvent>,
 }
 
 impl TurnReport {
-    fn of(cursor: &Cursor, findings: TurnFindings) -> Self {
+    fn of(cursor: &Cursor, findings: TurnFindings, shown: Vec<ShownEvent>) -> Self {
         let history = cursor.open_walks().iter().any(|open| open.lower_edge < cursor.live_since());
-        Self { next_look: cursor.next_look(), backlog: backlog(cursor), history, findings }
+        Self { next_look: cursor.next_look(), backlog: backlog(cursor), history, findings, shown }
     }
 }
 
@@ -187,7 +197,7 @@ pub async fn run<S: Source>(
         Lane::Poll => Some(Walk::begin(&record.cursor, context.clock.now())),
         Lane::Backlog => Walk::resume(&record.cursor),
     };
-    let Some(walk) = walk else { return Ok(TurnReport::of(&record.cursor, TurnFindings::default())) };
+    let Some(walk) = walk else { return Ok(TurnReport::of(&record.cursor, TurnFindings::default(), vec![])) };
     unless_stopped(context, tokio::time::sleep_until(start)).await?;
     let mut turn = UserTurn {
         context,
@@ -202,6 +212,8 @@ pub async fn run<S: Source>(
         token_refused: false,
         findings: TurnFindings::default(),
         uncommitted: Vec::new(),
+        judged_from: None,
+        shown: Vec::new(),
         uncommitted_since: start,
     };
     let read = turn.read_pages().await;
@@ -209,7 +221,7 @@ pub async fn run<S: Source>(
     let committed = turn.commit().await;
     read?;
     committed?;
-    Ok(TurnReport::of(&turn.record.cursor, turn.findings))
+    Ok(TurnReport::of(&turn.record.cursor, turn.findings, turn.shown))
 }
 
 /// The step after a page.
@@ -239,7 +251,11 @@ struct UserTurn<'a, S> {
     token_refused: bool,
     findings: TurnFindings,
     /// The pages that the walk has judged and that wait for their commit, and since when.
-    uncommitted: Vec<(Taken, Page)>,
+    uncommitted: Vec<JudgedPage>,
+    /// In a pool with an export: the cursor and the walk before these pages.
+    judged_from: Option<(Cursor, Walk)>,
+    /// The events on the committed pages of a poll, in a pool with an export.
+    shown: Vec<ShownEvent>,
     uncommitted_since: Instant,
 }
 
@@ -264,14 +280,15 @@ impl<S: Source> UserTurn<'_, S> {
             (self.findings.fit, self.page_size) = (Fit::TooShort, self.context.page_size);
             return Ok(AfterPage::ReadOn);
         }
-        let taken = self.walk.take(&mut self.record.cursor, &page, &self.pool.rules);
-        self.compare_with_other_names(&page).await?;
-        self.learn(&taken, &page);
-        let (next, token_repeated) = (taken.next, taken.token_repeated);
         if self.uncommitted.is_empty() {
             self.uncommitted_since = Instant::now();
+            self.judged_from = self.pool.has_told.then(|| (self.record.cursor.clone(), self.walk.clone()));
         }
-        self.uncommitted.push((taken, page));
+        let judged = self.judge(page)?;
+        self.compare_with_other_names(&judged.page).await?;
+        self.learn(&judged.taken, &judged.page);
+        let (next, token_repeated) = (judged.taken.next, judged.taken.token_repeated);
+        self.uncommitted.push(judged);
         if next == Next::Finished || !self.commit_may_wait() {
             self.commit().await?;
         }
@@ -338,29 +355,68 @@ impl<S: Source> UserTurn<'_, S> {
     /// Commits the judged pages if they change something, and then reports them. The ledger itself shows the durable
     /// counters, even if the turn is dropped.
     async fn commit(&mut self) -> Result<(), LedgerError> {
-        let pages = std::mem::take(&mut self.uncommitted);
-        let Some((_, newest)) = pages.last() else { return Ok(()) };
+        let Some(newest) = self.uncommitted.last() else { return Ok(()) };
         let is_poll = self.walk.kind() == Kind::Poll;
         // The first poll is committed even without a change, so that the activity of a silent user is stored.
-        let is_changed =
-            pages.iter().any(|(taken, _)| taken.cursor_changed) || (is_poll && self.record.activity.is_none());
+        let is_first = is_poll && self.record.activity.is_none();
         if is_poll {
             let activity = self.findings.activity_after(self.activity);
-            self.record.activity = Some(ActivityAt::new(activity, newest.received));
+            self.record.activity = Some(ActivityAt::new(activity, newest.page.received));
         }
-        let reports: Vec<_> = pages.iter().map(|(taken, page)| PageReport::of(taken, page)).collect();
-        if is_changed {
-            self.context.ledger.commit(self.consequences(pages)).await?;
+        let mut tries = 1;
+        let reports = loop {
+            // In a pool with an export the pages may have to be judged again.
+            let pages = if self.pool.has_told { self.uncommitted.clone() } else { mem::take(&mut self.uncommitted) };
+            let is_changed = is_first || pages.iter().any(|judged| judged.taken.cursor_changed);
+            let reports: Vec<_> = pages.iter().map(|judged| PageReport::of(&judged.taken, &judged.page)).collect();
+            if !is_changed {
+                break reports;
+            }
+            match self.context.ledger.commit(self.consequences(pages)).await {
+                Ok(()) => break reports,
+                Err(LedgerError::ToldMeanwhile) if tries < JUDGED_MAX => {
+                    tries += 1;
+                    self.judge_again()?;
+                }
+                Err(error) => {
+                    self.uncommitted.clear();
+                    return Err(error);
+                }
+            }
+        };
+        if is_poll && self.pool.has_told {
+            let events = self.uncommitted.iter().flat_map(|judged| &judged.page.events);
+            self.shown.extend(events.map(|event| ShownEvent { key: event.key(), created: event.creation_date }));
         }
+        self.uncommitted.clear();
         reports.into_iter().for_each(|report| report.show(&self.context.metrics, &self.pool.identity.id));
         failpoint::reached(Failpoint::MetricsShown);
         Ok(())
     }
 
+    /// Has the walk judge a page, beside what the pool's export has told.
+    fn judge(&mut self, page: Page) -> Result<JudgedPage, LedgerError> {
+        let pool = &self.pool;
+        let told = pool.has_told.then(|| self.context.ledger.told(&pool.identity.id, &page.events)).transpose()?;
+        Ok(JudgedPage::judge(&mut self.walk, &mut self.record.cursor, page, &pool.rules, told))
+    }
+
+    /// Judges the pages again, because the export has told one of their events since.
+    fn judge_again(&mut self) -> Result<(), LedgerError> {
+        let Some((cursor, walk)) = self.judged_from.clone() else { return Err(LedgerError::ToldMeanwhile) };
+        (self.record.cursor, self.walk) = (cursor, walk);
+        for judged in mem::take(&mut self.uncommitted) {
+            let judged = self.judge(judged.page)?;
+            self.uncommitted.push(judged);
+        }
+        Ok(())
+    }
+
     /// Everything that pages change, in one write: the cursor, the counters, and the outgoing entries.
-    fn consequences(&self, pages: Vec<(Taken, Page)>) -> Commit {
-        let totals = counters::pages(pages.iter().map(|(taken, _)| taken));
-        let entries = |(taken, page): (Taken, Page)| {
+    fn consequences(&self, pages: Vec<JudgedPage>) -> Commit {
+        let totals = counters::pages(pages.iter().map(|judged| &judged.taken));
+        let told = told_changes(&pages);
+        let entries = |JudgedPage { taken, page, .. }: JudgedPage| {
             let findings = taken.findings.into_iter().chain(taken.again);
             findings.map(move |finding| Entry::of(finding, &self.pool.identity, &self.user, page.received))
         };
@@ -370,6 +426,7 @@ impl<S: Source> UserTurn<'_, S> {
             record: self.record.clone(),
             totals,
             entries: pages.into_iter().filter(|_| self.context.queue).flat_map(entries).collect(),
+            told,
         }
     }
 

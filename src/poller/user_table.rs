@@ -218,6 +218,11 @@ impl UserTable {
         Some(UserSlot(slot))
     }
 
+    /// The slot of a user.
+    pub fn slot(&self, pool: PoolSlot, username: &str) -> Option<UserSlot> {
+        self.find(pool, username).map(UserSlot)
+    }
+
     /// The names of a pool's users.
     pub fn names_of(&self, pool: PoolSlot) -> Vec<String> {
         let first = self.pools.get(&pool).map_or(NONE, |pool| pool.first);

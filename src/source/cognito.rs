@@ -5,6 +5,7 @@
 //! - `lenient` reads a page that the SDK cannot read.
 //! - `errors` turns the SDK's errors into the port's.
 //! - `answer` refuses an oversized or empty answer before the SDK reads it.
+//! - [`CloudWatchLogs`] reads the log group that receives a pool's export.
 //! - [`Clients`] chooses the client and its credentials, and `transport` the certificates and proxies.
 //!
 //! No call makes a user billable: AdminGetUser would, and is never called.
@@ -15,6 +16,7 @@ mod date;
 mod directory;
 mod errors;
 mod lenient;
+mod log_events;
 mod transport;
 pub mod wire;
 
@@ -26,12 +28,14 @@ use aws_sdk_cognitoidentityprovider::Client;
 use aws_sdk_cognitoidentityprovider::config::http::HttpResponse;
 use aws_sdk_cognitoidentityprovider::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cognitoidentityprovider::types::{LimitClass, LimitDefinitionType};
+use cognito_auth_core::export::log_delivery::LogDelivery;
 use tracing::{debug, warn};
 
 use self::clients::{AwsClient, Credentials};
 pub use self::clients::{Clients, Connection};
 use self::date::DateOfAnswer;
 use self::errors::Situation;
+pub use self::log_events::CloudWatchLogs;
 pub use self::transport::TransportError;
 use self::wire::WirePage;
 use super::{Listing, Operation, Page, PageToken, PoolDescription, Source, SourceError, UserPage};
@@ -129,6 +133,21 @@ impl Cognito {
     pub async fn check_credentials(&self) -> Result<String, SourceError> {
         let Credentials { provider, timeout, .. } = self.client.credentials().await;
         errors::credentials(self.situation().await, *timeout, provider).await
+    }
+
+    /// Reads where the pool exports `userAuthEvents`; None if it does not export them.
+    ///
+    /// # Errors
+    /// Those of [`Source::describe`].
+    pub async fn log_delivery(&self) -> Result<Option<LogDelivery>, SourceError> {
+        let call = self.sdk_client().await.get_log_delivery_configuration().user_pool_id(&self.pool_id);
+        match call.send().await {
+            Ok(answer) => Ok(answer.log_delivery_configuration.and_then(directory::log_delivery)),
+            Err(error) => {
+                let operation = Operation::GetLogDeliveryConfiguration;
+                Err(errors::source_error(self.situation().await, operation, &error, &[]))
+            }
+        }
     }
 
     /// Returns the circumstances of a call that is made now.

@@ -52,7 +52,10 @@ impl<S: Source> Metered<S> {
             match operation {
                 Operation::AdminListUserAuthEvents => self.reads.throttled(started),
                 Operation::ListUsers | Operation::ListUsersInGroup => self.lists.throttled(started),
-                Operation::DescribeUserPool | Operation::GetProvisionedLimit => {}
+                Operation::DescribeUserPool
+                | Operation::GetProvisionedLimit
+                | Operation::GetLogDeliveryConfiguration
+                | Operation::FilterLogEvents => {}
             }
         }
         result

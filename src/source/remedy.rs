@@ -1,5 +1,7 @@
 //! The remedy of an error: the second half of a line of `check`.
 
+use cognito_auth_core::export::log_group::LogGroup;
+
 use super::{Operation, Refusal, RefusalCause, SourceError};
 
 /// rustls's words for a server certificate that it does not trust.
@@ -29,12 +31,40 @@ impl SourceError {
             Self::Passing(_) => "try again; if the error persists, check region, proxy and endpoint variables".into(),
         }
     }
+
+    /// Returns what to do about this error of FilterLogEvents on the log group of a pool, in the imperative.
+    pub fn remedy_for_logs(&self, log_group: &LogGroup, pool_id: &str) -> String {
+        let permission =
+            || format!("{} on {}", Operation::FilterLogEvents.iam_action(), policy_arn(log_group, pool_id));
+        match self {
+            Self::Throttled(_) => {
+                "search the account's logs less, or raise pools[].export.read_interval: an account allows 5 \
+                 FilterLogEvents calls/s in a region"
+                    .into()
+            }
+            Self::InvalidParameter(_) => {
+                "check pools[].export.log_group: the group's name, or the ARN of a group that another account shares"
+                    .into()
+            }
+            Self::Pool(Refusal { cause: RefusalCause::NoSuchLogGroup, .. }) => {
+                "create the log group, or correct pools[].export.log_group; the group lies in the pool's region, and \
+                 one of another account needs its ARN"
+                    .into()
+            }
+            Self::Caller(Refusal { cause: RefusalCause::NotAllowed, .. }) => format!("allow {}", permission()),
+            Self::Caller(Refusal { cause: RefusalCause::Other, .. }) => {
+                format!("read the message; the exporter needs {}", permission())
+            }
+            other => other.remedy(Operation::FilterLogEvents, pool_id),
+        }
+    }
 }
 
 impl Refusal {
     fn remedy(&self, operation: Operation, pool_id: &str) -> String {
         match self.cause {
             RefusalCause::NoSuchPool => "check the pool's id, its region and the account of the credentials".into(),
+            RefusalCause::NoSuchLogGroup => "check pools[].export.log_group".into(),
             RefusalCause::NoThreatProtection => {
                 "set the pool's feature plan to Plus and threat protection to audit-only or full-function".into()
             }
@@ -79,13 +109,28 @@ fn resource(operation: Operation, pool_id: &str) -> String {
 
 /// Returns the pool's ARN, with a wildcard for the account. IAM policies accept the wildcard.
 fn pool_arn(pool_id: &str) -> String {
+    let (partition, region) = place(pool_id);
+    format!("arn:{partition}:cognito-idp:{region}:*:userpool/{pool_id}")
+}
+
+/// Returns the resource of an IAM policy that allows reading the log group of a pool.
+fn policy_arn(log_group: &LogGroup, pool_id: &str) -> String {
+    if log_group.is_arn() {
+        return format!("{}:*", log_group.identifier());
+    }
+    let (partition, region) = place(pool_id);
+    format!("arn:{partition}:logs:{region}:*:log-group:{}:*", log_group.name())
+}
+
+/// Returns the partition and the region of a pool.
+fn place(pool_id: &str) -> (&'static str, &str) {
     let region = pool_id.split_once('_').map_or("*", |(region, _)| region);
     let partition = match region {
         region if region.starts_with("cn-") => "aws-cn",
         region if region.starts_with("us-gov-") => "aws-us-gov",
         _ => "aws",
     };
-    format!("arn:{partition}:cognito-idp:{region}:*:userpool/{pool_id}")
+    (partition, region)
 }
 
 #[cfg(test)]
@@ -103,6 +148,34 @@ mod tests {
         assert_eq!(denied.remedy(Operation::GetProvisionedLimit, "x_Y"), "allow cognito-idp:GetProvisionedLimit on *");
         assert!(denied.remedy(Operation::DescribeUserPool, "cn-north-1_X").contains("arn:aws-cn:"));
         assert!(denied.remedy(Operation::DescribeUserPool, "us-gov-west-1_X").contains("arn:aws-us-gov:"));
+    }
+
+    #[test]
+    fn each_error_of_the_logs_has_its_remedy() {
+        let group = LogGroup::new("/aws/vendedlogs/cognito");
+        let refusal = |cause| Refusal { cause, text: "no".into() };
+        let told = |error: SourceError| error.remedy_for_logs(&group, "eu-west-1_Example");
+        assert_eq!(
+            told(SourceError::Caller(refusal(RefusalCause::NotAllowed))),
+            "allow logs:FilterLogEvents on arn:aws:logs:eu-west-1:*:log-group:/aws/vendedlogs/cognito:*"
+        );
+        let shared = LogGroup::new("arn:aws:logs:eu-west-1:444455556666:log-group:shared:*");
+        assert_eq!(
+            SourceError::Caller(refusal(RefusalCause::NotAllowed)).remedy_for_logs(&shared, "eu-west-1_Example"),
+            "allow logs:FilterLogEvents on arn:aws:logs:eu-west-1:444455556666:log-group:shared:*"
+        );
+        for (error, word) in [
+            (SourceError::Pool(refusal(RefusalCause::NoSuchLogGroup)), "create the log group"),
+            (SourceError::Throttled("no".into()), "read_interval"),
+            (SourceError::InvalidParameter("no".into()), "pools[].export.log_group"),
+            (SourceError::Caller(refusal(RefusalCause::Other)), "log-group:/aws/vendedlogs/cognito:*"),
+            (SourceError::Caller(refusal(RefusalCause::NoCredentials)), "AWS_ACCESS_KEY_ID"),
+            (SourceError::Timeout("no".into()), "poll.timeout"),
+            (SourceError::Passing("no".into()), "try again"),
+        ] {
+            let told = told(error);
+            assert!(told.contains(word), "{told}");
+        }
     }
 
     #[test]

@@ -97,7 +97,11 @@ fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Findi
         }
         None | Some(true) => {}
     }
-    if let (Some(oldest), Some(objective)) = (pool.oldest_poll, pool.objective_seconds) {
+    let is_sampled = pool.export.as_ref().is_some_and(|export| export.sampled);
+    if let Some(reason) = pool.export.as_ref().and_then(|export| export.reason.as_ref()) {
+        find(FindingSeverity::Warning, format!("polling replaces the export: {reason}"));
+    }
+    if let (Some(oldest), Some(objective), false) = (pool.oldest_poll, pool.objective_seconds, is_sampled) {
         let age = report.now.since(oldest);
         if age > Duration::from_secs(objective).mul_f64(OBJECTIVE_SLACK) {
             let text = "users wait longer for a poll than poll.max_interval; a larger budget or fewer users help";

@@ -455,7 +455,7 @@ mod tests {
             match change {
                 UserChange::Joined(users) => users.iter().for_each(|(name, _)| self.record("joined", name, true)),
                 UserChange::Left(names) => names.iter().for_each(|name| self.record("left", name, false)),
-                UserChange::Listed(_) => {}
+                UserChange::Heard(_) | UserChange::Waiting(_) | UserChange::Listed(_) => {}
             }
         }
     }
@@ -474,7 +474,7 @@ mod tests {
         let (reads, lists) = (RateLimiter::new(1000.0), RateLimiter::new(1000.0));
         let source = Metered::new(source, identity.clone(), metrics.clone(), reads, lists);
         let rules = Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None };
-        let pool = Arc::new(Pool { slot: PoolSlot(0), source, identity, rules });
+        let pool = Arc::new(Pool { slot: PoolSlot(0), source, identity, rules, has_told: false });
         let shares = Shares::begun(Shard::WHOLE, NOW);
         let record = PoolRecord { followed_since: NOW, lost_since: None, selection: None, shares };
         let settings = DiscoverySettings {

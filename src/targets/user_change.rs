@@ -4,6 +4,8 @@
 
 use std::future::Future;
 
+use cognito_auth_core::arrival::HeardEvent;
+use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::schedule::ActivityEstimate;
 
 use crate::source::SourceError;
@@ -15,6 +17,10 @@ pub enum UserChange {
     Joined(Vec<(String, ActivityEstimate)>),
     /// These users are no longer followed. A user that leaves and joins again is polled at once.
     Left(Vec<String>),
+    /// The export has told events of these users.
+    Heard(Vec<HeardEvent>),
+    /// Exported events of these users wait for their outcome: a poll must look for each at this time.
+    Waiting(Vec<(String, UnixMillis)>),
     /// A pool without followed users was listed, with this result. No poll can say whether such a pool answers.
     Listed(Result<(), SourceError>),
 }

@@ -2,7 +2,7 @@
 
 documents   YAML on stdin, as a JSON list of its documents on stdout
 rendered    a JSON object of YAML texts on stdin, as one of lists of documents on stdout
-hcl         Terraform on stdin: its role's policy and its locals, as JSON on stdout
+hcl         Terraform on stdin, as JSON on stdout: its blocks, with the text of each jsonencode as what it encodes
 validate    the output of `rendered` on stdin, against the API's own schemas (strictly) and the Prometheus Operator's models
 """
 
@@ -32,11 +32,17 @@ def unquoted(value):
 def hcl():
     import hcl2
 
-    terraform = unquoted(hcl2.load(sys.stdin))
-    policies = [block["aws_iam_role_policy"] for block in terraform["resource"] if "aws_iam_role_policy" in block]
-    [[policy]] = [role.values() for role in policies]
-    expression = policy["policy"].removeprefix("jsonencode(").removesuffix(")")
-    return {"policy": unquoted(hcl2.loads(f"policy = {expression}\n"))["policy"], "locals": terraform["locals"][0]}
+    def decoded(value):
+        if isinstance(value, dict):
+            return {key: decoded(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [decoded(item) for item in value]
+        if isinstance(value, str) and value.startswith("jsonencode(") and value.endswith(")"):
+            encoded = value.removeprefix("jsonencode(").removesuffix(")")
+            return unquoted(hcl2.loads(f"value = {encoded}\n"))["value"]
+        return value
+
+    return decoded(unquoted(hcl2.load(sys.stdin)))
 
 
 def refusal(document):

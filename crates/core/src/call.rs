@@ -1,4 +1,4 @@
-//! A call to Cognito: its operation and its outcome, as the metrics count it.
+//! A call to AWS: its operation and its outcome, as the metrics count it.
 
 use std::fmt;
 
@@ -7,11 +7,11 @@ use std::fmt;
 pub enum CallOutcome {
     /// An answer.
     Ok,
-    /// TooManyRequestsException.
+    /// TooManyRequestsException or ThrottlingException.
     Throttled,
     /// The caller or the pool's plan was refused.
     Denied,
-    /// UserNotFoundException or ResourceNotFoundException.
+    /// UserNotFoundException or ResourceNotFoundException: no such user, pool or log group.
     NotFound,
     /// No answer in time.
     Timeout,
@@ -32,6 +32,10 @@ pub enum Operation {
     DescribeUserPool,
     /// The account's request limit. Quota category LimitManagement.
     GetProvisionedLimit,
+    /// Where the pool exports its users' activity. Only `check` calls it.
+    GetLogDeliveryConfiguration,
+    /// A page of the log group that receives the export. A call to CloudWatch Logs, with a quota of its own.
+    FilterLogEvents,
 }
 
 impl Operation {
@@ -43,12 +47,15 @@ impl Operation {
             Self::ListUsersInGroup => "ListUsersInGroup",
             Self::DescribeUserPool => "DescribeUserPool",
             Self::GetProvisionedLimit => "GetProvisionedLimit",
+            Self::GetLogDeliveryConfiguration => "GetLogDeliveryConfiguration",
+            Self::FilterLogEvents => "FilterLogEvents",
         }
     }
 
-    /// Returns the IAM action that allows it, such as `cognito-idp:ListUsers`.
+    /// Returns the IAM action that allows it, such as `cognito-idp:ListUsers` or `logs:FilterLogEvents`.
     pub fn iam_action(self) -> String {
-        format!("cognito-idp:{}", self.as_str())
+        let service = if self == Self::FilterLogEvents { "logs" } else { "cognito-idp" };
+        format!("{service}:{}", self.as_str())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::event::{
     ChallengeName, ChallengeResponse, EventResponse, EventType, Facts, FeedbackValue, Label, Outcome, RiskDecision,
     RiskLevel, Vocabulary,
 };
-use crate::walk::Taken;
+use crate::walk::{Finding, Taken};
 
 /// One durable counter of a pool with its labels, in the order of the metrics' documentation.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -75,14 +75,18 @@ pub type Deltas = Vec<(Series, u64)>;
 /// Computes the deltas of pages: those of their findings, and of the watches that ended on them.
 pub fn pages<'a>(pages: impl Iterator<Item = &'a Taken>) -> Deltas {
     add_up(pages.flat_map(|taken| {
-        let found = taken.findings.iter().flat_map(|finding| match &finding.before {
-            None => first_sight(&finding.facts, finding.live),
-            Some(before) => revision(before, &finding.facts, finding.live),
-        });
         // The walk names only live events as unfinished.
         let unfinished = taken.unfinished.iter().flat_map(|facts| unfinished(facts, true));
-        found.chain(unfinished)
+        taken.findings.iter().flat_map(found).chain(unfinished)
     }))
+}
+
+/// Computes the deltas of one finding.
+pub fn found(finding: &Finding) -> Deltas {
+    match &finding.before {
+        None => first_sight(&finding.facts, finding.live),
+        Some(before) => revision(before, &finding.facts, finding.live),
+    }
 }
 
 /// Computes the deltas of an event's first sight. `live` is false for history.
@@ -303,7 +307,7 @@ mod tests {
 
     use super::*;
     use crate::event::AuthEvent;
-    use crate::walk::{Finding, Next};
+    use crate::walk::Next;
 
     /// Facts from words in the order type, response, decision, level: `facts("SignIn Pass NoRisk none")`.
     fn facts(words: &str) -> Facts {
@@ -347,6 +351,7 @@ mod tests {
         Taken {
             findings: findings.iter().map(finding).collect(),
             again: vec![],
+            told: vec![],
             unfinished: unfinished.iter().map(|words| facts(words)).collect(),
             known: 0,
             out_of_order: false,

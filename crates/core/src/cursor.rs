@@ -34,7 +34,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use crate::event::{EventKey, EventResponse, Facts, Label, MutableDigest, UnixMillis};
+use crate::event::{AuthEvent, EventKey, EventResponse, Facts, Label, MutableDigest, UnixMillis};
 use crate::page::PageToken;
 
 /// The newest event that was taken.
@@ -66,6 +66,15 @@ impl Dates {
     }
 }
 
+/// The state with which a sighting is compared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Compared {
+    /// With one that the same source told: every detail of the mutable part counts.
+    WithItsOwn,
+    /// With one that another source may have told: only facts that both can tell count.
+    WithAnother,
+}
+
 /// The remembered state of one event that was taken.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Sighting {
@@ -92,6 +101,16 @@ impl Sighting {
     /// cannot make the exporter write without end.
     pub const FORMER_MAX: usize = 64;
 
+    /// The first sighting of an event, without a watch.
+    pub(crate) fn first(event: &AuthEvent, live: bool, compared: Compared) -> Self {
+        let digest = match compared {
+            Compared::WithItsOwn => event.mutable_digest(),
+            Compared::WithAnother => event.shared_digest(),
+        };
+        let (dates, facts) = (event.creation_date.map(Dates::of), event.facts());
+        Self { dates, digest, former: Vec::new(), revision: 0, live, facts, watch: None }
+    }
+
     /// The revision in which this state was told, if it was.
     pub fn revision_of(&self, digest: MutableDigest) -> Option<u32> {
         if digest == self.digest {
@@ -99,6 +118,49 @@ impl Sighting {
         }
         let since = self.former.iter().rev().position(|former| *former == digest)?;
         Some(self.revision.saturating_sub(u32::try_from(since).unwrap_or(u32::MAX).saturating_add(1)))
+    }
+
+    /// Compares the event with its state as a source tells it now. If that is a revision, remembers it and answers the
+    /// facts before. A state that was told before is no revision, and an outcome is final.
+    pub(crate) fn revise(&mut self, event: &AuthEvent, compared: Compared) -> Option<Facts> {
+        let falls_back = matches!(self.facts.response, Label::Known(EventResponse::Pass | EventResponse::Fail))
+            && event.in_progress();
+        // A pool's export may have been switched on or off since the event was remembered, so both digests count.
+        let digests: [fn(&AuthEvent) -> MutableDigest; 2] = match compared {
+            Compared::WithItsOwn => [AuthEvent::mutable_digest, AuthEvent::shared_digest],
+            Compared::WithAnother => [AuthEvent::shared_digest, AuthEvent::mutable_digest],
+        };
+        let [digest, other] = digests;
+        let digest = digest(event);
+        let was_told = self.revision_of(digest).or_else(|| self.revision_of(other(event))).is_some();
+        if falls_back || was_told || self.former.len() >= Self::FORMER_MAX {
+            return None;
+        }
+        let told = event.facts();
+        let facts = match compared {
+            // Compromised credentials are counted when they are first found, and stay found.
+            Compared::WithItsOwn => Facts { compromised: told.compromised || self.facts.compromised, ..told },
+            Compared::WithAnother if self.facts.are_changed_by(&told) => self.facts.changed_by(&told),
+            Compared::WithAnother => return None,
+        };
+        self.former.push(std::mem::replace(&mut self.digest, digest));
+        self.revision = self.revision.saturating_add(1);
+        if !event.in_progress() {
+            self.watch = None;
+        }
+        Some(std::mem::replace(&mut self.facts, facts))
+    }
+
+    /// Takes over what another source has told of the event since.
+    pub(crate) fn catch_up_with(&mut self, told: &Self) {
+        if told.revision <= self.revision {
+            return;
+        }
+        (self.digest, self.revision) = (told.digest, told.revision);
+        (self.former, self.facts) = (told.former.clone(), told.facts.clone());
+        if self.facts.response != Label::Known(EventResponse::InProgress) {
+            self.watch = None;
+        }
     }
 
     /// Adds a date that the event was shown with.
@@ -456,7 +518,41 @@ impl Cursor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::AuthEvent;
+    use crate::event::{EventFeedback, Word};
+
+    #[test]
+    fn details_of_a_state_are_a_revision_beside_the_same_source_and_none_beside_another() {
+        let plain = AuthEvent { response: Some(Word::parse("Pass")), ..AuthEvent::default() };
+        let feedback = |value: &str, provider: &str| AuthEvent {
+            feedback: Some(EventFeedback {
+                value: Some(Word::parse(value)),
+                provider: Some(provider.into()),
+                date: None,
+            }),
+            ..plain.clone()
+        };
+        let states = [plain.clone(), feedback("Valid", "one"), feedback("Valid", "two"), plain.clone()];
+        for (compared, revisions) in [(Compared::WithItsOwn, 2), (Compared::WithAnother, 1)] {
+            let mut sighting = Sighting::first(&plain, true, compared);
+            let found = states.iter().filter(|state| sighting.revise(state, compared).is_some()).count();
+            assert_eq!((found, sighting.revision), (revisions, u32::try_from(revisions).unwrap()), "{compared:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_stays_told_when_another_source_begins_or_ends() {
+        let [waits, passed] = ["InProgress", "Pass"]
+            .map(|response| AuthEvent { response: Some(Word::parse(response)), ..AuthEvent::default() });
+        for (first, then) in
+            [(Compared::WithItsOwn, Compared::WithAnother), (Compared::WithAnother, Compared::WithItsOwn)]
+        {
+            let mut sighting = Sighting::first(&waits, true, first);
+            assert_eq!(sighting.revise(&waits, then), None, "{first:?}");
+            assert_eq!(sighting.revise(&passed, then).map(|before| before.response), Some(waits.facts().response));
+            assert_eq!(sighting.revise(&passed, first), None);
+            assert_eq!(sighting.revise(&waits, then), None, "an outcome is final");
+        }
+    }
 
     /// A cursor that has taken events at these times, followed live since `live_since`.
     fn taken(live_since: i64, watermark: i64, times: &[i64]) -> Cursor {

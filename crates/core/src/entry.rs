@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::event::{AuthEvent, EventContext, UnixMillis};
+use crate::export::ExportDetails;
 use crate::masking::Modes;
 use crate::walk::Finding;
 
@@ -38,6 +39,26 @@ impl std::fmt::Debug for UserIdentity {
     }
 }
 
+/// The source of a sighting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum EventSource {
+    /// A poll of the user's history.
+    #[default]
+    Poll,
+    /// Cognito's own export.
+    Export,
+}
+
+impl EventSource {
+    /// The word for it in records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Export => "export",
+        }
+    }
+}
+
 /// An entry's number in the outbox. Entries become visible in the order of their ids, and an id is never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OutboxId(pub u64);
@@ -55,8 +76,12 @@ pub struct Entry {
     pub revision: u32,
     /// Whether the event happened before its user was followed.
     pub history: bool,
-    /// When the page was received, by the local clock.
+    /// When the page or the exported record was received, by the local clock.
     pub observed: UnixMillis,
+    /// Who told this sighting.
+    pub told_by: EventSource,
+    /// What only the export tells.
+    pub details: ExportDetails,
     /// The modes that were applied to its personal data.
     pub masked: Modes,
 }
@@ -71,6 +96,29 @@ impl Entry {
             revision: finding.revision,
             history: !finding.live,
             observed,
+            told_by: EventSource::Poll,
+            details: ExportDetails::default(),
+            masked: Modes::default(),
+        }
+    }
+
+    /// Makes the entry of an exported event in this revision, live or not. It hides nothing.
+    pub fn exported(
+        event: AuthEvent,
+        (revision, live): (u32, bool),
+        pool: &Arc<PoolIdentity>,
+        user: &Arc<UserIdentity>,
+        observed: UnixMillis,
+    ) -> Self {
+        Self {
+            pool: pool.clone(),
+            user: user.clone(),
+            event,
+            revision,
+            history: !live,
+            observed,
+            told_by: EventSource::Export,
+            details: ExportDetails::default(),
             masked: Modes::default(),
         }
     }

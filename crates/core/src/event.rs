@@ -358,8 +358,27 @@ impl AuthEvent {
             digest.text(feedback.provider.as_deref());
             digest.time(feedback.date);
         }
-        let [a, b, c, d, e, f, g, h, ..] = digest.finish();
-        MutableDigest(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+        MutableDigest(digest.finish_short())
+    }
+
+    /// A digest of the words of the mutable part that both Cognito's API and its export can tell. Details that differ
+    /// between the two, such as the date of feedback, are not in it.
+    pub fn shared_digest(&self) -> MutableDigest {
+        let mut digest = FieldDigest::new();
+        digest.text(Some("shared"));
+        digest.text(self.response.as_ref().map(Word::as_str));
+        let risk = self.risk.clone().unwrap_or_default();
+        digest.text(risk.decision.as_ref().map(Word::as_str));
+        digest.text(risk.level.as_ref().map(Word::as_str));
+        digest.text((risk.compromised_credentials == Some(true)).then_some("compromised"));
+        for challenge in &self.challenges {
+            digest.text(challenge.name.as_ref().map(Word::as_str));
+            digest.text(challenge.response.as_ref().map(Word::as_str));
+        }
+        let feedback = self.feedback.as_ref().and_then(|feedback| feedback.value.as_ref());
+        digest.text(Some("feedback"));
+        digest.text(feedback.map(Word::as_str));
+        MutableDigest(digest.finish_short())
     }
 
     /// The event as the counters see it.
@@ -416,6 +435,59 @@ impl Facts {
     pub fn outcome(&self) -> Outcome {
         Outcome { event_type: self.event_type, response: self.response, decision: self.decision }
     }
+
+    /// Whether `told`, the same event as another source tells it, changes one of these facts. A fact that is absent
+    /// there, or a word that this build does not know, tells nothing: the source may have no such fact, or another word
+    /// for it.
+    pub fn are_changed_by(&self, told: &Self) -> bool {
+        fn differs<V: Vocabulary>(before: Label<V>, told: Label<V>) -> bool {
+            matches!(told, Label::Known(_)) && told != before
+        }
+        let is_added = |entry: &&(Label<ChallengeName>, Label<ChallengeResponse>)| {
+            matches!(entry.0, Label::Known(_)) && !self.challenges.contains(entry)
+        };
+        differs(self.response, told.response)
+            || differs(self.decision, told.decision)
+            || differs(self.level, told.level)
+            || differs(self.feedback, told.feedback)
+            || (told.compromised && !self.compromised)
+            || told.challenges.iter().any(|entry| is_added(&entry))
+    }
+
+    /// These facts with those that another source tells.
+    #[must_use]
+    pub fn changed_by(&self, told: &Self) -> Self {
+        fn newer<V: Vocabulary>(before: Label<V>, told: Label<V>) -> Label<V> {
+            if matches!(told, Label::Known(_)) || before == Label::Absent { told } else { before }
+        }
+        Self {
+            event_type: newer(self.event_type, told.event_type),
+            response: newer(self.response, told.response),
+            decision: newer(self.decision, told.decision),
+            // The level belongs to the decision.
+            level: match told.decision {
+                Label::Known(_) if told.decision != self.decision => told.level,
+                _ => newer(self.level, told.level),
+            },
+            compromised: self.compromised || told.compromised,
+            challenges: self.challenges_with(&told.challenges),
+            feedback: newer(self.feedback, told.feedback),
+        }
+    }
+
+    /// These challenges and those that another source tells besides. None is removed: a source may not tell all of
+    /// them, and one that came back would count again.
+    fn challenges_with(
+        &self,
+        told: &[(Label<ChallengeName>, Label<ChallengeResponse>)],
+    ) -> Vec<(Label<ChallengeName>, Label<ChallengeResponse>)> {
+        let mut known = self.challenges.clone();
+        let added = told.iter().filter(|entry| {
+            let place = known.iter().position(|before| before == *entry);
+            place.map(|place| known.swap_remove(place)).is_none()
+        });
+        self.challenges.iter().chain(added).take(Self::CHALLENGES_MAX).copied().collect()
+    }
 }
 
 /// An event's outcome. `cognito_auth_events_total` counts each outcome of an event once.
@@ -463,6 +535,11 @@ impl FieldDigest {
         first.copy_from_slice(&self.0.finalize()[..16]);
         first
     }
+
+    fn finish_short(self) -> u64 {
+        let [a, b, c, d, e, f, g, h, ..] = self.finish();
+        u64::from_be_bytes([a, b, c, d, e, f, g, h])
+    }
 }
 
 #[cfg(test)]
@@ -487,6 +564,82 @@ mod tests {
         assert_eq!(UnixMillis::from_secs_and_nanos(1, 500_000), UnixMillis(1001));
         assert_eq!(UnixMillis(1_723_136_049_929).to_string(), "2024-08-08T16:54:09.929Z");
         assert_eq!(UnixMillis(i64::MAX).to_string(), format!("{} ms", i64::MAX));
+    }
+
+    /// Facts of a sign-in with this response, decision and level.
+    fn facts(response: &str, decision: &str, level: &str, challenges: &[(&str, &str)]) -> Facts {
+        let word = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let challenge = |&(name, response): &(&str, &str)| Challenge {
+            name: word(name).map(|name| Word::parse(&name)),
+            response: word(response).map(|response| Word::parse(&response)),
+        };
+        let event = AuthEvent {
+            response: word(response).map(|text| Word::parse(&text)),
+            risk: Some(EventRisk {
+                decision: word(decision).map(|text| Word::parse(&text)),
+                level: word(level).map(|text| Word::parse(&text)),
+                compromised_credentials: None,
+            }),
+            challenges: challenges.iter().map(challenge).collect(),
+            ..sign_in()
+        };
+        event.facts()
+    }
+
+    #[test]
+    fn facts_are_changed_by_what_another_source_knows_and_not_by_what_it_lacks_or_words_differently() {
+        let before = facts("Pass", "NoRisk", "Low", &[("Password", "Success")]);
+        let same = [
+            before.clone(),
+            facts("Pass", "", "", &[]),
+            facts("", "PASS", "low", &[]),
+            facts("Pass", "NoRisk", "Low", &[("PASSWORD", "SUCCESS")]),
+        ];
+        for told in same {
+            assert!(!before.are_changed_by(&told), "{told:?}");
+        }
+        let other = [
+            facts("Fail", "NoRisk", "Low", &[("Password", "Success")]),
+            facts("Pass", "AccountTakeover", "Low", &[]),
+            facts("Pass", "NoRisk", "High", &[]),
+            facts("Pass", "NoRisk", "Low", &[("Mfa", "Success")]),
+            Facts { compromised: true, ..before.clone() },
+            Facts { feedback: Label::Known(FeedbackValue::Valid), ..before.clone() },
+        ];
+        for told in other {
+            assert!(before.are_changed_by(&told), "{told:?}");
+            let after = before.changed_by(&told);
+            assert!(after != before && !after.are_changed_by(&told), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn changed_facts_keep_what_the_other_source_lacks() {
+        let before = Facts {
+            feedback: Label::Known(FeedbackValue::Valid),
+            compromised: true,
+            ..facts("InProgress", "AccountTakeover", "High", &[("Password", "Success"), ("Mfa", "")])
+        };
+        let after = before.changed_by(&facts("Pass", "", "", &[]));
+        assert_eq!(after, Facts { response: Label::Known(EventResponse::Pass), ..before.clone() });
+        let level = |decision, level| before.changed_by(&facts("Pass", decision, level, &[])).level;
+        assert_eq!(level("NoRisk", ""), Label::Absent, "the level belongs to the decision");
+        assert_eq!(level("AccountTakeover", ""), before.level);
+    }
+
+    #[test]
+    fn a_challenge_that_one_source_leaves_out_does_not_count_again_when_the_other_tells_it() {
+        let (all, some) = ([("Password", "Success"), ("Mfa", "Success")], [("Password", "Success")]);
+        let before = facts("InProgress", "NoRisk", "", &all);
+        let after = before.changed_by(&facts("Pass", "NoRisk", "", &some));
+        assert_eq!(after, facts("Pass", "NoRisk", "", &all));
+        assert!(!after.are_changed_by(&facts("Pass", "NoRisk", "", &all)));
+        let twice = [("Mfa", "Failure"), ("Mfa", "Failure")];
+        let counted =
+            |before: &[_], told: &[_]| facts("", "", "", before).changed_by(&facts("", "", "", told)).challenges;
+        assert_eq!(counted(&twice[..1], &twice).len(), 2, "equal entries are entries of their own");
+        let many = [("Mfa", "Failure"); Facts::CHALLENGES_MAX];
+        assert_eq!(counted(&many, &some).len(), Facts::CHALLENGES_MAX);
     }
 
     #[test]

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::entry::{Entry, PoolIdentity, UserIdentity};
+use crate::entry::{Entry, EventSource, PoolIdentity, UserIdentity};
 use crate::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, UnixMillis, Word};
+use crate::export::ExportDetails;
 use crate::masking::Modes;
 
 /// Makes an entry with every member that Cognito and the listings can give.
@@ -46,6 +47,8 @@ pub fn full_entry() -> Entry {
         revision: 2,
         history: false,
         observed: UnixMillis(1_723_136_200_000),
+        told_by: EventSource::default(),
+        details: ExportDetails::default(),
         masked: Modes::default(),
     }
 }
@@ -59,6 +62,8 @@ pub fn bare_entry() -> Entry {
         revision: 0,
         history: true,
         observed: UnixMillis(5),
+        told_by: EventSource::default(),
+        details: ExportDetails::default(),
         masked: Modes::default(),
     }
 }

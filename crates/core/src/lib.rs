@@ -3,6 +3,7 @@
 //! Every function takes the time, the limits and the input as arguments and answers with a value. The modules stand in
 //! the order in which an event passes them.
 
+pub mod audit;
 pub mod budget;
 pub mod schedule;
 pub mod shard;
@@ -10,11 +11,16 @@ pub mod users;
 
 pub mod call;
 pub mod event;
+pub mod export;
 pub mod listing;
+pub mod member;
 pub mod page;
 
 pub mod cursor;
+pub mod told;
 pub mod walk;
+
+pub mod arrival;
 
 pub mod counters;
 pub mod entry;

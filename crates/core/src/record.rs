@@ -155,7 +155,7 @@ fn attributes(entry: &Entry) -> Pairs<'_> {
         })
         .collect();
 
-    let mut list = Attributes(Vec::with_capacity(28));
+    let mut list = Attributes(Vec::with_capacity(32));
     list.owned("log.record.uid", Some(entry.uid()));
     list.text("aws.cognito.user_pool.id", Some(&entry.pool.id));
     list.text("aws.cognito.user_pool.name", Some(&entry.pool.name));
@@ -167,6 +167,10 @@ fn attributes(entry: &Entry) -> Pairs<'_> {
     list.owned("aws.cognito.event.creation_date", event.creation_date.map(|date| date.to_string()));
     list.value("aws.cognito.event.revision", Some(Value::Integer(entry.revision.into())));
     list.value("aws.cognito.event.history", Some(Value::Bool(entry.history)));
+    list.text("aws.cognito.event.source", Some(entry.told_by.as_str()));
+    list.text("aws.cognito.client.id", entry.details.client_id.as_deref());
+    list.text("aws.cognito.request.id", entry.details.request_id.as_deref());
+    list.text("aws.cognito.idp.name", entry.details.idp_name.as_deref());
     list.text("aws.cognito.risk.decision", risk.and_then(|risk| word(risk.decision.as_ref())));
     list.text("aws.cognito.risk.level", risk.and_then(|risk| word(risk.level.as_ref())));
     list.value(
@@ -246,6 +250,7 @@ mod tests {
                 ("aws.cognito.event.creation_date", text("2024-08-08T16:54:09.929Z")),
                 ("aws.cognito.event.revision", Value::Integer(2)),
                 ("aws.cognito.event.history", Value::Bool(false)),
+                ("aws.cognito.event.source", text("poll")),
                 ("aws.cognito.risk.decision", text("AccountTakeover")),
                 ("aws.cognito.risk.level", text("High")),
                 ("aws.cognito.risk.compromised_credentials", Value::Bool(false)),
@@ -287,6 +292,7 @@ mod tests {
                 "aws.cognito.user_pool.region",
                 "aws.cognito.event.revision",
                 "aws.cognito.event.history",
+                "aws.cognito.event.source",
                 "user.name"
             ]
         );

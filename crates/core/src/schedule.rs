@@ -20,14 +20,24 @@
 //! - Backlog has a lane of its own. It takes the spare calls, and a quarter of the calls when none are spare.
 //!
 //! A pool in trouble is held back as a whole, and then probed by one user at a time. So its failures cost the other
-//! pools nothing. Pure: time is an argument, and nothing is random. The same reports give the same decisions.
+//! pools nothing.
+//!
+//! A pool whose events arrive by Cognito's own export may be in *sample* mode (`sample`). The order by worth, the late
+//! rule and the sleepers' round then leave its users out. Newcomers, looks and backlog go on as before, and a uniform
+//! random sample of users is polled at a rate of its own. In either mode the schedule learns from exported events
+//! (`heard`).
+//!
+//! Pure: time is an argument, and nothing is random but the order of a sample, whose seed is an argument. The same
+//! reports give the same decisions.
 
 mod activity;
 mod forecast;
 mod heap;
+mod heard;
 mod pool_queue;
 mod rate_buckets;
 mod rate_prior;
+mod sample;
 mod ticks;
 mod user;
 
@@ -37,9 +47,12 @@ use std::time::{Duration, Instant};
 pub use self::activity::{ActivityEstimate, FoundEvent};
 use self::forecast::{Calibration, Limits};
 pub use self::forecast::{CallUse, Forecast, assumed_delay};
-use self::pool_queue::{Few, PoolQueue};
+use self::heard::Put;
+use self::pool_queue::{Few, PoolAccess, PoolQueue};
 use self::rate_buckets::{Census, RateBuckets};
 use self::rate_prior::RatePrior;
+pub use self::sample::PollMode;
+use self::sample::Sample;
 use self::ticks::{NEVER, Ticks, instant, nanos, seconds, ticks};
 use self::user::{ScheduledUser, ScheduledUsers, SlotState, UserFlags};
 
@@ -125,6 +138,9 @@ struct ScheduledPool {
     rate_prior: RatePrior,
     census: Census,
     calibration: Calibration,
+    /// The sample of its users, unless they are polled in full.
+    sample: Option<Sample>,
+    newcomers: usize,
     /// The number of its users whose turn is under way.
     busy: usize,
     in_trouble: bool,
@@ -144,11 +160,17 @@ pub struct Schedule {
     pools: BTreeMap<PoolSlot, ScheduledPool>,
     /// The waiting users that are established.
     established: RateBuckets,
-    /// The other waiting users: newcomers, and the users that joined with the latest of them. They are one crowd until
-    /// each was polled once, so that the first of them do not count as established for the rest.
+    /// The waiting users that joined with the latest newcomers and were polled. They are one crowd with the newcomers
+    /// until each was polled once, so that the first of them do not count as established for the rest.
     crowd: RateBuckets,
-    /// The number of newcomers. Nothing was known of a newcomer when it joined, and it was not polled yet.
+    /// The waiting newcomers. Nothing was known of a newcomer when it joined, and it was not polled yet.
+    new: RateBuckets,
+    /// The number of newcomers, waiting or not.
     newcomers: usize,
+    /// The number of users that only a sample polls: those of pools in sample mode, except newcomers.
+    left_to_samples: usize,
+    /// When the next user of each sample is due; of the pools that are not held.
+    samples: BTreeSet<(Ticks, PoolSlot)>,
     /// The waiting users that have an event in progress to look at.
     looks: PoolQueue<Few>,
     live_backlog: PoolQueue<Few>,
@@ -176,6 +198,8 @@ struct BudgetPace {
 #[derive(Debug, Default)]
 struct Turns {
     look_was_last: bool,
+    /// Whether the latest poll was of a sample.
+    sample_was_last: bool,
     /// Whether the latest poll was of the crowd. The next is then of an established user, if one is due.
     crowd_was_last: bool,
     /// The number of polls that are due to sleepers.
@@ -190,6 +214,7 @@ struct Turns {
 #[derive(Clone, Copy, Debug)]
 enum Choice {
     Look(UserSlot),
+    Sample(UserSlot),
     Oldest(UserSlot),
     /// With its √λ·age.
     Worthiest(UserSlot, f64),
@@ -240,7 +265,10 @@ impl Schedule {
             pools: BTreeMap::new(),
             established: RateBuckets::default(),
             crowd: RateBuckets::default(),
+            new: RateBuckets::default(),
             newcomers: 0,
+            left_to_samples: 0,
+            samples: BTreeSet::new(),
             looks: PoolQueue::default(),
             live_backlog: PoolQueue::default(),
             history_backlog: PoolQueue::default(),
@@ -257,13 +285,16 @@ impl Schedule {
     /// `activity` must be [aged](ActivityEstimate::aged) to the present.
     pub fn join(&mut self, pool: PoolSlot, slot: UserSlot, activity: ActivityEstimate, now: Instant) {
         let now = self.ticks(now);
-        let ScheduledPool { rate_prior, census, .. } = self.pools.entry(pool).or_default();
+        let ScheduledPool { rate_prior, census, newcomers, sample, .. } = self.pools.entry(pool).or_default();
         if activity.is_known() {
             activity.teach(rate_prior, 1.0);
+            self.left_to_samples += usize::from(sample.is_some());
+        } else {
+            *newcomers += 1;
+            self.newcomers += 1;
         }
         let bucket = Self::bucket(&activity, rate_prior, self.pace.price);
         census.join(bucket);
-        self.newcomers += usize::from(!activity.is_known());
         self.users.insert(slot, ScheduledUser::new(pool, activity, bucket, now - self.min_interval));
         self.enqueue(slot);
     }
@@ -282,19 +313,85 @@ impl Schedule {
 
     fn forget(&mut self, slot: UserSlot) {
         if let Some(user) = self.users.remove(slot) {
-            self.newcomers -= usize::from(!user.flags.has(UserFlags::TRIED));
-            self.pools.entry(user.pool).or_default().census.leave(user.bucket);
+            let pool = self.pools.entry(user.pool).or_default();
+            pool.census.leave(user.bucket);
+            if user.flags.has(UserFlags::TRIED) {
+                self.left_to_samples -= usize::from(pool.sample.is_some());
+            } else {
+                pool.newcomers -= 1;
+                self.newcomers -= 1;
+            }
         }
+    }
+
+    /// Changes how a pool is polled. A new pool is polled in full.
+    ///
+    /// From a sample to full, all its users count as seen at `seen`, because the export told their events until then.
+    /// So none is late, and the most active are first. The cost does not depend on the number of users: the first user
+    /// of each bucket moves. Only the first draw of a cycle reads all users once. A pool that is followed no longer
+    /// goes back to full, or its sample would go on looking for users.
+    pub fn set_mode(&mut self, slot: PoolSlot, mode: PollMode, seen: Instant, now: Instant) {
+        let (seen, now) = (self.ticks(seen), self.ticks(now));
+        let pool = self.pools.entry(slot).or_default();
+        let before = pool.access_by_worth();
+        let users = pool.census.total() - pool.newcomers;
+        match (mode, &mut pool.sample) {
+            (PollMode::Full, None) => return,
+            (PollMode::Full, Some(sample)) => {
+                self.samples.remove(&(sample.due, slot));
+                pool.sample = None;
+                self.left_to_samples -= users;
+                // The time since the latest poll says nothing of the budget.
+                self.pace.latest = None;
+                self.established.seen_until(slot, seen);
+                self.crowd.seen_until(slot, seen);
+            }
+            (PollMode::Sample { per_second, .. }, Some(sample)) => {
+                self.samples.remove(&(sample.due, slot));
+                sample.set_rate(per_second, now);
+            }
+            (PollMode::Sample { per_second, seed }, sample @ None) => {
+                *sample = Some(Sample::new(per_second, seed, now));
+                self.left_to_samples += users;
+            }
+        }
+        if let Some(sample) = pool.sample.as_ref().filter(|_| !pool.closed) {
+            self.samples.insert((sample.due, slot));
+        }
+        let change = (before, pool.access_by_worth());
+        if change.0 != change.1 {
+            self.established.set_access(slot, change, &self.users);
+            self.crowd.set_access(slot, change, &self.users);
+        }
+    }
+
+    /// The number of a pool's users that no poll has answered since then, except users that rest. After an outage the
+    /// export does not tell what it lost, so a pool stays in full until this is 0. Reads all users: about 10 ms for a
+    /// million.
+    pub fn unpolled(&self, slot: PoolSlot, since: Instant) -> usize {
+        let Some(first) = self.first else { return 0 };
+        let (since, put) = (ticks(first, since), Put::new(self.max_interval));
+        let unpolled = |user: &ScheduledUser| user.pool == slot && put.latest_poll(user) < since;
+        self.users.iter().filter(|(_, user)| unpolled(user) && user.state != SlotState::Resting).count()
+    }
+
+    /// Whether the latest turn of a user was a look at an event in progress, and not a poll of the user for its own
+    /// sake.
+    pub fn is_look(&self, slot: UserSlot) -> bool {
+        self.users.get(slot).is_some_and(|user| user.flags.has(UserFlags::LOOKED))
     }
 
     /// Computes the round and the delays that a budget of `per_second` calls per second (above 0) gives. The delays of
     /// the events that are found until the next forecast are compared with this one.
     pub fn forecast(&mut self, per_second: f64) -> Forecast {
         let for_polls = per_second * self.call_use.share_of_polls();
-        let share = count(self.users.len()) / for_polls / seconds(self.max_interval);
+        let share = count(self.polled_in_full()) / for_polls / seconds(self.max_interval);
         let limits = Limits { least: seconds(self.min_interval), kept: self.kept_interval(share) };
-        let pools: Vec<_> = self.pools.iter().map(|(slot, pool)| (*slot, &pool.census)).collect();
+        let in_full = self.pools.iter().filter(|(_, pool)| pool.sample.is_none());
+        let pools: Vec<_> = in_full.map(|(slot, pool)| (*slot, &pool.census)).collect();
         let mut forecast = forecast::forecast(&pools, per_second, for_polls, limits);
+        let samples = self.pools.iter().filter_map(|(slot, pool)| Some((*slot, pool.sample_round()?)));
+        forecast.sample_rounds = samples.collect();
         for (slot, delay) in &mut forecast.delays {
             *delay = self.pools.entry(*slot).or_default().calibration.calibrate(*delay);
         }
@@ -317,29 +414,33 @@ impl Schedule {
     pub fn expected(&self, slot: UserSlot, now: Instant) -> Option<f64> {
         let user = self.users.get(slot).filter(|user| user.flags.has(UserFlags::ANSWERED))?;
         let outlook = user.activity.expected(&self.pools.get(&user.pool)?.rate_prior);
-        Some(outlook.events_within(user.silence(ticks(self.first?, now)).as_secs_f64()))
+        let polled = Put::new(self.max_interval).latest_poll(user);
+        Some(outlook.events_within(seconds(ticks(self.first?, now) - polled).max(0.0)))
     }
 
     /// Decides which user has the next turn. The user is busy until [`Schedule::ended`].
     pub fn next(&mut self, now: Instant, allowed: Allowed) -> Option<(UserSlot, Lane)> {
         let now = self.ticks(now);
         self.wake(now);
-        let poll = if allowed.live { self.next_poll(now) } else { None };
         let backlog = self.next_backlog(allowed);
+        let may_poll = allowed.live && (backlog.is_none() || self.turns.backlog_debt > 0);
+        let poll = if may_poll { self.next_poll_or_sample(now) } else { None };
         let (slot, lane) = match (poll, backlog) {
-            (Some(_), Some(user)) if self.turns.backlog_debt == 0 => (user, Lane::Backlog),
             (Some(poll), _) => (self.chosen(poll, now), Lane::Poll),
             (None, backlog) => (backlog?, Lane::Backlog),
         };
         self.charge(lane, 1);
         match (lane, &poll) {
             (Lane::Poll, Some(Choice::Look(_))) => self.call_use.look(),
+            (Lane::Poll, Some(Choice::Sample(_))) => self.call_use.sample(),
             (Lane::Poll, _) => self.call_use.poll(),
             (Lane::Backlog, _) => self.call_use.backlog(1),
         }
         self.dequeue(slot);
         let user = self.users.get_mut(slot)?;
         user.state = SlotState::Busy;
+        user.flags.set(UserFlags::LOOKED, lane == Lane::Poll && matches!(poll, Some(Choice::Look(_))));
+        user.flags.set(UserFlags::LOOK_AFTER, false);
         let pool = user.pool;
         self.pools.entry(pool).or_default().busy += 1;
         self.settle(pool);
@@ -351,7 +452,8 @@ impl Schedule {
         let first = self.first?;
         let oldest = self.all_buckets().filter_map(RateBuckets::oldest_seen).min();
         let due = oldest.map(|polled| polled + self.min_interval);
-        let polls = [due, self.looks.first_key()].into_iter().filter(|_| allowed.live);
+        let sample = self.samples.first().map(|(due, _)| *due);
+        let polls = [due, self.looks.first_key(), sample].into_iter().filter(|_| allowed.live);
         let changes = [self.held.first().map(|(until, _)| *until), self.resting.first().map(|(until, _)| *until)];
         let earliest = polls.chain(changes).flatten().min().map(|moment| instant(first, moment));
         let backlog = self.next_backlog(allowed).map(|_| now);
@@ -364,6 +466,7 @@ impl Schedule {
         let now = ticks(first, now);
         // An event that has waited for longer was found after a pause, which says nothing of the delay that comes.
         let counted_until = Duration::try_from_secs_f64(2.0 * self.kept_interval(self.round_share()));
+        let put = Put::new(self.max_interval);
         let Some(user) =
             self.users.get_mut(slot).filter(|user| matches!(user.state, SlotState::Busy | SlotState::Gone))
         else {
@@ -381,8 +484,12 @@ impl Schedule {
         }
         user.state = SlotState::Waiting;
         if !matches!(ended, TurnEnded::Postponed) {
-            self.newcomers -= usize::from(!user.flags.has(UserFlags::TRIED));
-            user.flags.set(UserFlags::TRIED, true);
+            if !user.flags.has(UserFlags::TRIED) {
+                user.flags.set(UserFlags::TRIED, true);
+                pool.newcomers -= 1;
+                self.newcomers -= 1;
+                self.left_to_samples += usize::from(pool.sample.is_some());
+            }
             if self.newcomers == 0 {
                 user.flags.set(UserFlags::ESTABLISHED, true);
             }
@@ -395,21 +502,30 @@ impl Schedule {
                     pool.calibration.found(answer.found, counted_until.unwrap_or(Duration::MAX), now);
                 }
                 if lane == Lane::Poll {
-                    pool.learn_from_poll(user, answer, self.pace.price, now);
+                    pool.learn_from_poll(user, answer, (self.pace.price, put), now);
                     self.call_use.further(further_calls);
                 } else {
                     self.call_use.backlog(further_calls);
                 }
                 // The minimum interval holds for looks as well. A look that is due still goes before the round.
-                let earliest = user.polled + self.min_interval;
-                user.look = answer.next_look.map_or(NEVER, |look| ticks(first, look).max(earliest));
-                user.backlog = answer.backlog;
+                let earliest = put.latest_poll(user) + self.min_interval;
+                let asked = if user.flags.has(UserFlags::LOOK_AFTER) { user.look } else { NEVER };
+                let look = answer.next_look.map_or(NEVER, |look| ticks(first, look)).min(asked);
+                user.look = if look == NEVER { NEVER } else { look.max(earliest) };
+                user.flags.set(UserFlags::LOOK_AFTER, false);
+                user.flags.set_backlog(answer.backlog);
                 self.tickets = self.tickets.wrapping_add(1);
                 user.ticket = self.tickets;
                 self.charge(lane, further_calls);
             }
             TurnEnded::Postponed => {}
-            TurnEnded::Failed { pause } => user.rest(nanos(pause).max(self.min_interval), now),
+            TurnEnded::Failed { pause } => {
+                user.rest(nanos(pause).max(self.min_interval), now);
+                if pool.sample.is_some() && !user.activity.is_known() {
+                    // Its turn was its first poll, which a sample would make up for in days.
+                    user.flags.set(UserFlags::LOOK_AFTER, true);
+                }
+            }
         }
         self.settle(pool_slot);
         self.enqueue(slot);
@@ -437,17 +553,53 @@ impl Schedule {
         while let Some(&(until, user)) = self.resting.first().filter(|(until, _)| *until <= now) {
             self.resting.remove(&(until, user));
             if let Some(user) = self.users.get_mut(user) {
-                (user.state, user.look) = (SlotState::Waiting, NEVER);
+                let look = if user.flags.has(UserFlags::LOOK_AFTER) { until } else { NEVER };
+                user.flags.set(UserFlags::LOOK_AFTER, false);
+                (user.state, user.look) = (SlotState::Waiting, look);
             }
             self.enqueue(user);
         }
     }
 
-    /// The user that a poll would be for.
+    /// The user that a poll is for. A sample takes every other poll at most, so that many samples leave the other pools
+    /// half of the budget.
+    fn next_poll_or_sample(&mut self, now: Ticks) -> Option<Choice> {
+        let poll = if self.turns.sample_was_last { self.next_poll(now) } else { None };
+        poll.or_else(|| self.draw(now)).or_else(|| self.next_poll(now))
+    }
+
+    /// Draws a user from the samples that are due.
+    fn draw(&mut self, now: Ticks) -> Option<Choice> {
+        let seen_before = now - self.min_interval;
+        while let Some(&(due, slot)) = self.samples.first().filter(|(due, _)| *due <= now) {
+            self.samples.remove(&(due, slot));
+            let pool = self.pools.entry(slot).or_default();
+            let may_poll = pool.census.total() > pool.newcomers;
+            let Some(sample) = &mut pool.sample else { continue };
+            // A newcomer is polled anyway, and so is a user that was polled just now.
+            let may_come = |user: &ScheduledUser| {
+                let put = Put::new(self.max_interval);
+                user.state == SlotState::Waiting
+                    && user.flags.has(UserFlags::TRIED)
+                    && put.latest_poll(user) <= seen_before
+            };
+            let user = if may_poll { sample.draw(slot, &self.users, now, may_come) } else { None };
+            if user.is_none() {
+                sample.skip(now);
+            }
+            self.samples.insert((sample.due, slot));
+            if let Some(user) = user {
+                return Some(Choice::Sample(user));
+            }
+        }
+        None
+    }
+
+    /// The user that a poll would be for, samples aside.
     fn next_poll(&self, now: Ticks) -> Option<Choice> {
         let look =
             || self.looks.first(&self.users).filter(|(look, _)| *look <= now).map(|(_, user)| Choice::Look(user));
-        let turn = || self.turn(now, &[&self.established, &self.crowd]);
+        let turn = || self.turn(now, &[&self.established, &self.crowd, &self.new]);
         if self.is_turn_of_the_established()
             && let Some(choice) = self.turn(now, &[&self.established])
         {
@@ -494,7 +646,12 @@ impl Schedule {
 
     /// The share of the budget that polling each user once in `max_interval` takes.
     fn round_share(&self) -> f64 {
-        count(self.users.len()) * self.pace.gap / seconds(self.max_interval)
+        count(self.polled_in_full()) * self.pace.gap / seconds(self.max_interval)
+    }
+
+    /// The number of users that are polled for their worth.
+    fn polled_in_full(&self) -> usize {
+        self.users.len() - self.left_to_samples
     }
 
     /// The share of the budget that polling the sleepers in time takes.
@@ -505,7 +662,7 @@ impl Schedule {
     }
 
     fn all_buckets(&self) -> impl Iterator<Item = &RateBuckets> {
-        [&self.established, &self.crowd].into_iter()
+        [&self.established, &self.crowd, &self.new].into_iter()
     }
 
     fn next_backlog(&self, allowed: Allowed) -> Option<UserSlot> {
@@ -516,7 +673,11 @@ impl Schedule {
 
     /// Accounts for a choice and answers with its user.
     fn chosen(&mut self, choice: Choice, now: Ticks) -> UserSlot {
-        let (Choice::Worthiest(user, _) | Choice::Oldest(user) | Choice::Look(user)) = choice;
+        let (Choice::Worthiest(user, _) | Choice::Oldest(user) | Choice::Look(user) | Choice::Sample(user)) = choice;
+        self.turns.sample_was_last = matches!(choice, Choice::Sample(_));
+        if self.turns.sample_was_last {
+            return user;
+        }
         let is_established = self.users.get(user).is_some_and(|user| user.flags.has(UserFlags::ESTABLISHED));
         // The turn of an established user between two of the crowd does not change whether a look is next in the crowd.
         if !(is_established && self.is_turn_of_the_established()) {
@@ -539,7 +700,7 @@ impl Schedule {
                 self.pace.price += (worth - self.pace.price) / self.pace.samples.max(1.0);
                 user
             }
-            Choice::Oldest(user) | Choice::Look(user) => {
+            Choice::Oldest(user) | Choice::Look(user) | Choice::Sample(user) => {
                 self.turns.oldest_in_a_row = self.turns.oldest_in_a_row.saturating_add(1);
                 self.turns.sleepers_due = (self.turns.sleepers_due - 1.0).max(-1.0);
                 user
@@ -578,11 +739,21 @@ impl Schedule {
         let pool = self.pools.entry(slot).or_default();
         let closed = pool.held_until.is_some() || (pool.in_trouble && pool.busy > 0);
         if pool.closed != closed {
+            let before = (pool.access(), pool.access_by_worth());
             pool.closed = closed;
-            self.established.set_open(slot, !closed, &self.users);
-            self.crowd.set_open(slot, !closed, &self.users);
+            let (change, by_worth) = ((before.0, pool.access()), (before.1, pool.access_by_worth()));
+            if by_worth.0 != by_worth.1 {
+                self.established.set_access(slot, by_worth, &self.users);
+                self.crowd.set_access(slot, by_worth, &self.users);
+            }
+            self.new.set_access(slot, change, &self.users);
             for queue in [&mut self.looks, &mut self.live_backlog, &mut self.history_backlog] {
-                queue.set_open(slot, !closed, &self.users);
+                queue.set_access(slot, change, &self.users);
+            }
+            match &pool.sample {
+                Some(sample) if closed => _ = self.samples.remove(&(sample.due, slot)),
+                Some(sample) => _ = self.samples.insert((sample.due, slot)),
+                None => {}
             }
         }
     }
@@ -598,18 +769,26 @@ impl Schedule {
     /// Puts a user into every queue that it belongs in, or removes it from them.
     fn update_queues(&mut self, slot: UserSlot, put: bool) {
         let Some(user) = self.users.get(slot) else { return };
-        let &ScheduledUser { polled, look, ticket, pool, bucket, state, backlog, flags, .. } = user;
+        let &ScheduledUser { polled, look, ticket, pool, bucket, state, flags, .. } = user;
         if state == SlotState::Resting {
             let _changed = if put { self.resting.insert((look, slot)) } else { self.resting.remove(&(look, slot)) };
             return;
         }
-        let open = self.pools.get(&pool).is_none_or(|pool| !pool.closed);
+        let of_pool = self.pools.get(&pool);
+        let access = of_pool.map_or(PoolAccess::Open, ScheduledPool::access);
+        let by_worth = of_pool.map_or(PoolAccess::Open, ScheduledPool::access_by_worth);
         let users = &mut self.users;
         let change = if put { RateBuckets::put } else { RateBuckets::remove };
         // The flags change only in turns, so a user is removed from the same buckets that it was put into.
-        let buckets = if flags.has(UserFlags::ESTABLISHED) { &mut self.established } else { &mut self.crowd };
-        change(buckets, bucket, (polled, pool, slot), open, users);
-        let backlog = match backlog {
+        let (buckets, of_bucket) = if !flags.has(UserFlags::TRIED) {
+            (&mut self.new, access)
+        } else if flags.has(UserFlags::ESTABLISHED) {
+            (&mut self.established, by_worth)
+        } else {
+            (&mut self.crowd, by_worth)
+        };
+        change(buckets, bucket, (polled, pool, slot), of_bucket, users);
+        let backlog = match flags.backlog() {
             Some(Backlog::Live) => Some(&mut self.live_backlog),
             Some(Backlog::History) => Some(&mut self.history_backlog),
             None => None,
@@ -617,7 +796,7 @@ impl Schedule {
         let look = (look != NEVER).then_some((look, &mut self.looks));
         let change = if put { PoolQueue::put } else { PoolQueue::remove };
         for (key, queue) in look.into_iter().chain(backlog.map(|queue| (ticket.into(), queue))) {
-            change(queue, (key, pool, slot), open, users);
+            change(queue, (key, pool, slot), access, users);
         }
     }
 
@@ -627,16 +806,41 @@ impl Schedule {
 }
 
 impl ScheduledPool {
+    /// The access to its users in the queues of turns that no sample replaces.
+    fn access(&self) -> PoolAccess {
+        if self.closed { PoolAccess::Closed } else { PoolAccess::Open }
+    }
+
+    /// The access to its users, except newcomers, in the order by worth.
+    fn access_by_worth(&self) -> PoolAccess {
+        if self.sample.is_some() { PoolAccess::LeftOut } else { self.access() }
+    }
+
+    /// The time in which its sample comes to each user once; None while it is polled in full or has no users.
+    fn sample_round(&self) -> Option<Duration> {
+        let users = self.census.len();
+        let per_second = self.sample.as_ref()?.per_second();
+        (users > 0.0).then(|| Duration::try_from_secs_f64(users / per_second).unwrap_or(Duration::MAX))
+    }
+
     /// Learns from a user's poll, for the user and for the pool, and moves the user to its new bucket.
-    fn learn_from_poll(&mut self, user: &mut ScheduledUser, answer: PollAnswer<'_>, price: f64, now: Ticks) {
+    fn learn_from_poll(
+        &mut self,
+        user: &mut ScheduledUser,
+        answer: PollAnswer<'_>,
+        (price, put): (f64, Put),
+        now: Ticks,
+    ) {
         let silence = user.silence(now);
-        let lesson = if user.activity.is_known() { silence.as_secs_f64() / Schedule::LESSON } else { 1.0 };
+        let unpolled = seconds(now - put.latest_poll(user)).max(0.0);
+        let lesson = if user.activity.is_known() { unpolled / Schedule::LESSON } else { 1.0 };
         user.activity.polled(silence, answer.found, answer.whole);
         user.activity.teach(&mut self.rate_prior, lesson.min(1.0));
         self.census.leave(user.bucket);
         user.bucket = Schedule::bucket(&user.activity, &self.rate_prior, price);
         self.census.join(user.bucket);
         user.polled = now;
+        user.put_off = 0;
         user.flags.set(UserFlags::ANSWERED, true);
     }
 }

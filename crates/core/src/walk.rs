@@ -55,6 +55,7 @@ pub use self::rules::Rules;
 use crate::cursor::{Cursor, Dates, OpenWalk, Sighting};
 use crate::event::{AuthEvent, EventKey, Facts, UnixMillis};
 use crate::page::{Page, PageToken};
+use crate::told::ToldEvent;
 
 /// One sighting that is to be logged and counted.
 #[derive(Clone, PartialEq, Debug)]
@@ -80,6 +81,8 @@ pub struct Taken {
     pub findings: Vec<Finding>,
     /// Events of a rewound stretch, to be logged once more and not counted.
     pub again: Vec<Finding>,
+    /// What is told now of events that another source may tell, too. Empty in a pool without one.
+    pub told: Vec<(EventKey, ToldEvent)>,
     /// Live events whose watch ended while they were still in progress.
     pub unfinished: Vec<Facts>,
     /// The number of events that told nothing new.
@@ -99,6 +102,7 @@ impl Taken {
     const NOTHING: Self = Self {
         findings: Vec::new(),
         again: Vec::new(),
+        told: Vec::new(),
         unfinished: Vec::new(),
         known: 0,
         out_of_order: false,

@@ -7,8 +7,10 @@
 //!
 //! After every step: nothing is counted twice, no state is told twice, no outcome is taken back, revisions are in
 //! sequence, bounds hold, no watermark is ahead of the service's time, and a short page that was enough told all that a
-//! full one tells. At the end, when the service has shown everything: nothing is missing, every outcome is known, every
-//! unfinished event was closed once, nothing more is told, and rewound events were told again.
+//! full one tells. A pool may have an export, which tells events by itself: early or late, repeated, in an older state,
+//! with its date cut or rounded to a second, without its challenges, between a page and its commit, before or after
+//! what was told is forgotten. At the end, when the service has shown everything: nothing is missing, every outcome is
+//! known, every unfinished event was closed once, nothing more is told, and rewound events were told again.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -17,10 +19,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
+use cognito_auth_core::arrival::{Arrived, ArrivingEvent, ToldBefore, arrive, told_before};
 use cognito_auth_core::cursor::{Bookmark, Cursor};
-use cognito_auth_core::event::{AuthEvent, Challenge, MutableDigest, UnixMillis, Word};
+use cognito_auth_core::event::{AuthEvent, Challenge, EventKey, MutableDigest, UnixMillis, Word};
 use cognito_auth_core::page::{Page, PageToken};
-use cognito_auth_core::walk::{Kind, Next, Rules, Taken, Walk};
+use cognito_auth_core::told::{ToldEvent, ToldEvents};
+use cognito_auth_core::walk::{Finding, Kind, Next, Rules, Taken, Walk};
 use proptest::prelude::*;
 
 const MINUTE: i64 = 60_000;
@@ -163,6 +167,46 @@ struct Rewound {
     commits: u64,
 }
 
+/// The table of told events, as the ledger keeps it.
+#[derive(Clone, Debug, Default)]
+struct ToldTable {
+    events: BTreeMap<(i64, EventKey), ToldEvent>,
+    /// Every event that was told with a later date is in the table.
+    complete_since: i64,
+}
+
+impl ToldTable {
+    fn get(&self, event: &AuthEvent) -> Option<&ToldEvent> {
+        let key = event.key();
+        ToldEvent::seconds_near(event.creation_date).find_map(|second| self.events.get(&(second, key)))
+    }
+
+    fn of(&self, page: &Page) -> ToldEvents {
+        page.events.iter().filter_map(|event| Some((event.key(), self.get(event)?.clone()))).collect()
+    }
+
+    /// Writes what a poll tells. Below the time of completeness the cursor has it.
+    fn write_polled(&mut self, key: EventKey, told: ToldEvent) {
+        if told.second > self.complete_since {
+            self.events.insert((told.second, key), told);
+        } else {
+            self.events.remove(&(told.second, key));
+        }
+    }
+
+    fn forget_before(&mut self, second: i64) {
+        self.complete_since = self.complete_since.max(second);
+        self.events.retain(|(place, _), told| *place > second || !told.is_adopted);
+    }
+}
+
+/// What waits for a commit: where it began, and the pages that were read since.
+struct UncommittedPages {
+    cursor: Cursor,
+    walk: Walk,
+    pages: Vec<(Page, ToldEvents)>,
+}
+
 struct WalkModel {
     now: i64,
     tokens: Tokens,
@@ -181,6 +225,8 @@ struct WalkModel {
     jumps: bool,
     /// Waits use the local clock, so a clock that jumps ends a wait too soon.
     clock_jumped: bool,
+    /// What was told, in a pool with an export.
+    told: Option<ToldTable>,
 }
 
 /// The clocks when a page is read.
@@ -215,6 +261,28 @@ enum ModelStep {
     Rewind {
         minutes: i64,
     },
+    /// The export tells events.
+    Export {
+        exports: Vec<ExportedRecord>,
+    },
+    /// What was told longer ago than this is forgotten, as far as it may be.
+    Forget {
+        minutes: i64,
+    },
+}
+
+/// A record of the export.
+#[derive(Clone, Debug)]
+struct ExportedRecord {
+    /// The event, counted from the newest.
+    event: usize,
+    /// The age of the state that it tells.
+    state_age: i64,
+    /// Whether its date is rounded to a second, where others are cut.
+    rounded: bool,
+    /// Whether it lacks what the export may not tell: the challenges.
+    bare: bool,
+    times: usize,
 }
 
 /// A turn of the user.
@@ -229,12 +297,20 @@ struct ModelTurn {
     pages_a_commit: usize,
     /// Arrivals between pages.
     between: Vec<Arrival>,
+    /// What the export tells after each page, before its commit.
+    exports: Vec<ExportedRecord>,
 }
 
 impl ModelTurn {
     /// A turn that reads full pages to the end.
-    const WHOLE: Self =
-        Self { first_page: usize::MAX, pages_max: u32::MAX, crash_at: None, pages_a_commit: 1, between: vec![] };
+    const WHOLE: Self = Self {
+        first_page: usize::MAX,
+        pages_max: u32::MAX,
+        crash_at: None,
+        pages_a_commit: 1,
+        between: vec![],
+        exports: vec![],
+    };
 }
 
 #[derive(Clone, Debug)]
@@ -264,6 +340,60 @@ impl WalkModel {
             joined_ahead: ahead > 0,
             jumps,
             clock_jumped: false,
+            told: None,
+        }
+    }
+
+    /// The export tells an event, if it may: it does not tell what happened before it began, and its dates do not move.
+    fn export(&mut self, record: &ExportedRecord) {
+        let Some(place) = self.history.len().checked_sub(1 + record.event) else { return };
+        let happening = &self.history[place];
+        let is_fit = matches!(happening.odd, Odd::Nothing | Odd::Undated | Odd::Dated(_));
+        if !is_fit || happening.time < START || self.told.is_none() {
+            return;
+        }
+        let mut event = happening.told_at(0, (self.now - record.state_age).max(happening.time));
+        let up = if record.rounded { 500 } else { 0 };
+        event.creation_date =
+            event.creation_date.map(|date| UnixMillis(date.0.saturating_add(up).div_euclid(1000).saturating_mul(1000)));
+        if record.bare {
+            event.challenges.clear();
+        }
+        for _ in 0..record.times {
+            self.arrive(&event);
+        }
+    }
+
+    /// Checks that the cursor is right to have passed an exported event: it was told, or nobody wants it.
+    fn check_the_passed(&self, event: &AuthEvent) {
+        let id = event.id.as_deref().unwrap();
+        let happening = &self.history[id.strip_prefix("event-").unwrap().parse::<usize>().unwrap()];
+        let is_promised = happening.odd == Odd::Nothing && !happening.is_too_late() && !self.joined_ahead;
+        assert!(!is_promised || self.accounts.contains_key(id), "passed and never told: {happening:?}");
+    }
+
+    /// One exported event, as in the ledger's writer.
+    fn arrive(&mut self, event: &AuthEvent) {
+        let Some(table) = &self.told else { return };
+        let before = match table.get(event) {
+            Some(told) => Some(told.clone()),
+            None if ToldEvent::is_covered(event.creation_date, table.complete_since) => None,
+            None => match told_before(&self.cursor, event) {
+                ToldBefore::Remembered(told) => Some(told),
+                ToldBefore::Passed => return self.check_the_passed(event),
+                ToldBefore::Never => None,
+            },
+        };
+        let latest = event.creation_date.map(|date| date.plus(Rules::REST_OF_THE_SECOND));
+        let live = latest.is_none_or(|date| date >= self.cursor.live_since());
+        let Arrived { finding, told, .. } =
+            arrive(before, ArrivingEvent { event, live, received: self.local() }, &rules());
+        if let Some(finding) = finding {
+            self.account(&finding);
+            self.commits += 1;
+        }
+        if let (Some(told), Some(table)) = (told, &mut self.told) {
+            table.events.insert((told.second, event.key()), told);
         }
     }
 
@@ -276,7 +406,14 @@ impl WalkModel {
         self.cursor.rewind(UnixMillis(from));
         let plain = self.history.iter().filter(|event| event.odd == Odd::Nothing);
         let recent = plain.filter(|event| event.time >= from).map(|event| format!("event-{}", event.id));
-        let taken = recent.filter(|id| self.accounts.contains_key(id)).collect();
+        // What only the export told lies outside the cursor, and is not rewound.
+        let is_taken = |id: &String| {
+            let event = self.history.iter().find(|event| format!("event-{}", event.id) == *id).unwrap();
+            let (key, time) = (event.told_at(0, self.now).key(), UnixMillis(event.time));
+            let is_open = self.cursor.open.iter().any(|open| open.contains(time));
+            self.cursor.seen.contains_key(&key) || (time < self.cursor.watermark && !is_open)
+        };
+        let taken = recent.filter(|id| self.accounts.contains_key(id)).filter(is_taken).collect();
         self.rewound.push(Rewound { taken, commits: self.commits });
     }
 
@@ -345,13 +482,12 @@ impl WalkModel {
 
     /// One turn of the poller, as in poller/turn.rs, but any page from the top may be short. A crash drops uncommitted
     /// pages.
-    fn turn(&mut self, mut walk: Walk, turn: &ModelTurn) {
-        let &ModelTurn { first_page, pages_max, crash_at, pages_a_commit, ref between } = turn;
-        let mut between = between.iter();
-        // The pages that wait for their commit, each with the cursor after it.
-        let mut waiting: Vec<(Cursor, Taken)> = vec![];
-        let mut cursor = self.cursor.clone();
+    fn turn(&mut self, walk: Walk, turn: &ModelTurn) {
+        let &ModelTurn { first_page, pages_max, crash_at, ref between, ref exports, .. } = turn;
+        let (mut between, mut exports) = (between.iter(), exports.iter());
         let mut size = if walk.token().is_none() { first_page.min(self.full_page) } else { self.full_page };
+        let mut waiting = UncommittedPages { cursor: self.cursor.clone(), walk: walk.clone(), pages: vec![] };
+        let (mut walk, mut cursor) = (walk, self.cursor.clone());
         for page in 0.. {
             if crash_at == Some(page * 2) {
                 return; // before the page is read
@@ -363,18 +499,20 @@ impl WalkModel {
                     between.next().into_iter().for_each(|arrival| self.happen(arrival));
                     continue;
                 }
-                if walk.known_above(&self.cursor).is_some() {
+                if walk.known_above(&self.cursor).is_some() && self.told.is_none() {
                     self.check_the_short_page(&walk, &page_read);
                 }
             }
-            let taken = walk.take(&mut cursor, &page_read, &rules());
+            let told = self.told.as_ref().map(|table| table.of(&page_read)).unwrap_or_default();
+            let taken = self.take(&mut walk, &mut cursor, &page_read, &told);
+            waiting.pages.push((page_read, told));
+            exports.next().into_iter().for_each(|record| self.export(record));
             if crash_at == Some(page * 2 + 1) {
                 return; // the commit is lost
             }
             let ends = taken.next == Next::Finished || taken.token_repeated || walk.pages() >= pages_max;
-            waiting.push((cursor.clone(), taken));
-            if ends || waiting.len() >= pages_a_commit {
-                waiting.drain(..).for_each(|(cursor, taken)| self.commit(cursor, &taken));
+            if ends || waiting.pages.len() >= turn.pages_a_commit {
+                (walk, cursor) = self.commit_pages(&mut waiting);
             }
             if ends {
                 return;
@@ -383,6 +521,29 @@ impl WalkModel {
                 self.happen(arrival);
             }
         }
+    }
+
+    fn take(&self, walk: &mut Walk, cursor: &mut Cursor, page: &Page, told: &ToldEvents) -> Taken {
+        match self.told {
+            Some(_) => walk.take_beside(cursor, page, &rules(), told),
+            None => walk.take(cursor, page, &rules()),
+        }
+    }
+
+    /// Commits the pages that wait. If the export has told one of their events meanwhile, they are judged again.
+    fn commit_pages(&mut self, waiting: &mut UncommittedPages) -> (Walk, Cursor) {
+        if let Some(table) = &self.told
+            && waiting.pages.iter().any(|(page, told)| table.of(page) != *told)
+        {
+            waiting.pages.iter_mut().for_each(|(page, told)| *told = table.of(page));
+        }
+        let (mut walk, mut cursor) = (waiting.walk.clone(), waiting.cursor.clone());
+        for (page, told) in std::mem::take(&mut waiting.pages) {
+            let taken = self.take(&mut walk, &mut cursor, &page, &told);
+            self.commit(cursor.clone(), &taken);
+        }
+        (waiting.walk, waiting.cursor) = (walk.clone(), cursor.clone());
+        (walk, cursor)
     }
 
     /// Checks a short page that ends the walk against the full page in its place.
@@ -426,25 +587,10 @@ impl WalkModel {
         assert!(cursor.last_seen().is_none_or(|last| last.time <= time_of_reading), "the last seen event is ahead");
         let newest = |cursor: &Cursor| cursor.last_seen().map(|last| last.time);
         assert!(newest(&cursor) >= newest(&self.cursor), "the last seen event never moves back");
-        for finding in &taken.findings {
-            let account = self.accounts.entry(finding.event.id.clone().unwrap()).or_default();
-            if finding.before.is_none() {
-                account.first_sights += 1;
-                assert_eq!(account.first_sights, 1, "counted twice: {:?}", finding.event.id);
-                account.live = finding.live;
-            } else {
-                account.revisions += 1;
-                let goes_back = finding.event.in_progress() && !account.last_in_progress;
-                assert!(!goes_back, "an outcome is final: {:?}", finding.event.id);
-            }
-            let told = account.told.insert(finding.event.mutable_digest(), finding.revision);
-            assert_eq!(told, None, "each state is told once: {:?}", finding.event.id);
-            assert_eq!(finding.live, account.live, "history stays history");
-            assert_eq!(finding.revision, account.revisions, "revisions come in sequence");
-            account.last_in_progress = finding.event.in_progress();
-            account.told_in = self.commits + 1;
+        taken.findings.iter().for_each(|finding| self.account(finding));
+        if let Some(table) = &mut self.told {
+            taken.told.iter().for_each(|(key, told)| table.write_polled(*key, told.clone()));
         }
-        self.findings += taken.findings.len();
         for again in &taken.again {
             let is_plain = self.is_plain(&again.event);
             // An event older than wanted may not have been told before.
@@ -466,6 +612,28 @@ impl WalkModel {
         self.commits += 1;
     }
 
+    /// Logs and counts a finding.
+    fn account(&mut self, finding: &Finding) {
+        let account = self.accounts.entry(finding.event.id.clone().unwrap()).or_default();
+        if finding.before.is_none() {
+            account.first_sights += 1;
+            assert_eq!(account.first_sights, 1, "counted twice: {:?}", finding.event.id);
+            account.live = finding.live;
+        } else {
+            account.revisions += 1;
+            assert_ne!(finding.before.as_ref(), Some(&finding.facts), "a revision changes a fact");
+            let goes_back = finding.event.in_progress() && !account.last_in_progress;
+            assert!(!goes_back, "an outcome is final: {:?}", finding.event.id);
+        }
+        let told = account.told.insert(finding.event.mutable_digest(), finding.revision);
+        assert_eq!(told, None, "each state is told once: {:?}", finding.event.id);
+        assert_eq!(finding.live, account.live, "history stays history");
+        assert_eq!(finding.revision, account.revisions, "revisions come in sequence");
+        account.last_in_progress = finding.event.in_progress();
+        account.told_in = self.commits + 1;
+        self.findings += 1;
+    }
+
     fn step(&mut self, step: &ModelStep) {
         match step {
             ModelStep::Happen { events } => events.iter().for_each(|arrival| self.happen(arrival)),
@@ -478,6 +646,11 @@ impl WalkModel {
                 self.backlog(turn, *token_died || self.tokens == Tokens::Opaque);
             }
             ModelStep::Rewind { minutes } => self.rewind(*minutes),
+            ModelStep::Export { exports } => exports.iter().for_each(|record| self.export(record)),
+            ModelStep::Forget { minutes } => {
+                let second = (self.now - minutes * MINUTE).div_euclid(1000);
+                self.told.iter_mut().for_each(|table| table.forget_before(second));
+            }
             ModelStep::Clock { local } => {
                 if self.clocks.served {
                     self.clock_jumped |= self.clocks.local != *local;
@@ -556,7 +729,9 @@ impl WalkModel {
             let waits_for_ever = event.in_progress_until == Some(None);
             let has_ended = !waits_for_ever || matches!(event.odd, Odd::Twice { ended: true, .. });
             // No walk looks for an event without a place.
-            let is_certain = dates.iter().all(|date| date.is_some() && is_wanted(date)) && !self.clock_jumped;
+            let is_certain = dates.iter().all(|date| date.is_some() && is_wanted(date))
+                && !self.clock_jumped
+                && !(self.told.is_some() && event.is_too_late());
             if is_certain {
                 assert_eq!(told.last_in_progress, !has_ended, "the outcome is known: {event:?}");
             }
@@ -579,8 +754,7 @@ impl WalkModel {
 }
 
 fn arrival() -> impl Strategy<Value = Arrival> {
-    let after =
-        prop_oneof![4 => Just(0), 4 => 1..5i64, 4 => (0..5i64).prop_map(|m| m * MINUTE / 2), 1 => Just(30 * MINUTE)];
+    let after = prop_oneof![4 => Just(0), 4 => 1..5i64, 4 => (0..5i64).prop_map(|m| m * MINUTE / 2), 1 => Just(30 * MINUTE), 2 => 300..1300i64];
     let late = prop_oneof![6 => Just(0), 1 => 0..=OVERLAP, 1 => Just(OVERLAP)];
     let in_progress =
         prop_oneof![3 => Just(None), 1 => Just(Some(None)), 2 => (0..=SETTLE).prop_map(|after| Some(Some(after)))];
@@ -622,15 +796,25 @@ fn clocks() -> impl Strategy<Value = Clocks> {
 
 fn turn(first_page: Range<usize>, between: Range<usize>) -> impl Strategy<Value = ModelTurn> {
     let crash = prop_oneof![3 => Just(None), 1 => (0..10u32).prop_map(Some)];
-    (first_page, 1..6u32, crash, 1..4usize, proptest::collection::vec(arrival(), between)).prop_map(
-        |(first_page, pages_max, crash_at, pages_a_commit, between)| ModelTurn {
+    let between = proptest::collection::vec(arrival(), between);
+    let exports = proptest::collection::vec(exported(), 0..3);
+    (first_page, 1..6u32, crash, 1..4usize, between, exports).prop_map(
+        |(first_page, pages_max, crash_at, pages_a_commit, between, exports)| ModelTurn {
             first_page,
             pages_max,
             crash_at,
             pages_a_commit,
             between,
+            exports,
         },
     )
+}
+
+fn exported() -> impl Strategy<Value = ExportedRecord> {
+    let state_age = prop_oneof![3 => Just(0), 1 => 0..=SETTLE];
+    let bare = prop_oneof![3 => Just(false), 1 => Just(true)];
+    (0..12usize, state_age, any::<bool>(), bare, 1..3usize)
+        .prop_map(|(event, state_age, rounded, bare, times)| ExportedRecord { event, state_age, rounded, bare, times })
 }
 
 fn step() -> impl Strategy<Value = ModelStep> {
@@ -643,6 +827,8 @@ fn step() -> impl Strategy<Value = ModelStep> {
         3 => (turn(14..15, 0..1), any::<bool>())
             .prop_map(|(turn, token_died)| ModelStep::Backlog { turn, token_died }),
         1 => prop_oneof![0..150i64, Just(100_000)].prop_map(|minutes| ModelStep::Rewind { minutes }),
+        4 => proptest::collection::vec(exported(), 1..8).prop_map(|exports| ModelStep::Export { exports }),
+        1 => (1..180i64).prop_map(|minutes| ModelStep::Forget { minutes }),
         1 => prop_oneof![Just(0), Just(5 * HOUR), Just(-5 * HOUR)].prop_map(|local| ModelStep::Clock { local }),
     ]
 }
@@ -674,6 +860,7 @@ proptest! {
         history_from in prop_oneof![Just(START), Just(START - 40 * MINUTE), Just(0)],
         clocks in clocks(),
         jumps in any::<bool>(),
+        has_export in any::<bool>(),
         steps in proptest::collection::vec(step(), 1..45),
     ) {
         let mut world = WalkModel::new(tokens, full_page, history_from, clocks, jumps);
@@ -682,6 +869,7 @@ proptest! {
             world.happen(arrival);
         }
         world.now = world.now.max(START);
+        world.told = has_export.then(|| ToldTable { complete_since: START / 1000, ..ToldTable::default() });
         if clocks.local > 0 {
             world.step(&ModelStep::Turn(ModelTurn { pages_max: 1, ..ModelTurn::WHOLE }));
         }

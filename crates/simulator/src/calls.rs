@@ -11,11 +11,11 @@ use super::fault::{AwsError, FaultKind};
 pub struct Call {
     /// The operation, such as `AdminListUserAuthEvents`. It can be one that the simulation does not know.
     pub operation: String,
-    /// `UserPoolId`.
+    /// `UserPoolId`; for CloudWatch Logs the log group, by the name or ARN of the call.
     pub pool: Option<String>,
     /// `Username`.
     pub user: Option<String>,
-    /// `NextToken` or `PaginationToken`.
+    /// `NextToken` or `PaginationToken`; `nextToken` for CloudWatch Logs.
     pub token: Option<String>,
     /// `MaxResults` or `Limit`.
     pub max_results: Option<i64>,

@@ -24,6 +24,11 @@ impl AwsError {
         Self::new("TooManyRequestsException", "Rate exceeded")
     }
 
+    /// ThrottlingException: a quota of CloudWatch Logs is used up.
+    pub fn throttled_logs() -> Self {
+        Self::new("ThrottlingException", "Rate exceeded")
+    }
+
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new("InvalidParameterException", message)
     }
@@ -97,6 +102,11 @@ impl InjectedFault {
         AwsError::throttled().into()
     }
 
+    /// ThrottlingException: the quota of CloudWatch Logs is used up.
+    pub fn throttle_logs() -> Self {
+        AwsError::throttled_logs().into()
+    }
+
     /// InternalErrorException, with status 500.
     pub fn internal_error() -> Self {
         Self::from(AwsError { status: 500, ..AwsError::new("InternalErrorException", "Something went wrong") })
@@ -129,7 +139,7 @@ impl InjectedFault {
         self
     }
 
-    /// Limits the fault to calls for this pool.
+    /// Limits the fault to calls for this pool; for CloudWatch Logs to this log group, by the name or ARN of the call.
     pub fn in_pool(mut self, pool: &str) -> Self {
         self.pool = Some(pool.to_owned());
         self

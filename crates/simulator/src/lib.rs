@@ -1,23 +1,31 @@
-//! A simulated Cognito on loopback for `demo`, the tests and the benchmarks.
+//! A simulated Cognito on loopback for `demo`, the tests and the benchmarks, with what it exports to.
 //!
-//! It supports the protocols of the exporter's AWS client: AWS JSON 1.1 for Cognito, and the query protocol for STS. It
-//! imitates the behaviour that the exporter depends on: pages newest first, tokens that look like the service's, times
-//! in scientific notation, the names and forms of errors, and quotas that an account's pools share. Where the service's
-//! behaviour is unknown, the simulation has a setting for it, so that tests can cover each possibility. Tests inject
-//! failures with [`fault`].
+//! It supports the protocols of the exporter's AWS clients: AWS JSON 1.1 for Cognito and CloudWatch Logs, and the query
+//! protocol for STS. It imitates the behaviour that the exporter depends on: pages newest first, tokens that look like
+//! the service's, times in scientific notation, the names and forms of errors, and quotas that an account's pools
+//! share. Where the service's behaviour is unknown, the simulation has a setting for it, so that tests can cover each
+//! possibility. Tests inject failures with [`fault`].
+//!
+//! A pool can export its events ([`export`]) to a log group ([`logs`]), which answers FilterLogEvents, and to a
+//! Firehose stream ([`firehose`]), which posts them to an HTTP endpoint.
 //!
 //! [`world`] and `service` hold all the rules and do no I/O. A mutex protects the world, and it is never held across an
 //! await. This file is the HTTP server around them.
 
 mod caller;
 pub mod calls;
+pub mod export;
 pub mod fault;
 mod filter;
+pub mod firehose;
+mod firehose_sender;
 mod history;
+pub mod logs;
 pub mod paging;
 pub mod population;
 pub mod quota;
 mod reply;
+mod seeds;
 mod service;
 mod sts;
 pub mod wire;
@@ -181,6 +189,11 @@ impl Simulation {
                 }
             }
         });
+    }
+
+    /// Has a Firehose stream of the world deliver its records to its endpoint, until the simulation stops.
+    pub fn deliver_firehose(&self, stream: &str) {
+        self.tasks.spawn(firehose_sender::deliver(Arc::clone(&self.shared), stream.to_owned()));
     }
 
     /// The highest number of concurrent requests so far.

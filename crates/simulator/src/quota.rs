@@ -18,19 +18,23 @@ pub enum Category {
     UserPoolRead,
     /// GetProvisionedLimit.
     LimitManagement,
+    /// FilterLogEvents of CloudWatch Logs, also for people and tools that search logs.
+    LogFilter,
 }
 
 impl Category {
     /// All simulated categories.
-    pub const ALL: [Self; 4] = [Self::UserResourceRead, Self::UserList, Self::UserPoolRead, Self::LimitManagement];
+    pub const ALL: [Self; 5] =
+        [Self::UserResourceRead, Self::UserList, Self::UserPoolRead, Self::LimitManagement, Self::LogFilter];
 
-    /// The category's name in GetProvisionedLimit.
+    /// The category's name in GetProvisionedLimit, which knows Cognito's categories only.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::UserResourceRead => "UserResourceRead",
             Self::UserList => "UserList",
             Self::UserPoolRead => "UserPoolRead",
             Self::LimitManagement => "LimitManagement",
+            Self::LogFilter => "FilterLogEvents",
         }
     }
 
@@ -41,6 +45,7 @@ impl Category {
             Self::UserList => 30,
             Self::UserPoolRead => 15,
             Self::LimitManagement => 1,
+            Self::LogFilter => 5,
         }
     }
 }

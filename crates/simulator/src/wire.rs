@@ -127,6 +127,15 @@ pub(super) fn http_date(at: UnixMillis) -> String {
         .unwrap_or_default()
 }
 
+/// The partition of a region, as ARNs name it.
+pub(super) fn partition(region: &str) -> &'static str {
+    match region {
+        region if region.starts_with("cn-") => "aws-cn",
+        region if region.starts_with("us-gov-") => "aws-us-gov",
+        _ => "aws",
+    }
+}
+
 fn word<V: Vocabulary>(value: &Value, name: &str) -> Option<Word<V>> {
     value.get(name).and_then(Value::as_str).map(Word::parse)
 }
@@ -209,6 +218,10 @@ impl<'a> Object<'a> {
         if let Some(time) = time {
             seconds(self.key(name), time);
         }
+    }
+
+    pub(super) fn integer(&mut self, name: &str, number: i64) {
+        write!(self.key(name), "{number}").expect("writing to a String cannot fail");
     }
 
     fn word<V: Vocabulary>(&mut self, name: &str, word: Option<&Word<V>>) {

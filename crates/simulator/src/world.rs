@@ -6,6 +6,7 @@
 //! `visible_at` by the world's time. A method panics when its pool, user or event does not exist: that is a mistake in
 //! the test.
 
+mod exports;
 mod pool;
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,8 +20,11 @@ pub use pool::{ACCOUNT_ID, PoolUser, SimulatedPool};
 use serde_json::Value;
 
 use super::calls::CallLog;
+use super::export::Occasion;
 use super::fault::{FaultId, FaultKind, InjectedFault, InjectedFaults};
+use super::firehose::FirehoseStream;
 use super::history::HistoryEvent;
+use super::logs::SimulatedLogGroup;
 use super::paging::TokenTable;
 use super::quota::Quotas;
 use super::wire;
@@ -83,8 +87,13 @@ pub struct World {
     /// How far the Date header of responses is ahead of the world's time, in milliseconds. None leaves the header out.
     pub date_header: Option<i64>,
     clock: WorldClock,
+    seed: u64,
     random: fastrand::Rng,
     pools: BTreeMap<String, SimulatedPool>,
+    /// By ARN.
+    log_groups: BTreeMap<String, SimulatedLogGroup>,
+    /// By name.
+    streams: BTreeMap<String, FirehoseStream>,
     pub(super) roles: Vec<Role>,
     pub(super) sessions: HashMap<String, Session>,
     tokens: TokenTable,
@@ -101,8 +110,11 @@ impl World {
             prefixed_errors: false,
             date_header: Some(0),
             clock,
+            seed,
             random: fastrand::Rng::with_seed(seed),
             pools: BTreeMap::new(),
+            log_groups: BTreeMap::new(),
+            streams: BTreeMap::new(),
             roles: vec![],
             sessions: HashMap::new(),
             tokens: TokenTable::default(),
@@ -304,7 +316,7 @@ impl World {
         self.arrive_late(pool, name, event, UnixMillis::MIN);
     }
 
-    /// Adds an event that clients see from `visible_at` on.
+    /// Adds an event that clients of Cognito see from `visible_at` on. An export sends it without waiting for that.
     ///
     /// # Panics
     /// When the pool or the user does not exist.
@@ -317,10 +329,11 @@ impl World {
             json: wire::event_json(event),
         };
         self.user_mut(pool, name).1.insert(stored);
+        self.export(pool, name, event, Occasion::New);
     }
 
     /// Adds any JSON as an event: unknown members, wrong types, or no object at all. Its place in the history follows
-    /// from its CreationDate, or from its arrival if it has none.
+    /// from its CreationDate, or from its arrival if it has none. It is not exported.
     ///
     /// # Panics
     /// When the pool or the user does not exist, or the text is not JSON.
@@ -347,9 +360,13 @@ impl World {
         let Some(index) = user.find(event_id) else {
             panic!("the simulation has no event {event_id}");
         };
-        let mut event = user.events[index].parse();
+        let before = user.events[index].parse();
+        let mut event = before.clone();
         change(&mut event);
         user.events[index].json = wire::event_json(&event);
+        if event != before {
+            self.export(pool, name, &event, Occasion::Changed);
+        }
     }
 
     /// Sets the feedback of an event, dated now.

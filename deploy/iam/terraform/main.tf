@@ -37,6 +37,18 @@ variable "service_account" {
   default = "cognito-auth-exporter"
 }
 
+variable "export_log_group" {
+  type        = string
+  default     = null
+  description = "The log group of pools[].export.log_group, in the provider's account and region."
+}
+
+variable "check_export" {
+  type        = bool
+  default     = false
+  description = "Whether `check` may read where the pool's export goes to."
+}
+
 data "aws_caller_identity" "here" {}
 data "aws_partition" "here" {}
 data "aws_region" "here" {}
@@ -46,6 +58,7 @@ locals {
   partition = data.aws_partition.here.partition
   region    = data.aws_region.here.name
   user_pool = "arn:${local.partition}:cognito-idp:${local.region}:${local.account}:userpool/${var.user_pool_id}"
+  log_group = "arn:${local.partition}:logs:${local.region}:${local.account}:log-group:${coalesce(var.export_log_group, "none")}:*"
 
   pod_identity = {
     Effect    = "Allow"
@@ -112,6 +125,39 @@ resource "aws_iam_role_policy" "exporter" {
         Effect   = "Allow"
         Action   = "cognito-idp:GetProvisionedLimit"
         Resource = "*"
+      },
+    ]
+  })
+}
+
+# What reading the export of a pool needs besides.
+resource "aws_iam_role_policy" "export_log_group" {
+  count = var.export_log_group != null ? 1 : 0
+  name  = "cognito-auth-exporter-export-log-group"
+  role  = aws_iam_role.exporter.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect   = "Allow"
+        Action   = "logs:FilterLogEvents"
+        Resource = local.log_group
+      },
+    ]
+  })
+}
+
+resource "aws_iam_role_policy" "check_export" {
+  count = var.check_export ? 1 : 0
+  name  = "cognito-auth-exporter-check-export"
+  role  = aws_iam_role.exporter.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [
+      {
+        Effect   = "Allow"
+        Action   = "cognito-idp:GetLogDeliveryConfiguration"
+        Resource = local.user_pool
       },
     ]
   })

@@ -77,7 +77,7 @@ pub(super) fn verify(state: &StateConfig, output: OutputFormat, personal: bool) 
                 writeln!(out, "damaged: {}: {}: {what_to_do}", described(name.as_ref()), cell(Some(problem)))?;
             }
             for (kind, count) in &summary.records {
-                writeln!(out, "{kind:<10}  {count}")?;
+                writeln!(out, "{kind:<13}  {count}")?;
             }
         }
     }
@@ -107,6 +107,10 @@ fn what_to_do(name: Option<&RecordName>) -> &'static str {
              --personal` prints the name"
         }
         Some(RecordName::Gone { .. } | RecordName::OtherName { .. }) => "`state forget` the user",
+        Some(RecordName::ToldSince { .. } | RecordName::Told { .. }) => "its event counts as told; nothing is needed",
+        Some(RecordName::ReadPosition { .. }) => {
+            "`run` reads the log group again, from `export.replay` before its start"
+        }
         Some(RecordName::Outbox { .. }) => "`run` puts it into quarantine and delivers the rest",
         Some(RecordName::Quarantine { .. }) => "`quarantine drop` it",
     }
@@ -139,6 +143,11 @@ fn described(name: Option<&RecordName>) -> String {
         Some(RecordName::OtherName { user_pool_id, username }) => {
             format!("note that {} of {user_pool_id} is another name of a user", cell(Some(username)))
         }
+        Some(RecordName::ToldSince { user_pool_id }) => format!("time of the told events of {user_pool_id}"),
+        Some(RecordName::Told { user_pool_id, second, event }) => {
+            format!("told event {event} of second {second} of {user_pool_id}")
+        }
+        Some(RecordName::ReadPosition { user_pool_id }) => format!("read position of {user_pool_id}"),
         Some(RecordName::Outbox { number }) => format!("outbox entry {number}"),
         Some(RecordName::Quarantine { number }) => format!("quarantined entry {number}"),
     }

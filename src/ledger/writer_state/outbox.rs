@@ -189,6 +189,16 @@ impl OutboxIndex {
         Ok(())
     }
 
+    /// Puts a value into the quarantine that was never in the outbox.
+    pub(super) fn put_aside(&mut self, reason: String, value: Vec<u8>, now: UnixMillis, batch: &mut WriteBatch) {
+        let refusal = StoredRefusal { reason, at: now.0, value }.seal();
+        let key = keys::quarantine(self.next);
+        self.next += 1;
+        self.quarantine.add(Size::of(1, &key, refusal.len()));
+        batch.changes.push((key, Some(refusal)));
+        batch.changes.push(self.sequence());
+    }
+
     /// Returns the number that an entry has in quarantine: its own, or the next free one where its own is taken. A
     /// segment with a damaged table has the number of its first entry, which may have gone to the quarantine before.
     fn number_in_quarantine(

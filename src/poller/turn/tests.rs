@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use cognito_auth_core::entry::PoolIdentity;
 use cognito_auth_core::event::AuthEvent;
+use cognito_auth_core::export::ExportDetails;
 use cognito_auth_core::schedule::PoolSlot;
 use cognito_auth_core::walk::Rules;
 use parking_lot::Mutex;
 
 use super::*;
 use crate::config::StateConfig;
+use crate::ledger::{Arrivals, ExportedArrival};
 use crate::rate_limiter::RateLimiter;
 use crate::source::metered::Metered;
 use crate::source::{Listing, PageToken, PoolDescription, UserPage};
@@ -91,7 +93,8 @@ impl AnnsPool {
         let metrics = self.context.metrics.clone();
         let source = Metered::new(PageSource(answer), self.identity.clone(), metrics, reads, lists);
         let rules = Rules { overlap, settle: Duration::ZERO, followed_since: None };
-        let pool = Pool { slot: PoolSlot(0), source, identity: self.identity.clone(), rules };
+        let has_told = self.context.ledger.told_since(POOL).unwrap().is_some();
+        let pool = Pool { slot: PoolSlot(0), source, identity: self.identity.clone(), rules, has_told };
         let expected = ExpectedActivity { activity: ActivityEstimate::UNKNOWN, new_events: None };
         let request = TurnRequest { username: "ann".to_owned(), lane: Lane::Poll, expected, start: Instant::now() };
         run(&self.context, &pool, &PoolSightings::default(), request).await
@@ -199,4 +202,38 @@ async fn pages_are_committed_together_where_much_is_remembered_and_also_when_the
     commits.dedup();
     assert_eq!(commits, [1024, 1028, 1032, 1036], "four pages a commit: {remembered:?}");
     assert_eq!((left, entries), (1024 + FAILS_AT - 1, 14), "and what was read before the failure");
+}
+
+#[tokio::test]
+async fn an_exported_event_that_a_page_shows_with_two_dates_is_adopted_and_not_counted_again() {
+    let anns = AnnsPool::new(joined(NOW), 60).await;
+    let ledger = &anns.context.ledger;
+    ledger.begin_told(POOL, NOW).await.unwrap();
+    let [later, exported] = [100_000, 10_000].map(|offset| AuthEvent {
+        id: Some("a".into()),
+        creation_date: Some(UnixMillis(NOW.0 + offset)),
+        ..AuthEvent::default()
+    });
+    let arrivals = Arrivals {
+        pool: anns.identity.clone(),
+        rules: Rules { overlap: Duration::ZERO, settle: Duration::ZERO, followed_since: None },
+        queue: true,
+        is_polled: true,
+        received: NOW,
+        events: vec![ExportedArrival {
+            user: Arc::new(UserIdentity { username: "ann".into(), sub: None }),
+            event: exported.clone(),
+            details: ExportDetails::default(),
+            live: true,
+        }],
+    };
+    ledger.arrive(arrivals).await.unwrap();
+    let answer = move |_| {
+        let events = vec![later.clone(), exported.clone()];
+        async { Ok(Page { events, next: None, received: UnixMillis(NOW.0 + 200_000), served: None }) }
+    };
+    for _ in 0..2 {
+        anns.poll(Duration::from_hours(1), answer.clone()).await.unwrap();
+        assert_eq!(anns.context.ledger.outbox_state().records, 1);
+    }
 }

@@ -23,10 +23,14 @@ use hyper::body::{Body, Frame, SizeHint};
 /// fit into memory.
 const ANSWER_BYTES_MAX: usize = 32 << 20;
 
-/// The most values (members, elements) that an answer may have. An object and the comma behind it count as two. A page
-/// of 60 events has at most 4,200, and a page of 60 users with 72 attributes each has 14,000. In the SDK's shapes a
-/// value takes up to a kilobyte.
+/// The most values (members, elements) that an answer of Cognito may have. An object and the comma behind it count as
+/// two. A page of 60 events has at most 4,200, and a page of 60 users with 72 attributes each has 14,000. In the SDK's
+/// shapes a value takes up to a kilobyte.
 const ANSWER_VALUES_MAX: usize = 32_768;
+
+/// The most values that a page of a log group may have. The largest, of 10,000 log events, has 60,000. In the SDK's
+/// shapes a log event takes 120 bytes beside its texts.
+const LOG_PAGE_VALUES_MAX: usize = 131_072;
 
 /// The most levels of nesting that an answer may have. Cognito's answers have at most 5.
 const ANSWER_DEPTH_MAX: usize = 64;
@@ -37,9 +41,28 @@ const SMALL_BYTES: u64 = 64 << 10;
 const _: () = assert!(SMALL_BYTES / 2 <= ANSWER_VALUES_MAX as u64, "a value and its separator take two bytes");
 
 /// Refuses an answer that does not end, that holds too much, or that has no body. The SDK would read an empty body as
-/// an empty page without a token, which means the end of a history.
+/// an empty page without a token, which means the end of a history or of a log group.
 #[derive(Debug)]
-pub(super) struct SoundAnswer;
+pub(super) struct SoundAnswer(pub(super) AnswerBound);
+
+/// The service whose answers are bounded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum AnswerBound {
+    /// Cognito.
+    #[default]
+    Cognito,
+    /// CloudWatch Logs, whose pages hold more values.
+    LogPage,
+}
+
+impl AnswerBound {
+    fn values_max(self) -> usize {
+        match self {
+            Self::Cognito => ANSWER_VALUES_MAX,
+            Self::LogPage => LOG_PAGE_VALUES_MAX,
+        }
+    }
+}
 
 #[dyn_dispatch_hint]
 impl Intercept for SoundAnswer {
@@ -56,7 +79,8 @@ impl Intercept for SoundAnswer {
         let body = context.response_mut().body_mut();
         if body.content_length().is_none_or(|bytes| bytes > SMALL_BYTES) {
             let whole = std::mem::replace(body, SdkBody::taken());
-            *body = SdkBody::from_body_1_x(MeasuredBody { whole, scan: JsonScan::default() });
+            let scan = JsonScan { bound: self.0, ..JsonScan::default() };
+            *body = SdkBody::from_body_1_x(MeasuredBody { whole, scan });
         }
         Ok(())
     }
@@ -79,7 +103,7 @@ impl Intercept for SoundAnswer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Excess {
     Bytes,
-    Values,
+    Values(usize),
     Depth,
 }
 
@@ -87,7 +111,7 @@ impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bytes => write!(f, "answer exceeds {} MiB", ANSWER_BYTES_MAX >> 20),
-            Self::Values => write!(f, "answer exceeds {ANSWER_VALUES_MAX} values"),
+            Self::Values(max) => write!(f, "answer exceeds {max} values"),
             Self::Depth => write!(f, "answer exceeds a depth of {ANSWER_DEPTH_MAX}"),
         }
     }
@@ -125,6 +149,7 @@ impl Body for MeasuredBody {
 /// more values of the pieces than were counted.
 #[derive(Clone, Default, Debug)]
 struct JsonScan {
+    bound: AnswerBound,
     bytes: usize,
     values: usize,
     depth: usize,
@@ -156,7 +181,8 @@ impl JsonScan {
                 _ => {}
             }
         }
-        if self.values > ANSWER_VALUES_MAX { Err(Excess::Values) } else { Ok(()) }
+        let values_max = self.bound.values_max();
+        if self.values > values_max { Err(Excess::Values(values_max)) } else { Ok(()) }
     }
 }
 
@@ -204,8 +230,8 @@ mod tests {
         let events = "{},".repeat(20_000);
         let challenges = r#"{"AuthEvents":[{"ChallengeResponses":["#.to_owned() + &"{},".repeat(20_000);
         for (piece, excess) in [
-            (events.as_str(), Excess::Values),
-            (challenges.as_str(), Excess::Values),
+            (events.as_str(), Excess::Values(ANSWER_VALUES_MAX)),
+            (challenges.as_str(), Excess::Values(ANSWER_VALUES_MAX)),
             (&"[".repeat(100), Excess::Depth),
             (&"{\"a\":".repeat(100), Excess::Depth),
         ] {

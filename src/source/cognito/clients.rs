@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_config::profile::ProfileFileCredentialsProvider;
@@ -17,12 +17,14 @@ use aws_sdk_cognitoidentityprovider::Client;
 use aws_sdk_cognitoidentityprovider::config::retry::RetryConfig;
 use aws_sdk_cognitoidentityprovider::config::timeout::TimeoutConfig;
 use aws_sdk_cognitoidentityprovider::config::{Builder, SharedHttpClient, StalledStreamProtectionConfig};
+use cognito_auth_core::export::log_group::LogGroup;
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
 use super::Cognito;
-use super::answer::SoundAnswer;
+use super::answer::{AnswerBound, SoundAnswer};
 use super::date::PlausibleDate;
+use super::log_events::CloudWatchLogs;
 use super::transport::{self, TransportError};
 use crate::config::PoolConfig;
 use crate::lifecycle::Clock;
@@ -108,6 +110,22 @@ impl Clients {
 
     /// Makes the source of the pool with this id.
     pub fn connect(&self, pool_id: &str, connection: Connection, timeout: Duration, clock: Clock) -> Cognito {
+        let client = self.client(connection, timeout);
+        Cognito { client, pool_id: pool_id.to_owned(), clock, warnings: Arc::default() }
+    }
+
+    /// Makes the reader of a log group, with the connection of a pool. `timeout` bounds one call.
+    pub fn log_group(
+        &self,
+        log_group: LogGroup,
+        connection: Connection,
+        timeout: Duration,
+        clock: Clock,
+    ) -> CloudWatchLogs {
+        CloudWatchLogs::new(self.client(connection, timeout), log_group, clock)
+    }
+
+    fn client(&self, connection: Connection, timeout: Duration) -> Arc<AwsClient> {
         let mut clients = self.clients.lock();
         let client = clients.entry((connection, timeout)).or_insert_with_key(|(connection, timeout)| {
             Arc::new(AwsClient {
@@ -119,7 +137,7 @@ impl Clients {
                 built: OnceCell::new(),
             })
         });
-        Cognito { client: client.clone(), pool_id: pool_id.to_owned(), clock, warnings: Arc::default() }
+        client.clone()
     }
 }
 
@@ -129,14 +147,23 @@ impl fmt::Debug for Clients {
     }
 }
 
-/// A connection and, after its first call, its SDK client.
+/// A connection and, after its first call, its SDK clients.
 pub(super) struct AwsClient {
     origin: ClientOrigin,
     attempts: u32,
     http: SharedHttpClient,
     connection: Connection,
     timeout: Duration,
-    built: OnceCell<(Client, Credentials)>,
+    built: OnceCell<BuiltClient>,
+}
+
+/// The SDK clients of a connection. They share the configuration, and so the credentials.
+struct BuiltClient {
+    cognito: Client,
+    /// Built for pools whose log group is read.
+    logs: OnceLock<aws_sdk_cloudwatchlogs::Client>,
+    config: SdkConfig,
+    credentials: Credentials,
 }
 
 /// The provider of a client's credentials, and its deadline.
@@ -149,35 +176,52 @@ pub(super) struct Credentials {
 
 impl AwsClient {
     pub(super) async fn sdk_client(&self) -> &Client {
-        &self.built().await.0
+        &self.built().await.cognito
+    }
+
+    /// The client of CloudWatch Logs, with the same region, credentials, deadlines and HTTP client.
+    pub(super) async fn logs_client(&self) -> &aws_sdk_cloudwatchlogs::Client {
+        let built = self.built().await;
+        built.logs.get_or_init(|| {
+            let client = aws_sdk_cloudwatchlogs::config::Builder::from(&built.config)
+                .retry_config(self.retries())
+                .timeout_config(self.deadlines(self.attempts))
+                .interceptor(SoundAnswer(AnswerBound::LogPage))
+                .interceptor(PlausibleDate)
+                .build();
+            aws_sdk_cloudwatchlogs::Client::from_conf(client)
+        })
     }
 
     pub(super) async fn credentials(&self) -> &Credentials {
-        &self.built().await.1
+        &self.built().await.credentials
     }
 
-    async fn built(&self) -> &(Client, Credentials) {
+    async fn built(&self) -> &BuiltClient {
         // Boxed, because it is large and needed once: otherwise every turn's future would hold it and move it.
         self.built.get_or_init(|| Box::pin(self.build())).await
     }
 
-    async fn build(&self) -> (Client, Credentials) {
+    async fn build(&self) -> BuiltClient {
         let own = self.own().await;
         let sts_is_redirected = self.connection.role_arn.is_some() && self.redirects_sts(&own);
         let config = self.assumed(own).await;
-        let retries = match self.attempts {
-            1 => RetryConfig::disabled(),
-            attempts => RetryConfig::standard().with_max_attempts(attempts),
-        };
         let client = Builder::from(&config)
-            .retry_config(retries)
+            .retry_config(self.retries())
             .timeout_config(self.deadlines(self.attempts))
-            .interceptor(SoundAnswer)
+            .interceptor(SoundAnswer(AnswerBound::Cognito))
             .interceptor(PlausibleDate)
             .build();
         let provider = config.credentials_provider();
         let credentials = Credentials { provider, timeout: self.timeout, sts_is_redirected };
-        (Client::from_conf(client), credentials)
+        BuiltClient { cognito: Client::from_conf(client), logs: OnceLock::new(), config, credentials }
+    }
+
+    fn retries(&self) -> RetryConfig {
+        match self.attempts {
+            1 => RetryConfig::disabled(),
+            attempts => RetryConfig::standard().with_max_attempts(attempts),
+        }
     }
 
     /// The configuration before any role is assumed.

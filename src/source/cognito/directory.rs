@@ -3,7 +3,10 @@
 
 use aws_sdk_cognitoidentityprovider::types as sdk;
 
-use super::wire::{millis, said};
+use cognito_auth_core::export::log_delivery::{DeliveryTarget, LogDelivery};
+use cognito_auth_core::member::said;
+
+use super::wire::millis;
 use crate::source::{Address, ListedUser, PageToken, PoolDescription, SignInNames, UserPage};
 
 /// Converts a page of a listing. A user without a username is left out, because no call could name it.
@@ -64,6 +67,18 @@ fn sign_in_names(pool: &sdk::UserPoolType) -> SignInNames {
     }
 }
 
+/// Converts the log delivery of a pool to that of its `userAuthEvents`; None if these are not delivered.
+pub(super) fn log_delivery(found: sdk::LogDeliveryConfigurationType) -> Option<LogDelivery> {
+    let of_users = |delivery: &sdk::LogConfigurationType| delivery.event_source == sdk::EventSourceName::UserAuthEvents;
+    let found = found.log_configurations.into_iter().find(of_users)?;
+    let group = found.cloud_watch_logs_configuration.and_then(|logs| said(logs.log_group_arn));
+    let stream = found.firehose_configuration.and_then(|firehose| said(firehose.stream_arn));
+    let bucket = found.s3_configuration.and_then(|s3| said(s3.bucket_arn));
+    let destination = group.map(DeliveryTarget::LogGroup).or(stream.map(DeliveryTarget::Firehose));
+    let destination = destination.or(bucket.map(DeliveryTarget::Bucket));
+    Some(LogDelivery { level: found.log_level.as_str().to_owned(), destination })
+}
+
 /// Returns the account in an ARN such as `arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_Example`.
 fn account_of(arn: &str) -> Option<String> {
     let account = arn.split(':').nth(4)?;
@@ -120,6 +135,28 @@ mod tests {
         let expected =
             SignInNames { email: false, phone_number: true, preferred_username: true, case_sensitive: false };
         assert_eq!(sign_in_names(&by_aliases.build()), expected);
+    }
+
+    #[test]
+    fn of_a_pools_log_deliveries_that_of_the_users_activity_counts() {
+        let delivery = |source: sdk::EventSourceName, level: sdk::LogLevel, group: Option<&str>| {
+            let logs = sdk::CloudWatchLogsConfigurationType::builder().set_log_group_arn(group.map(str::to_owned));
+            let delivery = sdk::LogConfigurationType::builder().event_source(source).log_level(level);
+            delivery.cloud_watch_logs_configuration(logs.build()).build().unwrap()
+        };
+        let of = |deliveries: Vec<sdk::LogConfigurationType>| {
+            let found = sdk::LogDeliveryConfigurationType::builder().user_pool_id("eu-west-1_Example");
+            log_delivery(found.set_log_configurations(Some(deliveries)).build().unwrap())
+        };
+        let messages = delivery(sdk::EventSourceName::UserNotification, sdk::LogLevel::Error, Some("messages"));
+        assert_eq!(of(vec![]), None);
+        assert_eq!(of(vec![messages.clone()]), None);
+        let activity = delivery(sdk::EventSourceName::UserAuthEvents, sdk::LogLevel::Info, Some("activity"));
+        let expected =
+            LogDelivery { level: "INFO".into(), destination: Some(DeliveryTarget::LogGroup("activity".into())) };
+        assert_eq!(of(vec![messages, activity]), Some(expected));
+        let nowhere = delivery(sdk::EventSourceName::UserAuthEvents, sdk::LogLevel::Info, None);
+        assert_eq!(of(vec![nowhere]).unwrap().destination, None);
     }
 
     #[test]

@@ -338,6 +338,8 @@ fn refused(operation: Option<Operation>, status: u16, code: &str, message: Optio
     let caller = |cause, text| SourceError::Caller(Refusal { cause, text });
     match code {
         code if is_throttle(code) => SourceError::Throttled(text),
+        // CloudWatch Logs. Cognito's error of this name is about the number of resources.
+        "LimitExceededException" if operation == Some(Operation::FilterLogEvents) => SourceError::Throttled(text),
         "UserNotFoundException" => SourceError::UserNotFound,
         "InvalidParameterException"
         | "InvalidParameterValueException"
@@ -355,6 +357,9 @@ fn refused(operation: Option<Operation>, status: u16, code: &str, message: Optio
                 && message.is_some_and(|message| message.starts_with("Group")) =>
         {
             SourceError::InvalidParameter(text)
+        }
+        "ResourceNotFoundException" if operation == Some(Operation::FilterLogEvents) => {
+            pool(RefusalCause::NoSuchLogGroup, text)
         }
         "ResourceNotFoundException" => pool(RefusalCause::NoSuchPool, text),
         "NotAuthorizedException"
@@ -541,7 +546,7 @@ mod tests {
             (unreadable(403), "caller Other"),
             (unreadable(502), "passing"),
             (unreadable(429), "throttled"),
-            (Failure::Excessive(Excess::Values), "passing"),
+            (Failure::Excessive(Excess::Values(1)), "passing"),
             (Failure::TimedOut("why".into()), "timeout"),
             (Failure::Unanswered("why".into()), "passing"),
             (credentials(CredentialsFault::Missing), "caller NoCredentials"),
@@ -611,6 +616,19 @@ mod tests {
         };
         assert_eq!(kind(&missing("Group not found.")), "parameter");
         assert_eq!(kind(&missing("User pool eu-west-1_Example does not exist.")), "pool NoSuchPool");
+    }
+
+    #[test]
+    fn a_missing_log_group_is_not_a_missing_pool_and_a_limit_of_the_logs_is_a_throttle() {
+        let of = |operation, code| kind(&classify(PLAIN, operation, &refusal(400, code, "why"), &[]));
+        assert_eq!(of(Operation::FilterLogEvents, "ResourceNotFoundException"), "pool NoSuchLogGroup");
+        assert_eq!(of(Operation::GetLogDeliveryConfiguration, "ResourceNotFoundException"), "pool NoSuchPool");
+        assert_eq!(of(Operation::FilterLogEvents, "LimitExceededException"), "throttled");
+        assert_eq!(of(Operation::DescribeUserPool, "LimitExceededException"), "passing");
+        assert_eq!(of(Operation::FilterLogEvents, "AccessDeniedException"), "caller NotAllowed");
+        assert_eq!(of(Operation::FilterLogEvents, "InvalidParameterException"), "parameter");
+        let unavailable = refusal(500, "ServiceUnavailableException", "why");
+        assert_eq!(kind(&classify(PLAIN, Operation::FilterLogEvents, &unavailable, &[])), "passing");
     }
 
     #[test]

@@ -10,9 +10,8 @@ use std::fmt;
 use aws_sdk_cognitoidentityprovider::operation::admin_list_user_auth_events::AdminListUserAuthEventsOutput;
 use aws_sdk_cognitoidentityprovider::primitives::DateTime;
 use aws_sdk_cognitoidentityprovider::types as sdk;
-use cognito_auth_core::event::{
-    AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, Facts, UnixMillis, Vocabulary, Word,
-};
+use cognito_auth_core::event::{AuthEvent, Challenge, EventContext, EventFeedback, EventRisk, Facts, UnixMillis};
+use cognito_auth_core::member::{self, TEXT_BYTES_MAX, place, text, word};
 use serde::{Serialize, Serializer};
 
 /// One answer of AdminListUserAuthEvents. Like every Debug here, its Debug shows no personal data.
@@ -184,14 +183,6 @@ impl From<sdk::AuthEventType> for WireEvent {
     }
 }
 
-/// The first time that is too late for a CreationDate, 2200-01-01. Milliseconds sent as seconds would be 50,000 years
-/// ahead. Such a date is absent, because every receiver would refuse it.
-const LATEST: UnixMillis = UnixMillis(7_258_118_400_000);
-
-/// The most bytes of a text that are kept; the rest is cut off. Cognito's texts have some dozens. A record whose texts
-/// all have this length stays below the limit of receivers (1 MiB).
-const TEXT_BYTES_MAX: usize = 64 << 10;
-
 /// Returns whether an event exceeds a limit, so that part of it is cut off.
 pub(super) fn exceeds(event: &WireEvent) -> bool {
     let challenges = event.challenge_responses.as_deref().unwrap_or_default();
@@ -209,10 +200,9 @@ pub(super) fn exceeds(event: &WireEvent) -> bool {
 impl From<WireEvent> for AuthEvent {
     fn from(event: WireEvent) -> Self {
         Self {
-            // Half an id could equal another event's.
-            id: said(event.event_id).filter(|id| id.len() <= TEXT_BYTES_MAX),
+            id: member::event_id(event.event_id),
             event_type: word(event.event_type),
-            creation_date: event.creation_date.filter(|time| *time < LATEST),
+            creation_date: member::creation_date(event.creation_date),
             response: word(event.event_response),
             risk: event.event_risk.map(risk),
             challenges: event
@@ -257,33 +247,9 @@ fn feedback(feedback: WireFeedback) -> EventFeedback {
     }
 }
 
-/// Returns a text that is not empty.
-pub(super) fn said(member: Option<String>) -> Option<String> {
-    member.filter(|text| !text.is_empty())
-}
-
-/// Returns a text that is not empty, cut to [`TEXT_BYTES_MAX`].
-fn text(member: Option<String>) -> Option<String> {
-    let mut text = said(member)?;
-    if text.len() > TEXT_BYTES_MAX {
-        text.truncate(text.floor_char_boundary(TEXT_BYTES_MAX));
-        text.shrink_to_fit();
-    }
-    Some(text)
-}
-
-/// Returns a text about the user's place or device. Cognito writes the word "null" for an unknown city.
-fn place(member: Option<String>) -> Option<String> {
-    text(member).filter(|text| text != "null")
-}
-
-fn word<V: Vocabulary>(member: Option<String>) -> Option<Word<V>> {
-    text(member).map(|text| Word::parse(&text))
-}
-
 #[cfg(test)]
 mod tests {
-    use cognito_auth_core::event::{EventResponse, EventType};
+    use cognito_auth_core::event::{EventResponse, EventType, Word};
 
     use super::*;
 

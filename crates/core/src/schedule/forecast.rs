@@ -18,10 +18,13 @@ use super::{FoundEvent, Intervals, PoolSlot};
 /// The forecast for a budget, if users stay as active as they are.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Forecast {
-    /// The time to poll each user of all pools once; None while there are no users.
+    /// The time to poll each user of all pools in full once; None while there are no such users.
     pub round: Option<Duration>,
-    /// The mean time from an event to its sighting, for each pool with users.
+    /// The mean time from an event to its sighting, for each pool in full with users.
     pub delays: BTreeMap<PoolSlot, Duration>,
+    /// The time in which a sample comes to each user once, for each pool with users that is polled by a sample. Its
+    /// users are in no other figure.
+    pub sample_rounds: BTreeMap<PoolSlot, Duration>,
 }
 
 /// The least and the greatest interval between a user's polls, in seconds.
@@ -59,6 +62,7 @@ pub(super) fn forecast(pools: &[(PoolSlot, &Census)], per_second: f64, for_polls
     Forecast {
         round: Some(seconds((users / per_second).max(limits.least))),
         delays: pools.iter().filter_map(|(pool, census)| Some((*pool, delay(census)?))).collect(),
+        sample_rounds: BTreeMap::new(),
     }
 }
 
@@ -123,10 +127,12 @@ fn seconds(seconds: f64) -> Duration {
 /// The calls of all turns so far, by their purpose.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct CallUse {
-    /// The first calls of polls, except looks.
+    /// The first calls of polls, except looks and samples.
     pub polls: u64,
     /// The first calls of looks at events in progress.
     pub looks: u64,
+    /// The first calls of polls for a sample.
+    pub samples: u64,
     /// The further calls of polls and looks: more pages, and full pages after short ones that did not suffice.
     pub further: u64,
     /// The calls for backlog.
@@ -134,7 +140,7 @@ pub struct CallUse {
     /// The share of the latest calls that were for anything but polls.
     share_of_others: f64,
     /// The number of calls behind this share, up to [`CallUse::AVERAGED`].
-    samples: f64,
+    averaged: f64,
 }
 
 impl CallUse {
@@ -160,6 +166,11 @@ impl CallUse {
         self.average(1.0, 1);
     }
 
+    pub(super) fn sample(&mut self) {
+        self.samples += 1;
+        self.average(1.0, 1);
+    }
+
     pub(super) fn further(&mut self, calls: u32) {
         self.further += u64::from(calls);
         self.average(1.0, calls);
@@ -171,8 +182,8 @@ impl CallUse {
     }
 
     fn average(&mut self, is_other: f64, calls: u32) {
-        self.samples = (self.samples + f64::from(calls)).min(Self::AVERAGED);
-        let kept = (1.0 - 1.0 / self.samples.max(1.0)).powf(f64::from(calls));
+        self.averaged = (self.averaged + f64::from(calls)).min(Self::AVERAGED);
+        let kept = (1.0 - 1.0 / self.averaged.max(1.0)).powf(f64::from(calls));
         self.share_of_others = is_other + (self.share_of_others - is_other) * kept;
     }
 }

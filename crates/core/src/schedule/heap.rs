@@ -22,6 +22,10 @@ impl Heap {
         self.0.first().copied()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     pub(super) fn push(&mut self, slot: u32, users: &mut impl HeapPositions) {
         self.0.push(slot);
         self.rise(self.0.len() - 1, users);

@@ -6,7 +6,7 @@
 //! bucket has to be compared.
 
 use super::heap::Heap;
-use super::pool_queue::PoolQueue;
+use super::pool_queue::{PoolAccess, PoolQueue};
 use super::ticks::{Ticks, seconds};
 use super::user::ScheduledUsers;
 use super::{PoolSlot, UserSlot};
@@ -50,10 +50,10 @@ impl RateBuckets {
         &mut self,
         bucket: u8,
         user: (Ticks, PoolSlot, UserSlot),
-        open: bool,
+        access: PoolAccess,
         users: &mut ScheduledUsers,
     ) {
-        self.0[usize::from(bucket)].queue.put(user, open, users);
+        self.0[usize::from(bucket)].queue.put(user, access, users);
     }
 
     /// Removes a user from a bucket.
@@ -61,15 +61,20 @@ impl RateBuckets {
         &mut self,
         bucket: u8,
         user: (Ticks, PoolSlot, UserSlot),
-        open: bool,
+        access: PoolAccess,
         users: &mut ScheduledUsers,
     ) {
-        self.0[usize::from(bucket)].queue.remove(user, open, users);
+        self.0[usize::from(bucket)].queue.remove(user, access, users);
     }
 
-    /// Closes a pool, or opens it again.
-    pub(super) fn set_open(&mut self, pool: PoolSlot, open: bool, users: &ScheduledUsers) {
-        self.0.iter_mut().for_each(|bucket| bucket.queue.set_open(pool, open, users));
+    /// Changes the access to a pool. One user of each bucket moves at most.
+    pub(super) fn set_access(&mut self, pool: PoolSlot, change: (PoolAccess, PoolAccess), users: &ScheduledUsers) {
+        self.0.iter_mut().for_each(|bucket| bucket.queue.set_access(pool, change, users));
+    }
+
+    /// Has all users of a pool that is not open count as seen at this time, if they were not seen since.
+    pub(super) fn seen_until(&mut self, pool: PoolSlot, seen: Ticks) {
+        self.0.iter_mut().for_each(|bucket| bucket.queue.raise_floor(pool, seen));
     }
 
     /// The user that is worth most, and its √λ·age with the age in seconds, which orders users as λ·age²/2 does. Users
@@ -131,6 +136,11 @@ impl Census {
 
     pub(super) fn len(&self) -> f64 {
         self.0.iter().map(|users| f64::from(*users)).sum()
+    }
+
+    /// The number of users as an integer.
+    pub(super) fn total(&self) -> usize {
+        self.0.iter().map(|users| usize::try_from(*users).expect("a u32 fits in memory")).sum()
     }
 
     /// √λ of each bucket, and its number of users.

@@ -24,7 +24,7 @@ pub(super) enum SlotState {
 /// A user as the schedule sees it.
 #[derive(Clone, Debug)]
 pub(super) struct ScheduledUser {
-    /// The beginning of its age: the latest answer or failure.
+    /// The beginning of its age: the latest answer, failure or exported event. The activity is that of this time.
     pub(super) polled: Ticks,
     /// When an event in progress needs a look, or when a rest ends; [`NEVER`] if neither.
     pub(super) look: Ticks,
@@ -36,7 +36,9 @@ pub(super) struct ScheduledUser {
     pub(super) position: u32,
     pub(super) bucket: u8,
     pub(super) state: SlotState,
-    pub(super) backlog: Option<Backlog>,
+    /// The time by which exported events moved [`ScheduledUser::polled`] past the latest poll, in the units of
+    /// [`heard`](super::heard).
+    pub(super) put_off: u8,
     pub(super) flags: UserFlags,
 }
 
@@ -51,6 +53,12 @@ impl UserFlags {
     pub(super) const TRIED: u8 = 2;
     /// It was known at a time without newcomers, and so is not in the present crowd.
     pub(super) const ESTABLISHED: u8 = 4;
+    /// A look is wanted as soon as its turn or rest ends.
+    pub(super) const LOOK_AFTER: u8 = 8;
+    /// Its latest turn was a look.
+    pub(super) const LOOKED: u8 = 16;
+    const LIVE_BACKLOG: u8 = 32;
+    const HISTORY_BACKLOG: u8 = 64;
 
     pub(super) fn has(self, flag: u8) -> bool {
         self.0 & flag != 0
@@ -58,6 +66,20 @@ impl UserFlags {
 
     pub(super) fn set(&mut self, flag: u8, on: bool) {
         self.0 = if on { self.0 | flag } else { self.0 & !flag };
+    }
+
+    /// The open part of the user's history.
+    pub(super) fn backlog(self) -> Option<Backlog> {
+        match (self.has(Self::LIVE_BACKLOG), self.has(Self::HISTORY_BACKLOG)) {
+            (true, _) => Some(Backlog::Live),
+            (false, true) => Some(Backlog::History),
+            (false, false) => None,
+        }
+    }
+
+    pub(super) fn set_backlog(&mut self, backlog: Option<Backlog>) {
+        self.set(Self::LIVE_BACKLOG, backlog == Some(Backlog::Live));
+        self.set(Self::HISTORY_BACKLOG, backlog == Some(Backlog::History));
     }
 }
 
@@ -71,7 +93,7 @@ impl ScheduledUser {
         position: 0,
         bucket: 0,
         state: SlotState::Vacant,
-        backlog: None,
+        put_off: 0,
         flags: UserFlags(0),
     };
 
@@ -91,9 +113,10 @@ impl ScheduledUser {
         // The time until the failure counts as silence, although no answer confirmed it.
         self.activity = self.activity.aged(self.silence(now));
         self.polled = now;
+        self.put_off = 0;
         self.flags.set(UserFlags::ANSWERED, false);
         self.look = now.saturating_add(pause);
-        self.backlog = None;
+        self.flags.set_backlog(None);
     }
 }
 
@@ -111,6 +134,12 @@ impl ScheduledUsers {
 
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// All users, with their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (UserSlot, &ScheduledUser)> {
+        let slots = (0..).map(UserSlot).zip(&self.slots);
+        slots.filter(|(_, user)| user.state != SlotState::Vacant)
     }
 
     pub(super) fn insert(&mut self, UserSlot(slot): UserSlot, user: ScheduledUser) {

@@ -98,8 +98,20 @@ impl Rules {
     /// The watch of an event at first sight. The service's clock gives its age, which is zero if its date is ahead.
     /// From then on the local clock measures.
     pub(super) fn watch(&self, facts: &Facts, created: UnixMillis, page: &Page) -> Watch {
-        let until = page.received.minus(page.read_at().since(created)).plus(self.watch_for(facts));
-        Watch { until, next_look: self.next_look(facts, until, page.received), last_looks: 0 }
+        self.watch_from(facts, created, page.read_at(), page.received)
+    }
+
+    /// The watch of an event that was read at `read_at` by the service's clock, where that is known, and at `received`
+    /// by the local one.
+    pub(crate) fn watch_from(
+        &self,
+        facts: &Facts,
+        created: UnixMillis,
+        read_at: UnixMillis,
+        received: UnixMillis,
+    ) -> Watch {
+        let until = received.minus(read_at.since(created)).plus(self.watch_for(facts));
+        Watch { until, next_look: self.next_look(facts, until, received), last_looks: 0 }
     }
 
     /// The time of the next look at an event that is watched until `until`.

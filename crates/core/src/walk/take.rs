@@ -8,9 +8,10 @@ use std::mem;
 use super::depth::settled_before;
 use super::page_span::{PageSpan, date_of};
 use super::{Finding, Kind, Next, Rules, Taken, Walk};
-use crate::cursor::{Cursor, Dates, LastSeen, OpenWalk, Sighting};
-use crate::event::{AuthEvent, EventKey, EventResponse, Facts, Label, MutableDigest, UnixMillis};
+use crate::cursor::{Compared, Cursor, LastSeen, OpenWalk, Sighting};
+use crate::event::{AuthEvent, EventKey, Facts, UnixMillis};
 use crate::page::Page;
+use crate::told::{ToldEvent, ToldEvents};
 
 /// The largest number of remembered events that are looked through after each page for those to forget.
 const PRUNED_ALWAYS: usize = 512;
@@ -29,6 +30,20 @@ struct CursorHead {
     undated: VecDeque<EventKey>,
     open: Vec<OpenWalk>,
     redelivery: Option<OpenWalk>,
+}
+
+/// A page as a walk judges it.
+struct Shown<'a> {
+    page: &'a Page,
+    rules: &'a Rules,
+    /// What another source has told, in a pool that has one.
+    told: Option<&'a ToldEvents>,
+}
+
+impl Shown<'_> {
+    fn compared(&self) -> Compared {
+        if self.told.is_some() { Compared::WithAnother } else { Compared::WithItsOwn }
+    }
 }
 
 impl CursorHead {
@@ -65,6 +80,18 @@ impl Walk {
     ///
     /// The caller commits the cursor and the findings together. A page whose commit is lost is read again.
     pub fn take(&mut self, cursor: &mut Cursor, page: &Page, rules: &Rules) -> Taken {
+        self.take_from(cursor, page, rules, None)
+    }
+
+    /// Takes a page of a pool that another source tells of as well: Cognito's export. `told` are the told events that
+    /// the page shows ([`told`](crate::told)). What the other source has told is known, and [`Taken::told`] says what
+    /// is told now.
+    pub fn take_beside(&mut self, cursor: &mut Cursor, page: &Page, rules: &Rules, told: &ToldEvents) -> Taken {
+        self.take_from(cursor, page, rules, Some(told))
+    }
+
+    fn take_from(&mut self, cursor: &mut Cursor, page: &Page, rules: &Rules, told: Option<&ToldEvents>) -> Taken {
+        let shown = Shown { page, rules, told };
         let mut taken = Taken::NOTHING;
         let before = CursorHead::of(cursor);
         self.withdraw_from(cursor);
@@ -78,7 +105,12 @@ impl Walk {
         }
 
         for event in &page.events {
-            self.judge(cursor, event, page, rules, &mut taken);
+            let found_before = taken.findings.len();
+            self.judge(cursor, event, &shown, &mut taken);
+            if let Some(told) = told {
+                let is_found = taken.findings.len() > found_before;
+                note_told(cursor, event, is_found, told, &mut taken);
+            }
         }
 
         let span = PageSpan::of(page, self.previous_oldest);
@@ -144,17 +176,20 @@ impl Walk {
     }
 
     /// Judges one event by the table of [`walk`](super).
-    fn judge(&mut self, cursor: &mut Cursor, event: &AuthEvent, page: &Page, rules: &Rules, taken: &mut Taken) {
+    fn judge(&mut self, cursor: &mut Cursor, event: &AuthEvent, shown: &Shown<'_>, taken: &mut Taken) {
         let (key, date) = (event.key(), date_of(event));
         let inside = date.map(|time| self.covers(time, cursor.watermark));
+        let (compared, told) = (shown.compared(), shown.told.and_then(|told| told.get(&key)));
         if let Some(sighting) = cursor.seen.get_mut(&key) {
             self.looks.remove(&key);
             let before = sighting.clone();
-            let digest = event.mutable_digest();
-            let is_revised = revise(sighting, digest, event, taken);
-            look(sighting, page.received, rules, taken);
+            if let Some(told) = told {
+                sighting.catch_up_with(&told.sighting);
+            }
+            let is_revised = revise(sighting, event, compared, taken);
+            look(sighting, shown.page.received, shown.rules, taken);
             if self.kind == Kind::Redelivery && inside == Some(true) && !is_revised {
-                deliver_again(sighting, digest, event, taken);
+                deliver_again(sighting, event, compared, taken);
             }
             if let Some(date) = date {
                 sighting.shown_at(date);
@@ -165,11 +200,31 @@ impl Walk {
             }
         } else if inside == Some(false) {
             taken.known += 1;
+        } else if let (Kind::Redelivery, Some(told)) = (self.kind, told) {
+            taken.known += 1;
+            deliver_again(&told.sighting, event, compared, taken);
         } else if self.kind == Kind::Redelivery {
-            deliver_forgotten_again(cursor, event, rules, taken);
+            deliver_forgotten_again(cursor, event, shown.rules, taken);
+        } else if let Some(told) = told {
+            self.adopt(cursor, told, event, shown, taken);
         } else {
-            self.take_new(cursor, key, event, page, rules, taken);
+            self.take_new(cursor, event, shown, taken);
         }
+    }
+
+    /// Takes an event that another source has told: it is remembered, and told only if it is a revision.
+    fn adopt(&self, cursor: &mut Cursor, told: &ToldEvent, event: &AuthEvent, shown: &Shown<'_>, taken: &mut Taken) {
+        let mut sighting = told.sighting.clone();
+        revise(&mut sighting, event, shown.compared(), taken);
+        if let Some(created) = date_of(event).filter(|_| event.in_progress()) {
+            // The other source knew the event's age by the local clock alone, which may be wrong.
+            sighting.watch = Some(shown.rules.watch(&sighting.facts, created, shown.page));
+        }
+        look(&mut sighting, shown.page.received, shown.rules, taken);
+        if let Some(date) = date_of(event) {
+            sighting.shown_at(date);
+        }
+        self.remember(cursor, event, sighting, taken);
     }
 
     /// Whether this walk may take an event of this time that is not remembered.
@@ -184,35 +239,24 @@ impl Walk {
     }
 
     /// Takes an event that is not remembered: tells it as a finding, and remembers it.
-    fn take_new(
-        &self,
-        cursor: &mut Cursor,
-        key: EventKey,
-        event: &AuthEvent,
-        page: &Page,
-        rules: &Rules,
-        taken: &mut Taken,
-    ) {
-        let (date, facts) = (date_of(event), event.facts());
-        let live = is_live(date, cursor, rules);
-        let mut sighting = Sighting {
-            dates: date.map(Dates::of),
-            digest: event.mutable_digest(),
-            former: Vec::new(),
-            revision: 0,
-            live,
-            facts: facts.clone(),
-            watch: None,
-        };
+    fn take_new(&self, cursor: &mut Cursor, event: &AuthEvent, shown: &Shown<'_>, taken: &mut Taken) {
+        let (date, page) = (date_of(event), shown.page);
+        let mut sighting = Sighting::first(event, is_live(date, cursor, shown.rules), shown.compared());
         if let Some(created) = date.filter(|_| event.in_progress()) {
-            sighting.watch = Some(rules.watch(&facts, created, page));
-            look(&mut sighting, page.received, rules, taken);
+            sighting.watch = Some(shown.rules.watch(&sighting.facts, created, page));
+            look(&mut sighting, page.received, shown.rules, taken);
         }
         let late = self.is_late(date, cursor);
+        let (live, facts) = (sighting.live, sighting.facts.clone());
         taken.findings.push(Finding { event: event.clone(), revision: 0, live, facts, before: None, late });
+        self.remember(cursor, event, sighting, taken);
+    }
+
+    fn remember(&self, cursor: &mut Cursor, event: &AuthEvent, sighting: Sighting, taken: &mut Taken) {
+        let key = event.key();
         cursor.seen.insert(key, sighting);
         taken.cursor_changed = true;
-        match date {
+        match date_of(event) {
             Some(date) => self.raise_last_seen(cursor, date, event),
             None => cursor.keep_undated(key),
         }
@@ -305,6 +349,15 @@ impl Walk {
     }
 }
 
+/// Notes what is told of an event now, for the other source: a finding, or a state that the cursor has from now on.
+fn note_told(cursor: &Cursor, event: &AuthEvent, is_found: bool, told: &ToldEvents, taken: &mut Taken) {
+    let key = event.key();
+    let (Some(sighting), before) = (cursor.seen.get(&key), told.get(&key)) else { return };
+    if is_found || before.is_some_and(|told| !told.is_adopted) {
+        taken.told.push((key, ToldEvent::polled(sighting, before, event)));
+    }
+}
+
 /// Whether an event that is not remembered is live. An event without a CreationDate is, because it has no place in
 /// time.
 fn is_live(date: Option<UnixMillis>, cursor: &Cursor, rules: &Rules) -> bool {
@@ -313,22 +366,11 @@ fn is_live(date: Option<UnixMillis>, cursor: &Cursor, rules: &Rules) -> bool {
 }
 
 /// Compares a remembered event with its state on the page. Answers whether that is a revision.
-fn revise(sighting: &mut Sighting, digest: MutableDigest, event: &AuthEvent, taken: &mut Taken) -> bool {
-    let falls_back = matches!(sighting.facts.response, Label::Known(EventResponse::Pass | EventResponse::Fail))
-        && event.in_progress();
-    if falls_back || sighting.revision_of(digest).is_some() || sighting.former.len() >= Sighting::FORMER_MAX {
+fn revise(sighting: &mut Sighting, event: &AuthEvent, compared: Compared, taken: &mut Taken) -> bool {
+    let Some(before) = sighting.revise(event, compared) else {
         taken.known += 1;
         return false;
-    }
-    let mut facts = event.facts();
-    // Compromised credentials are counted when they are first found, and stay found.
-    facts.compromised |= sighting.facts.compromised;
-    sighting.former.push(mem::replace(&mut sighting.digest, digest));
-    sighting.revision = sighting.revision.saturating_add(1);
-    if !event.in_progress() {
-        sighting.watch = None;
-    }
-    let before = mem::replace(&mut sighting.facts, facts);
+    };
     taken.findings.push(Finding {
         event: event.clone(),
         revision: sighting.revision,
@@ -360,8 +402,12 @@ fn close_watch(sighting: &mut Sighting, taken: &mut Taken) {
 }
 
 /// Tells a remembered event of a rewound stretch again, if its state was told before.
-fn deliver_again(sighting: &Sighting, digest: MutableDigest, event: &AuthEvent, taken: &mut Taken) {
-    if let Some(revision) = sighting.revision_of(digest) {
+fn deliver_again(sighting: &Sighting, event: &AuthEvent, compared: Compared, taken: &mut Taken) {
+    let digests = [event.mutable_digest(), event.shared_digest()];
+    let told_in = digests.into_iter().find_map(|digest| sighting.revision_of(digest));
+    // A state whose details only one source tells is the latest one.
+    let same = (compared == Compared::WithAnother).then_some(sighting.revision);
+    if let Some(revision) = told_in.or(same) {
         taken.again.push(unchanged(event, revision, sighting.live, event.facts()));
     }
 }

@@ -50,7 +50,7 @@ pub(super) fn perform(
     let category = match operation {
         "AdminListUserAuthEvents" => Category::UserResourceRead,
         "ListUsers" | "ListUsersInGroup" => Category::UserList,
-        "DescribeUserPool" => Category::UserPoolRead,
+        "DescribeUserPool" | "GetLogDeliveryConfiguration" => Category::UserPoolRead,
         "GetProvisionedLimit" => Category::LimitManagement,
         unknown => {
             return Err(AwsError::new("UnknownOperationException", format!("{unknown} is not simulated")));
@@ -65,6 +65,7 @@ pub(super) fn perform(
     let pool = reachable_pool(world.pool(pool_id), pool_id, caller, account.as_deref())?;
     match operation {
         "DescribeUserPool" => Ok(describe_user_pool(pool)),
+        "GetLogDeliveryConfiguration" => Ok(log_delivery_configuration(pool)),
         "ListUsers" => list_users(pool, input, world.now()),
         "ListUsersInGroup" => list_users_in_group(pool, input, world.now()),
         _ => list_user_auth_events(world, pool_id, input, fault),
@@ -72,7 +73,7 @@ pub(super) fn perform(
 }
 
 /// The account of a caller's key. A caller without an account may call every account.
-fn caller_account(world: &World, caller: &Caller) -> Result<Option<String>, AwsError> {
+pub(super) fn caller_account(world: &World, caller: &Caller) -> Result<Option<String>, AwsError> {
     let Some(key) = &caller.access_key else {
         return Err(AwsError::new("MissingAuthenticationTokenException", "Missing Authentication Token"));
     };
@@ -281,6 +282,27 @@ fn describe_user_pool(pool: &SimulatedPool) -> String {
     json!({ "UserPool": described }).to_string()
 }
 
+fn log_delivery_configuration(pool: &SimulatedPool) -> String {
+    let configurations = pool.export().map(|export| {
+        let mut configuration = json!({ "EventSource": "userAuthEvents", "LogLevel": "INFO" });
+        let arn = |service: &str, resource: String| {
+            let (region, account) = (&pool.region, &pool.account_id);
+            format!("arn:{}:{service}:{region}:{account}:{resource}", wire::partition(region))
+        };
+        if let Some(name) = &export.settings.log_group {
+            configuration["CloudWatchLogsConfiguration"] =
+                json!({ "LogGroupArn": arn("logs", format!("log-group:{name}")) });
+        }
+        if let Some(stream) = &export.settings.firehose {
+            configuration["FirehoseConfiguration"] =
+                json!({ "StreamArn": arn("firehose", format!("deliverystream/{stream}")) });
+        }
+        configuration
+    });
+    let configurations: Vec<_> = configurations.into_iter().collect();
+    json!({ "LogDeliveryConfiguration": { "LogConfigurations": configurations, "UserPoolId": pool.id } }).to_string()
+}
+
 fn provisioned_limit(world: &mut World, input: &Input) -> Result<String, AwsError> {
     let name = input
         .limit_definition
@@ -290,7 +312,7 @@ fn provisioned_limit(world: &mut World, input: &Input) -> Result<String, AwsErro
         .ok_or_else(|| AwsError::invalid("A limit definition has the class API_CATEGORY and a Category."))?;
     let (category, limit) = Category::ALL
         .into_iter()
-        .find(|category| category.as_str() == name)
+        .find(|category| *category != Category::LogFilter && category.as_str() == name)
         .and_then(|category| Some((category, world.quotas().reported_limit(category)?)))
         .ok_or_else(|| AwsError::new("ResourceNotFoundException", format!("No limit of category {name}.")))?;
     let answer = json!({

@@ -6,8 +6,10 @@ use std::ops::Bound;
 
 use cognito_auth_core::event::UnixMillis;
 
+use crate::export::PoolExport;
 use crate::history::HistoryEvent;
 use crate::paging::{LastToken, TokenStyle};
+use crate::wire;
 
 /// The default account of a pool.
 pub const ACCOUNT_ID: &str = "111122223333";
@@ -38,6 +40,8 @@ pub struct SimulatedPool {
     pub username_attributes: Vec<String>,
     /// `UsernameConfiguration.CaseSensitive`. A pool without UsernameConfiguration (None) is case-sensitive.
     pub case_sensitive: Option<bool>,
+    /// Its export of user activity.
+    pub(super) export: Option<PoolExport>,
     /// Users by ordinal: the order of their creation.
     pub(super) users: BTreeMap<u64, PoolUser>,
     /// From username and `sub` to ordinal.
@@ -63,6 +67,7 @@ impl SimulatedPool {
             alias_attributes: PoolUser::ALIASES.map(str::to_owned).into(),
             username_attributes: vec![],
             case_sensitive: None,
+            export: None,
             users: BTreeMap::new(),
             names: HashMap::new(),
             aliases: HashMap::new(),
@@ -73,18 +78,24 @@ impl SimulatedPool {
 
     /// `Arn`.
     pub fn arn(&self) -> String {
-        let partition = match self.region.as_str() {
-            region if region.starts_with("cn-") => "aws-cn",
-            region if region.starts_with("us-gov-") => "aws-us-gov",
-            _ => "aws",
-        };
         let (region, account, id) = (&self.region, &self.account_id, &self.id);
+        let partition = wire::partition(region);
         format!("arn:{partition}:cognito-idp:{region}:{account}:userpool/{id}")
     }
 
     /// Whether threat protection stores the users' events.
     pub fn keeps_events(&self) -> bool {
         self.tier == "PLUS" && self.threat_protection != "OFF"
+    }
+
+    /// Its export of user activity: what was sent and lost. [`super::World::export_events`] starts one.
+    pub fn export(&self) -> Option<&PoolExport> {
+        self.export.as_ref()
+    }
+
+    /// Its export of user activity, to change the settings.
+    pub fn export_mut(&mut self) -> Option<&mut PoolExport> {
+        self.export.as_mut()
     }
 
     /// The user with this username, sub or alias.

@@ -68,3 +68,28 @@ resources:
   requests:
     storage: {{ .Values.persistence.size }}
 {{- end }}
+
+{{- define "exporter.firehoseName" -}}
+{{ include "exporter.fullname" . }}-firehose
+{{- end }}
+
+{{- define "exporter.firehoseEnv" -}}
+- name: COGNITO_EXPORTER_FIREHOSE__LISTEN
+  value: "[::]:10589"
+- name: COGNITO_EXPORTER_FIREHOSE__ACCESS_KEYS_FILE
+  value: /run/secrets/firehose/access-keys
+{{- end }}
+
+{{- define "exporter.firehoseMount" -}}
+- name: firehose-access-keys
+  mountPath: /run/secrets/firehose
+  readOnly: true
+{{- end }}
+
+{{/* A whole directory, not one file by subPath: a key that changes reaches the pod without a restart. */}}
+{{- define "exporter.firehoseVolume" -}}
+- name: firehose-access-keys
+  secret:
+    secretName: {{ default (include "exporter.firehoseName" .) .Values.firehose.existingSecret }}
+    defaultMode: 0440
+{{- end }}
