@@ -540,3 +540,33 @@ async fn a_log_group_that_cannot_be_read_is_told_with_its_permission() {
     let note = format!("note  pool {POOL} GetLogDeliveryConfiguration: GetLogDeliveryConfiguration: AccessDenied");
     assert!(said.text.lines().any(|line| line.starts_with(&note) && line.ends_with(ARN)), "{}", said.text);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pool_that_only_its_export_tells_of_needs_no_permission_to_list_or_poll_and_has_no_round() {
+    let env = CheckEnv::set(|world| {
+        world.export_events(POOL, ExportSettings::to_log_group("/aws/vendedlogs/check"));
+        for operation in ["ListUsers", "AdminListUserAuthEvents"] {
+            world.inject(InjectedFault::access_denied().on(operation));
+        }
+    })
+    .await;
+    let alone = env.check(&format!("{EXPORT}\naudit = \"off\""), "");
+    assert_eq!(alone.code, Some(0), "{}", alone.text);
+    alone.says("note  pool eu-west-1_Check1 ListUsers and AdminListUserAuthEvents: not called: export.audit is \"off\", so nobody is listed or polled");
+    assert!(!alone.text.contains("round of"), "{}", alone.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_endpoint_for_data_firehose_is_tried_with_its_keys() {
+    let env = CheckEnv::set(|_| {}).await;
+    let keys = env.directory.path().join("keys");
+    let firehose = format!("[firehose]\nlisten = \"127.0.0.1:0\"\naccess_keys_file = {keys:?}\n");
+    let missing = env.check("usernames = [\"ann-secret\"]", &firehose);
+    assert_eq!(missing.code, Some(1), "{}", missing.text);
+    assert!(missing.text.contains("FAIL  firehose.listen 127.0.0.1:0: "), "{}", missing.text);
+    std::fs::write(keys, "0123456789abcdef0123456789abcdef\n").unwrap();
+    let there = env.check("usernames = [\"ann-secret\"]", &firehose);
+    assert_eq!(there.code, Some(0), "{}", there.text);
+    there.says("ok    firehose.listen 127.0.0.1:0: free; the keys can be used, over http");
+    there.says("note  firehose.listen 127.0.0.1:0: no pool has export.firehose = true, so nothing is taken there");
+}

@@ -25,7 +25,8 @@ use cognito_auth_core::shard::Shard;
 
 use super::progress::Progress;
 use crate::app::hash_keys::{self, KeyFile};
-use crate::config::{Config, ExportConfig, PoolConfig, Rate, StateConfig};
+use crate::config::{Audit, Config, ExportConfig, PoolConfig, Rate, StateConfig};
+use crate::export::firehose::{FirehoseError, FirehoseServer};
 use crate::http::{HttpServer, Web};
 use crate::ledger::Ledger;
 use crate::lifecycle::Clock;
@@ -109,6 +110,7 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
     let state = state(&config.state.path, &mut report).await;
     listen(&config, state, &mut report).await;
     web(&config, &mut report).await;
+    firehose(&config, state, &mut report).await;
     hash_keys(&config, &mut report).await;
     receiver(&config, &mut report).await;
     let clients = match Clients::from_environment() {
@@ -135,6 +137,9 @@ pub async fn check(config: Config) -> anyhow::Result<ExitCode> {
         progress.advance(1);
     }
     drop(progress);
+    // Where only exports are read, there is no round.
+    let is_alone = |pool: &PoolConfig| pool.export.as_ref().is_some_and(|export| export.audit == Audit::Off);
+    budgets.retain(|_, _| !config.pools.iter().all(is_alone));
     for (payer, (following, limit)) in budgets {
         say_round(&config, &payer, following, limit, &report);
     }
@@ -221,6 +226,26 @@ async fn web(config: &Config, report: &mut CheckReport) {
     }
 }
 
+async fn firehose(config: &Config, state: Option<StateDirUse>, report: &mut CheckReport) {
+    let Some(firehose) = &config.firehose else { return };
+    let what = format!("firehose.listen {}", firehose.listen);
+    match FirehoseServer::bind(firehose).await {
+        Ok(server) => report.ok(&what, format_args!("free; the keys can be used, over {}", server.scheme())),
+        Err(FirehoseError::Bind(error))
+            if state == Some(StateDirUse::InUse) && error.source.kind() == io::ErrorKind::AddrInUse =>
+        {
+            report.note(&what, "in use, most likely by the exporter that has the state");
+        }
+        Err(error) => {
+            let error = anyhow::Error::from(error);
+            report.failed(&what, format_args!("{error:#}"), "correct what this names");
+        }
+    }
+    if !config.pools.iter().any(|pool| pool.export.as_ref().is_some_and(|export| export.firehose)) {
+        report.note(&what, "no pool has export.firehose = true, so nothing is taken there");
+    }
+}
+
 async fn hash_keys(config: &Config, report: &mut CheckReport) {
     let privacy = &config.privacy;
     let keys = [("hash_key_file", &privacy.hash_key_file), ("former_hash_key_file", &privacy.former_hash_key_file)];
@@ -303,13 +328,24 @@ impl PoolCheck<'_> {
         }
         let description = self.describe().await;
         self.filter();
-        let (somebody, following) = self.listings(&by_hand, &description).await;
-        self.events(somebody.as_deref()).await;
+        let following = if self.is_export_alone() {
+            let what = self.what("ListUsers and AdminListUserAuthEvents");
+            self.report.note(&what, "not called: export.audit is \"off\", so nobody is listed or polled");
+            Following::default()
+        } else {
+            let (somebody, following) = self.listings(&by_hand, &description).await;
+            self.events(somebody.as_deref()).await;
+            following
+        };
         if let Some(export) = &self.pool.export {
             self.log_delivery(export).await;
             self.log_group(export, clients, timeout).await;
         }
         (self.payer(description.account_id), following)
+    }
+
+    fn is_export_alone(&self) -> bool {
+        self.pool.export.as_ref().is_some_and(|export| export.audit == Audit::Off)
     }
 
     async fn by_hand(&mut self, timeout: Duration) -> Vec<String> {
@@ -585,7 +621,10 @@ fn say_round(config: &Config, payer: &str, following: Following, limit: f64, rep
             humantime::format_duration(max_interval),
         ),
     );
-    if needed > per_second {
+    let is_spared = |pool: &PoolConfig| pool.export.as_ref().is_some_and(|export| export.audit != Audit::Full);
+    if config.pools.iter().all(is_spared) {
+        report.note(&what, "this is while the export is down; while it is up, polls audit a sample of the users");
+    } else if needed > per_second {
         let remedy = "raise poll.requests_per_second or poll.max_interval, or follow fewer users";
         report.note(&what, format_args!("poll.max_interval cannot be kept: {remedy}"));
     }

@@ -147,7 +147,7 @@ fn pool_figures(pool: &PoolStatus, now: UnixMillis) -> Markup {
         (budget_figure(pool))
         (delay_figure(pool))
         (events_figure(pool))
-        @if let Some(export) = &pool.export { (export_figure(export)) }
+        @if let Some(export) = &pool.export { (export_figure(export, pool.users.is_some())) }
         (backlog_figure(pool, now))
     }
 }
@@ -209,7 +209,7 @@ fn events_figure(pool: &PoolStatus) -> Markup {
     figure("Live events", display(Grouped(pool.events)), std::iter::once(threats).chain(history))
 }
 
-fn export_figure(export: &ExportStatus) -> Markup {
+fn export_figure(export: &ExportStatus, is_polled: bool) -> Markup {
     let [least, most] = export.loss_interval.map(|share| 100.0 * share);
     let loss = export.loss.map(|loss| {
         let text = format!("{:.1} % lost ({least:.1} to {most:.1} %, of {})", 100.0 * loss, Grouped(export.audited));
@@ -217,7 +217,12 @@ fn export_figure(export: &ExportStatus) -> Markup {
     });
     let loss = loss.or_else(|| Some(note("", "no event audited yet")));
     let delay = export.delay_seconds.map(|seconds| note("", format!("{} to arrive on average", About(seconds))));
-    let polls = note("", if export.sampled { "polls audit a sample" } else { "every user is polled" });
+    let polls = match (is_polled, export.sampled) {
+        (false, _) => "nothing is polled; losses are unknown",
+        (true, true) => "polls audit a sample",
+        (true, false) => "every user is polled",
+    };
+    let polls = note("", polls);
     let down = export.reason.as_ref().map(|reason| note("warn", reason));
     let standing = if export.up { "up" } else { "down" };
     figure("Export", standing, down.into_iter().chain(delay).chain(loss).chain([polls]))
