@@ -38,7 +38,7 @@ pub(super) struct StoredTold {
     /// The newest date less the second of the key; absent for an event without a date.
     #[prost(sint64, optional, tag = "2")]
     newest: Option<i64>,
-    /// See [`StoredTold::flags_of`].
+    /// The sum of the flags that hold: [`StoredTold::POLLED`], [`StoredTold::ADOPTED`], [`StoredTold::EXPORTED`].
     #[prost(uint32, tag = "3")]
     flags: u32,
     /// The user, as the ledger has it; present while the event waits for its outcome and no cursor watches it.
@@ -51,30 +51,40 @@ impl StoredRecord for StoredTold {
 }
 
 impl StoredTold {
+    /// A poll has told the event.
+    const POLLED: u32 = 1;
+    /// The user's cursor has the event.
+    const ADOPTED: u32 = 2;
+    /// The export has told the event.
+    const EXPORTED: u32 = 4;
+
     fn of(key: EventKey, told: &ToldEvent, user: Option<&str>) -> Self {
         let newest = told.sighting.dates.map(|dates| dates.newest);
         let mut sighting = StoredSighting::of(key, &told.sighting, newest.unwrap_or(UNDATED));
         sighting.key.clear();
+        let flag = |holds, flag| if holds { flag } else { 0 };
         Self {
             sighting: Some(sighting),
             newest: newest.map(|newest| newest.0.wrapping_sub(told.second.wrapping_mul(1000))),
-            flags: u32::from(told.is_polled) | u32::from(told.is_adopted) << 1 | u32::from(told.is_exported) << 2,
+            flags: flag(told.is_polled, Self::POLLED)
+                | flag(told.is_adopted, Self::ADOPTED)
+                | flag(told.is_exported, Self::EXPORTED),
             waits_for: user.filter(|_| told.sighting.watch.is_some() && !told.is_adopted).map(str::to_owned),
         }
     }
 
+    fn has(&self, flag: u32) -> bool {
+        self.flags & flag != 0
+    }
+
     fn told(self, second: i64, key: EventKey) -> Result<ToldEvent, LedgerError> {
+        let [is_polled, is_adopted, is_exported] =
+            [Self::POLLED, Self::ADOPTED, Self::EXPORTED].map(|flag| self.has(flag));
         let newest = self.newest.map(|newest| UnixMillis(newest.wrapping_add(second.wrapping_mul(1000))));
         let mut sighting = self.sighting.unwrap_or_default();
         sighting.key = key.0.to_vec();
         let (_, sighting) = sighting.sighting(newest)?;
-        Ok(ToldEvent {
-            second,
-            sighting,
-            is_polled: self.flags & 1 != 0,
-            is_adopted: self.flags & 2 != 0,
-            is_exported: self.flags & 4 != 0,
-        })
+        Ok(ToldEvent { second, sighting, is_polled, is_adopted, is_exported })
     }
 
     /// The record without its user, for a ledger that may not have the name.
@@ -187,12 +197,9 @@ impl ForgetTold {
         let mut forgotten = Vec::with_capacity(self.forgotten.len());
         for key in self.forgotten {
             let Some((_, second, event)) = keys::told_of(&key) else { continue };
-            let is_adopted = match batch.told.0.get(&key) {
-                Some(waiting) => waiting.as_ref().is_some_and(|waiting| waiting.told.is_adopted),
-                None => match ToldRecord::read(reader, &key, second, event)? {
-                    Some(ToldRecord::Readable(told)) => told.is_adopted,
-                    Some(ToldRecord::Damaged { .. }) | None => false,
-                },
+            let is_adopted = match batch.told.at(&key, second, event, reader)? {
+                Some(ToldRecord::Readable(told)) => told.is_adopted,
+                Some(ToldRecord::Damaged { .. }) | None => false,
             };
             if self.unpolled || is_adopted {
                 forgotten.push((key, None));
@@ -244,15 +251,21 @@ impl ToldOverlay {
         let others = ToldEvent::seconds_near(date).filter(|second| *second != at);
         for second in std::iter::once(at).chain(others) {
             keys::put_told(&mut place, pool_id, second, key);
-            let found = match self.0.get(&place) {
-                Some(waiting) => waiting.as_ref().map(|waiting| ToldRecord::Readable(Box::new(waiting.told.clone()))),
-                None => ToldRecord::read(reader, &place, second, key)?,
-            };
+            let found = self.at(&place, second, key, reader)?;
             if found.is_some() {
                 return Ok(found);
             }
         }
         Ok(None)
+    }
+
+    /// Returns what has this key in the store, once the batch is written.
+    fn at(&self, place: &[u8], second: i64, key: EventKey, reader: &Reader) -> Result<Option<ToldRecord>, LedgerError> {
+        match self.0.get(place) {
+            Some(None) => Ok(None),
+            Some(Some(waiting)) => Ok(Some(ToldRecord::Readable(Box::new(waiting.told.clone())))),
+            None => ToldRecord::read(reader, place, second, key),
+        }
     }
 
     fn put(&mut self, pool_id: &str, key: EventKey, told: ToldEvent, user: Option<String>) {
@@ -308,10 +321,10 @@ impl Ledger {
     const WAITING_AT_ONCE: usize = 5000;
 
     /// Begins the table of a pool's told events, complete for events after `since`. Does nothing if the pool has one:
-    /// it goes on, also after a time without the export.
+    /// it goes on, also after a time without the export. A damaged record is replaced.
     ///
     /// # Errors
-    /// It may not have been written: the ledger has failed or is closed; or the record cannot be read.
+    /// It may not have been written: the ledger has failed or is closed; or the record is of a newer version.
     pub async fn begin_told(&self, pool_id: &str, since: UnixMillis) -> Result<(), LedgerError> {
         match self.read_told_since(pool_id) {
             Ok(Some(_)) => return Ok(()),
@@ -439,7 +452,7 @@ impl Ledger {
                     return Ok(false);
                 }
                 (last, seen) = (second, seen + 1);
-                if unpolled || StoredTold::open(value).is_ok_and(|told| told.flags & 2 != 0) {
+                if unpolled || StoredTold::open(value).is_ok_and(|told| told.has(StoredTold::ADOPTED)) {
                     forgotten.push(key.to_vec());
                 }
                 Ok(true)
@@ -451,9 +464,7 @@ impl Ledger {
         self.write(WriteRequest::ForgetTold(ForgetTold { pool_id, forgotten, since, unpolled })).await?;
         Ok(is_more)
     }
-}
 
-impl Ledger {
     /// Removes all told events of a pool, some at a time.
     pub(super) async fn remove_told(&self, pool_id: &str) -> Result<(), LedgerError> {
         loop {
