@@ -680,7 +680,7 @@ fn cloudformation_and_terraform_export_to_the_same_log_group() {
     assert_eq!(block(&terraform, "variable", &["retention_days"])["default"], *days);
 }
 
-/// Both forms keep the key to themselves, and what the endpoint does not take in a bucket that nobody else reads.
+/// Both templates hide the access key, and keep what the endpoint refuses in a private bucket.
 #[test]
 fn cloudformation_and_terraform_make_the_same_stream() {
     let Some(python) = peers::python_with("yaml, hcl2") else { return };

@@ -43,7 +43,7 @@ pub(crate) fn faulty(settings: ExportSettings) -> ExportSettings {
     }
 }
 
-/// What an exporter says when its endpoint is open.
+/// The log line of an exporter whose endpoint is open.
 pub(crate) const SAID: &str = "Data Firehose can deliver";
 
 /// The address of an exporter's endpoint for Data Firehose.
