@@ -1,6 +1,7 @@
 //! The application: it builds and spawns every stage, runs until a stop, and drains. Only this module knows all stages.
 
 mod delivery_report;
+mod first_scrape;
 mod gauges;
 pub mod hash_keys;
 mod limit;
@@ -10,6 +11,7 @@ mod pool_supervisor;
 mod pool_task;
 mod quota_groups;
 mod reload;
+mod summary;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -20,6 +22,7 @@ use cognito_auth_core::record::TimestampSource;
 use tracing::{error, info};
 
 use self::delivery_report::DeliveryReport;
+use self::first_scrape::FirstScrape;
 use self::gauges::Gauges;
 use self::pool_supervisor::{AppServices, PoolSupervisor, pool_records};
 use self::pool_task::identity;
@@ -140,9 +143,11 @@ impl App {
 
         let listen = http.local_addr()?;
         let scrapes = Scrapes::new();
-        let router =
-            Router { metrics: metrics.clone(), board: status.clone(), scrapes: scrapes.clone(), clock: clock.clone() };
+        let first_scrape = FirstScrape::expect(&ledger, queue, scrapes.clone(), status.clone(), clock.clone())?;
+        let router = Router { metrics: metrics.clone(), board: status.clone(), scrapes, clock: clock.clone() };
         let serving = &lifecycle.stops(Duty::Serve).soft;
+        let note = first_scrape.clone().keep_note(ledger.clone(), serving.clone());
+        lifecycle.spawn(Duty::Serve, "note on scrapes", note);
         lifecycle.spawn(Duty::Serve, "http", http.serve(router, serving.clone()));
         let scheme = web.scheme();
         lifecycle.spawn(Duty::Serve, "web configuration", web.clone().keep(serving.clone()));
@@ -155,6 +160,7 @@ impl App {
             queue,
         };
         lifecycle.spawn(Duty::Serve, "gauges", gauges.run(serving.clone()));
+        lifecycle.spawn(Duty::Serve, "summary", summary::run(metrics.clone(), receiver.is_some(), serving.clone()));
         if queue {
             let report = DeliveryReport { metrics: metrics.clone(), status: status.clone(), clock: clock.clone() };
             let limits = config
@@ -179,7 +185,7 @@ impl App {
             status: status.clone(),
             clock: clock.clone(),
             lifecycle: lifecycle.clone(),
-            scrapes,
+            first_scrape,
             clients,
             queue,
             intake: intake.clone(),

@@ -42,6 +42,8 @@ Files:
 Environment:
   COGNITO_EXPORTER_<SECTION>__<KEY>  overrides a key of the file, such as COGNITO_EXPORTER_POLL__TIMEOUT=5s
   COGNITO_EXPORTER_POOLS             the pools as JSON, in place of the file's
+  RUST_LOG                           the level of `run`'s log, in place of log.level; or directives, such as
+                                     warn,cognito_auth_exporter=debug
   OTEL_EXPORTER_OTLP_*               apply where [otlp] is silent; malformed parts are ignored with a warning
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  the proxies for AWS and for the receiver
   AWS_*                              as in every AWS SDK
@@ -72,7 +74,7 @@ pub struct Arguments {
 #[derive(Subcommand, Debug)]
 enum Command {
     /// Run the exporter until it is stopped (SIGTERM or SIGINT).
-    Run(ConfigArgs),
+    Run(run::RunArgs),
     /// Validate the configuration and try every dependency, with one line each and a remedy for each failure.
     Check(ConfigArgs),
     /// Run the exporter without an AWS account, against a simulated Cognito on loopback.
@@ -112,8 +114,8 @@ impl Arguments {
         let result = match self.command {
             Command::Run(args) => {
                 // The files are looked at before they are read, so that a write in between counts as a change.
-                let files = ConfigFiles::stamped(args.config.as_deref());
-                match args.load_all() {
+                let files = ConfigFiles::stamped(args.config.config.as_deref());
+                match args.config.load_all() {
                     Ok(config) => run::run(args, files, config).await,
                     Err(errors) => return bad_configuration(&errors),
                 }

@@ -47,3 +47,6 @@ pub mod failpoint;
 pub mod lifecycle;
 
 pub mod cli;
+
+#[cfg(test)]
+mod captured_log;

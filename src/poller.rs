@@ -162,7 +162,11 @@ pub struct Poller<S> {
     pools: HashMap<PoolSlot, PolledPool<S>>,
     users: UserTable,
     turns: JoinSet<FinishedTurn>,
+    /// Whether polling has begun: the series were scraped, or the wait for that is over.
+    begun: bool,
     paused: Option<&'static str>,
+    /// Since when the log has calls as throttled.
+    throttled_since: Option<Instant>,
     reported: Instant,
     /// Whether a turn or a message came since the latest report.
     stirred: bool,
@@ -180,7 +184,9 @@ impl<S: Source> Poller<S> {
             pools: HashMap::new(),
             users: UserTable::default(),
             turns: JoinSet::new(),
+            begun: false,
             paused: None,
+            throttled_since: None,
             reported: Instant::now(),
             stirred: true,
         }
@@ -192,14 +198,13 @@ impl<S: Source> Poller<S> {
         let stop = self.context.stop.clone();
         self.report();
         let mut may_begin = std::pin::pin!(may_begin);
-        let mut begun = false;
         loop {
-            let begin_at = if begun { self.begin_at() } else { None };
+            let begin_at = if self.begun { self.begin_at() } else { None };
             let report_at = self.report_at();
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                () = &mut may_begin, if !begun => begun = true,
+                () = &mut may_begin, if !self.begun => self.begin(),
                 Some(turn) = self.turns.join_next() => self.turn_ended(turn),
                 () = tokio::time::sleep_until(report_at) => self.report(),
                 () = tokio::time::sleep_until(begin_at.unwrap_or_else(Instant::now)), if begin_at.is_some() => self.begin_turn(),
@@ -211,6 +216,13 @@ impl<S: Source> Poller<S> {
             self.turn_ended(turn);
         }
         self.report();
+    }
+
+    /// Begins to poll. Users that joined before were not waiting for a poll.
+    fn begin(&mut self) {
+        self.begun = true;
+        self.stirred = true;
+        self.users.none_waited(self.context.clock.now());
     }
 
     fn receive(&mut self, message: PollerMessage<S>) {
@@ -530,6 +542,10 @@ impl<S: Source> Poller<S> {
         self.report_pause();
         let (now, wall) = (Instant::now().into_std(), self.context.clock.now());
         let per_second = self.rate_limiter.per_second();
+        if let Some(polled) = self.pools.values().next() {
+            let limit = self.rate_limiter.limit_per_second();
+            log::throttling(&polled.pool.identity, per_second, limit, &mut self.throttled_since);
+        }
         // All pools of the account wait for the same budget.
         let forecast = self.schedule.forecast(per_second);
         let slots: Vec<_> = self.pools.keys().copied().collect();
@@ -562,7 +578,7 @@ impl<S: Source> Poller<S> {
         let (counts, metrics, identity) = (self.users.counts(slot), &self.context.metrics, &polled.pool.identity);
         let (ok, missing, failing) = (counts.ok, counts.missing, counts.failing);
         metrics.users(&identity.id, UserCounts { ok, missing, failing });
-        metrics.oldest_poll(&identity.id, counts.oldest);
+        metrics.oldest_poll(&identity.id, counts.oldest.filter(|_| self.begun));
         metrics.poll_objective(&identity.id, self.pace.max_interval);
         #[expect(clippy::cast_precision_loss, reason = "an estimate for people")]
         let users = (ok + missing + failing) as f64;

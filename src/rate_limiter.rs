@@ -64,6 +64,11 @@ impl RateLimiter {
         self.0.limit_set.notify_waiters();
     }
 
+    /// Calls per second without back-off.
+    pub fn limit_per_second(&self) -> f64 {
+        self.budget().limit_per_second()
+    }
+
     /// Calls per second at present, after back-off.
     pub fn per_second(&self) -> f64 {
         self.budget().rate_per_second(Instant::now().into_std())

@@ -23,7 +23,7 @@ use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
 pub use self::history::{History, HistorySlot, SLOT, SLOTS_MAX};
-pub use self::verdict::{FindingSeverity, StatusFinding};
+pub use self::verdict::{FindingSeverity, StatusFinding, Verdict};
 use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
 
 /// Time for which the ledger may be unreachable before `/healthz` fails, so that the process is restarted. It is long
@@ -46,6 +46,7 @@ struct Board {
     phase: Phase,
     stuck: Option<(String, Instant)>,
     pools: BTreeMap<String, PoolNotes>,
+    first_scrape: Option<FirstScrapeStatus>,
     delivered: Option<UnixMillis>,
     delivery_errors: Errors,
 }
@@ -105,6 +106,7 @@ impl StatusBoard {
             phase: Phase::Starting("starting"),
             stuck: None,
             pools: BTreeMap::new(),
+            first_scrape: None,
             delivered: None,
             delivery_errors: Errors::default(),
         })))
@@ -136,6 +138,22 @@ impl StatusBoard {
     /// Reports that the process makes progress again.
     pub fn unstuck(&self) {
         self.board().stuck = None;
+    }
+
+    /// Reports that polling waits for a scrape of `/metrics` from `now` on, and at most until `until`.
+    pub fn scrape_awaited(&self, now: UnixMillis, until: UnixMillis) {
+        let mut board = self.board();
+        let earlier = board.first_scrape.filter(|wait| wait.ended.is_none());
+        let since = earlier.map_or(now, |wait| wait.since);
+        let until = earlier.map_or(until, |wait| wait.until.max(until));
+        board.first_scrape = Some(FirstScrapeStatus { since, until, ended: None });
+    }
+
+    /// Reports that polling no longer waits for a scrape.
+    pub fn scrape_arrived(&self, now: UnixMillis) {
+        if let Some(wait) = &mut self.board().first_scrape {
+            wait.ended = Some(now);
+        }
     }
 
     /// Reports an error of a pool. `cause` names no user.
@@ -229,13 +247,14 @@ impl StatusBoard {
                 PoolStatus::of(pool, notes)
             })
             .collect();
-        let (started, delivery) = {
+        let (started, first_scrape, delivery) = {
             let board = self.board();
             let last_errors = board.delivery_errors.latest_first();
-            (board.started, DeliveryStatus { last_success: board.delivered, last_errors })
+            (board.started, board.first_scrape, DeliveryStatus { last_success: board.delivered, last_errors })
         };
         let mut report = StatusReport {
-            flowing: false,
+            flowing: None,
+            verdict: Verdict::NotReady,
             findings: Vec::new(),
             version: VERSION,
             revision: REVISION,
@@ -245,6 +264,7 @@ impl StatusBoard {
             live: live.is_ok(),
             ready: ready.is_ok(),
             reason: live.err().or(ready.err()),
+            first_scrape,
             totals: Totals::of(&pools),
             pools,
             outbox: exporter.outbox.map(|size| OutboxStatus::of(size, exporter.outbox_limit_bytes)),
@@ -256,8 +276,8 @@ impl StatusBoard {
             config_reload_successful: exporter.reload_successful,
         };
         report.findings = verdict::findings(&report);
-        report.flowing =
-            report.ready && report.findings.iter().all(|finding| finding.severity < FindingSeverity::Error);
+        report.verdict = Verdict::of(&report);
+        report.flowing = report.verdict.flowing();
         report
     }
 
@@ -275,8 +295,11 @@ impl Board {
 /// The status report as `/status` shows it. Times are RFC 3339 in UTC. Unknown values are null.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct StatusReport {
-    /// Whether events flow from every pool to every sink, as far as the exporter knows.
-    pub flowing: bool,
+    /// Whether events flow from every pool to every sink, as far as the exporter knows. Null before every pool has
+    /// answered for the first time.
+    pub flowing: Option<bool>,
+    /// The verdict, of which `flowing` is the short form.
+    pub verdict: Verdict,
     /// Findings that a person should know, the worst first.
     pub findings: Vec<StatusFinding>,
     /// The release.
@@ -297,6 +320,8 @@ pub struct StatusReport {
     pub ready: bool,
     /// The reason why the process is not live or not ready.
     pub reason: Option<String>,
+    /// The latest wait for the first scrape of `/metrics`; null if polling did not wait for one.
+    pub first_scrape: Option<FirstScrapeStatus>,
     /// The reasons why work pauses, in the words of `cognito_exporter_paused`.
     pub paused: Vec<&'static str>,
     /// The pools' sums.
@@ -315,6 +340,20 @@ pub struct StatusReport {
     pub state: StateStatus,
     /// Whether the latest attempt to load the configuration succeeded.
     pub config_reload_successful: bool,
+}
+
+/// A wait for the first scrape of `/metrics`, before which nothing is polled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct FirstScrapeStatus {
+    /// When the wait began.
+    #[serde(serialize_with = "time")]
+    pub since: UnixMillis,
+    /// When it ends at the latest (`http.first_scrape_wait`).
+    #[serde(serialize_with = "time")]
+    pub until: UnixMillis,
+    /// When it ended; null while it lasts.
+    #[serde(serialize_with = "optional_time")]
+    pub ended: Option<UnixMillis>,
 }
 
 /// This instance's share of the users.

@@ -60,6 +60,7 @@ mod export_crashes;
 mod faults;
 mod field_cases;
 mod firehose;
+mod first_scrape;
 mod following;
 mod http;
 mod ledger;

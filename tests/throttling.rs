@@ -78,5 +78,6 @@ async fn an_exporter_that_may_have_less_than_its_budget_finds_out_uses_it_and_lo
     let counted = exporter.scrape().sum("cognito_exporter_api_requests_total", &["outcome=\"throttled\""]);
     assert!(counted >= all.iter().filter(throttled).count() as f64);
     assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
+    assert_eq!(said(&exporter.log(), &["Cognito throttles calls", "limit=50.0"]).len(), 1, "{}", exporter.log());
     assert!(exporter.stop().success());
 }

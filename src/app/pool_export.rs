@@ -125,12 +125,16 @@ async fn show(
             metrics.export_read_until(pool_id, until);
         }
         if let Some(status) = status {
-            let health = match present.as_ref().map_or(ExportReading::Readable, reading) {
+            let reading = present.as_ref().map_or(ExportReading::Readable, reading);
+            let has_answered = !matches!(reading, ExportReading::Unknown);
+            let health = match reading {
                 ExportReading::Unreadable(why) => ExportHealth::Down(DownReason::Unreadable { why }),
                 ExportReading::Unknown | ExportReading::Readable => ExportHealth::Up,
             };
             metrics.export_up(pool_id, health.is_up());
-            metrics.pool_up(pool_id, health.is_up());
+            if has_answered {
+                metrics.pool_up(pool_id, health.is_up());
+            }
             let standing =
                 ExportStanding { health, loss: LossEstimate::default(), delay_seconds: None, is_sampled: true };
             status.export(pool_id, &standing);

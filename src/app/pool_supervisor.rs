@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::first_scrape::FirstScrape;
 use super::poller_users::PollerUsers;
 use super::pool_task::{Begin, Leaving, PoolTask, discovery_settings, identity};
 use super::quota_groups::{QuotaGroups, RateLimiters};
@@ -23,7 +24,6 @@ use super::show_totals;
 use crate::config::{Config, PoolConfig, Rate};
 use crate::export::intake::ExportIntake;
 use crate::failpoint::{self, Failpoint};
-use crate::http::Scrapes;
 use crate::ledger::{Ledger, LedgerError, PoolRecord};
 use crate::lifecycle::{Clock, Duty, Lifecycle};
 use crate::metrics::Metrics;
@@ -39,7 +39,7 @@ pub(super) struct AppServices {
     pub(super) status: StatusBoard,
     pub(super) clock: Clock,
     pub(super) lifecycle: Lifecycle,
-    pub(super) scrapes: Scrapes,
+    pub(super) first_scrape: FirstScrape,
     pub(super) clients: Clients,
     /// Whether there is a sink.
     pub(super) queue: bool,
@@ -206,7 +206,7 @@ impl PoolSupervisor {
             // anyway.
             let record = self.services.ledger.pool(&pool.id).ok().flatten().unwrap_or(record);
             // Without a scrape so far, the process has only just begun.
-            let was_scraped = self.services.scrapes.any();
+            let was_scraped = self.services.first_scrape.was_scraped();
             self.follow(pool, record, if was_scraped { Begin::AtOnce } else { Begin::AfterItsScrape });
         } else {
             changed.added += 1;
@@ -246,7 +246,7 @@ impl PoolSupervisor {
             app: self.config.clone(),
             status: self.services.status.clone(),
             lifecycle: self.services.lifecycle.clone(),
-            scrapes: self.services.scrapes.clone(),
+            first_scrape: self.services.first_scrape.clone(),
             intake: self.services.intake.clone(),
             log_group: self.log_group(pool),
         };

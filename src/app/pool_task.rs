@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
+use super::first_scrape::FirstScrape;
 use super::limit::LimitWatch;
 use super::poller_users::PollerUsers;
 use super::pool_export::{LogGroupSource, PoolExportTask, reading};
@@ -23,7 +24,6 @@ use super::quota_groups::{QuotaGroup, QuotaGroupKey, QuotaGroups};
 use crate::config::{Audit, Config, PoolConfig, Rate};
 use crate::export::intake::ExportIntake;
 use crate::export::log_group::LogGroupSettings;
-use crate::http::Scrapes;
 use crate::ledger::{Ledger, LedgerError, PoolRecord};
 use crate::lifecycle::{Duty, Lifecycle};
 use crate::poller::export_audit::{ExportAudit, ExportReading};
@@ -71,7 +71,7 @@ pub(super) struct PoolTask<S> {
     pub(super) app: Arc<Config>,
     pub(super) status: StatusBoard,
     pub(super) lifecycle: Lifecycle,
-    pub(super) scrapes: Scrapes,
+    pub(super) first_scrape: FirstScrape,
     pub(super) intake: ExportIntake<PollerUsers<S>>,
     /// Reads the log group of its export, if there is one.
     pub(super) log_group: Option<CloudWatchLogs>,
@@ -272,10 +272,7 @@ impl<S: Source> PoolTask<S> {
 
     /// Waits until the pool's series were scraped as they are now, at most for `http.first_scrape_wait`.
     fn scraped(&self) -> impl Future<Output = ()> + Send + use<S> {
-        let (scraped, wait_max) = (self.scrapes.next(), self.app.http.first_scrape_wait);
-        async move {
-            let _scraped_or_waited = tokio::time::timeout(wait_max, scraped).await;
-        }
+        self.first_scrape.wait(self.app.http.first_scrape_wait)
     }
 
     /// Learns the pool's account, in whose quota its calls count, and its sign-in names. Without the permission to

@@ -73,6 +73,11 @@ impl ConfigFiles {
         Self { paths, seen }
     }
 
+    /// The file that the configuration is read from: the named one, or the first default one that is there.
+    pub fn in_use(&self) -> Option<&Path> {
+        self.paths.iter().zip(&self.seen).find(|(_, seen)| seen.is_some()).map(|(path, _)| path.as_path())
+    }
+
     async fn stamps_now(&self) -> FileStamps {
         let mut seen = Vec::with_capacity(self.paths.len());
         for path in &self.paths {

@@ -17,7 +17,7 @@ use cognito_auth_simulator::population::Population;
 use cognito_auth_simulator::quota::Quotas;
 use cognito_auth_simulator::{Options, Simulation};
 
-use super::logging;
+use super::logging::{self, LogArgs};
 use super::run::exit_code;
 use crate::app::App;
 use crate::config::{Audit, Config, ExportConfig, OtlpConfig, PoolConfig, Proxies, Rate};
@@ -56,6 +56,8 @@ pub struct DemoArgs {
     /// Also deliver the records to an OTLP receiver over HTTP, such as "http://localhost:4318".
     #[arg(long)]
     otlp_endpoint: Option<String>,
+    #[command(flatten)]
+    log: LogArgs,
     /// Stop after this time, such as "30s". Without it the demo runs until Ctrl-C.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
@@ -69,7 +71,7 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::catch()?;
     let state = tempfile::Builder::new().prefix("cognito-auth-exporter-demo-").tempdir()?;
     let config = configuration(args, state.path());
-    let _set_level = logging::start(&config.log);
+    let _set_level = logging::start(&config.log, &args.log);
 
     // No other client shares this Cognito, so it needs no quotas.
     let options = Options { seed: args.seed, quotas: Quotas::unlimited(), ..Options::default() };

@@ -1,23 +1,38 @@
 //! `run`: runs the exporter as a daemon.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::anyhow;
+use clap::Args;
 use tracing::{error, info, warn};
 
-use super::{ConfigArgs, logging};
+use super::ConfigArgs;
+use super::logging::{self, LogArgs};
 use crate::app::{App, ConfigFiles, Reloads};
 use crate::config::Config;
 use crate::lifecycle::{Hangups, RunOutcome, Signals};
+use crate::metrics::{REVISION, VERSION};
 use crate::source::cognito::{Clients, TransportError};
+
+/// Arguments of `run`.
+#[derive(Args, Debug)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    pub(super) config: ConfigArgs,
+    #[command(flatten)]
+    pub(super) log: LogArgs,
+}
 
 /// Runs until a signal or a fault.
 ///
 /// # Errors
 /// The exporter could not be built; the chain says what to do.
-pub(super) async fn run(args: ConfigArgs, files: ConfigFiles, config: Config) -> anyhow::Result<ExitCode> {
-    let set_level = Box::new(logging::start(&config.log));
+pub(super) async fn run(args: RunArgs, files: ConfigFiles, config: Config) -> anyhow::Result<ExitCode> {
+    let set_level = Box::new(logging::start(&config.log, &args.log));
+    let file = files.in_use().map_or("none, only the environment".into(), Path::to_string_lossy);
+    info!(version = VERSION, revision = REVISION, config = %file, "cognito-auth-exporter is starting");
     for mistake in &config.set_aside {
         let (variable, reason) = (mistake.origin.to_string(), mistake.text.as_str());
         warn!(variable, reason, "malformed environment variable; ignoring the malformed part");
@@ -32,7 +47,7 @@ pub(super) async fn run(args: ConfigArgs, files: ConfigFiles, config: Config) ->
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let app = app.reloading(Reloads { hangups, files, load: Arc::new(move || args.load_all()), set_level });
+    let app = app.reloading(Reloads { hangups, files, load: Arc::new(move || args.config.load_all()), set_level });
     Ok(exit_code(&app.run(async || signals.next().await).await?))
 }
 

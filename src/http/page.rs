@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::status::{
     ErrorStatus, ExportStatus, FindingSeverity, HistoryWalks, OutboxStatus, PoolStatus, StatusFinding, StatusReport,
+    Verdict,
 };
 
 /// Time between two refreshes of an open page, in seconds.
@@ -46,7 +47,7 @@ pub(super) fn render(report: &StatusReport, still: bool) -> String {
         html lang="en" {
             head {
                 meta charset="utf-8";
-                title { @if !report.flowing { "(!) " } "cognito-auth-exporter" }
+                title { @if report.flowing == Some(false) { "(!) " } "cognito-auth-exporter" }
                 meta name="viewport" content="width=device-width,initial-scale=1";
                 @if !still { meta http-equiv="refresh" content=(REFRESH_SECS); }
                 link rel="icon" href="data:,";
@@ -74,14 +75,14 @@ pub(super) fn render(report: &StatusReport, still: bool) -> String {
 }
 
 fn verdict(report: &StatusReport) -> Markup {
-    let worst = report.findings.first().map(|finding| finding.severity);
-    let starts = !report.ready && worst < Some(FindingSeverity::Error);
-    let (class, words) = match worst {
-        Some(FindingSeverity::Error) => ("bad", "Sign-in events do not all flow"),
-        _ if starts => ("warn", "Not ready"),
-        Some(FindingSeverity::Warning) => ("warn", "Sign-in events flow, with a caveat"),
-        None => ("good", "Sign-in events flow"),
+    let now = report.now;
+    let class = match report.verdict {
+        Verdict::NotFlowing => "bad",
+        Verdict::NotReady | Verdict::WaitingForScrape | Verdict::Starting | Verdict::FlowingWithCaveat => "warn",
+        Verdict::Flowing => "good",
     };
+    let words = report.verdict.headline(report);
+    let awaited = report.first_scrape.filter(|_| report.verdict == Verdict::WaitingForScrape);
     let totals = &report.totals;
     html! {
         section class={ "verdict " (class) } aria-labelledby="verdict" {
@@ -93,6 +94,12 @@ fn verdict(report: &StatusReport) -> Markup {
                 (Grouped(totals.risk_events)) " threats counted"
                 @if totals.history_events > 0 { ", " (Grouped(totals.history_events)) " of history" }
                 @if let Some(reason) = &report.reason { "; not ready: " (reason) }
+            }
+            @if let Some(wait) = awaited {
+                p {
+                    "Prometheus has to see each counter before it rises. Polling begins with the scrape, or in "
+                    (ShownDuration(wait.until.since(now))) " (" code { "http.first_scrape_wait" } ")."
+                }
             }
             @if !report.findings.is_empty() {
                 ul { @for finding in &report.findings { (finding_item(finding, report)) } }

@@ -261,6 +261,18 @@ impl StoredRecord for LostSince {
     const WHAT: &'static str = "the time of a loss";
 }
 
+/// What is known of scrapes of `/metrics`, by earlier processes too.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct StoredScrapes {
+    /// Milliseconds since the epoch; absent if none was ever served.
+    #[prost(sint64, optional, tag = "1")]
+    pub(super) latest: Option<i64>,
+}
+
+impl StoredRecord for StoredScrapes {
+    const WHAT: &'static str = "the note on scrapes";
+}
+
 /// The second from which on a pool's told events are complete.
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub(super) struct ToldSince {

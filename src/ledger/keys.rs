@@ -34,6 +34,9 @@ pub(super) const PRIVACY: &[u8] = b"m/privacy";
 /// Since when the former ledger is lost, in a ledger that replaced a damaged one. Events since then are live.
 pub(super) const LOST_SINCE: &[u8] = b"m/lost-since";
 
+/// When `/metrics` was last scraped, to the hour; absent in a ledger that no wait for a scrape has ended for.
+pub(super) const SCRAPES: &[u8] = b"m/scrapes";
+
 pub(super) fn pool(pool_id: &str) -> Vec<u8> {
     [b"p/", pool_id.as_bytes()].concat()
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::UserRecord;
 use super::envelope::{
     Count, Gone, Instance, LostSince, OtherName, PrivacyNote, StoreFormat, StoredPool, StoredReadPosition,
-    StoredRecord as _, ToldSince,
+    StoredRecord as _, StoredScrapes, ToldSince,
 };
 use super::error::LedgerError;
 use super::keys;
@@ -23,7 +23,7 @@ use super::told::StoredTold;
 pub enum RecordName {
     /// A record of the whole ledger.
     Ledger {
-        /// `format`, `instance`, `sequence`, `groups`, `lost-since` or `privacy`.
+        /// `format`, `instance`, `sequence`, `groups`, `lost-since`, `privacy` or `scrapes`.
         name: String,
     },
     /// A pool that is followed.
@@ -91,8 +91,8 @@ pub enum RecordName {
 }
 
 /// The keys of the records of the whole ledger.
-const OF_THE_LEDGER: [&[u8]; 6] =
-    [keys::FORMAT, keys::INSTANCE, keys::SEQUENCE, keys::GROUPS, keys::LOST_SINCE, keys::PRIVACY];
+const OF_THE_LEDGER: [&[u8]; 7] =
+    [keys::FORMAT, keys::INSTANCE, keys::SEQUENCE, keys::GROUPS, keys::LOST_SINCE, keys::PRIVACY, keys::SCRAPES];
 
 impl RecordName {
     /// The kinds of records.
@@ -196,6 +196,7 @@ impl RecordName {
                 "instance" => Instance::open(value).map(drop),
                 "lost-since" => LostSince::open(value).map(drop),
                 "privacy" => PrivacyNote::open(value).map(drop),
+                "scrapes" => StoredScrapes::open(value).map(drop),
                 _ => Count::open(value).map(drop),
             },
             Self::Pool { .. } => StoredPool::open(value).map(drop),
@@ -221,6 +222,7 @@ mod tests {
         for key in [
             keys::FORMAT.to_vec(),
             keys::GROUPS.to_vec(),
+            keys::SCRAPES.to_vec(),
             keys::pool("eu-west-1_A"),
             keys::total("eu-west-1_A", "events/a/b"),
             keys::user("eu-west-1_A", "a/b"),

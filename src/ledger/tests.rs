@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::envelope::{Count, Gone, Instance, LostSince, Share, StoreFormat, StoredPool, StoredRecord};
+use super::envelope::{Count, Gone, Instance, LostSince, Share, StoreFormat, StoredPool, StoredRecord, StoredScrapes};
 use super::stored_entry::tests::{AT, REASON, known_entry, refusal_of_version_1};
 use super::stored_entry::{StoredEntry, StoredRefusal};
 use super::stored_user::StoredUser;
@@ -685,6 +685,7 @@ proptest! {
         let pool = StoredPool { followed_since: time, lost_since: Some(time), selection: Some(number), shares };
         only_what_was_written(&pool, &damage, &bytes);
         only_what_was_written(&LostSince { time }, &damage, &bytes);
+        only_what_was_written(&StoredScrapes { latest: Some(time) }, &damage, &bytes);
         only_what_was_written(&Gone { since: time }, &damage, &bytes);
         only_what_was_written(&StoredUser::from(&user), &damage, &bytes);
         let standing = UserStanding {

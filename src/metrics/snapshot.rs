@@ -9,7 +9,7 @@ use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::shard::Shard;
 
 use super::calls::AccountLimit;
-use super::labels::LabelValue as _;
+use super::labels::{LabelValue as _, RecordOutcome};
 use super::pool::{DELAY_BOUNDS_SECS, PoolMetrics};
 use super::{Metrics, OutboxSize, PollForecast, UserCounts};
 
@@ -86,7 +86,47 @@ pub struct ExporterSnapshot {
     pub shard: Shard,
 }
 
+/// Counters of the work that was done, over all pools. Each only grows, except where a pool leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct WorkCounters {
+    /// Calls for histories.
+    pub calls: u64,
+    /// The throttled ones among them.
+    pub throttled: u64,
+    /// New events, history included, from polls and exports.
+    pub new_events: u64,
+    /// Records that the receiver accepted.
+    pub delivered: u64,
+}
+
+impl WorkCounters {
+    /// Returns the work since an earlier time.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(earlier.calls),
+            throttled: self.throttled.saturating_sub(earlier.throttled),
+            new_events: self.new_events.saturating_sub(earlier.new_events),
+            delivered: self.delivered.saturating_sub(earlier.delivered),
+        }
+    }
+}
+
 impl Metrics {
+    /// Returns the counters of the work that was done.
+    pub fn work_done(&self) -> WorkCounters {
+        let pools = self.pools();
+        let new_events = pools.iter().map(|pool| pool.events + pool.history_events).sum();
+        let (mut all_calls, mut throttled) = (0, 0);
+        for account in self.values.calls.lock().accounts.values_mut() {
+            let outcomes = account.requests.of(Operation::AdminListUserAuthEvents);
+            all_calls += outcomes.iter().map(|(_, count)| count).sum::<u64>();
+            throttled += *outcomes.of(CallOutcome::Throttled);
+        }
+        let delivered = *self.exporter().otlp_records.of(RecordOutcome::Accepted);
+        WorkCounters { calls: all_calls, throttled, new_events, delivered }
+    }
+
     /// Returns a snapshot of every pool, in ascending order of their ids.
     pub fn pools(&self) -> Vec<PoolSnapshot> {
         let pools: Vec<_> = self.values.pools.lock().values().cloned().collect();

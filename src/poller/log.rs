@@ -1,6 +1,8 @@
 //! The log lines of the poller about a pool. Each lasting fault has one line when it begins, changes and ends.
 
 use cognito_auth_core::audit::ExportHealth;
+use cognito_auth_core::entry::PoolIdentity;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::health::Notice;
@@ -13,6 +15,29 @@ pub(super) fn paused(reason: Option<&'static str>) {
         Some(reason) => warn!(reason, "polling pauses; nothing is lost, Cognito keeps its history"),
         None => info!("polling goes on"),
     }
+}
+
+/// Logs when throttling begins, and when the budget is whole again. `since` is when the log has it as begun.
+pub(super) fn throttling(identity: &PoolIdentity, budget: f64, limit: f64, since: &mut Option<Instant>) {
+    let (account, region) = (identity.account_id.as_deref().unwrap_or("unknown"), identity.region.as_str());
+    let (budget, limit) = (tenths(budget), tenths(limit));
+    match *since {
+        None if budget < limit => {
+            *since = Some(Instant::now());
+            info!(account, region, budget, limit, "Cognito throttles calls; calling less often");
+        }
+        Some(began) if budget >= limit => {
+            *since = None;
+            let after_seconds = began.elapsed().as_secs();
+            info!(account, region, budget, after_seconds, "throttling has ended; the budget is whole again");
+        }
+        _ => {}
+    }
+}
+
+/// Rounds a rate for people.
+fn tenths(per_second: f64) -> f64 {
+    (per_second * 10.0).round() / 10.0
 }
 
 /// Logs a change of a pool's health.
@@ -74,5 +99,31 @@ pub(super) fn export(pool: &str, health: &ExportHealth, is_sampled: bool) {
         }
         ExportHealth::Up if is_sampled => info!(pool, "the export is up again; polls audit a sample of the users"),
         ExportHealth::Up => info!(pool, "the export is up again; the users are polled once more each"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::captured_log::CapturedLog;
+
+    #[tokio::test(start_paused = true)]
+    async fn throttling_has_a_line_when_it_begins_and_one_when_it_ends() {
+        let (log, _guard) = CapturedLog::begin();
+        let (id, region) = ("eu-west-1_A".to_owned(), "eu-west-1".to_owned());
+        let identity = PoolIdentity { id, name: "a".into(), region, account_id: Some("111122223333".into()) };
+        let mut since = None;
+        for budget in [5.0, 3.5, 1.75, 4.749, 4.96, 4.999, 5.0, 5.0] {
+            throttling(&identity, budget, 5.0, &mut since);
+            tokio::time::advance(Duration::from_secs(30)).await;
+        }
+        let quota = "account=\"111122223333\" region=\"eu-west-1\"";
+        let lines = [
+            format!(" INFO Cognito throttles calls; calling less often {quota} budget=3.5 limit=5.0"),
+            format!(" INFO throttling has ended; the budget is whole again {quota} budget=5.0 after_seconds=90"),
+        ];
+        assert_eq!(log.text().lines().collect::<Vec<_>>(), lines);
     }
 }

@@ -276,6 +276,11 @@ impl UserTable {
         self.rows[slot.0 as usize].failures
     }
 
+    /// Takes note that no user was waiting for a poll before `now`.
+    pub fn none_waited(&mut self, now: UnixMillis) {
+        self.rows.iter_mut().for_each(|row| row.polled_secs = seconds(now));
+    }
+
     /// The counts of a pool.
     pub fn counts(&self, pool: PoolSlot) -> PoolCounts {
         let Some(pool) = self.pools.get(&pool) else { return PoolCounts::default() };
@@ -501,6 +506,7 @@ mod tests {
         End(u8, u8),
         Answered(u8, u8, bool, Left),
         Failed(u8, u8, bool),
+        NoneWaited,
     }
 
     fn left() -> impl Strategy<Value = Left> {
@@ -516,6 +522,7 @@ mod tests {
             2 => who().prop_map(|(pool, name)| TableStep::End(pool, name)),
             4 => (who(), any::<bool>(), left()).prop_map(|((p, n), polled, left)| TableStep::Answered(p, n, polled, left)),
             3 => (who(), any::<bool>()).prop_map(|((pool, name), missing)| TableStep::Failed(pool, name, missing)),
+            1 => Just(TableStep::NoneWaited),
         ]
     }
 
@@ -600,6 +607,10 @@ mod tests {
                             known.left.unwalked = false;
                         }
                     },
+                    TableStep::NoneWaited => {
+                        users.none_waited(at(time));
+                        model.values_mut().for_each(|known| known.polled = time);
+                    }
                 }
                 prop_assert_eq!(users.len(), model.len());
                 for pool in 0..2_u8 {

@@ -21,6 +21,68 @@ const OBJECTIVE_SLACK: f64 = 1.1;
 /// Time for which records may wait while deliveries fail. Shorter failures are no finding.
 const WAITING_MAX: Duration = Duration::from_secs(60);
 
+/// What the report says in one sentence.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// A finding is an error: some events do not flow.
+    NotFlowing,
+    /// The process starts or stops, or makes no progress.
+    NotReady,
+    /// Nothing is polled before the first scrape of `/metrics`.
+    WaitingForScrape,
+    /// Some pools have not answered yet.
+    Starting,
+    /// Events flow, and some finding is a warning.
+    FlowingWithCaveat,
+    /// Events flow.
+    Flowing,
+}
+
+impl Verdict {
+    /// Derives the verdict from the rest of a report.
+    pub(super) fn of(report: &StatusReport) -> Self {
+        let worst = report.findings.iter().map(|finding| finding.severity).max();
+        let is_waiting = report.first_scrape.is_some_and(|wait| wait.ended.is_none());
+        match worst {
+            Some(FindingSeverity::Error) => Self::NotFlowing,
+            _ if !report.ready => Self::NotReady,
+            _ if is_waiting && report.pools.iter().all(|pool| pool.up.is_none()) => Self::WaitingForScrape,
+            _ if report.pools.iter().any(|pool| pool.up.is_none()) => Self::Starting,
+            Some(FindingSeverity::Warning) => Self::FlowingWithCaveat,
+            None => Self::Flowing,
+        }
+    }
+
+    /// Returns whether events flow; None if it is too early to tell.
+    pub fn flowing(self) -> Option<bool> {
+        match self {
+            Self::NotFlowing | Self::NotReady => Some(false),
+            Self::WaitingForScrape | Self::Starting => None,
+            Self::FlowingWithCaveat | Self::Flowing => Some(true),
+        }
+    }
+
+    /// Says the verdict of this report to people.
+    pub fn headline(self, report: &StatusReport) -> String {
+        let words = match self {
+            Self::NotFlowing => "Sign-in events do not all flow",
+            Self::NotReady => "Not ready",
+            Self::WaitingForScrape => "Waiting for the first scrape of /metrics",
+            Self::Starting => {
+                let answered = report.pools.iter().filter(|pool| pool.up.is_some()).count();
+                return match report.pools.len() {
+                    1 => "Starting: the pool has not answered yet".to_owned(),
+                    pools => format!("Starting: {answered} of {pools} pools have answered"),
+                };
+            }
+            Self::FlowingWithCaveat => "Sign-in events flow, with a caveat",
+            Self::Flowing => "Sign-in events flow",
+        };
+        words.to_owned()
+    }
+}
+
 /// The severity of a finding.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -76,6 +138,11 @@ pub(super) fn findings(report: &StatusReport) -> Vec<StatusFinding> {
     findings
 }
 
+/// When the first polls could be made: at the start, or when the wait for a scrape ended, or will end.
+fn polled_since(report: &StatusReport) -> UnixMillis {
+    report.first_scrape.map_or(report.started, |wait| wait.ended.unwrap_or(report.now))
+}
+
 fn paused(reason: &str) -> &'static str {
     match reason {
         "outbox_full" => "polling pauses because the outbox is full; it continues when the receiver takes records",
@@ -92,7 +159,7 @@ fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Findi
             find(FindingSeverity::Error, format!("the pool cannot be read: {reason}"));
             return; // other findings of the pool follow from this one
         }
-        None if report.now.since(report.started) > WARM_UP => {
+        None if report.now.since(polled_since(report)) > WARM_UP => {
             find(FindingSeverity::Warning, "the pool has not answered yet".to_owned());
         }
         None | Some(true) => {}
@@ -167,7 +234,7 @@ mod tests {
 
     fn found(metrics: &Metrics, board: &StatusBoard) -> (bool, Vec<(FindingSeverity, String)>) {
         let report = board.report(metrics, START.plus(Duration::from_hours(2)));
-        (report.flowing, report.findings.into_iter().map(|finding| (finding.severity, finding.text)).collect())
+        (report.flowing.unwrap(), report.findings.into_iter().map(|finding| (finding.severity, finding.text)).collect())
     }
 
     #[test]
@@ -212,5 +279,37 @@ mod tests {
         board.delivery_error("refused", START);
         board.delivered(START.plus(Duration::from_secs(1)));
         assert!(found(&metrics, &board).0);
+    }
+
+    #[test]
+    fn before_every_pool_has_answered_it_is_too_early_to_say_that_events_flow() {
+        let (metrics, board) = world();
+        let second =
+            PoolIdentity { id: "eu-west-1_B".into(), name: "b".into(), region: "eu-west-1".into(), account_id: None };
+        metrics.add_pool(&second);
+        let report = board.report(&metrics, START.plus(Duration::from_secs(25)));
+        assert_eq!((report.verdict, report.flowing), (Verdict::Starting, None));
+        assert_eq!(report.verdict.headline(&report), "Starting: 1 of 2 pools have answered");
+        metrics.pool_up(&second.id, true);
+        let report = board.report(&metrics, START.plus(Duration::from_secs(25)));
+        assert_eq!((report.verdict, report.flowing), (Verdict::Flowing, Some(true)));
+    }
+
+    #[test]
+    fn a_wait_for_a_scrape_is_the_verdict_until_it_ends_and_no_answer_is_missed_meanwhile() {
+        let (metrics, board) = (Metrics::new(START), StatusBoard::new(START));
+        let pool = PoolIdentity { id: POOL.into(), name: "a".into(), region: "eu-west-1".into(), account_id: None };
+        metrics.add_pool(&pool);
+        board.ready();
+        board.scrape_awaited(START, START.plus(Duration::from_hours(1)));
+        let late = board.report(&metrics, START.plus(Duration::from_mins(50)));
+        assert_eq!((late.verdict, late.flowing, late.findings.len()), (Verdict::WaitingForScrape, None, 0));
+        board.scrape_arrived(START.plus(Duration::from_mins(50)));
+        let soon = board.report(&metrics, START.plus(Duration::from_mins(51)));
+        assert_eq!((soon.verdict, soon.findings.len()), (Verdict::Starting, 0));
+        let never = board.report(&metrics, START.plus(Duration::from_mins(53)));
+        assert_eq!((never.verdict, never.findings.len()), (Verdict::Starting, 1));
+        board.stuck("no space");
+        assert_eq!(board.report(&metrics, START.plus(Duration::from_mins(53))).flowing, Some(false));
     }
 }

@@ -107,6 +107,11 @@ impl Budget {
         Self { limit_per_second, next: None, lesson: None, changes: 0 }
     }
 
+    /// The rate without throttles, in calls per second.
+    pub fn limit_per_second(&self) -> f64 {
+        self.limit_per_second
+    }
+
     /// The rate at `now`, in calls per second, with what throttles left of it.
     pub fn rate_per_second(&self, now: Instant) -> f64 {
         let Some(lesson) = &self.lesson else { return self.limit_per_second };
