@@ -81,6 +81,7 @@ mod samples;
 mod schedule;
 mod shards;
 mod simulation;
+mod snapshots;
 mod source;
 mod state;
 mod stopping;

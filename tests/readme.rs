@@ -112,7 +112,10 @@ async fn every_metric_is_documented_and_every_documented_one_is_there() {
     });
     let directory = tempfile::tempdir().unwrap();
     // The receiver is unreachable, so the metrics of waiting records appear too.
-    let text = format!("[[pools]]\nid = {POOL:?}\nall_users = true\n[otlp]\nendpoint = \"http://127.0.0.1:9\"\n");
+    let text = format!(
+        "[[pools]]\nid = {POOL:?}\nall_users = true\n[otlp]\nendpoint = \"http://127.0.0.1:9\"\n\
+         [poll]\nrequests_per_second = \"10%\"\n"
+    );
     let exporter = Exporter::start(&exporter::configure(directory.path(), &text), &simulation.url());
     let began = Instant::now();
     let metrics = loop {

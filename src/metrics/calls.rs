@@ -24,11 +24,21 @@ const API_BUDGET: Family<Gauge, 2> = Family::new(
     "The budget for AdminListUserAuthEvents at present, after back-off.",
     ["account_id", "region"],
 );
+const API_ACCOUNT_LIMIT: Family<Gauge, 2> = Family::new(
+    "cognito_exporter_api_account_limit_requests_per_second",
+    "The account's limit for the category of AdminListUserAuthEvents; absent unless the budget is a share of it.",
+    ["account_id", "region"],
+);
+const API_ACCOUNT_LIMIT_READ: Family<Gauge, 2> = Family::new(
+    "cognito_exporter_api_account_limit_read_timestamp_seconds",
+    "When AWS last gave the account's limit; 0 while it is the documented default.",
+    ["account_id", "region"],
+);
 /// From a nearby region's fastest answer to the default timeout of a call.
 const API_DURATION_BUCKETS_SECS: [f64; 10] = [0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
-/// `account_id` of calls made before the account is known.
-const UNKNOWN_ACCOUNT: &str = "unknown";
+/// `account_id` before the account is known.
+pub(super) const UNKNOWN_ACCOUNT: &str = "unknown";
 
 /// The metrics of the calls made.
 #[derive(Default)]
@@ -77,6 +87,10 @@ impl CallMetrics {
                 }
             }
             scrape.put_known(&API_BUDGET, [account, region], calls.budget_per_second);
+            if let Some(AccountLimit { per_second, read }) = calls.limit {
+                scrape.put(&API_ACCOUNT_LIMIT, [account, region], per_second);
+                scrape.put(&API_ACCOUNT_LIMIT_READ, [account, region], read.map_or(0.0, UnixMillis::as_secs_f64));
+            }
         }
         for (region, durations) in &self.durations {
             for (operation, duration) in durations.iter() {

@@ -11,6 +11,7 @@ use cognito_auth_core::event::UnixMillis;
 use prometheus::Histogram;
 use prometheus::core::Metric as _;
 
+use super::calls::UNKNOWN_ACCOUNT;
 use super::export::ExportMetrics;
 use super::family::{Counter, Distribution, Exposition, Family, Gauge};
 use super::labels::{Fetched, LabelValue as _, PerLabel, UserState};
@@ -47,10 +48,10 @@ const UP: Family<Gauge, 1> = Family::new(
     "Whether the pool answers: 0 while the latest answer was an error of the pool or the caller, or nothing answers.",
     ["user_pool_id"],
 );
-const INFO: Family<Gauge, 3> = Family::new(
+const INFO: Family<Gauge, 4> = Family::new(
     "cognito_exporter_pool_info",
-    "The pool's name and region.",
-    ["user_pool_id", "user_pool_name", "region"],
+    "The pool's name, region and account.",
+    ["user_pool_id", "user_pool_name", "region", "account_id"],
 );
 const USERS: Family<Gauge, 2> =
     Family::new("cognito_exporter_users", "Users followed, by state.", ["user_pool_id", "state"]);
@@ -198,7 +199,8 @@ impl PoolMetrics {
         scrape.put(&LATE, [id], self.late);
         scrape.put(&CUT, [id], self.cut);
         scrape.put(&ORDER_VIOLATIONS, [id], self.order_violations);
-        scrape.put(&INFO, [id, &self.identity.name, &self.identity.region], 1.0);
+        let account = self.identity.account_id.as_deref().unwrap_or(UNKNOWN_ACCOUNT);
+        scrape.put(&INFO, [id, &self.identity.name, &self.identity.region, account], 1.0);
         scrape.put_known(&UP, [id], self.up.map(f64::from));
         if let Some(users) = self.users {
             for (state, count) in

@@ -34,6 +34,8 @@ const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
     ),
     ("cognito_auth_superseded_outcomes_total", "counter", "user_pool_id,event_type,event_response,risk_decision", true),
     ("cognito_auth_unfinished_events_total", "counter", "user_pool_id,event_type,risk_decision", true),
+    ("cognito_exporter_api_account_limit_read_timestamp_seconds", "gauge", "account_id,region", false),
+    ("cognito_exporter_api_account_limit_requests_per_second", "gauge", "account_id,region", false),
     ("cognito_exporter_api_budget_requests_per_second", "gauge", "account_id,region", false),
     ("cognito_exporter_api_request_duration_seconds", "histogram", "region,operation", true),
     ("cognito_exporter_api_requests_total", "counter", "account_id,region,operation,outcome", true),
@@ -66,7 +68,7 @@ const DOCUMENTED: &[(&str, &str, &str, bool)] = &[
     ("cognito_exporter_outbox_records", "gauge", "", false),
     ("cognito_exporter_paused", "gauge", "reason", true),
     ("cognito_exporter_poll_objective_seconds", "gauge", "user_pool_id", false),
-    ("cognito_exporter_pool_info", "gauge", "user_pool_id,user_pool_name,region", true),
+    ("cognito_exporter_pool_info", "gauge", "user_pool_id,user_pool_name,region,account_id", true),
     ("cognito_exporter_pool_up", "gauge", "user_pool_id", false),
     ("cognito_exporter_quarantined_records", "gauge", "", false),
     ("cognito_exporter_required_requests_per_second", "gauge", "user_pool_id", false),
@@ -112,6 +114,7 @@ fn told() -> Metrics {
     let took = Duration::from_millis(80);
     metrics.api_request(Some("123456789012"), "eu-west-1", Operation::ListUsers, CallOutcome::Ok, took);
     metrics.api_budget(Some("123456789012"), "eu-west-1", 2.5);
+    metrics.api_limit(Some("123456789012"), "eu-west-1", AccountLimit { per_second: 50.0, read: Some(now) });
     metrics.progress(Stage::Poll, now);
     metrics.outbox(OutboxSize { records: 2, bytes: 900, oldest: Some(now) });
     metrics.outbox_limit(1 << 30);
@@ -391,7 +394,8 @@ fn a_pool_added_again_is_renamed_and_keeps_its_totals() {
     assert_eq!(
         exposed.of("cognito_exporter_pool_info").map(|(series, _)| series).collect::<Vec<_>>(),
         [format!(
-            "cognito_exporter_pool_info{{user_pool_id=\"{POOL}\",user_pool_name=\"customers\",region=\"eu-west-1\"}}"
+            "cognito_exporter_pool_info{{user_pool_id=\"{POOL}\",user_pool_name=\"customers\",region=\"eu-west-1\",\
+             account_id=\"123456789012\"}}"
         )]
     );
 }
