@@ -43,6 +43,7 @@ pub mod metrics;
 pub mod status;
 
 pub mod app;
+pub mod control;
 pub mod failpoint;
 pub mod lifecycle;
 
