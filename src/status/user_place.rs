@@ -76,7 +76,7 @@ pub enum PlaceError {
     /// The pool does not follow such a user.
     #[error(
         "this user is not followed here: the pool has no such username, or the configuration leaves the user out \
-         (exclude, disabled, federated, another shard)"
+         (exclude, disabled, federated, another shard); where records have a hash, ask by the username itself"
     )]
     NotFollowed,
     /// The name is another name of a followed user.
