@@ -82,6 +82,7 @@ mod shards;
 mod simulation;
 mod source;
 mod state;
+mod status;
 mod stopping;
 mod throttling;
 mod tidy;

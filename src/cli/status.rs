@@ -142,7 +142,10 @@ fn verdict(report: &Value, url: &str) -> String {
     let mut lines = vec![
         words.to_owned(),
         line("exporter", &format!("{} at {url}, up {}", text(&report["version"]), span(report, "started"))),
-        line("users", &format!("{users} in {}, {} down", counted(&totals["pools"], "pool"), number(&totals["pools_down"]))),
+        line(
+            "users",
+            &format!("{users} in {}, {} down", counted(&totals["pools"], "pool"), number(&totals["pools_down"])),
+        ),
         line("events", &format!("{}, {}", number(&totals["events"]), counted(&totals["risk_events"], "threat"))),
     ];
     if let Some(outbox) = report.get("outbox").filter(|outbox| !outbox.is_null()) {

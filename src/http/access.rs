@@ -314,7 +314,8 @@ impl AccessControl {
 
     /// Returns whether no request without a password or a certificate is answered.
     fn knows_clients(&self) -> bool {
-        let requires_certificates = || self.config.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
+        let requires_certificates =
+            || self.config.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
         self.users.are_listed() || requires_certificates()
     }
 

@@ -78,6 +78,8 @@ mod tests {
         let long = format!("user_pool_id=p&username={}", "é".repeat(129));
         assert_eq!(parse(&long), Err(QueryMistake::TooLong(USER, USERNAME_CHARS_MAX)));
         assert!(parse(&long.replace("éé", "é")).is_ok());
-        assert!(UserQuery::is_in(Some("username=")) && !UserQuery::is_in(Some("still&user=x")) && !UserQuery::is_in(None));
+        assert!(
+            UserQuery::is_in(Some("username=")) && !UserQuery::is_in(Some("still&user=x")) && !UserQuery::is_in(None)
+        );
     }
 }

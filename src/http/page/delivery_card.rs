@@ -25,8 +25,9 @@ pub(super) fn render(report: &StatusReport) -> Markup {
 fn figures(report: &StatusReport) -> Markup {
     let now = report.now;
     let rebuilds = report.state.rebuilds;
-    let rebuilt = (rebuilds > 0)
-        .then(|| note("warn", format!("damaged and begun anew {rebuilds} time{}; the log says more", plural(rebuilds))));
+    let rebuilt = (rebuilds > 0).then(|| {
+        note("warn", format!("damaged and begun anew {rebuilds} time{}; the log says more", plural(rebuilds)))
+    });
     html! {
         @match &report.outbox {
             None => (figure("Outbox", "none", [note("", "no sink: only metrics are exported")])),
@@ -86,6 +87,7 @@ fn acknowledged(report: &StatusReport) -> Markup {
 /// When each stage last moved: the least recent one as the value.
 fn progress(report: &StatusReport) -> Markup {
     let oldest: Option<UnixMillis> = report.progress.values().map(|time| time.0).min();
-    let stages = report.progress.iter().map(|(stage, time)| note("", html! { (stage) " " (ago(Some(time.0), report.now)) }));
+    let stages =
+        report.progress.iter().map(|(stage, time)| note("", html! { (stage) " " (ago(Some(time.0), report.now)) }));
     figure("Last progress", ago(oldest, report.now), stages)
 }

@@ -78,7 +78,8 @@ fn users_figure(pool: &PoolStatus) -> Markup {
     let Some(users) = pool.users else { return figure("Users followed", "–", []) };
     let missing = (users.missing > 0).then(|| note("", html! { (Grouped(users.missing)) " " (term("missing")) }));
     let failing = (users.failing > 0).then(|| {
-        let text = html! { (Grouped(users.failing)) " " (term("failing")) ": Cognito answers calls for them with errors" };
+        let text =
+            html! { (Grouped(users.failing)) " " (term("failing")) ": Cognito answers calls for them with errors" };
         note("bad", text)
     });
     let left_out = pool.users_left_out.and_then(left_out);
@@ -91,8 +92,11 @@ fn left_out(left_out: LeftOutStatus) -> Option<FigureNote> {
     let LeftOutStatus { disabled, federated, excluded } = left_out;
     let all = disabled + federated + excluded;
     let reasons = [(disabled, "disabled"), (federated, "federated"), (excluded, "excluded")];
-    let reasons: Vec<_> =
-        reasons.iter().filter(|(count, _)| *count > 0).map(|(count, why)| format!("{} {why}", Grouped(*count))).collect();
+    let reasons: Vec<_> = reasons
+        .iter()
+        .filter(|(count, _)| *count > 0)
+        .map(|(count, why)| format!("{} {why}", Grouped(*count)))
+        .collect();
     (all > 0).then(|| note("", html! { (Grouped(all)) " " (term("left out")) ": " (reasons.join(", ")) }))
 }
 
@@ -104,9 +108,9 @@ fn oldest_poll_figure(pool: &PoolStatus, report: &StatusReport) -> Markup {
         _ => "",
     };
     let reason = (!class.is_empty()).then(|| note(class, format!("late: {}", why_late(pool, report))));
-    let objective = pool.objective_seconds.map(|secs| {
-        note("", html! { (term("objective")) " " (ShownDuration(Duration::from_secs(secs))) })
-    });
+    let objective = pool
+        .objective_seconds
+        .map(|secs| note("", html! { (term("objective")) " " (ShownDuration(Duration::from_secs(secs))) }));
     html! {
         div {
             dt { (named("Oldest poll")) }
@@ -125,7 +129,10 @@ fn why_late(pool: &PoolStatus, report: &StatusReport) -> String {
     } else if pool.up == Some(false) {
         "the pool does not answer".to_owned()
     } else if let Some(need) = need {
-        format!("{:.1}/s would keep the objective, and the budget is {:.1}/s", need.required_per_second, need.budget_per_second)
+        format!(
+            "{:.1}/s would keep the objective, and the budget is {:.1}/s",
+            need.required_per_second, need.budget_per_second
+        )
     } else if pool.last_hour.throttled > 0 {
         "Cognito throttles the calls".to_owned()
     } else if pool.backlog_walks > 0 {
@@ -137,13 +144,13 @@ fn why_late(pool: &PoolStatus, report: &StatusReport) -> String {
 
 fn budget_figure(pool: &PoolStatus, report: &StatusReport) -> Markup {
     let hour = &pool.last_hour;
-    let round = pool.round_seconds_estimate.map(|secs| {
-        note("", html! { "a " (term("round")) " takes " (ShownDuration(Duration::from_secs(secs))) })
-    });
+    let round = pool
+        .round_seconds_estimate
+        .map(|secs| note("", html! { "a " (term("round")) " takes " (ShownDuration(Duration::from_secs(secs))) }));
     let Some(budget) = pool.budget_requests_per_second else { return figure("Budget", "–", round) };
     let throttled = (hour.throttled > 0).then(|| {
-        let text = format!("{} of {} calls throttled: others use the quota, too", Grouped(hour.throttled), Grouped(hour.calls));
-        note("warn", text)
+        let (throttled, calls) = (Grouped(hour.throttled), Grouped(hour.calls));
+        note("warn", format!("{throttled} of {calls} calls throttled: others use the quota, too"))
     });
     let required = pool.required_requests_per_second.map(|calls| {
         match report.quota_need(pool).filter(|need| need.is_insufficient()) {
@@ -216,7 +223,8 @@ fn backlog_figure(pool: &PoolStatus, now: UnixMillis) -> Markup {
 
 /// Renders the live events by their type: the sums in a line, and a table by outcome below it.
 fn event_types(types: &[EventTypeCounts]) -> Markup {
-    let sums: Vec<_> = types.iter().map(|counts| format!("{} {}", Grouped(counts.events()), counts.event_type)).collect();
+    let sums: Vec<_> =
+        types.iter().map(|counts| format!("{} {}", Grouped(counts.events()), counts.event_type)).collect();
     html! {
         @if !types.is_empty() {
             details {

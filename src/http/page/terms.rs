@@ -60,9 +60,10 @@ pub(super) fn term(word: &str) -> Markup {
 /// Renders all words, folded.
 pub(super) fn glossary() -> Markup {
     html! {
-        details class="card" id="terms" {
+        details class="card" {
             summary { "What the words mean" }
-            dl class="terms" {
+            // The target is inside, because browsers unfold what holds the target of a link.
+            dl class="terms" id="terms" {
                 @for (term, meaning) in TERMS { div { dt { (term) } dd { (meaning) } } }
             }
         }

@@ -61,9 +61,7 @@ impl Schedule {
             SlotState::Vacant | SlotState::Gone => return None,
             SlotState::Busy => NextTurn::UnderWay,
             SlotState::Resting => NextTurn::Retry(instant(first, user.look)),
-            SlotState::Waiting if pool.closed => {
-                NextTurn::PoolHeld(pool.held_until.map(|until| instant(first, until)))
-            }
+            SlotState::Waiting if pool.closed => NextTurn::PoolHeld(pool.held_until.map(|until| instant(first, until))),
             SlotState::Waiting if is_newcomer => NextTurn::First,
             SlotState::Waiting => self.next_turn(user, interval, first),
         };

@@ -311,7 +311,14 @@ impl<'a> ListingPass<'a> {
         let contested = Contested { by_hand: contested, exclude: self.exclusions.contested() };
         // The members of several groups would count several times.
         let left_out = if let [left_out] = self.left_out[..] { Some(left_out) } else { None };
-        Ok(Complete { left_out, marks: self.marks, as_given, owners, contested, privacy: self.selection.privacy().clone() })
+        Ok(Complete {
+            left_out,
+            marks: self.marks,
+            as_given,
+            owners,
+            contested,
+            privacy: self.selection.privacy().clone(),
+        })
     }
 
     /// The user that is followed by a name listed by hand, unless the name is excluded or another shard's.
