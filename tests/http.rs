@@ -177,8 +177,8 @@ async fn the_page_and_the_status_tell_the_same_and_the_page_takes_no_markup_from
 #[tokio::test]
 async fn a_user_is_shown_to_known_clients_only_and_a_poller_that_does_not_answer_is_told_of() {
     let world = ServerUnderTest::new().await;
-    let query = format!("/status?user_pool_id={POOL}&username=ann");
-    for asked in [&query[..], "/status?username=ann", "/status?user_pool_id="] {
+    let query = format!("/status?user_pool_id={POOL}&username=ursula");
+    for asked in [&query[..], "/status?username=ursula", "/status?user_pool_id="] {
         let refused = world.get(asked).await;
         assert_eq!(refused.status, 403, "{asked}");
         assert!(refused.text().starts_with("the place of a user is personal data"), "{}", refused.text());
@@ -200,7 +200,7 @@ async fn a_user_is_shown_to_known_clients_only_and_a_poller_that_does_not_answer
         (reply.status, reply.text().to_owned(), reply.header("retry-after").map(str::to_owned))
     };
     assert_eq!(world.get(&query).await.status, 401);
-    let (status, said, _) = ask("/status?username=ann").await;
+    let (status, said, _) = ask("/status?username=ursula").await;
     assert_eq!((status, said.contains("the query names no user_pool_id; accepted: ")), (400, true), "{said}");
     let (status, said, retry) = ask(&query).await;
     assert_eq!((status, retry.as_deref()), (404, None), "nobody has reported of this pool: {said}");
@@ -211,7 +211,7 @@ async fn a_user_is_shown_to_known_clients_only_and_a_poller_that_does_not_answer
         for answer in [Err(PlaceError::NotFollowed), Err(PlaceError::OtherName), Err(PlaceError::Ledger("full".into()))]
         {
             let question: PlaceQuestion = asked.recv().await.unwrap();
-            assert_eq!((question.pool, question.username.as_str()), (PoolSlot(7), "ann"));
+            assert_eq!((question.pool, question.username.as_str()), (PoolSlot(7), "ursula"));
             assert!(question.answer.send(answer).is_ok());
         }
         drop(asked.recv().await);
@@ -220,7 +220,7 @@ async fn a_user_is_shown_to_known_clients_only_and_a_poller_that_does_not_answer
         let mut replies = vec![];
         for _ in 0..4 {
             let (status, said, retry) = ask(&query).await;
-            replies.push((status, retry.is_some(), said.contains("ann")));
+            replies.push((status, retry.is_some(), said.contains("ursula")));
         }
         assert_eq!(replies, [(404, false, false), (404, false, false), (503, true, false), (503, true, false)]);
     };

@@ -329,12 +329,11 @@ async fn a_red_number_has_its_reason_in_words_and_a_word_its_meaning() {
         let note = format!("</svg></dd><dd class=\"{class}\">");
         assert!(bars.iter().all(|rest| rest.split("<div>").next().unwrap().contains(&note)), "{bars:?}");
     }
-    let meaning = "<abbr title=\"The time to poll every user once at the present budget. Active users are polled more often.\">round</abbr>";
-    assert!(page.contains(meaning), "{page}");
+    assert!(page.contains("Active users are polled more often.\">round</abbr>"), "{page}");
     assert!(page.contains("<dt>round</dt><dd>The time to poll every user once"), "without a mouse: {page}");
     assert!(page.contains(" SignIn, 449 SignUp, 95 ForgotPassword</summary>"), "{page}");
-    let row = "<th scope=\"row\">SignUp</th><td class=\"number\">412</td><td class=\"number\">0</td><td class=\"number\">37</td>";
-    assert!(page.contains(row), "{page}");
+    let row = page.split("<th scope=\"row\">SignUp</th>").nth(1).and_then(|rest| rest.split("</tr>").next()).unwrap();
+    assert_eq!(row, [412, 0, 37, 0, 449].map(|count| format!("<td class=\"number\">{count}</td>")).concat());
     for title in ["Last hour: ", "Last 24 hours: "] {
         assert_eq!(page.matches(&format!("aria-label=\"{title}")).count(), 2, "one for each pool with events");
     }

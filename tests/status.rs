@@ -137,8 +137,8 @@ async fn the_place_of_a_user_is_told_behind_a_password_and_over_tls() {
 
     let zoe = world.place("zoë+x@example.com", |place| !place["last_event"].is_null());
     assert_eq!((&zoe["username"], &zoe["watched_events"]), (&"zoë+x@example.com".into(), &0.into()), "{zoe}");
-    let nobody = world.place("nobody", |place| place["state"] == "missing");
-    assert_eq!((nobody["failures"].as_u64() > Some(0), &nobody["next"]), (true, &"retry".into()), "{nobody}");
+    let nobody = world.place("nobody", |place| place["state"] == "missing" && place["next"] == "retry");
+    assert!(nobody["failures"].as_u64() > Some(0), "{nobody}");
 
     let told = expecting(0, world.status(&["--user-pool-id", POOL, "--username", "ursula"]));
     for fact in
@@ -153,10 +153,18 @@ async fn the_place_of_a_user_is_told_behind_a_password_and_over_tls() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_verdict_is_told_with_an_exit_status_and_a_refusal_with_what_to_do() {
     let world = GuardedExporter::new("").await;
-    world.place("ursula", |place| place["state"] == "ok");
-    let told = expecting(0, world.status(&[]));
-    assert!(stdout(&told).starts_with("Sign-in events flow"), "{}", stdout(&told));
-    assert!(stdout(&told).contains("3 in 1 pool, 0 down\n"), "{}", stdout(&told));
+    world.place("nobody", |place| place["state"] == "missing");
+    let deadline = Instant::now() + PATIENCE;
+    // The numbers of users follow within a second.
+    let told = loop {
+        let told = stdout(&expecting(0, world.status(&[])));
+        if told.contains("3 in 1 pool, 0 down\n") {
+            break told;
+        }
+        assert!(Instant::now() < deadline, "{told}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    assert!(told.starts_with("Sign-in events flow"), "{told}");
     let json: Value = serde_json::from_slice(&expecting(0, world.status(&["--output", "json"])).stdout).unwrap();
     assert_eq!(json["flowing"], true);
 

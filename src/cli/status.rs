@@ -1,7 +1,7 @@
 //! `status`: asks a running exporter whether sign-in events flow, or for the place of one user.
 //!
 //! It reads `/status` over HTTP, so it needs the exporter's address and, behind authentication, a user of its web
-//! configuration. It opens no state directory and calls nobody else.
+//! configuration. It opens no state directory and makes no other call.
 
 mod client;
 

@@ -1,5 +1,5 @@
-//! Answers questions for the place of one user: from the table of users and the schedule at once, and from the ledger
-//! by a reading that the one that asked performs.
+//! Answers questions for the place of one user. The table of users and the schedule give a part at once. The rest is a
+//! reading of the ledger, which the one that asked performs.
 
 use std::time::Instant as StdInstant;
 

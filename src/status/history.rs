@@ -73,8 +73,8 @@ struct Slots<T> {
 }
 
 impl<T: Clone + Default> Slots<T> {
-    /// Returns the slot of this time. If the clock is set back, this is the newest slot. If it jumps ahead, the slots in
-    /// between are empty.
+    /// Returns the slot of this time. If the clock is set back, this is the newest slot. If it jumps ahead, the slots
+    /// in between are empty.
     fn at(&mut self, now: UnixMillis, length: Duration, slots_max: usize) -> Option<&mut T> {
         let number = now.0.div_euclid(i64::try_from(length.as_millis()).unwrap_or(i64::MAX));
         if self.slots.is_empty() {

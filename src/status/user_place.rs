@@ -1,8 +1,8 @@
 //! The place of one user in the exporter's work: when it was polled, when it is polled next, and what is watched.
 //!
 //! A pool's poller owns its users, so the poller answers. Questions wait in a short queue of their own, and the poller
-//! takes one between two turns. A question costs it a look at one user. It answers with a [`PlaceReading`], by which the
-//! one that asked reads the ledger on a thread of its own.
+//! takes one between two turns. A question costs it a look at one user. It answers with a [`PlaceReading`], which reads
+//! the ledger on a thread of the one that asked.
 
 use std::time::Duration;
 
@@ -119,7 +119,8 @@ pub struct UserPlace {
     pub last_poll: Option<UnixMillis>,
     /// The reason of the next turn.
     pub next: NextPollReason,
-    /// When the next turn is expected; null where nobody knows. A time that has passed: as soon as the budget allows.
+    /// When the next turn is expected; null where that is not known. A time that has passed means: as soon as the budget
+    /// allows.
     #[serde(serialize_with = "optional_time")]
     pub next_poll: Option<UnixMillis>,
     /// The time between two polls at the present budget.
@@ -130,7 +131,7 @@ pub struct UserPlace {
     /// Events to expect in a day.
     #[serde(serialize_with = "optional_rounded")]
     pub events_per_day_estimate: Option<f64>,
-    /// What is still to be read: "live" events, "history" only, or null.
+    /// The part of the events that is still to be read: "live" events, "history" only, or null.
     pub catching_up: Option<CatchingUp>,
     /// The creation of the newest event that was read.
     #[serde(serialize_with = "optional_time")]
@@ -171,11 +172,11 @@ pub enum NextPollReason {
     Retry,
     /// The pool is in trouble, and one user at a time probes it.
     PoolHeld,
-    /// The export tells the events. A sample polls the pool, and nobody knows when it comes to this user.
+    /// The export tells the events. A random sample polls the pool, and the time of this user's poll is not known.
     Sample,
 }
 
-/// What is still to be read of a user's events.
+/// The part of a user's events that is still to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CatchingUp {

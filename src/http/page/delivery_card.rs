@@ -33,7 +33,8 @@ fn figures(report: &StatusReport) -> Markup {
             None => (figure("Outbox", "none", [note("", "no sink: only metrics are exported")])),
             Some(outbox) => {
                 (outbox_figure(outbox))
-                (figure("Oldest record", ago(outbox.oldest, now), outbox.oldest.is_none().then(|| note("", "none waits"))))
+                @let none = outbox.oldest.is_none().then(|| note("", "none waits"));
+                (figure("Oldest record", ago(outbox.oldest, now), none))
                 (acknowledged(report))
             }
         }

@@ -221,6 +221,14 @@ fn backlog_figure(pool: &PoolStatus, now: UnixMillis) -> Markup {
     }
 }
 
+/// The columns of the events of a type.
+const OUTCOMES: [&str; 5] = ["Passed", "Failed", "In progress", "Other", "All"];
+
+/// The numbers of those columns.
+fn by_outcome(counts: &EventTypeCounts) -> [u64; OUTCOMES.len()] {
+    [counts.passed, counts.failed, counts.in_progress, counts.other, counts.events()]
+}
+
 /// Renders the live events by their type: the sums in a line, and a table by outcome below it.
 fn event_types(types: &[EventTypeCounts]) -> Markup {
     let sums: Vec<_> =
@@ -234,7 +242,7 @@ fn event_types(types: &[EventTypeCounts]) -> Markup {
                         thead {
                             tr {
                                 th scope="col" { "Event type" }
-                                @for column in ["Passed", "Failed", "In progress", "Other", "All"] {
+                                @for column in OUTCOMES {
                                     th scope="col" class="number" { (column) }
                                 }
                             }
@@ -243,11 +251,7 @@ fn event_types(types: &[EventTypeCounts]) -> Markup {
                             @for counts in types {
                                 tr {
                                     th scope="row" { (counts.event_type) }
-                                    @for count in
-                                        [counts.passed, counts.failed, counts.in_progress, counts.other, counts.events()]
-                                    {
-                                        td class="number" { (Grouped(count)) }
-                                    }
+                                    @for count in by_outcome(counts) { td class="number" { (Grouped(count)) } }
                                 }
                             }
                         }

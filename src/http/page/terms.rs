@@ -1,5 +1,5 @@
-//! The words of the page and what they mean: as a tooltip where a word is used, and as a list at the end of the page,
-//! for telephones, keyboards and screen readers.
+//! The words of the page and what they mean. A word has a tooltip where it is used. A list at the end of the page has
+//! all of them, for telephones, keyboards and screen readers.
 
 use maud::{Markup, html};
 
@@ -16,8 +16,8 @@ const TERMS: [(&str, &str); 19] = [
     ("objective", "The longest time that a user should go without a poll: poll.max_interval."),
     (
         "Budget",
-        "Calls per second that the exporter makes at most in this account and region, for all its pools there. It falls \
-         when Cognito throttles, and rises again.",
+        "Calls per second that the exporter makes at most in this account and region, for all its pools there. It \
+         falls when Cognito throttles, and rises again.",
     ),
     ("round", "The time to poll every user once at the present budget. Active users are polled more often."),
     ("Delay", "The time from an event's creation to its first sight, of the live events of the last hour."),

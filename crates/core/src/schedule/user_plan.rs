@@ -45,7 +45,7 @@ pub enum NextTurn {
     Backlog,
     /// The pool is in trouble. It is held until then, if it is held, and then probed by one user at a time.
     PoolHeld(Option<Instant>),
-    /// A sample polls the pool, and nobody knows when it comes to this user.
+    /// A random sample polls the pool, so the time of this user's poll is not known.
     Sample,
 }
 
