@@ -119,8 +119,8 @@ pub struct UserPlace {
     pub last_poll: Option<UnixMillis>,
     /// The reason of the next turn.
     pub next: NextPollReason,
-    /// When the next turn is expected; null where that is not known. A time that has passed means: as soon as the budget
-    /// allows.
+    /// When the next turn is expected; null where that is not known. A time that has passed means: as soon as the
+    /// budget allows.
     #[serde(serialize_with = "optional_time")]
     pub next_poll: Option<UnixMillis>,
     /// The time between two polls at the present budget.
