@@ -13,6 +13,7 @@ pub mod quarantine;
 pub mod run;
 pub mod state;
 mod state_command;
+pub mod status;
 mod table;
 
 use std::path::PathBuf;
@@ -28,7 +29,8 @@ use crate::config::{Config, ConfigErrors, SettingOrigin};
 const MORE: &str = "\
 Exit status:
   0  success; `run` and `demo`: stopped as asked
-  1  a failure at work: a dependency failed in `check`, a call was refused, a state directory is in use
+  1  a failure at work: a dependency failed in `check`, a call was refused, a state directory is in use; `status`:
+     events do not flow
   2  bad usage or configuration; every mistake is listed with its key and where it was written
 
 Signals of `run`:
@@ -46,6 +48,7 @@ Environment:
                                      warn,cognito_auth_exporter=debug
   OTEL_EXPORTER_OTLP_*               apply where [otlp] is silent; malformed parts are ignored with a warning
   HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY  the proxies for AWS and for the receiver
+  COGNITO_AUTH_STATUS_PASSWORD       the password of `status`, unless it is in a file
   AWS_*                              as in every AWS SDK
 
 Data goes to stdout, everything else to stderr.
@@ -89,6 +92,10 @@ enum Command {
     ///
     /// Works on the state of a stopped exporter, and changes only what it is asked to change.
     State(state::StateArgs),
+    /// Ask a running exporter whether sign-in events flow, or for the place of one user.
+    ///
+    /// The exit status is 0 if they flow, and 1 if they do not or if nobody answers.
+    Status(status::StatusArgs),
     /// Print the completion script of a shell.
     ///
     /// Example: cognito-auth-exporter completions bash >/etc/bash_completion.d/cognito-auth-exporter
@@ -132,6 +139,10 @@ impl Arguments {
             },
             Command::State(args) => match args.config.load() {
                 Ok(config) => state::main(args, config).await,
+                Err(errors) => return bad_configuration(&errors),
+            },
+            Command::Status(args) => match args.exporter_url() {
+                Ok(url) => status::main(args, &url).await,
                 Err(errors) => return bad_configuration(&errors),
             },
             Command::Completions(args) => pages::completions(&args),

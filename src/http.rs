@@ -15,6 +15,7 @@ mod responder;
 mod router;
 mod scrapes;
 mod tls;
+mod user_query;
 mod watched;
 mod web_config;
 

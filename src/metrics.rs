@@ -40,7 +40,7 @@ pub use self::labels::{
 };
 pub use self::pool::DELAY_BOUNDS_SECS;
 use self::pool::PoolMetrics;
-pub use self::snapshot::{ExporterSnapshot, PoolCounters, PoolSnapshot};
+pub use self::snapshot::{EventTypeCounts, ExporterSnapshot, PoolCounters, PoolSnapshot};
 
 /// The text format's content type (<https://prometheus.io/docs/instrumenting/exposition_formats/>).
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -330,6 +330,7 @@ impl Metrics {
     pub fn config_reloaded(&self, successful: bool, now: UnixMillis) {
         let mut exporter = self.exporter();
         exporter.reload_successful = successful;
+        exporter.reload_tried = now;
         if successful {
             exporter.reload_success = now;
         }

@@ -10,6 +10,7 @@ pub mod history_progress;
 mod log;
 pub mod names;
 pub mod turn;
+mod user_place;
 pub mod user_table;
 
 use std::collections::HashMap;
@@ -44,6 +45,7 @@ use crate::metrics::{PollForecast, Stage, UserCounts};
 use crate::pool::Pool;
 use crate::rate_limiter::RateLimiter;
 use crate::source::{Source, SourceError};
+use crate::status::user_place::{PlaceQuestion, PlaceSender, QUESTIONS_MAX};
 use crate::status::{HistoryWalks, StatusBoard};
 
 /// How often the gauges are refreshed, and a pause is checked.
@@ -167,6 +169,9 @@ pub struct Poller<S> {
     paused: Option<&'static str>,
     /// Since when the log has calls as throttled.
     throttled_since: Option<Instant>,
+    /// Questions for the place of a user, and where they are sent.
+    questions: mpsc::Receiver<PlaceQuestion>,
+    ask: mpsc::Sender<PlaceQuestion>,
     reported: Instant,
     /// Whether a turn or a message came since the latest report.
     stirred: bool,
@@ -175,6 +180,7 @@ pub struct Poller<S> {
 impl<S: Source> Poller<S> {
     /// Makes a poller without pools.
     pub fn new(context: Arc<TurnContext>, pace: PollPace, rate_limiter: RateLimiter, status: StatusBoard) -> Self {
+        let (ask, questions) = mpsc::channel(QUESTIONS_MAX);
         Self {
             schedule: Schedule::new(Intervals { min: pace.min_interval, max: pace.max_interval }),
             context,
@@ -187,6 +193,8 @@ impl<S: Source> Poller<S> {
             begun: false,
             paused: None,
             throttled_since: None,
+            questions,
+            ask,
             reported: Instant::now(),
             stirred: true,
         }
@@ -208,6 +216,7 @@ impl<S: Source> Poller<S> {
                 Some(turn) = self.turns.join_next() => self.turn_ended(turn),
                 () = tokio::time::sleep_until(report_at) => self.report(),
                 () = tokio::time::sleep_until(begin_at.unwrap_or_else(Instant::now)), if begin_at.is_some() => self.begin_turn(),
+                Some(question) = self.questions.recv() => self.answer(question),
                 // Last: a million names in a row do not hold up the polls, which the budget bounds.
                 Some(message) = messages.recv() => self.receive(message),
             }
@@ -231,7 +240,9 @@ impl<S: Source> Poller<S> {
             PollerMessage::Follow(pool, export) => self.follow(pool, export),
             PollerMessage::Unfollow(pool, _calls_may_go_on) => {
                 self.users.names_of(pool).iter().for_each(|username| self.remove_user(pool, username));
-                self.pools.remove(&pool);
+                if let Some(polled) = self.pools.remove(&pool) {
+                    self.status.answers_no_places(polled.id());
+                }
                 let now = Instant::now().into_std();
                 self.schedule.set_mode(pool, PollMode::Full, now, now);
             }
@@ -251,6 +262,7 @@ impl<S: Source> Poller<S> {
         if let Some(export) = &mut export {
             self.schedule.set_mode(slot, export.first_mode(), now, now);
         }
+        self.status.answers_places(&pool.identity.id, PlaceSender::new(slot, self.ask.clone()));
         self.pools.insert(slot, PolledPool::new(pool, export));
     }
 

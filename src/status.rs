@@ -4,12 +4,15 @@
 //! The [`StatusBoard`] adds the texts of the last errors, which a metric cannot hold. The report contains no personal
 //! data: it has pools, counts, times and error texts. An error text names an operation and a cause, never a user.
 //!
+//! Beside the report, [`StatusBoard::user_place`] asks a pool's poller for one user.
+//!
 //! ```text
 //! starting --ready()--> ready --stopping()--> stopping      /readyz is 200 in the phase "ready", unless stuck
 //! stuck(reason) .. unstuck() at any time                    /healthz is 200 unless stuck for five minutes
 //! ```
 
 mod history;
+pub mod user_place;
 mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,13 +21,15 @@ use std::time::Duration;
 
 use cognito_auth_core::audit::{ExportHealth, ExportStanding};
 use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::users::listing_pass::LeftOut;
 use parking_lot::{Mutex, MutexGuard};
 use serde::{Serialize, Serializer};
 use tokio::time::Instant;
 
-pub use self::history::{History, HistorySlot, SLOT, SLOTS_MAX};
+pub use self::history::{DAY_SLOT, DAY_SLOTS_MAX, DaySlot, History, HistorySlot, SLOT, SLOTS_MAX};
+use self::user_place::{PlaceError, PlaceSender, UserPlace};
 pub use self::verdict::{FindingSeverity, StatusFinding, Verdict};
-use crate::metrics::{Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
+use crate::metrics::{EventTypeCounts, Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
 
 /// Time for which the ledger may be unreachable before `/healthz` fails, so that the process is restarted. It is long
 /// enough for a volume that comes back.
@@ -64,6 +69,9 @@ struct PoolNotes {
     backlog_walks: u64,
     history_walks: HistoryWalks,
     export: Option<ExportStatus>,
+    left_out: Option<LeftOut>,
+    /// Asks the pool's poller for its users; None while no poller has the pool.
+    places: Option<PlaceSender>,
     history: History,
     errors: Errors,
 }
@@ -182,7 +190,35 @@ impl StatusBoard {
         self.board().notes(pool).export = Some(ExportStatus::of(standing));
     }
 
-    /// Notes the pools' counts at `now`, for the last hour. Call it every few seconds.
+    /// Sets the listed users of a pool that are not followed, as the latest complete listing has them.
+    pub fn left_out(&self, pool: &str, left_out: Option<LeftOut>) {
+        self.board().notes(pool).left_out = left_out;
+    }
+
+    /// Has a poller answer questions for a pool's users from now on.
+    pub fn answers_places(&self, pool: &str, places: PlaceSender) {
+        self.board().notes(pool).places = Some(places);
+    }
+
+    /// Has nobody answer questions for a pool's users any more.
+    pub fn answers_no_places(&self, pool: &str) {
+        self.board().notes(pool).places = None;
+    }
+
+    /// Asks for the place of a user. The answer comes from the pool's poller, within
+    /// [`PLACE_WAIT_MAX`](user_place::PLACE_WAIT_MAX).
+    ///
+    /// # Errors
+    /// The pool or the user is not followed, or the poller does not answer in time.
+    pub async fn user_place(&self, pool: &str, username: &str) -> Result<UserPlace, PlaceError> {
+        let places = match self.board().pools.get(pool) {
+            None => return Err(PlaceError::NoSuchPool),
+            Some(notes) => notes.places.clone().ok_or(PlaceError::NotPolled)?,
+        };
+        places.ask(username).await
+    }
+
+    /// Notes the pools' counts at `now`, for the charts. Call it every few seconds.
     pub fn note_counts(&self, metrics: &Metrics, now: UnixMillis) {
         let pools = metrics.pools();
         let mut board = self.board();
@@ -274,6 +310,7 @@ impl StatusBoard {
             progress: exporter.progress.into_iter().map(|(stage, time)| (stage, Time(time))).collect(),
             state: StateStatus { size_bytes: exporter.state_size_bytes, rebuilds: exporter.state_rebuilds },
             config_reload_successful: exporter.reload_successful,
+            config_loaded: exporter.reload_tried,
         };
         report.findings = verdict::findings(&report);
         report.verdict = Verdict::of(&report);
@@ -340,6 +377,39 @@ pub struct StatusReport {
     pub state: StateStatus,
     /// Whether the latest attempt to load the configuration succeeded.
     pub config_reload_successful: bool,
+    /// The time of that attempt.
+    #[serde(serialize_with = "time")]
+    pub config_loaded: UnixMillis,
+}
+
+/// The calls that the pools of one account and region need together, and their budget.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct QuotaNeed {
+    /// The requests per second that keep the objective for all users that are polled in full.
+    pub required_per_second: f64,
+    /// The present budget in requests per second.
+    pub budget_per_second: f64,
+}
+
+impl QuotaNeed {
+    /// The factor by which the need may exceed the budget, because both are shown rounded.
+    const ROUNDING: f64 = 1.01;
+
+    /// Whether the budget cannot keep the objective.
+    pub fn is_insufficient(&self) -> bool {
+        self.required_per_second > self.budget_per_second * Self::ROUNDING
+    }
+}
+
+impl StatusReport {
+    /// Computes the need of all pools that share this pool's quota. None while the budget is unknown.
+    pub fn quota_need(&self, pool: &PoolStatus) -> Option<QuotaNeed> {
+        let budget_per_second = pool.budget_requests_per_second?;
+        let shares = |other: &&PoolStatus| (&other.account_id, &other.region) == (&pool.account_id, &pool.region);
+        let in_full = self.pools.iter().filter(shares).filter(|other| !other.is_sampled());
+        let required_per_second = in_full.filter_map(|other| other.required_requests_per_second).sum();
+        Some(QuotaNeed { required_per_second, budget_per_second })
+    }
 }
 
 /// A wait for the first scrape of `/metrics`, before which nothing is polled.
@@ -386,6 +456,8 @@ pub struct PoolStatus {
     pub reason: Option<String>,
     /// Its users by state.
     pub users: Option<UserCounts>,
+    /// Its listed users that are not followed; null before the first complete listing, and with several listings.
+    pub users_left_out: Option<LeftOutStatus>,
     /// When its least recently polled user was polled or joined.
     #[serde(serialize_with = "optional_time")]
     pub oldest_poll: Option<UnixMillis>,
@@ -421,8 +493,12 @@ pub struct PoolStatus {
     pub risk_events: u64,
     /// Events from before their user was followed.
     pub history_events: u64,
+    /// The live events by event type and present outcome.
+    pub event_types: Vec<EventTypeCounts>,
     /// The last hour, or the time since the process started.
     pub last_hour: LastHour,
+    /// The last 24 hours, or the time since the process started.
+    pub last_day: LastDay,
     /// The latest errors, the latest first.
     pub last_errors: Vec<ErrorStatus>,
 }
@@ -509,6 +585,39 @@ impl LastHour {
     }
 }
 
+/// Events and throttled calls of the last 24 hours.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct LastDay {
+    /// The length of a slot.
+    pub slot_seconds: u64,
+    /// The slots, the newest last; at most a day.
+    pub slots: Vec<DaySlot>,
+}
+
+impl LastDay {
+    fn of(history: &History) -> Self {
+        Self { slot_seconds: DAY_SLOT.as_secs(), slots: history.day_slots().copied().collect() }
+    }
+}
+
+/// The listed users of a pool that are not followed, by the reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct LeftOutStatus {
+    /// Disabled users, without `include_disabled`.
+    pub disabled: u64,
+    /// Users of another identity provider, without `include_federated`.
+    pub federated: u64,
+    /// Users that `exclude` names.
+    pub excluded: u64,
+}
+
+impl From<LeftOut> for LeftOutStatus {
+    fn from(left_out: LeftOut) -> Self {
+        let LeftOut { disabled, federated, excluded } = left_out;
+        Self { disabled, federated, excluded }
+    }
+}
+
 /// An error and its repetitions.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct ErrorStatus {
@@ -577,6 +686,11 @@ pub struct StateStatus {
 }
 
 impl PoolStatus {
+    /// Whether polls do not read every user at present.
+    pub fn is_sampled(&self) -> bool {
+        self.export.as_ref().is_some_and(|export| export.sampled)
+    }
+
     fn of(pool: PoolSnapshot, notes: Option<&PoolNotes>) -> Self {
         Self {
             id: pool.identity.id,
@@ -588,6 +702,7 @@ impl PoolStatus {
                 .filter(|_| pool.up == Some(false))
                 .and_then(|notes| notes.down_because.clone().or_else(|| notes.errors.latest())),
             users: pool.users,
+            users_left_out: notes.and_then(|notes| notes.left_out).map(LeftOutStatus::from),
             oldest_poll: pool.oldest_poll,
             objective_seconds: pool.objective.map(|objective| objective.as_secs()),
             round_seconds_estimate: pool.forecast.round.map(|round| round.as_secs()),
@@ -604,7 +719,9 @@ impl PoolStatus {
             events: pool.events,
             risk_events: pool.risk_events,
             history_events: pool.history_events,
+            event_types: pool.event_types,
             last_hour: notes.map(|notes| LastHour::of(&notes.history)).unwrap_or_default(),
+            last_day: notes.map(|notes| LastDay::of(&notes.history)).unwrap_or_default(),
             last_errors: notes.map_or_else(Vec::new, |notes| notes.errors.latest_first()),
         }
     }

@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use cognito_auth_core::entry::PoolIdentity;
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_exporter::http::{HttpServer, Router, Scrapes};
+use cognito_auth_core::schedule::PoolSlot;
+use cognito_auth_exporter::http::{HttpServer, Router, Scrapes, Web};
 use cognito_auth_exporter::lifecycle::{Clock, Duty, Lifecycle, RunOutcome};
 use cognito_auth_exporter::metrics::{Metrics, OutboxSize, UserCounts};
 use cognito_auth_exporter::status::StatusBoard;
+use cognito_auth_exporter::status::user_place::{PlaceError, PlaceQuestion, PlaceSender, QUESTIONS_MAX};
 use proptest::prelude::*;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -160,12 +162,69 @@ async fn the_page_and_the_status_tell_the_same_and_the_page_takes_no_markup_from
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
     assert!(page.header("content-security-policy").unwrap().starts_with("default-src 'none'"));
     let html = page.text();
-    for shown in
-        ["1,234", "30 missing", "17 records", "20.0 KiB", "up 1 min 30 s", "4 failing", "&lt;b&gt;plan&lt;/b&gt;"]
-    {
+    for shown in ["1,234", "17 records", "20.0 KiB", "up 1 min 30 s", "&lt;b&gt;plan&lt;/b&gt;"] {
         assert!(html.contains(shown), "{shown} in {html}");
     }
+    for (count, state) in [(30, "missing"), (4, "failing")] {
+        let note =
+            html.split(&format!(">{count} <abbr title=\"")).nth(1).unwrap_or_else(|| panic!("{count} in {html}"));
+        assert!(note.split("</abbr>").next().unwrap().ends_with(&format!("\">{state}")), "{note}");
+    }
     assert!(!html.contains("<script") && !html.contains("<b>plan") && !html.contains("http://"));
+}
+
+/// `tests/status.rs` asks a real poller.
+#[tokio::test]
+async fn a_user_is_shown_to_known_clients_only_and_a_poller_that_does_not_answer_is_told_of() {
+    let world = ServerUnderTest::new().await;
+    let query = format!("/status?user_pool_id={POOL}&username=ursula");
+    for asked in [&query[..], "/status?username=ursula", "/status?user_pool_id="] {
+        let refused = world.get(asked).await;
+        assert_eq!(refused.status, 403, "{asked}");
+        assert!(refused.text().starts_with("the place of a user is personal data"), "{}", refused.text());
+    }
+    assert_eq!(world.get("/status?still").await.status, 200);
+
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("web.yml");
+    std::fs::write(&file, format!("basic_auth_users:\n  ann: {}\n", bcrypt::hash("right", 4).unwrap())).unwrap();
+    let server = HttpServer::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = server.local_addr().unwrap();
+    let stop = world.lifecycle.stops(Duty::Serve).soft.clone();
+    let guarded = server.behind(Web::load(Some(&file)).unwrap()).serve(world.router.clone(), stop);
+    world.lifecycle.spawn(Duty::Serve, "guarded http", guarded);
+    let world = ServerUnderTest { address, ..world };
+    let password = "Authorization: Basic YW5uOnJpZ2h0\r\n";
+    let ask = async |path: &str| {
+        let reply = world.ask("GET", path, password).await;
+        (reply.status, reply.text().to_owned(), reply.header("retry-after").map(str::to_owned))
+    };
+    assert_eq!(world.get(&query).await.status, 401);
+    let (status, said, _) = ask("/status?username=ursula").await;
+    assert_eq!((status, said.contains("the query names no user_pool_id; accepted: ")), (400, true), "{said}");
+    let (status, said, retry) = ask(&query).await;
+    assert_eq!((status, retry.as_deref()), (404, None), "nobody has reported of this pool: {said}");
+
+    let (questions, mut asked) = mpsc::channel(QUESTIONS_MAX);
+    world.router.board.answers_places(POOL, PlaceSender::new(PoolSlot(7), questions));
+    let poller = async {
+        for answer in [Err(PlaceError::NotFollowed), Err(PlaceError::OtherName), Err(PlaceError::Ledger("full".into()))]
+        {
+            let question: PlaceQuestion = asked.recv().await.unwrap();
+            assert_eq!((question.pool, question.username.as_str()), (PoolSlot(7), "ursula"));
+            assert!(question.answer.send(answer).is_ok());
+        }
+        drop(asked.recv().await);
+    };
+    let client = async {
+        let mut replies = vec![];
+        for _ in 0..4 {
+            let (status, said, retry) = ask(&query).await;
+            replies.push((status, retry.is_some(), said.contains("ursula")));
+        }
+        assert_eq!(replies, [(404, false, false), (404, false, false), (503, true, false), (503, true, false)]);
+    };
+    tokio::join!(poller, client);
 }
 
 #[tokio::test]
@@ -193,7 +252,7 @@ async fn another_method_is_told_which_there_are_and_another_path_too() {
     for path in ["/metric", "/metrics/", "//", "/../etc/passwd"] {
         let reply = world.get(path).await;
         assert_eq!(reply.status, 404, "{path}");
-        for there in ["/metrics", "/healthz", "/livez", "/readyz", "/status"] {
+        for there in ["/metrics", "/healthz", "/livez", "/readyz", "/status", "?user_pool_id=ID&username=NAME"] {
             assert!(reply.text().contains(there), "{there}");
         }
     }

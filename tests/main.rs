@@ -84,6 +84,7 @@ mod simulation;
 mod snapshots;
 mod source;
 mod state;
+mod status;
 mod stopping;
 mod throttling;
 mod tidy;

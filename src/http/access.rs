@@ -26,7 +26,7 @@ use super::connections::ConnectionSlot;
 use super::responder::{MemoryResponse, Responder};
 use super::router;
 use super::tls::{self, TlsError};
-use super::web_config::{Pem, RateLimit, TlsServerConfig, WebConfig, load_web_config};
+use super::web_config::{ClientAuth, Pem, RateLimit, TlsServerConfig, WebConfig, load_web_config};
 use crate::config::ConfigErrors;
 
 /// Time between two checks of the files for a change. A certificate is renewed days before it expires, and an operator
@@ -236,6 +236,11 @@ impl Web {
     }
 }
 
+/// Marks a request whose client is known: it had a valid password, or a certificate was required of it. Only such a
+/// client is shown personal data.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KnownClient;
+
 /// The access control of one web configuration: TLS, users, rate limit and headers.
 pub(super) struct AccessControl {
     config: WebConfig,
@@ -285,7 +290,7 @@ impl AccessControl {
     /// without a valid password counts neither for the rate limit nor for the connection's slot.
     pub(super) async fn respond(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         responder: &impl Responder,
         slot: &Arc<ConnectionSlot>,
     ) -> MemoryResponse {
@@ -296,12 +301,22 @@ impl AccessControl {
             let text = "too many requests; rate_limit in the web configuration says how many there may be\n";
             router::refusal(StatusCode::TOO_MANY_REQUESTS, text, RETRY_AFTER, "1")
         } else {
+            if self.knows_clients() {
+                request.extensions_mut().insert(KnownClient);
+            }
             responder.respond(request, slot).await
         };
         for (name, value) in &self.config.headers {
             response.headers_mut().insert(name.clone(), value.clone());
         }
         response
+    }
+
+    /// Returns whether no request without a password or a certificate is answered.
+    fn knows_clients(&self) -> bool {
+        let requires_certificates =
+            || self.config.tls.as_ref().is_some_and(|tls| tls.client_auth == ClientAuth::Required);
+        self.users.are_listed() || requires_certificates()
     }
 
     fn has_room(&self) -> bool {

@@ -4,21 +4,24 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{
-    AGE, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue, VARY,
-    X_CONTENT_TYPE_OPTIONS,
+    AGE, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HeaderName, HeaderValue,
+    RETRY_AFTER, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::access::KnownClient;
 use super::body::MemoryBody;
 use super::connections::ConnectionSlot;
 use super::renderings::{Rendering, RenderingKind, Renderings};
 use super::responder::{ConnectionLimits, MemoryResponse, Responder};
 use super::scrapes::{PendingScrape, Scrape};
+use super::user_query::UserQuery;
 use super::{Scrapes, gzip, page};
 use crate::lifecycle::Clock;
 use crate::metrics::{self, Metrics};
+use crate::status::user_place::PlaceError;
 use crate::status::{ProbeResult, StatusBoard, StatusReport};
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -28,11 +31,16 @@ const HTML: &str = "text/html; charset=utf-8";
 const NOT_FOUND: &str = "\
 not found; there are:
 /         what the exporter is doing, for people
-/status   the same as JSON
+/status   the same as JSON; ?user_pool_id=ID&username=NAME tells the place of one user, behind authentication
 /metrics  Prometheus metrics
 /readyz   200 once counters are restored, 503 while starting, stopping or stuck
 /healthz  200 while the process can make progress; /livez is the same
 ";
+
+/// Why no user is shown without access control.
+const NO_AUTHENTICATION: &str = "\
+the place of a user is personal data, and this server knows no clients: list basic_auth_users in the web configuration \
+(http.web_config_file), or require client certificates there\n";
 
 /// The data of the responses. Clones share it.
 #[derive(Clone)]
@@ -120,6 +128,7 @@ impl Router {
             }
             Route::Health => health(self.board.live()),
             Route::Ready => health(self.board.is_ready()),
+            Route::Status if UserQuery::is_in(request.uri().query()) => self.user_place(request).await,
             Route::Status => {
                 let render = |report: &StatusReport| {
                     serde_json::to_vec_pretty(report).expect("a report is maps with text keys, and a Vec takes all")
@@ -155,6 +164,30 @@ impl Router {
             response = response.map(|body| body.counted_as(scrape));
         }
         if gzip { with(response, CONTENT_ENCODING, "gzip") } else { response }
+    }
+
+    /// Tells the place of one user, to clients that are known.
+    async fn user_place<B>(&self, request: &Request<B>) -> MemoryResponse {
+        if request.extensions().get::<KnownClient>().is_none() {
+            return plain(StatusCode::FORBIDDEN, NO_AUTHENTICATION.to_owned());
+        }
+        let UserQuery { user_pool_id, username } = match UserQuery::parse(request.uri().query()) {
+            Ok(user) => user,
+            Err(mistake) => return plain(StatusCode::BAD_REQUEST, format!("{mistake}\n")),
+        };
+        match self.board.user_place(&user_pool_id, &username).await {
+            Ok(place) => {
+                let json = serde_json::to_vec_pretty(&place).expect("a place is a map with text keys");
+                body(StatusCode::OK, JSON, json.into())
+            }
+            Err(error @ (PlaceError::NoSuchPool | PlaceError::NotFollowed | PlaceError::OtherName)) => {
+                plain(StatusCode::NOT_FOUND, format!("{error}\n"))
+            }
+            Err(error @ (PlaceError::NotPolled | PlaceError::Busy | PlaceError::Ledger(_))) => {
+                let busy = plain(StatusCode::SERVICE_UNAVAILABLE, format!("{error}\n"));
+                with(busy, RETRY_AFTER, "5")
+            }
+        }
     }
 
     async fn report(

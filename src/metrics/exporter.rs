@@ -80,6 +80,7 @@ pub(super) struct ExporterMetrics {
     pub(super) shard: Shard,
     pub(super) reload_successful: bool,
     pub(super) reload_success: UnixMillis,
+    pub(super) reload_tried: UnixMillis,
 }
 
 impl ExporterMetrics {
@@ -97,6 +98,7 @@ impl ExporterMetrics {
             shard: Shard::WHOLE,
             reload_successful: true,
             reload_success: loaded,
+            reload_tried: loaded,
         }
     }
 

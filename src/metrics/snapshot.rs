@@ -1,11 +1,12 @@
 //! Snapshots of the values behind the metrics, for `/status`, which so always agrees with `/metrics`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use cognito_auth_core::call::{CallOutcome, Operation};
 use cognito_auth_core::counters::Series;
 use cognito_auth_core::entry::PoolIdentity;
-use cognito_auth_core::event::UnixMillis;
+use cognito_auth_core::event::{EventResponse, EventType, Label, UnixMillis};
 use cognito_auth_core::shard::Shard;
 
 use super::calls::AccountLimit;
@@ -42,8 +43,32 @@ pub struct PoolSnapshot {
     pub risk_events: u64,
     /// The number of events from before their user was followed.
     pub history_events: u64,
+    /// The live events of each event type that has any, by the present outcome, in the order of the API's words.
+    pub event_types: Vec<EventTypeCounts>,
     /// The counters, for a comparison of two times.
     pub counts: PoolCounters,
+}
+
+/// The live events of one event type, by their present outcome.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, serde::Serialize)]
+pub struct EventTypeCounts {
+    /// The EventType, in the words of the label `event_type`.
+    pub event_type: &'static str,
+    /// `Pass`.
+    pub passed: u64,
+    /// `Fail`.
+    pub failed: u64,
+    /// `InProgress`, also if the outcome was never seen.
+    pub in_progress: u64,
+    /// Events with another outcome, or without one.
+    pub other: u64,
+}
+
+impl EventTypeCounts {
+    /// The number of events of the type.
+    pub fn events(&self) -> u64 {
+        self.passed + self.failed + self.in_progress + self.other
+    }
 }
 
 /// Counters of one pool and of its account and region. Each only grows.
@@ -82,6 +107,8 @@ pub struct ExporterSnapshot {
     pub state_rebuilds: u64,
     /// Whether the latest attempt to load the configuration succeeded.
     pub reload_successful: bool,
+    /// The time of that attempt.
+    pub reload_tried: UnixMillis,
     /// The share of the users that is followed.
     pub shard: Shard,
 }
@@ -155,6 +182,7 @@ impl Metrics {
             state_size_bytes: exporter.state_size_bytes,
             state_rebuilds: exporter.state_rebuilds,
             reload_successful: exporter.reload_successful,
+            reload_tried: exporter.reload_tried,
             shard: exporter.shard,
         }
     }
@@ -162,18 +190,24 @@ impl Metrics {
 
 fn snapshot(pool: &PoolMetrics) -> PoolSnapshot {
     let (mut met, mut left, mut risk_events, mut history_events) = (0, 0, 0, 0);
+    let (mut outcomes, mut superseded) = (BTreeMap::new(), BTreeMap::new());
     let mut counts = PoolCounters { delays: pool.delays(), ..PoolCounters::default() };
-    for (series, total) in pool.totals() {
+    // Most of the documented series never move.
+    for (series, total) in pool.totals().filter(|(_, total)| *total > 0) {
         match series {
             Series::Events(outcome) => {
                 met += total;
+                *outcomes.entry((outcome.event_type, outcome.response)).or_insert(0) += total;
                 match outcome.response.as_str() {
                     "Pass" => counts.passed += total,
                     "Fail" => counts.failed += total,
                     _ => {}
                 }
             }
-            Series::Superseded(_) => left += total,
+            Series::Superseded(outcome) => {
+                left += total;
+                *superseded.entry((outcome.event_type, outcome.response)).or_insert(0) += total;
+            }
             Series::Risk { .. } => risk_events += total,
             Series::History => history_events += total,
             Series::Unfinished { .. }
@@ -196,6 +230,33 @@ fn snapshot(pool: &PoolMetrics) -> PoolSnapshot {
         events: u64::saturating_sub(met, left),
         risk_events,
         history_events,
+        event_types: event_types(&outcomes, &superseded),
         counts: PoolCounters { risk: risk_events, ..counts },
     }
+}
+
+/// Totals by event type and outcome.
+type OutcomeTotals = BTreeMap<(Label<EventType>, Label<EventResponse>), u64>;
+
+/// Computes the events of each type by their present outcome: those that reached it less those that left it.
+fn event_types(reached: &OutcomeTotals, left: &OutcomeTotals) -> Vec<EventTypeCounts> {
+    let mut types: BTreeMap<Label<EventType>, EventTypeCounts> = BTreeMap::new();
+    for (outcome @ (event_type, response), total) in reached {
+        let present = total.saturating_sub(left.get(outcome).copied().unwrap_or(0));
+        let name = event_type.as_str();
+        let counts = types.entry(*event_type).or_insert(EventTypeCounts {
+            event_type: name,
+            passed: 0,
+            failed: 0,
+            in_progress: 0,
+            other: 0,
+        });
+        *match response {
+            Label::Known(EventResponse::Pass) => &mut counts.passed,
+            Label::Known(EventResponse::Fail) => &mut counts.failed,
+            Label::Known(EventResponse::InProgress) => &mut counts.in_progress,
+            _ => &mut counts.other,
+        } += present;
+    }
+    types.into_values().filter(|counts| counts.events() > 0).collect()
 }

@@ -47,10 +47,24 @@ pub struct Left {
 
 /// The state of a user, by its latest answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum UserHealth {
+pub enum UserHealth {
+    /// The latest answer was a page.
     Ok,
+    /// The service does not know the user.
     Missing,
+    /// The latest answers were errors that concern the user alone.
     Failing,
+}
+
+/// A look at one user.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UserView {
+    /// The state by the latest answers.
+    pub health: UserHealth,
+    /// Failures in a row.
+    pub failures: u8,
+    /// When the user was last polled from the top, in whole seconds. None if it was not since it joined.
+    pub polled: Option<UnixMillis>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +94,8 @@ impl Row {
     const BACK: u8 = 16;
     /// A part of the user's history is to be read, or it was not read yet.
     const UNWALKED: u8 = 32;
+    /// The user was polled since it joined.
+    const POLLED: u8 = 64;
 
     fn has(self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -223,6 +239,13 @@ impl UserTable {
         self.find(pool, username).map(UserSlot)
     }
 
+    /// A look at one user. None for a slot without one.
+    pub fn view(&self, slot: UserSlot) -> Option<UserView> {
+        let row = self.rows.get(slot.0 as usize).filter(|row| row.name != NONE && !row.has(Row::LEFT))?;
+        let polled = row.has(Row::POLLED).then(|| millis(row.polled_secs));
+        Some(UserView { health: row.state(), failures: row.failures, polled })
+    }
+
     /// The names of a pool's users.
     pub fn names_of(&self, pool: PoolSlot) -> Vec<String> {
         let first = self.pools.get(&pool).map_or(NONE, |pool| pool.first);
@@ -285,7 +308,6 @@ impl UserTable {
     pub fn counts(&self, pool: PoolSlot) -> PoolCounts {
         let Some(pool) = self.pools.get(&pool) else { return PoolCounts::default() };
         let oldest = self.rows.get(pool.first as usize).map(|row| row.polled_secs);
-        let millis = |secs: u32| UnixMillis(0).plus(Duration::from_secs(secs.into()));
         PoolCounts { oldest: oldest.map(millis), ..pool.counts }
     }
 
@@ -350,7 +372,9 @@ impl UserTable {
 
     fn polled(&mut self, slot: u32, now: UnixMillis) {
         self.unlink(slot);
-        self.rows[slot as usize].polled_secs = seconds(now);
+        let row = &mut self.rows[slot as usize];
+        row.polled_secs = seconds(now);
+        row.set(Row::POLLED, true);
         self.link_last(slot);
     }
 
@@ -379,6 +403,10 @@ impl UserTable {
 
 fn seconds(time: UnixMillis) -> u32 {
     u32::try_from(time.0.max(0) / 1000).unwrap_or(u32::MAX)
+}
+
+fn millis(secs: u32) -> UnixMillis {
+    UnixMillis(0).plus(Duration::from_secs(secs.into()))
 }
 
 /// All names in one buffer, each behind its length. Names of users that left stay as holes until half of the buffer is
@@ -448,6 +476,23 @@ mod tests {
 
     fn at(secs: i64) -> UnixMillis {
         UnixMillis(secs * 1000)
+    }
+
+    #[test]
+    fn a_view_tells_the_latest_poll_and_the_state_of_a_user_that_is_there() {
+        let mut users = UserTable::default();
+        let ann = users.join(POOL, "ann", at(1)).unwrap();
+        let view = |users: &UserTable| users.view(ann).unwrap();
+        assert_eq!(view(&users), UserView { health: UserHealth::Ok, failures: 0, polled: None });
+        users.answered(ann, Some(at(5)), Left::default());
+        assert_eq!(view(&users).polled, Some(at(5)));
+        (0..FAILING_AFTER).for_each(|_| _ = users.failed(ann, None));
+        let failing = UserView { health: UserHealth::Failing, failures: FAILING_AFTER, polled: Some(at(5)) };
+        assert_eq!(view(&users), failing);
+        users.failed(ann, Some(at(9)));
+        assert_eq!((view(&users).health, view(&users).polled), (UserHealth::Missing, Some(at(9))));
+        users.leave(POOL, "ann");
+        assert_eq!((users.view(ann), users.view(UserSlot(70))), (None, None));
     }
 
     #[test]

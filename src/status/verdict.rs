@@ -10,7 +10,7 @@ use std::time::Duration;
 use cognito_auth_core::event::UnixMillis;
 use serde::Serialize;
 
-use super::{PoolStatus, StatusReport};
+use super::{PoolStatus, QuotaNeed, StatusReport};
 
 /// Time for a process to get its first answers. After it, missing answers are a finding.
 const WARM_UP: Duration = Duration::from_secs(2 * 60);
@@ -120,6 +120,7 @@ pub(super) fn findings(report: &StatusReport) -> Vec<StatusFinding> {
         of_pool(pool, report, &mut |severity, text| find(severity, Some(pool), text));
     }
     of_quota(report, &mut |severity, text| find(severity, None, text));
+    of_budget(report, &mut |severity, text| find(severity, None, text));
     of_delivery(report, &mut |severity, text| find(severity, None, text));
     if report.quarantined_records.unwrap_or(0) > 0 {
         let text =
@@ -197,6 +198,23 @@ fn of_quota(report: &StatusReport, find: &mut impl FnMut(FindingSeverity, String
     }
 }
 
+/// Adds one finding for each budget that cannot keep the objective of its pools.
+fn of_budget(report: &StatusReport, find: &mut impl FnMut(FindingSeverity, String)) {
+    let mut quotas = BTreeSet::new();
+    for pool in &report.pools {
+        let Some(need) = report.quota_need(pool).filter(QuotaNeed::is_insufficient) else { continue };
+        if quotas.insert((pool.account_id.as_deref(), pool.region.as_str())) {
+            let quota = pool.account_id.as_ref().map(|account| format!("account {account}, ")).unwrap_or_default();
+            let text = format!(
+                "the objective takes {:.1} calls/s and the budget is {:.1} ({quota}{}): raise \
+                 poll.requests_per_second or poll.max_interval",
+                need.required_per_second, need.budget_per_second, pool.region
+            );
+            find(FindingSeverity::Warning, text);
+        }
+    }
+}
+
 fn of_delivery(report: &StatusReport, find: &mut impl FnMut(FindingSeverity, String)) {
     let Some(outbox) = &report.outbox else { return };
     let waits = outbox.oldest.is_some_and(|oldest| report.now.since(oldest) > WAITING_MAX);
@@ -212,7 +230,7 @@ mod tests {
     use cognito_auth_core::entry::PoolIdentity;
 
     use super::*;
-    use crate::metrics::{Metrics, OutboxSize, PauseReason, UserCounts};
+    use crate::metrics::{Metrics, OutboxSize, PauseReason, PollForecast, UserCounts};
     use crate::status::StatusBoard;
 
     const POOL: &str = "eu-west-1_A";
@@ -242,6 +260,26 @@ mod tests {
         let (metrics, board) = world();
         metrics.oldest_poll(POOL, Some(START.plus(Duration::from_secs(3700))));
         assert_eq!(found(&metrics, &board), (true, vec![]));
+    }
+
+    #[test]
+    fn a_budget_below_the_need_of_all_its_pools_is_one_warning() {
+        let (metrics, board) = world();
+        let other =
+            PoolIdentity { id: "eu-west-1_B".into(), name: "b".into(), region: "eu-west-1".into(), account_id: None };
+        metrics.add_pool(&other);
+        metrics.pool_up(&other.id, true);
+        metrics.api_budget(None, "eu-west-1", 5.0);
+        for (required, insufficient) in [(2.5, false), (2.6, true)] {
+            for pool in [POOL, &other.id] {
+                let forecast = PollForecast { required_per_second: Some(required), ..PollForecast::default() };
+                metrics.forecast(pool, forecast);
+            }
+            let text = "the objective takes 5.2 calls/s and the budget is 5.0 (eu-west-1): raise \
+                        poll.requests_per_second or poll.max_interval";
+            let expected = insufficient.then(|| (FindingSeverity::Warning, text.to_owned()));
+            assert_eq!(found(&metrics, &board), (true, expected.into_iter().collect()));
+        }
     }
 
     #[test]

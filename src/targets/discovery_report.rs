@@ -53,6 +53,7 @@ impl DiscoveryReport {
     /// Reports a complete pass.
     pub(super) fn pass_completed(&mut self, complete: &Complete) {
         self.metrics.discovery_succeeded(&self.pool_id, self.clock.now());
+        self.status.left_out(&self.pool_id, complete.left_out());
         self.contested(complete.contested());
     }
 

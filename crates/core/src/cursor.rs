@@ -331,6 +331,11 @@ impl Cursor {
         self.watches().count()
     }
 
+    /// The events in progress that are watched for their outcome, each with its watch.
+    pub fn watched_events(&self) -> impl Iterator<Item = (&Sighting, Watch)> {
+        self.seen.values().filter_map(|sighting| Some((sighting, sighting.watch?)))
+    }
+
     /// The stretch that is still to be logged again.
     pub fn redelivery(&self) -> Option<&OpenWalk> {
         self.redelivery.as_ref()

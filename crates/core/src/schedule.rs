@@ -40,6 +40,7 @@ mod rate_prior;
 mod sample;
 mod ticks;
 mod user;
+mod user_plan;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -55,6 +56,7 @@ pub use self::sample::PollMode;
 use self::sample::Sample;
 use self::ticks::{NEVER, Ticks, instant, nanos, seconds, ticks};
 use self::user::{ScheduledUser, ScheduledUsers, SlotState, UserFlags};
+pub use self::user_plan::{NextTurn, UserPlan};
 
 /// A user's number in the schedule. The caller may give it to another user only after this user has left and its last
 /// turn has ended.

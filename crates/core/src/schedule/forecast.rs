@@ -35,7 +35,7 @@ pub(super) struct Limits {
 }
 
 impl Limits {
-    fn interval(self, price: f64, root: f64) -> f64 {
+    pub(super) fn interval(self, price: f64, root: f64) -> f64 {
         (price / root).clamp(self.least, self.kept)
     }
 }

@@ -67,6 +67,17 @@ pub struct ListedPage {
     pub token_repeated: bool,
 }
 
+/// Listed users of this shard that are not followed, by the reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LeftOut {
+    /// Disabled users.
+    pub disabled: u64,
+    /// Users of another identity provider.
+    pub federated: u64,
+    /// Users that `exclude` names.
+    pub excluded: u64,
+}
+
 /// How far a listing is read.
 #[derive(Debug)]
 enum ListingPosition {
@@ -85,6 +96,8 @@ pub struct ListingPass<'a> {
     rules: NamingRules,
     /// In the selection's order.
     positions: Vec<ListingPosition>,
+    /// The users of each listing that are left out, in the same order.
+    left_out: Vec<LeftOut>,
     /// The names listed by hand, as the pool compares them, with the listed users that were met under each.
     names: HashMap<String, NameByHand>,
     exclusions: Exclusions,
@@ -179,6 +192,7 @@ impl<'a> ListingPass<'a> {
             selection,
             rules,
             positions: selection.listings().iter().map(|_| ListingPosition::TOP).collect(),
+            left_out: vec![LeftOut::default(); selection.listings().len()],
             names,
             exclusions: Exclusions::new(selection.exclude(), rules),
             marks: Marks::default(),
@@ -213,13 +227,40 @@ impl<'a> ListingPass<'a> {
                 }
             };
         }
-        ListedPage { wanted: page.users.iter().flat_map(|user| self.meet(user)).collect(), token_repeated }
+        let mut wanted = vec![];
+        for user in &page.users {
+            let joining = self.meet(user);
+            self.count_left_out(listing, user, &joining);
+            wanted.extend(joining);
+        }
+        if token_repeated {
+            self.from_the_top(listing);
+        }
+        ListedPage { wanted, token_repeated }
+    }
+
+    /// Counts a user that was met, if it is left out. `joining` are the users that join because of it.
+    fn count_left_out(&mut self, listing: usize, user: &ListedUser, joining: &[Wanted]) {
+        let Some(left_out) = self.left_out.get_mut(listing) else { return };
+        let (own, given_back): (Vec<_>, Vec<_>) = joining.iter().partition(|joins| joins.username == user.username);
+        left_out.excluded = left_out.excluded.saturating_sub(given_back.len() as u64);
+        if own.is_empty() && self.selection.is_ours(&user.username) {
+            let count = match (user.enabled, user.federated) {
+                (false, _) => &mut left_out.disabled,
+                (true, true) => &mut left_out.federated,
+                (true, false) => &mut left_out.excluded,
+            };
+            *count += 1;
+        }
     }
 
     /// Begins a listing again, because the token of its next page was refused.
     pub fn from_the_top(&mut self, listing: usize) {
         if let Some(position) = self.positions.get_mut(listing) {
             *position = ListingPosition::TOP;
+        }
+        if let Some(left_out) = self.left_out.get_mut(listing) {
+            *left_out = LeftOut::default();
         }
     }
 
@@ -268,7 +309,16 @@ impl<'a> ListingPass<'a> {
         as_given.iter().for_each(|user| self.marks.add(&self.selection.privacy().ledger_name(&user.username)));
         self.marks.settle();
         let contested = Contested { by_hand: contested, exclude: self.exclusions.contested() };
-        Ok(Complete { marks: self.marks, as_given, owners, contested, privacy: self.selection.privacy().clone() })
+        // The members of several groups would count several times.
+        let left_out = if let [left_out] = self.left_out[..] { Some(left_out) } else { None };
+        Ok(Complete {
+            left_out,
+            marks: self.marks,
+            as_given,
+            owners,
+            contested,
+            privacy: self.selection.privacy().clone(),
+        })
     }
 
     /// The user that is followed by a name listed by hand, unless the name is excluded or another shard's.
@@ -334,6 +384,7 @@ impl<'a> ListingPass<'a> {
 /// A pass of which every listing came to its end.
 #[derive(Debug)]
 pub struct Complete {
+    left_out: Option<LeftOut>,
     marks: Marks,
     as_given: Vec<Wanted>,
     owners: HashMap<String, String>,
@@ -371,6 +422,11 @@ impl Complete {
     /// The names listed by hand that are to be followed as given.
     pub fn as_given(&self) -> &[Wanted] {
         &self.as_given
+    }
+
+    /// The listed users that are not followed. None without a listing, and with several, which may list a user twice.
+    pub fn left_out(&self) -> Option<LeftOut> {
+        self.left_out
     }
 
     /// The names that more than one user claims.
@@ -484,6 +540,20 @@ mod tests {
         assert!(["ann@example.com", "sub-of-ben", "dan"].iter().all(|name| !pass.wants(name)));
         assert_eq!(*pass.contested(), Contested::default());
         assert_eq!(pass.into_owners()["ann@example.com"], "ann");
+    }
+
+    #[test]
+    fn users_that_are_left_out_are_counted_by_the_reason_and_once_after_a_new_beginning() {
+        let selection = selection(|rules| rules.exclude = vec!["cat".into()]);
+        let disabled = || ListedUser { enabled: false, ..user("ben") };
+        let federated = |name: &str| ListedUser { federated: true, ..user(name) };
+        let listed = || vec![user("ann"), disabled(), user("cat"), federated("dan"), federated("eve")];
+        let mut pass = begin(&selection, &[]);
+        pass.take(0, UserPage { users: listed(), next: Some(PageToken("2".into())) });
+        pass.from_the_top(0);
+        pass.take(0, UserPage { users: listed(), next: None });
+        let left_out = LeftOut { disabled: 1, federated: 2, excluded: 1 };
+        assert_eq!(completed(pass).left_out(), Some(left_out));
     }
 
     #[test]
