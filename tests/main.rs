@@ -80,6 +80,7 @@ mod samples;
 mod schedule;
 mod shards;
 mod simulation;
+mod sizing;
 mod source;
 mod state;
 mod stopping;
