@@ -566,19 +566,6 @@ fn helm_test_checks_what_the_daemon_would_use() {
     );
 }
 
-/// The statements of a policy document. The pool's ARN replaces the parameters of the account's template.
-fn statements(policy: &Value, pool: &Value) -> Vec<Value> {
-    assert_eq!(policy["Version"], "2012-10-17");
-    let statements = policy["Statement"].as_array().unwrap().iter().cloned();
-    let resolved = statements.map(|mut statement| {
-        if statement["Resource"] == *pool {
-            statement["Resource"] = json!("the pool");
-        }
-        statement
-    });
-    resolved.collect()
-}
-
 /// The blocks of a Terraform file.
 fn terraform(python: &Path, path: &str) -> Value {
     serde_json::from_slice(&succeeded("hcl", peer(python, "hcl", &read(path))).stdout).unwrap()
@@ -598,62 +585,6 @@ fn block<'a>(terraform: &'a Value, kind: &str, labels: &[&str]) -> &'a Value {
         .collect();
     assert_eq!(found.len(), 1, "{kind} {labels:?}");
     found[0]
-}
-
-#[test]
-fn json_cloudformation_and_terraform_allow_the_same() {
-    let Some(python) = peers::python_with("yaml, hcl2") else { return };
-    let policy: Value = serde_json::from_str(&read("deploy/iam-policy.json")).unwrap();
-    let expected = statements(&policy, &policy["Statement"][0]["Resource"]);
-    assert_eq!(expected[0]["Resource"], "the pool");
-    let policy: Value = serde_json::from_str(&read("deploy/iam-policy-export.json")).unwrap();
-    let of_export = policy["Statement"].as_array().unwrap();
-    assert_eq!(of_export[1]["Resource"], *"arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_Example01");
-
-    let template = cloudformation(&python, "deploy/iam/cloudformation.yaml");
-    let role = &template["Resources"]["Role"]["Properties"];
-    assert_eq!(role["Policies"].as_array().unwrap().len(), 1);
-    let mut document = role["Policies"][0]["PolicyDocument"].clone();
-    let (optional, always): (Vec<Value>, Vec<Value>) = std::mem::take(document["Statement"].as_array_mut().unwrap())
-        .into_iter()
-        .partition(|statement| !statement["Fn::If"].is_null());
-    document["Statement"] = Value::from(always);
-    let pool = json!({ "Fn::Sub": "arn:${AWS::Partition}:cognito-idp:${AWS::Region}:${AWS::AccountId}:userpool/${UserPoolId}" });
-    let group = json!({ "Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${ExportLogGroup}:*" });
-    assert_eq!(statements(&document, &pool), expected);
-    let conditions = [("ReadsLogGroup", "ExportLogGroup", "", &group), ("ChecksExport", "CheckExport", "false", &pool)];
-    assert_eq!(optional.len(), conditions.len());
-    for ((statement, expected), (condition, parameter, off, resource)) in optional.iter().zip(of_export).zip(conditions)
-    {
-        let expected = json!({ "Effect": "Allow", "Action": expected["Action"], "Resource": resource });
-        assert_eq!(*statement, json!({ "Fn::If": [condition, expected, { "Ref": "AWS::NoValue" }] }));
-        assert!(template["Conditions"][condition].to_string().contains(&format!("\"Ref\":{parameter:?}")));
-        assert_eq!(template["Parameters"][parameter]["Default"], off);
-    }
-    assert!(role["ManagedPolicyArns"].is_null());
-
-    let terraform = terraform(&python, "deploy/iam/terraform/main.tf");
-    let policy = |name: &str| block(&terraform, "resource", &["aws_iam_role_policy", name]);
-    assert_eq!(statements(&policy("exporter")["policy"], &json!("local.user_pool")), expected);
-    let [locals] = terraform["locals"].as_array().unwrap().as_slice() else { panic!("several blocks of locals") };
-    let arn = "arn:${local.partition}:cognito-idp:${local.region}:${local.account}:userpool/${var.user_pool_id}";
-    assert_eq!(locals["user_pool"], arn);
-    assert!(
-        locals["log_group"]
-            .as_str()
-            .unwrap()
-            .starts_with("arn:${local.partition}:logs:${local.region}:${local.account}:log-group:${")
-    );
-    for ((name, resource), expected) in
-        [("export_log_group", "local.log_group"), ("check_export", "local.user_pool")].into_iter().zip(of_export)
-    {
-        let expected = json!([{ "Effect": "Allow", "Action": expected["Action"], "Resource": resource }]);
-        assert_eq!(policy(name)["policy"]["Statement"], expected);
-        let off = &block(&terraform, "variable", &[name])["default"];
-        assert!(off.is_null() || *off == json!(false) || off == "null" || off == "false", "{name}: {off}");
-        assert!(policy(name)["count"].as_str().unwrap().contains(&format!("var.{name} ")), "{name}");
-    }
-    assert_eq!(items(&terraform, "resource").filter(|block| !block["aws_iam_role_policy"].is_null()).count(), 3);
 }
 
 /// Both forms let Cognito export the events of sign-ins, to a log group that the exporter can read.
@@ -741,21 +672,6 @@ fn cloudformation_and_terraform_make_the_same_stream() {
     let trust = &resources["Role"]["Properties"]["AssumeRolePolicyDocument"]["Statement"][0];
     let other_trust = &resource("aws_iam_role", "firehose")["assume_role_policy"]["Statement"][0];
     assert_eq!((&trust["Principal"], &trust["Action"]), (&other_trust["Principal"], &other_trust["Action"]));
-}
-
-#[test]
-fn cloudformation_would_take_the_templates() {
-    let Some(python) = peers::python_with("cfnlint") else { return };
-    let templates =
-        ["iam/cloudformation.yaml", "export/log-group/cloudformation.yaml", "export/firehose/cloudformation.yaml"];
-    let templates = templates.map(|path| root().join("deploy").join(path));
-    // W3037 checks actions against a list that is as old as cfn-lint. GetProvisionedLimit is newer than some lists.
-    let lint = Command::new(python.with_file_name("cfn-lint"))
-        .args(["--ignore-checks", "W3037", "--"])
-        .args(templates)
-        .output();
-    let output = lint.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]

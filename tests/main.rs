@@ -62,6 +62,7 @@ mod field_cases;
 mod firehose;
 mod following;
 mod http;
+mod iam;
 mod ledger;
 mod ledger_faults;
 mod limits;
