@@ -10,9 +10,7 @@ use std::sync::LazyLock;
 use cognito_auth_exporter::config::{self, Config};
 use serde_json::{Value, json};
 
-use crate::exporter;
 use crate::peers;
-use crate::receiver;
 
 const CHART: &str = "deploy/helm/cognito-auth-exporter";
 const NAME: &str = "cognito-auth-exporter";
@@ -724,46 +722,6 @@ fn hadolint_finds_nothing_in_the_dockerfile() {
     }
     let output = Command::new(beside).arg(root().join("deploy/Dockerfile")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-#[test]
-fn compose_mounts_what_is_there_and_starts_what_starts() {
-    let Some(python) = peers::python_with("yaml") else { return };
-    let compose = succeeded("yaml", peer(&python, "documents", &read("deploy/compose/compose.yaml")));
-    let compose: Vec<Value> = serde_json::from_slice(&compose.stdout).unwrap();
-    let folder = root().join("deploy/compose");
-    let mut mounts = 0;
-    for (name, service) in compose[0]["services"].as_object().unwrap() {
-        for volume in items(service, "volumes") {
-            let path = volume.as_str().unwrap().split(':').next().unwrap();
-            assert!(folder.join(path).exists(), "{name} mounts {path}");
-            mounts += 1;
-        }
-        for port in items(service, "ports") {
-            assert!(port.as_str().unwrap().starts_with("127.0.0.1:"), "{name} is published to everybody");
-        }
-        let (_, tag) = service["image"].as_str().unwrap().split_once(':').unwrap();
-        assert_ne!(tag, "latest", "{name}");
-    }
-    assert!(mounts > 6, "{mounts}");
-    if peers::has("promtool") {
-        let file = folder.join("prometheus.yml");
-        succeeded(
-            "promtool",
-            Command::new("promtool").args(["check", "config", "--syntax-only"]).arg(file).output().unwrap(),
-        );
-    }
-}
-
-/// Compose starts the demo with a receiver.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_demo_delivers_to_the_receiver_that_it_is_told_of() {
-    let receiver = receiver::Receiver::http().await;
-    let mut command = exporter::command("http://127.0.0.1:9");
-    command.args(["demo", "--listen", "127.0.0.1:0", "--users", "20", "--otlp-endpoint", &receiver.endpoint()]);
-    let exporter = exporter::Exporter::started(command);
-    exporter.until("a delivery", |scrape| scrape.sum("cognito_exporter_otlp_records_total", &["accepted"]) > 0.0);
-    assert!(!receiver.records().is_empty());
 }
 
 /// Every line of the shell blocks in the deployment pages, with continued lines joined.

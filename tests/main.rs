@@ -46,6 +46,7 @@ mod boto3_simulation;
 mod check;
 mod cli;
 mod clock;
+mod compose;
 mod config;
 mod config_example;
 mod crashes;
