@@ -10,9 +10,7 @@ use std::sync::LazyLock;
 use cognito_auth_exporter::config::{self, Config};
 use serde_json::{Value, json};
 
-use crate::exporter;
 use crate::peers;
-use crate::receiver;
 
 const CHART: &str = "deploy/helm/cognito-auth-exporter";
 const NAME: &str = "cognito-auth-exporter";
@@ -566,19 +564,6 @@ fn helm_test_checks_what_the_daemon_would_use() {
     );
 }
 
-/// The statements of a policy document. The pool's ARN replaces the parameters of the account's template.
-fn statements(policy: &Value, pool: &Value) -> Vec<Value> {
-    assert_eq!(policy["Version"], "2012-10-17");
-    let statements = policy["Statement"].as_array().unwrap().iter().cloned();
-    let resolved = statements.map(|mut statement| {
-        if statement["Resource"] == *pool {
-            statement["Resource"] = json!("the pool");
-        }
-        statement
-    });
-    resolved.collect()
-}
-
 /// The blocks of a Terraform file.
 fn terraform(python: &Path, path: &str) -> Value {
     serde_json::from_slice(&succeeded("hcl", peer(python, "hcl", &read(path))).stdout).unwrap()
@@ -598,62 +583,6 @@ fn block<'a>(terraform: &'a Value, kind: &str, labels: &[&str]) -> &'a Value {
         .collect();
     assert_eq!(found.len(), 1, "{kind} {labels:?}");
     found[0]
-}
-
-#[test]
-fn json_cloudformation_and_terraform_allow_the_same() {
-    let Some(python) = peers::python_with("yaml, hcl2") else { return };
-    let policy: Value = serde_json::from_str(&read("deploy/iam-policy.json")).unwrap();
-    let expected = statements(&policy, &policy["Statement"][0]["Resource"]);
-    assert_eq!(expected[0]["Resource"], "the pool");
-    let policy: Value = serde_json::from_str(&read("deploy/iam-policy-export.json")).unwrap();
-    let of_export = policy["Statement"].as_array().unwrap();
-    assert_eq!(of_export[1]["Resource"], *"arn:aws:cognito-idp:eu-west-1:123456789012:userpool/eu-west-1_Example01");
-
-    let template = cloudformation(&python, "deploy/iam/cloudformation.yaml");
-    let role = &template["Resources"]["Role"]["Properties"];
-    assert_eq!(role["Policies"].as_array().unwrap().len(), 1);
-    let mut document = role["Policies"][0]["PolicyDocument"].clone();
-    let (optional, always): (Vec<Value>, Vec<Value>) = std::mem::take(document["Statement"].as_array_mut().unwrap())
-        .into_iter()
-        .partition(|statement| !statement["Fn::If"].is_null());
-    document["Statement"] = Value::from(always);
-    let pool = json!({ "Fn::Sub": "arn:${AWS::Partition}:cognito-idp:${AWS::Region}:${AWS::AccountId}:userpool/${UserPoolId}" });
-    let group = json!({ "Fn::Sub": "arn:${AWS::Partition}:logs:${AWS::Region}:${AWS::AccountId}:log-group:${ExportLogGroup}:*" });
-    assert_eq!(statements(&document, &pool), expected);
-    let conditions = [("ReadsLogGroup", "ExportLogGroup", "", &group), ("ChecksExport", "CheckExport", "false", &pool)];
-    assert_eq!(optional.len(), conditions.len());
-    for ((statement, expected), (condition, parameter, off, resource)) in optional.iter().zip(of_export).zip(conditions)
-    {
-        let expected = json!({ "Effect": "Allow", "Action": expected["Action"], "Resource": resource });
-        assert_eq!(*statement, json!({ "Fn::If": [condition, expected, { "Ref": "AWS::NoValue" }] }));
-        assert!(template["Conditions"][condition].to_string().contains(&format!("\"Ref\":{parameter:?}")));
-        assert_eq!(template["Parameters"][parameter]["Default"], off);
-    }
-    assert!(role["ManagedPolicyArns"].is_null());
-
-    let terraform = terraform(&python, "deploy/iam/terraform/main.tf");
-    let policy = |name: &str| block(&terraform, "resource", &["aws_iam_role_policy", name]);
-    assert_eq!(statements(&policy("exporter")["policy"], &json!("local.user_pool")), expected);
-    let [locals] = terraform["locals"].as_array().unwrap().as_slice() else { panic!("several blocks of locals") };
-    let arn = "arn:${local.partition}:cognito-idp:${local.region}:${local.account}:userpool/${var.user_pool_id}";
-    assert_eq!(locals["user_pool"], arn);
-    assert!(
-        locals["log_group"]
-            .as_str()
-            .unwrap()
-            .starts_with("arn:${local.partition}:logs:${local.region}:${local.account}:log-group:${")
-    );
-    for ((name, resource), expected) in
-        [("export_log_group", "local.log_group"), ("check_export", "local.user_pool")].into_iter().zip(of_export)
-    {
-        let expected = json!([{ "Effect": "Allow", "Action": expected["Action"], "Resource": resource }]);
-        assert_eq!(policy(name)["policy"]["Statement"], expected);
-        let off = &block(&terraform, "variable", &[name])["default"];
-        assert!(off.is_null() || *off == json!(false) || off == "null" || off == "false", "{name}: {off}");
-        assert!(policy(name)["count"].as_str().unwrap().contains(&format!("var.{name} ")), "{name}");
-    }
-    assert_eq!(items(&terraform, "resource").filter(|block| !block["aws_iam_role_policy"].is_null()).count(), 3);
 }
 
 /// Both forms let Cognito export the events of sign-ins, to a log group that the exporter can read.
@@ -744,21 +673,6 @@ fn cloudformation_and_terraform_make_the_same_stream() {
 }
 
 #[test]
-fn cloudformation_would_take_the_templates() {
-    let Some(python) = peers::python_with("cfnlint") else { return };
-    let templates =
-        ["iam/cloudformation.yaml", "export/log-group/cloudformation.yaml", "export/firehose/cloudformation.yaml"];
-    let templates = templates.map(|path| root().join("deploy").join(path));
-    // W3037 checks actions against a list that is as old as cfn-lint. GetProvisionedLimit is newer than some lists.
-    let lint = Command::new(python.with_file_name("cfn-lint"))
-        .args(["--ignore-checks", "W3037", "--"])
-        .args(templates)
-        .output();
-    let output = lint.unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-#[test]
 fn systemd_would_take_the_unit_and_finds_it_hardened() {
     if !peers::has("systemd-analyze") {
         return;
@@ -808,46 +722,6 @@ fn hadolint_finds_nothing_in_the_dockerfile() {
     }
     let output = Command::new(beside).arg(root().join("deploy/Dockerfile")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-#[test]
-fn compose_mounts_what_is_there_and_starts_what_starts() {
-    let Some(python) = peers::python_with("yaml") else { return };
-    let compose = succeeded("yaml", peer(&python, "documents", &read("deploy/compose/compose.yaml")));
-    let compose: Vec<Value> = serde_json::from_slice(&compose.stdout).unwrap();
-    let folder = root().join("deploy/compose");
-    let mut mounts = 0;
-    for (name, service) in compose[0]["services"].as_object().unwrap() {
-        for volume in items(service, "volumes") {
-            let path = volume.as_str().unwrap().split(':').next().unwrap();
-            assert!(folder.join(path).exists(), "{name} mounts {path}");
-            mounts += 1;
-        }
-        for port in items(service, "ports") {
-            assert!(port.as_str().unwrap().starts_with("127.0.0.1:"), "{name} is published to everybody");
-        }
-        let (_, tag) = service["image"].as_str().unwrap().split_once(':').unwrap();
-        assert_ne!(tag, "latest", "{name}");
-    }
-    assert!(mounts > 6, "{mounts}");
-    if peers::has("promtool") {
-        let file = folder.join("prometheus.yml");
-        succeeded(
-            "promtool",
-            Command::new("promtool").args(["check", "config", "--syntax-only"]).arg(file).output().unwrap(),
-        );
-    }
-}
-
-/// Compose starts the demo with a receiver.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_demo_delivers_to_the_receiver_that_it_is_told_of() {
-    let receiver = receiver::Receiver::http().await;
-    let mut command = exporter::command("http://127.0.0.1:9");
-    command.args(["demo", "--listen", "127.0.0.1:0", "--users", "20", "--otlp-endpoint", &receiver.endpoint()]);
-    let exporter = exporter::Exporter::started(command);
-    exporter.until("a delivery", |scrape| scrape.sum("cognito_exporter_otlp_records_total", &["accepted"]) > 0.0);
-    assert!(!receiver.records().is_empty());
 }
 
 /// Every line of the shell blocks in the deployment pages, with continued lines joined.

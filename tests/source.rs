@@ -7,7 +7,7 @@ use cognito_auth_core::event::{UnixMillis, Word};
 use cognito_auth_exporter::lifecycle::Clock;
 use cognito_auth_exporter::source::cognito::{Clients, Cognito, Connection};
 use cognito_auth_exporter::source::{
-    CallOutcome, Listing, PageToken, PoolDescription, RefusalCause, SignInNames, Source as _, SourceError,
+    CallOutcome, Listing, Operation, PageToken, PoolDescription, RefusalCause, SignInNames, Source as _, SourceError,
 };
 use cognito_auth_simulator::fault::{AwsError, FaultKind, InjectedFault};
 use cognito_auth_simulator::world::{Role, SimulatedPool};
@@ -458,6 +458,26 @@ async fn a_role_is_assumed_once_for_all_its_pools_and_again_for_another_external
         assert!(refusal.text.contains("the role cannot be assumed: AccessDenied: "), "{error}");
         assert!(!refusal.text.contains("wrong"), "{error}");
     }
+}
+
+/// The longest names that AWS allows leave the action in the text.
+#[tokio::test]
+async fn a_role_that_is_refused_for_the_tags_of_pod_identity_has_a_remedy_of_its_own() {
+    let (simulation, _) = ada().await;
+    let role = Connection { role_arn: Some("arn:aws:iam::444455556666:role/reader".into()), ..here() };
+    let source = Clients::simulated(simulation.url()).connect(POOL, role, PATIENCE, Clock::system());
+    let (hub, session) = ("h".repeat(64), "s".repeat(64));
+    let message = format!(
+        "User: arn:aws:sts::123456789012:assumed-role/{hub}/{session} is not authorized to perform: sts:TagSession on \
+         resource: arn:aws:iam::444455556666:role/reader"
+    );
+    simulation.world(|world| {
+        let denied = AwsError { status: 403, ..AwsError::new("AccessDenied", message) };
+        world.inject(InjectedFault::from(denied).on("AssumeRole"));
+    });
+    let error = source.check_credentials().await.unwrap_err();
+    let remedy = error.remedy(Operation::DescribeUserPool, POOL);
+    assert!(remedy.starts_with("allow sts:TagSession beside sts:AssumeRole"), "{error}: {remedy}");
 }
 
 #[tokio::test]

@@ -7,6 +7,11 @@ use super::{Operation, Refusal, RefusalCause, SourceError};
 /// rustls's words for a server certificate that it does not trust.
 const UNTRUSTED: &str = "invalid peer certificate";
 
+/// The action that STS names where a session with transitive tags, such as that of EKS Pod Identity, assumes a role
+/// that may be assumed without tags only
+/// (<https://docs.aws.amazon.com/eks/latest/userguide/pod-id-abac.html>).
+const TAG_SESSION: &str = "sts:TagSession";
+
 impl SourceError {
     /// Returns what to do about this error of `operation`, in the imperative.
     pub fn remedy(&self, operation: Operation, pool_id: &str) -> String {
@@ -84,6 +89,11 @@ impl Refusal {
             RefusalCause::StsRedirected => {
                 "set AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER in place of AWS_ENDPOINT_URL (or of a profile's \
                  endpoint_url), which applies to STS, too; or AWS_ENDPOINT_URL_STS beside it"
+                    .into()
+            }
+            RefusalCause::RoleNotAssumable if self.text.contains(TAG_SESSION) => {
+                "allow sts:TagSession beside sts:AssumeRole on the pool's role_arn, in the caller's policy and in the \
+                 role's trust policy: the session tags of EKS Pod Identity are transitive"
                     .into()
             }
             RefusalCause::RoleNotAssumable => {
@@ -195,6 +205,21 @@ mod tests {
             assert!(told.contains(word) && !told.contains("clock"), "{told}");
         }
         assert!(remedy(RefusalCause::ClockSkew).contains("clock"));
+    }
+
+    #[test]
+    fn a_role_that_is_refused_for_its_session_tags_needs_another_action_than_one_that_is_refused() {
+        let remedy = |action: &str| {
+            let text = format!("User: hub is not authorized to perform: {action} on resource: target");
+            let refusal = Refusal { cause: RefusalCause::RoleNotAssumable, text };
+            SourceError::Caller(refusal).remedy(Operation::DescribeUserPool, "eu-west-1_X")
+        };
+        assert_eq!(
+            remedy("sts:TagSession"),
+            "allow sts:TagSession beside sts:AssumeRole on the pool's role_arn, in the caller's policy and in the \
+             role's trust policy: the session tags of EKS Pod Identity are transitive"
+        );
+        assert!(!remedy("sts:AssumeRole").contains("TagSession"));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Third-party programs to test against. They are used if installed; in CI they must be.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
 
 /// A Python interpreter with `module`: the one in PEERS_PYTHON, else `python3`.
 pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
@@ -45,6 +48,28 @@ pub(crate) fn boto3_script(python: &Path, script: &str) -> tokio::process::Comma
         .env_remove("AWS_PROFILE")
         .env_remove("AWS_SESSION_TOKEN");
     command
+}
+
+/// What a script of `tests/peers` writes as JSON after it has read all of its input.
+pub(crate) fn answer(python: &Path, script: &str, arguments: &[&str], input: &str) -> Value {
+    let output = fed(python, script, arguments, input);
+    assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What such a script writes on stderr about an input that it refuses.
+pub(crate) fn refusal(python: &Path, script: &str, arguments: &[&str], input: &str) -> String {
+    let output = fed(python, script, arguments, input);
+    assert!(!output.status.success(), "{script} takes {input}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn fed(python: &Path, script: &str, arguments: &[&str], input: &str) -> Output {
+    let mut command = boto3_script(python, script);
+    let piped = command.as_std_mut().args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = piped.stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
 }
 
 /// A library to preload that changes the time of day.

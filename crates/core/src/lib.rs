@@ -7,6 +7,7 @@ pub mod audit;
 pub mod budget;
 pub mod schedule;
 pub mod shard;
+pub mod sizing;
 pub mod users;
 
 pub mod call;

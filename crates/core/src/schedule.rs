@@ -46,8 +46,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 pub use self::activity::{ActivityEstimate, FoundEvent};
+pub use self::forecast::{AssumedDelays, CallUse, Forecast, assumed_delay, assumed_delays};
 use self::forecast::{Calibration, Limits};
-pub use self::forecast::{CallUse, Forecast, assumed_delay};
 use self::heard::Put;
 use self::pool_queue::{Few, PoolAccess, PoolQueue};
 use self::rate_buckets::{Census, RateBuckets};

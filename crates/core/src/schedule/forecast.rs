@@ -66,23 +66,51 @@ pub(super) fn forecast(pools: &[(PoolSlot, &Census)], per_second: f64, for_polls
     }
 }
 
+/// The mean delays that a budget gives to users whose rates are not known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AssumedDelays {
+    /// Of all events.
+    pub of_events: Duration,
+    /// Of the events of a user with an event an hour.
+    pub of_active_user: Duration,
+    /// Of an event of a dormant user. At most twice this time passes.
+    pub of_idle_user: Duration,
+}
+
 /// The mean delay that a budget gives to users whose rates are not known. They are taken to be as in the trace *60 %
 /// dormant* of docs/scheduling.md. None without users.
 pub fn assumed_delay(users: u64, per_second: f64, intervals: Intervals) -> Option<Duration> {
+    assumed_delays(users, per_second, intervals).map(|delays| delays.of_events)
+}
+
+/// The same for all events, and for single users. None without users.
+pub fn assumed_delays(users: u64, per_second: f64, intervals: Intervals) -> Option<AssumedDelays> {
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
     let users = users as f64;
     let objective = intervals.max.max(intervals.min).as_secs_f64();
     let kept = kept_interval(objective, users / per_second / objective);
     let limits = Limits { least: intervals.min.as_secs_f64(), kept };
     let assumed: Vec<_> = assumed_rates().map(|(rate, share)| (f64::sqrt(rate), share * users)).collect();
-    delay(assumed.iter().copied(), price(&assumed, per_second, limits), limits)
+    let price = price(&assumed, per_second, limits);
+    let of_user = |rate: f64| seconds(limits.interval(price, rate.sqrt()) / 2.0);
+    Some(AssumedDelays {
+        of_events: delay(assumed.iter().copied(), price, limits)?,
+        of_active_user: of_user(ACTIVE),
+        of_idle_user: of_user(DORMANT),
+    })
 }
+
+/// The rate of a dormant user, in events per second: an event in two months.
+const DORMANT: f64 = 1.0 / (60.0 * 86_400.0);
+
+/// The rate of an active user, in events per second: an event an hour.
+const ACTIVE: f64 = 1.0 / 3600.0;
 
 /// Rates in events per second, each with its share of the users. 60 % have an event in two months. The others are
 /// log-normal, and the average of all users is an event in two hours.
 fn assumed_rates() -> impl Iterator<Item = (f64, f64)> {
-    const DORMANT: (f64, f64) = (1.0 / (60.0 * 86_400.0), 0.6);
-    const MEAN: f64 = 0.5 / 3600.0 / (1.0 - DORMANT.1);
+    const DORMANT_SHARE: f64 = 0.6;
+    const MEAN: f64 = 0.5 / 3600.0 / (1.0 - DORMANT_SHARE);
     /// The standard deviation of the logarithm.
     const SIGMA: f64 = 1.5;
     // The normal distribution in steps of a quarter.
@@ -91,9 +119,9 @@ fn assumed_rates() -> impl Iterator<Item = (f64, f64)> {
     let all: f64 = steps().map(density).sum();
     let lively = steps().map(move |normal| {
         let rate = MEAN * (SIGMA * normal - SIGMA * SIGMA / 2.0).exp();
-        (rate, (1.0 - DORMANT.1) * density(normal) / all)
+        (rate, (1.0 - DORMANT_SHARE) * density(normal) / all)
     });
-    std::iter::once(DORMANT).chain(lively)
+    std::iter::once((DORMANT, DORMANT_SHARE)).chain(lively)
 }
 
 /// The mean delay of the events of these users: √λ, and how many have it. None without events.
@@ -337,6 +365,16 @@ mod tests {
             assumed_delay(0, 5.0, Intervals { min: Duration::from_secs(15), max: Duration::from_hours(1) }),
             None
         );
+    }
+
+    #[test]
+    fn an_active_user_waits_for_less_than_an_idle_one_who_waits_for_half_of_the_kept_interval() {
+        let intervals = Intervals { min: Duration::from_secs(15), max: Duration::from_hours(1) };
+        // A round takes 5.6 h, so the kept interval is twice that.
+        let delays = assumed_delays(200_000, 10.0, intervals).unwrap();
+        assert_eq!([delays.of_events, delays.of_active_user].map(|delay| delay.as_secs() / 60), [54, 80]);
+        assert_eq!(delays.of_idle_user, Duration::from_secs(20_000));
+        assert_eq!(assumed_delay(200_000, 10.0, intervals), Some(delays.of_events));
     }
 
     #[test]
