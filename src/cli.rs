@@ -6,6 +6,7 @@
 pub mod check;
 pub mod demo;
 pub mod events;
+mod idle;
 pub mod logging;
 pub mod pages;
 mod progress;
@@ -87,6 +88,10 @@ enum Command {
     ///
     /// Works on the state of a stopped exporter, and changes only what it is asked to change.
     State(state::StateArgs),
+    /// Wait for SIGTERM without running the exporter, so that a container lives while commands work on its state.
+    ///
+    /// It reads no configuration and opens no state. In Kubernetes, `kubectl exec` runs the commands beside it.
+    Idle,
     /// Print the completion script of a shell.
     ///
     /// Example: cognito-auth-exporter completions bash >/etc/bash_completion.d/cognito-auth-exporter
@@ -132,6 +137,7 @@ impl Arguments {
                 Ok(config) => state::main(args, config).await,
                 Err(errors) => return bad_configuration(&errors),
             },
+            Command::Idle => idle::idle().await,
             Command::Completions(args) => pages::completions(&args),
             Command::Man(args) => pages::man(&args),
         };
