@@ -1,8 +1,7 @@
 //! `idle`: waits for a signal and touches nothing.
 //!
-//! A container needs a process. In a pod whose exporter is stopped this is it, so that `kubectl exec` can run the
-//! commands of `state` and `quarantine` beside it, with the pod's volume, user and configuration. The image has no
-//! other program that could wait.
+//! A container needs a process, and the image has no other program that could wait. While `idle` runs, `kubectl exec`
+//! runs the commands of `state` and `quarantine` in the pod, with its volume, user and configuration.
 
 use std::process::ExitCode;
 
