@@ -154,14 +154,20 @@ impl Tools {
         let values = TWINS.iter().map(|(_, values)| *values).chain(FURTHER_VALUES).chain(chart::VALUES);
         let templated = values.map(|values| (chart_with(values), text(template(NAME, values))));
         let texts: BTreeMap<String, String> = kustomized.chain(templated).collect();
-        let rendered = succeeded("rendered", peer(&python, "rendered", &json!(texts).to_string()));
-        let all: BTreeMap<String, Vec<Value>> = serde_json::from_slice(&rendered.stdout).unwrap();
-        assert!(all.values().all(|documents| documents.len() > 3));
-        Some(Self { python, all })
+        let mut tools = Self { python, all: BTreeMap::new() };
+        tools.all = tools.documents_of(&texts);
+        assert!(tools.all.values().all(|documents| documents.len() > 3));
+        Some(tools)
     }
 
     fn python(&self, command: &str, input: &str) -> Output {
         peer(&self.python, command, input)
+    }
+
+    /// The documents of several texts, each text by its name.
+    fn documents_of(&self, texts: &BTreeMap<String, String>) -> BTreeMap<String, Vec<Value>> {
+        let rendered = succeeded("rendered", self.python("rendered", &json!(texts).to_string()));
+        serde_json::from_slice(&rendered.stdout).unwrap()
     }
 
     fn documents(&self, yaml: &str) -> Vec<Value> {

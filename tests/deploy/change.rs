@@ -11,6 +11,26 @@ use super::{CHART, NAME, root, tools, with_values};
 
 const NAMESPACE: &str = "identity";
 
+/// The kinds of objects that the chart makes by default, by the path of their group and version.
+const KINDS: [(&str, &[&str]); 4] = [
+    ("/api/v1", &["ConfigMap", "PersistentVolumeClaim", "Pod", "Service", "ServiceAccount"]),
+    ("/apis/apps/v1", &["Deployment", "StatefulSet"]),
+    ("/apis/networking.k8s.io/v1", &["NetworkPolicy"]),
+    ("/apis/policy/v1", &["PodDisruptionBudget"]),
+];
+
+fn resources(path: &str, kinds: &[&str]) -> Value {
+    let group_version = path.trim_start_matches("/apis/").trim_start_matches("/api/");
+    let resources: Vec<Value> = kinds
+        .iter()
+        .map(|kind| {
+            let name = format!("{}s", kind.to_lowercase());
+            json!({ "kind": kind, "name": name, "singularName": "", "namespaced": true, "verbs": ["get"] })
+        })
+        .collect();
+    json!({ "kind": "APIResourceList", "groupVersion": group_version, "resources": resources })
+}
+
 /// Answers as a cluster with this workload, for as long as the test's process runs.
 fn cluster_with(workload: &Value) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -31,11 +51,6 @@ fn answer(connection: TcpStream, workload: &Value) {
     let Some(Ok(request)) = lines.next() else { return };
     lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
     let path = request.split([' ', '?']).nth(1).unwrap_or_default();
-    let kinds = ["StatefulSet", "Deployment"].map(|kind| {
-        let name = format!("{}s", kind.to_lowercase());
-        json!({ "kind": kind, "name": name, "singularName": "", "namespaced": true, "verbs": ["get"] })
-    });
-    let version = json!({ "groupVersion": "apps/v1", "version": "v1" });
     let own = format!(
         "/apis/apps/v1/namespaces/{NAMESPACE}/{}s/{NAME}",
         workload["kind"].as_str().unwrap_or_default().to_lowercase()
@@ -43,14 +58,21 @@ fn answer(connection: TcpStream, workload: &Value) {
     let body = match path {
         "/version" => json!({ "major": "1", "minor": "31", "gitVersion": "v1.31.0" }),
         "/api" => json!({ "kind": "APIVersions", "versions": ["v1"] }),
-        "/api/v1" => json!({ "kind": "APIResourceList", "groupVersion": "v1", "resources": [] }),
-        "/apis" => json!({
-            "kind": "APIGroupList",
-            "groups": [{ "name": "apps", "versions": [version], "preferredVersion": version }],
-        }),
-        "/apis/apps/v1" => json!({ "kind": "APIResourceList", "groupVersion": "apps/v1", "resources": kinds }),
+        "/apis" => {
+            let groups = KINDS.iter().filter_map(|(path, _)| path.strip_prefix("/apis/")?.strip_suffix("/v1"));
+            let groups: Vec<Value> = groups
+                .map(|name| {
+                    let version = json!({ "groupVersion": format!("{name}/v1"), "version": "v1" });
+                    json!({ "name": name, "versions": [version], "preferredVersion": version })
+                })
+                .collect();
+            json!({ "kind": "APIGroupList", "groups": groups })
+        }
         path if path == own => workload.clone(),
-        _ => json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 }),
+        path => match KINDS.iter().find(|(known, _)| *known == path) {
+            Some((_, kinds)) => resources(path, kinds),
+            None => json!({ "kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404 }),
+        },
     };
     let status = if body["code"] == 404 { "404 Not Found" } else { "200 OK" };
     let body = body.to_string();
@@ -112,7 +134,11 @@ fn the_number_of_shards_is_not_changed_while_pods_run() {
         (workload("StatefulSet", 0, 2, Some("3")), &["shards=2"], Some("pods run (2)")),
         // The pods are about to start.
         (workload("StatefulSet", 1, 0, None), &["shards=2"], Some("pods run (1)")),
-        (workload("StatefulSet", 1, 1, None), &["kind=Deployment"], Some("The StatefulSet cognito-auth-exporter still")),
+        (
+            workload("StatefulSet", 1, 1, None),
+            &["kind=Deployment"],
+            Some("The StatefulSet cognito-auth-exporter still"),
+        ),
         (workload("Deployment", 1, 1, None), &[], Some("and kind is StatefulSet now")),
         (workload("StatefulSet", 1, 1, None), &[], None),
         (workload("StatefulSet", 3, 3, Some("3")), &["shards=3"], None),

@@ -1,6 +1,6 @@
 //! The values of the chart: what each of them does, and that defaults, schema, templates and README agree on them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -171,8 +171,7 @@ fn a_network_policy_lets_through_what_a_cluster_needs() {
     let namespace =
         |name: &str| json!({ "namespaceSelector": { "matchLabels": { "kubernetes.io/metadata.name": name } } });
     let scrapes = json!([namespace("monitoring"), namespace("agents"), block("10.0.0.0/16")]);
-    let expected =
-        [(vec![10588], scrapes), (vec![10589], json!([namespace("traefik")])), (vec![15020], Value::Null)];
+    let expected = [(vec![10588], scrapes), (vec![10589], json!([namespace("traefik")])), (vec![15020], Value::Null)];
     assert_eq!(rules(policy, "ingress"), expected);
     let expected = [
         (vec![53, 53], json!([block("169.254.20.10/32")])),
@@ -212,7 +211,9 @@ fn a_secret_for_the_web_sets_mount_variable_probes_and_monitor() {
                 let volume = items(pod, "volumes").find(|volume| volume["name"] == "web").unwrap();
                 assert_eq!(volume["projected"], json!({ "defaultMode": 0o440, "sources": files }));
             }
-            for (probe, path) in [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+            for (probe, path) in
+                [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+            {
                 let expected = json!({ "path": path, "port": "metrics", "scheme": "HTTPS" });
                 assert_eq!(daemon(spec).unwrap()[probe]["httpGet"], expected);
             }
@@ -507,17 +508,16 @@ fn the_examples_of_the_readme_render_what_kubernetes_takes() {
     let Some(tools) = tools() else { return };
     let folder = tempfile::tempdir().unwrap();
     let page = read(&format!("{CHART}/README.md"));
-    let mut examples = 0;
+    let mut examples = BTreeMap::new();
     for example in page.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap()) {
         let file = folder.path().join("values.yaml");
         std::fs::write(&file, example).unwrap();
         let arguments = ["template", NAME, CHART, "--values", file.to_str().unwrap()];
-        let documents = tools.documents(&text(helm(&with_values(&arguments, &[]))));
-        assert!(documents.len() > 5, "{example}");
-        succeeded(example, tools.validate(&json!({ "example": documents })));
-        examples += 1;
+        examples.insert(example.to_owned(), text(helm(&with_values(&arguments, &[]))));
     }
-    assert!(examples >= 7, "{examples}");
+    let examples = tools.documents_of(&examples);
+    assert!(examples.len() >= 7 && examples.values().all(|documents| documents.len() > 5), "{examples:?}");
+    succeeded("validation", tools.validate(&json!(examples)));
 }
 
 /// The notes say what to do next, and what does not work as one would think.
