@@ -37,16 +37,18 @@ fn cluster_with(workload: &Value) -> SocketAddr {
     let address = listener.local_addr().unwrap();
     let workload = workload.clone();
     std::thread::spawn(move || {
-        for connection in listener.incoming() {
-            answer(connection.unwrap(), &workload);
+        // A thread for each connection, because a client may open one that it does not use.
+        for connection in listener.incoming().map_while(Result::ok) {
+            let workload = workload.clone();
+            std::thread::spawn(move || answer(&connection, &workload));
         }
     });
     address
 }
 
 /// Answers one request. Helm asks for the version, for the kinds of objects, and for the objects that templates look up.
-fn answer(connection: TcpStream, workload: &Value) {
-    let mut lines = BufReader::new(&connection).lines();
+fn answer(connection: &TcpStream, workload: &Value) {
+    let mut lines = BufReader::new(connection).lines();
     // A client that connects and asks nothing is answered nothing.
     let Some(Ok(request)) = lines.next() else { return };
     lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
@@ -78,7 +80,8 @@ fn answer(connection: TcpStream, workload: &Value) {
     let body = body.to_string();
     let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n", body.len());
     // A client that has gone needs no answer.
-    let _ = (&connection).write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes());
+    let mut reply = connection;
+    let _ = reply.write_all(format!("{head}Connection: close\r\n\r\n{body}").as_bytes());
 }
 
 /// A workload as a cluster has it: what it should run, and what runs.

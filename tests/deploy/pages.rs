@@ -67,8 +67,8 @@ fn the_commands_of_the_documents_render_what_kubernetes_takes() {
         if let ["helm", "upgrade", rest @ ..] = words.as_slice() {
             // A release that exists has its configuration already.
             let is_new = rest.contains(&"--install");
-            assert!(is_new || rest.contains(&"--reuse-values"), "{command}");
-            let options = ["--install", "--create-namespace", "--reuse-values"];
+            assert!(is_new || rest.contains(&"--reset-then-reuse-values"), "{command}");
+            let options = ["--install", "--create-namespace", "--reset-then-reuse-values"];
             let rest: Vec<&str> = rest.iter().copied().filter(|word| !options.contains(word)).collect();
             let arguments = [&["template"], rest.as_slice()].concat();
             let output = if is_new { helm(&arguments) } else { helm(&with_values(&arguments, &[])) };
