@@ -6,6 +6,7 @@
 pub mod check;
 pub mod demo;
 pub mod events;
+mod idle;
 pub mod logging;
 pub mod pages;
 mod progress;
@@ -96,6 +97,10 @@ enum Command {
     ///
     /// The exit status is 0 if they flow, and 1 if they do not or if nobody answers.
     Status(status::StatusArgs),
+    /// Wait for SIGTERM without running the exporter, so that a container lives while commands work on its state.
+    ///
+    /// It reads no configuration and opens no state. In Kubernetes, `kubectl exec` runs the commands beside it.
+    Idle,
     /// Print the completion script of a shell.
     ///
     /// Example: cognito-auth-exporter completions bash >/etc/bash_completion.d/cognito-auth-exporter
@@ -145,6 +150,7 @@ impl Arguments {
                 Ok(url) => status::main(args, &url).await,
                 Err(errors) => return bad_configuration(&errors),
             },
+            Command::Idle => idle::idle().await,
             Command::Completions(args) => pages::completions(&args),
             Command::Man(args) => pages::man(&args),
         };

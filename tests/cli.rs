@@ -47,7 +47,9 @@ fn help_version_and_unknown_commands_are_as_everywhere() {
     let directory = tempfile::tempdir().unwrap();
     let help = run(NOWHERE, directory.path(), &["--help"]);
     assert!(help.status.success());
-    for command in ["run", "demo", "events", "check", "quarantine", "completions", "man", "Exit status", "SIGHUP"] {
+    for command in
+        ["run", "demo", "events", "check", "quarantine", "idle", "completions", "man", "Exit status", "SIGHUP"]
+    {
         assert!(stdout(&help).contains(command), "{command}");
     }
     assert!(stdout(&run(NOWHERE, directory.path(), &["--version"])).contains(env!("CARGO_PKG_VERSION")));

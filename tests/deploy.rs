@@ -1,6 +1,10 @@
 //! The files in deploy/ are valid for Kubernetes, Helm, AWS, systemd and the exporter. The real programs render them,
 //! the real schemas check them, and the real configuration loads them.
 
+mod change;
+mod chart;
+mod pages;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -18,8 +22,19 @@ const STATE: &str = "/var/lib/cognito-auth-exporter";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Every directory for `kubectl apply -k`.
-const KUSTOMIZATIONS: [&str; 6] =
-    ["base", "overlays/deployment", "overlays/eks", "overlays/firehose", "overlays/sharded", "overlays/sidecar"];
+const KUSTOMIZATIONS: [&str; 8] = [
+    "base",
+    "overlays/deployment",
+    "overlays/eks",
+    "overlays/firehose",
+    "overlays/maintenance",
+    "overlays/sharded",
+    "overlays/sidecar",
+    "overlays/tls",
+];
+
+/// The configuration of the base, for which the chart has no default.
+const CONFIG: &str = "config=@deploy/kubernetes/base/config.toml";
 
 /// Keys for Firehose, while one replaces the other.
 const ACCESS_KEYS: [&str; 2] = [
@@ -28,7 +43,7 @@ const ACCESS_KEYS: [&str; 2] = [
 ];
 
 /// A kustomization, and the values with which the chart gives the same documents.
-const TWINS: [(&str, &[&str]); 5] = [
+const TWINS: [(&str, &[&str]); 7] = [
     ("base", &[]),
     ("overlays/deployment", &["kind=Deployment"]),
     (
@@ -49,7 +64,19 @@ const TWINS: [(&str, &[&str]); 5] = [
             "firehose.ingress.tlsSecret=firehose-tls",
         ],
     ),
+    ("overlays/maintenance", &["maintenance.enabled=true"]),
     ("overlays/sharded", &["shards=3"]),
+    (
+        "overlays/tls",
+        &[
+            "web.existingSecret=cognito-auth-exporter-web",
+            "web.certificateSecret=cognito-auth-exporter-tls",
+            "serviceMonitor.enabled=true",
+            "serviceMonitor.tlsConfig.ca.secret.name=cognito-auth-exporter-tls",
+            "serviceMonitor.tlsConfig.ca.secret.key=ca.crt",
+            "serviceMonitor.tlsConfig.serverName=cognito-auth-exporter.cognito-auth-exporter.svc",
+        ],
+    ),
 ];
 
 /// Values for the settings that the twins leave out. The second has them for everything that the chart's test uses.
@@ -64,8 +91,17 @@ const FURTHER_VALUES: [&[&str]; 4] = [
         "serviceAccount.name=own",
         "persistence.storageClassName=gp3",
         "nodeSelector.zone=a",
-        "env[0].name=COGNITO_EXPORTER_LOG__LEVEL",
-        "env[0].value=debug",
+        "tolerations[0].key=monitoring",
+        "tolerations[0].operator=Exists",
+        "priorityClassName=monitoring",
+        "runtimeClassName=gvisor",
+        "dnsPolicy=ClusterFirst",
+        "dnsConfig.options[0].name=ndots",
+        "hostAliases[0].ip=10.0.0.1",
+        "hostAliases[0].hostnames[0]=collector.example.com",
+        "podAnnotations.sidecar\\.istio\\.io/inject=false",
+        "extraEnv[0].name=COGNITO_EXPORTER_LOG__LEVEL",
+        "extraEnv[0].value=debug",
         "extraVolumes[0].name=secrets",
         "extraVolumes[0].secret.secretName=otlp-headers",
         "extraVolumeMounts[0].name=secrets",
@@ -113,17 +149,23 @@ impl Tools {
             return None;
         }
         let kustomized = KUSTOMIZATIONS.iter().map(|path| ((*path).to_owned(), kustomize(path)));
-        let values = TWINS.iter().map(|(_, values)| *values).chain(FURTHER_VALUES);
+        let values = TWINS.iter().map(|(_, values)| *values).chain(FURTHER_VALUES).chain(chart::VALUES);
         let templated = values.map(|values| (chart_with(values), text(template(NAME, values))));
         let texts: BTreeMap<String, String> = kustomized.chain(templated).collect();
-        let rendered = succeeded("rendered", peer(&python, "rendered", &json!(texts).to_string()));
-        let all: BTreeMap<String, Vec<Value>> = serde_json::from_slice(&rendered.stdout).unwrap();
-        assert!(all.values().all(|documents| documents.len() > 3));
-        Some(Self { python, all })
+        let mut tools = Self { python, all: BTreeMap::new() };
+        tools.all = tools.documents_of(&texts);
+        assert!(tools.all.values().all(|documents| documents.len() > 3));
+        Some(tools)
     }
 
     fn python(&self, command: &str, input: &str) -> Output {
         peer(&self.python, command, input)
+    }
+
+    /// The documents of several texts, each text by its name.
+    fn documents_of(&self, texts: &BTreeMap<String, String>) -> BTreeMap<String, Vec<Value>> {
+        let rendered = succeeded("rendered", self.python("rendered", &json!(texts).to_string()));
+        serde_json::from_slice(&rendered.stdout).unwrap()
     }
 
     fn documents(&self, yaml: &str) -> Vec<Value> {
@@ -170,7 +212,10 @@ fn text(output: Output) -> String {
 }
 
 fn kustomize(path: &str) -> String {
-    let directory = root().join("deploy/kubernetes").join(path);
+    kustomize_directory(&root().join("deploy/kubernetes").join(path))
+}
+
+fn kustomize_directory(directory: &Path) -> String {
     text(Command::new("kubectl").arg("kustomize").arg(directory).output().unwrap())
 }
 
@@ -183,10 +228,13 @@ fn template(release: &str, values: &[&str]) -> Output {
     helm(&with_values(&["template", release, CHART], values))
 }
 
-/// Arguments with values: `key=@file` is the content of a file.
+/// Arguments with values: `key=@file` is the content of a file. Without a configuration among them, the base's.
 fn with_values(arguments: &[&str], values: &[&str]) -> Vec<String> {
+    let has_config = values.iter().any(|value| ["config=", "existingConfig"].iter().any(|key| value.starts_with(key)));
+    let values: Vec<&str> = (!has_config).then_some(CONFIG).into_iter().chain(values.iter().copied()).collect();
     let of_value = |value: &&str| match value.split_once("=@") {
         Some((key, file)) => ["--set-file".to_owned(), format!("{key}={file}")],
+        None if value.contains("=[") => ["--set-json".to_owned(), (*value).to_owned()],
         None => ["--set".to_owned(), (*value).to_owned()],
     };
     arguments.iter().map(|argument| (*argument).to_owned()).chain(values.iter().flat_map(of_value)).collect()
@@ -209,9 +257,13 @@ fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
     items(pod, "initContainers").chain(items(pod, "containers"))
 }
 
-/// The container that runs the exporter as a daemon.
+/// The container that runs the exporter as a daemon, or that waits in its place during maintenance.
 fn daemon(pod: &Value) -> Option<&Value> {
-    containers(pod).find(|container| container["args"] == json!(["run"]))
+    containers(pod).find(|container| ["run", "idle"].iter().any(|command| container["args"][0] == *command))
+}
+
+fn is_idle(daemon: &Value) -> bool {
+    daemon["args"][0] == "idle"
 }
 
 fn of_kind<'a>(documents: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -280,14 +332,14 @@ fn every_pod_is_restricted() {
             assert_eq!(pod["automountServiceAccountToken"], false, "{what}");
             let security = &pod["securityContext"];
             assert_eq!(security["runAsNonRoot"], true, "{what}");
-            assert_eq!(security["runAsUser"], 65532, "{what}");
-            assert_eq!(security["fsGroup"], 65532, "{what}");
+            let id = if what.contains("runAsUser=null") { Value::Null } else { json!(65532) };
+            assert_eq!((&security["runAsUser"], &security["fsGroup"]), (&id, &id), "{what}");
             assert_eq!(security["seccompProfile"], json!({ "type": "RuntimeDefault" }), "{what}");
             for key in ["hostNetwork", "hostPID", "hostIPC"] {
                 assert!(pod[key].is_null(), "{what}: {key}");
             }
             for volume in items(pod, "volumes") {
-                let allowed = ["configMap", "secret", "emptyDir", "persistentVolumeClaim"];
+                let allowed = ["configMap", "secret", "emptyDir", "persistentVolumeClaim", "projected"];
                 assert!(allowed.iter().any(|kind| !volume[kind].is_null()), "{what}: {volume}");
             }
             for container in containers(pod) {
@@ -315,13 +367,24 @@ fn the_daemon_is_probed_where_it_answers_and_has_time_to_stop() {
         let daemon = daemon(pod).unwrap();
         // The exporter drains for up to 20 s.
         assert!(pod["terminationGracePeriodSeconds"].as_i64().unwrap() > 20, "{what}");
-        assert_eq!(daemon["livenessProbe"]["httpGet"], json!({ "path": "/livez", "port": "metrics" }), "{what}");
-        if what != "overlays/sidecar" {
-            assert_eq!(daemon["readinessProbe"]["httpGet"], json!({ "path": "/readyz", "port": "metrics" }), "{what}");
+        for (probe, path) in [("livenessProbe", "/livez"), ("readinessProbe", "/readyz")] {
+            let is_without = is_idle(daemon) || what == "overlays/sidecar" && probe == "readinessProbe";
+            let handler = match variable(daemon, "COGNITO_EXPORTER_HTTP__WEB_CONFIG_FILE") {
+                _ if is_without || what.contains(&format!("{probe}=null")) => Value::Null,
+                Some(_) => json!({ "path": path, "port": "metrics", "scheme": "HTTPS" }),
+                None => json!({ "path": path, "port": "metrics" }),
+            };
+            if daemon[probe]["tcpSocket"].is_null() {
+                assert_eq!(daemon[probe]["httpGet"], handler, "{what}");
+            }
         }
         for scraped in documents.iter().filter(|document| document["kind"].as_str().unwrap().ends_with("Monitor")) {
             let endpoints = items(&scraped["spec"], "endpoints").chain(items(&scraped["spec"], "podMetricsEndpoints"));
-            assert_eq!(endpoints.map(|endpoint| &endpoint["port"]).collect::<Vec<_>>(), ["metrics"], "{what}");
+            let endpoints: Vec<_> = endpoints.collect();
+            assert_eq!(endpoints.iter().map(|endpoint| &endpoint["port"]).collect::<Vec<_>>(), ["metrics"], "{what}");
+            let scheme = &daemon["startupProbe"]["httpGet"]["scheme"];
+            let same = scheme.as_str().map(str::to_lowercase);
+            assert!(endpoints[0]["scheme"].as_str() == same.as_deref() || scheme.is_null(), "{what}");
         }
     }
 }
@@ -332,27 +395,32 @@ fn there_is_never_a_second_pod_beside_the_first() {
     for (what, documents) in &tools.all {
         let workload = workload(documents);
         let daemon = daemon(pod(workload).unwrap()).unwrap();
-        let replicas = workload["spec"]["replicas"].as_u64().unwrap();
         let count = variable(daemon, "COGNITO_EXPORTER_SHARD__COUNT");
-        assert_eq!(replicas, count.map_or(1, |count| count["value"].as_str().unwrap().parse().unwrap()), "{what}");
-        assert_eq!(of_kind(documents, "PodDisruptionBudget").len(), usize::from(replicas > 1), "{what}");
+        let count = count.map_or(1, |count| count["value"].as_str().unwrap().parse().unwrap());
+        let replicas = workload["spec"]["replicas"].as_u64().unwrap();
+        assert_eq!(replicas, if what.contains("stopped=true") { 0 } else { count }, "{what}");
+        assert_eq!(of_kind(documents, "PodDisruptionBudget").len(), usize::from(count > 1), "{what}");
         let own_name = json!({ "fieldRef": { "fieldPath": "metadata.name" } });
-        assert_eq!(variable(daemon, "POD_NAME").map(|name| &name["valueFrom"]), (replicas > 1).then_some(&own_name));
+        assert_eq!(variable(daemon, "POD_NAME").map(|name| &name["valueFrom"]), (count > 1).then_some(&own_name));
 
         let spec = &workload["spec"];
         let claims: Vec<&Value> = items(spec, "volumeClaimTemplates").map(|claim| &claim["spec"]).collect();
         if workload["kind"] == "Deployment" {
             assert_eq!(spec["strategy"], json!({ "type": "Recreate" }), "{what}");
-            assert_eq!(replicas, 1, "{what}");
+            assert_eq!(count, 1, "{what}");
         } else {
-            assert_eq!(claims.len(), 1, "{what}");
+            // In any order: neither waits for another shard, and a pod that is not ready blocks no rollout.
+            assert_eq!(spec["podManagementPolicy"], "Parallel", "{what}");
         }
         let claims: Vec<&Value> = claims
             .into_iter()
             .chain(of_kind(documents, "PersistentVolumeClaim").iter().map(|claim| &claim["spec"]))
             .collect();
-        assert_eq!(claims.len(), 1, "{what}");
-        assert_eq!(claims[0]["accessModes"], json!(["ReadWriteOncePod"]), "{what}");
+        let has_another = ["existingClaim", "persistence.enabled=false"].iter().any(|value| what.contains(value));
+        assert_eq!(claims.len(), usize::from(!has_another), "{what}");
+        for claim in claims {
+            assert_eq!(claim["accessModes"], json!(["ReadWriteOncePod"]), "{what}");
+        }
         let state = items(daemon, "volumeMounts").find(|mount| mount["mountPath"] == STATE).unwrap();
         assert_eq!(state["name"], "state", "{what}");
     }
@@ -384,9 +452,11 @@ fn the_exporter_would_take_every_configuration() {
         assert_eq!(config.state.path, Path::new(STATE), "{what}");
         assert!(config.otlp.is_some(), "{what}");
         let replicas = workload(documents)["spec"]["replicas"].as_u64().unwrap();
-        assert_eq!(u64::from(config.shard.count()), replicas, "{what}");
+        if replicas > 0 {
+            assert_eq!(u64::from(config.shard.count()), replicas, "{what}");
+        }
         // `load` makes it the third pod, if there is one.
-        assert_eq!(config.shard.index(), if replicas > 1 { 2 } else { 0 }, "{what}");
+        assert_eq!(config.shard.index(), if config.shard.count() > 1 { 2 } else { 0 }, "{what}");
         let daemon = daemon(pod(workload(documents)).unwrap()).unwrap();
         let firehose = config.firehose.map(|firehose| ("firehose", firehose.listen.port()));
         let expected: Vec<Value> = [("metrics", config.http.listen.port())]
@@ -449,11 +519,11 @@ fn the_endpoint_for_firehose_has_a_service_keys_from_a_secret_and_a_way_in() {
             ingresses += 1;
         }
         for policy in of_kind(documents, "NetworkPolicy") {
-            let named = |port: &str| {
+            let numbered = |port: u16| {
                 items(&policy["spec"], "ingress").filter(|rule| rule["ports"][0]["port"] == port).collect::<Vec<_>>()
             };
-            assert_eq!((named("metrics").len(), named("firehose").len()), (1, 1), "{what}");
-            assert!(items(named("firehose")[0], "from").count() > 0, "{what}: everybody may reach the endpoint");
+            assert_eq!((numbered(10588).len(), numbered(10589).len()), (1, 1), "{what}");
+            assert!(items(numbered(10589)[0], "from").count() > 0, "{what}: everybody may reach the endpoint");
         }
     }
     assert_eq!((endpoints, ingresses, secrets), (5, 3, 2));
@@ -478,13 +548,6 @@ fn normalised(mut document: Value) -> Value {
                 map.retain(|key, value| !(key == "annotations" && value.as_object().is_some_and(|map| map.is_empty())));
             }
             Value::Array(list) => list.iter_mut().for_each(visit),
-            Value::String(text) => {
-                // Kustomize appends a digest of ten characters to the name of the ConfigMap.
-                let digest = text.strip_prefix("cognito-auth-exporter-").filter(|rest| rest.len() == 10);
-                if digest.is_some_and(|digest| digest.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())) {
-                    NAME.clone_into(text);
-                }
-            }
             _ => {}
         }
     }
@@ -525,11 +588,12 @@ fn the_chart_refuses_values_that_are_wrong() {
     let Some(_tools) = tools() else { return };
     for (values, said) in [
         (&["replicas=2"][..], "replicas"),
+        (&["config="], "There is no configuration, and so no pool to follow"),
+        (&[CONFIG, "existingConfigMap=own"], "not several"),
         (&["kind=DaemonSet"], "/kind"),
         (&["shards=0"], "/shards"),
         (&["shards=3", "kind=Deployment"], "/shards"),
         (&["image.digest=latest"], "/image/digest"),
-        (&["config="], "/config"),
         (&["persistence.size=lots"], "/persistence/size"),
         (&["serviceMonitor.enabled=true", "podMonitor.enabled=true"], "'not' failed"),
         (&["firehose.enabled=true", ACCESS_KEYS[0], "firehose.ingress.host=a.example.com", "shards=2"], "/shards"),
@@ -537,6 +601,15 @@ fn the_chart_refuses_values_that_are_wrong() {
         (&["firehose.enabled=true", ACCESS_KEYS[0]], "/firehose/ingress/host"),
         (&["firehose.accessKeys[0]=short"], "/firehose/accessKeys/0"),
         (&["firehose.listen=:10589"], "listen"),
+        (&["shards=2", "persistence.existingClaim=own"], "/shards"),
+        (&["terminationGracePeriodSeconds=20"], "/terminationGracePeriodSeconds"),
+        (&["web.basicAuth.enabled=true"], "/web/existingSecret"),
+        (
+            &["web.existingSecret=web", "web.basicAuth.enabled=true", "serviceMonitor.enabled=true"],
+            "/web/basicAuth/existingSecret",
+        ),
+        (&["persistence.size=0.0Gi"], "/persistence/size"),
+        (&["networkPolicy.dns.ports[0]=dns"], "/networkPolicy/dns/ports/0"),
     ] {
         let output = template(NAME, values);
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -551,8 +624,15 @@ fn helm_test_checks_what_the_daemon_would_use() {
     let documents = &tools.all[&chart_with(FURTHER_VALUES[1])];
     let check = of_kind(documents, "Pod")[0];
     assert_eq!(check["metadata"]["annotations"]["helm.sh/hook"], "test");
-    let (container, daemon) = (&check["spec"]["containers"][0], daemon(pod(workload(documents)).unwrap()).unwrap());
+    let daemons = pod(workload(documents)).unwrap();
+    let (container, daemon) = (&check["spec"]["containers"][0], daemon(daemons).unwrap());
     assert_eq!(container["args"], json!(["check"]));
+    assert_eq!(check["metadata"]["annotations"]["sidecar.istio.io/inject"], "false");
+    // It runs where the daemon runs, and finds what the daemon finds.
+    for key in ["nodeSelector", "tolerations", "priorityClassName", "runtimeClassName", "dnsConfig", "hostAliases"] {
+        assert!(!check["spec"][key].is_null(), "{key}");
+        assert_eq!(check["spec"][key], daemons[key], "{key}");
+    }
     for key in ["image", "env", "volumeMounts"] {
         assert_eq!(container[key], daemon[key], "{key}");
     }
@@ -722,42 +802,4 @@ fn hadolint_finds_nothing_in_the_dockerfile() {
     }
     let output = Command::new(beside).arg(root().join("deploy/Dockerfile")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
-}
-
-/// Every line of the shell blocks in the deployment pages, with continued lines joined.
-fn commands() -> Vec<String> {
-    let mut commands = Vec::new();
-    for page in ["docs/installation.md", "deploy/README.md"] {
-        let text = read(page).replace("\\\n", " ");
-        for block in text.split("```sh\n").skip(1) {
-            let block = block.split("```").next().unwrap();
-            commands.extend(block.lines().map(|line| line.split(" # ").next().unwrap().trim().to_owned()));
-        }
-    }
-    commands
-}
-
-#[test]
-fn the_commands_of_the_documents_render_what_kubernetes_takes() {
-    let Some(tools) = tools() else { return };
-    let mut tried = BTreeSet::new();
-    for command in commands() {
-        let words: Vec<&str> = command.split_whitespace().collect();
-        let after = |flag: &str| words.iter().position(|word| *word == flag).map(|at| words[at + 1]);
-        if let Some(path) = after("-k") {
-            let path = path.strip_prefix("deploy/kubernetes/").unwrap();
-            assert!(KUSTOMIZATIONS.contains(&path), "{command}");
-            tried.insert("kubectl apply");
-        }
-        if let ["helm", "upgrade", "--install", rest @ ..] = words.as_slice() {
-            let rest: Vec<&str> = rest.iter().copied().filter(|word| *word != "--create-namespace").collect();
-            let documents = tools.documents(&text(helm(&[&["template"], rest.as_slice()].concat())));
-            succeeded(&command, tools.validate(&json!({ "chart": documents })));
-            tried.insert("helm");
-        }
-        for file in words.iter().filter(|word| word.starts_with("deploy/")) {
-            assert!(root().join(file).exists(), "{command}: {file}");
-        }
-    }
-    assert_eq!(tried.len(), 2, "{tried:?}");
 }

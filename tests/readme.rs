@@ -250,9 +250,16 @@ fn the_reference_has_every_key_once_with_the_default_of_the_example() {
 #[test]
 fn every_link_of_the_documents_leads_to_a_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let mut pages: Vec<_> = ["README.md", "SECURITY.md", "ARCHITECTURE.md", "deploy/README.md", "dashboards/README.md"]
-        .map(|page| root.join(page))
-        .into();
+    let mut pages: Vec<_> = [
+        "README.md",
+        "SECURITY.md",
+        "ARCHITECTURE.md",
+        "deploy/README.md",
+        "deploy/helm/cognito-auth-exporter/README.md",
+        "dashboards/README.md",
+    ]
+    .map(|page| root.join(page))
+    .into();
     let listed = std::fs::read_dir(root.join("docs")).unwrap().map(|entry| entry.unwrap().path());
     pages.extend(listed.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
     let mut links = 0;

@@ -1,10 +1,12 @@
 //! The configuration of a running exporter. A change takes effect as a whole, without a restart, and no event is
 //! counted twice or lost by it.
 
+use std::os::unix::fs::symlink;
+
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_simulator::world::{SimulatedPool, World};
 
-use crate::exporter::Exporter;
+use crate::exporter::{self, Exporter};
 use crate::test_env::{MINUTE, TestEnv, is, now, of, said, sign_ins};
 
 const FIRST: &str = "eu-west-1_First";
@@ -192,6 +194,31 @@ async fn a_file_that_has_changed_is_read_without_a_signal() {
     env.until_polled(FIRST, "ben", 1).await;
     let reloads = said(&exporter.log(), &["configuration reload"]).len();
     assert_eq!(reloads, 1, "{}", exporter.log());
+}
+
+/// A ConfigMap's volume in a pod: the file leads through a link to a directory, and a change replaces that link.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_map_that_has_changed_is_read_without_a_signal() {
+    let env = TestEnv::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let volume = env.path("volume");
+    let version = |name: &str| {
+        std::fs::create_dir_all(volume.join(name)).unwrap();
+        std::fs::copy(env.config(), volume.join(name).join("config.toml")).unwrap();
+        symlink(name, volume.join("..data_tmp")).unwrap();
+        std::fs::rename(volume.join("..data_tmp"), volume.join("..data")).unwrap();
+    };
+    version("..first");
+    symlink("..data/config.toml", volume.join("config.toml")).unwrap();
+    let mut command = exporter::command(&env.simulation.url());
+    command.arg("run").arg("--config").arg(volume.join("config.toml"));
+    let exporter = Exporter::started(command);
+    env.until_polled(FIRST, "ann", 1).await;
+    env.reconfigure(&(following(FIRST, &["ann", "ben"]) + &poll("")));
+    version("..second");
+    std::fs::remove_dir_all(volume.join("..first")).unwrap();
+    exporter.until_said("the file has changed");
+    env.until_polled(FIRST, "ben", 1).await;
+    assert_eq!(said(&exporter.log(), &["configuration reload"]).len(), 1, "{}", exporter.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,6 +57,26 @@ fn state(env: &TestEnv, arguments: &[&str]) -> Output {
     env.run(&[&["state"], arguments].concat())
 }
 
+/// In a pod in maintenance, where `idle` is the process of the container.
+#[tokio::test(flavor = "multi_thread")]
+async fn beside_idle_the_commands_have_the_state_and_a_signal_ends_it() {
+    let env = TestEnv::set(&live(), |world| populate(world, 2, 3)).await;
+    let exporter = env.exporter();
+    exporter.until("the events", |scrape| scrape.sum("cognito_auth_events_total", &[]) >= 6.0);
+    exporter.stop();
+    let mut command = exporter::command(&env.simulation.url());
+    command.arg("idle");
+    let mut waiting = exporter::Exporter::spawned(command);
+    waiting.until_said("commands may work on the state");
+    for action in ["show", "verify", "export"] {
+        let output = state(&env, &[action]);
+        assert!(output.status.success() && !stdout(&output).is_empty(), "{action}: {}", stderr(&output));
+    }
+    assert_eq!(waiting.try_ended(), None);
+    waiting.signal("TERM");
+    assert!(waiting.ended().success());
+}
+
 fn idle(scrape: &Scrape) -> bool {
     is(scrape, "cognito_exporter_outbox_records", &[], 0.0) && is(scrape, "cognito_exporter_catching_up", &[], 0.0)
 }

@@ -48,9 +48,11 @@ def hcl():
 def refusal(document):
     """The fault of a document; None if it is valid."""
     import kubernetes_validate
-    from cloudcoil.models.prometheus_operator import v1
 
     if document["apiVersion"] == "monitoring.coreos.com/v1":
+        # These models take seconds to import.
+        from cloudcoil.models.prometheus_operator import v1
+
         try:
             getattr(v1, document["kind"]).model_validate(document, extra="forbid")
         except (AttributeError, ValueError) as error:
