@@ -48,6 +48,7 @@ mod cli;
 mod clock;
 mod config;
 mod config_example;
+mod config_show;
 mod crashes;
 mod dashboards;
 mod deploy;
