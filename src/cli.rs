@@ -4,7 +4,9 @@
 //! bad usage or configuration. The doc comments of commands and arguments are their help, manual and completion texts.
 
 pub mod check;
+pub mod config_show;
 pub mod demo;
+mod document_format;
 pub mod events;
 mod idle;
 pub mod logging;
@@ -80,7 +82,9 @@ enum Command {
     /// Run the exporter until it is stopped (SIGTERM or SIGINT).
     Run(run::RunArgs),
     /// Validate the configuration and try every dependency, with one line each and a remedy for each failure.
-    Check(ConfigArgs),
+    Check(check::CheckArgs),
+    /// Show the configuration in force, and where each value comes from.
+    Config(config_show::ConfigCommandArgs),
     /// Run the exporter without an AWS account, against a simulated Cognito on loopback.
     Demo(demo::DemoArgs),
     /// Print one user's auth events, newest first, one a line.
@@ -132,8 +136,15 @@ impl Arguments {
                     Err(errors) => return bad_configuration(&errors),
                 }
             }
-            Command::Check(args) => match args.load_all() {
-                Ok(config) => check::check(config).await,
+            Command::Check(args) => match args.config.load_all() {
+                Ok(config) => check::check(&args, config).await,
+                Err(errors) => {
+                    check::report_mistakes(&args, &errors);
+                    return bad_configuration(&errors);
+                }
+            },
+            Command::Config(args) => match args.load() {
+                Ok((config, settings)) => config_show::main(&args, &config, &settings),
                 Err(errors) => return bad_configuration(&errors),
             },
             Command::Demo(args) => demo::demo(&args).await,
@@ -169,9 +180,14 @@ impl ConfigArgs {
     /// Loads the configuration and checks the web configuration that it names. The server loads the latter again.
     fn load_all(&self) -> Result<Config, ConfigErrors> {
         let config = self.load()?;
-        config.http.web_config_file.as_deref().map(crate::http::load_web_config).transpose()?;
+        check_web_config(&config)?;
         Ok(config)
     }
+}
+
+/// Checks the web configuration that a configuration names.
+fn check_web_config(config: &Config) -> Result<(), ConfigErrors> {
+    config.http.web_config_file.as_deref().map(crate::http::load_web_config).transpose().map(drop)
 }
 
 /// Prints every mistake on a line, and a hint if there is no configuration at all.

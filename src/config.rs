@@ -15,13 +15,17 @@
 //!
 //! `sections` is the only list of keys: it reads them, and a key that it does not read is unknown.
 
+mod effective;
 mod environment;
+mod key_path;
 mod keys;
 mod mistakes;
 mod pairs;
+mod places;
 mod proxies;
 mod reader;
 mod sections;
+mod service_links;
 mod settings;
 pub(crate) mod shapes;
 
@@ -37,8 +41,10 @@ use cognito_auth_core::record::TimestampSource;
 use cognito_auth_core::shard::Shard;
 use http::Uri;
 
+pub use self::effective::{EffectiveSetting, HIDDEN};
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
 pub use self::mistakes::{ConfigErrors, Mistake, SettingOrigin};
+pub use self::places::FilePlace;
 pub use self::proxies::Proxies;
 pub(crate) use self::reader::{SettingsTable, read_file};
 pub use self::settings::DEFAULT_FILES;
@@ -68,6 +74,33 @@ where
     Name: Into<OsString>,
     Value: Into<OsString>,
 {
+    load_recorded(file, environment, false).map(|(config, _)| config)
+}
+
+/// Loads the configuration as [`load`] does, and returns beside it every key with its value in force and its origin.
+///
+/// # Errors
+/// All mistakes together.
+pub fn load_effective<Name, Value>(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (Name, Value)>,
+) -> Result<(Config, Vec<EffectiveSetting>), ConfigErrors>
+where
+    Name: Into<OsString>,
+    Value: Into<OsString>,
+{
+    load_recorded(file, environment, true)
+}
+
+fn load_recorded<Name, Value>(
+    file: Option<&Path>,
+    environment: impl IntoIterator<Item = (Name, Value)>,
+    records: bool,
+) -> Result<(Config, Vec<EffectiveSetting>), ConfigErrors>
+where
+    Name: Into<OsString>,
+    Value: Into<OsString>,
+{
     let environment: Vec<(OsString, OsString)> =
         environment.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
     let proxies = Proxies::of_environment(&environment);
@@ -76,7 +109,7 @@ where
     // A variable of the OpenTelemetry specification that has a mistake is ignored.
     let mut set_aside: Vec<Mistake> = mistakes.extract_if(.., |mistake| mistake.is_of_the_specification()).collect();
     let reading = loop {
-        let mut reading = sections::read(&settings);
+        let mut reading = sections::read(&settings, records);
         let foreign: Vec<Mistake> =
             reading.mistakes.extract_if(.., |mistake| mistake.is_of_the_specification()).collect();
         if foreign.is_empty() {
@@ -96,7 +129,7 @@ where
     let mut listed = BTreeSet::new();
     set_aside.retain(|mistake| listed.insert(mistake.origin.to_string()));
     config.set_aside = set_aside;
-    Ok(config)
+    Ok((config, reading.effective))
 }
 
 /// Returns every key that a file may contain, such as `poll.page_size` and `pools[].id`, in alphabetical order.

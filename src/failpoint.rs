@@ -5,6 +5,9 @@
 //! nothing is flushed, and no thread continues. In other builds a failpoint does nothing. `tests/crashes.rs` covers
 //! [`Failpoint::ALL`]: it does not compile without a case for each failpoint.
 
+/// The variable that names a failpoint and a count.
+const VARIABLE: &str = "COGNITO_EXPORTER_TEST_STOP_AT";
+
 /// Declares the failpoints once, so that none can be missing from [`Failpoint::ALL`].
 macro_rules! failpoints {
     ($($(#[$doc:meta])+ $failpoint:ident = $name:literal,)+) => {
@@ -67,6 +70,11 @@ failpoints! {
     LedgerClosed = "ledger-closed",
 }
 
+/// Returns whether an environment variable is the one that names a failpoint. Builds without failpoints have none.
+pub(crate) fn is_variable(name: &str) -> bool {
+    cfg!(debug_assertions) && name == VARIABLE
+}
+
 /// Dies here if the test's variable names this failpoint.
 #[inline]
 pub fn reached(failpoint: Failpoint) {
@@ -82,9 +90,7 @@ mod armed {
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
-    use super::Failpoint;
-
-    const VARIABLE: &str = "COGNITO_EXPORTER_TEST_STOP_AT";
+    use super::{Failpoint, VARIABLE};
 
     /// The failpoint at which this process dies.
     static ARMED: LazyLock<Option<Armed>> = LazyLock::new(|| {

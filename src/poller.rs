@@ -73,6 +73,8 @@ pub enum PollerMessage<S> {
     Heard(PoolSlot, Vec<HeardEvent>),
     /// Exported events of these users wait for their outcome: a poll must look for each at this time.
     Waiting(PoolSlot, Vec<(String, UnixMillis)>),
+    /// So many of the users are names listed by hand that no listing gives. They may not be in the pool.
+    AsGiven(PoolSlot, u64),
     /// A pool without followed users was asked for its users. No poll can say whether such a pool answers.
     Listed(PoolSlot, Result<(), SourceError>),
 }
@@ -104,6 +106,8 @@ struct PolledPool<S> {
     history_progress: HistoryProgress,
     sightings: PoolSightings,
     twins: Twins,
+    /// How many of its users are names listed by hand that no listing gives.
+    as_given: u64,
     /// The audit of its export, if it has one.
     export: Option<Box<ExportAudit>>,
     logged: PoolLogState,
@@ -112,8 +116,8 @@ struct PolledPool<S> {
 /// The state of the log about a pool, and the counts for its next lines.
 #[derive(Default)]
 struct PoolLogState {
-    /// Whether the log has users as missing.
-    any_missing: bool,
+    /// The missing users that the log has.
+    missing: log::MissingUsers,
     /// Names that began to wait as other names of users.
     merged: u64,
     /// Names that were found to belong to other users.
@@ -129,6 +133,7 @@ impl<S> PolledPool<S> {
             history_progress: HistoryProgress::default(),
             sightings: PoolSightings::default(),
             twins: Twins::default(),
+            as_given: 0,
             export,
             logged: PoolLogState::default(),
         }
@@ -252,6 +257,11 @@ impl<S: Source> Poller<S> {
             PollerMessage::Left(pool, names) => names.iter().for_each(|username| self.user_left(pool, username)),
             PollerMessage::Heard(pool, events) => self.heard(pool, &events),
             PollerMessage::Waiting(pool, users) => self.look_for(pool, &users),
+            PollerMessage::AsGiven(pool, users) => {
+                if let Some(polled) = self.pools.get_mut(&pool) {
+                    polled.as_given = users;
+                }
+            }
             PollerMessage::Listed(pool, result) => self.pool_listed(pool, result),
         }
     }
@@ -644,8 +654,11 @@ impl<S: Source> Poller<S> {
         if let Some(notice) = notice {
             log::history(id, standing, notice);
         }
-        let PoolLogState { any_missing, merged, parted } = &mut polled.logged;
-        log::missing_users(id, counts.missing, any_missing);
+        // A listed user that is missing was deleted, and leaves with the next listing.
+        let configured_missing = counts.missing.min(polled.as_given);
+        self.status.configured_users_missing(id, configured_missing);
+        let PoolLogState { missing, merged, parted } = &mut polled.logged;
+        log::missing_users(id, counts.missing, configured_missing, missing);
         log::names(id, merged, parted);
     }
 }

@@ -66,6 +66,7 @@ enum Phase {
 #[derive(Debug, Default)]
 struct PoolNotes {
     down_because: Option<String>,
+    configured_users_missing: u64,
     backlog_walks: u64,
     history_walks: HistoryWalks,
     export: Option<ExportStatus>,
@@ -183,6 +184,11 @@ impl StatusBoard {
     /// Sets how far the histories of a pool's users are walked.
     pub fn history_walks(&self, pool: &str, walks: HistoryWalks) {
         self.board().notes(pool).history_walks = walks;
+    }
+
+    /// Sets how many names listed by hand are not in a pool.
+    pub fn configured_users_missing(&self, pool: &str, users: u64) {
+        self.board().notes(pool).configured_users_missing = users;
     }
 
     /// Shows the audit of a pool's export.
@@ -458,6 +464,8 @@ pub struct PoolStatus {
     pub users: Option<UserCounts>,
     /// Its listed users that are not followed; null before the first complete listing, and with several listings.
     pub users_left_out: Option<LeftOutStatus>,
+    /// Its missing users that are names listed by hand.
+    pub configured_users_missing: u64,
     /// When its least recently polled user was polled or joined.
     #[serde(serialize_with = "optional_time")]
     pub oldest_poll: Option<UnixMillis>,
@@ -703,6 +711,7 @@ impl PoolStatus {
                 .and_then(|notes| notes.down_because.clone().or_else(|| notes.errors.latest())),
             users: pool.users,
             users_left_out: notes.and_then(|notes| notes.left_out).map(LeftOutStatus::from),
+            configured_users_missing: notes.map_or(0, |notes| notes.configured_users_missing),
             oldest_poll: pool.oldest_poll,
             objective_seconds: pool.objective.map(|objective| objective.as_secs()),
             round_seconds_estimate: pool.forecast.round.map(|round| round.as_secs()),

@@ -15,6 +15,7 @@ use cognito_auth_simulator::logs::SimulatedLogGroup;
 use cognito_auth_simulator::quota::Category;
 use cognito_auth_simulator::world::{Role, SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::exporter;
@@ -63,11 +64,21 @@ impl CheckEnv {
     }
 
     fn check_with(&self, pool: &str, rest: &str, change: impl FnOnce(&mut Command)) -> Said {
+        let mut command = self.command(pool, rest);
+        change(&mut command);
+        Said::of(&mut command)
+    }
+
+    /// Checks with further arguments; the output may name users.
+    fn check_naming(&self, pool: &str, rest: &str, arguments: &[&str]) -> Said {
+        Said::naming(self.command(pool, rest).args(arguments))
+    }
+
+    fn command(&self, pool: &str, rest: &str) -> Command {
         let config = self.config(&format!("[[pools]]\nid = {POOL:?}\n{pool}\n{rest}"));
         let mut command = exporter::command(&self.simulation.url());
         command.arg("check").arg("--config").arg(config);
-        change(&mut command);
-        Said::of(&mut command)
+        command
     }
 
     fn state(&self) -> String {
@@ -77,11 +88,21 @@ impl CheckEnv {
 
 impl Said {
     fn of(command: &mut Command) -> Self {
+        let said = Self::naming(command);
+        assert!(!said.text.contains("secret"), "nobody is named: {}", said.text);
+        said
+    }
+
+    /// The output of a check that may name users.
+    fn naming(command: &mut Command) -> Self {
         let output = command.output().unwrap();
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "everything is on stdout");
-        let text = String::from_utf8(output.stdout).unwrap();
-        assert!(!text.contains("secret"), "nobody is named: {text}");
-        Self { code: output.status.code(), text }
+        Self { code: output.status.code(), text: String::from_utf8(output.stdout).unwrap() }
+    }
+
+    /// The JSON document of `--output json`.
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap()
     }
 
     /// Fails unless exactly this many steps failed, one of them with this cause and remedy.
@@ -107,7 +128,7 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
     let env = CheckEnv::set(|_| {}).await;
     let receiver = Receiver::http().await;
     let names = env.directory.path().join("names");
-    std::fs::write(&names, "# by hand\ndee-secret\n").unwrap();
+    std::fs::write(&names, "# by hand\nann-secret\n").unwrap();
     let said = env.check(
         &format!("all_users = true\ngroups = [\"staff\"]\nusernames_file = {names:?}"),
         &format!("[otlp]\nendpoint = {:?}\n", receiver.endpoint()),
@@ -120,6 +141,8 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
              ok    http.listen 127.0.0.1:0: free\n\
              ok    otlp.endpoint {}: takes exports\n\
              ok    pool {POOL} usernames_file {}: 1 names\n\
+             note  pool {POOL} groups: they add no user, because all_users follows every user; remove one of the two \
+             keys\n\
              ok    pool {POOL} credentials: access key dummy\n\
              ok    pool {POOL} DescribeUserPool: account 111122223333, about 3 users\n\
              ok    pool {POOL} plan: PLUS, threat protection ENFORCED\n\
@@ -128,11 +151,12 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
              ok    pool {POOL} ListUsers: 3 users\n\
              ok    pool {POOL} ListUsersInGroup staff: 3 users\n\
              ok    pool {POOL} AdminListUserAuthEvents: allowed, and there are events\n\
-             note  round of account 111122223333 in eu-west-1: about 4 users take 1s at 5 requests/s; \
+             ok    pool {POOL} names listed by hand: the name is in the pool\n\
+             note  round of account 111122223333 in eu-west-1: about 3 users take 1s at 5 requests/s; \
              a poll.max_interval of 1h needs 0.01 requests/s\n\
              note  mean delay of account 111122223333 in eu-west-1: about 7s if most users are quiet; \
              with a poll.max_interval of 2h about 7s, with 4h about 7s\n\
-             all 12 steps succeeded\n",
+             all 13 steps succeeded\n",
             env.state(),
             receiver.endpoint(),
             names.display(),
@@ -144,9 +168,177 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
     let called: Vec<String> =
         env.simulation.world(|world| world.calls().iter().map(|call| call.operation.clone()).collect());
     assert_eq!(called, ["DescribeUserPool", "ListUsers", "ListUsersInGroup", "AdminListUserAuthEvents"]);
-    env.check("usernames = [\"gone-secret\"]", "").says(&format!(
+    env.check_naming("usernames = [\"gone\"]", "", &[]).says(&format!(
         "ok    pool {POOL} AdminListUserAuthEvents: allowed; the user who was asked for does not exist"
     ));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_listed_by_hand_that_are_not_in_the_pool_are_named_a_handful_at_most() {
+    const REMEDY: &str = "correct or remove them in usernames or usernames_file; the step \"names of users\" says which \
+                          names count";
+    let env = CheckEnv::set(|world| world.quotas().set_limit(Category::UserResourceRead, Some(10_000))).await;
+    let step = format!("pool {POOL} names listed by hand");
+    let file = env.directory.path().join("names");
+    std::fs::write(&file, "dee\ncy-secret\n").unwrap();
+    let pool = format!("usernames = [\"ann-secret\", \"bobby\"]\nusernames_file = {file:?}");
+    let fast = "[poll]\nrequests_per_second = 1000\n";
+    env.check_naming(&pool, fast, &[]).fails(1, &format!("{step}: not in the pool: \"bobby\", \"dee\""), REMEDY);
+    // A listing of everybody has met the others.
+    let all = env.check_naming(&format!("all_users = true\n{pool}"), fast, &[]);
+    all.fails(1, &format!("{step}: not in the pool: \"bobby\", \"dee\""), REMEDY);
+
+    let names: String = (0..250).map(|number| format!("user-{number}\n")).collect();
+    std::fs::write(&file, names).unwrap();
+    let many = env.check_naming(&format!("usernames_file = {file:?}"), fast, &[]);
+    many.fails(
+        1,
+        &format!(
+            "{step}: not in the pool: \"user-0\", \"user-3\", \"user-6\", \"user-9\", \"user-12\" and 79 more; 84 of 250 \
+             names were tried"
+        ),
+        REMEDY,
+    );
+
+    let there = env.check("usernames = [\"ann-secret\", \"bob-secret\"]", fast);
+    there.says(&format!("ok    {step}: all 2 names are in the pool"));
+    assert_eq!(there.code, Some(0), "{}", there.text);
+    env.simulation.world(|world| world.inject(InjectedFault::access_denied().on("AdminListUserAuthEvents")));
+    env.check("usernames = [\"ann-secret\"]", "")
+        .says(&format!("skip  {step}: not tried, because AdminListUserAuthEvents failed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_are_most_likely_not_meant_are_notes() {
+    let env = CheckEnv::set(|_| {}).await;
+    let said = env.check("all_users = true\ngroups = [\"staff\"]\nregion = \"us-east-1\"", "");
+    said.says(&format!(
+        "note  pool {POOL} region: calls go to us-east-1, but the pool's id is of eu-west-1, where the pool is"
+    ));
+    said.says(&format!(
+        "note  pool {POOL} groups: they add no user, because all_users follows every user; remove one of the two keys"
+    ));
+    let plain = env.check("groups = [\"staff\"]\nregion = \"eu-west-1\"", "");
+    for step in ["region", "groups"] {
+        assert!(!plain.text.contains(&format!("pool {POOL} {step}: ")), "{}", plain.text);
+    }
+    // The id of a simulated pool names no region.
+    let local = env.config("[[pools]]\nid = \"local_Abc\"\nregion = \"eu-west-1\"\nall_users = true\n");
+    let mut command = exporter::command(&env.simulation.url());
+    let said = Said::of(command.arg("check").arg("--offline").arg("--config").arg(local));
+    assert!(!said.text.contains("region: "), "{}", said.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_that_is_offline_tries_what_needs_no_other_machine_and_says_what_it_skips() {
+    let env = CheckEnv::set(|_| {}).await;
+    let receiver = Receiver::http().await;
+    let file = |name: &str, text: &str| {
+        let path = env.directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        path
+    };
+    let (names, headers) = (file("names", "ann-secret\n"), file("headers", "x-a=b\n"));
+    let (key, web) = (file("key", &"k".repeat(32)), file("web.yml", "{}\n"));
+    let access_keys = file("access-keys", &"k".repeat(32));
+    let pool = format!("usernames_file = {names:?}\n");
+    let rest = format!(
+        "[otlp]\nendpoint = {:?}\nheaders_file = {headers:?}\n[privacy]\nhash_key_file = {key:?}\n\
+         [firehose]\nlisten = \"127.0.0.1:0\"\naccess_keys_file = {access_keys:?}\n",
+        receiver.endpoint()
+    );
+    let offline = |pool: &str| {
+        env.check_with(pool, &rest, |command| {
+            command.arg("--offline").env("COGNITO_EXPORTER_HTTP__WEB_CONFIG_FILE", &web);
+            // Not even credentials are asked for.
+            command.env_remove("AWS_ACCESS_KEY_ID").env_remove("AWS_SECRET_ACCESS_KEY");
+        })
+    };
+    let said = offline(&pool);
+    let name = HashKey::new("k".repeat(32).as_bytes()).unwrap().name().to_owned();
+    assert_eq!(
+        said.text,
+        format!(
+            "ok    configuration: 1 pool\n\
+             ok    state.path {}: created, and can be written to\n\
+             ok    http.listen 127.0.0.1:0: free\n\
+             ok    http.web_config_file {}: can be served with, over http\n\
+             ok    firehose.listen 127.0.0.1:0: free; the keys can be used, over http\n\
+             note  firehose.listen 127.0.0.1:0: no pool has export.firehose = true, so nothing is taken there\n\
+             ok    privacy.hash_key_file {}: key {name}\n\
+             ok    files of otlp: can be used\n\
+             skip  otlp.endpoint {}: not tried, because of --offline\n\
+             ok    pool {POOL} usernames_file {}: 1 names\n\
+             skip  pool {POOL} credentials, permissions, plan, users and export: not tried, because of --offline\n\
+             all 8 steps succeeded; 2 skipped\n",
+            env.state(),
+            web.display(),
+            key.display(),
+            receiver.endpoint(),
+            names.display(),
+        )
+    );
+    assert_eq!(said.code, Some(0));
+    assert_eq!(env.simulation.world(|world| world.calls().total()), 0);
+
+    std::fs::remove_file(&headers).unwrap();
+    std::fs::remove_file(&names).unwrap();
+    let broken = offline(&pool);
+    assert_eq!(broken.code, Some(1), "{}", broken.text);
+    for failed in ["otlp.endpoint", &format!("pool {POOL} usernames_file")] {
+        assert!(broken.text.lines().any(|line| line.starts_with(&format!("FAIL  {failed} "))), "{}", broken.text);
+    }
+    assert!(broken.text.ends_with("2 of 8 steps failed; 1 skipped\n"), "{}", broken.text);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_json_of_a_check_is_one_document_with_every_step_and_a_summary() {
+    let env = CheckEnv::set(|_| {}).await;
+    let json = |pool: &str, arguments: &[&str]| {
+        let said = env.check_naming(pool, "", &[&["--output", "json"], arguments].concat());
+        (said.code, said.json())
+    };
+    let (code, document) = json("all_users = true\ngroups = [\"staff\"]", &[]);
+    assert_eq!((code, &document["status"]), (Some(0), &json!("ok")));
+    let steps = document["steps"].as_array().unwrap();
+    let expected = json!({"status": "ok", "what": "configuration", "found": "1 pool"});
+    assert_eq!(steps[0], expected);
+    let expected = json!({
+        "status": "note", "pool": POOL, "what": "groups",
+        "found": "they add no user, because all_users follows every user; remove one of the two keys",
+    });
+    assert!(steps.contains(&expected), "{document:#}");
+    let count = |status: &str| steps.iter().filter(|step| step["status"] == status).count();
+    for status in ["ok", "note", "failed", "skipped"] {
+        assert_eq!(document["summary"][status], count(status), "{status}");
+    }
+
+    let (code, document) = json("usernames = [\"bobby\"]", &[]);
+    assert_eq!((code, &document["status"]), (Some(1), &json!("failed")));
+    let steps = document["steps"].as_array().unwrap();
+    let failed: Vec<&Value> = steps.iter().filter(|step| step["status"] == "failed").collect();
+    let expected = json!({
+        "status": "failed", "pool": POOL, "what": "names listed by hand", "cause": "not in the pool: \"bobby\"",
+        "remedy": "correct or remove them in usernames or usernames_file; the step \"names of users\" says which names \
+                   count",
+    });
+    assert_eq!(failed, [&expected]);
+
+    let (code, document) = json("all_users = true", &["--offline"]);
+    assert_eq!((code, &document["summary"]["skipped"]), (Some(0), &json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_json_of_a_check_has_the_mistakes_of_a_configuration_that_cannot_be_used() {
+    let env = CheckEnv::set(|_| {}).await;
+    let output = env.command("all_users = 1", "").args(["--output", "json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let cause = document["steps"][0]["cause"].as_str().unwrap();
+    assert!(cause.ends_with(&format!("pools[0] ({POOL}).all_users is 1; accepted: true or false")), "{cause}");
+    assert_eq!((&document["status"], &document["steps"][0]["what"]), (&json!("failed"), &json!("configuration")));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("all_users is 1"), "people read it on stderr");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -564,9 +756,18 @@ async fn the_endpoint_for_data_firehose_is_tried_with_its_keys() {
     let missing = env.check("usernames = [\"ann-secret\"]", &firehose);
     assert_eq!(missing.code, Some(1), "{}", missing.text);
     assert!(missing.text.contains("FAIL  firehose.listen 127.0.0.1:0: "), "{}", missing.text);
-    std::fs::write(keys, "0123456789abcdef0123456789abcdef\n").unwrap();
+    std::fs::write(&keys, "hunter2\n0123456789abcdef0123456789abcdef\nshort\n").unwrap();
+    let short = env.check("usernames = [\"ann-secret\"]", &firehose);
+    short.says(&format!(
+        "note  firehose.access_keys_file {}: 2 of its keys can be guessed, being shorter than 32 bytes; make one with \
+         `openssl rand -hex 32`",
+        keys.display()
+    ));
+    assert_eq!(short.code, Some(0), "{}", short.text);
+    std::fs::write(&keys, "0123456789abcdef0123456789abcdef\n").unwrap();
     let there = env.check("usernames = [\"ann-secret\"]", &firehose);
     assert_eq!(there.code, Some(0), "{}", there.text);
     there.says("ok    firehose.listen 127.0.0.1:0: free; the keys can be used, over http");
+    assert!(!there.text.contains("can be guessed"), "{}", there.text);
     there.says("note  firehose.listen 127.0.0.1:0: no pool has export.firehose = true, so nothing is taken there");
 }

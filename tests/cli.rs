@@ -184,7 +184,7 @@ fn shells_and_manuals_say_what_the_help_says() {
     assert!(man.contains("page\\-size"), "{man}");
     let unknown = run(NOWHERE, directory.path(), &["man", "nothing"]);
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(stderr(&unknown).contains("there are run, check, demo"), "{}", stderr(&unknown));
+    assert!(stderr(&unknown).contains("there are run, check, config, demo"), "{}", stderr(&unknown));
 }
 
 #[test]

@@ -12,22 +12,43 @@ use cognito_auth_core::shard::Shard;
 use cognito_auth_core::users::selection::{HistoryDepth, SelectionRules};
 use cognito_auth_exporter::config::{
     self, Compression, Config, ConfigErrors, LogFormat, OtlpConfig, OtlpProtocol, PoolConfig, Rate, Schema,
+    SettingOrigin,
 };
 use proptest::prelude::*;
 
 const POOL: &str = "[[pools]]\nid = \"eu-west-1_Abc123\"\nusernames = [\"alice\"]\n";
 const POOLS_JSON: &str = r#"[{"id": "eu-west-1_Abc123", "usernames": ["alice"]}]"#;
 
-/// Loads `text` as a file, with these environment variables. Error messages call the file `config.toml`.
+/// Loads `text` as a file, with these environment variables. Error messages call the file `config.toml`. Places in the
+/// file and the id of the pool are left out: tests of their own are about these.
 fn load_with(text: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
+    load_file(text, environment).map_err(|errors| {
+        let told = errors.mistakes().iter().map(|mistake| {
+            let text = mistake.text.replace(" (eu-west-1_Abc123)", "");
+            match &mistake.origin {
+                SettingOrigin::File { .. } => format!("config.toml: {text}"),
+                origin => format!("{origin}: {text}"),
+            }
+        });
+        told.collect::<Vec<_>>().join("\n")
+    })
+}
+
+/// The whole error for `text` as a file `config.toml`, with these environment variables.
+fn told(text: &str, environment: &[(&str, &str)]) -> String {
+    let told = load_file(text, environment).unwrap_err().to_string();
+    let lines = told.lines().map(|line| match line.split_once("/config.toml: ") {
+        Some((_folder, rest)) => format!("config.toml: {rest}"),
+        None => line.to_owned(),
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn load_file(text: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("config.toml");
     std::fs::write(&file, text).unwrap();
-    config::load(Some(&file), environment.iter().copied()).map_err(|errors| told(&errors, folder.path()))
-}
-
-fn told(errors: &ConfigErrors, folder: &Path) -> String {
-    errors.to_string().replace(&format!("{}/", folder.display()), "")
+    config::load(Some(&file), environment.iter().copied())
 }
 
 fn load(text: &str) -> Result<Config, String> {
@@ -50,7 +71,7 @@ fn otlp(lines: &str, environment: &[(&str, &str)]) -> Option<OtlpConfig> {
 }
 
 #[test]
-fn five_mistakes_are_told_at_once_with_key_and_origin() {
+fn mistakes_are_told_at_once_each_with_its_place_its_key_and_its_pool() {
     let text = r#"
         [[pools]]
         id = "eu-west-1_Abc123"
@@ -67,13 +88,82 @@ fn five_mistakes_are_told_at_once_with_key_and_origin() {
     "#;
     let environment = [("COGNITO_EXPORTER_POLL__CONCURRENCY", "many")];
     assert_eq!(
-        load_with(text, &environment).unwrap_err(),
-        "config.toml: pools[0].all_users is true beside pools[0].filter; accepted: one of them\n\
-         config.toml: pools[1].id is \"nonsense\"; accepted: a user pool id, such as \"eu-west-1_Abc123\"\n\
-         config.toml: pools[1].usernames_file is 7; accepted: a path\n\
+        told(text, &environment),
+        "config.toml: line 4, column 21: pools[0] (eu-west-1_Abc123).all_users is true beside pools[0].filter; accepted: \
+         one of them\n\
+         config.toml: line 8, column 14: pools[1].id is \"nonsense\"; accepted: a user pool id, such as \
+         \"eu-west-1_Abc123\"\n\
+         config.toml: line 9, column 26: pools[1].usernames_file is 7; accepted: a path\n\
          COGNITO_EXPORTER_POLL__CONCURRENCY: poll.concurrency is \"many\"; accepted: a whole number from 1 to 1000\n\
-         config.toml: poll.overlap is \"8d\"; accepted: a duration from \"0s\" to \"7d\"\n\
-         config.toml: there is no key poll.page_sizes; did you mean poll.page_size?"
+         config.toml: line 13, column 19: poll.overlap is \"8d\"; accepted: a duration from \"0s\" to \"7d\"\n\
+         config.toml: line 12, column 9: there is no key poll.page_sizes; did you mean poll.page_size?"
+    );
+}
+
+#[test]
+fn a_mistake_in_the_file_has_the_place_of_the_value_the_key_or_the_table() {
+    let pool = "[[pools]]\nid = \"eu-west-1_Abc123\"\n";
+    for (lines, expected) in [
+        // A value.
+        ("usernames = [\"a\",\n  \"b c\"]", "line 4, column 3: pools[0] (eu-west-1_Abc123).usernames[1] is not"),
+        ("all_users = true\npoll.page_size = 0", "line 4, column 1: there is no key pools[0] (eu-west-1_Abc123).poll;"),
+        ("all_users = true\n[poll]\n  page_size = 0", "line 5, column 15: poll.page_size is 0; "),
+        ("all_users = true\n[poll]\npage_size = 'é' # x", "line 5, column 13: poll.page_size is \"é\"; "),
+        (
+            "all_users = true\n[otlp]\nheaders = { a = 1 }\nendpoint = 'http://a'",
+            "line 5, column 11: otlp.headers.a is",
+        ),
+        // A key.
+        ("all_users = true\n[log]\n colour = 1", "line 5, column 2: there is no key log.colour; "),
+        ("all_users = true\n[tracing]\nsampler = 1", "line 4, column 2: there is no key tracing; "),
+        // A table in which something is missing.
+        ("", "line 1, column 1: pools[0] (eu-west-1_Abc123) selects nobody; "),
+        ("all_users = true\n[[pools]]\nall_users = true", "line 4, column 1: pools[1].id is missing; "),
+        (
+            "all_users = true\n[pools.export]\naudit = 'off'",
+            "line 4, column 1: pools[0] (eu-west-1_Abc123).export names no",
+        ),
+        ("all_users = true\n[firehose]\nlisten = '[::]:1'", "line 4, column 1: firehose.access_keys_file is missing; "),
+        // A contradiction.
+        (
+            "all_users = true\n[[pools]]\nid = \"eu-west-1_Abc123\"\nall_users = true",
+            "line 5, column 6: pools[1] (eu-west-1_Abc123).id is the same as pools[0].id; ",
+        ),
+        ("all_users = true\n[poll]\nmin_interval = '1d'", "line 5, column 16: poll.min_interval (1day) is longer "),
+    ] {
+        let told = told(&format!("{pool}{lines}\n"), &[]);
+        assert!(told.starts_with(&format!("config.toml: {expected}")), "{lines}:\n{told}");
+        assert_eq!(told.lines().count(), 1, "{told}");
+    }
+}
+
+#[test]
+fn a_mistake_in_a_variable_has_no_place_in_the_file() {
+    let file = format!("{POOL}[poll]\npage_size = 0\n");
+    let variable = ("COGNITO_EXPORTER_POLL__PAGE_SIZE", "99");
+    assert_eq!(
+        told(&file, &[variable]),
+        "COGNITO_EXPORTER_POLL__PAGE_SIZE: poll.page_size is \"99\"; accepted: a whole number from 1 to 60"
+    );
+    let pools = r#"[{"id": "eu-west-1_Abc123"}]"#;
+    assert_eq!(
+        told(&file, &[("COGNITO_EXPORTER_POOLS", pools), variable]).lines().next().unwrap(),
+        "COGNITO_EXPORTER_POOLS: pools[0] (eu-west-1_Abc123) selects nobody; accepted: at least one of usernames, \
+         usernames_file, groups, all_users, filter"
+    );
+}
+
+/// A hundred thousand mistakes in one line are told in the time that one takes, and not in its square.
+#[test]
+fn very_many_mistakes_in_one_line_have_their_places() {
+    let names = "\"a b\",".repeat(100_000);
+    let text = format!("[[pools]]\nid = \"eu-west-1_Abc123\"\nusernames = [{names}]\n");
+    let errors = load_file(&text, &[]).unwrap_err();
+    assert_eq!(errors.mistakes().len(), 100_000);
+    let last = errors.mistakes().last().unwrap().origin.to_string();
+    assert!(
+        last.ends_with(&format!("config.toml: line 3, column {}", "usernames = [".len() + 6 * 99_999 + 1)),
+        "{last}"
     );
 }
 
@@ -82,7 +172,7 @@ fn a_mistake_names_its_key_and_origin_for_programs_too() {
     let errors = config::load(None, [("COGNITO_EXPORTER_POOLS", "[{}]")]).unwrap_err();
     let keys: Vec<&str> = errors.mistakes().iter().map(|mistake| mistake.key.as_str()).collect();
     assert_eq!(keys, ["pools[0].id", "pools[0].usernames"]);
-    let variable = config::SettingOrigin::Variable("COGNITO_EXPORTER_POOLS".to_owned());
+    let variable = SettingOrigin::Variable("COGNITO_EXPORTER_POOLS".to_owned());
     assert!(errors.mistakes().iter().all(|mistake| mistake.origin == variable));
 }
 
@@ -165,6 +255,7 @@ fn variables_that_kubernetes_makes_for_a_service_are_not_ours() {
         ("COGNITO_EXPORTER_PORT", "tcp://10.0.0.1:10588"),
         ("COGNITO_EXPORTER_PORT_10588_TCP_ADDR", "10.0.0.1"),
         ("COGNITO_EXPORTER_POOLS_SERVICE_HOST", "10.0.0.2"),
+        ("COGNITO_EXPORTER_METRICS_PORT_80_TCP", "tcp://10.0.0.3:80"),
         ("HOME", "/root"),
         ("__", "_"),
     ];
@@ -172,8 +263,26 @@ fn variables_that_kubernetes_makes_for_a_service_are_not_ours() {
 }
 
 #[test]
-fn a_variable_of_our_shape_without_a_key_is_a_mistake() {
+fn a_variable_with_our_prefix_that_sets_no_key_is_a_mistake_and_the_nearest_is_told() {
     for (name, told) in [
+        (
+            "COGNITO_EXPORTER_POLL_PAGE_SIZE",
+            "this variable sets no key; did you mean COGNITO_EXPORTER_POLL__PAGE_SIZE?",
+        ),
+        ("COGNITO_EXPORTER_PAGE_SIZE", "this variable sets no key; did you mean COGNITO_EXPORTER_POLL__PAGE_SIZE?"),
+        ("COGNITO_EXPORTER_LOG_LEVLE", "this variable sets no key; did you mean COGNITO_EXPORTER_LOG__LEVEL?"),
+        ("COGNITO_EXPORTER_POOL", "this variable sets no key; did you mean COGNITO_EXPORTER_POOLS?"),
+        ("COGNITO_EXPORTER_pools", "this variable sets no key; did you mean COGNITO_EXPORTER_POOLS?"),
+        (
+            "COGNITO_EXPORTER_OTLP_EXPORT_ENDPOINT",
+            "this variable sets no key; accepted: COGNITO_EXPORTER_<SECTION>__<KEY>, such as \
+             COGNITO_EXPORTER_POLL__PAGE_SIZE",
+        ),
+        (
+            "COGNITO_EXPORTER_HTTP_PORT",
+            "this variable sets no key; accepted: COGNITO_EXPORTER_<SECTION>__<KEY>, such as \
+             COGNITO_EXPORTER_POLL__PAGE_SIZE",
+        ),
         (
             "COGNITO_EXPORTER_POLL__PAGESIZE",
             "there is no key poll.pagesize; did you mean COGNITO_EXPORTER_POLL__PAGE_SIZE?",
@@ -227,12 +336,12 @@ fn a_file_that_was_named_must_be_there() {
 #[test]
 fn a_file_that_is_not_toml_is_told_with_its_place_and_without_its_text() {
     assert_eq!(
-        load("[otlp]\nheaders = { authorization = \"Bearer hunter2 }\n").unwrap_err(),
+        told("[otlp]\nheaders = { authorization = \"Bearer hunter2 }\n", &[]),
         "config.toml: line 2, column 46: not TOML: invalid basic string; accepted: each [section] once, [[pools]] for \
          each pool, and lines of key = value, with text in quotes"
     );
     assert_eq!(
-        load("[poll]\n[poll]\n").unwrap_err(),
+        told("[poll]\n[poll]\n", &[]),
         "config.toml: line 2, column 1: not TOML: invalid table header, duplicate key `poll` in document root; \
          accepted: each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes"
     );
@@ -242,7 +351,7 @@ fn a_file_that_is_not_toml_is_told_with_its_place_and_without_its_text() {
 fn a_broken_file_does_not_hide_what_is_wrong_with_variables() {
     let environment = [("COGNITO_EXPORTER_LOG__COLOUR", "red"), ("COGNITO_EXPORTER_POOLS", "[")];
     assert_eq!(
-        load_with("=", &environment).unwrap_err(),
+        told("=", &environment),
         "COGNITO_EXPORTER_LOG__COLOUR: there is no key log.colour; accepted: COGNITO_EXPORTER_<SECTION>__<KEY>, such \
          as COGNITO_EXPORTER_POLL__PAGE_SIZE\n\
          config.toml: line 1, column 1: not TOML: invalid key; accepted: each [section] once, [[pools]] for each pool, \
@@ -288,6 +397,27 @@ fn unknown_keys_are_told_with_what_was_meant() {
         ),
     ] {
         assert_eq!(wrong(lines), format!("config.toml: {told}"), "{lines}");
+    }
+}
+
+#[test]
+fn a_misspelt_section_is_told_by_the_name_that_its_keys_have() {
+    let keys = "id = \"eu-west-1_Abc123\"\nall_users = true\n";
+    for (text, expected) in [
+        (format!("[[pool]]\n{keys}"), "config.toml: line 1, column 3: there is no key pool; did you mean [[pools]]?"),
+        (format!("[pool]\n{keys}"), "config.toml: line 1, column 2: there is no key pool; did you mean [[pools]]?"),
+        (format!("[[Pools]]\n{keys}"), "config.toml: line 1, column 3: there is no key Pools; did you mean [[pools]]?"),
+        (
+            format!("{POOL}[pool]\npage_size = 1"),
+            "config.toml: line 4, column 2: there is no key pool; did you mean poll?",
+        ),
+        (
+            format!("{POOL}[pools.exports]\nfirehose = true"),
+            "config.toml: line 4, column 8: there is no key pools[0] (eu-west-1_Abc123).exports; did you mean \
+             pools[0].export?",
+        ),
+    ] {
+        assert_eq!(told(&text, &[]), expected, "{text}");
     }
 }
 
@@ -619,12 +749,45 @@ fn a_pools_mistakes_are_told() {
     }
     assert_eq!(
         load("[[pools]]\nid = \"My_Pool\"\nall_users = true").unwrap_err(),
-        "config.toml: pools[0].id does not begin with a region; accepted: such an id, or one with pools[0].region"
+        "config.toml: pools[0] (My_Pool).id does not begin with a region; accepted: such an id, or one with pools[0].region"
     );
     assert_eq!(
         load(&format!("{POOL}{POOL}")).unwrap_err(),
         "config.toml: pools[1].id is the same as pools[0].id; accepted: each pool once"
     );
+}
+
+// Exports.
+
+#[test]
+fn an_export_that_names_no_source_or_has_too_large_a_sample_is_a_mistake() {
+    let all = "all_users = true\n[pools.export]\n";
+    let no_source = "config.toml: pools[0].export names no source; accepted: pools[0].export.log_group, or \
+                     pools[0].export.firehose = true";
+    for lines in ["", "firehose = false\n", "audit = \"full\"\n"] {
+        assert_eq!(wrong_pool(&format!("{all}{lines}")), no_source, "{lines}");
+    }
+    let none = r#"[{"id": "eu-west-1_Abc123", "all_users": true, "export": {}}]"#;
+    assert_eq!(
+        load_with("", &[("COGNITO_EXPORTER_POOLS", none)]).unwrap_err(),
+        no_source.replace("config.toml", "COGNITO_EXPORTER_POOLS")
+    );
+    assert!(load_with("", &[("COGNITO_EXPORTER_POOLS", &none.replace("{}", "null"))]).is_ok());
+
+    let export = format!("{all}log_group = \"g\"\naudit_requests_per_second = 6\n");
+    assert_eq!(
+        wrong_pool(&export),
+        "config.toml: pools[0].export.audit_requests_per_second is 6, above poll.requests_per_second, of which it is a \
+         part; accepted: at most 5"
+    );
+    let pool = "[[pools]]\nid = \"eu-west-1_Abc123\"\n";
+    for budget in ["6", "\"10%\""] {
+        assert!(load(&format!("{pool}{export}[poll]\nrequests_per_second = {budget}")).is_ok(), "{budget}");
+    }
+    assert!(load(&format!("{pool}{export}audit = \"full\"\n")).is_ok(), "there is no sample");
+    // The default is no mistake of the operator's.
+    let lowered = format!("{pool}{all}log_group = \"g\"\n[poll]\nrequests_per_second = 0.1");
+    assert!(load(&lowered).is_ok());
 }
 
 // OTLP.
@@ -1065,6 +1228,11 @@ proptest! {
                 let told = errors.to_string();
                 prop_assert_eq!(told.lines().count(), errors.mistakes().len(), "{}", told);
                 prop_assert!(!told.chars().any(|c| c.is_control() && c != '\n'), "{:?}", told);
+                // Whatever the file holds, a mistake in it has a place.
+                let is_placed = |mistake: &config::Mistake| {
+                    !matches!(mistake.origin, SettingOrigin::File { place: None, .. }) || mistake.key == "pools"
+                };
+                prop_assert!(errors.mistakes().iter().all(is_placed), "{}", told);
             }
         }
     }

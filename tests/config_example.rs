@@ -10,7 +10,7 @@ const EXAMPLE: &str = include_str!("../config.example.toml");
 
 /// How a line of the example shows its key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum KeyRole {
+pub(crate) enum KeyRole {
     Set,
     Default,
     Example,
@@ -27,31 +27,62 @@ fn setting(line: &str) -> Option<(KeyRole, &str)> {
     is_key.then_some((role, rest))
 }
 
+/// A line that begins a table, with the name of the table: `pools[]`, `pools[].export`, `poll`.
+fn header(line: &str) -> Option<(KeyRole, String)> {
+    let (role, rest) = match line.strip_prefix("# Example: ") {
+        Some(rest) => (KeyRole::Example, rest),
+        None => (KeyRole::Set, line),
+    };
+    let name = rest.strip_prefix('[')?.strip_suffix(']')?;
+    let section = match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(list) => format!("{list}[]"),
+        // A table of the last pool.
+        None => name.replace("pools.", "pools[]."),
+    };
+    Some((role, section))
+}
+
+/// A line of the example.
+struct Line {
+    text: &'static str,
+    /// The line without a comment sign, and its role, if it is a key or begins a table. In a table that is an example,
+    /// the defaults are, too.
+    setting: Option<(KeyRole, &'static str)>,
+    /// The key, such as `pools[].id`.
+    key: Option<String>,
+}
+
+/// The lines of the example.
+fn lines() -> Vec<Line> {
+    let mut table = (KeyRole::Set, String::new());
+    let lines = EXAMPLE.lines().map(|text| {
+        if let Some(begun) = header(text) {
+            let setting = Some((begun.0, text.strip_prefix("# Example: ").unwrap_or(text)));
+            table = begun;
+            return Line { text, setting, key: None };
+        }
+        let Some((role, rest)) = setting(text).filter(|_| !table.1.is_empty()) else {
+            return Line { text, setting: None, key: None };
+        };
+        let (key, _) = rest.split_once(" = ").unwrap();
+        let role = if table.0 == KeyRole::Example { KeyRole::Example } else { role };
+        Line { text, setting: Some((role, rest)), key: Some(format!("{}.{key}", table.1)) }
+    });
+    lines.collect()
+}
+
 /// The example with the lines of these roles uncommented.
-fn example_with(roles: &[KeyRole]) -> String {
-    let lines = EXAMPLE.lines().map(|line| match setting(line) {
+pub(crate) fn example_with(roles: &[KeyRole]) -> String {
+    let lines = lines().into_iter().map(|line| match line.setting {
         Some((role, rest)) if roles.contains(&role) => rest,
-        _ => line,
+        _ => line.text,
     });
     lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Every key in the example, with its role.
 fn mentioned() -> Vec<(String, KeyRole)> {
-    let mut section = String::new();
-    let mut mentioned = Vec::new();
-    for line in EXAMPLE.lines() {
-        if let Some(name) = line.strip_prefix("[[").and_then(|rest| rest.strip_suffix("]]")) {
-            section = format!("{name}[]");
-        } else if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-            // A table of the last pool.
-            section = name.replace("pools.", "pools[].");
-        } else if let (Some((role, rest)), false) = (setting(line), section.is_empty()) {
-            let (key, _) = rest.split_once(" = ").unwrap();
-            mentioned.push((format!("{section}.{key}"), role));
-        }
-    }
-    mentioned
+    lines().into_iter().filter_map(|line| Some((line.key?, line.setting?.0))).collect()
 }
 
 fn load(text: &str) -> Result<Config, ConfigErrors> {
@@ -91,6 +122,27 @@ fn the_defaults_of_a_receiver_are_what_the_example_shows() {
     let explicit = load(&example_with(&[KeyRole::Default]).replace("[otlp]", endpoint)).unwrap();
     assert_eq!(silent, explicit);
     assert_eq!(silent.otlp, Some(config::OtlpConfig::new("http://localhost:4318")));
+}
+
+#[test]
+fn the_defaults_of_an_export_are_what_the_example_shows() {
+    let with = |uncommented: &dyn Fn(&Line) -> bool| {
+        let lines = lines().into_iter().map(|line| match line.setting {
+            Some((_, rest)) if uncommented(&line) => rest,
+            _ => line.text,
+        });
+        let begun = "# Example: [pools.export]";
+        let source = "[pools.export]\nlog_group = \"of-a-test\"";
+        load(&lines.collect::<Vec<_>>().join("\n").replace(begun, source)).unwrap()
+    };
+    let is_default = |line: &Line| {
+        line.key.as_ref().is_some_and(|key| key.starts_with("pools[].export.")) && !line.text.contains("Example: ")
+    };
+    let silent = with(&|_| false);
+    assert_eq!(silent, with(&is_default));
+    assert_eq!(lines().iter().filter(|line| is_default(line)).count(), 7);
+    let export = config::ExportConfig { log_group: Some("of-a-test".to_owned()), ..Default::default() };
+    assert_eq!(silent.pools[0].export, Some(export));
 }
 
 #[test]

@@ -305,6 +305,12 @@ async fn a_user_who_is_missing_or_cannot_be_read_concerns_nobody_else() {
     exporter.until("who fails", |scrape| states(scrape, WELL) == [2.0, 1.0, 1.0]);
     exporter.until("the others' events", |scrape| is(scrape, "cognito_auth_events_total", &[], 10.0));
     assert_eq!(up(&exporter.scrape(), WELL), Some(true));
+    exporter.until_said("configured users not found in the pool");
+    let status: serde_json::Value = serde_json::from_str(&exporter.get("/status")).unwrap();
+    assert_eq!(status["pools"][0]["configured_users_missing"], 1);
+    let finding = "configured users not found in the pool: 1; `cognito-auth-exporter check` names them";
+    let findings = status["findings"].as_array().unwrap();
+    assert!(findings.iter().any(|it| it["text"] == finding), "{findings:?}");
 
     // A user signs up with the missing name, and the unreadable history becomes readable.
     env.simulation.world(|world| {
@@ -315,8 +321,8 @@ async fn a_user_who_is_missing_or_cannot_be_read_concerns_nobody_else() {
     env.conserved(&exporter, &[WELL]).await;
     exporter.until("everybody well", |scrape| states(scrape, WELL) == [4.0, 0.0, 0.0]);
     exporter.until_said("all followed users found in the pool");
-    assert_eq!(said(&exporter.log(), &["followed users not found in the pool", "users=1"]).len(), 1);
-    assert_eq!(said(&exporter.log(), &["WARN"]), Vec::<String>::new());
+    assert_eq!(said(&exporter.log(), &["WARN", "configured users not found in the pool", "users=1"]).len(), 1);
+    assert_eq!(said(&exporter.log(), &["WARN"]).len(), 1);
     assert!(!exporter.log().contains("user-"), "{}", exporter.log());
     assert!(exporter.stop().success());
 }

@@ -49,6 +49,7 @@ mod clock;
 mod compose;
 mod config;
 mod config_example;
+mod config_show;
 mod crashes;
 mod dashboards;
 mod deploy;

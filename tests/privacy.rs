@@ -223,11 +223,17 @@ async fn nothing_planted_is_ever_written(section: &str) -> TestEnv {
         &["state", "list", "--user-pool-id", POOL],
         &["state", "export"],
         &["state", "verify", "--personal"],
-        &["check"],
     ] {
         let output = env.run(arguments);
         assert!(output.status.success(), "{output:?}");
         clean(&[output.stdout, output.stderr].concat(), &texts, &arguments.join(" "));
+    }
+    for arguments in [&["check"][..], &["check", "--output", "json"]] {
+        let output = env.run(arguments);
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("not in the pool: #2 (counting usernames, then usernames_file"), "{said}");
+        clean(said.as_bytes(), &texts, &arguments.join(" "));
+        clean(&output.stderr, &texts, &arguments.join(" "));
     }
     env
 }

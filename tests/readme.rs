@@ -234,7 +234,8 @@ fn the_reference_has_every_key_once_with_the_default_of_the_example() {
         let section = section.strip_suffix("[]").map_or(format!("[{section}]"), |list| format!("[[{list}]]"));
         // A table of a pool follows the pool in the example.
         let section = section.replace("[].", ".");
-        let (_, rest) = EXAMPLE.split_once(&format!("\n{section}\n")).unwrap();
+        let begun = [format!("\n{section}\n"), format!("\n# Example: {section}\n")];
+        let (_, rest) = begun.iter().find_map(|begun| EXAMPLE.split_once(begun)).unwrap();
         let own = rest.split("\n[").next().unwrap();
         let shown = own.lines().find_map(|line| line.strip_prefix(&format!("# {leaf} = ")));
         match (default.strip_prefix('`').and_then(|text| text.strip_suffix('`')), shown) {

@@ -26,6 +26,7 @@ impl<S: Source> FollowedUsers for PollerUsers<S> {
             UserChange::Left(usernames) => PollerMessage::Left(self.slot, usernames),
             UserChange::Heard(events) => PollerMessage::Heard(self.slot, events),
             UserChange::Waiting(users) => PollerMessage::Waiting(self.slot, users),
+            UserChange::AsGiven(users) => PollerMessage::AsGiven(self.slot, users),
             UserChange::Listed(result) => PollerMessage::Listed(self.slot, result),
         };
         // Only a poller that stops closes its queue, and then the followed users are of no further use.

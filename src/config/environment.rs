@@ -8,8 +8,12 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use super::keys::Keys;
+use strsim::levenshtein;
+
+use super::keys::{Keys, UnknownValue};
 use super::mistakes::{Mistake, SettingOrigin};
+use super::service_links::is_service_link;
+use crate::failpoint;
 
 /// The prefix of the exporter's own variables.
 pub const ENVIRONMENT_PREFIX: &str = "COGNITO_EXPORTER_";
@@ -72,9 +76,8 @@ pub(super) struct Variable<'a> {
 pub(super) struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// Picks the variables that are settings. A variable `COGNITO_EXPORTER_<SECTION>__<KEY>` of an unknown key is a
-    /// mistake. Other variables with the prefix are ignored, because Kubernetes sets such variables for a Service named
-    /// `cognito-exporter`.
+    /// Picks the variables that are settings. A variable with the prefix that sets no key is a mistake, except those
+    /// that Kubernetes makes for a Service.
     pub(super) fn pick(
         all: impl IntoIterator<Item = (OsString, OsString)>,
         known: &Keys,
@@ -84,7 +87,10 @@ impl Environment {
         let mut wrong = BTreeMap::new();
         for (name, value) in all {
             let name = name.to_string_lossy().into_owned();
-            if is_own(&name) {
+            if name.starts_with(ENVIRONMENT_PREFIX) {
+                if value.to_str().is_some_and(|value| is_service_link(&name, value)) || failpoint::is_variable(&name) {
+                    continue;
+                }
                 if let Some(text) = unknown_variable(&name, known) {
                     wrong.insert(name, text);
                     continue;
@@ -146,10 +152,6 @@ impl Environment {
     }
 }
 
-fn is_own(name: &str) -> bool {
-    name == POOLS || name.starts_with(ENVIRONMENT_PREFIX) && name.contains("__")
-}
-
 fn is_of_the_specification(name: &str) -> bool {
     [SERVICE_NAME, RESOURCE_ATTRIBUTES].contains(&name) || OTLP.iter().any(|(known, _)| *known == name)
 }
@@ -166,14 +168,35 @@ fn unknown_variable(name: &str, known: &Keys) -> Option<String> {
     if name == POOLS || known.contains(&key) && variable_name(&key) == name {
         return None;
     }
-    let meant = match known.nearest(&key) {
-        _ if key.starts_with("pools.") => Some(POOLS.to_owned()),
-        Some(nearest) if known.contains(nearest) => Some(variable_name(nearest)),
-        _ => None,
-    };
-    Some(match meant {
-        Some(meant) => format!("there is no key {key}; did you mean {meant}?"),
-        None => format!("there is no key {key}; accepted: {ENVIRONMENT_PREFIX}<SECTION>__<KEY>, such as {EXAMPLE}"),
+    // Without a double underscore it names no key.
+    let what =
+        if key.contains('.') { format!("there is no key {key}") } else { "this variable sets no key".to_owned() };
+    Some(match meant_variable(name, &key, known) {
+        Some(meant) => format!("{what}; did you mean {meant}?"),
+        None => format!("{what}; accepted: {ENVIRONMENT_PREFIX}<SECTION>__<KEY>, such as {EXAMPLE}"),
+    })
+}
+
+/// Returns the variable that an unknown one most likely means. It differs in few letters, whatever the number of
+/// underscores. Without such a variable it is that of the key which `key` most likely means.
+fn meant_variable(name: &str, key: &str, known: &Keys) -> Option<String> {
+    /// Maximum length in bytes of a name that is compared, because a comparison takes the product of both lengths.
+    const COMPARED_MAX: usize = 128;
+    /// A typing error for this many letters is plausible.
+    const LETTERS_PER_ERROR: usize = 4;
+    if key.starts_with("pools.") {
+        return Some(POOLS.to_owned());
+    }
+    let letters = |name: &str| name.strip_prefix(ENVIRONMENT_PREFIX).unwrap_or(name).replace("__", "_");
+    let written = letters(&name.to_ascii_uppercase());
+    let by_letters = known.names().map(variable_name).filter_map(|variable| {
+        let errors = levenshtein(&written, &letters(&variable));
+        (errors <= written.len() / LETTERS_PER_ERROR).then_some((errors, variable))
+    });
+    let nearest = by_letters.filter(|_| written.len() <= COMPARED_MAX).min().map(|(_, variable)| variable);
+    nearest.or_else(|| {
+        let nearest = known.nearest(key, &UnknownValue::Plain).filter(|nearest| known.contains(nearest));
+        nearest.map(variable_name)
     })
 }
 

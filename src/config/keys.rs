@@ -1,5 +1,6 @@
 //! The known keys, and the suggestion for an unknown one.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use strsim::levenshtein;
@@ -10,6 +11,17 @@ pub(super) struct Keys(BTreeSet<String>);
 
 /// Maximum length in bytes of a key that gets a suggestion, because a comparison takes the product of both lengths.
 const COMPARED_MAX: usize = 64;
+
+/// The value of an unknown key, as far as it tells what the key means.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum UnknownValue<'a> {
+    /// A value that is no table.
+    Plain,
+    /// A table with these keys.
+    Table(Vec<&'a str>),
+    /// A list of tables with these keys.
+    Tables(Vec<&'a str>),
+}
 
 impl Keys {
     pub(super) fn insert(&mut self, key: String) {
@@ -24,18 +36,46 @@ impl Keys {
         self.0.contains(key)
     }
 
+    /// Returns the names of all keys.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(String::as_str)
+    }
+
+    /// Returns whether this is a key or a section.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.contains(name) || self.names().filter_map(section).any(|section| section == name)
+    }
+
+    /// Returns whether a key is a list of tables.
+    pub(super) fn is_list(&self, key: &str) -> bool {
+        self.names().any(|known| known.strip_prefix(key).is_some_and(|rest| rest.starts_with("[].")))
+    }
+
     /// Returns the key or section that `unknown` most likely means. It is a few typing errors away, or it has the same
-    /// name in another section.
-    pub(super) fn nearest(&self, unknown: &str) -> Option<&str> {
+    /// name in another section. Of two sections that are equally near, it is the one that has more of the value's keys.
+    pub(super) fn nearest(&self, unknown: &str, value: &UnknownValue<'_>) -> Option<&str> {
         if unknown.len() > COMPARED_MAX {
             return None;
         }
-        let sections: BTreeSet<&str> = self.0.iter().filter_map(|key| section(key)).collect();
-        let keys = self.0.iter().map(String::as_str);
-        keys.filter_map(|key| Some((unlikeness(unknown, key)?, key)))
-            .chain(sections.into_iter().filter_map(|section| Some((typo(unknown, section)?, section))))
+        let sections: BTreeSet<&str> = self.names().filter_map(section).collect();
+        let sections = sections.into_iter().filter(|section| match value {
+            UnknownValue::Tables(_) => self.is_list(section),
+            _ => true,
+        });
+        let of_section = |section| Some((typo(unknown, section)?, Reverse(self.shared(section, value)), section));
+        self.names()
+            .filter_map(|key| Some((unlikeness(unknown, key)?, Reverse(0), key)))
+            .chain(sections.filter_map(of_section))
             .min()
-            .map(|(_, known)| known)
+            .map(|(_, _, known)| known)
+    }
+
+    /// Returns how many keys of a value a section has.
+    fn shared(&self, section: &str, value: &UnknownValue<'_>) -> usize {
+        let (UnknownValue::Table(keys) | UnknownValue::Tables(keys)) = value else { return 0 };
+        let is_of_section =
+            |key: &&&str| [".", "[]."].iter().any(|between| self.contains(&format!("{section}{between}{key}")));
+        keys.iter().filter(is_of_section).count()
     }
 }
 
@@ -88,20 +128,33 @@ mod tests {
             ("pool", "poll"),
             ("pools.id", "pools[].id"),
         ] {
-            assert_eq!(keys().nearest(written), Some(meant), "{written}");
+            assert_eq!(keys().nearest(written, &UnknownValue::Plain), Some(meant), "{written}");
         }
     }
 
     #[test]
     fn a_key_in_the_wrong_section_is_found_in_the_right_one() {
-        assert_eq!(keys().nearest("overlap"), Some("poll.overlap"));
-        assert_eq!(keys().nearest("otlp.headers.authorization"), Some("otlp.headers"));
+        assert_eq!(keys().nearest("overlap", &UnknownValue::Plain), Some("poll.overlap"));
+        assert_eq!(keys().nearest("otlp.headers.authorization", &UnknownValue::Plain), Some("otlp.headers"));
+    }
+
+    #[test]
+    fn the_keys_of_a_table_tell_which_of_two_sections_is_meant() {
+        for (value, meant) in [
+            (UnknownValue::Table(vec!["overlap", "id"]), "poll"),
+            (UnknownValue::Table(vec!["id"]), "pools"),
+            (UnknownValue::Tables(vec!["id"]), "pools"),
+            (UnknownValue::Tables(vec![]), "pools"),
+        ] {
+            assert_eq!(keys().nearest("pool", &value), Some(meant), "{value:?}");
+        }
+        assert!(keys().is_list("pools") && !keys().is_list("poll") && !keys().is_list("pool"));
     }
 
     #[test]
     fn what_resembles_nothing_gets_no_suggestion() {
-        assert_eq!(keys().nearest("tracing.sampler"), None);
-        assert_eq!(keys().nearest(""), None);
-        assert_eq!(keys().nearest(&"x".repeat(1_000_000)), None);
+        assert_eq!(keys().nearest("tracing.sampler", &UnknownValue::Plain), None);
+        assert_eq!(keys().nearest("", &UnknownValue::Plain), None);
+        assert_eq!(keys().nearest(&"x".repeat(1_000_000), &UnknownValue::Plain), None);
     }
 }

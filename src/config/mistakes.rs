@@ -3,11 +3,18 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::places::FilePlace;
+
 /// Where a setting was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SettingOrigin {
     /// In this file.
-    File(PathBuf),
+    File {
+        /// The path of the file.
+        path: PathBuf,
+        /// The place in the file, if it is known.
+        place: Option<FilePlace>,
+    },
     /// In this environment variable.
     Variable(String),
     /// Nowhere: there is no file, and no variable sets it.
@@ -15,6 +22,19 @@ pub enum SettingOrigin {
 }
 
 impl SettingOrigin {
+    /// A file, without a place in it.
+    pub(super) fn file(path: &Path) -> Self {
+        Self::File { path: path.to_owned(), place: None }
+    }
+
+    /// Adds the place, if this is a file.
+    pub(super) fn at(self, found: impl FnOnce() -> Option<FilePlace>) -> Self {
+        match self {
+            Self::File { path, .. } => Self::File { path, place: found() },
+            other => other,
+        }
+    }
+
     /// Returns whether this is a variable of the OpenTelemetry specification, which may be meant for other programs of
     /// the same environment. An endpoint does not count: if a mistake in it were ignored, nothing would be delivered,
     /// and the operator would not notice.
@@ -26,7 +46,8 @@ impl SettingOrigin {
 impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::File(path) => write!(f, "{}", path.display()),
+            Self::File { path, place: None } => write!(f, "{}", path.display()),
+            Self::File { path, place: Some(place) } => write!(f, "{}: {place}", path.display()),
             Self::Variable(name) => f.write_str(name),
             Self::Nowhere => f.write_str("no configuration file"),
         }
@@ -70,7 +91,7 @@ impl ConfigErrors {
 
     /// Creates an error with one mistake about a whole file.
     pub(crate) fn of_file(file: &Path, text: String) -> Self {
-        Self(vec![Mistake { origin: SettingOrigin::File(file.to_owned()), key: String::new(), text }])
+        Self(vec![Mistake { origin: SettingOrigin::file(file), key: String::new(), text }])
     }
 
     /// Returns an error if there are mistakes.

@@ -12,7 +12,9 @@ use cognito_auth_core::record::TimestampSource;
 use cognito_auth_core::shard::{self, Shard};
 use http::{HeaderName, HeaderValue, Uri};
 
+use super::effective::{EffectiveSetting, HIDDEN, SettingsRecord};
 use super::environment::{LOGS_ENDPOINT, POD_NAMES, RESOURCE_ATTRIBUTES, SERVICE_NAME, variable_name};
+use super::key_path::KeyPath;
 use super::keys::Keys;
 use super::mistakes::{Mistake, SettingOrigin};
 use super::reader::{SettingsFindings, SettingsTable};
@@ -23,7 +25,8 @@ use super::shapes::{
 };
 use super::{
     Audit, Compression, Config, DiscoveryConfig, ExportConfig, FirehoseConfig, HttpConfig, LogConfig, LogFormat,
-    OtlpConfig, OtlpProtocol, PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig, pairs,
+    OtlpConfig, OtlpProtocol, PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig,
+    origin, pairs,
 };
 use cognito_auth_core::users::selection::{HistoryDepth, SelectionRules};
 
@@ -34,13 +37,21 @@ pub(super) struct ConfigReading {
     pub(super) mistakes: Vec<Mistake>,
     /// Mistakes in members of the specification's variables. Those members are ignored.
     pub(super) set_aside: Vec<Mistake>,
+    /// The effective settings, if they were asked for.
+    pub(super) effective: Vec<EffectiveSetting>,
 }
 
-/// Reads the whole configuration and collects its mistakes.
-pub(super) fn read(settings: &Settings) -> ConfigReading {
-    let mut findings = SettingsFindings::default();
+/// Reads the whole configuration and collects its mistakes. `records` asks for the effective settings.
+pub(super) fn read(settings: &Settings, records: bool) -> ConfigReading {
+    let record = records.then(SettingsRecord::default);
+    let mut findings = SettingsFindings { record, ..SettingsFindings::default() };
     let config = SettingsTable::read_root(settings, &mut findings, config);
-    ConfigReading { config, mistakes: findings.mistakes, set_aside: findings.set_aside }
+    let mut record = findings.record.unwrap_or_default();
+    if config.privacy.modes.hides_names() {
+        record.hide(&NAMING_USERS);
+    }
+    let effective = record.into_settings();
+    ConfigReading { config, mistakes: findings.mistakes, set_aside: findings.set_aside, effective }
 }
 
 /// Returns every known key: those that reading requests.
@@ -67,6 +78,7 @@ fn config(root: &mut SettingsTable<'_>) -> Config {
     };
     config.shard = root.table("shard", shard);
     reject_contradictions_of_export(root, &config);
+    reject_large_audits(root, &config);
     config
 }
 
@@ -82,15 +94,24 @@ fn pools(root: &mut SettingsTable<'_>) -> Vec<PoolConfig> {
         let Some(pool) = pool else { continue };
         let first = *first_use.entry(&pool.id).or_insert(index);
         if first != index {
-            let text = format!("pools[{index}].id is the same as pools[{first}].id; accepted: each pool once");
-            root.reject(&["pools"], text);
+            let path = path_of_pool(index, &pool.id).key("id");
+            let text = format!("{} is the same as pools[{first}].id; accepted: each pool once", path.shown());
+            root.reject_at(&path, text);
         }
     }
     pools.into_iter().flatten().collect()
 }
 
+/// Returns the path of a pool.
+fn path_of_pool(index: usize, id: &str) -> KeyPath {
+    let mut path = KeyPath::default().key("pools").element(index);
+    path.identify(id);
+    path
+}
+
 fn pool(pool: &mut SettingsTable<'_>) -> Option<PoolConfig> {
     let id = pool.required("id", &pool_id());
+    id.iter().for_each(|id| pool.identify(id));
     let default = PoolConfig::new(id.clone().unwrap_or_default());
     let config = PoolConfig {
         name: pool.or("name", default.name, &line(128)),
@@ -125,10 +146,13 @@ fn export(export: &mut SettingsTable<'_>) -> Option<ExportConfig> {
     };
     let has_source = config.log_group.is_some() || config.firehose;
     let is_misread = ["log_group", "firehose"].iter().any(|key| export.is_misread(key));
-    if config != default && !has_source && !is_misread {
+    if export.is_there() && !has_source && !is_misread {
         let [group, firehose] = ["log_group", "firehose"].map(|key| export.path_of(key));
-        let text = format!("{} names no source; accepted: {group}, or {firehose} = true", export.path());
+        let text = format!("{} names no source; accepted: {group}, or {firehose} = true", export.path().shown());
         export.reject(&["log_group"], text);
+    }
+    if !has_source {
+        export.has_no_effect(&[]);
     }
     has_source.then_some(config)
 }
@@ -148,20 +172,28 @@ fn selection(pool: &mut SettingsTable<'_>, default: &SelectionRules) -> Selectio
     }
 }
 
+/// The keys whose values name users.
+const NAMING_USERS: [&str; 3] = ["usernames", "filter", "exclude"];
+
 /// The keys that select users.
 const CHOICES: [&str; 5] = ["usernames", "usernames_file", "groups", "all_users", "filter"];
 
 fn reject_contradictions_of_pool(pool: &mut SettingsTable<'_>, config: &PoolConfig) {
-    let key = |name: &str| pool.path_of(name);
+    // A contradiction begins with the key that is at fault, and may name others.
+    let (shown, key) = (|name: &str| pool.shown(name), |name: &str| pool.path_of(name));
     let mut contradictions: Vec<(&[&str], String)> = Vec::new();
     if !config.id.is_empty() && !pool.is_set("region") && !is_region(&config.region) {
         contradictions.push((
             &["id"],
-            format!("{} does not begin with a region; accepted: such an id, or one with {}", key("id"), key("region")),
+            format!(
+                "{} does not begin with a region; accepted: such an id, or one with {}",
+                shown("id"),
+                key("region")
+            ),
         ));
     }
     if pool.is_set("external_id") && !pool.is_set("role_arn") {
-        let text = format!("{} is given without {}; accepted: both, or neither", key("external_id"), key("role_arn"));
+        let text = format!("{} is given without {}; accepted: both, or neither", shown("external_id"), key("role_arn"));
         contradictions.push((&["external_id"], text));
     }
     let SelectionRules { usernames, all_users, exclude, .. } = &config.selection;
@@ -170,23 +202,23 @@ fn reject_contradictions_of_pool(pool: &mut SettingsTable<'_>, config: &PoolConf
     if config.export.as_ref().is_some_and(|export| export.audit == Audit::Off) && !selects_all {
         let text = format!(
             "{}.audit is \"off\", so no user is listed; accepted: {} = true and no other choice of users",
-            key("export"),
+            shown("export"),
             key("all_users")
         );
         contradictions.push((&["export"], text));
     }
     if *all_users && pool.is_set("filter") {
-        let text = format!("{} is true beside {}; accepted: one of them", key("all_users"), key("filter"));
+        let text = format!("{} is true beside {}; accepted: one of them", shown("all_users"), key("filter"));
         contradictions.push((&["all_users"], text));
     }
     if !config.selection.select_users() && !CHOICES.iter().any(|choice| pool.is_misread(choice)) {
-        let text = format!("{} selects nobody; accepted: at least one of {}", pool.path(), CHOICES.join(", "));
+        let text = format!("{} selects nobody; accepted: at least one of {}", pool.path().shown(), CHOICES.join(", "));
         contradictions.push((&CHOICES, text));
     }
     let usernames: BTreeSet<&String> = usernames.iter().collect();
     for (index, excluded) in exclude.iter().enumerate() {
         if usernames.contains(excluded) {
-            let text = format!("{}[{index}] is also in {}; accepted: one of them", key("exclude"), key("usernames"));
+            let text = format!("{}[{index}] is also in {}; accepted: one of them", shown("exclude"), key("usernames"));
             contradictions.push((&["exclude"], text));
         }
     }
@@ -239,7 +271,7 @@ fn state(state: &mut SettingsTable<'_>) -> StateConfig {
 }
 
 fn otlp(otlp: &mut SettingsTable<'_>) -> Option<OtlpConfig> {
-    let is_exact = otlp.origin_of("endpoint") == SettingOrigin::Variable(LOGS_ENDPOINT.to_owned());
+    let is_exact = otlp.is_from_variable("endpoint", LOGS_ENDPOINT);
     let endpoint = otlp.optional("endpoint", &endpoint(is_exact));
     let is_wanted = otlp.is_set("endpoint");
     let default = OtlpConfig::new(endpoint.unwrap_or_default());
@@ -281,6 +313,9 @@ fn otlp(otlp: &mut SettingsTable<'_>) -> Option<OtlpConfig> {
             otlp.reject(&[file], text);
         }
     }
+    if !is_wanted {
+        otlp.has_no_effect(&["endpoint"]);
+    }
     is_wanted.then_some(config)
 }
 
@@ -300,6 +335,9 @@ fn firehose(firehose: &mut SettingsTable<'_>) -> Option<FirehoseConfig> {
     let keys = ["listen", "access_keys_file"];
     if keys.iter().any(|key| firehose.is_misread(key)) {
         return None;
+    }
+    if !firehose.is_set("listen") {
+        firehose.has_no_effect(&["listen"]);
     }
     if keys.iter().chain(&["web_config_file"]).any(|key| firehose.is_set(key)) {
         for key in keys {
@@ -325,6 +363,28 @@ fn reject_contradictions_of_export(root: &mut SettingsTable<'_>, config: &Config
     if is_wanted && !config.shard.is_whole() {
         let text = "pools[].export.firehose is true with a shard.count above 1; accepted: one instance, or a log group";
         root.reject(&["pools"], text.to_owned());
+    }
+}
+
+/// Rejects samples that are larger than the budget of which they are a part. A budget that is a share of the account's
+/// limit is unknown here.
+fn reject_large_audits(root: &mut SettingsTable<'_>, config: &Config) {
+    let Rate::PerSecond(budget) = config.poll.requests_per_second else { return };
+    // Behind a mistake the pools may have other indexes.
+    if root.is_misread("pools") || root.is_misread("poll") {
+        return;
+    }
+    for (index, pool) in config.pools.iter().enumerate() {
+        let Some(export) = pool.export.as_ref().filter(|export| export.audit == Audit::Sample) else { continue };
+        let path = path_of_pool(index, &pool.id).key("export").key("audit_requests_per_second");
+        if export.audit_requests_per_second > budget && root.has(&path) {
+            let text = format!(
+                "{} is {}, above poll.requests_per_second, of which it is a part; accepted: at most {budget}",
+                path.shown(),
+                export.audit_requests_per_second
+            );
+            root.reject_at(&path, text);
+        }
     }
 }
 
@@ -363,6 +423,9 @@ fn privacy(privacy: &mut SettingsTable<'_>) -> PrivacyConfig {
 
 fn shard(shard: &mut SettingsTable<'_>) -> Shard {
     let index = shard.optional("index", &shard_index());
+    if index.is_none() {
+        shard.record("index", || Some(0.into()));
+    }
     let count = shard.or("count", 1, &whole(1..=shard::COUNT_MAX));
     if shard.is_misread("index") || shard.is_misread("count") {
         return Shard::WHOLE;
@@ -387,7 +450,10 @@ fn shard_of_pod(shard: &mut SettingsTable<'_>, count: u32, accepted: &str) -> Sh
     let environment = &shard.settings().environment;
     let named = POD_NAMES.iter().find_map(|variable| Some((variable, shard::index_in(environment.get(variable)?)?)));
     match named.map(|(variable, index)| (variable, index, Shard::new(index, count))) {
-        Some((_, _, Some(read))) => return read,
+        Some((variable, index, Some(read))) => {
+            shard.record_as("index", || Some(index.into()), Some(SettingOrigin::Variable((*variable).to_owned())));
+            return read;
+        }
         Some((variable, index, None)) => shard.reject_variable(
             variable,
             format!("the pod's name makes shard.index {index} of a shard.count of {count}; accepted: {accepted}"),
@@ -438,13 +504,24 @@ const LEVELS: &[(&str, tracing::Level)] = &[
 ];
 
 fn rate() -> Shape<Rate> {
-    let per_second = number(0.01..=RATE_MAX_PER_SECOND).map(Rate::PerSecond);
-    per_second.or(percentage().map(Rate::ShareOfLimit))
+    let per_second = number(0.01..=RATE_MAX_PER_SECOND).map(Rate::PerSecond, |rate| match rate {
+        Rate::PerSecond(rate) => Some(*rate),
+        Rate::ShareOfLimit(_) => None,
+    });
+    let share = percentage().map(Rate::ShareOfLimit, |rate| match rate {
+        Rate::ShareOfLimit(share) => Some(*share),
+        Rate::PerSecond(_) => None,
+    });
+    per_second.or(share)
 }
 
 fn first_run() -> Shape<HistoryDepth> {
     // Cognito keeps two years of events, of which one may be a leap year.
-    word(HISTORIES).or(duration("1s", "731d").map(HistoryDepth::Last))
+    let last = duration("1s", "731d").map(HistoryDepth::Last, |depth| match depth {
+        HistoryDepth::Last(duration) => Some(*duration),
+        HistoryDepth::None | HistoryDepth::All => None,
+    });
+    word(HISTORIES).or(last)
 }
 
 /// The form of a user pool id in AWS's API: `[\w-]+_[0-9a-zA-Z]+`, 1 to 55 characters.
@@ -565,6 +642,17 @@ fn endpoint(is_exact: bool) -> Shape<String> {
         !authority.host().is_empty() && !url.contains(['@', '#']) && has_good_port && has_good_path
     })
     .secret()
+    .written(|url| shown_url(url))
+}
+
+/// Returns a URL without its path and query, which may contain a secret.
+fn shown_url(url: &str) -> String {
+    let Ok(uri) = url.trim().parse::<Uri>() else { return HIDDEN.to_owned() };
+    match origin(&uri) {
+        Some(origin) if uri.path() == "/" && uri.query().is_none() => origin,
+        Some(origin) => format!("{origin}/{HIDDEN}"),
+        None => HIDDEN.to_owned(),
+    }
 }
 
 /// Returns the mistake in a base URL's path that would make every request fail, if there is one.
@@ -586,6 +674,7 @@ fn fault_of_path(config: &OtlpConfig) -> Option<&'static str> {
 /// is not a header name. The well-formed headers of a variable of the specification apply.
 fn headers(otlp: &mut SettingsTable<'_>) -> Vec<(String, Secret)> {
     let Some(given) = otlp.given("headers") else {
+        otlp.record("headers", || None);
         return Vec::new();
     };
     let mut wrong = Vec::new();
@@ -600,6 +689,7 @@ fn headers(otlp: &mut SettingsTable<'_>) -> Vec<(String, Secret)> {
             Err(what) => wrong.push(what),
         }
     }
+    otlp.record("headers", || Some(headers.iter().map(|(name, _)| (name.clone(), HIDDEN)).collect()));
     if !otlp.set_aside("headers", &wrong) {
         wrong.into_iter().for_each(|what| otlp.reject(&["headers"], what));
     }

@@ -13,8 +13,10 @@ use figment::value::{Dict, Map, Tag, Value};
 use figment::{Figment, Metadata, Profile, Provider, Source};
 
 use super::environment::{Environment, POOLS, Variable};
+use super::key_path::{KeyPath, Step};
 use super::keys::Keys;
 use super::mistakes::{ConfigErrors, Mistake, SettingOrigin};
+use super::places::{FileText, place_of_offset};
 
 /// The parsed values of a file.
 pub(crate) type Values = Dict;
@@ -32,8 +34,8 @@ pub(super) struct Settings {
     pub(super) values: Dict,
     /// The origin of the file, or [`SettingOrigin::Nowhere`] without one.
     pub(super) home: SettingOrigin,
-    /// The values of the file.
-    written: Dict,
+    /// The file.
+    written: WrittenFile,
     /// The pools of the environment.
     pools: Option<Value>,
     pub(super) environment: Environment,
@@ -56,7 +58,10 @@ impl Settings {
         let file = found(file, &DEFAULT_FILES.map(Path::new)).map_err(|mistake| mistakes.push(mistake));
         let pools = pools(&environment).map_err(|mistake| mistakes.push(mistake));
         match (file, pools) {
-            (Ok(file), Ok(pools)) => Ok((Self::merge(file, pools, environment, known.clone()), mistakes)),
+            (Ok(file), Ok(pools)) => {
+                let file = file.unwrap_or_default();
+                Ok((Self::merge(file, pools, environment, known.clone()), mistakes))
+            }
             _ => Err(ConfigErrors(mistakes)),
         }
     }
@@ -64,30 +69,25 @@ impl Settings {
     /// Creates settings without file and variables, but with one empty pool, so that reading them requests every key.
     pub(super) fn blank() -> Self {
         let pools = Value::from(vec![Dict::new()]);
-        Self::merge(None, Some(pools), Environment::default(), Keys::default())
+        Self::merge(WrittenFile::default(), Some(pools), Environment::default(), Keys::default())
     }
 
-    /// Creates the settings of one file without overrides.
+    /// Creates the settings of one file without overrides. The file is not TOML, so its values have no places.
     pub(super) fn of_file(path: PathBuf, values: Dict, known: Keys) -> Self {
-        Self::merge(Some((path, values)), None, Environment::default(), known)
+        let file = WrittenFile { path: Some(path), values, text: FileText::default() };
+        Self::merge(file, None, Environment::default(), known)
     }
 
     /// Removes the variables in which these mistakes were made.
     pub(super) fn without(self, mistakes: &[Mistake]) -> Self {
-        let file = match self.home {
-            SettingOrigin::File(path) => Some((path, self.written)),
-            _ => None,
-        };
         let is_meant =
             |name: &str| mistakes.iter().any(|it| matches!(&it.origin, SettingOrigin::Variable(it) if it == name));
-        Self::merge(file, self.pools, self.environment.without(is_meant), self.known)
+        Self::merge(self.written, self.pools, self.environment.without(is_meant), self.known)
     }
 
-    fn merge(file: Option<(PathBuf, Dict)>, pools: Option<Value>, environment: Environment, known: Keys) -> Self {
-        let (home, values) = match file {
-            Some((path, values)) => (SettingOrigin::File(path), values),
-            None => (SettingOrigin::Nowhere, Dict::new()),
-        };
+    fn merge(written: WrittenFile, pools: Option<Value>, environment: Environment, known: Keys) -> Self {
+        let home = written.path.as_deref().map_or(SettingOrigin::Nowhere, SettingOrigin::file);
+        let values = &written.values;
         let overrides: Vec<Layer> = environment
             .overrides()
             // If the file has another value in a section's place, that mistake must be reported, so it is not
@@ -105,19 +105,46 @@ impl Settings {
         }
         // A layer has values in memory, all in the default profile, so merging cannot fail.
         let mut profiles = layers.data().unwrap_or_default();
-        let written = values;
         let values = profiles.remove(&Profile::Default).unwrap_or_default();
         Self { layers, values, home, written, pools, environment, known }
     }
 
-    /// Returns the origin of a value.
+    /// Returns the origin of a value, without its place in the file.
     pub(super) fn origin(&self, tag: Tag) -> SettingOrigin {
         match self.layers.get_metadata(tag).and_then(|metadata| metadata.source.as_ref()) {
-            Some(Source::File(path)) => SettingOrigin::File(path.clone()),
+            Some(Source::File(path)) => SettingOrigin::file(path),
             Some(Source::Custom(variable)) => SettingOrigin::Variable(variable.clone()),
             _ => self.home.clone(),
         }
     }
+
+    /// Adds the place of a value to its origin, if that is the file.
+    pub(super) fn place_value(&self, origin: SettingOrigin, path: &KeyPath) -> SettingOrigin {
+        origin.at(|| self.written.text.of_value(path))
+    }
+
+    /// Adds the place of a key to its origin, if that is the file.
+    pub(super) fn place_key(&self, origin: SettingOrigin, path: &KeyPath) -> SettingOrigin {
+        origin.at(|| self.written.text.of_key(path))
+    }
+
+    /// Returns the value at a path.
+    pub(super) fn value_at(&self, path: &KeyPath) -> Option<&Value> {
+        let (first, rest) = path.steps().split_first()?;
+        let Step::Key(section) = first else { return None };
+        rest.iter().try_fold(self.values.get(section)?, |value, step| match step {
+            Step::Key(key) => value.as_dict()?.get(key),
+            Step::Index(index) => value.as_array()?.get(*index),
+        })
+    }
+}
+
+/// A file of settings as it was written; empty without one.
+#[derive(Default)]
+struct WrittenFile {
+    path: Option<PathBuf>,
+    values: Dict,
+    text: FileText,
 }
 
 /// Values of one origin.
@@ -142,7 +169,7 @@ impl Layer {
 impl Provider for Layer {
     fn metadata(&self) -> Metadata {
         match &self.origin {
-            SettingOrigin::File(path) => Metadata::from("file", path.as_path()),
+            SettingOrigin::File { path, .. } => Metadata::from("file", path.as_path()),
             SettingOrigin::Variable(name) => Metadata::from("variable", name.as_str()),
             SettingOrigin::Nowhere => Metadata::named("nothing"),
         }
@@ -155,17 +182,17 @@ impl Provider for Layer {
 
 /// Reads the named file, or else the first of the others that exists. A file that exists and cannot be read is a
 /// mistake. Skipping it would put another file in its place unnoticed.
-fn found(named: Option<&Path>, others: &[&Path]) -> Result<Option<(PathBuf, Dict)>, Mistake> {
+fn found(named: Option<&Path>, others: &[&Path]) -> Result<Option<WrittenFile>, Mistake> {
     for &path in named.as_slice().iter().chain(others) {
-        let mistake = |text: String| Mistake { origin: SettingOrigin::File(path.to_owned()), key: String::new(), text };
         match read_text(path) {
             Ok(text) => {
-                let values = parse(&text).map_err(mistake)?;
-                return Ok(Some((path.to_owned(), values)));
+                let values = parse(path, &text)?;
+                return Ok(Some(WrittenFile { path: Some(path.to_owned()), values, text: FileText::new(text) }));
             }
             Err(error) if Some(path) != named && error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => {
-                return Err(mistake(format!("cannot read the configuration: {error}{}", remedy(error.kind()))));
+                let text = format!("cannot read the configuration: {error}{}", remedy(error.kind()));
+                return Err(Mistake { origin: SettingOrigin::file(path), key: String::new(), text });
             }
         }
     }
@@ -195,15 +222,17 @@ fn read_text(path: &Path) -> io::Result<String> {
 
 /// Parses TOML. The parser's messages are short, so the error adds what a line may be. It has the place but does not
 /// quote the line, which may contain a secret.
-fn parse(text: &str) -> Result<Dict, String> {
+fn parse(path: &Path, text: &str) -> Result<Dict, Mistake> {
     const ACCEPTED: &str =
         "each [section] once, [[pools]] for each pool, and lines of key = value, with text in quotes";
     Toml::from_str(text).map_err(|error: <Toml as figment::providers::Format>::Error| {
-        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
-        let line = before.matches('\n').count() + 1;
-        let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
+        let place = place_of_offset(text, error.span().map_or(0, |span| span.start));
         let message = error.message().lines().collect::<Vec<_>>().join(", ");
-        format!("line {line}, column {column}: not TOML: {message}; accepted: {ACCEPTED}")
+        Mistake {
+            origin: SettingOrigin::File { path: path.to_owned(), place },
+            key: String::new(),
+            text: format!("not TOML: {message}; accepted: {ACCEPTED}"),
+        }
     })
 }
 
@@ -230,7 +259,8 @@ mod tests {
         let [missing, first, second] = ["missing", "first", "second"].map(|name| folder.path().join(name));
         std::fs::write(&first, "name = \"first\"").unwrap();
         std::fs::write(&second, "name = \"second\"").unwrap();
-        let read = |named: Option<&Path>, others: &[&Path]| found(named, others).map(|file| file.map(|(path, _)| path));
+        let read =
+            |named: Option<&Path>, others: &[&Path]| found(named, others).map(|file| file.and_then(|it| it.path));
         assert_eq!(read(None, &[&missing, &first, &second]), Ok(Some(first.clone())));
         assert_eq!(read(Some(&second), &[&first]), Ok(Some(second.clone())));
         assert_eq!(read(None, &[&missing]), Ok(None));
@@ -243,7 +273,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("config.toml");
         File::create(&file).unwrap().set_len(FILE_BYTES_MAX + 1).unwrap();
-        let mistake = found(Some(&file), &[]).unwrap_err();
+        let mistake = found(Some(&file), &[]).err().unwrap();
         assert_eq!(mistake.text, "cannot read the configuration: it is larger than 16 MiB");
     }
 }

@@ -11,8 +11,11 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use cognito_auth_core::event::UnixMillis;
 use figment::value::{Dict, Num, Value};
+use serde_json::Value as WrittenValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
+
+use super::effective::HIDDEN;
 
 /// The single key of the table that a TOML date without quotes becomes.
 const TOML_DATE: &str = "$__toml_private_datetime";
@@ -96,18 +99,28 @@ fn whole_text(number: Num) -> Option<String> {
     unsigned.or_else(|| Some(number.to_i128()?.to_string()))
 }
 
-/// A shape of values: its description, and the function that reads it.
+/// A shape of values: its description, the function that reads it, and the one that writes it.
 pub(crate) struct Shape<T> {
     /// The description, as a phrase.
     pub(super) accepted: String,
     /// Whether a mistake must not show the value.
     pub(super) secret: bool,
     read: Box<dyn Fn(Given<'_>) -> Option<T>>,
+    /// Writes a value as a file would. None if the value is not of this shape, or is not shown.
+    write: Writer<T>,
 }
+
+/// Writes a value.
+type Writer<T> = Box<dyn Fn(&T) -> Option<WrittenValue>>;
 
 impl<T: 'static> Shape<T> {
     pub(super) fn new(accepted: impl Into<String>, read: impl Fn(Given<'_>) -> Option<T> + 'static) -> Self {
-        Self { accepted: accepted.into(), secret: false, read: Box::new(read) }
+        Self { accepted: accepted.into(), secret: false, read: Box::new(read), write: Box::new(|_| None) }
+    }
+
+    /// Sets how a value is written. Without it the value is not shown.
+    pub(super) fn written<V: Into<WrittenValue>>(self, write: impl Fn(&T) -> V + 'static) -> Self {
+        Self { write: Box::new(move |value| Some(write(value).into())), ..self }
     }
 
     /// Makes mistakes hide the value, for secrets and people's names.
@@ -120,18 +133,34 @@ impl<T: 'static> Shape<T> {
         Self {
             accepted: format!("{}, or {}", self.accepted, other.accepted),
             secret: self.secret || other.secret,
-            read: Box::new(move |given| self.read(given).or_else(|| other.read(given))),
+            read: Box::new(move |given| (self.read)(given).or_else(|| (other.read)(given))),
+            write: Box::new(move |value| (self.write)(value).or_else(|| (other.write)(value))),
         }
     }
 
-    pub(super) fn map<U: 'static>(self, change: impl Fn(T) -> U + 'static) -> Shape<U> {
-        let read = self.read;
-        Shape { accepted: self.accepted, secret: self.secret, read: Box::new(move |given| read(given).map(&change)) }
+    /// Changes what is read. `back` undoes the change; None for a value that is not of this shape.
+    pub(super) fn map<U: 'static>(
+        self,
+        change: impl Fn(T) -> U + 'static,
+        back: impl Fn(&U) -> Option<T> + 'static,
+    ) -> Shape<U> {
+        let Self { accepted, secret, read, write } = self;
+        Shape {
+            accepted,
+            secret,
+            read: Box::new(move |given| read(given).map(&change)),
+            write: Box::new(move |value| write(&back(value)?)),
+        }
     }
 
     /// Reads a value. None if it is not of this shape.
     pub(super) fn read(&self, given: Given<'_>) -> Option<T> {
         (self.read)(given)
+    }
+
+    /// Writes a value as a file would, or a placeholder if it is not shown.
+    pub(super) fn write(&self, value: &T) -> WrittenValue {
+        (self.write)(value).unwrap_or_else(|| HIDDEN.into())
     }
 }
 
@@ -142,7 +171,7 @@ pub(crate) fn parsed<T: 'static>(accepted: impl Into<String>, read: impl Fn(&str
 
 /// Text that `is_fine`.
 pub(crate) fn text(accepted: impl Into<String>, is_fine: impl Fn(&str) -> bool + 'static) -> Shape<String> {
-    parsed(accepted, move |text| is_fine(text).then(|| text.to_owned()))
+    parsed(accepted, move |text| is_fine(text).then(|| text.to_owned())).written(String::clone)
 }
 
 /// Text of 1 to `most` characters without white space and control characters.
@@ -161,21 +190,22 @@ pub(super) fn line(most: usize) -> Shape<String> {
 }
 
 pub(crate) fn flag() -> Shape<bool> {
-    Shape::new("true or false", |given| given.flag())
+    Shape::new("true or false", |given| given.flag()).written(|flag| *flag)
 }
 
 /// A whole number of the type that the range has.
 pub(crate) fn whole<N>(range: RangeInclusive<N>) -> Shape<N>
 where
-    N: TryFrom<u64> + PartialOrd + Display + 'static,
+    N: TryFrom<u64> + TryInto<u64> + Copy + PartialOrd + Display + 'static,
 {
     let accepted = format!("a whole number from {} to {}", range.start(), range.end());
     Shape::new(accepted, move |given| N::try_from(given.whole()?).ok().filter(|number| range.contains(number)))
+        .written(|number| (*number).try_into().ok())
 }
 
 pub(super) fn number(range: RangeInclusive<f64>) -> Shape<f64> {
     let accepted = format!("a number from {} to {}", range.start(), range.end());
-    Shape::new(accepted, move |given| given.number().filter(|number| range.contains(number)))
+    Shape::new(accepted, move |given| given.number().filter(|number| range.contains(number))).written(|number| *number)
 }
 
 /// A share such as `"20%"`, above 0 and at most 1.
@@ -184,12 +214,19 @@ pub(super) fn percentage() -> Shape<f64> {
         let percent: f64 = text.trim().strip_suffix('%')?.trim_end().parse().ok()?;
         (percent > 0.0 && percent <= 100.0).then_some(percent / 100.0)
     })
+    .written(|share| {
+        // Nine digits are more than a person writes, and fewer than a product of floats has by chance.
+        let percent = format!("{:.9}", share * 100.0);
+        format!("{}%", percent.trim_end_matches('0').trim_end_matches('.'))
+    })
 }
 
 /// One of these words.
-pub(crate) fn word<T: Copy + 'static>(words: &'static [(&'static str, T)]) -> Shape<T> {
+pub(crate) fn word<T: Copy + PartialEq + 'static>(words: &'static [(&'static str, T)]) -> Shape<T> {
     let quoted: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-    parsed(quoted.join(", "), |text| words.iter().find(|(word, _)| *word == text).map(|(_, meaning)| *meaning))
+    let shape = parsed(quoted.join(", "), |text| words.iter().find(|(word, _)| *word == text).map(|(_, it)| *it));
+    let write = |meaning: &T| words.iter().find(|(_, it)| it == meaning).map(|(word, _)| (*word).into());
+    Shape { write: Box::new(write), ..shape }
 }
 
 /// A duration between two bounds, which are written as in the configuration.
@@ -199,6 +236,26 @@ pub(super) fn duration(least: &'static str, most: &'static str) -> Shape<Duratio
     parsed(format!("a duration from \"{least}\" to \"{most}\""), move |text| {
         parse_duration(text).filter(|duration| range.contains(duration))
     })
+    .written(|duration| write_duration(*duration))
+}
+
+/// Writes a duration in the largest unit of which it is a whole number: `26h` rather than `1day 2h`.
+fn write_duration(duration: Duration) -> String {
+    const UNITS: [(&str, u128); 6] = [
+        ("d", 86_400_000_000_000),
+        ("h", 3_600_000_000_000),
+        ("m", 60_000_000_000),
+        ("s", 1_000_000_000),
+        ("ms", 1_000_000),
+        ("us", 1000),
+    ];
+    let nanos = duration.as_nanos();
+    let unit = UNITS.iter().find(|(_, unit)| nanos.is_multiple_of(*unit) && nanos > 0);
+    match unit {
+        Some((name, unit)) => format!("{}{name}", nanos / unit),
+        None if nanos == 0 => "0s".to_owned(),
+        None => format!("{nanos}ns"),
+    }
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -212,6 +269,14 @@ pub(super) fn size(least: &'static str, most: &'static str) -> Shape<u64> {
     parsed(format!("a size from \"{least}\" to \"{most}\""), move |text| {
         parse_size(text).filter(|size| range.contains(size))
     })
+    .written(|size| write_size(*size))
+}
+
+/// Writes a size in the largest unit of which it is a whole number.
+fn write_size(bytes: u64) -> String {
+    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    let unit = UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit) && bytes > 0);
+    unit.map_or_else(|| format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
 }
 
 fn parse_size(text: &str) -> Option<u64> {
@@ -220,10 +285,12 @@ fn parse_size(text: &str) -> Option<u64> {
 
 pub(crate) fn path() -> Shape<PathBuf> {
     parsed("a path", |text| (!text.is_empty() && !text.contains('\0')).then(|| PathBuf::from(text)))
+        .written(|path| path.to_string_lossy().into_owned())
 }
 
 pub(super) fn socket_address() -> Shape<SocketAddr> {
     parsed("an IP address and port, such as \"[::]:10588\" or \"127.0.0.1:10588\"", |text| text.trim().parse().ok())
+        .written(SocketAddr::to_string)
 }
 
 /// A moment in RFC 3339, as text or as TOML's own date.
@@ -232,6 +299,7 @@ pub(super) fn moment() -> Shape<UnixMillis> {
         let moment = OffsetDateTime::parse(given.date()?.trim(), &Rfc3339).ok()?;
         Some(UnixMillis::from_secs_and_nanos(moment.unix_timestamp(), moment.nanosecond()))
     })
+    .written(UnixMillis::to_string)
 }
 
 #[cfg(test)]

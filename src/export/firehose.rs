@@ -154,6 +154,14 @@ impl FirehoseServer {
         self.server.local_addr()
     }
 
+    /// Advised length of an access key in bytes: 128 random bits, in hexadecimal.
+    pub const KEY_BYTES_ADVISED: usize = 32;
+
+    /// Returns how many access keys are shorter than advised.
+    pub fn short_keys(&self) -> usize {
+        self.keys.short_keys()
+    }
+
     /// Returns the scheme of the endpoint's URL, `http` or `https`.
     pub fn scheme(&self) -> &'static str {
         self.web.scheme()

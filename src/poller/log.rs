@@ -51,16 +51,38 @@ pub(super) fn health(pool: &str, notice: &Notice) {
     }
 }
 
-/// Logs when some followed users are missing in the pool, and when none is any more. `logged` is whether the log has
-/// them as missing.
-pub(super) fn missing_users(pool: &str, users: u64, logged: &mut bool) {
-    match (std::mem::replace(logged, users > 0), users) {
-        (false, 1..) => info!(
+/// The users that are missing in a pool, as the log has them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) enum MissingUsers {
+    /// None.
+    #[default]
+    Nobody,
+    /// Users that a listing gave.
+    Listed,
+    /// Names listed by hand, which a person has to correct.
+    Configured,
+}
+
+/// Logs when followed users are missing in the pool, and when none is any more. `configured` of them are names listed
+/// by hand. `logged` is what the log has.
+pub(super) fn missing_users(pool: &str, users: u64, configured: u64, logged: &mut MissingUsers) {
+    let found = match (users, configured) {
+        (0, _) => MissingUsers::Nobody,
+        (_, 0) => MissingUsers::Listed,
+        _ => MissingUsers::Configured,
+    };
+    if std::mem::replace(logged, found) == found {
+        return;
+    }
+    match found {
+        MissingUsers::Configured => warn!(
             pool,
-            users, "followed users not found in the pool; a configured name is wrong, or the users were deleted"
+            users = configured,
+            remedy = "run `cognito-auth-exporter check`, which names them, and correct usernames or usernames_file",
+            "configured users not found in the pool"
         ),
-        (true, 0) => info!(pool, "all followed users found in the pool"),
-        _ => {}
+        MissingUsers::Listed => info!(pool, users, "followed users not found in the pool; they were deleted"),
+        MissingUsers::Nobody => info!(pool, "all followed users found in the pool"),
     }
 }
 

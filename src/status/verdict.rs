@@ -176,6 +176,11 @@ fn of_pool(pool: &PoolStatus, report: &StatusReport, find: &mut impl FnMut(Findi
             find(FindingSeverity::Warning, text.to_owned());
         }
     }
+    if pool.configured_users_missing > 0 {
+        let users = pool.configured_users_missing;
+        let text = format!("configured users not found in the pool: {users}; `cognito-auth-exporter check` names them");
+        find(FindingSeverity::Warning, text);
+    }
     if users.failing > 0 {
         find(
             FindingSeverity::Warning,
@@ -280,6 +285,16 @@ mod tests {
             let expected = insufficient.then(|| (FindingSeverity::Warning, text.to_owned()));
             assert_eq!(found(&metrics, &board), (true, expected.into_iter().collect()));
         }
+    }
+
+    #[test]
+    fn configured_users_that_are_not_in_the_pool_are_a_warning() {
+        let (metrics, board) = world();
+        board.configured_users_missing(POOL, 2);
+        let text = "configured users not found in the pool: 2; `cognito-auth-exporter check` names them";
+        assert_eq!(found(&metrics, &board), (true, vec![(FindingSeverity::Warning, text.to_owned())]));
+        board.configured_users_missing(POOL, 0);
+        assert_eq!(found(&metrics, &board), (true, vec![]));
     }
 
     #[test]

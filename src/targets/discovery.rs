@@ -308,6 +308,7 @@ impl<S: Source, F: FollowedUsers> Discovery<S, F> {
     /// not met.
     async fn settle(&mut self, complete: Complete, may_retire: bool, selection: &Selection) {
         self.enrolment.join_as_given(&complete, selection).await;
+        self.users.followed.apply(UserChange::AsGiven(complete.as_given().len() as u64)).await;
         if may_retire {
             self.retirement.retire(&complete).await;
             self.enrolment.end_loss();
@@ -455,7 +456,7 @@ mod tests {
             match change {
                 UserChange::Joined(users) => users.iter().for_each(|(name, _)| self.record("joined", name, true)),
                 UserChange::Left(names) => names.iter().for_each(|name| self.record("left", name, false)),
-                UserChange::Heard(_) | UserChange::Waiting(_) | UserChange::Listed(_) => {}
+                UserChange::Heard(_) | UserChange::Waiting(_) | UserChange::AsGiven(_) | UserChange::Listed(_) => {}
             }
         }
     }

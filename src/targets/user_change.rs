@@ -21,6 +21,8 @@ pub enum UserChange {
     Heard(Vec<HeardEvent>),
     /// Exported events of these users wait for their outcome: a poll must look for each at this time.
     Waiting(Vec<(String, UnixMillis)>),
+    /// So many of the followed users are names listed by hand that no listing gives. They may not be in the pool.
+    AsGiven(u64),
     /// A pool without followed users was listed, with this result. No poll can say whether such a pool answers.
     Listed(Result<(), SourceError>),
 }

@@ -20,6 +20,8 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
+use super::FirehoseServer;
+
 /// The header that holds the access key.
 const HEADER: &str = "x-amz-firehose-access-key";
 
@@ -53,9 +55,17 @@ struct KeysFile {
     loaded: Mutex<LoadedKeys>,
 }
 
+/// What a file of keys holds.
+#[derive(Default, PartialEq, Eq)]
+struct ReadKeys {
+    digests: Vec<[u8; 32]>,
+    /// How many are shorter than advised.
+    short: usize,
+}
+
 #[derive(Default)]
 struct LoadedKeys {
-    digests: Vec<[u8; 32]>,
+    keys: ReadKeys,
     /// The error of the last attempt to read the file, as it was logged.
     fault: LastingFault<AccessKeysError>,
 }
@@ -71,7 +81,7 @@ impl AccessKeys {
             half.copy_from_slice(uuid::Uuid::new_v4().as_bytes());
         }
         let file = KeysFile { path: path.to_owned(), digest_key, loaded: Mutex::default() };
-        file.loaded.lock().digests = file.read()?;
+        file.loaded.lock().keys = file.read()?;
         Ok(Self(Arc::new(file)))
     }
 
@@ -80,7 +90,12 @@ impl AccessKeys {
         let mut keys = headers.get_all(HEADER).iter();
         let (Some(key), None) = (keys.next(), keys.next()) else { return false };
         let digest = self.0.digest(key.as_bytes());
-        self.0.loaded.lock().digests.iter().fold(false, |is_known, known| is_known | is_same(known, &digest))
+        self.0.loaded.lock().keys.digests.iter().fold(false, |is_known, known| is_known | is_same(known, &digest))
+    }
+
+    /// Returns how many keys are shorter than [`FirehoseServer::KEY_BYTES_ADVISED`].
+    pub(super) fn short_keys(&self) -> usize {
+        self.0.loaded.lock().keys.short
     }
 
     /// Reads the file again whenever it changes, until `stop`.
@@ -104,11 +119,12 @@ impl AccessKeys {
         let read = self.0.read();
         let mut loaded = self.0.loaded.lock();
         match read {
-            Ok(digests) => {
-                if loaded.fault.succeeded() | (digests != loaded.digests) {
-                    tracing::info!(path = %self.0.path.display(), keys = digests.len(), "access keys reloaded");
+            Ok(keys) => {
+                if loaded.fault.succeeded() | (keys != loaded.keys) {
+                    let count = keys.digests.len();
+                    tracing::info!(path = %self.0.path.display(), keys = count, "access keys reloaded");
                 }
-                loaded.digests = digests;
+                loaded.keys = keys;
             }
             Err(error) => {
                 if loaded.fault.failed(error.clone()) {
@@ -126,7 +142,7 @@ impl KeysFile {
         digest.finalize().into()
     }
 
-    fn read(&self) -> Result<Vec<[u8; 32]>, AccessKeysError> {
+    fn read(&self) -> Result<ReadKeys, AccessKeysError> {
         let error = |what: String| AccessKeysError { path: self.path.clone(), what };
         let mut text = Vec::new();
         let read = File::open(&self.path).and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text));
@@ -137,15 +153,16 @@ impl KeysFile {
             return Err(error(format!("it is larger than {FILE_BYTES_MAX} bytes; accepted: one access key a line")));
         }
         let lines = text.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let mut digests = Vec::new();
+        let mut keys = ReadKeys::default();
         for (index, line) in lines.enumerate().filter(|(_, line)| !line.trim_ascii().is_empty()) {
             check(line).map_err(|what| error(format!("line {}: {what}", index + 1)))?;
-            digests.push(self.digest(line));
+            keys.digests.push(self.digest(line));
+            keys.short += usize::from(line.len() < FirehoseServer::KEY_BYTES_ADVISED);
         }
-        if digests.is_empty() {
+        if keys.digests.is_empty() {
             return Err(error("it has no access key; accepted: one access key a line".to_owned()));
         }
-        Ok(digests)
+        Ok(keys)
     }
 }
 
@@ -189,6 +206,7 @@ mod tests {
     fn every_line_is_a_key_and_nothing_else_is() {
         let (keys, _folder) = keys(b"first key\r\n\n  \nse\xc3\xa9cond\nthird");
         let keys = keys.unwrap();
+        assert_eq!(keys.short_keys(), 3);
         for key in [&b"first key"[..], b"se\xc3\xa9cond", b"third"] {
             assert!(keys.accept(&with(&[key])));
         }
