@@ -16,10 +16,20 @@ use tracing_subscriber::{Layer as _, fmt, reload};
 
 use crate::config::{LogConfig, LogFormat};
 
-/// Starts the log, and returns a function that sets its level. If a log exists already, it stays.
+/// Starts the log on stderr, and returns a function that sets its level. If a log exists already, it stays.
 pub fn start(config: &LogConfig) -> impl Fn(Level) + Send + Sync + use<> {
+    start_on(config, io::stderr)
+}
+
+/// Starts the log on a writer that leads to stderr.
+pub(super) fn start_on<W, O>(config: &LogConfig, out: O) -> impl Fn(Level) + Send + Sync + use<W, O>
+where
+    W: Write + 'static,
+    O: Fn() -> W + Send + Sync + 'static,
+{
     let (levels, handle) = reload::Layer::new(levels(config.level));
-    let layer = fmt::layer().with_writer(|| Visible(std::io::stderr()));
+    // A line that cannot be written is lost: reporting that on stderr would panic.
+    let layer = fmt::layer().log_internal_errors(false).with_writer(move || Visible(out()));
     let layer = match config.format {
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
         LogFormat::Text => {
