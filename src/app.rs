@@ -60,6 +60,10 @@ pub struct App {
     /// When each pool was first followed, in the configuration's order.
     pools: Vec<PoolRecord>,
     reloads: Option<Reloads>,
+    /// The printer of records, if it is not that of the configuration.
+    printer: Option<StdoutSink>,
+    /// Whether the state is removed after the run.
+    is_state_temporary: bool,
 }
 
 impl App {
@@ -104,6 +108,8 @@ impl App {
             clients,
             pools,
             reloads: None,
+            printer: None,
+            is_state_temporary: false,
         })
     }
 
@@ -111,6 +117,18 @@ impl App {
     #[must_use]
     pub fn reloading(self, reloads: Reloads) -> Self {
         Self { reloads: Some(reloads), ..self }
+    }
+
+    /// Prints records with `printer`, whatever the configuration says.
+    #[must_use]
+    pub fn printing(self, printer: StdoutSink) -> Self {
+        Self { printer: Some(printer), ..self }
+    }
+
+    /// Says that the state is removed after the run, so that nothing is delivered later.
+    #[must_use]
+    pub fn with_temporary_state(self) -> Self {
+        Self { is_state_temporary: true, ..self }
     }
 
     /// Where the HTTP server listens.
@@ -126,12 +144,12 @@ impl App {
     /// # Errors
     /// A receiver's settings cannot be used.
     pub async fn run(self, next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<RunOutcome> {
-        let Self { config, clock, lifecycle, metrics, status, http, web, firehose, ledger, clients, pools, reloads } =
-            self;
+        let Self { config, clock, lifecycle, metrics, status, http, web, firehose, ledger, clients, pools, .. } = self;
+        let Self { reloads, printer, is_state_temporary, .. } = self;
         let receiver =
             config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id(), &clock)).transpose()?;
         let timestamp = config.otlp.as_ref().map_or(TimestampSource::Event, |otlp| otlp.timestamp);
-        let printer = config.stdout_enabled.then(|| StdoutSink::new(timestamp));
+        let printer = printer.or_else(|| config.stdout_enabled.then(|| StdoutSink::new(timestamp)));
         let queue = receiver.is_some() || printer.is_some();
         if let Some(otlp) = &config.otlp {
             let proxy = otlp.proxy();
@@ -209,7 +227,11 @@ impl App {
         let close = async {
             let waiting = ledger.outbox_state().records;
             ledger.close().await;
-            info!(waiting, "stopped; records that wait are delivered after the next start");
+            if is_state_temporary {
+                info!("stopped");
+            } else {
+                info!(waiting, "stopped; records that wait are delivered after the next start");
+            }
         };
         Ok(lifecycle.run(next_signal, || status.stopping(), close).await)
     }

@@ -8,6 +8,7 @@ pub mod config_show;
 pub mod demo;
 mod document_format;
 pub mod events;
+pub mod hash;
 mod idle;
 pub mod logging;
 pub mod pages;
@@ -89,6 +90,11 @@ enum Command {
     Demo(demo::DemoArgs),
     /// Print one user's auth events, newest first, one a line.
     Events(events::EventsArgs),
+    /// Print the hashes by which records name users and addresses, where privacy hides these.
+    ///
+    /// Examples: cognito-auth-exporter hash --username alice
+    ///           cut -f1 users.tsv | cognito-auth-exporter hash --usernames-file -
+    Hash(hash::HashArgs),
     /// Show, retry or drop the records that the receiver refused or that cannot be read.
     ///
     /// Works on the state of a stopped exporter, and changes only what it is asked to change.
@@ -149,6 +155,10 @@ impl Arguments {
             },
             Command::Demo(args) => demo::demo(&args).await,
             Command::Events(args) => events::main(args).await,
+            Command::Hash(args) => match args.load() {
+                Ok(config) => hash::main(args, config).await,
+                Err(errors) => return bad_configuration(&errors),
+            },
             Command::Quarantine(args) => match args.config.load() {
                 Ok(config) => quarantine::main(args, config).await,
                 Err(errors) => return bad_configuration(&errors),

@@ -1,6 +1,8 @@
 //! The command line for a new user: clear messages on stderr, data on stdout, and meaningful exit codes.
 
-use std::process::Output;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
 
 use cognito_auth_simulator::fault::InjectedFault;
 use cognito_auth_simulator::world::SimulatedPool;
@@ -9,6 +11,7 @@ use cognito_auth_simulator::{Options, Simulation};
 use crate::exporter;
 use crate::exporter::Exporter;
 use crate::outputs::{stderr, stdout};
+use crate::peers;
 
 const POOL: &str = "eu-west-1_CommandLine";
 const NOWHERE: &str = "http://127.0.0.1:9";
@@ -48,7 +51,7 @@ fn help_version_and_unknown_commands_are_as_everywhere() {
     let help = run(NOWHERE, directory.path(), &["--help"]);
     assert!(help.status.success());
     for command in
-        ["run", "demo", "events", "check", "quarantine", "idle", "completions", "man", "Exit status", "SIGHUP"]
+        ["run", "demo", "events", "check", "hash", "quarantine", "idle", "completions", "man", "Exit status", "SIGHUP"]
     {
         assert!(stdout(&help).contains(command), "{command}");
     }
@@ -56,9 +59,29 @@ fn help_version_and_unknown_commands_are_as_everywhere() {
     assert_eq!(run(NOWHERE, directory.path(), &["fly"]).status.code(), Some(2));
 }
 
+/// The build script runs before anything is compiled for a target. Cargo names the target's family in a variable.
+#[test]
+fn a_build_for_windows_says_that_it_is_not_supported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (script, source) = (folder.path().join("build"), concat!(env!("CARGO_MANIFEST_DIR"), "/build.rs"));
+    assert!(Command::new("rustc").args(["--edition=2024", source, "-o"]).arg(&script).status().unwrap().success());
+    let says = |unix: Option<&str>| {
+        let output = Command::new(&script).env_clear().envs(unix.map(|value| ("CARGO_CFG_UNIX", value))).output();
+        stdout(&output.unwrap())
+    };
+    let refused = says(None);
+    assert!(refused.contains("cargo::error=cognito-auth-exporter does not support Windows"), "{refused}");
+    assert!(refused.contains("Linux or macOS, or in WSL"), "{refused}");
+    assert!(!says(Some("")).contains("cargo::error"));
+}
+
 #[test]
 fn the_demo_needs_nothing_and_leaves_nothing_behind() {
-    assert!(!demo(&[]).contains("log group"));
+    let said = demo(&[]);
+    assert!(!said.contains("log group"));
+    // The log of the end is not that of `run`, whose state stays.
+    assert!(said.contains("stopped") && !said.contains("after the next start"), "{said}");
+    assert!(said.contains("its state is removed") && said.contains("cognito-auth-exporter check"), "{said}");
 }
 
 #[test]
@@ -66,24 +89,95 @@ fn the_demo_can_export_its_events_to_a_log_group() {
     assert!(demo(&["--export"]).contains("log group"));
 }
 
+/// The demo with a folder of its own for temporary files.
+fn demo_command(temporary: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_cognito-auth-exporter"));
+    command.env_clear().env("TMPDIR", temporary);
+    command.args(["demo", "--listen", "127.0.0.1:0", "--users", "60"]).args(arguments);
+    command
+}
+
 /// Runs the demo for five seconds, and looks at its records. Returns what it says.
 fn demo(arguments: &[&str]) -> String {
     let directory = tempfile::tempdir().unwrap();
-    let output = std::process::Command::new(env!("CARGO_BIN_EXE_cognito-auth-exporter"))
-        .env_clear()
-        .env("TMPDIR", directory.path())
-        .args(["demo", "--duration", "5s", "--listen", "127.0.0.1:0", "--users", "60"])
-        .args(arguments)
-        .output()
-        .unwrap();
+    let output = demo_command(directory.path(), &["--duration", "5s"]).args(arguments).output().unwrap();
     assert!(output.status.success(), "{}", stderr(&output));
     assert!(stderr(&output).contains("/metrics"));
     let records: Vec<serde_json::Value> =
         stdout(&output).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(!records.is_empty());
     assert!(records.iter().all(|record| record["event_name"].as_str().unwrap().starts_with("aws.cognito.auth.")));
-    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0, "nothing stays behind");
+    assert!(stderr(&output).contains(&format!("It printed {} records", records.len())), "{}", stderr(&output));
+    is_empty(directory.path());
     stderr(&output)
+}
+
+fn is_empty(temporary: &Path) {
+    assert_eq!(std::fs::read_dir(temporary).unwrap().count(), 0, "nothing stays behind");
+}
+
+#[test]
+fn the_demo_ends_when_its_reader_does_and_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut demo = demo_command(directory.path(), &[]);
+    let mut demo = demo.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    assert!(lines.by_ref().take(2).all(|line| line.unwrap().starts_with('{')));
+    // As `head -2` does.
+    drop(lines);
+    let ended = demo.wait_with_output().unwrap();
+    assert!(ended.status.success(), "{}", stderr(&ended));
+    assert!(stderr(&ended).contains("because the reader of stdout has closed it"), "{}", stderr(&ended));
+    assert!(!stderr(&ended).contains("ERROR"), "{}", stderr(&ended));
+    is_empty(directory.path());
+}
+
+#[test]
+fn the_demo_ends_well_even_if_nobody_reads_its_messages_either() {
+    let directory = tempfile::tempdir().unwrap();
+    let demo = demo_command(directory.path(), &[]);
+    let mut shell = Command::new("sh");
+    // The third descriptor leads past the pipe.
+    shell.args(["-c", "{ { \"$0\" \"$@\" 2>&1; echo $? >&3; } | head -2 >/dev/null; } 3>&1"]);
+    shell.arg(demo.get_program()).args(demo.get_args()).env("TMPDIR", directory.path());
+    assert_eq!(stdout(&shell.output().unwrap()), "0\n");
+    is_empty(directory.path());
+}
+
+#[test]
+fn the_quiet_demo_prints_no_records() {
+    let directory = tempfile::tempdir().unwrap();
+    let output = demo_command(directory.path(), &["--quiet", "--duration", "3s"]).output().unwrap();
+    assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+    assert!(stderr(&output).contains("not printed, as --quiet asks"), "{}", stderr(&output));
+}
+
+#[test]
+fn on_a_terminal_the_demo_prints_sentences_above_its_addresses() {
+    if !peers::has("script") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let program = env!("CARGO_BIN_EXE_cognito-auth-exporter");
+    let line = format!("{program} demo --listen 127.0.0.1:0 --users 60 --duration 5s");
+    let shown = |name: &str, value: &str| {
+        let mut command = peers::on_terminal(&line);
+        let output = command.env("TMPDIR", directory.path()).env_remove("NO_COLOR").env(name, value).output().unwrap();
+        assert!(output.status.success(), "{}", stdout(&output));
+        stdout(&output)
+    };
+    let (coloured, plain, dumb) = (shown("LANG", "C"), shown("NO_COLOR", "1"), shown("TERM", "dumb"));
+    for text in [&coloured, &plain, &dumb] {
+        assert!(text.contains("Sign-in of ") && text.contains(" in demo from "), "{text}");
+        assert!(!text.contains("\"event_name\""), "{text}");
+        assert!(text.matches("/metrics  Ctrl-C ends").count() > 1, "the addresses come again: {text}");
+        assert!(text.contains("The demo has ended. It printed "), "{text}");
+        assert!(!text.contains("after the next start") && !text.contains("is running"), "{text}");
+    }
+    assert!(coloured.contains("\u{1b}[32mINFO \u{1b}[0m Sign-in of "), "{coloured}");
+    assert!(plain.contains("Z INFO  Sign-in of ") && !plain.contains("\u{1b}[32m"), "{plain}");
+    assert!(!dumb.contains('\u{1b}'), "{dumb}");
+    is_empty(directory.path());
 }
 
 async fn world() -> Simulation {

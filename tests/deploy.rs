@@ -131,23 +131,26 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap()
 }
 
-/// kubectl, helm, and a Python with Kubernetes' schemas; and all documents, rendered once.
+/// kubectl, helm, and a Python with Kubernetes' schemas; and all documents.
 struct Tools {
     python: PathBuf,
     /// Every way to deploy: its name and its documents.
     all: BTreeMap<String, Vec<Value>>,
 }
 
-static TOOLS: LazyLock<Option<Tools>> = LazyLock::new(Tools::find);
+/// Rendered once.
+static TOOLS: LazyLock<Option<Tools>> = LazyLock::new(Tools::render);
 
 impl Tools {
-    fn find() -> Option<Self> {
+    /// A Python with the schemas, if the other programs are there, too.
+    fn find_python() -> Option<PathBuf> {
         let has_both =
             peers::has_that_says("kubectl", &["version", "--client"]) && peers::has_that_says("helm", &["version"]);
-        let python = peers::python_with("kubernetes_validate, yaml, cloudcoil.models.prometheus_operator")?;
-        if !has_both {
-            return None;
-        }
+        has_both.then(|| peers::python_with("kubernetes_validate, yaml, cloudcoil.models.prometheus_operator"))?
+    }
+
+    fn render() -> Option<Self> {
+        let python = Self::find_python()?;
         let kustomized = KUSTOMIZATIONS.iter().map(|path| ((*path).to_owned(), kustomize(path)));
         let values = TWINS.iter().map(|(_, values)| *values).chain(FURTHER_VALUES).chain(chart::VALUES);
         let templated = values.map(|values| (chart_with(values), text(template(NAME, values))));
@@ -178,9 +181,13 @@ impl Tools {
     }
 }
 
-/// The tools. None, with a line on stderr, if they are not installed.
+/// The tools. Without them, None, and the calling test is recorded as skipped.
 fn tools() -> Option<&'static Tools> {
-    TOOLS.as_ref()
+    let tools = TOOLS.as_ref();
+    if tools.is_none() {
+        Tools::find_python();
+    }
+    tools
 }
 
 fn chart_with(values: &[&str]) -> String {
@@ -766,6 +773,8 @@ fn systemd_would_take_the_unit_and_finds_it_hardened() {
     let said = String::from_utf8_lossy(&verified.stderr);
     let ours: Vec<&str> = said.lines().filter(|line| line.contains(NAME)).collect();
     assert!(ours.is_empty(), "{said}");
+    // `systemctl reload` sends the signal on which `run` reads its configuration again.
+    assert!(unit.lines().any(|line| line == "ExecReload=/bin/kill -HUP $MAINPID"), "{unit}");
     let arguments = ["security", "--offline=true", "--threshold=15", "--no-pager"];
     let secured = Command::new("systemd-analyze").args(arguments).arg(&file).output().unwrap();
     assert!(secured.status.success(), "{}", String::from_utf8_lossy(&secured.stdout));

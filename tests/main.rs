@@ -1,7 +1,8 @@
 //! All integration tests in one program, so that it is linked once and the tests wait at the same time. Unit tests are
 //! in the files of the code.
 //!
-//! `cargo test` runs all of them; `cargo test crashes::` runs those of one file.
+//! `cargo test` runs all of them, and ends with the list of those that were skipped; `cargo test crashes::` runs those
+//! of one file.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
@@ -31,6 +32,8 @@ mod receiver;
 mod rules;
 #[path = "support/schedule_sim.rs"]
 mod schedule_sim;
+#[path = "support/skips.rs"]
+mod skips;
 #[path = "support/store.rs"]
 mod store;
 #[path = "support/test_env.rs"]

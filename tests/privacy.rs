@@ -15,6 +15,7 @@ use tonic::Code;
 use crate::exporter::{Exporter, PATIENCE, Scrape};
 use crate::folders::copy;
 use crate::long;
+use crate::outputs::{expecting, json_lines, stderr, stdout};
 use crate::peers;
 use crate::receiver::{Received, Reply};
 use crate::test_env::{MINUTE, TestEnv, as_float, is, now};
@@ -254,9 +255,90 @@ async fn what_is_hashed_is_written_nowhere_and_can_still_be_told_apart() {
         assert!(!record.text("user.id").is_empty() && record.text("user.name").is_empty());
         assert!(record.body.starts_with("Sign-in of a user in"), "{}", record.body);
     }
-    // A holder of the key can find a user by name.
-    let shown = env.run(&["state", "show", "--user-pool-id", POOL, "--username", &name(1)]);
-    assert!(shown.status.success(), "{shown:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_of_the_key_goes_from_a_name_to_the_records_and_from_a_record_to_the_ledger() {
+    let env = env().await;
+    env.reconfigure(&private(&env, &format!("{ALL_HASHED}hash_key_file = \"key-0\"")));
+    let exporter = started(&env);
+    exporter.until("all counted and delivered", |scrape| {
+        counted(scrape) && is(scrape, "cognito_exporter_outbox_records", &[], 0.0)
+    });
+    // Beside a running exporter: the hash is the one that the user's records carry.
+    let hash = |arguments: &[&str]| stdout(&expecting(0, env.run(&[&["hash"], arguments].concat())));
+    let of_name = hash(&["--username", &name(1)]);
+    let of_address = hash(&["--ip-address", "203.0.113.11"]);
+    let (of_name, of_address) = (of_name.trim_end(), of_address.trim_end());
+    let records = env.receiver.records();
+    let of_user: Vec<_> = records.iter().filter(|record| record.text("user.hash") == of_name).collect();
+    assert!(of_user.len() >= EVENTS, "{} of {}", of_user.len(), records.len());
+    assert!(of_user.iter().all(|record| record.text("aws.cognito.event.id").starts_with("event-1-")));
+    assert!(of_user.iter().all(|record| record.text("aws.cognito.client_address_hash") == of_address));
+    assert!(exporter.stop().success());
+
+    // The bare hash finds the user in the ledger, and the user's name shows the hash.
+    let hex: String = of_name.to_owned();
+    for user in [&hex, &name(1)] {
+        let show = ["state", "show", "--user-pool-id", POOL, "--username", user, "--output", "json"];
+        let shown = json_lines(&expecting(0, env.run(&show)));
+        assert_eq!(shown[0]["user_hash"], *hex, "{shown:?}");
+    }
+    let rewind = ["state", "rewind", "--user-pool-id", POOL, "--username", &hex, "--to", "2020-01-01T00:00:00Z"];
+    assert!(stderr(&expecting(2, env.run(&rewind))).contains("would rewind 1 user"));
+    let nobody = ["state", "show", "--user-pool-id", POOL, "--username", "0123456789abcdef0123456789abcdef"];
+    assert!(stderr(&expecting(1, env.run(&nobody))).contains("nothing is kept of \"0123456789abcdef"));
+
+    // Several texts: each with its own, in order. The names of a file are those of a pool's usernames_file.
+    env.file("names", &format!("# a comment\n{}\n\n{}\n", name(0), name(1)));
+    let several = hash(&["--usernames-file", env.path("names").to_str().unwrap(), "--ip-address", "203.0.113.11"]);
+    let key = HashKey::new(KEYS[0].as_bytes()).unwrap();
+    let expected = [&*name(0), &*name(1), "203.0.113.11"].map(|text| format!("{}  {text}", key.hash(text)));
+    assert_eq!(several.lines().collect::<Vec<_>>(), expected);
+
+    // From stdin, and with another key: that of older records. This needs no configuration.
+    let other = env.path("key-1");
+    let mut piped = Command::new("sh");
+    piped.args(["-c", "printf 'ann\\nben\\n' | \"$0\" hash --usernames-file - --key-file \"$1\""]).current_dir("/");
+    let piped = piped.arg(env!("CARGO_BIN_EXE_cognito-auth-exporter")).arg(&other).output().unwrap();
+    let former = HashKey::new(KEYS[1].as_bytes()).unwrap();
+    let expected = ["ann", "ben"].map(|name| format!("{}  {name}", former.hash(name)));
+    assert_eq!(stdout(&expecting(0, piped)).lines().collect::<Vec<_>>(), expected);
+    let old = hash(&["--key-file", other.to_str().unwrap(), "--username", &name(1)]);
+    assert_eq!(old.trim_end(), former.hash(&name(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_records_carry_no_hash_the_command_says_what_they_carry() {
+    let env = env().await;
+    for (section, arguments, told) in [
+        ("", ["hash", "--username", "ann"], "records carry the name itself in user.name"),
+        (ALL_DROPPED, ["hash", "--username", "ann"], "records carry neither name nor hash"),
+        ("", ["hash", "--ip-address", "192.0.2.1"], "records carry the address itself in client.address"),
+        ("ip_address = \"truncate\"\n", ["hash", "--ip-address", "192.0.2.1"], "records carry the network"),
+        (ALL_HASHED, ["hash", "--ip-address", "somewhere"], "not an IPv4 or IPv6 address"),
+        (ALL_HASHED, ["hash", "--username", "an n"], "no white space"),
+    ] {
+        env.reconfigure(&private(&env, &format!("{section}hash_key_file = \"key-0\"")));
+        let refused = expecting(2, env.run(&arguments));
+        assert!(stderr(&refused).contains(told) && refused.stdout.is_empty(), "{told}: {refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_openssl_command_makes_the_same_hash() {
+    if !peers::has_that_says("openssl", &["version"]) {
+        return;
+    }
+    let env = env().await;
+    env.reconfigure(&private(&env, &format!("{ALL_HASHED}hash_key_file = \"key-0\"")));
+    let ours = stdout(&expecting(0, env.run(&["hash", "--username", "alice"])));
+    let page = include_str!("../docs/privacy.md");
+    let command = page.split("```sh\n").find(|block| block.contains("openssl dgst")).unwrap();
+    let command = command.split("\n```").next().unwrap();
+    let command = command.replace("/run/secrets/hash-key", env.path("key-0").to_str().unwrap());
+    let theirs = Command::new("sh").arg("-c").arg(command).output().unwrap();
+    assert_eq!(stdout(&theirs), ours);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,10 +1,13 @@
 //! `demo`: runs the exporter without an AWS account.
 //!
 //! It starts a simulated Cognito on loopback with a few hundred active users. The exporter is that of `run`, with a
-//! temporary state directory, records on stdout and short intervals. It reads no configuration and leaves no files. Its
-//! only connection to another machine is to the receiver that an argument names.
+//! temporary state directory, records on stdout and short intervals. On a terminal, records are sentences above the
+//! addresses of the status page and the metrics; otherwise they are JSON. It reads no configuration and leaves no
+//! files. Its only connection to another machine is to the receiver that an argument names.
 
-use std::io::Write as _;
+mod event_line;
+mod screen;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
@@ -16,14 +19,19 @@ use cognito_auth_simulator::export::{ExportSettings, ExportSource};
 use cognito_auth_simulator::population::Population;
 use cognito_auth_simulator::quota::Quotas;
 use cognito_auth_simulator::{Options, Simulation};
+use tracing::Level;
 
+use self::screen::Screen;
 use super::logging::{self, LogArgs};
 use super::run::exit_code;
+use super::state_command::counted;
 use crate::app::App;
-use crate::config::{Audit, Config, ExportConfig, OtlpConfig, PoolConfig, Proxies, Rate};
+use crate::config::{Audit, Config, ExportConfig, LogConfig, OtlpConfig, PoolConfig, Proxies, Rate};
 use crate::http::BindError;
 use crate::lifecycle::Signals;
+use crate::sink::stdout::StdoutSink;
 use crate::source::cognito::Clients;
+use cognito_auth_core::record::TimestampSource;
 use cognito_auth_core::users::selection::HistoryDepth;
 
 /// The demo's pool.
@@ -58,21 +66,61 @@ pub struct DemoArgs {
     otlp_endpoint: Option<String>,
     #[command(flatten)]
     log: LogArgs,
+    /// Print no records.
+    #[arg(long, short)]
+    quiet: bool,
     /// Stop after this time, such as "30s". Without it the demo runs until Ctrl-C.
     #[arg(long, value_parser = humantime::parse_duration)]
     duration: Option<Duration>,
 }
 
-/// Runs until Ctrl-C or `--duration`.
+/// Runs until Ctrl-C, the end of `--duration`, or the end of the reader of stdout.
 ///
 /// # Errors
 /// The port is taken, or there is no room for a temporary directory.
 pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::catch()?;
     let state = tempfile::Builder::new().prefix("cognito-auth-exporter-demo-").tempdir()?;
-    let config = configuration(args, state.path());
-    let _set_level = logging::start(&config.log, &args.log);
+    let simulation = simulate(args).await?;
+    let app = App::build(configuration(args, state.path()), Clients::simulated(simulation.url()));
+    let app = app.await.map_err(|error| match error.downcast() {
+        Ok(BindError { address, source, .. }) => {
+            anyhow!("cannot listen on {address}: {source}; --listen 127.0.0.1:0 takes a free port")
+        }
+        Err(other) => other,
+    })?;
 
+    let at = app.http_addr()?;
+    let screen = Screen::new(args.quiet, &format!("http://{at}/  http://{at}/metrics  Ctrl-C ends"));
+    greet(args, &screen, at);
+    // Between sentences, a person wants to see what is wrong and nothing else.
+    let level = if screen.is_terminal() { Level::WARN } else { Level::INFO };
+    let log = screen.clone();
+    let _set_level = logging::start_on(&LogConfig { level, ..LogConfig::default() }, &args.log, move || log.log());
+    let printer = StdoutSink::to(Box::new(screen.clone()) as _, TimestampSource::Event, screen.format());
+
+    let mut duration = args.duration;
+    let stop = async || {
+        let ended = async {
+            match duration.take() {
+                Some(duration) => tokio::time::sleep(duration).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            signal = signals.next() => signal,
+            () = ended => "the end of --duration",
+            () = screen.closed(), if !screen.is_closed() => "the end of the reader of standard output",
+        }
+    };
+    let outcome = app.printing(printer).with_temporary_state().run(stop).await?;
+    screen.clear();
+    part(&screen);
+    Ok(exit_code(&outcome))
+}
+
+/// Starts the simulated Cognito with its users.
+async fn simulate(args: &DemoArgs) -> anyhow::Result<Simulation> {
     // No other client shares this Cognito, so it needs no quotas.
     let options = Options { seed: args.seed, quotas: Quotas::unlimited(), ..Options::default() };
     let simulation = Simulation::start(options).await?;
@@ -86,21 +134,7 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
         }
     });
     simulation.enliven(people, TICK);
-
-    let app =
-        App::build(config, Clients::simulated(simulation.url())).await.map_err(|error| match error.downcast() {
-            Ok(BindError { address, source, .. }) => {
-                anyhow!("cannot listen on {address}: {source}; --listen 127.0.0.1:0 takes a free port")
-            }
-            Err(other) => other,
-        })?;
-    greet(args, app.http_addr()?);
-    let mut duration = args.duration;
-    let stop = async || match duration.take() {
-        Some(duration) => tokio::time::timeout(duration, signals.next()).await.unwrap_or("the end of --duration"),
-        None => signals.next().await,
-    };
-    Ok(exit_code(&app.run(stop).await?))
+    Ok(simulation)
 }
 
 /// Makes the demo's configuration. Its intervals are shorter than the defaults of `run`, because a demo lasts a minute
@@ -149,16 +183,30 @@ fn export() -> ExportSettings {
     }
 }
 
-fn greet(args: &DemoArgs, at: SocketAddr) {
+/// Says what is there and how to end it.
+fn greet(args: &DemoArgs, screen: &Screen, at: SocketAddr) {
     let users = args.users;
+    let records = match (args.quiet, screen.is_terminal()) {
+        (true, _) => "not printed, as --quiet asks",
+        (false, true) => "one sentence each, below; as JSON if stdout is no terminal",
+        (false, false) => "one JSON line each, on stdout",
+    };
     let export = if args.export { "\n  export   through a simulated log group, beside polling" } else { "" };
-    // The demo goes on if stderr cannot be written.
-    let _ = writeln!(
-        std::io::stderr(),
+    screen.say(&format!(
         "\n  A simulated Cognito pool with {users} active users, and the exporter that reads it.\n\
          \n  status   http://{at}/\
          \n  metrics  http://{at}/metrics\
-         \n  records  one JSON line each, on stdout{export}\n\
+         \n  records  {records}{export}\n\
          \n  Ctrl-C ends it; nothing stays behind.\n"
-    );
+    ));
+}
+
+/// Says what was shown, and what to try next.
+fn part(screen: &Screen) {
+    let shown = counted(usize::try_from(screen.records()).unwrap_or(usize::MAX), "record");
+    let why = if screen.is_closed() { ", because the reader of stdout has closed it" } else { "" };
+    screen.say(&format!(
+        "\n  The demo has ended{why}. It printed {shown}, and its state is removed.\
+         \n  Next: write config.toml (config.example.toml has every key), then `cognito-auth-exporter check`."
+    ));
 }

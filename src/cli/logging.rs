@@ -59,9 +59,18 @@ impl LogArgs {
     }
 }
 
-/// Starts the log, and returns a function that sets its level as a changed configuration asks. If a log exists already,
-/// it stays.
+/// Starts the log on stderr, and returns a function that sets its level as a changed configuration asks. If a log exists
+/// already, it stays.
 pub fn start(config: &LogConfig, args: &LogArgs) -> impl Fn(Level) + Send + Sync + use<> {
+    start_on(config, args, io::stderr)
+}
+
+/// Starts the log on a writer that leads to stderr.
+pub(super) fn start_on<W, O>(config: &LogConfig, args: &LogArgs, out: O) -> impl Fn(Level) + Send + Sync + use<W, O>
+where
+    W: Write + 'static,
+    O: Fn() -> W + Send + Sync + 'static,
+{
     let variable = std::env::var(RUST_LOG).ok().filter(|text| !text.is_empty());
     let (directives, mistake) = match variable.as_deref().map(str::parse).transpose() {
         Ok(directives) => (directives, None),
@@ -69,7 +78,8 @@ pub fn start(config: &LogConfig, args: &LogArgs) -> impl Fn(Level) + Send + Sync
     };
     let overrides = Overrides { level: args.level(), directives };
     let (levels, handle) = reload::Layer::new(overrides.levels(config.level));
-    let layer = tracing_subscriber::fmt::layer().with_writer(|| Visible(std::io::stderr()));
+    // A line that cannot be written is lost: reporting that on stderr would panic.
+    let layer = tracing_subscriber::fmt::layer().log_internal_errors(false).with_writer(move || Visible(out()));
     let layer = match config.format {
         LogFormat::Json => layer.json().flatten_event(true).boxed(),
         LogFormat::Text => layer

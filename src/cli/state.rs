@@ -54,7 +54,7 @@ enum StateAction {
         /// The pool.
         #[arg(long, value_name = "ID")]
         user_pool_id: Option<String>,
-        /// A user of that pool.
+        /// A user of that pool: the username, or the user.hash of a record.
         #[arg(long, value_name = "NAME", requires = "user_pool_id")]
         username: Option<String>,
         /// Lines for people, or one JSON object.
@@ -127,7 +127,7 @@ struct UserSelection {
     /// The pool.
     #[arg(long, value_name = "ID")]
     user_pool_id: String,
-    /// The user. May be repeated.
+    /// The user: the username, or the user.hash of a record. May be repeated.
     #[arg(long, value_name = "NAME")]
     username: Vec<String>,
     /// Every user of the pool.
@@ -268,7 +268,9 @@ impl UserSelection {
             let first = absent.first().map_or("", String::as_str);
             anyhow!("nothing is kept of {first:?} in {pool_id}; nothing was done")
         };
-        select_named(&self.username, is_there, missing)
+        let found = |text: &String| Ok(ledger.find_user(pool_id, text)?.unwrap_or_else(|| text.clone()));
+        let names = self.username.iter().map(found).collect::<Result<Vec<_>, LedgerError>>()?;
+        select_named(&names, is_there, missing)
     }
 }
 

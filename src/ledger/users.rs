@@ -106,6 +106,26 @@ impl Ledger {
         stored.map(|bytes| StoredUser::open(&bytes)?.try_into()).transpose()
     }
 
+    /// Finds a user by the username, by the ledger's name for it, or by the `user.hash` of a record. Returns a name
+    /// that the other functions take; None if there is no such user.
+    ///
+    /// # Errors
+    /// The ledger has failed or is closed.
+    pub fn find_user(&self, pool_id: &str, text: &str) -> Result<Option<String>, LedgerError> {
+        let names = std::iter::once(text.to_owned()).chain(self.0.privacy.names_of_hash(text));
+        for name in names {
+            if self.reading(|reader| reader.get(&self.user_key(pool_id, &name)))?.is_some() {
+                return Ok(Some(name));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the `user.hash` of a user's records; None if records carry no hash.
+    pub fn user_hash(&self, username: &str) -> Option<String> {
+        self.0.privacy.user_hash(username)
+    }
+
     /// Reads a user's standing. It does not decode the cursor.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Sink: writes each record as one line of JSON to standard output, or to another writer in tests.
+//! Sink: writes each record as one line to standard output: as JSON, or for the demo in a form for people.
 //!
 //! The line is made from the same [`Record`] as the OTLP record, in the same order, with times in RFC 3339. Its body is
 //! always the sentence, because people read it; the configured schema concerns the receiver only. A batch is accepted
@@ -15,24 +15,27 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 
 use crate::sink::Sink;
 
+/// Makes the line of a record, with its end.
+pub type LineFormat = fn(&Record<'_>) -> Vec<u8>;
+
 /// A sink that prints records to a writer.
-#[derive(Debug)]
-pub struct StdoutSink<W = std::io::Stdout> {
+pub struct StdoutSink<W = Box<dyn Write + Send>> {
     out: Arc<Mutex<W>>,
     timestamp: TimestampSource,
+    format: LineFormat,
 }
 
 impl StdoutSink {
-    /// Makes a sink that prints to standard output.
+    /// Makes a sink that prints JSON to standard output.
     pub fn new(timestamp: TimestampSource) -> Self {
-        Self::to(std::io::stdout(), timestamp)
+        Self::to(Box::new(std::io::stdout()), timestamp, json_line)
     }
 }
 
 impl<W: Write> StdoutSink<W> {
-    /// Makes a sink that prints to `out`.
-    pub fn to(out: W, timestamp: TimestampSource) -> Self {
-        Self { out: Arc::new(Mutex::new(out)), timestamp }
+    /// Makes a sink that prints to `out` in a format.
+    pub fn to(out: W, timestamp: TimestampSource, format: LineFormat) -> Self {
+        Self { out: Arc::new(Mutex::new(out)), timestamp, format }
     }
 }
 
@@ -53,10 +56,7 @@ impl<W: Write + Send + 'static> Sink for StdoutSink<W> {
     type Record = PrintedRecord;
 
     fn record(&self, entry: &Entry) -> PrintedRecord {
-        let line = serde_json::to_vec(&JsonLine(Record::of(entry, self.timestamp)));
-        let mut line = line.expect("the keys of a record are texts, and writing to a Vec does not fail");
-        line.push(b'\n');
-        PrintedRecord(line)
+        PrintedRecord((self.format)(&Record::of(entry, self.timestamp)))
     }
 
     fn size_of(&self, record: &PrintedRecord) -> usize {
@@ -76,16 +76,24 @@ impl<W: Write + Send + 'static> Sink for StdoutSink<W> {
     }
 }
 
-/// A record as a line of JSON, with its end.
+/// A record as a line, with its end.
 #[derive(Debug)]
 pub struct PrintedRecord(Vec<u8>);
 
+/// Makes the line of a record as one JSON object.
+pub fn json_line(record: &Record<'_>) -> Vec<u8> {
+    let line = serde_json::to_vec(&JsonLine(record));
+    let mut line = line.expect("the keys of a record are texts, and writing to a Vec does not fail");
+    line.push(b'\n');
+    line
+}
+
 /// A record that serializes as one JSON object.
-struct JsonLine<'a>(Record<'a>);
+struct JsonLine<'a>(&'a Record<'a>);
 
 impl Serialize for JsonLine<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let record = &self.0;
+        let record = self.0;
         let mut line = serializer.serialize_map(None)?;
         if let Some(timestamp) = record.timestamp {
             line.serialize_entry("timestamp", &timestamp.to_string())?;
@@ -137,7 +145,7 @@ mod tests {
     }
 
     async fn printed(batch: &[Entry]) -> String {
-        let mut sink = StdoutSink::to(Vec::new(), TimestampSource::Event);
+        let mut sink = StdoutSink::to(Vec::new(), TimestampSource::Event, json_line);
         assert!(matches!(deliver(&mut sink, batch).await, Answer::Accepted { rejected: 0, .. }));
         let text = sink.out.lock().clone();
         String::from_utf8(text).unwrap()
@@ -180,9 +188,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_pipe_needs_a_person_and_a_full_disk_may_pass() {
-        let mut closed = StdoutSink::to(Failing(std::io::ErrorKind::BrokenPipe), TimestampSource::Event);
+        let mut closed = StdoutSink::to(Failing(std::io::ErrorKind::BrokenPipe), TimestampSource::Event, json_line);
         assert!(matches!(deliver(&mut closed, &[full_entry()]).await, Answer::Refused { .. }));
-        let mut full = StdoutSink::to(Failing(std::io::ErrorKind::StorageFull), TimestampSource::Event);
+        let mut full = StdoutSink::to(Failing(std::io::ErrorKind::StorageFull), TimestampSource::Event, json_line);
         assert!(matches!(deliver(&mut full, &[full_entry()]).await, Answer::Retry { .. }));
     }
 }

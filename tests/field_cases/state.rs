@@ -6,8 +6,10 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use crate::disk;
 use crate::exporter::{Exporter, PATIENCE};
 use crate::folders::copy;
+use crate::skips;
 use crate::test_env::{TestEnv, all_live, go_on, is, populate, said, sign_ins};
 
 const POOL: &str = "eu-west-1_State";
@@ -53,11 +55,10 @@ fn refused(env: &TestEnv) -> String {
     exporter.log()
 }
 
-#[expect(clippy::print_stdout, reason = "a skipped test prints the reason")]
 fn is_root() -> bool {
-    let is_root = fs::metadata("/proc/self").unwrap().uid() == 0;
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
     if !is_root {
-        println!("skipped: only root can give files to others");
+        skips::record("the privilege to give files to others", disk::AS_ROOT);
     }
     is_root
 }

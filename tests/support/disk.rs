@@ -6,15 +6,21 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::skips;
+
 /// Longer than any wait of a test, unless something is broken.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The privilege that a [`Disk`] needs, and how to have it.
+pub(crate) const MOUNT: &str = "the privilege to mount a tmpfs";
+pub(crate) const AS_ROOT: &str = "run cargo test as root on Linux";
 
 /// A tmpfs of a few MiB, unmounted when dropped.
 pub(crate) struct Disk(PathBuf);
 
 impl Disk {
-    /// Mounts a tmpfs at `path`, which is created. Without the privilege, returns None and prints a line; in CI it
-    /// fails.
+    /// Mounts a tmpfs at `path`, which is created. Without the privilege, returns None and records a skip; in CI
+    /// it fails.
     pub(crate) fn mount(path: &Path, mib: u32) -> Option<Self> {
         fs::create_dir_all(path).unwrap();
         let mount = Command::new("mount")
@@ -22,7 +28,8 @@ impl Disk {
             .arg(path)
             .stderr(Stdio::null())
             .status();
-        has(mount.is_ok_and(|status| status.success()), "the privilege to mount a tmpfs").then(|| Self(path.to_owned()))
+        let is_mounted = mount.is_ok_and(|status| status.success());
+        skips::unless_there(is_mounted, MOUNT, AS_ROOT).then(|| Self(path.to_owned()))
     }
 
     /// Fills it completely.
@@ -60,7 +67,7 @@ impl Drop for Disk {
 pub(crate) struct Tracer(Child);
 
 impl Tracer {
-    /// Attaches to a process and all its threads. Without strace, returns None and prints a line; in CI it fails.
+    /// Attaches to a process and all its threads. Without strace, returns None and records a skip; in CI it fails.
     pub(crate) fn attach(pid: u32, arguments: &[&str]) -> Option<Self> {
         if !has_strace() {
             return None;
@@ -101,15 +108,5 @@ impl Drop for Tracer {
 /// Whether strace is installed.
 pub(crate) fn has_strace() -> bool {
     let version = Command::new("strace").arg("-V").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    has(version.is_ok_and(|status| status.success()), "strace")
-}
-
-#[expect(clippy::print_stdout, reason = "a skipped test prints the reason")]
-fn has(there: bool, what: &str) -> bool {
-    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-    assert!(there || !is_ci, "{what} has to be there in CI");
-    if !there {
-        println!("skipped: {what} is not there");
-    }
-    there
+    skips::unless_there(version.is_ok_and(|status| status.success()), "strace", &skips::installing("strace"))
 }

@@ -1,10 +1,11 @@
 //! Tests that take a minute or more. They run in CI (CI=true), or with LONG_TESTS=1 or KILLS.
 
-/// Whether to run long tests. If not, prints a line that says how to run them.
-#[expect(clippy::print_stdout, reason = "a skipped test prints the reason")]
+use crate::skips;
+
+/// Whether to run long tests. If not, records the skip.
 pub(crate) fn are_wanted() -> bool {
     if !is_thorough() {
-        println!("skipped: takes a minute or more; LONG_TESTS=1 runs it");
+        skips::record("a minute or more", "LONG_TESTS=1 cargo test");
     }
     is_thorough()
 }

@@ -6,6 +6,8 @@ use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
+use crate::skips;
+
 /// A Python interpreter with `module`: the one in PEERS_PYTHON, else `python3`.
 pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
     let python = PathBuf::from(std::env::var_os("PEERS_PYTHON").unwrap_or_else(|| "python3".into()));
@@ -15,7 +17,8 @@ pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
         .stderr(Stdio::null())
         .status()
         .is_ok_and(|status| status.success());
-    is_here(has_module, &format!("{module} for {}", python.display())).then_some(python)
+    let what = format!("the Python module {module}");
+    skips::unless_there(has_module, &what, skips::PYTHON).then_some(python)
 }
 
 /// Whether a program is installed, that is, prints its version.
@@ -26,7 +29,10 @@ pub(crate) fn has(program: &str) -> bool {
 /// The same for a program with another option for its version.
 pub(crate) fn has_that_says(program: &str, version: &[&str]) -> bool {
     let answer = Command::new(program).args(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    is_here(answer.is_ok_and(|status| status.success()), program)
+    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program);
+    // hadolint comes as a Python package.
+    let remedy = if name == "hadolint" { skips::PYTHON.to_owned() } else { skips::installing(name) };
+    skips::unless_there(answer.is_ok_and(|status| status.success()), name, &remedy)
 }
 
 /// Whether strace can trace here.
@@ -77,20 +83,8 @@ pub(crate) fn faketime() -> Option<PathBuf> {
     let library = |folder: &str| PathBuf::from(folder).join("faketime/libfaketimeMT.so.1");
     let folders = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", "/usr/lib"];
     let found = folders.into_iter().map(library).find(|library| library.exists());
-    is_here(found.is_some(), "libfaketime");
+    skips::unless_there(found.is_some(), "libfaketime", &skips::installing("libfaketime"));
     found
-}
-
-/// Returns whether a program is available. If not, prints that the test skips. In CI (CI=true) this is a failure, so
-/// that no test is skipped unnoticed.
-#[expect(clippy::print_stdout, reason = "a skipped test prints the reason")]
-fn is_here(is_here: bool, what: &str) -> bool {
-    let is_ci = std::env::var_os("CI").is_some_and(|ci| ci == "true");
-    assert!(is_here || !is_ci, "{what} has to be installed in CI");
-    if !is_here {
-        println!("skipped: {what} is not installed");
-    }
-    is_here
 }
 
 /// A command line on a terminal of its own, whose output goes to stdout. Needs `script`: see [`has`].

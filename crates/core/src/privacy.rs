@@ -22,6 +22,9 @@ use crate::entry::{Entry, UserIdentity};
 use crate::event::EventContext;
 use crate::masking::{Mode, Modes};
 
+/// The digits of hashes.
+const HEX_DIGITS: &[u8] = b"0123456789abcdef";
+
 /// A key for hashes. Its Debug shows only its name, which reveals nothing of the key.
 #[derive(Clone)]
 pub struct HashKey {
@@ -33,6 +36,9 @@ pub struct HashKey {
 impl HashKey {
     /// The least number of bytes of a key: the length of a SHA-256 hash. RFC 2104 (section 3) discourages shorter keys.
     pub const BYTES_MIN: usize = 32;
+
+    /// The number of hexadecimal digits of a hash: 128 bits.
+    pub const HASH_DIGITS: usize = 32;
 
     /// Makes a key; None if it has fewer than [`HashKey::BYTES_MIN`] bytes.
     pub fn new(bytes: &[u8]) -> Option<Self> {
@@ -54,7 +60,7 @@ impl HashKey {
     pub fn hash(&self, text: &str) -> String {
         let mut mac = self.mac.clone();
         mac.update(text.as_bytes());
-        mac.finalize().into_bytes().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        mac.finalize().into_bytes().iter().take(Self::HASH_DIGITS / 2).map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The ledger's name for a text that must not be stored. It begins with a space, which no username contains.
@@ -105,6 +111,25 @@ impl Privacy {
             Some(key) if self.modes.hides_names() && !is_hidden(username) => key.ledger_name(username),
             _ => username.to_owned(),
         }
+    }
+
+    /// The `user.hash` of a user's records, from the username or from the ledger's name of the user. None if records
+    /// carry no hash.
+    pub fn user_hash(&self, name: &str) -> Option<String> {
+        let key = self.key.as_ref().filter(|_| self.modes.username == Mode::Hash)?;
+        match name.strip_prefix(' ') {
+            Some(hidden) => hidden.split_once(' ').map(|(_, hash)| hash.to_owned()),
+            None => Some(key.hash(name)),
+        }
+    }
+
+    /// The names by which the ledger may know the user of a record with this `user.hash`. Empty if the text is no hash,
+    /// or if the ledger knows users by name.
+    pub fn names_of_hash(&self, hash: &str) -> Vec<String> {
+        let is_hash = hash.len() == HashKey::HASH_DIGITS && hash.bytes().all(|byte| HEX_DIGITS.contains(&byte));
+        let keys = [&self.key, &self.former_key].into_iter().flatten();
+        let keys = keys.filter(|_| is_hash && self.modes.hides_names());
+        keys.map(|key| format!(" {} {hash}", key.name)).collect()
     }
 
     /// The names that the ledger may have given a user before, under other modes or another key.
@@ -369,6 +394,24 @@ mod tests {
         assert!(!now.is_name_of(&before.ledger_name("ben"), "alice"));
         assert!(now.knows(&before.ledger_name("alice")) && now.knows("alice"));
         assert!(!before.knows(&name) && !Privacy::default().knows(&name));
+    }
+
+    #[test]
+    fn a_records_hash_leads_to_the_user_in_the_ledger_and_back() {
+        let now = Privacy::new(all(Mode::Hash), Some(key(8)), Some(key(7))).unwrap();
+        let (of_alice, before) = (key(8).hash("alice"), key(7).hash("alice"));
+        let apply = now.apply(full_entry());
+        assert_eq!(apply.user.username, of_alice, "what a record carries");
+        assert_eq!(now.user_hash("alice").as_ref(), Some(&of_alice));
+        assert_eq!(now.user_hash(&now.ledger_name("alice")).as_ref(), Some(&of_alice));
+        assert_eq!(now.names_of_hash(&of_alice)[0], now.ledger_name("alice"));
+        assert!(now.names_of_hash(&before).contains(&privacy(Mode::Hash).ledger_name("alice")));
+        for no_hash in ["alice", "", &of_alice.to_uppercase(), &of_alice[1..], &now.ledger_name("alice")] {
+            assert_eq!(now.names_of_hash(no_hash), [""; 0], "{no_hash:?}");
+        }
+        let kept = Privacy::new(Modes::default(), Some(key(8)), None).unwrap();
+        assert_eq!((kept.user_hash("alice"), kept.names_of_hash(&of_alice)), (None, vec![]));
+        assert_eq!(privacy(Mode::Drop).user_hash("alice"), None);
     }
 
     #[test]

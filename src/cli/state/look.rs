@@ -31,6 +31,9 @@ struct PoolRow {
 #[derive(Serialize)]
 struct UserRow {
     username: String,
+    /// The `user.hash` of the user's records.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<String>,
     #[serde(flatten)]
@@ -100,14 +103,16 @@ impl UserRow {
     /// Reads a user; None if the ledger has no such user.
     fn of(ledger: &Ledger, pool_id: &str, username: String) -> Result<Option<Self>, LedgerError> {
         let read = ledger.user(pool_id, &username).and_then(|user| Ok((user, ledger.standing(pool_id, &username)?)));
+        let user_hash = ledger.user_hash(&username);
         match read {
             Ok((Some(record), standing)) => {
                 let gone_since = standing.and_then(|standing| standing.gone_since);
-                Ok(Some(Self { username, unreadable: None, user: Some(UserMembers::of(&record, gone_since)) }))
+                let user = Some(UserMembers::of(&record, gone_since));
+                Ok(Some(Self { username, user_hash, unreadable: None, user }))
             }
             Ok((None, _)) => Ok(None),
             Err(LedgerError::Corrupt { problem, .. }) => {
-                Ok(Some(Self { username, unreadable: Some(problem), user: None }))
+                Ok(Some(Self { username, user_hash, unreadable: Some(problem), user: None }))
             }
             Err(error) => Err(error),
         }
@@ -260,8 +265,9 @@ pub(super) fn show_user(
     output: OutputFormat,
 ) -> anyhow::Result<ExitCode> {
     require_pool(ledger, pool_id)?;
-    let user = UserRow::of(ledger, pool_id, username.to_owned())?
-        .ok_or_else(|| anyhow!("nothing is kept of {username:?} in {pool_id}"))?;
+    let missing = || anyhow!("nothing is kept of {username:?} in {pool_id}");
+    let name = ledger.find_user(pool_id, username)?.ok_or_else(missing)?;
+    let user = UserRow::of(ledger, pool_id, name)?.ok_or_else(missing)?;
     let code = if user.unreadable.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS };
     show(&user, output)?;
     Ok(code)

@@ -214,7 +214,7 @@ impl Meeting {
 }
 
 /// Longest username, in characters (Cognito API reference, `UsernameType`).
-const USERNAME_CHARS_MAX: usize = 128;
+pub const USERNAME_CHARS_MAX: usize = 128;
 
 /// Reads the usernames in a file's text, one on each line, after an optional byte order mark. Empty lines, lines that
 /// begin with `#` and names that are too long are left out.
