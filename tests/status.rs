@@ -110,7 +110,7 @@ fn at(place: &Value, member: &str) -> UnixMillis {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_place_of_a_user_is_told_behind_a_password_and_over_tls() {
     let world = GuardedExporter::new("").await;
-    let ursula = world.place("ursula", |place| place["watched_events"] == 1);
+    let ursula = world.place("ursula", |place| place["watched_events"] == 1 && place["last_poll"].is_string());
     assert_eq!((&ursula["user_pool_id"], &ursula["username"]), (&POOL.into(), &"ursula".into()), "{ursula}");
     assert_eq!(
         (&ursula["state"], &ursula["failures"], &ursula["catching_up"]),
