@@ -7,6 +7,7 @@ pub mod check;
 pub mod demo;
 pub mod events;
 pub mod logging;
+mod output;
 pub mod pages;
 mod progress;
 pub mod quarantine;
