@@ -78,8 +78,16 @@ enum Command {
     Check(ConfigArgs),
     /// Run the exporter without an AWS account, against a simulated Cognito on loopback.
     Demo(demo::DemoArgs),
-    /// Print one user's auth events, newest first, one a line.
-    Events(events::EventsArgs),
+    /// Print users' auth events: a history, the last hours of a group, or new events as they appear.
+    ///
+    /// One user's events come newest first, one a line, as the API sends them. Several users come one after the other.
+    ///
+    /// Examples:
+    ///   events --user-pool-id eu-west-1_Abc123 --username ada
+    ///   events --pool customers --all-users --since 2h --output csv --output-file events.csv --resume journal
+    ///   events --pool customers --group admins --follow --output table
+    #[command(verbatim_doc_comment)]
+    Events(Box<events::EventsArgs>),
     /// Show, retry or drop the records that the receiver refused or that cannot be read.
     ///
     /// Works on the state of a stopped exporter, and changes only what it is asked to change.
@@ -124,7 +132,7 @@ impl Arguments {
                 Err(errors) => return bad_configuration(&errors),
             },
             Command::Demo(args) => demo::demo(&args).await,
-            Command::Events(args) => events::main(args).await,
+            Command::Events(args) => events::main(*args).await,
             Command::Quarantine(args) => match args.config.load() {
                 Ok(config) => quarantine::main(args, config).await,
                 Err(errors) => return bad_configuration(&errors),
