@@ -89,8 +89,7 @@ async fn new_events_come_once_oldest_first_and_a_revision_again() {
 async fn with_since_the_events_from_then_on_come_first() {
     let simulation = pool_of(&[("ada", 200)]).await;
     let mut following = Following::start(&simulation, &["--username", "ada", "--since", "150m"]);
-    let dates: Vec<String> =
-        (0..149).map(|_| following.next()["CreationDate"].as_str().unwrap().to_owned()).collect();
+    let dates: Vec<String> = (0..149).map(|_| following.next()["CreationDate"].as_str().unwrap().to_owned()).collect();
     assert!(dates.is_sorted(), "oldest first");
     let new = simulation.world(|world| sign_in(world, "ada", 0, EventResponse::Pass));
     let last = loop {
@@ -117,7 +116,11 @@ async fn trouble_is_told_once_and_following_goes_on() {
         world.inject(InjectedFault::throttle().times(2));
         world.delete_user(POOL, "bob");
     });
-    simulation.until(|world| world.calls().of("AdminListUserAuthEvents").filter(|call| call.user.as_deref() == Some("bob")).count() >= 2).await;
+    simulation
+        .until(|world| {
+            world.calls().of("AdminListUserAuthEvents").filter(|call| call.user.as_deref() == Some("bob")).count() >= 2
+        })
+        .await;
     let new = simulation.world(|world| sign_in(world, "ada", 0, EventResponse::Pass));
     assert_eq!(following.next()["EventId"].as_str(), Some(&*new));
     let (code, _, error) = following.end("TERM");
@@ -126,6 +129,15 @@ async fn trouble_is_told_once_and_following_goes_on() {
         assert!(error.contains(told), "{told}: {error}");
     }
     assert_eq!(asked(&simulation).iter().filter(|user| *user == "nobody").count(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_who_leaves_ends_it_although_nothing_is_new() {
+    let simulation = pool_of(&[("ada", 1)]).await;
+    let mut child = events(&simulation, &["--follow", "--username", "ada"]).stdout(Stdio::piped()).spawn().unwrap();
+    simulation.until(|world| world.calls().total() >= 1).await;
+    drop(child.stdout.take());
+    assert_eq!(tokio::task::block_in_place(|| child.wait()).unwrap().code(), Some(0));
 }
 
 #[tokio::test]

@@ -108,7 +108,10 @@ async fn another_commands_journal_is_refused_by_what_differs() {
     let before = fs::read(&journal).unwrap();
     let (code, lines, error) = run(&simulation, &options(&journal, &["--since", "3h"])).await;
     assert_eq!((code, lines.len()), (1, 0));
-    assert!(error.contains(r#"begun with other arguments: --since was "2h" and is "3h"; use those, or remove it"#), "{error}");
+    assert!(
+        error.contains(r#"begun with other arguments: --since was "2h" and is "3h"; use those, or remove it"#),
+        "{error}"
+    );
     assert_eq!(fs::read(&journal).unwrap(), before);
 }
 
@@ -146,7 +149,8 @@ async fn a_place_that_has_expired_is_read_again_and_taken_back_from_a_file() {
     });
     let (code, _, error) = run(&simulation, &options(&journal, &to_file)).await;
     assert_eq!((code, error.as_str()), (0, ""));
-    let tokens: Vec<_> = simulation.world(|world| world.calls().of(READS).take(2).map(|call| call.token.clone()).collect());
+    let tokens: Vec<_> =
+        simulation.world(|world| world.calls().of(READS).take(2).map(|call| call.token.clone()).collect());
     assert!(tokens[0].is_some() && tokens[1].is_none(), "{tokens:?}");
     assert_eq!(times_printed(&fs::read_to_string(&file).unwrap()), everything_once(&simulation));
 }

@@ -69,8 +69,7 @@ pub(crate) fn asked(simulation: &Simulation) -> Vec<String> {
 #[tokio::test]
 async fn several_users_come_one_after_the_other_and_each_line_has_its_username() {
     let simulation = pool_of(&[("ada", 2), ("bob", 1)]).await;
-    let (code, lines, error) =
-        run(&simulation, &["--username", "bob", "--username", "ada", "--username", "bob"]).await;
+    let (code, lines, error) = run(&simulation, &["--username", "bob", "--username", "ada", "--username", "bob"]).await;
     assert_eq!((code, error.as_str()), (0, ""));
     assert_eq!(usernames(&lines), ["bob", "ada", "ada"]);
     assert_eq!(asked(&simulation), ["bob", "ada"]);

@@ -2,9 +2,9 @@
 //!
 //! For one user it yields the same events in the same order as boto3's paginator of AdminListUserAuthEvents for the
 //! same MaxItems, PageSize and StartingToken. The tokens are those of boto3, so either program can continue the work of
-//! the other.
+//! the other. The parts:
 //!
-//! - [`arguments`] says what is wanted, [`connection`] from which pool, [`users`] of whom, and [`window`] of when.
+//! - [`arguments`], [`connection`], [`users`] and [`window`] say what is wanted: of which pool, users and time.
 //! - [`caller`] makes every call, within the rate.
 //! - [`read`] reads histories once, with [`paginate`] and [`resume`]; [`follow`] waits for new events.
 //! - [`output`] makes bytes of events, and [`destination`] writes them.
@@ -23,13 +23,18 @@ mod users;
 mod window;
 
 use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use cognito_auth_core::listing::Listing;
 use sha2::{Digest as _, Sha256};
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
 use tokio_util::sync::CancellationToken;
 
 pub use self::arguments::EventsArgs;
@@ -42,7 +47,7 @@ use self::paginate::ResumeToken;
 use self::read::Reading;
 use self::resume::{Journal, JournalState, RunArguments};
 use self::session::{Halt, Session};
-use self::users::{UserSelection, UserStream};
+use self::users::{UserKey, UserSelection, UserStream};
 use self::window::TimeWindow;
 use super::progress::Progress;
 use super::run::clients;
@@ -83,11 +88,8 @@ pub async fn main(args: EventsArgs) -> anyhow::Result<ExitCode> {
     }
     let stop = CancellationToken::new();
     // Without anything to put in order, a signal ends the process at once, as it does with any filter.
-    let signals = if args.follow || args.resume.is_some() || args.output_file.is_some() {
-        Some(Signals::catch()?)
-    } else {
-        None
-    };
+    let signals =
+        if args.follow || args.resume.is_some() || args.output_file.is_some() { Some(Signals::catch()?) } else { None };
     let shape = OutputShape { to_terminal, terminal_columns: terminal_columns(to_terminal), ..OutputShape::default() };
     let clients = clients()?;
     let work = run_on(&args, &target, &clients, Box::new(io::stdout()), shape, &stop);
@@ -97,6 +99,7 @@ pub async fn main(args: EventsArgs) -> anyhow::Result<ExitCode> {
             let mut work = std::pin::pin!(work);
             tokio::select! {
                 end = &mut work => end?,
+                () = reader_is_gone(), if args.follow => EventsEnd::Closed,
                 _ = signals.next() => {
                     stop.cancel();
                     tokio::time::timeout(STOP_PATIENCE, work).await.unwrap_or(Ok(EventsEnd::Stopped))?
@@ -166,8 +169,7 @@ async fn run_on(
     if !encoder.columns_left_out().is_empty() {
         complain(&format!("the terminal is too narrow for: {}", encoder.columns_left_out().join(", ")));
     }
-    let mut session =
-        Session { pool_id: target.id.clone(), caller, encoder, destination, page_size: args.page_size };
+    let mut session = Session { pool_id: target.id.clone(), caller, encoder, destination, page_size: args.page_size };
     let done = if args.follow {
         let mut users = UserStream::new(selection, HashSet::new());
         let mut follower = Follower::new(&mut session, window.since, clock, args.requests_per_second);
@@ -194,11 +196,16 @@ async fn read_once(
 ) -> Result<EventsEnd, Halt> {
     let several_users = args.several_users();
     let progress = progress(args, &selection, &session.caller, &state).await;
-    let mut users = UserStream::new(selection, state.done);
+    // The one user whose lines can be taken back is the last one written, so it comes first now.
+    let mut unfinished = state.unfinished;
+    unfinished.sort_by_key(|user| user.from_bytes.is_none());
+    let mut given = state.done;
+    given.extend(unfinished.iter().map(|user| UserKey::of(&user.username)));
+    let mut users = UserStream::new(selection, given);
     let journal_of_reading = journal.as_mut();
     let mut reading =
         Reading { session: &mut session, args, window, journal: journal_of_reading, progress, several_users };
-    let result = reading.run(&mut users, state.unfinished).await?;
+    let result = reading.run(&mut users, unfinished).await?;
     drop(reading); // clears the bar's line
     if users.federated_left_out() > 0 {
         complain(&format!(
@@ -280,6 +287,23 @@ async fn progress(args: &EventsArgs, selection: &UserSelection, caller: &Caller,
     };
     let total = total.map(|total| total.saturating_sub(state.done.len() as u64));
     Progress::beside_file("users read", total, args.output_file.is_some())
+}
+
+/// Waits until the reader of a pipe has closed stdout. A follower that has nothing to print would not notice by itself.
+async fn reader_is_gone() {
+    if let Some(pipe) = stdout_pipe()
+        && pipe.ready(Interest::ERROR).await.is_ok_and(|ready| ready.is_error())
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+/// Stdout, if it is a pipe. It is never written to, so it need not be in non-blocking mode.
+fn stdout_pipe() -> Option<pipe::Sender> {
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
+    let is_pipe = out.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    is_pipe.then(|| pipe::Sender::from_file_unchecked(out).ok()).flatten()
 }
 
 /// The width of the terminal that stdout is, where it is known.

@@ -151,8 +151,14 @@ mod tests {
     fn where_the_number_of_steps_is_known_it_is_said() {
         let mut lines = ProgressLines { done: "pools checked", steps: Some(40), count: 0, printed: Duration::ZERO };
         assert_eq!(lines.advance(1, Duration::from_secs(59)), None);
-        assert_eq!(lines.advance(1, Duration::from_secs(75)), Some("pools checked: 2 of 40 after 1m 15s, about 23m 45s left".to_owned()));
+        assert_eq!(
+            lines.advance(1, Duration::from_secs(75)),
+            Some("pools checked: 2 of 40 after 1m 15s, about 23m 45s left".to_owned())
+        );
         // An estimate that was too low says nothing of the time left.
-        assert_eq!(lines.advance(40, Duration::from_secs(150)), Some("pools checked: 42 of 40 after 2m 30s".to_owned()));
+        assert_eq!(
+            lines.advance(40, Duration::from_secs(150)),
+            Some("pools checked: 42 of 40 after 2m 30s".to_owned())
+        );
     }
 }

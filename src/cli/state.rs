@@ -20,9 +20,7 @@ use time::format_description::well_known::Rfc3339;
 use super::ConfigArgs;
 use super::output::{TableOrJsonl, TextOrJson, TextOrJsonl};
 use super::progress::Progress;
-use super::state_command::{
-    blocking, close_ledger, counted, open_ledger, require_yes, say, select_named,
-};
+use super::state_command::{blocking, close_ledger, counted, open_ledger, require_yes, say, select_named};
 use crate::config::Config;
 use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::Clock;

@@ -84,7 +84,11 @@ pub struct EventsArgs {
     ///
     /// With --since it prints the events since then first. Events of one poll come oldest first. An event that changes
     /// is printed again. A user is polled every 2 s at most; with many users the rate decides.
-    #[arg(long, help_heading = "Time", conflicts_with_all = ["until", "max_items", "starting_token", "resume", "output_file"])]
+    #[arg(
+        long,
+        help_heading = "Time",
+        conflicts_with_all = ["until", "max_items", "starting_token", "resume", "output_file"]
+    )]
     pub(super) follow: bool,
 
     /// Output format.
@@ -108,7 +112,12 @@ pub struct EventsArgs {
     #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=60), help_heading = "Calls")]
     pub(super) page_size: Option<u8>,
     /// Print at most this many events of the user, and on stderr the token of the rest as `NextToken: <token>`.
-    #[arg(long, value_name = "N", help_heading = "Calls", conflicts_with_all = ["usernames_file", "group", "all_users"])]
+    #[arg(
+        long,
+        value_name = "N",
+        help_heading = "Calls",
+        conflicts_with_all = ["usernames_file", "group", "all_users"]
+    )]
     pub(super) max_items: Option<u64>,
     /// Continue at this token: one that an earlier call printed, one of boto3's paginator, or the service's own.
     #[arg(
@@ -205,13 +214,10 @@ impl FromStr for Moment {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let kind = match OffsetDateTime::parse(text, &Rfc3339) {
-            Ok(time) => {
-                MomentKind::Time(UnixMillis::from_secs_and_nanos(time.unix_timestamp(), time.nanosecond()))
-            }
-            Err(_) => MomentKind::Age(
-                humantime::parse_duration(text)
-                    .map_err(|_| "neither a time in RFC 3339, such as 2026-01-31T12:00:00Z, nor an age, such as 2h or 3d")?,
-            ),
+            Ok(time) => MomentKind::Time(UnixMillis::from_secs_and_nanos(time.unix_timestamp(), time.nanosecond())),
+            Err(_) => MomentKind::Age(humantime::parse_duration(text).map_err(
+                |_| "neither a time in RFC 3339, such as 2026-01-31T12:00:00Z, nor an age, such as 2h or 3d",
+            )?),
         };
         Ok(Self { text: text.to_owned(), kind })
     }

@@ -37,10 +37,7 @@ impl PoolTarget {
     ///
     /// # Errors
     /// The configuration cannot be loaded, or it does not have the pool.
-    pub fn of(
-        args: &EventsArgs,
-        load: impl FnOnce() -> Result<Config, ConfigErrors>,
-    ) -> Result<Self, PoolTargetError> {
+    pub fn of(args: &EventsArgs, load: impl FnOnce() -> Result<Config, ConfigErrors>) -> Result<Self, PoolTargetError> {
         let configured = if args.pool.is_some() || args.config.is_some() {
             Some(choose(load()?, args.pool.as_deref().or(args.user_pool_id.as_deref()))?)
         } else {
@@ -88,9 +85,9 @@ fn choose(config: Config, wanted: Option<&str>) -> Result<PoolConfig, PoolTarget
         (Some(_), false) => Err(PoolTargetError::NoSuchPool(format!(
             "several pools are called {wanted:?}: choose one by its id; the configuration has {names}"
         ))),
-        (None, _) => Err(PoolTargetError::NoSuchPool(format!(
-            "the configuration has no pool {wanted:?}; it has {names}"
-        ))),
+        (None, _) => {
+            Err(PoolTargetError::NoSuchPool(format!("the configuration has no pool {wanted:?}; it has {names}")))
+        }
     }
 }
 
@@ -128,7 +125,8 @@ mod tests {
 
     #[test]
     fn a_pool_of_the_configuration_is_found_by_name_or_id_with_its_connection() {
-        for line in ["--pool customers", "--pool eu-west-1_Customers", "--config c --user-pool-id eu-west-1_Customers"] {
+        for line in ["--pool customers", "--pool eu-west-1_Customers", "--config c --user-pool-id eu-west-1_Customers"]
+        {
             let target = target(line, vec![staff(), customers()]).unwrap();
             let expected = PoolTarget { id: "eu-west-1_Customers".into(), connection: Connection::from(&customers()) };
             assert_eq!(target, expected, "{line}");

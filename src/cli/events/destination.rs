@@ -41,8 +41,8 @@ impl Destination {
         Ok(Self { kind: DestinationKind::Temporary { file, path: path.to_owned() }, written: 0 })
     }
 
-    /// A file that has taken `written` bytes in earlier runs. What it has beyond is cut off: an earlier run died before
-    /// it had noted them.
+    /// A file that has taken `written` bytes in earlier runs. Further bytes are cut off: an earlier run died before it
+    /// had noted them.
     ///
     /// # Errors
     /// The file cannot be written, or has fewer bytes.
@@ -107,16 +107,22 @@ impl Destination {
         Ok(())
     }
 
-    /// Takes back everything beyond `written` bytes. Returns whether it could: a stream takes nothing back.
+    /// Whether what was written can be taken back.
+    pub(super) fn takes_back(&self) -> bool {
+        matches!(self.kind, DestinationKind::Partial { .. })
+    }
+
+    /// Takes back everything beyond `written` bytes. It has no effect where nothing can be taken back.
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(super) fn take_back(&mut self, written: u64) -> io::Result<bool> {
-        let DestinationKind::Partial { file, .. } = &mut self.kind else { return Ok(false) };
-        file.set_len(written)?;
-        file.seek(SeekFrom::End(0))?;
-        self.written = written;
-        Ok(true)
+    pub(super) fn take_back(&mut self, written: u64) -> io::Result<()> {
+        if let DestinationKind::Partial { file, .. } = &mut self.kind {
+            file.set_len(written)?;
+            file.seek(SeekFrom::End(0))?;
+            self.written = written;
+        }
+        Ok(())
     }
 
     /// Ends a whole output: a file appears at its place.

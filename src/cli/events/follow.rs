@@ -181,8 +181,8 @@ impl<'a> Follower<'a> {
         }
     }
 
-    /// Reads a user's newest pages and prints what is new in them, oldest first. What it saw is remembered only when
-    /// all of it is printed.
+    /// Reads a user's newest pages and prints what is new in them, oldest first. It remembers them only when all of
+    /// them are printed.
     async fn poll(&mut self, user: &mut FollowedUser) -> Result<(), PollError> {
         let mut memory = user.memory.clone();
         let window = TimeWindow { since: Some(memory.reads_since()), until: None };

@@ -68,7 +68,9 @@ pub(super) struct OutputShape {
 
 /// Turns pages of events into bytes.
 pub(super) enum EventsEncoder {
-    Jsonl { several_users: bool },
+    Jsonl {
+        several_users: bool,
+    },
     Csv(CsvEncoder),
     Table(TableEncoder),
     #[cfg(feature = "parquet")]

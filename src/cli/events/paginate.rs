@@ -230,12 +230,7 @@ impl Pagination {
 
     /// Accepts the page that was asked for, and returns the events to yield and the next step. Events that are not
     /// `wanted` are left out and do not count.
-    pub fn accept<T>(
-        &mut self,
-        events: Vec<T>,
-        next: Option<String>,
-        wanted: impl Fn(&T) -> bool,
-    ) -> (Vec<T>, Then) {
+    pub fn accept<T>(&mut self, events: Vec<T>, next: Option<String>, wanted: impl Fn(&T) -> bool) -> (Vec<T>, Then) {
         let skipped = usize::try_from(std::mem::take(&mut self.skip)).unwrap_or(usize::MAX);
         let mut yielded = Vec::with_capacity(events.len());
         for (index, event) in events.into_iter().enumerate().skip(skipped) {
@@ -340,7 +335,8 @@ mod tests {
 
     #[test]
     fn a_page_that_is_wanted_whole_is_cut_behind_it_and_the_last_one_not_at_all() {
-        let boundary = |next: Option<&str>| Pagination::new(None, Some(2)).accept(vec![0, 1], next.map(str::to_owned), ANY);
+        let boundary =
+            |next: Option<&str>| Pagination::new(None, Some(2)).accept(vec![0, 1], next.map(str::to_owned), ANY);
         let resume = ResumeToken { token: Some("t".into()), yielded: None };
         assert_eq!(boundary(Some("t")), (vec![0, 1], Then::Cut(resume)));
         assert_eq!(boundary(None), (vec![0, 1], Then::End));

@@ -166,24 +166,21 @@ impl Reading<'_> {
         self.journal.as_mut().map_or(Ok(()), |journal| journal.add(entry))
     }
 
-    /// Begins a user again whose place the service no longer takes. What was written of the user is taken back, where
-    /// that is possible. Returns the length of the output before the user.
+    /// Begins a user again whose place the service no longer takes. It takes the user's bytes back, where that is
+    /// possible. Returns the length of the output before the user.
     fn begin_again(&mut self, user: &UnfinishedUser) -> anyhow::Result<u64> {
-        let destination = &mut self.session.destination;
-        let is_taken_back = match user.from_bytes {
-            Some(from_bytes) => destination.take_back(from_bytes)?,
-            None => false,
-        };
-        let bytes = destination.written();
-        if !is_taken_back {
+        let destination = &self.session.destination;
+        let bytes = user.from_bytes.filter(|_| destination.takes_back()).unwrap_or_else(|| destination.written());
+        // Noted first: a run that dies in between is cut to this length by the next one.
+        self.note(&JournalEntry::Page { username: user.username.clone(), token: None, from_bytes: bytes, bytes })?;
+        if bytes < self.session.destination.written() {
+            self.session.destination.take_back(bytes)?;
+        } else {
             self.progress.say(&format!(
                 "{}: the place where it was interrupted has expired; its events are printed again from the newest",
                 user.username
             ));
         }
-        let entry =
-            JournalEntry::Page { username: user.username.clone(), token: None, from_bytes: bytes, bytes };
-        self.note(&entry)?;
         Ok(bytes)
     }
 }

@@ -34,7 +34,7 @@ const VERSION: u32 = 1;
 /// Maximum size of a journal in bytes. A user takes 60 bytes, so this is enough for four million.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 
-/// What a run was begun with.
+/// The arguments of a run, as far as they decide its output.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct RunArguments {
     version: u32,
@@ -320,9 +320,8 @@ mod tests {
     fn any_entry() -> impl Strategy<Value = JournalEntry> {
         let (token, bytes) = (prop::option::of("[a-z#\"\n]{1,8}"), 0_u64..1_000);
         prop_oneof![
-            ("[a-c]", token.clone(), bytes.clone()).prop_map(|(username, token, bytes)| {
-                JournalEntry::Page { username, token, from_bytes: 0, bytes }
-            }),
+            ("[a-c]", token.clone(), bytes.clone())
+                .prop_map(|(username, token, bytes)| { JournalEntry::Page { username, token, from_bytes: 0, bytes } }),
             ("[a-c]", bytes).prop_map(|(username, bytes)| JournalEntry::done(&username, bytes)),
             ("[a-c]", token).prop_map(|(username, token)| JournalEntry::Failed { username, token }),
         ]

@@ -1,4 +1,4 @@
-//! What reading and following share: the calls, the output, and the ways in which the command ends.
+//! The parts that reading and following share: the calls, the output, and the ways in which the command ends.
 
 use std::io;
 

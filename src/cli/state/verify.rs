@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
-use super::super::progress::Progress;
 use super::super::output::TextOrJsonl;
+use super::super::progress::Progress;
 use super::super::state_command::say;
 use super::super::table::cell;
 use crate::config::StateConfig;

@@ -1,4 +1,4 @@
-//! What `--follow` remembers of a user: which events were seen, and how they looked. Pure.
+//! The memory of `--follow`: which events of a user were seen, and how they looked. Pure.
 //!
 //! Polls overlap, because an event can become visible late. So an event is known by its identity and not by its date:
 //!
@@ -10,7 +10,7 @@
 //! | seen, with another mutable part | revised: printed again |
 //! | seen, as it was | known |
 //!
-//! The horizon follows the time of reading, so memory is bounded. What falls behind it is forgotten and stays old.
+//! The horizon follows the time of reading, so memory is bounded. An event behind it is forgotten and stays old.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,7 +26,7 @@ const REMEMBERED: Duration = Duration::from_hours(26);
 /// are forgotten, and stay old.
 const EVENTS_MAX: usize = 5_000;
 
-/// What an event is to a follower.
+/// The standing of an event with a follower.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum EventStanding {
     /// Not seen before.

@@ -1,7 +1,7 @@
 //! Comma-separated values, one event a row, safe to open in a spreadsheet.
 //!
-//! A spreadsheet takes a value that begins with `=`, `+`, `-` or `@` for a formula. A device's name comes from whoever
-//! signs in, so such a value could be an attack on the person who opens the file. It therefore gets a `'` in front. A
+//! A spreadsheet takes a value that begins with `=`, `+`, `-` or `@` for a formula. The user who signs in
+//! chooses the device's name, so such a value could attack the program that opens the file. It therefore gets a `'` in front. A
 //! value that begins with a `'` gets one more, so the first `'` of a value can always be removed again. A telephone
 //! number (`+` and digits) stays as it is, because it does nothing and many usernames are one.
 

@@ -32,9 +32,8 @@ impl<'a> FlatEvent<'a> {
         let risk = event.event_risk.as_ref();
         let context = event.event_context_data.as_ref();
         let feedback = event.event_feedback.as_ref();
-        let in_feedback = |member: fn(&WireFeedback) -> &Option<String>| {
-            feedback.and_then(|feedback| member(feedback).as_deref())
-        };
+        let in_feedback =
+            |member: fn(&WireFeedback) -> &Option<String>| feedback.and_then(|feedback| member(feedback).as_deref());
         Self {
             username,
             event_id: event.event_id.as_deref(),

@@ -35,7 +35,7 @@ const SCHEMA: &str = "message AuthEvents {
     OPTIONAL BINARY EventId (UTF8);
 }";
 
-/// Rows of a row group. An event has about half a kilobyte, so a group takes 16 MB of memory, and readers skip groups of
+/// Rows of a row group. An event has about half a kilobyte, so a group takes 16 MB of memory. Readers skip groups of
 /// this size efficiently.
 const GROUP_ROWS: usize = 32_768;
 
@@ -121,10 +121,7 @@ fn required_texts<'a>(group: &mut Group<'_>, values: impl Iterator<Item = &'a st
 }
 
 /// Writes the next column. Absent values have the definition level 0 and take no place among the values.
-fn column<T: DataType>(
-    group: &mut Group<'_>,
-    values: impl Iterator<Item = Option<T::T>>,
-) -> Result<(), ParquetError> {
+fn column<T: DataType>(group: &mut Group<'_>, values: impl Iterator<Item = Option<T::T>>) -> Result<(), ParquetError> {
     let values: Vec<_> = values.collect();
     let levels: Vec<i16> = values.iter().map(|value| i16::from(value.is_some())).collect();
     let present: Vec<_> = values.into_iter().flatten().collect();

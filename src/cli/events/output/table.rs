@@ -136,8 +136,12 @@ mod tests {
 
     #[test]
     fn a_terminal_of_eighty_columns_shows_when_what_and_from_where() {
-        let narrow =
-            OutputShape { several_users: true, to_terminal: true, terminal_columns: Some(80), ..OutputShape::default() };
+        let narrow = OutputShape {
+            several_users: true,
+            to_terminal: true,
+            terminal_columns: Some(80),
+            ..OutputShape::default()
+        };
         let table = printed(EventsOutput::Table, narrow, &[vec![sign_in("Chrome 126, Windows 10 and more")]]);
         assert!(table.lines().all(|line| line.width() <= 80), "{table}");
         let header = table.lines().next().unwrap();
