@@ -148,7 +148,7 @@ async fn what_would_meet_every_user_ends_the_run_at_once() {
 async fn the_last_two_hours_cost_one_call_of_a_user_with_a_long_history() {
     let simulation = pool_of(&[("ada", 0)]).await;
     let now = simulation.world(|world| {
-        // An event every half hour for twelve days, and one that Cognito shows out of order.
+        // An event every half hour for twelve days.
         for halves in 0..600 {
             let event = world.sign_in(UnixMillis(world.now().0 - halves * 1_800_000 - 60_000));
             world.arrive(POOL, "ada", &event);

@@ -136,7 +136,8 @@ pub async fn run(
     clients: &Clients,
     out: Box<dyn Write + Send>,
 ) -> anyhow::Result<EventsEnd> {
-    run_on(args, target, clients, out, OutputShape::default(), &CancellationToken::new()).await
+    // Boxed, because it is large: a caller's future would hold all of it.
+    Box::pin(run_on(args, target, clients, out, OutputShape::default(), &CancellationToken::new())).await
 }
 
 async fn run_on(

@@ -118,6 +118,15 @@ impl EventsEncoder {
         }
     }
 
+    /// Begins again with the header, after everything that was written is taken back.
+    pub(super) fn begin_again(&mut self) {
+        match self {
+            Self::Csv(csv) => csv.begin_again(),
+            Self::Table(table) => table.begin_again(),
+            _ => {}
+        }
+    }
+
     /// The columns that a terminal is too narrow for.
     pub(super) fn columns_left_out(&self) -> &[&'static str] {
         match self {

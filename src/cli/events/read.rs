@@ -175,6 +175,9 @@ impl Reading<'_> {
         self.note(&JournalEntry::Page { username: user.username.clone(), token: None, from_bytes: bytes, bytes })?;
         if bytes < self.session.destination.written() {
             self.session.destination.take_back(bytes)?;
+            if bytes == 0 {
+                self.session.encoder.begin_again();
+            }
         } else {
             self.progress.say(&format!(
                 "{}: the place where it was interrupted has expired; its events are printed again from the newest",

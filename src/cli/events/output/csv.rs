@@ -1,7 +1,7 @@
 //! Comma-separated values, one event a row, safe to open in a spreadsheet.
 //!
-//! A spreadsheet takes a value that begins with `=`, `+`, `-` or `@` for a formula. The user who signs in
-//! chooses the device's name, so such a value could attack the program that opens the file. It therefore gets a `'` in front. A
+//! A spreadsheet takes a value that begins with `=`, `+`, `-` or `@` for a formula. The user who signs in chooses the
+//! device's name, so such a value could attack the program that opens the file. It therefore gets a `'` in front. A
 //! value that begins with a `'` gets one more, so the first `'` of a value can always be removed again. A telephone
 //! number (`+` and digits) stays as it is, because it does nothing and many usernames are one.
 
@@ -50,6 +50,11 @@ pub(in crate::cli::events) struct CsvEncoder {
 impl CsvEncoder {
     pub(super) fn new(shape: OutputShape) -> Self {
         Self { has_header: shape.continued, to_terminal: shape.to_terminal }
+    }
+
+    /// Begins again with the header.
+    pub(super) fn begin_again(&mut self) {
+        self.has_header = false;
     }
 
     /// Encodes a page.

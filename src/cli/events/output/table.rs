@@ -56,6 +56,11 @@ impl TableEncoder {
         &self.left_out
     }
 
+    /// Begins again with the header.
+    pub(super) fn begin_again(&mut self) {
+        self.has_header = false;
+    }
+
     /// Encodes a page.
     pub(super) fn page(&mut self, username: &str, events: &[WireEvent]) -> Vec<u8> {
         let mut text = String::new();
