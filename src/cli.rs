@@ -84,7 +84,7 @@ enum Command {
     ///
     /// Examples:
     ///   events --user-pool-id eu-west-1_Abc123 --username ada
-    ///   events --pool customers --all-users --since 2h --output csv --output-file events.csv --resume journal
+    ///   events --pool customers --all-users --since 2h --output csv --output-file events.csv
     ///   events --pool customers --group admins --follow --output table
     #[command(verbatim_doc_comment)]
     Events(Box<events::EventsArgs>),

@@ -297,7 +297,7 @@ async fn reader_is_gone() {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Stdout, if it is a pipe. It is never written to, so it need not be in non-blocking mode.

@@ -83,7 +83,7 @@ pub struct EventsArgs {
     /// Print new events as they appear, until SIGINT or SIGTERM.
     ///
     /// With --since it prints the events since then first. Events of one poll come oldest first. An event that changes
-    /// is printed again. A user is polled every 2 s at most; with many users the rate decides.
+    /// is printed again. A user is polled at most every 2 s; with many users the rate decides.
     #[arg(
         long,
         help_heading = "Time",

@@ -1,6 +1,6 @@
 //! `--follow`: polls the users in turn and prints what is new, until a stop.
 //!
-//! The rate decides how often a user is polled. A single user is polled every [`PAUSE`] at most, because its events
+//! The rate decides how often a user is polled. A single user is polled at most every [`PAUSE`], because its events
 //! take longer than that to become visible.
 
 mod memory;

@@ -82,7 +82,7 @@ impl Reading<'_> {
                         result.may_pass += 1;
                         failures_in_row += 1;
                     }
-                    self.failed(user.username, &error, token)?;
+                    self.failed(&user.username, &error, token)?;
                     if failures_in_row >= FAILURES_IN_ROW_MAX {
                         return Err(Halt::Failed(anyhow!("{failures_in_row} users in a row could not be read")));
                     }
@@ -96,7 +96,7 @@ impl Reading<'_> {
     }
 
     /// Reports a user that cannot be read. Where only one user is read, that is the end.
-    fn failed(&mut self, username: String, error: &SourceError, token: Option<String>) -> Result<(), Halt> {
+    fn failed(&mut self, username: &str, error: &SourceError, token: Option<String>) -> Result<(), Halt> {
         let explained = match (error, &self.args.starting_token) {
             (SourceError::InvalidParameter(_), Some(_)) => {
                 format!("{error} (check --starting-token: a token belongs to one pool and user, and it may expire)")
@@ -104,7 +104,7 @@ impl Reading<'_> {
             _ => self.session.explained(error, Operation::AdminListUserAuthEvents),
         };
         if let Some(journal) = &mut self.journal {
-            journal.add(&JournalEntry::Failed { username: username.clone(), token })?;
+            journal.add(&JournalEntry::Failed { username: username.to_owned(), token })?;
         }
         if !self.several_users {
             return Err(Halt::Failed(anyhow!(explained)));

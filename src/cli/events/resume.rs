@@ -329,31 +329,30 @@ mod tests {
 
     /// A run over users' pages that dies after this many steps: a step is a page in the output, or its journal line.
     /// Returns whether it came to its end.
-    fn run(users: &[usize], output: &mut Vec<u8>, journal: &mut Vec<u8>, mut steps: usize, is_file: bool) -> bool {
+    fn run(users: &[u8], output: &mut Vec<u8>, journal: &mut Vec<u8>, mut steps: usize, is_file: bool) -> bool {
         let (_, state, _) = read(journal).unwrap();
         if is_file {
             output.truncate(usize::try_from(state.bytes).unwrap());
         }
         let mut written = state.bytes;
-        for (user, pages) in users.iter().enumerate() {
+        for (user, pages) in (0_u8..).zip(users) {
             let username = user.to_string();
             if state.done.contains(&UserKey::of(&username)) {
                 continue;
             }
             let begun = state.unfinished.iter().find(|unfinished| unfinished.username == username);
-            let first = begun.and_then(|begun| begun.token.as_ref()).map_or(0, |token| token.parse().unwrap());
+            let first = begun.and_then(|begun| begun.token.as_ref()).map_or(0_u8, |token| token.parse().unwrap());
             for page in first..*pages {
                 if steps == 0 {
                     return false;
                 }
-                let (user, page) = (u8::try_from(user).unwrap(), u8::try_from(page).unwrap());
                 output.extend([user, page]);
                 written += 2;
                 if steps == 1 {
                     return false;
                 }
                 steps -= 2;
-                let entry = if usize::from(page) + 1 == *pages {
+                let entry = if page + 1 == *pages {
                     JournalEntry::done(&username, written)
                 } else {
                     let token = Some((page + 1).to_string());
@@ -388,7 +387,7 @@ mod tests {
 
         #[test]
         fn a_file_has_every_page_once_and_a_stream_repeats_a_page_only_after_a_kill_between_page_and_journal(
-            users in prop::collection::vec(1_usize..4, 0..5),
+            users in prop::collection::vec(1_u8..4, 0..5),
             kills in prop::collection::vec(0_usize..8, 0..6),
             is_file in any::<bool>(),
         ) {
@@ -402,9 +401,8 @@ mod tests {
                 unlucky += steps % 2;
             }
             prop_assert!(run(&users, &mut output, &mut journal, usize::MAX - 1, is_file));
-            let all: Vec<u8> = users.iter().enumerate()
-                .flat_map(|(user, pages)| (0..*pages).flat_map(move |page| [user as u8, page as u8]))
-                .collect();
+            let pages_of = |(user, pages): (u8, &u8)| (0..*pages).flat_map(move |page| [user, page]).collect::<Vec<_>>();
+            let all = (0_u8..).zip(&users).flat_map(pages_of).collect::<Vec<_>>();
             if is_file {
                 prop_assert_eq!(output, all);
             } else {

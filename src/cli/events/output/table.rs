@@ -12,7 +12,7 @@ const COLUMNS: [FittedColumn; 11] = [
     FittedColumn { name: "CreationDate", width: 24, width_min: 24, rank: 10 },
     FittedColumn { name: "EventType", width: 14, width_min: 9, rank: 8 },
     FittedColumn { name: "EventResponse", width: 13, width_min: 10, rank: 7 },
-    FittedColumn { name: "RiskDecision", width: 15, width_min: 8, rank: 6 },
+    FittedColumn { name: "RiskDecision", width: 15, width_min: 15, rank: 6 },
     FittedColumn { name: "RiskLevel", width: 9, width_min: 6, rank: 2 },
     FittedColumn { name: "IpAddress", width: 15, width_min: 15, rank: 5 },
     FittedColumn { name: "City", width: 16, width_min: 8, rank: 3 },
@@ -88,6 +88,11 @@ fn names() -> [String; COLUMNS.len()] {
     COLUMNS.map(|column| column.name.to_owned())
 }
 
+/// Whether the service names a place: it sends the text `null` where it knows none.
+fn is_place(name: &&str) -> bool {
+    *name != "null"
+}
+
 fn row(event: &FlatEvent<'_>) -> [String; COLUMNS.len()] {
     [
         cell(Some(event.username)),
@@ -97,8 +102,8 @@ fn row(event: &FlatEvent<'_>) -> [String; COLUMNS.len()] {
         cell(event.risk_decision),
         cell(event.risk_level),
         cell(event.ip_address),
-        cell(event.city),
-        cell(event.country),
+        cell(event.city.filter(is_place)),
+        cell(event.country.filter(is_place)),
         cell(event.device_name),
         cell(event.event_id),
     ]
@@ -124,6 +129,14 @@ mod tests {
         assert_eq!(column(lines[0], "DeviceName"), column(lines[1], "Other, Other"));
         assert_eq!(column(lines[0], "EventId"), column(lines[2], "768d375c"));
         assert!(lines[1].starts_with("2024-08-08T16:54:09.929Z  SignIn          -"));
+    }
+
+    #[test]
+    fn a_place_that_is_not_known_is_absent() {
+        let mut event = sign_in("Chrome");
+        event.event_context_data.as_mut().unwrap().city = Some("null".into());
+        let table = printed(EventsOutput::Table, OutputShape::default(), &[vec![event]]);
+        assert!(!table.contains("null"), "{table}");
     }
 
     #[test]
