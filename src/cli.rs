@@ -6,11 +6,11 @@
 pub mod check;
 pub mod config_show;
 pub mod demo;
-mod document_format;
 pub mod events;
 pub mod hash;
 mod idle;
 pub mod logging;
+mod output;
 pub mod pages;
 mod progress;
 pub mod quarantine;
@@ -88,8 +88,16 @@ enum Command {
     Config(config_show::ConfigCommandArgs),
     /// Run the exporter without an AWS account, against a simulated Cognito on loopback.
     Demo(demo::DemoArgs),
-    /// Print one user's auth events, newest first, one a line.
-    Events(events::EventsArgs),
+    /// Print users' auth events: a history, the last hours of a group, or new events as they appear.
+    ///
+    /// One user's events come newest first, one a line, as the API sends them. Several users come one after the other.
+    ///
+    /// Examples:
+    ///   events --user-pool-id eu-west-1_Abc123 --username ada
+    ///   events --pool customers --all-users --since 2h --output csv --output-file events.csv
+    ///   events --pool customers --group admins --follow --output table
+    #[command(verbatim_doc_comment)]
+    Events(Box<events::EventsArgs>),
     /// Print the hashes by which records name users and addresses, where privacy hides these.
     ///
     /// Examples: cognito-auth-exporter hash --username alice
@@ -154,7 +162,7 @@ impl Arguments {
                 Err(errors) => return bad_configuration(&errors),
             },
             Command::Demo(args) => demo::demo(&args).await,
-            Command::Events(args) => events::main(args).await,
+            Command::Events(args) => events::main(*args).await,
             Command::Hash(args) => match args.load() {
                 Ok(config) => hash::main(args, config).await,
                 Err(errors) => return bad_configuration(&errors),

@@ -39,7 +39,8 @@ fn bare(options: &[&str]) -> Command {
     command
 }
 
-fn isolate(command: &mut Command) {
+/// Takes the machine's environment away from a command.
+pub(crate) fn isolate(command: &mut Command) {
     command
         .env_clear()
         .env("AWS_EC2_METADATA_DISABLED", "true")
@@ -55,18 +56,21 @@ fn events(simulation: &Simulation, options: &[&str]) -> Command {
     command
 }
 
-fn make_client(command: &mut Command, simulation: &Simulation) {
+/// Makes a command a client of the simulation.
+pub(crate) fn make_client(command: &mut Command, simulation: &Simulation) {
     command
         .env("AWS_ENDPOINT_URL", simulation.url())
         .env("AWS_ACCESS_KEY_ID", "AKIAENVIRONMENT")
         .env("AWS_SECRET_ACCESS_KEY", "not-a-secret");
 }
 
-async fn output(mut command: Command) -> Output {
+/// Runs a command to its end.
+pub(crate) async fn output(mut command: Command) -> Output {
     tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap()
 }
 
-fn said(output: &Output) -> (i32, Vec<String>, String) {
+/// The exit code, the lines on stdout, and the text on stderr.
+pub(crate) fn said(output: &Output) -> (i32, Vec<String>, String) {
     let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
     (output.status.code().unwrap(), text(&output.stdout).lines().map(str::to_owned).collect(), text(&output.stderr))
 }

@@ -1,17 +1,20 @@
 //! `events` beside boto3's paginator. Both give the same events in the same order, and each accepts the other's tokens.
 
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser as _;
 use cognito_auth_core::event::UnixMillis;
-use cognito_auth_exporter::cli::events::{EventsArgs, run};
+use cognito_auth_exporter::cli::events::{EventsArgs, EventsEnd, PoolTarget, run};
 use cognito_auth_exporter::source::cognito::Clients;
 use cognito_auth_simulator::fault::{FaultKind, InjectedFault};
 use cognito_auth_simulator::paging::{LastToken, TokenStyle};
 use cognito_auth_simulator::world::{SimulatedPool, World};
 use cognito_auth_simulator::{Options, Simulation};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
@@ -61,6 +64,7 @@ struct CommandLine {
 
 async fn ours(simulation: &Simulation, asked: &PaginationConfig) -> PaginationResult {
     let mut line = vec!["events".to_owned(), "--user-pool-id".into(), POOL.into(), "--username".into(), USER.into()];
+    line.extend(["--requests-per-second".to_owned(), "1000".to_owned()]);
     let options = [
         ("--max-items", asked.max_items.map(|items| items.to_string())),
         ("--page-size", asked.page_size.map(|size| size.to_string())),
@@ -72,15 +76,33 @@ async fn ours(simulation: &Simulation, asked: &PaginationConfig) -> PaginationRe
     let Ok(CommandLine { args }) = CommandLine::try_parse_from(line) else {
         return PaginationResult { events: vec![], token: None, failed: true };
     };
-    let source = args.source(&Clients::simulated(simulation.url()));
-    let (mut out, mut err) = (vec![], vec![]);
-    let result = run(&args, &source, &mut out, &mut err).await;
-    let lines = String::from_utf8(out).unwrap();
-    let said = String::from_utf8(err).unwrap();
+    let target = PoolTarget::of(&args, || panic!("the arguments name the pool")).unwrap();
+    let out = SharedBuffer::default();
+    let clients = Clients::simulated(simulation.url());
+    let result = run(&args, &target, &clients, Box::new(out.clone())).await;
+    let lines = String::from_utf8(std::mem::take(&mut *out.0.lock())).unwrap();
     PaginationResult {
         events: lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect(),
-        token: said.strip_prefix("NextToken: ").map(|token| token.trim_end().to_owned()),
         failed: result.is_err(),
+        token: match result {
+            Ok(EventsEnd::Complete(Some(token))) => Some(token.to_string()),
+            _ => None,
+        },
+    }
+}
+
+/// An output that the test reads afterwards.
+#[derive(Clone, Default)]
+struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
+
+impl Write for SharedBuffer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -22,7 +22,7 @@ use self::pool_check::PoolCheck;
 use self::report::CheckReport;
 use self::round::{Following, report_round};
 use super::ConfigArgs;
-use super::document_format::DocumentFormat;
+use super::output::TextOrJson;
 use super::progress::Progress;
 use crate::config::{Audit, Config, ConfigErrors, OtlpConfig, PoolConfig, Rate};
 use crate::lifecycle::Clock;
@@ -42,8 +42,8 @@ pub struct CheckArgs {
     #[arg(long)]
     offline: bool,
     /// Lines for people, or one JSON document.
-    #[arg(long, value_enum, default_value_t = DocumentFormat::Text)]
-    output: DocumentFormat,
+    #[arg(long, value_enum, default_value_t = TextOrJson::Text)]
+    output: TextOrJson,
 }
 
 /// Reports the mistakes of a configuration that cannot be used. People read them on stderr.

@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::ConfigArgs;
-use super::document_format::DocumentFormat;
+use super::output::TextOrJson;
 use super::state_command::say;
 use crate::config::{Config, ConfigErrors, EffectiveSetting, FilePlace, SettingOrigin};
 
@@ -37,8 +37,8 @@ enum ConfigAction {
     /// nowhere (default). Values that may be secrets are hidden.
     Show {
         /// A TOML file for people, with the origins as comments, or one JSON document.
-        #[arg(long, value_enum, default_value_t = DocumentFormat::Text)]
-        output: DocumentFormat,
+        #[arg(long, value_enum, default_value_t = TextOrJson::Text)]
+        output: TextOrJson,
     },
 }
 
@@ -56,8 +56,8 @@ pub(super) fn main(
         say(&printable(&format!("{mistake}; the malformed part is ignored")));
     }
     let shown = match output {
-        DocumentFormat::Text => toml(settings),
-        DocumentFormat::Json => {
+        TextOrJson::Text => toml(settings),
+        TextOrJson::Json => {
             let settings = settings.iter().map(ShownSetting::of).collect();
             serde_json::to_string_pretty(&ShownConfig { settings })? + "\n"
         }

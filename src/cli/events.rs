@@ -1,221 +1,319 @@
-//! `events`: prints one user's auth events, newest first, as the service sends them.
+//! `events`: prints the auth events of users, newest first, as the service sends them.
 //!
-//! It yields the same events in the same order as boto3's paginator of AdminListUserAuthEvents for the same MaxItems,
-//! PageSize and StartingToken. The tokens are those of boto3, so either program can continue the work of the other.
+//! For one user it yields the same events in the same order as boto3's paginator of AdminListUserAuthEvents for the
+//! same MaxItems, PageSize and StartingToken. The tokens are those of boto3, so either program can continue the work of
+//! the other. The parts:
+//!
+//! - [`arguments`], [`connection`], [`users`] and [`window`] say what is wanted: of which pool, users and time.
+//! - [`caller`] makes every call, within the rate.
+//! - [`read`] reads histories once, with [`paginate`] and [`resume`]; [`follow`] waits for new events.
+//! - [`output`] makes bytes of events, and [`destination`] writes them.
 
+mod arguments;
+mod caller;
+mod connection;
+mod destination;
+mod follow;
 mod output;
 pub mod paginate;
+mod read;
+mod resume;
+mod session;
+mod users;
+mod window;
 
-use std::fmt;
-use std::io::{self, BufWriter, Write};
+use std::collections::{BTreeMap, HashSet};
+use std::fs::File;
+use std::io::{self, IsTerminal as _, Write};
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::FileTypeExt as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
-use clap::{Args, ValueEnum, value_parser};
+use anyhow::{Context as _, anyhow};
+use cognito_auth_core::listing::Listing;
+use sha2::{Digest as _, Sha256};
+use tokio::io::Interest;
+use tokio::net::unix::pipe;
+use tokio_util::sync::CancellationToken;
 
-use self::output::EventsPrinter;
-use self::paginate::{Pagination, StartingToken, Then};
+pub use self::arguments::EventsArgs;
+use self::caller::{CallError, Caller};
+pub use self::connection::{PoolTarget, PoolTargetError};
+use self::destination::Destination;
+use self::follow::Follower;
+use self::output::{EventsEncoder, OutputShape};
+use self::paginate::ResumeToken;
+use self::read::Reading;
+use self::resume::{Journal, JournalState, RunArguments};
+use self::session::{Halt, Session};
+use self::users::{UserKey, UserSelection, UserStream};
+use self::window::TimeWindow;
 use super::progress::Progress;
 use super::run::clients;
-use crate::lifecycle::Clock;
-use crate::source::cognito::{Clients, Cognito, Connection};
-use crate::source::{Operation, SourceError};
+use super::{bad_configuration, complain};
+use crate::lifecycle::{Clock, Signals};
+use crate::source::cognito::Clients;
+use crate::targets::usernames_file;
 
-/// Timeout of one attempt of a call.
-const TIMEOUT: Duration = Duration::from_secs(10);
-/// Maximum number of attempts of a call, the same as boto3's.
-const ATTEMPTS: u32 = 5;
+/// The longest wait for a page that is being written when a signal comes. A reader that does not read could hold it up
+/// for ever.
+const STOP_PATIENCE: Duration = Duration::from_secs(2);
 
-/// The service's bounds (API reference, AdminListUserAuthEvents).
-const POOL_ID_CHARS_MAX: usize = 55;
-const USERNAME_CHARS_MAX: usize = 128;
-
-/// Arguments of `events`.
-#[derive(Args)]
-pub struct EventsArgs {
-    /// User pool id, such as eu-west-1_Abc123.
-    #[arg(long, value_name = "ID", value_parser = pool_id)]
-    user_pool_id: String,
-    /// The user: a username, or an alias or sub that Cognito accepts in its place.
-    #[arg(long, value_name = "NAME", value_parser = username)]
-    username: String,
-    /// Events per call, 1 to 60. The service's default is 60.
-    #[arg(long, value_name = "N", value_parser = value_parser!(u8).range(1..=60))]
-    page_size: Option<u8>,
-    /// Print at most this many events, and on stderr the token of the rest as `NextToken: <token>`.
-    #[arg(long, value_name = "N")]
-    max_items: Option<u64>,
-    /// Continue at this token: one that an earlier call printed, one of boto3's paginator, or the service's own.
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
-    starting_token: Option<StartingToken>,
-    /// Output format: one JSON object a line, or a table for people.
-    #[arg(long, value_enum, default_value_t = EventsOutput::Jsonl)]
-    output: EventsOutput,
-    /// AWS region. By default the prefix of the pool's id.
-    #[arg(long)]
-    region: Option<String>,
-    /// Profile of the shared AWS configuration files.
-    #[arg(long)]
-    profile: Option<String>,
-    /// Role to assume.
-    #[arg(long, value_name = "ARN")]
-    role_arn: Option<String>,
-    /// External id that the role asks for.
-    #[arg(long, value_name = "ID", requires = "role_arn")]
-    external_id: Option<String>,
-}
-
-/// The output format.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub enum EventsOutput {
-    /// One JSON object a line, in the API's own field names.
-    Jsonl,
-    /// Aligned columns.
-    Table,
-}
-
-/// Shows no username.
-impl fmt::Debug for EventsArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventsArgs").field("user_pool_id", &self.user_pool_id).finish_non_exhaustive()
-    }
-}
-
-impl EventsArgs {
-    /// Connects to the user's pool.
-    pub fn source(&self, clients: &Clients) -> Cognito {
-        let region = match (&self.region, self.user_pool_id.split_once('_')) {
-            (Some(region), _) => region.clone(),
-            (None, Some((region, _))) => region.to_owned(),
-            (None, None) => String::new(),
-        };
-        let connection = Connection {
-            region,
-            profile: self.profile.clone(),
-            role_arn: self.role_arn.clone(),
-            external_id: self.external_id.clone(),
-        };
-        clients.connect(&self.user_pool_id, connection, TIMEOUT, Clock::system())
-    }
+/// How the command ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EventsEnd {
+    /// Everything was printed. With a token, the rest begins there.
+    Complete(Option<ResumeToken>),
+    /// The reader of the output has closed it.
+    Closed,
+    /// It was stopped before it was complete.
+    Stopped,
 }
 
 /// Prints the events on stdout and messages on stderr.
 ///
 /// # Errors
-/// A call failed; the text has the remedy. Or stdout cannot be written.
+/// The events cannot be read or written; the text says what to do.
 pub async fn main(args: EventsArgs) -> anyhow::Result<ExitCode> {
-    let source = args.source(&clients()?.with_attempts(ATTEMPTS));
-    run(&args, &source, &mut BufWriter::new(io::stdout()), &mut io::stderr()).await?;
-    Ok(ExitCode::SUCCESS)
+    let load = || crate::config::load(args.config.as_deref(), std::env::vars_os());
+    let target = match PoolTarget::of(&args, load) {
+        Ok(target) => target,
+        Err(PoolTargetError::Config(errors)) => return Ok(bad_configuration(&errors)),
+        Err(PoolTargetError::NoSuchPool(text)) => return Ok(bad_usage(&text)),
+    };
+    let to_terminal = args.output_file.is_none() && io::stdout().is_terminal();
+    if let Some(mistake) = args.mistake(Clock::system().now(), to_terminal) {
+        return Ok(bad_usage(&mistake));
+    }
+    let stop = CancellationToken::new();
+    // Without anything to put in order, a signal ends the process at once, as it does with any filter.
+    let signals =
+        if args.follow || args.resume.is_some() || args.output_file.is_some() { Some(Signals::catch()?) } else { None };
+    let shape = OutputShape { to_terminal, terminal_columns: terminal_columns(to_terminal), ..OutputShape::default() };
+    let clients = clients()?;
+    let work = run_on(&args, &target, &clients, Box::new(io::stdout()), shape, &stop);
+    let end = match signals {
+        None => work.await?,
+        Some(mut signals) => {
+            let mut work = std::pin::pin!(work);
+            tokio::select! {
+                end = &mut work => end?,
+                () = reader_is_gone(), if args.follow => EventsEnd::Closed,
+                _ = signals.next() => {
+                    stop.cancel();
+                    tokio::time::timeout(STOP_PATIENCE, work).await.unwrap_or(Ok(EventsEnd::Stopped))?
+                }
+            }
+        }
+    };
+    match end {
+        EventsEnd::Complete(None) | EventsEnd::Closed => Ok(ExitCode::SUCCESS),
+        EventsEnd::Complete(Some(token)) => {
+            writeln!(io::stderr(), "NextToken: {token}").context("write to stderr")?;
+            Ok(ExitCode::SUCCESS)
+        }
+        EventsEnd::Stopped if args.follow => Ok(ExitCode::SUCCESS),
+        EventsEnd::Stopped => {
+            let then = match (&args.resume, &args.output_file) {
+                (Some(_), _) => "run the same command again to continue",
+                (None, Some(_)) => "nothing was written; --resume would let it continue",
+                (None, None) => "--resume would let it continue",
+            };
+            complain(&format!("interrupted; {then}"));
+            Ok(ExitCode::from(1))
+        }
+    }
 }
 
-/// Prints the events page by page. If the reader of `out` closes it, this ends without an error.
+/// Prints the events on `out`, or into the file of the arguments.
 ///
 /// # Errors
 /// Those of [`main`].
 pub async fn run(
     args: &EventsArgs,
-    source: &Cognito,
-    out: &mut impl Write,
-    err: &mut impl Write,
-) -> anyhow::Result<()> {
-    let mut printer = EventsPrinter::new(args.output);
-    let mut pagination = Pagination::new(args.starting_token.clone(), args.max_items);
-    let mut progress = Progress::beside_output("events read", None);
-    loop {
-        let page = source.history(&args.username, pagination.token(), args.page_size).await.map_err(|error| {
-            let remedy = match (&error, &args.starting_token) {
-                (SourceError::InvalidParameter(_), Some(_)) => {
-                    "check --starting-token: a token belongs to one pool and user, and it may expire".to_owned()
-                }
-                _ => error.remedy(Operation::AdminListUserAuthEvents, &args.user_pool_id),
-            };
-            anyhow!("{error} ({remedy})")
-        })?;
-        let (events, then) = pagination.accept(page.events, page.next);
-        match printer.print(&events, out).and_then(|()| out.flush()) {
-            Err(closed) if closed.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-            written => written.context("write to stdout")?,
-        }
-        progress.advance(events.len() as u64);
-        match then {
-            Then::Ask => {}
-            Then::End => return Ok(()),
-            Then::Cut(token) => {
-                drop(progress); // clears the bar's line
-                return writeln!(err, "NextToken: {token}").context("write to stderr");
-            }
-            Then::Repeated => bail!("the service sent the same NextToken twice, so the listing would never end"),
-        }
-    }
+    target: &PoolTarget,
+    clients: &Clients,
+    out: Box<dyn Write + Send>,
+) -> anyhow::Result<EventsEnd> {
+    // Boxed, because it is large: a caller's future would hold all of it.
+    Box::pin(run_on(args, target, clients, out, OutputShape::default(), &CancellationToken::new())).await
 }
 
-fn pool_id(text: &str) -> Result<String, String> {
-    let well_formed = text.split_once('_').is_some_and(|(region, id)| {
-        let in_region = |char: char| char.is_ascii_alphanumeric() || char == '-';
-        !region.is_empty()
-            && region.chars().all(in_region)
-            && !id.is_empty()
-            && id.chars().all(|char| char.is_ascii_alphanumeric())
-    });
-    if well_formed && text.len() <= POOL_ID_CHARS_MAX {
-        Ok(text.to_owned())
+async fn run_on(
+    args: &EventsArgs,
+    target: &PoolTarget,
+    clients: &Clients,
+    out: Box<dyn Write + Send>,
+    shape: OutputShape,
+    stop: &CancellationToken,
+) -> anyhow::Result<EventsEnd> {
+    let clock = Clock::system();
+    let window = args.window(clock.now());
+    let (selection, names_digest) = selection(args).await?;
+    let (journal, window, state) = match &args.resume {
+        None => (None, window, JournalState::default()),
+        Some(path) => {
+            let arguments = RunArguments::new(decisive(args, &target.id, names_digest), window);
+            let (journal, window, state) = Journal::open(path, arguments)?;
+            (Some(journal), window, state)
+        }
+    };
+    let destination = match &args.output_file {
+        None => Destination::stream(out, state.bytes),
+        Some(path) if journal.is_some() => Destination::continued_file(path, state.bytes)?,
+        Some(path) => Destination::file(path)?,
+    };
+    let shape = OutputShape { several_users: args.several_users(), continued: state.bytes > 0, ..shape };
+    let caller = Caller::new(target.connect(clients), args.requests_per_second, stop.clone());
+    let encoder = EventsEncoder::new(args.output, shape)?;
+    if !encoder.columns_left_out().is_empty() {
+        complain(&format!("the terminal is too narrow for: {}", encoder.columns_left_out().join(", ")));
+    }
+    let mut session = Session { pool_id: target.id.clone(), caller, encoder, destination, page_size: args.page_size };
+    let done = if args.follow {
+        let mut users = UserStream::new(selection, HashSet::new());
+        let mut follower = Follower::new(&mut session, window.since, clock, args.requests_per_second);
+        follower.run(&mut users).await.map(|()| EventsEnd::Stopped)
     } else {
-        Err("a user pool id is a region, an underscore, letters and digits, such as eu-west-1_Abc123".to_owned())
+        read_once(session, args, window, selection, journal, state).await
+    };
+    match done {
+        Ok(end) => Ok(end),
+        Err(Halt::Stopped) => Ok(EventsEnd::Stopped),
+        Err(Halt::Closed) => Ok(EventsEnd::Closed),
+        Err(Halt::Failed(error)) => Err(error),
     }
 }
 
-fn username(text: &str) -> Result<String, String> {
-    if (1..=USERNAME_CHARS_MAX).contains(&text.chars().count()) && !text.contains(char::is_whitespace) {
-        Ok(text.to_owned())
-    } else {
-        Err(format!("a username has 1 to {USERNAME_CHARS_MAX} characters and no white space"))
+/// Reads all users, and completes the output.
+async fn read_once(
+    mut session: Session,
+    args: &EventsArgs,
+    window: TimeWindow,
+    selection: UserSelection,
+    mut journal: Option<Journal>,
+    state: JournalState,
+) -> Result<EventsEnd, Halt> {
+    let several_users = args.several_users();
+    let progress = progress(args, &selection, &session.caller, &state).await;
+    // The one user whose lines can be taken back is the last one written, so it comes first now.
+    let mut unfinished = state.unfinished;
+    unfinished.sort_by_key(|user| user.from_bytes.is_none());
+    let mut given = state.done;
+    given.extend(unfinished.iter().map(|user| UserKey::of(&user.username)));
+    let mut users = UserStream::new(selection, given);
+    let journal_of_reading = journal.as_mut();
+    let mut reading =
+        Reading { session: &mut session, args, window, journal: journal_of_reading, progress, several_users };
+    let result = reading.run(&mut users, unfinished).await?;
+    drop(reading); // clears the bar's line
+    if users.federated_left_out() > 0 {
+        complain(&format!(
+            "users of external providers that were left out: {} (--include-federated reads them)",
+            users.federated_left_out()
+        ));
     }
+    if result.may_pass > 0 && journal.is_some() {
+        let partial = session.destination.partial();
+        let so_far = partial.map_or(String::new(), |file| format!("; the events so far are in {}", file.display()));
+        let failed = result.failed;
+        return Err(Halt::Failed(anyhow!(
+            "users or groups that could not be read: {failed}; run the same command again to try them again{so_far}"
+        )));
+    }
+    session.finish().await?;
+    session.destination.complete()?;
+    journal.map_or(Ok(()), Journal::remove)?;
+    if result.failed > 0 {
+        return Err(Halt::Failed(anyhow!("users or groups that could not be read: {}", result.failed)));
+    }
+    Ok(EventsEnd::Complete(result.rest))
 }
 
-#[cfg(test)]
-mod tests {
-    use clap::Parser;
-
-    use super::*;
-
-    #[derive(Parser)]
-    struct EventsCommandLine {
-        #[command(flatten)]
-        args: EventsArgs,
+/// The users that the arguments select, and a digest of the names given by hand.
+async fn selection(args: &EventsArgs) -> anyhow::Result<(UserSelection, String)> {
+    let mut names = args.username.clone();
+    if let Some(path) = &args.usernames_file {
+        let (listed, _) = usernames_file::read(path)
+            .await
+            .map_err(|cause| anyhow!("--usernames-file {} cannot be read: {cause}", path.display()))?;
+        names.extend(listed);
     }
-
-    fn parse(line: &str) -> Result<EventsArgs, clap::Error> {
-        EventsCommandLine::try_parse_from(format!("events {line}").split(' ')).map(|line| line.args)
+    let mut digest = Sha256::new();
+    for name in &names {
+        digest.update(name.as_bytes());
+        digest.update(b"\n");
     }
+    let digest = digest.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let groups = args.group.iter().map(|group| Listing::Group(group.clone()));
+    let everybody = args.all_users.then_some(Listing::Users { filter: None });
+    let listings = groups.chain(everybody).collect();
+    Ok((UserSelection { names, listings, include_federated: args.include_federated }, digest))
+}
 
-    #[test]
-    fn bad_usage_is_told_before_any_call() {
-        let ada = "--user-pool-id eu-west-1_Example --username ada";
-        assert!(parse(ada).is_ok());
-        for wrong in [
-            "--username ada".to_owned(),
-            "--user-pool-id eu-west-1_Example".to_owned(),
-            "--user-pool-id Example --username ada".to_owned(),
-            format!("--user-pool-id eu-west-1_{} --username ada", "x".repeat(50)),
-            format!("--user-pool-id eu-west-1_Example --username {}", "x".repeat(129)),
-            format!("{ada} --page-size 0"),
-            format!("{ada} --page-size 61"),
-            format!("{ada} --max-items -1"),
-            format!("{ada} --output xml"),
-            format!("{ada} --starting-token a___b___c"),
-            format!("{ada} --external-id x"),
-        ] {
-            let error = parse(&wrong).err().unwrap();
-            assert_eq!(error.exit_code(), 2, "{wrong}");
+/// The arguments that decide what a run prints, for its journal.
+fn decisive(args: &EventsArgs, pool_id: &str, names_digest: String) -> BTreeMap<String, String> {
+    let mut arguments = BTreeMap::from([
+        ("user-pool-id".to_owned(), pool_id.to_owned()),
+        ("output".to_owned(), args.output.word().to_owned()),
+    ]);
+    let mut add = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            arguments.insert(name.to_owned(), value);
         }
-    }
+    };
+    let has_names = !args.username.is_empty() || args.usernames_file.is_some();
+    add("username", has_names.then_some(names_digest));
+    add("group", (!args.group.is_empty()).then(|| args.group.join(", ")));
+    add("all-users", args.all_users.then(|| "yes".to_owned()));
+    add("include-federated", args.include_federated.then(|| "yes".to_owned()));
+    add("since", args.since.as_ref().map(ToString::to_string));
+    add("until", args.until.as_ref().map(ToString::to_string));
+    add("output-file", args.output_file.as_ref().map(|path| path.display().to_string()));
+    arguments
+}
 
-    #[test]
-    fn a_services_token_may_begin_with_a_hyphen() {
-        let line = "--user-pool-id eu-west-1_Example --username ada --starting-token -token-";
-        let starting = parse(line).ok().unwrap().starting_token;
-        assert_eq!(starting, Some("-token-".parse().unwrap()));
+/// The progress: of users where several are read, else of events. The number of users is that of the names, and the
+/// service's estimate for all users.
+async fn progress(args: &EventsArgs, selection: &UserSelection, caller: &Caller, state: &JournalState) -> Progress {
+    if !args.several_users() {
+        return Progress::beside_output("events read", None);
     }
+    let total = match (args.all_users, selection.listings.is_empty()) {
+        (true, _) => caller.estimated_users().await,
+        (false, true) => Some(selection.names.len() as u64),
+        // The service does not say how many members a group has.
+        (false, false) => None,
+    };
+    let total = total.map(|total| total.saturating_sub(state.done.len() as u64));
+    Progress::beside_file("users read", total, args.output_file.is_some())
+}
+
+/// Waits until the reader of a pipe has closed stdout. A follower that has nothing to print would not notice by itself.
+async fn reader_is_gone() {
+    if let Some(pipe) = stdout_pipe()
+        && pipe.ready(Interest::ERROR).await.is_ok_and(|ready| ready.is_error())
+    {
+        return;
+    }
+    std::future::pending::<()>().await;
+}
+
+/// Stdout, if it is a pipe. It is never written to, so it need not be in non-blocking mode.
+fn stdout_pipe() -> Option<pipe::Sender> {
+    let out = File::from(io::stdout().as_fd().try_clone_to_owned().ok()?);
+    let is_pipe = out.metadata().is_ok_and(|metadata| metadata.file_type().is_fifo());
+    is_pipe.then(|| pipe::Sender::from_file_unchecked(out).ok()).flatten()
+}
+
+/// The width of the terminal that stdout is, where it is known.
+fn terminal_columns(to_terminal: bool) -> Option<usize> {
+    let size = to_terminal.then(|| rustix::termios::tcgetwinsize(io::stdout()).ok()).flatten()?;
+    Some(usize::from(size.ws_col)).filter(|columns| *columns > 0)
+}
+
+fn bad_usage(text: &str) -> ExitCode {
+    complain(text);
+    ExitCode::from(2)
 }

@@ -39,6 +39,11 @@ impl Progress {
         Self::new(output_is_out_of_sight(), done, steps)
     }
 
+    /// The progress of work that prints to a file of its own if `has_file`, and to stdout otherwise.
+    pub(super) fn beside_file(done: &'static str, steps: Option<u64>, has_file: bool) -> Self {
+        Self::new(has_file || output_is_out_of_sight(), done, steps)
+    }
+
     fn new(bar_is_apart: bool, done: &'static str, steps: Option<u64>) -> Self {
         let display = match (io::stderr().is_terminal(), bar_is_apart) {
             (true, true) => ProgressDisplay::Bar(bar(done, steps)),
@@ -46,6 +51,14 @@ impl Progress {
             (false, _) => ProgressDisplay::Lines(ProgressLines { done, steps, count: 0, printed: Duration::ZERO }),
         };
         Self { began: Instant::now(), display }
+    }
+
+    /// Prints a message for people, clear of the bar.
+    pub(super) fn say(&self, text: &str) {
+        match &self.display {
+            ProgressDisplay::Bar(bar) => bar.suspend(|| super::complain(text)),
+            ProgressDisplay::Lines(_) | ProgressDisplay::Nothing => super::complain(text),
+        }
     }
 
     /// Adds finished steps.
@@ -111,7 +124,15 @@ impl ProgressLines {
         self.printed = elapsed;
         let since = humantime::format_duration(Duration::from_secs(elapsed.as_secs()));
         let of = self.steps.map_or(String::new(), |steps| format!(" of {steps}"));
-        Some(format!("{}: {}{of} after {since}", self.done, self.count))
+        let left = self.left(elapsed).map_or(String::new(), |left| format!(", about {left} left"));
+        Some(format!("{}: {}{of} after {since}{left}", self.done, self.count))
+    }
+
+    /// The time that the steps left take at the pace so far, if their number is known.
+    fn left(&self, elapsed: Duration) -> Option<humantime::FormattedDuration> {
+        let left = self.steps?.checked_sub(self.count).filter(|left| *left > 0 && self.count > 0)?;
+        let seconds = elapsed.as_secs_f64() * left as f64 / self.count as f64;
+        Duration::try_from_secs_f64(seconds.round()).ok().map(humantime::format_duration)
     }
 }
 
@@ -130,6 +151,14 @@ mod tests {
     fn where_the_number_of_steps_is_known_it_is_said() {
         let mut lines = ProgressLines { done: "pools checked", steps: Some(40), count: 0, printed: Duration::ZERO };
         assert_eq!(lines.advance(1, Duration::from_secs(59)), None);
-        assert_eq!(lines.advance(1, Duration::from_secs(75)), Some("pools checked: 2 of 40 after 1m 15s".to_owned()));
+        assert_eq!(
+            lines.advance(1, Duration::from_secs(75)),
+            Some("pools checked: 2 of 40 after 1m 15s, about 23m 45s left".to_owned())
+        );
+        // An estimate that was too low says nothing of the time left.
+        assert_eq!(
+            lines.advance(40, Duration::from_secs(150)),
+            Some("pools checked: 42 of 40 after 2m 30s".to_owned())
+        );
     }
 }

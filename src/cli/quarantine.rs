@@ -14,8 +14,9 @@ use cognito_auth_core::entry::OutboxId;
 use serde::Serialize;
 
 use super::ConfigArgs;
+use super::output::TableOrJsonl;
 use super::state_command::{
-    OutputFormat, PAGE_RECORDS, RecordPrinter, close_ledger, counted, open_ledger, require_yes, say, select_named,
+    PAGE_RECORDS, RecordPrinter, close_ledger, counted, open_ledger, require_yes, say, select_named,
 };
 use super::table::cell;
 use crate::config::Config;
@@ -40,8 +41,8 @@ enum QuarantineAction {
     /// empty quarantine.
     List {
         /// A table for people, or one JSON object a line.
-        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
-        output: OutputFormat,
+        #[arg(long, value_enum, default_value_t = TableOrJsonl::Table)]
+        output: TableOrJsonl,
         /// Also print the username, the IP address and the device.
         #[arg(long)]
         personal: bool,
@@ -95,7 +96,7 @@ pub async fn main(args: QuarantineArgs, config: Config) -> anyhow::Result<ExitCo
     close_ledger(ledger, done).await
 }
 
-fn list(ledger: &Ledger, output: OutputFormat, personal: bool, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+fn list(ledger: &Ledger, output: TableOrJsonl, personal: bool, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     if ledger.quarantine_state().0 == 0 {
         return Ok(nothing_there());
     }

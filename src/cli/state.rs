@@ -18,10 +18,9 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::ConfigArgs;
+use super::output::{TableOrJsonl, TextOrJson, TextOrJsonl};
 use super::progress::Progress;
-use super::state_command::{
-    OutputFormat, blocking, close_ledger, counted, open_ledger, require_yes, say, select_named,
-};
+use super::state_command::{blocking, close_ledger, counted, open_ledger, require_yes, say, select_named};
 use crate::config::Config;
 use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::Clock;
@@ -46,8 +45,8 @@ enum StateAction {
         #[arg(long, value_name = "ID")]
         user_pool_id: Option<String>,
         /// A table for people, or one JSON object a line.
-        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
-        output: OutputFormat,
+        #[arg(long, value_enum, default_value_t = TableOrJsonl::Table)]
+        output: TableOrJsonl,
     },
     /// Print the state of the ledger, of a pool, or of a user.
     Show {
@@ -58,8 +57,8 @@ enum StateAction {
         #[arg(long, value_name = "NAME", requires = "user_pool_id")]
         username: Option<String>,
         /// Lines for people, or one JSON object.
-        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
-        output: OutputFormat,
+        #[arg(long, value_enum, default_value_t = TextOrJson::Text)]
+        output: TextOrJson,
     },
     /// Have users' events since a time logged again when the exporter runs. Counters do not change.
     ///
@@ -99,8 +98,8 @@ enum StateAction {
     /// Exits with 1 if a record is damaged. It also reads a ledger that `run` would not open.
     Verify {
         /// Lines for people, or one JSON object a line.
-        #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
-        output: OutputFormat,
+        #[arg(long, value_enum, default_value_t = TextOrJsonl::Text)]
+        output: TextOrJsonl,
         /// Also print the usernames of damaged records.
         #[arg(long)]
         personal: bool,

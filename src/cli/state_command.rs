@@ -7,10 +7,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
-use clap::ValueEnum;
 use cognito_auth_core::event::UnixMillis;
 use serde::Serialize;
 
+use super::output::TableOrJsonl;
 use super::table::{line, widen};
 use crate::app::hash_keys;
 use crate::config::Config;
@@ -19,15 +19,6 @@ use crate::ledger::{Ledger, LedgerError};
 /// Records of one page: memory stays small for a ledger of any size, and a page's column widths are known before it is
 /// printed.
 pub(super) const PAGE_RECORDS: usize = 512;
-
-/// The form of printed records.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
-pub(super) enum OutputFormat {
-    /// Aligned columns or lines, for people.
-    Table,
-    /// JSON, for programs.
-    Json,
-}
 
 /// Opens the ledger of a stopped exporter as it is: makes none, and repairs none.
 ///
@@ -103,7 +94,7 @@ pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
 
 /// Prints records page by page: as rows of a table, or as JSON, one object a line.
 pub(super) struct RecordPrinter {
-    format: OutputFormat,
+    format: TableOrJsonl,
     header: Vec<String>,
     /// The widths of the columns, which grow with the values.
     widths: Vec<usize>,
@@ -112,7 +103,7 @@ pub(super) struct RecordPrinter {
 
 impl RecordPrinter {
     /// Makes a printer for a table with these columns, each with the width that most values need.
-    pub(super) fn new(format: OutputFormat, columns: impl IntoIterator<Item = (&'static str, usize)>) -> Self {
+    pub(super) fn new(format: TableOrJsonl, columns: impl IntoIterator<Item = (&'static str, usize)>) -> Self {
         let (header, widths) = columns.into_iter().map(|(name, width)| (name.to_owned(), width)).unzip();
         Self { format, header, widths, has_header: false }
     }
@@ -127,7 +118,7 @@ impl RecordPrinter {
         row: impl Fn(&T) -> Vec<String>,
         out: &mut impl Write,
     ) -> io::Result<()> {
-        if self.format == OutputFormat::Json {
+        if self.format == TableOrJsonl::Jsonl {
             return page.iter().try_for_each(|record| {
                 serde_json::to_writer(&mut *out, record)?;
                 out.write_all(b"\n")
@@ -151,7 +142,7 @@ mod tests {
         name: String,
     }
 
-    fn printed(format: OutputFormat, pages: &[&[&str]]) -> String {
+    fn printed(format: TableOrJsonl, pages: &[&[&str]]) -> String {
         let mut printer = RecordPrinter::new(format, [("Name", 6), ("Length", 0)]);
         let mut out = vec![];
         for page in pages {
@@ -164,15 +155,15 @@ mod tests {
 
     #[test]
     fn a_table_has_one_header_and_columns_that_grow_with_the_values() {
-        let table = printed(OutputFormat::Table, &[&["ann"], &["benjamin"]]);
+        let table = printed(TableOrJsonl::Table, &[&["ann"], &["benjamin"]]);
         assert_eq!(table, "Name    Length\nann     3\nbenjamin  8\n");
-        assert_eq!(printed(OutputFormat::Table, &[&[]]), "Name    Length\n");
+        assert_eq!(printed(TableOrJsonl::Table, &[&[]]), "Name    Length\n");
     }
 
     #[test]
     fn json_has_one_object_a_line_and_no_header() {
-        assert_eq!(printed(OutputFormat::Json, &[&["ann"], &["ben"]]), "{\"name\":\"ann\"}\n{\"name\":\"ben\"}\n");
-        assert_eq!(printed(OutputFormat::Json, &[&[]]), "");
+        assert_eq!(printed(TableOrJsonl::Jsonl, &[&["ann"], &["ben"]]), "{\"name\":\"ann\"}\n{\"name\":\"ben\"}\n");
+        assert_eq!(printed(TableOrJsonl::Jsonl, &[&[]]), "");
     }
 
     #[test]

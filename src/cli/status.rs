@@ -20,7 +20,8 @@ use time::format_description::well_known::Rfc3339;
 
 use self::client::{Access, StatusClient};
 use super::ConfigArgs;
-use super::state_command::{self, OutputFormat};
+use super::output::TextOrJson;
+use super::state_command;
 use crate::config::{ConfigErrors, SettingOrigin};
 
 /// The URL without a configuration: the default address of `http.listen`.
@@ -39,8 +40,8 @@ pub struct StatusArgs {
     #[command(flatten)]
     user: UserArgs,
     /// Lines for people, or the exporter's JSON.
-    #[arg(long, value_enum, default_value_t = OutputFormat::Table)]
-    output: OutputFormat,
+    #[arg(long, value_enum, default_value_t = TextOrJson::Text)]
+    output: TextOrJson,
     #[command(flatten)]
     access: Access,
     #[command(flatten)]
@@ -117,8 +118,8 @@ pub(super) async fn main(args: StatusArgs, url: &str) -> anyhow::Result<ExitCode
     };
     let mut out = io::stdout().lock();
     let written = match args.output {
-        OutputFormat::Json => out.write_all(&body).and_then(|()| out.write_all(b"\n")),
-        OutputFormat::Table => out.write_all(text.as_bytes()),
+        TextOrJson::Json => out.write_all(&body).and_then(|()| out.write_all(b"\n")),
+        TextOrJson::Text => out.write_all(text.as_bytes()),
     };
     match written.and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error).context("write to stdout"),

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use cognito_auth_core::printable::printable;
 use serde::Serialize;
 
-use crate::cli::document_format::DocumentFormat;
+use crate::cli::output::TextOrJson;
 use crate::config::ConfigErrors;
 
 /// How a step ended.
@@ -90,7 +90,7 @@ struct StepCounts {
 
 /// Reports each step, and counts them.
 pub(super) struct CheckReport {
-    format: DocumentFormat,
+    format: TextOrJson,
     counts: StepCounts,
     /// The steps so far; kept only for JSON.
     steps: Vec<ReportedStep>,
@@ -105,7 +105,7 @@ struct ReportDocument<'a> {
 }
 
 impl CheckReport {
-    pub(super) fn new(format: DocumentFormat) -> Self {
+    pub(super) fn new(format: TextOrJson) -> Self {
         Self { format, counts: StepCounts::default(), steps: Vec::new() }
     }
 
@@ -140,7 +140,7 @@ impl CheckReport {
     }
 
     fn keep(&mut self, step: ReportedStep) {
-        if self.format == DocumentFormat::Json {
+        if self.format == TextOrJson::Json {
             self.steps.push(step);
         }
     }
@@ -148,7 +148,7 @@ impl CheckReport {
     /// Prints a line for people, without control characters, because parts of it come from a service, a receiver or a
     /// file.
     fn line(&self, mark: &str, text: &str) {
-        if self.format == DocumentFormat::Text {
+        if self.format == TextOrJson::Text {
             // If stdout cannot be written, the exit code still tells the result.
             let _ = writeln!(io::stdout(), "{mark}{}", printable(text));
         }
@@ -169,7 +169,7 @@ impl CheckReport {
     }
 
     fn print_document(&self) {
-        if self.format == DocumentFormat::Text {
+        if self.format == TextOrJson::Text {
             return;
         }
         let status = if self.counts.failed > 0 { StepStatus::Failed } else { StepStatus::Ok };
@@ -183,9 +183,9 @@ impl CheckReport {
 
 /// Prints the mistakes of a configuration that cannot be used as a JSON document, if that is the format. People read
 /// them on stderr.
-pub(super) fn mistakes(format: DocumentFormat, errors: &ConfigErrors) {
+pub(super) fn mistakes(format: TextOrJson, errors: &ConfigErrors) {
     let mut report = CheckReport::new(format);
-    if format == DocumentFormat::Json {
+    if format == TextOrJson::Json {
         for mistake in errors.mistakes() {
             let (what, remedy) = ("configuration", "correct what this names");
             report.failed(what, mistake, remedy);

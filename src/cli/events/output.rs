@@ -1,76 +1,139 @@
-//! The printer of events: one JSON object a line for programs, aligned columns for people.
+//! Events as bytes: each page in the chosen form, ready to be written.
+//!
+//! An encoder does no I/O. So the writer of the bytes knows their number, which a resumed run relies on.
 
-use std::io::{self, Write};
+mod csv;
+mod flat;
+mod jsonl;
+#[cfg(feature = "parquet")]
+mod parquet;
+mod table;
 
-use super::EventsOutput;
-use crate::cli::table::{cell, line, widen};
-use crate::source::cognito::wire::{WireContext, WireEvent, WireRisk};
+use clap::ValueEnum;
 
-/// The table's columns with the width of most values, so that the pages of a long history stay aligned.
-const COLUMNS: [(&str, usize); 10] = [
-    ("CreationDate", 24),
-    ("EventType", 14),
-    ("EventResponse", 13),
-    ("RiskDecision", 15),
-    ("RiskLevel", 9),
-    ("IpAddress", 15),
-    ("City", 16),
-    ("Country", 16),
-    ("DeviceName", 24),
-    ("EventId", 36),
-];
+use self::csv::CsvEncoder;
+#[cfg(feature = "parquet")]
+use self::parquet::ParquetEncoder;
+use self::table::TableEncoder;
+use crate::source::cognito::wire::WireEvent;
 
-/// Prints pages of events.
-pub(super) enum EventsPrinter {
+/// The output format.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum EventsOutput {
+    /// One JSON object a line, in the API's own field names.
     Jsonl,
-    Table { widths: [usize; COLUMNS.len()], headed: bool },
+    /// Comma-separated values with a header, safe to open in a spreadsheet.
+    Csv,
+    /// Aligned columns. On a terminal they fit its width.
+    Table,
+    /// Apache Parquet, with typed columns.
+    #[cfg(feature = "parquet")]
+    Parquet,
 }
 
-impl EventsPrinter {
-    pub(super) fn new(output: EventsOutput) -> Self {
-        match output {
-            EventsOutput::Jsonl => Self::Jsonl,
-            EventsOutput::Table => Self::Table { widths: COLUMNS.map(|(_, width)| width), headed: false },
-        }
-    }
-
-    /// Prints a page. A table gets its head before the first page.
-    pub(super) fn print(&mut self, events: &[WireEvent], out: &mut impl Write) -> io::Result<()> {
+impl EventsOutput {
+    /// The format's word on the command line.
+    pub(super) fn word(self) -> &'static str {
         match self {
-            Self::Jsonl => events.iter().try_for_each(|event| {
-                serde_json::to_writer(&mut *out, event)?;
-                out.write_all(b"\n")
-            }),
-            Self::Table { widths, headed } => {
-                let rows: Vec<_> = events.iter().map(row).collect();
-                rows.iter().for_each(|row| widen(widths, row));
-                if !std::mem::replace(headed, true) {
-                    writeln!(out, "{}", line(&COLUMNS.map(|(name, _)| name.to_owned()), widths))?;
-                }
-                rows.iter().try_for_each(|row| writeln!(out, "{}", line(row, widths)))
-            }
+            Self::Jsonl => "jsonl",
+            Self::Csv => "csv",
+            Self::Table => "table",
+            #[cfg(feature = "parquet")]
+            Self::Parquet => "parquet",
         }
+    }
+
+    /// Whether the output is for programs alone, and would disturb a terminal.
+    pub(super) fn is_binary(self) -> bool {
+        #[cfg(feature = "parquet")]
+        let is_binary = self == Self::Parquet;
+        #[cfg(not(feature = "parquet"))]
+        let is_binary = false;
+        is_binary
     }
 }
 
-fn row(event: &WireEvent) -> [String; COLUMNS.len()] {
-    let risk = event.event_risk.as_ref();
-    let context = event.event_context_data.as_ref();
-    let in_risk = |member: fn(&WireRisk) -> &Option<String>| cell(risk.and_then(|risk| member(risk).as_deref()));
-    let in_context =
-        |member: fn(&WireContext) -> &Option<String>| cell(context.and_then(|context| member(context).as_deref()));
-    [
-        cell(event.creation_date.map(|time| time.to_string()).as_deref()),
-        cell(event.event_type.as_deref()),
-        cell(event.event_response.as_deref()),
-        in_risk(|risk| &risk.risk_decision),
-        in_risk(|risk| &risk.risk_level),
-        in_context(|context| &context.ip_address),
-        in_context(|context| &context.city),
-        in_context(|context| &context.country),
-        in_context(|context| &context.device_name),
-        cell(event.event_id.as_deref()),
-    ]
+/// Where an output goes, as far as its form depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct OutputShape {
+    /// Whether events of several users may come, so that each event names its user.
+    pub(super) several_users: bool,
+    /// Whether the output goes to a terminal.
+    pub(super) to_terminal: bool,
+    /// The columns of that terminal, where they are known.
+    pub(super) terminal_columns: Option<usize>,
+    /// Whether the output continues one that has its header already.
+    pub(super) continued: bool,
+}
+
+/// Turns pages of events into bytes.
+pub(super) enum EventsEncoder {
+    Jsonl {
+        several_users: bool,
+    },
+    Csv(CsvEncoder),
+    Table(TableEncoder),
+    #[cfg(feature = "parquet")]
+    Parquet(Box<ParquetEncoder>),
+}
+
+impl EventsEncoder {
+    /// Makes the encoder of a format.
+    ///
+    /// # Errors
+    /// The format's library refuses its settings.
+    pub(super) fn new(output: EventsOutput, shape: OutputShape) -> anyhow::Result<Self> {
+        Ok(match output {
+            EventsOutput::Jsonl => Self::Jsonl { several_users: shape.several_users },
+            EventsOutput::Csv => Self::Csv(CsvEncoder::new(shape)),
+            EventsOutput::Table => Self::Table(TableEncoder::new(shape)),
+            #[cfg(feature = "parquet")]
+            EventsOutput::Parquet => Self::Parquet(Box::new(ParquetEncoder::new()?)),
+        })
+    }
+
+    /// Encodes a page of a user's events. A header comes before the first page.
+    ///
+    /// # Errors
+    /// The format's library fails.
+    pub(super) fn page(&mut self, username: &str, events: &[WireEvent]) -> anyhow::Result<Vec<u8>> {
+        match self {
+            Self::Jsonl { several_users } => jsonl::page(several_users.then_some(username), events),
+            Self::Csv(csv) => csv.page(username, events),
+            Self::Table(table) => Ok(table.page(username, events)),
+            #[cfg(feature = "parquet")]
+            Self::Parquet(parquet) => parquet.page(username, events),
+        }
+    }
+
+    /// Encodes what comes behind the last page.
+    ///
+    /// # Errors
+    /// The format's library fails.
+    pub(super) fn finish(&mut self) -> anyhow::Result<Vec<u8>> {
+        match self {
+            #[cfg(feature = "parquet")]
+            Self::Parquet(parquet) => parquet.finish(),
+            _ => Ok(vec![]),
+        }
+    }
+
+    /// Begins again with the header, after everything that was written is taken back.
+    pub(super) fn begin_again(&mut self) {
+        match self {
+            Self::Csv(csv) => csv.begin_again(),
+            Self::Table(table) => table.begin_again(),
+            _ => {}
+        }
+    }
+
+    /// The columns that a terminal is too narrow for.
+    pub(super) fn columns_left_out(&self) -> &[&'static str] {
+        match self {
+            Self::Table(table) => table.columns_left_out(),
+            _ => &[],
+        }
+    }
 }
 
 #[cfg(test)]
@@ -78,47 +141,43 @@ mod tests {
     use cognito_auth_core::event::UnixMillis;
 
     use super::*;
+    use crate::source::cognito::wire::{WireContext, WireRisk};
 
-    fn printed(output: EventsOutput, pages: &[Vec<WireEvent>]) -> String {
-        let (mut printer, mut out) = (EventsPrinter::new(output), vec![]);
+    /// Encodes pages of events of the user ada.
+    pub(super) fn encoded(output: EventsOutput, shape: OutputShape, pages: &[Vec<WireEvent>]) -> Vec<u8> {
+        let mut encoder = EventsEncoder::new(output, shape).unwrap();
+        let mut bytes = vec![];
         for page in pages {
-            printer.print(page, &mut out).unwrap();
+            bytes.extend(encoder.page("ada", page).unwrap());
         }
-        String::from_utf8(out).unwrap()
+        bytes.extend(encoder.finish().unwrap());
+        bytes
     }
 
-    fn sign_in(device: &str) -> WireEvent {
+    /// The same as text.
+    pub(super) fn printed(output: EventsOutput, shape: OutputShape, pages: &[Vec<WireEvent>]) -> String {
+        String::from_utf8(encoded(output, shape, pages)).unwrap()
+    }
+
+    pub(super) fn sign_in(device: &str) -> WireEvent {
         WireEvent {
             event_id: Some("768d375c-ee6c-435e-a005-25c4981565c3".into()),
             creation_date: Some(UnixMillis(1_723_136_049_929)),
             event_type: Some("SignIn".into()),
+            event_risk: Some(WireRisk { compromised_credentials_detected: Some(false), ..WireRisk::default() }),
             event_context_data: Some(WireContext { device_name: Some(device.into()), ..WireContext::default() }),
             ..WireEvent::default()
         }
     }
 
     #[test]
-    fn columns_stay_aligned_over_pages_and_absent_values_are_dashes() {
-        let table =
-            printed(EventsOutput::Table, &[vec![sign_in("Other, Other")], vec![sign_in("Chrome 126, Windows 10")]]);
-        let lines: Vec<&str> = table.lines().collect();
-        let column = |line: &str, text: &str| line.find(text).unwrap();
-        assert_eq!(lines.len(), 3);
-        assert!(lines.iter().all(|line| line.trim_end() == *line));
-        assert_eq!(column(lines[0], "DeviceName"), column(lines[1], "Other, Other"));
-        assert_eq!(column(lines[0], "EventId"), column(lines[2], "768d375c"));
-        assert!(lines[1].starts_with("2024-08-08T16:54:09.929Z  SignIn          -"));
-    }
-
-    #[test]
-    fn a_hostile_device_cannot_drive_the_terminal() {
-        let table = printed(EventsOutput::Table, &[vec![sign_in("\u{1b}[2Jgone\nforever")]]);
-        assert!(!table.contains('\u{1b}') && table.lines().count() == 2, "{table:?}");
-    }
-
-    #[test]
-    fn without_events_there_is_a_head_or_nothing() {
-        assert_eq!(printed(EventsOutput::Table, &[vec![]]).lines().count(), 1);
-        assert_eq!(printed(EventsOutput::Jsonl, &[vec![]]), "");
+    fn without_events_there_is_nothing_but_a_header() {
+        let shape = OutputShape::default();
+        assert_eq!(printed(EventsOutput::Table, shape, &[vec![]]).lines().count(), 1);
+        assert_eq!(printed(EventsOutput::Csv, shape, &[vec![]]).lines().count(), 1);
+        assert_eq!(printed(EventsOutput::Jsonl, shape, &[vec![]]), "");
+        let continued = OutputShape { continued: true, ..shape };
+        assert_eq!(printed(EventsOutput::Table, continued, &[vec![]]), "");
+        assert_eq!(printed(EventsOutput::Csv, continued, &[vec![]]), "");
     }
 }

@@ -71,6 +71,11 @@ impl FromStr for StartingToken {
 }
 
 impl StartingToken {
+    /// The place before the page of the service's token.
+    pub fn of_service(token: String) -> Self {
+        Self { token: Some(token), skip: 0 }
+    }
+
     fn of_paginator(mut content: serde_json::Map<String, Value>) -> Result<Self, BadToken> {
         let skip = match content.remove(TRUNCATE_AMOUNT) {
             None => 0,
@@ -223,18 +228,21 @@ impl Pagination {
         self.token.as_deref()
     }
 
-    /// Accepts the page that was asked for, and returns the events to yield and the next step.
-    pub fn accept<T>(&mut self, mut events: Vec<T>, next: Option<String>) -> (Vec<T>, Then) {
-        let skipped = std::mem::take(&mut self.skip);
-        events.drain(..usize::try_from(skipped).unwrap_or(usize::MAX).min(events.len()));
-        if let Some(left) = &mut self.left {
-            let count = events.len() as u64;
-            if count > *left {
-                events.truncate(usize::try_from(*left).unwrap_or(usize::MAX));
-                let resume = ResumeToken { token: self.token.take(), yielded: Some(skipped + *left) };
-                return (events, Then::Cut(resume));
+    /// Accepts the page that was asked for, and returns the events to yield and the next step. Events that are not
+    /// `wanted` are left out and do not count.
+    pub fn accept<T>(&mut self, events: Vec<T>, next: Option<String>, wanted: impl Fn(&T) -> bool) -> (Vec<T>, Then) {
+        let skipped = usize::try_from(std::mem::take(&mut self.skip)).unwrap_or(usize::MAX);
+        let mut yielded = Vec::with_capacity(events.len());
+        for (index, event) in events.into_iter().enumerate().skip(skipped) {
+            if !wanted(&event) {
+                continue;
             }
-            *left -= count;
+            if self.left == Some(0) {
+                let resume = ResumeToken { token: self.token.take(), yielded: Some(index as u64) };
+                return (yielded, Then::Cut(resume));
+            }
+            self.left = self.left.map(|left| left - 1);
+            yielded.push(event);
         }
         let then = match next {
             None => Then::End,
@@ -246,7 +254,7 @@ impl Pagination {
                 Then::Ask
             }
         };
-        (events, then)
+        (yielded, then)
     }
 }
 
@@ -255,6 +263,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// Every event is wanted.
+    const ANY: fn(&u32) -> bool = |_| true;
 
     fn starting(text: &str) -> Result<StartingToken, BadToken> {
         text.parse()
@@ -313,35 +324,48 @@ mod tests {
     #[test]
     fn a_page_is_cut_in_its_middle_and_gone_on_with_there() {
         let mut first = Pagination::new(None, Some(3));
-        assert_eq!(first.accept(vec![0, 1], Some("t".into())), (vec![0, 1], Then::Ask));
+        assert_eq!(first.accept(vec![0, 1], Some("t".into()), ANY), (vec![0, 1], Then::Ask));
         assert_eq!(first.token(), Some("t"));
-        let (events, Then::Cut(resume)) = first.accept(vec![2, 3], Some("u".into())) else { panic!("not cut") };
+        let (events, Then::Cut(resume)) = first.accept(vec![2, 3], Some("u".into()), ANY) else { panic!("not cut") };
         assert_eq!(events, [2]);
         let mut second = Pagination::new(resume.to_string().parse().ok(), None);
         assert_eq!(second.token(), Some("t"));
-        assert_eq!(second.accept(vec![2, 3], Some("u".into())), (vec![3], Then::Ask));
+        assert_eq!(second.accept(vec![2, 3], Some("u".into()), ANY), (vec![3], Then::Ask));
     }
 
     #[test]
     fn a_page_that_is_wanted_whole_is_cut_behind_it_and_the_last_one_not_at_all() {
-        let boundary = |next: Option<&str>| Pagination::new(None, Some(2)).accept(vec![0, 1], next.map(str::to_owned));
+        let boundary =
+            |next: Option<&str>| Pagination::new(None, Some(2)).accept(vec![0, 1], next.map(str::to_owned), ANY);
         let resume = ResumeToken { token: Some("t".into()), yielded: None };
         assert_eq!(boundary(Some("t")), (vec![0, 1], Then::Cut(resume)));
         assert_eq!(boundary(None), (vec![0, 1], Then::End));
     }
 
     #[test]
+    fn events_that_are_not_wanted_are_neither_yielded_nor_counted() {
+        let is_odd = |event: &u32| event % 2 == 1;
+        let mut first = Pagination::new(None, Some(2));
+        let (events, Then::Cut(resume)) = first.accept(vec![0, 1, 2, 3, 4, 5], Some("t".into()), is_odd) else {
+            panic!("not cut")
+        };
+        assert_eq!(events, [1, 3]);
+        let mut second = Pagination::new(resume.to_string().parse().ok(), None);
+        assert_eq!(second.accept(vec![0, 1, 2, 3, 4, 5], None, is_odd), (vec![5], Then::End));
+    }
+
+    #[test]
     fn a_token_twice_in_a_row_is_an_error_unless_the_caller_gave_the_first() {
         let next = || Some("t".to_owned());
         let mut pagination = Pagination::new("t".parse().ok(), None);
-        assert_eq!(pagination.accept(vec![0], next()).1, Then::Ask);
-        assert_eq!(pagination.accept(vec![0], next()), (vec![0], Then::Repeated));
+        assert_eq!(pagination.accept(vec![0], next(), ANY).1, Then::Ask);
+        assert_eq!(pagination.accept(vec![0], next(), ANY), (vec![0], Then::Repeated));
     }
 
     #[test]
     fn nothing_wanted_is_a_token_back_to_the_same_place() {
         let mut pagination = Pagination::new("t___2".parse().ok(), Some(0));
-        let (events, Then::Cut(resume)) = pagination.accept(vec![0, 1, 2], None) else { panic!("not cut") };
+        let (events, Then::Cut(resume)) = pagination.accept(vec![0, 1, 2], None, ANY) else { panic!("not cut") };
         assert!(events.is_empty());
         assert_eq!(starting(&resume.to_string()), at(Some("t"), 2));
     }
@@ -357,7 +381,7 @@ mod tests {
         loop {
             let index = pagination.token().map_or(0, |token| token.parse().unwrap());
             let next = (index + 1 < pages.len()).then(|| (index + 1).to_string());
-            let (events, then) = pagination.accept(pages[index].clone(), next);
+            let (events, then) = pagination.accept(pages[index].clone(), next, ANY);
             all.extend(events);
             match then {
                 Then::Ask => {}
@@ -444,7 +468,7 @@ mod tests {
             };
             let mut pagination = Pagination::new(Some(starting.clone()), max_items);
             prop_assert_eq!(pagination.token(), starting.token.as_deref());
-            let (events, then) = pagination.accept(vec![0, 1, 2], None);
+            let (events, then) = pagination.accept(vec![0, 1, 2], None, ANY);
             let skipped = usize::try_from(starting.skip).unwrap_or(3).min(3);
             let wanted = max_items.map_or(3, |max| usize::try_from(max).unwrap_or(3).min(3)).min(3 - skipped);
             prop_assert_eq!(&events, &[0, 1, 2][skipped..skipped + wanted]);

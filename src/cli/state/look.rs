@@ -8,7 +8,8 @@ use cognito_auth_core::counters::Series;
 use cognito_auth_core::event::UnixMillis;
 use serde::Serialize;
 
-use super::super::state_command::{OutputFormat, PAGE_RECORDS, RecordPrinter};
+use super::super::output::{TableOrJsonl, TextOrJson};
+use super::super::state_command::{PAGE_RECORDS, RecordPrinter};
 use super::super::table::cell;
 use super::require_pool;
 use crate::ledger::{Ledger, LedgerError, UserRecord};
@@ -168,14 +169,14 @@ fn count<T>(mut records: impl Iterator<Item = Result<T, LedgerError>>) -> Result
     records.try_fold(0, |count, record| record.map(|_| count + 1))
 }
 
-pub(super) fn list_pools(ledger: &Ledger, output: OutputFormat) -> anyhow::Result<ExitCode> {
+pub(super) fn list_pools(ledger: &Ledger, output: TableOrJsonl) -> anyhow::Result<ExitCode> {
     const COLUMNS: [(&str, usize); 6] =
         [("UserPoolId", 20), ("FollowedSince", 24), ("Users", 5), ("Gone", 4), ("Events", 6), ("HistoryEvents", 0)];
     let pools = ledger.pools()?.into_iter().map(|pool_id| Ok(PoolRow::of(ledger, pool_id)?));
     print(pools, &COLUMNS, PoolRow::row, output)
 }
 
-pub(super) fn list_users(ledger: &Ledger, pool_id: &str, output: OutputFormat) -> anyhow::Result<ExitCode> {
+pub(super) fn list_users(ledger: &Ledger, pool_id: &str, output: TableOrJsonl) -> anyhow::Result<ExitCode> {
     const COLUMNS: [(&str, usize); 8] = [
         ("Username", 20),
         ("Joined", 24),
@@ -199,7 +200,7 @@ fn print<T: Serialize>(
     mut records: impl Iterator<Item = anyhow::Result<T>>,
     columns: &[(&'static str, usize)],
     row: fn(&T) -> Vec<String>,
-    output: OutputFormat,
+    output: TableOrJsonl,
 ) -> anyhow::Result<ExitCode> {
     let mut out = BufWriter::new(io::stdout().lock());
     let mut printer = RecordPrinter::new(output, columns.iter().copied());
@@ -227,7 +228,7 @@ struct LedgerMembers {
     quarantined_bytes: u64,
 }
 
-pub(super) fn show_ledger(ledger: &Ledger, output: OutputFormat) -> anyhow::Result<ExitCode> {
+pub(super) fn show_ledger(ledger: &Ledger, output: TextOrJson) -> anyhow::Result<ExitCode> {
     let outbox = ledger.outbox_state();
     let (quarantined_records, quarantined_bytes) = ledger.quarantine_state();
     show(
@@ -245,7 +246,7 @@ pub(super) fn show_ledger(ledger: &Ledger, output: OutputFormat) -> anyhow::Resu
     )
 }
 
-pub(super) fn show_pool(ledger: &Ledger, pool_id: &str, output: OutputFormat) -> anyhow::Result<ExitCode> {
+pub(super) fn show_pool(ledger: &Ledger, pool_id: &str, output: TextOrJson) -> anyhow::Result<ExitCode> {
     #[derive(Serialize)]
     struct PoolMembers {
         #[serde(flatten)]
@@ -262,7 +263,7 @@ pub(super) fn show_user(
     ledger: &Ledger,
     pool_id: &str,
     username: &str,
-    output: OutputFormat,
+    output: TextOrJson,
 ) -> anyhow::Result<ExitCode> {
     require_pool(ledger, pool_id)?;
     let missing = || anyhow!("nothing is kept of {username:?} in {pool_id}");
@@ -274,11 +275,11 @@ pub(super) fn show_user(
 }
 
 /// Prints the members of a value: as JSON, or one a line.
-fn show(value: &impl Serialize, output: OutputFormat) -> anyhow::Result<ExitCode> {
+fn show(value: &impl Serialize, output: TextOrJson) -> anyhow::Result<ExitCode> {
     let value = serde_json::to_value(value)?;
     let mut out = BufWriter::new(io::stdout().lock());
     match (&value, output) {
-        (serde_json::Value::Object(members), OutputFormat::Table) => {
+        (serde_json::Value::Object(members), TextOrJson::Text) => {
             for (name, value) in members {
                 write_member(&mut out, name, value, 0)?;
             }

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 
 use serde::Serialize;
 
+use super::super::output::TextOrJsonl;
 use super::super::progress::Progress;
-use super::super::state_command::{OutputFormat, say};
+use super::super::state_command::say;
 use super::super::table::cell;
 use crate::config::StateConfig;
 use crate::ledger::{Ledger, LedgerError, RecordName};
@@ -36,7 +37,7 @@ struct Summary {
     sound: bool,
 }
 
-pub(super) fn verify(state: &StateConfig, output: OutputFormat, personal: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn verify(state: &StateConfig, output: TextOrJsonl, personal: bool) -> anyhow::Result<ExitCode> {
     let mut records: BTreeMap<_, _> = RecordName::KINDS.into_iter().map(|kind| (kind, 0)).collect();
     let mut damaged = 0;
     let mut found = Vec::new();
@@ -65,13 +66,13 @@ pub(super) fn verify(state: &StateConfig, output: OutputFormat, personal: bool) 
     let summary = Summary { sound: damaged == 0 && whole.is_none(), records, damaged, ledger: whole };
     let mut out = BufWriter::new(io::stdout().lock());
     match output {
-        OutputFormat::Json => {
+        TextOrJsonl::Jsonl => {
             for found in &found {
                 writeln!(out, "{}", serde_json::to_string(found)?)?;
             }
             writeln!(out, "{}", serde_json::to_string(&summary)?)?;
         }
-        OutputFormat::Table => {
+        TextOrJsonl::Text => {
             for found in &found {
                 let DamagedRecord { name, problem, what_to_do } = found;
                 writeln!(out, "damaged: {}: {}: {what_to_do}", described(name.as_ref()), cell(Some(problem)))?;

@@ -96,8 +96,8 @@ impl Clients {
         Self { origin, attempts: 1, http, clients: Mutex::default() }
     }
 
-    /// Lets the SDK try a call this many times, with its own pauses. The daemon does not use this: it must see every
-    /// throttle at once and retries within its budget. The `events` command does, because its user prefers to wait.
+    /// Lets the SDK try a call this many times, with its own pauses. The program does not use this: it must see every
+    /// throttle at once and retries within its budget. Tests compare both.
     #[must_use]
     pub fn with_attempts(self, attempts: u32) -> Self {
         Self { attempts: attempts.max(1), ..self }
