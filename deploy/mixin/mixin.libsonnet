@@ -3,5 +3,4 @@
 + (import 'alerts/security.libsonnet')
 + (import 'alerts/health.libsonnet')
 + (import 'alerts/export.libsonnet')
-+ (import 'dashboards/security.libsonnet')
-+ (import 'dashboards/health.libsonnet')
++ (import 'dashboards/dashboards.libsonnet')

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Renders the mixin: rules for Prometheus and its Operator, and dashboards. Needs `pip install jsonnet`.
+"""Renders the mixin: rules for Prometheus and its Operator, and dashboards. Needs `pip install rjsonnet`.
 
-render.py                              writes deploy/prometheus and dashboards, as they are in this repository
-render.py --check                      says which of these files are not what it would write
-render.py --config FILE --output DIR   writes into DIR with the values of FILE, JSON or Jsonnet, in place of those of config.libsonnet
+render.py                              writes the rules in deploy/prometheus
+render.py --check                      says whether they are what it would write
+render.py --config FILE --output DIR   writes rules and dashboards into DIR, with the values of FILE (JSON or Jsonnet) in place of
+                                       those of config.libsonnet
 """
 
 import argparse
@@ -11,15 +12,17 @@ import json
 import pathlib
 import sys
 
-import _jsonnet
+import rjsonnet
 
 HERE = pathlib.Path(__file__).resolve().parent
+REPOSITORY = HERE.parent.parent
 
 
-def rendered(config):
-    """The text of each file, by its path from here."""
-    code = "{}" if config is None else f"import {json.dumps(str(config.resolve()))}"
-    return json.loads(_jsonnet.evaluate_file(str(HERE / "files.jsonnet"), tla_codes={"config": code}))
+def rendered(config, dashboards):
+    """The text of each file, by its path in the repository."""
+    values = "{}" if config is None else f"import {json.dumps(str(config.resolve()))}"
+    arguments = {"config": values, "dashboards": json.dumps(dashboards)}
+    return json.loads(rjsonnet.evaluate_file(str(HERE / "files.jsonnet"), tla_codes=arguments))
 
 
 def main():
@@ -29,8 +32,9 @@ def main():
     parser.add_argument("--output", type=pathlib.Path)
     arguments = parser.parse_args()
     stale = []
-    for name, text in rendered(arguments.config).items():
-        path = arguments.output / pathlib.Path(name).name if arguments.output else (HERE / name).resolve()
+    # dashboards/generate.py writes the dashboards of the repository; here they only take on values.
+    for name, text in rendered(arguments.config, arguments.output is not None).items():
+        path = (arguments.output or REPOSITORY) / name
         if not arguments.check:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
