@@ -114,7 +114,9 @@ fn a_mixin_with_other_values_holds_its_unit_tests() {
 
 #[test]
 fn every_alert_says_what_it_is_and_has_a_runbook() {
-    for (name, rule) in alerts().into_iter().flat_map(|(name, rules)| rules.into_iter().map(move |rule| (name.clone(), rule))) {
+    for (name, rule) in
+        alerts().into_iter().flat_map(|(name, rules)| rules.into_iter().map(move |rule| (name.clone(), rule)))
+    {
         let annotations: Vec<_> = rule.annotations.keys().collect();
         assert_eq!(annotations, ["dashboard_url", "description", "runbook_url", "summary"], "{name}");
         assert!(["critical", "warning"].contains(&rule.labels["severity"].as_str()), "{name}");
@@ -177,7 +179,8 @@ fn every_severity_of_an_alert_is_tested_to_fire() {
     let tests: Vec<_> = TESTS.iter().flat_map(|file| unit_tests(file).1).collect();
     for (alert, rules) in alerts() {
         let prefix = format!("{alert}: fires ");
-        let fires: String = tests.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, text)| text.as_str()).collect();
+        let fires: String =
+            tests.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, text)| text.as_str()).collect();
         for rule in rules {
             let severity = &rule.labels["severity"];
             let named = [format!("severity: {severity}"), format!("severity=\"{severity}\"")];

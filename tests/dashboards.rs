@@ -375,7 +375,8 @@ async fn a_real_prometheus_answers_every_query_of_the_dashboards_and_evaluates_e
     for (title, expr) in queries("prometheus").into_iter().chain(annotations()) {
         let expr = interpolated(&expr);
         prometheus.query(&expr).unwrap_or_else(|error| panic!("{title}: {error}: {expr}"));
-        if let Some(part) = answered_at_once(&expr).filter(|_| !["Ledger rebuilt", "Paused"].contains(&title.as_str())) {
+        if let Some(part) = answered_at_once(&expr).filter(|_| !["Ledger rebuilt", "Paused"].contains(&title.as_str()))
+        {
             println!("{title}: {} series", prometheus.until(part).len());
         }
     }
