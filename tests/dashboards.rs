@@ -122,7 +122,7 @@ fn no_colour_is_red_or_green() {
     for file in DASHBOARDS {
         let text = std::fs::read_to_string(folder().join(file)).unwrap();
         for colour in ["red", "green"] {
-            assert!(!text.contains(&format!("{colour}\"")), "{file} has {colour}");
+            assert!(!text.contains(&format!("\"{colour}\"")), "{file} has {colour}");
         }
     }
 }
