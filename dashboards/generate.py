@@ -20,6 +20,12 @@ GREY, PURPLE = "#8e8e8e", "#CC79A7"
 COLOURS = {
     "event_response": {"Pass": GOOD, "Fail": BAD, "InProgress": SOME, "none": GREY, "other": PURPLE},
     "feedback_value": {"Valid": GOOD, "Invalid": BAD},
+    "event_type": {
+        "SignIn": GOOD_DARK, "SignUp": GOOD, "ForgotPassword": MANY, "PasswordChange": PURPLE, "ResendCode": SOME, "other": GREY,
+    },
+    "result": {
+        "new": GOOD, "revision": SOME, "known": GREY, "history": PURPLE, "unselected": MANY, "late": GOOD_DARK, "unreadable": BAD,
+    },
     "state": {"ok": GOOD, "missing": GREY, "failing": BAD},
     "outcome": {
         "ok": GOOD, "throttled": MANY, "denied": BAD, "not_found": GREY, "timeout": PURPLE, "error": BAD,
@@ -155,6 +161,9 @@ def series(title, description, *targets, w=12, h=8, unit="short", stacked=False,
         "tooltip": {"mode": "multi", "sort": "desc"},
     }
     more.setdefault("no_value", "none")
+    # A line with a fixed name takes its place in the palette, unless it has a colour of its own.
+    fixed = (one["legendFormat"] for one in targets if "{{" not in one["legendFormat"])
+    more["overrides"] = [coloured(*pair) for pair in zip(fixed, (GOOD, MANY, PURPLE, SOME))] + more.get("overrides", [])
     return panel("timeseries", title, description, list(targets), w=w, h=h, unit=unit, options=options, custom=custom, **more)
 
 
