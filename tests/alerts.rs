@@ -1,4 +1,4 @@
-//! The alerting rules: their annotations, their unit tests, and that each unit test can fail.
+//! The alerting rules: their annotations, their unit tests, that each unit test can fail, and that the mixin renders them.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +12,8 @@ use serde::Deserialize;
 const RUNBOOKS: &str = include_str!("../docs/runbooks.md");
 
 /// The files of unit tests that promtool runs against the rules.
-const TESTS: [&str; 4] = ["security.yml", "baselines.yml", "health.yml", "export.yml"];
+const TESTS: [&str; 7] =
+    ["security.yml", "baselines.yml", "health.yml", "following.yml", "state.yml", "export.yml", "clusters.yml"];
 
 /// Alerts on events of a pool. They must see the first event of all.
 const OF_EVENTS: [&str; 5] = [
@@ -23,9 +24,26 @@ const OF_EVENTS: [&str; 5] = [
     "CognitoSecondFactorsUnfinished",
 ];
 
-/// The alerting rules by name.
-fn alerts() -> BTreeMap<String, Rule> {
-    rules::all().into_iter().filter_map(|rule| Some((rule.alert.clone()?, rule))).collect()
+/// Alerts that tell of no instance, or that also fire when nothing reports under the new name.
+const OF_NO_INSTANCE: [&str; 4] =
+    ["CognitoExporterGone", "CognitoShardMissing", "CognitoVolumeFilling", "CognitoCertificateExpiring"];
+
+/// The alerting rules by name. An alert with several severities has a rule for each.
+fn alerts() -> BTreeMap<String, Vec<Rule>> {
+    let mut alerts: BTreeMap<String, Vec<Rule>> = BTreeMap::new();
+    for rule in rules::all() {
+        if let Some(name) = rule.alert.clone() {
+            alerts.entry(name).or_default().push(rule);
+        }
+    }
+    alerts
+}
+
+/// A Python that can render the mixin, and a command for it.
+fn render(arguments: &[&Path]) -> Option<Command> {
+    let mut command = Command::new(peers::python_with("rjsonnet")?);
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/mixin/render.py")).args(arguments);
+    Some(command)
 }
 
 /// Runs promtool. The error is its output.
@@ -63,20 +81,44 @@ fn the_operators_rules_are_the_plain_ones() {
     let parsed: PrometheusRule = serde_saphyr::from_str(&of_operator).unwrap();
     assert_eq!(parsed.kind, "PrometheusRule");
     assert_eq!(parsed.spec, rules::rules());
+}
 
-    // The comments must agree too: they tell readers to change both files together.
-    let plain = fs::read_to_string(rules::folder().join("rules.yml")).unwrap();
-    let (_, plain) = plain.split_once("\ngroups:\n").unwrap();
-    let indented: Vec<String> =
-        plain.lines().map(|line| if line.is_empty() { String::new() } else { format!("  {line}") }).collect();
-    let (_, spec) = of_operator.split_once("\n  groups:\n").unwrap();
-    assert_eq!(spec.lines().collect::<Vec<_>>(), indented);
+#[test]
+fn the_rules_are_what_the_mixin_renders() {
+    let Some(mut command) = render(&[Path::new("--check")]) else { return };
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Other labels, a selector, other severities and limits, no dashboards, a pool that only audits.
+#[test]
+fn a_mixin_with_other_values_holds_its_unit_tests() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/mixin/tests");
+    let directory = tempfile::tempdir().unwrap();
+    let config = tests.join("configured.jsonnet");
+    let arguments = [Path::new("--config"), &config, Path::new("--output"), directory.path()];
+    let (Some(mut command), true) = (render(&arguments), peers::has("promtool")) else { return };
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let folder = directory.path().join("deploy/prometheus");
+    fs::copy(tests.join("configured.yml"), folder.join("configured.yml")).unwrap();
+    promtool(&["check", "rules", "rules.yml"], &folder).unwrap();
+    promtool(&["test", "rules", "configured.yml"], &folder).unwrap();
+    let rules = fs::read_to_string(folder.join("rules.yml")).unwrap();
+    assert!(!rules.contains("example.com"), "every link follows its setting");
+    let dashboard = fs::read_to_string(directory.path().join("dashboards/exporter-health.json")).unwrap();
+    assert!(dashboard.contains("k8s_cluster=~\\\"$cluster\\\""), "the dashboards follow the label of the cluster");
+    assert!(!dashboard.contains("{cluster=~"), "no query is left with the default label");
 }
 
 #[test]
 fn every_alert_says_what_it_is_and_has_a_runbook() {
-    for (name, rule) in alerts() {
-        assert_eq!(rule.annotations.keys().collect::<Vec<_>>(), ["description", "runbook_url", "summary"], "{name}");
+    for (name, rule) in
+        alerts().into_iter().flat_map(|(name, rules)| rules.into_iter().map(move |rule| (name.clone(), rule)))
+    {
+        let annotations: Vec<_> = rule.annotations.keys().collect();
+        assert_eq!(annotations, ["dashboard_url", "description", "runbook_url", "summary"], "{name}");
         assert!(["critical", "warning"].contains(&rule.labels["severity"].as_str()), "{name}");
         assert!(
             rule.annotations["runbook_url"].ends_with(&format!("/docs/runbooks.md#{}", name.to_lowercase())),
@@ -121,8 +163,7 @@ fn every_alert_has_unit_tests_of_every_kind() {
         };
         let (fires, does_not) = (of_alert("fires"), of_alert("does not fire"));
         assert!(does_not.contains("restart"), "{alert} is not tested with a restart");
-        // These alerts also fire when nothing reports under the new name.
-        if !["CognitoExporterGone", "CognitoShardMissing"].contains(&alert.as_str()) {
+        if !OF_NO_INSTANCE.contains(&alert.as_str()) {
             assert!(fires.contains("instance label"), "{alert} is not tested to fire under a new instance label");
         }
         if OF_EVENTS.contains(&alert.as_str()) {
@@ -132,7 +173,23 @@ fn every_alert_has_unit_tests_of_every_kind() {
     }
 }
 
-/// Replaces each rule by one that never fires and by one that always fires. The rule's unit tests have to notice both.
+/// An alert with a warning and a page is tested with both.
+#[test]
+fn every_severity_of_an_alert_is_tested_to_fire() {
+    let tests: Vec<_> = TESTS.iter().flat_map(|file| unit_tests(file).1).collect();
+    for (alert, rules) in alerts() {
+        let prefix = format!("{alert}: fires ");
+        let fires: String =
+            tests.iter().filter(|(name, _)| name.starts_with(&prefix)).map(|(_, text)| text.as_str()).collect();
+        for rule in rules {
+            let severity = &rule.labels["severity"];
+            let named = [format!("severity: {severity}"), format!("severity=\"{severity}\"")];
+            assert!(named.iter().any(|named| fires.contains(named)), "{alert} is not tested to fire as {severity}");
+        }
+    }
+}
+
+/// Replaces each alert by one that never fires and by one that always fires. Its unit tests have to notice both.
 #[test]
 fn unit_tests_notice_a_rule_that_never_fires_or_always_does() {
     if !peers::has("promtool") {
@@ -140,7 +197,7 @@ fn unit_tests_notice_a_rule_that_never_fires_or_always_does() {
     }
     let directory = tempfile::tempdir().unwrap();
     let files: Vec<_> = TESTS.map(unit_tests).into();
-    for alert in alerts().keys() {
+    for (alert, rules) in alerts() {
         let of_alert = |kind: &str| -> String {
             let prefix = format!("{alert}: {kind} ");
             let (head, tests) =
@@ -149,8 +206,12 @@ fn unit_tests_notice_a_rule_that_never_fires_or_always_does() {
             format!("{}{}", head.replace("../rules.yml", "rules.yml"), wanted.collect::<String>())
         };
         for (kind, expr) in [("fires", "vector(0) > 1"), ("does not fire", "vector(1)")] {
-            let rule = format!("groups: [{{name: mutant, rules: [{{alert: {alert}, expr: {expr:?}}}]}}]\n");
-            fs::write(directory.path().join("rules.yml"), rule).unwrap();
+            let mutants: Vec<_> = rules
+                .iter()
+                .map(|rule| format!("{{alert: {alert}, expr: {expr:?}, labels: {:?}}}", rule.labels))
+                .collect();
+            let group = format!("groups: [{{name: mutants, rules: [{}]}}]\n", mutants.join(", "));
+            fs::write(directory.path().join("rules.yml"), group).unwrap();
             fs::write(directory.path().join("tests.yml"), of_alert(kind)).unwrap();
             let outcome = promtool(&["test", "rules", "tests.yml"], directory.path());
             assert!(outcome.is_err(), "the tests that {alert} {kind} pass with {expr}");

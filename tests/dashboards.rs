@@ -26,8 +26,18 @@ const POOL: &str = "eu-west-1_Dashboard";
 
 const DASHBOARDS: [&str; 2] = ["sign-in-security.json", "exporter-health.json"];
 
-/// Labels that Prometheus adds to each scraped series.
-const OF_PROMETHEUS: [&str; 2] = ["job", "instance"];
+/// Labels that Prometheus adds to each scraped series, some of them in Kubernetes or with several clusters only.
+const OF_PROMETHEUS: [&str; 5] = ["job", "instance", "pod", "namespace", "cluster"];
+
+/// Metrics of other programs and of Prometheus itself, and their labels.
+const OF_OTHERS: [&str; 5] = [
+    "ALERTS",
+    "kubelet_volume_stats_available_bytes",
+    "kubelet_volume_stats_capacity_bytes",
+    "probe_ssl_earliest_cert_expiry",
+    "certmanager_certificate_expiration_timestamp_seconds",
+];
+const LABELS_OF_OTHERS: [&str; 5] = ["alertname", "alertstate", "severity", "persistentvolumeclaim", "name"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards")
@@ -37,9 +47,11 @@ fn dashboard(file: &str) -> Value {
     serde_json::from_str(&std::fs::read_to_string(folder().join(file)).unwrap()).unwrap()
 }
 
+/// The panels outside and inside of rows.
 fn panels(dashboard: &Value) -> Vec<Value> {
     let all = dashboard["panels"].as_array().unwrap();
-    all.iter().filter(|panel| panel["type"] != "row").cloned().collect()
+    let inside = all.iter().filter_map(|panel| panel["panels"].as_array()).flatten();
+    all.iter().filter(|panel| panel["type"] != "row").chain(inside).cloned().collect()
 }
 
 /// Every query of a kind, with its panel.
@@ -59,7 +71,14 @@ fn queries(kind: &str) -> Vec<(String, String)> {
 /// A query as Grafana would send it, with intervals for a few seconds of scrapes.
 fn interpolated(expr: &str) -> String {
     let expr = expr.replace("$__rate_interval", "10s").replace("$__range", "5m");
-    expr.replace("$pool", ".*").replace("$job", ".*")
+    ["$cluster", "$namespace", "$job", "$pool"].iter().fold(expr, |expr, variable| expr.replace(variable, ".*"))
+}
+
+/// The width of a title on a screen of 1,280 pixels, and the room for it: a column has 50 of them, and the margins and the
+/// panel's icons take 60.
+fn title_fits(title: &str, columns: u64) -> bool {
+    const PIXELS_OF_TWO_CHARACTERS: u64 = 15;
+    title.chars().count() as u64 * PIXELS_OF_TWO_CHARACTERS <= 2 * (50 * columns - 60)
 }
 
 #[test]
@@ -70,7 +89,7 @@ fn every_panel_can_be_read_and_every_dashboard_can_be_used() {
         assert!(uids.insert(dashboard["uid"].as_str().unwrap().to_owned()), "{file} has a uid of its own");
         let variables: Vec<_> =
             dashboard["templating"]["list"].as_array().unwrap().iter().map(|one| &one["name"]).collect();
-        for name in ["datasource", "logs", "service_name", "pool"] {
+        for name in ["datasource", "logs", "service_name", "cluster", "namespace", "job", "pool"] {
             assert!(variables.iter().any(|variable| *variable == name), "{file} has no variable {name}");
         }
         let panels = panels(&dashboard);
@@ -82,12 +101,64 @@ fn every_panel_can_be_read_and_every_dashboard_can_be_used() {
             assert!(["${datasource}", "${logs}"].contains(&panel["datasource"]["uid"].as_str().unwrap()), "{title}");
             let place = |name: &str| panel["gridPos"][name].as_u64().unwrap();
             assert!(place("x") + place("w") <= 24, "{title} does not fit");
+            assert!(title_fits(title, place("w")), "{title}: the title does not fit");
         }
+        let rows = dashboard["panels"].as_array().unwrap().iter().filter(|panel| panel["type"] == "row");
+        let closed: Vec<_> = rows.map(|row| row["collapsed"].as_bool().unwrap()).collect();
+        assert!(closed.len() > 3 && !closed[0] && closed[1..].iter().all(|closed| *closed), "{file}: {closed:?}");
+        let marks = dashboard["annotations"]["list"].as_array().unwrap().iter();
+        let marks: Vec<_> = marks.map(|mark| mark["name"].as_str().unwrap()).collect();
+        assert_eq!(marks, ["Restart", "Ledger rebuilt", "Paused"], "{file}");
     }
     let linked = panels(&dashboard(DASHBOARDS[0]));
     let linked =
         linked.iter().filter(|panel| panel["links"][0]["url"].as_str().is_some_and(|url| url.starts_with("/explore?")));
     assert!(linked.count() > 10, "what is about events links to their records");
+}
+
+/// Red beside green tells nothing to one man in twelve.
+#[test]
+fn no_colour_is_red_or_green() {
+    for file in DASHBOARDS {
+        let text = std::fs::read_to_string(folder().join(file)).unwrap();
+        for colour in ["red", "green"] {
+            assert!(!text.contains(&format!("\"{colour}\"")), "{file} has {colour}");
+        }
+    }
+}
+
+/// A pool is shown by its name, and queried by its id.
+#[test]
+fn pools_are_chosen_and_shown_by_their_names() {
+    for file in DASHBOARDS {
+        let dashboard = dashboard(file);
+        let variables = dashboard["templating"]["list"].as_array().unwrap();
+        let pool = variables.iter().find(|variable| variable["name"] == "pool").unwrap();
+        assert!(pool["query"]["query"].as_str().unwrap().starts_with("query_result("), "{file}");
+        let regex = pool["regex"].as_str().unwrap();
+        assert!(regex.contains("user_pool_name=\"(?<text>") && regex.contains("user_pool_id=\"(?<value>"), "{regex}");
+        for panel in panels(&dashboard) {
+            for target in panel["targets"].as_array().unwrap() {
+                let legend = target["legendFormat"].as_str().unwrap();
+                // The alerts' row has no join: an alert may be about no pool.
+                assert!(!legend.contains("user_pool_id") || legend.contains("alertname"), "{file}: {legend}");
+            }
+        }
+    }
+}
+
+/// A condition on the range shown is asked once, not at each step.
+#[test]
+fn no_query_asks_for_the_whole_range_at_each_step() {
+    for file in DASHBOARDS {
+        for panel in panels(&dashboard(file)) {
+            for target in panel["targets"].as_array().unwrap() {
+                let (expr, is_range) = (target["expr"].as_str().unwrap(), target["range"] == true);
+                let at_each_step = expr.matches("[$__range]").count() - expr.matches("[$__range] @ end()").count();
+                assert!(!is_range || at_each_step == 0, "{}: {expr}", panel["title"]);
+            }
+        }
+    }
 }
 
 #[test]
@@ -201,7 +272,14 @@ fn shown(exporter: &Exporter) -> BTreeMap<String, BTreeSet<String>> {
     shown
 }
 
-/// Every PromQL query, with its place: rules, panels, variables, the README.
+/// The queries of marks in all panels.
+fn annotations() -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let of_file = |file: &&str| dashboard(file)["annotations"]["list"].as_array().unwrap().clone();
+    DASHBOARDS.iter().flat_map(of_file).map(|mark| (text(&mark["name"]), text(&mark["expr"]))).collect()
+}
+
+/// Every PromQL query, with its place: rules, panels, variables, annotations, the README.
 fn asked() -> Vec<(String, String)> {
     let of_rules = rules::all().into_iter().map(|rule| (rule.alert.or(rule.record).unwrap(), rule.expr));
     let of_variables = DASHBOARDS.iter().flat_map(|file| {
@@ -209,12 +287,15 @@ fn asked() -> Vec<(String, String)> {
         variables.into_iter().filter_map(|variable| {
             // label_values(metric, label) counts as grouping by the label.
             let query = variable["query"]["query"].as_str()?;
-            let (metric, of) = query.strip_prefix("label_values(")?.trim_end_matches(')').split_once(", ")?;
+            if let Some(expr) = query.strip_prefix("query_result(") {
+                return Some((query.to_owned(), expr.strip_suffix(')')?.to_owned()));
+            }
+            let (metric, of) = query.strip_prefix("label_values(")?.trim_end_matches(')').rsplit_once(", ")?;
             Some((query.to_owned(), format!("group by ({of}) ({metric})")))
         })
     });
     let readme = ("the README's first alert".to_owned(), readme_alert());
-    of_rules.chain(queries("prometheus")).chain(of_variables).chain([readme]).collect()
+    of_rules.chain(queries("prometheus")).chain(of_variables).chain(annotations()).chain([readme]).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -238,7 +319,10 @@ async fn every_query_names_only_metrics_and_labels_that_the_binary_shows() {
     let deadline = Instant::now() + PATIENCE;
     let shown = loop {
         let shown = shown(&exporter);
-        let missing = |metric: &&&String| !shown.contains_key(**metric) && !recorded.contains(**metric);
+        let missing = |metric: &&&String| {
+            let is_ours = !OF_OTHERS.contains(&metric.as_str());
+            is_ours && !shown.contains_key(**metric) && !recorded.contains(**metric)
+        };
         let missing: Vec<_> = metrics.iter().filter(missing).collect();
         if missing.is_empty() {
             break shown;
@@ -249,7 +333,7 @@ async fn every_query_names_only_metrics_and_labels_that_the_binary_shows() {
 
     let every_label: BTreeSet<_> = shown.values().flatten().map(String::as_str).chain(OF_PROMETHEUS).collect();
     for (who, named) in named {
-        for (metric, name) in &named.matched {
+        for (metric, name) in named.matched.iter().filter(|(metric, _)| !OF_OTHERS.contains(&metric.as_str())) {
             let has_label = |labels: &BTreeSet<String>| labels.contains(name) || OF_PROMETHEUS.contains(&name.as_str());
             // A recorded metric has the labels of the metrics in its expression.
             let is_there = shown.get(metric).map_or(every_label.contains(name.as_str()), has_label);
@@ -257,7 +341,8 @@ async fn every_query_names_only_metrics_and_labels_that_the_binary_shows() {
         }
         for name in &named.grouped {
             // The rule that groups by `shards` creates this label.
-            assert!(every_label.contains(name.as_str()) || name == "shards", "{who}: nothing has a label {name}");
+            let is_known = every_label.contains(name.as_str()) || LABELS_OF_OTHERS.contains(&name.as_str());
+            assert!(is_known || name == "shards", "{who}: nothing has a label {name}");
         }
     }
 }
@@ -269,11 +354,12 @@ fn readme_alert() -> String {
 }
 
 /// The part of a query that has a result within the first minute, without the condition that data existed before. None
-/// for a comparison with yesterday.
+/// for a comparison with yesterday, for alerts, and for a condition inside of parentheses.
 fn answered_at_once(expr: &str) -> Option<&str> {
     let part = expr.split(" and sum by ").next()?;
     let part = part.strip_suffix(" > 0").unwrap_or(part);
-    (!part.contains("avg_over_time")).then_some(part)
+    let is_whole = part.matches('(').count() == part.matches(')').count();
+    (is_whole && !part.contains("_avg1d") && !part.contains("ALERTS")).then_some(part)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -286,10 +372,11 @@ async fn a_real_prometheus_answers_every_query_of_the_dashboards_and_evaluates_e
     let rules = rules::folder().join("rules.yml");
     let prometheus = Server::prometheus(directory.path(), &[exporter.listens().unwrap()], &[&rules], None);
     prometheus.until("pool:cognito_sign_ins:increase10m > 0");
-    for (title, expr) in queries("prometheus") {
+    for (title, expr) in queries("prometheus").into_iter().chain(annotations()) {
         let expr = interpolated(&expr);
         prometheus.query(&expr).unwrap_or_else(|error| panic!("{title}: {error}: {expr}"));
-        if let Some(part) = answered_at_once(&expr) {
+        if let Some(part) = answered_at_once(&expr).filter(|_| !["Ledger rebuilt", "Paused"].contains(&title.as_str()))
+        {
             println!("{title}: {} series", prometheus.until(part).len());
         }
     }

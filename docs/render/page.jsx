@@ -99,7 +99,7 @@ function Panel({ panel }) {
   const { x, y, w, h } = panel.gridPos;
   const place = { position: 'absolute', left: GAP + x * column, top: 48 + y * CELL };
   if (panel.type === 'row') {
-    return <div style={{ ...place, fontWeight: 500, paddingTop: 10 }}>⌄ {panel.title}</div>;
+    return <div style={{ ...place, fontWeight: 500, paddingTop: 10 }}>{panel.collapsed ? '›' : '⌄'} {panel.title}</div>;
   }
   const Kind = KINDS[panel.type];
   return (

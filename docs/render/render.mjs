@@ -14,7 +14,7 @@ const dashboard = JSON.parse(readFileSync(file, 'utf8'));
 const records = readFileSync(recordsFile, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line));
 
 const interpolate = (expr) =>
-  expr.replaceAll('$__rate_interval', '20s').replaceAll('$__range', `${seconds}s`).replaceAll('$pool', '.*').replaceAll('$job', '.*');
+  expr.replaceAll('$__rate_interval', '20s').replaceAll('$__range', `${seconds}s`).replaceAll(/\$(cluster|namespace|job|pool)/g, '.*');
 
 async function ask(target) {
   const query = encodeURIComponent(interpolate(target.expr));

@@ -11,12 +11,18 @@ from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
 
+# Fields of an annotation that the types leave to the data source, here to Grafana's Prometheus.
+OF_PROMETHEUS = {"step", "titleFormat", "textFormat", "tagKeys", "useValueForTime"}
+
+
 def lost(before, after, path):
     """The differences between the two. Empty values may be missing."""
     if isinstance(before, dict) and isinstance(after, dict):
         for name, value in before.items():
             if name in after:
                 yield from lost(value, after[name], f"{path}/{name}")
+            elif name in OF_PROMETHEUS and "/annotations/list/" in path:
+                continue
             elif value not in (None, False, "", [], {}):
                 yield f"{path}/{name}"
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
