@@ -379,6 +379,74 @@ fn each_type_has_its_class_and_activity() {
 }
 
 #[test]
+fn every_attribute_of_a_record_has_its_place() {
+    let entry = entry(full_event());
+    let metadata = json!({
+        "version": "1.9.0", "profiles": ["cloud", "security_control"],
+        "product": {"name": "Amazon Cognito", "vendor_name": "AWS"},
+        "uid": entry.uid(), "original_event_uid": "4ad59ba8-0df1-4b1c-9a3e-3f2b5bf0d5ce", "event_code": "SignIn",
+        "original_time": "2024-08-08T16:54:09.929Z", "processed_time": 1_723_136_200_000_i64,
+        "log_provider": "cognito-auth-exporter", "log_source": "eu-west-1_Abc123", "log_name": "customers",
+    });
+    let user = json!({
+        "name": "alice", "uid": "sub-of-alice",
+        "account": {"type_id": 99, "type": "Cognito user pool", "uid": "eu-west-1_Abc123", "name": "customers"},
+    });
+    let unmapped = json!({
+        "aws.cognito.event.revision": 2, "aws.cognito.event.history": false, "aws.cognito.event.source": "poll",
+        "aws.cognito.risk.decision": "AccountTakeover", "aws.cognito.risk.compromised_credentials": false,
+        "aws.cognito.challenges": [
+            {"name": "Password", "response": "Success"},
+            {"name": "Mfa", "response": "Success"},
+        ],
+        "aws.cognito.device.name": "Chrome 126, Windows 10",
+        "aws.cognito.timezone": "-07:00", "aws.cognito.country": "United States",
+        "aws.cognito.feedback.value": "Invalid", "aws.cognito.feedback.provider": "Admin",
+        "aws.cognito.feedback.date": "2024-08-08T16:55:00.000Z",
+    });
+    let expected = json!({
+        "category_uid": 3, "category_name": "Identity & Access Management",
+        "class_uid": 3002, "class_name": "Authentication",
+        "activity_id": 1, "activity_name": "Logon",
+        "type_uid": 300_201, "type_name": "Authentication: Logon",
+        "severity_id": 4, "severity": "High", "is_alert": true,
+        "status_id": 1, "status": "Success", "status_code": "Pass",
+        "disposition_id": 15, "disposition": "Detected", "action_id": 3, "action": "Observed",
+        "risk_level_id": 3, "risk_level": "High",
+        "time": 1_723_136_049_929_i64,
+        "message": "Sign-in of alice in customers from 192.0.2.1 (Seattle, United States) passed, account takeover \
+                    suspected (risk High).",
+        "metadata": metadata,
+        "cloud": {"provider": "AWS", "region": "eu-west-1", "account": {"uid": "111122223333"}},
+        "user": user,
+        "src_endpoint": {"ip": "192.0.2.1", "location": {"city": "Seattle", "country": "US"}},
+        "service": {"name": "customers", "uid": "eu-west-1_Abc123"},
+        "is_mfa": true,
+        "auth_factors": [
+            {"factor_type_id": 11, "factor_type": "Password"},
+            {"factor_type_id": 99, "factor_type": "Mfa"},
+        ],
+        "unmapped": unmapped,
+    });
+    assert_eq!(body_in(OcsfVersion::V1_9, &entry), expected);
+}
+
+#[test]
+fn severity_and_alert_are_the_records() {
+    for (level, decision, severity_id, is_alert) in [
+        ("Low", "NoRisk", 1, false),
+        ("Medium", "NoRisk", 3, true),
+        ("Low", "Block", 3, true),
+        ("High", "Block", 4, true),
+    ] {
+        let (level, decision) = (Some(Word::parse(level)), Some(Word::parse(decision)));
+        let risk = Some(EventRisk { decision, level, compromised_credentials: None });
+        let body = body(&entry(AuthEvent { risk, ..full_event() }));
+        assert_eq!((&body["severity_id"], &body["is_alert"]), (&json!(severity_id), &json!(is_alert)));
+    }
+}
+
+#[test]
 fn outcome_and_risk_have_their_numbers_and_a_novel_word_is_other() {
     for (response, status) in [
         ("Pass", (1, "Success")),
