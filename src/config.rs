@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::masking::Modes;
+use cognito_auth_core::ocsf::OcsfVersion;
 use cognito_auth_core::record::TimestampSource;
 use cognito_auth_core::shard::Shard;
 use http::Uri;
@@ -425,8 +426,8 @@ pub enum Compression {
 pub enum Schema {
     /// A sentence for people.
     Cognito,
-    /// An event of the Open Cybersecurity Schema Framework.
-    Ocsf,
+    /// An event of the Open Cybersecurity Schema Framework, in this version.
+    Ocsf(OcsfVersion),
 }
 
 /// How records are delivered to an OTLP receiver. Debug of this type never shows header values.

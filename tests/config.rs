@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use cognito_auth_core::event::UnixMillis;
 use cognito_auth_core::masking::{Mode, Modes};
+use cognito_auth_core::ocsf::OcsfVersion;
 use cognito_auth_core::record::TimestampSource;
 use cognito_auth_core::shard::Shard;
 use cognito_auth_core::users::selection::{HistoryDepth, SelectionRules};
@@ -832,9 +833,29 @@ fn a_receiver_is_read_with_all_its_keys() {
     expected.batch_size = 100;
     expected.batch_delay = Duration::from_millis(200);
     expected.timestamp = TimestampSource::Observed;
-    expected.schema = Schema::Ocsf;
+    expected.schema = Schema::Ocsf(OcsfVersion::V1_8);
     assert_eq!(otlp, expected);
     assert!(!format!("{otlp:?}").contains("hunter2"));
+}
+
+/// "ocsf" keeps its version, because receivers rely on it. A version has a word of its own, and no other word passes.
+#[test]
+fn each_schema_has_its_word() {
+    let endpoint = "endpoint = \"http://collector:4318\"";
+    assert_eq!(otlp(endpoint, &[]).unwrap().schema, Schema::Cognito);
+    for (word, schema) in [
+        ("cognito", Schema::Cognito),
+        ("ocsf", Schema::Ocsf(OcsfVersion::V1_8)),
+        ("ocsf-1.9", Schema::Ocsf(OcsfVersion::V1_9)),
+    ] {
+        assert_eq!(otlp(&format!("{endpoint}\nschema = {word:?}"), &[]).unwrap().schema, schema, "{word}");
+    }
+    for word in ["ocsf-1.8", "ocsf-1.9.0", "OCSF"] {
+        assert_eq!(
+            load(&format!("{POOL}[otlp]\n{endpoint}\nschema = {word:?}")).unwrap_err(),
+            format!("config.toml: otlp.schema is {word:?}; accepted: \"cognito\", \"ocsf\", \"ocsf-1.9\"")
+        );
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Bodies of `otlp.schema = "ocsf"` against the published schema. Whatever Cognito sends, the OCSF event is valid.
+//! OCSF bodies against the published schemas of all versions. Whatever Cognito sends, the OCSF event is valid.
 
 use std::sync::Arc;
 
@@ -9,15 +9,21 @@ use cognito_auth_core::event::{
 };
 use cognito_auth_core::fixtures::full_entry;
 use cognito_auth_core::masking::{Mode, Modes};
-use cognito_auth_core::ocsf;
+use cognito_auth_core::ocsf::{self, OcsfVersion};
 use cognito_auth_core::privacy::{HashKey, Privacy};
 use cognito_auth_core::record::{Record, TimestampSource};
 use cognito_auth_exporter::sink::stdout::JsonValue;
 use serde_json::{Map, Value, json};
 
+const VERSIONS: [OcsfVersion; 2] = [OcsfVersion::V1_8, OcsfVersion::V1_9];
+
 /// The two classes and the objects in bodies, each with all its attributes. The file names its source.
-fn schema() -> Value {
-    serde_json::from_str(include_str!("ocsf-1.8.0.json")).unwrap()
+fn schema(version: OcsfVersion) -> Value {
+    let text = match version {
+        OcsfVersion::V1_8 => include_str!("ocsf-1.8.0.json"),
+        OcsfVersion::V1_9 => include_str!("ocsf-1.9.0.json"),
+    };
+    serde_json::from_str(text).unwrap()
 }
 
 /// A word of every kind: none, empty, each documented one, and an unknown one.
@@ -42,10 +48,14 @@ fn challenges(names: &[Option<&str>]) -> Vec<Challenge> {
     names.iter().map(challenge).collect()
 }
 
+fn body_in(version: OcsfVersion, entry: &Entry) -> Value {
+    let record = Record::of(entry, TimestampSource::Event);
+    serde_json::to_value(JsonValue(&ocsf::body(version, entry, &record))).unwrap()
+}
+
+/// A body for tests of what is in every version the same, as `the_versions_differ_only_in_changes_to_a_user` shows.
 fn body(entry: &Entry) -> Value {
-    let mut record = Record::of(entry, TimestampSource::Event);
-    record.body = ocsf::body(entry, &record);
-    serde_json::to_value(JsonValue(&record.body)).unwrap()
+    body_in(OcsfVersion::V1_8, entry)
 }
 
 /// The faults of an event by the definition of its class.
@@ -131,33 +141,67 @@ fn examine_enumeration(
     }
 }
 
-#[test]
-fn whatever_cognito_tells_the_event_is_a_valid_one() {
-    let schema = schema();
-    let mut examined = 0;
+/// An event of every combination of type, response and risk, in full and otherwise empty.
+fn events() -> Vec<AuthEvent> {
+    let mut events = Vec::new();
     for event_type in words::<EventType>() {
         for response in words::<EventResponse>() {
             for decision in words::<RiskDecision>() {
                 for level in words::<RiskLevel>() {
                     let risk = EventRisk { decision: decision.clone(), level, compromised_credentials: Some(true) };
-                    let (event_type, response) = (event_type.clone(), response.clone());
                     for rest in [full_event(), AuthEvent::default()] {
                         let (event_type, response) = (event_type.clone(), response.clone());
-                        let event = AuthEvent { event_type, response, risk: Some(risk.clone()), ..rest };
-                        let body = body(&entry(event.clone()));
-                        assert_eq!(faults(&schema, &body), [""; 0], "{event:?}: {body:#}");
-                        examined += 1;
+                        events.push(AuthEvent { event_type, response, risk: Some(risk.clone()), ..rest });
                     }
                 }
             }
         }
     }
-    assert_eq!(examined, 8 * 6 * 6 * 6 * 2);
+    assert_eq!(events.len(), 8 * 6 * 6 * 6 * 2);
+    events
+}
+
+#[test]
+fn whatever_cognito_tells_the_event_is_a_valid_one() {
+    for version in VERSIONS {
+        let schema = schema(version);
+        for event in events() {
+            let body = body_in(version, &entry(event.clone()));
+            assert_eq!(faults(&schema, &body), [""; 0], "{event:?}: {body:#}");
+        }
+    }
+}
+
+/// A search that does not ask for the class of a change, or for its activity by number, is the same in both versions.
+#[test]
+fn the_versions_differ_only_in_changes_to_a_user() {
+    for event in events() {
+        let event_type = event.event_type.clone();
+        let entry = entry(event);
+        let [mut older, newer] = VERSIONS.map(|version| body_in(version, &entry));
+        let is_change = matches!(event_type, Some(Word::Known(known)) if known != EventType::SignIn);
+        assert_eq!(older["class_uid"] == 3001, is_change, "{event_type:?}");
+        if is_change {
+            let activity = match (older["activity_id"].as_i64(), event_type) {
+                (Some(3), Some(Word::Known(EventType::PasswordChange))) => 8,
+                (Some(4), Some(Word::Known(EventType::ForgotPassword))) => 9,
+                (Some(same), Some(Word::Known(EventType::SignUp | EventType::ResendCode))) => same,
+                unexpected => panic!("{unexpected:?}"),
+            };
+            older["class_uid"] = json!(3007);
+            older["class_name"] = json!("User Management");
+            older["activity_id"] = json!(activity);
+            older["type_uid"] = json!(300_700 + activity);
+            older["type_name"] =
+                json!(older["type_name"].as_str().unwrap().replace("Account Change", "User Management"));
+        }
+        older["metadata"]["version"] = json!("1.9.0");
+        assert_eq!(older, newer);
+    }
 }
 
 #[test]
 fn an_event_is_valid_whatever_of_it_is_absent() {
-    let schema = schema();
     let context = |change: fn(&mut EventContext)| {
         let mut event = full_event();
         change(event.context.as_mut().unwrap());
@@ -179,16 +223,19 @@ fn an_event_is_valid_whatever_of_it_is_absent() {
     nobody.user = Arc::new(UserIdentity { username: String::new(), sub: None });
     nobody.pool = Arc::new(PoolIdentity { account_id: None, ..(*nobody.pool).clone() });
     entries.push(nobody);
-    for entry in entries {
-        let body = body(&entry);
-        assert_eq!(faults(&schema, &body), [""; 0], "{body:#}");
+    for version in VERSIONS {
+        let schema = schema(version);
+        for entry in &entries {
+            let body = body_in(version, entry);
+            assert_eq!(faults(&schema, &body), [""; 0], "{body:#}");
+        }
     }
 }
 
 /// In each mode, alone and with all others dropped, the event is valid and contains nothing that privacy hides.
 #[test]
 fn an_event_is_valid_and_tells_only_what_privacy_allows() {
-    let schema = schema();
+    let schema = schema(OcsfVersion::V1_8);
     let modes = [Mode::Keep, Mode::Hash, Mode::Truncate, Mode::Drop];
     let key = || HashKey::new(&[7; 32]).unwrap();
     let mut examined = 0;
@@ -231,7 +278,7 @@ fn an_event_is_valid_and_tells_only_what_privacy_allows() {
 
 #[test]
 fn a_broken_event_is_found_out() {
-    let schema = schema();
+    let schema = schema(OcsfVersion::V1_8);
     let whole = body(&entry(full_event()));
     for (pointer, value, fault) in [
         ("/class_uid", json!(3003), "class_uid is 3003"),
@@ -254,23 +301,148 @@ fn a_broken_event_is_found_out() {
     }
 }
 
+/// Each version's schema accepts only its own events. So the validity of all events says something of each version.
+#[test]
+fn an_event_of_one_version_is_not_valid_in_the_other() {
+    for event_type in [EventType::SignIn, EventType::SignUp] {
+        let entry = entry(AuthEvent { event_type: Some(Word::Known(event_type)), ..full_event() });
+        for (of, other) in [(OcsfVersion::V1_8, OcsfVersion::V1_9), (OcsfVersion::V1_9, OcsfVersion::V1_8)] {
+            assert_ne!(faults(&schema(other), &body_in(of, &entry)), [""; 0], "{event_type:?} {of:?}");
+        }
+    }
+}
+
+/// The table of the documentation is the expectation.
+#[test]
+fn each_type_has_in_each_version_the_documented_class_and_activity() {
+    let page = include_str!("../docs/log-records.md");
+    let rows: Vec<[&str; 3]> = page
+        .lines()
+        .skip_while(|line| *line != "| event type | `schema = \"ocsf\"` | `schema = \"ocsf-1.9\"` |")
+        .skip(2)
+        .map_while(|line| line.strip_prefix("| ")?.strip_suffix(" |"))
+        .map(|row| row.split(" | ").collect::<Vec<_>>().try_into().unwrap())
+        .collect();
+    let mut documented = Vec::new();
+    for [event_type, older, newer] in rows {
+        let event_type = match event_type {
+            "none" => None,
+            "any other word" => Some("PasskeyEnrol"),
+            word => Some(word),
+        };
+        documented.extend(event_type.map(Word::<EventType>::parse));
+        for (version, cell) in VERSIONS.into_iter().zip([older, newer]) {
+            let event = AuthEvent { event_type: event_type.map(Word::parse), ..full_event() };
+            let body = body_in(version, &entry(event));
+            let [class, activity] = ["class_uid", "activity_id"].map(|name| body[name].as_i64().unwrap());
+            let (class_name, type_uid) = (body["class_name"].as_str().unwrap(), class * 100 + activity);
+            let caption = body["type_name"].as_str().unwrap().strip_prefix(class_name).unwrap();
+            assert_eq!(format!("{class_name} ({class}){caption} ({activity})"), cell, "{event_type:?}");
+            assert_eq!(body["type_uid"], type_uid);
+            assert_eq!(body.get("auth_factors").is_some(), class == 3002, "a factor is of an authentication");
+        }
+    }
+    let known = EventType::ALL.iter().map(|known| Word::Known(*known));
+    assert_eq!(documented, known.chain([Word::parse("PasskeyEnrol")]).collect::<Vec<_>>());
+}
+
 #[test]
 fn each_type_has_its_class_and_activity() {
-    for (event_type, type_uid, name, activity) in [
-        (Some("SignIn"), 300_201, "Authentication: Logon", "Logon"),
-        (Some("SignUp"), 300_101, "Account Change: Create", "Create"),
-        (Some("PasswordChange"), 300_103, "Account Change: Password Change", "Password Change"),
-        (Some("ForgotPassword"), 300_104, "Account Change: Password Reset", "Password Reset"),
-        (Some("ResendCode"), 300_199, "Account Change: Other", "ResendCode"),
-        (Some("PasskeyEnrol"), 300_299, "Authentication: Other", "PasskeyEnrol"),
-        (None, 300_200, "Authentication: Unknown", "Unknown"),
+    for (event_type, types, names, activity) in [
+        (Some("SignIn"), [300_201, 300_201], ["Authentication: Logon"; 2], "Logon"),
+        (Some("SignUp"), [300_101, 300_701], ["Account Change: Create", "User Management: Create"], "Create"),
+        (
+            Some("PasswordChange"),
+            [300_103, 300_708],
+            ["Account Change: Password Change", "User Management: Password Change"],
+            "Password Change",
+        ),
+        (
+            Some("ForgotPassword"),
+            [300_104, 300_709],
+            ["Account Change: Password Reset", "User Management: Password Reset"],
+            "Password Reset",
+        ),
+        (Some("ResendCode"), [300_199, 300_799], ["Account Change: Other", "User Management: Other"], "ResendCode"),
+        (Some("PasskeyEnrol"), [300_299, 300_299], ["Authentication: Other"; 2], "PasskeyEnrol"),
+        (None, [300_200, 300_200], ["Authentication: Unknown"; 2], "Unknown"),
     ] {
-        let event = AuthEvent { event_type: event_type.map(Word::parse), ..full_event() };
-        let body = body(&entry(event));
-        assert_eq!(body["type_uid"], type_uid, "{event_type:?}");
-        assert_eq!(body["type_name"], name);
-        assert_eq!(body["activity_name"], activity);
-        assert_eq!(body.get("auth_factors").is_some(), body["class_uid"] == 3002, "a factor is of an authentication");
+        for (version, (type_uid, name)) in VERSIONS.into_iter().zip(types.into_iter().zip(names)) {
+            let event = AuthEvent { event_type: event_type.map(Word::parse), ..full_event() };
+            let body = body_in(version, &entry(event));
+            assert_eq!(body["type_uid"], type_uid, "{event_type:?} {version:?}");
+            assert_eq!(body["type_name"], name);
+            assert_eq!(body["activity_name"], activity);
+            assert_eq!(body.get("service").is_some(), body["class_uid"] == 3002, "a service is of an authentication");
+        }
+    }
+}
+
+#[test]
+fn every_attribute_of_a_record_has_its_place() {
+    let entry = entry(full_event());
+    let metadata = json!({
+        "version": "1.9.0", "profiles": ["cloud", "security_control"],
+        "product": {"name": "Amazon Cognito", "vendor_name": "AWS"},
+        "uid": entry.uid(), "original_event_uid": "4ad59ba8-0df1-4b1c-9a3e-3f2b5bf0d5ce", "event_code": "SignIn",
+        "original_time": "2024-08-08T16:54:09.929Z", "processed_time": 1_723_136_200_000_i64,
+        "log_provider": "cognito-auth-exporter", "log_source": "eu-west-1_Abc123", "log_name": "customers",
+    });
+    let user = json!({
+        "name": "alice", "uid": "sub-of-alice",
+        "account": {"type_id": 99, "type": "Cognito user pool", "uid": "eu-west-1_Abc123", "name": "customers"},
+    });
+    let unmapped = json!({
+        "aws.cognito.event.revision": 2, "aws.cognito.event.history": false, "aws.cognito.event.source": "poll",
+        "aws.cognito.risk.decision": "AccountTakeover", "aws.cognito.risk.compromised_credentials": false,
+        "aws.cognito.challenges": [
+            {"name": "Password", "response": "Success"},
+            {"name": "Mfa", "response": "Success"},
+        ],
+        "aws.cognito.device.name": "Chrome 126, Windows 10",
+        "aws.cognito.timezone": "-07:00", "aws.cognito.country": "United States",
+        "aws.cognito.feedback.value": "Invalid", "aws.cognito.feedback.provider": "Admin",
+        "aws.cognito.feedback.date": "2024-08-08T16:55:00.000Z",
+    });
+    let expected = json!({
+        "category_uid": 3, "category_name": "Identity & Access Management",
+        "class_uid": 3002, "class_name": "Authentication",
+        "activity_id": 1, "activity_name": "Logon",
+        "type_uid": 300_201, "type_name": "Authentication: Logon",
+        "severity_id": 4, "severity": "High", "is_alert": true,
+        "status_id": 1, "status": "Success", "status_code": "Pass",
+        "disposition_id": 15, "disposition": "Detected", "action_id": 3, "action": "Observed",
+        "risk_level_id": 3, "risk_level": "High",
+        "time": 1_723_136_049_929_i64,
+        "message": "Sign-in of alice in customers from 192.0.2.1 (Seattle, United States) passed, account takeover \
+                    suspected (risk High).",
+        "metadata": metadata,
+        "cloud": {"provider": "AWS", "region": "eu-west-1", "account": {"uid": "111122223333"}},
+        "user": user,
+        "src_endpoint": {"ip": "192.0.2.1", "location": {"city": "Seattle", "country": "US"}},
+        "service": {"name": "customers", "uid": "eu-west-1_Abc123"},
+        "is_mfa": true,
+        "auth_factors": [
+            {"factor_type_id": 11, "factor_type": "Password"},
+            {"factor_type_id": 99, "factor_type": "Mfa"},
+        ],
+        "unmapped": unmapped,
+    });
+    assert_eq!(body_in(OcsfVersion::V1_9, &entry), expected);
+}
+
+#[test]
+fn severity_and_alert_are_the_records() {
+    for (level, decision, severity_id, is_alert) in [
+        ("Low", "NoRisk", 1, false),
+        ("Medium", "NoRisk", 3, true),
+        ("Low", "Block", 3, true),
+        ("High", "Block", 4, true),
+    ] {
+        let (level, decision) = (Some(Word::parse(level)), Some(Word::parse(decision)));
+        let risk = Some(EventRisk { decision, level, compromised_credentials: None });
+        let body = body(&entry(AuthEvent { risk, ..full_event() }));
+        assert_eq!((&body["severity_id"], &body["is_alert"]), (&json!(severity_id), &json!(is_alert)));
     }
 }
 

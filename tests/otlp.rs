@@ -8,7 +8,7 @@ use cognito_auth_core::entry::Entry;
 use cognito_auth_core::event::{EventContext, UnixMillis, Word};
 use cognito_auth_core::fixtures::{bare_entry, full_entry};
 use cognito_auth_core::masking::Mode;
-use cognito_auth_core::ocsf;
+use cognito_auth_core::ocsf::{self, OcsfVersion};
 use cognito_auth_core::record::Record;
 use cognito_auth_core::record::TimestampSource;
 use cognito_auth_exporter::config::{Compression, OtlpConfig, OtlpProtocol, Proxies, Schema, Secret};
@@ -148,10 +148,10 @@ async fn every_attribute_arrives_over_every_protocol() {
 async fn an_ocsf_body_is_the_same_map_over_every_protocol() {
     let entry = full_entry();
     let mut made = Record::of(&entry, TimestampSource::Event);
-    made.body = ocsf::body(&entry, &made);
+    made.body = ocsf::body(OcsfVersion::V1_8, &entry, &made);
     for protocol in [Grpc, HttpProtobuf, HttpJson] {
         let receiver = receiver_of(protocol).await;
-        let config = OtlpConfig { schema: Schema::Ocsf, ..config(protocol, receiver.endpoint()) };
+        let config = OtlpConfig { schema: Schema::Ocsf(OcsfVersion::V1_8), ..config(protocol, receiver.endpoint()) };
         let mut sink = OtlpSink::connect(&config, "instance-1", &Clock::system()).unwrap();
         assert_eq!(deliver(&mut sink, std::slice::from_ref(&entry)).await, accepted());
         let body: Value = serde_json::from_str(&receiver.records()[0].body).unwrap();
@@ -184,7 +184,7 @@ fn sorted(request: &ExportLogsServiceRequest) -> Value {
 /// Receivers rely on these requests. After an intended change: `GOLDEN=write cargo test otlp::`. Every body is also
 /// what opentelemetry-proto makes of the same request, byte by byte.
 #[tokio::test]
-async fn requests_are_in_either_schema_what_the_golden_files_say() {
+async fn requests_are_in_each_schema_what_the_golden_files_say() {
     let mut sign_up = bare_entry();
     sign_up.event.event_type = Some(Word::parse("SignUp"));
     sign_up.event.context =
@@ -193,7 +193,11 @@ async fn requests_are_in_either_schema_what_the_golden_files_say() {
         });
     sign_up.masked.username = Mode::Hash;
     let batch = [full_entry(), bare_entry(), sign_up];
-    for (schema, name) in [(Schema::Cognito, "cognito"), (Schema::Ocsf, "ocsf")] {
+    for (schema, name) in [
+        (Schema::Cognito, "cognito"),
+        (Schema::Ocsf(OcsfVersion::V1_8), "ocsf"),
+        (Schema::Ocsf(OcsfVersion::V1_9), "ocsf-1.9"),
+    ] {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/otlp-{name}.json"));
         for protocol in [Grpc, HttpProtobuf, HttpJson] {
             let receiver = receiver_of(protocol).await;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cognito_auth_core::budget::RATE_MAX_PER_SECOND;
 use cognito_auth_core::masking::{Mode, Modes};
+use cognito_auth_core::ocsf::OcsfVersion;
 use cognito_auth_core::record::TimestampSource;
 use cognito_auth_core::shard::{self, Shard};
 use http::{HeaderName, HeaderValue, Uri};
@@ -489,7 +490,12 @@ const PROTOCOLS: &[(&str, OtlpProtocol)] = &[
 const COMPRESSIONS: &[(&str, Compression)] = &[("none", Compression::None), ("gzip", Compression::Gzip)];
 const TIMESTAMPS: &[(&str, TimestampSource)] =
     &[("event", TimestampSource::Event), ("observed", TimestampSource::Observed)];
-const SCHEMAS: &[(&str, Schema)] = &[("cognito", Schema::Cognito), ("ocsf", Schema::Ocsf)];
+const SCHEMAS: &[(&str, Schema)] = &[
+    ("cognito", Schema::Cognito),
+    // Receivers rely on the version behind this word, so it stays.
+    ("ocsf", Schema::Ocsf(OcsfVersion::V1_8)),
+    ("ocsf-1.9", Schema::Ocsf(OcsfVersion::V1_9)),
+];
 const MODES: &[(&str, Mode)] = &[("keep", Mode::Keep), ("hash", Mode::Hash), ("drop", Mode::Drop)];
 const ADDRESS_MODES: &[(&str, Mode)] =
     &[("keep", Mode::Keep), ("hash", Mode::Hash), ("truncate", Mode::Truncate), ("drop", Mode::Drop)];

@@ -235,8 +235,8 @@ impl Sink for OtlpSink {
 
     fn record(&self, entry: &Entry) -> OtlpRecord {
         let mut record = Record::of(entry, self.timestamp);
-        if self.schema == Schema::Ocsf {
-            record.body = ocsf::body(entry, &record);
+        if let Schema::Ocsf(version) = self.schema {
+            record.body = ocsf::body(version, entry, &record);
         }
         OtlpRecord(match &self.transport {
             Transport::Grpc(_) | Transport::Http(_) => RecordForm::Protobuf(protobuf::log_record(&record)),

@@ -5,6 +5,8 @@
 //! under its own name in `unmapped`. The profiles `cloud` and `security_control` are applied. The profile `osint` is
 //! not, because Cognito has no data for it. There is no `actor` either: Cognito names the account that was used, not
 //! the person who used it.
+//!
+//! A body has the terms of one [`OcsfVersion`]. `Terms` lists everything that differs between versions.
 
 use std::net::IpAddr;
 
@@ -14,9 +16,45 @@ use crate::event::{
 };
 use crate::record::{Pairs, Record, SERVICE_NAME, Severity, Value};
 
-/// The schema's version: <https://schema.ocsf.io/1.8.0/>. The next version renames Account Change, so moving to it is a
-/// change of its own.
-const VERSION: &str = "1.8.0";
+/// A version of the schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OcsfVersion {
+    /// 1.8.0: <https://schema.ocsf.io/1.8.0/>.
+    V1_8,
+    /// 1.9.0: <https://schema.ocsf.io/1.9.0/>. It deprecates Account Change in favour of User Management.
+    V1_9,
+}
+
+impl OcsfVersion {
+    fn terms(self) -> Terms {
+        match self {
+            Self::V1_8 => Terms {
+                version: "1.8.0",
+                user_change: (3001, "Account Change"),
+                password_change: (3, "Password Change"),
+                password_reset: (4, "Password Reset"),
+            },
+            Self::V1_9 => Terms {
+                version: "1.9.0",
+                user_change: (3007, "User Management"),
+                password_change: (8, "Password Change"),
+                password_reset: (9, "Password Reset"),
+            },
+        }
+    }
+}
+
+/// All terms that differ between versions. The other terms of an event are in every version the same.
+struct Terms {
+    /// The value of `metadata.version`.
+    version: &'static str,
+    /// The class of changes to a user.
+    user_change: OcsfEnum<'static>,
+    /// The activity of a changed password, in that class.
+    password_change: OcsfEnum<'static>,
+    /// The activity of a forgotten password, in that class.
+    password_reset: OcsfEnum<'static>,
+}
 
 const PROFILES: &[&str] = &["cloud", "security_control"];
 
@@ -27,14 +65,14 @@ const UNKNOWN: OcsfEnum<'static> = (0, "Unknown");
 const OTHER: i64 = 99;
 
 const CATEGORY: OcsfEnum<'static> = (3, "Identity & Access Management");
-const ACCOUNT_CHANGE: OcsfEnum<'static> = (3001, "Account Change");
 const AUTHENTICATION: OcsfEnum<'static> = (3002, "Authentication");
 
 /// Makes the OCSF event of a record. `record` must be the record of `entry`.
-pub fn body<'a>(entry: &'a Entry, record: &Record<'a>) -> Value<'a> {
+pub fn body<'a>(version: OcsfVersion, entry: &'a Entry, record: &Record<'a>) -> Value<'a> {
+    let terms = version.terms();
     let event = &entry.event;
     let risk = event.risk.as_ref();
-    let (class, activity) = kind(event.event_type.as_ref());
+    let (class, activity) = kind(&terms, event.event_type.as_ref());
     let (severity, is_alert) = severity(record.severity);
     let UnixMillis(observed) = entry.observed;
     let mut body = OcsfBody(Vec::new());
@@ -51,7 +89,7 @@ pub fn body<'a>(entry: &'a Entry, record: &Record<'a>) -> Value<'a> {
     body.set("time", Value::Integer(event.creation_date.map_or(observed, |UnixMillis(date)| date)));
     body.set("message", record.body.clone());
 
-    body.text("metadata.version", VERSION);
+    body.text("metadata.version", terms.version);
     body.set("metadata.profiles", Value::Texts(PROFILES));
     body.text("metadata.product.name", "Amazon Cognito");
     body.text("metadata.product.vendor_name", "AWS");
@@ -126,16 +164,16 @@ fn is_address(value: &Value<'_>) -> bool {
 
 /// Class and activity of an event type. A type that this build does not know is an authentication event, as Cognito
 /// calls all of them.
-fn kind(event_type: Option<&Word<EventType>>) -> (OcsfEnum<'static>, OcsfEnum<'_>) {
+fn kind<'a>(terms: &Terms, event_type: Option<&'a Word<EventType>>) -> (OcsfEnum<'static>, OcsfEnum<'a>) {
     let class = match event_type {
         Some(Word::Known(EventType::SignIn) | Word::Other(_)) | None => AUTHENTICATION,
-        Some(Word::Known(_)) => ACCOUNT_CHANGE,
+        Some(Word::Known(_)) => terms.user_change,
     };
     let activity = named(event_type, |known| match known {
         EventType::SignIn => (1, "Logon"),
         EventType::SignUp => (1, "Create"),
-        EventType::PasswordChange => (3, "Password Change"),
-        EventType::ForgotPassword => (4, "Password Reset"),
+        EventType::PasswordChange => terms.password_change,
+        EventType::ForgotPassword => terms.password_reset,
         EventType::ResendCode => (OTHER, known.as_str()),
     });
     (class, activity.unwrap_or(UNKNOWN))

@@ -204,7 +204,7 @@ mod tests {
     use cognito_auth_core::event::Word;
     use cognito_auth_core::fixtures::{bare_entry, full_entry};
     use cognito_auth_core::masking::Mode;
-    use cognito_auth_core::ocsf;
+    use cognito_auth_core::ocsf::{self, OcsfVersion};
     use cognito_auth_core::record::TimestampSource;
     use opentelemetry_proto::tonic::collector::logs::v1::ExportLogsServiceRequest;
     use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -260,7 +260,7 @@ mod tests {
     fn records_of(entries: &[Entry]) -> Vec<Record<'_>> {
         let plain = entries.iter().map(|entry| Record::of(entry, TimestampSource::Event));
         let in_ocsf = plain.clone().zip(entries).map(|(record, entry)| {
-            let body = ocsf::body(entry, &record);
+            let body = ocsf::body(OcsfVersion::V1_9, entry, &record);
             Record { body, ..record }
         });
         plain.clone().chain(in_ocsf).collect()
