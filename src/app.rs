@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use cognito_auth_core::record::TimestampSource;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use self::delivery_report::DeliveryReport;
 use self::first_scrape::FirstScrape;
@@ -29,6 +29,7 @@ use self::pool_task::identity;
 use self::reload::Reloader;
 pub use self::reload::{ConfigFiles, Reloads};
 use crate::config::Config;
+use crate::control::{ControlSocket, RunCommand};
 use crate::delivery::{BatchLimits, Delivery};
 use crate::export::firehose::FirehoseServer;
 use crate::export::intake::{ExportIntake, IntakeServices};
@@ -60,6 +61,8 @@ pub struct App {
     /// When each pool was first followed, in the configuration's order.
     pools: Vec<PoolRecord>,
     reloads: Option<Reloads>,
+    /// Makes what runs commands over the control socket.
+    runner: Option<fn(Ledger) -> RunCommand>,
     /// The printer of records, if it is not that of the configuration.
     printer: Option<StdoutSink>,
     /// Whether the state is removed after the run.
@@ -108,6 +111,7 @@ impl App {
             clients,
             pools,
             reloads: None,
+            runner: None,
             printer: None,
             is_state_temporary: false,
         })
@@ -131,6 +135,13 @@ impl App {
         Self { is_state_temporary: true, ..self }
     }
 
+    /// Takes commands on the state over the control socket while the exporter runs. `runner` makes what runs them on
+    /// the ledger.
+    #[must_use]
+    pub fn taking_commands(self, runner: fn(Ledger) -> RunCommand) -> Self {
+        Self { runner: Some(runner), ..self }
+    }
+
     /// Where the HTTP server listens.
     ///
     /// # Errors
@@ -145,7 +156,7 @@ impl App {
     /// A receiver's settings cannot be used.
     pub async fn run(self, next_signal: impl AsyncFnMut() -> &'static str) -> anyhow::Result<RunOutcome> {
         let Self { config, clock, lifecycle, metrics, status, http, web, firehose, ledger, clients, pools, .. } = self;
-        let Self { reloads, printer, is_state_temporary, .. } = self;
+        let Self { reloads, runner, printer, is_state_temporary, .. } = self;
         let receiver =
             config.otlp.as_ref().map(|otlp| OtlpSink::connect(otlp, ledger.instance_id(), &clock)).transpose()?;
         let timestamp = config.otlp.as_ref().map_or(TimestampSource::Event, |otlp| otlp.timestamp);
@@ -188,6 +199,18 @@ impl App {
             let delivery = Delivery::new(ledger.clone(), printer, receiver, report, limits);
             let stops = lifecycle.stops(Duty::Deliver).clone();
             lifecycle.spawn(Duty::Deliver, "delivery", delivery.run(stops.soft, stops.hard));
+        }
+
+        if let Some(runner) = runner {
+            match ControlSocket::bind(&config.state.path) {
+                Ok(socket) => {
+                    let serve = socket.serve(runner(ledger.clone()), serving.clone());
+                    lifecycle.spawn(Duty::Serve, "control socket", serve);
+                }
+                Err(error) => {
+                    warn!(%error, "no control socket in state.path; commands on the state need a stopped exporter");
+                }
+            }
         }
 
         let intake = ExportIntake::new(IntakeServices {

@@ -15,6 +15,7 @@ pub mod pages;
 mod progress;
 pub mod quarantine;
 pub mod run;
+mod running;
 pub mod state;
 mod state_command;
 pub mod status;
@@ -224,7 +225,12 @@ fn bad_configuration(errors: &ConfigErrors) -> ExitCode {
 /// Prints a message for people on stderr.
 fn complain(text: &str) {
     use std::io::Write as _;
-    let lines: Vec<_> = text.split('\n').map(printable).collect();
     // If stderr cannot be written, there is no other place for the message.
-    let _ = writeln!(std::io::stderr(), "cognito-auth-exporter: {}", lines.join("\n"));
+    let _ = writeln!(std::io::stderr(), "{}", complaint(text));
+}
+
+/// Makes a message for people of a text.
+fn complaint(text: &str) -> String {
+    let lines: Vec<_> = text.split('\n').map(printable).collect();
+    format!("cognito-auth-exporter: {}", lines.join("\n"))
 }

@@ -18,6 +18,7 @@
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,8 +78,44 @@ pub struct CommandOutput<'a> {
     pub err: &'a mut dyn Write,
 }
 
-/// Runs a command of these arguments and returns its exit status. It is called on a thread for blocking work.
-pub type RunCommand = Arc<dyn Fn(Vec<String>, CommandOutput<'_>) -> u8 + Send + Sync>;
+impl CommandOutput<'_> {
+    /// Prints a message for people.
+    pub fn say(&mut self, text: &str) {
+        // If nobody can read it, nothing can be done about it.
+        let _ = writeln!(self.err, "{text}");
+    }
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CommandStatus {
+    /// It did what it was asked to.
+    Success,
+    /// It failed, or found something wrong.
+    Failure,
+    /// It was not asked rightly, and did nothing.
+    Usage,
+}
+
+impl CommandStatus {
+    /// Returns the exit status of a process that ends so.
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::Usage => 2,
+        }
+    }
+}
+
+impl From<CommandStatus> for ExitCode {
+    fn from(status: CommandStatus) -> Self {
+        Self::from(status.code())
+    }
+}
+
+/// Runs a command of these arguments. It is called on a thread for blocking work.
+pub type RunCommand = Arc<dyn Fn(Vec<String>, CommandOutput<'_>) -> CommandStatus + Send + Sync>;
 
 impl ControlSocket {
     /// Listens in a state directory. The caller has the ledger in it, so a socket that is there is a dead process's.
@@ -156,7 +193,7 @@ fn converse(stream: &UnixStream, run: &RunCommand, stop: &CancellationToken) -> 
     let mut out = ReplyWriter { stream, stop, reply: ControlReply::Out };
     let mut err = ReplyWriter { stream, stop, reply: ControlReply::Err };
     let exit = run(request.arguments, CommandOutput { out: &mut out, err: &mut err });
-    send(stream, &ControlReply::Exit(exit))
+    send(stream, &ControlReply::Exit(exit.code()))
 }
 
 fn send(mut stream: &UnixStream, reply: &ControlReply) -> io::Result<()> {
@@ -211,7 +248,11 @@ pub enum ControlError {
 ///
 /// # Errors
 /// The exporter went away, or the output cannot be written.
-pub fn request(state: &Path, arguments: Vec<String>, output: CommandOutput<'_>) -> Result<Option<u8>, ControlError> {
+pub fn request(
+    state: &Path,
+    arguments: Vec<String>,
+    output: &mut CommandOutput<'_>,
+) -> Result<Option<u8>, ControlError> {
     let stream = match UnixStream::connect(state.join(NAME)) {
         Ok(stream) => stream,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
@@ -242,7 +283,7 @@ mod tests {
 
     /// Serves `run` in a state directory while `ask` runs, and returns what `ask` returns.
     async fn served<T: Send + 'static>(
-        run: impl Fn(Vec<String>, CommandOutput<'_>) -> u8 + Send + Sync + 'static,
+        run: impl Fn(Vec<String>, CommandOutput<'_>) -> CommandStatus + Send + Sync + 'static,
         ask: impl FnOnce(&Path, &CancellationToken) -> T + Send + 'static,
     ) -> T {
         let state = tempfile::tempdir().unwrap();
@@ -262,19 +303,19 @@ mod tests {
     fn asked(state: &Path, arguments: &[&str]) -> (Result<Option<u8>, ControlError>, String, String) {
         let (mut out, mut err) = (Vec::new(), Vec::new());
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let code = request(state, arguments, CommandOutput { out: &mut out, err: &mut err });
+        let code = request(state, arguments, &mut CommandOutput { out: &mut out, err: &mut err });
         (code, String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
     }
 
     #[tokio::test]
     async fn a_command_prints_here_what_it_prints_there_and_ends_with_its_status() {
-        let run = |arguments: Vec<String>, output: CommandOutput<'_>| {
-            writeln!(output.err, "running").unwrap();
+        let run = |arguments: Vec<String>, mut output: CommandOutput<'_>| {
             writeln!(output.out, "{}", arguments.join("+")).unwrap();
-            3
+            output.say("running");
+            CommandStatus::Usage
         };
         let (code, out, err) = served(run, |state, _| asked(state, &["state", "show", "a b\n"])).await;
-        assert_eq!((code.unwrap(), out.as_str(), err.as_str()), (Some(3), "state+show+a b\n\n", "running\n"));
+        assert_eq!((code.unwrap(), out.as_str(), err.as_str()), (Some(2), "state+show+a b\n\n", "running\n"));
     }
 
     #[tokio::test]
@@ -283,7 +324,7 @@ mod tests {
         let sent = text.clone();
         let run = move |_: Vec<String>, output: CommandOutput<'_>| {
             output.out.write_all(sent.as_bytes()).unwrap();
-            0
+            CommandStatus::Success
         };
         let (code, out, _) = served(run, |state, _| asked(state, &[])).await;
         assert_eq!(code.unwrap(), Some(0));
@@ -303,7 +344,7 @@ mod tests {
     async fn a_stop_ends_a_command_that_prints_without_end() {
         let run = |_: Vec<String>, output: CommandOutput<'_>| {
             while output.out.write_all(b"more\n").is_ok() {}
-            1
+            CommandStatus::Failure
         };
         let code = served(run, |state, stop| {
             let stream = UnixStream::connect(state.join(NAME)).unwrap();
@@ -319,7 +360,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_request_runs_nothing_and_the_next_one_is_served() {
-        let run = |arguments: Vec<String>, _: CommandOutput<'_>| u8::try_from(arguments.len()).unwrap();
+        let run = |arguments: Vec<String>, _: CommandOutput<'_>| {
+            assert_eq!(arguments, ["a", "b"]);
+            CommandStatus::Usage
+        };
         let code = served(run, |state, _| {
             let endless = [b'x'; 100_000].as_slice();
             for nonsense in [b"\n".as_slice(), b"GET / HTTP/1.1\r\n", b"{\"arguments\": 7}\n", b"", endless] {

@@ -53,6 +53,7 @@ mod compose;
 mod config;
 mod config_example;
 mod config_show;
+mod control;
 mod crashes;
 mod dashboards;
 mod deploy;

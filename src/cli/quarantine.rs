@@ -1,13 +1,13 @@
 //! `quarantine`: lists, retries or drops the entries that a receiver refused or that cannot be read.
 //!
-//! It works on the ledger of a stopped exporter, as it is: it makes none, and repairs none. It prints personal data
-//! only with `--personal`. A receiver's words are printed only if they quote no personal data.
+//! It works on the ledger of a stopped exporter, as it is: it makes none, and repairs none. A running exporter lists and
+//! retries for it (`running`). It prints personal data only with `--personal`. A receiver's words are printed only if they quote no personal data.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
 use std::process::ExitCode;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use clap::{Args, Subcommand};
 use cognito_auth_core::answer::shown_reason;
 use cognito_auth_core::entry::OutboxId;
@@ -15,11 +15,13 @@ use serde::Serialize;
 
 use super::ConfigArgs;
 use super::output::TableOrJsonl;
+use super::running;
 use super::state_command::{
-    PAGE_RECORDS, RecordPrinter, close_ledger, counted, open_ledger, require_yes, say, select_named,
+    PAGE_RECORDS, RecordPrinter, close_ledger, counted, open_ledger, require_yes, select_named,
 };
 use super::table::cell;
 use crate::config::Config;
+use crate::control::{CommandOutput, CommandStatus};
 use crate::delivery::Unreadable;
 use crate::ledger::{Ledger, Quarantined};
 use crate::lifecycle::Clock;
@@ -80,65 +82,114 @@ struct RecordSelection {
 /// The records in quarantine by number, and why one cannot be read.
 type QuarantinedIds = BTreeMap<OutboxId, Option<Unreadable>>;
 
-/// Runs a `quarantine` command.
+impl QuarantineAction {
+    /// Whether a running exporter runs it for others: it destroys nothing.
+    fn is_harmless(&self) -> bool {
+        matches!(self, Self::List { .. } | Self::Retry(_))
+    }
+}
+
+/// Runs a `quarantine` command, or has the running exporter that uses the ledger run it.
 ///
 /// # Errors
 /// There is no ledger, it is in use or damaged, or a number is not in quarantine. Each error says what to do.
 pub async fn main(args: QuarantineArgs, config: Config) -> anyhow::Result<ExitCode> {
-    let ledger = open_ledger(config, Clock::system().now()).await?;
-    let done = match &args.action {
-        QuarantineAction::List { output, personal } => {
-            list(&ledger, *output, *personal, &mut BufWriter::new(io::stdout()))
-        }
-        QuarantineAction::Retry(selection) => retry(&ledger, selection).await,
-        QuarantineAction::Drop { selection, yes } => drop_for_good(&ledger, selection, *yes).await,
+    let state = config.state.path.clone();
+    let ledger = match open_ledger(config, Clock::system().now()).await {
+        Err(error) if args.action.is_harmless() => return running::ask_instead(state, error).await,
+        opened => opened?,
     };
-    close_ledger(ledger, done).await
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let done = run_on(&ledger, &args, &mut CommandOutput { out: &mut out, err: &mut err }).await;
+    Ok(close_ledger(ledger, done).await?.into())
 }
 
-fn list(ledger: &Ledger, output: TableOrJsonl, personal: bool, out: &mut impl Write) -> anyhow::Result<ExitCode> {
-    if ledger.quarantine_state().0 == 0 {
-        return Ok(nothing_there());
+/// Runs a `quarantine` command that destroys nothing, in a running exporter.
+///
+/// # Errors
+/// The command destroys something, or those of [`main`].
+pub(super) async fn run_harmless(
+    ledger: &Ledger,
+    args: &QuarantineArgs,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
+    if !args.action.is_harmless() {
+        bail!(running::STOP_FIRST);
     }
-    let mut printer = RecordPrinter::new(output, columns(personal));
+    run_on(ledger, args, output).await
+}
+
+async fn run_on(
+    ledger: &Ledger,
+    args: &QuarantineArgs,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
+    match &args.action {
+        QuarantineAction::List { output: form, personal } => list(ledger, *form, *personal, output),
+        QuarantineAction::Retry(selection) => retry(ledger, selection, output).await,
+        QuarantineAction::Drop { selection, yes } => drop_for_good(ledger, selection, *yes, output).await,
+    }
+}
+
+fn list(
+    ledger: &Ledger,
+    form: TableOrJsonl,
+    personal: bool,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
+    if ledger.quarantine_state().0 == 0 {
+        return Ok(nothing_there(output));
+    }
+    let mut printer = RecordPrinter::new(form, columns(personal));
+    let mut out = BufWriter::new(&mut *output.out);
     each_page(ledger, |page| {
         let rows: Vec<_> = page.into_iter().map(|(id, record)| QuarantinedRow::of(id, record, personal)).collect();
-        Ok(printer.print(&rows, |row| row.cells(personal), out)?)
+        Ok(printer.print(&rows, |row| row.cells(personal), &mut out)?)
     })?;
     out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(CommandStatus::Success)
 }
 
-async fn retry(ledger: &Ledger, selection: &RecordSelection) -> anyhow::Result<ExitCode> {
+async fn retry(
+    ledger: &Ledger,
+    selection: &RecordSelection,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
     let chosen = selection.of(quarantined(ledger)?)?;
     if chosen.is_empty() {
-        return Ok(nothing_there());
+        return Ok(nothing_there(output));
     }
     let readable: Vec<_> = chosen.iter().filter(|(_, unreadable)| unreadable.is_none()).map(|(id, _)| *id).collect();
     ledger.retry(&readable).await.context(INTERRUPTED)?;
-    say(&format!("back in the outbox: {}", counted(readable.len(), "record")));
-    let mut code = ExitCode::SUCCESS;
+    output.say(&format!("back in the outbox: {}", counted(readable.len(), "record")));
+    let mut status = CommandStatus::Success;
     for (OutboxId(number), unreadable) in chosen {
         if let Some(unreadable) = unreadable {
-            say(&format!("record {number} {unreadable}; it would come straight back and stays in quarantine: drop it"));
-            code = ExitCode::from(1);
+            let stays = "it would come straight back and stays in quarantine: drop it";
+            output.say(&format!("record {number} {unreadable}; {stays}"));
+            status = CommandStatus::Failure;
         }
     }
-    Ok(code)
+    Ok(status)
 }
 
-async fn drop_for_good(ledger: &Ledger, selection: &RecordSelection, yes: bool) -> anyhow::Result<ExitCode> {
+async fn drop_for_good(
+    ledger: &Ledger,
+    selection: &RecordSelection,
+    yes: bool,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
     let chosen: Vec<_> = selection.of(quarantined(ledger)?)?.into_keys().collect();
     if chosen.is_empty() {
-        return Ok(nothing_there());
+        return Ok(nothing_there(output));
     }
     if !yes {
         let records = counted(chosen.len(), "record");
         return Ok(require_yes(&format!("would drop {records} for good, never delivered")));
     }
     ledger.drop_quarantined(&chosen).await.context(INTERRUPTED)?;
-    say(&format!("dropped: {}", counted(chosen.len(), "record")));
-    Ok(ExitCode::SUCCESS)
+    output.say(&format!("dropped: {}", counted(chosen.len(), "record")));
+    Ok(CommandStatus::Success)
 }
 
 /// The state after a failure in the middle.
@@ -300,9 +351,9 @@ impl QuarantinedRow {
     }
 }
 
-fn nothing_there() -> ExitCode {
-    say("the quarantine is empty");
-    ExitCode::SUCCESS
+fn nothing_there(output: &mut CommandOutput<'_>) -> CommandStatus {
+    output.say("the quarantine is empty");
+    CommandStatus::Success
 }
 
 /// Parses a number on the command line.

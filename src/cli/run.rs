@@ -10,6 +10,7 @@ use tracing::{error, info, warn};
 
 use super::ConfigArgs;
 use super::logging::{self, LogArgs};
+use super::running;
 use crate::app::{App, ConfigFiles, Reloads};
 use crate::config::Config;
 use crate::lifecycle::{Hangups, RunOutcome, Signals};
@@ -47,7 +48,12 @@ pub(super) async fn run(args: RunArgs, files: ConfigFiles, config: Config) -> an
             return Ok(ExitCode::SUCCESS);
         }
     };
-    let app = app.reloading(Reloads { hangups, files, load: Arc::new(move || args.config.load_all()), set_level });
+    let app = app.taking_commands(running::runner).reloading(Reloads {
+        hangups,
+        files,
+        load: Arc::new(move || args.config.load_all()),
+        set_level,
+    });
     Ok(exit_code(&app.run(async || signals.next().await).await?))
 }
 

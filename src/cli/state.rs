@@ -1,4 +1,5 @@
-//! `state`: looks at the ledger of a stopped exporter, changes its users, verifies, exports and imports it.
+//! `state`: looks at the ledger of a stopped exporter, changes its users, verifies, exports and imports it. A running
+//! exporter looks and verifies for it (`running`).
 //!
 //! No command makes or repairs a ledger that it was not asked to. A command that destroys data says what it would do,
 //! and does it only with `--yes`. Usernames are printed only where users are asked for, or with `--personal`.
@@ -8,6 +9,7 @@ mod transfer;
 mod verify;
 
 use std::collections::HashSet;
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -20,8 +22,10 @@ use time::format_description::well_known::Rfc3339;
 use super::ConfigArgs;
 use super::output::{TableOrJsonl, TextOrJson, TextOrJsonl};
 use super::progress::Progress;
+use super::running;
 use super::state_command::{blocking, close_ledger, counted, open_ledger, require_yes, say, select_named};
 use crate::config::Config;
+use crate::control::{CommandOutput, CommandStatus};
 use crate::ledger::{Ledger, LedgerError};
 use crate::lifecycle::Clock;
 
@@ -134,40 +138,97 @@ struct UserSelection {
     all: bool,
 }
 
-/// Runs a `state` command.
+impl StateAction {
+    /// Whether a running exporter runs it for others: it only looks.
+    fn is_harmless(&self) -> bool {
+        matches!(self, Self::List { .. } | Self::Show { .. } | Self::Verify { .. })
+    }
+}
+
+/// Runs a `state` command, or has the running exporter that uses the ledger run it.
 ///
 /// # Errors
 /// There is no ledger, it is in use or damaged, or there is no such pool or user. Each error says what to do.
 pub async fn main(args: StateArgs, config: Config) -> anyhow::Result<ExitCode> {
     let state = config.state.clone();
-    match args.action {
-        StateAction::Verify { output, personal } => {
-            return blocking(move || verify::verify(&state, output, personal)).await;
+    let (mut out, mut err) = (io::stdout(), io::stderr());
+    let mut output = CommandOutput { out: &mut out, err: &mut err };
+    let done = match &args.action {
+        StateAction::Verify { output: form, personal } => {
+            let (state, form, personal) = (state.clone(), *form, *personal);
+            blocking(move || {
+                let (mut out, mut err) = (io::stdout(), io::stderr());
+                verify::verify(&state, form, personal, &mut CommandOutput { out: &mut out, err: &mut err })
+            })
+            .await
         }
-        StateAction::Import { file, yes } => return blocking(move || transfer::import(&state, &file, yes)).await,
-        _ => {}
+        StateAction::Import { file, yes } => {
+            let (state, file, yes) = (state.clone(), file.clone(), *yes);
+            blocking(move || transfer::import(&state, &file, yes)).await
+        }
+        _ => on_stopped(&args.action, config, &mut output).await,
+    };
+    match done {
+        Err(error) if args.action.is_harmless() => running::ask_instead(state.path, error).await,
+        done => Ok(done?.into()),
     }
+}
+
+/// Runs a command that opens the ledger.
+async fn on_stopped(
+    action: &StateAction,
+    config: Config,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
     let now = Clock::system().now();
     let ledger = open_ledger(config, now).await?;
-    let done = match &args.action {
-        StateAction::List { user_pool_id: None, output } => look::list_pools(&ledger, *output),
-        StateAction::List { user_pool_id: Some(pool_id), output } => look::list_users(&ledger, pool_id, *output),
-        StateAction::Show { user_pool_id: Some(pool_id), username: Some(username), output } => {
-            look::show_user(&ledger, pool_id, username, *output)
-        }
-        StateAction::Show { user_pool_id: Some(pool_id), username: None, output } => {
-            look::show_pool(&ledger, pool_id, *output)
-        }
-        StateAction::Show { user_pool_id: None, output, .. } => look::show_ledger(&ledger, *output),
+    let done = match action {
         StateAction::Rewind { selection, to, yes } => rewind(&ledger, selection, *to, *yes).await,
         StateAction::Forget { selection, gone, yes } => forget(&ledger, selection, *gone, *yes).await,
         StateAction::Export => transfer::export(&ledger, now),
-        StateAction::Verify { .. } | StateAction::Import { .. } => Ok(ExitCode::SUCCESS),
+        looking => look(&ledger, looking, output),
     };
     close_ledger(ledger, done).await
 }
 
-async fn rewind(ledger: &Ledger, selection: &UserSelection, to: UnixMillis, yes: bool) -> anyhow::Result<ExitCode> {
+/// Runs a `state` command that only looks, in a running exporter.
+///
+/// # Errors
+/// The command does more than look, or there is no such pool or user.
+pub(super) fn run_harmless(
+    ledger: &Ledger,
+    args: &StateArgs,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
+    match &args.action {
+        StateAction::Verify { output: form, personal } => verify::verify_open(ledger, *form, *personal, output),
+        action => look(ledger, action, output),
+    }
+}
+
+fn look(ledger: &Ledger, action: &StateAction, output: &mut CommandOutput<'_>) -> anyhow::Result<CommandStatus> {
+    match action {
+        StateAction::List { user_pool_id: None, output: form } => look::list_pools(ledger, *form, output),
+        StateAction::List { user_pool_id: Some(pool_id), output: form } => {
+            look::list_users(ledger, pool_id, *form, output)
+        }
+        StateAction::Show { user_pool_id: Some(pool_id), username: Some(username), output: form } => {
+            look::show_user(ledger, pool_id, username, *form, output)
+        }
+        StateAction::Show { user_pool_id: Some(pool_id), username: None, output: form } => {
+            look::show_pool(ledger, pool_id, *form, output)
+        }
+        StateAction::Show { user_pool_id: None, output: form, .. } => look::show_ledger(ledger, *form, output),
+        _ => bail!(running::STOP_FIRST),
+    }
+}
+
+async fn rewind(
+    ledger: &Ledger,
+    selection: &UserSelection,
+    to: UnixMillis,
+    yes: bool,
+) -> anyhow::Result<CommandStatus> {
     let pool_id = &selection.user_pool_id;
     let users = selection.of(ledger)?;
     let mut progress = Progress::of("users read", Some(users.len() as u64));
@@ -188,7 +249,7 @@ async fn rewind(ledger: &Ledger, selection: &UserSelection, to: UnixMillis, yes:
             counted(unreadable, "user")
         ));
     }
-    let code = if unreadable == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) };
+    let code = if unreadable == 0 { CommandStatus::Success } else { CommandStatus::Failure };
     if rewound.is_empty() {
         say(&format!("no events were taken since {to}; nothing to do"));
         return Ok(code);
@@ -211,13 +272,13 @@ async fn rewind(ledger: &Ledger, selection: &UserSelection, to: UnixMillis, yes:
     Ok(code)
 }
 
-async fn forget(ledger: &Ledger, selection: &UserSelection, gone: bool, yes: bool) -> anyhow::Result<ExitCode> {
+async fn forget(ledger: &Ledger, selection: &UserSelection, gone: bool, yes: bool) -> anyhow::Result<CommandStatus> {
     let pool_id = &selection.user_pool_id;
     let gone_ones = ledger.gone(pool_id).map(|user| Ok(user?.0)).collect::<Result<Vec<String>, LedgerError>>()?;
     let users = if gone { gone_ones.clone() } else { selection.of(ledger)? };
     if users.is_empty() && !selection.all {
         say("no user is gone; nothing to do");
-        return Ok(ExitCode::SUCCESS);
+        return Ok(CommandStatus::Success);
     }
     let gone_ones: HashSet<_> = gone_ones.into_iter().collect();
     let followed = users.iter().filter(|username| !gone_ones.contains(*username)).count();
@@ -246,7 +307,7 @@ async fn forget(ledger: &Ledger, selection: &UserSelection, gone: bool, yes: boo
         ledger.forget_pool(pool_id).await.context(INTERRUPTED)?;
     }
     say(&format!("forgotten: {what}"));
-    Ok(ExitCode::SUCCESS)
+    Ok(CommandStatus::Success)
 }
 
 impl UserSelection {

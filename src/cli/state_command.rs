@@ -4,7 +4,6 @@
 //! Data goes to stdout, everything else to stderr.
 
 use std::io::{self, Write};
-use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow};
 use cognito_auth_core::event::UnixMillis;
@@ -14,6 +13,7 @@ use super::output::TableOrJsonl;
 use super::table::{line, widen};
 use crate::app::hash_keys;
 use crate::config::Config;
+use crate::control::CommandStatus;
 use crate::ledger::{Ledger, LedgerError};
 
 /// Records of one page: memory stays small for a ledger of any size, and a page's column widths are known before it is
@@ -44,10 +44,10 @@ pub(super) async fn blocking<T: Send + 'static>(
 }
 
 /// Closes the ledger after a command. A closed output, such as that of `head`, counts as success.
-pub(super) async fn close_ledger(ledger: Ledger, done: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+pub(super) async fn close_ledger(ledger: Ledger, done: anyhow::Result<CommandStatus>) -> anyhow::Result<CommandStatus> {
     ledger.close().await;
     match done {
-        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) if is_closed_pipe(&error) => Ok(CommandStatus::Success),
         done => done,
     }
 }
@@ -71,9 +71,9 @@ pub(super) fn select_named<T: Clone>(
 }
 
 /// Says what a command would do with `--yes`, and returns the exit code of a command that did nothing without it.
-pub(super) fn require_yes(would: &str) -> ExitCode {
+pub(super) fn require_yes(would: &str) -> CommandStatus {
     say(&format!("{would}; nothing was done: add --yes"));
-    ExitCode::from(2)
+    CommandStatus::Usage
 }
 
 /// Writes a line to stderr.

@@ -1,7 +1,6 @@
 //! `state list` and `state show`: print pools, users and the ledger as a whole.
 
 use std::io::{self, BufWriter, Write};
-use std::process::ExitCode;
 
 use anyhow::anyhow;
 use cognito_auth_core::counters::Series;
@@ -12,6 +11,7 @@ use super::super::output::{TableOrJsonl, TextOrJson};
 use super::super::state_command::{PAGE_RECORDS, RecordPrinter};
 use super::super::table::cell;
 use super::require_pool;
+use crate::control::{CommandOutput, CommandStatus};
 use crate::ledger::{Ledger, LedgerError, UserRecord};
 
 /// A pool, for people and programs.
@@ -169,14 +169,23 @@ fn count<T>(mut records: impl Iterator<Item = Result<T, LedgerError>>) -> Result
     records.try_fold(0, |count, record| record.map(|_| count + 1))
 }
 
-pub(super) fn list_pools(ledger: &Ledger, output: TableOrJsonl) -> anyhow::Result<ExitCode> {
+pub(super) fn list_pools(
+    ledger: &Ledger,
+    form: TableOrJsonl,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
     const COLUMNS: [(&str, usize); 6] =
         [("UserPoolId", 20), ("FollowedSince", 24), ("Users", 5), ("Gone", 4), ("Events", 6), ("HistoryEvents", 0)];
     let pools = ledger.pools()?.into_iter().map(|pool_id| Ok(PoolRow::of(ledger, pool_id)?));
-    print(pools, &COLUMNS, PoolRow::row, output)
+    print(pools, &COLUMNS, PoolRow::row, form, output)
 }
 
-pub(super) fn list_users(ledger: &Ledger, pool_id: &str, output: TableOrJsonl) -> anyhow::Result<ExitCode> {
+pub(super) fn list_users(
+    ledger: &Ledger,
+    pool_id: &str,
+    form: TableOrJsonl,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
     const COLUMNS: [(&str, usize); 8] = [
         ("Username", 20),
         ("Joined", 24),
@@ -192,7 +201,7 @@ pub(super) fn list_users(ledger: &Ledger, pool_id: &str, output: TableOrJsonl) -
         let user = username.and_then(|username| UserRow::of(ledger, pool_id, username));
         Some(user.transpose()?.map_err(anyhow::Error::from))
     });
-    print(users, &COLUMNS, UserRow::row, output)
+    print(users, &COLUMNS, UserRow::row, form, output)
 }
 
 /// Prints records page by page.
@@ -200,16 +209,17 @@ fn print<T: Serialize>(
     mut records: impl Iterator<Item = anyhow::Result<T>>,
     columns: &[(&'static str, usize)],
     row: fn(&T) -> Vec<String>,
-    output: TableOrJsonl,
-) -> anyhow::Result<ExitCode> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut printer = RecordPrinter::new(output, columns.iter().copied());
+    form: TableOrJsonl,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
+    let mut out = BufWriter::new(&mut *output.out);
+    let mut printer = RecordPrinter::new(form, columns.iter().copied());
     loop {
         let page = records.by_ref().take(PAGE_RECORDS).collect::<anyhow::Result<Vec<T>>>()?;
         printer.print(&page, row, &mut out)?;
         if page.len() < PAGE_RECORDS {
             out.flush()?;
-            return Ok(ExitCode::SUCCESS);
+            return Ok(CommandStatus::Success);
         }
     }
 }
@@ -228,7 +238,11 @@ struct LedgerMembers {
     quarantined_bytes: u64,
 }
 
-pub(super) fn show_ledger(ledger: &Ledger, output: TextOrJson) -> anyhow::Result<ExitCode> {
+pub(super) fn show_ledger(
+    ledger: &Ledger,
+    form: TextOrJson,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
     let outbox = ledger.outbox_state();
     let (quarantined_records, quarantined_bytes) = ledger.quarantine_state();
     show(
@@ -242,11 +256,17 @@ pub(super) fn show_ledger(ledger: &Ledger, output: TextOrJson) -> anyhow::Result
             quarantined_records,
             quarantined_bytes,
         },
+        form,
         output,
     )
 }
 
-pub(super) fn show_pool(ledger: &Ledger, pool_id: &str, output: TextOrJson) -> anyhow::Result<ExitCode> {
+pub(super) fn show_pool(
+    ledger: &Ledger,
+    pool_id: &str,
+    form: TextOrJson,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
     #[derive(Serialize)]
     struct PoolMembers {
         #[serde(flatten)]
@@ -256,29 +276,30 @@ pub(super) fn show_pool(ledger: &Ledger, pool_id: &str, output: TextOrJson) -> a
     }
     require_pool(ledger, pool_id)?;
     let totals = ledger.totals(pool_id)?.into_iter().map(|(series, total)| (series.to_key(), total)).collect();
-    show(&PoolMembers { pool: PoolRow::of(ledger, pool_id.to_owned())?, totals }, output)
+    show(&PoolMembers { pool: PoolRow::of(ledger, pool_id.to_owned())?, totals }, form, output)
 }
 
 pub(super) fn show_user(
     ledger: &Ledger,
     pool_id: &str,
     username: &str,
-    output: TextOrJson,
-) -> anyhow::Result<ExitCode> {
+    form: TextOrJson,
+    output: &mut CommandOutput<'_>,
+) -> anyhow::Result<CommandStatus> {
     require_pool(ledger, pool_id)?;
     let missing = || anyhow!("nothing is kept of {username:?} in {pool_id}");
     let name = ledger.find_user(pool_id, username)?.ok_or_else(missing)?;
     let user = UserRow::of(ledger, pool_id, name)?.ok_or_else(missing)?;
-    let code = if user.unreadable.is_some() { ExitCode::from(1) } else { ExitCode::SUCCESS };
-    show(&user, output)?;
+    let code = if user.unreadable.is_some() { CommandStatus::Failure } else { CommandStatus::Success };
+    show(&user, form, output)?;
     Ok(code)
 }
 
 /// Prints the members of a value: as JSON, or one a line.
-fn show(value: &impl Serialize, output: TextOrJson) -> anyhow::Result<ExitCode> {
+fn show(value: &impl Serialize, form: TextOrJson, output: &mut CommandOutput<'_>) -> anyhow::Result<CommandStatus> {
     let value = serde_json::to_value(value)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    match (&value, output) {
+    let mut out = BufWriter::new(&mut *output.out);
+    match (&value, form) {
         (serde_json::Value::Object(members), TextOrJson::Text) => {
             for (name, value) in members {
                 write_member(&mut out, name, value, 0)?;
@@ -287,7 +308,7 @@ fn show(value: &impl Serialize, output: TextOrJson) -> anyhow::Result<ExitCode> 
         _ => writeln!(out, "{value}")?,
     }
     out.flush()?;
-    Ok(ExitCode::SUCCESS)
+    Ok(CommandStatus::Success)
 }
 
 fn write_member(out: &mut impl Write, name: &str, value: &serde_json::Value, depth: usize) -> io::Result<()> {

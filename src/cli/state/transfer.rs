@@ -15,7 +15,6 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read as _, Write};
 use std::path::Path;
-use std::process::ExitCode;
 
 use anyhow::{Context as _, anyhow, bail};
 use base64::Engine as _;
@@ -27,6 +26,7 @@ use sha2::{Digest as _, Sha256};
 use super::super::progress::Progress;
 use super::super::state_command::{require_yes, say};
 use crate::config::StateConfig;
+use crate::control::CommandStatus;
 use crate::ledger::{Ledger, RecordName};
 
 /// The member `export` of the first line, which identifies the file.
@@ -79,7 +79,7 @@ impl<W: Write> ExportWriter<W> {
     }
 }
 
-pub(super) fn export(ledger: &Ledger, now: UnixMillis) -> anyhow::Result<ExitCode> {
+pub(super) fn export(ledger: &Ledger, now: UnixMillis) -> anyhow::Result<CommandStatus> {
     let mut out = ExportWriter { out: BufWriter::new(io::stdout().lock()), sum: Sha256::new() };
     out.line(&ExportHeader {
         export: EXPORT.to_owned(),
@@ -108,12 +108,12 @@ pub(super) fn export(ledger: &Ledger, now: UnixMillis) -> anyhow::Result<ExitCod
     say(&format!("exported: {records} records; the file holds personal data"));
     if left_out > 0 {
         say(&format!("left out, because they are damaged: {left_out} records (see `state verify`)"));
-        return Ok(ExitCode::from(1));
+        return Ok(CommandStatus::Failure);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(CommandStatus::Success)
 }
 
-pub(super) fn import(state: &StateConfig, file: &Path, yes: bool) -> anyhow::Result<ExitCode> {
+pub(super) fn import(state: &StateConfig, file: &Path, yes: bool) -> anyhow::Result<CommandStatus> {
     let mut lines: ExportReader<Box<dyn BufRead>> = if file == Path::new("-") {
         ExportReader::of(Box::new(BufReader::new(io::stdin())))
     } else {
@@ -165,7 +165,7 @@ pub(super) fn import(state: &StateConfig, file: &Path, yes: bool) -> anyhow::Res
     if let Some(replaced) = replaced {
         say(&format!("the replaced ledger is kept in {}: remove it when it is not needed", replaced.display()));
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(CommandStatus::Success)
 }
 
 /// The state after a failed import.
