@@ -206,7 +206,7 @@ fn the_image_is_built_from_all_that_cargo_needs() {
         assert!(Path::new(target["src_path"].as_str().unwrap()).exists(), "{target}");
         targets += 1;
     }
-    assert_eq!(targets, 4, "three libraries and the binary");
+    assert_eq!(targets, 5, "four libraries and the binary");
 }
 
 /// The build asks its machine for the platform, and names none.

@@ -59,8 +59,8 @@ impl LogArgs {
     }
 }
 
-/// Starts the log on stderr, and returns a function that sets its level as a changed configuration asks. If a log exists
-/// already, it stays.
+/// Starts the log on stderr, and returns a function that sets its level as a changed configuration asks. If a log
+/// exists already, it stays.
 pub fn start(config: &LogConfig, args: &LogArgs) -> impl Fn(Level) + Send + Sync + use<> {
     start_on(config, args, io::stderr)
 }

@@ -23,15 +23,16 @@ pub enum ToldBefore {
 /// Asks a user's cursor for an event that the table does not have, because its date lies below the time from which the
 /// table is complete.
 ///
-/// The date may have been cut to a second, so the event may be up to a second younger than its date says. Just below
-/// the watermark every taken event is remembered, so one that is not remembered there was not taken.
+/// The date may have been cut or rounded to a second, so the event may be up to a second younger or older than its date
+/// says. Around the watermark and the edges of open walks every taken event is remembered ([`Cursor::DATE_DRIFT`]), so
+/// one that is not remembered there was not taken.
 pub fn told_before(cursor: &Cursor, event: &AuthEvent) -> ToldBefore {
     if let Some(sighting) = cursor.seen.get(&event.key()) {
         return ToldBefore::Remembered(ToldEvent::polled(sighting, None, event));
     }
     let Some(date) = event.creation_date else { return ToldBefore::Never };
-    let latest = date.plus(Rules::REST_OF_THE_SECOND);
-    let in_open_walk = cursor.open_walks().iter().any(|open| open.end <= latest && date <= open.lower_edge);
+    let (earliest, latest) = (date.minus(Rules::REST_OF_THE_SECOND), date.plus(Rules::REST_OF_THE_SECOND));
+    let in_open_walk = cursor.open_walks().iter().any(|open| open.end <= latest && earliest <= open.lower_edge);
     if latest >= cursor.watermark() || in_open_walk { ToldBefore::Never } else { ToldBefore::Passed }
 }
 
@@ -256,5 +257,9 @@ mod tests {
         ] {
             assert_eq!(told_before(&cursor, &event(second, "Pass", "Low")), expected, "{second}");
         }
+        // An event of the walk's last millisecond, whose date the export has rounded up.
+        cursor.open[0].lower_edge = UnixMillis(at(edge).0 + 500);
+        assert_eq!(told_before(&cursor, &event(edge + 1, "Pass", "Low")), ToldBefore::Never);
+        assert_eq!(told_before(&cursor, &event(edge + 2, "Pass", "Low")), ToldBefore::Passed);
     }
 }
