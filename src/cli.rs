@@ -101,8 +101,10 @@ enum Command {
     Events(Box<events::EventsArgs>),
     /// Print the hashes by which records name users and addresses, where privacy hides these.
     ///
-    /// Examples: cognito-auth-exporter hash --username alice
-    ///           cut -f1 users.tsv | cognito-auth-exporter hash --usernames-file -
+    /// Examples:
+    ///   hash --username alice
+    ///   cut -f1 users.tsv | cognito-auth-exporter hash --usernames-file -
+    #[command(verbatim_doc_comment)]
     Hash(hash::HashArgs),
     /// Show, retry or drop the records that the receiver refused or that cannot be read.
     ///

@@ -557,14 +557,14 @@ where
             match self.outbox.settle(batch.settlement.clone()).await {
                 Ok(()) => {
                     failpoint::reached(Failpoint::BatchSettled);
+                    tracing::debug!(records = batch.settlement.delivered.len(), "records were delivered");
                     let quarantined = batch.settlement.quarantined.len() as u64;
                     if let Some((_, reason)) = batch.settlement.quarantined.first() {
                         failpoint::reached(Failpoint::QuarantineSettled);
                         tracing::warn!(
                             records = quarantined,
                             reason,
-                            "records are in quarantine; `cognito-auth-exporter quarantine list` shows them once this \
-                             process is stopped"
+                            "records are in quarantine; `cognito-auth-exporter quarantine list` shows them"
                         );
                         self.report.quarantined(quarantined);
                     }

@@ -32,7 +32,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use self::export_audit::ExportAudit;
 use self::health::{Blame, PoolHealth};
@@ -484,6 +484,13 @@ impl<S: Source> Poller<S> {
         let polled_at = (place.lane == Lane::Poll).then_some(wall);
         let left = Left { catching_up: report.backlog.is_some(), unwalked: report.history };
         self.users.answered(place.user, polled_at, left);
+        debug!(
+            pool = polled.id(),
+            lane = ?place.lane,
+            calls = report.findings.pages,
+            new_events = report.findings.found.len(),
+            "a user was read"
+        );
         polled.short_pages.spend(report.findings.fit);
         if let Some(export) = &mut polled.export
             && place.lane == Lane::Poll

@@ -297,6 +297,7 @@ impl StatusBoard {
         let mut report = StatusReport {
             flowing: None,
             verdict: Verdict::NotReady,
+            headline: String::new(),
             findings: Vec::new(),
             version: VERSION,
             revision: REVISION,
@@ -321,6 +322,7 @@ impl StatusBoard {
         report.findings = verdict::findings(&report);
         report.verdict = Verdict::of(&report);
         report.flowing = report.verdict.flowing();
+        report.headline = report.verdict.headline(&report);
         report
     }
 
@@ -343,6 +345,8 @@ pub struct StatusReport {
     pub flowing: Option<bool>,
     /// The verdict, of which `flowing` is the short form.
     pub verdict: Verdict,
+    /// The verdict for people.
+    pub headline: String,
     /// Findings that a person should know, the worst first.
     pub findings: Vec<StatusFinding>,
     /// The release.

@@ -270,6 +270,10 @@ fn a_variable_with_our_prefix_that_sets_no_key_is_a_mistake_and_the_nearest_is_t
             "COGNITO_EXPORTER_POLL_PAGE_SIZE",
             "this variable sets no key; did you mean COGNITO_EXPORTER_POLL__PAGE_SIZE?",
         ),
+        (
+            "COGNITO_AUTH_EXPORTER_POLL__PAGE_SIZE",
+            "this variable sets no key; did you mean COGNITO_EXPORTER_POLL__PAGE_SIZE?",
+        ),
         ("COGNITO_EXPORTER_PAGE_SIZE", "this variable sets no key; did you mean COGNITO_EXPORTER_POLL__PAGE_SIZE?"),
         ("COGNITO_EXPORTER_LOG_LEVLE", "this variable sets no key; did you mean COGNITO_EXPORTER_LOG__LEVEL?"),
         ("COGNITO_EXPORTER_POOL", "this variable sets no key; did you mean COGNITO_EXPORTER_POOLS?"),

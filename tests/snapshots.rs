@@ -8,7 +8,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use cognito_auth_core::counters::Series;
 use cognito_auth_exporter::config::StateConfig;
@@ -16,6 +16,7 @@ use cognito_auth_exporter::ledger::Ledger;
 use tempfile::TempDir;
 
 use crate::exporter::{Exporter, Scrape};
+use crate::folders::copy;
 use crate::test_env::{Terms, TestEnv, all_live, go_on, now, populate};
 
 const POOL: &str = "eu-west-1_Snapshots";
@@ -41,23 +42,6 @@ fn load(env: &TestEnv, exporter: &Exporter, before: f64) -> f64 {
 
 fn counted(scrape: &Scrape) -> f64 {
     scrape.sum("cognito_auth_events_total", &[])
-}
-
-/// Copies a folder, file by file.
-fn copy(from: &Path, to: &Path) {
-    std::fs::create_dir_all(to).unwrap();
-    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let target = to.join(entry.file_name());
-        match entry.file_type().unwrap() {
-            kind if kind.is_dir() => copy(&entry.path(), &target),
-            kind if kind.is_file() => match std::fs::copy(entry.path(), target) {
-                // A file that was removed between listing and copying.
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                copied => drop(copied.unwrap()),
-            },
-            _ => {}
-        }
-    }
 }
 
 /// Waits until the kernel reports that a process is stopped.

@@ -177,7 +177,7 @@ async fn the_verdict_is_told_with_an_exit_status_and_a_refusal_with_what_to_do()
     let asks = "asks for a password: --auth-user NAME and --auth-password-file FILE";
     assert!(refused(&["--ca-file", "ca.pem"]).contains(asks));
     let wrong = refused(&["--ca-file", "ca.pem", "--auth-user", "operator", "--auth-password-file", "ca.pem"]);
-    assert!(wrong.contains(asks), "{wrong}");
+    assert!(wrong.contains("refuses this user or password: check --auth-user"), "{wrong}");
     let unknown = refused(&["--ca-file", "other-ca.pem"]);
     assert!(unknown.contains("cannot reach the exporter at https://localhost"), "{unknown}");
     assert!(refused(&["--auth-user", "operator"]).contains("or the variable COGNITO_AUTH_STATUS_PASSWORD"));

@@ -92,7 +92,7 @@ pub async fn demo(args: &DemoArgs) -> anyhow::Result<ExitCode> {
 
     let at = app.http_addr()?;
     let screen = Screen::new(args.quiet, &format!("http://{at}/  http://{at}/metrics  Ctrl-C ends"));
-    greet(args, &screen, at);
+    greet(args, &screen, at, &simulation.url());
     // Between sentences, a person wants to see what is wrong and nothing else.
     let level = if screen.is_terminal() { Level::WARN } else { Level::INFO };
     let log = screen.clone();
@@ -184,7 +184,7 @@ fn export() -> ExportSettings {
 }
 
 /// Says what is there and how to end it.
-fn greet(args: &DemoArgs, screen: &Screen, at: SocketAddr) {
+fn greet(args: &DemoArgs, screen: &Screen, at: SocketAddr, cognito: &str) {
     let users = args.users;
     let records = match (args.quiet, screen.is_terminal()) {
         (true, _) => "not printed, as --quiet asks",
@@ -193,10 +193,11 @@ fn greet(args: &DemoArgs, screen: &Screen, at: SocketAddr) {
     };
     let export = if args.export { "\n  export   through a simulated log group, beside polling" } else { "" };
     screen.say(&format!(
-        "\n  A simulated Cognito pool with {users} active users, and the exporter that reads it.\n\
+        "\n  A simulated Cognito pool with {users} users, and the exporter that reads it.\n\
          \n  status   http://{at}/\
          \n  metrics  http://{at}/metrics\
-         \n  records  {records}{export}\n\
+         \n  records  {records}{export}\
+         \n  Cognito  AWS_ENDPOINT_URL_COGNITO_IDENTITY_PROVIDER={cognito}, pool {POOL}, any keys: for other commands\n\
          \n  Ctrl-C ends it; nothing stays behind.\n"
     ));
 }

@@ -1,7 +1,8 @@
 //! `quarantine`: lists, retries or drops the entries that a receiver refused or that cannot be read.
 //!
 //! It works on the ledger of a stopped exporter, as it is: it makes none, and repairs none. A running exporter lists and
-//! retries for it (`running`). It prints personal data only with `--personal`. A receiver's words are printed only if they quote no personal data.
+//! retries for it (`running`). It prints personal data only with `--personal`. A receiver's words are printed only if
+//! they quote no personal data.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};

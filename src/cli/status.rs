@@ -104,6 +104,10 @@ pub(super) async fn main(args: StatusArgs, url: &str) -> anyhow::Result<ExitCode
     let (status, body) = client.get(user).await?;
     match status {
         StatusCode::OK => {}
+        StatusCode::UNAUTHORIZED if args.access.has_user() => bail!(
+            "{url} refuses this user or password: check --auth-user and the password against basic_auth_users of the \
+             exporter's web configuration"
+        ),
         StatusCode::UNAUTHORIZED => bail!(
             "{url} asks for a password: --auth-user NAME and --auth-password-file FILE, a user of the exporter's web \
              configuration"
@@ -131,17 +135,11 @@ pub(super) async fn main(args: StatusArgs, url: &str) -> anyhow::Result<ExitCode
 /// The verdict of a report in a few lines.
 fn verdict(report: &Value, url: &str) -> String {
     let findings = report["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let words = match report["flowing"].as_bool() {
-        Some(true) if findings.is_empty() => "Sign-in events flow",
-        Some(true) => "Sign-in events flow, with a caveat",
-        Some(false) if report["ready"] == true => "Sign-in events do not all flow",
-        Some(false) => "Not ready",
-        None => "Starting: whether sign-in events flow is not known yet",
-    };
+    let words = printable(report["headline"].as_str().unwrap_or("no verdict: the exporter is of another version"));
     let totals = &report["totals"];
     let users: u64 = ["ok", "missing", "failing"].iter().map(|state| number(&totals["users"][state])).sum();
     let mut lines = vec![
-        words.to_owned(),
+        words.into_owned(),
         line("exporter", &format!("{} at {url}, up {}", text(&report["version"]), span(report, "started"))),
         line(
             "users",
@@ -281,6 +279,7 @@ mod tests {
     #[test]
     fn the_verdict_is_told_in_a_few_lines() {
         let report = json!({
+            "headline": "Sign-in events flow, with a caveat",
             "flowing": true, "ready": true, "reason": null, "version": "0.1.0",
             "started": "2026-11-30T08:00:00.000Z", "now": "2026-11-30T09:30:10.000Z",
             "totals": {"pools": 2, "pools_down": 0, "users": {"ok": 7, "missing": 1, "failing": 0}, "events": 5,
@@ -297,9 +296,11 @@ Sign-in events flow, with a caveat
   warning       eu-west-1_A: users wait
 ";
         assert_eq!(verdict(&report, "http://h:1"), expected);
-        let starting = json!({"flowing": null, "ready": true});
-        assert!(verdict(&starting, "u").starts_with("Starting: "));
-        let stuck = verdict(&json!({"flowing": false, "ready": false, "reason": "stuck: no\u{1b}space"}), "u");
+        let waiting = json!({"headline": "Waiting for the first scrape of /metrics", "flowing": null, "ready": true});
+        assert!(verdict(&waiting, "u").starts_with("Waiting for the first scrape of /metrics\n"));
+        let stuck =
+            json!({"headline": "Not ready", "flowing": false, "ready": false, "reason": "stuck: no\u{1b}space"});
+        let stuck = verdict(&stuck, "u");
         assert!(stuck.starts_with("Not ready\n") && stuck.contains("reason        stuck: no"), "{stuck}");
     }
 

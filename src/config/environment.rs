@@ -95,6 +95,9 @@ impl Environment {
                     wrong.insert(name, text);
                     continue;
                 }
+            } else if let Some(meant) = of_a_long_prefix(&name, known) {
+                wrong.insert(name, format!("this variable sets no key; did you mean {meant}?"));
+                continue;
             } else if !is_of_the_specification(&name) && !POD_NAMES.contains(&name.as_str()) {
                 continue;
             }
@@ -150,6 +153,13 @@ impl Environment {
             })
         })
     }
+}
+
+/// Returns the variable that was meant, if the name has the program's name for a prefix.
+fn of_a_long_prefix(name: &str, known: &Keys) -> Option<String> {
+    const PROGRAM: &str = "COGNITO_AUTH_EXPORTER_";
+    let meant = format!("{ENVIRONMENT_PREFIX}{}", name.strip_prefix(PROGRAM)?);
+    unknown_variable(&meant, known).is_none().then_some(meant)
 }
 
 fn is_of_the_specification(name: &str) -> bool {

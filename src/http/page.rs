@@ -103,13 +103,12 @@ fn verdict(report: &StatusReport) -> Markup {
         Verdict::NotReady | Verdict::WaitingForScrape | Verdict::Starting | Verdict::FlowingWithCaveat => "warn",
         Verdict::Flowing => "good",
     };
-    let words = report.verdict.headline(report);
     let awaited = report.first_scrape.filter(|_| report.verdict == Verdict::WaitingForScrape);
     let totals = &report.totals;
     html! {
         section class={ "verdict " (class) } aria-labelledby="verdict" {
             (sign(class))
-            h2 id="verdict" class=(class) { (words) }
+            h2 id="verdict" class=(class) { (report.headline) }
             p {
                 (Grouped(totals.users.ok + totals.users.missing + totals.users.failing)) " users in "
                 (Grouped(totals.pools)) " pool" (plural(totals.pools)) "; " (Grouped(totals.events)) " events and "

@@ -64,7 +64,7 @@ impl Verdict {
     }
 
     /// Says the verdict of this report to people.
-    pub fn headline(self, report: &StatusReport) -> String {
+    pub(super) fn headline(self, report: &StatusReport) -> String {
         let words = match self {
             Self::NotFlowing => "Sign-in events do not all flow",
             Self::NotReady => "Not ready",

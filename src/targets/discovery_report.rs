@@ -1,7 +1,7 @@
 //! The log lines, metrics and status of discovery. A lasting fault is logged when it begins, changes and ends.
 
 use cognito_auth_core::lasting_fault::LastingFault;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::enrolment::UserChangeCounts;
 use crate::lifecycle::Clock;
@@ -52,6 +52,7 @@ impl DiscoveryReport {
 
     /// Reports a complete pass.
     pub(super) fn pass_completed(&mut self, complete: &Complete) {
+        debug!(pool = self.pool_id, "the users were listed to the end");
         self.metrics.discovery_succeeded(&self.pool_id, self.clock.now());
         self.status.left_out(&self.pool_id, complete.left_out());
         self.contested(complete.contested());

@@ -124,6 +124,11 @@ impl StatusClient {
 }
 
 impl Access {
+    /// Whether a user was given.
+    pub(super) fn has_user(&self) -> bool {
+        self.auth_user.is_some()
+    }
+
     /// The header with user and password (RFC 7617).
     fn authorization(&self) -> anyhow::Result<Option<HeaderValue>> {
         let Some(user) = &self.auth_user else { return Ok(None) };

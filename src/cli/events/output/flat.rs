@@ -48,11 +48,16 @@ impl<'a> FlatEvent<'a> {
             ip_address: context.and_then(|context| context.ip_address.as_deref()),
             device_name: context.and_then(|context| context.device_name.as_deref()),
             timezone: context.and_then(|context| context.timezone.as_deref()),
-            city: context.and_then(|context| context.city.as_deref()),
-            country: context.and_then(|context| context.country.as_deref()),
+            city: context.and_then(|context| context.city.as_deref()).filter(is_place),
+            country: context.and_then(|context| context.country.as_deref()).filter(is_place),
             feedback_value: in_feedback(|feedback| &feedback.feedback_value),
             feedback_provider: in_feedback(|feedback| &feedback.provider),
             feedback_date: feedback.and_then(|feedback| feedback.feedback_date),
         }
     }
+}
+
+/// Whether the service names a place: it sends the text `null` where it knows none.
+fn is_place(name: &&str) -> bool {
+    *name != "null"
 }

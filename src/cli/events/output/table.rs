@@ -88,11 +88,6 @@ fn names() -> [String; COLUMNS.len()] {
     COLUMNS.map(|column| column.name.to_owned())
 }
 
-/// Whether the service names a place: it sends the text `null` where it knows none.
-fn is_place(name: &&str) -> bool {
-    *name != "null"
-}
-
 fn row(event: &FlatEvent<'_>) -> [String; COLUMNS.len()] {
     [
         cell(Some(event.username)),
@@ -102,8 +97,8 @@ fn row(event: &FlatEvent<'_>) -> [String; COLUMNS.len()] {
         cell(event.risk_decision),
         cell(event.risk_level),
         cell(event.ip_address),
-        cell(event.city.filter(is_place)),
-        cell(event.country.filter(is_place)),
+        cell(event.city),
+        cell(event.country),
         cell(event.device_name),
         cell(event.event_id),
     ]
