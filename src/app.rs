@@ -98,6 +98,8 @@ impl App {
         show_totals(&ledger, &metrics).await?;
         metrics.outbox_limit(config.state.outbox_limit_bytes);
         metrics.shard(config.shard);
+        metrics.zero_series(config.zero_series);
+        status.links(config.http.links.clone());
         Ok(Self {
             config: Arc::new(config),
             clock,

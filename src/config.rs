@@ -41,6 +41,7 @@ use cognito_auth_core::ocsf::OcsfVersion;
 use cognito_auth_core::record::TimestampSource;
 use cognito_auth_core::shard::Shard;
 use http::Uri;
+use serde::Serialize;
 
 pub use self::effective::{EffectiveSetting, HIDDEN};
 pub use self::environment::{ENVIRONMENT_PREFIX, variable_name};
@@ -158,6 +159,8 @@ pub struct Config {
     /// The endpoint for Data Firehose, if it is configured.
     pub firehose: Option<FirehoseConfig>,
     /// The program's own log.
+    /// Which series of the counters are shown.
+    pub zero_series: ZeroSeries,
     pub log: LogConfig,
     /// How personal data is stored and delivered.
     pub privacy: PrivacyConfig,
@@ -191,6 +194,7 @@ impl Config {
             stdout_enabled: false,
             http: HttpConfig::default(),
             firehose: None,
+            zero_series: ZeroSeries::default(),
             log: LogConfig::default(),
             privacy: PrivacyConfig::default(),
             shard: Shard::WHOLE,
@@ -524,6 +528,27 @@ pub struct HttpConfig {
     pub first_scrape_wait: Duration,
     /// File with TLS and authentication, re-read on change. Without it the server speaks plain HTTP to every client.
     pub web_config_file: Option<PathBuf>,
+    /// The pages that the status page links to.
+    pub links: StatusLinks,
+}
+
+/// Pages elsewhere that help whoever reads the status page: http:// or https:// URLs.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct StatusLinks {
+    /// The dashboard of the exporter.
+    pub dashboard_url: Option<String>,
+    /// The runbook of its alerts.
+    pub runbook_url: Option<String>,
+}
+
+/// Which series of the `cognito_auth_*` counters are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ZeroSeries {
+    /// Every documented series from the start, also at 0, so that `increase()` sees the first event of each kind.
+    #[default]
+    All,
+    /// Only series that are not 0.
+    Seen,
 }
 
 impl Default for HttpConfig {
@@ -533,6 +558,7 @@ impl Default for HttpConfig {
             // One and a half times Prometheus's default scrape interval of a minute.
             first_scrape_wait: Duration::from_secs(90),
             web_config_file: None,
+            links: StatusLinks::default(),
         }
     }
 }

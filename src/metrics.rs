@@ -30,6 +30,8 @@ use cognito_auth_core::shard::Shard;
 use parking_lot::{Mutex, MutexGuard};
 use prometheus::{Registry, TextEncoder};
 
+use crate::config::ZeroSeries;
+
 pub use self::calls::AccountLimit;
 use self::calls::CallMetrics;
 use self::export::SharedExportMetrics;
@@ -142,8 +144,9 @@ impl Metrics {
         let mut scrape = Exposition::default();
         self.values.exports.lock().put(&mut scrape);
         let pools: Vec<_> = self.values.pools.lock().values().cloned().collect();
+        let zero_series = self.exporter().zero_series;
         for pool in pools {
-            pool.lock().put(&mut scrape);
+            pool.lock().put(&mut scrape, zero_series);
         }
         self.values.calls.lock().put(&mut scrape);
         self.values.exporter.lock().put(&mut scrape);
@@ -319,6 +322,11 @@ impl Metrics {
     /// Counts a corrupt ledger that was moved aside and begun anew.
     pub fn state_rebuilt(&self) {
         self.exporter().state_rebuilds += 1;
+    }
+
+    /// Sets which series of the pools' totals are shown.
+    pub fn zero_series(&self, zero_series: ZeroSeries) {
+        self.exporter().zero_series = zero_series;
     }
 
     /// Sets the share of the users that this instance follows.

@@ -29,6 +29,7 @@ use tokio::time::Instant;
 pub use self::history::{DAY_SLOT, DAY_SLOTS_MAX, DaySlot, History, HistorySlot, SLOT, SLOTS_MAX};
 use self::user_place::{PlaceError, PlaceSender, UserPlace};
 pub use self::verdict::{FindingSeverity, StatusFinding, Verdict};
+use crate::config::StatusLinks;
 use crate::metrics::{EventTypeCounts, Metrics, OutboxSize, PoolSnapshot, REVISION, UserCounts, VERSION};
 
 /// Time for which the ledger may be unreachable before `/healthz` fails, so that the process is restarted. It is long
@@ -52,6 +53,7 @@ struct Board {
     stuck: Option<(String, Instant)>,
     pools: BTreeMap<String, PoolNotes>,
     first_scrape: Option<FirstScrapeStatus>,
+    links: StatusLinks,
     delivered: Option<UnixMillis>,
     delivery_errors: Errors,
 }
@@ -116,6 +118,7 @@ impl StatusBoard {
             stuck: None,
             pools: BTreeMap::new(),
             first_scrape: None,
+            links: StatusLinks::default(),
             delivered: None,
             delivery_errors: Errors::default(),
         })))
@@ -147,6 +150,11 @@ impl StatusBoard {
     /// Reports that the process makes progress again.
     pub fn unstuck(&self) {
         self.board().stuck = None;
+    }
+
+    /// Sets the pages that the status page links to.
+    pub fn links(&self, links: StatusLinks) {
+        self.board().links = links;
     }
 
     /// Reports that polling waits for a scrape of `/metrics` from `now` on, and at most until `until`.
@@ -289,10 +297,15 @@ impl StatusBoard {
                 PoolStatus::of(pool, notes)
             })
             .collect();
-        let (started, first_scrape, delivery) = {
+        let (started, first_scrape, links, delivery) = {
             let board = self.board();
             let last_errors = board.delivery_errors.latest_first();
-            (board.started, board.first_scrape, DeliveryStatus { last_success: board.delivered, last_errors })
+            (
+                board.started,
+                board.first_scrape,
+                board.links.clone(),
+                DeliveryStatus { last_success: board.delivered, last_errors },
+            )
         };
         let mut report = StatusReport {
             flowing: None,
@@ -308,6 +321,7 @@ impl StatusBoard {
             ready: ready.is_ok(),
             reason: live.err().or(ready.err()),
             first_scrape,
+            links,
             totals: Totals::of(&pools),
             pools,
             outbox: exporter.outbox.map(|size| OutboxStatus::of(size, exporter.outbox_limit_bytes)),
@@ -367,6 +381,8 @@ pub struct StatusReport {
     pub ready: bool,
     /// The reason why the process is not live or not ready.
     pub reason: Option<String>,
+    /// The pages that the status page links to.
+    pub links: StatusLinks,
     /// The latest wait for the first scrape of `/metrics`; null if polling did not wait for one.
     pub first_scrape: Option<FirstScrapeStatus>,
     /// The reasons why work pauses, in the words of `cognito_exporter_paused`.

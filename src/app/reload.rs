@@ -191,12 +191,13 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         stdout_enabled,
         http,
         firehose,
+        zero_series,
         privacy,
         log,
         shard,
         set_aside: _,
     } = before;
-    let HttpConfig { listen, first_scrape_wait: _, web_config_file: _ } = http;
+    let HttpConfig { listen, first_scrape_wait: _, web_config_file: _, links } = http;
     let LogConfig { level: _, format } = log;
     [
         ("state.path", state.path != after.state.path),
@@ -206,7 +207,9 @@ fn needs_restart(before: &Config, after: &Config) -> Vec<&'static str> {
         ("[otlp]", *otlp != after.otlp),
         ("stdout.enabled", *stdout_enabled != after.stdout_enabled),
         ("http.listen", *listen != after.http.listen),
+        ("http.dashboard_url, http.runbook_url", *links != after.http.links),
         ("[firehose]", *firehose != after.firehose),
+        ("metrics.zero_series", *zero_series != after.zero_series),
         // A start rewrites the ledger for it, before the ledger is used.
         ("[privacy]", *privacy != after.privacy),
         ("log.format", *format != after.log.format),

@@ -27,7 +27,7 @@ use super::shapes::{
 use super::{
     Audit, Compression, Config, DiscoveryConfig, ExportConfig, FirehoseConfig, HttpConfig, LogConfig, LogFormat,
     OtlpConfig, OtlpProtocol, PollConfig, PoolConfig, PrivacyConfig, Proxies, Rate, Schema, Secret, StateConfig,
-    origin, pairs,
+    StatusLinks, ZeroSeries, origin, pairs,
 };
 use cognito_auth_core::users::selection::{HistoryDepth, SelectionRules};
 
@@ -72,6 +72,8 @@ fn config(root: &mut SettingsTable<'_>) -> Config {
         stdout_enabled: root.table("stdout", |stdout| stdout.or("enabled", false, &flag())),
         http: root.table("http", http),
         firehose: root.table("firehose", firehose),
+        zero_series: root
+            .table("metrics", |metrics| metrics.or("zero_series", ZeroSeries::default(), &word(ZERO_SERIES))),
         log: root.table("log", log),
         privacy: root.table("privacy", privacy),
         shard: Shard::WHOLE,
@@ -326,7 +328,20 @@ fn http(http: &mut SettingsTable<'_>) -> HttpConfig {
         listen: http.or("listen", default.listen, &socket_address()),
         first_scrape_wait: http.or("first_scrape_wait", default.first_scrape_wait, &duration("0s", "1h")),
         web_config_file: http.optional("web_config_file", &path()),
+        links: StatusLinks {
+            dashboard_url: http.optional("dashboard_url", &page_url()),
+            runbook_url: http.optional("runbook_url", &page_url()),
+        },
     }
+}
+
+/// The form of the URL of a page that people open.
+fn page_url() -> Shape<String> {
+    text("an http:// or https:// URL without user name or password", |url| {
+        let Ok(uri) = url.parse::<Uri>() else { return false };
+        let is_web = matches!(uri.scheme_str(), Some("http" | "https"));
+        is_web && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'))
+    })
 }
 
 fn firehose(firehose: &mut SettingsTable<'_>) -> Option<FirehoseConfig> {
@@ -500,6 +515,7 @@ const MODES: &[(&str, Mode)] = &[("keep", Mode::Keep), ("hash", Mode::Hash), ("d
 const ADDRESS_MODES: &[(&str, Mode)] =
     &[("keep", Mode::Keep), ("hash", Mode::Hash), ("truncate", Mode::Truncate), ("drop", Mode::Drop)];
 const HISTORIES: &[(&str, HistoryDepth)] = &[("none", HistoryDepth::None), ("all", HistoryDepth::All)];
+const ZERO_SERIES: &[(&str, ZeroSeries)] = &[("all", ZeroSeries::All), ("seen", ZeroSeries::Seen)];
 const FORMATS: &[(&str, LogFormat)] = &[("text", LogFormat::Text), ("json", LogFormat::Json)];
 const LEVELS: &[(&str, tracing::Level)] = &[
     ("error", tracing::Level::ERROR),

@@ -63,6 +63,8 @@ pub(super) fn render(report: &StatusReport, still: bool) -> String {
                         (ShownDuration(now.since(report.started))) " · " (configuration(report)) " · " (ShownTime(now))
                     }
                     nav aria-label="Elsewhere" {
+                        @if let Some(url) = &report.links.dashboard_url { a href=(url) rel="noreferrer" { "dashboard" } }
+                        @if let Some(url) = &report.links.runbook_url { a href=(url) rel="noreferrer" { "runbook" } }
                         a href="#terms" { "words" }
                         a href="metrics" { "metrics" }
                         a href="status" { "JSON" }

@@ -8,6 +8,7 @@ use cognito_auth_core::shard::Shard;
 use super::family::{Counter, Exposition, Family, Gauge};
 use super::labels::{LabelValue as _, PauseReason, PerLabel, RecordOutcome, RequestOutcome, Stage};
 use super::{OutboxSize, REVISION, VERSION};
+use crate::config::ZeroSeries;
 
 const LAST_PROGRESS: Family<Gauge, 1> = Family::new(
     "cognito_exporter_last_progress_timestamp_seconds",
@@ -78,6 +79,8 @@ pub(super) struct ExporterMetrics {
     pub(super) state_size_bytes: Option<u64>,
     pub(super) state_rebuilds: u64,
     pub(super) shard: Shard,
+    /// Which series of the pools' totals are shown.
+    pub(super) zero_series: ZeroSeries,
     pub(super) reload_successful: bool,
     pub(super) reload_success: UnixMillis,
     pub(super) reload_tried: UnixMillis,
@@ -96,6 +99,7 @@ impl ExporterMetrics {
             state_size_bytes: None,
             state_rebuilds: 0,
             shard: Shard::WHOLE,
+            zero_series: ZeroSeries::default(),
             reload_successful: true,
             reload_success: loaded,
             reload_tried: loaded,

@@ -17,6 +17,7 @@ use super::family::{Counter, Distribution, Exposition, Family, Gauge};
 use super::labels::{Fetched, LabelValue as _, PerLabel, UserState};
 use super::totals::Totals;
 use super::{PageEvents, PollForecast, UserCounts};
+use crate::config::ZeroSeries;
 
 const DELAY: Family<Distribution, 1> = Family::new(
     "cognito_auth_event_delay_seconds",
@@ -189,9 +190,9 @@ impl PoolMetrics {
         self.order_violations += u64::from(events.out_of_order);
     }
 
-    pub(super) fn put(&self, scrape: &mut Exposition) {
+    pub(super) fn put(&self, scrape: &mut Exposition, zero_series: ZeroSeries) {
         let id = self.identity.id.as_str();
-        self.totals.put(scrape, id);
+        self.totals.put(scrape, id, zero_series);
         scrape.put(&DELAY, [id], &self.delay);
         for (result, count) in self.fetched.iter() {
             scrape.put(&FETCHED, [id, result], *count);

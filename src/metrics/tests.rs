@@ -401,6 +401,24 @@ fn a_pool_added_again_is_renamed_and_keeps_its_totals() {
 }
 
 #[test]
+fn where_only_seen_series_are_shown_an_outcome_comes_with_its_superseded_counter() {
+    let metrics = fresh();
+    let all = exposed(&metrics).of("cognito_auth_events_total").count();
+    metrics.zero_series(ZeroSeries::Seen);
+    assert_eq!(exposed(&metrics).of("cognito_auth_events_total").count(), 0);
+    metrics.totals(POOL, &[(signed_in(Label::Known(EventResponse::Pass)), 2)]);
+    let exposed = exposed(&metrics);
+    let seen = signed_in_name("Pass");
+    assert_eq!(exposed.of("cognito_auth_events_total").collect::<Vec<_>>(), [(seen.as_str(), 2.0)]);
+    let superseded = seen.replace("events_total", "superseded_outcomes_total");
+    let shown: Vec<_> = exposed.of("cognito_auth_superseded_outcomes_total").collect();
+    assert_eq!(shown, [(superseded.as_str(), 0.0)]);
+    assert_eq!(exposed.of("cognito_auth_risk_events_total").count(), 0);
+    assert!(exposed.of("cognito_exporter_fetched_events_total").count() > 0, "the exporter's own series stay");
+    assert!(all > 50, "{all}");
+}
+
+#[test]
 fn pools_whose_labels_read_the_same_when_run_together_stay_apart() {
     let metrics = Metrics::new(UnixMillis(0));
     for (id, name) in [("r_A", "Bc"), ("r_AB", "c")] {

@@ -8,6 +8,8 @@ use std::sync::{Arc, LazyLock};
 
 use cognito_auth_core::counters::Series;
 
+use crate::config::ZeroSeries;
+
 use super::family::{Counter, Exposition, Family, FamilyHead};
 
 const EVENTS: Family<Counter, 4> = Family::new(
@@ -106,13 +108,26 @@ impl Totals {
     }
 
     /// Adds the totals of the pool `id` to a scrape.
-    pub(super) fn put(&self, scrape: &mut Exposition, id: &str) {
+    pub(super) fn put(&self, scrape: &mut Exposition, id: &str, zero_series: ZeroSeries) {
         let pool = HISTORY.labels_text([id]);
         let mut values = self.values.iter().copied();
         for family in self.table.lines.chunk_by(|one, next| one.family == next.family) {
-            let labels = family.iter().map(|line| line.labels.as_str());
-            scrape.put_counters(family[0].family, &pool, labels.zip(values.by_ref()));
+            let lines = family.iter().zip(values.by_ref());
+            let shown = lines.filter(|(line, total)| match zero_series {
+                ZeroSeries::All => true,
+                ZeroSeries::Seen => *total > 0 || self.has_seen_outcome(line.series),
+            });
+            let labels = shown.map(|(line, total)| (line.labels.as_str(), total));
+            scrape.put_counters(family[0].family, &pool, labels);
         }
+    }
+
+    /// Whether a series counts superseded outcomes of which some were seen. It is shown beside them, so that the
+    /// difference of the two has a value.
+    fn has_seen_outcome(&self, series: Series) -> bool {
+        let Series::Superseded(outcome) = series else { return false };
+        let position = self.table.positions.get(&Series::Events(outcome));
+        position.is_some_and(|position| self.values[*position] > 0)
     }
 }
 
