@@ -174,7 +174,10 @@ impl App {
 
         let listen = http.local_addr()?;
         let scrapes = Scrapes::new();
-        let first_scrape = FirstScrape::expect(&ledger, queue, scrapes.clone(), status.clone(), clock.clone())?;
+        let first_scrape = {
+            let wait_max = config.http.first_scrape_wait;
+            FirstScrape::expect(&ledger, queue, wait_max, scrapes.clone(), status.clone(), clock.clone())?
+        };
         let router = Router { metrics: metrics.clone(), board: status.clone(), scrapes, clock: clock.clone() };
         let serving = &lifecycle.stops(Duty::Serve).soft;
         let note = first_scrape.clone().keep_note(ledger.clone(), serving.clone());

@@ -158,9 +158,9 @@ pub struct Config {
     pub http: HttpConfig,
     /// The endpoint for Data Firehose, if it is configured.
     pub firehose: Option<FirehoseConfig>,
-    /// The program's own log.
     /// Which series of the counters are shown.
     pub zero_series: ZeroSeries,
+    /// The program's own log.
     pub log: LogConfig,
     /// How personal data is stored and delivered.
     pub privacy: PrivacyConfig,

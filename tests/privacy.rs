@@ -124,10 +124,10 @@ fn clean(bytes: &[u8], texts: &[String], what: &str) {
 
 fn files_of(directory: &Path, see: &mut impl FnMut(&Path)) {
     for entry in fs::read_dir(directory).unwrap().map(Result::unwrap) {
-        if entry.file_type().unwrap().is_dir() {
-            files_of(&entry.path(), see);
-        } else {
-            see(&entry.path());
+        match entry.file_type().unwrap() {
+            kind if kind.is_dir() => files_of(&entry.path(), see),
+            kind if kind.is_file() => see(&entry.path()),
+            _ => {}
         }
     }
 }

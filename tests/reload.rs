@@ -112,6 +112,19 @@ async fn a_reload_before_the_first_scrape_does_not_end_the_wait_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_wait_for_the_first_scrape_that_is_no_longer_wanted_ends_at_once() {
+    let env = TestEnv::set(&(following(FIRST, &["ann"]) + &poll("")), people).await;
+    let at_once = std::fs::read_to_string(env.config()).unwrap();
+    std::fs::write(env.config(), at_once.replace("\"0s\"", "\"1h\"")).unwrap();
+    let exporter = Exporter::start(env.config(), &env.simulation.url());
+    exporter.until_said("waiting for the first scrape of /metrics");
+    std::fs::write(env.config(), at_once).unwrap();
+    exporter.signal("HUP");
+    exporter.until_said("configuration reloaded");
+    env.until_polled(FIRST, "ann", 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn users_join_and_leave_without_the_others_noticing() {
     let env = TestEnv::set(&(following(FIRST, &["ann", "ben"]) + &poll("")), people).await;
     let exporter = env.exporter();

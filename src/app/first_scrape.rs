@@ -10,14 +10,16 @@
 //! | a scrape within [`STILL_SCRAPED`] | waits |
 //! | an older scrape, or that a wait was in vain | does not wait, unless this process was scraped, or there is no sink |
 //!
-//! If the process dies before the note is written, the next one waits as this one did.
+//! A pool waits once: if it is followed anew meanwhile, because the configuration has changed, its wait goes on. If the
+//! process dies before the note is written, the next one waits as this one did.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cognito_auth_core::event::UnixMillis;
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
@@ -45,6 +47,10 @@ struct FirstScrapeWaits {
     note: Option<ScrapeNote>,
     /// Whether somebody is taken to scrape, by what was known at the start.
     is_expected: bool,
+    /// `http.first_scrape_wait`, which a reload may change.
+    wait_max: watch::Sender<Duration>,
+    /// When each pool began to wait.
+    begun: Mutex<BTreeMap<String, Instant>>,
     /// The waits under way, and since when there are any.
     waiting: Mutex<Option<(usize, Instant)>>,
     in_vain: Notify,
@@ -59,14 +65,40 @@ impl FirstScrape {
     pub(super) fn expect(
         ledger: &Ledger,
         has_sink: bool,
+        wait_max: Duration,
         scrapes: Scrapes,
         status: StatusBoard,
         clock: Clock,
     ) -> Result<Self, LedgerError> {
         let note = ledger.scrapes()?;
         let is_expected = !has_sink || is_scraped(note, clock.now());
-        let (waiting, in_vain) = (Mutex::new(None), Notify::new());
-        Ok(Self(Arc::new(FirstScrapeWaits { scrapes, status, clock, note, is_expected, waiting, in_vain })))
+        Ok(Self::new(scrapes, status, clock, note, is_expected, wait_max))
+    }
+
+    fn new(
+        scrapes: Scrapes,
+        status: StatusBoard,
+        clock: Clock,
+        note: Option<ScrapeNote>,
+        is_expected: bool,
+        wait_max: Duration,
+    ) -> Self {
+        Self(Arc::new(FirstScrapeWaits {
+            scrapes,
+            status,
+            clock,
+            note,
+            is_expected,
+            wait_max: watch::Sender::new(wait_max),
+            begun: Mutex::default(),
+            waiting: Mutex::new(None),
+            in_vain: Notify::new(),
+        }))
+    }
+
+    /// Changes how long a pool waits at most, also for waits under way.
+    pub(super) fn set_wait_max(&self, wait_max: Duration) {
+        self.0.wait_max.send_if_modified(|present| std::mem::replace(present, wait_max) != wait_max);
     }
 
     /// Returns whether this process was scraped.
@@ -74,17 +106,32 @@ impl FirstScrape {
         self.0.scrapes.any()
     }
 
-    /// Waits for a scrape that begins after this call, at most for `wait_max` from the first poll of the future on.
-    pub(super) fn wait(&self, wait_max: Duration) -> impl Future<Output = ()> + Send + use<> {
+    /// Waits for a scrape that begins after this call. It waits at most for `http.first_scrape_wait` from the time at
+    /// which this pool first waited.
+    pub(super) fn wait(&self, pool_id: &str) -> impl Future<Output = ()> + Send + use<> {
         let is_expected = self.0.is_expected || self.was_scraped();
         let scraped = self.0.scrapes.next();
-        let waits = self.0.clone();
+        let (waits, pool_id) = (self.0.clone(), pool_id.to_owned());
         async move {
-            if !is_expected || wait_max.is_zero() {
+            if !is_expected {
                 return;
             }
-            let wait = Wait::begin(&waits, wait_max);
-            let is_scraped = tokio::time::timeout(wait_max, scraped).await.is_ok();
+            let mut wait_max = waits.wait_max.subscribe();
+            let began = *waits.begun.lock().entry(pool_id).or_insert_with(Instant::now);
+            if began.elapsed() >= *wait_max.borrow_and_update() {
+                return;
+            }
+            let wait = Wait::begin(&waits, began);
+            let mut scraped = std::pin::pin!(scraped);
+            let is_scraped = loop {
+                let until = began + *wait_max.borrow_and_update();
+                tokio::select! {
+                    () = &mut scraped => break true,
+                    () = tokio::time::sleep_until(until) => break false,
+                    // `waits` owns the sender, so the channel cannot close while this waits.
+                    _ = wait_max.changed() => {}
+                }
+            };
             wait.end(is_scraped);
         }
     }
@@ -130,18 +177,20 @@ struct Wait {
 }
 
 impl Wait {
-    fn begin(waits: &Arc<FirstScrapeWaits>, wait_max: Duration) -> Self {
+    fn begin(waits: &Arc<FirstScrapeWaits>, began: Instant) -> Self {
+        let left = (began + *waits.wait_max.borrow()).saturating_duration_since(Instant::now());
         let mut waiting = waits.waiting.lock();
         match &mut *waiting {
             Some((count, _)) => *count += 1,
             None => {
                 *waiting = Some((1, Instant::now()));
-                let wait_max_seconds = wait_max.as_secs();
+                // Rounded, because the first moments of a wait are past.
+                let wait_max_seconds = (left + Duration::from_millis(500)).as_secs();
                 info!(wait_max_seconds, "waiting for the first scrape of /metrics (http.first_scrape_wait)");
             }
         }
         let now = waits.clock.now();
-        waits.status.scrape_awaited(now, now.plus(wait_max));
+        waits.status.scrape_awaited(now, now.plus(left));
         Self { waits: waits.clone(), is_scraped: None }
     }
 
@@ -185,5 +234,39 @@ mod tests {
         assert!(is_scraped(served(STILL_SCRAPED), NOW));
         assert!(!is_scraped(served(STILL_SCRAPED + Duration::from_secs(1)), NOW));
         assert!(!is_scraped(Some(ScrapeNote::NeverServed), NOW));
+    }
+
+    fn waiting(wait_max: Duration) -> FirstScrape {
+        let (status, clock) = (StatusBoard::new(NOW), Clock::manual(NOW));
+        FirstScrape::new(Scrapes::new(), status, clock, None, true, wait_max)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pool_that_is_followed_anew_meanwhile_waits_no_longer_than_once() {
+        let first_scrape = waiting(Duration::from_secs(90));
+        let began = Instant::now();
+        for _ in 0..10 {
+            // A reload drops the wait.
+            let _ = tokio::time::timeout(Duration::from_secs(20), first_scrape.wait("eu-west-1_A")).await;
+        }
+        first_scrape.wait("eu-west-1_A").await;
+        assert_eq!(began.elapsed(), Duration::from_secs(90));
+        first_scrape.wait("eu-west-1_B").await;
+        assert_eq!(began.elapsed(), Duration::from_secs(180), "another pool has a wait of its own");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_changed_setting_holds_for_waits_under_way() {
+        let first_scrape = waiting(Duration::from_hours(1));
+        let began = Instant::now();
+        let changes = async {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            first_scrape.set_wait_max(Duration::from_secs(60));
+        };
+        tokio::join!(first_scrape.wait("eu-west-1_A"), changes);
+        assert_eq!(began.elapsed(), Duration::from_secs(60));
+        first_scrape.set_wait_max(Duration::ZERO);
+        first_scrape.wait("eu-west-1_B").await;
+        assert_eq!(began.elapsed(), Duration::from_secs(60));
     }
 }

@@ -127,6 +127,7 @@ impl PoolSupervisor {
         let config = Arc::new(config);
         let before = std::mem::replace(&mut self.config, config.clone());
         self.rate_limiters.change(&before, &config);
+        self.services.first_scrape.set_wait_max(config.http.first_scrape_wait);
         if before.poll.requests_per_second != config.poll.requests_per_second {
             self.services.metrics.forget_limits();
         }

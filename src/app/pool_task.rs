@@ -272,7 +272,7 @@ impl<S: Source> PoolTask<S> {
 
     /// Waits until the pool's series were scraped as they are now, at most for `http.first_scrape_wait`.
     fn scraped(&self) -> impl Future<Output = ()> + Send + use<S> {
-        self.first_scrape.wait(self.app.http.first_scrape_wait)
+        self.first_scrape.wait(&self.config.id)
     }
 
     /// Learns the pool's account, in whose quota its calls count, and its sign-in names. Without the permission to
