@@ -108,11 +108,13 @@ enum Command {
     Hash(hash::HashArgs),
     /// Show, retry or drop the records that the receiver refused or that cannot be read.
     ///
-    /// Works on the state of a stopped exporter, and changes only what it is asked to change.
+    /// A running exporter lists and retries; `drop` works on the state of a stopped one. They change only what they are
+    /// asked to change.
     Quarantine(quarantine::QuarantineArgs),
     /// Show, verify, export or import the stored state, and rewind or forget users.
     ///
-    /// Works on the state of a stopped exporter, and changes only what it is asked to change.
+    /// A running exporter lists, shows and verifies; the others work on the state of a stopped one. They change only
+    /// what they are asked to change.
     State(state::StateArgs),
     /// Ask a running exporter whether sign-in events flow, or for the place of one user.
     ///

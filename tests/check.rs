@@ -154,6 +154,8 @@ async fn what_works_is_said_a_line_each_and_nothing_but_reading_is_done() {
              ok    pool {POOL} names listed by hand: the name is in the pool\n\
              note  round of account 111122223333 in eu-west-1: about 3 users take 1s at 5 requests/s; \
              a poll.max_interval of 1h needs 0.01 requests/s\n\
+             note  sizing of account 111122223333 in eu-west-1: about 52 MiB of memory and 1.1 GiB of disk; \
+             0.5 million CloudTrail events a month, $10 in each trail but the first\n\
              note  mean delay of account 111122223333 in eu-west-1: about 7s if most users are quiet; \
              with a poll.max_interval of 2h about 7s, with 4h about 7s\n\
              all 13 steps succeeded\n",
@@ -612,6 +614,8 @@ async fn pools_of_one_account_and_region_share_a_budget_and_an_objective_out_of_
         "{far}poll.max_interval cannot be kept: \
          raise poll.requests_per_second or poll.max_interval, or follow fewer users"
     ));
+    said.says("note  sizing of account 111122223333 in us-east-1: about ");
+    assert!(said.text.contains("; a poll.max_interval of 1h fits these users"), "{}", said.text);
     // An interval of 40 s is just within reach, and leaves no calls for the users with more events.
     said.says(
         "note  mean delay of account 111122223333 in us-east-1: about 6s if most users are quiet; \

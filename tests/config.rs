@@ -397,7 +397,7 @@ fn unknown_keys_are_told_with_what_was_meant() {
         ("[log]\n\"a\\nb\" = 1", "there is no key log.\"a\\nb\"; accepted here: level, format"),
         (
             "[tracing]\nsampler = 1",
-            "there is no key tracing; accepted here: pools, poll, discovery, state, otlp, stdout, http, firehose, log, privacy, \
+            "there is no key tracing; accepted here: pools, poll, discovery, state, otlp, stdout, http, firehose, metrics, log, privacy, \
              shard",
         ),
     ] {

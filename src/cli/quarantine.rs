@@ -1,8 +1,8 @@
 //! `quarantine`: lists, retries or drops the entries that a receiver refused or that cannot be read.
 //!
-//! It works on the ledger of a stopped exporter, as it is: it makes none, and repairs none. A running exporter lists and
-//! retries for it (`running`). It prints personal data only with `--personal`. A receiver's words are printed only if
-//! they quote no personal data.
+//! It works on the ledger of a stopped exporter, as it is: it makes none, and repairs none. A running exporter lists
+//! and retries for it (`running`). It prints personal data only with `--personal`. A receiver's words are printed only
+//! if they quote no personal data.
 
 use std::collections::BTreeMap;
 use std::io::{self, BufWriter, Write};
@@ -50,7 +50,7 @@ enum QuarantineAction {
         #[arg(long)]
         personal: bool,
     },
-    /// Put records back into the outbox, to be delivered when the exporter runs again.
+    /// Put records back into the outbox, to be delivered when the exporter runs.
     ///
     /// They get new numbers and keep their log.record.uid. Counters do not change. If it is interrupted, each record is
     /// in exactly one of the two places. A record that cannot be read stays, and the exit code is 1. If a number is not

@@ -153,8 +153,13 @@ fn verdict(report: &Value, url: &str) -> String {
     if let Some(reason) = report["reason"].as_str() {
         lines.push(line("reason", &printable(reason)));
     }
+    let pools = report["pools"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let name = |id: &str| {
+        let named = pools.iter().find(|pool| pool["id"] == id).and_then(|pool| pool["name"].as_str());
+        printable(named.unwrap_or(id)).into_owned()
+    };
     for finding in findings {
-        let pool = finding["pool"].as_str().map(|pool| format!("{}: ", printable(pool))).unwrap_or_default();
+        let pool = finding["pool"].as_str().map(|id| format!("{}: ", name(id))).unwrap_or_default();
         lines.push(line(&text(&finding["severity"]), &format!("{pool}{}", text(&finding["text"]))));
     }
     lines.join("\n") + "\n"
@@ -285,6 +290,7 @@ mod tests {
             "totals": {"pools": 2, "pools_down": 0, "users": {"ok": 7, "missing": 1, "failing": 0}, "events": 5,
                        "risk_events": 1},
             "outbox": {"records": 3},
+            "pools": [{"id": "eu-west-1_A", "name": "customers"}],
             "findings": [{"severity": "warning", "pool": "eu-west-1_A", "text": "users wait"}],
         });
         let expected = "\
@@ -293,7 +299,7 @@ Sign-in events flow, with a caveat
   users         8 in 2 pools, 0 down
   events        5, 1 threat
   waiting       3 records
-  warning       eu-west-1_A: users wait
+  warning       customers: users wait
 ";
         assert_eq!(verdict(&report, "http://h:1"), expected);
         let waiting = json!({"headline": "Waiting for the first scrape of /metrics", "flowing": null, "ready": true});

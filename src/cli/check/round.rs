@@ -1,11 +1,17 @@
 //! The notes of `check` about a budget: the time of a round over the users, and the mean delay of their events.
 
+use std::fmt::{self, Display, Formatter};
 use std::time::Duration;
 
 use cognito_auth_core::schedule::{Intervals, assumed_delay};
+use cognito_auth_core::sizing::{Deployment, EventSource, fitting_max_interval};
 
 use super::report::CheckReport;
 use crate::config::{Audit, Config, PoolConfig};
+
+/// Events of a user in a day, for the estimate of sizes: the assumption of docs/sizing.md. Without an export it changes
+/// none of the figures.
+const EVENTS_PER_USER_AND_DAY: f64 = 1.0;
 
 /// The number of followed users, as far as known.
 #[derive(Default, Clone, Copy)]
@@ -19,6 +25,42 @@ impl Following {
     pub(super) fn add(&mut self, other: Self) {
         self.users += other.users;
         self.or_more |= other.or_more;
+    }
+}
+
+/// What following this many users takes, in one line: the row of docs/sizing.md for this configuration.
+struct Sizing {
+    users: u64,
+    per_second: f64,
+    intervals: Intervals,
+}
+
+impl Display for Sizing {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        const MIB: f64 = 1024.0 * 1024.0;
+        let Self { users, per_second, intervals } = *self;
+        let estimate = Deployment {
+            users,
+            source: EventSource::Polling,
+            per_second,
+            intervals,
+            events_per_user_and_day: EVENTS_PER_USER_AND_DAY,
+        }
+        .estimate();
+        write!(
+            f,
+            "about {:.0} MiB of memory and {:.1} GiB of disk; {:.1} million CloudTrail events a month, ${:.0} in each \
+             trail but the first",
+            estimate.memory_bytes / MIB,
+            estimate.volume_bytes / MIB / 1024.0,
+            estimate.trail_events_per_month() / 1e6,
+            estimate.trail_dollars_per_month(),
+        )?;
+        let fitting = fitting_max_interval(users, per_second);
+        if fitting > intervals.max {
+            write!(f, "; a poll.max_interval of {} fits these users", humantime::format_duration(fitting))?;
+        }
+        Ok(())
     }
 }
 
@@ -49,6 +91,10 @@ pub(super) fn report_round(config: &Config, payer: &str, following: Following, l
     } else if needed > per_second {
         let remedy = "raise poll.requests_per_second or poll.max_interval, or follow fewer users";
         report.note(&what, format_args!("poll.max_interval cannot be kept: {remedy}"));
+    }
+    if !config.pools.iter().all(is_spared) {
+        let intervals = Intervals { min: config.poll.min_interval, max: max_interval };
+        report.note(format!("sizing of {payer}"), Sizing { users, per_second, intervals });
     }
     let delay = |max: Duration| {
         let delay = assumed_delay(users, per_second, Intervals { min: config.poll.min_interval, max })?;
