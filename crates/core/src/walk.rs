@@ -302,7 +302,11 @@ impl Walk {
         // Older tokens are refused as well. Newer bookmarks are tried no sooner than they are older than the overlap.
         cursor.bookmarks.clear();
         if let Some(stored) = &mut self.stored {
-            for open in cursor.open.iter_mut().chain(&mut cursor.redelivery).filter(|open| *open == stored) {
+            let of_kind = match self.kind {
+                Kind::Poll | Kind::Backlog => cursor.open.as_mut_slice(),
+                Kind::Redelivery => cursor.redelivery.as_mut_slice(),
+            };
+            for open in of_kind.iter_mut().filter(|open| *open == stored) {
                 open.token = None;
             }
             stored.token = None;
@@ -471,6 +475,22 @@ mod tests {
         );
         assert!(taken.again.iter().all(|again| again.before.as_ref() == Some(&again.facts)));
         assert_eq!(cursor.redelivery(), None);
+    }
+
+    #[test]
+    fn a_rewound_stretch_that_equals_an_open_walk_is_still_to_be_told_again_after_it() {
+        let mut cursor = followed_user();
+        let events = [event("a", NOON, "Pass"), event("b", NOON, "Pass")];
+        poll(&mut cursor, &page(NOON, &events[..1], Some("more")));
+        let walk = OpenWalk { token: None, lower_edge: at(NOON), end: at(NOON) };
+        cursor.open = vec![walk.clone()];
+        cursor.redelivery = Some(walk.clone());
+        let mut backlog = Walk::resume(&cursor).unwrap();
+        assert!(backlog.token_refused(&mut cursor));
+        backlog.take(&mut cursor, &page(NOON, &events, None), &RULES);
+        assert_eq!((cursor.open_walks(), cursor.redelivery()), (&[][..], Some(&walk)));
+        let taken = Walk::resume(&cursor).unwrap().take(&mut cursor, &page(NOON, &events, None), &RULES);
+        assert_eq!((taken.again.len(), cursor.redelivery()), (2, None));
     }
 
     #[test]

@@ -138,11 +138,13 @@ impl Walk {
         taken
     }
 
-    /// Removes this walk from the cursor. [`Walk::store_in`] puts the rest of it back after the page.
+    /// Removes this walk from the cursor. [`Walk::store_in`] puts the rest of it back after the page. An open walk and a
+    /// redelivery may be the same stretch, so the kind tells them apart.
     fn withdraw_from(&mut self, cursor: &mut Cursor) {
-        if let Some(stored) = self.stored.take() {
-            cursor.open.retain(|open| *open != stored);
-            cursor.redelivery.take_if(|open| *open == stored);
+        let Some(stored) = self.stored.take() else { return };
+        match self.kind {
+            Kind::Poll | Kind::Backlog => cursor.open.retain(|open| *open != stored),
+            Kind::Redelivery => drop(cursor.redelivery.take_if(|open| *open == stored)),
         }
     }
 
