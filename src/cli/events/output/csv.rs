@@ -3,10 +3,10 @@
 //! A spreadsheet takes a value that begins with `=`, `+`, `-` or `@` for a formula. The user who signs in chooses the
 //! device's name, so such a value could attack the program that opens the file. It therefore gets a `'` in front.
 //!
-//! In many countries a spreadsheet separates by `;`, and so it divides a value of this file into cells. A quote does not
-//! help, because it is not at the beginning of a cell then. So a `'` also comes behind each `;`, tab and line break that
-//! a formula follows. A `'` that is in such a place gets one more. So a program restores every value: it removes one
-//! `'` from the beginning, and one behind each `;`, tab and line break.
+//! In many countries a spreadsheet separates by `;`, and so it divides a value of this file into cells. A quote does
+//! not help, because it is not at the beginning of a cell then. So a `'` also comes behind each `;`, tab and line break
+//! that a formula follows. A `'` that is in such a place gets one more. So a program restores every value: it removes
+//! one `'` from the beginning, and one behind each `;`, tab and line break.
 //!
 //! A telephone number (`+` and digits) stays as it is, because it does nothing and many usernames are one.
 
