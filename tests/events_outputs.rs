@@ -1,6 +1,7 @@
 //! The forms of `events`: CSV, tables and Parquet, on stdout, on a terminal and in a file.
 
 use std::fs;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 
 use cognito_auth_core::event::{EventContext, UnixMillis};
 
@@ -82,4 +83,29 @@ async fn a_table_fits_the_terminal_and_nothing_is_cut_elsewhere() {
     assert!(shown[1..].iter().all(|line| unicode_width::UnicodeWidthStr::width(*line) <= 100), "{shown:?}");
     let (_, lines, _) = run(&simulation, &["--username", "ada", "--output", "table"]).await;
     assert!(lines[0].contains("EventId") && !lines[1].contains('…'), "{lines:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_regular_file_is_not_replaced_and_a_link_is_followed() {
+    let simulation = pool_of(&[("ada", 1)]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    fs::create_dir(at("far")).unwrap();
+    fs::write(at("far/file"), "earlier\n").unwrap();
+    fs::set_permissions(at("far/file"), fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink(at("far/file"), at("link")).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(at("pipe")).status().unwrap().success());
+    let write =
+        async |name: &str| run(&simulation, &["--username", "ada", "--output-file", at(name).to_str().unwrap()]).await;
+    let (code, _, error) = write("pipe").await;
+    assert_eq!(code, 2);
+    assert!(error.contains("leave out --output-file, and redirect stdout to it"), "{error}");
+    assert!(fs::metadata(at("pipe")).unwrap().file_type().is_fifo());
+    assert_eq!(write("far").await.0, 2);
+    assert_eq!(write("link").await.0, 0);
+    assert!(fs::symlink_metadata(at("link")).unwrap().is_symlink());
+    assert!(fs::read_to_string(at("far/file")).unwrap().starts_with('{'));
+    assert_eq!(fs::metadata(at("far/file")).unwrap().permissions().mode() & 0o777, 0o640);
+    assert_eq!(write("new").await.0, 0);
+    assert_eq!(fs::metadata(at("new")).unwrap().permissions().mode() & 0o777, 0o600);
 }

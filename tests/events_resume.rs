@@ -159,3 +159,164 @@ async fn a_place_that_has_expired_is_read_again_and_taken_back_from_a_file() {
     assert!(tokens[0].is_some() && tokens[1].is_none(), "{tokens:?}");
     assert_eq!(csv_ids(&file), everything_once(&simulation).into_keys().collect::<Vec<_>>());
 }
+
+#[tokio::test]
+async fn a_journal_that_is_the_output_is_refused_before_any_call() {
+    let simulation = four_users().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("events");
+    fs::write(&file, "earlier\n").unwrap();
+    fs::hard_link(&file, folder.path().join("same")).unwrap();
+    let to_file = ["--output-file", file.to_str().unwrap()];
+    let around = Path::new("..").join(folder.path().file_name().unwrap()).join("events");
+    for journal in ["events", "events.partial", "same", around.to_str().unwrap()] {
+        let (code, _, error) = run(&simulation, &options(&folder.path().join(journal), &to_file)).await;
+        assert_eq!(code, 2, "{error}");
+        assert!(error.contains("is the output's own file: name another one"), "{error}");
+    }
+    assert_eq!(asked(&simulation).len(), 0);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "earlier\n");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[tokio::test]
+async fn names_that_are_refused_for_good_do_not_hold_up_the_end() {
+    let simulation = four_users().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, file) = (folder.path().join("journal"), folder.path().join("events"));
+    let bad: Vec<_> = (0..12).map(|number| format!("bad-{number}")).collect();
+    let refused = AwsError::new("InvalidParameterException", "no such form of a name");
+    for name in &bad {
+        simulation.world(|world| world.inject(InjectedFault::from(refused.clone()).for_user(name)));
+    }
+    let mut options: Vec<_> = bad.iter().flat_map(|name| ["--username", name]).collect();
+    options.extend(USERS.iter().flat_map(|user| ["--username", user]));
+    options.extend(["--output-file", file.to_str().unwrap(), "--resume", journal.to_str().unwrap()]);
+    let (code, _, error) = run(&simulation, &options).await;
+    assert_eq!(code, 1);
+    assert!(error.ends_with("users or groups that could not be read: 12\n"), "{error}");
+    assert_eq!(times_printed(&fs::read_to_string(&file).unwrap()), everything_once(&simulation));
+    assert!(!journal.exists(), "another run would find the same");
+}
+
+#[tokio::test]
+async fn users_that_failed_are_tried_after_all_others() {
+    let simulation = four_users().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, file) = (folder.path().join("journal"), folder.path().join("events"));
+    let to_file = ["--output-file", file.to_str().unwrap()];
+    // What meets everybody ends the run, so dan is not read.
+    simulation.world(|world| {
+        world.inject(InjectedFault::from(AwsError::new("InternalErrorException", "later")).for_user("ada").times(5));
+        world.inject(InjectedFault::access_denied().for_user("cyd").times(1));
+    });
+    let (code, _, error) = run(&simulation, &options(&journal, &to_file)).await;
+    assert_eq!(code, 1, "{error}");
+    simulation.world(|world| world.calls_mut().clear());
+    let (code, _, error) = run(&simulation, &options(&journal, &to_file)).await;
+    assert_eq!((code, error.as_str()), (0, ""));
+    let mut order = asked(&simulation);
+    order.dedup();
+    assert_eq!(order, ["cyd", "dan", "ada"]);
+    assert_eq!(times_printed(&fs::read_to_string(&file).unwrap()), everything_once(&simulation));
+}
+
+#[tokio::test]
+async fn events_that_had_to_be_written_twice_are_told() {
+    let simulation = four_users().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, file) = (folder.path().join("journal"), folder.path().join("events"));
+    let to_file = ["--output-file", file.to_str().unwrap()];
+    let refused = AwsError::new("InvalidParameterException", "Invalid pagination token");
+    // The second page of bob fails, the others follow, and then its place has expired.
+    simulation.world(|world| world.inject(InjectedFault::from(refused.clone()).for_user("bob").after(1).times(1)));
+    assert_eq!(run(&simulation, &options(&journal, &to_file)).await.0, 1);
+    simulation.world(|world| world.inject(InjectedFault::from(refused).for_user("bob").times(1)));
+    let (code, _, error) = run(&simulation, &options(&journal, &to_file)).await;
+    assert_eq!(code, 1, "{error}");
+    assert!(error.contains("bob: the place where it was interrupted has expired"), "{error}");
+    assert!(
+        error.ends_with("users of whom events may be there twice: 1 (the same EventId is the same event)\n"),
+        "{error}"
+    );
+    let times = times_printed(&fs::read_to_string(&file).unwrap());
+    assert_eq!(times.len(), everything_once(&simulation).len());
+    assert_eq!(times.values().filter(|times| **times == 2).count(), 2, "the first page of bob");
+    assert!(!journal.exists());
+}
+
+#[tokio::test]
+async fn a_failed_user_whose_place_expires_is_taken_back_while_nothing_follows() {
+    let simulation = four_users().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (journal, file) = (folder.path().join("journal"), folder.path().join("events"));
+    let to_file = ["--output-file", file.to_str().unwrap()];
+    let refused = AwsError::new("InvalidParameterException", "Invalid pagination token");
+    // The second page of dan, the last user, fails.
+    simulation.world(|world| world.inject(InjectedFault::from(refused.clone()).for_user("dan").after(1).times(1)));
+    assert_eq!(run(&simulation, &options(&journal, &to_file)).await.0, 1);
+    simulation.world(|world| world.inject(InjectedFault::from(refused).for_user("dan").times(1)));
+    let (code, _, error) = run(&simulation, &options(&journal, &to_file)).await;
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert_eq!(times_printed(&fs::read_to_string(&file).unwrap()), everything_once(&simulation));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_journals_do_not_share_an_output() {
+    let simulation = four_users().await;
+    let folder = tempfile::tempdir().unwrap();
+    let [one, other, file] = ["one", "other", "events"].map(|name| folder.path().join(name));
+    let to_file = ["--output-file", file.to_str().unwrap()];
+    let first = begun(&simulation, &options(&one, &to_file), 2).await;
+    let (code, _, error) = run(&simulation, &options(&other, &to_file)).await;
+    assert_eq!(code, 1);
+    assert!(error.contains("another run uses the file ") && error.contains("events.partial"), "{error}");
+    ended(first, "TERM").await;
+    let (code, _, error) = run(&simulation, &options(&other, &to_file)).await;
+    assert_eq!(code, 1);
+    assert!(error.contains("events.partial is there and does not belong to this journal"), "{error}");
+    assert!(!other.exists(), "a journal of nothing is not left");
+    let (code, _, error) = run(&simulation, &options(&one, &to_file)).await;
+    assert_eq!((code, error.as_str()), (0, ""));
+    assert_eq!(times_printed(&fs::read_to_string(&file).unwrap()), everything_once(&simulation));
+}
+
+#[tokio::test]
+async fn a_journal_that_is_a_pipe_is_refused() {
+    let simulation = four_users().await;
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let (code, _, error) = run(&simulation, &options(&pipe, &[])).await;
+    assert_eq!(code, 1);
+    assert!(error.contains("is a pipe, not a regular file: name another one"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_was_killed_around_the_last_move_is_completed_without_a_call() {
+    use std::os::unix::fs::MetadataExt as _;
+    let simulation = four_users().await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let (journal, file) = (at("journal"), at("events"));
+    let to_file = ["--output-file", file.to_str().unwrap()];
+    ended(begun(&simulation, &options(&journal, &to_file), 2).await, "TERM").await;
+    simulation.world(|world| world.calls_mut().clear());
+    // What a run notes before it moves the file.
+    let partial = fs::metadata(at("events.partial")).unwrap();
+    let complete =
+        format!("{{\"complete\":{{\"bytes\":{},\"inode\":{},\"failed\":1}}}}\n", partial.len(), partial.ino());
+    let mut text = fs::read_to_string(&journal).unwrap();
+    text += &complete;
+    let events = fs::read_to_string(at("events.partial")).unwrap();
+    // Killed before the move, and then after it.
+    for _ in 0..2 {
+        fs::write(&journal, &text).unwrap();
+        let (code, _, error) = run(&simulation, &options(&journal, &to_file)).await;
+        assert_eq!(code, 1);
+        assert!(error.ends_with("users or groups that could not be read: 1\n"), "{error}");
+        assert_eq!(fs::read_to_string(&file).unwrap(), events);
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "neither journal nor partial file is left");
+    }
+    assert_eq!(asked(&simulation).len(), 0);
+}

@@ -99,6 +99,10 @@ async fn a_user_in_two_groups_and_a_file_is_read_once() {
     names.sort();
     assert_eq!(names, ["ada", "bob", "cyd"]);
     assert_eq!(asked(&simulation).len(), 3);
+    fs::write(file, format!("ada\n{}\n# two names\nada bob\n", "x".repeat(129))).unwrap();
+    let (code, lines, error) = run(&simulation, &["--usernames-file", file]).await;
+    assert_eq!((code, lines.len()), (2, 0));
+    assert!(error.contains("has lines that are no usernames: 2 (") && error.ends_with("see line 2, 4\n"), "{error}");
     let (code, _, error) = run(&simulation, &["--usernames-file", "/nowhere/names"]).await;
     assert_eq!(code, 1);
     assert!(error.contains("--usernames-file /nowhere/names cannot be read"), "{error}");

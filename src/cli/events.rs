@@ -7,14 +7,17 @@
 //! - [`arguments`], [`connection`], [`users`] and [`window`] say what is wanted: of which pool, users and time.
 //! - [`caller`] makes every call, within the rate.
 //! - [`read`] reads histories once, with [`paginate`] and [`resume`]; [`follow`] waits for new events.
-//! - [`output`] makes bytes of events, and [`destination`] writes them.
+//! - [`output`] makes bytes of events, and [`destination`] writes them to an [`output_place`]; [`files`] opens what a
+//!   run owns.
 
 mod arguments;
 mod caller;
 mod connection;
 mod destination;
+mod files;
 mod follow;
 mod output;
+mod output_place;
 pub mod paginate;
 mod read;
 mod resume;
@@ -27,10 +30,11 @@ use std::fs::File;
 use std::io::{self, IsTerminal as _, Write};
 use std::os::fd::AsFd as _;
 use std::os::unix::fs::FileTypeExt as _;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
+use anyhow::{Context as _, anyhow, bail};
 use cognito_auth_core::listing::Listing;
 use sha2::{Digest as _, Sha256};
 use tokio::io::Interest;
@@ -43,11 +47,12 @@ pub use self::connection::{PoolTarget, PoolTargetError};
 use self::destination::Destination;
 use self::follow::Follower;
 use self::output::{EventsEncoder, OutputShape};
+use self::output_place::OutputPlace;
 use self::paginate::ResumeToken;
 use self::read::Reading;
-use self::resume::{Journal, JournalState, RunArguments};
+use self::resume::{Journal, JournalEntry, JournalState, RunArguments};
 use self::session::{Halt, Session};
-use self::users::{UserKey, UserSelection, UserStream};
+use self::users::{UserSelection, UserStream};
 use self::window::TimeWindow;
 use super::progress::Progress;
 use super::run::clients;
@@ -59,6 +64,14 @@ use crate::targets::usernames_file;
 /// The longest wait for a page that is being written when a signal comes. A reader that does not read could hold it up
 /// for ever.
 const STOP_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Maximum number of line numbers in a message.
+const LINES_SHOWN: usize = 10;
+
+/// A mistake in the arguments that only files show. The command ends as with any other wrong usage.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{0}")]
+struct BadUsage(String);
 
 /// How the command ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,8 +89,15 @@ pub enum EventsEnd {
 /// # Errors
 /// The events cannot be read or written; the text says what to do.
 pub async fn main(args: EventsArgs) -> anyhow::Result<ExitCode> {
+    match print_events(&args).await {
+        Err(error) if error.is::<BadUsage>() => Ok(bad_usage(&error.to_string())),
+        ended => ended,
+    }
+}
+
+async fn print_events(args: &EventsArgs) -> anyhow::Result<ExitCode> {
     let load = || crate::config::load(args.config.as_deref(), std::env::vars_os());
-    let target = match PoolTarget::of(&args, load) {
+    let target = match PoolTarget::of(args, load) {
         Ok(target) => target,
         Err(PoolTargetError::Config(errors)) => return Ok(bad_configuration(&errors)),
         Err(PoolTargetError::NoSuchPool(text)) => return Ok(bad_usage(&text)),
@@ -92,7 +112,7 @@ pub async fn main(args: EventsArgs) -> anyhow::Result<ExitCode> {
         if args.follow || args.resume.is_some() || args.output_file.is_some() { Some(Signals::catch()?) } else { None };
     let shape = OutputShape { to_terminal, terminal_columns: terminal_columns(to_terminal), ..OutputShape::default() };
     let clients = clients()?;
-    let work = run_on(&args, &target, &clients, Box::new(io::stdout()), shape, &stop);
+    let work = run_on(args, &target, &clients, Box::new(io::stdout()), shape, &stop);
     let end = match signals {
         None => work.await?,
         Some(mut signals) => {
@@ -151,7 +171,13 @@ async fn run_on(
     let clock = Clock::system();
     let window = args.window(clock.now());
     let (selection, names_digest) = selection(args).await?;
-    let (journal, window, state) = match &args.resume {
+    let place = args.output_file.as_deref().map(OutputPlace::of).transpose()?;
+    if let (Some(place), Some(journal)) = (&place, &args.resume)
+        && place.holds(journal)
+    {
+        bail!(BadUsage(format!("--resume {} is the output's own file: name another one", journal.display())));
+    }
+    let (mut journal, window, state) = match &args.resume {
         None => (None, window, JournalState::default()),
         Some(path) => {
             let arguments = RunArguments::new(decisive(args, &target.id, names_digest), window);
@@ -159,10 +185,32 @@ async fn run_on(
             (Some(journal), window, state)
         }
     };
-    let destination = match &args.output_file {
-        None => Destination::stream(out, state.bytes),
-        Some(path) if journal.is_some() => Destination::continued_file(path, state.bytes)?,
-        Some(path) => Destination::file(path)?,
+    if let Some(complete) = state.complete {
+        if let Some(place) = place {
+            Destination::complete_earlier(place, complete.inode, complete.bytes)?;
+        }
+        journal.map_or(Ok(()), Journal::remove)?;
+        tell_flaws(complete.failed, state.repeated)?;
+        return Ok(EventsEnd::Complete(None));
+    }
+    let destination = match (place, &mut journal) {
+        (None, _) => Destination::stream(out, state.bytes),
+        (Some(place), None) => Destination::file(place)?,
+        (Some(place), Some(opened)) => match Destination::continued_file(place, state.has_file, state.bytes) {
+            Ok(destination) => {
+                if !state.has_file {
+                    opened.add(&JournalEntry::FileMade {})?;
+                }
+                destination
+            }
+            Err(error) => {
+                // A journal of nothing would only be in the way of the corrected command.
+                if state == JournalState::default() {
+                    journal.map_or(Ok(()), Journal::remove)?;
+                }
+                return Err(error);
+            }
+        },
     };
     let shape = OutputShape { several_users: args.several_users(), continued: state.bytes > 0, ..shape };
     let caller = Caller::new(target.connect(clients), args.requests_per_second, stop.clone());
@@ -197,15 +245,20 @@ async fn read_once(
 ) -> Result<EventsEnd, Halt> {
     let several_users = args.several_users();
     let progress = progress(args, &selection, &session.caller, &state).await;
-    // The one user whose lines can be taken back is the last one written, so it comes first now.
-    let mut unfinished = state.unfinished;
-    unfinished.sort_by_key(|user| user.from_bytes.is_none());
-    let mut given = state.done;
-    given.extend(unfinished.iter().map(|user| UserKey::of(&user.username)));
+    let unfinished = state.unfinished();
+    let mut given = state.done.clone();
+    given.extend(state.unfinished_keys());
     let mut users = UserStream::new(selection, given);
     let journal_of_reading = journal.as_mut();
-    let mut reading =
-        Reading { session: &mut session, args, window, journal: journal_of_reading, progress, several_users };
+    let mut reading = Reading {
+        session: &mut session,
+        args,
+        window,
+        journal: journal_of_reading,
+        progress,
+        several_users,
+        repeated: 0,
+    };
     let result = reading.run(&mut users, unfinished).await?;
     drop(reading); // clears the bar's line
     if users.federated_left_out() > 0 {
@@ -223,22 +276,36 @@ async fn read_once(
         )));
     }
     session.finish().await?;
+    let inode = session.destination.sync()?;
+    if let Some(journal) = &mut journal {
+        let bytes = session.destination.written();
+        journal.add(&JournalEntry::Complete { bytes, inode, failed: result.failed })?;
+    }
     session.destination.complete()?;
     journal.map_or(Ok(()), Journal::remove)?;
-    if result.failed > 0 {
-        return Err(Halt::Failed(anyhow!("users or groups that could not be read: {}", result.failed)));
-    }
+    tell_flaws(result.failed, state.repeated + result.repeated)?;
     Ok(EventsEnd::Complete(result.rest))
+}
+
+/// Ends a complete output with an error, if it lacks users or has lines twice.
+fn tell_flaws(failed: u64, repeated: u64) -> anyhow::Result<()> {
+    let failed = (failed > 0).then(|| format!("users or groups that could not be read: {failed}"));
+    let repeated = (repeated > 0)
+        .then(|| format!("users of whom events may be there twice: {repeated} (the same EventId is the same event)"));
+    let told: Vec<_> = failed.into_iter().chain(repeated).collect();
+    if told.is_empty() { Ok(()) } else { Err(anyhow!(told.join("; "))) }
 }
 
 /// The users that the arguments select, and a digest of the names given by hand.
 async fn selection(args: &EventsArgs) -> anyhow::Result<(UserSelection, String)> {
     let mut names = args.username.clone();
     if let Some(path) = &args.usernames_file {
-        let (listed, _) = usernames_file::read(path)
-            .await
-            .map_err(|cause| anyhow!("--usernames-file {} cannot be read: {cause}", path.display()))?;
-        names.extend(listed);
+        let text = usernames_file::read_text(path).await;
+        let text = text.map_err(|cause| anyhow!("--usernames-file {} cannot be read: {cause}", path.display()))?;
+        match users::names_in(&text) {
+            Ok(listed) => names.extend(listed),
+            Err(lines) => bail!(BadUsage(no_usernames(path, &lines))),
+        }
     }
     let mut digest = Sha256::new();
     for name in &names {
@@ -250,6 +317,20 @@ async fn selection(args: &EventsArgs) -> anyhow::Result<(UserSelection, String)>
     let everybody = args.all_users.then_some(Listing::Users { filter: None });
     let listings = groups.chain(everybody).collect();
     Ok((UserSelection { names, listings, include_federated: args.include_federated }, digest))
+}
+
+/// What is said of the lines of a file that are no usernames.
+fn no_usernames(path: &Path, lines: &[usize]) -> String {
+    let shown: Vec<_> = lines.iter().take(LINES_SHOWN).map(ToString::to_string).collect();
+    let more = lines.len() - shown.len();
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!(
+        "--usernames-file {} has lines that are no usernames: {} (a username has 1 to 128 characters and no white \
+         space); see line {}{more}",
+        path.display(),
+        lines.len(),
+        shown.join(", ")
+    )
 }
 
 /// The arguments that decide what a run prints, for its journal.

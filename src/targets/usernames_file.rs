@@ -88,15 +88,22 @@ impl UsernamesFile {
 /// # Errors
 /// It cannot be read, is no text, is no regular file, or is too large.
 pub(crate) async fn read(path: &Path) -> Result<(Vec<String>, FileDigest), String> {
+    let text = read_text(path).await?;
+    Ok((selection::names_in(&text), FileDigest(Sha256::digest(&text).into())))
+}
+
+/// Reads a file of names as a text.
+///
+/// # Errors
+/// Those of [`read`].
+pub(crate) async fn read_text(path: &Path) -> Result<String, String> {
     let mut text = Vec::new();
     open(path).await?.read_to_end(&mut text).await.map_err(|error| error.to_string())?;
     // It may have grown since it was opened.
     if text.len() as u64 > FILE_BYTES_MAX {
         return Err(too_large());
     }
-    let digest = FileDigest(Sha256::digest(&text).into());
-    let text = std::str::from_utf8(&text).map_err(|error| error.to_string())?;
-    Ok((selection::names_in(text), digest))
+    String::from_utf8(text).map_err(|error| error.utf8_error().to_string())
 }
 
 /// Reads the names in a file if its digest is not `known`; answers None if it is.

@@ -238,7 +238,8 @@ fn pool_id(text: &str) -> Result<String, String> {
     }
 }
 
-fn username(text: &str) -> Result<String, String> {
+/// Parses a username.
+pub(super) fn username(text: &str) -> Result<String, String> {
     if (1..=USERNAME_CHARS_MAX).contains(&text.chars().count()) && !text.contains(char::is_whitespace) {
         Ok(text.to_owned())
     } else {

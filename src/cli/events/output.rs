@@ -12,6 +12,7 @@ mod table;
 use clap::ValueEnum;
 
 use self::csv::CsvEncoder;
+use self::jsonl::JsonlEncoder;
 #[cfg(feature = "parquet")]
 use self::parquet::ParquetEncoder;
 use self::table::TableEncoder;
@@ -68,9 +69,7 @@ pub(super) struct OutputShape {
 
 /// Turns pages of events into bytes.
 pub(super) enum EventsEncoder {
-    Jsonl {
-        several_users: bool,
-    },
+    Jsonl(JsonlEncoder),
     Csv(CsvEncoder),
     Table(TableEncoder),
     #[cfg(feature = "parquet")]
@@ -84,7 +83,7 @@ impl EventsEncoder {
     /// The format's library refuses its settings.
     pub(super) fn new(output: EventsOutput, shape: OutputShape) -> anyhow::Result<Self> {
         Ok(match output {
-            EventsOutput::Jsonl => Self::Jsonl { several_users: shape.several_users },
+            EventsOutput::Jsonl => Self::Jsonl(JsonlEncoder::new(shape)),
             EventsOutput::Csv => Self::Csv(CsvEncoder::new(shape)),
             EventsOutput::Table => Self::Table(TableEncoder::new(shape)),
             #[cfg(feature = "parquet")]
@@ -98,7 +97,7 @@ impl EventsEncoder {
     /// The format's library fails.
     pub(super) fn page(&mut self, username: &str, events: &[WireEvent]) -> anyhow::Result<Vec<u8>> {
         match self {
-            Self::Jsonl { several_users } => jsonl::page(several_users.then_some(username), events),
+            Self::Jsonl(jsonl) => jsonl.page(username, events),
             Self::Csv(csv) => csv.page(username, events),
             Self::Table(table) => Ok(table.page(username, events)),
             #[cfg(feature = "parquet")]

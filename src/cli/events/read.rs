@@ -3,7 +3,7 @@
 use anyhow::anyhow;
 
 use super::paginate::{Pagination, ResumeToken, StartingToken, Then};
-use super::resume::{Journal, JournalEntry, UnfinishedUser};
+use super::resume::{Journal, JournalEntry, UnfinishedUser, UnfinishedUsers, WrittenLines};
 use super::session::{Halt, Session};
 use super::users::UserStream;
 use super::window::TimeWindow;
@@ -23,6 +23,8 @@ pub(super) struct ReadingResult {
     pub(super) failed: u64,
     /// Those of them that another run may be able to read.
     pub(super) may_pass: u64,
+    /// Users with lines that were written again in this run.
+    pub(super) repeated: u64,
 }
 
 /// How a user's reading ended.
@@ -41,33 +43,40 @@ pub(super) struct Reading<'a> {
     pub(super) journal: Option<&'a mut Journal>,
     pub(super) progress: Progress,
     pub(super) several_users: bool,
+    /// Users with lines that were written again.
+    pub(super) repeated: u64,
 }
 
 impl Reading<'_> {
-    /// Reads the users that an earlier run left unfinished, and then the others.
+    /// Reads the users at whom an earlier run was interrupted, then the others, and then those who failed before.
     ///
     /// # Errors
     /// The command was stopped, the output was closed or cannot be written, or the pool cannot be read.
     pub(super) async fn run(
         &mut self,
         users: &mut UserStream,
-        unfinished: Vec<UnfinishedUser>,
+        unfinished: UnfinishedUsers,
     ) -> Result<ReadingResult, Halt> {
         let mut result = ReadingResult::default();
         let mut failures_in_row = 0;
-        let mut unfinished = unfinished.into_iter();
+        let mut interrupted = unfinished.interrupted.into_iter();
+        let mut failed_before = unfinished.failed.into_iter();
         loop {
-            let user = match unfinished.next() {
+            let user = match interrupted.next() {
                 Some(user) => user,
                 None => match users.next(&self.session.caller).await {
-                    Ok(Some(username)) => UnfinishedUser { username, token: None, from_bytes: None },
-                    Ok(None) => break,
+                    Ok(Some(username)) => UnfinishedUser::new(username),
+                    Ok(None) => match failed_before.next() {
+                        Some(user) => user,
+                        None => break,
+                    },
                     Err(failed) => {
                         let operation = failed.listing.operation();
                         let error = self.session.of_one_user(failed.error, operation)?;
                         let explained = self.session.explained(&error, operation);
                         self.progress.say(&format!("{}: {explained}", failed.listing));
-                        (result.failed, result.may_pass) = (result.failed + 1, result.may_pass + 1);
+                        result.failed += 1;
+                        result.may_pass += u64::from(!is_final(&error, failed.is_at_start));
                         continue;
                     }
                 },
@@ -77,8 +86,7 @@ impl Reading<'_> {
                 UserEnd::Cut(token) => result.rest = Some(token),
                 UserEnd::Failed(error, token) => {
                     result.failed += 1;
-                    let may_pass = error != SourceError::UserNotFound;
-                    if may_pass {
+                    if !is_final(&error, token.is_none()) {
                         result.may_pass += 1;
                         failures_in_row += 1;
                     }
@@ -92,6 +100,7 @@ impl Reading<'_> {
                 self.progress.advance(1);
             }
         }
+        result.repeated = self.repeated;
         Ok(result)
     }
 
@@ -116,7 +125,14 @@ impl Reading<'_> {
     /// Reads one user's history, from where it was left.
     async fn user(&mut self, user: &UnfinishedUser) -> Result<UserEnd, Halt> {
         let username = &user.username;
-        let mut from_bytes = user.from_bytes.unwrap_or_else(|| self.session.destination.written());
+        let from_bytes = match user.lines {
+            WrittenLines::None => Some(self.session.destination.written()),
+            WrittenLines::AtEnd { from_bytes } => Some(from_bytes),
+            WrittenLines::Among => None,
+        };
+        if user.token.is_none() && user.lines != WrittenLines::None {
+            self.begin_again(user, from_bytes)?;
+        }
         let continued = user.token.clone().map(StartingToken::of_service);
         let mut is_continued = continued.is_some();
         let mut pagination = Pagination::new(continued.or(self.args.starting_token.clone()), self.args.max_items);
@@ -125,7 +141,7 @@ impl Reading<'_> {
             let page = match caller.history(username, pagination.token(), page_size).await {
                 Ok(page) => page,
                 Err(CallError::Source(SourceError::InvalidParameter(_))) if is_continued => {
-                    from_bytes = self.begin_again(user)?;
+                    self.begin_again(user, from_bytes)?;
                     is_continued = false;
                     pagination = Pagination::new(None, None);
                     continue;
@@ -166,24 +182,38 @@ impl Reading<'_> {
         self.journal.as_mut().map_or(Ok(()), |journal| journal.add(entry))
     }
 
-    /// Begins a user again whose place the service no longer takes. It takes the user's bytes back, where that is
-    /// possible. Returns the length of the output before the user.
-    fn begin_again(&mut self, user: &UnfinishedUser) -> anyhow::Result<u64> {
+    /// Begins a user again whose place is unknown or is no longer taken by the service. The user's lines are taken back
+    /// where that is possible: in a file, at its end, which was `from_bytes` long before.
+    fn begin_again(&mut self, user: &UnfinishedUser, from_bytes: Option<u64>) -> anyhow::Result<()> {
         let destination = &self.session.destination;
-        let bytes = user.from_bytes.filter(|_| destination.takes_back()).unwrap_or_else(|| destination.written());
+        let Some(bytes) = from_bytes.filter(|bytes| destination.takes_back() || *bytes == destination.written()) else {
+            self.note(&JournalEntry::Repeated { users: 1 })?;
+            self.repeated += 1;
+            self.progress.say(&format!(
+                "{}: the place where it was interrupted has expired; its events are printed again from the newest",
+                user.username
+            ));
+            return Ok(());
+        };
         // Noted first: a run that dies in between is cut to this length by the next one.
-        self.note(&JournalEntry::Page { username: user.username.clone(), token: None, from_bytes: bytes, bytes })?;
+        let page = JournalEntry::Page { username: user.username.clone(), token: None, from_bytes: Some(bytes), bytes };
+        self.note(&page)?;
         if bytes < self.session.destination.written() {
             self.session.destination.take_back(bytes)?;
             if bytes == 0 {
                 self.session.encoder.begin_again();
             }
-        } else {
-            self.progress.say(&format!(
-                "{}: the place where it was interrupted has expired; its events are printed again from the newest",
-                user.username
-            ));
         }
-        Ok(bytes)
+        Ok(())
+    }
+}
+
+/// Whether the next run would meet an error again: the user or group is not there, or its name is refused. A refused
+/// token is not `is_at_start`.
+fn is_final(error: &SourceError, is_at_start: bool) -> bool {
+    match error {
+        SourceError::UserNotFound => true,
+        SourceError::InvalidParameter(_) => is_at_start,
+        _ => false,
     }
 }

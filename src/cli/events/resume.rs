@@ -9,10 +9,12 @@
 //!                 +- killed here: the output has a page more than the journal; a file is cut, a stream repeats it
 //! ```
 //!
+//! The last entry says that everything was written. A run that finds it has only to move the file to its place.
+//!
 //! A line that was torn by a kill has no line break at its end and is ignored. So each line counts whole or not at all,
 //! and adding one costs the same for every number of users.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -24,14 +26,15 @@ use cognito_auth_core::event::UnixMillis;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
-use super::destination::folder;
+use super::files;
 use super::users::UserKey;
 use super::window::TimeWindow;
 
 /// The version of the format.
 const VERSION: u32 = 1;
 
-/// Maximum size of a journal in bytes. A user takes 60 bytes, so this is enough for four million.
+/// Maximum size of a journal in bytes. A user who is done takes 60 bytes, and a page that is not the last takes its
+/// token, of a few hundred.
 const JOURNAL_BYTES_MAX: u64 = 256 << 20;
 
 /// The arguments of a run, as far as they decide its output.
@@ -76,13 +79,19 @@ impl RunArguments {
 pub(super) enum JournalEntry {
     /// The first line.
     Begun(RunArguments),
+    /// The file of the incomplete run was made for this journal.
+    FileMade {},
     /// A page was written, and the user's history goes on at `token`. `from_bytes` is the length of the output before
-    /// the user.
-    Page { username: String, token: Option<String>, from_bytes: u64, bytes: u64 },
+    /// the user; None if lines of others are among the user's.
+    Page { username: String, token: Option<String>, from_bytes: Option<u64>, bytes: u64 },
     /// The user's whole history was written.
     Done { user: String, bytes: u64 },
     /// The user could not be read on from `token`. The next run tries again.
     Failed { username: String, token: Option<String> },
+    /// Lines of so many users are written again, and the earlier ones cannot be taken back.
+    Repeated { users: u64 },
+    /// Everything was written. The file, of this inode, only has to be moved to its place.
+    Complete { bytes: u64, inode: Option<u64>, failed: u64 },
 }
 
 impl JournalEntry {
@@ -92,58 +101,149 @@ impl JournalEntry {
     }
 }
 
-/// A user whose history was written in part.
+/// Where the lines of an unfinished user are in the output.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum WrittenLines {
+    None,
+    /// At its end, from this length on: they can be taken back.
+    AtEnd {
+        from_bytes: u64,
+    },
+    /// Before lines of others, or among them.
+    Among,
+}
+
+/// A user whose history was not written as a whole.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct UnfinishedUser {
     pub(super) username: String,
     /// Where the rest begins; None for the newest event.
     pub(super) token: Option<String>,
-    /// The length of the output before the user, if nothing was written after it.
-    pub(super) from_bytes: Option<u64>,
+    pub(super) lines: WrittenLines,
+}
+
+impl UnfinishedUser {
+    /// Makes a user of whom nothing was read.
+    pub(super) fn new(username: String) -> Self {
+        Self { username, token: None, lines: WrittenLines::None }
+    }
+}
+
+/// The users that a run left unfinished, in the order of their turns.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct UnfinishedUsers {
+    /// Those who were interrupted. The one whose lines can be taken back comes first, before further lines follow.
+    pub(super) interrupted: Vec<UnfinishedUser>,
+    /// Those who failed. They come after all others, whom they must not hold up.
+    pub(super) failed: Vec<UnfinishedUser>,
+}
+
+/// An unfinished user, as the journal's entries left it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct UserState {
+    username: String,
+    token: Option<String>,
+    has_lines: bool,
+    has_failed: bool,
+    /// The number of the entry, for the order.
+    entry: u64,
+}
+
+/// The end of an output that only had to be moved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct CompleteOutput {
+    pub(super) bytes: u64,
+    pub(super) inode: Option<u64>,
+    /// Users and listings that could not be read.
+    pub(super) failed: u64,
 }
 
 /// How far a run came.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct JournalState {
     pub(super) done: HashSet<UserKey>,
-    pub(super) unfinished: Vec<UnfinishedUser>,
+    unfinished: HashMap<UserKey, UserState>,
+    /// The unfinished user whose lines end the output, and the length of the output before them.
+    last: Option<(UserKey, u64)>,
+    entries: u64,
     /// The length of the output.
     pub(super) bytes: u64,
+    /// Whether the file of the incomplete run is that of this journal.
+    pub(super) has_file: bool,
+    /// Users with lines that were written twice.
+    pub(super) repeated: u64,
+    pub(super) complete: Option<CompleteOutput>,
 }
 
 impl JournalState {
     /// Adds what an entry says. Returns None for an entry that makes no sense.
     fn apply(&mut self, entry: JournalEntry) -> Option<()> {
+        self.entries += 1;
         match entry {
             JournalEntry::Begun(_) => return None,
+            JournalEntry::FileMade {} => self.has_file = true,
             JournalEntry::Page { username, token, from_bytes, bytes } => {
-                self.remove(UserKey::of(&username));
-                self.close_all();
-                self.unfinished.push(UnfinishedUser { username, token, from_bytes: Some(from_bytes) });
-                self.bytes = bytes;
+                let key = UserKey::of(&username);
+                let has_lines = from_bytes.is_none_or(|from_bytes| from_bytes < bytes);
+                self.put(key, UserState { username, token, has_lines, has_failed: false, entry: self.entries });
+                self.last = from_bytes.map(|from_bytes| (key, from_bytes));
+                self.wrote(bytes);
             }
             JournalEntry::Done { user, bytes } => {
                 let key = UserKey(STANDARD_NO_PAD.decode(user).ok()?.try_into().ok()?);
-                self.remove(key);
-                self.close_all();
+                self.unfinished.remove(&key);
                 self.done.insert(key);
-                self.bytes = bytes;
+                self.last = None;
+                self.wrote(bytes);
             }
+            // Nothing was written, so the last lines stay the last.
             JournalEntry::Failed { username, token } => {
-                self.remove(UserKey::of(&username));
-                self.unfinished.push(UnfinishedUser { username, token, from_bytes: None });
+                let key = UserKey::of(&username);
+                let has_lines = self.unfinished.get(&key).is_some_and(|user| user.has_lines);
+                self.put(key, UserState { username, token, has_lines, has_failed: true, entry: self.entries });
+            }
+            JournalEntry::Repeated { users } => self.repeated += users,
+            JournalEntry::Complete { bytes, inode, failed } => {
+                self.complete = Some(CompleteOutput { bytes, inode, failed });
             }
         }
         Some(())
     }
 
-    fn remove(&mut self, key: UserKey) {
-        self.unfinished.retain(|unfinished| UserKey::of(&unfinished.username) != key);
+    fn put(&mut self, key: UserKey, user: UserState) {
+        self.unfinished.insert(key, user);
     }
 
-    /// Notes that the output went on with another user.
-    fn close_all(&mut self) {
-        self.unfinished.iter_mut().for_each(|unfinished| unfinished.from_bytes = None);
+    fn wrote(&mut self, bytes: u64) {
+        (self.bytes, self.has_file) = (bytes, true);
+    }
+
+    /// The keys of the unfinished users.
+    pub(super) fn unfinished_keys(&self) -> impl Iterator<Item = UserKey> {
+        self.unfinished.keys().copied()
+    }
+
+    /// The unfinished users, in the order of their turns.
+    pub(super) fn unfinished(&self) -> UnfinishedUsers {
+        let mut users: Vec<_> = self.unfinished.iter().collect();
+        users.sort_by_key(|(_, user)| user.entry);
+        let mut unfinished = UnfinishedUsers::default();
+        for (key, user) in users {
+            let lines = match self.last {
+                _ if !user.has_lines => WrittenLines::None,
+                Some((last, from_bytes)) if last == *key => WrittenLines::AtEnd { from_bytes },
+                _ => WrittenLines::Among,
+            };
+            let known = UnfinishedUser { username: user.username.clone(), token: user.token.clone(), lines };
+            if matches!(lines, WrittenLines::AtEnd { .. }) {
+                unfinished.interrupted.insert(0, known);
+            } else if user.has_failed {
+                unfinished.failed.push(known);
+            } else {
+                unfinished.interrupted.push(known);
+            }
+        }
+        unfinished
     }
 }
 
@@ -188,15 +288,10 @@ impl Journal {
     /// The journal was begun with other arguments, is no journal, is in use, or cannot be read or written.
     pub(super) fn open(path: &Path, arguments: RunArguments) -> anyhow::Result<(Self, TimeWindow, JournalState)> {
         let shown = path.display();
-        let file = match OpenOptions::new().read(true).append(true).open(path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                let window = arguments.window();
-                return Ok((Self::begin(path, arguments)?, window, JournalState::default()));
-            }
-            Err(error) => return Err(error).with_context(|| format!("open the journal {shown}")),
+        let Some(file) = files::open(path, OpenOptions::new().read(true).append(true), "journal")? else {
+            let window = arguments.window();
+            return Ok((Self::begin(path, arguments)?, window, JournalState::default()));
         };
-        lock(&file, path)?;
         let mut bytes = Vec::new();
         let read_in = (&file).take(JOURNAL_BYTES_MAX + 1).read_to_end(&mut bytes);
         read_in.with_context(|| format!("read the journal {shown}"))?;
@@ -220,11 +315,12 @@ impl Journal {
 
     fn begin(path: &Path, arguments: RunArguments) -> anyhow::Result<Self> {
         let write = || format!("write the journal {}", path.display());
-        let mut file = NamedTempFile::new_in(folder(path)).with_context(write)?;
+        let mut file = NamedTempFile::new_in(files::folder(path)).with_context(write)?;
+        files::lock(file.as_file(), path, "journal")?;
         file.write_all(&line(&JournalEntry::Begun(arguments))?).with_context(write)?;
         file.as_file().sync_all().with_context(write)?;
-        let file = file.persist_noclobber(path).with_context(write)?;
-        lock(&file, path)?;
+        let file = file.persist_noclobber(path).map_err(|error| error.error).with_context(write)?;
+        files::sync_folder(path).with_context(write)?;
         Ok(Self { file, path: path.to_owned() })
     }
 
@@ -250,13 +346,6 @@ fn line(entry: &JournalEntry) -> anyhow::Result<Vec<u8>> {
     let mut line = serde_json::to_vec(entry)?;
     line.push(b'\n');
     Ok(line)
-}
-
-fn lock(file: &File, path: &Path) -> anyhow::Result<()> {
-    match file.try_lock() {
-        Ok(()) => Ok(()),
-        Err(_) => bail!("another run uses the journal {}", path.display()),
-    }
 }
 
 #[cfg(test)]
@@ -302,26 +391,88 @@ mod tests {
         assert_eq!(read(&text).unwrap_err(), JournalError::Damaged(2));
     }
 
-    #[test]
-    fn a_failed_user_is_tried_again_where_it_failed() {
+    fn page(username: &str, token: &str, from_bytes: Option<u64>, bytes: u64) -> JournalEntry {
+        JournalEntry::Page { username: username.into(), token: Some(token.into()), from_bytes, bytes }
+    }
+
+    fn failed(username: &str, token: Option<&str>) -> JournalEntry {
+        JournalEntry::Failed { username: username.into(), token: token.map(str::to_owned) }
+    }
+
+    fn after(entries: Vec<JournalEntry>) -> JournalState {
         let mut state = JournalState::default();
-        let token = Some("t".to_owned());
-        let page = JournalEntry::Page { username: "ada".into(), token: token.clone(), from_bytes: 10, bytes: 20 };
-        state.apply(page).unwrap();
-        assert_eq!(state.unfinished[0].from_bytes, Some(10));
-        state.apply(JournalEntry::Failed { username: "ada".into(), token: token.clone() }).unwrap();
-        state.apply(JournalEntry::done("bob", 30)).unwrap();
-        let ada = UnfinishedUser { username: "ada".into(), token, from_bytes: None };
-        assert_eq!((state.unfinished.as_slice(), state.bytes), (&[ada][..], 30));
-        state.apply(JournalEntry::done("ada", 40)).unwrap();
-        assert!(state.unfinished.is_empty() && state.done.len() == 2);
+        entries.into_iter().for_each(|entry| state.apply(entry).unwrap());
+        state
+    }
+
+    #[test]
+    fn a_failed_user_is_tried_again_where_it_failed_and_after_all_others() {
+        let user = |username: &str, token: Option<&str>, lines| UnfinishedUser {
+            username: username.into(),
+            token: token.map(str::to_owned),
+            lines,
+        };
+        // Its lines are the last ones, also after others failed who have none.
+        let failed_alone = vec![page("ada", "t", Some(10), 20), failed("ada", Some("t")), failed("eve", None)];
+        let unfinished = after(failed_alone.clone()).unfinished();
+        assert_eq!(unfinished.interrupted, [user("ada", Some("t"), WrittenLines::AtEnd { from_bytes: 10 })]);
+        assert_eq!(unfinished.failed, [user("eve", None, WrittenLines::None)]);
+        // Then lines of others follow.
+        let mut entries = failed_alone;
+        entries.extend([JournalEntry::done("bob", 30), page("cyd", "u", Some(30), 40)]);
+        let state = after(entries.clone());
+        let unfinished = state.unfinished();
+        assert_eq!(unfinished.interrupted, [user("cyd", Some("u"), WrittenLines::AtEnd { from_bytes: 30 })]);
+        let among = user("ada", Some("t"), WrittenLines::Among);
+        assert_eq!(unfinished.failed, [among, user("eve", None, WrittenLines::None)]);
+        assert_eq!((state.bytes, state.done.len()), (40, 1));
+        entries.extend([JournalEntry::done("ada", 50), JournalEntry::done("cyd", 60), JournalEntry::done("eve", 60)]);
+        assert_eq!(after(entries).unfinished(), UnfinishedUsers::default());
+    }
+
+    #[test]
+    fn lines_that_were_written_in_two_places_cannot_be_taken_back() {
+        let state =
+            after(vec![page("ada", "t", Some(0), 20), JournalEntry::done("bob", 30), page("ada", "u", None, 40)]);
+        assert_eq!(state.unfinished().interrupted[0].lines, WrittenLines::Among);
+    }
+
+    #[test]
+    fn a_journal_of_many_failed_users_is_read_in_one_pass() {
+        let mut text = line(&JournalEntry::Begun(arguments(&[]))).unwrap();
+        for user in 0..100_000 {
+            text.extend(line(&failed(&user.to_string(), None)).unwrap());
+        }
+        let (_, state, _) = read(&text).unwrap();
+        let failed = state.unfinished().failed;
+        assert_eq!(failed.len(), 100_000);
+        assert!(failed.iter().zip(0..).all(|(user, number): (_, u32)| user.username == number.to_string()));
+    }
+
+    #[test]
+    fn a_complete_output_is_known_with_its_failures() {
+        let state =
+            after(vec![JournalEntry::FileMade {}, JournalEntry::Complete { bytes: 9, inode: Some(7), failed: 2 }]);
+        assert!(state.has_file);
+        assert_eq!(state.complete, Some(CompleteOutput { bytes: 9, inode: Some(7), failed: 2 }));
+    }
+
+    #[test]
+    fn a_journal_is_a_regular_file_and_no_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal");
+        std::os::unix::fs::symlink(folder.path().join("nowhere"), &path).unwrap();
+        let refused = format!("{:#}", Journal::open(&path, arguments(&[])).err().unwrap());
+        let told = format!("the journal {} is a link, not a regular file: name another one", path.display());
+        assert_eq!(refused, told);
     }
 
     fn any_entry() -> impl Strategy<Value = JournalEntry> {
         let (token, bytes) = (prop::option::of("[a-z#\"\n]{1,8}"), 0_u64..1_000);
         prop_oneof![
-            ("[a-c]", token.clone(), bytes.clone())
-                .prop_map(|(username, token, bytes)| { JournalEntry::Page { username, token, from_bytes: 0, bytes } }),
+            ("[a-c]", token.clone(), bytes.clone()).prop_map(|(username, token, bytes)| {
+                JournalEntry::Page { username, token, from_bytes: Some(0), bytes }
+            }),
             ("[a-c]", bytes).prop_map(|(username, bytes)| JournalEntry::done(&username, bytes)),
             ("[a-c]", token).prop_map(|(username, token)| JournalEntry::Failed { username, token }),
         ]
@@ -340,7 +491,7 @@ mod tests {
             if state.done.contains(&UserKey::of(&username)) {
                 continue;
             }
-            let begun = state.unfinished.iter().find(|unfinished| unfinished.username == username);
+            let begun = state.unfinished.get(&UserKey::of(&username));
             let first = begun.and_then(|begun| begun.token.as_ref()).map_or(0_u8, |token| token.parse().unwrap());
             for page in first..*pages {
                 if steps == 0 {
@@ -356,7 +507,7 @@ mod tests {
                     JournalEntry::done(&username, written)
                 } else {
                     let token = Some((page + 1).to_string());
-                    JournalEntry::Page { username: username.clone(), token, from_bytes: 0, bytes: written }
+                    JournalEntry::Page { username: username.clone(), token, from_bytes: Some(0), bytes: written }
                 };
                 journal.extend(line(&entry).unwrap());
             }

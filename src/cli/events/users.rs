@@ -8,6 +8,7 @@ use std::collections::{HashSet, VecDeque};
 use cognito_auth_core::listing::Listing;
 use sha2::{Digest as _, Sha256};
 
+use super::arguments::username;
 use super::caller::{CallError, Caller};
 use crate::source::{ListedUser, PageToken, SourceError};
 
@@ -36,11 +37,30 @@ pub(super) struct UserSelection {
     pub(super) include_federated: bool,
 }
 
+/// Reads the names in the text of a file, one on each line, by the rules of `--username`. Empty lines and lines that
+/// begin with # are ignored, and so are a byte order mark and white space around a name.
+///
+/// # Errors
+/// The numbers of the lines that are no usernames.
+pub(super) fn names_in(text: &str) -> Result<Vec<String>, Vec<usize>> {
+    let (mut names, mut refused) = (vec![], vec![]);
+    for (index, line) in text.trim_start_matches('\u{feff}').lines().map(str::trim).enumerate() {
+        match username(line) {
+            _ if line.is_empty() || line.starts_with('#') => {}
+            Ok(name) => names.push(name),
+            Err(_) => refused.push(index + 1),
+        }
+    }
+    if refused.is_empty() { Ok(names) } else { Err(refused) }
+}
+
 /// A listing that cannot be read on.
 #[derive(Debug)]
 pub(super) struct FailedListing {
     pub(super) listing: Listing,
     pub(super) error: CallError,
+    /// Whether its first page was asked for.
+    pub(super) is_at_start: bool,
 }
 
 /// Gives one user after the other.
@@ -118,8 +138,8 @@ impl UserStream {
 
     /// Leaves the present listing.
     fn failed(&mut self, error: CallError) -> FailedListing {
-        self.token = None;
+        let is_at_start = self.token.take().is_none();
         let listing = self.listings.pop_front().unwrap_or(Listing::Users { filter: None });
-        FailedListing { listing, error }
+        FailedListing { listing, error, is_at_start }
     }
 }

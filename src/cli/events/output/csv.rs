@@ -1,9 +1,14 @@
 //! Comma-separated values, one event a row, safe to open in a spreadsheet.
 //!
 //! A spreadsheet takes a value that begins with `=`, `+`, `-` or `@` for a formula. The user who signs in chooses the
-//! device's name, so such a value could attack the program that opens the file. It therefore gets a `'` in front. A
-//! value that begins with a `'` gets one more, so the first `'` of a value can always be removed again. A telephone
-//! number (`+` and digits) stays as it is, because it does nothing and many usernames are one.
+//! device's name, so such a value could attack the program that opens the file. It therefore gets a `'` in front.
+//!
+//! In many countries a spreadsheet separates by `;`, and so it divides a value of this file into cells. A quote does
+//! not help, because it is not at the beginning of a cell then. So a `'` also comes behind each `;`, tab and line break
+//! that a formula follows. A `'` that is in such a place gets one more. So a program restores every value: it removes
+//! one `'` from the beginning, and one behind each `;`, tab and line break.
+//!
+//! A telephone number (`+` and digits) stays as it is, because it does nothing and many usernames are one.
 
 use std::borrow::Cow;
 
@@ -38,8 +43,11 @@ const COLUMNS: [&str; 17] = [
 /// The first characters that make a spreadsheet read a formula, with the wide forms that some accept.
 const OF_A_FORMULA: [char; 10] = ['=', '+', '-', '@', '\t', '\r', '＝', '＋', '－', '＠'];
 
-/// The mark in front of a value that a spreadsheet must not compute.
-const MARK: char = '\'';
+/// What ends a cell inside a value, where a spreadsheet does not separate by commas.
+const CELL_ENDS: [char; 4] = [';', '\t', '\r', '\n'];
+
+/// The mark in front of what a spreadsheet must not compute.
+const MARK: &str = "'";
 
 /// Encodes rows of CSV.
 pub(in crate::cli::events) struct CsvEncoder {
@@ -109,14 +117,21 @@ impl CsvEncoder {
     }
 }
 
-/// Marks a value that a spreadsheet would compute.
+/// Marks what a spreadsheet would compute.
 fn harmless(value: &str) -> Cow<'_, str> {
-    let is_marked = value.starts_with(MARK);
-    if is_marked || (value.starts_with(OF_A_FORMULA) && !is_number(value)) {
-        format!("{MARK}{value}").into()
-    } else {
-        value.into()
+    let pieces = || value.split_inclusive(CELL_ENDS).enumerate();
+    if !pieces().any(|(index, piece)| needs_mark(index, piece)) {
+        return value.into();
     }
+    let mark = |(index, piece)| [if needs_mark(index, piece) { MARK } else { "" }, piece];
+    pieces().flat_map(mark).collect::<String>().into()
+}
+
+/// Whether a piece of a value needs the mark: what may be a cell, with the character that ends it. A quote inside a
+/// value is written twice, and a cell that begins so begins with what follows.
+fn needs_mark(index: usize, piece: &str) -> bool {
+    let is_computed = piece.starts_with(OF_A_FORMULA) && !is_number(piece.trim_end_matches(CELL_ENDS));
+    piece.starts_with(MARK) || is_computed || (index > 0 && piece.starts_with('"'))
 }
 
 /// Whether a value is a sign and digits: a telephone number or a number. A spreadsheet computes nothing from it.
@@ -152,6 +167,12 @@ mod tests {
             ("＝1", "'＝1"),
             ("+15550100", "+15550100"),
             ("'tis", "''tis"),
+            ("a;=cmd|' /C calc'!A1;b", "a;'=cmd|' /C calc'!A1;b"),
+            ("a\t@SUM(1)", "a\t'@SUM(1)"),
+            ("a\n=1+1", "\"a\n'=1+1\""),
+            ("a;\"=1+1\"", "\"a;'\"\"=1+1\"\"\""),
+            ("a;+15550100;'b", "a;+15550100;''b"),
+            ("Mozilla/5.0 (X11; Linux)", "Mozilla/5.0 (X11; Linux)"),
             ("Chrome", "Chrome"),
         ] {
             let csv = printed(EventsOutput::Csv, OutputShape::default(), &[vec![sign_in(device)]]);
@@ -168,13 +189,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_value_is_computed_and_every_value_can_be_read_back(value in "[=+\\-@'\t\r＝a1, \"\n]{0,6}|\\PC{0,12}") {
+        fn no_value_is_computed_and_every_value_can_be_read_back(value in "[=+\\-@'\t\r＝a1,; \"\n]{0,8}|\\PC{0,12}") {
             let csv = printed(EventsOutput::Csv, OutputShape::default(), &[vec![sign_in(&value)]]);
             let mut rows = ::csv::Reader::from_reader(csv.as_bytes());
             let row = rows.records().next().unwrap().unwrap();
             let shown = row[9].to_owned();
-            prop_assert!(!shown.starts_with(OF_A_FORMULA) || is_number(&shown), "{shown:?}");
-            prop_assert_eq!(shown.strip_prefix(MARK).unwrap_or(&shown), &value);
+            for cell in shown.split(CELL_ENDS) {
+                let cell = cell.trim_start_matches('"');
+                prop_assert!(!cell.starts_with(OF_A_FORMULA) || is_number(cell) || shown.starts_with('"'), "{shown:?}");
+            }
+            let pieces = shown.split_inclusive(CELL_ENDS);
+            let restored: String = pieces.map(|piece| piece.strip_prefix(MARK).unwrap_or(piece)).collect();
+            prop_assert_eq!(restored, value);
         }
     }
 }
