@@ -13,20 +13,20 @@
 //! ```
 //!
 //! The socket is for the exporter's own user and for root: the directory is the user's alone, and the kernel says who
-//! connects. A client that reads slowly, writes without end or goes away costs its own command.
+//! connects. A client that reads slowly, writes without end or goes away costs its own command. So does a panic.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::{UnixListener, UnixStream as UnixStreamOfTokio};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, error, warn};
 
 /// The socket's name in the state directory.
 const NAME: &str = "control.sock";
@@ -43,7 +43,7 @@ const REPLY_TEXT_BYTES: usize = 16 << 10;
 /// Maximum size of one reply in bytes: every character escaped.
 const REPLY_BYTES_MAX: u64 = 6 * REPLY_TEXT_BYTES as u64 + 64;
 
-/// Time that a client has for its request, and for taking a reply. Longer than a person's terminal needs.
+/// Time that a client has for its whole request, and for taking a reply. Longer than a person's terminal needs.
 const CLIENT_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A request: the arguments of a command, without the program's name.
@@ -138,7 +138,7 @@ impl ControlSocket {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
-                Some(ended) = commands.join_next() => ended_well(ended),
+                Some(ended) = commands.join_next() => note_panic(ended),
                 accepted = self.listener.accept(), if commands.len() < COMMANDS_MAX => match accepted {
                     Ok((stream, _)) => {
                         let (run, stop) = (run.clone(), stop.clone());
@@ -159,7 +159,7 @@ impl ControlSocket {
         // A client that finds no socket is told that the exporter stops, or is gone.
         let _ = std::fs::remove_file(&self.path);
         while let Some(ended) = commands.join_next().await {
-            ended_well(ended);
+            note_panic(ended);
         }
     }
 }
@@ -173,27 +173,51 @@ fn of_our_user(stream: UnixStreamOfTokio) -> io::Result<UnixStream> {
     stream.into_std()
 }
 
-/// A command that panicked is a fault of the program, like that of any task.
-fn ended_well(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(error) = ended
-        && let Ok(panic) = error.try_into_panic()
+/// Logs the panic of a command. Its connection is closed, and the exporter goes on: a person's command must not end it.
+fn note_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(failure) = ended
+        && let Ok(panic) = failure.try_into_panic()
     {
-        std::panic::resume_unwind(panic);
+        let said = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref().copied());
+        error!(panic = said.unwrap_or("without a message"), "a command over the control socket panicked");
     }
 }
 
 /// Reads a request, runs its command, and sends what it prints.
 fn converse(stream: &UnixStream, run: &RunCommand, stop: &CancellationToken) -> io::Result<()> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(CLIENT_WAIT_MAX))?;
     stream.set_write_timeout(Some(CLIENT_WAIT_MAX))?;
-    let mut line = String::new();
-    BufReader::new(stream).take(REQUEST_BYTES_MAX).read_line(&mut line)?;
-    let request: ControlRequest = serde_json::from_str(&line)?;
-    let mut out = ReplyWriter { stream, stop, reply: ControlReply::Out };
-    let mut err = ReplyWriter { stream, stop, reply: ControlReply::Err };
+    let request = read_request(RequestReader { stream, deadline: Instant::now() + CLIENT_WAIT_MAX })?;
+    let mut out = ReplyWriter { stream, stop, reply: ControlReply::Out, torn: Vec::new() };
+    let mut err = ReplyWriter { stream, stop, reply: ControlReply::Err, torn: Vec::new() };
     let exit = run(request.arguments, CommandOutput { out: &mut out, err: &mut err });
+    out.finish()?;
+    err.finish()?;
     send(stream, &ControlReply::Exit(exit.code()))
+}
+
+fn read_request(reader: RequestReader<'_>) -> io::Result<ControlRequest> {
+    let mut line = String::new();
+    BufReader::new(reader).take(REQUEST_BYTES_MAX).read_line(&mut line)?;
+    Ok(serde_json::from_str(&line)?)
+}
+
+/// Reads until a deadline. A client that sends one byte after the other does not move it.
+struct RequestReader<'a> {
+    stream: &'a UnixStream,
+    deadline: Instant,
+}
+
+impl io::Read for RequestReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the client took too long to send its request"));
+        }
+        self.stream.set_read_timeout(Some(left))?;
+        let mut stream = self.stream;
+        stream.read(buffer)
+    }
 }
 
 fn send(mut stream: &UnixStream, reply: &ControlReply) -> io::Result<()> {
@@ -207,6 +231,33 @@ struct ReplyWriter<'a> {
     stream: &'a UnixStream,
     stop: &'a CancellationToken,
     reply: fn(String) -> ControlReply,
+    /// The first bytes of a character whose last ones are not written yet: at most three.
+    torn: Vec<u8>,
+}
+
+impl ReplyWriter<'_> {
+    /// Sends what is left of a character that was never written whole.
+    fn finish(self) -> io::Result<()> {
+        if self.torn.is_empty() {
+            return Ok(());
+        }
+        send(self.stream, &(self.reply)(String::from_utf8_lossy(&self.torn).into_owned()))
+    }
+}
+
+/// Returns how many bytes at the end begin a character that is not whole.
+fn torn_length(bytes: &[u8]) -> usize {
+    let last = bytes.iter().rev().take(3).zip(1..);
+    let first_of_character = last.into_iter().find(|(byte, _)| **byte & 0b1100_0000 != 0b1000_0000);
+    first_of_character.map_or(0, |(byte, length)| {
+        let whole = match byte {
+            0xc2..=0xdf => 2,
+            0xe0..=0xef => 3,
+            0xf0..=0xf4 => 4,
+            _ => 1,
+        };
+        if length < whole { length } else { 0 }
+    })
 }
 
 impl Write for ReplyWriter<'_> {
@@ -214,14 +265,14 @@ impl Write for ReplyWriter<'_> {
         if self.stop.is_cancelled() {
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the exporter stops"));
         }
-        // Ends where a character does, so that none is torn. A character has at most four bytes.
-        let mut length = bytes.len().min(REPLY_TEXT_BYTES);
-        while length < bytes.len() && length > 1 && bytes[length] & 0b1100_0000 == 0b1000_0000 {
-            length -= 1;
+        let (taken, _) = bytes.split_at(bytes.len().min(REPLY_TEXT_BYTES - self.torn.len()));
+        let mut text = std::mem::take(&mut self.torn);
+        text.extend_from_slice(taken);
+        self.torn = text.split_off(text.len() - torn_length(&text));
+        if !text.is_empty() {
+            send(self.stream, &(self.reply)(String::from_utf8_lossy(&text).into_owned()))?;
         }
-        let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
-        send(self.stream, &(self.reply)(text))?;
-        Ok(length)
+        Ok(taken.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -329,6 +380,48 @@ mod tests {
         let (code, out, _) = served(run, |state, _| asked(state, &[])).await;
         assert_eq!(code.unwrap(), Some(0));
         assert!(out == text);
+    }
+
+    #[tokio::test]
+    async fn a_character_that_is_written_in_parts_arrives_whole_and_half_a_one_at_the_end_is_shown_as_such() {
+        let run = |_: Vec<String>, output: CommandOutput<'_>| {
+            for byte in "x é 東 😀!".bytes() {
+                output.out.write_all(&[byte]).unwrap();
+            }
+            output.err.write_all(b"bad \xff, torn \xe6\x9d").unwrap();
+            CommandStatus::Success
+        };
+        let (code, out, err) = served(run, |state, _| asked(state, &[])).await;
+        assert_eq!((code.unwrap(), out.as_str()), (Some(0), "x é 東 😀!"));
+        assert_eq!(err, "bad \u{fffd}, torn \u{fffd}");
+    }
+
+    #[test]
+    fn the_deadline_is_of_the_whole_request_however_much_a_client_sends() {
+        let (client, server) = UnixStream::pair().unwrap();
+        (&client).write_all(b"{\"arguments\": []}\n").unwrap();
+        let mut reader = RequestReader { stream: &server, deadline: Instant::now() + CLIENT_WAIT_MAX };
+        let mut first = [0];
+        reader.read_exact(&mut first).unwrap();
+        // The deadline passes, while more can be read.
+        reader.deadline = Instant::now();
+        assert_eq!(reader.read(&mut first).unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(read_request(reader).unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test]
+    async fn a_command_that_panics_ends_its_connection_and_the_next_one_is_served() {
+        let run = |arguments: Vec<String>, _: CommandOutput<'_>| {
+            assert_eq!(arguments, ["a"], "as this test wants");
+            CommandStatus::Success
+        };
+        let answers = served(run, |state, _| {
+            let panicked = (0..=COMMANDS_MAX).map(|_| asked(state, &["b"]).0).collect::<Vec<_>>();
+            (panicked, asked(state, &["a"]).0)
+        })
+        .await;
+        assert!(answers.0.iter().all(|answer| matches!(answer, Err(ControlError::Cut))), "{answers:?}");
+        assert_eq!(answers.1.unwrap(), Some(0));
     }
 
     #[tokio::test]

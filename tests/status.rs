@@ -239,10 +239,16 @@ async fn a_server_without_authentication_tells_the_verdict_and_of_no_user() {
 #[test]
 fn the_address_is_that_of_the_configuration_and_a_password_in_the_url_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let none = expecting(1, status(folder.path(), &["--url", "localhost:1"]));
-    assert!(stderr(&none).contains("cannot be used; accepted: such as http://localhost:10588"), "{}", stderr(&none));
-    let secret = expecting(1, status(folder.path(), &["--url", "http://ursula:secret@localhost:1"]));
-    assert!(!stderr(&secret).contains("ursula:") && stderr(&secret).contains("--auth-user"), "{}", stderr(&secret));
+    let none = stderr(&expecting(1, status(folder.path(), &["--url", "localhost:1"])));
+    assert!(none.contains("accepted: scheme, host and port, such as http://localhost:10588"), "{none}");
+    for url in ["http://ursula:secret@localhost:1", "http://ursula:secret word@localhost:1", "ursula:secret@localhost"]
+    {
+        let secret = stderr(&expecting(1, status(folder.path(), &["--url", url])));
+        assert!(!secret.contains("secret") && !secret.contains("ursula"), "{secret}");
+        assert!(secret.contains("--auth-user and --auth-password-file"), "{secret}");
+    }
+    let token = stderr(&expecting(1, status(folder.path(), &["--url", "http://localhost:1/?token=secret"])));
+    assert!(!token.contains("=secret") && token.contains("--url holds a query or fragment"), "{token}");
     expecting(2, status(folder.path(), &["--username", "ursula"]));
     // Port 9 on loopback refuses connections.
     std::fs::write(

@@ -5,14 +5,15 @@
 
 mod client;
 
-use std::io::{self, Write};
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal as _, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
-use cognito_auth_core::printable::printable;
+use cognito_auth_core::printable::{is_commanding, printable};
 use http::StatusCode;
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -100,6 +101,7 @@ fn reachable(listen: SocketAddr) -> String {
 /// The exporter cannot be reached, or refuses the request; the text says what to do.
 pub(super) async fn main(args: StatusArgs, url: &str) -> anyhow::Result<ExitCode> {
     let client = StatusClient::new(url, &args.access)?;
+    let url = client.origin();
     let user = args.user.user_pool_id.as_deref().zip(args.user.username.as_deref());
     let (status, body) = client.get(user).await?;
     match status {
@@ -122,6 +124,7 @@ pub(super) async fn main(args: StatusArgs, url: &str) -> anyhow::Result<ExitCode
     };
     let mut out = io::stdout().lock();
     let written = match args.output {
+        TextOrJson::Json if out.is_terminal() => writeln!(out, "{}", escaped(&String::from_utf8_lossy(&body))),
         TextOrJson::Json => out.write_all(&body).and_then(|()| out.write_all(b"\n")),
         TextOrJson::Text => out.write_all(text.as_bytes()),
     };
@@ -137,7 +140,8 @@ fn verdict(report: &Value, url: &str) -> String {
     let findings = report["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
     let words = printable(report["headline"].as_str().unwrap_or("no verdict: the exporter is of another version"));
     let totals = &report["totals"];
-    let users: u64 = ["ok", "missing", "failing"].iter().map(|state| number(&totals["users"][state])).sum();
+    let users: u64 =
+        ["ok", "missing", "failing"].iter().map(|state| number(&totals["users"][state])).fold(0, u64::saturating_add);
     let mut lines = vec![
         words.into_owned(),
         line("exporter", &format!("{} at {url}, up {}", text(&report["version"]), span(report, "started"))),
@@ -242,6 +246,24 @@ fn text(value: &Value) -> String {
     value.as_str().map_or_else(|| "-".to_owned(), |text| printable(text).into_owned())
 }
 
+/// A JSON document for a terminal, with commands to it as escape sequences. JSON has them in texts only, except for the
+/// end of a line and the tab.
+fn escaped(json: &str) -> String {
+    let mut shown = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char {
+            '\n' | '\t' => shown.push(char),
+            // JSON allows this one between values, where an escape sequence would not be JSON.
+            '\r' => shown.push(' '),
+            _ if is_commanding(char) => {
+                let _ = write!(shown, "\\u{:04x}", u32::from(char)); // writing into a String does not fail
+            }
+            _ => shown.push(char),
+        }
+    }
+    shown
+}
+
 /// A rate in as many digits as an estimate has.
 fn rounded(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") }
@@ -308,6 +330,23 @@ Sign-in events flow, with a caveat
             json!({"headline": "Not ready", "flowing": false, "ready": false, "reason": "stuck: no\u{1b}space"});
         let stuck = verdict(&stuck, "u");
         assert!(stuck.starts_with("Not ready\n") && stuck.contains("reason        stuck: no"), "{stuck}");
+    }
+
+    #[test]
+    fn numbers_that_no_exporter_has_are_told_without_an_overflow() {
+        let users = json!({"ok": u64::MAX, "missing": u64::MAX, "failing": 1});
+        let report = json!({"headline": "Not ready", "totals": {"pools": 1, "users": users}});
+        assert!(verdict(&report, "u").contains(&format!("{} in 1 pool", u64::MAX)));
+    }
+
+    #[test]
+    fn json_on_a_terminal_has_the_same_values_and_no_command_to_the_terminal() {
+        let value = json!({"a": "del\u{7f} csi\u{9b}31m rtl\u{202e} line\u{2028} tab\t é 😀", "b": [1, "\u{1b}[2J"]});
+        let body = serde_json::to_string_pretty(&value).unwrap().replace('\n', "\r\n\t");
+        let shown = escaped(&body);
+        assert!(shown.contains("del\\u007f csi\\u009b31m rtl\\u202e line\\u2028 tab\\t é 😀"), "{shown}");
+        assert!(!shown.chars().any(|char| is_commanding(char) && !"\n\t".contains(char)), "{shown:?}");
+        assert_eq!(serde_json::from_str::<Value>(&shown).unwrap(), value);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The reader records them while it reads, so they are exactly the keys that the configuration consists of. No value is
 //! a secret: a shape that reads one writes a placeholder.
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 use super::key_path::KeyPath;
@@ -30,7 +32,11 @@ pub struct EffectiveSetting {
 
 /// Records the effective settings in the order in which they are read.
 #[derive(Default)]
-pub(super) struct SettingsRecord(Vec<EffectiveSetting>);
+pub(super) struct SettingsRecord {
+    settings: Vec<EffectiveSetting>,
+    /// The index of each path in `settings`. A configuration of many pools has many thousand.
+    index: HashMap<String, usize>,
+}
 
 impl SettingsRecord {
     /// Records a key. A key that was recorded before gets the new value.
@@ -42,32 +48,58 @@ impl SettingsRecord {
         origin: Option<SettingOrigin>,
     ) {
         let path = table.key(key).text().to_owned();
-        match self.0.iter_mut().rev().find(|setting| setting.path == path) {
-            Some(setting) => (setting.value, setting.origin) = (value, origin),
-            None => self.0.push(EffectiveSetting {
-                path,
-                header: table.header(),
-                table: table.text().to_owned(),
-                key,
-                value,
-                origin,
-            }),
+        if let Some(setting) = self.index.get(&path).and_then(|&index| self.settings.get_mut(index)) {
+            (setting.value, setting.origin) = (value, origin);
+            return;
         }
+        self.index.insert(path.clone(), self.settings.len());
+        let (header, table) = (table.header(), table.text().to_owned());
+        self.settings.push(EffectiveSetting { path, header, table, key, value, origin });
     }
 
     /// Removes the defaults of a table that has no effect, except for those of some keys.
     pub(super) fn remove_defaults(&mut self, table: &KeyPath, kept: &[&str]) {
         let stays = |it: &EffectiveSetting| it.table != table.text() || it.origin.is_some() || kept.contains(&it.key);
-        self.0.retain(stays);
+        self.settings.retain(stays);
+        let paths = self.settings.iter().enumerate();
+        self.index = paths.map(|(index, setting)| (setting.path.clone(), index)).collect();
     }
 
     /// Hides the values of these keys in every table.
     pub(super) fn hide(&mut self, keys: &[&str]) {
-        let hidden = self.0.iter_mut().filter(|setting| keys.contains(&setting.key));
+        let hidden = self.settings.iter_mut().filter(|setting| keys.contains(&setting.key));
         hidden.filter_map(|setting| setting.value.as_mut()).for_each(|value| *value = HIDDEN.into());
     }
 
     pub(super) fn into_settings(self) -> Vec<EffectiveSetting> {
-        self.0
+        self.settings
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_that_is_recorded_again_keeps_its_place_and_gets_the_new_value() {
+        let root = KeyPath::default();
+        let (firehose, pool) = (root.key("firehose"), root.key("pools").element(0));
+        let mut record = SettingsRecord::default();
+        record.set(&firehose, "listen", Some("a".into()), None);
+        record.set(&pool, "id", Some("b".into()), None);
+        record.set(&pool, "name", None, None);
+        // The indexes change with this.
+        record.remove_defaults(&firehose, &[]);
+        record.set(&pool, "id", Some("c".into()), Some(SettingOrigin::Nowhere));
+        record.set(&firehose, "listen", Some("d".into()), None);
+        let settings = record.into_settings();
+        let told: Vec<_> =
+            settings.iter().map(|it| (it.path.as_str(), it.value.clone(), it.origin.is_some())).collect();
+        let expected = [
+            ("pools[0].id", Some("c".into()), true),
+            ("pools[0].name", None, false),
+            ("firehose.listen", Some("d".into()), false),
+        ];
+        assert_eq!(told, expected);
     }
 }

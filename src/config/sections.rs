@@ -614,13 +614,15 @@ fn role_arn() -> Shape<String> {
     })
 }
 
-/// The form of an external id in STS's API: `[\w+=,.@:\/-]*`, 2 to 1224 characters.
+/// The form of an external id in STS's API: `[\w+=,.@:\/-]*`, 2 to 1224 characters. It is not shown. AWS calls it no
+/// secret, but it protects the role from a confused deputy.
 fn external_id() -> Shape<String> {
     let accepted = "2 to 1224 letters, digits and characters of _+=,.@:/-";
     text(accepted, |id| {
         (2..=1224).contains(&id.len()) && id.chars().all(|c| c.is_ascii_alphanumeric() || "_+=,.@:/-".contains(c))
     })
     .secret()
+    .written(|_| HIDDEN)
 }
 
 /// The form of a filter in ListUsers: an attribute, `=` or `^=`, and a value in quotes; at most 256 characters.

@@ -29,16 +29,17 @@ pub(super) fn is_service_link(name: &str, value: &str) -> bool {
     if !name.chars().all(is_of_service) {
         return false;
     }
-    if rest.ends_with("_SERVICE_HOST") {
-        return is_address(value);
-    }
-    if let Some((_, port_name)) = rest.split_once("_SERVICE_PORT")
-        && (port_name.is_empty() || port_name.len() > 1 && port_name.starts_with('_'))
-    {
-        return port(value).is_some();
-    }
-    rest.ends_with("_PORT") && link(value).is_some()
-        || (0..rest.len()).filter_map(|at| rest.get(at..)?.strip_prefix("_PORT_")).any(|tail| is_of_port(tail, value))
+    // The Service's name and a port's name may contain any of the words that are looked for.
+    let after = |word: &'static str| (0..rest.len()).filter_map(move |at| rest.get(at..)?.strip_prefix(word));
+    rest.ends_with("_SERVICE_HOST") && is_address(value)
+        || after("_SERVICE_PORT").any(is_end_or_port_name) && port(value).is_some()
+        || rest.ends_with("_PORT") && link(value).is_some()
+        || after("_PORT_").any(|tail| is_of_port(tail, value))
+}
+
+/// Returns whether this may follow `_SERVICE_PORT`: nothing, or a port's name.
+fn is_end_or_port_name(tail: &str) -> bool {
+    tail.is_empty() || tail.len() > 1 && tail.starts_with('_')
 }
 
 /// Returns whether `<port>_<PROTOCOL>` and what may follow it go with a value.
@@ -77,15 +78,22 @@ mod tests {
 
     #[test]
     fn what_kubernetes_makes_for_a_service_of_our_name_is_known() {
-        for service in
-            ["COGNITO_EXPORTER", "COGNITO_EXPORTER_METRICS", "COGNITO_EXPORTER_POLL__X", "COGNITO_EXPORTER_PORT"]
-        {
+        for service in [
+            "COGNITO_EXPORTER",
+            "COGNITO_EXPORTER_METRICS",
+            "COGNITO_EXPORTER_POLL__X",
+            "COGNITO_EXPORTER_PORT",
+            "COGNITO_EXPORTER_SERVICE_PORT",
+            "COGNITO_EXPORTER_SERVICE_PORTS",
+            "COGNITO_EXPORTER_SERVICE_HOST",
+        ] {
             for (suffix, value) in [
                 ("SERVICE_HOST", "10.0.0.1"),
                 ("SERVICE_HOST", "fd00::1"),
                 ("SERVICE_PORT", "10588"),
                 ("SERVICE_PORT_METRICS", "10588"),
                 ("SERVICE_PORT_HTTP_2", "1"),
+                ("SERVICE_PORT_SERVICE_HOST", "1"),
                 ("PORT", "tcp://10.0.0.1:10588"),
                 ("PORT", "udp://[fd00::1]:53"),
                 ("PORT_10588_TCP", "tcp://10.0.0.1:10588"),

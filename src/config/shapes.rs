@@ -272,9 +272,18 @@ pub(super) fn size(least: &'static str, most: &'static str) -> Shape<u64> {
     .written(|size| write_size(*size))
 }
 
-/// Writes a size in the largest unit of which it is a whole number.
+/// Writes a size in the largest unit, of 1024 or of 1000, of which it is a whole number.
 fn write_size(bytes: u64) -> String {
-    const UNITS: [(&str, u64); 4] = [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+    const UNITS: [(&str, u64); 8] = [
+        ("TiB", 1 << 40),
+        ("TB", 1_000_000_000_000),
+        ("GiB", 1 << 30),
+        ("GB", 1_000_000_000),
+        ("MiB", 1 << 20),
+        ("MB", 1_000_000),
+        ("KiB", 1 << 10),
+        ("KB", 1_000),
+    ];
     let unit = UNITS.iter().find(|(_, unit)| bytes.is_multiple_of(*unit) && bytes > 0);
     unit.map_or_else(|| format!("{bytes}B"), |(name, unit)| format!("{}{name}", bytes / unit))
 }
@@ -387,6 +396,24 @@ mod tests {
             ("999999999999999999999PiB", None),
         ] {
             assert_eq!(from_file(&shape, text), mib.map(|mib: u64| mib << 20), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_size_is_written_in_the_largest_unit_that_is_exact_and_reads_as_the_same() {
+        for (text, expected) in [
+            ("1 GB", "1GB"),
+            ("1GiB", "1GiB"),
+            ("1024 MiB", "1GiB"),
+            ("1.5GB", "1500MB"),
+            ("0.5GiB", "512MiB"),
+            ("1TB", "1TB"),
+            ("1TiB", "1TiB"),
+            ("20000000", "20MB"),
+            ("10000001B", "10000001B"),
+        ] {
+            let bytes = parse_size(text).unwrap();
+            assert_eq!((write_size(bytes).as_str(), parse_size(&write_size(bytes))), (expected, Some(bytes)), "{text}");
         }
     }
 

@@ -17,6 +17,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
@@ -94,6 +95,8 @@ struct RunningTasks {
     /// The first task that died.
     fault: Mutex<Option<TaskFault>>,
     died: Notify,
+    /// Whether the process exits at once. Tasks then end wherever they are, without a fault.
+    is_exiting: AtomicBool,
 }
 
 /// How a run ended.
@@ -178,6 +181,7 @@ impl Lifecycle {
         tokio::select! {
             outcome = self.stop(close) => outcome,
             name = next_signal() => {
+                self.running.is_exiting.store(true, Ordering::Relaxed);
                 tracing::warn!(signal = name, "exiting at once; undelivered records stay in the ledger");
                 RunOutcome::Interrupted
             }
@@ -245,7 +249,7 @@ impl Drop for TaskGuard {
         drop(names);
         let fault = if std::thread::panicking() {
             TaskFault::Panicked(self.name.clone())
-        } else if !self.stop.is_cancelled() {
+        } else if !self.stop.is_cancelled() && !self.running.is_exiting.load(Ordering::Relaxed) {
             TaskFault::Ended(self.name.clone())
         } else {
             return;
@@ -408,6 +412,27 @@ mod tests {
         test.signal().await;
         test.signal().await;
         assert_eq!(test.run(1).await, (RunOutcome::Interrupted, 0), "closing is cut too");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_ends_because_the_process_exits_at_once_is_no_fault() {
+        let mut test = TestLifecycle::new();
+        let (ended, cut) = (CancellationToken::new(), CancellationToken::new());
+        test.lifecycle.spawn(Duty::Gather, "slow", pending());
+        let (guard, end) = (ended.clone().drop_guard(), cut.clone());
+        test.lifecycle.spawn(Duty::Serve, "service", async move {
+            let _guard = guard;
+            end.cancelled().await;
+        });
+        test.signal().await;
+        test.signal().await;
+        assert_eq!(test.run(0).await, (RunOutcome::Interrupted, 0));
+        cut.cancel();
+        ended.cancelled().await;
+        while test.lifecycle.running.names().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(*test.lifecycle.running.fault(), None);
     }
 
     #[tokio::test(start_paused = true)]

@@ -186,6 +186,28 @@ fn a_network_policy_lets_through_what_a_cluster_needs() {
     assert!(!of_kind(&documents, "NetworkPolicy")[0].to_string().contains("fd00"));
 }
 
+#[test]
+fn a_network_policy_has_no_rule_without_ports_and_opens_the_endpoint_to_nobody_without_an_ingress() {
+    let Some(tools) = tools() else { return };
+    let without = |values: &[&str]| {
+        let documents = documents(tools, values);
+        succeeded("validation", tools.validate(&json!({ "chart": documents })));
+        of_kind(&documents, "NetworkPolicy")[0].clone()
+    };
+    for (null, absent) in [("networkPolicy.aws.ports=null", 443), ("networkPolicy.dns.ports=null", 53)] {
+        let policy = without(&[null, "networkPolicy.podIdentity=false"]);
+        let egress = rules(&policy, "egress");
+        assert_eq!(egress.len(), 2, "{null}: {policy}");
+        assert!(egress.iter().all(|(ports, _)| !ports.is_empty() && !ports.contains(&absent)), "{null}: {policy}");
+    }
+    let firehose = ["firehose.enabled=true", "firehose.existingSecret=keys", "firehose.ingress.enabled=false"];
+    let policy = without(&firehose);
+    assert_eq!(rules(&policy, "ingress").len(), 1, "{policy}");
+    let from = "firehose.networkPolicyFrom[0].ipBlock.cidr=10.0.0.0/16";
+    let policy = without(&[&firehose[..], &[from]].concat());
+    assert_eq!(rules(&policy, "ingress")[1], (vec![10589], json!([block("10.0.0.0/16")])));
+}
+
 /// The value that sets all of it.
 #[test]
 fn a_secret_for_the_web_sets_mount_variable_probes_and_monitor() {

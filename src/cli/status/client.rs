@@ -59,10 +59,45 @@ pub(super) struct Access {
     key_file: Option<PathBuf>,
 }
 
+/// The address of an exporter: what may be shown of its URL, and what is asked for.
+#[derive(PartialEq, Debug)]
+struct ExporterAddress {
+    /// Scheme, host and port.
+    origin: String,
+    /// The path before `/status`, without a slash at its end.
+    path: String,
+}
+
+impl ExporterAddress {
+    /// Reads a URL. No error shows it, because it may hold a password or a token.
+    ///
+    /// # Errors
+    /// The URL has no scheme, host or port that can be used, or has parts that may be secret.
+    fn parse(url: &str) -> anyhow::Result<Self> {
+        const ACCEPTED: &str = "accepted: scheme, host and port, such as http://localhost:10588";
+        if url.contains('@') {
+            bail!("--url holds a user or password; give it as --auth-user and --auth-password-file");
+        }
+        if url.contains(['?', '#']) {
+            bail!("--url holds a query or fragment, which may be secret and is not used; {ACCEPTED}");
+        }
+        let uri: Uri = url.parse().with_context(|| format!("--url is not a URL; {ACCEPTED}"))?;
+        let (Some(scheme @ ("http" | "https")), Some(authority)) = (uri.scheme_str(), uri.authority()) else {
+            bail!("--url cannot be used; {ACCEPTED}");
+        };
+        // What follows the host may be a password in the place of a port.
+        let port = authority.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
+        if authority.host().is_empty() || *authority != *format!("{}{port}", authority.host()) {
+            bail!("--url has no host and port that can be used; {ACCEPTED}");
+        }
+        let path = uri.path().trim_end_matches('/').trim_end_matches("/status").to_owned();
+        Ok(Self { origin: format!("{scheme}://{authority}"), path })
+    }
+}
+
 /// A client of one exporter.
 pub(super) struct StatusClient {
-    /// The URL without a path at its end.
-    base: String,
+    address: ExporterAddress,
     authorization: Option<HeaderValue>,
     client: Client<HttpsConnector<HttpConnector>, Empty<Bytes>>,
 }
@@ -73,22 +108,19 @@ impl StatusClient {
     /// # Errors
     /// The URL or a file cannot be used.
     pub(super) fn new(url: &str, access: &Access) -> anyhow::Result<Self> {
-        let base = url.trim_end_matches('/').trim_end_matches("/status").to_owned();
-        let uri: Uri = base.parse().with_context(|| format!("--url {url:?} is not a URL"))?;
-        match (uri.scheme_str(), uri.authority()) {
-            (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
-                bail!("--url holds a password; give it as --auth-user and --auth-password-file")
-            }
-            (Some("http" | "https"), Some(_)) => {}
-            _ => bail!("--url {url:?} cannot be used; accepted: such as http://localhost:10588"),
-        }
+        let address = ExporterAddress::parse(url)?;
         let mut tcp = HttpConnector::new();
         tcp.enforce_http(false);
         tcp.set_connect_timeout(Some(CONNECT_MAX));
-        let tls = access.client_config(uri.scheme_str() == Some("https"))?;
+        let tls = access.client_config(address.origin.starts_with("https:"))?;
         let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1();
         let client = Client::builder(TokioExecutor::new()).build(https.wrap_connector(tcp));
-        Ok(Self { base, authorization: access.authorization()?, client })
+        Ok(Self { address, authorization: access.authorization()?, client })
+    }
+
+    /// Returns scheme, host and port of the exporter, for people.
+    pub(super) fn origin(&self) -> &str {
+        &self.address.origin
     }
 
     /// Asks for the report, or for the place of a user by pool and name.
@@ -100,7 +132,8 @@ impl StatusClient {
             let mut query = form_urlencoded::Serializer::new("?".to_owned());
             query.append_pair("user_pool_id", pool).append_pair("username", name).finish()
         });
-        let mut request = Request::get(format!("{}/status{}", self.base, query.unwrap_or_default()))
+        let ExporterAddress { origin, path } = &self.address;
+        let mut request = Request::get(format!("{origin}{path}/status{}", query.unwrap_or_default()))
             .header(USER_AGENT, concat!("cognito-auth-exporter/", env!("CARGO_PKG_VERSION")));
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
@@ -110,16 +143,16 @@ impl StatusClient {
             let response = self.client.request(request).await.map_err(|error| {
                 let cause = anyhow!(error);
                 let root = cause.root_cause().to_string();
-                anyhow!("cannot reach the exporter at {}: {root}; is it running there? --url names another", self.base)
+                anyhow!("cannot reach the exporter at {origin}: {root}; is it running there? --url names another")
             })?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            let body = body.map_err(|error| anyhow!("the answer of {} cannot be read: {error}", self.base))?;
+            let body = body.map_err(|error| anyhow!("the answer of {origin} cannot be read: {error}"))?;
             Ok((status, body.to_bytes()))
         };
         tokio::time::timeout(ANSWER_MAX, answered)
             .await
-            .map_err(|_| anyhow!("{} did not answer within {} s", self.base, ANSWER_MAX.as_secs()))?
+            .map_err(|_| anyhow!("{origin} did not answer within {} s", ANSWER_MAX.as_secs()))?
     }
 }
 
@@ -190,4 +223,48 @@ fn password_in(file: &Path) -> anyhow::Result<String> {
     };
     read.with_context(|| format!("read the password in {}", file.display()))?;
     Ok(password.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_scheme_host_port_and_the_path_before_status() {
+        for (url, origin, path) in [
+            ("http://localhost:10588", "http://localhost:10588", ""),
+            ("https://exporter.example/", "https://exporter.example", ""),
+            ("http://[::1]:3/status/", "http://[::1]:3", ""),
+            ("https://h:1/cognito/status", "https://h:1", "/cognito"),
+        ] {
+            let expected = ExporterAddress { origin: origin.into(), path: path.into() };
+            assert_eq!(ExporterAddress::parse(url).unwrap(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn an_error_about_a_url_shows_nothing_of_it() {
+        for (url, words) in [
+            ("http://user:SECRET@h", "--auth-user and --auth-password-file"),
+            ("http://user:SECRET pw@h", "--auth-user and --auth-password-file"),
+            ("ftp://user:SECRET@h", "--auth-user and --auth-password-file"),
+            ("user:SECRET@h", "--auth-user and --auth-password-file"),
+            ("http:///user:SECRET@h", "--auth-user and --auth-password-file"),
+            ("http://user:SE/CRET@h", "--auth-user and --auth-password-file"),
+            ("http://h/?token=SECRET", "a query or fragment"),
+            ("http://h#SECRET", "a query or fragment"),
+            ("http://user:SECRET", "such as http://localhost:10588"),
+            ("http://h:1:SECRET", "such as http://localhost:10588"),
+            ("http://h/ SECRET", "such as http://localhost:10588"),
+            ("SECRET://h", "such as http://localhost:10588"),
+            ("http:///SECRET", "such as http://localhost:10588"),
+            ("/SECRET", "such as http://localhost:10588"),
+            ("SECRET", "such as http://localhost:10588"),
+            ("", "such as http://localhost:10588"),
+        ] {
+            let error = format!("{:?}", ExporterAddress::parse(url).unwrap_err());
+            assert!(error.contains(words), "{url}: {error}");
+            assert!(!error.contains("SE") && !error.contains("user:"), "{url}: {error}");
+        }
+    }
 }
