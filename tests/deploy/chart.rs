@@ -406,6 +406,12 @@ fn alerts_can_be_left_out_and_have_labels_and_runbooks_of_ones_own() {
         assert_eq!(alert["labels"]["severity"], before["labels"]["severity"]);
         let anchor = before["annotations"]["runbook_url"].as_str().unwrap().split_once('#').unwrap().1;
         assert_eq!(alert["annotations"]["runbook_url"], format!("{page}#{anchor}"));
+        assert_eq!(alert["annotations"].get("dashboard_url"), None, "no link to the example's Grafana");
+    }
+    let grafana = ["prometheusRule.enabled=true", "prometheusRule.grafanaUrl=https://grafana.example.org/"];
+    for alert in alerts(&documents(tools, &grafana)) {
+        let url = alert["annotations"]["dashboard_url"].as_str().unwrap();
+        assert!(url.starts_with("https://grafana.example.org/d/cognito-"), "{url}");
     }
 }
 
