@@ -45,6 +45,7 @@ const EVERYTHING: &[&str] = &[
     "serviceMonitor.metricRelabelings[0].sourceLabels[0]=__name__",
     "prometheusRule.enabled=true",
     "prometheusRule.labels.release=prometheus",
+    "prometheusRule.grafanaUrl=https://grafana.example.com",
     "dashboards.enabled=true",
     "dashboards.annotations.grafana_folder=Identity",
     "extraObjects=[{\"apiVersion\": \"v1\", \"kind\": \"LimitRange\", \"metadata\": {\"name\": \"{{ .Release.Name }}\"}, \
@@ -394,9 +395,9 @@ fn alerts_can_be_left_out_and_have_labels_and_runbooks_of_ones_own() {
         format!("prometheusRule.runbookUrl={page}"),
         format!("prometheusRule.disabledAlerts[0]={left_out}"),
     ];
-    let documents = documents(tools, &values.each_ref().map(String::as_str));
-    succeeded("validation", tools.validate(&json!({ "chart": documents })));
-    let chosen = alerts(&documents);
+    let rendered = documents(tools, &values.each_ref().map(String::as_str));
+    succeeded("validation", tools.validate(&json!({ "chart": rendered })));
+    let chosen = alerts(&rendered);
     // An alert may have a rule for each of its severities.
     let kept: Vec<_> = all.iter().filter(|alert| alert["alert"] != left_out).collect();
     assert!(kept.len() < all.len());

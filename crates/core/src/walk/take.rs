@@ -138,8 +138,8 @@ impl Walk {
         taken
     }
 
-    /// Removes this walk from the cursor. [`Walk::store_in`] puts the rest of it back after the page. An open walk and a
-    /// redelivery may be the same stretch, so the kind tells them apart.
+    /// Removes this walk from the cursor. [`Walk::store_in`] puts the rest of it back after the page. An open walk and
+    /// a redelivery may be the same stretch, so the kind tells them apart.
     fn withdraw_from(&mut self, cursor: &mut Cursor) {
         let Some(stored) = self.stored.take() else { return };
         match self.kind {
