@@ -4,10 +4,10 @@
 //! same MaxItems, PageSize and StartingToken. The tokens are those of boto3, so either program can continue the work of
 //! the other. The parts:
 //!
-//! - [`arguments`], [`connection`], [`users`] and [`window`] say what is wanted: of which pool, users and time.
-//! - [`caller`] makes every call, within the rate.
-//! - [`read`] reads histories once, with [`paginate`] and [`resume`]; [`follow`] waits for new events.
-//! - [`output`] makes bytes of events, and [`destination`] writes them to an [`output_place`]; [`files`] opens what a
+//! - `arguments`, `connection`, `users` and `window` say what is wanted: of which pool, users and time.
+//! - `caller` makes every call, within the rate.
+//! - `read` reads histories once, with `paginate` and `resume`; `follow` waits for new events.
+//! - `output` makes bytes of events, and `destination` writes them to an `output_place`; `files` opens what a
 //!   run owns.
 
 mod arguments;

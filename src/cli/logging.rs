@@ -1,8 +1,8 @@
 //! The program's own log on stderr: text for people or JSON for machines.
 //!
 //! Texts from outside cannot control the reader's terminal, and cannot add a line or a field: the values of fields are
-//! quoted where they have spaces or control characters ([`LogFields`]), and characters that change the direction of
-//! writing are replaced ([`Visible`]).
+//! quoted where they have spaces or control characters (`LogFields`), and characters that change the direction of
+//! writing are replaced (`Visible`).
 //!
 //! Libraries log from WARN on. Their INFO is about connections and may contain names that the log must not show. Only
 //! directives in RUST_LOG that name them change that.
