@@ -81,7 +81,7 @@ pub struct CommandOutput<'a> {
 impl CommandOutput<'_> {
     /// Prints a message for people.
     pub fn say(&mut self, text: &str) {
-        // If nobody can read it, nothing can be done about it.
+        // If stderr is closed, there is no other place for the message.
         let _ = writeln!(self.err, "{text}");
     }
 }
@@ -236,7 +236,7 @@ struct ReplyWriter<'a> {
 }
 
 impl ReplyWriter<'_> {
-    /// Sends what is left of a character that was never written whole.
+    /// Sends the bytes that wait for the rest of a character. The command has ended, so no rest comes.
     fn finish(self) -> io::Result<()> {
         if self.torn.is_empty() {
             return Ok(());

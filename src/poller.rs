@@ -266,7 +266,7 @@ impl<S: Source> Poller<S> {
         }
     }
 
-    /// Takes note of whether a pool answers. Discovery has logged the result.
+    /// Follows a pool. Its users join later.
     fn follow(&mut self, pool: Arc<Pool<S>>, mut export: Option<Box<ExportAudit>>) {
         let (slot, now) = (pool.slot, Instant::now().into_std());
         if let Some(export) = &mut export {
@@ -314,6 +314,7 @@ impl<S: Source> Poller<S> {
         AuditClock { wall: self.context.clock.now(), now: Instant::now().into_std() }
     }
 
+    /// Takes note of whether a pool answers. Discovery has logged the result.
     fn pool_listed(&mut self, pool: PoolSlot, result: Result<(), SourceError>) {
         let Some(polled) = self.pools.get_mut(&pool) else { return };
         let now = Instant::now().into_std();
@@ -620,7 +621,6 @@ impl<S: Source> Poller<S> {
         metrics.api_budget(identity.account_id.as_deref(), &identity.region, per_second);
     }
 
-    /// Shows whether a pool answers.
     /// Judges a pool's export, and shows and logs the result.
     fn report_export(&mut self, slot: PoolSlot, clock: AuditClock) {
         let Some(polled) = self.pools.get_mut(&slot) else { return };
@@ -635,6 +635,7 @@ impl<S: Source> Poller<S> {
         self.status.export(id, &standing);
     }
 
+    /// Shows whether a pool answers.
     fn report_health(&self, slot: PoolSlot, now: StdInstant) {
         let Some(polled) = self.pools.get(&slot) else { return };
         if let Some(up) = polled.health.up(now) {

@@ -13,7 +13,7 @@ use clap::Parser as _;
 
 use super::state_command::{blocking, is_closed_pipe};
 use super::{Arguments, Command, quarantine, state};
-use crate::control::{self, CommandOutput, CommandStatus, RunCommand};
+use crate::control::{self, CommandOutput, CommandStatus, ControlError, RunCommand};
 use crate::ledger::{Ledger, LedgerError};
 
 /// The refusal of every other command.
@@ -36,15 +36,14 @@ pub(super) async fn ask_instead(state: PathBuf, unopened: anyhow::Error) -> anyh
     match answered.await {
         Ok(Some(code)) => Ok(ExitCode::from(code)),
         Ok(None) => Err(unopened),
-        Err(error) if error.chain().any(|cause| cause.downcast_ref().is_some_and(is_broken_pipe)) => {
-            Ok(ExitCode::SUCCESS)
-        }
+        Err(error) if is_closed_output(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error),
     }
 }
 
-fn is_broken_pipe(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::BrokenPipe
+/// Whether the reader of the output has closed it. A broken connection to the exporter is another matter.
+fn is_closed_output(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ControlError::Print(closed)) if closed.kind() == io::ErrorKind::BrokenPipe)
 }
 
 /// What a running exporter runs on its ledger for others.
@@ -64,4 +63,17 @@ pub(super) fn runner(ledger: Ledger) -> RunCommand {
             CommandStatus::Failure
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_closed_output_ends_well_and_not_a_broken_connection() {
+        let broken = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(is_closed_output(&ControlError::Print(broken()).into()));
+        assert!(!is_closed_output(&ControlError::Connection(broken()).into()));
+        assert!(!is_closed_output(&ControlError::Print(io::ErrorKind::StorageFull.into()).into()));
+    }
 }
