@@ -1,22 +1,19 @@
 #!/usr/bin/env bash
-# Builds the image with buildah from a binary that was built on this machine, and starts it once with podman as Kubernetes
-# would: read-only root, no capabilities, no new privileges, as 65532. Needs root, buildah, podman and runc; no registry.
+# Builds the image for this machine with buildah from a program that was built on it, and starts it once with podman as
+# Kubernetes would: read-only root, no capabilities, no new privileges, as 65532. Needs root, buildah, podman and runc; no
+# registry.
 #
 #   deploy/image.sh [TAG]
 set -euo pipefail
 cd "$(dirname "$0")/.."
-tag="${1:-cognito-auth-exporter:0.1.0}"
-target=x86_64-unknown-linux-gnu
+tag="${1:-localhost/cognito-auth-exporter:0.1.0}"
+case "$(uname -m)" in x86_64) architecture=amd64 ;; *) architecture=arm64 ;; esac
 work="$(mktemp -d)"
 cleanup() { rm -rf "$work"; }
 trap cleanup EXIT
-export STORAGE_DRIVER=vfs BUILDAH_ISOLATION=chroot
+export STORAGE_DRIVER=vfs
 
-RUSTFLAGS="-C target-feature=+crt-static" cargo build --release --locked --target "$target"
-sh deploy/layout.sh "target/$target/release/cognito-auth-exporter" "$work/out"
-# The first stage is replaced by what it would have made: a registry's base image is not needed to try the second.
-sed '/^ARG RUST_IMAGE/,/^FROM scratch/{/^FROM scratch/!d}; s|COPY --from=build /out/|COPY out/|' deploy/Dockerfile >"$work/Dockerfile"
-buildah bud --quiet -f "$work/Dockerfile" -t "$tag" "$work" >/dev/null
+deploy/release/assemble.sh "$tag" "$architecture=$(deploy/static.sh "$architecture" | tail -n 1)"
 podman image inspect --format 'image {{.RepoTags}} {{.Size}} bytes, user {{.User}}' "$tag"
 
 run=(podman --runtime runc run --rm --network host --read-only --cap-drop=ALL --security-opt no-new-privileges

@@ -192,7 +192,9 @@ fn the_image_is_built_from_all_that_cargo_needs() {
         let status = Command::new("cp").arg("-r").arg(root().join(path)).arg(&target).status().unwrap();
         assert!(status.success(), "{path}");
     }
-    assert!(context.path().join("deploy/layout.sh").exists());
+    for script in ["cross.sh", "layout.sh", "static.sh"] {
+        assert!(context.path().join("deploy").join(script).exists(), "{script}");
+    }
     let metadata = Command::new(env!("CARGO"))
         .args(["metadata", "--offline", "--locked", "--no-deps", "--format-version", "1"])
         .current_dir(context.path())
@@ -209,12 +211,18 @@ fn the_image_is_built_from_all_that_cargo_needs() {
     assert_eq!(targets, 5, "four libraries and the binary");
 }
 
-/// The build asks its machine for the platform, and names none.
+/// Docker names the platform; the script that builds knows both, and no other.
 #[test]
 fn the_image_can_be_built_for_either_platform() {
     let dockerfile = read("deploy/Dockerfile");
     let built: Vec<&str> = dockerfile.lines().filter(|line| !line.starts_with('#')).collect();
-    assert!(built.iter().any(|line| line.contains("$(uname -m)-unknown-linux-gnu")));
+    for script in ["deploy/cross.sh", "deploy/static.sh"] {
+        assert!(built.iter().any(|line| line.contains(&format!("RUN {script} \"${{TARGETARCH}}\""))), "{script}");
+        let output = Command::new(root().join(script)).arg("riscv64").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("riscv64 is no architecture that is built; there are amd64 and arm64"), "{said}");
+    }
     assert!(!built.iter().any(|line| line.contains("x86_64") || line.contains("aarch64")), "{built:?}");
 }
 

@@ -793,6 +793,7 @@ fn the_image_is_what_the_manifests_expect() {
     {
         assert!(last.lines().any(|it| it == line), "{line}");
     }
+    assert!(last.contains(&format!("org.opencontainers.image.version={VERSION:?}")), "{last}");
     let image = format!("{NAME}:{VERSION}");
     for path in [
         "deploy/Dockerfile",

@@ -86,6 +86,7 @@ mod quarantine;
 mod readme;
 mod receiver_faults;
 mod receiver_limits;
+mod release;
 mod reload;
 mod rotel;
 mod samples;

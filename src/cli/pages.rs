@@ -1,6 +1,7 @@
 //! `completions` and `man`: completion scripts and manual pages, from the same source as `--help`.
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -24,6 +25,9 @@ pub struct CompletionsArgs {
 pub struct ManArgs {
     /// The command; without one, the page of the program.
     command: Option<String>,
+    /// Write the pages of the program and of every command into this directory, for packages.
+    #[arg(long, value_name = "DIRECTORY", conflicts_with = "command")]
+    output_dir: Option<PathBuf>,
 }
 
 /// Prints the completion script of a shell.
@@ -36,11 +40,16 @@ pub fn completions(args: &CompletionsArgs) -> anyhow::Result<ExitCode> {
     print(&script)
 }
 
-/// Prints a page for `man -l -`.
+/// Prints a page for `man -l -`, or writes all pages.
 ///
 /// # Errors
-/// Stdout cannot be written.
+/// Stdout or the directory cannot be written.
 pub fn man(args: &ManArgs) -> anyhow::Result<ExitCode> {
+    if let Some(directory) = &args.output_dir {
+        clap_mangen::generate_to(Arguments::command(), directory)
+            .with_context(|| format!("write the pages into {}", directory.display()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut whole = Arguments::command();
     whole.build();
     let command: Command = match &args.command {
