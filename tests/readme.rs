@@ -253,6 +253,7 @@ fn every_link_of_the_documents_leads_to_a_file() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut pages: Vec<_> = [
         "README.md",
+        "CONTRIBUTING.md",
         "SECURITY.md",
         "ARCHITECTURE.md",
         "deploy/README.md",
