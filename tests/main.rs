@@ -101,3 +101,4 @@ mod stopping;
 mod throttling;
 mod tidy;
 mod web;
+mod workflows;
