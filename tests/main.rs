@@ -102,3 +102,4 @@ mod stopping;
 mod throttling;
 mod tidy;
 mod web;
+mod workflows;

@@ -8,9 +8,14 @@ use serde_json::Value;
 
 use crate::skips;
 
-/// A Python interpreter with `module`: the one in PEERS_PYTHON, else `python3`.
+/// The Python interpreter: the one in PEERS_PYTHON, else `python3`.
+fn python() -> PathBuf {
+    PathBuf::from(std::env::var_os("PEERS_PYTHON").unwrap_or_else(|| "python3".into()))
+}
+
+/// The Python interpreter, if it has `module`.
 pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
-    let python = PathBuf::from(std::env::var_os("PEERS_PYTHON").unwrap_or_else(|| "python3".into()));
+    let python = python();
     let has_module = Command::new(&python)
         .args(["-c", &format!("import {module}")])
         .stdout(Stdio::null())
@@ -21,6 +26,13 @@ pub(crate) fn python_with(module: &str) -> Option<PathBuf> {
     skips::unless_there(has_module, &what, skips::PYTHON).then_some(python)
 }
 
+/// A program that comes as a Python package, beside the interpreter. The option is that for its version.
+pub(crate) fn of_packages(program: &str, version: &str) -> Option<PathBuf> {
+    let beside = python().with_file_name(program);
+    let answer = Command::new(&beside).arg(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    skips::unless_there(answer.is_ok_and(|status| status.success()), program, skips::PYTHON).then_some(beside)
+}
+
 /// Whether a program is installed, that is, prints its version.
 pub(crate) fn has(program: &str) -> bool {
     has_that_says(program, &["--version"])
@@ -29,10 +41,7 @@ pub(crate) fn has(program: &str) -> bool {
 /// The same for a program with another option for its version.
 pub(crate) fn has_that_says(program: &str, version: &[&str]) -> bool {
     let answer = Command::new(program).args(version).stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let name = Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program);
-    // hadolint comes as a Python package.
-    let remedy = if name == "hadolint" { skips::PYTHON.to_owned() } else { skips::installing(name) };
-    skips::unless_there(answer.is_ok_and(|status| status.success()), name, &remedy)
+    skips::unless_there(answer.is_ok_and(|status| status.success()), program, &skips::installing(program))
 }
 
 /// Whether strace can trace here.
