@@ -281,6 +281,23 @@ fn shells_and_manuals_say_what_the_help_says() {
     assert!(stderr(&unknown).contains("there are run, check, config, demo"), "{}", stderr(&unknown));
 }
 
+/// What packages install: a page for the program and for each command, in a directory that is there.
+#[test]
+fn every_page_of_the_manual_is_written_for_packages() {
+    let directory = tempfile::tempdir().unwrap();
+    let pages = directory.path().join("man");
+    let into = |path: &Path| run(NOWHERE, directory.path(), &["man", "--output-dir", path.to_str().unwrap()]);
+    let refused = into(&pages);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("write the pages into"), "{}", stderr(&refused));
+    std::fs::create_dir(&pages).unwrap();
+    assert!(into(&pages).status.success());
+    for page in ["", "-run", "-events", "-state", "-state-rewind", "-quarantine-drop", "-man"] {
+        let text = std::fs::read_to_string(pages.join(format!("cognito-auth-exporter{page}.1"))).unwrap();
+        assert!(text.contains(".TH"), "{page}: {text}");
+    }
+}
+
 #[test]
 fn a_web_configuration_with_mistakes_is_bad_configuration() {
     let directory = tempfile::tempdir().unwrap();

@@ -140,11 +140,8 @@ fn sums(release: &Release) -> BTreeMap<String, String> {
 fn the_sums_are_of_every_artifact() {
     let Some(release) = release() else { return };
     printed(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&release.folder));
-    let mut expected = vec![
-        format!("{NAME}-{VERSION}-image.tar"),
-        format!("{NAME}-{VERSION}.tgz"),
-        format!("{NAME}.rb"),
-    ];
+    let mut expected =
+        vec![format!("{NAME}-{VERSION}-image.tar"), format!("{NAME}-{VERSION}.tgz"), format!("{NAME}.rb")];
     for Architecture { name, debian } in release.architectures() {
         expected.push(format!("{NAME}-{VERSION}-{name}-linux.tar.gz"));
         expected.push(format!("{NAME}-{VERSION}-{name}-linux.cdx.json"));
@@ -218,7 +215,8 @@ fn the_programs_of_a_whole_release_are_static_and_auditable() {
     for architecture in release.architectures() {
         let (_directory, folder) = release.unpacked(architecture);
         let program = folder.join(NAME);
-        let headers = printed(Command::new("readelf").args(["--wide", "--program-headers", "--sections"]).arg(&program));
+        let headers =
+            printed(Command::new("readelf").args(["--wide", "--program-headers", "--sections"]).arg(&program));
         assert!(!headers.contains("INTERP"), "{architecture:?} needs a loader");
         assert!(headers.contains(".dep-v0"), "{architecture:?} has no list of dependencies");
         let machine = printed(Command::new("readelf").arg("--file-header").arg(&program));

@@ -65,9 +65,10 @@ build() {
     if [ -n "${PROGRAMS:-}" ]; then
         for built in $PROGRAMS; do program[${built%%=*}]="${built#*=}"; done
     else
-        for architecture in amd64 arm64; do
-            program[$architecture]="$(CARGO_BUILD="auditable build" deploy/static.sh "$architecture" | tail -n 1)"
-        done
+        local paths
+        mapfile -t paths < <(CARGO_BUILD="auditable build" deploy/static.sh amd64 arm64)
+        [ "${#paths[@]}" -eq 2 ] || fail "the programs were not built"
+        program=([amd64]="${paths[0]}" [arm64]="${paths[1]}")
     fi
     architectures=("${!program[@]}")
     [ -n "${program[$native]:-}" ] || fail "no program of this machine's architecture, which prints its manual"

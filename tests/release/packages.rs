@@ -126,7 +126,9 @@ fn packages_start_nothing_and_restart_what_runs() {
         let needed = query(&["--requires"]);
         assert!(!needed.contains(".so"), "{needed}");
         // Both run where systemd does not, such as in the build of an image.
-        for (name, arguments) in [("postinst", ["configure", ""]), ("prerm", ["remove", ""]), ("postrm", ["remove", ""])] {
+        for (name, arguments) in
+            [("postinst", ["configure", ""]), ("prerm", ["remove", ""]), ("postrm", ["remove", ""])]
+        {
             if Path::new("/run/systemd/system").exists() {
                 continue;
             }
@@ -152,7 +154,9 @@ fn the_bill_of_materials_and_the_licences_name_every_crate() {
         let components = bom["components"].as_array().unwrap();
         let crates: BTreeSet<String> = components
             .iter()
-            .map(|component| format!("{} v{}", component["name"].as_str().unwrap(), component["version"].as_str().unwrap()))
+            .map(|component| {
+                format!("{} v{}", component["name"].as_str().unwrap(), component["version"].as_str().unwrap())
+            })
             .collect();
         let target = format!("{}-unknown-linux-gnu", architecture.name);
         let mut tree = Command::new(env!("CARGO"));

@@ -43,7 +43,8 @@ fn the_image_of_each_platform_holds_its_program_and_nothing_that_runs_beside_it(
     assert_eq!(platforms, release.architectures().map(|architecture| architecture.debian).collect());
     for architecture in release.architectures() {
         let directory = root_of_image(release, architecture);
-        let files = printed(Command::new("find").args([".", "-type", "f", "-printf", "%P %m\n"]).current_dir(&directory));
+        let files =
+            printed(Command::new("find").args([".", "-type", "f", "-printf", "%P %m\n"]).current_dir(&directory));
         let files: BTreeSet<&str> = files.lines().collect();
         let program = format!("usr/bin/{NAME}");
         let expected = [format!("{program} 755"), "etc/ssl/certs/ca-certificates.crt 644".to_owned()];
@@ -61,7 +62,8 @@ fn the_image_of_each_platform_holds_its_program_and_nothing_that_runs_beside_it(
         let config = &config["config"];
         assert_eq!(config["User"], "65532:65532");
         assert_eq!(config["Entrypoint"][0], format!("/{program}"));
-        let label = |name: &str| config["Labels"][format!("org.opencontainers.image.{name}")].as_str().unwrap_or_default();
+        let label =
+            |name: &str| config["Labels"][format!("org.opencontainers.image.{name}")].as_str().unwrap_or_default();
         assert_eq!((label("version"), label("licenses")), (VERSION, "Apache-2.0"));
         assert!(label("revision").len() == 12 && label("source").starts_with("https://"), "{}", config["Labels"]);
         // The owner of the state directory is the image's user, also on the disk of a node.
@@ -109,7 +111,12 @@ fn the_chart_names_the_image_of_the_release() {
     let image = images.first().unwrap();
     assert!(image.ends_with(&format!("/{NAME}:{VERSION}")) && image.contains('.'), "{image}");
     assert_eq!(image.to_lowercase(), **image, "registries refuse capitals");
-    printed(Command::new("helm").args(["lint", "--strict", "--set-file"]).arg(format!("config={}", config.display())).arg(&chart));
+    printed(
+        Command::new("helm")
+            .args(["lint", "--strict", "--set-file"])
+            .arg(format!("config={}", config.display()))
+            .arg(&chart),
+    );
 }
 
 /// Ruby reads the formula, with a stand-in for Homebrew's words: the archives of the release by their sums.
@@ -128,7 +135,10 @@ fn the_formula_names_the_archives_by_their_sums() {
     for architecture in release.architectures() {
         let archive = &read["linux"][architecture.name];
         let name = format!("{NAME}-{VERSION}-{}-linux.tar.gz", architecture.name);
-        assert!(archive["url"].as_str().unwrap().ends_with(&format!("/releases/download/v{VERSION}/{name}")), "{archive}");
+        assert!(
+            archive["url"].as_str().unwrap().ends_with(&format!("/releases/download/v{VERSION}/{name}")),
+            "{archive}"
+        );
         assert_eq!(archive["sha256"].as_str(), sums.get(&name).map(String::as_str));
     }
     assert!(read["macos"]["url"].as_str().unwrap().ends_with(".git"), "{read}");
