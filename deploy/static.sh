@@ -32,4 +32,5 @@ export BUILD_REVISION="${BUILD_REVISION:-$(git rev-parse --short=12 HEAD 2>/dev/
 # CARGO_BUILD is `auditable build` for a release: the list of dependencies becomes a section of the program.
 # shellcheck disable=SC2086 # several words
 cargo ${CARGO_BUILD:-build} --release --locked $targets --bin cognito-auth-exporter >&2
+# shellcheck disable=SC2086 # one a line
 printf '%s\n' $programs

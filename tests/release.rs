@@ -1,7 +1,7 @@
 //! The artifacts of a release: a test unpacks each one and runs the program in it.
 //!
 //! RELEASE_DIST names what `deploy/release/release.sh` has made for both architectures. Without it, and with the tools of
-//! `.ci/release-tools`, the tests make the artifacts of this machine's architecture from the program that is tested.
+//! `.ci/release-tools`, the long tests make the artifacts of this machine's architecture from the program that is tested.
 
 mod packages;
 mod published;
@@ -14,6 +14,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use crate::exporter::{self, Exporter};
+use crate::long;
 use crate::skips;
 use crate::test_env::{Terms, TestEnv, all_live, counted, go_on, populate};
 
@@ -102,10 +103,11 @@ fn release() -> Option<&'static Release> {
         if let Some(folder) = std::env::var_os("RELEASE_DIST") {
             return Some(Release { folder: folder.into(), is_whole: true, said: String::new(), _temporary: None });
         }
-        root().join(TOOLS).join("cargo-deb").exists().then(packed)
+        (root().join(TOOLS).join("cargo-deb").exists() && long::is_thorough()).then(packed)
     });
     let release = RELEASE.as_ref();
-    skips::unless_there(release.is_some(), "release-tools", ".ci/release-tools");
+    let remedy = ".ci/release-tools, then LONG_TESTS=1 cargo test";
+    skips::unless_there(release.is_some(), "release-tools", remedy);
     release
 }
 

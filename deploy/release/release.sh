@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Makes a release. The workflow release.yml calls it, and so does a maintainer who wants to see what a tag would publish.
 #
-#   deploy/release/release.sh build       every artifact, for both architectures, into target/dist
-#   deploy/release/release.sh publish     signs and publishes what is there
-#   deploy/release/release.sh --dry-run   builds, and prints the commands that would publish
+#   deploy/release/release.sh build                 every artifact, for both architectures, into target/dist
+#   deploy/release/release.sh publish [--dry-run]   signs and publishes what is there, or prints the commands
+#   deploy/release/release.sh --dry-run             builds, and prints the commands that would publish
 #
 # REPOSITORY   where the project is (default: `repository` of Cargo.toml)
 # REGISTRY     where images and charts go (default: ghcr.io and the owner of the repository). The dry run pushes to one on
@@ -20,9 +20,9 @@ usage() { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0"; exit "$1"; }
 say() { printf '\n=== %s\n' "$*" >&2; }
 fail() { printf 'release.sh: %s\n' "$*" >&2; exit 1; }
 
-[ $# -eq 1 ] || usage 2
-case "$1" in
+case "$*" in
     build|publish) steps="$1" dry="" ;;
+    "publish --dry-run") steps=publish dry=yes ;;
     --dry-run) steps="build publish" dry=yes ;;
     -h|--help) usage 0 ;;
     *) usage 2 ;;
@@ -58,7 +58,7 @@ build() {
     [ -n "$dry" ] || [ -z "$(git status --porcelain)" ] || fail "the tree differs from the commit: commit first, or use --dry-run"
     rm -rf "$dist" "$files"
     mkdir -p "$dist" "$files"/{man,completions}
-    local architectures=() architecture
+    local architectures architecture
     declare -A program
 
     say "programs"
@@ -70,7 +70,7 @@ build() {
         [ "${#paths[@]}" -eq 2 ] || fail "the programs were not built"
         program=([amd64]="${paths[0]}" [arm64]="${paths[1]}")
     fi
-    architectures=("${!program[@]}")
+    mapfile -t architectures < <(printf '%s\n' "${!program[@]}" | sort)
     [ -n "${program[$native]:-}" ] || fail "no program of this machine's architecture, which prints its manual"
 
     say "manual, completions, licences"
@@ -104,7 +104,9 @@ build() {
         CARGO_TARGET_DIR="$work/target" cargo deb --quiet --no-build --no-strip --target "$target" --deb-revision "" --output "$dist/"
         CARGO_TARGET_DIR="$work/target" cargo generate-rpm --target "$target" --arch "$arch" --output "$dist/"
         cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target "$target" --target-in-filename
-        mv "${name}_bin_$target.cdx.json" "$dist/$folder.cdx.json"
+        # Where the crates lie on this machine is nobody's business.
+        sed "s|file://$PWD|file:///src|g" "${name}_bin_$target.cdx.json" >"$dist/$folder.cdx.json"
+        rm "${name}_bin_$target.cdx.json"
         find crates -name "*$target.cdx.json" -delete
         images+=("$architecture=${program[$architecture]}")
     done

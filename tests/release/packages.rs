@@ -31,8 +31,9 @@ fn rpm(release: &Release, architecture: Architecture) -> std::path::PathBuf {
 }
 
 fn unpack_rpm(package: &Path, into: &Path) {
+    // rpm2cpio ends with 1 also after a whole archive; what is missing shows when the files are compared.
     let line = "rpm2cpio \"$0\" | cpio --quiet --extract --make-directories --no-absolute-filenames";
-    printed(Command::new("bash").args(["-o", "pipefail", "-c", line]).arg(package).current_dir(into));
+    printed(Command::new("sh").args(["-c", line]).arg(package).current_dir(into));
 }
 
 /// Each package holds the program of the archive, which starts there, too.
@@ -103,9 +104,13 @@ fn packages_start_nothing_and_restart_what_runs() {
         let script = |name: &str| std::fs::read_to_string(control.path().join(name)).unwrap();
         let installed = script("postinst");
         assert!(installed.contains("deb-systemd-invoke try-restart"), "{installed}");
-        for started in ["_dh_action=start", "deb-systemd-helper enable", "invoke start"] {
+        for started in ["_dh_action=start", "invoke start"] {
             assert!(!installed.contains(started), "{installed}");
         }
+        // Only a unit that somebody had enabled, and whose package was removed, is enabled again.
+        let before = installed.split("deb-systemd-helper enable").next().unwrap();
+        assert!(before.trim_end().ends_with("# Create new symlinks, if any."), "{installed}");
+        assert!(before.contains("--quiet was-enabled"), "{installed}");
         assert!(script("prerm").contains("deb-systemd-invoke stop"), "{}", script("prerm"));
         let field = |name: &str| printed(Command::new("dpkg-deb").arg("-f").arg(deb(release, architecture)).arg(name));
         assert_eq!(field("Package").trim(), NAME);
