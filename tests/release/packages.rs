@@ -179,7 +179,7 @@ fn the_bill_of_materials_and_the_licences_name_every_crate() {
         let named = text.contains(root().to_str().unwrap());
         assert!(!named, "{architecture:?}: a path of the building machine");
         if let Some(python) = &python {
-            peers::answer(python, "cyclonedx.py", &[], &text);
+            peers::answer(python, "bom.py", &[], &text);
         }
 
         let (_directory, folder) = release.unpacked(architecture);
