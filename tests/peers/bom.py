@@ -8,5 +8,6 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 error = JsonStrictValidator(SchemaVersion.V1_5).validate_str(sys.stdin.read())
 if error:
-    sys.exit(f"not CycloneDX 1.5: {error}")
+    # The rest of it is the schema and the document.
+    sys.exit(f"not CycloneDX 1.5: {str(error).splitlines()[0]}")
 print(json.dumps(True))
