@@ -49,9 +49,10 @@ export PATH="$PWD/target/release-tools/bin:$PWD/target/kube:$PATH" STORAGE_DRIVE
 arch_of() { case "$1" in amd64) echo x86_64 ;; arm64) echo aarch64 ;; *) fail "$1 is no architecture that is built" ;; esac; }
 native="$(case "$(uname -m)" in x86_64) echo amd64 ;; *) echo arm64 ;; esac)"
 
-# An archive whose bytes depend on its files only.
+# An archive whose bytes depend on its files only, and not on an umask: the program writes its manual with mode 0600.
 archive() { # DIRECTORY-ABOVE NAME FILE
-    tar --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$SOURCE_DATE_EPOCH" -C "$1" -cf - "$2" | gzip -n9 >"$3"
+    tar --sort=name --owner=0 --group=0 --numeric-owner --mode=a+rX,go-w --mtime="@$SOURCE_DATE_EPOCH" \
+        -C "$1" -cf - "$2" | gzip -n9 >"$3"
 }
 
 build() {
