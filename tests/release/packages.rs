@@ -91,6 +91,8 @@ fn the_archive_has_the_manual_the_completions_and_an_example_that_is_checked() {
         for file in ["LICENSE", "README.md", "CHANGELOG.md", "rules.yml", "dashboards", "THIRD-PARTY-LICENSES.txt"] {
             assert!(folder.join(file).exists(), "{file}");
         }
+        let closed = printed(Command::new("find").arg(&folder).args(["!", "-perm", "-444"]));
+        assert_eq!(closed, "", "not everybody can read this");
     }
 }
 
@@ -114,7 +116,9 @@ fn packages_start_nothing_and_restart_what_runs() {
         assert!(script("prerm").contains("deb-systemd-invoke stop"), "{}", script("prerm"));
         let field = |name: &str| printed(Command::new("dpkg-deb").arg("-f").arg(deb(release, architecture)).arg(name));
         assert_eq!(field("Package").trim(), NAME);
-        assert_eq!(field("Version").trim(), VERSION);
+        // A tilde makes a pre-release older than its release.
+        let version = VERSION.replacen('-', "~", 1);
+        assert_eq!(field("Version").trim(), version);
         assert_eq!(field("Architecture").trim(), architecture.debian);
         assert_eq!(field("Depends").trim(), "", "a static program needs nothing");
 
@@ -126,7 +130,7 @@ fn packages_start_nothing_and_restart_what_runs() {
         assert!(scripts.contains("systemctl try-restart") && scripts.contains("disable --now"), "{scripts}");
         assert!(!scripts.contains("systemctl start") && !scripts.contains("enable --now"), "{scripts}");
         assert_eq!(query(&["--queryformat", "%{NAME} %{VERSION} %{ARCH} %{LICENSE}"]), {
-            format!("{NAME} {VERSION} {} Apache-2.0", architecture.name)
+            format!("{NAME} {version} {} Apache-2.0", architecture.name)
         });
         let needed = query(&["--requires"]);
         assert!(!needed.contains(".so"), "{needed}");
