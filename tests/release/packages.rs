@@ -134,6 +134,10 @@ fn packages_start_nothing_and_restart_what_runs() {
         });
         let needed = query(&["--requires"]);
         assert!(!needed.contains(".so"), "{needed}");
+        assert_eq!(
+            (field("Recommends").trim(), query(&["--recommends"]).trim()),
+            ("ca-certificates", "ca-certificates")
+        );
         // Both run where systemd does not, such as in the build of an image.
         for (name, arguments) in
             [("postinst", ["configure", ""]), ("prerm", ["remove", ""]), ("postrm", ["remove", ""])]
