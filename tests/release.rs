@@ -225,9 +225,10 @@ fn the_programs_of_a_whole_release_are_static_and_auditable() {
         let expected = if architecture.name == "x86_64" { "X86-64" } else { "AArch64" };
         assert!(machine.contains(expected), "{machine}");
         let bytes = std::fs::read(&program).unwrap();
-        let cargo =
-            std::env::var("CARGO_HOME").unwrap_or_else(|_| format!("{}/.cargo", std::env::var("HOME").unwrap()));
-        for path in [root().to_str().unwrap(), &cargo] {
+        let home = std::env::var("HOME").unwrap();
+        let of = |variable: &str, folder: &str| std::env::var(variable).unwrap_or_else(|_| format!("{home}/{folder}"));
+        let (cargo, rustup) = (of("CARGO_HOME", ".cargo"), of("RUSTUP_HOME", ".rustup"));
+        for path in [root().to_str().unwrap(), &cargo, &rustup] {
             let found = bytes.windows(path.len()).any(|window| window == path.as_bytes());
             assert!(!found, "{architecture:?} contains {path}");
         }
