@@ -59,6 +59,8 @@ archive() { # DIRECTORY-ABOVE NAME FILE
 build() {
     [ -n "$dry" ] || [ -z "$(git status --porcelain)" ] || fail "the tree differs from the commit: commit first, or use --dry-run"
     [ -n "$dry" ] || grep -qE "^## ${version//./\\.} - [0-9]{4}-" CHANGELOG.md || fail "CHANGELOG.md has no date for $version"
+    # The packages and cargo binstall have its address from there.
+    [ -n "$dry" ] || [ "$(field repository)" = "$REPOSITORY" ] || fail "Cargo.toml says that the repository is $(field repository)"
     rm -rf "$dist" "$files"
     mkdir -p "$dist" "$files"/{man,completions}
     local architectures architecture
@@ -176,9 +178,8 @@ publish() {
     [ -n "$dry" ] || [[ "$owner" != O[W]NER ]] || fail "the project has no home yet: set REPOSITORY, or \`repository\` in Cargo.toml"
     [ -f "$dist/SHA256SUMS" ] || fail "there is nothing in $dist: run \`release.sh build\`"
     (cd "$dist" && sha256sum --quiet --check SHA256SUMS)
-    local plain="" digest pre=()
+    local plain="" digest mark=() newest="v$version"
     case "$REGISTRY" in 127.0.0.1:*|localhost:*) plain=yes ;; esac
-    case "$version" in *-*) pre=(--prerelease) ;; esac
     local index="oci-archive:$dist/$name-$version-image.tar:$version"
     copy_image() {
         push skopeo copy --quiet --all --preserve-digests ${plain:+--dest-tls-verify=false} "$index" "docker://$image:$1"
@@ -188,16 +189,25 @@ publish() {
     echo "$digest" >"$dist/image.digest"
     local state
     state="$(state_of_release)"
+    # A patch of an older version, and a pre-release, are not the latest.
+    if [ -z "$dry" ]; then
+        newest="$(gh release list --repo "$REPOSITORY" --exclude-drafts --exclude-pre-releases --limit 100 \
+            --json tagName --jq '.[].tagName')"
+        newest="$(printf '%s\n' "$newest" "v$version" | sort --version-sort | tail -n 1)"
+    fi
+    case "$version $newest" in
+        *-*\ *) mark=(--prerelease) ;;
+        "$version v$version") ;;
+        *) mark=(--latest=false) ;;
+    esac
     if [ "$state" = published ]; then
         say "v$version is published, with these files"
     else
         publish_version "$state"
     fi
     # Names that move follow last, when there is something to verify behind them.
-    if [ "${#pre[@]}" -eq 0 ]; then
-        copy_image "${version%.*}"
-        copy_image latest
-    fi
+    [ "${mark[*]}" = --prerelease ] || copy_image "${version%.*}"
+    [ "${#mark[@]}" -gt 0 ] || copy_image latest
 }
 
 # Prints whether GitHub has the release: none, draft or published. Other files than those published are refused.
@@ -246,7 +256,7 @@ publish_version() { # STATE
     [ "$1" != draft ] || gh release delete "v$version" --repo "$REPOSITORY" --yes
     outside gh release create "v$version" --repo "$REPOSITORY" --verify-tag --draft --title "$version" \
         --notes-file "$dist/RELEASE_NOTES.md" "${assets[@]}"
-    outside gh release edit "v$version" --repo "$REPOSITORY" --draft=false "${pre[@]}"
+    outside gh release edit "v$version" --repo "$REPOSITORY" --draft=false "${mark[@]}"
 }
 
 for step in $steps; do "$step"; done
