@@ -443,7 +443,8 @@ fn the_tap_gets_the_formula_once() {
     git(&at.join("tap"), &["commit", "--quiet", "--allow-empty", "--message", "first"]);
     git(&at.join("tap"), &["push", "--quiet", "origin", "HEAD:main"]);
     std::fs::create_dir(at.join("dist")).unwrap();
-    for (formula, tag, commits) in [("one", "v1.0.0", 2), ("one", "v1.0.0", 2), ("two", "v1.0.1", 3)] {
+    let (one, two) = ("  version \"1.9.0\"\n", "  version \"1.10.0\"\n");
+    for (formula, tag, commits) in [(one, "v1.9.0", 2), (one, "v1.9.0", 2), (two, "v1.10.0", 3)] {
         std::fs::write(at.join("dist/cognito-auth-exporter.rb"), formula).unwrap();
         let ran = run(script, at, &[("TAG", tag), ("TAP_TOKEN", "unused")]);
         assert!(ran.status.success(), "{}", said(&ran));
@@ -452,4 +453,9 @@ fn the_tap_gets_the_formula_once() {
         assert!(log.starts_with(&format!("cognito-auth-exporter {}\n", tag.trim_start_matches('v'))), "{log}");
         assert_eq!(git(&at.join("origin"), &["show", "main:Formula/cognito-auth-exporter.rb"]), formula);
     }
+    // A patch of an older version is no reason to go back.
+    std::fs::write(at.join("dist/cognito-auth-exporter.rb"), one).unwrap();
+    let ran = run(script, at, &[("TAG", "v1.9.1"), ("TAP_TOKEN", "unused")]);
+    assert!(ran.status.success() && said(&ran).contains("the tap has 1.10.0, which is newer"), "{}", said(&ran));
+    assert_eq!(git(&at.join("origin"), &["show", "main:Formula/cognito-auth-exporter.rb"]), two);
 }
