@@ -138,7 +138,9 @@ fn packages_start_nothing_and_restart_what_runs() {
             (field("Recommends").trim(), query(&["--recommends"]).trim()),
             ("ca-certificates", "ca-certificates")
         );
-        // Both run where systemd does not, such as in the build of an image.
+        // The scripts run where systemd does not, such as in the build of an image. The machine of the test is left alone.
+        let root = tempfile::tempdir().unwrap();
+        printed(Command::new("dpkg-deb").arg("-x").arg(deb(release, architecture)).arg(root.path()));
         for (name, arguments) in
             [("postinst", ["configure", ""]), ("prerm", ["remove", ""]), ("postrm", ["remove", ""])]
         {
@@ -146,9 +148,11 @@ fn packages_start_nothing_and_restart_what_runs() {
                 continue;
             }
             let mut command = Command::new("sh");
-            command.arg(control.path().join(name)).args(arguments).env("DPKG_MAINTSCRIPT_PACKAGE", NAME);
+            command.arg(control.path().join(name)).args(arguments);
+            command.env("DPKG_MAINTSCRIPT_PACKAGE", NAME).env("DPKG_ROOT", root.path());
             let output = run(&mut command);
             assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(name != "postinst" || !root.path().join("etc").exists(), "the unit is enabled");
         }
     }
 }
