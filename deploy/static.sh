@@ -27,6 +27,9 @@ done
 # so that two machines with the same compiler make the same bytes.
 separator="$(printf '\037')"
 flags="-Ctarget-feature=+crt-static$separator--remap-path-prefix=$home=/cargo$separator--remap-path-prefix=$PWD=/src"
+# Where rustup's component rust-src is there, rustc names its files instead.
+commit="$(rustc --version --verbose | sed -n 's/^commit-hash: //p')"
+flags="$flags$separator--remap-path-prefix=$(rustc --print sysroot)/lib/rustlib/src/rust=/rustc/$commit"
 export CARGO_ENCODED_RUSTFLAGS="$flags" CFLAGS="-ffile-prefix-map=$home=/cargo -ffile-prefix-map=$PWD=/src"
 export BUILD_REVISION="${BUILD_REVISION:-$(git rev-parse --short=12 HEAD 2>/dev/null || echo unknown)}"
 # CARGO_BUILD is `auditable build` for a release: the list of dependencies becomes a section of the program.

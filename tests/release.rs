@@ -226,7 +226,9 @@ fn the_programs_of_a_whole_release_are_static_and_auditable() {
         assert!(machine.contains(expected), "{machine}");
         let bytes = std::fs::read(&program).unwrap();
         let home = std::env::var("HOME").unwrap();
-        for path in [root().to_str().unwrap(), &format!("{home}/.cargo")] {
+        let of = |variable: &str, folder: &str| std::env::var(variable).unwrap_or_else(|_| format!("{home}/{folder}"));
+        let (cargo, rustup) = (of("CARGO_HOME", ".cargo"), of("RUSTUP_HOME", ".rustup"));
+        for path in [root().to_str().unwrap(), &cargo, &rustup] {
             let found = bytes.windows(path.len()).any(|window| window == path.as_bytes());
             assert!(!found, "{architecture:?} contains {path}");
         }

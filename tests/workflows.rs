@@ -323,8 +323,14 @@ fn a_release_is_checked_built_and_published_in_this_order() {
     let jobs = &release.yaml["jobs"];
     assert_eq!(jobs["checks"]["uses"], format!("./{CI}"));
     assert_eq!(jobs["publish"]["needs"], json!(["checks", "build"]));
-    for after in ["crates", "tap"] {
-        assert_eq!(jobs[after]["needs"], "publish");
+    assert_eq!(jobs["tap"]["needs"], "publish");
+    assert_eq!(jobs["crates"]["needs"], json!(["publish", "packages"]));
+    // What could sign as this workflow compiles nothing: a dependency's build script would run beside the token.
+    for (name, step) in release.steps().filter(|(name, _)| !jobs[*name]["permissions"]["id-token"].is_null()) {
+        let script = step["run"].as_str().unwrap_or_default();
+        let compiles = ["cargo build", "cargo test", "cargo install", "cargo package", ".ci/", "release.sh build"];
+        assert!(!compiles.iter().any(|command| script.contains(command)), "{name}: {script}");
+        assert!(!script.contains("cargo publish") || script.contains("--no-verify"), "{name}: {script}");
     }
     assert!(!release.text.contains("cache@"), "a release is built from what the tag holds");
     let ci = Workflow::read(CI);
@@ -389,6 +395,10 @@ fn a_change_of_what_is_released_makes_a_release_that_is_not_published() {
         ("crates/core/Cargo.toml", true),
         (".ci/run", false),
         (".ci/release-tools", true),
+        (".ci/kube", true),
+        ("tests/release/packages.rs", true),
+        ("tests/peers/formula.rb", true),
+        (CI, true),
         (RELEASE, true),
     ] {
         std::fs::create_dir_all(at.join(file).parent().unwrap()).unwrap();
@@ -433,7 +443,8 @@ fn the_tap_gets_the_formula_once() {
     git(&at.join("tap"), &["commit", "--quiet", "--allow-empty", "--message", "first"]);
     git(&at.join("tap"), &["push", "--quiet", "origin", "HEAD:main"]);
     std::fs::create_dir(at.join("dist")).unwrap();
-    for (formula, tag, commits) in [("one", "v1.0.0", 2), ("one", "v1.0.0", 2), ("two", "v1.0.1", 3)] {
+    let (one, two) = ("  version \"1.9.0\"\n", "  version \"1.10.0\"\n");
+    for (formula, tag, commits) in [(one, "v1.9.0", 2), (one, "v1.9.0", 2), (two, "v1.10.0", 3)] {
         std::fs::write(at.join("dist/cognito-auth-exporter.rb"), formula).unwrap();
         let ran = run(script, at, &[("TAG", tag), ("TAP_TOKEN", "unused")]);
         assert!(ran.status.success(), "{}", said(&ran));
@@ -442,4 +453,9 @@ fn the_tap_gets_the_formula_once() {
         assert!(log.starts_with(&format!("cognito-auth-exporter {}\n", tag.trim_start_matches('v'))), "{log}");
         assert_eq!(git(&at.join("origin"), &["show", "main:Formula/cognito-auth-exporter.rb"]), formula);
     }
+    // A patch of an older version is no reason to go back.
+    std::fs::write(at.join("dist/cognito-auth-exporter.rb"), one).unwrap();
+    let ran = run(script, at, &[("TAG", "v1.9.1"), ("TAP_TOKEN", "unused")]);
+    assert!(ran.status.success() && said(&ran).contains("the tap has 1.10.0, which is newer"), "{}", said(&ran));
+    assert_eq!(git(&at.join("origin"), &["show", "main:Formula/cognito-auth-exporter.rb"]), two);
 }

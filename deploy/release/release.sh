@@ -12,7 +12,8 @@
 # PROGRAMS     programs that are built already, in place of both architectures: "amd64=target/debug/cognito-auth-exporter"
 #
 # `.ci/release-tools` installs what it needs. It runs as root, because an image's files have owners. A `build` that dies has
-# published nothing. A `publish` that dies can be repeated: the release is a draft until all of its files are signed and there.
+# published nothing. A `publish` that dies can be repeated: the release is a draft until all of its files are signed and there,
+# and one that is published stays as it is.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -49,14 +50,17 @@ export PATH="$PWD/target/release-tools/bin:$PWD/target/kube:$PATH" STORAGE_DRIVE
 arch_of() { case "$1" in amd64) echo x86_64 ;; arm64) echo aarch64 ;; *) fail "$1 is no architecture that is built" ;; esac; }
 native="$(case "$(uname -m)" in x86_64) echo amd64 ;; *) echo arm64 ;; esac)"
 
-# An archive whose bytes depend on its files only, and not on an umask: the program writes its manual with mode 0600.
+# An archive whose bytes depend on its files only, and not on the umask. Everybody may read them.
 archive() { # DIRECTORY-ABOVE NAME FILE
-    tar --sort=name --owner=0 --group=0 --numeric-owner --mode=a+rX,go-w --mtime="@$SOURCE_DATE_EPOCH" \
-        -C "$1" -cf - "$2" | gzip -n9 >"$3"
+    tar --sort=name --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --mtime="@$SOURCE_DATE_EPOCH" -C "$1" -cf - "$2" \
+        | gzip -n9 >"$3"
 }
 
 build() {
     [ -n "$dry" ] || [ -z "$(git status --porcelain)" ] || fail "the tree differs from the commit: commit first, or use --dry-run"
+    [ -n "$dry" ] || grep -qE "^## ${version//./\\.} - [0-9]{4}-" CHANGELOG.md || fail "CHANGELOG.md has no date for $version"
+    # The packages and cargo binstall have its address from there.
+    [ -n "$dry" ] || [ "$(field repository)" = "$REPOSITORY" ] || fail "Cargo.toml says that the repository is $(field repository)"
     rm -rf "$dist" "$files"
     mkdir -p "$dist" "$files"/{man,completions}
     local architectures architecture
@@ -102,8 +106,11 @@ build() {
         archive "$work" "$folder" "$dist/$folder.tar.gz"
         # The packagers look for the program where cargo puts it.
         install -D -m 0755 "${program[$architecture]}" "$work/target/$target/release/$name"
-        CARGO_TARGET_DIR="$work/target" cargo deb --quiet --no-build --no-strip --target "$target" --deb-revision "" --output "$dist/"
-        CARGO_TARGET_DIR="$work/target" cargo generate-rpm --target "$target" --arch "$arch" --output "$dist/"
+        # A pre-release is older than its release: both packages write 0.2.0~rc.1. GitHub takes no tilde in the name of a file.
+        CARGO_TARGET_DIR="$work/target" cargo deb --quiet --no-build --no-strip --target "$target" --deb-revision "" \
+            --output "$dist/${name}_${version}_$architecture.deb"
+        CARGO_TARGET_DIR="$work/target" cargo generate-rpm --target "$target" --arch "$arch" \
+            --set-metadata "version = \"${version/-/\~}\"" --output "$dist/$name-$version-1.$arch.rpm"
         cargo cyclonedx --quiet --format json --spec-version 1.5 --describe binaries --target "$target" --target-in-filename
         # Where the crates lie on this machine is nobody's business.
         sed "s|file://$PWD|file:///src|g" "${name}_bin_$target.cdx.json" >"$dist/$folder.cdx.json"
@@ -171,20 +178,63 @@ publish() {
     [ -n "$dry" ] || [[ "$owner" != O[W]NER ]] || fail "the project has no home yet: set REPOSITORY, or \`repository\` in Cargo.toml"
     [ -f "$dist/SHA256SUMS" ] || fail "there is nothing in $dist: run \`release.sh build\`"
     (cd "$dist" && sha256sum --quiet --check SHA256SUMS)
-    local plain="" digest chart_digest pre=()
+    local plain="" digest mark=() newest="v$version"
     case "$REGISTRY" in 127.0.0.1:*|localhost:*) plain=yes ;; esac
-    case "$version" in *-*) pre=(--prerelease) ;; esac
     local index="oci-archive:$dist/$name-$version-image.tar:$version"
     copy_image() {
         push skopeo copy --quiet --all --preserve-digests ${plain:+--dest-tls-verify=false} "$index" "docker://$image:$1"
     }
 
-    say "image and chart"
-    copy_image "$version"
     digest="sha256:$(skopeo inspect --raw "$index" | sha256sum | cut -d ' ' -f 1)"
     echo "$digest" >"$dist/image.digest"
-    chart_digest="$(push helm push ${plain:+--plain-http} "$dist/$name-$version.tgz" "oci://$REGISTRY/charts" 2>&1 \
-        | tee /dev/stderr | sed -n 's/^Digest: //p')"
+    local state
+    state="$(state_of_release)"
+    # A patch of an older version, and a pre-release, are not the latest.
+    if [ -z "$dry" ]; then
+        newest="$(gh release list --repo "$REPOSITORY" --exclude-drafts --exclude-pre-releases --limit 100 \
+            --json tagName --jq '.[].tagName')"
+        newest="$(printf '%s\n' "$newest" "v$version" | sort --version-sort | tail -n 1)"
+    fi
+    case "$version $newest" in
+        *-*\ *) mark=(--prerelease) ;;
+        "$version v$version") ;;
+        *) mark=(--latest=false) ;;
+    esac
+    if [ "$state" = published ]; then
+        say "v$version is published, with these files"
+    else
+        publish_version "$state"
+    fi
+    # Names that move follow last, when there is something to verify behind them.
+    [ "${mark[*]}" = --prerelease ] || copy_image "${version%.*}"
+    [ "${#mark[@]}" -gt 0 ] || copy_image latest
+}
+
+# Prints whether GitHub has the release: none, draft or published. Other files than those published are refused.
+state_of_release() {
+    local is_draft
+    if [ -n "$dry" ]; then
+        echo none
+    elif is_draft="$(gh release view "v$version" --repo "$REPOSITORY" --json isDraft --jq .isDraft 2>&1)"; then
+        [ "$is_draft" = false ] || { echo draft; return; }
+        gh release download "v$version" --repo "$REPOSITORY" --pattern SHA256SUMS --output - | cmp --silent - "$dist/SHA256SUMS" \
+            || fail "v$version is published with other files: publish the next patch"
+        echo published
+    else
+        [[ "$is_draft" == *"release not found"* ]] || fail "$is_draft"
+        echo none
+    fi
+}
+
+# Signs and publishes what has the version in its name. A draft that an earlier run has left is replaced.
+publish_version() { # STATE
+    local chart_digest
+    say "image and chart"
+    copy_image "$version"
+    local said
+    said="$(push helm push ${plain:+--plain-http} "$dist/$name-$version.tgz" "oci://$REGISTRY/charts" 2>&1)" || fail "$said"
+    printf '%s\n' "$said" >&2
+    chart_digest="$(sed -n 's/^Digest: //p' <<<"$said")"
 
     say "signatures (keyless: the identity is the workflow's)"
     outside cosign sign-blob --yes --bundle "$dist/SHA256SUMS.sigstore.json" "$dist/SHA256SUMS"
@@ -200,20 +250,13 @@ publish() {
     done
 
     say "release"
-    # It is a draft until all of its files are there. A draft that an earlier run has left is replaced.
+    # It is a draft until all of its files are there.
     local assets=("$dist"/SHA256SUMS*) file
     while read -r _ file; do assets+=("$dist/$file"); done <"$dist/SHA256SUMS"
-    if [ -z "$dry" ] && [ "$(gh release view "v$version" --repo "$REPOSITORY" --json isDraft --jq .isDraft 2>/dev/null)" = true ]; then
-        gh release delete "v$version" --repo "$REPOSITORY" --yes
-    fi
+    [ "$1" != draft ] || gh release delete "v$version" --repo "$REPOSITORY" --yes
     outside gh release create "v$version" --repo "$REPOSITORY" --verify-tag --draft --title "$version" \
         --notes-file "$dist/RELEASE_NOTES.md" "${assets[@]}"
-    outside gh release edit "v$version" --repo "$REPOSITORY" --draft=false "${pre[@]}"
-    # Names that move follow last, when there is something to verify behind them.
-    if [ "${#pre[@]}" -eq 0 ]; then
-        copy_image "${version%.*}"
-        copy_image latest
-    fi
+    outside gh release edit "v$version" --repo "$REPOSITORY" --draft=false "${mark[@]}"
 }
 
 for step in $steps; do "$step"; done

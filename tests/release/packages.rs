@@ -91,6 +91,8 @@ fn the_archive_has_the_manual_the_completions_and_an_example_that_is_checked() {
         for file in ["LICENSE", "README.md", "CHANGELOG.md", "rules.yml", "dashboards", "THIRD-PARTY-LICENSES.txt"] {
             assert!(folder.join(file).exists(), "{file}");
         }
+        let closed = printed(Command::new("find").arg(&folder).args(["!", "-perm", "-444"]));
+        assert_eq!(closed, "", "not everybody can read this");
     }
 }
 
@@ -114,7 +116,9 @@ fn packages_start_nothing_and_restart_what_runs() {
         assert!(script("prerm").contains("deb-systemd-invoke stop"), "{}", script("prerm"));
         let field = |name: &str| printed(Command::new("dpkg-deb").arg("-f").arg(deb(release, architecture)).arg(name));
         assert_eq!(field("Package").trim(), NAME);
-        assert_eq!(field("Version").trim(), VERSION);
+        // A tilde makes a pre-release older than its release.
+        let version = VERSION.replacen('-', "~", 1);
+        assert_eq!(field("Version").trim(), version);
         assert_eq!(field("Architecture").trim(), architecture.debian);
         assert_eq!(field("Depends").trim(), "", "a static program needs nothing");
 
@@ -126,11 +130,17 @@ fn packages_start_nothing_and_restart_what_runs() {
         assert!(scripts.contains("systemctl try-restart") && scripts.contains("disable --now"), "{scripts}");
         assert!(!scripts.contains("systemctl start") && !scripts.contains("enable --now"), "{scripts}");
         assert_eq!(query(&["--queryformat", "%{NAME} %{VERSION} %{ARCH} %{LICENSE}"]), {
-            format!("{NAME} {VERSION} {} Apache-2.0", architecture.name)
+            format!("{NAME} {version} {} Apache-2.0", architecture.name)
         });
         let needed = query(&["--requires"]);
         assert!(!needed.contains(".so"), "{needed}");
-        // Both run where systemd does not, such as in the build of an image.
+        assert_eq!(
+            (field("Recommends").trim(), query(&["--recommends"]).trim()),
+            ("ca-certificates", "ca-certificates")
+        );
+        // The scripts run where systemd does not, such as in the build of an image. The machine of the test is left alone.
+        let root = tempfile::tempdir().unwrap();
+        printed(Command::new("dpkg-deb").arg("-x").arg(deb(release, architecture)).arg(root.path()));
         for (name, arguments) in
             [("postinst", ["configure", ""]), ("prerm", ["remove", ""]), ("postrm", ["remove", ""])]
         {
@@ -138,9 +148,11 @@ fn packages_start_nothing_and_restart_what_runs() {
                 continue;
             }
             let mut command = Command::new("sh");
-            command.arg(control.path().join(name)).args(arguments).env("DPKG_MAINTSCRIPT_PACKAGE", NAME);
+            command.arg(control.path().join(name)).args(arguments);
+            command.env("DPKG_MAINTSCRIPT_PACKAGE", NAME).env("DPKG_ROOT", root.path());
             let output = run(&mut command);
             assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+            assert!(name != "postinst" || !root.path().join("etc").exists(), "the unit is enabled");
         }
     }
 }
