@@ -1,7 +1,7 @@
 //! The artifacts of a release: a test unpacks each one and runs the program in it.
 //!
-//! RELEASE_DIST names what `deploy/release/release.sh` has made for both architectures. Without it, and with the tools of
-//! `.ci/release-tools`, the long tests make the artifacts of this machine's architecture from the program that is tested.
+//! RELEASE_DIST names what `deploy/release/release.sh` has made for both architectures. A release takes many minutes to
+//! build, so that `.ci/run` leaves these tests out: the workflows run them where a change touches what is released.
 
 mod packages;
 mod published;
@@ -9,18 +9,15 @@ mod published;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::LazyLock;
 
 use serde_json::Value;
 
 use crate::exporter::{self, Exporter};
-use crate::long;
 use crate::skips;
 use crate::test_env::{Terms, TestEnv, all_live, counted, go_on, populate};
 
 const NAME: &str = "cognito-auth-exporter";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-const TOOLS: &str = "target/release-tools/bin";
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -68,22 +65,11 @@ impl Architecture {
 /// The artifacts of a release.
 struct Release {
     folder: PathBuf,
-    /// Whether both architectures are there, as static programs.
-    is_whole: bool,
-    /// What the script has printed, if the tests have called it.
-    said: String,
-    /// Keeps a folder that the tests have made.
-    _temporary: Option<tempfile::TempDir>,
 }
 
 impl Release {
     fn path(&self, name: &str) -> PathBuf {
         self.folder.join(name)
-    }
-
-    fn architectures(&self) -> impl Iterator<Item = Architecture> {
-        let is_whole = self.is_whole;
-        ARCHITECTURES.into_iter().filter(move |architecture| is_whole || architecture.is_native())
     }
 
     /// The archive of an architecture, unpacked: its temporary directory, and the folder in it.
@@ -98,37 +84,12 @@ impl Release {
 }
 
 /// The release under test, or None with the test recorded as skipped.
-fn release() -> Option<&'static Release> {
-    static RELEASE: LazyLock<Option<Release>> = LazyLock::new(|| {
-        if let Some(folder) = std::env::var_os("RELEASE_DIST") {
-            return Some(Release { folder: folder.into(), is_whole: true, said: String::new(), _temporary: None });
-        }
-        (root().join(TOOLS).join("cargo-deb").exists() && long::is_thorough()).then(packed)
-    });
-    let release = RELEASE.as_ref();
-    let remedy = ".ci/release-tools, then LONG_TESTS=1 cargo test";
-    skips::unless_there(release.is_some(), "release-tools", remedy);
-    release
-}
-
-/// The artifacts of this machine's architecture, from the program that is tested.
-fn packed() -> Release {
-    let temporary = tempfile::tempdir().unwrap();
-    let folder = temporary.path().join("dist");
-    let native = ARCHITECTURES.into_iter().find(|architecture| architecture.is_native()).unwrap();
-    // Without debug information, which would have to be compressed.
-    let program = temporary.path().join(NAME);
-    printed(Command::new("strip").arg("-o").arg(&program).arg(env!("CARGO_BIN_EXE_cognito-auth-exporter")));
-    let mut script = Command::new(root().join("deploy/release/release.sh"));
-    script
-        .arg("--dry-run")
-        .env("PROGRAMS", format!("{}={}", native.debian, program.display()))
-        .env("DIST", &folder)
-        .env("REGISTRY", "registry.example.com/Identity");
-    let output = run(&mut script);
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{said}");
-    Release { folder, is_whole: false, said, _temporary: Some(temporary) }
+fn release() -> Option<Release> {
+    let folder = std::env::var_os("RELEASE_DIST").map(PathBuf::from);
+    let remedy =
+        ".ci/release-tools && deploy/release/release.sh --dry-run, then RELEASE_DIST=target/dist cargo test release::";
+    skips::unless_there(folder.is_some(), "RELEASE_DIST", remedy);
+    folder.map(|folder| Release { folder: root().join(folder) })
 }
 
 /// The names and sums in SHA256SUMS.
@@ -144,21 +105,21 @@ fn the_sums_are_of_every_artifact() {
     printed(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(&release.folder));
     let mut expected =
         vec![format!("{NAME}-{VERSION}-image.tar"), format!("{NAME}-{VERSION}.tgz"), format!("{NAME}.rb")];
-    for Architecture { name, debian } in release.architectures() {
+    for Architecture { name, debian } in ARCHITECTURES {
         expected.push(format!("{NAME}-{VERSION}-{name}-linux.tar.gz"));
         expected.push(format!("{NAME}-{VERSION}-{name}-linux.cdx.json"));
         expected.push(format!("{NAME}-{VERSION}-1.{name}.rpm"));
         expected.push(format!("{NAME}_{VERSION}_{debian}.deb"));
     }
     expected.sort();
-    assert_eq!(sums(release).into_keys().collect::<Vec<_>>(), expected);
+    assert_eq!(sums(&release).into_keys().collect::<Vec<_>>(), expected);
 }
 
 /// What the program prints without any of its dependencies, and the demo, which has all of its parts.
 #[test]
 fn the_program_of_each_archive_starts_checks_and_runs_the_demo() {
     let Some(release) = release() else { return };
-    for architecture in release.architectures() {
+    for architecture in ARCHITECTURES {
         let (_directory, folder) = release.unpacked(architecture);
         let program = folder.join(NAME);
         let command = || architecture.program(&program, "http://127.0.0.1:9");
@@ -184,7 +145,7 @@ async fn the_ledger_of_each_archives_program_is_whole_after_a_kill() {
     const USERS: usize = 60;
     const EVENTS: i64 = 3;
     let Some(release) = release() else { return };
-    for architecture in release.architectures() {
+    for architecture in ARCHITECTURES {
         let (_directory, folder) = release.unpacked(architecture);
         let program = folder.join(NAME);
         let env = TestEnv::set(&all_live(POOL), |world| populate(world, POOL, USERS, EVENTS)).await;
@@ -213,8 +174,8 @@ async fn the_ledger_of_each_archives_program_is_whole_after_a_kill() {
 /// No library of a machine, no path of the machine that built it, and the list of what it was built from.
 #[test]
 fn the_programs_of_a_whole_release_are_static_and_auditable() {
-    let Some(release) = release().filter(|release| release.is_whole) else { return };
-    for architecture in release.architectures() {
+    let Some(release) = release() else { return };
+    for architecture in ARCHITECTURES {
         let (_directory, folder) = release.unpacked(architecture);
         let program = folder.join(NAME);
         let headers =

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Architecture, NAME, Release, VERSION, printed, release, root, run};
+use super::{ARCHITECTURES, Architecture, NAME, Release, VERSION, printed, release, root, run};
 use crate::peers;
 
 /// Where a package for Debian puts what a package for RPM puts elsewhere.
@@ -40,11 +40,11 @@ fn unpack_rpm(package: &Path, into: &Path) {
 #[test]
 fn both_packages_hold_the_program_of_the_archive_and_the_same_files() {
     let Some(release) = release() else { return };
-    for architecture in release.architectures() {
+    for architecture in ARCHITECTURES {
         let (_directory, folder) = release.unpacked(architecture);
         let (of_debian, of_rpm) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        printed(Command::new("dpkg-deb").arg("-x").arg(deb(release, architecture)).arg(of_debian.path()));
-        unpack_rpm(&rpm(release, architecture), of_rpm.path());
+        printed(Command::new("dpkg-deb").arg("-x").arg(deb(&release, architecture)).arg(of_debian.path()));
+        unpack_rpm(&rpm(&release, architecture), of_rpm.path());
 
         let program = std::fs::read(folder.join(NAME)).unwrap();
         for root in [of_debian.path(), of_rpm.path()] {
@@ -75,7 +75,7 @@ fn both_packages_hold_the_program_of_the_archive_and_the_same_files() {
 #[test]
 fn the_archive_has_the_manual_the_completions_and_an_example_that_is_checked() {
     let Some(release) = release() else { return };
-    for architecture in release.architectures() {
+    for architecture in ARCHITECTURES {
         let (_directory, folder) = release.unpacked(architecture);
         let command = || architecture.program(&folder.join(NAME), "http://127.0.0.1:9");
         let page = printed(Command::new("gzip").arg("-dc").arg(folder.join("man/cognito-auth-exporter-events.1.gz")));
@@ -100,9 +100,9 @@ fn the_archive_has_the_manual_the_completions_and_an_example_that_is_checked() {
 #[test]
 fn packages_start_nothing_and_restart_what_runs() {
     let Some(release) = release() else { return };
-    for architecture in release.architectures() {
+    for architecture in ARCHITECTURES {
         let control = tempfile::tempdir().unwrap();
-        printed(Command::new("dpkg-deb").arg("-e").arg(deb(release, architecture)).arg(control.path()));
+        printed(Command::new("dpkg-deb").arg("-e").arg(deb(&release, architecture)).arg(control.path()));
         let script = |name: &str| std::fs::read_to_string(control.path().join(name)).unwrap();
         let installed = script("postinst");
         assert!(installed.contains("deb-systemd-invoke try-restart"), "{installed}");
@@ -114,7 +114,7 @@ fn packages_start_nothing_and_restart_what_runs() {
         assert!(before.trim_end().ends_with("# Create new symlinks, if any."), "{installed}");
         assert!(before.contains("--quiet was-enabled"), "{installed}");
         assert!(script("prerm").contains("deb-systemd-invoke stop"), "{}", script("prerm"));
-        let field = |name: &str| printed(Command::new("dpkg-deb").arg("-f").arg(deb(release, architecture)).arg(name));
+        let field = |name: &str| printed(Command::new("dpkg-deb").arg("-f").arg(deb(&release, architecture)).arg(name));
         assert_eq!(field("Package").trim(), NAME);
         // A tilde makes a pre-release older than its release.
         let version = VERSION.replacen('-', "~", 1);
@@ -124,7 +124,7 @@ fn packages_start_nothing_and_restart_what_runs() {
 
         let query = |arguments: &[&str]| {
             let mut command = Command::new("rpm");
-            printed(command.arg("-qp").args(arguments).arg(rpm(release, architecture)))
+            printed(command.arg("-qp").args(arguments).arg(rpm(&release, architecture)))
         };
         let scripts = query(&["--scripts"]);
         assert!(scripts.contains("systemctl try-restart") && scripts.contains("disable --now"), "{scripts}");
@@ -140,7 +140,7 @@ fn packages_start_nothing_and_restart_what_runs() {
         );
         // The scripts run where systemd does not, such as in the build of an image. The machine of the test is left alone.
         let root = tempfile::tempdir().unwrap();
-        printed(Command::new("dpkg-deb").arg("-x").arg(deb(release, architecture)).arg(root.path()));
+        printed(Command::new("dpkg-deb").arg("-x").arg(deb(&release, architecture)).arg(root.path()));
         for (name, arguments) in
             [("postinst", ["configure", ""]), ("prerm", ["remove", ""]), ("postrm", ["remove", ""])]
         {
@@ -162,7 +162,7 @@ fn packages_start_nothing_and_restart_what_runs() {
 fn the_bill_of_materials_and_the_licences_name_every_crate() {
     let Some(release) = release() else { return };
     let python = peers::python_with("cyclonedx.validation");
-    for architecture in release.architectures() {
+    for architecture in ARCHITECTURES {
         let file = release.path(&format!("{NAME}-{VERSION}-{}-linux.cdx.json", architecture.name));
         let text = std::fs::read_to_string(&file).unwrap();
         let bom: Value = serde_json::from_str(&text).unwrap();
