@@ -24,7 +24,7 @@ fn root_of_image(release: &Release, architecture: Architecture) -> tempfile::Tem
     let directory = tempfile::tempdir().unwrap();
     let layers = directory.path().join("layers");
     let mut copy = Command::new("skopeo");
-    copy.args(["--override-arch", architecture.debian, "copy", "--quiet", &image(&release)]);
+    copy.args(["--override-arch", architecture.debian, "copy", "--quiet", &image(release)]);
     printed(copy.arg(format!("dir:{}", layers.display())));
     let manifest: Value = serde_json::from_slice(&std::fs::read(layers.join("manifest.json")).unwrap()).unwrap();
     for layer in manifest["layers"].as_array().unwrap() {
