@@ -83,10 +83,12 @@ fn the_static_program_runs_in_the_images_root_as_the_images_user() {
     let Some(release) = release() else { return };
     let architecture = ARCHITECTURES.into_iter().find(|architecture| architecture.is_native()).unwrap();
     let directory = root_of_image(&release, architecture);
-    // The one device that it reads, which every container has.
+    // The devices that it reads, which every container has.
     let devices = directory.path().join("dev");
     std::fs::create_dir_all(&devices).unwrap();
-    printed(Command::new("mknod").args(["-m", "666"]).arg(devices.join("urandom")).args(["c", "1", "9"]));
+    for (device, minor) in [("random", "8"), ("urandom", "9")] {
+        printed(Command::new("mknod").args(["-m", "666"]).arg(devices.join(device)).args(["c", "1", minor]));
+    }
     let mut command = exporter::isolated(Path::new("/usr/sbin/chroot"), "http://127.0.0.1:9");
     command.arg("--userspec=65532:65532").arg(directory.path()).arg(format!("/usr/bin/{NAME}"));
     let output = run(command.args(["demo", "--duration", "3s", "--listen", "127.0.0.1:0"]));
