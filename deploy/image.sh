@@ -13,7 +13,8 @@ cleanup() { rm -rf "$work"; }
 trap cleanup EXIT
 export STORAGE_DRIVER=vfs
 
-deploy/release/assemble.sh "$tag" "$architecture=$(deploy/static.sh "$architecture" | tail -n 1)"
+program="$(deploy/static.sh "$architecture")"
+deploy/release/assemble.sh "$tag" "$architecture=$program"
 podman image inspect --format 'image {{.RepoTags}} {{.Size}} bytes, user {{.User}}' "$tag"
 
 run=(podman --runtime runc run --rm --network host --read-only --cap-drop=ALL --security-opt no-new-privileges

@@ -115,7 +115,7 @@ fn the_sums_are_of_every_artifact() {
     assert_eq!(sums(&release).into_keys().collect::<Vec<_>>(), expected);
 }
 
-/// What the program prints without any of its dependencies, and the demo, which has all of its parts.
+/// `check --offline` needs no other machine, and the demo uses every part of the program.
 #[test]
 fn the_program_of_each_archive_starts_checks_and_runs_the_demo() {
     let Some(release) = release() else { return };

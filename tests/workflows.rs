@@ -326,7 +326,7 @@ fn a_release_is_checked_built_and_published_in_this_order() {
     assert_eq!(jobs["publish"]["needs"], json!(["checks", "build"]));
     assert_eq!(jobs["tap"]["needs"], "publish");
     assert_eq!(jobs["crates"]["needs"], json!(["publish", "packages"]));
-    // What could sign as this workflow compiles nothing: a dependency's build script would run beside the token.
+    // A job that can sign as this workflow compiles nothing: a build script of a dependency would run beside the token.
     for (name, step) in release.steps().filter(|(name, _)| !jobs[*name]["permissions"]["id-token"].is_null()) {
         let script = step["run"].as_str().unwrap_or_default();
         let compiles = ["cargo build", "cargo test", "cargo install", "cargo package", ".ci/", "release.sh build"];

@@ -109,7 +109,7 @@ fn packages_start_nothing_and_restart_what_runs() {
         for started in ["_dh_action=start", "invoke start"] {
             assert!(!installed.contains(started), "{installed}");
         }
-        // Only a unit that somebody had enabled, and whose package was removed, is enabled again.
+        // The script enables only a unit that was enabled before its package was removed.
         let before = installed.split("deb-systemd-helper enable").next().unwrap();
         assert!(before.trim_end().ends_with("# Create new symlinks, if any."), "{installed}");
         assert!(before.contains("--quiet was-enabled"), "{installed}");
@@ -157,7 +157,7 @@ fn packages_start_nothing_and_restart_what_runs() {
     }
 }
 
-/// What the program is made of, as cargo resolves it, with a licence text for each crate.
+/// Cargo resolves the crates of the program. Each is in the bill of materials, and its licence is in the archive.
 #[test]
 fn the_bill_of_materials_and_the_licences_name_every_crate() {
     let Some(release) = release() else { return };

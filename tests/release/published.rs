@@ -1,4 +1,4 @@
-//! What is published elsewhere than in a file: the image, the chart, the formula; and the step that publishes.
+//! The image, the chart and the formula of a release, and the step that publishes them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -224,7 +224,7 @@ fn the_image_and_the_chart_are_pushed_whole_and_the_rest_is_printed() {
     let chart = format!("{NAME}-{VERSION}.tgz");
     assert!(std::fs::read(pulled.path().join(&chart)).unwrap() == std::fs::read(copy.path().join(&chart)).unwrap());
 
-    // What only the workflow can do is printed, and nothing of it before the pushes that it signs.
+    // The dry run prints the commands that only the workflow can run.
     for command in [
         "cosign sign-blob --yes --bundle".to_owned(),
         format!("cosign sign --yes --recursive {}/{NAME}@{digest}", registry.address),
