@@ -1,4 +1,4 @@
-//! The packages for Debian and for RPM, and the archive: the same program, the same files, and scripts that start nothing.
+//! The archive and the packages for Debian and RPM: the same program, the same files, and scripts that start nothing.
 
 use std::collections::BTreeSet;
 use std::path::Path;
