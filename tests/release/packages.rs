@@ -138,7 +138,7 @@ fn packages_start_nothing_and_restart_what_runs() {
             (field("Recommends").trim(), query(&["--recommends"]).trim()),
             ("ca-certificates", "ca-certificates")
         );
-        // The scripts run where systemd does not, such as in the build of an image. The machine of the test is left alone.
+        // The scripts run without systemd, as in the build of an image. The machine of the test is left alone.
         let root = tempfile::tempdir().unwrap();
         printed(Command::new("dpkg-deb").arg("-x").arg(deb(&release, architecture)).arg(root.path()));
         for (name, arguments) in
